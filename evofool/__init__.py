@@ -1,0 +1,35 @@
+"""evofool: evolve images that a classifier is sure about and that are nothing of the kind.
+
+    import evofool
+    run = evofool.Run.start(evofool.load_recipe("mnist-cppn"), "runs/mine")
+    run.advance()
+    run.archive.best()
+
+Names are loaded when they are first used, so `import evofool` is quick and loads neither torch nor ray.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Run": "evofool.run",
+    "load_recipe": "evofool.recipe",
+    "Recipe": "evofool.recipe",
+    "target": "evofool.targets",
+    "Target": "evofool.targets",
+    "Preprocessing": "evofool.targets",
+    "EvofoolError": "evofool.errors",
+}
+
+__all__ = ["EvofoolError", "Preprocessing", "Recipe", "Run", "Target", "load_recipe", "target"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"evofool has no {name!r}; it has {', '.join(__all__)}")
+    home = import_module(_HOMES[name])
+    return getattr(home, "load" if name == "load_recipe" else name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""python -m evofool"""
+
+from evofool.cli import main
+
+main()

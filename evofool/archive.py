@@ -1,0 +1,115 @@
+"""The elites: per class and niche the best genome found so far, in memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genomes import Encoding, Genomes, Key
+from genomes.random import integers
+
+
+@dataclass(frozen=True)
+class Winners:
+    """What came out of one batch: genomes that beat the thresholds sent along, and the cells they beat them in.
+
+    W genomes won M cells; one genome may win many. Births ascend.
+    """
+
+    births: np.ndarray  # (W,) int64
+    mothers: np.ndarray  # (W,) int64 births, -1 for the first batch, which has no parents
+    fathers: np.ndarray  # (W,) int64
+    genomes: Genomes  # (W, ...)
+    cells: np.ndarray  # (M,) int64, class * niches + niche, none twice
+    rows: np.ndarray  # (M,) int64 into the W genomes
+    scores: np.ndarray  # (M,) float64, what the search ranks by
+    log_odds: np.ndarray  # (M,) float64
+    margins: np.ndarray  # (M,) float64
+
+
+class Archive:
+    """K classes x D niches = cells, each holding one elite or none.
+
+    Arrays over cells: birth (int64, -1 empty), score, log_odds, margin (float64, -inf empty). Genomes lie in a pool
+    where one that holds many cells is kept once.
+    """
+
+    def __init__(self, encoding: Encoding, classes: int, niches: int = 1) -> None:
+        self.classes, self.niches = classes, niches
+        cells = classes * niches
+        self.birth = np.full(cells, -1, np.int64)
+        self.score = np.full(cells, -np.inf)
+        self.log_odds = np.full(cells, -np.inf)
+        self.margin = np.full(cells, -np.inf)
+        self._pool = np.zeros((cells, *encoding.shape), encoding.dtype)
+        self._slot = np.full(cells, -1, np.int64)
+        self._uses = np.zeros(cells, np.int64)
+        self._free = list(range(cells - 1, -1, -1))
+        self._filled = np.zeros(0, np.int64)
+        self._filled_of_class: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        """How many cells hold an elite."""
+        return len(self._filled)
+
+    def add(self, winners: Winners) -> np.ndarray:
+        """Let winners take the cells they are better in. Returns (M,) bool: which of winners.cells changed hands.
+
+        A cell changes hands to a strictly higher score; of equal scores the lower birth id holds it. So the order in
+        which batches come does not change the end, and adding a batch twice changes nothing. Source: Nguyen 2015,
+        section 2; the tie rule is ours.
+        """
+        w = winners
+        old_score, old_birth, births = self.score[w.cells], self.birth[w.cells], w.births[w.rows]
+        changed = (w.scores > old_score) | ((w.scores == old_score) & (births < old_birth))
+        if not changed.any():
+            return changed
+        cells, rows = w.cells[changed], w.rows[changed]
+        if (old_birth[changed] < 0).any():
+            filling = cells[old_birth[changed] < 0]
+            self._note_filled(np.union1d(self._filled, filling))
+        for slot in self._slot[cells].tolist():
+            if slot >= 0:
+                self._uses[slot] -= 1
+                if self._uses[slot] == 0:
+                    self._free.append(slot)
+        slots: dict[int, int] = {}
+        for cell, row in zip(cells.tolist(), rows.tolist(), strict=True):
+            if row not in slots:
+                slot = slots[row] = self._free.pop()
+                self._pool[slot] = w.genomes[row]
+                self._uses[slot] = 0
+            self._slot[cell] = slots[row]
+            self._uses[slots[row]] += 1
+        self.birth[cells] = births[changed]
+        self.score[cells] = w.scores[changed]
+        self.log_odds[cells] = w.log_odds[changed]
+        self.margin[cells] = w.margins[changed]
+        return changed
+
+    def sample(self, n: int, key: Key, claims: np.ndarray | None = None) -> np.ndarray:
+        """(n,) int64 cells drawn uniformly over the filled ones (Nguyen 2015: over cells, not over genomes).
+
+        With claims, (n,) classes, each is drawn over the filled niches of its class. Needs at least one filled cell
+        (of every claimed class).
+        """
+        if claims is None:
+            return self._filled[integers(key, len(self._filled), n)]
+        draws = integers(key, 1 << 53, n)
+        cells = [self._filled_of_class[c] for c in claims.tolist()]
+        return np.array([of[draw % len(of)] for of, draw in zip(cells, draws.tolist(), strict=True)], np.int64)
+
+    def genomes(self, cells: np.ndarray) -> Genomes:
+        """A copy of the elites of these (filled) cells, in this order."""
+        return self._pool[self._slot[cells]]
+
+    def best(self) -> np.ndarray:
+        """(K,) float64: every class's highest log-odds over its niches; -inf where no niche is filled."""
+        return self.log_odds.reshape(self.classes, self.niches).max(axis=1) if self.niches > 1 else self.log_odds
+
+    def distinct(self) -> int:
+        """How many different genomes hold a cell."""
+        return len(self.birth) - len(self._free)
+
+    def _note_filled(self, filled: np.ndarray) -> None:
+        self._filled = filled
+        self._filled_of_class = [filled[filled // self.niches == c] for c in range(self.classes)]

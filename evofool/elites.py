@@ -1,0 +1,115 @@
+"""A stored run, read for people and programs: elites with their labels, confidences and genomes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evofool.errors import EvofoolError, StoreError
+from evofool.images import decode_png
+from evofool.recipe import Recipe, parse
+from evofool.scores import confidence
+from evofool.store import EliteRow, Store
+from genomes import Encoding, Genomes
+
+
+@dataclass(frozen=True)
+class Elite:
+    """The best image of a class (and niche), with what is known of it."""
+
+    row: EliteRow
+    label: str
+
+    @property
+    def confidence(self) -> float:
+        return float(confidence(self.row.log_odds))
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 (C, H, W), decoded from the stored PNG."""
+        return decode_png(self.row.png, f"class {self.row.class_id} ({self.label})")
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values, for JSON and CSV. log_odds, margin and confidence are natural-logarithm units and a probability."""
+        r = self.row
+        return {
+            "class": r.class_id,
+            "label": self.label,
+            "niche": r.niche,
+            "confidence": self.confidence,
+            "log_odds": r.log_odds,
+            "margin": r.margin,
+            "birth": r.birth,
+            "batch": r.batch,
+            "mother": r.mother,
+            "father": r.father,
+            "bytes_per_pixel": r.bytes_per_pixel,
+            "nearest_real_percentile": r.nearest_real_percentile,
+            "verdict": r.verdict,
+            "judged_by": r.judged_by,
+            "png_sha256": r.sha256,
+        }
+
+
+class StoredRun:
+    """A run's file, open for reading; works while the run goes on."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.store = Store.open(self.folder)
+        try:
+            self.meta = self.store.meta()
+            self.recipe: Recipe = parse(self.meta["recipe"], str(self.store.path))
+            self.labels: list[str] = self.meta["target"]["labels"]
+            self.shape: tuple[int, int, int] = tuple(self.meta["target"]["shape"])
+        except (KeyError, TypeError) as error:
+            self.store.close()
+            raise StoreError(f"{self.store.path} is damaged: its description lacks {error}") from None
+        except EvofoolError:
+            self.store.close()
+            raise
+        self.encoding: Encoding = self.recipe.encoding.build(self.shape)
+
+    def __enter__(self) -> "StoredRun":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.store.close()
+
+    def elites(self, class_id: int | None = None) -> list[Elite]:
+        """By class and niche; StoreError if the run has saved nothing yet."""
+        rows = self.store.elites(class_id)
+        if not rows:
+            what = "has saved nothing yet" if class_id is None else f"has no elite of class {class_id} yet"
+            raise StoreError(f"{self.folder} {what}")
+        return [Elite(row, self.labels[row.class_id]) for row in rows]
+
+    def class_id(self, text: str) -> int:
+        """The class of a number or a label; StoreError names the nearest labels."""
+        if text in self.labels:
+            return self.labels.index(text)
+        if text.isdecimal() and int(text) < len(self.labels):
+            return int(text)
+        import difflib
+
+        near = difflib.get_close_matches(text, self.labels, 3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise StoreError(f"{self.folder}: no class {text}; it has 0 to {len(self.labels) - 1}, or by label{hint}")
+
+    def genome(self, packed: bytes) -> Genomes:
+        """A batch of one."""
+        return self.encoding.unpack([packed])
+
+    def genome_json(self, elite: Elite) -> dict[str, Any]:
+        return self.encoding.to_json(self.genome(elite.row.genome)[0])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The metrics, in order, each with its seconds of search."""
+        return [row | {"seconds": seconds} for _, seconds, row in self.store.metrics()]
+
+
+def to_json(data: Any) -> str:
+    """Readable JSON; numbers are exact."""
+    return json.dumps(data, indent=2, allow_nan=False)

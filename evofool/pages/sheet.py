@@ -1,0 +1,197 @@
+"""A contact sheet: every elite with its label and its confidence."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evofool.images import to_pil
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK, FAINT, LINE = "#f7f7f4", "#22252b", "#73777f", "#d5d6d2"
+LEVELS = (
+    (0.5, "< 50%", "#b4b9c1"),
+    (0.9, "50 - 90%", "#f0bc45"),
+    (0.99, "90 - 99%", "#ee8444"),
+    (0.999, "99 - 99.9%", "#d2416b"),
+    (math.inf, "99.9% or more", "#70298d"),
+)
+"""Confidence below the first value is shown in that colour."""
+
+_MARGIN, _GAP, _BAR = 24, 14, 4
+_MANY = 200  # from here on tiles are smaller, so that a sheet of 1000 classes stays below 6000 pixels
+_SWATCH = 9
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet: uint8 (C, H, W), what the classifier calls it, and how sure it is, 0..1."""
+
+    image: np.ndarray
+    label: str
+    confidence: float
+    note: str = ""
+
+
+def contact_sheet(
+    tiles: Sequence[Tile], columns: int | None = None, tile: int | None = None, title: str = ""
+) -> "Image.Image":
+    """The tiles in reading order, each over its label and confidence, as an RGB picture.
+
+    tile is the longest side that a picture may have, in pixels: smaller pictures are enlarged by a whole factor,
+    without smoothing, and larger ones reduced. By default it is 140, or 160 if a picture has more than 70 pixels a
+    side, or 112 on a sheet of more than 200 tiles. columns are chosen for a sheet of about 4:3.
+    """
+    from PIL import Image, ImageDraw
+
+    if not tiles:
+        raise ValueError("a contact sheet needs at least one tile; there are none")
+    for name, value in (("columns", columns), ("tile", tile)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} has to be at least 1, not {value}")
+    shown = [confidence_text(t.confidence) for t in tiles]
+    side = tile or _side(tiles)
+    pictures = [thumbnail(t.image, side) for t in tiles]
+    big = side >= 128
+    text, small, head = font(14 if big else 12), font(12 if big else 11), font(20)
+    line = 18 if big else 15
+
+    # No narrower than the longest confidence, so that a number is never cut short.
+    width = max(max(p.width for p in pictures), math.ceil(small.getlength(">99.9999%")))
+    height = max(p.height for p in pictures)
+    cell = height + _BAR + 6 + line * (3 if any(t.note for t in tiles) else 2)
+    columns = min(len(tiles), columns or _columns(len(tiles), width + _GAP, cell + _GAP))
+    rows = -(-len(tiles) // columns)
+    top = _MARGIN + (38 if title else 0)
+    inner = columns * (width + _GAP) - _GAP
+    legend = _legend_width(small) <= inner
+    if title:
+        inner = max(inner, min(480, math.ceil(head.getlength(plain(title)))))
+    bottom = top + rows * (cell + _GAP) - _GAP + (30 if legend else 0)
+
+    sheet = Image.new("RGB", (inner + 2 * _MARGIN, bottom + _MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((_MARGIN, _MARGIN - 4), fit(title, head, inner), INK, head)
+    for k, (t, picture, percent) in enumerate(zip(tiles, pictures, shown, strict=True)):
+        x = _MARGIN + k % columns * (width + _GAP)
+        y = top + k // columns * (cell + _GAP)
+        left, upper = x + (width - picture.width) // 2, y + (height - picture.height) // 2
+        draw.rectangle((left - 1, upper - 1, left + picture.width, upper + picture.height), outline=LINE)
+        sheet.paste(picture, (left, upper))
+        y += height + 3
+        draw.rectangle((x, y, x + width - 1, y + _BAR - 1), LINE)
+        # Rounded down, and at least a pixel: a full bar is for 1.0 alone, as far as pixels go.
+        draw.rectangle((x, y, x + max(1, int(t.confidence * width)) - 1, y + _BAR - 1), color(t.confidence))
+        y += _BAR + 3
+        draw.text((x, y), fit(t.label, text, width), INK, text)
+        draw.text((x, y + line), percent, FAINT, small)
+        if t.note:
+            draw.text((x, y + 2 * line), fit(t.note, small, width), FAINT, small)
+    if legend:
+        _draw_legend(draw, _MARGIN, bottom - 14, small)
+    return sheet
+
+
+def confidence_text(p: float) -> str:
+    """p in 0..1 as a percentage, rounded down, with as many decimals (1 to 4) as tell it from 100%.
+
+    0.123 is 12.3%, 0.99997 is 99.997%, and what is above 0.999999, or above 0 and below 0.001, is >99.9999% or <0.1%.
+    """
+    p = float(p)
+    if not 0 <= p <= 1:
+        raise ValueError(f"a confidence is between 0 and 1, not {p}")
+    percent = Decimal(repr(p)) * 100  # of the decimals that name p, so that 0.29 is 29.0% and not 28.9%
+    if percent > Decimal("99.9999"):
+        return ">99.9999%"
+    if 0 < percent < Decimal("0.1"):
+        return "<0.1%"
+    for digits in range(1, 5):
+        step = Decimal(1).scaleb(-digits)
+        shown = percent.quantize(step, ROUND_FLOOR)
+        if 100 - shown > step or shown == percent:
+            break
+    return f"{shown}%"
+
+
+def color(confidence: float) -> str:
+    """The colour of LEVELS that a confidence is shown in."""
+    return next(shade for below, _, shade in LEVELS if confidence < below)
+
+
+def thumbnail(image: np.ndarray, side: int) -> "Image.Image":
+    """uint8 (C, H, W) in RGB, of at most side pixels: enlarged by a whole factor, without smoothing, or reduced."""
+    from PIL import Image
+
+    picture = to_pil(image).convert("RGB")
+    longest = max(picture.size)
+    if longest <= side:
+        factor = side // longest
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    size = (max(1, round(picture.width * side / longest)), max(1, round(picture.height * side / longest)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def font(size: int) -> "ImageFont.FreeTypeFont":
+    """Pillow's own scalable font; it has ASCII and little more (see plain)."""
+    from PIL import ImageFont
+
+    found = ImageFont.load_default(size=size)
+    assert isinstance(found, ImageFont.FreeTypeFont)
+    return found
+
+
+def fit(text: str, font: "ImageFont.FreeTypeFont", width: int) -> str:
+    """text as the font can draw it, cut short with an ellipsis to at most width pixels; empty if not even that fits."""
+    text = plain(text)
+    if font.getlength(text) <= width:
+        return text
+    kept = len(text)
+    while kept and font.getlength(text[:kept].rstrip() + "…") > width:
+        kept -= 1
+    ellipsis = text[:kept].rstrip() + "…"
+    return ellipsis if font.getlength(ellipsis) <= width else ""
+
+
+def plain(text: str) -> str:
+    """text in the characters that Pillow's font has: accents fall off, dashes are hyphens, the rest question marks."""
+    text = " ".join(text.translate(_ASCII).split())
+    bare = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if " " <= c <= "~" or c in "·°" else "?" for c in bare)
+
+
+# Dashes, the minus sign, the multiplication sign, the German sharp s: what NFKD leaves as it is.
+_ASCII = dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-") | {0xD7: "x", 0xDF: "ss"}
+
+
+def _side(tiles: Sequence[Tile]) -> int:
+    if len(tiles) > _MANY:
+        return 112
+    return 140 if max(max(t.image.shape[1:]) for t in tiles) <= 70 else 160
+
+
+def _columns(n: int, width: int, height: int) -> int:
+    """The number of columns whose sheet is nearest 4:3, where an empty place counts against it."""
+
+    def cost(columns: int) -> float:
+        rows = -(-n // columns)
+        return abs(math.log(columns * width / (rows * height) * 3 / 4)) + 2 * (1 - n / (columns * rows))
+
+    return min(range(1, n + 1), key=cost)
+
+
+def _legend_width(small: "ImageFont.FreeTypeFont") -> int:
+    return math.ceil(sum(_SWATCH + 5 + small.getlength(name) + 14 for _, name, _ in LEVELS))
+
+
+def _draw_legend(draw: "ImageDraw.ImageDraw", x: float, y: int, small: "ImageFont.FreeTypeFont") -> None:
+    for _, name, shade in LEVELS:
+        draw.rectangle((x, y + 3, x + _SWATCH - 1, y + 3 + _SWATCH - 1), shade)
+        draw.text((x + _SWATCH + 5, y), name, FAINT, small)
+        x += _SWATCH + 5 + small.getlength(name) + 14

@@ -1,0 +1,304 @@
+"""What to do: run.toml <-> Recipe. Strict, frozen, and the place where configuration stops: below it, plain arguments."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from evofool.descriptors import DESCRIPTORS
+from evofool.errors import RecipeError
+from genomes import CPPN, Direct, Encoding
+from genomes.cppn import activations
+from genomes.cppn.vary import Rates
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DirectPart(_Part):
+    """Pixels (genomes.Direct)."""
+
+    kind: Literal["direct"]
+    rate: Share | tuple[Share, Share] = 0.1
+    eta: float = Field(15.0, gt=0)
+    halve_every: int = Field(0, ge=0)
+    crossover: Probability = 0.0
+    eta_crossover: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "DirectPart":
+        if isinstance(self.rate, tuple) and self.rate[0] > self.rate[1]:
+            raise ValueError(f"rate {list(self.rate)} has to be [low, high]")
+        return self
+
+    def build(self, shape: tuple[int, int, int]) -> Encoding:
+        channels, height, width = shape
+        return Direct(channels, height, width, self.rate, self.eta, self.halve_every, self.crossover, self.eta_crossover)
+
+
+class MutationPart(_Part):
+    """How a CPPN's child differs from its mother (genomes.cppn.vary.Rates)."""
+
+    weight: Probability = Rates._field_defaults["weight"]
+    eta: float = Field(Rates._field_defaults["eta"], gt=0)
+    activation: Probability = Rates._field_defaults["activation"]
+    add_edge: Probability = Rates._field_defaults["add_edge"]
+    delete_edge: Probability = Rates._field_defaults["delete_edge"]
+    split_edge: Probability = Rates._field_defaults["split_edge"]
+    delete_node: Probability = Rates._field_defaults["delete_node"]
+
+
+class CPPNPart(_Part):
+    """Networks of functions (genomes.CPPN). preset nguyen2015 sets what the 2015 code has; other keys still override."""
+
+    kind: Literal["cppn"]
+    preset: Literal["default", "nguyen2015"] = "default"
+    color: Literal["auto", "grey", "rgb", "hsv", "grey2015", "hls2015"] = "auto"
+    activations: str | tuple[str, ...] | None = None
+    weight_limit: float | None = Field(None, gt=0, lt=1e6)
+    initial_weight: float | None = Field(None, gt=0, lt=1e6)
+    coordinates: Literal["centred", "raw"] | None = None
+    max_nodes: int = Field(64, ge=4, le=4096)
+    max_edges: int = Field(192, ge=16, le=16384)
+    mutation: MutationPart = MutationPart()
+
+    @model_validator(mode="after")
+    def _known(self) -> "CPPNPart":
+        names = self.activations
+        if isinstance(names, str) and names not in activations.SETS:
+            raise ValueError(f'activations: no set "{names}"; there are {", ".join(activations.SETS)}')
+        for name in names if isinstance(names, tuple) else ():
+            activations.number(name)
+        return self
+
+    def build(self, shape: tuple[int, int, int]) -> Encoding:
+        channels, height, width = shape
+        given = {
+            "mode": None if self.color == "auto" else self.color,
+            "activation_set": self.activations,
+            "weight_limit": self.weight_limit,
+            "initial_weight": self.initial_weight,
+            "raw_coordinates": None if self.coordinates is None else self.coordinates == "raw",
+            "max_nodes": self.max_nodes,
+            "max_edges": self.max_edges,
+            "rates": Rates(**self.mutation.model_dump()),
+        }
+        changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        if "weight_limit" in changes:
+            changes.setdefault("initial_weight", changes["weight_limit"])
+        try:
+            if self.preset == "nguyen2015":
+                encoding = CPPN.nguyen2015(channels, height, width, **changes)
+            else:
+                changes.setdefault("mode", "grey" if channels == 1 else "hsv")
+                encoding = CPPN(height=height, width=width, **changes)
+        except ValueError as error:
+            raise RecipeError(f"encoding: {error}") from None
+        if encoding.channels != channels:
+            raise RecipeError(
+                f'encoding.color "{encoding.mode}" has {encoding.channels} channels, the target takes {channels}'
+            )
+        return encoding
+
+
+class SearchPart(_Part):
+    """How MAP-Elites goes (evofool.evolve)."""
+
+    seed: int = Field(0, ge=0, lt=1 << 62)
+    batch: int = Field(16, ge=1, le=1 << 20)
+    rank: Literal["log_odds", "margin"] = "log_odds"
+    competition: Literal["all", "argmax", "own"] = "all"
+    lag: int = Field(0, ge=0, le=1 << 16)
+
+
+class NichesPart(_Part):
+    """Bins of an image descriptor; every class keeps an elite per bin. edges ascend; n edges make n + 1 bins."""
+
+    descriptor: str
+    edges: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> "NichesPart":
+        if self.descriptor not in DESCRIPTORS:
+            raise ValueError(f'descriptor: no "{self.descriptor}" is registered; there are {", ".join(DESCRIPTORS)}')
+        if any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError(f"edges {list(self.edges)} have to ascend")
+        return self
+
+
+class StopPart(_Part):
+    """A run ends at the first of these that is given; at least one has to be."""
+
+    evaluations: int | None = Field(None, ge=1)
+    seconds: float | None = Field(None, gt=0)
+    confidence: float | None = Field(None, gt=0, lt=1)
+    no_progress: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _some(self) -> "StopPart":
+        if all(value is None for value in (self.evaluations, self.seconds, self.confidence, self.no_progress)):
+            raise ValueError("give at least one of evaluations, seconds, confidence, no_progress, or the run never ends")
+        return self
+
+
+class ComputePart(_Part):
+    """What decides last bits: images per forward pass (0: the whole batch) and torch threads per forward pass."""
+
+    chunk: int = Field(0, ge=0, le=1 << 20)
+    threads: int = Field(1, ge=1, le=1024)
+
+
+class SavePart(_Part):
+    """At least this many seconds between checkpoints; a costly checkpoint waits longer (20 times what the last one took)."""
+
+    seconds: float = Field(1.0, ge=0)
+
+
+class Recipe(_Part):
+    """A whole run. Only stop and save may change once it has begun."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    target: str = "lenet"
+    encoding: Annotated[DirectPart | CPPNPart, Field(discriminator="kind")]
+    search: SearchPart = SearchPart()
+    niches: NichesPart | None = None
+    stop: StopPart
+    compute: ComputePart = ComputePart()
+    save: SavePart = SavePart()
+
+    @property
+    def chunk(self) -> int:
+        return self.compute.chunk or self.search.batch
+
+    def changed(self, changes: Sequence[str], where: str) -> "Recipe":
+        """This recipe with --set changes laid over it; RecipeError names `where` and the key."""
+        return parse(override(self.model_dump(mode="json", exclude_none=True), changes), where)
+
+    def fixed(self) -> dict[str, Any]:
+        """The part that decides the bits of a run."""
+        return self.model_dump(mode="json", exclude={"name", "stop", "save"})
+
+
+def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or the shipped one of that name, with --set changes ("search.seed=3") laid over it.
+
+    RecipeError names file and key, and the nearest valid one.
+    """
+    path = find(recipe)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not TOML ({error})") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
+    data.setdefault("name", path.stem)
+    return parse(override(data, changes), str(path))
+
+
+def find(recipe: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one."""
+    path = Path(recipe)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise RecipeError(f"there is no recipe {path}")
+        return path
+    for shipped in shipped_recipes():
+        if shipped.stem == str(recipe):
+            return shipped
+    names = [p.stem for p in shipped_recipes()]
+    near = difflib.get_close_matches(str(recipe), names, 1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    raise RecipeError(f"{recipe} is no recipe, no file and no run; the shipped recipes are {', '.join(names)}{hint}")
+
+
+def shipped_recipes() -> list[Path]:
+    """The recipes of runs/: beside the package in a checkout, inside it once installed."""
+    packed = Path(str(resources.files("evofool"))) / "recipes"
+    folder = packed if packed.is_dir() else packed.parent.parent / "runs"
+    return sorted(folder.glob("*.toml"))
+
+
+def override(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """data with each "a.b=value" laid over it; the value is TOML, a bare word is a string, and no value removes the key."""
+    out: dict[str, Any] = _copy(data)
+    for change in changes:
+        key, sign, text = change.partition("=")
+        if not sign or not key.strip():
+            raise RecipeError(f"--set {change}: has to be KEY=VALUE, as in --set search.seed=3")
+        *parents, leaf = key.strip().split(".")
+        at = out
+        for parent in parents:
+            at = at.setdefault(parent, {})
+            if not isinstance(at, dict):
+                raise RecipeError(f"--set {change}: {parent} is no table")
+        if not text.strip():
+            at.pop(leaf, None)
+            continue
+        try:
+            at[leaf] = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            at[leaf] = text.strip()
+    return out
+
+
+def parse(data: Mapping[str, Any], where: str) -> Recipe:
+    """Recipe from plain data; RecipeError lists every fault with its key."""
+    try:
+        # Strict JSON-like data: TOML has lists where the model has tuples, and whole numbers where it has floats.
+        return Recipe.model_validate(_tuples(data))
+    except ValidationError as error:
+        faults = [_fault(item) for item in error.errors()]
+        raise RecipeError(f"{where}: " + "; ".join(faults)) from None
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "search": SearchPart,
+    "niches": NichesPart,
+    "stop": StopPart,
+    "compute": ComputePart,
+    "save": SavePart,
+    "mutation": MutationPart,
+}
+
+
+def _fault(item: Any) -> str:
+    path = [str(p) for p in item["loc"] if p not in ("direct", "cppn")]
+    key = ".".join(path) or "recipe"
+    if item["type"] == "extra_forbidden":
+        valid = _keys(path[:-1], item["loc"])
+        near = difflib.get_close_matches(path[-1], valid, 1, 0.5)
+        hint = f'; did you mean "{".".join([*path[:-1], near[0]])}"?' if near else f"; valid keys: {', '.join(valid)}"
+        return f'unknown key "{key}"{hint}'
+    if item["type"] == "missing":
+        return f'"{key}" is missing'
+    shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _keys(path: list[str], loc: tuple[Any, ...]) -> list[str]:
+    """The valid keys of the table at path."""
+    model: type[BaseModel] = Recipe
+    for part in path:
+        if part == "encoding":
+            model = CPPNPart if "cppn" in loc else DirectPart
+            continue
+        model = _TABLES.get(part, model)
+    return list(model.model_fields)
+
+
+def _copy(data: Any) -> Any:
+    return {k: _copy(v) for k, v in data.items()} if isinstance(data, Mapping) else data
+
+
+def _tuples(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {k: _tuples(v) for k, v in data.items()}
+    return tuple(_tuples(v) for v in data) if isinstance(data, list) else data

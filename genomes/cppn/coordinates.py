@@ -1,0 +1,38 @@
+"""What a CPPN is told about each pixel."""
+
+from functools import lru_cache
+
+import numpy as np
+
+
+@lru_cache(maxsize=16)
+def centred(height: int, width: int) -> np.ndarray:
+    """float32 (4, height * width), read-only: x, y in (-1, 1), d = sqrt(x^2 + y^2), bias 1, at the pixels' centres.
+
+    x = (2i + 1) / width - 1, so a picture has the same coordinates at any size: every third pixel's of an 84 grid are,
+    to the bit, a 28 grid's.
+    """
+    x = ((2 * np.arange(width) + 1) / width - 1).astype(np.float32)
+    y = ((2 * np.arange(height) + 1) / height - 1).astype(np.float32)
+    return _planes(x, y, x, y)
+
+
+@lru_cache(maxsize=16)
+def raw(height: int, width: int, native_height: int, native_width: int) -> np.ndarray:
+    """float32 (4, height * width), read-only: x, y as the 2015 code gives them, pixel indices 0 .. native size - 1.
+
+    d and the bias are as in `centred`. At another size than the native one the indices are interpolated.
+    """
+    x = ((np.arange(width) + 0.5) * (native_width / width) - 0.5).astype(np.float32)
+    y = ((np.arange(height) + 0.5) * (native_height / height) - 0.5).astype(np.float32)
+    around = centred(height, width).reshape(4, height, width)
+    return _planes(x, y, around[0, 0], around[1, :, 0])
+
+
+def _planes(x: np.ndarray, y: np.ndarray, cx: np.ndarray, cy: np.ndarray) -> np.ndarray:
+    shape = (len(y), len(x))
+    d = np.sqrt(cx[None, :] * cx[None, :] + cy[:, None] * cy[:, None])
+    planes = [np.broadcast_to(x[None, :], shape), np.broadcast_to(y[:, None], shape), d, np.ones(shape)]
+    out = np.stack(planes).astype(np.float32).reshape(4, -1)
+    out.flags.writeable = False
+    return out

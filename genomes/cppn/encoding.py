@@ -1,0 +1,147 @@
+"""The CPPN encoding: Encoding's face over the records, variation and renderers of this folder (Nguyen 2015, section 2.2)."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from genomes.cppn import activations, arrays, color, coordinates, json_, render_numba
+from genomes.cppn import vary as variation
+from genomes.cppn.program import compile_programs
+from genomes.cppn.vary import Rates
+from genomes.encoding import GenomeError, Genomes
+from genomes.random import Key
+
+NGUYEN2015_WEIGHT = 10.0
+
+
+@dataclass(frozen=True)
+class CPPN:
+    """Graphs of functions of a pixel's place, drawn at any size.
+
+    mode is one of color.MODES and decides the number of channels. height and width are the size that a target sees.
+    activation_set is one of activations.SETS or a tuple of names. weight_limit bounds every weight; first weights are
+    uniform on +-initial_weight. raw_coordinates tells x and y as pixel indices, as the 2015 code does, instead of on
+    (-1, 1). max_nodes (inputs not counted) and max_edges are the room of a genome.
+    """
+
+    mode: str = "grey"
+    height: int = 28
+    width: int = 28
+    activation_set: str | tuple[str, ...] = "default"
+    weight_limit: float = 10.0
+    initial_weight: float = 10.0
+    rates: Rates = Rates()
+    raw_coordinates: bool = False
+    max_nodes: int = 64
+    max_edges: int = 192
+
+    name: str = field(default="cppn", init=False)
+    dtype: np.dtype = field(init=False, repr=False, compare=False)
+    kinds: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.mode not in color.MODES:
+            raise ValueError(f'cppn: no colour mode "{self.mode}"; there are {", ".join(color.MODES)}')
+        names = self.activation_set
+        if isinstance(names, str):
+            if names not in activations.SETS:
+                raise ValueError(f'cppn: no activation set "{names}"; there are {", ".join(activations.SETS)}')
+            names = activations.SETS[names]
+        if not names:
+            raise ValueError("cppn: the activation set is empty")
+        if not 0 < self.initial_weight <= self.weight_limit < 1e6:
+            raise ValueError(
+                f"cppn: 0 < initial_weight <= weight_limit < 1e6, not {self.initial_weight}, {self.weight_limit}"
+            )
+        if self.max_nodes <= self.channels or self.max_edges < self.channels * arrays.N_IN:
+            raise ValueError(
+                f"cppn: max_nodes {self.max_nodes} and max_edges {self.max_edges} leave no room for a first genome"
+            )
+        object.__setattr__(self, "kinds", np.array([activations.number(n) for n in names], np.int8))
+        object.__setattr__(self, "dtype", arrays.record_dtype(self.max_nodes, self.max_edges))
+
+    @classmethod
+    def nguyen2015(cls, channels: int = 1, height: int = 28, width: int = 28, **changes: Any) -> "CPPN":
+        """The encoding of the 2015 code: raw pixel indices, its four activations, weights on +-10, its colours."""
+        settings: dict[str, Any] = {
+            "mode": "grey2015" if channels == 1 else "hls2015",
+            "activation_set": "nguyen2015",
+            "weight_limit": NGUYEN2015_WEIGHT,
+            "initial_weight": NGUYEN2015_WEIGHT,
+            "raw_coordinates": True,
+        }
+        return cls(height=height, width=width, **(settings | changes))
+
+    @property
+    def channels(self) -> int:
+        return color.outputs(self.mode)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    def random(self, n: int, key: Key) -> Genomes:
+        """All inputs joined to all outputs, no hidden node (Nguyen 2015)."""
+        return variation.random(np.zeros(n, self.dtype), self.channels, self.kinds, self.initial_weight, key)
+
+    def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
+        """Mutated children of the mothers; CPPNs are not crossed (nor are they in the 2015 code)."""
+        return variation.vary(mothers, self.channels, self.kinds, self.weight_limit, self.rates, key)
+
+    def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
+        height, width = size or (self.height, self.width)
+        if self.raw_coordinates:
+            where = coordinates.raw(height, width, self.height, self.width)
+        else:
+            where = coordinates.centred(height, width)
+
+        def draw(part: Genomes) -> np.ndarray:
+            return render_numba.render(compile_programs(part, self.channels), where, self.mode)
+
+        if threads > 1 and len(genomes) > 1:
+            # Kernels release the GIL; numba's own parallel loops abort when two Python threads enter them.
+            with ThreadPoolExecutor(threads) as pool:
+                images = np.concatenate(list(pool.map(draw, np.array_split(genomes, min(threads, len(genomes))))))
+        else:
+            images = draw(genomes)
+        return images.reshape(len(genomes), self.channels, height, width)
+
+    def pack(self, genome: Any) -> bytes:
+        return arrays.pack(genome)
+
+    def unpack(self, blobs: list[bytes]) -> Genomes:
+        if not blobs:
+            return np.zeros(0, self.dtype)
+        return np.concatenate([arrays.unpack(blob, self.dtype, self.channels, self.weight_limit) for blob in blobs])
+
+    def to_json(self, genome: Any) -> dict[str, Any]:
+        return json_.to_json(genome, self.mode, self.raw_coordinates, (self.height, self.width))
+
+    def from_json(self, data: dict[str, Any]) -> Genomes:
+        mode, raw, _ = json_.header(data)
+        if (mode, raw) != (self.mode, self.raw_coordinates):
+            raise GenomeError(
+                f"this genome draws {mode} from {'raw' if raw else 'centred'} coordinates, "
+                f"this encoding {self.mode} from {'raw' if self.raw_coordinates else 'centred'} ones"
+            )
+        nodes, edges = json_.graph(data)
+        return arrays.build(self.dtype, self.channels, nodes, edges, self.weight_limit)
+
+
+def from_json(data: dict[str, Any], **room: Any) -> tuple[CPPN, Genomes]:
+    """The encoding that a genome's text asks for, and the genome as a batch of one: all that is needed to draw it."""
+    mode, raw, (height, width) = json_.header(data)
+    nodes, edges = json_.graph(data)
+    limit = max([NGUYEN2015_WEIGHT] + [abs(w) for _, _, w in edges])
+    settings: dict[str, Any] = {
+        "weight_limit": limit,
+        "max_nodes": max(64, len(nodes)),
+        "max_edges": max(192, len(edges)),
+    }
+    try:
+        encoding = CPPN(mode=mode, height=height, width=width, raw_coordinates=raw, **(settings | room))
+    except ValueError as error:
+        raise GenomeError(str(error)) from None
+    return encoding, encoding.from_json(data)

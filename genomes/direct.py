@@ -1,0 +1,166 @@
+"""The direct encoding: a genome is the image's own 8-bit pixels (Nguyen 2015, section 2.2)."""
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import Any
+
+import numba
+import numpy as np
+
+from genomes.encoding import GenomeError, Genomes
+from genomes.random import Key, start, uniform
+
+FORMAT = "evofool.direct"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Direct:
+    """uint8 pixels (B, C, H, W), varied by polynomial mutation and, if asked for, SBX crossover.
+
+    rate is the share of pixels that mutate: one number in (0, 1], or a pair (low, high) from which every child draws its
+    own, uniformly in the logarithm (the heavy-tailed mutation of Doerr 2017: big steps early, single pixels late).
+    eta is Deb's distribution index, > 0: the higher, the smaller the steps (mean |step| = 255 / (eta + 2) grey levels).
+    halve_every halves the rate each time that many batches have passed (Nguyen 2015 halves it every 1000 generations);
+    0 keeps it. crossover is the probability of SBX with index eta_crossover between mother and father, 0 to 1.
+    """
+
+    channels: int = 1
+    height: int = 28
+    width: int = 28
+    rate: float | tuple[float, float] = 0.1
+    eta: float = 15.0
+    halve_every: int = 0
+    crossover: float = 0.0
+    eta_crossover: float = 10.0
+
+    name: str = field(default="direct", init=False)
+
+    def __post_init__(self) -> None:
+        low, high = self._rates()
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"direct: rate is {self.rate}; it has to lie in (0, 1], low before high")
+        if not (self.eta > 0 and self.eta_crossover > 0):
+            raise ValueError(f"direct: eta {self.eta} and eta_crossover {self.eta_crossover} have to be > 0")
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.height, self.width)
+
+    def random(self, n: int, key: Key) -> Genomes:
+        """Independent pixels, uniform on 0..255."""
+        out = np.empty((n, *self.shape), np.uint8)
+        _random(key.seed, key.batch, key.row, out.reshape(n, -1))
+        return out
+
+    def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
+        n = len(mothers)
+        out = np.empty_like(mothers)
+        low, high = self._rates()
+        halved = 0.5 ** (key.batch // self.halve_every) if self.halve_every else 1.0
+        _vary(
+            mothers.reshape(n, -1), fathers.reshape(n, -1), key.seed, key.batch, key.row,
+            low * halved, high * halved, self.eta, self.crossover, self.eta_crossover, out.reshape(n, -1),
+        )  # fmt: skip
+        return out
+
+    def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
+        """The genomes themselves. Pixels have one size: any other raises GenomeError."""
+        if size is not None and tuple(size) != (self.height, self.width):
+            raise GenomeError(
+                f"a direct genome is {self.height}x{self.width} pixels and cannot be drawn at {size[0]}x{size[1]}; "
+                "only a CPPN can be drawn at any size"
+            )
+        return genomes
+
+    def pack(self, genome: Any) -> bytes:
+        return np.ascontiguousarray(genome, np.uint8).tobytes()
+
+    def unpack(self, blobs: list[bytes]) -> Genomes:
+        size = int(np.prod(self.shape))
+        for blob in blobs:
+            if len(blob) != size:
+                raise GenomeError(f"a packed direct genome has {len(blob)} bytes; {self.shape} needs {size}")
+        return np.frombuffer(b"".join(blobs), np.uint8).reshape(len(blobs), *self.shape).copy()
+
+    def to_json(self, genome: Any) -> dict[str, Any]:
+        """format, version, shape [C, H, W], and pixels in base64 of C-ordered bytes."""
+        pixels = base64.b64encode(self.pack(genome)).decode("ascii")
+        return {"format": FORMAT, "version": VERSION, "shape": list(self.shape), "pixels": pixels}
+
+    def from_json(self, data: dict[str, Any]) -> Genomes:
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise GenomeError(f'not a direct genome: "format" has to be "{FORMAT}"')
+        if data.get("version") != VERSION:
+            raise GenomeError(f"direct genome of version {data.get('version')!r}; this evofool reads {VERSION}")
+        if data.get("shape") != list(self.shape):
+            raise GenomeError(f"direct genome of shape {data.get('shape')}; expected {list(self.shape)}")
+        try:
+            return self.unpack([base64.b64decode(data["pixels"], validate=True)])
+        except (KeyError, TypeError, binascii.Error) as error:
+            raise GenomeError(f'direct genome: "pixels" is missing or no base64 ({error})') from None
+
+    def _rates(self) -> tuple[float, float]:
+        return self.rate if isinstance(self.rate, tuple) else (self.rate, self.rate)
+
+
+@numba.njit(inline="always")
+def polynomial_step(u, eta):
+    """Deb's polynomial mutation of a gene on [0, 1]: the step in [-1, 1] of a draw u in [0, 1) (Deb & Agrawal 1995)."""
+    if u < 0.5:
+        return (2.0 * u) ** (1.0 / (eta + 1.0)) - 1.0
+    return 1.0 - (2.0 * (1.0 - u)) ** (1.0 / (eta + 1.0))
+
+
+@numba.njit(inline="always")
+def sbx(a, b, u, lower, eta):
+    """Simulated binary crossover, bounded to [0, 1] (Deb & Agrawal 1995): one child of the genes a < b.
+
+    u in [0, 1) is the spread's draw; lower picks the child below the parents' mean, else the one above.
+    """
+    gap = b - a
+    room = a if lower else 1.0 - b
+    alpha = 2.0 - (1.0 + 2.0 * room / gap) ** -(eta + 1.0)
+    spread = (u * alpha) ** (1.0 / (eta + 1.0)) if u * alpha <= 1.0 else (1.0 / (2.0 - u * alpha)) ** (1.0 / (eta + 1.0))
+    child = 0.5 * (a + b - spread * gap) if lower else 0.5 * (a + b + spread * gap)
+    return min(1.0, max(0.0, child))
+
+
+@numba.njit(cache=True, nogil=True)
+def _random(seed, batch, row, out):
+    stream = np.empty(1, np.uint64)
+    for i in range(out.shape[0]):
+        start(stream, seed, batch, row + i)
+        for k in range(out.shape[1]):
+            out[i, k] = np.uint8(uniform(stream) * 256.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _vary(mothers, fathers, seed, batch, row, low, high, eta, crossover, eta_crossover, out):
+    stream = np.empty(1, np.uint64)
+    genes = out.shape[1]
+    for i in range(out.shape[0]):
+        start(stream, seed, batch, row + i)
+        for k in range(genes):
+            out[i, k] = mothers[i, k]
+        if crossover > 0.0 and uniform(stream) < crossover:
+            for k in range(genes):
+                m, f = mothers[i, k], fathers[i, k]
+                # The 2015 code resets a gene that both parents share to 0.5; here it is kept, as SBX means it.
+                if m != f:
+                    a, b = min(m, f) / 255.0, max(m, f) / 255.0
+                    u = uniform(stream)
+                    out[i, k] = np.uint8(sbx(a, b, u, uniform(stream) < 0.5, eta_crossover) * 255.0 + 0.5)
+        rate = low if low == high else low * (high / low) ** uniform(stream)
+        # Skips from one mutated gene to the next: the gaps between successes of a coin are geometric.
+        scale = 1.0 / np.log1p(-rate) if rate < 1.0 else 0.0
+        k = int(np.log1p(-uniform(stream)) * scale)
+        while k < genes:
+            x = out[i, k] / 255.0 + polynomial_step(uniform(stream), eta)
+            out[i, k] = np.uint8(min(1.0, max(0.0, x)) * 255.0 + 0.5)
+            k += 1 + int(np.log1p(-uniform(stream)) * scale)

@@ -1,0 +1,76 @@
+"""Keyed random streams: a draw depends on (seed, batch, row) alone, whatever thread or machine makes it.
+
+Each (seed, batch, row) starts a SplitMix64 stream of its own (Steele, Lea & Flood 2014, "Fast splittable
+pseudorandom number generators", the finaliser of Stafford's variant 13). Kernels compiled with numba take the stream as
+an array of one uint64, so that drawing advances it in place.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+
+class Key(NamedTuple):
+    """Names a block of streams: child i of a chunk draws from the stream (seed, batch, row + i).
+
+    seed, batch and row are whole numbers in [0, 2**63). A chunk that starts at row r of a batch has the key with row r.
+    """
+
+    seed: int
+    batch: int
+    row: int = 0
+
+    def at(self, row: int) -> "Key":
+        """The key of the chunk that starts at this row."""
+        return Key(self.seed, self.batch, self.row + row)
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_A = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_B = np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
+
+
+@numba.njit(inline="always")
+def _mix(z):
+    z = (z ^ (z >> _S30)) * _MIX_A
+    z = (z ^ (z >> _S27)) * _MIX_B
+    return z ^ (z >> _S31)
+
+
+@numba.njit(inline="always")
+def start(stream, seed, batch, row):
+    """Set stream[0] (uint64) to the beginning of the stream (seed, batch, row)."""
+    h = _mix(np.uint64(seed) + _GOLDEN)
+    h = _mix(h + _GOLDEN * (np.uint64(batch) + np.uint64(1)))
+    stream[0] = _mix(h ^ (_GOLDEN * (np.uint64(row) + np.uint64(1))))
+
+
+@numba.njit(inline="always")
+def uniform(stream):
+    """One float64, uniform on [0, 1) in steps of 2**-53."""
+    stream[0] += _GOLDEN
+    return np.float64(_mix(stream[0]) >> _S11) * _TO_UNIT
+
+
+@numba.njit(inline="always")
+def integer(stream, n):
+    """One int64, uniform on [0, n); the bias of flooring is below n * 2**-53."""
+    return np.int64(uniform(stream) * n)
+
+
+@numba.njit(cache=True)
+def _fill_integers(seed, batch, row, n, out):
+    stream = np.empty(1, np.uint64)
+    start(stream, seed, batch, row)
+    for i in range(out.size):
+        out[i] = integer(stream, n)
+
+
+def integers(key: Key, n: int, count: int) -> np.ndarray:
+    """count int64, uniform on [0, n), all from the one stream `key`."""
+    out = np.empty(count, np.int64)
+    _fill_integers(key.seed, key.batch, key.row, n, out)
+    return out
