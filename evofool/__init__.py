@@ -19,9 +19,10 @@ _HOMES = {
     "Target": "evofool.targets",
     "Preprocessing": "evofool.targets",
     "EvofoolError": "evofool.errors",
+    "StoredRun": "evofool.elites",
 }
 
-__all__ = ["EvofoolError", "Preprocessing", "Recipe", "Run", "Target", "load_recipe", "target"]
+__all__ = ["EvofoolError", "Preprocessing", "Recipe", "Run", "StoredRun", "Target", "load_recipe", "target"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,8 @@ import numpy as np
 from genomes import Encoding, Genomes, Key
 from genomes.random import integers
 
+SELECTIONS = ("uniform", "lagging")
+
 
 @dataclass(frozen=True)
 class Winners:
@@ -86,12 +88,17 @@ class Archive:
         self.margin[cells] = w.margins[changed]
         return changed
 
-    def sample(self, n: int, key: Key, claims: np.ndarray | None = None) -> np.ndarray:
-        """(n,) int64 cells drawn uniformly over the filled ones (Nguyen 2015: over cells, not over genomes).
+    def sample(self, n: int, key: Key, selection: str = "uniform", claims: np.ndarray | None = None) -> np.ndarray:
+        """(n,) int64 filled cells, each drawn independently.
 
-        With claims, (n,) classes, each is drawn over the filled niches of its class. Needs at least one filled cell
-        (of every claimed class).
+        selection "uniform": uniformly over cells, not over genomes (Nguyen 2015). "lagging": a tournament, the lower
+        score of two uniform draws (the first one of equals), so that the cells that are furthest behind breed most.
+        With claims, (n,) classes, each is drawn uniformly over the filled niches of its class instead. Needs at least one
+        filled cell (of every claimed class).
         """
+        if claims is None and selection == "lagging":
+            a, b = self._filled[integers(key, len(self._filled), 2 * n)].reshape(2, n)
+            return np.where(self.score[b] < self.score[a], b, a)
         if claims is None:
             return self._filled[integers(key, len(self._filled), n)]
         draws = integers(key, 1 << 53, n)

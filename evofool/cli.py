@@ -1,19 +1,16 @@
 """The command line. It imports the rest only when a command needs it, so that help comes at once."""
 
-import contextlib
 import os
-import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evofool.console import display, interrupts, print_table, report, show_one, write
+
 if TYPE_CHECKING:
-    from evofool.elites import Elite, StoredRun
-    from evofool.run import Run
+    from evofool.recipe import Recipe
 
 app = typer.Typer(
     name="evofool",
@@ -78,11 +75,11 @@ def run(
             flush=True,
         )
         finished_before = search.finished
-        with _interrupts() as interrupted, _display(search) as draw:
+        with interrupts() as interrupted, display(search) as draw:
             reason = search.advance(lambda run: draw(run) or bool(interrupted))
         if finished_before and reason:
             print(f"This run had ended: {reason}. To go further, move its limit: --set stop.evaluations=N")
-    _report(folder, reason)
+    report(folder, reason)
     if interrupted and not reason:
         print(f"Interrupted and saved. Go on with:  evofool run {folder}")
         raise typer.Exit(130)
@@ -103,7 +100,7 @@ def show(
 
     with StoredRun(folder) as stored:
         if which is not None:
-            _show_one(stored, which, as_json)
+            show_one(stored, which, as_json)
             return
         elites = stored.elites()
         if as_json:
@@ -125,7 +122,7 @@ def show(
                 )
             )
             return
-        _print_table(stored, elites)
+        print_table(stored, elites)
 
 
 @app.command()
@@ -141,10 +138,10 @@ def export(
     File names carry label, confidence and birth id: DIR/3_3/3_0.999912_5120.png. Works while the run goes on.
     """
     from evofool.elites import StoredRun
-    from evofool.export import export as write
+    from evofool.export import export as write_files
 
     with StoredRun(folder) as stored:
-        print(f"{write(stored, to, size)} elites written to {to}")
+        print(f"{write_files(stored, to, size)} elites written to {to}")
 
 
 @app.command()
@@ -203,7 +200,7 @@ def lineage(
             [Step(a.image, a.birth, names(a.held), "goal switch" if a.switched else "", a.switched) for a in line]
         )
         path = folder / f"lineage-{class_id}.png"
-        _write(path, lambda: strip.save(path))
+        write(path, lambda: strip.save(path))
         for ancestor in line:
             mark = "  goal switch" if ancestor.switched else ""
             print(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  held {names(ancestor.held)}{mark}")
@@ -219,16 +216,17 @@ def init(
 ) -> None:
     """Copy the shipped recipes into a folder, to be edited and run from there. Files that are there stay as they are."""
     import shutil
+    from functools import partial
 
     from evofool.recipe import shipped_recipes
 
-    _write(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    write(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
     for recipe in shipped_recipes():
         to = folder / recipe.name
         if to.exists():
             print(f"kept    {to}")
         else:
-            _write(to, lambda recipe=recipe, to=to: shutil.copyfile(recipe, to))
+            write(to, partial(shutil.copyfile, recipe, to))
             print(f"written {to}")
     print(f"Edit one and run it:  evofool run {folder / 'mnist-cppn.toml'}")
 
@@ -259,16 +257,7 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _write(path: Path, action: Any) -> None:
-    from evofool.errors import StoreError
-
-    try:
-        action()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
-
-
-def _which_run(what: str, changes: list[str], out: Path | None) -> tuple[Path, Any]:
+def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None]":
     """(folder, recipe): recipe None to go on with the stored one."""
     from evofool.elites import StoredRun
     from evofool.errors import RecipeError, StoreError
@@ -286,203 +275,6 @@ def _which_run(what: str, changes: list[str], out: Path | None) -> tuple[Path, A
             return path, stored.recipe.changed(changes, f"--set for {path}") if changes else None
     recipe = load(what, changes)
     return out or Path("runs") / recipe.name, recipe
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted in the list, for the search to end after its batch; a second one stops at once."""
-    caught: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        print("\nFinishing the batch and saving ...", file=sys.stderr)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _display(run: "Run") -> Iterator[Any]:
-    """A function to be called with the run now and then: a live line on a terminal, plain lines elsewhere."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        last = [time.perf_counter(), 2.0]
-
-        def plain(run: "Run") -> None:
-            if time.perf_counter() - last[0] >= last[1]:
-                # 2, 3, 4.5 ... up to 60 seconds apart: a short run says something, a long one does not fill a log.
-                last[:] = time.perf_counter(), min(60.0, last[1] * 1.5)
-                print(_progress_text(run), flush=True)
-
-        yield plain
-        return
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    total = run.recipe.stop.evaluations
-    with Bar(TextColumn("{task.description}"), BarColumn(bar_width=24), console=console, transient=True) as bar:
-        task = bar.add_task("starting ...", total=total)
-
-        def live(run: "Run") -> None:
-            bar.update(task, completed=run.strategy.evaluations, description=_progress_text(run))
-
-        yield live
-
-
-def _progress_text(run: "Run") -> str:
-    p = run.progress()
-    left = "" if p.seconds_left is None else f", at most {_duration(p.seconds_left)} left"
-    return (
-        f"{p.evaluations:,} evaluations, {p.rate:,.0f}/s{left}; median confidence {p.median:.4f}, "
-        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites"
-    )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-
-
-def _report(folder: Path, reason: str | None) -> None:
-    """What a run leaves: its summary, the contact sheet and the curve."""
-    from evofool.elites import StoredRun
-    from evofool.pages.curve import curve
-    from evofool.pages.sheet import Tile, contact_sheet
-
-    with StoredRun(folder) as stored:
-        for warning in stored.meta.get("warnings", []):
-            print(f"Warning: {warning}.", file=sys.stderr)
-        elites = stored.elites()
-        evaluations = stored.meta["committed"] * stored.recipe.search.batch
-        title = f"{stored.recipe.name}: {stored.recipe.target}, {evaluations:,} evaluations"
-        tiles = [Tile(e.image, e.label, e.confidence) for e in elites]
-        sheet, plot = folder / "elites.png", folder / "curve.png"
-        _write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
-        rows = stored.rows()
-        if rows:
-            _write(plot, lambda: plot.write_bytes(curve(rows, title, len(stored.labels))))
-        best = _best_of_classes(elites)
-        sure = sum(e.confidence >= 0.99 for e in best.values())
-        very = sum(e.confidence >= 0.9999 for e in best.values())
-        seconds = stored.meta["seconds"]
-        if reason:
-            print(f"Done: {reason}.")
-        print(
-            f"{evaluations:,} evaluations in {_duration(seconds)}: {sure} of {len(stored.labels)} classes at 0.99 or more, "
-            f"{very} at 0.9999 or more."
-        )
-        wanted = stored.recipe.stop.confidence
-        if reason and wanted is not None:
-            late = [e for e in best.values() if e.confidence < wanted]
-            names = ", ".join(f"{e.label} ({e.confidence:.4f})" for e in late[:10])
-            if late:
-                print(
-                    f"Below {wanted:g}: {names}{' ...' if len(late) > 10 else ''}. Another seed may do better: --set search.seed=N"
-                )
-        print(f"Contact sheet: {sheet}")
-        if rows:
-            print(f"Curve:         {plot}")
-
-
-def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
-    best: dict[int, Elite] = {}
-    for elite in elites:
-        if elite.row.class_id not in best or elite.row.log_odds > best[elite.row.class_id].row.log_odds:
-            best[elite.row.class_id] = elite
-    return best
-
-
-def _print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    niches = stored.recipe.niches is not None
-    for name in [
-        "class",
-        "label",
-        *(["niche"] if niches else []),
-        "confidence",
-        "log-odds",
-        "margin",
-        "birth",
-        "parents",
-        "bytes/px",
-    ]:
-        table.add_column(name, justify="left" if name in ("label", "parents") else "right")
-    for e in elites:
-        r = e.row
-        parents = "random" if r.mother < 0 else f"{r.mother}" if r.mother == r.father else f"{r.mother}, {r.father}"
-        niche = [str(r.niche)] if niches else []
-        table.add_row(
-            str(r.class_id), e.label, *niche, f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}", str(r.birth),
-            parents, f"{r.bytes_per_pixel:.2f}",
-        )  # fmt: skip
-    console = Console()
-    # A pipe has no width of its own: never cut a number there.
-    console = console if console.is_terminal else Console(width=200)
-    console.print(table)
-    wins, switches = stored.store.counts()
-    meta = stored.meta
-    state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
-    share = f"{switches / wins:.1%}" if wins else "none"
-    print(
-        f"\n{len(elites)} elites, {len({e.row.birth for e in elites})} distinct; "
-        f"{meta['committed'] * stored.recipe.search.batch:,} evaluations; "
-        f"{wins:,} new champions, {share} by goal switch; {state}"
-    )
-
-
-def _show_one(stored: "StoredRun", which: str, as_json: bool) -> None:
-    import numpy as np
-
-    from evofool.elites import to_json
-    from evofool.run import torch_threads
-    from evofool.scores import confidence, log_odds
-    from evofool.targets import target as load_target
-
-    elite = max(stored.elites(stored.class_id(which)), key=lambda e: e.row.log_odds)
-    row = elite.row
-    target = load_target(stored.recipe.target)
-    with torch_threads(stored.recipe.compute.threads):
-        odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk))[0]
-    runners = [int(c) for c in np.argsort(-odds, kind="stable") if c != row.class_id][:5]
-    seen = [{"class": c, "label": stored.labels[c], "confidence": float(confidence(odds[c]))} for c in runners]
-    genome = stored.genome_json(elite)
-    picture = stored.folder / f"elite-{row.class_id}.png"
-    _write(picture, lambda: picture.write_bytes(row.png))
-    drawing = None
-    if genome["format"] == "evofool.cppn":
-        from evofool.pages.graph import graph_svg
-
-        drawing = stored.folder / f"graph-{row.class_id}.svg"
-        svg = graph_svg(genome)
-        _write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
-    if as_json:
-        print(to_json({**elite.summary(), "runners_up": seen, "genome": genome}))
-        return
-    print(
-        f"class {row.class_id} ({elite.label}): confidence {elite.confidence:.8f}, "
-        f"log-odds {row.log_odds:.4f}, margin {row.margin:.4f}"
-    )
-    print("runner-up   " + ", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen))
-    born = "no parents: it was random" if row.mother < 0 else f"mother {row.mother}, father {row.father}"
-    print(f"birth       {row.birth} in batch {row.batch}; {born}")
-    print(f"picture     {picture}, {row.bytes_per_pixel:.2f} bytes a pixel; {row.verdict}")
-    if drawing:
-        from genomes.cppn.json_ import identity
-
-        print(f"genome      {len(genome['nodes'])} nodes, {len(genome['edges'])} edges, SHA-256 {identity(genome)[:16]}...")
-        print(f"graph       {drawing}")
 
 
 if __name__ == "__main__":

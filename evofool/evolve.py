@@ -85,14 +85,24 @@ class Reign:
 class MapElites:
     """MAP-Elites over classes as a DEAP strategy: generate() makes broods, update(population) commits them.
 
-    batch images share a draw of parents; seed keys every draw. With competition "own" child i of a batch is made for,
-    and from, one class; the classes take turns.
+    batch images share a draw of parents, made by `selection` (Archive.sample); seed keys every draw. With competition
+    "own" child i of a batch is made for, and from, one class; the classes take turns.
     """
 
-    def __init__(self, archive: Archive, encoding: Encoding, *, seed: int, batch: int, competition: str = "all") -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        encoding: Encoding,
+        *,
+        seed: int,
+        batch: int,
+        competition: str = "all",
+        selection: str = "uniform",
+    ) -> None:
         self.archive = archive
         self.encoding = encoding
-        self.seed, self.size, self.competition = seed, batch, competition
+        self.seed, self.size = seed, batch
+        self.competition, self.selection = competition, selection
         self.next_batch = 0  # to be generated
         self.committed = 0  # batches in the archive
         self.last_progress = 0  # the last batch that changed a cell
@@ -135,7 +145,7 @@ class MapElites:
             nobody = np.full(n, -1, np.int64)
             return {"mothers": nobody, "fathers": nobody}
         twice = None if claims is None else np.concatenate([claims, claims])
-        cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), twice)
+        cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
         births, genomes = archive.birth[cells], archive.genomes(cells)
         return {
             "mothers": births[:n],

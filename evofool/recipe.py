@@ -116,6 +116,7 @@ class SearchPart(_Part):
     batch: int = Field(16, ge=1, le=1 << 20)
     rank: Literal["log_odds", "margin"] = "log_odds"
     competition: Literal["all", "argmax", "own"] = "all"
+    selection: Literal["uniform", "lagging"] = "uniform"
     lag: int = Field(0, ge=0, le=1 << 16)
 
 

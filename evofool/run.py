@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from evofool.archive import Archive, Winners
-from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.evaluate import Judge, LocalEvaluator, Order
 from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.images import encode_png
@@ -79,6 +79,7 @@ class Run:
             seed=recipe.search.seed,
             batch=recipe.search.batch,
             competition=recipe.search.competition,
+            selection=recipe.search.selection,
         )
         self.evaluator = LocalEvaluator(self.judge)
         self.logbook = new_logbook(statistics())
@@ -86,6 +87,7 @@ class Run:
         self.finished: str | None = None  # why the run ended by its own rules
         self._earlier_seconds = 0.0
         self._began = 0.0
+        self._rate_base: tuple[float, int] | None = None
         self._saved_metrics = 0
         self._saved_evaluations = 0
         self._next_save = 0.0
@@ -95,8 +97,11 @@ class Run:
 
     @classmethod
     def start(cls, recipe: Recipe, folder: Path | str, target: Target | None = None) -> "Run":
-        """A new run of recipe in folder. target defaults to the one that the recipe names."""
-        target = target or load_target(recipe.target)
+        """A new run of recipe in folder. target defaults to the one that the recipe names; another takes its place there."""
+        if target is None:
+            target = load_target(recipe.target)
+        else:
+            recipe = recipe.model_copy(update={"target": target.name})
         recipe.encoding.build(target.shape)  # a recipe that does not fit its target leaves no folder behind
         meta = {
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
@@ -166,16 +171,15 @@ class Run:
         self._began = time.perf_counter()
         self._next_save = self._began + self.recipe.save.seconds
         next_tick = self._began + every
-        left = [batches if batches is not None else -1]
-        begun_at = self.strategy.evaluations
-        self._rate_base = (self._began, begun_at)
+        self._rate_base = None
 
         def after(batch: int) -> bool:
             nonlocal next_tick
             now = time.perf_counter()
-            self.finished = self._stop_reason(now)
-            left[0] -= 1
-            stop = self.finished is not None or left[0] == 0
+            # The first batch compiles kernels and warms torch up; a rate that counted it would be wrong for minutes.
+            self._rate_base = self._rate_base or (now, self.strategy.evaluations)
+            self.finished = self._stop_reason()
+            stop = self.finished is not None
             if tick and now >= next_tick:
                 next_tick = now + every
                 stop = tick(self) or stop
@@ -187,11 +191,24 @@ class Run:
                 self._next_save = done + max(self.recipe.save.seconds, _SAVE_SHARE * (done - now))
             return stop
 
+        limit = batches if batches is not None else 1 << 62
         with torch_threads(self.recipe.compute.threads):
             box = toolbox(self.strategy, self.judge, self.evaluator)
-            ea_map_elites(
-                box, 1 << 62, statistics(), lag=self.recipe.search.lag, logbook=self.logbook, record=self._due, after=after
-            )  # fmt: skip
+            try:
+                ea_map_elites(
+                    box,
+                    limit,
+                    statistics(),
+                    lag=self.recipe.search.lag,
+                    logbook=self.logbook,
+                    record=self._due,
+                    after=after,
+                )
+            except ScoreError:
+                # The bad batch is still pending and was not committed; what came before it is worth keeping.
+                if self.strategy.committed:
+                    self.save()
+                raise
         if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
             last = self.strategy.committed - 1
             final = SimpleNamespace(row=LazyRow(self.strategy))
@@ -234,7 +251,7 @@ class Run:
 
     def progress(self) -> Progress:
         now, done = time.perf_counter(), self.strategy.evaluations
-        base_time, base_done = self._rate_base
+        base_time, base_done = self._rate_base or (now, done)
         rate = (done - base_done) / max(now - base_time, 1e-9)
         stop = self.recipe.stop
         left = []
@@ -249,14 +266,12 @@ class Run:
 
     # -- inside
 
-    _rate_base: tuple[float, int] = (0.0, 0)
-
     @cached_property
     def _level(self) -> float:
         wanted = self.recipe.stop.confidence
         return np.inf if wanted is None else needed_log_odds(wanted)
 
-    def _stop_reason(self, now: float | None = None) -> str | None:
+    def _stop_reason(self) -> str | None:
         stop, s = self.recipe.stop, self.strategy
         if s.committed == 0:
             return None
@@ -282,7 +297,7 @@ class Run:
         if self.strategy.last_progress < first or self.strategy.wins == 0:
             self.warnings.append(
                 f"nothing has improved since the first batch, after {self.strategy.evaluations:,} evaluations. Check what "
-                f"the target is fed (input scaling, channel order, mean and std: {self.target.details.get('preprocessing')}), "
+                f"the target is fed (input scaling, channel order, mean, std: {self.target.details.get('preprocessing')}), "
                 "that its outputs are logits of this input, and that it is the trained network"
             )
 

@@ -115,8 +115,11 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, Any]) -> "Store":
-        """A new run in folder, which is made; StoreError if a run is there already."""
-        path = folder / FILE
+        """A new run in folder, which is made; StoreError if a run is there already.
+
+        The file appears whole or not at all: a kill while it is made leaves a folder where a run can still begin.
+        """
+        path, draft = folder / FILE, folder / f"{FILE}.new"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -126,19 +129,21 @@ class Store:
         try:
             if path.exists():
                 raise StoreError(f"{folder} holds a run already; go on with it (evofool run {folder}) or pass another --out")
-            store = cls(path, sqlite3.connect(path, isolation_level=None), lock)
-            with store._guard("cannot be made"):
-                store._db.execute("PRAGMA journal_mode = WAL")
-                store._db.execute("PRAGMA synchronous = NORMAL")
-            with store._transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    store._db.execute(statement)
-                store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                store._put({"format": FORMAT, "version": VERSION, **meta})
-        except BaseException:
+            try:
+                draft.unlink(missing_ok=True)
+                store = cls(draft, sqlite3.connect(draft, isolation_level=None), None)
+                with contextlib.closing(store._db), store._transaction():
+                    for statement in _SCHEMA.split(";\n"):
+                        store._db.execute(statement)
+                    store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    store._put({"format": FORMAT, "version": VERSION, **meta})
+                draft.replace(path)
+            except (OSError, sqlite3.Error) as error:
+                draft.unlink(missing_ok=True)
+                raise error if isinstance(error, StoreError) else StoreError(f"{path} cannot be made ({error})") from None
+        finally:
             lock.release()
-            raise
-        return store
+        return cls.open(folder, write=True)
 
     @classmethod
     def open(cls, folder: Path, write: bool = False) -> "Store":

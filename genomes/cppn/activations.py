@@ -14,7 +14,9 @@ NAMES = (
 """Position is the number that a genome stores. Only ever append."""
 
 SETS: dict[str, tuple[str, ...]] = {
-    "default": ("linear", "sin", "cos", "gauss", "sigmoid", "tanh", "abs"),
+    # Measured on the network of 2015: of ten runs none missed 0.9999 on all digits within 60,000 evaluations, where with
+    # seven activations one did, and with their four every second.
+    "default": NAMES,
     # Nguyen 2015 [their modules/nn2]: sine, 2 * sigmoid - 1, exp(-z^2), clip(z, +-3) / 3
     "nguyen2015": ("sin", "bipolar", "gauss", "clip3"),
     # Innovation Engines (Nguyen 2015b) put tanh(5z) in the sine's place, which "creates a lot of recognizable images"

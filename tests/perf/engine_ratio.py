@@ -1,0 +1,71 @@
+"""What the engine costs beside the target: its evaluations/s over the bare target's images/s, one thread, alternating.
+
+    python -m tests.perf.engine_ratio --target "lenet-caffe?weights=lenet_caffe.safetensors"
+
+The engine is a whole run: breeding, rendering, archive, statistics, checkpoints. The bare target gets one batch of uint8
+images again and again and gives log-odds. Each figure is the median of pairs measured one after the other, so that what
+else the machine does hits both.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evofool.recipe import load
+from evofool.run import Run
+from evofool.scores import log_odds
+from evofool.targets import Target
+from evofool.targets import target as load_target
+
+
+def ratio(name: str, target: Target, batch: int, pairs: int, seconds: float) -> tuple[float, float, float]:
+    """(ratio, engine evaluations/s, target images/s), medians over pairs of about so many seconds each."""
+    changes = [f"search.batch={batch}", "stop.confidence=", "stop.evaluations=1000000000"]
+    images = np.random.default_rng(0).integers(0, 256, (batch, *target.shape), np.uint8)
+
+    def bare(batches: int) -> float:
+        started = time.perf_counter()
+        for _ in range(batches):
+            log_odds(target.logits(images))
+        return batches * batch / (time.perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder, Run.start(load(name, changes), Path(folder) / "run", target) as run:
+
+        def engine(batches: int) -> float:
+            started = time.perf_counter()
+            run.advance(batches=batches)
+            return batches * batch / (time.perf_counter() - started)
+
+        engine(20)
+        bare(20)
+        batches = max(1, int(seconds * bare(50) / batch))
+        both = [(engine(batches), bare(batches)) for _ in range(pairs)]
+    return (
+        statistics.median(e / b for e, b in both),
+        statistics.median(e for e, _ in both),
+        statistics.median(b for _, b in both),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--target", default="lenet")
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each half of a pair")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    target = load_target(args.target)
+    print(f"{'recipe':<16}{'batch':>6}{'engine /s':>12}{'target /s':>12}{'ratio':>8}")
+    for name in ("mnist-cppn", "mnist-direct"):
+        for batch in sorted({10, load(name).search.batch, 64}):
+            r, engine, bare = ratio(name, target, batch, args.pairs, args.seconds)
+            print(f"{name:<16}{batch:>6}{engine:>12,.0f}{bare:>12,.0f}{r:>8.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Evaluations until digits are at 0.9999, by our recipes and by the 2015 presets, on one network.
+
+    python -m tests.perf.reproduce_2015 --target "lenet-caffe?weights=lenet_caffe.safetensors" --seeds 10
+
+Prints, per recipe, medians over seeds of the evaluations until the median digit and until all digits are there; a run that
+meets the cap first counts as longer than any other.
+"""
+
+import argparse
+
+import torch
+
+from evofool.recipe import load
+from evofool.targets import target as load_target
+from tests.perf.search import middle, search
+
+PAIRS = (("mnist-cppn", "mnist-cppn-nguyen2015"), ("mnist-direct", "mnist-direct-nguyen2015"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--target", default="lenet")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--cap", type=int, default=400_000)
+    parser.add_argument("--level", type=float, default=0.9999)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    target = load_target(args.target)
+    print(f"{'recipe':<26}{'median digit':>14}{'all digits':>12}{'missed the cap':>16}")
+    for pair in PAIRS:
+        figures = []
+        for name in pair:
+            runs = [
+                search(load(name), target, seed, args.cap, args.level)
+                for seed in range(args.first_seed, args.first_seed + args.seeds)
+            ]
+            figures.append((middle([r.median for r in runs]), middle([r.all for r in runs])))
+            missed = sum(r.all is None for r in runs)
+            print(f"{name:<26}{figures[-1][0]:>14,.0f}{figures[-1][1]:>12,.0f}{missed:>12} of {len(runs)}", flush=True)
+        (ours_median, ours_all), (theirs_median, theirs_all) = figures
+        print(f"{'  ours / 2015':<26}{ours_median / theirs_median:>14.3f}{ours_all / theirs_all:>12.3f}")
+
+
+if __name__ == "__main__":
+    main()

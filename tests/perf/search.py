@@ -1,0 +1,57 @@
+"""A search in memory, for the scripts that count evaluations: a recipe's search without a run's file."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from evofool.archive import Archive
+from evofool.evaluate import Judge, LocalEvaluator
+from evofool.evolve import MapElites, ea_map_elites, toolbox
+from evofool.recipe import Recipe
+from evofool.scores import confidence, needed_log_odds
+from evofool.targets import Target
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Evaluations until the median class, and until all classes, were at the level; None if the cap came first."""
+
+    median: int | None
+    all: int | None
+    seconds: float
+    confidences: np.ndarray  # (K,) at the end
+
+
+def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) -> Reached:
+    """Run the recipe's search on target until every class is at `level` or `cap` evaluations are spent."""
+    encoding, s = recipe.encoding.build(target.shape), recipe.search
+    judge = Judge(encoding, target, recipe.chunk, s.rank, s.competition)
+    archive = Archive(encoding, len(target.labels))
+    strategy = MapElites(
+        archive, encoding, seed=seed, batch=s.batch, competition=s.competition, selection=s.selection
+    )  # fmt: skip
+    needed, median = needed_log_odds(level), [None]
+
+    def after(_batch: int) -> bool:
+        best = archive.best()
+        if median[0] is None and np.median(best) >= needed:
+            median[0] = strategy.evaluations
+        return best.min() >= needed
+
+    started = time.perf_counter()
+    ea_map_elites(
+        toolbox(strategy, judge, LocalEvaluator(judge)),
+        max(1, cap // s.batch),
+        lag=s.lag,
+        record=lambda _: False,
+        after=after,
+    )
+    seconds = time.perf_counter() - started
+    done = archive.best().min() >= needed
+    return Reached(median[0], strategy.evaluations if done else None, seconds, np.asarray(confidence(archive.best())))
+
+
+def middle(values: list[int | None]) -> float:
+    """The median, a missing value counting as more than any other: infinite if half or more are missing."""
+    return float(np.median([np.inf if v is None else v for v in values]))

@@ -1,0 +1,57 @@
+"""The documents say what the code does."""
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from evofool import recipe as recipes
+from evofool.cli import app
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_command_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    assert [name for name in names if f"`evofool {name} " not in readme] == []
+
+
+def test_every_shipped_recipe_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [p.stem for p in recipes.shipped_recipes() if f"`{p.stem}`" not in readme] == []
+
+
+def test_every_key_of_a_recipe_is_documented_with_its_default():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    tables = {
+        "search": recipes.SearchPart,
+        "stop": recipes.StopPart,
+        "compute": recipes.ComputePart,
+        "save": recipes.SavePart,
+    }
+    keys = [f"{table}.{key}" for table, model in tables.items() for key in fields(model)]
+    keys += [f"niches.{key}" for key in fields(recipes.NichesPart)] + fields(recipes.DirectPart)[1:]
+    keys += [key for key in fields(recipes.CPPNPart) if key not in ("kind", "mutation")]
+    keys += [f"mutation.{key}" for key in fields(recipes.MutationPart)]
+    assert [key for key in keys if f"`{key}`" not in page] == []
+    for key in ("batch", "seed", "lag"):
+        row = re.search(rf"\| `search\.{key}` \| (\S+) \|", page)
+        assert row
+        assert row[1] == str(recipes.SearchPart.model_fields[key].default)
+
+
+def test_ci_calls_the_test_command_of_the_readme():
+    blocks = re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (command,) = [block for block in blocks if "pytest" in block]
+    assert command in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_pictures_of_the_documents_are_there():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
+            assert (page.parent / picture).is_file(), f"{page.name} shows {picture}"
+
+
+def fields(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
