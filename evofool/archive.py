@@ -61,6 +61,8 @@ class Archive:
         section 2; the tie rule is ours.
         """
         w = winners
+        if not len(w.cells):
+            return np.zeros(0, bool)
         old_score, old_birth, births = self.score[w.cells], self.birth[w.cells], w.births[w.rows]
         changed = (w.scores > old_score) | ((w.scores == old_score) & (births < old_birth))
         if not changed.any():

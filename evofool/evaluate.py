@@ -22,6 +22,9 @@ COMPETITIONS = ("all", "argmax", "own")
 own: only in the class it was made for, from that class's parents: independent climbers, the control."""
 
 
+_NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0)
+
+
 @dataclass(frozen=True)
 class Order:
     """One batch to be made and judged. Child i has the birth id first_birth + i and draws from key.at(i)."""
@@ -100,6 +103,8 @@ class Judge:
         else:
             cells, rows = _best_by_niche(allowed, order.thresholds, niche, self.niches)
             classes = cells // self.niches
+        if not len(cells):  # most batches, once a search is under way
+            return Winners(_NONE, _NONE, _NONE, genomes[:0], _NONE, _NONE, _NO_SCORES, _NO_SCORES, _NO_SCORES)
         kept, which = np.unique(rows, return_inverse=True)
         margins = ranked if self.rank == "margin" else scores.margin(logits[kept])
         return Winners(

@@ -1,6 +1,7 @@
 """The documents say what the code does."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -39,6 +40,13 @@ def test_every_key_of_a_recipe_is_documented_with_its_default():
         row = re.search(rf"\| `search\.{key}` \| (\S+) \|", page)
         assert row
         assert row[1] == str(recipes.SearchPart.model_fields[key].default)
+
+
+def test_every_recipe_travels_in_the_wheel():
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "force-include"
+    ]
+    assert packed == {f"runs/{p.name}": f"evofool/recipes/{p.name}" for p in (ROOT / "runs").glob("*.toml")}
 
 
 def test_ci_calls_the_test_command_of_the_readme():

@@ -5,8 +5,9 @@ import numpy as np
 MODES = ("grey", "rgb", "hsv", "grey2015", "hls2015")
 """Position is the number that kernels switch on.
 
-grey, rgb: round(255 * min(|v|, 1)) per output.
-hsv: hue v - floor(v), saturation min(|v|, 1), value min(|v|, 1); then as rgb.
+grey, rgb: round(255 v) per output, v clipped to [0, 1]: negative is black. (Measured on two digit networks: half the
+evaluations that |v| needs, since half of a first picture is then background.)
+hsv: hue v - floor(v), saturation v clipped to [0, 1], value min(|v|, 1); then as rgb.
 grey2015: int(255 * |v|), as the 2015 code draws it.
 hls2015: the 2015 code's colours: int(255 * |v|) taken as OpenCV's 8-bit hue, lightness and saturation. OpenCV's hue
 runs to 180, so 255 wraps around (Nguyen 2015 calls the outputs HSV; the code [fooling repository] says HLS).
@@ -23,13 +24,13 @@ def outputs(mode: str) -> int:
 def to_uint8(mode: str, v: np.ndarray) -> np.ndarray:
     """v float32 (C, ...) raw outputs, finite; returns uint8 of the same shape. The definition; numba repeats it."""
     if mode in ("grey", "rgb"):
-        return _round(_unit(v))
+        return _round(_clip(v))
     if mode == "grey2015":
         return (_unit(v) * f32(255)).astype(np.uint8)
     if mode == "hsv":
         hue = (v[0] - np.floor(v[0])) * f32(6)
         value = _unit(v[2])
-        chroma = value * _unit(v[1])
+        chroma = value * _clip(v[1])
         return np.stack([_round(value - chroma * (f32(1) - tent)) for tent in _tents(hue)])
     step = np.floor(_unit(v) * f32(255))
     hue = step[0] * f32(1 / 30)
@@ -38,6 +39,10 @@ def to_uint8(mode: str, v: np.ndarray) -> np.ndarray:
     high = np.where(light <= f32(0.5), light * (f32(1) + saturation), light + saturation - light * saturation)
     low = f32(2) * light - high
     return np.stack([_round(low + (high - low) * tent) for tent in _tents(hue)])
+
+
+def _clip(v: np.ndarray) -> np.ndarray:
+    return np.minimum(np.maximum(v, f32(0)), f32(1))
 
 
 def _unit(v: np.ndarray) -> np.ndarray:

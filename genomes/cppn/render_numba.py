@@ -171,6 +171,11 @@ def _sum(v, z, e, end, src, weight, stride, n):
 
 
 @_inline
+def _clip(x):
+    return min(max(x, _ZERO), _ONE)
+
+
+@_inline
 def _unit(x):
     return min(abs(x), _ONE)
 
@@ -197,7 +202,7 @@ def _color(mode, v, z, stride, n, out, g, p0):
         for c in range(out.shape[1]):
             row = out[g, c, p0 : p0 + n]
             for i in range(n):
-                row[i] = _round(_unit(v[z + _U(c) * stride + i]))
+                row[i] = _round(_clip(v[z + _U(c) * stride + i]))
         return
     if mode == _GREY2015:
         row = out[g, 0, p0 : p0 + n]
@@ -211,7 +216,7 @@ def _color(mode, v, z, stride, n, out, g, p0):
             v[z + i] = (hue - np.floor(hue)) * _6
         for i in range(n):
             value = _unit(v[t + i])
-            v[s + i] = value * _unit(v[s + i])
+            v[s + i] = value * _clip(v[s + i])
             v[t + i] = value
         for c in range(3):
             row = out[g, c, p0 : p0 + n]

@@ -1,0 +1,63 @@
+"""Ours beside pyribs on one digit network: evaluations and seconds until all ten digits are at 0.99, or the cap.
+
+    pip install 'evofool[peers]'
+    python -m tests.perf.versus_pyribs --target "lenet-caffe?weights=lenet_caffe.safetensors"
+
+One process, one thread, the arms taking turns seed by seed; both sides ask the same Target and both score 8-bit pixels. The arms
+of pyribs are described in peer_pyribs.py: its own notebook's settings, and the strongest that its API allows.
+"""
+
+import argparse
+from statistics import median
+
+import numpy as np
+import torch
+
+from evofool.recipe import load
+from evofool.targets import target as load_target
+from tests.perf.peer_pyribs import ARMS
+from tests.perf.search import search
+
+OURS = ("mnist-direct", "mnist-cppn")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--target", default="lenet")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--notebook-seeds", type=int, default=1, help="the notebook's settings take minutes each")
+    parser.add_argument("--cap", type=int, default=900_000)
+    parser.add_argument("--level", type=float, default=0.99)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    target = load_target(args.target)
+    target.logits(np.zeros((30, *target.shape), np.uint8))
+    for name in OURS:
+        search(load(name), target, 0, 200, args.level)  # compiles the kernels
+    figures: dict[str, list[tuple[int, float, int]]] = {}
+    for seed in range(args.seeds):
+        for name in OURS:
+            r = search(load(name), target, seed, args.cap, args.level)
+            reached = int((r.confidences >= args.level).sum())
+            figures.setdefault(name, []).append((r.all or args.cap, r.seconds, reached))
+        for name, arm in ARMS.items():
+            if name != "notebook" or seed < args.notebook_seeds:
+                o = arm(target.logits, seed, args.cap, args.level)
+                figures.setdefault(f"ribs {name}", []).append((o.evaluations, o.seconds, o.reached))
+    print(
+        f"{'arm':<16}{'seeds':>6}{'evaluations':>13}{'seconds':>9}{'all ten':>9}   medians; evaluations / seconds over each of ours"
+    )
+    ours = {name: [median(column) for column in zip(*figures[name], strict=True)] for name in OURS}
+    for name, rows in figures.items():
+        evaluations, seconds, _ = (median(column) for column in zip(*rows, strict=True))
+        done = f"{sum(reached == 10 for *_, reached in rows)}/{len(rows)}"
+        beside = "   ".join(
+            f"{evaluations / mine[0]:.2f}x / {seconds / mine[1]:.2f}x {other}"
+            for other, mine in ours.items()
+            if other != name
+        )
+        print(f"{name:<16}{len(rows):>6}{evaluations:>13,.0f}{seconds:>9.2f}{done:>9}   {beside}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
