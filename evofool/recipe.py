@@ -166,7 +166,7 @@ class SavePart(_Part):
 class Recipe(_Part):
     """A whole run. Only stop and save may change once it has begun."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field("run", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")  # of a folder
     target: str = "lenet"
     encoding: Annotated[DirectPart | CPPNPart, Field(discriminator="kind")]
     search: SearchPart = SearchPart()

@@ -3,8 +3,8 @@
     pip install 'evofool[peers]'
     python -m tests.perf.versus_pyribs --target "lenet-caffe?weights=lenet_caffe.safetensors"
 
-One process, one thread, the arms taking turns seed by seed; both sides ask the same Target and both score 8-bit pixels. The arms
-of pyribs are described in peer_pyribs.py: its own notebook's settings, and the strongest that its API allows.
+One process, one thread, the arms taking turns seed by seed; both sides ask the same Target and both score 8-bit pixels.
+The arms of pyribs are described in peer_pyribs.py: its own notebook's settings, and the strongest that its API allows.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
                 o = arm(target.logits, seed, args.cap, args.level)
                 figures.setdefault(f"ribs {name}", []).append((o.evaluations, o.seconds, o.reached))
     print(
-        f"{'arm':<16}{'seeds':>6}{'evaluations':>13}{'seconds':>9}{'all ten':>9}   medians; evaluations / seconds over each of ours"
+        f"{'arm':<16}{'seeds':>6}{'evaluations':>13}{'seconds':>9}{'all ten':>9}   medians; evaluations / seconds over ours"
     )
     ours = {name: [median(column) for column in zip(*figures[name], strict=True)] for name in OURS}
     for name, rows in figures.items():
