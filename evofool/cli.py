@@ -248,13 +248,22 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        _fail("stopped; what was saved at the last checkpoint is safe", 130)
+    except Exception as error:
+        if os.environ.get("EVOFOOL_TRACEBACK"):
+            raise
+        _fail(f"{type(error).__name__}: {error}. This is a fault of evofool's; EVOFOOL_TRACEBACK=1 shows where", 70)
 
 
 def _fail(message: str, status: int) -> None:
     print(f"evofool: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, a NUL
+        return False
 
 
 def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None]":
@@ -266,7 +275,7 @@ def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, 
     path = Path(what)
     if path.name == "run.db":
         path = path.parent
-    if path.is_dir() or (path / "run.db").exists():
+    if _is_folder(path):
         if not (path / "run.db").is_file():
             raise StoreError(f"{path} is a folder without a run (no run.db) and no recipe")
         if out is not None:

@@ -1,6 +1,7 @@
 """What a person at a console sees of a run: progress, summaries, tables. Plain text to standard output."""
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -24,7 +25,9 @@ def interrupts() -> Iterator[list[int]]:
 
     def note(number: int, _frame: Any) -> None:
         if caught:
-            raise KeyboardInterrupt
+            # Like a kill, which a run survives: its file is as after its last checkpoint.
+            print("Stopped at once; what was saved at the last checkpoint is safe", file=sys.stderr, flush=True)
+            os._exit(130)
         caught.append(number)
         print("\nFinishing the batch and saving ...", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """A stored run, read for people and programs: elites with their labels, confidences and genomes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from evofool.images import decode_png
 from evofool.recipe import Recipe, parse
 from evofool.scores import confidence
 from evofool.store import EliteRow, Store
-from genomes import Encoding, Genomes
+from genomes import Encoding, GenomeError, Genomes
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class StoredRun:
     """A run's file, open for reading; works while the run goes on."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        self.store = Store.open(self.folder)
+        self.store = Store.open(Path(folder))
+        self.folder = self.store.path.parent
         try:
             self.meta = self.store.meta()
             self.recipe: Recipe = parse(self.meta["recipe"], str(self.store.path))
@@ -84,7 +85,15 @@ class StoredRun:
         if not rows:
             what = "has saved nothing yet" if class_id is None else f"has no elite of class {class_id} yet"
             raise StoreError(f"{self.folder} {what}")
+        for row in rows:
+            if not 0 <= row.class_id < len(self.labels):
+                raise StoreError(f"{self.store.path} is damaged: it has an elite of class {row.class_id}")
         return [Elite(row, self.labels[row.class_id]) for row in rows]
+
+    @property
+    def niches(self) -> int:
+        """Niches per class; cell = class * niches + niche."""
+        return len(self.recipe.niches.edges) + 1 if self.recipe.niches else 1
 
     def class_id(self, text: str) -> int:
         """The class of a number or a label; StoreError names the nearest labels."""
@@ -98,12 +107,15 @@ class StoredRun:
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise StoreError(f"{self.folder}: no class {text}; it has 0 to {len(self.labels) - 1}, or by label{hint}")
 
-    def genome(self, packed: bytes) -> Genomes:
-        """A batch of one."""
-        return self.encoding.unpack([packed])
+    def unpack(self, packed: Sequence[bytes]) -> Genomes:
+        """A batch of stored genomes; StoreError if one of them is none."""
+        try:
+            return self.encoding.unpack(list(packed))
+        except GenomeError as error:
+            raise StoreError(f"{self.store.path} is damaged: {error}") from None
 
     def genome_json(self, elite: Elite) -> dict[str, Any]:
-        return self.encoding.to_json(self.genome(elite.row.genome)[0])
+        return self.encoding.to_json(self.unpack([elite.row.genome])[0])
 
     def rows(self) -> list[dict[str, Any]]:
         """The metrics, in order, each with its seconds of search."""

@@ -43,6 +43,12 @@ class LazyFitness(base.Fitness):
         self.winners = None
         self.wvalues = ()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LazyFitness":
+        copy = type(self)()
+        if self.winners is not None:
+            copy.values = self.winners
+        return copy
+
     values = property(getValues, setValues, delValues, "Assigned a Winners; read as DEAP's tuple of numbers.")
 
 
@@ -212,6 +218,9 @@ class LazyRow(Mapping[str, Any]):
             }
         return self._values
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return dict(self._read())
+
     def __getitem__(self, key: str) -> Any:
         return self._read()[key]
 
@@ -280,6 +289,8 @@ def ea_map_elites(
     if logbook is None:
         logbook = new_logbook(stats)
     population: list[Brood] = []
+    if ngen <= 0:
+        return population, logbook
     for _ in range(lag + 1 - len(toolbox.pending())):
         toolbox.submit(toolbox.generate()[0].order)
     for done, (order, winners) in enumerate(toolbox.results(), 1):
@@ -316,6 +327,8 @@ class PerIndividual:
     mate: Callable[[Any, Any], Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "encoding":  # asked for while a copy is being made
+            raise AttributeError(name)
         return getattr(self.encoding, name)
 
     def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:

@@ -9,7 +9,7 @@ import numpy as np
 from evofool.elites import Elite, StoredRun, to_json
 from evofool.errors import StoreError
 from evofool.images import save_png
-from genomes import CPPN, GenomeError
+from genomes import CPPN
 
 
 def export(run: StoredRun, folder: Path, size: int | None = None) -> int:
@@ -59,8 +59,5 @@ def file_name(label: str) -> str:
 def _redrawn(run: StoredRun, elite: Elite, size: int) -> np.ndarray:
     _, height, width = run.shape
     scale = size / max(height, width)
-    try:
-        genome = run.genome(elite.row.genome)
-    except GenomeError as error:
-        raise StoreError(f"{run.store.path} is damaged: class {elite.row.class_id}: {error}") from None
+    genome = run.unpack([elite.row.genome])
     return run.encoding.render(genome, (max(1, round(height * scale)), max(1, round(width * scale))))[0]

@@ -24,12 +24,11 @@ def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
     """From a first, random genome to `birth`, along the mothers. Every one of them was an elite once."""
     line = run.store.descent(birth)[::-1]
     packed = run.store.genomes(row[0] for row in line)
-    images = run.encoding.render(run.encoding.unpack([packed[row[0]] for row in line]))
-    niches = len(run.recipe.niches.edges) + 1 if run.recipe.niches else 1
+    images = run.encoding.render(run.unpack([packed[row[0]] for row in line]))
     ancestors = []
     for (birth_id, batch, mother, father), image in zip(line, images, strict=True):
         reigns = run.store.reigns(birth_id)
-        held = tuple(dict.fromkeys(cell // niches for cell, *_ in reigns))
+        held = tuple(dict.fromkeys(cell // run.niches for cell, *_ in reigns))
         ancestors.append(Ancestor(birth_id, batch, mother, father, held, any(r[5] for r in reigns), image))
     return ancestors
 

@@ -207,6 +207,10 @@ def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
 def find(recipe: str | Path) -> Path:
     """The file of a recipe: a path, or the name of a shipped one."""
     path = Path(recipe)
+    try:
+        path.is_file()
+    except (OSError, ValueError) as error:  # a name too long, a NUL
+        raise RecipeError(f"{str(recipe)[:60]} ... can be no recipe ({error})") from None
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
             raise RecipeError(f"there is no recipe {path}")
@@ -271,7 +275,8 @@ _TABLES: dict[str, type[BaseModel]] = {
 
 
 def _fault(item: Any) -> str:
-    path = [str(p) for p in item["loc"] if p not in ("direct", "cppn")]
+    # Left out: the names that pydantic gives to the kinds of an encoding and to the alternatives of a union.
+    path = [str(p) for p in item["loc"] if p not in ("direct", "cppn") and "[" not in str(p) and "constrained" not in str(p)]
     key = ".".join(path) or "recipe"
     if item["type"] == "extra_forbidden":
         valid = _keys(path[:-1], item["loc"])

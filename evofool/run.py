@@ -141,18 +141,18 @@ class Run:
             run = cls(recipe, target, store)
             run._restore(meta)
         except KeyError as error:
-            store.close()
+            store.close(failed=True)
             raise StoreError(f"{store.path} is damaged: its description lacks {error}") from None
         except BaseException:
-            store.close()
+            store.close(failed=True)
             raise
         return run
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.store.close()
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self.store.close(failed=kind is not None)
 
     # -- going on
 

@@ -140,7 +140,7 @@ class Store:
                 draft.replace(path)
             except (OSError, sqlite3.Error) as error:
                 draft.unlink(missing_ok=True)
-                raise error if isinstance(error, StoreError) else StoreError(f"{path} cannot be made ({error})") from None
+                raise StoreError(f"{path} cannot be made ({error}); nothing was begun") from None
         finally:
             lock.release()
         return cls.open(folder, write=True)
@@ -148,41 +148,56 @@ class Store:
     @classmethod
     def open(cls, folder: Path, write: bool = False) -> "Store":
         """The run in folder. Only one process at a time may write; any number may read meanwhile."""
+        if folder.name == FILE:
+            folder = folder.parent
         path = folder / FILE
-        if not path.is_file():
-            what = "holds no run" if folder.is_dir() else "is not there"
-            raise StoreError(f"{folder} {what} (no {FILE})")
+        try:
+            if not path.is_file():
+                what = "holds no run" if folder.is_dir() else "is not there"
+                raise StoreError(f"{folder} {what} (no {FILE})")
+            with path.open("rb"):
+                pass
+        except StoreError:
+            raise
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{folder} cannot be read ({error})") from None
         _refuse_network(folder)
         lock = _lock(folder) if write else None
         try:
             uri = path.resolve().as_uri() + ("?mode=rw" if write else "?mode=ro")
             store = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30), lock)
-            with store._guard("is no run of ours, or is damaged"):
-                ours = store._db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
-                tables = {name for (name,) in store._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not ours or "meta" not in tables:
-                beside = path.with_name(FILE + "-wal")
-                missing = (
-                    "" if beside.exists() else f" If it was copied from a run that was going on, copy {beside.name} too."
-                )
-                raise StoreError(f"{path} is no run of evofool's.{missing}")
-            version = store.meta().get("version")
-            if version != VERSION:
-                raise StoreError(f"{path} is a run of version {version}; this evofool reads version {VERSION}")
+        except BaseException:
+            if lock:
+                lock.release()
+            raise
+        try:
+            store._refuse_foreign()
             if write:
                 with store._guard("cannot be written"):
                     store._db.execute("PRAGMA journal_mode = WAL")
                     store._db.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
-            if lock:
-                lock.release()
+            store.close(failed=True)
             raise
         return store
 
-    def close(self) -> None:
-        """Fold the write-ahead log into the file and let it go; afterwards run.db stands alone."""
+    def _refuse_foreign(self) -> None:
+        with self._guard("is no run of evofool's, or is damaged"):
+            ours = self._db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not ours or "meta" not in tables:
+            raise StoreError(f"{self.path} is no run of evofool's")
+        version = self.meta().get("version")
+        if version != VERSION:
+            raise StoreError(f"{self.path} is a run of version {version}; this evofool reads version {VERSION}")
+
+    def close(self, failed: bool = False) -> None:
+        """Fold the write-ahead log into the file and let it go; afterwards run.db stands alone.
+
+        failed: something went wrong before, and that is what should be told: the log is left to the next writer.
+        """
         try:
-            if self._lock:
+            if self._lock and not failed:
                 with self._guard("cannot be closed cleanly"):
                     self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                     self._db.execute("PRAGMA busy_timeout = 0")
@@ -197,8 +212,8 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self.close(failed=kind is not None)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write all of it, or, on any error, none of it."""
@@ -238,11 +253,15 @@ class Store:
         """Note what somebody, or something, made of an elite. verdict is one of VERDICTS; the percentile is 0..100."""
         if verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {VERDICTS}")
+        if nearest_real_percentile is not None and not 0 <= nearest_real_percentile <= 100:
+            raise ValueError(f"a percentile lies in 0..100, not {nearest_real_percentile}")
         with self._transaction():
-            self._db.execute(
+            done = self._db.execute(
                 "UPDATE elites SET verdict = ?, judged_by = ?, nearest_real_percentile = ? WHERE cell = ?",
                 (verdict, judged_by, nearest_real_percentile, cell),
             )
+            if done.rowcount != 1:
+                raise StoreError(f"{self.path} has no elite in cell {cell}")
 
     def meta(self) -> dict[str, Any]:
         with self._guard("cannot be read"):
@@ -251,14 +270,14 @@ class Store:
     def elites(self, class_id: int | None = None) -> list[EliteRow]:
         """By class and niche; all from one checkpoint."""
         where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
-        with self._guard("cannot be read"):
+        with self._guard("is damaged"):
             rows = self._db.execute(
                 "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin, e.png,"
                 " e.sha256, e.bytes_per_pixel, e.nearest_real_percentile, e.verdict, e.judged_by, g.genome"
-                f" FROM elites e JOIN genomes g ON g.birth = e.birth {where} ORDER BY e.class, e.niche",
+                f" FROM elites e LEFT JOIN genomes g ON g.birth = e.birth {where} ORDER BY e.class, e.niche",
                 values,
             ).fetchall()
-        return [EliteRow(*row) for row in rows]
+            return [_checked(EliteRow(*row)) for row in rows]
 
     def genomes(self, births: Iterable[int]) -> dict[int, bytes]:
         """The packed genomes of these births; one that is not there raises StoreError."""
@@ -303,29 +322,31 @@ class Store:
 
     def metrics(self) -> list[tuple[int, float, dict[str, Any]]]:
         """(batch, seconds, row) in order."""
-        with self._guard("cannot be read"):
+        with self._guard("is damaged"):
             rows = self._db.execute("SELECT batch, seconds, row FROM metrics ORDER BY batch").fetchall()
-        return [(batch, seconds, json.loads(row)) for batch, seconds, row in rows]
+            return [(int(batch), float(seconds), dict(json.loads(row))) for batch, seconds, row in rows]
 
     def pending(self) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """(batch, mothers, fathers, holders, thresholds) of the orders under way, oldest first."""
-        with self._guard("cannot be read"):
-            rows = self._db.execute(
+        with self._guard("is damaged"):
+            out = []
+            for batch, *births, thresholds in self._db.execute(
                 "SELECT batch, mothers, fathers, holders, thresholds FROM pending ORDER BY batch"
-            ).fetchall()
-        return [
-            (
-                batch,
-                *(np.frombuffer(b, "<i8").astype(np.int64) for b in births),
-                np.frombuffer(thr, "<f8").astype(np.float64),
-            )
-            for batch, *births, thr in rows
-        ]
+            ):
+                mothers, fathers, holders = (np.frombuffer(b, "<i8").astype(np.int64) for b in births)
+                out.append((int(batch), mothers, fathers, holders, np.frombuffer(thresholds, "<f8").astype(np.float64)))
+            return out
 
     def faults(self) -> list[str]:
         """What SQLite's own integrity check finds; empty for a sound file."""
         with self._guard("is damaged"):
-            return [text for (text,) in self._db.execute("PRAGMA integrity_check") if text != "ok"]
+            found = [text for (text,) in self._db.execute("PRAGMA integrity_check") if text != "ok"]
+            pages, size = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        # A file in use may be shorter than its pages, the rest being in the log.
+        length = self.path.stat().st_size
+        if length < pages * size and not self.path.with_name(FILE + "-wal").exists():
+            found.append(f"it has {length} bytes instead of {pages * size}")
+        return found
 
     def _put(self, values: Mapping[str, Any]) -> None:
         self._db.executemany(
@@ -334,23 +355,39 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._guard("could not be written; what was saved before is safe, and the run goes on from there"):
+        try:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                # After a full disk SQLite has rolled back by itself; a second ROLLBACK would hide the first error.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            # After a full disk SQLite has rolled back by itself; a second ROLLBACK would hide the first error.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                what = "could not be written; what was saved before is safe, and the run goes on from there"
+                raise StoreError(f"{self.path} {what} (SQLite: {error})") from None
+            raise
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, json.JSONDecodeError) as error:
-            raise StoreError(f"{self.path} {what} (SQLite: {error})") from None
+        except StoreError:
+            raise
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            raise StoreError(f"{self.path} {what} ({error})") from None
+
+
+def _checked(row: EliteRow) -> EliteRow:
+    """row, if its columns are what they should be; ValueError naming the class if not."""
+    whole = (row.cell, row.class_id, row.niche, row.birth)
+    if row.genome is None or row.batch is None:
+        raise ValueError(f"class {row.class_id}: the genome of its elite, birth {row.birth}, is missing")
+    if not all(isinstance(v, int) for v in whole) or not all(isinstance(v, float) for v in (row.log_odds, row.margin)):
+        raise ValueError(f"class {row.class_id}: its elite's numbers are no numbers")
+    if not isinstance(row.png, bytes) or not isinstance(row.genome, bytes):
+        raise ValueError(f"class {row.class_id}: its elite's picture or genome is no data")
+    return row
 
 
 def _lock(folder: Path) -> FileLock:

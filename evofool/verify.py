@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evofool.elites import Elite, StoredRun
-from evofool.errors import ImageError, TargetError
+from evofool.errors import ImageError, StoreError, TargetError
 from evofool.run import machine, torch_threads
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
@@ -32,13 +32,22 @@ def verify(run: StoredRun, target: Target | None = None) -> Verdict:
     in chunks of the recipe's size, the last one padded. On the kind of machine that made the run (CPU, torch, threads) the
     log-odds and margins have to be equal to the bit, elsewhere within TOLERANCE.
     """
+    if not run.meta.get("committed"):
+        raise StoreError(f"{run.folder} has saved nothing yet")
     faults = [f"the file: {fault}" for fault in run.store.faults()]
-    elites = run.elites()
-    held = {elite.row.cell for elite in elites}
-    faults += [
-        f"class {cell // (len(run.meta['target']['labels']) or 1)}: its elite is missing"
-        for cell in sorted({reign[0] for reign in run.store.reigns()} - held)
-    ]
+    elites: list[Elite] = []
+    try:
+        reigns = run.store.reigns()
+        elites = run.elites()
+        held = {elite.row.cell for elite in elites}
+        missing = {reign[0] // run.niches for reign in reigns if reign[0] not in held}
+        faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
+        # Everything that the file holds is read once, so that damage anywhere is found.
+        run.unpack(list(run.store.genomes(reign[1] for reign in reigns).values()))
+        run.store.metrics()
+        run.store.pending()
+    except (StoreError, IndexError) as error:
+        faults.append(str(error))
     target = target or load_target(run.recipe.target)
     if target.fingerprint() != run.meta["target"]["fingerprint"]:
         raise TargetError(

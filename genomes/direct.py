@@ -158,6 +158,8 @@ def _vary(mothers, fathers, seed, batch, row, low, high, eta, crossover, eta_cro
                     out[i, k] = np.uint8(sbx(a, b, u, uniform(stream) < 0.5, eta_crossover) * 255.0 + 0.5)
         rate = low if low == high else low * (high / low) ** uniform(stream)
         # Skips from one mutated gene to the next: the gaps between successes of a coin are geometric.
+        if rate < 1e-12:  # often enough halved: no gene in a trillion
+            continue
         scale = 1.0 / np.log1p(-rate) if rate < 1.0 else 0.0
         k = int(np.log1p(-uniform(stream)) * scale)
         while k < genes:

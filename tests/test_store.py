@@ -482,7 +482,8 @@ def test_a_full_disk_s_sentence_says_that_what_was_saved_is_safe(run_folder: Pat
     assert "what was saved before is safe" in python(code, str(run_folder)).stdout
     with Store.open(run_folder, write=True) as store:
         assert store.genomes([1000]) == {1000: bytes(200_000)}
-    assert read(run_folder) == before
+    # The first of the two checkpoints had no orders under way, and took those of the run away.
+    assert read(run_folder) == before | {"pending": []}
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(full_disk: dict[str, Any]) -> None:

@@ -29,11 +29,14 @@ class Preprocessing:
             raise TargetError(f'channel order "{self.order}" is neither RGB nor BGR')
         if not self.scale > 0 or any(not s > 0 for s in self.std):
             raise TargetError(f"scale {self.scale} and std {self.std} have to be > 0")
+        lengths = {len(self.mean), len(self.std)} - {1}
+        if not self.mean or not self.std or len(lengths) > 1:
+            raise TargetError(f"mean {self.mean} and std {self.std} have to have one number, or one per channel")
 
     def affine(self, device: torch.device | str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
         """A function from float pixels (B, C, H, W) on 0..255 to the network's input; differentiable."""
-        gain = torch.tensor([self.scale / s for s in self.std], device=device).view(1, -1, 1, 1)
-        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)], device=device).view(1, -1, 1, 1)
+        mean, std = (torch.tensor(v, dtype=torch.float64, device=device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        gain, shift = (self.scale / std).float(), (mean / std).float()
         swap = self.order == "BGR"
         shifted = bool(shift.any())
 
@@ -100,12 +103,17 @@ class Target:
         def forward(images: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
                 pixels = torch.from_numpy(images).to(device).float()
-                return module(prepare(pixels)).float().cpu().numpy()
+                answer = module(prepare(pixels))
+                if not isinstance(answer, torch.Tensor):
+                    raise TargetError(
+                        f"{name}: the network returns a {type(answer).__name__}; it has to return logits (B, K)"
+                    )
+                return answer.float().cpu().numpy()
 
         weights = hashlib.sha256()
         for key, value in module.state_dict().items():
             weights.update(key.encode())
-            weights.update(value.detach().cpu().contiguous().numpy().tobytes())
+            weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         details = {
             "preprocessing": asdict(preprocessing),
             "weights_sha256": weights.hexdigest(),
@@ -115,7 +123,9 @@ class Target:
         target = cls(name, labels, shape, forward, details, module, prepare)
         try:
             target.logits(np.full((1, *shape), 128, np.uint8))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if isinstance(error, TargetError):
+                raise
             raise TargetError(f"{name}: the network does not take images of shape {shape} ({error})") from None
         target.queries = 0
         return target
@@ -159,12 +169,15 @@ class Target:
         if layer not in layers:
             raise TargetError(f"{self.name}: no layer {layer!r}; there are {', '.join(name for name in layers if name)}")
         kept: list[torch.Tensor] = []
-        hook = layers[layer].register_forward_hook(lambda _module, _args, output: kept.append(output))
+        # A copy, since a later layer may work in place.
+        hook = layers[layer].register_forward_hook(lambda _module, _args, output: kept.append(output.clone()))
         try:
             module(prepare(images * 255.0))
         finally:
             hook.remove()
         self.queries += len(images)
+        if not kept:
+            raise TargetError(f"{self.name}: layer {layer!r} takes no part in the network's answer")
         return kept[-1]
 
     def _white_box(self) -> tuple[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]]:

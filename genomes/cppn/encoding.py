@@ -59,6 +59,9 @@ class CPPN:
             raise ValueError(
                 f"cppn: max_nodes {self.max_nodes} and max_edges {self.max_edges} leave no room for a first genome"
             )
+        # A weight is a float32, so its limit is one too: a weight at the limit has to be within it when it is read back.
+        for name in ("weight_limit", "initial_weight"):
+            object.__setattr__(self, name, float(np.float32(getattr(self, name))))
         object.__setattr__(self, "kinds", np.array([activations.number(n) for n in names], np.int8))
         object.__setattr__(self, "dtype", arrays.record_dtype(self.max_nodes, self.max_edges))
 

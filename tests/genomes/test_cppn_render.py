@@ -28,26 +28,26 @@ GOLDEN_FAMILIES = {
     ),
 }  # fmt: skip
 GOLDEN: dict[tuple[str, str, str], str] = {
-    ("seven", "grey", "centred"): "c209a7cfb5f899614eb7999b7c201af535290c2a9ddd3843ee5b6fd595a57b49",
-    ("seven", "rgb", "centred"): "9a30e2e120e55c50e9ec69a7391da377b46cf9d0ebee76688d45f504b2d5cb55",
-    ("seven", "hsv", "centred"): "ee47d24cf6e29f7b96d6239af6e1d59767ee815c28a25e61bb98086098f493a3",
+    ("seven", "grey", "centred"): "8060edfc1855ea52a30aa1b64053d95d59729ad30d4f876b39719a59ab7eac98",
+    ("seven", "rgb", "centred"): "0bfa337c626ca3a972338745a6973d5d96323131887acb28977fc967193d2ca8",
+    ("seven", "hsv", "centred"): "879b33921956b4af9e81fee4d9341b7fe44cc6e66f9cc4bd24c2ad4e4695f344",
     ("seven", "grey2015", "centred"): "18e052a6647f7daa5844ac7199a0b7725a3a04e0b71febb1f1be1ec6dcbf06d5",
     ("seven", "hls2015", "centred"): "6e95bcff1402515080b9b6a8fe53e7003c76868aa6e51c43cc505cbbfda619e7",
-    ("nguyen2015", "grey", "centred"): "ef387d244d8f4d828644b786ae730d2e35db87fa2ad8fea46a78b33eb12a46a5",
-    ("nguyen2015", "rgb", "centred"): "8eb24b6ad7c6fff39883807db4809939b0f829fcf05047b537fb87277a014b25",
-    ("nguyen2015", "hsv", "centred"): "b5f13d208fe1286c1a76188dfd4727188588892ff0ca4a7512ecd7119cd1b86d",
+    ("nguyen2015", "grey", "centred"): "3bf487275b6005eef3225914ef0b5ed70a6d17f60e3edd054100961c4faa0831",
+    ("nguyen2015", "rgb", "centred"): "89c8d14c42c81421a4cb5ce7f7a52bb05b70e0b6d115312e157e25192680c029",
+    ("nguyen2015", "hsv", "centred"): "e01ec97c5bd8850090c7ffc2372e30e53a849992dfd86c2d80a22695004d817c",
     ("nguyen2015", "grey2015", "centred"): "5e67cf94d6a1e2ec5e49ae82167ac3945861e0285dc820fde866e0f6de8669fc",
     ("nguyen2015", "grey2015", "raw"): "b76aad173ba448d368ecbd1d5b21155bc9abe51d80ccb8a140cfa6a627240d55",
     ("nguyen2015", "hls2015", "centred"): "1c2dfa5add125cb03b47a4d9a54a705df2935b0feb4761f223514e7c014634f6",
     ("nguyen2015", "hls2015", "raw"): "074f3173439f4c61f9d3e86ff8356326264060ba57764b4e03b3f50327a1c8ee",
-    ("innovation2015", "grey", "centred"): "8bd844262ec6ee12c47c49fdac2b56874acf760eefc158143eb5ce9935e5fd92",
-    ("innovation2015", "rgb", "centred"): "a688cef1e415e0a6c2bff1ae7d1c2db44764c4832145dc092c560f1e8b8a7d3c",
-    ("innovation2015", "hsv", "centred"): "7a81fbeff869e5b6467af21fed3ac1fdc2d65fa211cd0f9619b92c7b175ab5c1",
+    ("innovation2015", "grey", "centred"): "8d65cc8b7eeb073d94b49fcd97bc3fb811414d5ed2732f9fe5a628cfe41d8084",
+    ("innovation2015", "rgb", "centred"): "fe704328f092e1f7c7f25c4154373916a6b66a4571987cce3cbaf68b800df49b",
+    ("innovation2015", "hsv", "centred"): "285f1810b672fb448e839099308d19e02e19f8004c46d778e7591718bdbadad1",
     ("innovation2015", "grey2015", "centred"): "6e89dc4944247ef58257bfeaf0bb8e1aab8c51828a992e6c3a153ba49f10dec8",
     ("innovation2015", "hls2015", "centred"): "5aaa68289182e775b30a91b880f652e2507a6ac8bbb590b18951e5284fe1da61",
-    ("thirteen", "grey", "centred"): "3ebbcce6a84689e5c71ab88892193b1a4bcfa82c40ded1fbd7fc6d79ae074415",
-    ("thirteen", "rgb", "centred"): "30cca5763bb20c902604fb69bc8158ab701c78973920d1d0a18ed3da40079deb",
-    ("thirteen", "hsv", "centred"): "32787409f706f624413610c28369b2385c1789e6cd3a05965bba80490688ccf2",
+    ("thirteen", "grey", "centred"): "cf33bd481cc0abfa97ce2416f6a90a847ead60abf5cafde07bd75cfeb486a2a8",
+    ("thirteen", "rgb", "centred"): "51019411092580af68452b54ed08120eac28af8ad10d5d096ea6bad7b33648ec",
+    ("thirteen", "hsv", "centred"): "caac453f18f2ff64515ea772170902ca8275061afecb4664eeba169d48c2dc6a",
     ("thirteen", "grey2015", "centred"): "b8ff5dc70cec9243daf611e507b846eb5bf0d5014a50ccb5e1cce6e203c6d2a7",
     ("thirteen", "hls2015", "centred"): "32fe6e4a0386c86bbf3b7b2f252dfe6ab75f5e643cdbc346b974d930fa9c958b",
 }
@@ -405,10 +405,11 @@ def ask(mode: str, v: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["grey", "rgb"])
-def test_grey_and_rgb_are_rounded_magnitudes(mode: str) -> None:
+def test_grey_and_rgb_are_rounded_and_black_below_zero(mode: str) -> None:
     v = np.linspace(-1.3, 1.3, 9999).astype(np.float32).reshape(-1, 1).repeat(color.outputs(mode), 1).T.copy()
-    exact = 255 * np.minimum(np.abs(v.astype(np.float64)), 1)
+    exact = 255 * np.clip(v.astype(np.float64), 0, 1)
     assert np.abs(ask(mode, v) - exact).max() <= 0.5 + 1e-4
+    assert not ask(mode, v)[v <= 0].any()
 
 
 def test_grey2015_is_the_whole_part_of_the_magnitude() -> None:
@@ -425,7 +426,8 @@ def test_hsv_is_colorsys_within_a_grey_level() -> None:
     v[0, :5000] = rng.integers(-12, 13, 5000) / np.float32(6)  # the borders of the six sectors
     v[:, 5000:6000] = rng.choice(np.float32([0, -0.0, 1, -1, 1e-30, -1e-30, 1e4, -1e4, 0.5]), (3, 1000))
     slow = [
-        colorsys.hsv_to_rgb(h % 1.0, min(abs(s), 1.0), min(abs(value), 1.0)) for h, s, value in v.T.astype(float).tolist()
+        colorsys.hsv_to_rgb(h % 1.0, min(max(s, 0.0), 1.0), min(abs(value), 1.0))
+        for h, s, value in v.T.astype(float).tolist()
     ]
     assert np.abs(ask("hsv", v) - 255 * np.array(slow).T).max() < 1
 
