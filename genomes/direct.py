@@ -1,7 +1,6 @@
 """The direct encoding: a genome is the image's own 8-bit pixels (Nguyen 2015, section 2.2)."""
 
 import base64
-import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from genomes.random import Key, start, uniform
 
 FORMAT = "evofool.direct"
 VERSION = 1
+_NEVER = 1e-12  # a rate that halving has brought here counts as none: not one gene in a trillion
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Direct:
         low, high = self._rates()
         if not 0 < low <= high <= 1:
             raise ValueError(f"direct: rate is {self.rate}; it has to lie in (0, 1], low before high")
+        if not (0 <= self.crossover <= 1 and self.halve_every >= 0):
+            raise ValueError(
+                f"direct: crossover is {self.crossover}, of [0, 1]; halve_every {self.halve_every}, of 0 and more"
+            )
         if not (self.eta > 0 and self.eta_crossover > 0):
             raise ValueError(f"direct: eta {self.eta} and eta_crossover {self.eta_crossover} have to be > 0")
 
@@ -55,17 +59,17 @@ class Direct:
     def random(self, n: int, key: Key) -> Genomes:
         """Independent pixels, uniform on 0..255."""
         out = np.empty((n, *self.shape), np.uint8)
-        _random(key.seed, key.batch, key.row, out.reshape(n, -1))
+        _random(key.seed, key.batch, key.row, out.reshape(n, self._genes))
         return out
 
     def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
         n = len(mothers)
-        out = np.empty_like(mothers)
+        out = np.empty(mothers.shape, np.uint8)
         low, high = self._rates()
         halved = 0.5 ** (key.batch // self.halve_every) if self.halve_every else 1.0
         _vary(
-            mothers.reshape(n, -1), fathers.reshape(n, -1), key.seed, key.batch, key.row,
-            low * halved, high * halved, self.eta, self.crossover, self.eta_crossover, out.reshape(n, -1),
+            mothers.reshape(n, self._genes), fathers.reshape(n, self._genes), key.seed, key.batch, key.row,
+            low * halved, high * halved, self.eta, self.crossover, self.eta_crossover, out.reshape(n, self._genes),
         )  # fmt: skip
         return out
 
@@ -101,9 +105,14 @@ class Direct:
         if data.get("shape") != list(self.shape):
             raise GenomeError(f"direct genome of shape {data.get('shape')}; expected {list(self.shape)}")
         try:
-            return self.unpack([base64.b64decode(data["pixels"], validate=True)])
-        except (KeyError, TypeError, binascii.Error) as error:
+            pixels = base64.b64decode(data["pixels"], validate=True)
+        except (KeyError, TypeError, ValueError) as error:
             raise GenomeError(f'direct genome: "pixels" is missing or no base64 ({error})') from None
+        return self.unpack([pixels])
+
+    @property
+    def _genes(self) -> int:
+        return self.channels * self.height * self.width
 
     def _rates(self) -> tuple[float, float]:
         return self.rate if isinstance(self.rate, tuple) else (self.rate, self.rate)
@@ -158,7 +167,7 @@ def _vary(mothers, fathers, seed, batch, row, low, high, eta, crossover, eta_cro
                     out[i, k] = np.uint8(sbx(a, b, u, uniform(stream) < 0.5, eta_crossover) * 255.0 + 0.5)
         rate = low if low == high else low * (high / low) ** uniform(stream)
         # Skips from one mutated gene to the next: the gaps between successes of a coin are geometric.
-        if rate < 1e-12:  # often enough halved: no gene in a trillion
+        if rate <= _NEVER:
             continue
         scale = 1.0 / np.log1p(-rate) if rate < 1.0 else 0.0
         k = int(np.log1p(-uniform(stream)) * scale)

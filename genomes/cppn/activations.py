@@ -3,7 +3,7 @@
 Every renderer evaluates the same float32 operations in the same order, so numpy and numba draw the same bits on any
 machine; no libm function is called. The argument is clamped to +-LIMIT first. Sine and exponential are polynomials:
 Cody-Waite reduction, then the minimax coefficients of Cephes (Moshier) and Green ("Faster math functions", 2002);
-the error is below 4e-7 for |z| <= 8, and below 1e-3 at the limit, where float32 itself can no longer tell angles apart.
+the error, relative to max(1, |value|), is below 2e-7.
 """
 
 import numpy as np

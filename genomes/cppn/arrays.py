@@ -9,6 +9,8 @@ from genomes.encoding import GenomeError, Genomes
 
 INPUTS = ("x", "y", "d", "bias")
 N_IN = len(INPUTS)
+MAX_ID = 1 << 30
+"""Node ids are below it when they are read; an int32 then has room for a billion generations."""
 
 
 def record_dtype(max_nodes: int, max_edges: int) -> np.dtype:
@@ -51,6 +53,8 @@ def build(
     ids = [i for i, _ in nodes]
     if len(set(ids)) != len(ids):
         raise GenomeError(f"node id {next(i for i in ids if ids.count(i) > 1)} is used twice")
+    if ids and not 0 <= ids[0] <= ids[-1] < MAX_ID:
+        raise GenomeError(f"node ids lie in 0..{MAX_ID - 1}, not {ids[0] if ids[0] < 0 else ids[-1]}")
     outputs = list(range(N_IN, N_IN + n_outputs))
     if ids[:n_outputs] != outputs:
         raise GenomeError(f"the outputs {outputs} have to be among the nodes, and no other id below {N_IN + n_outputs}")
@@ -62,7 +66,7 @@ def build(
                 raise GenomeError(f"edge {source} -> {target}: there is no node {end}")
         if target < N_IN or source in outputs:
             raise GenomeError(f"edge {source} -> {target}: edges run from inputs or hidden nodes to nodes")
-        if not (np.isfinite(weight) and abs(weight) <= limit):
+        if not _within(weight, limit):
             raise GenomeError(f"edge {source} -> {target}: weight {weight} is not within +-{limit:g}")
         if (slot[target], slot[source]) in seen:
             raise GenomeError(f"edge {source} -> {target} is there twice")
@@ -79,6 +83,15 @@ def build(
         record["src"][k], record["dst"][k], record["weight"][k] = source, target, weight
     _refuse_cycles(record)
     return out
+
+
+def _within(weight: float, limit: float) -> bool:
+    """Whether the float32 that this weight becomes is finite and within +-limit."""
+    try:
+        with np.errstate(over="ignore"):
+            return bool(abs(np.float32(weight)) <= limit)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def nodes_and_edges(record: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int, float]]]:

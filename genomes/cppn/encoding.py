@@ -123,12 +123,14 @@ class CPPN:
         return json_.to_json(genome, self.mode, self.raw_coordinates, (self.height, self.width))
 
     def from_json(self, data: dict[str, Any]) -> Genomes:
-        mode, raw, _ = json_.header(data)
+        mode, raw, size = json_.header(data)
         if (mode, raw) != (self.mode, self.raw_coordinates):
             raise GenomeError(
                 f"this genome draws {mode} from {'raw' if raw else 'centred'} coordinates, "
                 f"this encoding {self.mode} from {'raw' if self.raw_coordinates else 'centred'} ones"
             )
+        if raw and size != (self.height, self.width):
+            raise GenomeError(f"this genome counts the pixels of {size}, this encoding those of {(self.height, self.width)}")
         nodes, edges = json_.graph(data)
         return arrays.build(self.dtype, self.channels, nodes, edges, self.weight_limit)
 

@@ -80,7 +80,7 @@ def graph(data: dict[str, Any]) -> tuple[list[tuple[int, int]], list[tuple[int, 
     """Nodes (id, activation number) and edges (source, target, weight), as arrays.build takes them."""
     nodes, edges = [], []
     for row in _rows(data, "nodes", 2):
-        if type(row[0]) is not int or not 0 <= row[0] < 1 << 31 or row[1] not in NAMES:
+        if type(row[0]) is not int or row[1] not in NAMES:
             raise GenomeError(f"node {row!r} has to be [id, activation], the latter one of {', '.join(NAMES)}")
         nodes.append((row[0], NAMES.index(row[1])))
     for row in _rows(data, "edges", 3):

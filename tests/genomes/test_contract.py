@@ -189,18 +189,7 @@ def test_the_package_never_imports_evofool() -> None:
             assert not [name for name in imported if name.split(".")[0] == "evofool"], file
 
 
-# Faults known when this was written
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="numpy cannot reshape an empty batch to (0, -1)"))
-        if name.startswith("direct")
-        else name
-        for name in ENCODINGS
-    ],
-)
+@pytest.mark.parametrize("name", ENCODINGS)
 def test_an_empty_batch_is_a_batch(name: str) -> None:
     encoding = ENCODINGS[name]()
     none = encoding.random(0, Key(0, 0))
