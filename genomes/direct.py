@@ -69,7 +69,7 @@ class Direct:
         halved = 0.5 ** (key.batch // self.halve_every) if self.halve_every else 1.0
         _vary(
             mothers.reshape(n, self._genes), fathers.reshape(n, self._genes), key.seed, key.batch, key.row,
-            low * halved, high * halved, self.eta, self.crossover, self.eta_crossover, out.reshape(n, self._genes),
+            max(low * halved, _NEVER), max(high * halved, _NEVER), self.eta, self.crossover, self.eta_crossover, out.reshape(n, self._genes),
         )  # fmt: skip
         return out
 

@@ -10,7 +10,7 @@ from genomes.encoding import GenomeError, Genomes
 INPUTS = ("x", "y", "d", "bias")
 N_IN = len(INPUTS)
 MAX_ID = 1 << 30
-"""Node ids are below it when they are read; an int32 then has room for a billion generations."""
+"""Node ids are below it; a split that would make a higher one is left out. Room for a billion splits."""
 
 
 def record_dtype(max_nodes: int, max_edges: int) -> np.dtype:

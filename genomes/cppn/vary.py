@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from genomes.cppn.arrays import N_IN
+from genomes.cppn.arrays import MAX_ID, N_IN
 from genomes.direct import polynomial_step
 from genomes.encoding import Genomes
 from genomes.random import Key, integer, start, uniform
@@ -168,7 +168,7 @@ def _vary(
                         pick -= 1
         if uniform(stream) < p_delete and m > 1:
             m = _remove(m, src, dst, w, integer(stream, m))
-        if uniform(stream) < p_split and m > 0 and n < max_nodes and m < max_edges:
+        if uniform(stream) < p_split and m > 0 and n < max_nodes and m < max_edges and ids[n - 1] < MAX_ID - 1:
             e = integer(stream, m)
             source, target, weight = src[e], dst[e], w[e]
             m = _remove(m, src, dst, w, e)

@@ -318,7 +318,7 @@ def test_bytes_of_an_unsound_graph_are_refused_with_the_culprit_named() -> None:
     refused("no activation number 127", act=(2, 127))
     refused("node id 5 is used twice", node_id=(2, 5))
     refused("the outputs", node_id=(0, 3))
-    refused("the outputs", node_id=(2, -9))
+    refused("node ids lie in", node_id=(2, -9))
 
 
 def assert_sound_or_refused(blob: bytes) -> bool:
