@@ -67,10 +67,20 @@ class Direct:
         out = np.empty(mothers.shape, np.uint8)
         low, high = self._rates()
         halved = 0.5 ** (key.batch // self.halve_every) if self.halve_every else 1.0
+        flat = (n, self._genes)
         _vary(
-            mothers.reshape(n, self._genes), fathers.reshape(n, self._genes), key.seed, key.batch, key.row,
-            max(low * halved, _NEVER), max(high * halved, _NEVER), self.eta, self.crossover, self.eta_crossover, out.reshape(n, self._genes),
-        )  # fmt: skip
+            mothers.reshape(flat),
+            fathers.reshape(flat),
+            key.seed,
+            key.batch,
+            key.row,
+            max(low * halved, _NEVER),
+            max(high * halved, _NEVER),
+            self.eta,
+            self.crossover,
+            self.eta_crossover,
+            out.reshape(flat),
+        )
         return out
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
