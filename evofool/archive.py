@@ -7,8 +7,6 @@ import numpy as np
 from genomes import Encoding, Genomes, Key
 from genomes.random import integers
 
-SELECTIONS = ("uniform", "lagging")
-
 
 @dataclass(frozen=True)
 class Winners:
@@ -19,7 +17,7 @@ class Winners:
 
     births: np.ndarray  # (W,) int64
     mothers: np.ndarray  # (W,) int64 births, -1 for the first batch, which has no parents
-    fathers: np.ndarray  # (W,) int64
+    fathers: np.ndarray  # (W,) int64, -1 too where a child took nothing from the father that was drawn
     genomes: Genomes  # (W, ...)
     cells: np.ndarray  # (M,) int64, class * niches + niche, none twice
     rows: np.ndarray  # (M,) int64 into the W genomes

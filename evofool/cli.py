@@ -1,5 +1,6 @@
 """The command line. It imports the rest only when a command needs it, so that help comes at once."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -74,10 +75,10 @@ def run(
             f"batch {r.search.batch}",
             flush=True,
         )
-        finished_before = search.finished
+        before = search.strategy.evaluations
         with interrupts() as interrupted, display(search) as draw:
             reason = search.advance(lambda run: draw(run) or bool(interrupted))
-        if finished_before and reason:
+        if reason and before == search.strategy.evaluations:
             print(f"This run had ended: {reason}. To go further, move its limit: --set stop.evaluations=N")
     report(folder, reason)
     if interrupted and not reason:
@@ -235,6 +236,10 @@ def main() -> None:
     """The console command: a fault of the user's making ends in one sentence on standard error."""
     from evofool.errors import EvofoolError, VerifyError
 
+    # A label that the terminal's encoding lacks is escaped instead of ending the command.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except VerifyError as error:
@@ -270,12 +275,13 @@ def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, 
     """(folder, recipe): recipe None to go on with the stored one."""
     from evofool.elites import StoredRun
     from evofool.errors import RecipeError, StoreError
-    from evofool.recipe import load
+    from evofool.recipe import load, shipped_recipes
 
     path = Path(what)
     if path.name == "run.db":
         path = path.parent
-    if _is_folder(path):
+    shipped = path.parent == Path() and path.name in {p.stem for p in shipped_recipes()}
+    if _is_folder(path) and not (shipped and not (path / "run.db").is_file()):
         if not (path / "run.db").is_file():
             raise StoreError(f"{path} is a folder without a run (no run.db) and no recipe")
         if out is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evofool.errors import StoreError
+from evofool.errors import StoreError, TargetError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,8 @@ def interrupts() -> Iterator[list[int]]:
     def note(number: int, _frame: Any) -> None:
         if caught:
             # Like a kill, which a run survives: its file is as after its last checkpoint.
+            if sys.stderr.isatty():
+                print("\x1b[?25h", end="", file=sys.stderr)  # the live display hides the cursor
             print("Stopped at once; what was saved at the last checkpoint is safe", file=sys.stderr, flush=True)
             os._exit(130)
         caught.append(number)
@@ -58,16 +60,15 @@ def display(run: "Run") -> Iterator[Any]:
         yield plain
         warn(run, console)
         return
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
+    from rich.live import Live
+    from rich.text import Text
 
-    total = run.recipe.stop.evaluations
-    with Bar(TextColumn("{task.description}"), BarColumn(bar_width=24), console=console, transient=True) as bar:
-        task = bar.add_task("starting ...", total=total)
+    # Two lines: one would be cut at 80 columns.
+    with Live(Text("starting ..."), console=console, transient=True, auto_refresh=False) as lines:
 
         def live(run: "Run") -> None:
-            warn(run, bar.console)
-            bar.update(task, completed=run.strategy.evaluations, description=_progress_text(run))
+            warn(run, lines.console)
+            lines.update(Text(_progress_text(run).replace("; ", "\n")), refresh=True)
 
         yield live
     warn(run, console)
@@ -149,6 +150,7 @@ def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
 
 def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -167,12 +169,10 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         table.add_column(name, justify="left" if name in ("label", "parents") else "right")
     for e in elites:
         r = e.row
-        parents = "random" if r.mother < 0 else f"{r.mother}" if r.mother == r.father else f"{r.mother}, {r.father}"
+        parents = "random" if r.mother < 0 else f"{r.mother}" if r.father < 0 else f"{r.mother}, {r.father}"
         niche = [str(r.niche)] if niches else []
-        table.add_row(
-            str(r.class_id), e.label, *niche, f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}", str(r.birth),
-            parents, f"{r.bytes_per_pixel:.2f}",
-        )  # fmt: skip
+        scores = [f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}"]
+        table.add_row(str(r.class_id), escape(e.label), *niche, *scores, str(r.birth), parents, f"{r.bytes_per_pixel:.2f}")
     console = Console()
     # A pipe has no width of its own: never cut a number there.
     console = console if console.is_terminal else Console(width=200)
@@ -198,21 +198,17 @@ def show_one(stored: "StoredRun", which: str, as_json: bool) -> None:
 
     elite = max(stored.elites(stored.class_id(which)), key=lambda e: e.row.log_odds)
     row = elite.row
-    target = load_target(stored.recipe.target)
-    with torch_threads(stored.recipe.compute.threads):
-        odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk))[0]
-    runners = [int(c) for c in np.argsort(-odds, kind="stable") if c != row.class_id][:5]
-    seen = [{"class": c, "label": stored.labels[c], "confidence": float(confidence(odds[c]))} for c in runners]
+    seen: list[dict[str, Any]] | None = None
+    unknown = ""
+    try:
+        target = load_target(stored.recipe.target)
+        with torch_threads(stored.recipe.compute.threads):
+            odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk))[0]
+        others = [int(c) for c in np.argsort(-odds, kind="stable") if c != row.class_id][:5]
+        seen = [{"class": c, "label": stored.labels[c], "confidence": float(confidence(odds[c]))} for c in others]
+    except TargetError as error:
+        unknown = f"unknown: {error}"
     genome = stored.genome_json(elite)
-    picture = stored.folder / f"elite-{row.class_id}.png"
-    write(picture, lambda: picture.write_bytes(row.png))
-    drawing = None
-    if genome["format"] == "evofool.cppn":
-        from evofool.pages.graph import graph_svg
-
-        drawing = stored.folder / f"graph-{row.class_id}.svg"
-        svg = graph_svg(genome)
-        write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
     if as_json:
         print(to_json({**elite.summary(), "runners_up": seen, "genome": genome}))
         return
@@ -220,20 +216,35 @@ def show_one(stored: "StoredRun", which: str, as_json: bool) -> None:
         f"class {row.class_id} ({elite.label}): confidence {elite.confidence:.8f}, "
         f"log-odds {row.log_odds:.4f}, margin {row.margin:.4f}"
     )
-    print("runner-up   " + ", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen))
-    born = "no parents: it was random" if row.mother < 0 else f"mother {row.mother}, father {row.father}"
-    print(f"birth       {row.birth} in batch {row.batch}; {born}")
-    print(f"picture     {picture}, {row.bytes_per_pixel:.2f} bytes a pixel; {row.verdict}")
-    if drawing:
+    print("runner-up   " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
+    print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father)}")
+    print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
+    if genome["format"] == "evofool.cppn":
         from genomes.cppn.json_ import identity
 
         print(f"genome      {len(genome['nodes'])} nodes, {len(genome['edges'])} edges, SHA-256 {identity(genome)[:16]}...")
+    picture = stored.folder / f"elite-{row.class_id}.png"
+    write(picture, lambda: picture.write_bytes(row.png))
+    print(f"picture     {picture}")
+    if genome["format"] == "evofool.cppn":
+        from evofool.pages.graph import graph_svg
+
+        drawing, svg = stored.folder / f"graph-{row.class_id}.svg", graph_svg(genome)
+        write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
         print(f"graph       {drawing}")
+
+
+def _parents(mother: int, father: int) -> str:
+    if mother < 0:
+        return "no parents: it was random"
+    return f"mother {mother}" if father < 0 else f"mother {mother}, father {father}"
 
 
 def write(path: Path, action: Callable[[], object]) -> None:
     """Do the writing; a failure of it becomes a StoreError that names the path."""
     try:
         action()
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None

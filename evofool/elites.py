@@ -50,7 +50,7 @@ class Elite:
             "nearest_real_percentile": r.nearest_real_percentile,
             "verdict": r.verdict,
             "judged_by": r.judged_by,
-            "png_sha256": r.sha256,
+            "record_sha256": r.sha256,  # over class, niche, birth, scores and PNG
         }
 
 
@@ -61,7 +61,7 @@ class StoredRun:
         self.store = Store.open(Path(folder))
         self.folder = self.store.path.parent
         try:
-            self.meta = self.store.meta()
+            self.meta = self.store.description()
             self.recipe: Recipe = parse(self.meta["recipe"], str(self.store.path))
             self.labels: list[str] = self.meta["target"]["labels"]
             self.shape: tuple[int, int, int] = tuple(self.meta["target"]["shape"])
@@ -83,7 +83,8 @@ class StoredRun:
         """By class and niche; StoreError if the run has saved nothing yet."""
         rows = self.store.elites(class_id)
         if not rows:
-            what = "has saved nothing yet" if class_id is None else f"has no elite of class {class_id} yet"
+            hint = "; if it was copied from a run that went on or was killed, copy run.db-wal too"
+            what = f"has saved nothing yet{hint}" if class_id is None else f"has no elite of class {class_id} yet"
             raise StoreError(f"{self.folder} {what}")
         for row in rows:
             if not 0 <= row.class_id < len(self.labels):

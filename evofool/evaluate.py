@@ -110,7 +110,7 @@ class Judge:
         return Winners(
             births=order.first_birth + kept,
             mothers=order.mothers[kept],
-            fathers=order.fathers[kept],
+            fathers=np.where(self.encoding.fathered(order.size, order.key)[kept], order.fathers[kept], -1),
             genomes=genomes[kept],
             cells=cells,
             rows=which,

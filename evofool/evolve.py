@@ -338,6 +338,9 @@ class PerIndividual:
         ]
         return np.concatenate(children)
 
+    def fathered(self, n: int, key: Key) -> np.ndarray:
+        return np.full(n, self.mate is not None)
+
     def _child(self, mother: Any, father: Any, key: Key) -> Genomes:
         with _seeded(key):
             child = self._open(mother)

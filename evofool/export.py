@@ -23,6 +23,8 @@ def export(run: StoredRun, folder: Path, size: int | None = None) -> int:
         raise StoreError(f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN runs")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; export writes a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise StoreError(f"{folder} is not empty; export into a new folder, or old and new champions would lie side by side")
     digits = len(str(len(run.labels) - 1))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +42,8 @@ def export(run: StoredRun, folder: Path, size: int | None = None) -> int:
                 if isinstance(run.encoding, CPPN):
                     path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
                 table.writerow({"file": path.relative_to(folder).as_posix(), **elite.summary()})
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror})") from None
     return len(elites)

@@ -175,8 +175,15 @@ class Recipe(_Part):
     compute: ComputePart = ComputePart()
     save: SavePart = SavePart()
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        if self.compute.chunk > self.search.batch:
+            raise ValueError(f"compute.chunk {self.compute.chunk} is more than search.batch {self.search.batch}")
+        return self
+
     @property
     def chunk(self) -> int:
+        """Images per forward pass."""
         return self.compute.chunk or self.search.batch
 
     def changed(self, changes: Sequence[str], where: str) -> "Recipe":
@@ -276,7 +283,8 @@ _TABLES: dict[str, type[BaseModel]] = {
 
 def _fault(item: Any) -> str:
     # Left out: the names that pydantic gives to the kinds of an encoding and to the alternatives of a union.
-    path = [str(p) for p in item["loc"] if p not in ("direct", "cppn") and "[" not in str(p) and "constrained" not in str(p)]
+    loc = item["loc"][:1] + item["loc"][2:] if item["loc"][:1] == ("encoding",) and len(item["loc"]) > 1 else item["loc"]
+    path = [str(p) for p in loc if "[" not in str(p) and "constrained" not in str(p)]
     key = ".".join(path) or "recipe"
     if item["type"] == "extra_forbidden":
         valid = _keys(path[:-1], item["loc"])

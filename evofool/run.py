@@ -29,7 +29,8 @@ from genomes import Encoding, GenomeError, Key
 
 _ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
 _SAVE_SHARE = 20  # a checkpoint waits at least this many times what the last one took
-_STAGNANT_AFTER = 1000  # evaluations after which a search that changed nothing since its first batch is suspicious
+_STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # evaluations and batches after which a search should have got somewhere
+_NOTHING = 0.1  # log-odds; a search that works gains this much in its first few batches
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Progress:
 class Run:
     """One search and its store. Use start or resume; `with` closes it cleanly."""
 
-    def __init__(self, recipe: Recipe, target: Target, store: Store) -> None:
+    def __init__(self, recipe: Recipe, target: Target, store: Store, encoding: Encoding | None = None) -> None:
         self.recipe = recipe
         self.target = target
         self.store = store
         self.folder = store.path.parent
-        self.encoding: Encoding = recipe.encoding.build(target.shape)
+        self.encoding: Encoding = encoding or recipe.encoding.build(target.shape)
         niches = recipe.niches
         self.judge = Judge(
             self.encoding,
@@ -88,6 +89,8 @@ class Run:
         self._earlier_seconds = 0.0
         self._began = 0.0
         self._rate_base: tuple[float, int] | None = None
+        self._first_best: float | None = None
+        self._row_seconds: list[float] = []  # of the logbook's rows since the last save
         self._saved_metrics = 0
         self._saved_evaluations = 0
         self._next_save = 0.0
@@ -96,8 +99,14 @@ class Run:
     # -- opening
 
     @classmethod
-    def start(cls, recipe: Recipe, folder: Path | str, target: Target | None = None) -> "Run":
-        """A new run of recipe in folder. target defaults to the one that the recipe names; another takes its place there."""
+    def start(
+        cls, recipe: Recipe, folder: Path | str, target: Target | None = None, encoding: Encoding | None = None
+    ) -> "Run":
+        """A new run of recipe in folder. target defaults to the one that the recipe names; another takes its place there.
+
+        encoding stands in for the recipe's where that one's genomes are to be varied otherwise (evolve.PerIndividual): it
+        has to have the same genomes, and has to be given again to resume.
+        """
         if target is None:
             target = load_target(recipe.target)
         else:
@@ -118,17 +127,23 @@ class Run:
             "seconds": 0.0,
             "finished": None,
         }
-        return cls(recipe, target, Store.create(Path(folder), meta))
+        return cls(recipe, target, Store.create(Path(folder), meta), encoding)
 
     @classmethod
-    def resume(cls, folder: Path | str, recipe: Recipe | None = None, target: Target | None = None) -> "Run":
+    def resume(
+        cls,
+        folder: Path | str,
+        recipe: Recipe | None = None,
+        target: Target | None = None,
+        encoding: Encoding | None = None,
+    ) -> "Run":
         """Go on with the run in folder from its last checkpoint.
 
         recipe defaults to the stored one; another may differ in stop and save alone (RecipeError).
         """
         store = Store.open(Path(folder), write=True)
         try:
-            meta = store.meta()
+            meta = store.description()
             stored = parse(meta["recipe"], str(store.path))
             recipe = recipe or stored
             refuse_other(recipe, stored, folder)
@@ -138,7 +153,7 @@ class Run:
                     f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
                     "(labels, preprocessing or weights differ); its scores would not belong together"
                 )
-            run = cls(recipe, target, store)
+            run = cls(recipe, target, store, encoding)
             run._restore(meta)
         except KeyError as error:
             store.close(failed=True)
@@ -172,6 +187,8 @@ class Run:
         self._next_save = self._began + self.recipe.save.seconds
         next_tick = self._began + every
         self._rate_base = None
+        random_batches = self.recipe.search.lag + 1
+        watch_at = random_batches + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / self.strategy.size))
 
         def after(batch: int) -> bool:
             nonlocal next_tick
@@ -183,7 +200,9 @@ class Run:
             if tick and now >= next_tick:
                 next_tick = now + every
                 stop = tick(self) or stop
-            if self.strategy.evaluations >= _STAGNANT_AFTER and not self.warnings:
+            if self.strategy.committed == self.recipe.search.lag + 1:  # batches without parents end here
+                self._first_best = float(self.archive.log_odds.max())
+            elif self.strategy.committed == watch_at:
                 self._watch()
             if now >= self._next_save and not stop:
                 self.save()
@@ -211,6 +230,7 @@ class Run:
                 raise
         if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
             last = self.strategy.committed - 1
+            self._row_seconds.append(self.seconds)
             final = SimpleNamespace(row=LazyRow(self.strategy))
             self.logbook.record(gen=last, nevals=self.strategy.size, **statistics().compile([final]))
         self.save()
@@ -235,10 +255,14 @@ class Run:
                 genomes=[(b.birth, b.batch, b.mother, b.father, self.encoding.pack(b.genome)) for b in s.born],
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
                 elites=self._elites(np.array(changed, np.int64)),
-                metrics=[(row["gen"], self.seconds, _plain(row)) for row in self.logbook[self._saved_metrics :]],
+                metrics=[
+                    (row["gen"], seconds, _plain(row))
+                    for seconds, row in zip(self._row_seconds, self.logbook[self._saved_metrics :], strict=True)
+                ],
                 pending=[(o.batch, o.mothers, o.fathers, o.holders, o.thresholds) for o in self.evaluator.pending()],
             )
         )
+        self._row_seconds.clear()
         s.born.clear()
         s.reigns.clear()
         self._saved_metrics = len(self.logbook)
@@ -289,15 +313,16 @@ class Run:
         if batch < self._next_row:
             return False
         self._next_row = row_after(batch)
+        self._row_seconds.append(self.seconds)
         return True
 
     def _watch(self) -> None:
         """Say once what to check if nothing came of the search since its first batch."""
-        first = self.recipe.search.lag + 1  # these batches had no parents
-        if self.strategy.last_progress < first or self.strategy.wins == 0:
+        if self._first_best is not None and self.archive.log_odds.max() - self._first_best < _NOTHING:
+            fed = self.target.details.get("preprocessing")
             self.warnings.append(
-                f"nothing has improved since the first batch, after {self.strategy.evaluations:,} evaluations. Check what "
-                f"the target is fed (input scaling, channel order, mean, std: {self.target.details.get('preprocessing')}), "
+                f"hardly anything has improved since the first batch, in {self.strategy.evaluations:,} evaluations. Check "
+                f"what the target is fed (input scaling, channel order, mean, std: {fed}), "
                 "that its outputs are logits of this input, and that it is the trained network"
             )
 
@@ -331,6 +356,9 @@ class Run:
         self._saved_evaluations = s.evaluations
         try:
             rows = self.store.elites()
+            cells = {row.cell for row in rows}
+            if cells != {reign[0] for reign in self.store.reigns()} or not cells <= set(range(len(self.archive.birth))):
+                raise StoreError(f"{self.store.path} is damaged: the cells that have elites are not those that were won")
             births = sorted({row.birth for row in rows})
             if rows:
                 self.archive.add(self._as_winners(rows, births))

@@ -5,8 +5,6 @@ import numpy as np
 
 from evofool.errors import ScoreError
 
-RANKS = ("log_odds", "margin")
-
 
 def log_odds(logits: np.ndarray) -> np.ndarray:
     """log(p_c / (1 - p_c)) under the softmax, for every class c: logits (B, K) float32 to (B, K) float64, K >= 2.

@@ -24,7 +24,16 @@ LOCK = "run.lock"
 FORMAT = "evofool.run"
 VERSION = 1
 _APPLICATION_ID = 0x65766F66  # "evof"
+_META: dict[str, type | tuple[type, ...]] = {
+    "recipe": dict,
+    "target": dict,
+    "machine": dict,
+    "committed": int,
+    "last_progress": int,
+    "seconds": (int, float),
+}
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
+_NOT_WRITTEN = "could not be written; what was saved before is safe, and the run goes on from there"
 VERDICTS = ("unjudged", "unrecognised", "recognised")
 
 _SCHEMA = f"""
@@ -132,7 +141,7 @@ class Store:
             try:
                 draft.unlink(missing_ok=True)
                 store = cls(draft, sqlite3.connect(draft, isolation_level=None), None)
-                with contextlib.closing(store._db), store._transaction():
+                with contextlib.closing(store._db), store._transaction("cannot be made"):
                     for statement in _SCHEMA.split(";\n"):
                         store._db.execute(statement)
                     store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -140,7 +149,7 @@ class Store:
                 draft.replace(path)
             except (OSError, sqlite3.Error) as error:
                 draft.unlink(missing_ok=True)
-                raise StoreError(f"{path} cannot be made ({error}); nothing was begun") from None
+                raise StoreError(f"{error}; nothing was begun") from None
         finally:
             lock.release()
         return cls.open(folder, write=True)
@@ -187,7 +196,10 @@ class Store:
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not ours or "meta" not in tables:
             raise StoreError(f"{self.path} is no run of evofool's")
-        version = self.meta().get("version")
+        meta = self.meta()
+        version = meta.get("version")
+        if meta.get("format") != FORMAT:
+            raise StoreError(f"{self.path} is no run of evofool's")
         if version != VERSION:
             raise StoreError(f"{self.path} is a run of version {version}; this evofool reads version {VERSION}")
 
@@ -267,6 +279,14 @@ class Store:
         with self._guard("cannot be read"):
             return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
 
+    def description(self) -> dict[str, Any]:
+        """meta, with everything that a run has to have; StoreError names what is missing or of the wrong kind."""
+        meta = self.meta()
+        for key, kind in _META.items():
+            if not isinstance(meta.get(key), kind) or (kind is not dict and meta[key] < 0):
+                raise StoreError(f"{self.path} is damaged: {key} is {meta.get(key)!r}")
+        return meta
+
     def elites(self, class_id: int | None = None) -> list[EliteRow]:
         """By class and niche; all from one checkpoint."""
         where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
@@ -278,6 +298,11 @@ class Store:
                 values,
             ).fetchall()
             return [_checked(EliteRow(*row)) for row in rows]
+
+    def cells(self) -> set[int]:
+        """The cells that have an elite."""
+        with self._guard("is damaged"):
+            return {int(cell) for (cell,) in self._db.execute("SELECT cell FROM elites")}
 
     def genomes(self, births: Iterable[int]) -> dict[int, bytes]:
         """The packed genomes of these births; one that is not there raises StoreError."""
@@ -354,7 +379,7 @@ class Store:
         )
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, what: str = _NOT_WRITTEN) -> Iterator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -364,7 +389,6 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                what = "could not be written; what was saved before is safe, and the run goes on from there"
                 raise StoreError(f"{self.path} {what} (SQLite: {error})") from None
             raise
 

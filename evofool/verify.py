@@ -28,9 +28,10 @@ class Verdict:
 def verify(run: StoredRun, target: Target | None = None) -> Verdict:
     """Check a run's file, hashes and scores.
 
-    SQLite's integrity check; a SHA-256 over class, niche, birth, scores and PNG of each elite; then every PNG is scored
-    in chunks of the recipe's size, the last one padded. On the kind of machine that made the run (CPU, torch, threads) the
-    log-odds and margins have to be equal to the bit, elsewhere within TOLERANCE.
+    SQLite's integrity check; a SHA-256 over class, niche, birth, scores and PNG of each elite; every genome drawn again,
+    which has to give the PNG's pixels to the bit on any machine; the stored labels and shape of the target against its own;
+    then every PNG is scored in chunks of the recipe's size, the last one padded. On the kind of machine that made the run
+    (CPU, torch, threads) log-odds and margins have to be equal to the bit, elsewhere within TOLERANCE.
     """
     if not run.meta.get("committed"):
         raise StoreError(f"{run.folder} has saved nothing yet")
@@ -38,10 +39,9 @@ def verify(run: StoredRun, target: Target | None = None) -> Verdict:
     elites: list[Elite] = []
     try:
         reigns = run.store.reigns()
-        elites = run.elites()
-        held = {elite.row.cell for elite in elites}
-        missing = {reign[0] // run.niches for reign in reigns if reign[0] not in held}
+        missing = {cell // run.niches for cell in {reign[0] for reign in reigns} - run.store.cells()}
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
+        elites = run.elites()
         # Everything that the file holds is read once, so that damage anywhere is found.
         run.unpack(list(run.store.genomes(reign[1] for reign in reigns).values()))
         run.store.metrics()
@@ -53,6 +53,8 @@ def verify(run: StoredRun, target: Target | None = None) -> Verdict:
         raise TargetError(
             f"{run.folder}: the target {run.meta['target']['name']} is not the one that this run was made with"
         )
+    if list(target.labels) != run.labels or target.shape != run.shape:
+        faults.append(f"the labels or the shape that are stored of {target.name} are not its own")
     exact = run.meta["machine"] == machine(run.recipe.compute.threads)
     whole: list[tuple[Elite, np.ndarray]] = []
     for elite in elites:
@@ -67,6 +69,11 @@ def verify(run: StoredRun, target: Target | None = None) -> Verdict:
         if image.shape != run.shape:
             faults.append(f"{who}: its picture is {image.shape}, not {run.shape}")
             continue
+        try:
+            if not np.array_equal(run.encoding.render(run.unpack([elite.row.genome]))[0], image):
+                faults.append(f"{who}: its genome draws another picture than the stored one")
+        except StoreError as error:
+            faults.append(f"{who}: {error}")
         whole.append((elite, image))
     largest = 0.0
     chunk = run.recipe.chunk

@@ -3,6 +3,7 @@
 This package never imports evofool; it needs numpy, numba and torch alone.
 """
 
+import genomes.cache  # first: numba reads its settings once, when it is imported  # noqa: F401
 from genomes.cppn.encoding import CPPN
 from genomes.direct import Direct
 from genomes.encoding import Encoding, GenomeError, Genomes

@@ -83,6 +83,12 @@ class Direct:
         )
         return out
 
+    def fathered(self, n: int, key: Key) -> np.ndarray:
+        """The children that are crossed."""
+        out = np.empty(n, np.bool_)
+        _crossed(key.seed, key.batch, key.row, self.crossover, out)
+        return out
+
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
         """The genomes themselves. Pixels have one size: any other raises GenomeError."""
         if size is not None and tuple(size) != (self.height, self.width):
@@ -160,6 +166,14 @@ def _random(seed, batch, row, out):
 
 
 @numba.njit(cache=True, nogil=True)
+def _crossed(seed, batch, row, crossover, out):
+    stream = np.empty(1, np.uint64)
+    for i in range(out.size):
+        start(stream, seed, batch, row + i)
+        out[i] = crossover > 0.0 and uniform(stream) < crossover
+
+
+@numba.njit(cache=True, nogil=True)
 def _vary(mothers, fathers, seed, batch, row, low, high, eta, crossover, eta_crossover, out):
     stream = np.empty(1, np.uint64)
     genes = out.shape[1]
@@ -167,7 +181,7 @@ def _vary(mothers, fathers, seed, batch, row, low, high, eta, crossover, eta_cro
         start(stream, seed, batch, row + i)
         for k in range(genes):
             out[i, k] = mothers[i, k]
-        if crossover > 0.0 and uniform(stream) < crossover:
+        if crossover > 0.0 and uniform(stream) < crossover:  # the stream's first draw, as _crossed repeats it
             for k in range(genes):
                 m, f = mothers[i, k], fathers[i, k]
                 # The 2015 code resets a gene that both parents share to 0.5; here it is kept, as SBX means it.

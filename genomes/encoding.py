@@ -59,6 +59,10 @@ class Encoding(Protocol):
         """
         ...
 
+    def fathered(self, n: int, key: Key) -> np.ndarray:
+        """(n,) bool: which of the n children that vary makes with this key take anything from their fathers."""
+        ...
+
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
         """uint8 (B, channels, H, W); (H, W) is the encoding's own unless size is given and the encoding can."""
         ...

@@ -199,7 +199,7 @@ def test_a_warning_reaches_the_person_who_runs_it(call: Call, tmp_path: Path) ->
     changes = settings("stop.evaluations=1600", "stop.confidence=", 'target="lenet?weights=zeros.safetensors"')
     result = call("run", "mnist-direct", *changes, "--out", "flat")
     assert result.code == 0
-    assert "nothing has improved since the first batch" in " ".join((result.out + result.err).split())
+    assert "hardly anything has improved since the first batch" in " ".join((result.out + result.err).split())
 
 
 # --- show
@@ -244,7 +244,7 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
         for key, value in {
             "class": row.class_id, "label": str(row.class_id), "log_odds": row.log_odds, "margin": row.margin,
             "birth": row.birth, "mother": row.mother, "father": row.father, "batch": row.batch, "niche": 0,
-            "verdict": "unjudged", "judged_by": None, "nearest_real_percentile": None, "png_sha256": row.sha256,
+            "verdict": "unjudged", "judged_by": None, "nearest_real_percentile": None, "record_sha256": row.sha256,
             "bytes_per_pixel": row.bytes_per_pixel,
         }.items():  # fmt: skip
             assert elite[key] == value
@@ -276,6 +276,8 @@ def test_show_class_as_json_holds_a_genome_that_draws_the_picture(call: Call, mi
     assert sum(confidences) <= 1 + 1e-9
     assert confidences[1:] == sorted(confidences[1:], reverse=True)
     encoding, genome = from_json(told["genome"])
+    assert not (mine / "elite-3.png").exists(), "a question asked by a program leaves no files"
+    call("show", "mine", "--class", "3")
     assert np.array_equal(encoding.render(genome)[0], decode_png((mine / "elite-3.png").read_bytes()))
 
 

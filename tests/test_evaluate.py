@@ -104,7 +104,7 @@ def test_winners_are_those_of_a_loop_over_children_and_classes(
         assert as_dict(order, w) == expected
         assert np.array_equal(w.genomes, judge.children(order, 0, 24)[w.births - order.first_birth])
         assert np.array_equal(w.mothers, order.mothers[w.births - order.first_birth])
-        assert np.array_equal(w.fathers, order.fathers[w.births - order.first_birth])
+        assert (w.fathers == -1).all(), "pixels that are not crossed have no father"
         won += len(expected)
     assert won > 5
 

@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -265,26 +266,31 @@ def test_every_champion_s_parents_are_earlier_champions(lag: int, edges: tuple[f
         assert born.birth // 8 == born.batch
         assert born.birth not in known
         order = orders[born.batch]
-        assert (born.mother, born.father) == (order.mothers[born.birth % 8], order.fathers[born.birth % 8])
-        for parent in (born.mother, born.father):
+        assert (born.mother, born.father) == (order.mothers[born.birth % 8], -1), (
+            "pixels that are not crossed have no father"
+        )
+        for parent in (born.mother,):
             if born.batch <= lag:
                 assert parent == -1
             else:
                 assert known[parent] < born.batch - lag
                 descended += 1
         known[born.birth] = born.batch
-    assert descended > 40
+    assert descended > 20
     assert {reign.birth for reign in search.strategy.reigns} == set(known)
 
 
 def test_a_champion_s_genome_is_made_again_from_its_parents_and_its_key() -> None:
-    for encoding in (DIRECT, GRAPHS):
+    for encoding in (DIRECT, replace(DIRECT, crossover=0.5), GRAPHS):
         search = Search(encoding)
         ea_map_elites(search.toolbox, 30)
+        fathers = {b.father >= 0 for b in search.strategy.born if b.mother >= 0}
+        assert fathers == ({True, False} if encoding.name == "direct" and encoding.crossover else {False})
         genome = {b.birth: np.asarray(b.genome)[None] for b in search.strategy.born}
         for b in search.strategy.born:
             key = Key(3, b.batch, b.birth % 8)
-            child = encoding.random(1, key) if b.mother < 0 else encoding.vary(genome[b.mother], genome[b.father], key)
+            father = b.father if b.father >= 0 else b.mother
+            child = encoding.random(1, key) if b.mother < 0 else encoding.vary(genome[b.mother], genome[father], key)
             assert encoding.pack(child[0]) == encoding.pack(b.genome)
 
 
@@ -295,7 +301,7 @@ def test_a_goal_switch_is_a_win_over_a_holder_who_is_neither_parent(lag: int) ->
     kinds = set()
     for reign in search.strategy.reigns:
         before = int(holders[max(0, reign.batch - lag)][reign.cell])
-        switched = before >= 0 and -1 not in parents[reign.birth] and before not in parents[reign.birth]
+        switched = before >= 0 and parents[reign.birth] != {-1} and before not in parents[reign.birth]
         assert reign.switched == switched
         assert orders[reign.batch].holders[reign.cell] == before
         kinds.add(switched)

@@ -276,7 +276,7 @@ def test_a_run_that_stagnates_from_the_start_says_what_to_check(tmp_path: Path, 
         assert len(run.warnings) == 1
     with StoredRun(tmp_path) as stored:
         (warning,) = stored.meta["warnings"]
-    for part in ("nothing has improved since the first batch", "input scaling", "'scale': 7", "trained network"):
+    for part in ("hardly anything has improved since the first batch", "input scaling", "'scale': 7", "trained network"):
         assert part in warning
     with Run.resume(tmp_path, target=fake(flat, preprocessing={"scale": 7})) as run:
         assert run.warnings == [warning]

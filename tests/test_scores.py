@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evofool.errors import EvofoolError, ScoreError
-from evofool.scores import RANKS, confidence, log_odds, margin, needed_log_odds, refuse_unfinite
+from evofool.scores import confidence, log_odds, margin, needed_log_odds, refuse_unfinite
 
 
 def slow_log_odds(logits: np.ndarray) -> np.ndarray:
@@ -134,7 +134,3 @@ def test_an_unfinite_logit_is_refused_with_batch_row_and_who_answered(bad: float
 
 def test_finite_logits_pass_however_large() -> None:
     refuse_unfinite(np.array([[3e38, -3e38]], np.float32), 0, "my net")
-
-
-def test_the_ranks_of_a_recipe_are_named_after_their_functions() -> None:
-    assert RANKS == ("log_odds", "margin")

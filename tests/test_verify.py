@@ -207,8 +207,21 @@ def test_a_forged_picture_with_a_fitting_hash_is_found_by_scoring_again(folder: 
     grey = encode_png(np.full((1, SIDE, SIDE), 128, np.uint8))
     change(folder, "UPDATE elites SET png = ? WHERE class = 0", grey)
     sign(folder)
-    (fault,) = check(folder).faults
-    assert "class 0 (ant): scored again" in fault
+    drawn, scored = check(folder).faults
+    assert "class 0 (ant): its genome draws another picture" in drawn
+    assert "class 0 (ant): scored again" in scored
+
+
+def test_a_genome_that_draws_another_picture_names_its_class(folder: Path) -> None:
+    """Picture, score and hash are whole, but export at another size, lineage and resume would show another picture."""
+    change(folder, "UPDATE genomes SET genome = (SELECT genome FROM genomes ORDER BY birth LIMIT 1)")
+    faults = check(folder).faults
+    assert any("class 0 (ant): its genome draws another picture" in fault for fault in faults)
+
+
+def test_labels_that_are_not_the_target_s_are_told(folder: Path) -> None:
+    change(folder, "UPDATE meta SET value = replace(value, 'ant', 'bat') WHERE key = 'target'")
+    assert any("the labels or the shape" in fault for fault in check(folder).faults)
 
 
 def test_a_picture_of_another_size_or_kind_is_told_and_not_scored(folder: Path) -> None:

@@ -37,10 +37,12 @@ def _digits(network: nn.Module, path: Path, name: str, preprocessing: Preprocess
 
 def _load(network: nn.Module, path: Path, name: str) -> None:
     """Fill network from a safetensors file, strictly: every tensor there, none too many, every shape right."""
-    if not path.is_file():
-        raise TargetError(f"{name}: there is no weights file {path}")
     try:
+        if not path.is_file():
+            raise TargetError(f"{name}: there is no weights file {path}")
         state = load_file(path)
+    except TargetError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise TargetError(f"{name}: {path} is no whole safetensors file ({error})") from None
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -69,8 +69,8 @@ class Target:
         prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.name = name
-        self.labels = tuple(labels)
-        self.shape = shape
+        self.labels = tuple(str(label) for label in labels)
+        self.shape = cast(tuple[int, int, int], tuple(shape))
         self.details = details
         self.queries = 0
         self._forward = forward
@@ -78,7 +78,7 @@ class Target:
         self._prepare = prepare
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise TargetError(f"{name}: labels have to be at least two different names, not {self.labels[:12]}")
-        if len(shape) != 3 or shape[0] not in (1, 3):
+        if len(self.shape) != 3 or self.shape[0] not in (1, 3):
             raise TargetError(f"{name}: the shape of an image is (1 or 3, H, W), not {shape}")
 
     @classmethod
@@ -93,10 +93,13 @@ class Target:
     ) -> "Target":
         """A torch network that takes float (B, C, H, W) and returns logits (B, K); it is put into eval mode.
 
-        It is asked one grey image at once, so a wrong shape or number of labels is found here (TargetError).
+        It is asked four images of noise at once, so a wrong shape or number of labels is found here (TargetError).
         """
         preprocessing = preprocessing or Preprocessing()
         name = name or type(module).__name__
+        shape = tuple(shape)  # type: ignore[assignment]
+        if len(shape) != 3:
+            raise TargetError(f"{name}: the shape of an image is (1 or 3, H, W), not {shape}")
         module = module.to(device).eval()
         prepare = preprocessing.affine(device)
 
@@ -122,11 +125,13 @@ class Target:
         }
         target = cls(name, labels, shape, forward, details, module, prepare)
         try:
-            target.logits(np.full((1, *shape), 128, np.uint8))
+            answers = target.logits(np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             if isinstance(error, TargetError):
                 raise
             raise TargetError(f"{name}: the network does not take images of shape {shape} ({error})") from None
+        if (answers >= 0).all() and np.allclose(answers.sum(axis=1), 1.0, atol=1e-3):
+            raise TargetError(f"{name}: the network returns probabilities; leave its softmax out, so that it returns logits")
         target.queries = 0
         return target
 

@@ -93,6 +93,10 @@ class CPPN:
         """Mutated children of the mothers; CPPNs are not crossed (nor are they in the 2015 code)."""
         return variation.vary(mothers, self.channels, self.kinds, self.weight_limit, self.rates, key)
 
+    def fathered(self, n: int, key: Key) -> np.ndarray:
+        """None: CPPNs are not crossed."""
+        return np.zeros(n, np.bool_)
+
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
         height, width = size or (self.height, self.width)
         if self.raw_coordinates:
