@@ -150,8 +150,8 @@ def verify(folder: RunFolder) -> None:
     """Check that every stored image is what its record says, and scores what it says.
 
     The file's integrity; a SHA-256 over class, birth, score and PNG of each elite; every genome drawn again; then every PNG
-    is read back and scored again: equal bits on the kind of machine that made it, elsewhere within 1e-3 of log-odds. Exits with 1 and names the
-    class if anything is off.
+    is read back and scored again: equal bits on the kind of machine that made it, elsewhere within 1e-3 of log-odds.
+    Exits with 1 and names the class if anything is off.
     """
     from evofool.elites import StoredRun
     from evofool.errors import VerifyError

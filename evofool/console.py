@@ -192,7 +192,7 @@ def show_one(stored: "StoredRun", which: str, as_json: bool) -> None:
     import numpy as np
 
     from evofool.elites import to_json
-    from evofool.run import torch_threads
+    from evofool.machine import torch_threads
     from evofool.scores import confidence, log_odds
     from evofool.targets import target as load_target
 

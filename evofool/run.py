@@ -1,25 +1,22 @@
 """A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends where an unbroken one does."""
 
-import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 
 from evofool.archive import Archive, Winners
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.evaluate import Judge, LocalEvaluator, Order
 from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.images import encode_png
+from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.scores import confidence, needed_log_odds
 from evofool.store import Checkpoint, NewElite, Store
@@ -425,36 +422,6 @@ def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str) -> None:
 def row_after(batch: int) -> int:
     """The batch of the metrics row that follows one at `batch`: rows lie 2% apart, so a curve has as many at either end."""
     return max(batch + 1, ceil(batch * _ROW_GROWTH))
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run torch with this many threads, then as before: their number decides last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What decides the last bits of a forward pass: machines that agree in all of it are of one kind."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return {
-        "cpu": cpu,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "numba": version("numba"),
-        "threads": threads,
-    }
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

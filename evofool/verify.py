@@ -6,7 +6,7 @@ import numpy as np
 
 from evofool.elites import Elite, StoredRun
 from evofool.errors import ImageError, StoreError, TargetError
-from evofool.run import machine, torch_threads
+from evofool.machine import machine, torch_threads
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
 from evofool.targets import target as load_target

@@ -18,8 +18,9 @@ import torch
 import evofool
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
+from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, load, parse
-from evofool.run import Run, machine, row_after, torch_threads
+from evofool.run import Run, row_after
 from evofool.store import FILE, Store
 from evofool.targets import Target
 
