@@ -47,7 +47,7 @@ def main() -> None:
         folder = Path(scratch)
         with Run.start(load(args.recipe, [*base, "stop.evaluations=20000"]), folder / "probe") as run:
             run.advance()
-            evaluations = int(args.seconds * 1.1 * run.strategy.evaluations / run.seconds)
+            evaluations = int(args.seconds * 1.3 * run.strategy.evaluations / run.seconds)
         changes = [*base, f"stop.evaluations={evaluations}"]
         with Run.start(load(args.recipe, changes), folder / "unbroken") as run:
             run.advance()
