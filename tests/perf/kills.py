@@ -62,7 +62,7 @@ def main() -> None:
         while done < args.kills:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                process.wait(moments.uniform(0.2, 2 * seconds / args.kills + 4))
+                process.wait(moments.uniform(0.2, seconds / args.kills + 3))  # 3 s: about what a start takes, twice
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
@@ -73,6 +73,8 @@ def main() -> None:
         kills = f"{done} kills, {after_first} of them after the first checkpoint, {time.perf_counter() - started:.0f} s"
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             raise SystemExit(f"after {kills}: the run could not be resumed")
+        if done < args.kills:
+            raise SystemExit(f"{kills}: the run ended before the last kill; this machine wants more --seconds")
         same = content(folder / "killed") == content(folder / "unbroken")
         print(f"{kills}: {'identical' if same else 'DIFFERENT'}")
         raise SystemExit(not same)
