@@ -90,8 +90,9 @@ def _warner() -> "Callable[[Run, Console], None]":
 def _progress_text(run: "Run") -> str:
     p = run.progress()
     left = "" if p.seconds_left is None else f", at most {_duration(p.seconds_left)} left"
+    rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
     return (
-        f"{p.evaluations:,} evaluations, {p.rate:,.0f}/s{left}; median confidence {p.median:.4f}, "
+        f"{p.evaluations:,} evaluations{rate}{left}; median confidence {p.median:.4f}, "
         f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites"
     )
 
