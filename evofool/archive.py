@@ -1,5 +1,6 @@
 """The elites: per class and niche the best genome found so far, in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,21 @@ class Winners:
     scores: np.ndarray  # (M,) float64, what the search ranks by
     log_odds: np.ndarray  # (M,) float64
     margins: np.ndarray  # (M,) float64
+
+    @classmethod
+    def merged(cls, parts: "Sequence[Winners]") -> "Winners":
+        """The winners of a batch that was judged in parts: per cell the best of theirs, of equals the lower birth."""
+        if len(parts) == 1:
+            return parts[0]
+        offsets = np.cumsum([0, *(len(p.births) for p in parts[:-1])])
+        rows = np.concatenate([p.rows + offset for p, offset in zip(parts, offsets, strict=True)])
+        births, cells, scores = (np.concatenate([getattr(p, n) for p in parts]) for n in ("births", "cells", "scores"))
+        order = np.lexsort((births[rows], -scores, cells))
+        first = order[np.flatnonzero(np.diff(cells[order], prepend=-1))]
+        kept, which = np.unique(rows[first], return_inverse=True)
+        by_genome = {n: np.concatenate([getattr(p, n) for p in parts])[kept] for n in ("mothers", "fathers", "genomes")}
+        by_cell = {n: np.concatenate([getattr(p, n) for p in parts])[first] for n in ("log_odds", "margins")}
+        return cls(births=births[kept], cells=cells[first], rows=which, scores=scores[first], **by_genome, **by_cell)
 
 
 class Archive:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.console import display, interrupts, print_table, report, show_one, write
+from evofool.console import describe, display, interrupts, print_table, report, show_one, write
 
 if TYPE_CHECKING:
     from evofool.recipe import Recipe
@@ -29,6 +29,7 @@ A [bold]run[/bold] keeps the best image of every class in a folder, as one SQLit
 )
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")]
 
 
@@ -52,6 +53,7 @@ def run(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME unless given.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Start a run, or go on with one.
 
@@ -59,11 +61,13 @@ def run(
     ends with the same bits as one that was never stopped. At the end: elites.png (every elite with its label and confidence)
     and curve.png.
     """
+    from evofool.errors import ScoreError, TargetError
     from evofool.run import Run
 
     folder, recipe = _which_run(what, changes or [], out)
     if recipe is None or (folder / "run.db").exists():
-        opened = Run.resume(folder, recipe)
+        named_here = not _is_folder(Path(what)) or any(change.startswith("target=") for change in changes or [])
+        opened = Run.resume(folder, recipe, trust=trust or named_here)
         going_on = f"Going on with {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         opened = Run.start(recipe, folder)
@@ -75,9 +79,14 @@ def run(
             f"batch {r.search.batch}",
             flush=True,
         )
+        describe(search)
         before = search.strategy.evaluations
-        with interrupts() as interrupted, display(search) as draw:
-            reason = search.advance(lambda run: draw(run) or bool(interrupted))
+        try:
+            with interrupts() as interrupted, display(search) as draw:
+                reason = search.advance(lambda run: draw(run) or bool(interrupted))
+        except (ScoreError, TargetError) as error:
+            saved = f"{search.progress().saved:,} evaluations are saved; go on with:  evofool run {folder}"
+            raise type(error)(f"{error} ({saved})") from None
         if reason and before == search.strategy.evaluations:
             print(f"This run had ended: {reason}. To go further, move its limit: --set stop.evaluations=N")
     report(folder, reason)
@@ -91,6 +100,7 @@ def show(
     folder: RunFolder,
     which: Annotated[str | None, typer.Option("--class", help="One elite in full: a class number or a label.")] = None,
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """The elites of a run as a table, or one of them in full.
 
@@ -101,7 +111,7 @@ def show(
 
     with StoredRun(folder) as stored:
         if which is not None:
-            show_one(stored, which, as_json)
+            show_one(stored, which, as_json, trust)
             return
         elites = stored.elites()
         if as_json:
@@ -146,7 +156,7 @@ def export(
 
 
 @app.command()
-def verify(folder: RunFolder) -> None:
+def verify(folder: RunFolder, trust: Trust = False) -> None:
     """Check that every stored image is what its record says, and scores what it says.
 
     The file's integrity; a SHA-256 over class, birth, score and PNG of each elite; every genome drawn again; then every PNG
@@ -159,7 +169,7 @@ def verify(folder: RunFolder) -> None:
     from evofool.verify import verify as check
 
     with StoredRun(folder) as stored:
-        verdict = check(stored)
+        verdict = check(stored, trust=trust)
     if verdict.faults:
         raise VerifyError(f"{folder} does not hold:\n  " + "\n  ".join(verdict.faults))
     how = "equal to the bit" if verdict.exact else f"within {TOLERANCE:g} (another kind of machine)"

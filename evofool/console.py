@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from evofool.errors import StoreError, TargetError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from rich.console import Console
 
     from evofool.elites import Elite, StoredRun
     from evofool.run import Run
+
+_BEST = 100  # pictures on the sheet of the surest, of a run with more
 
 
 @contextlib.contextmanager
@@ -39,6 +43,20 @@ def interrupts() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def describe(run: "Run") -> None:
+    """What the target turned out to be: one line each for preprocessing, weights, and how the search asks it."""
+    details, c = run.target.details, run.recipe.compute
+    fed = details.get("preprocessing", {})
+    shown = ", ".join(f"{k} {v}" for k, v in fed.items() if v not in (None, 1) and k != "interpolation")
+    print(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
+    if "file_sha256" in details:
+        print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
+    how = f"{c.format}, {run.recipe.chunk} images a pass, {run.evaluator.workers} at once, {c.threads} torch threads each"
+    if c.format != "plain":
+        how += "; elites are measured again in plain float32"
+    print(f"  runs on  {details.get('device', '?')} ({details.get('backend', '?')}): {how}", flush=True)
 
 
 @contextlib.contextmanager
@@ -90,10 +108,11 @@ def _warner() -> "Callable[[Run, Console], None]":
 def _progress_text(run: "Run") -> str:
     p = run.progress()
     left = "" if p.seconds_left is None else f", at most {_duration(p.seconds_left)} left"
+    asked = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
     rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
     return (
         f"{p.evaluations:,} evaluations{rate}{left}; median confidence {p.median:.4f}, "
-        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites"
+        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{asked}"
     )
 
 
@@ -116,6 +135,8 @@ def report(folder: Path, reason: str | None) -> None:
         tiles = [Tile(e.image, e.label, e.confidence) for e in elites]
         sheet, plot = folder / "elites.png", folder / "curve.png"
         write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
+        if len(tiles) > _BEST:
+            write(folder / "best.png", lambda: _best_sheet(elites, title).save(folder / "best.png"))
         rows = stored.rows()
         if rows:
             write(plot, lambda: plot.write_bytes(curve(rows, title, len(stored.labels))))
@@ -125,9 +146,10 @@ def report(folder: Path, reason: str | None) -> None:
         seconds = stored.meta["seconds"]
         if reason:
             print(f"Done: {reason}.")
+        middle = statistics.median([*(e.confidence for e in best.values()), *[0.0] * (len(stored.labels) - len(best))])
         print(
             f"{evaluations:,} evaluations in {_duration(seconds)}: {sure} of {len(stored.labels)} classes at 0.99 or more, "
-            f"{very} at 0.9999 or more."
+            f"{very} at 0.9999 or more; median {middle:.4f}."
         )
         wanted = stored.recipe.stop.confidence
         if reason and wanted is not None:
@@ -136,9 +158,20 @@ def report(folder: Path, reason: str | None) -> None:
             if late:
                 names = ", ".join(late[:10]) + (" ..." if len(late) > 10 else "")
                 print(f"Below {wanted:g}: {names}. Another seed may do better: --set search.seed=N")
-        print(f"Contact sheet: {sheet}")
+        print(f"Contact sheet: {sheet}" + (f" (the best {_BEST}: {folder / 'best.png'})" if len(tiles) > _BEST else ""))
         if rows:
             print(f"Curve:         {plot}")
+
+
+def _best_sheet(elites: "list[Elite]", title: str) -> "Image":
+    """The surest elites, the best class first, one picture of each genome: siblings would fill the sheet."""
+    from evofool.pages.sheet import Tile, contact_sheet
+
+    seen: dict[int, Elite] = {}
+    for elite in sorted(elites, key=lambda e: -e.row.log_odds):
+        seen.setdefault(elite.row.birth, elite)
+    tiles = [Tile(e.image, e.label, e.confidence) for e in list(seen.values())[:_BEST]]
+    return contact_sheet(tiles, title=f"{title}: the {len(tiles)} surest")
 
 
 def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
@@ -189,20 +222,19 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     )
 
 
-def show_one(stored: "StoredRun", which: str, as_json: bool) -> None:
+def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False) -> None:
     import numpy as np
 
     from evofool.elites import to_json
     from evofool.machine import torch_threads
     from evofool.scores import confidence, log_odds
-    from evofool.targets import target as load_target
 
     elite = max(stored.elites(stored.class_id(which)), key=lambda e: e.row.log_odds)
     row = elite.row
     seen: list[dict[str, Any]] | None = None
     unknown = ""
     try:
-        target = load_target(stored.recipe.target)
+        target = stored.target(trust)
         with torch_threads(stored.recipe.compute.threads):
             odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk))[0]
         others = [int(c) for c in np.argsort(-odds, kind="stable") if c != row.class_id][:5]

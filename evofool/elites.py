@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from evofool.recipe import Recipe, parse
 from evofool.scores import confidence
 from evofool.store import EliteRow, Store
 from genomes import Encoding, GenomeError, Genomes
+
+if TYPE_CHECKING:
+    from evofool.targets import Target
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Elite:
             "confidence": self.confidence,
             "log_odds": r.log_odds,
             "margin": r.margin,
+            "search_log_odds": r.search_log_odds,  # what the search ranked by, in its own number format
+            "search_margin": r.search_margin,
             "birth": r.birth,
             "batch": r.batch,
             "mother": r.mother,
@@ -114,6 +119,12 @@ class StoredRun:
             return self.encoding.unpack(list(packed))
         except GenomeError as error:
             raise StoreError(f"{self.store.path} is damaged: {error}") from None
+
+    def target(self, trust: bool = False) -> "Target":
+        """The classifier that the run was made with (targets.stored_target)."""
+        from evofool.targets import stored_target
+
+        return stored_target(self.recipe.target, self.folder, trust)
 
     def genome_json(self, elite: Elite) -> dict[str, Any]:
         return self.encoding.to_json(self.unpack([elite.row.genome])[0])

@@ -3,6 +3,7 @@
 EvofoolError                 caught by the command line, which prints its sentence and exits with 2
 |-- RecipeError(ValueError)  a recipe or a --set that cannot be
 |-- TargetError(ValueError)  a classifier that cannot be loaded or answers the wrong thing
+|   `-- BudgetError          a black box whose cap on requests is reached
 |-- ScoreError(ArithmeticError)  scores that are not finite
 |-- ImageError(ValueError)   a picture that is none, or has the wrong size
 |-- StoreError(OSError)      a run's folder or file: missing, not ours, damaged, full disk, in use
@@ -22,6 +23,10 @@ class RecipeError(EvofoolError, ValueError):
 
 class TargetError(EvofoolError, ValueError):
     """Names the target and what to check."""
+
+
+class BudgetError(TargetError):
+    """Names the cap and how to go on; nothing that was paid for is lost."""
 
 
 class ScoreError(EvofoolError, ArithmeticError):

@@ -5,15 +5,18 @@ same order gives the same bits.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 
 from evofool import scores
 from evofool.archive import Winners
 from evofool.descriptors import DESCRIPTORS, bins
+from evofool.targets.network import PLAIN
 from evofool.targets.target import Target
 from genomes import Encoding, Genomes, Key
 
@@ -22,6 +25,7 @@ COMPETITIONS = ("all", "argmax", "own")
 own: only in the class it was made for, from that class's parents: independent climbers, the control."""
 
 
+_A, _B = TypeVar("_A"), TypeVar("_B")
 _NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0)
 
 
@@ -50,6 +54,7 @@ class Judge:
     """Everything that turns an order into winners; called, it does so. Frozen and cheap to build on a worker.
 
     chunk is the number of images that share a forward pass: it, not the number of workers, decides last bits.
+    number_format is what the target ranks by (Target.formats).
     """
 
     encoding: Encoding
@@ -59,6 +64,7 @@ class Judge:
     competition: str = "all"
     descriptor: str | None = None
     edges: tuple[float, ...] = ()
+    number_format: str = PLAIN
 
     @property
     def niches(self) -> int:
@@ -66,19 +72,20 @@ class Judge:
 
     def __call__(self, order: Order) -> Winners:
         """Raises ScoreError, naming the batch, if any answer is not finite; then nothing of it is kept."""
-        genomes, logits, niche = [], [], []
-        for row in range(0, order.size, self.chunk):
-            children = self.children(order, row, min(row + self.chunk, order.size))
-            images = self.encoding.render(children)
-            genomes.append(children)
-            logits.append(self.target.logits(images, pad_to=self.chunk))
-            if self.descriptor:
-                niche.append(bins(DESCRIPTORS[self.descriptor](images), self.edges))
-        if len(genomes) == 1:
-            return self._winners(order, genomes[0], logits[0], niche[0] if niche else None)
-        return self._winners(
-            order, np.concatenate(genomes), np.concatenate(logits), np.concatenate(niche) if niche else None
-        )
+        return Winners.merged([self.part(order, row) for row in self.parts(order)])
+
+    def parts(self, order: Order) -> range:
+        """Where the chunks of a batch begin."""
+        return range(0, order.size, self.chunk)
+
+    def part(self, order: Order, begin: int) -> Winners:
+        """The winners of one chunk. May be called from several threads at once."""
+        end = min(begin + self.chunk, order.size)
+        genomes = self.children(order, begin, end)
+        images = self.encoding.render(genomes)
+        logits = self.target.logits(images, self.chunk, self.number_format)
+        niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
+        return self._winners(order, begin, genomes, logits, niche)
 
     def children(self, order: Order, begin: int, end: int) -> Genomes:
         """The rows begin:end of the batch, the same however it is cut."""
@@ -87,16 +94,17 @@ class Judge:
             return self.encoding.random(end - begin, key)
         return self.encoding.vary(order.mother_genomes[begin:end], order.father_genomes[begin:end], key)
 
-    def _winners(self, order: Order, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
-        scores.refuse_unfinite(logits, order.batch, self.target.name)
+    def _winners(self, order: Order, begin: int, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
+        scores.refuse_unfinite(logits, order.batch, self.target.name, begin)
         log_odds = scores.log_odds(logits)
         ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
-        allowed = ranked
+        n = len(genomes)
+        allowed = ranked if self.target.told == ranked.shape[1] else _of_the_told(ranked, logits, self.target.told)
         if self.competition != "all":
-            claims = order.claims if order.claims is not None else logits.argmax(axis=1)
-            allowed = np.full_like(ranked, -np.inf)
-            every = np.arange(order.size)
-            allowed[every, claims] = ranked[every, claims]
+            claims = order.claims[begin : begin + n] if order.claims is not None else logits.argmax(axis=1)
+            only, every = np.full_like(ranked, -np.inf), np.arange(n)
+            only[every, claims] = allowed[every, claims]
+            allowed = only
         if niche is None:
             cells, rows = _best(allowed, order.thresholds)
             classes = cells
@@ -108,9 +116,9 @@ class Judge:
         kept, which = np.unique(rows, return_inverse=True)
         margins = ranked if self.rank == "margin" else scores.margin(logits[kept])
         return Winners(
-            births=order.first_birth + kept,
-            mothers=order.mothers[kept],
-            fathers=np.where(self.encoding.fathered(order.size, order.key)[kept], order.fathers[kept], -1),
+            births=order.first_birth + begin + kept,
+            mothers=order.mothers[begin + kept],
+            fathers=np.where(self.encoding.fathered(n, order.key.at(begin))[kept], order.fathers[begin + kept], -1),
             genomes=genomes[kept],
             cells=cells,
             rows=which,
@@ -136,23 +144,75 @@ class Evaluator(Protocol):
         ...
 
 
-@dataclass
 class LocalEvaluator:
-    """In this process, one order after another."""
+    """In this process: one chunk after another, or, with several workers, as many chunks at once.
 
-    judge: Judge
-    _orders: deque[Order] = field(default_factory=deque)
+    Workers are threads, each with torch_threads of its own for its forward passes (numba and torch let go of the
+    interpreter); so one draws while another classifies. Their number changes no bit.
+    """
+
+    def __init__(self, judge: Judge, workers: int = 1, torch_threads: int = 1) -> None:
+        self.judge = judge
+        self.workers = workers
+        self._orders: deque[_Taken] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        if workers > 1:
+            self._pool = ThreadPoolExecutor(workers, "evofool", torch.set_num_threads, (torch_threads,))
 
     def submit(self, order: Order) -> None:
-        self._orders.append(order)
+        self._orders.append(_Taken(order))
+        self._begin(self._orders[-1])
 
     def results(self) -> Iterator[tuple[Order, Winners]]:
         while self._orders:
-            winners = self.judge(self._orders[0])
-            yield self._orders.popleft(), winners
+            head = self._orders[0]
+            if self._pool is None:
+                winners = self.judge(head.order)
+            else:
+                self._begin(head)
+                try:
+                    winners = Winners.merged([part.result() for part in head.parts])
+                except BaseException:
+                    # Whoever comes back for it asks again; the answers to come are not waited for.
+                    for taken in self._orders:
+                        for part in taken.parts:
+                            part.cancel()
+                        taken.parts = []
+                    raise
+            self._orders.popleft()
+            yield head.order, winners
 
     def pending(self) -> list[Order]:
-        return list(self._orders)
+        return [taken.order for taken in self._orders]
+
+    def map(self, function: Callable[[_A], _B], items: Iterable[_A]) -> list[_B]:
+        """function of every item, in order, by the workers."""
+        return list(self._pool.map(function, items) if self._pool else map(function, items))
+
+    def close(self) -> None:
+        """Let the workers go, without waiting for what they began."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, taken: "_Taken") -> None:
+        if self._pool is not None and not taken.parts:
+            taken.parts = [self._pool.submit(self.judge.part, taken.order, row) for row in self.judge.parts(taken.order)]
+
+
+@dataclass
+class _Taken:
+    """An order, and its chunks under way."""
+
+    order: Order
+    parts: list[Future[Winners]] = field(default_factory=list)
+
+
+def _of_the_told(ranked: np.ndarray, logits: np.ndarray, told: int) -> np.ndarray:
+    """ranked, but -inf for all except each image's `told` highest logits: what a black box does not tell wins nothing."""
+    out = np.full_like(ranked, -np.inf)
+    top = np.argpartition(logits, -told, axis=1)[:, -told:]
+    np.put_along_axis(out, top, np.take_along_axis(ranked, top, axis=1), axis=1)
+    return out
 
 
 def _best(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,11 @@
 """The machine, as far as it decides the last bits of a forward pass."""
 
+import ctypes
+import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,25 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def keep_memory() -> None:
+    """Have the C library keep big blocks that were freed, for the whole process, where it is glibc.
+
+    It gives them back to the system at once by itself, and a forward pass then waits for fresh zeroed pages: measured on
+    EfficientNet-Lite0 with two shared cores, 10 instead of 42 images/s in float32 at a batch of 64. No bit depends on it.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def cpus() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine(threads: int) -> dict[str, Any]:

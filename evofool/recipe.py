@@ -151,10 +151,13 @@ class StopPart(_Part):
 
 
 class ComputePart(_Part):
-    """What decides last bits: images per forward pass (0: the whole batch) and torch threads per forward pass."""
+    """Images per forward pass (0: the whole batch), torch threads for each, and the number format that the search ranks by
+    (auto: the fastest that is near enough, Target.formats). All three decide bits; the number of workers does not."""
 
     chunk: int = Field(0, ge=0, le=1 << 20)
     threads: int = Field(1, ge=1, le=1024)
+    format: Literal["auto", "plain", "float32", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled"] = "auto"
+    workers: int = Field(0, ge=0, le=1024)
 
 
 class SavePart(_Part):
@@ -164,7 +167,7 @@ class SavePart(_Part):
 
 
 class Recipe(_Part):
-    """A whole run. Only stop and save may change once it has begun."""
+    """A whole run. Only stop, save and the number of workers may change once it has begun."""
 
     name: str = Field("run", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")  # of a folder
     target: str = "lenet"
@@ -191,8 +194,10 @@ class Recipe(_Part):
         return parse(override(self.model_dump(mode="json", exclude_none=True), changes), where)
 
     def fixed(self) -> dict[str, Any]:
-        """The part that decides the bits of a run."""
-        return self.model_dump(mode="json", exclude={"name", "stop", "save"})
+        """The part that decides the bits of a run. The target is told by its fingerprint, not by the words that name it."""
+        return self.model_dump(
+            mode="json", exclude={"name": True, "target": True, "stop": True, "save": True, "compute": {"workers"}}
+        )
 
 
 def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -18,10 +18,13 @@ from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, stati
 from evofool.images import encode_png
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
-from evofool.scores import confidence, needed_log_odds
+from evofool.scores import confidence, log_odds, margin, needed_log_odds
 from evofool.store import Checkpoint, NewElite, Store
-from evofool.targets import Target
+from evofool.targets import Target, stored_target
 from evofool.targets import target as load_target
+from evofool.targets.handshake import handshake
+from evofool.targets.network import PLAIN
+from evofool.targets.speed import choose
 from genomes import Encoding, GenomeError, Key
 
 _ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
@@ -41,6 +44,8 @@ class Progress:
     confidences: np.ndarray  # (K,) best of each class
     distinct: int
     saved: int  # evaluations at the last checkpoint
+    answers: int  # images that the target answered, over all sittings: more than evaluations, handshake and all
+    requests: int  # what was sent for them over a network
 
     @property
     def median(self) -> float:
@@ -69,6 +74,7 @@ class Run:
             recipe.search.competition,
             niches.descriptor if niches else None,
             niches.edges if niches else (),
+            recipe.compute.format,
         )
         self.archive = Archive(self.encoding, len(target.labels), self.judge.niches)
         self.strategy = MapElites(
@@ -79,11 +85,18 @@ class Run:
             competition=recipe.search.competition,
             selection=recipe.search.selection,
         )
-        self.evaluator = LocalEvaluator(self.judge)
+        at_once = (recipe.search.lag + 1) * ceil(recipe.search.batch / recipe.chunk)
+        workers = min(recipe.compute.workers or target.streams, at_once)
+        self.evaluator = LocalEvaluator(self.judge, workers, recipe.compute.threads)
+        # What the elites score the plain way, where that is another than the search's; stale where the birth is another.
+        cells = len(self.archive.birth)
+        self._measured_birth = np.full(cells, -1, np.int64)
+        self._measured = np.full((2, cells), -np.inf)
         self.logbook = new_logbook(statistics())
         self.warnings: list[str] = []
         self.finished: str | None = None  # why the run ended by its own rules
         self._earlier_seconds = 0.0
+        self._earlier_answers = -target.queries  # what was asked before this run is not its own
         self._began = 0.0
         self._rate_base: tuple[float, int] | None = None
         self._first_best: float | None = None
@@ -106,9 +119,16 @@ class Run:
         """
         if target is None:
             target = load_target(recipe.target)
+            asked_before = 0
         else:
-            recipe = recipe.model_copy(update={"target": target.name})
+            asked_before = target.queries
+        recipe = recipe.model_copy(update={"target": target.name})
         recipe.encoding.build(target.shape)  # a recipe that does not fit its target leaves no folder behind
+        with torch_threads(recipe.compute.threads):
+            recipe, speed = settled(recipe, target)
+            met = handshake(target, recipe.chunk)
+        if met.faults:
+            raise TargetError(f"{target.name}: " + "; ".join(met.faults))
         meta = {
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
             "target": {
@@ -118,13 +138,20 @@ class Run:
                 "fingerprint": target.fingerprint(),
                 "details": target.details,
             },
+            "speed": speed,
             "machine": machine(recipe.compute.threads),
             "committed": 0,
             "last_progress": 0,
             "seconds": 0.0,
             "finished": None,
+            "answers": 0,
+            "warnings": [*target.details.get("notes", ()), *met.notes],
         }
-        return cls(recipe, target, Store.create(Path(folder), meta), encoding)
+        run = cls(recipe, target, Store.create(Path(folder), meta), encoding)
+        run.warnings = list(meta["warnings"])
+        run._earlier_answers = -asked_before
+        target.keep_in(run.folder)
+        return run
 
     @classmethod
     def resume(
@@ -133,18 +160,22 @@ class Run:
         recipe: Recipe | None = None,
         target: Target | None = None,
         encoding: Encoding | None = None,
+        trust: bool = False,
     ) -> "Run":
         """Go on with the run in folder from its last checkpoint.
 
-        recipe defaults to the stored one; another may differ in stop and save alone (RecipeError).
+        recipe defaults to the stored one; another may differ in stop and save, in how many workers there are, and in
+        the words that name the same target: weights that were moved, a higher cap on requests (RecipeError otherwise). trust is for a stored target that is code
+        or a server (targets.stored_target); one that a given recipe names anew is trusted.
         """
         store = Store.open(Path(folder), write=True)
         try:
             meta = store.description()
             stored = parse(meta["recipe"], str(store.path))
             recipe = recipe or stored
-            refuse_other(recipe, stored, folder)
-            target = target or load_target(recipe.target)
+            recipe = refuse_other(recipe, stored, folder)
+            trust = trust or recipe.target != stored.target
+            target = target or stored_target(recipe.target, store.path.parent, trust)
             if target.fingerprint() != meta["target"]["fingerprint"]:
                 raise TargetError(
                     f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
@@ -152,6 +183,7 @@ class Run:
                 )
             run = cls(recipe, target, store, encoding)
             run._restore(meta)
+            target.keep_in(run.folder)
         except KeyError as error:
             store.close(failed=True)
             raise StoreError(f"{store.path} is damaged: its description lacks {error}") from None
@@ -164,6 +196,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self.evaluator.close()
         self.store.close(failed=kind is not None)
 
     # -- going on
@@ -220,23 +253,26 @@ class Run:
                     record=self._due,
                     after=after,
                 )
-            except ScoreError:
+            except (ScoreError, TargetError):
                 # The bad batch is still pending and was not committed; what came before it is worth keeping.
                 if self.strategy.committed:
                     self.save()
                 raise
-        if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
-            last = self.strategy.committed - 1
-            self._row_seconds.append(self.seconds)
-            final = SimpleNamespace(row=LazyRow(self.strategy))
-            self.logbook.record(gen=last, nevals=self.strategy.size, **statistics().compile([final]))
-        self.save()
+            if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
+                last = self.strategy.committed - 1
+                self._row_seconds.append(self.seconds)
+                final = SimpleNamespace(row=LazyRow(self.strategy))
+                self.logbook.record(gen=last, nevals=self.strategy.size, **statistics().compile([final]))
+            self.save()
         self._earlier_seconds = self.seconds
         self._began = 0.0
         return self.finished
 
     def save(self) -> None:
-        """One checkpoint: everything since the last one, in one transaction."""
+        """One checkpoint: everything since the last one, in one transaction.
+
+        Elites that are new since then are measured the plain way first, where the search ranks by another.
+        """
         s = self.strategy
         changed = sorted({reign.cell for reign in s.reigns})
         self.store.save(
@@ -248,6 +284,7 @@ class Run:
                     "finished": self.finished,
                     "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                     "warnings": self.warnings,
+                    "answers": self.answers,
                 },
                 genomes=[(b.birth, b.batch, b.mother, b.father, self.encoding.pack(b.genome)) for b in s.born],
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
@@ -270,6 +307,15 @@ class Run:
         """Seconds of search, over all sittings."""
         return self._earlier_seconds + (time.perf_counter() - self._began if self._began else 0.0)
 
+    @property
+    def answers(self) -> int:
+        """Images that the target answered for this run, over all sittings."""
+        return self._earlier_answers + self.target.queries
+
+    def best(self) -> np.ndarray:
+        """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""
+        return self._scores()[0].reshape(self.archive.classes, -1).max(axis=1)
+
     def progress(self) -> Progress:
         now, done = time.perf_counter(), self.strategy.evaluations
         base_time, base_done = self._rate_base or (now, done)
@@ -280,9 +326,16 @@ class Run:
             left.append(max(0.0, (stop.evaluations - done) / rate))
         if stop.seconds is not None:
             left.append(max(0.0, stop.seconds - self.seconds))
-        p = np.asarray(confidence(self.archive.best()))
         return Progress(
-            done, self.seconds, rate, min(left, default=None), p, self.archive.distinct(), self._saved_evaluations
+            evaluations=done,
+            seconds=self.seconds,
+            rate=rate,
+            seconds_left=min(left, default=None),
+            confidences=np.asarray(confidence(self.best())),
+            distinct=self.archive.distinct(),
+            saved=self._saved_evaluations,
+            answers=self.answers,
+            requests=self.target.requests,
         )
 
     # -- inside
@@ -296,7 +349,7 @@ class Run:
         stop, s = self.recipe.stop, self.strategy
         if s.committed == 0:
             return None
-        if stop.confidence is not None and self.archive.best().min() >= self._level:
+        if stop.confidence is not None and self._all_are_at(self._level):
             return f"every class is at confidence {stop.confidence:g}"
         if stop.evaluations is not None and s.evaluations >= stop.evaluations:
             return f"{s.evaluations:,} evaluations are done"
@@ -323,23 +376,59 @@ class Run:
                 "that its outputs are logits of this input, and that it is the trained network"
             )
 
+    def _all_are_at(self, level: float) -> bool:
+        if self.archive.best().min() < level:
+            return False
+        self._measure()
+        return bool(self.best().min() >= level)
+
+    def _scores(self) -> np.ndarray:
+        """(2, cells): log-odds and margins, measured the plain way, or as ranked where that is yet to be done."""
+        ranked = np.stack([self.archive.log_odds, self.archive.margin])
+        if self.judge.number_format == PLAIN:
+            return ranked
+        return np.where(self._measured_birth == self.archive.birth, self._measured, ranked)
+
+    def _measure(self) -> None:
+        """Ask the target, the plain way, what the elites that are new score: once, however many cells one holds."""
+        if self.judge.number_format == PLAIN:
+            return
+        a = self.archive
+        stale = np.flatnonzero((a.birth >= 0) & (a.birth != self._measured_birth))
+        if not len(stale):
+            return
+        births, first, which = np.unique(a.birth[stale], return_index=True, return_inverse=True)
+        genomes, chunk = a.genomes(stale[first]), self.judge.chunk
+
+        def plain(at: int) -> np.ndarray:
+            return self.target.logits(self.encoding.render(genomes[at : at + chunk]), chunk)
+
+        logits = np.concatenate(self.evaluator.map(plain, range(0, len(births), chunk)))
+        every = np.arange(len(stale)), stale // a.niches
+        self._measured[0, stale] = log_odds(logits)[which][every]
+        self._measured[1, stale] = margin(logits)[which][every]
+        self._measured_birth[stale] = a.birth[stale]
+
     def _elites(self, cells: np.ndarray) -> list[NewElite]:
         if not len(cells):
             return []
-        a = self.archive
-        images = self.encoding.render(a.genomes(cells))
+        self._measure()
+        a, scores = self.archive, self._scores()
+        births, first = np.unique(a.birth[cells], return_index=True)
+        genomes = a.genomes(cells[first])
+        pngs = self.evaluator.map(lambda i: encode_png(self.encoding.render(genomes[i : i + 1])[0]), range(len(births)))
+        picture = dict(zip(births.tolist(), pngs, strict=True))
         return [
             NewElite(
-                class_id=int(cell) // a.niches,
-                niche=int(cell) % a.niches,
-                cell=int(cell),
+                class_id=cell // a.niches,
+                niche=cell % a.niches,
+                cell=cell,
                 birth=int(a.birth[cell]),
-                log_odds=float(a.log_odds[cell]),
-                margin=float(a.margin[cell]),
-                png=encode_png(image),
-                pixels=image[0].size,
+                scores=(*scores[:, cell].tolist(), float(a.log_odds[cell]), float(a.margin[cell])),
+                png=picture[int(a.birth[cell])],
+                pixels=self.encoding.height * self.encoding.width,
             )
-            for cell, image in zip(cells, images, strict=True)
+            for cell in cells.tolist()
         ]
 
     def _restore(self, meta: dict[str, Any]) -> None:
@@ -348,6 +437,7 @@ class Run:
         s.last_progress = meta["last_progress"]
         s.wins, s.switches = self.store.counts()
         self._earlier_seconds = meta["seconds"]
+        self._earlier_answers += meta.get("answers", 0)
         self.finished = meta["finished"]
         self.warnings = list(meta.get("warnings", []))
         self._saved_evaluations = s.evaluations
@@ -359,6 +449,9 @@ class Run:
             births = sorted({row.birth for row in rows})
             if rows:
                 self.archive.add(self._as_winners(rows, births))
+                held = np.array([row.cell for row in rows])
+                self._measured_birth[held] = [row.birth for row in rows]
+                self._measured[:, held] = np.transpose([(row.log_odds, row.margin) for row in rows])
             for batch, _, row in self.store.metrics():
                 self.logbook.record(**row)
                 self._next_row = row_after(batch)
@@ -372,8 +465,8 @@ class Run:
     def _as_winners(self, rows: list[Any], births: list[int]) -> Winners:
         packed = {row.birth: row.genome for row in rows}
         place = {birth: i for i, birth in enumerate(births)}
-        log_odds = np.array([row.log_odds for row in rows])
-        margins = np.array([row.margin for row in rows])
+        ranked = np.array([row.search_log_odds for row in rows])
+        margins = np.array([row.search_margin for row in rows])
         unknown = np.full(len(births), -1, np.int64)
         return Winners(
             births=np.array(births, np.int64),
@@ -382,8 +475,8 @@ class Run:
             genomes=self.encoding.unpack([packed[birth] for birth in births]),
             cells=np.array([row.cell for row in rows], np.int64),
             rows=np.array([place[row.birth] for row in rows], np.int64),
-            scores=log_odds if self.recipe.search.rank == "log_odds" else margins,
-            log_odds=log_odds,
+            scores=ranked if self.recipe.search.rank == "log_odds" else margins,
+            log_odds=ranked,
             margins=margins,
         )
 
@@ -408,8 +501,31 @@ class Run:
             )
 
 
-def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str) -> None:
-    """RecipeError, naming the first key that differs, unless both decide the same bits."""
+def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
+    """The recipe with what its target decides: the number format and, on a GPU that it is too big for, the chunk.
+
+    Also what was measured to choose it, None if the recipe had chosen.
+    """
+    c = recipe.compute
+    if c.format != "auto":
+        if c.format not in target.formats:
+            raise RecipeError(
+                f'compute.format is "{c.format}"; {target.name} has {", ".join(target.formats)} on this machine, or "auto"'
+            )
+        return recipe, None
+    choice = choose(target, recipe.chunk)
+    compute = c.model_copy(update={"format": choice.number_format, "chunk": choice.chunk})
+    return recipe.model_copy(update={"compute": compute}), asdict(choice)
+
+
+def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str) -> Recipe:
+    """recipe with what was settled when the run began; RecipeError, naming the first key that differs, if another run's."""
+    compute = recipe.compute
+    if compute.format == "auto":
+        compute = compute.model_copy(update={"format": stored.compute.format})
+    if compute.chunk == 0:
+        compute = compute.model_copy(update={"chunk": stored.compute.chunk})
+    recipe = recipe.model_copy(update={"compute": compute})
     ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
     for key in sorted({*ours, *theirs}):
         if ours.get(key) != theirs.get(key):
@@ -417,6 +533,7 @@ def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str) -> None:
                 f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
                 "begun keeps its recipe, only stop.* and save.* may change: start another with --out DIR"
             )
+    return recipe
 
 
 def row_after(batch: int) -> int:

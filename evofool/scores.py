@@ -40,13 +40,16 @@ def needed_log_odds(p: float) -> float:
     return float(np.log(p) - np.log1p(-p))
 
 
-def refuse_unfinite(logits: np.ndarray, batch: int, who: str) -> None:
-    """Raise ScoreError naming the batch and the first bad row if any logit is NaN or infinite."""
+def refuse_unfinite(logits: np.ndarray, batch: int, who: str, begin: int = 0) -> None:
+    """Raise ScoreError naming the batch and the first bad row if any logit is NaN or infinite.
+
+    begin is the batch's row that logits begin with.
+    """
     if not np.isfinite(logits).all():
         rows = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         raise ScoreError(
-            f"batch {batch}: {who} answered NaN or infinity for {len(rows)} of {len(logits)} images (first: row {rows[0]}). "
-            "Nothing of this batch was kept; check the network's weights and number format."
+            f"batch {batch}: {who} answered NaN or infinity for {len(rows)} of {len(logits)} images "
+            f"(first: row {begin + rows[0]}). Nothing of this batch was kept; check the network's weights and number format."
         )
 
 

@@ -22,7 +22,7 @@ from evofool.errors import StoreError
 FILE = "run.db"
 LOCK = "run.lock"
 FORMAT = "evofool.run"
-VERSION = 1
+VERSION = 2
 _APPLICATION_ID = 0x65766F66  # "evof"
 _META: dict[str, type | tuple[type, ...]] = {
     "recipe": dict,
@@ -45,9 +45,12 @@ CREATE TABLE genomes (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother 
 CREATE TABLE reigns (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth INTEGER NOT NULL, batch INTEGER NOT NULL,
                      log_odds REAL NOT NULL, margin REAL NOT NULL, switched INTEGER NOT NULL);
 CREATE INDEX reigns_of_a_birth ON reigns (birth);
--- who holds the cells now; the last four columns are filled by whoever judges the image later
+-- who holds the cells now. log_odds and margin are those of the float32 network run the plain way, search_log_odds and
+-- search_margin those that the search ranked by, in its own number format (the same where that is the plain one). The last
+-- four columns are filled by whoever judges the image later
 CREATE TABLE elites (cell INTEGER PRIMARY KEY, class INTEGER NOT NULL, niche INTEGER NOT NULL, birth INTEGER NOT NULL,
-                     log_odds REAL NOT NULL, margin REAL NOT NULL, png BLOB NOT NULL, sha256 TEXT NOT NULL,
+                     log_odds REAL NOT NULL, margin REAL NOT NULL, search_log_odds REAL NOT NULL,
+                     search_margin REAL NOT NULL, png BLOB NOT NULL, sha256 TEXT NOT NULL,
                      bytes_per_pixel REAL NOT NULL, nearest_real_percentile REAL,
                      verdict TEXT NOT NULL DEFAULT 'unjudged' CHECK (verdict IN {VERDICTS}), judged_by TEXT);
 CREATE TABLE metrics (batch INTEGER PRIMARY KEY, seconds REAL NOT NULL, row TEXT NOT NULL);
@@ -68,8 +71,10 @@ class EliteRow:
     batch: int
     mother: int
     father: int
-    log_odds: float
+    log_odds: float  # measured in float32
     margin: float
+    search_log_odds: float  # what the search ranked by
+    search_margin: float
     png: bytes
     sha256: str
     bytes_per_pixel: float
@@ -79,26 +84,26 @@ class EliteRow:
     genome: bytes
 
     def digest(self) -> str:
-        return elite_digest(self.class_id, self.niche, self.birth, self.log_odds, self.margin, self.png)
+        scores = (self.log_odds, self.margin, self.search_log_odds, self.search_margin)
+        return elite_digest(self.class_id, self.niche, self.birth, scores, self.png)
 
 
 @dataclass(frozen=True)
 class NewElite:
-    """An elite to be written: its cell, what it scored, its PNG."""
+    """An elite to be written: its cell, its four scores (as in EliteRow), its picture."""
 
     class_id: int
     niche: int
     cell: int
     birth: int
-    log_odds: float
-    margin: float
+    scores: tuple[float, float, float, float]
     png: bytes
     pixels: int
 
 
-def elite_digest(class_id: int, niche: int, birth: int, log_odds: float, margin: float, png: bytes) -> str:
-    """SHA-256 over class, niche, birth, both scores (exact, in hexadecimal) and the PNG's bytes."""
-    head = f"evofool elite 1|{class_id}|{niche}|{birth}|{log_odds.hex()}|{margin.hex()}|"
+def elite_digest(class_id: int, niche: int, birth: int, scores: Sequence[float], png: bytes) -> str:
+    """SHA-256 over class, niche, birth, the four scores (exact, in hexadecimal) and the PNG's bytes."""
+    head = f"evofool elite 2|{class_id}|{niche}|{birth}|{'|'.join(float(x).hex() for x in scores)}|"
     return hashlib.sha256(head.encode() + png).hexdigest()
 
 
@@ -237,12 +242,12 @@ class Store:
                 c.reigns,
             )
             self._db.executemany(
-                "INSERT OR REPLACE INTO elites (cell, class, niche, birth, log_odds, margin, png, sha256, bytes_per_pixel)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO elites (cell, class, niche, birth, log_odds, margin, search_log_odds,"
+                " search_margin, png, sha256, bytes_per_pixel) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        e.cell, e.class_id, e.niche, e.birth, e.log_odds, e.margin, e.png,
-                        elite_digest(e.class_id, e.niche, e.birth, e.log_odds, e.margin, e.png), len(e.png) / e.pixels,
+                        e.cell, e.class_id, e.niche, e.birth, *e.scores, e.png,
+                        elite_digest(e.class_id, e.niche, e.birth, e.scores, e.png), len(e.png) / e.pixels,
                     )
                     for e in c.elites
                 ],
@@ -292,9 +297,11 @@ class Store:
         where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
         with self._guard("is damaged"):
             rows = self._db.execute(
-                "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin, e.png,"
-                " e.sha256, e.bytes_per_pixel, e.nearest_real_percentile, e.verdict, e.judged_by, g.genome"
-                f" FROM elites e LEFT JOIN genomes g ON g.birth = e.birth {where} ORDER BY e.class, e.niche",
+                "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin,"
+                " e.search_log_odds, e.search_margin, e.png, e.sha256, e.bytes_per_pixel,"
+                " e.nearest_real_percentile, e.verdict, e.judged_by, g.genome"
+                " FROM elites e LEFT JOIN genomes g ON g.birth = e.birth"
+                f" {where} ORDER BY e.class, e.niche",
                 values,
             ).fetchall()
             return [_checked(EliteRow(*row)) for row in rows]
@@ -404,10 +411,11 @@ class Store:
 
 def _checked(row: EliteRow) -> EliteRow:
     """row, if its columns are what they should be; ValueError naming the class if not."""
+    numbers = (row.log_odds, row.margin, row.search_log_odds, row.search_margin)
     whole = (row.cell, row.class_id, row.niche, row.birth)
     if row.genome is None or row.batch is None:
         raise ValueError(f"class {row.class_id}: the genome of its elite, birth {row.birth}, is missing")
-    if not all(isinstance(v, int) for v in whole) or not all(isinstance(v, float) for v in (row.log_odds, row.margin)):
+    if not all(isinstance(v, int) for v in whole) or not all(isinstance(v, float) for v in numbers):
         raise ValueError(f"class {row.class_id}: its elite's numbers are no numbers")
     if not isinstance(row.png, bytes) or not isinstance(row.genome, bytes):
         raise ValueError(f"class {row.class_id}: its elite's picture or genome is no data")

@@ -1,15 +1,16 @@
 """Are the stored elites what they say? Hashes, then every PNG read back and scored again."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from evofool.elites import Elite, StoredRun
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
-from evofool.targets import target as load_target
 
 TOLERANCE = 1e-3
 """How far log-odds may lie from the stored ones on another kind of machine."""
@@ -25,13 +26,14 @@ class Verdict:
     faults: tuple[str, ...]
 
 
-def verify(run: StoredRun, target: Target | None = None) -> Verdict:
+def verify(run: StoredRun, target: Target | None = None, trust: bool = False) -> Verdict:
     """Check a run's file, hashes and scores.
 
     SQLite's integrity check; a SHA-256 over class, niche, birth, scores and PNG of each elite; every genome drawn again,
     which has to give the PNG's pixels to the bit on any machine; the stored labels and shape of the target against its own;
     then every PNG is scored in chunks of the recipe's size, the last one padded. On the kind of machine that made the run
-    (CPU, torch, threads) log-odds and margins have to be equal to the bit, elsewhere within TOLERANCE.
+    (CPU, torch, threads) log-odds and margins have to be equal to the bit, elsewhere within TOLERANCE. target defaults to
+    the run's own (StoredRun.target, for trust too).
     """
     if not run.meta.get("committed"):
         raise StoreError(f"{run.folder} has saved nothing yet")
@@ -48,7 +50,7 @@ def verify(run: StoredRun, target: Target | None = None) -> Verdict:
         run.store.pending()
     except (StoreError, IndexError) as error:
         faults.append(str(error))
-    target = target or load_target(run.recipe.target)
+    target = target or run.target(trust)
     if target.fingerprint() != run.meta["target"]["fingerprint"]:
         raise TargetError(
             f"{run.folder}: the target {run.meta['target']['name']} is not the one that this run was made with"
@@ -77,10 +79,11 @@ def verify(run: StoredRun, target: Target | None = None) -> Verdict:
         whole.append((elite, image))
     largest = 0.0
     chunk = run.recipe.chunk
-    with torch_threads(run.recipe.compute.threads):
-        for at in range(0, len(whole), chunk):
-            part = whole[at : at + chunk]
-            logits = target.logits(np.stack([image for _, image in part]), pad_to=chunk)
+    parts = [whole[at : at + chunk] for at in range(0, len(whole), chunk)]
+    threads = run.recipe.compute.threads
+    with torch_threads(threads), ThreadPoolExecutor(target.streams, "verify", torch.set_num_threads, (threads,)) as pool:
+        answers = pool.map(lambda part: target.logits(np.stack([image for _, image in part]), chunk), parts)
+        for part, logits in zip(parts, answers, strict=True):
             for (elite, _), odds, gaps in zip(part, log_odds(logits), margin(logits), strict=True):
                 row = elite.row
                 difference = abs(float(odds[row.class_id]) - row.log_odds)

@@ -2,13 +2,16 @@
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 
 from genomes.encoding import GenomeError, Genomes
 from genomes.random import Key, start, uniform
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "evofool.direct"
 VERSION = 1
@@ -97,6 +100,12 @@ class Direct:
                 "only a CPPN can be drawn at any size"
             )
         return genomes
+
+    def draw(self, genomes: Genomes, device: "torch.device | str") -> "torch.Tensor":
+        """A copy of the genomes on the device."""
+        import torch
+
+        return torch.tensor(np.ascontiguousarray(genomes), device=device)
 
     def pack(self, genome: Any) -> bytes:
         return np.ascontiguousarray(genome, np.uint8).tobytes()

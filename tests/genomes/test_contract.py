@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import genomes
 from genomes import CPPN, Direct, Encoding, GenomeError, Genomes, Key
@@ -108,6 +109,18 @@ def test_render_gives_uint8_images_of_its_own_size_whatever_the_threads_and_the_
     same(encoding.render(batch[rows]), images[rows])
     same(encoding.render(np.concatenate([batch[20:], batch[:20]])), np.concatenate([images[20:], images[:20]]))
     same(encoding.render(batch[:0]), images[:0])
+
+
+def test_draw_gives_the_same_images_as_a_tensor_of_its_own_on_the_device(encoding: Encoding) -> None:
+    batch = grown(encoding)
+    batch.flags.writeable = False
+    for some in (batch, batch[::-3], batch[:0]):
+        images = encoding.draw(some, "cpu")
+        assert (images.dtype, images.device.type) == (torch.uint8, "cpu")
+        same(images.numpy(), encoding.render(some))
+        assert not np.shares_memory(images.numpy(), batch)
+    encoding.draw(batch, torch.device("cpu")).zero_()
+    same(batch, grown(encoding))
 
 
 def test_another_size_is_drawn_or_refused_as_a_genome_error(encoding: Encoding) -> None:

@@ -1,0 +1,96 @@
+"""The commands about targets: `evofool targets list|show|check` and `evofool serve-target`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+targets = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Which classifiers can be named, what one is, and whether it can be trusted.",
+)
+
+SPEC = typer.Argument(
+    metavar="SPEC", help="A target: lenet, efficientnet-lite0, torchvision:NAME, onnx:FILE, http://... (see: evofool targets list)."
+)  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")]
+
+
+@targets.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """The kinds of targets, how each is written, and whether what it needs is installed."""
+    from evofool.console_targets import kinds, print_kinds
+    from evofool.elites import to_json
+
+    if as_json:
+        print(to_json(kinds()))
+    else:
+        print_kinds(kinds())
+
+
+@targets.command()
+def show(spec: Annotated[str, SPEC], as_json: AsJson = False) -> None:
+    """Load a target and say what was resolved: preprocessing, weights and their SHA-256, device, number formats."""
+    from evofool.console_targets import print_target
+    from evofool.elites import to_json
+    from evofool.targets import target
+    from evofool.targets.handshake import describe
+
+    told = describe(target(spec))
+    if as_json:
+        print(to_json(told))
+    else:
+        print_target(told)
+
+
+@targets.command()
+def check(
+    spec: Annotated[str, SPEC],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Labelled photographs: a sub-folder for every class, or files named CLASS_anything.jpg."
+        ),
+    ] = None,
+    published: Annotated[
+        float | None,
+        typer.Option(help="The top-1 accuracy that it should have, 0.751 for 75.1%; known by itself for published weights."),
+    ] = None,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure images/s in every number format.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a target whether it answers as a classifier does, how well it does on photographs, and how fast.
+
+    Exits with 1 and says what to check if anything is off. A run makes the cheap part of it by itself.
+    """
+    import sys
+    from dataclasses import asdict
+
+    from evofool.console_targets import print_report
+    from evofool.elites import to_json
+    from evofool.errors import VerifyError
+    from evofool.targets import target
+    from evofool.targets.handshake import check as ask
+
+    report = ask(target(spec), images, published, speed, lambda line: print(line, file=sys.stderr, flush=True))
+    if as_json:
+        print(to_json(asdict(report)), flush=True)
+    else:
+        print_report(report)
+    if report.faults:
+        raise VerifyError(f"{report.target['spec']} does not pass:\n  " + "\n  ".join(report.faults))
+
+
+def serve_target(
+    spec: Annotated[str, SPEC],
+    host: Annotated[str, typer.Option(help="The address to listen on; others than this machine cannot reach 127.0.0.1.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    answers: Annotated[str, typer.Option(help="What it tells: logits, probabilities or top.")] = "probabilities",
+    decimals: Annotated[int | None, typer.Option(min=1, max=17, help="Round probabilities, as many services do.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="With --answers top: of how many classes it tells.")] = 5,
+) -> None:
+    """Serve a target over HTTP by the contract of docs/black-box.md, so that it can be attacked as a black box.
+
+    Until Ctrl-C. There is no password: whoever reaches the address can ask.
+    """

@@ -1,0 +1,384 @@
+"""Before a target is trusted: does it answer as a classifier does, and how well does it do on photographs?"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evofool import scores
+from evofool.errors import TargetError
+from evofool.machine import keep_memory, machine
+from evofool.targets.photos import Photograph, find, patterns, photographs
+from evofool.targets.preprocessing import Preprocessing, to_logits
+from evofool.targets.spec import Spec
+from evofool.targets.speed import Choice, Rate, choose, table
+from evofool.targets.target import Target
+
+VARIES, DEPENDS = 1e-3, 0.1  # log-odds: above the first it is worth a note, above the second the answers mean nothing
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_PUBLISHED = {"efficientnet-lite0": 0.751, "efficientnet-lite1": 0.767, "efficientnet-lite2": 0.776}
+_PROBED = 64  # photographs that other preprocessings are tried on
+_MISTAKES = (
+    "scale=1/255&mean=0&std=1",
+    "scale=1&mean=0&std=1",
+    "scale=1/255&mean=0.5&std=0.5",
+    "scale=1/255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225",
+    "scale=1&mean=123,117,104&std=1",
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What some images told: differences are the largest ones of log-odds, None where they were not asked for.
+
+    faults say why the target cannot be used and what to check; notes what to know.
+    """
+
+    images: int
+    finite: bool
+    twice: float | None  # the same images asked twice
+    alone: float | None  # alone against together with others
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How a target does on labelled photographs, in its plain number format."""
+
+    folder: str
+    images: int
+    images_sha256: str  # over the images as the target sees them, and their classes
+    correct: int
+    top1: float
+    standard_error: float
+    interval: tuple[float, float]  # Wilson, 95%
+    published: float | None
+    median_confidence: float  # in the class called, right or wrong
+    margins: dict[str, float]  # quantiles over the photographs classified correctly
+    confidences: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of a full check; faults are those of its parts."""
+
+    target: dict[str, Any]
+    machine: dict[str, Any]
+    handshake: Handshake
+    gradient: str  # "yes", or why there is none
+    accuracy: Accuracy | None
+    choice: Choice | None
+    rates: tuple[Rate, ...]
+    queries: int
+    requests: int
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def handshake(target: Target, chunk: int = 8) -> Handshake:
+    """The cheap part, 14 images at the most: finite, the same twice, the same alone and in a batch, not all alike.
+
+    A black box that is paid by the request is asked four images, once. What the target raises passes through.
+    """
+    return _meet(target, together=min(max(chunk, 4), 8), single=4)
+
+
+def check(
+    target: Target,
+    images: Path | None = None,
+    published: float | None = None,
+    speed: bool = True,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Everything: the handshake at length, gradients, accuracy on a folder of photographs (see photos.find), speed.
+
+    published is the top-1 accuracy that the target should have, in [0, 1]; known by itself for the published weights of
+    efficientnet-lite* and torchvision. A black box that is paid by the request is asked for no speed.
+    """
+    if published is not None and not 0 < published <= 1:
+        raise TargetError(f"{target.name}: the published accuracy is a share, 0.751 for 75.1%, not {published:g}")
+    found = None if images is None else find(images, target.labels)
+    before = target.queries, target.requests
+    progress("asking for patterns, alone and together")
+    met = _meet(target, together=32, single=8)
+    faults, notes = [*met.faults], [*met.notes]
+    gradient = _gradient(target)
+    accuracy = None
+    if found is not None and met.finite:
+        if str(target.details.get("device", "")) == "cpu":
+            keep_memory()
+        accuracy = _accuracy(target, found, str(images), published or published_top1(target), progress)
+        _judge(target, found, accuracy, faults, notes, progress)
+    choice, rates = None, []
+    if speed and met.finite:
+        if target.requests:
+            notes.append("speed was not measured: every request counts")
+        else:
+            progress("comparing number formats")
+            on_cpu = target.details.get("device", "cpu") == "cpu"
+            choice = choose(target, 64 if on_cpu else 256)
+            formats = [f for f in target.formats if f not in choice.dropped]
+            for rate in table(target, formats, sorted({1, min(16, choice.chunk), choice.chunk})):
+                progress(f"{rate.number_format}, chunk {rate.chunk}, {rate.workers} at once: {speed_text(rate)}")
+                rates.append(rate)
+    return Report(
+        target=describe(target),
+        machine=machine(torch.get_num_threads()),
+        handshake=met,
+        gradient=gradient,
+        accuracy=accuracy,
+        choice=choice,
+        rates=tuple(rates),
+        queries=target.queries - before[0],
+        requests=target.requests - before[1],
+        faults=tuple(faults),
+        # A black box learns some of them while it is asked.
+        notes=(*target.details.get("notes", ()), *notes),
+    )
+
+
+def describe(target: Target) -> dict[str, Any]:
+    """What a target is, plain."""
+    return {
+        "spec": target.name,
+        "shape": list(target.shape),
+        "classes": len(target.labels),
+        "labels": list(target.labels),
+        "outputs": target.outputs,
+        "told": target.told,
+        "differentiable": target.differentiable,
+        "formats": list(target.formats),
+        "fingerprint": target.fingerprint(),
+        **target.details,
+    }
+
+
+def speed_text(rate: Rate) -> str:
+    return "out of memory" if rate.images_per_second is None else f"{rate.images_per_second:,.1f} images/s"
+
+
+def published_top1(target: Target) -> float | None:
+    """The top-1 accuracy on ImageNet that the target's weights were published with, in [0, 1]; None if it is not known."""
+    head, _, options = target.name.partition("?")
+    if any(option.partition("=")[0] in ("weights", "size", "resize", "crops") for option in options.split("&")):
+        return None  # other weights, or other images: another figure
+    kind, _, name = head.partition(":")
+    if kind != "torchvision":
+        return _PUBLISHED.get(kind)
+    from torchvision import models
+
+    metrics = models.get_model_weights(name).DEFAULT.meta.get("_metrics", {})
+    top1 = metrics.get("ImageNet-1K", {}).get("acc@1")
+    return None if top1 is None else top1 / 100
+
+
+def wilson(correct: int, images: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927)."""
+    z, p = 1.959964, correct / images
+    middle, half = p + z * z / (2 * images), z * math.sqrt(p * (1 - p) / images + z * z / (4 * images * images))
+    scale = 1 + z * z / images
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+# --- the handshake
+
+
+def _meet(target: Target, together: int, single: int) -> Handshake:
+    billed = target.requests > 0  # what loading it asked
+    images = patterns(target.shape, 4 if billed else together)
+    first = target.logits(images)
+    faults, notes = [], []
+    bad = ~np.isfinite(first).all(axis=1)
+    if bad.any():
+        faults.append(
+            f"it answers NaN or infinity for {bad.sum()} of {len(images)} images of patterns; check its weights, and that "
+            "mean, std and scale are those it was trained with"
+        )
+        return Handshake(len(images), False, None, None, tuple(faults), ())
+    if (first == first[0]).all():
+        faults.append(
+            f"it answers the same to {len(images)} different images; check that scale, mean and std do not squash them "
+            "(pixel * scale is what it is fed, pixel 0..255), and that its weights are loaded"
+        )
+    _judge_outputs(target, first, faults)
+    if billed:
+        notes.append("every request counts and known images are not asked again: whether it answers the same twice is not known")
+        return Handshake(len(images), True, None, None, tuple(faults), tuple(notes))
+    again = target.logits(images) if together > 8 else None
+    alone = np.concatenate([target.logits(images[i : i + 1]) for i in range(single)])
+    if again is None:
+        twice = _most(np.concatenate([target.logits(images[i : i + 1]) for i in range(2)]), alone[:2])
+    else:
+        twice = _most(again, first)
+    apart = _most(alone, first[:single])
+    if twice > VARIES:
+        faults.append(
+            f"the same images asked twice differ by {twice:.3g} in log-odds; something in it is random: dropout in training "
+            "mode, random crops"
+        )
+    elif apart > DEPENDS:
+        faults.append(
+            f"an image alone and the same one together with {len(images) - 1} others differ by {apart:.3g} in log-odds; "
+            "answers depend on what shares the batch: a batch norm in training mode?"
+        )
+    elif apart > VARIES:
+        notes.append(f"an image alone and the same one in a batch of {len(images)} differ by {apart:.3g} in log-odds")
+    if 0 < twice <= VARIES:
+        notes.append(f"last bits vary from call to call (log-odds by {twice:.2g}): a run repeated may end otherwise")
+    return Handshake(len(images), True, twice, apart, tuple(faults), tuple(notes))
+
+
+def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str]) -> None:
+    """Whether the answers are what the target says they are."""
+    if target.told < len(target.labels) or target.crops > 1:
+        return
+    if target.outputs == "probabilities":
+        sums = np.exp(logits.astype(np.float64)).sum(axis=1)
+        if np.abs(sums - 1).max() > 0.01:
+            faults.append(
+                f"its answers are taken for probabilities, but over the classes they sum to {sums.min():.4g} to "
+                f"{sums.max():.4g}; state outputs=logits if that is what they are"
+            )
+    elif (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=2e-3):
+        faults.append(
+            "its answers are taken for logits, but every row is positive and sums to 1; leave its softmax out, or state "
+            "outputs=probabilities"
+        )
+
+
+def _gradient(target: Target) -> str:
+    if target.network is None:
+        return "none: a black box"
+    x = torch.from_numpy(patterns(target.shape, 1)).to(target.network.device).float().div(255).requires_grad_()
+    try:
+        (gradient,) = torch.autograd.grad(target.logits_float(x).amax(), x)
+    except RuntimeError as error:
+        return f"none: {str(error).splitlines()[0]}"
+    if not torch.isfinite(gradient).all():
+        return "not finite"
+    return "yes" if gradient.any() else "zero everywhere"
+
+
+def _most(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference of log-odds; infinite if there is a NaN in the one and not in the other."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("inf")
+    return float(np.abs(scores.log_odds(a) - scores.log_odds(b)).max())
+
+
+# --- accuracy
+
+
+def _accuracy(
+    target: Target, found: Sequence[Photograph], folder: str, published: float | None, progress: Progress
+) -> Accuracy:
+    seen, right, sure, margins, sure_right = hashlib.sha256(), 0, [], [], []
+    done = 0
+    for images, classes, files in photographs(found, target):
+        seen.update(images.tobytes())
+        seen.update(classes.tobytes())
+        logits = target.logits(images)
+        bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(bad):
+            raise TargetError(f"{target.name}: it answers NaN or infinity for {files[bad[0]]}; check its weights")
+        called = logits.argmax(axis=1)
+        rows = np.arange(len(images))
+        confidence = np.asarray(scores.confidence(scores.log_odds(logits)[rows, called]))
+        sure.append(confidence)
+        hit = called == classes
+        right += int(hit.sum())
+        margins.append(scores.margin(logits)[rows, called][hit])
+        sure_right.append(confidence[hit])
+        done += len(images)
+        if done == len(found) or done % 128 == 0:
+            progress(f"{done:,} of {len(found):,} photographs, {right:,} right")
+    p = right / done
+    return Accuracy(
+        folder=folder,
+        images=done,
+        images_sha256=seen.hexdigest(),
+        correct=right,
+        top1=p,
+        standard_error=math.sqrt(p * (1 - p) / done),
+        interval=wilson(right, done),
+        published=published,
+        median_confidence=float(np.median(np.concatenate(sure))),
+        margins=_quantiles(np.concatenate(margins)),
+        confidences=_quantiles(np.concatenate(sure_right)),
+    )
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    """Empty if there are no values."""
+    if not len(values):
+        return {}
+    return {f"{q:.0%}": float(v) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
+
+
+def _judge(
+    target: Target,
+    found: Sequence[Photograph],
+    accuracy: Accuracy,
+    faults: list[str],
+    notes: list[str],
+    progress: Progress,
+) -> None:
+    top1, published = accuracy.top1, accuracy.published
+    mended = None
+    if target.network is not None and top1 < (published or 1.0) / 2:
+        progress("few are right: trying other preprocessings")
+        mended = _mend(target, found)
+    mend = "" if mended is None else f". On {mended[2]} of them {mended[0]} reaches {mended[1]:.3f}: give that"
+    if published is not None:
+        deviation = math.sqrt(published * (1 - published) / accuracy.images)
+        if top1 < published - 3 * deviation:
+            faults.append(
+                f"top-1 on {accuracy.images:,} photographs is {top1:.3f}, more than 3 standard errors ({deviation:.3f}) "
+                f"below the published {published:.3f}; wrong normalisation is the most common cause: check mean, std, scale "
+                f"and order, then resize, and that {accuracy.folder} shows the target's classes{mend}"
+            )
+            return
+        if top1 > published + max(0.05, 3 * deviation):
+            notes.append(
+                f"suspected training images: top-1 on them is {top1:.3f}, published is {published:.3f}; on images that it "
+                "has not seen, margins and confidences are lower"
+            )
+    if mended is not None:
+        faults.append(f"top-1 on {accuracy.images:,} photographs is {top1:.3f}{mend}")
+
+
+def _mend(target: Target, found: Sequence[Photograph]) -> tuple[str, float, int] | None:
+    """The commonly confused preprocessing that does far better: its options, its top-1 and on how many photographs."""
+    network = target.network
+    assert network is not None
+    some = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, _PROBED).astype(int))]
+    own = Preprocessing(**target.details["preprocessing"])
+    tried: dict[str, Preprocessing] = {}
+    swap = f"order={'RGB' if own.order == 'BGR' else 'BGR'}" if target.shape[0] == 3 else ""
+    for options in ("", *_MISTAKES):
+        for text in (options, "&".join(filter(None, (options, swap)))):
+            pairs = dict(pair.split("=") for pair in text.split("&") if pair)
+            made, _ = Spec("", "", pairs).preprocessing(own, own.crop or target.shape[1:])
+            if max(len(made.mean), len(made.std)) <= target.shape[0]:
+                tried[text] = made
+    right = dict.fromkeys(tried, 0)
+    with torch.inference_mode():
+        for images, classes, _ in photographs(some, target):
+            pixels = torch.from_numpy(images).to(network.device).float()
+            for options, made in tried.items():
+                raw = network.module(made.affine(network.device)(pixels)).float()
+                called = to_logits(raw, target.outputs, target.crops).argmax(1).cpu().numpy()
+                right[options] += int((called == classes).sum())
+                target.count(len(images))
+    best = max(right, key=lambda options: right[options])
+    if right[best] < right[""] + 0.2 * len(some):
+        return None
+    return f'"{best}"', right[best] / len(some), len(some)

@@ -1,0 +1,157 @@
+"""A network in an ONNX file, run by onnxruntime: a black box to us, whatever made it."""
+
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from evofool.errors import TargetError
+from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.spec import Spec
+from evofool.targets.target import Forward, Target
+from evofool.targets.weights import check_sha256, read_file
+
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+
+
+def load(spec: Spec) -> Target:
+    """onnx:FILE: one input, images (B, C, H, W) or (B, H, W, C) in float32, float16 or uint8; its first output, or output=.
+
+    Fed pixel / 255 unless options say otherwise, or the pixels themselves where the input is uint8. Each call runs on
+    threads=N threads, 1 unless given, since several calls run at once. sha256= is that of the file; tensors that it keeps
+    in files beside it count for weights_sha256.
+    """
+    spec.allow("sha256", "output", "threads")
+    if not spec.name:
+        raise TargetError("onnx: names no file; write onnx:FILE")
+    try:
+        import onnxruntime
+    except ImportError:
+        raise TargetError(f"{spec.head}: needs onnxruntime: pip install 'evofool[onnx]'") from None
+
+    path = Path(spec.name)
+    content = read_file(path, spec.head, "ONNX file")
+    digest = check_sha256(content, path, spec.head, spec.options.get("sha256"))
+    weights = _whole_digest(content, path, spec.head)
+    session, device = _session(onnxruntime, path, spec)
+    images = _Images.of(session.get_inputs(), spec)
+    output = _output([node.name for node in session.get_outputs()], spec)
+    whole = images.dtype == np.uint8
+    preprocessing, size = spec.preprocessing(Preprocessing(scale=1.0 if whole else 1 / 255), images.size)
+    if whole and (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) != (1.0, {0.0}, {1.0}):
+        raise TargetError(f"{spec.head}: its input is uint8, pixels as they are; leave scale, mean and std out")
+    return Target.probed(
+        spec.text,
+        _forward(session, images, output, preprocessing),
+        spec.labels(),
+        (images.channels, *size),
+        preprocessing,
+        spec.outputs,
+        {
+            "weights_sha256": weights,
+            "output": output,
+            "file": str(path),
+            "file_sha256": digest,
+            "backend": f"onnxruntime {onnxruntime.__version__} ({', '.join(session.get_providers())})",
+            "device": device,
+        },
+    )
+
+
+class _Images(NamedTuple):
+    """The input of a session."""
+
+    name: str
+    dtype: type
+    batch: int | None  # None: as many as there are
+    channels: int
+    size: tuple[int, int]  # height, width
+    last: bool  # channels last
+
+    @classmethod
+    def of(cls, nodes: list[Any], spec: Spec) -> "_Images":
+        told = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
+        if len(nodes) != 1 or nodes[0].type not in _TYPES or len(nodes[0].shape) != 4:
+            raise TargetError(f"{spec.head}: takes {told}; it has to take images alone, (B, C, H, W) or (B, H, W, C)")
+        # What is not fixed has a name or none.
+        batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in nodes[0].shape)
+        last = sides[0] not in (1, 3) and sides[2] in (1, 3)
+        height, width, channels = sides if last else (*sides[1:], sides[0])
+        if channels not in (1, 3, None):
+            raise TargetError(f"{spec.head}: takes {told}; images have 1 or 3 channels")
+        known = (height, width) if height and width else None
+        size = spec.side(known)
+        if any(side not in (None, given) for side, given in zip((height, width), size, strict=True)):
+            raise TargetError(f"{spec.head}: takes {told}; its images cannot be {size[0]}x{size[1]}")
+        return cls(nodes[0].name, _TYPES[nodes[0].type], batch, channels or 3, size, last)
+
+
+def _forward(session: Any, images: _Images, output: str, preprocessing: Preprocessing) -> Forward:
+    prepare = preprocessing.affine()
+
+    def forward(pixels: np.ndarray) -> np.ndarray:
+        x: np.ndarray = prepare(torch.from_numpy(pixels).float()).numpy().astype(images.dtype, copy=False)
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1) if images.last else x)
+        n, step = len(x), images.batch or len(x)
+        if short := -n % step:
+            x = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])
+        parts = [session.run([output], {images.name: x[i : i + step]})[0] for i in range(0, len(x), step)]
+        answer = np.concatenate(parts)[:n].astype(np.float32, copy=False)
+        # Some networks end in a pooling and keep its empty axes.
+        return answer.reshape(answer.shape[:2]) if answer.shape[2:] == (1, 1) else answer
+
+    return forward
+
+
+def _session(onnxruntime: Any, path: Path, spec: Spec) -> tuple[Any, str]:
+    """A session and the device that it runs on: the GPU where onnxruntime can use one, unless device= says otherwise."""
+    gpu = "CUDAExecutionProvider"
+    asked = spec.options.get("device", "auto")
+    name, _, index = asked.partition(":")
+    can = gpu in onnxruntime.get_available_providers()
+    if name not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+        raise TargetError(f'{spec.head}: device is "{asked}"; onnxruntime is given cpu, cuda or cuda:NUMBER here')
+    if name == "cuda" and not can:
+        raise TargetError(f"{spec.head}: this onnxruntime has no {gpu}; pip install onnxruntime-gpu, or give device=cpu")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if can and name != "cpu":
+        # Without TensorFloat-32, which keeps 10 bits of each factor.
+        providers.insert(0, (gpu, {"device_id": int(index or 0), "use_tf32": 0}))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = spec.whole("threads", 1)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; they are raised as well
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own have no common class
+        words = (str(error).splitlines() or [""])[0][:300]
+        raise TargetError(f"{spec.head}: {path} is no ONNX network that can be run ({words})") from None
+    runs = session.get_providers()[0] == gpu
+    if name == "cuda" and not runs:
+        raise TargetError(f"{spec.head}: onnxruntime cannot use the GPU, it runs on {session.get_providers()[0]}")
+    return session, f"cuda:{index or 0}" if runs else "cpu"
+
+
+def _output(names: list[str], spec: Spec) -> str:
+    name = spec.options.get("output", names[0])
+    if name not in names:
+        raise TargetError(f'{spec.head}: no output "{name}"; there are {", ".join(names)}')
+    return name
+
+
+def _whole_digest(content: bytes, path: Path, who: str) -> str:
+    """SHA-256 of the file, and of the files beside it that it keeps tensors in, if any.
+
+    Their names are entries of ONNX's external_data; read here as bytes, which needs no parser.
+    """
+    digest = hashlib.sha256(content)
+    places = {match[2][: match[1][0]] for match in re.finditer(rb"\n\x08location\x12([\x01-\x7f])([^\x00-\x1f]+)", content)}
+    for place in sorted(places):
+        name = PurePosixPath(place.decode(errors="replace"))
+        if name.is_absolute() or ".." in name.parts:
+            raise TargetError(f"{who}: {path} keeps tensors in {name}, outside of its own folder; move them beside it")
+        digest.update(read_file(path.parent / name, who, f"external data of {path.name}:"))
+    return digest.hexdigest()

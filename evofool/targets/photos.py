@@ -1,0 +1,167 @@
+"""Labelled photographs out of a folder, as a target sees them; and patterns for where there are none."""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from evofool.errors import ImageError
+from evofool.targets.target import Target
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+_FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF"]
+_MOST_PIXELS = 100_000_000  # more, and a file of some kilobytes could fill the memory
+_LAYOUTS = "a folder of pictures for every class, or pictures named CLASS_anything.jpg, for example WNID_label.jpg"
+
+
+class Photograph(NamedTuple):
+    """A picture's file and the class that it shows."""
+
+    file: Path
+    class_id: int
+
+
+def find(folder: Path, labels: Sequence[str]) -> list[Photograph]:
+    """The pictures of a folder in order of their paths, with their classes; ImageError if the classes cannot be told.
+
+    Either a sub-folder for every class, with pictures at any depth, or pictures named CLASS_anything, where CLASS holds no
+    underscore. The classes' names are labels ("tench"), numbers with labels as `evofool export` writes them ("000_tench"),
+    or, if there are exactly as many of them as labels, anything: then their order, numbers by their value, is that of the
+    classes, as WNIDs ("n01440764") have it. Hidden files are passed over.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is no folder; photographs are {_LAYOUTS}")
+    try:
+        seen = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        homes = {path.name: _pictures(path) for path in seen if path.is_dir()}
+    except OSError as error:
+        raise ImageError(f"{folder} cannot be read ({error})") from None
+    homes = {name: files for name, files in homes.items() if files}
+    loose = [path for path in seen if path.is_file() and path.suffix.lower() in _SUFFIXES]
+    if homes and loose:
+        raise ImageError(
+            f"{folder} holds {len(homes)} folders with pictures and {len(loose)} pictures beside them ({loose[0].name}); "
+            f"it has to be {_LAYOUTS}"
+        )
+    if not homes and not loose:
+        raise ImageError(f"{folder} holds no pictures ({', '.join(_SUFFIXES)}); needed is {_LAYOUTS}")
+    for path in loose:
+        homes.setdefault(path.stem.partition("_")[0], []).append(path)
+    classes = _classes(list(homes), labels, folder, "folders" if not loose else "beginnings of names")
+    return [Photograph(file, classes[name]) for name, files in homes.items() for file in files]
+
+
+def photographs(
+    found: Sequence[Photograph], target: Target, batch: int = 32
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[Path]]]:
+    """uint8 images (B, C, H, W), their classes (B,) int64 and their files, B <= batch: not all fit in memory."""
+    for begin in range(0, len(found), batch):
+        part = found[begin : begin + batch]
+        images = []
+        for file, _ in part:
+            try:
+                images.append(_decoded(file, target))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+                raise ImageError(f"{file} is no whole picture ({error})") from None
+        yield np.stack(images), np.array([p.class_id for p in part], np.int64), [p.file for p in part]
+
+
+def as_seen(picture: Image.Image, target: Target) -> np.ndarray:
+    """A picture as the uint8 (C, H, W) that a target takes: scaled and cut as its preprocessing says, grey if it is.
+
+    Short side to `resize` pixels (more if the target's shape is larger), then the centre; without `resize` the whole
+    picture is squeezed into the shape. Scaled as torchvision scales Pillow's pictures.
+    """
+    channels, height, width = target.shape
+    if picture.mode.startswith(("I", "F")):
+        raise ImageError(f"pixels of more than 8 bits (mode {picture.mode}); save it as an 8-bit picture")
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    preprocessing = target.details.get("preprocessing", {})
+    resize = preprocessing.get("resize")
+    filter_ = Image.Resampling[preprocessing.get("interpolation", "bilinear").upper()]
+    if resize is None:
+        size = (width, height)
+    else:
+        w, h = picture.size
+        factor = max(resize / min(w, h), width / w, height / h)
+        # Rounded down, as torchvision does; the guard is for a factor that came out one bit short.
+        size = (max(width, int(w * factor + 1e-9)), max(height, int(h * factor + 1e-9)))
+    if picture.size != size:
+        picture = picture.resize(size, filter_)
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    pixels = np.asarray(picture)[top : top + height, left : left + width]
+    return pixels[None].copy() if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def patterns(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarray:
+    """uint8 (count, C, H, W) to ask a target about: smooth colours and noise in turn, all different."""
+    rng = np.random.default_rng(seed)
+    channels, height, width = shape
+    images = rng.integers(0, 256, (count, *shape), np.uint8)
+    for image in images[::2]:
+        for c in range(channels):
+            coarse = Image.fromarray(rng.integers(0, 256, (4, 4), np.uint8))
+            image[c] = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return images
+
+
+def _decoded(file: Path, target: Target) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata and palettes: the pixels count
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(file, formats=_FORMATS) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise ImageError(f"{picture.width} x {picture.height} pixels, more than {_MOST_PIXELS:,}")
+            # No turning by EXIF: evaluations on ImageNet do not turn either.
+            return as_seen(picture, target)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _classes(names: list[str], labels: Sequence[str], folder: Path, what: str) -> dict[str, int]:
+    """The class that each name stands for."""
+    known = {_plain(label): c for c, label in enumerate(labels)}
+    if len(known) < len(labels):  # labels that differ in their punctuation alone
+        known = {label: c for c, label in enumerate(labels)}
+    by_label = {name: _label_of(name, known, labels) for name in names}
+    strangers = [name for name, class_id in by_label.items() if class_id is None]
+    if not strangers:
+        return {name: class_id for name, class_id in by_label.items() if class_id is not None}
+    ordered = sorted(names, key=_in_order)
+    numbered = all(n.isdecimal() and int(n) == c for c, n in enumerate(name.partition("_")[0] for name in ordered))
+    # Some known and some not is a typing error or another set of classes: their order would put wrong classes to them.
+    if len(names) == len(labels) and (numbered or len(strangers) == len(names)):
+        return {name: c for c, name in enumerate(ordered)}
+    raise ImageError(
+        f"{folder}: {len(names)} different {what}, {len(strangers)} of them no labels of the target's {len(labels)} "
+        f"({', '.join(strangers[:5])}{' ...' if len(strangers) > 5 else ''}); they have to be labels "
+        f"({', '.join(labels[:3])} ...), or exactly {len(labels)} names in class order. Layouts: {_LAYOUTS}"
+    )
+
+
+def _label_of(name: str, known: dict[str, int], labels: Sequence[str]) -> int | None:
+    for key in (name, _plain(name)):
+        if key in known:
+            return known[key]
+    number, _, rest = name.partition("_")
+    if rest and number.isdecimal() and int(number) < len(labels):
+        # `evofool export` cuts long labels.
+        return int(number) if _plain(labels[int(number)]).startswith(_plain(rest)) else None
+    return None
+
+
+def _plain(label: str) -> str:
+    """Without case and punctuation, which do not survive in file names."""
+    return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
+
+
+def _in_order(name: str) -> list[int | str]:
+    """Numbers by their value: class_2 before class_10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))]

@@ -1,0 +1,89 @@
+"""Between an 8-bit image and a network: scaling, channel order, crops on the way in, one row of logits on the way out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from evofool.errors import TargetError
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+_TINY = 1e-38  # float32's smallest normal number, about: what a probability of 0 is taken for
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network is fed: (pixel * scale - mean) / std, pixel 0..255, per channel; channels swapped first for BGR.
+
+    mean and std have one number, or one per channel. crops 1 feeds the image as it is; 5 cuts the corners and the centre
+    out of it, `crop` = (height, width) each, and 10 their mirror images too: the answer is then the mean of the crops'
+    probabilities (10: Nguyen 2015 [code: fit/fit_deep_learning.hpp]).
+    resize and interpolation say how photographs become images of the target's shape: short side to `resize` pixels, then
+    the centre cut out; None squeezes the whole picture. They touch no evolved image. All of it lives here and nowhere else.
+    """
+
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    order: str = "RGB"
+    crops: int = 1
+    crop: tuple[int, int] | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.order not in ("RGB", "BGR"):
+            raise TargetError(f'channel order "{self.order}" is neither RGB nor BGR')
+        if not self.scale > 0 or any(not s > 0 for s in self.std):
+            raise TargetError(f"scale {self.scale} and std {self.std} have to be > 0")
+        lengths = {len(self.mean), len(self.std)} - {1}
+        if not self.mean or not self.std or len(lengths) > 1:
+            raise TargetError(f"mean {self.mean} and std {self.std} have to have one number, or one per channel")
+        if self.crops not in (1, 5, 10) or (self.crop is None) != (self.crops == 1):
+            raise TargetError(f"crops are 1 (the whole image), 5 or 10 of a given size, not {self.crops} of {self.crop}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise TargetError(f'interpolation "{self.interpolation}" is none of {", ".join(INTERPOLATIONS)}')
+        if self.resize is not None and self.resize < 1:
+            raise TargetError(f"resize {self.resize} has to be at least 1 pixel")
+
+    def affine(self, device: torch.device | str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
+        """A function from float pixels (B, C, H, W) on 0..255 to (B * crops, C, h, w), what the network takes.
+
+        Differentiable. The crops of an image are neighbours.
+        """
+        mean, std = (torch.tensor(v, dtype=torch.float64, device=device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        gain, shift = (self.scale / std).float(), (mean / std).float()
+        swap = self.order == "BGR"
+        shifted = bool(shift.any())
+
+        def apply(pixels: torch.Tensor) -> torch.Tensor:
+            x = (pixels.flip(1) if swap else pixels) * gain
+            x = x - shift if shifted else x
+            return x if self.crop is None else _cut(x, self.crops, self.crop)
+
+        return apply
+
+
+def _cut(x: torch.Tensor, crops: int, crop: tuple[int, int]) -> torch.Tensor:
+    (height, width), (h, w) = x.shape[2:], crop
+    if h > height or w > width:
+        raise TargetError(f"crops of {h}x{w} cannot be cut out of an image of {height}x{width}")
+    ends = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w), ((height - h) // 2, (width - w) // 2)]
+    parts = [x[:, :, top : top + h, left : left + w] for top, left in ends]
+    if crops == 10:
+        parts += [part.flip(3) for part in parts]
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+def to_logits(raw: torch.Tensor, outputs: str, crops: int) -> torch.Tensor:
+    """A network's answer (B * crops, K) float32, its `outputs` "logits" or "probabilities", as logits (B, K).
+
+    The logarithms of probabilities are logits of the same softmax: log-odds computed from them do not saturate where the
+    probability itself rounds to 1. Several crops' probabilities are averaged, in logarithms.
+    """
+    z = raw.clamp_min(_TINY).log() if outputs == "probabilities" else raw
+    if crops == 1:
+        return z
+    p = F.log_softmax(z, 1).unflatten(0, (-1, crops))
+    return torch.logsumexp(p, 1) - torch.log(torch.tensor(float(crops)))

@@ -1,0 +1,134 @@
+"""A network of one's own, made by a function: python:package.module:factory."""
+
+import difflib
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evofool.errors import TargetError
+from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.spec import Spec, data
+from evofool.targets.target import Forward, Target
+
+_FLOATS = ("scale", "mean", "std", "order", "crops")
+"""Options from which on a callable is fed floats."""
+
+
+def load(spec: Spec) -> Target:
+    """python:package.module:factory: what factory() returns, looked for in the current folder first, as `python -m` does.
+
+    A torch module takes float (B, C, H, W), pixel / 255 unless options say otherwise. Any other callable takes uint8
+    (B, C, H, W) as NumPy, or floats if scale, mean, std, order or crops is given, and returns (B, K); it may be called from
+    several threads at once. Either may have `shape` = (C, H, W) and `labels`; else size= is needed, and channels= unless 3.
+    A Target is taken as it is, and no option changes it. Only name what you trust: its code runs.
+    """
+    spec.allow("channels")
+    module, factory = _factory(spec)
+    call = spec.name.partition(":")[2] + "()"
+    made = _run(factory, f"{spec.head}: {call}")
+    if isinstance(made, Target):
+        if spec.options:
+            raise TargetError(f"{spec.head}: {call} returns a Target, taken as it is; set {', '.join(spec.options)} there")
+        made.name = spec.text
+        return made
+    if not callable(made):
+        raise TargetError(
+            f"{spec.head}: {call} returns a {type(made).__name__}; it has to return a torch module, "
+            "a callable on uint8 images (B, C, H, W), or a Target"
+        )
+    channels, size = _shape(made, spec)
+    floats = isinstance(made, nn.Module) or any(option in spec.options for option in _FLOATS)
+    preprocessing, size = spec.preprocessing(Preprocessing(scale=1 / 255 if floats else 1.0), size)
+    details = data(file=getattr(module, "__file__", None), source_sha256=_source(module))
+    labels, shape = spec.labels(_labels(made, spec)), (channels, *size)
+    if isinstance(made, nn.Module):
+        return Target.from_module(made, labels, shape, preprocessing, spec.text, spec.device, spec.outputs, details)
+    details |= {"backend": f"python {sys.version.split()[0]}", "factory": spec.name}
+    return Target.probed(
+        spec.text, _forward(made, preprocessing if floats else None), labels, shape, preprocessing, spec.outputs, details
+    )
+
+
+def _factory(spec: Spec) -> tuple[ModuleType, Callable[[], Any]]:
+    place, _, name = spec.name.partition(":")
+    if not place or not name:
+        raise TargetError(f"{spec.head}: write python:package.module:factory, a function that returns the network")
+    # For good, since the code may import more of its own later on.
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and (place + ".").startswith(error.name + "."):
+            raise TargetError(
+                f"{spec.head}: there is no module {error.name}, neither in {os.getcwd()} nor among what is installed"
+            ) from None
+        raise _raised(f"{spec.head}: importing {place}", error) from error
+    except (Exception, SystemExit) as error:
+        raise _raised(f"{spec.head}: importing {place}", error) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        near = difflib.get_close_matches(name, [n for n in dir(module) if callable(getattr(module, n))], 1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise TargetError(f'{spec.head}: {place} has no function "{name}"{hint}')
+    return module, factory
+
+
+def _run(factory: Callable[[], Any], what: str) -> Any:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise _raised(what, error) from error
+
+
+def _raised(what: str, error: BaseException) -> TargetError:
+    return TargetError(f"{what} raises {type(error).__name__}: {str(error)[:300]}")
+
+
+def _shape(made: Any, spec: Spec) -> tuple[int, tuple[int, int]]:
+    """Channels, (height, width): of the object's shape, unless options say otherwise."""
+    shape = getattr(made, "shape", None)
+    if shape is None:
+        return spec.whole("channels", 3) or 3, spec.side()
+    try:
+        channels, height, width = (int(side) for side in shape)
+    except (TypeError, ValueError):
+        raise TargetError(f"{spec.head}: its shape is {shape!r}; it has to be (C, H, W)") from None
+    return spec.whole("channels", channels) or channels, spec.side((height, width))
+
+
+def _labels(made: Any, spec: Spec) -> list[str] | None:
+    labels = getattr(made, "labels", None)
+    if labels is not None and (isinstance(labels, str) or not isinstance(labels, Iterable)):
+        raise TargetError(f"{spec.head}: its labels are {labels!r}; they have to be a list of names")
+    return None if labels is None else [str(label) for label in labels]
+
+
+def _forward(made: Callable[[np.ndarray], Any], preprocessing: Preprocessing | None) -> Forward:
+    prepare = preprocessing.affine() if preprocessing else None
+
+    def forward(pixels: np.ndarray) -> np.ndarray:
+        # A copy, since what it does to its images is its own business.
+        images = prepare(torch.from_numpy(pixels).float()).numpy() if prepare else pixels.copy()
+        answer = made(images)
+        if not isinstance(answer, np.ndarray):
+            raise TargetError(f"it returns a {type(answer).__name__}; it has to return a NumPy array (images, classes)")
+        return answer.astype(np.float32, copy=False)
+
+    return forward
+
+
+def _source(module: ModuleType) -> str | None:
+    """SHA-256 of the file that the factory is in, so that a changed one is noticed; what that imports is not seen."""
+    file = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None

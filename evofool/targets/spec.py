@@ -1,0 +1,200 @@
+"""The grammar that names a target: KIND, KIND:NAME or a URL, then ?option=value&option=value."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+from evofool.errors import TargetError
+from evofool.targets.preprocessing import Preprocessing
+
+COMMON = ("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device")
+"""Options that every target takes."""
+_FILES = ("weights", "labels")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One target, as it was asked for. `text` is the canonical spec: files in it are absolute, so it holds anywhere."""
+
+    kind: str  # "lenet", "torchvision", "onnx", "http", ...
+    name: str  # what stands behind the colon, "" if nothing does; of a URL all but our options
+    options: dict[str, str]
+
+    @property
+    def head(self) -> str:
+        """The spec without its options: what errors begin with."""
+        return self.name if self.kind == "http" else f"{self.kind}:{self.name}" if self.name else self.kind
+
+    @property
+    def text(self) -> str:
+        if not self.options:
+            return self.head
+        tail = "&".join(f"{k}={quote(v, safe='/:,+.')}" for k, v in self.options.items())
+        return f"{self.head}{'&' if '?' in self.head else '?'}{tail}"
+
+    def allow(self, *names: str) -> None:
+        """TargetError for an option that is neither one of these nor a common one, with the nearest that is."""
+        allowed = (*names, *COMMON)
+        for option in self.options:
+            if option not in allowed:
+                near = difflib.get_close_matches(option, allowed, 1)
+                hint = f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(allowed)}"
+                raise TargetError(f'{self.head}: no option "{option}"{hint}')
+
+    def whole(self, option: str, default: int | None = None, least: int = 1) -> int | None:
+        """An option that is a whole number of at least `least`."""
+        text = self.options.get(option)
+        if text is None:
+            return default
+        if not text.isdecimal() or int(text) < least:
+            raise TargetError(f'{self.head}: {option} is "{text}"; it has to be a whole number, {least} or more')
+        return int(text)
+
+    def number(self, option: str, default: float) -> float:
+        """An option that is a number."""
+        return self._numbers(option, (default,), 1)[0]
+
+    def side(self, default: tuple[int, int] | None = None) -> tuple[int, int]:
+        """size=224 or size=HEIGHTxWIDTH, in pixels; TargetError if it is neither given nor known."""
+        text = self.options.get("size")
+        if text is None:
+            if default is None:
+                raise TargetError(f"{self.head}: the size of its images is not known; give size=224, or size=HEIGHTxWIDTH")
+            return default
+        parts = text.split("x")
+        if len(parts) > 2 or not all(p.isdecimal() and 1 <= int(p) <= 16384 for p in parts):
+            raise TargetError(f'{self.head}: size is "{text}"; it has to be pixels, 224 or HEIGHTxWIDTH')
+        return int(parts[0]), int(parts[-1])
+
+    def preprocessing(self, default: Preprocessing, size: tuple[int, int]) -> tuple[Preprocessing, tuple[int, int]]:
+        """default with the options laid over it, and (height, width) of the images for a network that takes `size`.
+
+        With crops=10 the network is fed crops of `size` out of images of resize x resize (256 unless given).
+        """
+        o, crops = self.options, self.whole("crops", default.crops) or 1
+        resize = default.resize
+        if "resize" in o:
+            resize = None if o["resize"] == "squeeze" else self.whole("resize")
+        try:
+            made = Preprocessing(
+                scale=self.number("scale", default.scale),
+                mean=self._numbers("mean", default.mean),
+                std=self._numbers("std", default.std),
+                order=o.get("order", default.order).upper(),
+                crops=crops,
+                crop=size if crops > 1 else None,
+                resize=(resize or 256) if crops > 1 else resize,
+                interpolation=o.get("interpolation", default.interpolation),
+            )
+        except TargetError as error:
+            raise TargetError(f"{self.head}: {error}") from None
+        if crops == 1:
+            return made, size
+        side = made.resize or 256
+        if max(size) > side:
+            raise TargetError(
+                f"{self.head}: crops of {size[0]}x{size[1]} do not fit into {side}x{side}; give resize={max(size)}"
+            )
+        return made, (side, side)
+
+    def labels(self, default: Iterable[str] | None = None) -> list[str] | None:
+        """The lines of the file that labels=FILE names, else the default; doubles get their class number behind them."""
+        if "labels" not in self.options:
+            return None if default is None else distinct(default)
+        path = Path(self.options["labels"])
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise TargetError(f"{self.head}: the labels' file {path} cannot be read ({error})") from None
+        return distinct(line.strip() for line in lines if line.strip())
+
+    @property
+    def outputs(self) -> str:
+        return self.options.get("outputs", "auto")
+
+    @property
+    def device(self) -> str:
+        """device=, or the GPU where there is one."""
+        import torch
+
+        given = self.options.get("device", "auto")
+        if given == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(given)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise TargetError(f"{self.head}: there is no device {given} ({str(error).splitlines()[0]})") from None
+        return str(device)
+
+    def _numbers(self, option: str, default: tuple[float, ...], most: int = 3) -> tuple[float, ...]:
+        text = self.options.get(option)
+        if text is None:
+            return default
+        try:
+            # 1/255 is what people write for a scale
+            values = tuple(float(p.split("/")[0]) / float((p + "/1").split("/")[1]) for p in text.split(","))
+        except (ValueError, ZeroDivisionError):
+            values = ()
+        if not 1 <= len(values) <= most:
+            raise TargetError(
+                f'{self.head}: {option} is "{text}"; it has to be a number, or up to {most} with commas between'
+            )
+        return values
+
+
+def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
+    """Spec of a text; kinds are the known ones, own the options of a URL that are ours and are not sent to the server."""
+    text = text.strip()
+    if text.startswith(("http://", "https://")):
+        return _url(text, (*own, *COMMON))
+    head, _, query = text.partition("?")
+    kind, _, name = head.partition(":")
+    if kind not in kinds:
+        near = difflib.get_close_matches(kind, list(kinds), 1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise TargetError(f'no target is called "{kind}"; there are {", ".join(kinds)}{hint} (evofool targets list)')
+    # A plain "+" in a file's name must stay one, so only % escapes are undone.
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
+    if kind == "onnx" and name:
+        name = _absolute(name)
+    return Spec(kind, name, _absolute_files(options))
+
+
+def _url(text: str, ours: tuple[str, ...]) -> Spec:
+    head, _, query = text.partition("?")
+    options: dict[str, Any] = {}
+    sent = []
+    for part in query.split("&") if query else []:
+        key, _, value = part.partition("=")
+        if key in ours:
+            options[key] = parse_qsl(f"v={value.replace('+', '%2B')}", keep_blank_values=True)[0][1]
+        elif near := difflib.get_close_matches(key, ours, 1, 0.75):
+            raise TargetError(f'{text}: no option "{key}"; did you mean "{near[0]}"?')
+        else:
+            sent.append(part)
+    return Spec("http", head + ("?" + "&".join(sent) if sent else ""), _absolute_files(options))
+
+
+def distinct(labels: Iterable[str]) -> list[str]:
+    """Labels as they are, but where several classes share one each has its class number behind it: "crane [134]"."""
+    names = list(labels)
+    times = Counter(names)
+    return [f"{name} [{c}]" if times[name] > 1 else name for c, name in enumerate(names)]
+
+
+def data(**given: Any) -> dict[str, Any]:
+    """A target's details: what is None is left out."""
+    return {k: v for k, v in given.items() if v is not None}
+
+
+def _absolute_files(options: dict[str, str]) -> dict[str, str]:
+    return {k: _absolute(v) if k in _FILES and v and v != "random" else v for k, v in options.items()}
+
+
+def _absolute(file: str) -> str:
+    return str(Path(file).expanduser().absolute())
