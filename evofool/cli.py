@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evofool.cli_targets import serve_target, targets
 from evofool.console import describe, display, interrupts, print_table, report, show_one, write
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ A [bold]run[/bold] keeps the best image of every class in a folder, as one SQLit
     evofool show runs/mnist-cppn      what came of it
 """,
 )
+
+app.add_typer(targets, name="targets")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")]
@@ -240,6 +243,9 @@ def init(
             write(to, partial(shutil.copyfile, recipe, to))
             print(f"written {to}")
     print(f"Edit one and run it:  evofool run {folder / 'mnist-cppn.toml'}")
+
+
+app.command("serve-target")(serve_target)
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ targets = typer.Typer(
 )
 
 SPEC = typer.Argument(
-    metavar="SPEC", help="A target: lenet, efficientnet-lite0, torchvision:NAME, onnx:FILE, http://... (see: evofool targets list)."
-)  # fmt: skip
+    metavar="SPEC", help="A target: lenet, efficientnet-lite0, onnx:FILE, http://... (evofool targets list has them all)."
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")]
 
 
@@ -84,13 +84,30 @@ def check(
 
 def serve_target(
     spec: Annotated[str, SPEC],
-    host: Annotated[str, typer.Option(help="The address to listen on; others than this machine cannot reach 127.0.0.1.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 127.0.0.1 is reached from this machine alone.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    answers: Annotated[str, typer.Option(help="What it tells: logits, probabilities or top.")] = "probabilities",
-    decimals: Annotated[int | None, typer.Option(min=1, max=17, help="Round probabilities, as many services do.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="With --answers top: of how many classes it tells.")] = 5,
+    answers: Annotated[str, typer.Option(help="What it tells: logits, probabilities or top.")] = "logits",
+    decimals: Annotated[int | None, typer.Option(min=1, max=15, help="Round probabilities, as many services do.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="With --answers top: of how many classes it tells; 5 unless given.")
+    ] = None,
 ) -> None:
     """Serve a target over HTTP by the contract of docs/black-box.md, so that it can be attacked as a black box.
 
     Until Ctrl-C. There is no password: whoever reaches the address can ask.
     """
+    from evofool.serve import serve
+    from evofool.targets import target
+
+    served = target(spec)
+    recipe = "mnist-cppn" if served.shape[0] == 1 else "imagenet-cppn-10k"
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        if " answers at " in line:
+            url = line.rsplit(" ", 1)[1]
+            print(f"Attack it:  evofool run {recipe} --set target={url}\nCtrl-C ends it.", flush=True)
+
+    serve(served, host, port, answers, decimals, top, say=say)

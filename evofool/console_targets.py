@@ -1,5 +1,6 @@
-"""What a person at a console sees of targets: the kinds, one of them, and what a check found. Plain text to standard output."""
+"""What a person at a console sees of targets: the kinds, one of them, what a check found. Plain text to standard output."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,12 @@ def kinds() -> list[dict[str, Any]]:
     from evofool.targets import KINDS
 
     return [
-        {"spec": k.form, "what": k.what, "extra": k.extra or None, "installed": not k.needs or find_spec(k.needs) is not None}
+        {
+            "spec": k.form,
+            "what": k.what,
+            "extra": k.extra or None,
+            "installed": not k.needs or find_spec(k.needs) is not None,
+        }
         for k in KINDS.values()
     ]
 
@@ -46,14 +52,14 @@ def print_target(told: dict[str, Any]) -> None:
         "images": f"{width} x {height}, {'grey' if channels == 1 else 'RGB'}",
         "labels": ", ".join(labels[:_SHOWN]) + more,
         "outputs": told["outputs"] + (f" of the likeliest {told['told']}" if told["told"] < len(labels) else ""),
-        "pixels": _pixels(p),
+        "pixels": _pixels(p, channels),
         "photographs": _photographs(p),
         "weights": told.get("file"),
         "SHA-256": told.get("file_sha256"),
         "backend": told.get("backend"),
         "device": told.get("device"),
         "formats": ", ".join(told["formats"]),
-        "gradients": "yes" if told["differentiable"] else "no: a black box",
+        "gradients": told.get("gradient") or ("yes" if told["differentiable"] else "none: a black box"),
         "fingerprint": told["fingerprint"],
     }
     for name, value in rows.items():
@@ -65,9 +71,8 @@ def print_target(told: dict[str, Any]) -> None:
 
 def print_report(report: "Report") -> None:
     """The facts; faults are left to whoever raises them."""
-    print_target({**report.target, "notes": ()})
+    print_target({**report.target, "gradient": report.gradient, "notes": ()})
     _print_handshake(report.handshake)
-    print(f"{'gradient':<12} {report.gradient}")
     if report.accuracy is not None:
         _print_accuracy(report.accuracy)
     if report.rates:
@@ -94,14 +99,13 @@ def _print_accuracy(accuracy: "Accuracy") -> None:
     a = accuracy
     print(
         f"{'top-1':<12} {a.top1:.3f} +- {a.standard_error:.3f} (95% interval {a.interval[0]:.3f} to {a.interval[1]:.3f}): "
-        f"{a.correct:,} of {a.images:,} photographs"
-        + ("" if a.published is None else f"; published: {a.published:.3f}")
+        f"{a.correct:,} of {a.images:,} photographs" + ("" if a.published is None else f"; published: {a.published:.3f}")
     )
-    print(f"{'confidence':<12} median {a.median_confidence:.3f}")
+    print(f"{'confidence':<12} median {a.median_confidence:.4f}")
     if a.margins:
-        print(f"{'':<12} of those classified correctly, quantiles: " + "  ".join(f"{q:>6}" for q in a.margins))
+        print(f"{'':<12} of those classified correctly, quantiles: " + "  ".join(f"{q:>7}" for q in a.margins))
         for name, values in (("margin", a.margins), ("confidence", a.confidences)):
-            print(f"{'':<12} {name:>41}: " + "  ".join(f"{v:6.3f}" for v in values.values()))
+            print(f"{'':<12} {name:>41}: " + "  ".join(f"{v:7.4g}" for v in values.values()))
 
 
 def _print_speed(report: "Report") -> None:
@@ -131,13 +135,21 @@ def _print_speed(report: "Report") -> None:
     print(f"{'ranks by':<12} {report.choice.number_format}, in chunks of up to {report.choice.chunk}")
 
 
-def _pixels(p: dict[str, Any]) -> str:
-    if "scale" not in p:
+def _pixels(p: dict[str, Any], channels: int) -> str:
+    if "mean" not in p:
         return ""
-    scale = f"1/{round(1 / p['scale'])}" if p["scale"] != 1 and abs(1 / p["scale"] - round(1 / p["scale"])) < 1e-9 else f"{p['scale']:g}"
-    mean, std = (", ".join(f"{v:g}" for v in p[key]) for key in ("mean", "std"))
+    scale, below = p["scale"], round(1 / p["scale"])
+    fed = "pixel" if scale == 1 else f"pixel / {below}" if abs(scale * below - 1) < 1e-9 else f"pixel * {scale:g}"
+    if any(p["mean"]):
+        fed = f"{fed} - {_numbers(p['mean'])}"
+    if any(v != 1 for v in p["std"]):
+        fed = f"({fed}) / {_numbers(p['std'])}"
     crops = "" if p["crops"] == 1 else f"; mean of {p['crops']} crops of {p['crop'][1]} x {p['crop'][0]}"
-    return f"(pixel * {scale} - ({mean})) / ({std}), {p['order']}{crops}"
+    return fed + ("" if channels == 1 else f", {p['order']}") + crops
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"({', '.join(f'{v:g}' for v in values)})"
 
 
 def _photographs(p: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from evofool import scores
+from evofool import scores, scores_torch
 from evofool.archive import Winners
 from evofool.descriptors import DESCRIPTORS, bins
 from evofool.targets.network import PLAIN
@@ -25,7 +25,8 @@ COMPETITIONS = ("all", "argmax", "own")
 own: only in the class it was made for, from that class's parents: independent climbers, the control."""
 
 
-_A, _B = TypeVar("_A"), TypeVar("_B")
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 _NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0)
 
 
@@ -54,7 +55,8 @@ class Judge:
     """Everything that turns an order into winners; called, it does so. Frozen and cheap to build on a worker.
 
     chunk is the number of images that share a forward pass: it, not the number of workers, decides last bits.
-    number_format is what the target ranks by (Target.formats).
+    number_format is what the target ranks by (Target.formats). resident: images, logits and scores stay on the target's
+    device, and only the winners leave it; for a torch network without niches.
     """
 
     encoding: Encoding
@@ -65,6 +67,7 @@ class Judge:
     descriptor: str | None = None
     edges: tuple[float, ...] = ()
     number_format: str = PLAIN
+    resident: bool = False
 
     @property
     def niches(self) -> int:
@@ -82,6 +85,8 @@ class Judge:
         """The winners of one chunk. May be called from several threads at once."""
         end = min(begin + self.chunk, order.size)
         genomes = self.children(order, begin, end)
+        if self.resident:
+            return self._resident(order, begin, genomes)
         images = self.encoding.render(genomes)
         logits = self.target.logits(images, self.chunk, self.number_format)
         niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
@@ -111,20 +116,48 @@ class Judge:
         else:
             cells, rows = _best_by_niche(allowed, order.thresholds, niche, self.niches)
             classes = cells // self.niches
-        if not len(cells):  # most batches, once a search is under way
+        # Most chunks win nothing, once a search is under way.
+        margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits)
+        return self._told(order, begin, genomes, cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
+
+    def _resident(self, order: Order, begin: int, genomes: Genomes) -> Winners:
+        network = self.target.network
+        assert network is not None
+        logits = self.target.logits_there(self.encoding.draw(genomes, network.device), self.chunk, self.number_format)
+        claims: np.ndarray | torch.Tensor | None = None
+        if self.competition != "all":
+            claims = logits.argmax(1) if order.claims is None else order.claims[begin : begin + len(genomes)]
+        best = scores_torch.best(
+            logits, order.thresholds, batch=order.batch, who=self.target.name, begin=begin, rank=self.rank, claims=claims
+        )
+        return self._told(order, begin, genomes, best.cells, best.rows, best.scores, best.log_odds, best.margins)
+
+    def _told(
+        self,
+        order: Order,
+        begin: int,
+        genomes: Genomes,
+        cells: np.ndarray,
+        rows: np.ndarray,
+        ranked: np.ndarray,
+        log_odds: np.ndarray,
+        margins: np.ndarray,
+    ) -> Winners:
+        """Winners of the cells (M,) that rows (M,) of a chunk won, with their scores (M,)."""
+        if not len(cells):
             return Winners(_NONE, _NONE, _NONE, genomes[:0], _NONE, _NONE, _NO_SCORES, _NO_SCORES, _NO_SCORES)
         kept, which = np.unique(rows, return_inverse=True)
-        margins = ranked if self.rank == "margin" else scores.margin(logits[kept])
+        fathered = self.encoding.fathered(len(genomes), order.key.at(begin))[kept]
         return Winners(
             births=order.first_birth + begin + kept,
             mothers=order.mothers[begin + kept],
-            fathers=np.where(self.encoding.fathered(n, order.key.at(begin))[kept], order.fathers[begin + kept], -1),
+            fathers=np.where(fathered, order.fathers[begin + kept], -1),
             genomes=genomes[kept],
             cells=cells,
             rows=which,
-            scores=ranked[rows, classes],
-            log_odds=log_odds[rows, classes],
-            margins=margins[rows if self.rank == "margin" else which, classes],
+            scores=ranked,
+            log_odds=log_odds,
+            margins=margins,
         )
 
 

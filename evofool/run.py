@@ -75,6 +75,7 @@ class Run:
             niches.descriptor if niches else None,
             niches.edges if niches else (),
             recipe.compute.format,
+            resident=niches is None and target.network is not None and target.network.device.type != "cpu",
         )
         self.archive = Archive(self.encoding, len(target.labels), self.judge.niches)
         self.strategy = MapElites(
@@ -129,6 +130,7 @@ class Run:
             met = handshake(target, recipe.chunk)
         if met.faults:
             raise TargetError(f"{target.name}: " + "; ".join(met.faults))
+        warnings = [*target.details.get("notes", ()), *met.notes]
         meta = {
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
             "target": {
@@ -145,10 +147,10 @@ class Run:
             "seconds": 0.0,
             "finished": None,
             "answers": 0,
-            "warnings": [*target.details.get("notes", ()), *met.notes],
+            "warnings": warnings,
         }
         run = cls(recipe, target, Store.create(Path(folder), meta), encoding)
-        run.warnings = list(meta["warnings"])
+        run.warnings = warnings
         run._earlier_answers = -asked_before
         target.keep_in(run.folder)
         return run
@@ -165,8 +167,9 @@ class Run:
         """Go on with the run in folder from its last checkpoint.
 
         recipe defaults to the stored one; another may differ in stop and save, in how many workers there are, and in
-        the words that name the same target: weights that were moved, a higher cap on requests (RecipeError otherwise). trust is for a stored target that is code
-        or a server (targets.stored_target); one that a given recipe names anew is trusted.
+        the words that name the same target: weights that were moved, a higher cap on requests (RecipeError otherwise).
+        trust is for a stored target that is code or a server (targets.stored_target); one that a given recipe names anew
+        is trusted.
         """
         store = Store.open(Path(folder), write=True)
         try:
@@ -403,7 +406,7 @@ class Run:
         def plain(at: int) -> np.ndarray:
             return self.target.logits(self.encoding.render(genomes[at : at + chunk]), chunk)
 
-        logits = np.concatenate(self.evaluator.map(plain, range(0, len(births), chunk)))
+        logits: np.ndarray = np.concatenate(self.evaluator.map(plain, range(0, len(births), chunk)))
         every = np.arange(len(stale)), stale // a.niches
         self._measured[0, stale] = log_odds(logits)[which][every]
         self._measured[1, stale] = margin(logits)[which][every]
@@ -514,7 +517,8 @@ def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | No
             )
         return recipe, None
     choice = choose(target, recipe.chunk)
-    compute = c.model_copy(update={"format": choice.number_format, "chunk": choice.chunk})
+    smaller = {} if choice.chunk == recipe.chunk else {"chunk": choice.chunk}
+    compute = c.model_copy(update={"format": choice.number_format, **smaller})
     return recipe.model_copy(update={"compute": compute}), asdict(choice)
 
 

@@ -38,7 +38,8 @@ def serve(
     """Serve until Ctrl-C. say gets the URL once it answers, and a line after every so many requests (0: none).
 
     port 0: any that is free. answers: "logits", "probabilities" or "top", the `top` likeliest classes (5 unless given).
-    decimals rounds probabilities.     batch is the size of every forward pass, filled up with black: an answer then depends on its image alone.
+    decimals rounds probabilities. batch is the size of every forward pass, filled up with black: an answer then depends on
+    its image alone.
     """
     server = _Server(target, host, port, answers, decimals, top, batch, say, every)
     try:

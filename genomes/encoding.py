@@ -73,7 +73,7 @@ class Encoding(Protocol):
     def draw(self, genomes: Genomes, device: "torch.device | str") -> "torch.Tensor":
         """What render gives, drawn by torch on the device and left there; always a tensor of its own.
 
-        On a CPU the same bits, and slower than render. On CUDA at most 1 grey level off, on at most 1e-4 of the pixels.
+        On a CPU the same bits, and slower than render. On CUDA it may be 1 grey level off, on at most 1e-4 of the pixels.
         """
         ...
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from evofool.archive import Archive, Winners
 from evofool.descriptors import DESCRIPTORS, bins, mirror_symmetry, png_bytes_per_pixel, register
-from evofool.errors import ScoreError
+from evofool.errors import ScoreError, TargetError
 from evofool.evaluate import COMPETITIONS, Judge, LocalEvaluator, Order
 from evofool.evolve import MapElites, ea_map_elites, toolbox
 from evofool.images import encode_png
@@ -232,7 +233,77 @@ def test_an_unfinite_answer_in_the_padding_harms_nobody() -> None:
     assert np.isfinite(w.scores).all()
 
 
+@pytest.mark.parametrize("competition", COMPETITIONS)
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+@pytest.mark.parametrize("encoding", [DIRECT, CPPN(height=SIDE, width=SIDE)], ids=lambda e: e.name)
+def test_the_path_that_stays_on_the_device_finds_the_same_winners(competition: str, rank: str, encoding: Encoding) -> None:
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, CLASSES))
+    target = Target.from_module(network, None, (1, SIDE, SIDE), name="linear")
+    claims = np.arange(24) % CLASSES if competition == "own" else None
+    for number in (0, 1, 2):
+        order = order_of(number, 24, np.full(CLASSES, -1.0 if number == 2 else -np.inf), encoding, claims=claims)
+        judges = [Judge(encoding, target, 7, rank, competition, resident=resident) for resident in (False, True)]
+        here, there = (judge(order) for judge in judges)
+        assert here.cells.tolist() == there.cells.tolist()
+        assert here.births.tolist() == there.births.tolist()
+        assert here.genomes.tobytes() == there.genomes.tobytes()
+        for name in ("scores", "log_odds", "margins"):
+            assert getattr(here, name) == pytest.approx(getattr(there, name), abs=1e-9)
+        assert len(here.cells) > 0
+
+
+def test_what_a_black_box_does_not_tell_wins_nothing() -> None:
+    target = fake()
+    target.told = 2
+    order = order_of(0, 24, np.full(CLASSES, -np.inf))
+    w = Judge(DIRECT, target, 8)(order)
+    everything = Judge(DIRECT, fake(), 24)(order)
+    logits = linear(DIRECT.random(24, order.key))
+    for cell, row in zip(w.cells.tolist(), w.births[w.rows].tolist(), strict=True):
+        assert (logits[row] > logits[row, cell]).sum() < 2, "among the two highest of its image"
+    assert set(w.cells.tolist()) <= set(everything.cells.tolist())
+    assert 0 < len(w.cells)
+
+
 # --- the local evaluator
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize("lag", [0, 3])
+def test_workers_change_no_bit(workers: int, lag: int) -> None:
+    ends = []
+    for count in (1, workers):
+        archive = Archive(DIRECT, CLASSES)
+        judge = Judge(DIRECT, fake(), 3)
+        strategy = MapElites(archive, DIRECT, seed=1, batch=8)
+        evaluator = LocalEvaluator(judge, count)
+        ea_map_elites(toolbox(strategy, judge, evaluator), 30, lag=lag)
+        assert evaluator.map(lambda i: i * i, range(9)) == [i * i for i in range(9)]
+        evaluator.close()
+        ends.append((archive.birth.tolist(), archive.score.tolist(), [r.birth for r in strategy.reigns]))
+    assert ends[0] == ends[1]
+
+
+def test_after_a_failure_the_workers_ask_again() -> None:
+    broken = [True]
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        if broken:
+            raise TargetError("fake: the server is away")
+        return linear(images)
+
+    judge = Judge(DIRECT, fake(forward), 3)
+    evaluator = LocalEvaluator(judge, 2)
+    order = order_of(1, 8, np.full(CLASSES, -np.inf))
+    evaluator.submit(order)
+    with pytest.raises(TargetError, match="the server is away"):
+        next(evaluator.results())
+    assert evaluator.pending() == [order]
+    broken.clear()
+    ((_, winners),) = evaluator.results()
+    evaluator.close()
+    assert as_dict(order, winners) == slow_winners(Judge(DIRECT, fake(), 3), order)
 
 
 def test_results_come_in_the_order_of_submission_and_more_may_be_submitted_meanwhile() -> None:

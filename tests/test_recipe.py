@@ -335,13 +335,17 @@ def test_changed_lays_over_a_recipe_that_was_loaded() -> None:
 # --- what decides bits
 
 
-def test_name_stop_and_save_decide_no_bits_and_everything_else_does() -> None:
+def test_name_stop_save_and_workers_decide_no_bits_and_everything_else_does() -> None:
     recipe = load("mnist-cppn")
-    free = recipe.changed(["name=x", "stop.evaluations=7", "stop.seconds=9", "save.seconds=0"], "x")
+    free = recipe.changed(
+        ["name=x", "stop.evaluations=7", "stop.seconds=9", "save.seconds=0", "target=x", "compute.workers=3"], "x"
+    )
     assert free.fixed() == recipe.fixed()
-    for change in ("search.seed=8", "compute.threads=2", "compute.chunk=5", "encoding.max_nodes=70", "target=other"):
+    for change in ("search.seed=8", "compute.threads=2", "compute.chunk=5", "encoding.max_nodes=70", "compute.format=plain"):
         assert recipe.changed([change], "x").fixed() != recipe.fixed()
-    assert set(Recipe.model_fields) - set(recipe.fixed()) == {"name", "stop", "save"}
+    assert set(Recipe.model_fields) - set(recipe.fixed()) == {"name", "target", "stop", "save"}, (
+        "a target is told by its fingerprint"
+    )
 
 
 def test_the_chunk_is_the_batch_unless_given() -> None:

@@ -65,7 +65,14 @@ def test_genomes_never_imports_evofool() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("ray", "evofool/cluster.py"), ("deap", "evofool/evolve.py"), ("sqlite3", "evofool/store.py")]
+    ("library", "home"),
+    [
+        ("ray", "evofool/cluster.py"),
+        ("deap", "evofool/evolve.py"),
+        ("httpx", "evofool/targets/http.py"),
+        ("onnxruntime", "evofool/targets/onnx.py"),
+        ("timm", "evofool/targets/zoo.py"),
+    ],
 )
 def test_one_file_alone_imports_each_of_these(library: str, home: str) -> None:
     assert who_imports(library) <= {home}

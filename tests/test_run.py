@@ -16,11 +16,13 @@ import pytest
 import torch
 
 import evofool
+import evofool.verify
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, load, parse
 from evofool.run import Run, row_after
+from evofool.scores import confidence, log_odds
 from evofool.store import FILE, Store
 from evofool.targets import Target
 
@@ -182,6 +184,94 @@ def test_a_genome_at_its_largest_weight_can_be_read_back(tmp_path: Path) -> None
     with Run.resume(tmp_path / "run", target=fake()) as run:
         run.advance()
     assert content(tmp_path / "run") == expected
+
+
+# --- ranking in one number format, measuring in another
+
+
+def photo_network(seed: int = 0) -> Target:
+    """A small convolutional network for 64x64 RGB, with formats of its own to rank by."""
+    torch.manual_seed(seed)
+    parts = [torch.nn.Conv2d(3, 8, 5, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, 2)]
+    network = torch.nn.Sequential(*parts, torch.nn.Flatten(), torch.nn.LazyLinear(CLASSES))
+    network(torch.zeros(2, 3, 64, 64))
+    with torch.no_grad():
+        network[-1].weight *= 4
+    return Target.from_module(network, None, (3, 64, 64), name="photos")
+
+
+def ranked_in_bfloat16(stop: dict[str, Any] | None = None, **parts: Any) -> Recipe:
+    return recipe("cppn", stop or {"evaluations": 160}, compute={"format": "bfloat16", "chunk": 4}, **parts)
+
+
+def test_elites_are_measured_again_in_plain_float32_and_the_ranking_is_kept_beside(tmp_path: Path) -> None:
+    target = photo_network()
+    with Run.start(ranked_in_bfloat16(), tmp_path / "run", target) as run:
+        assert run.recipe.compute.format == "bfloat16"
+        run.advance()
+        ranked, best = run.archive.log_odds.copy(), run.best()
+    with StoredRun(tmp_path / "run") as stored:
+        elites = stored.elites()
+        images = np.stack([e.image for e in elites])
+        assert [e.row.search_log_odds for e in elites] == ranked.tolist()
+        assert [e.row.log_odds for e in elites] == best.tolist()
+        every = np.arange(len(elites))
+        plain = log_odds(target.logits(images))[every, every]
+        assert [e.row.log_odds for e in elites] == pytest.approx(plain.tolist(), abs=1e-4)
+        assert 0 < np.abs(ranked - plain).max() < 0.5
+        verdict = evofool.verify.verify(stored, target)
+        assert not verdict.faults
+        assert verdict.exact
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_run_ranked_in_bfloat16_ends_the_same_however_it_is_cut_and_with_any_workers(tmp_path: Path, lag: int) -> None:
+    what = ranked_in_bfloat16(search={"lag": lag})
+    expected = unbroken(tmp_path / "unbroken", what, photo_network())
+    threads = what.changed(["compute.workers=3", "save.seconds=0"], "test")
+    Run.start(threads, tmp_path / "cut", photo_network()).__exit__()
+    for batches in (1, 7, 3, 9):
+        with Run.resume(tmp_path / "cut", threads, photo_network()) as run:
+            run.advance(batches=batches)
+    found = content(tmp_path / "cut")
+    for part in ("recipe", "answers"):
+        expected["meta"].pop(part, None)
+        found["meta"].pop(part, None)
+    assert found == expected
+
+
+def test_a_confidence_to_stop_at_has_to_be_measured_not_ranked(tmp_path: Path) -> None:
+    with Run.start(ranked_in_bfloat16({"confidence": 0.35, "evaluations": 50_000}), tmp_path, photo_network()) as run:
+        assert run.advance() == "every class is at confidence 0.35"
+        assert (confidence(run.best()) >= 0.35).all()
+        measured = [row.log_odds for row in run.store.elites()]
+    assert (confidence(np.array(measured)) >= 0.35).all()
+
+
+def test_a_number_format_that_the_target_lacks_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r'compute\.format is "bfloat16"; fake has plain on this machine'):
+        Run.start(ranked_in_bfloat16(), tmp_path / "run", fake())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_fails_its_handshake_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="answers the same to"):
+        Run.start(recipe(), tmp_path / "run", fake(lambda x: np.ones((len(x), CLASSES), np.float32)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_target_may_be_named_in_other_words_if_it_is_the_same(tmp_path: Path) -> None:
+    weights = tmp_path / "a.safetensors"
+    shutil.copyfile(HOME / "evofool" / "targets" / "weights" / "lenet.safetensors", weights)
+    what = load("mnist-direct", ["stop.evaluations=40", "stop.confidence=", f"target=lenet?weights={weights}"])
+    with Run.start(what, tmp_path / "run") as run:
+        run.advance(batches=2)
+    weights.rename(tmp_path / "b.safetensors")
+    with pytest.raises(TargetError, match=r"there is no weights file .*a\.safetensors"):
+        Run.resume(tmp_path / "run")
+    moved = what.changed([f"target=lenet?weights={tmp_path / 'b.safetensors'}"], "test")
+    with Run.resume(tmp_path / "run", moved) as run:
+        assert run.advance() == "40 evaluations are done"
 
 
 # --- stop rules

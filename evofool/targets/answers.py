@@ -121,7 +121,7 @@ def read_as(kind: str, numbers: np.ndarray) -> Reading:
     if ((p == 0) | (p == 1)).all():
         decimals: int | None = ONLY_0_AND_1
     else:
-        decimals = next((k for k in range(1, _DECIMALS + 1) if _rounded(p, k)), None)
+        decimals = _decimals(p)
     return Reading(kind, numbers.shape[1], told, decimals)
 
 
@@ -142,17 +142,14 @@ def logits(numbers: np.ndarray, reading: Reading) -> np.ndarray:
         raise TargetError(f'an answer of "{reading.kind}" tells of {told} classes, those before told of {reading.told}')
     untold = np.isnan(numbers)
     p = np.where(untold, 0.0, numbers)
-    # float32's smallest normal number, so that no server's 1e-300 becomes -inf or a denormal
-    p = np.where(p > 0, np.maximum(p, _TINY), 0.0)
     # What is told as 1 may be half a step less.
-    sums = (p if reading.decimals is None else np.minimum(p, 1 - reading.half)).sum(axis=1)
+    sums = (p if reading.decimals is None else np.minimum(p, 1 - reading.half)).sum(axis=1, keepdims=True)
     missing = p == 0
-    share = np.maximum(1 - sums, reading.half) / np.maximum(missing.sum(axis=1), 1)
-    share = np.broadcast_to(share[:, None], p.shape)
-    p = np.where(missing & ~untold, np.minimum(share, reading.half), p)
+    share = np.maximum(1 - sums, reading.half) / np.maximum(missing.sum(axis=1, keepdims=True), 1)
+    positive = np.where(missing, np.inf, p).min(axis=1, keepdims=True)
+    p = np.where(missing & ~untold, np.minimum(share, np.minimum(reading.half, positive)), p)
     least = np.where(untold, np.inf, p).min(axis=1, keepdims=True)
-    p = np.where(untold, np.minimum(share, least), p)
-    z = np.log(np.maximum(p, _TINY)).astype(np.float32)
+    z = np.log(np.where(untold, np.minimum(share, least), p)).astype(np.float32)
     hair = np.nextafter(np.where(untold, np.float32(np.inf), z).min(axis=1, keepdims=True), np.float32(-np.inf))
     return np.where(untold, np.minimum(z, hair), z)
 
@@ -165,9 +162,9 @@ def contradiction(numbers: np.ndarray, reading: Reading) -> str | None:
     if reading.decimals == ONLY_0_AND_1:
         if ((p == 0) | (p == 1)).all():
             return None
-        return (
-            "the answers to noise were all 0 or 1, later ones are not; probabilities told as 0 stay what they were taken for"
-        )
+        decimals = _decimals(p)
+        known = "" if decimals is None else f": {Reading(reading.kind, reading.classes, reading.told, decimals).notes()[0]}"
+        return f"the answers to noise were all 0 or 1, later ones are not{known}"
     if _rounded(p, reading.decimals):
         return None
     return (
@@ -180,6 +177,17 @@ def shown(text: str, most: int = 200) -> str:
     """What a server said, for people to read: one line, nothing that a terminal obeys."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
     return f'"{line[:most]}{"..." if len(line) > most else ""}"'
+
+
+def brief(value: Any) -> str:
+    """The beginning of some JSON, in ASCII."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _decimals(p: np.ndarray) -> int | None:
+    """The fewest decimals that all could have been rounded to, None if that takes more than _DECIMALS."""
+    return next((k for k in range(1, _DECIMALS + 1) if _rounded(p, k)), None)
 
 
 def _rounded(p: np.ndarray, decimals: int) -> bool:
@@ -200,23 +208,19 @@ def _told(numbers: np.ndarray) -> int:
 def _top(row: list[Any], i: int, classes: int, names: Mapping[str, int]) -> tuple[list[int], list[Any]]:
     told, numbers = [], []
     for entry in row:
-        if not isinstance(entry, dict) or entry.keys() < {"class", "probability"}:
-            raise TargetError(
-                f'row {i} of "top" holds {shown(json.dumps(entry), 60)}; it has to hold "class" and "probability"'
-            )
+        if not isinstance(entry, dict) or not entry.keys() >= {"class", "probability"}:
+            raise TargetError(f'row {i} of "top" holds {brief(entry)}; it has to hold "class" and "probability"')
         c = entry["class"]
         if isinstance(c, str):
             if c not in names:
                 near = difflib.get_close_matches(c, names, 1)
                 hint = f'; did it mean "{near[0]}"?' if near else ""
                 raise TargetError(
-                    f'row {i} of "top" names the class {shown(c, 60)}, which is none of the {classes} labels{hint}'
+                    f'row {i} of "top" names the class {brief(c)}, which is none of the {classes} labels{hint}'
                 )
             c = names[c]
         elif type(c) is not int or not 0 <= c < classes:
-            raise TargetError(
-                f'row {i} of "top" names the class {shown(str(c), 60)}; classes are 0 to {classes - 1}, or labels'
-            )
+            raise TargetError(f'row {i} of "top" names the class {brief(c)}; classes are 0 to {classes - 1}, or labels')
         told.append(c)
         numbers.append(entry["probability"])
     if not told or len(set(told)) != len(told):
@@ -227,7 +231,7 @@ def _top(row: list[Any], i: int, classes: int, names: Mapping[str, int]) -> tupl
 def _finite(numbers: Sequence[Any], kind: str, i: int) -> np.ndarray:
     strange = [x for x in numbers if type(x) not in (int, float)]
     if strange:
-        raise TargetError(f'row {i} of "{kind}" holds {shown(json.dumps(strange[0]), 60)}; it has to hold numbers')
+        raise TargetError(f'row {i} of "{kind}" holds {brief(strange[0])}; it has to hold numbers')
     try:
         row = np.array(numbers, np.float64)
     except OverflowError:
@@ -242,7 +246,7 @@ def _refuse_improbable(p: np.ndarray, kind: str) -> None:
     low, high = known.min(axis=1), known.max(axis=1)
     for i in np.flatnonzero((low < 0) | (high > 1 + 1e-6)):
         raise TargetError(f'row {i} of "{kind}" holds {low[i] if low[i] < 0 else high[i]:.6g}; probabilities lie in [0, 1]')
-    decimals = next((k for k in range(1, _DECIMALS + 1) if _rounded(known, k)), None)
+    decimals = _decimals(known)
     slack = _SUM + (0.5 * 10.0**-decimals * p.shape[1] if decimals else 0.0)
     sums = known.sum(axis=1)
     for i in np.flatnonzero((sums > 1 + slack) | ((sums < 1 - slack) if kind == "probabilities" else False)):

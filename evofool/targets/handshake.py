@@ -210,7 +210,9 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
         )
     _judge_outputs(target, first, faults)
     if billed:
-        notes.append("every request counts and known images are not asked again: whether it answers the same twice is not known")
+        notes.append(
+            "every request counts and known images are not asked again: whether it answers the same twice is not known"
+        )
         return Handshake(len(images), True, None, None, tuple(faults), tuple(notes))
     again = target.logits(images) if together > 8 else None
     alone = np.concatenate([target.logits(images[i : i + 1]) for i in range(single)])

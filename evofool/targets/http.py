@@ -13,12 +13,12 @@ import numpy as np
 from evofool.errors import TargetError
 from evofool.images import encode_png
 from evofool.targets import answers
-from evofool.targets.answers import KINDS, Garbled, Reading, parsed, shown
+from evofool.targets.answers import KINDS, Garbled, Reading, brief, parsed
 from evofool.targets.ledger import Ledger
 from evofool.targets.network import PLAIN
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, distinct
-from evofool.targets.target import PROBE, Target
+from evofool.targets.target import Target
 from evofool.targets.wire import OPTIONS, Clock, Refused, Server, public
 
 __all__ = ["FORMAT", "OPTIONS", "VERSION", "BlackBox", "load"]
@@ -147,10 +147,10 @@ class BlackBox(Target):
 
     def _probed(self, kind: str | None) -> Reading:
         """Ask for noise: it shows the kind of the answers, of how many classes they tell, and whether they are rounded."""
-        noise = np.random.default_rng(0).integers(0, 256, (PROBE, *self.shape), np.uint8)
+        noise = _noise(self.shape)
 
         def read(answer: Any) -> tuple[Reading, np.ndarray]:
-            found, numbers = answers.values(answer, kind, PROBE, len(self.labels), self._names)
+            found, numbers = answers.values(answer, kind, len(noise), len(self.labels), self._names)
             reading = answers.read_as(found, numbers)
             return reading, answers.logits(numbers, reading)
 
@@ -197,14 +197,14 @@ def _description(server: Server) -> dict[str, Any]:
 def _checked(told: dict[str, Any]) -> dict[str, Any]:
     version, labels, shape, kind = (told.get(key) for key in ("version", "labels", "shape", "answers"))
     if version != VERSION:
-        raise TargetError(f"has version {shown(json.dumps(version), 40)}; this evofool knows version {VERSION}")
+        raise TargetError(f"has version {brief(version)}; this evofool knows version {VERSION}")
     if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
         raise TargetError('has to have "labels", a list of at least two names')
     whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
     if not whole or not shape or shape[0] not in (1, 3) or not all(1 <= n <= 16384 for n in shape[1:]):
-        raise TargetError(f'has the "shape" {shown(json.dumps(shape), 60)}; it has to be [1 or 3, height, width], in pixels')
+        raise TargetError(f'has the "shape" {brief(shape)}; it has to be [1 or 3, height, width], in pixels')
     if kind not in KINDS:
-        raise TargetError(f'has the "answers" {shown(json.dumps(kind), 60)}; there are {", ".join(KINDS)}')
+        raise TargetError(f'has the "answers" {brief(kind)}; there are {", ".join(KINDS)}')
     photographs = told.get("photographs", {})
     try:
         Preprocessing(**photographs)
@@ -225,6 +225,13 @@ def _refuse_options(spec: Spec) -> None:
         raise TargetError(f'{who}: outputs "{spec.outputs}" is none of auto, {", ".join(KINDS)}')
     if spec.whole("channels", 3) not in (1, 3):
         raise TargetError(f"{who}: channels is {spec.options['channels']}; it has to be 1 (grey) or 3 (RGB)")
+
+
+def _noise(shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (4, C, H, W): noise that grows fainter, and some in the dark. Of the loud alone many networks are sure."""
+    draws = np.random.default_rng(0).integers(-128, 128, (4, *shape))
+    middle, fainter = (np.array(v).reshape(4, 1, 1, 1) for v in ((128, 128, 128, 32), (1, 4, 16, 8)))
+    return (middle + draws // fainter).astype(np.uint8)
 
 
 def _key(image: np.ndarray) -> bytes:

@@ -89,7 +89,7 @@ class Ledger:
             if cap is not None and requests >= cap:
                 return None
             # Nobody waits for longer than an hour: by then it is the clock that was set back.
-            at = free_at if now < free_at < now + _HOUR else now
+            at = free_at if gap and now < free_at < now + _HOUR else now
             self._db.execute("UPDATE bill SET requests = requests + 1, free_at = ?", (at + gap,))
             return at
 
@@ -155,8 +155,8 @@ class Ledger:
         for key in ("classifier", "kind", "told"):
             if held is not None and mine is not None and held[key] != mine[key]:
                 raise StoreError(
-                    f"{self.path} holds the answers of another target: {key} {str(held[key])[:12]} there, "
-                    f"{str(mine[key])[:12]} here; take another folder"
+                    f"{self.path} holds the answers of another target: {key} {str(held[key])[:16]} there, "
+                    f"{str(mine[key])[:16]} here; take another folder"
                 )
         return held
 

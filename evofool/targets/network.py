@@ -71,10 +71,10 @@ class Network:
             except Exception:  # a network that cannot be copied, or whose parts are not what they seem
                 return self._autocast(self.module, dtype)
             try:
-                module = copy.deepcopy(folded).to(dtype=dtype, memory_format=torch.channels_last)
+                module = _channels_last(copy.deepcopy(folded).to(dtype=dtype))
                 module(example.to(dtype))
             except (RuntimeError, TypeError):  # a network that makes float32 tensors of its own
-                module = folded.to(memory_format=torch.channels_last)
+                module = _channels_last(folded)
                 return self._autocast(module, dtype)
         if compiled:
             module.compile(dynamic=False)
@@ -109,14 +109,18 @@ def _folded(module: nn.Module, example: torch.Tensor) -> nn.Module:
     places = {id(child): (parent, name) for parent in out.modules() for name, child in parent.named_children()}
     times = [id(part) for part, _, _ in ran]
     for (conv, _, told), (norm, taken, _) in pairwise(ran):
-        follows = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and taken is told
-        if follows and times.count(id(conv)) == times.count(id(norm)) == 1:
+        once = times.count(id(conv)) == times.count(id(norm)) == 1
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and taken is told and once:
             for part, new in ((conv, fuse_conv_bn_eval(conv, norm)), (norm, nn.Identity())):
                 parent, name = places[id(part)]
                 setattr(parent, name, new)
     spread = float(before.std()) or 1.0
     same = torch.allclose(_tensor(out(example)), before, rtol=0, atol=1e-3 * spread)
     return out if same else copy.deepcopy(module)
+
+
+def _channels_last(module: nn.Module) -> nn.Module:
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _tensor(answer: object) -> torch.Tensor:

@@ -66,7 +66,7 @@ def photographs(
             try:
                 images.append(_decoded(file, target))
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-                raise ImageError(f"{file} is no whole picture ({error})") from None
+                raise ImageError(f"{file} cannot be read as a picture ({error})") from None
         yield np.stack(images), np.array([p.class_id for p in part], np.int64), [p.file for p in part]
 
 

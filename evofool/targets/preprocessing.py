@@ -1,5 +1,6 @@
 """Between an 8-bit image and a network: scaling, channel order, crops on the way in, one row of logits on the way out."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ class Preprocessing:
             raise TargetError(f'channel order "{self.order}" is neither RGB nor BGR')
         if not self.scale > 0 or any(not s > 0 for s in self.std):
             raise TargetError(f"scale {self.scale} and std {self.std} have to be > 0")
+        if not all(math.isfinite(v) for v in (self.scale, *self.mean, *self.std)):
+            raise TargetError(f"scale {self.scale}, mean {self.mean} and std {self.std} have to be finite")
         lengths = {len(self.mean), len(self.std)} - {1}
         if not self.mean or not self.std or len(lengths) > 1:
             raise TargetError(f"mean {self.mean} and std {self.std} have to have one number, or one per channel")

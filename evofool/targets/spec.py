@@ -137,7 +137,8 @@ class Spec:
             return default
         try:
             # 1/255 is what people write for a scale
-            values = tuple(float(p.split("/")[0]) / float((p + "/1").split("/")[1]) for p in text.split(","))
+            pairs = (part.partition("/") for part in text.split(","))
+            values = tuple(float(top) / float(bottom if slash else 1) for top, slash, bottom in pairs)
         except (ValueError, ZeroDivisionError):
             values = ()
         if not 1 <= len(values) <= most:
@@ -159,7 +160,10 @@ def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
         hint = f'; did you mean "{near[0]}"?' if near else ""
         raise TargetError(f'no target is called "{kind}"; there are {", ".join(kinds)}{hint} (evofool targets list)')
     # A plain "+" in a file's name must stay one, so only % escapes are undone.
-    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
+    given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
+    options = dict(given)
+    if len(options) < len(given):
+        raise TargetError(f"{head}: an option is given twice in {query}")
     if kind == "onnx" and name:
         name = _absolute(name)
     return Spec(kind, name, _absolute_files(options))

@@ -5,7 +5,7 @@ are worked on together, each value a row of pixels. What keeps it exact: every o
 compiler contracts a product and a sum into one rounding; the k-th edges of all nodes are one step, so that sums run in the
 program's order; and no division is by a plain number, which torch turns into a product on CUDA. Operations that are
 exact anyway (a doubling, a change of sign, adding 0) are merged across activations, since on a GPU calls are what small
-images cost.
+images cost. It has not yet run on a GPU; there it is held to 1 grey level on 1e-4 of the pixels.
 """
 
 from typing import NamedTuple
@@ -62,7 +62,7 @@ def render(
     block = min(pixels, max(1, memory // (4 * plan.rows_needed)))
     with torch.inference_mode():
         where = torch.tensor(coordinates, device=device)
-        index, weight, columns = (torch.from_numpy(a).to(device) for a in (plan.index, plan.weight, plan.columns))
+        index, weight, columns = (torch.from_numpy(a).to(device) for a in (plan.gather, plan.weight, plan.columns))
         values = torch.empty(0, device=device)
         for p in range(0, pixels, block):
             part = where[:, p : p + block]
@@ -81,17 +81,17 @@ class _Level(NamedTuple):
 
     begin: int
     end: int
-    steps: list[slice]  # of index and weight: the first edges of all nodes that have one, the second edges, ...
-    sorted: slice  # of index: from sums, most edges first, to rows
+    steps: list[slice]  # of gather and weight: the first edges of all nodes that have one, the second edges, ...
+    sorted: slice  # of gather: from sums, most edges first, to rows
     groups: list[int]  # where in the level each activation of _ORDER begins; the last is the level's length
 
 
 class _Plan(NamedTuple):
     levels: list[_Level]
-    index: np.ndarray  # int32: sources' rows of all steps, then what brings sums into rows, then the outputs' rows
-    weight: np.ndarray  # float32 (edges, 1), beside the first part of index
+    gather: np.ndarray  # int32: sources' rows of all steps, then what brings sums into rows, then the outputs' rows
+    weight: np.ndarray  # float32 (edges, 1), beside the first part of gather
     columns: np.ndarray  # float32 (rows, 3): _COLUMNS of each row
-    outputs: slice  # of index
+    outputs: slice  # of gather
     rows_needed: int  # how many values of each pixel are in memory at the same time, at most
 
 
@@ -176,7 +176,7 @@ def _evaluate(values: torch.Tensor, level: _Level, index: torch.Tensor, weight: 
 
 
 def _activate(v: torch.Tensor, groups: list[int], columns: torch.Tensor) -> None:
-    """v (rows, pixels), clamped, becomes the activation of itself; rows groups[i]:groups[i + 1] are of the kind _ORDER[i]."""
+    """v (rows, pixels), clamped, becomes the activation of itself; rows groups[i]:groups[i + 1] are of kind _ORDER[i]."""
     for i, name in enumerate(_ORDER[:_SINES]):
         z = v[groups[i] : groups[i + 1]]
         if len(z) == 0:

@@ -22,6 +22,7 @@ from evofool.run import Run
 from evofool.scores import log_odds
 from evofool.targets import Target
 from evofool.targets import target as load_target
+from evofool.targets.network import PLAIN
 
 
 def ratio(name: str, target: Target, batch: int, pairs: int, seconds: float) -> tuple[float, float, float]:
@@ -30,9 +31,9 @@ def ratio(name: str, target: Target, batch: int, pairs: int, seconds: float) -> 
     asked: list[np.ndarray] = []
     answer = target.logits
 
-    def noted(images: np.ndarray, pad_to: int = 0) -> np.ndarray:
+    def noted(images: np.ndarray, pad_to: int = 0, number_format: str = PLAIN) -> np.ndarray:
         asked.append(images)
-        return answer(images, pad_to)
+        return answer(images, pad_to, number_format)
 
     def bare() -> float:
         started = time.perf_counter()

@@ -1,0 +1,810 @@
+"""A black box over HTTP, against real servers on this machine: honest, faulty, lying, rounding, silent ones."""
+
+import base64
+import email.utils
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from evofool import scores
+from evofool.errors import BudgetError, StoreError, TargetError
+from evofool.images import decode_png
+from evofool.serve import serving
+from evofool.targets import KINDS, Target, target
+from evofool.targets.http import OPTIONS, BlackBox, load
+from evofool.targets.spec import parse
+from evofool.targets.wire import Clock
+
+pytest.importorskip("httpx")
+SHAPE, LABELS = (1, 4, 4), ["ant", "bee", "cat"]
+DESCRIPTION = {
+    "format": "evofool.target",
+    "version": 1,
+    "name": "fake",
+    "labels": LABELS,
+    "shape": list(SHAPE),
+    "answers": "logits",
+}
+
+
+@dataclass
+class Reply:
+    """What a fake server does with one request."""
+
+    body: Any = None  # as JSON, or bytes as they are
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    act: str = "answer"  # or "hang" until the test ends, "drop" before an answer, "cut" in the middle of it
+
+
+Script = Callable[[int, list[np.ndarray]], Reply]
+"""The number of a POST, from 0, and its images, to what is done with it."""
+
+
+def row(image: np.ndarray) -> list[float]:
+    """The logits of an image, exact in JSON: any function of its pixels that differs from image to image."""
+    x = image.astype(np.float64).ravel()
+    return [float(np.float32(v)) for v in (x.mean() / 40, x.std() / 10, x @ np.arange(16) / 5000)]
+
+
+def honest(number: int, images: list[np.ndarray]) -> Reply:
+    return Reply({"logits": [row(image) for image in images]})
+
+
+def telling(kind: str, told: Callable[[np.ndarray], Any]) -> Script:
+    """A server that tells so of each image."""
+    return lambda number, images: Reply({kind: [told(image) for image in images]})
+
+
+class Fake(ThreadingHTTPServer):
+    """Counts every request that reaches it, and keeps what it was asked."""
+
+    daemon_threads = False
+
+    def __init__(self, script: Script, description: Any) -> None:
+        super().__init__(("127.0.0.1", 0), FakeHandler)
+        self.script, self.description = script, description
+        self.received = self.posts = 0
+        self.seen: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.over, self.lock = threading.Event(), threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that gave up."""
+
+
+class FakeHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 5.0
+    server: Fake
+
+    def do_GET(self) -> None:
+        self.note()
+        told = self.server.description
+        self.reply(told if isinstance(told, Reply) else Reply(told))
+
+    def do_POST(self) -> None:
+        images = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["images"]
+        pngs = [base64.b64decode(image) for image in images]
+        with self.server.lock:
+            number, self.server.posts = self.server.posts, self.server.posts + 1
+            self.server.seen += pngs
+        self.note()
+        self.reply(self.server.script(number, [decode_png(png) for png in pngs]))
+
+    def note(self) -> None:
+        with self.server.lock:
+            self.server.received += 1
+            self.server.headers.append(dict(self.headers))
+            self.server.paths.append(self.path)
+
+    def reply(self, reply: Reply) -> None:
+        body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        if reply.act == "hang":
+            self.server.over.wait(30)
+        if reply.act in ("hang", "drop"):
+            self.close_connection = True
+            return
+        self.send_response(reply.status)
+        for key, value in {"Content-Length": str(len(body)), **reply.headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if reply.act == "cut":
+            self.close_connection = True
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def fake(script: Script = honest, description: Any = None) -> Iterator[Fake]:
+    server = Fake(script, DESCRIPTION if description is None else description)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        thread.join()
+        server.socket.close()
+
+
+class Time:
+    """A clock that goes on only when somebody sleeps."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.at, self.slept = now, cast("list[float]", [])
+        self.lock = threading.Lock()
+
+    def sleep(self, seconds: float) -> None:
+        with self.lock:
+            self.at += seconds
+            self.slept.append(seconds)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.at, self.sleep, lambda: 1.0)
+
+
+def black_box(url: str, options: str = "", keep_in: Path | None = None, time: Time | None = None) -> BlackBox:
+    spec = parse(f"{url}{'&' if '?' in url else '?'}{options}" if options else url, KINDS, OPTIONS)
+    return cast(BlackBox, load(spec, keep_in, (time or Time()).clock))
+
+
+def images_of(count: int, seed: int = 1, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def expected(images: np.ndarray) -> np.ndarray:
+    return np.array([row(image) for image in images], np.float32)
+
+
+# --- an honest server
+
+
+def test_a_server_is_what_it_describes() -> None:
+    with fake() as server:
+        asked = target(server.url)
+        assert isinstance(asked, Target)
+        assert (asked.labels, asked.shape, asked.told) == (tuple(LABELS), SHAPE, 3)
+        assert not asked.differentiable
+        assert asked.formats == ("plain",)
+        assert asked.name == server.url
+        assert (asked.details["outputs"], asked.details["backend"], asked.details["file"]) == ("logits", "http", server.url)
+        assert asked.details["notes"] == []
+        images = images_of(70)
+        assert np.array_equal(asked.logits(images), expected(images))
+        assert (asked.queries, asked.requests, server.received) == (74, 5, 5)  # GET, the probe's 4, 32 + 32 + 6
+        with pytest.raises(TargetError, match="a black box, it has neither gradients nor layers"):
+            asked.activations(None, "fc")  # type: ignore[arg-type]
+
+
+def test_images_come_as_they_are_and_each_is_asked_once() -> None:
+    with fake() as server:
+        asked = black_box(server.url)
+        before = len(server.seen)
+        images = images_of(5)
+        twice = np.concatenate([images, images[::-1], images])
+        assert np.array_equal(asked.logits(twice, pad_to=64), expected(twice))
+        assert np.array_equal(np.stack([decode_png(png) for png in server.seen[before:]]), images)
+        requests = asked.requests
+        assert np.array_equal(asked.logits(images[2:]), expected(images[2:]))
+        assert (asked.queries, asked.requests) == (9, requests)
+        with pytest.raises(TargetError, match=r"takes uint8 images \(B, 1, 4, 4\), not uint8 \(2, 3, 4, 4\)"):
+            asked.logits(np.zeros((2, 3, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("answers", ["logits", "probabilities", "top"])
+def test_a_target_that_is_served_scores_as_it_does_here(answers: str) -> None:
+    local = target("lenet")
+    images = images_of(40, shape=(1, 28, 28)) // np.arange(1, 41, dtype=np.uint8)[:, None, None, None]
+    here = scores.log_odds(local.logits(images, 64))
+    with serving(local, answers=answers, top=3 if answers == "top" else None) as url:
+        asked = target(url)
+        there = scores.log_odds(asked.logits(images))
+        told = np.argsort(-here, axis=1)[:, :3] if answers == "top" else np.argsort(-here, axis=1)
+        assert asked.told == told.shape[1]
+        there, here = np.take_along_axis(there, told, 1), np.take_along_axis(here, told, 1)
+        # A probability's logarithm has float32's digits; logits are the same to the bit.
+        assert there == pytest.approx(here, abs=1e-6 if answers == "logits" else 1e-5)
+
+
+def test_a_real_server_and_the_target_behind_it_have_the_same_preprocessing_of_photographs() -> None:
+    local = target("lenet")
+    local.details["preprocessing"] = {**local.details["preprocessing"], "resize": 32, "interpolation": "bicubic"}
+    with serving(local) as url:
+        assert target(url).details["preprocessing"]["resize"] == 32
+        assert target(f"{url}?interpolation=lanczos").details["preprocessing"]["interpolation"] == "lanczos"
+
+
+def test_the_fingerprint_is_the_classifier_s_alone() -> None:
+    with fake() as one, fake() as other, fake(description={**DESCRIPTION, "labels": ["a", "b", "c"]}) as third:
+        same = [
+            black_box(one.url).fingerprint(),
+            black_box(one.url, "max_requests=99&timeout=7&rate=3&batch=2&retries=1&parallel=9").fingerprint(),
+            black_box(f"{other.url}path?model=a").fingerprint(),
+        ]
+        assert len(set(same)) == 1
+        assert black_box(third.url).fingerprint() not in same
+
+
+def test_calls_from_several_threads_are_sent_at_once() -> None:
+    both = threading.Barrier(3)
+
+    def together(number: int, images: list[np.ndarray]) -> Reply:
+        if number:  # but the probe
+            both.wait(20)
+        return honest(number, images)
+
+    with fake(together) as server, ThreadPoolExecutor(3) as pool:
+        asked = black_box(server.url, "parallel=3")
+        assert asked.streams == 3
+        parts = [images_of(3, seed) for seed in range(3)]
+        found = list(pool.map(asked.logits, parts))
+        assert all(np.array_equal(a, expected(b)) for a, b in zip(found, parts, strict=True))
+        assert (asked.queries, asked.requests, server.received) == (13, 5, 5)
+
+
+# --- servers that do not describe themselves, and what may be set
+
+
+def test_a_server_without_a_description_needs_size_and_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    told = f"size=4&channels=1&labels={tmp_path}/labels.txt"
+    for get in (Reply({"error": "POST alone"}, 405), Reply(b"<html>Hello</html>"), Reply({"hello": 1})):
+        with fake(description=get) as server:
+            asked = black_box(server.url, told)
+            assert np.array_equal(asked.logits(images_of(3)), expected(images_of(3)))
+            assert (asked.queries, asked.requests) == (7, 3)
+            for options, missing in (
+                ("", "size and labels"),
+                (told.partition("&labels")[0], "labels"),
+                (f"labels={tmp_path}/labels.txt", "size"),
+            ):
+                with pytest.raises(
+                    TargetError, match=rf"does not describe itself \(GET gives .*\), so {missing} must be given"
+                ):
+                    black_box(server.url, options)
+    with (
+        fake(description=Reply({"error": "log in"}, 401)) as server,
+        pytest.raises(TargetError, match=r'HTTP 401: "log in"$'),
+    ):
+        black_box(server.url, told)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "its description has version 2; this evofool knows version 1"),
+        ({"labels": ["one"]}, 'has to have "labels", a list of at least two names'),
+        ({"labels": ["one", 2]}, 'has to have "labels", a list of at least two names'),
+        ({"shape": [4, 4]}, r'has the "shape" \[4, 4\]; it has to be \[1 or 3, height, width\]'),
+        ({"shape": [2, 4, 4]}, 'has the "shape"'),
+        ({"shape": [3, 0, 4]}, 'has the "shape"'),
+        ({"shape": None}, 'has the "shape" null'),
+        ({"answers": "words"}, 'has the "answers" "words"; there are logits, probabilities, top'),
+        ({"photographs": {"resize": -1}}, 'has to have "resize"'),
+        ({"photographs": {"scale": 2}}, 'has to have "resize"'),
+        ({"photographs": [1]}, 'has to have "resize"'),
+    ],
+)
+def test_a_description_that_is_wrong_is_refused(change: dict[str, Any], words: str) -> None:
+    with fake(description={**DESCRIPTION, **change}) as server, pytest.raises(TargetError, match=words):
+        black_box(server.url)
+
+
+def test_options_that_contradict_the_server_or_make_no_sense_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    monkeypatch.setenv("EMPTY", " ")
+    monkeypatch.setenv("BENT", "a\nb")
+    with fake() as server:
+        for options, words in (
+            ("size=5", r"its images are \[1, 4, 4\], not \[1, 5, 5\]; leave size= and channels= out"),
+            ("channels=3", r"its images are \[1, 4, 4\], not \[3, 4, 4\]"),
+            ("channels=2", r"channels is 2; it has to be 1 \(grey\) or 3 \(RGB\)"),
+            (f"labels={tmp_path}/two.txt", "it has 3 labels, but there are 2 in .*two.txt"),
+            ("outputs=top", "it answers logits, not top; leave outputs= out"),
+            ("outputs=best", 'outputs "best" is none of auto, logits, probabilities, top'),
+            ("mean=0.5&std=0.5", "mean, std cannot be set: the server preprocesses its images itself"),
+            ("scale=1", "scale cannot be set"),
+            ("order=BGR", "order cannot be set"),
+            ("crops=10", "crops cannot be set"),
+            ("device=cpu", "device cannot be set"),
+            ("timeout=0", "timeout is 0; it has to be a number above 0"),
+            ("rate=-1", "rate is -1; it has to be a number above 0"),
+            ("rate=inf", "rate is inf; it has to be a number above 0"),
+            ("batch=0", 'batch is "0"; it has to be a whole number, 1 or more'),
+            ("max_requests=many", 'max_requests is "many"'),
+            ("timeuot=3", 'no option "timeuot"; did you mean "timeout"'),
+            ("token_env=NOT_THERE_AT_ALL", "token_env names NOT_THERE_AT_ALL, but the environment has no NOT_THERE_AT_ALL"),
+            ("token_env=EMPTY", "has no EMPTY, or an empty one"),
+            ("token_env=BENT", "what BENT holds cannot be a token"),
+        ):
+            with pytest.raises(TargetError, match=words):
+                black_box(server.url, options)
+        assert server.posts == 0
+    for url, words in (
+        ("http://", "is no URL of a server"),
+        ("http://[1", "is no URL of a server"),
+        ("http://h:99999/", "is no URL of a server"),
+        ("http://me:secret@host/", "http://host/: a password in a URL would be stored with the run"),
+    ):
+        with pytest.raises(TargetError, match=words) as caught:
+            black_box(url)
+        assert "secret" not in str(caught.value)
+
+
+def test_the_rest_of_a_query_goes_to_the_server_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_OF_MINE", "sesame")
+    with fake() as server:
+        asked = black_box(f"{server.url}classify?model=secret-7&batch=2&token_env=KEY_OF_MINE")
+        asked.logits(images_of(3))
+        assert server.paths == ["/classify?model=secret-7"] * 4
+        assert {headers["Authorization"] for headers in server.headers} == {"Bearer sesame"}
+        assert asked.details["file"] == f"{server.url}classify?model=..."
+        assert "sesame" not in f"{asked.name}{asked.details}"
+        server.script = lambda number, images: Reply({"error": "no more"}, 403)
+        with pytest.raises(TargetError, match=r'classify\?model=\.\.\.: HTTP 403: "no more"$') as caught:
+            asked.logits(images_of(3, 2))
+        assert "secret-7" not in str(caught.value)
+
+
+# --- what may pass
+
+
+def faulty(number: int, images: list[np.ndarray]) -> Reply:
+    """Of ten requests two fail, two connections drop, and of twenty one is not answered in time."""
+    if number % 20 == 7:
+        return Reply(act="hang")
+    act = {1: "500", 4: "drop", 6: "503", 8: "cut"}.get(number % 10)
+    if act in ("500", "503"):
+        return Reply({"error": "tired"}, int(act), {"Retry-After": "2"} if act == "503" else {})
+    return Reply({"logits": [row(image) for image in images]}, act=act or "answer")
+
+
+def test_faults_change_no_answer_and_each_counts_once() -> None:
+    images, time = images_of(40), Time()
+    with fake(faulty) as server:
+        asked = black_box(server.url, "batch=2&retries=9&timeout=0.5", time=time)
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(asked.logits, np.split(images, 10)))
+        assert np.array_equal(np.concatenate(found), expected(images))
+        assert asked.queries == 44
+        assert asked.requests == server.received > 22
+        assert 2.0 in time.slept
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply({"error": "tired"}, 500), r'3 x HTTP 500: "tired"'),
+        (Reply(b"<h1>Bad\x1b[2J gateway</h1>", 502), r'3 x HTTP 502: "<h1>Bad \[2J gateway</h1>"'),
+        (Reply({}, 429), r"3 x HTTP 429"),
+        (Reply({}, 408), r"3 x HTTP 408"),
+        (Reply(act="drop"), "3 x a dropped connection"),
+        (Reply({"logits": [[1.0] * 3] * 2}, act="cut"), "3 x a dropped connection"),
+        (Reply(b"<html>Welcome</html>"), 'an answer that is no JSON, but "<html>Welcome</html>"'),
+        (Reply(b'{"logits": [[1.0, 2.'), "an answer that is no JSON"),
+        (Reply(b""), "3 x an answer that is empty"),
+        (Reply(b"[" * 100_000), "an answer that is no JSON"),
+    ],
+)
+def test_what_does_not_pass_is_told_with_how_often_it_was_tried(reply: Reply, words: str) -> None:
+    with fake() as server:
+        asked = black_box(server.url, "retries=2")
+        server.script = lambda number, images: reply
+        with pytest.raises(
+            TargetError, match=f"no answer after 3 requests .*{words}.*nothing that was answered is lost"
+        ) as caught:
+            asked.logits(images_of(2))
+        assert "evofool run RUN" in str(caught.value)
+        assert "\x1b" not in str(caught.value)
+        assert (asked.queries, asked.requests, server.received) == (4, 5, 5)
+        server.script = honest
+        assert np.array_equal(asked.logits(images_of(2)), expected(images_of(2)))
+        assert (asked.queries, asked.requests) == (6, 6)
+
+
+def test_a_server_that_hangs_or_is_not_there_is_given_up() -> None:
+    with fake() as server:
+        asked = black_box(server.url, "retries=1&timeout=0.3")
+        server.script = lambda number, images: Reply(act="hang")
+        with pytest.raises(TargetError, match=r"no answer after 2 requests \(2 x no answer within 0.3 s\)"):
+            asked.logits(images_of(1))
+    with pytest.raises(TargetError, match=r"no answer after 3 requests \(.* x no connection \(.*refused"):
+        black_box(server.url, "retries=2")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 501])
+def test_what_will_not_pass_is_asked_once(status: int) -> None:
+    with fake() as server:
+        asked = black_box(server.url)
+        server.script = lambda number, images: Reply({"error": "that's it"}, status)
+        with pytest.raises(TargetError, match=rf'^{server.url}: HTTP {status}: "that\'s it"$'):
+            asked.logits(images_of(2))
+        assert asked.requests == server.received == 3
+
+
+def test_redirections_are_told_and_not_followed() -> None:
+    with fake() as elsewhere, fake(description=Reply(b"", 302, {"Location": f"{elsewhere.url}?key=secret"})) as server:
+        with pytest.raises(TargetError, match=rf'HTTP 302 sends on to "{elsewhere.url}\?key=\.\.\."; if that is the server'):
+            black_box(server.url)
+        assert elsewhere.received == 0
+
+
+def test_waits_grow_unless_the_server_says_how_long() -> None:
+    time = Time()
+    with fake() as server:
+        asked = black_box(server.url, "retries=9", time=time)
+        server.script = lambda number, images: Reply({}, 500)
+        with pytest.raises(TargetError):
+            asked.logits(images_of(1))
+        assert time.slept == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_a_server_that_says_how_long_to_wait_is_obeyed() -> None:
+    time = Time()
+    date = email.utils.formatdate(time.at + 40, usegmt=True)
+    with fake() as server:
+        asked = black_box(server.url, "retries=1", time=time)
+        for told, waited in ((date, 40), ("7", 7), ("0", 0), ("99999", 300), (date, 0), ("soon", 0.5), ("", 0.5)):
+            server.script = lambda number, images, told=told: Reply({}, 429, {"Retry-After": told})  # type: ignore[misc]
+            time.slept = []
+            with pytest.raises(TargetError, match="2 x HTTP 429"):
+                asked.logits(images_of(1))
+            assert time.slept == [waited]
+
+
+def test_the_rate_holds_over_threads_and_processes(tmp_path: Path) -> None:
+    time, times, lock = Time(), cast("list[float]", []), threading.Lock()
+
+    def note(number: int, images: list[np.ndarray]) -> Reply:
+        with lock:
+            times.append(time.at)
+        return honest(number, images)
+
+    with fake(note) as server:
+        one = black_box(server.url, "rate=4&batch=1", tmp_path, time)
+        one.logits(images_of(4))
+        other = black_box(server.url, "rate=4&batch=1", tmp_path, time)
+        other.logits(images_of(6))
+    assert np.diff(times) == pytest.approx([0.25] * 4 + [0.5, 0.25])  # the other's description was one, too
+
+
+# --- the cap, and what is kept
+
+
+@pytest.mark.parametrize("cap", range(1, 9))
+def test_the_cap_is_never_passed_by_one(cap: int, tmp_path: Path) -> None:
+    images = images_of(12)
+
+    def ask(cap: int) -> tuple[int, str]:
+        try:
+            asked = black_box(server.url, f"batch=2&retries=3&timeout=5&max_requests={cap}", tmp_path)
+            return len(asked.logits(images)), ""
+        except BudgetError as error:
+            return 0, str(error)
+
+    def often_tired(number: int, images: list[np.ndarray]) -> Reply:
+        return Reply({}, 500) if number % 3 == 1 else honest(number, images)
+
+    with fake(often_tired) as server:
+        for _ in range(3):
+            answered, words = ask(cap)
+            assert answered == 0
+            assert server.received == cap
+        assert f"the cap of {cap} requests is reached (max_requests={cap}). Everything that was answered is kept" in words
+        assert f'evofool run RUN --set "target={server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}"' in words
+        assert ask(99) == (12, "")
+        asked = black_box(server.url, "", tmp_path)
+        assert asked.queries == 16
+        assert asked.requests == server.received
+
+
+def test_threads_share_the_cap() -> None:
+    with fake() as server, ThreadPoolExecutor(6) as pool:
+        asked = black_box(server.url, "batch=1&max_requests=20")
+
+        def ask(seed: int) -> int:
+            try:
+                return len(asked.logits(images_of(5, seed)))
+            except BudgetError:
+                return 0
+
+        assert sum(pool.map(ask, range(6))) <= 18
+        assert asked.requests == server.received == 20
+        assert asked.queries == 4 + 18
+
+
+def test_a_run_that_was_killed_goes_on_with_its_count_and_its_answers(tmp_path: Path) -> None:
+    images = images_of(10)
+    with fake() as server:
+        first = black_box(server.url, "batch=2")
+        first.keep_in(tmp_path)  # the description and the probe were in memory so far
+        assert (first.queries, first.requests) == (4, 2)
+        first.logits(images[:6])
+        assert (first.queries, first.requests) == (10, 5)
+        second = black_box(server.url, "batch=2", tmp_path)  # first still has it open, as if it had been killed
+        assert (second.queries, second.requests) == (10, 6)
+        posts = server.posts
+        assert np.array_equal(second.logits(images), expected(images))
+        assert server.posts == posts + 2
+        assert (second.queries, second.requests, server.received) == (14, 8, 8)
+
+
+def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
+    with fake() as server:
+        black_box(server.url).keep_in(tmp_path)
+        server.description = {**DESCRIPTION, "labels": ["a", "b", "c"]}
+        with pytest.raises(StoreError, match=r"answers\.db holds the answers of another target: classifier"):
+            black_box(server.url).keep_in(tmp_path)
+        with pytest.raises(StoreError, match="holds the answers of another target: classifier"):
+            black_box(server.url, "", tmp_path)
+        server.description = {**DESCRIPTION, "answers": "probabilities"}
+        server.script = telling("probabilities", lambda image: [0.2, 0.3, 0.5])
+        with pytest.raises(StoreError, match="another target: kind logits there, probabilities here"):
+            black_box(server.url).keep_in(tmp_path)
+        with pytest.raises(TargetError, match="it answers probabilities now, and answered logits before"):
+            black_box(server.url, "", tmp_path)
+
+
+# --- lies
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ([1, 2], "the answer is a JSON list; it has to be an object"),
+        ({"scores": []}, 'the answer has "scores"; it has to have "logits"'),
+        ({"probabilities": [[0.2, 0.3, 0.5]] * 2}, 'the answer has "probabilities"; it has to have "logits"'),
+        ({"logits": [[1.0, 2.0, 3.0]]}, '"logits" has 1 rows for 2 images; it has to have one row for each'),
+        ({"logits": {"0": [1]}}, '"logits" has a object for 2 images'),
+        ({"logits": [[1.0, 2.0]] * 2}, 'row 0 of "logits" has 2 numbers, but there are 3 labels'),
+        ({"logits": [[1.0, 2.0, 3.0], 4.0]}, 'row 1 of "logits" is a number; it has to be a list'),
+        ({"logits": [[1.0, 2.0, None]] * 2}, 'row 0 of "logits" holds null; it has to hold numbers'),
+        ({"logits": [[1.0, 2.0, "3"]] * 2}, 'holds "3"; it has to hold numbers'),
+        ({"logits": [[1.0, 2.0, True]] * 2}, "holds true; it has to hold numbers"),
+        (b'{"logits": [[1.0, 2.0, NaN], [1, 2, 3]]}', "the answer holds NaN, which JSON does not have"),
+        (b'{"logits": [[1.0, 2.0, -Infinity], [1, 2, 3]]}', "the answer holds -Infinity, which JSON does not have"),
+        (b'{"logits": [[1.0, 2.0, 1e999], [1, 2, 3]]}', 'row 0 of "logits" holds a number beyond what float64 holds'),
+        (b'{"logits": [[1.0, 2.0, 1%s], [1, 2, 3]]}' % (b"0" * 400), "a number beyond what float64 holds"),
+        ({"logits": [[1.0, 2.0, 1e39]] * 2}, "a logit is beyond what float32 holds"),
+    ],
+)
+def test_an_answer_that_lies_is_refused_at_once(answer: Any, words: str) -> None:
+    with fake() as server:
+        asked = black_box(server.url)
+        server.script = lambda number, images: Reply(answer)
+        with pytest.raises(TargetError, match=f"^{server.url}: .*{words}"):
+            asked.logits(images_of(2))
+        assert (asked.queries, asked.requests, server.received) == (4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ([0.2, 0.3, 0.9], 'row 0 of "probabilities" sums to 1.4; probabilities of all classes sum to 1'),
+        ([0.2, 0.123456789, 0.3], "sums to 0.623457"),
+        ([-0.1, 0.6, 0.5], r'row 0 of "probabilities" holds -0.1; probabilities lie in \[0, 1\]'),
+        ([20.0, 30.0, 50.0], "holds 50; probabilities lie in"),
+    ],
+)
+def test_probabilities_that_are_none_are_refused(told: list[float], words: str) -> None:
+    with (
+        fake(telling("probabilities", lambda image: told), {**DESCRIPTION, "answers": "probabilities"}) as server,
+        pytest.raises(TargetError, match=words),
+    ):
+        black_box(server.url)
+
+
+def test_probabilities_that_are_called_logits_are_refused() -> None:
+    with (
+        fake(telling("logits", lambda image: [0.2, 0.3, 0.5])) as server,
+        pytest.raises(TargetError, match='what it calls "logits" are probabilities'),
+    ):
+        black_box(server.url)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ([], 'row 0 of "top" is empty'),
+        ([{"class": 3, "probability": 0.9}], 'row 0 of "top" names the class 3; classes are 0 to 2, or labels'),
+        ([{"class": True, "probability": 0.9}], "names the class true"),
+        (
+            [{"class": "beee", "probability": 0.9}],
+            'names the class "beee", which is none of the 3 labels; did it mean "bee"',
+        ),
+        ([{"class": 1, "probability": 0.6}, {"class": "bee", "probability": 0.3}], "names a class twice"),
+        ([{"class": 1, "score": 0.6}], 'it has to hold "class" and "probability"'),
+        (["bee"], 'it has to hold "class" and "probability"'),
+        ([{"class": 1, "probability": "high"}], 'holds "high"; it has to hold numbers'),
+        ([{"class": 1, "probability": 1.5}], 'row 0 of "top" holds 1.5'),
+        ([{"class": 1, "probability": 0.87}, {"class": 0, "probability": 0.86}], 'row 0 of "top" sums to 1.73'),
+    ],
+)
+def test_a_list_of_the_likeliest_that_is_none_is_refused(told: list[Any], words: str) -> None:
+    with (
+        fake(telling("top", lambda image: told), {**DESCRIPTION, "answers": "top"}) as server,
+        pytest.raises(TargetError, match=words),
+    ):
+        black_box(server.url)
+
+
+def test_lists_of_different_lengths_are_refused() -> None:
+    two = [{"class": 1, "probability": 0.6}, {"class": 0, "probability": 0.3}]
+    with fake(telling("top", lambda image: two), {**DESCRIPTION, "answers": "top"}) as server:
+        asked = black_box(server.url)
+        server.script = telling("top", lambda image: two[:1])
+        with pytest.raises(TargetError, match='an answer of "top" tells of 1 classes, those before told of 2'):
+            asked.logits(images_of(1))
+        server.script = lambda number, images: Reply({"top": [two, two[:1]]})
+        with pytest.raises(TargetError, match='"top" tells of 1 classes for one image and of 2 for another'):
+            asked.logits(images_of(2))
+
+
+def test_an_answer_without_end_and_a_packed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake() as server:
+        asked = black_box(server.url)
+        monkeypatch.setattr("evofool.targets.wire.MOST_BYTES", 1 << 20)
+        server.script = lambda number, images: Reply(b" " * (3 << 20))
+        with pytest.raises(TargetError, match=r"the answer is longer than 1 MB; ask for fewer images at once \(batch=\)"):
+            asked.logits(images_of(1))
+        server.script = lambda number, images: Reply(b"", headers={"Content-Encoding": "gzip"})
+        with pytest.raises(TargetError, match='packs its answers \\("gzip"\\), although it was asked not to'):
+            asked.logits(images_of(1))
+
+
+# --- rounded answers, and those of a few classes
+
+
+def softmax(image: np.ndarray) -> np.ndarray:
+    z = np.array(row(image))
+    p = np.exp(z - z.max())
+    return p / p.sum()
+
+
+@pytest.mark.parametrize("decimals", range(1, 7))
+def test_rounding_is_seen_and_what_it_costs_is_said(decimals: int) -> None:
+    rounded = telling("probabilities", lambda image: np.round(softmax(image), decimals).tolist())
+    with fake(rounded, {**DESCRIPTION, "answers": "probabilities"}) as server:
+        asked = black_box(server.url)
+        note = re.match(
+            r"answers are rounded to (\d) decimals?: confidences above ([\d.]+) cannot", asked.details["notes"][0]
+        )
+        assert note
+        assert (int(note[1]), float(note[2])) == (decimals, pytest.approx(1 - 0.5 * 10**-decimals))
+        assert f"log-odds are cut at +-{np.log(2 * 10**decimals - 1):.1f}" in asked.details["notes"][0]
+        half = 0.5 * 10**-decimals
+        server.script = telling("probabilities", lambda image: [0.0, 1.0, 0.0])
+        log_odds = scores.log_odds(asked.logits(images_of(1)))[0]
+        assert log_odds[1] == pytest.approx(np.log(1 / half), abs=1e-3)
+        assert log_odds[0] == log_odds[2] == pytest.approx(np.log(half / 2), abs=half)
+
+
+def test_float32_that_was_rounded_is_seen_as_rounded() -> None:
+    rounded = telling("probabilities", lambda image: np.round(softmax(image).astype(np.float32), 4).astype(float).tolist())
+    with fake(rounded, {**DESCRIPTION, "answers": "probabilities"}) as server:
+        assert "rounded to 4 decimals" in black_box(server.url).details["notes"][0]
+
+
+def test_the_order_of_what_is_told_is_kept_for_any_number_of_classes() -> None:
+    labels = [f"class {c}" for c in range(1000)]
+    rows = np.zeros((4, 1000))
+    rows[0, [0, 1]] = 0.98, 0.02
+    rows[1, :21] = 0.98, *[0.001] * 20
+    rows[2, [0, 1]] = 0.981, 0.019
+    rows[3, 0] = 1.0
+    with fake(
+        lambda number, images: Reply({"probabilities": rows[: len(images)].tolist()}),
+        {**DESCRIPTION, "labels": labels, "answers": "probabilities"},
+    ) as server:
+        asked = black_box(server.url)
+        found = scores.confidence(scores.log_odds(asked.logits(images_of(4)))[:, 0])
+        assert found == pytest.approx([0.98, 0.98, 0.981, 1.0], abs=1e-3)
+        assert max(found[:2]) < found[2] < found[3] <= 0.9996
+
+
+def test_unrounded_probabilities_keep_every_digit_and_a_zero_stays_finite() -> None:
+    with fake(
+        telling("probabilities", lambda image: softmax(image).tolist()), {**DESCRIPTION, "answers": "probabilities"}
+    ) as server:
+        asked = black_box(server.url)
+        assert asked.details["notes"] == []
+        server.script = telling("probabilities", lambda image: [1.0, 1e-100, 0.0])
+        z = asked.logits(images_of(1))[0]
+        assert np.isfinite(z).all()
+        assert z[1] == pytest.approx(np.log(1e-100), rel=1e-6)
+        assert z[2] <= z[1] < z[0]
+
+
+def test_answers_of_0_and_1_alone_are_told_and_what_comes_later_too() -> None:
+    with fake(telling("probabilities", lambda image: [0, 1, 0]), {**DESCRIPTION, "answers": "probabilities"}) as server:
+        asked = black_box(server.url)
+        assert (
+            "every probability in the answers to noise is 0 or 1: the server may tell the class alone"
+            in asked.details["notes"][0]
+        )
+        server.script = telling("probabilities", lambda image: [0.25, 0.75, 0.0])
+        asked.logits(images_of(2))
+        assert asked.details["notes"][1:] == [
+            "the answers to noise were all 0 or 1, later ones are not: answers are rounded to 2 decimals: confidences above "
+            "0.995 cannot be told from 1, log-odds are cut at +-5.3, and classes told as 0 share what is left"
+        ]
+        asked.logits(images_of(2, 2))
+        assert len(asked.details["notes"]) == 2
+
+
+def test_what_was_rounded_at_first_and_is_not_later_is_told_and_scores_mean_the_same(tmp_path: Path) -> None:
+    with fake(
+        telling("probabilities", lambda image: [0.25, 0.75, 0.0]), {**DESCRIPTION, "answers": "probabilities"}
+    ) as server:
+        asked = black_box(server.url, "", tmp_path)
+        before = asked.logits(images_of(1))
+        server.script = telling("probabilities", lambda image: softmax(image).tolist())
+        asked.logits(images_of(2, 2))
+        assert "were rounded to 2 decimals, later ones are not" in asked.details["notes"][-1]
+        again = black_box(server.url, "", tmp_path)
+        assert "rounded to 2 decimals" in again.details["notes"][0]
+        assert np.array_equal(again.logits(images_of(1)), before)
+        server.script = telling("probabilities", lambda image: [0.25, 0.75, 0.0])
+        assert np.array_equal(again.logits(images_of(1, 3)), before)
+        anew = black_box(server.url)
+        anew.keep_in(tmp_path)
+        assert np.array_equal(anew.logits(images_of(1, 4)), before)
+
+
+@pytest.mark.parametrize("told", [1, 2, 3, 4])
+def test_the_largest_logits_are_exactly_the_told_ones(told: int) -> None:
+    labels = [*LABELS, "dog", "elk"]
+    draws = np.random.default_rng(told).dirichlet(np.ones(5) * 0.3, 40)
+    draws[0] = [1, 0, 0, 0, 0]  # told as 0, among others told as 0
+    draws[1] = 0.2
+
+    def likeliest(p: np.ndarray) -> list[dict[str, Any]]:
+        best = np.argsort(-p, kind="stable")[:told]
+        return [{"class": int(c) if c % 2 else labels[c], "probability": float(p[c])} for c in best]
+
+    rows = [likeliest(p) for p in draws]
+    description = {**DESCRIPTION, "labels": labels, "answers": "top"}
+    with fake(
+        lambda number, images: Reply({"top": rows[4 : 4 + len(images)] if number == 0 else rows}), description
+    ) as server:
+        asked = black_box(server.url, "batch=40")
+        assert asked.told == told
+        assert (
+            f"answers tell of the likeliest {told} of 5 classes: the others' scores are bounds" in asked.details["notes"][0]
+        )
+        assert any("margins are bounds" in note for note in asked.details["notes"]) == (told == 1)
+        z = asked.logits(images_of(40))
+        assert np.isfinite(z).all()
+        log_odds = scores.log_odds(z)
+        for i, p in enumerate(draws):
+            best = np.argsort(-p, kind="stable")[:told]
+            rest = np.delete(np.arange(5), best)
+            assert z[i, best].min() > z[i, rest].max()
+            if i > 1:
+                assert log_odds[i, best[0]] == pytest.approx(np.log(p[best[0]] / (1 - p[best[0]])), abs=1e-4)
+
+
+def test_httpx_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "httpx", None)
+    with pytest.raises(TargetError, match=r"a target over HTTP needs httpx: pip install 'evofool\[http\]'"):
+        target("http://127.0.0.1:1/")

@@ -1,0 +1,190 @@
+"""The ledger of a black box: nothing is forgotten, no cap is passed, whoever writes and whenever it ends."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evofool.errors import StoreError
+from evofool.targets.ledger import FILE, Ledger
+
+READING = {"classifier": "c", "kind": "probabilities", "told": 3, "decimals": None}
+
+
+def opened(folder: Path, **options: int) -> Ledger:
+    ledger = Ledger(**options)
+    ledger.keep_in(folder)
+    return ledger
+
+
+def rows(*names: str) -> dict[bytes, np.ndarray]:
+    return {name.encode(): np.array([ord(name[0]), 0.1, -1e30], np.float32) for name in names}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_is_kept_comes_back_to_the_bit_and_counts_once(kept: bool, tmp_path: Path) -> None:
+    ledger = opened(tmp_path) if kept else Ledger()
+    ledger.keep(rows("a", "b"))
+    ledger.keep(rows("b", "c"))
+    found = ledger.known([b"a", b"c", b"d"], 3)
+    assert found.keys() == {b"a", b"c"}
+    assert all(np.array_equal(found[key], row) for key, row in rows("a", "c").items())
+    assert found[b"a"].dtype == np.float32
+    assert (ledger.answers, ledger.requests) == (3, 0)
+    assert len(ledger.known([str(i).encode() for i in range(2000)], 3)) == 0
+
+
+def test_what_was_counted_in_memory_is_added_to_the_file(tmp_path: Path) -> None:
+    for requests, answers in ((2, 2), (4, 3), (6, 3)):
+        ledger = Ledger()
+        ledger.spend(None, 0, 0)
+        ledger.keep(rows("a", "b") if requests < 4 else rows("b", "c"))
+        ledger.keep_in(tmp_path)
+        ledger.keep_in(tmp_path)
+        ledger.spend(None, 0, 0)
+        assert (ledger.requests, ledger.answers) == (requests, answers)
+        assert len(ledger.known([b"a", b"b"], 3)) == 2
+    with pytest.raises(StoreError, match=r"other/answers\.db: these answers are kept in .*answers\.db already"):
+        ledger.keep_in(tmp_path / "other")
+
+
+def test_a_request_is_on_the_disk_before_it_is_sent(tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from evofool.targets.ledger import Ledger
+ledger = Ledger()
+ledger.keep_in(Path({str(tmp_path)!r}))
+for _ in range(3):
+    assert ledger.spend(5, 0, 0) is not None
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 9
+    ledger = opened(tmp_path)
+    assert ledger.requests == 3
+    assert [ledger.spend(5, 0, 0) for _ in range(3)] == [0, 0, None]
+
+
+def test_the_cap_holds_whoever_asks_at_once(tmp_path: Path) -> None:
+    start = threading.Barrier(6)
+
+    def ask(number: int) -> int:
+        start.wait(20)  # all make the file at once
+        ledger = shared if number % 2 else opened(tmp_path)
+        return sum(ledger.spend(37, 0, 0) is not None for _ in range(12))
+
+    shared = Ledger()
+    with ThreadPoolExecutor(6) as pool:
+        shared.keep_in(tmp_path)
+        assert sum(pool.map(ask, range(6))) == 37
+    assert shared.requests == 37
+
+
+def test_the_rate_hands_out_times_and_outlives_a_clock_that_is_set_back(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    assert [ledger.spend(None, 2, now) for now in (100, 100, 101, 110)] == [100, 102, 104, 110]
+    assert opened(tmp_path).spend(None, 2, 110) == 112
+    assert ledger.spend(None, 0, 50) == 50, "who has no rate waits for nobody"
+    ledger.spend(None, 2, 1e9)
+    assert ledger.spend(None, 2, 200) == 200
+
+
+def test_the_oldest_answers_go_first_and_stay_counted(tmp_path: Path) -> None:
+    for ledger in (Ledger(cache_bytes=5 * 12), opened(tmp_path, cache_bytes=5 * 12)):
+        for name in "abcdefgh":
+            ledger.keep(rows(name))
+        assert ledger.known([name.encode() for name in "abcdefgh"], 3).keys() == {name.encode() for name in "defgh"}
+        assert ledger.answers == 8
+        ledger.keep(rows("a"))
+        assert ledger.answers == 9, "asked again, paid again"
+
+
+def test_answers_that_memory_had_no_room_for_stay_counted_in_the_file(tmp_path: Path) -> None:
+    opened(tmp_path).keep(rows("g"))
+    ledger = Ledger(cache_bytes=2 * 12)
+    for name in "fgh":
+        ledger.keep(rows(name))
+    ledger.keep_in(tmp_path)
+    assert ledger.answers == 3
+
+
+def test_the_reading_that_was_settled_first_holds(tmp_path: Path) -> None:
+    ledger = Ledger()
+    assert ledger.reading() is None
+    assert ledger.reading(READING) == READING
+    assert ledger.reading({**READING, "decimals": 3}) == READING
+    ledger.keep_in(tmp_path)
+    assert opened(tmp_path).reading() == READING
+    for key, other in (("classifier", "d"), ("kind", "top"), ("told", 2)):
+        foreign = Ledger()
+        foreign.reading({**READING, key: other})
+        foreign.spend(None, 0, 0)
+        with pytest.raises(
+            StoreError, match=rf"answers\.db holds the answers of another target: {key} {READING[key]} there, {other}"
+        ):
+            foreign.keep_in(tmp_path)
+        assert (foreign.requests, foreign.path) == (1, None), "it goes on in memory"
+    assert opened(tmp_path).requests == 0
+
+
+def damaged(path: Path, statement: str) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(statement)
+    db.close()
+
+
+def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    path.write_bytes(b"My diary, and no database at all. " * 200)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"answers\.db is no ledger of requests and answers, or is damaged \(file is not a"):
+        opened(tmp_path)
+    assert path.read_bytes() == before
+    path.unlink()
+    damaged(path, "CREATE TABLE bill (id INTEGER PRIMARY KEY, requests INTEGER)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="it is some other database"):
+        opened(tmp_path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [FILE]
+    with pytest.raises(StoreError, match="cannot be opened"):
+        opened(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM bill",
+        "DROP TABLE bill",
+        "DROP TABLE answers",
+        "UPDATE bill SET reading = '{'",
+        "UPDATE bill SET reading = '[]'",
+        'UPDATE bill SET reading = \'{"kind": "top", "told": "3", "decimals": 1}\'',
+        "UPDATE answers SET logits = x'00'",
+    ],
+)
+def test_a_damaged_ledger_is_told_by_its_name(statement: str, tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    ledger.reading(READING)
+    ledger.keep(rows("a"))
+    del ledger
+    damaged(tmp_path / FILE, statement)
+    with pytest.raises(StoreError, match=r"answers\.db"):
+        opened(tmp_path).reading()
+        opened(tmp_path).known([b"a"], 3)
+
+
+def test_a_ledger_that_cannot_be_written_says_so_before_anything_is_sent(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    damaged(tmp_path / FILE, "CREATE TRIGGER full BEFORE UPDATE ON bill BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    with pytest.raises(
+        StoreError, match=r"cannot be used \(disk is full\); what it held before is safe, but nothing more is asked"
+    ):
+        ledger.spend(None, 0, 0)
+    assert ledger.requests == 0

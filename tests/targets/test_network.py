@@ -1,0 +1,155 @@
+"""The faster ways of a torch network: near the plain one whatever the network does, and the plain one untouched by them."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from evofool.errors import TargetError
+from evofool.targets.network import PLAIN, Network, _folded
+from evofool.targets.preprocessing import Preprocessing
+
+
+class Mean(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def block(norm: nn.Module | None = None, conv: nn.Module | None = None) -> nn.Sequential:
+    """A convolution, a batch norm with statistics of its own, and a mean."""
+    torch.manual_seed(0)
+    norm = norm or nn.BatchNorm2d(8)
+    for name, value in norm.named_buffers():
+        if name.startswith("running"):
+            value.uniform_(0.5, 2.0)
+    return nn.Sequential(conv or nn.Conv2d(3, 8, 3), norm, nn.ReLU(inplace=True), Mean(), nn.Linear(8, 4))
+
+
+class Branch(nn.Module):
+    """What the convolution answers is used beside the norm as well, so the norm cannot be folded into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = block()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body[0](x)
+        return self.body[3](self.body[1](y) + 5 * y)
+
+
+class Twice(nn.Module):
+    """One norm after two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.norm.running_mean.fill_(0.7)  # type: ignore[union-attr]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.norm(self.a(x)) * self.norm(self.b(x))).mean((2, 3))
+
+
+class Named(nn.Module):
+    """Its parts are called with named arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = block()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body[1](input=self.body[0](input=x)).mean((2, 3))
+
+
+class Float32(nn.Module):
+    """Makes float32 tensors of its own, which do not go with weights of another number format."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = block()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x).float() @ torch.eye(4) + self.body[0](x + torch.ones(1)).mean()
+
+
+class Uncopiable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.lock = block(), threading.Lock()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+NETWORKS = {
+    "conv, norm": block,
+    "a branch": Branch,
+    "a norm used twice": Twice,
+    "a norm without statistics": lambda: block(nn.BatchNorm2d(8, track_running_stats=False)),
+    "a norm without weights": lambda: block(nn.BatchNorm2d(8, affine=False)),
+    "weight norm": lambda: block(conv=weight_norm(nn.Conv2d(3, 8, 3))),
+    "named arguments": Named,
+    "float32 of its own": Float32,
+    "cannot be copied": Uncopiable,
+}
+
+
+def images(count: int = 4, side: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, side, side), np.uint8)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("number_format", "near"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_faster_ways_answer_what_the_plain_one_does(name: str, number_format: str, near: float) -> None:
+    network = Network(NETWORKS[name](), Preprocessing())
+    before = {key: value.clone() for key, value in network.module.state_dict().items()}
+    plain = network.numpy(images(), PLAIN)
+    fast = network.numpy(images(), number_format)
+    assert fast.dtype == plain.dtype == np.float32
+    assert np.abs(fast - plain).max() <= near * max(1.0, np.abs(plain).max())
+    assert np.array_equal(network.numpy(images(), PLAIN), plain)
+    assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())
+
+
+def test_norms_are_folded_where_they_can_be_and_only_there() -> None:
+    def norms(module: nn.Module) -> int:
+        example = Preprocessing().affine()(torch.from_numpy(images(1)).float())
+        with torch.inference_mode():
+            return sum(isinstance(part, nn.BatchNorm2d) for part in _folded(module.eval(), example).modules())
+
+    assert norms(block()) == 0
+    assert norms(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), *block())) == 0
+    assert norms(Branch()) == 1
+    assert norms(Twice()) == 1
+    assert norms(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), Mean())) == 1
+
+
+def test_small_images_have_the_plain_way_alone() -> None:
+    network = Network(block(), Preprocessing())
+    assert network.formats(28) == (PLAIN,)
+    assert network.formats(224) == (PLAIN, "float32", "bfloat16")
+
+
+def test_a_network_is_put_into_eval_mode() -> None:
+    assert not Network(block().train(), Preprocessing()).module.training
+
+
+def test_what_is_not_a_tensor_is_refused() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x, x]
+
+    with pytest.raises(TargetError, match=r"the network returns a list; it has to return logits \(B, K\)"):
+        Network(Two(), Preprocessing()).numpy(images(), PLAIN)
+
+
+def test_several_threads_get_the_answers_that_one_gets() -> None:
+    network = Network(block(), Preprocessing())
+    batches = [images(2, seed=seed) for seed in range(12)]
+    alone = [Network(block(), Preprocessing()).numpy(batch, "float32") for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: network.numpy(batch, "float32"), batches))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))

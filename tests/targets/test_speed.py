@@ -1,0 +1,159 @@
+"""Which number format is chosen, and how rates are taken: with formats of our own, never by the real ones' speed."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evofool.errors import TargetError
+from evofool.targets import Target, target
+from evofool.targets.network import PLAIN, Network
+from evofool.targets.photos import patterns
+from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.speed import Rate, choose, difference, fastest, rate, table
+
+
+class Formats(Target):
+    """Ten pixels as logits; each format adds what its function of the number of images gives."""
+
+    formats = ()  # type: ignore[assignment]
+
+    def __init__(self, **formats: Callable[[int], float]) -> None:
+        self.added = {PLAIN: lambda n: 0.0, **formats}
+        self.asked: list[tuple[str, int]] = []
+        details = {"preprocessing": {}, "device": "cuda"}
+        network = Network(nn.Flatten(), Preprocessing())
+        super().__init__("own", list("0123456789"), (1, 2, 5), lambda x: x, details, network=network)
+        self.formats = tuple(self.added)  # type: ignore[assignment]
+
+    def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
+        self.asked.append((number_format, len(images)))
+        out = images.reshape(len(images), -1).astype(np.float32) / 64
+        out[:, 0] += self.added[number_format](len(images))
+        return out
+
+
+@pytest.fixture(autouse=True)
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+
+def full(most: int) -> Callable[[int], float]:
+    """A format whose memory holds so many images."""
+
+    def added(images: int) -> float:
+        if images > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return 0.0
+
+    return added
+
+
+def broken(_: int) -> float:
+    raise RuntimeError("no compiler")
+
+
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [
+        ({"plain": 100.0}, "plain"),
+        ({"plain": 100.0, "float32": 119.0}, "plain"),
+        ({"plain": 100.0, "float32": 120.0}, "float32"),
+        ({"plain": 100.0, "float32": 150.0, "bfloat16": 170.0}, "float32"),
+        ({"plain": 100.0, "float32": 150.0, "bfloat16": 180.0, "float16": 190.0}, "bfloat16"),
+        ({"plain": 100.0, "float32": 50.0, "bfloat16": 130.0}, "bfloat16"),
+    ],
+)
+def test_a_format_has_to_be_a_fifth_faster_than_the_best_before_it(rates: dict[str, float], chosen: str) -> None:
+    assert fastest(rates) == chosen
+
+
+def test_what_is_too_far_from_plain_or_does_not_run_is_dropped_with_the_reason() -> None:
+    own = Formats(float32=lambda n: 0.01, bfloat16=lambda n: 9.0, float16=lambda n: float("nan"), compiled=broken)
+    choice = choose(own, 8)
+    assert choice.chunk == 8
+    assert set(choice.rates) == {"plain", "float32"}
+    assert set(choice.differences) == {"float32", "bfloat16", "float16"}
+    assert set(choice.dropped) == {"bfloat16", "float16", "compiled"}
+    assert "log-odds differ from plain by" in choice.dropped["bfloat16"]
+    assert "at most 0.25 and 1.5 are allowed" in choice.dropped["bfloat16"]
+    assert choice.dropped["compiled"] == "RuntimeError: no compiler"
+
+
+def test_the_chunk_is_halved_until_every_format_fits_the_memory() -> None:
+    own = Formats(float32=full(24))
+    choice = choose(own, 64)
+    assert choice.chunk == 16
+    assert set(choice.rates) == {"plain", "float32"}
+    assert {n for _, n in own.asked} == {64, 32, 16}
+
+
+def test_a_memory_that_does_not_hold_one_image_is_told() -> None:
+    with pytest.raises(TargetError, match=r"own: the memory of cuda does not hold one image's forward pass; take a smaller"):
+        choose(Formats(float32=full(0)), 64)
+
+
+def test_a_target_with_one_format_has_no_choice_and_is_asked_once() -> None:
+    lenet = target("lenet")
+    choice = choose(lenet, 16)
+    assert (choice.number_format, choice.chunk, choice.rates) == ("plain", 16, {})
+    assert lenet.queries == 16
+
+
+def test_the_difference_is_that_of_log_odds() -> None:
+    own = Formats(float32=lambda n: 0.0, bfloat16=lambda n: 3.0)
+    images = patterns(own.shape, 6)
+    assert difference(own, "float32", images) == (0.0, 0.0)
+    median, most = difference(own, "bfloat16", images)
+    assert 0 < median <= most <= 3.0 + 1e-5
+
+
+def test_a_rate_counts_its_queries_and_leaves_torch_s_threads_as_they_were() -> None:
+    before = torch.get_num_threads()
+    own = Formats()
+    assert rate(own, PLAIN, 4, workers=3, seconds=0.0) > 0
+    assert own.asked == [(PLAIN, 4)] * 6  # a first and one timed chunk of every worker
+    assert own.queries == 24
+    assert torch.get_num_threads() == before
+
+
+def test_workers_ask_side_by_side() -> None:
+    met = threading.Barrier(2, timeout=30)
+
+    class Meeting(Formats):
+        def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
+            met.wait()  # passes when two are in here at once
+            return super()._raw(images, number_format)
+
+    assert rate(Meeting(), PLAIN, 1, workers=2, seconds=0.0) > 0
+
+
+def test_what_stops_a_worker_is_raised() -> None:
+    for workers in (1, 3):
+        with pytest.raises(RuntimeError, match="no compiler"):
+            rate(Formats(odd=broken), "odd", 2, workers)
+
+    def later(images: int, done: list[int] = []) -> float:  # noqa: B006
+        done.append(images)
+        time.sleep(0.01)
+        return broken(0) if len(done) > 2 else 0.0
+
+    with pytest.raises(RuntimeError, match="no compiler"):
+        rate(Formats(odd=later), "odd", 2, seconds=10.0)
+
+
+def test_a_table_has_a_row_for_every_setting_and_compiled_formats_one_chunk() -> None:
+    own = Formats(**{"float32": full(4), "float16-compiled": lambda n: 0.0})
+    own.streams = 2
+    rows = list(table(own, own.formats, (1, 8), seconds=0.0))
+    assert [(r.number_format, r.chunk, r.workers) for r in rows] == [
+        (f, chunk, workers)
+        for f in own.formats
+        for chunk in ((1, 8) if f != "float16-compiled" else (8,))
+        for workers in (1, 2)
+    ]
+    assert [r for r in rows if r.images_per_second is None] == [Rate("float32", 8, w, None) for w in (1, 2)]
