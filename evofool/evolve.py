@@ -14,6 +14,7 @@ import numpy as np
 from deap import base, tools
 
 from evofool.archive import Archive, Winners
+from evofool.difference import MOST, WORTH, difference
 from evofool.evaluate import Evaluator, Judge, Order
 from evofool.images import quantise
 from evofool.scores import confidence
@@ -66,13 +67,17 @@ class Brood:
 
 @dataclass
 class Born:
-    """A genome that won a cell when it was committed, for the store's record of descent."""
+    """A genome that won a cell when it was committed, for the store's record of descent.
+
+    steps 0: packed is the whole genome. Else it is its difference from its mother's, that many from a whole one.
+    """
 
     birth: int
     batch: int
     mother: int
     father: int
-    genome: Any
+    packed: bytes
+    steps: int
 
 
 @dataclass
@@ -115,6 +120,7 @@ class MapElites:
         self.wins = 0  # cells that changed hands, the first fillings left out
         self.switches = 0  # of these, goal switches
         self.born: list[Born] = []  # since the last save
+        self.steps: dict[int, int] = {}  # Born.steps of those that are not whole
         self.reigns: list[Reign] = []
 
     @property
@@ -179,9 +185,7 @@ class MapElites:
         w = winners
         rows = w.rows[changed]
         for row in np.unique(rows).tolist():
-            self.born.append(
-                Born(int(w.births[row]), order.batch, int(w.mothers[row]), int(w.fathers[row]), w.genomes[row].copy())
-            )
+            self.born.append(self._born(order, w, row))
         for cell, row, log_odds, margin in zip(
             w.cells[changed].tolist(),
             rows.tolist(),
@@ -193,6 +197,16 @@ class MapElites:
             switched = bool(holder >= 0 and w.mothers[row] >= 0 and holder not in (w.mothers[row], w.fathers[row]))
             self.reigns.append(Reign(cell, int(w.births[row]), order.batch, log_odds, margin, switched))
             self.switches += switched
+
+    def _born(self, order: Order, w: Winners, row: int) -> Born:
+        birth, mother = int(w.births[row]), int(w.mothers[row])
+        packed, steps = self.encoding.pack(w.genomes[row]), self.steps.get(mother, 0) + 1
+        if order.mother_genomes is not None and len(packed) >= WORTH and steps <= MOST:
+            less = difference(packed, self.encoding.pack(order.mother_genomes[birth - order.first_birth]))
+            if less is not None:
+                self.steps[birth] = steps
+                return Born(birth, order.batch, mother, int(w.fathers[row]), less, steps)
+        return Born(birth, order.batch, mother, int(w.fathers[row]), packed, 0)
 
     def _all_classes_held(self) -> bool:
         return bool((self.archive.birth.reshape(self.archive.classes, -1) >= 0).any(axis=1).all())

@@ -289,7 +289,7 @@ class Run:
                     "warnings": self.warnings,
                     "answers": self.answers,
                 },
-                genomes=[(b.birth, b.batch, b.mother, b.father, self.encoding.pack(b.genome)) for b in s.born],
+                genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.born],
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
                 elites=self._elites(np.array(changed, np.int64)),
                 metrics=[
@@ -439,6 +439,7 @@ class Run:
         s.committed = meta["committed"]
         s.last_progress = meta["last_progress"]
         s.wins, s.switches = self.store.counts()
+        s.steps = self.store.steps()
         self._earlier_seconds = meta["seconds"]
         self._earlier_answers += meta.get("answers", 0)
         self.finished = meta["finished"]

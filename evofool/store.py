@@ -10,13 +10,14 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from evofool.difference import MOST, applied
 from evofool.errors import StoreError
 
 FILE = "run.db"
@@ -38,9 +39,10 @@ VERDICTS = ("unjudged", "unrecognised", "recognised")
 
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
--- every genome that ever held a cell; mother and father are births, -1 for the first ones
+-- every genome that ever held a cell; mother and father are births, -1 for the first ones. steps 0: genome is whole, else it
+-- is the difference from its mother's (evofool/difference.py), that many from a whole one
 CREATE TABLE genomes (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
-                      father INTEGER NOT NULL, genome BLOB NOT NULL);
+                      father INTEGER NOT NULL, genome BLOB NOT NULL, steps INTEGER NOT NULL);
 -- every time a cell changed hands, in order; cell = class * niches + niche
 CREATE TABLE reigns (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth INTEGER NOT NULL, batch INTEGER NOT NULL,
                      log_odds REAL NOT NULL, margin REAL NOT NULL, switched INTEGER NOT NULL);
@@ -112,7 +114,7 @@ class Checkpoint:
     """What one transaction adds to a run, and the small state that goes with it."""
 
     state: Mapping[str, Any]  # replaces meta's values of these keys; plain JSON values
-    genomes: Sequence[tuple[int, int, int, int, bytes]]  # birth, batch, mother, father, packed
+    genomes: Sequence[tuple[int, int, int, int, bytes, int]]  # birth, batch, mother, father, packed, steps
     reigns: Sequence[tuple[int, int, int, float, float, int]]  # cell, birth, batch, log_odds, margin, switched
     elites: Sequence[NewElite]
     metrics: Sequence[tuple[int, float, Mapping[str, Any]]]  # batch, seconds, row
@@ -236,7 +238,7 @@ class Store:
         """Write all of it, or, on any error, none of it."""
         c = checkpoint
         with self._transaction():
-            self._db.executemany("INSERT OR IGNORE INTO genomes VALUES (?, ?, ?, ?, ?)", c.genomes)
+            self._db.executemany("INSERT OR IGNORE INTO genomes VALUES (?, ?, ?, ?, ?, ?)", c.genomes)
             self._db.executemany(
                 "INSERT INTO reigns (cell, birth, batch, log_odds, margin, switched) VALUES (?, ?, ?, ?, ?, ?)",
                 c.reigns,
@@ -304,7 +306,9 @@ class Store:
                 f" {where} ORDER BY e.class, e.niche",
                 values,
             ).fetchall()
-            return [_checked(EliteRow(*row)) for row in rows]
+            checked = [_checked(EliteRow(*row)) for row in rows]
+        whole = self.genomes(row.birth for row in checked)
+        return [replace(row, genome=whole[row.birth]) for row in checked]
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""
@@ -312,15 +316,39 @@ class Store:
             return {int(cell) for (cell,) in self._db.execute("SELECT cell FROM elites")}
 
     def genomes(self, births: Iterable[int]) -> dict[int, bytes]:
-        """The packed genomes of these births; one that is not there raises StoreError."""
-        found = {}
-        with self._guard("cannot be read"):
-            for birth in set(births):
-                row = self._db.execute("SELECT genome FROM genomes WHERE birth = ?", (birth,)).fetchone()
-                if row is None:
-                    raise StoreError(f"{self.path} is damaged: the genome of birth {birth} is missing")
-                found[birth] = row[0]
-        return found
+        """The packed genomes of these births, whole; one that is not there or is damaged raises StoreError."""
+        wanted = set(births)
+        found: dict[int, bytes] = {}
+        with self._guard("is damaged"):
+            for birth in sorted(wanted):
+                self._whole(birth, found)
+        return {birth: found[birth] for birth in wanted}
+
+    def steps(self) -> dict[int, int]:
+        """By birth, how many differences lie between a genome and a whole one; those that are whole are left out."""
+        with self._guard("is damaged"):
+            return dict(self._db.execute("SELECT birth, steps FROM genomes WHERE steps > 0"))
+
+    def _whole(self, birth: int, found: dict[int, bytes]) -> bytes:
+        """The genome of birth, put into found with those that it is a difference from."""
+        line: list[bytes] = []  # differences, the youngest first
+        at = birth
+        while at not in found:
+            row = self._db.execute("SELECT genome, steps, mother FROM genomes WHERE birth = ?", (at,)).fetchone()
+            if row is None:
+                raise StoreError(f"{self.path} is damaged: the genome of birth {at} is missing")
+            if row[1] == 0:
+                found[at] = row[0]
+                break
+            if len(line) > MOST:
+                raise StoreError(f"{self.path} is damaged: the genome of birth {birth} is a difference from nothing whole")
+            line.append(row[0])
+            at = row[2]
+        genome = found[at]
+        for less in reversed(line):
+            genome = applied(less, genome)
+        found[birth] = genome
+        return genome
 
     def descent(self, birth: int) -> list[tuple[int, int, int, int]]:
         """(birth, batch, mother, father) from this genome back along the mothers to a first one."""

@@ -16,6 +16,9 @@ TOLERANCE = 1e-3
 """How far log-odds may lie from the stored ones on another kind of machine."""
 
 
+_AT_ONCE = 256  # genomes read at once: pixels are big
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What verify found. faults name their class; the run is sound if there are none."""
@@ -45,7 +48,9 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
         # Everything that the file holds is read once, so that damage anywhere is found.
-        run.unpack(list(run.store.genomes(reign[1] for reign in reigns).values()))
+        births = sorted({reign[1] for reign in reigns})
+        for at in range(0, len(births), _AT_ONCE):
+            run.unpack(list(run.store.genomes(births[at : at + _AT_ONCE]).values()))
         run.store.metrics()
         run.store.pending()
     except (StoreError, IndexError) as error:

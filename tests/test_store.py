@@ -50,7 +50,7 @@ def checkpoint(number: int, size: int = 3) -> Checkpoint:
     parent = births[0] - 1
     return Checkpoint(
         state={"committed": number + 1, "recipe": {"a": 1, "number": number}},
-        genomes=[(b, number, parent, parent, b"genome %d" % b) for b in births],
+        genomes=[(b, number, parent, parent, b"genome %d" % b, 0) for b in births],
         reigns=[(c, b, number, *scores[c], c % 2) for c, b in enumerate(births)],
         elites=[NewElite(c, 0, c, b, (*scores[c], *scores[c][::-1]), png(b), 64) for c, b in enumerate(births)],
         metrics=[(number, number * 0.5, {"gen": number, "median": 0.1 * number, "name": "x"})],
@@ -113,7 +113,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert (row.cell, row.class_id, row.niche, row.birth) == (new.cell, new.class_id, new.niche, new.birth)
         assert (row.log_odds, row.margin, row.search_log_odds, row.search_margin) == new.scores
         assert row.png == new.png
-        assert (row.birth, row.batch, row.mother, row.father, row.genome) == genome
+        assert (row.birth, row.batch, row.mother, row.father, row.genome, 0) == genome
         assert row.bytes_per_pixel == len(new.png) / 64
         assert row.sha256 == row.digest()
         assert (row.verdict, row.judged_by, row.nearest_real_percentile) == ("unjudged", None, None)
@@ -369,7 +369,7 @@ def test_what_was_saved_survives_a_process_that_never_closes(run_folder: Path) -
         from pathlib import Path
         from evofool.store import Checkpoint, Store
         store = Store.open(Path(sys.argv[1]), write=True)
-        store.save(Checkpoint({"committed": 77}, [(100, 9, -1, -1, b"g")], [], [], [], []))
+        store.save(Checkpoint({"committed": 77}, [(100, 9, -1, -1, b"g", 0)], [], [], [], []))
         store._db.execute("BEGIN IMMEDIATE")
         store._db.execute("DELETE FROM genomes")
         os.kill(os.getpid(), 9)
@@ -395,7 +395,7 @@ def broken_checkpoints() -> list[tuple[str, Checkpoint, type[Exception]]]:
         ("state", replace(good, state={**good.state, "bad": object()}), TypeError),
         ("metrics", replace(good, metrics=[*good.metrics, (9, 0.0, {"x": object()})]), TypeError),
         ("pending", replace(good, pending=[*good.pending, good.pending[0]]), StoreError),
-        ("genomes", replace(good, genomes=[*good.genomes, ("word", 0, 0, 0, b"")]), StoreError),  # type: ignore[list-item]
+        ("genomes", replace(good, genomes=[*good.genomes, ("word", 0, 0, 0, b"", 0)]), StoreError),  # type: ignore[list-item]
         (
             "elites",
             replace(good, elites=[*good.elites, replace(good.elites[0], cell=9, scores=(float("nan"), 0.0, 0.0, 0.0))]),
@@ -421,7 +421,7 @@ def test_a_file_that_may_not_grow_refuses_the_checkpoint_and_keeps_what_it_has(r
     before = read(run_folder)
     with Store.open(run_folder, write=True) as store:
         store._db.execute("PRAGMA max_page_count = 1")  # SQLite: not below what the file has now
-        big = replace(checkpoint(2), genomes=[*checkpoint(2).genomes, (1000, 2, -1, -1, bytes(500_000))])
+        big = replace(checkpoint(2), genomes=[*checkpoint(2).genomes, (1000, 2, -1, -1, bytes(500_000), 0)])
         with pytest.raises(StoreError, match=r"run\.db could not be written; what was saved before is safe.*full") as caught:
             store.save(big)
         assert isinstance(caught.value, EvofoolError)
@@ -476,10 +476,10 @@ def test_a_full_disk_s_sentence_says_that_what_was_saved_is_safe(run_folder: Pat
         folder = Path(sys.argv[1])
         try:
             with Store.open(folder, write=True) as store:
-                store.save(replace(nothing, genomes=[(1000, 9, -1, -1, bytes(200_000))]))
+                store.save(replace(nothing, genomes=[(1000, 9, -1, -1, bytes(200_000), 0)]))
                 size = (folder / "run.db").stat().st_size
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-                store.save(replace(nothing, genomes=[(1001, 9, -1, -1, bytes(900_000))]))
+                store.save(replace(nothing, genomes=[(1001, 9, -1, -1, bytes(900_000), 0)]))
         except OSError as error:
             print(error)
     """

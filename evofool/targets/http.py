@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from evofool.errors import TargetError
+from evofool.errors import BudgetError, TargetError
 from evofool.images import encode_png
 from evofool.targets import answers
 from evofool.targets.answers import KINDS, Garbled, Reading, brief, parsed
@@ -39,7 +39,13 @@ def load(spec: Spec, keep_in: Path | None = None, clock: Clock | None = None) ->
     if keep_in is not None:
         ledger.keep_in(keep_in)
     server = Server(spec, ledger, clock or Clock())
-    told = _description(server)
+    try:
+        told = _description(server)
+    except BudgetError:  # what was answered can still be had
+        held = (ledger.reading() or {}).get("described")
+        if not isinstance(held, dict):
+            raise
+        told = held if held.keys() == {"missing"} else _checked(held)
     if missing := told.get("missing"):
         lacks = [option for option in ("size", "labels") if option not in spec.options]
         if lacks:
@@ -62,7 +68,7 @@ def load(spec: Spec, keep_in: Path | None = None, clock: Clock | None = None) ->
     if kind != told.get("answers", kind):
         raise TargetError(f"{server.url}: it answers {told['answers']}, not {kind}; leave outputs= out")
     names = {name: c for given in (distinct(theirs), labels) for c, name in enumerate(given)}
-    return BlackBox(spec.text, labels, shape, server, ledger, photographs, kind, names)
+    return BlackBox(spec.text, labels, shape, server, ledger, photographs, kind, names, told)
 
 
 class BlackBox(Target):
@@ -81,13 +87,14 @@ class BlackBox(Target):
         photographs: Preprocessing,
         kind: str | None,
         names: Mapping[str, int],
+        described: Mapping[str, Any],
     ) -> None:
         details = {"preprocessing": asdict(photographs), "backend": "http", "file": server.url, "notes": list(server.notes)}
         super().__init__(name, labels, shape, self._answers, details)
         self._server, self._ledger, self._names = server, ledger, names
         self.streams = server.parallel
         self._classifier = hashlib.sha256(json.dumps([self.labels, self.shape]).encode()).hexdigest()
-        self._reading = self._settled() or self._probed(kind)
+        self._reading = self._settled() or self._probed(kind, described)
         if kind not in (None, self._reading.kind):
             raise TargetError(
                 f"{server.url}: it answers {kind} now, and answered {self._reading.kind} before; the scores would not "
@@ -145,7 +152,7 @@ class BlackBox(Target):
             self._note(against)
         return rows
 
-    def _probed(self, kind: str | None) -> Reading:
+    def _probed(self, kind: str | None, described: Mapping[str, Any]) -> Reading:
         """Ask for noise: it shows the kind of the answers, of how many classes they tell, and whether they are rounded."""
         noise = _noise(self.shape)
 
@@ -155,7 +162,7 @@ class BlackBox(Target):
             return reading, answers.logits(numbers, reading)
 
         reading, logits = self._send(list(noise), read)
-        self._ledger.reading({"classifier": self._classifier, **asdict(reading)})
+        self._ledger.reading({"classifier": self._classifier, "described": described, **asdict(reading)})
         self._ledger.keep({_key(image): row for image, row in zip(noise, logits, strict=True)})
         return self._settled() or reading
 
@@ -195,6 +202,7 @@ def _description(server: Server) -> dict[str, Any]:
 
 
 def _checked(told: dict[str, Any]) -> dict[str, Any]:
+    """What matters of a description; TargetError goes on after the words "its description"."""
     version, labels, shape, kind = (told.get(key) for key in ("version", "labels", "shape", "answers"))
     if version != VERSION:
         raise TargetError(f"has version {brief(version)}; this evofool knows version {VERSION}")
@@ -213,7 +221,7 @@ def _checked(told: dict[str, Any]) -> dict[str, Any]:
         strange = {"photographs"}
     if strange:
         raise TargetError('has to have "resize" (pixels or null) and "interpolation" in its "photographs", or none')
-    return {"labels": labels, "shape": shape, "answers": kind, "photographs": photographs}
+    return {"version": version, "labels": labels, "shape": shape, "answers": kind, "photographs": photographs}
 
 
 def _refuse_options(spec: Spec) -> None:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,7 +129,11 @@ def _forward(made: Callable[[np.ndarray], Any], preprocessing: Preprocessing | N
     return forward
 
 
+@cache
 def _source(module: ModuleType) -> str | None:
-    """SHA-256 of the file that the factory is in, so that a changed one is noticed; what that imports is not seen."""
+    """SHA-256 of the file that the factory is in, so that a changed one is noticed; what that imports is not seen.
+
+    Taken once, since what was imported goes on running when the file changes.
+    """
     file = getattr(module, "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None

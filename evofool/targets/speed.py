@@ -138,9 +138,8 @@ def native_bfloat16() -> bool:
 def _choose(target: Target, chunk: int) -> Choice:
     on_cpu = target.details.get("device", "cpu") == "cpu"
     images = patterns(target.shape, min(chunk, _CPU_SAMPLE) if on_cpu else chunk)
-    if len(target.formats) == 1:
-        target.logits(images[:1] if target.network is None else images)
-        return Choice(PLAIN, chunk, {}, {}, {})
+    if len(target.formats) == 1 and (on_cpu or target.network is None):
+        return Choice(PLAIN, chunk, {}, {}, {})  # nothing to choose, and a black box's answers may cost
     plain, differences, dropped = target.logits(images), {}, {}
     for number_format in target.formats[1:]:
         if on_cpu and number_format.startswith("bfloat16") and not native_bfloat16():
@@ -153,8 +152,11 @@ def _choose(target: Target, chunk: int) -> Choice:
         except Exception as fault:  # a compiler that is missing, a layer that lacks the type
             dropped[number_format] = f"{type(fault).__name__}: {str(fault)[:200]}"
             continue
+        if not np.isfinite(apart).all():
+            dropped[number_format] = "answers NaN or infinity"
+            continue
         differences[number_format] = apart
-        if not (apart[0] <= NEAR[0] and apart[1] <= NEAR[1]):  # NaN is not near either
+        if apart[0] > NEAR[0] or apart[1] > NEAR[1]:
             dropped[number_format] = (
                 f"log-odds differ from plain by {apart[0]:.2g} (median) and {apart[1]:.2g} (99%); "
                 f"at most {NEAR[0]:g} and {NEAR[1]:g} are allowed"

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -32,8 +31,8 @@ def read_weights(path: Path, who: str, sha256: str | None = None) -> tuple[dict[
     except Exception as error:  # in a damaged file torch stumbles over whatever comes first
         if type(error).__name__ == "UnpicklingError":
             raise TargetError(
-                f"{who}: {path} holds more than weights, or is no file of torch's; evofool unpickles nothing: save the state "
-                "dict alone, torch.save(network.state_dict(), FILE), or as safetensors"
+                f"{who}: {path} holds more than weights, or is no file of torch's; evofool unpickles nothing: save the "
+                "state dict alone, torch.save(network.state_dict(), FILE), or as safetensors"
             ) from None
         words = (str(error).splitlines() or [type(error).__name__])[0]
         raise TargetError(f"{who}: {path} is no whole weights file ({words})") from None

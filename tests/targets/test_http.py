@@ -518,6 +518,18 @@ def test_the_cap_is_never_passed_by_one(cap: int, tmp_path: Path) -> None:
         assert asked.requests == server.received
 
 
+def test_with_the_cap_reached_what_was_answered_can_still_be_had(tmp_path: Path) -> None:
+    images = images_of(4)
+    with fake() as server:
+        black_box(server.url, "max_requests=3", tmp_path).logits(images)
+        for _ in range(2):
+            again = black_box(server.url, "max_requests=3", tmp_path)
+            assert np.array_equal(again.logits(images), expected(images))
+            assert (again.queries, again.requests, server.received) == (8, 3, 3)
+            with pytest.raises(BudgetError, match="the cap of 3 requests is reached"):
+                again.logits(images_of(1, 2))
+
+
 def test_threads_share_the_cap() -> None:
     with fake() as server, ThreadPoolExecutor(6) as pool:
         asked = black_box(server.url, "batch=1&max_requests=20")

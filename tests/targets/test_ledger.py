@@ -175,9 +175,14 @@ def test_a_damaged_ledger_is_told_by_its_name(statement: str, tmp_path: Path) ->
     ledger.keep(rows("a"))
     del ledger
     damaged(tmp_path / FILE, statement)
+
+    def use() -> None:
+        again = opened(tmp_path)
+        again.reading()
+        again.known([b"a"], 3)
+
     with pytest.raises(StoreError, match=r"answers\.db"):
-        opened(tmp_path).reading()
-        opened(tmp_path).known([b"a"], 3)
+        use()
 
 
 def test_a_ledger_that_cannot_be_written_says_so_before_anything_is_sent(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_nan_passes_through_and_is_refused_by_the_search(tmp_path: Path) -> None
     found = target(f"onnx:{write(tmp_path / 'n.onnx', weights=np.full_like(WEIGHTS, np.nan))}")
     answer = found.logits(images(found))
     assert np.isnan(answer).all()
-    with pytest.raises(ScoreError, match="batch 3: onnx:.* answered NaN or infinity for 7 of 7 images"):
+    with pytest.raises(ScoreError, match=r"batch 3: onnx:.* answered NaN or infinity for 7 of 7 images"):
         refuse_unfinite(answer, 3, found.name)
 
 
@@ -213,9 +213,9 @@ def test_labels_have_to_be_as_many_as_scores_and_doubles_are_numbered(tmp_path: 
 @pytest.mark.parametrize(
     ("shape", "dtype", "told"),
     [
-        (("b", 3, 4), "FLOAT", r"takes images tensor\(float\) \['b', 3, 4\]; it has to take images alone"),
+        (("b", 3, 20), "FLOAT", r"takes images tensor\(float\) \['b', 3, 20\]; it has to take images alone"),
         (("b", 3, 4, 5), "INT64", r"takes images tensor\(int64\)"),
-        (("b", 4, 4, 5), "FLOAT", r"\['b', 4, 4, 5\]; images have 1 or 3 channels"),
+        (("b", 4, 3, 5), "FLOAT", r"\['b', 4, 3, 5\]; images have 1 or 3 channels"),
     ],
 )
 def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...], dtype: str, told: str) -> None:
@@ -272,7 +272,7 @@ def test_operators_of_unknown_libraries_are_refused(tmp_path: Path) -> None:
     )
     opsets = [h.make_opsetid("", 17), h.make_opsetid("some.body", 1)]
     onnx.save(h.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "n.onnx")
-    with pytest.raises(TargetError, match="no ONNX network that can be run .*Strange"):
+    with pytest.raises(TargetError, match=r"no ONNX network that can be run .*Strange"):
         target(f"onnx:{tmp_path / 'n.onnx'}")
 
 
@@ -284,7 +284,7 @@ def test_without_onnxruntime_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 # --- the same network four ways
 
-OWN = '''
+OWN = """
 import numpy as np
 import torch
 
@@ -307,7 +307,7 @@ class Own:
         assert images.dtype == np.uint8
         with torch.no_grad():
             return self.module((torch.from_numpy(images).float() - {mean}) / {std}).numpy()
-'''
+"""
 
 
 @pytest.fixture(scope="session")
@@ -368,7 +368,10 @@ def test_the_same_network_by_torch_onnx_and_python_has_the_same_log_odds(
         ]
     )
     expected = log_odds(by_torch.logits(pixels))
-    for other in (f"onnx:{export(text)}?{options}", f"python:{name}:module?{options}", f"python:{name}:Own"):
+    ways = [f"onnx:{export(text)}?{options}", f"python:{name}:Own"]
+    if text == "lenet":  # for the larger one it would only be slow once more
+        ways.append(f"python:{name}:module?{options}")
+    for other in ways:
         found = target(other)
         assert len(found.labels) == len(by_torch.labels)
         assert np.abs(log_odds(found.logits(pixels)) - expected).max() <= 1e-3
