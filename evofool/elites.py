@@ -120,11 +120,11 @@ class StoredRun:
         except GenomeError as error:
             raise StoreError(f"{self.store.path} is damaged: {error}") from None
 
-    def target(self, trust: bool = False) -> "Target":
-        """The classifier that the run was made with (targets.stored_target)."""
+    def target(self, trust: bool = False, afresh: bool = False) -> "Target":
+        """The classifier that the run was made with (targets.stored_target); afresh, a black box forgets what it answered."""
         from evofool.targets import stored_target
 
-        return stored_target(self.recipe.target, self.folder, trust)
+        return stored_target(self.recipe.target, self.folder, trust, afresh)
 
     def genome_json(self, elite: Elite) -> dict[str, Any]:
         return self.encoding.to_json(self.unpack([elite.row.genome])[0])

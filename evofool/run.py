@@ -313,7 +313,7 @@ class Run:
     @property
     def answers(self) -> int:
         """Images that the target answered for this run, over all sittings."""
-        return self._earlier_answers + self.target.queries
+        return self.target.queries if self.target.lasting else self._earlier_answers + self.target.queries
 
     def best(self) -> np.ndarray:
         """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""

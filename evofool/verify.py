@@ -55,7 +55,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         run.store.pending()
     except (StoreError, IndexError) as error:
         faults.append(str(error))
-    target = target or run.target(trust)
+    target = target or run.target(trust, afresh=True)
     if target.fingerprint() != run.meta["target"]["fingerprint"]:
         raise TargetError(
             f"{run.folder}: the target {run.meta['target']['name']} is not the one that this run was made with"

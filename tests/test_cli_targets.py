@@ -13,6 +13,8 @@ from PIL import Image
 
 from evofool import cli
 from evofool.targets import KINDS
+from evofool.targets.http import OPTIONS
+from evofool.targets.spec import COMMON
 
 
 @dataclass(frozen=True)
@@ -155,3 +157,10 @@ def test_a_server_that_cannot_be_started_says_why(call: Call) -> None:
     told = call("serve-target", "lenet", "--port", "0", "--answers", "top", "--top", "11")
     assert told.code == 2
     assert "it has to be 1 to 10" in told.err
+
+
+def test_every_kind_and_every_option_is_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "targets.md").read_text()
+    assert [kind.form for kind in KINDS.values() if f"`{kind.form}`" not in page] == []
+    options = (*COMMON, *OPTIONS, "weights", "sha256", "output", "threads", "channels")
+    assert [option for option in options if f"`{option}`" not in page] == []

@@ -93,6 +93,7 @@ class BlackBox(Target):
         super().__init__(name, labels, shape, self._answers, details)
         self._server, self._ledger, self._names = server, ledger, names
         self.streams = server.parallel
+        self.lasting = True
         self._classifier = hashlib.sha256(json.dumps([self.labels, self.shape]).encode()).hexdigest()
         self._reading = self._settled() or self._probed(kind, described)
         if kind not in (None, self._reading.kind):

@@ -32,7 +32,7 @@ class Target:
     resolved (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed), plain and stored
     with a run. queries: images answered so far. requests: what was sent for them over a network. told: how many classes an
     answer tells of; the others' logits are bounds. streams: how many calls at once pay (logits may be called from several
-    threads if it is over 1). formats: the number formats it can rank by, the plain one first.
+    threads if it is over 1). lasting: queries goes on over all sittings of a run. formats: the number formats it can rank by, the plain one first.
     network: the torch network behind it, or None: then there are neither gradients nor layers.
     """
 
@@ -57,6 +57,7 @@ class Target:
         self.queries = 0
         self.told = len(self.labels)
         self.streams = 1
+        self.lasting = False
         self._forward = forward
         self._counting = threading.Lock()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
