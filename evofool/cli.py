@@ -26,6 +26,7 @@ A [bold]run[/bold] keeps the best image of every class in a folder, as one SQLit
 
     evofool run mnist-cppn            ten digits out of abstract patterns, in seconds
     evofool show runs/mnist-cppn      what came of it
+    evofool targets list              what else can be attacked
 """,
 )
 
@@ -42,8 +43,8 @@ def run(
         str,
         typer.Argument(
             metavar="RECIPE|RUN",
-            help="A shipped recipe's name (mnist-cppn, mnist-direct, mnist-cppn-nguyen2015, mnist-direct-nguyen2015), "
-            "a recipe file of your own, or the folder of a run to go on with.",
+            help="A shipped recipe's name (mnist-cppn, mnist-direct, imagenet-cppn-10k, ...; evofool init copies them all "
+            "out), a recipe file of your own, or the folder of a run to go on with.",
         ),
     ],
     changes: Annotated[
@@ -66,6 +67,7 @@ def run(
     """
     from evofool.errors import ScoreError, TargetError
     from evofool.run import Run
+    from evofool.targets import foreign
 
     folder, recipe = _which_run(what, changes or [], out)
     if recipe is None or (folder / "run.db").exists():
@@ -82,19 +84,20 @@ def run(
             f"batch {r.search.batch}",
             flush=True,
         )
+        trusting = " --trust" if foreign(r.target) else ""
         describe(search)
         before = search.strategy.evaluations
         try:
             with interrupts() as interrupted, display(search) as draw:
                 reason = search.advance(lambda run: draw(run) or bool(interrupted))
         except (ScoreError, TargetError) as error:
-            saved = f"{search.progress().saved:,} evaluations are saved; go on with:  evofool run {folder}"
+            saved = f"{search.progress().saved:,} evaluations are saved; go on with:  evofool run {folder}{trusting}"
             raise type(error)(f"{error} ({saved})") from None
         if reason and before == search.strategy.evaluations:
             print(f"This run had ended: {reason}. To go further, move its limit: --set stop.evaluations=N")
     report(folder, reason)
     if interrupted and not reason:
-        print(f"Interrupted and saved. Go on with:  evofool run {folder}")
+        print(f"Interrupted and saved. Go on with:  evofool run {folder}{trusting}")
         raise typer.Exit(130)
 
 

@@ -276,6 +276,8 @@ class Run:
 
         Elites that are new since then are measured the plain way first, where the search ranks by another.
         """
+        # A black box is known better the longer it is asked.
+        self.warnings += [note for note in self.target.details.get("notes", ()) if note not in self.warnings]
         s = self.strategy
         changed = sorted({reign.cell for reign in s.reigns})
         self.store.save(

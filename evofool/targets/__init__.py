@@ -9,9 +9,7 @@ from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import parse
 from evofool.targets.target import Target
 
-__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "stored_target", "target"]
-
-_FOREIGN = ("python:", "http:", "https:")  # code and servers, which a run's file names but does not hold
+__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "foreign", "stored_target", "target"]
 
 
 class Kind(NamedTuple):
@@ -49,7 +47,9 @@ KINDS: dict[str, Kind] = {
     ),
     "onnx": Kind("onnx:FILE", "an ONNX file, run by onnxruntime", "onnx", "onnxruntime", "onnx"),
     "python": Kind("python:package.module:factory", "your own code: a module, a callable or a Target", "", "", "python"),
-    "http": Kind("http(s)://HOST/PATH", "a black box behind the JSON contract of docs/black-box.md", "http", "httpx", "http"),
+    "http": Kind(
+        "http(s)://HOST/PATH", "a black box behind the JSON contract of docs/black-box.md", "http", "httpx", "http"
+    ),
 }
 
 
@@ -66,13 +66,18 @@ def target(spec: str, keep_in: Path | None = None) -> Target:
     return load(parsed, keep_in) if parsed.kind == "http" and keep_in else load(parsed)
 
 
+def foreign(spec: str) -> bool:
+    """Whether a spec names code or a server, which a run's file names but does not hold."""
+    return spec.startswith(("python:", "http:", "https:"))
+
+
 def stored_target(spec: str, folder: Path, trust: bool, afresh: bool = False) -> Target:
     """The target of the run in folder, by the spec that its file holds.
 
     A run can be handed over: one that names code to import or a server to ask is followed with trust alone (TargetError).
     afresh: a black box is asked again, beside the run's answers and their bill.
     """
-    if spec.startswith(_FOREIGN) and not trust:
+    if foreign(spec) and not trust:
         raise TargetError(
             f"{folder}: its target is {spec}, code to import or a server to ask, and a run can come from anybody; "
             "say that you trust it: --trust"
