@@ -49,9 +49,8 @@ def describe(run: "Run") -> None:
     """What the target turned out to be: one line each for preprocessing, weights, and how the search asks it."""
     details, c = run.target.details, run.recipe.compute
     fed = details.get("preprocessing", {})
-    shown = ", ".join(
-        f"{k} {v}" for k, v in fed.items() if v is not None and (k, v) != ("crops", 1) and k != "interpolation"
-    )
+    usual = {"crops": 1, "interpolation": fed.get("interpolation")}
+    shown = ", ".join(f"{k} {v}" for k, v in fed.items() if v is not None and v != usual.get(k))
     print(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
     if "file_sha256" in details:
         print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")

@@ -121,7 +121,7 @@ class StoredRun:
             raise StoreError(f"{self.store.path} is damaged: {error}") from None
 
     def target(self, trust: bool = False, afresh: bool = False) -> "Target":
-        """The classifier that the run was made with (targets.stored_target); afresh, a black box forgets what it answered."""
+        """The classifier that the run was made with, as of targets.stored_target."""
         from evofool.targets import stored_target
 
         return stored_target(self.recipe.target, self.folder, trust, afresh)

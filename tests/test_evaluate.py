@@ -263,7 +263,7 @@ def test_what_a_black_box_does_not_tell_wins_nothing() -> None:
     for cell, row in zip(w.cells.tolist(), w.births[w.rows].tolist(), strict=True):
         assert (logits[row] > logits[row, cell]).sum() < 2, "among the two highest of its image"
     assert set(w.cells.tolist()) <= set(everything.cells.tolist())
-    assert 0 < len(w.cells)
+    assert len(w.cells) > 0
 
 
 # --- the local evaluator

@@ -159,7 +159,8 @@ def test_the_digest_changes_with_every_part_of_an_elite(run_folder: Path) -> Non
         row = store.elites()[1]
     changes: list[dict[str, Any]] = [
         {"class_id": 2}, {"niche": 1}, {"birth": row.birth + 1}, {"log_odds": np.nextafter(row.log_odds, 99).item()},
-        {"margin": -row.margin}, {"search_log_odds": row.search_margin}, {"search_margin": 0.0}, {"png": row.png[:-1] + b"x"}, {"png": row.png + b"x"},
+        {"margin": -row.margin}, {"search_log_odds": row.search_margin}, {"search_margin": 0.0},
+        {"png": row.png[:-1] + b"x"}, {"png": row.png + b"x"},
     ]  # fmt: skip
     digests = {replace(row, **change).digest() for change in changes} | {row.digest()}
     assert len(digests) == 1 + len(changes)

@@ -30,10 +30,10 @@ class Target:
 
     name: the spec that names it, or what it was called. labels: K names. shape: (C, H, W) of its images. details: what was
     resolved (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed), plain and stored
-    with a run. queries: images answered so far. requests: what was sent for them over a network. told: how many classes an
-    answer tells of; the others' logits are bounds. streams: how many calls at once pay (logits may be called from several
-    threads if it is over 1). lasting: queries goes on over all sittings of a run. formats: the number formats it can rank by, the plain one first.
-    network: the torch network behind it, or None: then there are neither gradients nor layers.
+    with a run. queries: images answered so far; requests: what was sent for them over a network; lasting: both go on over
+    all sittings of a run. told: how many classes an answer tells of; the others' logits are bounds. streams: how many calls
+    at once pay (logits may be called from several threads if it is over 1). formats: the number formats it can rank by, the
+    plain one first. network: the torch network behind it, or None: then there are neither gradients nor layers.
     """
 
     def __init__(
