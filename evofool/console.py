@@ -215,6 +215,9 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     console.print(table)
     wins, switches = stored.store.counts()
     meta = stored.meta
+    shown = meta["shown"] * stored.recipe.search.batch
+    if meta["shown"] < meta["committed"]:
+        print(f"\nAs of {shown:,} evaluations, when elites were last drawn and measured; the search is further on.")
     state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "none"
     print(

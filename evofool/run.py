@@ -18,7 +18,7 @@ from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, stati
 from evofool.images import encode_png
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
-from evofool.scores import confidence, log_odds, margin, needed_log_odds
+from evofool.scores import confidence, log_odds, margin, needed_log_odds, refuse_unfinite
 from evofool.store import Checkpoint, NewElite, Store
 from evofool.targets import Target, stored_target
 from evofool.targets import target as load_target
@@ -28,8 +28,9 @@ from evofool.targets.speed import choose
 from genomes import Encoding, GenomeError, Key
 
 _ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
-_SAVE_SHARE = 20  # a checkpoint waits at least this many times what the last one took
+_SAVE_SHARE = 50  # a checkpoint waits at least this many times what the last one of its kind took
 _STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # evaluations and batches after which a search should have got somewhere
+_NO_CELLS = np.zeros(0, np.int64)
 _NOTHING = 0.1  # log-odds; a search that works gains this much in its first few batches
 
 
@@ -104,7 +105,9 @@ class Run:
         self._row_seconds: list[float] = []  # of the logbook's rows since the last save
         self._saved_metrics = 0
         self._saved_evaluations = 0
-        self._next_save = 0.0
+        self._shown_at = 0  # batches that the file's elites stand for
+        self._next_save = self._next_whole = 0.0
+        self._shown_birth = np.full(cells, -1, np.int64)  # whose picture the file has for each cell
         self._next_row = 0
 
     # -- opening
@@ -143,6 +146,7 @@ class Run:
             "speed": speed,
             "machine": machine(recipe.compute.threads),
             "committed": 0,
+            "shown": 0,
             "last_progress": 0,
             "seconds": 0.0,
             "finished": None,
@@ -217,7 +221,7 @@ class Run:
         if self.finished or batches == 0:
             return self.finished
         self._began = time.perf_counter()
-        self._next_save = self._began + self.recipe.save.seconds
+        self._next_save = self._next_whole = self._began + self.recipe.save.seconds
         next_tick = self._began + every
         self._rate_base = None
         random_batches = self.recipe.search.lag + 1
@@ -237,10 +241,8 @@ class Run:
                 self._first_best = float(self.archive.log_odds.max())
             elif self.strategy.committed == watch_at:
                 self._watch()
-            if now >= self._next_save and not stop:
-                self.save()
-                done = time.perf_counter()
-                self._next_save = done + max(self.recipe.save.seconds, _SAVE_SHARE * (done - now))
+            if now >= min(self._next_save, self._next_whole) and not stop:
+                self._save_in_time(now)
             return stop
 
         limit = batches if batches is not None else 1 << 62
@@ -271,19 +273,23 @@ class Run:
         self._began = 0.0
         return self.finished
 
-    def save(self) -> None:
+    def save(self, whole: bool = True) -> None:
         """One checkpoint: everything since the last one, in one transaction.
 
-        Elites that are new since then are measured the plain way first, where the search ranks by another.
+        A whole one brings the file's elites up to date: those that are new are drawn and, where the search ranks by another
+        way than the plain one, measured. Without, it has all that the run needs to go on, and costs next to nothing.
         """
         # A black box is known better the longer it is asked.
         self.warnings += [note for note in self.target.details.get("notes", ()) if note not in self.warnings]
         s = self.strategy
-        changed = sorted({reign.cell for reign in s.reigns})
+        changed = np.flatnonzero(self.archive.birth != self._shown_birth) if whole else _NO_CELLS
+        if whole:
+            self._shown_at = s.committed
         self.store.save(
             Checkpoint(
                 state={
                     "committed": s.committed,
+                    "shown": self._shown_at,
                     "last_progress": s.last_progress,
                     "seconds": self.seconds,
                     "finished": self.finished,
@@ -293,7 +299,7 @@ class Run:
                 },
                 genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.born],
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
-                elites=self._elites(np.array(changed, np.int64)),
+                elites=self._elites(changed),
                 metrics=[
                     (row["gen"], seconds, _plain(row))
                     for seconds, row in zip(self._row_seconds, self.logbook[self._saved_metrics :], strict=True)
@@ -301,11 +307,24 @@ class Run:
                 pending=[(o.batch, o.mothers, o.fathers, o.holders, o.thresholds) for o in self.evaluator.pending()],
             )
         )
+        self._shown_birth[changed] = self.archive.birth[changed]
         self._row_seconds.clear()
         s.born.clear()
         s.reigns.clear()
         self._saved_metrics = len(self.logbook)
         self._saved_evaluations = s.evaluations
+
+    def _save_in_time(self, now: float) -> None:
+        """A whole checkpoint if one is due, else one without pictures."""
+        whole = now >= self._next_whole
+        self.save(whole)
+        done = time.perf_counter()
+        later = done + max(self.recipe.save.seconds, _SAVE_SHARE * (done - now))
+        if whole:
+            self._next_whole = later
+            self._next_save = done + self.recipe.save.seconds
+        else:
+            self._next_save = later
 
     @property
     def seconds(self) -> float:
@@ -409,6 +428,7 @@ class Run:
             return self.target.logits(self.encoding.render(genomes[at : at + chunk]), chunk)
 
         logits: np.ndarray = np.concatenate(self.evaluator.map(plain, range(0, len(births), chunk)))
+        refuse_unfinite(logits, self.strategy.committed, f"{self.target.name}, in plain float32,")
         every = np.arange(len(stale)), stale // a.niches
         self._measured[0, stale] = log_odds(logits)[which][every]
         self._measured[1, stale] = margin(logits)[which][every]
@@ -448,16 +468,7 @@ class Run:
         self.warnings = list(meta.get("warnings", []))
         self._saved_evaluations = s.evaluations
         try:
-            rows = self.store.elites()
-            cells = {row.cell for row in rows}
-            if cells != {reign[0] for reign in self.store.reigns()} or not cells <= set(range(len(self.archive.birth))):
-                raise StoreError(f"{self.store.path} is damaged: the cells that have elites are not those that were won")
-            births = sorted({row.birth for row in rows})
-            if rows:
-                self.archive.add(self._as_winners(rows, births))
-                held = np.array([row.cell for row in rows])
-                self._measured_birth[held] = [row.birth for row in rows]
-                self._measured[:, held] = np.transpose([(row.log_odds, row.margin) for row in rows])
+            self._restore_archive(meta["shown"])
             for batch, _, row in self.store.metrics():
                 self.logbook.record(**row)
                 self._next_row = row_after(batch)
@@ -468,23 +479,38 @@ class Run:
             raise StoreError(f"{self.store.path} is damaged: {error}") from None
         self._saved_metrics = len(self.logbook)
 
-    def _as_winners(self, rows: list[Any], births: list[int]) -> Winners:
-        packed = {row.birth: row.genome for row in rows}
+    def _restore_archive(self, shown: int) -> None:
+        """Who holds each cell is told by its last reign; what was measured of them, by the elites."""
+        a, held = self.archive, self.store.holders()
+        rows = self.store.elites()
+        early = {reign[0] for reign in self.store.reigns() if reign[2] < shown}
+        if {row.cell for row in rows} != early or any(not 0 <= h[0] < len(a.birth) for h in held):
+            raise StoreError(f"{self.store.path} is damaged: the cells that have elites are not those that were won")
+        self._shown_at = shown
+        if not held:
+            return
+        births = sorted({birth for _, birth, _, _ in held})
         place = {birth: i for i, birth in enumerate(births)}
-        ranked = np.array([row.search_log_odds for row in rows])
-        margins = np.array([row.search_margin for row in rows])
+        packed = self.store.genomes(births)
+        ranked, margins = np.array([h[2] for h in held]), np.array([h[3] for h in held])
         unknown = np.full(len(births), -1, np.int64)
-        return Winners(
-            births=np.array(births, np.int64),
-            mothers=unknown,
-            fathers=unknown,
-            genomes=self.encoding.unpack([packed[birth] for birth in births]),
-            cells=np.array([row.cell for row in rows], np.int64),
-            rows=np.array([place[row.birth] for row in rows], np.int64),
-            scores=ranked if self.recipe.search.rank == "log_odds" else margins,
-            log_odds=ranked,
-            margins=margins,
+        a.add(
+            Winners(
+                births=np.array(births, np.int64),
+                mothers=unknown,
+                fathers=unknown,
+                genomes=self.encoding.unpack([packed[birth] for birth in births]),
+                cells=np.array([h[0] for h in held], np.int64),
+                rows=np.array([place[h[1]] for h in held], np.int64),
+                scores=ranked if self.recipe.search.rank == "log_odds" else margins,
+                log_odds=ranked,
+                margins=margins,
+            )
         )
+        if rows:
+            cells = np.array([row.cell for row in rows])
+            self._shown_birth[cells] = self._measured_birth[cells] = [row.birth for row in rows]
+            self._measured[:, cells] = np.transpose([(row.log_odds, row.margin) for row in rows])
 
     def _pending_orders(self) -> Iterator[Order]:
         size = self.recipe.search.batch

@@ -30,6 +30,7 @@ _META: dict[str, type | tuple[type, ...]] = {
     "target": dict,
     "machine": dict,
     "committed": int,
+    "shown": int,
     "last_progress": int,
     "seconds": (int, float),
 }
@@ -370,6 +371,14 @@ class Store:
         with self._guard("cannot be read"):
             return self._db.execute(
                 f"SELECT cell, birth, batch, log_odds, margin, switched FROM reigns {where} ORDER BY id", values
+            ).fetchall()
+
+    def holders(self) -> list[tuple[int, int, float, float]]:
+        """(cell, birth, log_odds, margin) of each cell's last reign: who holds it, and what it was ranked by."""
+        with self._guard("cannot be read"):
+            return self._db.execute(
+                "SELECT cell, birth, log_odds, margin FROM reigns"
+                " WHERE id IN (SELECT MAX(id) FROM reigns GROUP BY cell) ORDER BY cell"
             ).fetchall()
 
     def counts(self) -> tuple[int, int]:

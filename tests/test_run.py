@@ -240,6 +240,33 @@ def test_a_run_ranked_in_bfloat16_ends_the_same_however_it_is_cut_and_with_any_w
     assert found == expected
 
 
+def test_a_checkpoint_without_pictures_is_enough_to_go_on_from(tmp_path: Path) -> None:
+    what = ranked_in_bfloat16({"evaluations": 240}, save={"seconds": 3600.0})
+    expected = unbroken(tmp_path / "unbroken", what, photo_network())
+    copies: list[Path] = []
+
+    def tick(run: Run) -> bool:
+        batch = run.strategy.committed - 1
+        if batch in (3, 9, 15, 22):
+            run.save(whole=batch == 9)
+            copies.append(shutil.copytree(run.folder, tmp_path / f"killed after {batch}"))
+        return False
+
+    with Run.start(what, tmp_path / "run", photo_network()) as run:
+        run.advance(tick, every=0.0)
+    behind = []
+    for copied in copies:
+        with StoredRun(copied) as stored:
+            behind.append(stored.meta["committed"] - stored.meta["shown"])
+            if stored.meta["shown"]:
+                assert not evofool.verify.verify(stored, photo_network()).faults
+        with Run.resume(copied, target=photo_network()) as run:
+            run.advance()
+        found = content(copied)
+        assert found == expected
+    assert behind == [4, 0, 6, 13]
+
+
 def test_a_confidence_to_stop_at_has_to_be_measured_not_ranked(tmp_path: Path) -> None:
     with Run.start(ranked_in_bfloat16({"confidence": 0.35, "evaluations": 50_000}), tmp_path, photo_network()) as run:
         assert run.advance() == "every class is at confidence 0.35"

@@ -6,9 +6,8 @@
 It has never run on a GPU: no figure of it is known. Without one it says so and exits with 2.
 
 Per target and chunk size, in the number format in which the bare network is fastest: `bare` is the network asked images that
-lie on the device; `device` makes children, draws them on the device, asks the network there and fetches the best of each
-class; `engine` is LocalEvaluator and Judge as a run uses them, asked for the same orders. All three see the same images.
-Each figure is the median of rounds in which they take turns.
+lie on the device; `engine` is LocalEvaluator and Judge as a run uses them: it makes children, draws them on the device, asks
+the network there and fetches the best of each class. Both see the same images. Each figure is the median of pairs in turn.
 """
 
 import argparse
@@ -16,7 +15,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -24,7 +22,7 @@ import torch
 from evofool.evaluate import Judge, LocalEvaluator, Order
 from evofool.machine import machine
 from evofool.recipe import load
-from evofool.scores_torch import Best, best, log_odds
+from evofool.scores_torch import log_odds
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.network import Network
@@ -56,7 +54,7 @@ def main() -> None:
         encoding = load(args.recipe).encoding.build(target.shape)
         parents = grown(encoding, max(args.chunks))
         print(f"\n{target.name}")
-        print(f"{'chunk':>6}  {'format':<18}{'bare /s':>10}{'device /s':>11}{'ratio':>7}{'engine /s':>11}{'ratio':>7}")
+        print(f"{'chunk':>6}  {'format':<18}{'bare /s':>10}{'engine /s':>11}{'ratio':>7}")
         for chunk in args.chunks:
             try:
                 compare(target, encoding, parents, chunk, args.workers, args.pairs, args.seconds)
@@ -89,18 +87,17 @@ def compare(
     record = seen.amax(0).cpu().numpy()
     count = max(2, round(seconds * rates[number_format] / chunk))
     orders = [order(encoding, parents, chunk, b, record) for b in range(count)]
-    judge = Judge(encoding, target, chunk, number_format=number_format)
+    judge = Judge(encoding, target, chunk, number_format=number_format, resident=True)
     halves: list[Callable[[], float]] = [
         lambda: bare(network, shown, number_format, count),
-        lambda: on_device(judge, network, orders, workers),
         lambda: engine(judge, orders, workers),
     ]
     for half in halves:
         half()
     rounds = [[half() for half in halves] for _ in range(pairs)]
-    b, d, e = (statistics.median(column) for column in zip(*rounds, strict=True))
-    dr, er = (statistics.median(r[k] / r[0] for r in rounds) for k in (1, 2))
-    print(f"{chunk:>6}  {number_format:<18}{b:>10,.0f}{d:>11,.0f}{dr:>7.3f}{e:>11,.0f}{er:>7.3f}", flush=True)
+    b, e = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ratio = statistics.median(r[1] / r[0] for r in rounds)
+    print(f"{chunk:>6}  {number_format:<18}{b:>10,.0f}{e:>11,.0f}{ratio:>7.3f}", flush=True)
     print(f"{'':>8}bare, once: {', '.join(f'{name} {rate:,.0f}' for name, rate in rates.items())}", flush=True)
 
 
@@ -112,22 +109,6 @@ def bare(network: Network, shown: list[torch.Tensor], number_format: str, count:
         network(shown[k % len(shown)], number_format)
     settle(network.device)
     return count * len(shown[0]) / (time.perf_counter() - started)
-
-
-def on_device(judge: Judge, network: Network, orders: list[Order], workers: int) -> float:
-    """Evaluations/s from parents to the best of each class, of whose images nothing leaves the device."""
-    target = judge.target
-
-    def one(o: Order) -> Best:
-        images = judge.encoding.draw(judge.children(o, 0, o.size), network.device)
-        logits = to_logits(network(images, judge.number_format), target.outputs, target.crops)
-        return best(logits, o.thresholds, batch=o.batch, who=target.name, rank=judge.rank)
-
-    with ThreadPoolExecutor(workers) as pool:
-        started = time.perf_counter()
-        for _ in pool.map(one, orders):
-            pass
-        return sum(o.size for o in orders) / (time.perf_counter() - started)
 
 
 def engine(judge: Judge, orders: list[Order], workers: int) -> float:
