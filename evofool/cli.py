@@ -53,7 +53,8 @@ def run(
             "--set",
             metavar="KEY=VALUE",
             help="Change one value of the recipe: --set search.seed=3. May be given several times; an empty value "
-            "(--set stop.confidence=) takes the key out. A run that has begun takes stop.* and save.* only.",
+            "(--set stop.confidence=) takes the key out. A run that has begun takes stop.*, save.*, compute.workers, and "
+            "other words for the same target.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME unless given.")] = None,
@@ -69,9 +70,8 @@ def run(
     from evofool.run import Run
     from evofool.targets import foreign
 
-    folder, recipe = _which_run(what, changes or [], out)
+    folder, recipe, named_here = _which_run(what, changes or [], out)
     if recipe is None or (folder / "run.db").exists():
-        named_here = not _is_folder(Path(what)) or any(change.startswith("target=") for change in changes or [])
         opened = Run.resume(folder, recipe, trust=trust or named_here)
         going_on = f"Going on with {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
@@ -92,7 +92,8 @@ def run(
                 reason = search.advance(lambda run: draw(run) or bool(interrupted))
         except (ScoreError, TargetError) as error:
             saved = f"{search.progress().saved:,} evaluations are saved; go on with:  evofool run {folder}{trusting}"
-            raise type(error)(f"{error} ({saved})") from None
+            error.args = (f"{error} ({saved})",)
+            raise
         if reason and before == search.strategy.evaluations:
             print(f"This run had ended: {reason}. To go further, move its limit: --set stop.evaluations=N")
     report(folder, reason)
@@ -131,6 +132,7 @@ def show(
                         "machine": stored.meta["machine"],
                         "evaluations": stored.meta["committed"] * stored.recipe.search.batch,
                         "seconds": stored.meta["seconds"],
+                        "elites_as_of": stored.meta["shown"] * stored.recipe.search.batch,
                         "finished": stored.meta["finished"],
                         "warnings": stored.meta.get("warnings", []),
                         "metrics": rows,
@@ -290,8 +292,8 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None]":
-    """(folder, recipe): recipe None to go on with the stored one."""
+def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None, bool]":
+    """(folder, recipe, whether the target is named by the user and not by a run): recipe None for the stored one."""
     from evofool.elites import StoredRun
     from evofool.errors import RecipeError, StoreError
     from evofool.recipe import load, shipped_recipes
@@ -306,9 +308,10 @@ def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, 
         if out is not None:
             raise RecipeError(f"{path} is a run and stays where it is; --out is for new ones")
         with StoredRun(path) as stored:
-            return path, stored.recipe.changed(changes, f"--set for {path}") if changes else None
+            recipe = stored.recipe.changed(changes, f"--set for {path}") if changes else None
+        return path, recipe, any(change.split("=")[0].strip() == "target" for change in changes)
     recipe = load(what, changes)
-    return out or Path("runs") / recipe.name, recipe
+    return out or Path("runs") / recipe.name, recipe, True
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False
             odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk))[0]
         others = [int(c) for c in np.argsort(-odds, kind="stable") if c != row.class_id][:5]
         seen = [{"class": c, "label": stored.labels[c], "confidence": float(confidence(odds[c]))} for c in others]
-    except TargetError as error:
+    except (TargetError, StoreError) as error:
         unknown = f"unknown: {error}"
     genome = stored.genome_json(elite)
     if as_json:

@@ -55,7 +55,7 @@ def print_target(told: dict[str, Any]) -> None:
         "pixels": _pixels(p, channels),
         "photographs": _photographs(p),
         "weights": told.get("file"),
-        "SHA-256": told.get("file_sha256"),
+        "SHA-256": told.get("file_sha256") or told.get("weights_sha256"),
         "backend": told.get("backend"),
         "device": told.get("device"),
         "formats": ", ".join(told["formats"]),
@@ -132,7 +132,9 @@ def _print_speed(report: "Report") -> None:
     print("chunk x calls at once, one thread each; none: the memory does not hold it")
     for name, why in report.choice.dropped.items():
         print(f"{'left out':<12} {name}: {why}")
-    print(f"{'ranks by':<12} {report.choice.number_format}, in chunks of up to {report.choice.chunk}")
+    best = max(report.rates, key=lambda r: r.images_per_second or 0.0)
+    print(f"{'fastest':<12} {best.number_format}, {best.chunk} x {best.workers}")
+    print(f"{'ranks by':<12} {report.choice.number_format}")
 
 
 def _pixels(p: dict[str, Any], channels: int) -> str:

@@ -76,6 +76,9 @@ class StoredRun:
         except EvofoolError:
             self.store.close()
             raise
+        if not all(isinstance(label, str) and label.isprintable() for label in self.labels):
+            self.store.close()
+            raise StoreError(f"{self.store.path} is damaged: it has a label that cannot be printed")
         self.encoding: Encoding = self.recipe.encoding.build(self.shape)
 
     def __enter__(self) -> "StoredRun":

@@ -194,7 +194,6 @@ class LocalEvaluator:
 
     def submit(self, order: Order) -> None:
         self._orders.append(_Taken(order))
-        self._begin(self._orders[-1])
 
     def results(self) -> Iterator[tuple[Order, Winners]]:
         while self._orders:
@@ -202,7 +201,8 @@ class LocalEvaluator:
             if self._pool is None:
                 winners = self.judge(head.order)
             else:
-                self._begin(head)
+                for taken in self._orders:
+                    self._begin(taken)
                 try:
                     winners = Winners.merged([part.result() for part in head.parts])
                 except BaseException:
@@ -224,6 +224,7 @@ class LocalEvaluator:
 
     def close(self) -> None:
         """Let the workers go, without waiting for what they began."""
+        self.judge.target.abandon()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 

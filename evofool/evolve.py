@@ -5,6 +5,7 @@ only file that imports deap.
 """
 
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from genomes import Direct, Encoding, Genomes, Key
 
 # Draws that belong to a batch and to no child of it: stream numbers that no row can reach.
 _PARENTS = 1 << 62
+_GLOBALS = threading.Lock()  # Python's and numpy's global generators
 
 
 class LazyFitness(base.Fitness):
@@ -378,12 +380,13 @@ class PerIndividual:
 
 @contextmanager
 def _seeded(key: Key) -> Iterator[None]:
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - DEAP's operators draw from the globals
-    draws = np.random.default_rng([key.seed, key.batch, key.row])
-    random.seed(int(draws.integers(1 << 62)))
-    np.random.seed(int(draws.integers(1 << 32)))  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002
+    with _GLOBALS:  # the evaluator's workers would draw from each other's
+        python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - DEAP's operators draw from the globals
+        draws = np.random.default_rng([key.seed, key.batch, key.row])
+        random.seed(int(draws.integers(1 << 62)))
+        np.random.seed(int(draws.integers(1 << 32)))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002

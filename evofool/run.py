@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 
 from evofool.archive import Archive, Winners
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
@@ -122,7 +123,8 @@ class Run:
         has to have the same genomes, and has to be given again to resume.
         """
         if target is None:
-            target = load_target(recipe.target)
+            # A black box puts its bill into the folder before it asks for the first time: attempts that fail count too.
+            target = load_target(recipe.target, Path(folder))
             asked_before = 0
         else:
             asked_before = target.queries
@@ -180,7 +182,7 @@ class Run:
             meta = store.description()
             stored = parse(meta["recipe"], str(store.path))
             recipe = recipe or stored
-            recipe = refuse_other(recipe, stored, folder)
+            recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
             trust = trust or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
             if target.fingerprint() != meta["target"]["fingerprint"]:
@@ -188,9 +190,14 @@ class Run:
                     f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
                     "(labels, preprocessing or weights differ); its scores would not belong together"
                 )
-            run = cls(recipe, target, store, encoding)
+            if recipe.compute.format not in target.formats:
+                raise TargetError(
+                    f"{folder}: this run ranks in {recipe.compute.format}, and here {target.name} has "
+                    f"{', '.join(target.formats)}; go on where it began"
+                )
+            target.keep_in(store.path.parent)
+            run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             run._restore(meta)
-            target.keep_in(run.folder)
         except KeyError as error:
             store.close(failed=True)
             raise StoreError(f"{store.path} is damaged: its description lacks {error}") from None
@@ -258,10 +265,16 @@ class Run:
                     record=self._due,
                     after=after,
                 )
-            except (ScoreError, TargetError):
+            except (ScoreError, TargetError, torch.OutOfMemoryError) as error:
                 # The bad batch is still pending and was not committed; what came before it is worth keeping.
                 if self.strategy.committed:
-                    self.save()
+                    self.save(whole=False)
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise TargetError(
+                        f"{self.target.name}: the device's memory does not hold {self.judge.chunk} images "
+                        f"{self.evaluator.workers} times at once; go on with --set compute.workers=1, or start another run "
+                        "with a smaller compute.chunk"
+                    ) from None
                 raise
             if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
                 last = self.strategy.committed - 1
@@ -364,6 +377,11 @@ class Run:
 
     # -- inside
 
+    @property
+    def _ranks_plainly(self) -> bool:
+        """What the search ranks by is what a score stands for; images that a device draws may differ by a grey level."""
+        return self.judge.number_format == PLAIN and not self.judge.resident
+
     @cached_property
     def _level(self) -> float:
         wanted = self.recipe.stop.confidence
@@ -409,13 +427,13 @@ class Run:
     def _scores(self) -> np.ndarray:
         """(2, cells): log-odds and margins, measured the plain way, or as ranked where that is yet to be done."""
         ranked = np.stack([self.archive.log_odds, self.archive.margin])
-        if self.judge.number_format == PLAIN:
+        if self._ranks_plainly:
             return ranked
         return np.where(self._measured_birth == self.archive.birth, self._measured, ranked)
 
     def _measure(self) -> None:
         """Ask the target, the plain way, what the elites that are new score: once, however many cells one holds."""
-        if self.judge.number_format == PLAIN:
+        if self._ranks_plainly:
             return
         a = self.archive
         stale = np.flatnonzero((a.birth >= 0) & (a.birth != self._measured_birth))
@@ -551,12 +569,15 @@ def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | No
     return recipe.model_copy(update={"compute": compute}), asdict(choice)
 
 
-def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str) -> Recipe:
-    """recipe with what was settled when the run began; RecipeError, naming the first key that differs, if another run's."""
+def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
+    """recipe with what was settled when the run began; RecipeError, naming the first key that differs, if another run's.
+
+    settled_chunk is what was measured to fit the device's memory, 0 if nothing was.
+    """
     compute = recipe.compute
     if compute.format == "auto":
         compute = compute.model_copy(update={"format": stored.compute.format})
-    if compute.chunk == 0:
+    if compute.chunk == 0 or compute.chunk > settled_chunk == stored.compute.chunk:
         compute = compute.model_copy(update={"chunk": stored.compute.chunk})
     recipe = recipe.model_copy(update={"compute": compute})
     ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
@@ -564,7 +585,7 @@ def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str) -> Recipe:
         if ours.get(key) != theirs.get(key):
             raise RecipeError(
                 f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
-                "begun keeps its recipe, only stop.* and save.* may change: start another with --out DIR"
+                "begun keeps its recipe, only stop.*, save.* and compute.workers may change: start another with --out DIR"
             )
     return recipe
 

@@ -35,8 +35,8 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
     SQLite's integrity check; a SHA-256 over class, niche, birth, scores and PNG of each elite; every genome drawn again,
     which has to give the PNG's pixels to the bit on any machine; the stored labels and shape of the target against its own;
     then every PNG is scored in chunks of the recipe's size, the last one padded. On the kind of machine that made the run
-    (CPU, torch, threads) log-odds and margins have to be equal to the bit, elsewhere within TOLERANCE. target defaults to
-    the run's own (StoredRun.target, for trust too).
+    (CPU, torch, threads; nothing over a network, no GPU) log-odds and margins have to be equal to the bit, elsewhere within
+    TOLERANCE. target defaults to the run's own (StoredRun.target, for trust too).
     """
     if not run.meta.get("committed"):
         raise StoreError(f"{run.folder} has saved nothing yet")
@@ -63,7 +63,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         )
     if list(target.labels) != run.labels or target.shape != run.shape:
         faults.append(f"the labels or the shape that are stored of {target.name} are not its own")
-    exact = run.meta["machine"] == machine(run.recipe.compute.threads)
+    exact = _same_bits(run, target)
     whole: list[tuple[Elite, np.ndarray]] = []
     for elite in elites:
         who = f"class {elite.row.class_id} ({elite.label})"
@@ -101,3 +101,11 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
                         f"stored are {row.log_odds:.6f}"
                     )
     return Verdict(len(elites), exact, largest, tuple(faults))
+
+
+def _same_bits(run: StoredRun, target: Target) -> bool:
+    """Whether the same network runs here by the same means."""
+    then, now = run.meta["target"]["details"], target.details
+    on_cpu = str(now.get("device", "cpu")) == str(then.get("device", "cpu")) == "cpu"
+    same = now.get("backend") == then.get("backend") and run.meta["machine"] == machine(run.recipe.compute.threads)
+    return on_cpu and same and not target.lasting

@@ -569,3 +569,29 @@ def test_damage_inside_a_run_never_ends_in_a_traceback(call: Call, mine: Path, t
             faults += 1
             assert result.err.startswith("evofool: ")
     assert faults
+
+
+# --- a stored target that is code
+
+
+@pytest.mark.parametrize(
+    "spec", ["python:evil:factory", " python:evil:factory", "\tpython:evil:factory", "\u00a0python:evil:factory"]
+)
+@pytest.mark.parametrize("command", ["verify mine", "show mine --class 3", "run mine", "run mine/run.db"])
+def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
+    call: Call, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, command: str
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\ndef factory():\n    raise OSError('no')\n")
+    database = sqlite3.connect(mine / FILE)
+    recipe = json.loads(database.execute("SELECT value FROM meta WHERE key = 'recipe'").fetchone()[0])
+    recipe["target"] = spec
+    database.execute("UPDATE meta SET value = ? WHERE key = 'recipe'", (json.dumps(recipe),))
+    database.commit()
+    database.close()
+    result = call(*command.split())
+    assert "--trust" in result.out + result.err
+    assert not (tmp_path / "ran").exists()
+    call(*command.split(), "--trust")
+    assert (tmp_path / "ran").exists()

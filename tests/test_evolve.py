@@ -448,3 +448,17 @@ def test_an_encoding_with_a_user_s_operators_can_be_copied() -> None:
     assert copy.deepcopy(encoding) == encoding
     with pytest.raises(AttributeError):
         encoding.no_such_thing  # noqa: B018
+
+
+def test_a_user_s_own_operators_give_the_same_children_to_any_number_of_workers() -> None:
+    encoding = PerIndividual(DIRECT, lambda pixels: tools.mutGaussian(pixels, mu=0, sigma=40, indpb=0.3))
+    ends = []
+    for workers in (1, 4, 4):
+        archive = Archive(encoding, CLASSES)
+        judge = Judge(encoding, Search(DIRECT).judge.target, 2)
+        strategy = MapElites(archive, encoding, seed=5, batch=8)
+        evaluator = LocalEvaluator(judge, workers)
+        ea_map_elites(toolbox(strategy, judge, evaluator), 25, lag=1)
+        evaluator.close()
+        ends.append(archive.score.tolist())
+    assert ends[0] == ends[1] == ends[2]

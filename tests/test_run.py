@@ -39,8 +39,8 @@ def linear(images: np.ndarray) -> np.ndarray:
 
 def parity(images: np.ndarray, high: float) -> np.ndarray:
     """Two answers are all there is: class 0 by whether the first pixel is odd."""
-    z = np.zeros((len(images), CLASSES), np.float32)
-    z[:, 0] = (images[:, 0, 0, 0] % 2) * high
+    z = np.full((len(images), CLASSES), -1.0, np.float32)
+    z[:, 0] += (images[:, 0, 0, 0] % 2) * high
     return z
 
 
@@ -281,6 +281,40 @@ def test_a_number_format_that_the_target_lacks_is_refused_with_those_it_has(tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_an_error_of_somebody_s_own_code_saves_the_run_and_is_told_as_the_target_s(tmp_path: Path) -> None:
+    def forward(images: np.ndarray) -> np.ndarray:
+        if sick:
+            raise KeyError("their own fault")
+        return linear(images)
+
+    sick: list[int] = []
+    with Run.start(recipe(), tmp_path, fake(forward)) as run:
+        run.advance(batches=5)
+        sick.append(1)
+        with pytest.raises(TargetError, match=r"fake: failed on 8 images \(KeyError: 'their own fault'\)"):
+            run.advance()
+    with Run.resume(tmp_path, target=fake()) as run:
+        assert run.strategy.committed == 5
+        run.advance()
+    assert content(tmp_path) == unbroken(tmp_path / "unbroken", recipe())
+
+
+def test_a_memory_that_is_too_small_in_mid_run_is_told_with_the_way_out(tmp_path: Path) -> None:
+    def forward(images: np.ndarray) -> np.ndarray:
+        if sick:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return linear(images)
+
+    sick: list[int] = []
+    with Run.start(recipe(), tmp_path, fake(forward)) as run:
+        run.advance(batches=5)
+        sick.append(1)
+        with pytest.raises(
+            TargetError, match=r"does not hold 8 images 1 times at once; go on with --set compute\.workers=1"
+        ):
+            run.advance()
+
+
 def test_a_target_that_fails_its_handshake_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="answers the same to"):
         Run.start(recipe(), tmp_path / "run", fake(lambda x: np.ones((len(x), CLASSES), np.float32)))
@@ -299,6 +333,8 @@ def test_a_target_may_be_named_in_other_words_if_it_is_the_same(tmp_path: Path) 
     moved = what.changed([f"target=lenet?weights={tmp_path / 'b.safetensors'}"], "test")
     with Run.resume(tmp_path / "run", moved) as run:
         assert run.advance() == "40 evaluations are done"
+    with StoredRun(tmp_path / "run") as stored:
+        assert stored.recipe.target == f"lenet?weights={tmp_path / 'b.safetensors'}"
 
 
 # --- stop rules
@@ -462,7 +498,7 @@ def test_a_run_keeps_its_recipe_and_the_changed_key_is_named(tmp_path: Path, cha
     before = content(tmp_path)
     with pytest.raises(RecipeError, match=told) as caught:
         Run.resume(tmp_path, what.changed([change], "test"), fake())
-    assert "only stop.* and save.* may change" in str(caught.value)
+    assert "only stop.*, save.* and compute.workers may change" in str(caught.value)
     assert "--out" in str(caught.value)
     assert content(tmp_path) == before
     Run.resume(tmp_path, target=fake()).__exit__()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from evofool.errors import TargetError
 from evofool.targets.preprocessing import Preprocessing
-from evofool.targets.spec import parse
+from evofool.targets.spec import Spec, parse
 from evofool.targets.target import Target
 
 __all__ = ["KINDS", "Kind", "Preprocessing", "Target", "foreign", "stored_target", "target"]
@@ -59,27 +59,37 @@ def target(spec: str, keep_in: Path | None = None) -> Target:
     Its name is the canonical spec: files in it are absolute, so that it holds wherever it is read. keep_in is a run's
     folder, where a black box has kept its answers and its bill: it must know of them before it asks for the first time.
     """
-    from evofool.targets.http import OPTIONS
-
-    parsed = parse(spec, KINDS, OPTIONS)
+    parsed = _parsed(spec)
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].home}").load
     return load(parsed, keep_in) if parsed.kind == "http" and keep_in else load(parsed)
 
 
+def _parsed(spec: str) -> Spec:
+    from evofool.targets.http import OPTIONS
+
+    return parse(spec, KINDS, OPTIONS)
+
+
 def foreign(spec: str) -> bool:
-    """Whether a spec names code or a server, which a run's file names but does not hold."""
-    return spec.startswith(("python:", "http:", "https:"))
+    """Whether a spec names code or a server, which a run's file names but does not hold; one that names nothing does not."""
+    try:
+        return _parsed(spec).kind in ("python", "http")
+    except TargetError:
+        return False
 
 
 def stored_target(spec: str, folder: Path, trust: bool, afresh: bool = False) -> Target:
     """The target of the run in folder, by the spec that its file holds.
 
     A run can be handed over: one that names code to import or a server to ask is followed with trust alone (TargetError).
-    afresh: a black box is asked again, beside the run's answers and their bill.
+    afresh: a black box is asked again for what it has answered; that is on the run's bill too.
     """
     if foreign(spec) and not trust:
         raise TargetError(
             f"{folder}: its target is {spec}, code to import or a server to ask, and a run can come from anybody; "
             "say that you trust it: --trust"
         )
-    return target(spec, None if afresh else folder)
+    found = target(spec, folder)
+    if afresh:
+        found.ask_afresh()
+    return found

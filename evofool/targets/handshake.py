@@ -209,12 +209,17 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
         )
         return Handshake(len(images), False, None, None, (fault,), ())
     faults = []
-    if (first == first[0]).all():
+    # Of rounded answers, or of the likeliest class alone, a few that are equal mean nothing.
+    if (first == first[0]).all() and (target.told < len(target.labels) or target.details.get("notes")):
+        notes.append(
+            f"it answers the same to {len(images)} different patterns; photographs tell more (targets check --images)"
+        )
+    elif (first == first[0]).all():
         faults.append(
             f"it answers the same to {len(images)} different images; check that scale, mean and std do not squash them "
             "(pixel * scale is what it is fed, pixel 0..255), and that its weights are loaded"
         )
-    _judge_outputs(target, first, faults)
+    _judge_outputs(target, first, faults, notes)
     if billed:
         return Handshake(len(images), True, None, None, tuple(faults), tuple(notes))
     twice, apart = _most(again, first), _most(alone, first[:single])
@@ -235,7 +240,7 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
     return Handshake(len(images), True, twice, apart, tuple(faults), tuple(notes))
 
 
-def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str]) -> None:
+def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:
     """Whether the answers are what the target says they are."""
     if target.told < len(target.labels) or target.crops > 1:
         return
@@ -251,6 +256,14 @@ def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str]) -> Non
             "its answers are taken for logits, but every row is positive and sums to 1; leave its softmax out, or state "
             "outputs=probabilities"
         )
+    else:
+        sums = logits.sum(axis=1)
+        if (logits >= 0).all() and ((logits <= 1).all() or np.ptp(sums) <= 1e-3 * sums.max()):
+            notes.append(
+                f"its answers are taken for logits, but all lie between {logits.min():.3g} and {logits.max():.3g} and sum to "
+                f"about {sums.mean():.3g}: sigmoids, percentages or rounded probabilities would look like this, and the "
+                "confidences of those would mean nothing"
+            )
 
 
 def _gradient(target: Target) -> str:

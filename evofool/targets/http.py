@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -32,13 +33,13 @@ _T = TypeVar("_T")
 def load(spec: Spec, keep_in: Path | None = None, clock: Clock | None = None) -> Target:
     """http(s)://...: what GET describes; size=, channels= and labels= tell it of a server that does not describe itself.
 
-    keep_in is the folder of a run whose ledger is to go on; without it, requests are counted in memory.
+    keep_in is the folder of a run whose ledger is to go on, or to begin; without it, requests are counted in memory.
     """
     _refuse_options(spec)
     ledger = Ledger()
+    server = Server(spec, ledger, clock or Clock())
     if keep_in is not None:
         ledger.keep_in(keep_in)
-    server = Server(spec, ledger, clock or Clock())
     try:
         told = _description(server)
     except BudgetError:  # what was answered can still be had
@@ -94,6 +95,7 @@ class BlackBox(Target):
         self._server, self._ledger, self._names = server, ledger, names
         self.streams = server.parallel
         self.lasting = True
+        self._afresh = False
         self._classifier = hashlib.sha256(json.dumps([self.labels, self.shape]).encode()).hexdigest()
         self._reading = self._settled() or self._probed(kind, described)
         if kind not in (None, self._reading.kind):
@@ -127,25 +129,34 @@ class BlackBox(Target):
         self._note(*self._reading.notes())
         self.count(0)
 
+    def ask_afresh(self) -> None:
+        """From now on no answer comes out of the ledger. Requests are billed there; an answer that it has is no new one."""
+        self._afresh = True
+
+    def abandon(self) -> None:
+        """End the calls under way with a TargetError: no wait goes on, nothing more is sent. Later calls work as ever."""
+        self._server.abandon()
+
     def _answers(self, images: np.ndarray) -> np.ndarray:
         """uint8 (B, C, H, W) to float32 (B, K), asked for in requests of `batch` images, each image once."""
+        call = self._server.call()
         keys = [_key(image) for image in images]
         unique = dict(zip(keys, images, strict=True))
-        known = self._ledger.known(unique, len(self.labels))
+        known = {} if self._afresh else self._ledger.known(unique, len(self.labels))
         unknown = [key for key in unique if key not in known]
         for start in range(0, len(unknown), self._server.batch):
             part = unknown[start : start + self._server.batch]
-            known.update(self._asked({key: unique[key] for key in part}))
+            known.update(self._asked({key: unique[key] for key in part}, call))
         return np.stack([known[key] for key in keys])
 
-    def _asked(self, images: dict[bytes, np.ndarray]) -> dict[bytes, np.ndarray]:
+    def _asked(self, images: dict[bytes, np.ndarray], call: threading.Event) -> dict[bytes, np.ndarray]:
         reading = self._reading
 
         def read(answer: Any) -> tuple[np.ndarray, np.ndarray]:
             _, numbers = answers.values(answer, reading.kind, len(images), len(self.labels), self._names)
             return numbers, answers.logits(numbers, reading)
 
-        numbers, logits = self._send(list(images.values()), read)
+        numbers, logits = self._send(list(images.values()), read, call)
         rows = dict(zip(images, logits, strict=True))
         self._ledger.keep(rows)
         self.count(0)
@@ -162,14 +173,14 @@ class BlackBox(Target):
             reading = answers.read_as(found, numbers)
             return reading, answers.logits(numbers, reading)
 
-        reading, logits = self._send(list(noise), read)
+        reading, logits = self._send(list(noise), read, self._server.call())
         self._ledger.reading({"classifier": self._classifier, "described": described, **asdict(reading)})
         self._ledger.keep({_key(image): row for image, row in zip(noise, logits, strict=True)})
         return self._settled() or reading
 
-    def _send(self, images: list[np.ndarray], read: Callable[[Any], _T]) -> _T:
+    def _send(self, images: list[np.ndarray], read: Callable[[Any], _T], call: threading.Event) -> _T:
         encoded = [base64.b64encode(encode_png(image)).decode() for image in images]
-        return self._server.ask("POST", json.dumps({"images": encoded}).encode(), lambda body: read(parsed(body)))
+        return self._server.ask("POST", json.dumps({"images": encoded}).encode(), lambda body: read(parsed(body)), call)
 
     def _settled(self) -> Reading | None:
         """The reading that the ledger holds, for a run that goes on; StoreError if it is of another classifier."""

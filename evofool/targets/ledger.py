@@ -22,13 +22,16 @@ CACHE_BYTES = 1 << 30
 """The most bytes of answers that are kept, in memory or in the file; 268,000 of 1,000 classes. The oldest go first."""
 _APPLICATION_ID = 0x65766F61  # "evoa"
 _HOUR = 3600.0
+_BILL = "requests, answers, free_at, entered_at, reading"
 _SCHEMA = """
--- one row: requests sent, images answered, when the rate allows the next request (UNIX time), how answers are read (JSON)
+-- one row: requests sent, images answered, when the rate allows the next request and when the last one was entered (UNIX
+-- time), how answers are read (JSON)
 CREATE TABLE bill (id INTEGER PRIMARY KEY CHECK (id = 1), requests INTEGER NOT NULL CHECK (requests >= 0),
-                   answers INTEGER NOT NULL CHECK (answers >= 0), free_at REAL NOT NULL, reading TEXT);
+                   answers INTEGER NOT NULL CHECK (answers >= 0), free_at REAL NOT NULL, entered_at REAL NOT NULL,
+                   reading TEXT);
 -- image: SHA-256 over shape and pixels; logits: little-endian float32
 CREATE TABLE answers (id INTEGER PRIMARY KEY, image BLOB NOT NULL UNIQUE, logits BLOB NOT NULL);
-INSERT INTO bill VALUES (1, 0, 0, 0, NULL);
+INSERT INTO bill VALUES (1, 0, 0, 0, 0, NULL);
 """
 
 
@@ -45,9 +48,10 @@ class Ledger:
             _create(self._db)
 
     def keep_in(self, folder: Path) -> None:
-        """Go on in folder/answers.db, which is made if it is not there; what was counted here is added to what it holds.
+        """Go on in folder/answers.db; what was counted here is added to what it holds. Both are made if they are not there.
 
-        StoreError for a file that is damaged, not ours, or that holds another classifier's answers; then nothing changes.
+        StoreError for a folder that cannot be made, and for a file that is damaged, not ours, or that holds another
+        classifier's answers; then nothing changes.
         """
         path = folder / FILE
         with self._lock:
@@ -85,13 +89,19 @@ class Ledger:
         gap is the least number of seconds between two requests, over every thread and process.
         """
         with self._transaction():
-            requests, free_at = self._db.execute("SELECT requests, free_at FROM bill").fetchone()
+            requests, free_at, entered_at = self._db.execute("SELECT requests, free_at, entered_at FROM bill").fetchone()
             if cap is not None and requests >= cap:
                 return None
-            # Nobody waits for longer than an hour: by then it is the clock that was set back.
-            at = free_at if gap and now < free_at < now + _HOUR else now
-            self._db.execute("UPDATE bill SET requests = requests + 1, free_at = ?", (at + gap,))
+            # The others' clock is a little ahead at times; where it is by more, ours was set back, and what it says counts.
+            set_back = now < entered_at - _HOUR
+            at = now if set_back or not gap else max(now, free_at)
+            self._db.execute("UPDATE bill SET requests = requests + 1, free_at = ?, entered_at = ?", (at + gap, now))
             return at
+
+    def refund(self) -> None:
+        """Take back a request that was entered and then, after all, not sent."""
+        with self._transaction():
+            self._db.execute("UPDATE bill SET requests = requests - 1")
 
     def known(self, images: Iterable[bytes], classes: int) -> dict[bytes, np.ndarray]:
         """The float32 logits (K,) of those of the images (their keys) that were answered before."""
@@ -139,16 +149,14 @@ class Ledger:
     def _add(self, other: sqlite3.Connection) -> None:
         """Add what another connection's ledger holds."""
         self._same(self._reading(self._db), self._reading(other))
-        requests, answers, free_at, reading = other.execute(
-            "SELECT requests, answers, free_at, reading FROM bill"
-        ).fetchone()
+        requests, answers, *times, reading = other.execute(f"SELECT {_BILL} FROM bill").fetchone()
         rows = other.execute("SELECT image, logits FROM answers ORDER BY id").fetchall()
         # What both have asked, noise for instance, counts once.
         answers -= len(rows) - self._insert(rows)
         self._db.execute(
             "UPDATE bill SET requests = requests + ?, answers = answers + ?, free_at = MAX(free_at, ?), "
-            "reading = COALESCE(reading, ?)",
-            (requests, answers, free_at, reading),
+            "entered_at = MAX(entered_at, ?), reading = COALESCE(reading, ?)",
+            (requests, answers, *times, reading),
         )
 
     def _same(self, held: dict[str, Any] | None, mine: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -185,10 +193,11 @@ class Ledger:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield
+                    self._db.execute("COMMIT")
                 except BaseException:
-                    self._db.execute("ROLLBACK")
+                    if self._db.in_transaction:  # a full disk may have rolled it back already
+                        self._db.execute("ROLLBACK")
                     raise
-                self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 raise StoreError(
                     f"{self.path}: the ledger of requests and answers cannot be used ({error}); what it held before is "
@@ -203,8 +212,9 @@ def _connected(path: Path | str) -> sqlite3.Connection:
 def _opened(path: Path) -> sqlite3.Connection:
     """The file as a ledger; a new or empty file is made one."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         db = _connected(path)
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{path}: the ledger of requests and answers cannot be opened ({error})") from None
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -213,7 +223,7 @@ def _opened(path: Path) -> sqlite3.Connection:
                 _create(db)
             elif cursor.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
                 raise sqlite3.DatabaseError("it is some other database")
-            cursor.execute("SELECT requests, answers, free_at, reading FROM bill WHERE id = 1").fetchone()[0]
+            cursor.execute(f"SELECT {_BILL} FROM bill WHERE id = 1").fetchone()[0]
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
         # Each request is on the disk before it is sent: a power cut, too, hides none.

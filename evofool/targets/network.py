@@ -29,6 +29,8 @@ class Network:
 
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+        if self.device.type == "cuda":  # else convolutions in "float32" have the precision of half of it
+            torch.backends.cudnn.allow_tf32 = False
         self.module = module.to(self.device).eval()
         self.prepare = preprocessing.affine(self.device)
         self._ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {PLAIN: self.module}

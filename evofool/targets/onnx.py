@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from evofool.errors import TargetError
+from evofool.machine import cpus
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
 from evofool.targets.target import Forward, Target
@@ -43,7 +44,7 @@ def load(spec: Spec) -> Target:
     preprocessing, size = spec.preprocessing(Preprocessing(scale=1.0 if whole else 1 / 255), images.size)
     if whole and (preprocessing.scale, {*preprocessing.mean}, {*preprocessing.std}) != (1.0, {0.0}, {1.0}):
         raise TargetError(f"{spec.head}: its input is uint8, pixels as they are; leave scale, mean and std out")
-    return Target.probed(
+    target = Target.probed(
         spec.text,
         _forward(session, images, output, preprocessing),
         spec.labels(),
@@ -59,6 +60,9 @@ def load(spec: Spec) -> Target:
             "device": device,
         },
     )
+    if device == "cpu":
+        target.streams = max(1, cpus() // (spec.whole("threads", 1) or 1))
+    return target
 
 
 class _Images(NamedTuple):

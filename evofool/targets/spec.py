@@ -14,6 +14,7 @@ from evofool.targets.preprocessing import Preprocessing
 COMMON = ("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device")
 """Options that every target takes."""
 _FILES = ("weights", "labels")
+_NAMED = ("torchvision", "timm", "onnx", "python")  # kinds that a name follows
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,8 @@ def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
         near = difflib.get_close_matches(kind, list(kinds), 1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         raise TargetError(f'no target is called "{kind}"; there are {", ".join(kinds)}{hint} (evofool targets list)')
+    if name and kind not in _NAMED:
+        raise TargetError(f'{kind}: no name follows it, but "{name}" does; options stand behind a question mark')
     # A plain "+" in a file's name must stay one, so only % escapes are undone.
     given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
     options = dict(given)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from evofool import scores
-from evofool.errors import EvofoolError, TargetError
+from evofool.errors import TargetError
 from evofool.machine import torch_threads
 from evofool.targets.network import PLAIN
 from evofool.targets.photos import patterns
@@ -21,6 +21,7 @@ from evofool.targets.target import Target
 NEAR = (0.25, 1.5)  # median, 99% quantile
 # ... and if it is so much faster than the one before that a busy machine chooses as an idle one does.
 FASTER = 1.2
+SLOWER = 0.8  # on a CPU: formats come out 1.2 to 10 times as fast as plain, so what is slower than this is imitated
 _CPU_SAMPLE = 16  # images: plain passes over a whole chunk take seconds on a CPU, and smaller ones flatter plain
 _ROUNDS, _SECONDS = 6, 0.7  # a format is timed so often, or until so much time went into it
 
@@ -40,10 +41,11 @@ class Choice:
 
 
 def choose(target: Target, chunk: int) -> Choice:
-    """The fastest number format that is near enough to plain, and the largest chunk up to `chunk` that fits the memory.
+    """The number format to rank by, of those near enough to plain, and the largest chunk up to `chunk` that fits the memory.
 
-    In the order of target.formats, a format has to be 1.2 times as fast as the best one before it. With the threads torch
-    has; some seconds on a CPU, and on a GPU as long as torch.compile takes. TargetError if one image does not fit.
+    On a CPU the last of target.formats that is not clearly slower than plain (`steady`): that is bfloat16 where the CPU has
+    it, and one recipe ranks by one format, however busy the machine is. On a GPU the fastest (`fastest`). With the threads
+    torch has; some seconds on a CPU, and on a GPU as long as torch.compile takes. TargetError if one image does not fit.
     """
     while True:
         try:
@@ -147,10 +149,11 @@ def _choose(target: Target, chunk: int) -> Choice:
             continue
         try:
             apart = _apart(target.logits(images, 0, number_format), plain)
-        except (torch.cuda.OutOfMemoryError, EvofoolError):
+        except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as fault:  # a compiler that is missing, a layer that lacks the type
-            dropped[number_format] = f"{type(fault).__name__}: {str(fault)[:200]}"
+        except TargetError as fault:  # a compiler that is missing, a layer that lacks the type
+            cause = fault.__cause__ or fault
+            dropped[number_format] = f"{type(cause).__name__}: {str(cause)[:200]}"
             continue
         if not np.isfinite(apart).all():
             dropped[number_format] = "answers NaN or infinity"
@@ -162,7 +165,13 @@ def _choose(target: Target, chunk: int) -> Choice:
                 f"at most {NEAR[0]:g} and {NEAR[1]:g} are allowed"
             )
     rates = _rates(target, images, [f for f in target.formats if f not in dropped])
-    return Choice(fastest(rates), chunk, rates, differences, dropped)
+    return Choice(steady(rates) if on_cpu else fastest(rates), chunk, rates, differences, dropped)
+
+
+def steady(rates: dict[str, float]) -> str:
+    """Of formats in their order the last one that is not clearly slower than the first, plain."""
+    plain = next(iter(rates))
+    return next(f for f in reversed(rates) if rates[f] >= SLOWER * rates[plain])
 
 
 def fastest(rates: dict[str, float]) -> str:

@@ -62,6 +62,9 @@ class Target:
         self._counting = threading.Lock()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise TargetError(f"{name}: labels have to be at least two different names, not {self.labels[:12]}")
+        for label in self.labels:
+            if not label.isprintable():  # a terminal would take it for a command
+                raise TargetError(f"{name}: the label {label!r} holds what cannot be printed")
         _refuse_shape(name, self.shape)
 
     @classmethod
@@ -124,11 +127,10 @@ class Target:
         try:
             answer = forward(images)
         except EvofoolError as error:
-            raise type(error)(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
+            error.args = (f"{name}: {str(error).removeprefix(f'{name}: ')}",)
+            raise
         except Exception as error:  # whatever somebody's own code raises
-            raise TargetError(
-                f"{name}: it does not take images of shape {shape} ({type(error).__name__}: {str(error)[:300]})"
-            ) from None
+            raise TargetError(f"{name}: it does not take images of shape {shape} ({_words(error)})") from None
         rows = PROBE * preprocessing.crops
         if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows:
             raise TargetError(
@@ -170,7 +172,12 @@ class Target:
             )
         if n < pad_to:
             images = np.concatenate([images, np.zeros((pad_to - n, *self.shape), np.uint8)])
-        raw = self._raw(images, number_format)
+        try:
+            raw = self._raw(images, number_format)
+        except (EvofoolError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever somebody's own code raises
+            raise TargetError(f"{self.name}: failed on {len(images)} images ({_words(error)})") from error
         if raw.shape != (len(images) * self.crops, len(self.labels)):
             raise TargetError(
                 f"{self.name}: {raw.shape[-1] if raw.ndim else 0} logits but {len(self.labels)} labels "
@@ -213,6 +220,12 @@ class Target:
 
     def keep_in(self, folder: Path) -> None:
         """Keep what was paid for (a black box's answers and its bill) in this folder from now on; else nothing to do."""
+
+    def ask_afresh(self) -> None:
+        """From now on ask again for what was answered before, where answers are kept; else nothing to do."""
+
+    def abandon(self) -> None:
+        """Give up what is under way over a network; else nothing to do. Later calls are answered as before."""
 
     @property
     def differentiable(self) -> bool:
@@ -258,6 +271,10 @@ class Target:
         what = {k: v for k, v in self.details.items() if k not in _CIRCUMSTANCES}
         text = json.dumps([self.labels, self.shape, what], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"
 
 
 def _refuse_shape(name: str, shape: tuple[int, ...]) -> None:

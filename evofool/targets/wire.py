@@ -4,10 +4,12 @@ import email.utils
 import json
 import os
 import random
+import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from evofool.errors import BudgetError, TargetError
 from evofool.targets.answers import Garbled, shown
 from evofool.targets.ledger import Ledger
+from evofool.targets.line import Line, clients
 from evofool.targets.spec import COMMON, Spec
 
 if TYPE_CHECKING:
@@ -23,16 +26,19 @@ if TYPE_CHECKING:
 OPTIONS = ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "channels")
 MOST_BYTES = 64 << 20  # of an answer
 _PASSING = (408, 425, 429)  # the 4xx that may pass; so may every 5xx but 501, "not implemented"
-_LONGEST_WAIT, _LONGEST_ORDERED = 60.0, 300.0  # seconds: our own back-off, and a Retry-After
+_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ORDERED = 0.5, 60.0, 300.0  # seconds: our own back-off, and a Retry-After
+_GRACE = 1.0  # seconds that a request which is under way, and so paid for, still has when its call is given up
+_KEPT = "a run has kept what was answered and goes on with: evofool run RUN"
+_GIVEN_UP = f"it was given up before it answered; {_KEPT}"
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Time as a black box sees it; tests bring their own."""
+    """Time as a black box sees it; tests bring their own. wait ends early when the event is set."""
 
     now: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
+    wait: Callable[[threading.Event, float], object] = threading.Event.wait
     # on [0, 1): decides when, never what
     jitter: Callable[[], float] = field(default_factory=lambda: random.Random().random)
 
@@ -40,7 +46,7 @@ class Clock:
 class Refused(TargetError):
     """A status that will not pass."""
 
-    def __init__(self, text: str, status: int) -> None:
+    def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
 
@@ -60,20 +66,40 @@ class Server:
         token = _token(spec)
         unsafe = token and not local and spec.name.startswith("http:")
         self.notes = [f"the token goes to {self.url} unencrypted; https would hide it"] if unsafe else []
-        self._client = _client(self._timeout, token, through_proxies=not local)
-        weakref.finalize(self, self._client.close)
+        self._new_client = clients(self._timeout, token, through_proxies=not local)
+        self._idle: list[Line] = []
+        self._busy: set[Line] = set()
+        self._change = threading.Condition()
+        self._call = threading.Event()
 
-    def ask(self, method: str, body: bytes | None, read: Callable[[bytes], _T]) -> _T:
+    def call(self) -> threading.Event:
+        """For a call that begins now, to be handed to each `ask` of it: set once the call is given up."""
+        return self._call
+
+    def abandon(self) -> None:
+        """Give up the calls under way: no wait goes on, nothing more is sent. Calls that begin later are none of them."""
+        with self._change:
+            given_up, self._call = self._call, threading.Event()
+            given_up.set()
+            for line in self._busy:
+                line.cut_in(_GRACE)
+            self._change.notify_all()
+
+    def ask(self, method: str, body: bytes | None, read: Callable[[bytes], _T], call: threading.Event | None = None) -> _T:
         """What `read` makes of the server's answer; a Garbled from it counts among what may pass.
 
-        TargetError when the tries are used up, and at once for what will not pass; BudgetError when the cap is reached.
+        TargetError when the tries are used up or the call is given up, and at once for what will not pass; BudgetError when
+        the cap is reached.
         """
+        call = call or self.call()
         failures: Counter[str] = Counter()
         for attempt in range(self._retries + 1):
-            self._enter()
             ordered = None
             try:
-                return read(self._once(method, body))
+                with self._line(call) as line:
+                    self._enter(call)
+                    content = self._once(line, method, body)
+                return read(content)
             except _MayPass as failure:
                 failures[failure.what] += 1
                 ordered = failure.after
@@ -83,51 +109,79 @@ class Server:
                 error.args = (f"{self.url}: {error}",)
                 raise
             if attempt < self._retries:
-                back_off = min(_LONGEST_WAIT, 0.5 * 2.0**attempt) * (0.5 + self._clock.jitter() / 2)
-                self._clock.sleep(back_off if ordered is None else ordered)
+                back_off = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * (0.5 + self._clock.jitter() / 2)
+                self._clock.wait(call, back_off if ordered is None else ordered)
+        if call.is_set():
+            raise TargetError(f"{self.url}: {_GIVEN_UP}")
         tried = sum(failures.values())
         raise TargetError(
             f"{self.url}: no answer after {tried} request{'s' if tried > 1 else ''} "
-            f"({', '.join(f'{n} x {what}' for what, n in failures.items())}); nothing that was answered is lost, and a run "
-            "goes on with: evofool run RUN"
+            f"({', '.join(f'{n} x {what}' for what, n in failures.items())}); {_KEPT}"
         )
 
-    def _enter(self) -> None:
+    @contextmanager
+    def _line(self, call: threading.Event) -> Iterator[Line]:
+        """One of `parallel` connections, for one request: what limits how many are under way at once."""
+        with self._change:
+            self._change.wait_for(lambda: call.is_set() or len(self._busy) < self.parallel)
+            _refuse_given_up(call)
+            if not self._idle:
+                client = self._new_client()
+                weakref.finalize(self, client.close)
+                self._idle.append(Line(client))
+            line = self._idle.pop()
+            self._busy.add(line)
+        try:
+            yield line
+        finally:
+            with self._change:
+                self._busy.remove(line)
+                self._idle.append(line)
+                self._change.notify()
+
+    def _enter(self, call: threading.Event) -> None:
         """Enter a request in the ledger, then wait until the rate allows it."""
         now = self._clock.now()
         at = self._ledger.spend(self._cap, self._gap, now)
         if at is None:
             more = Spec("http", self._spec.name, {**self._spec.options, "max_requests": str(2 * (self._cap or 1))})
             raise BudgetError(
-                f"{self.url}: the cap of {self._cap} requests is reached (max_requests={self._cap}). Everything that was "
-                f'answered is kept; a run goes on with a higher cap: evofool run RUN --set "target={public(more.text)}"'
+                f"the cap of {self._cap} requests is reached (max_requests={self._cap}), raise it where the target is "
+                f'named; {_KEPT} --set "target={public(more.text)}"'
             )
-        if at > now:
-            self._clock.sleep(at - now)
+        try:
+            if at > now:
+                self._clock.wait(call, min(at - now, threading.TIMEOUT_MAX))
+            _refuse_given_up(call)
+        except BaseException:
+            self._ledger.refund()
+            raise
 
-    def _once(self, method: str, body: bytes | None) -> bytes:
+    def _once(self, line: Line, method: str, body: bytes | None) -> bytes:
         import httpx
 
-        # Beside the client's own limit, which is on each piece: a server could send a byte now and then for ever.
-        end = time.monotonic() + self._timeout
         headers = {} if body is None else {"Content-Type": "application/json"}
+        request = line.client.build_request(
+            method, self._spec.name, content=body, headers=headers, extensions={"trace": line.see}
+        )
+        late = False
         try:
-            with self._client.stream(method, self._spec.name, content=body, headers=headers) as response:
-                content = self._content(response, end)
-        except httpx.TimeoutException:
-            raise _MayPass(f"no answer within {self._timeout:g} s") from None
-        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
-            raise TargetError(f"cannot be asked ({error})") from None
-        except httpx.ConnectError as error:
-            if "CERTIFICATE" in str(error):
-                raise TargetError(f"its certificate does not hold ({error})") from None
-            raise _MayPass(f"no connection ({shown(str(error), 80)})") from None
-        except httpx.TransportError:
-            raise _MayPass("a dropped connection") from None
+            with line.within(self._timeout):
+                response = line.client.send(request, stream=True)
+                try:
+                    content = self._content(response)
+                finally:
+                    response.close()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            late = isinstance(error, httpx.TimeoutException)
+            if not (late or line.over):
+                raise _failure(error) from None
+        if late or line.over:  # what was cut off can look whole
+            raise _MayPass(f"no whole answer within {self._timeout:g} s")
         self._refuse(response, content)
         return content
 
-    def _content(self, response: "httpx.Response", end: float) -> bytes:
+    def _content(self, response: "httpx.Response") -> bytes:
         packed = response.headers.get("Content-Encoding", "identity")
         if packed != "identity":
             raise TargetError(f"packs its answers ({shown(packed, 40)}), although it was asked not to")
@@ -136,8 +190,6 @@ class Server:
             content += piece
             if len(content) > MOST_BYTES:
                 raise TargetError(f"the answer is longer than {MOST_BYTES >> 20} MB; ask for fewer images at once (batch=)")
-            if time.monotonic() > end:
-                raise _MayPass(f"no whole answer within {self._timeout:g} s")
         return bytes(content)
 
     def _refuse(self, response: "httpx.Response", content: bytes) -> None:
@@ -205,21 +257,22 @@ def _token(spec: Spec) -> str | None:
     return token
 
 
-def _client(timeout: float, token: str | None, through_proxies: bool) -> "httpx.Client":
-    try:
-        import httpx
-    except ModuleNotFoundError:
-        raise TargetError("a target over HTTP needs httpx: pip install 'evofool[http]'") from None
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "evofool"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    return httpx.Client(
-        timeout=timeout,
-        follow_redirects=False,
-        trust_env=through_proxies,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-        headers=headers,
-    )
+def _failure(error: Exception) -> Exception:
+    """What a request that failed on the way stands for."""
+    import httpx
+
+    if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)):
+        return TargetError(f"cannot be asked ({error})")
+    if not isinstance(error, httpx.ConnectError):
+        return _MayPass("a dropped connection")
+    if "CERTIFICATE" in str(error):
+        return TargetError(f"its certificate does not hold ({error})")
+    return _MayPass(f"no connection ({shown(str(error), 80)})")
+
+
+def _refuse_given_up(call: threading.Event) -> None:
+    if call.is_set():
+        raise TargetError(_GIVEN_UP)
 
 
 def _above_0(spec: Spec, option: str, default: float) -> float:
