@@ -141,7 +141,9 @@ def report(folder: Path, reason: str | None) -> None:
             write(folder / "best.png", lambda: _best_sheet(elites, title).save(folder / "best.png"))
         rows = stored.rows()
         if rows:
-            write(plot, lambda: plot.write_bytes(curve(rows, title, len(stored.labels))))
+            ranked = stored.recipe.compute.format
+            by = "" if ranked == "plain" else f" (as ranked, in {ranked})"
+            write(plot, lambda: plot.write_bytes(curve(rows, title + by, len(stored.labels))))
         best = _best_of_classes(elites)
         sure = sum(e.confidence >= 0.99 for e in best.values())
         very = sum(e.confidence >= 0.9999 for e in best.values())

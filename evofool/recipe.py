@@ -161,7 +161,7 @@ class ComputePart(_Part):
 
 
 class SavePart(_Part):
-    """At least this many seconds between checkpoints; a costly checkpoint waits longer (20 times what the last one took)."""
+    """At least this many seconds between checkpoints; a costly checkpoint waits longer (50 times what the last one took)."""
 
     seconds: float = Field(1.0, ge=0)
 

@@ -260,8 +260,8 @@ def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str], notes:
         sums = logits.sum(axis=1)
         if (logits >= 0).all() and ((logits <= 1).all() or np.ptp(sums) <= 1e-3 * sums.max()):
             notes.append(
-                f"its answers are taken for logits, but all lie between {logits.min():.3g} and {logits.max():.3g} and sum to "
-                f"about {sums.mean():.3g}: sigmoids, percentages or rounded probabilities would look like this, and the "
+                f"its answers are taken for logits, but all lie between {logits.min():.3g} and {logits.max():.3g} and sum "
+                f"to about {sums.mean():.3g}: sigmoids, percentages or rounded probabilities would look like this, and the "
                 "confidences of those would mean nothing"
             )
 

@@ -80,11 +80,15 @@ class Spec:
         resize = default.resize
         if "resize" in o:
             resize = None if o["resize"] == "squeeze" else self.whole("resize")
+        scale, mean, std = (
+            self.number("scale", default.scale),
+            *(self._numbers(n, getattr(default, n)) for n in ("mean", "std")),
+        )
         try:
             made = Preprocessing(
-                scale=self.number("scale", default.scale),
-                mean=self._numbers("mean", default.mean),
-                std=self._numbers("std", default.std),
+                scale=scale,
+                mean=mean,
+                std=std,
                 order=o.get("order", default.order).upper(),
                 crops=crops,
                 crop=size if crops > 1 else None,

@@ -121,6 +121,9 @@ class Target:
         """
         shape = cast(tuple[int, int, int], tuple(shape))
         _refuse_shape(name, shape)
+        for what, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            if len(values) not in (1, shape[0]):
+                raise TargetError(f"{name}: {what} has {len(values)} numbers, its images {shape[0]} channel(s)")
         if outputs not in OUTPUTS:
             raise TargetError(f'{name}: outputs "{outputs}" is none of {", ".join(OUTPUTS)}')
         images = np.random.default_rng(0).integers(0, 256, (PROBE, *shape), np.uint8)

@@ -98,7 +98,7 @@ class Server:
             try:
                 with self._line(call) as line:
                     self._enter(call)
-                    content = self._once(line, method, body)
+                    content = self._once(line, method, body, call)
                 return read(content)
             except _MayPass as failure:
                 failures[failure.what] += 1
@@ -157,21 +157,19 @@ class Server:
             self._ledger.refund()
             raise
 
-    def _once(self, line: Line, method: str, body: bytes | None) -> bytes:
+    def _once(self, line: Line, method: str, body: bytes | None, call: threading.Event) -> bytes:
         import httpx
 
         headers = {} if body is None else {"Content-Type": "application/json"}
-        request = line.client.build_request(
-            method, self._spec.name, content=body, headers=headers, extensions={"trace": line.see}
-        )
         late = False
         try:
             with line.within(self._timeout):
-                response = line.client.send(request, stream=True)
-                try:
+                if call.is_set():  # after its last look, and before there was anything to cut off
+                    line.cut_in(_GRACE)
+                with line.client.stream(
+                    method, self._spec.name, content=body, headers=headers, extensions={"trace": line.see}
+                ) as response:
                     content = self._content(response)
-                finally:
-                    response.close()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             late = isinstance(error, httpx.TimeoutException)
             if not (late or line.over):
