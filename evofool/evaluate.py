@@ -6,7 +6,7 @@ same order gives the same bits.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -204,9 +204,12 @@ class LocalEvaluator:
                 for taken in self._orders:
                     self._begin(taken)
                 try:
-                    winners = Winners.merged([part.result() for part in head.parts])
+                    wait(head.parts, return_when=FIRST_EXCEPTION)
+                    failed = [part for part in head.parts if part.done() and part.exception()]
+                    winners = Winners.merged([part.result() for part in failed or head.parts])
                 except BaseException:
                     # Whoever comes back for it asks again; the answers to come are not waited for.
+                    self.judge.target.abandon()
                     for taken in self._orders:
                         for part in taken.parts:
                             part.cancel()
@@ -224,9 +227,9 @@ class LocalEvaluator:
 
     def close(self) -> None:
         """Let the workers go, without waiting for what they began."""
-        self.judge.target.abandon()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+        self.judge.target.abandon()
 
     def _begin(self, taken: "_Taken") -> None:
         if self._pool is not None and not taken.parts:

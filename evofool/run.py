@@ -226,6 +226,8 @@ class Run:
             self.finished = None
         self.finished = self.finished or self._stop_reason()
         if self.finished or batches == 0:
+            if self.strategy.committed:
+                self.save(whole=False)  # what may change of a recipe may have
             return self.finished
         self._began = time.perf_counter()
         self._next_save = self._next_whole = self._began + self.recipe.save.seconds

@@ -88,7 +88,11 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
     parts = [whole[at : at + chunk] for at in range(0, len(whole), chunk)]
     threads = run.recipe.compute.threads
     with torch_threads(threads), ThreadPoolExecutor(target.streams, "verify", torch.set_num_threads, (threads,)) as pool:
-        answers = pool.map(lambda part: target.logits(np.stack([image for _, image in part]), chunk), parts)
+        try:
+            answers = list(pool.map(lambda part: target.logits(np.stack([image for _, image in part]), chunk), parts))
+        except BaseException:
+            target.abandon()
+            raise
         for part, logits in zip(parts, answers, strict=True):
             for (elite, _), odds, gaps in zip(part, log_odds(logits), margin(logits), strict=True):
                 row = elite.row

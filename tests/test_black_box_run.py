@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evofool import cli
 from evofool.elites import StoredRun
 from evofool.errors import BudgetError, TargetError
 from evofool.recipe import Recipe, load
@@ -31,7 +32,8 @@ class Flaky(ThreadingHTTPServer):
 
     def __init__(self, behind: str, spoil: bool) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.behind, self.spoil = behind, spoil
+        self.behind, self.spoil, self.broken = behind, spoil, False
+        self.hold_from, self.let_go = 1 << 30, threading.Event()
         self.received, self.lock = 0, threading.Lock()
 
     def handle_error(self, *_: Any) -> None:
@@ -52,9 +54,11 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             number, self.server.received = self.server.received, self.server.received + 1
         fate = np.random.default_rng(number).random() if self.server.spoil else 1.0
-        if fate < 0.12:
+        if fate < 0.12 or self.server.broken:
             self.send_error(500 if fate < 0.06 else 503)
             return
+        if number >= self.server.hold_from:
+            self.server.let_go.wait(60)
         request = urllib.request.Request(self.server.behind, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             content = answer.read()
@@ -89,15 +93,22 @@ def spec(server: Flaky, **options: Any) -> str:
     return f"http://127.0.0.1:{server.server_address[1]}/?" + "&".join(f"{k}={v}" for k, v in given.items())
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str, evaluations: int = 240) -> Recipe:
     return load(
-        "mnist-cppn", ["stop.evaluations=240", "stop.confidence=", "search.batch=24", "compute.chunk=8", f"target={name}"]
+        "mnist-cppn",
+        [f"stop.evaluations={evaluations}", "stop.confidence=", "search.batch=24", "compute.chunk=8", f"target={name}"],
     )
 
 
 def archive(folder: Path) -> list[Any]:
     with Store.open(folder) as store:
         return [(e.cell, e.birth, e.png, e.log_odds) for e in store.elites()]
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many tries as ever, with a twentieth of the wait between them."""
+    monkeypatch.setattr("evofool.targets.wire._FIRST_WAIT", 0.025)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +167,8 @@ def test_a_run_that_is_killed_pays_for_nothing_twice(tmp_path: Path, without_fau
     folder = tmp_path / "run"
     with black_box() as server:
         changes = [f"--set={c}" for c in ("stop.evaluations=240", "stop.confidence=", "search.batch=24", "compute.chunk=8")]
-        asked = spec(server, rate=60)
+        asked = spec(server, timeout=60)
+        server.hold_from = 20
         command = [
             sys.executable,
             "-m",
@@ -170,27 +182,65 @@ def test_a_run_that_is_killed_pays_for_nothing_twice(tmp_path: Path, without_fau
         ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while server.received < 15 and time.monotonic() < deadline and process.poll() is None:
+        while server.received < 21 and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.01)
         process.kill()
         process.wait()
-        assert 15 <= server.received < 32
+        server.let_go.set()
+        assert 21 <= server.received <= 22, "with what was under way at the kill"
         with Run.resume(folder, recipe(spec(server))) as run:
             run.advance()
             assert run.answers <= without_faults[1] + 2 * 8, "at most what was under way at the kill"
     assert archive(folder) == without_faults[0]
 
 
-def test_a_server_that_goes_away_ends_a_run_with_one_sentence_that_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_server_that_goes_away_ends_a_run_with_one_sentence_that_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
     with black_box() as server:
         with Run.start(recipe(spec(server, retries=1)), folder) as run:
             run.advance(batches=3)
         name = spec(server, retries=1)
-    command = [sys.executable, "-m", "evofool", "run", str(folder), "--trust"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert name.split("?")[0] in done.stderr
+    monkeypatch.setattr(sys, "argv", ["evofool", "run", str(folder), "--trust"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    told = capsys.readouterr().err
+    assert (end.value.code, told.count("\n")) == (2, 1)
+    assert name.split("?")[0] in told
+    assert "goes on with: evofool run RUN" in told
     with black_box() as server, Run.resume(folder, recipe(spec(server))) as run:
         assert run.advance() == "240 evaluations are done"
+
+
+def test_attempts_to_start_that_fail_and_verify_are_on_the_bill_of_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with black_box() as server:
+        server.broken = True
+        for _ in range(2):
+            with pytest.raises(TargetError, match="no answer after 1 request"):
+                Run.start(recipe(spec(server, retries=0)), folder)
+        assert server.received == 2
+        server.broken = False
+        with Run.start(recipe(spec(server, max_requests=30), 96), folder) as run:
+            run.advance()
+            assert run.progress().requests == server.received > 2 + 96 / 8
+            answers = run.answers
+        with StoredRun(folder) as stored:
+            before = server.received
+            assert not verify(stored, trust=True).faults
+            assert server.received > before + 1, "the elites were asked for again"
+            server_total = server.received
+        with Run.resume(folder, trust=True) as run:
+            assert run.progress().requests == server_total + 1
+            assert run.answers == answers
+
+        def for_ever() -> None:
+            while True:
+                with StoredRun(folder) as stored:
+                    verify(stored, trust=True)
+
+        with pytest.raises(BudgetError, match="the cap of 30"):
+            for_ever()
+        assert server.received == 30

@@ -5,6 +5,7 @@ import email.utils
 import json
 import re
 import threading
+import time as real_time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from evofool.serve import serving
 from evofool.targets import KINDS, Target, target
 from evofool.targets.http import OPTIONS, BlackBox, load
 from evofool.targets.spec import parse
-from evofool.targets.wire import Clock
+from evofool.targets.wire import Clock, Refused, Server
 
 pytest.importorskip("httpx")
 SHAPE, LABELS = (1, 4, 4), ["ant", "bee", "cat"]
@@ -44,7 +45,8 @@ class Reply:
     body: Any = None  # as JSON, or bytes as they are
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    act: str = "answer"  # or "hang" until the test ends, "drop" before an answer, "cut" in the middle of it
+    act: str = "answer"  # or "hang" until the test ends, "drop" before an answer, "cut" in the middle of it; or bytes one by
+    # one, for far longer than any test's time-out: "dribble" from the start, "drip" from the body
 
 
 Script = Callable[[int, list[np.ndarray]], Reply]
@@ -117,14 +119,26 @@ class FakeHandler(BaseHTTPRequestHandler):
         if reply.act in ("hang", "drop"):
             self.close_connection = True
             return
+        if reply.act == "dribble":
+            self.one_by_one(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 400 + b"\r\n\r\n")
+            return
         self.send_response(reply.status)
         for key, value in {"Content-Length": str(len(body)), **reply.headers}.items():
             self.send_header(key, value)
         self.end_headers()
+        if reply.act == "drip":
+            self.one_by_one(b" " * 400 + body)
+            return
         if reply.act == "cut":
             self.close_connection = True
             body = body[: len(body) // 2]
         self.wfile.write(body)
+
+    def one_by_one(self, content: bytes) -> None:
+        self.close_connection = True
+        for i in range(len(content)):
+            self.wfile.write(content[i : i + 1])
+            self.server.over.wait(0.05)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -145,25 +159,27 @@ def fake(script: Script = honest, description: Any = None) -> Iterator[Fake]:
 
 
 class Time:
-    """A clock that goes on only when somebody sleeps."""
+    """A clock that goes on only when somebody waits."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.at, self.slept = now, cast("list[float]", [])
         self.lock = threading.Lock()
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, given_up: threading.Event, seconds: float) -> None:
         with self.lock:
             self.at += seconds
             self.slept.append(seconds)
 
     @property
     def clock(self) -> Clock:
-        return Clock(lambda: self.at, self.sleep, lambda: 1.0)
+        return Clock(lambda: self.at, self.wait, lambda: 1.0)
 
 
-def black_box(url: str, options: str = "", keep_in: Path | None = None, time: Time | None = None) -> BlackBox:
+def black_box(
+    url: str, options: str = "", keep_in: Path | None = None, time: Time | None = None, clock: Clock | None = None
+) -> BlackBox:
     spec = parse(f"{url}{'&' if '?' in url else '?'}{options}" if options else url, KINDS, OPTIONS)
-    return cast(BlackBox, load(spec, keep_in, (time or Time()).clock))
+    return cast(BlackBox, load(spec, keep_in, clock or (time or Time()).clock))
 
 
 def images_of(count: int, seed: int = 1, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
@@ -411,7 +427,7 @@ def test_what_does_not_pass_is_told_with_how_often_it_was_tried(reply: Reply, wo
         asked = black_box(server.url, "retries=2")
         server.script = lambda number, images: reply
         with pytest.raises(
-            TargetError, match=f"no answer after 3 requests .*{words}.*nothing that was answered is lost"
+            TargetError, match=f"no answer after 3 requests .*{words}.*; a run has kept what was answered"
         ) as caught:
             asked.logits(images_of(2))
         assert "evofool run RUN" in str(caught.value)
@@ -426,10 +442,92 @@ def test_a_server_that_hangs_or_is_not_there_is_given_up() -> None:
     with fake() as server:
         asked = black_box(server.url, "retries=1&timeout=0.3")
         server.script = lambda number, images: Reply(act="hang")
-        with pytest.raises(TargetError, match=r"no answer after 2 requests \(2 x no answer within 0.3 s\)"):
+        with pytest.raises(TargetError, match=r"no answer after 2 requests \(2 x no whole answer within 0.3 s\)"):
             asked.logits(images_of(1))
     with pytest.raises(TargetError, match=r"no answer after 3 requests \(.* x no connection \(.*refused"):
         black_box(server.url, "retries=2")
+
+
+@pytest.mark.parametrize("act", ["dribble", "drip"])
+def test_a_server_that_answers_byte_by_byte_has_no_longer_than_one_that_hangs(act: str) -> None:
+    with fake() as server:
+        asked = black_box(server.url, "retries=1&timeout=0.3")
+        server.script = lambda number, images: Reply({"logits": [[1.0, 2.0, 3.0]]}, act=act)
+        for _ in range(2):  # on a connection that was used before, and on new ones
+            with pytest.raises(TargetError, match=r"no answer after 2 requests \(2 x no whole answer within 0.3 s\)"):
+                asked.logits(images_of(1))
+        server.script = honest
+        assert np.array_equal(asked.logits(images_of(1)), expected(images_of(1)))
+
+
+def test_a_refusal_can_be_raised_again_with_other_words() -> None:
+    again = type(Refused("no", 404))("no, says the server")
+    assert (str(again), again.status) == ("no, says the server", 0)
+
+
+def test_no_more_requests_are_under_way_than_parallel_says_whoever_asks() -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def slow(number: int, images: list[np.ndarray]) -> Reply:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        real_time.sleep(0.02)
+        with lock:
+            under_way -= 1
+        return honest(number, images)
+
+    with fake(slow) as server, ThreadPoolExecutor(8) as pool:
+        asked = black_box(server.url, "parallel=2&batch=1")
+        parts = [images_of(2, seed) for seed in range(8)]
+        found = list(pool.map(asked.logits, parts))
+        assert all(np.array_equal(a, expected(b)) for a, b in zip(found, parts, strict=True))
+        assert most == 2
+
+
+# --- giving up
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(4000):
+        if true():
+            return
+        real_time.sleep(0.005)
+    raise AssertionError("it never came to that")
+
+
+@pytest.mark.parametrize(
+    ("options", "reply", "calls", "sent"),
+    [
+        ("timeout=100", Reply(act="hang"), 1, 1),
+        ("retries=9", Reply({}, 503, {"Retry-After": "200"}), 1, 1),
+        ("timeout=100&parallel=1", Reply(act="hang"), 2, 1),
+        ("rate=0.001", Reply({}), 1, 0),
+    ],
+    ids=["answer", "back-off", "connection", "rate"],
+)
+def test_calls_that_are_given_up_end_wherever_they_wait_and_send_nothing_more(
+    options: str, reply: Reply, calls: int, sent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, begin = [], Server.call
+    with fake() as server, ThreadPoolExecutor(calls) as pool:
+        black_box(server.url, "", tmp_path)  # so that nobody asks for noise at that rate
+        asked = black_box(server.url, options, tmp_path, clock=Clock())
+        requests, received = asked.requests, server.received
+        server.script = lambda number, images: reply
+        monkeypatch.setattr(Server, "call", lambda self: begun.append(1) or begin(self))
+        found = [pool.submit(asked.logits, images_of(40, seed)) for seed in range(calls)]
+        until(lambda: len(begun) == calls and asked.requests == requests + 1 and server.received == received + sent)
+        asked.abandon()
+        for call in found:
+            with pytest.raises(TargetError, match=f"^{server.url}: it was given up before it answered; a run has kept"):
+                call.result()
+        assert (asked.requests, server.received) == (requests + sent, received + sent), "what was not sent is not billed"
+        asked.abandon()  # nothing is under way
+        if sent:
+            server.script = honest
+            assert np.array_equal(asked.logits(images_of(40)), expected(images_of(40)))
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 501])
@@ -510,12 +608,49 @@ def test_the_cap_is_never_passed_by_one(cap: int, tmp_path: Path) -> None:
             answered, words = ask(cap)
             assert answered == 0
             assert server.received == cap
-        assert f"the cap of {cap} requests is reached (max_requests={cap}). Everything that was answered is kept" in words
+        assert f"the cap of {cap} requests is reached (max_requests={cap}), raise it where the target is named" in words
+        assert words.count("max_requests=") == 2
         assert f'evofool run RUN --set "target={server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}"' in words
         assert ask(99) == (12, "")
         asked = black_box(server.url, "", tmp_path)
         assert asked.queries == 16
         assert asked.requests == server.received
+
+
+def test_attempts_to_begin_that_fail_share_a_bill_and_its_cap(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet"
+    with fake(lambda number, images: Reply({}, 500)) as server:
+        for sent, words in ((2, "no answer after 1 request"), (4, "no answer"), (5, "the cap of 5"), (5, "the cap of 5")):
+            with pytest.raises(TargetError, match=words):
+                black_box(server.url, "retries=0&max_requests=5", folder)
+            assert server.received == sent
+        server.script = honest
+        begun = black_box(server.url, "max_requests=9", folder)
+        begun.keep_in(folder)
+        assert (begun.queries, begun.requests, server.received) == (4, 7, 7)
+        with pytest.raises(TargetError, match="is no URL of a server"):
+            black_box("http://", "", tmp_path / "none")
+        assert not (tmp_path / "none").exists()
+
+
+def test_what_is_asked_afresh_is_sent_and_billed_and_is_no_new_answer(tmp_path: Path) -> None:
+    images = images_of(6)
+    with fake() as server:
+        black_box(server.url, "", tmp_path).logits(images[:4])
+        again = black_box(server.url, "max_requests=6", tmp_path)
+        again.ask_afresh()
+        before = len(server.seen)
+        server.script = telling("logits", lambda image: [3.0, 2.0, 1.0])  # it has changed
+        twice = np.concatenate([images[:4], images[:4]])
+        assert np.array_equal(again.logits(twice), [[3.0, 2.0, 1.0]] * 8)
+        assert len(server.seen) == before + 4
+        again.logits(images)
+        assert (again.queries, again.requests, server.received) == (4 + 6, 6, 6)
+        with pytest.raises(BudgetError, match="the cap of 6 requests is reached"):
+            again.logits(images)
+        assert server.received == 6
+        kept = black_box(server.url, "max_requests=6", tmp_path)
+        assert np.array_equal(kept.logits(images[:4]), expected(images[:4])), "the run's own answers stay what they were"
 
 
 def test_with_the_cap_reached_what_was_answered_can_still_be_had(tmp_path: Path) -> None:
@@ -781,6 +916,19 @@ def test_what_was_rounded_at_first_and_is_not_later_is_told_and_scores_mean_the_
         anew = black_box(server.url)
         anew.keep_in(tmp_path)
         assert np.array_equal(anew.logits(images_of(1, 4)), before)
+
+
+@pytest.mark.parametrize("probability", [1, 1.0, 0.7, 0.0])
+def test_a_server_that_calls_everything_the_same_and_tells_nothing_else_is_taken(probability: float) -> None:
+    label = [{"class": "bee", "probability": probability}]
+    with fake(telling("top", lambda image: label), {**DESCRIPTION, "answers": "top"}) as server:
+        asked = black_box(server.url)
+        assert asked.told == 1
+        z = asked.logits(images_of(5))
+        assert np.isfinite(scores.log_odds(z)).all()
+        assert (z.argmax(axis=1) == 1).all()
+        assert (z[:, 1] > z[:, [0, 2]].max(axis=1)).all()
+        assert any("tell of the likeliest 1 of 3 classes" in note for note in asked.details["notes"])
 
 
 @pytest.mark.parametrize("told", [1, 2, 3, 4])

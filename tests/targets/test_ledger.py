@@ -53,6 +53,29 @@ def test_what_was_counted_in_memory_is_added_to_the_file(tmp_path: Path) -> None
         ledger.keep_in(tmp_path / "other")
 
 
+def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
+    ledger = opened(tmp_path / "runs" / "a")
+    ledger.spend(None, 0, 0)
+    assert opened(tmp_path / "runs" / "a").requests == 1
+
+
+def test_a_bill_from_memory_that_brings_the_file_over_the_cap_leaves_nothing_to_spend(tmp_path: Path) -> None:
+    first, second = Ledger(), Ledger()
+    for ledger in (first, second):
+        assert [ledger.spend(3, 0, 0) for _ in range(2)] == [0, 0]
+        ledger.keep_in(tmp_path)
+    assert first.requests == second.requests == 4
+    assert first.spend(3, 0, 0) is second.spend(3, 0, 0) is opened(tmp_path).spend(4, 0, 0) is None
+    assert opened(tmp_path).requests == 4
+
+
+def test_what_was_entered_and_not_sent_is_taken_back(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    assert [ledger.spend(2, 0, 0) for _ in range(3)] == [0, 0, None]
+    ledger.refund()
+    assert [ledger.spend(2, 0, 0) for _ in range(2)] == [0, None]
+
+
 def test_a_request_is_on_the_disk_before_it_is_sent(tmp_path: Path) -> None:
     code = f"""
 import os
@@ -92,6 +115,14 @@ def test_the_rate_hands_out_times_and_outlives_a_clock_that_is_set_back(tmp_path
     assert ledger.spend(None, 0, 50) == 50, "who has no rate waits for nobody"
     ledger.spend(None, 2, 1e9)
     assert ledger.spend(None, 2, 200) == 200
+    assert ledger.spend(None, 2, 199.99) == 202, "another thread looked at its clock a little earlier"
+
+
+def test_a_rate_of_less_than_one_an_hour_holds(tmp_path: Path) -> None:
+    day = 86_400.0
+    ledger = opened(tmp_path)
+    assert [ledger.spend(None, day, now) for now in (1e9, 1e9, 1e9 + 5)] == [1e9, 1e9 + day, 1e9 + 2 * day]
+    assert opened(tmp_path).spend(None, day, 1e9 + 6) == 1e9 + 3 * day
 
 
 def test_the_oldest_answers_go_first_and_stay_counted(tmp_path: Path) -> None:
@@ -153,8 +184,8 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
         opened(tmp_path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [FILE]
-    with pytest.raises(StoreError, match="cannot be opened"):
-        opened(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=r"answers\.db: the ledger of requests and answers cannot be opened"):
+        opened(path)
 
 
 @pytest.mark.parametrize(
@@ -185,11 +216,13 @@ def test_a_damaged_ledger_is_told_by_its_name(statement: str, tmp_path: Path) ->
         use()
 
 
-def test_a_ledger_that_cannot_be_written_says_so_before_anything_is_sent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["FAIL", "ROLLBACK"])  # SQLite may have rolled back by itself
+def test_a_ledger_that_cannot_be_written_says_so_before_anything_is_sent(how: str, tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    damaged(tmp_path / FILE, "CREATE TRIGGER full BEFORE UPDATE ON bill BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
-    with pytest.raises(
-        StoreError, match=r"cannot be used \(disk is full\); what it held before is safe, but nothing more is asked"
-    ):
-        ledger.spend(None, 0, 0)
+    damaged(tmp_path / FILE, f"CREATE TRIGGER full BEFORE UPDATE ON bill BEGIN SELECT RAISE({how}, 'disk is full'); END")
+    for _ in range(2):
+        with pytest.raises(
+            StoreError, match=r"cannot be used \(disk is full\); what it held before is safe, but nothing more is asked"
+        ):
+            ledger.spend(None, 0, 0)
     assert ledger.requests == 0
