@@ -139,14 +139,17 @@ class StopPart(_Part):
     """A run ends at the first of these that is given; at least one has to be."""
 
     evaluations: int | None = Field(None, ge=1)
+    answers: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0)
     confidence: float | None = Field(None, gt=0, lt=1)
     no_progress: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _some(self) -> "StopPart":
-        if all(value is None for value in (self.evaluations, self.seconds, self.confidence, self.no_progress)):
-            raise ValueError("give at least one of evaluations, seconds, confidence, no_progress, or the run never ends")
+        if all(value is None for value in self.__dict__.values()):
+            raise ValueError(
+                "give at least one of evaluations, answers, seconds, confidence, no_progress, or the run never ends"
+            )
         return self
 
 
@@ -161,7 +164,7 @@ class ComputePart(_Part):
 
 
 class SavePart(_Part):
-    """At least this many seconds between checkpoints; a costly checkpoint waits longer (50 times what the last one took)."""
+    """At least this many seconds between checkpoints; a costly checkpoint waits longer (80 times what the last one took)."""
 
     seconds: float = Field(1.0, ge=0)
 

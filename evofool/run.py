@@ -29,7 +29,7 @@ from evofool.targets.speed import choose
 from genomes import Encoding, GenomeError, Key
 
 _ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
-_SAVE_SHARE = 50  # a checkpoint waits at least this many times what the last one of its kind took
+_SAVE_SHARE = 80  # a checkpoint waits at least this many times what the last one of its kind took
 _STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # evaluations and batches after which a search should have got somewhere
 _NO_CELLS = np.zeros(0, np.int64)
 _NOTHING = 0.1  # log-odds; a search that works gains this much in its first few batches
@@ -103,7 +103,7 @@ class Run:
         self._began = 0.0
         self._rate_base: tuple[float, int] | None = None
         self._first_best: float | None = None
-        self._row_seconds: list[float] = []  # of the logbook's rows since the last save
+        self._row_costs: list[tuple[float, dict[str, int]]] = []  # of the logbook's rows since the last save
         self._saved_metrics = 0
         self._saved_evaluations = 0
         self._shown_at = 0  # batches that the file's elites stand for
@@ -280,7 +280,7 @@ class Run:
                 raise
             if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
                 last = self.strategy.committed - 1
-                self._row_seconds.append(self.seconds)
+                self._note_costs()
                 final = SimpleNamespace(row=LazyRow(self.strategy))
                 self.logbook.record(gen=last, nevals=self.strategy.size, **statistics().compile([final]))
             self.save()
@@ -316,14 +316,14 @@ class Run:
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
                 elites=self._elites(changed),
                 metrics=[
-                    (row["gen"], seconds, _plain(row))
-                    for seconds, row in zip(self._row_seconds, self.logbook[self._saved_metrics :], strict=True)
+                    (row["gen"], seconds, _plain(row) | answers)
+                    for (seconds, answers), row in zip(self._row_costs, self.logbook[self._saved_metrics :], strict=True)
                 ],
                 pending=[(o.batch, o.mothers, o.fathers, o.holders, o.thresholds) for o in self.evaluator.pending()],
             )
         )
         self._shown_birth[changed] = self.archive.birth[changed]
-        self._row_seconds.clear()
+        self._row_costs.clear()
         s.born.clear()
         s.reigns.clear()
         self._saved_metrics = len(self.logbook)
@@ -397,6 +397,8 @@ class Run:
             return f"every class is at confidence {stop.confidence:g}"
         if stop.evaluations is not None and s.evaluations >= stop.evaluations:
             return f"{s.evaluations:,} evaluations are done"
+        if stop.answers is not None and self.answers >= stop.answers:
+            return f"the target has answered {self.answers:,} images"
         if stop.no_progress is not None and s.committed - 1 - s.last_progress >= stop.no_progress:
             return f"no cell changed hands in the last {stop.no_progress:,} batches"
         if stop.seconds is not None and self.seconds >= stop.seconds:
@@ -407,8 +409,13 @@ class Run:
         if batch < self._next_row:
             return False
         self._next_row = row_after(batch)
-        self._row_seconds.append(self.seconds)
+        self._note_costs()
         return True
+
+    def _note_costs(self) -> None:
+        """What a row of the logbook took: seconds and, of a black box, answers and requests."""
+        paid = {"answers": self.answers, "requests": self.target.requests} if self.target.lasting else {}
+        self._row_costs.append((self.seconds, paid))
 
     def _watch(self) -> None:
         """Say once what to check if nothing came of the search since its first batch."""

@@ -244,3 +244,17 @@ def test_attempts_to_start_that_fail_and_verify_are_on_the_bill_of_the_run(tmp_p
         with pytest.raises(BudgetError, match="the cap of 30"):
             for_ever()
         assert server.received == 30
+
+
+def test_a_budget_of_answers_counts_what_the_server_answered_and_nothing_twice(tmp_path: Path) -> None:
+    with black_box() as server:
+        what = recipe(spec(server)).changed(["stop.answers=100", "stop.evaluations="], "test")
+        with Run.start(what, tmp_path / "run") as run:
+            reason = run.advance()
+            answers, evaluations = run.answers, run.strategy.evaluations
+        assert reason == f"the target has answered {answers:,} images"
+        assert 100 <= answers <= 100 + 24
+        assert evaluations + 4 >= answers, "beside the children only the first look was paid for"
+        with StoredRun(tmp_path / "run") as stored:
+            last = stored.rows()[-1]
+        assert (last["answers"], last["requests"]) == (answers, run.target.requests)

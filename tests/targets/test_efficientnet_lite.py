@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from evofool.errors import TargetError
+from evofool.scores import confidence, log_odds
 from evofool.targets import efficientnet_lite, target
 from evofool.targets.efficientnet_lite import SCALES, EfficientNetLite
+from evofool.targets.photos import as_seen
 
 PHOTOGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet_samples"
 
@@ -103,3 +105,13 @@ def test_weights_of_another_scale_are_refused(tmp_path: Path) -> None:
     save_file(EfficientNetLite("lite1").state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(TargetError, match=r"efficientnet-lite0: .* holds another network's weights: missing .*and \d+ more"):
         target(f"efficientnet-lite0?weights={tmp_path / 'w.safetensors'}")
+
+
+def test_a_cup_of_coffee_is_an_espresso() -> None:
+    packaged("lite0")
+    data = pytest.importorskip("skimage.data")
+    lite0 = target("efficientnet-lite0")
+    seen = as_seen(Image.fromarray(data.coffee()), lite0)
+    p = confidence(log_odds(lite0.logits(seen[None])))[0]
+    assert lite0.labels[967] == "espresso"
+    assert p[967] >= 0.9
