@@ -31,7 +31,7 @@ def serve(
     answers: str = "logits",
     decimals: int | None = None,
     top: int | None = None,
-    batch: int = 32,
+    batch: int = 8,
     say: Callable[[str], None] = print,
     every: int = 0,
 ) -> None:
@@ -59,7 +59,7 @@ def serving(
     answers: str = "logits",
     decimals: int | None = None,
     top: int | None = None,
-    batch: int = 32,
+    batch: int = 8,
 ) -> Iterator[str]:
     """The same in a thread of its own while the block runs; yields the URL."""
     server = _Server(target, host, port, answers, decimals, top, batch)

@@ -236,7 +236,9 @@ def test_nan_and_infinity_are_refused_in_lists_too(bad: str) -> None:
 
 
 def test_a_recipe_that_would_never_end_is_refused() -> None:
-    assert "give at least one of evaluations, answers, seconds, confidence, no_progress" in faults(CPPN_DATA, "stop.evaluations=")
+    assert "give at least one of evaluations, answers, seconds, confidence, no_progress" in faults(
+        CPPN_DATA, "stop.evaluations="
+    )
     assert '"stop" is missing' in faults(CPPN_DATA, "stop=")
     assert '"encoding" is missing' in faults(CPPN_DATA, "encoding=")
 
