@@ -50,15 +50,21 @@ def describe(run: "Run") -> None:
     details, c = run.target.details, run.recipe.compute
     fed = details.get("preprocessing", {})
     usual = {"crops": 1, "interpolation": fed.get("interpolation")}
-    shown = ", ".join(f"{k} {v}" for k, v in fed.items() if v is not None and v != usual.get(k))
+    shown = ", ".join(f"{k} {_plain(v)}" for k, v in fed.items() if v is not None and v != usual.get(k))
     print(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
     if "file_sha256" in details:
         print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
-    how = f"{c.format}, {run.recipe.chunk} images a pass, {run.evaluator.workers} at once, {c.threads} torch threads each"
+    how = f"{c.format}, {run.recipe.chunk} images a pass, {run.evaluator.workers} at once, {c.threads} torch thread{'s' if c.threads > 1 else ''} each"
     if c.format != "plain":
         how += "; elites are measured again in plain float32"
     where = details.get("device") or details.get("file", "?")
     print(f"  runs on  {where} ({details.get('backend', '?')}): {how}", flush=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(_plain, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @contextlib.contextmanager

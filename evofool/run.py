@@ -233,14 +233,17 @@ class Run:
         self._next_save = self._next_whole = self._began + self.recipe.save.seconds
         next_tick = self._began + every
         self._rate_base = None
-        random_batches = self.recipe.search.lag + 1
+        random_batches, done_here = self.recipe.search.lag + 1, 0
         watch_at = random_batches + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / self.strategy.size))
 
         def after(batch: int) -> bool:
-            nonlocal next_tick
+            nonlocal next_tick, done_here
             now = time.perf_counter()
-            # The first batch compiles kernels and warms torch up; a rate that counted it would be wrong for minutes.
-            self._rate_base = self._rate_base or (now, self.strategy.evaluations)
+            # The first batches, random and bred, compile kernels and warm torch up: a rate that counted them would be wrong
+            # for minutes.
+            done_here += 1
+            if self._rate_base is None and done_here > random_batches:
+                self._rate_base = now, self.strategy.evaluations
             self.finished = self._stop_reason()
             stop = self.finished is not None
             if tick and now >= next_tick:
