@@ -54,7 +54,8 @@ def describe(run: "Run") -> None:
     print(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
     if "file_sha256" in details:
         print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
-    how = f"{c.format}, {run.recipe.chunk} images a pass, {run.evaluator.workers} at once, {c.threads} torch thread{'s' if c.threads > 1 else ''} each"
+    threads = f"{c.threads} torch thread{'s' if c.threads > 1 else ''} each"
+    how = f"{c.format}, {run.recipe.chunk} images a pass, {run.evaluator.workers} at once, {threads}"
     if c.format != "plain":
         how += "; elites are measured again in plain float32"
     where = details.get("device") or details.get("file", "?")
