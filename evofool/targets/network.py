@@ -53,7 +53,7 @@ class Network:
         way = self._ways[number_format]
         with torch.inference_mode():
             pixels = images.float() if number_format == PLAIN else images.to(memory_format=torch.channels_last).float()
-            # Ten crops of a chunk are ten passes of its size: one of ten times the size is slower on a CPU.
+            # Ten crops of a chunk are ten passes of its size: one pass takes ten times the memory, and no less time.
             parts = self.prepare(pixels).split(len(images))
             answers = [_tensor(way(part)).float() for part in parts]
             return answers[0] if len(answers) == 1 else torch.cat(answers)
