@@ -1,12 +1,24 @@
 """The elites: per class and niche the best genome found so far, in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from genomes import Encoding, Genomes, Key
 from genomes.random import integers
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A genome that was set aside, since its image kills, hangs or breaks whoever judges it; it won nothing."""
+
+    birth: int
+    batch: int
+    mother: int
+    father: int
+    genome: Genomes  # a batch of one
+    why: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ class Winners:
     scores: np.ndarray  # (M,) float64, what the search ranks by
     log_odds: np.ndarray  # (M,) float64
     margins: np.ndarray  # (M,) float64
+    quarantined: tuple[Quarantined, ...] = ()  # of the batch, whoever won
 
     @classmethod
     def merged(cls, parts: "Sequence[Winners]") -> "Winners":
@@ -39,14 +52,17 @@ class Winners:
         kept, which = np.unique(rows[first], return_inverse=True)
         by_genome = {n: np.concatenate([getattr(p, n) for p in parts])[kept] for n in ("mothers", "fathers", "genomes")}
         by_cell = {n: np.concatenate([getattr(p, n) for p in parts])[first] for n in ("log_odds", "margins")}
-        return cls(births=births[kept], cells=cells[first], rows=which, scores=scores[first], **by_genome, **by_cell)
+        aside = tuple(q for p in parts for q in p.quarantined)
+        return cls(
+            births[kept], cells=cells[first], rows=which, scores=scores[first], quarantined=aside, **by_genome, **by_cell
+        )
 
 
 class Archive:
     """K classes x D niches = cells, each holding one elite or none.
 
-    Arrays over cells: birth (int64, -1 empty), score, log_odds, margin (float64, -inf empty). Genomes lie in a pool
-    where one that holds many cells is kept once.
+    Arrays over cells: birth (int64, -1 empty), score, log_odds, margin (float64, -inf empty). A genome that holds many cells
+    is kept once.
     """
 
     def __init__(self, encoding: Encoding, classes: int, niches: int = 1) -> None:
@@ -56,10 +72,9 @@ class Archive:
         self.score = np.full(cells, -np.inf)
         self.log_odds = np.full(cells, -np.inf)
         self.margin = np.full(cells, -np.inf)
-        self._pool = np.zeros((cells, *encoding.shape), encoding.dtype)
-        self._slot = np.full(cells, -1, np.int64)
-        self._uses = np.zeros(cells, np.int64)
-        self._free = list(range(cells - 1, -1, -1))
+        self._empty = np.zeros((0, *encoding.shape), encoding.dtype)
+        self._genomes: dict[int, Genomes] = {}  # by birth, each a batch of one, never written to
+        self._uses: dict[int, int] = {}  # by birth: the cells it holds
         self._filled = np.zeros(0, np.int64)
         self._filled_of_class: list[np.ndarray] = []
 
@@ -85,19 +100,15 @@ class Archive:
         if (old_birth[changed] < 0).any():
             filling = cells[old_birth[changed] < 0]
             self._note_filled(np.union1d(self._filled, filling))
-        for slot in self._slot[cells].tolist():
-            if slot >= 0:
-                self._uses[slot] -= 1
-                if self._uses[slot] == 0:
-                    self._free.append(slot)
-        slots: dict[int, int] = {}
-        for cell, row in zip(cells.tolist(), rows.tolist(), strict=True):
-            if row not in slots:
-                slot = slots[row] = self._free.pop()
-                self._pool[slot] = w.genomes[row]
-                self._uses[slot] = 0
-            self._slot[cell] = slots[row]
-            self._uses[slots[row]] += 1
+        for row, birth in zip(rows.tolist(), births[changed].tolist(), strict=True):
+            self._uses[birth] = self._uses.get(birth, 0) + 1
+            if birth not in self._genomes:
+                self._genomes[birth] = w.genomes[row : row + 1].copy()
+        for birth in old_birth[changed].tolist():
+            if birth >= 0:
+                self._uses[birth] -= 1
+                if self._uses[birth] == 0:
+                    del self._uses[birth], self._genomes[birth]
         self.birth[cells] = births[changed]
         self.score[cells] = w.scores[changed]
         self.log_odds[cells] = w.log_odds[changed]
@@ -123,7 +134,11 @@ class Archive:
 
     def genomes(self, cells: np.ndarray) -> Genomes:
         """A copy of the elites of these (filled) cells, in this order."""
-        return self._pool[self._slot[cells]]
+        return np.concatenate([self._empty, *(self._genomes[birth] for birth in self.birth[cells].tolist())])
+
+    def of_births(self, births: Iterable[int]) -> dict[int, Genomes]:
+        """The genomes of these births, each of which holds a cell, as batches of one: shared with the archive, not copies."""
+        return {birth: self._genomes[birth] for birth in births}
 
     def best(self) -> np.ndarray:
         """(K,) float64: every class's highest log-odds over its niches; -inf where no niche is filled."""
@@ -131,7 +146,7 @@ class Archive:
 
     def distinct(self) -> int:
         """How many different genomes hold a cell."""
-        return len(self.birth) - len(self._free)
+        return len(self._genomes)
 
     def _note_filled(self, filled: np.ndarray) -> None:
         self._filled = filled

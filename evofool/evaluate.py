@@ -5,10 +5,10 @@ same order gives the same bits.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ COMPETITIONS = ("all", "argmax", "own")
 own: only in the class it was made for, from that class's parents: independent climbers, the control."""
 
 
-_A = TypeVar("_A")
-_B = TypeVar("_B")
 _NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0)
 
 
@@ -40,14 +38,39 @@ class Order:
     thresholds: np.ndarray  # (cells,) float64: only what beats them is worth telling
     holders: np.ndarray  # (cells,) int64: who held the cells when the parents were drawn; stays with the archive
     mothers: np.ndarray  # (size,) int64 births, -1: none, the children are random
-    fathers: np.ndarray  # (size,) int64
-    mother_genomes: Genomes | None = None
-    father_genomes: Genomes | None = None
+    fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from one
+    parents: Mapping[int, Genomes] = field(
+        default_factory=dict
+    )  # by birth, each a batch of one, shared and never written to
     claims: np.ndarray | None = None  # (size,) int64: the one class each child competes in, for `own`
+    drawn_after: int = 0  # batches that were committed when the parents were drawn
 
     @property
     def batch(self) -> int:
         return self.key.batch
+
+    def cut(self, begin: int, end: int) -> "Order":
+        """The rows begin:end as an order of their own, which gives the same children."""
+        return replace(
+            self,
+            key=self.key.at(begin),
+            first_birth=self.first_birth + begin,
+            size=end - begin,
+            mothers=self.mothers[begin:end],
+            fathers=self.fathers[begin:end],
+            claims=None if self.claims is None else self.claims[begin:end],
+        )
+
+
+def children(encoding: Encoding, order: Order) -> Genomes:
+    """The batch that an order asks for. The same order gives the same children, wherever they are made."""
+    if not order.size or order.mothers[0] < 0:
+        return encoding.random(order.size, order.key)
+    mothers = np.concatenate([order.parents[birth] for birth in order.mothers.tolist()])
+    if (order.fathers < 0).all():
+        return encoding.vary(mothers, mothers, order.key)
+    births = np.where(order.fathers < 0, order.mothers, order.fathers)
+    return encoding.vary(mothers, np.concatenate([order.parents[birth] for birth in births.tolist()]), order.key)
 
 
 @dataclass(frozen=True)
@@ -94,13 +117,14 @@ class Judge:
 
     def children(self, order: Order, begin: int, end: int) -> Genomes:
         """The rows begin:end of the batch, the same however it is cut."""
-        key = order.key.at(begin)
-        if order.mother_genomes is None or order.father_genomes is None:
-            return self.encoding.random(end - begin, key)
-        return self.encoding.vary(order.mother_genomes[begin:end], order.father_genomes[begin:end], key)
+        return children(self.encoding, order.cut(begin, end))
+
+    def plain(self, genomes: Genomes) -> np.ndarray:
+        """The logits of one chunk, the plain way: what a score stands for."""
+        return self.target.logits(self.encoding.render(genomes), self.chunk)
 
     def _winners(self, order: Order, begin: int, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
-        scores.refuse_unfinite(logits, order.batch, self.target.name, begin)
+        scores.refuse_unfinite(logits, order.batch, self.target.name, order.key.row + begin)
         log_odds = scores.log_odds(logits)
         ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
         n = len(genomes)
@@ -128,7 +152,13 @@ class Judge:
         if self.competition != "all":
             claims = logits.argmax(1) if order.claims is None else order.claims[begin : begin + len(genomes)]
         best = scores_torch.best(
-            logits, order.thresholds, batch=order.batch, who=self.target.name, begin=begin, rank=self.rank, claims=claims
+            logits,
+            order.thresholds,
+            batch=order.batch,
+            who=self.target.name,
+            begin=order.key.row + begin,
+            rank=self.rank,
+            claims=claims,
         )
         return self._told(order, begin, genomes, best.cells, best.rows, best.scores, best.log_odds, best.margins)
 
@@ -147,11 +177,10 @@ class Judge:
         if not len(cells):
             return Winners(_NONE, _NONE, _NONE, genomes[:0], _NONE, _NONE, _NO_SCORES, _NO_SCORES, _NO_SCORES)
         kept, which = np.unique(rows, return_inverse=True)
-        fathered = self.encoding.fathered(len(genomes), order.key.at(begin))[kept]
         return Winners(
             births=order.first_birth + begin + kept,
             mothers=order.mothers[begin + kept],
-            fathers=np.where(fathered, order.fathers[begin + kept], -1),
+            fathers=order.fathers[begin + kept],
             genomes=genomes[kept],
             cells=cells,
             rows=which,
@@ -162,40 +191,66 @@ class Judge:
 
 
 class Evaluator(Protocol):
-    """Where orders go and winners come from. Results come in the order of submission."""
+    """Where orders go and winners come from."""
+
+    at_once: int
+    """How many chunks are classified at once."""
+
+    @property
+    def under_way(self) -> int | None:
+        """How many orders to keep it at work with; None: as many as the recipe's lag says, and results come in order."""
+        ...
 
     def submit(self, order: Order) -> None:
         """Take an order; may return before it is evaluated."""
         ...
 
-    def results(self) -> Iterator[tuple[Order, Winners]]:
-        """Yield the finished orders until none is left; whoever reads may submit in between."""
+    def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
+        """Yield the finished orders until none is left, or until give_up(), asked while waiting, says so.
+
+        Whoever reads may submit in between.
+        """
         ...
 
     def pending(self) -> list[Order]:
         """The orders taken and not yet yielded, oldest first: what a checkpoint has to keep."""
         ...
 
+    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        """What the target answers, the plain way, to the images of genomes: (B, K) float32, in chunks of the recipe's size."""
+        ...
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What each worker is doing, plain values for a display; none where there are no workers beyond this process."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it has, without waiting for what was begun."""
+        ...
+
 
 class LocalEvaluator:
-    """In this process: one chunk after another, or, with several workers, as many chunks at once.
+    """In this process: one chunk after another, or as many at once as there are streams.
 
-    Workers are threads, each with torch_threads of its own for its forward passes (numba and torch let go of the
+    Streams are threads, each with torch_threads of its own for its forward passes (numba and torch let go of the
     interpreter); so one draws while another classifies. Their number changes no bit.
     """
 
-    def __init__(self, judge: Judge, workers: int = 1, torch_threads: int = 1) -> None:
+    under_way: int | None = None
+
+    def __init__(self, judge: Judge, streams: int = 1, torch_threads: int = 1) -> None:
         self.judge = judge
-        self.workers = workers
+        self.at_once = streams
         self._orders: deque[_Taken] = deque()
         self._pool: ThreadPoolExecutor | None = None
-        if workers > 1:
-            self._pool = ThreadPoolExecutor(workers, "evofool", torch.set_num_threads, (torch_threads,))
+        if streams > 1:
+            self._pool = ThreadPoolExecutor(streams, "evofool", torch.set_num_threads, (torch_threads,))
 
     def submit(self, order: Order) -> None:
         self._orders.append(_Taken(order))
 
-    def results(self) -> Iterator[tuple[Order, Winners]]:
+    def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
+        """In the order of submission. A batch is finished before it is given up."""
         while self._orders:
             head = self._orders[0]
             if self._pool is None:
@@ -221,12 +276,16 @@ class LocalEvaluator:
     def pending(self) -> list[Order]:
         return [taken.order for taken in self._orders]
 
-    def map(self, function: Callable[[_A], _B], items: Iterable[_A]) -> list[_B]:
-        """function of every item, in order, by the workers."""
-        return list(self._pool.map(function, items) if self._pool else map(function, items))
+    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        chunk = self.judge.chunk
+        parts = [genomes[at : at + chunk] for at in range(0, len(genomes), chunk)]
+        answers = self._pool.map(self.judge.plain, parts) if self._pool else map(self.judge.plain, parts)
+        return np.concatenate(list(answers))
+
+    def workers(self) -> list[dict[str, Any]]:
+        return []
 
     def close(self) -> None:
-        """Let the workers go, without waiting for what they began."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self.judge.target.abandon()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from deap import base, tools
 
-from evofool.archive import Archive, Winners
+from evofool.archive import Archive, Quarantined, Winners
 from evofool.difference import MOST, WORTH, difference
 from evofool.evaluate import Evaluator, Judge, Order
 from evofool.images import quantise
@@ -118,12 +118,14 @@ class MapElites:
         self.competition, self.selection = competition, selection
         self.next_batch = 0  # to be generated
         self.committed = 0  # batches in the archive
-        self.last_progress = 0  # the last batch that changed a cell
+        self.last_progress = 0  # the last commit that changed a cell, counted from 0
         self.wins = 0  # cells that changed hands, the first fillings left out
         self.switches = 0  # of these, goal switches
         self.born: list[Born] = []  # since the last save
         self.steps: dict[int, int] = {}  # Born.steps of those that are not whole
         self.reigns: list[Reign] = []
+        self.quarantined: list[Quarantined] = []
+        self.commits: list[tuple[int, int, int]] = []  # place in the order of commits, batch, drawn after how many of them
 
     @property
     def evaluations(self) -> int:
@@ -144,6 +146,7 @@ class MapElites:
             thresholds=archive.score.copy(),
             holders=archive.birth.copy(),
             claims=claims,
+            drawn_after=self.committed,
             **self._parents(number, claims),
         )
 
@@ -160,13 +163,10 @@ class MapElites:
             return {"mothers": nobody, "fathers": nobody}
         twice = None if claims is None else np.concatenate([claims, claims])
         cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
-        births, genomes = archive.birth[cells], archive.genomes(cells)
-        return {
-            "mothers": births[:n],
-            "fathers": births[n:],
-            "mother_genomes": genomes[:n],
-            "father_genomes": genomes[n:],
-        }
+        mothers, fathers = archive.birth[cells].reshape(2, n)
+        fathers = np.where(self.encoding.fathered(n, Key(self.seed, number)), fathers, -1)
+        needed = {*mothers.tolist(), *fathers.tolist()} - {-1}
+        return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed)}
 
     def update(self, population: list[Brood]) -> None:
         """Commit broods, in this order, and note who descends from whom."""
@@ -179,10 +179,12 @@ class MapElites:
     def _commit(self, order: Order, winners: Winners) -> None:
         held = self.archive.birth[winners.cells] >= 0
         changed = self.archive.add(winners)
+        self.commits.append((self.committed, order.batch, order.drawn_after))
         self.committed += 1
+        self.quarantined += winners.quarantined
         if not changed.any():
             return
-        self.last_progress = order.batch
+        self.last_progress = self.committed - 1
         self.wins += int(held[changed].sum())
         w = winners
         rows = w.rows[changed]
@@ -203,8 +205,8 @@ class MapElites:
     def _born(self, order: Order, w: Winners, row: int) -> Born:
         birth, mother = int(w.births[row]), int(w.mothers[row])
         packed, steps = self.encoding.pack(w.genomes[row]), self.steps.get(mother, 0) + 1
-        if order.mother_genomes is not None and len(packed) >= WORTH and steps <= MOST:
-            less = difference(packed, self.encoding.pack(order.mother_genomes[birth - order.first_birth]))
+        if mother >= 0 and len(packed) >= WORTH and steps <= MOST:
+            less = difference(packed, self.encoding.pack(order.parents[mother][0]))
             if less is not None:
                 self.steps[birth] = steps
                 return Born(birth, order.batch, mother, int(w.fathers[row]), less, steps)
@@ -272,7 +274,7 @@ def new_logbook(stats: tools.Statistics | None = None) -> tools.Logbook:
 
 
 def toolbox(strategy: MapElites, judge: Judge, evaluator: Evaluator) -> base.Toolbox:
-    """generate, evaluate, update as DEAP's algorithms call them; submit and results for ea_map_elites."""
+    """generate, evaluate, update as DEAP's algorithms call them; the rest for ea_map_elites."""
     box = base.Toolbox()
     box.register("generate", strategy.generate)
     box.register("evaluate", lambda brood: judge(brood.order))
@@ -280,6 +282,7 @@ def toolbox(strategy: MapElites, judge: Judge, evaluator: Evaluator) -> base.Too
     box.register("submit", evaluator.submit)
     box.register("results", evaluator.results)
     box.register("pending", evaluator.pending)
+    box.register("under_way", lambda: evaluator.under_way)
     return box
 
 
@@ -291,39 +294,46 @@ def ea_map_elites(
     verbose: bool = False,
     *,
     lag: int = 0,
+    begun: int = 0,
     logbook: tools.Logbook | None = None,
     record: Callable[[int], bool] = lambda gen: True,
     after: Callable[[int], bool] = lambda gen: False,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Brood], tools.Logbook]:
     """MAP-Elites over the toolbox, for ngen more batches; DEAP's signature, then what a long run needs.
 
-    lag: batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 orders are under way; they stay in
-    toolbox.pending() at the end, where a later call goes on. logbook: goes on with an earlier one. record(gen): whether
-    batch gen gets a row. after(gen): called when batch gen is committed; true ends the run there. halloffame and verbose
-    as in DEAP. Returns the last population and the logbook.
+    lag: batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 orders are under way (or as many as
+    toolbox.under_way() asks for: then they are committed as they come); they stay in toolbox.pending() at the end, where a
+    later call goes on. begun: batches that earlier calls have committed; gen counts from there. logbook: goes on with an
+    earlier one. record(gen): whether commit gen gets a row. after(gen): called then; true ends the run there. give_up():
+    asked while waiting for results; true ends it too. halloffame and verbose as in DEAP. Returns the last population and
+    the logbook.
     """
     if logbook is None:
         logbook = new_logbook(stats)
     population: list[Brood] = []
     if ngen <= 0:
         return population, logbook
-    for _ in range(lag + 1 - len(toolbox.pending())):
-        toolbox.submit(toolbox.generate()[0].order)
-    for done, (order, winners) in enumerate(toolbox.results(), 1):
+
+    def top_up() -> None:
+        for _ in range((toolbox.under_way() or lag + 1) - len(toolbox.pending())):
+            toolbox.submit(toolbox.generate()[0].order)
+
+    top_up()
+    for gen, (order, winners) in enumerate(toolbox.results(give_up), begun):
         brood = Brood(order)
         brood.fitness.values = winners
         population = [brood]
         toolbox.update(population)
         if halloffame is not None:
             halloffame.update(population)
-        gen = order.batch
         if record(gen):
             logbook.record(gen=gen, nevals=len(brood), **(stats.compile(population) if stats else {}))
             if verbose:
                 print(logbook.stream)
-        if after(gen) or done == ngen:
+        if after(gen) or gen == begun + ngen - 1:
             break
-        toolbox.submit(toolbox.generate()[0].order)
+        top_up()
     return population, logbook
 
 

@@ -118,6 +118,7 @@ class SearchPart(_Part):
     competition: Literal["all", "argmax", "own"] = "all"
     selection: Literal["uniform", "lagging"] = "uniform"
     lag: int = Field(0, ge=0, le=1 << 16)
+    mode: Literal["reproducible", "free"] = "reproducible"
 
 
 class NichesPart(_Part):
@@ -153,14 +154,44 @@ class StopPart(_Part):
         return self
 
 
+class RayPart(_Part):
+    """Where workers live and what each asks for (evofool.cluster). Decides no bit.
+
+    address: "local" starts a Ray of the run's own on this machine, "auto" or HOST:PORT joins a cluster. cpus, gpus (fractions
+    share a GPU), memory in GiB and resources are reserved for each worker. placement as Ray names it: "DEFAULT" packs,
+    "SPREAD" spreads workers over nodes. environment is Ray's runtime_env. in_flight calls wait at each worker. A call that
+    takes over timeout seconds is taken to hang. Work that was lost is given out again; a call whose worker died retries times
+    is split, and the genome that is left alone at the end is quarantined; more than quarantine of them end the run.
+    """
+
+    address: str = Field("local", min_length=1)
+    cpus: float = Field(1.0, ge=0)
+    gpus: float = Field(0.0, ge=0)
+    memory: float = Field(0.0, ge=0)
+    resources: dict[str, float] = {}
+    placement: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
+    environment: dict[str, Any] = {}
+    in_flight: int = Field(2, ge=1, le=64)
+    timeout: float = Field(300.0, gt=0)
+    retries: int = Field(2, ge=1, le=100)
+    quarantine: int = Field(16, ge=0)
+
+
 class ComputePart(_Part):
     """Images per forward pass (0: the whole batch), torch threads for each, and the number format that the search ranks by
-    (auto: the fastest that is near enough, Target.formats). All three decide bits; the number of workers does not."""
+    (auto: the fastest that is near enough, Target.formats). All three decide bits; how many streams and workers there are
+    does not.
+
+    streams: chunks classified at once in this process (0: as many as pay). workers: processes of Ray's that classify
+    instead, each with one stream (0: none).
+    """
 
     chunk: int = Field(0, ge=0, le=1 << 20)
     threads: int = Field(1, ge=1, le=1024)
     format: Literal["auto", "plain", "float32", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled"] = "auto"
-    workers: int = Field(0, ge=0, le=1024)
+    streams: int = Field(0, ge=0, le=1024)
+    workers: int = Field(0, ge=0, le=100_000)
+    ray: RayPart = RayPart()
 
 
 class SavePart(_Part):
@@ -170,7 +201,7 @@ class SavePart(_Part):
 
 
 class Recipe(_Part):
-    """A whole run. Only stop, save and the number of workers may change once it has begun."""
+    """A whole run. Only stop, save, and who does the work, may change once it has begun."""
 
     name: str = Field("run", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")  # of a folder
     target: str = "lenet"
@@ -199,7 +230,8 @@ class Recipe(_Part):
     def fixed(self) -> dict[str, Any]:
         """The part that decides the bits of a run. The target is told by its fingerprint, not by the words that name it."""
         return self.model_dump(
-            mode="json", exclude={"name": True, "target": True, "stop": True, "save": True, "compute": {"workers"}}
+            mode="json",
+            exclude={"name": True, "target": True, "stop": True, "save": True, "compute": {"streams", "workers", "ray"}},
         )
 
 
@@ -284,6 +316,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "niches": NichesPart,
     "stop": StopPart,
     "compute": ComputePart,
+    "ray": RayPart,
     "save": SavePart,
     "mutation": MutationPart,
 }

@@ -1,32 +1,33 @@
 """A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends where an unbroken one does."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
 
-from evofool.archive import Archive, Winners
+from evofool.archive import Archive
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
-from evofool.evaluate import Judge, LocalEvaluator, Order
+from evofool.evaluate import Evaluator, Judge, LocalEvaluator
 from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
-from evofool.images import encode_png
 from evofool.machine import machine, torch_threads
+from evofool.measured import Measured
 from evofool.recipe import Recipe, parse
-from evofool.scores import confidence, log_odds, margin, needed_log_odds, refuse_unfinite
-from evofool.store import Checkpoint, NewElite, Store
+from evofool.restore import restore
+from evofool.scores import confidence, needed_log_odds
+from evofool.store import Checkpoint, Pending, Store
 from evofool.targets import Target, stored_target
 from evofool.targets import target as load_target
 from evofool.targets.handshake import handshake
-from evofool.targets.network import PLAIN
 from evofool.targets.speed import choose
-from genomes import Encoding, GenomeError, Key
+from genomes import Encoding
 
 _ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
 _SAVE_SHARE = 80  # a checkpoint waits at least this many times what the last one of its kind took
@@ -88,13 +89,9 @@ class Run:
             competition=recipe.search.competition,
             selection=recipe.search.selection,
         )
-        at_once = (recipe.search.lag + 1) * ceil(recipe.search.batch / recipe.chunk)
-        workers = min(recipe.compute.workers or target.streams, at_once)
-        self.evaluator = LocalEvaluator(self.judge, workers, recipe.compute.threads)
-        # What the elites score the plain way, where that is another than the search's; stale where the birth is another.
-        cells = len(self.archive.birth)
-        self._measured_birth = np.full(cells, -1, np.int64)
-        self._measured = np.full((2, cells), -np.inf)
+        self.evaluator: Evaluator = self._evaluator()
+        # Images that a device draws may differ from those that are saved.
+        self.measured = Measured(self.archive, self.judge, self.evaluator, ranks_plainly=not self.judge.resident)
         self.logbook = new_logbook(statistics())
         self.warnings: list[str] = []
         self.finished: str | None = None  # why the run ended by its own rules
@@ -106,9 +103,10 @@ class Run:
         self._row_costs: list[tuple[float, dict[str, int]]] = []  # of the logbook's rows since the last save
         self._saved_metrics = 0
         self._saved_evaluations = 0
-        self._shown_at = 0  # batches that the file's elites stand for
+        self._shown = {"shown": 0, "shown_reigns": 0}  # commits and reigns that the file's elites stand for
+        self._reigns_saved = 0
         self._next_save = self._next_whole = 0.0
-        self._shown_birth = np.full(cells, -1, np.int64)  # whose picture the file has for each cell
+        self._shown_birth = np.full(len(self.archive.birth), -1, np.int64)  # whose picture the file has for each cell
         self._next_row = 0
 
     # -- opening
@@ -137,6 +135,7 @@ class Run:
             raise TargetError(f"{target.name}: " + "; ".join(met.faults))
         warnings = [*target.details.get("notes", ()), *met.notes]
         meta = {
+            "id": uuid4().hex,
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
             "target": {
                 "name": target.name,
@@ -149,6 +148,7 @@ class Run:
             "machine": machine(recipe.compute.threads),
             "committed": 0,
             "shown": 0,
+            "shown_reigns": 0,
             "last_progress": 0,
             "seconds": 0.0,
             "finished": None,
@@ -257,6 +257,14 @@ class Run:
                 self._save_in_time(now)
             return stop
 
+        def give_up() -> bool:
+            nonlocal next_tick
+            now = time.perf_counter()
+            if not tick or now < next_tick:
+                return False
+            next_tick = now + every
+            return tick(self)
+
         limit = batches if batches is not None else 1 << 62
         with torch_threads(self.recipe.compute.threads):
             box = toolbox(self.strategy, self.judge, self.evaluator)
@@ -266,9 +274,11 @@ class Run:
                     limit,
                     statistics(),
                     lag=self.recipe.search.lag,
+                    begun=self.strategy.committed,
                     logbook=self.logbook,
                     record=self._due,
                     after=after,
+                    give_up=give_up,
                 )
             except (ScoreError, TargetError, torch.OutOfMemoryError) as error:
                 # The bad batch is still pending and was not committed; what came before it is worth keeping.
@@ -277,10 +287,12 @@ class Run:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise TargetError(
                         f"{self.target.name}: the device's memory does not hold {self.judge.chunk} images "
-                        f"{self.evaluator.workers} times at once; go on with --set compute.workers=1, or start another run "
+                        f"{self.evaluator.at_once} times at once; go on with --set compute.streams=1, or start another run "
                         "with a smaller compute.chunk"
                     ) from None
                 raise
+            if not self.strategy.committed:
+                return None
             if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
                 last = self.strategy.committed - 1
                 self._note_costs()
@@ -300,35 +312,50 @@ class Run:
         # A black box is known better the longer it is asked.
         self.warnings += [note for note in self.target.details.get("notes", ()) if note not in self.warnings]
         s = self.strategy
+        for q in s.quarantined:
+            self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.why}")
         changed = np.flatnonzero(self.archive.birth != self._shown_birth) if whole else _NO_CELLS
+        elites = self.measured.elites(changed, s.committed)
+        reigns = self._reigns_saved + len(s.reigns)
         if whole:
-            self._shown_at = s.committed
+            self._shown = {"shown": s.committed, "shown_reigns": reigns}
         self.store.save(
             Checkpoint(
                 state={
                     "committed": s.committed,
-                    "shown": self._shown_at,
+                    **self._shown,
                     "last_progress": s.last_progress,
                     "seconds": self.seconds,
                     "finished": self.finished,
                     "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                     "warnings": self.warnings,
                     "answers": self.answers,
+                    "workers": {"at": time.time(), "each": self.evaluator.workers()},
                 },
                 genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.born],
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
-                elites=self._elites(changed),
+                elites=elites,
                 metrics=[
                     (row["gen"], seconds, _plain(row) | answers)
                     for (seconds, answers), row in zip(self._row_costs, self.logbook[self._saved_metrics :], strict=True)
                 ],
-                pending=[(o.batch, o.mothers, o.fathers, o.holders, o.thresholds) for o in self.evaluator.pending()],
+                pending=[
+                    Pending(o.batch, o.mothers, o.fathers, o.holders, o.thresholds, o.drawn_after)
+                    for o in self.evaluator.pending()
+                ],
+                quarantine=[
+                    (q.birth, q.batch, q.mother, q.father, self.encoding.pack(q.genome[0]), q.why) for q in s.quarantined
+                ],
+                commits=s.commits if self.recipe.search.mode == "free" else (),
             )
         )
         self._shown_birth[changed] = self.archive.birth[changed]
         self._row_costs.clear()
         s.born.clear()
         s.reigns.clear()
+        s.quarantined.clear()
+        s.commits.clear()
+        self._reigns_saved = reigns
         self._saved_metrics = len(self.logbook)
         self._saved_evaluations = s.evaluations
 
@@ -356,7 +383,7 @@ class Run:
 
     def best(self) -> np.ndarray:
         """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""
-        return self._scores()[0].reshape(self.archive.classes, -1).max(axis=1)
+        return self.measured.best()
 
     def progress(self) -> Progress:
         now, done = time.perf_counter(), self.strategy.evaluations
@@ -382,10 +409,21 @@ class Run:
 
     # -- inside
 
-    @property
-    def _ranks_plainly(self) -> bool:
-        """What the search ranks by is what a score stands for; images that a device draws may differ by a grey level."""
-        return self.judge.number_format == PLAIN and not self.judge.resident
+    def _evaluator(self) -> Evaluator:
+        search, compute = self.recipe.search, self.recipe.compute
+        if compute.workers:
+            from evofool.cluster import RayEvaluator
+
+            return RayEvaluator(
+                self.judge,
+                workers=compute.workers,
+                torch_threads=compute.threads,
+                in_order=search.mode == "reproducible",
+                lag=search.lag,
+                **compute.ray.model_dump(),
+            )
+        at_once = (search.lag + 1) * ceil(search.batch / self.recipe.chunk)
+        return LocalEvaluator(self.judge, min(compute.streams or self.target.streams, at_once), compute.threads)
 
     @cached_property
     def _level(self) -> float:
@@ -433,134 +471,26 @@ class Run:
     def _all_are_at(self, level: float) -> bool:
         if self.archive.best().min() < level:
             return False
-        self._measure()
+        self.measured.measure(self.strategy.committed)
         return bool(self.best().min() >= level)
 
-    def _scores(self) -> np.ndarray:
-        """(2, cells): log-odds and margins, measured the plain way, or as ranked where that is yet to be done."""
-        ranked = np.stack([self.archive.log_odds, self.archive.margin])
-        if self._ranks_plainly:
-            return ranked
-        return np.where(self._measured_birth == self.archive.birth, self._measured, ranked)
-
-    def _measure(self) -> None:
-        """Ask the target, the plain way, what the elites that are new score: once, however many cells one holds."""
-        if self._ranks_plainly:
-            return
-        a = self.archive
-        stale = np.flatnonzero((a.birth >= 0) & (a.birth != self._measured_birth))
-        if not len(stale):
-            return
-        births, first, which = np.unique(a.birth[stale], return_index=True, return_inverse=True)
-        genomes, chunk = a.genomes(stale[first]), self.judge.chunk
-
-        def plain(at: int) -> np.ndarray:
-            return self.target.logits(self.encoding.render(genomes[at : at + chunk]), chunk)
-
-        logits: np.ndarray = np.concatenate(self.evaluator.map(plain, range(0, len(births), chunk)))
-        refuse_unfinite(logits, self.strategy.committed, f"{self.target.name}, in plain float32,")
-        every = np.arange(len(stale)), stale // a.niches
-        self._measured[0, stale] = log_odds(logits)[which][every]
-        self._measured[1, stale] = margin(logits)[which][every]
-        self._measured_birth[stale] = a.birth[stale]
-
-    def _elites(self, cells: np.ndarray) -> list[NewElite]:
-        if not len(cells):
-            return []
-        self._measure()
-        a, scores = self.archive, self._scores()
-        births, first = np.unique(a.birth[cells], return_index=True)
-        genomes = a.genomes(cells[first])
-        pngs = self.evaluator.map(lambda i: encode_png(self.encoding.render(genomes[i : i + 1])[0]), range(len(births)))
-        picture = dict(zip(births.tolist(), pngs, strict=True))
-        return [
-            NewElite(
-                class_id=cell // a.niches,
-                niche=cell % a.niches,
-                cell=cell,
-                birth=int(a.birth[cell]),
-                scores=(*scores[:, cell].tolist(), float(a.log_odds[cell]), float(a.margin[cell])),
-                png=picture[int(a.birth[cell])],
-                pixels=self.encoding.height * self.encoding.width,
-            )
-            for cell in cells.tolist()
-        ]
-
     def _restore(self, meta: dict[str, Any]) -> None:
-        s = self.strategy
-        s.committed = meta["committed"]
-        s.last_progress = meta["last_progress"]
-        s.wins, s.switches = self.store.counts()
-        s.steps = self.store.steps()
         self._earlier_seconds = meta["seconds"]
         self._earlier_answers += meta.get("answers", 0)
         self.finished = meta["finished"]
         self.warnings = list(meta.get("warnings", []))
-        self._saved_evaluations = s.evaluations
-        try:
-            self._restore_archive(meta["shown"])
-            for batch, _, row in self.store.metrics():
-                self.logbook.record(**row)
-                self._next_row = row_after(batch)
-            for order in self._pending_orders():
-                self.evaluator.submit(order)
-            s.next_batch = s.committed + len(self.evaluator.pending())
-        except GenomeError as error:
-            raise StoreError(f"{self.store.path} is damaged: {error}") from None
+        self._shown = {key: meta[key] for key in self._shown}
+        rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
+        self._shown_birth[[row.cell for row in rows]] = [row.birth for row in rows]
+        self.measured.restore(rows)
+        for order in orders:
+            self.evaluator.submit(order)
+        for batch, _, row in self.store.metrics():
+            self.logbook.record(**row)
+            self._next_row = row_after(batch)
+        self._saved_evaluations = self.strategy.evaluations
         self._saved_metrics = len(self.logbook)
-
-    def _restore_archive(self, shown: int) -> None:
-        """Who holds each cell is told by its last reign; what was measured of them, by the elites."""
-        a, held = self.archive, self.store.holders()
-        rows = self.store.elites()
-        early = {reign[0] for reign in self.store.reigns() if reign[2] < shown}
-        if {row.cell for row in rows} != early or any(not 0 <= h[0] < len(a.birth) for h in held):
-            raise StoreError(f"{self.store.path} is damaged: the cells that have elites are not those that were won")
-        self._shown_at = shown
-        if not held:
-            return
-        births = sorted({birth for _, birth, _, _ in held})
-        place = {birth: i for i, birth in enumerate(births)}
-        packed = self.store.genomes(births)
-        ranked, margins = np.array([h[2] for h in held]), np.array([h[3] for h in held])
-        unknown = np.full(len(births), -1, np.int64)
-        a.add(
-            Winners(
-                births=np.array(births, np.int64),
-                mothers=unknown,
-                fathers=unknown,
-                genomes=self.encoding.unpack([packed[birth] for birth in births]),
-                cells=np.array([h[0] for h in held], np.int64),
-                rows=np.array([place[h[1]] for h in held], np.int64),
-                scores=ranked if self.recipe.search.rank == "log_odds" else margins,
-                log_odds=ranked,
-                margins=margins,
-            )
-        )
-        if rows:
-            cells = np.array([row.cell for row in rows])
-            self._shown_birth[cells] = self._measured_birth[cells] = [row.birth for row in rows]
-            self._measured[:, cells] = np.transpose([(row.log_odds, row.margin) for row in rows])
-
-    def _pending_orders(self) -> Iterator[Order]:
-        size = self.recipe.search.batch
-        for batch, mothers, fathers, holders, thresholds in self.store.pending():
-            parents: dict[str, Any] = {}
-            if mothers[0] >= 0:
-                packed = self.store.genomes({*mothers.tolist(), *fathers.tolist()})
-                for name, births in (("mother_genomes", mothers), ("father_genomes", fathers)):
-                    parents[name] = self.encoding.unpack([packed[b] for b in births.tolist()])
-            yield Order(
-                key=Key(self.recipe.search.seed, batch),
-                first_birth=batch * size,
-                size=size,
-                thresholds=thresholds,
-                holders=holders,
-                mothers=mothers,
-                fathers=fathers,
-                claims=self.strategy.claims(batch),
-                **parents,
-            )
+        self._reigns_saved = len(self.store.reigns())
 
 
 def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
@@ -597,7 +527,7 @@ def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chu
         if ours.get(key) != theirs.get(key):
             raise RecipeError(
                 f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
-                "begun keeps its recipe, only stop.*, save.* and compute.workers may change: start another with --out DIR"
+                "begun keeps its recipe, only stop.*, save.* and who does the work (compute.streams, compute.workers, compute.ray) may change: start another with --out DIR"
             )
     return recipe
 

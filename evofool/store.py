@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,7 +23,7 @@ from evofool.errors import StoreError
 FILE = "run.db"
 LOCK = "run.lock"
 FORMAT = "evofool.run"
-VERSION = 2
+VERSION = 3
 _APPLICATION_ID = 0x65766F66  # "evof"
 _META: dict[str, type | tuple[type, ...]] = {
     "recipe": dict,
@@ -31,6 +31,7 @@ _META: dict[str, type | tuple[type, ...]] = {
     "machine": dict,
     "committed": int,
     "shown": int,
+    "shown_reigns": int,
     "last_progress": int,
     "seconds": (int, float),
 }
@@ -59,7 +60,15 @@ CREATE TABLE elites (cell INTEGER PRIMARY KEY, class INTEGER NOT NULL, niche INT
 CREATE TABLE metrics (batch INTEGER PRIMARY KEY, seconds REAL NOT NULL, row TEXT NOT NULL);
 -- orders under way at the checkpoint: little-endian int64 births, int64 holders, float64 thresholds
 CREATE TABLE pending (batch INTEGER PRIMARY KEY, mothers BLOB NOT NULL, fathers BLOB NOT NULL,
-                      holders BLOB NOT NULL, thresholds BLOB NOT NULL);
+                      holders BLOB NOT NULL, thresholds BLOB NOT NULL, drawn_after INTEGER NOT NULL);
+-- genomes that were set aside, since they kill, hang or break whoever judges them; whole
+CREATE TABLE quarantine (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
+                         father INTEGER NOT NULL, genome BLOB NOT NULL, why TEXT NOT NULL);
+-- search.mode "free" alone: the order in which batches were committed, and how many of them each one's parents were drawn after
+CREATE TABLE commits (place INTEGER PRIMARY KEY, batch INTEGER NOT NULL, drawn_after INTEGER NOT NULL);
+-- merged runs alone: the run that a genome comes from, by its id, and its birth there
+CREATE TABLE origins (birth INTEGER PRIMARY KEY, run TEXT NOT NULL, birth_there INTEGER NOT NULL,
+                      UNIQUE (run, birth_there));
 """
 
 
@@ -110,6 +119,17 @@ def elite_digest(class_id: int, niche: int, birth: int, scores: Sequence[float],
     return hashlib.sha256(head.encode() + png).hexdigest()
 
 
+class Pending(NamedTuple):
+    """An order under way, without its genomes."""
+
+    batch: int
+    mothers: np.ndarray  # (B,) int64
+    fathers: np.ndarray  # (B,) int64
+    holders: np.ndarray  # (cells,) int64
+    thresholds: np.ndarray  # (cells,) float64
+    drawn_after: int
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What one transaction adds to a run, and the small state that goes with it."""
@@ -119,7 +139,9 @@ class Checkpoint:
     reigns: Sequence[tuple[int, int, int, float, float, int]]  # cell, birth, batch, log_odds, margin, switched
     elites: Sequence[NewElite]
     metrics: Sequence[tuple[int, float, Mapping[str, Any]]]  # batch, seconds, row
-    pending: Sequence[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]  # batch, mothers, fathers, holders, thr.
+    pending: Sequence[Pending] = ()
+    quarantine: Sequence[tuple[int, int, int, int, bytes, str]] = ()  # birth, batch, mother, father, packed, why
+    commits: Sequence[tuple[int, int, int]] = ()  # place, batch, drawn after
 
 
 class Store:
@@ -261,12 +283,19 @@ class Store:
             )
             self._db.execute("DELETE FROM pending")
             self._db.executemany(
-                "INSERT INTO pending VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (batch, *(a.astype("<i8").tobytes() for a in births), thresholds.astype("<f8").tobytes())
-                    for batch, *births, thresholds in c.pending
+                    (
+                        p.batch,
+                        *(a.astype("<i8").tobytes() for a in (p.mothers, p.fathers, p.holders)),
+                        p.thresholds.astype("<f8").tobytes(),
+                        p.drawn_after,
+                    )
+                    for p in c.pending
                 ],
             )
+            self._db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", c.quarantine)
+            self._db.executemany("INSERT INTO commits VALUES (?, ?, ?)", c.commits)
             self._put(c.state)
 
     def judge(self, cell: int, verdict: str, judged_by: str, nearest_real_percentile: float | None = None) -> None:
@@ -395,16 +424,29 @@ class Store:
             rows = self._db.execute("SELECT batch, seconds, row FROM metrics ORDER BY batch").fetchall()
             return [(int(batch), float(seconds), dict(json.loads(row))) for batch, seconds, row in rows]
 
-    def pending(self) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """(batch, mothers, fathers, holders, thresholds) of the orders under way, oldest first."""
+    def pending(self) -> list[Pending]:
+        """The orders under way, the lowest batch first."""
         with self._guard("is damaged"):
             out = []
-            for batch, *births, thresholds in self._db.execute(
-                "SELECT batch, mothers, fathers, holders, thresholds FROM pending ORDER BY batch"
+            for batch, *births, thresholds, drawn_after in self._db.execute(
+                "SELECT batch, mothers, fathers, holders, thresholds, drawn_after FROM pending ORDER BY batch"
             ):
                 mothers, fathers, holders = (np.frombuffer(b, "<i8").astype(np.int64) for b in births)
-                out.append((int(batch), mothers, fathers, holders, np.frombuffer(thresholds, "<f8").astype(np.float64)))
+                levels = np.frombuffer(thresholds, "<f8").astype(np.float64)
+                out.append(Pending(int(batch), mothers, fathers, holders, levels, int(drawn_after)))
             return out
+
+    def quarantine(self) -> list[tuple[int, int, int, int, bytes, str]]:
+        """(birth, batch, mother, father, packed genome, why) of the genomes that were set aside, by birth."""
+        with self._guard("is damaged"):
+            return self._db.execute(
+                "SELECT birth, batch, mother, father, genome, why FROM quarantine ORDER BY birth"
+            ).fetchall()
+
+    def commits(self) -> list[tuple[int, int]]:
+        """(batch, how many commits its parents were drawn after), in the order of commits; kept of a free search alone."""
+        with self._guard("is damaged"):
+            return self._db.execute("SELECT batch, drawn_after FROM commits ORDER BY place").fetchall()
 
     def faults(self) -> list[str]:
         """What SQLite's own integrity check finds; empty for a sound file."""

@@ -228,7 +228,7 @@ def test_elites_are_measured_again_in_plain_float32_and_the_ranking_is_kept_besi
 def test_a_run_ranked_in_bfloat16_ends_the_same_however_it_is_cut_and_with_any_workers(tmp_path: Path, lag: int) -> None:
     what = ranked_in_bfloat16(search={"lag": lag})
     expected = unbroken(tmp_path / "unbroken", what, photo_network())
-    threads = what.changed(["compute.workers=3", "save.seconds=0"], "test")
+    threads = what.changed(["compute.streams=3", "save.seconds=0"], "test")
     Run.start(threads, tmp_path / "cut", photo_network()).__exit__()
     for batches in (1, 7, 3, 9):
         with Run.resume(tmp_path / "cut", threads, photo_network()) as run:
@@ -498,7 +498,7 @@ def test_a_run_keeps_its_recipe_and_the_changed_key_is_named(tmp_path: Path, cha
     before = content(tmp_path)
     with pytest.raises(RecipeError, match=told) as caught:
         Run.resume(tmp_path, what.changed([change], "test"), fake())
-    assert "only stop.*, save.* and compute.workers may change" in str(caught.value)
+    assert "only stop.*, save.* and compute.streams may change" in str(caught.value)
     assert "--out" in str(caught.value)
     assert content(tmp_path) == before
     Run.resume(tmp_path, target=fake()).__exit__()
