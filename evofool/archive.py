@@ -40,6 +40,13 @@ class Winners:
     quarantined: tuple[Quarantined, ...] = ()  # of the batch, whoever won
 
     @classmethod
+    def none(cls, encoding: Encoding) -> "Winners":
+        """Nobody won anything."""
+        births, scores = np.zeros(0, np.int64), np.zeros(0)
+        genomes = np.zeros((0, *encoding.shape), encoding.dtype)
+        return cls(births, births, births, genomes, births, births, scores, scores, scores)
+
+    @classmethod
     def merged(cls, parts: "Sequence[Winners]") -> "Winners":
         """The winners of a batch that was judged in parts: per cell the best of theirs, of equals the lower birth."""
         if len(parts) == 1:
@@ -137,7 +144,7 @@ class Archive:
         return np.concatenate([self._empty, *(self._genomes[birth] for birth in self.birth[cells].tolist())])
 
     def of_births(self, births: Iterable[int]) -> dict[int, Genomes]:
-        """The genomes of these births, each of which holds a cell, as batches of one: shared with the archive, not copies."""
+        """The genomes of these births, each of which holds a cell, as batches of one, shared with the archive."""
         return {birth: self._genomes[birth] for birth in births}
 
     def best(self) -> np.ndarray:

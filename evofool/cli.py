@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evofool.cli_merge import merge
 from evofool.cli_targets import serve_target, targets
+from evofool.cli_workers import workers
 from evofool.console import describe, display, interrupts, print_table, report, show_one, write
 
 if TYPE_CHECKING:
@@ -53,11 +55,19 @@ def run(
             "--set",
             metavar="KEY=VALUE",
             help="Change one value of the recipe: --set search.seed=3. May be given several times; an empty value "
-            "(--set stop.confidence=) takes the key out. A run that has begun takes stop.*, save.*, compute.workers, and "
-            "other words for the same target.",
+            "(--set stop.confidence=) takes the key out. A run that has begun takes stop.*, save.*, compute.streams, "
+            "compute.workers, compute.ray.*, and other words for the same target.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME unless given.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Classify in so many processes of Ray's, here or on a cluster; 0: in this one."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one for this run."),
+    ] = None,
     trust: Trust = False,
 ) -> None:
     """Start a run, or go on with one.
@@ -70,7 +80,10 @@ def run(
     from evofool.run import Run
     from evofool.targets import foreign
 
-    folder, recipe, named_here = _which_run(what, changes or [], out)
+    changes = list(changes or [])
+    changes += [] if workers is None else [f"compute.workers={workers}"]
+    changes += [] if ray is None else [f"compute.ray.address={ray}"]
+    folder, recipe, named_here = _which_run(what, changes, out)
     if recipe is None or (folder / "run.db").exists():
         opened = Run.resume(folder, recipe, trust=trust or named_here)
         going_on = f"Going on with {folder} at {opened.strategy.evaluations:,} evaluations"
@@ -130,11 +143,12 @@ def show(
                         "recipe": stored.meta["recipe"],
                         "target": stored.meta["target"],
                         "machine": stored.meta["machine"],
-                        "evaluations": stored.meta["committed"] * stored.recipe.search.batch,
+                        "evaluations": stored.evaluations,
                         "seconds": stored.meta["seconds"],
                         "elites_as_of": stored.meta["shown"] * stored.recipe.search.batch,
                         "finished": stored.meta["finished"],
                         "warnings": stored.meta.get("warnings", []),
+                        "quarantine": stored.quarantine(),
                         "metrics": rows,
                         "elites": [elite.summary() for elite in elites],
                     }
@@ -250,6 +264,8 @@ def init(
     print(f"Edit one and run it:  evofool run {folder / 'mnist-cppn.toml'}")
 
 
+app.command()(merge)
+app.command()(workers)
 app.command("serve-target")(serve_target)
 
 

@@ -55,7 +55,8 @@ def describe(run: "Run") -> None:
     if "file_sha256" in details:
         print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
     threads = f"{c.threads} torch thread{'s' if c.threads > 1 else ''} each"
-    how = f"{c.format}, {run.recipe.chunk} images a pass, {run.evaluator.workers} at once, {threads}"
+    who = f"{c.workers} workers of Ray ({c.ray.address})" if c.workers else f"{run.evaluator.at_once} at once"
+    how = f"{c.format}, {run.recipe.chunk} images a pass, {who}, {threads}"
     if c.format != "plain":
         how += "; elites are measured again in plain float32"
     where = details.get("device") or details.get("file", "?")
@@ -119,6 +120,12 @@ def _progress_text(run: "Run") -> str:
     left = "" if p.seconds_left is None else f", at most {_duration(p.seconds_left)} left"
     asked = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
     rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
+    team = run.evaluator.workers()
+    if team:
+        at_work = [one for one in team if one["state"] == "works"]
+        busy = statistics.fmean(one["busy"] for one in at_work) if at_work else 0.0
+        again = sum(one["restarts"] for one in team)
+        rate += f", {len(at_work)} of {len(team)} workers {busy:.0%} busy" + (f", {again} replaced" if again else "")
     return (
         f"{p.evaluations:,} evaluations{rate}{left}; median confidence {p.median:.4f}, "
         f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{asked}"
@@ -139,7 +146,7 @@ def report(folder: Path, reason: str | None) -> None:
 
     with StoredRun(folder) as stored:
         elites = stored.elites()
-        evaluations = stored.meta["committed"] * stored.recipe.search.batch
+        evaluations = stored.evaluations
         title = f"{stored.recipe.name}: {stored.recipe.target}, {evaluations:,} evaluations"
         tiles = [Tile(e.image, e.label, e.confidence) for e in elites]
         sheet, plot = folder / "elites.png", folder / "curve.png"
@@ -231,9 +238,14 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     share = f"{switches / wins:.1%}" if wins else "none"
     print(
         f"\n{len(elites)} elites, {len({e.row.birth for e in elites})} distinct; "
-        f"{meta['committed'] * stored.recipe.search.batch:,} evaluations; "
+        f"{stored.evaluations:,} evaluations; "
         f"{wins:,} new champions, {share} by goal switch; {state}"
     )
+    aside = stored.quarantine()
+    if aside:
+        print(f"\n{len(aside)} in quarantine, kept in the run's file and judged no more:")
+    for one in aside:
+        print(f"  birth {one['birth']} in batch {one['batch']} ({_parents(one['mother'], one['father'])}): {one['why']}")
 
 
 def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False) -> None:

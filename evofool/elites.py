@@ -100,6 +100,20 @@ class StoredRun:
         return [Elite(row, self.labels[row.class_id]) for row in rows]
 
     @property
+    def evaluations(self) -> int:
+        """Of the search; of a merged run those of all its sources."""
+        merged = self.meta.get("merged")
+        if merged is None:
+            return int(self.meta["committed"]) * self.recipe.search.batch
+        return sum(int(source["evaluations"]) for source in merged)
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """The genomes that were set aside, as plain values: birth, batch, mother, father, why."""
+        names = ("birth", "batch", "mother", "father", "genome", "why")
+        rows = [dict(zip(names, row, strict=True)) for row in self.store.quarantine()]
+        return [{k: v for k, v in row.items() if k != "genome"} for row in rows]
+
+    @property
     def niches(self) -> int:
         """Niches per class; cell = class * niches + niche."""
         return len(self.recipe.niches.edges) + 1 if self.recipe.niches else 1

@@ -25,9 +25,6 @@ COMPETITIONS = ("all", "argmax", "own")
 own: only in the class it was made for, from that class's parents: independent climbers, the control."""
 
 
-_NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0)
-
-
 @dataclass(frozen=True)
 class Order:
     """One batch to be made and judged. Child i has the birth id first_birth + i and draws from key.at(i)."""
@@ -39,9 +36,7 @@ class Order:
     holders: np.ndarray  # (cells,) int64: who held the cells when the parents were drawn; stays with the archive
     mothers: np.ndarray  # (size,) int64 births, -1: none, the children are random
     fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from one
-    parents: Mapping[int, Genomes] = field(
-        default_factory=dict
-    )  # by birth, each a batch of one, shared and never written to
+    parents: Mapping[int, Genomes] = field(default_factory=dict)  # by birth, each a batch of one, never written to
     claims: np.ndarray | None = None  # (size,) int64: the one class each child competes in, for `own`
     drawn_after: int = 0  # batches that were committed when the parents were drawn
 
@@ -175,7 +170,7 @@ class Judge:
     ) -> Winners:
         """Winners of the cells (M,) that rows (M,) of a chunk won, with their scores (M,)."""
         if not len(cells):
-            return Winners(_NONE, _NONE, _NONE, genomes[:0], _NONE, _NONE, _NO_SCORES, _NO_SCORES, _NO_SCORES)
+            return Winners.none(self.encoding)
         kept, which = np.unique(rows, return_inverse=True)
         return Winners(
             births=order.first_birth + begin + kept,
@@ -190,11 +185,18 @@ class Judge:
         )
 
 
+def stays_on_device(target: Target, edges: Sequence[float]) -> bool:
+    """Whether images, logits and scores can stay where the target runs (Judge.resident)."""
+    return not edges and target.network is not None and target.network.device.type != "cpu"
+
+
 class Evaluator(Protocol):
     """Where orders go and winners come from."""
 
     at_once: int
     """How many chunks are classified at once."""
+    notes: list[str]
+    """What a user should know of how the work goes; grows."""
 
     @property
     def under_way(self) -> int | None:
@@ -217,7 +219,7 @@ class Evaluator(Protocol):
         ...
 
     def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        """What the target answers, the plain way, to the images of genomes: (B, K) float32, in chunks of the recipe's size."""
+        """What the target answers, the plain way, to the images of genomes: (B, K) float32."""
         ...
 
     def workers(self) -> list[dict[str, Any]]:
@@ -241,6 +243,7 @@ class LocalEvaluator:
     def __init__(self, judge: Judge, streams: int = 1, torch_threads: int = 1) -> None:
         self.judge = judge
         self.at_once = streams
+        self.notes: list[str] = []
         self._orders: deque[_Taken] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if streams > 1:

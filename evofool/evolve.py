@@ -279,6 +279,7 @@ def toolbox(strategy: MapElites, judge: Judge, evaluator: Evaluator) -> base.Too
     box.register("generate", strategy.generate)
     box.register("evaluate", lambda brood: judge(brood.order))
     box.register("update", strategy.update)
+    box.register("committed", lambda: strategy.committed)
     box.register("submit", evaluator.submit)
     box.register("results", evaluator.results)
     box.register("pending", evaluator.pending)
@@ -294,7 +295,6 @@ def ea_map_elites(
     verbose: bool = False,
     *,
     lag: int = 0,
-    begun: int = 0,
     logbook: tools.Logbook | None = None,
     record: Callable[[int], bool] = lambda gen: True,
     after: Callable[[int], bool] = lambda gen: False,
@@ -304,10 +304,9 @@ def ea_map_elites(
 
     lag: batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 orders are under way (or as many as
     toolbox.under_way() asks for: then they are committed as they come); they stay in toolbox.pending() at the end, where a
-    later call goes on. begun: batches that earlier calls have committed; gen counts from there. logbook: goes on with an
-    earlier one. record(gen): whether commit gen gets a row. after(gen): called then; true ends the run there. give_up():
-    asked while waiting for results; true ends it too. halloffame and verbose as in DEAP. Returns the last population and
-    the logbook.
+    later call goes on. logbook: goes on with an earlier one. record(gen): whether commit gen, counted from 0 over all calls,
+    gets a row. after(gen): called then; true ends the run there. give_up(): asked while waiting for results; true ends it
+    too. halloffame and verbose as in DEAP. Returns the last population and the logbook.
     """
     if logbook is None:
         logbook = new_logbook(stats)
@@ -320,18 +319,19 @@ def ea_map_elites(
             toolbox.submit(toolbox.generate()[0].order)
 
     top_up()
-    for gen, (order, winners) in enumerate(toolbox.results(give_up), begun):
+    for done, (order, winners) in enumerate(toolbox.results(give_up), 1):
         brood = Brood(order)
         brood.fitness.values = winners
         population = [brood]
         toolbox.update(population)
         if halloffame is not None:
             halloffame.update(population)
+        gen = toolbox.committed() - 1
         if record(gen):
             logbook.record(gen=gen, nevals=len(brood), **(stats.compile(population) if stats else {}))
             if verbose:
                 print(logbook.stream)
-        if after(gen) or gen == begun + ngen - 1:
+        if after(gen) or done == ngen:
             break
         top_up()
     return population, logbook

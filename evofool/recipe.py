@@ -157,11 +157,12 @@ class StopPart(_Part):
 class RayPart(_Part):
     """Where workers live and what each asks for (evofool.cluster). Decides no bit.
 
-    address: "local" starts a Ray of the run's own on this machine, "auto" or HOST:PORT joins a cluster. cpus, gpus (fractions
-    share a GPU), memory in GiB and resources are reserved for each worker. placement as Ray names it: "DEFAULT" packs,
-    "SPREAD" spreads workers over nodes. environment is Ray's runtime_env. in_flight calls wait at each worker. A call that
-    takes over timeout seconds is taken to hang. Work that was lost is given out again; a call whose worker died retries times
-    is split, and the genome that is left alone at the end is quarantined; more than quarantine of them end the run.
+    address: "local" starts a Ray of the run's own on this machine, "auto" or HOST:PORT joins a cluster. cpus, gpus
+    (fractions share a GPU), memory in GiB and resources are reserved for each worker. placement as Ray names it: "DEFAULT"
+    packs, "SPREAD" spreads workers over nodes. environment is Ray's runtime_env. in_flight calls wait at each worker. A call
+    that takes over timeout seconds is taken to hang. Work that was lost is given out again; a call whose worker died
+    `retries` times is split, and a genome that is left alone in the end is quarantined; more than `quarantine` of them end
+    the run.
     """
 
     address: str = Field("local", min_length=1)

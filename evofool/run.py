@@ -15,7 +15,7 @@ import torch
 
 from evofool.archive import Archive
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
-from evofool.evaluate import Evaluator, Judge, LocalEvaluator
+from evofool.evaluate import Evaluator, Judge, LocalEvaluator, stays_on_device
 from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.machine import machine, torch_threads
 from evofool.measured import Measured
@@ -23,7 +23,7 @@ from evofool.recipe import Recipe, parse
 from evofool.restore import restore
 from evofool.scores import confidence, needed_log_odds
 from evofool.store import Checkpoint, Pending, Store
-from evofool.targets import Target, stored_target
+from evofool.targets import Target, refuse_workers, stored_target
 from evofool.targets import target as load_target
 from evofool.targets.handshake import handshake
 from evofool.targets.speed import choose
@@ -78,7 +78,7 @@ class Run:
             niches.descriptor if niches else None,
             niches.edges if niches else (),
             recipe.compute.format,
-            resident=niches is None and target.network is not None and target.network.device.type != "cpu",
+            resident=stays_on_device(target, niches.edges if niches else ()),
         )
         self.archive = Archive(self.encoding, len(target.labels), self.judge.niches)
         self.strategy = MapElites(
@@ -91,7 +91,8 @@ class Run:
         )
         self.evaluator: Evaluator = self._evaluator()
         # Images that a device draws may differ from those that are saved.
-        self.measured = Measured(self.archive, self.judge, self.evaluator, ranks_plainly=not self.judge.resident)
+        drawn_here = not (self.judge.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
+        self.measured = Measured(self.archive, self.judge, self.evaluator, drawn_here)
         self.logbook = new_logbook(statistics())
         self.warnings: list[str] = []
         self.finished: str | None = None  # why the run ended by its own rules
@@ -181,7 +182,12 @@ class Run:
         try:
             meta = store.description()
             stored = parse(meta["recipe"], str(store.path))
+            if meta.get("merged"):
+                raise StoreError(
+                    f"{folder} is merged from several runs: it has no search of its own; go on with one of them"
+                )
             recipe = recipe or stored
+            _refuse_stored_cluster(recipe, stored, folder, trust)
             recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
             trust = trust or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
@@ -236,8 +242,17 @@ class Run:
         random_batches, done_here = self.recipe.search.lag + 1, 0
         watch_at = random_batches + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / self.strategy.size))
 
+        def give_up() -> bool:
+            nonlocal next_tick
+            now = time.perf_counter()
+            if not tick or now < next_tick:
+                return False
+            next_tick = now + every
+            self._hear()
+            return tick(self)
+
         def after(batch: int) -> bool:
-            nonlocal next_tick, done_here
+            nonlocal done_here
             now = time.perf_counter()
             # The first batches, random and bred, compile kernels and warm torch up: a rate that counted them would be wrong
             # for minutes.
@@ -246,9 +261,7 @@ class Run:
                 self._rate_base = now, self.strategy.evaluations
             self.finished = self._stop_reason()
             stop = self.finished is not None
-            if tick and now >= next_tick:
-                next_tick = now + every
-                stop = tick(self) or stop
+            stop = give_up() or stop
             if self.strategy.committed == self.recipe.search.lag + 1:  # batches without parents end here
                 self._first_best = float(self.archive.log_odds.max())
             elif self.strategy.committed == watch_at:
@@ -256,14 +269,6 @@ class Run:
             if now >= min(self._next_save, self._next_whole) and not stop:
                 self._save_in_time(now)
             return stop
-
-        def give_up() -> bool:
-            nonlocal next_tick
-            now = time.perf_counter()
-            if not tick or now < next_tick:
-                return False
-            next_tick = now + every
-            return tick(self)
 
         limit = batches if batches is not None else 1 << 62
         with torch_threads(self.recipe.compute.threads):
@@ -274,7 +279,6 @@ class Run:
                     limit,
                     statistics(),
                     lag=self.recipe.search.lag,
-                    begun=self.strategy.committed,
                     logbook=self.logbook,
                     record=self._due,
                     after=after,
@@ -309,8 +313,7 @@ class Run:
         A whole one brings the file's elites up to date: those that are new are drawn and, where the search ranks by another
         way than the plain one, measured. Without, it has all that the run needs to go on, and costs next to nothing.
         """
-        # A black box is known better the longer it is asked.
-        self.warnings += [note for note in self.target.details.get("notes", ()) if note not in self.warnings]
+        self._hear()
         s = self.strategy
         for q in s.quarantined:
             self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.why}")
@@ -409,14 +412,22 @@ class Run:
 
     # -- inside
 
+    def _hear(self) -> None:
+        """What has come up meanwhile: a black box is known better the longer it is asked, and workers come and go."""
+        notes = [*self.target.details.get("notes", ()), *self.evaluator.notes]
+        self.warnings += [note for note in notes if note not in self.warnings]
+
     def _evaluator(self) -> Evaluator:
         search, compute = self.recipe.search, self.recipe.compute
         if compute.workers:
+            refuse_workers(self.target)
             from evofool.cluster import RayEvaluator
 
             return RayEvaluator(
                 self.judge,
                 workers=compute.workers,
+                seed=search.seed,
+                batch=search.batch,
                 torch_threads=compute.threads,
                 in_order=search.mode == "reproducible",
                 lag=search.lag,
@@ -527,9 +538,21 @@ def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chu
         if ours.get(key) != theirs.get(key):
             raise RecipeError(
                 f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
-                "begun keeps its recipe, only stop.*, save.* and who does the work (compute.streams, compute.workers, compute.ray) may change: start another with --out DIR"
+                "begun keeps its recipe, only stop.*, save.*, compute.streams, compute.workers and compute.ray.* "
+                "may change: start another with --out DIR"
             )
     return recipe
+
+
+def _refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:
+    """RecipeError where a run's file alone names a cluster to join, or code to bring there: it can come from anybody."""
+    ours, theirs = recipe.compute.ray, stored.compute.ray
+    if trust or not recipe.compute.workers:
+        return
+    if theirs.address not in ("local", "auto") and ours.address == theirs.address:
+        raise RecipeError(f"{folder}: its recipe joins the Ray cluster {theirs.address}; say that you trust it: --trust")
+    if theirs.environment and ours.environment == theirs.environment:
+        raise RecipeError(f"{folder}: its recipe has a runtime environment for Ray; say that you trust it: --trust")
 
 
 def row_after(batch: int) -> int:

@@ -64,7 +64,8 @@ CREATE TABLE pending (batch INTEGER PRIMARY KEY, mothers BLOB NOT NULL, fathers 
 -- genomes that were set aside, since they kill, hang or break whoever judges them; whole
 CREATE TABLE quarantine (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
                          father INTEGER NOT NULL, genome BLOB NOT NULL, why TEXT NOT NULL);
--- search.mode "free" alone: the order in which batches were committed, and how many of them each one's parents were drawn after
+-- search.mode "free" alone: the order in which batches were committed, and after how many of them each one's parents were
+-- drawn
 CREATE TABLE commits (place INTEGER PRIMARY KEY, batch INTEGER NOT NULL, drawn_after INTEGER NOT NULL);
 -- merged runs alone: the run that a genome comes from, by its id, and its birth there
 CREATE TABLE origins (birth INTEGER PRIMARY KEY, run TEXT NOT NULL, birth_there INTEGER NOT NULL,
@@ -102,7 +103,7 @@ class EliteRow:
 
 @dataclass(frozen=True)
 class NewElite:
-    """An elite to be written: its cell, its four scores (as in EliteRow), its picture."""
+    """An elite to be written: its cell, its four scores (as in EliteRow), its picture, what was made of it before."""
 
     class_id: int
     niche: int
@@ -111,6 +112,9 @@ class NewElite:
     scores: tuple[float, float, float, float]
     png: bytes
     pixels: int
+    nearest_real_percentile: float | None = None
+    verdict: str = "unjudged"
+    judged_by: str | None = None
 
 
 def elite_digest(class_id: int, niche: int, birth: int, scores: Sequence[float], png: bytes) -> str:
@@ -135,13 +139,14 @@ class Checkpoint:
     """What one transaction adds to a run, and the small state that goes with it."""
 
     state: Mapping[str, Any]  # replaces meta's values of these keys; plain JSON values
-    genomes: Sequence[tuple[int, int, int, int, bytes, int]]  # birth, batch, mother, father, packed, steps
+    genomes: Iterable[tuple[int, int, int, int, bytes, int]]  # birth, batch, mother, father, packed, steps; read once
     reigns: Sequence[tuple[int, int, int, float, float, int]]  # cell, birth, batch, log_odds, margin, switched
     elites: Sequence[NewElite]
     metrics: Sequence[tuple[int, float, Mapping[str, Any]]]  # batch, seconds, row
     pending: Sequence[Pending] = ()
     quarantine: Sequence[tuple[int, int, int, int, bytes, str]] = ()  # birth, batch, mother, father, packed, why
     commits: Sequence[tuple[int, int, int]] = ()  # place, batch, drawn after
+    origins: Sequence[tuple[int, str, int]] = ()  # birth, run, birth there
 
 
 class Store:
@@ -257,10 +262,10 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         self.close(failed=kind is not None)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write all of it, or, on any error, none of it."""
+    def save(self, checkpoint: Checkpoint, failed: str = _NOT_WRITTEN) -> None:
+        """Write all of it, or, on any error, none of it; then StoreError says `failed`."""
         c = checkpoint
-        with self._transaction():
+        with self._transaction(failed):
             self._db.executemany("INSERT OR IGNORE INTO genomes VALUES (?, ?, ?, ?, ?, ?)", c.genomes)
             self._db.executemany(
                 "INSERT INTO reigns (cell, birth, batch, log_odds, margin, switched) VALUES (?, ?, ?, ?, ?, ?)",
@@ -268,11 +273,13 @@ class Store:
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO elites (cell, class, niche, birth, log_odds, margin, search_log_odds,"
-                " search_margin, png, sha256, bytes_per_pixel) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " search_margin, png, sha256, bytes_per_pixel, nearest_real_percentile, verdict, judged_by)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         e.cell, e.class_id, e.niche, e.birth, *e.scores, e.png,
                         elite_digest(e.class_id, e.niche, e.birth, e.scores, e.png), len(e.png) / e.pixels,
+                        e.nearest_real_percentile, e.verdict, e.judged_by,
                     )
                     for e in c.elites
                 ],
@@ -296,6 +303,7 @@ class Store:
             )
             self._db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", c.quarantine)
             self._db.executemany("INSERT INTO commits VALUES (?, ?, ?)", c.commits)
+            self._db.executemany("INSERT INTO origins VALUES (?, ?, ?)", c.origins)
             self._put(c.state)
 
     def judge(self, cell: int, verdict: str, judged_by: str, nearest_real_percentile: float | None = None) -> None:
@@ -311,6 +319,17 @@ class Store:
             )
             if done.rowcount != 1:
                 raise StoreError(f"{self.path} has no elite in cell {cell}")
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read within is of one checkpoint, while the run goes on."""
+        with self._guard("cannot be read"):
+            self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def meta(self) -> dict[str, Any]:
         with self._guard("cannot be read"):
@@ -359,6 +378,14 @@ class Store:
         with self._guard("is damaged"):
             return dict(self._db.execute("SELECT birth, steps FROM genomes WHERE steps > 0"))
 
+    def stored(self, birth: int) -> tuple[bytes, int]:
+        """(genome, steps) as the file has them: the genome may be a difference from its mother's."""
+        with self._guard("is damaged"):
+            row = self._db.execute("SELECT genome, steps FROM genomes WHERE birth = ?", (birth,)).fetchone()
+            if row is None:
+                raise StoreError(f"{self.path} is damaged: the genome of birth {birth} is missing")
+            return bytes(row[0]), int(row[1])
+
     def _whole(self, birth: int, found: dict[int, bytes]) -> bytes:
         """The genome of birth, put into found with those that it is a difference from."""
         line: list[bytes] = []  # differences, the youngest first
@@ -394,12 +421,35 @@ class Store:
                 birth = row[2]
         return line
 
+    def ancestry(self, births: Iterable[int]) -> dict[int, tuple[int, int, int]]:
+        """By birth (batch, mother, father) of these genomes and of all that they descend from, by mothers and fathers."""
+        found: dict[int, tuple[int, int, int]] = {}
+        wanted = set(births)
+        with self._guard("cannot be read"):
+            while wanted:
+                birth = wanted.pop()
+                row = self._db.execute("SELECT batch, mother, father FROM genomes WHERE birth = ?", (birth,)).fetchone()
+                if row is None or max(row[1:]) >= birth:
+                    raise StoreError(f"{self.path} is damaged: the descent breaks off at birth {birth}")
+                found[birth] = row
+                wanted |= {parent for parent in row[1:] if parent >= 0 and parent not in found}
+        return found
+
+    def origins(self) -> dict[int, tuple[str, int]]:
+        """By birth (run, birth there): where the genomes of a merged run come from; of any other run empty."""
+        with self._guard("is damaged"):
+            rows = self._db.execute("SELECT birth, run, birth_there FROM origins ORDER BY birth").fetchall()
+            return {int(birth): (str(run), int(there)) for birth, run, there in rows}
+
     def reigns(self, birth: int | None = None) -> list[tuple[int, int, int, float, float, int]]:
-        """(cell, birth, batch, log_odds, margin, switched), in the order in which cells changed hands."""
-        where, values = ("WHERE birth = ?", (birth,)) if birth is not None else ("", ())
+        """(cell, birth, batch, log_odds, margin, switched), in the order in which cells changed hands.
+
+        Those of one birth, which all began at once, by cell.
+        """
+        where, values = ("WHERE birth = ? ORDER BY cell", (birth,)) if birth is not None else ("ORDER BY id", ())
         with self._guard("cannot be read"):
             return self._db.execute(
-                f"SELECT cell, birth, batch, log_odds, margin, switched FROM reigns {where} ORDER BY id", values
+                f"SELECT cell, birth, batch, log_odds, margin, switched FROM reigns {where}", values
             ).fetchall()
 
     def holders(self) -> list[tuple[int, int, float, float]]:

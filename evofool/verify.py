@@ -44,7 +44,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
     elites: list[Elite] = []
     try:
         reigns = run.store.reigns()
-        won = {reign[0] for reign in reigns if reign[2] < run.meta["shown"]}
+        won = {reign[0] for reign in reigns[: run.meta["shown_reigns"]]}
         missing = {cell // run.niches for cell in won - run.store.cells()}
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()

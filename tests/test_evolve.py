@@ -84,10 +84,13 @@ def test_batch_k_draws_its_parents_from_the_archive_after_batch_k_less_1_less_la
         seen = holders[max(0, k - lag)]
         assert np.array_equal(order.holders, seen)
         if k <= lag:
-            assert order.mother_genomes is None
+            assert not order.parents
             assert set(order.mothers) == set(order.fathers) == {-1}
         else:
-            assert {*order.mothers.tolist(), *order.fathers.tolist()} <= set(seen.tolist()) - {-1}
+            assert set(order.mothers.tolist()) <= set(seen.tolist()) - {-1}
+            assert set(order.fathers.tolist()) <= set(seen.tolist()) | {-1}
+            assert set(order.parents) == {*order.mothers.tolist(), *order.fathers.tolist()} - {-1}
+        assert order.drawn_after == max(0, k - lag)
     assert [order.batch for order in search.evaluator.pending()] == list(range(30, 30 + lag))
 
 

@@ -60,6 +60,10 @@ def recipe(encoding: str = "direct", stop: dict[str, Any] | None = None, **parts
     return parse(data, "test")
 
 
+_OWN = ("id", "seconds", "answers", "workers")
+"""What two runs of one recipe may differ in; a kill costs some answers."""
+
+
 def content(folder: Path) -> dict[str, Any]:
     """Everything that a run has stored, its timings left out."""
     with Store.open(folder) as store:
@@ -67,10 +71,11 @@ def content(folder: Path) -> dict[str, Any]:
             "elites": store.elites(),
             "reigns": store.reigns(),
             "metrics": [(batch, row) for batch, _, row in store.metrics()],
-            "pending": [(batch, *(a.tolist() for a in arrays)) for batch, *arrays in store.pending()],
+            "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
+            "quarantine": store.quarantine(),
             "counts": store.counts(),
             "genomes": store.genomes({r[1] for r in store.reigns()}),
-            "meta": {k: v for k, v in store.meta().items() if k not in ("seconds", "answers")},  # a kill costs some
+            "meta": {k: v for k, v in store.meta().items() if k not in _OWN},
         }
 
 
@@ -310,7 +315,7 @@ def test_a_memory_that_is_too_small_in_mid_run_is_told_with_the_way_out(tmp_path
         run.advance(batches=5)
         sick.append(1)
         with pytest.raises(
-            TargetError, match=r"does not hold 8 images 1 times at once; go on with --set compute\.workers=1"
+            TargetError, match=r"does not hold 8 images 1 times at once; go on with --set compute\.streams=1"
         ):
             run.advance()
 
@@ -498,7 +503,7 @@ def test_a_run_keeps_its_recipe_and_the_changed_key_is_named(tmp_path: Path, cha
     before = content(tmp_path)
     with pytest.raises(RecipeError, match=told) as caught:
         Run.resume(tmp_path, what.changed([change], "test"), fake())
-    assert "only stop.*, save.* and compute.streams may change" in str(caught.value)
+    assert "only stop.*, save.*, compute.streams, compute.workers and compute.ray.* may change" in str(caught.value)
     assert "--out" in str(caught.value)
     assert content(tmp_path) == before
     Run.resume(tmp_path, target=fake()).__exit__()

@@ -22,7 +22,7 @@ from evofool.errors import EvofoolError, StoreError
 from evofool.images import encode_png
 from evofool.recipe import load
 from evofool.run import Run
-from evofool.store import FILE, VERDICTS, Checkpoint, NewElite, Store, elite_digest
+from evofool.store import FILE, VERDICTS, Checkpoint, NewElite, Pending, Store, elite_digest
 
 HOME = Path(evofool.__file__).parent.parent
 META = {"recipe": {"a": 1}, "committed": 0, "text": "zwölf ½"}
@@ -55,9 +55,13 @@ def checkpoint(number: int, size: int = 3) -> Checkpoint:
         elites=[NewElite(c, 0, c, b, (*scores[c], *scores[c][::-1]), png(b), 64) for c, b in enumerate(births)],
         metrics=[(number, number * 0.5, {"gen": number, "median": 0.1 * number, "name": "x"})],
         pending=[
-            (k, np.arange(4) + k, np.arange(4) - 1, np.arange(3) + number, np.array([-np.inf, 0.1 * k, 1e300]))
+            Pending(
+                k, np.arange(4) + k, np.arange(4) - 1, np.arange(3) + number, np.array([-np.inf, 0.1 * k, 1e300]), number
+            )
             for k in (number + 1, number + 2)
         ],
+        quarantine=[(10_000 + number, number, parent, -1, b"poison %d" % number, "it kills")],
+        commits=[(number, number, max(0, number - 1))],
     )
 
 
@@ -68,7 +72,9 @@ def everything(store: Store) -> dict[str, Any]:
         "elites": store.elites(),
         "reigns": store.reigns(),
         "metrics": store.metrics(),
-        "pending": [(batch, *(a.tolist() for a in arrays)) for batch, *arrays in store.pending()],
+        "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
+        "quarantine": store.quarantine(),
+        "commits": store.commits(),
         "counts": store.counts(),
         "genomes": store.genomes({r[1] for r in store.reigns()}),
     }
@@ -97,13 +103,13 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a" / "b", META) as store:
         assert store.elites() == []
         assert store.counts() == (0, 0)
-        assert store.meta() == {**META, "format": "evofool.run", "version": 2}
+        assert store.meta() == {**META, "format": "evofool.run", "version": 3}
         saved = [checkpoint(n) for n in range(3)]
         for c in saved:
             store.save(c)
     found = read(tmp_path / "a" / "b")
     last = saved[-1]
-    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 2}
+    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 3}
     assert found["reigns"] == [r for c in saved for r in c.reigns]
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(batch, *(a.tolist() for a in arrays)) for batch, *arrays in last.pending]
@@ -121,9 +127,9 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
 
 def test_pending_orders_come_back_to_the_bit_and_are_replaced(run_folder: Path) -> None:
     with Store.open(run_folder) as store:
-        for (batch, *found), (expected_batch, *expected) in zip(store.pending(), checkpoint(1).pending, strict=True):
-            assert batch == expected_batch
-            for a, b in zip(found, expected, strict=True):
+        for found, expected in zip(store.pending(), checkpoint(1).pending, strict=True):
+            assert (found.batch, found.drawn_after) == (expected.batch, expected.drawn_after)
+            for a, b in zip(found[1:5], expected[1:5], strict=True):
                 assert a.dtype == b.dtype
                 assert a.tobytes() == b.tobytes()
 
@@ -239,7 +245,7 @@ def test_a_run_of_another_version_is_refused_with_both_versions(run_folder: Path
     database.commit()
     database.close()
     for write in (False, True):
-        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 2"):
+        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 3"):
             Store.open(run_folder, write)
 
 

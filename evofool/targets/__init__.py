@@ -9,7 +9,7 @@ from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, parse
 from evofool.targets.target import Target
 
-__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "foreign", "stored_target", "target"]
+__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "foreign", "refuse_workers", "stored_target", "target"]
 
 
 class Kind(NamedTuple):
@@ -76,6 +76,19 @@ def foreign(spec: str) -> bool:
         return _parsed(spec).kind in ("python", "http")
     except TargetError:
         return False
+
+
+def refuse_workers(found: Target) -> None:
+    """TargetError for a target that other processes cannot ask: a black box's bill is one, and others are built by name."""
+    if found.lasting:
+        raise TargetError(f"{found.name}: a black box is asked by one process, which keeps its bill; run it without workers")
+    try:
+        _parsed(found.name)
+    except TargetError as error:
+        raise TargetError(
+            f"workers build their target by its name, and {found.name} names none; name it, for instance as "
+            f"python:package.module:factory ({error})"
+        ) from None
 
 
 def stored_target(spec: str, folder: Path, trust: bool, afresh: bool = False) -> Target:

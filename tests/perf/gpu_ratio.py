@@ -141,8 +141,7 @@ def order(encoding: Encoding, parents: Genomes, size: int, batch: int, threshold
         holders=np.full(len(thresholds), -1),
         mothers=births,
         fathers=births,
-        mother_genomes=parents[:size],
-        father_genomes=parents[:size],
+        parents={birth: parents[birth : birth + 1] for birth in range(size)},
     )
 
 

@@ -127,7 +127,7 @@ def main() -> None:
 
         run.advance(pause)
         c = run.recipe.compute
-        print(f"engine: {c.format}, chunk {run.recipe.chunk}, {run.evaluator.workers} workers, {c.threads} threads each")
+        print(f"engine: {c.format}, chunk {run.recipe.chunk}, {run.evaluator.at_once} streams, {c.threads} threads each")
     middle = statistics.median
     print(f"engine / target at its best       {middle(e / a for e, a in zip(engine, alone, strict=True)):.3f}")
     # All stretches are as long, so this is all evaluations over all seconds: whole checkpoints weigh what they take.

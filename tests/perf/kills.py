@@ -29,7 +29,8 @@ def content(folder: Path) -> list[object]:
             [store.descent(elite.birth) for elite in elites],
             store.genomes(reign[1] for reign in reigns),
             [(batch, row) for batch, _, row in store.metrics()],
-            [(batch, *(a.tobytes() for a in arrays)) for batch, *arrays in store.pending()],
+            [(p.batch, *(a.tobytes() for a in p[1:5]), p.drawn_after) for p in store.pending()],
+            store.quarantine(),
             store.faults(),
         ]
 
