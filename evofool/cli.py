@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.cli_merge import merge
+from evofool.cli_replay import replay
 from evofool.cli_targets import serve_target, targets
 from evofool.cli_workers import workers
 from evofool.console import describe, display, interrupts, print_table, report, show_one, write
@@ -265,6 +266,7 @@ def init(
 
 
 app.command()(merge)
+app.command()(replay)
 app.command()(workers)
 app.command("serve-target")(serve_target)
 

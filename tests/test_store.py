@@ -112,7 +112,9 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 3}
     assert found["reigns"] == [r for c in saved for r in c.reigns]
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
-    assert found["pending"] == [(batch, *(a.tolist() for a in arrays)) for batch, *arrays in last.pending]
+    assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
+    assert found["quarantine"] == [q for c in saved for q in c.quarantine]
+    assert found["commits"] == [(batch, drawn_after) for c in saved for _, batch, drawn_after in c.commits]
     assert found["counts"] == (6, 3)
     assert found["genomes"] == {g[0]: g[4] for c in saved for g in c.genomes}
     for row, new, genome in zip(found["elites"], last.elites, last.genomes, strict=True):

@@ -1,0 +1,152 @@
+"""A search done again from its record: batches drawn and committed as they were, then everything compared.
+
+What a search in free mode commits depends on who was faster, and its file says in which order that was. So it can be
+repeated to the bit, as a reproducible one can from its recipe alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evofool.archive import Winners
+from evofool.elites import StoredRun
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.evaluate import Evaluator, Order
+from evofool.machine import machine
+from evofool.recipe import StopPart
+from evofool.run import Run
+from evofool.targets import Target, stored_target
+from genomes import Genomes
+
+
+class Recorded:
+    """An Evaluator whose results come in the order of a record, whatever the order is in which `inner` has them.
+
+    record: by place of commit, the batch and after how many commits its parents were drawn; open: the same of batches that
+    were drawn and never committed.
+    """
+
+    def __init__(self, inner: Evaluator, record: Sequence[tuple[int, int]], unfinished: Sequence[tuple[int, int]]) -> None:
+        self.inner, self.record = inner, record
+        self.at_once, self.notes = inner.at_once, inner.notes
+        self._drawn = sorted(drawn for _, drawn in [*record, *unfinished])
+        self._committed = 0
+        self._early: dict[int, tuple[Order, Winners]] = {}  # results whose turn has not come
+
+    @property
+    def under_way(self) -> int:
+        """All that had been drawn by now and was not committed."""
+        return int(np.searchsorted(self._drawn, self._committed, "right")) - self._committed
+
+    def submit(self, order: Order) -> None:
+        self.inner.submit(order)
+
+    def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
+        coming = self.inner.results(give_up)
+        while self._committed < len(self.record):
+            batch = self.record[self._committed][0]
+            while batch not in self._early:
+                result = next(coming, None)
+                if result is None:
+                    return
+                self._early[result[0].batch] = result
+            self._committed += 1
+            yield self._early.pop(batch)
+
+    def pending(self) -> list[Order]:
+        return sorted([*self.inner.pending(), *(order for order, _ in self._early.values())], key=lambda order: order.batch)
+
+    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        return self.inner.plain_logits(births, genomes)
+
+    def workers(self) -> list[dict[str, Any]]:
+        return self.inner.workers()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How a search came out the second time. differences name what is not the same; none if all is."""
+
+    batches: int  # that were done again
+    of: int  # that the run has committed
+    same_machine: bool  # bits are the same for sure on one kind of machine alone
+    differences: tuple[str, ...]
+
+
+def replay(
+    folder: Path,
+    out: Path,
+    target: Target | None = None,
+    trust: bool = False,
+    workers: int = 0,
+    address: str = "local",
+    begun: Callable[[Run], None] = lambda run: None,
+    tick: Callable[[Run], bool] | None = None,
+) -> Replay:
+    """Do the search in `folder` again, as a new run in `out`, and compare the two.
+
+    workers and address as in compute.workers and compute.ray.address; they change no bit. begun(run) is called once, tick
+    as by Run.advance. StoreError, TargetError or RecipeError if the run has saved nothing or is merged, if its target is
+    another one here, or if images broke the target and there is no worker to be broken again.
+    """
+    with StoredRun(folder) as stored, stored.store.snapshot():
+        committed, recipe = stored.meta["committed"], stored.recipe
+        if stored.meta.get("merged"):
+            raise StoreError(f"{folder} is merged from several runs; replay those")
+        if not committed:
+            raise StoreError(f"{folder} has saved nothing yet")
+        if stored.store.quarantine() and not workers:
+            raise RecipeError(f"{folder}: images in its quarantine broke the target; replay it with workers: --workers 1")
+        record = _record(stored)
+        unfinished = [(order.batch, order.drawn_after) for order in stored.store.pending()]
+        same_machine = stored.meta["machine"] == machine(recipe.compute.threads)
+        target = target or stored_target(recipe.target, stored.folder, trust)
+        if target.fingerprint() != stored.meta["target"]["fingerprint"]:
+            raise TargetError(f"{folder}: the target {target.name} is not the one that this run was made with")
+    # A run can come from anybody: the cluster and the runtime environment that it names are not followed.
+    ray = recipe.compute.ray.model_copy(update={"address": address, "environment": {}})
+    compute = recipe.compute.model_copy(update={"workers": workers, "ray": ray})
+    stop = StopPart(evaluations=committed * recipe.search.batch)
+    with Run.start(recipe.model_copy(update={"compute": compute, "stop": stop}), out, target) as again:
+        again.evaluator = Recorded(again.evaluator, record, unfinished)
+        begun(again)
+        again.advance(tick, batches=committed)
+        done = again.strategy.committed
+    return Replay(done, committed, same_machine, tuple(differences(folder, out)) if done == committed else ())
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """In what the searches of two runs differ; none if they took the same way to the same end. Clocks are left out."""
+    sides = []
+    for folder in (one, other):
+        with StoredRun(folder) as run, run.store.snapshot():
+            reigns = run.store.reigns()
+            whole = run.meta["shown_reigns"] == len(reigns)
+            sides.append(
+                {
+                    "who held which cell, and what it scored": reigns,
+                    "genomes": run.store.genomes({reign[1] for reign in reigns}),
+                    "descent": run.store.ancestry({reign[1] for reign in reigns}),
+                    "quarantine": [row[:5] for row in run.store.quarantine()],
+                    "elites": [(row.birth, row.digest()) for row in run.store.elites()] if whole else None,
+                }
+            )
+    first, second = sides
+    return [name for name in first if first[name] != second[name] and None not in (first[name], second[name])]
+
+
+def _record(stored: StoredRun) -> list[tuple[int, int]]:
+    """(batch, drawn after) by place of commit: written down in free mode, else what the lag makes of it."""
+    committed, lag = stored.meta["committed"], stored.recipe.search.lag
+    if stored.recipe.search.mode == "reproducible":
+        return [(batch, max(0, batch - lag)) for batch in range(committed)]
+    record = stored.store.commits()
+    if len(record) != committed:
+        raise StoreError(f"{stored.store.path} is damaged: its record of commits has {len(record)} of {committed} batches")
+    return record
