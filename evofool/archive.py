@@ -32,7 +32,7 @@ class Winners:
     mothers: np.ndarray  # (W,) int64 births, -1 for the first batch, which has no parents
     fathers: np.ndarray  # (W,) int64, -1 too where a child took nothing from the father that was drawn
     genomes: Genomes  # (W, ...)
-    cells: np.ndarray  # (M,) int64, class * niches + niche, none twice
+    cells: np.ndarray  # (M,) int64, class * niches + niche, ascending
     rows: np.ndarray  # (M,) int64 into the W genomes
     scores: np.ndarray  # (M,) float64, what the search ranks by
     log_odds: np.ndarray  # (M,) float64

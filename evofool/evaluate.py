@@ -323,7 +323,7 @@ def _best(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.nd
 def _best_by_niche(
     scores: np.ndarray, thresholds: np.ndarray, niche: np.ndarray, niches: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As _best, among the rows of each niche; cell = class * niches + niche."""
+    """As _best, among the rows of each niche; cell = class * niches + niche, ascending."""
     by_niche = thresholds.reshape(-1, niches)
     cells, rows = [], []
     for n in np.unique(niche):
@@ -331,4 +331,6 @@ def _best_by_niche(
         columns, best = _best(scores[members], by_niche[:, n])
         cells.append(columns * niches + n)
         rows.append(members[best])
-    return np.concatenate(cells), np.concatenate(rows)
+    found = np.concatenate(cells)
+    order = np.argsort(found)
+    return found[order], np.concatenate(rows)[order]

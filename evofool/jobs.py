@@ -1,6 +1,6 @@
 """Batches judged in pieces by workers that may die: what is to be done, done again, split, and set aside.
 
-Knows nothing of how a piece reaches a worker. Doing a piece twice is harmless: the same rows give the same winners.
+Knows nothing of how a piece reaches a worker. Judging a piece twice is harmless: the same rows give the same winners.
 """
 
 from collections import deque
@@ -37,8 +37,7 @@ class Jobs:
 
     in_order: results come in the order of submission, else as they are complete. A piece of several rows that was struck
     `retries` times is split; a row that was struck once more than that, alone, is quarantined: it wins nothing. More than
-    `most` of these end the search with a TargetError, as does a batch of which nothing is left; so does a fault of the
-    target's that is not one image's.
+    `most` of these end the search with a ScoreError, a batch of several of which nothing is left with a TargetError.
     """
 
     def __init__(self, encoding: Encoding, *, in_order: bool, retries: int, most: int, who: str) -> None:
@@ -62,7 +61,7 @@ class Jobs:
         self._queue.appendleft(job)
 
     def done(self, job: Job, winners: Winners, aside: Iterable[tuple[int, str]] = ()) -> None:
-        """The job's winners are here. aside: rows of it that broke the target, and how."""
+        """The job's winners are here; told once. aside: rows of it that broke the target, and how."""
         for row, why in aside:
             self._set_aside(job.batch, job.order.cut(row, row + 1), why)
         job.batch.parts.append(winners)

@@ -8,6 +8,7 @@ So pixels of 150 kB cost some tens of bytes.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ class Sender:
             self._has[birth] = None
             self._has.move_to_end(birth)
         forget = []
-        for birth in list(self._has)[: max(0, len(self._has) - self._room)]:
+        for birth in list(islice(self._has, max(0, len(self._has) - self._room))):
             if birth not in needed:
                 del self._has[birth]
                 forget.append(birth)
