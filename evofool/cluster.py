@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,12 +30,14 @@ from evofool.jobs import Job, Jobs
 from evofool.machine import machine
 from evofool.shipping import Descent, Found, Parcel, Receiver, Sender, Told, found, winners
 from evofool.targets import target
-from genomes import Genomes
+from genomes import Genomes, Key
 
 _STORE_BYTES = 1 << 29  # shared memory of a Ray of our own: what travels is small
+_CONNECT = 10.0  # seconds
 _GLANCE = 0.2  # seconds between looks at timeouts and at who asks us to stop
 _PATIENCE = 20.0  # seconds without any worker after which it is said what is waited for
 _BACK_OFF = 30.0  # seconds at most before a worker that dies at once is started again
+_FIRST_CALL = 4  # times as long as others may a worker's first call take
 _HOPELESS = 3  # starts of a worker that fail, with nobody at work, end the search
 _MOST_ASIDE = 8  # images that break the target in one call, before it is taken for broken itself
 _MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -79,6 +81,7 @@ class Worker:
             return Hello(str(error))
         known = self._judge_with
         self._judge = Judge(target=self.target, resident=stays_on_device(self.target, known["edges"]), **known)
+        self._warm_up()
         device = str(self.target.details.get("device", "cpu"))
         if device.startswith("cuda"):
             device = torch.cuda.get_device_name(device)
@@ -89,6 +92,12 @@ class Worker:
             node=socket.gethostname(),
             pid=os.getpid(),
         )
+
+    def _warm_up(self) -> None:
+        """Compile the kernels that make and draw a chunk; the target is not asked."""
+        encoding, key = self._judge.encoding, Key(0, 0)
+        some = encoding.random(self._judge.chunk, key)
+        encoding.render(encoding.vary(some, some, key))
 
     def judge(self, parcel: Parcel) -> Reply:
         """The winners of an order, without those that break the target by themselves."""
@@ -154,6 +163,7 @@ class _Seat:
     since: float = 0.0  # when what it does now began, or when it was asked for
     ready: float = 0.0
     images: int = 0
+    proven: bool = False  # this actor has answered a call
     busy: float = 0.0  # seconds within calls, of this actor
     starts: int = 0
     futile: int = 0  # starts in a row that came to nothing
@@ -219,6 +229,8 @@ class RayEvaluator:
         }
         maker = ray.remote(Worker).options(**options)
         self._start = partial(maker.remote, judge.target.name, known, seed, batch, torch_threads, os.getcwd())
+        if in_order:
+            self._foresee(workers, ceil(batch / judge.chunk))
         self._gauges = _Gauges()
         self._seats = [_Seat(number) for number in range(workers)]
         self._began = time.monotonic()
@@ -311,6 +323,16 @@ class RayEvaluator:
             time.sleep(_GLANCE)
         self._look()
 
+    def _foresee(self, workers: int, chunks: int) -> None:
+        """Say so if some workers will have nothing to do."""
+        pieces = (self._lag + 1) * chunks
+        if pieces < workers:
+            self._note(
+                f"search.lag {self._lag} keeps {pieces} chunks under way: {workers - pieces} of {workers} workers will "
+                f"have nothing to do. A run of its own with search.lag={ceil(self._in_flight * workers / chunks) - 1}, a "
+                "smaller compute.chunk, or search.mode=free feeds them all"
+            )
+
     def _fill(self) -> None:
         now = time.monotonic()
         for seat in self._seats:
@@ -358,7 +380,7 @@ class RayEvaluator:
             seat.since = time.monotonic()
             seat.images += reply.images
             seat.busy += reply.seconds
-            seat.futile = 0
+            seat.proven, seat.futile = True, 0
             self.judge.target.count(reply.images)
             if isinstance(call.job, Job):
                 sent: Found = reply.value
@@ -371,8 +393,10 @@ class RayEvaluator:
         try:
             hello: Hello = ray.get(seat.greeting)
         except RayError as error:
-            words = str(error).strip().splitlines()
-            hello = Hello(f"a worker's process died while it began: {words[0] if words else type(error).__name__}")
+            words = str(error).strip().splitlines()  # the last one is what was raised there, if anything was
+            why = words[-1] if words else type(error).__name__
+            hint = "; install on every node what is installed here" if "No module named" in why else ""
+            hello = Hello(f"a worker's process died while it began: {why}{hint}")
         seat.greeting = None
         ours = self.judge.target
         if not hello.error and hello.fingerprint != ours.fingerprint():
@@ -396,8 +420,10 @@ class RayEvaluator:
     def _raised(self, seat: _Seat, job: Job | _Plain, cause: BaseException) -> None:
         """The worker lives and says that it cannot do this. It is replaced all the same: a broken device stays broken."""
         if isinstance(cause, EvofoolError) and job.strikes >= self._retries - 1:
+            calls = list(seat.calls)
             self._strand(seat)
-            self._back(job)
+            for call in reversed(calls):
+                self._back(call.job)
             raise type(cause)(*cause.args)
         self._lost(seat, f"it raises {type(cause).__name__}: {str(cause)[:200]}")
 
@@ -428,7 +454,7 @@ class RayEvaluator:
         if seat.hello:
             seat.worked += time.monotonic() - seat.ready
             seat.worked_busy += seat.busy
-        seat.busy = 0.0
+        seat.busy, seat.proven = 0.0, False
         self._vacate(seat)
 
     def _vacate(self, seat: _Seat) -> None:
@@ -451,14 +477,12 @@ class RayEvaluator:
         """What is not told by an answer: calls that hang, workers that are never placed, figures for the dashboard."""
         now = time.monotonic()
         for seat in self._seats:
-            # Kernels and networks are compiled in a worker's first call.
-            limit = self._timeout * (1 if seat.images else 4)
+            # A network may be compiled in a worker's first call.
+            limit = self._timeout * (1 if seat.proven else _FIRST_CALL)
             if seat.calls and now - seat.since > limit:
                 self._lost(seat, f"no answer in {limit:g} seconds")
         if not self._ready() and now - self._began > _PATIENCE:
-            asked = ", ".join(f"{amount:g} {name}" for name, amount in self._asks.items() if amount)
-            free = {k: v for k, v in ray.available_resources().items() if not k.startswith(("node:", "object_store"))}
-            there = ", ".join(f"{amount:g} {name}" for name, amount in sorted(free.items()))
+            asked, there = _resources(self._asks), _resources(ray.available_resources())
             self._note(
                 f"no worker has begun yet: each asks for {asked or 'nothing'}, free are {there or 'none'}; waiting for "
                 "room, or for a target that takes long to load"
@@ -508,6 +532,10 @@ def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "runtime_env": environment or None}
     try:
+        if address not in ("local", "auto"):
+            # Ray itself would go on trying for minutes.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
         if address == "local":
             ray.init(
                 address="local",
@@ -518,13 +546,19 @@ def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]
             )
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         words = str(error).strip().splitlines()
         raise RecipeError(
             f'compute.ray.address "{address}": no Ray answers there ({words[0] if words else type(error).__name__}); '
             "start one with `ray start --head`, or take --ray local"
         ) from None
     return True
+
+
+def _resources(amounts: Mapping[str, float]) -> str:
+    """What Ray counts, in words; memory, which it counts in bytes, in GiB."""
+    shown = {k: v for k, v in sorted(amounts.items()) if v and not k.startswith(("node:", "object_store"))}
+    return ", ".join(f"{v / 2**30:,.0f} GiB of memory" if k == "memory" else f"{v:g} {k}" for k, v in shown.items())
 
 
 def _steps(size: int, step: int) -> Iterator[tuple[int, int]]:

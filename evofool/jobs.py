@@ -29,7 +29,7 @@ class _Batch:
     order: Order
     left: int  # rows whose winners are not here
     parts: list[Winners] = field(default_factory=list)
-    aside: list[Quarantined] = field(default_factory=list)
+    aside: dict[int, Quarantined] = field(default_factory=dict)  # by birth
 
 
 class Jobs:
@@ -63,7 +63,7 @@ class Jobs:
     def done(self, job: Job, winners: Winners, aside: Iterable[tuple[int, str]] = ()) -> None:
         """The job's winners are here; told once. aside: rows of it that broke the target, and how."""
         for row, why in aside:
-            self._set_aside(job.batch, job.order.cut(row, row + 1), why)
+            self._set_aside(job, job.order.cut(row, row + 1), why)
         job.batch.parts.append(winners)
         job.batch.left -= job.order.size
 
@@ -74,7 +74,7 @@ class Jobs:
         if job.strikes < self.retries or (size == 1 and job.strikes == self.retries):
             self._queue.appendleft(job)
         elif size == 1:
-            self._set_aside(job.batch, order, f"{why}, {job.strikes} times")
+            self._set_aside(job, order, f"{why}, {job.strikes} times")
             job.batch.left -= 1
         else:
             step = -(-size // _PARTS)
@@ -87,12 +87,14 @@ class Jobs:
         for number, batch in list(self._batches.items()):
             if batch.left == 0:
                 if batch.order.size > 1 and len(batch.aside) == batch.order.size:
-                    raise TargetError(f"{self.who}: fails on every image of batch {number}: {batch.aside[0].why}")
+                    raise TargetError(
+                        f"{self.who}: fails on every image of batch {number}: {next(iter(batch.aside.values())).why}"
+                    )
                 del self._batches[number]
                 # Pieces come as workers finish them: sorted, the batch is the same whoever was first.
                 parts = sorted((p for p in batch.parts if len(p.births)), key=lambda part: part.births[0])
                 winners = Winners.merged(parts) if parts else Winners.none(self.encoding)
-                aside = tuple(sorted(batch.aside, key=lambda one: one.birth))
+                aside = tuple(one for _, one in sorted(batch.aside.items()))
                 yield batch.order, replace(winners, quarantined=aside)
             elif self.in_order:
                 return
@@ -100,13 +102,16 @@ class Jobs:
     def pending(self) -> list[Order]:
         return [batch.order for batch in self._batches.values()]
 
-    def _set_aside(self, batch: _Batch, one: Order, why: str) -> None:
+    def _set_aside(self, job: Job, one: Order, why: str) -> None:
+        aside, birth = job.batch.aside, one.first_birth
+        if birth in aside:
+            return
         self.quarantined += 1
         if self.quarantined > self.most:
+            self.give_back(job)
             raise ScoreError(
                 f"batch {one.batch}: {self.who}: {why}. More than {self.most} images were set aside by now: check the "
                 "target, or raise compute.ray.quarantine"
             )
         mother, father = int(one.mothers[0]), int(one.fathers[0])
-        genome = children(self.encoding, one)
-        batch.aside.append(Quarantined(one.first_birth, one.batch, mother, father, genome, why))
+        aside[birth] = Quarantined(birth, one.batch, mother, father, children(self.encoding, one), why)

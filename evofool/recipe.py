@@ -1,13 +1,14 @@
 """What to do: run.toml <-> Recipe. Strict, frozen, and the place where configuration stops: below it, plain arguments."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evofool.descriptors import DESCRIPTORS
 from evofool.errors import RecipeError
@@ -165,7 +166,7 @@ class RayPart(_Part):
     the run.
     """
 
-    address: str = Field("local", min_length=1)
+    address: str = "local"
     cpus: float = Field(1.0, ge=0)
     gpus: float = Field(0.0, ge=0)
     memory: float = Field(0.0, ge=0)
@@ -176,6 +177,13 @@ class RayPart(_Part):
     timeout: float = Field(300.0, gt=0)
     retries: int = Field(2, ge=1, le=100)
     quarantine: int = Field(16, ge=0)
+
+    @field_validator("address")
+    @classmethod
+    def _reachable(cls, address: str) -> str:
+        if not re.fullmatch(r"local|auto|[^/\s]+:[0-9]{1,5}", address):
+            raise ValueError("has to be local, auto or HOST:PORT; a search joins a cluster as one of its nodes")
+        return address
 
 
 class ComputePart(_Part):

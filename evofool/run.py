@@ -156,7 +156,12 @@ class Run:
             "answers": 0,
             "warnings": warnings,
         }
-        run = cls(recipe, target, Store.create(Path(folder), meta), encoding)
+        store = Store.create(Path(folder), meta)
+        try:
+            run = cls(recipe, target, store, encoding)
+        except BaseException:
+            store.withdraw()
+            raise
         run.warnings = warnings
         run._earlier_answers = -asked_before
         target.keep_in(run.folder)

@@ -256,6 +256,14 @@ class Store:
             if self._lock:
                 self._lock.release()
 
+    def withdraw(self) -> None:
+        """Close a file that was just created and take it away, with its folder if nothing else is in there."""
+        self.close()
+        self.path.unlink()
+        (self.path.parent / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
+
     def __enter__(self) -> "Store":
         return self
 
