@@ -17,7 +17,7 @@ from uuid import uuid4
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.recipe import parse
-from evofool.store import FILE, LOCK, Checkpoint, EliteRow, NewElite, Store
+from evofool.store import FILE, Checkpoint, EliteRow, NewElite, Store
 
 _NOT_WRITTEN = "could not be written and nothing of it is left; the runs that were to be merged are as they were"
 _VARIATION = {"rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set"}
@@ -424,15 +424,10 @@ def _refuse_out(folders: Sequence[Path], out: Path) -> None:
 
 def _write(out: Path, meta: dict[str, Any], checkpoint: Checkpoint) -> None:
     """The new run in out, or nothing."""
-    was_there = out.exists()
     store = Store.create(out, meta)
     try:
-        with store:
-            store.save(checkpoint, _NOT_WRITTEN)
+        store.save(checkpoint, _NOT_WRITTEN)
     except BaseException:
-        with contextlib.suppress(OSError):
-            for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", LOCK):
-                (out / name).unlink(missing_ok=True)
-            if not was_there:
-                out.rmdir()
+        store.withdraw()
         raise
+    store.close()

@@ -258,11 +258,12 @@ class Store:
 
     def withdraw(self) -> None:
         """Close a file that was just created and take it away, with its folder if nothing else is in there."""
-        self.close()
-        self.path.unlink()
-        (self.path.parent / LOCK).unlink(missing_ok=True)
+        self.close(failed=True)
+        folder = self.path.parent
         with contextlib.suppress(OSError):
-            self.path.parent.rmdir()
+            for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", LOCK):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
     def __enter__(self) -> "Store":
         return self
