@@ -287,6 +287,7 @@ class RayEvaluator:
                     "images": seat.images,
                     "images_per_second": seat.images / lived if lived else 0.0,
                     "busy": min(1.0, busy / lived) if lived else 0.0,
+                    "busy_seconds": busy,
                     "in_flight": len(seat.calls),
                     "restarts": max(0, seat.starts - 1),
                 }
@@ -317,8 +318,9 @@ class RayEvaluator:
             came, _ = ray.wait(refs, timeout=_GLANCE)
             if came and len(refs) > 1:
                 came, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+            here = set(came)
             for seat in dict.fromkeys(waiting[ref] for ref in came):
-                self._take(seat)
+                self._take(seat, here)
         else:
             time.sleep(_GLANCE)
         self._look()
@@ -358,16 +360,13 @@ class RayEvaluator:
             answer = seat.actor.plain.remote(job.births, seat.sender.tell(job.births, job.genomes))
         seat.calls.append(_Call(job, answer))
 
-    def _take(self, seat: _Seat) -> None:
-        """What has come from this seat, in the order in which it was asked."""
+    def _take(self, seat: _Seat, here: set[Any]) -> None:
+        """What has come from this seat, in the order in which it was asked; here: the answers that have come at all."""
         if seat.greeting is not None:
             self._greet(seat)
             return
-        while seat.calls:
+        while seat.calls and seat.calls[0].answer in here:
             call = seat.calls[0]
-            came, _ = ray.wait([call.answer], timeout=0)
-            if not came:
-                return
             try:
                 reply: Reply = ray.get(call.answer)
             except RayTaskError as error:

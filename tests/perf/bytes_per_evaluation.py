@@ -1,0 +1,141 @@
+"""Bytes that travel for an evaluation, both ways: big direct genomes at a target that sleeps, at the rate of improvement of a
+recorded run.
+
+    evofool run imagenet-direct --set stop.evaluations=20000 --out recorded
+    python -m tests.perf.bytes_per_evaluation recorded --workers 4
+
+The search through Ray is the real one; its workers win, in every batch, as many cells with as many children as the recorded
+run did in that batch, and sleep. Payload is what parcels and replies weigh pickled; loopback is every byte that the machine's
+loopback device carried meanwhile, Ray's own talk and its heartbeats with it.
+"""
+
+import argparse
+import pickle
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evofool import cluster
+from evofool.archive import Winners
+from evofool.elites import StoredRun
+from evofool.evaluate import Judge, Order
+from evofool.run import Run
+
+SECONDS = 0.02  # that the target sleeps
+
+
+class Recorded(Judge):
+    """Sleeps, and wins the cells that the recorded run won in a batch: just so many children of it, each just good enough."""
+
+    record: dict[int, list[tuple[int, int]]]  # by batch: (row, cell)
+
+    def __call__(self, order: Order) -> Winners:
+        time.sleep(SECONDS)
+        begin = order.key.row
+        won = sorted(
+            (cell, row - begin) for row, cell in self.record.get(order.batch, ()) if begin <= row < begin + order.size
+        )
+        cells = np.array([cell for cell, _ in won], np.int64)
+        rows, which = np.unique(np.array([row for _, row in won], np.int64), return_inverse=True)
+        levels = order.thresholds[cells]
+        scores = np.where(np.isneginf(levels), -7.0, levels + 1e-6)
+        return Winners(
+            births=order.first_birth + rows,
+            mothers=order.mothers[rows],
+            fathers=order.fathers[rows],
+            genomes=self.encoding.random(0, order.key),  # they do not travel
+            cells=cells,
+            rows=which,
+            scores=scores,
+            log_odds=scores,
+            margins=scores - 1.0,  # so that they are sent as well
+        )
+
+
+class RecordedWorker(cluster.Worker):
+    """A worker whose judge is Recorded."""
+
+    run = ""
+
+    def hello(self) -> cluster.Hello:
+        hello = super().hello()
+        object.__setattr__(self._judge, "__class__", Recorded)
+        object.__setattr__(self._judge, "record", _record(self.run))
+        return hello
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recorded", type=Path, help="folder of a run of direct genomes")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--lag", type=int, help="two calls in flight at each worker unless given")
+    args = parser.parse_args()
+    RecordedWorker.run = str(args.recorded.resolve())
+    cluster.Worker = RecordedWorker  # type: ignore[misc]
+    with StoredRun(args.recorded) as stored:
+        batches, recipe = stored.meta["committed"], stored.recipe
+        wins = len(stored.store.reigns())
+    changes = [
+        "target=python:tests.perf.slow_targets:free_1000",
+        f"search.lag={2 * args.workers - 1 if args.lag is None else args.lag}",
+        f"stop.evaluations={batches * recipe.search.batch}",
+        f"compute.workers={args.workers}",
+        "compute.format=plain",
+        "save.seconds=1000",
+    ]
+    weights = {"parcels": 0, "replies": 0}
+    parcel, winners = cluster.Sender.parcel, cluster.winners
+
+    def weighed_parcel(self: Any, order: Order) -> Any:
+        made = parcel(self, order)
+        weights["parcels"] += len(pickle.dumps(made, 5))
+        return made
+
+    def weighed_winners(encoding: Any, order: Order, sent: Any, descent: Any) -> Winners:
+        weights["replies"] += len(pickle.dumps(sent, 5))
+        return winners(encoding, order, sent, descent)
+
+    cluster.Sender.parcel = weighed_parcel  # type: ignore[method-assign]
+    cluster.winners = weighed_winners
+    with tempfile.TemporaryDirectory() as scratch:
+        with Run.start(recipe.changed(changes, "here"), Path(scratch) / "run") as run:
+            genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))
+            while any(one["state"] != "works" for one in run.evaluator.workers()):
+                run.evaluator._turn()  # type: ignore[attr-defined]
+            began, carried = time.perf_counter(), _loopback()
+            run.advance()
+            carried, seconds = _loopback() - carried, time.perf_counter() - began
+            done, changed = run.strategy.evaluations, run.archive.distinct()
+    payload = sum(weights.values()) / done
+    print(
+        f"{done:,} evaluations by {args.workers} workers in {seconds:.0f} s, {wins / batches:.1f} cells won by a batch as "
+        f"recorded, {changed} elites at the end\n"
+        f"a genome: {genome:,} bytes; for an evaluation: payload {payload:,.0f} (parcels {weights['parcels'] / done:,.0f}, "
+        f"replies {weights['replies'] / done:,.0f}), all that loopback carried {carried / done:,.0f}"
+    )
+
+
+def _record(folder: str) -> dict[int, list[tuple[int, int]]]:
+    """By batch, the (row, cell) that won."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    with StoredRun(folder) as stored:
+        size = stored.recipe.search.batch
+        for cell, birth, batch, *_ in stored.store.reigns():
+            found.setdefault(batch, []).append((birth - batch * size, cell))
+    return found
+
+
+def _loopback() -> int:
+    """Bytes that the loopback device has carried; each is sent and received once, and counted once."""
+    for line in Path("/proc/net/dev").read_text().splitlines():
+        name, _, counts = line.partition(":")
+        if name.strip() == "lo":
+            return int(counts.split()[0])
+    return 0
+
+
+if __name__ == "__main__":
+    main()
