@@ -1,12 +1,11 @@
-"""Bytes that travel for an evaluation, both ways: big direct genomes at a target that sleeps, at the rate of improvement of a
-recorded run.
+"""Bytes that travel for an evaluation, both ways: big direct genomes, a target that sleeps, a recorded run's improvements.
 
     evofool run imagenet-direct --set stop.evaluations=20000 --out recorded
     python -m tests.perf.bytes_per_evaluation recorded --workers 4
 
-The search through Ray is the real one; its workers win, in every batch, as many cells with as many children as the recorded
-run did in that batch, and sleep. Payload is what parcels and replies weigh pickled; loopback is every byte that the machine's
-loopback device carried meanwhile, Ray's own talk and its heartbeats with it.
+The search through Ray is the real one; its workers sleep and win, in every batch, the cells that the recorded run won, by
+the same children. Payload is what parcels and replies weigh pickled; loopback is every byte that the machine's loopback device
+carried meanwhile, Ray's own talk and its heartbeats with it.
 """
 
 import argparse
@@ -28,7 +27,7 @@ SECONDS = 0.02  # that the target sleeps
 
 
 class Recorded(Judge):
-    """Sleeps, and wins the cells that the recorded run won in a batch: just so many children of it, each just good enough."""
+    """Sleeps, and wins the cells that the recorded run won in a batch, each by just enough."""
 
     record: dict[int, list[tuple[int, int]]]  # by batch: (row, cell)
 
@@ -100,15 +99,15 @@ def main() -> None:
 
     cluster.Sender.parcel = weighed_parcel  # type: ignore[method-assign]
     cluster.winners = weighed_winners
-    with tempfile.TemporaryDirectory() as scratch:
-        with Run.start(recipe.changed(changes, "here"), Path(scratch) / "run") as run:
-            genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))
-            while any(one["state"] != "works" for one in run.evaluator.workers()):
-                run.evaluator._turn()  # type: ignore[attr-defined]
-            began, carried = time.perf_counter(), _loopback()
-            run.advance()
-            carried, seconds = _loopback() - carried, time.perf_counter() - began
-            done, changed = run.strategy.evaluations, run.archive.distinct()
+    here = recipe.changed(changes, "here")
+    with tempfile.TemporaryDirectory() as scratch, Run.start(here, Path(scratch) / "run") as run:
+        genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))
+        while any(one["state"] != "works" for one in run.evaluator.workers()):
+            run.evaluator._turn()  # type: ignore[attr-defined]
+        began, carried = time.perf_counter(), _loopback()
+        run.advance()
+        carried, seconds = _loopback() - carried, time.perf_counter() - began
+        done, changed = run.strategy.evaluations, run.archive.distinct()
     payload = sum(weights.values()) / done
     print(
         f"{done:,} evaluations by {args.workers} workers in {seconds:.0f} s, {wins / batches:.1f} cells won by a batch as "

@@ -45,9 +45,8 @@ def main() -> None:
     if args.one:
         print(json.dumps(_one(args, *args.one)))
         return
-    print(
-        f"{'workers':>7}{'lag':>5}{'seconds':>9}{'(quartiles)':>16}{'faster':>8}{'evaluations':>13}{'missed':>8}{'to begin':>10}"
-    )
+    columns = f"{'workers':>7}{'lag':>5}{'seconds':>9}{'(quartiles)':>16}{'faster':>8}"
+    print(f"{columns}{'evaluations':>13}{'missed':>8}{'to begin':>10}", flush=True)
     base = None
     for workers, at_once in zip(args.workers, args.at_once, strict=True):
         line = [sys.executable, "-m", "tests.perf.time_to_quality", *sys.argv[1:], "--one", str(workers)]
