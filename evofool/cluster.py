@@ -30,6 +30,7 @@ from evofool.jobs import Job, Jobs
 from evofool.machine import machine
 from evofool.shipping import Descent, Found, Parcel, Receiver, Sender, Told, found, winners
 from evofool.targets import target
+from evofool.targets.speed import Choice, choose
 from genomes import Genomes, Key
 
 _STORE_BYTES = 1 << 29  # shared memory of a Ray of our own: what travels is small
@@ -85,9 +86,12 @@ class Worker:
         device = str(self.target.details.get("device", "cpu"))
         if device.startswith("cuda"):
             device = torch.cuda.get_device_name(device)
+        known_format, there = self._judge.number_format, self.target.formats
+        if known_format not in there:
+            return Hello(f"{socket.gethostname()} does not rank in {known_format}, it has {', '.join(there)}")
         return Hello(
             fingerprint=self.target.fingerprint(),
-            machine=machine(self._threads),
+            machine=machine(self._threads) | ({} if device == "cpu" else {"device": device}),
             device=device,
             node=socket.gethostname(),
             pid=os.getpid(),
@@ -210,19 +214,9 @@ class RayEvaluator:
         self._plains: deque[_Plain] = deque()
         self._logits: dict[int, np.ndarray] = {}
         self._descent: Descent = Descent()
-        self._ours = connect(address, workers, cpus, environment)
+        connect(address, workers, cpus, environment)
         self._asks = {"CPU": cpus, "GPU": gpus, "memory": memory * 2**30, **resources}
-        options: dict[str, Any] = {
-            "num_cpus": cpus,
-            "num_gpus": gpus,
-            "resources": resources or None,
-            "scheduling_strategy": placement,
-            "max_restarts": 0,
-        }
-        if memory:
-            options["memory"] = int(memory * 2**30)
-        if environment and not self._ours:
-            options["runtime_env"] = environment
+        options = _options(cpus, gpus, memory, resources, placement, environment) | {"max_restarts": 0}
         known = {
             name: getattr(judge, name)
             for name in ("encoding", "chunk", "rank", "competition", "descriptor", "edges", "number_format")
@@ -284,6 +278,7 @@ class RayEvaluator:
                     "node": seat.hello.node if seat.hello else "",
                     "pid": seat.hello.pid if seat.hello else 0,
                     "device": seat.hello.device if seat.hello else "",
+                    "machine": seat.hello.machine if seat.hello else None,
                     "images": seat.images,
                     "images_per_second": seat.images / lived if lived else 0.0,
                     "busy": min(1.0, busy / lived) if lived else 0.0,
@@ -299,9 +294,9 @@ class RayEvaluator:
             if seat.actor is not None:
                 with suppress(Exception):
                     ray.kill(seat.actor)
-        self._seats = []
-        if self._ours:
-            ray.shutdown()
+        if self._seats:
+            self._seats = []
+            leave()
 
     # -- inside
 
@@ -412,7 +407,7 @@ class RayEvaluator:
         seat.hello, seat.sender = hello, Sender(self.judge.encoding, self._descent)
         seat.ready = seat.since = time.monotonic()
         here = machine(hello.machine.get("threads", 1))
-        if hello.machine != here and "cpu" in hello.device:
+        if hello.machine != here and "device" not in hello.machine:
             differing = ", ".join(k for k, v in here.items() if hello.machine.get(k) != v)
             self._note(f"{hello.node} is another kind of machine ({differing}): last bits may depend on who judges what")
 
@@ -519,13 +514,25 @@ class _Gauges:
             self._restarts.set(max(0, seat.starts - 1), tags)
 
 
-def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]) -> bool:
-    """Join a Ray cluster, or start one of our own on this machine. Returns whether it is ours to shut down.
+@dataclass
+class _Membership:
+    """This process in a Ray: how many evaluators use it, and whether one of them joined or started it."""
+
+    users: int = 0
+    ours: bool = False
+
+
+_MEMBERSHIP = _Membership()
+
+
+def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]) -> None:
+    """Join a Ray cluster, or start one of our own on this machine; whoever does so has to leave().
 
     One that this process has joined already is used as it is. RecipeError if the address cannot be reached.
     """
     if ray.is_initialized():
-        return False
+        _MEMBERSHIP.users += 1
+        return
     # What Ray would send home, and a warning about devices that it hides from actors without GPUs.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -551,7 +558,68 @@ def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]
             f'compute.ray.address "{address}": no Ray answers there ({words[0] if words else type(error).__name__}); '
             "start one with `ray start --head`, or take --ray local"
         ) from None
-    return True
+    _MEMBERSHIP.users += 1
+    _MEMBERSHIP.ours = True
+
+
+def leave() -> None:
+    """The last one to leave a Ray that was joined, or started, here parts from it, or ends it."""
+    _MEMBERSHIP.users -= 1
+    if _MEMBERSHIP.ours and not _MEMBERSHIP.users:
+        _MEMBERSHIP.ours = False
+        ray.shutdown()
+
+
+def choose_there(
+    spec: str,
+    chunk: int,
+    threads: int,
+    *,
+    address: str,
+    cpus: float,
+    gpus: float,
+    memory: float,
+    resources: dict[str, float],
+    placement: str,
+    environment: dict[str, Any],
+) -> Choice:
+    """targets.speed.choose, where a worker would be: for a search on a machine that lacks the device."""
+    connect(address, 1, cpus, environment)
+    try:
+        chooser = ray.remote(_choose).options(**_options(cpus, gpus, memory, resources, placement, environment))
+        return ray.get(chooser.remote(spec, chunk, threads, os.getcwd()))
+    except RayTaskError as error:
+        if isinstance(error.cause, EvofoolError):
+            raise type(error.cause)(*error.cause.args) from None
+        raise TargetError(f"{spec}: a worker cannot try its number formats: {error.cause}") from None
+    except RayError as error:
+        raise TargetError(f"{spec}: a worker cannot try its number formats ({type(error).__name__})") from None
+    finally:
+        leave()
+
+
+def _choose(spec: str, chunk: int, threads: int, folder: str) -> Choice:
+    with suppress(OSError):
+        os.chdir(folder)
+    torch.set_num_threads(threads)
+    return choose(target(spec), chunk)
+
+
+def _options(
+    cpus: float, gpus: float, memory: float, resources: dict[str, float], placement: str, environment: dict[str, Any]
+) -> dict[str, Any]:
+    """What a worker reserves, in Ray's words."""
+    options: dict[str, Any] = {
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+        "resources": resources or None,
+        "scheduling_strategy": placement,
+    }
+    if memory:
+        options["memory"] = int(memory * 2**30)
+    if environment:
+        options["runtime_env"] = environment
+    return options
 
 
 def _resources(amounts: Mapping[str, float]) -> str:

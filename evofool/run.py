@@ -96,6 +96,7 @@ class Run:
         self.logbook = new_logbook(statistics())
         self.warnings: list[str] = []
         self.finished: str | None = None  # why the run ended by its own rules
+        self._machines = [machine(recipe.compute.threads)]  # all kinds that have judged for this run
         self._earlier_seconds = 0.0
         self._earlier_answers = -target.queries  # what was asked before this run is not its own
         self._began = 0.0
@@ -201,7 +202,7 @@ class Run:
                     f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
                     "(labels, preprocessing or weights differ); its scores would not belong together"
                 )
-            if recipe.compute.format not in target.formats:
+            if recipe.compute.format not in target.formats and not _device_elsewhere(recipe, target):
                 raise TargetError(
                     f"{folder}: this run ranks in {recipe.compute.format}, and here {target.name} has "
                     f"{', '.join(target.formats)}; go on where it began"
@@ -319,7 +320,10 @@ class Run:
         way than the plain one, measured. Without, it has all that the run needs to go on, and costs next to nothing.
         """
         self._hear()
-        s = self.strategy
+        s, team = self.strategy, self.evaluator.workers()
+        for one in team:
+            if one["machine"] and one["machine"] not in self._machines:
+                self._machines.append(one["machine"])
         for q in s.quarantined:
             self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.why}")
         changed = np.flatnonzero(self.archive.birth != self._shown_birth) if whole else _NO_CELLS
@@ -338,7 +342,8 @@ class Run:
                     "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                     "warnings": self.warnings,
                     "answers": self.answers,
-                    "workers": {"at": time.time(), "each": self.evaluator.workers()},
+                    "workers": {"at": time.time(), "each": team},
+                    "machine": self._machines[0] if len(self._machines) == 1 else {"several kinds": self._machines},
                 },
                 genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.born],
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
@@ -495,6 +500,7 @@ class Run:
         self._earlier_answers += meta.get("answers", 0)
         self.finished = meta["finished"]
         self.warnings = list(meta.get("warnings", []))
+        self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
         self._shown = {key: meta[key] for key in self._shown}
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
         self._shown_birth[[row.cell for row in rows]] = [row.birth for row in rows]
@@ -514,17 +520,30 @@ def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | No
 
     Also what was measured to choose it, None if the recipe had chosen.
     """
-    c = recipe.compute
+    c, elsewhere = recipe.compute, _device_elsewhere(recipe, target)
     if c.format != "auto":
-        if c.format not in target.formats:
+        if c.format not in target.formats and not elsewhere:
             raise RecipeError(
                 f'compute.format is "{c.format}"; {target.name} has {", ".join(target.formats)} on this machine, or "auto"'
             )
         return recipe, None
-    choice = choose(target, recipe.chunk)
+    if elsewhere:
+        from evofool.cluster import choose_there
+
+        refuse_workers(target)
+        room = c.ray.model_dump(exclude={"in_flight", "timeout", "retries", "quarantine"})
+        choice = choose_there(target.name, recipe.chunk, c.threads, **room)
+    else:
+        choice = choose(target, recipe.chunk)
     smaller = {} if choice.chunk == recipe.chunk else {"chunk": choice.chunk}
     compute = c.model_copy(update={"format": choice.number_format, **smaller})
     return recipe.model_copy(update={"compute": compute}), asdict(choice)
+
+
+def _device_elsewhere(recipe: Recipe, target: Target) -> bool:
+    """Whether workers have GPUs and this machine's target runs on none: then theirs decides the number format."""
+    here = target.network is not None and target.network.device.type != "cpu"
+    return bool(recipe.compute.workers and recipe.compute.ray.gpus) and not here
 
 
 def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import evofool
+from evofool.cluster import choose_there
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.evaluate import LocalEvaluator
@@ -21,6 +22,7 @@ from evofool.recipe import Recipe, parse
 from evofool.replay import differences, replay
 from evofool.run import Run
 from evofool.store import Store
+from evofool.verify import verify
 from genomes import Key
 
 HOME = Path(evofool.__file__).parent.parent
@@ -355,6 +357,36 @@ def test_workers_are_refused_where_they_could_not_build_the_target(here: Path) -
     unnamed = evofool.targets.Target("mine", list("abcde"), (1, 6, 6), odd_targets.linear, {})
     with pytest.raises(TargetError, match="workers build their target by its name"):
         Run.start(recipe(workers=1), here / "run", unnamed)
+
+
+def test_a_run_that_other_machines_judged_asks_for_no_equal_bits(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(here / "alike", recipe(workers=1))
+    with Store.open(here / "alike") as store:
+        alike = store.meta()["machine"]
+    assert "several kinds" not in alike
+    for place in ("run", "cluster"):
+        monkeypatch.setattr(f"evofool.{place}.machine", lambda threads: {"cpu": "another"})
+    with Run.start(recipe(workers=1), here / "other") as run:
+        run.advance()
+        assert any("another kind of machine (cpu" in note for note in run.warnings)
+    with StoredRun(here / "other") as stored:
+        kinds = stored.meta["machine"]["several kinds"]
+        assert kinds == [{"cpu": "another"}, alike]
+        assert not verify(stored, trust=True).exact
+    with Run.resume(here / "other", trust=True) as run:
+        run.save()
+    with StoredRun(here / "other") as stored:
+        assert stored.meta["machine"]["several kinds"] == kinds
+
+
+def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
+    there = {"address": cluster, "cpus": 1.0, "gpus": 0.0, "memory": 0.0, "resources": {}, "placement": "DEFAULT"}
+    choice = choose_there("lenet", 8, 1, **there, environment={})
+    assert (choice.number_format, choice.chunk) == ("plain", 8)
+    with pytest.raises(TargetError, match="nowhere"):
+        choose_there("nowhere", 8, 1, **there, environment={})
+    with Run.start(recipe(workers=1), Path("run")) as run:
+        assert run.evaluator.plain_logits([1], run.encoding.random(1, Key(0, 0))).shape == (1, 5), "Ray was not shut down"
 
 
 # --- the command

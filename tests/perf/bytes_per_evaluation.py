@@ -4,7 +4,7 @@
     python -m tests.perf.bytes_per_evaluation recorded --workers 4
 
 The search through Ray is the real one; its workers sleep and win, in every batch, the cells that the recorded run won, by
-the same children. Payload is what parcels and replies weigh pickled; loopback is every byte that the machine's loopback device
+the same children. Payload is what parcels and replies weigh pickled; loopback is every byte that the loopback device
 carried meanwhile, Ray's own talk and its heartbeats with it.
 """
 
