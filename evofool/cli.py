@@ -146,7 +146,7 @@ def show(
                         "machine": stored.meta["machine"],
                         "evaluations": stored.evaluations,
                         "seconds": stored.meta["seconds"],
-                        "elites_as_of": stored.meta["shown"] * stored.recipe.search.batch,
+                        "elites_as_of": stored.elites_as_of,
                         "finished": stored.meta["finished"],
                         "warnings": stored.meta.get("warnings", []),
                         "quarantine": stored.quarantine(),

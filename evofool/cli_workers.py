@@ -27,7 +27,7 @@ def workers(
         print(to_json(seen))
         return
     if not seen["each"]:
-        print(f"{folder} has no workers: it searches in one process (evofool run {folder} --workers N gives it some)")
+        print(f"{folder} has no workers; a search has some with evofool run ... --workers N")
         return
     table = Table(box=None, pad_edge=False)
     columns = ("worker", "state", "images/s", "busy", "in flight", "restarts", "images", "pid", "node", "device")

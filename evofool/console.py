@@ -231,16 +231,14 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     console.print(table)
     wins, switches = stored.store.counts()
     meta = stored.meta
-    shown = meta["shown"] * stored.recipe.search.batch
     if meta["shown"] < meta["committed"]:
-        print(f"\nAs of {shown:,} evaluations, when elites were last drawn and measured; the search is further on.")
+        print(f"\nAs of {stored.elites_as_of:,} evaluations, when elites were last drawn and measured; the search is further on.")
     state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "none"
-    print(
-        f"\n{len(elites)} elites, {len({e.row.birth for e in elites})} distinct; "
-        f"{stored.evaluations:,} evaluations; "
-        f"{wins:,} new champions, {share} by goal switch; {state}"
-    )
+    # Of several searches only the ends are known to a merged run.
+    won = "" if stored.meta.get("merged") else f"{wins:,} new champions, {share} by goal switch; "
+    distinct = len({e.row.birth for e in elites})
+    print(f"\n{len(elites)} elites, {distinct} distinct; {stored.evaluations:,} evaluations; {won}{state}")
     aside = stored.quarantine()
     if aside:
         print(f"\n{len(aside)} in quarantine, kept in the run's file and judged no more:")

@@ -107,6 +107,13 @@ class StoredRun:
             return int(self.meta["committed"]) * self.recipe.search.batch
         return sum(int(source["evaluations"]) for source in merged)
 
+    @property
+    def elites_as_of(self) -> int:
+        """The evaluations that the stored elites stand for: whole checkpoints are rarer than others."""
+        if self.meta.get("merged"):
+            return self.evaluations
+        return int(self.meta["shown"]) * self.recipe.search.batch
+
     def quarantine(self) -> list[dict[str, Any]]:
         """The genomes that were set aside, as plain values: birth, batch, mother, father, why."""
         names = ("birth", "batch", "mother", "father", "genome", "why")
