@@ -423,6 +423,7 @@ class RayEvaluator:
 
     def _lost(self, seat: _Seat, why: str) -> None:
         """Whoever sat here is gone: the call it was at is to blame, those that waited are not."""
+        self._note(f"a worker was replaced: {why}")
         calls = list(seat.calls)
         self._strand(seat)
         for call in reversed(calls[1:]):
@@ -536,7 +537,8 @@ def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]
     # What Ray would send home, and a warning about devices that it hides from actors without GPUs.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "runtime_env": environment or None}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    quiet["runtime_env"] = _lists(environment) or None
     try:
         if address not in ("local", "auto"):
             # Ray itself would go on trying for minutes.
@@ -552,12 +554,11 @@ def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]
             )
         else:
             ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        words = str(error).strip().splitlines()
-        raise RecipeError(
-            f'compute.ray.address "{address}": no Ray answers there ({words[0] if words else type(error).__name__}); '
-            "start one with `ray start --head`, or take --ray local"
-        ) from None
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, OSError):
+            words = f"no Ray answers there ({words}); start one with `ray start --head`, or take --ray local"
+        raise RecipeError(f'compute.ray.address "{address}": {words}') from None
     _MEMBERSHIP.users += 1
     _MEMBERSHIP.ours = True
 
@@ -618,8 +619,15 @@ def _options(
     if memory:
         options["memory"] = int(memory * 2**30)
     if environment:
-        options["runtime_env"] = environment
+        options["runtime_env"] = _lists(environment)
     return options
+
+
+def _lists(value: Any) -> Any:
+    """Plain data with its tuples as lists, which is what Ray wants."""
+    if isinstance(value, dict):
+        return {key: _lists(one) for key, one in value.items()}
+    return [_lists(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _resources(amounts: Mapping[str, float]) -> str:

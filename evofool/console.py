@@ -55,7 +55,11 @@ def describe(run: "Run") -> None:
     if "file_sha256" in details:
         print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
     threads = f"{c.threads} torch thread{'s' if c.threads > 1 else ''} each"
-    who = f"{c.workers} workers of Ray ({c.ray.address})" if c.workers else f"{run.evaluator.at_once} at once"
+    who = (
+        f"{c.workers} worker{'s' if c.workers > 1 else ''} of Ray ({c.ray.address})"
+        if c.workers
+        else f"{run.evaluator.at_once} at once"
+    )
     how = f"{c.format}, {run.recipe.chunk} images a pass, {who}, {threads}"
     if c.format != "plain":
         how += "; elites are measured again in plain float32"
@@ -232,7 +236,9 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     wins, switches = stored.store.counts()
     meta = stored.meta
     if meta["shown"] < meta["committed"]:
-        print(f"\nAs of {stored.elites_as_of:,} evaluations, when elites were last drawn and measured; the search is further on.")
+        print(
+            f"\nAs of {stored.elites_as_of:,} evaluations, when elites were last drawn and measured; the search is further on."
+        )
     state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "none"
     # Of several searches only the ends are known to a merged run.

@@ -202,7 +202,7 @@ def _part(stored: StoredRun) -> _Part:
                 "machine": meta["machine"],
                 "device": str(target["details"].get("device", "cpu")),
                 "backend": target["details"].get("backend"),
-                "evaluations": meta["committed"] * recipe.search.batch,
+                "evaluations": stored.elites_as_of,
                 "seconds": meta["seconds"],
                 "answers": meta.get("answers", 0),
             }

@@ -22,6 +22,7 @@ from evofool.archive import Winners
 from evofool.elites import StoredRun
 from evofool.evaluate import Judge, Order
 from evofool.run import Run
+from tests.perf.search import await_workers
 
 SECONDS = 0.02  # that the target sleeps
 
@@ -37,6 +38,8 @@ class Recorded(Judge):
         won = sorted(
             (cell, row - begin) for row, cell in self.record.get(order.batch, ()) if begin <= row < begin + order.size
         )
+        if not won:
+            return Winners.none(self.encoding)
         cells = np.array([cell for cell, _ in won], np.int64)
         rows, which = np.unique(np.array([row for _, row in won], np.int64), return_inverse=True)
         levels = order.thresholds[cells]
@@ -45,7 +48,7 @@ class Recorded(Judge):
             births=order.first_birth + rows,
             mothers=order.mothers[rows],
             fathers=order.fathers[rows],
-            genomes=self.encoding.random(0, order.key),  # they do not travel
+            genomes=self.encoding.random(len(rows), order.key),  # they do not travel
             cells=cells,
             rows=which,
             scores=scores,
@@ -102,8 +105,7 @@ def main() -> None:
     here = recipe.changed(changes, "here")
     with tempfile.TemporaryDirectory() as scratch, Run.start(here, Path(scratch) / "run") as run:
         genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))
-        while any(one["state"] != "works" for one in run.evaluator.workers()):
-            run.evaluator._turn()  # type: ignore[attr-defined]
+        await_workers(run)
         began, carried = time.perf_counter(), _loopback()
         run.advance()
         carried, seconds = _loopback() - carried, time.perf_counter() - began

@@ -314,14 +314,13 @@ def _kill_all(name: str) -> int:
 
 def _start_cluster(mark: str, cpus: int, temp: Path) -> str:
     """`ray start --head`, with ports of its own; its address."""
-    port, client, agent = _free_ports(3)
+    port, agent = _free_ports(2)
     line = [
         str(Path(sys.executable).with_name("ray")),
         "start",
         "--head",
         "--node-ip-address=127.0.0.1",
         f"--port={port}",
-        f"--ray-client-server-port={client}",
         f"--dashboard-agent-listen-port={agent}",
         f"--num-cpus={cpus}",
         f"--temp-dir={temp}",

@@ -45,7 +45,7 @@ class Easy(Judge):
             births=order.first_birth + rows,
             mothers=order.mothers[rows],
             fathers=order.fathers[rows],
-            genomes=self.encoding.random(0, order.key),  # they do not travel
+            genomes=self.encoding.random(len(rows), order.key),  # they do not travel
             cells=cells,
             rows=which,
             scores=scores,

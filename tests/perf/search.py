@@ -9,6 +9,7 @@ from evofool.archive import Archive
 from evofool.evaluate import Judge, LocalEvaluator
 from evofool.evolve import MapElites, ea_map_elites, toolbox
 from evofool.recipe import Recipe
+from evofool.run import Run
 from evofool.scores import confidence, needed_log_odds
 from evofool.targets import Target
 
@@ -55,3 +56,11 @@ def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) ->
 def middle(values: list[int | None]) -> float:
     """The median, a missing value counting as more than any other: infinite if half or more are missing."""
     return float(np.median([np.inf if v is None else v for v in values]))
+
+
+def await_workers(run: Run) -> None:
+    """Until all workers of a run are ready, so that a clock can begin; what the evaluator notes meanwhile is printed."""
+    while any(one["state"] != "works" for one in run.evaluator.workers()):
+        run.evaluator._turn()  # type: ignore[attr-defined]
+        while run.evaluator.notes:
+            print(f"  {run.evaluator.notes.pop()}", flush=True)

@@ -23,7 +23,7 @@ import numpy as np
 from evofool.recipe import load
 from evofool.run import Run
 from evofool.store import Store
-from tests.perf.search import middle
+from tests.perf.search import await_workers, middle
 from tests.perf.slow_targets import LENET
 
 SLOW = "python:tests.perf.slow_targets:lenet_200ms"
@@ -84,8 +84,7 @@ def _one(args: argparse.Namespace, workers: int, seed: int) -> dict[str, float |
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, Run.start(load(args.recipe, changes), Path(scratch) / "run") as run:
         started = time.perf_counter()
-        while any(one["state"] != "works" for one in run.evaluator.workers()):
-            run.evaluator._turn()  # type: ignore[attr-defined]
+        await_workers(run)
         ready = time.perf_counter()
         reason = run.advance()
         took = time.perf_counter() - ready
