@@ -236,9 +236,8 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     wins, switches = stored.store.counts()
     meta = stored.meta
     if meta["shown"] < meta["committed"]:
-        print(
-            f"\nAs of {stored.elites_as_of:,} evaluations, when elites were last drawn and measured; the search is further on."
-        )
+        as_of = f"{stored.elites_as_of:,} evaluations"
+        print(f"\nAs of {as_of}, when elites were last drawn and measured; the search is further on.")
     state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "none"
     # Of several searches only the ends are known to a merged run.
