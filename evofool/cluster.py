@@ -557,7 +557,10 @@ def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if isinstance(error, OSError):
-            words = f"no Ray answers there ({words}); start one with `ray start --head`, or take --ray local"
+            words = (
+                f"no Ray answers there ({words}); start one with `ray start --head`, or take --ray local. One that has a "
+                "token wants RAY_AUTH_MODE=token here"
+            )
         raise RecipeError(f'compute.ray.address "{address}": {words}') from None
     _MEMBERSHIP.users += 1
     _MEMBERSHIP.ours = True

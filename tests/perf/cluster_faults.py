@@ -151,6 +151,8 @@ def driver(args: argparse.Namespace, folder: Path, changes: list[str], draw: ran
 
 def cluster(args: argparse.Namespace, folder: Path, changes: list[str], draw: random.Random) -> bool:
     """As many clusters are lost as --kills says; the search ends on one that stays."""
+    # A cluster that finds a token in the home folder wants it of all who come, and they do not look for it.
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     fine = True
     for number in range(args.kills + 1):
         mark, last = f"cluster-{number}", number == args.kills
