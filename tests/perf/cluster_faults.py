@@ -39,7 +39,7 @@ MARK = "EVOFOOL_FAULTS"
 """Environment variable that marks the processes of a search, or of a cluster, and whatever they start."""
 LIMIT = 1800.0  # seconds after which a search is taken to hang
 LINGERS = 120.0  # seconds after which a process that should be gone is taken to stay; Ray's agents take some 70
-_ENDS_ALONE = 60.0  # seconds that a search without its cluster may take to end by itself
+_ENDS_ALONE = 90.0  # seconds that a search without its cluster may take to end by itself
 
 
 def workers(args: argparse.Namespace, folder: Path, changes: list[str], draw: random.Random) -> bool:
