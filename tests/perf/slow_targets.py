@@ -1,6 +1,6 @@
 """Targets that take their time, or none, for the scripts that measure workers and break them; run from the repository root.
 
-    evofool run mnist-cppn --set target=python:tests.perf.slow_targets:lenet_20ms
+    evofool run mnist-cppn --set target=python:tests.perf.slow_targets:lenet_200ms
 
 All are deterministic: how long an answer takes changes no bit of it. Sleeping leaves the processor to others, so more
 workers than cores are still faster.
@@ -42,22 +42,17 @@ class Slow:
         return self.answer(images)
 
 
-def lenet_20ms() -> Slow:
-    """A LeNet that sleeps 20 ms a forward pass."""
-    return _lenet(0.02)
-
-
 def lenet_200ms() -> Slow:
     """A LeNet that sleeps 200 ms a forward pass."""
     return _lenet(0.2)
 
 
 def uneven_20ms() -> Slow:
-    """lenet_20ms, but one worker sleeps 60 ms: whichever holds the lock on a file in the folder that FOLDER names.
+    """sleep_20ms, but one worker sleeps 60 ms: whichever holds the lock on a file in the folder that FOLDER names.
 
     The lock goes with its process: when the slow worker dies, the next one that starts is the slow one.
     """
-    return _lenet(0.06 if _is_worker() and _holds_lock() else 0.02)
+    return _pixels((1, 28, 28), 10, 0.06 if _is_worker() and _holds_lock() else 0.02)
 
 
 def sleep_20ms() -> Slow:

@@ -21,8 +21,8 @@ from tests.perf.slow_targets import FOLDER
 FORWARD = 0.02  # seconds
 SLOWER = 3.0
 CASES = {
-    "reproducible": ("lenet_20ms", ["search.mode=reproducible"]),
-    "free": ("lenet_20ms", ["search.mode=free"]),
+    "reproducible": ("sleep_20ms", ["search.mode=reproducible"]),
+    "free": ("sleep_20ms", ["search.mode=free"]),
     "free, one three times slower": ("uneven_20ms", ["search.mode=free"]),
 }
 
