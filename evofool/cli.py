@@ -78,15 +78,14 @@ def run(
     and curve.png.
     """
     from evofool.errors import ScoreError, TargetError
-    from evofool.run import Run
-    from evofool.targets import foreign
+    from evofool.run import Run, wants_trust
 
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]
     changes += [] if ray is None else [f"compute.ray.address={ray}"]
-    folder, recipe, named_here = _which_run(what, changes, out)
+    folder, recipe, named = _which_run(what, changes, out)
     if recipe is None or (folder / "run.db").exists():
-        opened = Run.resume(folder, recipe, trust=trust or named_here)
+        opened = Run.resume(folder, recipe, trust=trust, named=named)
         going_on = f"Going on with {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         opened = Run.start(recipe, folder)
@@ -98,7 +97,7 @@ def run(
             f"batch {r.search.batch}",
             flush=True,
         )
-        trusting = " --trust" if foreign(r.target) else ""
+        trusting = " --trust" if wants_trust(r) else ""
         describe(search)
         before = search.strategy.evaluations
         try:
@@ -110,6 +109,10 @@ def run(
             raise
         if reason and before == search.strategy.evaluations:
             print(f"This run had ended: {reason}. To go further, move its limit: --set stop.evaluations=N")
+        nothing = not search.strategy.committed
+    if nothing:
+        print(f"Interrupted before the first batch was done. Begin again with:  evofool run {folder}{trusting}")
+        raise typer.Exit(130)
     report(folder, reason)
     if interrupted and not reason:
         print(f"Interrupted and saved. Go on with:  evofool run {folder}{trusting}")
@@ -310,8 +313,8 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None, bool]":
-    """(folder, recipe, whether the target is named by the user and not by a run): recipe None for the stored one."""
+def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None, set[str]]":
+    """(folder, recipe, what the user has named, and not a run: target, ray); recipe None for the stored one."""
     from evofool.elites import StoredRun
     from evofool.errors import RecipeError, StoreError
     from evofool.recipe import load, shipped_recipes
@@ -327,9 +330,11 @@ def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, 
             raise RecipeError(f"{path} is a run and stays where it is; --out is for new ones")
         with StoredRun(path) as stored:
             recipe = stored.recipe.changed(changes, f"--set for {path}") if changes else None
-        return path, recipe, any(change.split("=")[0].strip() == "target" for change in changes)
+        keys = [change.split("=")[0].strip() for change in changes]
+        named = {"target"} if "target" in keys else set()
+        return path, recipe, named | ({"ray"} if any(key.startswith("compute.ray") for key in keys) else set())
     recipe = load(what, changes)
-    return out or Path("runs") / recipe.name, recipe, True
+    return out or Path("runs") / recipe.name, recipe, {"target", "ray"}
 
 
 if __name__ == "__main__":

@@ -35,8 +35,10 @@ from genomes import Genomes, Key
 
 _STORE_BYTES = 1 << 29  # shared memory of a Ray of our own: what travels is small
 _CONNECT = 10.0  # seconds
+_CHOICE = 300.0  # seconds that a worker may take to begin and to try number formats
 _GLANCE = 0.2  # seconds between looks at timeouts and at who asks us to stop
 _PATIENCE = 20.0  # seconds without any worker after which it is said what is waited for
+_GONE = 2.0  # seconds without any worker after which it is asked whether there still is a cluster
 _BACK_OFF = 30.0  # seconds at most before a worker that dies at once is started again
 _FIRST_CALL = 4  # times as long as others may a worker's first call take
 _HOPELESS = 3  # starts of a worker that fail, with nobody at work, end the search
@@ -70,6 +72,9 @@ class Worker:
     def __init__(self, spec: str, judge: dict[str, Any], seed: int, batch: int, threads: int, folder: str) -> None:
         self._spec, self._judge_with, self._threads, self._folder = spec, judge, threads, folder
         self._told = Receiver(judge["encoding"], seed, batch)
+
+    def here(self) -> None:
+        """There is room for it."""
 
     def hello(self) -> Hello:
         """Build the target."""
@@ -140,12 +145,12 @@ class Worker:
 
 @dataclass(eq=False)
 class _Plain:
-    """Genomes to be measured; the answer comes into the slot."""
+    """Genomes to be measured."""
 
     births: tuple[int, ...]
     genomes: dict[int, Genomes]
-    slot: int
     strikes: int = 0
+    logits: np.ndarray | None = None
 
 
 @dataclass
@@ -160,6 +165,7 @@ class _Seat:
 
     number: int
     actor: Any = None
+    placed: Any = None  # ray.ObjectRef that is there once the actor has room, until it has been seen
     greeting: Any = None  # ray.ObjectRef of a Hello, until it is here
     sender: Sender | None = None
     hello: Hello | None = None
@@ -208,11 +214,11 @@ class RayEvaluator:
         self.judge = judge
         self.at_once = workers
         self.notes: list[str] = []
+        self.machines: list[dict[str, Any]] = []
         self._in_order, self._lag, self._in_flight, self._timeout = in_order, lag, in_flight, timeout
         self._retries = retries
         self._jobs = Jobs(judge.encoding, in_order=in_order, retries=retries, most=quarantine, who=judge.target.name)
         self._plains: deque[_Plain] = deque()
-        self._logits: dict[int, np.ndarray] = {}
         self._descent: Descent = Descent()
         connect(address, workers, cpus, environment)
         self._asks = {"CPU": cpus, "GPU": gpus, "memory": memory * 2**30, **resources}
@@ -227,7 +233,9 @@ class RayEvaluator:
             self._foresee(workers, ceil(batch / judge.chunk))
         self._gauges = _Gauges()
         self._seats = [_Seat(number) for number in range(workers)]
-        self._began = time.monotonic()
+        self._head = ray.get_runtime_context().gcs_address
+        self._answered = False  # by any worker
+        self._alone_since, self._waiting_told = time.monotonic(), False
         for seat in self._seats:
             self._seat(seat)
 
@@ -256,14 +264,14 @@ class RayEvaluator:
         return self._jobs.pending()
 
     def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        steps = list(_steps(len(births), self.judge.chunk))
-        self._logits.clear()
-        for slot, (at, end) in enumerate(steps):
+        jobs = []
+        for at, end in _steps(len(births), self.judge.chunk):
             mine = tuple(births[at:end])
-            self._plains.append(_Plain(mine, {b: genomes[at + i : at + i + 1] for i, b in enumerate(mine)}, slot))
-        while len(self._logits) < len(steps):
+            jobs.append(_Plain(mine, {b: genomes[at + i : at + i + 1] for i, b in enumerate(mine)}))
+        self._plains = deque(jobs)  # what an earlier call was given up with is nobody's any more
+        while any(job.logits is None for job in jobs):
             self._turn()
-        return np.concatenate([self._logits[slot] for slot in range(len(steps))])
+        return np.concatenate([job.logits for job in jobs if job.logits is not None])
 
     def workers(self) -> list[dict[str, Any]]:
         """By seat: what it runs on, images, images/s and share of time busy since it is ready, calls in flight, restarts."""
@@ -278,7 +286,6 @@ class RayEvaluator:
                     "node": seat.hello.node if seat.hello else "",
                     "pid": seat.hello.pid if seat.hello else 0,
                     "device": seat.hello.device if seat.hello else "",
-                    "machine": seat.hello.machine if seat.hello else None,
                     "images": seat.images,
                     "images_per_second": seat.images / lived if lived else 0.0,
                     "busy": min(1.0, busy / lived) if lived else 0.0,
@@ -374,14 +381,18 @@ class RayEvaluator:
             seat.since = time.monotonic()
             seat.images += reply.images
             seat.busy += reply.seconds
-            seat.proven, seat.futile = True, 0
+            seat.proven, seat.futile, self._answered = True, 0, True
             self.judge.target.count(reply.images)
             if isinstance(call.job, Job):
                 sent: Found = reply.value
                 made = winners(self.judge.encoding, call.job.order, sent, self._descent)
-                self._jobs.done(call.job, made, sent.aside)
+                if self._jobs.done(call.job, made, sent.aside):
+                    # Is it the images, or this process? A fresh one is asked.
+                    self._note(f"a worker was replaced: {sent.aside[0][1]}")
+                    self._recall(seat)
+                    return
             else:
-                self._logits[call.job.slot] = reply.value
+                call.job.logits = reply.value
 
     def _greet(self, seat: _Seat) -> None:
         try:
@@ -399,11 +410,10 @@ class RayEvaluator:
                 "put the same files there"
             )
         if hello.error:
-            self._vacate(seat)
-            self._note(f"worker {seat.number} cannot work: {hello.error}")
-            if seat.futile >= _HOPELESS and not self._ready():
-                raise TargetError(f"no worker can be started: {hello.error}")
+            self._refuse(seat, hello.error)
             return
+        if hello.machine not in self.machines:
+            self.machines.append(hello.machine)
         seat.hello, seat.sender = hello, Sender(self.judge.encoding, self._descent)
         seat.ready = seat.since = time.monotonic()
         here = machine(hello.machine.get("threads", 1))
@@ -411,14 +421,25 @@ class RayEvaluator:
             differing = ", ".join(k for k, v in here.items() if hello.machine.get(k) != v)
             self._note(f"{hello.node} is another kind of machine ({differing}): last bits may depend on who judges what")
 
+    def _refuse(self, seat: _Seat, why: str) -> None:
+        """Who sits there cannot work."""
+        self._vacate(seat)
+        self._note(f"worker {seat.number} cannot work: {why}")
+        if seat.futile >= _HOPELESS and not self._ready():
+            raise TargetError(f"no worker can be started: {why}")
+
     def _raised(self, seat: _Seat, job: Job | _Plain, cause: BaseException) -> None:
         """The worker lives and says that it cannot do this. It is replaced all the same: a broken device stays broken."""
-        if isinstance(cause, EvofoolError) and job.strikes >= self._retries - 1:
-            calls = list(seat.calls)
-            self._strand(seat)
-            for call in reversed(calls):
-                self._back(call.job)
-            raise type(cause)(*cause.args)
+        if job.strikes >= self._retries - 1:
+            if isinstance(cause, EvofoolError):
+                self._recall(seat)
+                raise type(cause)(*cause.args)
+            if isinstance(cause, _MEMORY) and not self._answered:
+                self._recall(seat)
+                raise TargetError(
+                    f"{self.judge.target.name}: a worker's memory does not hold {self.judge.chunk} images; start another "
+                    "run with a smaller compute.chunk, or give each worker more (compute.ray.gpus, compute.ray.memory)"
+                )
         self._lost(seat, f"it raises {type(cause).__name__}: {str(cause)[:200]}")
 
     def _lost(self, seat: _Seat, why: str) -> None:
@@ -438,6 +459,13 @@ class RayEvaluator:
                 raise TargetError(f"{self.judge.target.name}: elites cannot be measured in plain float32: {why}")
             self._plains.appendleft(job)
 
+    def _recall(self, seat: _Seat) -> None:
+        """End the actor of a seat; what it was asked is asked again."""
+        calls = list(seat.calls)
+        self._strand(seat)
+        for call in reversed(calls):
+            self._back(call.job)
+
     def _back(self, job: Job | _Plain) -> None:
         if isinstance(job, Job):
             self._jobs.give_back(job)
@@ -456,7 +484,7 @@ class RayEvaluator:
         if seat.actor is not None:
             with suppress(Exception):
                 ray.kill(seat.actor)
-        seat.actor = seat.greeting = seat.sender = seat.hello = None
+        seat.actor = seat.placed = seat.greeting = seat.sender = seat.hello = None
         seat.calls.clear()
         seat.futile += 1
         # The first one is replaced at once; those that die before they did anything wait ever longer.
@@ -464,6 +492,7 @@ class RayEvaluator:
 
     def _seat(self, seat: _Seat) -> None:
         seat.actor = self._start()
+        seat.placed = seat.actor.here.remote()
         seat.greeting = seat.actor.hello.remote()
         seat.since = time.monotonic()
         seat.starts += 1
@@ -472,17 +501,38 @@ class RayEvaluator:
         """What is not told by an answer: calls that hang, workers that are never placed, figures for the dashboard."""
         now = time.monotonic()
         for seat in self._seats:
+            if seat.placed is not None and ray.wait([seat.placed], timeout=0)[0]:
+                seat.placed, seat.since = None, now
             # A network may be compiled in a worker's first call.
             limit = self._timeout * (1 if seat.proven else _FIRST_CALL)
-            if seat.calls and now - seat.since > limit:
+            if now - seat.since <= limit:
+                continue
+            if seat.calls:
                 self._lost(seat, f"no answer in {limit:g} seconds")
-        if not self._ready() and now - self._began > _PATIENCE:
-            asked, there = _resources(self._asks), _resources(ray.available_resources())
-            self._note(
-                f"no worker has begun yet: each asks for {asked or 'nothing'}, free are {there or 'none'}; waiting for "
-                "room, or for a target that takes long to load"
-            )
+            elif seat.greeting is not None and seat.placed is None:
+                self._refuse(seat, f"its target was not loaded in {limit:g} seconds")
+        if self._ready():
+            self._alone_since, self._waiting_told = now, False
+        elif now - self._alone_since > _GONE:
+            self._miss_cluster()
+            if now - self._alone_since > _PATIENCE and not self._waiting_told:
+                self._waiting_told = True
+                asked, there = _resources(self._asks), _resources(ray.available_resources())
+                self.notes.append(
+                    f"no worker is at work: each asks for {asked or 'nothing'}, free are {there or 'none'}; waiting for "
+                    "room, or for a target that takes long to load"
+                )
         self._gauges.show(self._seats, now)
+
+    def _miss_cluster(self) -> None:
+        """TargetError if the head of the cluster is gone; Ray would end this process a minute later."""
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
+        except OSError as error:
+            raise TargetError(
+                f"the Ray cluster at {self._head} is gone ({error}); go on with another, or --workers 0"
+            ) from None
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -537,6 +587,8 @@ def connect(address: str, workers: int, cpus: float, environment: dict[str, Any]
     # What Ray would send home, and a warning about devices that it hides from actors without GPUs.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # What a lost worker was asked is asked again: what became of its answers is of no interest.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     quiet["runtime_env"] = _lists(environment) or None
     try:
@@ -591,7 +643,15 @@ def choose_there(
     connect(address, 1, cpus, environment)
     try:
         chooser = ray.remote(_choose).options(**_options(cpus, gpus, memory, resources, placement, environment))
-        return ray.get(chooser.remote(spec, chunk, threads, os.getcwd()))
+        answer = chooser.remote(spec, chunk, threads, os.getcwd())
+        came, _ = ray.wait([answer], timeout=_CHOICE)
+        if not came:
+            raise RecipeError(
+                f"no worker has tried the number formats of {spec} in {_CHOICE:g} s: it asks for "
+                f"{_resources({'CPU': cpus, 'GPU': gpus, 'memory': memory * 2**30, **resources})}, free are "
+                f"{_resources(ray.available_resources()) or 'none'}. Name one, as in --set compute.format=bfloat16"
+            )
+        return ray.get(answer)
     except RayTaskError as error:
         if isinstance(error.cause, EvofoolError):
             raise type(error.cause)(*error.cause.args) from None

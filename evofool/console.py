@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evofool.elites import Elite, StoredRun
     from evofool.run import Run
 
+_TEAM = 8  # workers that progress shows one by one
 _BEST = 100  # pictures on the sheet of the surest, of a run with more
 
 
@@ -100,7 +101,8 @@ def display(run: "Run") -> Iterator[Any]:
 
         def live(run: "Run") -> None:
             warn(run, lines.console)
-            lines.update(Text(_progress_text(run).replace("; ", "\n")), refresh=True)
+            shown = [_progress_text(run).replace("; ", "\n"), *_worker_lines(run)]
+            lines.update(Text("\n".join(shown)), refresh=True)
 
         yield live
     warn(run, console)
@@ -134,6 +136,17 @@ def _progress_text(run: "Run") -> str:
         f"{p.evaluations:,} evaluations{rate}{left}; median confidence {p.median:.4f}, "
         f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{asked}"
     )
+
+
+def _worker_lines(run: "Run") -> list[str]:
+    """What each worker is doing, of as many as a terminal has room for."""
+    team = run.evaluator.workers()
+    told = [
+        f"  worker {one['worker']}: {one['images_per_second']:,.0f} images/s, {one['busy']:.0%} busy, {one['in_flight']} in "
+        f"flight, {one['restarts']} restarts, {one['device'] or one['state']}"
+        for one in team[:_TEAM]
+    ]
+    return told + ([f"  and {len(team) - _TEAM} more: evofool workers {run.folder}"] if len(team) > _TEAM else [])
 
 
 def _duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ import torch
 from evofool import scores, scores_torch
 from evofool.archive import Winners
 from evofool.descriptors import DESCRIPTORS, bins
+from evofool.machine import machine
 from evofool.targets.network import PLAIN
 from evofool.targets.target import Target
 from genomes import Encoding, Genomes, Key
@@ -197,6 +198,8 @@ class Evaluator(Protocol):
     """How many chunks are classified at once."""
     notes: list[str]
     """What a user should know of how the work goes; grows."""
+    machines: list[dict[str, Any]]
+    """The kinds of machine (evofool.machine) that judge; grows."""
 
     @property
     def under_way(self) -> int | None:
@@ -244,6 +247,7 @@ class LocalEvaluator:
         self.judge = judge
         self.at_once = streams
         self.notes: list[str] = []
+        self.machines = [machine(torch_threads)]
         self._orders: deque[_Taken] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if streams > 1:

@@ -4,7 +4,7 @@ Knows nothing of how a piece reaches a worker. Judging a piece twice is harmless
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from evofool.archive import Quarantined, Winners
@@ -60,12 +60,26 @@ class Jobs:
         """The worker is gone, for no fault of this job's."""
         self._queue.appendleft(job)
 
-    def done(self, job: Job, winners: Winners, aside: Iterable[tuple[int, str]] = ()) -> None:
-        """The job's winners are here; told once. aside: rows of it that broke the target, and how."""
-        for row, why in aside:
-            self._set_aside(job, job.order.cut(row, row + 1), why)
+    def done(self, job: Job, winners: Winners, aside: Sequence[tuple[int, str]] = ()) -> bool:
+        """The job's winners are here; told once. aside: rows of it that broke the target, and how.
+
+        Such rows are given out again, each alone, until they broke it `retries` times. Returns whether any were.
+        """
         job.batch.parts.append(winners)
-        job.batch.left -= job.order.size
+        job.batch.left -= job.order.size - len(aside)
+        doubts = [(Job(job.order.cut(row, row + 1), job.batch, self._struck(job)), why) for row, why in aside]
+        again = [one for one, _ in doubts if one.strikes < self.retries]
+        self._queue.extendleft(reversed(again))
+        for one, why in doubts:
+            if one.strikes >= self.retries:
+                self._set_aside(one, one.order, why)
+                one.batch.left -= 1
+        return bool(again)
+
+    @staticmethod
+    def _struck(job: Job) -> int:
+        """How often a row of the job has broken the target by now: what a job was struck with before was all of it."""
+        return job.strikes + 1 if job.order.size == 1 else 1
 
     def blame(self, job: Job, why: str) -> None:
         """The worker died over this job, or hung: give it out again, in pieces, or set it aside."""

@@ -178,6 +178,20 @@ class RayPart(_Part):
     retries: int = Field(2, ge=1, le=100)
     quarantine: int = Field(16, ge=0)
 
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("has to be a fraction of one, or a whole number")
+        return gpus
+
+    @field_validator("resources")
+    @classmethod
+    def _custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        if any(name in ("CPU", "GPU", "memory") or amount <= 0 for name, amount in resources.items()):
+            raise ValueError("names a cluster's own resources with amounts above 0; the others are cpus, gpus and memory")
+        return resources
+
     @field_validator("address")
     @classmethod
     def _reachable(cls, address: str) -> str:

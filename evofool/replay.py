@@ -4,7 +4,7 @@ What a search in free mode commits depends on who was faster, and its file says 
 repeated to the bit, as a reproducible one can from its recipe alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Recorded:
 
     def __init__(self, inner: Evaluator, record: Sequence[tuple[int, int]], unfinished: Sequence[tuple[int, int]]) -> None:
         self.inner, self.record = inner, record
-        self.at_once, self.notes = inner.at_once, inner.notes
+        self.at_once, self.notes, self.machines = inner.at_once, inner.notes, inner.machines
         self._drawn = sorted(drawn for _, drawn in [*record, *unfinished])
         self._committed = 0
         self._early: dict[int, tuple[Order, Winners]] = {}  # results whose turn has not come
@@ -101,16 +101,20 @@ def replay(
             raise StoreError(f"{folder} is merged from several runs; replay those")
         if not committed:
             raise StoreError(f"{folder} has saved nothing yet")
-        if stored.store.quarantine() and not workers:
+        aside = len(stored.store.quarantine())
+        if aside and not workers:
             raise RecipeError(f"{folder}: images in its quarantine broke the target; replay it with workers: --workers 1")
         record = _record(stored)
         unfinished = [(order.batch, order.drawn_after) for order in stored.store.pending()]
+        was = content(stored)
         same_machine = stored.meta["machine"] == machine(recipe.compute.threads)
         target = target or stored_target(recipe.target, stored.folder, trust)
         if target.fingerprint() != stored.meta["target"]["fingerprint"]:
             raise TargetError(f"{folder}: the target {target.name} is not the one that this run was made with")
     # A run can come from anybody: the cluster and the runtime environment that it names are not followed.
-    ray = recipe.compute.ray.model_copy(update={"address": address, "environment": {}})
+    # And all that several sittings set aside is set aside in one.
+    part = recipe.compute.ray
+    ray = part.model_copy(update={"address": address, "environment": {}, "quarantine": max(part.quarantine, aside)})
     compute = recipe.compute.model_copy(update={"workers": workers, "ray": ray})
     stop = StopPart(evaluations=committed * recipe.search.batch)
     with Run.start(recipe.model_copy(update={"compute": compute, "stop": stop}), out, target) as again:
@@ -118,27 +122,29 @@ def replay(
         begun(again)
         again.advance(tick, batches=committed)
         done = again.strategy.committed
-    return Replay(done, committed, same_machine, tuple(differences(folder, out)) if done == committed else ())
+    with StoredRun(out) as stored:
+        differing = differences(was, content(stored)) if done == committed else ()
+    return Replay(done, committed, same_machine, tuple(differing))
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """In what the searches of two runs differ; none if they took the same way to the same end. Clocks are left out."""
-    sides = []
-    for folder in (one, other):
-        with StoredRun(folder) as run, run.store.snapshot():
-            reigns = run.store.reigns()
-            whole = run.meta["shown_reigns"] == len(reigns)
-            sides.append(
-                {
-                    "who held which cell, and what it scored": reigns,
-                    "genomes": run.store.genomes({reign[1] for reign in reigns}),
-                    "descent": run.store.ancestry({reign[1] for reign in reigns}),
-                    "quarantine": [row[:5] for row in run.store.quarantine()],
-                    "elites": [(row.birth, row.digest()) for row in run.store.elites()] if whole else None,
-                }
-            )
-    first, second = sides
-    return [name for name in first if first[name] != second[name] and None not in (first[name], second[name])]
+def content(run: StoredRun) -> dict[str, Any]:
+    """What the way and the end of a search are, by names for people, without clocks and elites that are out of date."""
+    reigns = run.store.reigns()
+    born = {reign[1] for reign in reigns}
+    return {
+        "who held which cell, and what it scored": reigns,
+        "genomes": run.store.genomes(born),
+        "descent": run.store.ancestry(born),
+        "quarantine": [row[:5] for row in run.store.quarantine()],
+        "elites": [(row.birth, row.digest()) for row in run.store.elites()]
+        if run.meta["shown_reigns"] == len(reigns)
+        else None,
+    }
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what two searches differ, as content() names it; none if they took the same way to the same end."""
+    return [name for name in one if one[name] != other[name] and None not in (one[name], other[name])]
 
 
 def _record(stored: StoredRun) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends where an unbroken one does."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import ceil
@@ -23,7 +23,7 @@ from evofool.recipe import Recipe, parse
 from evofool.restore import restore
 from evofool.scores import confidence, needed_log_odds
 from evofool.store import Checkpoint, Pending, Store
-from evofool.targets import Target, refuse_workers, stored_target
+from evofool.targets import Target, foreign, refuse_billed, refuse_workers, stored_target
 from evofool.targets import target as load_target
 from evofool.targets.handshake import handshake
 from evofool.targets.speed import choose
@@ -96,7 +96,7 @@ class Run:
         self.logbook = new_logbook(statistics())
         self.warnings: list[str] = []
         self.finished: str | None = None  # why the run ended by its own rules
-        self._machines = [machine(recipe.compute.threads)]  # all kinds that have judged for this run
+        self._machines: list[dict[str, Any]] = []  # all kinds that have judged for this run
         self._earlier_seconds = 0.0
         self._earlier_answers = -target.queries  # what was asked before this run is not its own
         self._began = 0.0
@@ -123,6 +123,8 @@ class Run:
         has to have the same genomes, and has to be given again to resume.
         """
         if target is None:
+            if recipe.compute.workers:
+                refuse_billed(recipe.target)
             # A black box puts its bill into the folder before it asks for the first time: attempts that fail count too.
             target = load_target(recipe.target, Path(folder))
             asked_before = 0
@@ -176,13 +178,15 @@ class Run:
         target: Target | None = None,
         encoding: Encoding | None = None,
         trust: bool = False,
+        named: Collection[str] = (),
     ) -> "Run":
         """Go on with the run in folder from its last checkpoint.
 
         recipe defaults to the stored one; another may differ in stop and save, in how many workers there are, and in
         the words that name the same target: weights that were moved, a higher cap on requests (RecipeError otherwise).
-        trust is for a stored target that is code or a server (targets.stored_target); one that a given recipe names anew
-        is trusted.
+        trust is for what a file that came from elsewhere could be up to: a target that is code or a server
+        (targets.stored_target), a cluster to join, a runtime environment. named: "target", "ray" where the user has just
+        named these; what a given recipe names otherwise than the file is trusted too.
         """
         store = Store.open(Path(folder), write=True)
         try:
@@ -193,9 +197,9 @@ class Run:
                     f"{folder} is merged from several runs: it has no search of its own; go on with one of them"
                 )
             recipe = recipe or stored
-            _refuse_stored_cluster(recipe, stored, folder, trust)
+            _refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
             recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
-            trust = trust or recipe.target != stored.target
+            trust = trust or "target" in named or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
             if target.fingerprint() != meta["target"]["fingerprint"]:
                 raise TargetError(
@@ -209,7 +213,11 @@ class Run:
                 )
             target.keep_in(store.path.parent)
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
-            run._restore(meta)
+            try:
+                run._restore(meta)
+            except BaseException:
+                run.evaluator.close()
+                raise
         except KeyError as error:
             store.close(failed=True)
             raise StoreError(f"{store.path} is damaged: its description lacks {error}") from None
@@ -251,6 +259,8 @@ class Run:
         def give_up() -> bool:
             nonlocal next_tick
             now = time.perf_counter()
+            if self.recipe.stop.seconds is not None and self.seconds >= self.recipe.stop.seconds:
+                return True  # even while nobody answers
             if not tick or now < next_tick:
                 return False
             next_tick = now + every
@@ -303,6 +313,7 @@ class Run:
                 raise
             if not self.strategy.committed:
                 return None
+            self.finished = self.finished or self._stop_reason()
             if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
                 last = self.strategy.committed - 1
                 self._note_costs()
@@ -317,13 +328,14 @@ class Run:
         """One checkpoint: everything since the last one, in one transaction.
 
         A whole one brings the file's elites up to date: those that are new are drawn and, where the search ranks by another
-        way than the plain one, measured. Without, it has all that the run needs to go on, and costs next to nothing.
+        way than the plain one, measured. Without, it has all that the run needs to go on, and costs next to nothing. So a
+        whole one begins with one that is not: drawing and measuring take their time, and workers may be gone.
         """
+        if whole:
+            self.save(whole=False)
         self._hear()
         s, team = self.strategy, self.evaluator.workers()
-        for one in team:
-            if one["machine"] and one["machine"] not in self._machines:
-                self._machines.append(one["machine"])
+        self._machines += [kind for kind in self.evaluator.machines if kind not in self._machines]
         for q in s.quarantined:
             self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.why}")
         changed = np.flatnonzero(self.archive.birth != self._shown_birth) if whole else _NO_CELLS
@@ -343,7 +355,7 @@ class Run:
                     "warnings": self.warnings,
                     "answers": self.answers,
                     "workers": {"at": time.time(), "each": team},
-                    "machine": self._machines[0] if len(self._machines) == 1 else {"several kinds": self._machines},
+                    **self._machine(),
                 },
                 genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.born],
                 reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
@@ -371,6 +383,12 @@ class Run:
         self._reigns_saved = reigns
         self._saved_metrics = len(self.logbook)
         self._saved_evaluations = s.evaluations
+
+    def _machine(self) -> dict[str, Any]:
+        """What meta's "machine" is to be; as it was while nobody has judged."""
+        if not self._machines:
+            return {}
+        return {"machine": self._machines[0] if len(self._machines) == 1 else {"several kinds": self._machines}}
 
     def _save_in_time(self, now: float) -> None:
         """A whole checkpoint if one is due, else one without pictures."""
@@ -500,7 +518,8 @@ class Run:
         self._earlier_answers += meta.get("answers", 0)
         self.finished = meta["finished"]
         self.warnings = list(meta.get("warnings", []))
-        self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
+        if self.strategy.committed:
+            self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
         self._shown = {key: meta[key] for key in self._shown}
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
         self._shown_birth[[row.cell for row in rows]] = [row.birth for row in rows]
@@ -566,6 +585,13 @@ def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chu
                 "may change: start another with --out DIR"
             )
     return recipe
+
+
+def wants_trust(recipe: Recipe) -> bool:
+    """Whether a run of this recipe is gone on with by --trust alone (Run.resume)."""
+    ray = recipe.compute.ray
+    joins = ray.address not in ("local", "auto") or bool(ray.environment)
+    return foreign(recipe.target) or bool(recipe.compute.workers and joins)
 
 
 def _refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:

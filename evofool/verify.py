@@ -54,6 +54,9 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
             run.unpack(list(run.store.genomes(births[at : at + _AT_ONCE]).values()))
         run.store.metrics()
         run.store.pending()
+        run.store.commits()
+        run.store.origins()
+        run.unpack([row[4] for row in run.store.quarantine()])
     except (StoreError, IndexError) as error:
         faults.append(str(error))
     target = target or run.target(trust, afresh=True)

@@ -111,6 +111,15 @@ def taken(jobs: Jobs) -> list[Job]:
     return out
 
 
+def confirm(jobs: Jobs, why: str) -> int:
+    """Another worker says of all that there is to do, images each alone, that they break the target. Returns how many."""
+    doubts = taken(jobs)
+    for job in doubts:
+        assert job.order.size == 1
+        assert not jobs.done(job, Winners.none(DIRECT), [(0, why)])
+    return len(doubts)
+
+
 def rows_of(job: Job, order: Order) -> tuple[int, int]:
     begin = job.order.first_birth - order.first_birth
     return begin, begin + job.order.size
@@ -205,7 +214,9 @@ def test_the_order_in_which_pieces_come_changes_nothing(number: int) -> None:
         for i in chosen:
             # Each has lost its second row.
             rest = Winners.merged([JUDGE(pieces[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
-            jobs.done(pieces[i], rest, [(1, "broke")])
+            assert jobs.done(pieces[i], rest, [(1, "broke")])
+        assert list(jobs.results()) == []
+        assert confirm(jobs, "broke") == 4
         ((_, w),) = jobs.results()
         ends.append(plain(w))
     assert all(end == ends[0] for end in ends)
@@ -323,9 +334,31 @@ def test_rows_that_a_worker_set_aside_are_counted_from_their_piece_s_first() -> 
             jobs.done(job, one_by_one(job.order, [1, 5]), [(5, "broke"), (1, "broke")])
         else:
             jobs.done(job, one_by_one(job.order))
+    confirm(jobs, "broke")
     ((_, w),) = jobs.results()
     as_expected(order, w, [7, 11], "broke")
     assert jobs.quarantined == 2
+
+
+def test_an_image_that_broke_the_target_for_one_worker_alone_is_judged() -> None:
+    order, jobs = order_of(1), jobs_of()
+    jobs.add(order, cut(order, 8))
+    first, second = taken(jobs)
+    jobs.done(second, JUDGE(second.order))
+    assert jobs.done(first, one_by_one(first.order, [2, 3]), [(2, "sick"), (3, "sick")])
+    work(jobs)
+    ((_, w),) = jobs.results()
+    as_expected(order, w)
+    assert jobs.quarantined == 0
+
+
+def test_with_one_retry_the_first_word_is_taken() -> None:
+    order, jobs = order_of(1), jobs_of(retries=1)
+    jobs.add(order, [order])
+    (job,) = taken(jobs)
+    assert not jobs.done(job, one_by_one(order, [2]), [(2, "broke")])
+    ((_, w),) = jobs.results()
+    as_expected(order, w, [2], "broke")
 
 
 def test_what_was_set_aside_belongs_to_its_own_batch() -> None:
@@ -349,6 +382,7 @@ def test_a_batch_of_which_nothing_is_left_is_the_target_s_fault(by: str) -> None
     else:
         for job in taken(jobs):
             jobs.done(job, Winners.none(DIRECT), [(row, "broke") for row in range(8)])
+        confirm(jobs, "broke")
         why = "broke"
     with pytest.raises(TargetError, match=rf"^fake: fails on every image of batch 3: {why}$"):
         list(jobs.results())
@@ -383,13 +417,11 @@ def test_more_images_set_aside_than_allowed_end_the_search(by: str, most: int) -
     assert len(list(jobs.results())) == jobs.quarantined == most
     jobs.add(orders[-1], cut(orders[-1], 8))
     job = taken(jobs)[1]
-    why = "broke"
-    if by == "death":
-        why = "died, 3 times"
-        job = Job(job.order.cut(1, 2), job.batch, strikes=2)
+    why = "died, 3 times" if by == "death" else "broke"
+    job = Job(job.order.cut(1, 2), job.batch, strikes=2 if by == "death" else 1)
     words = rf"^batch {most + 1}: fake: {why}\. More than {most} images were set aside by now: check the target, or raise "
     with pytest.raises(ScoreError, match=words + r"compute\.ray\.quarantine$"):
-        jobs.blame(job, "died") if by == "death" else jobs.done(job, one_by_one(job.order, [1]), [(1, "broke")])
+        jobs.blame(job, "died") if by == "death" else jobs.done(job, Winners.none(DIRECT), [(0, "broke")])
     assert jobs.pending() == [orders[-1]], "a checkpoint keeps what is not judged"
     assert list(jobs.results()) == []
 

@@ -78,10 +78,15 @@ def foreign(spec: str) -> bool:
         return False
 
 
+def refuse_billed(spec: str) -> None:
+    """TargetError for a black box where workers are to ask: its bill is one. By its name, before anything is asked."""
+    if spec.startswith(("http://", "https://")):
+        raise TargetError(f"{spec}: a black box is asked by one process, which keeps its bill; run it without workers")
+
+
 def refuse_workers(found: Target) -> None:
-    """TargetError for a target that other processes cannot ask: a black box's bill is one, and others are built by name."""
-    if found.lasting:
-        raise TargetError(f"{found.name}: a black box is asked by one process, which keeps its bill; run it without workers")
+    """TargetError for a target that other processes cannot ask: a black box (refuse_billed), or one without a name."""
+    refuse_billed(found.name)
     try:
         _parsed(found.name)
     except TargetError as error:
