@@ -300,13 +300,13 @@ class Run:
                     after=after,
                     give_up=give_up,
                 )
-            except (ScoreError, TargetError, torch.OutOfMemoryError) as error:
+            except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
                 # The bad batch is still pending and was not committed; what came before it is worth keeping.
                 if self.strategy.committed:
                     self.save(whole=False)
-                if isinstance(error, torch.OutOfMemoryError):
+                if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
                     raise TargetError(
-                        f"{self.target.name}: the device's memory does not hold {self.judge.chunk} images "
+                        f"{self.target.name}: the memory does not hold {self.judge.chunk} images "
                         f"{self.evaluator.at_once} times at once; go on with --set compute.streams=1, or start another run "
                         "with a smaller compute.chunk"
                     ) from None
@@ -518,7 +518,7 @@ class Run:
         self._earlier_answers += meta.get("answers", 0)
         self.finished = meta["finished"]
         self.warnings = list(meta.get("warnings", []))
-        if self.strategy.committed:
+        if meta["committed"]:
             self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
         self._shown = {key: meta[key] for key in self._shown}
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)

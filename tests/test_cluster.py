@@ -84,6 +84,27 @@ def slow():
         return logits
     return Answer(does)
 
+def sick():
+    """The first process that is a worker breaks everything from its 100th image on."""
+    seen = [0]
+    first = in_a_worker() and not os.path.exists("was_sick")
+    if first: open("was_sick", "w").close()
+    def does(logits, kinds):
+        seen[0] += len(logits)
+        if first and 100 < seen[0]: logits[:] = np.nan
+        return logits
+    return Answer(does)
+
+def huge():
+    def does(logits, kinds):
+        if in_a_worker() and len(logits) == 8: raise MemoryError
+        return logits
+    return Answer(does)
+
+def endless():
+    if in_a_worker(): time.sleep(600)
+    return plain()
+
 def here_alone():
     answer = plain()
     if in_a_worker(): answer.labels = ["a", "b", "c", "d", "E"]
@@ -140,7 +161,7 @@ def recipe(target: str = "plain", workers: int = 0, evaluations: int = 960, **pa
         "encoding": {"kind": "direct", "crossover": 0.3},
         "search": {"seed": 3, "batch": 16, "lag": 3} | parts.pop("search", {}),
         "compute": {"chunk": 8, "workers": workers, "streams": 1, "ray": parts.pop("ray", {})},
-        "stop": {"evaluations": evaluations},
+        "stop": parts.pop("stop", {"evaluations": evaluations}),
         **parts,
     }
     return parse(data, "test")
@@ -389,6 +410,44 @@ def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
         assert run.evaluator.plain_logits([1], run.encoding.random(1, Key(0, 0))).shape == (1, 5), "Ray was not shut down"
 
 
+def test_one_worker_s_word_is_not_enough_to_set_an_image_aside(here: Path) -> None:
+    """A process that has gone sick breaks every image that it gets; a fresh one does not."""
+    finished(here / "healthy", recipe())
+    each = finished(here / "sick", recipe("sick", workers=1))
+    assert each[0]["restarts"] == 1
+    assert content(here / "sick") == content(here / "healthy")
+
+
+def test_a_memory_that_never_holds_a_chunk_ends_the_search_and_names_it(here: Path) -> None:
+    with (
+        Run.start(recipe("huge", workers=1), here / "run") as run,
+        pytest.raises(TargetError, match="does not hold 8 images"),
+    ):
+        run.advance()
+
+
+def test_a_target_that_is_never_loaded_by_workers_is_a_failed_start(here: Path) -> None:
+    with (
+        Run.start(recipe("endless", workers=1, ray={"timeout": 0.2}), here / "run") as run,
+        pytest.raises(TargetError, match=r"no worker can be started: its target was not loaded in 0\.8 seconds"),
+    ):
+        run.advance()
+
+
+def test_seconds_end_a_search_that_waits_for_workers(here: Path) -> None:
+    waits = recipe(workers=1, ray={"memory": 100_000.0}, stop={"seconds": 1.0})
+    with Run.start(waits, here / "run") as run:
+        assert run.advance() is None
+        assert run.seconds < 30
+
+
+def test_a_replay_beside_a_run_that_goes_on_compares_what_there_was(here: Path) -> None:
+    with Run.start(recipe(), here / "run") as run:
+        run.advance(batches=20)
+        found = replay(here / "run", here / "again", trust=True, begun=lambda _: run.advance(batches=10))
+    assert (found.of, found.differences) == (20, ())
+
+
 # --- the command
 
 
@@ -397,13 +456,17 @@ def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, clust
     assert done.returncode == 0, done.stderr
     assert f"2 workers of Ray ({cluster})" in done.stdout
     table = evofool_command("workers", "run")
-    assert [line.split()[:2] for line in table.stdout.splitlines()[1:3]] == [["0", "works"], ["1", "works"]]
+    rows = [line.split() for line in table.stdout.splitlines()[1:3]]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert "works" in {row[1] for row in rows} <= {"works", "starts"}
     told = json.loads(evofool_command("workers", "run", "--json").stdout)
     assert sum(one["images"] for one in told["each"]) >= 600
-    assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 and one["device"] == "cpu" for one in told["each"])
-    refused = evofool_command("run", "run", "--set", "stop.evaluations=1200")
-    assert refused.returncode == 2
-    assert "say that you trust it: --trust" in refused.stderr
+    assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in told["each"])
+    assert all(one["device"] == "cpu" for one in told["each"] if one["state"] == "works")
+    for change in ("stop.evaluations=1200", "target=lenet"):
+        refused = evofool_command("run", "run", "--set", change)
+        assert refused.returncode == 2, "the file alone names the cluster"
+        assert "say that you trust it: --trust" in refused.stderr
     local = evofool_command("run", "run", "--set", "stop.evaluations=1200", "--workers", "0")
     assert local.returncode == 0, local.stderr
     assert evofool_command("replay", "run").returncode == 0

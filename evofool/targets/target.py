@@ -177,7 +177,7 @@ class Target:
             images = np.concatenate([images, np.zeros((pad_to - n, *self.shape), np.uint8)])
         try:
             raw = self._raw(images, number_format)
-        except (EvofoolError, torch.OutOfMemoryError):
+        except (EvofoolError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever somebody's own code raises
             raise TargetError(f"{self.name}: failed on {len(images)} images ({_words(error)})") from error
