@@ -357,7 +357,7 @@ def test_a_worker_with_another_target_is_not_asked(here: Path) -> None:
 def test_whoever_waits_for_room_is_told_what_is_asked_for_and_what_is_free(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evofool.cluster._PATIENCE", 0.5)
+    monkeypatch.setattr("evofool.cluster.evaluator._PATIENCE", 0.5)
     big = recipe(workers=1, ray={"memory": 100_000.0})
     with Run.start(big, here / "run") as run:
         assert run.advance(lambda run: bool(run.warnings), every=0.1) is None
@@ -391,7 +391,7 @@ def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
         with Run.start(recipe(), here / "both") as run:
             run.advance(batches=5)
     with monkeypatch.context() as patch:
-        patch.setattr("evofool.cluster.machine", lambda threads: {"cpu": "another"})
+        patch.setattr("evofool.cluster.evaluator.machine", lambda threads: {"cpu": "another"})
         with Run.resume(here / "both", recipe(workers=1), trust=True) as run:
             run.advance()
             assert any("another kind of machine (cpu" in note for note in run.warnings)

@@ -67,7 +67,7 @@ def test_genomes_never_imports_evofool() -> None:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("ray", "cluster.py"),
+        ("ray", "cluster/evaluator.py cluster/membership.py cluster/gauges.py"),
         ("deap", "evolve.py"),
         ("httpx", "targets/wire.py targets/line.py"),
         ("onnxruntime", "targets/onnx.py"),

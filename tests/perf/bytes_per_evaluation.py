@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from evofool import cluster
 from evofool.archive import Winners
+from evofool.cluster import evaluator
+from evofool.cluster.worker import Hello, Worker
 from evofool.elites import StoredRun
 from evofool.evaluate import Judge, Order
 from evofool.run import Run
@@ -57,12 +58,12 @@ class Recorded(Judge):
         )
 
 
-class RecordedWorker(cluster.Worker):
+class RecordedWorker(Worker):
     """A worker whose judge is Recorded."""
 
     run = ""
 
-    def hello(self) -> cluster.Hello:
+    def hello(self) -> Hello:
         hello = super().hello()
         object.__setattr__(self._judge, "__class__", Recorded)
         object.__setattr__(self._judge, "record", _record(self.run))
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--lag", type=int, help="two calls in flight at each worker unless given")
     args = parser.parse_args()
     RecordedWorker.run = str(args.recorded.resolve())
-    cluster.Worker = RecordedWorker  # type: ignore[misc]
+    evaluator.Worker = RecordedWorker  # type: ignore[misc]
     with StoredRun(args.recorded) as stored:
         batches, recipe = stored.meta["committed"], stored.recipe
         wins = len(stored.store.reigns())
@@ -89,7 +90,7 @@ def main() -> None:
         "save.seconds=1000",
     ]
     weights = {"parcels": 0, "replies": 0}
-    parcel, winners = cluster.Sender.parcel, cluster.winners
+    parcel, winners = evaluator.Sender.parcel, evaluator.winners
 
     def weighed_parcel(self: Any, order: Order) -> Any:
         made = parcel(self, order)
@@ -100,8 +101,8 @@ def main() -> None:
         weights["replies"] += len(pickle.dumps(sent, 5))
         return winners(encoding, order, sent, descent)
 
-    cluster.Sender.parcel = weighed_parcel  # type: ignore[method-assign]
-    cluster.winners = weighed_winners
+    evaluator.Sender.parcel = weighed_parcel  # type: ignore[method-assign]
+    evaluator.winners = weighed_winners
     here = recipe.changed(changes, "here")
     with tempfile.TemporaryDirectory() as scratch, Run.start(here, Path(scratch) / "run") as run:
         genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))

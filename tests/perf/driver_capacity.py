@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool import cluster
 from evofool.archive import Winners
+from evofool.cluster import evaluator
+from evofool.cluster.worker import Hello, Worker
 from evofool.evaluate import Judge, Order
 from evofool.recipe import load
 from evofool.run import Run
 
-ROOMS = ("cluster", "shipping", "jobs", "evolve", "archive", "run", "store", "measured", "evaluate")
+ROOMS = ("evaluator", "gauges", "shipping", "jobs", "evolve", "archive", "run", "store", "measured", "evaluate")
 
 
 class Easy(Judge):
@@ -54,10 +55,10 @@ class Easy(Judge):
         )
 
 
-class EasyWorker(cluster.Worker):
+class EasyWorker(Worker):
     """A worker whose judge is Easy, so that what it costs is its parcel and its reply."""
 
-    def hello(self) -> cluster.Hello:
+    def hello(self) -> Hello:
         hello = super().hello()
         object.__setattr__(self._judge, "__class__", Easy)
         return hello
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--mode", default="free", choices=["free", "reproducible"])
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
-    cluster.Worker = EasyWorker  # type: ignore[misc]
+    evaluator.Worker = EasyWorker  # type: ignore[misc]
     for chunk in args.chunks:
         changes = [
             "target=python:tests.perf.slow_targets:free_1000_small",

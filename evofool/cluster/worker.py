@@ -1,0 +1,125 @@
+"""What runs in an actor: the target, built once, and what this worker was told so far. Knows nothing of Ray."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from evofool.archive import Winners
+from evofool.errors import EvofoolError, ScoreError, TargetError
+from evofool.evaluate import Judge, Order, stays_on_device
+from evofool.machine import machine
+from evofool.shipping import Parcel, Receiver, Told, found
+from evofool.targets import target
+from genomes import Key
+
+_MOST_ASIDE = 8  # images that break the target in one call, before it is taken for broken itself
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+
+
+class Reply(NamedTuple):
+    """What a worker says of a call."""
+
+    value: Any  # Found, or float32 logits
+    images: int  # that the target answered
+    seconds: float  # from taking the call up to answering it
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a worker says of itself, once its target is built. error: why it cannot be built."""
+
+    error: str = ""
+    fingerprint: str = ""
+    machine: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    node: str = ""
+    pid: int = 0
+
+
+class Worker:
+    """Runs in an actor: the target, and what this worker was told so far."""
+
+    def __init__(self, spec: str, judge: dict[str, Any], seed: int, batch: int, threads: int, folder: str) -> None:
+        self._spec, self._judge_with, self._threads, self._folder = spec, judge, threads, folder
+        self._told = Receiver(judge["encoding"], seed, batch)
+
+    def here(self) -> None:
+        """There is room for it."""
+
+    def hello(self) -> Hello:
+        """Build the target."""
+        with suppress(OSError):  # where it was named: python: looks for its module there. Another machine may have no such
+            os.chdir(self._folder)
+        torch.set_num_threads(self._threads)
+        try:
+            self.target = target(self._spec)
+        except EvofoolError as error:
+            return Hello(str(error))
+        known = self._judge_with
+        self._judge = Judge(target=self.target, resident=stays_on_device(self.target, known["edges"]), **known)
+        self._warm_up()
+        device = str(self.target.details.get("device", "cpu"))
+        if device.startswith("cuda"):
+            device = torch.cuda.get_device_name(device)
+        known_format, there = self._judge.number_format, self.target.formats
+        if known_format not in there:
+            return Hello(f"{socket.gethostname()} does not rank in {known_format}, it has {', '.join(there)}")
+        return Hello(
+            fingerprint=self.target.fingerprint(),
+            machine=machine(self._threads) | ({} if device == "cpu" else {"device": device}),
+            device=device,
+            node=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def _warm_up(self) -> None:
+        """Compile the kernels that make and draw a chunk; the target is not asked."""
+        encoding, key = self._judge.encoding, Key(0, 0)
+        some = encoding.random(self._judge.chunk, key)
+        encoding.render(encoding.vary(some, some, key))
+
+    def judge(self, parcel: Parcel) -> Reply:
+        """The winners of an order, without those that break the target by themselves."""
+        began, before = time.perf_counter(), self.target.queries
+        order = self._told.order(parcel)
+        aside: list[tuple[int, str]] = []
+        parts = [self._careful(order.cut(at, end), at, aside) for at, end in steps(order.size, self._judge.chunk)]
+        return Reply(found(order, Winners.merged(parts), aside), self.target.queries - before, time.perf_counter() - began)
+
+    def plain(self, births: tuple[int, ...], told: Told) -> Reply:
+        """The plain logits of genomes."""
+        began, before = time.perf_counter(), self.target.queries
+        genomes = self._told.learn(told, births)
+        logits = self._judge.plain(np.concatenate([genomes[birth] for birth in births]))
+        return Reply(logits, self.target.queries - before, time.perf_counter() - began)
+
+    def _careful(self, order: Order, begin: int, aside: list[tuple[int, str]]) -> Winners:
+        """The winners of a chunk, or of its halves where it cannot be judged, down to the image that breaks the target.
+
+        What else shares a forward pass changes no bit, since a short one is padded.
+        """
+        try:
+            return self._judge(order)
+        except OUT_OF_MEMORY:
+            raise
+        except (ScoreError, TargetError) as error:
+            if order.size == 1:
+                aside.append((begin, str(error)))
+                if len(aside) > _MOST_ASIDE:
+                    raise
+                return Winners.none(self._judge.encoding)
+        half = order.size // 2
+        cuts = (order.cut(0, half), begin), (order.cut(half, order.size), begin + half)
+        return Winners.merged([self._careful(cut, at, aside) for cut, at in cuts])
+
+
+def steps(size: int, step: int) -> Iterator[tuple[int, int]]:
+    """(begin, end) of pieces of `step` rows, the last one shorter."""
+    return ((at, min(at + step, size)) for at in range(0, size, step))
