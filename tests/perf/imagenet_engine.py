@@ -114,7 +114,10 @@ def main() -> None:
             engine.append((search.strategy.evaluations - evaluations - under_way) / passed)
             time.sleep(0.3)
             drawn = encoding.render(search.archive.genomes(np.arange(0, 1000, 8)))
-            alone.append(bare(target, drawn, best, args.seconds / 4))
+            c = search.recipe.compute
+            own = (c.format, search.recipe.chunk, search.evaluator.at_once, c.threads)
+            # A shared machine may have misled the search for the best setting: the engine's own counts as found too.
+            alone.append(max(bare(target, drawn, setting, args.seconds / 4) for setting in {best, own}))
             float32.append(bare(target, drawn, best32, args.seconds / 4))
             plain.append(naive(recipe.target))
             print(
