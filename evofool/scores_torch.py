@@ -60,7 +60,7 @@ def best(
         refuse_unfinite(logits.cpu().numpy(), batch, who, begin)
     by_niche = thresholds.reshape(logits.shape[1], -1)
     assert niche is not None or by_niche.shape[1] == 1
-    n, c = np.nonzero(score > by_niche[:, present].T)
+    c, n = np.nonzero((score > by_niche[:, present].T).T)
     return Best(
         cells=c * by_niche.shape[1] + present[n],
         rows=where[n, c].astype(np.int64),

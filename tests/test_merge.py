@@ -340,7 +340,7 @@ def test_genomes_that_were_set_aside_go_along_with_the_parents_that_are_kept(
     merge([a, b], tmp_path / "plain")
     kept = {there for run, there in origins_of(tmp_path / "plain").values() if run == ours}
     lost = {birth for birth, *_ in content(a)["genomes"]} - kept
-    rows = [(900, 112, max(kept), max(lost), b"poison", "it kills"), (901, 112, max(lost), -1, b"more", "it hangs")]
+    rows = [(900, 112, max(kept), max(lost), b"poison" * 6, "it kills"), (901, 112, max(lost), -1, b"more" * 9, "it hangs")]
     poisoned = copy(a, tmp_path / "poisoned")
     for row in rows:
         change(poisoned, "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", *row)
@@ -353,8 +353,8 @@ def test_genomes_that_were_set_aside_go_along_with_the_parents_that_are_kept(
         number = {node: birth for birth, node in origins.items()}
         assert store.quarantine() == sorted(
             [
-                (number[ours, 900], 112, number[ours, max(kept)], -1, b"poison", "it kills"),
-                (number[ours, 901], 112, -1, -1, b"more", "it hangs"),
+                (number[ours, 900], 112, number[ours, max(kept)], -1, b"poison" * 6, "it kills"),
+                (number[ours, 901], 112, -1, -1, b"more" * 9, "it hangs"),
             ]
         )
     with StoredRun(tmp_path / "out") as stored:
