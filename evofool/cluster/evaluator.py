@@ -227,7 +227,7 @@ class RayEvaluator:
         pieces = (self._lag + 1) * chunks
         if pieces < workers:
             self._note(
-                f"search.lag {self._lag} keeps {pieces} chunks under way: {workers - pieces} of {workers} workers will "
+                f"search.lag {self._lag} keeps {pieces} chunk{'s' * (pieces > 1)} under way: {workers - pieces} of {workers} workers will "
                 f"have nothing to do. A run of its own with search.lag={ceil(self._in_flight * workers / chunks) - 1}, a "
                 "smaller compute.chunk, or search.mode=free feeds them all"
             )
