@@ -226,10 +226,11 @@ class RayEvaluator:
         """Say so if some workers will have nothing to do."""
         pieces = (self._lag + 1) * chunks
         if pieces < workers:
+            enough = ceil(self._in_flight * workers / chunks) - 1
             self._note(
-                f"search.lag {self._lag} keeps {pieces} chunk{'s' * (pieces > 1)} under way: {workers - pieces} of {workers} workers will "
-                f"have nothing to do. A run of its own with search.lag={ceil(self._in_flight * workers / chunks) - 1}, a "
-                "smaller compute.chunk, or search.mode=free feeds them all"
+                f"search.lag {self._lag} keeps {pieces} chunk{'s' * (pieces > 1)} under way: {workers - pieces} of {workers} "
+                f"workers will have nothing to do. A run of its own with search.lag={enough}, a smaller compute.chunk, or "
+                "search.mode=free feeds them all"
             )
 
     def _fill(self) -> None:
