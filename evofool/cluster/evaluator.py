@@ -229,8 +229,8 @@ class RayEvaluator:
             enough = ceil(self._in_flight * workers / chunks) - 1
             self._note(
                 f"search.lag {self._lag} keeps {pieces} chunk{'s' * (pieces > 1)} under way: {workers - pieces} of "
-                f"{workers} workers will have nothing to do. A run of its own with search.lag={enough}, a smaller compute.chunk, or "
-                "search.mode=free feeds them all"
+                f"{workers} workers will have nothing to do. A run of its own with search.lag={enough}, a smaller "
+                "compute.chunk, or search.mode=free feeds them all"
             )
 
     def _fill(self) -> None:
