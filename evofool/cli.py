@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evofool.cli_baseline import baseline
 from evofool.cli_merge import merge
 from evofool.cli_replay import replay
 from evofool.cli_targets import serve_target, targets
@@ -69,6 +70,10 @@ def run(
         str | None,
         typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one for this run."),
     ] = None,
+    parents: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Begin with the elites of this run instead of random genomes; it is only read."),
+    ] = None,
     trust: Trust = False,
 ) -> None:
     """Start a run, or go on with one.
@@ -83,13 +88,16 @@ def run(
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]
     changes += [] if ray is None else [f"compute.ray.address={ray}"]
+    changes += [] if parents is None else [f"search.parents={parents.absolute()}"]
     folder, recipe, named = _which_run(what, changes, out)
     if recipe is None or (folder / "run.db").exists():
         opened = Run.resume(folder, recipe, trust=trust, named=named)
         going_on = f"Going on with {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         opened = Run.start(recipe, folder)
-        going_on = f"New run in {folder}"
+        given = opened.given
+        begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
+        going_on = f"New run in {folder}{begins}"
     with opened as search:
         r = search.recipe
         print(
@@ -268,6 +276,7 @@ def init(
     print(f"Edit one and run it:  evofool run {folder / 'mnist-cppn.toml'}")
 
 
+app.command()(baseline)
 app.command()(merge)
 app.command()(replay)
 app.command()(workers)

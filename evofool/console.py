@@ -24,8 +24,8 @@ _BEST = 100  # pictures on the sheet of the surest, of a run with more
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted in the list, for the search to end after its batch; a second one stops at once."""
+def interrupts(words: str = "Finishing the batch and saving ...") -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are noted in the list, and words said, for the work to end soon; a second one stops at once."""
     caught: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -36,7 +36,7 @@ def interrupts() -> Iterator[list[int]]:
             print("Stopped at once; what was saved at the last checkpoint is safe", file=sys.stderr, flush=True)
             os._exit(130)
         caught.append(number)
-        print("\nFinishing the batch and saving ...", file=sys.stderr)
+        print(f"\n{words}", file=sys.stderr)
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -80,32 +80,49 @@ def display(run: "Run") -> Iterator[Any]:
     from rich.console import Console
 
     console, warn = Console(), _warner()
+    with status(console) as say:
+
+        def draw(run: "Run") -> None:
+            warn(run, console)
+            say(lambda: _progress_text(run), lambda: _worker_lines(run))
+
+        yield draw
+    warn(run, console)
+
+
+@contextlib.contextmanager
+def status(console: "Console | None" = None) -> Iterator[Callable[..., None]]:
+    """A function say(text, more): text() is where long work is, more() lines that only a terminal has room for.
+
+    On a terminal the lines are live, and gone at the end; elsewhere the text is printed now and then.
+    """
+    from rich.console import Console
+
+    console = console or Console()
     if not console.is_terminal:
         last = [time.perf_counter(), 2.0]
 
-        def plain(run: "Run") -> None:
-            warn(run, console)
+        def plain(text: Callable[[], str], more: Callable[[], list[str]] = list) -> None:
             if time.perf_counter() - last[0] >= last[1]:
-                # 2, 3, 4.5 ... up to 60 seconds apart: a short run says something, a long one does not fill a log.
+                # 2, 3, 4.5 ... up to 60 seconds apart: short work says something, long work does not fill a log.
                 last[:] = time.perf_counter(), min(60.0, last[1] * 1.5)
-                print(_progress_text(run), flush=True)
+                print(text(), flush=True)
 
         yield plain
-        warn(run, console)
         return
     from rich.live import Live
     from rich.text import Text
 
     # Two lines: one would be cut at 80 columns.
     with Live(Text("starting ..."), console=console, transient=True, auto_refresh=False) as lines:
+        drawn = [0.0]
 
-        def live(run: "Run") -> None:
-            warn(run, lines.console)
-            shown = [_progress_text(run).replace("; ", "\n"), *_worker_lines(run)]
-            lines.update(Text("\n".join(shown)), refresh=True)
+        def live(text: Callable[[], str], more: Callable[[], list[str]] = list) -> None:
+            if time.perf_counter() - drawn[0] >= 0.1:
+                drawn[0] = time.perf_counter()
+                lines.update(Text("\n".join([text().replace("; ", "\n"), *more()])), refresh=True)
 
         yield live
-    warn(run, console)
 
 
 def _warner() -> "Callable[[Run, Console], None]":
@@ -123,7 +140,7 @@ def _warner() -> "Callable[[Run, Console], None]":
 
 def _progress_text(run: "Run") -> str:
     p = run.progress()
-    left = "" if p.seconds_left is None else f", at most {_duration(p.seconds_left)} left"
+    left = "" if p.seconds_left is None else f", at most {duration(p.seconds_left)} left"
     asked = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
     rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
     team = run.evaluator.workers()
@@ -149,7 +166,8 @@ def _worker_lines(run: "Run") -> list[str]:
     return told + ([f"  and {len(team) - _TEAM} more: evofool workers {run.folder}"] if len(team) > _TEAM else [])
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people: "12 s", "3 min 05 s", "2 h 10 min"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
@@ -183,7 +201,7 @@ def report(folder: Path, reason: str | None) -> None:
             print(f"Done: {reason}.")
         middle = statistics.median([*(e.confidence for e in best.values()), *[0.0] * (len(stored.labels) - len(best))])
         print(
-            f"{evaluations:,} evaluations in {_duration(seconds)}: {sure} of {len(stored.labels)} classes at 0.99 or more, "
+            f"{evaluations:,} evaluations in {duration(seconds)}: {sure} of {len(stored.labels)} classes at 0.99 or more, "
             f"{very} at 0.9999 or more; median {middle:.4f}."
         )
         wanted = stored.recipe.stop.confidence
@@ -238,7 +256,9 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         table.add_column(name, justify="left" if name in ("label", "parents") else "right")
     for e in elites:
         r = e.row
-        parents = "random" if r.mother < 0 else f"{r.mother}" if r.father < 0 else f"{r.mother}, {r.father}"
+        first = "random" if r.made == "evolved" else r.made
+        parents = first if r.mother < 0 else f"{r.mother}" if r.father < 0 else f"{r.mother}, {r.father}"
+        parents += f" ({r.made})" if r.mother >= 0 and r.made != "evolved" else ""
         niche = [str(r.niche)] if niches else []
         scores = [f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}"]
         table.add_row(str(r.class_id), escape(e.label), *niche, *scores, str(r.birth), parents, f"{r.bytes_per_pixel:.2f}")
@@ -254,7 +274,8 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "none"
     # Of several searches only the ends are known to a merged run.
-    won = "" if stored.meta.get("merged") else f"{wins:,} new champions, {share} by goal switch; "
+    searched = not {"merged", "baseline"} & stored.meta.keys()
+    won = f"{wins:,} new champions, {share} by goal switch; " if searched else ""
     distinct = len({e.row.birth for e in elites})
     print(f"\n{len(elites)} elites, {distinct} distinct; {stored.evaluations:,} evaluations; {won}{state}")
     aside = stored.quarantine()
@@ -292,7 +313,7 @@ def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False
         f"log-odds {row.log_odds:.4f}, margin {row.margin:.4f}"
     )
     print("runner-up   " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
-    print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father)}")
+    print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.made)}")
     print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
     if genome["format"] == "evofool.cppn":
         from genomes.cppn.json_ import identity
@@ -309,10 +330,11 @@ def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False
         print(f"graph       {drawing}")
 
 
-def _parents(mother: int, father: int) -> str:
+def _parents(mother: int, father: int, made: str = "evolved") -> str:
+    by = "" if made == "evolved" else f", made by {made}"
     if mother < 0:
-        return "no parents: it was random"
-    return f"mother {mother}" if father < 0 else f"mother {mother}, father {father}"
+        return f"no parents{by or ': it was random'}"
+    return (f"mother {mother}" if father < 0 else f"mother {mother}, father {father}") + by
 
 
 def write(path: Path, action: Callable[[], object]) -> None:

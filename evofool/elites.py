@@ -51,6 +51,7 @@ class Elite:
             "batch": r.batch,
             "mother": r.mother,
             "father": r.father,
+            "made": r.made,
             "bytes_per_pixel": r.bytes_per_pixel,
             "nearest_real_percentile": r.nearest_real_percentile,
             "verdict": r.verdict,
@@ -101,7 +102,9 @@ class StoredRun:
 
     @property
     def evaluations(self) -> int:
-        """Of the search; of a merged run those of all its sources."""
+        """Of the search; of a merged run those of all its sources, of a baseline the forward passes."""
+        if "baseline" in self.meta:
+            return int(self.meta["baseline"]["forwards"])
         merged = self.meta.get("merged")
         if merged is None:
             return int(self.meta["committed"]) * self.recipe.search.batch
@@ -110,7 +113,7 @@ class StoredRun:
     @property
     def elites_as_of(self) -> int:
         """The evaluations that the stored elites stand for: whole checkpoints are rarer than others."""
-        if self.meta.get("merged"):
+        if "merged" in self.meta or "baseline" in self.meta:
             return self.evaluations
         return int(self.meta["shown"]) * self.recipe.search.batch
 

@@ -35,15 +35,23 @@ class Order:
     size: int
     thresholds: np.ndarray  # (cells,) float64: only what beats them is worth telling
     holders: np.ndarray  # (cells,) int64: who held the cells when the parents were drawn; stays with the archive
-    mothers: np.ndarray  # (size,) int64 births, -1: none, the children are random
+    mothers: np.ndarray  # (size,) int64 births, -1: none, the children are given or random
     fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from one
-    parents: Mapping[int, Genomes] = field(default_factory=dict)  # by birth, each a batch of one, never written to
+    # By birth, each a batch of one, never written to. Without mothers: those of the children that are given.
+    parents: Mapping[int, Genomes] = field(default_factory=dict)
     claims: np.ndarray | None = None  # (size,) int64: the one class each child competes in, for `own`
     drawn_after: int = 0  # batches that were committed when the parents were drawn
 
     @property
     def batch(self) -> int:
         return self.key.batch
+
+    @property
+    def given(self) -> list[int]:
+        """The births of the children that are neither bred nor random: parents has them as they are."""
+        if not self.parents or not self.size or self.mothers[0] >= 0:
+            return []
+        return [birth for birth in range(self.first_birth, self.first_birth + self.size) if birth in self.parents]
 
     def cut(self, begin: int, end: int) -> "Order":
         """The rows begin:end as an order of their own, which gives the same children."""
@@ -61,7 +69,10 @@ class Order:
 def children(encoding: Encoding, order: Order) -> Genomes:
     """The batch that an order asks for. The same order gives the same children, wherever they are made."""
     if not order.size or order.mothers[0] < 0:
-        return encoding.random(order.size, order.key)
+        first = encoding.random(order.size, order.key)
+        for birth in order.given:
+            first[birth - order.first_birth] = order.parents[birth][0]
+        return first
     mothers = np.concatenate([order.parents[birth] for birth in order.mothers.tolist()])
     if (order.fathers < 0).all():
         return encoding.vary(mothers, mothers, order.key)

@@ -6,7 +6,7 @@ only file that imports deap.
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +116,8 @@ class MapElites:
         self.encoding = encoding
         self.seed, self.size = seed, batch
         self.competition, self.selection = competition, selection
+        self.given: dict[int, bytes] = {}  # packed, by birth, the first ones first: what is yet to be ordered (give)
+        self.given_classes = np.zeros(0, np.int64)
         self.next_batch = 0  # to be generated
         self.committed = 0  # batches in the archive
         self.last_progress = 0  # the last commit that changed a cell, counted from 0
@@ -131,8 +133,18 @@ class MapElites:
     def evaluations(self) -> int:
         return self.committed * self.size
 
+    def give(self, packed: Mapping[int, bytes], classes: Sequence[int] = ()) -> None:
+        """Genomes that the search begins with in the place of random ones, packed, by their births: 0, 1, ... on.
+
+        Those of batches that were ordered before are left out. classes: of all of them, the class that each competes in
+        with competition "own"; without, they take turns at the classes, as random ones do.
+        """
+        self.given = dict(packed)
+        self.given_classes = np.array(classes, np.int64)
+
     def generate(self) -> list[Brood]:
-        """The next batch, as a population of one brood. Until there is something to breed from, batches are random."""
+        """The next batch, as a population of one brood. Batches are given, then random until there is something to breed
+        from."""
         return [Brood(self.order())]
 
     def order(self) -> Order:
@@ -154,13 +166,19 @@ class MapElites:
         """The classes that the children of a batch are made for, or None where they compete in more than one."""
         if self.competition != "own":
             return None
-        return (number * self.size + np.arange(self.size)) % self.archive.classes
+        births = number * self.size + np.arange(self.size)
+        claims, given = births % self.archive.classes, births < len(self.given_classes)
+        claims[given] = self.given_classes[births[given]]
+        return claims
 
     def _parents(self, number: int, claims: np.ndarray | None) -> dict[str, Any]:
         n, archive = self.size, self.archive
-        if not len(archive) or (claims is not None and not self._all_classes_held()):
+        given = [birth for birth in range(number * n, (number + 1) * n) if birth in self.given] if self.given else []
+        if given or not len(archive) or (claims is not None and not self._all_classes_held()):
             nobody = np.full(n, -1, np.int64)
-            return {"mothers": nobody, "fathers": nobody}
+            genomes = self.encoding.unpack([self.given.pop(birth) for birth in given]) if given else ()
+            parents = {birth: genomes[i : i + 1] for i, birth in enumerate(given)}
+            return {"mothers": nobody, "fathers": nobody, "parents": parents}
         twice = None if claims is None else np.concatenate([claims, claims])
         cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
         mothers, fathers = archive.birth[cells].reshape(2, n)

@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +16,10 @@ from uuid import uuid4
 
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError, StoreError, TargetError
-from evofool.recipe import parse
+from evofool.recipe import drawing, parse
 from evofool.store import FILE, Checkpoint, EliteRow, NewElite, Store
 
 _NOT_WRITTEN = "could not be written and nothing of it is left; the runs that were to be merged are as they were"
-_VARIATION = {"rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set"}
-"""Settings of an encoding that decide which children are made, not how a genome is drawn or packed: those may differ."""
-_SETTINGS = {"name": "kind", "mode": "color", "raw_coordinates": "coordinates"}
-"""Those that a recipe calls otherwise."""
 _SOURCE = ("id", "recipe", "machine", "device", "backend", "evaluations", "seconds", "answers")
 """What meta["merged"] tells of each source. machine, device and backend say by what its elites were measured."""
 
@@ -84,6 +80,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         elites=[_elite(champion, number) for _, champion in sorted(champions.items())],
         metrics=(),
         quarantine=[_set_aside(node, row, number) for node, row in sorted(quarantine.items())],
+        made=_made(parts, lines, number),
         origins=[(birth, node.run, node.birth) for node, birth in number.items()],
     )
     _write(out, meta, checkpoint)
@@ -193,7 +190,7 @@ def _part(stored: StoredRun) -> _Part:
             "search.rank": recipe.search.rank,
             "niches.descriptor": recipe.niches.descriptor if recipe.niches else None,
             "niches.edges": list(recipe.niches.edges) if recipe.niches else None,
-            **_drawing(stored.encoding),
+            **drawing(stored.encoding),
         }
         if "merged" not in meta:
             source = {
@@ -214,15 +211,6 @@ def _part(stored: StoredRun) -> _Part:
         return _Part(folder, likeness, target, sorted(sources, key=lambda source: source["id"]), origins)
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{folder} is damaged: its description lacks {error}") from None
-
-
-def _drawing(encoding: Any) -> dict[str, Any]:
-    """What decides how a genome of this encoding is drawn and packed, under the keys of a recipe."""
-    names = ["name", *(f.name for f in fields(encoding) if f.compare and f.name not in _VARIATION)]
-    compared = {_SETTINGS.get(name, name): getattr(encoding, name) for name in names}
-    if "coordinates" in compared:
-        compared["coordinates"] = "raw" if compared["coordinates"] else "centred"
-    return {f"encoding.{name}": value for name, value in compared.items()}
 
 
 def _refuse_unlike(one: _Part, other: _Part) -> None:
@@ -292,6 +280,17 @@ def _descent(parts: Sequence[_Part], champions: dict[int, _Champion]) -> dict[No
                 if (known.batch, known.mother, known.father, known.reigns) != (batch, line.mother, line.father, reigns):
                     raise _different_ways(node, [parts[holder].folder for holder, _ in known.holders])
     return lines
+
+
+def _made(parts: Sequence[_Part], lines: dict[Node, _Line], number: dict[Node, int]) -> list[tuple[int, str]]:
+    """What made the genomes that no variation made."""
+    found: dict[int, str] = {}
+    for part in parts:
+        with Store.open(part.folder) as store:
+            for birth, how in store.made().items():
+                if part.node(birth) in lines:
+                    found[number[part.node(birth)]] = how
+    return sorted(found.items())
 
 
 def _different_ways(node: Node, folders: Sequence[Path]) -> StoreError:

@@ -4,6 +4,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,7 +112,7 @@ class CPPNPart(_Part):
 
 
 class SearchPart(_Part):
-    """How MAP-Elites goes (evofool.evolve)."""
+    """How MAP-Elites goes (evofool.evolve). parents: the folder of a run whose elites are the first genomes, absolute."""
 
     seed: int = Field(0, ge=0, lt=1 << 62)
     batch: int = Field(16, ge=1, le=1 << 20)
@@ -120,6 +121,13 @@ class SearchPart(_Part):
     selection: Literal["uniform", "lagging"] = "uniform"
     lag: int = Field(0, ge=0, le=1 << 16)
     mode: Literal["reproducible", "free"] = "reproducible"
+    parents: str | None = Field(None, min_length=1)
+
+    @field_validator("parents")
+    @classmethod
+    def _absolute(cls, parents: str | None) -> str | None:
+        """It holds wherever it is read."""
+        return parents and str(Path(parents).expanduser().absolute())
 
 
 class NichesPart(_Part):
@@ -251,10 +259,18 @@ class Recipe(_Part):
         return parse(override(self.model_dump(mode="json", exclude_none=True), changes), where)
 
     def fixed(self) -> dict[str, Any]:
-        """The part that decides the bits of a run. The target is told by its fingerprint, not by the words that name it."""
+        """The part that decides the bits of a run. The target is told by its fingerprint, not by the words that name it;
+        parents are in the run's file (evofool.parents)."""
         return self.model_dump(
             mode="json",
-            exclude={"name": True, "target": True, "stop": True, "save": True, "compute": {"streams", "workers", "ray"}},
+            exclude={
+                "name": True,
+                "target": True,
+                "stop": True,
+                "save": True,
+                "search": {"parents"},
+                "compute": {"streams", "workers", "ray"},
+            },
         )
 
 
@@ -332,6 +348,21 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         faults = [_fault(item) for item in error.errors()]
         raise RecipeError(f"{where}: " + "; ".join(faults)) from None
+
+
+_VARIATION = {"rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set"}
+"""Settings of an encoding that decide which children are made, not how a genome is drawn or packed: those may differ."""
+_SETTINGS = {"name": "kind", "mode": "color", "raw_coordinates": "coordinates"}
+"""Those that a recipe calls otherwise."""
+
+
+def drawing(encoding: Any) -> dict[str, Any]:
+    """What decides how a genome of this encoding is drawn and packed, under the keys of a recipe."""
+    names = ["name", *(f.name for f in fields(encoding) if f.compare and f.name not in _VARIATION)]
+    compared = {_SETTINGS.get(name, name): getattr(encoding, name) for name in names}
+    if "coordinates" in compared:
+        compared["coordinates"] = "raw" if compared["coordinates"] else "centred"
+    return {f"encoding.{name}": value for name, value in compared.items()}
 
 
 _TABLES: dict[str, type[BaseModel]] = {

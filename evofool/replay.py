@@ -16,6 +16,7 @@ from evofool.elites import StoredRun
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.evaluate import Evaluator, Order
 from evofool.machine import machine
+from evofool.parents import kept
 from evofool.recipe import StopPart
 from evofool.run import Run
 from evofool.targets import Target, stored_target
@@ -106,6 +107,7 @@ def replay(
             raise RecipeError(f"{folder}: images in its quarantine broke the target; replay it with workers: --workers 1")
         record = _record(stored)
         unfinished = [(order.batch, order.drawn_after) for order in stored.store.pending()]
+        parents = kept(stored.store, stored.meta, len(stored.labels))
         was = content(stored)
         same_machine = stored.meta["machine"] == machine(recipe.compute.threads)
         target = target or stored_target(recipe.target, stored.folder, trust)
@@ -117,7 +119,7 @@ def replay(
     ray = part.model_copy(update={"address": address, "environment": {}, "quarantine": max(part.quarantine, aside)})
     compute = recipe.compute.model_copy(update={"workers": workers, "ray": ray})
     stop = StopPart(evaluations=committed * recipe.search.batch)
-    with Run.start(recipe.model_copy(update={"compute": compute, "stop": stop}), out, target) as again:
+    with Run.start(recipe.model_copy(update={"compute": compute, "stop": stop}), out, target, parents=parents) as again:
         again.evaluator = Recorded(again.evaluator, record, unfinished)
         begun(again)
         again.advance(tick, batches=committed)

@@ -8,6 +8,7 @@ from evofool.archive import Winners
 from evofool.errors import StoreError
 from evofool.evaluate import Order
 from evofool.evolve import MapElites
+from evofool.parents import given_of
 from evofool.store import EliteRow, Store
 from genomes import GenomeError, Key
 
@@ -22,12 +23,16 @@ def restore(strategy: MapElites, store: Store, meta: dict[str, Any], rank: str) 
     strategy.last_progress = meta["last_progress"]
     strategy.wins, strategy.switches = store.counts()
     strategy.steps = store.steps()
+    given = given_of(store, meta, strategy.archive.classes)
+    number = given.number if given else 0
+    strategy.give({}, given.classes if given else ())
     try:
         rows = _archive(strategy, store, meta["shown_reigns"], rank)
-        orders = _orders(strategy, store)
+        orders = _orders(strategy, store, number)
     except GenomeError as error:
         raise StoreError(f"{store.path} is damaged: {error}") from None
     strategy.next_batch = strategy.committed + len(orders)
+    strategy.given = store.genomes(range(strategy.next_batch * strategy.size, number))
     return rows, orders
 
 
@@ -59,10 +64,11 @@ def _archive(strategy: MapElites, store: Store, shown_reigns: int, rank: str) ->
     return rows
 
 
-def _orders(strategy: MapElites, store: Store) -> list[Order]:
+def _orders(strategy: MapElites, store: Store, given: int) -> list[Order]:
     orders, size = [], strategy.size
     for batch, mothers, fathers, holders, thresholds, drawn_after in store.pending():
-        packed = store.genomes({*mothers.tolist(), *fathers.tolist()} - {-1})
+        own = range(batch * size, min((batch + 1) * size, given))
+        packed = store.genomes({*own, *mothers.tolist(), *fathers.tolist()} - {-1})
         genomes = strategy.encoding.unpack(list(packed.values()))
         orders.append(
             Order(

@@ -19,6 +19,7 @@ from evofool.evaluate import Evaluator, Judge, LocalEvaluator, stays_on_device
 from evofool.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.machine import machine, torch_threads
 from evofool.measured import Measured
+from evofool.parents import Given, Parents, given_of, read, refuse_others
 from evofool.recipe import Recipe, parse
 from evofool.restore import restore
 from evofool.scores import confidence, needed_log_odds
@@ -95,6 +96,7 @@ class Run:
         self.measured = Measured(self.archive, self.judge, self.evaluator, drawn_here)
         self.logbook = new_logbook(statistics())
         self.warnings: list[str] = []
+        self.given: Given | None = None  # the genomes that it began with, random ones left out
         self.finished: str | None = None  # why the run ended by its own rules
         self._machines: list[dict[str, Any]] = []  # all kinds that have judged for this run
         self._earlier_seconds = 0.0
@@ -115,12 +117,18 @@ class Run:
 
     @classmethod
     def start(
-        cls, recipe: Recipe, folder: Path | str, target: Target | None = None, encoding: Encoding | None = None
+        cls,
+        recipe: Recipe,
+        folder: Path | str,
+        target: Target | None = None,
+        encoding: Encoding | None = None,
+        parents: Parents | None = None,
     ) -> "Run":
         """A new run of recipe in folder. target defaults to the one that the recipe names; another takes its place there.
 
         encoding stands in for the recipe's where that one's genomes are to be varied otherwise (evolve.PerIndividual): it
-        has to have the same genomes, and has to be given again to resume.
+        has to have the same genomes, and has to be given again to resume. parents: in the place of the elites of
+        recipe.search.parents; either way they are in the run's file from now on.
         """
         if target is None:
             if recipe.compute.workers:
@@ -131,7 +139,10 @@ class Run:
         else:
             asked_before = target.queries
         recipe = recipe.model_copy(update={"target": target.name})
-        recipe.encoding.build(target.shape)  # a recipe that does not fit its target leaves no folder behind
+        # A recipe that does not fit its target, or its parents, leaves no folder behind.
+        drawn = recipe.encoding.build(target.shape)
+        if parents is None and recipe.search.parents:
+            parents = read(recipe, drawn, target.labels)
         with torch_threads(recipe.compute.threads):
             recipe, speed = settled(recipe, target)
             met = handshake(target, recipe.chunk)
@@ -162,6 +173,8 @@ class Run:
         store = Store.create(Path(folder), meta)
         try:
             run = cls(recipe, target, store, encoding)
+            if parents:
+                run._begin_with(parents)
         except BaseException:
             store.withdraw()
             raise
@@ -196,9 +209,17 @@ class Run:
                 raise StoreError(
                     f"{folder} is merged from several runs: it has no search of its own; go on with one of them"
                 )
+            if "baseline" in meta:
+                how = meta["baseline"].get("plan", {}).get("method")
+                raise StoreError(
+                    f"{folder} was made by {how}, not by a search: the command that made it goes on with it. To evolve from "
+                    f"its images: evofool run RECIPE --parents {folder}"
+                )
             recipe = recipe or stored
             _refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
             recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
+            given = given_of(store, meta, len(meta["target"]["labels"]))
+            refuse_others(recipe.search.parents, stored.search.parents, given, folder)
             trust = trust or "target" in named or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
             if target.fingerprint() != meta["target"]["fingerprint"]:
@@ -215,6 +236,8 @@ class Run:
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             try:
                 run._restore(meta)
+                if recipe.search.parents and not given:  # killed as it began
+                    run._begin_with(read(recipe, run.encoding, target.labels))
             except BaseException:
                 run.evaluator.close()
                 raise
@@ -278,7 +301,8 @@ class Run:
             self.finished = self._stop_reason()
             stop = self.finished is not None
             stop = give_up() or stop
-            if self.strategy.committed == self.recipe.search.lag + 1:  # batches without parents end here
+            # Batches without parents end here. What begins with elites may be as good as it gets.
+            if self.strategy.committed == self.recipe.search.lag + 1 and not self.given:
                 self._first_best = float(self.archive.log_odds.max())
             elif self.strategy.committed == watch_at:
                 self._watch()
@@ -440,6 +464,22 @@ class Run:
 
     # -- inside
 
+    def _begin_with(self, parents: Parents) -> None:
+        """Take parents into the file, which stands alone from now on, and let the search begin with them."""
+        size = self.strategy.size
+        self.store.save(
+            Checkpoint(
+                state={"given": parents.given.as_meta()},
+                genomes=((birth, birth // size, -1, -1, packed, 0) for birth, packed in parents.packed.items()),
+                reigns=(),
+                elites=(),
+                metrics=(),
+                made=list(parents.made.items()),
+            )
+        )
+        self.given = parents.given
+        self.strategy.give(parents.packed, parents.given.classes)
+
     def _hear(self) -> None:
         """What has come up meanwhile: a black box is known better the longer it is asked, and workers come and go."""
         notes = [*self.target.details.get("notes", ()), *self.evaluator.notes]
@@ -521,6 +561,7 @@ class Run:
         if meta["committed"]:
             self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
         self._shown = {key: meta[key] for key in self._shown}
+        self.given = given_of(self.store, meta, self.archive.classes)
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
         self._shown_birth[[row.cell for row in rows]] = [row.birth for row in rows]
         self.measured.restore(rows)

@@ -1,9 +1,9 @@
 """What travels between a search and its workers: orders and winners without genomes.
 
 A worker keeps the parents that it knows. Of one that it does not, it is told how it came to be (mother, father, and by its
-birth the key of its mutation) and makes it again; only where that line is lost or long, the genome itself is sent.
-Thresholds are sent as what changed. What comes back are births and scores: whoever has the parents makes the winners again.
-So pixels of 150 kB cost some tens of bytes.
+birth the key of its mutation) and makes it again; only where that line is lost or long, the genome itself is sent,
+as is one that was made by nobody, but given. Thresholds are sent as what changed. What comes back are births and scores:
+whoever has the parents makes the winners again. So pixels of 150 kB cost some tens of bytes.
 """
 
 from collections import OrderedDict
@@ -22,7 +22,8 @@ _REMEMBERED = 1 << 18  # winners whose parents the search remembers
 _ROOM = 1 << 29  # bytes of parents that a worker keeps, at most, beyond those of an order
 
 Descent = OrderedDict[int, tuple[int, int]]
-"""By birth the (mother, father) of winners, -1 for none, in the order in which they were seen; shared by all senders."""
+"""By birth the (mother, father) of winners, -1 for none, in the order in which they were seen; shared by all senders.
+Given genomes are not in it."""
 
 
 class Told(NamedTuple):
@@ -41,6 +42,7 @@ class Parcel(NamedTuple):
     first_birth: int
     mothers: np.ndarray  # (B,) int64
     fathers: np.ndarray | None  # None: nobody takes anything from one
+    given: list[int]  # births of the order that are no children
     claims: np.ndarray | None
     cells: np.ndarray | None  # (N,) int32 whose thresholds changed; None: all of them follow
     levels: np.ndarray  # (N,) float64
@@ -71,8 +73,8 @@ class Sender:
     def parcel(self, order: Order) -> Parcel:
         """To be opened by the worker in the order of sending."""
         mothers, fathers = order.mothers, order.fathers
-        nobody = bool((fathers < 0).all())
-        needed = dict.fromkeys(mothers.tolist() if nobody else [*mothers.tolist(), *fathers.tolist()])
+        nobody, given = bool((fathers < 0).all()), order.given
+        needed = dict.fromkeys([*given, *mothers.tolist(), *([] if nobody else fathers.tolist())])
         needed.pop(-1, None)
         cells, levels = self._changed(order.thresholds)
         return Parcel(
@@ -80,6 +82,7 @@ class Sender:
             first_birth=order.first_birth,
             mothers=mothers,
             fathers=None if nobody else fathers,
+            given=given,
             claims=order.claims,
             cells=cells,
             levels=levels,
@@ -160,7 +163,7 @@ class Receiver:
             self._levels[parcel.cells] = parcel.levels
         nobody = np.full(len(parcel.mothers), -1, np.int64)
         fathers = nobody if parcel.fathers is None else parcel.fathers
-        births = {*parcel.mothers.tolist(), *fathers.tolist()} - {-1}
+        births = {*parcel.given, *parcel.mothers.tolist(), *fathers.tolist()} - {-1}
         parents = self.learn(parcel.told, births)
         return Order(
             key=Key(*parcel.key),
@@ -212,8 +215,10 @@ def winners(encoding: Encoding, order: Order, sent: Found, descent: Descent) -> 
     rows = sent.rows.astype(np.int64)
     made = [children(encoding, order.cut(row, row + 1)) for row in rows.tolist()]
     births, mothers, fathers = order.first_birth + rows, order.mothers[rows], order.fathers[rows]
+    given = set(order.given)
     for birth, mother, father in zip(births.tolist(), mothers.tolist(), fathers.tolist(), strict=True):
-        descent[birth] = mother, father
+        if birth not in given:
+            descent[birth] = mother, father
     while len(descent) > _REMEMBERED:
         descent.popitem(last=False)
     return Winners(

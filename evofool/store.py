@@ -23,7 +23,7 @@ from evofool.errors import StoreError
 FILE = "run.db"
 LOCK = "run.lock"
 FORMAT = "evofool.run"
-VERSION = 3
+VERSION = 4
 _APPLICATION_ID = 0x65766F66  # "evof"
 _META: dict[str, type | tuple[type, ...]] = {
     "recipe": dict,
@@ -70,6 +70,12 @@ CREATE TABLE commits (place INTEGER PRIMARY KEY, batch INTEGER NOT NULL, drawn_a
 -- merged runs alone: the run that a genome comes from, by its id, and its birth there
 CREATE TABLE origins (birth INTEGER PRIMARY KEY, run TEXT NOT NULL, birth_there INTEGER NOT NULL,
                       UNIQUE (run, birth_there));
+-- genomes that no variation made: the name of what did ("apgd", "polish", ...)
+CREATE TABLE made (birth INTEGER PRIMARY KEY, how TEXT NOT NULL);
+-- baselines alone: each time that the image of a cell came out better, after so many passes that were spent on this cell.
+-- score is what was ranked by
+CREATE TABLE improvements (cell INTEGER NOT NULL, forwards INTEGER NOT NULL, backwards INTEGER NOT NULL, score REAL NOT NULL,
+                           log_odds REAL NOT NULL);
 """
 
 
@@ -94,6 +100,7 @@ class EliteRow:
     nearest_real_percentile: float | None
     verdict: str
     judged_by: str | None
+    made: str  # what made its genome: "evolved", or the method's name
     genome: bytes
 
     def digest(self) -> str:
@@ -147,6 +154,8 @@ class Checkpoint:
     quarantine: Sequence[tuple[int, int, int, int, bytes, str]] = ()  # birth, batch, mother, father, packed, why
     commits: Sequence[tuple[int, int, int]] = ()  # place, batch, drawn after
     origins: Sequence[tuple[int, str, int]] = ()  # birth, run, birth there
+    made: Sequence[tuple[int, str]] = ()  # birth, by what
+    improvements: Sequence[tuple[int, int, int, float, float]] = ()  # cell, forwards, backwards, score, log_odds
 
 
 class Store:
@@ -313,6 +322,8 @@ class Store:
             self._db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", c.quarantine)
             self._db.executemany("INSERT INTO commits VALUES (?, ?, ?)", c.commits)
             self._db.executemany("INSERT INTO origins VALUES (?, ?, ?)", c.origins)
+            self._db.executemany("INSERT OR REPLACE INTO made VALUES (?, ?)", c.made)
+            self._db.executemany("INSERT INTO improvements VALUES (?, ?, ?, ?, ?)", c.improvements)
             self._put(c.state)
 
     def judge(self, cell: int, verdict: str, judged_by: str, nearest_real_percentile: float | None = None) -> None:
@@ -359,8 +370,8 @@ class Store:
             rows = self._db.execute(
                 "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin,"
                 " e.search_log_odds, e.search_margin, e.png, e.sha256, e.bytes_per_pixel,"
-                " e.nearest_real_percentile, e.verdict, e.judged_by, g.genome"
-                " FROM elites e LEFT JOIN genomes g ON g.birth = e.birth"
+                " e.nearest_real_percentile, e.verdict, e.judged_by, COALESCE(m.how, 'evolved'), g.genome"
+                " FROM elites e LEFT JOIN genomes g ON g.birth = e.birth LEFT JOIN made m ON m.birth = e.birth"
                 f" {where} ORDER BY e.class, e.niche",
                 values,
             ).fetchall()
@@ -449,6 +460,18 @@ class Store:
         with self._guard("is damaged"):
             rows = self._db.execute("SELECT birth, run, birth_there FROM origins ORDER BY birth").fetchall()
             return {int(birth): (str(run), int(there)) for birth, run, there in rows}
+
+    def made(self) -> dict[int, str]:
+        """By birth, what made the genomes that no variation made."""
+        with self._guard("is damaged"):
+            return {int(birth): str(how) for birth, how in self._db.execute("SELECT birth, how FROM made")}
+
+    def improvements(self) -> list[tuple[int, int, int, float, float]]:
+        """(cell, forwards, backwards, score, log_odds), by cell, in the order in which its image came out better."""
+        with self._guard("is damaged"):
+            return self._db.execute(
+                "SELECT cell, forwards, backwards, score, log_odds FROM improvements ORDER BY cell, rowid"
+            ).fetchall()
 
     def reigns(self, birth: int | None = None) -> list[tuple[int, int, int, float, float, int]]:
         """(cell, birth, batch, log_odds, margin, switched), in the order in which cells changed hands.

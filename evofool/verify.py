@@ -9,6 +9,7 @@ import torch
 from evofool.elites import Elite, StoredRun
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
+from evofool.parents import given_of
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
 
@@ -49,13 +50,16 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
         # Everything that the file holds is read once, so that damage anywhere is found.
-        births = sorted({reign[1] for reign in reigns})
+        given = given_of(run.store, run.meta, len(run.labels))
+        births = sorted({reign[1] for reign in reigns} | set(range(given.number if given else 0)))
         for at in range(0, len(births), _AT_ONCE):
             run.unpack(list(run.store.genomes(births[at : at + _AT_ONCE]).values()))
         run.store.metrics()
         run.store.pending()
         run.store.commits()
         run.store.origins()
+        run.store.made()
+        run.store.improvements()
         run.unpack([row[4] for row in run.store.quarantine()])
     except (StoreError, IndexError) as error:
         faults.append(str(error))

@@ -101,16 +101,19 @@ def test_arrows_point_down_only() -> None:
     floors = [
         ("errors", "images"),
         ("targets", "scores", "archive", "descriptors"),
-        ("evaluate",),
+        ("evaluate", "ascend"),
+        ("baselines", "rivals", "explain"),
         ("shipping", "jobs", "evolve"),
         ("cluster",),
         ("recipe", "store"),
+        ("elites",),
+        ("parents",),
         ("measured", "restore"),
-        ("run",),
-        ("elites", "serve"),
+        ("run", "written"),
+        ("serve", "baseline_run", "unit_run"),
         ("verify", "export", "lineage", "merge", "replay"),
         ("console", "console_targets"),
-        ("cli_targets", "cli_merge", "cli_replay", "cli_workers"),
+        ("cli_targets", "cli_merge", "cli_replay", "cli_workers", "cli_baseline", "cli_explain", "cli_polish"),
         ("cli",),
     ]
     for floor, rooms in enumerate(floors):

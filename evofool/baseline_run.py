@@ -1,0 +1,319 @@
+"""A baseline as an ordinary run: its images in a run's file, group after group of classes, so that it can be broken off."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evofool import baselines, rivals
+from evofool.ascend.loop import Climbs, Tick
+from evofool.ascend.taps import refused
+from evofool.errors import RecipeError
+from evofool.machine import torch_threads
+from evofool.recipe import ComputePart, DirectPart, Recipe, SearchPart, StopPart
+from evofool.run import row_after
+from evofool.scores import confidence, log_odds, margin, needed_log_odds
+from evofool.store import Store
+from evofool.targets import Target
+from evofool.written import Image, commit, opened
+
+_GROUP_BYTES = 1 << 29  # what a group's states may take, at about ten tensors of an image's size each
+_BIG = 64  # pixels a side from which two images share a pass on a CPU, and fewer are scored at once
+
+
+class Method(NamedTuple):
+    """A row of `evofool baseline --list`."""
+
+    climb: Callable[..., Climbs]
+    gradients: bool
+    what: str
+    budget: int = 0  # forward passes a class, where none are given; 0: the method knows
+    together: bool = False  # images are shared between classes, which therefore make one group
+
+
+METHODS: dict[str, Method] = {
+    "nguyen": Method(baselines.nguyen, True, "ascent on p; setting=plain, l2, blur or sparse (Nguyen 2015)"),
+    "simonyan": Method(baselines.simonyan, True, "the class model: logit less L2 (Simonyan 2014)"),
+    "erhan": Method(baselines.erhan, True, "on a sphere, from nine starts; any unit by --unit layer:index (Erhan 2009)"),
+    "inceptionism": Method(baselines.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
+    "fourier": Method(baselines.fourier, True, "Fourier space under robust transforms: made to be recognisable (Olah 2017)"),
+    "apgd": Method(baselines.apgd, True, "Auto-PGD on the margin, from noise: the strongest (Croce & Hein 2020)"),
+    "square": Method(rivals.square, False, "Square attack from noise (Andriushchenko 2020)", 1000),
+    "nes": Method(rivals.nes, False, "natural evolution strategy on low-frequency pixels (Ilyas 2018)", 1000),
+    "random": Method(rivals.random_search, False, "random images, each tried in every class", 1000, True),
+    "noise": Method(rivals.noise, False, "one image of noise per class, nothing selected: the floor", 1),
+}  # fmt: skip
+
+_COMMON = ("budget", "queries", "rank", "seed", "enough", "microbatch", "streams", "tick", "chunk")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display shows of a baseline under way."""
+
+    classes: int
+    done: int  # classes that are done and saved
+    group: int  # classes that are climbing
+    step: int
+    steps: int
+    done_here: int  # of the done ones in this sitting
+    forwards: int  # that they took
+    seconds: float  # of this sitting
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which method is to do what: everything that decides the bits of a baseline's run, and is stored with it.
+
+    classes () are all. budget 0: the method's own. enough: the confidence at which a class ends; 1: it never does. group (0:
+    as many classes as half a gigabyte holds) climb side by side; microbatch as in ascend, chunk images are scored at once
+    (both 0: chosen by the images' size).
+    """
+
+    method: str
+    classes: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget: int = 0
+    rank: str = "log_odds"
+    seed: int = 0
+    enough: float = 1.0
+    group: int = 0
+    microbatch: int = 0
+    chunk: int = 0
+    threads: int = 1
+
+    def settled(self, target: Target) -> "Plan":
+        """With everything chosen that was left to be; RecipeError or TargetError names what cannot be."""
+        method = METHODS.get(self.method)
+        if method is None:
+            raise RecipeError(f'there is no baseline "{self.method}"; there are {", ".join(METHODS)}')
+        if method.gradients and target.network is None:
+            raise refused(target)
+        known = settings_of(self.method)
+        for name, value in self.settings.items():
+            if name not in known:
+                raise RecipeError(f'{self.method} has no setting "{name}"; it has {", ".join(known) or "none"}')
+            if type(value) is not type(known[name]):
+                raise RecipeError(f"{self.method}: {name} is like {known[name]!r}, not {value!r}")
+        if not 0 < self.enough <= 1:
+            raise RecipeError(f"enough is a confidence over 0, and 1 for never, not {self.enough}")
+        k = len(target.labels)
+        classes = self.classes or tuple(range(k))
+        if len(set(classes)) != len(classes) or not all(0 <= c < k for c in classes):
+            raise RecipeError(f"classes are different numbers in 0..{k - 1}, not {list(classes)[:12]}")
+        big = min(target.shape[1:]) >= _BIG
+        restarts = int(self.settings.get("restarts", known.get("restarts", 1)))
+        room = _GROUP_BYTES // (40 * math.prod(target.shape) * max(1, restarts))
+        on_cpu = target.network is None or target.network.device.type == "cpu"
+        return Plan(
+            self.method,
+            classes,
+            {**known, **self.settings},
+            self.budget or method.budget,
+            self.rank,
+            self.seed,
+            self.enough,
+            len(classes) if method.together else self.group or max(1, min(len(classes), room)),
+            self.microbatch or ((2 if big else 64) if on_cpu else 32),
+            self.chunk or (16 if big else 64),
+            self.threads,
+        )
+
+
+def settings_of(method: str) -> dict[str, Any]:
+    """The settings of a method that others do not have, with their defaults."""
+    parameters = inspect.signature(METHODS[method].climb).parameters.values()
+    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON]
+    return {p.name: p.default for p in own}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a baseline came. notes: items that were stopped, and classes without an image."""
+
+    done: int  # classes
+    classes: int
+    notes: tuple[str, ...]
+
+
+def run_baseline(
+    plan: Plan,
+    target: Target,
+    folder: Path,
+    streams: int = 0,
+    begun: Callable[[Plan, int], None] = lambda plan, done: None,
+    tick: Callable[[Progress], bool] = lambda progress: False,
+) -> Outcome:
+    """Do what plan says, and keep it as a run in folder; go on where it was broken off if it was begun there.
+
+    The run has an elite for each class that the image made for it stands in: a PNG with the scores of the plain network,
+    as every run has. A group of classes is kept when all of them are done; tick(progress), called after every step, ends the
+    work when it says so, and what the group under way has come to is dropped. streams passes at once (0: as many as pay);
+    they decide no bit. StoreError or RecipeError if folder has another run.
+    """
+    plan = plan.settled(target)
+    store, state = opened(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
+    notes: list[str] = list(state["notes"])
+    try:
+        begun(plan, state["done"])
+        began, at_first = time.perf_counter(), state
+        while state["done"] < len(plan.classes):
+            classes = plan.classes[state["done"] : state["done"] + plan.group]
+            ticking = _ticking(tick, len(plan.classes), len(classes), state, at_first, began)
+            before = time.perf_counter()
+            with torch_threads(plan.threads):
+                climbs = _climb(plan, target, classes, streams, ticking)
+                if climbs.interrupted:
+                    break
+                notes += _notes(target, classes, climbs)
+                logits = _plain(target, climbs.images, plan.chunk)
+            state = _save(store, plan, target, classes, climbs, logits, state, notes, time.perf_counter() - before)
+    except BaseException:
+        _let_go(store, state, failed=True)
+        raise
+    _let_go(store, state)
+    return Outcome(state["done"], len(plan.classes), tuple(notes))
+
+
+def _climb(plan: Plan, target: Target, classes: Sequence[int], streams: int, tick: Tick) -> Climbs:
+    method = METHODS[plan.method]
+    level = math.inf
+    if plan.enough < 1:
+        level = needed_log_odds(plan.enough)
+    how: dict[str, Any] = {"rank": plan.rank, "seed": plan.seed, "enough": level, "tick": tick}
+    if method.gradients:
+        how |= {"budget": plan.budget, "microbatch": plan.microbatch, "streams": streams or target.streams}
+    else:
+        how |= {"queries": plan.budget, "chunk": plan.chunk}
+    return method.climb(target, classes, **how, **plan.settings)
+
+
+def _let_go(store: Store, state: Mapping[str, Any], failed: bool = False) -> None:
+    """Close the file; of a run that has saved nothing, take it away."""
+    if state["done"]:
+        store.close(failed)
+    else:
+        store.withdraw()
+
+
+def _plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
+    """(n, K) float32: what the target answers the plain way, chunk images at a time."""
+    parts = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
+    return np.concatenate(parts)
+
+
+def _notes(target: Target, classes: Sequence[int], climbs: Climbs) -> list[str]:
+    """The notes of a group, and which classes are left without an image."""
+    names = [target.labels[c] for c in classes]
+    none = [name for name, score in zip(names, climbs.scores, strict=True) if score == -np.inf]
+    return [f"{names[item]}: {words}" for item, words in climbs.notes] + [
+        f"{name}: it is left without an image" for name in none
+    ]
+
+
+def _ticking(
+    tick: Callable[[Progress], bool],
+    classes: int,
+    group: int,
+    state: Mapping[str, Any],
+    at_first: Mapping[str, Any],
+    began: float,
+) -> Tick:
+    done, forwards = (state[key] - at_first[key] for key in ("done", "forwards"))
+    return lambda step, steps: tick(
+        Progress(classes, state["done"], group, step, steps, done, forwards, time.perf_counter() - began)
+    )
+
+
+def _recipe(plan: Plan, target: Target, folder: Path) -> Recipe:
+    """What a run's file has to say of how its genomes are drawn and its images scored."""
+    return Recipe(
+        name=folder.resolve().name or plan.method,
+        target=target.name,
+        encoding=DirectPart(kind="direct"),
+        search=SearchPart(seed=plan.seed, batch=plan.chunk, rank=plan.rank, competition="own"),  # type: ignore[arg-type]
+        stop=StopPart(evaluations=max(1, plan.budget) * len(plan.classes)),
+        compute=ComputePart(chunk=plan.chunk, threads=plan.threads, format="plain"),
+    )
+
+
+def _described(plan: Plan) -> dict[str, Any]:
+    """plan as it is stored: plain JSON."""
+    return {**plan.__dict__, "classes": list(plan.classes), "settings": dict(plan.settings)}
+
+
+def _save(
+    store: Store,
+    plan: Plan,
+    target: Target,
+    classes: Sequence[int],
+    climbs: Climbs,
+    logits: np.ndarray,
+    state: Mapping[str, Any],
+    notes: Sequence[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """Write a group that is done, in one transaction; returns the new state."""
+    first = state["done"]
+    odds, gaps = log_odds(logits), margin(logits)
+    images = [
+        Image(first + k, c, climbs.images[k].tobytes(), climbs.images[k], float(odds[k, c]), float(gaps[k, c]))
+        for k, c in enumerate(classes)
+        if climbs.scores[k] > -np.inf and np.isfinite(logits[k]).all()
+    ]
+    new: list[tuple[int, int, int, float, float]] = []
+    last = {}
+    for found in climbs.improvements:
+        new.append((classes[found.item], found.forwards, found.backwards, found.score, found.beside))
+        last[found.item] = found
+    for k, found in last.items():  # where it ended
+        new.append((classes[k], int(climbs.forwards[k]), int(climbs.backwards[k]), found.score, found.beside))
+    state = {
+        **state,
+        "done": first + len(classes),
+        "forwards": state["forwards"] + int(climbs.forwards.sum()),
+        "backwards": state["backwards"] + int(climbs.backwards.sum()),
+        "notes": list(notes),
+    }
+    all_done = state["done"] == len(plan.classes)
+    finished = f"all {state['done']} classes are done" if all_done else None
+    rows = side_by_side([*store.improvements(), *new], len(plan.classes))
+    commit(store, state, images, plan.method, seconds, finished, target.queries, rows, new)
+    return state
+
+
+def side_by_side(
+    improvements: Sequence[tuple[int, int, int, float, float]], classes: int
+) -> list[tuple[int, dict[str, Any]]]:
+    """(forward passes of each class, metrics row) as if all classes had climbed at once, out of Store.improvements().
+
+    Classes do not touch one another, so the order in which they climb changes nothing. evaluations: forward passes of all.
+    Of `classes` classes those without an improvement count as 0.
+    """
+    by_cell: dict[int, list[tuple[int, float, float]]] = {}
+    for cell, forwards, _, score, beside in improvements:
+        by_cell.setdefault(cell, []).append((forwards, score, beside))
+    most = max((climb[-1][0] for climb in by_cell.values()), default=0)
+    rows, at = [], 0
+    while at < most:
+        at = row_after(at)
+        p = np.zeros(max(classes, len(by_cell)))
+        spent = held = 0
+        for k, climb in enumerate(by_cell.values()):
+            reached = [odds for forwards, _, odds in climb if forwards <= at]
+            spent += min(at, climb[-1][0])
+            if reached:
+                p[k] = confidence(reached[-1])
+                held += 1
+        quantiles = {
+            name: float(np.quantile(p, q)) for name, q in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0))
+        }
+        levels = {name: int((p >= level).sum()) for name, level in (("at_99", 0.99), ("at_9999", 0.9999))}
+        counts = {"gen": at, "nevals": spent, "evaluations": spent, "distinct": held, "wins": 0, "switches": 0}
+        rows.append((at, {**counts, **quantiles, **levels}))
+    return rows

@@ -1,0 +1,182 @@
+"""The command `evofool explain`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from evofool.targets import Target
+
+WHAT = typer.Argument(metavar="RUN|IMAGE", help="A run's folder, or a picture of any size.")
+CLASS = typer.Option(
+    "--class",
+    help="A class number or a label: the elite to explain; for a picture the class the target calls it, unless given.",
+)
+TARGET = typer.Option(
+    "--target", metavar="SPEC", help="For a picture: who sees it (evofool targets list). A run has its own."
+)
+OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained unless given.")
+REAL = typer.Option(metavar="DIR", help="Real images, to find the nearest: folders of classes, or any pictures.")
+ONLY = typer.Option(metavar="PART,PART", help="Some parts alone: saliency, segmentation, occlusion, elements, nearest.")
+SEED = typer.Option(min=0, help="Of noise, colours and mixtures.")
+TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
+
+
+class _Subject(NamedTuple):
+    """What is to be explained: where it is from, what its page is called, and where that goes."""
+
+    target: "Target"
+    image: "np.ndarray"
+    class_id: int
+    source: str
+    folder: Path
+
+
+def explain(
+    what: Annotated[Path, WHAT],
+    which: Annotated[str | None, CLASS] = None,
+    target: Annotated[str | None, TARGET] = None,
+    out: Annotated[Path | None, OUT] = None,
+    real: Annotated[Path | None, REAL] = None,
+    only: Annotated[str | None, ONLY] = None,
+    seed: Annotated[int, SEED] = 0,
+    trust: Annotated[bool, TRUST] = False,
+) -> None:
+    """Why does the classifier see this class here? Writes one page, index.html, and its pictures.
+
+    Of an elite of a run, or of any picture: saliency, segmentation, occlusion, the worth of repeated elements and, with
+    --real, the nearest real images. A black box has those that need no gradient. Every part is written as soon as it is
+    done; exits with 2 if one failed, and the page has the others.
+    """
+    from evofool.errors import TargetError
+    from evofool.explain.explain import explain as write_page
+    from evofool.explain.explain import without_gradients
+    from evofool.machine import keep_memory, torch_threads
+
+    keep_memory()
+    # One thread: the bits do not depend on the machine's cores, and at a few images a pass more threads gain little.
+    with torch_threads(1):
+        if what.is_dir() or what.name == "run.db":
+            if target is not None:
+                raise TargetError(f"{what} is a run and has its own target; --target is for a picture")
+            subject = _elite(what.parent if what.name == "run.db" else what, which, trust)
+        else:
+            subject = _picture(what, which, target)
+        label = subject.target.labels[subject.class_id]
+        folder = out or subject.folder
+        print(f"Explaining {subject.source} as {label} (class {subject.class_id}) of {subject.target.name}", flush=True)
+        if not subject.target.differentiable:
+            print(without_gradients(subject.target), flush=True)
+        try:
+            told = write_page(
+                subject.target,
+                subject.image,
+                subject.class_id,
+                folder,
+                title=f"Why {subject.target.name} sees {label}",
+                source=subject.source,
+                only=_names(only),
+                real=real,
+                seed=seed,
+                say=lambda line: print(f"  {line}", flush=True),
+            )
+        except KeyboardInterrupt:
+            print(f"Interrupted; what was done is in {folder}")
+            raise typer.Exit(130) from None
+    passes = f"{told.forwards:,} forward and {told.backwards:,} backward passes"
+    print(f"{len(told.pictures)} pictures; {passes}. Page: {told.page}", flush=True)
+    if told.faults:
+        failed = "; ".join(f"{part}: {words}" for part, words in told.faults.items())
+        typer.echo(f"evofool: not all could be explained, the page has the rest. {failed}", err=True)
+        raise typer.Exit(2)
+
+
+def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:
+    from evofool.elites import StoredRun
+    from evofool.errors import StoreError
+
+    with StoredRun(folder) as stored:
+        if which is None:
+            raise StoreError(f"{folder} has an elite for every class; say which to explain: --class 3, or a label")
+        class_id = stored.class_id(which)
+        elite = max(stored.elites(class_id), key=lambda e: e.row.log_odds)
+        source = f"elite of class {class_id} of {folder.resolve().name}, birth {elite.row.birth}"
+        return _Subject(stored.target(trust), elite.image, class_id, source, folder / f"explain-{class_id}")
+
+
+def _picture(file: Path, which: str | None, spec: str | None) -> _Subject:
+    from evofool.errors import ImageError, TargetError
+    from evofool.scores import log_odds
+    from evofool.targets import target as load
+
+    if not file.is_file():
+        raise ImageError(f"there is no {file}: name a run's folder or a picture")
+    if spec is None:
+        raise TargetError(f"{file}: who is to see it? Name the target: --target lenet (evofool targets list has them all)")
+    target = load(spec)
+    class_id = None if which is None else _class_of(target, which)
+    image, change = _read(file, target)
+    if change:
+        print(change, flush=True)
+    if class_id is None:
+        class_id = int(log_odds(target.logits(image[None]))[0].argmax())
+    return _Subject(target, image, class_id, file.name, file.with_name(f"{file.stem}-explained"))
+
+
+def _class_of(target: "Target", text: str) -> int:
+    """The class of a label or a number; TargetError names the nearest labels."""
+    import difflib
+
+    from evofool.errors import TargetError
+
+    if text in target.labels:
+        return target.labels.index(text)
+    if text.isdecimal() and int(text) < len(target.labels):
+        return int(text)
+    near = difflib.get_close_matches(text, target.labels, 3)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise TargetError(f"{target.name}: no class {text}; it has 0 to {len(target.labels) - 1}, or by label{hint}")
+
+
+def _read(file: Path, target: "Target") -> "tuple[np.ndarray, str]":
+    """uint8 (C, H, W) as the target takes it, and what was changed, "" if nothing was.
+
+    A picture of the target's own size keeps its pixels: an elite is not scaled and cut as a photograph would be.
+    """
+    import warnings
+
+    import numpy as np
+    from PIL import Image
+
+    from evofool.errors import ImageError
+    from evofool.targets.photos import as_seen
+
+    channels, height, width = target.shape
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata and palettes: the pixels count
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as picture:
+                size, was = picture.size, picture.mode
+                if size == (width, height) and was in ("1", "L", "LA", "P", "RGB", "RGBA"):
+                    pixels = np.array(picture.convert(mode))
+                    image = pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+                else:
+                    image = as_seen(picture, target)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{file} cannot be read as a picture ({error})") from None
+    resize = target.details.get("preprocessing", {}).get("resize")
+    how = "" if size == (width, height) else f" (short side {resize}, centre)" if resize else " (squeezed)"
+    if size == (width, height) and was == mode:
+        return image, ""
+    names = {"L": "grey"}
+    now = f"{width}x{height} {names.get(mode, mode)}"
+    return image, f"{file.name}: {size[0]}x{size[1]} {names.get(was, was)} became {now}{how}"
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [name.strip() for name in text.split(",") if name.strip()]

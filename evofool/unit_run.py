@@ -1,0 +1,179 @@
+"""Erhan's units as a run: images that drive single units, and what the classifier calls them."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evofool import baselines
+from evofool.ascend.loop import Tick
+from evofool.ascend.taps import Taps, refused, unknown_layer
+from evofool.errors import RecipeError, TargetError
+from evofool.images import save_png
+from evofool.machine import torch_threads
+from evofool.pages.sheet import Tile, contact_sheet
+from evofool.recipe import ComputePart, DirectPart, Recipe, SearchPart, StopPart
+from evofool.scores import confidence, log_odds, margin
+from evofool.targets import Target
+from evofool.written import Image, commit, opened
+
+
+@dataclass(frozen=True)
+class UnitRun:
+    """What came of it: a line for each unit."""
+
+    lines: tuple[str, ...]
+
+
+def run_units(
+    target: Target,
+    units: Sequence[str],
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    budget: int = 0,
+    seed: int = 0,
+    threads: int = 1,
+    streams: int = 0,
+    tick: Tick | None = None,
+) -> UnitRun:
+    """Climb each of the units "LAYER:CHANNEL" or "LAYER:CHANNEL:Y:X" from several starts (baselines.units), into a run.
+
+    A unit stands for no class, so every image competes in every class, as in evolution. Beside the run: the best image of
+    each unit as unit-LAYER-INDEX.png, units.json with the activations that all starts came to, and units.png, the sheet of
+    them. TargetError for a layer or a unit that is not there.
+    """
+    parsed = [unit_of(target, unit) for unit in units]
+    known = {"restarts": 9, "norm": 0.0, "rate": 0.1}
+    for name in settings:
+        if name not in known:
+            raise RecipeError(f'erhan --unit has no setting "{name}"; it has {", ".join(known)}')
+    chosen = {**known, **settings}
+    chunk = 16 if min(target.shape[1:]) >= 64 else 64
+    recipe = Recipe(
+        name=folder.resolve().name or "units",
+        target=target.name,
+        encoding=DirectPart(kind="direct"),
+        search=SearchPart(seed=seed, batch=chunk),
+        stop=StopPart(evaluations=1),
+        compute=ComputePart(chunk=chunk, threads=threads, format="plain"),
+    )
+    plan = {"method": "erhan", "units": list(units), "settings": chosen, "budget": budget, "seed": seed, "threads": threads}
+    store, state = opened(folder, target, recipe, plan, chunk)
+    if state["done"]:
+        store.close()
+        return UnitRun((f"{folder} has all of these units already.",))
+    began = time.perf_counter()
+    try:
+        with torch_threads(threads):
+            images, scores, lines, total, notes = _climb(target, parsed, chosen, budget, seed, streams, tick)
+            parts = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
+        logits = np.concatenate(parts)
+        odds, gaps = log_odds(logits), margin(logits)
+        odds[~np.isfinite(scores) | ~np.isfinite(logits).all(1)] = -np.inf
+        best = odds.argmax(0)
+        winners = [
+            Image(int(row), c, images[row].tobytes(), images[row], float(odds[row, c]), float(gaps[row, c]))
+            for c, row in enumerate(best)
+            if np.isfinite(odds[row, c])
+        ]
+        state = {**state, "done": len(target.labels), "forwards": total[0], "backwards": total[1], "notes": notes}
+        p = np.asarray(confidence(odds[best, np.arange(len(best))]))
+        quantiles = {n: float(np.quantile(p, q)) for n, q in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0))}
+        row = {
+            "gen": 1, "nevals": total[0], "evaluations": total[0], "distinct": len({w.birth for w in winners}), "wins": 0,
+            "switches": 0, "at_99": int((p >= 0.99).sum()), "at_9999": int((p >= 0.9999).sum()), **quantiles,
+        }  # fmt: skip
+        spent = time.perf_counter() - began
+        commit(store, state, winners, "erhan", spent, f"all {len(units)} units are done", target.queries, [(1, row)])
+    except BaseException:
+        store.withdraw()
+        raise
+    store.close()
+    _pictures(target, folder, parsed, images, scores, chosen["restarts"], logits)
+    return UnitRun((*notes, *lines))
+
+
+def unit_of(target: Target, text: str) -> tuple[str, tuple[int, ...]]:
+    """(layer, index) of "LAYER:CHANNEL[:Y:X]"; TargetError if there is no such unit."""
+    if target.network is None:
+        raise refused(target)
+    layer, *numbers = text.split(":")
+    if not numbers or len(numbers) not in (1, 3) or not all(n.isdecimal() for n in numbers):
+        raise TargetError(f"--unit {text}: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7")
+    if layer not in dict(target.network.module.named_modules()):
+        raise unknown_layer(target, layer)
+    index = tuple(int(n) for n in numbers)
+    with Taps(target, [layer], logits=False) as taps, torch.no_grad():
+        shape = tuple(taps.read(torch.zeros(1, *target.shape)).layer(layer).shape[1:])
+    fits = len(index) in (1, len(shape)) and len(shape) in (1, 3) and all(i < n for i, n in zip(index, shape, strict=False))
+    if not fits:
+        raise TargetError(
+            f'--unit {text}: layer "{layer}" of {target.name} is {" x ".join(map(str, shape))}; units count from 0'
+        )
+    return layer, index
+
+
+def _climb(
+    target: Target,
+    units: Sequence[tuple[str, tuple[int, ...]]],
+    settings: Mapping[str, Any],
+    budget: int,
+    seed: int,
+    streams: int,
+    tick: Tick | None,
+) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int], list[str]]:
+    """Images and activations of all starts of all units, lines for people, passes, notes; layer after layer."""
+    n = settings["restarts"]
+    images = np.zeros((len(units) * n, *target.shape), np.uint8)
+    scores = np.full(len(units) * n, -np.inf)
+    forwards = backwards = 0
+    notes: list[str] = []
+    for layer in dict.fromkeys(name for name, _ in units):
+        places = [k for k, (name, _) in enumerate(units) if name == layer]
+        climbs = baselines.units(
+            target, layer, [units[k][1] for k in places], budget=budget, seed=seed, tick=tick,
+            streams=streams or target.streams, **settings,
+        )  # fmt: skip
+        if climbs.interrupted:
+            raise RecipeError("stopped before the units were done; nothing was kept")
+        rows = np.concatenate([np.arange(k * n, (k + 1) * n) for k in places])
+        images[rows], scores[rows] = climbs.images, climbs.scores
+        forwards, backwards = forwards + int(climbs.forwards.sum()), backwards + int(climbs.backwards.sum())
+        notes += [f"{layer}, start {item % n}: {words}" for item, words in climbs.notes]
+    lines = []
+    for (layer, index), each in zip(units, scores.reshape(-1, n), strict=True):
+        spread = f", spread (deviation / mean) {each.std() / abs(each.mean()):.3f}" if np.isfinite(each).all() else ""
+        lines.append(f"{layer}:{':'.join(map(str, index))}  activation {each.max():.4g}, {n} starts{spread}")
+    return images, scores, lines, (forwards, backwards), notes
+
+
+def _pictures(
+    target: Target,
+    folder: Path,
+    units: Sequence[tuple[str, tuple[int, ...]]],
+    images: np.ndarray,
+    scores: np.ndarray,
+    restarts: int,
+    logits: np.ndarray,
+) -> None:
+    told, tiles = [], []
+    for k, (layer, index) in enumerate(units):
+        name = f"{layer}:{':'.join(map(str, index))}"
+        each = scores[k * restarts : (k + 1) * restarts]
+        best = k * restarts + int(each.argmax())
+        called = int(logits[best].argmax())
+        p = float(confidence(log_odds(logits[best : best + 1])[0, called]))
+        file = f"unit-{name.replace(':', '-').replace('/', '_')}.png"
+        save_png(images[best], folder / file)
+        tiles.append(Tile(images[best], f"{name}: {target.labels[called]}", p))
+        told.append(
+            {"unit": name, "file": file, "activations": each.tolist(), "called": target.labels[called], "confidence": p}
+        )
+    contact_sheet(tiles, title=f"{target.name}: units, and what their images are called").save(folder / "units.png")
+    (folder / "units.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,145 @@
+"""A run that no search wrote: its file's description, and images committed to it, for baselines and what is like them.
+
+Its meta has "baseline": the plan that it was made by, and how far that is done. Everything that reads a run reads it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.images import encode_png
+from evofool.machine import machine
+from evofool.recipe import Recipe
+from evofool.store import FILE, Checkpoint, NewElite, Store
+from evofool.targets import Target
+from evofool.targets.handshake import handshake
+
+
+class Image(NamedTuple):
+    """An image that is to hold a cell, measured by the plain network."""
+
+    birth: int
+    class_id: int  # the cell, since such runs have no niches
+    genome: bytes  # packed
+    pixels: np.ndarray  # uint8 (C, H, W)
+    log_odds: float
+    margin: float
+    mother: int = -1
+
+
+def opened(
+    folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int
+) -> tuple[Store, dict[str, Any]]:
+    """The run's file, made or, if this plan was begun there, gone on with; and its state.
+
+    The state is plan, done, forwards, backwards and notes. StoreError, RecipeError or TargetError if folder has anything
+    else, or if a new target fails its handshake.
+    """
+    if (folder / FILE).exists():
+        store = Store.open(folder, write=True)
+        try:
+            return store, _going_on(store, folder, target, plan)
+        except BaseException:
+            store.close(failed=True)
+            raise
+    met = handshake(target, chunk)
+    if met.faults:
+        raise TargetError(f"{target.name}: " + "; ".join(met.faults))
+    state = {"plan": dict(plan), "done": 0, "forwards": 0, "backwards": 0, "notes": []}
+    meta = {
+        "id": uuid4().hex,
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "target": {
+            "name": target.name,
+            "labels": list(target.labels),
+            "shape": list(target.shape),
+            "fingerprint": target.fingerprint(),
+            "details": target.details,
+        },
+        "baseline": state,
+        "machine": machine(recipe.compute.threads),
+        "committed": 0,
+        "shown": 0,
+        "shown_reigns": 0,
+        "last_progress": 0,
+        "seconds": 0.0,
+        "finished": None,
+        "answers": 0,
+        "warnings": [*target.details.get("notes", ()), *met.notes],
+    }
+    return Store.create(folder, meta), state
+
+
+def _going_on(store: Store, folder: Path, target: Target, plan: Mapping[str, Any]) -> dict[str, Any]:
+    meta = store.description()
+    state = meta.get("baseline")
+    if not isinstance(state, dict) or not isinstance(state.get("plan"), dict):
+        raise StoreError(f"{folder} holds another kind of run; pass another --out")
+    if meta["target"]["fingerprint"] != target.fingerprint():
+        raise TargetError(
+            f"{folder} was begun with {meta['target']['name']}, which is not {target.name}; pass another --out"
+        )
+    for key in sorted({*plan, *state["plan"]}):
+        if state["plan"].get(key) != plan.get(key):
+            raise RecipeError(
+                f"{folder} was begun with {key} = {_short(state['plan'].get(key))}, asked for is {_short(plan.get(key))}; "
+                "pass another --out"
+            )
+    return state
+
+
+def commit(
+    store: Store,
+    state: Mapping[str, Any],
+    images: Sequence[Image],
+    made: str,
+    seconds: float,
+    finished: str | None,
+    answers: int,
+    rows: Sequence[tuple[int, Mapping[str, Any]]] = (),
+    improvements: Sequence[tuple[int, int, int, float, float]] = (),
+    given: Sequence[tuple[int, bytes, str]] = (),
+) -> None:
+    """One checkpoint: images take their cells, and state takes the place of the old one.
+
+    seconds are added to the run's. made: what made the images (Store.made). rows: metrics, by a number that replaces an
+    older row of the same. given: births, packed genomes and makers of what the images come from.
+    """
+    meta = store.description()
+    batch = meta["committed"]
+    reigns = [(i.class_id, i.birth, batch, i.log_odds, i.margin, 0) for i in images]
+    elites = [
+        NewElite(i.class_id, 0, i.class_id, i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
+        for i in images
+    ]
+    total = meta["seconds"] + seconds
+    own = {i.birth: (i.birth, batch, i.mother, -1, i.genome, 0) for i in images}
+    store.save(
+        Checkpoint(
+            state={
+                "baseline": dict(state),
+                "committed": batch + 1,
+                "shown": batch + 1,
+                "shown_reigns": meta["shown_reigns"] + len(reigns),
+                "last_progress": batch,
+                "seconds": total,
+                "finished": finished,
+                "answers": answers,
+            },
+            genomes=[*((birth, batch, -1, -1, genome, 0) for birth, genome, _ in given), *own.values()],
+            reigns=reigns,
+            elites=elites,
+            metrics=[(at, total, row) for at, row in rows],
+            made=[*((birth, how) for birth, _, how in given if how != "evolved"), *((birth, made) for birth in own)],
+            improvements=improvements,
+        )
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
