@@ -15,7 +15,7 @@ from evofool.ascend.loop import Climbs, Tick
 from evofool.ascend.taps import refused
 from evofool.errors import RecipeError
 from evofool.machine import torch_threads
-from evofool.recipe import ComputePart, DirectPart, Recipe, SearchPart, StopPart
+from evofool.recipe import Recipe, parse
 from evofool.run import row_after
 from evofool.scores import confidence, log_odds, margin, needed_log_odds
 from evofool.store import Store
@@ -24,10 +24,13 @@ from evofool.written import Image, commit, opened
 
 _GROUP_BYTES = 1 << 29  # what a group's states may take, at about ten tensors of an image's size each
 _BIG = 64  # pixels a side from which two images share a pass on a CPU, and fewer are scored at once
+_HAIR = (
+    1e-3  # log-odds asked for beyond `enough`: the network that gradients are taken through is not the plain one to the bit
+)
 
 
 class Method(NamedTuple):
-    """A row of `evofool baseline --list`."""
+    """A published method, as `evofool baseline` knows it."""
 
     climb: Callable[..., Climbs]
     gradients: bool
@@ -43,7 +46,7 @@ METHODS: dict[str, Method] = {
     "inceptionism": Method(baselines.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
     "fourier": Method(baselines.fourier, True, "Fourier space under robust transforms: made to be recognisable (Olah 2017)"),
     "apgd": Method(baselines.apgd, True, "Auto-PGD on the margin, from noise: the strongest (Croce & Hein 2020)"),
-    "square": Method(rivals.square, False, "Square attack from noise (Andriushchenko 2020)", 1000),
+    "square": Method(rivals.square, False, "Square attack without a source image (Andriushchenko 2020)", 1000),
     "nes": Method(rivals.nes, False, "natural evolution strategy on low-frequency pixels (Ilyas 2018)", 1000),
     "random": Method(rivals.random_search, False, "random images, each tried in every class", 1000, True),
     "noise": Method(rivals.noise, False, "one image of noise per class, nothing selected: the floor", 1),
@@ -62,7 +65,8 @@ class Progress:
     step: int
     steps: int
     done_here: int  # of the done ones in this sitting
-    forwards: int  # that they took
+    forwards: int  # that these took
+    took: float  # seconds that these took
     seconds: float  # of this sitting
 
 
@@ -70,9 +74,9 @@ class Progress:
 class Plan:
     """Which method is to do what: everything that decides the bits of a baseline's run, and is stored with it.
 
-    classes () are all. budget 0: the method's own. enough: the confidence at which a class ends; 1: it never does. group (0:
-    as many classes as half a gigabyte holds) climb side by side; microbatch as in ascend, chunk images are scored at once
-    (both 0: chosen by the images' size).
+    classes () are all. budget 0: the method's own. enough: the confidence at which a class ends; 1: it never does. Where
+    margins rank, it ends at one that no answer of less confidence has. group (0: as many classes as half a gigabyte holds)
+    climb side by side; microbatch as in ascend, chunk images are scored at once (both 0: chosen by the images' size).
     """
 
     method: str
@@ -94,12 +98,9 @@ class Plan:
             raise RecipeError(f'there is no baseline "{self.method}"; there are {", ".join(METHODS)}')
         if method.gradients and target.network is None:
             raise refused(target)
-        known = settings_of(self.method)
-        for name, value in self.settings.items():
-            if name not in known:
-                raise RecipeError(f'{self.method} has no setting "{name}"; it has {", ".join(known) or "none"}')
-            if type(value) is not type(known[name]):
-                raise RecipeError(f"{self.method}: {name} is like {known[name]!r}, not {value!r}")
+        settings = settings_of(self.method, self.settings)
+        if self.rank not in ("log_odds", "margin"):
+            raise RecipeError(f'there is no rank "{self.rank}"; there are log_odds, margin')
         if not 0 < self.enough <= 1:
             raise RecipeError(f"enough is a confidence over 0, and 1 for never, not {self.enough}")
         k = len(target.labels)
@@ -107,37 +108,51 @@ class Plan:
         if len(set(classes)) != len(classes) or not all(0 <= c < k for c in classes):
             raise RecipeError(f"classes are different numbers in 0..{k - 1}, not {list(classes)[:12]}")
         big = min(target.shape[1:]) >= _BIG
-        restarts = int(self.settings.get("restarts", known.get("restarts", 1)))
-        room = _GROUP_BYTES // (40 * math.prod(target.shape) * max(1, restarts))
+        room = _GROUP_BYTES // (40 * math.prod(target.shape) * max(1, settings.get("restarts", 1)))
+        group = len(classes) if method.together else self.group or max(1, min(len(classes), room))
         on_cpu = target.network is None or target.network.device.type == "cpu"
         return Plan(
             self.method,
             classes,
-            {**known, **self.settings},
+            settings,
             self.budget or method.budget,
             self.rank,
             self.seed,
             self.enough,
-            len(classes) if method.together else self.group or max(1, min(len(classes), room)),
+            group,
             self.microbatch or ((2 if big else 64) if on_cpu else 32),
-            self.chunk or (16 if big else 64),
+            self.chunk or min(16 if big else 64, group),
             self.threads,
         )
 
 
-def settings_of(method: str) -> dict[str, Any]:
-    """The settings of a method that others do not have, with their defaults."""
+def settings_of(method: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a method that others do not have: their defaults, and these changes.
+
+    RecipeError for a setting that is not there, one of another type, and a number below 0 or not finite.
+    """
     parameters = inspect.signature(METHODS[method].climb).parameters.values()
-    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON]
-    return {p.name: p.default for p in own}
+    settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _COMMON}
+    for name, value in changes.items():
+        if name not in settings:
+            raise RecipeError(f'{method} has no setting "{name}"; it has {", ".join(settings) or "none"}')
+        if isinstance(settings[name], float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(settings[name]):
+            raise RecipeError(f"{method}: {name} is like {settings[name]!r}, not {value!r}")
+        if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+            raise RecipeError(f"{method}: {name} is a number from 0 up, not {value!r}")
+        settings[name] = value
+    return settings
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a baseline came. notes: items that were stopped, and classes without an image."""
+    """How far a baseline came. notes: what a user should know of classes, and which of them are left without an image."""
 
     done: int  # classes
     classes: int
+    images: int  # that the run has
     notes: tuple[str, ...]
 
 
@@ -151,40 +166,53 @@ def run_baseline(
 ) -> Outcome:
     """Do what plan says, and keep it as a run in folder; go on where it was broken off if it was begun there.
 
-    The run has an elite for each class that the image made for it stands in: a PNG with the scores of the plain network,
-    as every run has. A group of classes is kept when all of them are done; tick(progress), called after every step, ends the
-    work when it says so, and what the group under way has come to is dropped. streams passes at once (0: as many as pay);
-    they decide no bit. StoreError or RecipeError if folder has another run.
+    The run's elite of a class is the image that was made for it, with the scores of the plain network, as in every run; a
+    class for which nothing came out has none, and a note. A group of classes is kept when all of them are done;
+    tick(progress), called after every step, ends the work when it says so, and what the group under way has come to is
+    dropped. streams passes at once (0: as many as pay); they decide no bit. StoreError or RecipeError if folder has another
+    run, TargetError if its target was another.
     """
     plan = plan.settled(target)
     store, state = opened(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
     notes: list[str] = list(state["notes"])
+    told_to_stop = False
+
+    def heard(progress: Progress) -> bool:
+        nonlocal told_to_stop
+        told_to_stop = tick(progress)
+        return told_to_stop
+
     try:
         begun(plan, state["done"])
         began, at_first = time.perf_counter(), state
-        while state["done"] < len(plan.classes):
+        while state["done"] < len(plan.classes) and not told_to_stop:
             classes = plan.classes[state["done"] : state["done"] + plan.group]
-            ticking = _ticking(tick, len(plan.classes), len(classes), state, at_first, began)
+            ticking = _ticking(heard, len(plan.classes), len(classes), state, at_first, began)
             before = time.perf_counter()
             with torch_threads(plan.threads):
                 climbs = _climb(plan, target, classes, streams, ticking)
                 if climbs.interrupted:
                     break
-                notes += _notes(target, classes, climbs)
                 logits = _plain(target, climbs.images, plan.chunk)
-            state = _save(store, plan, target, classes, climbs, logits, state, notes, time.perf_counter() - before)
+            sound = (climbs.scores > -np.inf) & np.isfinite(logits).all(axis=1)
+            notes += _notes([target.labels[c] for c in classes], climbs, sound)
+            spent = time.perf_counter() - before
+            state = _save(store, plan, target, classes, climbs, sound, logits, state, notes, spent)
+        images = len(store.cells())
     except BaseException:
         _let_go(store, state, failed=True)
         raise
     _let_go(store, state)
-    return Outcome(state["done"], len(plan.classes), tuple(notes))
+    return Outcome(state["done"], len(plan.classes), images, tuple(notes))
 
 
 def _climb(plan: Plan, target: Target, classes: Sequence[int], streams: int, tick: Tick) -> Climbs:
     method = METHODS[plan.method]
     level = math.inf
     if plan.enough < 1:
-        level = needed_log_odds(plan.enough)
+        # Of K classes log-odds are at most log(K - 1) below the margin.
+        below = math.log(len(target.labels) - 1) if plan.rank == "margin" else 0.0
+        level = needed_log_odds(plan.enough) + _HAIR + below
     how: dict[str, Any] = {"rank": plan.rank, "seed": plan.seed, "enough": level, "tick": tick}
     if method.gradients:
         how |= {"budget": plan.budget, "microbatch": plan.microbatch, "streams": streams or target.streams}
@@ -207,12 +235,10 @@ def _plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _notes(target: Target, classes: Sequence[int], climbs: Climbs) -> list[str]:
-    """The notes of a group, and which classes are left without an image."""
-    names = [target.labels[c] for c in classes]
-    none = [name for name, score in zip(names, climbs.scores, strict=True) if score == -np.inf]
+def _notes(names: Sequence[str], climbs: Climbs, sound: np.ndarray) -> list[str]:
+    """The notes of a group, and which classes are left without an image: those that are not sound (n,)."""
     return [f"{names[item]}: {words}" for item, words in climbs.notes] + [
-        f"{name}: it is left without an image" for name in none
+        f"{name}: it is left without an image" for name, found in zip(names, sound, strict=True) if not found
     ]
 
 
@@ -225,21 +251,23 @@ def _ticking(
     began: float,
 ) -> Tick:
     done, forwards = (state[key] - at_first[key] for key in ("done", "forwards"))
+    took = time.perf_counter() - began
     return lambda step, steps: tick(
-        Progress(classes, state["done"], group, step, steps, done, forwards, time.perf_counter() - began)
+        Progress(classes, state["done"], group, step, steps, done, forwards, took, time.perf_counter() - began)
     )
 
 
 def _recipe(plan: Plan, target: Target, folder: Path) -> Recipe:
     """What a run's file has to say of how its genomes are drawn and its images scored."""
-    return Recipe(
-        name=folder.resolve().name or plan.method,
-        target=target.name,
-        encoding=DirectPart(kind="direct"),
-        search=SearchPart(seed=plan.seed, batch=plan.chunk, rank=plan.rank, competition="own"),  # type: ignore[arg-type]
-        stop=StopPart(evaluations=max(1, plan.budget) * len(plan.classes)),
-        compute=ComputePart(chunk=plan.chunk, threads=plan.threads, format="plain"),
-    )
+    parts = {
+        "name": folder.resolve().name or plan.method,
+        "target": target.name,
+        "encoding": {"kind": "direct"},
+        "search": {"seed": plan.seed, "batch": plan.chunk, "rank": plan.rank, "competition": "own"},
+        "stop": {"evaluations": max(1, plan.budget) * len(plan.classes)},
+        "compute": {"chunk": plan.chunk, "threads": plan.threads, "format": "plain"},
+    }
+    return parse(parts, plan.method)
 
 
 def _described(plan: Plan) -> dict[str, Any]:
@@ -253,26 +281,28 @@ def _save(
     target: Target,
     classes: Sequence[int],
     climbs: Climbs,
+    sound: np.ndarray,
     logits: np.ndarray,
     state: Mapping[str, Any],
     notes: Sequence[str],
     seconds: float,
 ) -> dict[str, Any]:
-    """Write a group that is done, in one transaction; returns the new state."""
+    """Write a group that is done, in one transaction: images that are sound (n,), and passes; returns the new state."""
     first = state["done"]
     odds, gaps = log_odds(logits), margin(logits)
     images = [
         Image(first + k, c, climbs.images[k].tobytes(), climbs.images[k], float(odds[k, c]), float(gaps[k, c]))
         for k, c in enumerate(classes)
-        if climbs.scores[k] > -np.inf and np.isfinite(logits[k]).all()
+        if sound[k]
     ]
     new: list[tuple[int, int, int, float, float]] = []
-    last = {}
+    best = dict.fromkeys(range(len(classes)), (-math.inf, -math.inf))
     for found in climbs.improvements:
-        new.append((classes[found.item], found.forwards, found.backwards, found.score, found.beside))
-        last[found.item] = found
-    for k, found in last.items():  # where it ended
-        new.append((classes[k], int(climbs.forwards[k]), int(climbs.backwards[k]), found.score, found.beside))
+        if sound[found.item]:
+            best[found.item] = found.score, found.beside
+            new.append((classes[found.item], found.forwards, found.backwards, *best[found.item]))
+    for k, scores in best.items():  # where it ended
+        new.append((classes[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores))
     state = {
         **state,
         "done": first + len(classes),
@@ -292,8 +322,8 @@ def side_by_side(
 ) -> list[tuple[int, dict[str, Any]]]:
     """(forward passes of each class, metrics row) as if all classes had climbed at once, out of Store.improvements().
 
-    Classes do not touch one another, so the order in which they climb changes nothing. evaluations: forward passes of all.
-    Of `classes` classes those without an improvement count as 0.
+    Classes do not touch one another, so the order in which they climb changes nothing. evaluations: forward passes of all,
+    the last improvement of a class telling how many it took. Of `classes` classes those without an image count as 0.
     """
     by_cell: dict[int, list[tuple[int, float, float]]] = {}
     for cell, forwards, _, score, beside in improvements:
@@ -307,7 +337,7 @@ def side_by_side(
         for k, climb in enumerate(by_cell.values()):
             reached = [odds for forwards, _, odds in climb if forwards <= at]
             spent += min(at, climb[-1][0])
-            if reached:
+            if reached and reached[-1] > -math.inf:
                 p[k] = confidence(reached[-1])
                 held += 1
         quantiles = {

@@ -1,7 +1,7 @@
 """Published ways to an image that a classifier is sure about, with its gradients: each a few lines over ascend/.
 
 A function takes a target and the classes that it is to be fooled into, and gives back an 8-bit image for each. They are what
-evolution is compared with; rivals.py has those that need no gradient. All keep the best iterate by `rank` ("log_odds" or
+evolution is compared with; rivals/ has those that need no gradient. All keep the best iterate by `rank` ("log_odds" or
 "margin") of the 8-bit image, and stop an item at `enough` of it. budget is forward passes per class, restarts and judging
 included (0: as published). Every gradient step is a forward and a backward pass.
 """
@@ -24,7 +24,7 @@ from evofool.ascend.transforms import Jitter, Transform, robust
 from evofool.errors import RecipeError
 from evofool.targets.target import Target
 
-_RESTARTS = 256  # at most; a restart's draws are keyed class * 256 + restart
+_MOST = 256  # restarts, or octaves; a restart's draws are keyed class * 256 + restart
 
 
 class How(TypedDict, total=False):
@@ -134,11 +134,12 @@ def erhan(
     norm: of images on [0, 1] (0: that of a grey image of a third of full brightness, which is about a digit's); rate: a
     step's length as a share of it. `units` does it for any unit.
     """
+    steps = _steps(budget, 200, restarts)
     of = torch.tensor(list(classes)).repeat_interleave(restarts)
     norm = norm or math.sqrt(math.prod(target.shape)) / 3
     objective, rule = objectives.class_logit(of), Normalised(rate * norm)
     param = Pixels(lambda draws: draws.uniform(*target.shape), norm)
-    return _climb(target, classes, param, objective, rule, _steps(budget, 200, restarts), rank, restarts, **how)
+    return _climb(target, classes, param, objective, rule, steps, rank, restarts, **how)
 
 
 def inceptionism(
@@ -156,27 +157,32 @@ def inceptionism(
     """Class visualisation from coarse to fine: the logit under jitter, less variation * TV (Mordvintsev 2015, Inceptionism).
 
     Octave k has pixels scale^(octaves - 1 - k) wide; steps of `rate` times the gradient over its mean absolute value.
-    variation weighs the total variation of an image on [0, 1], squared differences summed (0: 1 / sqrt(H * W)).
+    variation weighs the total variation of an image on [0, 1], squared differences summed (0: 1 / sqrt(H * W)). An octave
+    begins with the best images of the one before; those that have enough, or were stopped, end with it.
     """
+    if scale < 1:
+        raise RecipeError(f"scale is what octaves differ by, 1 or more, not {scale}")
+    steps = _steps(budget, 64, octaves, per_step=5 / 4, what="octaves")
     _, height, width = target.shape
-    of = torch.tensor(list(classes))
     weight = variation or 1.0 / math.sqrt(height * width)
-    objective = objectives.class_logit(of) - weight * objectives.total_variation()
-    steps = _steps(budget, 64, octaves, per_step=5 / 4)
-    seed = how.get("seed", 0)
+    seed, enough, tick = how.get("seed", 0), how.get("enough", math.inf), how.get("tick")
     sizes = [scale**octave for octave in reversed(range(octaves))]
     grids = [(max(1, round(height / size)), max(1, round(width / size))) for size in sizes]
     images = (0.5 + 0.1 * Draws(seed, _keys(classes, 1), 0).normal(target.shape[0], *grids[0])).clamp(0.0, 1.0)
     moves = (Jitter(max(1, round(min(height, width) / 14))),)
-    done: list[Climbs] = []
-    for grid in grids:
-        param = Coarse(images, grid, (height, width))
-        rule = Normalised(rate, by="mean")
-        climbs = _climb(target, classes, param, objective, rule, steps, rank, transforms=moves, judge_every=4, **how)
-        done.append(climbs)
-        if climbs.interrupted:
+    on = np.arange(len(classes))
+    done: list[tuple[np.ndarray, Climbs]] = []
+    for octave, grid in enumerate(grids):
+        here = [classes[int(k)] for k in on]
+        objective = objectives.class_logit(torch.tensor(here)) - weight * objectives.total_variation()
+        param, rule = Coarse(images, grid, (height, width)), Normalised(rate, by="mean")
+        how["tick"] = _part_of(tick, octave, octaves)
+        climbs = _climb(target, here, param, objective, rule, steps, rank, transforms=moves, judge_every=4, **how)
+        done.append((on, climbs))
+        going = (climbs.iterations == steps) & (climbs.scores < enough)
+        if climbs.interrupted or not going.any():
             break
-        images = torch.from_numpy(climbs.images).float() / 255
+        on, images = on[going], torch.from_numpy(climbs.images[going]).float() / 255
     return _one_after_another(done)
 
 
@@ -221,12 +227,12 @@ def apgd(
     Their step rule; no image to stay near. rate is the first step of a pixel. 100 steps unless there is a budget. Restarts
     climb side by side, each with its share of the budget.
     """
+    steps = _steps(budget, 100, restarts)
     of = torch.tensor(list(classes)).repeat_interleave(restarts)
 
     def start(draws: Draws) -> torch.Tensor:
         return 0.5 + draws.normal(*target.shape) * 0.1
 
-    steps = _steps(budget, 100, restarts)
     return _climb(target, classes, Pixels(start), objectives.margin(of), APGD(rate), steps, rank, restarts, **how)
 
 
@@ -245,6 +251,7 @@ def units(
 
     Scores are activations.
     """
+    steps = _steps(budget, 200, restarts)
     of = [index for index in indices for _ in range(restarts)]
     norm = norm or math.sqrt(math.prod(target.shape)) / 3
     param = Pixels(lambda draws: draws.uniform(*target.shape), norm)
@@ -253,7 +260,7 @@ def units(
         param,
         objectives.unit(layer, of),
         rule=Normalised(rate * norm),
-        steps=_steps(budget, 200, restarts),
+        steps=steps,
         keys=_keys(range(len(indices)), restarts),
         **how,
     )
@@ -290,8 +297,6 @@ def _climb(
     if target.network is None:
         raise refused(target)
     _one_of("rank", rank, ("log_odds", "margin"))
-    if not 1 <= restarts <= _RESTARTS:
-        raise RecipeError(f"restarts lie in 1..{_RESTARTS}, not {restarts}")
     of = torch.tensor(list(classes)).repeat_interleave(restarts)
     odds = objectives.log_odds(of)
     climbs = ascend(
@@ -311,17 +316,29 @@ def _climb(
 
 
 def _keys(items: Sequence[int], restarts: int) -> list[int]:
-    return [item * _RESTARTS + restart for item in items for restart in range(restarts)]
+    return [item * _MOST + restart for item in items for restart in range(restarts)]
 
 
-def _steps(budget: int, default: int, climbs: int = 1, per_step: float = 1) -> int:
-    """Gradient steps of each of the climbs that share so many forward passes; the last pass of each one judges."""
+def _steps(budget: int, default: int, climbs: int = 1, per_step: float = 1, what: str = "restarts") -> int:
+    """Gradient steps of each of the climbs (`what`) that share so many forward passes; the last pass of each one judges.
+
+    per_step: passes for a step, judging included.
+    """
+    if not 1 <= climbs <= _MOST:
+        raise RecipeError(f"{what} lie in 1..{_MOST}, not {climbs}")
     if not budget:
         return default
-    steps = int((budget / climbs - 1) / per_step)
+    steps = int((budget // climbs - 1) / per_step)  # a pass belongs to one climb
     if steps < 1:
-        raise RecipeError(f"a budget of {budget} forward passes is too small: {climbs} climbs need {2 * climbs} at least")
+        least = climbs * math.ceil(1 + per_step)
+        shared = f" for {climbs} {what}" if climbs > 1 else ""
+        raise RecipeError(f"a budget of {budget} forward passes is too small{shared}: {least} are the least")
     return steps
+
+
+def _part_of(tick: Tick | None, part: int, parts: int) -> Tick | None:
+    """tick for one of several ascents of equally many steps, told how far all of them are."""
+    return tick and (lambda step, steps: tick(part * (steps + 1) + step, parts * (steps + 1) - 1))
 
 
 def _best_of(climbs: Climbs, restarts: int) -> Climbs:
@@ -341,25 +358,27 @@ def _best_of(climbs: Climbs, restarts: int) -> Climbs:
             rises.append(Improvement(item, forwards, backwards, found.score, found.beside))
     states = None if climbs.states is None else climbs.states[torch.from_numpy(best)]
     return Climbs(climbs.images[best], states, climbs.scores[best], **total, improvements=rises,
-                  notes=[(item // restarts, words) for item, words in climbs.notes],
+                  notes=[(item // restarts, f"start {item % restarts}: {words}") for item, words in climbs.notes],
                   interrupted=climbs.interrupted)  # fmt: skip
 
 
-def _one_after_another(done: Sequence[Climbs]) -> Climbs:
-    """Ascents of the same items, each from where the last one ended: the best image of any, with the passes of them all."""
-    out = done[0]
-    for climbs in done[1:]:
-        better = climbs.scores > out.scores
+def _one_after_another(done: Sequence[tuple[np.ndarray, Climbs]]) -> Climbs:
+    """Ascents with the items that each was of: all of them the first, later ones those that went on from its images.
+
+    The best image of any, with the passes of them all.
+    """
+    out = done[0][1]
+    for items, climbs in done[1:]:
         for found in climbs.improvements:
-            if found.score > out.scores[found.item]:
-                passed = int(out.forwards[found.item]), int(out.backwards[found.item])
-                out.improvements.append(
-                    found._replace(forwards=passed[0] + found.forwards, backwards=passed[1] + found.backwards)
-                )
-        out.images[better], out.scores[better] = climbs.images[better], climbs.scores[better]
+            item = int(items[found.item])
+            if found.score > out.scores[item]:
+                passes = int(out.forwards[item]) + found.forwards, int(out.backwards[item]) + found.backwards
+                out.improvements.append(Improvement(item, *passes, found.score, found.beside))
+        better = climbs.scores > out.scores[items]
+        out.images[items[better]], out.scores[items[better]] = climbs.images[better], climbs.scores[better]
         for name in ("iterations", "forwards", "backwards"):
-            getattr(out, name)[:] += getattr(climbs, name)
-        out.notes += climbs.notes
+            getattr(out, name)[items] += getattr(climbs, name)
+        out.notes += [(int(items[item]), words) for item, words in climbs.notes]
         out.interrupted = climbs.interrupted
     out.states = None
     return out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.cli_baseline import baseline
+from evofool.cli_explain import explain
 from evofool.cli_merge import merge
 from evofool.cli_replay import replay
 from evofool.cli_targets import serve_target, targets
@@ -277,6 +278,7 @@ def init(
 
 
 app.command()(baseline)
+app.command()(explain)
 app.command()(merge)
 app.command()(replay)
 app.command()(workers)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.errors import RecipeError
+from evofool.errors import RecipeError, ScoreError
 
 if TYPE_CHECKING:
     from evofool.baseline_run import Progress
@@ -60,24 +60,28 @@ def baseline(
         raise RecipeError(f'there is no baseline "{method}"; there are\n{listed}')
     if unit and method != "erhan":
         raise RecipeError(f"--unit is for erhan; {method} climbs classes")
+    if unit and (classes is not None or enough != 1.0 or rank != "log_odds"):
+        raise RecipeError("--unit climbs units, which have no class: leave --classes, --enough and --rank out")
     folder = out or Path("runs") / f"{method}-{file_name(target)}"
     found = load_target(target, folder)
     settings = override({}, changes or [])
     if unit:
         from evofool.unit_run import run_units
 
-        with interrupts() as interrupted, status() as say:
+        with interrupts("Stopping ...") as interrupted, status() as say:
             made = run_units(
                 found, unit, folder, settings=settings, budget=budget, seed=seed, threads=threads, streams=streams,
                 tick=lambda step, steps: say(lambda: f"step {step:,} of {steps:,}") or bool(interrupted),
             )  # fmt: skip
         for line in made.lines:
             print(line)
+        if not made.done:
+            raise typer.Exit(130)
         report(folder, None)
         return
     plan = Plan(
         method=method,
-        classes=tuple(chosen(classes, found.labels)),
+        classes=tuple(chosen(classes, found.labels, found.name)),
         settings=settings,
         budget=budget,
         rank=rank,
@@ -108,6 +112,10 @@ def baseline(
     if not outcome.done:
         print("Stopped before the first classes were done; nothing was kept. Begin again with the same command.")
         raise typer.Exit(130)
+    if not outcome.images:
+        raise ScoreError(
+            f"{folder}: none of {outcome.done} classes has come to an image; {found.name} answers what is no number"
+        )
     report(folder, None)
     if outcome.done < outcome.classes:
         print(f"Stopped after {outcome.done} of {outcome.classes} classes. The same command goes on.")
@@ -115,30 +123,26 @@ def baseline(
 
 
 def progress_text(p: "Progress") -> str:
-    """Where a baseline is; the time left once a group is done."""
+    """Where a baseline is; the rate is that of the groups that are done."""
     from evofool.console import duration
 
-    left = f", about {duration((p.classes - p.done) * p.seconds / p.done_here)} left" if p.done_here else ""
-    rate = f", {p.forwards / p.seconds:,.0f} forward passes/s" if p.forwards else ""
+    climbed = p.group * min(1.0, p.step / max(1, p.steps))  # of the group under way, in classes
+    share = p.done_here + climbed
+    left = f", about {duration((p.classes - p.done - climbed) * p.seconds / share)} left" if share else ""
+    rate = f", {p.forwards / p.took:,.0f} forward passes/s" if p.forwards else ""
     return f"{p.done} of {p.classes} classes done{rate}{left}; {p.group} climbing, step {p.step:,} of {p.steps:,}"
 
 
-def chosen(text: str | None, labels: tuple[str, ...]) -> list[int]:
-    """The classes of a list like "0,5-9,coffee"; none for None. RecipeError names the nearest labels of a stranger."""
-    import difflib
+def chosen(text: str | None, labels: tuple[str, ...], who: str) -> list[int]:
+    """The classes of a list like "0,5-9,coffee"; none for None. TargetError names the nearest labels of a stranger."""
+    from evofool.targets.labels import class_of
 
     out: list[int] = []
     for part in [] if text is None else text.split(","):
         name = part.strip()
         low, dash, high = name.partition("-")
-        if name in labels:
-            out.append(labels.index(name))
-        elif name.isdecimal() and int(name) < len(labels):
-            out.append(int(name))
-        elif dash and low.isdecimal() and high.isdecimal() and int(low) <= int(high) < len(labels):
+        if name not in labels and dash and low.isdecimal() and high.isdecimal() and int(low) <= int(high) < len(labels):
             out += range(int(low), int(high) + 1)
         else:
-            near = difflib.get_close_matches(name, labels, 3)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise RecipeError(f"--classes {name}: no such class; there are 0 to {len(labels) - 1}, or labels{hint}")
+            out.append(class_of(name, labels, who))
     return list(dict.fromkeys(out))

@@ -20,8 +20,13 @@ TARGET = typer.Option(
 )
 OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained unless given.")
 REAL = typer.Option(metavar="DIR", help="Real images, to find the nearest: folders of classes, or any pictures.")
-ONLY = typer.Option(metavar="PART,PART", help="Some parts alone: saliency, segmentation, occlusion, elements, nearest.")
-SEED = typer.Option(min=0, help="Of noise, colours and mixtures.")
+ONLY = typer.Option(
+    metavar="PART,PART", help="Some parts alone: saliency, segmentation, occlusion, elements, inversion, dream, nearest."
+)
+LAYERS = typer.Option(metavar="LAYER,LAYER", help="What to invert, the deepest last; five from first to last unless given.")
+DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance what this layer sees in the image.")
+ZOOM = typer.Option(min=0, help="With --dream: so many further frames, each dreamt into a part of the one before.")
+SEED = typer.Option(min=0, help="Of noise, colours, mixtures and starts.")
 TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
 
 
@@ -42,20 +47,25 @@ def explain(
     out: Annotated[Path | None, OUT] = None,
     real: Annotated[Path | None, REAL] = None,
     only: Annotated[str | None, ONLY] = None,
+    layers: Annotated[str | None, LAYERS] = None,
+    dream: Annotated[str | None, DREAM] = None,
+    zoom: Annotated[int, ZOOM] = 0,
     seed: Annotated[int, SEED] = 0,
     trust: Annotated[bool, TRUST] = False,
 ) -> None:
     """Why does the classifier see this class here? Writes one page, index.html, and its pictures.
 
-    Of an elite of a run, or of any picture: saliency, segmentation, occlusion, the worth of repeated elements and, with
-    --real, the nearest real images. A black box has those that need no gradient. Every part is written as soon as it is
-    done; exits with 2 if one failed, and the page has the others.
+    Of an elite of a run, or of any picture: saliency, segmentation, occlusion, the worth of repeated elements, what layers
+    keep of it, with --dream what one sees in it, and with --real the nearest real images. A black box has those that need
+    no gradient. Every part is written as soon as it is done; exits with 2 if one failed, and the page has the others.
     """
     from evofool.errors import TargetError
     from evofool.explain.explain import explain as write_page
     from evofool.explain.explain import without_gradients
     from evofool.machine import keep_memory, torch_threads
 
+    if zoom and not dream:
+        raise TargetError("--zoom needs a dream to go into: --dream LAYER")
     keep_memory()
     # One thread: the bits do not depend on the machine's cores, and at a few images a pass more threads gain little.
     with torch_threads(1):
@@ -80,6 +90,9 @@ def explain(
                 source=subject.source,
                 only=_names(only),
                 real=real,
+                layers=_names(layers),
+                dream=dream or "",
+                zoom=zoom,
                 seed=seed,
                 say=lambda line: print(f"  {line}", flush=True),
             )
@@ -111,34 +124,20 @@ def _picture(file: Path, which: str | None, spec: str | None) -> _Subject:
     from evofool.errors import ImageError, TargetError
     from evofool.scores import log_odds
     from evofool.targets import target as load
+    from evofool.targets.labels import class_of
 
     if not file.is_file():
         raise ImageError(f"there is no {file}: name a run's folder or a picture")
     if spec is None:
         raise TargetError(f"{file}: who is to see it? Name the target: --target lenet (evofool targets list has them all)")
     target = load(spec)
-    class_id = None if which is None else _class_of(target, which)
+    class_id = None if which is None else class_of(which, target.labels, target.name)
     image, change = _read(file, target)
     if change:
         print(change, flush=True)
     if class_id is None:
         class_id = int(log_odds(target.logits(image[None]))[0].argmax())
     return _Subject(target, image, class_id, file.name, file.with_name(f"{file.stem}-explained"))
-
-
-def _class_of(target: "Target", text: str) -> int:
-    """The class of a label or a number; TargetError names the nearest labels."""
-    import difflib
-
-    from evofool.errors import TargetError
-
-    if text in target.labels:
-        return target.labels.index(text)
-    if text.isdecimal() and int(text) < len(target.labels):
-        return int(text)
-    near = difflib.get_close_matches(text, target.labels, 3)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise TargetError(f"{target.name}: no class {text}; it has 0 to {len(target.labels) - 1}, or by label{hint}")
 
 
 def _read(file: Path, target: "Target") -> "tuple[np.ndarray, str]":

@@ -189,19 +189,21 @@ def report(folder: Path, reason: str | None) -> None:
         if len(tiles) > _BEST:
             write(folder / "best.png", lambda: _best_sheet(elites, title).save(folder / "best.png"))
         rows = stored.rows()
+        # A baseline may be of some classes alone.
+        classes = len(stored.meta.get("baseline", {}).get("plan", {}).get("classes", ())) or len(stored.labels)
         if rows:
             ranked = stored.recipe.compute.format
             by = "" if ranked == "plain" else f" (as ranked, in {ranked})"
-            write(plot, lambda: plot.write_bytes(curve(rows, title + by, len(stored.labels))))
+            write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes)))
         best = _best_of_classes(elites)
         sure = sum(e.confidence >= 0.99 for e in best.values())
         very = sum(e.confidence >= 0.9999 for e in best.values())
         seconds = stored.meta["seconds"]
         if reason:
             print(f"Done: {reason}.")
-        middle = statistics.median([*(e.confidence for e in best.values()), *[0.0] * (len(stored.labels) - len(best))])
+        middle = statistics.median([*(e.confidence for e in best.values()), *[0.0] * (classes - len(best))])
         print(
-            f"{evaluations:,} evaluations in {duration(seconds)}: {sure} of {len(stored.labels)} classes at 0.99 or more, "
+            f"{evaluations:,} evaluations in {duration(seconds)}: {sure} of {classes} classes at 0.99 or more, "
             f"{very} at 0.9999 or more; median {middle:.4f}."
         )
         wanted = stored.recipe.stop.confidence

@@ -129,16 +129,10 @@ class StoredRun:
         return len(self.recipe.niches.edges) + 1 if self.recipe.niches else 1
 
     def class_id(self, text: str) -> int:
-        """The class of a number or a label; StoreError names the nearest labels."""
-        if text in self.labels:
-            return self.labels.index(text)
-        if text.isdecimal() and int(text) < len(self.labels):
-            return int(text)
-        import difflib
+        """The class of a number or a label; TargetError names the nearest labels."""
+        from evofool.targets.labels import class_of
 
-        near = difflib.get_close_matches(text, self.labels, 3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise StoreError(f"{self.folder}: no class {text}; it has 0 to {len(self.labels) - 1}, or by label{hint}")
+        return class_of(text, self.labels, self.folder)
 
     def unpack(self, packed: Sequence[bytes]) -> Genomes:
         """A batch of stored genomes; StoreError if one of them is none."""

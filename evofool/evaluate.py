@@ -135,7 +135,7 @@ class Judge:
         log_odds = scores.log_odds(logits)
         ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
         n = len(genomes)
-        allowed = ranked if self.target.told == ranked.shape[1] else _of_the_told(ranked, logits, self.target.told)
+        allowed = ranked if self.target.told == ranked.shape[1] else scores.of_the_told(ranked, logits, self.target.told)
         if self.competition != "all":
             claims = order.claims[begin : begin + n] if order.claims is not None else logits.argmax(axis=1)
             only, every = np.full_like(ranked, -np.inf), np.arange(n)
@@ -319,14 +319,6 @@ class _Taken:
 
     order: Order
     parts: list[Future[Winners]] = field(default_factory=list)
-
-
-def _of_the_told(ranked: np.ndarray, logits: np.ndarray, told: int) -> np.ndarray:
-    """ranked, but -inf for all except each image's `told` highest logits: what a black box does not tell wins nothing."""
-    out = np.full_like(ranked, -np.inf)
-    top = np.argpartition(logits, -told, axis=1)[:, -told:]
-    np.put_along_axis(out, top, np.take_along_axis(ranked, top, axis=1), axis=1)
-    return out
 
 
 def _best(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,14 @@ def needed_log_odds(p: float) -> float:
     return float(np.log(p) - np.log1p(-p))
 
 
+def of_the_told(ranked: np.ndarray, logits: np.ndarray, told: int) -> np.ndarray:
+    """ranked, but -inf for all except each image's `told` highest logits: what a black box does not tell wins nothing."""
+    out = np.full_like(ranked, -np.inf)
+    top = np.argpartition(logits, -told, axis=1)[:, -told:]
+    np.put_along_axis(out, top, np.take_along_axis(ranked, top, axis=1), axis=1)
+    return out
+
+
 def refuse_unfinite(logits: np.ndarray, batch: int, who: str, begin: int = 0) -> None:
     """Raise ScoreError naming the batch and the first bad row if any logit is NaN or infinite.
 

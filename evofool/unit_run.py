@@ -13,11 +13,12 @@ import torch
 from evofool import baselines
 from evofool.ascend.loop import Tick
 from evofool.ascend.taps import Taps, refused, unknown_layer
-from evofool.errors import RecipeError, TargetError
+from evofool.baseline_run import settings_of
+from evofool.errors import TargetError
 from evofool.images import save_png
 from evofool.machine import torch_threads
 from evofool.pages.sheet import Tile, contact_sheet
-from evofool.recipe import ComputePart, DirectPart, Recipe, SearchPart, StopPart
+from evofool.recipe import parse
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
 from evofool.written import Image, commit, opened
@@ -25,9 +26,10 @@ from evofool.written import Image, commit, opened
 
 @dataclass(frozen=True)
 class UnitRun:
-    """What came of it: a line for each unit."""
+    """What came of it: a line for each unit, after the notes. done: they were climbed to the end, else nothing is kept."""
 
     lines: tuple[str, ...]
+    done: bool = True
 
 
 def run_units(
@@ -46,24 +48,24 @@ def run_units(
 
     A unit stands for no class, so every image competes in every class, as in evolution. Beside the run: the best image of
     each unit as unit-LAYER-INDEX.png, units.json with the activations that all starts came to, and units.png, the sheet of
-    them. TargetError for a layer or a unit that is not there.
+    them. settings are erhan's; budget: forward passes for each unit (0: as published). tick is called after every step of a
+    layer; where it ends the work, nothing is kept. TargetError for a layer or a unit that is not there, RecipeError for a
+    setting; StoreError or RecipeError if folder has another run.
     """
+    units = list(dict.fromkeys(units))
     parsed = [unit_of(target, unit) for unit in units]
-    known = {"restarts": 9, "norm": 0.0, "rate": 0.1}
-    for name in settings:
-        if name not in known:
-            raise RecipeError(f'erhan --unit has no setting "{name}"; it has {", ".join(known)}')
-    chosen = {**known, **settings}
+    chosen = settings_of("erhan", settings)
     chunk = 16 if min(target.shape[1:]) >= 64 else 64
-    recipe = Recipe(
-        name=folder.resolve().name or "units",
-        target=target.name,
-        encoding=DirectPart(kind="direct"),
-        search=SearchPart(seed=seed, batch=chunk),
-        stop=StopPart(evaluations=1),
-        compute=ComputePart(chunk=chunk, threads=threads, format="plain"),
-    )
-    plan = {"method": "erhan", "units": list(units), "settings": chosen, "budget": budget, "seed": seed, "threads": threads}
+    parts = {
+        "name": folder.resolve().name or "units",
+        "target": target.name,
+        "encoding": {"kind": "direct"},
+        "search": {"seed": seed, "batch": chunk},
+        "stop": {"evaluations": 1},
+        "compute": {"chunk": chunk, "threads": threads, "format": "plain"},
+    }
+    recipe = parse(parts, "erhan")
+    plan = {"method": "erhan", "units": units, "settings": chosen, "budget": budget, "seed": seed, "threads": threads}
     store, state = opened(folder, target, recipe, plan, chunk)
     if state["done"]:
         store.close()
@@ -71,9 +73,13 @@ def run_units(
     began = time.perf_counter()
     try:
         with torch_threads(threads):
-            images, scores, lines, total, notes = _climb(target, parsed, chosen, budget, seed, streams, tick)
-            parts = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
-        logits = np.concatenate(parts)
+            climbed = _climb(target, parsed, chosen, budget, seed, streams, tick)
+            if climbed is None:
+                store.withdraw()
+                return UnitRun(("Stopped before the units were done; nothing was kept.",), done=False)
+            images, scores, lines, total, notes = climbed
+            answers = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
+        logits = np.concatenate(answers)
         odds, gaps = log_odds(logits), margin(logits)
         odds[~np.isfinite(scores) | ~np.isfinite(logits).all(1)] = -np.inf
         best = odds.argmax(0)
@@ -127,8 +133,11 @@ def _climb(
     seed: int,
     streams: int,
     tick: Tick | None,
-) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int], list[str]]:
-    """Images and activations of all starts of all units, lines for people, passes, notes; layer after layer."""
+) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int], list[str]] | None:
+    """Images and activations of all starts of all units, lines for people, passes, notes; None if tick ended it.
+
+    Layer after layer, since a pass stops at the layer that it is for.
+    """
     n = settings["restarts"]
     images = np.zeros((len(units) * n, *target.shape), np.uint8)
     scores = np.full(len(units) * n, -np.inf)
@@ -141,15 +150,16 @@ def _climb(
             streams=streams or target.streams, **settings,
         )  # fmt: skip
         if climbs.interrupted:
-            raise RecipeError("stopped before the units were done; nothing was kept")
+            return None
         rows = np.concatenate([np.arange(k * n, (k + 1) * n) for k in places])
         images[rows], scores[rows] = climbs.images, climbs.scores
         forwards, backwards = forwards + int(climbs.forwards.sum()), backwards + int(climbs.backwards.sum())
-        notes += [f"{layer}, start {item % n}: {words}" for item, words in climbs.notes]
+        notes += [f"{_name(*units[places[item // n]])}, start {item % n}: {words}" for item, words in climbs.notes]
     lines = []
-    for (layer, index), each in zip(units, scores.reshape(-1, n), strict=True):
-        spread = f", spread (deviation / mean) {each.std() / abs(each.mean()):.3f}" if np.isfinite(each).all() else ""
-        lines.append(f"{layer}:{':'.join(map(str, index))}  activation {each.max():.4g}, {n} starts{spread}")
+    for unit, each in zip(units, scores.reshape(-1, n), strict=True):
+        told = np.isfinite(each).all() and each.mean() != 0
+        spread = f", spread (deviation / mean) {each.std() / abs(each.mean()):.3f}" if told else ""
+        lines.append(f"{_name(*unit)}  activation {each.max():.4g}, {n} starts{spread}")
     return images, scores, lines, (forwards, backwards), notes
 
 
@@ -163,8 +173,8 @@ def _pictures(
     logits: np.ndarray,
 ) -> None:
     told, tiles = [], []
-    for k, (layer, index) in enumerate(units):
-        name = f"{layer}:{':'.join(map(str, index))}"
+    for k, unit in enumerate(units):
+        name = _name(*unit)
         each = scores[k * restarts : (k + 1) * restarts]
         best = k * restarts + int(each.argmax())
         called = int(logits[best].argmax())
@@ -177,3 +187,7 @@ def _pictures(
         )
     contact_sheet(tiles, title=f"{target.name}: units, and what their images are called").save(folder / "units.png")
     (folder / "units.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def _name(layer: str, index: Sequence[int]) -> str:
+    return f"{layer}:{':'.join(map(str, index))}"

@@ -13,43 +13,49 @@ import numpy as np
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.images import encode_png
 from evofool.machine import machine
+from evofool.parents import Given
 from evofool.recipe import Recipe
 from evofool.store import FILE, Checkpoint, NewElite, Store
 from evofool.targets import Target
 from evofool.targets.handshake import handshake
+
+_CHOSEN = ("chunk", "group", "microbatch")
 
 
 class Image(NamedTuple):
     """An image that is to hold a cell, measured by the plain network."""
 
     birth: int
-    class_id: int  # the cell, since such runs have no niches
+    class_id: int
     genome: bytes  # packed
     pixels: np.ndarray  # uint8 (C, H, W)
     log_odds: float
     margin: float
     mother: int = -1
+    niche: int = 0
 
 
 def opened(
-    folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int
+    folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int, given: Given | None = None
 ) -> tuple[Store, dict[str, Any]]:
     """The run's file, made or, if this plan was begun there, gone on with; and its state.
 
-    The state is plan, done, forwards, backwards and notes. StoreError, RecipeError or TargetError if folder has anything
-    else, or if a new target fails its handshake.
+    The state is plan, done, forwards, backwards, notes and asked_before (what target.queries counts beside the run's own).
+    given: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
+    StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its handshake.
     """
+    asked = 0 if target.lasting else target.queries
     if (folder / FILE).exists():
         store = Store.open(folder, write=True)
         try:
-            return store, _going_on(store, folder, target, plan)
+            return store, _going_on(store, folder, target, plan, asked)
         except BaseException:
             store.close(failed=True)
             raise
     met = handshake(target, chunk)
     if met.faults:
         raise TargetError(f"{target.name}: " + "; ".join(met.faults))
-    state = {"plan": dict(plan), "done": 0, "forwards": 0, "backwards": 0, "notes": []}
+    state = {"plan": dict(plan), "done": 0, "forwards": 0, "backwards": 0, "notes": [], "asked_before": asked}
     meta = {
         "id": uuid4().hex,
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
@@ -70,26 +76,35 @@ def opened(
         "finished": None,
         "answers": 0,
         "warnings": [*target.details.get("notes", ()), *met.notes],
+        **({"given": given.as_meta()} if given else {}),
     }
     return Store.create(folder, meta), state
 
 
-def _going_on(store: Store, folder: Path, target: Target, plan: Mapping[str, Any]) -> dict[str, Any]:
+def _going_on(store: Store, folder: Path, target: Target, plan: Mapping[str, Any], asked: int) -> dict[str, Any]:
     meta = store.description()
     state = meta.get("baseline")
     if not isinstance(state, dict) or not isinstance(state.get("plan"), dict):
         raise StoreError(f"{folder} holds another kind of run; pass another --out")
     if meta["target"]["fingerprint"] != target.fingerprint():
         raise TargetError(
-            f"{folder} was begun with {meta['target']['name']}, which is not {target.name}; pass another --out"
+            f"{folder} was begun with {meta['target']['name']}, and {target.name} is another classifier (labels, preprocessing "
+            "or weights differ); pass another --out"
         )
-    for key in sorted({*plan, *state["plan"]}):
-        if state["plan"].get(key) != plan.get(key):
+    began, wanted = _flat(state["plan"]), _flat(plan)
+    # Of another method all differs, and what is chosen by the rest is not what anybody named.
+    for key in sorted({*wanted, *began}, key=lambda key: (key != "method", key in _CHOSEN, key)):
+        if began.get(key) != wanted.get(key):
             raise RecipeError(
-                f"{folder} was begun with {key} = {_short(state['plan'].get(key))}, asked for is {_short(plan.get(key))}; "
+                f"{folder} was begun with {key} = {_short(began.get(key))}, asked for is {_short(wanted.get(key))}; "
                 "pass another --out"
             )
-    return state
+    return {**state, "asked_before": 0 if target.lasting else asked - meta.get("answers", 0)}
+
+
+def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """plan with its settings beside the rest."""
+    return {**{k: v for k, v in plan.items() if k != "settings"}, **plan.get("settings", {})}
 
 
 def commit(
@@ -103,18 +118,24 @@ def commit(
     rows: Sequence[tuple[int, Mapping[str, Any]]] = (),
     improvements: Sequence[tuple[int, int, int, float, float]] = (),
     given: Sequence[tuple[int, bytes, str]] = (),
+    held: Sequence[Image] = (),
+    origins: Sequence[tuple[int, str, int]] = (),
+    niches: int = 1,
 ) -> None:
     """One checkpoint: images take their cells, and state takes the place of the old one.
 
-    seconds are added to the run's. made: what made the images (Store.made). rows: metrics, by a number that replaces an
-    older row of the same. given: births, packed genomes and makers of what the images come from.
+    seconds are added to the run's. answers: target.queries by now. made: what made the images (Store.made). rows: metrics,
+    by a number that replaces an older row of the same. given: births, packed genomes and makers of what the images come
+    from; origins: the runs and births that these have elsewhere. held: images of given genomes, which hold their cells
+    before `images` do. niches: of a class.
     """
     meta = store.description()
     batch = meta["committed"]
-    reigns = [(i.class_id, i.birth, batch, i.log_odds, i.margin, 0) for i in images]
+    cell = lambda i: i.class_id * niches + i.niche  # noqa: E731
+    reigns = [(cell(i), i.birth, batch, i.log_odds, i.margin, 0) for i in [*held, *images]]
     elites = [
-        NewElite(i.class_id, 0, i.class_id, i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
-        for i in images
+        NewElite(i.class_id, i.niche, cell(i), i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
+        for i in {cell(i): i for i in [*held, *images]}.values()
     ]
     total = meta["seconds"] + seconds
     own = {i.birth: (i.birth, batch, i.mother, -1, i.genome, 0) for i in images}
@@ -128,7 +149,7 @@ def commit(
                 "last_progress": batch,
                 "seconds": total,
                 "finished": finished,
-                "answers": answers,
+                "answers": answers - state["asked_before"],
             },
             genomes=[*((birth, batch, -1, -1, genome, 0) for birth, genome, _ in given), *own.values()],
             reigns=reigns,
@@ -136,6 +157,7 @@ def commit(
             metrics=[(at, total, row) for at, row in rows],
             made=[*((birth, how) for birth, _, how in given if how != "evolved"), *((birth, made) for birth in own)],
             improvements=improvements,
+            origins=origins,
         )
     )
 

@@ -62,6 +62,8 @@ def checkpoint(number: int, size: int = 3) -> Checkpoint:
         ],
         quarantine=[(10_000 + number, number, parent, -1, b"poison %d" % number, "it kills")],
         commits=[(number, number, max(0, number - 1))],
+        made=[(births[-1], "apgd")],
+        improvements=[(c, number + c, number, *scores[c]) for c in range(size)],
     )
 
 
@@ -75,6 +77,8 @@ def everything(store: Store) -> dict[str, Any]:
         "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
         "quarantine": store.quarantine(),
         "commits": store.commits(),
+        "made": store.made(),
+        "improvements": store.improvements(),
         "counts": store.counts(),
         "genomes": store.genomes({r[1] for r in store.reigns()}),
     }
@@ -103,18 +107,21 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a" / "b", META) as store:
         assert store.elites() == []
         assert store.counts() == (0, 0)
-        assert store.meta() == {**META, "format": "evofool.run", "version": 3}
+        assert store.meta() == {**META, "format": "evofool.run", "version": 4}
         saved = [checkpoint(n) for n in range(3)]
         for c in saved:
             store.save(c)
     found = read(tmp_path / "a" / "b")
     last = saved[-1]
-    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 3}
+    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 4}
     assert found["reigns"] == [r for c in saved for r in c.reigns]
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
     assert found["quarantine"] == [q for c in saved for q in c.quarantine]
     assert found["commits"] == [(batch, drawn_after) for c in saved for _, batch, drawn_after in c.commits]
+    assert found["made"] == dict(made for c in saved for made in c.made)
+    # By cell, and of a cell in the order in which they were saved.
+    assert found["improvements"] == [c.improvements[cell] for cell in range(3) for c in saved]
     assert found["counts"] == (6, 3)
     assert found["genomes"] == {g[0]: g[4] for c in saved for g in c.genomes}
     for row, new, genome in zip(found["elites"], last.elites, last.genomes, strict=True):
@@ -125,6 +132,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert row.bytes_per_pixel == len(new.png) / 64
         assert row.sha256 == row.digest()
         assert (row.verdict, row.judged_by, row.nearest_real_percentile) == ("unjudged", None, None)
+        assert row.made == ("apgd" if row.birth == 8 else "evolved")
 
 
 def test_pending_orders_come_back_to_the_bit_and_are_replaced(run_folder: Path) -> None:
@@ -247,7 +255,7 @@ def test_a_run_of_another_version_is_refused_with_both_versions(run_folder: Path
     database.commit()
     database.close()
     for write in (False, True):
-        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 3"):
+        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 4"):
             Store.open(run_folder, write)
 
 

@@ -202,7 +202,8 @@ class APGD:
 
     rate is the first step size (their 2 epsilon), halved at a checkpoint if the objective rose in less than rho of the steps
     since the last one, or if neither the rate nor the best value has changed since then; each halving goes on from the best
-    state. Checkpoints lie at shares of the steps: 0, 0.22, then each gap 0.03 shorter than the one before, at least 0.06.
+    state, as their x(k+1) = x_max has it (it costs no pass: the gradient there is known). Checkpoints lie at shares of the
+    steps: 0, 0.22, then each gap 0.03 shorter than the one before, at least 0.06.
     """
 
     def __init__(self, rate: float, alpha: float = 0.75, rho: float = 0.75) -> None:
@@ -212,7 +213,7 @@ class APGD:
 
     def begin(self, items: int, steps: int) -> None:
         self._items = [None] * items
-        self.checkpoints = frozenset(checkpoints(steps))
+        self.checkpoints = frozenset(checkpoints(steps)) - {0}
 
     def step(
         self,
@@ -235,13 +236,13 @@ class APGD:
         if own is None:
             own = self._items[row] = _Climber(self._first, value, x, gradient)
             return own.moved(project(x + own.rate * gradient.sign()), x)
-        own.rises += value > own.last
-        own.last = value
-        own.taken += 1
         if value > own.best:
             own.best, own.state, own.gradient = value, x.clone(), gradient.clone()
-        if iteration in self.checkpoints and own.halve(self._rho):
-            x, gradient = own.state, own.gradient
+        if iteration - 1 in self.checkpoints and own.halve(self._rho):
+            x, gradient, value = own.state, own.gradient, own.best
+        own.rises += value > own.last
+        own.taken += 1
+        own.last = value
         z = project(x + own.rate * gradient.sign())
         return own.moved(project(x + self._alpha * (z - x) + (1 - self._alpha) * (x - own.before)), x)
 

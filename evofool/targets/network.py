@@ -67,7 +67,7 @@ class Network:
     def gradient_module(self, shape: tuple[int, int, int]) -> nn.Module:
         """The network as gradients are taken through it for images of this shape (C, H, W): float32, weights fixed.
 
-        Of big images batch norms are folded and channels come last (on EfficientNet-Lite0 half as fast again): near the plain
+        Of big images batch norms are folded and channels come last (EfficientNet-Lite0 is half as fast again): near the plain
         network, not equal to the bit. Layers have the same names.
         """
         with self._lock:

@@ -37,7 +37,7 @@ def find(folder: Path, labels: Sequence[str]) -> list[Photograph]:
         raise ImageError(f"{folder} is no folder; photographs are {_LAYOUTS}")
     try:
         seen = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-        homes = {path.name: _pictures(path) for path in seen if path.is_dir()}
+        homes = {path.name: pictures(path) for path in seen if path.is_dir()}
     except OSError as error:
         raise ImageError(f"{folder} cannot be read ({error})") from None
     homes = {name: files for name, files in homes.items() if files}
@@ -120,7 +120,8 @@ def _decoded(file: Path, target: Target) -> np.ndarray:
             return as_seen(picture, target)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
+    """The files of pictures in a folder, at any depth, in order of their paths; hidden ones are passed over."""
     files = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 

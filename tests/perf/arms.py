@@ -42,7 +42,9 @@ def main() -> None:
         return
     for method, m in margins.items():
         share = float((best >= m).mean())
-        print(f"apgd >= {method:<13} on {share:.1%} of {len(m)} classes  (bound 95%: {'held' if share >= 0.95 else 'MISSED'})")
+        print(
+            f"apgd >= {method:<13} on {share:.1%} of {len(m)} classes  (bound 95%: {'held' if share >= 0.95 else 'MISSED'})"
+        )
 
 
 def achieved(plan: Plan, target, folder: Path) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -1,0 +1,1 @@
+"""Why did the classifier see this class here: saliency, segmentation, inversion, dream, occlusion."""

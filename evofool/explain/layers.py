@@ -1,0 +1,63 @@
+"""Which layers to look into when none is named: some from the first to the last, and the last one."""
+
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from evofool.ascend.taps import refused
+from evofool.errors import TargetError
+from evofool.targets import Target
+
+
+def evenly(target: Target, count: int = 5) -> list[str]:
+    """Up to `count` layers, evenly spread over the network's depth: the first and the last, and some between.
+
+    Counted are blocks: what takes part in an answer, has weights of its own or within, and is not inside another block; a
+    Sequential is no block, but what it holds. Costs one forward pass.
+    """
+    blocks: list[str] = []
+    modules, ran = _ran(target)
+    for name in ran:
+        above = [".".join(name.split(".")[:k]) for k in range(1, name.count(".") + 1)]
+        inside = any(other in ran and not isinstance(modules[other], nn.Sequential) for other in above)
+        weighty = any(p.dim() > 1 for p in modules[name].parameters())
+        if weighty and not inside and not isinstance(modules[name], nn.Sequential):
+            blocks.append(name)
+    if not blocks:
+        raise TargetError(f"{target.name}: no block with weights takes part in its answer; name a layer")
+    chosen = np.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().astype(int)
+    return [blocks[k] for k in chosen]
+
+
+def last_layer(target: Target) -> str:
+    """The last linear layer that takes part in an answer; without one, the last convolution. Costs one forward pass."""
+    modules, ran = _ran(target)
+    for kind in (nn.Linear, nn.Conv2d):
+        found = [name for name in ran if isinstance(modules[name], kind)]
+        if found:
+            return found[-1]
+    raise TargetError(f"{target.name}: has neither a linear layer nor a convolution; name a layer")
+
+
+def _ran(target: Target) -> tuple[dict[str, nn.Module], list[str]]:
+    """All modules by name, and the names of those that answer a black image with a tensor, in the order of their answers."""
+    network = target.network
+    if network is None:
+        raise refused(target)
+    modules = dict(network.module.named_modules())
+    ran: list[str] = []
+    with ExitStack() as stack, torch.inference_mode():
+        for name, module in modules.items():
+            if name:
+                stack.callback(module.register_forward_hook(partial(_note, name, ran)).remove)
+        network.module(network.prepare(torch.zeros(1, *target.shape, device=network.device)))
+    target.count(1)
+    return modules, list(dict.fromkeys(ran))
+
+
+def _note(name: str, ran: list[str], _module: nn.Module, _args: object, output: object) -> None:
+    if isinstance(output, torch.Tensor):
+        ran.append(name)

@@ -1,0 +1,181 @@
+"""Which pixels a class's logit hangs on: the gradient of it by the image (Simonyan 2014), plain or averaged."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from evofool.ascend.draws import Draws
+from evofool.errors import ImageError, ScoreError, TargetError
+from evofool.targets import Target
+
+AVERAGES = ("none", "crops", "smooth", "smooth_squared", "variance")
+
+View = tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]
+"""An image's float (B, C, H, W) as the network sees it this time, and what puts its gradient back in place."""
+
+
+def gradient(target: Target, images: np.ndarray, classes: Sequence[int] | np.ndarray, *, microbatch: int = 16) -> np.ndarray:
+    """dS_c / dI as float32 (B, C, H, W): S_c the logit of each image's class, I the image on [0, 1].
+
+    images is uint8 (B, C, H, W), classes (B,) ints; microbatch images share a pass, 0 is all of them. Counts B queries: one
+    forward and one backward pass an image. Where a network returns probabilities, S_c is the logarithm of one. Preprocessing
+    is the target's, so gradients of different networks have one unit. TargetError for a target without gradients and for
+    a class that it lacks, ImageError for images that do not fit it, ScoreError where the gradient is not finite.
+    """
+    chosen = _checked(target, images, classes)
+    parts = [_slope(target, x, c) for x, c, _ in _batches(target, images, chosen, range(len(images)), microbatch)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def saliency(
+    target: Target,
+    images: np.ndarray,
+    classes: Sequence[int] | np.ndarray,
+    *,
+    average: str = "none",
+    signed: bool = False,
+    samples: int = 16,
+    noise: float = 0.1,
+    shift: int | None = None,
+    seed: int = 0,
+    keys: Sequence[int] | None = None,
+    microbatch: int = 16,
+) -> np.ndarray:
+    """max over channels of |dS_c / dI|, float32 (B, H, W), >= 0 (Simonyan 2014, section 3.1); arguments as in `gradient`.
+
+    average says over what it is averaged, the maximum over channels coming last:
+
+    - none: nothing; a pass an image.
+    - crops: ten sub-images (Simonyan 2014, section 3). The image is framed by copies of its edge pixels, `shift` wide
+      (None: a 14th of the shorter side, which is 16 of 224 as ImageNet's ten crops have it); its four corners and centre
+      are cut out at the target's own size, and mirrored. Each gradient is turned and shifted back, and a pixel has the
+      mean over the sub-images that show it. Ten passes an image. Classes that a mirror changes (digits) suit it less.
+    - smooth, smooth_squared, variance: over `samples` copies with normal noise of deviation `noise` (of images on [0, 1],
+      not clipped), the mean (Smilkov 2017), the mean of squares (Hooker 2019), the variance (Adebayo 2018): captum's
+      smoothgrad, smoothgrad_sq and vargrad of a NoiseTunnel over Saliency. `samples` passes an image.
+
+    signed False averages magnitudes, as captum's Saliency(abs=True) does; True averages gradients with their signs and takes
+    the magnitude of the result, as Smilkov 2017. Noise is keyed by seed, an image's key (keys: its place) and the sample, so
+    it is the same in any batch.
+    """
+    if average not in AVERAGES:
+        raise ValueError(f'average "{average}" is none of {", ".join(AVERAGES)}')
+    if samples < 1 or not noise >= 0:
+        raise ValueError(f"samples {samples} has to be at least 1, and noise {noise} at least 0")
+    side = min(target.shape[1:])
+    shift = max(1, round(side / 14)) if shift is None else shift
+    if not 0 <= shift < side:
+        raise ValueError(f"shift {shift} has to be at least 0 and under {side}, the image's shorter side")
+    chosen = _checked(target, images, classes)
+    keys = range(len(images)) if keys is None else keys
+    if len(keys) != len(images):
+        raise ValueError(f"{len(keys)} keys for {len(images)} images")
+    maps = []
+    for x, c, k in _batches(target, images, chosen, keys, microbatch):
+        if average == "none":
+            views = _as_is(x)
+        elif average == "crops":
+            views = _crops(x, shift)
+        else:
+            views = _noisy(x, noise, samples, seed, k)
+        maps.append(_averaged(target, x, c, views, average, signed).abs().amax(1).float().cpu())
+    return torch.cat(maps).numpy()
+
+
+def _averaged(
+    target: Target, x: torch.Tensor, classes: torch.Tensor, views: Iterator[View], average: str, signed: bool
+) -> torch.Tensor:
+    """float64 (B, C, H, W). In float32 the variance, a difference of two means, would lose its digits."""
+    total, squares, shown = (torch.zeros_like(x, dtype=torch.float64) for _ in range(3))
+    for seen, back in views:
+        slope = _slope(target, seen, classes).double()
+        if not signed:
+            slope = slope.abs()
+        total += back(slope)
+        squares += back(slope.square())
+        shown += back(torch.ones_like(slope))
+    mean, square = total / shown, squares / shown
+    if average == "smooth_squared":
+        return square
+    return (square - mean.square()).clamp_min(0) if average == "variance" else mean
+
+
+def _as_is(x: torch.Tensor) -> Iterator[View]:
+    yield x, _same
+
+
+def _crops(x: torch.Tensor, shift: int) -> Iterator[View]:
+    height, width = x.shape[2:]
+    framed = F.pad(x, (shift,) * 4, mode="replicate")
+    for top, left in [(0, 0), (0, 2 * shift), (2 * shift, 0), (2 * shift, 2 * shift), (shift, shift)]:
+        part = framed[:, :, top : top + height, left : left + width]
+        yield part, partial(_shifted_back, top=top, left=left, shift=shift, mirrored=False)
+        yield part.flip(3), partial(_shifted_back, top=top, left=left, shift=shift, mirrored=True)
+
+
+def _shifted_back(g: torch.Tensor, top: int, left: int, shift: int, mirrored: bool) -> torch.Tensor:
+    """A sub-image's gradient in the image's place; what fell on the frame is cut off, as that is no part of the image."""
+    height, width = g.shape[2:]
+    framed = F.pad(g.flip(3) if mirrored else g, (left, 2 * shift - left, top, 2 * shift - top))
+    return framed[:, :, shift : shift + height, shift : shift + width]
+
+
+def _noisy(x: torch.Tensor, noise: float, samples: int, seed: int, keys: Sequence[int]) -> Iterator[View]:
+    for sample in range(samples):
+        yield x + noise * Draws(seed, keys, sample, x.device).normal(*x.shape[1:]), _same
+
+
+def _same(g: torch.Tensor) -> torch.Tensor:
+    return g
+
+
+def _slope(target: Target, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Gradient of each image's own logit, float32 (B, C, H, W); images of a batch do not touch each other in eval mode."""
+    with torch.enable_grad():
+        seen = x.detach().requires_grad_()
+        logits = target.logits_float(seen)
+        chosen = logits.gather(1, classes[:, None]).sum()
+        # Of the images alone, so that nothing gathers in the network's own parameters.
+        slope = torch.autograd.grad(chosen, seen, allow_unused=True)[0] if chosen.requires_grad else None
+    if slope is None:
+        raise TargetError(f"{target.name}: no gradient reaches the image; somewhere its network leaves torch or detaches")
+    if not slope.isfinite().all():
+        bad = sorted({int(c) for c in classes[~slope.flatten(1).isfinite().all(1)]})
+        raise ScoreError(f"{target.name}: the gradient of class {', '.join(map(str, bad))} is not finite")
+    return slope
+
+
+def _batches(
+    target: Target, images: np.ndarray, classes: np.ndarray, keys: Sequence[int], microbatch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, Sequence[int]]]:
+    assert target.network is not None
+    device = target.network.device
+    step = microbatch or len(images)
+    for begin in range(0, len(images), step):
+        part = slice(begin, begin + step)
+        x = torch.from_numpy(np.ascontiguousarray(images[part])).to(device).float() / 255.0
+        yield x, torch.from_numpy(classes[part]).to(device), keys[part]
+
+
+def _checked(target: Target, images: np.ndarray, classes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The classes as int64 (B,)."""
+    if target.network is None:
+        raise TargetError(
+            f"{target.name}: a target without gradients, so no saliency; `evofool explain` still offers occlusion, and the "
+            "black-box rivals are `evofool baseline square`, `nes` and `random`"
+        )
+    if images.dtype != np.uint8 or images.shape[1:] != target.shape or len(images) == 0:
+        raise ImageError(
+            f"{target.name}: takes uint8 images (B, {', '.join(map(str, target.shape))}), not {images.dtype} {images.shape}"
+        )
+    chosen = np.asarray(classes, dtype=np.int64)
+    if chosen.shape != (len(images),):
+        raise TargetError(f"{target.name}: {len(images)} images need as many classes, not {chosen.shape}")
+    count = len(target.labels)
+    for c in chosen:
+        if not 0 <= c < count:
+            raise TargetError(f"{target.name}: no class {c}; there are {count}, 0 ({target.labels[0]}) to {count - 1}")
+    return chosen
