@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evofool import baselines, rivals
-from evofool.ascend.loop import Climbs, Tick
+from evofool.ascend.loop import STUCK, Climbs, Tick
 from evofool.ascend.taps import refused
 from evofool.errors import RecipeError
 from evofool.machine import torch_threads
@@ -20,13 +20,11 @@ from evofool.run import row_after
 from evofool.scores import confidence, log_odds, margin, needed_log_odds
 from evofool.store import Store
 from evofool.targets import Target
-from evofool.written import Image, commit, opened
+from evofool.written import BIG, Image, chunk_of, commit, metrics_row, opened
 
 _GROUP_BYTES = 1 << 29  # what a group's states may take, at about ten tensors of an image's size each
-_BIG = 64  # pixels a side from which two images share a pass on a CPU, and fewer are scored at once
-_HAIR = (
-    1e-3  # log-odds asked for beyond `enough`: the network that gradients are taken through is not the plain one to the bit
-)
+# The network that gradients are taken through is not the plain one to the bit.
+_HAIR = 1e-3  # log-odds that are asked for beyond `enough`
 
 
 class Method(NamedTuple):
@@ -56,7 +54,7 @@ _COMMON = ("budget", "queries", "rank", "seed", "enough", "microbatch", "streams
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """What a display shows of a baseline under way."""
 
     classes: int
@@ -99,6 +97,8 @@ class Plan:
         if method.gradients and target.network is None:
             raise refused(target)
         settings = settings_of(self.method, self.settings)
+        if method.budget == 1 and self.budget > 1:
+            raise RecipeError(f"{self.method} asks one image for each class and has no use for a budget of {self.budget}")
         if self.rank not in ("log_odds", "margin"):
             raise RecipeError(f'there is no rank "{self.rank}"; there are log_odds, margin')
         if not 0 < self.enough <= 1:
@@ -107,7 +107,7 @@ class Plan:
         classes = self.classes or tuple(range(k))
         if len(set(classes)) != len(classes) or not all(0 <= c < k for c in classes):
             raise RecipeError(f"classes are different numbers in 0..{k - 1}, not {list(classes)[:12]}")
-        big = min(target.shape[1:]) >= _BIG
+        big = min(target.shape[1:]) >= BIG
         room = _GROUP_BYTES // (40 * math.prod(target.shape) * max(1, settings.get("restarts", 1)))
         group = len(classes) if method.together else self.group or max(1, min(len(classes), room))
         on_cpu = target.network is None or target.network.device.type == "cpu"
@@ -121,7 +121,7 @@ class Plan:
             self.enough,
             group,
             self.microbatch or ((2 if big else 64) if on_cpu else 32),
-            self.chunk or min(16 if big else 64, group),
+            self.chunk or min(chunk_of(target), group),
             self.threads,
         )
 
@@ -162,7 +162,7 @@ def run_baseline(
     folder: Path,
     streams: int = 0,
     begun: Callable[[Plan, int], None] = lambda plan, done: None,
-    tick: Callable[[Progress], bool] = lambda progress: False,
+    tick: Callable[[Standing], bool] = lambda progress: False,
 ) -> Outcome:
     """Do what plan says, and keep it as a run in folder; go on where it was broken off if it was begun there.
 
@@ -177,7 +177,7 @@ def run_baseline(
     notes: list[str] = list(state["notes"])
     told_to_stop = False
 
-    def heard(progress: Progress) -> bool:
+    def heard(progress: Standing) -> bool:
         nonlocal told_to_stop
         told_to_stop = tick(progress)
         return told_to_stop
@@ -236,14 +236,16 @@ def _plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
 
 
 def _notes(names: Sequence[str], climbs: Climbs, sound: np.ndarray) -> list[str]:
-    """The notes of a group, and which classes are left without an image: those that are not sound (n,)."""
-    return [f"{names[item]}: {words}" for item, words in climbs.notes] + [
-        f"{name}: it is left without an image" for name, found in zip(names, sound, strict=True) if not found
+    """The notes of a group, which classes nothing moved, and which are left without an image: not sound (n,)."""
+    return [
+        *(f"{names[item]}: {words}" for item, words in climbs.notes),
+        *(f"{names[item]}: {STUCK}" for item in climbs.stuck),
+        *(f"{name}: it is left without an image" for name, found in zip(names, sound, strict=True) if not found),
     ]
 
 
 def _ticking(
-    tick: Callable[[Progress], bool],
+    tick: Callable[[Standing], bool],
     classes: int,
     group: int,
     state: Mapping[str, Any],
@@ -253,7 +255,7 @@ def _ticking(
     done, forwards = (state[key] - at_first[key] for key in ("done", "forwards"))
     took = time.perf_counter() - began
     return lambda step, steps: tick(
-        Progress(classes, state["done"], group, step, steps, done, forwards, took, time.perf_counter() - began)
+        Standing(classes, state["done"], group, step, steps, done, forwards, took, time.perf_counter() - began)
     )
 
 
@@ -290,11 +292,13 @@ def _save(
     """Write a group that is done, in one transaction: images that are sound (n,), and passes; returns the new state."""
     first = state["done"]
     odds, gaps = log_odds(logits), margin(logits)
-    images = [
-        Image(first + k, c, climbs.images[k].tobytes(), climbs.images[k], float(odds[k, c]), float(gaps[k, c]))
-        for k, c in enumerate(classes)
-        if sound[k]
-    ]
+    births: dict[bytes, int] = {}  # of one group only one image can stand in several classes
+    images = []
+    for k, c in enumerate(classes):
+        if sound[k]:
+            pixels = climbs.images[k]
+            birth = births.setdefault(pixels.tobytes(), first + k)
+            images.append(Image(birth, c, pixels.tobytes(), pixels, float(odds[k, c]), float(gaps[k, c])))
     new: list[tuple[int, int, int, float, float]] = []
     best = dict.fromkeys(range(len(classes)), (-math.inf, -math.inf))
     for found in climbs.improvements:
@@ -313,6 +317,8 @@ def _save(
     all_done = state["done"] == len(plan.classes)
     finished = f"all {state['done']} classes are done" if all_done else None
     rows = side_by_side([*store.improvements(), *new], len(plan.classes))
+    if METHODS[plan.method].together:  # a class's image may be another's too
+        rows = [(at, {**row, "distinct": min(row["distinct"], len(births))}) for at, row in rows]
     commit(store, state, images, plan.method, seconds, finished, target.queries, rows, new)
     return state
 
@@ -325,25 +331,20 @@ def side_by_side(
     Classes do not touch one another, so the order in which they climb changes nothing. evaluations: forward passes of all,
     the last improvement of a class telling how many it took. Of `classes` classes those without an image count as 0.
     """
-    by_cell: dict[int, list[tuple[int, float, float]]] = {}
-    for cell, forwards, _, score, beside in improvements:
-        by_cell.setdefault(cell, []).append((forwards, score, beside))
-    most = max((climb[-1][0] for climb in by_cell.values()), default=0)
+    by_cell: dict[int, list[tuple[int, float]]] = {}
+    for cell, forwards, _, _, odds in improvements:
+        by_cell.setdefault(cell, []).append((forwards, odds))
+    climbs = list(by_cell.values())
+    ends = np.array([climb[-1][0] for climb in climbs], np.int64)
+    p, at_place, held = np.zeros(max(classes, len(climbs))), [0] * len(climbs), np.zeros(len(climbs), bool)
     rows, at = [], 0
-    while at < most:
+    while len(ends) and at < ends.max():
         at = row_after(at)
-        p = np.zeros(max(classes, len(by_cell)))
-        spent = held = 0
-        for k, climb in enumerate(by_cell.values()):
-            reached = [odds for forwards, _, odds in climb if forwards <= at]
-            spent += min(at, climb[-1][0])
-            if reached and reached[-1] > -math.inf:
-                p[k] = confidence(reached[-1])
-                held += 1
-        quantiles = {
-            name: float(np.quantile(p, q)) for name, q in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0))
-        }
-        levels = {name: int((p >= level).sum()) for name, level in (("at_99", 0.99), ("at_9999", 0.9999))}
-        counts = {"gen": at, "nevals": spent, "evaluations": spent, "distinct": held, "wins": 0, "switches": 0}
-        rows.append((at, {**counts, **quantiles, **levels}))
+        for k, climb in enumerate(climbs):
+            while at_place[k] < len(climb) and climb[at_place[k]][0] <= at:
+                odds = climb[at_place[k]][1]
+                if odds > -math.inf:
+                    p[k], held[k] = confidence(odds), True
+                at_place[k] += 1
+        rows.append((at, metrics_row(p, at, int(np.minimum(ends, at).sum()), int(held.sum()))))
     return rows

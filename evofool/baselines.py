@@ -18,10 +18,10 @@ from evofool.ascend.draws import Draws
 from evofool.ascend.loop import Climbs, Improvement, Tick, ascend
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Coarse, Fourier, Param, Pixels
-from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, Progress, Rule
+from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, ProgressSteps, Rule
 from evofool.ascend.taps import refused
 from evofool.ascend.transforms import Jitter, Transform, robust
-from evofool.errors import RecipeError
+from evofool.errors import RecipeError, TargetError
 from evofool.targets.target import Target
 
 _MOST = 256  # restarts, or octaves; a restart's draws are keyed class * 256 + restart
@@ -82,7 +82,7 @@ def nguyen(
     def start(draws: Draws) -> torch.Tensor:
         return centre + draws.normal(*target.shape) * (10 / 255)
 
-    rule = Progress(
+    rule = ProgressSteps(
         early or s.early, late or s.late, centre=centre, decay=s.decay, blur=s.blur, blur_every=s.blur_every,
         small=s.small, idle=s.idle,
     )  # fmt: skip
@@ -160,8 +160,8 @@ def inceptionism(
     variation weighs the total variation of an image on [0, 1], squared differences summed (0: 1 / sqrt(H * W)). An octave
     begins with the best images of the one before; those that have enough, or were stopped, end with it.
     """
-    if scale < 1:
-        raise RecipeError(f"scale is what octaves differ by, 1 or more, not {scale}")
+    if not 1 <= scale <= 4 or not 1 <= octaves <= 16:
+        raise RecipeError(f"inceptionism: scale lies in 1..4 and octaves in 1..16, not {scale} and {octaves}")
     steps = _steps(budget, 64, octaves, per_step=5 / 4, what="octaves")
     _, height, width = target.shape
     weight = variation or 1.0 / math.sqrt(height * width)
@@ -177,7 +177,9 @@ def inceptionism(
         objective = objectives.class_logit(torch.tensor(here)) - weight * objectives.total_variation()
         param, rule = Coarse(images, grid, (height, width)), Normalised(rate, by="mean")
         how["tick"] = _part_of(tick, octave, octaves)
-        climbs = _climb(target, here, param, objective, rule, steps, rank, transforms=moves, judge_every=4, **how)
+        climbs = _climb(
+            target, here, param, objective, rule, steps, rank, transforms=moves, judge_every=4, first=octave, **how
+        )
         done.append((on, climbs))
         going = (climbs.iterations == steps) & (climbs.scores < enough)
         if climbs.interrupted or not going.any():
@@ -291,12 +293,16 @@ def _climb(
     restarts: int = 1,
     transforms: Sequence[Transform] = (),
     judge_every: int = 1,
+    first: int = 0,
     **how: Unpack[How],
 ) -> Climbs:
-    """The ascent of one image per class, the best of its restarts, judged by rank."""
+    """The ascent of one image per class, the best of its restarts, judged by rank; restarts are keyed from `first` on."""
     if target.network is None:
         raise refused(target)
     _one_of("rank", rank, ("log_odds", "margin"))
+    for c in classes:
+        if not 0 <= c < len(target.labels):
+            raise TargetError(f"{target.name}: no class {c}; it has 0 to {len(target.labels) - 1}")
     of = torch.tensor(list(classes)).repeat_interleave(restarts)
     odds = objectives.log_odds(of)
     climbs = ascend(
@@ -305,7 +311,7 @@ def _climb(
         objective,
         rule=rule,
         steps=steps,
-        keys=_keys(classes, restarts),
+        keys=_keys(classes, restarts, first),
         transforms=transforms,
         judge=odds if rank == "log_odds" else objectives.margin(of),
         beside=odds,
@@ -315,8 +321,8 @@ def _climb(
     return climbs if restarts == 1 else _best_of(climbs, restarts)
 
 
-def _keys(items: Sequence[int], restarts: int) -> list[int]:
-    return [item * _MOST + restart for item in items for restart in range(restarts)]
+def _keys(items: Sequence[int], restarts: int, first: int = 0) -> list[int]:
+    return [item * _MOST + first + restart for item in items for restart in range(restarts)]
 
 
 def _steps(budget: int, default: int, climbs: int = 1, per_step: float = 1, what: str = "restarts") -> int:
@@ -359,7 +365,8 @@ def _best_of(climbs: Climbs, restarts: int) -> Climbs:
     states = None if climbs.states is None else climbs.states[torch.from_numpy(best)]
     return Climbs(climbs.images[best], states, climbs.scores[best], **total, improvements=rises,
                   notes=[(item // restarts, f"start {item % restarts}: {words}") for item, words in climbs.notes],
-                  interrupted=climbs.interrupted)  # fmt: skip
+                  interrupted=climbs.interrupted,
+                  moved=None if climbs.moved is None else np.any(climbs.moved.reshape(-1, restarts), axis=1))  # fmt: skip
 
 
 def _one_after_another(done: Sequence[tuple[np.ndarray, Climbs]]) -> Climbs:
@@ -380,6 +387,8 @@ def _one_after_another(done: Sequence[tuple[np.ndarray, Climbs]]) -> Climbs:
             getattr(out, name)[items] += getattr(climbs, name)
         out.notes += [(int(items[item]), words) for item, words in climbs.notes]
         out.interrupted = climbs.interrupted
+        if out.moved is not None and climbs.moved is not None:
+            out.moved[items] |= climbs.moved
     out.states = None
     return out
 

@@ -8,7 +8,7 @@ import typer
 from evofool.errors import RecipeError, ScoreError
 
 if TYPE_CHECKING:
-    from evofool.baseline_run import Progress
+    from evofool.baseline_run import Standing
 
 METHOD = typer.Argument(
     metavar="METHOD", help="nguyen, simonyan, erhan, inceptionism, fourier, apgd; square, nes, random, noise."
@@ -62,7 +62,7 @@ def baseline(
         raise RecipeError(f"--unit is for erhan; {method} climbs classes")
     if unit and (classes is not None or enough != 1.0 or rank != "log_odds"):
         raise RecipeError("--unit climbs units, which have no class: leave --classes, --enough and --rank out")
-    folder = out or Path("runs") / f"{method}-{file_name(target)}"
+    folder = out or Path("runs") / f"{method}{'-units' if unit else ''}-{file_name(target)}"
     found = load_target(target, folder)
     settings = override({}, changes or [])
     if unit:
@@ -93,7 +93,8 @@ def baseline(
     def begun(settled: Plan, done: int) -> None:
         going_on = f"Going on with {folder} at {done} of {len(settled.classes)} classes" if done else f"New run in {folder}"
         shown = ", ".join(f"{k}={v}" for k, v in settled.settings.items())
-        limit = f"{budget:,} forward passes a class" if budget else "its published budget"
+        passes = f"{settled.budget:,} forward pass{'es' if settled.budget > 1 else ''} a class"
+        limit = passes if settled.budget else "its published budget"
         print(
             f"{going_on}: {method} against {found.name} ({len(settled.classes)} classes), seed {seed}, {limit}", flush=True
         )
@@ -102,7 +103,7 @@ def baseline(
 
     with interrupts("Stopping; the classes that are done are saved ...") as interrupted, status() as say:
 
-        def tick(p: "Progress") -> bool:
+        def tick(p: "Standing") -> bool:
             say(lambda: progress_text(p))
             return bool(interrupted)
 
@@ -122,7 +123,7 @@ def baseline(
         raise typer.Exit(130)
 
 
-def progress_text(p: "Progress") -> str:
+def progress_text(p: "Standing") -> str:
     """Where a baseline is; the rate is that of the groups that are done."""
     from evofool.console import duration
 

@@ -9,7 +9,7 @@ from evofool.cli_baseline import chosen, progress_text
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
-    from evofool.baseline_run import Progress
+    from evofool.baseline_run import Standing
     from evofool.polish import Plan
 
 RUN = typer.Argument(metavar="RUN", help="The run whose elites are to be polished; it is only read.")
@@ -50,6 +50,8 @@ def polish(
 
     with StoredRun(folder) as stored:
         folder, labels = stored.folder, tuple(stored.labels)
+    which = chosen(classes, labels, str(folder))
+    rate = _rate(override({}, changes or []))
     new = out or folder.with_name(f"{folder.resolve().name}-polished")
 
     def begun(plan: "Plan", done: int, elites: int) -> None:
@@ -62,12 +64,12 @@ def polish(
 
     with interrupts("Stopping; the elites that are done are saved ...") as interrupted, status() as say:
 
-        def tick(p: "Progress") -> bool:
+        def tick(p: "Standing") -> bool:
             say(lambda: progress_text(p).replace("classes", "elites"))
             return bool(interrupted)
 
         done = climb(
-            folder, new, by=by, classes=chosen(classes, labels), budget=budget, rate=_rate(override({}, changes or [])),
+            folder, new, by=by, classes=which, budget=budget, rate=rate,
             threads=threads, streams=streams, trust=trust, begun=begun, tick=tick,
         )  # fmt: skip
     for note in done.notes:

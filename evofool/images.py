@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -9,9 +10,14 @@ from PIL import Image, UnidentifiedImageError
 from evofool.errors import ImageError
 
 
+def levels(x: Any) -> Any:
+    """Floats in [0, 1], numpy's or torch's, to whole numbers 0..255 of their type: round(255 x), halves up, clipped."""
+    return (x.clip(0.0, 1.0) * 255.0 + 0.5) // 1
+
+
 def quantise(x: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] to uint8: round(255 x), halves up, values outside clipped."""
-    return (np.clip(x, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    """Floats in [0, 1] to uint8, as `levels` has them."""
+    return levels(x).astype(np.uint8)
 
 
 def to_pil(image: np.ndarray) -> Image.Image:

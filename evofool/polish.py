@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from evofool.ascend import objectives
-from evofool.ascend.cppn import CPPNWeights
+from evofool.ascend.evened import EvenedWeights
 from evofool.ascend.loop import Climbs, Tick, ascend, to_uint8
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param, Pixels
-from evofool.ascend.rules import APGD, Rule
+from evofool.ascend.rules import APGD
 from evofool.ascend.taps import Read, refused
-from evofool.baseline_run import Progress, _let_go, _plain, _ticking, side_by_side
+from evofool.baseline_run import Standing, _let_go, _plain, _ticking, side_by_side
 from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.elites import Elite, StoredRun
 from evofool.errors import RecipeError, StoreError, TargetError
@@ -34,7 +34,7 @@ from genomes import CPPN, Encoding
 METHOD = "polish"
 BY = ("weights", "pixels")
 _BUDGET = {"weights": 17, "pixels": 17}  # forward passes an elite
-_RATE = {"weights": 0.03, "pixels": 2 / 255}
+_RATE = {"weights": 0.015, "pixels": 2 / 255}
 _GROUP = 64  # elites at most that are kept together
 _GROUP_BYTES = 1 << 29  # and what their states may take, at about ten tensors of an image's size each
 _BIG = 64  # pixels a side from which two images share a pass on a CPU
@@ -87,7 +87,7 @@ def polish(
     streams: int = 0,
     trust: bool = False,
     begun: Callable[[Plan, int, int], None] = lambda plan, done, elites: None,
-    tick: Callable[[Progress], bool] = lambda progress: False,
+    tick: Callable[[Standing], bool] = lambda progress: False,
 ) -> Polished:
     """Climb from the elites of the run in folder, and keep what comes of it as a run in out, which may have been begun.
 
@@ -121,14 +121,21 @@ def polish(
     store, state = opened(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, given)
     notes: list[str] = list(state["notes"])
     total = len(source.elites)
+    told_to_stop = False
+
+    def heard(progress: Standing) -> bool:
+        nonlocal told_to_stop
+        told_to_stop = tick(progress)
+        return told_to_stop
+
     try:
         begun(plan, state["done"], total)
         began, at_first = time.perf_counter(), state
-        while state["done"] < total:
+        while state["done"] < total and not told_to_stop:
             group = source.part(state["done"], plan.group)
             before = time.perf_counter()
             with torch_threads(plan.threads):
-                ticking = _ticking(tick, total, len(group.elites), state, at_first, began)
+                ticking = _ticking(heard, total, len(group.elites), state, at_first, began)
                 climbs, genomes = _climb(group, plan, target, streams or target.streams, ticking)
                 if climbs.interrupted:
                     break
@@ -250,18 +257,15 @@ def _climb(group: _Source, plan: Plan, target: Target, streams: int, tick: Tick)
     rows = [elite.row for elite in group.elites]
     images = group.images()
     param: Param
-    rule: Rule
     if plan.by == "weights":
         assert isinstance(group.encoding, CPPN)
         genomes = group.encoding.unpack(group.packed())
         wrong = (group.encoding.render(genomes) != images).any(axis=(1, 2, 3))
         if wrong.any():
             raise _damaged(group.folder, group.elites[int(wrong.argmax())], "is not what its genome draws")
-        param = CPPNWeights(group.encoding, genomes, target.network.device)
-        rule = APGD(plan.rate)
+        param = EvenedWeights(group.encoding, genomes, target.network.device)
     else:
         param = Pixels(torch.from_numpy(images).to(target.network.device) / 255)
-        rule = APGD(plan.rate)
     of = torch.tensor([row.class_id for row in rows])
     odds = objectives.log_odds(of)
     wanted = odds if group.recipe.search.rank == "log_odds" else objectives.margin(of)
@@ -273,7 +277,7 @@ def _climb(group: _Source, plan: Plan, target: Target, streams: int, tick: Tick)
         target,
         param,
         wanted,
-        rule=rule,
+        rule=APGD(plan.rate),
         steps=plan.budget - 1,
         keys=[row.cell for row in rows],
         judge=judge,
@@ -282,7 +286,7 @@ def _climb(group: _Source, plan: Plan, target: Target, streams: int, tick: Tick)
         streams=streams,
         tick=tick,
     )
-    if isinstance(param, CPPNWeights):
+    if isinstance(param, EvenedWeights):
         assert climbs.states is not None
         return climbs, param.genomes(climbs.states, torch.arange(len(rows)))
     return climbs, climbs.images
@@ -328,7 +332,7 @@ def _save(
         c, niche, mother = elite.row.class_id, elite.row.niche, births[elite.row.birth]
         odds, gaps = (float(m[k, c]) for m in measured[0])
         held.append(Image(mother, c, packed, originals[k], odds, gaps, niche=niche))
-        if higher[k, c] > lower[k, c]:
+        if higher[k, c] > lower[k, c] and climbs.scores[k] > -np.inf:
             odds, gaps = (float(m[k, c]) for m in measured[1])
             own = group.encoding.pack(genomes[k])
             better.append(Image(len(births) + first + k, c, own, images[k], odds, gaps, mother, niche))

@@ -100,6 +100,8 @@ def replay(
         committed, recipe = stored.meta["committed"], stored.recipe
         if stored.meta.get("merged"):
             raise StoreError(f"{folder} is merged from several runs; replay those")
+        if "baseline" in stored.meta:
+            raise StoreError(f"{folder} was made by no search that could be replayed; evofool verify checks its images")
         if not committed:
             raise StoreError(f"{folder} has saved nothing yet")
         aside = len(stored.store.quarantine())

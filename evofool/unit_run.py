@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from evofool import baselines
-from evofool.ascend.loop import Tick
+from evofool.ascend.loop import STUCK, Tick
 from evofool.ascend.taps import Taps, refused, unknown_layer
 from evofool.baseline_run import settings_of
 from evofool.errors import TargetError
@@ -21,7 +21,7 @@ from evofool.pages.sheet import Tile, contact_sheet
 from evofool.recipe import parse
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
-from evofool.written import Image, commit, opened
+from evofool.written import BIG, Image, chunk_of, commit, metrics_row, opened
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run_units(
     units = list(dict.fromkeys(units))
     parsed = [unit_of(target, unit) for unit in units]
     chosen = settings_of("erhan", settings)
-    chunk = 16 if min(target.shape[1:]) >= 64 else 64
+    chunk = chunk_of(target)
     parts = {
         "name": folder.resolve().name or "units",
         "target": target.name,
@@ -90,38 +90,42 @@ def run_units(
         ]
         state = {**state, "done": len(target.labels), "forwards": total[0], "backwards": total[1], "notes": notes}
         p = np.asarray(confidence(odds[best, np.arange(len(best))]))
-        quantiles = {n: float(np.quantile(p, q)) for n, q in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0))}
-        row = {
-            "gen": 1, "nevals": total[0], "evaluations": total[0], "distinct": len({w.birth for w in winners}), "wins": 0,
-            "switches": 0, "at_99": int((p >= 0.99).sum()), "at_9999": int((p >= 0.9999).sum()), **quantiles,
-        }  # fmt: skip
+        row = metrics_row(p, 1, total[0], len({w.birth for w in winners}))
+        _pictures(target, folder, parsed, images, scores, chosen["restarts"], logits)
         spent = time.perf_counter() - began
         commit(store, state, winners, "erhan", spent, f"all {len(units)} units are done", target.queries, [(1, row)])
     except BaseException:
         store.withdraw()
         raise
     store.close()
-    _pictures(target, folder, parsed, images, scores, chosen["restarts"], logits)
     return UnitRun((*notes, *lines))
 
 
 def unit_of(target: Target, text: str) -> tuple[str, tuple[int, ...]]:
-    """(layer, index) of "LAYER:CHANNEL[:Y:X]"; TargetError if there is no such unit."""
+    """(layer, index) of "LAYER:CHANNEL", which in a map is its middle, or with an index into all of the layer's sides.
+
+    TargetError, with the layer's sides, if there is no such unit.
+    """
     if target.network is None:
         raise refused(target)
     layer, *numbers = text.split(":")
-    if not numbers or len(numbers) not in (1, 3) or not all(n.isdecimal() for n in numbers):
+    if not numbers or not all(n.isdecimal() for n in numbers):
         raise TargetError(f"--unit {text}: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7")
     if layer not in dict(target.network.module.named_modules()):
         raise unknown_layer(target, layer)
     index = tuple(int(n) for n in numbers)
     with Taps(target, [layer], logits=False) as taps, torch.no_grad():
         shape = tuple(taps.read(torch.zeros(1, *target.shape)).layer(layer).shape[1:])
-    fits = len(index) in (1, len(shape)) and len(shape) in (1, 3) and all(i < n for i, n in zip(index, shape, strict=False))
-    if not fits:
-        raise TargetError(
-            f'--unit {text}: layer "{layer}" of {target.name} is {" x ".join(map(str, shape))}; units count from 0'
-        )
+    sides = " x ".join(map(str, shape))
+    if len(index) != len(shape) and not (len(index) == 1 and len(shape) == 3):
+        named = {1: "LAYER:CHANNEL", 2: "LAYER:TOKEN:FEATURE", 3: "LAYER:CHANNEL or LAYER:CHANNEL:Y:X"}
+        way = named.get(len(shape), f"an index of {len(shape)} numbers")
+        raise TargetError(f'--unit {text}: layer "{layer}" of {target.name} is {sides}; its units are named {way}')
+    for number, side in zip(index, shape, strict=False):
+        if number >= side:
+            raise TargetError(
+                f'--unit {text}: layer "{layer}" of {target.name} is {sides}: {number} lies beyond 0 to {side - 1}'
+            )
     return layer, index
 
 
@@ -147,18 +151,19 @@ def _climb(
         places = [k for k, (name, _) in enumerate(units) if name == layer]
         climbs = baselines.units(
             target, layer, [units[k][1] for k in places], budget=budget, seed=seed, tick=tick,
-            streams=streams or target.streams, **settings,
+            streams=streams or target.streams, microbatch=2 if min(target.shape[1:]) >= BIG else 64, **settings,
         )  # fmt: skip
         if climbs.interrupted:
             return None
         rows = np.concatenate([np.arange(k * n, (k + 1) * n) for k in places])
         images[rows], scores[rows] = climbs.images, climbs.scores
         forwards, backwards = forwards + int(climbs.forwards.sum()), backwards + int(climbs.backwards.sum())
-        notes += [f"{_name(*units[places[item // n]])}, start {item % n}: {words}" for item, words in climbs.notes]
+        told = climbs.notes + [(item, STUCK) for item in climbs.stuck]
+        notes += [f"{_name(*units[places[item // n]])}, start {item % n}: {words}" for item, words in told]
     lines = []
     for unit, each in zip(units, scores.reshape(-1, n), strict=True):
-        told = np.isfinite(each).all() and each.mean() != 0
-        spread = f", spread (deviation / mean) {each.std() / abs(each.mean()):.3f}" if told else ""
+        whole = np.isfinite(each).all() and each.mean() != 0
+        spread = f", spread (deviation / mean) {each.std() / abs(each.mean()):.3f}" if whole else ""
         lines.append(f"{_name(*unit)}  activation {each.max():.4g}, {n} starts{spread}")
     return images, scores, lines, (forwards, backwards), notes
 

@@ -19,7 +19,10 @@ from evofool.store import FILE, Checkpoint, NewElite, Store
 from evofool.targets import Target
 from evofool.targets.handshake import handshake
 
-_CHOSEN = ("chunk", "group", "microbatch")
+_CHOSEN = ("group", "microbatch", "chunk")  # each by what is before it
+
+
+BIG = 64  # pixels a side from which images are scored and climb a few at a time
 
 
 class Image(NamedTuple):
@@ -48,10 +51,13 @@ def opened(
     if (folder / FILE).exists():
         store = Store.open(folder, write=True)
         try:
-            return store, _going_on(store, folder, target, plan, asked)
+            meta = store.description()
+            if meta["committed"] or "baseline" not in meta:
+                return store, _going_on(meta, folder, target, plan, asked)
         except BaseException:
             store.close(failed=True)
             raise
+        store.withdraw()  # killed before anything was saved: there is nothing to go on with
     met = handshake(target, chunk)
     if met.faults:
         raise TargetError(f"{target.name}: " + "; ".join(met.faults))
@@ -81,19 +87,18 @@ def opened(
     return Store.create(folder, meta), state
 
 
-def _going_on(store: Store, folder: Path, target: Target, plan: Mapping[str, Any], asked: int) -> dict[str, Any]:
-    meta = store.description()
+def _going_on(meta: Mapping[str, Any], folder: Path, target: Target, plan: Mapping[str, Any], asked: int) -> dict[str, Any]:
     state = meta.get("baseline")
     if not isinstance(state, dict) or not isinstance(state.get("plan"), dict):
         raise StoreError(f"{folder} holds another kind of run; pass another --out")
     if meta["target"]["fingerprint"] != target.fingerprint():
         raise TargetError(
-            f"{folder} was begun with {meta['target']['name']}, and {target.name} is another classifier (labels, preprocessing "
-            "or weights differ); pass another --out"
+            f"{folder} was begun with {meta['target']['name']}, and {target.name} is another classifier (labels, "
+            "preprocessing or weights differ); pass another --out"
         )
     began, wanted = _flat(state["plan"]), _flat(plan)
     # Of another method all differs, and what is chosen by the rest is not what anybody named.
-    for key in sorted({*wanted, *began}, key=lambda key: (key != "method", key in _CHOSEN, key)):
+    for key in ["method", *sorted({*wanted, *began} - {"method", *_CHOSEN}), *_CHOSEN]:
         if began.get(key) != wanted.get(key):
             raise RecipeError(
                 f"{folder} was begun with {key} = {_short(began.get(key))}, asked for is {_short(wanted.get(key))}; "
@@ -165,3 +170,16 @@ def commit(
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def chunk_of(target: Target) -> int:
+    """Images that are scored at once, unless something else is asked for."""
+    return 16 if min(target.shape[1:]) >= BIG else 64
+
+
+def metrics_row(p: np.ndarray, gen: int, evaluations: int, distinct: int) -> dict[str, Any]:
+    """A row like a search's (evolve.statistics) of the classes' confidences p (K,), 0 where a class has no image."""
+    quantiles = {n: float(np.quantile(p, q)) for n, q in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0))}
+    levels = {name: int((p >= level).sum()) for name, level in (("at_99", 0.99), ("at_9999", 0.9999))}
+    counts = {"gen": gen, "nevals": evaluations, "evaluations": evaluations, "distinct": distinct, "wins": 0, "switches": 0}
+    return {**counts, **quantiles, **levels}

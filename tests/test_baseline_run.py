@@ -18,7 +18,7 @@ from torch import nn
 
 import evofool
 from evofool.ascend.loop import Climbs
-from evofool.baseline_run import METHODS, Method, Outcome, Plan, Progress, run_baseline, settings_of, side_by_side
+from evofool.baseline_run import METHODS, Method, Outcome, Plan, Standing, run_baseline, settings_of, side_by_side
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.export import export
@@ -104,7 +104,7 @@ def content(folder: Path) -> dict[str, Any]:
         }
 
 
-def stopping(classes: int) -> Callable[[Progress], bool]:
+def stopping(classes: int) -> Callable[[Standing], bool]:
     return lambda progress: progress.done >= classes
 
 
@@ -127,7 +127,7 @@ def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Ta
         assert stored.rows()[-1]["evaluations"] == stored.evaluations
         assert stored.meta["finished"] == "all 2 classes are done"
         assert stored.genome_json(elites[0])["format"] == "evofool.direct"
-        logits = lenet.logits(np.stack([e.image for e in elites]), 64)
+        logits = lenet.logits(np.stack([e.image for e in elites]), stored.recipe.chunk)
         for e, odds, gaps in zip(elites, log_odds(logits), margin(logits), strict=True):
             assert (e.row.log_odds, e.row.margin) == (odds[e.row.class_id], gaps[e.row.class_id])
         verdict = verify(stored, lenet)
@@ -323,7 +323,7 @@ def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
 
 
 def test_an_error_between_groups_keeps_what_is_done(tmp_path: Path) -> None:
-    def fail(progress: Progress) -> bool:
+    def fail(progress: Standing) -> bool:
         if progress.done:
             raise MemoryError
         return False
@@ -338,9 +338,9 @@ def test_an_error_between_groups_keeps_what_is_done(tmp_path: Path) -> None:
 
 
 def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[Standing] = []
 
-    def tick(p: Progress) -> bool:
+    def tick(p: Standing) -> bool:
         seen.append(p)
         return p.done == 4 and p.done_here == 4
 
@@ -636,7 +636,7 @@ def test_the_group_is_what_memory_holds() -> None:
     assert Plan("erhan", settings={"restarts": 256}).settled(found).group == 1
     assert Plan("apgd", (1, 2)).settled(found).group == 2
     big, small = Plan("apgd").settled(found), Plan("apgd").settled(tiny())
-    assert (big.microbatch, big.chunk, small.microbatch, small.chunk) == (2, 16, 64, 64)
+    assert (big.microbatch, big.chunk, small.microbatch, small.chunk) == (2, 16, 64, CLASSES)
 
 
 # --- beside evolution
@@ -661,7 +661,8 @@ def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, len
     for method in ("noise", "apgd"):
         run_baseline(Plan(method, (2, 5), budget=12), lenet, tmp_path / method)
     run_baseline(Plan("noise", (6,)), lenet, tmp_path / "more")
-    merge([tmp_path / "noise", tmp_path / "apgd", tmp_path / "more"], tmp_path / "all")
+    merge([tmp_path / "noise", tmp_path / "apgd"], tmp_path / "two")
+    merge([tmp_path / "more", tmp_path / "two"], tmp_path / "all")
     with StoredRun(tmp_path / "all") as stored:
         assert {e.row.class_id: e.row.made for e in stored.elites()} == {2: "apgd", 5: "apgd", 6: "noise"}
 
@@ -686,6 +687,6 @@ def test_a_run_s_file_tells_how_it_was_made(tmp_path: Path) -> None:
         told = store.meta()["baseline"]["plan"]
     assert told == {
         "method": "nguyen", "classes": [3], "settings": {"setting": "l2", "early": 0.0, "late": 0.0}, "budget": 10,
-        "rank": "log_odds", "seed": 4, "enough": 0.9, "group": 1, "microbatch": 64, "chunk": 64, "threads": 1,
+        "rank": "log_odds", "seed": 4, "enough": 0.9, "group": 1, "microbatch": 64, "chunk": 1, "threads": 1,
     }  # fmt: skip
     assert (tmp_path / FILE).is_file()

@@ -15,10 +15,11 @@ from evofool.ascend.params import Param
 from evofool.ascend.rules import Rule
 from evofool.ascend.taps import Read, Taps
 from evofool.ascend.transforms import Transform
+from evofool.images import levels
 from evofool.targets.target import Target
 
 Tick = Callable[[int, int], bool]
-"""(iterations done, of how many) -> whether to stop now; called after each iteration."""
+"""(the iteration that is done, counted from 0, of how many) -> whether to stop now; called after each one."""
 
 
 class Improvement(NamedTuple):
@@ -29,6 +30,9 @@ class Improvement(NamedTuple):
     backwards: int
     score: float
     beside: float = math.nan  # the second score, where one was asked for
+
+
+STUCK = "its gradient was 0 at every step, so it is where it began; another start (another seed) may help"
 
 
 @dataclass
@@ -44,6 +48,12 @@ class Climbs:
     improvements: list[Improvement] = field(default_factory=list)  # in the order of iterations
     notes: list[tuple[int, str]] = field(default_factory=list)  # item, what a user should know of it
     interrupted: bool = False  # tick said so
+    moved: np.ndarray | None = None  # (n,) bool, whether any gradient was not 0; None where none was taken
+
+    @property
+    def stuck(self) -> list[int]:
+        """The items whose gradient was 0 at every step: they are where they began."""
+        return [] if self.moved is None else np.flatnonzero(~self.moved & (self.backwards > 0)).tolist()
 
 
 def ascend(
@@ -100,9 +110,7 @@ def ascend(
                     break
                 if not active:
                     break
-    climb.finish()
-    climb.out.improvements.sort(key=lambda found: (found.forwards, found.item))
-    return climb.out
+    return climb.finish()
 
 
 class _Climb:
@@ -225,11 +233,12 @@ class _Climb:
         beside = torch.full_like(values, torch.nan) if self._beside is None else self._beside(read, images, rows)
         return torch.stack([values.detach(), beside], 1)
 
-    def finish(self) -> None:
-        """Note the items that nothing could move."""
-        for row in np.flatnonzero(~self._moved & (self.out.backwards > 0)).tolist():
-            words = f"its gradient was 0 at all of {self.out.backwards[row]} steps: it is where it began; try another start"
-            self.out.notes.append((row, words))
+    def finish(self) -> Climbs:
+        """What came of it, in an order that no thread decides."""
+        self.out.improvements.sort(key=lambda found: (found.forwards, found.item))
+        self.out.notes.sort()
+        self.out.moved = self._moved
+        return self.out
 
     def _keep(self, part: list[int], scores: np.ndarray, state: torch.Tensor, seen: torch.Tensor) -> None:
         best = scores[:, 0]
@@ -255,13 +264,9 @@ class _Climb:
 
 def straight_through(images: torch.Tensor) -> torch.Tensor:
     """images on [0, 1] rounded to 8 bits (images.quantise), with the gradient of not being rounded."""
-    return images + (_levels(images.detach()) / 255.0 - images.detach())
+    return images + (levels(images.detach()) / 255.0 - images.detach())
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """uint8 (n, C, H, W) of float images, as images.quantise has it."""
-    return _levels(images).to(torch.uint8).cpu().numpy()
-
-
-def _levels(images: torch.Tensor) -> torch.Tensor:
-    return (images.clamp(0.0, 1.0) * 255.0 + 0.5).floor()
+    return levels(images).to(torch.uint8).cpu().numpy()

@@ -12,7 +12,7 @@ Score = Callable[[Read, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Objective:
-    """A score with the layers that it reads. Objectives add up and can be scaled: ClassLogit(c) - 0.1 * L2()."""
+    """A score with the layers that it reads. Objectives add up and can be scaled: class_logit(c) - 0.1 * l2()."""
 
     def __init__(self, score: Score, layers: Sequence[str] = (), logits: bool = False) -> None:
         self._score = score
@@ -72,15 +72,15 @@ def probability(classes: torch.Tensor) -> Objective:
     return Objective(lambda read, _, rows: _of_class(read.logits.softmax(1), classes, rows), logits=True)
 
 
-# -- of a layer; indices, one for each item, count channels
+# -- of a layer; indices, one for each item, count channels. Where a target looks at several crops, the mean over them
 
 
 def unit(layer: str, indices: Sequence[tuple[int, ...]]) -> Objective:
     """One unit's activation: (channel,) of a fully connected layer or, in a map, its middle; (channel, y, x) anywhere."""
 
     def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        a = read.layer(layer)
-        return torch.stack([_unit(a[k], indices[row]) for k, row in enumerate(rows.tolist())])
+        a = _by_image(read.layer(layer), rows)
+        return torch.stack([_unit(a[k], indices[row]).mean() for k, row in enumerate(rows.tolist())])
 
     return Objective(score, (layer,))
 
@@ -89,15 +89,19 @@ def channel(layer: str, indices: Sequence[int]) -> Objective:
     """The mean activation of a channel over its map."""
 
     def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        a = read.layer(layer)
-        return torch.stack([a[k, indices[row]].mean() for k, row in enumerate(rows.tolist())])
+        a = _by_image(read.layer(layer), rows)
+        return torch.stack([a[k, :, indices[row]].mean() for k, row in enumerate(rows.tolist())])
 
     return Objective(score, (layer,))
 
 
 def layer_energy(layer: str) -> Objective:
     """1/2 ||a||^2 of a whole layer: what DeepDream climbs."""
-    return Objective(lambda read, _, rows: 0.5 * read.layer(layer).square().flatten(1).sum(1), (layer,))
+
+    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return 0.5 * _by_image(read.layer(layer), rows).square().flatten(2).sum(2).mean(1)
+
+    return Objective(score, (layer,))
 
 
 def guide(layer: str, features: torch.Tensor) -> Objective:
@@ -110,7 +114,7 @@ def guide(layer: str, features: torch.Tensor) -> Objective:
     def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         a = read.layer(layer).flatten(2)
         best = torch.einsum("bcp,cq->bpq", a.detach(), vectors).argmax(2)
-        return (a * vectors[:, best].transpose(0, 1)).flatten(1).sum(1)
+        return _by_image((a * vectors[:, best].transpose(0, 1)).flatten(1).sum(1), rows).mean(1)
 
     return Objective(score, (layer,))
 
@@ -140,12 +144,12 @@ def match(layer: str, features: torch.Tensor) -> Objective:
 
 def l2(centre: float | torch.Tensor = 0.0) -> Objective:
     """||I - centre||^2 over all pixels on [0, 1]."""
-    return Objective(lambda _, images, rows: (images - centre).square().flatten(1).sum(1))
+    return Objective(lambda _, images, rows: (images - _there(centre, images)).square().flatten(1).sum(1))
 
 
 def alpha_norm(alpha: float, centre: float | torch.Tensor = 0.0, unit: float = 1.0) -> Objective:
     """sum |(I - centre) * unit|^alpha (Mahendran & Vedaldi 2014: alpha 6; unit 255 for their pixels)."""
-    return Objective(lambda _, images, rows: ((images - centre) * unit).abs().pow(alpha).flatten(1).sum(1))
+    return Objective(lambda _, images, rows: ((images - _there(centre, images)) * unit).abs().pow(alpha).flatten(1).sum(1))
 
 
 def total_variation(beta: float = 2.0, unit: float = 1.0) -> Objective:
@@ -164,14 +168,25 @@ def total_variation(beta: float = 2.0, unit: float = 1.0) -> Objective:
 
 
 def _of_class(z: torch.Tensor, classes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return z.gather(1, classes[rows].to(z.device).unsqueeze(1))[:, 0]
+    return z.gather(1, classes.to(z.device)[rows].unsqueeze(1))[:, 0]
 
 
 def _others(z: torch.Tensor, classes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return z.scatter(1, classes[rows].to(z.device).unsqueeze(1), -torch.inf)
+    return z.scatter(1, classes.to(z.device)[rows].unsqueeze(1), -torch.inf)
+
+
+def _there(centre: float | torch.Tensor, images: torch.Tensor) -> float | torch.Tensor:
+    return centre.to(images) if isinstance(centre, torch.Tensor) else centre
+
+
+def _by_image(a: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """(m * crops, ...) of a layer as (m, crops, ...)."""
+    return a.unflatten(0, (len(rows), -1))
 
 
 def _unit(a: torch.Tensor, index: tuple[int, ...]) -> torch.Tensor:
-    if a.ndim == 3 and len(index) == 1:
-        return a[index[0], a.shape[1] // 2, a.shape[2] // 2]
-    return a[index]
+    """(crops,) of (crops, ...)."""
+    if a.ndim == 4 and len(index) == 1:
+        return a[:, index[0], a.shape[2] // 2, a.shape[3] // 2]
+    every: tuple[slice | int, ...] = (slice(None), *index)
+    return a[every]

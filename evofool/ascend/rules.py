@@ -32,7 +32,10 @@ class Rule(Protocol):
 
 
 class Optimiser:
-    """Any of torch's optimisers, one for each item: Optimiser(lambda p: torch.optim.Adam(p, lr=0.05))."""
+    """One of torch's optimisers, of those that need no closure, for each item.
+
+    Optimiser(lambda params: torch.optim.Adam(params, lr=0.05))
+    """
 
     def __init__(self, make: Callable[[list[torch.Tensor]], torch.optim.Optimizer]) -> None:
         self._make = make
@@ -124,7 +127,7 @@ class Normalised:
         return project(states + self._rate * gradients / _wide(size.clamp_min(1e-20), states))
 
 
-class Progress:
+class ProgressSteps:
     """The 2015 ascent's step: as far as p would grow by min(early, late * (1 - p)) if it grew along a straight line.
 
     x += g * min(wanted / ||g||^2, most) [Nguyen 2015, code: caffe/ascent]. Where p is tiny that is far out of the box; here
@@ -146,7 +149,8 @@ class Progress:
         idle: float = 0.0,
     ) -> None:
         self._early, self._late, self._most = early, late, most
-        self._centre, self._decay, self._blur, self._blur_every = centre, decay, blur, blur_every
+        self._centre = torch.as_tensor(centre)
+        self._decay, self._blur, self._blur_every = decay, blur, blur_every
         self._small, self._idle = small, idle
 
     def begin(self, items: int, steps: int) -> None:
@@ -165,7 +169,9 @@ class Progress:
         steep = gradients.double()  # a float32 loses the squares where p is tiny
         square = steep.square().flatten(1).sum(1).clamp_min(1e-300)
         farthest = self._most * steep[0].numel() ** 0.5 / square.sqrt()
-        x = (states + _wide(torch.minimum(wanted / square, farthest), states) * steep).float() - self._centre
+        x = (states + _wide(torch.minimum(wanted / square, farthest), states) * steep).float()
+        centre = self._centre.to(x)
+        x = x - centre
         x = x * (1 - self._decay)
         if self._blur and iteration % self._blur_every == 0:
             x = blurred(x, self._blur)
@@ -173,7 +179,7 @@ class Progress:
             x = _without(x, x.square().sum(1).sqrt(), self._small)
         if self._idle:
             x = _without(x, (x * gradients).sum(1).abs(), self._idle)
-        return project(x + self._centre)
+        return project(x + centre)
 
 
 class Sign:

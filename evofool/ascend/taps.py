@@ -51,7 +51,9 @@ class Taps:
             raise refused(target)
         self._target, self._network = target, network
         self._names, self._wants_logits = tuple(dict.fromkeys(layers)), logits
-        self._module = network.gradient_module(target.shape)
+        self._module, fused = network.gradient_module(target.shape)
+        if fused & set(self._names):
+            self._module = network.module
         modules = dict(self._module.named_modules())
         for name in self._names:
             if not name or name not in modules:

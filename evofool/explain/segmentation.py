@@ -34,9 +34,9 @@ def segment(
     *,
     foreground: float = 0.95,
     background: float = 0.30,
-    blur: float = 0.03,
+    blur: float = 0.06,
     components: tuple[int, int] = (2, 5),
-    smoothness: float = 2.0,
+    smoothness: float = 5.0,
     seed: int = 0,
 ) -> np.ndarray:
     """The largest connected part of what a graph cut takes for the object, bool (H, W) (Simonyan 2014, section 3.2).

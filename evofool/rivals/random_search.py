@@ -36,6 +36,8 @@ def noise(
     """
     if kind not in KINDS:
         raise RecipeError(f'kind "{kind}" is none of {", ".join(KINDS)}')
+    if cells < 1:
+        raise RecipeError(f"noise: cells has to be at least 1, not {cells}")
     asked = Asking(target, classes, queries=queries, rank=rank, enough=enough, chunk=chunk)
     channels, height, width = target.shape
 

@@ -1,6 +1,5 @@
 """A torch network as a target runs it: the plain way, and faster ways to rank by."""
 
-import contextlib
 import copy
 import threading
 from collections.abc import Callable
@@ -35,7 +34,7 @@ class Network:
         self.module = module.to(self.device).eval()
         self.prepare = preprocessing.affine(self.device)
         self._ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {PLAIN: self.module}
-        self._steep: nn.Module | None = None
+        self._steep: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # for big images or not
         self._lock = threading.Lock()
 
     def formats(self, side: int) -> tuple[str, ...]:
@@ -64,22 +63,30 @@ class Network:
         """The same for images in the computer's memory."""
         return self(torch.from_numpy(images).to(self.device), number_format).cpu().numpy()
 
-    def gradient_module(self, shape: tuple[int, int, int]) -> nn.Module:
-        """The network as gradients are taken through it for images of this shape (C, H, W): float32, weights fixed.
+    def gradient_module(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
+        """The network as gradients are taken through it for images of this shape (C, H, W), in float32.
 
-        Of big images batch norms are folded and channels come last (EfficientNet-Lite0 is half as fast again): near the plain
-        network, not equal to the bit. Layers have the same names.
+        Of big images batch norms are folded and channels come last (EfficientNet-Lite0 is half as fast again): near the
+        plain network, not equal to the bit. Layers have the same names. Also the names of those that answer otherwise than
+        in the plain network: convolutions that a batch norm was folded into.
         """
+        big = min(shape[1:]) >= _BIG
         with self._lock:
-            if self._steep is None:
-                self._steep = self.module
-                if min(shape[1:]) >= _BIG:
-                    if self.device.type == "cpu":
-                        keep_memory()
-                    example = self.prepare(torch.zeros((1, *shape), device=self.device))
-                    with contextlib.suppress(Exception), torch.no_grad():  # a network that cannot be copied
-                        self._steep = _channels_last(_folded(self.module, example)).requires_grad_(False)
-            return self._steep
+            if big not in self._steep:
+                self._steep[big] = self._folded_for_gradients(shape) if big else (self.module, frozenset())
+            return self._steep[big]
+
+    def _folded_for_gradients(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
+        if self.device.type == "cpu":
+            keep_memory()
+        try:
+            with torch.no_grad():
+                folded, fused = _folded(self.module, self.prepare(torch.zeros((1, *shape), device=self.device)))
+            return _channels_last(folded).requires_grad_(False), fused
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # a network that cannot be copied, or whose parts are not what they seem
+            return self.module, frozenset()
 
     def _way(self, number_format: str, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         name, _, compiled = number_format.partition("-")
@@ -89,7 +96,7 @@ class Network:
         with torch.inference_mode():
             example = self.prepare(images[:1].float())
             try:
-                folded = _folded(self.module, example)
+                folded, _ = _folded(self.module, example)
             except Exception:  # a network that cannot be copied, or whose parts are not what they seem
                 return self._autocast(self.module, dtype)
             try:
@@ -110,8 +117,8 @@ class Network:
         return way
 
 
-def _folded(module: nn.Module, example: torch.Tensor) -> nn.Module:
-    """A copy with every batch norm that directly follows a convolution folded into it.
+def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozenset[str]]:
+    """A copy with every batch norm that directly follows a convolution folded into it, and those convolutions' names.
 
     What follows what is seen on one image, not read from names; a fold that changes the answer is taken back.
     """
@@ -130,15 +137,18 @@ def _folded(module: nn.Module, example: torch.Tensor) -> nn.Module:
             hook.remove()
     places = {id(child): (parent, name) for parent in out.modules() for name, child in parent.named_children()}
     times = [id(part) for part, _, _ in ran]
+    names = {id(part): name for name, part in out.named_modules()}
+    fused = set()
     for (conv, _, told), (norm, taken, _) in pairwise(ran):
         once = times.count(id(conv)) == times.count(id(norm)) == 1
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and taken is told and once:
+            fused.add(names[id(conv)])
             for part, new in ((conv, fuse_conv_bn_eval(conv, norm)), (norm, nn.Identity())):
                 parent, name = places[id(part)]
                 setattr(parent, name, new)
     spread = float(before.std()) or 1.0
     same = torch.allclose(_tensor(out(example)), before, rtol=0, atol=1e-3 * spread)
-    return out if same else copy.deepcopy(module)
+    return (out, frozenset(fused)) if same else (copy.deepcopy(module), frozenset())
 
 
 def _channels_last(module: nn.Module) -> nn.Module:

@@ -76,3 +76,18 @@ def test_objectives_add_up_and_know_what_they_read() -> None:
     assert both.layers == ("a",)
     assert both.logits
     assert not o.layer_energy("a").logits
+
+
+def test_crops_of_an_image_are_one_item() -> None:
+    """Two crops of each of three images: a layer has six rows, and an item the mean over its two."""
+    maps, flat = torch.rand(6, 4, 3, 5), torch.rand(6, 4)
+    pairs = [(0, 1), (2, 3), (4, 5)]
+    items = ROWS.tolist()
+    index = [(0,), (1,), (2,), (3,)]
+    expected = [float((flat[a, items[k]] + flat[b, items[k]]) / 2) for k, (a, b) in enumerate(pairs)]
+    assert np.allclose(value(o.unit("f", index), {"f": flat}), expected)
+    expected = [float((maps[a, items[k]].mean() + maps[b, items[k]].mean()) / 2) for k, (a, b) in enumerate(pairs)]
+    assert np.allclose(value(o.channel("m", [0, 1, 2, 3]), {"m": maps}), expected)
+    expected = [float((maps[a] ** 2).sum() + (maps[b] ** 2).sum()) / 4 for a, b in pairs]
+    assert np.allclose(value(o.layer_energy("m"), {"m": maps}), expected)
+    assert o.guide("m", torch.rand(1, 4, 2, 2))(Read(None, {"m": maps}), IMAGES, ROWS).shape == (3,)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, Progress, Rule, Sign, checkpoints
+from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, ProgressSteps, Rule, Sign, checkpoints
 
 
 def box(x: torch.Tensor) -> torch.Tensor:
@@ -82,17 +82,17 @@ def test_momentum_is_dropped_where_the_rate_changes() -> None:
 def test_progress_steps_so_far_that_a_straight_line_would_rise_by_what_is_wanted() -> None:
     p = lambda x: 0.2 + (x * torch.tensor([0.03, 0.04])).sum(1)  # noqa: E731
     x = torch.tensor([[0.0, 0.0]])
-    (_, once) = climb(Progress(0.02, 0.1, most=10.0), x, p, 1, free)
+    (_, once) = climb(ProgressSteps(0.02, 0.1, most=10.0), x, p, 1, free)
     assert float(p(once)) == pytest.approx(0.22)  # early is less than late * 0.8
-    (_, late) = climb(Progress(0.5, 0.1, most=10.0), x, p, 1, free)
+    (_, late) = climb(ProgressSteps(0.5, 0.1, most=10.0), x, p, 1, free)
     assert float(p(late)) == pytest.approx(0.28)
-    (_, short) = climb(Progress(0.5, 0.1, most=0.05), x, p, 1, free)
+    (_, short) = climb(ProgressSteps(0.5, 0.1, most=0.05), x, p, 1, free)
     assert float(short.square().mean().sqrt()) == pytest.approx(0.05)
 
 
 def test_progress_where_p_is_tiny_steps_no_farther_than_its_most() -> None:
     x = torch.zeros(1, 4)
-    (_, after) = climb(Progress(0.02, 0.1, most=0.05), x, lambda x: 1e-30 * (1 + x.sum(1)), 1, free)
+    (_, after) = climb(ProgressSteps(0.02, 0.1, most=0.05), x, lambda x: 1e-30 * (1 + x.sum(1)), 1, free)
     assert float(after.square().mean().sqrt()) == pytest.approx(0.05)
 
 
@@ -101,14 +101,14 @@ def test_progress_has_the_2015_regularisers() -> None:
     x = torch.tensor([[[[0.9, 0.65], [0.52, 0.4]]]])
 
     def after(**settings: float) -> torch.Tensor:
-        rule = Progress(0.02, 0.1, centre=0.5, **settings)  # type: ignore[arg-type]
+        rule = ProgressSteps(0.02, 0.1, centre=0.5, **settings)  # type: ignore[arg-type]
         return rule.step(x, gradient, torch.tensor([0.5]), [0], 0, free)
 
     assert torch.allclose(after(decay=0.1), 0.5 + 0.9 * (x - 0.5))
     assert torch.allclose(after(small=0.5), torch.tensor([[[[0.9, 0.65], [0.5, 0.5]]]]))
     assert float((after(blur=1.0) - 0.5).abs().max()) < 0.4
     slope = torch.tensor([[[[0.0, 1.0], [1.0, 1.0]]]])
-    idle = Progress(0.0, 0.0, centre=0.5, idle=0.25).step(x, slope, torch.tensor([0.5]), [0], 0, free)
+    idle = ProgressSteps(0.0, 0.0, centre=0.5, idle=0.25).step(x, slope, torch.tensor([0.5]), [0], 0, free)
     assert torch.allclose(idle, torch.tensor([[[[0.5, 0.65], [0.52, 0.4]]]]))
 
 

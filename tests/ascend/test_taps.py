@@ -141,3 +141,18 @@ def test_crops_of_an_image_are_neighbours_in_a_layer() -> None:
         read = taps.read(torch.rand(2, 1, 6, 6))
     assert read.layer("flat").shape == (20, 16)
     assert read.logits.shape == (2, 3)
+
+
+def test_a_convolution_that_a_batch_norm_follows_is_read_as_the_plain_network_has_it() -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    nn.init.uniform_(net[1].running_var, 0.1, 9.0)
+    target = Target.from_module(net, list("abc"), (3, 64, 64))
+    images = torch.rand(2, 3, 64, 64)
+    for layer in ("0", "1", "2", "5"):
+        with Taps(target, [layer], logits=False) as taps, torch.no_grad():
+            assert torch.allclose(taps.read(images).layer(layer), target.activations(images, layer), atol=1e-5), layer
+    with Taps(target) as taps:
+        assert torch.allclose(taps.read(images).logits, target.logits_float(images), atol=1e-5)

@@ -2,8 +2,9 @@
 
     python -m tests.perf.arms efficientnet-lite0 --classes 40 --budget 100
 
-Every method gets so many forward passes per class, restarts and judging included; those with gradients take about as many
-backward passes beside them. Classes are spread evenly over the labels.
+A gradient step is a forward and a backward pass, so a method without gradients is asked twice as often: `--budget` is
+forward passes per class of those with gradients, restarts and judging included. Classes are spread evenly over the labels.
+"fourier plain" is Fourier space without transforms.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("target", nargs="?", default="efficientnet-lite0")
     parser.add_argument("--classes", type=int, default=40)
     parser.add_argument("--budget", type=int, default=100)
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join([*METHODS, "fourier plain"]))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -32,8 +33,12 @@ def main() -> None:
     margins: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as folder:
         for method in given.methods.split(","):
-            plan = Plan(method, classes, budget=1 if method == "noise" else given.budget, rank="margin", seed=given.seed)
-            margins[method] = achieved(plan, target, Path(folder) / method)
+            name, _, plain = method.partition(" ")
+            budget = {True: given.budget, False: 2 * given.budget - 1}[METHODS[name].gradients]
+            settings = {"transformed": False} if plain else {}
+            budget = 0 if name == "noise" else budget
+            plan = Plan(name, classes, settings, budget=budget, rank="margin", seed=given.seed)
+            margins[method] = achieved(plan, target, Path(folder) / method.replace(" ", "-"))
             m = margins[method]
             sure = f"{int((m > 0).sum())} called so"
             print(f"{method:<13} median margin {np.median(m):8.2f}, least {m.min():8.2f}, {sure} of {len(m)}", flush=True)
