@@ -160,8 +160,8 @@ def inceptionism(
     variation weighs the total variation of an image on [0, 1], squared differences summed (0: 1 / sqrt(H * W)). An octave
     begins with the best images of the one before; those that have enough, or were stopped, end with it.
     """
-    if not 1 <= scale <= 4 or not 1 <= octaves <= 16:
-        raise RecipeError(f"inceptionism: scale lies in 1..4 and octaves in 1..16, not {scale} and {octaves}")
+    if not 1 <= scale <= 4:
+        raise RecipeError(f"scale is what octaves differ by, 1 to 4, not {scale}")
     steps = _steps(budget, 64, octaves, per_step=5 / 4, what="octaves")
     _, height, width = target.shape
     weight = variation or 1.0 / math.sqrt(height * width)
@@ -312,6 +312,7 @@ def _climb(
         rule=rule,
         steps=steps,
         keys=_keys(classes, restarts, first),
+        together=restarts,
         transforms=transforms,
         judge=odds if rank == "log_odds" else objectives.margin(of),
         beside=odds,

@@ -25,6 +25,7 @@ from evofool.export import export
 from evofool.images import decode_png
 from evofool.merge import merge
 from evofool.recipe import load
+from evofool.replay import replay
 from evofool.run import Run
 from evofool.scores import confidence, log_odds, margin, needed_log_odds
 from evofool.store import FILE, Store
@@ -104,6 +105,11 @@ def content(folder: Path) -> dict[str, Any]:
         }
 
 
+def of(method: str, budget: int) -> int:
+    """The budget, for a method that can have one."""
+    return 1 if method == "noise" else budget
+
+
 def stopping(classes: int) -> Callable[[Standing], bool]:
     return lambda progress: progress.done >= classes
 
@@ -114,7 +120,7 @@ def stopping(classes: int) -> Callable[[Standing], bool]:
 @each_method
 def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Target, method: str) -> None:
     classes, before = (7, 3), lenet.queries
-    outcome = run_baseline(Plan(method, classes, budget=20), lenet, tmp_path / "run")
+    outcome = run_baseline(Plan(method, classes, budget=of(method, 20)), lenet, tmp_path / "run")
     asked = lenet.queries - before
     assert outcome == Outcome(2, 2, 2, ())
     with StoredRun(tmp_path / "run") as stored:
@@ -146,14 +152,14 @@ def test_no_class_takes_more_than_its_budget_and_what_is_told_is_what_was_asked(
     tmp_path: Path, method: str, budget: int
 ) -> None:
     found, classes = tiny(), (4, 0, 2)
-    run_baseline(Plan(method, classes, budget=budget), found, tmp_path)
+    run_baseline(Plan(method, classes, budget=of(method, budget)), found, tmp_path)
     with Store.open(tmp_path) as store:
         passes: dict[int, int] = {}
         for cell, forwards, *_ in store.improvements():
             passes[cell] = max(passes.get(cell, 0), forwards)
         state, answers = store.meta()["baseline"], store.meta()["answers"]
     assert set(passes) == set(classes)
-    assert max(passes.values()) <= (1 if method == "noise" else budget)
+    assert max(passes.values()) <= of(method, budget)
     assert sum(passes.values()) == state["forwards"]
     assert answers == found.queries
     met = found.queries - state["forwards"] - len(classes)
@@ -177,7 +183,7 @@ def test_all_classes_are_climbed_unless_some_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", RIVALS)
 def test_a_black_box_has_rivals(tmp_path: Path, method: str) -> None:
     found = box()
-    run_baseline(Plan(method, budget=30), found, tmp_path)
+    run_baseline(Plan(method, budget=of(method, 30)), found, tmp_path)
     with StoredRun(tmp_path) as stored:
         assert verify(stored, found).faults == ()
         assert len(stored.elites()) == CLASSES
@@ -401,6 +407,9 @@ def test_a_search_s_folder_is_refused_and_a_search_does_not_go_on_with_a_baselin
     run_baseline(Plan("noise"), lenet, tmp_path / "noise")
     with pytest.raises(StoreError, match=r"was made by noise, not by a search.*evofool run RECIPE --parents"):
         Run.resume(tmp_path / "noise")
+    with pytest.raises(StoreError, match="was made by no search that could be replayed"):
+        replay(tmp_path / "noise", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -428,10 +437,11 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         (Plan("fourier", settings={"rate": math.inf}), "fourier: rate is a number from 0 up, not inf"),
         (Plan("apgd", settings={"restarts": 0}), r"restarts lie in 1\.\.256, not 0"),
         (Plan("inceptionism", settings={"octaves": 999}), r"octaves lie in 1\.\.256, not 999"),
-        (Plan("inceptionism", settings={"scale": 0}), "scale is what octaves differ by, 1 or more"),
+        (Plan("inceptionism", settings={"scale": 0}), r"scale is what octaves differ by, 1 to 4, not 0\.0"),
         (Plan("nguyen", settings={"setting": "nice"}), 'no setting "nice"; there are plain, l2, blur, sparse'),
         (Plan("apgd", budget=1), "a budget of 1 forward passes is too small: 2 are the least"),
         (Plan("erhan", budget=17), "a budget of 17 forward passes is too small for 9 restarts: 18 are the least"),
+        (Plan("noise", budget=2), "noise asks one image for each class and has no use for a budget of 2"),
         (Plan("apgd", rank="loss"), 'no rank "loss"; there are log_odds, margin'),
         (Plan("apgd", enough=0.0), r"enough is a confidence over 0, and 1 for never, not 0\.0"),
         (Plan("apgd", enough=1.5), r"enough is a confidence over 0, and 1 for never, not 1\.5"),
@@ -621,8 +631,16 @@ def test_the_stored_curve_ends_with_what_the_elites_are(tmp_path: Path, method: 
 
 
 def test_images_shared_by_classes_are_one_group(tmp_path: Path) -> None:
-    plan = Plan("random", budget=9, group=2).settled(tiny())
-    assert plan.group == CLASSES
+    found = tiny()
+    plan = Plan("random", budget=1, group=2)
+    assert plan.settled(found).group == CLASSES
+    run_baseline(plan, found, tmp_path)
+    with StoredRun(tmp_path) as stored:
+        elites = stored.elites()
+        births = {e.row.birth for e in elites}
+        assert len(births) == len({e.row.png for e in elites}) < CLASSES
+        assert stored.rows()[-1]["distinct"] == len(births)
+        assert verify(stored, found).faults == ()
 
 
 def test_the_group_is_what_memory_holds() -> None:
@@ -659,7 +677,7 @@ def test_merged_with_a_search_a_baseline_s_elites_are_still_told_apart(tmp_path:
 
 def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, lenet: Target) -> None:
     for method in ("noise", "apgd"):
-        run_baseline(Plan(method, (2, 5), budget=12), lenet, tmp_path / method)
+        run_baseline(Plan(method, (2, 5), budget=of(method, 12)), lenet, tmp_path / method)
     run_baseline(Plan("noise", (6,)), lenet, tmp_path / "more")
     merge([tmp_path / "noise", tmp_path / "apgd"], tmp_path / "two")
     merge([tmp_path / "more", tmp_path / "two"], tmp_path / "all")

@@ -355,7 +355,7 @@ def test_items_of_a_later_ascent_are_those_that_went_on() -> None:
         ("erhan", {"restarts": 257}, r"restarts lie in 1\.\.256, not 257"),
         ("erhan", {"restarts": -1}, r"restarts lie in 1\.\.256, not -1"),
         ("inceptionism", {"octaves": 0}, r"octaves lie in 1\.\.256, not 0"),
-        ("inceptionism", {"scale": 0.0}, r"scale is what octaves differ by, 1 or more, not 0\.0"),
+        ("inceptionism", {"scale": 0.0}, r"scale is what octaves differ by, 1 to 4, not 0\.0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(method: str, settings: dict[str, Any], words: str) -> None:

@@ -70,6 +70,7 @@ def ascend(
     beside: Objective | None = None,
     judge_every: int = 1,
     enough: float = math.inf,
+    together: int = 1,
     microbatch: int = 0,
     rounded: bool = True,
     streams: int = 1,
@@ -80,9 +81,9 @@ def ascend(
     keys (n,): what the draws of items are keyed by, together with seed and step (Draws). judge: what iterates are compared
     by, the objective unless given; of equals the first. beside: a second score that improvements tell. With transforms the
     judge sees the image without them, in a forward pass of its own at every judge_every-th iteration and the last one. An
-    item ends at `enough` of the judge's score, or when its score or gradient is not finite (a note says so; its best is
-    kept). rounded: the network sees the 8-bit image, and the gradient is taken straight through the rounding: what is
-    scored is what is saved.
+    item ends at `enough` of the judge's score, and so do its `together` neighbours (restarts for the same end); or when its
+    score or gradient is not finite (a note says so; its best is kept). rounded: the network sees the 8-bit image, and the
+    gradient is taken straight through the rounding: what is scored is what is saved.
 
     microbatch items share a pass (0: 2 on a CPU, 32 elsewhere), and so many passes as there are streams run at once, each
     with the caller's number of torch threads. Equal seed and microbatch give equal bits; another microbatch has the same
@@ -105,6 +106,9 @@ def ascend(
                 parts = [active[at : at + size] for at in range(0, len(active), size)]
                 stepped = list(each(lambda part: climb.step(part, iteration, enough), parts))  # noqa: B023 - used at once
                 active = [row for part in stepped for row in part]
+                if together > 1:
+                    ended = {row // together for row in np.flatnonzero(climb.out.scores >= enough).tolist()}
+                    active = [row for row in active if row // together not in ended]
                 if tick is not None and tick(iteration, steps) and active:
                     climb.out.interrupted = True
                     break

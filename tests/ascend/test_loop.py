@@ -121,6 +121,15 @@ def test_an_item_ends_when_it_has_enough(lenet: Target) -> None:
     assert np.array_equal(out.backwards, out.iterations)
 
 
+def test_neighbours_that_climb_for_the_same_end_when_one_has_enough(lenet: Target) -> None:
+    twice = CLASSES.repeat_interleave(2)
+    out = climb(lenet, twice, steps=60, enough=4.0, together=2, microbatch=4, keys=range(20))
+    pairs = out.scores.reshape(10, 2)
+    assert (pairs.max(1) >= 4.0).all()
+    assert (pairs.min(1) < 4.0).any()
+    assert (np.abs(np.diff(out.iterations.reshape(10, 2), axis=1)) <= 1).all()
+
+
 def test_a_tick_ends_everything_and_what_was_found_is_kept(lenet: Target) -> None:
     told: list[tuple[int, int]] = []
     out = climb(lenet, steps=50, tick=lambda done, of: told.append((done, of)) or done >= 4)
