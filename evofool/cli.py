@@ -11,6 +11,7 @@ import typer
 from evofool.cli_baseline import baseline
 from evofool.cli_explain import explain
 from evofool.cli_merge import merge
+from evofool.cli_polish import polish
 from evofool.cli_replay import replay
 from evofool.cli_targets import serve_target, targets
 from evofool.cli_workers import workers
@@ -280,6 +281,7 @@ def init(
 app.command()(baseline)
 app.command()(explain)
 app.command()(merge)
+app.command()(polish)
 app.command()(replay)
 app.command()(workers)
 app.command("serve-target")(serve_target)

@@ -72,8 +72,8 @@ CREATE TABLE origins (birth INTEGER PRIMARY KEY, run TEXT NOT NULL, birth_there 
                       UNIQUE (run, birth_there));
 -- genomes that no variation made: the name of what did ("apgd", "polish", ...)
 CREATE TABLE made (birth INTEGER PRIMARY KEY, how TEXT NOT NULL);
--- baselines alone: each time that the image of a cell came out better, after so many passes that were spent on this cell, and
--- in its last row where its climb ended. score is what was ranked by; -inf where the cell came to no image
+-- baselines alone: each time that the image of a cell came out better, after so many passes that were spent on this cell,
+-- and in its last row where its climb ended. score is what was ranked by; -inf where the cell came to no image
 CREATE TABLE improvements (cell INTEGER NOT NULL, forwards INTEGER NOT NULL, backwards INTEGER NOT NULL, score REAL NOT NULL,
                            log_odds REAL NOT NULL);
 """
