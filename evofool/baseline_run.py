@@ -20,7 +20,7 @@ from evofool.run import row_after
 from evofool.scores import confidence, log_odds, margin, needed_log_odds
 from evofool.store import Store
 from evofool.targets import Target
-from evofool.written import BIG, Image, chunk_of, commit, metrics_row, opened
+from evofool.written import BIG, Image, chunk_of, climbed, commit, let_go, metrics_row, opened, plain
 
 _GROUP_BYTES = 1 << 29  # what a group's states may take, at about ten tensors of an image's size each
 # The network that gradients are taken through is not the plain one to the bit.
@@ -187,22 +187,22 @@ def run_baseline(
         began, at_first = time.perf_counter(), state
         while state["done"] < len(plan.classes) and not told_to_stop:
             classes = plan.classes[state["done"] : state["done"] + plan.group]
-            ticking = _ticking(heard, len(plan.classes), len(classes), state, at_first, began)
+            ticked = ticking(heard, len(plan.classes), len(classes), state, at_first, began)
             before = time.perf_counter()
             with torch_threads(plan.threads):
-                climbs = _climb(plan, target, classes, streams, ticking)
+                climbs = _climb(plan, target, classes, streams, ticked)
                 if climbs.interrupted:
                     break
-                logits = _plain(target, climbs.images, plan.chunk)
+                logits = plain(target, climbs.images, plan.chunk)
             sound = (climbs.scores > -np.inf) & np.isfinite(logits).all(axis=1)
             notes += _notes([target.labels[c] for c in classes], climbs, sound)
             spent = time.perf_counter() - before
             state = _save(store, plan, target, classes, climbs, sound, logits, state, notes, spent)
         images = len(store.cells())
     except BaseException:
-        _let_go(store, state, failed=True)
+        let_go(store, state, failed=True)
         raise
-    _let_go(store, state)
+    let_go(store, state)
     return Outcome(state["done"], len(plan.classes), images, tuple(notes))
 
 
@@ -221,20 +221,6 @@ def _climb(plan: Plan, target: Target, classes: Sequence[int], streams: int, tic
     return method.climb(target, classes, **how, **plan.settings)
 
 
-def _let_go(store: Store, state: Mapping[str, Any], failed: bool = False) -> None:
-    """Close the file; of a run that has saved nothing, take it away."""
-    if state["done"]:
-        store.close(failed)
-    else:
-        store.withdraw()
-
-
-def _plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
-    """(n, K) float32: what the target answers the plain way, chunk images at a time."""
-    parts = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
-    return np.concatenate(parts)
-
-
 def _notes(names: Sequence[str], climbs: Climbs, sound: np.ndarray) -> list[str]:
     """The notes of a group, which classes nothing moved, and which are left without an image: not sound (n,)."""
     return [
@@ -244,7 +230,7 @@ def _notes(names: Sequence[str], climbs: Climbs, sound: np.ndarray) -> list[str]
     ]
 
 
-def _ticking(
+def ticking(
     tick: Callable[[Standing], bool],
     classes: int,
     group: int,
@@ -252,6 +238,7 @@ def _ticking(
     at_first: Mapping[str, Any],
     began: float,
 ) -> Tick:
+    """A tick of ascend's that tells where the whole stands; state now, and at_first, when this sitting began."""
     done, forwards = (state[key] - at_first[key] for key in ("done", "forwards"))
     took = time.perf_counter() - began
     return lambda step, steps: tick(
@@ -299,14 +286,7 @@ def _save(
             pixels = climbs.images[k]
             birth = births.setdefault(pixels.tobytes(), first + k)
             images.append(Image(birth, c, pixels.tobytes(), pixels, float(odds[k, c]), float(gaps[k, c])))
-    new: list[tuple[int, int, int, float, float]] = []
-    best = dict.fromkeys(range(len(classes)), (-math.inf, -math.inf))
-    for found in climbs.improvements:
-        if sound[found.item]:
-            best[found.item] = found.score, found.beside
-            new.append((classes[found.item], found.forwards, found.backwards, *best[found.item]))
-    for k, scores in best.items():  # where it ended
-        new.append((classes[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores))
+    new = climbed(climbs, classes, sound)
     state = {
         **state,
         "done": first + len(classes),

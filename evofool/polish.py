@@ -18,7 +18,7 @@ from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param, Pixels
 from evofool.ascend.rules import APGD
 from evofool.ascend.taps import Read, refused
-from evofool.baseline_run import Standing, _let_go, _plain, _ticking, side_by_side
+from evofool.baseline_run import Standing, side_by_side, ticking
 from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.elites import Elite, StoredRun
 from evofool.errors import RecipeError, StoreError, TargetError
@@ -28,7 +28,7 @@ from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
 from evofool.scores import log_odds, margin
 from evofool.store import Store
 from evofool.targets import Target
-from evofool.written import Image, commit, opened
+from evofool.written import BIG, Image, climbed, commit, let_go, opened, plain
 from genomes import CPPN, Encoding
 
 METHOD = "polish"
@@ -37,7 +37,6 @@ _BUDGET = {"weights": 17, "pixels": 17}  # forward passes an elite
 _RATE = {"weights": 0.015, "pixels": 2 / 255}
 _GROUP = 64  # elites at most that are kept together
 _GROUP_BYTES = 1 << 29  # and what their states may take, at about ten tensors of an image's size each
-_BIG = 64  # pixels a side from which two images share a pass on a CPU
 
 
 @dataclass(frozen=True)
@@ -135,17 +134,17 @@ def polish(
             group = source.part(state["done"], plan.group)
             before = time.perf_counter()
             with torch_threads(plan.threads):
-                ticking = _ticking(heard, total, len(group.elites), state, at_first, began)
-                climbs, genomes = _climb(group, plan, target, streams or target.streams, ticking)
+                ticked = ticking(heard, total, len(group.elites), state, at_first, began)
+                climbs, genomes = _climb(group, plan, target, streams or target.streams, ticked)
                 if climbs.interrupted:
                     break
                 notes += [f"{group.elites[item].label}: {words}" for item, words in climbs.notes]
                 state = _save(store, source, group, target, plan, climbs, genomes, state, notes, before)
         outcome = _outcome(store, state, total)
     except BaseException:
-        _let_go(store, state, failed=True)
+        let_go(store, state, failed=True)
         raise
-    _let_go(store, state)
+    let_go(store, state)
     return outcome
 
 
@@ -227,7 +226,7 @@ def _plan(source: _Source, target: Target, classes: Sequence[int], budget: int, 
         budget=budget or _BUDGET[source.by],
         rate=rate or _RATE[source.by],
         group=max(1, min(_GROUP, _GROUP_BYTES // (40 * math.prod(target.shape)))),
-        microbatch=(2 if min(target.shape[1:]) >= _BIG else 64) if on_cpu else 32,
+        microbatch=(2 if min(target.shape[1:]) >= BIG else 64) if on_cpu else 32,
         chunk=source.recipe.chunk,
         threads=threads or source.recipe.compute.threads,
     )
@@ -323,7 +322,7 @@ def _save(
     first, births = state["done"], source.births
     images = group.encoding.render(genomes)
     originals = group.images()
-    now, then = _plain(target, images, plan.chunk), _plain(target, originals, plan.chunk)
+    now, then = plain(target, images, plan.chunk), plain(target, originals, plan.chunk)
     score = log_odds if source.recipe.search.rank == "log_odds" else margin
     higher, lower = score(now), score(then)
     held, better = [], []
@@ -337,13 +336,7 @@ def _save(
             own = group.encoding.pack(genomes[k])
             better.append(Image(len(births) + first + k, c, own, images[k], odds, gaps, mother, niche))
     cells = [elite.row.cell for elite in group.elites]
-    new: list[tuple[int, int, int, float, float]] = []
-    last = {}
-    for found in climbs.improvements:
-        new.append((cells[found.item], found.forwards, found.backwards, found.score, found.beside))
-        last[found.item] = found
-    for k, found in last.items():  # where it ended
-        new.append((cells[k], int(climbs.forwards[k]), int(climbs.backwards[k]), found.score, found.beside))
+    new = climbed(climbs, cells, np.isfinite(climbs.scores))
     state = {
         **state,
         "done": first + len(group.elites),

@@ -3,6 +3,7 @@
 Its meta has "baseline": the plan that it was made by, and how far that is done. Everything that reads a run reads it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from evofool.ascend.loop import Climbs
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.images import encode_png
 from evofool.machine import machine
@@ -183,3 +185,32 @@ def metrics_row(p: np.ndarray, gen: int, evaluations: int, distinct: int) -> dic
     levels = {name: int((p >= level).sum()) for name, level in (("at_99", 0.99), ("at_9999", 0.9999))}
     counts = {"gen": gen, "nevals": evaluations, "evaluations": evaluations, "distinct": distinct, "wins": 0, "switches": 0}
     return {**counts, **quantiles, **levels}
+
+
+def let_go(store: Store, state: Mapping[str, Any], failed: bool = False) -> None:
+    """Close the file; of a run that has saved nothing, take it away."""
+    if state["done"]:
+        store.close(failed)
+    else:
+        store.withdraw()
+
+
+def plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
+    """(n, K) float32: what the target answers the plain way, chunk images at a time."""
+    parts = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
+    return np.concatenate(parts)
+
+
+def climbed(climbs: Climbs, cells: Sequence[int], sound: np.ndarray) -> list[tuple[int, int, int, float, float]]:
+    """Rows of Store.improvements(): when each item's image came out better, and where its climb ended.
+
+    cells (n,) are the items'; what is not sound (n,) has no image, and only its end.
+    """
+    rows = []
+    best = dict.fromkeys(range(len(cells)), (-math.inf, -math.inf))
+    for found in climbs.improvements:
+        if sound[found.item]:
+            best[found.item] = found.score, found.beside
+            rows.append((cells[found.item], found.forwards, found.backwards, *best[found.item]))
+    ends = [(cells[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores) for k, scores in best.items()]
+    return rows + ends
