@@ -21,9 +21,9 @@ TARGET = typer.Option(
 OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained unless given.")
 REAL = typer.Option(metavar="DIR", help="Real images, to find the nearest: folders of classes, or any pictures.")
 ONLY = typer.Option(
-    metavar="PART,PART", help="Some parts alone: saliency, segmentation, occlusion, elements, inversion, dream, nearest."
+    metavar="PART,PART", help="Some parts alone: occlusion, elements, saliency, segmentation, inversion, dream, nearest."
 )
-LAYERS = typer.Option(metavar="LAYER,LAYER", help="What to invert, the deepest last; five from first to last unless given.")
+LAYERS = typer.Option(metavar="LAYER,LAYER", help="What to invert; five from first to last unless given.")
 DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance what this layer sees in the image.")
 ZOOM = typer.Option(min=0, help="With --dream: so many further frames, each dreamt into a part of the one before.")
 SEED = typer.Option(min=0, help="Of noise, colours, mixtures and starts.")
@@ -31,12 +31,13 @@ TRUST = typer.Option("--trust", help="Follow a stored target that is code to imp
 
 
 class _Subject(NamedTuple):
-    """What is to be explained: where it is from, what its page is called, and where that goes."""
+    """What is to be explained: where it is from, what was done to it, and where its page goes."""
 
     target: "Target"
     image: "np.ndarray"
     class_id: int
     source: str
+    notes: list[str]
     folder: Path
 
 
@@ -55,17 +56,20 @@ def explain(
 ) -> None:
     """Why does the classifier see this class here? Writes one page, index.html, and its pictures.
 
-    Of an elite of a run, or of any picture: saliency, segmentation, occlusion, the worth of repeated elements, what layers
+    Of an elite of a run, or of any picture: occlusion, the worth of repeated elements, saliency, segmentation, what layers
     keep of it, with --dream what one sees in it, and with --real the nearest real images. A black box has those that need
-    no gradient. Every part is written as soon as it is done; exits with 2 if one failed, and the page has the others.
+    no gradient. Every part is written as soon as it is done, the first over an earlier page; exits with 2 if one failed,
+    and the page has the others.
     """
     from evofool.errors import TargetError
     from evofool.explain.explain import explain as write_page
-    from evofool.explain.explain import without_gradients
     from evofool.machine import keep_memory, torch_threads
 
     if zoom and not dream:
         raise TargetError("--zoom needs a dream to go into: --dream LAYER")
+    parts, inverted = _names(only, "--only", "a part"), _names(layers, "--layers", "a layer")
+    if dream is not None and not dream.strip():
+        raise TargetError("--dream names no layer; leave it out for no dream")
     keep_memory()
     # One thread: the bits do not depend on the machine's cores, and at a few images a pass more threads gain little.
     with torch_threads(1):
@@ -75,29 +79,23 @@ def explain(
             subject = _elite(what.parent if what.name == "run.db" else what, which, trust)
         else:
             subject = _picture(what, which, target)
-        label = subject.target.labels[subject.class_id]
-        folder = out or subject.folder
-        print(f"Explaining {subject.source} as {label} (class {subject.class_id}) of {subject.target.name}", flush=True)
-        if not subject.target.differentiable:
-            print(without_gradients(subject.target), flush=True)
         try:
             told = write_page(
                 subject.target,
                 subject.image,
                 subject.class_id,
-                folder,
-                title=f"Why {subject.target.name} sees {label}",
+                out or subject.folder,
                 source=subject.source,
-                only=_names(only),
+                notes=subject.notes,
+                only=parts,
                 real=real,
-                layers=_names(layers),
+                layers=inverted,
                 dream=dream or "",
                 zoom=zoom,
                 seed=seed,
-                say=lambda line: print(f"  {line}", flush=True),
+                say=lambda line: print(line, flush=True),
             )
         except KeyboardInterrupt:
-            print(f"Interrupted; what was done is in {folder}")
             raise typer.Exit(130) from None
     passes = f"{told.forwards:,} forward and {told.backwards:,} backward passes"
     print(f"{len(told.pictures)} pictures; {passes}. Page: {told.page}", flush=True)
@@ -117,11 +115,12 @@ def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:
         class_id = stored.class_id(which)
         elite = max(stored.elites(class_id), key=lambda e: e.row.log_odds)
         source = f"elite of class {class_id} of {folder.resolve().name}, birth {elite.row.birth}"
-        return _Subject(stored.target(trust), elite.image, class_id, source, folder / f"explain-{class_id}")
+        return _Subject(stored.target(trust), elite.image, class_id, source, [], folder / f"explain-{class_id}")
 
 
 def _picture(file: Path, which: str | None, spec: str | None) -> _Subject:
     from evofool.errors import ImageError, TargetError
+    from evofool.explain.picture import read_picture
     from evofool.scores import log_odds
     from evofool.targets import target as load
     from evofool.targets.labels import class_of
@@ -132,50 +131,16 @@ def _picture(file: Path, which: str | None, spec: str | None) -> _Subject:
         raise TargetError(f"{file}: who is to see it? Name the target: --target lenet (evofool targets list has them all)")
     target = load(spec)
     class_id = None if which is None else class_of(which, target.labels, target.name)
-    image, change = _read(file, target)
-    if change:
-        print(change, flush=True)
+    image, change = read_picture(file, target)
     if class_id is None:
         class_id = int(log_odds(target.logits(image[None]))[0].argmax())
-    return _Subject(target, image, class_id, file.name, file.with_name(f"{file.stem}-explained"))
+    return _Subject(target, image, class_id, file.name, [change] if change else [], file.with_name(f"{file.stem}-explained"))
 
 
-def _read(file: Path, target: "Target") -> "tuple[np.ndarray, str]":
-    """uint8 (C, H, W) as the target takes it, and what was changed, "" if nothing was.
+def _names(text: str | None, option: str, what: str) -> list[str]:
+    from evofool.errors import TargetError
 
-    A picture of the target's own size keeps its pixels: an elite is not scaled and cut as a photograph would be.
-    """
-    import warnings
-
-    import numpy as np
-    from PIL import Image
-
-    from evofool.errors import ImageError
-    from evofool.targets.photos import as_seen
-
-    channels, height, width = target.shape
-    mode = "L" if channels == 1 else "RGB"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata and palettes: the pixels count
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                size, was = picture.size, picture.mode
-                if size == (width, height) and was in ("1", "L", "LA", "P", "RGB", "RGBA"):
-                    pixels = np.array(picture.convert(mode))
-                    image = pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-                else:
-                    image = as_seen(picture, target)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{file} cannot be read as a picture ({error})") from None
-    resize = target.details.get("preprocessing", {}).get("resize")
-    how = "" if size == (width, height) else f" (short side {resize}, centre)" if resize else " (squeezed)"
-    if size == (width, height) and was == mode:
-        return image, ""
-    names = {"L": "grey"}
-    now = f"{width}x{height} {names.get(mode, mode)}"
-    return image, f"{file.name}: {size[0]}x{size[1]} {names.get(was, was)} became {now}{how}"
-
-
-def _names(text: str | None) -> list[str]:
-    return [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    names = [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    if text is not None and not names:
+        raise TargetError(f'{option} "{text}" does not name {what}; leave it out for the usual ones')
+    return names

@@ -1,7 +1,7 @@
 """The command `evofool polish`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,9 @@ OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished unle
 BY = typer.Option("--by", metavar="weights|pixels", help="What is climbed in; unless given, weights where there are any.")
 BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17.")
 CLASSES = typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all unless given.")
-CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="A setting: --set rate=0.05, the first step's size.")
+CHANGES = typer.Option(
+    "--set", metavar="KEY=VALUE", help="rate=0.01: how far a step moves pixels; grow=false: graphs get no new edges."
+)
 TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
 THREADS = typer.Option(min=0, help="Torch threads of a pass; 0: as many as RUN has.")
 STREAMS = typer.Option(min=0, help="Passes at once; 0: as many as pay. Decides no bit.")
@@ -51,7 +53,7 @@ def polish(
     with StoredRun(folder) as stored:
         folder, labels = stored.folder, tuple(stored.labels)
     which = chosen(classes, labels, str(folder))
-    rate = _rate(override({}, changes or []))
+    settings = _settings(override({}, changes or []))
     new = out or folder.with_name(f"{folder.resolve().name}-polished")
 
     def begun(plan: "Plan", done: int, elites: int) -> None:
@@ -69,8 +71,8 @@ def polish(
             return bool(interrupted)
 
         done = climb(
-            folder, new, by=by, classes=which, budget=budget, rate=rate,
-            threads=threads, streams=streams, trust=trust, begun=begun, tick=tick,
+            folder, new, by=by, classes=which, budget=budget, threads=threads, streams=streams,
+            trust=trust, begun=begun, tick=tick, **settings,
         )  # fmt: skip
     for note in done.notes:
         print(f"Warning: {note}.")
@@ -87,11 +89,13 @@ def polish(
         raise typer.Exit(130)
 
 
-def _rate(settings: dict[str, object]) -> float:
-    """The one setting there is; 0 if it is not given."""
-    for name, value in settings.items():
-        if name != "rate":
-            raise RecipeError(f'polish has no setting "{name}"; it has rate')
-        if type(value) not in (int, float):
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """rate and grow; RecipeError for any other, and for what they cannot be."""
+    for name, value in given.items():
+        if name not in ("rate", "grow"):
+            raise RecipeError(f'polish has no setting "{name}"; it has rate, grow')
+        if name == "rate" and type(value) not in (int, float):
             raise RecipeError(f"polish: rate is a number, not {value!r}")
-    return float(str(settings.get("rate", 0.0)))
+        if name == "grow" and type(value) is not bool:
+            raise RecipeError(f"polish: grow is true or false, not {value!r}")
+    return given

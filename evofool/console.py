@@ -181,8 +181,7 @@ def report(folder: Path, reason: str | None) -> None:
 
     with StoredRun(folder) as stored:
         elites = stored.elites()
-        evaluations = stored.evaluations
-        title = f"{stored.recipe.name}: {stored.recipe.target}, {evaluations:,} evaluations"
+        title = f"{stored.recipe.name}: {stored.recipe.target}, {_spent(stored)}"
         tiles = [Tile(e.image, e.label, e.confidence) for e in elites]
         sheet, plot = folder / "elites.png", folder / "curve.png"
         write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
@@ -194,7 +193,8 @@ def report(folder: Path, reason: str | None) -> None:
         if rows:
             ranked = stored.recipe.compute.format
             by = "" if ranked == "plain" else f" (as ranked, in {ranked})"
-            write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes)))
+            unit = "forward passes" if "baseline" in stored.meta else "evaluations"
+            write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
         best = _best_of_classes(elites)
         sure = sum(e.confidence >= 0.99 for e in best.values())
         very = sum(e.confidence >= 0.9999 for e in best.values())
@@ -203,7 +203,7 @@ def report(folder: Path, reason: str | None) -> None:
             print(f"Done: {reason}.")
         middle = statistics.median([*(e.confidence for e in best.values()), *[0.0] * (classes - len(best))])
         print(
-            f"{evaluations:,} evaluations in {duration(seconds)}: {sure} of {classes} classes at 0.99 or more, "
+            f"{_spent(stored)} in {duration(seconds)}: {sure} of {classes} classes at 0.99 or more, "
             f"{very} at 0.9999 or more; median {middle:.4f}."
         )
         wanted = stored.recipe.stop.confidence
@@ -216,6 +216,14 @@ def report(folder: Path, reason: str | None) -> None:
         print(f"Contact sheet: {sheet}" + (f" (the best {_BEST}: {folder / 'best.png'})" if len(tiles) > _BEST else ""))
         if rows:
             print(f"Curve:         {plot}")
+
+
+def _spent(stored: "StoredRun") -> str:
+    """What a run has taken so far: evaluations, or a baseline's passes."""
+    baseline = stored.meta.get("baseline")
+    if baseline is None:
+        return f"{stored.evaluations:,} evaluations"
+    return f"{baseline['forwards']:,} forward and {baseline['backwards']:,} backward passes"
 
 
 def _best_sheet(elites: "list[Elite]", title: str) -> "Image":
@@ -279,7 +287,7 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     searched = not {"merged", "baseline"} & stored.meta.keys()
     won = f"{wins:,} new champions, {share} by goal switch; " if searched else ""
     distinct = len({e.row.birth for e in elites})
-    print(f"\n{len(elites)} elites, {distinct} distinct; {stored.evaluations:,} evaluations; {won}{state}")
+    print(f"\n{len(elites)} elites, {distinct} distinct; {_spent(stored)}; {won}{state}")
     aside = stored.quarantine()
     if aside:
         print(f"\n{len(aside)} in quarantine, kept in the run's file and judged no more:")

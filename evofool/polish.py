@@ -30,11 +30,12 @@ from evofool.store import Store
 from evofool.targets import Target
 from evofool.written import BIG, Image, climbed, commit, let_go, opened, plain
 from genomes import CPPN, Encoding
+from genomes.cppn.complete import complete
 
 METHOD = "polish"
 BY = ("weights", "pixels")
 _BUDGET = {"weights": 17, "pixels": 17}  # forward passes an elite
-_RATE = {"weights": 0.015, "pixels": 2 / 255}
+_RATE = {"weights": 0.003, "pixels": 2 / 255}
 _GROUP = 64  # elites at most that are kept together
 _GROUP_BYTES = 1 << 29  # and what their states may take, at about ten tensors of an image's size each
 
@@ -53,6 +54,7 @@ class Plan:
     classes: tuple[int, ...]
     budget: int
     rate: float
+    grow: bool
     group: int
     microbatch: int
     chunk: int
@@ -82,6 +84,7 @@ def polish(
     classes: Sequence[int] = (),
     budget: int = 0,
     rate: float = 0.0,
+    grow: bool = True,
     threads: int = 0,
     streams: int = 0,
     trust: bool = False,
@@ -94,7 +97,9 @@ def polish(
     "weights": in the weights of its CPPN, so that the image stays what a CPPN draws; "pixels": in the image itself, of any
     encoding ("": weights where there are any). A genome that holds several classes climbs for each of them apart. With
     niches every niche's elite climbs, and only images that lie in its niche count. budget: forward passes for each elite,
-    each but the last with a backward one; rate of the first step; threads of a pass (0: chosen).
+    each but the last with a backward one; rate: how far the first step moves pixels on [0, 1], by each weight or each pixel
+    (0: chosen). grow: graphs get the edges that they could have, at weight 0, and these climb too: they hold more, and gain
+    more. threads of a pass (0: as the run has).
 
     An image takes its elite's place if the plain network ranks it higher, rounded to 8 bits: it is made by "polish", and
     its mother is the original, which is stored too, as a given genome. The others stay as they were. A group of elites is
@@ -114,7 +119,7 @@ def polish(
             raise TargetError(f"{folder}: the target {target.name} is not the one that this run was made with")
     if target.network is None:
         raise refused(target)
-    plan = _plan(source, target, classes, budget, rate, threads)
+    plan = _plan(source, target, classes, budget, rate, grow, threads)
     recipe = _recipe(source, plan, out)
     given = Given(source.run, len(source.births))
     store, state = opened(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, given)
@@ -208,7 +213,9 @@ def _damaged(folder: Path, elite: Elite, what: str) -> StoreError:
     )
 
 
-def _plan(source: _Source, target: Target, classes: Sequence[int], budget: int, rate: float, threads: int) -> Plan:
+def _plan(
+    source: _Source, target: Target, classes: Sequence[int], budget: int, rate: float, grow: bool, threads: int
+) -> Plan:
     if budget and budget < 2:
         raise RecipeError(
             f"a budget of {budget} forward passes is too small: one is the elite's own, and each step takes one"
@@ -225,6 +232,7 @@ def _plan(source: _Source, target: Target, classes: Sequence[int], budget: int, 
         classes=tuple(sorted(set(classes))),
         budget=budget or _BUDGET[source.by],
         rate=rate or _RATE[source.by],
+        grow=grow and source.by == "weights",
         group=max(1, min(_GROUP, _GROUP_BYTES // (40 * math.prod(target.shape)))),
         microbatch=(2 if min(target.shape[1:]) >= BIG else 64) if on_cpu else 32,
         chunk=source.recipe.chunk,
@@ -262,6 +270,8 @@ def _climb(group: _Source, plan: Plan, target: Target, streams: int, tick: Tick)
         wrong = (group.encoding.render(genomes) != images).any(axis=(1, 2, 3))
         if wrong.any():
             raise _damaged(group.folder, group.elites[int(wrong.argmax())], "is not what its genome draws")
+        if plan.grow:
+            genomes = complete(genomes, group.encoding.channels)
         param = EvenedWeights(group.encoding, genomes, target.network.device)
     else:
         param = Pixels(torch.from_numpy(images).to(target.network.device) / 255)

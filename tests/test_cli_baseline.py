@@ -92,7 +92,7 @@ def test_it_makes_a_run_that_other_commands_read(call: Call, tmp_path: Path) -> 
     ]
     # Of the classes that it is about, not of all.
     assert re.fullmatch(
-        r"90 evaluations in \d+ s: [123] of 3 classes at 0\.99 or more, [123] at 0\.9999 or more; median 1\.0000\.",
+        r"90 forward and \d+ backward passes in \d+ s: [123] of 3 classes at 0\.99 or more, [123] at 0\.9999 or more; median 1\.0000\.",
         lines[-3],
     )
     assert lines[-2:] == ["Contact sheet: runs/a/elites.png", "Curve:         runs/a/curve.png"]
@@ -101,7 +101,7 @@ def test_it_makes_a_run_that_other_commands_read(call: Call, tmp_path: Path) -> 
     shown = call("show", "runs/a")
     assert shown.code == 0
     assert shown.out.count(" apgd ") == 3
-    assert "3 elites, 3 distinct; 90 evaluations; ended: all 3 classes are done" in shown.out
+    assert "3 elites, 3 distinct; 90 forward and " in shown.out
     one = call("show", "runs/a", "--class", "7")
     assert "birth       1 in batch 0; no parents, made by apgd" in one.out
     verified = call("verify", "runs/a")
@@ -138,7 +138,7 @@ def test_evolution_goes_on_from_it(call: Call) -> None:
 def test_a_black_box_has_rivals_and_gradients_are_refused(call: Call, box: str) -> None:
     made = call("baseline", "square", box, "--budget", "40", "--out", "square")
     assert (made.code, made.err) == (0, "")
-    assert "120 evaluations in" in made.out
+    assert "120 forward and 0 backward passes in" in made.out
     assert call("verify", "square", "--trust").code == 0
     refused = call("baseline", "apgd", box, "--out", "apgd")
     assert refused.code == 2
@@ -152,7 +152,7 @@ def test_a_black_box_has_rivals_and_gradients_are_refused(call: Call, box: str) 
 def test_enough_ends_it_early(call: Call) -> None:
     made = call("baseline", "apgd", "--budget", "60", "--enough", "0.99", "--out", "a")
     assert made.code == 0
-    evaluations = int(re.search(r"^([\d,]+) evaluations", made.out, re.M)[1].replace(",", ""))  # type: ignore[index]
+    evaluations = int(re.search(r"^([\d,]+) forward", made.out, re.M)[1].replace(",", ""))  # type: ignore[index]
     assert evaluations < 600
     assert "10 of 10 classes at 0.99 or more" in made.out
 
@@ -197,12 +197,12 @@ def test_broken_off_it_keeps_the_classes_that_are_done_and_goes_on(call: Call, m
         broken = call(*command)
     assert broken.code == 130
     assert broken.out.endswith("Stopped after 4 of 10 classes. The same command goes on.\n")
-    assert "48 evaluations in" in broken.out
+    assert "48 forward and " in broken.out
     assert "ended" not in call("show", "a").out.replace("not ended yet", "")
     whole = call(*command)
     assert whole.code == 0
     assert whole.out.startswith("Going on with a at 4 of 10 classes: apgd against lenet (10 classes), seed 0, ")
-    assert "120 evaluations in" in whole.out
+    assert "120 forward and " in whole.out
 
 
 def test_broken_off_before_a_class_is_done_it_leaves_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

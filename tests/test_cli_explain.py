@@ -12,7 +12,7 @@ from PIL import Image
 
 from evofool import cli
 from evofool.cli_explain import ONLY
-from evofool.explain import parts
+from evofool.explain import parts_covered
 from evofool.explain.explain import PARTS
 from evofool.images import decode_png
 from evofool.recipe import load
@@ -98,7 +98,7 @@ def test_an_elite_is_explained_beside_its_run(call: Call, mine: Path) -> None:
     result = call("explain", "mine", "--class", "3", "--only", "saliency,elements")
     assert result.code == 0, result.err
     assert "Explaining elite of class 3 of mine, birth" in result.out
-    assert "saliency (1 of 2)" in result.out
+    assert "elements (1 of 2)" in result.out
     assert f"Page: {Path('mine') / 'explain-3' / 'index.html'}" in result.out
     page = (mine / "explain-3" / "index.html").read_text(encoding="utf-8")
     assert "Why lenet sees 3" in page
@@ -121,7 +121,8 @@ def test_the_elite_is_shown_with_the_scores_that_the_run_stored(call: Call, mine
     with StoredRun(mine) as stored:
         row = stored.elites(5)[0].row
     page = Path("here/index.html").read_text(encoding="utf-8")
-    assert f"log-odds {row.log_odds:.3f}, margin {row.margin:.3f}" in page
+    assert f"log-odds {row.log_odds:.3f} (confidence" in page
+    assert f"margin {row.margin:.3f} over" in page
 
 
 # --- pictures
@@ -150,7 +151,32 @@ def test_a_picture_of_the_targets_own_size_keeps_its_pixels(call: Call, tmp_path
     np.testing.assert_array_equal(decode_png(Path("own/image.png").read_bytes()), pixels)
     photo(tmp_path / "clear.png", (16, 16), "RGBA")
     result = call("explain", "clear.png", "--target", f"{stub}?resize=18", "--only", "elements")
-    assert "clear.png: 16x16 RGBA became 16x16 RGB\n" in result.out
+    assert "clear.png: 16x16 RGBA became 16x16 RGB, what is transparent laid on white\n" in result.out
+    seen = decode_png(Path("clear-explained/image.png").read_bytes())
+    white = Image.new("RGBA", (16, 16), "white")
+    expected = np.asarray(Image.alpha_composite(white, Image.open("clear.png")))[..., :3].transpose(2, 0, 1)
+    np.testing.assert_array_equal(seen, expected)
+    assert "transparent laid on white" in Path("clear-explained/index.html").read_text(encoding="utf-8")
+
+
+def test_an_opaque_picture_is_not_called_transparent_and_a_transparent_palette_is(
+    call: Call, tmp_path: Path, stub: str
+) -> None:
+    Image.new("RGBA", (16, 16), (9, 8, 7, 255)).save(tmp_path / "opaque.png")
+    result = call("explain", "opaque.png", "--target", stub, "--only", "occlusion")
+    assert "opaque.png: 16x16 RGBA became 16x16 RGB\n" in result.out
+    Image.new("P", (16, 16), 0).save(tmp_path / "palette.png", transparency=0)
+    result = call("explain", "palette.png", "--target", stub, "--only", "occlusion")
+    assert "palette.png: 16x16 palette became 16x16 RGB, what is transparent laid on white" in result.out
+    assert (decode_png(Path("palette-explained/image.png").read_bytes()) == 255).all()
+
+
+def test_sixteen_bits_become_eight_and_it_is_said(call: Call, tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (28, 28)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.tif")
+    result = call("explain", "deep.tif", "--target", "lenet", "--only", "occlusion")
+    assert "deep.tif: 28x28 16-bit grey became 28x28 grey, its 16 bits divided by 257" in result.out
+    np.testing.assert_array_equal(decode_png(Path("deep-explained/image.png").read_bytes())[0], np.rint(deep / 257))
 
 
 def test_the_class_called_is_explained_unless_another_is_named(call: Call, tmp_path: Path, stub: str) -> None:
@@ -160,7 +186,7 @@ def test_the_class_called_is_explained_unless_another_is_named(call: Call, tmp_p
     assert "as <dark> (class 0)" in result.out
     page = Path("dark/index.html").read_text(encoding="utf-8")
     assert "<dark>" not in page
-    assert "sees &lt;dark&gt;" in page
+    assert "What in this image speaks for &lt;dark&gt;" in page
 
 
 def test_a_black_box_says_what_it_lacks_in_one_line_and_shows_the_rest(call: Call, tmp_path: Path, stub: str) -> None:
@@ -187,7 +213,7 @@ def test_a_part_that_fails_leaves_the_page_and_ends_with_2(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(parts, "occlusion_part", fail)
+    monkeypatch.setattr(parts_covered, "occlusion_part", fail)
     photo(tmp_path / "shot.png")
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 2
@@ -203,11 +229,11 @@ def test_an_interrupt_says_where_what_was_done_is(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parts, "elements_part", stop)
+    monkeypatch.setattr(parts_covered, "elements_part", stop)
     photo(tmp_path / "shot.png")
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 130
-    assert "Interrupted; what was done is in shot-explained" in result.out
+    assert "interrupted; what was done is in shot-explained" in result.out
     assert "Not done: elements." in Path("shot-explained/index.html").read_text(encoding="utf-8")
 
 
@@ -227,7 +253,13 @@ def test_an_interrupt_says_where_what_was_done_is(
         (["shot.png"], "--target lenet"),
         (["shot.png", "--target", "lenet", "--class", "ten"], "no class ten; it has 0 to 9"),
         (["text.png", "--target", "lenet"], "text.png cannot be read as a picture"),
-        (["deep.png", "--target", "lenet"], "save it as an 8-bit picture"),
+        (["deep.tif", "--target", "lenet"], "save it as an 8-bit picture"),
+        (["program.png", "--target", "lenet"], "program.png cannot be read as a picture"),
+        (["shot.png", "--target", "lenet", "--only", ""], '--only "" does not name a part'),
+        (["shot.png", "--target", "lenet", "--layers", " ,"], '--layers " ," does not name a layer'),
+        (["shot.png", "--target", "lenet", "--dream", ""], "--dream names no layer"),
+        (["shot.png", "--target", "lenet", "--real", "typo"], "typo is no folder"),
+        (["shot.png", "--target", "lenet", "--out", "text.png"], "text.png is a file, so text.png cannot be a folder"),
         (["shot.png", "--target", "lennet"], "lenet"),
     ],
 )
@@ -236,9 +268,11 @@ def test_what_cannot_be_ends_in_one_clear_sentence(
 ) -> None:
     photo(tmp_path / "shot.png")
     (tmp_path / "text.png").write_text("no picture")
-    Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(tmp_path / "deep.png")
+    (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Image.fromarray(np.full((9, 9), 70000, np.int32)).save(tmp_path / "deep.tif")
     result = call("explain", *arguments)
     assert result.code == 2
     assert words in result.err
     assert len(result.err.strip().splitlines()) == 1
+    assert "Explaining" not in result.out
     assert not list(tmp_path.rglob("index.html"))

@@ -27,6 +27,7 @@ from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.verify import verify
 from genomes import CPPN, Key
+from genomes.cppn.complete import complete
 
 KINDS: dict[str, dict[str, Any]] = {"cppn": {"kind": "cppn"}, "direct": {"kind": "direct"}}
 NICHES = {"descriptor": "mirror_symmetry", "edges": [0.75, 0.9]}
@@ -83,13 +84,20 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "by", "niches"), [("cppn", "", False), ("cppn", "pixels", False), ("direct", "", False), ("cppn", "", True)]
+    ("kind", "by", "niches", "grow"),
+    [
+        ("cppn", "", False, True),
+        ("cppn", "", False, False),
+        ("cppn", "pixels", False, True),
+        ("direct", "", False, True),
+        ("cppn", "", True, True),
+    ],
 )
 def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
-    kind: str, by: str, niches: bool, source: Callable[..., Path], tmp_path: Path
+    kind: str, by: str, niches: bool, grow: bool, source: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = source(kind, niches)
-    done = polish(folder, tmp_path / "new", LENET, by=by, budget=4)
+    done = polish(folder, tmp_path / "new", LENET, by=by, budget=4, grow=grow)
     by = by or {"cppn": "weights", "direct": "pixels"}[kind]
     with holds(tmp_path / "new") as new, StoredRun(folder) as old:
         before = {e.row.cell: e for e in old.elites()}
@@ -115,8 +123,9 @@ def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
         genomes = new.unpack([e.row.genome for e in after.values()])
         if by == "weights":
             theirs = old.unpack([before[cell].row.genome for cell in after])
-            for field in ("n_nodes", "n_edges", "node_id", "src", "dst", "act"):
+            for field in ("n_nodes", "node_id", "act", *(() if grow else ("n_edges", "src", "dst"))):
                 assert (genomes[field] == theirs[field]).all(), "the graphs are the same"
+            assert (genomes["n_edges"] > theirs["n_edges"]).any() == grow
             assert np.abs(genomes["weight"]).max() <= new.encoding.weight_limit
         else:
             assert new.encoding.name == "direct"
@@ -266,7 +275,7 @@ def test_the_command_says_what_came_of_it(source: Callable[..., Path], tmp_path:
     app = typer.Typer()
     app.command()(command)
     folder, new = source("cppn"), tmp_path / "new"
-    how = [str(folder), "--out", str(new), "--budget", "4", "--classes", "0-4", "--set", "rate=0.02"]
+    how = [str(folder), "--out", str(new), "--budget", "4", "--classes", "0-4", "--set", "rate=0.02", "--set", "grow=false"]
     said = CliRunner().invoke(app, how)
     assert said.exit_code == 0, said.output
     assert f"New run in {new}: 5 elites of {folder} polished by weights, 4 forward passes each, rate 0.02" in said.output
@@ -277,7 +286,11 @@ def test_the_command_says_what_came_of_it(source: Callable[..., Path], tmp_path:
     again = CliRunner().invoke(app, how)
     assert again.exit_code == 0
     assert f"Going on with {new} at 5 of 5 elites" in again.output
-    for wrong, words in (("pace=1", 'no setting "pace"; it has rate'), ("rate=fast", "rate is a number, not 'fast'")):
+    for wrong, words in (
+        ("pace=1", 'no setting "pace"; it has rate, grow'),
+        ("rate=fast", "rate is a number, not 'fast'"),
+        ("grow=3", "grow is true or false, not 3"),
+    ):
         refused = CliRunner().invoke(app, [str(folder), "--out", str(tmp_path / "no"), "--set", wrong])
         assert isinstance(refused.exception, RecipeError)
         assert words in str(refused.exception)
@@ -315,3 +328,28 @@ def test_effects_are_what_a_weight_changes_pixels_by() -> None:
             changes.append(float((param.decode(more, rows)[k] - here).square().mean().sqrt() / 0.01))
         for e, change in enumerate(changes):
             assert found[k, e] == pytest.approx(max(change, 0.01 * max(changes)), rel=0.5) or max(changes) == 0
+
+
+@pytest.mark.parametrize("mode", ["grey", "hsv"])
+def test_a_complete_graph_draws_the_same_and_is_sound(mode: str) -> None:
+    for room in (64, 400):  # where there is room for all edges, and where there is not
+        encoding = CPPN(mode=mode, height=12, width=12, max_edges=room)
+        genomes = encoding.random(40, Key(3, 0))
+        for batch in range(1, 16):
+            genomes = encoding.vary(genomes, genomes, Key(3, batch))
+        full = complete(genomes, encoding.channels)
+        assert (encoding.render(full) == encoding.render(genomes)).all()
+        assert (encoding.unpack([encoding.pack(genome) for genome in full]) == full).all(), "unpack refuses cycles"
+        for was, now in zip(genomes, full, strict=True):
+            theirs, all_ = (dict(_edges(record)) for record in (was, now))
+            assert theirs.items() <= all_.items()
+            assert all(weight == 0 for ends, weight in all_.items() if ends not in theirs)
+            hidden = int(was["n_nodes"]) - encoding.channels
+            possible = 4 * (hidden + encoding.channels) + hidden * (hidden - 1) // 2 + hidden * encoding.channels
+            assert len(all_) == min(room, possible)
+
+
+def _edges(record: Any) -> list[tuple[tuple[int, int], float]]:
+    count = int(record["n_edges"])
+    ends = zip(record["src"][:count].tolist(), record["dst"][:count].tolist(), strict=True)
+    return list(zip(ends, record["weight"][:count].tolist(), strict=True))

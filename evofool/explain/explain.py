@@ -1,7 +1,6 @@
 """All parts of an explanation, one after the other, into a folder: a page that stands by itself, and its pictures."""
 
 import difflib
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,22 +9,23 @@ import numpy as np
 
 from evofool.ascend.objectives import LOGITS
 from evofool.ascend.taps import layer_names, refused, unknown_layer
-from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
-from evofool.explain import parts
-from evofool.explain.layers import evenly
-from evofool.explain.parts import Found, Say
+from evofool.errors import ImageError, TargetError
+from evofool.explain import parts, parts_covered
+from evofool.explain.folder import Folder
+from evofool.explain.found import Found, Interrupted, Passes, Say, fault_of
+from evofool.explain.layers import evenly, in_order
+from evofool.explain.nearest import real_pictures
 from evofool.explain.parts_layers import dream_part, inversion_part
 from evofool.pages.explanation import Picture, Section, explanation_page
 from evofool.targets import Target
 
-PARTS = ("saliency", "segmentation", "occlusion", "elements", "inversion", "dream", "nearest")
+PARTS = ("occlusion", "elements", "saliency", "segmentation", "inversion", "dream", "nearest")
 _BY_GRADIENT = ("saliency", "segmentation", "inversion", "dream")
-PAGE = "index.html"
 
 
 @dataclass
 class Explained:
-    """What was written: the page, its pictures, and by part why it failed. forwards, backwards: passes spent."""
+    """What was written: the page, its pictures, and by part what failed of it. forwards, backwards: passes spent."""
 
     page: Path
     pictures: list[Path] = field(default_factory=list)
@@ -40,8 +40,8 @@ def explain(
     class_id: int,
     folder: Path,
     *,
-    title: str,
     source: str,
+    notes: Sequence[str] = (),
     only: Collection[str] = (),
     real: Path | None = None,
     layers: Sequence[str] = (),
@@ -52,65 +52,78 @@ def explain(
 ) -> Explained:
     """Explain why the target sees the class in image, uint8 (C, H, W): writes folder/index.html and PNGs.
 
-    source says where the image is from. only: some of PARTS, all unless given. A black box has those that need no gradient,
-    and `nearest` needs `real`, a folder of real images; asked for by name, a part that cannot be is an error. layers: to
-    be inverted, the deepest last; five unless given. dream: the layer to be enhanced, without one there is no dream; zoom:
-    further frames of it. seed: of noise, colours, mixtures and starts.
+    source says where the image is from, notes what was done to it. only: some of PARTS, all unless given. A black box has
+    those that need no gradient, and `nearest` needs `real`, a folder of real images; asked for by name, a part that cannot
+    be is an error. layers: to be inverted, in any order; five unless given. dream: the layer to be enhanced, without one
+    there is no dream; zoom: further frames of it. seed: of noise, colours, mixtures and starts.
 
-    The page is written anew after every part, so whatever ends this leaves what was done. A part that fails is named on
-    the page and in `faults`, and the others go on. TargetError for a part or a layer that does not exist, before anything.
+    Whatever is wrong with the arguments is said before anything is done: TargetError for a class, a part or a layer that
+    does not exist, ImageError for a folder of no real images, StoreError for a folder that cannot be written. The page is
+    written when the first part is done, over an earlier one, and anew after every other, so whatever ends this leaves what
+    was done; an interrupt is said, and raised again. A part that fails is named on the page and in `faults`, and the
+    others go on.
     """
+    if not 0 <= class_id < len(target.labels):
+        raise TargetError(f"{target.name}: no class {class_id}; it has 0 to {len(target.labels) - 1}")
     chosen = _chosen(target, only, real, dream)
-    for layer in filter(None, (*layers, dream)):
-        if not target.differentiable:
-            raise refused(target)
-        if layer not in layer_names(target) and (layer != LOGITS or dream == LOGITS):
-            raise unknown_layer(target, layer)
+    _check_layers(target, layers, dream)
+    if real is not None:
+        real_pictures(real, target)
+    place, passes = Folder(folder), Passes()
+    say(f"Explaining {source} as {target.labels[class_id]} (class {class_id}) of {target.name}")
+    for line in notes:
+        say(line)
     do: dict[str, Callable[[Say], Found]] = {
-        "": lambda _: _first(target, image, class_id),
-        "saliency": lambda _: parts.saliency_part(target, image, class_id, seed),
-        "segmentation": lambda _: parts.segmentation_part(target, image, class_id, seed),
-        "occlusion": lambda _: parts.occlusion_part(target, image, class_id),
-        "elements": lambda _: parts.elements_part(target, image, class_id, seed),
-        "inversion": lambda say: inversion_part(target, image, layers or evenly(target), real, say, seed=seed),
-        "dream": lambda say: dream_part(target, image, class_id, dream, say, zoom=zoom, seed=seed),
+        "occlusion": lambda _: parts_covered.occlusion_part(target, image, class_id),
+        "elements": lambda _: parts_covered.elements_part(target, image, class_id, seed),
+        "saliency": lambda _: parts.saliency_part(target, image, class_id, seed, passes),
+        "segmentation": lambda _: parts.segmentation_part(target, image, class_id, seed, passes),
+        "inversion": lambda say: inversion_part(
+            target, image, in_order(target, layers) if layers else evenly(target), real, seed, say, passes
+        ),
+        "dream": lambda say: dream_part(target, image, class_id, dream, zoom, seed, say, passes),
         "nearest": lambda say: parts.nearest_part(target, image, real or Path(), say),
     }
-    told = Explained(folder / PAGE)
+    before = target.queries
+    told = Explained(place.page)
+    title, first = parts.overview(target, image, class_id)
+    if not target.differentiable:
+        first = replace(first, text=[*first.text, without_gradients(target)])
+        say(without_gradients(target))
+    place.add("", first.pictures)
     sections: list[Section] = []
-    for step, name in enumerate(("", *chosen)):
-        before = target.queries
-        if name:
-            say(f"{name} ({step} of {len(chosen)})")
+
+    def keep(name: str, found: Found, missing: Sequence[str]) -> None:
+        """The page with this part."""
+        sections.append(found.section)
+        if found.section.fault:
+            told.faults.setdefault(name, found.section.fault)
+        place.add(name, (*_pictures(found.section), *found.more))
+        told.pictures = place.pictures
+        told.forwards, told.backwards = target.queries - before, passes.backwards
+        lacking = [("Failed", [name for name in told.faults if name not in missing]), ("Not done", missing)]
+        head = replace(first, fault=" ".join(f"{what}: {', '.join(names)}." for what, names in lacking if names))
+        foot = [
+            " ".join([f"Source: {source}. Target: {target.name}. Seed {seed}.", *notes]),
+            f"Passes spent: {told.forwards:,} forward, {told.backwards:,} backward, of one image each.",
+        ]
+        place.write(explanation_page(title, [head, *sections], foot, [path.name for path in place.pictures]))
+
+    for step, name in enumerate(chosen, 1):
+        say(f"{name} ({step} of {len(chosen)})")
         try:
             found = do[name](_after(f"{name}: ", say))
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Interrupted):
+                keep(name, stop.found, chosen[step - 1 :])
+            say(f"interrupted; what was done is in {folder}" if sections else "interrupted; nothing was written")
+            raise
         except Exception as error:  # whatever a part stumbles over, the others are kept
-            if not name:
-                raise
-            words = str(error) if isinstance(error, EvofoolError) else f"{type(error).__name__}: {error}"
-            told.faults[name] = words
-            found = Found(Section(name.capitalize(), fault=f"This part failed: {words}"), 0)
-            say(f"{name} failed: {words}")
-        told.forwards += target.queries - before
-        told.backwards += found.backwards
-        sections.append(found.section)
-        for picture in (*found.section.pictures, *found.more):
-            told.pictures.append(folder / _file(name, picture, told.pictures))
-            _write(told.pictures[-1], picture.png)
-        notes = [
-            f"Source: {source}. Target: {target.name}. Seed {seed}.",
-            f"Passes spent: {told.forwards:,} forward, {told.backwards:,} backward, of one image each.",
-            *([f"Not done: {', '.join(chosen[step:])}."] if chosen[step:] else []),
-        ]
-        _write(told.page, explanation_page(title, sections, notes).encode())
+            told.faults[name] = fault_of(error)
+            say(f"{name} failed: {told.faults[name]}")
+            found = Found(Section(name.capitalize(), fault=f"This part failed: {told.faults[name]}"))
+        keep(name, found, chosen[step:])
     return told
-
-
-def _first(target: Target, image: np.ndarray, class_id: int) -> Found:
-    found = parts.overview(target, image, class_id)
-    if target.differentiable:
-        return found
-    return Found(replace(found.section, text=[*found.section.text, without_gradients(target)]), 0)
 
 
 def without_gradients(target: Target) -> str:
@@ -139,23 +152,17 @@ def _chosen(target: Target, only: Collection[str], real: Path | None, dream: str
     return [name for name in PARTS if name not in absent and (not only or name in only)]
 
 
-def _file(part: str, picture: Picture, taken: Sequence[Path]) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", f"{part} {picture.title}".lower()).strip("-")[:60] or "picture"
-    names = {path.name for path in taken}
-    stem, number = words, 1
-    while f"{stem}.png" in names:
-        number += 1
-        stem = f"{words}-{number}"
-    return f"{stem}.png"
+def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
+    for layer in filter(None, (*layers, dream)):
+        if not target.differentiable:
+            raise refused(target)
+        if layer not in layer_names(target) and (layer != LOGITS or dream == LOGITS):
+            raise unknown_layer(target, layer)
+
+
+def _pictures(section: Section) -> list[Picture]:
+    return [*section.pictures, *(picture for one in section.folded for picture in one.pictures)]
 
 
 def _after(words: str, say: Say) -> Say:
     return lambda line: say(words + line)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None

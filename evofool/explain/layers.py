@@ -1,5 +1,6 @@
-"""Which layers to look into when none is named: some from the first to the last, and the last one."""
+"""Which layers to look into when none is named, some from the first to the last, and in which order they run."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from evofool.ascend.objectives import LOGITS
 from evofool.ascend.taps import refused
 from evofool.errors import TargetError
 from evofool.targets import Target
@@ -30,6 +32,16 @@ def evenly(target: Target, count: int = 5) -> list[str]:
         raise TargetError(f"{target.name}: no block with weights takes part in its answer; name a layer")
     chosen = np.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().astype(int)
     return [blocks[k] for k in chosen]
+
+
+def in_order(target: Target, layers: Sequence[str]) -> list[str]:
+    """Each of the layers once, as they run: the deepest last, and after it "logits". Costs one forward pass.
+
+    What takes no part in an answer stands before LOGITS, in the order given.
+    """
+    _, ran = _ran(target)
+    place = {name: k for k, name in enumerate([*ran, *(name for name in layers if name not in (*ran, LOGITS)), LOGITS])}
+    return sorted(set(layers), key=place.__getitem__)
 
 
 def last_layer(target: Target) -> str:

@@ -1,6 +1,6 @@
 """The real images that are nearest to one: by a layer's features, as the classifier sees them, and by pixels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from evofool.ascend.taps import unknown_layer
 from evofool.errors import ImageError, TargetError
 from evofool.explain.layers import last_layer
 from evofool.targets import Target, photos
-from evofool.targets.photos import Photograph, photographs
+from evofool.targets.photos import Photograph, as_seen, open_picture
 
 Space = Callable[[np.ndarray], np.ndarray]
 """uint8 images (B, C, H, W) to points (B, D) float32."""
@@ -24,9 +24,10 @@ class Nearest:
     """The real images nearest to an image in one space, the nearest first; of equally near ones the first by path.
 
     space: "pixels", or the layer. files, classes (None where the folder does not tell them), distances: (k,) Euclidean; of
-    pixels on [0, 1]. nearest_real_percentile: 0 to 100, the share of real images whose own nearest real neighbour is no
-    further than distances[0]: at 100 the image is further from the real ones than any real one that was asked about.
-    images: uint8 (k, C, H, W). compared: how many real images there are; asked: how many the percentile is taken over.
+    pixels on [0, 1]. nearest_real_percentile: 0 to 100, the share of real images asked whose own nearest real neighbour is
+    no further than distances[0]: at 100 the image is at least as far from its nearest as any of them is from its own.
+    images: uint8 (k, C, H, W). compared: how many real images were read; asked: how many the percentile is taken over;
+    unreadable: files that are no pictures and were passed over.
     """
 
     space: str
@@ -37,6 +38,7 @@ class Nearest:
     nearest_real_percentile: float
     compared: int
     asked: int
+    unreadable: list[Path]
 
 
 def nearest_real(
@@ -55,12 +57,11 @@ def nearest_real(
     Features are the output of `layer`, or what the last linear layer is given (of a network without one, its last
     convolution); several crops' are averaged. A black box has none: then by pixels alone. Pictures are decoded batch by
     batch and forgotten, so a folder may be larger than memory; `sample` of them, evenly spread, are compared with all others
-    for the percentile. Classes are told as photos.find tells them, if it can. Costs a forward pass for the image and each
-    picture, and a second one for each of the sample and of the k; say is told every tenth.
+    for the percentile. Classes are told as photos.find tells them, if it can. What cannot be read is passed over; ImageError
+    if fewer than 2 pictures are left. Costs a forward pass for the image and each picture, and a second one for each of the
+    sample and of the k; say is told every tenth.
     """
-    found = _pictures(folder, target)
-    if len(found) < 2:
-        raise ImageError(f"{folder} holds {len(found)} picture(s); to say what is near needs at least 2")
+    found = real_pictures(folder, target)
     k = min(k, len(found))
     with ExitStack() as stack:
         spaces: dict[str, Space] = {"pixels": _pixels}
@@ -69,24 +70,45 @@ def nearest_real(
             features = stack.enter_context(_Features(target, layer))
             # Features first: they are what the classifier goes by.
             spaces = {name: features, **spaces}
-        chosen = _spread(len(found), sample)
-        asked = [image, *_decoded([found[i] for i in chosen], target, batch)]
-        owners = np.array([-1, *chosen])  # which picture each asked one is: none is its own neighbour
+        sampled = _sample(found, sample, target)
+        owners = np.array([-1, *(i for i, _ in sampled)])  # which picture each asked one is: none is its own neighbour
+        asked = [image, *(one for _, one in sampled)]
         tables = {name: _Table(_all_points(space, asked, batch), owners, k) for name, space in spaces.items()}
-        begin = 0
-        for images, _, _ in photographs(found, target, batch):
-            for name, space in spaces.items():
-                tables[name].add(space(images), begin)
-            begin += len(images)
-            if say and begin * 10 // len(found) > (begin - len(images)) * 10 // len(found):
-                say(f"{begin:,} of {len(found):,} pictures")
-        return [_told(name, space, tables[name], image, found, target) for name, space in spaces.items()]
+        readable: set[int] = set()
+        for begin in range(0, len(found), batch):
+            end = min(begin + batch, len(found))
+            part = list(_read(found, range(begin, end), target))
+            if part:
+                numbers = np.array([i for i, _ in part])
+                readable.update(numbers.tolist())
+                images = np.stack([one for _, one in part])
+                for name, space in spaces.items():
+                    tables[name].add(space(images), numbers)
+            if say and end * 10 // len(found) > begin * 10 // len(found):
+                say(f"{end:,} of {len(found):,} pictures")
+        unreadable = [one.file for i, one in enumerate(found) if i not in readable]
+        if len(readable) < 2:
+            raise ImageError(f"{folder}: {len(readable)} of {len(found)} pictures can be read; to say what is near needs 2")
+        return [_told(name, space, tables[name], image, found, unreadable, target) for name, space in spaces.items()]
+
+
+def real_pictures(folder: Path, target: Target) -> list[Photograph]:
+    """The pictures of a folder by path, of class -1 where it does not tell their classes; ImageError if fewer than 2."""
+    try:
+        found = photos.find(folder, target.labels)
+    except ImageError:
+        files = photos.pictures(folder) if folder.is_dir() else []
+        if not files:
+            raise
+        found = [Photograph(file, -1) for file in files]
+    if len(found) < 2:
+        raise ImageError(f"{folder} holds {len(found)} picture(s); to say what is near needs at least 2")
+    return found
 
 
 def some_real(target: Target, folder: Path, count: int) -> np.ndarray:
-    """uint8 (n, C, H, W): up to `count` pictures of a folder, evenly spread over it by path."""
-    found = _pictures(folder, target)
-    return np.stack(list(_decoded([found[i] for i in _spread(len(found), count)], target, count)))
+    """uint8 (n, C, H, W): up to `count` pictures of a folder, evenly spread over it by path, those that can be read."""
+    return np.stack([image for _, image in _sample(real_pictures(folder, target), count, target)])
 
 
 class _Features:
@@ -137,9 +159,8 @@ class _Table:
         self.distances = np.full((len(asked), k), np.inf, np.float32)
         self.which = np.full((len(asked), k), -1)
 
-    def add(self, points: np.ndarray, begin: int) -> None:
-        """points (B, D) are the pictures from number `begin` on."""
-        number = np.arange(begin, begin + len(points))
+    def add(self, points: np.ndarray, number: np.ndarray) -> None:
+        """points (B, D) are the pictures of these numbers (B,), ascending and higher than all before."""
         distances = self._distances(points - self.middle)
         distances[self.owners[:, None] == number] = np.inf
         both = np.concatenate([self.distances, distances], 1)
@@ -154,23 +175,41 @@ class _Table:
         return np.sqrt(np.where(squared < 4e-6 * scale, 0.0, squared))  # what is within the error is equal
 
 
-def _spread(n: int, count: int) -> np.ndarray:
-    """Up to `count` of 0 to n - 1, ascending and evenly spread."""
-    return np.unique(np.linspace(0, n - 1, min(count, n)).round().astype(int))
+def _sample(found: Sequence[Photograph], count: int, target: Target) -> list[tuple[int, np.ndarray]]:
+    """Up to `count` of the pictures, ascending and evenly spread, with their numbers."""
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)).tolist()
+    read = list(_read(found, chosen, target))
+    if not read:
+        raise ImageError(f"none of {len(chosen)} real pictures can be read; the first is {found[chosen[0]].file}")
+    return read
 
 
 def _all_points(space: Space, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
     return np.concatenate([space(np.stack(images[k : k + batch])) for k in range(0, len(images), batch)])
 
 
-def _decoded(found: Sequence[Photograph], target: Target, batch: int) -> Iterator[np.ndarray]:
-    for images, _, _ in photographs(found, target, batch):
-        yield from images
+def _read(found: Sequence[Photograph], numbers: Iterable[int], target: Target) -> Iterator[tuple[int, np.ndarray]]:
+    """Those of the pictures that can be read, with their numbers: uint8 (C, H, W) each."""
+    for i in numbers:
+        try:
+            with open_picture(found[i].file) as picture:
+                image = as_seen(picture, target)
+        except ImageError:
+            continue
+        yield i, image
 
 
-def _told(name: str, space: Space, table: _Table, image: np.ndarray, found: Sequence[Photograph], target: Target) -> Nearest:
-    which = sorted(int(i) for i in table.which[0])
-    images = np.stack(list(_decoded([found[i] for i in which], target, len(which))))
+def _told(
+    name: str,
+    space: Space,
+    table: _Table,
+    image: np.ndarray,
+    found: Sequence[Photograph],
+    unreadable: list[Path],
+    target: Target,
+) -> Nearest:
+    which, read = zip(*_read(found, sorted(i for i in table.which[0].tolist() if i >= 0), target), strict=True)
+    images = np.stack(read)
     # Again, and exactly; but a layer's answer to an image differs in its last bits by what is in the batch.
     point = space(image[None])[0].astype(np.float64)
     away = np.linalg.norm(space(images) - point, axis=1)
@@ -185,17 +224,7 @@ def _told(name: str, space: Space, table: _Table, image: np.ndarray, found: Sequ
         images=images[order],
         distances=away[order],
         nearest_real_percentile=100.0 * float((own <= away[order[0]]).mean()),
-        compared=len(found),
+        compared=len(found) - len(unreadable),
         asked=len(own),
+        unreadable=unreadable,
     )
-
-
-def _pictures(folder: Path, target: Target) -> list[Photograph]:
-    """Of class -1 where the folder does not tell their classes."""
-    try:
-        return photos.find(folder, target.labels)
-    except ImageError:
-        files = photos.pictures(folder) if folder.is_dir() else []
-        if not files:
-            raise
-        return [Photograph(file, -1) for file in files]

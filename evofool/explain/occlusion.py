@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -15,7 +16,21 @@ _GROWN = 1  # pixels by which a cover reaches over an element, so that no soft e
 _AROUND = 2  # pixels beyond that whose colour the cover takes
 
 
-def occlusion_map(
+class Occlusion(NamedTuple):
+    """How far the log-odds of a class drop when a square of `patch` pixels a side is covered.
+
+    drops: (n,) float64, patch by patch in reading order, positive where it speaks for the class; corners: (n, 2) int64, the
+    top and left of each. map: float32 (H, W), at each pixel the mean over the patches that cover it: its extremes are
+    milder than those of drops.
+    """
+
+    patch: int
+    corners: np.ndarray
+    drops: np.ndarray
+    map: np.ndarray
+
+
+def occlude(
     target: Target,
     image: np.ndarray,
     class_id: int,
@@ -24,12 +39,12 @@ def occlusion_map(
     stride: int | None = None,
     fill: int | None = None,
     batch: int = 32,
-) -> np.ndarray:
-    """float32 (H, W): how far the log-odds of the class drop when a square patch over that pixel is covered.
+) -> Occlusion:
+    """Cover a square patch of the image, uint8 (C, H, W), and ask again, patch by patch.
 
-    Mean over the patches that cover a pixel; positive where the image speaks for the class. patch: pixels a side, an eighth
-    of the shorter side unless given; stride: half a patch; patches reach into every corner. fill: a grey level, or the mean
-    colour of the image. Costs 1 + rows * columns of patches queries. Source: Zeiler & Fergus 2014, section 4.2.
+    patch: pixels a side, an eighth of the shorter side unless given; stride: half a patch; patches reach into every corner.
+    fill: a grey level, or the mean colour of the image. Costs a query, and one more
+    for each patch. Source: Zeiler & Fergus 2014, section 4.2.
     """
     height, width = image.shape[-2:]
     patch = max(2, round(min(height, width) / 8)) if patch is None else patch
@@ -40,18 +55,19 @@ def occlusion_map(
         raise ImageError(f"patches of {patch} pixels every {stride} leave gaps; the stride is at most the patch")
     colour = np.rint(image.mean((1, 2))).astype(np.uint8) if fill is None else np.full(len(image), fill, np.uint8)
     corners = [(top, left) for top in _starts(height, patch, stride) for left in _starts(width, patch, stride)]
-    drops = np.zeros((height, width))
-    times = np.zeros((height, width))
+    drops: list[float] = []
+    total, times = np.zeros((2, height, width))
     whole = _odds(target, [image], class_id)[0]
     for begin in range(0, len(corners), batch):
         part = corners[begin : begin + batch]
         images = np.repeat(image[None], len(part), 0)
         for covered, (top, left) in zip(images, part, strict=True):
             covered[:, top : top + patch, left : left + patch] = colour[:, None, None]
-        for odds, (top, left) in zip(_odds(target, images, class_id), part, strict=True):
-            drops[top : top + patch, left : left + patch] += whole - odds
-            times[top : top + patch, left : left + patch] += 1
-    return (drops / times).astype(np.float32)
+        drops += (whole - _odds(target, images, class_id)).tolist()
+    for drop, (top, left) in zip(drops, corners, strict=True):
+        total[top : top + patch, left : left + patch] += drop
+        times[top : top + patch, left : left + patch] += 1
+    return Occlusion(patch, np.array(corners), np.array(drops), (total / times).astype(np.float32))
 
 
 @dataclass(frozen=True)

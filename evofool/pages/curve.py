@@ -12,8 +12,10 @@ _CLIP = 1 - 1e-7
 _COLUMNS = ("evaluations", "median", "q25", "q75", "min", "at_99", "distinct")
 
 
-def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0) -> bytes:
+def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0, spent: str = "evaluations") -> bytes:
     """A PNG of a run's metric rows (evolve.statistics), in the order given, over evaluations on a logarithmic scale.
+
+    spent: what the rows count by "evaluations".
 
     Above: median, quartiles and minimum of the classes' best confidences, each p at -log10(1 - p), so that every
     further nine is as far again; above 1 - 1e-7 they are drawn there. Below: classes at 0.99 or more, of `classes` if
@@ -63,7 +65,7 @@ def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0
     lower.set_ylim(-0.04 * high, 1.1 * high)
     lower.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
     lower.set_ylabel("how many", color=_INK)
-    lower.set_xlabel("evaluations", color=_INK)
+    lower.set_xlabel(spent, color=_INK)
     lower.set_xscale("log")
     first, last = float(x.min()), float(x.max())
     # A range of no width cannot be an axis; the least one is a factor of two around the single value.

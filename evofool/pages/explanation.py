@@ -1,12 +1,14 @@
 """An explanation as one HTML page: pictures and style are in the file, nothing is loaded, no script runs."""
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 _SHORT = 224  # pixels that a small picture is enlarged to, by a whole factor
+_FILES = "evofool-pictures"  # under this name a page tells of the pictures that were written beside it
 _STYLE = """
 :root { color-scheme: light dark; --paper: #f7f7f4; --ink: #22252b; --faint: #666a72; --line: #d5d6d2; --fault: #b3261e; }
 @media (prefers-color-scheme: dark) {
@@ -25,6 +27,7 @@ img { display: block; max-width: calc(100vw - 2.5rem); height: auto; border: 1px
 img.small { image-rendering: pixelated; }
 figcaption { margin-top: .35rem; font-size: .9rem; line-height: 1.35; overflow-wrap: anywhere; }
 figcaption span { display: block; }
+details { margin: .9rem 0; } summary { cursor: pointer; color: var(--faint); font-size: .9rem; }
 .wide { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .3rem; }
@@ -57,21 +60,33 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """Pictures and tables that are seen once its summary is clicked."""
+
+    summary: str
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of an explanation. text: what it is and what came out, by paragraph; source: papers; fault: why it failed."""
+    """A part of an explanation. text: what it is and what came out, by paragraph; source: papers; fault: what failed or is
+    missing, and stands first."""
 
     title: str
     text: Sequence[str] = ()
     source: str = ""
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    folded: Sequence[Folded] = ()
     fault: str = ""
 
 
-def explanation_page(title: str, sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
+def explanation_page(title: str, sections: Sequence[Section], notes: Sequence[str] = (), files: Sequence[str] = ()) -> str:
     """The page as HTML text (UTF-8). The first section stands under the title; notes stand at the end.
 
-    All that is given is plain text and escaped here. Opens without a network, in light and dark, and prints.
+    files: names of the pictures written beside it, which `files_of` reads back and nobody sees. All that is given is plain
+    text and escaped here. Opens without a network, in light and dark, and prints.
     """
     first, *others = sections or [Section("")]
     body = "\n".join(
@@ -87,6 +102,7 @@ def explanation_page(title: str, sections: Sequence[Section], notes: Sequence[st
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="{_FILES}" content="{escape(" ".join(files))}">
 <title>{escape(title)}</title>
 <style>{_STYLE}</style>
 </head>
@@ -97,15 +113,27 @@ def explanation_page(title: str, sections: Sequence[Section], notes: Sequence[st
 """
 
 
+def files_of(page: str) -> list[str] | None:
+    """The names that explanation_page was given as files; None of a page that it did not write."""
+    found = re.search(f'<meta name="{_FILES}" content="([a-z0-9. -]*)">', page)
+    return None if found is None else [name for name in found[1].split() if re.fullmatch(r"[a-z0-9-]+\.png", name)]
+
+
 def _inside(section: Section) -> str:
-    parts = [f"<p>{escape(paragraph)}</p>" for paragraph in section.text]
+    parts = [f'<p class="fault">{escape(section.fault)}</p>'] if section.fault else []
+    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.text]
     if section.source:
         parts.append(f'<p class="source">{escape(section.source)}</p>')
-    if section.fault:
-        parts.append(f'<p class="fault">{escape(section.fault)}</p>')
-    if section.pictures:
-        parts.append(f'<div class="pictures">\n{"".join(map(_figure, section.pictures))}</div>')
-    return "\n".join([*parts, *map(_table, section.tables)]) + "\n"
+    parts.append(_shown(section.pictures, section.tables))
+    for one in section.folded:
+        inside = _shown(one.pictures, one.tables)
+        parts.append(f"<details><summary>{escape(one.summary)}</summary>\n{inside}\n</details>")
+    return "\n".join(parts) + "\n"
+
+
+def _shown(pictures: Sequence[Picture], tables: Sequence[Table]) -> str:
+    figures = [f'<div class="pictures">\n{"".join(map(_figure, pictures))}</div>'] if pictures else []
+    return "\n".join([*figures, *map(_table, tables)])
 
 
 def _figure(picture: Picture) -> str:
@@ -137,7 +165,7 @@ def _table(table: Table) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.rstrip("%").replace(",", ""))
+        float(text.lstrip("<> ").rstrip("%").replace(",", ""))
     except ValueError:
         return False
     return True

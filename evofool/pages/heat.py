@@ -5,35 +5,47 @@ from collections.abc import Sequence
 import numpy as np
 
 _SHARE = 0.6  # of a colour, where heat lies over a grey image
+_RED, _BLUE = np.array([230, 30, 30]) / 255, np.array([40, 90, 255]) / 255
+_SIGNED = 0.85  # of the full red or blue over a grey image
+_NUMBERED = 400  # pixels that a picture has at least, a side, before numbers are written into it
+_DIGITS = 20  # pixels that such a number is high
 
 
 def heat(values: np.ndarray, image: np.ndarray | None = None, *, signed: bool = False, clip: float = 0.995) -> np.ndarray:
     """A map (H, W) as an RGB picture uint8 (3, H, W): alone, or over a grey version of image, uint8 (C, H, W).
 
     Unsigned: from the least value (dark) to the `clip` quantile (bright), so that a few extremes do not leave the rest dark.
-    Signed: 0 is white, red above, blue below, both to the `clip` quantile of the magnitudes. Flat maps are all one colour.
+    Signed: red above 0 and blue below, full at full_scale; 0 is white, or the image in light greys, on which either shows.
+    Flat maps are all one colour.
     """
-    from matplotlib import colormaps
-
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"a map is (H, W) and finite, not {values.shape}")
     values = values.astype(np.float64)
-    if signed:
-        top = np.quantile(np.abs(values), clip) or np.abs(values).max()
-        level = 0.5 + 0.5 * np.clip(values / top, -1, 1) if top > 0 else np.full(values.shape, 0.5)
-        strength = np.abs(2 * level - 1)
-    else:
-        low, top = values.min(), np.quantile(values, clip)
-        top = top if top > low else values.max()
-        level = np.clip((values - low) / (top - low), 0, 1) if top > low else np.zeros(values.shape)
-        strength = level
-    colours = colormaps["RdBu_r" if signed else "inferno"](level)[..., :3].transpose(2, 0, 1)
-    if image is not None:
-        grey = np.broadcast_to(image.mean(0) / 255.0, colours.shape)
-        colours = (
-            (grey * (1 - _SHARE * strength) + colours * _SHARE * strength) if signed else grey + (colours - grey) * _SHARE
-        )
+    grey = None if image is None else np.broadcast_to(image.mean(0) / 255.0, (3, *values.shape))
+    colours = _signed(values, grey, clip) if signed else _unsigned(values, grey, clip)
     return np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+
+
+def full_scale(values: np.ndarray, clip: float = 0.995) -> float:
+    """The magnitude that signed heat draws in full red or blue: the `clip` quantile of all; the largest if that is 0."""
+    return float(np.quantile(np.abs(values), clip) or np.abs(values).max())
+
+
+def _signed(values: np.ndarray, grey: np.ndarray | None, clip: float) -> np.ndarray:
+    level = np.clip(values / (full_scale(values, clip) or 1.0), -1, 1)
+    ground, share = (np.ones((3, *values.shape)), 1.0) if grey is None else (0.35 + 0.5 * grey, _SIGNED)
+    end = np.where(level[None] > 0, _RED[:, None, None], _BLUE[:, None, None])
+    return ground + (end - ground) * share * np.abs(level)
+
+
+def _unsigned(values: np.ndarray, grey: np.ndarray | None, clip: float) -> np.ndarray:
+    from matplotlib import colormaps
+
+    low, top = values.min(), np.quantile(values, clip)
+    top = top if top > low else values.max()
+    level = np.clip((values - low) / (top - low), 0, 1) if top > low else np.zeros(values.shape)
+    colours = colormaps["inferno"](level)[..., :3].transpose(2, 0, 1)
+    return colours if grey is None else grey + (colours - grey) * _SHARE
 
 
 def painted(image: np.ndarray, masks: Sequence[np.ndarray], numbers: Sequence[int]) -> np.ndarray:
@@ -58,3 +70,26 @@ def outlined(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]
     frame[top + 1 : bottom - 1, left + 1 : right - 1] = False
     picture[:, frame] = np.array([255, 64, 64], np.uint8)[:, None]
     return picture
+
+
+def numbered(picture: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """A picture uint8 (3, H, W), enlarged by a whole factor to be read, with 1, 2, ... written on the masks (H, W)."""
+    from PIL import ImageDraw
+
+    from evofool.images import to_pil
+    from evofool.pages.sheet import font
+
+    factor = -(-_NUMBERED // min(picture.shape[1:]))
+    canvas = to_pil(picture.repeat(factor, 1).repeat(factor, 2))
+    draw = ImageDraw.Draw(canvas)
+    taken: list[np.ndarray] = []
+    for number, mask in enumerate(masks, 1):
+        places = np.argwhere(mask)
+        # The pixel of it nearest to its middle, as the middle of a ring is none of it; not on another number if possible.
+        away = ((places - places.mean(0)) ** 2).sum(1)
+        crowded = [(np.abs(places - other) * factor).max(1) < _DIGITS for other in taken]
+        free = away if not crowded else np.where(np.any(crowded, 0), away + away.max() + 1, away)
+        taken.append(places[free.argmin()])
+        row, column = (taken[-1] + 0.5) * factor
+        draw.text((column, row), str(number), "white", font(_DIGITS), "mm", stroke_width=2, stroke_fill="black")
+    return np.ascontiguousarray(np.asarray(canvas).transpose(2, 0, 1))

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,11 +64,28 @@ def photographs(
         part = found[begin : begin + batch]
         images = []
         for file, _ in part:
-            try:
-                images.append(_decoded(file, target))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-                raise ImageError(f"{file} cannot be read as a picture ({error})") from None
+            with open_picture(file) as picture:
+                # No turning by EXIF: evaluations on ImageNet do not turn either.
+                images.append(as_seen(picture, target))
         yield np.stack(images), np.array([p.class_id for p in part], np.int64), [p.file for p in part]
+
+
+@contextmanager
+def open_picture(file: Path) -> Iterator[Image.Image]:
+    """The picture of a file, to be decoded inside the with block: of the usual formats alone, and no giant.
+
+    ImageError, naming the file, for what is none and for whatever decoding it stumbles over.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata and palettes: the pixels count
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=_FORMATS) as picture:
+                if picture.width * picture.height > _MOST_PIXELS:
+                    raise ImageError(f"{picture.width} x {picture.height} pixels, more than {_MOST_PIXELS:,}")
+                yield picture
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{file} cannot be read as a picture ({error})") from None
 
 
 def as_seen(picture: Image.Image, target: Target) -> np.ndarray:
@@ -107,17 +125,6 @@ def patterns(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarr
             coarse = Image.fromarray(rng.integers(0, 256, (4, 4), np.uint8))
             image[c] = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
     return images
-
-
-def _decoded(file: Path, target: Target) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata and palettes: the pixels count
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file, formats=_FORMATS) as picture:
-            if picture.width * picture.height > _MOST_PIXELS:
-                raise ImageError(f"{picture.width} x {picture.height} pixels, more than {_MOST_PIXELS:,}")
-            # No turning by EXIF: evaluations on ImageNet do not turn either.
-            return as_seen(picture, target)
 
 
 def pictures(folder: Path) -> list[Path]:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import evofool
-from evofool.errors import ImageError, StoreError, TargetError
-from evofool.explain import parts
+from evofool.errors import ImageError, ScoreError, StoreError, TargetError
+from evofool.explain import parts, parts_covered, parts_layers
 from evofool.explain.explain import PARTS, Explained, explain
+from evofool.explain.inversion import invert
+from evofool.explain.occlusion import occlude
 from evofool.images import decode_png, save_png
 from evofool.machine import torch_threads
 from evofool.targets import Target
@@ -41,7 +43,7 @@ def black() -> Target:
 
 
 def told(target: Target, folder: Path, **how: object) -> Explained:
-    return explain(target, ring(), 0, folder, title="Why", source="ring.png", **how)  # type: ignore[arg-type]
+    return explain(target, ring(), 0, folder, source="ring.png", **how)  # type: ignore[arg-type]
 
 
 def text_of(page: Path) -> str:
@@ -60,10 +62,10 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     lines: list[str] = []
     found = told(lenet, tmp_path / "out", real=reals, dream="conv2", say=lines.append)
     assert headings(found.page) == [
-        "Saliency",
-        "Segmentation",
         "Occlusion",
         "Elements",
+        "Saliency",
+        "Segmentation",
         "Inversion",
         "Dream",
         "Nearest real images",
@@ -72,10 +74,12 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", *(path.name for path in found.pictures)}
     assert len(set(found.pictures)) == found.page.read_text(encoding="utf-8").count("data:image/png;base64,") > 10
     np.testing.assert_array_equal(decode_png((tmp_path / "out" / "image.png").read_bytes()), ring())
-    assert lines[0] == "saliency (1 of 7)"
+    assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", "occlusion (1 of 7)"]
+    assert not any("step 0" in line for line in lines)
     assert "nearest: 4 of 4 pictures" in lines
     text = text_of(found.page)
-    assert "sees 0 in this image with a confidence of" in text
+    assert "Why lenet sees 0" in text
+    assert "lenet sees 0 in this image: log-odds" in text
     assert "Not done" not in text
     assert f"Passes spent: {found.forwards:,} forward, {found.backwards:,} backward" in text
 
@@ -87,24 +91,76 @@ def test_passes_are_counted_forward_and_backward(lenet: Target, tmp_path: Path) 
     assert found.backwards == 69
 
 
-def test_inversions_tell_both_errors_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
+def test_passes_of_a_part_that_fails_are_counted_too(lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ImageError("no object")
+
+    monkeypatch.setattr(parts, "segment", fail)
+    monkeypatch.setattr(parts_layers, "energies", fail)
+    found = told(lenet, tmp_path, only=["segmentation", "dream"], dream="conv2")
+    assert found.faults == {"segmentation": "no object", "dream": "no object"}
+    assert found.backwards == 10 + 3 * 10  # ten crops; three octaves
+
+
+def test_inversions_tell_the_error_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
     lines: list[str] = []
-    found = told(lenet, tmp_path, only=["inversion"], layers=["conv1", "fc2"], say=lines.append)
+    found = told(lenet, tmp_path, only=["inversion"], layers=["fc2", "conv1", "fc2"], say=lines.append)
     assert [path.name for path in found.pictures] == ["image.png", "inversion-from-conv1.png", "inversion-from-fc2.png"]
-    text = text_of(found.page)
-    assert "over the norm of the image's features" in html.unescape(text)
-    assert "The inversion of fc2, the deepest of them, is called 0 too" in text
-    assert "deep inversions are themselves fooling images" in text
-    assert "error, squared" in text
-    assert "error, unsquared" in text
+    text = html.unescape(text_of(found.page))
+    assert "over the norm of the image's" in text
+    assert "The inversion of fc2, the deepest of the layers, is called 0 too (log-odds" in text
+    assert "a fooling image itself, if you see no 0 in it" in text
+    assert "thrown away by the layer, smoothed away by the search, or not found in 200 steps" in text
+    assert "squared" not in text
     assert found.backwards == 400
     assert "inversion: conv1, step 100 of 200" in lines
 
 
+def test_inversions_tell_both_errors_where_real_images_are_there(lenet: Target, tmp_path: Path) -> None:
+    for i in range(3):
+        save_png(np.random.default_rng(i).integers(0, 256, (1, 28, 28), np.uint8), tmp_path / f"{i}.png")
+    text = text_of(told(lenet, tmp_path / "out", only=["inversion"], layers=["conv1"], real=tmp_path).page)
+    assert "error, squared" in text
+    assert "error, unsquared" in text
+
+
 def test_an_inversion_that_is_the_image_again_is_called_no_fooling_image(lenet: Target, tmp_path: Path) -> None:
     text = text_of(told(lenet, tmp_path, only=["inversion"], layers=["conv1"]).page)
-    assert "The inversion of conv1, the deepest of them, is called 0 too" in text
-    assert "fooling images" not in text
+    assert "The inversion of conv1, the deepest of the layers, is called 0 too" in text
+    assert "fooling image" not in text
+
+
+def inverting_until(layer: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inversions of the other layers go well."""
+
+    def some(target: Target, images: np.ndarray, name: str, **how: object) -> object:
+        if name == layer:
+            raise error
+        return invert(target, images, name, **{**how, "steps": 5})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parts_layers, "invert", some)
+
+
+def test_a_layer_that_fails_is_a_row_and_the_others_are_kept(
+    lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverting_until("conv2", ScoreError("conv2 is not finite"), monkeypatch)
+    found = told(lenet, tmp_path, only=["inversion"], layers=["conv1", "conv2", "fc2"])
+    assert found.faults == {"inversion": "Layer conv2 failed: conv2 is not finite"}
+    assert [path.name for path in found.pictures] == ["image.png", "inversion-from-conv1.png", "inversion-from-fc2.png"]
+    assert "<td>conv2</td><td>failed</td>" in re.sub(r' class="number"', "", found.page.read_text(encoding="utf-8"))
+    assert "Failed: inversion." in text_of(found.page)
+
+
+def test_an_interrupt_keeps_the_layers_that_are_done(lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inverting_until("conv2", KeyboardInterrupt(), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        told(lenet, tmp_path, only=["inversion", "dream"], dream="conv1", layers=["conv1", "conv2", "fc2"])
+    text = text_of(tmp_path / "index.html")
+    assert "Interrupted before these layers were done: conv2, fc2" in text
+    assert "Not done: inversion, dream." in text
+    assert "Failed" not in text
+    assert (tmp_path / "inversion-from-conv1.png").exists()
 
 
 def test_a_zoom_shows_some_frames_and_keeps_all(lenet: Target, tmp_path: Path) -> None:
@@ -150,7 +206,7 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_there(
     lines: list[str] = []
     found = told(lenet, tmp_path, say=lines.append)
     assert found.faults == {"segmentation": "RuntimeError: out of <luck>"}
-    assert headings(found.page) == ["Saliency", "Segmentation", "Occlusion", "Elements", "Inversion"]
+    assert headings(found.page) == ["Occlusion", "Elements", "Saliency", "Segmentation", "Inversion"]
     assert "This part failed: RuntimeError: out of &lt;luck&gt;" in found.page.read_text(encoding="utf-8")
     assert "segmentation failed: RuntimeError: out of <luck>" in lines
 
@@ -161,24 +217,106 @@ def test_what_was_done_is_kept_when_it_is_interrupted(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parts, "occlusion_part", stop)
+    monkeypatch.setattr(parts, "saliency_part", stop)
+    lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        told(lenet, tmp_path)
-    assert headings(tmp_path / "index.html") == ["Saliency", "Segmentation"]
-    assert "Not done: occlusion, elements, inversion." in text_of(tmp_path / "index.html")
-    assert (tmp_path / "segmentation-mask.png").exists()
+        told(lenet, tmp_path, say=lines.append)
+    assert lines[-1] == f"interrupted; what was done is in {tmp_path}"
+    assert headings(tmp_path / "index.html") == ["Occlusion", "Elements"]
+    text = text_of(tmp_path / "index.html")
+    assert text.index("Not done: saliency, segmentation, inversion.") < text.index("lenet sees 0 in this image")
+    assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
+
+
+def test_a_page_takes_the_place_of_an_earlier_one_and_of_its_pictures_alone(lenet: Target, tmp_path: Path) -> None:
+    told(lenet, tmp_path, only=["dream"], dream="conv1", zoom=13)
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    (tmp_path / "elements-elements.png").write_bytes(b"mine too")
+    found = told(lenet, tmp_path, only=["elements"])
+    assert "elements-elements-2.png" in {path.name for path in found.pictures}
+    kept = {"index.html", "mine.png", "elements-elements.png"}
+    assert {path.name for path in tmp_path.iterdir()} == kept | {path.name for path in found.pictures}
+    assert (tmp_path / "elements-elements.png").read_bytes() == b"mine too"
+    again = told(lenet, tmp_path, only=["elements"])
+    assert again.pictures == found.pictures
+
+
+def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
+    lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    told(lenet, tmp_path / "out", only=["elements"])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ImageError, match="is no folder"):
+        told(lenet, tmp_path / "out", real=tmp_path / "typo")
+    monkeypatch.setattr(parts_covered, "occlusion_part", stop)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        told(lenet, tmp_path / "out", say=lines.append)
+    assert lines[-1] == "interrupted; nothing was written"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_page_of_somebody_else_is_left_alone(lenet: Target, tmp_path: Path) -> None:
+    for content in (b"<html>mine</html>", b"\xff\xfe\xfa"):
+        (tmp_path / "index.html").write_bytes(content)
+        with pytest.raises(StoreError, match=r"is no page of `evofool explain` and is left alone; .* --out DIR"):
+            told(lenet, tmp_path, only=["occlusion"])
+        assert (tmp_path / "index.html").read_bytes() == content
 
 
 def test_another_class_than_the_one_called_is_explained_and_said(lenet: Target, tmp_path: Path) -> None:
-    found = explain(lenet, ring(), 7, tmp_path, title="Why", source="ring.png", only=["occlusion"])
+    found = explain(lenet, ring(), 7, tmp_path, source="ring.png", only=["occlusion"])
     text = text_of(found.page)
-    assert "sees 7 in this image" in text
-    assert "It calls the image 0" in text
+    assert "What in this image speaks for 7 (lenet calls it 0)" in text
+    assert "lenet calls this image 0: log-odds" in text
+    assert "Why lenet sees" not in text
+
+
+def test_elements_are_told_by_what_covering_them_costs(lenet: Target, tmp_path: Path) -> None:
+    image = np.zeros((1, 28, 28), np.uint8)
+    for row in range(2, 26, 6):
+        image[0, row : row + 3, 2:5] = image[0, row : row + 3, 14:17] = 255
+    image[0, 4:24, 22:25] = 160
+    found = explain(lenet, image, 1, tmp_path, source="dots.png", only=["elements"])
+    page = found.page.read_text(encoding="utf-8")
+    assert "Element 1 (rows " in page
+    assert "Without all 8 copies of group A the log-odds are" in page
+    assert "-0.000" not in page
+    changes = [
+        float(row.split("</td>")[-3].rpartition(">")[2])
+        for row in re.findall(r"<tr>(<td.*?)</tr>", page)
+        if row.count("<td") == 8
+    ]
+    assert changes == sorted(changes)
+    assert len(changes) == 9
+
+
+def test_the_rest_of_many_elements_is_folded(lenet: Target, tmp_path: Path) -> None:
+    image = np.zeros((1, 28, 28), np.uint8)
+    for row in range(2, 26, 6):
+        for column in range(2, 26, 6):
+            image[0, row : row + 3, column : column + 3] = 255
+    page = explain(lenet, image, 8, tmp_path, source="dots.png", only=["elements"]).page.read_text(encoding="utf-8")
+    shown, folded = page.split("<summary>The other 6</summary>")
+    ten = [row for row in re.findall(r"<tr>(<td.*?)</tr>", shown) if row.count("<td") == 8]
+    assert len(ten) == 10
+    assert folded.count("<summary>Group A") == 1
+
+
+def test_occlusion_tells_the_patch_that_costs_most(lenet: Target, tmp_path: Path) -> None:
+    found = occlude(lenet, ring(), 0)
+    top, left = found.corners[found.drops.argmax()].tolist()
+    text = text_of(told(lenet, tmp_path, only=["occlusion"]).page)
+    assert f"costs the class {found.drops.max():.3f} in log-odds at most: rows {top} to {top + 3}, columns {left}" in text
+    assert f"full red = {np.quantile(np.abs(found.map), 0.995):.3g} log-odds" in text
 
 
 def test_an_image_without_elements_says_so(lenet: Target, tmp_path: Path) -> None:
     flat = np.full((1, 28, 28), 77, np.uint8)
-    found = explain(lenet, flat, 1, tmp_path, title="Flat", source="flat.png", only=["elements"])
+    found = explain(lenet, flat, 1, tmp_path, source="flat.png", only=["elements"])
     assert "no elements" in text_of(found.page)
 
 
@@ -196,13 +334,27 @@ def test_what_cannot_be_is_refused_before_anything_is_written(lenet: Target, tmp
         told(lenet, folder, dream="conv9")
     with pytest.raises(ImageError, match="--real DIR"):
         told(lenet, folder, only=["nearest"])
+    for class_id in (-1, 10):
+        with pytest.raises(TargetError, match=f"lenet: no class {class_id}; it has 0 to 9"):
+            explain(lenet, ring(), class_id, folder, source="ring.png")
+    save_png(ring(), tmp_path / "lone.png")
+    with pytest.raises(ImageError, match="at least 2"):
+        told(lenet, folder, real=tmp_path)
     assert not folder.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(lenet: Target, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match="cannot be written"):
-        told(lenet, tmp_path / "file" / "out")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(StoreError, match=r"file is a file, so .* cannot be a folder; .* --out DIR"):
+            told(lenet, out)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match=r"out cannot be written \(No space left on device\)"):
+        told(lenet, tmp_path / "out", only=["occlusion"])
 
 
 def test_every_part_has_something_to_do(lenet: Target, tmp_path: Path) -> None:

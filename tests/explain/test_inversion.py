@@ -165,7 +165,7 @@ def test_no_hook_is_left() -> None:
     found = small()
     invert(found, pictures(2), "2", steps=2)
     assert found.network is not None
-    for network in (found.network.module, found.network.gradient_module(found.shape)):
+    for network in (found.network.module, found.network.gradient_module(found.shape)[0]):
         assert not any(module._forward_hooks for module in network.modules())
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import evofool
 from evofool.errors import TargetError
-from evofool.explain.layers import evenly, last_layer
+from evofool.explain.layers import evenly, in_order, last_layer
 from evofool.targets import Target
 
 
@@ -42,6 +42,18 @@ def test_blocks_are_spread_from_first_to_last_in_the_order_in_which_they_run() -
     assert evenly(found, 99) == evenly(found, 6)
     assert evenly(found, 3) == ["stem", "body.1", "head"]
     assert evenly(evofool.target("lenet")) == ["conv1", "conv2", "fc1", "fc2"]
+
+
+def test_named_layers_stand_once_as_they_run_and_the_answer_last() -> None:
+    found = target(Network())
+    assert in_order(found, ["head", "logits", "body.2", "stem", "head", "body"]) == [
+        "stem",
+        "body.2",
+        "body",
+        "head",
+        "logits",
+    ]
+    assert in_order(found, ["logits", "nowhere", "stem"]) == ["stem", "nowhere", "logits"]
 
 
 def test_the_last_layer_is_linear_or_else_a_convolution() -> None:

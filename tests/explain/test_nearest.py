@@ -158,12 +158,39 @@ def test_some_real_images_are_spread_over_the_folder(folder: Path) -> None:
     assert len(some_real(black(), folder, 100)) == 23
 
 
+def test_pictures_that_cannot_be_read_are_passed_over_and_told(folder: Path) -> None:
+    whole = nearest_real(white(), drawn(99), folder)
+    for name in ("p00b.png", "q.png"):
+        (folder / name).write_text("none")
+    for batch in (1, 5, 64):
+        for found, wanted in zip(nearest_real(white(), drawn(99), folder, batch=batch), whole, strict=True):
+            assert [file.name for file in found.files] == [file.name for file in wanted.files]
+            np.testing.assert_allclose(found.distances, wanted.distances, rtol=1e-5)
+            assert found.nearest_real_percentile == wanted.nearest_real_percentile
+            assert (found.compared, found.asked) == (23, 23)
+            assert [file.name for file in found.unreadable] == ["p00b.png", "q.png"]
+    assert len(some_real(black(), folder, 100)) == 23
+
+
+def test_too_few_that_can_be_read_are_no_neighbours(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_text("none")
+    with pytest.raises(ImageError, match=r"none of 3 real pictures can be read; the first is .*a\.png"):
+        nearest_real(black(), drawn(0), tmp_path)
+    with pytest.raises(ImageError, match="none of 2 real pictures can be read"):
+        some_real(black(), tmp_path, 2)
+    save_png(drawn(0), tmp_path / "b.png")
+    with pytest.raises(ImageError, match="1 of 3 pictures can be read; to say what is near needs 2"):
+        nearest_real(black(), drawn(0), tmp_path)
+
+
 def test_no_hook_is_left_even_where_it_fails(folder: Path) -> None:
     target = white()
     assert target.network is not None
     nearest_real(target, drawn(0), folder)
-    (folder / "q.png").write_text("none")
-    with pytest.raises(ImageError, match=r"q.png cannot be read"):
+    for file in folder.iterdir():
+        file.write_text("none")
+    with pytest.raises(ImageError, match="none of 23 real pictures"):
         nearest_real(target, drawn(0), folder)
     assert not any(module._forward_hooks for module in target.network.module.modules())
 

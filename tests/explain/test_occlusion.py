@@ -7,7 +7,7 @@ from torch import nn
 
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain.elements import Element, find_elements
-from evofool.explain.occlusion import ablate, occlusion_map
+from evofool.explain.occlusion import ablate, occlude
 from evofool.scores import log_odds
 from evofool.targets import Target
 
@@ -74,7 +74,7 @@ def slow_map(target: Target, image: np.ndarray, class_id: int, patch: int, strid
 @pytest.mark.parametrize(("patch", "stride"), [(8, 4), (7, 5), (3, 3), (40, 1)])
 def test_the_map_is_what_asking_patch_by_patch_gives(patch: int, stride: int) -> None:
     target = counts_red()
-    fast = occlusion_map(target, THREE_AND_TWO, 0, patch=patch, stride=stride, fill=128, batch=5)
+    fast = occlude(target, THREE_AND_TWO, 0, patch=patch, stride=stride, fill=128, batch=5).map
     np.testing.assert_allclose(fast, slow_map(target, THREE_AND_TWO, 0, patch, stride, 128), atol=1e-4)
     assert fast.shape == (40, 40)
     assert fast.dtype == np.float32
@@ -83,19 +83,32 @@ def test_the_map_is_what_asking_patch_by_patch_gives(patch: int, stride: int) ->
 def test_the_map_peaks_on_what_the_class_is_called_for_and_is_the_negative_for_the_other_class() -> None:
     target = counts_red()
     image = blobs((10, 28, 4, RED), (30, 10, 4, GREEN))
-    drop = occlusion_map(target, image, 0)
+    drop = occlude(target, image, 0).map
     peak = np.unravel_index(drop.argmax(), drop.shape)
     assert np.hypot(peak[0] - 10, peak[1] - 28) <= 5
     assert abs(drop[30, 10]) < 1e-5, "the green one is not counted"
-    np.testing.assert_allclose(occlusion_map(target, image, 1), -drop, atol=1e-4)
+    np.testing.assert_allclose(occlude(target, image, 1).map, -drop, atol=1e-4)
+
+
+def test_drops_are_those_of_single_patches_and_reach_further_than_the_map() -> None:
+    target = counts_red()
+    image = blobs((10, 28, 4, RED), (30, 10, 4, GREEN))
+    found = occlude(target, image, 0, patch=8, fill=128)
+    whole = log_odds(target.logits(image[None]))[0, 0]
+    for (top, left), drop in zip(found.corners.tolist(), found.drops, strict=True):
+        covered = image.copy()
+        covered[:, top : top + 8, left : left + 8] = 128
+        assert drop == pytest.approx(whole - log_odds(target.logits(covered[None]))[0, 0], abs=1e-4)
+    assert found.patch == 8
+    assert found.drops.max() > found.map.max() + 0.1
 
 
 def test_a_black_box_is_asked_and_counted_image_by_image() -> None:
     white, box = counts_red(), black_box()
     before = box.queries
-    drop = occlusion_map(box, THREE_AND_TWO, 0, patch=10, stride=10)
+    found = occlude(box, THREE_AND_TWO, 0, patch=10, stride=10)
     assert box.queries - before == 1 + 16
-    np.testing.assert_array_equal(drop, occlusion_map(white, THREE_AND_TWO, 0, patch=10, stride=10))
+    np.testing.assert_array_equal(found.map, occlude(white, THREE_AND_TWO, 0, patch=10, stride=10).map)
 
 
 @pytest.mark.parametrize(
@@ -109,15 +122,15 @@ def test_a_black_box_is_asked_and_counted_image_by_image() -> None:
 )
 def test_patches_that_do_not_go_over_the_image_are_refused(how: dict[str, int], words: str) -> None:
     with pytest.raises(ImageError, match=words):
-        occlusion_map(counts_red(), THREE_AND_TWO, 0, **how)
+        occlude(counts_red(), THREE_AND_TWO, 0, **how)
 
 
 def test_a_class_that_does_not_exist_and_an_answer_of_nan_are_named() -> None:
     with pytest.raises(TargetError, match="no class 2; it has 0 to 1"):
-        occlusion_map(counts_red(), THREE_AND_TWO, 2)
+        occlude(counts_red(), THREE_AND_TWO, 2)
     sick = Target("sick", ["a", "b"], SHAPE, lambda x: np.full((len(x), 2), np.nan, np.float32), {})
     with pytest.raises(ScoreError, match="sick answered NaN"):
-        occlusion_map(sick, THREE_AND_TWO, 0)
+        occlude(sick, THREE_AND_TWO, 0)
 
 
 # --- the elements

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from evofool.images import decode_png, encode_png
-from evofool.pages.explanation import Picture, Section, Table, explanation_page
-from evofool.pages.heat import heat, outlined, painted
+from evofool.pages.explanation import Folded, Picture, Section, Table, explanation_page, files_of
+from evofool.pages.heat import full_scale, heat, numbered, outlined, painted
 
 NASTY = "<script>alert('1')</script> & \"quoted\""
 
@@ -46,7 +46,15 @@ def full() -> str:
         NASTY,
         [
             Section("", ["First."], pictures=[Picture(NASTY, png(), NASTY)]),
-            Section(NASTY, [NASTY, "More."], NASTY, [Picture("large", png(300))], [table], NASTY),
+            Section(
+                NASTY,
+                [NASTY, "More."],
+                NASTY,
+                [Picture("large", png(300))],
+                [table],
+                [Folded(NASTY, [Picture(NASTY, png(28, 1))], [table])],
+                NASTY,
+            ),
         ],
         [NASTY],
     )
@@ -56,7 +64,7 @@ def test_whatever_it_is_given_stays_text() -> None:
     page = Reader(full())
     assert not page.open
     assert "script" not in {tag for tag, _ in page.tags}
-    assert page.text.count(NASTY) == 11
+    assert page.text.count(NASTY) == 15
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert images[0]["alt"] == f"{NASTY}, {NASTY}"
 
@@ -65,7 +73,7 @@ def test_pictures_are_in_the_page_to_the_bit_and_nothing_is_loaded_from_elsewher
     page = Reader(full())
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     found = [base64.b64decode((source or "").removeprefix("data:image/png;base64,")) for source in sources]
-    assert found == [png(), png(300)]
+    assert found == [png(), png(300), png(28, 1)]
     links = {name for _, attributes in page.tags for name in attributes} & {"href", "srcset", "action", "onload"}
     assert not links
     assert not re.search(r"https?:|@import|url\(", full())
@@ -73,14 +81,32 @@ def test_pictures_are_in_the_page_to_the_bit_and_nothing_is_loaded_from_elsewher
 
 
 def test_small_pictures_are_enlarged_by_a_whole_factor_without_smoothing_and_large_ones_are_not() -> None:
-    small, large = (attributes for tag, attributes in Reader(full()).tags if tag == "img")
+    small, large, _ = (attributes for tag, attributes in Reader(full()).tags if tag == "img")
     assert (small["width"], small["height"], small["class"]) == ("224", "224", "small")
     assert (large["width"], large["height"], large.get("class")) == ("300", "300", None)
 
 
 def test_columns_of_numbers_alone_are_set_to_the_right() -> None:
     cells = [attributes.get("class") for tag, attributes in Reader(full()).tags if tag in ("th", "td")]
-    assert cells == [None, "number"] * 3
+    assert cells == [None, "number"] * 6
+
+
+def test_bounds_and_shares_are_numbers_too() -> None:
+    table = Table(["confidence", "area"], [["> 0.999999", "1.5%"], ["0.2", "3%"]])
+    cells = [a.get("class") for t, a in Reader(explanation_page("", [Section("", tables=[table])])).tags if t == "td"]
+    assert cells == ["number"] * 4
+
+
+def test_what_failed_stands_before_the_text() -> None:
+    page = explanation_page("Title", [Section("", ["Text."], fault="Not done.")])
+    assert page.index("<h1>") < page.index("Not done.") < page.index("Text.")
+
+
+def test_a_page_tells_its_files_and_another_page_tells_none() -> None:
+    assert files_of(explanation_page(NASTY, [], files=["a-1.png", "b.png"])) == ["a-1.png", "b.png"]
+    assert files_of(full()) == []
+    assert files_of("<html></html>") is None
+    assert files_of(full().replace('pictures" content=""', 'pictures" content="..png a.png -/b.png"')) is None
 
 
 def test_a_page_says_light_and_dark_and_print_and_its_language() -> None:
@@ -112,13 +138,34 @@ def test_signed_heat_is_white_at_zero_red_above_and_blue_below() -> None:
     assert picture[0, 0, 2] > picture[2, 0, 2]
 
 
-def test_over_an_image_a_signed_map_leaves_it_grey_where_it_is_zero() -> None:
+def test_the_full_scale_is_where_red_is_full() -> None:
+    values = np.linspace(-1, 2, 1000).reshape(20, 50)
+    top = full_scale(values)
+    assert 1.9 < top < 2
+    assert full_scale(values, 1.0) == 2
+    picture = heat(values, signed=True)
+    assert picture[:, values >= top].T.tolist() == [[230, 30, 30]] * int((values >= top).sum())
+    assert full_scale(np.zeros((2, 2))) == 0
+
+
+def test_red_is_seen_on_black_and_blue_on_white() -> None:
+    for level in (0, 255):
+        image = np.full((3, 1, 3), level, np.uint8)
+        below, zero, above = heat(np.array([[-1.0, 0.0, 1.0]]), image, signed=True)[:, 0].T.astype(int)
+        assert above[0] - above[2] > 100
+        assert below[2] - below[0] > 100
+        assert np.abs(above - zero).max() > 50
+        assert np.abs(below - zero).max() > 50
+
+
+def test_over_an_image_a_signed_map_leaves_it_light_grey_where_it_is_zero() -> None:
     image = np.random.default_rng(0).integers(0, 256, (3, 4, 4), np.uint8)
     values = np.zeros((4, 4))
     values[0, 0] = 1
     picture = heat(values, image, signed=True)
-    grey = np.rint(image.mean(0))
-    assert (picture[:, 1:] == grey[1:]).all()
+    grey = np.rint(0.35 * 255 + 0.5 * image.mean(0))
+    assert np.abs(picture[:, 1:].astype(float) - grey[1:]).max() <= 1
+    assert (picture[:, 1:] == picture[0, 1:]).all()
     assert picture[0, 0, 0] > picture[2, 0, 0]
 
 
@@ -155,3 +202,19 @@ def test_painted_gives_one_colour_to_each_number_and_lays_later_masks_on_top() -
     picture = painted(image, [wide, low, high], [0, 1, 1])
     assert picture[:, 4, 0].tolist() == [100, 100, 100]
     assert picture[:, 0, 0].tolist() == picture[:, 5, 5].tolist() != picture[:, 1, 1].tolist()
+
+
+def test_numbers_are_written_on_an_enlarged_picture_where_the_masks_are() -> None:
+    picture = np.full((3, 20, 30), 90, np.uint8)
+    ring, corner = np.zeros((2, 20, 30), bool)
+    ring[5:15, 5:15], ring[7:13, 7:13] = True, False
+    corner[17:19, 27:29] = True
+    found = numbered(picture, [ring, corner])
+    assert found.shape == (3, 400, 600)
+    changed = (found != 90).any(0).reshape(20, 20, 30, 20).any((1, 3))
+    assert (changed & ring).any()
+    assert (changed & corner).any()
+    assert not changed[:, 17:24].any()
+    twice = numbered(picture, [ring | corner, ring | corner]) != numbered(picture, [ring | corner])
+    assert twice.any(), "the second number does not lie on the first"
+    np.testing.assert_array_equal(numbered(picture, [])[:, ::20, ::20], picture)

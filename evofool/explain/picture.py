@@ -1,0 +1,48 @@
+"""A picture file as a target takes it, and what had to be changed for that."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from evofool.targets import Target
+from evofool.targets.photos import as_seen, open_picture
+
+_KEPT = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of a picture that keeps its pixels if it has the target's size
+_NAMES = {"L": "grey", "I;16": "16-bit grey", "I;16B": "16-bit grey", "I;16L": "16-bit grey", "P": "palette"}
+
+
+def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
+    """uint8 (C, H, W) as the target takes it, and what was changed, "" if nothing was.
+
+    A picture of the target's own size keeps its pixels: an elite is not scaled and cut as a photograph would be. What is
+    transparent is laid on white; 16-bit grey is divided by 257. ImageError, naming the file, for what cannot be read.
+    """
+    channels, height, width = target.shape
+    mode = "L" if channels == 1 else "RGB"
+    with open_picture(file) as opened:
+        size, was = opened.size, opened.mode
+        picture, flattened = _flat(opened)
+        if size == (width, height) and picture.mode in _KEPT:
+            pixels = np.array(picture.convert(mode))
+            image = pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        else:
+            image = as_seen(picture, target)
+    resize = target.details.get("preprocessing", {}).get("resize")
+    how = "" if size == (width, height) else f" (short side {resize}, centre)" if resize else " (squeezed)"
+    if size == (width, height) and was == mode and not flattened:
+        return image, ""
+    now = f"{width}x{height} {_NAMES.get(mode, mode)}"
+    return image, f"{file.name}: {size[0]}x{size[1]} {_NAMES.get(was, was)} became {now}{how}{flattened}"
+
+
+def _flat(picture: Image.Image) -> tuple[Image.Image, str]:
+    """The picture without what no target sees, and what became of that."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8)), ", its 16 bits divided by 257"
+    if picture.has_transparency_data:
+        full = picture.convert("RGBA")
+        if np.asarray(full)[..., 3].min() < 255:
+            white = Image.new("RGBA", picture.size, "white")
+            return Image.alpha_composite(white, full).convert("RGB"), ", what is transparent laid on white"
+    return picture, ""
