@@ -68,14 +68,14 @@ def _quantised(image: np.ndarray, colours: int, seed: int) -> np.ndarray:
     return which.reshape(image.shape[1:])
 
 
-def _patches(where: np.ndarray, smallest: float, largest: float) -> list[np.ndarray]:
-    """The connected patches of a mask, holes filled unless that makes one too large."""
+def _patches(where: np.ndarray, smallest: float, largest: float, thin: bool = True) -> list[np.ndarray]:
+    """The connected patches of a mask, holes filled unless that makes one too large; thin: and what sticks out of those."""
     numbers, _ = ndimage.label(where)
     areas = np.bincount(numbers.ravel())
     masks = []
     for number, place in enumerate(ndimage.find_objects(numbers), 1):
-        if areas[number] > largest and (thin := _thin(numbers == number)).any():
-            masks += _patches(thin, smallest, largest)
+        if areas[number] > largest and thin:  # once: a net is thin everywhere, and too large for an element all the same
+            masks += _patches(_thin(numbers == number), smallest, largest, thin=False)
         if not smallest <= areas[number] <= largest:
             continue
         patch = numbers[place] == number

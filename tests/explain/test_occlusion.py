@@ -255,3 +255,12 @@ def test_an_element_that_fills_the_image_is_covered_all_the_same() -> None:
     mask[1:-1, 1:-1] = True
     found = ablate(counts_red(), THREE_AND_TWO, 0, [Element(mask, (1, 1, 39, 39), RED)])
     assert found.alone[0] == pytest.approx(0)
+
+
+def test_a_net_is_background_and_its_meshes_are_elements() -> None:
+    """Lines of one pixel that cover a third of the image hang together: too large for an element, and thin everywhere."""
+    image = np.zeros((1, 64, 64), np.uint8)
+    image[:, ::6] = image[:, :, ::6] = 255
+    found = find_elements(image, least=0.001)
+    assert found
+    assert all(element.colour == (0,) for element in found)
