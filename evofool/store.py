@@ -67,7 +67,7 @@ CREATE TABLE quarantine (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, moth
 -- search.mode "free" alone: the order in which batches were committed, and after how many of them each one's parents were
 -- drawn
 CREATE TABLE commits (place INTEGER PRIMARY KEY, batch INTEGER NOT NULL, drawn_after INTEGER NOT NULL);
--- merged runs alone: the run that a genome comes from, by its id, and its birth there
+-- merged and polished runs: the run that a genome comes from, by its id, and its birth there
 CREATE TABLE origins (birth INTEGER PRIMARY KEY, run TEXT NOT NULL, birth_there INTEGER NOT NULL,
                       UNIQUE (run, birth_there));
 -- genomes that no variation made: the name of what did ("apgd", "polish", ...)
