@@ -236,7 +236,7 @@ def test_a_target_that_is_served_scores_as_it_does_here(answers: str) -> None:
         told = np.argsort(-here, axis=1)[:, :3] if answers == "top" else np.argsort(-here, axis=1)
         assert asked.told == told.shape[1]
         there, here = np.take_along_axis(there, told, 1), np.take_along_axis(here, told, 1)
-        # float32's digits: of a probability's logarithm, and of logits from passes of another size, as the server makes them.
+        # float32's digits: of a probability's logarithm, and of logits out of passes of another size, as the server's are.
         assert there == pytest.approx(here, abs=1e-5)
 
 
