@@ -152,13 +152,7 @@ class Run:
         meta = {
             "id": uuid4().hex,
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
-            "target": {
-                "name": target.name,
-                "labels": list(target.labels),
-                "shape": list(target.shape),
-                "fingerprint": target.fingerprint(),
-                "details": target.details,
-            },
+            "target": target.description(),
             "speed": speed,
             "machine": machine(recipe.compute.threads),
             "committed": 0,

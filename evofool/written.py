@@ -67,13 +67,7 @@ def opened(
     meta = {
         "id": uuid4().hex,
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "target": {
-            "name": target.name,
-            "labels": list(target.labels),
-            "shape": list(target.shape),
-            "fingerprint": target.fingerprint(),
-            "details": target.details,
-        },
+        "target": target.description(),
         "baseline": state,
         "machine": machine(recipe.compute.threads),
         "committed": 0,

@@ -266,6 +266,16 @@ class Target:
             raise TargetError(f"{self.name}: a black box, it has neither gradients nor layers")
         return self.network
 
+    def description(self) -> dict[str, Any]:
+        """What a run's file tells of its target, as plain JSON."""
+        return {
+            "name": self.name,
+            "labels": list(self.labels),
+            "shape": list(self.shape),
+            "fingerprint": self.fingerprint(),
+            "details": self.details,
+        }
+
     def fingerprint(self) -> str:
         """SHA-256 over labels, shape, preprocessing and weights: equal exactly for the same classifier.
 
