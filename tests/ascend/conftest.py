@@ -1,7 +1,5 @@
 """Small networks whose insides are known."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -26,14 +24,6 @@ class Net(nn.Module):
         x = self.relu(self.second(x))
         self.ended += len(x)
         return self.last(x.mean((2, 3)))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

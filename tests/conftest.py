@@ -1,4 +1,4 @@
-"""One thread: networks this small gain nothing by more, and lose much on a busy machine."""
+"""For all tests: one torch thread, here and in every server that a test starts, since their number decides last bits."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
