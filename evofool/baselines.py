@@ -206,7 +206,8 @@ def fourier(
     of = torch.tensor(list(classes))
     moves: tuple[Transform, ...] = robust(*target.shape[1:]) if transformed else ()
     device = target.network.device if target.network else "cpu"
-    rule = Optimiser(lambda params: torch.optim.Adam(params, lr=rate))
+    # An eps that is lost beside any gradient: dividing the logits by a power of two changes no bit of a step.
+    rule = Optimiser(lambda params: torch.optim.Adam(params, lr=rate, eps=1e-16))
     steps = _steps(budget, 512, per_step=9 / 8 if transformed else 1)
     every = 8 if transformed else 1
     param = Fourier(target.shape, device=device)

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.cli_baseline import baseline
+from evofool.cli_bench import bench
 from evofool.cli_explain import explain
+from evofool.cli_export import export
+from evofool.cli_gate import gate
+from evofool.cli_judge import judge
 from evofool.cli_merge import merge
 from evofool.cli_polish import polish
 from evofool.cli_replay import replay
+from evofool.cli_score_set import score_set
 from evofool.cli_targets import serve_target, targets
+from evofool.cli_transfer import transfer
 from evofool.cli_workers import workers
 from evofool.console import describe, display, interrupts, print_table, report, show_one, write
 
@@ -36,6 +42,7 @@ A [bold]run[/bold] keeps the best image of every class in a folder, as one SQLit
 """,
 )
 
+app.add_typer(bench, name="bench")
 app.add_typer(targets, name="targets")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")]
@@ -173,25 +180,6 @@ def show(
 
 
 @app.command()
-def export(
-    folder: RunFolder,
-    to: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write; made if it is not there.")],
-    size: Annotated[
-        int | None, typer.Option(min=1, max=16384, help="Redraw CPPNs this many pixels wide: they have no resolution.")
-    ] = None,
-) -> None:
-    """Write the elites as PNGs in ImageFolder layout, with a CSV and, for CPPNs, their genomes as JSON.
-
-    File names carry label, confidence and birth id: DIR/3_3/3_0.999912_5120.png. Works while the run goes on.
-    """
-    from evofool.elites import StoredRun
-    from evofool.export import export as write_files
-
-    with StoredRun(folder) as stored:
-        print(f"{write_files(stored, to, size)} elites written to {to}")
-
-
-@app.command()
 def verify(folder: RunFolder, trust: Trust = False) -> None:
     """Check that every stored image is what its record says, and scores what it says.
 
@@ -265,10 +253,10 @@ def init(
     import shutil
     from functools import partial
 
-    from evofool.recipe import shipped_recipes
+    from evofool.recipe import shipped_benches, shipped_recipes
 
     write(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
-    for recipe in shipped_recipes():
+    for recipe in [*shipped_recipes(), *shipped_benches()]:
         to = folder / recipe.name
         if to.exists():
             print(f"kept    {to}")
@@ -280,9 +268,14 @@ def init(
 
 app.command()(baseline)
 app.command()(explain)
+app.command()(export)
+app.command()(gate)
+app.command()(judge)
 app.command()(merge)
 app.command()(polish)
 app.command()(replay)
+app.command("score-set")(score_set)
+app.command()(transfer)
 app.command()(workers)
 app.command("serve-target")(serve_target)
 

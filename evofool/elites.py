@@ -12,7 +12,7 @@ from evofool.errors import EvofoolError, StoreError
 from evofool.images import decode_png
 from evofool.recipe import Recipe, parse
 from evofool.scores import confidence
-from evofool.store import EliteRow, Store
+from evofool.store import MEASURES, EliteRow, Store
 from genomes import Encoding, GenomeError, Genomes
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Elite:
     def summary(self) -> dict[str, Any]:
         """Plain values, for JSON and CSV. log_odds, margin and confidence are natural-logarithm units and a probability."""
         r = self.row
+        measured = {measure.name: measure.value for measure in r.measures}
         return {
             "class": r.class_id,
             "label": self.label,
@@ -53,7 +54,7 @@ class Elite:
             "father": r.father,
             "made": r.made,
             "bytes_per_pixel": r.bytes_per_pixel,
-            "nearest_real_percentile": r.nearest_real_percentile,
+            **{name: measured.get(name) for name in MEASURES},  # None: not found out yet
             "verdict": r.verdict,
             "judged_by": r.judged_by,
             "record_sha256": r.sha256,  # over class, niche, birth, scores and PNG

@@ -1,67 +1,68 @@
-"""A run's elites as ordinary files: PNGs in ImageFolder layout, a table, genomes."""
+"""A run's elites for others: as ordinary files in ImageFolder layout, or as a table of Hugging Face's data sets."""
 
 import csv
-import re
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
+from evofool.data_card import Exported, card, refuse_license
+from evofool.dataset import write_elites
+from evofool.elite_file import file_name, picture, refuse_size, stem
 from evofool.elites import Elite, StoredRun, to_json
-from evofool.errors import StoreError
-from evofool.images import save_png
+from evofool.errors import RecipeError, StoreError
 from genomes import CPPN
 
+LAYOUTS = ("imagefolder", "parquet")
 
-def export(run: StoredRun, folder: Path, size: int | None = None) -> int:
-    """Write DIR/<class>_<label>/<label>_<confidence>_<birth>.png, DIR/elites.csv and, for CPPNs, genomes beside the PNGs.
 
-    size redraws CPPNs with that many pixels on the longer side; pixels have one size only (StoreError). Returns the number
-    of elites. The CSV scores are those of the stored size.
+def export(
+    run: StoredRun, folder: Path, size: int | None = None, layout: str = "imagefolder", license: str | None = None
+) -> int:
+    """Write the elites into folder, which is new or empty, with a data card, README.md. Returns the number of elites.
+
+    "imagefolder": DIR/<class>_<label>/<label>_<confidence>_<birth>.png, DIR/elites.csv and, for CPPNs, genomes beside the
+    PNGs. "parquet": DIR/data/train-00000-of-00001.parquet, as dataset.write_elites has it. Either folder is a data set that
+    `datasets` loads as it is.
+
+    size redraws CPPNs with that many pixels on the longer side; pixels have one size only (StoreError). Scores are those of
+    the stored size. license: an SPDX identifier for the card. RecipeError for a layout or a licence that is none; StoreError
+    for a folder that is not empty or cannot be written.
     """
+    if layout not in LAYOUTS:
+        raise RecipeError(f'there is no layout "{layout}" to export; there are {" and ".join(LAYOUTS)}')
+    refuse_license(license)
+    refuse_size(run, size)
     elites = run.elites()
-    if size is not None and not isinstance(run.encoding, CPPN):
-        raise StoreError(f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN runs")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; export writes a folder")
     if folder.is_dir() and any(folder.iterdir()):
         raise StoreError(f"{folder} is not empty; export into a new folder, or old and new champions would lie side by side")
-    digits = len(str(len(run.labels) - 1))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "elites.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, ["file", *elites[0].summary()])
-            table.writeheader()
-            for elite in elites:
-                home = folder / f"{elite.row.class_id:0{digits}d}_{file_name(elite.label)}"
-                home.mkdir(exist_ok=True)
-                path = home / f"{stem(elite, run)}.png"
-                if size is None:
-                    path.write_bytes(elite.row.png)
-                else:
-                    save_png(_redrawn(run, elite, size), path)
-                if isinstance(run.encoding, CPPN):
-                    path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
-                table.writerow({"file": path.relative_to(folder).as_posix(), **elite.summary()})
+        if layout == "parquet":
+            number = write_elites(folder / "data" / "train-00000-of-00001.parquet", [(run.folder, {})], size)
+        else:
+            number = _image_folder(run, elites, folder, size)
+        made = Counter(elite.row.made for elite in elites)
+        exported = Exported(layout, number, len({elite.row.class_id for elite in elites}), made, size, license)
+        (folder / "README.md").write_text(card(run, exported), encoding="utf-8")
     except StoreError:
         raise
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror})") from None
+    return number
+
+
+def _image_folder(run: StoredRun, elites: list[Elite], folder: Path, size: int | None) -> int:
+    digits = len(str(len(run.labels) - 1))
+    with open(folder / "elites.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, ["file", *elites[0].summary()])
+        table.writeheader()
+        for elite in elites:
+            home = folder / f"{elite.row.class_id:0{digits}d}_{file_name(elite.label)}"
+            home.mkdir(exist_ok=True)
+            path = home / f"{stem(elite, run)}.png"
+            path.write_bytes(picture(elite, run, size))
+            if isinstance(run.encoding, CPPN):
+                path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
+            table.writerow({"file": path.relative_to(folder).as_posix(), **elite.summary()})
     return len(elites)
-
-
-def stem(elite: Elite, run: StoredRun) -> str:
-    """label_confidence_birth, with the niche where there are several."""
-    niche = f"_niche{elite.row.niche}" if run.recipe.niches else ""
-    return f"{file_name(elite.label)}_{elite.confidence:.6f}_{elite.row.birth}{niche}"
-
-
-def file_name(label: str) -> str:
-    """A label as part of a file name: letters, digits, dash and underscore, 40 characters at the most."""
-    return re.sub(r"[^A-Za-z0-9-]+", "_", label).strip("_")[:40] or "class"
-
-
-def _redrawn(run: StoredRun, elite: Elite, size: int) -> np.ndarray:
-    _, height, width = run.shape
-    scale = size / max(height, width)
-    genome = run.unpack([elite.row.genome])
-    return run.encoding.render(genome, (max(1, round(height * scale)), max(1, round(width * scale))))[0]

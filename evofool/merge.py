@@ -104,6 +104,7 @@ class _Part:
     target: dict[str, Any]
     sources: list[dict[str, Any]]  # as meta["merged"] lists them, by ascending id
     origins: dict[int, tuple[str, int]]  # empty where the folder holds a search of its own
+    references: dict[str, Any]  # what its elites' images were compared with
 
     def node(self, birth: int) -> Node:
         if not self.origins:
@@ -130,11 +131,11 @@ class _Champion:
     @property
     def place(self) -> tuple[Any, ...]:
         """The least of them wins. Copies of one elite are told apart to the last, so that no order of reading matters: the
-        better measured one is before the other, one that was judged before one that was not."""
+        better measured one is before the other, one that was judged before one that was not, one of whose image more was
+        found out before one of which less was."""
         r = self.row
         best, other = (r.margin, r.log_odds) if self.rank == "margin" else (r.log_odds, r.margin)
-        percentile = -1.0 if r.nearest_real_percentile is None else r.nearest_real_percentile
-        judged = (r.verdict == "unjudged", r.verdict, r.judged_by or "", percentile)
+        judged = (r.verdict == "unjudged", r.verdict, r.judged_by or "", -len(r.measures), r.measures)
         return (-best, self.node, -other, -r.search_log_odds, -r.search_margin, *judged)
 
 
@@ -203,12 +204,13 @@ def _part(stored: StoredRun) -> _Part:
                 "seconds": meta["seconds"],
                 "answers": meta.get("answers", 0),
             }
-            return _Part(folder, likeness, target, [source], {})
+            return _Part(folder, likeness, target, [source], {}, stored.store.references())
         origins = stored.store.origins()
         if not origins:
             raise StoreError(f"{folder} has saved nothing: its merge was broken off. Remove it, and merge its runs again")
         sources = [{key: source[key] for key in _SOURCE} for source in meta["merged"]]
-        return _Part(folder, likeness, target, sorted(sources, key=lambda source: source["id"]), origins)
+        sources.sort(key=lambda source: source["id"])
+        return _Part(folder, likeness, target, sources, origins, stored.store.references())
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{folder} is damaged: its description lacks {error}") from None
 
@@ -347,9 +349,9 @@ def _elite(champion: _Champion, number: dict[Node, int]) -> NewElite:
         scores=(row.log_odds, row.margin, row.search_log_odds, row.search_margin),
         png=row.png,
         pixels=champion.pixels,
-        nearest_real_percentile=row.nearest_real_percentile,
         verdict=row.verdict,
         judged_by=row.judged_by,
+        measures=row.measures,
     )
 
 
@@ -410,7 +412,14 @@ def _description(parts: Sequence[_Part], out: Path) -> tuple[dict[str, Any], dic
         "answers": sum(source["answers"] for source in sources),
         "finished": f"merged from {len(sources)} run{'s' if len(sources) > 1 else ''}",
     }
-    return meta, state
+    references = _references(parts)
+    return meta, state | ({"references": references} if references else {})
+
+
+def _references(parts: Sequence[_Part]) -> dict[str, Any]:
+    """What the elites' images were compared with; of one that runs tell differently, always the same words."""
+    told = [(key, what) for part in parts for key, what in part.references.items()]
+    return dict(sorted(told, key=lambda one: (one[0], json.dumps(one[1], sort_keys=True)), reverse=True))
 
 
 def _refuse_out(folders: Sequence[Path], out: Path) -> None:

@@ -304,6 +304,8 @@ def find(recipe: str | Path) -> Path:
     for shipped in shipped_recipes():
         if shipped.stem == str(recipe):
             return shipped
+    if str(recipe) in [p.stem for p in shipped_benches()]:
+        raise RecipeError(f"{recipe} is a benchmark, of many runs: evofool bench {recipe}")
     names = [p.stem for p in shipped_recipes()]
     near = difflib.get_close_matches(str(recipe), names, 1)
     hint = f'; did you mean "{near[0]}"?' if near else ""
@@ -311,7 +313,16 @@ def find(recipe: str | Path) -> Path:
 
 
 def shipped_recipes() -> list[Path]:
-    """The recipes of runs/: beside the package in a checkout, inside it once installed."""
+    """The recipes of runs, beside the package in a checkout, inside it once installed."""
+    return [path for path in _shipped() if path not in shipped_benches()]
+
+
+def shipped_benches() -> list[Path]:
+    """The recipes of benchmarks (bench/plan.py), in the same place."""
+    return [path for path in _shipped() if path.name.startswith("bench-")]
+
+
+def _shipped() -> list[Path]:
     packed = Path(str(resources.files("evofool"))) / "recipes"
     folder = packed if packed.is_dir() else packed.parent.parent / "runs"
     return sorted(folder.glob("*.toml"))

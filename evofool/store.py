@@ -8,6 +8,7 @@ kill, run.db-wal belongs to it and has to be copied with it.
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from evofool.errors import StoreError
 FILE = "run.db"
 LOCK = "run.lock"
 FORMAT = "evofool.run"
-VERSION = 4
+VERSION = 5
 _APPLICATION_ID = 0x65766F66  # "evof"
 _META: dict[str, type | tuple[type, ...]] = {
     "recipe": dict,
@@ -38,6 +39,9 @@ _META: dict[str, type | tuple[type, ...]] = {
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
 _NOT_WRITTEN = "could not be written; what was saved before is safe, and the run goes on from there"
 VERDICTS = ("unjudged", "unrecognised", "recognised")
+PERCENTILES = ("nearest_real_pixels_percentile", "nearest_real_hog_percentile", "nearest_real_features_percentile")
+MEASURES = (*PERCENTILES, "total_variation")
+"""What may be found out of an elite's image later; evofool/bench/looks.py defines them."""
 
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -51,12 +55,16 @@ CREATE TABLE reigns (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth INTEGE
 CREATE INDEX reigns_of_a_birth ON reigns (birth);
 -- who holds the cells now. log_odds and margin are those of the float32 network run the plain way, search_log_odds and
 -- search_margin those that the search ranked by, in its own number format (the same where that is the plain one). The last
--- four columns are filled by whoever judges the image later
+-- two columns are filled by whoever judges the image later
 CREATE TABLE elites (cell INTEGER PRIMARY KEY, class INTEGER NOT NULL, niche INTEGER NOT NULL, birth INTEGER NOT NULL,
                      log_odds REAL NOT NULL, margin REAL NOT NULL, search_log_odds REAL NOT NULL,
                      search_margin REAL NOT NULL, png BLOB NOT NULL, sha256 TEXT NOT NULL,
-                     bytes_per_pixel REAL NOT NULL, nearest_real_percentile REAL,
+                     bytes_per_pixel REAL NOT NULL,
                      verdict TEXT NOT NULL DEFAULT 'unjudged' CHECK (verdict IN {VERDICTS}), judged_by TEXT);
+-- what was found out of an elite's image later; gone when the cell changes hands. reference: the key, in meta.references, of
+-- the real images that it was compared with; empty where there are none
+CREATE TABLE measures (cell INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, reference TEXT NOT NULL,
+                       PRIMARY KEY (cell, name)) WITHOUT ROWID;
 CREATE TABLE metrics (batch INTEGER PRIMARY KEY, seconds REAL NOT NULL, row TEXT NOT NULL);
 -- orders under way at the checkpoint: little-endian int64 births, int64 holders, float64 thresholds
 CREATE TABLE pending (batch INTEGER PRIMARY KEY, mothers BLOB NOT NULL, fathers BLOB NOT NULL,
@@ -79,6 +87,14 @@ CREATE TABLE improvements (cell INTEGER NOT NULL, forwards INTEGER NOT NULL, bac
 """
 
 
+class Measure(NamedTuple):
+    """One thing that was found out of an elite's image: its name, one of MEASURES, and against which real images."""
+
+    name: str
+    value: float
+    reference: str  # a key of meta["references"], or "" where nothing was compared
+
+
 @dataclass(frozen=True)
 class EliteRow:
     """An elite as stored: the image, what it scored, who its parents are, and what was found out about it later."""
@@ -97,11 +113,11 @@ class EliteRow:
     png: bytes
     sha256: str
     bytes_per_pixel: float
-    nearest_real_percentile: float | None
     verdict: str
     judged_by: str | None
     made: str  # what made its genome: "evolved", or the method's name
     genome: bytes
+    measures: tuple[Measure, ...] = ()  # by name
 
     def digest(self) -> str:
         scores = (self.log_odds, self.margin, self.search_log_odds, self.search_margin)
@@ -119,9 +135,9 @@ class NewElite:
     scores: tuple[float, float, float, float]
     png: bytes
     pixels: int
-    nearest_real_percentile: float | None = None
     verdict: str = "unjudged"
     judged_by: str | None = None
+    measures: tuple[Measure, ...] = ()
 
 
 def elite_digest(class_id: int, niche: int, birth: int, scores: Sequence[float], png: bytes) -> str:
@@ -291,17 +307,21 @@ class Store:
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO elites (cell, class, niche, birth, log_odds, margin, search_log_odds,"
-                " search_margin, png, sha256, bytes_per_pixel, nearest_real_percentile, verdict, judged_by)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " search_margin, png, sha256, bytes_per_pixel, verdict, judged_by)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         e.cell, e.class_id, e.niche, e.birth, *e.scores, e.png,
                         elite_digest(e.class_id, e.niche, e.birth, e.scores, e.png), len(e.png) / e.pixels,
-                        e.nearest_real_percentile, e.verdict, e.judged_by,
+                        e.verdict, e.judged_by,
                     )
                     for e in c.elites
                 ],
             )  # fmt: skip
+            self._db.executemany("DELETE FROM measures WHERE cell = ?", [(e.cell,) for e in c.elites])
+            self._db.executemany(
+                "INSERT INTO measures VALUES (?, ?, ?, ?)", [(e.cell, *measure) for e in c.elites for measure in e.measures]
+            )
             self._db.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
                 [(batch, seconds, json.dumps(dict(row), sort_keys=True)) for batch, seconds, row in c.metrics],
@@ -326,23 +346,47 @@ class Store:
             self._db.executemany("INSERT INTO improvements VALUES (?, ?, ?, ?, ?)", c.improvements)
             self._put(c.state)
 
-    def judge(self, cell: int, verdict: str, judged_by: str, nearest_real_percentile: float | None = None) -> None:
-        """Note what somebody, or something, made of an elite. verdict is one of VERDICTS; the percentile is 0..100."""
+    def judge(self, cell: int, verdict: str, judged_by: str) -> None:
+        """Note what somebody made of an elite. verdict is one of VERDICTS."""
         if verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {VERDICTS}")
-        if nearest_real_percentile is not None and not 0 <= nearest_real_percentile <= 100:
-            raise ValueError(f"a percentile lies in 0..100, not {nearest_real_percentile}")
         with self._transaction():
             done = self._db.execute(
-                "UPDATE elites SET verdict = ?, judged_by = ?, nearest_real_percentile = ? WHERE cell = ?",
-                (verdict, judged_by, nearest_real_percentile, cell),
+                "UPDATE elites SET verdict = ?, judged_by = ? WHERE cell = ?", (verdict, judged_by, cell)
             )
             if done.rowcount != 1:
                 raise StoreError(f"{self.path} has no elite in cell {cell}")
 
+    def measure(
+        self, rows: Sequence[tuple[int, Measure]], references: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Note what was found out of elites' images: (cell, measure), in the place of what was known by that name.
+
+        references tells of each key that a measure names what it stands for, as plain JSON; it joins meta["references"].
+        All of it or nothing: StoreError if a cell has no elite, ValueError for a name that is none of MEASURES, for a value
+        that is not finite, and for a percentile outside 0..100.
+        """
+        for _, (name, value, _) in rows:
+            if name not in MEASURES:
+                raise ValueError(f"measure {name!r} is none of {MEASURES}")
+            if not math.isfinite(value) or (name in PERCENTILES and not 0 <= value <= 100):
+                raise ValueError(f"{name} is {value}; a percentile lies in 0..100, and any other measure is finite")
+        with self._transaction():
+            there = self.cells()
+            for cell, _ in rows:
+                if cell not in there:
+                    raise StoreError(f"{self.path} has no elite in cell {cell}")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO measures VALUES (?, ?, ?, ?)", [(cell, *measure) for cell, measure in rows]
+            )
+            self._put({"references": {**self.references(), **(references or {})}})
+
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read within is of one checkpoint, while the run goes on."""
+        """All that is read within is of one checkpoint, while the run goes on. One within another is the outer one's."""
+        if self._db.in_transaction:
+            yield
+            return
         with self._guard("cannot be read"):
             self._db.execute("BEGIN")
         try:
@@ -366,18 +410,33 @@ class Store:
     def elites(self, class_id: int | None = None) -> list[EliteRow]:
         """By class and niche; all from one checkpoint."""
         where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
-        with self._guard("is damaged"):
+        with self.snapshot(), self._guard("is damaged"):
+            measures = self._measures()
             rows = self._db.execute(
                 "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin,"
                 " e.search_log_odds, e.search_margin, e.png, e.sha256, e.bytes_per_pixel,"
-                " e.nearest_real_percentile, e.verdict, e.judged_by, COALESCE(m.how, 'evolved'), g.genome"
+                " e.verdict, e.judged_by, COALESCE(m.how, 'evolved'), g.genome"
                 " FROM elites e LEFT JOIN genomes g ON g.birth = e.birth LEFT JOIN made m ON m.birth = e.birth"
                 f" {where} ORDER BY e.class, e.niche",
                 values,
             ).fetchall()
             checked = [_checked(EliteRow(*row)) for row in rows]
-        whole = self.genomes(row.birth for row in checked)
-        return [replace(row, genome=whole[row.birth]) for row in checked]
+            whole = self.genomes(row.birth for row in checked)
+        return [replace(row, genome=whole[row.birth], measures=measures.get(row.cell, ())) for row in checked]
+
+    def _measures(self) -> dict[int, tuple[Measure, ...]]:
+        """By cell, what was found out of its elite's image, by name."""
+        found: dict[int, tuple[Measure, ...]] = {}
+        for cell, *row in self._db.execute("SELECT cell, name, value, reference FROM measures ORDER BY cell, name"):
+            measure = Measure(*row)
+            if not isinstance(measure.value, float):
+                raise ValueError(f"cell {cell}: {measure.name} is {measure.value!r}, no number")
+            found[cell] = (*found.get(cell, ()), measure)
+        return found
+
+    def references(self) -> dict[str, dict[str, Any]]:
+        """By key, what elites' images were compared with; empty where they never were."""
+        return dict(self.meta().get("references", {}))
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""

@@ -244,8 +244,8 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
         for key, value in {
             "class": row.class_id, "label": str(row.class_id), "log_odds": row.log_odds, "margin": row.margin,
             "birth": row.birth, "mother": row.mother, "father": row.father, "batch": row.batch, "niche": 0,
-            "verdict": "unjudged", "judged_by": None, "nearest_real_percentile": None, "record_sha256": row.sha256,
-            "bytes_per_pixel": row.bytes_per_pixel,
+            "verdict": "unjudged", "judged_by": None, "nearest_real_pixels_percentile": None, "total_variation": None,
+            "record_sha256": row.sha256, "bytes_per_pixel": row.bytes_per_pixel,
         }.items():  # fmt: skip
             assert elite[key] == value
         assert elite["confidence"] == pytest.approx(1 / (1 + np.exp(-row.log_odds)))

@@ -22,7 +22,7 @@ from evofool.lineage import lineage
 from evofool.merge import Merged, merge
 from evofool.recipe import load, parse
 from evofool.run import Run
-from evofool.store import FILE, LOCK, Store, elite_digest
+from evofool.store import FILE, LOCK, Measure, Store, elite_digest
 from evofool.targets import Target
 from evofool.verify import verify
 
@@ -319,18 +319,51 @@ def test_a_verdict_goes_along_and_a_judged_copy_of_an_elite_is_taken(
     judged = copy(a, tmp_path / "judged")
     with Store.open(judged, write=True) as store:
         for cell in range(CLASSES):
-            store.judge(cell, "unrecognised", "three people", 12.5 * cell)
+            store.judge(cell, "unrecognised", "three people")
     merge([a], tmp_path / "plain")
     for name, order in (("one", [judged, tmp_path / "plain", b]), ("other", [b, tmp_path / "plain", judged])):
         merge(order, tmp_path / name)
     assert content(tmp_path / "one") == content(tmp_path / "other")
     origins, from_a = origins_of(tmp_path / "one"), 0
-    for cell, row in elites_of(tmp_path / "one").items():
-        known = (row.verdict, row.judged_by, row.nearest_real_percentile)
+    for row in elites_of(tmp_path / "one").values():
+        known = (row.verdict, row.judged_by)
         ours = origins[row.birth][0] == meta_of(a)["id"]
-        assert known == (("unrecognised", "three people", 12.5 * cell) if ours else ("unjudged", None, None))
+        assert known == (("unrecognised", "three people") if ours else ("unjudged", None))
         from_a += ours
     assert 0 < from_a < CLASSES
+
+
+def test_measures_go_along_and_so_does_what_they_were_measured_against(
+    runs: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    a, b, _ = runs("direct")
+    measured, barely = copy(a, tmp_path / "measured"), copy(a, tmp_path / "barely")
+    found = {cell: Measure("nearest_real_hog_percentile", 12.5 * cell, "key") for cell in range(CLASSES)}
+    rough = Measure("total_variation", 0.25, "")
+    for folder, rows, told in (
+        (measured, [(cell, each) for cell in range(CLASSES) for each in (found[cell], rough)], {"images": "digits"}),
+        (barely, [(cell, Measure("total_variation", 0.125, "")) for cell in range(CLASSES)], {"images": "others"}),
+    ):
+        with Store.open(folder, write=True) as store:
+            store.measure(rows, {"key": told})
+    merge([a], tmp_path / "plain")
+    merge([barely, b], tmp_path / "some")
+    for name, order in (
+        ("one", [measured, barely, tmp_path / "plain", b]),
+        ("other", [b, tmp_path / "plain", barely, measured]),
+        ("third", [tmp_path / "some", measured, a]),
+    ):
+        merge(order, tmp_path / name)
+    assert content(tmp_path / "one") == content(tmp_path / "other") == content(tmp_path / "third")
+    origins, from_a = origins_of(tmp_path / "one"), 0
+    for cell, row in elites_of(tmp_path / "one").items():
+        ours = origins[row.birth][0] == meta_of(a)["id"]
+        assert row.measures == ((found[cell], rough) if ours else ())
+        from_a += ours
+    assert 0 < from_a < CLASSES
+    assert meta_of(tmp_path / "one")["references"] == {"key": {"images": "digits"}}
+    merge([a, b], tmp_path / "unmeasured")
+    assert "references" not in meta_of(tmp_path / "unmeasured")
 
 
 def test_genomes_that_were_set_aside_go_along_with_the_parents_that_are_kept(

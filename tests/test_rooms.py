@@ -67,7 +67,7 @@ def test_genomes_never_imports_evofool() -> None:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("ray", "cluster/evaluator.py cluster/membership.py cluster/gauges.py"),
+        ("ray", "cluster/evaluator.py cluster/farm.py cluster/membership.py cluster/gauges.py"),
         ("deap", "evolve.py"),
         ("httpx", "targets/wire.py targets/line.py"),
         ("onnxruntime", "targets/onnx.py"),
@@ -111,9 +111,13 @@ def test_arrows_point_down_only() -> None:
         ("measured", "restore"),
         ("run", "written"),
         ("serve", "baseline_run", "unit_run"),
+        ("elite_file", "dataset", "data_card"),
         ("verify", "export", "lineage", "merge", "replay"),
+        ("bench",),
         ("console", "console_targets"),
-        ("cli_targets", "cli_merge", "cli_replay", "cli_workers", "cli_baseline", "cli_explain", "cli_polish"),
+        ("cli_targets", "cli_merge", "cli_replay", "cli_workers", "cli_baseline", "cli_explain", "cli_polish", "cli_export"),
+        ("cli_bench", "cli_judge", "cli_score_set", "cli_transfer"),
+        ("cli_gate",),
         ("cli",),
     ]
     for floor, rooms in enumerate(floors):

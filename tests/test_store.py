@@ -22,7 +22,7 @@ from evofool.errors import EvofoolError, StoreError
 from evofool.images import encode_png
 from evofool.recipe import load
 from evofool.run import Run
-from evofool.store import FILE, VERDICTS, Checkpoint, NewElite, Pending, Store, elite_digest
+from evofool.store import FILE, VERDICTS, Checkpoint, Measure, NewElite, Pending, Store, elite_digest
 
 HOME = Path(evofool.__file__).parent.parent
 META = {"recipe": {"a": 1}, "committed": 0, "text": "zwölf ½"}
@@ -107,13 +107,13 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a" / "b", META) as store:
         assert store.elites() == []
         assert store.counts() == (0, 0)
-        assert store.meta() == {**META, "format": "evofool.run", "version": 4}
+        assert store.meta() == {**META, "format": "evofool.run", "version": 5}
         saved = [checkpoint(n) for n in range(3)]
         for c in saved:
             store.save(c)
     found = read(tmp_path / "a" / "b")
     last = saved[-1]
-    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 4}
+    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 5}
     assert found["reigns"] == [r for c in saved for r in c.reigns]
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
@@ -131,7 +131,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert (row.birth, row.batch, row.mother, row.father, row.genome, 0) == genome
         assert row.bytes_per_pixel == len(new.png) / 64
         assert row.sha256 == row.digest()
-        assert (row.verdict, row.judged_by, row.nearest_real_percentile) == ("unjudged", None, None)
+        assert (row.verdict, row.judged_by, row.measures) == ("unjudged", None, ())
         assert row.made == ("apgd" if row.birth == 8 else "evolved")
 
 
@@ -189,12 +189,14 @@ def test_the_digest_changes_with_every_part_of_an_elite(run_folder: Path) -> Non
 
 def test_a_verdict_is_kept_until_the_cell_changes_hands(run_folder: Path) -> None:
     with Store.open(run_folder, write=True) as store:
-        store.judge(1, "unrecognised", "three people", 99.5)
+        store.judge(1, "unrecognised", "three people")
         store.judge(2, "recognised", "Kim")
         one_cell = checkpoint(2)
-        store.save(replace(one_cell, genomes=one_cell.genomes[2:], reigns=one_cell.reigns[2:], elites=one_cell.elites[2:]))
-    judged = [(e.verdict, e.judged_by, e.nearest_real_percentile) for e in read(run_folder)["elites"]]
-    assert judged == [("unjudged", None, None), ("unrecognised", "three people", 99.5), ("unjudged", None, None)]
+        store.save(
+            replace(one_cell, genomes=list(one_cell.genomes)[2:], reigns=one_cell.reigns[2:], elites=one_cell.elites[2:])
+        )
+    judged = [(e.verdict, e.judged_by) for e in read(run_folder)["elites"]]
+    assert judged == [("unjudged", None), ("unrecognised", "three people"), ("unjudged", None)]
 
 
 def test_a_verdict_that_is_none_is_refused(run_folder: Path) -> None:
@@ -204,6 +206,71 @@ def test_a_verdict_that_is_none_is_refused(run_folder: Path) -> None:
         for verdict in VERDICTS:
             store.judge(1, verdict, "Kim")
         assert store.elites()[1].verdict == VERDICTS[-1]
+
+
+# --- measuring
+
+FAR = Measure("nearest_real_pixels_percentile", 99.5, "abc")
+ROUGH = Measure("total_variation", 0.1 + 0.2, "")
+
+
+def test_measures_are_kept_until_the_cell_changes_hands(run_folder: Path) -> None:
+    with Store.open(run_folder, write=True) as store:
+        store.measure([(1, ROUGH), (1, FAR), (2, FAR)], {"abc": {"images": "digits"}})
+        two = checkpoint(2)
+        store.save(replace(two, genomes=list(two.genomes)[2:], reigns=two.reigns[2:], elites=two.elites[2:]))
+        assert [e.measures for e in store.elites(1)] == [(FAR, ROUGH)]
+        assert store.references() == {"abc": {"images": "digits"}}
+    assert [e.measures for e in read(run_folder)["elites"]] == [(), (FAR, ROUGH), ()]
+    database = sqlite3.connect(run_folder / FILE)
+    assert database.execute("SELECT * FROM measures").fetchall() == [(1, *FAR), (1, *ROUGH)]
+    database.close()
+
+
+def test_a_measure_found_again_takes_the_place_of_the_old_one_and_no_other_s(run_folder: Path) -> None:
+    with Store.open(run_folder, write=True) as store:
+        store.measure([(0, FAR), (0, ROUGH), (1, FAR)], {"abc": {"n": 1}})
+        store.measure([(0, FAR._replace(value=3.0, reference="def"))], {"def": {"n": 2}})
+        assert [e.measures for e in store.elites()] == [(FAR._replace(value=3.0, reference="def"), ROUGH), (FAR,), ()]
+        assert store.references() == {"abc": {"n": 1}, "def": {"n": 2}}
+
+
+def test_an_elite_s_hash_does_not_cover_what_is_found_out_later(run_folder: Path) -> None:
+    before = [e.digest() for e in read(run_folder)["elites"]]
+    with Store.open(run_folder, write=True) as store:
+        store.measure([(0, ROUGH)])
+    assert [e.digest() for e in read(run_folder)["elites"]] == before == [e.sha256 for e in read(run_folder)["elites"]]
+
+
+def test_measures_are_written_together_or_not_at_all(run_folder: Path) -> None:
+    before = read(run_folder)
+    with Store.open(run_folder, write=True) as store:
+        with pytest.raises(StoreError, match="has no elite in cell 7"):
+            store.measure([(0, FAR), (7, FAR)], {"abc": {}})
+        with pytest.raises(ValueError, match="'beauty' is none of"):
+            store.measure([(0, ROUGH), (0, Measure("beauty", 1.0, ""))])
+        for value in (-0.1, 100.1, float("nan")):
+            with pytest.raises(ValueError, match=r"a percentile lies in 0..100"):
+                store.measure([(0, FAR._replace(value=value))])
+        with pytest.raises(ValueError, match="any other measure is finite"):
+            store.measure([(0, ROUGH._replace(value=float("inf")))])
+    assert read(run_folder) == before
+
+
+def test_an_elite_may_be_saved_with_its_measures(run_folder: Path) -> None:
+    two = checkpoint(2)
+    with Store.open(run_folder, write=True) as store:
+        store.save(replace(two, elites=[replace(two.elites[0], measures=(FAR, ROUGH)), *two.elites[1:]]))
+    assert [e.measures for e in read(run_folder)["elites"]] == [(FAR, ROUGH), (), ()]
+
+
+def test_a_measure_that_is_no_number_is_damage(run_folder: Path) -> None:
+    database = sqlite3.connect(run_folder / FILE)
+    database.execute("INSERT INTO measures VALUES (0, 'total_variation', 'much', '')")
+    database.commit()
+    database.close()
+    with Store.open(run_folder) as store, pytest.raises(StoreError, match=r"is damaged .*total_variation is 'much'"):
+        store.elites()
 
 
 # --- refusing
@@ -255,7 +322,7 @@ def test_a_run_of_another_version_is_refused_with_both_versions(run_folder: Path
     database.commit()
     database.close()
     for write in (False, True):
-        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 4"):
+        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 5"):
             Store.open(run_folder, write)
 
 

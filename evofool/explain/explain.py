@@ -16,7 +16,7 @@ from evofool.explain.found import Found, Interrupted, Passes, Say, fault_of
 from evofool.explain.layers import evenly, in_order
 from evofool.explain.nearest import real_pictures
 from evofool.explain.parts_layers import dream_part, inversion_part
-from evofool.pages.explanation import Picture, Section, explanation_page
+from evofool.pages.html import Picture, Section, html_page
 from evofool.targets import Target
 
 PARTS = ("occlusion", "elements", "saliency", "segmentation", "inversion", "dream", "nearest")
@@ -107,7 +107,7 @@ def explain(
             " ".join([f"Source: {source}. Target: {target.name}. Seed {seed}.", *notes]),
             f"Passes spent: {told.forwards:,} forward, {told.backwards:,} backward, of one image each.",
         ]
-        place.write(explanation_page(title, [head, *sections], foot, [path.name for path in place.pictures]))
+        place.write(html_page(title, [head, *sections], foot, [path.name for path in place.pictures]))
 
     for step, name in enumerate(chosen, 1):
         say(f"{name} ({step} of {len(chosen)})")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evofool.errors import StoreError
-from evofool.pages.explanation import Picture, files_of
+from evofool.pages.html import Picture, files_of
 
 PAGE = "index.html"
 

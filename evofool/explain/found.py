@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evofool.ascend.loop import Tick
 from evofool.errors import EvofoolError
-from evofool.pages.explanation import Picture, Section
+from evofool.pages.html import Picture, Section
 from evofool.targets import Target
 
 Say = Callable[[str], None]

@@ -6,17 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
-from evofool.ascend.taps import unknown_layer
-from evofool.errors import ImageError, TargetError
-from evofool.explain.layers import last_layer
+from evofool.errors import ImageError
+from evofool.explain.features import Features
+from evofool.explain.neighbours import Neighbours, Space, pixels
 from evofool.targets import Target, photos
 from evofool.targets.photos import Photograph, as_seen, open_picture
-
-Space = Callable[[np.ndarray], np.ndarray]
-"""uint8 images (B, C, H, W) to points (B, D) float32."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +59,16 @@ def nearest_real(
     found = real_pictures(folder, target)
     k = min(k, len(found))
     with ExitStack() as stack:
-        spaces: dict[str, Space] = {"pixels": _pixels}
+        spaces: dict[str, Space] = {"pixels": pixels}
         if target.differentiable:
-            name = layer or f"input of {last_layer(target)}"
-            features = stack.enter_context(_Features(target, layer))
+            features = stack.enter_context(Features(target, layer))
+            name = layer or f"input of {features.name}"
             # Features first: they are what the classifier goes by.
             spaces = {name: features, **spaces}
         sampled = _sample(found, sample, target)
         owners = np.array([-1, *(i for i, _ in sampled)])  # which picture each asked one is: none is its own neighbour
         asked = [image, *(one for _, one in sampled)]
-        tables = {name: _Table(_all_points(space, asked, batch), owners, k) for name, space in spaces.items()}
+        tables = {name: Neighbours(_all_points(space, asked, batch), owners, k) for name, space in spaces.items()}
         readable: set[int] = set()
         for begin in range(0, len(found), batch):
             end = min(begin + batch, len(found))
@@ -111,70 +106,6 @@ def some_real(target: Target, folder: Path, count: int) -> np.ndarray:
     return np.stack([image for _, image in _sample(real_pictures(folder, target), count, target)])
 
 
-class _Features:
-    """Points of a layer's output, or of the last layer's input; its hook lasts as long as the with block."""
-
-    def __init__(self, target: Target, layer: str | None) -> None:
-        assert target.network is not None
-        self.target, self.network = target, target.network
-        modules = dict(self.network.module.named_modules())
-        name = layer or last_layer(target)
-        if name not in modules:
-            raise unknown_layer(target, name)
-        self.name, self.module, self.inputs = name, modules[name], layer is None
-        self.kept: list[torch.Tensor] = []
-
-    def __enter__(self) -> "_Features":
-        def keep(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            self.kept.append((args[0] if self.inputs else output).flatten(1).float().cpu())
-
-        self.hook = self.module.register_forward_hook(keep)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.hook.remove()
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        self.kept.clear()
-        with torch.inference_mode():
-            self.network.module(self.network.prepare(torch.from_numpy(images).to(self.network.device).float()))
-        self.target.count(len(images))
-        if not self.kept:
-            raise TargetError(f"{self.target.name}: layer {self.name!r} takes no part in the network's answer")
-        return self.kept[-1].unflatten(0, (len(images), -1)).mean(1).numpy()
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255.0
-
-
-class _Table:
-    """The k nearest of a stream of points, for each point asked about; distances to about 1e-5 of themselves."""
-
-    def __init__(self, asked: np.ndarray, owners: np.ndarray, k: int) -> None:
-        # Round their own middle, so that float32 loses less.
-        self.middle = asked.mean(0)
-        self.asked, self.owners = asked - self.middle, owners
-        self.squares = np.einsum("ij,ij->i", self.asked, self.asked)
-        self.distances = np.full((len(asked), k), np.inf, np.float32)
-        self.which = np.full((len(asked), k), -1)
-
-    def add(self, points: np.ndarray, number: np.ndarray) -> None:
-        """points (B, D) are the pictures of these numbers (B,), ascending and higher than all before."""
-        distances = self._distances(points - self.middle)
-        distances[self.owners[:, None] == number] = np.inf
-        both = np.concatenate([self.distances, distances], 1)
-        numbers = np.concatenate([self.which, np.broadcast_to(number, distances.shape)], 1)
-        # Stable, and earlier pictures stand first: they win ties.
-        best = np.argsort(both, axis=1, kind="stable")[:, : self.which.shape[1]]
-        self.distances, self.which = np.take_along_axis(both, best, 1), np.take_along_axis(numbers, best, 1)
-
-    def _distances(self, points: np.ndarray) -> np.ndarray:
-        scale = self.squares[:, None] + np.einsum("ij,ij->i", points, points)
-        squared = scale - 2 * (self.asked @ points.T)
-        return np.sqrt(np.where(squared < 4e-6 * scale, 0.0, squared))  # what is within the error is equal
-
-
 def _sample(found: Sequence[Photograph], count: int, target: Target) -> list[tuple[int, np.ndarray]]:
     """Up to `count` of the pictures, ascending and evenly spread, with their numbers."""
     chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)).tolist()
@@ -202,7 +133,7 @@ def _read(found: Sequence[Photograph], numbers: Iterable[int], target: Target) -
 def _told(
     name: str,
     space: Space,
-    table: _Table,
+    table: Neighbours,
     image: np.ndarray,
     found: Sequence[Photograph],
     unreadable: list[Path],

@@ -11,8 +11,8 @@ from evofool.explain.saliency import saliency
 from evofool.explain.segmentation import box, segment
 from evofool.explain.words import count, number, place, scored, sure
 from evofool.images import encode_png
-from evofool.pages.explanation import Folded, Picture, Section, Table
 from evofool.pages.heat import heat, outlined
+from evofool.pages.html import Folded, Picture, Section, Table
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
 

@@ -9,8 +9,8 @@ from evofool.explain.found import Found
 from evofool.explain.occlusion import Ablation, ablate, occlude
 from evofool.explain.words import all_of, change, count, number, place, scored, span, sure
 from evofool.images import encode_png
-from evofool.pages.explanation import Folded, Picture, Section, Table
 from evofool.pages.heat import full_scale, heat, numbered, painted
+from evofool.pages.html import Folded, Picture, Section, Table
 from evofool.targets import Target
 
 _LISTED = 10  # elements that are numbered in the picture and listed at once

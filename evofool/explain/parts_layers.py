@@ -12,7 +12,7 @@ from evofool.explain.inversion import Inversion, invert
 from evofool.explain.nearest import some_real
 from evofool.explain.words import number, scored, sure
 from evofool.images import encode_png
-from evofool.pages.explanation import Picture, Section, Table
+from evofool.pages.html import Picture, Section, Table
 from evofool.scores import log_odds
 from evofool.targets import Target
 

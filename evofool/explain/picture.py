@@ -22,7 +22,7 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
     mode = "L" if channels == 1 else "RGB"
     with open_picture(file) as opened:
         size, was = opened.size, opened.mode
-        picture, flattened = _flat(opened)
+        picture, flattened = flat(opened)
         if size == (width, height) and picture.mode in _KEPT:
             pixels = np.array(picture.convert(mode))
             image = pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -36,7 +36,7 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
     return image, f"{file.name}: {size[0]}x{size[1]} {_NAMES.get(was, was)} became {now}{how}{flattened}"
 
 
-def _flat(picture: Image.Image) -> tuple[Image.Image, str]:
+def flat(picture: Image.Image) -> tuple[Image.Image, str]:
     """The picture without what no target sees, and what became of that."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8)), ", its 16 bits divided by 257"

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-_PAPER, _INK, _FAINT, _GRID = "#f7f7f4", "#22252b", "#73777f", "#e1e2de"
-_BLUE, _ORANGE, _GREEN = "#2f5fa8", "#c8571b", "#8cc7ad"
+from evofool.pages.palette import BLUE, FAINT, INK, MINT, ORANGE, PAPER, dress
+
 _TICKS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999, 0.9999999)
 _CLIP = 1 - 1e-7
 _COLUMNS = ("evaluations", "median", "q25", "q75", "min", "at_99", "distinct")
@@ -36,36 +36,36 @@ def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0
     # Points too few to make a line that is seen get a dot each.
     mark = "o" if len(set(x.tolist())) < 12 else "none"
 
-    figure = Figure(figsize=(8, 6), dpi=120, facecolor=_PAPER, layout="constrained")
+    figure = Figure(figsize=(8, 6), dpi=120, facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.1, 1))
     if title:
-        figure.suptitle(title, fontsize=12, color=_INK, parse_math=False)  # a recipe's name may hold a dollar sign
+        figure.suptitle(title, fontsize=12, color=INK, parse_math=False)  # a recipe's name may hold a dollar sign
 
-    upper.fill_between(x, nines["q25"], nines["q75"], color=_BLUE, alpha=0.18, linewidth=0, label="middle half")
+    upper.fill_between(x, nines["q25"], nines["q75"], color=BLUE, alpha=0.18, linewidth=0, label="middle half")
     if x.min() == x.max():  # a band of no width would not be seen
-        upper.vlines(x[-1], nines["q25"][-1], nines["q75"][-1], color=_BLUE, alpha=0.18, lw=5)
-    upper.plot(x, nines["median"], marker=mark, ls="-", ms=4, color=_BLUE, lw=2, label="median")
-    upper.plot(x, nines["min"], marker=mark, ls="--", ms=4, color=_ORANGE, lw=1.3, label="least sure class")
+        upper.vlines(x[-1], nines["q25"][-1], nines["q75"][-1], color=BLUE, alpha=0.18, lw=5)
+    upper.plot(x, nines["median"], marker=mark, ls="-", ms=4, color=BLUE, lw=2, label="median")
+    upper.plot(x, nines["min"], marker=mark, ls="--", ms=4, color=ORANGE, lw=1.3, label="least sure class")
     top = max(2.0, *(float(v.max()) for v in nines.values()))
     ticks = [p for p in _TICKS if -np.log10(1 - p) <= top + 0.3]
     upper.set_yticks([-np.log10(1 - p) for p in ticks], [f"{p:.10g}" for p in ticks])
     upper.set_ylim(-0.03 * top, 1.04 * top)
-    upper.set_ylabel("confidence, by class", color=_INK)
+    upper.set_ylabel("confidence, by class", color=INK)
 
     # The wide one first: the two often lie on each other.
     for c, shade, wide, label in (
-        ("distinct", _GREEN, 4, "distinct elites"),
-        ("at_99", _BLUE, 1.8, "classes at 0.99 or more"),
+        ("distinct", MINT, 4, "distinct elites"),
+        ("at_99", BLUE, 1.8, "classes at 0.99 or more"),
     ):
         lower.plot(x, column[c], marker=mark, ms=wide + 2, color=shade, lw=wide, label=label, drawstyle="steps-post")
     high = max(1.0, float(classes), float(column["at_99"].max()), float(column["distinct"].max()))
     if classes:
-        lower.axhline(classes, color=_FAINT, lw=1, ls=":", label=f"all {classes:,} classes")
+        lower.axhline(classes, color=FAINT, lw=1, ls=":", label=f"all {classes:,} classes")
     lower.set_ylim(-0.04 * high, 1.1 * high)
     lower.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
-    lower.set_ylabel("how many", color=_INK)
-    lower.set_xlabel(spent, color=_INK)
+    lower.set_ylabel("how many", color=INK)
+    lower.set_xlabel(spent, color=INK)
     lower.set_xscale("log")
     first, last = float(x.min()), float(x.max())
     # A range of no width cannot be an axis; the least one is a factor of two around the single value.
@@ -78,14 +78,9 @@ def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0
         lower.set_xticks(sorted({first, last}))
 
     for axes in (upper, lower):
-        axes.set_facecolor("white")
-        axes.grid(True, color=_GRID, lw=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=_FAINT, labelsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_FAINT)
+        dress(axes)
         # Above the panel, where it hides nothing.
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=3, fontsize=9, frameon=False, labelcolor=_INK)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=3, fontsize=9, frameon=False, labelcolor=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evofool.pages.sheet import FAINT, INK, LINE, PAPER, fit, font, thumbnail
+from evofool.pages.palette import FAINT, INK, LINE, PAPER
+from evofool.pages.sheet import fit, font, thumbnail
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evofool.pages.palette import FAINT, INK, PAPER
 from genomes.cppn import activations, arrays, json_
 from genomes.cppn.arrays import INPUTS, N_IN
 
@@ -18,7 +19,7 @@ _CHANNELS = {
     "hsv": ("hue", "saturation", "value"),
     "hls2015": ("hue", "lightness", "saturation"),
 }
-_BLUE, _RED, _INK, _SOFT, _LINE, _PAPER = "#2f6db3", "#c9413a", "#22252b", "#73777f", "#9a9ea6", "#f7f7f4"
+_BLUE, _RED, _LINE = "#2f6db3", "#c9413a", "#9a9ea6"
 _WIDTH, _HEIGHT, _RADIUS = 76, 54, 20  # of a node's box; of an input's circle
 _STEP, _GAP, _PASSING, _MARGIN = 150, 16, 10, 40  # from layer to layer; between nodes; for an edge that passes; around
 _SWEEPS = 12
@@ -54,7 +55,7 @@ def graph_svg(genome: Mapping[str, Any]) -> str:
         at = x[0, i], y[0, i]
         parts.append(_input(i, at, i in alive) if i < N_IN else _node(i, nodes[i], at, i in alive, i in outputs))
     for i, channel in zip(outputs, _CHANNELS[mode], strict=True):
-        parts.append(_text(x[0, i] + _WIDTH / 2 + 8, y[0, i] + 4, channel, 12, _INK, "start"))
+        parts.append(_text(x[0, i] + _WIDTH / 2 + 8, y[0, i] + 4, channel, 12, INK, "start"))
 
     width = max(470.0, 2 * _MARGIN + _WIDTH + (len(columns) - 1) * _STEP + 70)
     top = min(y.values()) - _HEIGHT / 2 - _MARGIN
@@ -66,7 +67,7 @@ def graph_svg(genome: Mapping[str, Any]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {top:.1f} {width:.1f} {height:.1f}" '
         f'width="{width:.0f}" height="{height:.0f}" role="img" font-family="system-ui, Helvetica, Arial, sans-serif">'
         f"<title>{escape(said)}</title>"
-        f'<rect x="0" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{_PAPER}"/>'
+        f'<rect x="0" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{PAPER}"/>'
         + "\n".join(parts)
         + "</svg>\n"
     )
@@ -215,12 +216,12 @@ def _input(i: int, at: tuple[float, float], alive: bool) -> str:
     x, y = at
     right = x + _WIDTH / 2 - _RADIUS  # where its edges begin
     circle = f'<circle cx="{right:.1f}" cy="{y:.1f}" r="{_RADIUS}" fill="white" stroke="{_LINE}" stroke-width="1.2"/>'
-    return _group(i, alive, _name(i), circle + _text(right, y + 4, INPUTS[i], 12, _INK))
+    return _group(i, alive, _name(i), circle + _text(right, y + 4, INPUTS[i], 12, INK))
 
 
 def _node(i: int, activation: str, at: tuple[float, float], alive: bool, output: bool) -> str:
     left, top = at[0] - _WIDTH / 2, at[1] - _HEIGHT / 2
-    frame = (_INK, 2) if output else (_LINE, 1.2)
+    frame = (INK, 2) if output else (_LINE, 1.2)
     z = np.linspace(-3, 3, 49, dtype=np.float32)
     v = activations.apply(activations.number(activation), z)
     low, high = min(float(v.min()), 0.0), max(float(v.max()), 0.0)
@@ -233,10 +234,10 @@ def _node(i: int, activation: str, at: tuple[float, float], alive: bool, output:
         f"{activation}, {_name(i)}",
         f'<rect x="{left:.1f}" y="{top:.1f}" width="{_WIDTH}" height="{_HEIGHT}" rx="8" fill="white" '
         f'stroke="{frame[0]}" stroke-width="{frame[1]}"/>'
-        + _text(at[0], top + 15, activation, 11, _INK)
+        + _text(at[0], top + 15, activation, 11, INK)
         + f'<path d="M{left + 8:.1f} {zero:.1f}h{_WIDTH - 16}" stroke="{_LINE}" stroke-width="0.6" '
         f'stroke-dasharray="2 2"/>'
-        f'<polyline points="{curve}" fill="none" stroke="{_INK}" stroke-width="1.4" stroke-linejoin="round"/>',
+        f'<polyline points="{curve}" fill="none" stroke="{INK}" stroke-width="1.4" stroke-linejoin="round"/>',
     )
 
 
@@ -257,7 +258,7 @@ def _legend(x: float, y: float) -> str:
     said = ((_BLUE, "positive weight"), (_RED, "negative weight"))
     lines = "".join(
         f'<path d="M{x + 130 * k:.1f} {y:.1f}h18" stroke="{shade}" stroke-width="3" stroke-linecap="round"/>'
-        + _text(x + 130 * k + 25, y + 4, text, 11, _SOFT, "start")
+        + _text(x + 130 * k + 25, y + 4, text, 11, FAINT, "start")
         for k, (shade, text) in enumerate(said)
     )
-    return lines + _text(x + 260, y + 4, "faint: reaches no output", 11, _SOFT, "start")
+    return lines + _text(x + 260, y + 4, "faint: reaches no output", 11, FAINT, "start")

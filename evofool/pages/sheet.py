@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evofool.images import to_pil
+from evofool.pages.palette import FAINT, INK, LINE, PAPER
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
-PAPER, INK, FAINT, LINE = "#f7f7f4", "#22252b", "#73777f", "#d5d6d2"
 LEVELS = (
     (0.5, "< 50%", "#b4b9c1"),
     (0.9, "50 - 90%", "#f0bc45"),

@@ -31,25 +31,32 @@ def noise(
 ) -> Climbs:
     """One image of noise for each class, nothing selected: the floor. `queries` and `enough` change nothing.
 
-    kind: "uniform", every channel of every pixel by itself on 0..255; "smooth", a uniform grid of cells x cells drawn
-    large.
+    kind and cells are those of `drawn`.
     """
     if kind not in KINDS:
         raise RecipeError(f'kind "{kind}" is none of {", ".join(KINDS)}')
     if cells < 1:
         raise RecipeError(f"noise: cells has to be at least 1, not {cells}")
     asked = Asking(target, classes, queries=queries, rank=rank, enough=enough, chunk=chunk)
-    channels, height, width = target.shape
 
     def draw(begin: int, end: int) -> np.ndarray:
-        draws = Draws(seed, asked.classes[begin:end], 0)
-        if kind == "uniform":
-            return _uniform(draws, target.shape)
-        return np.stack([enlarged(grid, height, width) for grid in draws.uniform(channels, cells, cells)])
+        return drawn(kind, Draws(seed, asked.classes[begin:end], 0), target.shape, cells)
 
     asked.ask(asked.active, draw)
     asked.goes_on(1, 1, tick)
     return asked.finish()
+
+
+def drawn(kind: str, draws: Draws, shape: tuple[int, int, int], cells: int = 7) -> np.ndarray:
+    """uint8 (n, C, H, W) of noise, one image from each stream.
+
+    kind: "uniform", every channel of every pixel by itself on 0..255; "smooth", a uniform grid of cells x cells drawn
+    large.
+    """
+    channels, height, width = shape
+    if kind == "uniform":
+        return draws.integers(0, 256, *shape).numpy().astype(np.uint8)
+    return np.stack([enlarged(grid, height, width) for grid in draws.uniform(channels, cells, cells)])
 
 
 def random_search(
@@ -75,12 +82,8 @@ def random_search(
 
         def draw(begin: int, end: int, paid: list[tuple[int, int]] = paid) -> np.ndarray:
             draws = (Draws(seed, [asked.classes[item]], step) for step, item in paid[begin:end])
-            return np.concatenate([_uniform(each, target.shape) for each in draws])
+            return np.concatenate([drawn("uniform", each, target.shape) for each in draws])
 
         asked.ask([item for _, item in paid], draw, everywhere=True)
         done = min(done + _AT_ONCE, queries)
     return asked.finish()
-
-
-def _uniform(draws: Draws, shape: tuple[int, int, int]) -> np.ndarray:
-    return draws.integers(0, 256, *shape).numpy().astype(np.uint8)

@@ -47,6 +47,9 @@ KINDS: dict[str, Kind] = {
     ),
     "onnx": Kind("onnx:FILE", "an ONNX file, run by onnxruntime", "onnx", "onnxruntime", "onnx"),
     "python": Kind("python:package.module:factory", "your own code: a module, a callable or a Target", "", "", "python"),
+    "guarded": Kind(
+        "guarded:FILE", "another target behind a detector of fooling images, with one more class", "", "", "guarded"
+    ),
     "http": Kind(
         "http(s)://HOST/PATH", "a black box behind the JSON contract of docs/black-box.md", "http", "httpx", "http"
     ),
@@ -71,9 +74,17 @@ def _parsed(spec: str) -> Spec:
 
 
 def foreign(spec: str) -> bool:
-    """Whether a spec names code or a server, which a run's file names but does not hold; one that names nothing does not."""
+    """Whether a spec names code or a server, which a run's file names but does not hold; one that names nothing does not.
+
+    A guarded target is as foreign as the base that its file names.
+    """
     try:
-        return _parsed(spec).kind in ("python", "http")
+        parsed = _parsed(spec)
+        if parsed.kind == "guarded":
+            from evofool.targets.guarded import base_of
+
+            parsed = _parsed(base_of(Path(parsed.name)))
+        return parsed.kind in ("python", "http")
     except TargetError:
         return False
 

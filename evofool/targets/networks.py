@@ -27,15 +27,15 @@ class CaffeLeNet(nn.Module):
 class LeNet(nn.Module):
     """LeNet with a ReLU after every layer but the last, and dropout before it: the bundled digit network.
 
-    forward: float (B, 1, 28, 28), pixel / 255, to logits (B, 10).
+    forward: float (B, 1, 28, 28), pixel / 255, to logits (B, classes): the digits and, of 11, what is none.
     """
 
-    def __init__(self, dropout: float = 0.5) -> None:
+    def __init__(self, dropout: float = 0.5, classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)
         self.fc1 = nn.Linear(800, 500)
-        self.fc2 = nn.Linear(500, 10)
+        self.fc2 = nn.Linear(500, classes)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

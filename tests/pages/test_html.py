@@ -1,4 +1,4 @@
-"""The page of an explanation, and maps as pictures."""
+"""Pages as HTML files, and maps as pictures."""
 
 import base64
 import re
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from evofool.images import decode_png, encode_png
-from evofool.pages.explanation import Folded, Picture, Section, Table, explanation_page, files_of
 from evofool.pages.heat import full_scale, heat, numbered, outlined, painted
+from evofool.pages.html import NOTHING, Cell, Folded, Group, Picture, Plot, Section, Table, files_of, html_page
+from evofool.pages.palette import variables
 
 NASTY = "<script>alert('1')</script> & \"quoted\""
 
@@ -42,7 +43,7 @@ class Reader(HTMLParser):
 
 def full() -> str:
     table = Table(["label", "log-odds"], [[NASTY, "1.5"], ["b", "-2e-3"]], NASTY)
-    return explanation_page(
+    return html_page(
         NASTY,
         [
             Section("", ["First."], pictures=[Picture(NASTY, png(), NASTY)]),
@@ -93,17 +94,17 @@ def test_columns_of_numbers_alone_are_set_to_the_right() -> None:
 
 def test_bounds_and_shares_are_numbers_too() -> None:
     table = Table(["confidence", "area"], [["> 0.999999", "1.5%"], ["0.2", "3%"]])
-    cells = [a.get("class") for t, a in Reader(explanation_page("", [Section("", tables=[table])])).tags if t == "td"]
+    cells = [a.get("class") for t, a in Reader(html_page("", [Section("", tables=[table])])).tags if t == "td"]
     assert cells == ["number"] * 4
 
 
 def test_what_failed_stands_before_the_text() -> None:
-    page = explanation_page("Title", [Section("", ["Text."], fault="Not done.")])
+    page = html_page("Title", [Section("", ["Text."], fault="Not done.")])
     assert page.index("<h1>") < page.index("Not done.") < page.index("Text.")
 
 
 def test_a_page_tells_its_files_and_another_page_tells_none() -> None:
-    assert files_of(explanation_page(NASTY, [], files=["a-1.png", "b.png"])) == ["a-1.png", "b.png"]
+    assert files_of(html_page(NASTY, [], files=["a-1.png", "b.png"])) == ["a-1.png", "b.png"]
     assert files_of(full()) == []
     assert files_of("<html></html>") is None
     assert files_of(full().replace('pictures" content=""', 'pictures" content="..png a.png -/b.png"')) is None
@@ -116,7 +117,88 @@ def test_a_page_says_light_and_dark_and_print_and_its_language() -> None:
 
 
 def test_a_page_of_nothing_is_a_page() -> None:
-    assert Reader(explanation_page("Empty", [])).text.count("Empty") == 2
+    assert Reader(html_page("Empty", [])).text.count("Empty") == 2
+
+
+def test_the_contents_name_every_section_but_the_first_and_lead_to_it() -> None:
+    sections = [Section("first"), Section(NASTY), Section("A b"), Section("a-B"), Section("?!")]
+    page = Reader(html_page("Title", sections, contents=True))
+    links = [attributes["href"] or "" for tag, attributes in page.tags if tag == "a"]
+    anchors = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert links == [f"#{anchor}" for anchor in anchors]
+    assert len(set(anchors)) == 4
+    assert page.text.count(NASTY) == 2
+    assert "nav" not in {tag for tag, _ in Reader(html_page("Title", sections)).tags}
+
+
+def test_sections_within_sections_have_smaller_headings_and_the_lead_stands_before_the_text() -> None:
+    inner = Section("Inner", ["Text."], lead="Outcome.", parts=[Section("Innermost", ["Deep."])])
+    page = html_page("Title", [Section(""), Section("Outer", parts=[inner])])
+    assert "<h2>Outer</h2>" in page
+    assert "<h3>Inner</h3>" in page
+    assert "<h4>Innermost</h4>" in page
+    assert page.index("Outcome.") < page.index("Text.") < page.index("Deep.")
+    assert not Reader(page).open
+
+
+def test_faults_stand_a_line_a_paragraph_before_the_cautions() -> None:
+    page = html_page("Title", [Section("", ["Text."], fault="One.\nTwo.", cautions=["Three."])])
+    assert page.count('<p class="fault">') == 2
+    assert page.index("One.") < page.index("Two.") < page.index("Three.") < page.index("Text.")
+
+
+def test_a_mark_is_a_word_before_the_text_and_others_are_refused() -> None:
+    page = html_page("", [Section("", tables=[Table(["a"], [[Cell(NASTY, NASTY, "invalid")]])])])
+    assert f"invalid {NASTY} {NASTY}" in Reader(page).text
+    with pytest.raises(ValueError, match='held, missed, invalid, open, not "maybe"'):
+        html_page("", [Section("", tables=[Table(["a"], [[Cell("b", mark="maybe")]])])])
+
+
+def test_groups_of_rows_have_a_title_and_columns_are_judged_over_all_of_them() -> None:
+    groups = [
+        Group("one", [["a", "1"], ["b", NOTHING]]),
+        Group(NASTY, [["c", Cell("2", "[1, 3]")], ["d", Cell("", "", "held")]]),
+    ]
+    page = Reader(html_page("", [Section("", tables=[Table(["name", "value"], groups=groups)])]))
+    cells = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
+    assert cells == [None, "number"] * 4
+    titles = [attributes for tag, attributes in page.tags if tag == "th" and attributes.get("scope") == "rowgroup"]
+    assert [attributes["colspan"] for attributes in titles] == ["2", "2"]
+    assert NASTY in page.text
+
+
+def test_the_last_cell_of_a_short_row_takes_the_rest() -> None:
+    page = Reader(html_page("", [Section("", tables=[Table(["a", "b", "c"], [["1", "2", "3"], ["4", "words"]])])]))
+    cells = [attributes for tag, attributes in page.tags if tag == "td"]
+    assert [cell.get("colspan") for cell in cells] == [None, None, None, None, "2"]
+    assert [cell.get("class") for cell in cells[:3]] == ["number"] * 3
+
+
+def test_two_plots_of_a_page_share_no_id_and_still_find_their_own() -> None:
+    svg = '<svg><defs><path id="a"/></defs><use href="#a"/><g clip-path="url(#a)"/></svg>'
+    plots = [Plot(NASTY, svg), Plot("b", svg), Plot("c", png(300))]
+    page = Reader(html_page("", [Section("", plots=plots)]))
+    assert [a["id"] for t, a in page.tags if t == "path"] == ["p1-a", "p2-a"]
+    assert [a["href"] for t, a in page.tags if t == "use"] == ["#p1-a", "#p2-a"]
+    assert [a["clip-path"] for t, a in page.tags if t == "g"] == ["url(#p1-a)", "url(#p2-a)"]
+    assert [a["aria-label"] for t, a in page.tags if t == "svg"] == [NASTY, "b"]
+    assert [a["alt"] for t, a in page.tags if t == "img"] == ["c"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_colour_can_be_read_on_its_paper(dark: bool) -> None:
+    shades = dict(re.findall(r"--([a-z]+): #([0-9a-f]{6});", variables(dark)))
+
+    def luminance(name: str) -> float:
+        channels = [int(shades[name][k : k + 2], 16) / 255 for k in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for name in shades.keys() - {"paper", "panel", "line", "grid", "mint"}:
+        least = 4.5 if name in ("ink", "faint", "fault", "caution", "good") else 3
+        for ground in ("paper", "panel"):
+            low, high = sorted((luminance(name), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) >= least, (name, ground)
 
 
 # --- maps as pictures

@@ -1,0 +1,103 @@
+"""The arms of a benchmark: ways of looking for fooling images, each of which becomes an ordinary run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from evofool.baseline_run import METHODS, Plan, settings_of
+from evofool.errors import RecipeError
+from evofool.recipe import Recipe, load, override, parse
+from evofool.targets import Target
+from evofool.written import BIG
+
+
+class Arm(NamedTuple):
+    """A row of the protocol. kind: search, black (asks only), white (needs gradients), floor."""
+
+    kind: str
+    what: str
+    recipe: str = ""  # of a search: the shipped recipes that its settings are from, RECIPE for the shape's "mnist-"
+    competition: str = "all"
+    method: str = ""  # of the others: evofool baseline's
+
+
+ARMS: dict[str, Arm] = {
+    "direct": Arm("search", "MAP-Elites over pixels", "direct"),
+    "cppn": Arm("search", "MAP-Elites over CPPNs", "cppn"),
+    "own": Arm("search", "the control: CPPNs that climb for one class each, nothing shared", "cppn", "own"),
+    "random": Arm("black", "random images, each tried in every class", method="random"),
+    "square": Arm("black", "Square attack, class by class (Andriushchenko 2020)", method="square"),
+    "nes": Arm("black", "evolution strategy on low-frequency pixels, class by class (Ilyas 2018)", method="nes"),
+    "apgd": Arm("white", "Auto-PGD on the margin, class by class (Croce & Hein 2020)", method="apgd"),
+    "fourier": Arm("white", "Fourier space under robust transforms, class by class (Olah 2017)", method="fourier"),
+    "noise": Arm("floor", "one image of noise a class, nothing selected", method="noise"),
+}
+
+SHARING = ("own", "nes", "apgd")
+"""The arms that cppn is compared with where the question is whether sharing between classes helps."""
+
+
+def refuse_unknown(arms: Sequence[str]) -> None:
+    """RecipeError for an arm that there is not."""
+    for name in arms:
+        if name not in ARMS:
+            raise RecipeError(f'arms: there is no arm "{name}"; there are {", ".join(ARMS)}')
+
+
+def search_recipe(
+    arm: str,
+    target: Target,
+    *,
+    seed: int,
+    queries: int,
+    name: str,
+    changes: Sequence[str] = (),
+    number_format: str = "plain",
+    rank: str = "margin",
+) -> Recipe:
+    """The recipe of a search arm: the shipped one for images of this size, ranked as said, to so many evaluations.
+
+    changes: as --set has them, over all of it. Streams and workers are left at one and none: cells are done side by side.
+    """
+    row = ARMS[arm]
+    family = "imagenet" if min(target.shape[1:]) >= BIG else "mnist"
+    shipped = load(f"{family}-{row.recipe}")
+    data = override(shipped.model_dump(mode="json", exclude_none=True), changes)
+    data |= {"name": name, "target": target.name, "stop": {"evaluations": queries}}
+    size = data.get("search", {}).get("batch", 16)
+    # A batch that goes into the budget leaves nothing over it.
+    size = max((b for b in range(max(1, size // 2), size + 1) if queries % b == 0), default=size)
+    search = {"seed": seed, "batch": size, "rank": rank, "competition": row.competition}
+    data["search"] = data.get("search", {}) | search
+    data["compute"] = data.get("compute", {}) | {"format": number_format, "streams": 1, "workers": 0}
+    return parse(data, f"arm {arm}")
+
+
+def baseline_plan(
+    arm: str,
+    *,
+    classes: Sequence[int],
+    seed: int,
+    queries: int,
+    settings: Mapping[str, Any] | None = None,
+    rank: str = "margin",
+) -> Plan:
+    """What a baseline arm does: its classes share the queries equally, each forward pass being one."""
+    method = ARMS[arm].method
+    each = METHODS[method].budget if ARMS[arm].kind == "floor" else queries // len(classes)
+    return Plan(method, tuple(classes), dict(settings or {}), each, rank, seed)
+
+
+def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = None) -> int:
+    """The least total budget that an arm can do anything with."""
+    kind, method = ARMS[arm].kind, ARMS[arm].method
+    if kind == "search":
+        return 1
+    if kind == "white":
+        known = settings_of(method, settings or {})
+        return classes * (3 if known.get("transformed") else 2) * known.get("restarts", 1)
+    return classes
+
+
+def settings_for(arm: str, changes: Sequence[str]) -> dict[str, Any]:
+    """The settings of a baseline arm from --set changes; RecipeError for what its method does not have."""
+    return settings_of(ARMS[arm].method, override({}, changes))

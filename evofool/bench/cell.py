@@ -1,0 +1,180 @@
+"""One cell of a benchmark: a target, an arm and a seed, as an ordinary run that is verified when it is done."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evofool.baseline_run import Standing, run_baseline
+from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
+from evofool.elites import StoredRun
+from evofool.errors import StoreError
+from evofool.machine import keep_memory, machine, torch_threads
+from evofool.run import Run
+from evofool.store import FILE
+from evofool.targets import Target
+from evofool.targets import target as load_target
+from evofool.verify import verify
+from evofool.written import plain
+
+RECORD = "cell.json"  # beside the run: it is there once the cell is done
+LOGITS = "logits.safetensors"  # what the target answers to the saved images
+Say = Callable[[Mapping[str, Any]], bool]
+_loaded: dict[str, Target] = {}  # the last one, so that the cells of a target load it once
+
+
+def run_cell(job: Mapping[str, Any], say: Say = lambda told: False) -> dict[str, Any] | None:
+    """Do a cell, or go on with it where it was broken off; its record, None if it was broken off again.
+
+    say(plain mapping) hears how far it is, often, and is true once the cell should save and end.
+
+    job, plain values: folder, target (a spec), arm, seed, queries (in all), classes (numbers, which a baseline climbs for;
+    a search keeps an elite of every class), changes (--set of the arm), format (the number format that a search ranks by)
+    and rank ("margin" unless given).
+    The record: fingerprint, answers (everything that was asked for the cell, verification included), forwards, backwards,
+    faults (of verify: the saved images do not score what was stored), seconds, peak_memory_mb, machine.
+    """
+    folder = Path(job["folder"])
+    if (done := record(folder)) is not None:
+        return done
+    target = _target(job["target"], folder)
+    keep_memory()
+    with torch_threads(1):
+        seconds = _do(job, target, folder, say)
+        if seconds is None:
+            return None
+        before, began = target.queries, time.perf_counter()
+        with StoredRun(folder) as stored:
+            verdict = verify(stored, target)
+            _save_logits(stored, target, folder / LOGITS)
+            forwards, backwards = passes(stored, target.crops)
+            answers = int(stored.meta["answers"]) + (0 if target.lasting else target.queries - before)
+            made_by = stored.meta["machine"]
+        told = {
+            "fingerprint": target.fingerprint(),
+            "answers": answers,
+            "forwards": forwards,
+            "backwards": backwards,
+            "faults": list(verdict.faults),
+            "seconds": seconds + time.perf_counter() - began,
+            "peak_memory_mb": _peak_memory(),
+            "device": target.details.get("device", "elsewhere"),
+            "machine": made_by,
+            "verified_on": machine(1),
+        }
+    _write(folder / RECORD, told)
+    return told
+
+
+def record(folder: Path) -> dict[str, Any] | None:
+    """What run_cell has written of a cell that is done; None of any other."""
+    path = folder / RECORD
+    if not path.is_file() or not (folder / FILE).is_file():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(told, dict) and isinstance(told["fingerprint"], str) and isinstance(told["faults"], list):
+            return told
+    except (OSError, ValueError, KeyError):
+        pass
+    raise StoreError(f"{path} is damaged; delete it, and the cell is verified again")
+
+
+def logits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) classes that a done cell has an image of, ascending, and the target's answers to these, (n, K) float32."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / LOGITS
+    try:
+        tensors = load_file(path)
+        return tensors["classes"], tensors["logits"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise StoreError(
+            f"{path} is damaged ({error}); delete it and {RECORD} beside it, and the cell is verified again"
+        ) from None
+
+
+def passes(stored: StoredRun, crops: int = 1) -> tuple[int, int]:
+    """(forward, backward) passes that a run's search has made, crops counted: each is a pass."""
+    state = stored.meta.get("baseline")
+    if state is not None:
+        return int(state["forwards"]) * crops, int(state["backwards"]) * crops
+    return stored.evaluations * crops, 0
+
+
+def _do(job: Mapping[str, Any], target: Target, folder: Path, say: Say) -> float | None:
+    """The seconds that the run took, over all sittings; None if it was broken off."""
+    arm, seed, queries, changes = job["arm"], job["seed"], job["queries"], job.get("changes", ())
+    if ARMS[arm].kind == "search":
+        recipe = search_recipe(
+            arm,
+            target,
+            seed=seed,
+            queries=queries,
+            name=folder.name,
+            changes=changes,
+            number_format=job.get("format", "plain"),
+            rank=job.get("rank", "margin"),
+        )
+        begun = (folder / FILE).exists()
+        run = Run.resume(folder, recipe, target, trust=True) if begun else Run.start(recipe, folder, target)
+        with run:
+            reason = run.advance(lambda run: say({"queries": run.strategy.evaluations}))
+            return run.seconds if reason else None
+    settings = settings_for(arm, changes)
+    plan = baseline_plan(
+        arm, classes=job["classes"], seed=seed, queries=queries, settings=settings, rank=job.get("rank", "margin")
+    )
+
+    def tick(p: Standing) -> bool:
+        share = (p.done + p.group * min(1.0, p.step / max(1, p.steps))) / p.classes
+        return say({"queries": int(share * queries)})
+
+    outcome = run_baseline(plan, target, folder, streams=1, tick=tick)
+    if outcome.done < outcome.classes:
+        return None
+    with StoredRun(folder) as stored:
+        return float(stored.meta["seconds"])
+
+
+def _save_logits(stored: StoredRun, target: Target, path: Path) -> None:
+    from safetensors.numpy import save
+
+    elites = stored.elites()
+    told = plain(target, np.stack([elite.image for elite in elites]), stored.recipe.chunk)
+    classes = np.array([elite.row.class_id for elite in elites], np.int64)
+    draft = path.with_name(path.name + ".new")
+    draft.write_bytes(save({"classes": classes, "logits": told}))
+    draft.replace(path)
+
+
+def _target(spec: str, folder: Path) -> Target:
+    """The target, loaded once for cells that follow one another; a black box keeps its answers with the cell."""
+    if spec not in _loaded:
+        found = load_target(spec, folder)
+        if found.lasting or found.requests:
+            return found
+        _loaded.clear()
+        _loaded[spec] = found
+    return _loaded[spec]
+
+
+def _peak_memory() -> float:
+    """MiB that this process has held at the most, earlier cells included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def _write(path: Path, told: Mapping[str, Any]) -> None:
+    draft = path.with_name(path.name + ".new")
+    try:
+        draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror})") from None

@@ -1,0 +1,98 @@
+"""The detectors' part of a benchmark: a guarded target for each, and how well each tells elites from real images."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evofool.bench.plan import BenchRecipe
+from evofool.bench.ready import Ready
+from evofool.bench.statistics import share_interval
+from evofool.errors import EvofoolError
+
+FOLDER = "guards"
+_POINTS = 60  # of a curve
+
+
+def guards(recipe: BenchRecipe, one: Ready, folder: Path) -> dict[str, str]:
+    """Fit the recipe's detectors to a target, into one.detectors; by name, the specs of the target guarded by each.
+
+    What cannot be fitted or guarded is left out, and one.warnings say why. Where the recipe is not adaptive there are none.
+    """
+    from evofool.bench.detectors import fit_all
+    from evofool.bench.real import real_images
+    from evofool.targets.guarded import guard
+
+    wanted = recipe.detectors
+    assert wanted is not None
+    assert one.target is not None
+    assert one.calibration is not None
+    assert one.real is not None
+    try:
+        apart = None if wanted.fit is None else real_images(wanted.fit, one.target)
+        one.detectors, left_out = fit_all(one.target, one.calibration, one.real, apart=apart, names=wanted.names)
+    except EvofoolError as error:
+        one.warnings.append(f"no detector was measured: {error}")
+        return {}
+    one.warnings += left_out.values()
+    specs: dict[str, str] = {}
+    for name, detector in one.detectors.items() if wanted.adaptive else ():
+        path = folder / FOLDER / f"{one.entry.name}-{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        try:
+            specs[name] = guard(one.target, detector, path)
+        except EvofoolError as error:
+            one.warnings.append(f"nothing was evolved against {name}: {error}")
+    return specs
+
+
+def detected(
+    recipe: BenchRecipe, one: Ready, static: Mapping[int, Path], adaptive: Mapping[str, Mapping[int, Path]]
+) -> list[dict[str, Any]]:
+    """The JSON's rows: AUROC and FPR95 of each detector, of images evolved against the target alone, and guarded by it.
+
+    static: folders of valid cells of the recipe's arm, by seed; adaptive: by detector and seed.
+    """
+    from evofool.bench.detectors import curves, fooling_images
+
+    assert recipe.detectors is not None
+    assert one.calibration is not None
+    assert one.real is not None
+    rows = []
+    for name, detector in one.detectors.items():
+        real = detector.of_control(one.calibration, one.real)
+        for kind, folders in (("static", static), ("adaptive", adaptive.get(name, {}))):
+            if not folders:
+                continue
+            found = [curves(detector(fooling_images(home, one.calibration.scored)), real) for home in folders.values()]
+            auroc = share_interval([roc.auroc for roc in found])
+            alarms = share_interval([roc.fpr95 for roc in found])
+            grid = np.linspace(0.0, 1.0, _POINTS)
+            rows.append(
+                {
+                    "detector": name,
+                    "arm": recipe.detectors.arm,
+                    "kind": kind,
+                    "auroc": auroc.value,
+                    "low": auroc.low,
+                    "high": auroc.high,
+                    "fpr95": alarms.value,
+                    "fpr95_low": alarms.low,
+                    "fpr95_high": alarms.high,
+                    "per_seed": [roc.auroc for roc in found],
+                    "seeds": list(folders),
+                    "curve": {"fpr": grid.tolist(), "tpr": _mean_curve(found, grid)},
+                }
+            )
+    return rows
+
+
+def _mean_curve(found: Sequence[Any], grid: np.ndarray) -> list[float]:
+    """The mean over seeds of the share of fooling images flagged, where so many real ones are."""
+    each = []
+    for roc in found:
+        # Of the thresholds that flag no more real images than this, the one that flags the most fooling ones.
+        at = np.searchsorted(roc.fpr, grid, side="right") - 1
+        each.append(roc.tpr[at])
+    return np.mean(each, axis=0).tolist()

@@ -1,0 +1,259 @@
+"""Out-of-distribution detectors of pytorch-ood against fooling images, static and adaptive: AUROC and FPR95.
+
+Fooling images are the positives throughout.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from evofool.bench.calibration import Calibration
+from evofool.bench.real import RealImages
+from evofool.elites import StoredRun
+from evofool.errors import EvofoolError, ImageError, TargetError
+from evofool.explain.features import Features
+from evofool.targets import Target
+from evofool.targets.guarded import Rule, suspicion
+
+BATCH = 32
+SPREAD = 1e-4  # of the widest direction: those in which real images vary by less than this are left out
+THIRD = 3  # without a set to fit to, every third real image of a class is kept back, to set the threshold by
+
+
+class Row(NamedTuple):
+    """A row of DETECTORS. library: the class of pytorch_ood.detector; features: whether it looks at them, or at logits."""
+
+    library: str
+    what: str
+    features: bool = False
+
+
+DETECTORS: dict[str, Row] = {
+    "msp": Row("MaxSoftmax", "highest probability, negated (Hendrycks & Gimpel 2017)"),
+    "max-logit": Row("MaxLogit", "highest logit, negated (Hendrycks 2022)"),
+    "energy": Row("EnergyBased", "energy of the logits (Liu 2020)"),
+    "mahalanobis": Row("Mahalanobis", "distance to the nearest class's real images, by features (Lee 2018)", features=True),
+}
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector fitted to a target: images, or what the target made of them, to scores (B,) float64, higher = suspicious.
+
+    rule: what it comes to, for targets.guarded.guard. logits are looked at calibrated, so no dividing of them all changes a
+    score. A score is pytorch-ood's of that name, but for msp: of it, the log-odds of pytorch-ood's probability, in the same
+    order. The probability itself is 1.0 to the last bit of float64 for most real and most fooling images of a sure network,
+    and all of these would be equal (the bundled lenet: AUROC 0.5 whatever the images).
+    """
+
+    name: str
+    rule: Rule
+    _target: Target
+    _calibrated: Callable[[np.ndarray], np.ndarray]
+    _score: Callable[[torch.Tensor], torch.Tensor]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images (B, C, H, W) to scores; costs B queries, in passes of 32."""
+        if not self.rule.layer:
+            parts = [self._target.logits(images[k : k + BATCH], BATCH) for k in range(0, len(images), BATCH)]
+            return self.of(np.concatenate(parts))
+        with Features(self._target) as features:
+            return self.of(np.concatenate([features(images[k : k + BATCH]) for k in range(0, len(images), BATCH)]))
+
+    def of(self, seen: np.ndarray) -> np.ndarray:
+        """What the target made of images to scores: its logits (B, K); of mahalanobis its features (B, D)."""
+        given = _projected(seen, self.rule.tensors) if self.rule.layer else torch.from_numpy(self._calibrated(seen))
+        return self._score(given).numpy().astype(np.float64)
+
+    def of_control(self, calibration: Calibration, real: RealImages) -> np.ndarray:
+        """The scores (n,) of the real images that no threshold was set by, in order; mahalanobis asks about them."""
+        rows = np.flatnonzero(calibration.control)
+        return self.of(_features(self._target, real, rows) if self.rule.layer else calibration.logits[rows])
+
+
+class Roc(NamedTuple):
+    """auroc: the probability that a fooling image is more suspicious than a real one, equals counting half.
+
+    fpr95: the false positive rate at 95% true positive rate, fooling images being the positives: the share of REAL images
+    flagged where at least 95% of the fooling images are flagged; lower is better for the detector. With real images for the
+    positives, as much of the literature has it ("FPR95, in-distribution as positive"), FPR95 is the share of FOOLING images
+    that pass where 95% of the real ones pass: another figure. fpr, tpr: (n,) the shares of real and of fooling images
+    flagged at every threshold there is, from (0, 0) to (1, 1).
+    """
+
+    auroc: float
+    fpr95: float
+    fpr: np.ndarray
+    tpr: np.ndarray
+
+
+def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
+    """The curve of two sets of scores (n,), (m,), higher = more suspicious; fooling images are the positives.
+
+    As scikit-learn's roc_curve, no point dropped, and roc_auc_score. ImageError if either is empty or not finite.
+    """
+    if not len(fooling) or not len(real) or not (np.isfinite(fooling).all() and np.isfinite(real).all()):
+        raise ImageError(f"a curve needs finite scores of both sets, given are {len(fooling)} and {len(real)}")
+    thresholds = np.unique(np.concatenate([fooling, real]))[::-1]
+    # How many are at least as suspicious as each threshold: equal ones are flagged together.
+    hits, alarms = (len(s) - np.searchsorted(np.sort(s), thresholds, side="left") for s in (fooling, real))
+    hits, alarms = np.concatenate([[0], hits]), np.concatenate([[0], alarms])
+    # In whole numbers, so that nothing is rounded before the end.
+    area = int((np.diff(alarms) * (hits[1:] + hits[:-1])).sum())
+    enough = int(np.argmax(hits * 20 >= 19 * len(fooling)))
+    fpr, tpr = alarms / len(real), hits / len(fooling)
+    return Roc(area / (2 * len(fooling) * len(real)), float(fpr[enough]), fpr, tpr)
+
+
+def evaluate(
+    detector: Detector, real: np.ndarray, static: Iterable[np.ndarray], adaptive: Iterable[np.ndarray]
+) -> dict[str, list[Roc]]:
+    """A curve per seed for images evolved against the target alone ("static") and against it guarded ("adaptive").
+
+    real: the scores of real images, Detector.of_control. static, adaptive: images of one seed each (`fooling_images`). Both
+    are judged by the plain detector, at no threshold of its own.
+    """
+    sets = {"static": static, "adaptive": adaptive}
+    return {kind: [curves(detector(images), real) for images in seeds] for kind, seeds in sets.items()}
+
+
+def fooling_images(folder: Path, classes: np.ndarray) -> np.ndarray:
+    """uint8 (n, C, H, W): a run's elites of the classes with classes[c], (K,) bool; those of "rejected" are none of them.
+
+    StoreError if there are none yet.
+    """
+    with StoredRun(folder) as run:
+        found = [e.image for e in run.elites() if e.row.class_id < len(classes) and classes[e.row.class_id]]
+    if not found:
+        raise ImageError(f"{folder}: has no elite of a class with real images")
+    return np.stack(found)
+
+
+def fit(
+    name: str, target: Target, calibration: Calibration, real: RealImages, *, apart: RealImages | None = None
+) -> Detector:
+    """A detector of DETECTORS, fitted to real images; its threshold is what 95% of the calibration half do not exceed.
+
+    mahalanobis is fitted to `apart`, or without it to two thirds of the calibration half, by class; the last third sets the
+    threshold then, since images are nearer to what they were fitted by. real: what the calibration was made from.
+    TargetError for a black box, ImageError for a class with fewer than 2 images to fit to: `fit_all` tells of both.
+    """
+    if name not in DETECTORS:
+        raise TargetError(f'there is no detector "{name}"; there are {", ".join(DETECTORS)}')
+    library = getattr(_library(), DETECTORS[name].library)
+    here = ~calibration.control
+    numbers = {"scale": calibration.scale, "temperature": calibration.temperature}
+    layer = ""
+    tensors: dict[str, torch.Tensor] = {}
+    if DETECTORS[name].features:
+        classes, fitted_by, rows = _shared_out(calibration, apart)
+        if target.network is None:
+            raise TargetError(f"{target.name}: {name} looks at features, and this is a black box")
+        with Features(target) as features:
+            layer = features.name
+        seen = _features(target, apart or real, fitted_by)
+        model, tensors = _mahalanobis(library, seen, classes)
+        score = model.predict_features
+        z, features_of = torch.empty(0), torch.from_numpy(_features(target, real, rows))
+    else:
+        score = library.score if name != "msp" else lambda z: suspicion("msp", z, None, {})
+        z, features_of = torch.from_numpy(calibration.calibrated(calibration.logits[here])), None
+    scores = suspicion(name, z, features_of, tensors).numpy().astype(np.float64)
+    threshold = float(np.quantile(scores, 0.95, method="higher"))
+    rule = Rule(name, threshold, float(np.median(scores)), layer=layer, tensors=tensors, **numbers)
+    return Detector(name, rule, target, calibration.calibrated, score)
+
+
+def fit_all(
+    target: Target,
+    calibration: Calibration,
+    real: RealImages,
+    *,
+    apart: RealImages | None = None,
+    names: Iterable[str] = tuple(DETECTORS),
+) -> tuple[dict[str, Detector], dict[str, str]]:
+    """Every detector that can be fitted, and why the others cannot, in words. EvofoolError without pytorch-ood."""
+    _library()
+    fitted, left_out = {}, {}
+    for name in names:
+        try:
+            fitted[name] = fit(name, target, calibration, real, apart=apart)
+        except (ImageError, TargetError) as error:
+            left_out[name] = f"{name} is left out: {error}"
+    return fitted, left_out
+
+
+def _shared_out(calibration: Calibration, apart: RealImages | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes of the images to fit to, their numbers, and the numbers of the calibration half's that set a threshold."""
+    here = np.flatnonzero(~calibration.control)
+    if apart is not None:
+        fitted_by, classes, rows = np.arange(len(apart)), apart.classes, here
+    else:
+        own = calibration.classes[here]
+        rank = np.zeros(len(here), int)  # which of its class it is
+        for c in np.unique(own):
+            rank[own == c] = np.arange((own == c).sum())
+        back = rank % THIRD == THIRD - 1
+        fitted_by, rows = here[~back], here[back]
+        classes = calibration.classes[fitted_by]
+    number = np.bincount(classes, minlength=len(calibration.labels))
+    few = [calibration.labels[c] for c in np.flatnonzero(calibration.scored & (number < 2))]
+    if few or not len(rows):
+        what = f"{len(few)} classes have fewer than 2 (the first is {few[0]})" if few else "none is left for a threshold"
+        raise ImageError(f"mahalanobis is fitted to several real images of each class, and {what}; give more: --fit DIR")
+    return classes, fitted_by, rows
+
+
+def _features(target: Target, real: RealImages, rows: np.ndarray) -> np.ndarray:
+    """(n, D) float32: what the last linear layer is given for the images of these numbers, which ascend."""
+    wanted = np.zeros(len(real), bool)
+    wanted[rows] = True
+    with Features(target) as features:
+        parts = [features(images[wanted[at]]) for images, at in real.batches(BATCH) if wanted[at].any()]
+    return np.concatenate(parts)
+
+
+def _mahalanobis(library: Any, features: np.ndarray, classes: np.ndarray) -> tuple[Any, dict[str, torch.Tensor]]:
+    """pytorch-ood's detector, fitted to features (N, D) of classes (N,), and what it comes to.
+
+    It inverts the scatter within classes in float32, with 1e-6 on the diagonal. With dead units, or fewer images than
+    features, that is rounding error; so features are told first in the directions in which real images vary within a
+    class, each in units of its own spread. There the scatter is nearly the unit matrix, and distances are those of the
+    pseudoinverse, as in Lee 2018's own code.
+    """
+    names, own = np.unique(classes, return_inverse=True)
+    x = features.astype(np.float64)
+    middle = x.mean(0)
+    x = x - middle
+    centres = np.stack([x[own == k].mean(0) for k in range(len(names))])
+    _, spread, directions = np.linalg.svd(x - centres[own], full_matrices=False)
+    wide = spread > SPREAD * spread[0]
+    if not wide.any():
+        raise ImageError("mahalanobis: the real images of each class have the same features")
+    tensors = {
+        "middle": torch.from_numpy(middle.astype(np.float32)),
+        "project": torch.from_numpy(np.ascontiguousarray((directions[wide].T / spread[wide]).astype(np.float32))),
+    }
+    model = library(None).fit_features(_projected(features, tensors), torch.from_numpy(own))
+    return model, tensors | {"means": model.mu, "precision": model.precision.contiguous()}
+
+
+def _projected(features: np.ndarray, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return (torch.from_numpy(features) - tensors["middle"]) @ tensors["project"]
+
+
+@cache
+def _library() -> Any:
+    """pytorch_ood.detector."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return import_module("pytorch_ood.detector")
+    except ImportError as error:
+        raise EvofoolError(f"detectors need pytorch-ood ({error}): pip install 'evofool[bench]'") from None

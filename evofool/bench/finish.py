@@ -1,0 +1,170 @@
+"""The end of a benchmark: its cells become JSON, a table of elites, and the report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evofool.bench.cell import record
+from evofool.bench.detecting import detected
+from evofool.bench.plan import BenchRecipe
+from evofool.bench.ready import Ready
+from evofool.bench.results import Place, result, write_json
+from evofool.bench.summary import summary as summed_up
+from evofool.elites import StoredRun
+from evofool.errors import EvofoolError, StoreError
+from evofool.targets import target as load_target
+
+RESULTS, SUMMARY, ELITES, REPORT = "results", "summary.json", "elites.parquet", "report.html"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a benchmark ended. results: the JSON of every target, by name; notes: what could not be written or measured."""
+
+    folder: Path
+    results: dict[str, dict[str, Any]]
+    summary: dict[str, Any]
+    interrupted: bool
+    notes: tuple[str, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether every target was measured."""
+        return not self.interrupted and all(one["valid"] for one in self.results.values())
+
+
+def finish(
+    recipe: BenchRecipe,
+    ready: Sequence[Ready],
+    places: Sequence[Place],
+    words: Mapping[Path, str],
+    folder: Path,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Score every target by its cells, and write results/TARGET.json, summary.json, elites.parquet and report.html.
+
+    words: by folder, why a cell came to nothing in this sitting.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    valid: dict[str, dict[str, dict[int, Path]]] = {}
+    notes: list[str] = []
+    for one in ready:
+        say(f"scoring {one.entry.name}")
+        own = [place for place in places if place.ready is one]
+        guarded, bad = _guarded([place for place in own if place.guard], words)
+        one.warnings += bad
+        told, folders = result(recipe, one, [place for place in own if not place.guard], words)
+        valid[one.entry.name] = folders
+        if recipe.detectors and told["valid"]:
+            told["scores"]["detectors"] = detected(recipe, one, folders.get(recipe.detectors.arm, {}), guarded)
+        results[one.entry.name] = told
+    if recipe.looks:
+        from evofool.bench.looking import Looking
+
+        look = Looking(recipe, say)
+        for one in ready:
+            if results[one.entry.name]["valid"]:
+                say(f"looking at {one.entry.name}'s elites")
+                figures, said = look(one, valid[one.entry.name])
+                results[one.entry.name]["scores"]["looks"] = figures
+                notes += said
+    for name, told in results.items():
+        write_json(folder / RESULTS / f"{name}.json", told)
+    total = summed_up(recipe, results)
+    if recipe.transfer:
+        from evofool.bench.transferring import transferred
+
+        say("asking targets about each other's elites")
+        arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
+        total["transfer"], more = transferred(arm, ready, valid, say)
+        notes += more
+    write_json(folder / SUMMARY, total)
+    say("writing the table of elites")
+    notes += _table(folder, valid)
+    say("writing the report")
+    _report(folder, results, total, valid, notes)
+    return Outcome(folder, results, total, False, tuple(notes))
+
+
+def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[str, dict[int, Path]], list[str]]:
+    """By detector and seed, the folders of valid cells of guarded targets; and what is to be said of the others."""
+    found: dict[str, dict[int, Path]] = {}
+    bad: list[str] = []
+    fingerprints: dict[str, str] = {}
+    for place in places:
+        why = words.get(place.folder, "")
+        try:
+            told = None if why else record(place.folder)
+            if not why and told is None:
+                why = "it is not done"
+            if told is not None:
+                if place.spec not in fingerprints:
+                    fingerprints[place.spec] = load_target(place.spec).fingerprint()
+                if told["fingerprint"] != fingerprints[place.spec]:
+                    why = "it was made with another detector or target"
+                elif told["faults"]:
+                    why = f"its saved images do not score what was stored: {told['faults'][0]}"
+        except EvofoolError as error:
+            why = str(error)
+        if why:
+            bad.append(f"{place.arm} against {place.guard}, seed {place.seed}, is left out: {why}")
+        else:
+            found.setdefault(place.guard, {})[place.seed] = place.folder
+    return found, bad
+
+
+def _table(folder: Path, valid: Mapping[str, Mapping[str, Mapping[int, Path]]]) -> list[str]:
+    """Write elites.parquet; what is to be said where that cannot be."""
+    from evofool.dataset import write_elites
+
+    cells = [
+        (home, {"target": name, "arm": arm, "seed": seed})
+        for name, arms in valid.items()
+        for arm, seeds in arms.items()
+        for seed, home in seeds.items()
+    ]
+    if not cells:
+        return []
+    try:
+        write_elites(folder / ELITES, cells)
+    except EvofoolError as error:
+        return [f"{ELITES} was not written: {error}"]
+    return []
+
+
+def _report(
+    folder: Path,
+    results: Mapping[str, Mapping[str, Any]],
+    total: Mapping[str, Any],
+    valid: Mapping[str, Mapping[str, Mapping[int, Path]]],
+    notes: Sequence[str],
+) -> None:
+    from evofool.bench.report import bench_report
+
+    sheets = {name: {arm: _sheet(next(iter(seeds.values()))) for arm, seeds in arms.items()} for name, arms in valid.items()}
+    page = bench_report(list(results.values()), dict(total), sheets, list(notes))
+    draft = folder / f"{REPORT}.new"
+    try:
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(folder / REPORT)
+    except OSError as error:
+        raise StoreError(f"{folder / REPORT} cannot be written ({error.strerror})") from None
+
+
+def _sheet(home: Path) -> bytes:
+    """A contact sheet of a cell's elites, a PNG: all of them, or the surest hundred."""
+    import io
+
+    from evofool.pages.sheet import Tile, contact_sheet
+
+    with StoredRun(home) as stored:
+        elites = sorted(stored.elites(), key=lambda e: -e.row.margin)[:_SHOWN]
+        elites = sorted(elites, key=lambda e: e.row.class_id)
+        tiles = [Tile(elite.image, elite.label, elite.confidence) for elite in elites]
+    buffer = io.BytesIO()
+    contact_sheet(tiles, tile=_TILE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+_SHOWN, _TILE = 30, 84

@@ -1,0 +1,129 @@
+"""Fooling images that exist: a run's elites, an exported table, or a folder of pictures named by class."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evofool.bench.transfer import resized
+from evofool.dataset import read_images
+from evofool.elites import StoredRun
+from evofool.errors import ImageError
+from evofool.explain.picture import flat
+from evofool.images import decode_png
+from evofool.store import FILE
+from evofool.targets import Target
+from evofool.targets.photos import find, open_picture
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """N images, and the class of a target that each is meant to be taken for.
+
+    source: as it was named. kind: "run", "table" or "folder". names: N, unlike one another. classes: (N,) int64. chunk and
+    threads: what a run's own target was asked by; 0 and 1 of the others.
+    """
+
+    source: str
+    kind: str
+    names: tuple[str, ...]
+    classes: np.ndarray
+    _read: Sequence[Callable[[], np.ndarray]]
+    chunk: int = 0
+    threads: int = 1
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, number: int) -> np.ndarray:
+        """uint8 (C, H, W) as the target takes it (transfer.resized); ImageError, naming it, for one that cannot be read."""
+        return self._read[number]()
+
+
+def is_run(path: Path) -> bool:
+    """Whether there is a run at this path: its folder, or its file."""
+    return path.name == FILE or (path / FILE).exists()
+
+
+def refuse_nothing(path: Path) -> None:
+    """ImageError where there is nothing at this path."""
+    if not path.exists():
+        raise ImageError(f"there is no {path}: name a run, a folder that evofool export wrote, or pictures named by class")
+
+
+def image_set(path: Path, target: Target) -> ImageSet:
+    """What is at this path, as target takes it: a run, what `evofool export` wrote, or a folder (targets.photos.find).
+
+    Elites and the rows of a table are of the class that is called as theirs is. ImageError for a path that holds none of
+    these or nothing, and for classes that are none of the target's; StoreError for a run without elites.
+    """
+    refuse_nothing(path)
+    if is_run(path):
+        return _run(path, target)
+    tables = _tables(path)
+    if tables:
+        return _table(path, tables, target)
+    found = find(path, target.labels)
+    return ImageSet(
+        str(path),
+        "folder",
+        tuple(one.file.relative_to(path).as_posix() for one in found),
+        np.array([one.class_id for one in found], np.int64),
+        [partial(_of_file, one.file, target) for one in found],
+    )
+
+
+def _run(path: Path, target: Target) -> ImageSet:
+    with StoredRun(path) as run:
+        elites = run.elites()
+        names = tuple(f"birth {e.row.birth} in class {e.row.class_id}, niche {e.row.niche}" for e in elites)
+        classes = _classes([e.label for e in elites], path, target)
+        read = [partial(_of_png, e.row.png, f"{path}: {name}", target) for e, name in zip(elites, names, strict=True)]
+        own = run.meta["target"]["fingerprint"] == target.fingerprint()
+        how = (run.recipe.chunk, run.recipe.compute.threads) if own else (0, 1)
+        return ImageSet(str(path), "run", names, classes, read, *how)
+
+
+def _tables(path: Path) -> list[Path]:
+    if path.suffix == ".parquet" and path.is_file():
+        return [path]
+    return sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
+
+
+def _table(path: Path, tables: Sequence[Path], target: Target) -> ImageSet:
+    rows = [row for file in tables for row in read_images(file)]
+    if not rows:
+        raise ImageError(f"{path}: its table has no images")
+    names = tuple(f"row {number}, {name}" for number, (name, _, _) in enumerate(rows))
+    classes = _classes([label for _, label, _ in rows], path, target)
+    read = [partial(_of_png, png, f"{path}: {name}", target) for (_, _, png), name in zip(rows, names, strict=True)]
+    return ImageSet(str(path), "table", names, classes, read)
+
+
+def _classes(labels: Sequence[str], path: Path, target: Target) -> np.ndarray:
+    """(N,) int64: the target's classes of these labels."""
+    known: Mapping[str, int] = {label: c for c, label in enumerate(target.labels)}
+    if strangers := sorted(set(labels) - known.keys()):
+        raise ImageError(
+            f"{path}: {len(strangers)} of its classes are none of {target.name}'s {len(known)}: {', '.join(strangers[:5])}"
+            f"{' ...' if len(strangers) > 5 else ''}; its labels are {', '.join(target.labels[:5])} ... If they are the "
+            "same classes under other names, give the target these names: labels=FILE in its spec"
+        )
+    return np.array([known[label] for label in labels], np.int64)
+
+
+def _of_png(png: bytes, name: str, target: Target) -> np.ndarray:
+    return resized(decode_png(png, name), target)
+
+
+def _of_file(file: Path, target: Target) -> np.ndarray:
+    """At the target's own size the pixels of explain.picture.read_picture; else scaled whole, nothing is cut off."""
+    with open_picture(file) as opened:
+        picture, _ = flat(opened)
+        if picture.mode.startswith(("I", "F")):
+            raise ImageError(f"pixels of more than 8 bits (mode {picture.mode}); save it as an 8-bit picture")
+        pixels: Any = np.array(picture.convert("L" if target.shape[0] == 1 else "RGB"))
+    return resized(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)), target)

@@ -1,0 +1,44 @@
+"""JUnit's XML, as GitHub's, GitLab's and Jenkins' readers take it: one suite of test cases, each with what became of it."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+# All that XML 1.0 has no way to write, not even escaped: control characters, lone surrogates, two non-characters.
+_UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Case(NamedTuple):
+    """A test case. "failure": what was tested does not hold; "error": it could not be tested."""
+
+    name: str
+    outcome: Literal["passed", "failure", "error"]
+    words: str  # why, where it did not pass
+    output: str = ""  # shown beside it
+
+
+def junit(suite: str, group: str, cases: Sequence[Case], seconds: float) -> str:
+    """The XML of a suite. group: the class name that readers list its cases under. Characters that XML lacks are dropped."""
+    count = {
+        "tests": str(len(cases)),
+        "failures": str(sum(case.outcome == "failure" for case in cases)),
+        "errors": str(sum(case.outcome == "error" for case in cases)),
+        "time": f"{seconds:.3f}",
+    }
+    root = ET.Element("testsuites", {"name": _clean(suite), **count})
+    inside = ET.SubElement(root, "testsuite", {"name": _clean(suite), **count, "skipped": "0"})
+    for case in cases:
+        one = ET.SubElement(inside, "testcase", {"classname": _clean(group), "name": _clean(case.name)})
+        if case.outcome != "passed":
+            # Some readers show the attribute alone, others the text alone.
+            why = ET.SubElement(one, case.outcome, {"message": _clean(case.words), "type": case.outcome})
+            why.text = _clean(case.words)
+        if case.output:
+            ET.SubElement(one, "system-out").text = _clean(case.output)
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+
+
+def _clean(text: str) -> str:
+    return _UNWRITABLE.sub("", text)

@@ -1,0 +1,93 @@
+"""How well fooling images that exist fool a target: nothing is evolved, each image is asked about once.
+
+With labelled real images the target judges by its own thresholds, as in the benchmark; without, there are only its calls
+and its confidences, which no two networks mean alike.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from evofool import scores
+from evofool.bench.calibration import Calibration
+from evofool.bench.image_set import ImageSet
+from evofool.bench.real import digest
+from evofool.bench.scored import Scored
+from evofool.errors import ImageError
+from evofool.machine import torch_threads
+from evofool.targets import Target
+from evofool.written import chunk_of
+
+Say = Callable[[str], None]
+
+
+def score_set(
+    images: ImageSet,
+    target: Target,
+    calibration: Calibration | None = None,
+    *,
+    skip_unreadable: bool = False,
+    say: Say = lambda _: None,
+) -> Scored:
+    """Ask the target once about every image, the plain way, in batches that are filled up.
+
+    An image that cannot be read is an ImageError that names it, unless skip_unreadable leaves it out; ImageError too if none
+    is left, ScoreError for answers that are not finite. calibration: of this target.
+    """
+    chunk = images.chunk or chunk_of(target)
+    before, seen = target.queries, hashlib.sha256()
+    rows: list[int] = []
+    logits = [np.empty((0, len(target.labels)), np.float32)]
+    skipped: list[tuple[str, str]] = []
+
+    def ask(begin: int) -> tuple[list[int], np.ndarray, np.ndarray, list[tuple[str, str]]]:
+        numbers, pixels, left = [], [], []
+        for number in range(begin, min(begin + chunk, len(images))):
+            try:
+                pixels.append(images.image(number))
+                numbers.append(number)
+            except ImageError as error:
+                if not skip_unreadable:
+                    raise
+                left.append((images.names[number], str(error)))
+        if not pixels:
+            return [], np.empty((0, *target.shape), np.uint8), logits[0], left
+        batch = np.stack(pixels)
+        answer = target.logits(batch, chunk)
+        scores.refuse_unfinite(answer, begin // chunk, target.name)
+        return numbers, batch, answer, left
+
+    with _pool(target, images.threads) as pool:
+        for numbers, batch, answer, left in pool.map(ask, range(0, len(images), chunk)):
+            digest(seen, batch, images.classes[numbers])
+            rows += numbers
+            logits.append(answer)
+            skipped += left
+            say(f"{len(rows):,} of {len(images):,} images")
+    if not rows:
+        raise ImageError(f"{images.source}: none of its {len(images)} images can be read; the first: {skipped[0][1]}")
+    return Scored(
+        images,
+        target,
+        calibration,
+        np.array(rows, np.int64),
+        np.concatenate(logits),
+        tuple(skipped),
+        seen.hexdigest(),
+        target.queries - before,
+    )
+
+
+@contextmanager
+def _pool(target: Target, threads: int) -> Iterator[ThreadPoolExecutor]:
+    with torch_threads(threads), ThreadPoolExecutor(target.streams, "score", torch.set_num_threads, (threads,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            target.abandon()
+            raise

@@ -1,0 +1,219 @@
+"""What a target answered to a set of fooling images: shares of images and of classes, and all of it as plain values."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from evofool import scores
+from evofool.bench.calibration import LEVELS, Calibration
+from evofool.bench.image_set import ImageSet
+from evofool.targets import Target
+from evofool.targets.handshake import wilson
+from evofool.targets.public import public_name
+
+SCHEMA, VERSION = "evofool.score-set", 1
+CONFIDENCES = (0.5, 0.9, 0.99, 0.9999)
+_QUANTILES = (5, 25, 50, 75, 95)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of `of` things, with Wilson's 95% limits, as if they were independent of one another; None of nothing."""
+
+    count: int
+    of: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the images, and of the classes that have any: a class counts if one of its images does."""
+
+    images: Share
+    classes: Share
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a target answered to a set of fooling images: to the n that could be read, in order.
+
+    rows: (n,) int64, their places in the set. logits: (n, K) float32, finite. skipped: (name, why) of the others. sha256:
+    of the n images as the target takes them, and their classes. queries: that they took. As in Calibration, nothing but
+    logits, p, log_odds and margins changes if all logits are divided by a power of two.
+    """
+
+    images: ImageSet
+    target: Target
+    calibration: Calibration | None
+    rows: np.ndarray
+    logits: np.ndarray
+    skipped: tuple[tuple[str, str], ...]
+    sha256: str
+    queries: int
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """(n,) int64: what each image is meant to be called."""
+        return self.images.classes[self.rows]
+
+    @cached_property
+    def called(self) -> np.ndarray:
+        """(n,) int64: what each image is called; of equal logits the lowest class."""
+        return self.logits.argmax(axis=1)
+
+    @cached_property
+    def log_odds(self) -> np.ndarray:
+        """(n,) float64, of the class that is meant."""
+        return scores.log_odds(self.logits)[np.arange(len(self.rows)), self.classes]
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """(n,) float64, of the class that is meant: above 0 where it is called; where two share the top, none is."""
+        return scores.margin(self.logits)[np.arange(len(self.rows)), self.classes]
+
+    @cached_property
+    def p(self) -> np.ndarray:
+        """(n,) float64: the confidence in the class that is meant."""
+        return np.asarray(scores.confidence(self.log_odds))
+
+    @cached_property
+    def p_fitted(self) -> np.ndarray | None:
+        """(n,) float64: the same at the temperature that fits the real images."""
+        if self.calibration is None:
+            return None
+        return self.calibration.p_fitted(self.logits)[np.arange(len(self.rows)), self.classes]
+
+    @cached_property
+    def judged(self) -> np.ndarray:
+        """(n,) bool: images of classes that have real images, and so a threshold; without any none."""
+        if self.calibration is None:
+            return np.zeros(len(self.rows), bool)
+        return self.calibration.scored[self.classes]
+
+    @cached_property
+    def best(self) -> np.ndarray:
+        """The row of the image with the highest margin of each class that has images, by class; of equal ones the first."""
+        order = np.lexsort((np.arange(len(self.rows)), -self.margins, self.classes))
+        return order[np.unique(self.classes[order], return_index=True)[1]]
+
+    @cached_property
+    def accepted(self) -> dict[str, np.ndarray]:
+        """By level, (n,) bool: called as meant, and as clearly as the level has it; where there is no threshold never."""
+        c = self.calibration
+        return {} if c is None else {at: c.accepted(self.margins, self.classes, at) & self.judged for at in LEVELS}
+
+    def shares(self, hits: np.ndarray, among: np.ndarray | None = None) -> Shares:
+        """How many of the images, and classes, there are hits (n,) bool of; among (n,) bool: others are left out."""
+        among = np.ones(len(self.rows), bool) if among is None else among
+        there, hit = np.unique(self.classes[among]), np.unique(self.classes[among & hits])
+        return Shares(_share(int((hits & among).sum()), int(among.sum())), _share(len(hit), len(there)))
+
+    @cached_property
+    def totals(self) -> dict[str, Shares]:
+        """By "called", and, with real images, "tau5" and "tau50"."""
+        judged = {level: self.shares(hits, self.judged) for level, hits in self.accepted.items()}
+        return {"called": self.shares(self.margins > 0), **judged}
+
+    @cached_property
+    def sure(self) -> dict[float, Shares]:
+        """By p of at least this."""
+        return {p: self.shares(self.p >= p) for p in CONFIDENCES}
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, plain. Apart from "raw" parts, a temperature changes nothing."""
+        c, labels = self.calibration, self.target.labels
+        scored: dict[str, Any] = {name: asdict(shares) for name, shares in self.totals.items()}
+        raw: dict[str, Any] = {
+            "p": _quantiles(self.p),
+            "p_at_least": {f"{p:g}": asdict(shares) for p, shares in self.sure.items()},
+        }
+        if c is not None:
+            scored["margin_percentiles"] = _quantiles(c.percentile(self.margins))
+            scored["margins_of_scale"] = _quantiles(self.margins / c.scale)
+            scored["p_fitted"] = _quantiles(self.p_fitted)
+            raw |= {"scale": c.scale, "temperature": c.scale * c.temperature}
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "target": {
+                "spec": public_name(self.target.name),
+                "fingerprint": self.target.fingerprint(),
+                "classes": len(labels),
+                "shape": list(self.target.shape),
+                "told": self.target.told,
+            },
+            "set": {
+                "source": self.images.source,
+                "kind": self.images.kind,
+                "sha256": self.sha256,
+                "images": len(self.rows),
+                "classes": len(self.best),
+                "skipped": [{"name": name, "why": why} for name, why in self.skipped],
+            },
+            "real": None if c is None else _real(c),
+            "queries": self.queries,
+            "scores": scored,
+            "raw": raw,
+            "per_class": self._per_class(),
+            "images": [self._image(row) for row in range(len(self.rows))],
+        }
+
+    def _per_class(self) -> list[dict[str, Any]]:
+        hits = {"called": self.margins > 0}
+        hits |= {f"accepted_{level}": accepted for level, accepted in self.accepted.items()}
+        told = []
+        for row in self.best:
+            here = self.classes == self.classes[row]
+            judged = {"called"} if not self.judged[row] else hits.keys()
+            counts = {name: int(hit[here].sum()) if name in judged else None for name, hit in hits.items()}
+            label = self.target.labels[self.classes[row]]
+            told.append(
+                {"class": int(self.classes[row]), "label": label, "images": int(here.sum()), **counts, "best": int(row)}
+            )
+        return told
+
+    def _image(self, row: int) -> dict[str, Any]:
+        c, labels, margin = self.calibration, self.target.labels, float(self.margins[row])
+        meant, called = int(self.classes[row]), int(self.called[row])
+        told: dict[str, Any] = {
+            "name": self.images.names[self.rows[row]],
+            "class": meant,
+            "label": labels[meant],
+            "called": called,
+            "called_label": labels[called],
+            "as_meant": margin > 0,
+        }
+        if c is not None:
+            judged = self.judged[row]
+            told |= {f"accepted_{at}": bool(hits[row]) if judged else None for at, hits in self.accepted.items()}
+            told |= {"margin_percentile": float(c.percentile(self.margins[row])), "margin_of_scale": margin / c.scale}
+            told["p_fitted"] = None if self.p_fitted is None else float(self.p_fitted[row])
+        return told | {"raw": {"p": float(self.p[row]), "log_odds": float(self.log_odds[row]), "margin": margin}}
+
+
+def _share(count: int, of: int) -> Share:
+    if not of:
+        return Share(0, 0, None, None, None)
+    return Share(count, of, count / of, *wilson(count, of))
+
+
+def _quantiles(values: np.ndarray | None) -> dict[str, float] | None:
+    return None if values is None else {str(q): float(np.percentile(values, q)) for q in _QUANTILES}
+
+
+def _real(c: Calibration) -> dict[str, Any]:
+    accepted, of, error = c.control_accepted()
+    return {
+        "sha256": c.sha256,
+        "number": len(c.classes),
+        "classes": int(c.scored.sum()),
+        "classes_with_own_tau": int(c.own_tau.sum()),
+        "top1": c.top1,
+        "control": {"accepted": accepted, "of": of, "standard_error": error},
+        "tau5_of_scale": float(np.median(c.tau5[c.scored])) / c.scale,
+        "tau50_of_scale": float(np.median(c.tau50[c.scored])) / c.scale,
+    }

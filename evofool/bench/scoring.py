@@ -1,0 +1,239 @@
+"""A target's scores, out of the traces of its cells: the numbers of the protocol, and nothing that a temperature changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evofool.bench import statistics
+from evofool.bench.arms import ARMS, SHARING
+from evofool.bench.calibration import Calibration
+from evofool.bench.trace import Trace
+
+REPLICATES = 400  # bootstrap samples of the real images
+QUANTILES = (5, 25, 50, 75, 95)
+_POINTS = 80  # of a curve
+_GUIDED = ("search", "black", "white")
+_HAIR = 1e-9
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read of a cell that is done. logits: (n, K) float32 of the saved images of `classes` (n,), in this order."""
+
+    trace: Trace
+    classes: np.ndarray
+    logits: np.ndarray
+    forwards: int
+    backwards: int
+    answers: int
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The cells of an arm by one level: after how many queries each class was accepted.
+
+    at: (S, n) float64, NaN where never; again: (R, S, n), by resampled thresholds.
+    """
+
+    at: np.ndarray
+    again: np.ndarray
+
+    def shares(self, grid: np.ndarray) -> np.ndarray:
+        """(S, Q): the share of classes accepted within each number of queries."""
+        return _shares(self.at, grid)
+
+    def q50(self) -> list[float | None]:
+        return [None if np.isnan(q) else float(q) for q in _halves(self.at)]
+
+
+class Scoring:
+    """Scores a target's arms, by the thresholds of its calibration.
+
+    cells: by arm and seed, valid ones alone. budgets ascend. Classes without real images are left out.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        cells: Mapping[str, Mapping[int, Cell]],
+        budgets: Sequence[int],
+        replicates: int = REPLICATES,
+    ) -> None:
+        self.calibration, self.cells, self.budgets = calibration, cells, tuple(budgets)
+        self.budget = self.budgets[-1]
+        self.classes = np.flatnonzero(calibration.scored)
+        self._taus = {
+            level: (
+                calibration.tau(level)[None, self.classes],
+                calibration.resampled(level, replicates)[:, self.classes],
+            )
+            for level in ("tau5", "tau50")
+        }
+        self._judged: dict[tuple[str, str], _Judged] = {}
+
+    def arm(self, name: str) -> dict[str, Any]:
+        """What the JSON says of an arm that has at least one valid cell."""
+        cells = self.cells[name]
+        k = len(self.classes)
+        judged = self.judged(name, "tau5")
+        grid = _grid(k, self.budget, self.budgets)
+        value, low, high = statistics.band(judged.shares(grid), _shares(judged.again, grid), k)
+        per_seed = judged.q50()
+        half = statistics.queries_interval(per_seed, self.budget, _halves(judged.again))
+        best = np.concatenate([cell.trace.best() for cell in cells.values()])
+        fitted = [self._p_fitted(cell) for cell in cells.values()]
+        return {
+            "kind": ARMS[name].kind,
+            "seeds": list(cells),
+            "r95": self._at_budgets(judged),
+            "r50": self._at_budgets(self.judged(name, "tau50")),
+            "q50": {
+                "value": half.value,
+                "low": half.low,
+                "high": half.high,
+                "censored": half.censored,
+                "per_seed": per_seed,
+                # Of the mean of log10 Q50, by the thresholds' being estimates: bench compare needs it.
+                "tau_variance": statistics.tau_variance(_halves(judged.again), self.budget),
+                "per_class": None if half.value is None else half.value / k,
+            },
+            "curve": {"queries": grid.tolist(), "value": _list(value), "low": _list(low), "high": _list(high)},
+            "margin_percentiles": quantiles(self.calibration.percentile(best)),
+            "margins_of_scale": quantiles(best / self.calibration.scale),
+            "p_fitted": quantiles(np.concatenate(fitted)),
+            "accepted_at": {
+                str(seed): [None if np.isnan(q) else int(q) for q in row] for seed, row in zip(cells, judged.at, strict=True)
+            },
+            "cost": {
+                "queries": self.budget if ARMS[name].kind != "floor" else k,
+                **{
+                    what: float(np.mean([getattr(cell, what) for cell in cells.values()]))
+                    for what in ("forwards", "backwards", "answers")
+                },
+            },
+        }
+
+    def raw(self, name: str) -> dict[str, float]:
+        """Quantiles over seeds and classes of the saved images' confidence as the target tells it."""
+        from evofool.scores import confidence, log_odds
+
+        told = [
+            np.asarray(confidence(log_odds(cell.logits)[np.arange(len(cell.classes)), cell.classes]))
+            for cell in self.cells[name].values()
+        ]
+        return quantiles(np.concatenate(told)) if sum(map(len, told)) else {}
+
+    def sharing(self, arm: str = "cppn") -> dict[str, Any]:
+        """How many times the queries of `arm` its rivals need until half of the classes are accepted, paired by seed.
+
+        Over 1: the arm, whose classes share their images, needs fewer.
+        """
+        out = {}
+        for rival in SHARING:
+            if not self.cells.get(arm) or not self.cells.get(rival):
+                continue
+            both = [seed for seed in self.cells[arm] if seed in self.cells[rival]]
+            ours, theirs = (self._of_seeds(name, both) for name in (arm, rival))
+            told = statistics.paired_ratio(theirs.q50(), ours.q50(), self.budget, _halves(theirs.again), _halves(ours.again))
+            out[rival] = {
+                "ratio": told.value,
+                "low": told.low,
+                "high": told.high,
+                "pairs": told.number,
+                "censored": told.censored,
+            }
+        return out
+
+    def judged(self, name: str, level: str) -> _Judged:
+        """The cells of an arm by "tau5" or "tau50"."""
+        if (name, level) not in self._judged:
+            tau, again = self._taus[level]
+            traces = [cell.trace for cell in self.cells[name].values()]
+            at = np.concatenate([trace.accepted_at(tau) for trace in traces])
+            self._judged[name, level] = _Judged(at, np.stack([trace.accepted_at(again) for trace in traces], axis=1))
+        return self._judged[name, level]
+
+    def _of_seeds(self, name: str, seeds: Sequence[int]) -> _Judged:
+        judged, rows = self.judged(name, "tau5"), [list(self.cells[name]).index(seed) for seed in seeds]
+        return _Judged(judged.at[rows], judged.again[:, rows])
+
+    def _at_budgets(self, judged: _Judged) -> list[dict[str, Any]]:
+        k, grid = len(self.classes), np.array(self.budgets)
+        shares, again = judged.shares(grid), _shares(judged.again, grid)
+        out = []
+        for b, budget in enumerate(self.budgets):
+            told = statistics.share_interval(shares[:, b], again[..., b], k)
+            out.append(
+                {
+                    "queries": budget,
+                    "per_class": budget / k,
+                    "value": told.value,
+                    "low": told.low,
+                    "high": told.high,
+                    "per_seed": shares[:, b].tolist(),
+                }
+            )
+        return out
+
+    def _p_fitted(self, cell: Cell) -> np.ndarray:
+        """(n,) over scored classes: the saved images' confidence at the fitted temperature; 0 where there is none."""
+        out = np.zeros(len(self.calibration.labels))
+        if len(cell.classes):
+            out[cell.classes] = self.calibration.p_fitted(cell.logits)[np.arange(len(cell.classes)), cell.classes]
+        return out[self.classes]
+
+
+def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What is odd about an evaluation, after Croce & Hein's AutoAttack: each is a reason to look, none a proof.
+
+    arms: as Scoring.arm gives them.
+    """
+    out = []
+
+    def last(kinds: Sequence[str]) -> dict[str, float]:
+        return {name: arm["r95"][-1]["value"] for name, arm in arms.items() if arm["kind"] in kinds}
+
+    white, black = last(["white"]), last(["search", "black"])
+    if white and black and max(white.values()) < max(black.values()) - _HAIR:
+        best, other = max(white, key=lambda n: white[n]), max(black, key=lambda n: black[n])
+        out.append(
+            f"gradients find less than asking does ({best} {white[best]:.2f}, {other} {black[other]:.2f} of the classes): "
+            "they may be masked, or of little use at this budget"
+        )
+    for name, arm in arms.items():
+        shares = [point["value"] for point in arm["r95"]]
+        if arm["kind"] in _GUIDED and name != "random" and len(shares) > 1 and shares[-1] <= shares[0] < 1:
+            out.append(
+                f"{name} accepts no more classes after {arm['r95'][-1]['queries']:,} queries than after "
+                f"{arm['r95'][0]['queries']:,} ({shares[-1]:.2f}): too small a budget, or nothing to climb"
+            )
+    return [{"level": "warning", "what": words} for words in out]
+
+
+def _shares(at: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """(..., n) times of acceptance to (..., Q) shares accepted by then; NaN counts as never."""
+    known = np.sort(np.where(np.isnan(at), np.inf, at), axis=-1).reshape(-1, at.shape[-1])
+    counts = np.stack([np.searchsorted(row, grid, side="right") for row in known])
+    return (counts / at.shape[-1]).reshape(*at.shape[:-1], len(grid))
+
+
+def _halves(at: np.ndarray) -> np.ndarray:
+    """(..., n) times of acceptance to the time by which half of them, or more, were accepted; NaN: never."""
+    return np.sort(at, axis=-1)[..., (at.shape[-1] + 1) // 2 - 1]
+
+
+def _grid(classes: int, budget: int, budgets: Sequence[int]) -> np.ndarray:
+    """Numbers of queries from 1 to the budget, evenly spread on a logarithmic scale, the budgets among them."""
+    return np.unique(np.concatenate([np.geomspace(1, budget, _POINTS).round(), budgets]).astype(int))
+
+
+def quantiles(values: np.ndarray) -> dict[str, float]:
+    """The values that 5, 25, 50, 75 and 95% are at most; finite ones alone where some are not."""
+    finite = np.where(np.isneginf(values), np.min(values[np.isfinite(values)], initial=0.0), values)
+    return {str(q): float(np.quantile(finite, q / 100)) for q in QUANTILES}
+
+
+def _list(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(v) else float(v) for v in values]

@@ -1,0 +1,88 @@
+"""What a gate found out: each check holds, fails or is invalid, for the shell, for CI systems and for their readers."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evofool.bench.junit import Case
+from evofool.bench.junit import junit as xml
+
+Status = Literal["holds", "fails", "invalid"]
+_EXIT: dict[Status, int] = {"holds": 0, "fails": 1, "invalid": 2}
+_OUTCOMES: dict[Status, Literal["passed", "failure", "error"]] = {
+    "holds": "passed",
+    "fails": "failure",
+    "invalid": "error",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was asked of a target. "invalid": the evaluation cannot answer it; words say why, or what was found.
+
+    figures: by name, what the words rest on; None where there is no such number, as for what was not reached.
+    """
+
+    name: str
+    status: Status
+    words: str
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks of one target, and the seconds that they took."""
+
+    target: str
+    checks: Sequence[Check]
+    seconds: float
+
+    @property
+    def status(self) -> Status:
+        """The worst of all: invalid, then fails, then holds. Invalid if nothing was checked: no gate opens by itself."""
+        found = [check.status for check in self.checks]
+        return max(found, key=_EXIT.__getitem__, default="invalid")
+
+    @property
+    def exit_status(self) -> int:
+        """0: all hold; 1: any fails; 2: any is invalid, whatever the others say."""
+        return _EXIT[self.status]
+
+
+def junit(verdict: Verdict) -> str:
+    """JUnit XML: a check that fails is a failure, one that is invalid an error."""
+    cases = [Case(c.name, _OUTCOMES[c.status], c.words, "\n".join(_lines(c))) for c in verdict.checks]
+    if not cases:
+        cases = [Case("checks", "error", "nothing was checked")]
+    return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds)
+
+
+def markdown(verdict: Verdict) -> str:
+    """A heading and a table, as GitHub's step summaries and GitLab's comments show them; no text breaks out of its cell."""
+    n = len(verdict.checks)
+    rows = [
+        f"| {_cell(c.name)} | {_shown(c.status)} | {_cell(c.words)} | {'<br>'.join(map(_cell, _lines(c)[1:]))} |"
+        for c in verdict.checks
+    ]
+    head = f"### evofool gate: {_cell(verdict.target)} {_shown(verdict.status)}"
+    table = ["| check | | what was found | figures |", "|---|---|---|---|", *rows] if rows else ["Nothing was checked."]
+    return "\n".join([head, "", *table, "", f"{n} check{'s' * (n != 1)} in {verdict.seconds:.1f} s", ""])
+
+
+def _shown(status: Status) -> str:
+    return status if status == "holds" else f"**{status}**"
+
+
+def _lines(check: Check) -> list[str]:
+    """What was found, then a line for each figure."""
+    figures = [f"{name}: {'none' if value is None else f'{value:.6g}'}" for name, value in check.figures.items()]
+    return [check.words, *figures]
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown takes as text, in one line of a table."""
+    flat = " ".join(text.split())
+    for special in "\\`*_[]|":
+        flat = flat.replace(special, f"\\{special}")
+    return html.escape(flat, quote=False)

@@ -1,0 +1,264 @@
+"""The command `evofool bench`, and `evofool bench compare` beside it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from evofool.errors import RecipeError
+
+if TYPE_CHECKING:
+    from evofool.bench.bench import Progress
+    from evofool.bench.plan import BenchRecipe
+
+
+class _WithDefault(TyperGroup):
+    """A group whose first command is meant where none of them is named: `evofool bench bench-digits`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+bench = typer.Typer(
+    cls=_WithDefault,
+    no_args_is_help=True,
+    help="""How well do classifiers resist fooling? Scores, controls and a report.
+
+    evofool bench bench-digits                              a shipped benchmark
+    evofool bench --target SPEC --images DIR                your classifier, your real images
+    evofool bench compare A.json B.json                     two results, paired by seed
+""",
+)
+
+WHAT = typer.Argument(
+    metavar="[BENCH.toml]", help="A bench recipe's file, or a shipped one's name: bench-digits, bench-imagenet."
+)
+TARGETS = typer.Option("--target", metavar="SPEC", help="A classifier to measure (evofool targets list); may be repeated.")
+IMAGES = typer.Option(metavar="DIR", help="Labelled real images, which thresholds are taken from; or: digits.")
+ARMS = typer.Option(metavar="ARM,ARM", help="direct, cppn, own, random, square, nes, apgd, fourier, noise.")
+BUDGET = typer.Option("--budget", metavar="N,N", help="Queries of all classes together, ascending: 1000,10000.")
+SEEDS = typer.Option(min=1, help="How many seeds: 5 for a look, 10 or more for a claim.")
+MINUTES = typer.Option(metavar="M", help="Instead of --budget: as many queries as are done in about so many minutes here.")
+CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
+OUT = typer.Option(metavar="DIR", help="Folder of the benchmark; runs/NAME unless given. One begun there goes on.")
+WORKERS = typer.Option(min=0, help="Cells done side by side, by so many processes of Ray's; 0: one after the other, here.")
+RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
+
+
+@bench.command("run")
+def run(
+    what: Annotated[str | None, WHAT] = None,
+    target: Annotated[list[str] | None, TARGETS] = None,
+    images: Annotated[str | None, IMAGES] = None,
+    arms: Annotated[str | None, ARMS] = None,
+    budget: Annotated[str | None, BUDGET] = None,
+    seeds: Annotated[int | None, SEEDS] = None,
+    minutes: Annotated[float | None, MINUTES] = None,
+    changes: Annotated[list[str] | None, CHANGES] = None,
+    out: Annotated[Path | None, OUT] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    ray: Annotated[str | None, RAY] = None,
+) -> None:
+    """Measure how easily classifiers are fooled (run: what is meant where no command is named).
+
+    Every cell, a target, an arm and a seed, is an ordinary run below DIR/cells. At the end: DIR/report.html, a JSON for each
+    target in DIR/results, DIR/summary.json and DIR/elites.parquet. Ctrl-C saves, and the same command goes on. Exits with 2
+    if a target could not be measured. docs/protocol.md says what the figures mean.
+    """
+    from evofool.bench.bench import run_bench
+    from evofool.console import interrupts, status
+
+    recipe = recipe_of(what, target, images, arms, budget, seeds, changes, workers, ray)
+    folder = out or Path("runs") / recipe.name
+    if minutes is not None:
+        from evofool.bench.quick import with_budget
+
+        if budget is not None:
+            raise RecipeError("--minutes chooses the budget; give one of --minutes and --budget")
+        recipe = with_budget(recipe, minutes, folder)
+    print(_said(recipe, folder), flush=True)
+    with interrupts("Saving what is under way ...") as interrupted, status() as show:
+
+        def tell(p: "Progress") -> bool:
+            show(lambda: progress_text(p))
+            return bool(interrupted)
+
+        outcome = run_bench(recipe, folder, tell)
+    if outcome.interrupted:
+        print("Interrupted; what is done is saved. The same command goes on.")
+        raise typer.Exit(130)
+    print_outcome(outcome.results, outcome.summary)
+    for note in outcome.notes:
+        print(f"Note: {note}")
+    print(f"Report:  {folder / 'report.html'}")
+    print(f"Results: {folder / 'results'}")
+    if not outcome.valid:
+        bad = [name for name, one in outcome.results.items() if not one["valid"]]
+        typer.echo(f"evofool: not valid, and left out of every figure: {', '.join(bad)}", err=True)
+        raise typer.Exit(2)
+
+
+@bench.command("compare")
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="A result of evofool bench.")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another one, of the same protocol.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")] = False,
+) -> None:
+    """Which of two is harder to fool? Q50 and R95 of each arm that both have, paired by seed."""
+    from evofool.bench.compare import compare as compared
+    from evofool.bench.results import read_json
+    from evofool.elites import to_json
+
+    told = compared(read_json(a), read_json(b))
+    if as_json:
+        print(to_json(told))
+        return
+    print(f"{told['a']} against {told['b']}: over 1, the first needs more queries than the second")
+    for arm, row in told["arms"].items():
+        ratio, apart = interval_text(row["q50_ratio"]), row["r95"]["value"]
+        print(f"  {arm:<9}Q50 ratio {ratio}; R95 at {row['queries']:,} differs by {apart:+.3f}")
+    for note in told["notes"]:
+        print(f"Note: {note}")
+
+
+def recipe_of(
+    what: str | None,
+    target: list[str] | None,
+    images: str | None,
+    arms: str | None,
+    budget: str | None,
+    seeds: int | None,
+    changes: list[str] | None,
+    workers: int | None,
+    ray: str | None,
+) -> "BenchRecipe":
+    """The recipe that a command line asks for: a file's, with options laid over it, or one of options alone."""
+    from evofool.bench.plan import load, parse
+    from evofool.export import file_name
+    from evofool.recipe import override
+
+    given: dict[str, Any] = {}
+    if images is not None:
+        given["images"] = images
+    if arms is not None:
+        given["arms"] = [arm.strip() for arm in arms.split(",") if arm.strip()]
+    if budget is not None:
+        given["budgets"] = numbers(budget)
+    for key, value in (("seeds", seeds), ("workers", workers), ("ray", ray)):
+        if value is not None:
+            given[key] = value
+    more = [{"target": spec} for spec in target or ()]
+    if what is None:
+        if not more:
+            raise RecipeError("what is to be measured? Name a bench recipe (bench-digits), or --target SPEC --images DIR")
+        if images is None:
+            raise RecipeError(
+                "thresholds are taken from labelled real images of the target's classes: --images DIR (a folder for every "
+                "class, or pictures named CLASS_anything.jpg); for digits: --images digits"
+            )
+        name = "bench-" + file_name((target or [""])[0].partition("?")[0]).lower()
+        data = {"name": name, "targets": more, "workers": _beside(target or []), **given}
+        return parse(override(data, changes or []), "the command line")
+    recipe = load(what, changes or [])
+    data = recipe.model_dump(mode="json", exclude_none=True) | given
+    data["targets"] = [*data["targets"], *more]
+    return parse(data, what)
+
+
+def _beside(specs: list[str]) -> int:
+    """Workers where none are asked for: one for each processor, and none for what is asked over a network."""
+    from evofool.machine import cpus
+
+    return 0 if any(spec.startswith(("http://", "https://")) for spec in specs) or cpus() < 2 else cpus()
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers out of "1000,10_000"."""
+    parts = [part.strip().replace("_", "") for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise RecipeError(f'--budget "{text}" has to be whole numbers of queries, as in 1000,10000')
+    return [int(part) for part in parts]
+
+
+def progress_text(p: "Progress") -> str:
+    """Where a benchmark is: cells done, their rate, and the time left."""
+    from evofool.console import duration
+
+    if p.words and not p.cells:
+        return p.words
+    share = p.done_here + p.queries
+    left = f", about {duration((p.cells - p.done - p.queries) * p.seconds / share)} left" if share > 0.05 else ""
+    what, under_way = (f"{p.words}: ", "") if p.words else ("", f", {p.under_way} under way")
+    return f"{what}{p.done} of {p.cells} {'' if p.words else 'cells '}done{under_way}{left}"
+
+
+def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
+    """The figures that a person wants first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for head in ("target", "arm"):
+        table.add_column(head, no_wrap=True)
+    for head in ("R95", "R50", "Q50 (queries)"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, one in results.items():
+        if not one["valid"]:
+            table.add_row(name, "invalid", "", "", "")
+        for arm, told in one["scores"]["arms"].items():
+            if told["seeds"] and one["valid"]:
+                table.add_row(
+                    name, arm, share_text(told["r95"][-1]), share_text(told["r50"][-1]), q50_text(told["q50"], one)
+                )
+                name = ""
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)
+    budget = next((one["protocol"]["budgets"][-1] for one in results.values()), 0)
+    print(f"R95, R50: the share of classes accepted at tau_5, tau_50 after {budget:,} queries; Q50: queries until half are.")
+    for name, one in results.items():
+        for flag in one["flags"]:
+            print(f"{'INVALID' if flag['level'] == 'invalid' else 'Warning'}: {name}: {flag['what']}")
+    for said in summary.get("statements", ()):
+        verdict = {True: "held", False: "MISSED", None: "open"}[said["held"]]
+        print(f"{verdict:<7} {said['what']}: {said['figures']}")
+    for name, one in results.items():
+        for rival, told in one["scores"]["sharing"].items():
+            print(
+                f"sharing {name}: {rival} needs {interval_text(told)} times the queries of cppn (Q50, {told['pairs']} pairs)"
+            )
+
+
+def share_text(point: dict[str, Any]) -> str:
+    limits = "" if point["low"] is None else f" [{point['low']:.2f}, {point['high']:.2f}]"
+    return f"{point['value']:.2f}{limits}"
+
+
+def q50_text(q: dict[str, Any], one: dict[str, Any]) -> str:
+    """Queries until half of the classes are accepted; ">" where seeds were censored."""
+    if q["value"] is None:
+        return "?"
+    if q["censored"] == len(q["per_seed"]):
+        return f"> {one['protocol']['budgets'][-1]:,}"
+    limits = "" if q["low"] is None else f" [{q['low']:,.0f}, {'-' if q['high'] is None else format(q['high'], ',.0f')}]"
+    return f"{'>= ' if q['censored'] else ''}{q['value']:,.0f}{limits}"
+
+
+def interval_text(told: dict[str, Any]) -> str:
+    value = told.get("ratio", told.get("value"))
+    if value is None:
+        return "an unknown number of"
+    low, high = ("-" if told[key] is None else f"{told[key]:.2f}" for key in ("low", "high"))
+    bound = ">= " if told["high"] is None and told["censored"] else "<= " if told["low"] is None and told["censored"] else ""
+    return f"{bound}{value:.2f} [{low}, {high}]"
+
+
+def _said(recipe: "BenchRecipe", folder: Path) -> str:
+    count = sum(part.copies for part in recipe.targets)
+    cells = count * len(recipe.arms) * recipe.seeds
+    return (
+        f"Benchmark in {folder}: {count} target(s) x {len(recipe.arms)} arms x {recipe.seeds} seeds = {cells} cells of "
+        f"{recipe.budget:,} queries\n  arms         {', '.join(recipe.arms)}\n  real images  {recipe.images}"
+    )

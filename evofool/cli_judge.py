@@ -1,0 +1,91 @@
+"""The command `evofool judge`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from evofool.bench.looks import Looks
+
+RUN = typer.Argument(metavar="RUN", help="A run's folder; its search must not be going on.")
+IMAGES = typer.Option(metavar="DIR|digits", help="Labelled real images of the target's classes.")
+NETWORK = typer.Option(
+    metavar="SPEC", help="Another classifier than the run's, to compare images by its features too (evofool targets list)."
+)
+
+_FAR = 95.0  # the percentile that noise has to reach for a space to tell it from real images
+
+
+def judge(
+    folder: Annotated[Path, RUN],
+    images: Annotated[str, IMAGES],
+    network: Annotated[str | None, NETWORK] = None,
+) -> None:
+    """How far are a run's elites from real images? Measures each one's picture, and keeps the figures in the run.
+
+    The distance to the nearest real image, as a percentile of the same distance for held-out real images: by pixels, by HOG
+    and, with --network, by the features of another classifier. And total variation: how much neighbouring pixels differ.
+    Printed are medians, with those of noise and of real images beside them. The run's own classifier is not asked, and
+    elites that were measured against the same images are passed over. `evofool show --json` and --class tell each one's.
+    """
+    from evofool.bench.looks import Looks, judge_run, of_runs, seen_by
+    from evofool.bench.real import real_images
+    from evofool.console import status
+    from evofool.elites import StoredRun
+    from evofool.machine import keep_memory, torch_threads
+    from evofool.targets import target as load
+
+    with StoredRun(folder) as stored:
+        target = seen_by(stored)
+    keep_memory()
+    # One thread: the bits do not depend on the machine's cores.
+    with torch_threads(1):
+        other = None if network is None else load(network)
+        real = real_images(images, target)
+        try:
+            with status() as show:
+                say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
+                looks = Looks.of(target, real, network=other, say=say)
+                measured = judge_run(folder, looks, say)
+                controls = looks.controls()
+        except KeyboardInterrupt:
+            print("Interrupted; what was measured is kept, and the same command goes on from there")
+            raise typer.Exit(130) from None
+    print(f"{measured} elites of {folder} were measured now; {looks.compared:,} real images of {images} to compare with")
+    _print(of_runs([folder]), controls, looks)
+
+
+def _print(elites: "Mapping[str, np.ndarray]", controls: "Mapping[str, Mapping[str, np.ndarray]]", looks: "Looks") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from evofool.bench.looks import quantiles
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("median of")
+    columns = {"elites": elites, **controls}
+    for name in columns:
+        table.add_column(name.replace("-", " "), justify="right")
+    medians = [quantiles(figures, at=(50,)) for figures in columns.values()]
+    for name in looks.names:
+        # A figure of another sitting may be there too; printed are those of this one.
+        table.add_row(name.replace("_", " "), *(f"{one[name]['50']:.4g}" if name in one else "-" for one in medians))
+    console = Console()
+    console = console if console.is_terminal else Console(width=200)
+    console.print(table)
+    blunt = [name for name in looks.references if min(one[name]["50"] for one in medians[1:3]) < _FAR]
+    if blunt:
+        print(
+            f"\nNoise comes out near these real images too by {', '.join(name.replace('_', ' ') for name in blunt)}: what "
+            "elites come to there says little."
+        )
+    features = "" if looks.network else " By the features of another classifier they were not compared: --network SPEC."
+    print(
+        f"\nPercentile 100: at least as far from its nearest real image as each of {looks.held_out:,} held-out real images "
+        f"from its own.{features} None of these figures says whether people recognise an image; only people can tell "
+        "(Zhou and Firestone 2019)."
+    )

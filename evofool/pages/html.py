@@ -1,0 +1,264 @@
+"""A page for people as one HTML file: pictures, plots and style are in it, nothing is loaded, no script runs."""
+
+import base64
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import chain, count
+
+from evofool.pages.stylesheet import STYLE
+from evofool.pages.svg import prefixed
+
+_SHORT = 224  # pixels that a small picture is enlarged to, by a whole factor
+_FILES = "evofool-pictures"  # under this name a page tells of the pictures that were written beside it
+_DENSE = 8  # columns from which on a cell's lighter text stands below the other
+NOTHING = "\u2013"  # in a cell that has no value; it stands among numbers as one
+_MARKS = {"held": "good", "missed": "fault", "invalid": "fault", "open": "caution"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG's bytes, its title and what is to be said of it, plain text."""
+
+    title: str
+    png: bytes
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What takes the page's width: an SVG from pages.svg, which is put in as it is, or a PNG's bytes."""
+
+    title: str
+    drawn: str | bytes
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of a table. faint: what stands behind or below the text, lighter; mark: held, missed, invalid or open, said before."""
+
+    text: str = ""
+    faint: str = ""
+    mark: str = ""
+
+
+Row = Sequence[str | Cell]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of a table under a title of their own."""
+
+    title: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain text under their heads; columns of numbers alone, or none, are set to the right.
+
+    A row may have fewer cells than there are heads: its last one then takes the rest. groups: further rows, in parts.
+    under: what is to be said below.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Row] = ()
+    caption: str = ""
+    groups: Sequence[Group] = ()
+    under: str = ""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Pictures, plots and tables that are seen once its summary is clicked."""
+
+    summary: str
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    plots: Sequence[Plot] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page. lead: its outcome, in a larger sentence; text: what it is and what came out, by paragraph; source:
+    papers; fault: what failed or is missing, by line, and stands first, before the cautions; parts: sections within it, at
+    the end.
+    """
+
+    title: str
+    text: Sequence[str] = ()
+    source: str = ""
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    folded: Sequence[Folded] = ()
+    fault: str = ""
+    cautions: Sequence[str] = ()
+    plots: Sequence[Plot] = ()
+    parts: Sequence["Section"] = ()
+    lead: str = ""
+
+
+def html_page(
+    title: str, sections: Sequence[Section], notes: Sequence[str] = (), files: Sequence[str] = (), contents: bool = False
+) -> str:
+    """The page as HTML text (UTF-8). The first section stands under the title; notes stand at the end.
+
+    files: names of the pictures written beside it, which `files_of` reads back and nobody sees. contents: whether a list of
+    the sections follows the first. All that is given is plain text and escaped here, bar a Plot's SVG. Opens without a
+    network, in light and dark, and prints.
+    """
+    first, *others = sections or [Section("")]
+    numbers = count(1)
+    anchors = _anchors([one.title for one in others]) if contents else []
+    body = "\n".join(
+        [
+            f"<header><h1>{escape(title)}</h1>\n{_inside(first, numbers, 2)}</header>",
+            _contents(others, anchors) if anchors else "",
+            *(
+                f"<section{f' id={chr(34)}{anchor}{chr(34)}' if anchor else ''}><h2>{escape(one.title)}</h2>\n"
+                f"{_inside(one, numbers, 3)}</section>"
+                for one, anchor in zip(others, anchors or [""] * len(others), strict=True)
+            ),
+            f"<footer>{''.join(f'<div>{escape(note)}</div>' for note in notes)}</footer>" if notes else "",
+        ]
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="{_FILES}" content="{escape(" ".join(files))}">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def files_of(page: str) -> list[str] | None:
+    """The names that html_page was given as files; None of a page that it did not write."""
+    found = re.search(f'<meta name="{_FILES}" content="([a-z0-9. -]*)">', page)
+    return None if found is None else [name for name in found[1].split() if re.fullmatch(r"[a-z0-9-]+\.png", name)]
+
+
+def _anchors(titles: Sequence[str]) -> list[str]:
+    """One for each title, all different, of small letters, digits and hyphens."""
+    found: list[str] = []
+    for title in titles:
+        plain = "at-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section")
+        numbered = chain([plain], (f"{plain}-{number}" for number in count(2)))
+        found.append(next(anchor for anchor in numbered if anchor not in found))
+    return found
+
+
+def _contents(sections: Sequence[Section], anchors: Sequence[str]) -> str:
+    lines = (f'<li><a href="#{a}">{escape(one.title)}</a></li>' for one, a in zip(sections, anchors, strict=True))
+    return f'<nav aria-label="Contents"><ol>{"".join(lines)}</ol></nav>'
+
+
+def _inside(section: Section, numbers: Iterator[int], level: int) -> str:
+    """numbers: one for each plot of the page; level: of its parts' headings."""
+    parts = [f'<p class="fault">{escape(fault)}</p>' for fault in section.fault.splitlines()]
+    parts += [f'<p class="caution">{escape(caution)}</p>' for caution in section.cautions]
+    if section.lead:
+        parts.append(f'<p class="lead">{escape(section.lead)}</p>')
+    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.text]
+    if section.source:
+        parts.append(f'<p class="source">{escape(section.source)}</p>')
+    parts.append(_shown(section, numbers))
+    for folded in section.folded:
+        parts.append(f"<details><summary>{escape(folded.summary)}</summary>\n{_shown(folded, numbers)}\n</details>")
+    for part in section.parts:
+        parts.append(f"<h{level}>{escape(part.title)}</h{level}>\n{_inside(part, numbers, level + 1)}")
+    return "\n".join(parts) + "\n"
+
+
+def _shown(part: Section | Folded, numbers: Iterator[int]) -> str:
+    figures = [f'<div class="pictures">\n{"".join(map(_figure, part.pictures))}</div>'] if part.pictures else []
+    return "\n".join([*figures, *(_plot(plot, next(numbers)) for plot in part.plots), *map(_table, part.tables)])
+
+
+def _figure(picture: Picture) -> str:
+    width, height = struct.unpack(">II", picture.png[16:24])  # of the PNG's header
+    factor = max(1, _SHORT // max(width, height))
+    small = ' class="small"' if factor > 1 else ""
+    words = f"{picture.title}, {picture.caption}" if picture.caption else picture.title
+    return (
+        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{escape(words)}" '
+        f'src="{_data(picture.png)}">{_caption(picture)}</figure>\n'
+    )
+
+
+def _plot(plot: Plot, number: int) -> str:
+    words = escape(f"{plot.title}. {plot.caption}" if plot.caption else plot.title)
+    if isinstance(plot.drawn, str):
+        drawn = prefixed(plot.drawn, f"p{number}-").replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+    else:
+        drawn = f'<img alt="{words}" src="{_data(plot.drawn)}">'
+    return f'<figure class="plot"><div class="wide">{drawn}</div>{_caption(plot)}</figure>\n'
+
+
+def _caption(shown: Picture | Plot) -> str:
+    more = f"<span>{escape(shown.caption)}</span>" if shown.caption else ""
+    return f"<figcaption>{escape(shown.title)}{more}</figcaption>"
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _table(table: Table) -> str:
+    rows = [_cells(row) for row in table.rows]
+    groups = [(group.title, [_cells(row) for row in group.rows]) for group in table.groups]
+    columns = len(table.heads)
+    full = [row for row in chain(rows, *(own for _, own in groups)) if len(row) == columns]
+    marks = [' class="number"' if _are_numbers([row[k] for row in full]) else "" for k in range(columns)]
+
+    def line(cells: Sequence[str], kind: str) -> str:
+        spans = [""] * (len(cells) - 1) + [f' colspan="{columns - len(cells) + 1}"' if len(cells) < columns else ""]
+        shown = [span or mark for mark, span in zip(marks, spans, strict=False)]
+        return "<tr>" + "".join(f"<{kind}{m}>{c}</{kind}>" for c, m in zip(cells, shown, strict=True)) + "</tr>"
+
+    def lines(of: Sequence[Sequence[Cell]]) -> str:
+        return "\n".join(line([_cell(cell) for cell in cells], "td") for cells in of)
+
+    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
+    head = line([escape(h) for h in table.heads], "th")
+    bodies = [f"<tbody>\n{lines(rows)}\n</tbody>"] if rows or not groups else []
+    span = f'<tr><th class="group" scope="rowgroup" colspan="{columns}">'
+    bodies += [f"<tbody>\n{span}{escape(title)}</th></tr>\n{lines(own)}\n</tbody>" for title, own in groups]
+    dense = ' class="dense"' if columns >= _DENSE else ""
+    under = f'<p class="under">{escape(table.under)}</p>' if table.under else ""
+    return f'<div class="wide"><table{dense}>{caption}<thead>{head}</thead>{"".join(bodies)}</table></div>{under}'
+
+
+def _cells(row: Row) -> list[Cell]:
+    return [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+
+
+def _are_numbers(column: Sequence[Cell]) -> bool:
+    texts = [cell.text for cell in column if not cell.mark]
+    return (bool(texts) or not column) and all(text == NOTHING or _is_number(text) for text in texts)
+
+
+def _cell(cell: Cell) -> str:
+    if cell.mark and cell.mark not in _MARKS:
+        raise ValueError(f'a cell is marked {", ".join(_MARKS)}, not "{cell.mark}"')
+    mark = f'<b class="{_MARKS[cell.mark]}">{cell.mark}</b>' if cell.mark else ""
+    faint = f"<i>{escape(cell.faint)}</i>" if cell.faint else ""
+    return " ".join(piece for piece in (mark, escape(cell.text), faint) if piece)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.lstrip("<> ").rstrip("%").replace(",", ""))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""One look for everything that is looked at: colours by light and by dark, and how a plot's axes are dressed."""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = {
+    "paper": ("#f7f7f4", "#17191d"),
+    "panel": ("#fefefe", "#1e2126"),
+    "ink": ("#22252b", "#e6e6e2"),
+    "faint": ("#666a72", "#a0a4ac"),
+    "line": ("#d5d6d2", "#3a3d44"),
+    "grid": ("#e1e2de", "#2e3138"),
+    "fault": ("#b3261e", "#ff8a80"),
+    "caution": ("#8f5b00", "#f0b860"),
+    "good": ("#1f7a4d", "#63cf98"),
+    "blue": ("#2f5fa8", "#7fb0f2"),
+    "orange": ("#c8571b", "#f2935a"),
+    "green": ("#17835f", "#4fcaa0"),
+    "purple": ("#7d4698", "#c596e3"),
+    "sky": ("#2a8fb5", "#74cdec"),
+    "pink": ("#c43c7c", "#f58bb8"),
+    "olive": ("#857100", "#d6c04c"),
+    "mint": ("#8cc7ad", "#3f7d63"),
+}
+"""By name: over light paper, over dark paper. Each has at least 3:1 against its paper, bar panel, line, grid and mint."""
+
+PAPER, PANEL, INK, FAINT = (_COLOURS[name][0] for name in ("paper", "panel", "ink", "faint"))
+LINE, GRID, MINT = (_COLOURS[name][0] for name in ("line", "grid", "mint"))
+BLUE, ORANGE, GREEN = (_COLOURS[name][0] for name in ("blue", "orange", "green"))
+PURPLE, SKY, PINK, OLIVE = (_COLOURS[name][0] for name in ("purple", "sky", "pink", "olive"))
+
+
+def variables(dark: bool = False) -> str:
+    """The colours as CSS custom properties: "--paper: #f7f7f4; ..."."""
+    return " ".join(f"--{name}: {both[dark]};" for name, both in _COLOURS.items())
+
+
+def following(svg: str) -> str:
+    """An SVG drawn in the light colours, in whose style attributes they follow the page's properties into the dark."""
+    names = {both[0]: name for name, both in _COLOURS.items()}
+    return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{names[m[0]]}, {m[0]})" if m[0] in names else m[0], svg)
+
+
+def dress(axes: "Axes", grid: str = "both") -> None:
+    """The look of every plot: a quiet grid (of "x", "y" or "both" axes), and no frame but two faint lines."""
+    axes.set_facecolor(PANEL)
+    axes.grid(True, axis=grid, color=GRID, lw=0.8)  # type: ignore[arg-type]  # their stubs want a literal
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=FAINT, labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)

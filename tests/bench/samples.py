@@ -1,0 +1,287 @@
+"""Results of benchmarks that never were, as their JSON has them: for the report's tests, and to look at the page."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evofool.pages.sheet import Tile, contact_sheet
+
+KINDS = {
+    "direct": "search",
+    "cppn": "search",
+    "own": "search",
+    "random": "black",
+    "square": "black",
+    "nes": "black",
+    "apgd": "white",
+    "fourier": "white",
+    "noise": "floor",
+}
+HARDNESS = {
+    "direct": 2.6,
+    "cppn": 1.0,
+    "own": 1.5,
+    "random": 60.0,
+    "square": 3.5,
+    "nes": 5.0,
+    "apgd": 0.25,
+    "fourier": 0.6,
+    "noise": 1e6,
+}
+BUDGETS = [100, 300, 1_000, 3_000, 10_000]
+SEEDS = [0, 1, 2, 3, 4]
+WRONG = "the same image was answered twice, and differently (3 of 64)"
+CHANGED = "it was made with another target (labels, preprocessing or weights differ)"
+
+
+def results(targets: int = 12, arms: Sequence[str] = tuple(KINDS), points: int = 1_000) -> list[dict[str, Any]]:
+    """One JSON a target. Of five or more the last is invalid, and so are cells of cppn and own."""
+    names = ["lenet", "lenet-2015", *(f"plain-{k}" for k in range(5)), *(f"outlier-exposure-{k}" for k in range(5))]
+    found = [result(names[k], k, list(arms), points) for k in range(targets)]
+    if targets > 4:
+        last = found[-1]
+        last |= {"valid": False, "images": None, "raw": {}, "timings": {}, "flags": [invalid(WRONG)]}
+        last["target"] = {key: last["target"][key] for key in ("name", "group", "spec")}
+        last["scores"] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "looks": {}}
+        own = found[2]["scores"]["arms"]["own"]
+        own["seeds"], own["invalid"] = [0, 1, 2, 4], {"3": CHANGED}
+        found[2]["flags"] = [invalid(f"own: 1 cell(s) are left out of every figure: {CHANGED}")]
+        found[3]["scores"]["arms"]["cppn"] = {
+            "kind": "search",
+            "seeds": [],
+            "invalid": dict.fromkeys(map(str, SEEDS), CHANGED),
+        }
+        found[3]["scores"]["sharing"] = {}
+        found[3]["flags"] = [invalid(f"cppn: 5 cell(s) are left out of every figure: {CHANGED}")]
+        found[0]["flags"] = [{"level": "warning", "what": "suspected training images: top-1 0.995, declared 0.93"}]
+    return found
+
+
+def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[str, Any]:
+    rng = np.random.default_rng([7, key])
+    base = 180 * float(rng.uniform(0.7, 1.6)) * (9 if "outlier" in name else 1)
+    group = "undefended" if "plain" in name else "outlier exposure" if "outlier" in name else ""
+    made = {arm: _arm(arm, base * HARDNESS[arm], rng, points) for arm in arms}
+    rivals = [arm for arm in ("own", "nes", "apgd") if arm in made] if "cppn" in made else []
+    looks = {arm: _look(80, rng) for arm in arms} | {
+        "uniform-noise": _look(99, rng),
+        "smooth-noise": _look(85, rng),
+        "real": _look(50, rng),
+    }
+    return {
+        "schema": "evofool.bench",
+        "version": 1,
+        "target": {
+            "name": name,
+            "group": group,
+            "spec": name,
+            "fingerprint": f"{key:02d}9f86d081884c7d659a2feaa0c55ad015",
+            "classes": 10,
+            "scored": 10,
+            "shape": [1, 28, 28],
+            "labels": [str(c) for c in range(10)],
+        },
+        "protocol": {
+            "budgets": BUDGETS,
+            "seeds": SEEDS,
+            "arms": arms,
+            "rank": "margin",
+            "confidence": 0.95,
+            "evofool": "0.1.0",
+        },
+        "images": {
+            "source": "digits",
+            "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+            "number": 2500,
+            "calibration": 1250,
+            "control": 1250,
+            "correct": 1240,
+            "top1": 0.992,
+            "declared": None,
+            "suspected_training": key == 0,
+            "classes_with_own_tau": 10,
+        },
+        "valid": True,
+        "flags": [],
+        "scores": {
+            "controls": {"real": {"accepted": 0.952, "of": 1240, "standard_error": 0.0061, "holds": True}},
+            "arms": made,
+            "sharing": {r: _ratio(HARDNESS[r] / HARDNESS["cppn"] * float(rng.uniform(0.6, 1.6)), rng) for r in rivals},
+            "detectors": [
+                _detector(d, arm, kind, rng)
+                for d in ("msp", "max-logit", "energy", "mahalanobis")
+                for arm in arms[1:2]
+                for kind in ("static", "adaptive")
+                if not (d == "mahalanobis" and kind == "adaptive")
+            ],
+            "looks": looks,
+        },
+        "raw": {
+            "tau5": 3.1,
+            "tau50": 11.2,
+            "temperature": 1.4,
+            "p": {arm: {"5": 0.7, "50": 0.9999, "95": 1.0} for arm in arms},
+        },
+        "timings": {"wall_seconds": 812.0 + 60 * key, "device": "cpu", "machines": ["a processor"], "peak_memory_mb": 512.0},
+    }
+
+
+def invalid(what: str) -> dict[str, str]:
+    return {"level": "invalid", "what": what}
+
+
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    names = [one["target"]["name"] for one in found if one["valid"]]
+    n, rng = len(names), np.random.default_rng(8)
+    share = np.clip(rng.normal(0.35, 0.2, (n, n)), 0, 1) * (1 - np.eye(n)) + np.eye(n)
+    groups = {}
+    for group in sorted({one["target"]["group"] for one in found} - {""}):
+        own = [one["target"]["name"] for one in found if one["target"]["group"] == group]
+        q50 = {
+            "value": 240.0 * (9 if "outlier" in group else 1),
+            "low": 150.0,
+            "high": 900.0,
+            "networks": len(own),
+            "censored": 0,
+        }
+        groups[group] = {
+            "targets": own,
+            "arms": {"cppn": {"q50": q50}, "apgd": {"q50": q50 | {"high": None, "censored": 1}}},
+        }
+    return {
+        "schema": "evofool.bench.summary",
+        "version": 1,
+        "statements": [
+            {"what": "evolution beats random search at every budget", "held": True, "figures": "33 of 33 comparisons"},
+            {
+                "what": "the defended networks' Q50 is at least 2x the undefended ones'",
+                "held": False,
+                "figures": "1.4 [0.9, 2.2]",
+            },
+            {
+                "what": "the adaptive arm lowers AUROC against the static one",
+                "held": None,
+                "figures": "no detector was fitted",
+            },
+        ],
+        "groups": groups,
+        "transfer": None
+        if n < 2
+        else {
+            "targets": names,
+            "share": share.tolist(),
+            "low": np.clip(share - 0.08, 0, 1).tolist(),
+            "high": np.clip(share + 0.08, 0, 1).tolist(),
+            "of": [[50] * n] * n,
+            "off_diagonal_median": 0.34,
+        },
+    }
+
+
+def sheets(found: list[dict[str, Any]], side: int = 28) -> dict[str, dict[str, bytes]]:
+    """Ten images of noise an arm, smoother for cppn."""
+    made: dict[str, dict[str, bytes]] = {}
+    for number, one in enumerate(found):
+        rng = np.random.default_rng([9, number])
+        for arm in one["scores"]["arms"]:
+            cells = side // 7 if arm == "cppn" else side
+            images = rng.integers(0, 256, (10, 1, cells, cells), np.uint8).repeat(side // cells, 2).repeat(side // cells, 3)
+            tiles = [Tile(image, str(k), float(rng.uniform(0.8, 1))) for k, image in enumerate(images)]
+            buffer = io.BytesIO()
+            contact_sheet(tiles, columns=10, tile=84).save(buffer, "png")
+            made.setdefault(one["target"]["name"], {})[arm] = buffer.getvalue()
+    return made
+
+
+def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[str, Any]:
+    budget = BUDGETS[-1]
+    reached = np.exp(rng.normal(np.log(hard), 0.9, 10)[None] + rng.normal(0, 0.25, (len(SEEDS), 10)))
+    queries = np.unique(np.geomspace(1, budget, points).round().astype(int))
+    shares = (reached[:, :, None] <= queries).mean(1)
+    mean, spread = shares.mean(0), 2.78 * shares.std(0, ddof=1) / len(SEEDS) ** 0.5
+    per_seed = np.sort(reached, 1)[:, 4]
+    q50 = [round(float(v)) if v <= budget else None for v in per_seed]
+    value = float(np.exp(np.log(per_seed).mean()))
+    half = float(np.exp(2.78 * np.log(per_seed).std(ddof=1) / len(SEEDS) ** 0.5))
+    known = {
+        "value": round(value, 1),
+        "low": round(value / half, 1),
+        "high": round(value * half, 1) if value * half <= budget else None,
+    }
+    if value > budget:
+        known = {"value": None, "low": budget if value / half > budget else round(value / half, 1), "high": None}
+
+    def at(level: float) -> list[dict[str, Any]]:
+        found = []
+        for b in BUDGETS:
+            own = (reached * level <= b).mean(1)
+            reach = 2.78 * own.std(ddof=1) / len(SEEDS) ** 0.5
+            low, high = max(0.0, own.mean() - reach), min(1.0, own.mean() + reach)
+            found.append(
+                {
+                    "queries": b,
+                    "per_class": b / 10,
+                    "value": float(own.mean()),
+                    "low": low,
+                    "high": high,
+                    "per_seed": own.tolist(),
+                }
+            )
+        return found
+
+    scale = 4.0 / (1 + np.log10(1 + hard / 50))
+    margins = {q: round(scale * f, 3) for q, f in (("5", 0.4), ("25", 0.8), ("50", 1.0), ("75", 1.2), ("95", 1.7))}
+    gradient = KINDS[arm] == "white"
+    return {
+        "kind": KINDS[arm],
+        "seeds": SEEDS,
+        "invalid": {},
+        "r95": at(1.0),
+        "r50": at(6.0),
+        "q50": known | {"censored": q50.count(None), "per_seed": q50, "per_class": known["value"] and known["value"] / 10},
+        "curve": {
+            "queries": queries.tolist(),
+            "value": mean.tolist(),
+            "low": np.clip(mean - spread, 0, 1).tolist(),
+            "high": np.clip(mean + spread, 0, 1).tolist(),
+        },
+        "margin_percentiles": {"5": 71.0, "25": 90.0, "50": 99.2, "75": 100.0, "95": 100.0},
+        "margins_of_scale": margins,
+        "p_fitted": {"5": 0.91, "50": 0.9997, "95": 1.0},
+        "accepted_at": {"0": q50},
+        "cost": {"queries": budget, "forwards": budget, "backwards": budget if gradient else 0, "answers": budget + 310},
+    }
+
+
+def _ratio(ratio: float, rng: np.random.Generator) -> dict[str, Any]:
+    wide = float(rng.uniform(1.1, 2.0))
+    return {"ratio": ratio, "low": ratio / wide, "high": ratio * wide, "pairs": 5, "censored": int(rng.integers(0, 2))}
+
+
+def _detector(detector: str, arm: str, kind: str, rng: np.random.Generator) -> dict[str, Any]:
+    shift = float(rng.uniform(0.8, 2)) - (1.1 if kind == "adaptive" else 0)
+    fpr = np.linspace(0, 1, 1_000)
+    tpr = fpr ** float(np.exp(-shift))
+    area = float(np.trapezoid(tpr, fpr))
+    return {
+        "detector": detector,
+        "arm": arm,
+        "kind": kind,
+        "auroc": area,
+        "fpr95": float(fpr[np.argmax(tpr >= 0.95)]),
+        "low": area - 0.04,
+        "high": min(1.0, area + 0.04),
+        "per_seed": [area] * 5,
+        "curve": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+    }
+
+
+def _look(middle: float, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    bytes_ = float(rng.uniform(0.3, 1.1))
+    return {
+        "nearest_real_pixels_percentile": {"5": middle / 2, "50": middle, "95": 100.0},
+        "bytes_per_pixel": {"5": bytes_ / 2, "50": bytes_, "95": bytes_ * 1.2},
+        "total_variation": {"5": 0.05, "50": 0.1 + bytes_ / 4, "95": 0.5},
+    }

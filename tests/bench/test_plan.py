@@ -1,0 +1,75 @@
+"""bench.toml, read strictly."""
+
+import pytest
+
+from evofool.bench.entries import entries
+from evofool.bench.plan import load, parse
+from evofool.errors import RecipeError
+from evofool.recipe import shipped_benches, shipped_recipes
+
+LEAST = {"images": "digits", "targets": [{"target": "lenet"}]}
+
+
+@pytest.mark.parametrize("path", shipped_benches(), ids=lambda p: p.stem)
+def test_every_shipped_bench_loads(path):
+    recipe = load(path.stem)
+    assert recipe.name == path.stem
+    assert path not in shipped_recipes(), "a bench is no run's recipe"
+
+
+def test_the_least_that_is_needed_is_images_and_targets():
+    recipe = parse(LEAST, "here")
+    assert recipe.budget == recipe.budgets[-1]
+    assert recipe.each_seed == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"budgetz": []}, r'here: budgetz: there is no such key \(did you mean "budgets"\?\)'),
+        ({"arms": ["cppn", "genetic"]}, 'there is no arm "genetic"; there are direct, cppn'),
+        ({"arms": ["cppn", "cppn"]}, "an arm is named twice"),
+        ({"budgets": [1000, 100]}, r"\[1000, 100\] have to ascend"),
+        ({"targets": [{}]}, "give either target, a spec, or train"),
+        ({"targets": [{"target": "lenet", "train": "none"}]}, "give either target"),
+        ({"targets": [{"target": "lenet", "copies": 2}]}, "for what is trained"),
+        ({"detectors": {"arm": "direct"}}, "detectors.arm direct is none of the arms"),
+        ({"detectors": {"arm": "apgd"}}, "has to be one that searches"),
+        ({"arm": {"nes": {"set": ["pears=3"]}}}, 'nes has no setting "pears"'),
+        ({"seeds": 0}, "seeds: "),
+        ({"images": ""}, "images: "),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_key(change, words):
+    with pytest.raises(RecipeError, match=words):
+        parse({**LEAST, **change}, "here")
+
+
+def test_a_recipe_that_is_not_there_names_the_nearest():
+    with pytest.raises(RecipeError, match='did you mean "bench-digits"'):
+        load("bench-digit")
+
+
+def test_a_budget_that_does_not_go_round_the_classes_names_the_arm_and_the_least():
+    recipe = parse({**LEAST, "arms": ["cppn", "apgd"], "budgets": [1999]}, "here")
+    recipe.refuse_small(10, "lenet")
+    with pytest.raises(RecipeError, match=r"1,999 queries is too small for 1,000 classes: apgd needs at least 2,000"):
+        recipe.refuse_small(1000, "squeezenet")
+
+
+def test_copies_are_rows_of_their_own_and_names_differ(tmp_path):
+    recipe = parse(
+        {
+            **LEAST,
+            "targets": [
+                {"target": "lenet"},
+                {"target": "lenet?size=28"},
+                {"train": "reject-class", "copies": 2, "name": "defended"},
+            ],
+        },
+        "here",
+    )
+    found = entries(recipe, tmp_path)
+    assert [entry.name for entry in found] == ["lenet", "lenet-2", "defended-1", "defended-2"]
+    assert [entry.group for entry in found] == ["", "", "defended", "defended"]
+    assert len({entry.spec for entry in found[2:]}) == 2

@@ -1,0 +1,227 @@
+"""The report of a benchmark: what it says is what the JSON says, and what is invalid is named and enters nothing."""
+
+import copy
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from evofool.bench.report import bench_report
+from evofool.bench.report_verdict import sharing, strongest, verdict
+from evofool.bench.report_words import (
+    confidences_cell,
+    duration,
+    listed,
+    quantiles_cell,
+    queries,
+    queries_cell,
+    ratio_cell,
+    share,
+)
+from evofool.pages.html import NOTHING, Cell
+from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
+
+ARMS = ["direct", "cppn", "own", "square", "apgd"]
+THREE = ["direct", "cppn", "own"]
+NASTY = "<script>alert('1')</script> & $x$"
+
+
+class Reader(HTMLParser):
+    """The tags with their attributes, and the text, a line for each element."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page[page.index("<body>") :])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.text += "" if tag in ("i", "b") else "\n"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, Any]]:
+    return results(5, ARMS, 60)
+
+
+@pytest.fixture(scope="module")
+def page(found: list[dict[str, Any]]) -> str:
+    return bench_report(found, summary(found), sheets(found), ["A note."])
+
+
+def test_the_page_loads_nothing_and_every_link_and_reference_is_found_in_it(page: str) -> None:
+    tags = Reader(page).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] or "" for _, attributes in tags if "href" in attributes]
+    assert links
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+    assert not re.search(r"https?:|@import|url\([^#]", page)
+    assert {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "style"} == set()
+    assert all((a["src"] or "").startswith("data:image/png;base64,") for t, a in tags if t == "img")
+
+
+def test_names_and_reasons_stay_text() -> None:
+    own = results(5, THREE, 20)
+    for one in own:
+        one["target"]["name"] = f"{NASTY} {one['target']['name']}"
+        one["flags"] = [{"level": level, "what": NASTY} for level in ("invalid", "warning")]
+    told = summary(own)
+    told["statements"][0] |= {"what": NASTY, "figures": NASTY}
+    page = bench_report(own, told, {}, [NASTY])
+    assert "script" not in {tag for tag, _ in Reader(page).tags}
+    assert page.count("<script") == 0
+    assert NASTY in Reader(page).text
+
+
+def test_the_verdict_stands_before_everything_else_and_names_both_strongest_arms(page: str, found: Any) -> None:
+    text = Reader(page).text
+    first = text[: text.index("How to read this page")]
+    q50 = found[0]["scores"]["arms"]["apgd"]["q50"]
+    assert f"{q50['value']:,.0f}" in first
+    assert strongest(found[0], black_box=False) == "apgd"
+    assert strongest(found[0], black_box=True) in ("cppn", "own")
+    assert page.index("strongest arm") < page.index("<nav") < page.index("<svg")
+
+
+def test_the_strongest_arm_has_the_least_q50_and_of_censored_ones_the_most_classes() -> None:
+    one = results(1, points=20)[0]
+    arms = one["scores"]["arms"]
+    for arm in arms.values():
+        arm["q50"]["value"] = None
+        for row in arm["r95"]:
+            row["value"] = 0.1
+    arms["square"]["r95"][-1]["value"] = 0.4
+    arms["noise"]["r95"][-1]["value"] = 0.9
+    assert strongest(one, black_box=True) == "square"
+    arms["nes"]["q50"]["value"] = 9_000.0
+    arms["fourier"]["q50"]["value"] = 8_000.0
+    assert strongest(one, black_box=True) == "nes"
+    assert strongest(one, black_box=False) == "fourier"
+    assert strongest(one | {"valid": False}, black_box=True) is None
+
+
+def test_what_is_invalid_is_said_with_its_reason_and_enters_no_figure(page: str, found: Any) -> None:
+    text = Reader(page).text
+    assert f"The evaluation of {found[4]['target']['name']} is invalid: {WRONG}." in text
+    assert f"invalid {WRONG}" in text
+    assert f"invalid {CHANGED}" in text
+    assert "4 of 5 without 3" in text
+    lead = verdict([found[4], found[0]]).lead
+    assert found[4]["target"]["name"] not in lead
+    shown = sharing(found)
+    names = [row[0] for table in shown.tables for row in table.rows]
+    assert names == [found[k]["target"]["name"] for k in (0, 1, 2)]
+
+
+def test_nothing_valid_is_a_page_that_says_so() -> None:
+    own = results(5, THREE, 20)[4:]
+    text = Reader(bench_report(own, {"statements": [], "groups": {}, "transfer": None}, {})).text
+    assert "no verdict" in text
+    assert WRONG in text
+
+
+def test_one_target_of_three_arms_is_a_page_without_transfer_or_groups() -> None:
+    own = results(1, THREE, 20)
+    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+    assert "How easily lenet is fooled" in text
+    assert "Transfer" not in text
+    assert "Groups of networks" not in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([(2.0, 1.5, 3.0)], "Yes, against the control: sharing saves queries."),
+        ([(0.5, 0.3, 0.8)], "No, against the control: sharing costs queries."),
+        ([(1.1, 0.8, 1.4)], "It cannot be told"),
+        ([(2.0, 1.5, 3.0), (0.5, 0.3, 0.8)], "It depends on the target"),
+        (
+            [(2.0, 1.5, None), (1.1, 0.8, None)],
+            "saves queries where it can be told (1 of 2 targets ahead, 0 behind, 1 open)",
+        ),
+        ([(None, None, None)], "It cannot be told"),
+    ],
+)
+def test_the_question_of_sharing_is_answered_whatever_came_out(rows: list[tuple[Any, ...]], words: str) -> None:
+    own = results(len(rows), THREE, 20)
+    for one, (ratio, low, high) in zip(own, rows, strict=True):
+        one["scores"]["sharing"] = {"own": {"ratio": ratio, "low": low, "high": high, "pairs": 5, "censored": 0}}
+    section = sharing(own)
+    assert words in section.lead
+    assert bool(section.plots) == any(ratio for ratio, _, _ in rows)
+
+
+def test_without_the_arms_the_question_is_named_as_not_answered() -> None:
+    own = results(1, THREE[:2], 20)
+    assert "Not answered" in sharing(own).lead
+    own[0]["scores"]["sharing"] = {"nes": {"ratio": 2.0, "low": 1.5, "high": 3.0, "pairs": 5, "censored": 0}}
+    assert "the arm own was not run" in sharing(own).lead
+
+
+def test_statements_are_held_missed_or_open_in_words(page: str) -> None:
+    marks = re.findall(r'<b class="\w+">(\w+)</b></td><td>(?:evolution|the d|the a)', page)
+    assert marks == ["held", "missed", "open"]
+
+
+def test_few_networks_make_no_claim_and_five_may() -> None:
+    own = results(5, THREE, 20)
+    told = summary(own)
+    text = Reader(bench_report(own[:1], told, {})).text
+    assert "Fewer than 5 independently trained networks: undefended (3). No claim about a defence may be made" in text
+    told["groups"]["undefended"]["targets"] = list("abcde")
+    assert "No claim" not in Reader(bench_report(own[:1], told, {})).text
+
+
+def test_sheets_that_the_page_has_no_room_for_are_counted_and_the_first_are_shown() -> None:
+    own = results(1, THREE, 20)
+    pictures = sheets(own)
+    large = {"lenet": {**pictures["lenet"], "own": pictures["lenet"]["own"] + bytes(4_000_000)}}
+    page = bench_report(own, summary(own), large)
+    assert "the page has no room: own." in Reader(page).text
+    assert len(page) < 2_000_000
+
+
+def test_a_report_changes_nothing_of_what_it_is_given(found: list[dict[str, Any]]) -> None:
+    before, told = copy.deepcopy(found), summary(found)
+    known = copy.deepcopy(told)
+    verdict(found)
+    bench_report(found[3:], told, {})
+    assert (found, told) == (before, known)
+
+
+# --- figures
+
+
+def test_shares_are_never_rounded_to_nothing_or_to_all() -> None:
+    assert [share(v) for v in (0, 0.001, 0.005, 0.123, 0.994, 0.9951, 1, None)] == [
+        "0.00", "<0.01", "0.01", "0.12", "0.99", ">0.99", "1.00", NOTHING
+    ]  # fmt: skip
+
+
+def test_queries_have_separators_and_what_is_censored_is_more_than_the_budget() -> None:
+    assert [queries(v, 10_000) for v in (5, 12345.6, None)] == ["5.0", "12,346", ">10,000"]
+    assert queries(None, 10_000, 10) == ">1,000"
+    assert queries_cell({"value": 812.0, "low": 700.0, "high": None}, 10_000) == Cell("812", "[700, >10,000]")
+    assert queries_cell({"value": None, "low": None, "high": None}, 10_000) == Cell(">10,000", "")
+    assert queries_cell({"value": None, "low": 9_000.0, "high": None}, 10_000) == Cell(">10,000", "[9,000, >10,000]")
+
+
+def test_ratios_quantiles_and_confidences_say_what_is_not_known() -> None:
+    assert ratio_cell({"ratio": 2.0, "low": 1.5, "high": None}) == Cell("2.00", "[1.50 and more]")
+    assert ratio_cell({"ratio": 2.0, "low": None, "high": 3.0}) == Cell("2.00", "at most 3.00")
+    assert ratio_cell({"ratio": None, "low": None, "high": None}) == Cell(NOTHING, "all pairs censored")
+    assert quantiles_cell({}) == Cell(NOTHING)
+    assert quantiles_cell({"5": 1.0, "50": 2.0, "95": 3.0}, 1) == Cell("2.0", "[1.0, 3.0]")
+    assert confidences_cell({"5": 1e-9, "50": 0.99999, "95": 1.0}) == Cell(">0.9999", "[<0.0001, 1]")
+
+
+def test_durations_and_lists_read_as_people_say_them() -> None:
+    assert [duration(v) for v in (5, 600, 7_200, None)] == ["5 s", "10 min", "2.0 h", NOTHING]
+    assert [listed(words) for words in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]

@@ -1,0 +1,343 @@
+"""Fooling images that exist: read as what they are, each asked about once, and counted as a slow count has it."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from evofool import scores
+from evofool.bench.calibration import Calibration, calibrate
+from evofool.bench.image_set import image_set
+from evofool.bench.real import RealImages
+from evofool.bench.score_set import score_set
+from evofool.bench.scored import Scored
+from evofool.bench.transfer import resized
+from evofool.cli_score_set import score_set as command
+from evofool.elites import StoredRun
+from evofool.errors import EvofoolError, ImageError, ScoreError, StoreError, TargetError
+from evofool.explain.picture import read_picture
+from evofool.export import export
+from evofool.images import save_png
+from evofool.recipe import load
+from evofool.run import Run
+from evofool.targets import Target
+from evofool.targets import target as named
+from evofool.targets.handshake import wilson
+
+SHAPE, LABELS = (1, 6, 5), ("ant", "big bee", "cow", "dog")
+
+
+def network(gain: float = 1.0, shape: tuple[int, int, int] = SHAPE) -> Target:
+    weights = np.random.default_rng(4).normal(size=(int(np.prod(shape)), len(LABELS))).astype(np.float32)
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        # Row by row: what else is in a batch must not decide last bits.
+        rows = (images.reshape(len(images), -1).astype(np.float32) - 127.5) / 64
+        return np.stack([row @ weights for row in rows]) * np.float32(gain)
+
+    return Target("network", LABELS, shape, forward, {"gain": gain})
+
+
+def noise(count: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def calibration(target: Target, classes: Sequence[int] = (0, 1, 2, 3)) -> Calibration:
+    """Of images that are mostly what they are called, of these classes alone."""
+    images = noise(500, 1)
+    meant = target.logits(images).argmax(axis=1).astype(np.int64)
+    meant[::10] = (meant[::10] + 1) % len(LABELS)
+    images, meant = images[np.isin(meant, classes)], meant[np.isin(meant, classes)]
+
+    def read(batch: int) -> Any:
+        for begin in range(0, len(images), batch):
+            part = images[begin : begin + batch]
+            yield part, np.arange(begin, begin + len(part))
+
+    return calibrate(target, RealImages("noise", meant, read))
+
+
+def foreign(folder: Path, count: int = 60) -> Path:
+    """Pictures in a folder for each class, of noise that is not always called so."""
+    meant = np.random.default_rng(3).integers(0, 4, count)
+    for k, (image, c) in enumerate(zip(noise(count, 2), meant, strict=True)):
+        home = folder / LABELS[c].replace(" ", "_")
+        home.mkdir(parents=True, exist_ok=True)
+        save_png(image, home / f"{k}.png")
+    return folder
+
+
+def scored(folder: Path, target: Target, real: Calibration | None = None, **how: Any) -> Scored:
+    return score_set(image_set(folder, target), target, real, **how)
+
+
+# --- reading
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "I;16", "LA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_the_targets_size_is_read_as_explain_reads_it(tmp_path: Path, mode: str, channels: int) -> None:
+    draw = np.random.default_rng(5)
+    if mode == "I;16":
+        picture = Image.fromarray(draw.integers(0, 65536, (6, 5), np.uint16))
+    else:
+        depth = {"RGB": 3, "RGBA": 4, "LA": 2}.get(mode, 0)
+        base = Image.fromarray(draw.integers(0, 256, (6, 5, depth) if depth else (6, 5), np.uint8))
+        picture = base if depth or mode == "L" else base.convert(mode)
+    (tmp_path / "set" / "ant").mkdir(parents=True)
+    picture.save(tmp_path / "set" / "ant" / "a.png")
+    target = network(shape=(channels, 6, 5))
+    wanted, _ = read_picture(tmp_path / "set" / "ant" / "a.png", target)
+    assert np.array_equal(image_set(tmp_path / "set", target).image(0), wanted)
+
+
+def test_a_picture_of_another_size_is_scaled_whole(tmp_path: Path) -> None:
+    image = noise(1, 6, (3, 30, 9))[0]
+    save_png(image, tmp_path / "cow_1.png")
+    target = network()
+    read = image_set(tmp_path, target).image(0)
+    assert read.shape == SHAPE
+    assert np.array_equal(read, resized(image, target))
+
+
+def test_files_are_named_by_class_too(tmp_path: Path) -> None:
+    for name, image in zip(("dog_1.png", "bigbee_2.png", "ant.jpg"), noise(3, 7), strict=True):
+        Image.fromarray(image[0]).save(tmp_path / name)
+    with pytest.raises(ImageError, match="bigbee"):
+        image_set(tmp_path, network())
+    (tmp_path / "bigbee_2.png").rename(tmp_path / "cow_2.png")
+    found = image_set(tmp_path, network())
+    assert dict(zip(found.names, found.classes.tolist(), strict=True)) == {"ant.jpg": 0, "cow_2.png": 2, "dog_1.png": 3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with Run.start(load("mnist-cppn", ["stop.evaluations=320", "stop.confidence=", "search.batch=16"]), folder) as search:
+        search.advance()
+    return folder
+
+
+def test_a_run_and_its_exports_are_one_set(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with StoredRun(run) as stored:
+        export(stored, tmp_path / "files")
+        export(stored, tmp_path / "table", layout="parquet")
+        elites, target = stored.elites(), stored.target()
+    whole = scored(run, target)
+    assert whole.log_odds.tolist() == [e.row.log_odds for e in elites], "its own target is asked as the run asked it"
+    assert whole.margins.tolist() == [e.row.margin for e in elites]
+    for path in (run / "run.db", tmp_path / "files", tmp_path / "table"):
+        other = scored(path, target)
+        assert other.sha256 == whole.sha256
+        assert np.allclose(other.logits, whole.logits, atol=1e-3)
+    assert [scored(p, target).images.kind for p in (run, tmp_path / "files", tmp_path / "table")] == [
+        "run",
+        "folder",
+        "table",
+    ]
+
+
+def test_elites_are_of_the_class_of_their_label_and_strangers_are_named(run: Path) -> None:
+    lenet = named("lenet")
+    turned = Target("turned", lenet.labels[::-1], lenet.shape, lambda images: lenet.logits(images)[:, ::-1], {})
+    assert image_set(run, turned).classes.tolist() == list(range(9, -1, -1))
+    assert np.allclose(scored(run, turned).margins, scored(run, lenet).margins, atol=1e-3)
+    other = Target("other", ["0", "1", *"abcdefgh"], lenet.shape, lenet.logits, {})
+    with pytest.raises(ImageError, match=r"8 of its classes are none of other's 10: 2, 3, 4, 5, 6 \.\.\."):
+        image_set(run, other)
+
+
+def test_what_is_no_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"there is no .*nowhere"):
+        image_set(tmp_path / "nowhere", network())
+    with pytest.raises(ImageError, match="holds no pictures"):
+        image_set(tmp_path, network())
+
+
+# --- scoring
+
+
+def test_shares_are_those_of_a_slow_count(tmp_path: Path) -> None:
+    target = network()
+    real = calibration(target)
+    found = scored(foreign(tmp_path, 200), target, real)
+    hits: dict[str, list[bool]] = {"called": [], "tau5": [], "tau50": []}
+    for k in range(len(found.rows)):
+        z, c = target.logits(found.images.image(k)[None])[0].astype(np.float64), found.classes[k]
+        gap = z[c] - max(z[j] for j in range(4) if j != c)
+        hits["called"].append(gap > 0)
+        hits["tau5"].append(gap > 0 and gap >= real.tau5[c])
+        hits["tau50"].append(gap > 0 and gap >= real.tau50[c])
+        assert found.p[k] == pytest.approx(np.exp(z[c]) / np.exp(z).sum())
+        calibrated = np.exp(z / real.scale / real.temperature - (z / real.scale / real.temperature).max())
+        assert found.p_fitted is not None
+        assert found.p_fitted[k] == pytest.approx(calibrated[c] / calibrated.sum())
+    assert 0 < sum(hits["tau50"]) < sum(hits["tau5"]) < sum(hits["called"]) < 200
+    for name, flags in hits.items():
+        shares, per_class = (
+            found.totals[name],
+            [any(f for f, c in zip(flags, found.classes, strict=True) if c == k) for k in range(4)],
+        )
+        assert (shares.images.count, shares.images.of) == (sum(flags), 200)
+        assert (shares.images.low, shares.images.high) == wilson(sum(flags), 200)
+        assert (shares.classes.count, shares.classes.of) == (sum(per_class), 4)
+    assert found.sure[0.9].images.count == int((found.p >= 0.9).sum())
+
+
+def test_each_image_is_asked_about_once(tmp_path: Path) -> None:
+    target = network()
+    images = image_set(foreign(tmp_path), target)
+    before = target.queries
+    found = score_set(images, target)
+    assert target.queries - before == found.queries == 60
+
+
+def test_the_best_image_of_a_class_has_its_highest_margin(tmp_path: Path) -> None:
+    found = scored(foreign(tmp_path), network())
+    assert found.classes[found.best].tolist() == [0, 1, 2, 3]
+    for row in found.best:
+        assert found.margins[row] == found.margins[found.classes == found.classes[row]].max()
+
+
+def test_dividing_logits_by_4_changes_raw_parts_alone(tmp_path: Path) -> None:
+    folder, told = foreign(tmp_path), []
+    for gain in (1.0, 0.25):
+        target = network(gain)
+        one = scored(folder, target, calibration(target)).as_json()
+        assert one.pop("raw") is not None
+        one["target"].pop("fingerprint")
+        for image in one["images"]:
+            image.pop("raw")
+        told.append(json.dumps(one, allow_nan=False))
+    assert told[0] == told[1]
+
+
+def test_classes_without_real_images_are_judged_by_no_threshold(tmp_path: Path) -> None:
+    target = network()
+    found = scored(foreign(tmp_path), target, calibration(target, classes=(0, 1, 2)))
+    dogs = int((found.classes == 3).sum())
+    assert (found.totals["called"].images.of, found.totals["tau5"].images.of) == (60, 60 - dogs)
+    assert found.totals["tau5"].classes.of == 3
+    told = found.as_json()
+    assert told["per_class"][3]["accepted_tau5"] is None
+    assert told["per_class"][3]["called"] is not None
+    assert {image["accepted_tau5"] for image in told["images"] if image["class"] == 3} == {None}
+
+
+def test_without_real_images_no_acceptance_is_told(tmp_path: Path) -> None:
+    told = scored(foreign(tmp_path), network()).as_json()
+    assert told["schema"] == "evofool.score-set"
+    assert told["real"] is None
+    assert set(told["scores"]) == {"called"}
+    assert "accepted" not in json.dumps(told, allow_nan=False)
+
+
+def test_an_unreadable_picture_is_named_or_left_out(tmp_path: Path) -> None:
+    folder = foreign(tmp_path)
+    (folder / "cow" / "00.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"cow/00\.png cannot be read"):
+        scored(folder, network())
+    found = scored(folder, network(), skip_unreadable=True)
+    assert [name for name, _ in found.skipped] == ["cow/00.png"]
+    assert len(found.rows) == 60
+    assert found.sha256 != scored(foreign(tmp_path / "other", 59), network()).sha256
+    names = [found.images.names[row] for row in found.rows]
+    assert "cow/00.png" not in names
+    assert found.as_json()["set"]["skipped"][0]["name"] == "cow/00.png"
+
+
+def test_a_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cow_1.png").write_bytes(b"")
+    with pytest.raises(ImageError, match="none of its 1 images can be read"):
+        scored(tmp_path, network(), skip_unreadable=True)
+
+
+def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    broken = Target("broken", LABELS, SHAPE, lambda images: np.full((len(images), 4), np.nan, np.float32), {})
+    with pytest.raises(ScoreError, match="broken answered NaN"):
+        scored(foreign(tmp_path), broken)
+
+
+def test_equal_logits_call_no_class(tmp_path: Path) -> None:
+    even = Target("even", LABELS, SHAPE, lambda images: np.zeros((len(images), 4), np.float32), {})
+    assert scored(foreign(tmp_path), even).totals["called"].images.count == 0
+    assert scores.margin(np.zeros((1, 4), np.float32)).tolist() == [[0.0] * 4]
+
+
+# --- the command
+
+
+def call(*arguments: str | Path) -> Any:
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_the_command_scores_a_run_by_its_own_target(run: Path, tmp_path: Path) -> None:
+    result = call(run, "--json", tmp_path / "all.json", "--sheet", tmp_path / "best.png")
+    assert result.exit_code == 0, result.exception
+    told = json.loads((tmp_path / "all.json").read_text())
+    assert f"{told['scores']['called']['images']['count']} of 10" in result.output
+    assert "No --images: whether any of it would be accepted beside real images cannot be told" in result.output
+    assert "Queries: 10 for the set" in result.output
+    with Image.open(tmp_path / "best.png") as sheet:
+        assert sheet.format == "PNG"
+
+
+def test_the_command_takes_thresholds_from_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = network()
+    for k, (image, c) in enumerate(zip(noise(300, 11), target.logits(noise(300, 11)).argmax(axis=1), strict=True)):
+        (tmp_path / "real" / f"{c}_x").mkdir(parents=True, exist_ok=True)
+        save_png(image, tmp_path / "real" / f"{c}_x" / f"{k}.png")
+    monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: target)
+    folder, file = foreign(tmp_path / "set"), tmp_path / "all.json"
+    result = call(folder, "--target", "network", "--images", tmp_path / "real", "--json", file)
+    assert result.exit_code == 0, result.exception
+    assert "accepted at tau_5 " in result.output
+    assert "Queries: 60 for the set, 300 for real images" in result.output
+    real = json.loads(file.read_text())["real"]
+    assert (real["source"], real["number"], real["queries"]) == (str(tmp_path / "real"), 300, 300)
+
+
+def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [f"thing{c}" for c in range(40)]
+    many = Target("many", labels, SHAPE, lambda x: x.reshape(len(x), -1)[:, :1] * np.ones((1, 40), np.float32), {})
+    many._forward = lambda x: np.random.default_rng(int(x.sum())).normal(size=(len(x), 40)).astype(np.float32)
+    for c, image in enumerate(noise(40, 9)):
+        save_png(image, tmp_path / f"thing{c}_a.png")
+    monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: many)
+    result = call(tmp_path, "--target", "many")
+    assert result.exit_code == 0, result.exception
+    assert "5 classes that fool it most, and 5 least" in result.output
+    assert result.output.count("_a.png") == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (lambda at: [at / "nowhere"], ImageError, "there is no"),
+        (lambda at: [at / "set"], TargetError, "name the one that judges: --target lenet"),
+        (lambda at: [at / "set", "--target", "lenet"], ImageError, "no labels of the target's 10"),
+        (
+            lambda at: [at / "set", "--target", "lenet", "--json", at / "no" / "a.json"],
+            StoreError,
+            "its folder is not there",
+        ),
+        (lambda at: [at / "set", "--target", "lenet", "--sheet", at], StoreError, "it is a folder"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(
+    tmp_path: Path, arguments: Callable[[Path], list[str | Path]], kind: type[EvofoolError], words: str
+) -> None:
+    foreign(tmp_path / "set", 8)
+    result = call(*arguments(tmp_path))
+    assert isinstance(result.exception, kind), result.exception
+    assert words in str(result.exception)

@@ -1,0 +1,101 @@
+"""Scores out of traces: against a slow version, and what follows from how a class is accepted."""
+
+import numpy as np
+import pytest
+
+from evofool.bench.calibration import Calibration, halves
+from evofool.bench.scoring import Cell, Scoring, flags
+from evofool.bench.trace import Trace
+
+BUDGETS = (10, 100, 1000)
+
+
+def calibration(divide: float = 1.0, k: int = 5) -> Calibration:
+    draw = np.random.default_rng(0)
+    classes = draw.integers(0, k, 800)
+    logits = draw.normal(size=(800, k))
+    logits[np.arange(800), classes] += 4
+    return Calibration((logits / divide).astype(np.float32), classes, halves(classes), "", "", tuple(map(str, range(k))))
+
+
+def cell(seed: int, strength: float, divide: float = 1.0, k: int = 5) -> Cell:
+    draw = np.random.default_rng([seed, 7])
+    queries = tuple(np.sort(draw.choice(1000, 20, replace=False)) + 1 for _ in range(k))
+    margins = tuple((np.sort(draw.normal(strength, 2, 20)) / divide).astype(np.float32).astype(float) for _ in range(k))
+    logits = (draw.normal(size=(k, k)) / divide).astype(np.float32)
+    return Cell(Trace(queries, margins, 1000), np.arange(k), logits, 1000, 0, 1010)
+
+
+def scoring(divide: float = 1.0, **arms: float) -> Scoring:
+    cells = {arm: {seed: cell(seed, strength, divide) for seed in range(4)} for arm, strength in arms.items()}
+    return Scoring(calibration(divide), cells, BUDGETS, replicates=20)
+
+
+def test_shares_and_q50_are_what_counting_gives():
+    s = scoring(cppn=1.0)
+    arm, tau = s.arm("cppn"), s.calibration.tau5
+    for b, budget in enumerate(BUDGETS):
+        shares = []
+        for one in s.cells["cppn"].values():
+            hits = [
+                any(
+                    q <= budget and m >= tau[c] and m > 0
+                    for q, m in zip(one.trace.queries[c], one.trace.margins[c], strict=True)
+                )
+                for c in range(5)
+            ]
+            shares.append(np.mean(hits))
+        assert arm["r95"][b]["per_seed"] == pytest.approx(shares)
+        assert arm["r95"][b]["value"] == pytest.approx(np.mean(shares))
+        assert arm["r95"][b]["per_class"] == budget / 5
+    for seed, half in enumerate(arm["q50"]["per_seed"]):
+        at = [q for q in arm["accepted_at"][str(seed)] if q is not None]
+        assert half == (sorted(at)[2] if len(at) >= 3 else None)
+    curve = arm["curve"]
+    assert curve["queries"][-1] == 1000
+    assert set(BUDGETS) <= set(curve["queries"])
+    assert curve["value"] == sorted(curve["value"])
+    assert curve["value"][-1] == arm["r95"][-1]["value"]
+
+
+def test_r50_is_never_above_r95_and_intervals_hold_their_value():
+    arm = scoring(cppn=4.0).arm("cppn")
+    for easy, hard in zip(arm["r95"], arm["r50"], strict=True):
+        assert hard["value"] <= easy["value"]
+        assert easy["low"] <= easy["value"] <= easy["high"]
+
+
+def test_dividing_all_logits_by_four_changes_no_score():
+    a, b = scoring(cppn=2.0, own=1.0, nes=3.0), scoring(4.0, cppn=2.0, own=1.0, nes=3.0)
+    for arm in ("cppn", "own", "nes"):
+        assert a.arm(arm) == b.arm(arm)
+        assert a.raw(arm) != b.raw(arm)
+    assert a.sharing() == b.sharing()
+
+
+def test_sharing_is_over_one_where_the_rival_needs_more_queries():
+    told = scoring(cppn=6.0, own=2.0, apgd=9.0).sharing()
+    assert told["own"]["ratio"] is None or told["own"]["ratio"] > 1
+    assert told["apgd"]["ratio"] < 1
+    assert "nes" not in told, "an arm that was not measured is not compared"
+
+
+def test_odd_results_are_flagged():
+    arms = scoring(cppn=5.0, apgd=-9.0, nes=5.0)
+    told = {name: arms.arm(name) for name in ("cppn", "apgd", "nes")}
+    words = " ".join(flag["what"] for flag in flags(told))
+    assert "gradients find less than asking does" in words
+    assert "apgd accepts no more classes after 1,000 queries than after 10" in words
+    assert flags({name: told[name] for name in ("cppn", "nes")}) == []
+
+
+def test_a_class_without_an_image_counts_as_not_fooled():
+    full = cell(0, 9.0)
+    empty = np.zeros(0, np.int64), np.zeros(0)
+    trace = Trace((*full.trace.queries[:4], empty[0]), (*full.trace.margins[:4], empty[1]), 1000)
+    part = Cell(trace, np.arange(4), full.logits[:4], 1000, 0, 1000)
+    arm = Scoring(calibration(), {"nes": {0: part}}, BUDGETS, replicates=5).arm("nes")
+    assert arm["accepted_at"]["0"][4] is None
+    assert arm["r95"][-1]["value"] <= 0.8
+    assert arm["p_fitted"]["5"] < 0.2
+    assert all(np.isfinite(v) for v in arm["margins_of_scale"].values())

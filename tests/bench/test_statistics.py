@@ -1,0 +1,274 @@
+"""The intervals of a bench, against scipy's, against slow versions, and by what must hold of them."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from evofool.bench.statistics import (
+    Interval,
+    band,
+    curve,
+    mann_whitney,
+    median_interval,
+    paired_difference,
+    paired_ratio,
+    q50,
+    queries_interval,
+    share_interval,
+    welch_ratio,
+)
+
+
+def random_queries(rng: np.random.Generator, classes: int) -> list[int | None]:
+    return [None if rng.random() < 0.4 else int(rng.integers(1, 30)) for _ in range(classes)]
+
+
+def three(found: Interval) -> list[float]:
+    """Value and limits, NaN for None."""
+    return np.array([found.value, found.low, found.high], float).tolist()
+
+
+# --- half of the classes
+
+
+@pytest.mark.parametrize("budget", [10, 29, 100])
+def test_q50_is_kaplan_and_meiers_median(budget: int) -> None:
+    rng = np.random.default_rng([6, budget])
+    for _ in range(100):
+        at = random_queries(rng, int(rng.integers(1, 12)))
+        inside = [q for q in at if q is not None and q <= budget]
+        censored = stats.CensoredData(uncensored=inside, right=[budget] * (len(at) - len(inside)))
+        survive = stats.ecdf(censored).sf
+        reached = survive.quantiles[(survive.probabilities <= 0.5 + 1e-9) & np.isin(survive.quantiles, inside)]
+        assert q50(at, budget) == (None if len(reached) == 0 else reached[0])
+
+
+def test_q50_is_where_the_curve_comes_to_a_half() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(100):
+        at = random_queries(rng, int(rng.integers(1, 12)))
+        shares = curve(at, np.arange(1, 31))
+        assert shares.tolist() == [sum(q is not None and q <= g for q in at) / len(at) for g in range(1, 31)]
+        assert q50(at, 30) == next((g for g, s in zip(range(1, 31), shares, strict=True) if s >= 0.5), None)
+
+
+def test_q50_of_no_class_is_none() -> None:
+    assert q50([], 10) is None
+    assert q50([None, 3, 3], 10) == 3
+    assert q50([None, None, 3], 10) is None
+    assert q50([None, 3], 10) == 3
+
+
+# --- shares
+
+
+def test_limits_are_where_students_t_meets_the_variance_of_a_share() -> None:
+    shares = np.array([0.35, 0.5, 0.62, 0.48, 0.6])  # a symmetric distribution: S - 1 degrees of freedom
+    m, variance = shares.mean(), shares.var(ddof=1) / 5
+    t = stats.t.ppf(0.975, 4)
+
+    def meets(p: float) -> float:
+        return abs(m - p) - t * math.sqrt(variance * p * (1 - p) / (m * (1 - m)))
+
+    found = share_interval(shares)
+    assert found.value == pytest.approx(m)
+    assert found.low == pytest.approx(optimize.brentq(meets, 1e-9, m), abs=1e-6)
+    assert found.high == pytest.approx(optimize.brentq(meets, m, 1 - 1e-9), abs=1e-6)
+
+
+def test_a_band_is_the_interval_of_each_point() -> None:
+    rng = np.random.default_rng(8)
+    shares, again = rng.integers(0, 11, (5, 20)) / 10, rng.integers(0, 11, (30, 5, 20)) / 10
+    value, low, high = band(shares, again, 10)
+    for q in range(20):
+        one = share_interval(shares[:, q], again[:, :, q], 10)
+        assert three(one) == pytest.approx([value[q], low[q], high[q]])
+
+
+def test_limits_hold_the_value_and_stay_in_0_to_1_and_mirror() -> None:
+    rng = np.random.default_rng(9)
+    for classes in (1, 2, 10, 1000, None):
+        for seeds in (2, 5, 10):
+            k = classes or 100
+            shares = rng.integers(0, k + 1, (seeds, 200)) / k
+            shares[:, :50] = np.round(shares[:, :50])  # the corners
+            again = np.clip(shares + rng.normal(0, 0.1, (40, 1, 1)), 0, 1)
+            value, low, high = band(shares, again, classes)
+            assert ((low >= 0) & (low <= value) & (value <= high) & (high <= 1)).all()
+            _, mirrored_low, mirrored_high = band(1 - shares, 1 - again, classes)
+            np.testing.assert_allclose(1 - mirrored_high, low, atol=1e-9)
+            np.testing.assert_allclose(1 - mirrored_low, high, atol=1e-9)
+
+
+def test_what_the_threshold_adds_does_not_shrink_with_more_seeds() -> None:
+    again = np.clip(0.5 + np.random.default_rng(10).normal(0, 0.05, (200, 1)), 0, 1)
+    few, many = (share_interval([0.49, 0.51] * n, np.repeat(again, 2 * n, axis=1), 100) for n in (3, 300))
+    assert few.low is not None
+    assert many.low is not None
+    assert few.low < many.low < 0.5 - 1.9 * 0.05
+    alone = share_interval([0.49, 0.51] * 300, None, 100).low
+    assert alone is not None
+    assert alone > 0.499
+
+
+def test_seeds_that_agree_have_limits_that_narrow_with_the_classes() -> None:
+    lows = [share_interval([1.0] * 5, None, classes).low for classes in (10, 100, 1000)]
+    assert all(low is not None and low < 1 for low in lows)
+    assert lows == sorted(lows, key=lambda low: low or 0)
+    # the rule of three: nothing missed among 50 classes leaves 3.7 / 50 possible, two-sided
+    assert 1 - (lows[0] or 0) > 3.69 / 50
+    assert share_interval([1.0] * 5).low == 1
+
+
+def test_one_seed_has_no_limits() -> None:
+    assert share_interval([0.3]) == Interval(0.3, None, None, 1)
+    assert np.isnan(band(np.full((1, 3), 0.5))[1]).all()
+    assert three(queries_interval([100], 1000)) == pytest.approx([100, math.nan, math.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(("classes", "common"), [(10, 0.3), (200, 0.3), (200, 1.5)])
+def test_limits_hold_the_truth_as_often_as_they_say(classes: int, common: float) -> None:
+    """Roughly: tests/perf/coverage.py measures it well."""
+    rng = np.random.default_rng([11, classes, int(10 * common)])
+    luck = common * rng.standard_normal((5, 1000))
+    shares = rng.binomial(classes, 1 / (1 + np.exp(-luck))) / classes
+    _, low, high = band(shares, None, classes)
+    assert 0.92 <= ((low <= 0.5) & (high >= 0.5)).mean() <= 0.98
+
+
+# --- queries
+
+
+def test_queries_are_students_interval_on_logarithms() -> None:
+    q = [120, 300, 210, 95, 400]
+    x = np.log10(q)
+    low, high = stats.t.interval(0.95, 4, x.mean(), x.std(ddof=1) / math.sqrt(5))
+    found = queries_interval(q, 1000)
+    assert three(found) == pytest.approx([stats.gmean(q), 10**low, 10**high])
+    assert (found.number, found.censored) == (5, 0)
+    ten = queries_interval([10 * n for n in q], 10_000)
+    assert three(ten) == pytest.approx([10 * v for v in three(found)])
+    again = 10 ** (x + np.random.default_rng(12).normal(0, 0.1, (100, 1)))
+    wider = queries_interval(q, 1e6, again)
+    assert (wider.low or 0) < 10**low < 10**high < (wider.high or 0)
+
+
+def test_censored_seeds_give_a_bound_from_below() -> None:
+    whole, cut = queries_interval([100, 200, 5000], 10_000), queries_interval([100, 200, None], 1000)
+    assert cut == queries_interval([100, 200, math.nan], 1000)
+    assert (cut.value or 0) < (whole.value or 0)
+    assert cut.high is None
+    assert cut.censored == 1
+    assert cut.low is not None
+    assert cut.low < 100
+    assert queries_interval([100, 200, 5000], 1000).high is None, "beyond the budget is censored too"
+
+
+def test_all_censored_is_a_bound_only_from_five_seeds() -> None:
+    four, five = (queries_interval([None] * seeds, 1000) for seeds in (4, 5))
+    assert three(four) == pytest.approx([1000, math.nan, math.nan], nan_ok=True)
+    assert three(five) == pytest.approx([1000, 1000, math.nan], nan_ok=True)
+    assert (four.censored, five.censored) == (4, 5)
+
+
+# --- two arms
+
+
+def test_a_ratio_is_students_interval_of_paired_logarithms_and_turns_over() -> None:
+    a, b = [100, 250, 320, 90], [50, 300, 100, 60]
+    x = np.log10(a) - np.log10(b)
+    low, high = stats.t.interval(0.95, 3, x.mean(), x.std(ddof=1) / 2)
+    one, other = paired_ratio(a, b, 1000), paired_ratio(b, a, 1000)
+    assert three(one) == pytest.approx([10**v for v in (x.mean(), low, high)])
+    assert three(other) == pytest.approx([10**-v for v in (x.mean(), high, low)])
+
+
+def test_thresholds_that_move_both_arms_alike_add_nothing_to_a_ratio() -> None:
+    a, b = np.array([100, 250, 320, 90]), np.array([50, 300, 100, 60])
+    moved = 10 ** np.random.default_rng(13).normal(0, 0.2, (100, 1))
+    alone = paired_ratio(a.tolist(), b.tolist(), 1e6)
+    alike = paired_ratio(a.tolist(), b.tolist(), 1e6, a * moved, b * moved)
+    apart = paired_ratio(a.tolist(), b.tolist(), 1e6, a * moved, b / moved)
+    assert alone.low == pytest.approx(alike.low)
+    assert (apart.low or 0) < (alike.low or 0)
+
+
+def test_censoring_leaves_the_side_that_is_known() -> None:
+    above = paired_ratio([None, 400, 300], [100, 200, 200], 1000)
+    assert above.value == pytest.approx(stats.gmean([10, 2, 1.5]))
+    assert above.low is not None
+    assert (above.high, above.number, above.censored) == (None, 3, 1)
+    below = paired_ratio([100, 200, 200], [None, 400, 300], 1000)
+    assert three(below) == pytest.approx([1 / v for v in np.array(three(above))[[0, 2, 1]]], nan_ok=True)
+    assert below.low is None
+    assert paired_ratio([None, 400], [100, None], 1000) == Interval(None, None, None, 2, 2)
+
+
+def test_a_pair_censored_on_both_sides_is_left_out_and_counted() -> None:
+    whole = paired_ratio([100, 250, 320], [50, 300, 100], 1000)
+    more = paired_ratio([100, None, 250, 320], [50, None, 300, 100], 1000)
+    assert more == Interval(whole.value, whole.low, whole.high, 3, 1)
+    assert paired_ratio([None, None], [None, None], 1000) == Interval(None, None, None, 0, 2)
+
+
+def test_beyond_the_budget_is_censored_in_a_ratio() -> None:
+    assert paired_ratio([5000, 400, 300], [100, 200, 200], 1000) == paired_ratio([None, 400, 300], [100, 200, 200], 1000)
+
+
+def test_a_difference_of_shares_is_tested_on_the_arcsine_scale() -> None:
+    a, b = [0.5, 0.6, 0.9, 1.0], [0.4, 0.45, 0.5, 0.8]
+    found = paired_difference(a, b)
+    assert found.p == pytest.approx(stats.ttest_rel(np.arcsin(np.sqrt(a)), np.arcsin(np.sqrt(b))).pvalue)
+    d = np.subtract(a, b)
+    low, high = stats.t.interval(0.95, 3, d.mean(), d.std(ddof=1) / 2)
+    assert (found.value, found.low, found.high) == pytest.approx((d.mean(), low, high))
+    turned = paired_difference(b, a)
+    assert (turned.value, turned.p) == pytest.approx((-found.value, found.p))
+
+
+def test_equal_differences_fall_back_to_the_sign_test() -> None:
+    none, some = paired_difference([1.0] * 5, [1.0] * 5), paired_difference([1.0] * 5, [0.9] * 5)
+    assert (none.value, none.p, none.low) == (0, 1, None)
+    assert some.p == stats.binomtest(5, 5).pvalue
+    assert paired_difference([1.0], [0.5]).p is None
+
+
+# --- two groups
+
+
+def test_a_ratio_of_networks_is_welchs() -> None:
+    a, b = [1000, 2500, 1800, 900, 4000], [300, 700, 250, 410, 380, 500]
+    test = stats.ttest_ind(np.log10(a), np.log10(b), equal_var=False).confidence_interval(0.95)
+    found = welch_ratio(a, b, 10_000)
+    assert three(found) == pytest.approx([stats.gmean(a) / stats.gmean(b), 10**test.low, 10**test.high])
+    assert found.number == 5
+    cut = welch_ratio([*a[:-1], None], b, 10_000)
+    assert (cut.high, cut.censored) == (None, 1)
+    assert cut.low is not None
+    assert welch_ratio(a, [*b, None], 10_000).low is None
+    assert welch_ratio([None, *a], [None, *b], 10_000).value is None
+    assert welch_ratio([100], b, 10_000).low is None
+
+
+def test_u_counts_the_pairs_that_a_wins() -> None:
+    a, b = [3.0, 5.0, 9.0, 12.0], [1.0, 2.0, 4.0, 7.0, 8.0]
+    u, p = mann_whitney(a, b)
+    assert u == sum(x > y for x in a for y in b)
+    assert p == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue)
+
+
+def test_a_medians_interval_attains_what_it_says_and_says_if_that_is_less() -> None:
+    ten = median_interval(range(1, 11))
+    assert (ten.value, ten.low, ten.high) == (5.5, 2, 9)
+    assert ten.confidence == pytest.approx(1 - 2 * (1 + 10) / 2**10)
+    assert median_interval(range(6)).confidence == pytest.approx(1 - 2 / 2**6)
+    five = median_interval([3, 1, 2, 5, 4])
+    assert (five.low, five.high) == (1, 5)
+    assert five.confidence == pytest.approx(0.9375), "95% needs six values"
+    assert median_interval([7]) == Interval(7, None, None, 1, confidence=0.0)
+    draws = np.random.default_rng(14).exponential(size=(4000, 10))
+    found = [median_interval(row) for row in draws]
+    inside = np.mean([(i.low or 0) <= math.log(2) <= (i.high or 0) for i in found])
+    assert inside == pytest.approx(ten.confidence, abs=0.01)

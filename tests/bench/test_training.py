@@ -1,0 +1,202 @@
+"""Digit networks with and without defences, and what they are trained against."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from evofool.bench import training
+from evofool.bench.outliers import ROUNDS, cppns, outliers, shuffled, smooth_noise
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.targets import target
+from evofool.targets.networks import LeNet
+from evofool.targets.train_lenet import as_tensor
+from genomes import CPPN
+from genomes.random import Key
+
+
+def stand_ins(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (count, 1, 28, 28): class k has a bright bar from row 2k + 3; labels cycle."""
+    labels = np.arange(count) % 10
+    images = np.zeros((count, 1, 28, 28), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[0, 2 * label + 3 : 2 * label + 7] = 255
+    return images, labels.astype(np.int64)
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training takes a blink."""
+    monkeypatch.setattr(training, "training_half", lambda: stand_ins(64))
+
+
+@pytest.mark.parametrize("defence", training.DEFENCES)
+def test_a_network_depends_on_its_seed_and_nothing_else(defence: str) -> None:
+    images, labels = stand_ins(64)
+    state = torch.get_rng_state()
+    first, again, other = (training.train(seed, defence, images, labels, epochs=1).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["fc2.weight"], other["fc2.weight"])
+
+
+def test_a_reject_class_takes_what_it_was_shown_and_leaves_digits_alone() -> None:
+    images, labels = stand_ins()
+    fooling = images.swapaxes(2, 3)[:5].copy()  # bars that stand
+    network = training.train(0, "reject-class", images, labels, fooling=fooling, epochs=12)
+    with torch.no_grad():
+        assert network(as_tensor(fooling)).argmax(1).tolist() == [10] * 5
+        assert (network(as_tensor(images)).argmax(1).numpy() == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("defence", ["reject-class", "outlier-exposure"])
+def test_the_loss_is_that_of_the_papers(defence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "augment", lambda images, draws: images)
+    images, labels = stand_ins(30)
+    fooling = images[:10, :, ::-1].copy()
+    network = LeNet(classes=11 if defence == "reject-class" else 10).eval()
+    x, y, others = as_tensor(images), torch.from_numpy(labels), as_tensor(fooling)
+    found = training._Beside(defence, images, fooling, 0.25, seed=0)(network, x, y)  # 30 digits and all ten others
+    with torch.no_grad():
+        told, asked = network(x), network(others)
+        if defence == "reject-class":
+            losses = [-z.log_softmax(0)[c] for z, c in zip(told, labels, strict=True)] + [
+                -z.log_softmax(0)[10] for z in asked
+            ]
+            wanted = sum(losses) / 40
+        else:
+            to_uniform = F.cross_entropy(asked, torch.full_like(asked, 0.1))
+            wanted = F.cross_entropy(told, y) + 0.5 * to_uniform
+    assert found.item() == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
+def test_the_share_of_images_shown_is_the_one_asked_for(share: float) -> None:
+    images, labels = stand_ins(64)
+    seen = []
+
+    class Counting(LeNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    loss = training._Beside("reject-class", images, images[:7], share, seed=0)
+    with torch.no_grad():
+        for _ in range(20):
+            loss(Counting(classes=11), as_tensor(images), torch.from_numpy(labels))
+    assert 1 - 20 * 64 / sum(seen) == pytest.approx(share, abs=0.002)
+
+
+def test_every_fooling_image_is_shown_as_often_as_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "augment", lambda images, draws: images)
+    fooling = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 28, 28), np.uint8)
+    loss = training._Beside("reject-class", fooling, fooling, 0.5, seed=0)
+    shown = torch.cat([loss._next(10) for _ in range(14)])[:, 0, 0, 0] * 255
+    assert np.bincount(shown.round().int().numpy()).tolist() == [20] * 7
+
+
+def test_what_progress_raises_ends_the_training(little: None, tmp_path: Path) -> None:
+    def stop(done: int, epochs: int) -> None:
+        raise InterruptedError(f"{done} of {epochs}")
+
+    with pytest.raises(InterruptedError, match="1 of 3"):
+        training.trained(tmp_path, "none", 0, epochs=3, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("little")
+def test_a_network_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = training.trained(tmp_path, "reject-class", 1, epochs=1)
+    assert path.name == "reject-class-1.safetensors"
+    written = path.read_bytes()
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert training.trained(tmp_path, "reject-class", 1, epochs=1) == path
+    assert path.read_bytes() == written
+    with pytest.raises(StoreError, match=r"trained otherwise.*1 epochs.*2 epochs"):
+        training.trained(tmp_path, "reject-class", 1, epochs=2)
+
+
+@pytest.mark.usefixtures("little")
+def test_copies_and_defences_have_weights_of_their_own(tmp_path: Path) -> None:
+    files = [training.trained(tmp_path, defence, copy, epochs=1) for defence in training.DEFENCES for copy in (0, 1)]
+    assert len({load_file(file)["conv1.weight"].numpy().tobytes() for file in files}) == 6
+
+
+@pytest.mark.usefixtures("little")
+def test_a_network_with_a_reject_class_is_a_target_with_eleven_labels(tmp_path: Path) -> None:
+    rejects, exposed = (training.trained(tmp_path, defence, 0, epochs=1) for defence in ("reject-class", "outlier-exposure"))
+    assert list(target(f"lenet?weights={rejects}").labels) == [*"0123456789", "nothing"]
+    assert list(target(f"lenet?weights={exposed}").labels) == [*"0123456789"]
+    assert target(f"lenet?weights={rejects}").logits(stand_ins(3)[0]).shape == (3, 11)
+
+
+def test_a_network_with_twelve_outputs_is_refused(tmp_path: Path) -> None:
+    save_file(LeNet(classes=12).state_dict(), tmp_path / "twelve.safetensors")
+    with pytest.raises(TargetError, match=r"fc2\.bias \(12,\) instead of \(10,\)"):
+        target(f"lenet?weights={tmp_path / 'twelve.safetensors'}")
+
+
+def test_a_stranger_among_the_defences_is_told_what_there_is() -> None:
+    with pytest.raises(RecipeError, match=r'no defence "prayer"(.|\n)*reject-class'):
+        training.train(0, "prayer", *stand_ins())
+
+
+def test_seeds_of_different_numbers_differ() -> None:
+    seeds = {training.seed_of(a, b) for a in range(20) for b in range(20)}
+    assert len(seeds) == 400
+    assert all(0 <= seed < 1 << 53 for seed in seeds)
+
+
+# --- outliers
+
+
+@pytest.fixture(scope="module")
+def many() -> np.ndarray:
+    return outliers(1000, stand_ins()[0], seed=1, part=2)
+
+
+def test_outliers_are_keyed_by_seed_and_part(many: np.ndarray) -> None:
+    digits = stand_ins()[0]
+    assert many.shape == (1000, 1, 28, 28)
+    assert many.dtype == np.uint8
+    assert np.array_equal(outliers(1000, digits, 1, 2), many)
+    for seed, part in ((1, 3), (2, 2)):
+        assert (outliers(1000, digits, seed, part) != many).any(axis=(1, 2, 3)).mean() > 0.9
+
+
+def test_no_outlier_is_one_of_the_digits(many: np.ndarray) -> None:
+    digits = {image.tobytes() for image in stand_ins()[0]}
+    assert not digits & {image.tobytes() for image in many}
+
+
+def test_cppns_have_from_none_to_all_rounds_of_mutation_behind_them() -> None:
+    count = 3 * (ROUNDS + 1)
+    made = cppns(count, seed=5, part=1)
+    encoding = CPPN(mode="grey", height=28, width=28)
+    genomes = encoding.random(count, Key(5, 1 << 8))
+    assert np.array_equal(made[:3], encoding.render(genomes[:3]))
+    for row in (3, count - 1):  # one round, and all of them
+        one = genomes[row : row + 1]
+        for done in range(1, row // 3 + 1):
+            one = encoding.vary(one, one, Key(5, (1 << 8) + done, row))
+        assert np.array_equal(made[row], encoding.render(one)[0])
+
+
+def test_a_shuffled_image_has_the_pixels_that_it_had() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 28, 28), np.uint8)
+    mixed = shuffled(images, np.random.default_rng(1))
+    for before, after in zip(images, mixed, strict=True):
+        assert np.array_equal(np.sort(before.ravel()), np.sort(after.ravel()))
+        assert not np.array_equal(before, after)
+
+
+def test_smooth_noise_is_smoother_than_noise() -> None:
+    smooth = smooth_noise(100, np.random.default_rng(0)).astype(float)
+    rough = np.random.default_rng(0).integers(0, 256, smooth.shape).astype(float)
+    steps = [np.abs(np.diff(images, axis=3)).mean() / images.std() for images in (smooth, rough)]
+    assert steps[0] < steps[1] / 2
+    contrasts = smooth.std(axis=(1, 2, 3))
+    assert contrasts.max() > 3 * contrasts.min()

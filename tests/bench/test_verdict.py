@@ -1,0 +1,79 @@
+"""A gate's outputs: exit statuses, XML that a parser reads back, Markdown whose table keeps its columns."""
+
+import re
+import xml.etree.ElementTree as ET
+from itertools import product
+
+import pytest
+
+from evofool.bench.junit import Case
+from evofool.bench.junit import junit as xml
+from evofool.bench.verdict import Check, Status, Verdict, junit, markdown
+
+HELD = Check("share accepted", "holds", "0.3 of the classes, at most 0.5 may be", {"share": 0.3, "q50": None})
+FAILED = Check("against last.json", "fails", "easier to fool: Q50 <fell> & fell\nto 0.5x", {"ratio": 0.5, "low": 0.41})
+INVALID = Check("real images", "invalid", "0 of 10 classes have any")
+
+
+@pytest.mark.parametrize("statuses", [s for n in (1, 2, 3) for s in product(("holds", "fails", "invalid"), repeat=n)])
+def test_the_worst_check_decides_the_exit_status(statuses: tuple[Status, ...]) -> None:
+    verdict = Verdict("net", [Check("c", status, "") for status in statuses], 0.0)
+    slow = 2 if "invalid" in statuses else 1 if "fails" in statuses else 0
+    assert verdict.exit_status == slow
+    root = ET.fromstring(junit(verdict))
+    assert bool(int(root.attrib["failures"]) or int(root.attrib["errors"])) == (slow > 0), "CI sees it the same way"
+
+
+def test_a_gate_that_checked_nothing_does_not_open() -> None:
+    nothing = Verdict("net", [], 0.0)
+    assert nothing.exit_status == 2
+    assert ET.fromstring(junit(nothing)).attrib["errors"] == "1"
+    assert "Nothing was checked" in markdown(nothing)
+
+
+def test_the_xml_says_what_the_verdict_does() -> None:
+    root = ET.fromstring(junit(Verdict("nets/my-net.onnx", [HELD, FAILED, INVALID], 12.3456)))
+    assert root.tag == "testsuites"
+    (suite,) = root
+    assert suite.tag == "testsuite"
+    for one in (root, suite):
+        assert {k: one.attrib[k] for k in ("tests", "failures", "errors", "time")} == {
+            "tests": "3", "failures": "1", "errors": "1", "time": "12.346",
+        }  # fmt: skip
+    cases = list(suite)
+    assert [case.attrib["name"] for case in cases] == ["share accepted", "against last.json", "real images"]
+    assert {case.attrib["classname"] for case in cases} == {"evofool.gate.nets/my-net.onnx"}
+    assert [[child.tag for child in case] for case in cases] == [
+        ["system-out"], ["failure", "system-out"], ["error", "system-out"],
+    ]  # fmt: skip
+    assert cases[1][0].attrib["message"] == cases[1][0].text == FAILED.words
+    assert cases[0][0].text == "0.3 of the classes, at most 0.5 may be\nshare: 0.3\nq50: none"
+
+
+def test_characters_that_xml_lacks_are_dropped_and_all_others_come_back() -> None:
+    nasty = "".join(map(chr, [*range(0x300), 0xD800, 0xDFFF, 0xFFFD, 0xFFFE, 0xFFFF, 0x1F600, 0x10FFFF])) + "]]>&amp;'\"<!--"
+    text = xml("s", nasty, [Case(nasty, "error", nasty, nasty)], 0.0)
+    text.encode()  # no lone surrogate
+    case = ET.fromstring(text)[0][0]
+
+    def allowed(c: str) -> bool:
+        """XML 1.0, section 2.2."""
+        return c in "\t\n\r" or 0x20 <= ord(c) <= 0xD7FF or 0xE000 <= ord(c) <= 0xFFFD or ord(c) >= 0x10000
+
+    kept = "".join(filter(allowed, nasty))
+    assert case.attrib == {"classname": kept, "name": kept}
+    assert case[0].attrib["message"] == kept
+    assert case[0].text == kept.replace("\r", "\n"), "a parser reads a carriage return in text as the end of a line"
+
+
+def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
+    odd = Check("a|b `c`", "fails", "x | y\n| z <script>\\|", {"low|high": 1 / 3})
+    text = markdown(Verdict("my_net", [HELD, odd, INVALID], 1.0))
+    assert text.startswith("### evofool gate: my\\_net **invalid**\n")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 5
+    # A bar after an odd number of backslashes is text.
+    bars = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows]
+    assert set(bars) == {5}
+    assert "<script>" not in text
+    assert "| share accepted | holds | 0.3 of the classes, at most 0.5 may be | share: 0.3<br>q50: none |" in rows
