@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from evofool.bench.plan import BenchRecipe
 
 
+_FEW = 3  # targets of which all arms are printed
+
+
 class _WithDefault(TyperGroup):
     """A group whose first command is meant where none of them is named: `evofool bench bench-digits`."""
 
@@ -196,39 +199,54 @@ def progress_text(p: "Progress") -> str:
 
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
-    """The figures that a person wants first."""
+    """The figures that a person wants first; of many targets the strongest arms alone, the report has the others."""
     from rich.console import Console
     from rich.table import Table
 
+    many = len(results) > _FEW
     table = Table(box=None, pad_edge=False)
-    for head in ("target", "arm"):
+    for head in ("target", "strongest arms" if many else "arm"):
         table.add_column(head, no_wrap=True)
-    for head in ("R95", "R50", "Q50 (queries)"):
+    for head in ("R95", "R50", "Q50 (queries)", "queries of cppn's: own", "nes", "apgd"):
         table.add_column(head, justify="right", no_wrap=True)
     for name, one in results.items():
         if not one["valid"]:
-            table.add_row(name, "invalid", "", "", "")
-        for arm, told in one["scores"]["arms"].items():
-            if told["seeds"] and one["valid"]:
-                table.add_row(
-                    name, arm, share_text(told["r95"][-1]), share_text(told["r50"][-1]), q50_text(told["q50"], one)
-                )
-                name = ""
+            table.add_row(name, "INVALID", *[""] * 6)
+            continue
+        arms = {arm: told for arm, told in one["scores"]["arms"].items() if told["seeds"]}
+        sharing = [interval_text(one["scores"]["sharing"].get(rival)) for rival in ("own", "nes", "apgd")]
+        for arm in strongest(arms) if many else arms:
+            told = arms[arm]
+            figures = share_text(told["r95"][-1]), share_text(told["r50"][-1]), q50_text(told["q50"], one)
+            table.add_row(name, arm, *figures, *sharing)
+            name, sharing = "", [""] * 3
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    (console if console.is_terminal else Console(width=180)).print(table)
     budget = next((one["protocol"]["budgets"][-1] for one in results.values()), 0)
     print(f"R95, R50: the share of classes accepted at tau_5, tau_50 after {budget:,} queries; Q50: queries until half are.")
-    for name, one in results.items():
-        for flag in one["flags"]:
-            print(f"{'INVALID' if flag['level'] == 'invalid' else 'Warning'}: {name}: {flag['what']}")
+    print("Then the Q50 of rivals over that of cppn, whose classes share their images. Brackets: 95% intervals over seeds.")
+    invalid = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] == "invalid"]
+    warnings = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] != "invalid"]
+    for name, what in invalid:
+        print(f"INVALID {name}: {what}")
+    for name, what in warnings if len(warnings) <= 2 * _FEW else ():
+        print(f"Warning {name}: {what}")
+    if len(warnings) > 2 * _FEW:
+        print(f"{len(warnings)} warnings are in the report.")
     for said in summary.get("statements", ()):
         verdict = {True: "held", False: "MISSED", None: "open"}[said["held"]]
         print(f"{verdict:<7} {said['what']}: {said['figures']}")
-    for name, one in results.items():
-        for rival, told in one["scores"]["sharing"].items():
-            print(
-                f"sharing {name}: {rival} needs {interval_text(told)} times the queries of cppn (Q50, {told['pairs']} pairs)"
-            )
+
+
+def strongest(arms: dict[str, Any]) -> list[str]:
+    """The arms that find most with queries alone, and with gradients: by R95 at the largest budget, then by Q50."""
+
+    def order(arm: str) -> tuple[float, float]:
+        half = arms[arm]["q50"]["value"]
+        return -arms[arm]["r95"][-1]["value"], float("inf") if half is None else half
+
+    groups = [[arm for arm, told in arms.items() if told["kind"] in kinds] for kinds in (("search", "black"), ("white",))]
+    return [min(group, key=order) for group in groups if group]
 
 
 def share_text(point: dict[str, Any]) -> str:
@@ -239,17 +257,16 @@ def share_text(point: dict[str, Any]) -> str:
 def q50_text(q: dict[str, Any], one: dict[str, Any]) -> str:
     """Queries until half of the classes are accepted; ">" where seeds were censored."""
     if q["value"] is None:
-        return "?"
-    if q["censored"] == len(q["per_seed"]):
         return f"> {one['protocol']['budgets'][-1]:,}"
     limits = "" if q["low"] is None else f" [{q['low']:,.0f}, {'-' if q['high'] is None else format(q['high'], ',.0f')}]"
     return f"{'>= ' if q['censored'] else ''}{q['value']:,.0f}{limits}"
 
 
-def interval_text(told: dict[str, Any]) -> str:
-    value = told.get("ratio", told.get("value"))
-    if value is None:
-        return "an unknown number of"
+def interval_text(told: dict[str, Any] | None) -> str:
+    """A paired ratio with its interval; ">=" where it is a bound."""
+    value = None if told is None else told.get("ratio", told.get("value"))
+    if told is None or value is None:
+        return "-"
     low, high = ("-" if told[key] is None else f"{told[key]:.2f}" for key in ("low", "high"))
     bound = ">= " if told["high"] is None and told["censored"] else "<= " if told["low"] is None and told["censored"] else ""
     return f"{bound}{value:.2f} [{low}, {high}]"

@@ -18,6 +18,7 @@ from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready, prepare
 from evofool.bench.results import Place, read_json, write_json
 from evofool.errors import EvofoolError, RecipeError, StoreError
+from evofool.machine import torch_threads
 
 STATE, LOCK = "bench.json", "bench.lock"
 CELLS = "cells"
@@ -74,7 +75,8 @@ def run_bench(recipe: BenchRecipe, folder: Path, tell: Tell = lambda progress: F
         if interrupted:
             return Outcome(folder, {}, {}, True, ())
         words = {place.folder: why for place, why in zip(waiting, failures, strict=True)}
-        return finish(recipe, ready, places, words, folder, partial(_tell, tell, ""))
+        with torch_threads(1):  # whose number decides last bits
+            return finish(recipe, ready, places, words, folder, partial(_tell, tell, ""))
 
 
 def do_cells(

@@ -90,7 +90,7 @@ def finish(
 def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[str, dict[int, Path]], list[str]]:
     """By detector and seed, the folders of valid cells of guarded targets; and what is to be said of the others."""
     found: dict[str, dict[int, Path]] = {}
-    bad: list[str] = []
+    bad: dict[tuple[str, str], list[int]] = {}
     fingerprints: dict[str, str] = {}
     for place in places:
         why = words.get(place.folder, "")
@@ -108,10 +108,10 @@ def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[s
         except EvofoolError as error:
             why = str(error)
         if why:
-            bad.append(f"{place.arm} against {place.guard}, seed {place.seed}, is left out: {why}")
+            bad.setdefault((f"{place.arm} against {place.guard}", why), []).append(place.seed)
         else:
             found.setdefault(place.guard, {})[place.seed] = place.folder
-    return found, bad
+    return found, [f"{what}: {len(seeds)} cell(s) are left out: {why}" for (what, why), seeds in bad.items()]
 
 
 def _table(folder: Path, valid: Mapping[str, Mapping[str, Mapping[int, Path]]]) -> list[str]:

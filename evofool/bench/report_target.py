@@ -35,8 +35,10 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
         said = f"{classes}; images of {_shape(target['shape'])}. {said} Fingerprint {target['fingerprint'][:16]}."
     parts, plots, tables = [], [], []
     if arms:
-        curves = share_curves({name: arm["curve"] for name, arm in arms.items()}, result["protocol"]["budgets"])
-        plots.append(Plot("Share of classes accepted against queries", curves, "Bands: intervals over seeds."))
+        curves = share_curves({name: _curve(arm) for name, arm in arms.items()}, result["protocol"]["budgets"])
+        plots.append(
+            Plot("Share of classes accepted against queries", curves, f"Bands: intervals over {_BAND} seeds or more.")
+        )
     if arms or result["valid"]:
         tables.append(_accepted(result))
         margins = {name: arm["margins_of_scale"] for name, arm in arms.items() if arm.get("margins_of_scale")}
@@ -54,6 +56,14 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
     if result["valid"] and result["scores"].get("looks"):
         parts.append(_looks(result))
     return Section(target["name"], [said], plots=plots, tables=tables, parts=parts, fault=fault, cautions=cautions)
+
+
+_BAND = 3  # seeds; of fewer an interval is all of the plot
+
+
+def _curve(arm: Mapping[str, Any]) -> dict[str, Any]:
+    told = arm["curve"]
+    return {key: told[key] for key in ("queries", "value", *(("low", "high") if len(arm["seeds"]) >= _BAND else ()))}
 
 
 _MARGINS = "Thin: 5% to 95% of the elites, thick: 25% to 75%, the mark: the median."

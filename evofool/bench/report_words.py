@@ -36,11 +36,12 @@ def share_cell(row: Mapping[str, Any] | None) -> Cell:
 
 
 def queries_cell(row: Mapping[str, Any], budget: float, per: float = 1) -> Cell:
-    """A Q50 with its interval; an interval that is censored at both ends is left out."""
+    """A Q50 with its interval; one that is censored at both ends is left out. ≥: some seeds are censored."""
     low, high = row.get("low"), row.get("high")
     censored = low is None or (row.get("value") is None and low >= budget)
     inside = "" if censored else f"[{queries(low, budget, per)}, {queries(high, budget, per)}]"
-    return Cell(queries(row.get("value"), budget, per), inside)
+    least = "≥ " if row.get("censored") and row.get("value") is not None else ""
+    return Cell(least + queries(row.get("value"), budget, per), inside)
 
 
 def ratio_cell(row: Mapping[str, Any]) -> Cell:

@@ -82,6 +82,7 @@ class Scoring:
         value, low, high = statistics.band(judged.shares(grid), _shares(judged.again, grid), k)
         per_seed = judged.q50()
         half = statistics.queries_interval(per_seed, self.budget, _halves(judged.again))
+        value_of = None if half.censored == len(per_seed) else half.value  # else all that is known is the budget
         best = np.concatenate([cell.trace.best() for cell in cells.values()])
         fitted = [self._p_fitted(cell) for cell in cells.values()]
         return {
@@ -90,14 +91,14 @@ class Scoring:
             "r95": self._at_budgets(judged),
             "r50": self._at_budgets(self.judged(name, "tau50")),
             "q50": {
-                "value": half.value,
+                "value": value_of,
                 "low": half.low,
                 "high": half.high,
                 "censored": half.censored,
                 "per_seed": per_seed,
                 # Of the mean of log10 Q50, by the thresholds' being estimates: bench compare needs it.
                 "tau_variance": statistics.tau_variance(_halves(judged.again), self.budget),
-                "per_class": None if half.value is None else half.value / k,
+                "per_class": None if value_of is None else value_of / k,
             },
             "curve": {"queries": grid.tolist(), "value": _list(value), "low": _list(low), "high": _list(high)},
             "margin_percentiles": quantiles(self.calibration.percentile(best)),

@@ -160,9 +160,9 @@ def _groups(recipe: BenchRecipe, valid: Results) -> dict[str, Any]:
             told = {n: _scored(valid[n])[arm]["q50"] for n in names if arm in _scored(valid[n])}
             if not told:
                 continue
-            networks[arm] = {n: (_known(q), q["censored"]) for n, q in told.items()}
+            networks[arm] = {n: (q["value"], q["censored"]) for n, q in told.items()}
             censored = sum(1 for q in told.values() if q["censored"])
-            interval = statistics.queries_interval([_known(q) for q in told.values()], recipe.budget)
+            interval = statistics.queries_interval([q["value"] for q in told.values()], recipe.budget)
             high = None if censored else interval.high
             arms[arm] = {
                 "q50": {
@@ -175,11 +175,6 @@ def _groups(recipe: BenchRecipe, valid: Results) -> dict[str, Any]:
             }
         groups[group] = {"targets": names, "arms": arms, "networks": networks}
     return groups
-
-
-def _known(q: Mapping[str, Any]) -> float | None:
-    """A network's Q50; None where all of its seeds are censored."""
-    return None if q["censored"] == len(q["per_seed"]) else q["value"]
 
 
 def _group(part: Any) -> str:

@@ -42,23 +42,25 @@ _DETECTORS = ((BLUE, _SEARCH), (ORANGE, _BLACK), (GREEN, _WHITE), (PURPLE, _FLOO
 def share_curves(arms: Mapping[str, Mapping[str, Any]], budgets: Sequence[int]) -> str:
     """The share of classes accepted at tau_5 against total queries, by arm, with its band, and a tick for each budget.
 
-    arms: each "queries" ascending, "value", "low" and "high", as many, 0..1.
+    arms: each "queries" ascending, "value", "low" and "high", as many, 0..1; without "low" there is no band.
     """
     with drawing(WIDE, 3.9) as made:
         axes = made.figure.subplots()
         looks = _looks(list(arms))
         for arm, curve in arms.items():
             kept = _thinned(curve["queries"])
-            x, y, low, high = (np.asarray(curve[key], float)[kept] for key in ("queries", "value", "low", "high"))
+            x, y = (np.asarray(curve[key], float)[kept] for key in ("queries", "value"))
             look = looks[arm]
-            axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0)
+            if "low" in curve:
+                low, high = (np.asarray(curve[key], float)[kept] for key in ("low", "high"))
+                axes.fill_between(x, low, high, color=look.colour, alpha=0.1, linewidth=0)
             # A few markers alone, at other places for every arm.
             every = (len(kept) // 7 * list(arms).index(arm) // len(arms), max(1, len(kept) // 6))
             axes.plot(x, y, color=look.colour, ls=look.dash, lw=1.7, marker=look.marker, ms=4.5, markevery=every, label=arm)
         for budget in budgets:
             axes.axvline(budget, color=FAINT, lw=0.8, ls=(0, (2, 3)))
         # Where nothing is accepted yet there is nothing to see.
-        starts = [next((q for q, v in zip(c["queries"], c["high"], strict=True) if v), max(budgets)) for c in arms.values()]
+        starts = [next((q for q, v in zip(c["queries"], c["value"], strict=True) if v), max(budgets)) for c in arms.values()]
         _queries_axis(axes, [*budgets, max(1.0, min(starts, default=1.0) / 2)])
         axes.set_xlabel("queries in all, logarithmic; dotted: the budgets")
         axes.set_ylim(-0.02, 1.02)
@@ -85,8 +87,8 @@ def ratio_dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
     targets: by name, by rival, its "sharing". What has no upper bound has an arrow at the right edge.
     """
-    known = [v for t in targets.values() for r in t.values() for v in (r["ratio"], r["low"], r["high"]) if v]
-    edge = max([4.0, *known]) * 1.15
+    known = [v for t in targets.values() for r in t.values() for v in (r["ratio"], r["low"]) if v]
+    edge = max([4.0, *known]) * 4
     return _dots(
         targets,
         lambda _: edge,
@@ -208,10 +210,12 @@ def _dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]], edge: Any, lab
         from matplotlib.lines import Line2D
 
         axes = made.figure.subplots()
-        values = [
-            row.get(key) for own in targets.values() for row in own.values() for key in ("value", "ratio", "low", "high")
-        ]
-        bounds = [v for v in (middle, *values, *map(edge, targets)) if v]
+        told = [row for own in targets.values() for row in own.values()]
+        inner = [v for v in (middle, *(row.get("value", row.get("ratio")) for row in told), *map(edge, targets)) if v]
+        # An interval of a few seeds may reach over many powers of ten: it runs out of the plot.
+        least, most = min(inner) / 8, max(inner) * 8
+        limits = [row.get(key) for row in told for key in ("low", "high")]
+        bounds = [*inner, *(min(max(v, least), most) for v in limits if v)]
         stretch = (max(bounds) / min(bounds)) ** 0.022  # how far an arrow goes on
         at, ticks = 0.0, []
         for number, (target, own) in enumerate(targets.items()):

