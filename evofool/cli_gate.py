@@ -9,7 +9,7 @@ from evofool.errors import EvofoolError, RecipeError
 
 if TYPE_CHECKING:
     from evofool.bench.bench import Progress
-    from evofool.bench.verdict import Verdict
+    from evofool.bench.gate.verdict import Verdict
 
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targets list has it.")
 AGAINST = typer.Option(metavar="LAST.json", help="A result of evofool bench: fails if the target has become easier to fool.")
@@ -47,12 +47,12 @@ def gate(
     seed, to take at least 0.75 times the queries until half of the classes are fooled. --accept RULE attacks it with
     --budget queries and fails if more than --max-share of the classes reach the rule.
     """
-    from evofool.bench import gate as gates
-    from evofool.bench.accept import parse_accept
+    from evofool.bench.gate import gate as gates
+    from evofool.bench.gate.accept import parse_accept
+    from evofool.bench.gate.verdict import Check, Verdict
+    from evofool.bench.gate.verdict import junit as as_junit
+    from evofool.bench.gate.verdict import markdown as as_markdown
     from evofool.bench.results import read_json
-    from evofool.bench.verdict import Check, Verdict
-    from evofool.bench.verdict import junit as as_junit
-    from evofool.bench.verdict import markdown as as_markdown
     from evofool.cli_bench import progress_text
     from evofool.console import interrupts, status, write
     from evofool.export import file_name

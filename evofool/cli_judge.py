@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
 
-    from evofool.bench.looks import Looks
+    from evofool.bench.looks.looks import Looks
 
 RUN = typer.Argument(metavar="RUN", help="A run's folder; its search must not be going on.")
 IMAGES = typer.Option(metavar="DIR|digits", help="Labelled real images of the target's classes.")
@@ -32,7 +32,7 @@ def judge(
     Printed are medians, with those of noise and of real images beside them. The run's own classifier is not asked, and
     elites that were measured against the same images are passed over. `evofool show --json` and --class tell each one's.
     """
-    from evofool.bench.looks import Looks, judge_run, of_runs, seen_by
+    from evofool.bench.looks.looks import Looks, judge_run, of_runs, seen_by
     from evofool.bench.real import real_images
     from evofool.console import status
     from evofool.elites import StoredRun
@@ -63,7 +63,7 @@ def _print(elites: "Mapping[str, np.ndarray]", controls: "Mapping[str, Mapping[s
     from rich.console import Console
     from rich.table import Table
 
-    from evofool.bench.looks import quantiles
+    from evofool.bench.looks.looks import quantiles
 
     table = Table(box=None, pad_edge=False)
     table.add_column("median of")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evofool.bench.calibration import Calibration
-    from evofool.bench.scored import Scored, Share, Shares
+    from evofool.bench.sets.scored import Scored, Share, Shares
     from evofool.targets import Target
 
 WHAT = typer.Argument(
@@ -45,9 +45,9 @@ def score_set(
     is accepted, that is called as meant and as clearly as 95% (tau_5), or half (tau_50), of the real images that the target
     gets right. Pictures of another size are scaled whole. A class counts if one of its images does.
     """
-    from evofool.bench.image_set import image_set
     from evofool.bench.results import write_json
-    from evofool.bench.score_set import score_set as ask
+    from evofool.bench.sets.image_set import image_set
+    from evofool.bench.sets.score_set import score_set as ask
     from evofool.console import status
     from evofool.machine import keep_memory
 
@@ -81,7 +81,7 @@ def score_set(
 
 
 def _target(what: Path, spec: str | None, trust: bool) -> "Target":
-    from evofool.bench.image_set import is_run, refuse_nothing
+    from evofool.bench.sets.image_set import is_run, refuse_nothing
     from evofool.elites import StoredRun
     from evofool.errors import TargetError
     from evofool.targets import target as load

@@ -41,7 +41,7 @@ _NOT_WRITTEN = "could not be written; what was saved before is safe, and the run
 VERDICTS = ("unjudged", "unrecognised", "recognised")
 PERCENTILES = ("nearest_real_pixels_percentile", "nearest_real_hog_percentile", "nearest_real_features_percentile")
 MEASURES = (*PERCENTILES, "total_variation")
-"""What may be found out of an elite's image later; evofool/bench/looks.py defines them."""
+"""What may be found out of an elite's image later; evofool/bench/looks/looks.py defines them."""
 
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from evofool.bench.cell import record, run_cell
-from evofool.bench.detecting import guards
+from evofool.bench.detect.detecting import guards
 from evofool.bench.entries import entries, network, train
 from evofool.bench.finish import Outcome, finish
 from evofool.bench.plan import BenchRecipe

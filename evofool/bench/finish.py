@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evofool.bench.cell import record
-from evofool.bench.detecting import detected
+from evofool.bench.detect.detecting import detected
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
 from evofool.bench.results import Place, result, write_json
@@ -60,7 +60,7 @@ def finish(
             told["scores"]["detectors"] = detected(recipe, one, folders.get(recipe.detectors.arm, {}), guarded)
         results[one.entry.name] = told
     if recipe.looks:
-        from evofool.bench.looking import Looking
+        from evofool.bench.looks.looking import Looking
 
         look = Looking(recipe, say)
         for one in ready:
@@ -140,7 +140,7 @@ def _report(
     valid: Mapping[str, Mapping[str, Mapping[int, Path]]],
     notes: Sequence[str],
 ) -> None:
-    from evofool.bench.report import bench_report
+    from evofool.bench.report.page import bench_report
 
     sheets = {name: {arm: _sheet(next(iter(seeds.values()))) for arm, seeds in arms.items()} for name, arms in valid.items()}
     page = bench_report(list(results.values()), dict(total), sheets, list(notes))

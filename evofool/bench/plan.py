@@ -78,7 +78,7 @@ class DetectorsPart(_Part):
 
 
 class LooksPart(_Part):
-    """How far images lie from real ones (bench/looks.py). network: an independent one's spec; its features tell too."""
+    """How far images lie from real ones (bench/looks). network: the spec of an independent one, whose features tell too."""
 
     network: str | None = None
 

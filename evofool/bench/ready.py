@@ -18,7 +18,7 @@ from evofool.targets import target as load_target
 from evofool.targets.handshake import handshake, published_top1
 
 if TYPE_CHECKING:
-    from evofool.bench.detectors import Detector
+    from evofool.bench.detect.detectors import Detector
 
 FOLDER = "calibration"
 

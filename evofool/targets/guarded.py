@@ -95,7 +95,7 @@ class Rule:
 
 
 class Fitted(Protocol):
-    """What has a rule: evofool.bench.detectors.Detector."""
+    """What has a rule: evofool.bench.detect.detectors.Detector."""
 
     @property
     def rule(self) -> Rule: ...

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evofool.bench.accept import Accept, parse_accept
+from evofool.bench.gate.accept import Accept, parse_accept
 from evofool.errors import RecipeError
 from evofool.scores import confidence, log_odds, margin
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from evofool.bench import detectors
 from evofool.bench.calibration import Calibration, calibrate
-from evofool.bench.detectors import DETECTORS, Detector, curves, evaluate, fit, fit_all, fooling_images
+from evofool.bench.detect import detectors
+from evofool.bench.detect.detectors import DETECTORS, Detector, curves, evaluate, fit, fit_all, fooling_images
 from evofool.bench.real import Batches, RealImages
 from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features

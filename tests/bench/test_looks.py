@@ -13,9 +13,9 @@ from typer import Typer
 from typer.testing import CliRunner
 
 import evofool
-from evofool.bench.looks import Looks, judge_run, of_runs, quantiles, seen_by, total_variation
+from evofool.bench.looks.looks import Looks, judge_run, of_runs, quantiles, seen_by, total_variation
+from evofool.bench.looks.spaces import Elsewhere, RealPoints, hog
 from evofool.bench.real import RealImages
-from evofool.bench.spaces import Elsewhere, RealPoints, hog
 from evofool.cli_judge import judge
 from evofool.elites import StoredRun
 from evofool.errors import ImageError, StoreError, TargetError
@@ -129,8 +129,8 @@ def test_hog_cells_grow_with_the_image() -> None:
 @pytest.mark.parametrize("spill", [1, 1 << 26])
 @pytest.mark.parametrize("block", [1, 1 << 24])
 def test_points_in_memory_and_on_the_disk_are_as_near(monkeypatch: pytest.MonkeyPatch, spill: int, block: int) -> None:
-    monkeypatch.setattr("evofool.bench.spaces._SPILL", spill)
-    monkeypatch.setattr("evofool.bench.spaces._BLOCK", block)
+    monkeypatch.setattr("evofool.bench.looks.spaces._SPILL", spill)
+    monkeypatch.setattr("evofool.bench.looks.spaces._BLOCK", block)
     rng = np.random.default_rng(0)
     there, asked = (rng.normal(size=(n, 7)).astype(np.float32) for n in (30, 5))
     points = RealPoints()

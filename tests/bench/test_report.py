@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from evofool.bench.report import bench_report
-from evofool.bench.report_verdict import sharing, strongest, verdict
-from evofool.bench.report_words import (
+from evofool.bench.report.page import bench_report
+from evofool.bench.report.verdict import sharing, strongest, verdict
+from evofool.bench.report.words import (
     confidences_cell,
     duration,
     listed,

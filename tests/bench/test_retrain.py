@@ -1,12 +1,13 @@
 """The retraining loop: what is kept, that it goes on after any stop, and that its figures are what they are called."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -27,12 +28,12 @@ RUNNER = CliRunner()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _few_digits() -> "pytest.MonkeyPatch":
+def _few_digits() -> Iterator[None]:
     """Networks are trained on 160 digits: in a blink, and none too well."""
     full = module.training_half
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "training_half", lambda: tuple(part[::16].copy() for part in full()))
-    yield patch
+    yield
     patch.undo()
 
 
@@ -174,12 +175,11 @@ def test_the_figures_are_what_they_are_called(whole: Path) -> None:
 
 
 def test_the_command_prints_a_table_and_leaves_a_curve(whole: Path) -> None:
-    import typer
-
     app = typer.Typer()
     app.command()(cli_retrain.retrain)
-    given = "--iterations 2 --share 0.4 --evolutions 2 --evaluations 96 --epochs 1 --seed 5 --out".split()
-    done = RUNNER.invoke(app, [*given, str(whole)])
+    searches = ["--evolutions", "2", "--evaluations", "96", "--seed", "5"]
+    training = ["--iterations", "2", "--share", "0.4", "--epochs", "1"]
+    done = RUNNER.invoke(app, [*training, *searches, "--out", str(whole)])
     assert done.exit_code == 0, done.output
     assert "recalled, not measured here" in done.output
     assert "0.9742" in done.output

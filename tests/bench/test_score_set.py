@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from evofool import scores
 from evofool.bench.calibration import Calibration, calibrate
-from evofool.bench.image_set import image_set
 from evofool.bench.real import RealImages
-from evofool.bench.score_set import score_set
-from evofool.bench.scored import Scored
+from evofool.bench.sets.image_set import image_set
+from evofool.bench.sets.score_set import score_set
+from evofool.bench.sets.scored import Scored
 from evofool.bench.transfer import resized
 from evofool.cli_score_set import score_set as command
 from evofool.elites import StoredRun

@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from evofool.bench.junit import Case
-from evofool.bench.junit import junit as xml
-from evofool.bench.verdict import Check, Status, Verdict, junit, markdown
+from evofool.bench.gate.junit import Case
+from evofool.bench.gate.junit import junit as xml
+from evofool.bench.gate.verdict import Check, Status, Verdict, junit, markdown
 
 HELD = Check("share accepted", "holds", "0.3 of the classes, at most 0.5 may be", {"share": 0.3, "q50": None})
 FAILED = Check("against last.json", "fails", "easier to fool: Q50 <fell> & fell\nto 0.5x", {"ratio": 0.5, "low": 0.41})

@@ -14,9 +14,9 @@ import torch
 
 from evofool import scores
 from evofool.bench.calibration import Calibration
-from evofool.bench.image_set import ImageSet
 from evofool.bench.real import digest
-from evofool.bench.scored import Scored
+from evofool.bench.sets.image_set import ImageSet
+from evofool.bench.sets.scored import Scored
 from evofool.errors import ImageError
 from evofool.machine import torch_threads
 from evofool.targets import Target

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evofool.bench.junit import Case
-from evofool.bench.junit import junit as xml
+from evofool.bench.gate.junit import Case
+from evofool.bench.gate.junit import junit as xml
 
 Status = Literal["holds", "fails", "invalid"]
 _EXIT: dict[Status, int] = {"holds": 0, "fails": 1, "invalid": 2}

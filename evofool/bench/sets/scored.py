@@ -8,7 +8,7 @@ import numpy as np
 
 from evofool import scores
 from evofool.bench.calibration import LEVELS, Calibration
-from evofool.bench.image_set import ImageSet
+from evofool.bench.sets.image_set import ImageSet
 from evofool.targets import Target
 from evofool.targets.handshake import wilson
 from evofool.targets.public import public_name

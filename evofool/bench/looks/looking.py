@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.looks import Looks, judge_run, of_runs, quantiles
+from evofool.bench.looks.looks import Looks, judge_run, of_runs, quantiles
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
 from evofool.errors import EvofoolError

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evofool.bench.report_verdict import alive, budget_of, strongest
-from evofool.bench.report_words import KINDS, confidences_cell, listed, quantiles_cell, queries_cell, share_cell
+from evofool.bench.report.verdict import alive, budget_of, strongest
+from evofool.bench.report.words import KINDS, confidences_cell, listed, quantiles_cell, queries_cell, share_cell
 from evofool.pages.bench_plots import detector_curves, margin_quantiles, share_curves
 from evofool.pages.html import NOTHING, Cell, Folded, Group, Picture, Plot, Row, Section, Table
 

@@ -5,7 +5,7 @@ from math import inf
 from statistics import median
 from typing import Any
 
-from evofool.bench.report_words import listed, queries, queries_cell, ratio_cell, share_cell
+from evofool.bench.report.words import listed, queries, queries_cell, ratio_cell, share_cell
 from evofool.pages.bench_plots import ratio_dots
 from evofool.pages.html import NOTHING, Cell, Group, Picture, Plot, Row, Section, Table
 

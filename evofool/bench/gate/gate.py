@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from evofool.bench import cell as cells
-from evofool.bench.accept import Accept
 from evofool.bench.arms import ARMS, least_queries
 from evofool.bench.bench import Tell, do_cells, run_bench
 from evofool.bench.calibration import calibrate
 from evofool.bench.compare import compare
+from evofool.bench.gate.accept import Accept
+from evofool.bench.gate.verdict import Check, Verdict
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.bench.real import real_images
 from evofool.bench.statistics import share_interval
-from evofool.bench.verdict import Check, Verdict
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError
 from evofool.machine import torch_threads

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evofool.bench.report_target import target_section
-from evofool.bench.report_verdict import alive, budget_of, invalid_words, sharing, strongest, verdict, what_fools
-from evofool.bench.report_words import duration, listed, share, share_cell
+from evofool.bench.report.target import target_section
+from evofool.bench.report.verdict import alive, budget_of, invalid_words, sharing, strongest, verdict, what_fools
+from evofool.bench.report.words import duration, listed, share, share_cell
 from evofool.pages.bench_plots import q50_dots, transfer_heat
 from evofool.pages.html import NOTHING, Cell, Folded, Group, Plot, Row, Section, Table, html_page
 

@@ -20,7 +20,7 @@ def guards(recipe: BenchRecipe, one: Ready, folder: Path) -> dict[str, str]:
 
     What cannot be fitted or guarded is left out, and one.warnings say why. Where the recipe is not adaptive there are none.
     """
-    from evofool.bench.detectors import fit_all
+    from evofool.bench.detect.detectors import fit_all
     from evofool.bench.real import real_images
     from evofool.targets.guarded import guard
 
@@ -54,7 +54,7 @@ def detected(
 
     static: folders of valid cells of the recipe's arm, by seed; adaptive: by detector and seed.
     """
-    from evofool.bench.detectors import curves, fooling_images
+    from evofool.bench.detect.detectors import curves, fooling_images
 
     assert recipe.detectors is not None
     assert one.calibration is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from evofool.ascend.draws import Draws
-from evofool.bench.spaces import Elsewhere, RealPoints, flat, hog
+from evofool.bench.looks.spaces import Elsewhere, RealPoints, flat, hog
 from evofool.elites import StoredRun
 from evofool.errors import ImageError, TargetError
 from evofool.images import decode_png, encode_png

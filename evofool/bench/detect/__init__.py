@@ -1,0 +1,1 @@
+"""Detectors of what is out of distribution, and how well they tell elites from real images."""

@@ -1,0 +1,1 @@
+"""The gate for CI: its checks, the rule of acceptance, and what CI systems read."""

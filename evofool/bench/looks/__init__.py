@@ -1,0 +1,1 @@
+"""How images look, in figures, beside real ones."""

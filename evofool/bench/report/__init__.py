@@ -1,0 +1,1 @@
+"""The report of a benchmark, section by section."""
