@@ -37,7 +37,7 @@ def retrain(
     encoding: Annotated[str, ENCODING] = "cppn",
     changes: Annotated[list[str] | None, CHANGES] = None,
     seed: Annotated[int, SEED] = 0,
-    epochs: Annotated[int, EPOCHS] = 24,
+    epochs: Annotated[int, EPOCHS] = 36,
     out: Annotated[Path | None, OUT] = None,
 ) -> None:
     """Does training with fooling images help? Train a digit network, fool it, train again with what fooled it, and so on.

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from evofool.bench.calibration import Calibration
-    from evofool.bench.transferred import Pair, Row, Share, Transfer
+    from evofool.bench.transfer.transferred import Pair, Row, Share, Transfer
     from evofool.elites import Elite
     from evofool.targets import Target
 
@@ -52,7 +52,7 @@ def transfer(
     real images that this target classifies correctly (tau_5). Images of another size are scaled whole. Classes are matched
     by number where the labels are the same, else by label.
     """
-    from evofool.bench.transfer import matrix
+    from evofool.bench.transfer.transfer import matrix
     from evofool.console import status
     from evofool.errors import TargetError
     from evofool.machine import keep_memory
@@ -149,7 +149,7 @@ def _short(name: str) -> str:
 def _row(place: int, one: _Loaded) -> "Row":
     import numpy as np
 
-    from evofool.bench.transferred import Row
+    from evofool.bench.transfer.transferred import Row
 
     cells = [(r, elite.row) for r, (_, elites) in enumerate(one.runs) for elite in elites]
     run, classes, births = np.array([(r, row.class_id, row.birth) for r, row in cells], np.int64).T

@@ -158,7 +158,7 @@ def test_an_interrupt_leaves_nothing_written(made: Path, tmp_path: Path, monkeyp
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("evofool.bench.transfer.matrix", interrupted)
+    monkeypatch.setattr("evofool.bench.transfer.transfer.matrix", interrupted)
     with pytest.raises(typer.Exit) as ended:
         transfer([made / "one", made / "other"], json=tmp_path / "t.json")
     assert ended.value.exit_code == 130

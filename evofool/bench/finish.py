@@ -73,7 +73,7 @@ def finish(
         write_json(folder / RESULTS / f"{name}.json", told)
     total = summed_up(recipe, results)
     if recipe.transfer:
-        from evofool.bench.transferring import transferred
+        from evofool.bench.transfer.transferring import transferred
 
         say("asking targets about each other's elites")
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]

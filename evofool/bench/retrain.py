@@ -39,7 +39,7 @@ class Plan:
     evaluations: int = 5_000
     encoding: str = "cppn"
     seed: int = 0
-    epochs: int = 24
+    epochs: int = 36
     changes: tuple[str, ...] = ()
 
     def check(self) -> None:

@@ -156,7 +156,7 @@ def transfer_heat(
                     axes.text(j, i + 0.24, said, ha="center", va="center", color=ink, fontsize=6.4 if n > 8 else 7)
         axes.set_xlim(-0.5, n - 0.5)
         axes.set_ylim(n - 0.5, -0.5)
-        turned = n > 4 and max(map(len, names)) > 6
+        turned = max(map(len, names)) > (6 if n > 4 else 14)
         axes.set_xticks(range(n), list(names), rotation=35 if turned else 0, ha="left" if turned else "center")
         axes.set_yticks(range(n), list(names))
         axes.xaxis.tick_top()

@@ -18,7 +18,7 @@ from evofool.bench.real import RealImages
 from evofool.bench.sets.image_set import image_set
 from evofool.bench.sets.score_set import score_set
 from evofool.bench.sets.scored import Scored
-from evofool.bench.transfer import resized
+from evofool.bench.transfer.transfer import resized
 from evofool.cli_score_set import score_set as command
 from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, ImageError, ScoreError, StoreError, TargetError

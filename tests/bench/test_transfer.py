@@ -11,8 +11,8 @@ from PIL import Image
 from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
-from evofool.bench.transfer import REPLICATES, classes_there, matrix, resized
-from evofool.bench.transferred import SURE, Pair, Row, Share, Transfer
+from evofool.bench.transfer.transfer import REPLICATES, classes_there, matrix, resized
+from evofool.bench.transfer.transferred import SURE, Pair, Row, Share, Transfer
 from evofool.errors import ScoreError, TargetError
 from evofool.images import encode_png
 from evofool.targets import Target

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.transfer import resized
+from evofool.bench.transfer.transfer import resized
 from evofool.dataset import read_images
 from evofool.elites import StoredRun
 from evofool.errors import ImageError

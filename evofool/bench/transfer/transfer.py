@@ -15,7 +15,7 @@ from PIL import Image
 from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
-from evofool.bench.transferred import SURE, Evolved, Pair, Row, Share, Transfer
+from evofool.bench.transfer.transferred import SURE, Evolved, Pair, Row, Share, Transfer
 from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, to_pil
 from evofool.machine import torch_threads

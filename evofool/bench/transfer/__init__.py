@@ -1,0 +1,1 @@
+"""Transfer: classifiers asked about each other's elites."""
