@@ -1,5 +1,6 @@
 """The command `evofool retrain`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,13 +111,13 @@ def table(rows: list[dict[str, Any]]) -> "Table":
             spread(row["accuracy"], ".4f"),
             f"{sum(row['rejected']) / (len(row['runs']) * row['real_digits']):.2%}",
             spread(row["fooling_images"], ",d"),
-            f"{row['median']:.4f}",
+            sure(row["median"]),
             interval(images),
             p_text(row["against_first"], "images"),
             p_text(row["against_before"], "images"),
         ]
         if several:
-            cells += [f"{of_runs['median']:.4f}", interval(of_runs), p_text(row["against_first"], "runs")]
+            cells += [sure(of_runs["median"]), interval(of_runs), p_text(row["against_first"], "runs")]
         recalled = row["paper_recalled"]
         made.add_row(*cells, "" if recalled is None else f"{recalled:.4f}")
     return made
@@ -127,12 +128,18 @@ def spread(values: list[Any], form: str) -> str:
     return low if low == high else f"{low} - {high}"
 
 
+def sure(p: float) -> str:
+    """A confidence with four digits, or as many more, up to seven, as it takes to tell it from 1."""
+    digits = 4 if p <= 0 or p >= 1 else min(7, max(4, math.ceil(-math.log10(1 - p) - 1e-9) + 1))
+    return f"{p:.{digits}f}"
+
+
 def interval(told: dict[str, Any]) -> str:
     """With the confidence that it attains, where that is under 95%."""
     if told["low"] is None:
         return ""
     short = "" if told["confidence"] >= 0.95 else f" ({told['confidence']:.0%})"
-    return f"{told['low']:.4f} - {told['high']:.4f}{short}"
+    return f"{sure(told['low'])} - {sure(told['high'])}{short}"
 
 
 def p_text(tests: dict[str, Any] | None, of: str) -> str:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import evofool
 from evofool import cli
 from evofool.images import decode_png
-from evofool.recipe import load, shipped_recipes
+from evofool.recipe import load, shipped_benches, shipped_recipes
 from evofool.run import Run
 from evofool.store import FILE, Store
 from evofool.targets.networks import LeNet
@@ -361,12 +361,13 @@ def test_lineage_goes_from_a_random_genome_to_the_elite(call: Call, mine: Path) 
 def test_init_copies_the_recipes_once_and_they_run(call: Call, tmp_path: Path) -> None:
     result = call("init", "my/recipes")
     assert result.code == 0
-    for recipe in shipped_recipes():
+    shipped = [*shipped_recipes(), *shipped_benches()]
+    for recipe in shipped:
         assert (tmp_path / "my" / "recipes" / recipe.name).read_bytes() == recipe.read_bytes()
     (tmp_path / "my" / "recipes" / "mnist-direct.toml").write_text("mine")
     again = call("init", "my/recipes")
     assert again.code == 0
-    assert again.out.count("kept ") == len(shipped_recipes())
+    assert again.out.count("kept ") == len(shipped)
     assert (tmp_path / "my" / "recipes" / "mnist-direct.toml").read_text() == "mine"
     assert call("run", "my/recipes/mnist-cppn.toml", *settings(*TINY)).code == 0
 

@@ -5,10 +5,12 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from evofool.baseline_run import Standing, run_baseline
 from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
@@ -16,7 +18,7 @@ from evofool.elites import StoredRun
 from evofool.errors import StoreError
 from evofool.machine import keep_memory, machine, torch_threads
 from evofool.run import Run
-from evofool.store import FILE
+from evofool.store import FILE, LOCK
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.verify import verify
@@ -25,6 +27,7 @@ from evofool.written import plain
 RECORD = "cell.json"  # beside the run: it is there once the cell is done
 LOGITS = "logits.safetensors"  # what the target answers to the saved images
 Say = Callable[[Mapping[str, Any]], bool]
+_PATIENCE = 60.0  # seconds
 _loaded: dict[str, Target] = {}  # the last one, so that the cells of a target load it once
 
 
@@ -42,6 +45,7 @@ def run_cell(job: Mapping[str, Any], say: Say = lambda told: False) -> dict[str,
     folder = Path(job["folder"])
     if (done := record(folder)) is not None:
         return done
+    _await(folder)
     target = _target(job["target"], folder)
     keep_memory()
     with torch_threads(1):
@@ -141,6 +145,14 @@ def _do(job: Mapping[str, Any], target: Target, folder: Path, say: Say) -> float
         return None
     with StoredRun(folder) as stored:
         return float(stored.meta["seconds"])
+
+
+def _await(folder: Path) -> None:
+    """Let the worker of a driver that was killed come to its end: it may be at this cell still."""
+    if (folder / LOCK).exists():
+        # If it does not end, whoever opens the run says so.
+        with suppress(Timeout, OSError), FileLock(folder / LOCK).acquire(timeout=_PATIENCE):
+            pass
 
 
 def _save_logits(stored: StoredRun, target: Target, path: Path) -> None:

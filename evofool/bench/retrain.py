@@ -17,6 +17,7 @@ from evofool.targets.digits import LABELS, training_half
 
 SCHEMA, VERSION = "evofool.retrain", 1
 FILE = "retrain.json"
+SHEET = "elites.png"  # of each run
 _GROWS = ("iterations", "runs")  # what may change of a plan that has begun
 _TRAINING, _EVOLUTION = 0, 1  # what a seed is for
 
@@ -50,7 +51,9 @@ class Plan:
         if self.encoding not in ("cppn", "direct"):
             raise RecipeError(f'there is no encoding "{self.encoding}" of digits; there are cppn and direct')
         if not 0 < self.share < 1:
-            raise RecipeError(f"--share {self.share:g} has to lie between 0 and 1: of what a network is shown, the part")
+            raise RecipeError(
+                f"--share {self.share:g} has to lie between 0 and 1, neither of them: it is a part of what is shown"
+            )
         for change in self.changes:
             key = change.partition("=")[0].strip()
             if key == "search.seed":
@@ -88,11 +91,12 @@ def retrain(plan: Plan, folder: Path, say: Say = lambda text: False) -> None:
             attacked: Target | None = None
             for evolution in range(1, plan.evolutions + 1):
                 home = place / f"evolution-{evolution}"
-                if finished(home):
-                    continue
-                attacked = attacked or target(f"lenet?weights={weights.absolute()}")
-                recipe = plan.recipe(seed_of(plan.seed, _EVOLUTION, run << 40 | iteration << 20 | evolution))
-                evolve(recipe, home, attacked, _prefixed(say, f"{where}: evolution {evolution} of {plan.evolutions}, "))
+                if not finished(home):
+                    attacked = attacked or target(f"lenet?weights={weights.absolute()}")
+                    recipe = plan.recipe(seed_of(plan.seed, _EVOLUTION, run << 40 | iteration << 20 | evolution))
+                    evolve(recipe, home, attacked, _prefixed(say, f"{where}: evolution {evolution} of {plan.evolutions}, "))
+                if not (home / SHEET).exists():
+                    draw_sheet(home)
 
 
 def _prefixed(say: Say, before: str) -> Say:
@@ -166,12 +170,11 @@ def champions(stored: StoredRun) -> np.ndarray:
 
 
 def evolve(recipe: Recipe, home: Path, attacked: Target, say: Say) -> None:
-    """Begin or go on with a run until its recipe ends it, and draw its contact sheet."""
-    there = (home / "run.db").exists()
-    with Run.resume(home, recipe, attacked) if there else Run.start(recipe, home, attacked) as run:
+    """Begin or go on with a run until its recipe ends it."""
+    begun = (home / "run.db").exists()
+    with Run.resume(home, recipe, attacked) if begun else Run.start(recipe, home, attacked) as run:
         if run.advance(lambda r: say(f"{r.strategy.evaluations:,} evaluations")) is None:
             raise Stopped("stopped during an evolution")
-    draw_sheet(home)
 
 
 def finished(home: Path) -> bool:
@@ -187,7 +190,7 @@ def draw_sheet(home: Path) -> None:
     with StoredRun(home) as stored:
         tiles = [Tile(e.image, e.label, e.confidence) for e in stored.elites()]
         title = f"{home.parent.parent.name}, {home.parent.name}, {home.name}: {stored.evaluations:,} evaluations"
-    path = home / "elites.png"
+    path = home / SHEET
     try:
         contact_sheet(tiles, title=title).save(path)
     except OSError as error:

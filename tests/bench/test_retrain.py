@@ -206,8 +206,15 @@ def test_several_runs_have_columns_of_their_own() -> None:
     assert "0.10%" in text[0]
     assert "< 0.0001" in text[1]
     assert "0.0312" in text[1]
-    assert "0.5000 - 0.9999 (90%)" in text[1]
+    assert "0.5000 - 0.99990 (90%)" in text[1]
     assert retrain_curve(rows).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0, "0.0000"), (0.5, "0.5000"), (0.98765, "0.9877"), (0.999987, "0.999987"), (1.0, "1.0000")]
+)
+def test_a_confidence_is_told_from_one(p: float, text: str) -> None:
+    assert cli_retrain.sure(p) == text
 
 
 def test_nines_count_nines() -> None:
