@@ -17,6 +17,7 @@ from evofool.cli_judge import judge
 from evofool.cli_merge import merge
 from evofool.cli_polish import polish
 from evofool.cli_replay import replay
+from evofool.cli_retrain import retrain
 from evofool.cli_score_set import score_set
 from evofool.cli_targets import serve_target, targets
 from evofool.cli_transfer import transfer
@@ -274,6 +275,7 @@ app.command()(judge)
 app.command()(merge)
 app.command()(polish)
 app.command()(replay)
+app.command()(retrain)
 app.command("score-set")(score_set)
 app.command()(transfer)
 app.command()(workers)

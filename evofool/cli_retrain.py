@@ -48,9 +48,9 @@ def retrain(
     retrain.png have the outcome. Ctrl-C, or a kill, loses at most the network that is being trained: the same command goes
     on, and may ask for more --iterations and --runs.
     """
-    from evofool.bench.retrain import Plan, Stopped
-    from evofool.bench.retrain import retrain as work
-    from evofool.bench.retrained import results
+    from evofool.bench.retraining.loop import Plan, Stopped
+    from evofool.bench.retraining.loop import retrain as work
+    from evofool.bench.retraining.outcome import results
     from evofool.console import interrupts, status, write
     from evofool.pages.retrain_curve import retrain_curve
 

@@ -1,8 +1,8 @@
 """The classifiers of a benchmark, each under a name of its own; those that it trains are trained first."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,12 @@ class Entry:
 
 def entries(recipe: BenchRecipe, folder: Path) -> list[Entry]:
     """All of a recipe's, in its order. Their names are different: of equal ones the later have -2, -3 ... added."""
-    found = [entry for part in recipe.targets for entry in _of(part, folder)]
-    seen: Counter[str] = Counter()
-    named = []
-    for entry in found:
-        seen[entry.name] += 1
-        name = entry.name if seen[entry.name] == 1 else f"{entry.name}-{seen[entry.name]}"
-        named.append(replace(entry, name=name))
-    return named
+    named: dict[str, Entry] = {}
+    for entry in (entry for part in recipe.targets for entry in _of(part, folder)):
+        names = (entry.name if k == 1 else f"{entry.name}-{k}" for k in count(1))
+        name = next(name for name in names if name not in named)
+        named[name] = replace(entry, name=name)
+    return list(named.values())
 
 
 def network(entry: Entry, folder: Path) -> Path:
@@ -46,7 +44,7 @@ def network(entry: Entry, folder: Path) -> Path:
 
 def train(job: Mapping[str, Any], say: Callable[[Mapping[str, Any]], bool] = lambda told: False) -> str:
     """Train one, unless its file is there: job has folder, defence, copy and epochs."""
-    from evofool.bench.training import trained
+    from evofool.bench.retraining.training import trained
 
     say({"training": job["defence"]})
     return str(trained(Path(job["folder"]), job["defence"], job["copy"], epochs=job["epochs"]))

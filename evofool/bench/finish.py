@@ -14,6 +14,7 @@ from evofool.bench.summary import summary as summed_up
 from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, StoreError
 from evofool.targets import target as load_target
+from evofool.targets.public import without_folders
 
 RESULTS, SUMMARY, ELITES, REPORT = "results", "summary.json", "elites.parquet", "report.html"
 
@@ -57,7 +58,9 @@ def finish(
         told, folders = result(recipe, one, [place for place in own if not place.guard], words)
         valid[one.entry.name] = folders
         if recipe.detectors and told["valid"]:
-            told["scores"]["detectors"] = detected(recipe, one, folders.get(recipe.detectors.arm, {}), guarded)
+            rows, left_out = detected(recipe, one, folders.get(recipe.detectors.arm, {}), guarded)
+            told["scores"]["detectors"] = rows
+            told["flags"] += [{"level": "warning", "what": words_of} for words_of in left_out]
         results[one.entry.name] = told
     if recipe.looks:
         from evofool.bench.looks.looking import Looking
@@ -69,8 +72,7 @@ def finish(
                 figures, said = look(one, valid[one.entry.name])
                 results[one.entry.name]["scores"]["looks"] = figures
                 notes += said
-    for name, told in results.items():
-        write_json(folder / RESULTS / f"{name}.json", told)
+    _write_results(folder / RESULTS, results)
     total = summed_up(recipe, results)
     if recipe.transfer:
         from evofool.bench.transfer.transferring import transferred
@@ -79,12 +81,24 @@ def finish(
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
         total["transfer"], more = transferred(arm, ready, valid, say)
         notes += more
+    notes = [without_folders(note) for note in notes]
     write_json(folder / SUMMARY, total)
     say("writing the table of elites")
     notes += _table(folder, valid)
     say("writing the report")
     _report(folder, results, total, valid, notes)
     return Outcome(folder, results, total, False, tuple(notes))
+
+
+def _write_results(folder: Path, results: Mapping[str, dict[str, Any]]) -> None:
+    """One file for each target, and none of a target that is measured no more: its cells are there, should it come back."""
+    for name, told in results.items():
+        # What goes to others tells of no folder of this machine.
+        told["flags"] = [{**flag, "what": without_folders(flag["what"])} for flag in told["flags"]]
+        write_json(folder / f"{name}.json", told)
+    for path in folder.glob("*.json"):
+        if path.stem not in results:
+            path.unlink()
 
 
 def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[str, dict[int, Path]], list[str]]:

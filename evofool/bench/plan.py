@@ -26,7 +26,7 @@ class _Part(BaseModel):
 
 
 class TargetPart(_Part):
-    """One classifier, or several copies of a digit network that are trained first (bench/training.py).
+    """One classifier, or several copies of a digit network that are trained first (bench/retraining/training.py).
 
     target: a spec. train: a defence ("none", "outlier-exposure", "reject-class"), with copies and epochs. name: in results,
     the spec's own unless given; copies are numbered. group: networks that are told of together. defends: the group that this
@@ -37,7 +37,7 @@ class TargetPart(_Part):
     train: Literal["none", "outlier-exposure", "reject-class"] | None = None
     copies: int = Field(1, ge=1, le=100)
     epochs: int | None = Field(None, ge=1, le=10_000)
-    name: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$", max_length=60)
+    name: str = Field("", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=60)
     group: str = ""
     defends: str = ""
     top1: Level | None = None

@@ -38,7 +38,8 @@ class Place:
 def result(
     recipe: BenchRecipe, one: Ready, places: Sequence[Place], words: Mapping[Path, str]
 ) -> tuple[dict[str, Any], dict[str, dict[int, Path]]]:
-    """The JSON of a target (its detectors and looks are left for others to fill), and the folders of its valid cells.
+    """The JSON of a target (its detectors and looks are left for others to fill), and the folders of its valid cells: none
+    of a target that is not valid itself.
 
     places: the cells of its arms, guarded ones left out. words: by folder, why a cell came to nothing in this sitting.
     """
@@ -88,7 +89,7 @@ def result(
         flagged.append({"level": "invalid", "what": f"{arm}: {len(whys)} cell(s) are left out of every figure: {each}"})
     flagged += flags(scored)
     flagged += [{"level": "warning", "what": told} for told in one.warnings]
-    return {
+    found_out = {
         "schema": SCHEMA,
         "version": VERSION,
         "target": _target(one) | {"fingerprint": calibration.fingerprint, "scored": int(calibration.scored.sum())},
@@ -116,7 +117,8 @@ def result(
             "machines": sorted({record["machine"].get("cpu", "?") for record in records}),
             "peak_memory_mb": max((record["peak_memory_mb"] for record in records), default=0.0),
         },
-    }, folders
+    }
+    return found_out, folders if found_out["valid"] else {}
 
 
 def _nothing(recipe: BenchRecipe, one: Ready) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def training_half() -> tuple[np.ndarray, np.ndarray]:
 def held_out() -> tuple[np.ndarray, np.ndarray]:
     """The other half: uint8 (2500, 1, 28, 28) and int64 (2500,), 250 of each digit, sorted by label.
 
-    No network of evofool.bench.training has seen one of these. The bundled lenet was trained on all 5,000.
+    No network of evofool.bench.retraining.training has seen one of these. The bundled lenet was trained on all 5,000.
     """
     return _of(~_trains(digits()[1]))
 

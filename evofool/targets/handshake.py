@@ -181,11 +181,12 @@ def published_top1(target: Target) -> float | None:
 
 
 def wilson(correct: int, images: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927)."""
+    """The 95% interval of a share (Wilson 1927): it begins at 0.0 exactly if none is correct, and ends at 1.0 if all are."""
     z, p = 1.959964, correct / images
     middle, half = p + z * z / (2 * images), z * math.sqrt(p * (1 - p) / images + z * z / (4 * images * images))
     scale = 1 + z * z / images
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    # Rounding would leave 1e-17 there.
+    return 0.0 if correct == 0 else (middle - half) / scale, 1.0 if correct == images else (middle + half) / scale
 
 
 # --- the handshake

@@ -15,7 +15,7 @@ from evofool.targets.weights import fill, read_weights
 def load(spec: Spec) -> Target:
     """lenet: 28x28 grey digits, pixel / 255, bundled weights (train_lenet.py) unless weights= names a file.
 
-    A file with 11 outputs (bench/training.py writes some) has the class "nothing" after the digits.
+    A file with 11 outputs (bench/retraining/training.py writes some) has the class "nothing" after the digits.
 
     lenet-caffe: the architecture of Nguyen, Yosinski & Clune (2015), pixel / 256; needs weights=.
     """

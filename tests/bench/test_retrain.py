@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evofool import cli_retrain
-from evofool.bench import retrain as module
-from evofool.bench.retrain import Plan, Stopped, champions, fooling_images, retrain
-from evofool.bench.retrained import PAPER, results
+from evofool.bench.retraining import loop as module
+from evofool.bench.retraining.loop import Plan, Stopped, champions, fooling_images, retrain
+from evofool.bench.retraining.outcome import PAPER, results
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError
 from evofool.pages.retrain_curve import nines, retrain_curve

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from evofool.bench import training
-from evofool.bench.outliers import ROUNDS, cppns, outliers, shuffled, smooth_noise
+from evofool.bench.retraining import training
+from evofool.bench.retraining.outliers import ROUNDS, cppns, outliers, shuffled, smooth_noise
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.targets import target
 from evofool.targets.networks import LeNet

@@ -278,6 +278,12 @@ def test_wilson_s_interval_is_the_published_one() -> None:
     assert wilson(880, 1000) == pytest.approx((0.8584, 0.8987), abs=1e-4)
 
 
+def test_wilson_s_interval_of_none_begins_at_0_and_of_all_ends_at_1_to_the_bit() -> None:
+    for n in range(1, 2000):
+        assert wilson(0, n)[0] == 0.0 < wilson(0, n)[1]
+        assert wilson(n, n)[0] < 1.0 == wilson(n, n)[1]
+
+
 @pytest.mark.parametrize(
     ("name", "top1"),
     [

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
-from evofool.bench.outliers import outliers
+from evofool.bench.retraining.outliers import outliers
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
 from evofool.targets import train_lenet
@@ -47,8 +47,8 @@ def train(
     """A LeNet in eval mode, trained on digits uint8 (N, 1, 28, 28) and labels int64 (N,), on one thread. seed keys all.
 
     A defended one is shown others too: uint8 `fooling` (M, 1, 28, 28), each as often as the next, or without them ever new
-    ones of evofool.bench.outliers. `share`, in (0, 1), is theirs of all images that it is shown. progress(done, epochs) is
-    called after each epoch; what it raises ends the training.
+    ones of evofool.bench.retraining.outliers. `share`, in (0, 1), is theirs of all images that it is shown.
+    progress(done, epochs) is called after each epoch; what it raises ends the training.
     """
     known(defence)
     with torch_threads(1):
@@ -75,7 +75,7 @@ def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None,
     epochs = epochs or EPOCHS
     seed = seed_of(list(DEFENCES).index(defence), copy)
     images, labels = training_half()
-    told = described(seed, defence, epochs, "evofool.bench.outliers")
+    told = described(seed, defence, epochs, "evofool.bench.retraining.outliers")
     path = folder / f"{defence}-{copy}.safetensors"
     if not there(path, told):
         keep(train(seed, defence, images, labels, epochs=epochs, progress=progress), path, told)

@@ -1,0 +1,1 @@
+"""Networks trained against fooling images, and the loop of training and fooling."""
