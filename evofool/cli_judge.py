@@ -32,7 +32,8 @@ def judge(
     Printed are medians, with those of noise and of real images beside them. The run's own classifier is not asked, and
     elites that were measured against the same images are passed over. `evofool show --json` and --class tell each one's.
     """
-    from evofool.bench.looks.looks import Looks, judge_run, of_runs, seen_by
+    from evofool.bench.looks.looks import Looks
+    from evofool.bench.looks.of_runs import judge_run, of_runs, seen_by
     from evofool.bench.real import real_images
     from evofool.console import status
     from evofool.elites import StoredRun
@@ -60,23 +61,21 @@ def judge(
 
 
 def _print(elites: "Mapping[str, np.ndarray]", controls: "Mapping[str, Mapping[str, np.ndarray]]", looks: "Looks") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from evofool.bench.looks.looks import quantiles
+    from evofool.bench.looks.looks import quantiles_of
+    from evofool.console import table_console
 
     table = Table(box=None, pad_edge=False)
     table.add_column("median of")
     columns = {"elites": elites, **controls}
     for name in columns:
         table.add_column(name.replace("-", " "), justify="right")
-    medians = [quantiles(figures, at=(50,)) for figures in columns.values()]
+    medians = [quantiles_of(figures, at=(50,)) for figures in columns.values()]
     for name in looks.names:
         # A figure of another sitting may be there too; printed are those of this one.
         table.add_row(name.replace("_", " "), *(f"{one[name]['50']:.4g}" if name in one else "-" for one in medians))
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)
-    console.print(table)
+    table_console().print(table)
     blunt = [name for name in looks.references if min(one[name]["50"] for one in medians[1:3]) < _FAR]
     if blunt:
         print(

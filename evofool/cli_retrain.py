@@ -79,11 +79,9 @@ def title(plan: Any) -> str:
 
 
 def show(told: dict[str, Any]) -> None:
-    from rich.console import Console
+    from evofool.console import table_console
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)
-    console.print(table(told["iterations"]))
+    table_console().print(table(told["iterations"]))
     least = min(min(row["accuracy"]) for row in told["iterations"])
     networks = sum(len(row["accuracy"]) for row in told["iterations"])
     print(f"\nAccuracy on held-out real digits: at least {least:.4f} in all {networks} networks.")

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from evofool.bench.calibration import Calibration
-    from evofool.bench.sets.scored import Scored, Share, Shares
+    from evofool.bench.sets.outcome import Scored, Share, Shares
     from evofool.targets import Target
 
 WHAT = typer.Argument(
@@ -48,11 +45,13 @@ def score_set(
     from evofool.bench.results import write_json
     from evofool.bench.sets.image_set import image_set
     from evofool.bench.sets.score_set import score_set as ask
-    from evofool.console import status
+    from evofool.console import refuse_place, status
+    from evofool.console_bench import calibrated
     from evofool.machine import keep_memory
+    from evofool.targets.public import name_of
 
     for path in (json, sheet):
-        _refuse_place(path)
+        refuse_place(path)
     judge = _target(what, target, trust)
     found = image_set(what, judge)
     keep_memory()
@@ -60,7 +59,7 @@ def score_set(
     try:
         with status() as show:
             say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
-            calibration = None if images is None else _calibrated(judge, images, say)
+            calibration = None if images is None else calibrated(judge, images, say)
             real = judge.queries - before
             scored = ask(found, judge, calibration, skip_unreadable=skip_unreadable, say=say)
     except KeyboardInterrupt:
@@ -72,7 +71,7 @@ def score_set(
     if json is not None:
         told = scored.as_json()
         if images is not None:
-            told["real"] |= {"source": images, "queries": real}
+            told["real"] |= {"source": name_of(images), "queries": real}
         write_json(json, told)
         print(f"Written: {json}")
     if sheet is not None:
@@ -94,46 +93,24 @@ def _target(what: Path, spec: str | None, trust: bool) -> "Target":
             f"{what} is no run, which would have a target of its own; name the one that judges: --target lenet"
         )
     with StoredRun(what) as stored:
-        own = stored.target(trust)
-        if own.fingerprint() != stored.meta["target"]["fingerprint"]:
-            raise TargetError(
-                f"{what}: the target {own.name} is not the one that this run was made with: its labels, preprocessing or "
-                f"weights have changed since. To score it by what it is now, name it: --target {own.name!r}"
-            )
-        return own
-
-
-def _calibrated(target: "Target", images: str, say: Callable[[str], None]) -> "Calibration":
-    from evofool.bench.calibration import calibrate
-    from evofool.bench.real import real_images
-    from evofool.errors import TargetError
-    from evofool.machine import torch_threads
-    from evofool.targets.handshake import published_top1
-
-    with torch_threads(1):
-        made = calibrate(target, real_images(images, target), say)
-    declared = published_top1(target)
-    if faults := made.faults(target.name, declared):
-        raise TargetError(f"{target.name}: {'; '.join(faults)}")
-    share, of, error = made.control_accepted()
-    doubt = f"; published are {declared:.3f}: they may be images that it was trained on" if made.suspected(declared) else ""
-    print(
-        f"Real images: {len(made.classes):,} of {int(made.scored.sum()):,} classes, top-1 {made.top1:.3f}{doubt}. Of {of:,} "
-        f"that set no threshold {share:.3f} +- {error:.3f} are accepted at tau_5, as 0.95 should be",
-        flush=True,
-    )
-    return made
+        return stored.own_target(trust=trust, way_out=". To score it by what it is now, name it by --target")
 
 
 def _print(scored: "Scored") -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from evofool.console import table_console
+    from evofool.targets.labels import is_rejection
+
     c, target = scored.calibration, scored.target
+    things = sum(not is_rejection(label) for label in target.labels)
     print(
-        f"{scored.images.source}: {len(scored.rows):,} images of {len(scored.best):,} of {len(target.labels):,} classes, "
+        f"{scored.images.source}: {len(scored.rows):,} images of {len(scored.best):,} of {things:,} classes, "
         f"judged by {target.name}"
     )
+    if left_out := scored.images.left_out:
+        print(f"{left_out:,} more are of a class that stands for no thing, and are left out: nobody is fooled by it")
     _print_skipped(scored)
     if target.told < len(target.labels):
         print(f"It tells of its {target.told} likeliest classes alone: of the others log-odds and margins are bounds")
@@ -150,7 +127,7 @@ def _print(scored: "Scored") -> None:
         table.add_row(words[name], *_cells(shares))
     for p, shares in scored.sure.items():
         table.add_row(f"p >= {p:g}", *_cells(shares))
-    _console().print(table)
+    table_console().print(table)
     _print_classes(scored)
 
 
@@ -177,6 +154,8 @@ def _print_classes(scored: "Scored") -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from evofool.console import table_console
+
     c, labels = scored.calibration, scored.target.labels
     order = sorted(scored.best, key=lambda row: -scored.margins[row])
     few = len(order) <= 2 * _SHOWN + 2
@@ -191,13 +170,14 @@ def _print_classes(scored: "Scored") -> None:
             table.add_row("...")
             continue
         scores = [f"{scored.p[row]:.6f}", f"{scored.log_odds[row]:.3f}", f"{scored.margins[row]:.3f}"]
-        if c is not None and scored.p_fitted is not None:
+        if c is not None:
             levels = [name for name in ("tau5", "tau50") if scored.accepted[name][row]]
             at = levels[-1].replace("tau", "tau_") if levels else "none" if scored.judged[row] else "no threshold"
-            scores += [f"{c.percentile(scored.margins[row]):.1f}", f"{scored.p_fitted[row]:.6f}", at]
+            fitted = "-" if scored.p_fitted is None else f"{scored.p_fitted[row]:.6f}"
+            scores += [f"{c.percentile(scored.margins[row]):.1f}", fitted, at]
         k, name = int(scored.classes[row]), scored.images.names[scored.rows[row]]
         table.add_row(str(k), escape(labels[k]), escape(name), escape(labels[scored.called[row]]), *scores)
-    _console().print(table)
+    table_console().print(table)
 
 
 def _draw(path: Path, scored: "Scored") -> None:
@@ -211,18 +191,3 @@ def _draw(path: Path, scored: "Scored") -> None:
         tiles.append(Tile(scored.images.image(int(scored.rows[row])), meant, float(scored.p[row]), note))
     drawn = contact_sheet(tiles, title=f"The best of each class, as {scored.target.name} sees it")
     write(path, lambda: drawn.save(path, "PNG"))
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=200)  # a pipe has no width: never cut a number there
-
-
-def _refuse_place(path: Path | None) -> None:
-    """Before anything is asked: minutes of work would have nowhere to go."""
-    from evofool.errors import StoreError
-
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise StoreError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is not there'}")

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from evofool.bench.calibration import Calibration
-    from evofool.bench.transfer.transferred import Pair, Row, Share, Transfer
+    from evofool.bench.transfer.shares import Pair, Row, Share, Transfer
     from evofool.elites import Elite
     from evofool.targets import Target
 
@@ -52,15 +52,17 @@ def transfer(
     real images that this target classifies correctly (tau_5). Images of another size are scaled whole. Classes are matched
     by number where the labels are the same, else by label.
     """
-    from evofool.bench.transfer.transfer import matrix
-    from evofool.console import status
+    from evofool.bench.results import write_json
+    from evofool.bench.transfer.matrix import matrix
+    from evofool.console import refuse_place, status
+    from evofool.console_bench import calibrated
     from evofool.errors import TargetError
     from evofool.machine import keep_memory
 
     if plot is not None and images is None:
         raise TargetError("--plot draws the shares accepted, and thresholds are taken from real images: --images DIR")
     for path in (json, plot):
-        _refuse_place(path)
+        refuse_place(path)
     loaded = _loaded(folders, _split(targets or []), trust)
     everyone, names = [one.target for one in loaded], [one.name for one in loaded]
     _refuse_alone(names)
@@ -68,7 +70,7 @@ def transfer(
     try:
         with status() as show:
             say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
-            calibrations = None if images is None else [_calibrated(one, images, say) for one in loaded]
+            calibrations = None if images is None else [calibrated(one.target, images, say, one.name) for one in loaded]
             real = [target.queries for target in everyone]
             rows = [_row(place, one) for place, one in enumerate(loaded) if one.runs]
             found = matrix(rows, everyone, calibrations, names=names, say=say)
@@ -85,7 +87,9 @@ def transfer(
         by = f"{len(one['believed_by'])} of {len(names)} targets ({', '.join(one['believed_by'])})"
         print(f"  class {one['class']} ({one['label']}) of {one['run']}, birth {one['birth']}: believed by {by}")
     if json is not None:
-        _write_json(json, {**found.as_json(), "most_believed": best, "described": _described(loaded, calibrations, images)})
+        described = _described(loaded, calibrations, images)
+        write_json(json, {**found.as_json(), "most_believed": best, "described": described})
+        print(f"Written: {json}")
     if plot is not None:
         _plot(plot, found)
 
@@ -105,28 +109,26 @@ def _split(given: Sequence[str]) -> list[str]:
 def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[_Loaded]:
     """Every different target once, those of runs first; its fingerprint has to be the one that its runs were made with."""
     from evofool.elites import StoredRun
-    from evofool.errors import StoreError, TargetError
+    from evofool.errors import StoreError
+    from evofool.store import FILE
     from evofool.targets import target as load
+    from evofool.targets.public import name_of
     from evofool.targets.spec import distinct
 
     found: dict[str, tuple[Target, list[tuple[str, list[Elite]]]]] = {}
     seen: dict[str, Path] = {}
-    for folder in folders:
+    homes = [folder.parent if folder.name == FILE else folder for folder in folders]
+    for folder, called in zip(folders, distinct(map(name_of, homes)), strict=True):
         with StoredRun(folder) as stored:
-            elites, meta = stored.elites(), stored.meta
-            if meta.get("id") in seen:
-                raise StoreError(f"{folder} and {seen[meta['id']]} are one run, or copies of it; name it once")
-            seen[meta["id"]] = folder
-            fingerprint = meta["target"]["fingerprint"]
+            elites, fingerprint = stored.elites(), stored.meta["target"]["fingerprint"]
+            run = str(stored.meta.get("id", folder))
+            if run in seen:
+                raise StoreError(f"{folder} and {seen[run]} are one run, or copies of it; name it once")
+            seen[run] = folder
             if fingerprint not in found:
-                target = stored.target(trust)
-                if target.fingerprint() != fingerprint:
-                    raise TargetError(
-                        f"{folder}: the target {target.name} is not the one that this run was made with: its labels, "
-                        "preprocessing or weights have changed since. Its elites say nothing of what it is now; search again"
-                    )
-                found[fingerprint] = target, []
-            found[fingerprint][1].append((str(folder), elites))
+                search_again = "; its elites say nothing of what it is now: search again"
+                found[fingerprint] = stored.own_target(trust=trust, way_out=search_again), []
+            found[fingerprint][1].append((called, elites))
     for spec in specs:
         target = load(spec)
         found.setdefault(target.fingerprint(), (target, []))
@@ -135,11 +137,13 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
 
 
 def _short(name: str) -> str:
-    """A spec without its options, but with the weights' file, which tells networks of one kind apart."""
-    head, _, options = name.partition("?")
+    """A spec without its options, but with the weights' file, which tells networks of one kind apart; and no folders."""
+    from evofool.targets.public import public_name
+
+    head, _, options = public_name(name).partition("?")
     kind, _, file = head.partition(":")
-    if kind == "onnx":
-        return f"onnx:{Path(file).stem}"
+    if kind in ("onnx", "guarded"):
+        return f"{kind}:{Path(file).stem}"
     head = file if kind in ("torchvision", "timm") else head
     weights = re.search(r"(?:^|&)weights=([^&]+)", options)
     stem = Path(weights[1]).stem if weights else ""
@@ -149,40 +153,11 @@ def _short(name: str) -> str:
 def _row(place: int, one: _Loaded) -> "Row":
     import numpy as np
 
-    from evofool.bench.transfer.transferred import Row
+    from evofool.bench.transfer.shares import Row
 
     cells = [(r, elite.row) for r, (_, elites) in enumerate(one.runs) for elite in elites]
     run, classes, births = np.array([(r, row.class_id, row.birth) for r, row in cells], np.int64).T
     return Row(place, [name for name, _ in one.runs], run, classes, births, [row.png for _, row in cells])
-
-
-def _calibrated(one: _Loaded, images: str, say: Callable[[str], None]) -> "Calibration":
-    from evofool.bench.calibration import calibrate
-    from evofool.bench.real import real_images
-    from evofool.errors import TargetError
-    from evofool.machine import torch_threads
-    from evofool.targets.handshake import published_top1
-
-    with torch_threads(1):
-        made = calibrate(one.target, real_images(images, one.target), say=lambda words: say(f"{one.name}: {words}"))
-    declared = published_top1(one.target)
-    faults = made.faults(one.target.name, declared)
-    if faults:
-        raise TargetError(f"{one.target.name}: {'; '.join(faults)}")
-    share, of, error = made.control_accepted()
-    doubt = f"; published are {declared:.3f}: they may be images that it was trained on" if made.suspected(declared) else ""
-    print(
-        f"{one.name}: top-1 {made.top1:.3f} on {len(made.classes):,} real images{doubt}. tau_5 is "
-        f"{_quantile(made):.3f} of their median margin; of {of} held-out ones {share:.3f} +- {error:.3f} reach it",
-        flush=True,
-    )
-    return made
-
-
-def _quantile(made: "Calibration") -> float:
-    import numpy as np
-
-    return float(np.median(made.tau5[made.scored])) / made.scale
 
 
 def _refuse_alone(names: Sequence[str]) -> None:
@@ -198,12 +173,11 @@ def _refuse_alone(names: Sequence[str]) -> None:
 
 
 def _print(found: "Transfer", calibrations: "Sequence[Calibration] | None") -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)  # a pipe has no width: never cut a number there
+    from evofool.console import table_console
+
     accepts = (
         "accepts at its own tau_5" if found.thresholds else "gives their class the highest logit, as no --images were given"
     )
@@ -216,7 +190,7 @@ def _print(found: "Transfer", calibrations: "Sequence[Calibration] | None") -> N
         cells = [_share(s) if b != evolved.row.target else "-" for b, s in enumerate(shares)]
         held = f"{evolved.accepted} of {len(evolved.row.classes)}"
         table.add_row(escape(found.names[evolved.row.target]), *cells, str(len(evolved.held)), held)
-    console.print(table)
+    table_console().print(table)
     print(
         "A row holds only what its own target accepts (of all its elites, last column): its own share is 1 by construction."
     )
@@ -270,32 +244,16 @@ def _described(
     loaded: Sequence[_Loaded], calibrations: "Sequence[Calibration] | None", images: str | None
 ) -> list[dict[str, Any]]:
     """Of each target what it is, and what of it came from real images."""
+    from evofool.targets.public import name_of, public_name
+
     out = []
     for place, one in enumerate(loaded):
-        what: dict[str, Any] = {"name": one.name, "spec": one.target.name, "fingerprint": one.target.fingerprint()}
-        if calibrations is not None:
-            made = calibrations[place]
-            share, of, error = made.control_accepted()
-            control = {"accepted": share, "of": of, "standard_error": error}
-            number = {"number": len(made.classes), "scored": int(made.scored.sum()), "top1": made.top1}
-            tau = {"tau5_of_scale": _quantile(made), "control": control}
-            what["images"] = {"source": images, "sha256": made.sha256, **number, **tau}
+        spec, fingerprint = public_name(one.target.name), one.target.fingerprint()
+        what: dict[str, Any] = {"name": one.name, "spec": spec, "fingerprint": fingerprint}
+        if calibrations is not None and images is not None:
+            what["images"] = {"source": name_of(images), **calibrations[place].summary()}
         out.append(what)
     return out
-
-
-def _refuse_place(path: Path | None) -> None:
-    """Before anything is asked: minutes of work would have nowhere to go."""
-    from evofool.errors import StoreError
-
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise StoreError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    from evofool.elites import to_json
-
-    _write(path, (to_json(data) + "\n").encode())
 
 
 def _plot(path: Path, found: "Transfer") -> None:

@@ -15,9 +15,9 @@ def workers(
 
     Works while the run goes on, from anywhere that its folder can be read.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from evofool.console import table_console
     from evofool.elites import StoredRun, to_json
 
     with StoredRun(folder) as stored:
@@ -46,9 +46,7 @@ def workers(
             one["node"],
             one["device"],
         )
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)
-    console.print(table)
+    table_console().print(table)
     total = sum(one["images_per_second"] for one in seen["each"])
     age = max(0.0, time.time() - seen["at"])
     print(f"\n{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else ""))

@@ -188,8 +188,7 @@ def report(folder: Path, reason: str | None) -> None:
         if len(tiles) > _BEST:
             write(folder / "best.png", lambda: _best_sheet(elites, title).save(folder / "best.png"))
         rows = stored.rows()
-        # A baseline may be of some classes alone.
-        classes = len(stored.meta.get("baseline", {}).get("plan", {}).get("classes", ())) or len(stored.labels)
+        classes = len(stored.classes)
         if rows:
             ranked = stored.recipe.compute.format
             by = "" if ranked == "plain" else f" (as ranked, in {ranked})"
@@ -209,7 +208,7 @@ def report(folder: Path, reason: str | None) -> None:
         wanted = stored.recipe.stop.confidence
         if reason and wanted is not None:
             late = [f"{e.label} ({e.confidence:.4f})" for e in best.values() if e.confidence < wanted]
-            late += [f"{label} (no elite)" for c, label in enumerate(stored.labels) if c not in best]
+            late += [f"{stored.labels[c]} (no elite)" for c in stored.classes if c not in best]
             if late:
                 names = ", ".join(late[:10]) + (" ..." if len(late) > 10 else "")
                 print(f"Below {wanted:g}: {names}. Another seed may do better: --set search.seed=N")
@@ -246,7 +245,6 @@ def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
 
 
 def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -272,10 +270,7 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         niche = [str(r.niche)] if niches else []
         scores = [f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}"]
         table.add_row(str(r.class_id), escape(e.label), *niche, *scores, str(r.birth), parents, f"{r.bytes_per_pixel:.2f}")
-    console = Console()
-    # A pipe has no width of its own: never cut a number there.
-    console = console if console.is_terminal else Console(width=200)
-    console.print(table)
+    table_console().print(table)
     wins, switches = stored.store.counts()
     meta = stored.meta
     if meta["shown"] < meta["committed"]:
@@ -347,6 +342,20 @@ def _parents(mother: int, father: int, made: str = "evolved") -> str:
     if mother < 0:
         return f"no parents{by or ': it was random'}"
     return (f"mother {mother}" if father < 0 else f"mother {mother}, father {father}") + by
+
+
+def table_console() -> "Console":
+    """Where tables are printed: a pipe has no width of its own, and no number is cut there."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def refuse_place(path: Path | None) -> None:
+    """StoreError for a file that cannot be written, before anything is asked: minutes of work would have nowhere to go."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise StoreError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
 
 
 def write(path: Path, action: Callable[[], object]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from evofool.console import table_console
+
 if TYPE_CHECKING:
     from evofool.targets.handshake import Accuracy, Handshake, Report
 
@@ -26,7 +28,6 @@ def kinds() -> list[dict[str, Any]]:
 
 
 def print_kinds(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -37,9 +38,7 @@ def print_kinds(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         needs = "" if row["extra"] is None else f"evofool[{row['extra']}]" + ("" if row["installed"] else ", not installed")
         table.add_row(escape(row["spec"]), escape(row["what"]), escape(needs))
-    console = Console()
-    # A pipe has no width of its own: nothing is folded there.
-    (console if console.is_terminal else Console(width=200)).print(table)
+    table_console().print(table)
     print("\nOptions follow a question mark, KIND:NAME?size=224&labels=FILE; docs/targets.md has them all.")
 
 
@@ -109,7 +108,6 @@ def _print_accuracy(accuracy: "Accuracy") -> None:
 
 
 def _print_speed(report: "Report") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     assert report.choice is not None
@@ -127,8 +125,7 @@ def _print_speed(report: "Report") -> None:
             for s in settings
         ]
         table.add_row(name, "" if apart is None else f"{apart[0]:.2g}, {apart[1]:.2g}", *row)
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    table_console().print(table)
     print("chunk x calls at once, one thread each; none: the memory does not hold it")
     for name, why in report.choice.dropped.items():
         print(f"{'left out':<12} {name}: {why}")

@@ -3,7 +3,8 @@
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ COLUMNS = {
 """What stands beside image and label: what Elite.summary() tells, under its names, and the run's id."""
 
 _GROUP = 256  # rows that are made, and can be read, at once
+_Part = tuple[StoredRun, Sequence[Elite], Mapping[str, object]]  # a run, its elites, the extra columns' values
 _TYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
 
 
@@ -50,34 +52,25 @@ def write_elites(path: Path, runs: Sequence[tuple[Path, Mapping[str, object]]], 
     A run without elites has no row. One run at a time is open, its elites in memory. The file appears whole or not at all.
     EvofoolError without pyarrow; StoreError if the path cannot be written; ValueError for extra columns that cannot be.
     """
-    arrow, parquet = _pyarrow()
     extra = _extra([more for _, more in runs])
     labels = {_labels(folder) for folder, _ in runs}
-    schema = _schema(arrow, labels.pop() if len(labels) == 1 else None, extra)
-    words = [name for name, kind in {**COLUMNS, **extra}.items() if kind == "string" and name != "record_sha256"]
-    # Pictures are packed already.
-    packing = {name: "NONE" if name == "image.bytes" else "SNAPPY" for name in _leaves(schema)}
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with parquet.ParquetWriter(draft, schema, compression=packing, use_dictionary=words) as writer:
-            written = sum(_write_run(arrow, writer, schema, folder, more, size) for folder, more in runs)
-        os.replace(draft, path)
-    except BaseException as error:
-        if draft.is_file():
-            draft.unlink()
-        if isinstance(error, OSError) and not isinstance(error, EvofoolError):
-            raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
-        raise
-    return written
+    with closing(_opened(runs)) as opened:
+        return _write(path, opened, labels.pop() if len(labels) == 1 else None, extra, size)
+
+
+def write_run(path: Path, run: StoredRun, elites: Sequence[Elite], size: int | None = None) -> int:
+    """As write_elites, of these elites of one run, without extra columns."""
+    return _write(path, [(run, elites, {})], run.labels, {}, size)
 
 
 def read_images(file: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(name, label, the PNG's bytes) of each row of a table that write_elites wrote, in order.
+    """(name, label, the PNG's bytes) of each row of a table that write_elites wrote, in order; a name may be "".
 
-    EvofoolError without pyarrow; ImageError, naming the file, for another table, and for what is no Parquet.
+    Anybody's table will do that has the columns image and label_name. EvofoolError without pyarrow; ImageError, naming the
+    file and the row, for a table without them, or with other values in them, and for what is no Parquet.
     """
     arrow, parquet = _pyarrow()
+    done = 0
     try:
         with parquet.ParquetFile(file) as table:
             if missing := {"image", "label_name"} - set(table.schema_arrow.names):
@@ -85,10 +78,24 @@ def read_images(file: Path) -> Iterator[tuple[str, str, bytes]]:
                     f"{file} has no column {', '.join(sorted(missing))}: it is no table of evofool export --as parquet"
                 )
             for batch in table.iter_batches(_GROUP, columns=["image", "label_name"]):
-                for row in batch.to_pylist():
-                    yield row["image"]["path"], row["label_name"], bytes(row["image"]["bytes"])
-    except (arrow.ArrowException, OSError, KeyError, TypeError) as error:
+                for number, row in enumerate(batch.to_pylist(), done):
+                    yield _image_of(row, f"{file}, row {number}")
+                done += len(batch)
+    except EvofoolError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise ImageError(f"{file} cannot be read as a table of pictures ({error})") from None
+
+
+def _image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, bytes]:
+    image, label = row["image"], row["label_name"]
+    if not isinstance(label, str):
+        raise ImageError(f"{where}: its label_name is {label!r:.60}; it has to be what the class is called, a text")
+    png = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(png, bytes):
+        raise ImageError(f"{where}: its image is no struct of bytes, a PNG's, and path, as Hugging Face's data sets have it")
+    path = image.get("path")
+    return path if isinstance(path, str) else "", label, png
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -104,13 +111,37 @@ def _labels(folder: Path) -> tuple[str, ...]:
         return tuple(run.labels)
 
 
-def _write_run(arrow: Any, writer: Any, schema: Any, folder: Path, more: Mapping[str, object], size: int | None) -> int:
-    with StoredRun(folder) as run:
-        elites = run.elites() if run.store.cells() else []
-        for at in range(0, len(elites), _GROUP):
-            rows = [_row(elite, run, size) | dict(more) for elite in elites[at : at + _GROUP]]
-            writer.write_table(arrow.Table.from_pylist(rows, schema))
-        return len(elites)
+def _opened(runs: Sequence[tuple[Path, Mapping[str, object]]]) -> Generator[_Part, None, None]:
+    for folder, more in runs:
+        with StoredRun(folder) as run:
+            yield run, run.elites() if run.store.cells() else [], more
+
+
+def _write(
+    path: Path, parts: Iterable[_Part], labels: Sequence[str] | None, extra: Mapping[str, str], size: int | None
+) -> int:
+    arrow, parquet = _pyarrow()
+    schema = _schema(arrow, labels, extra)
+    words = [name for name, kind in {**COLUMNS, **extra}.items() if kind == "string" and name != "record_sha256"]
+    # Pictures are packed already.
+    packing = {name: "NONE" if name == "image.bytes" else "SNAPPY" for name in _leaves(schema)}
+    draft, written = path.with_name(f".{path.name}.new"), 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with parquet.ParquetWriter(draft, schema, compression=packing, use_dictionary=words) as writer:
+            for run, elites, more in parts:
+                for at in range(0, len(elites), _GROUP):
+                    rows = [_row(elite, run, size) | dict(more) for elite in elites[at : at + _GROUP]]
+                    writer.write_table(arrow.Table.from_pylist(rows, schema))
+                written += len(elites)
+        os.replace(draft, path)
+    except BaseException as error:
+        if draft.is_file():
+            draft.unlink()
+        if isinstance(error, OSError) and not isinstance(error, EvofoolError):
+            raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
+        raise
+    return written
 
 
 def _row(elite: Elite, run: StoredRun, size: int | None) -> dict[str, Any]:

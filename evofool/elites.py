@@ -1,14 +1,16 @@
 """A stored run, read for people and programs: elites with their labels, confidences and genomes."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evofool.errors import EvofoolError, StoreError
+from evofool.errors import EvofoolError, StoreError, TargetError
 from evofool.images import decode_png
 from evofool.recipe import Recipe, parse
 from evofool.scores import confidence
@@ -89,6 +91,13 @@ class StoredRun:
     def __exit__(self, *exc: object) -> None:
         self.store.close()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """meta is read again, and with all that is read within it is of one checkpoint, while the run goes on."""
+        with self.store.snapshot():
+            self.meta = self.store.description()
+            yield
+
     def elites(self, class_id: int | None = None) -> list[Elite]:
         """By class and niche; StoreError if the run has saved nothing yet."""
         rows = self.store.elites(class_id)
@@ -129,6 +138,12 @@ class StoredRun:
         """Niches per class; cell = class * niches + niche."""
         return len(self.recipe.niches.edges) + 1 if self.recipe.niches else 1
 
+    @property
+    def classes(self) -> list[int]:
+        """The numbers of the classes that are searched for, ascending."""
+        of_baseline = self.meta.get("baseline", {}).get("plan", {}).get("classes", ())
+        return sorted(of_baseline or self.recipe.search.classes or range(len(self.labels)))
+
     def class_id(self, text: str) -> int:
         """The class of a number or a label; TargetError names the nearest labels."""
         from evofool.targets.labels import class_of
@@ -148,6 +163,18 @@ class StoredRun:
 
         return stored_target(self.recipe.target, self.folder, trust, afresh)
 
+    def own_target(
+        self, given: "Target | None" = None, trust: bool = False, afresh: bool = False, way_out: str = ""
+    ) -> "Target":
+        """What is given, or `target`; TargetError, with the way out, for another classifier than the run was made with."""
+        found = given or self.target(trust, afresh)
+        if found.fingerprint() != self.meta["target"]["fingerprint"]:
+            raise TargetError(
+                f"{self.folder}: the target {found.name} is not the one that this run was made with: its labels, "
+                f"preprocessing or weights have changed since{way_out}"
+            )
+        return found
+
     def genome_json(self, elite: Elite) -> dict[str, Any]:
         return self.encoding.to_json(self.unpack([elite.row.genome])[0])
 
@@ -157,5 +184,13 @@ class StoredRun:
 
 
 def to_json(data: Any) -> str:
-    """Readable JSON; numbers are exact."""
-    return json.dumps(data, indent=2, allow_nan=False)
+    """Readable JSON; numbers are exact, and null where they are not finite: JSON has no others."""
+    return json.dumps(_finite(data), indent=2, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -99,7 +99,8 @@ class MapElites:
     """MAP-Elites over classes as a DEAP strategy: generate() makes broods, update(population) commits them.
 
     batch images share a draw of parents, made by `selection` (Archive.sample); seed keys every draw. With competition
-    "own" child i of a batch is made for, and from, one class; the classes take turns.
+    "own" child i of a batch is made for, and from, one class; the classes take turns. classes: the numbers, ascending, of
+    those that are searched for; None: all. The cells of the others stay empty.
     """
 
     def __init__(
@@ -111,11 +112,15 @@ class MapElites:
         batch: int,
         competition: str = "all",
         selection: str = "uniform",
+        classes: Sequence[int] | None = None,
     ) -> None:
         self.archive = archive
         self.encoding = encoding
         self.seed, self.size = seed, batch
         self.competition, self.selection = competition, selection
+        self.classes = np.arange(archive.classes) if classes is None else np.array(classes, np.int64)
+        # No score is above this one.
+        self._closed = np.repeat(~np.isin(np.arange(archive.classes), self.classes), archive.niches)
         self.given: dict[int, bytes] = {}  # packed, by birth, the first ones first: what is yet to be ordered (give)
         self.given_classes = np.zeros(0, np.int64)
         self.next_batch = 0  # to be generated
@@ -155,7 +160,7 @@ class MapElites:
             key=Key(self.seed, number),
             first_birth=number * n,
             size=n,
-            thresholds=archive.score.copy(),
+            thresholds=np.where(self._closed, np.inf, archive.score),
             holders=archive.birth.copy(),
             claims=claims,
             drawn_after=self.committed,
@@ -167,7 +172,7 @@ class MapElites:
         if self.competition != "own":
             return None
         births = number * self.size + np.arange(self.size)
-        claims, given = births % self.archive.classes, births < len(self.given_classes)
+        claims, given = self.classes[births % len(self.classes)], births < len(self.given_classes)
         claims[given] = self.given_classes[births[given]]
         return claims
 
@@ -231,7 +236,7 @@ class MapElites:
         return Born(birth, order.batch, mother, int(w.fathers[row]), packed, 0)
 
     def _all_classes_held(self) -> bool:
-        return bool((self.archive.birth.reshape(self.archive.classes, -1) >= 0).any(axis=1).all())
+        return bool((self.archive.birth.reshape(self.archive.classes, -1)[self.classes] >= 0).any(axis=1).all())
 
 
 class LazyRow(Mapping[str, Any]):
@@ -244,7 +249,7 @@ class LazyRow(Mapping[str, Any]):
     def _read(self) -> dict[str, Any]:
         if self._values is None:
             s = self._strategy
-            p = np.asarray(confidence(s.archive.best()))
+            p = np.asarray(confidence(s.archive.best()[s.classes]))
             self._values = {
                 "confidence": p,
                 "evaluations": s.evaluations,
@@ -270,8 +275,8 @@ class LazyRow(Mapping[str, Any]):
 def statistics() -> tools.Statistics:
     """DEAP's Statistics over broods: what a logbook row says of the archive after the last one.
 
-    median, q25, q75, min: of the K classes' best confidences (a class without an elite counts as 0). at_99, at_9999:
-    classes at >= 0.99 and >= 0.9999. distinct: different genomes holding a cell. wins, switches: running totals.
+    median, q25, q75, min: of the best confidences of the classes searched for (one without an elite counts as 0). at_99,
+    at_9999: classes at >= 0.99 and >= 0.9999. distinct: different genomes holding a cell. wins, switches: running totals.
     """
     stats = tools.Statistics(key=lambda brood: brood.row)
     stats.register("evaluations", lambda rows: rows[-1]["evaluations"])

@@ -9,6 +9,11 @@ from PIL import Image, UnidentifiedImageError
 
 from evofool.errors import ImageError
 
+MOST_PIXELS = 89_000_000
+"""Of a picture that is opened: more, and a file of some kilobytes could fill the memory. Pillow warns a little above it."""
+GIANTS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""What Pillow raises of a picture that it takes for an attack."""
+
 
 def levels(x: Any) -> Any:
     """Floats in [0, 1], numpy's or torch's, to whole numbers 0..255 of their type: round(255 x), halves up, clipped."""
@@ -27,6 +32,27 @@ def to_pil(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
 
+def from_pil(picture: Image.Image) -> np.ndarray:
+    """uint8 (C, H, W) of a picture of mode L (C 1) or RGB (C 3): a copy, contiguous."""
+    pixels = np.array(picture)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def resized(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (C, H, W) of any size to uint8 of another shape; an image that has it already is given back as it is.
+
+    The whole image is scaled, nothing is cut off: bilinear, averaging where it shrinks (Pillow's). RGB becomes grey by the
+    luma of ITU-R 601, grey becomes three equal channels.
+    """
+    channels, height, width = shape
+    if image.shape == shape and image.dtype == np.uint8:
+        return image
+    picture = to_pil(image).convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return from_pil(picture)
+
+
 def encode_png(image: np.ndarray) -> bytes:
     """uint8 (C, H, W) as a PNG file's bytes; lossless."""
     buffer = io.BytesIO()
@@ -35,18 +61,24 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def decode_png(png: bytes, where: str = "PNG") -> np.ndarray:
-    """The uint8 (C, H, W) that encode_png was given. Raises ImageError, naming `where`, on anything that is no such PNG."""
+    """The uint8 (C, H, W) that encode_png was given.
+
+    ImageError, naming `where`, for anything that is no such PNG, and for one of more than MOST_PIXELS.
+    """
+    # Out of its head, before Pillow looks at it: Pillow would warn of a giant first, and unpack it.
+    width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+    if png[12:16] == b"IHDR" and width * height > MOST_PIXELS:
+        raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {MOST_PIXELS:,} are the most that is read")
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
             picture.load()
             if picture.mode not in ("L", "RGB"):
                 raise ImageError(f"{where}: PNG of mode {picture.mode}; expected 8-bit grey (L) or RGB")
-            pixels = np.asarray(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
+            return from_pil(picture)
+    except ImageError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, *GIANTS) as error:
         raise ImageError(f"{where}: not a whole PNG ({error})") from None
-    return pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def save_png(image: np.ndarray, path: Path) -> None:

@@ -21,7 +21,7 @@ from evofool.ascend.taps import Read, refused
 from evofool.baseline_run import Standing, side_by_side, ticking
 from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.elites import Elite, StoredRun
-from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
 from evofool.parents import Given
 from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
@@ -114,9 +114,7 @@ def polish(
         if out.resolve() == stored.folder.resolve():
             raise StoreError(f"{out} is the run to be polished, and is only read; pass another --out")
         source = _read(stored, by, classes)
-        target = target or stored.target(trust)
-        if target.fingerprint() != stored.meta["target"]["fingerprint"]:
-            raise TargetError(f"{folder}: the target {target.name} is not the one that this run was made with")
+        target = stored.own_target(target, trust)
     if target.network is None:
         raise refused(target)
     plan = _plan(source, target, classes, budget, rate, grow, threads)

@@ -112,16 +112,27 @@ class CPPNPart(_Part):
 
 
 class SearchPart(_Part):
-    """How MAP-Elites goes (evofool.evolve). parents: the folder of a run whose elites are the first genomes, absolute."""
+    """How MAP-Elites goes (evofool.evolve). parents: the folder of a run whose elites are the first genomes, absolute.
+    classes: the numbers, ascending, of those that are searched for; None: all.
+    """
 
     seed: int = Field(0, ge=0, lt=1 << 62)
     batch: int = Field(16, ge=1, le=1 << 20)
     rank: Literal["log_odds", "margin"] = "log_odds"
     competition: Literal["all", "argmax", "own"] = "all"
+    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1)
     selection: Literal["uniform", "lagging"] = "uniform"
     lag: int = Field(0, ge=0, le=1 << 16)
     mode: Literal["reproducible", "free"] = "reproducible"
     parents: str | None = Field(None, min_length=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _ascending(cls, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """One order, so that equal recipes are equal."""
+        if classes is not None and len(set(classes)) < len(classes):
+            raise ValueError("names a class twice")
+        return classes and tuple(sorted(classes))
 
     @field_validator("parents")
     @classmethod

@@ -13,13 +13,13 @@ import numpy as np
 
 from evofool.archive import Winners
 from evofool.elites import StoredRun
-from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.errors import RecipeError, StoreError
 from evofool.evaluate import Evaluator, Order
 from evofool.machine import machine
 from evofool.parents import kept
 from evofool.recipe import StopPart
 from evofool.run import Run
-from evofool.targets import Target, stored_target
+from evofool.targets import Target
 from genomes import Genomes
 
 
@@ -112,9 +112,7 @@ def replay(
         parents = kept(stored.store, stored.meta, len(stored.labels))
         was = content(stored)
         same_machine = stored.meta["machine"] == machine(recipe.compute.threads)
-        target = target or stored_target(recipe.target, stored.folder, trust)
-        if target.fingerprint() != stored.meta["target"]["fingerprint"]:
-            raise TargetError(f"{folder}: the target {target.name} is not the one that this run was made with")
+        target = stored.own_target(target, trust)
     # A run can come from anybody: the cluster and the runtime environment that it names are not followed.
     # And all that several sittings set aside is set aside in one.
     part = recipe.compute.ray

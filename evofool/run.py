@@ -45,7 +45,7 @@ class Progress:
     seconds: float  # of search, over all sittings
     rate: float  # evaluations per second, in this sitting
     seconds_left: float | None  # to the limit on evaluations or seconds, whichever is nearer
-    confidences: np.ndarray  # (K,) best of each class
+    confidences: np.ndarray  # best of each class that is searched for
     distinct: int
     saved: int  # evaluations at the last checkpoint
     answers: int  # images that the target answered, over all sittings: more than evaluations, handshake and all
@@ -89,6 +89,7 @@ class Run:
             batch=recipe.search.batch,
             competition=recipe.search.competition,
             selection=recipe.search.selection,
+            classes=recipe.search.classes,
         )
         self.evaluator: Evaluator = self._evaluator()
         # Images that a device draws may differ from those that are saved.
@@ -141,6 +142,10 @@ class Run:
         recipe = recipe.model_copy(update={"target": target.name})
         # A recipe that does not fit its target, or its parents, leaves no folder behind.
         drawn = recipe.encoding.build(target.shape)
+        if (wanted := recipe.search.classes) and wanted[-1] >= len(target.labels):
+            raise RecipeError(
+                f"search.classes: {target.name} has the classes 0 to {len(target.labels) - 1}, and no {wanted[-1]}"
+            )
         if parents is None and recipe.search.parents:
             parents = read(recipe, drawn, target.labels)
         with torch_threads(recipe.compute.threads):
@@ -264,7 +269,10 @@ class Run:
         self.finished = self.finished or self._stop_reason()
         if self.finished or batches == 0:
             if self.strategy.committed:
-                self.save(whole=False)  # what may change of a recipe may have
+                # What may change of a recipe may have; and a run that was killed as it ended has yet to bring its elites up
+                # to date.
+                with torch_threads(self.recipe.compute.threads):
+                    self.save(whole=self._shown["shown"] < self.strategy.committed)
             return self.finished
         self._began = time.perf_counter()
         self._next_save = self._next_whole = self._began + self.recipe.save.seconds
@@ -449,7 +457,7 @@ class Run:
             seconds=self.seconds,
             rate=rate,
             seconds_left=min(left, default=None),
-            confidences=np.asarray(confidence(self.best())),
+            confidences=np.asarray(confidence(self.best()[self.strategy.classes])),
             distinct=self.archive.distinct(),
             saved=self._saved_evaluations,
             answers=self.answers,
@@ -542,10 +550,11 @@ class Run:
             )
 
     def _all_are_at(self, level: float) -> bool:
-        if self.archive.best().min() < level:
+        wanted = self.strategy.classes
+        if self.archive.best()[wanted].min() < level:
             return False
         self.measured.measure(self.strategy.committed)
-        return bool(self.best().min() >= level)
+        return bool(self.best()[wanted].min() >= level)
 
     def _restore(self, meta: dict[str, Any]) -> None:
         self._earlier_seconds = meta["seconds"]

@@ -435,8 +435,11 @@ class Store:
         return found
 
     def references(self) -> dict[str, dict[str, Any]]:
-        """By key, what elites' images were compared with; empty where they never were."""
-        return dict(self.meta().get("references", {}))
+        """By key, what elites' images were compared with; empty where they never were. StoreError if that is damaged."""
+        told = self.meta().get("references", {})
+        if not isinstance(told, dict) or not all(isinstance(what, dict) for what in told.values()):
+            raise StoreError(f"{self.path} is damaged: meta.references is {str(told)[:60]!r}, and no table of real images")
+        return told
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""

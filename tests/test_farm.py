@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import evofool
-from evofool.cluster.carry import bring, packed, sees, token
+from evofool.cluster.carry import bring, packed, restore, sees, token
 from evofool.cluster.farm import Failure, Standing, farm
 from evofool.errors import StoreError
 
@@ -134,6 +134,27 @@ def test_folders_that_workers_do_not_see_go_there_and_come_back(
     assert int((tmp_path / "far" / "count").read_text()) >= seen[-1].under_way[0]["at"], "what was done is not lost"
 
 
+def test_a_folder_that_cannot_be_read_or_written_fails_its_job_alone(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evofool.cluster.farm.token", lambda folder: "another disk's")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "unread").mkdir()
+    (tmp_path / "unread" / "count").symlink_to("/proc/self/mem")
+    places = ["fine", "unread", "file/under", "also fine"]
+    made = dict(
+        farm(jobs.steady, [{"folder": str(tmp_path / name), "to": 2} for name in places], workers=2, shared=tmp_path)
+    )
+    assert sorted(made) == [0, 1, 2, 3]
+    assert [made[n]["at"] for n in (0, 3)] == [2, 2]
+    for index, words in ((1, "unread cannot be read (Input/output error)"), (2, "cannot be written (Not a directory)")):
+        assert (made[index].kind, made[index].name) == ("error", "StoreError")
+        assert words in made[index].words
+    assert list(farm(jobs.steady, [{"folder": str(tmp_path / "unread"), "to": 2}], workers=2, shared=tmp_path)) == [
+        (0, made[1])
+    ], "nor does it wait for jobs that were never sent"
+
+
 def test_a_job_that_fails_ends_itself_alone_and_says_how(tmp_path: Path) -> None:
     kinds = ["fine", "error", "fault", "died", "died once", "ctrl-c", "fine"]
     each = [{"kind": kind, "note": str(tmp_path / kind)} for kind in kinds]
@@ -178,3 +199,35 @@ def test_a_folder_brought_takes_the_place_of_the_one_there_as_a_whole(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         bring({"run.db": b"3"}, tmp_path / "file" / "cell")
+
+
+@pytest.mark.parametrize("step", ["cell", "cell.draft", "write"])
+def test_a_folder_that_cannot_be_brought_leaves_the_one_there_as_it_was(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring({"run.db": b"1", "run.db-wal": b"log"}, tmp_path / "cell")
+    rename = Path.rename
+
+    def full(path: Path, *args: Any) -> Path:
+        if path.name == step or step == "write":
+            raise OSError(28, "No space left on device")
+        return rename(path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes" if step == "write" else "rename", full)
+        with pytest.raises(StoreError, match=r"cell: what a worker sent of it cannot be written \(No space left"):
+            bring({"run.db": b"2"}, tmp_path / "cell")
+    assert packed(tmp_path / "cell") == {"run.db": b"1", "run.db-wal": b"log"}
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+
+
+def test_a_folder_whose_driver_was_killed_between_the_renames_is_taken_back(tmp_path: Path) -> None:
+    cell = tmp_path / "cell"
+    bring({"run.db": b"1"}, cell)
+    cell.rename(tmp_path / "cell.before")
+    restore(cell)
+    assert packed(cell) == {"run.db": b"1"}
+    bring({"run.db": b"old"}, tmp_path / "cell.before")
+    restore(cell)
+    assert packed(cell) == {"run.db": b"1"}, "one that is there is the newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"]

@@ -114,7 +114,7 @@ def test_arrows_point_down_only() -> None:
         ("elite_file", "dataset", "data_card"),
         ("verify", "export", "lineage", "merge", "replay"),
         ("bench",),
-        ("console", "console_targets"),
+        ("console", "console_targets", "console_bench"),
         ("cli_targets", "cli_merge", "cli_replay", "cli_workers", "cli_baseline", "cli_explain", "cli_polish", "cli_export"),
         ("cli_bench", "cli_judge", "cli_retrain", "cli_score_set", "cli_transfer"),
         ("cli_gate",),

@@ -272,6 +272,29 @@ def test_a_checkpoint_without_pictures_is_enough_to_go_on_from(tmp_path: Path) -
     assert behind == [4, 0, 6, 13]
 
 
+@pytest.mark.parametrize("earlier", [0, 9])
+def test_a_run_killed_in_its_last_checkpoint_has_its_elites_brought_up_to_date(tmp_path: Path, earlier: int) -> None:
+    what = ranked_in_bfloat16({"evaluations": 240}, save={"seconds": 3600.0})
+    expected = unbroken(tmp_path / "unbroken", what, photo_network())
+
+    def tick(run: Run) -> bool:
+        if run.strategy.committed == earlier:
+            run.save()
+        elif run.finished:
+            run.save(whole=False)
+            shutil.copytree(run.folder, tmp_path / "killed")
+        return False
+
+    with Run.start(what, tmp_path / "run", photo_network()) as run:
+        run.advance(tick, every=0.0)
+    with StoredRun(tmp_path / "killed") as stored:
+        assert stored.meta["finished"]
+        assert stored.meta["shown"] == earlier
+    with Run.resume(tmp_path / "killed", target=photo_network()) as run:
+        assert run.advance() == "240 evaluations are done"
+    assert content(tmp_path / "killed") == expected
+
+
 def test_a_confidence_to_stop_at_has_to_be_measured_not_ranked(tmp_path: Path) -> None:
     with Run.start(ranked_in_bfloat16({"confidence": 0.35, "evaluations": 50_000}), tmp_path, photo_network()) as run:
         assert run.advance() == "every class is at confidence 0.35"
@@ -540,6 +563,25 @@ def test_a_recipe_that_does_not_fit_its_target_leaves_no_folder(tmp_path: Path) 
     colour = parse({"encoding": {"kind": "cppn", "color": "rgb"}, "stop": {"evaluations": 1}}, "test")
     with pytest.raises(RecipeError, match=r'encoding\.color "rgb" has 3 channels, the target takes 1'):
         Run.start(colour, tmp_path / "run", fake())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("search", [{}, {"competition": "own"}])
+def test_only_the_classes_that_are_searched_for_are_filled_and_counted(tmp_path: Path, search: dict[str, Any]) -> None:
+    what = recipe(search=search | {"classes": [CLASSES - 1, 0]}, stop={"confidence": 0.5, "evaluations": 8_000})
+    with Run.start(what, tmp_path, fake()) as run:
+        assert run.recipe.search.classes == (0, CLASSES - 1)
+        assert run.advance() == "every class is at confidence 0.5"
+        assert len(run.progress().confidences) == 2
+        assert run.logbook[-1]["min"] >= 0.5
+    with StoredRun(tmp_path) as stored:
+        assert [e.row.class_id for e in stored.elites()] == [0, CLASSES - 1] == stored.classes
+
+
+@pytest.mark.parametrize(("classes", "told"), [([1, 1], "names a class twice"), ([], "at least 1 item"), ([0, CLASSES], "no ")])
+def test_classes_that_there_are_not_are_refused(tmp_path: Path, classes: list[int], told: str) -> None:
+    with pytest.raises(RecipeError, match=rf"search\.classes: .*{told}"):
+        Run.start(recipe(search={"classes": classes}), tmp_path / "run", fake())
     assert not (tmp_path / "run").exists()
 
 

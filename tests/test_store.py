@@ -273,6 +273,19 @@ def test_a_measure_that_is_no_number_is_damage(run_folder: Path) -> None:
         store.elites()
 
 
+@pytest.mark.parametrize("told", ["[]", "3", '"abc"', '{"abc": 7}', "null"])
+def test_references_of_another_kind_are_damage(run_folder: Path, told: str) -> None:
+    database = sqlite3.connect(run_folder / FILE)
+    database.execute("INSERT INTO meta VALUES ('references', ?)", (told,))
+    database.commit()
+    database.close()
+    with Store.open(run_folder, write=True) as store:
+        for ask in (store.references, lambda: store.measure([(1, FAR)], {"abc": {"images": "digits"}})):
+            with pytest.raises(StoreError, match=r"is damaged: meta\.references is"):
+                ask()
+        assert all(not elite.measures for elite in store.elites())
+
+
 # --- refusing
 
 

@@ -50,23 +50,26 @@ def search_recipe(
     seed: int,
     queries: int,
     name: str,
+    classes: Sequence[int] | None = None,
     changes: Sequence[str] = (),
     number_format: str = "plain",
     rank: str = "margin",
 ) -> Recipe:
     """The recipe of a search arm: the shipped one for images of this size, ranked as said, to so many evaluations.
 
+    Where no batch size goes into them it ends a few before, never after. classes: those that are searched for, None: all.
     changes: as --set has them, over all of it. Streams and workers are left at one and none: cells are done side by side.
     """
     row = ARMS[arm]
     family = "imagenet" if min(target.shape[1:]) >= BIG else "mnist"
     shipped = load(f"{family}-{row.recipe}")
     data = override(shipped.model_dump(mode="json", exclude_none=True), changes)
-    data |= {"name": name, "target": target.name, "stop": {"evaluations": queries}}
-    size = data.get("search", {}).get("batch", 16)
-    # A batch that goes into the budget leaves nothing over it.
-    size = max((b for b in range(max(1, size // 2), size + 1) if queries % b == 0), default=size)
+    most = min(data.get("search", {}).get("batch", 16), queries)
+    size = min(range(most, most // 2, -1), key=lambda b: queries % b)  # the largest of those that leave least over
+    data |= {"name": name, "target": target.name, "stop": {"evaluations": queries - queries % size}}
     search = {"seed": seed, "batch": size, "rank": rank, "competition": row.competition}
+    if classes is not None and len(classes) < len(target.labels):
+        search["classes"] = list(classes)
     data["search"] = data.get("search", {}) | search
     data["compute"] = data.get("compute", {}) | {"format": number_format, "streams": 1, "workers": 0}
     return parse(data, f"arm {arm}")

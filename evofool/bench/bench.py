@@ -10,8 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from evofool.bench.cell import record, run_cell
-from evofool.bench.detect.detecting import guards
+from evofool.bench.arms import ARMS
+from evofool.bench.cell import Job, run_cell
+from evofool.bench.detect.stage import guards
 from evofool.bench.entries import entries, network, train
 from evofool.bench.finish import Outcome, finish
 from evofool.bench.plan import BenchRecipe
@@ -19,6 +20,8 @@ from evofool.bench.ready import Ready, prepare
 from evofool.bench.results import Place, read_json, write_json
 from evofool.errors import EvofoolError, RecipeError, StoreError
 from evofool.machine import torch_threads
+from evofool.targets import billed
+from evofool.targets import target as load_target
 
 STATE, LOCK = "bench.json", "bench.lock"
 CELLS = "cells"
@@ -56,7 +59,8 @@ def run_bench(recipe: BenchRecipe, folder: Path, tell: Tell = lambda progress: F
             for one in listed
             if one.defence and not network(one, folder).is_file()
         ]
-        failures, interrupted = _do("evofool.bench.entries:train", training, recipe, folder, tell, "training networks")
+        work = _Work("evofool.bench.entries:train", folder, recipe.workers, recipe.ray)
+        failures, interrupted = _do(work, training, tell, "training networks")
         if interrupted:
             return Outcome(folder, {}, {}, True, ())
         untrained = {job["folder"]: words for job, words in zip(training, failures, strict=True) if words}
@@ -69,9 +73,16 @@ def run_bench(recipe: BenchRecipe, folder: Path, tell: Tell = lambda progress: F
             say = partial(_tell, tell, f"{where}: ")
             ready.append(prepare(recipe, entry, folder, say, why or ""))
         places = [place for one in ready if not one.fault for place in _places(recipe, one, folder)]
-        waiting = [place for place in places if not _is_done(place.folder)]
-        jobs = [_job(recipe, place) for place in waiting]
-        failures, interrupted = do_cells(jobs, recipe, folder, tell, len(places))
+        jobs = {place.folder: _job(recipe, place) for place in places}
+        waiting = [place for place in places if not _is_done(jobs[place.folder])]
+        failures, interrupted = do_cells(
+            [jobs[place.folder] for place in waiting],
+            folder,
+            tell,
+            workers=recipe.workers,
+            ray=recipe.ray,
+            of=len(places),
+        )
         if interrupted:
             return Outcome(folder, {}, {}, True, ())
         words = {place.folder: why for place, why in zip(waiting, failures, strict=True)}
@@ -80,13 +91,16 @@ def run_bench(recipe: BenchRecipe, folder: Path, tell: Tell = lambda progress: F
 
 
 def do_cells(
-    jobs: Sequence[Mapping[str, Any]], recipe: BenchRecipe, folder: Path, tell: Tell, of: int = 0
+    jobs: Sequence[Job], folder: Path, tell: Tell, *, workers: int = 0, ray: str = "local", of: int = 0
 ) -> tuple[list[str], bool]:
-    """Do cells (cell.run_cell), side by side where the recipe has workers; folder is above all of theirs.
+    """Do cells (cell.run_cell), side by side where there are workers; folder is above all of theirs.
 
     Returns why each came to nothing, "" where it did not, and whether tell broke it off. of: cells that there are in all.
+    Those of black boxes are done here, one after the other, once the workers are done: their bills and rates are a
+    process's.
     """
-    return _do("evofool.bench.cell:run_cell", jobs, recipe, folder, tell, "", of)
+    work = _Work("evofool.bench.cell:run_cell", folder, workers, ray)
+    return _do(work, [job.plain() for job in jobs], tell, "", of)
 
 
 def _tell(tell: Tell, before: str, words: str) -> None:
@@ -95,41 +109,65 @@ def _tell(tell: Tell, before: str, words: str) -> None:
 
 def _places(recipe: BenchRecipe, one: Ready, folder: Path) -> list[Place]:
     """The cells of a target, those of its guarded ones behind them."""
+    assert one.target is not None
     home = (folder / CELLS / one.entry.name).absolute()
-    spec = one.spec
-    found = [Place(one, arm, seed, home / f"{arm}-{seed}", spec) for arm in recipe.arms for seed in recipe.each_seed]
+    spec, mark = one.spec, one.target.fingerprint()
+    arms = [arm for arm in recipe.arms if _can_do(arm, one)]
+    if left_out := [arm for arm in recipe.arms if arm not in arms]:
+        one.warnings.append(f"{', '.join(left_out)}: need gradients, and this target gives none; left out")
+    found = [Place(one, arm, seed, home / f"{arm}-{seed}", spec, mark) for arm in arms for seed in recipe.each_seed]
     if recipe.detectors:
         arm = recipe.detectors.arm
         for name, guarded in guards(recipe, one, folder).items():
+            mark = load_target(guarded).fingerprint()
             found += [
-                Place(one, arm, seed, home / f"{arm}-against-{name}-{seed}", guarded, name) for seed in recipe.each_seed
+                Place(one, arm, seed, home / f"{arm}-against-{name}-{seed}", guarded, mark, name)
+                for seed in recipe.each_seed
             ]
+    if billed(spec):
+        one.warnings.append(
+            "a black box: its calibration and each of its cells keep bills of their own, and max_requests is the cap of each"
+        )
     return found
 
 
-def _job(recipe: BenchRecipe, place: Place) -> dict[str, Any]:
-    return {
-        "folder": str(place.folder),
-        "target": place.spec,
-        "arm": place.arm,
-        "seed": place.seed,
-        "queries": recipe.budget,
-        "classes": place.ready.classes,
-        "changes": list(recipe.changes(place.arm)),
-        "format": recipe.format,
-    }
+def _can_do(arm: str, one: Ready) -> bool:
+    assert one.target is not None
+    return ARMS[arm].kind != "white" or one.target.differentiable
 
 
-def _is_done(folder: Path) -> bool:
+def _job(recipe: BenchRecipe, place: Place) -> Job:
+    return Job(
+        folder=place.folder,
+        target=place.spec,
+        arm=place.arm,
+        seed=place.seed,
+        queries=recipe.budget,
+        classes=tuple(place.ready.classes),
+        changes=tuple(recipe.changes(place.arm)),
+        format=recipe.format,
+        fingerprint=place.fingerprint,
+    )
+
+
+def _is_done(job: Job) -> bool:
     try:
-        return record(folder) is not None
+        return job.done
     except StoreError:
         return True  # that it is damaged is told with the results
 
 
-def _do(
-    work: str, jobs: Sequence[Mapping[str, Any]], recipe: BenchRecipe, folder: Path, tell: Tell, words: str, of: int = 0
-) -> tuple[list[str], bool]:
+@dataclass(frozen=True)
+class _Work:
+    """What jobs are given to, as "package.module:function", and who does them. folder is above all of theirs."""
+
+    name: str
+    folder: Path
+    workers: int
+    ray: str
+
+
+def _do(work: _Work, jobs: Sequence[Mapping[str, Any]], tell: Tell, words: str, of: int = 0) -> tuple[list[str], bool]:
     """Do jobs, here or by workers: why each came to nothing, "" where it did not; and whether tell broke it off."""
     failures = ["it was not begun"] * len(jobs)
     began, total = time.perf_counter(), of or len(jobs)
@@ -137,14 +175,13 @@ def _do(
     done = 0
     over = False
 
-    def hear(under_way: int, queries: float, note: str = "") -> bool:
+    def hear(under_way: int, share: float, note: str = "") -> bool:
         nonlocal over
         seconds = time.perf_counter() - began
-        shown = words or note
-        over = tell(Progress(shown, before + done, total, under_way, queries, done, seconds)) or over
+        over = tell(Progress(words or note, before + done, total, under_way, share, done, seconds)) or over
         return over
 
-    for index, why in _each(work, jobs, recipe, folder, hear):
+    for index, why in _each(work, jobs, hear):
         failures[index] = why
         done += 1
         if hear(0, 0.0):
@@ -152,37 +189,34 @@ def _do(
     return failures, over
 
 
-def _each(
-    work: str, jobs: Sequence[Mapping[str, Any]], recipe: BenchRecipe, folder: Path, hear: Callable[..., bool]
-) -> Iterator[tuple[int, str]]:
+def _each(work: _Work, jobs: Sequence[Mapping[str, Any]], hear: Callable[..., bool]) -> Iterator[tuple[int, str]]:
     """(index, why it came to nothing, or "") of each job that ended, as they end."""
-    if not jobs:
-        return
-    if recipe.workers:
+    here = [index for index, job in enumerate(jobs) if not work.workers or billed(job.get("target", ""))]
+    there = [index for index in range(len(jobs)) if index not in set(here)]
+    over = False
+    if there:
         from evofool.cluster.farm import Failure, Standing, farm
-
-        over = False
 
         def tick(standing: Standing) -> None:
             nonlocal over
-            share = sum(min(1.0, told.get("queries", 0) / recipe.budget) for told in standing.under_way.values())
+            share = sum(_share(jobs[there[index]], told) for index, told in standing.under_way.items())
             over = hear(len(standing.under_way), share, standing.note)
 
         for index, told in farm(
-            work,
-            jobs,
-            workers=min(recipe.workers, len(jobs)),
-            shared=folder.absolute(),
-            address=recipe.ray,
+            work.name,
+            [jobs[index] for index in there],
+            workers=min(work.workers, len(there)),
+            shared=work.folder.absolute(),
+            address=work.ray,
             stop=lambda: over,
             tick=tick,
         ):
-            yield index, told.words if isinstance(told, Failure) else ""
-        return
-    does = {"evofool.bench.entries:train": train, "evofool.bench.cell:run_cell": run_cell}[work]
-    for index, job in enumerate(jobs):
+            yield there[index], told.words if isinstance(told, Failure) else ""
+    does = {"evofool.bench.entries:train": train, "evofool.bench.cell:run_cell": run_cell}[work.name]
+    for index in () if over else here:
+        job = jobs[index]
         try:
-            told = does(job, lambda said: hear(1, min(1.0, said.get("queries", 0) / recipe.budget)))
+            told = does(job, partial(_heard, hear, job))
         except EvofoolError as error:
             yield index, str(error)
         except MemoryError:
@@ -191,6 +225,15 @@ def _each(
             if told is None:
                 return
             yield index, ""
+
+
+def _heard(hear: Callable[..., bool], job: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+    return hear(1, _share(job, said))
+
+
+def _share(job: Mapping[str, Any], said: Mapping[str, Any]) -> float:
+    """Of a job under way, the part that is done."""
+    return min(1.0, said.get("queries", 0) / job["queries"]) if "queries" in job else 0.0
 
 
 @contextmanager

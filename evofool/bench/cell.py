@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from filelock import FileLock, Timeout
 from evofool.baseline_run import Standing, run_baseline
 from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
 from evofool.elites import StoredRun
-from evofool.errors import StoreError
+from evofool.errors import StoreError, TargetError
 from evofool.machine import keep_memory, machine, torch_threads
 from evofool.run import Run
 from evofool.store import FILE, LOCK
@@ -25,28 +27,75 @@ from evofool.verify import verify
 from evofool.written import plain
 
 RECORD = "cell.json"  # beside the run: it is there once the cell is done
+JOB = "job.json"  # what the cell was begun for
+ASIDE = "aside"
 LOGITS = "logits.safetensors"  # what the target answers to the saved images
 Say = Callable[[Mapping[str, Any]], bool]
 _PATIENCE = 60.0  # seconds
 _loaded: dict[str, Target] = {}  # the last one, so that the cells of a target load it once
 
 
-def run_cell(job: Mapping[str, Any], say: Say = lambda told: False) -> dict[str, Any] | None:
-    """Do a cell, or go on with it where it was broken off; its record, None if it was broken off again.
+@dataclass(frozen=True)
+class Job:
+    """What a cell is to do. target: a spec; fingerprint: of that target, "" if any will do.
 
-    say(plain mapping) hears how far it is, often, and is true once the cell should save and end.
-
-    job, plain values: folder, target (a spec), arm, seed, queries (in all), classes (numbers, which a baseline climbs for;
-    a search keeps an elite of every class), changes (--set of the arm), format (the number format that a search ranks by)
-    and rank ("margin" unless given).
-    The record: fingerprint, answers (everything that was asked for the cell, verification included), forwards, backwards,
-    faults (of verify: the saved images do not score what was stored), seconds, peak_memory_mb, machine.
+    queries: in all. classes: the numbers of those that it is about. changes: --set of the arm. format: the number format
+    that a search ranks by.
     """
-    folder = Path(job["folder"])
-    if (done := record(folder)) is not None:
-        return done
+
+    folder: Path
+    target: str
+    arm: str
+    seed: int
+    queries: int
+    classes: tuple[int, ...]
+    changes: tuple[str, ...] = ()
+    format: str = "plain"
+    rank: str = "margin"
+    fingerprint: str = ""
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Job":
+        """From what `plain` has made of one."""
+        changed = {"folder": Path(told["folder"]), "classes": tuple(told["classes"]), "changes": tuple(told["changes"])}
+        return cls(**{**told, **changed})
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, for other processes."""
+        return asdict(self) | {"folder": str(self.folder), "classes": list(self.classes), "changes": list(self.changes)}
+
+    @property
+    def bound_to(self) -> dict[str, Any]:
+        """What a cell has to have been made for, to be this job's."""
+        return {key: value for key, value in self.plain().items() if key not in ("folder", "target")}
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell is, for this very job. StoreError if its record is damaged."""
+        return record(self.folder) is not None and _begun_for(self.folder) == self.bound_to
+
+
+def run_cell(told: Mapping[str, Any], say: Say = lambda told: False) -> dict[str, Any] | None:
+    """Do a job (Job.plain), or go on with it where it was broken off; its record, None if it was broken off again.
+
+    A cell that stands in its folder and was made for another job is set aside, not lost. say(plain mapping) hears how far
+    it is, often, and is true once the cell should save and end.
+
+    The record: fingerprint, answers (everything that was asked for the cell, verification included), forwards, backwards,
+    faults (of verify: the saved images do not score what was stored), seconds, peak_memory_mb, machine. TargetError if the
+    target is not the job's.
+    """
+    job = Job.of(told)
+    folder = job.folder
+    if job.done:
+        return record(folder)
     _await(folder)
-    target = _target(job["target"], folder)
+    target = _target(job.target, folder)
+    if job.fingerprint and target.fingerprint() != job.fingerprint:
+        raise TargetError(f"{target.name} has changed since: its labels, preprocessing or weights differ")
+    if (folder / FILE).exists() and _begun_for(folder) != job.bound_to:
+        _set_aside(folder)
+    _write(folder / JOB, job.bound_to)
     keep_memory()
     with torch_threads(1):
         seconds = _do(job, target, folder, say)
@@ -59,7 +108,7 @@ def run_cell(job: Mapping[str, Any], say: Say = lambda told: False) -> dict[str,
             forwards, backwards = passes(stored, target.crops)
             answers = int(stored.meta["answers"]) + (0 if target.lasting else target.queries - before)
             made_by = stored.meta["machine"]
-        told = {
+        made = {
             "fingerprint": target.fingerprint(),
             "answers": answers,
             "forwards": forwards,
@@ -71,8 +120,8 @@ def run_cell(job: Mapping[str, Any], say: Say = lambda told: False) -> dict[str,
             "machine": made_by,
             "verified_on": machine(1),
         }
-    _write(folder / RECORD, told)
-    return told
+    _write(folder / RECORD, made)
+    return made
 
 
 def record(folder: Path) -> dict[str, Any] | None:
@@ -112,39 +161,55 @@ def passes(stored: StoredRun, crops: int = 1) -> tuple[int, int]:
     return stored.evaluations * crops, 0
 
 
-def _do(job: Mapping[str, Any], target: Target, folder: Path, say: Say) -> float | None:
+def _do(job: Job, target: Target, folder: Path, say: Say) -> float | None:
     """The seconds that the run took, over all sittings; None if it was broken off."""
-    arm, seed, queries, changes = job["arm"], job["seed"], job["queries"], job.get("changes", ())
-    if ARMS[arm].kind == "search":
+    if ARMS[job.arm].kind == "search":
         recipe = search_recipe(
-            arm,
+            job.arm,
             target,
-            seed=seed,
-            queries=queries,
+            seed=job.seed,
+            queries=job.queries,
             name=folder.name,
-            changes=changes,
-            number_format=job.get("format", "plain"),
-            rank=job.get("rank", "margin"),
+            classes=job.classes,
+            changes=job.changes,
+            number_format=job.format,
+            rank=job.rank,
         )
         begun = (folder / FILE).exists()
         run = Run.resume(folder, recipe, target, trust=True) if begun else Run.start(recipe, folder, target)
         with run:
             reason = run.advance(lambda run: say({"queries": run.strategy.evaluations}))
             return run.seconds if reason else None
-    settings = settings_for(arm, changes)
-    plan = baseline_plan(
-        arm, classes=job["classes"], seed=seed, queries=queries, settings=settings, rank=job.get("rank", "margin")
-    )
+    settings = settings_for(job.arm, job.changes)
+    plan = baseline_plan(job.arm, classes=job.classes, seed=job.seed, queries=job.queries, settings=settings, rank=job.rank)
 
     def tick(p: Standing) -> bool:
         share = (p.done + p.group * min(1.0, p.step / max(1, p.steps))) / p.classes
-        return say({"queries": int(share * queries)})
+        return say({"queries": int(share * job.queries)})
 
     outcome = run_baseline(plan, target, folder, streams=1, tick=tick)
     if outcome.done < outcome.classes:
         return None
     with StoredRun(folder) as stored:
         return float(stored.meta["seconds"])
+
+
+def _begun_for(folder: Path) -> dict[str, Any] | None:
+    try:
+        told = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _set_aside(folder: Path) -> None:
+    """To aside/NAME-N beside the folder, where nothing reads it."""
+    others = folder.parent / ASIDE
+    try:
+        others.mkdir(exist_ok=True)
+        folder.rename(next(place for n in count(1) if not (place := others / f"{folder.name}-{n}").exists()))
+    except OSError as error:
+        raise StoreError(f"{folder} was made for another job, and cannot be set aside ({error.strerror or error})") from None
 
 
 def _await(folder: Path) -> None:
@@ -186,6 +251,7 @@ def _peak_memory() -> float:
 def _write(path: Path, told: Mapping[str, Any]) -> None:
     draft = path.with_name(path.name + ".new")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         draft.replace(path)
     except OSError as error:

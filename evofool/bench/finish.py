@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from evofool.bench.cell import record
-from evofool.bench.detect.detecting import detected
+from evofool.bench.detect.stage import detected
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
 from evofool.bench.results import Place, result, write_json
 from evofool.bench.summary import summary as summed_up
 from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, StoreError
-from evofool.targets import target as load_target
 from evofool.targets.public import without_folders
 
 RESULTS, SUMMARY, ELITES, REPORT = "results", "summary.json", "elites.parquet", "report.html"
@@ -63,7 +62,7 @@ def finish(
             told["flags"] += [{"level": "warning", "what": words_of} for words_of in left_out]
         results[one.entry.name] = told
     if recipe.looks:
-        from evofool.bench.looks.looking import Looking
+        from evofool.bench.looks.stage import Looking
 
         look = Looking(recipe, say)
         for one in ready:
@@ -75,7 +74,7 @@ def finish(
     _write_results(folder / RESULTS, results)
     total = summed_up(recipe, results)
     if recipe.transfer:
-        from evofool.bench.transfer.transferring import transferred
+        from evofool.bench.transfer.stage import transferred
 
         say("asking targets about each other's elites")
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
@@ -105,7 +104,6 @@ def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[s
     """By detector and seed, the folders of valid cells of guarded targets; and what is to be said of the others."""
     found: dict[str, dict[int, Path]] = {}
     bad: dict[tuple[str, str], list[int]] = {}
-    fingerprints: dict[str, str] = {}
     for place in places:
         why = words.get(place.folder, "")
         try:
@@ -113,9 +111,7 @@ def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[s
             if not why and told is None:
                 why = "it is not done"
             if told is not None:
-                if place.spec not in fingerprints:
-                    fingerprints[place.spec] = load_target(place.spec).fingerprint()
-                if told["fingerprint"] != fingerprints[place.spec]:
+                if told["fingerprint"] != place.fingerprint:
                     why = "it was made with another detector or target"
                 elif told["faults"]:
                     why = f"its saved images do not score what was stored: {told['faults'][0]}"

@@ -14,7 +14,8 @@ from evofool.bench.arms import ARMS
 from evofool.bench.calibration import LEVELS, Calibration
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
-from evofool.bench.scoring import Cell, Scoring, flags, quantiles
+from evofool.bench.scoring import Cell, Scoring, flags
+from evofool.bench.statistics import quantiles
 from evofool.bench.trace import read
 from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, StoreError
@@ -25,13 +26,14 @@ SCHEMA, VERSION = "evofool.bench", 1
 
 @dataclass(frozen=True)
 class Place:
-    """A cell: whose, and where. spec: of the target, guarded by `guard` where that names a detector."""
+    """A cell: whose, and where. spec, fingerprint: of the target, guarded by `guard` where that names a detector."""
 
     ready: Ready
     arm: str
     seed: int
     folder: Path
     spec: str
+    fingerprint: str
     guard: str = ""
 
 
@@ -53,7 +55,7 @@ def result(
     records: list[dict[str, Any]] = []
     for place in places:
         why = words.get(place.folder, "")
-        found, why = (None, why) if why else _cell(place.folder, calibration, recipe.budget)
+        found, why = (None, why) if why else _cell(place, calibration, recipe.budget)
         if found is None:
             invalid.setdefault(place.arm, {})[str(place.seed)] = why
             continue
@@ -88,7 +90,8 @@ def result(
         each = "; ".join(sorted(set(whys.values())))
         flagged.append({"level": "invalid", "what": f"{arm}: {len(whys)} cell(s) are left out of every figure: {each}"})
     flagged += flags(scored)
-    flagged += [{"level": "warning", "what": told} for told in one.warnings]
+    doubts = [] if faults else calibration.doubts()
+    flagged += [{"level": "warning", "what": told} for told in [*one.warnings, *doubts]]
     found_out = {
         "schema": SCHEMA,
         "version": VERSION,
@@ -108,7 +111,7 @@ def result(
         "raw": {
             "tau5": _median(calibration.tau5) if not faults else None,
             "tau50": _median(calibration.tau50) if not faults else None,
-            "temperature": calibration.temperature * calibration.scale if not faults else None,
+            "temperature": None if faults or calibration.temperature is None else calibration.temperature * calibration.scale,
             "p": {arm: scoring.raw(arm) for arm in scored} if scoring else {},
         },
         "timings": {
@@ -186,13 +189,14 @@ def read_json(path: Path, schema: str = SCHEMA, least: int = VERSION) -> dict[st
     return data
 
 
-def _cell(folder: Path, calibration: Calibration, budget: int) -> tuple[tuple[Cell, dict[str, Any]] | None, str]:
+def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[Cell, dict[str, Any]] | None, str]:
     """A done cell and its record, or why it cannot be used."""
+    folder = place.folder
     try:
         record = cells.record(folder)
         if record is None:
             return None, "it is not done"
-        if record["fingerprint"] != calibration.fingerprint:
+        if record["fingerprint"] != place.fingerprint:
             return None, "it was made with another target (labels, preprocessing or weights differ)"
         if record["faults"]:
             return None, f"its saved images do not score what was stored: {record['faults'][0]}"

@@ -21,9 +21,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evofool.cluster.carry import bring, forget, packed, sees, token, unpack
+from evofool.cluster.carry import bring, forget, packed, restore, sees, token, unpack
 from evofool.cluster.membership import connect, in_words, knock, leave, reserved
-from evofool.errors import EvofoolError, RecipeError
+from evofool.errors import EvofoolError, RecipeError, StoreError
 from evofool.machine import torch_threads
 
 _GLANCE = 1.0  # seconds between looks at how things stand and at who asks us to stop
@@ -38,8 +38,9 @@ Work = Callable[..., Any]
 class Failure:
     """What became of a job instead of a result.
 
-    kind "error": it raised an EvofoolError of class `name`, and words is its sentence. "died": its workers died, one after
-    another. "fault": it raised something else, of class `name`, and words say where.
+    kind "error": it raised an EvofoolError of class `name`, and words is its sentence; a StoreError also where its folder
+    cannot be read, or what its worker sent of it cannot be written. "died": its workers died, one after another. "fault": it
+    raised something else, of class `name`, and words say where.
     """
 
     kind: str
@@ -158,7 +159,12 @@ class _Tasks:
                     return
                 tick(self._standing(done, failed))
             while todo and len(self.flying) < workers:
-                self._send(todo.popleft())
+                index = todo.popleft()
+                if (refused := self._send(index)) is not None:
+                    done, failed = done + 1, failed + 1
+                    yield index, refused
+            if not self.flying:
+                continue
             came, _ = ray.wait(list(self.flying), timeout=_GLANCE)
             for answer in came:
                 index = self.flying.pop(answer)
@@ -196,14 +202,20 @@ class _Tasks:
 
     # -- inside
 
-    def _send(self, index: int) -> None:
+    def _send(self, index: int) -> Failure | None:
+        """Let a worker have a job; why it cannot be, where its folder cannot be read."""
         job, files = dict(self.jobs[index]), []
         if self.call.shared:
             folder = Path(job["folder"]).absolute()
             job["folder"] = str(folder)
-            # Behind a list: only who wants it fetches it.
-            files = [ray.put(held)] if (held := packed(folder)) else []
+            try:
+                restore(folder)
+                # Behind a list: only who wants it fetches it.
+                files = [ray.put(held)] if (held := packed(folder)) else []
+            except StoreError as error:
+                return _error(error)
         self.flying[self._task.remote(self.call, index, job, files, self._desk)] = index
+        return None
 
     def _kill(self, answers: set[Any]) -> None:
         for answer in answers:
@@ -223,7 +235,10 @@ class _Tasks:
                 "fault", f"its worker cannot begin, or send what came of it: {error.cause}{hint}", type(error.cause).__name__
             )
         if reply.files is not None:
-            bring(reply.files, Path(self.jobs[index]["folder"]).absolute())
+            try:
+                bring(reply.files, Path(self.jobs[index]["folder"]).absolute())
+            except StoreError as error:
+                return _error(error)
         return reply.value
 
     def _standing(self, done: int, failed: int) -> Standing:
@@ -326,11 +341,15 @@ def _outcome(name: str, job: dict[str, Any], say: _Say) -> Any:
         work = _found(name)
         return work(job, say=say) if "say" in inspect.signature(work).parameters else work(job)
     except EvofoolError as error:
-        return Failure("error", str(error), type(error).__name__)
+        return _error(error)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         words = f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}, line {last.lineno})"
         return Failure("fault", words, type(error).__name__)
+
+
+def _error(error: EvofoolError) -> Failure:
+    return Failure("error", str(error), type(error).__name__)
 
 
 def _named(work: str | Work) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from evofool.images import from_pil
 from evofool.targets import Target
 from evofool.targets.photos import as_seen, open_picture
 
@@ -24,8 +25,7 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
         size, was = opened.size, opened.mode
         picture, flattened = flat(opened)
         if size == (width, height) and picture.mode in _KEPT:
-            pixels = np.array(picture.convert(mode))
-            image = pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            image = from_pil(picture.convert(mode))
         else:
             image = as_seen(picture, target)
     resize = target.details.get("preprocessing", {}).get("resize")

@@ -41,7 +41,11 @@ def variables(dark: bool = False) -> str:
 def following(svg: str) -> str:
     """An SVG drawn in the light colours, in whose style attributes they follow the page's properties into the dark."""
     names = {both[0]: name for name, both in _COLOURS.items()}
-    return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{names[m[0]]}, {m[0]})" if m[0] in names else m[0], svg)
+
+    def named(style: re.Match[str]) -> str:
+        return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{names[m[0]]}, {m[0]})" if m[0] in names else m[0], style[0])
+
+    return re.sub(r' style="[^"]*"', named, svg)  # and not in a label that tells of a colour
 
 
 def dress(axes: "Axes", grid: str = "both") -> None:

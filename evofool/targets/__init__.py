@@ -89,9 +89,14 @@ def foreign(spec: str) -> bool:
         return False
 
 
+def billed(spec: str) -> bool:
+    """Whether a spec names a black box, whose every request is counted. By its name, before anything is asked."""
+    return spec.startswith(("http://", "https://"))
+
+
 def refuse_billed(spec: str) -> None:
-    """TargetError for a black box where workers are to ask: its bill is one. By its name, before anything is asked."""
-    if spec.startswith(("http://", "https://")):
+    """TargetError for a black box where workers are to ask: its bill is one."""
+    if billed(spec):
         raise TargetError(f"{spec}: a black box is asked by one process, which keeps its bill; run it without workers")
 
 

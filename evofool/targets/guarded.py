@@ -4,6 +4,7 @@ The detector's score is then part of every margin, and an ordinary search is the
 2017, "Adversarial examples are not easily detected"; arXiv 2209.15246).
 """
 
+import copy
 import hashlib
 import math
 import threading
@@ -129,6 +130,7 @@ def _msp(z: torch.Tensor) -> torch.Tensor:
 
 _OF_LOGITS = {"msp": _msp, "max-logit": lambda z: -z.amax(1), "energy": lambda z: -torch.logsumexp(z, 1)}
 DETECTORS = (*_OF_LOGITS, "mahalanobis")
+"""Their names; bench.detect.detectors has what they are."""
 
 
 class _Guarded(nn.Module):
@@ -136,21 +138,39 @@ class _Guarded(nn.Module):
 
     def __init__(self, base: nn.Module, outputs: str, rule: Rule) -> None:
         super().__init__()
-        self.base, self.outputs, self.rule = base, outputs, rule
+        self.base = _apart(base, rule.detector) if rule.layer else base
+        self.outputs, self.rule = outputs, rule
         for name, tensor in rule.tensors.items():
             self.register_buffer(name, tensor)
         self._seen: dict[int, torch.Tensor] = {}  # by thread: several may call at once
         if rule.layer:
-            base.get_submodule(rule.layer).register_forward_pre_hook(self._see)
+            self.base.get_submodule(rule.layer).register_forward_pre_hook(self._see)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = to_logits(self.base(x), self.outputs, 1)
-        features = self._seen.pop(threading.get_ident(), None)
+        try:
+            z = to_logits(self.base(x), self.outputs, 1)
+        finally:
+            features = self._seen.pop(threading.get_ident(), None)
         return self.rule.guard(z, features, {name: getattr(self, name) for name in self.rule.tensors})
 
     # A method, so that a copy of this module has a hook of its own.
     def _see(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         self._seen[threading.get_ident()] = args[0].flatten(1)
+
+
+def _apart(base: nn.Module, detector: str) -> nn.Module:
+    """A copy of a module with the same tensors: a hook on one of its layers is on none of the module's own."""
+    tensors = {id(t): t for part in base.modules() for t in vars(part).values() if isinstance(t, torch.Tensor)}
+    tensors |= {id(t): t for t in (*base.parameters(), *base.buffers())}
+    try:
+        return copy.deepcopy(base, dict(tensors))  # which takes what it is given here for copied
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever somebody's own module holds
+        raise TargetError(
+            f"{type(base).__name__} cannot be copied ({type(error).__name__}: {error}), and {detector} needs that to look "
+            "into it; the detectors that look at logits alone do not"
+        ) from None
 
 
 def guard(target: Target, detector: Fitted, path: Path) -> str:
@@ -187,8 +207,9 @@ def guard(target: Target, detector: Fitted, path: Path) -> str:
 def load(spec: Spec) -> Target:
     """guarded:FILE.safetensors: the classifier that the file names, behind the detector that it holds.
 
-    It has the base's labels, and "rejected" ("rejected by DETECTOR" if the base has one of its own). No option is taken:
-    they belong to the base. Differentiable if the base is. TargetError if the base is no longer the one that was guarded.
+    It has the base's labels, and "rejected" ("rejected by DETECTOR" if the base has one of its own). Its probabilities have
+    another temperature than the base's, whose logits are divided by the rule's scale. No option is taken: they belong to the
+    base. Differentiable if the base is. TargetError if the base is no longer the one that was guarded.
     """
     from evofool.targets import target
 
@@ -211,7 +232,11 @@ def load(spec: Spec) -> Target:
 
 
 def guarded(base: Target, rule: Rule, name: str, details: Mapping[str, Any] | None = None) -> Target:
-    """A target behind a detector that was fitted to it. The base's module is shared, not copied."""
+    """A target behind a detector that was fitted to it: logits (B, K + 1) as Rule.guard has them.
+
+    They are the base's divided by rule.scale, so probabilities have another temperature than the base's. The base's tensors
+    are shared, not copied. TargetError for a rule that does not fit it.
+    """
     _refuse_answers(base, rule, name)
     extra = REJECTED if REJECTED not in base.labels else f"{REJECTED} by {rule.detector}"
     labels = [*base.labels, extra]

@@ -1,10 +1,12 @@
-"""The classes' names: those of ImageNet, and what a user means by one."""
+"""The classes' names: those of ImageNet, what a user means by one, and those that stand for no thing."""
 
 import difflib
 from collections.abc import Sequence
 from importlib import resources
 
 from evofool.errors import TargetError
+from evofool.targets.digits import NOTHING
+from evofool.targets.guarded import REJECTED
 
 
 def imagenet_labels() -> list[str]:
@@ -21,3 +23,11 @@ def class_of(text: str, labels: Sequence[str], who: object) -> int:
     near = difflib.get_close_matches(text, labels, 3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise TargetError(f"{who}: no class {text}; it has 0 to {len(labels) - 1}, or by label{hint}")
+
+
+def is_rejection(label: str) -> bool:
+    """Whether a class stands for no thing: what a guard rejects, or what a retrained network was taught to call nothing.
+
+    Such a class has no real images, and an image that is called so fools nobody.
+    """
+    return label in (NOTHING, REJECTED) or label.startswith(f"{REJECTED} by ")

@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 from evofool.errors import ImageError
+from evofool.images import GIANTS, MOST_PIXELS, from_pil
+from evofool.targets.labels import is_rejection
 from evofool.targets.target import Target
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF"]
-_MOST_PIXELS = 100_000_000  # more, and a file of some kilobytes could fill the memory
 _LAYOUTS = "a folder of pictures for every class, or pictures named CLASS_anything.jpg, for example WNID_label.jpg"
 
 
@@ -32,7 +33,8 @@ def find(folder: Path, labels: Sequence[str]) -> list[Photograph]:
     Either a sub-folder for every class, with pictures at any depth, or pictures named CLASS_anything, where CLASS holds no
     underscore. The classes' names are labels ("tench"), numbers with labels as `evofool export` writes them ("000_tench"),
     or, if there are exactly as many of them as labels, anything: then their order, numbers by their value, is that of the
-    classes, as WNIDs ("n01440764") have it. Hidden files are passed over.
+    classes, as WNIDs ("n01440764") have it. Classes that stand for no thing ("rejected") need not be there. Hidden files are
+    passed over.
     """
     if not folder.is_dir():
         raise ImageError(f"{folder} is no folder; photographs are {_LAYOUTS}")
@@ -81,10 +83,10 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")  # odd metadata and palettes: the pixels count
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=_FORMATS) as picture:
-                if picture.width * picture.height > _MOST_PIXELS:
-                    raise ImageError(f"{picture.width} x {picture.height} pixels, more than {_MOST_PIXELS:,}")
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise ImageError(f"{picture.width:,} x {picture.height:,} pixels; {MOST_PIXELS:,} are the most")
                 yield picture
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, ValueError, SyntaxError, *GIANTS) as error:
         raise ImageError(f"{file} cannot be read as a picture ({error})") from None
 
 
@@ -111,8 +113,7 @@ def as_seen(picture: Image.Image, target: Target) -> np.ndarray:
     if picture.size != size:
         picture = picture.resize(size, filter_)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    pixels = np.asarray(picture)[top : top + height, left : left + width]
-    return pixels[None].copy() if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return from_pil(picture.crop((left, top, left + width, top + height)))
 
 
 def patterns(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarray:
@@ -142,15 +143,17 @@ def _classes(names: list[str], labels: Sequence[str], folder: Path, what: str) -
     strangers = [name for name, class_id in by_label.items() if class_id is None]
     if not strangers:
         return {name: class_id for name, class_id in by_label.items() if class_id is not None}
-    ordered = sorted(names, key=_in_order)
-    numbered = all(n.isdecimal() and int(n) == c for c, n in enumerate(name.partition("_")[0] for name in ordered))
+    things = [c for c, label in enumerate(labels) if not is_rejection(label)]
+    classes = things if len(names) == len(things) else range(len(labels))
+    ordered = dict(zip(sorted(names, key=_in_order), classes, strict=False))
+    numbered = all(n.isdecimal() and int(n) == c for n, c in ((name.partition("_")[0], c) for name, c in ordered.items()))
     # Some known and some not is a typing error or another set of classes: their order would put wrong classes to them.
-    if len(names) == len(labels) and (numbered or len(strangers) == len(names)):
-        return {name: c for c, name in enumerate(ordered)}
+    if len(names) == len(classes) and (numbered or len(strangers) == len(names)):
+        return ordered
     raise ImageError(
         f"{folder}: {len(names)} different {what}, {len(strangers)} of them no labels of the target's {len(labels)} "
         f"({', '.join(strangers[:5])}{' ...' if len(strangers) > 5 else ''}); they have to be labels "
-        f"({', '.join(labels[:3])} ...), or exactly {len(labels)} names in class order. Layouts: {_LAYOUTS}"
+        f"({', '.join(labels[:3])} ...), or exactly {len(things)} names in class order. Layouts: {_LAYOUTS}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from evofool.errors import TargetError
 from evofool.targets import KINDS
@@ -27,6 +27,28 @@ def last_part(value: str) -> str:
     return value
 
 
+def name_of(path: str | Path) -> str:
+    """What a folder, or a file, is called, wherever it lies."""
+    return Path(path).resolve().name
+
+
 def without_folders(text: str) -> str:
-    """text with nothing but the last part of each absolute path in it; URLs stay."""
-    return re.sub(r"(?<![\w:/.~\\])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])*([^\s/\\'\"]+)", r"\1", text)
+    """text with nothing but the last part of each absolute path in it; URLs and relative paths stay.
+
+    A path ends at a blank, unless it stands in quotes, and before an option of a spec (?size=224, &scale=1/255).
+    """
+    quoted = _QUOTED.sub(lambda found: found[1] + _BETWEEN_QUOTES.sub(r"\1", found[2]) + found[1], text)
+    return _BARE.sub(r"\1", quoted)
+
+
+def _path(character: str) -> re.Pattern[str]:
+    """An absolute path of these characters; its group is its last part."""
+    # Behind a colon, as in onnx:/a/b.onnx, but not the // of a URL; behind a letter or a dot a slash begins no path.
+    begin = r"(?:(?<![\w:/.~\\)\]])(?:file://|~[\w.-]*|[A-Za-z]:)?|(?<=:)(?!//))[/\\]+"
+    part = rf"(?:(?![?&]\w+=){character})+"
+    return re.compile(rf"{begin}(?:{part}[/\\]+)*(?={character}*\w)({part})")
+
+
+_QUOTED = re.compile(r"(?<!\w)(['\"`])(.*?)\1(?!\w)")  # not the apostrophe of "the target's"
+_BETWEEN_QUOTES = _path(r"[^/\\]")
+_BARE = _path(r"(?:[^\s/\\'\"`]|'(?=\w))")

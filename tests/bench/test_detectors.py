@@ -1,21 +1,35 @@
 """Detectors of pytorch-ood against fooling images: the library's scores, scikit-learn's curves, no temperature."""
 
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
+from evofool.bench import cell as cells
+from evofool.bench import plan
 from evofool.bench.calibration import Calibration, calibrate
+from evofool.bench.cell import Job, run_cell
 from evofool.bench.detect import detectors
-from evofool.bench.detect.detectors import DETECTORS, Detector, curves, evaluate, fit, fit_all, fooling_images
+from evofool.bench.detect.detectors import DETECTORS, Detector, curves, fit, fit_all, fooling_images
+from evofool.bench.detect.stage import detected
+from evofool.bench.entries import Entry
+from evofool.bench.plan import parse
+from evofool.bench.ready import Ready
 from evofool.bench.real import Batches, RealImages
+from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features
-from evofool.recipe import parse
-from evofool.run import Run
 from evofool.targets import Target, target
+from evofool.targets import guarded as guards
 from evofool.targets.guarded import guard, guarded, suspicion
 from evofool.targets.preprocessing import Preprocessing
 
@@ -116,6 +130,11 @@ def test_scores_that_make_no_curve_are_refused(bad: np.ndarray) -> None:
 
 
 # -- detectors
+
+
+def test_a_detector_has_one_name_wherever_it_is_named() -> None:
+    recipe = get_args(get_args(plan.DetectorsPart.model_fields["names"].annotation)[0])
+    assert tuple(DETECTORS) == guards.DETECTORS == plan.DETECTORS == recipe
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -233,7 +252,8 @@ def test_too_few_images_leave_mahalanobis_out_and_say_so() -> None:
     one = Calibration(calibration.logits, few, calibration.control, "", "", found.labels)
     _, left_out = fit_all(found, one, RealImages("made", few, real(160)._read))
     assert left_out.keys() == {"mahalanobis"}
-    assert "1 classes have fewer than 2 (the first is 3); give more: --fit DIR" in left_out["mahalanobis"]
+    assert "1 classes have fewer than 2 (the first is 3)" in left_out["mahalanobis"]
+    assert "the bench recipe's key detectors.fit" in left_out["mahalanobis"]
     apart, none = fit_all(found, one, RealImages("made", few, real(160)._read), apart=real(seed=7))
     assert (set(apart), none) == (set(DETECTORS), {})
 
@@ -248,6 +268,27 @@ def test_a_black_box_leaves_mahalanobis_out_and_says_so() -> None:
         fit("odin", box, calibrate(box, real()), real())
 
 
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_probabilities_leave_out_what_needs_logits_and_say_so(last: nn.Module) -> None:
+    found = Target.from_module(nn.Sequential(Net(4.0), last), None, (1, SIDE, SIDE), Preprocessing())
+    fitted_ones, left_out = fit_all(found, calibrate(found, real()), real())
+    assert set(fitted_ones) == {"msp", "mahalanobis"}
+    for name in ("max-logit", "energy"):
+        assert (
+            left_out[name]
+            == f"{name} is left out: Sequential answers probabilities, which {name} cannot do with: it needs logits"
+        )
+
+
+def test_a_target_that_tells_its_top_classes_alone_has_no_detector() -> None:
+    found = net()
+    calibration = calibrate(found, real())
+    found.told = 2
+    fitted_ones, left_out = fit_all(found, calibration, real())
+    assert (fitted_ones, set(left_out)) == ({}, set(DETECTORS))
+    assert all("tells its 2 highest classes of 4 alone" in words for words in left_out.values())
+
+
 def test_without_pytorch_ood_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
@@ -258,27 +299,140 @@ def test_without_pytorch_ood_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         fit_all(net(), calibrate(net(), real()), real())
 
 
-# -- runs
+# -- cells
 
 
-def test_elites_of_the_plain_and_of_the_guarded_target_are_judged_alike(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def evolved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ready, dict[str, Path]]:
+    """lenet, with energy fitted to noise that it takes for digits, and a done cell against each: "static", "adaptive"."""
+    home = tmp_path_factory.mktemp("evolved")
     plain = target("lenet")
-    draw = np.random.default_rng(0)
-    pixels = draw.integers(0, 256, (100, 1, 28, 28), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 1, 28, 28), np.uint8)
     z = plain.logits(pixels)
     calibration = Calibration(z, z.argmax(1), np.arange(100) % 2 == 0, "", "", plain.labels)
-    detector = fit("energy", plain, calibration, RealImages("made", z.argmax(1), lambda batch: iter(())))
-    recipe = {"encoding": {"kind": "cppn"}, "search": {"batch": 12, "rank": "margin"}, "stop": {"evaluations": 60}}
-    for name, spec in (("static", "lenet"), ("adaptive", guard(plain, detector, tmp_path / "g.safetensors"))):
-        with Run.start(parse({"target": spec, **recipe}, "test"), tmp_path / name) as run:
-            run.advance()
+    one = Ready(Entry("lenet", "lenet"), plain, RealImages("made", z.argmax(1), lambda batch: iter(())), calibration)
+    assert one.real is not None
+    one.detectors = {"energy": fit("energy", plain, calibration, one.real)}
+    specs = {"static": "lenet", "adaptive": guard(plain, one.detectors["energy"], home / "g.safetensors")}
+    for name, spec in specs.items():
+        assert run_cell(Job(home / name, spec, "cppn", 0, 60, tuple(range(10)), ("search.batch=12",)).plain())
+    return one, {name: home / name for name in specs}
+
+
+def with_logits(folder: Path, copy: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> Path:
+    """A copy of a cell whose target answered otherwise."""
+    shutil.copytree(folder, copy)
+    classes, logits = cells.logits(folder)
+    change(classes, logits)
+    save_file({"classes": classes, "logits": logits}, copy / cells.LOGITS)
+    return copy
+
+
+def one_class(c: int) -> Callable[[np.ndarray, np.ndarray], None]:
+    """Whatever the image is, the target calls it c."""
+
+    def change(classes: np.ndarray, logits: np.ndarray) -> None:
+        logits[:, :10] = 0
+        logits[:, c] = 1
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["static", "adaptive"])
+def test_fooling_images_are_those_that_the_classifier_calls_what_they_were_made_for(
+    kind: str, evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
+) -> None:
+    one, folders = evolved
+    assert one.target is not None
     scored = np.arange(10) != 4
-    images = {name: fooling_images(tmp_path / name, scored) for name in ("static", "adaptive")}
-    assert all(i.shape[1:] == (1, 28, 28) and len(i) <= 9 for i in images.values())
-    found = evaluate(detector, detector(pixels), [images["static"]], [images["adaptive"]])
-    for name, (roc,) in found.items():
-        assert roc.auroc == curves(detector(images[name]), detector(pixels)).auroc
-    with pytest.raises(ImageError, match="no elite of a class"):
-        fooling_images(tmp_path / "static", np.zeros(10, bool))
+    with StoredRun(folders[kind]) as run:
+        elites = {elite.row.class_id: elite.image for elite in run.elites()}
+    called = {c: int(one.target.logits(image[None]).argmax()) for c, image in elites.items()}
+    wanted = [image for c, image in elites.items() if c < 10 and scored[c] and called[c] == c]
+    assert 0 < len(wanted) < len(elites)
+    np.testing.assert_array_equal(fooling_images(folders[kind], scored), wanted)
+    alone = with_logits(folders[kind], tmp_path / "alone", one_class(7))
+    np.testing.assert_array_equal(fooling_images(alone, scored), [elites[7]])
+    with pytest.raises(ImageError, match="is called what it was made for, of the classes that are scored"):
+        fooling_images(alone, np.arange(10) == 4)
+
+
+def test_what_a_detector_rejects_is_a_fooling_image_all_the_same(
+    evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
+) -> None:
+    """Else it would be judged by those alone that it lets through."""
+
+    def reject(classes: np.ndarray, logits: np.ndarray) -> None:
+        logits[:, 10] = 1e3
+
+    _, folders = evolved
+    every = np.ones(10, bool)
+    rejected = with_logits(folders["adaptive"], tmp_path / "rejected", reject)
+    np.testing.assert_array_equal(fooling_images(rejected, every), fooling_images(folders["adaptive"], every))
+
+
+def test_an_image_that_is_the_elite_of_several_cells_is_there_once(
+    evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
+) -> None:
+    _, folders = evolved
+    copy = tmp_path / "copy"
+    shutil.copytree(folders["static"], copy)
+    with closing(sqlite3.connect(copy / "run.db")) as db, db:
+        (png,) = db.execute("SELECT png FROM elites LIMIT 1").fetchone()
+        db.execute("UPDATE elites SET png = ?", (png,))
+    assert len(fooling_images(folders["static"], np.ones(10, bool))) > 1
+    assert len(fooling_images(copy, np.ones(10, bool))) == 1
+
+
+def test_a_folder_that_is_no_done_cell_is_refused(evolved: tuple[Ready, dict[str, Path]], tmp_path: Path) -> None:
+    _, folders = evolved
     with pytest.raises(StoreError):
-        fooling_images(tmp_path / "nowhere", scored)
+        fooling_images(tmp_path / "nowhere", np.ones(10, bool))
+    shutil.copytree(folders["static"], tmp_path / "mixed")
+    save_file({"classes": np.arange(3), "logits": np.zeros((3, 10), np.float32)}, tmp_path / "mixed" / cells.LOGITS)
+    with pytest.raises(StoreError, match="of other elites"):
+        fooling_images(tmp_path / "mixed", np.ones(10, bool))
+
+
+def test_rows_are_of_the_seeds_that_have_fooling_images_and_the_others_are_said(
+    evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
+) -> None:
+    one, folders = evolved
+    assert one.calibration is not None
+    assert one.real is not None
+    one = replace(one, calibration=replace(one.calibration))
+    assert one.calibration is not None
+    one.calibration.scored[:] = np.arange(10) != 4
+    none = with_logits(folders["static"], tmp_path / "none", one_class(4))
+    recipe = parse({"images": "digits", "targets": [{"target": "lenet"}], "arms": ["cppn"], "detectors": {}}, "test")
+    static = {0: folders["static"], 1: none, 2: tmp_path / "nowhere", 3: folders["static"]}
+    rows, words = detected(recipe, one, static, {"energy": {0: folders["adaptive"]}})
+    detector = one.detectors["energy"]
+    real_ones = detector.of_control(one.calibration, one.real)
+    for row, kind, seeds in zip(rows, ("static", "adaptive"), ([0, 3], [0]), strict=True):
+        some = fooling_images(folders[kind], one.calibration.scored)
+        assert (row["detector"], row["kind"], row["seeds"]) == ("energy", kind, seeds)
+        assert row["of"] == [len(some)] * len(seeds)
+        assert row["per_seed"] == [curves(detector(some), real_ones).auroc] * len(seeds)
+    assert [said.split(" is left out: ")[0] for said in words] == [
+        f"detectors: static, cppn, seed {seed}" for seed in (1, 2)
+    ]
+    rows, words = detected(recipe, one, {1: none}, {})
+    assert rows == []
+    assert len(words) == 1
+
+
+def test_a_detector_that_cannot_be_asked_is_said_and_the_others_are_measured(
+    evolved: tuple[Ready, dict[str, Path]],
+) -> None:
+    one, folders = evolved
+    assert one.calibration is not None
+
+    def gone(z: torch.Tensor) -> torch.Tensor:
+        raise TargetError("the server does not answer")
+
+    both = {"msp": replace(one.detectors["energy"], name="msp", _score=gone), **one.detectors}
+    recipe = parse({"images": "digits", "targets": [{"target": "lenet"}], "arms": ["cppn"], "detectors": {}}, "test")
+    rows, words = detected(recipe, replace(one, detectors=both), {0: folders["static"]}, {})
+    assert [row["detector"] for row in rows] == ["energy"]
+    assert words == ["msp was not measured: the server does not answer"]

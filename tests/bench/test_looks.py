@@ -1,6 +1,7 @@
 """How images look, in figures: against loops over all pairs, on noise and real digits, and as runs keep it."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,14 @@ from typer import Typer
 from typer.testing import CliRunner
 
 import evofool
-from evofool.bench.looks.looks import Looks, judge_run, of_runs, quantiles, seen_by, total_variation
+from evofool.bench.calibration import Calibration
+from evofool.bench.entries import Entry
+from evofool.bench.looks import stage
+from evofool.bench.looks.looks import Looks, quantiles_of, total_variation
+from evofool.bench.looks.of_runs import judge_run, of_runs, seen_by
 from evofool.bench.looks.spaces import Elsewhere, RealPoints, hog
+from evofool.bench.plan import parse as parse_bench
+from evofool.bench.ready import Ready
 from evofool.bench.real import RealImages
 from evofool.cli_judge import judge
 from evofool.elites import StoredRun
@@ -262,7 +269,8 @@ def test_noise_is_far_from_real_digits_and_other_digits_are_not() -> None:
     target = evofool.target("lenet")
     digits = real_images("digits", target)
     looks = Looks.of(target, digits, reference_rows=range(0, 2500, 5), held_out_rows=range(1, 2500, 20))
-    medians = {kind: {n: q["50"] for n, q in quantiles(figures).items()} for kind, figures in looks.controls(16).items()}
+    controls = looks.controls(16)
+    medians = {kind: {n: q["50"] for n, q in quantiles_of(figures).items()} for kind, figures in controls.items()}
     assert target.queries == 0
     assert list(medians) == ["uniform-noise", "smooth-noise", "real"]
     for name in (PIXELS, HOG):
@@ -271,14 +279,17 @@ def test_noise_is_far_from_real_digits_and_other_digits_are_not() -> None:
     assert medians["uniform-noise"][VARIATION] == pytest.approx(1 / 3, abs=0.02)
     assert medians["smooth-noise"][VARIATION] < 0.1
     assert medians["uniform-noise"]["bytes_per_pixel"] > 1 > medians["real"]["bytes_per_pixel"]
-    strangers = quantiles(looks(digits.some(np.arange(2, 2500, 50))))
+    strangers = quantiles_of(looks(digits.some(np.arange(2, 2500, 50))))
     assert 30 < strangers[PIXELS]["50"] < 70
-    assert looks.controls(16)["smooth-noise"][PIXELS].tolist() == looks.controls(16)["smooth-noise"][PIXELS].tolist()
+    fewer = looks.controls(4)["smooth-noise"]
+    assert {name: values.tolist() for name, values in fewer.items()} == {
+        name: values[:4].tolist() for name, values in controls["smooth-noise"].items()
+    }
 
 
-def test_quantiles_are_numpy_s_and_nothing_has_none() -> None:
+def test_a_figure_without_values_has_no_quantiles() -> None:
     values = np.array([0.0, 1.0, 10.0])
-    assert quantiles({"a": values, "b": np.zeros(0)}, at=(5, 50)) == {"a": {"5": pytest.approx(0.1), "50": 1.0}}
+    assert quantiles_of({"a": values, "b": np.zeros(0)}, at=(5, 50)) == {"a": {"5": pytest.approx(0.1), "50": 1.0}}
 
 
 # --- runs
@@ -392,6 +403,45 @@ def test_the_network_that_a_run_attacked_is_no_judge_of_it(tmp_path: Path) -> No
     looks = Looks.of(other(1), real(drawn(20, 0, (1, 10, 10))), network=other())
     with pytest.raises(TargetError, match=r"other: that is the network that .*run attacked"):
         judge_run(tmp_path / "run", looks)
+
+
+def test_a_benchmark_compares_no_target_with_itself_by_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(stage, "load_target", lambda spec: loaded.append(spec) or other())
+    recipe = {"images": "mine", "targets": [{"target": "a"}, {"target": "b"}], "looks": {"network": "net"}}
+    look = stage.Looking(parse_bench(recipe, "test"), lambda words: None)
+    grey, control = drawn(30, 0, (1, 10, 10)), np.arange(30) % 2 == 0
+    told = {}
+    for name, target in (("b", other(1)), ("a", other()), ("c", other(2))):
+        what = {"target": name, "encoding": {"kind": "direct"}, "stop": {"evaluations": 8}, "search": {"batch": 8}}
+        with Run.start(parse(what, "test"), tmp_path / name, target) as run:
+            run.advance()
+        calibration = Calibration(target.logits(grey), np.zeros(30, np.int64), control, "", "", target.labels)
+        told[name] = look(Ready(Entry(name, name), target, real(grey), calibration), {"cppn": {0: tmp_path / name}})
+    assert loaded == ["net"]
+    for name in ("b", "c"):
+        figures, said = told[name]
+        assert not said
+        assert {kind for kind, one in figures.items() if one[FEATURES]} == {"cppn", "uniform-noise", "smooth-noise", "real"}
+    figures, said = told["a"]
+    assert said == [
+        "a: it is the independent network itself, so its elites were not compared by features: [looks] network = another"
+    ]
+    for kind in ("cppn", "uniform-noise", "smooth-noise", "real"):
+        assert figures[kind][FEATURES] is None
+        assert figures[kind][PIXELS] is not None
+    assert {m.name for row in measured(tmp_path / "a") for m in row} == {PIXELS, HOG, VARIATION}
+
+
+def test_an_infinite_figure_of_a_damaged_run_is_survived(tmp_path: Path) -> None:
+    folder = started(tmp_path / "run")
+    judge_run(folder, Looks.of(box(), real(drawn(30, 0))))
+    database = sqlite3.connect(folder / FILE)
+    database.execute("UPDATE measures SET value = 9e999 WHERE cell = 1")
+    database.commit()
+    database.close()
+    for values in quantiles_of(of_runs([folder])).values():
+        assert np.isfinite(list(values.values())).all()
 
 
 def test_the_command_says_where_noise_is_not_told_from_real_images(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Fooling images that exist: read as what they are, each asked about once, and counted as a slow count has it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,19 +18,19 @@ from evofool import scores
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.real import RealImages
 from evofool.bench.sets.image_set import image_set
+from evofool.bench.sets.outcome import Scored
 from evofool.bench.sets.score_set import score_set
-from evofool.bench.sets.scored import Scored
-from evofool.bench.transfer.transfer import resized
 from evofool.cli_score_set import score_set as command
 from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, ImageError, ScoreError, StoreError, TargetError
 from evofool.explain.picture import read_picture
 from evofool.export import export
-from evofool.images import save_png
+from evofool.images import resized, save_png
 from evofool.recipe import load
 from evofool.run import Run
 from evofool.targets import Target
 from evofool.targets import target as named
+from evofool.targets.guarded import Rule, guard
 from evofool.targets.handshake import wilson
 
 SHAPE, LABELS = (1, 6, 5), ("ant", "big bee", "cow", "dog")
@@ -104,7 +106,7 @@ def test_a_picture_of_another_size_is_scaled_whole(tmp_path: Path) -> None:
     target = network()
     read = image_set(tmp_path, target).image(0)
     assert read.shape == SHAPE
-    assert np.array_equal(read, resized(image, target))
+    assert np.array_equal(read, resized(image, target.shape))
 
 
 def test_files_are_named_by_class_too(tmp_path: Path) -> None:
@@ -153,6 +155,50 @@ def test_elites_are_of_the_class_of_their_label_and_strangers_are_named(run: Pat
     other = Target("other", ["0", "1", *"abcdefgh"], lenet.shape, lenet.logits, {})
     with pytest.raises(ImageError, match=r"8 of its classes are none of other's 10: 2, 3, 4, 5, 6 \.\.\."):
         image_set(run, other)
+
+
+@pytest.fixture(scope="module")
+def rejected_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the bundled network behind a detector: its eleventh class is "rejected"."""
+    folder = tmp_path_factory.mktemp("guarded")
+    rule = Rule("max-logit", threshold=-1.0, median=-3.0, scale=2.0, temperature=1.0)
+    spec = guard(named("lenet"), SimpleNamespace(rule=rule), folder / "guard.safetensors")
+    recipe = load("mnist-cppn", [f"target={spec}", "stop.evaluations=160", "stop.confidence=", "search.batch=16"])
+    with Run.start(recipe, folder / "run") as search:
+        search.advance()
+    return folder / "run"
+
+
+@pytest.mark.parametrize("judge", ["own", "base"])
+@pytest.mark.parametrize("kind", ["run", "table", "folder"])
+def test_images_that_were_evolved_to_be_rejected_are_left_out(
+    rejected_run: Path, tmp_path: Path, kind: str, judge: str
+) -> None:
+    with StoredRun(rejected_run) as stored:
+        assert [elite.label for elite in stored.elites()] == [*"0123456789", "rejected"]
+        target = stored.target() if judge == "own" else named("lenet")
+        if kind != "run":
+            export(stored, tmp_path / "set", layout="parquet" if kind == "table" else "imagefolder")
+    if (kind, judge) == ("folder", "base"):
+        shutil.rmtree(tmp_path / "set" / "10_rejected")  # in anybody's folder it would be a class of theirs
+    found = image_set(rejected_run if kind == "run" else tmp_path / "set", target)
+    assert found.kind == kind
+    assert found.classes.tolist() == list(range(10))
+    assert found.left_out == (0 if (kind, judge) == ("folder", "base") else 1)
+    told = score_set(found, target).as_json()
+    assert (told["set"]["images"], told["set"]["left_out"]) == (10, found.left_out)
+    assert told["scores"]["called"]["classes"]["of"] == 10
+
+
+def test_the_command_says_what_was_left_out_and_a_set_of_nothing_else_is_refused(rejected_run: Path, tmp_path: Path) -> None:
+    result = call(rejected_run)
+    assert result.exit_code == 0, result.exception
+    assert "10 images of 10 of 10 classes" in result.output
+    assert "1 more are of a class that stands for no thing, and are left out" in result.output
+    save_png(noise(1, 1, (1, 28, 28))[0], tmp_path / "nothing_1.png")
+    taught = Target("taught", [*"0123456789", "nothing"], (1, 28, 28), lambda x: np.zeros((len(x), 11), np.float32), {})
+    with pytest.raises(ImageError, match="all its images are of a class that stands for no thing"):
+        image_set(tmp_path, taught)
 
 
 def test_what_is_no_set_is_named(tmp_path: Path) -> None:
@@ -304,7 +350,18 @@ def test_the_command_takes_thresholds_from_real_images(tmp_path: Path, monkeypat
     assert "accepted at tau_5 " in result.output
     assert "Queries: 60 for the set, 300 for real images" in result.output
     real = json.loads(file.read_text())["real"]
-    assert (real["source"], real["number"], real["queries"]) == (str(tmp_path / "real"), 300, 300)
+    assert (real["source"], real["number"], real["queries"]) == ("real", 300, 300)
+
+
+def test_what_goes_to_others_tells_of_no_folder_of_this_machine(tmp_path: Path) -> None:
+    where = tmp_path / "my own" / "set"
+    (foreign(where) / "cow" / "00.png").write_bytes(b"no picture")
+    told = scored(where, network(), skip_unreadable=True).as_json()
+    assert told["set"]["source"] == "set"
+    assert told["set"]["skipped"] == [
+        {"name": "cow/00.png", "why": "cow/00.png cannot be read as a picture (cannot identify image file 'cow/00.png')"}
+    ]
+    assert "my own" not in json.dumps(told)
 
 
 def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

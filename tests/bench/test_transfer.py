@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
-from evofool.bench.transfer.transfer import REPLICATES, classes_there, matrix, resized
-from evofool.bench.transfer.transferred import SURE, Pair, Row, Share, Transfer
+from evofool.bench.transfer.matrix import REPLICATES, classes_there, matrix
+from evofool.bench.transfer.shares import SURE, Pair, Row, Share, Transfer
 from evofool.errors import ScoreError, TargetError
-from evofool.images import encode_png
+from evofool.images import decode_png, encode_png, resized
 from evofool.targets import Target
 from evofool.targets.handshake import wilson
 
@@ -70,14 +69,8 @@ def three(runs: int = 1, gain: float = 1.0, pool: int = 200) -> tuple[list[Row],
     return [evolved(a, target, runs, pool) for a, target in enumerate(targets)], targets, [calibrated(t) for t in targets]
 
 
-def decoded(png: bytes) -> np.ndarray:
-    from evofool.images import decode_png
-
-    return decode_png(png)
-
-
 def accepts(target: Target, calibration: Calibration, image: np.ndarray, c: int) -> bool:
-    z = target.logits(resized(image, target)[None])[0].astype(np.float64)
+    z = target.logits(resized(image, target.shape)[None])[0].astype(np.float64)
     gap = z[c] - max(z[k] for k in range(len(z)) if k != c)
     return bool(gap > 0 and gap >= calibration.tau5[c])
 
@@ -97,13 +90,13 @@ def test_the_matrix_is_what_a_slow_count_comes_to(runs: int) -> None:
         held = [
             n
             for n in range(len(row.classes))
-            if accepts(targets[a], calibrations[a], decoded(row.pngs[n]), int(row.classes[n]))
+            if accepts(targets[a], calibrations[a], decode_png(row.pngs[n]), int(row.classes[n]))
         ]
         assert out.held.tolist() == held
         assert out.accepted == len(held) >= 3
         for b in range(3):
             pair = out.pairs[b]
-            images = [(n, resized(decoded(row.pngs[n]), targets[b])) for n in held]
+            images = [(n, resized(decode_png(row.pngs[n]), targets[b].shape)) for n in held]
             hits = [b == a or accepts(targets[b], calibrations[b], image, int(row.classes[n])) for n, image in images]
             assert out.believed[:, b].tolist() == hits
             of_runs = [[h for h, n in zip(hits, held, strict=True) if row.run[n] == r] for r in range(runs)]
@@ -117,7 +110,7 @@ def test_the_matrix_is_what_a_slow_count_comes_to(runs: int) -> None:
             assert share_of(pair, "classes").value == pytest.approx(expected)
             p = {}
             for t in (a, b):
-                logits = [targets[t].logits(resized(decoded(row.pngs[n]), targets[t])[None])[0] for n in held]
+                logits = [targets[t].logits(resized(decode_png(row.pngs[n]), targets[t].shape)[None])[0] for n in held]
                 soft = [np.exp(z.astype(np.float64)) / np.exp(z.astype(np.float64)).sum() for z in logits]
                 p[t] = np.array([s[row.classes[n]] for s, n in zip(soft, held, strict=True)])
             assert pair.confidence_home == pytest.approx(np.median(p[a]), rel=1e-6)
@@ -170,7 +163,7 @@ def test_limits_are_over_runs_from_three_runs_on_and_over_images_before() -> Non
     share = share_of(out.pairs[1])
     assert share.over == "runs"
     run, classes = rows[0].run[out.held], rows[0].classes[out.held]
-    logits = np.stack([targets[1].logits(decoded(rows[0].pngs[n])[None])[0] for n in out.held])
+    logits = np.stack([targets[1].logits(decode_png(rows[0].pngs[n])[None])[0] for n in out.held])
     margins = scores.margin(logits)[np.arange(len(classes)), classes]
     # What every run would have given by each of the resampled thresholds.
     again = [(margins > 0) & (margins >= tau[classes]) for tau in calibrations[1].resampled("tau5", REPLICATES)]
@@ -242,7 +235,7 @@ def test_without_thresholds_there_is_agreement_alone() -> None:
     assert told["share"] == [[None] * 3] * 3
     assert told["of"] == [[0] * 3] * 3
     for row, out in zip(rows, found.rows, strict=True):
-        home = np.stack([targets[row.target].logits(decoded(png)[None])[0] for png in row.pngs])
+        home = np.stack([targets[row.target].logits(decode_png(png)[None])[0] for png in row.pngs])
         assert out.held.tolist() == np.flatnonzero(home.argmax(axis=1) == row.classes).tolist()
         agreement = out.pairs[(row.target + 1) % 3].agreement
         assert out.pairs[0].images is None
@@ -285,9 +278,8 @@ def test_the_images_that_most_believe_come_first() -> None:
         for n in range(len(rows[a].classes))
         if (rows[a].runs[rows[a].run[n]], rows[a].classes[n], rows[a].births[n]) == (one["run"], one["class"], one["birth"])
     )
-    by = [
-        t.name for t, c in zip(targets, calibrations, strict=True) if accepts(t, c, decoded(rows[a].pngs[n]), one["class"])
-    ]
+    image = decode_png(rows[a].pngs[n])
+    by = [t.name for t, c in zip(targets, calibrations, strict=True) if accepts(t, c, image, one["class"])]
     assert one["believed_by"] == by
 
 
@@ -327,40 +319,3 @@ def test_an_interrupt_ends_it_and_gives_up_what_is_under_way() -> None:
 
 def test_thresholds_are_resampled_often_enough() -> None:
     assert REPLICATES >= 200  # of 2.5% tails
-
-
-# -- an elite for another target
-
-
-def test_an_elite_of_the_same_size_keeps_its_pixels() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (3, 9, 8), np.uint8)
-    np.testing.assert_array_equal(resized(image, network(1, (3, 9, 8))), image)
-
-
-@pytest.mark.parametrize("shape", [(3, 9, 8), (1, 9, 8), (3, 40, 33), (1, 3, 4)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_an_elite_of_another_size_is_scaled_whole(channels: int, shape: tuple[int, int, int]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (channels, 16, 12), np.uint8)
-    out = resized(image, network(1, shape))
-    assert out.shape == shape
-    assert out.dtype == np.uint8
-    assert out.flags["C_CONTIGUOUS"]
-    picture = Image.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0))
-    picture = picture.convert("L" if shape[0] == 1 else "RGB").resize(shape[:0:-1], Image.Resampling.BILINEAR)
-    expected = np.asarray(picture)
-    np.testing.assert_array_equal(out, expected[None] if shape[0] == 1 else expected.transpose(2, 0, 1))
-
-
-def test_scaling_cuts_nothing_off_and_averages() -> None:
-    image = np.zeros((1, 40, 20), np.uint8)
-    image[0, :4], image[0, -4:], image[0, 10:30] = 255, 255, np.arange(20) % 2 * 255  # borders, and stripes between them
-    out = resized(image, network(1, (1, 10, 10)))
-    assert out[0, 0].min() > 200
-    assert out[0, -1].min() > 200
-    assert abs(out[0, 5].astype(float) - 127.5).max() < 40  # stripes become grey instead of some of them
-
-
-def test_grey_becomes_three_equal_channels() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (1, 9, 8), np.uint8)
-    out = resized(image, network(1, (3, 9, 8)))
-    assert all(np.array_equal(channel, image[0]) for channel in out)

@@ -106,9 +106,8 @@ def test_static_stands_beside_adaptive_and_the_axes_say_what_is_flagged() -> Non
 
 
 def test_the_palette_follows_the_page_and_other_colours_stay() -> None:
-    assert following(f"fill: {BLUE}; stroke: {ORANGE}; color: #123456") == (
-        f"fill: var(--blue, {BLUE}); stroke: var(--orange, {ORANGE}); color: #123456"
-    )
+    svg = '<g style="fill: {}; stroke: {}; color: #123456"><text>net ' + f"{BLUE}</text></g>"
+    assert following(svg.format(BLUE, ORANGE)) == svg.format(f"var(--blue, {BLUE})", f"var(--orange, {ORANGE})")
 
 
 def test_a_prefix_is_on_every_id_and_every_use_of_one() -> None:

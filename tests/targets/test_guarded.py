@@ -1,6 +1,7 @@
 """A classifier behind a detector: its margins are what they are said to be, and its file is read strictly."""
 
 import json
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +134,42 @@ def test_threads_that_ask_at_once_get_their_own_features() -> None:
     alone = [found.logits(images(64)[k : k + 1]) for k in range(64)]
     with ThreadPoolExecutor(8) as pool:
         np.testing.assert_array_equal(list(pool.map(lambda k: found.logits(images(64)[k : k + 1]), range(64))), alone)
+
+
+def test_nothing_is_hooked_on_the_base_and_its_weights_are_shared() -> None:
+    plain = base()
+    assert plain.network is not None
+    module = plain.network.module
+    alone = plain.logits(images())
+    several = [guarded(plain, rule("mahalanobis"), "g") for _ in range(3)]
+    for found in several:
+        found.logits(images())
+        assert found.network is not None
+        own = found.network.module
+        assert [p.data_ptr() for p in own.parameters()] == [p.data_ptr() for p in module.parameters()]
+    assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
+    np.testing.assert_array_equal(plain.logits(images()), alone)
+    assert not any(found.network.module._seen for found in several if found.network), "no image is kept"
+
+
+def test_a_module_that_computes_its_weights_is_guarded_too() -> None:
+    """Its weight is a tensor that is made anew at every pass, and none that can be copied."""
+    with pytest.warns(FutureWarning):
+        module = nn.utils.weight_norm(Small().last)
+    net = Small()
+    net.last = module
+    plain = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
+    found = guarded(plain, rule("mahalanobis"), "g")
+    np.testing.assert_allclose(found.logits(images())[:, :K], plain.logits(images()) / 2.0, rtol=1e-6)
+
+
+def test_a_module_that_cannot_be_copied_is_guarded_by_what_looks_at_logits_alone() -> None:
+    net = Small()
+    net.lock = threading.Lock()  # type: ignore[assignment]
+    plain = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
+    assert guarded(plain, rule("energy"), "g").logits(images()).shape == (9, K + 1)
+    with pytest.raises(TargetError, match=r"Small cannot be copied \(TypeError: .*, and mahalanobis needs that"):
+        guarded(plain, rule("mahalanobis"), "g")
 
 
 def test_faster_formats_see_the_detector_too() -> None:

@@ -59,6 +59,26 @@ def test_folders_of_classes_are_told_by_label_by_number_or_by_order(classes: tup
     assert shown == {f"{name}/{file}": c for c, name in enumerate(classes) for file in ("b.png", "deep/er/a.jpg")}
 
 
+@pytest.mark.parametrize("more", [("rejected",), ("nothing",), ("nothing", "rejected by msp")], ids=" ".join)
+@pytest.mark.parametrize("classes", [("tench", "goldfish", "setter"), ("0_anything", "1_at", "2_all"), WNIDS])
+def test_classes_that_stand_for_no_thing_need_no_pictures(
+    classes: tuple[str, ...], more: tuple[str, ...], tmp_path: Path
+) -> None:
+    labels = ("tench", "goldfish", "setter", *more)
+    folder_of(tmp_path, *(f"{name}/a.png" for name in classes))
+    assert {p.file.parent.name: p.class_id for p in find(tmp_path, labels)} == dict(zip(classes, range(3), strict=True))
+    with pytest.raises(ImageError, match=r"or exactly 3 names in class order"):
+        find(folder_of(tmp_path / "few", "x/a.png", "y/a.png"), labels)
+
+
+def test_such_a_class_may_have_pictures_too(tmp_path: Path) -> None:
+    folder_of(tmp_path, *(f"{name}/a.png" for name in (*WNIDS, "nothing")))
+    with pytest.raises(ImageError, match="3 of them no labels"):  # some are known: order would be a guess
+        find(tmp_path, ("tench", "goldfish", "setter", "nothing"))
+    (tmp_path / "nothing").rename(tmp_path / "zz")
+    assert [p.class_id for p in find(tmp_path, ("tench", "goldfish", "setter", "nothing"))] == [0, 1, 2, 3]
+
+
 def test_some_of_the_classes_are_enough_where_their_names_are_labels(tmp_path: Path) -> None:
     assert [p.class_id for p in find(folder_of(tmp_path, "setter/a.png", "goldfish/b.png"), seeing().labels)] == [1, 2]
 

@@ -14,31 +14,36 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from evofool.bench import cell as cells
 from evofool.bench.calibration import Calibration
 from evofool.bench.real import RealImages
 from evofool.elites import StoredRun
-from evofool.errors import EvofoolError, ImageError, TargetError
+from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features
+from evofool.scores import margin
 from evofool.targets import Target
 from evofool.targets.guarded import Rule, suspicion
 
 BATCH = 32
 SPREAD = 1e-4  # of the widest direction: those in which real images vary by less than this are left out
 THIRD = 3  # without a set to fit to, every third real image of a class is kept back, to set the threshold by
+_SUM = 1e-2  # how far from 0 the logarithm of a sum of probabilities may be
 
 
 class Row(NamedTuple):
-    """A row of DETECTORS. library: the class of pytorch_ood.detector; features: whether it looks at them, or at logits."""
+    """A row of DETECTORS. library: the class of pytorch_ood.detector; features: whether it looks at them, or at logits;
+    unnormalised: whether these may not be logarithms of probabilities."""
 
     library: str
     what: str
     features: bool = False
+    unnormalised: bool = False
 
 
 DETECTORS: dict[str, Row] = {
     "msp": Row("MaxSoftmax", "highest probability, negated (Hendrycks & Gimpel 2017)"),
-    "max-logit": Row("MaxLogit", "highest logit, negated (Hendrycks 2022)"),
-    "energy": Row("EnergyBased", "energy of the logits (Liu 2020)"),
+    "max-logit": Row("MaxLogit", "highest logit, negated (Hendrycks 2022)", unnormalised=True),
+    "energy": Row("EnergyBased", "energy of the logits (Liu 2020)", unnormalised=True),
     "mahalanobis": Row("Mahalanobis", "distance to the nearest class's real images, by features (Lee 2018)", features=True),
 }
 
@@ -112,28 +117,26 @@ def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
     return Roc(area / (2 * len(fooling) * len(real)), float(fpr[enough]), fpr, tpr)
 
 
-def evaluate(
-    detector: Detector, real: np.ndarray, static: Iterable[np.ndarray], adaptive: Iterable[np.ndarray]
-) -> dict[str, list[Roc]]:
-    """A curve per seed for images evolved against the target alone ("static") and against it guarded ("adaptive").
-
-    real: the scores of real images, Detector.of_control. static, adaptive: images of one seed each (`fooling_images`). Both
-    are judged by the plain detector, at no threshold of its own.
-    """
-    sets = {"static": static, "adaptive": adaptive}
-    return {kind: [curves(detector(images), real) for images in seeds] for kind, seeds in sets.items()}
-
-
 def fooling_images(folder: Path, classes: np.ndarray) -> np.ndarray:
-    """uint8 (n, C, H, W): a run's elites of the classes with classes[c], (K,) bool; those of "rejected" are none of them.
+    """uint8 (n, C, H, W): the images of a done cell that fool the classifier, each once: margin above 0 in their class.
 
-    StoreError if there are none yet.
+    classes: (K,) bool, those that count, of the classifier without a detector. Of a guarded cell the margin is the one among
+    these too, so an image that the detector rejects is there: how many it rejects is what is to be found out. ImageError if
+    there is none, StoreError for a folder that is no done cell.
     """
+    called, logits = cells.logits(folder)
     with StoredRun(folder) as run:
-        found = [e.image for e in run.elites() if e.row.class_id < len(classes) and classes[e.row.class_id]]
+        elites = run.elites()
+        if not np.array_equal(called, [elite.row.class_id for elite in elites]):
+            raise StoreError(f"{folder}: {cells.LOGITS} is of other elites; delete it and {cells.RECORD} beside it")
+        own = called < len(classes)  # "rejected" is none of them
+        fooled = np.zeros(len(called), bool)
+        margins = margin(logits[own, : len(classes)])
+        fooled[own] = classes[called[own]] & (margins[np.arange(len(margins)), called[own]] > 0)
+        found = {elite.row.png: elite.image for elite, there in zip(elites, fooled, strict=True) if there}
     if not found:
-        raise ImageError(f"{folder}: has no elite of a class with real images")
-    return np.stack(found)
+        raise ImageError(f"none of its {len(called)} images is called what it was made for, of the classes that are scored")
+    return np.stack(list(found.values()))
 
 
 def fit(
@@ -143,13 +146,21 @@ def fit(
 
     mahalanobis is fitted to `apart`, or without it to two thirds of the calibration half, by class; the last third sets the
     threshold then, since images are nearer to what they were fitted by. real: what the calibration was made from.
-    TargetError for a black box, ImageError for a class with fewer than 2 images to fit to: `fit_all` tells of both.
+
+    TargetError for a target that tells its top classes alone, mahalanobis of a black box, and max-logit or energy of
+    probabilities; ImageError for a class with fewer than 2 images to fit to. `fit_all` tells of all of them.
     """
     if name not in DETECTORS:
         raise TargetError(f'there is no detector "{name}"; there are {", ".join(DETECTORS)}')
+    if target.told < len(target.labels):
+        raise TargetError(
+            f"{target.name} tells its {target.told} highest classes of {len(target.labels)} alone, and a detector needs all"
+        )
+    if DETECTORS[name].unnormalised and _normalised(target, calibration):
+        raise TargetError(f"{target.name} answers probabilities, which {name} cannot do with: it needs logits")
     library = getattr(_library(), DETECTORS[name].library)
     here = ~calibration.control
-    numbers = {"scale": calibration.scale, "temperature": calibration.temperature}
+    numbers = {"scale": calibration.scale, "temperature": calibration.unit}
     layer = ""
     tensors: dict[str, torch.Tensor] = {}
     if DETECTORS[name].features:
@@ -207,8 +218,21 @@ def _shared_out(calibration: Calibration, apart: RealImages | None) -> tuple[np.
     few = [calibration.labels[c] for c in np.flatnonzero(calibration.scored & (number < 2))]
     if few or not len(rows):
         what = f"{len(few)} classes have fewer than 2 (the first is {few[0]})" if few else "none is left for a threshold"
-        raise ImageError(f"mahalanobis is fitted to several real images of each class, and {what}; give more: --fit DIR")
+        raise ImageError(
+            f"mahalanobis is fitted to several real images of each class, and {what}; name a folder that has them by "
+            "the bench recipe's key detectors.fit"
+        )
     return classes, fitted_by, rows
+
+
+def _normalised(target: Target, calibration: Calibration) -> bool:
+    """Whether logits are logarithms of probabilities. Their sum is 1 then: energy is 0 whatever the image, and the maximum
+    is not a logit's, but msp's probability."""
+    if target.details.get("outputs", target.outputs) != "logits":
+        return True
+    # A network that ends in a log-softmax does not say so.
+    total = np.logaddexp.reduce(calibration.logits.astype(np.float64), axis=1)
+    return bool(np.abs(total).max() < _SUM)
 
 
 def _features(target: Target, real: RealImages, rows: np.ndarray) -> np.ndarray:

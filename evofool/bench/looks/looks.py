@@ -2,30 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from evofool.ascend.draws import Draws
 from evofool.bench.looks.spaces import Elsewhere, RealPoints, flat, hog
-from evofool.elites import StoredRun
+from evofool.bench.statistics import AT, quantiles
 from evofool.errors import ImageError, TargetError
-from evofool.images import decode_png, encode_png
+from evofool.images import encode_png
 from evofool.rivals.random_search import drawn
-from evofool.store import PERCENTILES, EliteRow, Measure, Store
+from evofool.store import PERCENTILES
 from evofool.targets import Target
 
 if TYPE_CHECKING:
     from evofool.bench.real import RealImages
 
+AT_ONCE = 128  # images that are looked at together
 CONTROLS = ("uniform-noise", "smooth-noise", "real")
-AT = (5, 25, 50, 75, 95)
-_PIXELS, _HOG, _FEATURES = PERCENTILES
+PIXELS, HOG, FEATURES = PERCENTILES
 _HELD_OUT = 500  # real images that the percentile is taken over, unless they are named
 _EXAMPLES = 64  # of them, that are a control
-_AT_ONCE = 128  # images that are looked at together
 
 
 class _Space(NamedTuple):
@@ -79,9 +77,9 @@ class Looks:
         if network is not None and network.fingerprint() == target.fingerprint():
             raise TargetError(f"{network.name}: that is the network that was attacked; features have to be another one's")
         reference, held_out = _split(real, reference_rows, held_out_rows)
-        points: dict[str, Callable[[np.ndarray], np.ndarray]] = {_PIXELS: flat, _HOG: hog}
+        points: dict[str, Callable[[np.ndarray], np.ndarray]] = {PIXELS: flat, HOG: hog}
         if network is not None:
-            points[_FEATURES] = Elsewhere(network, batch)
+            points[FEATURES] = Elsewhere(network, batch)
         near, own = ({name: RealPoints() for name in points} for _ in range(2))
         digests = hashlib.sha256(), hashlib.sha256()
         for images, at in real.batches(batch):
@@ -93,18 +91,18 @@ class Looks:
                         kept[name].add(space(part))
             if say:
                 say(f"{int(at[-1]) + 1:,} of {len(real):,} real images")
-        if not len(near[_PIXELS]) or not len(own[_PIXELS]):
+        if not len(near[PIXELS]) or not len(own[PIXELS]):
             raise ImageError(f"{real.source}: none of the real images that were to be compared with is there")
         spaces = [_Space(name, points[name], near[name], _distances(near[name], own[name])) for name in points]
-        what: dict[str, Any] = {"images": real.source, "reference": len(near[_PIXELS]), "held_out": len(own[_PIXELS])}
+        what: dict[str, Any] = {"images": real.source, "reference": len(near[PIXELS]), "held_out": len(own[PIXELS])}
         compared = [target.shape, *(digest.hexdigest() for digest in digests)]
         key = _key(compared)
         references, told = dict.fromkeys(points, key), {key: what}
         if network is not None:
-            references[_FEATURES] = key = _key([*compared, network.fingerprint()])
+            references[FEATURES] = key = _key([*compared, network.fingerprint()])
             told[key] = {**what, "network": network.name}
-        chosen = _spread(len(own[_PIXELS]), _EXAMPLES)
-        examples = np.concatenate([own[_PIXELS].rows(i, 1) for i in chosen.tolist()]).reshape(-1, *target.shape)
+        chosen = _spread(len(own[PIXELS]), _EXAMPLES)
+        examples = np.concatenate([own[PIXELS].rows(i, 1) for i in chosen.tolist()]).reshape(-1, *target.shape)
         return cls(target.shape, spaces, examples, references, told, network)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -119,8 +117,8 @@ class Looks:
                 f"looks are of uint8 images (B, {', '.join(map(str, self.shape))}), not {images.dtype} {images.shape}"
             )
         found: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in self.names}
-        for begin in range(0, len(images), _AT_ONCE):
-            part = images[begin : begin + _AT_ONCE]
+        for begin in range(0, len(images), AT_ONCE):
+            part = images[begin : begin + AT_ONCE]
             for space in self._spaces:
                 away = space.reference.nearest(space.points(part))
                 rank = np.searchsorted(space.held_out, away, "right")
@@ -152,79 +150,9 @@ def total_variation(images: np.ndarray) -> np.ndarray:
     return sum((step.sum(axis=1) for step in steps), np.zeros(len(images))) / (255.0 * max(1, pairs))
 
 
-def judge_run(folder: Path, looks: Looks, say: Callable[[str], None] | None = None) -> int:
-    """Write into a run what its elites' images look like; returns how many of them were looked at.
-
-    An elite that has all the figures, against the same real images, is passed over. The run is locked meanwhile, as by any
-    that writes it; what has been written is kept if it is broken off. TargetError if the network of the features is the
-    one that the run attacked, ImageError if the images are of another shape.
-    """
-    with Store.open(folder, write=True) as store:
-        with StoredRun(folder) as stored:
-            if stored.shape != looks.shape:
-                raise ImageError(f"{folder} has images of shape {stored.shape}, and these real ones are {looks.shape}")
-            fingerprint = stored.meta["target"]["fingerprint"]
-            if looks.network is not None and looks.network.fingerprint() == fingerprint:
-                raise TargetError(
-                    f"{looks.network.name}: that is the network that {folder} attacked; features have to be another one's"
-                )
-            rows = [elite.row for elite in stored.elites()]
-        wanted = {(name, looks.references.get(name, "")) for name in looks.names if name != "bytes_per_pixel"}
-        todo = [row for row in rows if not wanted <= {(m.name, m.reference) for m in row.measures}]
-        cells: dict[bytes, list[int]] = {}  # by picture: one that holds many cells is looked at once
-        for row in todo:
-            cells.setdefault(row.png, []).append(row.cell)
-        pictures = list(cells)
-        for begin in range(0, len(pictures), _AT_ONCE):
-            part = pictures[begin : begin + _AT_ONCE]
-            figures = looks(np.stack([decode_png(png, f"{folder}, cell {cells[png][0]}") for png in part]))
-            store.measure(
-                [
-                    (cell, Measure(name, float(figures[name][k]), reference))
-                    for k, png in enumerate(part)
-                    for cell in cells[png]
-                    for name, reference in sorted(wanted)
-                ],
-                looks.told,
-            )
-            if say:
-                say(f"{begin + len(part):,} of {len(pictures):,} images of {folder}")
-        return len(todo)
-
-
-def seen_by(stored: StoredRun) -> Target:
-    """What a run's classifier takes as an image, so that real ones can be read as it sees them; it cannot be asked."""
-
-    def unasked(images: np.ndarray) -> np.ndarray:
-        raise TargetError(f"{stored.folder}: its classifier is not loaded, and is asked nothing")
-
-    told = stored.meta["target"]
-    return Target(told["name"], stored.labels, stored.shape, unasked, told["details"])
-
-
-def of_runs(folders: Iterable[Path]) -> dict[str, np.ndarray]:
-    """By name (n,) float64, the figures that are stored of runs' elites; those that were not measured are left out."""
-    found: dict[str, list[float]] = {}
-    for folder in folders:
-        with StoredRun(folder) as stored:
-            for row in (elite.row for elite in stored.elites()):
-                for name, value in figures_of(row).items():
-                    found.setdefault(name, []).append(value)
-    return {name: np.array(values) for name, values in found.items()}
-
-
-def figures_of(row: EliteRow) -> dict[str, float]:
-    """What is stored of an elite's image, by name."""
-    return {**{m.name: m.value for m in row.measures}, "bytes_per_pixel": row.bytes_per_pixel}
-
-
-def quantiles(figures: Mapping[str, np.ndarray], at: Sequence[int] = AT) -> dict[str, dict[str, float]]:
-    """By name, the quantiles of its values, by percent ("50": the median), linear between values; no values have none."""
-    return {
-        name: {str(percent): float(np.percentile(values, percent)) for percent in at}
-        for name, values in figures.items()
-        if len(values)
-    }
+def quantiles_of(figures: Mapping[str, np.ndarray], at: Sequence[int] = AT) -> dict[str, dict[str, float]]:
+    """By name, the quantiles of its values (statistics.quantiles); names without values are left out."""
+    return {name: quantiles(values, at) for name, values in figures.items() if len(values)}
 
 
 def _split(

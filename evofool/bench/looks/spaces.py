@@ -7,12 +7,11 @@ import weakref
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
 
 from evofool.errors import ImageError, StoreError
 from evofool.explain.features import Features
 from evofool.explain.neighbours import Neighbours, pixels
-from evofool.images import to_pil
+from evofool.images import resized
 from evofool.targets import Target
 
 _BLOCK = 1 << 24  # numbers that are in memory at once
@@ -116,20 +115,12 @@ class Elsewhere:
         self._features = Features(network)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        seen = np.stack([self._fitted(image) for image in images])
+        seen = np.stack([resized(image, self.network.shape) for image in images])
         whole = math.ceil(len(seen) / self.batch) * self.batch
         seen = np.concatenate([seen, np.zeros((whole - len(seen), *self.network.shape), np.uint8)])
         with self._features as points:
             found = [points(seen[k : k + self.batch]) for k in range(0, whole, self.batch)]
         return np.concatenate(found)[: len(images)]
-
-    def _fitted(self, image: np.ndarray) -> np.ndarray:
-        channels, height, width = self.network.shape
-        picture = to_pil(image).convert("L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        seen = np.asarray(picture)
-        return seen[None] if channels == 1 else seen.transpose(2, 0, 1)
 
 
 def _as_points(stored: np.ndarray) -> np.ndarray:

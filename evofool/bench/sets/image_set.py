@@ -4,18 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from evofool.bench.transfer.transfer import resized
 from evofool.dataset import read_images
 from evofool.elites import StoredRun
 from evofool.errors import ImageError
 from evofool.explain.picture import flat
-from evofool.images import decode_png
+from evofool.images import decode_png, from_pil, resized
 from evofool.store import FILE
 from evofool.targets import Target
+from evofool.targets.labels import is_rejection
 from evofool.targets.photos import find, open_picture
 
 
@@ -23,8 +22,9 @@ from evofool.targets.photos import find, open_picture
 class ImageSet:
     """N images, and the class of a target that each is meant to be taken for.
 
-    source: as it was named. kind: "run", "table" or "folder". names: N, unlike one another. classes: (N,) int64. chunk and
-    threads: what a run's own target was asked by; 0 and 1 of the others.
+    source: as it was named. kind: "run", "table" or "folder". names: N, all different. classes: (N,) int64. left_out: how
+    many more there are of classes that stand for no thing, by which nobody is fooled. chunk and threads: what a run's own
+    target was asked by; 0 and 1 of the others.
     """
 
     source: str
@@ -32,6 +32,7 @@ class ImageSet:
     names: tuple[str, ...]
     classes: np.ndarray
     _read: Sequence[Callable[[], np.ndarray]]
+    left_out: int
     chunk: int = 0
     threads: int = 1
 
@@ -39,7 +40,7 @@ class ImageSet:
         return len(self.names)
 
     def image(self, number: int) -> np.ndarray:
-        """uint8 (C, H, W) as the target takes it (transfer.resized); ImageError, naming it, for one that cannot be read."""
+        """uint8 (C, H, W) as the target takes it (images.resized); ImageError, naming it, for one that cannot be read."""
         return self._read[number]()
 
 
@@ -57,8 +58,9 @@ def refuse_nothing(path: Path) -> None:
 def image_set(path: Path, target: Target) -> ImageSet:
     """What is at this path, as target takes it: a run, what `evofool export` wrote, or a folder (targets.photos.find).
 
-    Elites and the rows of a table are of the class that is called as theirs is. ImageError for a path that holds none of
-    these or nothing, and for classes that are none of the target's; StoreError for a run without elites.
+    Elites and the rows of a table are of the class that is called as theirs is. Images of classes that stand for no thing
+    (targets.labels.is_rejection) are left out. ImageError for a path that holds none of these or nothing, and for classes
+    that are none of the target's; StoreError for a run without elites.
     """
     refuse_nothing(path)
     if is_run(path):
@@ -67,24 +69,29 @@ def image_set(path: Path, target: Target) -> ImageSet:
     if tables:
         return _table(path, tables, target)
     found = find(path, target.labels)
+    kept = [one for one in found if not is_rejection(target.labels[one.class_id])]
+    _refuse_rejections(path, kept)
     return ImageSet(
         str(path),
         "folder",
-        tuple(one.file.relative_to(path).as_posix() for one in found),
-        np.array([one.class_id for one in found], np.int64),
-        [partial(_of_file, one.file, target) for one in found],
+        tuple(one.file.relative_to(path).as_posix() for one in kept),
+        np.array([one.class_id for one in kept], np.int64),
+        [partial(_of_file, one.file, target) for one in kept],
+        len(found) - len(kept),
     )
 
 
 def _run(path: Path, target: Target) -> ImageSet:
     with StoredRun(path) as run:
-        elites = run.elites()
+        found = run.elites()
+        elites = [elite for elite in found if not is_rejection(elite.label)]
+        _refuse_rejections(path, elites)
         names = tuple(f"birth {e.row.birth} in class {e.row.class_id}, niche {e.row.niche}" for e in elites)
         classes = _classes([e.label for e in elites], path, target)
         read = [partial(_of_png, e.row.png, f"{path}: {name}", target) for e, name in zip(elites, names, strict=True)]
         own = run.meta["target"]["fingerprint"] == target.fingerprint()
         how = (run.recipe.chunk, run.recipe.compute.threads) if own else (0, 1)
-        return ImageSet(str(path), "run", names, classes, read, *how)
+        return ImageSet(str(run.folder), "run", names, classes, read, len(found) - len(elites), *how)
 
 
 def _tables(path: Path) -> list[Path]:
@@ -94,13 +101,20 @@ def _tables(path: Path) -> list[Path]:
 
 
 def _table(path: Path, tables: Sequence[Path], target: Target) -> ImageSet:
-    rows = [row for file in tables for row in read_images(file)]
-    if not rows:
+    found = list(enumerate(row for file in tables for row in read_images(file)))
+    if not found:
         raise ImageError(f"{path}: its table has no images")
-    names = tuple(f"row {number}, {name}" for number, (name, _, _) in enumerate(rows))
-    classes = _classes([label for _, label, _ in rows], path, target)
-    read = [partial(_of_png, png, f"{path}: {name}", target) for (_, _, png), name in zip(rows, names, strict=True)]
-    return ImageSet(str(path), "table", names, classes, read)
+    rows = [(number, row) for number, row in found if not is_rejection(row[1])]
+    _refuse_rejections(path, rows)
+    names = tuple(f"row {number}, {name}" if name else f"row {number}" for number, (name, _, _) in rows)
+    classes = _classes([label for _, (_, label, _) in rows], path, target)
+    read = [partial(_of_png, png, f"{path}: {name}", target) for (_, (_, _, png)), name in zip(rows, names, strict=True)]
+    return ImageSet(str(path), "table", names, classes, read, len(found) - len(rows))
+
+
+def _refuse_rejections(path: Path, kept: Sequence[object]) -> None:
+    if not kept:
+        raise ImageError(f"{path}: all its images are of a class that stands for no thing, and fool nobody by it")
 
 
 def _classes(labels: Sequence[str], path: Path, target: Target) -> np.ndarray:
@@ -116,7 +130,7 @@ def _classes(labels: Sequence[str], path: Path, target: Target) -> np.ndarray:
 
 
 def _of_png(png: bytes, name: str, target: Target) -> np.ndarray:
-    return resized(decode_png(png, name), target)
+    return resized(decode_png(png, name), target.shape)
 
 
 def _of_file(file: Path, target: Target) -> np.ndarray:
@@ -125,5 +139,5 @@ def _of_file(file: Path, target: Target) -> np.ndarray:
         picture, _ = flat(opened)
         if picture.mode.startswith(("I", "F")):
             raise ImageError(f"pixels of more than 8 bits (mode {picture.mode}); save it as an 8-bit picture")
-        pixels: Any = np.array(picture.convert("L" if target.shape[0] == 1 else "RGB"))
-    return resized(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)), target)
+        image = from_pil(picture.convert("L" if target.shape[0] == 1 else "RGB"))
+    return resized(image, target.shape)

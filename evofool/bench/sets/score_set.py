@@ -16,7 +16,7 @@ from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.real import digest
 from evofool.bench.sets.image_set import ImageSet
-from evofool.bench.sets.scored import Scored
+from evofool.bench.sets.outcome import Scored
 from evofool.errors import ImageError
 from evofool.machine import torch_threads
 from evofool.targets import Target

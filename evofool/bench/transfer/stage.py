@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from evofool.bench.ready import Ready
-from evofool.bench.transfer.transfer import matrix
-from evofool.bench.transfer.transferred import Row
+from evofool.bench.transfer.matrix import matrix
+from evofool.bench.transfer.shares import Row
 from evofool.elites import StoredRun
 from evofool.errors import EvofoolError
 

@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
-from evofool.bench.transfer.transferred import SURE, Evolved, Pair, Row, Share, Transfer
+from evofool.bench.transfer.shares import SURE, Evolved, Pair, Row, Share, Transfer
 from evofool.errors import ScoreError, TargetError
-from evofool.images import decode_png, to_pil
+from evofool.images import decode_png, resized
 from evofool.machine import torch_threads
 from evofool.targets import Target
 from evofool.targets.handshake import wilson
@@ -41,8 +40,10 @@ def matrix(
 ) -> Transfer:
     """Ask every target about the elites of every other that this other accepts itself.
 
-    Elites are asked about as `resized`, in plain float32, batch at a time, the last batch filled up. calibrations: one for
-    each target; None: there are no thresholds, and to accept is to give the class the highest logit. seed: of the bootstrap.
+    Elites are asked about as images.resized has them, in plain float32, batch at a time, the last batch filled up.
+    calibrations: one for each target; None: there are no thresholds, and to accept is to give the class the highest logit.
+    seed: of the bootstrap.
+
     TargetError for fewer than two targets and for two without a class in common, ScoreError for answers that are not finite.
     """
     called = tuple(names if names is not None else (target.name for target in targets))
@@ -69,22 +70,6 @@ def classes_there(home: Target, other: Target) -> np.ndarray:
         return np.arange(len(home.labels))
     place = {label: c for c, label in enumerate(other.labels)}
     return np.array([place.get(label, -1) for label in home.labels], np.int64)
-
-
-def resized(image: np.ndarray, target: Target) -> np.ndarray:
-    """An elite as another target takes it: uint8 (C, H, W) of any size to uint8 of target.shape.
-
-    Equal size keeps its pixels to the bit. Otherwise the whole image is scaled, nothing is cut off: bilinear, averaging
-    where it shrinks (Pillow's). RGB becomes grey by the luma of ITU-R 601, grey becomes three equal channels.
-    """
-    channels, height, width = target.shape
-    if image.shape == target.shape and image.dtype == np.uint8:
-        return image
-    picture = to_pil(image).convert("L" if channels == 1 else "RGB")
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture)
-    return pixels[None].copy() if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 class _Judgement(NamedTuple):
@@ -129,7 +114,7 @@ class _Judge(NamedTuple):
         different, answers = list(place), [np.empty((0, len(self.target.labels)), np.float32)]
 
         def ask(begin: int) -> np.ndarray:
-            part = [resized(decode_png(png, "an elite"), self.target) for png in different[begin : begin + self.batch]]
+            part = [resized(decode_png(png, "an elite"), self.target.shape) for png in different[begin : begin + self.batch]]
             return self.target.logits(np.stack(part), self.batch)
 
         with torch_threads(1), ThreadPoolExecutor(self.target.streams, "transfer", torch.set_num_threads, (1,)) as pool:

@@ -1,5 +1,6 @@
 """What a target answered to a set of fooling images: shares of images and of classes, and all of it as plain values."""
 
+import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,13 +10,13 @@ import numpy as np
 from evofool import scores
 from evofool.bench.calibration import LEVELS, Calibration
 from evofool.bench.sets.image_set import ImageSet
+from evofool.bench.statistics import quantiles
 from evofool.targets import Target
 from evofool.targets.handshake import wilson
-from evofool.targets.public import public_name
+from evofool.targets.public import name_of, public_name, without_folders
 
 SCHEMA, VERSION = "evofool.score-set", 1
 CONFIDENCES = (0.5, 0.9, 0.99, 0.9999)
-_QUANTILES = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,9 @@ class Scored:
 
     @cached_property
     def p_fitted(self) -> np.ndarray | None:
-        """(n,) float64: the same at the temperature that fits the real images."""
-        if self.calibration is None:
-            return None
-        return self.calibration.p_fitted(self.logits)[np.arange(len(self.rows)), self.classes]
+        """(n,) float64: the same at the temperature that fits the real images; None where none could be fitted."""
+        told = None if self.calibration is None else self.calibration.p_fitted(self.logits)
+        return None if told is None else told[np.arange(len(self.rows)), self.classes]
 
     @cached_property
     def judged(self) -> np.ndarray:
@@ -124,18 +124,18 @@ class Scored:
         return {p: self.shares(self.p >= p) for p in CONFIDENCES}
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, plain. Apart from "raw" parts, a temperature changes nothing."""
+        """Everything, plain; of this machine's folders nothing. Apart from "raw" parts, a temperature changes nothing."""
         c, labels = self.calibration, self.target.labels
         scored: dict[str, Any] = {name: asdict(shares) for name, shares in self.totals.items()}
         raw: dict[str, Any] = {
-            "p": _quantiles(self.p),
+            "p": quantiles(self.p),
             "p_at_least": {f"{p:g}": asdict(shares) for p, shares in self.sure.items()},
         }
         if c is not None:
-            scored["margin_percentiles"] = _quantiles(c.percentile(self.margins))
-            scored["margins_of_scale"] = _quantiles(self.margins / c.scale)
-            scored["p_fitted"] = _quantiles(self.p_fitted)
-            raw |= {"scale": c.scale, "temperature": c.scale * c.temperature}
+            scored["margin_percentiles"] = quantiles(c.percentile(self.margins))
+            scored["margins_of_scale"] = quantiles(self.margins / c.scale)
+            scored["p_fitted"] = None if self.p_fitted is None else quantiles(self.p_fitted)
+            raw |= {"scale": c.scale, "temperature": None if c.temperature is None else c.scale * c.temperature}
         return {
             "schema": SCHEMA,
             "version": VERSION,
@@ -147,20 +147,25 @@ class Scored:
                 "told": self.target.told,
             },
             "set": {
-                "source": self.images.source,
+                "source": name_of(self.images.source),
                 "kind": self.images.kind,
                 "sha256": self.sha256,
                 "images": len(self.rows),
                 "classes": len(self.best),
-                "skipped": [{"name": name, "why": why} for name, why in self.skipped],
+                "left_out": self.images.left_out,
+                "skipped": [{"name": name, "why": self._public(why)} for name, why in self.skipped],
             },
-            "real": None if c is None else _real(c),
+            "real": None if c is None else c.summary(),
             "queries": self.queries,
             "scores": scored,
             "raw": raw,
             "per_class": self._per_class(),
             "images": [self._image(row) for row in range(len(self.rows))],
         }
+
+    def _public(self, words: str) -> str:
+        """Words about an image, without the folders above the set's."""
+        return without_folders(words.replace(f"{self.images.source}{os.sep}", ""))
 
     def _per_class(self) -> list[dict[str, Any]]:
         hits = {"called": self.margins > 0}
@@ -199,21 +204,3 @@ def _share(count: int, of: int) -> Share:
     if not of:
         return Share(0, 0, None, None, None)
     return Share(count, of, count / of, *wilson(count, of))
-
-
-def _quantiles(values: np.ndarray | None) -> dict[str, float] | None:
-    return None if values is None else {str(q): float(np.percentile(values, q)) for q in _QUANTILES}
-
-
-def _real(c: Calibration) -> dict[str, Any]:
-    accepted, of, error = c.control_accepted()
-    return {
-        "sha256": c.sha256,
-        "number": len(c.classes),
-        "classes": int(c.scored.sum()),
-        "classes_with_own_tau": int(c.own_tau.sum()),
-        "top1": c.top1,
-        "control": {"accepted": accepted, "of": of, "standard_error": error},
-        "tau5_of_scale": float(np.median(c.tau5[c.scored])) / c.scale,
-        "tau50_of_scale": float(np.median(c.tau50[c.scored])) / c.scale,
-    }

@@ -1,0 +1,83 @@
+"""A cell of a benchmark: done once for a job, and anew for another."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evofool.bench.arms import search_recipe
+from evofool.bench.cell import ASIDE, Job, record, run_cell
+from evofool.elites import StoredRun
+from evofool.errors import TargetError
+from evofool.targets import target
+
+ALL = tuple(range(10))
+
+
+def job(folder: Path, **changes: object) -> Job:
+    return replace(Job(folder, "lenet", "cppn", 0, 60, ALL), **changes)  # type: ignore[arg-type]
+
+
+def evaluations(folder: Path) -> int:
+    with StoredRun(folder) as stored:
+        return stored.evaluations
+
+
+def test_a_job_is_what_it_was_after_a_journey(tmp_path: Path) -> None:
+    sent = job(tmp_path, changes=("search.batch=12",), classes=(3, 4))
+    assert Job.of(sent.plain()) == sent
+
+
+def test_a_done_cell_is_not_done_again(tmp_path: Path) -> None:
+    first = run_cell(job(tmp_path / "cell").plain())
+    assert first is not None
+    assert run_cell(job(tmp_path / "cell").plain(), lambda told: pytest.fail("it was begun again")) == first
+
+
+@pytest.mark.parametrize(
+    "change", [{"queries": 120}, {"rank": "log_odds"}, {"classes": (3, 4)}, {"changes": ("search.lag=1",)}]
+)
+def test_a_cell_made_for_another_job_is_set_aside_and_done_anew(tmp_path: Path, change: dict[str, object]) -> None:
+    home = tmp_path / "cell"
+    run_cell(job(home).plain())
+    other = job(home, **change)
+    assert not other.done
+    assert run_cell(other.plain())
+    assert other.done
+    assert evaluations(home) == other.queries
+    assert evaluations(tmp_path / ASIDE / "cell-1") == 60
+    run_cell(job(home).plain())
+    assert evaluations(tmp_path / ASIDE / "cell-2") == other.queries
+    assert job(home).done
+
+
+def test_a_cell_broken_off_for_another_job_is_not_gone_on_with(tmp_path: Path) -> None:
+    home = tmp_path / "cell"
+    assert run_cell(job(home, queries=6_000_000, changes=("save.seconds=0.05",)).plain(), lambda told: True) is None
+    assert record(home) is None
+    assert run_cell(job(home).plain())
+    assert evaluations(home) == 60
+
+
+def test_a_target_that_is_not_the_job_s_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="lenet has changed since"):
+        run_cell(job(tmp_path / "cell", fingerprint="another").plain())
+    assert not (tmp_path / "cell").exists()
+    assert run_cell(job(tmp_path / "cell", fingerprint=target("lenet").fingerprint()).plain())
+
+
+@pytest.mark.parametrize("arm", ["direct", "cppn", "own"])
+def test_a_search_is_for_the_classes_of_its_job(tmp_path: Path, arm: str) -> None:
+    run_cell(job(tmp_path / "cell", arm=arm, classes=(3, 4)).plain())
+    with StoredRun(tmp_path / "cell") as stored:
+        assert [elite.row.class_id for elite in stored.elites()] == [3, 4]
+
+
+def test_a_search_never_makes_more_queries_than_its_budget() -> None:
+    lenet = target("lenet")
+    for arm in ("direct", "cppn"):
+        for queries in [*range(1, 130), 9_973]:
+            made = search_recipe(arm, lenet, seed=0, queries=queries, name="x")
+            assert made.stop.evaluations is not None
+            assert made.stop.evaluations % made.search.batch == 0
+            assert queries - made.search.batch < made.stop.evaluations <= queries
