@@ -51,7 +51,7 @@ def baseline(
     """
     from evofool.baseline_run import METHODS, Plan, run_baseline
     from evofool.console import interrupts, report, status
-    from evofool.export import file_name
+    from evofool.elite_file import file_name
     from evofool.recipe import override
     from evofool.targets import target as load_target
 

@@ -1,11 +1,13 @@
 """The command `evofool bench`, and `evofool bench compare` beside it."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from evofool.bench.interval import Interval, count, times
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -81,7 +83,9 @@ def run(
 
         if budget is not None:
             raise RecipeError("--minutes chooses the budget; give one of --minutes and --budget")
-        recipe = with_budget(recipe, minutes, folder)
+        recipe, words = with_budget(recipe, minutes, folder)
+        if words:
+            print(words)
     print(_said(recipe, folder), flush=True)
     with interrupts("Saving what is under way ...") as interrupted, status() as show:
 
@@ -112,7 +116,7 @@ def compare(
 ) -> None:
     """Which of two is harder to fool? Q50 and R95 of each arm that both have, paired by seed."""
     from evofool.bench.compare import compare as compared
-    from evofool.bench.results import read_json
+    from evofool.bench.json_file import read_json
     from evofool.elites import to_json
 
     told = compared(read_json(a), read_json(b))
@@ -121,10 +125,24 @@ def compare(
         return
     print(f"{told['a']} against {told['b']}: over 1, the first needs more queries than the second")
     for arm, row in told["arms"].items():
-        ratio, apart = interval_text(row["q50_ratio"]), row["r95"]["value"]
-        print(f"  {arm:<9}Q50 ratio {ratio}; R95 at {row['queries']:,} differs by {apart:+.3f}")
+        ratio, apart = _compared_text(row["q50_ratio"]), _apart_text(row["r95"])
+        print(f"  {arm:<9}Q50 ratio {ratio}; R95 at {row['queries']:,} differs by {apart}")
     for note in told["notes"]:
         print(f"Note: {note}")
+
+
+def _compared_text(told: dict[str, Any]) -> str:
+    """The ratio of a row of compare, or why there is none."""
+    if told["value"] is not None:
+        return ratio_text(told)
+    if told["number"] == 0:
+        return "unknown (neither comes to half of the classes in any seed)"
+    return "unbounded (either does not come to half of the classes in some seeds)"
+
+
+def _apart_text(told: dict[str, Any]) -> str:
+    limits = "" if told["low"] is None else f" [{told['low']:+.3f}, {told['high']:+.3f}]"
+    return f"{told['value']:+.3f}{limits}"
 
 
 def recipe_of(
@@ -166,7 +184,7 @@ def recipe_of(
         data = {"name": name, "targets": more, "workers": _beside(target or []), **given}
         return parse(override(data, changes or []), "the command line")
     recipe = load(what, changes or [])
-    data = recipe.model_dump(mode="json", exclude_none=True) | given
+    data = recipe.model_dump(mode="json", exclude_unset=True) | given
     data["targets"] = [*data["targets"], *more]
     return parse(data, what)
 
@@ -200,8 +218,11 @@ def progress_text(p: "Progress") -> str:
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """The figures that a person wants first; of many targets the strongest arms alone, the report has the others."""
-    from rich.console import Console
     from rich.table import Table
+
+    from evofool.bench.report.verdict import alive, budget_of, strongest
+    from evofool.bench.report.words import share
+    from evofool.console import table_console
 
     many = len(results) > _FEW
     table = Table(box=None, pad_edge=False)
@@ -213,16 +234,17 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         if not one["valid"]:
             table.add_row(name, "INVALID", *[""] * 6)
             continue
-        arms = {arm: told for arm, told in one["scores"]["arms"].items() if told["seeds"]}
-        sharing = [interval_text(one["scores"]["sharing"].get(rival)) for rival in ("own", "nes", "apgd")]
-        for arm in strongest(arms) if many else arms:
+        arms, budget = alive(one), budget_of(one)
+        sharing = [ratio_text(one["scores"]["sharing"].get(rival)) for rival in ("own", "nes", "apgd")]
+        # The strongest of those that ask only, and of all: often the same.
+        best = dict.fromkeys(arm for only in (True, False) if (arm := strongest(one, black_box=only)))
+        for arm in best if many else arms:
             told = arms[arm]
-            figures = share_text(told["r95"][-1]), share_text(told["r50"][-1]), q50_text(told["q50"], one)
-            table.add_row(name, arm, *figures, *sharing)
+            shares = [_text(told[level][-1], share) for level in ("r95", "r50")]
+            table.add_row(name, arm, *shares, _text(told["q50"], count, budget), *sharing)
             name, sharing = "", [""] * 3
-    console = Console()
-    (console if console.is_terminal else Console(width=180)).print(table)
-    budget = next((one["protocol"]["budgets"][-1] for one in results.values()), 0)
+    table_console().print(table)
+    budget = next(map(budget_of, results.values()))
     print(f"R95, R50: the share of classes accepted at tau_5, tau_50 after {budget:,} queries; Q50: queries until half are.")
     print("Then the Q50 of rivals over that of cppn, whose classes share their images. Brackets: 95% intervals over seeds.")
     invalid = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] == "invalid"]
@@ -238,38 +260,13 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         print(f"{verdict:<7} {said['what']}: {said['figures']}")
 
 
-def strongest(arms: dict[str, Any]) -> list[str]:
-    """The arms that find most with queries alone, and with gradients: by R95 at the largest budget, then by Q50."""
-
-    def order(arm: str) -> tuple[float, float]:
-        half = arms[arm]["q50"]["value"]
-        return -arms[arm]["r95"][-1]["value"], float("inf") if half is None else half
-
-    groups = [[arm for arm, told in arms.items() if told["kind"] in kinds] for kinds in (("search", "black"), ("white",))]
-    return [min(group, key=order) for group in groups if group]
+def ratio_text(told: dict[str, Any] | None) -> str:
+    """A paired ratio with its interval."""
+    return "-" if told is None else _text(told, times)
 
 
-def share_text(point: dict[str, Any]) -> str:
-    limits = "" if point["low"] is None else f" [{point['low']:.2f}, {point['high']:.2f}]"
-    return f"{point['value']:.2f}{limits}"
-
-
-def q50_text(q: dict[str, Any], one: dict[str, Any]) -> str:
-    """Queries until half of the classes are accepted; ">" where seeds were censored."""
-    if q["value"] is None:
-        return f"> {one['protocol']['budgets'][-1]:,}"
-    limits = "" if q["low"] is None else f" [{q['low']:,.0f}, {'-' if q['high'] is None else format(q['high'], ',.0f')}]"
-    return f"{'>= ' if q['censored'] else ''}{q['value']:,.0f}{limits}"
-
-
-def interval_text(told: dict[str, Any] | None) -> str:
-    """A paired ratio with its interval; ">=" where it is a bound."""
-    value = None if told is None else told.get("ratio", told.get("value"))
-    if told is None or value is None:
-        return "-"
-    low, high = ("-" if told[key] is None else f"{told[key]:.2f}" for key in ("low", "high"))
-    bound = ">= " if told["high"] is None and told["censored"] else "<= " if told["low"] is None and told["censored"] else ""
-    return f"{bound}{value:.2f} [{low}, {high}]"
+def _text(row: Mapping[str, Any], number: Callable[[float], str], budget: float | None = None) -> str:
+    return " ".join(Interval.of(row).said(number, budget)).rstrip()
 
 
 def _said(recipe: "BenchRecipe", folder: Path) -> str:

@@ -1,5 +1,10 @@
 """The command `evofool gate`."""
 
+import os
+import sys
+import time
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +33,7 @@ MARKDOWN = typer.Option(metavar="FILE", help="Write a summary in Markdown; a fil
 
 
 def gate(
+    context: typer.Context,
     target: Annotated[str, TARGET],
     against: Annotated[Path | None, AGAINST] = None,
     accept: Annotated[str | None, ACCEPT] = None,
@@ -47,63 +53,103 @@ def gate(
     seed, to take at least 0.75 times the queries until half of the classes are fooled. --accept RULE attacks it with
     --budget queries and fails if more than --max-share of the classes reach the rule.
     """
-    from evofool.bench.gate import gate as gates
-    from evofool.bench.gate.accept import parse_accept
+    from evofool.bench.gate.outputs import Outputs
     from evofool.bench.gate.verdict import Check, Verdict
-    from evofool.bench.gate.verdict import junit as as_junit
-    from evofool.bench.gate.verdict import markdown as as_markdown
-    from evofool.bench.results import read_json
-    from evofool.cli_bench import progress_text
-    from evofool.console import interrupts, status, write
+    from evofool.console import interrupts, status
+    from evofool.errors import Interrupted
+
+    outputs, began = Outputs(junit, markdown), time.perf_counter()
+    with interrupts("Saving what is under way ...") as interrupted:
+        # Whatever goes wrong, a build must not take it for an answer: neither 0 nor 1, and a report that says why.
+        try:
+            outputs.begin(target)
+            with status() as show:
+
+                def tell(p: "Progress") -> bool:
+                    from evofool.cli_bench import progress_text
+
+                    with suppress(BrokenPipeError):  # nobody reads where it is; the exit status still counts
+                        show(lambda: progress_text(p))
+                    return bool(interrupted)
+
+                if (against is None) == (accept is None):
+                    raise RecipeError("a gate needs one of --against LAST.json and --accept 'p>=0.9'")
+                folder = out or _folder(target)
+                if against is not None:
+                    from evofool.bench.gate.against import against as easier
+                    from evofool.bench.json_file import read_json
+
+                    _refuse_given(context, "max_share", "budget", "arms", "seeds")
+                    verdict = easier(target, read_json(against), images, folder, tell, workers)
+                else:
+                    from evofool.bench.gate.accept import parse_accept
+                    from evofool.bench.gate.threshold import threshold
+
+                    if budget is None:
+                        raise RecipeError(
+                            "--accept needs a --budget: how many queries an attacker has, of all classes together"
+                        )
+                    verdict = threshold(
+                        target,
+                        parse_accept(accept or ""),
+                        most=max_share,
+                        budget=budget,
+                        arms=[arm.strip() for arm in arms.split(",") if arm.strip()],
+                        seeds=seeds,
+                        folder=folder,
+                        images=images,
+                        tell=tell,
+                        workers=workers,
+                    )
+        except Interrupted:
+            print("Interrupted; what is done is saved. The same command goes on.")
+            raise typer.Exit(130) from None
+        except (Exception, SystemExit) as error:  # the last of which a target's code may raise
+            check = Check("evaluation", "invalid", _words(error))
+            verdict = Verdict(target, [check], time.perf_counter() - began)
+    unwritten = outputs.end(verdict)
+    try:
+        _print(verdict)
+        for words in unwritten:
+            if all(words not in check.words for check in verdict.checks):
+                print(f"evofool: {words}", file=sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(2 if unwritten else verdict.exit_status)
+
+
+def _folder(target: str) -> Path:
     from evofool.export import file_name
 
-    if (against is None) == (accept is None):
-        raise RecipeError("a gate needs one of --against LAST.json and --accept 'p>=0.9'")
-    folder = out or Path("runs") / f"gate-{file_name(target.partition('?')[0]).lower()}"
-    try:
-        with interrupts("Saving what is under way ...") as interrupted, status() as show:
+    return Path("runs") / f"gate-{file_name(target.partition('?')[0]).lower()}"
 
-            def tell(p: "Progress") -> bool:
-                show(lambda: progress_text(p))
-                return bool(interrupted)
 
-            if against is not None:
-                last = read_json(against)
-                source = images or ((last["images"] or {}).get("source") if _digits(last) else None)
-                if source is None:
-                    raise RecipeError(f"{against} was measured on real images of {_source(last)}: name them by --images DIR")
-                verdict = gates.against(target, last, source, folder, workers, tell)
-            else:
-                if budget is None:
-                    raise RecipeError("--accept needs a --budget: how many queries an attacker has, of all classes together")
-                rule = parse_accept(accept or "")
-                names = [arm.strip() for arm in arms.split(",") if arm.strip()]
-                verdict = gates.threshold(target, rule, max_share, budget, names, seeds, folder, images, tell, workers)
-    except gates.Interrupted:
-        print("Interrupted; what is done is saved. The same command goes on.")
-        raise typer.Exit(130) from None
-    except EvofoolError as error:
-        # A build whose gate cannot be asked has a report that says so.
-        verdict = Verdict(target, [Check("evaluation", "invalid", str(error))], 0.0)
-    _print(verdict)
-    if junit is not None:
-        write(junit, lambda: junit.write_text(as_junit(verdict), encoding="utf-8"))
-    if markdown is not None:
-        with markdown.open("a", encoding="utf-8") as file:
-            write(markdown, lambda: file.write(as_markdown(verdict)))
-    raise typer.Exit(verdict.exit_status)
+def _refuse_given(context: typer.Context, *names: str) -> None:
+    """RecipeError for an option that --against, which has it from the result, would not look at."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise RecipeError(f"--{name.replace('_', '-')} is for --accept: --against measures as the result was measured")
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, EvofoolError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"the Python package {error.name} is missing; install evofool again with pip"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if os.environ.get("EVOFOOL_TRACEBACK"):
+        traceback.print_exception(error)
+    return (
+        f"{type(error).__name__}: {error}. This is a fault of evofool's, or of the target's; EVOFOOL_TRACEBACK=1 shows where"
+    )
 
 
 def _print(verdict: "Verdict") -> None:
     for check in verdict.checks:
         print(f"{check.status:<8} {check.name}: {check.words}")
+    for note in verdict.notes:
+        print(f"Note: {note}")
     print(f"The gate of {verdict.target}: {verdict.status} (exit status {verdict.exit_status})")
-
-
-def _digits(last: dict[str, object]) -> bool:
-    return _source(last) == "digits"
-
-
-def _source(last: dict[str, object]) -> object:
-    images = last.get("images")
-    return images.get("source") if isinstance(images, dict) else None

@@ -42,7 +42,7 @@ def score_set(
     is accepted, that is called as meant and as clearly as 95% (tau_5), or half (tau_50), of the real images that the target
     gets right. Pictures of another size are scaled whole. A class counts if one of its images does.
     """
-    from evofool.bench.results import write_json
+    from evofool.bench.json_file import write_json
     from evofool.bench.sets.image_set import image_set
     from evofool.bench.sets.score_set import score_set as ask
     from evofool.console import refuse_place, status

@@ -52,7 +52,7 @@ def transfer(
     real images that this target classifies correctly (tau_5). Images of another size are scaled whole. Classes are matched
     by number where the labels are the same, else by label.
     """
-    from evofool.bench.results import write_json
+    from evofool.bench.json_file import write_json
     from evofool.bench.transfer.matrix import matrix
     from evofool.console import refuse_place, status
     from evofool.console_bench import calibrated

@@ -43,3 +43,7 @@ class StoreError(EvofoolError, OSError):
 
 class VerifyError(EvofoolError, ValueError):
     """Names the class whose image or score is not as stored."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the work to end. No error: what is done is saved, and whoever began it says so."""

@@ -166,7 +166,7 @@ class Run:
             "last_progress": 0,
             "seconds": 0.0,
             "finished": None,
-            "answers": 0,
+            "answers": target.queries - asked_before,  # the handshake's are not lost if the run is killed now
             "warnings": warnings,
         }
         store = Store.create(Path(folder), meta)

@@ -245,6 +245,19 @@ def test_a_run_ranked_in_bfloat16_ends_the_same_however_it_is_cut_and_with_any_w
     assert found == expected
 
 
+def test_what_the_handshake_asked_is_counted_in_a_run_that_is_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+    with Run.start(recipe(), tmp_path / "run", fake()) as run:
+        killed = shutil.copytree(run.folder, tmp_path / "killed")
+        asked = run.answers
+        run.advance()
+        expected = run.answers
+    assert asked > 0
+    with Run.resume(killed, target=fake()) as run:
+        assert run.answers == asked
+        run.advance()
+        assert run.answers == expected
+
+
 def test_a_checkpoint_without_pictures_is_enough_to_go_on_from(tmp_path: Path) -> None:
     what = ranked_in_bfloat16({"evaluations": 240}, save={"seconds": 3600.0})
     expected = unbroken(tmp_path / "unbroken", what, photo_network())
@@ -578,7 +591,9 @@ def test_only_the_classes_that_are_searched_for_are_filled_and_counted(tmp_path:
         assert [e.row.class_id for e in stored.elites()] == [0, CLASSES - 1] == stored.classes
 
 
-@pytest.mark.parametrize(("classes", "told"), [([1, 1], "names a class twice"), ([], "at least 1 item"), ([0, CLASSES], "no ")])
+@pytest.mark.parametrize(
+    ("classes", "told"), [([1, 1], "names a class twice"), ([], "at least 1 item"), ([0, CLASSES], "no ")]
+)
 def test_classes_that_there_are_not_are_refused(tmp_path: Path, classes: list[int], told: str) -> None:
     with pytest.raises(RecipeError, match=rf"search\.classes: .*{told}"):
         Run.start(recipe(search={"classes": classes}), tmp_path / "run", fake())

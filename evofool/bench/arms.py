@@ -101,6 +101,19 @@ def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = N
     return classes
 
 
+def refuse_small(
+    arms: Sequence[str], budget: int, classes: int, who: str, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """RecipeError where a budget does not go round the classes of a target, who, in one of the arms."""
+    for arm in arms:
+        least = least_queries(arm, classes, (settings or {}).get(arm))
+        if budget < least:
+            raise RecipeError(
+                f"{who}: a budget of {budget:,} queries is too small for {classes:,} classes: {arm} needs at least "
+                f"{least:,}; raise the budget, or leave the arm out"
+            )
+
+
 def settings_for(arm: str, changes: Sequence[str]) -> dict[str, Any]:
     """The settings of a baseline arm from --set changes; RecipeError for what its method does not have."""
     return settings_of(ARMS[arm].method, override({}, changes))

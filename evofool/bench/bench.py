@@ -11,21 +11,20 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from evofool.bench.arms import ARMS
+from evofool.bench.bound import CELLS, STATE, Bound
 from evofool.bench.cell import Job, run_cell
 from evofool.bench.detect.stage import guards
 from evofool.bench.entries import entries, network, train
 from evofool.bench.finish import Outcome, finish
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready, prepare
-from evofool.bench.results import Place, read_json, write_json
-from evofool.errors import EvofoolError, RecipeError, StoreError
+from evofool.bench.results import Place
+from evofool.errors import EvofoolError, Interrupted, StoreError
 from evofool.machine import torch_threads
 from evofool.targets import billed
 from evofool.targets import target as load_target
 
-STATE, LOCK = "bench.json", "bench.lock"
-CELLS = "cells"
-SCHEMA = "evofool.bench.plan"
+LOCK = "bench.lock"
 
 
 @dataclass(frozen=True)
@@ -52,42 +51,50 @@ def run_bench(recipe: BenchRecipe, folder: Path, tell: Tell = lambda progress: F
     not its own, weights that changed since the folder was begun) is marked invalid and left out of every figure; the rest
     goes on. RecipeError or StoreError where nothing can be begun.
     """
-    with _opened(recipe, folder):
-        listed = entries(recipe, folder)
-        training = [
-            {"folder": str(network(one, folder).parent), "defence": one.defence, "copy": one.copy, "epochs": one.epochs}
-            for one in listed
-            if one.defence and not network(one, folder).is_file()
-        ]
-        work = _Work("evofool.bench.entries:train", folder, recipe.workers, recipe.ray)
-        failures, interrupted = _do(work, training, tell, "training networks")
-        if interrupted:
+    with _opened(recipe, folder) as bound:
+        try:
+            return _measured(recipe, bound, tell)
+        except Interrupted:
             return Outcome(folder, {}, {}, True, ())
-        untrained = {job["folder"]: words for job, words in zip(training, failures, strict=True) if words}
-        ready: list[Ready] = []
-        for number, entry in enumerate(listed, 1):
-            where = f"{entry.name} ({number} of {len(listed)})"
-            why = untrained.get(str(network(entry, folder).parent)) if entry.defence else None
-            if tell(Progress(where)):
-                return Outcome(folder, {}, {}, True, ())
-            say = partial(_tell, tell, f"{where}: ")
-            ready.append(prepare(recipe, entry, folder, say, why or ""))
-        places = [place for one in ready if not one.fault for place in _places(recipe, one, folder)]
-        jobs = {place.folder: _job(recipe, place) for place in places}
-        waiting = [place for place in places if not _is_done(jobs[place.folder])]
-        failures, interrupted = do_cells(
-            [jobs[place.folder] for place in waiting],
-            folder,
-            tell,
-            workers=recipe.workers,
-            ray=recipe.ray,
-            of=len(places),
-        )
-        if interrupted:
-            return Outcome(folder, {}, {}, True, ())
-        words = {place.folder: why for place, why in zip(waiting, failures, strict=True)}
-        with torch_threads(1):  # whose number decides last bits
-            return finish(recipe, ready, places, words, folder, partial(_tell, tell, ""))
+
+
+def _measured(recipe: BenchRecipe, bound: Bound, tell: Tell) -> Outcome:
+    """As run_bench, in a folder that is open; Interrupted where tell breaks it off."""
+    folder = bound.folder
+    listed = entries(recipe, folder, bound.pinned())
+    bound.name(listed)
+    training = [
+        {"folder": str(network(one, folder).parent), "defence": one.defence, "copy": one.copy, "epochs": one.epochs}
+        for one in listed
+        if one.defence and not network(one, folder).is_file()
+    ]
+    work = _Work("evofool.bench.entries:train", folder, recipe.workers, recipe.ray)
+    failures, interrupted = _do(work, training, tell, "training networks")
+    if interrupted:
+        raise Interrupted
+    untrained = {job["folder"]: words for job, words in zip(training, failures, strict=True) if words}
+    ready: list[Ready] = []
+    for number, entry in enumerate(listed, 1):
+        where = f"{entry.name} ({number} of {len(listed)})"
+        why = untrained.get(str(network(entry, folder).parent)) if entry.defence else None
+        saying(tell)(where)
+        ready.append(prepare(recipe, entry, bound, saying(tell, f"{where}: "), why or ""))
+    places = [place for one in ready if not one.fault for place in _places(recipe, one, folder)]
+    jobs = {place.folder: _job(recipe, place) for place in places}
+    waiting = [place for place in places if not _is_done(jobs[place.folder])]
+    failures, interrupted = do_cells(
+        [jobs[place.folder] for place in waiting],
+        folder,
+        tell,
+        workers=recipe.workers,
+        ray=recipe.ray,
+        of=len(places),
+    )
+    if interrupted:
+        raise Interrupted
+    words = {place.folder: why for place, why in zip(waiting, failures, strict=True)}
+    with torch_threads(1):  # whose number decides last bits
+        return finish(recipe, ready, places, words, folder, saying(tell))
 
 
 def do_cells(
@@ -103,8 +110,14 @@ def do_cells(
     return _do(work, [job.plain() for job in jobs], tell, "", of)
 
 
-def _tell(tell: Tell, before: str, words: str) -> None:
-    tell(Progress(before + words))
+def saying(tell: Tell, before: str = "") -> Callable[[str], None]:
+    """What tells words to tell, and raises Interrupted where that answers that it is enough."""
+
+    def say(words: str) -> None:
+        if tell(Progress(before + words)):
+            raise Interrupted
+
+    return say
 
 
 def _places(recipe: BenchRecipe, one: Ready, folder: Path) -> list[Place]:
@@ -237,7 +250,7 @@ def _share(job: Mapping[str, Any], said: Mapping[str, Any]) -> float:
 
 
 @contextmanager
-def _opened(recipe: BenchRecipe, folder: Path) -> Iterator[None]:
+def _opened(recipe: BenchRecipe, folder: Path) -> Iterator[Bound]:
     """The folder, made or gone on with, and nobody else's meanwhile."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -248,20 +261,8 @@ def _opened(recipe: BenchRecipe, folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror or error})") from None
     try:
-        state = folder / STATE
-        if state.is_file():
-            began, wanted = read_json(state, SCHEMA)["fixed"], recipe.fixed()
-            for key in sorted({*began, *wanted}):
-                if began.get(key) != wanted.get(key):
-                    raise RecipeError(
-                        f"{folder} holds a benchmark with {key} = {began.get(key)!r}, asked for is {wanted.get(key)!r}; its "
-                        "cells would not belong together: take another --out. Targets, arms, seeds and workers may change"
-                    )
-        elif any(path.name != LOCK for path in folder.iterdir()):
+        if not (folder / STATE).is_file() and any(path.name != LOCK for path in folder.iterdir()):
             raise StoreError(f"{folder} is not empty and holds no benchmark ({STATE}); take another --out")
-        write_json(
-            state, {"schema": SCHEMA, "version": 1, "fixed": recipe.fixed(), "recipe": recipe.model_dump(mode="json")}
-        )
-        yield
+        yield Bound(recipe, folder)
     finally:
         lock.release()

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evofool import scores
+from evofool.bench.answers import asked
 from evofool.bench.real import RealImages, digest
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.targets import Target
@@ -18,6 +20,10 @@ from evofool.targets import Target
 LEVELS = {"tau5": 0.05, "tau50": 0.5}
 OWN = 100  # correctly classified images of a class from which on it has a threshold of its own
 LEAST = 40  # in the calibration half, classified correctly: with fewer a 5% quantile is no figure
+# In the calibration half, called something else. The fewer there are, the more of the temperature hangs on a single one,
+# which may be a wrong label; with five, one more or less moves it by about 4% (simulated, 600 images).
+LEAST_WRONG = 5
+_LOG_T = (-8.0, 4.0)  # where the logarithm of the temperature is looked for, in units of scale
 _HALVES = 0x5EED  # keys the split
 SUSPECTED = 0.05  # top-1 so far above the declared one: the images may have been trained on
 
@@ -85,13 +91,18 @@ class Calibration:
         return np.bincount(self.classes[self.correct & ~self.control], minlength=len(self.labels)) >= OWN
 
     @cached_property
-    def temperature(self) -> float:
+    def temperature(self) -> float | None:
         """Guo 2017's temperature, fitted on the calibration half by maximum likelihood, in units of scale.
 
-        The calibrated logits are z / (scale * temperature): no dividing of all logits changes them.
+        The logits at it are z / (scale * temperature): no dividing of all logits changes them. None where these images do
+        not determine it (`doubts`): were all of them called what they are, the likelihood would rise as the temperature
+        falls, without end, and what keeps it from that are the few that are called something else. None, too, where the
+        likelihood is greatest at an end of what is searched.
         """
         from scipy.optimize import minimize_scalar
 
+        if self._wrong < LEAST_WRONG:
+            return None
         here = ~self.control
         z, own = self.logits[here].astype(np.float64) / self.scale, self.classes[here]
         rows = np.arange(len(z))
@@ -101,7 +112,8 @@ class Calibration:
             top = hot.max(axis=1)
             return float((np.log(np.exp(hot - top[:, None]).sum(axis=1)) + top - hot[rows, own]).mean())
 
-        return math.exp(minimize_scalar(loss, bounds=(-8.0, 4.0), method="bounded", options={"xatol": 1e-6}).x)
+        log_t = float(minimize_scalar(loss, bounds=_LOG_T, method="bounded", options={"xatol": 1e-6}).x)
+        return math.exp(log_t) if _LOG_T[0] + 0.01 < log_t < _LOG_T[1] - 0.01 else None
 
     def tau(self, level: str) -> np.ndarray:
         """(K,) float64: the thresholds of "tau5" or "tau50"."""
@@ -114,15 +126,27 @@ class Calibration:
         """
         return (margins >= self.tau(level)[classes]) & (margins > 0)
 
-    def calibrated(self, logits: np.ndarray) -> np.ndarray:
-        """(B, K) float64: logits at the fitted temperature."""
-        return logits.astype(np.float64) / self.scale / self.temperature
+    @property
+    def raw_temperature(self) -> float | None:
+        """The temperature of the logits as they are."""
+        return None if self.temperature is None else self.temperature * self.scale
 
-    def p_fitted(self, logits: np.ndarray) -> np.ndarray:
-        """(B, K) float64: the softmax's confidences at the fitted temperature."""
+    @property
+    def unit(self) -> float:
+        """What `calibrated` divides by, in units of scale: the temperature, or 1 where none could be fitted."""
+        return 1.0 if self.temperature is None else self.temperature
+
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """(B, K) float64: logits at the fitted temperature, or in units of scale where there is none."""
+        return logits.astype(np.float64) / self.scale / self.unit
+
+    def p_fitted(self, logits: np.ndarray) -> np.ndarray | None:
+        """(B, K) float64: the softmax's confidences at the fitted temperature; None where there is none."""
+        if self.temperature is None:
+            return None
         z = self.calibrated(logits)
         p = np.exp(z - z.max(axis=1, keepdims=True))
-        return p / p.sum(axis=1, keepdims=True)
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
 
     def percentile(self, margins: np.ndarray) -> np.ndarray:
         """0 to 100: the share of the correctly classified real images whose margin is at most this."""
@@ -177,9 +201,41 @@ class Calibration:
             )
         return found
 
+    def doubts(self) -> list[str]:
+        """What a user should know of what is told: nothing of it spoils a score."""
+        if self.temperature is not None:
+            return []
+        n = int((~self.control).sum())
+        why = (
+            f"of {n:,} real images {self._wrong or 'none'} {'is' if self._wrong == 1 else 'are'} called something else, and "
+            f"fewer than {LEAST_WRONG} do not determine one"
+            if self._wrong < LEAST_WRONG
+            else f"the likelihood of {n:,} real images has no maximum"
+        )
+        return [f"no temperature could be fitted, so there are no confidences at one (p_fitted): {why}"]
+
     def suspected(self, declared: float | None) -> bool:
         """Whether the images may be ones that the target was trained on: top-1 is more than 5 points above the declared."""
         return declared is not None and self.top1 > declared + SUSPECTED
+
+    def summary(self) -> dict[str, Any]:
+        """What the real images and their thresholds come to, as plain values that no temperature changes."""
+        accepted, of, error = self.control_accepted()
+        return {
+            "sha256": self.sha256,
+            "number": len(self.classes),
+            "classes": int(self.scored.sum()),
+            "classes_with_own_tau": int(self.own_tau.sum()),
+            "top1": self.top1,
+            "control": {"accepted": accepted, "of": of, "standard_error": error},
+            "tau5_of_scale": float(np.median(self.tau5[self.scored])) / self.scale,
+            "tau50_of_scale": float(np.median(self.tau50[self.scored])) / self.scale,
+        }
+
+    @cached_property
+    def _wrong(self) -> int:
+        """How many images of the calibration half are called something else; of equal logits none counts as called."""
+        return int((self._own[~self.control] < 0).sum())
 
     @cached_property
     def _own(self) -> np.ndarray:
@@ -227,20 +283,24 @@ class Calibration:
             raise StoreError(f"{path} is damaged ({error}); delete it, and the real images are asked again") from None
 
 
-def calibrate(target: Target, real: RealImages, say: Say = lambda _: None, batch: int = 32) -> Calibration:
+def calibrate(
+    target: Target, real: RealImages, say: Say = lambda _: None, batch: int = 32, keep: Path | None = None
+) -> Calibration:
     """Ask the target about all real images, the plain way, and split them into halves (`halves`).
 
-    ImageError if there are too few to split. What the answers say is judged by `faults`.
+    ImageError if there are too few to split. What the answers say is judged by `faults`. What say raises passes through;
+    keep: the file where answers are kept meanwhile, so that the next call goes on there (answers.asked).
     """
     n = len(real)
     if n < 2 * LEAST:
         raise ImageError(f"{real.source} has {n} real images; thresholds and their control need at least {2 * LEAST}")
     seen, parts, done = hashlib.sha256(), [], 0
-    for images, rows in real.batches(batch):
-        digest(seen, images, real.classes[rows])
-        parts.append(target.logits(images, batch))
-        done += len(images)
-        say(f"{done:,} of {n:,} real images")
+    with asked(target, batch, keep) as ask:
+        for images, rows in real.batches(batch):
+            digest(seen, images, real.classes[rows])
+            parts.append(ask(images))
+            done += len(images)
+            say(f"{done:,} of {n:,} real images")
     if done != n:
         raise TargetError(f"{real.source}: {done} of {n} real images could be read")
     control = halves(real.classes)

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from evofool.baseline_run import Standing, run_baseline
 from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
+from evofool.bench.json_file import write_json
 from evofool.elites import StoredRun
 from evofool.errors import StoreError, TargetError
 from evofool.machine import keep_memory, machine, torch_threads
@@ -95,7 +96,7 @@ def run_cell(told: Mapping[str, Any], say: Say = lambda told: False) -> dict[str
         raise TargetError(f"{target.name} has changed since: its labels, preprocessing or weights differ")
     if (folder / FILE).exists() and _begun_for(folder) != job.bound_to:
         _set_aside(folder)
-    _write(folder / JOB, job.bound_to)
+    write_json(folder / JOB, job.bound_to)
     keep_memory()
     with torch_threads(1):
         seconds = _do(job, target, folder, say)
@@ -120,7 +121,7 @@ def run_cell(told: Mapping[str, Any], say: Say = lambda told: False) -> dict[str
             "machine": made_by,
             "verified_on": machine(1),
         }
-    _write(folder / RECORD, made)
+    write_json(folder / RECORD, made)
     return made
 
 
@@ -246,13 +247,3 @@ def _peak_memory() -> float:
     """MiB that this process has held at the most, earlier cells included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def _write(path: Path, told: Mapping[str, Any]) -> None:
-    draft = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror})") from None

@@ -1,61 +1,238 @@
 """Two results of the same protocol, arm by arm, paired by seed."""
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from evofool.bench.statistics import paired_difference, paired_ratio
 from evofool.errors import RecipeError
+from evofool.written import BIG
 
 _SAME = ("rank", "format", "levels", "settings")
+_FEW = 5  # pairs: fewer are not even for a look
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Half(_Part):
+    """An arm's Q50: by seed, None where it is beyond the budget; and the variance that the thresholds bring to its mean."""
+
+    per_seed: tuple[float | None, ...]
+    tau_variance: float = Field(ge=0)
+
+
+class Share(_Part):
+    """An arm's R95 after so many queries."""
+
+    queries: int
+    per_seed: tuple[float, ...]
+    tau_variance: float = Field(ge=0)
+
+
+class Arm(_Part):
+    """seeds: those with a valid cell, in the order of all lists per seed. invalid: by seed, why a cell was left out."""
+
+    kind: str
+    seeds: tuple[int, ...]
+    invalid: dict[str, str] = {}
+    q50: Half | None = None
+    r95: tuple[Share, ...] = ()
+    accepted_at: dict[str, tuple[int | None, ...]] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Arm":
+        if self.seeds:
+            told = [half.per_seed for half in (self.q50, *self.r95) if half]
+            if self.q50 is None or not self.r95 or any(len(each) != len(self.seeds) for each in told):
+                raise ValueError("q50 and r95 do not have an entry for each of its seeds")
+            if {*self.accepted_at} != {str(seed) for seed in self.seeds}:
+                raise ValueError("accepted_at does not have an entry for each of its seeds")
+        return self
+
+
+class Protocol(_Part):
+    budgets: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    arms: tuple[str, ...] = Field(min_length=1)
+    settings: dict[str, tuple[str, ...]]
+    rank: str
+    format: str
+    levels: dict[str, float]
+    evofool: str
+
+
+class _Target(_Part):
+    name: str
+    fingerprint: str
+    shape: tuple[int, int, int]
+    labels: tuple[str, ...] = Field(min_length=1)
+
+
+class _Images(_Part):
+    source: str
+    sha256: str
+    declared: float | None = None
+    classes_without: tuple[str, ...] = ()
+
+
+class _Scores(_Part):
+    arms: dict[str, Arm]
+
+
+class _Raw(_Part):
+    tau5: float
+
+
+class Result(_Part):
+    """What is read here of a target's JSON (docs/protocol.md has all of it)."""
+
+    target: _Target
+    protocol: Protocol
+    images: _Images
+    scores: _Scores
+    raw: _Raw
+
+    @property
+    def budget(self) -> int:
+        """The largest, at which Q50 is censored."""
+        return self.protocol.budgets[-1]
+
+
+def read(data: Mapping[str, Any]) -> Result:
+    """A result out of its JSON; RecipeError for one that is not valid, and for one that is not whole."""
+    target = data.get("target")
+    name = target.get("name") if isinstance(target, Mapping) else None
+    if data.get("valid") is not True:
+        flags = data.get("flags")
+        why = "; ".join(
+            str(flag.get("what"))
+            for flag in (flags if isinstance(flags, list) else ())
+            if isinstance(flag, Mapping) and flag.get("level") == "invalid"
+        )
+        raise RecipeError(
+            f"{name}: this result is not valid ({why or 'no reason is given'}); nothing can be compared with it"
+        )
+    try:
+        return Result.model_validate(data)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]]
+        raise RecipeError(
+            f"{name}: this is no whole result of evofool bench ({'; '.join(faults)}); measure it again"
+        ) from None
+
+
+def refuse_other_classes(
+    names: tuple[str, str], labels: tuple[Sequence[str], Sequence[str]], without: tuple[Sequence[str], Sequence[str]]
+) -> None:
+    """RecipeError unless two targets tell apart the same classes, in any order, and are scored in the same.
+
+    labels: all of each; without: of these, the ones without a real image, which are not scored.
+    """
+    scored = [Counter(every) - Counter(missing) for every, missing in zip(labels, without, strict=True)]
+    for what, (ours, theirs) in (("have", tuple(map(Counter, labels))), ("are scored in", scored)):
+        apart = [
+            f"only {name} {', '.join(sorted(more)[:5])}{' ...' if len(more) > 5 else ''} ({len(more):,})"
+            for name, more in zip(names, (ours - theirs, theirs - ours), strict=True)
+            if more
+        ]
+        if apart:
+            raise RecipeError(f"the two {what} different classes: {'; '.join(apart)}")
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """How many times the queries of b's that a's Q50 is, and how far R95 at the largest common budget differs, a - b.
+    """How many times the queries of b's that a's Q50 is, and how far R95 at the budget differs, a - b, for each arm.
 
-    a, b: JSON of evofool bench. Seeds that both have valid cells of are the pairs. What the thresholds are taken from is
-    each one's own; what that leaves open is part of the ratio's interval where the targets differ. RecipeError for results
-    of different protocols, and for invalid ones.
+    a, b: JSON of evofool bench. Seeds that both have valid cells of are the pairs; same: in all of these every class was
+    accepted after as many queries; censored: how many of them did not come to half of the classes. What the thresholds are
+    taken from is each one's own; what that leaves open is part of the intervals where they differ. RecipeError for
+    results of different protocols or classes, and for invalid ones.
     """
-    for one in (a, b):
-        if not one["valid"]:
-            why = "; ".join(flag["what"] for flag in one["flags"] if flag["level"] == "invalid")
-            raise RecipeError(f"{one['target']['name']}: this result is not valid ({why}); nothing can be compared with it")
-    ours, theirs = a["protocol"], b["protocol"]
-    for key in _SAME:
-        if ours.get(key) != theirs.get(key):
-            raise RecipeError(f"the two are of different protocols: {key} is {ours.get(key)!r} and {theirs.get(key)!r}")
-    if ours["budgets"][-1] != theirs["budgets"][-1]:
-        raise RecipeError(
-            f"the two have different budgets, {ours['budgets'][-1]:,} and {theirs['budgets'][-1]:,} queries: Q50 is "
-            "censored at the budget, so measure one again with the other's"
-        )
-    notes = []
-    if a["images"]["sha256"] != b["images"]["sha256"]:
-        notes.append("the real images differ, as the targets saw them: thresholds are of different samples")
-    if a["target"]["scored"] != b["target"]["scored"]:
-        raise RecipeError(f"the two score {a['target']['scored']} and {b['target']['scored']} classes")
-    budget = ours["budgets"][-1]
-    alike = a["target"]["fingerprint"] == b["target"]["fingerprint"] and a["images"]["sha256"] == b["images"]["sha256"]
+    ours, theirs = read(a), read(b)
+    names = ours.target.name, theirs.target.name
+    _refuse_other_protocol(ours, theirs)
+    refuse_other_classes(
+        names,
+        (ours.target.labels, theirs.target.labels),
+        (ours.images.classes_without, theirs.images.classes_without),
+    )
+    alike = _alike(ours, theirs)
+    notes = _notes(ours, theirs)
     arms = {}
-    for arm, told in a["scores"]["arms"].items():
-        other = b["scores"]["arms"].get(arm)
-        both = [] if other is None else [seed for seed in told["seeds"] if seed in other["seeds"]]
+    for name, one in ours.scores.arms.items():
+        other = theirs.scores.arms.get(name)
+        both = [] if other is None else [seed for seed in one.seeds if seed in other.seeds]
         if other is None or not both:
             continue
-        rows = [[one["seeds"].index(seed) for seed in both] for one in (told, other)]
-        halves = [[one["q50"]["per_seed"][k] for k in row] for one, row in zip((told, other), rows, strict=True)]
-        open_ = 0.0 if alike else sum(one["q50"]["tau_variance"] for one in (told, other))
-        shares = [[one["r95"][-1]["per_seed"][k] for k in row] for one, row in zip((told, other), rows, strict=True)]
-        arms[arm] = {
-            "queries": budget,
-            "seeds": both,
-            "same": halves[0] == halves[1],
-            "q50_ratio": asdict(paired_ratio(halves[0], halves[1], budget, tau_variance=open_)),
-            "r95": asdict(paired_difference(shares[0], shares[1])),
-        }
-        if len(both) < 5:
-            notes.append(f"{arm}: {len(both)} pairs; 5 are for a look, 10 for a claim")
+        arms[name] = _row(one, other, both, ours.budget, alike)
+        if len(both) < _FEW:
+            notes.append(f"{name}: {len(both)} pair{'s' * (len(both) != 1)} of seeds; 5 are for a look, 10 for a claim")
+        lost = sorted({*one.invalid, *other.invalid}, key=int)
+        if lost:
+            notes.append(f"{name}: seed {', '.join(lost)} of one or the other is invalid, and left out")
     if not arms:
         raise RecipeError("the two have no arm and seed in common")
-    return {"a": a["target"]["name"], "b": b["target"]["name"], "arms": arms, "notes": notes}
+    return {"a": names[0], "b": names[1], "arms": arms, "notes": notes}
+
+
+def _row(a: Arm, b: Arm, both: Sequence[int], budget: int, alike: bool) -> dict[str, Any]:
+    assert a.q50 is not None
+    assert b.q50 is not None
+    rows = [[one.seeds.index(seed) for seed in both] for one in (a, b)]
+    halves = [[half.per_seed[k] for k in row] for half, row in zip((a.q50, b.q50), rows, strict=True)]
+    shares = [[one.r95[-1].per_seed[k] for k in row] for one, row in zip((a, b), rows, strict=True)]
+    open_ = (
+        (0.0, 0.0) if alike else (a.q50.tau_variance + b.q50.tau_variance, a.r95[-1].tau_variance + b.r95[-1].tau_variance)
+    )
+    return {
+        "queries": budget,
+        "seeds": list(both),
+        "same": halves[0] == halves[1] and all(a.accepted_at[str(seed)] == b.accepted_at[str(seed)] for seed in both),
+        "censored": [sum(q is None or q > budget for q in half) for half in halves],
+        "q50_ratio": asdict(paired_ratio(halves[0], halves[1], budget, tau_variance=open_[0])),
+        "r95": asdict(paired_difference(shares[0], shares[1], tau_variance=open_[1])),
+    }
+
+
+def _alike(a: Result, b: Result) -> bool:
+    """Whether both are judged by the same thresholds: what is behind a server has changed where these have."""
+    same = a.images.sha256 == b.images.sha256 and a.target.fingerprint == b.target.fingerprint
+    return same and math.isclose(a.raw.tau5, b.raw.tau5, rel_tol=1e-3)
+
+
+def _refuse_other_protocol(a: Result, b: Result) -> None:
+    for key in _SAME:
+        ours, theirs = getattr(a.protocol, key), getattr(b.protocol, key)
+        if ours != theirs:
+            raise RecipeError(f"the two are of different protocols: {key} is {ours!r} and {theirs!r}")
+    if a.budget != b.budget:
+        raise RecipeError(
+            f"the two have different budgets, {a.budget:,} and {b.budget:,} queries: Q50 is censored at the budget, so "
+            "measure one again with the other's"
+        )
+    if (min(a.target.shape[1:]) >= BIG) != (min(b.target.shape[1:]) >= BIG):
+        raise RecipeError(
+            f"the two take images of {_shape(a)} and {_shape(b)}: the settings of arms are others from {BIG} pixels on"
+        )
+
+
+def _notes(a: Result, b: Result) -> list[str]:
+    """What is to be borne in mind of a comparison."""
+    notes = []
+    if a.images.sha256 != b.images.sha256:
+        sizes = "" if a.target.shape == b.target.shape else f" ({_shape(a)} and {_shape(b)})"
+        notes.append(f"the real images differ, as the targets saw them{sizes}: thresholds are of different samples")
+    if a.protocol.evofool != b.protocol.evofool:
+        notes.append(
+            f"measured by evofool {a.protocol.evofool} and {b.protocol.evofool}: CHANGELOG.md says what moved results"
+        )
+    return notes
+
+
+def _shape(one: Result) -> str:
+    return "x".join(map(str, one.target.shape))

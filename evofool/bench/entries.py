@@ -1,20 +1,19 @@
 """The classifiers of a benchmark, each under a name of its own; those that it trains are trained first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from evofool.bench.plan import BenchRecipe, TargetPart
-from evofool.export import file_name
+from evofool.errors import Interrupted
 
 NETWORKS = "networks"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a benchmark: one classifier. defence and copy: of one that is trained, else "" and 0."""
+    """A row of a benchmark: one classifier. defence, copy, epochs: of one that is trained, else "", 0 and 0."""
 
     name: str
     spec: str
@@ -23,41 +22,60 @@ class Entry:
     top1: float | None = None
     defence: str = ""
     copy: int = 0
-    epochs: int | None = None
+    epochs: int = 0
 
 
-def entries(recipe: BenchRecipe, folder: Path) -> list[Entry]:
-    """All of a recipe's, in its order. Their names are different: of equal ones the later have -2, -3 ... added."""
-    named: dict[str, Entry] = {}
-    for entry in (entry for part in recipe.targets for entry in _of(part, folder)):
-        names = (entry.name if k == 1 else f"{entry.name}-{k}" for k in count(1))
-        name = next(name for name in names if name not in named)
-        named[name] = replace(entry, name=name)
-    return list(named.values())
+def entries(recipe: BenchRecipe, folder: Path, pinned: Mapping[str, str] | None = None) -> list[Entry]:
+    """All of a recipe's, in its order, under different names: of equal ones the later have -2, -3 ... added.
+
+    pinned: the specs by name of targets that have cells. They keep these names whatever else goes or comes; a name that the
+    recipe itself gives stands, whoever had it before.
+    """
+    judged = {part.defends for part in recipe.targets}
+    found: dict[str, Entry] = {}
+    for part in recipe.targets:
+        for entry in _of(part, folder, judged):
+            name = _name(entry, part.target is None or bool(part.name), found, pinned or {})
+            found[name] = replace(entry, name=name)
+    return list(found.values())
 
 
 def network(entry: Entry, folder: Path) -> Path:
-    """The weights file of a classifier that is trained."""
-    name = f"{entry.defence}-{entry.copy}"
-    return folder / NETWORKS / name / f"{name}.safetensors"
+    """The weights file of a classifier that is trained, in a folder of its own."""
+    return folder / NETWORKS / f"{entry.defence}-{entry.copy}-{entry.epochs}" / f"{entry.defence}-{entry.copy}.safetensors"
 
 
-def train(job: Mapping[str, Any], say: Callable[[Mapping[str, Any]], bool] = lambda told: False) -> str:
-    """Train one, unless its file is there: job has folder, defence, copy and epochs."""
+def train(job: Mapping[str, Any], say: Callable[[Mapping[str, Any]], bool] = lambda told: False) -> str | None:
+    """Train one, unless its file is there: job has folder, defence, copy and epochs. None if say, true, broke it off."""
     from evofool.bench.retraining.training import trained
 
-    say({"training": job["defence"]})
-    return str(trained(Path(job["folder"]), job["defence"], job["copy"], epochs=job["epochs"]))
+    def heed(done: int, epochs: int) -> None:
+        if say({"training": job["defence"], "epochs": done}):
+            raise Interrupted
+
+    try:
+        return str(trained(Path(job["folder"]), job["defence"], job["copy"], epochs=job["epochs"], progress=heed))
+    except Interrupted:
+        return None
 
 
-def _of(part: TargetPart, folder: Path) -> list[Entry]:
+def _of(part: TargetPart, folder: Path, judged: Collection[str]) -> list[Entry]:
+    """The entries of a part, named as they would be if they were alone."""
     if part.target is not None:
-        name = part.name or file_name(part.target.partition("?")[0]).lower()
-        return [Entry(name, part.target, part.group, part.defends, part.top1)]
+        # One that is alone is in no group, unless it is compared as one.
+        group = part.group or (part.family if part.defends or part.family in judged else "")
+        return [Entry(part.called, part.target, group, part.defends, part.top1)]
     assert part.train is not None
-    name = part.name or part.train
     trained = [
-        Entry(f"{name}-{copy + 1}", "", part.group or name, part.defends, part.top1, part.train, copy, part.epochs)
-        for copy in range(part.copies)
+        Entry(f"{part.called}-{k + 1}", "", part.family, part.defends, part.top1, part.train, k, part.each_epochs)
+        for k in range(part.copies)
     ]
     return [replace(one, spec=f"lenet?weights={network(one, folder).absolute()}") for one in trained]
+
+
+def _name(entry: Entry, given: bool, taken: Collection[str], pinned: Mapping[str, str]) -> str:
+    """The first free name that the spec had before; else the first that is nobody else's. given: the recipe names it."""
+    names = [entry.name, *(f"{entry.name}-{k}" for k in range(2, len(taken) + len(pinned) + 2))]
+    free = [name for name in names if name not in taken]
+    own = [name for name in free if pinned.get(name) == entry.spec]
+    return (own + [name for name in free if given or name not in pinned])[0]

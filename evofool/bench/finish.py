@@ -7,9 +7,10 @@ from typing import Any
 
 from evofool.bench.cell import record
 from evofool.bench.detect.stage import detected
+from evofool.bench.json_file import write_json
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
-from evofool.bench.results import Place, result, write_json
+from evofool.bench.results import Place, result
 from evofool.bench.summary import summary as summed_up
 from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, StoreError
@@ -94,6 +95,8 @@ def _write_results(folder: Path, results: Mapping[str, dict[str, Any]]) -> None:
     for name, told in results.items():
         # What goes to others tells of no folder of this machine.
         told["flags"] = [{**flag, "what": without_folders(flag["what"])} for flag in told["flags"]]
+        for arm in told["scores"]["arms"].values():
+            arm["invalid"] = {seed: without_folders(why) for seed, why in arm["invalid"].items()}
         write_json(folder / f"{name}.json", told)
     for path in folder.glob("*.json"):
         if path.stem not in results:

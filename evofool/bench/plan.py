@@ -9,14 +9,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from evofool.bench.arms import ARMS, least_queries, refuse_unknown, settings_for
+from evofool.bench.arms import ARMS, refuse_small, refuse_unknown, search_recipe, settings_for
 from evofool.errors import RecipeError
+from evofool.export import file_name
+from evofool.recipe import load as load_run
 from evofool.recipe import override, shipped_benches
+from evofool.targets import Target
 
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
 DEFENCES = ("none", "outlier-exposure", "reject-class")
 QUICK = ("cppn", "own", "random", "apgd", "noise")
 """The arms where none are asked for: the question of sharing, the strongest attack and the floor."""
+
+_OWN = ("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute")
+"""Keys of a search's recipe that the benchmark sets for all arms alike."""
 
 Level = Annotated[float, Field(gt=0, lt=1)]
 
@@ -29,8 +35,9 @@ class TargetPart(_Part):
     """One classifier, or several copies of a digit network that are trained first (bench/retraining/training.py).
 
     target: a spec. train: a defence ("none", "outlier-exposure", "reject-class"), with copies and epochs. name: in results,
-    the spec's own unless given; copies are numbered. group: networks that are told of together. defends: the group that this
-    one is said to be harder to fool than. top1: the accuracy that the target is declared to have on the real images.
+    the spec's own unless given; copies are numbered. group: networks that are told of together, the name unless given.
+    defends: the group that this one is said to be harder to fool than. top1: the accuracy on the real images that the target
+    is declared to have.
     """
 
     target: str | None = Field(None, min_length=1)
@@ -49,6 +56,23 @@ class TargetPart(_Part):
         if self.target is not None and (self.copies != 1 or self.epochs is not None):
             raise ValueError("copies and epochs are for what is trained")
         return self
+
+    @property
+    def called(self) -> str:
+        """Its name: as given, else that of its spec (up to "?") or of its defence."""
+        return self.name or self.train or file_name((self.target or "").partition("?")[0]).lower()
+
+    @property
+    def family(self) -> str:
+        """The group that `defends` is about."""
+        return self.group or self.called
+
+    @property
+    def each_epochs(self) -> int:
+        """The epochs that a copy is trained."""
+        from evofool.bench.retraining.training import EPOCHS
+
+        return self.epochs or EPOCHS
 
 
 class ArmPart(_Part):
@@ -125,11 +149,41 @@ class BenchRecipe(_Part):
     def _fits(self) -> "BenchRecipe":
         refuse_unknown(list(self.arm))
         for name, part in self.arm.items():
-            if ARMS[name].kind != "search":
+            if ARMS[name].kind == "search":
+                _refuse_changes(name, part.set)
+            else:
                 settings_for(name, part.set)
         if self.detectors and self.detectors.arm not in self.arms:
             raise ValueError(f"detectors.arm {self.detectors.arm} is none of the arms {', '.join(self.arms)}")
+        self._refuse_twins()
+        self._refuse_strangers()
         return self
+
+    def _refuse_twins(self) -> None:
+        """Networks that are trained alike are the same ones, and would be counted as independent."""
+        seen = set()
+        for part in self.targets:
+            if part.train is None:
+                continue
+            if (part.train, part.each_epochs) in seen:
+                raise ValueError(
+                    f'train = "{part.train}" with {part.each_epochs} epochs is there twice, and would be the same networks '
+                    "again; give it once, with more copies"
+                )
+            seen.add((part.train, part.each_epochs))
+
+    def _refuse_strangers(self) -> None:
+        """Whoever defends a group has to be compared with one that there is."""
+        there = [part.family for part in self.targets]
+        for part in self.targets:
+            others = [family for family in dict.fromkeys(there) if family != part.family]
+            if part.defends and part.defends not in others:
+                near = difflib.get_close_matches(part.defends, others, 1)
+                hint = f'; did you mean "{near[0]}"?' if near else ""
+                listed = f"there are {', '.join(others)}" if others else "there is none beside it"
+                raise ValueError(
+                    f'targets: {part.called} defends "{part.defends}", which is no other group or name; {listed}{hint}'
+                )
 
     @property
     def each_seed(self) -> tuple[int, ...]:
@@ -144,16 +198,21 @@ class BenchRecipe(_Part):
         """What is set of an arm."""
         return self.arm[arm].set if arm in self.arm else ()
 
-    def refuse_small(self, classes: int, who: str) -> None:
+    def refuse_small(self, classes: int, who: str, differentiable: bool = True) -> None:
         """RecipeError where a budget does not go round the classes of a target."""
+        arms = [arm for arm in self.arms if differentiable or ARMS[arm].kind != "white"]
+        settings = {arm: settings_for(arm, self.changes(arm)) for arm in arms if ARMS[arm].kind != "search"}
+        refuse_small(arms, self.budget, classes, who, settings)
+
+    def refuse_settings(self, target: Target) -> None:
+        """RecipeError where the settings of a search arm are none for images of a target's shape."""
         for arm in self.arms:
-            settings = settings_for(arm, self.changes(arm)) if ARMS[arm].kind != "search" else None
-            least = least_queries(arm, classes, settings)
-            if self.budget < least:
-                raise RecipeError(
-                    f"{who}: a budget of {self.budget:,} queries is too small for {classes:,} classes: {arm} needs at least "
-                    f"{least:,}; raise budgets, or leave the arm out"
+            if ARMS[arm].kind == "search":
+                changes, queries = self.changes(arm), self.budget
+                made = search_recipe(
+                    arm, target, seed=0, queries=queries, name=arm, changes=changes, number_format=self.format
                 )
+                made.encoding.build(target.shape)
 
     def fixed(self) -> dict[str, Any]:
         """What decides figures, as plain JSON: all but where the work is done and which seeds, arms and targets it has."""
@@ -197,6 +256,26 @@ def parse(data: Any, where: str) -> BenchRecipe:
             )
             faults.append(f"{key}: {words}{hint}" if key else words)
         raise RecipeError(f"{where}: " + "; ".join(faults)) from None
+
+
+def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
+    """RecipeError unless the changes fit a search arm's recipe: the one for photographs or the one for digits."""
+    for change in changes:
+        key = change.partition("=")[0].strip()
+        own = next((own for own in _OWN if f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}.")), None)
+        if own:
+            raise RecipeError(
+                f"arm.{arm}.set: {change}: {own} is the benchmark's, not an arm's (seeds, budgets and format are those of "
+                "all arms; the rank and who competes are the protocol's)"
+            )
+    faults = []
+    for family in ("mnist", "imagenet"):
+        try:
+            load_run(f"{family}-{ARMS[arm].recipe}").changed(changes, f"arm.{arm}.set")
+        except RecipeError as error:
+            faults.append(error)
+    if len(faults) == 2:
+        raise faults[0]
 
 
 def _keys() -> list[str]:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from evofool.bench.arms import ARMS, least_queries, settings_for
-from evofool.bench.bench import SCHEMA as PLAN
-from evofool.bench.bench import STATE
+from evofool.bench.bound import begun_with
 from evofool.bench.plan import BenchRecipe
-from evofool.bench.results import read_json
+from evofool.bench.real import real_images
 from evofool.errors import RecipeError
 from evofool.machine import cpus, keep_memory, torch_threads
 from evofool.targets import target as load_target
@@ -22,50 +21,57 @@ _SPARE = 0.25  # of the minutes: for loading, real images, verification and the 
 _ASKED = 16
 
 
-def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> BenchRecipe:
-    """The recipe with budgets that should be done in so many minutes here, or with what folder was begun with.
+def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[BenchRecipe, str]:
+    """The recipe with budgets that should be done in so many minutes here, or with those of the cells in folder; and what is
+    to be said of it.
 
     The largest is 1, 2 or 5 times a power of ten, and a third and a tenth of it are the smaller ones. Where that does not go
-    round the classes there are fewer seeds, two at the least; RecipeError if there is not time enough even so.
+    round the classes there are fewer seeds, two at the least, unless the recipe names their number; RecipeError if there is
+    not time enough even so.
     """
     if not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes is a number above 0, not {minutes:g}")
-    state = folder / STATE
-    if state.is_file():
-        begun = read_json(state, PLAN)["recipe"]
-        return recipe.model_copy(update={"budgets": tuple(begun["budgets"]), "seeds": begun["seeds"]})
+    named = "seeds" in recipe.model_fields_set
+    if begun := begun_with(folder):
+        budgets, seeds = tuple(begun["budgets"]), recipe.seeds if named else begun["seeds"]
+        listed = ", ".join(f"{budget:,}" for budget in budgets)
+        words = f"{folder} was begun with budgets of {listed} queries and goes on with them: --minutes is for a new folder"
+        return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), words
     seconds, classes = 0.0, 2
     for part in recipe.targets:
         if part.target is None:
             raise RecipeError("--minutes is for --target SPEC; a benchmark that trains networks names its budgets")
-        each, k = _pace(part.target)
+        each, k = _pace(part.target, recipe.images)
         seconds, classes = seconds + each, max(classes, k)
     cost = seconds * max(1.0, sum(_COSTS[ARMS[arm].kind] for arm in recipe.arms))
     passes = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus())) / cost
     least = max(least_queries(arm, classes, _settings(recipe, arm)) for arm in recipe.arms)
-    seeds = next((n for n in range(recipe.seeds, 1, -1) if passes / n >= least), min(2, recipe.seeds))
+    fewest = recipe.seeds if named else min(2, recipe.seeds)
+    seeds = next((n for n in range(recipe.seeds, fewest, -1) if passes / n >= least), fewest)
     affordable = passes / seeds
     if affordable < least:
         raise RecipeError(
-            f"{minutes:g} minutes are for {affordable:,.0f} queries of each arm and seed, and {classes:,} classes need at "
-            f"least {least:,}: give --minutes {math.ceil(minutes * least / affordable)}, or fewer --arms"
+            f"{minutes:g} minutes are for {affordable:,.0f} queries of each arm and of {seeds} seeds, and {classes:,} "
+            f"classes need at least {least:,}: give --minutes {math.ceil(minutes * least / affordable)}, or fewer --arms or "
+            "--seeds"
         )
     # Rounded to what reads well, but not below what is needed.
     power = 10 ** math.floor(math.log10(affordable))
     most = max(int(power * max(f for f in (1, 2, 5) if f * power <= affordable)), least)
     budgets = tuple(sorted({max(1, most // 10), max(1, most // 3), most}))
-    return recipe.model_copy(update={"budgets": budgets, "seeds": seeds})
+    return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), ""
 
 
 def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:
     return None if ARMS[arm].kind == "search" else settings_for(arm, recipe.changes(arm))
 
 
-def _pace(spec: str) -> tuple[float, int]:
-    """Seconds that a plain forward pass of one image takes in one thread, and how many classes there are."""
+def _pace(spec: str, real: str) -> tuple[float, int]:
+    """Seconds that a plain forward pass of one image takes in one thread, and of how many classes there are real images."""
     target = load_target(spec)
     if target.requests:
         raise RecipeError(f"{spec}: every request counts, so its speed is not measured; name the --budget")
+    classes = len(np.unique(real_images(real, target).classes))
     images = np.asarray(patterns(target.shape, _ASKED))
     keep_memory()
     with torch_threads(1):
@@ -75,4 +81,4 @@ def _pace(spec: str) -> tuple[float, int]:
             began = time.perf_counter()
             target.logits(images)
             took.append(time.perf_counter() - began)
-    return sorted(took)[1] / _ASKED, len(target.labels)
+    return sorted(took)[1] / _ASKED, classes

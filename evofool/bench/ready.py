@@ -1,8 +1,7 @@
 """A target of a benchmark made ready: loaded, shaken hands with, and measured on the real images; or why it cannot be."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.entries import Entry
 from evofool.bench.plan import BenchRecipe
-from evofool.bench.real import DIGITS, RealImages, classes_without, real_images
+from evofool.bench.real import DIGITS, RealImages, classes_without, heard, listing, real_images, sha256
 from evofool.errors import EvofoolError, RecipeError
 from evofool.machine import keep_memory, torch_threads
 from evofool.targets import Target
@@ -18,6 +17,7 @@ from evofool.targets import target as load_target
 from evofool.targets.handshake import handshake, published_top1
 
 if TYPE_CHECKING:
+    from evofool.bench.bound import Bound
     from evofool.bench.detect.detectors import Detector
 
 FOLDER = "calibration"
@@ -48,61 +48,112 @@ class Ready:
         return np.flatnonzero(self.calibration.scored).tolist()
 
 
-def prepare(recipe: BenchRecipe, entry: Entry, folder: Path, say: Callable[[str], None], fault: str = "") -> Ready:
+def prepare(recipe: BenchRecipe, entry: Entry, bound: "Bound", say: Callable[[str], None], fault: str = "") -> Ready:
     """Load a target and calibrate it, or take up what was kept of that in the folder.
 
-    Never raises for what is the target's or the images' fault, apart from a budget that does not go round the classes.
+    A calibration is kept where nothing is wrong with it. If the target or the images are others since, it is made anew; but
+    not where there are cells, which rest on it: then that is the fault. say hears whenever real images are read; what it
+    raises passes through, and answers that were had by then need not be asked for again. RecipeError for a budget that does
+    not go round the classes and for settings that a target cannot have; all else that is wrong is the fault.
     """
     one = Ready(entry, fault=fault)
     if fault:
         return one
-    keep = folder / FOLDER / f"{entry.name}.safetensors"
     try:
-        one.target = load_target(entry.spec, folder / FOLDER / entry.name)
-        one.real = real_images(recipe.images, one.target)
+        one.target = load_target(entry.spec, bound.folder / FOLDER / entry.name)
+        recipe.refuse_settings(one.target)
+        one.real = heard(real_images(recipe.images, one.target), say)
         one.top1 = entry.top1 if entry.top1 is not None else published_top1(one.target)
         one.warnings += one.target.details.get("notes", ())
         keep_memory()
-        one.calibration = Calibration.load(keep)
-        if one.calibration is None:
+        one.fault = _take_up(one, bound)
+        if one.calibration is None and not one.fault:
             say("shaking hands")
-            with torch_threads(1):
-                met = handshake(one.target)
-                one.warnings += met.notes
-                if met.faults:
-                    one.fault = "; ".join(met.faults)
-                    return one
-                one.calibration = calibrate(one.target, one.real, say)
-            one.calibration.save(keep)
-        one.fault = _changed(one) or "; ".join(one.calibration.faults(entry.name, one.top1))
-        _warn(one)
+            one.fault = _measure(one, bound)
+        if one.calibration is not None:
+            one.fault = one.fault or "; ".join(one.calibration.faults(entry.name, one.top1))
+            _warn(one)
     except RecipeError:
         raise
     except EvofoolError as error:
         one.fault = str(error)
         return one
     if not one.fault:
-        recipe.refuse_small(len(one.classes), entry.name)
+        recipe.refuse_small(len(one.classes), entry.name, one.target.differentiable)
     return one
 
 
-def _changed(one: Ready) -> str:
-    """Words where the target or the images are not those that the folder was begun with."""
-    assert one.calibration is not None
+def _take_up(one: Ready, bound: "Bound") -> str:
+    """Take the calibration that is kept, if it still holds or cells rest on it. Words where they do and it does not."""
+    name = one.entry.name
+    known, begun = bound.known(name), bound.begun(name)
+    why = _changed(one, bound) if known.fingerprint else ""
+    if not known.fingerprint or (why and not begun):
+        return ""
+    kept = Calibration.load(bound.folder / FOLDER / f"{name}.safetensors")
+    if kept is None or (kept.fingerprint, kept.sha256) != (known.fingerprint, known.images):
+        return why
+    if not begun and kept.faults(name, one.top1):
+        return ""  # they may have been mended where no hash tells: on a server
+    one.calibration = kept
+    one.warnings += known.notes
+    return why
+
+
+def _changed(one: Ready, bound: "Bound") -> str:
+    """Words where the target or the images are not those that it was calibrated by."""
     assert one.target is not None
     assert one.real is not None
-    if one.calibration.fingerprint != one.target.fingerprint():
+    name = one.entry.name
+    known, now = bound.known(name), one.target.fingerprint()
+    if known.fingerprint != now:
         return (
             "it has changed since this benchmark was begun (labels, preprocessing or weights differ: fingerprint "
-            f"{one.calibration.fingerprint[:12]}..., now {one.target.fingerprint()[:12]}...), so its earlier cells are "
-            "another classifier's: bring the old one back, or measure the new one in another folder (--out)"
+            f"{known.fingerprint[:12]}..., now {now[:12]}...), so its earlier cells are another classifier's: bring the old "
+            f"one back, or {_way_out(name)}"
         )
-    if not np.array_equal(one.calibration.classes, one.real.classes):
-        return (
-            f"the real images in {one.real.source} have changed since this benchmark was begun ({len(one.real):,} now, "
-            f"{len(one.calibration.classes):,} then); bring the old ones back, or take another folder (--out)"
-        )
-    return ""
+    files = listing(one.real)
+    if files and files == known.listing:
+        return ""
+    if sha256(one.real) == known.images:
+        bound.keep(name, replace(known, listing=files))
+        return ""
+    return _other_images(one)
+
+
+def _measure(one: Ready, bound: "Bound") -> str:
+    """Shake hands with a target and calibrate it; what is without fault is kept. Words on what else is wrong."""
+    assert one.target is not None
+    assert one.real is not None
+    name = one.entry.name
+    answers = bound.folder / FOLDER / f"{name}.answers"
+    with torch_threads(1):
+        met = handshake(one.target)
+        one.warnings += met.notes
+        if met.faults:
+            return "; ".join(met.faults)
+        one.calibration = made = calibrate(one.target, one.real, keep=answers)
+    known = bound.known(name)
+    other = bound.begun(name) and known.images not in ("", made.sha256)
+    if not other and not made.faults(name, one.top1):
+        made.save(bound.folder / FOLDER / f"{name}.safetensors")
+        noted = replace(known, fingerprint=made.fingerprint, images=made.sha256, notes=tuple(met.notes))
+        bound.keep(name, replace(noted, listing=listing(one.real)))
+    answers.unlink(missing_ok=True)
+    return _other_images(one) if other else ""
+
+
+def _other_images(one: Ready) -> str:
+    assert one.real is not None
+    return (
+        f"the real images in {one.real.source} have changed since this benchmark was begun (pixels or classes of "
+        f"{len(one.real):,} differ from what its thresholds are from): bring the old ones back, or "
+        f"{_way_out(one.entry.name)}"
+    )
+
+
+def _way_out(name: str) -> str:
+    return f"measure it in another folder (--out), or delete its cells (cells/{name}) to measure it anew"
 
 
 def _warn(one: Ready) -> None:

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from evofool.errors import TargetError
+from evofool.errors import ImageError, TargetError
 from evofool.targets import Target
 from evofool.targets.photos import find, photographs
 
@@ -19,13 +19,14 @@ Batches = Iterator[tuple[np.ndarray, np.ndarray]]
 class RealImages:
     """Real images and the classes that they show.
 
-    source: the folder, or "digits". classes: (N,) int64. They are read anew whenever they are asked for, since not all of
-    them may fit in memory.
+    source: the folder, or "digits". classes: (N,) int64. files: N, or none for "digits". Images are read anew whenever they
+    are asked for, since not all of them may fit in memory.
     """
 
     source: str
     classes: np.ndarray
     _read: Callable[[int], Batches]
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -55,7 +56,19 @@ def real_images(source: str, target: Target) -> RealImages:
             yield images, np.arange(done, done + len(images))
             done += len(images)
 
-    return RealImages(source, np.array([one.class_id for one in found], np.int64), read)
+    classes = np.array([one.class_id for one in found], np.int64)
+    return RealImages(source, classes, read, tuple(one.file for one in found))
+
+
+def heard(real: RealImages, say: Callable[[str], None]) -> RealImages:
+    """The same; whoever reads them, say hears before each batch how far that is, and what it raises ends the reading."""
+
+    def read(batch: int) -> Batches:
+        for images, rows in real.batches(batch):
+            say(f"{rows[-1] + 1:,} of {len(real):,} real images")
+            yield images, rows
+
+    return replace(real, _read=read)
 
 
 def classes_without(real: RealImages, target: Target) -> list[str]:
@@ -68,6 +81,31 @@ def digest(images: "hashlib._Hash", pixels: np.ndarray, classes: np.ndarray) -> 
     """Take a batch into the SHA-256 of a set of real images: pixels as the target sees them, and their classes."""
     images.update(pixels.tobytes())
     images.update(classes.tobytes())
+
+
+def sha256(real: RealImages) -> str:
+    """The SHA-256 of all of them, as the target sees them, and of their classes: as a calibration has it."""
+    seen = hashlib.sha256()
+    for images, rows in real.batches():
+        digest(seen, images, real.classes[rows])
+    return seen.hexdigest()
+
+
+def listing(real: RealImages) -> str:
+    """A SHA-256 that is had without reading images: of their files' paths in the folder, sizes, times of change and classes.
+
+    "" where there are no files. ImageError for one that is gone.
+    """
+    if not real.files:
+        return ""
+    seen = hashlib.sha256()
+    for file, class_id in zip(real.files, real.classes, strict=True):
+        try:
+            there = file.stat()
+        except OSError as error:
+            raise ImageError(f"{file} cannot be read ({error.strerror or error})") from None
+        seen.update(f"{file.relative_to(real.source)}\0{there.st_size} {there.st_mtime_ns} {class_id}\0".encode())
+    return seen.hexdigest()
 
 
 def _digits(target: Target) -> RealImages:

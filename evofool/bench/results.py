@@ -1,6 +1,5 @@
 """A target's results as one JSON, out of its calibration and its cells. docs/protocol.md describes it, key by key."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,16 +11,15 @@ import numpy as np
 from evofool.bench import cell as cells
 from evofool.bench.arms import ARMS
 from evofool.bench.calibration import LEVELS, Calibration
+from evofool.bench.json_file import SCHEMA, VERSION
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
 from evofool.bench.scoring import Cell, Scoring, flags
 from evofool.bench.statistics import quantiles
 from evofool.bench.trace import read
 from evofool.elites import StoredRun
-from evofool.errors import EvofoolError, StoreError
-from evofool.targets.public import public_name
-
-SCHEMA, VERSION = "evofool.bench", 1
+from evofool.errors import EvofoolError
+from evofool.targets.public import name_of, public_name
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def result(
         "raw": {
             "tau5": _median(calibration.tau5) if not faults else None,
             "tau50": _median(calibration.tau50) if not faults else None,
-            "temperature": None if faults or calibration.temperature is None else calibration.temperature * calibration.scale,
+            "temperature": calibration.raw_temperature if not faults else None,
             "p": {arm: scoring.raw(arm) for arm in scored} if scoring else {},
         },
         "timings": {
@@ -163,32 +161,6 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Readable JSON, whole or not at all; numbers are exact. StoreError if it cannot be written."""
-    draft = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror})") from None
-
-
-def read_json(path: Path, schema: str = SCHEMA, least: int = VERSION) -> dict[str, Any]:
-    """What write_json has written; StoreError for what is no such file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read as JSON ({error})") from None
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise StoreError(
-            f"{path} is no {schema} result (its schema is {data.get('schema') if isinstance(data, dict) else None!r})"
-        )
-    if data.get("version") != least:
-        raise StoreError(f"{path} is of version {data.get('version')}; this evofool reads version {least}")
-    return data
-
-
 def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[Cell, dict[str, Any]] | None, str]:
     """A done cell and its record, or why it cannot be used."""
     folder = place.folder
@@ -214,7 +186,7 @@ def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[Ce
 
 def _images(recipe: BenchRecipe, one: Ready, calibration: Calibration) -> dict[str, Any]:
     return {
-        "source": recipe.images if recipe.images == "digits" else Path(recipe.images).name,
+        "source": recipe.images if recipe.images == "digits" else name_of(recipe.images),
         "sha256": calibration.sha256,
         "number": len(calibration.classes),
         "calibration": int((~calibration.control).sum()),

@@ -9,10 +9,10 @@ import numpy as np
 from evofool.bench import statistics
 from evofool.bench.arms import ARMS, SHARING
 from evofool.bench.calibration import Calibration
+from evofool.bench.statistics import quantiles
 from evofool.bench.trace import Trace
 
 REPLICATES = 400  # bootstrap samples of the real images
-QUANTILES = (5, 25, 50, 75, 95)
 _POINTS = 80  # of a curve
 _GUIDED = ("search", "black", "white")
 _HAIR = 1e-9
@@ -42,10 +42,10 @@ class _Judged:
 
     def shares(self, grid: np.ndarray) -> np.ndarray:
         """(S, Q): the share of classes accepted within each number of queries."""
-        return _shares(self.at, grid)
+        return statistics.shares(self.at, grid)
 
     def q50(self) -> list[float | None]:
-        return [None if np.isnan(q) else float(q) for q in _halves(self.at)]
+        return _list(statistics.q50(self.at))
 
 
 class Scoring:
@@ -79,31 +79,27 @@ class Scoring:
         k = len(self.classes)
         judged = self.judged(name, "tau5")
         grid = _grid(k, self.budget, self.budgets)
-        value, low, high = statistics.band(judged.shares(grid), _shares(judged.again, grid), k)
-        per_seed = judged.q50()
-        half = statistics.queries_interval(per_seed, self.budget, _halves(judged.again))
-        value_of = None if half.censored == len(per_seed) else half.value  # else all that is known is the budget
+        value, low, high = statistics.band(judged.shares(grid), statistics.shares(judged.again, grid), k)
+        per_seed, again = judged.q50(), statistics.q50(judged.again)
+        half = statistics.queries_interval(per_seed, self.budget, again)
         best = np.concatenate([cell.trace.best() for cell in cells.values()])
-        fitted = [self._p_fitted(cell) for cell in cells.values()]
         return {
             "kind": ARMS[name].kind,
             "seeds": list(cells),
             "r95": self._at_budgets(judged),
             "r50": self._at_budgets(self.judged(name, "tau50")),
             "q50": {
-                "value": value_of,
-                "low": half.low,
-                "high": half.high,
+                **half.plain(),
                 "censored": half.censored,
                 "per_seed": per_seed,
                 # Of the mean of log10 Q50, by the thresholds' being estimates: bench compare needs it.
-                "tau_variance": statistics.tau_variance(_halves(judged.again), self.budget),
-                "per_class": None if value_of is None else value_of / k,
+                "tau_variance": statistics.tau_variance(again, self.budget),
+                "per_class": None if half.value is None else half.value / k,
             },
             "curve": {"queries": grid.tolist(), "value": _list(value), "low": _list(low), "high": _list(high)},
             "margin_percentiles": quantiles(self.calibration.percentile(best)),
             "margins_of_scale": quantiles(best / self.calibration.scale),
-            "p_fitted": quantiles(np.concatenate(fitted)),
+            "p_fitted": self._p_fitted(name),
             "accepted_at": {
                 str(seed): [None if np.isnan(q) else int(q) for q in row] for seed, row in zip(cells, judged.at, strict=True)
             },
@@ -124,7 +120,7 @@ class Scoring:
             np.asarray(confidence(log_odds(cell.logits)[np.arange(len(cell.classes)), cell.classes]))
             for cell in self.cells[name].values()
         ]
-        return quantiles(np.concatenate(told)) if sum(map(len, told)) else {}
+        return quantiles(np.concatenate(told)) if told else {}
 
     def sharing(self, arm: str = "cppn") -> dict[str, Any]:
         """How many times the queries of `arm` its rivals need until half of the classes are accepted, paired by seed.
@@ -137,14 +133,9 @@ class Scoring:
                 continue
             both = [seed for seed in self.cells[arm] if seed in self.cells[rival]]
             ours, theirs = (self._of_seeds(name, both) for name in (arm, rival))
-            told = statistics.paired_ratio(theirs.q50(), ours.q50(), self.budget, _halves(theirs.again), _halves(ours.again))
-            out[rival] = {
-                "ratio": told.value,
-                "low": told.low,
-                "high": told.high,
-                "pairs": told.number,
-                "censored": told.censored,
-            }
+            again = statistics.q50(theirs.again), statistics.q50(ours.again)
+            told = statistics.paired_ratio(theirs.q50(), ours.q50(), self.budget, *again)
+            out[rival] = told.plain() | {"pairs": told.number, "censored": told.censored}
         return out
 
     def judged(self, name: str, level: str) -> _Judged:
@@ -162,7 +153,7 @@ class Scoring:
 
     def _at_budgets(self, judged: _Judged) -> list[dict[str, Any]]:
         k, grid = len(self.classes), np.array(self.budgets)
-        shares, again = judged.shares(grid), _shares(judged.again, grid)
+        shares, again = judged.shares(grid), statistics.shares(judged.again, grid)
         out = []
         for b, budget in enumerate(self.budgets):
             told = statistics.share_interval(shares[:, b], again[..., b], k)
@@ -174,16 +165,25 @@ class Scoring:
                     "low": told.low,
                     "high": told.high,
                     "per_seed": shares[:, b].tolist(),
+                    # Of the mean share, by the thresholds' being estimates: bench compare needs it.
+                    "tau_variance": float(again[..., b].mean(axis=1).var(ddof=1)),
                 }
             )
         return out
 
-    def _p_fitted(self, cell: Cell) -> np.ndarray:
-        """(n,) over scored classes: the saved images' confidence at the fitted temperature; 0 where there is none."""
-        out = np.zeros(len(self.calibration.labels))
-        if len(cell.classes):
-            out[cell.classes] = self.calibration.p_fitted(cell.logits)[np.arange(len(cell.classes)), cell.classes]
-        return out[self.classes]
+    def _p_fitted(self, name: str) -> dict[str, float] | None:
+        """Quantiles over seeds and scored classes of the saved images' confidence at the fitted temperature: 0 of a class
+        that has no image. None where no temperature could be fitted."""
+        told = []
+        for cell in self.cells[name].values():
+            p = np.zeros(len(self.calibration.labels))
+            if len(cell.classes):
+                fitted = self.calibration.p_fitted(cell.logits)
+                if fitted is None:
+                    return None
+                p[cell.classes] = fitted[np.arange(len(cell.classes)), cell.classes]
+            told.append(p[self.classes])
+        return quantiles(np.concatenate(told))
 
 
 def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -213,27 +213,9 @@ def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{"level": "warning", "what": words} for words in out]
 
 
-def _shares(at: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """(..., n) times of acceptance to (..., Q) shares accepted by then; NaN counts as never."""
-    known = np.sort(np.where(np.isnan(at), np.inf, at), axis=-1).reshape(-1, at.shape[-1])
-    counts = np.stack([np.searchsorted(row, grid, side="right") for row in known])
-    return (counts / at.shape[-1]).reshape(*at.shape[:-1], len(grid))
-
-
-def _halves(at: np.ndarray) -> np.ndarray:
-    """(..., n) times of acceptance to the time by which half of them, or more, were accepted; NaN: never."""
-    return np.sort(at, axis=-1)[..., (at.shape[-1] + 1) // 2 - 1]
-
-
 def _grid(classes: int, budget: int, budgets: Sequence[int]) -> np.ndarray:
     """Numbers of queries from 1 to the budget, evenly spread on a logarithmic scale, the budgets among them."""
     return np.unique(np.concatenate([np.geomspace(1, budget, _POINTS).round(), budgets]).astype(int))
-
-
-def quantiles(values: np.ndarray) -> dict[str, float]:
-    """The values that 5, 25, 50, 75 and 95% are at most; finite ones alone where some are not."""
-    finite = np.where(np.isneginf(values), np.min(values[np.isfinite(values)], initial=0.0), values)
-    return {str(q): float(np.quantile(finite, q / 100)) for q in QUANTILES}
 
 
 def _list(values: np.ndarray) -> list[float | None]:

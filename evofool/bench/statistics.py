@@ -13,35 +13,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evofool.bench.interval import Interval, Sign
+
 NETWORKS_FOR_A_CLAIM = 5  # independently trained ones, in each group, before anything is said of a defence
 # Of a bootstrap variance of a 5% quantile. By its own spread 7 (300 images) to 24 (5,000), but it also is 17 to 1% too large
 # on average, and both together are met by one number: limits with 20 held 94 to 96% from 125 images on.
 TAU_FREEDOM = 20
 
+AT = (5, 25, 50, 75, 95)  # percent, of quantiles
+
 Queries = Sequence[int | float | None]  # None, NaN or beyond the budget: censored
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value between two limits; None where there is none: nothing known, or unbounded by censoring."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    number: int  # of seeds, pairs or networks behind it (of two groups: of the smaller)
-    censored: int = 0  # of those, how many only give a bound
-    confidence: float = 0.95  # that was asked for; of median_interval: that was attained
-
-
-@dataclass(frozen=True)
 class Difference:
-    """Of two arms' mean shares, a - b, paired by seed; p is of the two-sided test on the transformed scale."""
+    """Of two arms' mean shares, a - b, paired by seed, between two limits; None where there is no spread to go by."""
 
     value: float
     low: float | None
     high: float | None
-    p: float | None
     pairs: int
+
+
+def quantiles(values: np.ndarray, at: Sequence[int] = AT) -> dict[str, float]:
+    """By percent ("50": the median) what so many of the values are at most, linear between two; empty if there are none.
+
+    What is infinite counts as the least, or the greatest, of 0 and the finite values.
+    """
+    if not len(values):
+        return {}
+    finite = values[np.isfinite(values)]
+    known = np.clip(values, finite.min(initial=0.0), finite.max(initial=0.0))
+    return {str(percent): float(np.quantile(known, percent / 100)) for percent in at}
 
 
 # --- one arm
@@ -100,43 +103,48 @@ def band(
     return value, np.clip(middle - half, 0, value), np.clip(middle + half, value, 1)
 
 
-def curve(accepted_at: Queries, grid: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The share of classes accepted within each number of queries of the grid, (len(grid),) float64.
+def shares(at: np.ndarray, grid: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The share of classes accepted within each number of queries of the grid, (..., Q) float64.
 
-    accepted_at has an entry for each class, None for one that never was.
+    at is (..., K): after how many queries each class was accepted, NaN for one that never was.
     """
-    known = np.sort([q for q in accepted_at if q is not None])
-    return np.searchsorted(known, np.asarray(grid), side="right") / len(accepted_at)
+    known = np.sort(np.where(np.isnan(at), np.inf, at), axis=-1).reshape(-1, at.shape[-1])
+    counts = np.stack([np.searchsorted(row, grid, side="right") for row in known])
+    return np.asarray((counts / at.shape[-1]).reshape(*at.shape[:-1], len(grid)))
 
 
-def q50(accepted_at: Queries, budget: float) -> float | None:
-    """The least number of queries within which half of the classes, or more, are accepted; None beyond the budget.
+def q50(at: np.ndarray) -> np.ndarray:
+    """The least number of queries within which half of the classes, or more, are accepted, (...); NaN where never.
 
-    That is Kaplan and Meier's median: all censoring is at the budget, where their curve is the empirical one.
+    at is as in `shares`, K at least 1. That is Kaplan and Meier's median: all censoring is at the budget, where their curve
+    is the empirical one.
     """
-    known = sorted(q for q in accepted_at if q is not None and q <= budget)
-    half = (len(accepted_at) + 1) // 2
-    return known[half - 1] if 0 < half <= len(known) else None
+    return np.asarray(np.sort(at, axis=-1)[..., (at.shape[-1] + 1) // 2 - 1])
 
 
 def queries_interval(
     per_seed: Queries, budget: float, replicates: np.ndarray | None = None, confidence: float = 0.95
 ) -> Interval:
-    """The geometric mean of the seeds' Q50, (S,); a censored seed counts as the budget.
+    """The geometric mean of the seeds' Q50, (S,), of which censored ones make a bound from below.
 
-    replicates is (B, S). With censored seeds the value and low are bounds from below and high is None.
-    Seeds that all agree, uncensored, give a width of nought, but for tau's.
-    If all are censored, low is the budget where that many would by chance (a median below it, the sign test) be rarer than
-    1 - confidence: from 5 seeds on for 95%; else None.
+    replicates is (B, S). A censored seed counts as the budget, and high is None where there is one. Seeds that all agree,
+    uncensored, give a width of nought, but for tau's. If all are censored the value is None, and low is the budget where
+    that many would by chance (a median below it, the sign test) be rarer than 1 - confidence: from 5 seeds on for 95%; else
+    None.
     """
-    x = _logs(per_seed, budget)
-    seeds, censored = len(x), int(_censored(per_seed, budget).sum())
-    value = 10 ** x.mean()
-    if censored == seeds:
-        low = budget if 0.5**seeds <= 1 - confidence else None
-        return Interval(float(value), low, None, seeds, censored, confidence)
-    common = 0.0 if replicates is None else _logs(replicates, budget).mean(axis=1).var(ddof=1)
-    return _on_logs(x, common, confidence, censored=censored, no_high=censored > 0)
+    x, beyond = _logs(per_seed, budget), _censored(per_seed, budget)
+    common = 0.0 if replicates is None else tau_variance(replicates, budget)
+    return _geometric_mean(x, beyond, beyond, budget, common, confidence)
+
+
+def networks_interval(networks: Sequence[Interval], budget: float, confidence: float = 0.95) -> Interval:
+    """The geometric mean of Q50 over independently trained networks, one number each, as queries_interval has it of seeds.
+
+    A network whose own Q50 is a bound from below makes the mean one, and counts in `censored`.
+    """
+    x, opened = _networks(networks, budget)
+    beyond = np.array([network.value is None for network in networks], bool)
+    return _geometric_mean(x, opened, beyond, budget, 0.0, confidence)
 
 
 def tau_variance(replicates: np.ndarray, budget: float) -> float:
@@ -171,55 +179,54 @@ def paired_ratio(
     over, under = bool(a_open[told].any()), bool(b_open[told].any())
     censored = int((a_open | b_open).sum())
     if not len(told) or (over and under):
-        return Interval(None, None, None, len(told), censored, confidence)
+        return Interval(None, None, None, len(told), censored, confidence, "unknown")
     x = _logs(a, budget)[told] - _logs(b, budget)[told]
     common = tau_variance
     if a_replicates is not None and b_replicates is not None:
         again = _logs(a_replicates, budget)[:, told] - _logs(b_replicates, budget)[:, told]
         common = again.mean(axis=1).var(ddof=1)
-    return _on_logs(x, common, confidence, censored=censored, no_low=under, no_high=over)
+    return _on_logs(x, common, confidence, censored, ">=" if over else "<=" if under else "=")
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Difference:
-    """Two arms' shares in [0, 1], (S,) each, by seed. The limits are Student's on the plain differences.
+def paired_difference(
+    a: Sequence[float], b: Sequence[float], tau_variance: float = 0.0, confidence: float = 0.95
+) -> Difference:
+    """Two arms' mean shares in [0, 1], (S,) each, a - b, paired by seed; the limits are Student's on the differences.
 
-    If all differences are equal there is no spread to go by: no limits, and p is the sign test's, 1 if they are 0.
+    tau_variance: of the mean difference, where a and b are judged by thresholds of their own. Differences that are all equal
+    have no spread to go by, and no limits.
     """
-    from scipy import stats
-
-    plain = np.asarray(a, float) - np.asarray(b, float)
-    n, value = len(plain), float(plain.mean())
-    if n < 2:
-        return Difference(value, None, None, None, n)
-    moved = _arcsine(np.asarray(a, float)) - _arcsine(np.asarray(b, float))
-    if np.ptp(moved) < 1e-12:
-        return Difference(value, None, None, 1.0 if abs(moved[0]) < 1e-12 else 0.5 ** (n - 1), n)
-    half = float(_half(plain.var(ddof=1) / n, n - 1, 0.0, 1, confidence))
-    p = float(stats.ttest_1samp(moved, 0.0).pvalue)
-    return Difference(value, max(-1.0, value - half), min(1.0, value + half), p, n)
+    apart = np.asarray(a, float) - np.asarray(b, float)
+    n, value = len(apart), float(apart.mean())
+    if n < 2 or np.ptp(apart) < 1e-12:
+        return Difference(value, None, None, n)
+    half = float(_half(apart.var(ddof=1) / n, n - 1, tau_variance, TAU_FREEDOM, confidence))
+    return Difference(value, max(-1.0, value - half), min(1.0, value + half), n)
 
 
 # --- two groups
 
 
-def welch_ratio(a_networks: Queries, b_networks: Queries, budget: float, confidence: float = 0.95) -> Interval:
+def welch_ratio(
+    a_networks: Sequence[Interval], b_networks: Sequence[Interval], budget: float, confidence: float = 0.95
+) -> Interval:
     """The ratio of two groups' geometric mean Q50, a over b: independently trained networks, one number each.
 
     Welch's interval on logarithms; None under two networks in a group. A claim needs NETWORKS_FOR_A_CLAIM in each.
-    Censored networks are bounds as in paired_ratio; `number` is the smaller group's.
+    Networks whose own Q50 is a bound make one of the ratio, as in paired_ratio; `number` is the smaller group's.
     """
-    x, y = _logs(a_networks, budget), _logs(b_networks, budget)
-    a_open, b_open = (int(_censored(group, budget).sum()) for group in (a_networks, b_networks))
-    number, censored = min(len(x), len(y)), a_open + b_open
-    if number == 0 or (a_open and b_open):
-        return Interval(None, None, None, number, censored, confidence)
+    (x, over), (y, under) = _networks(a_networks, budget), _networks(b_networks, budget)
+    number, censored = min(len(x), len(y)), int(over.sum() + under.sum())
+    if number == 0 or (over.any() and under.any()):
+        return Interval(None, None, None, number, censored, confidence, "unknown")
+    bound: Sign = ">=" if over.any() else "<=" if under.any() else "="
     middle = x.mean() - y.mean()
     if number < 2:
-        return Interval(float(10**middle), None, None, number, censored, confidence)
+        return Interval(float(10**middle), None, None, number, censored, confidence, bound)
     half = _half(x.var(ddof=1) / len(x), len(x) - 1, y.var(ddof=1) / len(y), len(y) - 1, confidence)
-    low = None if b_open else float(10 ** (middle - half))
-    high = None if a_open else float(10 ** (middle + half))
-    return Interval(float(10**middle), low, high, number, censored, confidence)
+    low = None if bound == "<=" else float(10 ** (middle - half))
+    high = None if bound == ">=" else float(10 ** (middle + half))
+    return Interval(float(10**middle), low, high, number, censored, confidence, bound)
 
 
 def mann_whitney(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
@@ -265,11 +272,6 @@ def _freedom(mean: np.ndarray, spread: np.ndarray, seeds: int, single: float) ->
     return 2 / (2 / (seeds - 1) + np.maximum(excess, 0) * part**2 / seeds)
 
 
-def _arcsine(shares: np.ndarray) -> np.ndarray:
-    """Defined at 0 and 1, and a share of independent outcomes has about the same variance everywhere (Anscombe 1948)."""
-    return np.arcsin(np.sqrt(np.clip(shares, 0, 1)))
-
-
 def _censored(queries: Queries | np.ndarray, budget: float) -> np.ndarray:
     return ~(np.asarray(queries, float) <= budget)  # None becomes NaN, which no number is under
 
@@ -292,12 +294,26 @@ def _half(
     return np.asarray(special.stdtrit(total, (1 + confidence) / 2) * np.sqrt(one + two))
 
 
-def _on_logs(
-    x: np.ndarray, common: float, confidence: float, censored: int, no_low: bool = False, no_high: bool = False
+def _networks(networks: Sequence[Interval], budget: float) -> tuple[np.ndarray, np.ndarray]:
+    """log10 of each one's Q50, what is beyond the budget counted as the budget, and (n,) bool: which are bounds."""
+    return _logs([one.value for one in networks], budget), np.array([one.bound != "=" for one in networks], bool)
+
+
+def _geometric_mean(
+    x: np.ndarray, opened: np.ndarray, beyond: np.ndarray, budget: float, common: float, confidence: float
 ) -> Interval:
+    """Of logarithms x. opened: (n,) bool, those that are bounds from below; beyond: of these, those beyond the budget."""
+    n, censored = len(x), int(opened.sum())
+    if beyond.all():
+        low = budget if 0.5**n <= 1 - confidence else None
+        return Interval(None, low, None, n, censored, confidence, ">=")
+    return _on_logs(x, common, confidence, censored, ">=" if censored else "=")
+
+
+def _on_logs(x: np.ndarray, common: float, confidence: float, censored: int, bound: Sign) -> Interval:
     middle = float(x.mean())
     if len(x) < 2:
-        return Interval(10**middle, None, None, len(x), censored, confidence)
+        return Interval(10**middle, None, None, len(x), censored, confidence, bound)
     half = float(_half(x.var(ddof=1) / len(x), len(x) - 1, common, TAU_FREEDOM, confidence))
-    low, high = (None if no_low else 10 ** (middle - half)), (None if no_high else 10 ** (middle + half))
-    return Interval(10**middle, low, high, len(x), censored, confidence)
+    low, high = (None if bound == "<=" else 10 ** (middle - half)), (None if bound == ">=" else 10 ** (middle + half))
+    return Interval(10**middle, low, high, len(x), censored, confidence, bound)

@@ -1,10 +1,10 @@
 """What a benchmark says of all its targets together: what was stated beforehand and held or not, groups, sharing."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from evofool.bench import statistics
+from evofool.bench.interval import Interval, times
 from evofool.bench.plan import BenchRecipe
 
 SCHEMA, VERSION = "evofool.bench.summary", 1
@@ -101,26 +101,25 @@ def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
 
 def _defences(recipe: BenchRecipe, valid: Results, groups: Mapping[str, Any]) -> list[dict[str, Any]]:
     out = []
-    pairs = dict.fromkeys((_group(part), part.defends) for part in recipe.targets if part.defends)
+    pairs = dict.fromkeys((part.family, part.defends) for part in recipe.targets if part.defends)
     for defended, plain in pairs:
-        a, b = (groups.get(name, {}).get("networks", {}).get(_EVOLUTION, {}) for name in (defended, plain))
+        told = [groups.get(name, {}).get("networks", {}).get(_EVOLUTION, {}) for name in (defended, plain)]
+        a, b = ([Interval.of(q50) for q50 in networks.values()] for networks in told)
         what = f"Q50 of {defended} networks is at least {HARDER:g} times that of {plain} ones ({_EVOLUTION})"
         if not a or not b:
             out.append(_said(what, None, "there are no valid networks of both"))
             continue
-        ratio = statistics.welch_ratio([q for q, _ in a.values()], [q for q, _ in b.values()], recipe.budget)
-        # A network with a censored seed has at least the Q50 that it is told with.
-        over, under = (any(censored for _, censored in networks.values()) for networks in (a, b))
-        if over:
-            ratio = replace(ratio, high=None)
-        if under:
-            ratio = replace(ratio, low=None, value=None if over else ratio.value)
-        limits = f"95%: {_number(ratio.low, '0')} to {_number(ratio.high, 'unbounded')}"
-        few = ratio.number < statistics.NETWORKS_FOR_A_CLAIM
-        words = f"{_number(ratio.value)} times ({limits}; {len(a)} and {len(b)} independently trained networks)"
-        if few:
+        ratio = statistics.welch_ratio(a, b, recipe.budget)
+        text, limits = ratio.said(times)
+        held = ratio.at_least(HARDER)
+        words = text if ratio.value is None else f"{text} times {limits}".rstrip()
+        words += f" ({len(a)} and {len(b)} independently trained networks)"
+        if held is None:
+            words += "; half of the classes of some are not accepted within the budget, and a larger one would tell"
+        if ratio.number < statistics.NETWORKS_FOR_A_CLAIM:
+            held = None
             words += f"; a claim about a defence needs {statistics.NETWORKS_FOR_A_CLAIM} of each"
-        out.append(_said(what, None if few or ratio.value is None else ratio.value >= HARDER, words))
+        out.append(_said(what, held, words))
     return out
 
 
@@ -155,36 +154,18 @@ def _groups(recipe: BenchRecipe, valid: Results) -> dict[str, Any]:
     groups: dict[str, Any] = {}
     for group, names in members.items():
         arms: dict[str, Any] = {}
-        networks: dict[str, dict[str, tuple[float | None, int]]] = {}
+        networks: dict[str, dict[str, Any]] = {}
         for arm in recipe.arms:
-            told = {n: _scored(valid[n])[arm]["q50"] for n in names if arm in _scored(valid[n])}
+            told = {n: Interval.of(_scored(valid[n])[arm]["q50"]) for n in names if arm in _scored(valid[n])}
             if not told:
                 continue
-            networks[arm] = {n: (q["value"], q["censored"]) for n, q in told.items()}
-            censored = sum(1 for q in told.values() if q["censored"])
-            interval = statistics.queries_interval([q["value"] for q in told.values()], recipe.budget)
-            high = None if censored else interval.high
-            arms[arm] = {
-                "q50": {
-                    "value": interval.value,
-                    "low": interval.low,
-                    "high": high,
-                    "networks": len(told),
-                    "censored": censored,
-                }
-            }
+            networks[arm] = {n: {"value": q50.value, "bound": q50.bound} for n, q50 in told.items()}
+            of_all = statistics.networks_interval(list(told.values()), recipe.budget)
+            arms[arm] = {"q50": of_all.plain() | {"networks": of_all.number, "censored": of_all.censored}}
         groups[group] = {"targets": names, "arms": arms, "networks": networks}
     return groups
-
-
-def _group(part: Any) -> str:
-    return part.group or part.name or part.train or ""
 
 
 def _scored(one: Mapping[str, Any]) -> dict[str, Any]:
     """The arms with a valid cell."""
     return {arm: told for arm, told in one["scores"]["arms"].items() if told["seeds"]}
-
-
-def _number(value: float | None, none: str = "?") -> str:
-    return none if value is None else f"{value:.3g}"

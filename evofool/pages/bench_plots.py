@@ -78,16 +78,16 @@ def q50_dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]], budgets: Ma
     return _dots(
         targets,
         lambda target: float(budgets[target]),
-        "queries until half of the classes are accepted (Q50), logarithmic; arrow: not within the budget",
+        "queries until half of the classes are accepted (Q50), logarithmic; arrow: beyond the budget for some seeds or all",
     )
 
 
 def ratio_dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """How many times the queries of MAP-Elites a rival needs, with intervals, on both sides of 1.
 
-    targets: by name, by rival, its "sharing". What has no upper bound has an arrow at the right edge.
+    targets: by name, by rival, its "sharing". A bound has an arrow, to the right or to the left.
     """
-    known = [v for t in targets.values() for r in t.values() for v in (r["ratio"], r["low"]) if v]
+    known = [v for t in targets.values() for r in t.values() for v in (r["value"], r["low"]) if v]
     edge = max([4.0, *known]) * 4
     return _dots(
         targets,
@@ -199,7 +199,8 @@ def detector_curves(detectors: Sequence[Mapping[str, Any]]) -> str:
 def _dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]], edge: Any, label: str, middle: float | None = None) -> str:
     """Rows of values with whiskers, target after target. edge: of a target, where what has no upper bound ends.
 
-    A row's value is "value" or "ratio"; None is an arrow at the edge, and so is a whisker without "high".
+    A row has "value", its "bound", "low" and "high". One that is bounded from below, ">=", has an arrow to the right, at the
+    edge; one from above, "<=", an arrow to the left, where the plot ends.
     """
     arms = list(dict.fromkeys(arm for own in targets.values() for arm in own))
     looks = _looks(arms)
@@ -211,26 +212,32 @@ def _dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]], edge: Any, lab
 
         axes = made.figure.subplots()
         told = [row for own in targets.values() for row in own.values()]
-        inner = [v for v in (middle, *(row.get("value", row.get("ratio")) for row in told), *map(edge, targets)) if v]
+        inner = [v for v in (middle, *(row["value"] for row in told), *map(edge, targets)) if v]
         # An interval of a few seeds may reach over many powers of ten: it runs out of the plot.
         least, most = min(inner) / 8, max(inner) * 8
         limits = [row.get(key) for row in told for key in ("low", "high")]
         bounds = [*inner, *(min(max(v, least), most) for v in limits if v)]
+        bounds += [row["value"] / 4 for row in told if row["bound"] == "<="]  # room for the arrow
         stretch = (max(bounds) / min(bounds)) ** 0.022  # how far an arrow goes on
+        leftmost = min(bounds)
         at, ticks = 0.0, []
         for number, (target, own) in enumerate(targets.items()):
             start = at
             for arm, row in own.items():
-                value = row.get("value", row.get("ratio"))
-                low, high = row.get("low"), row.get("high")
+                value, low, high = row["value"], row.get("low"), row.get("high")
                 look, end = looks[arm], edge(target)
-                if low:
-                    axes.plot([low, high or end], [at, at], color=look.colour, lw=1.5, ls=look.dash)
+                if row["bound"] == ">=":
+                    high = end
+                elif row["bound"] == "<=":
+                    low = end = leftmost
+                if low and high:
+                    axes.plot([low, high], [at, at], color=look.colour, lw=1.5, ls=look.dash)
                 if value:
                     axes.plot([value], [at], color=look.colour, marker=look.marker, ms=ms, ls="none")
-                if not (value and high):
+                if row["bound"] in (">=", "<="):
+                    on = end * stretch if row["bound"] == ">=" else end / stretch
                     axes.plot([end], [at], color=look.colour, marker="|", ms=ms + 1, ls="none")
-                    axes.annotate("", (end * stretch, at), (end, at), arrowprops={"arrowstyle": "->", "color": look.colour})
+                    axes.annotate("", (on, at), (end, at), arrowprops={"arrowstyle": "->", "color": look.colour})
                 if not many:
                     ticks.append((at, arm))
                 at += 1

@@ -258,7 +258,7 @@ def _cell(cell: Cell) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.lstrip("<> ").rstrip("%").replace(",", ""))
+        float(text.lstrip("<>= ").rstrip("%").replace(",", ""))
     except ValueError:
         return False
     return True

@@ -36,7 +36,8 @@ class Rule:
 
     detector: "msp", "max-logit", "energy" or "mahalanobis". threshold: what 95% of real images do not exceed, median: what
     half of them do not, both of `suspicion`. scale: the unit of the base's margins; temperature: fitted to its logits in
-    that unit. layer: whose input mahalanobis looks at, a name of the base network's modules; tensors: what it looks with.
+    that unit, or 1. layer: whose input mahalanobis looks at, a name of the base network's modules; tensors: what it looks
+    with.
     """
 
     detector: str

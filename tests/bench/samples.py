@@ -141,6 +141,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         own = [one["target"]["name"] for one in found if one["target"]["group"] == group]
         q50 = {
             "value": 240.0 * (9 if "outlier" in group else 1),
+            "bound": "=",
             "low": 150.0,
             "high": 900.0,
             "networks": len(own),
@@ -148,7 +149,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         }
         groups[group] = {
             "targets": own,
-            "arms": {"cppn": {"q50": q50}, "apgd": {"q50": q50 | {"high": None, "censored": 1}}},
+            "arms": {"cppn": {"q50": q50}, "apgd": {"q50": q50 | {"high": None, "censored": 1, "bound": ">="}}},
         }
     return {
         "schema": "evofool.bench.summary",
@@ -210,8 +211,10 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
         "low": round(value / half, 1),
         "high": round(value * half, 1) if value * half <= budget else None,
     }
-    if value > budget:
-        known = {"value": None, "low": budget if value / half > budget else round(value / half, 1), "high": None}
+    if None in q50:
+        known |= {"high": None}
+    if not any(q50):
+        known = {"value": None, "low": budget, "high": None}
 
     def at(level: float) -> list[dict[str, Any]]:
         found = []
@@ -240,7 +243,13 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
         "invalid": {},
         "r95": at(1.0),
         "r50": at(6.0),
-        "q50": known | {"censored": q50.count(None), "per_seed": q50, "per_class": known["value"] and known["value"] / 10},
+        "q50": known
+        | {
+            "bound": ">=" if None in q50 else "=",
+            "censored": q50.count(None),
+            "per_seed": q50,
+            "per_class": known["value"] and known["value"] / 10,
+        },
         "curve": {
             "queries": queries.tolist(),
             "value": mean.tolist(),
@@ -257,7 +266,9 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
 
 def _ratio(ratio: float, rng: np.random.Generator) -> dict[str, Any]:
     wide = float(rng.uniform(1.1, 2.0))
-    return {"ratio": ratio, "low": ratio / wide, "high": ratio * wide, "pairs": 5, "censored": int(rng.integers(0, 2))}
+    censored = int(rng.integers(0, 2))
+    known = {"bound": ">=" if censored else "=", "high": None if censored else ratio * wide}
+    return {"value": ratio, "low": ratio / wide, "pairs": 5, "censored": censored} | known
 
 
 def _detector(detector: str, arm: str, kind: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -274,6 +285,7 @@ def _detector(detector: str, arm: str, kind: str, rng: np.random.Generator) -> d
         "low": area - 0.04,
         "high": min(1.0, area + 0.04),
         "per_seed": [area] * 5,
+        "of": [9, 10, 10, 9, 10],
         "curve": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
     }
 

@@ -1,7 +1,7 @@
 """A whole benchmark, small: every cell a run, broken off and gone on with, and what is invalid left out."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from evofool.bench.bench import run_bench
 from evofool.bench.plan import parse
 from evofool.cli import app
 from evofool.elites import StoredRun
-from evofool.errors import RecipeError, StoreError
+from evofool.errors import EvofoolError, RecipeError, StoreError
 from evofool.verify import verify
 
 pytest.importorskip("mlxtend")
@@ -59,6 +59,29 @@ def reversed_():
         last.weight.copy_(last.weight.flip(0))
         last.bias.copy_(last.bias.flip(0))
     return network
+"""
+
+SIGNALS = """
+import os, signal
+from pathlib import Path
+import torch
+from evofool.targets import target
+
+class Signals(torch.nn.Module):
+    shape = (1, 28, 28)
+    labels = tuple("0123456789")
+    asked = 0
+
+    def __init__(self):
+        super().__init__()
+        self.network = target("lenet").network.module
+
+    def forward(self, x):
+        Signals.asked += len(x) == 32
+        if Signals.asked == 2 and not Path("sent").exists():
+            Path("sent").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.network(x)
 """
 
 
@@ -162,7 +185,7 @@ def test_one_that_was_killed_ends_where_an_unbroken_one_does(done, tmp_path):
         "--arms",
         "cppn,own,noise",
     ]
-    command += ["--budget", "50,200", "--seeds", "2", "--out", str(tmp_path / "b")]
+    command += ["--budget", "50,200", "--seeds", "2", "--workers", "0", "--out", str(tmp_path / "b")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(1200):
         if list((tmp_path / "b").rglob("cell.json")) or process.poll() is not None:
@@ -216,13 +239,12 @@ def test_real_images_under_wrong_labels_make_a_target_invalid(here):
     assert not (here / "b" / "cells").exists(), "nothing was spent on it"
 
 
-def test_a_cell_that_does_not_score_what_it_stored_is_left_out(tmp_path):
-    recipe = parse({**SMALL, "arms": ["cppn"]}, "here")
-    run_bench(recipe, tmp_path / "b")
+def test_a_cell_that_does_not_score_what_it_stored_is_left_out(done, tmp_path):
+    shutil.copytree(done, tmp_path / "b")
     path = tmp_path / "b" / "cells" / "lenet" / "cppn-1" / "cell.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps({**told, "faults": ["class 3 scores something else"]}))
-    arm = run_bench(recipe, tmp_path / "b").results["lenet"]["scores"]["arms"]["cppn"]
+    arm = run_bench(parse(SMALL, "here"), tmp_path / "b").results["lenet"]["scores"]["arms"]["cppn"]
     assert arm["seeds"] == [0]
     assert "class 3 scores something else" in arm["invalid"]["1"]
     assert len(arm["r95"][0]["per_seed"]) == 1
@@ -267,12 +289,36 @@ def test_workers_give_the_same_scores(done, tmp_path):
 )
 def test_wrong_input_is_answered_in_a_sentence(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = subprocess.run(
-        [sys.executable, "-m", "evofool", *arguments], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, EvofoolError):
+        assert words in str(result.exception)
+    else:
+        assert result.exit_code == 2
+        assert words in result.output
+
+
+def test_wrong_input_ends_with_2_and_no_traceback():
+    result = subprocess.run([sys.executable, "-m", "evofool", "bench", "bench-digit"], capture_output=True, text=True)
     assert result.returncode == 2
-    assert words in result.stderr + result.stdout
+    assert "bench-digit is no bench recipe" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_while_real_images_are_asked_ends_soon_and_the_same_command_goes_on(here):
+    """The target itself sends the signal, at the second batch of real images."""
+    (here / "signal_net.py").write_text(SIGNALS)
+    command = [sys.executable, "-m", "evofool", "bench", "--target", "python:signal_net:Signals", "--images", "digits"]
+    command += ["--budget", "20", "--arms", "noise", "--seeds", "1", "--workers", "0", "--out", "b"]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 130, first.stderr
+    assert "Interrupted; what is done is saved. The same command goes on." in first.stdout
+    (answers,) = (here / "b" / "calibration").glob("*.answers")
+    assert answers.stat().st_size == 2 * (32 * 10 * 4 + 32)
+    assert not (here / "b" / "cells").exists()
+    second = CliRunner().invoke(app, command[3:])
+    assert second.exit_code == 0, second.output
+    assert "noise" in second.output
+    sys.modules.pop("signal_net")
 
 
 def test_two_results_are_compared_by_seed(done, tmp_path):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evofool.bench.calibration import LEAST, Calibration, calibrate, halves
+from evofool.bench.calibration import LEAST, LEAST_WRONG, Calibration, calibrate, halves
 from evofool.bench.real import RealImages, real_images
 from evofool.errors import ImageError, StoreError
 from evofool.targets import target as load_target
@@ -88,8 +88,39 @@ def test_the_temperature_is_the_one_that_the_labels_were_drawn_at():
     p /= p.sum(axis=1, keepdims=True)
     classes = (draw.random(20_000)[:, None] > p.cumsum(axis=1)).sum(axis=1)
     c = made(logits, classes)
+    assert c.temperature is not None
     assert c.temperature * c.scale == pytest.approx(2.0, rel=0.05)
-    assert c.p_fitted(c.logits).sum(axis=1) == pytest.approx(1.0)
+    p = c.p_fitted(c.logits)
+    assert p is not None
+    assert p.sum(axis=1) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 4, 5, 12])
+def test_a_temperature_needs_images_that_are_called_something_else(wrong: int):
+    draw = np.random.default_rng(4)
+    classes = np.sort(draw.integers(0, 4, 600))
+    logits = np.clip(draw.normal(size=(600, 4)), -2, 2)
+    logits[np.arange(600), classes] += 6
+    rows = np.flatnonzero(~halves(classes))[:wrong]
+    logits[rows] = np.roll(logits[rows], 1, axis=1)
+    a = made(logits, classes)
+    fitted = wrong >= LEAST_WRONG
+    assert (a.temperature is not None) == (a.p_fitted(a.logits) is not None) == fitted
+    assert (a.doubts() == []) == fitted
+    if not fitted:
+        said = f"{wrong or 'none'} {'is' if wrong == 1 else 'are'} called something else"
+        assert said in a.doubts()[0]
+        assert "fewer than 5" in a.doubts()[0]
+        assert (a.calibrated(a.logits) == a.logits.astype(np.float64) / a.scale).all(), "detectors go on, in units of scale"
+
+
+def test_a_likelihood_without_a_maximum_gives_no_temperature():
+    c = some(n=400, right=3.0)
+    # Own classes are below the average on the whole: the hotter, the better.
+    rows = np.flatnonzero(~c.control)[::2]
+    c.logits[rows, c.classes[rows]] -= 99
+    assert c.temperature is None
+    assert "has no maximum" in c.doubts()[0]
 
 
 def test_what_is_exactly_at_the_threshold_is_accepted_and_a_tie_never_is():

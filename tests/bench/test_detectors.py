@@ -157,7 +157,7 @@ def test_scores_are_pytorch_ood_s_on_calibrated_logits() -> None:
 def test_msp_is_the_log_odds_of_pytorch_ood_s_probability() -> None:
     z = np.random.default_rng(0).normal(size=(200, K)).astype(np.float32) * 3
     detector, calibration = fitted("msp", net())
-    raw = z * np.float32(calibration.scale * calibration.temperature)
+    raw = z * np.float32(calibration.scale * calibration.unit)
     p = -ood.MaxSoftmax(None).predict_logits(torch.from_numpy(calibration.calibrated(raw))).numpy()
     np.testing.assert_allclose(detector.of(raw), -np.log(p / (1 - p)), rtol=1e-6)
     real_ones = np.random.default_rng(1).normal(size=50) - 3

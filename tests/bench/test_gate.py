@@ -1,15 +1,30 @@
 """The gate: holds, fails, and says when it cannot tell, for the shell and for CI systems."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from evofool.bench.bench import run_bench
+from evofool.bench.compare import compare
+from evofool.bench.finish import Outcome
+from evofool.bench.gate import against as against_home
+from evofool.bench.gate.accept import Accept
+from evofool.bench.gate.against import compared_check
+from evofool.bench.gate.outputs import Outputs
+from evofool.bench.gate.threshold import threshold
+from evofool.bench.json_file import read_json, write_json
 from evofool.bench.plan import parse
 from evofool.cli import app
+from evofool.errors import Interrupted, StoreError
+from tests.bench.test_compare import changed, result
 
 pytest.importorskip("mlxtend")
 
@@ -32,8 +47,9 @@ def gate(*arguments: str) -> tuple[int, str]:
 def harder(last: Path, to: Path, times: float) -> Path:
     """The result as if the target had been so many times as hard to fool."""
     told = json.loads(last.read_text())
-    q50 = told["scores"]["arms"]["cppn"]["q50"]
-    q50["per_seed"] = [None if q is None else q * times for q in q50["per_seed"]]
+    arm = told["scores"]["arms"]["cppn"]
+    arm["q50"]["per_seed"] = [None if q is None else q * times for q in arm["q50"]["per_seed"]]
+    arm["accepted_at"] = {seed: [1] for seed in arm["accepted_at"]}
     to.write_text(json.dumps(told))
     return to
 
@@ -98,6 +114,19 @@ def test_the_deployed_threshold_is_what_counts(tmp_path):
     assert "real images that are classified correctly" in output
 
 
+def test_another_budget_in_the_same_folder_is_another_attack(tmp_path):
+    common = ["lenet", "--accept", "p>=0.5", "--seeds", "1", "--arms", "cppn", "--max-share", "1"]
+    common += ["--out", str(tmp_path / "g")]
+    shares = []
+    for budget in ("16", "800", "16"):
+        code, output = gate(*common, "--budget", budget)
+        assert code == 0, output
+        shares.append(re.search(r"(\S+) of 10 classes are fooled at .* within ([\d,]+) queries", output).groups())
+    assert [within for _, within in shares] == ["16", "800", "16"]
+    assert shares[0] == shares[2]
+    assert float(shares[0][0]) < float(shares[1][0])
+
+
 def test_a_threshold_that_real_images_do_not_reach_is_no_gate(tmp_path):
     code, output = gate(
         "lenet", "--accept", "margin>=1000", "--budget", "100", "--seeds", "1", "--arms", "random", "--images", "digits",
@@ -107,22 +136,300 @@ def test_a_threshold_that_real_images_do_not_reach_is_no_gate(tmp_path):
     assert "a rule that rejects most of them is no use" in output
 
 
+@pytest.fixture
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be measured."""
+
+    def never(*_: Any) -> Outcome:
+        raise AssertionError("measured, though it could be told beforehand that nothing can be compared")
+
+    monkeypatch.setattr(against_home, "run_bench", never)
+
+
+@pytest.fixture
+def black_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The digits' network without its gradients."""
+    (tmp_path / "blind_net.py").write_text(
+        "from evofool.targets import target\n"
+        "class Blind:\n"
+        "    def __init__(self):\n"
+        "        self.net = target('lenet')\n"
+        "        self.labels, self.shape = self.net.labels, self.net.shape\n"
+        "    def __call__(self, images):\n"
+        "        return self.net.logits(images)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return "python:blind_net:Blind"
+
+
+def test_one_folder_takes_both_kinds_of_gate_and_every_protocol(last, tmp_path):
+    out = ("--out", str(tmp_path / "g"))
+    code, output = gate("lenet", "--accept", "p>=0.5", "--budget", "64", "--arms", "random", "--seeds", "1", *out)
+    assert code in (0, 1), output
+    code, output = gate("lenet", "--against", str(last), *out)
+    assert code == 0, output
+    other = read_json(last)
+    run_bench(parse(BENCH | {"budgets": [100, 1000], "seeds": 2, "arms": ["random"]}, "here"), tmp_path / "other")
+    code, output = gate("lenet", "--against", str(tmp_path / "other" / "results" / "lenet.json"), *out)
+    assert code == 0, output
+    assert other["protocol"]["budgets"] == [100, 2000]
+
+
+# --- what the pairs of seeds say, and what a budget leaves open
+
+
+def check(now: list[float | None], then: list[float | None]) -> tuple[str, str]:
+    row = compare(result(now), result(then, fingerprint="g"))["arms"]["cppn"]
+    told = compared_check("cppn", row)
+    return told.status, told.words
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "status", "words"),
+    [
+        ([500] * 5, [500] * 5, "holds", "1.00 times the queries of before.*5 pairs of seeds.: every class as before"),
+        ([700, 520, 610, 660, 580], [500, 400, 450, 480, 420], "holds", "it takes 1.36 times"),
+        ([200, 210, 190, 205, 220], [500, 400, 450, 480, 420], "fails", "0.46 times.*0.75 is not shown$"),
+        ([500, 300, 900, 200, 700], [400, 500, 600, 300, 500], "fails", "may be chance: more seeds narrow"),
+        ([None] * 5, [None] * 5, "holds", "not accepted within 1,000 queries, neither now nor before"),
+        ([None] * 5, [100, 900, 800, 300, 200], "holds", "not accepted.*in no seed now, before in 5 of 5"),
+        ([None] * 5, [100, None, None, 300, 200], "holds", "in no seed now, before in 3 of 5"),
+        ([None], [900], "holds", "in no seed now, before in 1 of 1"),
+        ([300, 400, 350, 200, 310], [None] * 5, "fails", "at most 0.30 times.*unbounded to 0.*0.75 is not shown$"),
+        ([990, 980, 995, 970, 999], [None] * 5, "fails", "at most 0.99 times.*the budget's end: more queries tell"),
+        ([600, 620, 580, 610, 590], [600, None, None, 590, 610], "fails", "at most .*unbounded to"),
+        ([None, None, 900, 950, 980], [300, 350, 280, 310, 290], "holds", "at least 3.16 times.*to unbounded"),
+        ([None, 100, 120, 110, 90], [900, 400, 500, 450, 420], "fails", "at least 0.32 times.*0.75 is not shown"),
+        (
+            [None, 400, 500, 300, 600],
+            [400, None, 500, 300, 600],
+            "invalid",
+            "in 1 of 5 seeds now and in 1 before.*more queries",
+        ),
+        ([None, 900, 850, None, 880], [None, 600, 570, None, 580], "holds", "3 pairs of seeds, 2 more are not done within"),
+        ([None, None, None, None, 500], [None, None, None, None, 400], "invalid", "1 pair of seeds, 4 more.*no interval"),
+        ([500], [400], "invalid", "1 pair of seeds.*one pair alone has no interval"),
+        ([500], [500], "holds", "1 pair of seeds.: every class as before"),
+    ],
+)
+def test_a_check_is_of_the_lower_bound_and_of_what_a_budget_censors(now, then, status, words):
+    told = check(now, then)
+    assert told[0] == status, told
+    assert re.search(words, told[1]), told
+
+
+@pytest.mark.parametrize("now", [[None] * 3, [None, 500, 600], [500, 600, 550], [200, 210, 190]])
+@pytest.mark.parametrize("then", [[None] * 3, [None, 510, 620], [505, 605, 555], [200, 210, 190]])
+def test_no_check_opens_where_a_lower_bound_is_under_three_quarters(now, then):
+    row = compare(result(now), result(then, fingerprint="g"))["arms"]["cppn"]
+    low = row["q50_ratio"]["low"]
+    shown = now == [None] * 3 or row["same"] or (low is not None and low >= 0.75)
+    assert (compared_check("cppn", row).status == "holds") == shown
+
+
+# --- what can be told before anything is measured
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (
+            "target.labels",
+            [f"cat{c}" for c in range(10)],
+            "the two have different classes: only lenet 0, 1, 2, 3, 4 ... (10)",
+        ),
+        ("images.classes_without", ["3"], "are scored in different classes: only lenet 3 (1)"),
+        ("images.sha256", "0" * 64, "the real images in digits are not those of before"),
+        ("protocol.settings", None, "no whole result of evofool bench (protocol.settings: Field required)"),
+        ("protocol.seeds", [0, 2, 5], "has seeds [0, 2, 5], which do not follow one another"),
+        ("protocol.rank", "log_odds", "of another protocol: rank log_odds"),
+        ("protocol.levels", {"tau5": 0.01}, "of another protocol"),
+        ("protocol.arms", ["cppn", "psychic"], 'there is no arm "psychic"'),
+        ("protocol.arms", ["noise"], "has no arm that searches (noise)"),
+        ("protocol.budgets", [2000, 100], "have to ascend"),
+        (
+            "scores.arms.cppn",
+            {"kind": "search", "seeds": [], "invalid": {"0": "a disk died"}},
+            "measure that again: a disk died",
+        ),
+        ("images.source", "photos", "was measured on real images of photos: name them by --images DIR"),
+    ],
+)
+def test_what_cannot_be_compared_with_is_told_before_anything_is_measured(last, tmp_path, unasked, path, value, words):
+    before = tmp_path / "before.json"
+    write_json(before, changed(read_json(last), path, value))
+    code, output = gate("lenet", "--against", str(before), "--out", str(tmp_path / "g"))
+    assert code == 2, output
+    assert words in output
+
+
+def test_arms_that_neither_side_can_have_do_not_make_a_black_box_invalid(tmp_path, black_box):
+    recipe = BENCH | {
+        "targets": [{"target": black_box}],
+        "budgets": [100, 300],
+        "seeds": 2,
+        "arms": ["random", "apgd", "noise"],
+    }
+    run_bench(parse(recipe, "here"), tmp_path / "b")
+    (last,) = (tmp_path / "b" / "results").iterdir()
+    code, output = gate(black_box, "--against", str(last), "--out", str(tmp_path / "g"))
+    assert code == 0, output
+    assert "Note: apgd: left out" in output
+    assert "noise: Q50" not in output
+    # One that had gradients then, and has none now, is not as it was; the other way round the arm was not measured before.
+    told = read_json(last)
+    told["scores"]["arms"]["apgd"] = told["scores"]["arms"]["random"] | {"kind": "white"}
+    write_json(tmp_path / "white.json", told)
+    code, output = gate(black_box, "--against", str(tmp_path / "white.json"), "--out", str(tmp_path / "g"))
+    assert code == 2
+    assert f"it needs gradients, which {black_box} does not give; before, it had them" in output
+
+
+def test_a_cell_that_comes_to_nothing_now_makes_the_gate_invalid(last, tmp_path, monkeypatch):
+    def lossy(*arguments: Any) -> Outcome:
+        outcome = run_bench(*arguments)
+        (now,) = outcome.results.values()
+        arm = now["scores"]["arms"]["cppn"]
+        arm |= {"seeds": [0, 1], "invalid": {"2": "out of memory"}}
+        return outcome
+
+    monkeypatch.setattr(against_home, "run_bench", lossy)
+    code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"))
+    assert code == 2
+    assert "1 of 3 seeds could not be measured: out of memory" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "needs one of --against"),
         (["--accept", "p>=0.9", "--against", "x.json"], "needs one of --against"),
+        (["--accept", "q>=0.9", "--budget", "100"], "p>=0.9"),
+        (["--accept", "p>=0.9"], "--budget"),
+        (["--accept", "p>=0.9", "--budget", "100", "--arms", ""], "nobody attacks; name some of direct, cppn"),
+        (["--accept", "p>=0.9", "--budget", "100", "--arms", "noise"], "nobody attacks"),
+        (["--accept", "p>=0.9", "--budget", "100", "--arms", "foo"], 'there is no arm "foo"'),
+        (["--accept", "p>=0.9", "--budget", "100", "--arms", "cppn,cppn"], "an arm is named twice"),
+        (["--accept", "p>=0.9", "--budget", "9", "--arms", "random,cppn"], "a budget of 9 queries is too small"),
+        (["--accept", "p>=0.9", "--budget", "100", "--images", "nowhere"], "nowhere is no folder"),
+        (["--against", "none.json"], "none.json cannot be read"),
+        (["--against", "none.json", "--budget", "100"], "--budget is for --accept"),
+        (["--against", "none.json", "--arms", "cppn"], "--arms is for --accept"),
     ],
 )
-def test_what_is_asked_wrongly_is_answered_in_words(arguments, words):
-    result = CliRunner().invoke(app, ["gate", "lenet", *arguments])
-    assert words in str(result.exception)
+def test_what_is_asked_wrongly_is_invalid_and_ci_hears_why(arguments, words, tmp_path):
+    junit, summary = tmp_path / "gate.xml", tmp_path / "gate.md"
+    out = ["--out", str(tmp_path / "g"), "--junit", str(junit), "--markdown", str(summary)]
+    code, output = gate("lenet", *arguments, *out)
+    assert code == 2, output
+    assert words in output
+    (error,) = ET.parse(junit).getroot().iter("error")
+    assert words in error.attrib["message"]
+    assert "**invalid**" in summary.read_text()
 
 
-def test_a_rule_that_is_none_is_an_invalid_evaluation(tmp_path):
-    code, output = gate("lenet", "--accept", "q>=0.9", "--budget", "100", "--out", str(tmp_path / "g"))
+def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
+    common = ["--accept", "p>=0.9", "--budget", "100", "--seeds", "1", "--out", str(tmp_path / "g")]
+    code, output = gate(black_box, "--arms", "apgd,noise", *common)
     assert code == 2
-    assert "p>=0.9" in output
-    code, output = gate("lenet", "--accept", "p>=0.9", "--out", str(tmp_path / "g"))
+    assert f"{black_box} gives no gradients, which apgd cannot do without, and no other arm attacks" in output
+    code, output = gate(black_box, "--arms", "apgd,random", "--max-share", "1", *common)
+    assert code == 0, output
+    assert f"Note: apgd: left out; it needs gradients, which {black_box} does not give" in output
+
+
+# --- whatever happens, CI hears of it, and takes it for no answer
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("lost"), "KeyError: 'lost'. This is a fault of evofool's, or of the target's"),
+        (SystemExit(0), "SystemExit"),
+        (MemoryError(), "out of memory"),
+        (ModuleNotFoundError("no", name="sklearn"), "the Python package sklearn is missing"),
+        (BrokenPipeError(), "BrokenPipeError"),
+    ],
+)
+def test_no_failure_of_the_work_is_an_answer(last, tmp_path, monkeypatch, error, words):
+    def broken(*_: Any) -> Outcome:
+        raise error
+
+    monkeypatch.setattr(against_home, "run_bench", broken)
+    junit = tmp_path / "gate.xml"
+    code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--junit", str(junit))
     assert code == 2
-    assert "--budget" in output
+    assert words in output
+    assert [words in case.attrib["message"] for case in ET.parse(junit).getroot().iter("error")] == [True]
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("--junit", "--markdown"), ("--markdown", "--junit")])
+def test_a_file_that_cannot_be_written_is_told_before_the_work(last, tmp_path, unasked, wrong, right):
+    nowhere, there = tmp_path / "no" / "file", tmp_path / "there"
+    code, output = gate(
+        "lenet", "--against", str(last), wrong, str(nowhere), right, str(there), "--out", str(tmp_path / "g")
+    )
+    assert code == 2
+    assert f"{nowhere} cannot be written" in output
+    assert "cannot be written" in there.read_text(), "the other one says so"
+    code, output = gate("lenet", "--against", str(last), "--junit", str(there), "--markdown", str(there))
+    assert code == 2
+    assert f"--junit and --markdown both name {there}" in output
+    ET.parse(there)
+
+
+def test_a_disk_that_is_full_in_the_end_is_no_answer_either(last, tmp_path, monkeypatch):
+    def full(self: Outputs, verdict: Any) -> None:
+        if verdict.seconds:
+            raise StoreError("gate.md cannot be written (No space left on device)")
+
+    monkeypatch.setattr(Outputs, "_add_summary", full)
+    code, output = gate(
+        "lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--markdown", str(tmp_path / "gate.md")
+    )
+    assert code == 2
+    assert "No space left on device" in output
+
+
+def test_a_gate_that_is_killed_has_left_a_report_that_says_so(tmp_path):
+    junit = tmp_path / "gate.xml"
+    junit.write_text("of the last build: all is well")
+    Outputs(junit, None).begin("net")
+    (error,) = ET.parse(junit).getroot().iter("error")
+    assert error.attrib["message"] == "the gate did not come to its end"
+
+
+def test_an_interrupted_gate_exits_with_130_and_leaves_no_answer(last, tmp_path, monkeypatch):
+    monkeypatch.setattr(against_home, "run_bench", lambda *_: Outcome(tmp_path, {}, {}, True, ()))
+    junit = tmp_path / "gate.xml"
+    code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--junit", str(junit))
+    assert code == 130
+    assert "Interrupted" in output
+    assert len(list(ET.parse(junit).getroot().iter("error"))) == 1
+
+
+def test_real_images_are_asked_about_no_longer_than_is_wanted(last, tmp_path):
+    heard = []
+
+    def tell(progress: Any) -> bool:
+        heard.append(progress.words)
+        return len(heard) == 3
+
+    common = {"most": 0.5, "budget": 100, "arms": ["random"], "seeds": 1, "folder": tmp_path / "g", "images": "digits"}
+    with pytest.raises(Interrupted):
+        threshold("lenet", Accept("p", 0.9), tell=tell, **common)
+    assert heard[-1] == "96 of 2,500 real images"
+    with pytest.raises(Interrupted):
+        against_home.against("lenet", read_json(last), None, tmp_path / "g", lambda progress: True)
+
+
+def test_a_reader_that_is_gone_does_not_change_the_answer(last, tmp_path):
+    arguments = ["lenet", "--against", str(last), "--out", str(tmp_path / "g")]
+    gate(*arguments)
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "evofool", "gate", *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.returncode == 0, done.stderr

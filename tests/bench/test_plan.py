@@ -2,10 +2,11 @@
 
 import pytest
 
-from evofool.bench.entries import entries
+from evofool.bench.entries import entries, train
 from evofool.bench.plan import load, parse
 from evofool.errors import RecipeError
 from evofool.recipe import shipped_benches, shipped_recipes
+from evofool.targets import target
 
 LEAST = {"images": "digits", "targets": [{"target": "lenet"}]}
 
@@ -36,6 +37,21 @@ def test_the_least_that_is_needed_is_images_and_targets():
         ({"detectors": {"arm": "direct"}}, "detectors.arm direct is none of the arms"),
         ({"detectors": {"arm": "apgd"}}, "has to be one that searches"),
         ({"arm": {"nes": {"set": ["pears=3"]}}}, 'nes has no setting "pears"'),
+        (
+            {"arm": {"cppn": {"set": ["search.bathc=3"]}}},
+            'arm.cppn.set: unknown key "search.bathc"; did you mean "search.batch"',
+        ),
+        ({"arm": {"own": {"set": ["search.batch=few"]}}}, "arm.own.set: search.batch: .*valid integer"),
+        ({"arm": {"cppn": {"set": ["search.rank=log_odds"]}}}, "search.rank is the benchmark's, not an arm's"),
+        ({"arm": {"cppn": {"set": ["search={seed=3}"]}}}, "search.seed is the benchmark's"),
+        ({"arm": {"cppn": {"set": ["stop.seconds=3"]}}}, "stop is the benchmark's"),
+        ({"arm": {"direct": {"set": ["compute.format=bfloat16"]}}}, "compute is the benchmark's"),
+        ({"targets": [{"train": "none"}, {"train": "none", "epochs": 20, "name": "b"}]}, "with 20 epochs is there twice"),
+        (
+            {"targets": [{"target": "lenet", "name": "plain"}, {"target": "lenet", "name": "mine", "defends": "plian"}]},
+            'mine defends "plian", which is no other group or name; there are plain; did you mean "plain"',
+        ),
+        ({"targets": [{"target": "lenet", "defends": "lenet"}]}, "there is none beside it"),
         ({"seeds": 0}, "seeds: "),
         ({"images": ""}, "images: "),
     ],
@@ -62,6 +78,37 @@ def test_names_that_meet_are_counted_on(tmp_path):
     assert [entry.name for entry in entries(recipe, tmp_path)] == ["a", "a-2", "a-2-2", "a-3"]
     with pytest.raises(RecipeError, match=r"targets\.0\.name"):
         parse({**LEAST, "targets": [{"target": "lenet", "name": ".."}]}, "here")
+
+
+def test_settings_of_searches_are_those_of_their_recipes():
+    changes = ["search.batch=8", "encoding.max_nodes=16", "save.seconds=5"]
+    assert parse({**LEAST, "arm": {"cppn": {"set": changes}}}, "here").changes("cppn") == tuple(changes)
+
+
+def test_settings_that_do_not_fit_a_target_are_refused_before_it_is_measured():
+    recipe = parse({**LEAST, "arm": {"cppn": {"set": ["encoding.color=rgb"]}}}, "here")
+    with pytest.raises(RecipeError, match=r'encoding\.color "rgb" has 3 channels, the target takes 1'):
+        recipe.refuse_settings(target("lenet"))
+
+
+def test_who_is_compared_by_name_is_in_a_group_of_it(tmp_path):
+    targets = [{"target": "lenet?weights=a"}, {"target": "lenet?weights=b", "name": "mine", "defends": "lenet"}]
+    recipe = parse({**LEAST, "targets": targets}, "here")
+    assert [(one.name, one.group) for one in entries(recipe, tmp_path)] == [("lenet", "lenet"), ("mine", "mine")]
+
+
+def test_networks_of_other_epochs_are_other_files(tmp_path):
+    targets = [{"train": "none", "name": "a"}, {"train": "none", "name": "b", "epochs": 3}]
+    specs = [one.spec for one in entries(parse({**LEAST, "targets": targets}, "here"), tmp_path)]
+    assert len(set(specs)) == 2
+    targets[0]["epochs"] = 5
+    assert entries(parse({**LEAST, "targets": targets}, "here"), tmp_path)[0].spec not in specs
+
+
+def test_training_is_broken_off_between_epochs(tmp_path):
+    job = {"folder": str(tmp_path / "n"), "defence": "none", "copy": 0, "epochs": 2}
+    assert train(job, lambda told: told["epochs"] == 1) is None
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_copies_are_rows_of_their_own_and_names_differ(tmp_path):

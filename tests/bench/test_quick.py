@@ -1,22 +1,25 @@
 """A budget for so many minutes."""
 
 import pytest
+from PIL import Image
 
 from evofool.bench import quick
+from evofool.bench.bound import Bound
 from evofool.bench.plan import parse
+from evofool.cli_bench import recipe_of
 from evofool.errors import RecipeError
 
-LENET = {"images": "digits", "targets": [{"target": "lenet"}], "seeds": 5}
+LENET = {"images": "digits", "targets": [{"target": "lenet"}]}
 
 
 def with_pace(monkeypatch: pytest.MonkeyPatch, seconds: float, classes: int) -> None:
-    monkeypatch.setattr(quick, "_pace", lambda spec: (seconds, classes))
+    monkeypatch.setattr(quick, "_pace", lambda spec, images: (seconds, classes))
 
 
 def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path):
     def most(minutes: float, seconds: float) -> int:
         with_pace(monkeypatch, seconds, 10)
-        return quick.with_budget(parse(LENET, "here"), minutes, tmp_path).budget
+        return quick.with_budget(parse(LENET, "here"), minutes, tmp_path)[0].budget
 
     assert most(10, 0.001) > most(1, 0.001) > most(1, 0.01)
     for minutes in (1, 3, 10, 60):
@@ -28,17 +31,47 @@ def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path
 
 def test_fewer_seeds_where_the_classes_are_many_and_words_where_that_is_not_enough(monkeypatch, tmp_path):
     with_pace(monkeypatch, 0.02, 1000)
-    recipe = quick.with_budget(parse(LENET, "here"), 20, tmp_path)
+    recipe, _ = quick.with_budget(parse(LENET, "here"), 20, tmp_path)
     assert 2 <= recipe.seeds < 5
     assert recipe.budget >= 2000
     with pytest.raises(RecipeError, match=r"1,000 classes need at least 2,000: give --minutes [0-9]+"):
         quick.with_budget(parse(LENET, "here"), 1, tmp_path)
+    with pytest.raises(RecipeError, match=r"of 5 seeds.*fewer --arms or --seeds"):
+        quick.with_budget(parse({**LENET, "seeds": 5}, "here"), 20, tmp_path)
 
 
-def test_the_pace_is_measured_and_the_classes_are_counted():
-    seconds, classes = quick._pace("lenet")
+def test_the_pace_is_measured_and_the_pictured_classes_are_counted(tmp_path):
+    seconds, classes = quick._pace("lenet", "digits")
     assert 0 < seconds < 1
     assert classes == 10
+    for digit in range(3):
+        (tmp_path / str(digit)).mkdir()
+        Image.new("L", (28, 28)).save(tmp_path / str(digit) / "0.png")
+    assert quick._pace("lenet", str(tmp_path))[1] == 3
+
+
+def test_a_folder_with_cells_goes_on_with_its_budgets_and_says_so(monkeypatch, tmp_path):
+    with_pace(monkeypatch, 0.001, 10)
+    Bound(parse({**LENET, "budgets": [7, 70], "seeds": 3}, "here"), tmp_path)
+    recipe, words = quick.with_budget(parse(LENET, "here"), 1, tmp_path)
+    assert recipe.budget != 70, "nothing rests on them yet"
+    assert words == ""
+    (tmp_path / "cells" / "lenet" / "cppn-0").mkdir(parents=True)
+    (tmp_path / "cells" / "lenet" / "cppn-0" / "run.db").touch()
+    recipe, words = quick.with_budget(parse(LENET, "here"), 1, tmp_path)
+    assert (recipe.budgets, recipe.seeds) == ((7, 70), 3)
+    assert "was begun with budgets of 7, 70 queries and goes on with them" in words
+    asked = recipe_of(None, ["lenet"], "digits", None, None, 10, None, None, None)
+    recipe, _ = quick.with_budget(asked, 1, tmp_path)
+    assert (recipe.budgets, recipe.seeds) == ((7, 70), 10)
+
+
+def test_what_a_bench_file_leaves_open_stays_open_beside_options(tmp_path):
+    (tmp_path / "mine.toml").write_text('images = "digits"\n[[targets]]\ntarget = "lenet"\n')
+    recipe = recipe_of(str(tmp_path / "mine.toml"), None, None, "cppn", None, None, None, None, None)
+    assert recipe.arms == ("cppn",)
+    assert recipe.name == "mine"
+    assert "seeds" not in recipe.model_fields_set
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])

@@ -14,7 +14,6 @@ from evofool.bench.report.words import (
     duration,
     listed,
     quantiles_cell,
-    queries,
     queries_cell,
     ratio_cell,
     share,
@@ -147,12 +146,15 @@ def test_one_target_of_three_arms_is_a_page_without_transfer_or_groups() -> None
             "saves queries where it can be told (1 of 2 targets ahead, 0 behind, 1 open)",
         ),
         ([(None, None, None)], "It cannot be told"),
+        ([(0.5, None, 0.9)], "No, against the control: sharing costs queries."),
     ],
 )
 def test_the_question_of_sharing_is_answered_whatever_came_out(rows: list[tuple[Any, ...]], words: str) -> None:
     own = results(len(rows), THREE, 20)
     for one, (ratio, low, high) in zip(own, rows, strict=True):
-        one["scores"]["sharing"] = {"own": {"ratio": ratio, "low": low, "high": high, "pairs": 5, "censored": 0}}
+        bound = "unknown" if ratio is None else ">=" if high is None else "<=" if low is None else "="
+        row = {"value": ratio, "bound": bound, "low": low, "high": high, "pairs": 5, "censored": int(bound != "=")}
+        one["scores"]["sharing"] = {"own": row}
     section = sharing(own)
     assert words in section.lead
     assert bool(section.plots) == any(ratio for ratio, _, _ in rows)
@@ -161,7 +163,7 @@ def test_the_question_of_sharing_is_answered_whatever_came_out(rows: list[tuple[
 def test_without_the_arms_the_question_is_named_as_not_answered() -> None:
     own = results(1, THREE[:2], 20)
     assert "Not answered" in sharing(own).lead
-    own[0]["scores"]["sharing"] = {"nes": {"ratio": 2.0, "low": 1.5, "high": 3.0, "pairs": 5, "censored": 0}}
+    own[0]["scores"]["sharing"] = {"nes": {"value": 2.0, "bound": "=", "low": 1.5, "high": 3.0, "pairs": 5, "censored": 0}}
     assert "the arm own was not run" in sharing(own).lead
 
 
@@ -177,6 +179,67 @@ def test_few_networks_make_no_claim_and_five_may() -> None:
     assert "Fewer than 5 independently trained networks: undefended (3). No claim about a defence may be made" in text
     told["groups"]["undefended"]["targets"] = list("abcde")
     assert "No claim" not in Reader(bench_report(own[:1], told, {})).text
+
+
+def test_a_group_is_told_as_a_bound_and_never_as_the_budget() -> None:
+    own = results(5, THREE, 20)
+    told = summary(own)
+    arms = told["groups"]["undefended"]["arms"]
+    arms["own"] = {"q50": {"value": None, "bound": ">=", "low": 10_000, "high": None, "networks": 5, "censored": 5}}
+    text = Reader(bench_report(own, told, {})).text
+    assert "apgd\n>= 240 [150 and more]\n3\n1" in text
+    assert "own\n> 10,000 [10,000 and more]\n5\n5" in text
+
+
+def test_a_median_of_bounds_is_said_as_one() -> None:
+    own = results(3, THREE, 20)
+    rows = [(2.0, ">="), (3.0, "="), (4.0, "=")]
+
+    def told() -> str:
+        for one, (ratio, bound) in zip(own, rows, strict=True):
+            limits = {"low": 1.5, "high": None if bound == ">=" else 9.0, "pairs": 5, "censored": 1}
+            one["scores"]["sharing"] = {"own": {"value": ratio, "bound": bound, **limits}}
+        return " ".join(sharing(own).text)
+
+    assert "the median ratio is >= 3.00" in told()
+    rows[0] = (2.0, "=")
+    assert "the median ratio is 3.00" in told()
+    rows[0], rows[1] = (2.0, ">="), (3.0, "<=")
+    assert "the median ratio" not in told()
+
+
+def test_detectors_name_how_many_images_a_seed_was_judged_by() -> None:
+    own = results(1, THREE, 20)
+    for k, row in enumerate(own[0]["scores"]["detectors"]):
+        row["of"] = [7, 9, 8] if k else [1_000] * 3
+    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+    assert "images a seed" in text
+    assert "static\n7 to 9" in text
+    assert "\n1,000\n" in text
+
+
+def test_a_temperature_that_was_not_determined_leaves_its_column_empty() -> None:
+    own = results(1, THREE, 20)
+    for arm in own[0]["scores"]["arms"].values():
+        arm["p_fitted"] = None
+    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+    assert "0.9997" not in text
+
+
+@pytest.mark.parametrize(("declared", "words"), [(0.9, "than was declared, so"), (None, "trained on such images, so")])
+def test_suspected_images_are_said_with_what_is_known_of_them(declared: float | None, words: str) -> None:
+    own = results(1, THREE, 20)
+    own[0]["images"] |= {"suspected_training": True, "declared": declared}
+    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+    assert "Suspected training images: lenet. " in text
+    assert words in text
+    assert ("declared, so" in text) == (declared is not None)
+
+
+def test_intervals_are_named_by_the_method_that_makes_them(page: str) -> None:
+    text = Reader(page).text
+    assert "those of shares are Wilson's" in text
+    assert "expected to come out within" not in text
 
 
 def test_sheets_that_the_page_has_no_room_for_are_counted_and_the_first_are_shown() -> None:
@@ -205,18 +268,18 @@ def test_shares_are_never_rounded_to_nothing_or_to_all() -> None:
     ]  # fmt: skip
 
 
-def test_queries_have_separators_and_what_is_censored_is_more_than_the_budget() -> None:
-    assert [queries(v, 10_000) for v in (5, 12345.6, None)] == ["5.0", "12,346", ">10,000"]
-    assert queries(None, 10_000, 10) == ">1,000"
-    assert queries_cell({"value": 812.0, "low": 700.0, "high": None}, 10_000) == Cell("812", "[700, >10,000]")
-    assert queries_cell({"value": None, "low": None, "high": None}, 10_000) == Cell(">10,000", "")
-    assert queries_cell({"value": None, "low": 9_000.0, "high": None}, 10_000) == Cell(">10,000", "[9,000, >10,000]")
+def test_queries_are_of_all_classes_or_of_one() -> None:
+    row = {"value": 812.0, "bound": ">=", "low": 700.0, "high": None}
+    assert queries_cell(row, 10_000) == Cell(">= 812", "[700 and more]")
+    assert queries_cell(row, 10_000, 100) == Cell(">= 8.1", "[7.0 and more]")
+    beyond = {"value": None, "bound": ">=", "low": None, "high": None}
+    assert [queries_cell(beyond, 10_000, per).text for per in (1, 10)] == ["> 10,000", "> 1,000"]
 
 
 def test_ratios_quantiles_and_confidences_say_what_is_not_known() -> None:
-    assert ratio_cell({"ratio": 2.0, "low": 1.5, "high": None}) == Cell("2.00", "[1.50 and more]")
-    assert ratio_cell({"ratio": 2.0, "low": None, "high": 3.0}) == Cell("2.00", "at most 3.00")
-    assert ratio_cell({"ratio": None, "low": None, "high": None}) == Cell(NOTHING, "all pairs censored")
+    assert ratio_cell({"value": 2.0, "bound": ">=", "low": 1.5, "high": None}) == Cell(">= 2.00", "[1.50 and more]")
+    assert ratio_cell({"value": None, "bound": "unknown", "low": None, "high": None}) == Cell(NOTHING, "unknown")
+    assert ratio_cell(None) == Cell(NOTHING)
     assert quantiles_cell({}) == Cell(NOTHING)
     assert quantiles_cell({"5": 1.0, "50": 2.0, "95": 3.0}, 1) == Cell("2.0", "[1.0, 3.0]")
     assert confidences_cell({"5": 1e-9, "50": 0.99999, "95": 1.0}) == Cell(">0.9999", "[<0.0001, 1]")

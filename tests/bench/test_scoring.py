@@ -10,11 +10,11 @@ from evofool.bench.trace import Trace
 BUDGETS = (10, 100, 1000)
 
 
-def calibration(divide: float = 1.0, k: int = 5) -> Calibration:
+def calibration(divide: float = 1.0, k: int = 5, right: float = 3.0) -> Calibration:
     draw = np.random.default_rng(0)
     classes = draw.integers(0, k, 800)
     logits = draw.normal(size=(800, k))
-    logits[np.arange(800), classes] += 4
+    logits[np.arange(800), classes] += right
     return Calibration((logits / divide).astype(np.float32), classes, halves(classes), "", "", tuple(map(str, range(k))))
 
 
@@ -73,10 +73,26 @@ def test_dividing_all_logits_by_four_changes_no_score():
     assert a.sharing() == b.sharing()
 
 
+def test_seeds_beyond_the_budget_are_never_put_in_as_the_budget():
+    some, none = (scoring(cppn=strength).arm("cppn")["q50"] for strength in (-3.2, -99.0))
+    assert 0 < some["per_seed"].count(None) < 4
+    assert (some["bound"], some["high"], some["censored"]) == (">=", None, some["per_seed"].count(None))
+    assert none == {
+        "value": None, "bound": ">=", "low": None, "high": None, "censored": 4, "per_seed": [None] * 4,
+        "per_class": None, "tau_variance": 0.0,
+    }  # fmt: skip
+
+
+def test_without_a_temperature_there_is_no_confidence_at_one():
+    sure = Scoring(calibration(right=99.0), {"cppn": {0: cell(0, 1.0)}}, BUDGETS, replicates=5)
+    assert sure.arm("cppn")["p_fitted"] is None
+    assert scoring(cppn=1.0).arm("cppn")["p_fitted"].keys() == {"5", "25", "50", "75", "95"}
+
+
 def test_sharing_is_over_one_where_the_rival_needs_more_queries():
     told = scoring(cppn=6.0, own=2.0, apgd=9.0).sharing()
-    assert told["own"]["ratio"] is None or told["own"]["ratio"] > 1
-    assert told["apgd"]["ratio"] < 1
+    assert told["own"]["value"] > 1
+    assert told["apgd"]["value"] < 1
     assert "nes" not in told, "an arm that was not measured is not compared"
 
 

@@ -9,25 +9,52 @@ from scipy import optimize, stats
 from evofool.bench.statistics import (
     Interval,
     band,
-    curve,
     mann_whitney,
     median_interval,
+    networks_interval,
     paired_difference,
     paired_ratio,
     q50,
+    quantiles,
     queries_interval,
     share_interval,
+    shares,
     welch_ratio,
 )
 
 
-def random_queries(rng: np.random.Generator, classes: int) -> list[int | None]:
-    return [None if rng.random() < 0.4 else int(rng.integers(1, 30)) for _ in range(classes)]
+def random_queries(rng: np.random.Generator, classes: int, budget: int) -> np.ndarray:
+    at = rng.integers(1, budget + 1, classes).astype(float)
+    return np.where(rng.random(classes) < 0.4, np.nan, at)
+
+
+BEYOND = Interval(None, None, None, bound=">=")
+
+
+def exact(*values: float) -> list[Interval]:
+    return [Interval(value, None, None) for value in values]
 
 
 def three(found: Interval) -> list[float]:
     """Value and limits, NaN for None."""
     return np.array([found.value, found.low, found.high], float).tolist()
+
+
+# --- quantiles
+
+
+def test_quantiles_are_numpy_s_by_percent() -> None:
+    values = np.random.default_rng(0).normal(size=37)
+    assert quantiles(values) == {str(q): np.percentile(values, q) for q in (5, 25, 50, 75, 95)}
+    assert quantiles(np.array([0.0, 1.0, 10.0]), at=(5, 50)) == {"5": pytest.approx(0.1), "50": 1.0}
+    assert quantiles(np.zeros(0)) == {}
+
+
+def test_what_is_infinite_counts_as_the_least_or_greatest_of_0_and_the_others() -> None:
+    values = np.array([2.0, -np.inf, 3.0, np.inf])
+    assert quantiles(values) == quantiles(np.array([2.0, 0.0, 3.0, 3.0]))
+    assert quantiles(-values) == quantiles(np.array([-2.0, 0.0, -3.0, -3.0]))
+    assert quantiles(np.full(3, -np.inf)) == dict.fromkeys(("5", "25", "50", "75", "95"), 0.0)
 
 
 # --- half of the classes
@@ -37,28 +64,31 @@ def three(found: Interval) -> list[float]:
 def test_q50_is_kaplan_and_meiers_median(budget: int) -> None:
     rng = np.random.default_rng([6, budget])
     for _ in range(100):
-        at = random_queries(rng, int(rng.integers(1, 12)))
-        inside = [q for q in at if q is not None and q <= budget]
-        censored = stats.CensoredData(uncensored=inside, right=[budget] * (len(at) - len(inside)))
+        at = random_queries(rng, int(rng.integers(1, 12)), budget)
+        inside = at[~np.isnan(at)]
+        censored = stats.CensoredData(uncensored=inside, right=[budget] * int(np.isnan(at).sum()))
         survive = stats.ecdf(censored).sf
         reached = survive.quantiles[(survive.probabilities <= 0.5 + 1e-9) & np.isin(survive.quantiles, inside)]
-        assert q50(at, budget) == (None if len(reached) == 0 else reached[0])
+        assert q50(at) == pytest.approx(reached[0] if len(reached) else math.nan, nan_ok=True)
 
 
-def test_q50_is_where_the_curve_comes_to_a_half() -> None:
+def test_q50_is_where_the_shares_come_to_a_half() -> None:
     rng = np.random.default_rng(7)
     for _ in range(100):
-        at = random_queries(rng, int(rng.integers(1, 12)))
-        shares = curve(at, np.arange(1, 31))
-        assert shares.tolist() == [sum(q is not None and q <= g for q in at) / len(at) for g in range(1, 31)]
-        assert q50(at, 30) == next((g for g, s in zip(range(1, 31), shares, strict=True) if s >= 0.5), None)
+        at, grid = random_queries(rng, int(rng.integers(1, 12)), 30), range(1, 31)
+        told = shares(at, np.array(grid))
+        assert told.tolist() == [sum(q <= g for q in at) / len(at) for g in grid]
+        half = next((g for g, s in zip(grid, told, strict=True) if s >= 0.5), math.nan)
+        assert q50(at) == pytest.approx(half, nan_ok=True)
 
 
-def test_q50_of_no_class_is_none() -> None:
-    assert q50([], 10) is None
-    assert q50([None, 3, 3], 10) == 3
-    assert q50([None, None, 3], 10) is None
-    assert q50([None, 3], 10) == 3
+def test_shares_and_q50_of_many_are_those_of_each() -> None:
+    rng = np.random.default_rng(5)
+    at, grid = np.stack([random_queries(rng, 7, 30) for _ in range(6)]).reshape(2, 3, 7), np.array([3, 10, 30])
+    for i in range(2):
+        for j in range(3):
+            assert (shares(at, grid)[i, j] == shares(at[i, j], grid)).all()
+            np.testing.assert_equal(q50(at)[i, j], q50(at[i, j]))
 
 
 # --- shares
@@ -159,18 +189,33 @@ def test_censored_seeds_give_a_bound_from_below() -> None:
     whole, cut = queries_interval([100, 200, 5000], 10_000), queries_interval([100, 200, None], 1000)
     assert cut == queries_interval([100, 200, math.nan], 1000)
     assert (cut.value or 0) < (whole.value or 0)
-    assert cut.high is None
-    assert cut.censored == 1
+    assert (cut.high, cut.censored, cut.bound) == (None, 1, ">=")
     assert cut.low is not None
     assert cut.low < 100
     assert queries_interval([100, 200, 5000], 1000).high is None, "beyond the budget is censored too"
 
 
-def test_all_censored_is_a_bound_only_from_five_seeds() -> None:
+def test_all_censored_is_beyond_the_budget_and_bounds_the_mean_only_from_five_seeds() -> None:
     four, five = (queries_interval([None] * seeds, 1000) for seeds in (4, 5))
-    assert three(four) == pytest.approx([1000, math.nan, math.nan], nan_ok=True)
-    assert three(five) == pytest.approx([1000, 1000, math.nan], nan_ok=True)
-    assert (four.censored, five.censored) == (4, 5)
+    assert four == Interval(None, None, None, 4, 4, bound=">=")
+    assert five == Interval(None, 1000, None, 5, 5, bound=">=")
+
+
+def test_a_group_of_exact_networks_is_a_sample_as_seeds_are() -> None:
+    q = [120, 300, 210, 95, 400]
+    assert networks_interval(exact(*q), 1000) == queries_interval(q, 1000)
+    assert networks_interval([BEYOND] * 5, 1000) == queries_interval([None] * 5, 1000)
+    assert networks_interval([*exact(100, 200), BEYOND], 1000) == queries_interval([100, 200, None], 1000)
+
+
+def test_a_network_that_is_a_bound_makes_one_of_its_group_and_is_counted() -> None:
+    bound = Interval(300, 200, None, 5, 2, bound=">=")
+    whole, cut = networks_interval(exact(100, 200, 300), 1000), networks_interval([*exact(100, 200), bound], 1000)
+    assert (cut.value, cut.low) == (whole.value, whole.low)
+    assert (cut.high, cut.censored, cut.bound) == (None, 1, ">=")
+    every = networks_interval([bound] * 5, 1000)
+    assert every.value == pytest.approx(300), "a bound below the budget is not thrown away"
+    assert (every.censored, every.bound) == (5, ">=")
 
 
 # --- two arms
@@ -199,40 +244,47 @@ def test_censoring_leaves_the_side_that_is_known() -> None:
     above = paired_ratio([None, 400, 300], [100, 200, 200], 1000)
     assert above.value == pytest.approx(stats.gmean([10, 2, 1.5]))
     assert above.low is not None
-    assert (above.high, above.number, above.censored) == (None, 3, 1)
+    assert (above.high, above.number, above.censored, above.bound) == (None, 3, 1, ">=")
     below = paired_ratio([100, 200, 200], [None, 400, 300], 1000)
     assert three(below) == pytest.approx([1 / v for v in np.array(three(above))[[0, 2, 1]]], nan_ok=True)
-    assert below.low is None
-    assert paired_ratio([None, 400], [100, None], 1000) == Interval(None, None, None, 2, 2)
+    assert (below.low, below.bound) == (None, "<=")
+    assert paired_ratio([None, 400], [100, None], 1000) == Interval(None, None, None, 2, 2, bound="unknown")
 
 
 def test_a_pair_censored_on_both_sides_is_left_out_and_counted() -> None:
     whole = paired_ratio([100, 250, 320], [50, 300, 100], 1000)
     more = paired_ratio([100, None, 250, 320], [50, None, 300, 100], 1000)
     assert more == Interval(whole.value, whole.low, whole.high, 3, 1)
-    assert paired_ratio([None, None], [None, None], 1000) == Interval(None, None, None, 0, 2)
+    assert paired_ratio([None, None], [None, None], 1000) == Interval(None, None, None, 0, 2, bound="unknown")
 
 
 def test_beyond_the_budget_is_censored_in_a_ratio() -> None:
     assert paired_ratio([5000, 400, 300], [100, 200, 200], 1000) == paired_ratio([None, 400, 300], [100, 200, 200], 1000)
 
 
-def test_a_difference_of_shares_is_tested_on_the_arcsine_scale() -> None:
+def test_a_difference_of_shares_has_students_limits_on_the_plain_scale() -> None:
     a, b = [0.5, 0.6, 0.9, 1.0], [0.4, 0.45, 0.5, 0.8]
     found = paired_difference(a, b)
-    assert found.p == pytest.approx(stats.ttest_rel(np.arcsin(np.sqrt(a)), np.arcsin(np.sqrt(b))).pvalue)
     d = np.subtract(a, b)
     low, high = stats.t.interval(0.95, 3, d.mean(), d.std(ddof=1) / 2)
-    assert (found.value, found.low, found.high) == pytest.approx((d.mean(), low, high))
+    assert (found.value, found.low, found.high, found.pairs) == pytest.approx((d.mean(), low, high, 4))
     turned = paired_difference(b, a)
-    assert (turned.value, turned.p) == pytest.approx((-found.value, found.p))
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -high, -low))
 
 
-def test_equal_differences_fall_back_to_the_sign_test() -> None:
-    none, some = paired_difference([1.0] * 5, [1.0] * 5), paired_difference([1.0] * 5, [0.9] * 5)
-    assert (none.value, none.p, none.low) == (0, 1, None)
-    assert some.p == stats.binomtest(5, 5).pvalue
-    assert paired_difference([1.0], [0.5]).p is None
+def test_thresholds_of_their_own_widen_a_difference_by_welchs_rule() -> None:
+    a, b = [0.5, 0.6, 0.9, 1.0], [0.4, 0.45, 0.5, 0.8]
+    found = paired_difference(a, b, tau_variance=0.004)
+    own = np.subtract(a, b).var(ddof=1) / 4
+    freedom = (own + 0.004) ** 2 / (own**2 / 3 + 0.004**2 / 20)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(own + 0.004)
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+
+
+def test_equal_differences_have_no_limits() -> None:
+    for a, b, apart in (([1.0] * 5, [1.0] * 5, 0.0), ([1.0] * 5, [0.9] * 5, 0.1), ([1.0], [0.5], 0.5)):
+        found = paired_difference(a, b, tau_variance=0.01)
+        assert (found.value, found.low, found.high) == (pytest.approx(apart), None, None)
 
 
 # --- two groups
@@ -241,15 +293,22 @@ def test_equal_differences_fall_back_to_the_sign_test() -> None:
 def test_a_ratio_of_networks_is_welchs() -> None:
     a, b = [1000, 2500, 1800, 900, 4000], [300, 700, 250, 410, 380, 500]
     test = stats.ttest_ind(np.log10(a), np.log10(b), equal_var=False).confidence_interval(0.95)
-    found = welch_ratio(a, b, 10_000)
+    found = welch_ratio(exact(*a), exact(*b), 10_000)
     assert three(found) == pytest.approx([stats.gmean(a) / stats.gmean(b), 10**test.low, 10**test.high])
     assert found.number == 5
-    cut = welch_ratio([*a[:-1], None], b, 10_000)
-    assert (cut.high, cut.censored) == (None, 1)
-    assert cut.low is not None
-    assert welch_ratio(a, [*b, None], 10_000).low is None
-    assert welch_ratio([None, *a], [None, *b], 10_000).value is None
-    assert welch_ratio([100], b, 10_000).low is None
+    assert (found.censored, found.bound) == (0, "=")
+    assert welch_ratio(exact(100), exact(*b), 10_000).low is None
+
+
+def test_a_bound_among_networks_leaves_the_side_of_a_ratio_that_is_known() -> None:
+    a, b = exact(1000, 2500, 1800, 900), exact(300, 700, 250, 410)
+    over, under = welch_ratio([*a, BEYOND], b, 10_000), welch_ratio(a, [*b, Interval(500, None, None, bound=">=")], 10_000)
+    assert over.value == pytest.approx(stats.gmean([1000, 2500, 1800, 900, 10_000]) / stats.gmean([300, 700, 250, 410]))
+    assert (over.high, over.censored, over.bound) == (None, 1, ">=")
+    assert over.low is not None
+    assert (under.low, under.censored, under.bound) == (None, 1, "<=")
+    assert under.high is not None
+    assert welch_ratio([*a, BEYOND], [*b, BEYOND], 10_000) == Interval(None, None, None, 5, 2, bound="unknown")
 
 
 def test_u_counts_the_pairs_that_a_wins() -> None:

@@ -21,15 +21,17 @@ RECIPE = parse(
 )
 
 
-def arm(kind: str, shares: list[float], q50: float = 300.0, censored: int = 0) -> dict[str, Any]:
+def arm(kind: str, shares: list[float], q50: float | None = 300.0, censored: int = 0) -> dict[str, Any]:
     points = [
         {"queries": q, "value": share, "low": None, "high": None} for q, share in zip((100, 1000), shares, strict=True)
     ]
-    q = {"value": q50, "low": None, "high": None, "censored": censored, "per_seed": [q50]}
+    q = {"value": q50, "bound": ">=" if censored else "=", "low": None, "high": None, "censored": censored}
     return {"kind": kind, "seeds": [0], "r95": points, "q50": q}
 
 
-def result(group: str = "", q50: float = 300.0, censored: int = 0, valid: bool = True, **changes: Any) -> dict[str, Any]:
+def result(
+    group: str = "", q50: float | None = 300.0, censored: int = 0, valid: bool = True, **changes: Any
+) -> dict[str, Any]:
     arms = {
         "cppn": arm("search", [0.3, 0.9], q50, censored),
         "nes": arm("black", [0.2, 0.8]),
@@ -63,30 +65,74 @@ def test_noise_has_to_be_below_every_searching_arm_and_random_is_none():
     assert said({"a": low}, "noise is accepted in fewer")["held"] is False
 
 
-def networks(plain: list[float], hard: list[float], censored: int = 0) -> dict[str, Any]:
-    told = {f"plain-{k}": result("plain", q) for k, q in enumerate(plain)}
-    return told | {f"hard-{k}": result("hard", q, censored) for k, q in enumerate(hard)}
+Networks = list[tuple[float | None, int]]  # Q50 and how many seeds of it are censored
+
+
+def networks(plain: Networks, hard: Networks) -> dict[str, Any]:
+    told = {f"plain-{k}": result("plain", *one) for k, one in enumerate(plain)}
+    return told | {f"hard-{k}": result("hard", *one) for k, one in enumerate(hard)}
+
+
+def exact(*q50: float) -> Networks:
+    return [(q, 0) for q in q50]
 
 
 def test_a_defence_is_judged_by_independently_trained_networks():
-    told = said(networks([100] * 5, [250] * 5), "at least 2 times")
+    told = said(networks(exact(*[100] * 5), exact(*[250] * 5)), "at least 2 times")
     assert told["held"] is True
-    assert "2.5 times" in told["figures"]
-    assert said(networks([100] * 5, [150] * 5), "at least 2 times")["held"] is False
-    few = said(networks([100] * 3, [900] * 3), "at least 2 times")
+    assert "2.50 times [2.50, 2.50] (5 and 5 independently trained networks)" in told["figures"]
+    assert said(networks(exact(*[100] * 5), exact(*[150] * 5)), "at least 2 times")["held"] is False
+    few = said(networks(exact(*[100] * 3), exact(*[900] * 3)), "at least 2 times")
     assert few["held"] is None
     assert "needs 5 of each" in few["figures"]
-    assert (
-        "unbounded" in said(networks([100, 110, 120, 90, 80], [500, 510, 490, 480, 520], censored=1), "at least")["figures"]
-    )
+
+
+SPREAD = exact(90, 100, 110, 95, 105)
+
+
+@pytest.mark.parametrize(
+    ("plain", "hard", "held", "words"),
+    [
+        (exact(*[600] * 5), [(None, 5)] * 5, None, ">= 1.67 times [1.67 and more] ("),
+        (exact(*[100] * 5), [(None, 5)] * 5, True, ">= 10.00 times"),
+        (SPREAD, [*SPREAD[1:], (500, 2)], None, ">= 1.4"),
+        (SPREAD, [(300, 1), *exact(300, 300, 300, 300)], True, ">= 3."),
+        ([(300, 1), *exact(310, 290, 300, 300)], exact(*[705] * 5), None, "<= 2.35 times [at most 2."),
+        ([(300, 1), *exact(310, 290, 300, 300)], exact(*[450] * 5), False, "<= 1.50 times [at most 1."),
+        ([(None, 5)] * 5, [(None, 5)] * 5, None, "unknown (5 and 5"),
+        ([(900, 1)] * 5, [(950, 2)] * 5, None, "unknown (5 and 5"),
+    ],
+)
+def test_a_bound_from_below_never_misses_and_one_from_above_never_holds(
+    plain: Networks, hard: Networks, held: bool | None, words: str
+):
+    told = said(networks(plain, hard), "at least 2 times")
+    assert told["held"] is held
+    assert words in told["figures"]
+    assert ("a larger one would tell" in told["figures"]) == (held is None)
 
 
 def test_a_group_is_told_with_an_interval_over_networks():
-    groups = summary(RECIPE, networks([100, 200, 400, 100, 200], [250] * 5))["groups"]
+    groups = summary(RECIPE, networks(exact(100, 200, 400, 100, 200), exact(*[250] * 5)))["groups"]
     told = groups["plain"]["arms"]["cppn"]["q50"]
-    assert told["networks"] == 5
+    assert (told["networks"], told["censored"], told["bound"]) == (5, 0, "=")
     assert told["low"] < told["value"] < told["high"]
     assert told["value"] == pytest.approx((100 * 200 * 400 * 100 * 200) ** 0.2)
+
+
+def test_a_group_with_censored_networks_is_a_bound_and_with_nothing_else_beyond_the_budget():
+    def told(plain: Networks) -> dict[str, Any]:
+        groups = summary(RECIPE, networks(plain, exact(*[250] * 5)))["groups"]
+        assert list(groups["plain"]["networks"]["cppn"]) == [f"plain-{k}" for k in range(5)]
+        found: dict[str, Any] = groups["plain"]["arms"]["cppn"]["q50"]
+        return found
+
+    assert told([(None, 5)] * 5) == {
+        "value": None, "bound": ">=", "low": 1000, "high": None, "networks": 5, "censored": 5,
+    }  # fmt: skip
+    some = told([(None, 5), (400, 1), *exact(100, 200, 300)])
+    assert (some["bound"], some["high"], some["censored"]) == (">=", None, 2)
+    assert some["value"] == pytest.approx((1000 * 400 * 100 * 200 * 300) ** 0.2)
 
 
 def test_an_adaptive_attack_is_held_against_the_static_one_by_detector():

@@ -77,3 +77,11 @@ def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
     assert set(bars) == {5}
     assert "<script>" not in text
     assert "| share accepted | holds | 0.3 of the classes, at most 0.5 may be | share: 0.3<br>q50: none |" in rows
+
+
+def test_notes_stand_beside_the_checks() -> None:
+    verdict = Verdict("net", [HELD], 1.0, ["apgd: left out", "a <b> | c"])
+    (suite,) = ET.fromstring(junit(verdict))
+    assert suite.findtext("system-out") == "apgd: left out\na <b> | c"
+    assert "\n\n- apgd: left out\n- a &lt;b&gt; \\| c\n\n1 check in 1.0 s\n" in markdown(verdict)
+    assert ET.fromstring(junit(Verdict("net", [HELD], 1.0)))[0].find("system-out") is None

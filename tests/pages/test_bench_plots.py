@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -23,8 +24,8 @@ def curve(points: int, high: float = 1.0) -> dict[str, list[float]]:
     return {"queries": queries, "value": value.tolist(), "low": (0.9 * value).tolist(), "high": value.tolist()}
 
 
-def q50(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
-    return {"value": value, "low": low, "high": high}
+def q50(value: float | None, low: float | None = None, high: float | None = None, bound: str = "=") -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "bound": bound}
 
 
 def detector(arm: str, kind: str) -> dict[str, object]:
@@ -34,10 +35,11 @@ def detector(arm: str, kind: str) -> dict[str, object]:
 PLOTS: dict[str, Callable[[], str]] = {
     "curves": lambda: share_curves({NASTY: curve(50), "cppn": curve(50)}, [100, 10_000]),
     "q50": lambda: q50_dots(
-        {NASTY: {"cppn": q50(100, 50, 200), NASTY: q50(None)}, "b": {"own": q50(9, 1)}}, {NASTY: 999, "b": 999}
+        {NASTY: {"cppn": q50(100, 50, 200), NASTY: q50(None, bound=">=")}, "b": {"own": q50(9, 1, bound=">=")}},
+        {NASTY: 999, "b": 999},
     ),
     "q50 of one": lambda: q50_dots({"a": {NASTY: q50(100, 50, 200)}}, {"a": 1_000}),
-    "ratio": lambda: ratio_dots({"a": {NASTY: {"ratio": 2.0, "low": 1.5, "high": None}}}),
+    "ratio": lambda: ratio_dots({"a": {NASTY: q50(2.0, 1.5, bound=">=")}}),
     "margins": lambda: margin_quantiles({NASTY: {"5": -0.1, "25": 0.5, "50": 1.0, "75": 2.0, "95": 30.0}}),
     "heat": lambda: transfer_heat([NASTY, "b"], [[1, 0.2], [None, 1]], [[0.9, 0.1], [None, 0.9]], [[1, 0.3], [None, 1]]),
     "detectors": lambda: detector_curves([detector(NASTY, "static"), detector(NASTY, "adaptive")]),
@@ -88,13 +90,24 @@ def test_every_arm_has_a_look_of_its_own_and_keeps_it() -> None:
     assert all(bench_plots._looks([arm])[arm] == looks[arm] for arm in arms[:9])
 
 
-def test_what_is_censored_has_an_arrow_and_what_is_not_has_none() -> None:
-    def arrows(row: dict[str, float | None]) -> int:
+def test_a_bound_has_an_arrow_and_what_is_exact_has_none() -> None:
+    def arrows(row: dict[str, Any]) -> int:
         return q50_dots({"a": {"cppn": row}}, {"a": 1_000}).count("stroke-linecap: round")
 
     assert arrows(q50(100, 50, 200)) == 0
-    assert arrows(q50(100, 50)) > 0
-    assert arrows(q50(None, 1_000)) > 0
+    assert arrows(q50(100)) == 0, "one seed has no limits, and nothing is censored"
+    assert arrows(q50(100, 50, bound=">=")) > 0
+    assert arrows(q50(None, 1_000, bound=">=")) > 0
+    assert arrows(q50(100, None, 200, bound="<=")) > 0
+
+
+@pytest.mark.parametrize(("row", "side"), [(q50(2.0, 1.5, bound=">="), 1), (q50(0.5, None, 0.8, bound="<="), -1)])
+def test_the_arrow_of_a_bound_points_to_where_the_true_one_may_be(row: dict[str, Any], side: int) -> None:
+    drawn = ratio_dots({"a": {"own": row}})
+    ((start, end),) = re.findall(r'd="M ([\d.]+) [\d.]+ Q [\d.]+ [\d.]+ ([\d.]+)', drawn)
+    assert (float(end) - float(start)) * side > 0
+    low, high = map(float, re.findall(r'd="M ([\d.]+) [\d.]+ L ([\d.]+) [\d.]+ ?" clip', drawn)[0])
+    assert (float(start) - (low + high) / 2) * side > 0, "it goes on where the whisker ends"
 
 
 def test_static_stands_beside_adaptive_and_the_axes_say_what_is_flagged() -> None:

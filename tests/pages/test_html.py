@@ -93,7 +93,7 @@ def test_columns_of_numbers_alone_are_set_to_the_right() -> None:
 
 
 def test_bounds_and_shares_are_numbers_too() -> None:
-    table = Table(["confidence", "area"], [["> 0.999999", "1.5%"], ["0.2", "3%"]])
+    table = Table(["confidence", "area"], [["> 0.999999", "1.5%"], [">= 0.2", "3%"]])
     cells = [a.get("class") for t, a in Reader(html_page("", [Section("", tables=[table])])).tags if t == "td"]
     assert cells == ["number"] * 4
 

@@ -18,8 +18,11 @@ class Case(NamedTuple):
     output: str = ""  # shown beside it
 
 
-def junit(suite: str, group: str, cases: Sequence[Case], seconds: float) -> str:
-    """The XML of a suite. group: the class name that readers list its cases under. Characters that XML lacks are dropped."""
+def junit(suite: str, group: str, cases: Sequence[Case], seconds: float, output: str = "") -> str:
+    """The XML of a suite. group: the class name that readers list its cases under; output: shown beside all of them.
+
+    Characters that XML lacks are dropped.
+    """
     count = {
         "tests": str(len(cases)),
         "failures": str(sum(case.outcome == "failure" for case in cases)),
@@ -36,6 +39,8 @@ def junit(suite: str, group: str, cases: Sequence[Case], seconds: float) -> str:
             why.text = _clean(case.words)
         if case.output:
             ET.SubElement(one, "system-out").text = _clean(case.output)
+    if output:
+        ET.SubElement(inside, "system-out").text = _clean(output)
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 

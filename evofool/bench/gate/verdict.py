@@ -32,11 +32,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of one target, and the seconds that they took."""
+    """All checks of one target, and the seconds that they took. notes: what a reader should know beside them."""
 
     target: str
     checks: Sequence[Check]
     seconds: float
+    notes: Sequence[str] = ()
 
     @property
     def status(self) -> Status:
@@ -55,7 +56,7 @@ def junit(verdict: Verdict) -> str:
     cases = [Case(c.name, _OUTCOMES[c.status], c.words, "\n".join(_lines(c))) for c in verdict.checks]
     if not cases:
         cases = [Case("checks", "error", "nothing was checked")]
-    return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds)
+    return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds, "\n".join(verdict.notes))
 
 
 def markdown(verdict: Verdict) -> str:
@@ -67,7 +68,9 @@ def markdown(verdict: Verdict) -> str:
     ]
     head = f"### evofool gate: {_cell(verdict.target)} {_shown(verdict.status)}"
     table = ["| check | | what was found | figures |", "|---|---|---|---|", *rows] if rows else ["Nothing was checked."]
-    return "\n".join([head, "", *table, "", f"{n} check{'s' * (n != 1)} in {verdict.seconds:.1f} s", ""])
+    notes = [f"- {_cell(note)}" for note in verdict.notes]
+    last = f"{n} check{'s' * (n != 1)} in {verdict.seconds:.1f} s"
+    return "\n".join([head, "", *table, "", *notes, *[""][: len(notes)], last, ""])
 
 
 def _shown(status: Status) -> str:

@@ -5,13 +5,13 @@ from typing import Any
 
 from evofool.bench.report.target import target_section
 from evofool.bench.report.verdict import alive, budget_of, invalid_words, sharing, strongest, verdict, what_fools
-from evofool.bench.report.words import duration, listed, share, share_cell
+from evofool.bench.report.words import duration, listed, queries_cell, share, share_cell
+from evofool.bench.statistics import NETWORKS_FOR_A_CLAIM
 from evofool.pages.bench_plots import q50_dots, transfer_heat
 from evofool.pages.html import NOTHING, Cell, Folded, Group, Plot, Row, Section, Table, html_page
 
 _ROOM = 3_600_000  # bytes of contact sheets in a page, before they are written as text by a third longer
 _MARKS = {True: "held", False: "missed", None: "open"}
-_ENOUGH = 5  # independently trained networks that a claim about a defence needs
 
 
 def bench_report(
@@ -34,7 +34,7 @@ def bench_report(
         _statements(summary),
         _controls(results),
         *(target_section(one, shown[one["target"]["name"]], _missing(one, sheets, shown)) for one in results),
-        _groups(summary),
+        _groups(summary, results),
         _transfer(summary),
         _images(results),
         _timings(results),
@@ -77,9 +77,7 @@ def _q50(results: Sequence[Mapping[str, Any]]) -> Section | None:
         "Further to the left is easier to fool. Arms that see gradients are compared with those that ask only by queries "
         "alone."
     ]
-    drawn = Plot(
-        "Q50 by target and arm", q50_dots(shown, budgets), "Lines: intervals over seeds; an arrow: more than the budget."
-    )
+    drawn = Plot("Q50 by target and arm", q50_dots(shown, budgets), "Lines: intervals over seeds; an arrow: a bound.")
     return Section("Queries until half of the classes are accepted", text, plots=[drawn])
 
 
@@ -115,38 +113,31 @@ def _controls(results: Sequence[Mapping[str, Any]]) -> Section:
     return Section("Controls", text, tables=[Table(heads, rows, under="±: a standard error.")])
 
 
-def _groups(summary: Mapping[str, Any]) -> Section | None:
+def _groups(summary: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Section | None:
     groups = summary.get("groups") or {}
     if not groups:
         return None
+    budget = max(budget_of(one) for one in results)  # of one benchmark, so the same of all
     shown, few = [], []
     for name, group in groups.items():
         networks = len(group["targets"])
-        if networks < _ENOUGH:
+        if networks < NETWORKS_FOR_A_CLAIM:
             few.append(f"{name} ({networks})")
         rows: list[Row] = []
         for arm, own in group["arms"].items():
             q50 = own["q50"]
-            value = _group_cell(q50)
-            rows.append([arm, value, str(q50.get("networks", networks)), str(q50.get("censored", 0))])
+            rows.append([arm, queries_cell(q50, budget), str(q50["networks"]), str(q50["censored"])])
         shown.append(Group(f"{name}: {listed(list(group['targets']))}", rows))
     text = [
-        "Independently trained networks of one kind, as a sample: the interval is over networks, each with all of its seeds."
+        "Independently trained networks of one kind, as a sample: the interval is over networks, each with all of its "
+        "seeds. A network of which a seed is censored gives a bound, and counts as censored."
     ]
     cautions = [
-        f"Fewer than {_ENOUGH} independently trained networks: {listed(few)}. No claim about a defence may be made of these."
+        f"Fewer than {NETWORKS_FOR_A_CLAIM} independently trained networks: {listed(few)}. No claim about a defence may be "
+        "made of these."
     ]
     table = Table(["arm", "Q50", "networks", "censored"], groups=shown)
     return Section("Groups of networks", text, tables=[table], cautions=cautions if few else [])
-
-
-def _group_cell(q50: Mapping[str, Any]) -> Cell:
-    """Targets of a group may have several budgets, so what is censored is only "beyond the budget"."""
-    value, low, high = q50.get("value"), q50.get("low"), q50.get("high")
-    if value is None:
-        return Cell("> budget", "" if low is None else f"[{low:,.0f} and more]")
-    inside = "" if low is None else f"[{low:,.0f} and more]" if high is None else f"[{low:,.0f}, {high:,.0f}]"
-    return Cell(f"{value:,.0f}", inside)
 
 
 def _transfer(summary: Mapping[str, Any]) -> Section | None:
@@ -195,12 +186,16 @@ def _images(results: Sequence[Mapping[str, Any]]) -> Section:
         "own threshold",
     ]  # fmt: skip
     under = "Own threshold: classes with at least 100 correctly classified images have their own, the others share one."
-    suspect = [one["target"]["name"] for one in results if (one.get("images") or {}).get("suspected_training")]
+    suspect = [one for one in results if (one.get("images") or {}).get("suspected_training")]
     cautions = [
-        f"Suspected training images: {listed(suspect)}. The target is more than 5 points better on them than was declared "
-        "for it, so their thresholds may be too high, and the scores too low."
+        f"Suspected training images: {listed(names)}. {why}, so thresholds may be too high, and the scores too low."
+        for why, declared in (
+            ("More than 5 points more of them are classified correctly than was declared", True),
+            ("What is known of the weights says that they were trained on such images", False),
+        )
+        if (names := [o["target"]["name"] for o in suspect if (o["images"].get("declared") is not None) == declared])
     ]
-    return Section("Real images", tables=[Table(heads, rows, under=under)], cautions=cautions if suspect else [])
+    return Section("Real images", tables=[Table(heads, rows, under=under)], cautions=cautions)
 
 
 def _timings(results: Sequence[Mapping[str, Any]]) -> Section:
@@ -229,9 +224,11 @@ def _protocol(results: Sequence[Mapping[str, Any]]) -> Section:
         f"{listed([str(s) for s in seeds])}. Ranked by {listed(ranks)}.",
         "Images are 8-bit before every query. A class counts as fooled at tau_5 when the target calls an image that "
         "class, with a margin no smaller than that of the 5% least sure among correctly classified real images. Every "
-        "method has the same budget of queries; forward and backward passes are counted apart. Classes are fixed and "
-        "seeds are the sample: intervals are t-intervals on seed means, on a transformed scale where values are bounded. "
-        "Dividing a target's logits by a temperature changes no score.",
+        "method has the same budget of queries; forward and backward passes are counted apart. Dividing a target's logits "
+        "by a temperature changes no score.",
+        "Classes are fixed and seeds are the sample. Intervals of queries are Student's, on their logarithms; those of "
+        "shares are Wilson's, with the number of outcomes that the seeds' spread amounts to. Both have the variance added "
+        "that the finite set of real images gives the thresholds.",
         "In full, with its limits and its relatives: docs/protocol.md of evofool.",
     ]
     return Section("Protocol", text, f"evofool {listed(versions)}, protocol version {_versions(results)}")
@@ -252,10 +249,13 @@ def _reading(results: Sequence[Mapping[str, Any]]) -> Section:
         "target that was not fooled, 1 one that was in every class.",
         "Q50": "queries, over all classes, until half of the classes are accepted. More is better for the target. Per "
         "class: divided by the number of scored classes.",
-        f">{top}": "censored: half of the classes were not accepted within the budget, so the true number is larger. It "
+        f"> {top}": "censored: half of the classes were not accepted within the budget, so the true number is larger. It "
         "is never put in as if it were the budget.",
-        "Intervals": "[low, high]: another set of seeds would be expected to come out within. Where two intervals "
-        "overlap, no difference is claimed; paired ratios are sharper, as luck that both had cancels.",
+        ">= or <=": "a bound, where some seeds are censored: the true figure is the value or more (or less). Limits that "
+        "censoring leaves open are told as [low and more] or [at most high].",
+        "Intervals": "[low, high]: limits of the mean over all seeds that there could be. Of 100 intervals that are made in "
+        "this way about 95 hold it; a single seed may well lie outside. Where two overlap, no difference is claimed; paired "
+        "ratios are sharper, as luck that both had cancels.",
         "Invalid": "the evaluation itself went wrong, for the reason named. It says nothing of the target and enters no "
         "average.",
     }

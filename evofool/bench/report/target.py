@@ -116,20 +116,26 @@ _COSTS = ("queries", "forwards", "backwards", "answers")
 def _detectors(result: Mapping[str, Any]) -> Section:
     found = [one for one in result["scores"]["detectors"] if one.get("auroc") is not None]
     rows: list[Row] = [
-        [one["arm"], one["detector"], one["kind"], share_cell(one | {"value": one["auroc"]}), _alarms(one)]
+        [one["arm"], one["detector"], one["kind"], _number_of(one), share_cell(one | {"value": one["auroc"]}), _alarms(one)]
         for one in sorted(found, key=lambda one: (one["arm"], one["detector"], one["kind"] == "adaptive"))
     ]
     text = [
         "Can a detector tell the elites from real images? Fooling images are the positives: AUROC 1 is a detector that "
         "flags them all before any real image, 0.5 one that guesses. FPR95: the share of real images flagged where 95% "
         "of the fooling images are. Static: elites evolved against the classifier alone; adaptive: against the detector "
-        "too, which is the honest test."
+        "too, which is the honest test. Judged are the images that the classifier calls what they were made for, each once."
     ]
     under = "An AUROC below 0.5 means that the detector finds fooling images more usual than real ones."
-    table = Table(["arm", "detector", "elites", "AUROC", "FPR95"], rows, under=under)
+    table = Table(["arm", "detector", "elites", "images a seed", "AUROC", "FPR95"], rows, under=under)
     drawn = [one for one in found if one.get("curve")]
     plots = [Plot("ROC curves of the detectors", detector_curves(drawn))] if drawn else []
     return Section("Detectors", text, plots=plots, folded=[Folded(f"All {len(rows)} figures", tables=[table])])
+
+
+def _number_of(one: Mapping[str, Any]) -> str:
+    """How many fooling images were judged, of each seed."""
+    least, most = min(one["of"]), max(one["of"])
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _alarms(one: Mapping[str, Any]) -> Cell:

@@ -5,9 +5,10 @@ from math import inf
 from statistics import median
 from typing import Any
 
-from evofool.bench.report.words import listed, queries, queries_cell, ratio_cell, share_cell
+from evofool.bench.interval import times
+from evofool.bench.report.words import listed, queries_cell, ratio_cell, share_cell
 from evofool.pages.bench_plots import ratio_dots
-from evofool.pages.html import NOTHING, Cell, Group, Picture, Plot, Row, Section, Table
+from evofool.pages.html import Cell, Group, Picture, Plot, Row, Section, Table
 
 _RIVALS = {
     "own": "independent climbers, one for each class, which share nothing (the control)",
@@ -29,7 +30,10 @@ def budget_of(result: Mapping[str, Any]) -> int:
 
 
 def strongest(result: Mapping[str, Any], black_box: bool) -> str | None:
-    """The arm of the least Q50, of those that ask only if black_box; of equals the one that has more classes accepted."""
+    """The arm of the least Q50, of those that ask only if black_box; of equals the one that has more classes accepted.
+
+    A bound counts as its value, and what is beyond the budget comes last.
+    """
     kinds = ("search", "black") if black_box else ("search", "black", "white")
 
     def order(item: tuple[str, Mapping[str, Any]]) -> tuple[float, list[float]]:
@@ -83,12 +87,16 @@ def sharing(results: Sequence[Mapping[str, Any]]) -> Section:
         lead = "Not answered: the comparison needs the arm cppn and one of own, nes and apgd, on a valid target."
         return Section("Does sharing between classes help?", text, lead=lead)
     text += [_against(rival, asked) for rival in rivals]
-    rows = [[name, *(_ratio(own.get(r)) for r in rivals), _pairs(own)] for name, own in asked.items()]
+    rows = [[name, *(ratio_cell(own.get(r)) for r in rivals), _pairs(own)] for name, own in asked.items()]
     heads = ["target", *(f"{r} / cppn" for r in rivals), "pairs (censored)"]
     table = Table(heads, rows)
-    shown = {name: {r: row for r, row in own.items() if row.get("ratio")} for name, own in asked.items()}
+    shown = {name: {r: row for r, row in own.items() if row["value"]} for name, own in asked.items()}
     shown = {name: own for name, own in shown.items() if own}
-    plots = [Plot("Queries of the rivals, as a multiple of those of MAP-Elites", ratio_dots(shown))] if shown else []
+    title, under = (
+        "Queries of the rivals, as a multiple of those of MAP-Elites",
+        "Lines: intervals over seeds; an arrow: a bound.",
+    )
+    plots = [Plot(title, ratio_dots(shown), under)] if shown else []
     return Section("Does sharing between classes help?", text, plots=plots, tables=[table], lead=_answer(asked))
 
 
@@ -123,7 +131,7 @@ def _sentence(results: Sequence[Mapping[str, Any]]) -> str:
         if q50["value"] is None:
             return f"{one['target']['name']}: half of its classes are not accepted within {budget:,} queries by any such arm"
         cell = queries_cell(q50, budget)
-        each = queries(q50["value"], budget, one["target"]["scored"])
+        each = queries_cell(q50, budget, one["target"]["scored"]).text
         return (
             f"{one['target']['name']}: half of its classes are accepted after {cell.text} queries {cell.faint} in all, "
             f"{each} a class, by {arm}"
@@ -172,7 +180,7 @@ def _answer(asked: Mapping[str, Mapping[str, Any]]) -> str:
     n, ahead, behind = len(control), control.count("ahead"), control.count("behind")
     where = "" if n == 1 else f" ({ahead} of {n} targets ahead, {behind} behind, {n - ahead - behind} open)"
     if not ahead and not behind:
-        return f"It cannot be told: against the control the interval of the ratio holds 1{where}."
+        return f"It cannot be told: against the control no interval of the ratio leaves 1 out{where}."
     if behind and ahead:
         return f"It depends on the target, measured against the control{where}."
     yes = f"{'Yes' if ahead else 'No'}, against the control: sharing {'saves' if ahead else 'costs'} queries"
@@ -182,7 +190,6 @@ def _answer(asked: Mapping[str, Mapping[str, Any]]) -> str:
 def _against(rival: str, asked: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [own[rival] for own in asked.values() if rival in own]
     outcomes = [_outcome(row) for row in rows]
-    known = [row["ratio"] for row in rows if row.get("ratio") is not None]
     what = f"Against {rival}{f', {_RIVALS[rival]}' if rival in _RIVALS else ''}: "
     if len(rows) == 1:
         means = {
@@ -192,15 +199,19 @@ def _against(rival: str, asked: Mapping[str, Mapping[str, Any]]) -> str:
         }
         cell = ratio_cell(rows[0])
         return f"{what}{means[outcomes[0]]}; the ratio is {cell.text} {cell.faint}."
-    middle = f"; the median ratio is {median(known):.2f}" if known else ""
     return (
         f"{what}MAP-Elites needs fewer queries on {outcomes.count('ahead')} of {len(rows)} targets, more on "
-        f"{outcomes.count('behind')}, and on {outcomes.count('open')} it cannot be told{middle}."
+        f"{outcomes.count('behind')}, and on {outcomes.count('open')} it cannot be told{_median(rows)}."
     )
 
 
-def _ratio(row: Mapping[str, Any] | None) -> Cell:
-    return ratio_cell(row) if row else Cell(NOTHING)
+def _median(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of bounds it is one; of bounds from both sides it is none."""
+    signs = {row["bound"] for row in rows} - {"="}
+    if len(signs) > 1 or "unknown" in signs:
+        return ""
+    sign = f"{signs.pop()} " if signs else ""
+    return f"; the median ratio is {sign}{times(median(row['value'] for row in rows))}"
 
 
 def _pairs(own: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evofool.bench.interval import Interval, count, times
 from evofool.pages.html import NOTHING, Cell
 
 KINDS = {"search": "Search", "black": "Black box", "white": "White box", "floor": "Floor"}
@@ -20,38 +21,24 @@ def share(value: float | None) -> str:
     return f"{value:.2f}"
 
 
-def queries(value: float | None, budget: float, per: float = 1) -> str:
-    """Queries for `per` classes each, of a total; None is more than the budget."""
-    known = budget if value is None else value
-    said = f"{known / per:,.0f}" if known / per >= 10 else f"{known / per:.1f}"
-    return f">{said}" if value is None else said
-
-
 def share_cell(row: Mapping[str, Any] | None) -> Cell:
     """A share with its interval, of "value", "low" and "high"."""
     if not row or row.get("value") is None:
         return Cell(NOTHING)
-    known = row.get("low") is not None and row.get("high") is not None
-    return Cell(share(row["value"]), f"[{share(row['low'])}, {share(row['high'])}]" if known else "")
+    return Cell(*Interval.of(row).said(share))
 
 
 def queries_cell(row: Mapping[str, Any], budget: float, per: float = 1) -> Cell:
-    """A Q50 with its interval; one that is censored at both ends is left out. ≥: some seeds are censored."""
-    low, high = row.get("low"), row.get("high")
-    censored = low is None or (row.get("value") is None and low >= budget)
-    inside = "" if censored else f"[{queries(low, budget, per)}, {queries(high, budget, per)}]"
-    least = "≥ " if row.get("censored") and row.get("value") is not None else ""
-    return Cell(least + queries(row.get("value"), budget, per), inside)
+    """A Q50 with its interval: queries for `per` classes each, of a total."""
+    return Cell(*Interval.of(row).said(lambda total: count(total / per), budget))
 
 
-def ratio_cell(row: Mapping[str, Any]) -> Cell:
-    """A paired ratio with its interval; without an upper bound it is "and more"."""
-    if row.get("ratio") is None:
-        return Cell(NOTHING, "all pairs censored")
-    low, high = row.get("low"), row.get("high")
-    if low is None:
-        return Cell(f"{row['ratio']:.2f}", "no interval" if high is None else f"at most {high:.2f}")
-    return Cell(f"{row['ratio']:.2f}", f"[{low:.2f} and more]" if high is None else f"[{low:.2f}, {high:.2f}]")
+def ratio_cell(row: Mapping[str, Any] | None) -> Cell:
+    """A paired ratio with its interval."""
+    if not row:
+        return Cell(NOTHING)
+    # A dash stands among numbers as one.
+    return Cell(NOTHING, "unknown") if row["value"] is None else Cell(*Interval.of(row).said(times))
 
 
 def quantiles_cell(row: Mapping[str, float | None] | None, digits: int = 2) -> Cell:

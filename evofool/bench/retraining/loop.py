@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.bench.results import read_json, write_json
+from evofool.bench.json_file import read_json, write_json
 from evofool.bench.retraining.training import DEFENCES, described, keep, known, seed_of, there, train
 from evofool.elites import StoredRun
 from evofool.errors import RecipeError, StoreError

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.results import write_json
+from evofool.bench.json_file import write_json
 from evofool.bench.retraining.loop import FILE, SCHEMA, VERSION, Plan, finished, fooling_images, iteration_folder
 from evofool.bench.statistics import mann_whitney, median_interval
 from evofool.elites import StoredRun

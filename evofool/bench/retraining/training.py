@@ -69,11 +69,12 @@ def train(
 def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None, progress: Progress | None = None) -> Path:
     """The weights file folder/DEFENCE-COPY.safetensors of a network of digits.training_half, made unless it is there.
 
-    Copies are independent: each defence and copy has its own seed. The target is lenet?weights=FILE.
+    Copies are independent: each defence and copy has its own seed, another one for other epochs than EPOCHS. The target is
+    lenet?weights=FILE.
     """
     known(defence)
     epochs = epochs or EPOCHS
-    seed = seed_of(list(DEFENCES).index(defence), copy)
+    seed = seed_of(list(DEFENCES).index(defence), copy, *((epochs,) if epochs != EPOCHS else ()))
     images, labels = training_half()
     told = described(seed, defence, epochs, "evofool.bench.retraining.outliers")
     path = folder / f"{defence}-{copy}.safetensors"

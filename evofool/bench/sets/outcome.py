@@ -135,7 +135,7 @@ class Scored:
             scored["margin_percentiles"] = quantiles(c.percentile(self.margins))
             scored["margins_of_scale"] = quantiles(self.margins / c.scale)
             scored["p_fitted"] = None if self.p_fitted is None else quantiles(self.p_fitted)
-            raw |= {"scale": c.scale, "temperature": None if c.temperature is None else c.scale * c.temperature}
+            raw |= {"scale": c.scale, "temperature": c.raw_temperature}
         return {
             "schema": SCHEMA,
             "version": VERSION,

@@ -1,0 +1,213 @@
+"""A gate for CI: has a target become easier to fool than an earlier result says?"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evofool.bench.arms import ARMS, refuse_unknown
+from evofool.bench.bench import Tell, run_bench, saying
+from evofool.bench.calibration import LEVELS
+from evofool.bench.compare import Result, compare, read, refuse_other_classes
+from evofool.bench.gate.common import old_answers
+from evofool.bench.gate.verdict import Check, Verdict
+from evofool.bench.plan import BenchRecipe, parse
+from evofool.bench.real import DIGITS, RealImages, classes_without, heard, real_images, sha256
+from evofool.errors import ImageError, Interrupted, RecipeError
+from evofool.targets import Target
+from evofool.targets import target as load_target
+
+EASIER = 0.75  # times the queries of before: the gate wants to be sure that it is not less
+RANK = "margin"
+
+
+def against(
+    spec: str, last: Mapping[str, Any], images: str | None, folder: Path, tell: Tell = lambda _: False, workers: int = 0
+) -> Verdict:
+    """Measure a target by the protocol of a result, and compare the two: a check for each arm that searches.
+
+    An arm fails where the lower bound of its paired Q50 ratio, now over then, is under EASIER: it has not been shown that
+    the target costs at least three quarters of the queries that it did. The same target gives a ratio of exactly 1.
+
+    last: the JSON. images: its labelled real images; None for the digits that it was measured on. folder: has a benchmark
+    for each version of the target and each protocol, where the same call goes on. Everything that can be told beforehand is:
+    RecipeError, TargetError, ImageError or StoreError where nothing can be compared. Interrupted if tell breaks it off.
+    """
+    began = time.perf_counter()
+    before = read(last)
+    target = load_target(spec, folder / "target")
+    source = images or (DIGITS if before.images.source == DIGITS else None)
+    if source is None:
+        raise RecipeError(f"the result was measured on real images of {before.images.source}: name them by --images DIR")
+    wanted, notes, checks = _arms(before, target)
+    if checks:
+        return Verdict(target.name, checks, time.perf_counter() - began, notes)
+    recipe = _recipe(before, wanted, spec, source, workers)
+    _refuse_other_images(before, target, heard(real_images(source, target), saying(tell)))
+    home = folder / _name(target, recipe)
+    notes += old_answers(target, home)
+    outcome = run_bench(recipe, home, tell)
+    if outcome.interrupted:
+        raise Interrupted
+    (now,) = outcome.results.values()
+    told = [flag["what"] for flag in now["flags"] if flag["level"] == "invalid"]
+    if not now["valid"]:
+        checks = [Check("evaluation", "invalid", "; ".join(told) or "no arm has a valid cell")]
+    else:
+        checks, more = _checks(before, now, last, wanted)
+        notes += more
+    notes += [flag["what"] for flag in now["flags"] if flag["level"] != "invalid"]
+    return Verdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
+
+
+def _arms(before: Result, target: Target) -> tuple[list[str], list[str], list[Check]]:
+    """(arms to measure, notes on those left out, checks that are invalid already).
+
+    An arm that one side cannot have while the other has it makes the gate invalid; one that neither has does not.
+    """
+    refuse_unknown(before.protocol.arms)
+    wanted, notes, checks = [], [], []
+    for arm in before.protocol.arms:
+        told = before.scores.arms.get(arm)
+        can = ARMS[arm].kind != "white" or target.differentiable
+        if ARMS[arm].kind == "floor":
+            continue
+        if told is None:
+            notes.append(f"{arm}: left out, as it was before")
+        elif told.seeds and can:
+            wanted.append(arm)
+        elif told.seeds:
+            words = f"it needs gradients, which {target.name} does not give; before, it had them"
+            checks.append(Check(_title(arm), "invalid", words))
+        elif can:
+            why = "; ".join(sorted({*told.invalid.values()})) or "it has no seed"
+            checks.append(
+                Check(_title(arm), "invalid", f"it is not valid in the earlier result, so measure that again: {why}")
+            )
+        else:
+            notes.append(f"{arm}: left out; it needs gradients, and neither had them")
+    if not wanted and not checks:
+        raise RecipeError(
+            f"the earlier result has no arm that searches ({', '.join(before.protocol.arms)}), and nothing to compare"
+        )
+    return wanted, notes, checks
+
+
+def _recipe(before: Result, arms: list[str], spec: str, source: str, workers: int) -> BenchRecipe:
+    """The benchmark that measures a target as the result was measured."""
+    protocol = before.protocol
+    if protocol.rank != RANK or protocol.levels != LEVELS:
+        raise RecipeError(
+            f"the earlier result is of another protocol: rank {protocol.rank}, levels {protocol.levels}; this evofool has "
+            f"rank {RANK}, levels {LEVELS}"
+        )
+    first, number = protocol.seeds[0], len(protocol.seeds)
+    if protocol.seeds != tuple(range(first, first + number)):
+        raise RecipeError(f"the earlier result has seeds {list(protocol.seeds)}, which do not follow one another")
+    declared = before.images.declared
+    data: dict[str, Any] = {
+        "name": "gate",
+        "images": source,
+        "targets": [{"target": spec} | ({} if declared is None else {"top1": declared})],
+        "arms": arms,
+        "budgets": protocol.budgets,
+        "seeds": number,
+        "first_seed": first,
+        "format": protocol.format,
+        "arm": {arm: {"set": changes} for arm, changes in protocol.settings.items() if arm in arms},
+        "workers": workers,
+    }
+    return parse(data, "the protocol of the earlier result")
+
+
+def _refuse_other_images(before: Result, target: Target, real: RealImages) -> None:
+    """RecipeError for other classes, ImageError for other pixels than those of before."""
+    refuse_other_classes(
+        (target.name, "before"),
+        (target.labels, before.target.labels),
+        (classes_without(real, target), before.images.classes_without),
+    )
+    seen = sha256(real)
+    if seen != before.images.sha256:
+        shape = "" if target.shape == before.target.shape else f", in {target.shape} where it was {before.target.shape}"
+        raise ImageError(
+            f"the real images in {real.source} are not those of before, as the target sees them (SHA-256 "
+            f"{seen[:12]}..., before {before.images.sha256[:12]}...{shape}), so thresholds would be of others. "
+            "Bring those back, or measure the earlier target on these"
+        )
+
+
+def _name(target: Target, recipe: BenchRecipe) -> str:
+    """Of the folder: one for each version of a target and each protocol."""
+    protocol = hashlib.sha256(json.dumps(recipe.fixed(), sort_keys=True).encode()).hexdigest()
+    return f"against-{target.fingerprint()[:12]}-{protocol[:8]}"
+
+
+def _checks(
+    before: Result, now: Mapping[str, Any], last: Mapping[str, Any], arms: list[str]
+) -> tuple[list[Check], list[str]]:
+    """(a check of each arm, notes of the comparison)."""
+    told = now["scores"]["arms"]
+    checks, whole = [], []
+    for arm in arms:
+        lost = [seed for seed in before.scores.arms[arm].seeds if seed not in told.get(arm, {}).get("seeds", ())]
+        if lost:
+            whys = told.get(arm, {}).get("invalid", {})
+            why = "; ".join(sorted({*whys.values()})) or "it was not measured"
+            words = f"{len(lost)} of {len(before.scores.arms[arm].seeds)} seeds could not be measured: {why}"
+            checks.append(Check(_title(arm), "invalid", words))
+        else:
+            whole.append(arm)
+    if not whole:
+        return checks, []
+    compared = compare(now, last)
+    checks += [compared_check(arm, compared["arms"][arm]) for arm in whole]
+    return checks, compared["notes"]
+
+
+def compared_check(arm: str, row: Mapping[str, Any]) -> Check:
+    """What a row of `compare`, now against before, says of an arm.
+
+    What a budget censors: where it now stops every seed, none has been shown to be easier, whatever was before. Where it
+    stopped seeds before that are done now, the ratio has no lower bound, and the arm fails. Where it does both nothing is
+    bounded, which is invalid, as one pair alone is.
+    """
+    ratio, pairs, (now, then) = row["q50_ratio"], len(row["seeds"]), row["censored"]
+    name, within = _title(arm), f"within {row['queries']:,} queries"
+    figures = {"q50_ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"], "pairs": float(ratio["number"])}
+    if now == pairs:
+        were = "neither now nor before" if then == pairs else f"in no seed now, before in {pairs - then} of {pairs}"
+        return Check(name, "holds", f"half of the classes are not accepted {within}, {were}", figures)
+    if ratio["value"] is None:
+        words = (
+            f"half of the classes are not accepted {within} in {now} of {pairs} seeds now and in {then} before, others of "
+            "them, so nothing is bounded: measure both with more queries"
+        )
+        return Check(name, "invalid", words, figures)
+    bound = {"=": "", ">=": "at least ", "<=": "at most "}[ratio["bound"]]
+    limits = " to ".join("unbounded" if ratio[k] is None else f"{ratio[k]:.2f}" for k in ("low", "high"))
+    untold = pairs - ratio["number"]
+    words = (
+        f"it takes {bound}{ratio['value']:.2f} times the queries of before (95%: {limits}; {ratio['number']} "
+        f"pair{'s' * (ratio['number'] != 1)} of seeds"
+        + (f", {untold} more are not done {within}, neither now nor before)" if untold else ")")
+    )
+    if row["same"]:
+        return Check(name, "holds", f"{words}: every class as before", figures)
+    if ratio["number"] < 2:
+        return Check(name, "invalid", f"{words}: one pair alone has no interval; more seeds, or a larger budget", figures)
+    if ratio["low"] is not None and ratio["low"] >= EASIER:
+        return Check(name, "holds", words, figures)
+    if ratio["low"] is None:
+        doubt = "; that may be chance, or the budget's end: more queries tell" if ratio["high"] >= EASIER else ""
+    else:
+        doubt = (
+            "" if ratio["high"] is not None and ratio["high"] < 1 else "; that may be chance: more seeds narrow the interval"
+        )
+    return Check(name, "fails", f"{words}: at least {EASIER:g} is not shown{doubt}", figures)
+
+
+def _title(arm: str) -> str:
+    return f"{arm}: Q50 against before"

@@ -1,0 +1,150 @@
+"""A gate for CI: is a target too easily fooled at the threshold that it is deployed with?"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evofool import scores
+from evofool.bench.arms import ARMS, refuse_small, refuse_unknown
+from evofool.bench.bench import Tell, do_cells, saying
+from evofool.bench.calibration import Calibration, calibrate
+from evofool.bench.cell import Job, record
+from evofool.bench.gate.accept import Accept
+from evofool.bench.gate.common import old_answers
+from evofool.bench.gate.verdict import Check, Verdict
+from evofool.bench.real import heard, real_images
+from evofool.bench.statistics import share_interval
+from evofool.elites import StoredRun
+from evofool.errors import Interrupted, RecipeError
+from evofool.machine import torch_threads
+from evofool.targets import Target
+from evofool.targets import target as load_target
+from evofool.targets.handshake import handshake
+
+KEPT = 0.5  # of real images: a rule that rejects everything is fooled by nothing
+
+
+def threshold(
+    spec: str,
+    accept: Accept,
+    *,
+    most: float,
+    budget: int,
+    arms: Sequence[str],
+    seeds: int,
+    folder: Path,
+    images: str | None = None,
+    tell: Tell = lambda _: False,
+    workers: int = 0,
+) -> Verdict:
+    """Attack a target, and see in how many of its classes it accepts an image by the rule that it is deployed with.
+
+    An arm fails where the mean share over seeds is above `most`. Without real images nothing is calibrated; with them, a
+    check says what share of those that are classified correctly the rule keeps, and where that is under KEPT nothing is
+    attacked. Searches rank as the rule does. Arms that need gradients are left out of a target without; RecipeError if no
+    arm is left that searches, or if the budget does not go round the classes. Interrupted if tell breaks it off.
+    """
+    began = time.perf_counter()
+    _refuse_arms(arms)
+    target = load_target(spec, folder / "target")
+    usable, notes = _usable(arms, target)
+    classes = tuple(range(len(target.labels)))
+    refuse_small(usable, budget, len(classes), target.name)
+
+    def verdict(*checks: Check) -> Verdict:
+        return Verdict(target.name, checks, time.perf_counter() - began, notes)
+
+    home = (folder / f"accept-{target.fingerprint()[:12]}").absolute()
+    notes += old_answers(target, home)
+    with torch_threads(1):
+        met = handshake(target)
+        notes += met.notes
+        if met.faults:
+            return verdict(Check("handshake", "invalid", "; ".join(met.faults)))
+        real = []
+        if images is not None:
+            shown = heard(real_images(images, target), saying(tell))
+            real.append(_kept(accept, calibrate(target, shown, keep=home / "real-images.answers"), target.name))
+    if any(check.status == "invalid" for check in real):
+        return verdict(*real)
+    rank = "margin" if accept.kind == "margin" else "log_odds"
+    jobs = [
+        Job(home / f"{arm}-{seed}", target.name, arm, seed, budget, classes, rank=rank, fingerprint=target.fingerprint())
+        for arm in usable
+        for seed in range(seeds)
+    ]
+    failures, interrupted = do_cells(jobs, home, tell, workers=workers)
+    if interrupted:
+        raise Interrupted
+    checks = []
+    for arm in usable:
+        own = [(job, why) for job, why in zip(jobs, failures, strict=True) if job.arm == arm]
+        checks.append(_fooled(arm, own, accept, most))
+    return verdict(*real, *checks)
+
+
+def _refuse_arms(arms: Sequence[str]) -> None:
+    refuse_unknown(arms)
+    if len({*arms}) != len(arms):
+        raise RecipeError(f"an arm is named twice: {', '.join(arms)}")
+    if all(ARMS[arm].kind == "floor" for arm in arms):
+        raise RecipeError(
+            f"--arms {','.join(arms)}: nobody attacks; name some of "
+            + ", ".join(arm for arm, row in ARMS.items() if row.kind != "floor")
+        )
+
+
+def _usable(arms: Sequence[str], target: Target) -> tuple[list[str], list[str]]:
+    """(the arms that the target can be attacked by, notes on the others)."""
+    blind = [arm for arm in arms if ARMS[arm].kind == "white" and not target.differentiable]
+    left = [arm for arm in arms if arm not in blind]
+    if all(ARMS[arm].kind == "floor" for arm in left):
+        raise RecipeError(
+            f"{target.name} gives no gradients, which {', '.join(blind)} cannot do without, and no other arm attacks: "
+            "name some of " + ", ".join(arm for arm, row in ARMS.items() if row.kind in ("search", "black"))
+        )
+    return left, [f"{arm}: left out; it needs gradients, which {target.name} does not give" for arm in blind]
+
+
+def _kept(accept: Accept, calibration: Calibration, who: str) -> Check:
+    """Whether the rule is one that real images pass."""
+    name = "real images"
+    if faults := calibration.faults(who):
+        return Check(name, "invalid", "; ".join(faults))
+    rows, classes = np.arange(len(calibration.classes)), calibration.classes
+    margins = scores.margin(calibration.logits)[rows, classes]
+    kept = accept.accepts(scores.log_odds(calibration.logits)[rows, classes], margins)[calibration.correct]
+    share = float(kept.mean())
+    words = f"{accept} keeps {share:.3f} of {len(kept):,} real images that are classified correctly"
+    if share < KEPT:
+        return Check(name, "invalid", f"{words}: a rule that rejects most of them is no use", {"kept": share})
+    return Check(name, "holds", words, {"kept": share})
+
+
+def _fooled(arm: str, cells: Sequence[tuple[Job, str]], accept: Accept, most: float) -> Check:
+    """What an arm's cells say. cells: each with why it came to nothing, or ""."""
+    counts = []
+    for job, why in cells:
+        told = record(job.folder)
+        if why or told is None:
+            return Check(arm, "invalid", f"seed {job.seed}: {why or 'it is not done'}")
+        if told["faults"]:
+            words = f"seed {job.seed}: its saved images do not score what was stored: {told['faults'][0]}"
+            return Check(arm, "invalid", words)
+        with StoredRun(job.folder) as stored:
+            rows = [elite.row for elite in stored.elites()]
+        accepted = accept.accepts(np.array([row.log_odds for row in rows]), np.array([row.margin for row in rows]))
+        counts.append(int(accepted.sum()))
+    job, seeds = cells[0][0], len(cells)
+    classes = len(job.classes)
+    share = sum(counts) / (classes * seeds)  # of whole numbers: a mean of rounded shares can come out above their own
+    told_of = share_interval([count / classes for count in counts], None, classes)
+    limits = "" if told_of.low is None else f" (95%: {told_of.low:.2f} to {told_of.high:.2f})"
+    words = (
+        f"{share:.2f} of {classes:,} classes are fooled at {accept} within {job.queries:,} queries, over {seeds} "
+        f"seed{'s' * (seeds != 1)}{limits}; allowed are {most:g}"
+    )
+    figures = {"share": share, "low": told_of.low, "high": told_of.high, "max_share": most}
+    return Check(arm, "holds" if share <= most else "fails", words, figures)

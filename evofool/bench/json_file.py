@@ -1,0 +1,37 @@
+"""The JSON files of a benchmark, each with its schema and version."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evofool.errors import StoreError
+
+SCHEMA, VERSION = "evofool.bench", 1
+"""Of a target's results."""
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Readable JSON, whole or not at all; numbers are exact. StoreError if it cannot be written."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def read_json(path: Path, schema: str = SCHEMA, least: int = VERSION) -> dict[str, Any]:
+    """What write_json has written; StoreError for what is no such file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read as JSON ({error})") from None
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        raise StoreError(
+            f"{path} is no {schema} result (its schema is {data.get('schema') if isinstance(data, dict) else None!r})"
+        )
+    if data.get("version") != least:
+        raise StoreError(f"{path} is of version {data.get('version')}; this evofool reads version {least}")
+    return data

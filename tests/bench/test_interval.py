@@ -1,0 +1,44 @@
+"""A figure that may be a bound: what it can show, and how it is said."""
+
+import pytest
+
+from evofool.bench.interval import Interval, Sign, count, times
+
+
+@pytest.mark.parametrize("bound", ["=", ">=", "<="])
+@pytest.mark.parametrize("value", [0.5, 1.9, 2.0, 2.1, 10.0])
+def test_a_bound_shows_only_what_every_true_value_behind_it_has(value: float, bound: Sign) -> None:
+    worlds = {"=": [value], ">=": [value, value + 100], "<=": [value, value / 100]}[bound]
+    answers = {world >= 2 for world in worlds}
+    assert Interval(value, None, None, bound=bound).at_least(2) == (answers.pop() if len(answers) == 1 else None)
+
+
+def test_what_is_not_known_shows_nothing():
+    assert Interval(None, None, None, bound="unknown").at_least(2) is None
+    assert Interval(None, 1000, None, bound=">=").at_least(2) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        (Interval(812, 700, 900), ("812", "[700, 900]")),
+        (Interval(812, None, None), ("812", "")),
+        (Interval(812, 700, None, bound=">="), (">= 812", "[700 and more]")),
+        (Interval(812, None, 900, bound="<="), ("<= 812", "[at most 900]")),
+        (Interval(None, None, None, bound=">="), ("> 1,000", "")),
+        (Interval(None, 1000, None, bound=">="), ("> 1,000", "[1,000 and more]")),
+        (Interval(None, None, None, bound="unknown"), ("unknown", "")),
+    ],
+)
+def test_a_bound_is_said_with_its_sign(interval: Interval, words: tuple[str, str]):
+    assert interval.said(count, 1000) == words
+    assert Interval.of(interval.plain()).said(count, 1000) == words, "JSON keeps it"
+
+
+def test_a_row_of_a_share_is_exact():
+    assert Interval.of({"queries": 10, "value": 0.5, "low": 0.4, "high": 0.6}) == Interval(0.5, 0.4, 0.6)
+
+
+def test_ratios_and_queries_are_said_in_few_digits():
+    assert [times(v) for v in (0.123, 2.5, 1234.5)] == ["0.12", "2.50", "1,234"]
+    assert [count(v) for v in (5.25, 12345.6)] == ["5.2", "12,346"]
