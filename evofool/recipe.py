@@ -291,6 +291,11 @@ def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
     RecipeError names file and key, and the nearest valid one.
     """
     path = find(recipe)
+    return parse(from_file(path, changes), str(path))
+
+
+def from_file(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe file as plain data, with --set changes laid over it; "name" is the file's unless it says. RecipeError."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -298,7 +303,7 @@ def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
     data.setdefault("name", path.stem)
-    return parse(override(data, changes), str(path))
+    return override(data, changes)
 
 
 def find(recipe: str | Path) -> Path:

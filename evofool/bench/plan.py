@@ -1,7 +1,6 @@
 """What a benchmark is to do: bench.toml <-> BenchRecipe. Strict and frozen, as recipe.py is for runs."""
 
 import difflib
-import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from evofool.bench.arms import ARMS, refuse_small, refuse_unknown, search_recipe, settings_for
 from evofool.errors import RecipeError
 from evofool.export import file_name
+from evofool.recipe import from_file, shipped_benches
 from evofool.recipe import load as load_run
-from evofool.recipe import override, shipped_benches
 from evofool.targets import Target
 
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
@@ -231,14 +230,7 @@ def load(bench: str | Path, changes: Sequence[str] = ()) -> BenchRecipe:
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise RecipeError(f"{bench} is no bench recipe; shipped are {', '.join(shipped)}, or name a .toml file{hint}")
         path = shipped[str(bench)]
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not TOML ({error})") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
-    data.setdefault("name", path.stem)
-    return parse(override(data, changes), str(path))
+    return parse(from_file(path, changes), str(path))
 
 
 def parse(data: Any, where: str) -> BenchRecipe:

@@ -43,99 +43,109 @@ def result(
 
     places: the cells of its arms, guarded ones left out. words: by folder, why a cell came to nothing in this sitting.
     """
-    calibration = one.calibration
-    if calibration is None or one.target is None:
-        return _nothing(recipe, one), {}
-    faults = [one.fault] if one.fault else []
-    invalid: dict[str, dict[str, str]] = {}
-    valid: dict[str, dict[int, Cell]] = {}
-    folders: dict[str, dict[int, Path]] = {}
-    records: list[dict[str, Any]] = []
-    for place in places:
-        why = words.get(place.folder, "")
-        found, why = (None, why) if why else _cell(place, calibration, recipe.budget)
-        if found is None:
-            invalid.setdefault(place.arm, {})[str(place.seed)] = why
-            continue
-        told, record = found
-        valid.setdefault(place.arm, {})[place.seed] = told
-        folders.setdefault(place.arm, {})[place.seed] = place.folder
-        records.append(record)
-    scoring = Scoring(calibration, valid, recipe.budgets) if not faults else None
-    arms = {arm: scoring.arm(arm) for arm in recipe.arms if valid.get(arm)} if scoring else {}
-    for arm in recipe.arms:
-        if arm in arms or arm in invalid:
-            arms.setdefault(arm, {"kind": ARMS[arm].kind, "seeds": []})["invalid"] = invalid.get(arm, {})
-    scored = {arm: told for arm, told in arms.items() if told["seeds"]}
-    share, of, error = calibration.control_accepted() if not faults else (None, 0, None)
-    control = {
-        "accepted": share,
-        "of": of,
-        "standard_error": error,
-        "holds": None if share is None or error is None else bool(abs(share - 0.95) <= 3 * error),
-        "margins_of_scale": None if faults else quantiles(calibration.margins / calibration.scale),
-    }
-    flagged = [{"level": "invalid", "what": words} for words in faults]
-    if control["holds"] is False:
-        flagged.append(
-            {
-                "level": "invalid",
-                "what": f"of the disjoint half of the real images {share:.3f} are accepted, not 0.95 within 3 standard "
-                f"errors ({error:.3f}): the two halves differ, or a threshold is off",
-            }
-        )
-    for arm, whys in invalid.items():
-        each = "; ".join(sorted(set(whys.values())))
-        flagged.append({"level": "invalid", "what": f"{arm}: {len(whys)} cell(s) are left out of every figure: {each}"})
-    flagged += flags(scored)
-    doubts = [] if faults else calibration.doubts()
-    flagged += [{"level": "warning", "what": told} for told in [*one.warnings, *doubts]]
-    found_out = {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "target": _target(one) | {"fingerprint": calibration.fingerprint, "scored": int(calibration.scored.sum())},
-        "protocol": _protocol(recipe),
-        "images": _images(recipe, one, calibration),
-        # What is wrong with the images spoils all; what is wrong with a cell spoils that one.
-        "valid": not faults and control["holds"] is not False and bool(scored),
-        "flags": flagged,
-        "scores": {
-            "controls": {"real": control},
-            "arms": arms,
-            "sharing": scoring.sharing() if scoring else {},
-            "detectors": [],
-            "looks": {},
-        },
-        "raw": {
-            "tau5": _median(calibration.tau5) if not faults else None,
-            "tau50": _median(calibration.tau50) if not faults else None,
-            "temperature": calibration.raw_temperature if not faults else None,
-            "p": {arm: scoring.raw(arm) for arm in scored} if scoring else {},
-        },
-        "timings": {
-            "wall_seconds": sum(record["seconds"] for record in records),
-            "device": ", ".join(sorted({str(record["device"]) for record in records})),
-            "machines": sorted({record["machine"].get("cpu", "?") for record in records}),
-            "peak_memory_mb": max((record["peak_memory_mb"] for record in records), default=0.0),
-        },
-    }
-    return found_out, folders if found_out["valid"] else {}
-
-
-def _nothing(recipe: BenchRecipe, one: Ready) -> dict[str, Any]:
-    """The JSON of a target that could not even be asked."""
-    return {
+    told = {
         "schema": SCHEMA,
         "version": VERSION,
         "target": _target(one),
         "protocol": _protocol(recipe),
-        "images": None,
-        "valid": False,
-        "flags": [{"level": "invalid", "what": one.fault}],
-        "scores": {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "looks": {}},
-        "raw": {},
-        "timings": {},
+        "images": None if one.calibration is None else _images(recipe, one, one.calibration),
     }
+    warnings = [{"level": "warning", "what": warning} for warning in one.warnings]
+    if one.fault or one.calibration is None:
+        nothing: dict[str, Any] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "looks": {}}
+        flagged = [{"level": "invalid", "what": one.fault}, *warnings]
+        return {**told, "valid": False, "flags": flagged, "scores": nothing, "raw": {}, "timings": {}}, {}
+    calibration = one.calibration
+    cells = _gathered(places, words, calibration, recipe.budget)
+    scoring = Scoring(calibration, cells.valid, recipe.budgets)
+    scored = {arm: scoring.arm(arm) for arm in recipe.arms if cells.valid.get(arm)}
+    arms = {
+        arm: scored.get(arm, {"kind": ARMS[arm].kind, "seeds": []}) | {"invalid": cells.invalid.get(arm, {})}
+        for arm in recipe.arms
+        if arm in scored or arm in cells.invalid
+    }
+    control, fault = _control(calibration)
+    # What is wrong with the images spoils all; what is wrong with a cell spoils that one.
+    valid = not fault and bool(scored)
+    flagged = [{"level": "invalid", "what": what} for what in [*fault, *cells.faults()]]
+    flagged += flags(scored)
+    flagged += [*warnings, *({"level": "warning", "what": doubt} for doubt in calibration.doubts())]
+    return {
+        **told,
+        "valid": valid,
+        "flags": flagged,
+        "scores": {
+            "controls": {"real": control},
+            "arms": arms,
+            "sharing": scoring.sharing(),
+            "detectors": [],
+            "looks": {},
+        },
+        "raw": {
+            "tau5": _median(calibration.tau5),
+            "tau50": _median(calibration.tau50),
+            "temperature": calibration.raw_temperature,
+            "p": {arm: scoring.raw(arm) for arm in scored},
+        },
+        "timings": cells.timings(),
+    }, cells.folders if valid else {}
+
+
+@dataclass
+class _Cells:
+    """A target's cells: those that count, by arm and seed, and why the others do not."""
+
+    valid: dict[str, dict[int, Cell]]
+    folders: dict[str, dict[int, Path]]
+    invalid: dict[str, dict[str, str]]
+    records: list[dict[str, Any]]
+
+    def faults(self) -> list[str]:
+        return [
+            f"{arm}: {len(whys)} cell(s) are left out of every figure: {'; '.join(sorted(set(whys.values())))}"
+            for arm, whys in self.invalid.items()
+        ]
+
+    def timings(self) -> dict[str, Any]:
+        return {
+            "wall_seconds": sum(record["seconds"] for record in self.records),
+            "device": ", ".join(sorted({str(record["device"]) for record in self.records})),
+            "machines": sorted({record["machine"].get("cpu", "?") for record in self.records}),
+            "peak_memory_mb": max((record["peak_memory_mb"] for record in self.records), default=0.0),
+        }
+
+
+def _gathered(places: Sequence[Place], words: Mapping[Path, str], calibration: Calibration, budget: int) -> _Cells:
+    found = _Cells({}, {}, {}, [])
+    for place in places:
+        why = words.get(place.folder, "")
+        told, why = (None, why) if why else _cell(place, calibration, budget)
+        if told is None:
+            found.invalid.setdefault(place.arm, {})[str(place.seed)] = why
+            continue
+        cell, record = told
+        found.valid.setdefault(place.arm, {})[place.seed] = cell
+        found.folders.setdefault(place.arm, {})[place.seed] = place.folder
+        found.records.append(record)
+    return found
+
+
+def _control(calibration: Calibration) -> tuple[dict[str, Any], list[str]]:
+    """What is said of the disjoint half of the real images, and what is wrong with it."""
+    share, of, error = calibration.control_accepted()
+    holds = bool(abs(share - 0.95) <= 3 * error)
+    told = {
+        "accepted": share,
+        "of": of,
+        "standard_error": error,
+        "holds": holds,
+        "margins_of_scale": quantiles(calibration.margins / calibration.scale),
+    }
+    fault = (
+        f"of the disjoint half of the real images {share:.3f} are accepted, not 0.95 within 3 standard errors "
+        f"({error:.3f}): the two halves differ, or a threshold is off"
+    )
+    return told, [] if holds else [fault]
 
 
 def _target(one: Ready) -> dict[str, Any]:
@@ -144,6 +154,8 @@ def _target(one: Ready) -> dict[str, Any]:
         labels = list(one.target.labels)
         told |= {"spec": public_name(one.target.name), "fingerprint": one.target.fingerprint(), "classes": len(labels)}
         told |= {"scored": 0, "shape": list(one.target.shape), "labels": labels}
+    if one.calibration is not None:
+        told |= {"fingerprint": one.calibration.fingerprint, "scored": int(one.calibration.scored.sum())}
     return told
 
 

@@ -1,11 +1,10 @@
 """A run's curve: how sure the classifier has become, and of how many classes, over the evaluations spent."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evofool.pages.palette import BLUE, FAINT, INK, MINT, ORANGE, PAPER, dress
+from evofool.pages.palette import BLUE, FAINT, INK, MINT, ORANGE, PAPER, png
 
 _TICKS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999, 0.9999999)
 _CLIP = 1 - 1e-7
@@ -77,10 +76,4 @@ def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0
     if last < 10 * first:  # there may be no power of ten to name
         lower.set_xticks(sorted({first, last}))
 
-    for axes in (upper, lower):
-        dress(axes)
-        # Above the panel, where it hides nothing.
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=3, fontsize=9, frameon=False, labelcolor=INK)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure, (upper, lower))

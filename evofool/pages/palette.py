@@ -1,10 +1,13 @@
 """One look for everything that is looked at: colours by light and by dark, and how a plot's axes are dressed."""
 
+import io
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = {
     "paper": ("#f7f7f4", "#17191d"),
@@ -56,3 +59,13 @@ def dress(axes: "Axes", grid: str = "both") -> None:
     axes.tick_params(which="both", colors=FAINT, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
+
+
+def png(figure: "Figure", panels: Sequence["Axes"]) -> bytes:
+    """The file of a figure whose panels are drawn: dressed, and each with its legend above, where it hides nothing."""
+    for axes in panels:
+        dress(axes)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=3, fontsize=9, frameon=False, labelcolor=INK)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,12 +1,11 @@
 """Of retraining: how sure each network in turn is of the images that fool it, and how well it knows real ones."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from evofool.pages.palette import BLUE, FAINT, INK, ORANGE, PAPER, dress
+from evofool.pages.palette import BLUE, FAINT, INK, ORANGE, PAPER, png
 
 _TICKS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 _ENDS = ("low", "high")  # of an interval
@@ -65,13 +64,7 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     lower.set_xlabel("network in turn", color=INK)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     lower.set_xlim(x[0] - 0.5, x[-1] + 0.5)
-    for axes in (upper, lower):
-        dress(axes)
-        # Above the panel, where it hides nothing.
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=3, fontsize=9, frameon=False, labelcolor=INK)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure, (upper, lower))
 
 
 def nines(p: np.ndarray) -> np.ndarray:
