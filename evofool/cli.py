@@ -172,6 +172,7 @@ def show(
                         "warnings": stored.meta.get("warnings", []),
                         "quarantine": stored.quarantine(),
                         "metrics": rows,
+                        "references": stored.store.references(),
                         "elites": [elite.summary() for elite in elites],
                     }
                 )

@@ -49,7 +49,11 @@ SEEDS = typer.Option(min=1, help="How many seeds: 5 for a look, 10 or more for a
 MINUTES = typer.Option(metavar="M", help="Instead of --budget: as many queries as are done in about so many minutes here.")
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
 OUT = typer.Option(metavar="DIR", help="Folder of the benchmark; runs/NAME unless given. One begun there goes on.")
-WORKERS = typer.Option(min=0, help="Cells done side by side, by so many processes of Ray's; 0: one after the other, here.")
+WORKERS = typer.Option(
+    min=0,
+    help="Processes of Ray's that do cells side by side; 0: one cell after the other, here. Unless given: the recipe's "
+    "number, or without a recipe one for each core (0 for an address). A black box's cells are always done one by one.",
+)
 RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
 
 
@@ -87,10 +91,16 @@ def run(
         if words:
             print(words)
     print(_said(recipe, folder), flush=True)
+    ended = ""
     with interrupts("Saving what is under way ...") as interrupted, status() as show:
 
         def tell(p: "Progress") -> bool:
-            show(lambda: progress_text(p))
+            nonlocal ended
+            text = progress_text(p)
+            if not p.cells or p.done < p.cells:
+                show(lambda: text)
+            elif text != ended:  # the end of a stage stays, however short that was
+                print(ended := text, flush=True)
             return bool(interrupted)
 
         outcome = run_bench(recipe, folder, tell)
@@ -123,12 +133,22 @@ def compare(
     if as_json:
         print(to_json(told))
         return
-    print(f"{told['a']} against {told['b']}: over 1, the first needs more queries than the second")
+    print(" against ".join(_names((told["a"], told["b"]), (a, b))))
+    print("Q50 ratio: the first's over the second's; over 1 the first is harder to fool.")
+    print("Difference of R95: the first's minus the second's; below 0 the first is harder to fool.")
     for arm, row in told["arms"].items():
         ratio, apart = _compared_text(row["q50_ratio"]), _apart_text(row["r95"])
-        print(f"  {arm:<9}Q50 ratio {ratio}; R95 at {row['queries']:,} differs by {apart}")
+        print(f"  {arm:<9}Q50 ratio {ratio}; difference of R95 at {row['queries']:,} {apart}")
     for note in told["notes"]:
         print(f"Note: {note}")
+
+
+def _names(names: tuple[str, str], files: tuple[Path, Path]) -> tuple[str, str]:
+    """The names of two results, with those of their files where they are the same."""
+    if names[0] != names[1]:
+        return names
+    a, b = (file.name if files[0].name != files[1].name else str(file) for file in files)
+    return f"{names[0]} ({a})", f"{names[1]} ({b})"
 
 
 def _compared_text(told: dict[str, Any]) -> str:
@@ -206,21 +226,23 @@ def numbers(text: str) -> list[int]:
 
 def progress_text(p: "Progress") -> str:
     """Where a benchmark is: cells done, their rate, and the time left."""
+    from evofool.bench.report.words import some
     from evofool.console import duration
 
     if p.words and not p.cells:
         return p.words
-    share = p.done_here + p.queries
-    left = f", about {duration((p.cells - p.done - p.queries) * p.seconds / share)} left" if share > 0.05 else ""
-    what, under_way = (f"{p.words}: ", "") if p.words else ("", f", {p.under_way} under way")
-    return f"{what}{p.done} of {p.cells} {'' if p.words else 'cells '}done{under_way}{left}"
+    share, more = p.done_here + p.queries, p.cells - p.done - p.queries
+    left = f", about {duration(more * p.seconds / share)} left" if share > 0.05 and more > 0 else ""
+    under_way = f", {p.under_way} under way" if p.under_way and not p.words else ""
+    of = f"{p.cells:,}" if p.words else some(p.cells, "cell")
+    return f"{f'{p.words}: ' if p.words else ''}{p.done:,} of {of} done{under_way}{left}"
 
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """The figures that a person wants first; of many targets the strongest arms alone, the report has the others."""
     from rich.table import Table
 
-    from evofool.bench.report.verdict import alive, budget_of, strongest
+    from evofool.bench.report.verdict import alive, brackets, budget_of, strongest
     from evofool.bench.report.words import share
     from evofool.console import table_console
 
@@ -228,25 +250,29 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for head in ("target", "strongest arms" if many else "arm"):
         table.add_column(head, no_wrap=True)
-    for head in ("R95", "R50", "Q50 (queries)", "queries of cppn's: own", "nes", "apgd"):
+    valid = [one for one in results.values() if one["valid"]]
+    rivals = [rival for rival in ("own", "nes", "apgd") if any(one["scores"]["sharing"].get(rival) for one in valid)]
+    for head in ("R95", "R50", "Q50 (queries)", *(f"Q50 / cppn's: {rival}" for rival in rivals)):
         table.add_column(head, justify="right", no_wrap=True)
     for name, one in results.items():
         if not one["valid"]:
-            table.add_row(name, "INVALID", *[""] * 6)
+            table.add_row(name, "INVALID")
             continue
         arms, budget = alive(one), budget_of(one)
-        sharing = [ratio_text(one["scores"]["sharing"].get(rival)) for rival in ("own", "nes", "apgd")]
+        sharing = [ratio_text(one["scores"]["sharing"].get(rival)) for rival in rivals]
         # The strongest of those that ask only, and of all: often the same.
         best = dict.fromkeys(arm for only in (True, False) if (arm := strongest(one, black_box=only)))
         for arm in best if many else arms:
             told = arms[arm]
             shares = [_text(told[level][-1], share) for level in ("r95", "r50")]
             table.add_row(name, arm, *shares, _text(told["q50"], count, budget), *sharing)
-            name, sharing = "", [""] * 3
+            name, sharing = "", []
     table_console().print(table)
     budget = next(map(budget_of, results.values()))
     print(f"R95, R50: the share of classes accepted at tau_5, tau_50 after {budget:,} queries; Q50: queries until half are.")
-    print("Then the Q50 of rivals over that of cppn, whose classes share their images. Brackets: 95% intervals over seeds.")
+    if rivals:
+        print("Q50 / cppn's: of a rival, over that of cppn, whose classes share their images; over 1 the rival needs more.")
+    print(brackets(list(results.values())))
     invalid = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] == "invalid"]
     warnings = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] != "invalid"]
     for name, what in invalid:
@@ -270,9 +296,16 @@ def _text(row: Mapping[str, Any], number: Callable[[float], str], budget: float 
 
 
 def _said(recipe: "BenchRecipe", folder: Path) -> str:
-    count = sum(part.copies for part in recipe.targets)
-    cells = count * len(recipe.arms) * recipe.seeds
+    from evofool.bench.report.words import some
+    from evofool.targets import billed
+
+    targets = sum(part.copies for part in recipe.targets)
+    cells = targets * len(recipe.arms) * recipe.seeds
+    sizes = some(targets, "target"), some(len(recipe.arms), "arm"), some(recipe.seeds, "seed")
+    team = f"\n  workers      {recipe.workers}" if recipe.workers else ""
+    if team and any(billed(part.target or "") for part in recipe.targets):
+        team += ", and none for black boxes, whose cells are done one by one"
     return (
-        f"Benchmark in {folder}: {count} target(s) x {len(recipe.arms)} arms x {recipe.seeds} seeds = {cells} cells of "
-        f"{recipe.budget:,} queries\n  arms         {', '.join(recipe.arms)}\n  real images  {recipe.images}"
+        f"Benchmark in {folder}: {' x '.join(sizes)} = {some(cells, 'cell')} of "
+        f"{recipe.budget:,} queries\n  arms         {', '.join(recipe.arms)}\n  real images  {recipe.images}{team}"
     )

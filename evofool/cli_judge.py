@@ -1,8 +1,8 @@
 """The command `evofool judge`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,13 +30,15 @@ def judge(
     The distance to the nearest real image, as a percentile of the same distance for held-out real images: by pixels, by HOG
     and, with --network, by the features of another classifier. And total variation: how much neighbouring pixels differ.
     Printed are medians, with those of noise and of real images beside them. The run's own classifier is not asked, and
-    elites that were measured against the same images are passed over. `evofool show --json` and --class tell each one's.
+    elites that were measured against the same images are passed over; figures against other real images are replaced.
+    `evofool show --json` and --class tell each one's.
     """
-    from evofool.bench.looks.looks import Looks
-    from evofool.bench.looks.of_runs import judge_run, of_runs, seen_by
+    from evofool.bench.looks.looks import LEAST, Looks
+    from evofool.bench.looks.of_runs import judge_run, of_runs, replaced_by, seen_by
     from evofool.bench.real import real_images
     from evofool.console import status
     from evofool.elites import StoredRun
+    from evofool.errors import ImageError
     from evofool.machine import keep_memory, torch_threads
     from evofool.targets import target as load
 
@@ -47,17 +49,30 @@ def judge(
     with torch_threads(1):
         other = None if network is None else load(network)
         real = real_images(images, target)
+        if len(real) < LEAST:
+            raise ImageError(f"{images}: {len(real)} real images, and percentiles among them need at least {LEAST}")
         try:
             with status() as show:
                 say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
                 looks = Looks.of(target, real, network=other, say=say)
+                replaced = replaced_by(folder, looks)
                 measured = judge_run(folder, looks, say)
                 controls = looks.controls()
         except KeyboardInterrupt:
             print("Interrupted; what was measured is kept, and the same command goes on from there")
             raise typer.Exit(130) from None
     print(f"{measured} elites of {folder} were measured now; {looks.compared:,} real images of {images} to compare with")
+    if replaced:
+        others = "; ".join(
+            f"{what['images']} ({what['reference']:,} and {what['held_out']:,} held out)" for what in _different(replaced)
+        )
+        print(f"Replaced were their figures against other real images: {others}")
     _print(of_runs([folder]), controls, looks)
+
+
+def _different(replaced: "Sequence[Mapping[str, Any]]") -> "list[Mapping[str, Any]]":
+    """Each set of real images once: with the features of a network it is there again."""
+    return list({(what["images"], what["reference"], what["held_out"]): what for what in replaced}.values())
 
 
 def _print(elites: "Mapping[str, np.ndarray]", controls: "Mapping[str, Mapping[str, np.ndarray]]", looks: "Looks") -> None:

@@ -132,10 +132,12 @@ def _print(scored: "Scored") -> None:
 
 
 def _cells(shares: "Shares") -> tuple[str, str]:
+    from evofool.console_bench import share as said
+
     def words(share: "Share") -> str:
-        if share.value is None:
+        if share.value is None or share.low is None or share.high is None:
             return "none"
-        return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] {share.count:,} of {share.of:,}"
+        return f"{said(share.value)} [{said(share.low)}, {said(share.high)}] {share.count:,} of {share.of:,}"
 
     return words(shares.images), words(shares.classes)
 
@@ -144,7 +146,7 @@ def _print_skipped(scored: "Scored") -> None:
     if scored.skipped:
         print(f"{len(scored.skipped)} that cannot be read were left out:")
         for name, why in scored.skipped[:_NAMED]:
-            print(f"  {name}: {why}")
+            print(f"  {why}" if name in why else f"  {name}: {why}")
         if len(scored.skipped) > _NAMED:
             print("  ...")
 

@@ -102,7 +102,9 @@ def _split(given: Sequence[str]) -> list[str]:
     from evofool.targets import KINDS
 
     kinds = "|".join(re.escape(kind) for kind in KINDS if kind != "http")
-    parts = (part.strip() for text in given for part in re.split(rf",(?=\s*(?:(?:{kinds})(?:[:?,]|\s*$)|https?://))", text))
+    parts = (
+        part.strip(", ") for text in given for part in re.split(rf",(?=\s*(?:(?:{kinds})(?:[:?,]|\s*$)|https?://))", text)
+    )
     return [part for part in parts if part]
 
 
@@ -111,7 +113,6 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
     from evofool.elites import StoredRun
     from evofool.errors import StoreError
     from evofool.store import FILE
-    from evofool.targets import target as load
     from evofool.targets.public import name_of
     from evofool.targets.spec import distinct
 
@@ -130,10 +131,29 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
                 found[fingerprint] = stored.own_target(trust=trust, way_out=search_again), []
             found[fingerprint][1].append((called, elites))
     for spec in specs:
-        target = load(spec)
+        target = _named(spec)
         found.setdefault(target.fingerprint(), (target, []))
     names = distinct(_short(target.name) for target, _ in found.values())
     return [_Loaded(target, name, runs) for name, (target, runs) in zip(names, found.values(), strict=True)]
+
+
+def _named(spec: str) -> "Target":
+    """The target of a spec; where a comma in it may have been meant to part two, its TargetError says so."""
+    from evofool.errors import TargetError
+    from evofool.targets import KINDS
+    from evofool.targets import target as load
+
+    kind = spec.partition("?")[0].partition(":")[0]
+    strangers = [part.strip() for part in kind.split(",") if part.strip() not in ("", *KINDS)]
+    try:
+        return load(strangers[0] if "," in kind and strangers else spec)
+    except TargetError as error:
+        if not re.search(r",\s*[^\d\s.,+-]", spec):
+            raise
+        raise TargetError(
+            f'{error}. "{spec}" was read as one target: a comma parts two only where the name of a kind follows; else give '
+            "each a --targets of its own"
+        ) from None
 
 
 def _short(name: str) -> str:
@@ -177,6 +197,7 @@ def _print(found: "Transfer", calibrations: "Sequence[Calibration] | None") -> N
     from rich.table import Table
 
     from evofool.console import table_console
+    from evofool.console_bench import share
 
     accepts = (
         "accepts at its own tau_5" if found.thresholds else "gives their class the highest logit, as no --images were given"
@@ -197,7 +218,7 @@ def _print(found: "Transfer", calibrations: "Sequence[Calibration] | None") -> N
     print("\n".join(_overs(found)))
     median = found.off_diagonal_median
     if median is not None:
-        print(f"Median over the pairs: {median:.3f}")
+        print(f"Median over the pairs: {share(median)}")
     for evolved in found.rows:
         for b, pair in enumerate(evolved.pairs):
             if b != evolved.row.target:
@@ -235,9 +256,11 @@ def _told(home: str, there: str, pair: "Pair") -> str:
 
 
 def _share(share: "Share") -> str:
-    if share.value is None:
+    from evofool.console_bench import share as said
+
+    if share.value is None or share.low is None or share.high is None:
         return "none"
-    return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"
+    return f"{said(share.value)} [{said(share.low)}, {said(share.high)}]"
 
 
 def _described(

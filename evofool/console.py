@@ -5,6 +5,7 @@ import os
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -354,8 +355,15 @@ def table_console() -> "Console":
 
 def refuse_place(path: Path | None) -> None:
     """StoreError for a file that cannot be written, before anything is asked: minutes of work would have nowhere to go."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+    if path is None:
+        return
+    home = path.absolute().parent
+    if path.is_dir() or not home.is_dir():
         raise StoreError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+    try:
+        tempfile.TemporaryFile(dir=home).close()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: its folder takes no files ({error.strerror or error})") from None
 
 
 def write(path: Path, action: Callable[[], object]) -> None:

@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from evofool.targets import Target
 
 
+def share(value: float) -> str:
+    """0..1 by three decimals; 0.000 and 1.000 are said of nothing else."""
+    return "<0.001" if 0 < value < 0.0005 else ">0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
+
+
 def calibrated(target: "Target", images: str, say: Callable[[str], None], name: str = "") -> "Calibration":
     """Ask a target about labelled real images (a folder, or "digits"), and print what they come to under this name.
 
@@ -27,11 +32,13 @@ def calibrated(target: "Target", images: str, say: Callable[[str], None], name: 
         raise TargetError(f"{target.name}: {'; '.join(faults)}")
     told = made.summary()
     control = told["control"]
-    doubt = f"; published are {declared:.3f}: they may be images that it was trained on" if made.suspected(declared) else ""
+    doubt = ""
+    if declared is not None and made.suspected(declared):
+        doubt = f"; published are {share(declared)}: they may be images that it was trained on"
     print(
-        f"{name}: top-1 {made.top1:.3f} on {told['number']:,} real images of {told['classes']:,} classes{doubt}. tau_5 is "
-        f"{told['tau5_of_scale']:.3f} of their median margin; of {control['of']:,} that set no threshold "
-        f"{control['accepted']:.3f} +- {control['standard_error']:.3f} reach it, as 0.95 should",
+        f"{name}: top-1 {share(made.top1)} on {told['number']:,} real images of {told['classes']:,} classes{doubt}. "
+        f"tau_5 is {told['tau5_of_scale']:.3f} of their median margin; of {control['of']:,} that set no threshold "
+        f"{share(control['accepted'])} +- {control['standard_error']:.3f} reach it, as 0.95 should",
         flush=True,
     )
     return made

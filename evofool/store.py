@@ -358,11 +358,15 @@ class Store:
                 raise StoreError(f"{self.path} has no elite in cell {cell}")
 
     def measure(
-        self, rows: Sequence[tuple[int, Measure]], references: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        rows: Sequence[tuple[int, Measure]],
+        references: Mapping[str, Mapping[str, Any]] | None = None,
+        dropped: Sequence[tuple[int, str]] = (),
     ) -> None:
         """Note what was found out of elites' images: (cell, measure), in the place of what was known by that name.
 
-        references tells of each key that a measure names what it stands for, as plain JSON; it joins meta["references"].
+        references tells of each key that a measure names what it stands for, as plain JSON; it joins meta["references"],
+        which loses what no measure names any more. dropped: (cell, name) of measures that are taken out before.
         All of it or nothing: StoreError if a cell has no elite, ValueError for a name that is none of MEASURES, for a value
         that is not finite, and for a percentile outside 0..100.
         """
@@ -376,10 +380,13 @@ class Store:
             for cell, _ in rows:
                 if cell not in there:
                     raise StoreError(f"{self.path} has no elite in cell {cell}")
+            self._db.executemany("DELETE FROM measures WHERE cell = ? AND name = ?", dropped)
             self._db.executemany(
                 "INSERT OR REPLACE INTO measures VALUES (?, ?, ?, ?)", [(cell, *measure) for cell, measure in rows]
             )
-            self._put({"references": {**self.references(), **(references or {})}})
+            named = {key for (key,) in self._db.execute("SELECT DISTINCT reference FROM measures")}
+            known = {**self.references(), **(references or {})}
+            self._put({"references": {key: what for key, what in known.items() if key in named}})
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:

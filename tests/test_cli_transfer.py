@@ -11,6 +11,7 @@ import typer
 from safetensors.numpy import load_file, save_file
 
 from evofool.cli_transfer import _short, _split, transfer
+from evofool.console_bench import share
 from evofool.elites import StoredRun
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.images import save_png
@@ -193,11 +194,34 @@ def test_an_interrupt_leaves_nothing_written(made: Path, tmp_path: Path, monkeyp
         (["lenet, lenet?weights=a.safetensors", "onnx:a.onnx"], ["lenet", "lenet?weights=a.safetensors", "onnx:a.onnx"]),
         (["torchvision:x?mean=123,117,104&std=1,lenet"], ["torchvision:x?mean=123,117,104&std=1", "lenet"]),
         (["http://host/a?std=1,2,3,https://host/b"], ["http://host/a?std=1,2,3", "https://host/b"]),
+        (["lenet, efficientnet-lite0,"], ["lenet", "efficientnet-lite0"]),
         ([], []),
     ],
 )
 def test_targets_are_split_at_the_commas_between_them(given: list[str], specs: list[str]) -> None:
     assert _split(given) == specs
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("lenet,nonsense", r'no target is called "nonsense"; .*\. "lenet,nonsense" was read as one .* --targets of its own'),
+        ("lenet,lenett", r'no target is called "lenett".*did you mean "lenet".* "lenet,lenett" was read'),
+        ("onnx:nowhere.onnx,nonsense", r'"onnx:nowhere.onnx,nonsense" was read as one'),
+        ("nonsense?mean=1,2,3", r'no target is called "nonsense".*\(evofool targets list\)$'),
+    ],
+)
+def test_a_typo_behind_a_comma_is_named(made: Path, given: str, words: str) -> None:
+    with pytest.raises(TargetError, match=words):
+        transfer([made / "one"], targets=[given])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1.0, "1.000"), (0.9996, ">0.999"), (0.9994, "0.999"), (0.0004, "<0.001"), (0.0006, "0.001"), (0.0, "0.000")],
+)
+def test_only_all_is_1_and_only_none_is_0(value: float, words: str) -> None:
+    assert share(value) == words
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from evofool import recipe as recipes
+from evofool.bench import plan
 from evofool.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,36 @@ def test_every_key_of_a_recipe_is_documented_with_its_default():
         row = re.search(rf"\| `search\.{key}` \| (\S+) \|", page)
         assert row
         assert row[1] == str(recipes.SearchPart.model_fields[key].default)
+
+
+def test_every_key_of_a_benchmark_is_documented_with_its_default():
+    page = (ROOT / "docs" / "recipes.md").read_text().partition("\n## Benchmarks\n")[2]
+    tables = dict(zip(("top", "targets", "arm", "detectors", "looks"), page.split("| key | default |")[1:], strict=True))
+    models = {
+        "top": plan.BenchRecipe,
+        "targets": plan.TargetPart,
+        "arm": plan.ArmPart,
+        "detectors": plan.DetectorsPart,
+        "looks": plan.LooksPart,
+    }
+    for part, model in models.items():
+        named = [
+            key for row in re.findall(r"^\| (`[^|]+) \|", tables[part], re.MULTILINE) for key in re.findall(r"`(\w+)`", row)
+        ]
+        assert sorted(named) == sorted(fields(model)), part
+        for key, field in model.model_fields.items():
+            if isinstance(field.default, (bool, int)):
+                row = re.search(rf"^\| `{key}` \| (\w+)", tables[part], re.MULTILINE)
+                assert row, key
+                assert row[1] == str(field.default).lower(), key
+    assert str(plan.TargetPart(train="none").each_epochs) == re.search(r"\| `epochs` \| (\d+) \|", page)[1]
+    assert str(list(plan.QUICK)).replace("'", '"') in tables["top"]
+
+
+def test_the_benchmark_on_the_page_loads():
+    example = re.search(r"## Benchmarks.*?```toml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
+    assert example
+    assert plan.parse(tomllib.loads(example[1]), "recipes.md").changes("cppn") == ("search.batch=32",)
 
 
 def test_every_recipe_travels_in_the_wheel():

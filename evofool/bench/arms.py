@@ -40,7 +40,12 @@ def refuse_unknown(arms: Sequence[str]) -> None:
     """RecipeError for an arm that there is not."""
     for name in arms:
         if name not in ARMS:
-            raise RecipeError(f'arms: there is no arm "{name}"; there are {", ".join(ARMS)}')
+            raise RecipeError(f'there is no arm "{name}"; there are {", ".join(ARMS)}')
+
+
+def can_do(arm: str, target: Target) -> bool:
+    """Whether the target gives what the arm needs."""
+    return ARMS[arm].kind != "white" or target.differentiable
 
 
 def search_recipe(

@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from threadpoolctl import threadpool_limits
 
-from evofool.bench.arms import ARMS
+from evofool.bench.arms import can_do
 from evofool.bench.bound import CELLS, STATE, Bound
-from evofool.bench.cell import Job, run_cell
+from evofool.bench.cell import Job, make_way, run_cell
 from evofool.bench.detect.stage import guards
 from evofool.bench.entries import entries, network, train
 from evofool.bench.finish import Outcome, finish
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready, prepare
+from evofool.bench.real import DIGITS
 from evofool.bench.results import Place
-from evofool.errors import EvofoolError, Interrupted, StoreError
+from evofool.errors import EvofoolError, Interrupted, RecipeError, StoreError, TargetError
 from evofool.machine import torch_threads
 from evofool.targets import billed
 from evofool.targets import target as load_target
 
 LOCK = "bench.lock"
+_OURS = (LOCK, f"{STATE}.new")  # the latter of one that was killed as it began
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def run_bench(recipe: BenchRecipe, folder: Path, tell: Tell = lambda progress: F
 def _measured(recipe: BenchRecipe, bound: Bound, tell: Tell) -> Outcome:
     """As run_bench, in a folder that is open; Interrupted where tell breaks it off."""
     folder = bound.folder
+    _refuse_missing(recipe)
     listed = entries(recipe, folder, bound.pinned())
     bound.name(listed)
     training = [
@@ -79,7 +83,8 @@ def _measured(recipe: BenchRecipe, bound: Bound, tell: Tell) -> Outcome:
         why = untrained.get(str(network(entry, folder).parent)) if entry.defence else None
         saying(tell)(where)
         ready.append(prepare(recipe, entry, bound, saying(tell, f"{where}: "), why or ""))
-    places = [place for one in ready if not one.fault for place in _places(recipe, one, folder)]
+    with torch_threads(1), threadpool_limits(1):  # whose number decides the last bits of what detectors are fitted to
+        places = [place for one in ready if not one.fault for place in _places(recipe, one, folder)]
     jobs = {place.folder: _job(recipe, place) for place in places}
     waiting = [place for place in places if not _is_done(jobs[place.folder])]
     failures, interrupted = do_cells(
@@ -97,6 +102,19 @@ def _measured(recipe: BenchRecipe, bound: Bound, tell: Tell) -> Outcome:
         return finish(recipe, ready, places, words, folder, saying(tell))
 
 
+def _refuse_missing(recipe: BenchRecipe) -> None:
+    """RecipeError for what is needed, at the end perhaps, and is not there."""
+    if recipe.images != DIGITS and not Path(recipe.images).is_dir():
+        raise RecipeError(f"images: there is no folder {recipe.images} of labelled real images (or write {DIGITS})")
+    if recipe.detectors and recipe.detectors.fit not in (None, DIGITS) and not Path(recipe.detectors.fit or "").is_dir():
+        raise RecipeError(f"detectors.fit: there is no folder {recipe.detectors.fit} of real images")
+    if recipe.looks and recipe.looks.network:
+        try:
+            load_target(recipe.looks.network)
+        except TargetError as error:
+            raise RecipeError(f"looks.network: {error}") from None
+
+
 def do_cells(
     jobs: Sequence[Job], folder: Path, tell: Tell, *, workers: int = 0, ray: str = "local", of: int = 0
 ) -> tuple[list[str], bool]:
@@ -106,6 +124,8 @@ def do_cells(
     Those of black boxes are done here, one after the other, once the workers are done: their bills and rates are a
     process's.
     """
+    for job in jobs:  # here, since a worker may not see this disk
+        make_way(job)
     work = _Work("evofool.bench.cell:run_cell", folder, workers, ray)
     return _do(work, [job.plain() for job in jobs], tell, "", of)
 
@@ -125,7 +145,7 @@ def _places(recipe: BenchRecipe, one: Ready, folder: Path) -> list[Place]:
     assert one.target is not None
     home = (folder / CELLS / one.entry.name).absolute()
     spec, mark = one.spec, one.target.fingerprint()
-    arms = [arm for arm in recipe.arms if _can_do(arm, one)]
+    arms = [arm for arm in recipe.arms if can_do(arm, one.target)]
     if left_out := [arm for arm in recipe.arms if arm not in arms]:
         one.warnings.append(f"{', '.join(left_out)}: need gradients, and this target gives none; left out")
     found = [Place(one, arm, seed, home / f"{arm}-{seed}", spec, mark) for arm in arms for seed in recipe.each_seed]
@@ -142,11 +162,6 @@ def _places(recipe: BenchRecipe, one: Ready, folder: Path) -> list[Place]:
             "a black box: its calibration and each of its cells keep bills of their own, and max_requests is the cap of each"
         )
     return found
-
-
-def _can_do(arm: str, one: Ready) -> bool:
-    assert one.target is not None
-    return ARMS[arm].kind != "white" or one.target.differentiable
 
 
 def _job(recipe: BenchRecipe, place: Place) -> Job:
@@ -252,6 +267,15 @@ def _share(job: Mapping[str, Any], said: Mapping[str, Any]) -> float:
 @contextmanager
 def _opened(recipe: BenchRecipe, folder: Path) -> Iterator[Bound]:
     """The folder, made or gone on with, and nobody else's meanwhile."""
+    with alone_in(folder):
+        if not (folder / STATE).is_file() and any(path.name not in _OURS for path in folder.iterdir()):
+            raise StoreError(f"{folder} is not empty and holds no benchmark ({STATE}); take another --out")
+        yield Bound(recipe, folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """The folder, made if it is not there, and nobody else's meanwhile. StoreError if it is somebody's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
@@ -259,10 +283,10 @@ def _opened(recipe: BenchRecipe, folder: Path) -> Iterator[Bound]:
     except Timeout:
         raise StoreError(f"{folder} is in use: another evofool is at work on this benchmark") from None
     except OSError as error:
+        if folder.is_file():
+            raise StoreError(f"{folder} is a file; a folder is made for all of this: take another --out") from None
         raise StoreError(f"{folder} cannot be written ({error.strerror or error})") from None
     try:
-        if not (folder / STATE).is_file() and any(path.name != LOCK for path in folder.iterdir()):
-            raise StoreError(f"{folder} is not empty and holds no benchmark ({STATE}); take another --out")
-        yield Bound(recipe, folder)
+        yield
     finally:
         lock.release()

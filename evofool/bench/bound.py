@@ -10,7 +10,7 @@ from typing import Any
 
 from evofool.bench.entries import Entry
 from evofool.bench.json_file import read_json, write_json
-from evofool.bench.plan import BenchRecipe
+from evofool.bench.plan import BenchRecipe, parse
 from evofool.errors import RecipeError, StoreError
 from evofool.store import FILE
 
@@ -23,6 +23,7 @@ class Known:
     """What a target was calibrated as; "" before it is.
 
     images: SHA-256 of the real images as it sees them; listing: of their files (real.listing); notes: the handshake's.
+    faulty: whether something was wrong with its answers the last time.
     """
 
     spec: str = ""
@@ -30,6 +31,7 @@ class Known:
     images: str = ""
     listing: str = ""
     notes: tuple[str, ...] = ()
+    faulty: bool = False
 
 
 class Bound:
@@ -101,9 +103,9 @@ def begun(folder: Path, name: str = "") -> bool:
     return any((cells / name).glob(f"*/{FILE}") if name else cells.glob(f"*/*/{FILE}"))
 
 
-def begun_with(folder: Path) -> dict[str, Any] | None:
-    """The recipe, as plain data, that a folder was last gone on with; None where it has no cell."""
-    return _read(folder)[1] if (folder / STATE).is_file() and begun(folder) else None
+def begun_with(folder: Path) -> BenchRecipe | None:
+    """The recipe that a folder was last gone on with; None where it has no cell."""
+    return parse(_read(folder)[1], str(folder / STATE)) if (folder / STATE).is_file() and begun(folder) else None
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Known]]:

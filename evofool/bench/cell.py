@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from evofool.baseline_run import Standing, run_baseline
 from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
 from evofool.bench.json_file import write_json
+from evofool.cluster.carry import restore
 from evofool.elites import StoredRun
 from evofool.errors import StoreError, TargetError
 from evofool.machine import keep_memory, machine, torch_threads
@@ -94,8 +95,7 @@ def run_cell(told: Mapping[str, Any], say: Say = lambda told: False) -> dict[str
     target = _target(job.target, folder)
     if job.fingerprint and target.fingerprint() != job.fingerprint:
         raise TargetError(f"{target.name} has changed since: its labels, preprocessing or weights differ")
-    if (folder / FILE).exists() and _begun_for(folder) != job.bound_to:
-        _set_aside(folder)
+    make_way(job)
     write_json(folder / JOB, job.bound_to)
     keep_memory()
     with torch_threads(1):
@@ -136,7 +136,7 @@ def record(folder: Path) -> dict[str, Any] | None:
             return told
     except (OSError, ValueError, KeyError):
         pass
-    raise StoreError(f"{path} is damaged; delete it, and the cell is verified again")
+    raise StoreError(f"{folder.parent.name}/{folder.name}/{RECORD} is damaged; delete it, and the cell is verified again")
 
 
 def logits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -203,8 +203,14 @@ def _begun_for(folder: Path) -> dict[str, Any] | None:
     return told if isinstance(told, dict) else None
 
 
-def _set_aside(folder: Path) -> None:
-    """To aside/NAME-N beside the folder, where nothing reads it."""
+def make_way(job: Job) -> None:
+    """Take back what a worker's files were taking the place of, and set aside what was made for another job: to aside/NAME-N
+    beside the folder, where nothing reads it."""
+    folder = job.folder
+    restore(folder)
+    if not (folder / FILE).exists() or _begun_for(folder) == job.bound_to:
+        return
+    _await(folder)
     others = folder.parent / ASIDE
     try:
         others.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,7 +12,7 @@ from evofool.bench.statistics import paired_difference, paired_ratio
 from evofool.errors import RecipeError
 from evofool.written import BIG
 
-_SAME = ("rank", "format", "levels", "settings")
+_SAME = ("rank", "format", "levels")
 _FEW = 5  # pairs: fewer are not even for a look
 
 
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 class Half(_Part):
     """An arm's Q50: by seed, None where it is beyond the budget; and the variance that the thresholds bring to its mean."""
 
-    per_seed: tuple[float | None, ...]
+    per_seed: tuple[Annotated[float, Field(gt=0)] | None, ...]
     tau_variance: float = Field(ge=0)
 
 
@@ -40,7 +40,7 @@ class Arm(_Part):
 
     kind: str
     seeds: tuple[int, ...]
-    invalid: dict[str, str] = {}
+    invalid: dict[int, str] = {}
     q50: Half | None = None
     r95: tuple[Share, ...] = ()
     accepted_at: dict[str, tuple[int | None, ...]] = {}
@@ -104,10 +104,10 @@ class Result(_Part):
         return self.protocol.budgets[-1]
 
 
-def read(data: Mapping[str, Any]) -> Result:
-    """A result out of its JSON; RecipeError for one that is not valid, and for one that is not whole."""
+def read(data: Mapping[str, Any], which: str) -> Result:
+    """A result out of its JSON; RecipeError for one that is not valid, and for one that is not whole. which: of several."""
     target = data.get("target")
-    name = target.get("name") if isinstance(target, Mapping) else None
+    name = f"{which}, of {target.get('name')}" if isinstance(target, Mapping) else which
     if data.get("valid") is not True:
         flags = data.get("flags")
         why = "; ".join(
@@ -153,7 +153,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     taken from is each one's own; what that leaves open is part of the intervals where they differ. RecipeError for
     results of different protocols or classes, and for invalid ones.
     """
-    ours, theirs = read(a), read(b)
+    ours, theirs = read(a, "the first"), read(b, "the second")
     names = ours.target.name, theirs.target.name
     _refuse_other_protocol(ours, theirs)
     refuse_other_classes(
@@ -172,9 +172,9 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
         arms[name] = _row(one, other, both, ours.budget, alike)
         if len(both) < _FEW:
             notes.append(f"{name}: {len(both)} pair{'s' * (len(both) != 1)} of seeds; 5 are for a look, 10 for a claim")
-        lost = sorted({*one.invalid, *other.invalid}, key=int)
+        lost = sorted({*one.invalid, *other.invalid})
         if lost:
-            notes.append(f"{name}: seed {', '.join(lost)} of one or the other is invalid, and left out")
+            notes.append(f"{name}: seed {', '.join(map(str, lost))} of one or the other is invalid, and left out")
     if not arms:
         raise RecipeError("the two have no arm and seed in common")
     return {"a": names[0], "b": names[1], "arms": arms, "notes": notes}
@@ -210,6 +210,10 @@ def _refuse_other_protocol(a: Result, b: Result) -> None:
         ours, theirs = getattr(a.protocol, key), getattr(b.protocol, key)
         if ours != theirs:
             raise RecipeError(f"the two are of different protocols: {key} is {ours!r} and {theirs!r}")
+    for arm in sorted(name for name, one in a.scores.arms.items() if one.seeds and b.scores.arms.get(name, one).seeds):
+        ours, theirs = a.protocol.settings.get(arm, ()), b.protocol.settings.get(arm, ())
+        if ours != theirs and arm in b.scores.arms:
+            raise RecipeError(f"the two are of different protocols: the settings of {arm} are {ours!r} and {theirs!r}")
     if a.budget != b.budget:
         raise RecipeError(
             f"the two have different budgets, {a.budget:,} and {b.budget:,} queries: Q50 is censored at the budget, so "

@@ -32,12 +32,19 @@ def entries(recipe: BenchRecipe, folder: Path, pinned: Mapping[str, str] | None 
     recipe itself gives stands, whoever had it before.
     """
     judged = {part.defends for part in recipe.targets}
+    alone = [(part, entry) for part in recipe.targets for entry in _of(part, folder, judged)]
+    given = {entry.name for part, entry in alone if _is_named(part)}
     found: dict[str, Entry] = {}
-    for part in recipe.targets:
-        for entry in _of(part, folder, judged):
-            name = _name(entry, part.target is None or bool(part.name), found, pinned or {})
-            found[name] = replace(entry, name=name)
+    for part, entry in alone:
+        others = () if _is_named(part) else {*(pinned or {}), *given}
+        name = _name(entry, found, pinned or {}, others)
+        found[name] = replace(entry, name=name)
     return list(found.values())
+
+
+def _is_named(part: TargetPart) -> bool:
+    """Whether the recipe itself gives the name."""
+    return part.target is None or bool(part.name)
 
 
 def network(entry: Entry, folder: Path) -> Path:
@@ -73,9 +80,9 @@ def _of(part: TargetPart, folder: Path, judged: Collection[str]) -> list[Entry]:
     return [replace(one, spec=f"lenet?weights={network(one, folder).absolute()}") for one in trained]
 
 
-def _name(entry: Entry, given: bool, taken: Collection[str], pinned: Mapping[str, str]) -> str:
-    """The first free name that the spec had before; else the first that is nobody else's. given: the recipe names it."""
-    names = [entry.name, *(f"{entry.name}-{k}" for k in range(2, len(taken) + len(pinned) + 2))]
+def _name(entry: Entry, taken: Collection[str], pinned: Mapping[str, str], others: Collection[str]) -> str:
+    """The first free name that the spec had before; else the first that is not one of others."""
+    names = [entry.name, *(f"{entry.name}-{k}" for k in range(2, len(taken) + len(others) + 2))]
     free = [name for name in names if name not in taken]
     own = [name for name in free if pinned.get(name) == entry.spec]
-    return (own + [name for name in free if given or name not in pinned])[0]
+    return (own + [name for name in free if name not in others])[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from evofool.bench.detect.stage import detected
 from evofool.bench.json_file import write_json
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
+from evofool.bench.report.words import SHOWN
 from evofool.bench.results import Place, result
 from evofool.bench.summary import summary as summed_up
 from evofool.elites import StoredRun
@@ -72,7 +74,9 @@ def finish(
                 figures, said = look(one, valid[one.entry.name])
                 results[one.entry.name]["scores"]["looks"] = figures
                 notes += said
-    _write_results(folder / RESULTS, results)
+    # What goes to others tells of no folder of this machine.
+    hidden = partial(without_folders, known=[folder, recipe.images])
+    _write_results(folder / RESULTS, results, hidden)
     total = summed_up(recipe, results)
     if recipe.transfer:
         from evofool.bench.transfer.stage import transferred
@@ -81,7 +85,7 @@ def finish(
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
         total["transfer"], more = transferred(arm, ready, valid, say)
         notes += more
-    notes = [without_folders(note) for note in notes]
+    notes = [hidden(note) for note in notes]
     write_json(folder / SUMMARY, total)
     say("writing the table of elites")
     notes += _table(folder, valid)
@@ -90,13 +94,12 @@ def finish(
     return Outcome(folder, results, total, False, tuple(notes))
 
 
-def _write_results(folder: Path, results: Mapping[str, dict[str, Any]]) -> None:
+def _write_results(folder: Path, results: Mapping[str, dict[str, Any]], hidden: Callable[[str], str]) -> None:
     """One file for each target, and none of a target that is measured no more: its cells are there, should it come back."""
     for name, told in results.items():
-        # What goes to others tells of no folder of this machine.
-        told["flags"] = [{**flag, "what": without_folders(flag["what"])} for flag in told["flags"]]
+        told["flags"] = [{**flag, "what": hidden(flag["what"])} for flag in told["flags"]]
         for arm in told["scores"]["arms"].values():
-            arm["invalid"] = {seed: without_folders(why) for seed, why in arm["invalid"].items()}
+            arm["invalid"] = {seed: hidden(why) for seed, why in arm["invalid"].items()}
         write_json(folder / f"{name}.json", told)
     for path in folder.glob("*.json"):
         if path.stem not in results:
@@ -166,13 +169,13 @@ def _report(
 
 
 def _sheet(home: Path) -> bytes:
-    """A contact sheet of a cell's elites, a PNG: all of them, or the surest hundred."""
+    """A contact sheet of a cell's elites, a PNG: all of them, or the SHOWN surest."""
     import io
 
     from evofool.pages.sheet import Tile, contact_sheet
 
     with StoredRun(home) as stored:
-        elites = sorted(stored.elites(), key=lambda e: -e.row.margin)[:_SHOWN]
+        elites = sorted(stored.elites(), key=lambda e: -e.row.margin)[:SHOWN]
         elites = sorted(elites, key=lambda e: e.row.class_id)
         tiles = [Tile(elite.image, elite.label, elite.confidence) for elite in elites]
     buffer = io.BytesIO()
@@ -180,4 +183,4 @@ def _sheet(home: Path) -> bytes:
     return buffer.getvalue()
 
 
-_SHOWN, _TILE = 30, 84
+_TILE = 84

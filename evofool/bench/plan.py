@@ -216,7 +216,8 @@ class BenchRecipe(_Part):
     def fixed(self) -> dict[str, Any]:
         """What decides figures, as plain JSON: all but where the work is done and which seeds, arms and targets it has."""
         return self.model_dump(
-            mode="json", exclude={"name", "workers", "ray", "seeds", "first_seed", "arms", "targets", "transfer", "looks"}
+            mode="json",
+            exclude={"name", "workers", "ray", "seeds", "first_seed", "arms", "targets", "transfer", "looks", "detectors"},
         )
 
 

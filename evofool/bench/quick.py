@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.bench.arms import ARMS, least_queries, settings_for
+from evofool.bench.arms import ARMS, can_do, least_queries, settings_for
 from evofool.bench.bound import begun_with
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.real import real_images
 from evofool.errors import RecipeError
 from evofool.machine import cpus, keep_memory, torch_threads
+from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.photos import patterns
 
@@ -33,19 +34,20 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
         raise RecipeError(f"--minutes is a number above 0, not {minutes:g}")
     named = "seeds" in recipe.model_fields_set
     if begun := begun_with(folder):
-        budgets, seeds = tuple(begun["budgets"]), recipe.seeds if named else begun["seeds"]
+        budgets, seeds = begun.budgets, recipe.seeds if named else begun.seeds
         listed = ", ".join(f"{budget:,}" for budget in budgets)
         words = f"{folder} was begun with budgets of {listed} queries and goes on with them: --minutes is for a new folder"
         return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), words
-    seconds, classes = 0.0, 2
+    cost, classes, least = 0.0, 2, 1
     for part in recipe.targets:
         if part.target is None:
             raise RecipeError("--minutes is for --target SPEC; a benchmark that trains networks names its budgets")
-        each, k = _pace(part.target, recipe.images)
-        seconds, classes = seconds + each, max(classes, k)
-    cost = seconds * max(1.0, sum(_COSTS[ARMS[arm].kind] for arm in recipe.arms))
+        target = load_target(part.target)
+        each, k = _pace(target, recipe.images)
+        arms = [arm for arm in recipe.arms if can_do(arm, target)]
+        cost += each * max(1.0, sum(_COSTS[ARMS[arm].kind] for arm in arms))
+        classes, least = max(classes, k), max(least, *(least_queries(arm, k, _settings(recipe, arm)) for arm in arms), 1)
     passes = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus())) / cost
-    least = max(least_queries(arm, classes, _settings(recipe, arm)) for arm in recipe.arms)
     fewest = recipe.seeds if named else min(2, recipe.seeds)
     seeds = next((n for n in range(recipe.seeds, fewest, -1) if passes / n >= least), fewest)
     affordable = passes / seeds
@@ -66,11 +68,10 @@ def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:
     return None if ARMS[arm].kind == "search" else settings_for(arm, recipe.changes(arm))
 
 
-def _pace(spec: str, real: str) -> tuple[float, int]:
+def _pace(target: Target, real: str) -> tuple[float, int]:
     """Seconds that a plain forward pass of one image takes in one thread, and of how many classes there are real images."""
-    target = load_target(spec)
     if target.requests:
-        raise RecipeError(f"{spec}: every request counts, so its speed is not measured; name the --budget")
+        raise RecipeError(f"{target.name}: every request counts, so its speed is not measured; name the --budget")
     classes = len(np.unique(real_images(real, target).classes))
     images = np.asarray(patterns(target.shape, _ASKED))
     keep_memory()

@@ -71,7 +71,7 @@ def prepare(recipe: BenchRecipe, entry: Entry, bound: "Bound", say: Callable[[st
             say("shaking hands")
             one.fault = _measure(one, bound)
         if one.calibration is not None:
-            one.fault = one.fault or "; ".join(one.calibration.faults(entry.name, one.top1))
+            one.fault = one.fault or "; ".join(one.calibration.faults(one.target.name, one.top1))
             _warn(one)
     except RecipeError:
         raise
@@ -127,18 +127,21 @@ def _measure(one: Ready, bound: "Bound") -> str:
     assert one.real is not None
     name = one.entry.name
     answers = bound.folder / FOLDER / f"{name}.answers"
+    if bound.known(name).faulty:
+        one.target.ask_afresh()  # a server may have been mended behind its address
     with torch_threads(1):
         met = handshake(one.target)
         one.warnings += met.notes
         if met.faults:
             return "; ".join(met.faults)
         one.calibration = made = calibrate(one.target, one.real, keep=answers)
-    known = bound.known(name)
+    known = replace(bound.known(name), faulty=bool(made.faults(name, one.top1)))
     other = bound.begun(name) and known.images not in ("", made.sha256)
-    if not other and not made.faults(name, one.top1):
+    if not other and not known.faulty:
         made.save(bound.folder / FOLDER / f"{name}.safetensors")
-        noted = replace(known, fingerprint=made.fingerprint, images=made.sha256, notes=tuple(met.notes))
-        bound.keep(name, replace(noted, listing=listing(one.real)))
+        known = replace(known, fingerprint=made.fingerprint, images=made.sha256, notes=tuple(met.notes))
+        known = replace(known, listing=listing(one.real))
+    bound.keep(name, known)
     answers.unlink(missing_ok=True)
     return _other_images(one) if other else ""
 

@@ -164,7 +164,7 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
         "budgets": list(recipe.budgets),
         "seeds": list(recipe.each_seed),
         "arms": list(recipe.arms),
-        "settings": {arm: list(part.set) for arm, part in recipe.arm.items() if part.set},
+        "settings": {arm: list(recipe.changes(arm)) for arm in recipe.arms if recipe.changes(arm)},
         "rank": "margin",
         "format": recipe.format,
         "levels": LEVELS,

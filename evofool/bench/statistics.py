@@ -97,7 +97,7 @@ def band(
     some = most > 0
     most = np.where(some, most, 1.0)
     freedom = _freedom(mean, own * seeds / most, seeds, 0.0 if classes is None else 1 / classes)
-    x = np.where(some, _half(own, freedom, common, TAU_FREEDOM, confidence) ** 2 / most, 0.0)
+    x = np.where(some, _half_over(own, freedom, common, confidence) ** 2 / most, 0.0)
     middle = (mean + x / 2) / (1 + x)
     half = np.sqrt(x * (mean * (1 - mean) + x / 4)) / (1 + x)
     return value, np.clip(middle - half, 0, value), np.clip(middle + half, value, 1)
@@ -200,7 +200,7 @@ def paired_difference(
     n, value = len(apart), float(apart.mean())
     if n < 2 or np.ptp(apart) < 1e-12:
         return Difference(value, None, None, n)
-    half = float(_half(apart.var(ddof=1) / n, n - 1, tau_variance, TAU_FREEDOM, confidence))
+    half = float(_half_over(apart.var(ddof=1) / n, n - 1, tau_variance, confidence))
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), n)
 
 
@@ -281,6 +281,17 @@ def _logs(queries: Queries | np.ndarray, budget: float) -> np.ndarray:
     return np.log10(np.where(_censored(queries, budget), budget, np.asarray(queries, float)))
 
 
+def _half_over(
+    seeds: np.ndarray | float, freedom: np.ndarray | float, tau: np.ndarray | float, confidence: float
+) -> np.ndarray:
+    """As _half, of the variance of a mean over seeds and of the thresholds'; never less than without the latter.
+
+    Satterthwaite's degrees of freedom jump with the smallest addition to a variance that few seeds gave.
+    """
+    alone = _half(seeds, freedom, 0.0, TAU_FREEDOM, confidence)
+    return np.maximum(alone, _half(seeds, freedom, tau, TAU_FREEDOM, confidence))
+
+
 def _half(
     one: np.ndarray | float, freedom: np.ndarray | float, two: np.ndarray | float, two_freedom: float, confidence: float
 ) -> np.ndarray:
@@ -314,6 +325,6 @@ def _on_logs(x: np.ndarray, common: float, confidence: float, censored: int, bou
     middle = float(x.mean())
     if len(x) < 2:
         return Interval(10**middle, None, None, len(x), censored, confidence, bound)
-    half = float(_half(x.var(ddof=1) / len(x), len(x) - 1, common, TAU_FREEDOM, confidence))
+    half = float(_half_over(x.var(ddof=1) / len(x), len(x) - 1, common, confidence))
     low, high = (None if bound == "<=" else 10 ** (middle - half)), (None if bound == ">=" else 10 ** (middle + half))
     return Interval(10**middle, low, high, len(x), censored, confidence, bound)

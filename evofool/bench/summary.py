@@ -6,6 +6,7 @@ from typing import Any
 from evofool.bench import statistics
 from evofool.bench.interval import Interval, times
 from evofool.bench.plan import BenchRecipe
+from evofool.bench.report.words import some
 
 SCHEMA, VERSION = "evofool.bench.summary", 1
 HARDER = 2.0  # times the queries that a defence is stated to cost
@@ -43,10 +44,11 @@ def _real(results: Results) -> dict[str, Any] | None:
     if not known:
         return None
     shares = [one["accepted"] for one in known.values()]
+    least, most = f"{min(shares):.3f}", f"{max(shares):.3f}"
     return _said(
         "of the disjoint half of the real images 0.95 are accepted, within 3 standard errors",
         all(one["holds"] for one in known.values()),
-        f"{min(shares):.3f} to {max(shares):.3f} on {len(known)} targets",
+        f"{least if least == most else f'{least} to {most}'} on {some(len(known), 'target')}",
     )
 
 
@@ -68,7 +70,7 @@ def _noise(valid: Results) -> dict[str, Any] | None:
         ties += "random" in arms and floor >= arms["random"]["r95"][-1]["value"]
     if not held and not missed:
         return None
-    words = f"on {held} of {held + len(missed)} targets" + (f"; not on {', '.join(missed)}" if missed else "")
+    words = f"on {held} of {some(held + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
     if ties:
         words += f"; random images, each tried in every class, do no better than noise on {ties}"
     return _said(
@@ -92,7 +94,7 @@ def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
                 exceptions.append(f"{name} at {ours['queries']:,} ({ours['value']:.2f}, {theirs['value']:.2f})")
     if not any(sum(counts) for counts in points.values()):
         return None
-    words = "; ".join(f"at {budget:,} on {more} of {more + less} targets" for budget, (more, less) in points.items())
+    words = "; ".join(f"at {budget:,} on {more} of {some(more + less, 'target')}" for budget, (more, less) in points.items())
     more = f"; not: {', '.join(exceptions[:6])}{' ...' if len(exceptions) > 6 else ''}" if exceptions else ""
     return _said(
         "evolution (cppn) is accepted in more classes than random search, at every budget", not exceptions, words + more
@@ -139,7 +141,7 @@ def _adaptive(valid: Results) -> list[dict[str, Any]]:
             _said(
                 f"{detector}: evolving against it lowers its AUROC",
                 len(lower) == len(rows),
-                f"on {len(lower)} of {len(rows)} targets; mean {still:.3f} static, {moved:.3f} adaptive",
+                f"on {len(lower)} of {some(len(rows), 'target')}; mean {still:.3f} static, {moved:.3f} adaptive",
             )
         )
     return out

@@ -149,8 +149,10 @@ def transfer_heat(
                 if value is None:
                     axes.text(j, i, "none", ha="center", va="center", color=INK, fontsize=8)
                     continue
-                axes.text(j, i - 0.13, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
-                below, above = low[i][j], high[i][j]
+                # A target accepts all of its own elites that are asked of, by definition.
+                below, above = (None, None) if i == j else (low[i][j], high[i][j])
+                alone = below is None or above is None
+                axes.text(j, i if alone else i - 0.13, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
                 if below is not None and above is not None:
                     said = f"{below:.2f} - {above:.2f}"
                     axes.text(j, i + 0.24, said, ha="center", va="center", color=ink, fontsize=6.4 if n > 8 else 7)
@@ -163,6 +165,7 @@ def transfer_heat(
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("accepted by")
         axes.set_ylabel("elites of")
+        made.figure.set_layout_engine("constrained", w_pad=0.15)  # a page's letters may be wider than those reckoned with
         axes.tick_params(length=0, labelsize=9, colors=INK)
         axes.spines[:].set_visible(False)
     return made.svg
@@ -218,6 +221,9 @@ def _dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]], edge: Any, lab
         limits = [row.get(key) for row in told for key in ("low", "high")]
         bounds = [*inner, *(min(max(v, least), most) for v in limits if v)]
         bounds += [row["value"] / 4 for row in told if row["bound"] == "<="]  # room for the arrow
+        bounds.append(
+            min(min(bounds), max(bounds) / 10)
+        )  # where all ends at the budget there has to be something left of it
         stretch = (max(bounds) / min(bounds)) ** 0.022  # how far an arrow goes on
         leftmost = min(bounds)
         at, ticks = 0.0, []

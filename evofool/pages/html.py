@@ -169,7 +169,7 @@ def _inside(section: Section, numbers: Iterator[int], level: int) -> str:
     parts += [f'<p class="caution">{escape(caution)}</p>' for caution in section.cautions]
     if section.lead:
         parts.append(f'<p class="lead">{escape(section.lead)}</p>')
-    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.text]
+    parts += [f"<p>{_breaking(escape(paragraph))}</p>" for paragraph in section.text]
     if section.source:
         parts.append(f'<p class="source">{escape(section.source)}</p>')
     parts.append(_shown(section, numbers))
@@ -178,6 +178,11 @@ def _inside(section: Section, numbers: Iterator[int], level: int) -> str:
     for part in section.parts:
         parts.append(f"<h{level}>{escape(part.title)}</h{level}>\n{_inside(part, numbers, level + 1)}")
     return "\n".join(parts) + "\n"
+
+
+def _breaking(escaped: str) -> str:
+    """Text that may be broken after the ? and each & of an address, rather than in the middle of a word."""
+    return re.sub(r"(\?|&amp;)(?=\S)", r"\1<wbr>", escaped)
 
 
 def _shown(part: Section | Folded, numbers: Iterator[int]) -> str:

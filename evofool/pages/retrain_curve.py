@@ -38,7 +38,7 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
         # Side by side in the order of runs: no chance in where a dot is.
         beside = np.linspace(-0.16, 0.16, len(every)) if len(every) > 1 else np.zeros(1)
         label = "one image" if k == 0 else None
-        upper.plot(x[k] + beside, every, "o", ms=3, mew=0, color=BLUE, alpha=0.25, label=label)
+        upper.plot(x[k] + beside, every, "o", ms=3.5, mew=0, color=BLUE, alpha=0.6, label=label)
     middle = nines(np.array([row["median"] for row in rows]))
     limits = [[row["median"] if row["of_images"][end] is None else row["of_images"][end] for row in rows] for end in _ENDS]
     low, high = (nines(np.array(limit)) for limit in limits)
@@ -50,7 +50,8 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     if recalled:
         at, medians = zip(*recalled, strict=True)
         upper.plot(at, nines(np.array(medians)), "s--", ms=5, color=ORANGE, lw=1.2, label="paper's median (recalled)")
-    top = max(2.0, float(nines(np.array([_most(row) for row in rows])).max()))
+    highest = [*map(_most, rows), *(p for _, p in recalled)]
+    top = max(2.0, float(nines(np.array(highest)).max()))
     ticks = [p for p in _TICKS if nines(np.array(p)) <= top + 0.3]
     upper.set_yticks([float(nines(np.array(p))) for p in ticks], [f"{p:.10g}" for p in ticks])
     upper.set_ylim(-0.03 * top, 1.04 * top)
@@ -59,7 +60,7 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     for k, row in enumerate(rows):
         label = "one network" if k == 0 else None
         lower.plot([x[k]] * len(row["accuracy"]), row["accuracy"], "o", ms=5, mew=0, color=BLUE, alpha=0.5, label=label)
-    lower.axhline(_ACCURACY, color=FAINT, lw=1, ls=":", label=f"{_ACCURACY:g}")
+    lower.axhline(_ACCURACY, color=FAINT, lw=1, ls=":", label=f"accuracy asked for, {_ACCURACY:g}")
     lower.set_ylabel("accuracy on real digits", color=INK)
     lower.set_xlabel("network in turn", color=INK)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -87,7 +87,9 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
                     raise ImageError(f"{picture.width:,} x {picture.height:,} pixels; {MOST_PIXELS:,} are the most")
                 yield picture
     except (OSError, ValueError, SyntaxError, *GIANTS) as error:
-        raise ImageError(f"{file} cannot be read as a picture ({error})") from None
+        # Pillow and the system end by naming the file, which is named already.
+        why = re.sub(rf":? {re.escape(repr(str(file)))}$", "", str(error))
+        raise ImageError(f"{file} cannot be read as a picture ({why})") from None
 
 
 def as_seen(picture: Image.Image, target: Target) -> np.ndarray:

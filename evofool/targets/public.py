@@ -1,6 +1,7 @@
 """The name of a target as anybody may read it: it goes with what is published, and tells of no folder and no secret."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -32,11 +33,14 @@ def name_of(path: str | Path) -> str:
     return Path(path).resolve().name
 
 
-def without_folders(text: str) -> str:
+def without_folders(text: str, known: Iterable[str | Path] = ()) -> str:
     """text with nothing but the last part of each absolute path in it; URLs and relative paths stay.
 
-    A path ends at a blank, unless it stands in quotes, and before an option of a spec (?size=224, &scale=1/255).
+    A path ends at a blank, unless it stands in quotes, and before an option of a spec (?size=224, &scale=1/255). known:
+    folders and files that may have blanks in them, outside of quotes too.
     """
+    for path in sorted((str(Path(one).absolute()) for one in known), key=len, reverse=True):
+        text = text.replace(path, Path(path).name)
     quoted = _QUOTED.sub(lambda found: found[1] + _BETWEEN_QUOTES.sub(r"\1", found[2]) + found[1], text)
     return _BARE.sub(r"\1", quoted)
 

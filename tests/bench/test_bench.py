@@ -279,7 +279,7 @@ def test_workers_give_the_same_scores(done, tmp_path):
         (["bench", "bench-digit"], 'did you mean "bench-digits"'),
         (["bench", "--images", "digits"], "what is to be measured"),
         (["bench", "--target", "lenet", "--images", "digits", "--budget", "many"], "whole numbers of queries"),
-        (["bench", "--target", "lenet", "--images", "nowhere", "--out", "b"], "nowhere is no folder"),
+        (["bench", "--target", "lenet", "--images", "nowhere", "--out", "b"], "there is no folder nowhere"),
         (
             ["bench", "--target", "lenet", "--images", "digits", "--budget", "12", "--arms", "apgd", "--out", "b"],
             "too small",

@@ -74,12 +74,13 @@ def test_a_plan_may_change_until_there_is_a_cell(tmp_path):
         run_bench(parse({**wanted, "budgets": [5]}, "here"), folder)
     assert not begun(folder)
     assert begun_with(folder) is None
-    assert "nowhere is no folder" in invalid(run_bench(parse({**wanted, "images": "nowhere"}, "here"), folder))
+    with pytest.raises(RecipeError, match="there is no folder nowhere"):
+        run_bench(parse({**wanted, "images": "nowhere"}, "here"), folder)
     assert run_bench(parse(wanted, "here"), folder).valid
     assert begun(folder)
     assert begun(folder, "lenet")
     assert not begun(folder, "other")
-    assert begun_with(folder)["budgets"] == [20]
+    assert begun_with(folder).budgets == (20,)
     with pytest.raises(RecipeError, match=r"budgets = \[20\], asked for is \[30\].*take another --out, or delete .*cells"):
         run_bench(parse({**wanted, "budgets": [30]}, "here"), folder)
     shutil.rmtree(folder / "cells")
@@ -231,3 +232,51 @@ def test_an_interruption_is_heard_at_once_and_nothing_is_lost(words, of_photos, 
         assert (tmp_path / "b" / "calibration" / "lenet.answers").stat().st_size > 0
     assert results(run_bench(recipe, tmp_path / "b")) == results(run_bench(recipe, tmp_path / "whole"))
     assert not list((tmp_path / "b" / "calibration").glob("*.answers"))
+
+
+def test_one_that_was_killed_as_it_noted_its_plan_begins_anew(tmp_path):
+    folder = tmp_path / "b"
+    folder.mkdir()
+    (folder / "bench.json.new").write_text("{")
+    (folder / "bench.lock").touch()
+    assert run_bench(parse(TINY, "here"), folder).valid
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"arms": ["cppn", "noise"], "detectors": {"fit": "nowhere"}}, r"detectors\.fit: there is no folder nowhere"),
+        ({"looks": {"network": "nothing"}}, r"looks\.network: .*nothing"),
+    ],
+)
+def test_what_is_needed_at_the_end_is_looked_for_at_the_beginning(tmp_path, change, words):
+    folder = tmp_path / "b"
+    with pytest.raises(RecipeError, match=words):
+        run_bench(parse({**TINY, **change}, "here"), folder)
+    assert not begun(folder)
+    assert run_bench(parse(TINY, "here"), folder).valid
+    with pytest.raises(RecipeError, match=words):
+        run_bench(parse({**TINY, **change}, "here"), folder)
+
+
+def test_no_folder_is_told_of_even_with_blanks_in_it(of_photos, photos, tmp_path):
+    home = tmp_path / "my secret place"
+    photos.rename(home)
+    recipe = parse({**of_photos, "images": str(home)}, "here")
+    assert run_bench(recipe, tmp_path / "b").valid
+    shutil.rmtree(home / "0")
+    outcome = run_bench(recipe, tmp_path / "b")
+    assert "the real images in my secret place have changed" in invalid(outcome)
+    for path in (tmp_path / "b" / "report.html", tmp_path / "b" / "results" / "lenet.json"):
+        assert str(tmp_path) not in path.read_text()
+
+
+def test_a_folder_is_one_benchmark_s_at_a_time(tmp_path):
+    folder = tmp_path / "b"
+
+    def tell(progress: Progress) -> bool:
+        with pytest.raises(StoreError, match="is in use"):
+            run_bench(parse(TINY, "here"), folder)
+        return True
+
+    assert run_bench(parse(TINY, "here"), folder, tell).interrupted

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evofool.bench.arms import search_recipe
-from evofool.bench.cell import ASIDE, Job, record, run_cell
+from evofool.bench.cell import ASIDE, Job, make_way, record, run_cell
 from evofool.elites import StoredRun
 from evofool.errors import TargetError
 from evofool.targets import target
@@ -81,3 +81,13 @@ def test_a_search_never_makes_more_queries_than_its_budget() -> None:
             assert made.stop.evaluations is not None
             assert made.stop.evaluations % made.search.batch == 0
             assert queries - made.search.batch < made.stop.evaluations <= queries
+
+
+def test_before_workers_are_sent_out_another_job_s_cell_is_set_aside_where_it_is(tmp_path: Path) -> None:
+    home = tmp_path / "cell"
+    run_cell(job(home).plain())
+    make_way(job(home))
+    assert home.exists()
+    make_way(job(home, queries=120))
+    assert not home.exists()
+    assert evaluations(tmp_path / ASIDE / "cell-1") == 60

@@ -114,14 +114,14 @@ def test_what_is_beyond_the_budget_is_counted() -> None:
         ("target.shape", [3, 224, 224], "take images of 1x28x28 and 3x224x224"),
         ("protocol.budgets", [100, 400], "different budgets, 1,000 and 400 queries"),
         ("protocol.rank", "log_odds", "different protocols: rank is 'margin' and 'log_odds'"),
-        ("protocol.settings", {"cppn": ["search.batch=8"]}, "different protocols: settings"),
+        ("protocol.settings", {"cppn": ["search.batch=8"]}, "different protocols: the settings of cppn"),
         ("scores.arms", {}, "no arm and seed in common"),
         ("valid", False, "net: this result is not valid \\(no reason is given\\)"),
         ("protocol.settings", None, "no whole result of evofool bench .protocol.settings: Field required"),
         ("scores.arms.cppn.r95", [], "q50 and r95 do not have an entry for each of its seeds"),
         ("scores.arms.cppn.q50", None, "q50 and r95 do not have an entry for each of its seeds"),
         ("scores.arms.cppn.accepted_at", {"0": [1]}, "accepted_at does not have an entry for each of its seeds"),
-        ("target", None, "None: this is no whole result"),
+        ("target", None, "this is no whole result"),
     ],
 )
 def test_what_is_not_comparable_is_refused(path: str, value: Any, words: str) -> None:

@@ -17,12 +17,13 @@ import evofool
 from evofool.bench.calibration import Calibration
 from evofool.bench.entries import Entry
 from evofool.bench.looks import stage
-from evofool.bench.looks.looks import Looks, quantiles_of, total_variation
-from evofool.bench.looks.of_runs import judge_run, of_runs, seen_by
+from evofool.bench.looks.looks import LEAST, Looks, quantiles_of, total_variation
+from evofool.bench.looks.of_runs import judge_run, of_runs, replaced_by, seen_by
 from evofool.bench.looks.spaces import Elsewhere, RealPoints, hog
 from evofool.bench.plan import parse as parse_bench
 from evofool.bench.ready import Ready
 from evofool.bench.real import RealImages
+from evofool.cli import app as evofool_app
 from evofool.cli_judge import judge
 from evofool.elites import StoredRun
 from evofool.errors import ImageError, StoreError, TargetError
@@ -237,7 +238,7 @@ def test_the_key_stands_for_the_real_images_their_parts_and_the_network() -> Non
     assert len({plain, features, *others}) == 2 + len(others)
     told = Looks.of(box(), real(pictures), network=other()).told
     assert told[plain] == {"images": "mine", "reference": 6, "held_out": 6}
-    assert told[features] == {"images": "mine", "reference": 6, "held_out": 6, "network": "other"}
+    assert told[features] == {"images": "mine", "reference": 6, "held_out": 6, "network": "other", "real": plain}
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -348,6 +349,25 @@ def test_features_join_the_figures_that_are_there(tmp_path: Path) -> None:
     assert measured(folder) == after
 
 
+def test_figures_of_one_elite_rest_on_one_set_of_real_images(tmp_path: Path) -> None:
+    folder = started(tmp_path / "run")
+    judge_run(folder, Looks.of(box(), real(drawn(30, 0)), network=other()))
+    later = Looks.of(box(), real(drawn(30, 5)))
+    assert replaced_by(folder, later) != []
+    assert judge_run(folder, later) == 4
+    for row in measured(folder):
+        assert {m.name: m.reference for m in row} == {**later.references, VARIATION: ""}
+    with Store.open(folder) as store:
+        assert store.references() == later.told
+    assert replaced_by(folder, later) == []
+    # By the features of two networks, one after the other, against the same images: the later ones are kept.
+    for network in (other(1), other(2)):
+        looks = Looks.of(box(), real(drawn(30, 5)), network=network)
+        judge_run(folder, looks)
+    with Store.open(folder) as store:
+        assert store.references() == looks.told
+
+
 def test_a_search_that_goes_on_leaves_no_figure_of_an_elite_that_was_beaten(tmp_path: Path) -> None:
     folder, looks = started(tmp_path / "run", 8), Looks.of(box(), real(drawn(30, 0)))
     judge_run(folder, looks)
@@ -446,7 +466,7 @@ def test_an_infinite_figure_of_a_damaged_run_is_survived(tmp_path: Path) -> None
 
 def test_the_command_says_where_noise_is_not_told_from_real_images(tmp_path: Path) -> None:
     folder, pictures = started(tmp_path / "run"), tmp_path / "real"
-    noise = np.random.default_rng(0).integers(0, 256, (24, *SHAPE), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), np.uint8)
     for k, image in enumerate(noise):
         (pictures / "abcd"[k % 4]).mkdir(parents=True, exist_ok=True)
         save_png(image, pictures / "abcd"[k % 4] / f"{k:02d}.png")
@@ -458,7 +478,7 @@ def test_the_command_says_where_noise_is_not_told_from_real_images(tmp_path: Pat
 
 def test_the_command_prints_medians_beside_the_controls_and_says_what_they_do_not_say(tmp_path: Path) -> None:
     folder, pictures = started(tmp_path / "run"), tmp_path / "real"
-    for k, image in enumerate(drawn(24, 0)):
+    for k, image in enumerate(drawn(60, 0)):
         home = pictures / "abcd"[k % 4]
         home.mkdir(parents=True, exist_ok=True)
         save_png(image, home / f"{k:02d}.png")
@@ -467,7 +487,7 @@ def test_the_command_prints_medians_beside_the_controls_and_says_what_they_do_no
     result = CliRunner().invoke(app, [str(folder), "--images", str(pictures), "--network", "lenet"])
     assert result.exit_code == 0, result.output
     assert "4 elites of" in result.output
-    assert "12 real images of" in result.output
+    assert "30 real images of" in result.output
     assert "nearest real features percentile" in result.output
     assert "uniform noise" in result.output
     assert "only people can tell (Zhou and Firestone 2019)" in result.output
@@ -480,3 +500,31 @@ def test_the_command_prints_medians_beside_the_controls_and_says_what_they_do_no
         assert {what["images"] for what in store.references().values()} == {str(pictures)}
         json.dumps(store.references())
     assert (folder / FILE).exists()
+
+
+def folder_of(home: Path, images: np.ndarray) -> Path:
+    for k, image in enumerate(images):
+        (home / "abcd"[k % 4]).mkdir(parents=True, exist_ok=True)
+        save_png(image, home / "abcd"[k % 4] / f"{k:02d}.png")
+    return home
+
+
+def test_the_command_refuses_few_real_images_and_says_what_it_replaced(tmp_path: Path) -> None:
+    folder, app = started(tmp_path / "run"), Typer()
+    app.command()(judge)
+    few = folder_of(tmp_path / "few", drawn(LEAST - 1, 1))
+    many, others = (folder_of(tmp_path / name, drawn(LEAST, seed)) for name, seed in (("many", 0), ("others", 5)))
+    result = CliRunner().invoke(app, [str(folder), "--images", str(many), "--network", "lenet"])
+    assert result.exit_code == 0, result.output
+    assert "Replaced were" not in result.output
+    before = measured(folder)
+    refused = CliRunner().invoke(app, [str(folder), "--images", str(few)])
+    assert isinstance(refused.exception, ImageError)
+    assert f"few: {LEAST - 1} real images, and percentiles among them need at least {LEAST}" in str(refused.exception)
+    assert measured(folder) == before
+    result = CliRunner().invoke(app, [str(folder), "--images", str(others)])
+    told = f"Replaced were their figures against other real images: {many} (25 and 25 held out)\n"
+    assert told in result.output
+    assert {m.name for row in measured(folder) for m in row} == {PIXELS, HOG, VARIATION}
+    shown = json.loads(CliRunner().invoke(evofool_app, ["show", str(folder), "--json"]).output)
+    assert [what["images"] for what in shown["references"].values()] == [str(others)]

@@ -76,6 +76,8 @@ def test_a_budget_that_does_not_go_round_the_classes_names_the_arm_and_the_least
 def test_names_that_meet_are_counted_on(tmp_path):
     recipe = parse({**LEAST, "targets": [{"target": "lenet", "name": name} for name in ("a", "a", "a-2", "a")]}, "here")
     assert [entry.name for entry in entries(recipe, tmp_path)] == ["a", "a-2", "a-2-2", "a-3"]
+    recipe = parse({**LEAST, "targets": [{"target": "lenet"}, {"target": "lenet?weights=w", "name": "lenet"}]}, "here")
+    assert [entry.name for entry in entries(recipe, tmp_path)] == ["lenet-2", "lenet"]
     with pytest.raises(RecipeError, match=r"targets\.0\.name"):
         parse({**LEAST, "targets": [{"target": "lenet", "name": ".."}]}, "here")
 

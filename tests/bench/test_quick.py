@@ -8,6 +8,7 @@ from evofool.bench.bound import Bound
 from evofool.bench.plan import parse
 from evofool.cli_bench import recipe_of
 from evofool.errors import RecipeError
+from evofool.targets import target
 
 LENET = {"images": "digits", "targets": [{"target": "lenet"}]}
 
@@ -41,13 +42,13 @@ def test_fewer_seeds_where_the_classes_are_many_and_words_where_that_is_not_enou
 
 
 def test_the_pace_is_measured_and_the_pictured_classes_are_counted(tmp_path):
-    seconds, classes = quick._pace("lenet", "digits")
+    seconds, classes = quick._pace(target("lenet"), "digits")
     assert 0 < seconds < 1
     assert classes == 10
     for digit in range(3):
         (tmp_path / str(digit)).mkdir()
         Image.new("L", (28, 28)).save(tmp_path / str(digit) / "0.png")
-    assert quick._pace("lenet", str(tmp_path))[1] == 3
+    assert quick._pace(target("lenet"), str(tmp_path))[1] == 3
 
 
 def test_a_folder_with_cells_goes_on_with_its_budgets_and_says_so(monkeypatch, tmp_path):

@@ -3,10 +3,14 @@
 import copy
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evofool import cli_bench
+from evofool.bench.bench import Progress
+from evofool.bench.plan import parse
 from evofool.bench.report.page import bench_report
 from evofool.bench.report.verdict import sharing, strongest, verdict
 from evofool.bench.report.words import (
@@ -17,6 +21,7 @@ from evofool.bench.report.words import (
     queries_cell,
     ratio_cell,
     share,
+    some,
 )
 from evofool.pages.html import NOTHING, Cell
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
@@ -259,6 +264,96 @@ def test_a_report_changes_nothing_of_what_it_is_given(found: list[dict[str, Any]
     assert (found, told) == (before, known)
 
 
+def test_one_target_whose_classes_are_not_accepted_is_said_without_others_and_several_with_them() -> None:
+    own = results(2, THREE, 20)
+    for one in own:
+        for arm in one["scores"]["arms"].values():
+            arm["q50"] |= {"value": None, "bound": ">=", "low": None, "high": None}
+    alone = "lenet: half of its classes are not accepted within 10,000 queries by any arm that needs no gradients."
+    assert verdict(own[:1]).lead == alone
+    assert "within 10,000 queries by any of these. The hardest" in verdict(own).lead
+
+
+def test_a_single_seed_is_said_to_have_no_intervals() -> None:
+    own = results(2, THREE, 20)
+    assert "Brackets: 95% intervals over seeds." in verdict(own).tables[0].under
+    for one in own:
+        one["protocol"] = one["protocol"] | {"seeds": [0]}
+    assert "One seed: no intervals." in verdict(own).tables[0].under
+
+
+def test_of_many_classes_the_sheet_says_which_are_shown() -> None:
+    own = results(1, THREE, 20)
+    told = summary(own) | {"groups": {}}
+    assert "surest by margin" not in Reader(bench_report(own, told, sheets(own))).text
+    own[0]["target"]["scored"] = 1_000
+    text = Reader(bench_report(own, told, sheets(own))).text
+    # Under what fools it, under the strongest arm's sheet, and under the two others.
+    assert text.count("the 30 surest by margin, in the order of classes") == 4
+
+
+# --- the console
+
+
+def console(found: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> str:
+    cli_bench.print_outcome({one["target"]["name"]: one for one in found}, {})
+    return capsys.readouterr().out
+
+
+def test_the_console_has_a_column_for_each_rival_that_was_run_and_none_for_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    heads = console(results(5, ARMS, 20), capsys).splitlines()[0]
+    assert "Q50 / cppn's: own" in heads
+    assert "Q50 / cppn's: apgd" in heads
+    assert "nes" not in heads
+    text = console(results(1, ["direct", "cppn"], 20), capsys)
+    assert "cppn's" not in text
+    assert "Brackets: 95% intervals over seeds." in text
+
+
+def test_a_target_that_is_invalid_has_no_figures_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(5, ARMS, 20)
+    rows = [one.split() for one in console(found, capsys).splitlines()]
+    assert [found[4]["target"]["name"], "INVALID"] in rows
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        (Progress(done=24, cells=130), "24 of 130 cells done"),
+        (Progress(done=24, cells=130, under_way=2, queries=1.0, done_here=4, seconds=50), "24 of 130 cells done, 2 under "),
+        (Progress(done=1, cells=1, done_here=1, seconds=9), "1 of 1 cell done"),
+        (Progress("training networks", 4, 4, 0, 0.0, 4, 9.0), "training networks: 4 of 4 done"),
+        (Progress("lenet (1 of 1)"), "lenet (1 of 1)"),
+    ],
+)
+def test_progress_names_no_zero_and_no_time_that_is_not_left(progress: Progress, text: str) -> None:
+    said = cli_bench.progress_text(progress)
+    assert said.startswith(text)
+    assert ("left" in said) == (progress.under_way > 0)
+    assert "0 under way" not in said
+
+
+def test_a_benchmark_is_announced_in_words_that_agree_with_their_numbers() -> None:
+    recipe = {"images": "digits", "arms": ["cppn"], "budgets": [100], "seeds": 1, "targets": [{"target": "lenet"}]}
+    said = cli_bench._said(parse(recipe, "here"), Path("x"))
+    assert "1 target x 1 arm x 1 seed = 1 cell of 100 queries" in said
+    assert "workers" not in said
+    recipe |= {"workers": 2, "targets": [{"target": "lenet"}, {"target": "http://localhost:1/x"}], "seeds": 3}
+    said = cli_bench._said(parse(recipe, "here"), Path("x"))
+    assert "2 targets x 1 arm x 3 seeds = 6 cells" in said
+    assert "2, and none for black boxes, whose cells are done one by one" in said
+
+
+def test_two_results_of_one_name_are_told_apart_by_their_files() -> None:
+    names = cli_bench._names
+    assert names(("a", "b"), (Path("x/a.json"), Path("y/b.json"))) == ("a", "b")
+    assert names(("a", "a"), (Path("x/old.json"), Path("y/new.json"))) == ("a (old.json)", "a (new.json)")
+    paths = Path("x/a.json"), Path("y/a.json")
+    assert names(("a", "a"), paths) == (f"a ({paths[0]})", f"a ({paths[1]})")
+
+
 # --- figures
 
 
@@ -287,4 +382,5 @@ def test_ratios_quantiles_and_confidences_say_what_is_not_known() -> None:
 
 def test_durations_and_lists_read_as_people_say_them() -> None:
     assert [duration(v) for v in (5, 600, 7_200, None)] == ["5 s", "10 min", "2.0 h", NOTHING]
+    assert [some(number, "seed") for number in (0, 1, 1_000)] == ["0 seeds", "1 seed", "1,000 seeds"]
     assert [listed(words) for words in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]

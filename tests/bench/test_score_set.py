@@ -359,9 +359,17 @@ def test_what_goes_to_others_tells_of_no_folder_of_this_machine(tmp_path: Path) 
     told = scored(where, network(), skip_unreadable=True).as_json()
     assert told["set"]["source"] == "set"
     assert told["set"]["skipped"] == [
-        {"name": "cow/00.png", "why": "cow/00.png cannot be read as a picture (cannot identify image file 'cow/00.png')"}
+        {"name": "cow/00.png", "why": "cow/00.png cannot be read as a picture (cannot identify image file)"}
     ]
     assert "my own" not in json.dumps(told)
+
+
+def test_a_picture_that_cannot_be_read_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (foreign(tmp_path / "set", 10) / "cow" / "00.png").write_bytes(b"no picture")
+    monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: network())
+    result = call(tmp_path / "set", "--target", "network", "--skip-unreadable")
+    (line,) = [line for line in result.output.splitlines() if "00.png" in line]
+    assert line == f"  {tmp_path / 'set' / 'cow' / '00.png'} cannot be read as a picture (cannot identify image file)"
 
 
 def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +389,7 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.
     ("arguments", "kind", "words"),
     [
         (lambda at: [at / "nowhere"], ImageError, "there is no"),
+        (lambda at: [Path(__file__)], ImageError, "is no folder, no run and no .parquet file: name a run"),
         (lambda at: [at / "set"], TargetError, "name the one that judges: --target lenet"),
         (lambda at: [at / "set", "--target", "lenet"], ImageError, "no labels of the target's 10"),
         (
@@ -389,6 +398,12 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.
             "its folder is not there",
         ),
         (lambda at: [at / "set", "--target", "lenet", "--sheet", at], StoreError, "it is a folder"),
+        pytest.param(
+            lambda at: [at / "set", "--target", "lenet", "--json", "/proc/x.json"],
+            StoreError,
+            "/proc/x.json cannot be written: its folder takes no files",
+            marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder that takes no files"),
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(

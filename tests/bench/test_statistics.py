@@ -274,11 +274,23 @@ def test_a_difference_of_shares_has_students_limits_on_the_plain_scale() -> None
 
 def test_thresholds_of_their_own_widen_a_difference_by_welchs_rule() -> None:
     a, b = [0.5, 0.6, 0.9, 1.0], [0.4, 0.45, 0.5, 0.8]
-    found = paired_difference(a, b, tau_variance=0.004)
+    found = paired_difference(a, b, tau_variance=0.02)
     own = np.subtract(a, b).var(ddof=1) / 4
-    freedom = (own + 0.004) ** 2 / (own**2 / 3 + 0.004**2 / 20)
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(own + 0.004)
+    freedom = (own + 0.02) ** 2 / (own**2 / 3 + 0.02**2 / 20)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(own + 0.02)
+    assert half > stats.t.ppf(0.975, 3) * np.sqrt(own)
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_thresholds_of_their_own_never_narrow_an_interval(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    for _ in range(200):
+        a, b = rng.uniform(0.2, 0.4, seeds), rng.uniform(0.5, 0.7, seeds)
+        alone = paired_difference(a.tolist(), b.tolist())
+        wider = paired_difference(a.tolist(), b.tolist(), tau_variance=10 ** rng.uniform(-6, -2))
+        assert wider.low <= alone.low
+        assert wider.high >= alone.high
 
 
 def test_equal_differences_have_no_limits() -> None:

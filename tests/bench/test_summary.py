@@ -162,3 +162,4 @@ def test_the_positive_control_is_told_of_all_targets_that_have_one():
     told = said({"a": result(), "b": off}, "of the disjoint half")
     assert told["held"] is False
     assert "0.800 to 0.950 on 2 targets" in told["figures"]
+    assert said({"a": result()}, "of the disjoint half")["figures"] == "0.950 on 1 target"

@@ -101,6 +101,20 @@ def test_a_bound_has_an_arrow_and_what_is_exact_has_none() -> None:
     assert arrows(q50(100, None, 200, bound="<=")) > 0
 
 
+def test_one_target_of_which_all_is_beyond_the_budget_has_its_arrows_on_an_axis_that_leads_to_it() -> None:
+    drawn = q50_dots({"a": {"cppn": q50(None, bound=">="), "own": q50(None, 1_000, bound=">=")}}, {"a": 1_000})
+    arrows = re.findall(r'd="M ([\d.]+) [\d.]+ Q [\d.]+ [\d.]+ ([\d.]+)', drawn)
+    assert len(arrows) == 2
+    assert all(float(end) - float(start) > 3 for start, end in arrows)
+    assert ">100<" in drawn
+    assert ">1,000<" in drawn
+
+
+def test_a_target_s_own_share_has_no_interval_and_others_have() -> None:
+    drawn = transfer_heat(["a", "b"], [[1, 0.2], [0.3, 1]], [[0.91, 0.1], [0.2, 0.92]], [[1, 0.3], [0.4, 1]])
+    assert set(re.findall(r">(\d\.\d\d - \d\.\d\d)<", drawn)) == {"0.10 - 0.30", "0.20 - 0.40"}
+
+
 @pytest.mark.parametrize(("row", "side"), [(q50(2.0, 1.5, bound=">="), 1), (q50(0.5, None, 0.8, bound="<="), -1)])
 def test_the_arrow_of_a_bound_points_to_where_the_true_one_may_be(row: dict[str, Any], side: int) -> None:
     drawn = ratio_dots({"a": {"own": row}})

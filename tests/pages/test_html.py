@@ -300,3 +300,8 @@ def test_numbers_are_written_on_an_enlarged_picture_where_the_masks_are() -> Non
     twice = numbered(picture, [ring | corner, ring | corner]) != numbered(picture, [ring | corner])
     assert twice.any(), "the second number does not lie on the first"
     np.testing.assert_array_equal(numbered(picture, [])[:, ::20, ::20], picture)
+
+
+def test_an_address_may_be_broken_between_its_parts_and_a_question_not() -> None:
+    page = html_page("t", [Section("", ["Loaded by http://host/x?a=1&st=2. Is it so? Yes & no <b>."])])
+    assert "http://host/x?<wbr>a=1&amp;<wbr>st=2. Is it so? Yes &amp; no &lt;b&gt;." in page

@@ -11,7 +11,7 @@ from evofool.bench.arms import ARMS, refuse_unknown
 from evofool.bench.bench import Tell, run_bench, saying
 from evofool.bench.calibration import LEVELS
 from evofool.bench.compare import Result, compare, read, refuse_other_classes
-from evofool.bench.gate.common import old_answers
+from evofool.bench.gate.common import home_of, judged
 from evofool.bench.gate.verdict import Check, Verdict
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.bench.real import DIGITS, RealImages, classes_without, heard, real_images, sha256
@@ -36,7 +36,7 @@ def against(
     RecipeError, TargetError, ImageError or StoreError where nothing can be compared. Interrupted if tell breaks it off.
     """
     began = time.perf_counter()
-    before = read(last)
+    before = read(last, "the earlier result")
     target = load_target(spec, folder / "target")
     source = images or (DIGITS if before.images.source == DIGITS else None)
     if source is None:
@@ -46,11 +46,11 @@ def against(
         return Verdict(target.name, checks, time.perf_counter() - began, notes)
     recipe = _recipe(before, wanted, spec, source, workers)
     _refuse_other_images(before, target, heard(real_images(source, target), saying(tell)))
-    home = folder / _name(target, recipe)
-    notes += old_answers(target, home)
+    home = home_of(folder, _name(target, recipe), target)
     outcome = run_bench(recipe, home, tell)
     if outcome.interrupted:
         raise Interrupted
+    judged(home, target)
     (now,) = outcome.results.values()
     told = [flag["what"] for flag in now["flags"] if flag["level"] == "invalid"]
     if not now["valid"]:

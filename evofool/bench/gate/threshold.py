@@ -8,11 +8,11 @@ import numpy as np
 
 from evofool import scores
 from evofool.bench.arms import ARMS, refuse_small, refuse_unknown
-from evofool.bench.bench import Tell, do_cells, saying
+from evofool.bench.bench import Tell, alone_in, do_cells, saying
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import Job, record
 from evofool.bench.gate.accept import Accept
-from evofool.bench.gate.common import old_answers
+from evofool.bench.gate.common import home_of, judged
 from evofool.bench.gate.verdict import Check, Verdict
 from evofool.bench.real import heard, real_images
 from evofool.bench.statistics import share_interval
@@ -56,32 +56,35 @@ def threshold(
     def verdict(*checks: Check) -> Verdict:
         return Verdict(target.name, checks, time.perf_counter() - began, notes)
 
-    home = (folder / f"accept-{target.fingerprint()[:12]}").absolute()
-    notes += old_answers(target, home)
-    with torch_threads(1):
-        met = handshake(target)
-        notes += met.notes
-        if met.faults:
-            return verdict(Check("handshake", "invalid", "; ".join(met.faults)))
-        real = []
-        if images is not None:
-            shown = heard(real_images(images, target), saying(tell))
-            real.append(_kept(accept, calibrate(target, shown, keep=home / "real-images.answers"), target.name))
-    if any(check.status == "invalid" for check in real):
-        return verdict(*real)
-    rank = "margin" if accept.kind == "margin" else "log_odds"
-    jobs = [
-        Job(home / f"{arm}-{seed}", target.name, arm, seed, budget, classes, rank=rank, fingerprint=target.fingerprint())
-        for arm in usable
-        for seed in range(seeds)
-    ]
-    failures, interrupted = do_cells(jobs, home, tell, workers=workers)
-    if interrupted:
-        raise Interrupted
-    checks = []
-    for arm in usable:
-        own = [(job, why) for job, why in zip(jobs, failures, strict=True) if job.arm == arm]
-        checks.append(_fooled(arm, own, accept, most))
+    rank, mark = "margin" if accept.kind == "margin" else "log_odds", target.fingerprint()
+    home = home_of(folder, f"accept-{mark[:12]}-{rank}-{budget}", target)
+    if target.lasting:
+        target.ask_afresh()  # what it answered an earlier gate may hold no more
+    with alone_in(home):
+        with torch_threads(1):
+            met = handshake(target)
+            notes += met.notes
+            if met.faults:
+                return verdict(Check("handshake", "invalid", "; ".join(met.faults)))
+            real = []
+            if images is not None:
+                shown = heard(real_images(images, target), saying(tell))
+                real.append(_kept(accept, calibrate(target, shown, keep=home / "real-images.answers"), target.name))
+        if any(check.status == "invalid" for check in real):
+            return verdict(*real)
+        jobs = [
+            Job(home / f"{arm}-{seed}", target.name, arm, seed, budget, classes, rank=rank, fingerprint=mark)
+            for arm in usable
+            for seed in range(seeds)
+        ]
+        failures, interrupted = do_cells(jobs, home, tell, workers=workers)
+        if interrupted:
+            raise Interrupted
+        checks = []
+        for arm in usable:
+            own = [(job, why) for job, why in zip(jobs, failures, strict=True) if job.arm == arm]
+            checks.append(_fooled(arm, own, accept, most))
+        judged(home, target)
     return verdict(*real, *checks)
 
 
@@ -127,7 +130,7 @@ def _fooled(arm: str, cells: Sequence[tuple[Job, str]], accept: Accept, most: fl
     """What an arm's cells say. cells: each with why it came to nothing, or ""."""
     counts = []
     for job, why in cells:
-        told = record(job.folder)
+        told = record(job.folder) if job.done else None
         if why or told is None:
             return Check(arm, "invalid", f"seed {job.seed}: {why or 'it is not done'}")
         if told["faults"]:
@@ -141,10 +144,10 @@ def _fooled(arm: str, cells: Sequence[tuple[Job, str]], accept: Accept, most: fl
     classes = len(job.classes)
     share = sum(counts) / (classes * seeds)  # of whole numbers: a mean of rounded shares can come out above their own
     told_of = share_interval([count / classes for count in counts], None, classes)
-    limits = "" if told_of.low is None else f" (95%: {told_of.low:.2f} to {told_of.high:.2f})"
+    limits = "" if told_of.low is None else f" (95%: {told_of.low:.0%} to {told_of.high:.0%})"
     words = (
-        f"{share:.2f} of {classes:,} classes are fooled at {accept} within {job.queries:,} queries, over {seeds} "
-        f"seed{'s' * (seeds != 1)}{limits}; allowed are {most:g}"
+        f"{share:.0%} of {classes:,} classes are fooled at {accept} within {job.queries:,} queries, over {seeds} "
+        f"seed{'s' * (seeds != 1)}{limits}; allowed are {100 * most:.4g}%"
     )
     figures = {"share": share, "low": told_of.low, "high": told_of.high, "max_share": most}
     return Check(arm, "holds" if share <= most else "fails", words, figures)

@@ -19,6 +19,7 @@ from evofool.targets import Target
 if TYPE_CHECKING:
     from evofool.bench.real import RealImages
 
+LEAST = 50  # real images; among fewer a percentile says nothing
 AT_ONCE = 128  # images that are looked at together
 CONTROLS = ("uniform-noise", "smooth-noise", "real")
 PIXELS, HOG, FEATURES = PERCENTILES
@@ -37,7 +38,8 @@ class Looks:
     """What images of one shape look like beside real ones. Make one with `of`; call it with images.
 
     names: the figures. references: by the name of a figure that compares, the key of the real images (and the network) that
-    it compares with; told: by key, what that stands for. compared, held_out: how many real images there are of each kind.
+    it compares with; told: by key, what that stands for ("real": the key of the real images alone, where it is another).
+    compared, held_out: how many real images there are of each kind.
     network: whose features are the third space, or None.
     """
 
@@ -100,7 +102,7 @@ class Looks:
         references, told = dict.fromkeys(points, key), {key: what}
         if network is not None:
             references[FEATURES] = key = _key([*compared, network.fingerprint()])
-            told[key] = {**what, "network": network.name}
+            told[key] = {**what, "network": network.name, "real": references[PIXELS]}
         chosen = _spread(len(own[PIXELS]), _EXAMPLES)
         examples = np.concatenate([own[PIXELS].rows(i, 1) for i in chosen.tolist()]).reshape(-1, *target.shape)
         return cls(target.shape, spaces, examples, references, told, network)

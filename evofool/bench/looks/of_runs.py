@@ -1,11 +1,12 @@
 """Runs whose elites' images are looked at: what they come to is kept in the run, and read back of many."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from evofool.bench.looks.looks import AT_ONCE, Looks
+from evofool.bench.looks.looks import AT_ONCE, PIXELS, Looks
 from evofool.elites import StoredRun
 from evofool.errors import ImageError, TargetError
 from evofool.images import decode_png
@@ -16,7 +17,8 @@ from evofool.targets import Target
 def judge_run(folder: Path, looks: Looks, say: Callable[[str], None] | None = None) -> int:
     """Write into a run what its elites' images look like; returns how many of them were looked at.
 
-    An elite that has all the figures, against the same real images, is passed over. The run is locked meanwhile, as by any
+    An elite that has all the figures, against the same real images, is passed over. Figures of one elite rest on one set of
+    real images: those against others go, also of a space that is not looked at now. The run is locked meanwhile, as by any
     that writes it; what has been written is kept if it is broken off. TargetError if the network of the features is the
     one that the run attacked, ImageError if the images are of another shape.
     """
@@ -30,8 +32,10 @@ def judge_run(folder: Path, looks: Looks, say: Callable[[str], None] | None = No
                     f"{looks.network.name}: that is the network that {folder} attacked; features have to be another one's"
                 )
             rows = [elite.row for elite in stored.elites()]
+        known = store.references()
         wanted = {(name, looks.references.get(name, "")) for name in looks.names if name != "bytes_per_pixel"}
-        todo = [row for row in rows if not wanted <= {(m.name, m.reference) for m in row.measures}]
+        stale = {row.cell: [m.name for m in row.measures if _rests_on_others(m, looks, known)] for row in rows}
+        todo = [row for row in rows if stale[row.cell] or not wanted <= {(m.name, m.reference) for m in row.measures}]
         cells: dict[bytes, list[int]] = {}  # by picture: one that holds many cells is looked at once
         for row in todo:
             cells.setdefault(row.png, []).append(row.cell)
@@ -47,10 +51,26 @@ def judge_run(folder: Path, looks: Looks, say: Callable[[str], None] | None = No
                     for name, reference in sorted(wanted)
                 ],
                 looks.told,
+                [(cell, name) for png in part for cell in cells[png] for name in stale[cell]],
             )
             if say:
                 say(f"{begin + len(part):,} of {len(pictures):,} images of {folder}")
         return len(todo)
+
+
+def replaced_by(folder: Path, looks: Looks) -> list[dict[str, Any]]:
+    """What judge_run would replace: by the references of the figures that rest on other real images, what they stand for."""
+    with StoredRun(folder) as stored:
+        known = stored.store.references()
+        rows = [elite.row for elite in stored.elites()]
+    keys = {m.reference for row in rows for m in row.measures if _rests_on_others(m, looks, known)}
+    return [what for key, what in known.items() if key in keys]
+
+
+def _rests_on_others(measure: Measure, looks: Looks, known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a figure compares with real images that are not those of looks."""
+    of = known.get(measure.reference, {}).get("real", measure.reference)
+    return bool(measure.reference) and of != looks.references[PIXELS]
 
 
 def seen_by(stored: StoredRun) -> Target:

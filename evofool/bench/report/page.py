@@ -256,6 +256,8 @@ def _reading(results: Sequence[Mapping[str, Any]]) -> Section:
         "Intervals": "[low, high]: limits of the mean over all seeds that there could be. Of 100 intervals that are made in "
         "this way about 95 hold it; a single seed may well lie outside. Where two overlap, no difference is claimed; paired "
         "ratios are sharper, as luck that both had cancels.",
+        "Few seeds": "two or three tell little of how far seeds spread, so an interval of theirs may reach far beyond the "
+        "budget. It says that more seeds are needed, not that so many queries were seen.",
         "Invalid": "the evaluation itself went wrong, for the reason named. It says nothing of the target and enters no "
         "average.",
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evofool.bench.report.verdict import alive, budget_of, strongest
-from evofool.bench.report.words import KINDS, confidences_cell, listed, quantiles_cell, queries_cell, share_cell
+from evofool.bench.report.words import KINDS, chosen, confidences_cell, listed, quantiles_cell, queries_cell, share_cell
 from evofool.pages.bench_plots import detector_curves, margin_quantiles, share_curves
 from evofool.pages.html import NOTHING, Cell, Folded, Group, Picture, Plot, Row, Section, Table
 
@@ -72,8 +72,10 @@ _MARGINS = "Thin: 5% to 95% of the elites, thick: 25% to 75%, the mark: the medi
 def _images(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str]) -> Section:
     """The strongest arm's that asks only are seen at once, where there is a sheet of it."""
     best = strongest(result, black_box=True)
-    first = [Picture(f"{best}, the strongest arm that needs no gradients", sheets[best])] if best and best in sheets else []
-    others = [Picture(arm, png) for arm, png in sheets.items() if not first or arm != best]
+    which = chosen(result)
+    title = f"{best}, the strongest arm that needs no gradients"
+    first = [Picture(title, sheets[best], which)] if best and best in sheets else []
+    others = [Picture(arm, png, which) for arm, png in sheets.items() if not first or arm != best]
     more = f"Left out, for which the page has no room: {listed(list(left_out))}. Every cell is a run that can be opened."
     folded = [Folded(f"Images of {listed([one.title for one in others])}", others)] if others else []
     return Section("Images", [more] if left_out else [], pictures=first, folded=folded)

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from evofool.bench.interval import times
-from evofool.bench.report.words import listed, queries_cell, ratio_cell, share_cell
+from evofool.bench.report.words import chosen, listed, queries_cell, ratio_cell, share_cell
 from evofool.pages.bench_plots import ratio_dots
 from evofool.pages.html import Cell, Group, Picture, Plot, Row, Section, Table
 
@@ -61,8 +61,8 @@ def verdict(results: Sequence[Mapping[str, Any]]) -> Section:
         titled.setdefault(one["target"].get("group") or "", []).extend(_rows(one, budgets))
     under = (
         "R95 at q: the share of classes with an image that is no instance of it and that a rejector which keeps 95% of "
-        "the real images lets through, after q queries in all. Q50: queries in all until that is half of the classes. In "
-        f"brackets {_confidence(results)} intervals over seeds."
+        "the real images lets through, after q queries in all. Q50: queries in all until that is half of the classes. "
+        f"{brackets(results)}"
     )
     if list(titled) in ([], [""]):
         table = Table(heads, titled.get("", []), under=under)
@@ -106,7 +106,8 @@ def what_fools(results: Sequence[Mapping[str, Any]], sheets: Mapping[str, Mappin
         name = one["target"]["name"]
         if png := sheets.get(name, {}).get(arm):
             text = f"What {name} takes for its classes: images of {arm} after {budget_of(one):,} queries, of one seed."
-            return Section(f"What fools {name}", [text], pictures=[Picture(f"{arm} against {name}", png)])
+            shown = Picture(f"{arm} against {name}", png, chosen(one))
+            return Section(f"What fools {name}", [text], pictures=[shown])
     return None
 
 
@@ -122,6 +123,7 @@ def _value(pair: tuple[Mapping[str, Any], str]) -> float:
 
 def _sentence(results: Sequence[Mapping[str, Any]]) -> str:
     best = _ranked(results)
+    whom = "any arm that needs no gradients" if len(best) == 1 else "any of these"
     if not best:
         return "There is no valid result of an arm that asks only, so there is no verdict."
 
@@ -129,7 +131,7 @@ def _sentence(results: Sequence[Mapping[str, Any]]) -> str:
         one, arm = pair
         q50, budget = one["scores"]["arms"][arm]["q50"], budget_of(one)
         if q50["value"] is None:
-            return f"{one['target']['name']}: half of its classes are not accepted within {budget:,} queries by any such arm"
+            return f"{one['target']['name']}: half of its classes are not accepted within {budget:,} queries by {whom}"
         cell = queries_cell(q50, budget)
         each = queries_cell(q50, budget, one["target"]["scored"]).text
         return (
@@ -163,8 +165,12 @@ def _row(one: Mapping[str, Any], name: str, arm: str, of: str, budgets: Sequence
     return [name, Cell(arm, of), *shares, queries_cell(scores["q50"], budget), each]
 
 
-def _confidence(results: Sequence[Mapping[str, Any]]) -> str:
-    return listed(sorted({f"{one['protocol']['confidence']:.0%}" for one in results}))
+def brackets(results: Sequence[Mapping[str, Any]]) -> str:
+    """What figures in brackets are; a single seed has none."""
+    if max((len(one["protocol"]["seeds"]) for one in results), default=0) == 1:
+        return "One seed: no intervals."
+    confidence = listed(sorted({f"{one['protocol']['confidence']:.0%}" for one in results}))
+    return f"Brackets: {confidence} intervals over seeds."
 
 
 def _outcome(row: Mapping[str, Any]) -> str:

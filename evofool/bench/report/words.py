@@ -6,6 +6,9 @@ from typing import Any
 from evofool.bench.interval import Interval, count, times
 from evofool.pages.html import NOTHING, Cell
 
+SHOWN = 30
+"""Images on a contact sheet of the report, at the most."""
+
 KINDS = {"search": "Search", "black": "Black box", "white": "White box", "floor": "Floor"}
 """Kinds of arms in the order of the report."""
 
@@ -70,6 +73,16 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def some(number: int, noun: str) -> str:
+    """ "1 target", "2 targets": a number with its noun, of those that end in an s where they are several."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def chosen(result: Mapping[str, Any]) -> str:
+    """Which images are on the sheets of a target that has more classes than a sheet has room for; else ""."""
+    return f"the {SHOWN} surest by margin, in the order of classes" if result["target"]["scored"] > SHOWN else ""
 
 
 def listed(words: list[str]) -> str:

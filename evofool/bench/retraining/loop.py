@@ -67,7 +67,8 @@ class Plan:
     def recipe(self, seed: int) -> Recipe:
         """Of one evolution: the shipped recipe of the encoding, with a fixed number of evaluations, in plain float32."""
         fixed = ["stop.confidence=", f"stop.evaluations={self.evaluations}", "compute.format=plain"]
-        return load(f"mnist-{self.encoding}", [*fixed, *self.changes, f"search.seed={seed}"])
+        shipped = load(f"mnist-{self.encoding}", [*fixed, f"search.seed={seed}"])
+        return shipped.changed(self.changes, "--set")
 
 
 class Stopped(Exception):

@@ -50,9 +50,12 @@ def is_run(path: Path) -> bool:
 
 
 def refuse_nothing(path: Path) -> None:
-    """ImageError where there is nothing at this path."""
+    """ImageError where there is nothing at this path, or a file of another kind."""
+    ways = "name a run, what evofool export wrote, or a folder of pictures named by class"
     if not path.exists():
-        raise ImageError(f"there is no {path}: name a run, a folder that evofool export wrote, or pictures named by class")
+        raise ImageError(f"there is no {path}: {ways}")
+    if not path.is_dir() and not is_run(path) and path.suffix != ".parquet":
+        raise ImageError(f"{path} is no folder, no run and no .parquet file: {ways}")
 
 
 def image_set(path: Path, target: Target) -> ImageSet:
