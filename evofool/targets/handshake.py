@@ -13,7 +13,7 @@ import torch
 from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
-from evofool.targets.photos import Photograph, find, patterns, photographs
+from evofool.targets.photos import Photograph, drawings, find, patterns, photographs
 from evofool.targets.preprocessing import Preprocessing, to_logits
 from evofool.targets.spec import Spec
 from evofool.targets.speed import Choice, Rate, choose, table
@@ -22,6 +22,7 @@ from evofool.targets.target import Target
 VARIES, DEPENDS = 1e-3, 0.1  # log-odds: above the first it is worth a note, above the second the answers mean nothing
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PUBLISHED = {"efficientnet-lite0": 0.751, "efficientnet-lite1": 0.767, "efficientnet-lite2": 0.776}
+_DRAWN = 8  # drawings for one that answers the same to all patterns
 _PROBED = 64  # photographs that other preprocessings are tried on
 _MISTAKES = (
     "scale=1/255&mean=0&std=1",
@@ -215,10 +216,13 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
         notes.append(
             f"it answers the same to {len(images)} different patterns; photographs tell more (targets check --images)"
         )
+    elif (first == first[0]).all() and not (target.logits(drawings(target.shape, _DRAWN)) == first[0]).all():
+        # Trained to be unsure of what is none of its classes, a network may well answer all of that alike, to the bit.
+        notes.append(f"it answers the same to {len(images)} patterns of colour and noise, though not to drawings")
     elif (first == first[0]).all():
         faults.append(
-            f"it answers the same to {len(images)} different images; check that scale, mean and std do not squash them "
-            "(pixel * scale is what it is fed, pixel 0..255), and that its weights are loaded"
+            f"it answers the same to {len(images) + _DRAWN} different images; check that scale, mean and std do not squash "
+            "them (pixel * scale is what it is fed, pixel 0..255), and that its weights are loaded"
         )
     _judge_outputs(target, first, faults, notes)
     if billed:

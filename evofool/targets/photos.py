@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from evofool.errors import ImageError
 from evofool.images import GIANTS, MOST_PIXELS, from_pil
@@ -127,6 +127,23 @@ def patterns(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarr
         for c in range(channels):
             coarse = Image.fromarray(rng.integers(0, 256, (4, 4), np.uint8))
             image[c] = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return images
+
+
+def drawings(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarray:
+    """uint8 (count, C, H, W): bold strokes, white on black and black on white in turn, each channel's its own."""
+    rng = np.random.default_rng(seed)
+    channels, height, width = shape
+    images = np.empty((count, *shape), np.uint8)
+    for k, image in enumerate(images):
+        for c in range(channels):
+            sheet = Image.new("L", (width, height))
+            corners = rng.uniform(0.15, 0.85, (int(rng.integers(2, 6)), 2)) * (width, height)
+            thick = max(1, round(min(height, width) / float(rng.uniform(7, 14))))
+            ImageDraw.Draw(sheet).line([(float(x), float(y)) for x, y in corners], fill=255, width=thick, joint="curve")
+            image[c] = np.asarray(sheet)
+        if k % 2:
+            np.subtract(255, image, out=image)
     return images
 
 

@@ -93,13 +93,24 @@ def test_whatever_the_chunk_is_the_batch_is_small(chunk: int) -> None:
     ("forward", "told"),
     [
         (lambda x: np.full((len(x), 3), np.nan, np.float32), "NaN or infinity for 15 of 15 images of patterns; check"),
-        (lambda x: np.tile(np.float32([1, 2, 3]), (len(x), 1)), "the same to 6 different images; check that scale, mean"),
+        (lambda x: np.tile(np.float32([1, 2, 3]), (len(x), 1)), "the same to 14 different images; check that scale"),
         (lambda x: _softmax(x.mean((2, 3))), "taken for logits, but every row is positive and sums to 1"),
     ],
 )  # fmt: skip
 def test_answers_that_are_no_logits_are_a_fault(forward: Callable[[np.ndarray], np.ndarray], told: str) -> None:
     (fault,) = handshake(own(forward)).faults
     assert told in fault
+
+
+def test_a_network_that_tells_drawings_apart_may_answer_all_noise_alike() -> None:
+    def forward(x: np.ndarray) -> np.ndarray:
+        # Unsure of all that is neither nearly black nor nearly white.
+        bright = x.mean((2, 3))
+        return np.where(np.abs(bright - 127) > 60, bright, 5).astype(np.float32)
+
+    met = handshake(own(forward))
+    assert met.faults == ()
+    assert "answers the same to 6 patterns of colour and noise, though not to drawings" in met.notes[0]
 
 
 def test_probabilities_that_do_not_sum_to_1_are_a_fault() -> None:
