@@ -1,7 +1,7 @@
 """Are the stored elites what they say? Hashes, then every PNG read back and scored again."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,12 +22,17 @@ _AT_ONCE = 256  # genomes read at once: pixels are big
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verify found. faults name their class; the run is sound if there are none."""
+    """What verify found. faults name their class; the run is sound if there are none.
+
+    classes (n,) int64 and logits (n, K) float32: of the elites whose picture could be read, what the target answers now.
+    """
 
     elites: int
     exact: bool  # equal bits were asked for
     largest_difference: float  # of log-odds
     faults: tuple[str, ...]
+    classes: np.ndarray = field(compare=False, repr=False)
+    logits: np.ndarray = field(compare=False, repr=False)
 
 
 def verify(run: StoredRun, target: Target | None = None, trust: bool = False) -> Verdict:
@@ -107,7 +112,9 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
                         f"class {row.class_id} ({elite.label}): scored again it has log-odds {odds[row.class_id]:.6f}, "
                         f"stored are {row.log_odds:.6f}"
                     )
-    return Verdict(len(elites), exact, largest, tuple(faults))
+    classes = np.array([elite.row.class_id for elite, _ in whole], np.int64)
+    told = np.concatenate([np.zeros((0, len(target.labels)), np.float32), *answers])
+    return Verdict(len(elites), exact, largest, tuple(faults), classes, told)
 
 
 def _same_bits(run: StoredRun, target: Target) -> bool:

@@ -25,8 +25,7 @@ from evofool.run import Run
 from evofool.store import FILE, LOCK
 from evofool.targets import Target
 from evofool.targets import target as load_target
-from evofool.verify import verify
-from evofool.written import plain
+from evofool.verify import Verdict, verify
 
 RECORD = "cell.json"  # beside the run: it is there once the cell is done
 JOB = "job.json"  # what the cell was begun for
@@ -105,7 +104,7 @@ def run_cell(told: Mapping[str, Any], say: Say = lambda told: False) -> dict[str
         before, began = target.queries, time.perf_counter()
         with StoredRun(folder) as stored:
             verdict = verify(stored, target)
-            _save_logits(stored, target, folder / LOGITS)
+            _save_logits(verdict, folder / LOGITS)
             forwards, backwards = passes(stored, target.crops)
             answers = int(stored.meta["answers"]) + (0 if target.lasting else target.queries - before)
             made_by = stored.meta["machine"]
@@ -227,14 +226,11 @@ def _await(folder: Path) -> None:
             pass
 
 
-def _save_logits(stored: StoredRun, target: Target, path: Path) -> None:
+def _save_logits(verdict: Verdict, path: Path) -> None:
     from safetensors.numpy import save
 
-    elites = stored.elites()
-    told = plain(target, np.stack([elite.image for elite in elites]), stored.recipe.chunk)
-    classes = np.array([elite.row.class_id for elite in elites], np.int64)
     draft = path.with_name(path.name + ".new")
-    draft.write_bytes(save({"classes": classes, "logits": told}))
+    draft.write_bytes(save({"classes": verdict.classes, "logits": verdict.logits}))
     draft.replace(path)
 
 

@@ -18,7 +18,10 @@ from evofool.targets.photos import patterns
 
 _COSTS = {"search": 1.2, "black": 1.1, "white": 4.0, "floor": 0.0}
 """What a query of an arm takes, in plain forward passes: gradients are dear, and drawing costs something too."""
-_SPARE = 0.25  # of the minutes: for loading, real images, verification and the report
+_ENDS = {"search": 1, "black": 2, "white": 2, "floor": 3}
+"""How often an arm's best image of every class is asked about at the end of a cell."""
+_SPARE = 0.2  # of the minutes: for loading, real images and the report
+_OVER = 1.5  # times the minutes that a benchmark may take where it can do with no less
 _ASKED = 16
 
 
@@ -27,8 +30,8 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
     to be said of it.
 
     The largest is 1, 2 or 5 times a power of ten, and a third and a tenth of it are the smaller ones. Where that does not go
-    round the classes there are fewer seeds, two at the least, unless the recipe names their number; RecipeError if there is
-    not time enough even so.
+    round the classes there are fewer seeds, two at the least, unless the recipe names their number; if that still takes
+    longer, what is to be said tells how long, and RecipeError if it is by more than half.
     """
     if not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes is a number above 0, not {minutes:g}")
@@ -38,7 +41,7 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
         listed = ", ".join(f"{budget:,}" for budget in budgets)
         words = f"{folder} was begun with budgets of {listed} queries and goes on with them: --minutes is for a new folder"
         return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), words
-    cost, classes, least = 0.0, 2, 1
+    cost, ends, classes, least = 0.0, 0.0, 2, 1
     for part in recipe.targets:
         if part.target is None:
             raise RecipeError("--minutes is for --target SPEC; a benchmark that trains networks names its budgets")
@@ -46,22 +49,30 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
         each, k = _pace(target, recipe.images)
         arms = [arm for arm in recipe.arms if can_do(arm, target)]
         cost += each * max(1.0, sum(_COSTS[ARMS[arm].kind] for arm in arms))
+        ends += each * k * sum(_ENDS[ARMS[arm].kind] for arm in arms)
         classes, least = max(classes, k), max(least, *(least_queries(arm, k, _settings(recipe, arm)) for arm in arms), 1)
-    passes = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus())) / cost
+    seconds = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus()))
     fewest = recipe.seeds if named else min(2, recipe.seeds)
-    seeds = next((n for n in range(recipe.seeds, fewest, -1) if passes / n >= least), fewest)
-    affordable = passes / seeds
-    if affordable < least:
-        raise RecipeError(
-            f"{minutes:g} minutes are for {affordable:,.0f} queries of each arm and of {seeds} seeds, and {classes:,} "
-            f"classes need at least {least:,}: give --minutes {math.ceil(minutes * least / affordable)}, or fewer --arms or "
-            "--seeds"
+
+    def affordable(seeds: int) -> float:
+        return (seconds / seeds - ends) / cost
+
+    seeds = next((n for n in range(recipe.seeds, fewest, -1) if affordable(n) >= least), fewest)
+    words = ""
+    if affordable(seeds) < least:
+        needed = minutes * seeds * (least * cost + ends) / seconds
+        words = (
+            f"{classes:,} classes need at least {least:,} queries of each arm and {seeds} seeds, about {math.ceil(needed)} "
+            "minutes here; fewer --arms or --seeds take less"
         )
+        if needed > _OVER * minutes:
+            raise RecipeError(f"{minutes:g} minutes are not enough: {words}, or give --minutes {math.ceil(needed)}")
     # Rounded to what reads well, but not below what is needed.
-    power = 10 ** math.floor(math.log10(affordable))
-    most = max(int(power * max(f for f in (1, 2, 5) if f * power <= affordable)), least)
+    much = max(affordable(seeds), least)
+    power = 10 ** math.floor(math.log10(much))
+    most = max(int(power * max(f for f in (1, 2, 5) if f * power <= much)), least)
     budgets = tuple(sorted({max(1, most // 10), max(1, most // 3), most}))
-    return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), ""
+    return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), words
 
 
 def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:

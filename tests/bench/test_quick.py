@@ -1,5 +1,7 @@
 """A budget for so many minutes."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -30,14 +32,27 @@ def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path
         assert budget * 5 * 7.5 * 0.001 <= 60 * minutes
 
 
+def _said(recipe: dict[str, object], minutes: int, folder: Path) -> str:
+    try:
+        return quick.with_budget(parse(recipe, "here"), minutes, folder)[1]
+    except RecipeError as error:
+        return str(error)
+
+
 def test_fewer_seeds_where_the_classes_are_many_and_words_where_that_is_not_enough(monkeypatch, tmp_path):
     with_pace(monkeypatch, 0.02, 1000)
-    recipe, _ = quick.with_budget(parse(LENET, "here"), 20, tmp_path)
+    recipe, words = quick.with_budget(parse(LENET, "here"), 30, tmp_path)
     assert 2 <= recipe.seeds < 5
     assert recipe.budget >= 2000
-    with pytest.raises(RecipeError, match=r"1,000 classes need at least 2,000: give --minutes [0-9]+"):
+    assert words == ""
+    tight = {**LENET, "seeds": 2}
+    needed = next(n for n in range(1, 60) if not _said(tight, n, tmp_path))
+    assert f"about {needed} minutes here" in _said(tight, needed - 1, tmp_path)
+    with pytest.raises(
+        RecipeError, match=r"1 minutes are not enough: 1,000 classes need at least 2,000 .* give --minutes [0-9]+"
+    ):
         quick.with_budget(parse(LENET, "here"), 1, tmp_path)
-    with pytest.raises(RecipeError, match=r"of 5 seeds.*fewer --arms or --seeds"):
+    with pytest.raises(RecipeError, match=r" 5 seeds.*fewer --arms or --seeds"):
         quick.with_budget(parse({**LENET, "seeds": 5}, "here"), 20, tmp_path)
 
 
