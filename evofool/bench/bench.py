@@ -23,7 +23,7 @@ from evofool.bench.real import DIGITS
 from evofool.bench.results import Place
 from evofool.errors import EvofoolError, Interrupted, RecipeError, StoreError, TargetError
 from evofool.machine import torch_threads
-from evofool.targets import billed
+from evofool.targets import billed, refuse_misspelt
 from evofool.targets import target as load_target
 
 LOCK = "bench.lock"
@@ -104,6 +104,12 @@ def _measured(recipe: BenchRecipe, bound: Bound, tell: Tell) -> Outcome:
 
 def _refuse_missing(recipe: BenchRecipe) -> None:
     """RecipeError for what is needed, at the end perhaps, and is not there."""
+    for part in recipe.targets:
+        if part.target is not None:
+            try:
+                refuse_misspelt(part.target)
+            except TargetError as error:
+                raise RecipeError(f"targets: {error}") from None
     if recipe.images != DIGITS and not Path(recipe.images).is_dir():
         raise RecipeError(f"images: there is no folder {recipe.images} of labelled real images (or write {DIGITS})")
     if recipe.detectors and recipe.detectors.fit not in (None, DIGITS) and not Path(recipe.detectors.fit or "").is_dir():

@@ -73,6 +73,11 @@ def _parsed(spec: str) -> Spec:
     return parse(spec, KINDS, OPTIONS)
 
 
+def refuse_misspelt(spec: str) -> None:
+    """TargetError for a spec that names nothing, whatever files there are: by its grammar, before anything is loaded."""
+    _parsed(spec)
+
+
 def foreign(spec: str) -> bool:
     """Whether a spec names code or a server, which a run's file names but does not hold; one that names nothing does not.
 

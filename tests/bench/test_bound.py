@@ -247,6 +247,7 @@ def test_one_that_was_killed_as_it_noted_its_plan_begins_anew(tmp_path):
     [
         ({"arms": ["cppn", "noise"], "detectors": {"fit": "nowhere"}}, r"detectors\.fit: there is no folder nowhere"),
         ({"looks": {"network": "nothing"}}, r"looks\.network: .*nothing"),
+        ({"targets": [{"target": "lenet"}, {"target": "lenett"}]}, r'targets: no target is called "lenett".*mean "lenet"'),
     ],
 )
 def test_what_is_needed_at_the_end_is_looked_for_at_the_beginning(tmp_path, change, words):
