@@ -12,14 +12,14 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Run": "evofool.run",
+    "Run": "evofool.run.run",
     "load_recipe": "evofool.recipe",
     "Recipe": "evofool.recipe",
     "target": "evofool.targets",
     "Target": "evofool.targets",
     "Preprocessing": "evofool.targets",
     "EvofoolError": "evofool.errors",
-    "StoredRun": "evofool.elites",
+    "StoredRun": "evofool.run.stored",
 }
 
 __all__ = ["EvofoolError", "Preprocessing", "Recipe", "Run", "StoredRun", "Target", "load_recipe", "target"]

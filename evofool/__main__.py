@@ -1,5 +1,5 @@
 """python -m evofool"""
 
-from evofool.cli import main
+from evofool.cli.app import main
 
 main()

@@ -112,7 +112,7 @@ class CPPNPart(_Part):
 
 
 class SearchPart(_Part):
-    """How MAP-Elites goes (evofool.evolve). parents: the folder of a run whose elites are the first genomes, absolute.
+    """How MAP-Elites goes (evofool.search.evolve). parents: the absolute folder of a run whose elites are the first genomes.
     classes: the numbers, ascending, of those that are searched for; None: all.
     """
 
@@ -271,7 +271,7 @@ class Recipe(_Part):
 
     def fixed(self) -> dict[str, Any]:
         """The part that decides the bits of a run. The target is told by its fingerprint, not by the words that name it;
-        parents are in the run's file (evofool.parents)."""
+        parents are in the run's file (evofool.run.seeding)."""
         return self.model_dump(
             mode="json",
             exclude={

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from evofool import recipe as recipes
 from evofool.bench import plan
-from evofool.cli import app
+from evofool.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 

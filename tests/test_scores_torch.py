@@ -8,8 +8,8 @@ import torch
 
 from evofool import scores, scores_torch
 from evofool.errors import ScoreError
-from evofool.evaluate import _best, _best_by_niche
 from evofool.scores_torch import Best, best
+from evofool.search.evaluate import _best, _best_by_niche
 
 DEVICES = [
     "cpu",

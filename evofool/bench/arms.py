@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evofool.baseline_run import METHODS, Plan, settings_of
+from evofool.attacks.run import METHODS, Plan, settings_of
 from evofool.errors import RecipeError
 from evofool.recipe import Recipe, load, override, parse
+from evofool.run.imported import BIG
 from evofool.targets import Target
-from evofool.written import BIG
 
 
 class Arm(NamedTuple):

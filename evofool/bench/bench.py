@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from evofool.bench.arms import can_do
 from evofool.bench.bound import CELLS, STATE, Bound
 from evofool.bench.cell import Job, make_way, run_cell
-from evofool.bench.detect.stage import guards
+from evofool.bench.detector_stage import guards
 from evofool.bench.entries import entries, network, train
 from evofool.bench.finish import Outcome, finish
 from evofool.bench.plan import BenchRecipe

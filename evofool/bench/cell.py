@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from evofool.baseline_run import Standing, run_baseline
+from evofool.attacks.run import Standing, run_baseline
 from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
 from evofool.bench.json_file import write_json
 from evofool.cluster.carry import restore
-from evofool.elites import StoredRun
 from evofool.errors import StoreError, TargetError
 from evofool.machine import keep_memory, machine, torch_threads
-from evofool.run import Run
-from evofool.store import FILE, LOCK
+from evofool.run.run import Run
+from evofool.run.store import FILE, LOCK
+from evofool.run.stored import StoredRun
+from evofool.run.verify import Verdict, verify
 from evofool.targets import Target
 from evofool.targets import target as load_target
-from evofool.verify import Verdict, verify
 
 RECORD = "cell.json"  # beside the run: it is there once the cell is done
 JOB = "job.json"  # what the cell was begun for

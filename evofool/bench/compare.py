@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from evofool.bench.statistics import paired_difference, paired_ratio
 from evofool.errors import RecipeError
-from evofool.written import BIG
+from evofool.run.imported import BIG
 
 _SAME = ("rank", "format", "levels")
 _FEW = 5  # pairs: fewer are not even for a look

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from evofool.bench.cell import record
-from evofool.bench.detect.stage import detected
+from evofool.bench.detector_stage import detected
 from evofool.bench.json_file import write_json
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
 from evofool.bench.report.words import SHOWN
 from evofool.bench.results import Place, result
 from evofool.bench.summary import summary as summed_up
-from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, StoreError
+from evofool.run.stored import StoredRun
 from evofool.targets.public import without_folders
 
 RESULTS, SUMMARY, ELITES, REPORT = "results", "summary.json", "elites.parquet", "report.html"
@@ -132,7 +132,7 @@ def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[s
 
 def _table(folder: Path, valid: Mapping[str, Mapping[str, Mapping[int, Path]]]) -> list[str]:
     """Write elites.parquet; what is to be said where that cannot be."""
-    from evofool.dataset import write_elites
+    from evofool.export.parquet import write_elites
 
     cells = [
         (home, {"target": name, "arm": arm, "seed": seed})

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from evofool.bench.arms import ARMS, refuse_small, refuse_unknown, search_recipe, settings_for
 from evofool.errors import RecipeError
-from evofool.export import file_name
+from evofool.export.export import file_name
 from evofool.recipe import from_file, shipped_benches
 from evofool.recipe import load as load_run
 from evofool.targets import Target

@@ -17,8 +17,8 @@ from evofool.bench.ready import Ready
 from evofool.bench.scoring import Cell, Scoring, flags
 from evofool.bench.statistics import quantiles
 from evofool.bench.trace import read
-from evofool.elites import StoredRun
 from evofool.errors import EvofoolError
+from evofool.run.stored import StoredRun
 from evofool.targets.public import name_of, public_name
 
 

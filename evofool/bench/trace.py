@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evofool.elites import StoredRun
+from evofool.run.stored import StoredRun
 
 
 @dataclass(frozen=True)

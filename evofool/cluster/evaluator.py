@@ -1,7 +1,7 @@
 """Orders judged by Ray's actors, near or far.
 
-One actor holds one target, built once; what reaches it are parcels (evofool/shipping.py), and what is to be done again when
-it dies is known to evofool/jobs.py. Actors are replaced here and not by Ray, since a new one knows nothing of what its
+One actor holds one target, built once; what reaches it are parcels (evofool/cluster/messages.py), and what is to be done again when
+it dies is known to evofool/cluster/jobs.py. Actors are replaced here and not by Ray, since a new one knows nothing of what its
 predecessor was told. Measured design: two calls wait at each actor, so that it never waits for the search.
 """
 
@@ -19,15 +19,15 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from evofool.archive import Winners
 from evofool.cluster.gauges import Gauges
+from evofool.cluster.jobs import Job, Jobs
 from evofool.cluster.membership import connect, in_words, knock, leave, reserved
+from evofool.cluster.messages import Descent, Found, Sender, winners
 from evofool.cluster.worker import OUT_OF_MEMORY, Hello, Reply, Worker, steps
 from evofool.errors import EvofoolError, TargetError
-from evofool.evaluate import Judge, Order
-from evofool.jobs import Job, Jobs
 from evofool.machine import machine
-from evofool.shipping import Descent, Found, Sender, winners
+from evofool.search.archive import Winners
+from evofool.search.evaluate import Judge, Order
 from genomes import Genomes
 
 _GLANCE = 0.2  # seconds between looks at timeouts and at who asks us to stop

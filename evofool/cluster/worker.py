@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from evofool.archive import Winners
+from evofool.cluster.messages import Parcel, Receiver, Told, found
 from evofool.errors import EvofoolError, ScoreError, TargetError
-from evofool.evaluate import Judge, Order, stays_on_device
 from evofool.machine import machine
-from evofool.shipping import Parcel, Receiver, Told, found
+from evofool.search.archive import Winners
+from evofool.search.evaluate import Judge, Order, stays_on_device
 from evofool.targets import target
 from genomes import Key
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from evofool.bench import cell as cells
 from evofool.bench.bench import run_bench
 from evofool.bench.plan import parse
-from evofool.cli import app
-from evofool.elites import StoredRun
+from evofool.cli.app import app
 from evofool.errors import EvofoolError, RecipeError, StoreError
-from evofool.verify import verify
+from evofool.run.stored import StoredRun
+from evofool.run.verify import verify
 
 pytest.importorskip("mlxtend")
 

@@ -7,8 +7,8 @@ import pytest
 
 from evofool.bench.arms import search_recipe
 from evofool.bench.cell import ASIDE, Job, make_way, record, run_cell
-from evofool.elites import StoredRun
 from evofool.errors import TargetError
+from evofool.run.stored import StoredRun
 from evofool.targets import target
 
 ALL = tuple(range(10))

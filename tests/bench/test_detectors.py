@@ -20,14 +20,14 @@ from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import Job, run_cell
 from evofool.bench.detect import detectors
 from evofool.bench.detect.detectors import DETECTORS, Detector, curves, fit, fit_all, fooling_images
-from evofool.bench.detect.stage import detected
+from evofool.bench.detector_stage import detected
 from evofool.bench.entries import Entry
 from evofool.bench.plan import parse
 from evofool.bench.ready import Ready
 from evofool.bench.real import Batches, RealImages
-from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features
+from evofool.run.stored import StoredRun
 from evofool.targets import Target, target
 from evofool.targets import guarded as guards
 from evofool.targets.guarded import guard, guarded, suspicion

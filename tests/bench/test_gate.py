@@ -22,10 +22,10 @@ from evofool.bench.gate.outputs import Outputs
 from evofool.bench.gate.threshold import threshold
 from evofool.bench.json_file import read_json, write_json
 from evofool.bench.plan import parse
-from evofool.cli import app
+from evofool.cli.app import app
 from evofool.errors import Interrupted, StoreError
-from evofool.serve import serving
 from evofool.targets import Target, target
+from evofool.targets.serve import serving
 from tests.bench.test_compare import changed, result
 
 pytest.importorskip("mlxtend")

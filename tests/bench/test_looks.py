@@ -23,14 +23,14 @@ from evofool.bench.looks.spaces import Elsewhere, RealPoints, hog
 from evofool.bench.plan import parse as parse_bench
 from evofool.bench.ready import Ready
 from evofool.bench.real import RealImages
-from evofool.cli import app as evofool_app
-from evofool.cli_judge import judge
-from evofool.elites import StoredRun
+from evofool.cli.app import app as evofool_app
+from evofool.cli.judge import judge
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.images import encode_png, save_png
 from evofool.recipe import parse
-from evofool.run import Run
-from evofool.store import FILE, MEASURES, Measure, Store
+from evofool.run.run import Run
+from evofool.run.store import FILE, MEASURES, Measure, Store
+from evofool.run.stored import StoredRun
 from evofool.targets import Target
 
 SHAPE = (3, 12, 16)

@@ -8,7 +8,7 @@ from PIL import Image
 from evofool.bench import quick
 from evofool.bench.bound import Bound
 from evofool.bench.plan import parse
-from evofool.cli_bench import recipe_of
+from evofool.cli.bench import recipe_of
 from evofool.errors import RecipeError
 from evofool.targets import target
 

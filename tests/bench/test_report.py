@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from evofool import cli_bench
 from evofool.bench.bench import Progress
 from evofool.bench.plan import parse
 from evofool.bench.report.page import bench_report
@@ -23,6 +22,7 @@ from evofool.bench.report.words import (
     share,
     some,
 )
+from evofool.cli import bench as cli_bench
 from evofool.pages.html import NOTHING, Cell
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
 

@@ -11,13 +11,13 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from evofool import cli_retrain
 from evofool.bench.retraining import loop as module
 from evofool.bench.retraining.loop import Plan, Stopped, champions, fooling_images, retrain
 from evofool.bench.retraining.outcome import PAPER, results
-from evofool.elites import StoredRun
+from evofool.cli import retrain as cli_retrain
 from evofool.errors import RecipeError
 from evofool.pages.retrain_curve import nines, retrain_curve
+from evofool.run.stored import StoredRun
 from evofool.targets import target
 from evofool.targets.digits import held_out
 

@@ -20,14 +20,14 @@ from evofool.bench.real import RealImages
 from evofool.bench.sets.image_set import image_set
 from evofool.bench.sets.outcome import Scored
 from evofool.bench.sets.score_set import score_set
-from evofool.cli_score_set import score_set as command
-from evofool.elites import StoredRun
+from evofool.cli.score_set import score_set as command
 from evofool.errors import EvofoolError, ImageError, ScoreError, StoreError, TargetError
 from evofool.explain.picture import read_picture
-from evofool.export import export
+from evofool.export.export import export
 from evofool.images import resized, save_png
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets import target as named
 from evofool.targets.guarded import Rule, guard

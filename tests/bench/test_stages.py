@@ -10,7 +10,7 @@ from PIL import Image
 from evofool.bench.bench import run_bench
 from evofool.bench.finish import Outcome
 from evofool.bench.plan import parse
-from evofool.elites import StoredRun
+from evofool.run.stored import StoredRun
 from evofool.targets.digits import held_out
 
 pytest.importorskip("mlxtend")

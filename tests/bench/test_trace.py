@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from evofool.baseline_run import run_baseline
+from evofool.attacks.run import run_baseline
 from evofool.bench.arms import baseline_plan, search_recipe
 from evofool.bench.trace import Trace, read
-from evofool.elites import StoredRun
-from evofool.run import Run
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
 
 

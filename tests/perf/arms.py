@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evofool.baseline_run import METHODS, Plan, run_baseline
-from evofool.elites import StoredRun
+from evofool.attacks.run import METHODS, Plan, run_baseline
+from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from evofool.archive import Winners
 from evofool.cluster import evaluator
 from evofool.cluster.worker import Hello, Worker
-from evofool.elites import StoredRun
-from evofool.evaluate import Judge, Order
-from evofool.run import Run
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
+from evofool.search.archive import Winners
+from evofool.search.evaluate import Judge, Order
 from tests.perf.search import await_workers
 
 SECONDS = 0.02  # that the target sleeps

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from evofool.recipe import load
-from evofool.run import Run
-from evofool.store import Store
+from evofool.run.run import Run
+from evofool.run.store import Store
 from tests.perf.cluster_same import command, differing, finish, verdict
 from tests.perf.kills import has_checkpoint
 

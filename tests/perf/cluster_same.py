@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from evofool.elites import StoredRun
+from evofool.run.stored import StoredRun
 from tests.perf.kills import content
 
 EVALUATIONS = {"mnist-cppn": 6000, "mnist-direct": 6000, "imagenet-cppn": 2000}

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.archive import Winners
 from evofool.cluster import evaluator
 from evofool.cluster.worker import Hello, Worker
-from evofool.evaluate import Judge, Order
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
+from evofool.search.archive import Winners
+from evofool.search.evaluate import Judge, Order
 
 ROOMS = ("evaluator", "gauges", "shipping", "jobs", "evolve", "archive", "run", "store", "measured", "evaluate")
 

@@ -19,10 +19,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from evofool.evaluate import Judge, LocalEvaluator, Order
 from evofool.machine import machine
 from evofool.recipe import load
 from evofool.scores_torch import log_odds
+from evofool.search.evaluate import Judge, LocalEvaluator, Order
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.network import Network

@@ -13,13 +13,13 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from evofool import baselines
 from evofool.ascend import objectives
 from evofool.ascend.draws import Draws
 from evofool.ascend.loop import ascend
 from evofool.ascend.params import Sigmoid
 from evofool.ascend.rules import Optimiser
 from evofool.ascend.transforms import robust
+from evofool.attacks import gradient as baselines
 from evofool.scores import confidence, log_odds, needed_log_odds
 from evofool.targets import Target
 from evofool.targets import target as load_target

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
 from evofool.scores import confidence
 from evofool.targets import Target
 from evofool.targets import target as load_target

@@ -22,7 +22,7 @@ import torch
 
 from evofool.machine import cpus
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
 from evofool.targets import Target
 from evofool.targets import target as load_target
 

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from evofool.recipe import load
-from evofool.run import Run
-from evofool.store import Store
+from evofool.run.run import Run
+from evofool.run.store import Store
 
 
 def content(folder: Path) -> list[object]:

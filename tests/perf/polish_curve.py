@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evofool.elites import StoredRun
-from evofool.polish import polish
+from evofool.attacks.polish import polish
 from evofool.recipe import load
-from evofool.run import Run
-from evofool.store import Store
+from evofool.run.run import Run
+from evofool.run.store import Store
+from evofool.run.stored import StoredRun
 
 RECIPE = "imagenet-cppn-10k"
 

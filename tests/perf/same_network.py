@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
 from evofool.scores import log_odds
-from evofool.serve import serving
 from evofool.targets import Target
 from evofool.targets import target as load_target
+from evofool.targets.serve import serving
 from genomes import Key
 
 _FACTORY = """

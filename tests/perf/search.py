@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evofool.archive import Archive
-from evofool.evaluate import Judge, LocalEvaluator
-from evofool.evolve import MapElites, ea_map_elites, toolbox
 from evofool.recipe import Recipe
-from evofool.run import Run
+from evofool.run.run import Run
 from evofool.scores import confidence, needed_log_odds
+from evofool.search.archive import Archive
+from evofool.search.evaluate import Judge, LocalEvaluator
+from evofool.search.evolve import MapElites, ea_map_elites, toolbox
 from evofool.targets import Target
 
 

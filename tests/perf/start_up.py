@@ -16,7 +16,7 @@ from pathlib import Path
 TIMED = """
 import sys, time
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
 with Run.start(load(sys.argv[1], sys.argv[3:]), sys.argv[2]) as run:
     run.advance(batches=1)
     print(time.time())

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from evofool.recipe import load
-from evofool.run import Run
-from evofool.store import Store
+from evofool.run.run import Run
+from evofool.run.store import Store
 from tests.perf.search import await_workers, middle
 from tests.perf.slow_targets import LENET
 

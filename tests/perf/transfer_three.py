@@ -11,9 +11,9 @@ into the folder.
 import argparse
 from pathlib import Path
 
-from evofool.cli_transfer import transfer
+from evofool.cli.transfer import transfer
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
 
 SQUEEZENET = "torchvision:squeezenet1_0?weights={}&size=227&resize=256&scale=1&mean=123,117,104&std=1"
 

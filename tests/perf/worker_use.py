@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evofool.recipe import load
-from evofool.run import Run
+from evofool.run.run import Run
 from tests.perf.slow_targets import FOLDER
 
 FORWARD = 0.02  # seconds

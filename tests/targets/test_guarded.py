@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evofool import scores
-from evofool.elites import StoredRun
 from evofool.errors import TargetError
 from evofool.recipe import parse
-from evofool.run import Run
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
+from evofool.run.verify import verify
 from evofool.targets import Target, foreign, refuse_workers, stored_target, target
 from evofool.targets.guarded import DETECTORS, Rule, guard, guarded, suspicion
 from evofool.targets.preprocessing import Preprocessing
-from evofool.verify import verify
 
 SIDE, K, D, R = 12, 5, 7, 4
 

@@ -20,9 +20,9 @@ import pytest
 from evofool import scores
 from evofool.errors import BudgetError, StoreError, TargetError
 from evofool.images import decode_png
-from evofool.serve import serving
 from evofool.targets import KINDS, Target, target
 from evofool.targets.http import OPTIONS, BlackBox, load
+from evofool.targets.serve import serving
 from evofool.targets.spec import parse
 from evofool.targets.wire import Clock, Refused, Server
 

@@ -17,9 +17,9 @@ import torch
 from evofool.bench import cell as cells
 from evofool.bench.calibration import Calibration
 from evofool.bench.real import RealImages
-from evofool.elites import StoredRun
 from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features
+from evofool.run.stored import StoredRun
 from evofool.scores import margin
 from evofool.targets import Target
 from evofool.targets.guarded import Rule, suspicion

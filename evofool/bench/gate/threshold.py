@@ -16,9 +16,9 @@ from evofool.bench.gate.common import home_of, judged
 from evofool.bench.gate.verdict import Check, Verdict
 from evofool.bench.real import heard, real_images
 from evofool.bench.statistics import share_interval
-from evofool.elites import StoredRun
 from evofool.errors import Interrupted, RecipeError
 from evofool.machine import torch_threads
+from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.handshake import handshake

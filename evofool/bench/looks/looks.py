@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from evofool.ascend.draws import Draws
+from evofool.attacks.black_box.random_search import drawn
 from evofool.bench.looks.spaces import Elsewhere, RealPoints, flat, hog
 from evofool.bench.statistics import AT, quantiles
 from evofool.errors import ImageError, TargetError
 from evofool.images import encode_png
-from evofool.rivals.random_search import drawn
-from evofool.store import PERCENTILES
+from evofool.run.store import PERCENTILES
 from evofool.targets import Target
 
 if TYPE_CHECKING:

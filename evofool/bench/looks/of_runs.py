@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from evofool.bench.looks.looks import AT_ONCE, PIXELS, Looks
-from evofool.elites import StoredRun
 from evofool.errors import ImageError, TargetError
 from evofool.images import decode_png
-from evofool.store import EliteRow, Measure, Store
+from evofool.run.store import EliteRow, Measure, Store
+from evofool.run.stored import StoredRun
 from evofool.targets import Target
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from evofool.bench.json_file import read_json, write_json
 from evofool.bench.retraining.training import DEFENCES, described, keep, known, seed_of, there, train
-from evofool.elites import StoredRun
 from evofool.errors import RecipeError, StoreError
 from evofool.recipe import Recipe, load
-from evofool.run import Run
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
 from evofool.targets import Target, target
 from evofool.targets.digits import LABELS, training_half
 

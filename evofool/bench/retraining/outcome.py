@@ -10,8 +10,8 @@ import numpy as np
 from evofool.bench.json_file import write_json
 from evofool.bench.retraining.loop import FILE, SCHEMA, VERSION, Plan, finished, fooling_images, iteration_folder
 from evofool.bench.statistics import mann_whitney, median_interval
-from evofool.elites import StoredRun
 from evofool.machine import torch_threads
+from evofool.run.stored import StoredRun
 from evofool.targets import target
 from evofool.targets.digits import LABELS, held_out
 

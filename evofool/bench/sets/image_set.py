@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.dataset import read_images
-from evofool.elites import StoredRun
 from evofool.errors import ImageError
 from evofool.explain.picture import flat
+from evofool.export.parquet import read_images
 from evofool.images import decode_png, from_pil, resized
-from evofool.store import FILE
+from evofool.run.store import FILE
+from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets.labels import is_rejection
 from evofool.targets.photos import find, open_picture

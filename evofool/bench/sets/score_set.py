@@ -19,8 +19,8 @@ from evofool.bench.sets.image_set import ImageSet
 from evofool.bench.sets.outcome import Scored
 from evofool.errors import ImageError
 from evofool.machine import torch_threads
+from evofool.run.imported import chunk_of
 from evofool.targets import Target
-from evofool.written import chunk_of
 
 Say = Callable[[str], None]
 

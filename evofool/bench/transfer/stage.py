@@ -9,8 +9,8 @@ import numpy as np
 from evofool.bench.ready import Ready
 from evofool.bench.transfer.matrix import matrix
 from evofool.bench.transfer.shares import Row
-from evofool.elites import StoredRun
 from evofool.errors import EvofoolError
+from evofool.run.stored import StoredRun
 
 Valid = Mapping[str, Mapping[str, Mapping[int, Path]]]
 

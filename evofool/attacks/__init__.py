@@ -1,0 +1,1 @@
+"""Published methods over ascend/, by gradient or by query, and their runs."""

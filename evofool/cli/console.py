@@ -1,0 +1,376 @@
+"""What a person at a console sees of a run: progress, summaries, tables. Plain text to standard output."""
+
+import contextlib
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evofool.errors import StoreError, TargetError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from rich.console import Console
+
+    from evofool.run.run import Run
+    from evofool.run.stored import Elite, StoredRun
+
+_TEAM = 8  # workers that progress shows one by one
+_BEST = 100  # pictures on the sheet of the surest, of a run with more
+
+
+@contextlib.contextmanager
+def interrupts(words: str = "Finishing the batch and saving ...") -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are noted in the list, and words said, for the work to end soon; a second one stops at once."""
+    caught: list[int] = []
+
+    def note(number: int, _frame: Any) -> None:
+        if caught:
+            # Like a kill, which a run survives: its file is as after its last checkpoint.
+            if sys.stderr.isatty():
+                print("\x1b[?25h", end="", file=sys.stderr)  # the live display hides the cursor
+            print("Stopped at once; what was saved at the last checkpoint is safe", file=sys.stderr, flush=True)
+            os._exit(130)
+        caught.append(number)
+        print(f"\n{words}", file=sys.stderr)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def describe(run: "Run") -> None:
+    """What the target turned out to be: one line each for preprocessing, weights, and how the search asks it."""
+    details, c = run.target.details, run.recipe.compute
+    fed = details.get("preprocessing", {})
+    usual = {"crops": 1, "interpolation": fed.get("interpolation")}
+    shown = ", ".join(f"{k} {_plain(v)}" for k, v in fed.items() if v is not None and v != usual.get(k))
+    print(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
+    if "file_sha256" in details:
+        print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
+    threads = f"{c.threads} torch thread{'s' if c.threads > 1 else ''} each"
+    who = (
+        f"{c.workers} worker{'s' if c.workers > 1 else ''} of Ray ({c.ray.address})"
+        if c.workers
+        else f"{run.evaluator.at_once} at once"
+    )
+    how = f"{c.format}, {run.recipe.chunk} images a pass, {who}, {threads}"
+    if c.format != "plain":
+        how += "; elites are measured again in plain float32"
+    where = details.get("device") or details.get("file", "?")
+    print(f"  runs on  {where} ({details.get('backend', '?')}): {how}", flush=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(_plain, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@contextlib.contextmanager
+def display(run: "Run") -> Iterator[Any]:
+    """A function to be called with the run now and then: a live line on a terminal, plain lines elsewhere."""
+    from rich.console import Console
+
+    console, warn = Console(), _warner()
+    with status(console) as say:
+
+        def draw(run: "Run") -> None:
+            warn(run, console)
+            say(lambda: _progress_text(run), lambda: _worker_lines(run))
+
+        yield draw
+    warn(run, console)
+
+
+@contextlib.contextmanager
+def status(console: "Console | None" = None) -> Iterator[Callable[..., None]]:
+    """A function say(text, more): text() is where long work is, more() lines that only a terminal has room for.
+
+    On a terminal the lines are live, and gone at the end; elsewhere the text is printed now and then.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    if not console.is_terminal:
+        last = [time.perf_counter(), 2.0]
+
+        def plain(text: Callable[[], str], more: Callable[[], list[str]] = list) -> None:
+            if time.perf_counter() - last[0] >= last[1]:
+                # 2, 3, 4.5 ... up to 60 seconds apart: short work says something, long work does not fill a log.
+                last[:] = time.perf_counter(), min(60.0, last[1] * 1.5)
+                print(text(), flush=True)
+
+        yield plain
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    # Two lines: one would be cut at 80 columns.
+    with Live(Text("starting ..."), console=console, transient=True, auto_refresh=False) as lines:
+        drawn = [0.0]
+
+        def live(text: Callable[[], str], more: Callable[[], list[str]] = list) -> None:
+            if time.perf_counter() - drawn[0] >= 0.1:
+                drawn[0] = time.perf_counter()
+                lines.update(Text("\n".join([text().replace("; ", "\n"), *more()])), refresh=True)
+
+        yield live
+
+
+def _warner() -> "Callable[[Run, Console], None]":
+    """Says each of a run's warnings once, as soon as there is one."""
+    said: set[str] = set()
+
+    def warn(run: "Run", console: "Console") -> None:
+        for warning in run.warnings:
+            if warning not in said:
+                said.add(warning)
+                console.print(f"Warning: {warning}.", markup=False, highlight=False, soft_wrap=True)
+
+    return warn
+
+
+def _progress_text(run: "Run") -> str:
+    p = run.progress()
+    left = "" if p.seconds_left is None else f", at most {duration(p.seconds_left)} left"
+    asked = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
+    rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
+    team = run.evaluator.workers()
+    if team:
+        at_work = [one for one in team if one["state"] == "works"]
+        busy = statistics.fmean(one["busy"] for one in at_work) if at_work else 0.0
+        again = sum(one["restarts"] for one in team)
+        rate += f", {len(at_work)} of {len(team)} workers {busy:.0%} busy" + (f", {again} replaced" if again else "")
+    return (
+        f"{p.evaluations:,} evaluations{rate}{left}; median confidence {p.median:.4f}, "
+        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{asked}"
+    )
+
+
+def _worker_lines(run: "Run") -> list[str]:
+    """What each worker is doing, of as many as a terminal has room for."""
+    team = run.evaluator.workers()
+    told = [
+        f"  worker {one['worker']}: {one['images_per_second']:,.0f} images/s, {one['busy']:.0%} busy, {one['in_flight']} in "
+        f"flight, {one['restarts']} restarts, {one['device'] or one['state']}"
+        for one in team[:_TEAM]
+    ]
+    return told + ([f"  and {len(team) - _TEAM} more: evofool workers {run.folder}"] if len(team) > _TEAM else [])
+
+
+def duration(seconds: float) -> str:
+    """For people: "12 s", "3 min 05 s", "2 h 10 min"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def report(folder: Path, reason: str | None) -> None:
+    """What a run leaves: its summary, the contact sheet and the curve."""
+    from evofool.pages.curve import curve
+    from evofool.pages.sheet import Tile, contact_sheet
+    from evofool.run.stored import StoredRun
+
+    with StoredRun(folder) as stored:
+        elites = stored.elites()
+        title = f"{stored.recipe.name}: {stored.recipe.target}, {_spent(stored)}"
+        tiles = [Tile(e.image, e.label, e.confidence) for e in elites]
+        sheet, plot = folder / "elites.png", folder / "curve.png"
+        write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
+        if len(tiles) > _BEST:
+            write(folder / "best.png", lambda: _best_sheet(elites, title).save(folder / "best.png"))
+        rows = stored.rows()
+        classes = len(stored.classes)
+        if rows:
+            ranked = stored.recipe.compute.format
+            by = "" if ranked == "plain" else f" (as ranked, in {ranked})"
+            unit = "forward passes" if "baseline" in stored.meta else "evaluations"
+            write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
+        best = _best_of_classes(elites)
+        sure = sum(e.confidence >= 0.99 for e in best.values())
+        very = sum(e.confidence >= 0.9999 for e in best.values())
+        seconds = stored.meta["seconds"]
+        if reason:
+            print(f"Done: {reason}.")
+        middle = statistics.median([*(e.confidence for e in best.values()), *[0.0] * (classes - len(best))])
+        print(
+            f"{_spent(stored)} in {duration(seconds)}: {sure} of {classes} classes at 0.99 or more, "
+            f"{very} at 0.9999 or more; median {middle:.4f}."
+        )
+        wanted = stored.recipe.stop.confidence
+        if reason and wanted is not None:
+            late = [f"{e.label} ({e.confidence:.4f})" for e in best.values() if e.confidence < wanted]
+            late += [f"{stored.labels[c]} (no elite)" for c in stored.classes if c not in best]
+            if late:
+                names = ", ".join(late[:10]) + (" ..." if len(late) > 10 else "")
+                print(f"Below {wanted:g}: {names}. Another seed may do better: --set search.seed=N")
+        print(f"Contact sheet: {sheet}" + (f" (the best {_BEST}: {folder / 'best.png'})" if len(tiles) > _BEST else ""))
+        if rows:
+            print(f"Curve:         {plot}")
+
+
+def _spent(stored: "StoredRun") -> str:
+    """What a run has taken so far: evaluations, or a baseline's passes."""
+    baseline = stored.meta.get("baseline")
+    if baseline is None:
+        return f"{stored.evaluations:,} evaluations"
+    return f"{baseline['forwards']:,} forward and {baseline['backwards']:,} backward passes"
+
+
+def _best_sheet(elites: "list[Elite]", title: str) -> "Image":
+    """The surest elites, the best class first, one picture of each genome: siblings would fill the sheet."""
+    from evofool.pages.sheet import Tile, contact_sheet
+
+    seen: dict[int, Elite] = {}
+    for elite in sorted(elites, key=lambda e: -e.row.log_odds):
+        seen.setdefault(elite.row.birth, elite)
+    tiles = [Tile(e.image, e.label, e.confidence) for e in list(seen.values())[:_BEST]]
+    return contact_sheet(tiles, title=f"{title}: the {len(tiles)} surest")
+
+
+def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
+    best: dict[int, Elite] = {}
+    for elite in elites:
+        if elite.row.class_id not in best or elite.row.log_odds > best[elite.row.class_id].row.log_odds:
+            best[elite.row.class_id] = elite
+    return best
+
+
+def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    niches = stored.recipe.niches is not None
+    for name in [
+        "class",
+        "label",
+        *(["niche"] if niches else []),
+        "confidence",
+        "log-odds",
+        "margin",
+        "birth",
+        "parents",
+        "bytes/px",
+    ]:
+        table.add_column(name, justify="left" if name in ("label", "parents") else "right")
+    for e in elites:
+        r = e.row
+        first = "random" if r.made == "evolved" else r.made
+        parents = first if r.mother < 0 else f"{r.mother}" if r.father < 0 else f"{r.mother}, {r.father}"
+        parents += f" ({r.made})" if r.mother >= 0 and r.made != "evolved" else ""
+        niche = [str(r.niche)] if niches else []
+        scores = [f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}"]
+        table.add_row(str(r.class_id), escape(e.label), *niche, *scores, str(r.birth), parents, f"{r.bytes_per_pixel:.2f}")
+    table_console().print(table)
+    wins, switches = stored.store.counts()
+    meta = stored.meta
+    if meta["shown"] < meta["committed"]:
+        as_of = f"{stored.elites_as_of:,} evaluations"
+        print(f"\nAs of {as_of}, when elites were last drawn and measured; the search is further on.")
+    state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
+    share = f"{switches / wins:.1%}" if wins else "none"
+    # Of several searches only the ends are known to a merged run.
+    searched = not {"merged", "baseline"} & stored.meta.keys()
+    won = f"{wins:,} new champions, {share} by goal switch; " if searched else ""
+    distinct = len({e.row.birth for e in elites})
+    print(f"\n{len(elites)} elites, {distinct} distinct; {_spent(stored)}; {won}{state}")
+    aside = stored.quarantine()
+    if aside:
+        print(f"\n{len(aside)} in quarantine, kept in the run's file and judged no more:")
+    for one in aside:
+        print(f"  birth {one['birth']} in batch {one['batch']} ({_parents(one['mother'], one['father'])}): {one['why']}")
+
+
+def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False) -> None:
+    import numpy as np
+
+    from evofool.machine import torch_threads
+    from evofool.run.stored import to_json
+    from evofool.scores import confidence, log_odds
+
+    elite = max(stored.elites(stored.class_id(which)), key=lambda e: e.row.log_odds)
+    row = elite.row
+    seen: list[dict[str, Any]] | None = None
+    unknown = ""
+    try:
+        target = stored.target(trust)
+        with torch_threads(stored.recipe.compute.threads):
+            odds = log_odds(target.logits(elite.image[None], pad_to=stored.recipe.chunk))[0]
+        others = [int(c) for c in np.argsort(-odds, kind="stable") if c != row.class_id][:5]
+        seen = [{"class": c, "label": stored.labels[c], "confidence": float(confidence(odds[c]))} for c in others]
+    except (TargetError, StoreError) as error:
+        unknown = f"unknown: {error}"
+    genome = stored.genome_json(elite)
+    if as_json:
+        print(to_json({**elite.summary(), "runners_up": seen, "genome": genome}))
+        return
+    print(
+        f"class {row.class_id} ({elite.label}): confidence {elite.confidence:.8f}, "
+        f"log-odds {row.log_odds:.4f}, margin {row.margin:.4f}"
+    )
+    print("runner-up   " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
+    print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.made)}")
+    print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
+    if row.measures:
+        print("measures    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.measures))
+    if genome["format"] == "evofool.cppn":
+        from genomes.cppn.json_ import identity
+
+        print(f"genome      {len(genome['nodes'])} nodes, {len(genome['edges'])} edges, SHA-256 {identity(genome)[:16]}...")
+    picture = stored.folder / f"elite-{row.class_id}.png"
+    write(picture, lambda: picture.write_bytes(row.png))
+    print(f"picture     {picture}")
+    if genome["format"] == "evofool.cppn":
+        from evofool.pages.graph import graph_svg
+
+        drawing, svg = stored.folder / f"graph-{row.class_id}.svg", graph_svg(genome)
+        write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
+        print(f"graph       {drawing}")
+
+
+def _parents(mother: int, father: int, made: str = "evolved") -> str:
+    by = "" if made == "evolved" else f", made by {made}"
+    if mother < 0:
+        return f"no parents{by or ': it was random'}"
+    return (f"mother {mother}" if father < 0 else f"mother {mother}, father {father}") + by
+
+
+def table_console() -> "Console":
+    """Where tables are printed: a pipe has no width of its own, and no number is cut there."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def refuse_place(path: Path | None) -> None:
+    """StoreError for a file that cannot be written, before anything is asked: minutes of work would have nowhere to go."""
+    if path is None:
+        return
+    home = path.absolute().parent
+    if path.is_dir() or not home.is_dir():
+        raise StoreError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+    try:
+        tempfile.TemporaryFile(dir=home).close()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: its folder takes no files ({error.strerror or error})") from None
+
+
+def write(path: Path, action: Callable[[], object]) -> None:
+    """Do the writing; a failure of it becomes a StoreError that names the path."""
+    try:
+        action()
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None

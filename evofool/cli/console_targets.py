@@ -1,0 +1,158 @@
+"""What a person at a console sees of targets: the kinds, one of them, what a check found. Plain text to standard output."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from evofool.cli.console import table_console
+
+if TYPE_CHECKING:
+    from evofool.targets.handshake import Accuracy, Handshake, Report
+
+_SHOWN = 6  # labels
+
+
+def kinds() -> list[dict[str, Any]]:
+    """A row for every kind of target; nothing optional is imported."""
+    from evofool.targets import KINDS
+
+    return [
+        {
+            "spec": k.form,
+            "what": k.what,
+            "extra": k.extra or None,
+            "installed": not k.needs or find_spec(k.needs) is not None,
+        }
+        for k in KINDS.values()
+    ]
+
+
+def print_kinds(rows: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("target", no_wrap=True)
+    table.add_column("what")
+    table.add_column("needs", no_wrap=True)
+    for row in rows:
+        needs = "" if row["extra"] is None else f"evofool[{row['extra']}]" + ("" if row["installed"] else ", not installed")
+        table.add_row(escape(row["spec"]), escape(row["what"]), escape(needs))
+    table_console().print(table)
+    print("\nOptions follow a question mark, KIND:NAME?size=224&labels=FILE; docs/targets.md has them all.")
+
+
+def print_target(told: dict[str, Any]) -> None:
+    labels, p = told["labels"], told.get("preprocessing", {})
+    more = f", ... ({len(labels):,} classes)" if len(labels) > _SHOWN else f" ({len(labels)} classes)"
+    channels, height, width = told["shape"]
+    rows = {
+        "target": told["spec"],
+        "images": f"{width} x {height}, {'grey' if channels == 1 else 'RGB'}",
+        "labels": ", ".join(labels[:_SHOWN]) + more,
+        "outputs": told["outputs"] + (f" of the likeliest {told['told']}" if told["told"] < len(labels) else ""),
+        "pixels": _pixels(p, channels),
+        "photographs": _photographs(p),
+        "weights": told.get("file"),
+        "SHA-256": told.get("file_sha256") or told.get("weights_sha256"),
+        "backend": told.get("backend"),
+        "device": told.get("device"),
+        "formats": ", ".join(told["formats"]),
+        "gradients": told.get("gradient") or ("yes" if told["differentiable"] else "none: a black box"),
+        "fingerprint": told["fingerprint"],
+    }
+    for name, value in rows.items():
+        if value:
+            print(f"{name:<12} {value}")
+    for note in told.get("notes", ()):
+        print(f"note         {note}")
+
+
+def print_report(report: "Report") -> None:
+    """The facts; faults are left to whoever raises them."""
+    print_target({**report.target, "gradient": report.gradient, "notes": ()})
+    _print_handshake(report.handshake)
+    if report.accuracy is not None:
+        _print_accuracy(report.accuracy)
+    if report.rates:
+        _print_speed(report)
+    asked = f"{report.queries:,} images" + (f" in {report.requests:,} requests" if report.requests else "")
+    print(f"{'asked':<12} {asked}")
+    for note in report.notes:
+        print(f"{'note':<12} {note}")
+    if not report.faults:
+        print(f"{report.target['spec']} passes")
+
+
+def _print_handshake(met: "Handshake") -> None:
+    print(f"{'finite':<12} {'yes' if met.finite else 'no'}, on {met.images} patterns")
+    for name, value, what in (
+        ("twice", met.twice, "the same images asked twice"),
+        ("alone", met.alone, f"batch 1 against batch {met.images}"),
+    ):
+        if value is not None:
+            print(f"{name:<12} {what}: log-odds differ by at most {value:.2g}")
+
+
+def _print_accuracy(accuracy: "Accuracy") -> None:
+    a = accuracy
+    print(
+        f"{'top-1':<12} {a.top1:.3f} +- {a.standard_error:.3f} (95% interval {a.interval[0]:.3f} to {a.interval[1]:.3f}): "
+        f"{a.correct:,} of {a.images:,} photographs" + ("" if a.published is None else f"; published: {a.published:.3f}")
+    )
+    print(f"{'confidence':<12} median {a.median_confidence:.4f}")
+    if a.margins:
+        print(f"{'':<12} of those classified correctly, quantiles: " + "  ".join(f"{q:>7}" for q in a.margins))
+        for name, values in (("margin", a.margins), ("confidence", a.confidences)):
+            print(f"{'':<12} {name:>41}: " + "  ".join(f"{v:7.4g}" for v in values.values()))
+
+
+def _print_speed(report: "Report") -> None:
+    from rich.table import Table
+
+    assert report.choice is not None
+    settings = sorted({(r.chunk, r.workers) for r in report.rates})
+    cells = {(r.number_format, r.chunk, r.workers): r.images_per_second for r in report.rates}
+    table = Table(box=None, pad_edge=False, title="images/s", title_justify="left", title_style="")
+    table.add_column("number format", no_wrap=True)
+    table.add_column("log-odds from plain: median, 99%", justify="right")
+    for chunk, workers in settings:
+        table.add_column(f"{chunk} x {workers}", justify="right", no_wrap=True)
+    for name in dict.fromkeys(r.number_format for r in report.rates):
+        apart = report.choice.differences.get(name)
+        row = [
+            f"{cells[(name, *s)]:,.1f}" if cells.get((name, *s)) is not None else "none" if (name, *s) in cells else ""
+            for s in settings
+        ]
+        table.add_row(name, "" if apart is None else f"{apart[0]:.2g}, {apart[1]:.2g}", *row)
+    table_console().print(table)
+    print("chunk x calls at once, one thread each; none: the memory does not hold it")
+    for name, why in report.choice.dropped.items():
+        print(f"{'left out':<12} {name}: {why}")
+    best = max(report.rates, key=lambda r: r.images_per_second or 0.0)
+    print(f"{'fastest':<12} {best.number_format}, {best.chunk} x {best.workers}")
+    print(f"{'ranks by':<12} {report.choice.number_format}")
+
+
+def _pixels(p: dict[str, Any], channels: int) -> str:
+    if "mean" not in p:
+        return ""
+    scale, below = p["scale"], round(1 / p["scale"])
+    fed = "pixel" if scale == 1 else f"pixel / {below}" if abs(scale * below - 1) < 1e-9 else f"pixel * {scale:g}"
+    if any(p["mean"]):
+        fed = f"{fed} - {_numbers(p['mean'])}"
+    if any(v != 1 for v in p["std"]):
+        fed = f"({fed}) / {_numbers(p['std'])}"
+    crops = "" if p["crops"] == 1 else f"; mean of {p['crops']} crops of {p['crop'][1]} x {p['crop'][0]}"
+    return fed + ("" if channels == 1 else f", {p['order']}") + crops
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"({', '.join(f'{v:g}' for v in values)})"
+
+
+def _photographs(p: dict[str, Any]) -> str:
+    if not p:
+        return ""
+    how = f"short side to {p['resize']}, then the centre" if p.get("resize") else "squeezed into the shape"
+    return f"{how}; {p.get('interpolation', 'bilinear')}"

@@ -1,0 +1,155 @@
+"""The command `evofool gate`."""
+
+import os
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evofool.errors import EvofoolError, RecipeError
+
+if TYPE_CHECKING:
+    from evofool.bench.bench import Progress
+    from evofool.bench.gate.verdict import Verdict
+
+TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targets list has it.")
+AGAINST = typer.Option(metavar="LAST.json", help="A result of evofool bench: fails if the target has become easier to fool.")
+ACCEPT = typer.Option(metavar="RULE", help="The rule that it is deployed with: 'p>=0.9', 'margin>=3' or 'log_odds>=2'.")
+SHARE = typer.Option("--max-share", min=0.0, max=1.0, help="With --accept: the share of classes that may be fooled.")
+BUDGET = typer.Option(min=1, help="With --accept: queries of all classes together.")
+ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: who attacks. White-box arms are left out of a black box.")
+SEEDS = typer.Option(min=1, help="With --accept: how many seeds.")
+IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; --against needs those of the result.")
+OUT = typer.Option(
+    metavar="DIR", help="Where cells are kept; runs/gate-TARGET unless given. The same command goes on there."
+)
+WORKERS = typer.Option(min=0, help="Cells done side by side, by so many processes of Ray's; 0: one after the other, here.")
+JUNIT = typer.Option(metavar="FILE", help="Write JUnit XML, as CI systems read it.")
+MARKDOWN = typer.Option(metavar="FILE", help="Write a summary in Markdown; a file that is there is added to.")
+
+
+def gate(
+    context: typer.Context,
+    target: Annotated[str, TARGET],
+    against: Annotated[Path | None, AGAINST] = None,
+    accept: Annotated[str | None, ACCEPT] = None,
+    max_share: Annotated[float, SHARE] = 0.5,
+    budget: Annotated[int | None, BUDGET] = None,
+    arms: Annotated[str, ARMS] = "cppn,random,apgd",
+    seeds: Annotated[int, SEEDS] = 3,
+    images: Annotated[str | None, IMAGES] = None,
+    out: Annotated[Path | None, OUT] = None,
+    workers: Annotated[int, WORKERS] = 0,
+    junit: Annotated[Path | None, JUNIT] = None,
+    markdown: Annotated[Path | None, MARKDOWN] = None,
+) -> None:
+    """Fail a build whose classifier is too easily fooled. Exits with 0: holds, 1: fails, 2: the evaluation is invalid.
+
+    --against LAST.json measures the target by the protocol of an earlier result, and fails if it is not shown, paired by
+    seed, to take at least 0.75 times the queries until half of the classes are fooled. --accept RULE attacks it with
+    --budget queries and fails if more than --max-share of the classes reach the rule.
+    """
+    from evofool.bench.gate.outputs import Outputs
+    from evofool.bench.gate.verdict import Check, Verdict
+    from evofool.cli.console import interrupts, status
+    from evofool.errors import Interrupted
+
+    outputs, began = Outputs(junit, markdown), time.perf_counter()
+    with interrupts("Saving what is under way ...") as interrupted:
+        # Whatever goes wrong, a build must not take it for an answer: neither 0 nor 1, and a report that says why.
+        try:
+            outputs.begin(target)
+            with status() as show:
+
+                def tell(p: "Progress") -> bool:
+                    from evofool.cli.bench import progress_text
+
+                    with suppress(BrokenPipeError):  # nobody reads where it is; the exit status still counts
+                        show(lambda: progress_text(p))
+                    return bool(interrupted)
+
+                if (against is None) == (accept is None):
+                    raise RecipeError("a gate needs one of --against LAST.json and --accept 'p>=0.9'")
+                folder = out or _folder(target)
+                if against is not None:
+                    from evofool.bench.gate.against import against as easier
+                    from evofool.bench.json_file import read_json
+
+                    _refuse_given(context, "max_share", "budget", "arms", "seeds")
+                    verdict = easier(target, read_json(against), images, folder, tell, workers)
+                else:
+                    from evofool.bench.gate.accept import parse_accept
+                    from evofool.bench.gate.threshold import threshold
+
+                    if budget is None:
+                        raise RecipeError(
+                            "--accept needs a --budget: how many queries an attacker has, of all classes together"
+                        )
+                    verdict = threshold(
+                        target,
+                        parse_accept(accept or ""),
+                        most=max_share,
+                        budget=budget,
+                        arms=[arm.strip() for arm in arms.split(",") if arm.strip()],
+                        seeds=seeds,
+                        folder=folder,
+                        images=images,
+                        tell=tell,
+                        workers=workers,
+                    )
+        except Interrupted:
+            print("Interrupted; what is done is saved. The same command goes on.")
+            raise typer.Exit(130) from None
+        except (Exception, SystemExit) as error:  # the last of which a target's code may raise
+            check = Check("evaluation", "invalid", _words(error))
+            verdict = Verdict(target, [check], time.perf_counter() - began)
+    unwritten = outputs.end(verdict)
+    try:
+        _print(verdict)
+        for words in unwritten:
+            if all(words not in check.words for check in verdict.checks):
+                print(f"evofool: {words}", file=sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(2 if unwritten else verdict.exit_status)
+
+
+def _folder(target: str) -> Path:
+    from evofool.export.export import file_name
+
+    return Path("runs") / f"gate-{file_name(target.partition('?')[0]).lower()}"
+
+
+def _refuse_given(context: typer.Context, *names: str) -> None:
+    """RecipeError for an option that --against, which has it from the result, would not look at."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise RecipeError(f"--{name.replace('_', '-')} is for --accept: --against measures as the result was measured")
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, EvofoolError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"the Python package {error.name} is missing; install evofool again with pip"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if os.environ.get("EVOFOOL_TRACEBACK"):
+        traceback.print_exception(error)
+    return (
+        f"{type(error).__name__}: {error}. This is a fault of evofool's, or of the target's; EVOFOOL_TRACEBACK=1 shows where"
+    )
+
+
+def _print(verdict: "Verdict") -> None:
+    for check in verdict.checks:
+        print(f"{check.status:<8} {check.name}: {check.words}")
+    for note in verdict.notes:
+        print(f"Note: {note}")
+    print(f"The gate of {verdict.target}: {verdict.status} (exit status {verdict.exit_status})")

@@ -1,0 +1,101 @@
+"""The command `evofool polish`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evofool.cli.baseline import chosen, progress_text
+from evofool.errors import RecipeError
+
+if TYPE_CHECKING:
+    from evofool.attacks.polish import Plan
+    from evofool.attacks.run import Standing
+
+RUN = typer.Argument(metavar="RUN", help="The run whose elites are to be polished; it is only read.")
+OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished unless given. One begun there goes on.")
+BY = typer.Option("--by", metavar="weights|pixels", help="What is climbed in; unless given, weights where there are any.")
+BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17.")
+CLASSES = typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all unless given.")
+CHANGES = typer.Option(
+    "--set", metavar="KEY=VALUE", help="rate=0.01: how far a step moves pixels; grow=false: graphs get no new edges."
+)
+TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
+THREADS = typer.Option(min=0, help="Torch threads of a pass; 0: as many as RUN has.")
+STREAMS = typer.Option(min=0, help="Passes at once; 0: as many as pay. Decides no bit.")
+
+
+def polish(
+    folder: Annotated[Path, RUN],
+    out: Annotated[Path | None, OUT] = None,
+    by: Annotated[str, BY] = "",
+    budget: Annotated[int, BUDGET] = 0,
+    classes: Annotated[str | None, CLASSES] = None,
+    changes: Annotated[list[str] | None, CHANGES] = None,
+    trust: Annotated[bool, TRUST] = False,
+    threads: Annotated[int, THREADS] = 0,
+    streams: Annotated[int, STREAMS] = 0,
+) -> None:
+    """Climb from a run's elites by gradient, and keep the better images as a run of their own.
+
+    By weights, a CPPN's image stays one that a CPPN draws; by pixels, anything goes. Images that come out better take their
+    elites' places, marked as polished, with the originals as their mothers; the others stay as they were. The new run can
+    be shown, exported, verified and merged with RUN, and evolution can go on from it (evofool run RECIPE --parents NEW). Its
+    curve counts forward passes. Ctrl-C keeps the elites that are done; the same command goes on.
+    """
+    import numpy as np
+
+    from evofool.attacks.polish import polish as climb
+    from evofool.cli.console import interrupts, report, status
+    from evofool.recipe import override
+    from evofool.run.stored import StoredRun
+
+    with StoredRun(folder) as stored:
+        folder, labels = stored.folder, tuple(stored.labels)
+    which = chosen(classes, labels, str(folder))
+    settings = _settings(override({}, changes or []))
+    new = out or folder.with_name(f"{folder.resolve().name}-polished")
+
+    def begun(plan: "Plan", done: int, elites: int) -> None:
+        going_on = f"Going on with {new} at {done:,} of {elites:,} elites" if done else f"New run in {new}"
+        print(
+            f"{going_on}: {elites:,} elites of {folder} polished by {plan.by}, {plan.budget:,} forward passes each, "
+            f"rate {plan.rate:g}",
+            flush=True,
+        )
+
+    with interrupts("Stopping; the elites that are done are saved ...") as interrupted, status() as say:
+
+        def tick(p: "Standing") -> bool:
+            say(lambda: progress_text(p).replace("classes", "elites"))
+            return bool(interrupted)
+
+        done = climb(
+            folder, new, by=by, classes=which, budget=budget, threads=threads, streams=streams,
+            trust=trust, begun=begun, tick=tick, **settings,
+        )  # fmt: skip
+    for note in done.notes:
+        print(f"Warning: {note}.")
+    if not len(done.before):
+        print("Stopped before the first elites were done; nothing was kept. Begin again with the same command.")
+        raise typer.Exit(130)
+    report(new, None)
+    print(
+        f"Polished: {done.polished:,} of {len(done.before):,} elites; median log-odds {np.median(done.before):.2f} before, "
+        f"{np.median(done.after):.2f} after; {done.forwards:,} forward and {done.backwards:,} backward passes."
+    )
+    if len(done.before) < done.elites:
+        print(f"Stopped after {len(done.before):,} of {done.elites:,} elites. The same command goes on.")
+        raise typer.Exit(130)
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """rate and grow; RecipeError for any other, and for what they cannot be."""
+    for name, value in given.items():
+        if name not in ("rate", "grow"):
+            raise RecipeError(f'polish has no setting "{name}"; it has rate, grow')
+        if name == "rate" and type(value) not in (int, float):
+            raise RecipeError(f"polish: rate is a number, not {value!r}")
+        if name == "grow" and type(value) is not bool:
+            raise RecipeError(f"polish: grow is true or false, not {value!r}")
+    return given

@@ -1,0 +1,303 @@
+"""The command `evofool transfer`."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from evofool.bench.calibration import Calibration
+    from evofool.bench.transfer.shares import Pair, Row, Share, Transfer
+    from evofool.run.stored import Elite
+    from evofool.targets import Target
+
+RUNS = typer.Argument(metavar="RUN...", help="Runs' folders; those of one target are pooled. Their targets are compared.")
+TARGETS = typer.Option(
+    "--targets", metavar="SPEC,SPEC", help="Further targets that are asked about the elites; may be given several times."
+)
+IMAGES = typer.Option(
+    metavar="DIR|digits",
+    help="Labelled real images, which every target's threshold is taken from; without them there is none.",
+)
+JSON = typer.Option("--json", metavar="FILE", help="Write all figures there.")
+PLOT = typer.Option(metavar="FILE", help="Draw the matrix as a heat map, an SVG; needs --images.")
+LIST = typer.Option("--list", metavar="N", min=0, help="Name the N images that most targets believe.")
+TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
+
+
+class _Loaded(NamedTuple):
+    """What a fingerprint stands for: a target, its name in tables, and the runs that were made on it with their elites."""
+
+    target: "Target"
+    name: str
+    runs: list[tuple[str, "list[Elite]"]]
+
+
+def transfer(
+    folders: Annotated[list[Path], RUNS],
+    targets: Annotated[list[str] | None, TARGETS] = None,
+    images: Annotated[str | None, IMAGES] = None,
+    json: Annotated[Path | None, JSON] = None,
+    plot: Annotated[Path | None, PLOT] = None,
+    listed: Annotated[int, LIST] = 0,
+    trust: Annotated[bool, TRUST] = False,
+) -> None:
+    """Do the elites that were evolved on one classifier fool another one, at its own threshold?
+
+    A matrix: a row for each target that runs were made on, with those of its elites that it accepts itself; a column for
+    each target. An image is accepted by a target if its class has the highest logit and leads by as much as in 95% of the
+    real images that this target classifies correctly (tau_5). Images of another size are scaled whole. Classes are matched
+    by number where the labels are the same, else by label.
+    """
+    from evofool.bench.json_file import write_json
+    from evofool.bench.transfer.matrix import matrix
+    from evofool.cli.console import refuse_place, status
+    from evofool.cli.console_bench import calibrated
+    from evofool.errors import TargetError
+    from evofool.machine import keep_memory
+
+    if plot is not None and images is None:
+        raise TargetError("--plot draws the shares accepted, and thresholds are taken from real images: --images DIR")
+    for path in (json, plot):
+        refuse_place(path)
+    loaded = _loaded(folders, _split(targets or []), trust)
+    everyone, names = [one.target for one in loaded], [one.name for one in loaded]
+    _refuse_alone(names)
+    keep_memory()
+    try:
+        with status() as show:
+            say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
+            calibrations = None if images is None else [calibrated(one.target, images, say, one.name) for one in loaded]
+            real = [target.queries for target in everyone]
+            rows = [_row(place, one) for place, one in enumerate(loaded) if one.runs]
+            found = matrix(rows, everyone, calibrations, names=names, say=say)
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was written")
+        raise typer.Exit(130) from None
+    _print(found, calibrations)
+    asked = ", ".join(f"{n} {q:,}" for n, q in zip(names, found.queries, strict=True))
+    print(f"\nQueries: for elites {asked}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
+    best = [
+        {**one, "label": everyone[names.index(one["target"])].labels[one["class"]]} for one in found.most_believed(listed)
+    ]
+    for one in best:
+        by = f"{len(one['believed_by'])} of {len(names)} targets ({', '.join(one['believed_by'])})"
+        print(f"  class {one['class']} ({one['label']}) of {one['run']}, birth {one['birth']}: believed by {by}")
+    if json is not None:
+        described = _described(loaded, calibrations, images)
+        write_json(json, {**found.as_json(), "most_believed": best, "described": described})
+        print(f"Written: {json}")
+    if plot is not None:
+        _plot(plot, found)
+
+
+# -- what is compared
+
+
+def _split(given: Sequence[str]) -> list[str]:
+    """Specs between commas: a comma inside a spec (mean=123,117,104) is followed by no kind of target."""
+    from evofool.targets import KINDS
+
+    kinds = "|".join(re.escape(kind) for kind in KINDS if kind != "http")
+    parts = (
+        part.strip(", ") for text in given for part in re.split(rf",(?=\s*(?:(?:{kinds})(?:[:?,]|\s*$)|https?://))", text)
+    )
+    return [part for part in parts if part]
+
+
+def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[_Loaded]:
+    """Every different target once, those of runs first; its fingerprint has to be the one that its runs were made with."""
+    from evofool.errors import StoreError
+    from evofool.run.store import FILE
+    from evofool.run.stored import StoredRun
+    from evofool.targets.public import name_of
+    from evofool.targets.spec import distinct
+
+    found: dict[str, tuple[Target, list[tuple[str, list[Elite]]]]] = {}
+    seen: dict[str, Path] = {}
+    homes = [folder.parent if folder.name == FILE else folder for folder in folders]
+    for folder, called in zip(folders, distinct(map(name_of, homes)), strict=True):
+        with StoredRun(folder) as stored:
+            elites, fingerprint = stored.elites(), stored.meta["target"]["fingerprint"]
+            run = str(stored.meta.get("id", folder))
+            if run in seen:
+                raise StoreError(f"{folder} and {seen[run]} are one run, or copies of it; name it once")
+            seen[run] = folder
+            if fingerprint not in found:
+                search_again = "; its elites say nothing of what it is now: search again"
+                found[fingerprint] = stored.own_target(trust=trust, way_out=search_again), []
+            found[fingerprint][1].append((called, elites))
+    for spec in specs:
+        target = _named(spec)
+        found.setdefault(target.fingerprint(), (target, []))
+    names = distinct(_short(target.name) for target, _ in found.values())
+    return [_Loaded(target, name, runs) for name, (target, runs) in zip(names, found.values(), strict=True)]
+
+
+def _named(spec: str) -> "Target":
+    """The target of a spec; where a comma in it may have been meant to part two, its TargetError says so."""
+    from evofool.errors import TargetError
+    from evofool.targets import KINDS
+    from evofool.targets import target as load
+
+    kind = spec.partition("?")[0].partition(":")[0]
+    strangers = [part.strip() for part in kind.split(",") if part.strip() not in ("", *KINDS)]
+    try:
+        return load(strangers[0] if "," in kind and strangers else spec)
+    except TargetError as error:
+        if not re.search(r",\s*[^\d\s.,+-]", spec):
+            raise
+        raise TargetError(
+            f'{error}. "{spec}" was read as one target: a comma parts two only where the name of a kind follows; else give '
+            "each a --targets of its own"
+        ) from None
+
+
+def _short(name: str) -> str:
+    """A spec without its options, but with the weights' file, which tells networks of one kind apart; and no folders."""
+    from evofool.targets.public import public_name
+
+    head, _, options = public_name(name).partition("?")
+    kind, _, file = head.partition(":")
+    if kind in ("onnx", "guarded"):
+        return f"{kind}:{Path(file).stem}"
+    head = file if kind in ("torchvision", "timm") else head
+    weights = re.search(r"(?:^|&)weights=([^&]+)", options)
+    stem = Path(weights[1]).stem if weights else ""
+    return head if stem in head else f"{head} {stem}"
+
+
+def _row(place: int, one: _Loaded) -> "Row":
+    import numpy as np
+
+    from evofool.bench.transfer.shares import Row
+
+    cells = [(r, elite.row) for r, (_, elites) in enumerate(one.runs) for elite in elites]
+    run, classes, births = np.array([(r, row.class_id, row.birth) for r, row in cells], np.int64).T
+    return Row(place, [name for name, _ in one.runs], run, classes, births, [row.png for _, row in cells])
+
+
+def _refuse_alone(names: Sequence[str]) -> None:
+    from evofool.errors import TargetError
+
+    if len(names) < 2:
+        raise TargetError(
+            f"all runs are of one target, {names[0]}, and transfer needs a second: --targets SPEC, or a run made on another"
+        )
+
+
+# -- what is told
+
+
+def _print(found: "Transfer", calibrations: "Sequence[Calibration] | None") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from evofool.cli.console import table_console
+    from evofool.cli.console_bench import share
+
+    accepts = (
+        "accepts at its own tau_5" if found.thresholds else "gives their class the highest logit, as no --images were given"
+    )
+    print(f"\nShare of a row's images that the column's target {accepts}, with 95% limits:")
+    table = Table(box=None, pad_edge=False)
+    for head in ("evolved on", *found.names, "images", "of elites"):
+        table.add_column(escape(head), justify="left" if head == "evolved on" else "right")
+    for evolved in found.rows:
+        shares = [pair.images or pair.agreement for pair in evolved.pairs]
+        cells = [_share(s) if b != evolved.row.target else "-" for b, s in enumerate(shares)]
+        held = f"{evolved.accepted} of {len(evolved.row.classes)}"
+        table.add_row(escape(found.names[evolved.row.target]), *cells, str(len(evolved.held)), held)
+    table_console().print(table)
+    print(
+        "A row holds only what its own target accepts (of all its elites, last column): its own share is 1 by construction."
+    )
+    print("\n".join(_overs(found)))
+    median = found.off_diagonal_median
+    if median is not None:
+        print(f"Median over the pairs: {share(median)}")
+    for evolved in found.rows:
+        for b, pair in enumerate(evolved.pairs):
+            if b != evolved.row.target:
+                print("\n" + _told(found.names[evolved.row.target], found.names[b], pair))
+
+
+def _overs(found: "Transfer") -> list[str]:
+    """What the limits of each row generalise to."""
+    words = {
+        "runs": "over runs (Student's t)",
+        "images": "over images as if independent (Wilson, bootstrap of thresholds): they tell of these runs, not of others",
+    }
+    lines = []
+    for evolved in found.rows:
+        overs = {(pair.images or pair.agreement).over for pair in evolved.pairs} & words.keys()
+        number = len(evolved.row.runs)
+        for over in sorted(overs):
+            runs = f"{number} run{'s' if number > 1 else ''}"
+            lines.append(f"Limits of {found.names[evolved.row.target]} ({runs}) are {words[over]}.")
+    return lines
+
+
+def _told(home: str, there: str, pair: "Pair") -> str:
+    left = f"; {pair.left_out} left out, whose class {there} lacks or has no real images of" if pair.left_out else ""
+    of = pair.agreement.of
+    if not of:
+        return f"{home} -> {there}: no images to ask about{left}"
+    lines = [f"{home} -> {there}: {of} images{left}"]
+    if pair.images is not None and pair.classes is not None:
+        lines.append(f"  accepted: {_share(pair.images)} of images, {_share(pair.classes)} of classes")
+    lines.append(f"  the class has the highest logit: {_share(pair.agreement)} of images")
+    lines.append(f"  median confidence: {pair.confidence_home:.4f} on {home}, {pair.confidence_there:.4f} on {there}")
+    lines.append(f"  at 99.99% or more on both: {pair.sure_of_both}; on {home} only: {pair.sure_at_home_only} (Nguyen 2015)")
+    return "\n".join(lines)
+
+
+def _share(share: "Share") -> str:
+    from evofool.cli.console_bench import share as said
+
+    if share.value is None or share.low is None or share.high is None:
+        return "none"
+    return f"{said(share.value)} [{said(share.low)}, {said(share.high)}]"
+
+
+def _described(
+    loaded: Sequence[_Loaded], calibrations: "Sequence[Calibration] | None", images: str | None
+) -> list[dict[str, Any]]:
+    """Of each target what it is, and what of it came from real images."""
+    from evofool.targets.public import name_of, public_name
+
+    out = []
+    for place, one in enumerate(loaded):
+        spec, fingerprint = public_name(one.target.name), one.target.fingerprint()
+        what: dict[str, Any] = {"name": one.name, "spec": spec, "fingerprint": fingerprint}
+        if calibrations is not None and images is not None:
+            what["images"] = {"source": name_of(images), **calibrations[place].summary()}
+        out.append(what)
+    return out
+
+
+def _plot(path: Path, found: "Transfer") -> None:
+    from evofool.pages.bench_plots import transfer_heat
+
+    told = found.as_json()
+    svg = transfer_heat(told["targets"], told["share"], told["low"], told["high"])
+    # The plot is made for a page; alone it needs a name space and a ground.
+    alone = '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff"'
+    _write(path, svg.replace("<svg", alone, 1).encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing."""
+    from evofool.cli.console import write
+
+    draft = path.with_name(path.name + ".new")
+
+    def action() -> None:
+        draft.write_bytes(data)
+        os.replace(draft, path)
+
+    write(path, action)
+    print(f"Written: {path}")

@@ -1,0 +1,1 @@
+"""Elites taken out of a run, as data sets for others."""

@@ -1,0 +1,268 @@
+"""The data card of an exported archive: what its images are, how they were made, what their scores mean, what they are for.
+
+Nothing in it tells of the machine that it was written on: of files there are names and hashes, and no folders.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from evofool.errors import RecipeError
+from evofool.run.stored import StoredRun
+from evofool.targets.public import last_part, public_name, without_folders
+
+_HUB = (
+    *(
+        "apache-2.0",
+        "mit",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "mpl-2.0",
+        "isc",
+        "unlicense",
+        "cc0-1.0",
+        "cc-by-3.0",
+        "cc-by-4.0",
+    ),
+    *("cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0"),
+)
+"""SPDX identifiers, in lower case, that are licences on Hugging Face's hub under the same name."""
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_SETTINGS = ("by", "settings", "units", "budget", "rank", "rate", "grow", "seed", "enough")  # of a baseline's plan
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has written: the layout, how many images of how many classes, at what size (None: as stored).
+
+    made: what made these images (Elite.summary()), and how many of them.
+    """
+
+    layout: str
+    images: int
+    classes: int
+    made: Mapping[str, int]
+    size: int | None
+    license: str | None
+
+
+def refuse_license(license: str | None) -> None:
+    """RecipeError for what is no SPDX identifier."""
+    if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", license):
+        raise RecipeError(
+            f'the license "{license}" is no SPDX identifier; one is CC-BY-4.0 or MIT (https://spdx.org/licenses)'
+        )
+
+
+def card(run: StoredRun, exported: Exported) -> str:
+    """README.md of the folder: YAML that the hub and the `datasets` library read, then Markdown for people."""
+    name = public_name(run.meta["target"]["name"])
+    parts = [
+        _front_matter(name, exported),
+        f"# Images that fool {name}\n",
+        _what(run, name, exported),
+        _classifier(run, name),
+        _made(run, exported.made),
+        _scores(run),
+        _files(run, exported),
+        _limits(run, exported),
+        _CITATION,
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(name: str, exported: Exported) -> str:
+    license = exported.license
+    if license is None:
+        stated = ["license: unknown"]
+    elif license.lower() in _HUB:
+        stated = [f"license: {license.lower()}"]
+    else:
+        stated = ["license: other", f"license_name: {_quoted(license.lower())}"]
+    size = next((words for below, words in _SIZES if exported.images < below), "n>1M")
+    parquet = exported.layout == "parquet"
+    return "\n".join(
+        [
+            "---",
+            f"pretty_name: {_quoted(f'Images that fool {name}')}",
+            *stated,
+            f"size_categories: [{_quoted(size)}]",
+            "tags: [fooling-images, robustness, out-of-distribution, evofool]",
+            "configs:",
+            "- config_name: default",
+            "  data_files:",
+            "  - split: train",
+            f"    path: {_quoted('data/train-*.parquet' if parquet else '*/*.png')}",
+            # A data set of one class has labels too.
+            *([] if parquet else ["  drop_labels: false"]),
+            "---",
+            "",
+        ]
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # a text in JSON is one in YAML
+
+
+def _what(run: StoredRun, name: str, exported: Exported) -> str:
+    channels, height, width = run.shape
+    kind = "grey" if channels == 1 else "RGB"
+    size = f"{width} x {height} pixels" if exported.size is None else f"drawn again with {exported.size} pixels a side"
+    return (
+        f"{exported.images:,} fooling images, 8-bit {kind}, {size}, for {exported.classes:,} of the {len(run.labels):,} "
+        f"classes of `{name}`.\n\n"
+        "**A label here says what the classifier calls an image, or was meant to, not what the image shows.** The images "
+        "were made for the classifier to be sure of a class; as a rule a person sees nothing of that class in them. "
+        "Nobody has checked each of them for that, unless `verdict` says so.\n"
+    )
+
+
+def _classifier(run: StoredRun, name: str) -> str:
+    target = run.meta["target"]
+    details = target["details"]
+    rows = {"name": f"`{name}`"}
+    if "file" in details and not str(details["file"]).startswith(("http://", "https://")):
+        rows["file"] = f"`{last_part(str(details['file']))}`"
+    hashes = {
+        "weights_sha256": "SHA-256 of the weights",
+        "file_sha256": "SHA-256 of their file",
+        "source_sha256": "SHA-256 of its code",
+    }
+    rows |= {words: f"`{details[key]}`" for key, words in hashes.items() if key in details}
+    if not hashes.keys() & details.keys():
+        rows["SHA-256 of the weights"] = "not known: a black box"
+    rows["fingerprint"] = f"`{target['fingerprint']}` (SHA-256 over labels, shape, preprocessing and weights)"
+    rows["input"] = f"uint8 (channels, height, width) = {tuple(run.shape)}"
+    if "preprocessing" in details:
+        rows["preprocessing"] = f"`{json.dumps(details['preprocessing'])}`"
+    rows["outputs"] = str(details.get("outputs", "logits"))
+    notes = [f"- {without_folders(note)}" for note in run.meta.get("warnings", [])]
+    noted = ["", "What was noted when it was asked:", "", *notes] if notes else []
+    return "\n".join(["## The classifier\n", *(f"- {what}: {told}" for what, told in rows.items()), *noted, ""])
+
+
+def _made(run: StoredRun, made: Mapping[str, int]) -> str:
+    if "merged" in run.meta:
+        told = [f"The best of {len(run.meta['merged'])} runs, class by class:", ""]
+        told += [f"- {_search(s['recipe'], int(s['evaluations']))}; run `{s['id']}`" for s in run.meta["merged"]]
+    elif "baseline" in run.meta:
+        told = [_baseline(run)]
+    else:
+        told = [_search(run.meta["recipe"], run.elites_as_of)]
+    if run.meta.get("given"):
+        told += ["", "It began with images of another run, some of which may be among these."]
+    told += ["", f"Made: {', '.join(f'{number:,} {how}' for how, number in sorted(made.items()))}."]
+    own = f"\n\nRun `{run.meta['id']}`." if "id" in run.meta else ""
+    return "## How they were made\n\n" + "\n".join(told) + own + f"\nExported by evofool {_version()}.\n"
+
+
+def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
+    encoding, search = recipe["encoding"], recipe.get("search", {})
+    what = {"cppn": "CPPNs (graphs of functions)", "direct": "bare pixels"}.get(encoding["kind"], encoding["kind"])
+    competition = {
+        "all": "every image competes in every class",
+        "argmax": "an image competes in the class that it is called",
+        "own": "classes are searched apart",
+    }.get(search.get("competition", "all"), "")
+    niches = recipe.get("niches")
+    apart = f"; {len(niches['edges']) + 1} niches per class, by {niches['descriptor']}" if niches else ""
+    return (
+        f"MAP-Elites over {what}; {competition}; ranked by {search.get('rank', 'log_odds')}; "
+        f"seed {search.get('seed', 0)}; batches of {search.get('batch', '?')}; {evaluations:,} evaluations{apart}"
+    )
+
+
+def _baseline(run: StoredRun) -> str:
+    state = run.meta["baseline"]
+    plan = state["plan"]
+    settings = {key: plan[key] for key in _SETTINGS if plan.get(key) not in (None, "", {})}
+    told = without_folders(", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()))
+    source = f" of the elites of run `{plan['run']}`" if "run" in plan else ""
+    return (
+        f"By the method `{plan['method']}`{source}: {told}; "
+        f"{int(state['forwards']):,} forward and {int(state['backwards']):,} backward passes"
+    )
+
+
+def _scores(run: StoredRun) -> str:
+    chunk, threads = run.recipe.chunk, run.recipe.compute.threads
+    machine = f"{run.meta['machine'].get('cpu')}, torch {run.meta['machine'].get('torch')}"
+    return f"""## What the scores mean
+
+Pixels are 8-bit: a score is that of the stored PNG, read back. It was measured with the plain float32 network, whatever
+number format the search ranked by: {chunk} images a pass, {threads} thread{"s" if threads > 1 else ""}; {machine}.
+
+With the logits z of an image and its class c:
+
+- `log_odds` = log(p_c / (1 - p_c)) = z_c - log of the sum of exp(z_j) over the other classes j, natural logarithm; it
+  goes on growing where a float32 softmax has reached 1
+- `confidence` = 1 / (1 + exp(-log_odds)), the softmax's p_c
+- `margin` = z_c - the largest other z_j; above 0 where the classifier calls the image c. A temperature scales all
+  margins alike
+
+`search_log_odds` and `search_margin` are what the search ranked by. `birth`, `mother` and `father` number the genomes of the
+run (-1: none), `made` says what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
+`total_variation`, `verdict` and `judged_by` are there where somebody has measured or judged an image.
+"""
+
+
+def _files(run: StoredRun, exported: Exported) -> str:
+    again = (
+        ""
+        if exported.size is None
+        else "The pictures were drawn again from their genomes at another size: scores are those of the size the classifier "
+        f"takes, {run.shape[2]} x {run.shape[1]}.\n"
+    )
+    if exported.layout == "parquet":
+        return (
+            "## Files\n\n`data/*.parquet`: a row for each image. `image` holds the PNG's bytes, `label` the class, "
+            "`label_name` what it is called. `datasets.load_dataset(FOLDER)` decodes the pictures.\n" + again
+        )
+    return (
+        "## Files\n\nA folder for each class, CLASS_LABEL, with its images, LABEL_CONFIDENCE_BIRTH.png"
+        + (", and beside each its genome as JSON" if run.recipe.encoding.kind == "cppn" else "")
+        + ". `elites.csv`: everything that is known of each, by `file`. `datasets.load_dataset(FOLDER)` and "
+        "`torchvision.datasets.ImageFolder` number the folders in order, which is the class's number where every class has "
+        "one.\n" + again
+    )
+
+
+def _limits(run: StoredRun, exported: Exported) -> str:
+    stated = exported.license or "not stated; add it with --license"
+    return f"""## What they are for, and what not
+
+To study what classifiers answer far from their data: to test detectors and defences, whether images fool other classifiers
+too, and what explanations make of them. They were made against one classifier with one preprocessing: what another one
+answers to them is an open question, and a high confidence says nothing about how hard it was to reach. As training data for
+a classifier they are wrong by design, unless it is to learn that they are nothing. They are no sample of anything: each is
+the best that was found.
+
+## Licence
+
+Of the images: {stated}. The classifier has its own.
+"""
+
+
+_CITATION = """## Citation
+
+```bibtex
+@inproceedings{nguyen2015deep,
+  title     = {Deep Neural Networks are Easily Fooled: High Confidence Predictions for Unrecognizable Images},
+  author    = {Nguyen, Anh and Yosinski, Jason and Clune, Jeff},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2015}
+}
+```
+"""
+
+
+def _version() -> str:
+    try:
+        return version("evofool")
+    except PackageNotFoundError:  # run from a folder of sources
+        return "of unknown version"

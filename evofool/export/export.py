@@ -1,0 +1,114 @@
+"""A run's elites for others: as ordinary files in ImageFolder layout, or as a table of Hugging Face's data sets."""
+
+import csv
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evofool.errors import RecipeError, StoreError
+from evofool.export.card import Exported, card, refuse_license
+from evofool.export.image_file import file_name, picture, refuse_size, stem
+from evofool.export.parquet import write_run
+from evofool.run.stored import Elite, StoredRun, to_json
+from genomes import CPPN
+
+LAYOUTS = ("imagefolder", "parquet")
+_UNFINISHED = ".evofool-export"
+"""Lies in a folder that is not whole yet: the next export into it clears it, and begins anew."""
+_CARD, _TABLE, _DATA = "README.md", "elites.csv", "data"
+_OURS = re.compile(r"README\.md|elites\.csv|data|[0-9]+_[A-Za-z0-9_-]+")  # all that is written in a folder
+
+
+def export(
+    run: StoredRun, folder: Path, size: int | None = None, layout: str = "imagefolder", license: str | None = None
+) -> int:
+    """Write the elites into folder, which is new or empty, with a data card, README.md. Returns the number of elites.
+
+    "imagefolder": DIR/<class>_<label>/<label>_<confidence>_<birth>.png, DIR/elites.csv and, for CPPNs, genomes beside the
+    PNGs. "parquet": DIR/data/train-00000-of-00001.parquet, as dataset.write_elites has it. Either folder is a data set that
+    `datasets` loads as it is. Elites and card are of one checkpoint, though the run may go on.
+
+    size redraws CPPNs with that many pixels on the longer side; pixels have one size only (StoreError). Scores are those of
+    the stored size. license: an SPDX identifier for the card. RecipeError for a layout or a licence that is none; StoreError
+    for a folder that is not empty or cannot be written: nothing is left there then, and what was left by an export that was
+    killed is no hindrance.
+    """
+    if layout not in LAYOUTS:
+        raise RecipeError(f'there is no layout "{layout}" to export; there are {" and ".join(LAYOUTS)}')
+    refuse_license(license)
+    refuse_size(run, size)
+    with run.snapshot():
+        elites = run.elites()
+    made = Counter(elite.row.made for elite in elites)
+    exported = Exported(layout, len(elites), len({elite.row.class_id for elite in elites}), made, size, license)
+    with _whole_or_nothing(folder):
+        if layout == "parquet":
+            write_run(folder / _DATA / "train-00000-of-00001.parquet", run, elites, size)
+        else:
+            _image_folder(run, elites, folder, size)
+        (folder / _CARD).write_text(card(run, exported), encoding="utf-8")
+    return len(elites)
+
+
+def _image_folder(run: StoredRun, elites: list[Elite], folder: Path, size: int | None) -> None:
+    with open(folder / _TABLE, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, ["file", *elites[0].summary()])
+        table.writeheader()
+        for elite in elites:
+            home = folder / _home(run, elite)
+            home.mkdir(exist_ok=True)
+            path = home / f"{stem(elite, run)}.png"
+            path.write_bytes(picture(elite, run, size))
+            if isinstance(run.encoding, CPPN):
+                path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
+            table.writerow({"file": path.relative_to(folder).as_posix(), **elite.summary()})
+
+
+def _home(run: StoredRun, elite: Elite) -> str:
+    """The folder of an elite's class: 003_tiger_shark."""
+    digits = len(str(len(run.labels) - 1))
+    return f"{elite.row.class_id:0{digits}d}_{file_name(elite.label)}"
+
+
+# --- all of it or nothing
+
+
+@contextmanager
+def _whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Within, the folder, which is made, is to be filled. What goes wrong empties it again.
+
+    It may be the current folder, or a disk of its own: nothing is moved there from elsewhere.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; export writes a folder")
+    note = folder / _UNFINISHED
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if note.exists():
+            _clear(folder)
+        if any(folder.iterdir()):
+            raise StoreError(
+                f"{folder} is not empty; export into a new folder, or old and new champions would lie side by side"
+            )
+        note.touch()
+        try:
+            yield
+        except BaseException:
+            _clear(folder)
+            raise
+        note.unlink()
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror or error})") from None
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an export has written in its folder, and nothing else."""
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / _UNFINISHED).unlink()

@@ -1,0 +1,38 @@
+"""An elite's picture as a file for others: what it is called, and its bytes, at any size where it has none of its own."""
+
+import re
+
+import numpy as np
+
+from evofool.errors import StoreError
+from evofool.images import encode_png
+from evofool.run.stored import Elite, StoredRun
+from genomes import CPPN
+
+
+def file_name(label: str) -> str:
+    """A label as part of a file name: letters, digits, dash and underscore, 40 characters at the most."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", label).strip("_")[:40] or "class"
+
+
+def stem(elite: Elite, run: StoredRun) -> str:
+    """label_confidence_birth, with the niche where there are several."""
+    niche = f"_niche{elite.row.niche}" if run.recipe.niches else ""
+    return f"{file_name(elite.label)}_{elite.confidence:.6f}_{elite.row.birth}{niche}"
+
+
+def picture(elite: Elite, run: StoredRun, size: int | None = None) -> bytes:
+    """The PNG as stored; with size drawn again, with that many pixels on the longer side (refuse_size)."""
+    if size is None:
+        return elite.row.png
+    _, height, width = run.shape
+    scale = size / max(height, width)
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    drawn: np.ndarray = run.encoding.render(run.unpack([elite.row.genome]), shape)[0]
+    return encode_png(drawn)
+
+
+def refuse_size(run: StoredRun, size: int | None) -> None:
+    """StoreError for a size, where the run's genomes are pixels and have one already."""
+    if size is not None and not isinstance(run.encoding, CPPN):
+        raise StoreError(f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN runs")

@@ -1,0 +1,186 @@
+"""Elites as a Parquet table in the layout of Hugging Face's data sets: a picture in every row, and what is known of it."""
+
+import json
+import os
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from evofool.errors import EvofoolError, ImageError, StoreError
+from evofool.export.image_file import picture, stem
+from evofool.run.store import MEASURES
+from evofool.run.stored import Elite, StoredRun
+
+COLUMNS = {
+    "label_name": "string",
+    "confidence": "float64",
+    "log_odds": "float64",
+    "margin": "float64",
+    "birth": "int64",
+    "run": "string",
+    "niche": "int64",
+    "search_log_odds": "float64",
+    "search_margin": "float64",
+    "batch": "int64",
+    "mother": "int64",
+    "father": "int64",
+    "made": "string",
+    "bytes_per_pixel": "float64",
+    **dict.fromkeys(MEASURES, "float64"),
+    "verdict": "string",
+    "judged_by": "string",
+    "record_sha256": "string",
+}
+"""What stands beside image and label: what Elite.summary() tells, under its names, and the run's id."""
+
+_GROUP = 256  # rows that are made, and can be read, at once
+_Part = tuple[StoredRun, Sequence[Elite], Mapping[str, object]]  # a run, its elites, the extra columns' values
+_TYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
+
+
+def write_elites(path: Path, runs: Sequence[tuple[Path, Mapping[str, object]]], size: int | None = None) -> int:
+    """Write the elites of the runs in these folders into one table, run after run; returns how many there are.
+
+    image: a struct of bytes, the PNG as stored, and path, a file name for it; label: int64, the class; COLUMNS; and the
+    extra columns that are given with each run, plain values of the same names for all runs, None where one is not known. A
+    label is a ClassLabel where all runs have the same labels. size: CPPNs are drawn again, as elite_file.picture does;
+    scores stay those of the stored PNG.
+
+    A run without elites has no row. One run at a time is open, its elites in memory. The file appears whole or not at all.
+    EvofoolError without pyarrow; StoreError if the path cannot be written; ValueError for extra columns that cannot be.
+    """
+    extra = _extra([more for _, more in runs])
+    labels = {_labels(folder) for folder, _ in runs}
+    with closing(_opened(runs)) as opened:
+        return _write(path, opened, labels.pop() if len(labels) == 1 else None, extra, size)
+
+
+def write_run(path: Path, run: StoredRun, elites: Sequence[Elite], size: int | None = None) -> int:
+    """As write_elites, of these elites of one run, without extra columns."""
+    return _write(path, [(run, elites, {})], run.labels, {}, size)
+
+
+def read_images(file: Path) -> Iterator[tuple[str, str, bytes]]:
+    """(name, label, the PNG's bytes) of each row of a table that write_elites wrote, in order; a name may be "".
+
+    Anybody's table will do that has the columns image and label_name. EvofoolError without pyarrow; ImageError, naming the
+    file and the row, for a table without them, or with other values in them, and for what is no Parquet.
+    """
+    arrow, parquet = _pyarrow()
+    done = 0
+    try:
+        with parquet.ParquetFile(file) as table:
+            if missing := {"image", "label_name"} - set(table.schema_arrow.names):
+                raise ImageError(
+                    f"{file} has no column {', '.join(sorted(missing))}: it is no table of evofool export --as parquet"
+                )
+            for batch in table.iter_batches(_GROUP, columns=["image", "label_name"]):
+                for number, row in enumerate(batch.to_pylist(), done):
+                    yield _image_of(row, f"{file}, row {number}")
+                done += len(batch)
+    except EvofoolError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise ImageError(f"{file} cannot be read as a table of pictures ({error})") from None
+
+
+def _image_of(row: Mapping[str, Any], where: str) -> tuple[str, str, bytes]:
+    image, label = row["image"], row["label_name"]
+    if not isinstance(label, str):
+        raise ImageError(f"{where}: its label_name is {label!r:.60}; it has to be what the class is called, a text")
+    png = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(png, bytes):
+        raise ImageError(f"{where}: its image is no struct of bytes, a PNG's, and path, as Hugging Face's data sets have it")
+    path = image.get("path")
+    return path if isinstance(path, str) else "", label, png
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise EvofoolError(f"Parquet needs pyarrow ({error}): pip install 'evofool[bench]'") from None
+
+
+def _labels(folder: Path) -> tuple[str, ...]:
+    with StoredRun(folder) as run:
+        return tuple(run.labels)
+
+
+def _opened(runs: Sequence[tuple[Path, Mapping[str, object]]]) -> Generator[_Part, None, None]:
+    for folder, more in runs:
+        with StoredRun(folder) as run:
+            yield run, run.elites() if run.store.cells() else [], more
+
+
+def _write(
+    path: Path, parts: Iterable[_Part], labels: Sequence[str] | None, extra: Mapping[str, str], size: int | None
+) -> int:
+    arrow, parquet = _pyarrow()
+    schema = _schema(arrow, labels, extra)
+    words = [name for name, kind in {**COLUMNS, **extra}.items() if kind == "string" and name != "record_sha256"]
+    # Pictures are packed already.
+    packing = {name: "NONE" if name == "image.bytes" else "SNAPPY" for name in _leaves(schema)}
+    draft, written = path.with_name(f".{path.name}.new"), 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with parquet.ParquetWriter(draft, schema, compression=packing, use_dictionary=words) as writer:
+            for run, elites, more in parts:
+                for at in range(0, len(elites), _GROUP):
+                    rows = [_row(elite, run, size) | dict(more) for elite in elites[at : at + _GROUP]]
+                    writer.write_table(arrow.Table.from_pylist(rows, schema))
+                written += len(elites)
+        os.replace(draft, path)
+    except BaseException as error:
+        if draft.is_file():
+            draft.unlink()
+        if isinstance(error, OSError) and not isinstance(error, EvofoolError):
+            raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
+        raise
+    return written
+
+
+def _row(elite: Elite, run: StoredRun, size: int | None) -> dict[str, Any]:
+    told = elite.summary()
+    image = {"bytes": picture(elite, run, size), "path": f"{stem(elite, run)}.png"}
+    own = {"image": image, "label": told["class"], "label_name": told["label"], "run": run.meta.get("id")}
+    return {name: told[name] for name in COLUMNS if name in told} | own
+
+
+def _schema(arrow: Any, labels: Sequence[str] | None, extra: Mapping[str, str]) -> Any:
+    """The columns, and what the `datasets` library reads of them: which are pictures, and what the classes are called."""
+    value = lambda dtype: {"dtype": dtype, "_type": "Value"}  # noqa: E731
+    label = value("int64") if labels is None else {"names": list(labels), "_type": "ClassLabel"}
+    columns = {**COLUMNS, **extra}
+    features = {"image": {"_type": "Image"}, "label": label, **{name: value(dtype) for name, dtype in columns.items()}}
+    image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    fields = [("image", image), ("label", arrow.int64())]
+    fields += [(name, arrow.type_for_alias(dtype)) for name, dtype in columns.items()]
+    return arrow.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _leaves(schema: Any) -> list[str]:
+    return [leaf for name in schema.names for leaf in (["image.bytes", "image.path"] if name == "image" else [name])]
+
+
+def _extra(given: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    """The dtype of each extra column: of whole numbers and fractions together a fraction's, of nothing but None a text's."""
+    names = list(given[0]) if given else []
+    for more in given:
+        if set(more) != set(names):
+            raise ValueError(f"extra columns have to be the same for all runs: {sorted(names)} and {sorted(more)}")
+    if taken := {"image", "label", *COLUMNS} & set(names):
+        raise ValueError(f"extra columns cannot be called {', '.join(sorted(taken))}: every elite has these")
+    kinds = {}
+    for name in names:
+        types = {type(more[name]) for more in given if more[name] is not None}
+        types = {float} if types == {int, float} else types
+        if len(types) > 1 or not types <= _TYPES.keys():
+            what = " and ".join(sorted(t.__name__ for t in types))
+            raise ValueError(f"the extra column {name} holds {what}; it has to be one of bool, int, float and str")
+        kinds[name] = _TYPES[types.pop()] if types else "string"
+    return kinds

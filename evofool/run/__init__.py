@@ -1,0 +1,1 @@
+"""A run and its file: started, advanced, saved, resumed, read, checked, merged."""

@@ -1,0 +1,210 @@
+"""A run that no search wrote: its file's description, and images committed to it, for baselines and what is like them.
+
+Its meta has "baseline": the plan that it was made by, and how far that is done. Everything that reads a run reads it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+
+from evofool.ascend.loop import Climbs
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.images import encode_png
+from evofool.machine import machine
+from evofool.recipe import Recipe
+from evofool.run.seeding import Given
+from evofool.run.store import FILE, Checkpoint, NewElite, Store
+from evofool.targets import Target
+from evofool.targets.handshake import handshake
+
+_CHOSEN = ("group", "microbatch", "chunk")  # each by what is before it
+
+
+BIG = 64  # pixels a side from which images are scored and climb a few at a time
+
+
+class Image(NamedTuple):
+    """An image that is to hold a cell, measured by the plain network."""
+
+    birth: int
+    class_id: int
+    genome: bytes  # packed
+    pixels: np.ndarray  # uint8 (C, H, W)
+    log_odds: float
+    margin: float
+    mother: int = -1
+    niche: int = 0
+
+
+def opened(
+    folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int, given: Given | None = None
+) -> tuple[Store, dict[str, Any]]:
+    """The run's file, made or, if this plan was begun there, gone on with; and its state.
+
+    The state is plan, done, forwards, backwards, notes and asked_before (what target.queries counts beside the run's own).
+    given: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
+    StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its handshake.
+    """
+    asked = 0 if target.lasting else target.queries
+    if (folder / FILE).exists():
+        store = Store.open(folder, write=True)
+        try:
+            meta = store.description()
+            if meta["committed"] or "baseline" not in meta:
+                return store, _going_on(meta, folder, target, plan, asked)
+        except BaseException:
+            store.close(failed=True)
+            raise
+        store.withdraw()  # killed before anything was saved: there is nothing to go on with
+    met = handshake(target, chunk)
+    if met.faults:
+        raise TargetError(f"{target.name}: " + "; ".join(met.faults))
+    state = {"plan": dict(plan), "done": 0, "forwards": 0, "backwards": 0, "notes": [], "asked_before": asked}
+    meta = {
+        "id": uuid4().hex,
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "target": target.description(),
+        "baseline": state,
+        "machine": machine(recipe.compute.threads),
+        "committed": 0,
+        "shown": 0,
+        "shown_reigns": 0,
+        "last_progress": 0,
+        "seconds": 0.0,
+        "finished": None,
+        "answers": 0,
+        "warnings": [*target.details.get("notes", ()), *met.notes],
+        **({"given": given.as_meta()} if given else {}),
+    }
+    return Store.create(folder, meta), state
+
+
+def _going_on(meta: Mapping[str, Any], folder: Path, target: Target, plan: Mapping[str, Any], asked: int) -> dict[str, Any]:
+    state = meta.get("baseline")
+    if not isinstance(state, dict) or not isinstance(state.get("plan"), dict):
+        raise StoreError(f"{folder} holds another kind of run; pass another --out")
+    if meta["target"]["fingerprint"] != target.fingerprint():
+        raise TargetError(
+            f"{folder} was begun with {meta['target']['name']}, and {target.name} is another classifier (labels, "
+            "preprocessing or weights differ); pass another --out"
+        )
+    began, wanted = _flat(state["plan"]), _flat(plan)
+    # Of another method all differs, and what is chosen by the rest is not what anybody named.
+    for key in ["method", *sorted({*wanted, *began} - {"method", *_CHOSEN}), *_CHOSEN]:
+        if began.get(key) != wanted.get(key):
+            raise RecipeError(
+                f"{folder} was begun with {key} = {_short(began.get(key))}, asked for is {_short(wanted.get(key))}; "
+                "pass another --out"
+            )
+    return {**state, "asked_before": 0 if target.lasting else asked - meta.get("answers", 0)}
+
+
+def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """plan with its settings beside the rest."""
+    return {**{k: v for k, v in plan.items() if k != "settings"}, **plan.get("settings", {})}
+
+
+def commit(
+    store: Store,
+    state: Mapping[str, Any],
+    images: Sequence[Image],
+    made: str,
+    seconds: float,
+    finished: str | None,
+    answers: int,
+    rows: Sequence[tuple[int, Mapping[str, Any]]] = (),
+    improvements: Sequence[tuple[int, int, int, float, float]] = (),
+    given: Sequence[tuple[int, bytes, str]] = (),
+    held: Sequence[Image] = (),
+    origins: Sequence[tuple[int, str, int]] = (),
+    niches: int = 1,
+) -> None:
+    """One checkpoint: images take their cells, and state takes the place of the old one.
+
+    seconds are added to the run's. answers: target.queries by now. made: what made the images (Store.made). rows: metrics,
+    by a number that replaces an older row of the same. given: births, packed genomes and makers of what the images come
+    from; origins: the runs and births that these have elsewhere. held: images of given genomes, which hold their cells
+    before `images` do. niches: of a class.
+    """
+    meta = store.description()
+    batch = meta["committed"]
+    cell = lambda i: i.class_id * niches + i.niche  # noqa: E731
+    reigns = [(cell(i), i.birth, batch, i.log_odds, i.margin, 0) for i in [*held, *images]]
+    elites = [
+        NewElite(i.class_id, i.niche, cell(i), i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
+        for i in {cell(i): i for i in [*held, *images]}.values()
+    ]
+    total = meta["seconds"] + seconds
+    own = {i.birth: (i.birth, batch, i.mother, -1, i.genome, 0) for i in images}
+    store.save(
+        Checkpoint(
+            state={
+                "baseline": dict(state),
+                "committed": batch + 1,
+                "shown": batch + 1,
+                "shown_reigns": meta["shown_reigns"] + len(reigns),
+                "last_progress": batch,
+                "seconds": total,
+                "finished": finished,
+                "answers": answers - state["asked_before"],
+            },
+            genomes=[*((birth, batch, -1, -1, genome, 0) for birth, genome, _ in given), *own.values()],
+            reigns=reigns,
+            elites=elites,
+            metrics=[(at, total, row) for at, row in rows],
+            made=[*((birth, how) for birth, _, how in given if how != "evolved"), *((birth, made) for birth in own)],
+            improvements=improvements,
+            origins=origins,
+        )
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def chunk_of(target: Target) -> int:
+    """Images that are scored at once, unless something else is asked for."""
+    return 16 if min(target.shape[1:]) >= BIG else 64
+
+
+def metrics_row(p: np.ndarray, gen: int, evaluations: int, distinct: int) -> dict[str, Any]:
+    """A row like a search's (evolve.statistics) of the classes' confidences p (K,), 0 where a class has no image."""
+    quantiles = {n: float(np.quantile(p, q)) for n, q in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0))}
+    levels = {name: int((p >= level).sum()) for name, level in (("at_99", 0.99), ("at_9999", 0.9999))}
+    counts = {"gen": gen, "nevals": evaluations, "evaluations": evaluations, "distinct": distinct, "wins": 0, "switches": 0}
+    return {**counts, **quantiles, **levels}
+
+
+def let_go(store: Store, state: Mapping[str, Any], failed: bool = False) -> None:
+    """Close the file; of a run that has saved nothing, take it away."""
+    if state["done"]:
+        store.close(failed)
+    else:
+        store.withdraw()
+
+
+def plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
+    """(n, K) float32: what the target answers the plain way, chunk images at a time."""
+    parts = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
+    return np.concatenate(parts)
+
+
+def climbed(climbs: Climbs, cells: Sequence[int], sound: np.ndarray) -> list[tuple[int, int, int, float, float]]:
+    """Rows of Store.improvements(): when each item's image came out better, and where its climb ended.
+
+    cells (n,) are the items'; what is not sound (n,) has no image, and only its end.
+    """
+    rows = []
+    best = dict.fromkeys(range(len(cells)), (-math.inf, -math.inf))
+    for found in climbs.improvements:
+        if sound[found.item]:
+            best[found.item] = found.score, found.beside
+            rows.append((cells[found.item], found.forwards, found.backwards, *best[found.item]))
+    ends = [(cells[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores) for k, scores in best.items()]
+    return rows + ends

@@ -1,0 +1,87 @@
+"""A search brought back to where its file has it: who holds each cell, the logbook's rows, the orders under way."""
+
+from typing import Any
+
+import numpy as np
+
+from evofool.errors import StoreError
+from evofool.run.seeding import given_of
+from evofool.run.store import EliteRow, Store
+from evofool.search.archive import Winners
+from evofool.search.evaluate import Order
+from evofool.search.evolve import MapElites
+from genomes import GenomeError, Key
+
+
+def restore(strategy: MapElites, store: Store, meta: dict[str, Any], rank: str) -> tuple[list[EliteRow], list[Order]]:
+    """Fill a new strategy and its archive from a run's file. Returns the stored elites, and the orders that were under way.
+
+    Who holds each cell is told by its last reign, since elites may be older. StoreError if the file does not agree with
+    itself.
+    """
+    strategy.committed = meta["committed"]
+    strategy.last_progress = meta["last_progress"]
+    strategy.wins, strategy.switches = store.counts()
+    strategy.steps = store.steps()
+    given = given_of(store, meta, strategy.archive.classes)
+    number = given.number if given else 0
+    strategy.give({}, given.classes if given else ())
+    try:
+        rows = _archive(strategy, store, meta["shown_reigns"], rank)
+        orders = _orders(strategy, store, number)
+    except GenomeError as error:
+        raise StoreError(f"{store.path} is damaged: {error}") from None
+    strategy.next_batch = strategy.committed + len(orders)
+    strategy.given = store.genomes(range(strategy.next_batch * strategy.size, number))
+    return rows, orders
+
+
+def _archive(strategy: MapElites, store: Store, shown_reigns: int, rank: str) -> list[EliteRow]:
+    archive, held, rows = strategy.archive, store.holders(), store.elites()
+    early = {reign[0] for reign in store.reigns()[:shown_reigns]}
+    if {row.cell for row in rows} != early or any(not 0 <= h[0] < len(archive.birth) for h in held):
+        raise StoreError(f"{store.path} is damaged: the cells that have elites are not those that were won")
+    if not held:
+        return rows
+    births = sorted({birth for _, birth, _, _ in held})
+    place = {birth: i for i, birth in enumerate(births)}
+    packed = store.genomes(births)
+    ranked, margins = np.array([h[2] for h in held]), np.array([h[3] for h in held])
+    unknown = np.full(len(births), -1, np.int64)
+    archive.add(
+        Winners(
+            births=np.array(births, np.int64),
+            mothers=unknown,
+            fathers=unknown,
+            genomes=strategy.encoding.unpack([packed[birth] for birth in births]),
+            cells=np.array([h[0] for h in held], np.int64),
+            rows=np.array([place[h[1]] for h in held], np.int64),
+            scores=ranked if rank == "log_odds" else margins,
+            log_odds=ranked,
+            margins=margins,
+        )
+    )
+    return rows
+
+
+def _orders(strategy: MapElites, store: Store, given: int) -> list[Order]:
+    orders, size = [], strategy.size
+    for batch, mothers, fathers, holders, thresholds, drawn_after in store.pending():
+        own = range(batch * size, min((batch + 1) * size, given))
+        packed = store.genomes({*own, *mothers.tolist(), *fathers.tolist()} - {-1})
+        genomes = strategy.encoding.unpack(list(packed.values()))
+        orders.append(
+            Order(
+                key=Key(strategy.seed, batch),
+                first_birth=batch * size,
+                size=size,
+                thresholds=thresholds,
+                holders=holders,
+                mothers=mothers,
+                fathers=fathers,
+                parents={birth: genomes[i : i + 1] for i, birth in enumerate(packed)},
+                claims=strategy.claims(batch),
+                drawn_after=drawn_after,
+            )
+        )
+    return orders

@@ -1,0 +1,664 @@
+"""A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends where an unbroken one does."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+
+from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
+from evofool.machine import machine, torch_threads
+from evofool.recipe import Recipe, parse
+from evofool.run.rescore import Measured
+from evofool.run.resume import restore
+from evofool.run.seeding import Given, Parents, given_of, read, refuse_others
+from evofool.run.store import Checkpoint, Pending, Store
+from evofool.scores import confidence, needed_log_odds
+from evofool.search.archive import Archive
+from evofool.search.evaluate import Evaluator, Judge, LocalEvaluator, stays_on_device
+from evofool.search.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
+from evofool.targets import Target, foreign, refuse_billed, refuse_workers, stored_target
+from evofool.targets import target as load_target
+from evofool.targets.handshake import handshake
+from evofool.targets.speed import choose
+from genomes import Encoding
+
+_ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
+_SAVE_SHARE = 80  # a checkpoint waits at least this many times what the last one of its kind took
+_STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # evaluations and batches after which a search should have got somewhere
+_NO_CELLS = np.zeros(0, np.int64)
+_NOTHING = 0.1  # log-odds; a search that works gains this much in its first few batches
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display shows; measured when asked."""
+
+    evaluations: int
+    seconds: float  # of search, over all sittings
+    rate: float  # evaluations per second, in this sitting
+    seconds_left: float | None  # to the limit on evaluations or seconds, whichever is nearer
+    confidences: np.ndarray  # best of each class that is searched for
+    distinct: int
+    saved: int  # evaluations at the last checkpoint
+    answers: int  # images that the target answered, over all sittings: more than evaluations, handshake and all
+    requests: int  # what was sent for them over a network
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.confidences))
+
+    @property
+    def at_99(self) -> int:
+        return int((self.confidences >= 0.99).sum())
+
+
+class Run:
+    """One search and its store. Use start or resume; `with` closes it cleanly."""
+
+    def __init__(self, recipe: Recipe, target: Target, store: Store, encoding: Encoding | None = None) -> None:
+        self.recipe = recipe
+        self.target = target
+        self.store = store
+        self.folder = store.path.parent
+        self.encoding: Encoding = encoding or recipe.encoding.build(target.shape)
+        niches = recipe.niches
+        self.judge = Judge(
+            self.encoding,
+            target,
+            recipe.chunk,
+            recipe.search.rank,
+            recipe.search.competition,
+            niches.descriptor if niches else None,
+            niches.edges if niches else (),
+            recipe.compute.format,
+            resident=stays_on_device(target, niches.edges if niches else ()),
+        )
+        self.archive = Archive(self.encoding, len(target.labels), self.judge.niches)
+        self.strategy = MapElites(
+            self.archive,
+            self.encoding,
+            seed=recipe.search.seed,
+            batch=recipe.search.batch,
+            competition=recipe.search.competition,
+            selection=recipe.search.selection,
+            classes=recipe.search.classes,
+        )
+        self.evaluator: Evaluator = self._evaluator()
+        # Images that a device draws may differ from those that are saved.
+        drawn_here = not (self.judge.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
+        self.measured = Measured(self.archive, self.judge, self.evaluator, drawn_here)
+        self.logbook = new_logbook(statistics())
+        self.warnings: list[str] = []
+        self.given: Given | None = None  # the genomes that it began with, random ones left out
+        self.finished: str | None = None  # why the run ended by its own rules
+        self._machines: list[dict[str, Any]] = []  # all kinds that have judged for this run
+        self._earlier_seconds = 0.0
+        self._earlier_answers = -target.queries  # what was asked before this run is not its own
+        self._began = 0.0
+        self._rate_base: tuple[float, int] | None = None
+        self._first_best: float | None = None
+        self._row_costs: list[tuple[float, dict[str, int]]] = []  # of the logbook's rows since the last save
+        self._saved_metrics = 0
+        self._saved_evaluations = 0
+        self._shown = {"shown": 0, "shown_reigns": 0}  # commits and reigns that the file's elites stand for
+        self._reigns_saved = 0
+        self._next_save = self._next_whole = 0.0
+        self._shown_birth = np.full(len(self.archive.birth), -1, np.int64)  # whose picture the file has for each cell
+        self._next_row = 0
+
+    # -- opening
+
+    @classmethod
+    def start(
+        cls,
+        recipe: Recipe,
+        folder: Path | str,
+        target: Target | None = None,
+        encoding: Encoding | None = None,
+        parents: Parents | None = None,
+    ) -> "Run":
+        """A new run of recipe in folder. target defaults to the one that the recipe names; another takes its place there.
+
+        encoding stands in for the recipe's where that one's genomes are to be varied otherwise (evolve.PerIndividual): it
+        has to have the same genomes, and has to be given again to resume. parents: in the place of the elites of
+        recipe.search.parents; either way they are in the run's file from now on.
+        """
+        if target is None:
+            if recipe.compute.workers:
+                refuse_billed(recipe.target)
+            # A black box puts its bill into the folder before it asks for the first time: attempts that fail count too.
+            target = load_target(recipe.target, Path(folder))
+            asked_before = 0
+        else:
+            asked_before = target.queries
+        recipe = recipe.model_copy(update={"target": target.name})
+        # A recipe that does not fit its target, or its parents, leaves no folder behind.
+        drawn = recipe.encoding.build(target.shape)
+        if (wanted := recipe.search.classes) and wanted[-1] >= len(target.labels):
+            raise RecipeError(
+                f"search.classes: {target.name} has the classes 0 to {len(target.labels) - 1}, and no {wanted[-1]}"
+            )
+        if parents is None and recipe.search.parents:
+            parents = read(recipe, drawn, target.labels)
+        with torch_threads(recipe.compute.threads):
+            recipe, speed = settled(recipe, target)
+            met = handshake(target, recipe.chunk)
+        if met.faults:
+            raise TargetError(f"{target.name}: " + "; ".join(met.faults))
+        warnings = [*target.details.get("notes", ()), *met.notes]
+        meta = {
+            "id": uuid4().hex,
+            "recipe": recipe.model_dump(mode="json", exclude_none=True),
+            "target": target.description(),
+            "speed": speed,
+            "machine": machine(recipe.compute.threads),
+            "committed": 0,
+            "shown": 0,
+            "shown_reigns": 0,
+            "last_progress": 0,
+            "seconds": 0.0,
+            "finished": None,
+            "answers": target.queries - asked_before,  # the handshake's are not lost if the run is killed now
+            "warnings": warnings,
+        }
+        store = Store.create(Path(folder), meta)
+        try:
+            run = cls(recipe, target, store, encoding)
+            if parents:
+                run._begin_with(parents)
+        except BaseException:
+            store.withdraw()
+            raise
+        run.warnings = warnings
+        run._earlier_answers = -asked_before
+        target.keep_in(run.folder)
+        return run
+
+    @classmethod
+    def resume(
+        cls,
+        folder: Path | str,
+        recipe: Recipe | None = None,
+        target: Target | None = None,
+        encoding: Encoding | None = None,
+        trust: bool = False,
+        named: Collection[str] = (),
+    ) -> "Run":
+        """Go on with the run in folder from its last checkpoint.
+
+        recipe defaults to the stored one; another may differ in stop and save, in how many workers there are, and in
+        the words that name the same target: weights that were moved, a higher cap on requests (RecipeError otherwise).
+        trust is for what a file that came from elsewhere could be up to: a target that is code or a server
+        (targets.stored_target), a cluster to join, a runtime environment. named: "target", "ray" where the user has just
+        named these; what a given recipe names otherwise than the file is trusted too.
+        """
+        store = Store.open(Path(folder), write=True)
+        try:
+            meta = store.description()
+            stored = parse(meta["recipe"], str(store.path))
+            if meta.get("merged"):
+                raise StoreError(
+                    f"{folder} is merged from several runs: it has no search of its own; go on with one of them"
+                )
+            if "baseline" in meta:
+                how = meta["baseline"].get("plan", {}).get("method")
+                raise StoreError(
+                    f"{folder} was made by {how}, not by a search: the command that made it goes on with it. To evolve from "
+                    f"its images: evofool run RECIPE --parents {folder}"
+                )
+            recipe = recipe or stored
+            _refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
+            recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
+            given = given_of(store, meta, len(meta["target"]["labels"]))
+            refuse_others(recipe.search.parents, stored.search.parents, given, folder)
+            trust = trust or "target" in named or recipe.target != stored.target
+            target = target or stored_target(recipe.target, store.path.parent, trust)
+            if target.fingerprint() != meta["target"]["fingerprint"]:
+                raise TargetError(
+                    f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
+                    "(labels, preprocessing or weights differ); its scores would not belong together"
+                )
+            if recipe.compute.format not in target.formats and not _device_elsewhere(recipe, target):
+                raise TargetError(
+                    f"{folder}: this run ranks in {recipe.compute.format}, and here {target.name} has "
+                    f"{', '.join(target.formats)}; go on where it began"
+                )
+            target.keep_in(store.path.parent)
+            run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
+            try:
+                run._restore(meta)
+                if recipe.search.parents and not given:  # killed as it began
+                    run._begin_with(read(recipe, run.encoding, target.labels))
+            except BaseException:
+                run.evaluator.close()
+                raise
+        except KeyError as error:
+            store.close(failed=True)
+            raise StoreError(f"{store.path} is damaged: its description lacks {error}") from None
+        except BaseException:
+            store.close(failed=True)
+            raise
+        return run
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self.evaluator.close()
+        self.store.close(failed=kind is not None)
+
+    # -- going on
+
+    def advance(
+        self, tick: Callable[["Run"], bool] | None = None, every: float = 0.25, batches: int | None = None
+    ) -> str | None:
+        """Search until a stop rule holds, tick returns true, or so many batches are done; then save.
+
+        tick(run) is called at most every so many seconds. Returns why the run ended, None if it was only interrupted.
+        """
+        if self.finished and self._stop_reason() is None:
+            self.finished = None
+        self.finished = self.finished or self._stop_reason()
+        if self.finished or batches == 0:
+            if self.strategy.committed:
+                # What may change of a recipe may have; and a run that was killed as it ended has yet to bring its elites up
+                # to date.
+                with torch_threads(self.recipe.compute.threads):
+                    self.save(whole=self._shown["shown"] < self.strategy.committed)
+            return self.finished
+        self._began = time.perf_counter()
+        self._next_save = self._next_whole = self._began + self.recipe.save.seconds
+        next_tick = self._began + every
+        self._rate_base = None
+        random_batches, done_here = self.recipe.search.lag + 1, 0
+        watch_at = random_batches + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / self.strategy.size))
+
+        def give_up() -> bool:
+            nonlocal next_tick
+            now = time.perf_counter()
+            if self.recipe.stop.seconds is not None and self.seconds >= self.recipe.stop.seconds:
+                return True  # even while nobody answers
+            if not tick or now < next_tick:
+                return False
+            next_tick = now + every
+            self._hear()
+            return tick(self)
+
+        def after(batch: int) -> bool:
+            nonlocal done_here
+            now = time.perf_counter()
+            # The first batches, random and bred, compile kernels and warm torch up: a rate that counted them would be wrong
+            # for minutes.
+            done_here += 1
+            if self._rate_base is None and done_here > random_batches:
+                self._rate_base = now, self.strategy.evaluations
+            self.finished = self._stop_reason()
+            stop = self.finished is not None
+            stop = give_up() or stop
+            # Batches without parents end here. What begins with elites may be as good as it gets.
+            if self.strategy.committed == self.recipe.search.lag + 1 and not self.given:
+                self._first_best = float(self.archive.log_odds.max())
+            elif self.strategy.committed == watch_at:
+                self._watch()
+            if now >= min(self._next_save, self._next_whole) and not stop:
+                self._save_in_time(now)
+            return stop
+
+        limit = batches if batches is not None else 1 << 62
+        with torch_threads(self.recipe.compute.threads):
+            box = toolbox(self.strategy, self.judge, self.evaluator)
+            try:
+                ea_map_elites(
+                    box,
+                    limit,
+                    statistics(),
+                    lag=self.recipe.search.lag,
+                    logbook=self.logbook,
+                    record=self._due,
+                    after=after,
+                    give_up=give_up,
+                )
+            except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
+                # The bad batch is still pending and was not committed; what came before it is worth keeping.
+                if self.strategy.committed:
+                    self.save(whole=False)
+                if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+                    raise TargetError(
+                        f"{self.target.name}: the memory does not hold {self.judge.chunk} images "
+                        f"{self.evaluator.at_once} times at once; go on with --set compute.streams=1, or start another run "
+                        "with a smaller compute.chunk"
+                    ) from None
+                raise
+            if not self.strategy.committed:
+                return None
+            self.finished = self.finished or self._stop_reason()
+            if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
+                last = self.strategy.committed - 1
+                self._note_costs()
+                final = SimpleNamespace(row=LazyRow(self.strategy))
+                self.logbook.record(gen=last, nevals=self.strategy.size, **statistics().compile([final]))
+            self.save()
+        self._earlier_seconds = self.seconds
+        self._began = 0.0
+        return self.finished
+
+    def save(self, whole: bool = True) -> None:
+        """One checkpoint: everything since the last one, in one transaction.
+
+        A whole one brings the file's elites up to date: those that are new are drawn and, where the search ranks by another
+        way than the plain one, measured. Without, it has all that the run needs to go on, and costs next to nothing. So a
+        whole one begins with one that is not: drawing and measuring take their time, and workers may be gone.
+        """
+        if whole:
+            self.save(whole=False)
+        self._hear()
+        s, team = self.strategy, self.evaluator.workers()
+        self._machines += [kind for kind in self.evaluator.machines if kind not in self._machines]
+        for q in s.quarantined:
+            self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.why}")
+        changed = np.flatnonzero(self.archive.birth != self._shown_birth) if whole else _NO_CELLS
+        elites = self.measured.elites(changed, s.committed)
+        reigns = self._reigns_saved + len(s.reigns)
+        if whole:
+            self._shown = {"shown": s.committed, "shown_reigns": reigns}
+        self.store.save(
+            Checkpoint(
+                state={
+                    "committed": s.committed,
+                    **self._shown,
+                    "last_progress": s.last_progress,
+                    "seconds": self.seconds,
+                    "finished": self.finished,
+                    "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
+                    "warnings": self.warnings,
+                    "answers": self.answers,
+                    "workers": {"at": time.time(), "each": team},
+                    **self._machine(),
+                },
+                genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.born],
+                reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
+                elites=elites,
+                metrics=[
+                    (row["gen"], seconds, _plain(row) | answers)
+                    for (seconds, answers), row in zip(self._row_costs, self.logbook[self._saved_metrics :], strict=True)
+                ],
+                pending=[
+                    Pending(o.batch, o.mothers, o.fathers, o.holders, o.thresholds, o.drawn_after)
+                    for o in self.evaluator.pending()
+                ],
+                quarantine=[
+                    (q.birth, q.batch, q.mother, q.father, self.encoding.pack(q.genome[0]), q.why) for q in s.quarantined
+                ],
+                commits=s.commits if self.recipe.search.mode == "free" else (),
+            )
+        )
+        self._shown_birth[changed] = self.archive.birth[changed]
+        self._row_costs.clear()
+        s.born.clear()
+        s.reigns.clear()
+        s.quarantined.clear()
+        s.commits.clear()
+        self._reigns_saved = reigns
+        self._saved_metrics = len(self.logbook)
+        self._saved_evaluations = s.evaluations
+
+    def _machine(self) -> dict[str, Any]:
+        """What meta's "machine" is to be; as it was while nobody has judged."""
+        if not self._machines:
+            return {}
+        return {"machine": self._machines[0] if len(self._machines) == 1 else {"several kinds": self._machines}}
+
+    def _save_in_time(self, now: float) -> None:
+        """A whole checkpoint if one is due, else one without pictures."""
+        whole = now >= self._next_whole
+        self.save(whole)
+        done = time.perf_counter()
+        later = done + max(self.recipe.save.seconds, _SAVE_SHARE * (done - now))
+        if whole:
+            self._next_whole = later
+            self._next_save = done + self.recipe.save.seconds
+        else:
+            self._next_save = later
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of search, over all sittings."""
+        return self._earlier_seconds + (time.perf_counter() - self._began if self._began else 0.0)
+
+    @property
+    def answers(self) -> int:
+        """Images that the target answered for this run, over all sittings."""
+        return self.target.queries if self.target.lasting else self._earlier_answers + self.target.queries
+
+    def best(self) -> np.ndarray:
+        """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""
+        return self.measured.best()
+
+    def progress(self) -> Progress:
+        now, done = time.perf_counter(), self.strategy.evaluations
+        base_time, base_done = self._rate_base or (now, done)
+        rate = (done - base_done) / max(now - base_time, 1e-9)
+        stop = self.recipe.stop
+        left = []
+        if stop.evaluations is not None and rate > 0:
+            left.append(max(0.0, (stop.evaluations - done) / rate))
+        if stop.seconds is not None:
+            left.append(max(0.0, stop.seconds - self.seconds))
+        return Progress(
+            evaluations=done,
+            seconds=self.seconds,
+            rate=rate,
+            seconds_left=min(left, default=None),
+            confidences=np.asarray(confidence(self.best()[self.strategy.classes])),
+            distinct=self.archive.distinct(),
+            saved=self._saved_evaluations,
+            answers=self.answers,
+            requests=self.target.requests,
+        )
+
+    # -- inside
+
+    def _begin_with(self, parents: Parents) -> None:
+        """Take parents into the file, which stands alone from now on, and let the search begin with them."""
+        size = self.strategy.size
+        self.store.save(
+            Checkpoint(
+                state={"given": parents.given.as_meta()},
+                genomes=((birth, birth // size, -1, -1, packed, 0) for birth, packed in parents.packed.items()),
+                reigns=(),
+                elites=(),
+                metrics=(),
+                made=list(parents.made.items()),
+            )
+        )
+        self.given = parents.given
+        self.strategy.give(parents.packed, parents.given.classes)
+
+    def _hear(self) -> None:
+        """What has come up meanwhile: a black box is known better the longer it is asked, and workers come and go."""
+        notes = [*self.target.details.get("notes", ()), *self.evaluator.notes]
+        self.warnings += [note for note in notes if note not in self.warnings]
+
+    def _evaluator(self) -> Evaluator:
+        search, compute = self.recipe.search, self.recipe.compute
+        if compute.workers:
+            refuse_workers(self.target)
+            from evofool.cluster import RayEvaluator
+
+            return RayEvaluator(
+                self.judge,
+                workers=compute.workers,
+                seed=search.seed,
+                batch=search.batch,
+                torch_threads=compute.threads,
+                in_order=search.mode == "reproducible",
+                lag=search.lag,
+                **compute.ray.model_dump(),
+            )
+        at_once = (search.lag + 1) * ceil(search.batch / self.recipe.chunk)
+        return LocalEvaluator(self.judge, min(compute.streams or self.target.streams, at_once), compute.threads)
+
+    @cached_property
+    def _level(self) -> float:
+        wanted = self.recipe.stop.confidence
+        return np.inf if wanted is None else needed_log_odds(wanted)
+
+    def _stop_reason(self) -> str | None:
+        stop, s = self.recipe.stop, self.strategy
+        if s.committed == 0:
+            return None
+        if stop.confidence is not None and self._all_are_at(self._level):
+            return f"every class is at confidence {stop.confidence:g}"
+        if stop.evaluations is not None and s.evaluations >= stop.evaluations:
+            return f"{s.evaluations:,} evaluations are done"
+        if stop.answers is not None and self.answers >= stop.answers:
+            return f"the target has answered {self.answers:,} images"
+        if stop.no_progress is not None and s.committed - 1 - s.last_progress >= stop.no_progress:
+            return f"no cell changed hands in the last {stop.no_progress:,} batches"
+        if stop.seconds is not None and self.seconds >= stop.seconds:
+            return f"{stop.seconds:g} seconds are over"
+        return None
+
+    def _due(self, batch: int) -> bool:
+        if batch < self._next_row:
+            return False
+        self._next_row = row_after(batch)
+        self._note_costs()
+        return True
+
+    def _note_costs(self) -> None:
+        """What a row of the logbook took: seconds and, of a black box, answers and requests."""
+        paid = {"answers": self.answers, "requests": self.target.requests} if self.target.lasting else {}
+        self._row_costs.append((self.seconds, paid))
+
+    def _watch(self) -> None:
+        """Say once what to check if nothing came of the search since its first batch."""
+        if self._first_best is not None and self.archive.log_odds.max() - self._first_best < _NOTHING:
+            fed = self.target.details.get("preprocessing")
+            self.warnings.append(
+                f"hardly anything has improved since the first batch, in {self.strategy.evaluations:,} evaluations. Check "
+                f"what the target is fed (input scaling, channel order, mean, std: {fed}), "
+                "that its outputs are logits of this input, and that it is the trained network"
+            )
+
+    def _all_are_at(self, level: float) -> bool:
+        wanted = self.strategy.classes
+        if self.archive.best()[wanted].min() < level:
+            return False
+        self.measured.measure(self.strategy.committed)
+        return bool(self.best()[wanted].min() >= level)
+
+    def _restore(self, meta: dict[str, Any]) -> None:
+        self._earlier_seconds = meta["seconds"]
+        self._earlier_answers += meta.get("answers", 0)
+        self.finished = meta["finished"]
+        self.warnings = list(meta.get("warnings", []))
+        if meta["committed"]:
+            self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
+        self._shown = {key: meta[key] for key in self._shown}
+        self.given = given_of(self.store, meta, self.archive.classes)
+        rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
+        self._shown_birth[[row.cell for row in rows]] = [row.birth for row in rows]
+        self.measured.restore(rows)
+        for order in orders:
+            self.evaluator.submit(order)
+        for batch, _, row in self.store.metrics():
+            self.logbook.record(**row)
+            self._next_row = row_after(batch)
+        self._saved_evaluations = self.strategy.evaluations
+        self._saved_metrics = len(self.logbook)
+        self._reigns_saved = len(self.store.reigns())
+
+
+def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
+    """The recipe with what its target decides: the number format and, on a GPU that it is too big for, the chunk.
+
+    Also what was measured to choose it, None if the recipe had chosen.
+    """
+    c, elsewhere = recipe.compute, _device_elsewhere(recipe, target)
+    if c.format != "auto":
+        if c.format not in target.formats and not elsewhere:
+            raise RecipeError(
+                f'compute.format is "{c.format}"; {target.name} has {", ".join(target.formats)} on this machine, or "auto"'
+            )
+        return recipe, None
+    if elsewhere:
+        from evofool.cluster import choose_there
+
+        refuse_workers(target)
+        room = c.ray.model_dump(exclude={"in_flight", "timeout", "retries", "quarantine"})
+        choice = choose_there(target.name, recipe.chunk, c.threads, **room)
+    else:
+        choice = choose(target, recipe.chunk)
+    smaller = {} if choice.chunk == recipe.chunk else {"chunk": choice.chunk}
+    compute = c.model_copy(update={"format": choice.number_format, **smaller})
+    return recipe.model_copy(update={"compute": compute}), asdict(choice)
+
+
+def _device_elsewhere(recipe: Recipe, target: Target) -> bool:
+    """Whether workers have GPUs and this machine's target runs on none: then theirs decides the number format."""
+    here = target.network is not None and target.network.device.type != "cpu"
+    return bool(recipe.compute.workers and recipe.compute.ray.gpus) and not here
+
+
+def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
+    """recipe with what was settled when the run began; RecipeError, naming the first key that differs, if another run's.
+
+    settled_chunk is what was measured to fit the device's memory, 0 if nothing was.
+    """
+    compute = recipe.compute
+    if compute.format == "auto":
+        compute = compute.model_copy(update={"format": stored.compute.format})
+    if compute.chunk == 0 or compute.chunk > settled_chunk == stored.compute.chunk:
+        compute = compute.model_copy(update={"chunk": stored.compute.chunk})
+    recipe = recipe.model_copy(update={"compute": compute})
+    ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
+    for key in sorted({*ours, *theirs}):
+        if ours.get(key) != theirs.get(key):
+            raise RecipeError(
+                f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
+                "begun keeps its recipe, only stop.*, save.*, compute.streams, compute.workers and compute.ray.* "
+                "may change: start another with --out DIR"
+            )
+    return recipe
+
+
+def wants_trust(recipe: Recipe) -> bool:
+    """Whether a run of this recipe is gone on with by --trust alone (Run.resume)."""
+    ray = recipe.compute.ray
+    joins = ray.address not in ("local", "auto") or bool(ray.environment)
+    return foreign(recipe.target) or bool(recipe.compute.workers and joins)
+
+
+def _refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:
+    """RecipeError where a run's file alone names a cluster to join, or code to bring there: it can come from anybody."""
+    ours, theirs = recipe.compute.ray, stored.compute.ray
+    if trust or not recipe.compute.workers:
+        return
+    if theirs.address not in ("local", "auto") and ours.address == theirs.address:
+        raise RecipeError(f"{folder}: its recipe joins the Ray cluster {theirs.address}; say that you trust it: --trust")
+    if theirs.environment and ours.environment == theirs.environment:
+        raise RecipeError(f"{folder}: its recipe has a runtime environment for Ray; say that you trust it: --trust")
+
+
+def row_after(batch: int) -> int:
+    """The batch of the metrics row that follows one at `batch`: rows lie 2% apart, so a curve has as many at either end."""
+    return max(batch + 1, ceil(batch * _ROW_GROWTH))
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}

@@ -1,0 +1,129 @@
+"""Elites of another run as the first genomes of a search: read there once, from then on kept in the search's own file.
+
+They take the first births, 0 to number - 1, in the place of random genomes, and are judged like any other batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evofool.errors import EvofoolError, RecipeError, StoreError
+from evofool.recipe import Recipe, drawing
+from evofool.run.store import Store
+from evofool.run.stored import StoredRun
+from genomes import Encoding
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run's file tells of the genomes that it began with, as meta's "given"."""
+
+    run: str  # the id of the run whose elites they were
+    number: int
+    classes: tuple[int, ...] = ()  # by birth the class that it competes in, with competition "own"; else none
+
+    def as_meta(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Given genomes, packed, by the births that they get."""
+
+    given: Given
+    packed: Mapping[int, bytes]
+    made: Mapping[int, str]  # what made each; "given" where a search did
+
+
+def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
+    """The elites of the run that recipe.search.parents names: all that are distinct, by the births that they have there.
+
+    With competition "own" and the same labels there as here, a genome counts once for every class that it holds, and
+    competes in that one; with other labels given genomes take turns at the classes, as random ones do. A run that goes on
+    meanwhile may be read.
+
+    RecipeError, naming the run, if it is not there, is damaged, has saved nothing, or draws its genomes otherwise than
+    encoding does.
+    """
+    folder = Path(recipe.search.parents or "")
+    try:
+        with StoredRun(folder) as stored, stored.store.snapshot():
+            _refuse_unlike(folder, stored.encoding, encoding)
+            elites = sorted(stored.elites(), key=lambda elite: (elite.row.birth, elite.row.cell))
+            by_class = recipe.search.competition == "own" and stored.labels == list(labels)
+            makers = {(e.row.genome, e.row.class_id if by_class else -1): e.row.made for e in elites}
+            distinct = list(makers)
+            packed = [genome for genome, _ in distinct]
+            stored.unpack(packed)  # raises what is wrong with them
+            run = str(stored.meta.get("id", ""))
+    except StoreError as error:
+        raise RecipeError(
+            f"search.parents: {error}. Name a run that has elites (--parents RUN), or leave it out (--set search.parents=)"
+        ) from None
+    classes = tuple(class_id for _, class_id in distinct) if by_class else ()
+    made = {birth: "given" if how == "evolved" else how for birth, how in enumerate(makers.values())}
+    return Parents(Given(run, len(packed), classes), dict(enumerate(packed)), made)
+
+
+def kept(store: Store, meta: Mapping[str, Any], classes: int) -> Parents | None:
+    """The genomes that a run began with, as its own file has them; None if it was given none. classes: of its target."""
+    given = given_of(store, meta, classes)
+    return Parents(given, store.genomes(range(given.number)), store.made()) if given else None
+
+
+def given_of(store: Store, meta: Mapping[str, Any], classes: int) -> Given | None:
+    """meta's "given"; StoreError if it is none."""
+    told = meta.get("given")
+    if told is None:
+        return None
+    try:
+        given = Given(told["run"], told["number"], tuple(told["classes"]))
+        known = isinstance(given.run, str) and type(given.number) is int and given.number > 0
+        if not known or not all(type(c) is int and 0 <= c < classes for c in given.classes):
+            raise ValueError
+        if len(given.classes) not in (0, given.number):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(f"{store.path} is damaged: what it tells of the genomes it began with is {told!r:.80}") from None
+    return given
+
+
+def refuse_others(asked: str | None, stored: str | None, given: Given | None, folder: Path | str) -> None:
+    """RecipeError if a run in folder that began with the parents `stored` is to go on with others.
+
+    A path is but a name: where the run that was read has moved, or is gone, all is well. As it is where nothing was read
+    yet, since the run was killed as it began.
+    """
+    if asked == stored or (stored and not given):
+        return
+    if asked is None or stored is None:
+        began = f"began with the elites of {stored}" if stored else "began with random genomes"
+        wanted = f"search.parents = {asked!r}" if asked else "no search.parents"
+        raise RecipeError(
+            f"{folder} holds a run that {began}, and asked for is one with {wanted}. A run that has begun keeps its "
+            "parents: start another with --out DIR"
+        )
+    try:
+        with StoredRun(Path(asked)) as other:
+            run = other.meta.get("id", "")
+    except EvofoolError:
+        return
+    assert given
+    if run != given.run:
+        raise RecipeError(
+            f"{folder} holds a run that began with the elites of {stored} (id {given.run}), and {asked} is another run (id "
+            f"{run}). A run that has begun keeps its parents: start another with --out DIR"
+        )
+
+
+def _refuse_unlike(folder: Path, theirs: Encoding, ours: Encoding) -> None:
+    there, here = drawing(theirs), drawing(ours)
+    for key in [*here, *there]:
+        if here.get(key) != there.get(key):
+            raise RecipeError(
+                f"search.parents: {folder} has {key} = {there.get(key)!r}, and this run {here.get(key)!r}. Parents have to "
+                "be drawn as this run draws: name a run with the same encoding and size of image, or make this run's "
+                "encoding that one's"
+            )

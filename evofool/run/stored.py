@@ -1,0 +1,196 @@
+"""A stored run, read for people and programs: elites with their labels, confidences and genomes."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evofool.errors import EvofoolError, StoreError, TargetError
+from evofool.images import decode_png
+from evofool.recipe import Recipe, parse
+from evofool.run.store import MEASURES, EliteRow, Store
+from evofool.scores import confidence
+from genomes import Encoding, GenomeError, Genomes
+
+if TYPE_CHECKING:
+    from evofool.targets import Target
+
+
+@dataclass(frozen=True)
+class Elite:
+    """The best image of a class (and niche), with what is known of it."""
+
+    row: EliteRow
+    label: str
+
+    @property
+    def confidence(self) -> float:
+        return float(confidence(self.row.log_odds))
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 (C, H, W), decoded from the stored PNG."""
+        return decode_png(self.row.png, f"class {self.row.class_id} ({self.label})")
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values, for JSON and CSV. log_odds, margin and confidence are natural-logarithm units and a probability."""
+        r = self.row
+        measured = {measure.name: measure.value for measure in r.measures}
+        return {
+            "class": r.class_id,
+            "label": self.label,
+            "niche": r.niche,
+            "confidence": self.confidence,
+            "log_odds": r.log_odds,
+            "margin": r.margin,
+            "search_log_odds": r.search_log_odds,  # what the search ranked by, in its own number format
+            "search_margin": r.search_margin,
+            "birth": r.birth,
+            "batch": r.batch,
+            "mother": r.mother,
+            "father": r.father,
+            "made": r.made,
+            "bytes_per_pixel": r.bytes_per_pixel,
+            **{name: measured.get(name) for name in MEASURES},  # None: not found out yet
+            "verdict": r.verdict,
+            "judged_by": r.judged_by,
+            "record_sha256": r.sha256,  # over class, niche, birth, scores and PNG
+        }
+
+
+class StoredRun:
+    """A run's file, open for reading; works while the run goes on."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.store = Store.open(Path(folder))
+        self.folder = self.store.path.parent
+        try:
+            self.meta = self.store.description()
+            self.recipe: Recipe = parse(self.meta["recipe"], str(self.store.path))
+            self.labels: list[str] = self.meta["target"]["labels"]
+            self.shape: tuple[int, int, int] = tuple(self.meta["target"]["shape"])
+        except (KeyError, TypeError) as error:
+            self.store.close()
+            raise StoreError(f"{self.store.path} is damaged: its description lacks {error}") from None
+        except EvofoolError:
+            self.store.close()
+            raise
+        if not all(isinstance(label, str) and label.isprintable() for label in self.labels):
+            self.store.close()
+            raise StoreError(f"{self.store.path} is damaged: it has a label that cannot be printed")
+        self.encoding: Encoding = self.recipe.encoding.build(self.shape)
+
+    def __enter__(self) -> "StoredRun":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.store.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """meta is read again, and with all that is read within it is of one checkpoint, while the run goes on."""
+        with self.store.snapshot():
+            self.meta = self.store.description()
+            yield
+
+    def elites(self, class_id: int | None = None) -> list[Elite]:
+        """By class and niche; StoreError if the run has saved nothing yet."""
+        rows = self.store.elites(class_id)
+        if not rows:
+            hint = "; if it was copied from a run that went on or was killed, copy run.db-wal too"
+            what = f"has saved nothing yet{hint}" if class_id is None else f"has no elite of class {class_id} yet"
+            raise StoreError(f"{self.folder} {what}")
+        for row in rows:
+            if not 0 <= row.class_id < len(self.labels):
+                raise StoreError(f"{self.store.path} is damaged: it has an elite of class {row.class_id}")
+        return [Elite(row, self.labels[row.class_id]) for row in rows]
+
+    @property
+    def evaluations(self) -> int:
+        """Of the search; of a merged run those of all its sources, of a baseline the forward passes."""
+        if "baseline" in self.meta:
+            return int(self.meta["baseline"]["forwards"])
+        merged = self.meta.get("merged")
+        if merged is None:
+            return int(self.meta["committed"]) * self.recipe.search.batch
+        return sum(int(source["evaluations"]) for source in merged)
+
+    @property
+    def elites_as_of(self) -> int:
+        """The evaluations that the stored elites stand for: whole checkpoints are rarer than others."""
+        if "merged" in self.meta or "baseline" in self.meta:
+            return self.evaluations
+        return int(self.meta["shown"]) * self.recipe.search.batch
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """The genomes that were set aside, as plain values: birth, batch, mother, father, why."""
+        names = ("birth", "batch", "mother", "father", "genome", "why")
+        rows = [dict(zip(names, row, strict=True)) for row in self.store.quarantine()]
+        return [{k: v for k, v in row.items() if k != "genome"} for row in rows]
+
+    @property
+    def niches(self) -> int:
+        """Niches per class; cell = class * niches + niche."""
+        return len(self.recipe.niches.edges) + 1 if self.recipe.niches else 1
+
+    @property
+    def classes(self) -> list[int]:
+        """The numbers of the classes that are searched for, ascending."""
+        of_baseline = self.meta.get("baseline", {}).get("plan", {}).get("classes", ())
+        return sorted(of_baseline or self.recipe.search.classes or range(len(self.labels)))
+
+    def class_id(self, text: str) -> int:
+        """The class of a number or a label; TargetError names the nearest labels."""
+        from evofool.targets.labels import class_of
+
+        return class_of(text, self.labels, self.folder)
+
+    def unpack(self, packed: Sequence[bytes]) -> Genomes:
+        """A batch of stored genomes; StoreError if one of them is none."""
+        try:
+            return self.encoding.unpack(list(packed))
+        except GenomeError as error:
+            raise StoreError(f"{self.store.path} is damaged: {error}") from None
+
+    def target(self, trust: bool = False, afresh: bool = False) -> "Target":
+        """The classifier that the run was made with, as of targets.stored_target."""
+        from evofool.targets import stored_target
+
+        return stored_target(self.recipe.target, self.folder, trust, afresh)
+
+    def own_target(
+        self, given: "Target | None" = None, trust: bool = False, afresh: bool = False, way_out: str = ""
+    ) -> "Target":
+        """What is given, or `target`; TargetError, with the way out, for another classifier than the run was made with."""
+        found = given or self.target(trust, afresh)
+        if found.fingerprint() != self.meta["target"]["fingerprint"]:
+            raise TargetError(
+                f"{self.folder}: the target {found.name} is not the one that this run was made with: its labels, "
+                f"preprocessing or weights have changed since{way_out}"
+            )
+        return found
+
+    def genome_json(self, elite: Elite) -> dict[str, Any]:
+        return self.encoding.to_json(self.unpack([elite.row.genome])[0])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The metrics, in order, each with its seconds of search."""
+        return [row | {"seconds": seconds} for _, seconds, row in self.store.metrics()]
+
+
+def to_json(data: Any) -> str:
+    """Readable JSON; numbers are exact, and null where they are not finite: JSON has no others."""
+    return json.dumps(_finite(data), indent=2, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -1,0 +1,1 @@
+"""The search: archive, evaluation of a batch, and the algorithm that DEAP drives."""

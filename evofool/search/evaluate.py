@@ -1,0 +1,343 @@
+"""From an order to its winners: make the children, draw them, ask the target, keep what beats the thresholds.
+
+An order carries parents and a key, never children: whoever evaluates it makes them, here or on another machine, and the
+same order gives the same bits.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from evofool import scores, scores_torch
+from evofool.descriptors import DESCRIPTORS, bins
+from evofool.machine import machine
+from evofool.search.archive import Winners
+from evofool.targets.network import PLAIN
+from evofool.targets.target import Target
+from genomes import Encoding, Genomes, Key
+
+COMPETITIONS = ("all", "argmax", "own")
+"""all: every image competes in every class (Nguyen 2015). argmax: only in the class it is called.
+own: only in the class it was made for, from that class's parents: independent climbers, the control."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One batch to be made and judged. Child i has the birth id first_birth + i and draws from key.at(i)."""
+
+    key: Key
+    first_birth: int
+    size: int
+    thresholds: np.ndarray  # (cells,) float64: only what beats them is worth telling
+    holders: np.ndarray  # (cells,) int64: who held the cells when the parents were drawn; stays with the archive
+    mothers: np.ndarray  # (size,) int64 births, -1: none, the children are given or random
+    fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from one
+    # By birth, each a batch of one, never written to. Without mothers: those of the children that are given.
+    parents: Mapping[int, Genomes] = field(default_factory=dict)
+    claims: np.ndarray | None = None  # (size,) int64: the one class each child competes in, for `own`
+    drawn_after: int = 0  # batches that were committed when the parents were drawn
+
+    @property
+    def batch(self) -> int:
+        return self.key.batch
+
+    @property
+    def given(self) -> list[int]:
+        """The births of the children that are neither bred nor random: parents has them as they are."""
+        if not self.parents or not self.size or self.mothers[0] >= 0:
+            return []
+        return [birth for birth in range(self.first_birth, self.first_birth + self.size) if birth in self.parents]
+
+    def cut(self, begin: int, end: int) -> "Order":
+        """The rows begin:end as an order of their own, which gives the same children."""
+        return replace(
+            self,
+            key=self.key.at(begin),
+            first_birth=self.first_birth + begin,
+            size=end - begin,
+            mothers=self.mothers[begin:end],
+            fathers=self.fathers[begin:end],
+            claims=None if self.claims is None else self.claims[begin:end],
+        )
+
+
+def children(encoding: Encoding, order: Order) -> Genomes:
+    """The batch that an order asks for. The same order gives the same children, wherever they are made."""
+    if not order.size or order.mothers[0] < 0:
+        first = encoding.random(order.size, order.key)
+        for birth in order.given:
+            first[birth - order.first_birth] = order.parents[birth][0]
+        return first
+    mothers = np.concatenate([order.parents[birth] for birth in order.mothers.tolist()])
+    if (order.fathers < 0).all():
+        return encoding.vary(mothers, mothers, order.key)
+    births = np.where(order.fathers < 0, order.mothers, order.fathers)
+    return encoding.vary(mothers, np.concatenate([order.parents[birth] for birth in births.tolist()]), order.key)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Everything that turns an order into winners; called, it does so. Frozen and cheap to build on a worker.
+
+    chunk is the number of images that share a forward pass: it, not the number of workers, decides last bits.
+    number_format is what the target ranks by (Target.formats). resident: images, logits and scores stay on the target's
+    device, and only the winners leave it; for a torch network without niches.
+    """
+
+    encoding: Encoding
+    target: Target
+    chunk: int
+    rank: str = "log_odds"
+    competition: str = "all"
+    descriptor: str | None = None
+    edges: tuple[float, ...] = ()
+    number_format: str = PLAIN
+    resident: bool = False
+
+    @property
+    def niches(self) -> int:
+        return len(self.edges) + 1
+
+    def __call__(self, order: Order) -> Winners:
+        """Raises ScoreError, naming the batch, if any answer is not finite; then nothing of it is kept."""
+        return Winners.merged([self.part(order, row) for row in self.parts(order)])
+
+    def parts(self, order: Order) -> range:
+        """Where the chunks of a batch begin."""
+        return range(0, order.size, self.chunk)
+
+    def part(self, order: Order, begin: int) -> Winners:
+        """The winners of one chunk. May be called from several threads at once."""
+        end = min(begin + self.chunk, order.size)
+        genomes = self.children(order, begin, end)
+        if self.resident:
+            return self._resident(order, begin, genomes)
+        images = self.encoding.render(genomes)
+        logits = self.target.logits(images, self.chunk, self.number_format)
+        niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
+        return self._winners(order, begin, genomes, logits, niche)
+
+    def children(self, order: Order, begin: int, end: int) -> Genomes:
+        """The rows begin:end of the batch, the same however it is cut."""
+        return children(self.encoding, order.cut(begin, end))
+
+    def plain(self, genomes: Genomes) -> np.ndarray:
+        """The logits of one chunk, the plain way: what a score stands for."""
+        return self.target.logits(self.encoding.render(genomes), self.chunk)
+
+    def _winners(self, order: Order, begin: int, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
+        scores.refuse_unfinite(logits, order.batch, self.target.name, order.key.row + begin)
+        log_odds = scores.log_odds(logits)
+        ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
+        n = len(genomes)
+        allowed = ranked if self.target.told == ranked.shape[1] else scores.of_the_told(ranked, logits, self.target.told)
+        if self.competition != "all":
+            claims = order.claims[begin : begin + n] if order.claims is not None else logits.argmax(axis=1)
+            only, every = np.full_like(ranked, -np.inf), np.arange(n)
+            only[every, claims] = allowed[every, claims]
+            allowed = only
+        if niche is None:
+            cells, rows = _best(allowed, order.thresholds)
+            classes = cells
+        else:
+            cells, rows = _best_by_niche(allowed, order.thresholds, niche, self.niches)
+            classes = cells // self.niches
+        # Most chunks win nothing, once a search is under way.
+        margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits)
+        return self._told(order, begin, genomes, cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
+
+    def _resident(self, order: Order, begin: int, genomes: Genomes) -> Winners:
+        network = self.target.network
+        assert network is not None
+        logits = self.target.logits_there(self.encoding.draw(genomes, network.device), self.chunk, self.number_format)
+        claims: np.ndarray | torch.Tensor | None = None
+        if self.competition != "all":
+            claims = logits.argmax(1) if order.claims is None else order.claims[begin : begin + len(genomes)]
+        best = scores_torch.best(
+            logits,
+            order.thresholds,
+            batch=order.batch,
+            who=self.target.name,
+            begin=order.key.row + begin,
+            rank=self.rank,
+            claims=claims,
+        )
+        return self._told(order, begin, genomes, best.cells, best.rows, best.scores, best.log_odds, best.margins)
+
+    def _told(
+        self,
+        order: Order,
+        begin: int,
+        genomes: Genomes,
+        cells: np.ndarray,
+        rows: np.ndarray,
+        ranked: np.ndarray,
+        log_odds: np.ndarray,
+        margins: np.ndarray,
+    ) -> Winners:
+        """Winners of the cells (M,) that rows (M,) of a chunk won, with their scores (M,)."""
+        if not len(cells):
+            return Winners.none(self.encoding)
+        kept, which = np.unique(rows, return_inverse=True)
+        return Winners(
+            births=order.first_birth + begin + kept,
+            mothers=order.mothers[begin + kept],
+            fathers=order.fathers[begin + kept],
+            genomes=genomes[kept],
+            cells=cells,
+            rows=which,
+            scores=ranked,
+            log_odds=log_odds,
+            margins=margins,
+        )
+
+
+def stays_on_device(target: Target, edges: Sequence[float]) -> bool:
+    """Whether images, logits and scores can stay where the target runs (Judge.resident)."""
+    return not edges and target.network is not None and target.network.device.type != "cpu"
+
+
+class Evaluator(Protocol):
+    """Where orders go and winners come from."""
+
+    at_once: int
+    """How many chunks are classified at once."""
+    notes: list[str]
+    """What a user should know of how the work goes; grows."""
+    machines: list[dict[str, Any]]
+    """The kinds of machine (evofool.machine) that judge; grows."""
+
+    @property
+    def under_way(self) -> int | None:
+        """How many orders to keep it at work with; None: as many as the recipe's lag says, and results come in order."""
+        ...
+
+    def submit(self, order: Order) -> None:
+        """Take an order; may return before it is evaluated."""
+        ...
+
+    def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
+        """Yield the finished orders until none is left, or until give_up(), asked while waiting, says so.
+
+        Whoever reads may submit in between.
+        """
+        ...
+
+    def pending(self) -> list[Order]:
+        """The orders taken and not yet yielded, oldest first: what a checkpoint has to keep."""
+        ...
+
+    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        """What the target answers, the plain way, to the images of genomes: (B, K) float32."""
+        ...
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What each worker is doing, plain values for a display; none where there are no workers beyond this process."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it has, without waiting for what was begun."""
+        ...
+
+
+class LocalEvaluator:
+    """In this process: one chunk after another, or as many at once as there are streams.
+
+    Streams are threads, each with torch_threads of its own for its forward passes (numba and torch let go of the
+    interpreter); so one draws while another classifies. Their number changes no bit.
+    """
+
+    under_way: int | None = None
+
+    def __init__(self, judge: Judge, streams: int = 1, torch_threads: int = 1) -> None:
+        self.judge = judge
+        self.at_once = streams
+        self.notes: list[str] = []
+        self.machines = [machine(torch_threads)]
+        self._orders: deque[_Taken] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        if streams > 1:
+            self._pool = ThreadPoolExecutor(streams, "evofool", torch.set_num_threads, (torch_threads,))
+
+    def submit(self, order: Order) -> None:
+        self._orders.append(_Taken(order))
+
+    def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
+        """In the order of submission. A batch is finished before it is given up."""
+        while self._orders:
+            head = self._orders[0]
+            if self._pool is None:
+                winners = self.judge(head.order)
+            else:
+                for taken in self._orders:
+                    self._begin(taken)
+                try:
+                    wait(head.parts, return_when=FIRST_EXCEPTION)
+                    failed = [part for part in head.parts if part.done() and part.exception()]
+                    winners = Winners.merged([part.result() for part in failed or head.parts])
+                except BaseException:
+                    # Whoever comes back for it asks again; the answers to come are not waited for.
+                    self.judge.target.abandon()
+                    for taken in self._orders:
+                        for part in taken.parts:
+                            part.cancel()
+                        taken.parts = []
+                    raise
+            self._orders.popleft()
+            yield head.order, winners
+
+    def pending(self) -> list[Order]:
+        return [taken.order for taken in self._orders]
+
+    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        chunk = self.judge.chunk
+        parts = [genomes[at : at + chunk] for at in range(0, len(genomes), chunk)]
+        answers = self._pool.map(self.judge.plain, parts) if self._pool else map(self.judge.plain, parts)
+        return np.concatenate(list(answers))
+
+    def workers(self) -> list[dict[str, Any]]:
+        return []
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self.judge.target.abandon()
+
+    def _begin(self, taken: "_Taken") -> None:
+        if self._pool is not None and not taken.parts:
+            taken.parts = [self._pool.submit(self.judge.part, taken.order, row) for row in self.judge.parts(taken.order)]
+
+
+@dataclass
+class _Taken:
+    """An order, and its chunks under way."""
+
+    order: Order
+    parts: list[Future[Winners]] = field(default_factory=list)
+
+
+def _best(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per column the best row, where it is above the threshold; of equals the first row. (M,) columns, (M,) rows."""
+    columns = np.flatnonzero(scores.max(axis=0) > thresholds)
+    return columns, scores[:, columns].argmax(axis=0)
+
+
+def _best_by_niche(
+    scores: np.ndarray, thresholds: np.ndarray, niche: np.ndarray, niches: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As _best, among the rows of each niche; cell = class * niches + niche, ascending."""
+    by_niche = thresholds.reshape(-1, niches)
+    cells, rows = [], []
+    for n in np.unique(niche):
+        members = np.flatnonzero(niche == n)
+        columns, best = _best(scores[members], by_niche[:, n])
+        cells.append(columns * niches + n)
+        rows.append(members[best])
+    found = np.concatenate(cells)
+    order = np.argsort(found)
+    return found[order], np.concatenate(rows)[order]

@@ -1,0 +1,425 @@
+"""The search, in DEAP's idiom: a strategy with generate and update, an algorithm over a toolbox, Statistics, a Logbook.
+
+DEAP's individual is a whole batch (a Brood) here: one Python object per image would cost more than the classifier. The
+only file that imports deap.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from deap import base, tools
+
+from evofool.images import quantise
+from evofool.scores import confidence
+from evofool.search.archive import Archive, Quarantined, Winners
+from evofool.search.delta import MOST, WORTH, difference
+from evofool.search.evaluate import Evaluator, Judge, Order
+from genomes import Direct, Encoding, Genomes, Key
+
+# Draws that belong to a batch and to no child of it: stream numbers that no row can reach.
+_PARENTS = 1 << 62
+_GLOBALS = threading.Lock()  # Python's and numpy's global generators
+
+
+class LazyFitness(base.Fitness):
+    """A brood's fitness: how many cells it won, worked out from its winners only when somebody asks."""
+
+    weights = (1.0,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.winners: Winners | None = None
+
+    def getValues(self) -> tuple[float, ...]:
+        return () if self.winners is None else (float(len(self.winners.cells)),)
+
+    def setValues(self, values: Any) -> None:
+        self.winners = values
+        self.wvalues = self.getValues()
+
+    def delValues(self) -> None:
+        self.winners = None
+        self.wvalues = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LazyFitness":
+        copy = type(self)()
+        if self.winners is not None:
+            copy.values = self.winners
+        return copy
+
+    values = property(getValues, setValues, delValues, "Assigned a Winners; read as DEAP's tuple of numbers.")
+
+
+@dataclass
+class Brood:
+    """DEAP's individual: one batch, from order to winners."""
+
+    order: Order
+    fitness: LazyFitness = field(default_factory=LazyFitness)
+    row: Mapping[str, Any] = field(default_factory=dict)  # the metrics after this batch was committed
+
+    def __len__(self) -> int:
+        return self.order.size
+
+
+@dataclass
+class Born:
+    """A genome that won a cell when it was committed, for the store's record of descent.
+
+    steps 0: packed is the whole genome. Else it is its difference from its mother's, that many from a whole one.
+    """
+
+    birth: int
+    batch: int
+    mother: int
+    father: int
+    packed: bytes
+    steps: int
+
+
+@dataclass
+class Reign:
+    """A cell that changed hands. switched: neither parent held the cell when the parents were drawn, though somebody
+    did: a goal switch (Nguyen 2015b, Innovation Engines)."""
+
+    cell: int
+    birth: int
+    batch: int
+    log_odds: float
+    margin: float
+    switched: bool
+
+
+class MapElites:
+    """MAP-Elites over classes as a DEAP strategy: generate() makes broods, update(population) commits them.
+
+    batch images share a draw of parents, made by `selection` (Archive.sample); seed keys every draw. With competition
+    "own" child i of a batch is made for, and from, one class; the classes take turns. classes: the numbers, ascending, of
+    those that are searched for; None: all. The cells of the others stay empty.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        encoding: Encoding,
+        *,
+        seed: int,
+        batch: int,
+        competition: str = "all",
+        selection: str = "uniform",
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        self.archive = archive
+        self.encoding = encoding
+        self.seed, self.size = seed, batch
+        self.competition, self.selection = competition, selection
+        self.classes = np.arange(archive.classes) if classes is None else np.array(classes, np.int64)
+        # No score is above this one.
+        self._closed = np.repeat(~np.isin(np.arange(archive.classes), self.classes), archive.niches)
+        self.given: dict[int, bytes] = {}  # packed, by birth, the first ones first: what is yet to be ordered (give)
+        self.given_classes = np.zeros(0, np.int64)
+        self.next_batch = 0  # to be generated
+        self.committed = 0  # batches in the archive
+        self.last_progress = 0  # the last commit that changed a cell, counted from 0
+        self.wins = 0  # cells that changed hands, the first fillings left out
+        self.switches = 0  # of these, goal switches
+        self.born: list[Born] = []  # since the last save
+        self.steps: dict[int, int] = {}  # Born.steps of those that are not whole
+        self.reigns: list[Reign] = []
+        self.quarantined: list[Quarantined] = []
+        self.commits: list[tuple[int, int, int]] = []  # place in the order of commits, batch, drawn after how many of them
+
+    @property
+    def evaluations(self) -> int:
+        return self.committed * self.size
+
+    def give(self, packed: Mapping[int, bytes], classes: Sequence[int] = ()) -> None:
+        """Genomes that the search begins with in the place of random ones, packed, by their births: 0, 1, ... on.
+
+        Those of batches that were ordered before are left out. classes: of all of them, the class that each competes in
+        with competition "own"; without, they take turns at the classes, as random ones do.
+        """
+        self.given = dict(packed)
+        self.given_classes = np.array(classes, np.int64)
+
+    def generate(self) -> list[Brood]:
+        """The next batch, as a population of one brood. Batches are given, then random until there is something to breed
+        from."""
+        return [Brood(self.order())]
+
+    def order(self) -> Order:
+        number, archive, n = self.next_batch, self.archive, self.size
+        self.next_batch += 1
+        claims = self.claims(number)
+        return Order(
+            key=Key(self.seed, number),
+            first_birth=number * n,
+            size=n,
+            thresholds=np.where(self._closed, np.inf, archive.score),
+            holders=archive.birth.copy(),
+            claims=claims,
+            drawn_after=self.committed,
+            **self._parents(number, claims),
+        )
+
+    def claims(self, number: int) -> np.ndarray | None:
+        """The classes that the children of a batch are made for, or None where they compete in more than one."""
+        if self.competition != "own":
+            return None
+        births = number * self.size + np.arange(self.size)
+        claims, given = self.classes[births % len(self.classes)], births < len(self.given_classes)
+        claims[given] = self.given_classes[births[given]]
+        return claims
+
+    def _parents(self, number: int, claims: np.ndarray | None) -> dict[str, Any]:
+        n, archive = self.size, self.archive
+        given = [birth for birth in range(number * n, (number + 1) * n) if birth in self.given] if self.given else []
+        if given or not len(archive) or (claims is not None and not self._all_classes_held()):
+            nobody = np.full(n, -1, np.int64)
+            genomes = self.encoding.unpack([self.given.pop(birth) for birth in given]) if given else ()
+            parents = {birth: genomes[i : i + 1] for i, birth in enumerate(given)}
+            return {"mothers": nobody, "fathers": nobody, "parents": parents}
+        twice = None if claims is None else np.concatenate([claims, claims])
+        cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
+        mothers, fathers = archive.birth[cells].reshape(2, n)
+        fathers = np.where(self.encoding.fathered(n, Key(self.seed, number)), fathers, -1)
+        needed = {*mothers.tolist(), *fathers.tolist()} - {-1}
+        return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed)}
+
+    def update(self, population: list[Brood]) -> None:
+        """Commit broods, in this order, and note who descends from whom."""
+        for brood in population:
+            if brood.fitness.winners is None:
+                raise ValueError(f"batch {brood.order.batch} has not been evaluated")
+            self._commit(brood.order, brood.fitness.winners)
+            brood.row = LazyRow(self)
+
+    def _commit(self, order: Order, winners: Winners) -> None:
+        held = self.archive.birth[winners.cells] >= 0
+        changed = self.archive.add(winners)
+        self.commits.append((self.committed, order.batch, order.drawn_after))
+        self.committed += 1
+        self.quarantined += winners.quarantined
+        if not changed.any():
+            return
+        self.last_progress = self.committed - 1
+        self.wins += int(held[changed].sum())
+        w = winners
+        rows = w.rows[changed]
+        for row in np.unique(rows).tolist():
+            self.born.append(self._born(order, w, row))
+        for cell, row, log_odds, margin in zip(
+            w.cells[changed].tolist(),
+            rows.tolist(),
+            w.log_odds[changed].tolist(),
+            w.margins[changed].tolist(),
+            strict=True,
+        ):
+            holder = order.holders[cell]
+            switched = bool(holder >= 0 and w.mothers[row] >= 0 and holder not in (w.mothers[row], w.fathers[row]))
+            self.reigns.append(Reign(cell, int(w.births[row]), order.batch, log_odds, margin, switched))
+            self.switches += switched
+
+    def _born(self, order: Order, w: Winners, row: int) -> Born:
+        birth, mother = int(w.births[row]), int(w.mothers[row])
+        packed, steps = self.encoding.pack(w.genomes[row]), self.steps.get(mother, 0) + 1
+        if mother >= 0 and len(packed) >= WORTH and steps <= MOST:
+            less = difference(packed, self.encoding.pack(order.parents[mother][0]))
+            if less is not None:
+                self.steps[birth] = steps
+                return Born(birth, order.batch, mother, int(w.fathers[row]), less, steps)
+        return Born(birth, order.batch, mother, int(w.fathers[row]), packed, 0)
+
+    def _all_classes_held(self) -> bool:
+        return bool((self.archive.birth.reshape(self.archive.classes, -1)[self.classes] >= 0).any(axis=1).all())
+
+
+class LazyRow(Mapping[str, Any]):
+    """The archive's state after a commit, measured when it is first read: few batches are."""
+
+    def __init__(self, strategy: MapElites) -> None:
+        self._strategy = strategy
+        self._values: dict[str, Any] | None = None
+
+    def _read(self) -> dict[str, Any]:
+        if self._values is None:
+            s = self._strategy
+            p = np.asarray(confidence(s.archive.best()[s.classes]))
+            self._values = {
+                "confidence": p,
+                "evaluations": s.evaluations,
+                "distinct": s.archive.distinct(),
+                "wins": s.wins,
+                "switches": s.switches,
+            }
+        return self._values
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return dict(self._read())
+
+    def __getitem__(self, key: str) -> Any:
+        return self._read()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+def statistics() -> tools.Statistics:
+    """DEAP's Statistics over broods: what a logbook row says of the archive after the last one.
+
+    median, q25, q75, min: of the best confidences of the classes searched for (one without an elite counts as 0). at_99,
+    at_9999: classes at >= 0.99 and >= 0.9999. distinct: different genomes holding a cell. wins, switches: running totals.
+    """
+    stats = tools.Statistics(key=lambda brood: brood.row)
+    stats.register("evaluations", lambda rows: rows[-1]["evaluations"])
+    for name, quantile in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0.0)):
+        stats.register(name, lambda rows, q=quantile: float(np.quantile(rows[-1]["confidence"], q)))
+    for name, level in (("at_99", 0.99), ("at_9999", 0.9999)):
+        stats.register(name, lambda rows, level=level: int((rows[-1]["confidence"] >= level).sum()))
+    for name in ("distinct", "wins", "switches"):
+        stats.register(name, lambda rows, name=name: int(rows[-1][name]))
+    return stats
+
+
+def new_logbook(stats: tools.Statistics | None = None) -> tools.Logbook:
+    """An empty Logbook with DEAP's columns, then those of stats."""
+    logbook = tools.Logbook()
+    logbook.header = ["gen", "nevals", *(stats.fields if stats else [])]
+    return logbook
+
+
+def toolbox(strategy: MapElites, judge: Judge, evaluator: Evaluator) -> base.Toolbox:
+    """generate, evaluate, update as DEAP's algorithms call them; the rest for ea_map_elites."""
+    box = base.Toolbox()
+    box.register("generate", strategy.generate)
+    box.register("evaluate", lambda brood: judge(brood.order))
+    box.register("update", strategy.update)
+    box.register("committed", lambda: strategy.committed)
+    box.register("submit", evaluator.submit)
+    box.register("results", evaluator.results)
+    box.register("pending", evaluator.pending)
+    box.register("under_way", lambda: evaluator.under_way)
+    return box
+
+
+def ea_map_elites(
+    toolbox: base.Toolbox,
+    ngen: int,
+    stats: tools.Statistics | None = None,
+    halloffame: Any = None,
+    verbose: bool = False,
+    *,
+    lag: int = 0,
+    logbook: tools.Logbook | None = None,
+    record: Callable[[int], bool] = lambda gen: True,
+    after: Callable[[int], bool] = lambda gen: False,
+    give_up: Callable[[], bool] = lambda: False,
+) -> tuple[list[Brood], tools.Logbook]:
+    """MAP-Elites over the toolbox, for ngen more batches; DEAP's signature, then what a long run needs.
+
+    lag: batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 orders are under way (or as many as
+    toolbox.under_way() asks for: then they are committed as they come); they stay in toolbox.pending() at the end, where a
+    later call goes on. logbook: goes on with an earlier one. record(gen): whether commit gen, counted from 0 over all calls,
+    gets a row. after(gen): called then; true ends the run there. give_up(): asked while waiting for results; true ends it
+    too. halloffame and verbose as in DEAP. Returns the last population and the logbook.
+    """
+    if logbook is None:
+        logbook = new_logbook(stats)
+    population: list[Brood] = []
+    if ngen <= 0:
+        return population, logbook
+
+    def top_up() -> None:
+        for _ in range((toolbox.under_way() or lag + 1) - len(toolbox.pending())):
+            toolbox.submit(toolbox.generate()[0].order)
+
+    top_up()
+    for done, (order, winners) in enumerate(toolbox.results(give_up), 1):
+        brood = Brood(order)
+        brood.fitness.values = winners
+        population = [brood]
+        toolbox.update(population)
+        if halloffame is not None:
+            halloffame.update(population)
+        gen = toolbox.committed() - 1
+        if record(gen):
+            logbook.record(gen=gen, nevals=len(brood), **(stats.compile(population) if stats else {}))
+            if verbose:
+                print(logbook.stream)
+        if after(gen) or done == ngen:
+            break
+        top_up()
+    return population, logbook
+
+
+@dataclass(frozen=True)
+class PerIndividual:
+    """An Encoding whose children are made by a user's own DEAP operators, one individual at a time.
+
+    mutate(individual) -> (individual,) and mate(a, b) -> (a, b) as registered on a DEAP toolbox; either may be None.
+    A direct genome is handed over as a list of C * H * W floats on 0..255 and rounded and clipped afterwards; any other
+    as its canonical JSON (a dict), to be changed and given back. DEAP's operators draw from Python's and numpy's global
+    generators: these are seeded for each child from (seed, batch, row) and put back, so results stay keyed.
+    Slow by nature: hundreds of microseconds a child, not one.
+    """
+
+    encoding: Encoding
+    mutate: Callable[[Any], Any] | None = None
+    mate: Callable[[Any, Any], Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "encoding":  # asked for while a copy is being made
+            raise AttributeError(name)
+        return getattr(self.encoding, name)
+
+    def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
+        """As Encoding.vary, by the operators: mate first (its first child is kept), then mutate."""
+        children = [
+            self._child(mother, father, key.at(i)) for i, (mother, father) in enumerate(zip(mothers, fathers, strict=True))
+        ]
+        return np.concatenate(children)
+
+    def fathered(self, n: int, key: Key) -> np.ndarray:
+        return np.full(n, self.mate is not None)
+
+    def _child(self, mother: Any, father: Any, key: Key) -> Genomes:
+        with _seeded(key):
+            child = self._open(mother)
+            if self.mate:
+                child = self.mate(child, self._open(father))[0]
+            if self.mutate:
+                (child,) = self.mutate(child)
+        return self._close(child)
+
+    def _open(self, genome: Any) -> Any:
+        if isinstance(self.encoding, Direct):
+            return genome.reshape(-1).astype(float).tolist()
+        return self.encoding.to_json(genome)
+
+    def _close(self, individual: Any) -> Genomes:
+        if isinstance(self.encoding, Direct):
+            pixels = quantise(np.asarray(individual, float) / 255.0)
+            return pixels.reshape(1, *self.encoding.shape)
+        return self.encoding.from_json(individual)
+
+
+@contextmanager
+def _seeded(key: Key) -> Iterator[None]:
+    with _GLOBALS:  # the evaluator's workers would draw from each other's
+        python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - DEAP's operators draw from the globals
+        draws = np.random.default_rng([key.seed, key.batch, key.row])
+        random.seed(int(draws.integers(1 << 62)))
+        np.random.seed(int(draws.integers(1 << 32)))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002

@@ -1,0 +1,378 @@
+"""The published methods: what they cost, that their scores are their images', and how climbs are put together."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evofool.ascend.loop import Climbs, Improvement
+from evofool.attacks import gradient as baselines
+from evofool.attacks.gradient import _best_of, _one_after_another
+from evofool.errors import RecipeError, TargetError
+from evofool.scores import log_odds, margin
+from evofool.targets import Preprocessing, Target
+
+CLASSES, SIDE = 5, 8
+METHODS: dict[str, Callable[..., Climbs]] = {
+    "nguyen": baselines.nguyen,
+    "simonyan": baselines.simonyan,
+    "erhan": baselines.erhan,
+    "inceptionism": baselines.inceptionism,
+    "fourier": baselines.fourier,
+    "apgd": baselines.apgd,
+}
+WAYS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in METHODS),
+    *(("nguyen", {"setting": setting}) for setting in ("l2", "blur", "sparse")),
+    *(("erhan", {"restarts": restarts}) for restarts in (1, 4)),
+    *(("inceptionism", {"octaves": octaves}) for octaves in (1, 3)),
+    ("fourier", {"transformed": False}),
+    *(("apgd", {"restarts": restarts}) for restarts in (2, 5)),
+]
+each_method = pytest.mark.parametrize("method", list(METHODS))
+each_way = pytest.mark.parametrize(("method", "settings"), WAYS, ids=lambda value: str(value))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Tiny(nn.Module):
+    """A convolution and a linear layer; it answers NaN for an image whose first pixel is over `broken`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4 * SIDE * SIDE, CLASSES)
+        self.broken = 2.0
+        with torch.no_grad():
+            self.last.weight *= 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.last(torch.relu(self.conv(x)).flatten(1))
+        return torch.where(x[:, 0, 0, :1] > self.broken, torch.nan, z)
+
+
+def tiny(**options: Any) -> Target:
+    return Target.from_module(Tiny(), list("abcde"), (1, SIDE, SIDE), **options)
+
+
+def item(scores: list[float], forwards: list[int], rises: list[tuple[int, int, int, float]], **more: Any) -> Climbs:
+    """Climbs of len(scores) items; the k-th image is filled with k + 1, and steps are as many as backward passes."""
+    n = len(scores)
+    images = np.broadcast_to(np.arange(1, n + 1, dtype=np.uint8)[:, None, None, None], (n, 1, 2, 2)).copy()
+    passes = np.array(forwards)
+    found = [Improvement(i, f, b, s, s / 2) for i, f, b, s in rises]
+    return Climbs(images, torch.arange(n).float()[:, None], np.array(scores), passes - 1, passes, passes - 1, found, **more)
+
+
+# --- what they cost
+
+
+@each_way
+def test_no_class_takes_more_forward_passes_than_its_budget_and_all_are_counted(
+    method: str, settings: dict[str, Any]
+) -> None:
+    target = tiny()
+    for budget in (15, 18, 23):
+        before = target.queries
+        try:
+            climbs = METHODS[method](target, [1, 3], budget=budget, **settings)
+        except RecipeError:
+            continue
+        assert (climbs.forwards <= budget).all()
+        assert (climbs.forwards > budget / 2).all()
+        assert (climbs.backwards < climbs.forwards).all()
+        assert target.queries - before == climbs.forwards.sum()
+
+
+@each_way
+def test_a_budget_that_is_too_small_is_refused_and_the_least_one_is_told(method: str, settings: dict[str, Any]) -> None:
+    target = tiny()
+    with pytest.raises(RecipeError, match=r"a budget of 1 forward passes is too small.*: \d+ are the least") as told:
+        METHODS[method](target, [1], budget=1, **settings)
+    least = int(re.search(r"(\d+) are the least", str(told.value))[1])  # type: ignore[index]
+    with pytest.raises(RecipeError, match="too small"):
+        METHODS[method](target, [1], budget=least - 1, **settings)
+    climbs = METHODS[method](target, [1], budget=least, **settings)
+    assert climbs.forwards[0] <= least
+    assert climbs.iterations[0] >= 1
+
+
+def test_without_a_budget_each_takes_the_steps_that_were_published() -> None:
+    taken: dict[str, int] = {}
+    for name, climb in METHODS.items():
+
+        def tick(step: int, steps: int, name: str = name) -> bool:
+            taken[name] = steps
+            return True
+
+        climb(tiny(), [2], tick=tick)
+    four_octaves = 4 * (64 + 1) - 1
+    assert taken == {
+        "nguyen": 500, "simonyan": 300, "erhan": 200, "inceptionism": four_octaves, "fourier": 512, "apgd": 100
+    }  # fmt: skip
+
+
+# --- what they give
+
+
+@each_way
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+def test_a_score_is_that_of_the_image_and_improvements_end_with_it(method: str, settings: dict[str, Any], rank: str) -> None:
+    target, classes = tiny(), [4, 0, 2]
+    climbs = METHODS[method](target, classes, budget=45, rank=rank, **settings)
+    logits = target.logits(climbs.images)
+    odds, ranked = log_odds(logits), (log_odds if rank == "log_odds" else margin)(logits)
+    for k, c in enumerate(classes):
+        assert climbs.scores[k] == pytest.approx(ranked[k, c], abs=1e-4)
+        rises = [found for found in climbs.improvements if found.item == k]
+        assert rises[-1].score == climbs.scores[k]
+        assert rises[-1].beside == pytest.approx(odds[k, c], abs=1e-4)
+        scores, forwards = [found.score for found in rises], [found.forwards for found in rises]
+        assert scores == sorted(set(scores))
+        assert forwards == sorted(forwards)
+        assert 1 <= forwards[0] <= forwards[-1] <= climbs.forwards[k]
+
+
+@each_method
+def test_all_are_surer_in_the_end_than_where_they_began(method: str) -> None:
+    climbs = METHODS[method](tiny(), range(CLASSES), budget=45, microbatch=CLASSES)
+    for k in range(CLASSES):
+        rises = [found.score for found in climbs.improvements if found.item == k]
+        assert rises[-1] > rises[0]
+
+
+@each_way
+def test_a_class_climbs_the_same_whatever_climbs_beside_it(method: str, settings: dict[str, Any]) -> None:
+    target = tiny()
+    together = METHODS[method](target, [3, 1, 4], budget=30, seed=7, microbatch=1, **settings)
+    alone = METHODS[method](target, [1], budget=30, seed=7, microbatch=1, **settings)
+    assert alone.images[0].tobytes() == together.images[1].tobytes()
+    assert alone.scores[0] == together.scores[1]
+    assert [found[1:] for found in alone.improvements] == [found[1:] for found in together.improvements if found.item == 1]
+
+
+@pytest.mark.parametrize("method", ["nguyen", "erhan", "inceptionism", "fourier", "apgd"])
+def test_the_seed_decides_where_a_climb_begins(method: str) -> None:
+    target = tiny()
+    first, same, other = (METHODS[method](target, [1], budget=30, seed=seed).images for seed in (1, 1, 2))
+    assert first.tobytes() == same.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+def test_erhan_s_images_lie_on_the_sphere() -> None:
+    climbs = baselines.erhan(tiny(), [0, 3], budget=40, restarts=2, norm=3.0)
+    lengths = np.sqrt((climbs.images / 255.0) ** 2).reshape(2, -1)
+    np.testing.assert_allclose(np.sqrt((lengths**2).sum(1)), 3.0, atol=0.05)
+
+
+@pytest.mark.parametrize("index", [(2,), (1, 3, 5)])
+def test_the_score_of_a_unit_is_its_activation(index: tuple[int, ...]) -> None:
+    target = tiny()
+    layer = "conv" if len(index) == 3 else "last"
+    climbs = baselines.units(target, layer, [index, index], budget=20, restarts=2)
+    told = target.activations(torch.from_numpy(climbs.images).float() / 255, layer).detach().numpy()
+    np.testing.assert_allclose(climbs.scores, [each[index] for each in told], rtol=1e-4)
+    assert len(climbs.scores) == 4
+    assert (climbs.forwards <= 10).all()
+
+
+def test_the_mean_image_is_what_preprocessing_takes_away_or_middle_grey() -> None:
+    grey = tiny()
+    assert baselines.zero_image(grey).flatten().tolist() == [0.0]
+    assert baselines.mean_image(grey).flatten().tolist() == [0.5]
+
+    class Colour(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) * 5
+
+    fed = Preprocessing(scale=1 / 255, mean=(0.2, 0.4, 0.6), std=(1.0, 1.0, 1.0), order="BGR")
+    colour = Target.from_module(Colour(), list("abc"), (3, 4, 4), fed)
+    zero = baselines.zero_image(colour)
+    torch.testing.assert_close(zero.flatten(), torch.tensor([0.6, 0.4, 0.2]))
+    assert colour.network is not None
+    torch.testing.assert_close(
+        colour.network.prepare(zero.expand(1, 3, 4, 4) * 255), torch.zeros(1, 3, 4, 4), atol=1e-6, rtol=0
+    )
+    assert torch.equal(baselines.mean_image(colour), zero)
+
+
+# --- ending early
+
+
+@each_way
+def test_a_climb_ends_at_enough_with_fewer_passes(method: str, settings: dict[str, Any]) -> None:
+    target, classes = tiny(), [0, 1, 2, 3]
+    whole = METHODS[method](target, classes, budget=40, microbatch=20, **settings)
+    level = float(np.median(whole.scores)) * 0.8
+    climbs = METHODS[method](target, classes, budget=40, microbatch=20, enough=level, **settings)
+    reached = climbs.scores >= level
+    assert reached.any()
+    assert climbs.forwards[reached].sum() < whole.forwards[reached].sum()
+    assert (climbs.forwards <= whole.forwards).all()
+
+
+def test_what_has_enough_after_an_octave_is_not_asked_in_the_next() -> None:
+    target = tiny()
+    one = baselines.inceptionism(target, [0, 1], octaves=1, budget=20)
+    low, high = sorted(one.scores)
+    assert low < high
+    level = (low + high) / 2
+    four = baselines.inceptionism(target, [0, 1], octaves=4, budget=80, enough=level)
+    early = int(four.forwards.argmin())
+    assert four.forwards[early] <= 20 < four.forwards[1 - early]
+    assert four.scores[early] >= level
+
+
+def test_octaves_are_told_as_one_climb() -> None:
+    told: list[tuple[int, int]] = []
+
+    def tick(step: int, steps: int) -> bool:
+        told.append((step, steps))
+        return False
+
+    baselines.inceptionism(tiny(), [0], octaves=3, budget=30, tick=tick)
+    steps = told[0][1]
+    assert [step for step, _ in told] == list(range(steps + 1))
+    assert {of for _, of in told} == {steps}
+
+
+@each_method
+def test_a_tick_that_says_so_ends_the_climb(method: str) -> None:
+    climbs = METHODS[method](tiny(), [0, 1], budget=60, tick=lambda step, steps: step == 2)
+    assert climbs.interrupted
+    assert climbs.iterations.tolist() == [27 if method == "erhan" else 3] * 2
+
+
+# --- answers that are no numbers
+
+
+@each_method
+def test_a_climb_into_nan_keeps_its_best_before_and_says_so(method: str) -> None:
+    net = Tiny()
+    with torch.no_grad():  # a brighter first pixel is better for all but class 0, and it ends in NaN
+        net.last.weight[1:, :] += 0.05
+    target = Target.from_module(net, list("abcde"), (1, SIDE, SIDE))
+    net.broken = 0.6
+    climbs = METHODS[method](target, range(CLASSES), budget=60)
+    noted = {item for item, words in climbs.notes if "NaN" in words}
+    assert noted
+    for k in range(CLASSES):
+        held = bool(np.isfinite(climbs.scores[k]))
+        assert held == bool(climbs.images[k].any())
+        assert held or k in noted
+        if held:
+            assert climbs.images[k, 0, 0, 0] <= 0.6 * 255 + 1
+
+
+# --- putting climbs together
+
+
+def test_the_best_of_restarts_by_hand() -> None:
+    # Item 0 has starts 0 and 1, item 1 starts 2 and 3; start 1 ends after 3 passes, the others after 5.
+    rises = [
+        (0, 1, 1, 2.0),
+        (1, 1, 1, 1.0),
+        (2, 1, 1, -4.0),
+        (3, 2, 2, -1.0),
+        (1, 3, 3, 3.0),
+        (2, 4, 4, -1.0),
+        (0, 5, 4, 4.0),
+    ]
+    climbs = item([4.0, 3.0, -1.0, -1.0], [5, 3, 5, 5], rises, notes=[(2, "flat")])
+    out = _best_of(climbs, 2)
+    assert out.images[:, 0, 0, 0].tolist() == [1, 3]  # of equals the first
+    assert out.states is not None
+    assert out.states.flatten().tolist() == [0.0, 2.0]
+    assert out.scores.tolist() == [4.0, -1.0]
+    assert out.forwards.tolist() == [8, 10]
+    assert out.backwards.tolist() == out.iterations.tolist() == [6, 8]
+    assert out.notes == [(1, "start 0: flat")]
+    # Passes of both starts: two by the first step, and no more than three of start 1.
+    assert out.improvements == [
+        Improvement(0, 2, 2, 2.0, 1.0),
+        Improvement(1, 2, 2, -4.0, -2.0),
+        Improvement(1, 4, 4, -1.0, -0.5),
+        Improvement(0, 6, 5, 3.0, 1.5),
+        Improvement(0, 8, 6, 4.0, 2.0),
+    ]
+
+
+def test_restarts_that_all_fail_are_one_item_without_an_image() -> None:
+    out = _best_of(item([-math.inf] * 3, [1, 1, 1], []), 3)
+    assert out.scores.tolist() == [-math.inf]
+    assert out.forwards.tolist() == [3]
+    assert out.improvements == []
+
+
+def test_ascents_one_after_another_by_hand() -> None:
+    first = item([1.0, 2.0, 3.0], [4, 4, 2], [(0, 1, 1, 1.0), (1, 2, 2, 2.0), (2, 2, 2, 3.0)], notes=[(1, "flat")])
+    # Items 0 and 1 go on, in other images; item 0 falls and recovers, item 1 comes to nothing better.
+    second = item([5.0, 1.5], [3, 3], [(0, 1, 1, 0.5), (0, 2, 2, 1.0), (0, 3, 2, 5.0), (1, 1, 1, 1.5)], notes=[(1, "late")])
+    second.images += 10
+    second.interrupted = True
+    out = _one_after_another([(np.arange(3), first), (np.array([0, 1]), second)])
+    assert out.scores.tolist() == [5.0, 2.0, 3.0]
+    assert out.images[:, 0, 0, 0].tolist() == [11, 2, 3]
+    assert out.forwards.tolist() == [7, 7, 2]
+    assert out.backwards.tolist() == out.iterations.tolist() == [5, 5, 1]
+    assert out.improvements[3:] == [Improvement(0, 7, 5, 5.0, 2.5)]
+    assert out.notes == [(1, "flat"), (1, "late")]
+    assert out.interrupted
+    assert out.states is None
+
+
+def test_items_of_a_later_ascent_are_those_that_went_on() -> None:
+    first = item([1.0, 2.0, 3.0], [2, 2, 2], [])
+    last = item([9.0], [5], [(0, 4, 4, 9.0)], notes=[(0, "end")])
+    out = _one_after_another([(np.arange(3), first), (np.array([1]), last)])
+    assert out.scores.tolist() == [1.0, 9.0, 3.0]
+    assert out.forwards.tolist() == [2, 7, 2]
+    assert out.improvements == [Improvement(1, 6, 5, 9.0, 4.5)]
+    assert out.notes == [(1, "end")]
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("nguyen", {"setting": "nice"}, 'no setting "nice"; there are plain, l2, blur, sparse'),
+        ("apgd", {"rank": "loss"}, 'no rank "loss"; there are log_odds, margin'),
+        ("apgd", {"restarts": 0}, r"restarts lie in 1\.\.256, not 0"),
+        ("apgd", {"restarts": 0, "budget": 10}, r"restarts lie in 1\.\.256, not 0"),
+        ("erhan", {"restarts": 257}, r"restarts lie in 1\.\.256, not 257"),
+        ("erhan", {"restarts": -1}, r"restarts lie in 1\.\.256, not -1"),
+        ("inceptionism", {"octaves": 0}, r"octaves lie in 1\.\.256, not 0"),
+        ("inceptionism", {"scale": 0.0}, r"scale is what octaves differ by, 1 to 4, not 0\.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(method: str, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        METHODS[method](tiny(), [0], **settings)
+
+
+def test_units_take_no_fewer_than_one_start() -> None:
+    with pytest.raises(RecipeError, match=r"restarts lie in 1\.\.256, not 0"):
+        baselines.units(tiny(), "last", [(1,)], restarts=0)
+
+
+@each_method
+def test_a_black_box_is_refused_with_what_can_be_done_instead(method: str) -> None:
+    def forward(images: np.ndarray) -> np.ndarray:
+        return np.zeros((len(images), 3), np.float32)
+
+    box = Target("box", list("abc"), (1, SIDE, SIDE), forward, {})
+    with pytest.raises(TargetError, match=r"box: it has neither gradients nor layers.*evofool baseline square"):
+        METHODS[method](box, [0])

@@ -1,0 +1,355 @@
+"""`polish`: better images in the places of their originals, in a run that all commands can read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from evofool.ascend.draws import Draws
+from evofool.ascend.evened import EvenedWeights, effects
+from evofool.attacks import polish as polishing
+from evofool.attacks.polish import polish
+from evofool.cli.polish import polish as command
+from evofool.descriptors import DESCRIPTORS, bins
+from evofool.errors import EvofoolError, RecipeError, StoreError, TargetError
+from evofool.export.export import export
+from evofool.images import quantise
+from evofool.recipe import load, parse
+from evofool.run.lineage import lineage
+from evofool.run.merge import merge
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
+from evofool.run.verify import verify
+from evofool.targets import Target
+from evofool.targets import target as load_target
+from genomes import CPPN, Key
+from genomes.cppn.complete import complete
+
+KINDS: dict[str, dict[str, Any]] = {"cppn": {"kind": "cppn"}, "direct": {"kind": "direct"}}
+NICHES = {"descriptor": "mirror_symmetry", "edges": [0.75, 0.9]}
+LENET = load_target("lenet")
+
+
+def searched(kind: str, folder: Path, target: Target = LENET, **parts: Any) -> Path:
+    data = {
+        "target": "lenet",
+        "encoding": KINDS[kind],
+        "search": {"batch": 12, "seed": 4, **parts.pop("search", {})},
+        "stop": {"evaluations": 120},
+        **parts,
+    }
+    with Run.start(parse(data, "test"), folder, target) as run:
+        run.advance()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a short search: with niches, if asked for."""
+    made: dict[tuple[str, bool], Path] = {}
+
+    def of(kind: str, niches: bool = False) -> Path:
+        if (kind, niches) not in made:
+            parts = {"niches": NICHES} if niches else {}
+            made[kind, niches] = searched(kind, tmp_path_factory.mktemp("runs") / kind, **parts)
+        return made[kind, niches]
+
+    return of
+
+
+def holds(folder: Path) -> StoredRun:
+    """The run, after verify has found it to be right to the bit."""
+    with StoredRun(folder) as stored:
+        verdict = verify(stored, LENET)
+        assert verdict.exact
+        assert not verdict.faults
+    return StoredRun(folder)
+
+
+def content(folder: Path) -> dict[str, Any]:
+    with StoredRun(folder) as stored:
+        births = {reign[1] for reign in stored.store.reigns()}
+        return {
+            "elites": [(row.cell, row.birth, row.sha256, row.made) for row in stored.store.elites()],
+            "reigns": [(reign[0], reign[1], reign[3]) for reign in stored.store.reigns()],
+            "genomes": stored.store.genomes(births),
+            "origins": stored.store.origins(),
+            "curve": [{k: v for k, v in row.items() if k != "seconds"} for row in stored.rows()],
+            "passes": [stored.meta["baseline"][key] for key in ("done", "forwards", "backwards")],
+        }
+
+
+@pytest.mark.parametrize(
+    ("kind", "by", "niches", "grow"),
+    [
+        ("cppn", "", False, True),
+        ("cppn", "", False, False),
+        ("cppn", "pixels", False, True),
+        ("direct", "", False, True),
+        ("cppn", "", True, True),
+    ],
+)
+def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
+    kind: str, by: str, niches: bool, grow: bool, source: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = source(kind, niches)
+    done = polish(folder, tmp_path / "new", LENET, by=by, budget=4, grow=grow)
+    by = by or {"cppn": "weights", "direct": "pixels"}[kind]
+    with holds(tmp_path / "new") as new, StoredRun(folder) as old:
+        before = {e.row.cell: e for e in old.elites()}
+        after = {e.row.cell: e for e in new.elites()}
+        assert before.keys() == after.keys()
+        assert len(after) == done.elites == len(done.after)
+        origins = new.store.origins()
+        polished = [e for e in after.values() if e.row.made == "polish"]
+        assert len(polished) == done.polished > len(after) // 2
+        for cell, e in after.items():
+            original = before[cell]
+            if e.row.made == "polish":
+                assert e.row.log_odds > original.row.log_odds
+                assert origins[e.row.mother] == (old.meta["id"], original.row.birth)
+                first = lineage(new, e.row.birth)[0]
+                assert (first.image == original.image).all()
+                assert e.row.class_id in first.held
+            else:
+                assert (e.image == original.image).all()
+                assert e.row.made == "given"
+                assert e.row.mother == -1
+                assert e.row.log_odds == original.row.log_odds
+        genomes = new.unpack([e.row.genome for e in after.values()])
+        if by == "weights":
+            theirs = old.unpack([before[cell].row.genome for cell in after])
+            for field in ("n_nodes", "node_id", "act", *(() if grow else ("n_edges", "src", "dst"))):
+                assert (genomes[field] == theirs[field]).all(), "the graphs are the same"
+            assert (genomes["n_edges"] > theirs["n_edges"]).any() == grow
+            assert np.abs(genomes["weight"]).max() <= new.encoding.weight_limit
+        else:
+            assert new.encoding.name == "direct"
+        if niches:
+            images = np.stack([e.image for e in after.values()])
+            found = bins(DESCRIPTORS[NICHES["descriptor"]](images), NICHES["edges"])
+            assert found.tolist() == [e.row.niche for e in after.values()]
+            assert len(set(found.tolist())) > 1
+        assert done.forwards == 4 * done.elites
+        assert done.backwards == 3 * done.elites == new.meta["baseline"]["backwards"]
+        assert np.array_equal(done.after, [after[cell].row.log_odds for cell in sorted(after)])
+
+
+def test_a_genome_that_holds_several_classes_is_polished_for_each_of_them_apart(tmp_path: Path) -> None:
+    with Run.start(parse({"encoding": KINDS["cppn"], "search": {"batch": 2}, "stop": {"evaluations": 2}}, "test"),
+                   tmp_path / "old", LENET) as run:  # fmt: skip
+        run.advance()
+    polish(tmp_path / "old", tmp_path / "new", LENET, budget=5)
+    with holds(tmp_path / "new") as new:
+        polished = [e for e in new.elites() if e.row.made == "polish"]
+        assert len({e.row.mother for e in polished}) <= 2 < len({e.row.birth for e in polished}) == len(polished)
+        assert len({e.row.png for e in polished}) == len(polished)
+        assert new.meta["given"]["number"] == len(new.store.origins()) <= 2
+
+
+def test_the_search_s_own_rank_is_climbed(source: Callable[..., Path], tmp_path: Path) -> None:
+    folder = searched("cppn", tmp_path / "old", search={"rank": "margin"})
+    polish(folder, tmp_path / "new", LENET, budget=4)
+    with holds(tmp_path / "new") as new, StoredRun(folder) as old:
+        gained = [(b.row.margin - a.row.margin) for a, b in zip(old.elites(), new.elites(), strict=True)]
+        assert min(gained) >= 0 < max(gained)
+
+
+def test_what_is_broken_off_goes_on_to_the_bits_of_what_is_not(
+    source: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polishing, "_GROUP", 3)
+    folder = source("cppn")
+    whole = polish(folder, tmp_path / "whole", LENET, budget=4, streams=1)
+    for stop in (1, 6, 7):  # in the first group, which leaves nothing; then in later ones
+        steps = []
+        part = polish(folder, tmp_path / "part", LENET, budget=4, tick=lambda p: steps.append(p) or len(steps) == stop)  # noqa: B023
+        assert len(part.after) < part.elites
+        if stop == 1:
+            assert not (tmp_path / "part").exists()
+        else:
+            holds(tmp_path / "part").store.close()
+    done = polish(folder, tmp_path / "part", LENET, budget=4, streams=2)
+    assert content(tmp_path / "part") == content(tmp_path / "whole")
+    assert np.array_equal(done.after, whole.after)
+    assert done.elites == len(done.after)
+    again = polish(folder, tmp_path / "part", LENET, budget=4)
+    assert np.array_equal(again.after, whole.after), "nothing is left to be done"
+    with pytest.raises(RecipeError, match="was begun with budget = 4, asked for is 5; pass another --out"):
+        polish(folder, tmp_path / "part", LENET, budget=5)
+
+
+def test_the_new_run_is_exported_merged_polished_and_evolved_on_from(source: Callable[..., Path], tmp_path: Path) -> None:
+    folder, new = source("cppn"), tmp_path / "new"
+    polish(folder, new, LENET, budget=4)
+    with StoredRun(new) as stored:
+        elites = stored.elites()
+        assert export(stored, tmp_path / "files") == len(elites)
+    merged = merge([folder, new], tmp_path / "merged")
+    assert merged.cells == len(elites)
+    with holds(tmp_path / "merged") as both:
+        best = [(e.row.class_id, e.row.log_odds) for e in both.elites()]
+        assert best == [(e.row.class_id, e.row.log_odds) for e in elites]
+        assert {e.row.made for e in both.elites()} >= {"polish"}
+    polish(tmp_path / "merged", tmp_path / "again", LENET, budget=3)
+    with holds(tmp_path / "again") as twice:
+        assert all(b.row.log_odds >= a.row.log_odds for a, b in zip(elites, twice.elites(), strict=True))
+        e = next(e for e in twice.elites() if e.row.made == "polish" and twice.store.made()[e.row.mother] == "polish")
+        assert e.row.mother in twice.store.origins(), "polished from what was polished"
+    recipe = load("mnist-cppn", [f"search.parents={new}", "stop.evaluations=24"])
+    with Run.start(recipe, tmp_path / "on", LENET) as run:
+        run.advance()
+        assert run.given is not None
+        assert run.given.number == len({e.row.birth for e in elites})
+    with pytest.raises(StoreError, match="was made by polish, not by a search"):
+        Run.resume(new, target=LENET)
+
+
+def test_some_classes_alone(source: Callable[..., Path], tmp_path: Path) -> None:
+    polish(source("cppn"), tmp_path / "new", LENET, budget=3, classes=[7, 2])
+    with holds(tmp_path / "new") as new:
+        assert [e.row.class_id for e in new.elites()] == [2, 7]
+
+
+class _Case:
+    """A wrong demand, and the words that answer it."""
+
+    def __init__(self, error: type[EvofoolError], words: str, **how: Any) -> None:
+        self.error, self.words, self.how = error, words, how
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        _Case(RecipeError, "has direct images, which have no weights: polish them --by pixels", kind="direct", by="weights"),
+        _Case(RecipeError, 'goes by weights or pixels, not by "waits"', by="waits"),
+        _Case(RecipeError, "a budget of 1 forward passes is too small", budget=1),
+        _Case(RecipeError, "rate is a step's size, over 0, not -1", rate=-1.0),
+        _Case(StoreError, "is the run to be polished, and is only read; pass another --out", out="source"),
+        _Case(StoreError, "holds another kind of run; pass another --out", out="search"),
+    ],
+    ids=lambda case: case.words[:30],
+)
+def test_wrong_demands_are_answered_in_words(case: _Case, source: Callable[..., Path], tmp_path: Path) -> None:
+    how = dict(case.how)
+    folder, out = source(how.pop("kind", "cppn")), how.pop("out", "new")
+    to = {"source": folder, "search": source("direct"), "new": tmp_path / "new"}[out]
+    with pytest.raises(case.error, match=case.words):
+        polish(folder, to, LENET, **how)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_class_without_an_elite_and_a_run_without_any(tmp_path: Path) -> None:
+    recipe = parse({"encoding": KINDS["cppn"], "search": {"competition": "argmax"}, "stop": {"evaluations": 16}}, "test")
+    with Run.start(recipe, tmp_path / "old", LENET) as run:
+        with pytest.raises(StoreError, match="has saved nothing yet"):
+            polish(tmp_path / "old", tmp_path / "new", LENET)
+        run.advance()
+    with StoredRun(tmp_path / "old") as stored:
+        missing = sorted(set(range(10)) - {e.row.class_id for e in stored.elites()})
+    assert missing
+    with pytest.raises(RecipeError, match=f"has no elite of class {missing[0]}"):
+        polish(tmp_path / "old", tmp_path / "new", LENET, classes=missing)
+
+
+def test_a_target_without_gradients_and_another_target(source: Callable[..., Path], tmp_path: Path) -> None:
+    def forward(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1)[:, :10].astype(np.float32) / 64
+
+    blind = Target("blind", [str(c) for c in range(10)], (1, 28, 28), forward, {})
+    folder = searched("cppn", tmp_path / "old", blind)
+    with pytest.raises(TargetError, match="blind: it has neither gradients nor layers"):
+        polish(folder, tmp_path / "new", blind)
+    with pytest.raises(TargetError, match="the target blind is not the one that this run was made with"):
+        polish(source("cppn"), tmp_path / "new", blind)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_says_what_came_of_it(source: Callable[..., Path], tmp_path: Path) -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(command)
+    folder, new = source("cppn"), tmp_path / "new"
+    how = [str(folder), "--out", str(new), "--budget", "4", "--classes", "0-4", "--set", "rate=0.02", "--set", "grow=false"]
+    said = CliRunner().invoke(app, how)
+    assert said.exit_code == 0, said.output
+    assert f"New run in {new}: 5 elites of {folder} polished by weights, 4 forward passes each, rate 0.02" in said.output
+    assert "of 5 elites; median log-odds" in said.output
+    assert "20 forward and 15 backward passes." in said.output
+    assert (new / "elites.png").exists()
+    assert (new / "curve.png").exists()
+    again = CliRunner().invoke(app, how)
+    assert again.exit_code == 0
+    assert f"Going on with {new} at 5 of 5 elites" in again.output
+    for wrong, words in (
+        ("pace=1", 'no setting "pace"; it has rate, grow'),
+        ("rate=fast", "rate is a number, not 'fast'"),
+        ("grow=3", "grow is true or false, not 3"),
+    ):
+        refused = CliRunner().invoke(app, [str(folder), "--out", str(tmp_path / "no"), "--set", wrong])
+        assert isinstance(refused.exception, RecipeError)
+        assert words in str(refused.exception)
+
+
+@pytest.mark.parametrize("encoding", [CPPN(), CPPN(mode="hsv", height=40, width=24), CPPN.nguyen2015(1, 28, 28)])
+def test_evened_weights_start_as_the_genome_and_move_the_image_alike(encoding: CPPN) -> None:
+    genomes = encoding.random(12, Key(2, 0))
+    for batch in range(1, 9):
+        genomes = encoding.vary(genomes, genomes, Key(2, batch))
+    param, rows = EvenedWeights(encoding, genomes), torch.arange(12)
+    start = param.init(Draws(0, range(12), 0))
+    drawn = quantise(param.decode(start, rows).numpy())
+    assert (drawn == encoding.render(genomes)).all()
+    assert (param.genomes(start, rows) == genomes).all()
+    sizes = effects(encoding, genomes)
+    assert (sizes.log2() == sizes.log2().round()).all()
+    moved = start + 0.02 * torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+    assert (encoding.render(param.genomes(moved, rows)) == quantise(param.decode(moved, rows).numpy())).all()
+    far = param.genomes(start + 1e4, rows)
+    assert np.abs(far["weight"]).max() == np.float32(encoding.weight_limit), "held at the limit"
+
+
+def test_effects_are_what_a_weight_changes_pixels_by() -> None:
+    encoding = CPPN(height=20, width=20)
+    genomes = encoding.vary(encoding.random(6, Key(7, 0)), encoding.random(6, Key(7, 0)), Key(7, 1))
+    param, rows = EvenedWeights(encoding, genomes), torch.arange(6)
+    found, state = effects(encoding, genomes), param.init(Draws(0, range(6), 0))
+    for k, edges in enumerate(genomes["n_edges"].tolist()):
+        here = param.decode(state, rows)[k]
+        changes = []
+        for e in range(edges):
+            more = state.clone()
+            more[k, e] += 0.01 * found[k, e]  # 0.01 of the weight
+            changes.append(float((param.decode(more, rows)[k] - here).square().mean().sqrt() / 0.01))
+        for e, change in enumerate(changes):
+            assert found[k, e] == pytest.approx(max(change, 0.01 * max(changes)), rel=0.5) or max(changes) == 0
+
+
+@pytest.mark.parametrize("mode", ["grey", "hsv"])
+def test_a_complete_graph_draws_the_same_and_is_sound(mode: str) -> None:
+    for room in (64, 400):  # where there is room for all edges, and where there is not
+        encoding = CPPN(mode=mode, height=12, width=12, max_edges=room)
+        genomes = encoding.random(40, Key(3, 0))
+        for batch in range(1, 16):
+            genomes = encoding.vary(genomes, genomes, Key(3, batch))
+        full = complete(genomes, encoding.channels)
+        assert (encoding.render(full) == encoding.render(genomes)).all()
+        assert (encoding.unpack([encoding.pack(genome) for genome in full]) == full).all(), "unpack refuses cycles"
+        for was, now in zip(genomes, full, strict=True):
+            theirs, all_ = (dict(_edges(record)) for record in (was, now))
+            assert theirs.items() <= all_.items()
+            assert all(weight == 0 for ends, weight in all_.items() if ends not in theirs)
+            hidden = int(was["n_nodes"]) - encoding.channels
+            possible = 4 * (hidden + encoding.channels) + hidden * (hidden - 1) // 2 + hidden * encoding.channels
+            assert len(all_) == min(room, possible)
+
+
+def _edges(record: Any) -> list[tuple[tuple[int, int], float]]:
+    count = int(record["n_edges"])
+    ends = zip(record["src"][:count].tolist(), record["dst"][:count].tolist(), strict=True)
+    return list(zip(ends, record["weight"][:count].tolist(), strict=True))

@@ -1,0 +1,710 @@
+"""Baselines as runs: shown, verified, merged and gone on with like any other, and the same however they are broken off."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import evofool
+from evofool.ascend.loop import Climbs
+from evofool.attacks.run import METHODS, Method, Outcome, Plan, Standing, run_baseline, settings_of, side_by_side
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.export.export import export
+from evofool.images import decode_png
+from evofool.recipe import load
+from evofool.run.merge import merge
+from evofool.run.replay import replay
+from evofool.run.run import Run
+from evofool.run.store import FILE, Store
+from evofool.run.stored import StoredRun
+from evofool.run.verify import verify
+from evofool.scores import confidence, log_odds, margin, needed_log_odds
+from evofool.targets import Target, target
+
+HOME = Path(evofool.__file__).parent.parent
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+CLASSES, SIDE = 5, 8
+LABELS = ["ant", "bee", "cat", "dog", "elk"]
+GRADIENTS = [name for name, method in METHODS.items() if method.gradients]
+RIVALS = [name for name in METHODS if name not in GRADIENTS]
+
+each_method = pytest.mark.parametrize("method", list(METHODS))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Tiny(nn.Module):
+    """A convolution and a linear layer; it answers NaN for an image whose first pixel is over `broken`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.conv, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4 * SIDE * SIDE, CLASSES)
+        with torch.no_grad():
+            for weights in self.parameters():
+                weights.copy_(torch.randn(weights.shape, generator=generator) / 4)
+        self.broken = 2.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.last(torch.relu(self.conv(x)).flatten(1))
+        return torch.where(x[:, 0, 0, :1] > self.broken, torch.nan, z)
+
+
+def tiny(net: nn.Module | None = None) -> Target:
+    return Target.from_module(net or Tiny(), LABELS, (1, SIDE, SIDE), name="tiny")
+
+
+def box() -> Target:
+    """A black box: linear in the pixels, in exact arithmetic."""
+    weights = np.random.default_rng(9).integers(-8, 9, (SIDE * SIDE, CLASSES))
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
+
+    return Target("box", LABELS, (1, SIDE, SIDE), forward, {})
+
+
+@pytest.fixture(scope="module")
+def lenet() -> Target:
+    return target("lenet")
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Everything that a run has stored but its timings and ids."""
+    with Store.open(folder) as store:
+        meta = store.meta()
+        state = {k: v for k, v in meta["baseline"].items() if k != "asked_before"}
+        return {
+            "elites": store.elites(),
+            "reigns": store.reigns(),
+            "metrics": [(at, row) for at, _, row in store.metrics()],
+            "improvements": store.improvements(),
+            "made": store.made(),
+            "genomes": store.genomes({reign[1] for reign in store.reigns()}),
+            "state": state,
+            "meta": {
+                k: v for k, v in meta.items() if k in ("recipe", "committed", "shown", "finished", "answers", "warnings")
+            },
+        }
+
+
+def of(method: str, budget: int) -> int:
+    """The budget, for a method that can have one."""
+    return 1 if method == "noise" else budget
+
+
+def stopping(classes: int) -> Callable[[Standing], bool]:
+    return lambda progress: progress.done >= classes
+
+
+# --- an ordinary run
+
+
+@each_method
+def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Target, method: str) -> None:
+    classes, before = (7, 3), lenet.queries
+    outcome = run_baseline(Plan(method, classes, budget=of(method, 20)), lenet, tmp_path / "run")
+    asked = lenet.queries - before
+    assert outcome == Outcome(2, 2, 2, ())
+    with StoredRun(tmp_path / "run") as stored:
+        elites = stored.elites()
+        assert [e.row.class_id for e in elites] == [3, 7]
+        assert {e.row.made for e in elites} == {method}
+        assert stored.evaluations == stored.meta["baseline"]["forwards"] <= 20 * len(classes)
+        # The handshake and the plain network's scores are asked for too.
+        assert stored.evaluations < asked == stored.meta["answers"]
+        assert stored.rows()[-1]["evaluations"] == stored.evaluations
+        assert stored.meta["finished"] == "all 2 classes are done"
+        assert stored.genome_json(elites[0])["format"] == "evofool.direct"
+        logits = lenet.logits(np.stack([e.image for e in elites]), stored.recipe.chunk)
+        for e, odds, gaps in zip(elites, log_odds(logits), margin(logits), strict=True):
+            assert (e.row.log_odds, e.row.margin) == (odds[e.row.class_id], gaps[e.row.class_id])
+        verdict = verify(stored, lenet)
+        assert verdict.exact
+        assert verdict.faults == ()
+        assert verdict.largest_difference == 0.0
+        assert export(stored, tmp_path / "files") == 2
+        for e in elites:
+            (path,) = (tmp_path / "files").glob(f"{e.row.class_id}_*/*.png")
+            assert np.array_equal(decode_png(path.read_bytes()), e.image)
+
+
+@each_method
+@pytest.mark.parametrize("budget", [24, 31])
+def test_no_class_takes_more_than_its_budget_and_what_is_told_is_what_was_asked(
+    tmp_path: Path, method: str, budget: int
+) -> None:
+    found, classes = tiny(), (4, 0, 2)
+    run_baseline(Plan(method, classes, budget=of(method, budget)), found, tmp_path)
+    with Store.open(tmp_path) as store:
+        passes: dict[int, int] = {}
+        for cell, forwards, *_ in store.improvements():
+            passes[cell] = max(passes.get(cell, 0), forwards)
+        state, answers = store.meta()["baseline"], store.meta()["answers"]
+    assert set(passes) == set(classes)
+    assert max(passes.values()) <= of(method, budget)
+    assert sum(passes.values()) == state["forwards"]
+    assert answers == found.queries
+    met = found.queries - state["forwards"] - len(classes)
+    assert 0 < met <= 15  # the handshake
+
+
+def test_restarts_share_a_class_s_budget(tmp_path: Path) -> None:
+    run_baseline(Plan("apgd", (0, 1), {"restarts": 4}, budget=31), tiny(), tmp_path)
+    with StoredRun(tmp_path) as stored:
+        assert stored.evaluations == 2 * 28
+
+
+def test_all_classes_are_climbed_unless_some_are_named(tmp_path: Path) -> None:
+    seen: list[tuple[Plan, int]] = []
+    outcome = run_baseline(Plan("noise"), tiny(), tmp_path, begun=lambda plan, done: seen.append((plan, done)))
+    assert outcome.classes == CLASSES
+    ((plan, done),) = seen
+    assert (plan.classes, plan.budget, plan.group, done) == (tuple(range(CLASSES)), 1, CLASSES, 0)
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_a_black_box_has_rivals(tmp_path: Path, method: str) -> None:
+    found = box()
+    run_baseline(Plan(method, budget=of(method, 30)), found, tmp_path)
+    with StoredRun(tmp_path) as stored:
+        assert verify(stored, found).faults == ()
+        assert len(stored.elites()) == CLASSES
+        assert stored.meta["baseline"]["backwards"] == 0
+
+
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_a_black_box_without_gradients_is_refused_and_leaves_nothing(tmp_path: Path, method: str) -> None:
+    with pytest.raises(TargetError, match=r"box: it has neither gradients nor layers.*square, nes, random"):
+        run_baseline(Plan(method), box(), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_seed_decides_the_images(tmp_path: Path) -> None:
+    found = tiny()
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_baseline(Plan("apgd", budget=5, seed=seed), found, tmp_path / name)
+    a, b, c = (content(tmp_path / name)["elites"] for name in "abc")
+    assert a == b
+    assert [e.png for e in a] != [e.png for e in c]
+
+
+def test_streams_decide_no_bit(tmp_path: Path) -> None:
+    found = tiny()
+    for streams in (1, 3):
+        run_baseline(Plan("apgd", budget=12, microbatch=1), found, tmp_path / str(streams), streams=streams)
+    one, three = content(tmp_path / "1"), content(tmp_path / "3")
+    del one["meta"], three["meta"]
+    assert one == three
+
+
+# --- other classifiers
+
+
+def test_the_digit_network_of_2015_is_fooled(tmp_path: Path) -> None:
+    weights = DATA / "lenet_caffe.safetensors"
+    if not weights.is_file():
+        pytest.skip("no shared weights")
+    found = target(f"lenet-caffe?weights={weights}")
+    run_baseline(Plan("apgd", (0, 8), budget=40), found, tmp_path)
+    with StoredRun(tmp_path) as stored:
+        assert verify(stored).faults == ()
+        assert min(e.confidence for e in stored.elites()) > 0.99
+
+
+@pytest.mark.parametrize("method", ["nguyen", "fourier", "apgd", "inceptionism", "nes"])
+def test_a_colour_network_of_torchvision_s_is_climbed(tmp_path: Path, method: str) -> None:
+    spec = "torchvision:squeezenet1_1?weights=random&size=64"
+    found = target(spec)
+    run_baseline(Plan(method, (1, 999), budget=12), found, tmp_path)
+    with StoredRun(tmp_path) as stored:
+        assert stored.recipe.target == found.name
+        assert stored.shape == (3, 64, 64)
+        assert verify(stored).faults == ()
+        assert stored.evaluations <= 24
+
+
+# --- broken off and gone on with
+
+
+@pytest.mark.parametrize("method", ["apgd", "erhan", "inceptionism", "square"])
+def test_broken_off_after_a_group_and_gone_on_with_it_is_as_one_never_broken_off(
+    tmp_path: Path, lenet: Target, method: str
+) -> None:
+    plan = Plan(method, (9, 1, 4, 0, 3, 2, 5), budget=18, group=3)
+    run_baseline(plan, lenet, tmp_path / "whole")
+    first = run_baseline(plan, lenet, tmp_path / "broken", tick=stopping(3))
+    assert (first.done, first.classes) == (3, 7)
+    with StoredRun(tmp_path / "broken") as stored:  # a run already
+        assert [e.row.class_id for e in stored.elites()] == [1, 4, 9]
+        assert stored.meta["finished"] is None
+        assert verify(stored, lenet).faults == ()
+    run_baseline(plan, lenet, tmp_path / "broken", tick=stopping(6))
+    begun: list[int] = []
+    last = run_baseline(plan, lenet, tmp_path / "broken", begun=lambda _, done: begun.append(done))
+    assert begun == [6]
+    assert last.done == 7
+    whole, broken = content(tmp_path / "whole"), content(tmp_path / "broken")
+    whole["meta"]["recipe"].pop("name"), broken["meta"]["recipe"].pop("name")
+    # Each sitting asks what it asks of the network again; what it dropped is not on the run's account.
+    assert broken == whole
+    again = run_baseline(plan, lenet, tmp_path / "broken")
+    assert again == last
+    after = content(tmp_path / "broken")
+    after["meta"]["recipe"].pop("name")
+    assert after == whole
+
+
+def test_told_to_stop_by_the_last_step_of_a_group_it_keeps_that_group_and_begins_no_other(tmp_path: Path) -> None:
+    outcome = run_baseline(Plan("noise", group=2), tiny(), tmp_path, tick=lambda progress: True)
+    assert (outcome.done, outcome.images) == (2, 2)
+    outcome = run_baseline(Plan("noise", group=2), tiny(), tmp_path, tick=stopping(2))
+    assert (outcome.done, outcome.images) == (4, 4)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from evofool.attacks.run import Plan, run_baseline
+from evofool.targets import target
+
+def tick(progress):
+    if progress.done >= int(sys.argv[2]) and progress.step >= 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+
+run_baseline(Plan("apgd", (9, 1, 4, 0), budget=18, group=2), target("lenet"), Path(sys.argv[1]), tick=tick)
+"""
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_killed_and_gone_on_with_it_is_as_one_never_killed(tmp_path: Path, lenet: Target, done: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "run"), str(done)],
+        env=environment, timeout=120, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    plan = Plan("apgd", (9, 1, 4, 0), budget=18, group=2)
+    begun: list[int] = []
+    run_baseline(plan, lenet, tmp_path / "run", begun=lambda _, at: begun.append(at))
+    assert begun == [done]
+    run_baseline(plan, lenet, tmp_path / "whole" / "run")
+    whole, broken = content(tmp_path / "whole" / "run"), content(tmp_path / "run")
+    # One that had asked nothing yet but the handshake has to ask it again.
+    del whole["meta"]["answers"], broken["meta"]["answers"]
+    assert broken == whole
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "noise"])  # which is done with its first step
+def test_stopped_before_the_first_group_is_done_nothing_is_left(tmp_path: Path, method: str) -> None:
+    outcome = run_baseline(Plan(method, budget=40), tiny(), tmp_path / "run", tick=lambda progress: True)
+    assert outcome == Outcome(0, CLASSES, 0, ())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    run_baseline(Plan("apgd", budget=9), tiny(), tmp_path, tick=lambda progress: True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_error_between_groups_keeps_what_is_done(tmp_path: Path) -> None:
+    def fail(progress: Standing) -> bool:
+        if progress.done:
+            raise MemoryError
+        return False
+
+    plan = Plan("apgd", budget=6, group=2)
+    with pytest.raises(MemoryError):
+        run_baseline(plan, tiny(), tmp_path / "run", tick=fail)
+    assert run_baseline(plan, tiny(), tmp_path / "run").done == CLASSES
+    with pytest.raises(MemoryError):
+        run_baseline(plan, tiny(), tmp_path / "other", begun=lambda *_: (_ for _ in ()).throw(MemoryError()))
+    assert not (tmp_path / "other").exists()
+
+
+def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
+    seen: list[Standing] = []
+
+    def tick(p: Standing) -> bool:
+        seen.append(p)
+        return p.done == 4 and p.done_here == 4
+
+    plan = Plan("apgd", budget=6, group=2)
+    run_baseline(plan, tiny(), tmp_path, tick=tick)
+    assert {(p.classes, p.done, p.group, p.done_here, p.forwards) for p in seen} == {
+        (5, 0, 2, 0, 0), (5, 2, 2, 2, 12), (5, 4, 1, 4, 24)
+    }  # fmt: skip
+    assert [p.step for p in seen if p.done == 2] == list(range(6))
+    assert all(0 <= p.took <= p.seconds for p in seen)
+    seen.clear()
+    run_baseline(plan, tiny(), tmp_path, tick=tick)
+    assert {(p.done, p.done_here, p.forwards) for p in seen} == {(4, 0, 0)}
+
+
+# --- in a folder that has something else
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": "simonyan"}, "begun with method = 'apgd', asked for is 'simonyan'"),
+        ({"classes": (0, 2)}, r"begun with classes = \[0, 1\], asked for is \[0, 2\]"),
+        ({"settings": {"rate": 0.5}}, r"begun with rate = 0\.03, asked for is 0\.5"),
+        ({"settings": {"restarts": 2}}, "begun with restarts = 1, asked for is 2"),
+        ({"budget": 7}, "begun with budget = 6, asked for is 7"),
+        ({"rank": "margin"}, "begun with rank = 'log_odds', asked for is 'margin'"),
+        ({"seed": 1}, "begun with seed = 0, asked for is 1"),
+        ({"enough": 0.9}, r"begun with enough = 1\.0, asked for is 0\.9"),
+        ({"group": 1}, "begun with group = 2, asked for is 1"),
+        ({"microbatch": 1}, "begun with microbatch = 64, asked for is 1"),
+        ({"threads": 2}, "begun with threads = 1, asked for is 2"),
+    ],
+)
+def test_another_plan_is_refused_and_the_run_stays_as_it_is(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    given: dict[str, Any] = {"method": "apgd", "classes": (0, 1), "budget": 6}
+    run_baseline(Plan(**given), tiny(), tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(RecipeError, match=words + "; pass another --out"):
+        run_baseline(Plan(**(given | change)), tiny(), tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_another_classifier_is_refused(tmp_path: Path) -> None:
+    run_baseline(Plan("apgd", budget=6), tiny(), tmp_path)
+    other = Tiny()
+    with torch.no_grad():
+        other.last.bias.add_(1)
+    with pytest.raises(TargetError, match=r"begun with tiny, and tiny is another classifier \(labels, preprocessing or"):
+        run_baseline(Plan("apgd", budget=6), tiny(other), tmp_path)
+
+
+def test_a_search_s_folder_is_refused_and_a_search_does_not_go_on_with_a_baseline(tmp_path: Path, lenet: Target) -> None:
+    with Run.start(load("mnist-direct", ["stop.evaluations=32", "stop.confidence="]), tmp_path / "search", lenet) as run:
+        run.advance()
+    with pytest.raises(StoreError, match="search holds another kind of run; pass another --out"):
+        run_baseline(Plan("noise"), lenet, tmp_path / "search")
+    run_baseline(Plan("noise"), lenet, tmp_path / "noise")
+    with pytest.raises(StoreError, match=r"was made by noise, not by a search.*evofool run RECIPE --parents"):
+        Run.resume(tmp_path / "noise")
+    with pytest.raises(StoreError, match="was made by no search that could be replayed"):
+        replay(tmp_path / "noise", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    def again(plan: Plan, done: int) -> None:
+        with pytest.raises(StoreError, match="is in use"):
+            run_baseline(Plan("noise"), tiny(), tmp_path)
+
+    run_baseline(Plan("noise"), tiny(), tmp_path, begun=again)
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan("pgd"), 'no baseline "pgd"; there are nguyen, .*noise'),
+        (Plan("apgd", settings={"octaves": 2}), 'apgd has no setting "octaves"; it has restarts, rate'),
+        (Plan("apgd", settings={"restarts": "two"}), "apgd: restarts is like 1, not 'two'"),
+        (Plan("apgd", settings={"restarts": 2.0}), r"apgd: restarts is like 1, not 2\.0"),
+        (Plan("apgd", settings={"restarts": True}), "apgd: restarts is like 1, not True"),
+        (Plan("fourier", settings={"transformed": 1}), "fourier: transformed is like True, not 1"),
+        (Plan("apgd", settings={"rate": -0.5}), r"apgd: rate is a number from 0 up, not -0\.5"),
+        (Plan("apgd", settings={"rate": math.nan}), "apgd: rate is a number from 0 up, not nan"),
+        (Plan("fourier", settings={"rate": math.inf}), "fourier: rate is a number from 0 up, not inf"),
+        (Plan("apgd", settings={"restarts": 0}), r"restarts lie in 1\.\.256, not 0"),
+        (Plan("inceptionism", settings={"octaves": 999}), r"octaves lie in 1\.\.256, not 999"),
+        (Plan("inceptionism", settings={"scale": 0}), r"scale is what octaves differ by, 1 to 4, not 0\.0"),
+        (Plan("nguyen", settings={"setting": "nice"}), 'no setting "nice"; there are plain, l2, blur, sparse'),
+        (Plan("apgd", budget=1), "a budget of 1 forward passes is too small: 2 are the least"),
+        (Plan("erhan", budget=17), "a budget of 17 forward passes is too small for 9 restarts: 18 are the least"),
+        (Plan("noise", budget=2), "noise asks one image for each class and has no use for a budget of 2"),
+        (Plan("apgd", rank="loss"), 'no rank "loss"; there are log_odds, margin'),
+        (Plan("apgd", enough=0.0), r"enough is a confidence over 0, and 1 for never, not 0\.0"),
+        (Plan("apgd", enough=1.5), r"enough is a confidence over 0, and 1 for never, not 1\.5"),
+        (Plan("apgd", enough=math.nan), "enough is a confidence over 0, and 1 for never, not nan"),
+        (Plan("apgd", (5,)), r"classes are different numbers in 0\.\.4, not \[5\]"),
+        (Plan("apgd", (1, 2, 1)), r"classes are different numbers in 0\.\.4, not \[1, 2, 1\]"),
+        (Plan("apgd", seed=-1), r"apgd: search.seed: .*greater than or equal to 0 \(it is -1\)"),
+        (Plan("square", seed=1 << 62), r"square: search.seed: .*less than"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, plan: Plan, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        run_baseline(plan, tiny(), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_do_where_a_setting_is_a_fraction() -> None:
+    assert settings_of("simonyan", {"rate": 2, "decay": 0}) == {"rate": 2.0, "decay": 0.0}
+    assert settings_of("apgd", {}) == {"restarts": 1, "rate": 0.03}
+
+
+@each_method
+def test_no_setting_of_a_method_is_one_that_all_have(method: str) -> None:
+    common = {"budget", "queries", "rank", "seed", "enough", "microbatch", "streams", "tick", "chunk", "how", "target"}
+    settings = settings_of(method, {})
+    assert not common & settings.keys()
+    assert all(isinstance(value, (bool, int, float, str)) for value in settings.values())
+    assert json.loads(json.dumps(settings)) == settings
+
+
+# --- ending early
+
+
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+@pytest.mark.parametrize("method", ["apgd", "simonyan", "fourier", "square"])
+def test_a_class_that_is_sure_enough_ends_and_is_as_sure_in_the_plain_network(
+    tmp_path: Path, lenet: Target, method: str, rank: str
+) -> None:
+    enough, budget = 0.9, 60
+    run_baseline(Plan(method, (0, 3, 6, 7), budget=budget, rank=rank, enough=enough), lenet, tmp_path)
+    with StoredRun(tmp_path) as stored:
+        ends: dict[int, int] = {}
+        for cell, forwards, *_ in stored.store.improvements():
+            ends[cell] = forwards
+        early = {cell for cell, forwards in ends.items() if forwards < budget}
+        assert early
+        assert stored.evaluations < 4 * budget
+        for e in stored.elites():
+            assert e.row.class_id not in early or e.confidence >= enough
+
+
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+def test_a_hair_more_than_enough_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    asked: list[float] = []
+
+    def climb(found: Target, classes: list[int], *, enough: float, **_: Any) -> Climbs:
+        asked.append(enough)
+        n, none = len(classes), np.zeros(len(classes), np.int64)
+        return Climbs(np.zeros((n, *found.shape), np.uint8), None, np.full(n, -np.inf), none, none, none)
+
+    monkeypatch.setitem(METHODS, "stub", Method(climb, True, ""))
+    for k, enough in enumerate((0.99, 1.0)):
+        run_baseline(Plan("stub", rank=rank, enough=enough), tiny(), tmp_path / str(k))
+    level, never = asked
+    assert never == math.inf
+    # The least sure answer of this score: all other classes alike.
+    logits = np.zeros((1, CLASSES), np.float32)
+    logits[0, 0] = level + (0 if rank == "margin" else math.log(CLASSES - 1))
+    assert (log_odds(logits) if rank == "log_odds" else margin(logits))[0, 0] == pytest.approx(level, abs=1e-6)
+    assert log_odds(logits)[0, 0] == pytest.approx(needed_log_odds(0.99) + 1e-3, abs=1e-5)
+
+
+# --- answers that are no numbers
+
+
+def test_classes_whose_answers_are_no_numbers_are_named_and_the_others_kept(tmp_path: Path) -> None:
+    net = Tiny()
+    found = tiny(net)
+
+    def breaks(plan: Plan, done: int) -> None:  # once it has shaken hands
+        net.broken = 0.5
+
+    outcome = run_baseline(Plan("nguyen", budget=12), found, tmp_path, begun=breaks)
+    assert outcome.done == CLASSES
+    with StoredRun(tmp_path) as stored:
+        kept = [e.row.class_id for e in stored.elites()]
+        missing = [label for c, label in enumerate(LABELS) if c not in kept]
+        assert 0 < len(kept) < CLASSES
+        assert outcome.images == len(kept)
+        assert [note for note in outcome.notes if note.endswith("left without an image")] == [
+            f"{label}: it is left without an image" for label in missing
+        ]
+        for label in missing:
+            assert any(note.startswith(f"{label}: its score came out NaN") for note in outcome.notes)
+        assert verify(stored, tiny()).faults == ()
+        # What was spent on them counts, and they count as 0.
+        last = stored.rows()[-1]
+        assert last["evaluations"] == stored.evaluations
+        assert last["distinct"] == len(kept)
+        assert last["min"] == 0.0
+    assert run_baseline(Plan("nguyen", budget=12), found, tmp_path).notes == outcome.notes
+
+
+def test_an_image_that_the_plain_network_has_no_number_for_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tiny()
+
+    def breaks(plan: Plan, done: int) -> None:
+        plain = found.logits
+
+        def spoiled(images: np.ndarray, *more: Any) -> np.ndarray:
+            logits = plain(images, *more).copy()
+            logits[1] = np.nan
+            return logits
+
+        monkeypatch.setattr(found, "logits", spoiled)
+
+    outcome = run_baseline(Plan("apgd", budget=5), found, tmp_path, begun=breaks)
+    assert outcome.notes == ("bee: it is left without an image",)
+    with StoredRun(tmp_path) as stored:
+        assert [e.label for e in stored.elites()] == ["ant", "cat", "dog", "elk"]
+        last = stored.rows()[-1]
+        assert (last["distinct"], last["evaluations"], last["min"]) == (4, stored.evaluations, 0.0)
+
+
+# --- the curve
+
+
+def test_the_curve_of_two_climbs_by_hand() -> None:
+    half, most = 0.0, needed_log_odds(0.99) + 1e-9
+    # Class 3 climbs for 3 passes, class 8 for 2, class 5 comes to nothing in 1; of 4 classes one is still to come.
+    rows = side_by_side(
+        [
+            (3, 1, 1, -9.0, -2.0), (3, 3, 2, 9.0, most), (3, 3, 2, 9.0, most),
+            (8, 2, 1, 1.0, half), (8, 2, 1, 1.0, half),
+            (5, 1, 0, -math.inf, -math.inf),
+        ],
+        4,
+    )  # fmt: skip
+    low = float(confidence(-2.0))
+    assert [at for at, _ in rows] == [1, 2, 3]
+    assert [row["evaluations"] for _, row in rows] == [3, 5, 6]
+    assert [row["nevals"] for _, row in rows] == [3, 5, 6]
+    assert [row["gen"] for _, row in rows] == [1, 2, 3]
+    assert [row["distinct"] for _, row in rows] == [1, 2, 2]
+    assert [row["at_99"] for _, row in rows] == [0, 0, 1]
+    assert [row["at_9999"] for _, row in rows] == [0, 0, 0]
+    assert [row["min"] for _, row in rows] == [0, 0, 0]
+    assert [row["median"] for _, row in rows] == pytest.approx([0, low / 2, 0.25])
+    assert [row["q75"] for _, row in rows] == pytest.approx([low / 4, low + (0.5 - low) / 4, 0.5 + 0.49 / 4])
+
+
+def test_a_curve_of_nothing_has_no_rows() -> None:
+    assert side_by_side([], 4) == []
+
+
+def test_a_curve_never_falls_and_ends_with_all_that_was_spent() -> None:
+    rng = np.random.default_rng(0)
+    improvements: list[tuple[int, int, int, float, float]] = []
+    total = 0
+    for cell in range(20):
+        steps: list[int] = np.cumsum(rng.integers(1, 40, rng.integers(1, 30))).tolist()
+        odds = np.sort(rng.normal(0, 6, len(steps))).tolist()
+        improvements.extend((cell, at, at, score, score) for at, score in zip(steps, odds, strict=True))
+        improvements.append((cell, steps[-1] + 7, steps[-1] + 7, odds[-1], odds[-1]))
+        total += steps[-1] + 7
+    rows = side_by_side(improvements, 20)
+    for name in ("evaluations", "distinct", "median", "q25", "q75", "min", "at_99", "at_9999"):
+        values = [row[name] for _, row in rows]
+        assert values == sorted(values)
+    assert rows[-1][1]["evaluations"] == total
+    last = [max(odds for c, *_, odds in improvements if c == cell) for cell in range(20)]
+    assert rows[-1][1]["median"] == pytest.approx(float(np.median([confidence(x) for x in last])))
+
+
+@pytest.mark.parametrize("method", ["apgd", "nes"])
+def test_the_stored_curve_ends_with_what_the_elites_are(tmp_path: Path, method: str) -> None:
+    run_baseline(Plan(method, budget=25, group=2), tiny(), tmp_path)
+    with StoredRun(tmp_path) as stored:
+        last = stored.rows()[-1]
+        sure = np.array([e.confidence for e in stored.elites()])
+        assert last["evaluations"] == stored.evaluations
+        assert last["median"] == pytest.approx(float(np.median(sure)), abs=1e-6)
+        assert last["min"] == pytest.approx(float(sure.min()), abs=1e-6)
+        assert last["distinct"] == CLASSES
+
+
+def test_images_shared_by_classes_are_one_group(tmp_path: Path) -> None:
+    found = tiny()
+    plan = Plan("random", budget=1, group=2)
+    assert plan.settled(found).group == CLASSES
+    run_baseline(plan, found, tmp_path)
+    with StoredRun(tmp_path) as stored:
+        elites = stored.elites()
+        births = {e.row.birth for e in elites}
+        assert len(births) == len({e.row.png for e in elites}) < CLASSES
+        assert stored.rows()[-1]["distinct"] == len(births)
+        assert verify(stored, found).faults == ()
+
+
+def test_the_group_is_what_memory_holds() -> None:
+    class Wide(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)).repeat(1, 400)
+
+    found = Target.from_module(Wide(), None, (3, 224, 224), outputs="logits")
+    assert Plan("apgd").settled(found).group == (1 << 29) // (40 * 3 * 224 * 224)
+    assert Plan("erhan").settled(found).group == (1 << 29) // (9 * 40 * 3 * 224 * 224)
+    assert Plan("erhan", settings={"restarts": 256}).settled(found).group == 1
+    assert Plan("apgd", (1, 2)).settled(found).group == 2
+    big, small = Plan("apgd").settled(found), Plan("apgd").settled(tiny())
+    assert (big.microbatch, big.chunk, small.microbatch, small.chunk) == (2, 16, 64, CLASSES)
+
+
+# --- beside evolution
+
+
+def test_merged_with_a_search_a_baseline_s_elites_are_still_told_apart(tmp_path: Path, lenet: Target) -> None:
+    with Run.start(load("mnist-direct", ["stop.evaluations=64", "stop.confidence="]), tmp_path / "search", lenet) as run:
+        run.advance()
+        searched = run.strategy.evaluations
+    run_baseline(Plan("apgd", (1, 2, 3), budget=30), lenet, tmp_path / "apgd")
+    for order in (["search", "apgd"], ["apgd", "search"]):
+        out = tmp_path / "-".join(order)
+        merge([tmp_path / name for name in order], out)
+        with StoredRun(out) as stored:
+            made = {e.row.class_id: e.row.made for e in stored.elites()}
+            assert made == {c: "apgd" if c in (1, 2, 3) else "evolved" for c in range(10)}
+            assert stored.evaluations == searched + 90
+            assert verify(stored, lenet).faults == ()
+
+
+def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, lenet: Target) -> None:
+    for method in ("noise", "apgd"):
+        run_baseline(Plan(method, (2, 5), budget=of(method, 12)), lenet, tmp_path / method)
+    run_baseline(Plan("noise", (6,)), lenet, tmp_path / "more")
+    merge([tmp_path / "noise", tmp_path / "apgd"], tmp_path / "two")
+    merge([tmp_path / "more", tmp_path / "two"], tmp_path / "all")
+    with StoredRun(tmp_path / "all") as stored:
+        assert {e.row.class_id: e.row.made for e in stored.elites()} == {2: "apgd", 5: "apgd", 6: "noise"}
+
+
+def test_evolution_goes_on_from_a_baseline(tmp_path: Path, lenet: Target) -> None:
+    run_baseline(Plan("apgd", budget=15), lenet, tmp_path / "apgd")
+    changes = ["stop.evaluations=96", "stop.confidence=", f"search.parents={tmp_path / 'apgd'}"]
+    with Run.start(load("mnist-direct", changes), tmp_path / "run", lenet) as run:
+        run.advance()
+    with StoredRun(tmp_path / "apgd") as stored:
+        before = {e.row.class_id: e.row.log_odds for e in stored.elites()}
+    with StoredRun(tmp_path / "run") as stored:
+        assert stored.rows()[0]["min"] >= min(confidence(odds) for odds in before.values())
+        for e in stored.elites():
+            assert e.row.log_odds >= before[e.row.class_id] - 1e-5  # in passes of another size
+        assert set(stored.store.made().values()) == {"apgd"}
+
+
+def test_a_run_s_file_tells_how_it_was_made(tmp_path: Path) -> None:
+    run_baseline(Plan("nguyen", (3,), {"setting": "l2"}, budget=10, seed=4, enough=0.9), tiny(), tmp_path)
+    with Store.open(tmp_path) as store:
+        told = store.meta()["baseline"]["plan"]
+    assert told == {
+        "method": "nguyen", "classes": [3], "settings": {"setting": "l2", "early": 0.0, "late": 0.0}, "budget": 10,
+        "rank": "log_odds", "seed": 4, "enough": 0.9, "group": 1, "microbatch": 64, "chunk": 1, "threads": 1,
+    }  # fmt: skip
+    assert (tmp_path / FILE).is_file()

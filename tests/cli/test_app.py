@@ -1,0 +1,611 @@
+"""The command line: what each command does, and one clear sentence for each thing that is wrong."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import evofool
+from evofool.cli import app as cli
+from evofool.images import decode_png
+from evofool.recipe import load, shipped_benches, shipped_recipes
+from evofool.run.run import Run
+from evofool.run.store import FILE, Store
+from evofool.targets.networks import LeNet
+from genomes import CPPN
+from genomes.cppn.encoding import from_json
+
+HOME = Path(evofool.__file__).parent.parent
+COMMANDS = {command.name or command.callback.__name__ for command in cli.app.registered_commands}  # type: ignore[union-attr]
+TINY = ("stop.evaluations=640", "stop.confidence=", "search.batch=16")
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """The console command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["evofool", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+def settings(*changes: str) -> list[str]:
+    return [part for change in changes for part in ("--set", change)]
+
+
+def made(recipe: str, folder: Path, *changes: str) -> Path:
+    with Run.start(load(recipe, [*TINY, *changes]), folder) as run:
+        run.advance()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cppn_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made("mnist-cppn", tmp_path_factory.mktemp("cppn") / "run")
+
+
+@pytest.fixture(scope="module")
+def direct_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    niches = "niches={descriptor='mirror_symmetry', edges=[0.6, 0.68]}"
+    return made("mnist-direct", tmp_path_factory.mktemp("direct") / "run", niches)
+
+
+@pytest.fixture
+def mine(cppn_run: Path, tmp_path: Path) -> Path:
+    """A copy to be written to or damaged, in the folder that the command runs in."""
+    return shutil.copytree(cppn_run, tmp_path / "mine")
+
+
+def python(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120, check=False, **more
+    )
+
+
+# --- help
+
+
+def test_every_command_of_the_issue_is_there() -> None:
+    assert {"run", "show", "export", "verify", "lineage", "init"} <= COMMANDS
+
+
+def test_the_help_names_every_command_and_a_first_example() -> None:
+    result = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "100"})
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^\W*{command}\b", result.output, re.MULTILINE), command
+    assert "evofool run mnist-cppn" in result.output
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_help_of_a_command_says_what_it_does_and_what_each_option_is_for(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "140"})
+    assert result.exit_code == 0
+    group = typer.main.get_command(cli.app)
+    said = group.commands[command]  # type: ignore[attr-defined]
+    assert said.help
+    assert len(said.help.split()) >= 5
+    assert said.help.split()[0] in result.output
+    for parameter in said.params:
+        assert parameter.help, f"{command}: {parameter.name} has no help"
+        shown = parameter.metavar if parameter.param_type_name == "argument" else parameter.opts[0]
+        assert shown.split("|")[0] in result.output
+
+
+def test_no_arguments_show_the_help(call: Call) -> None:
+    result = call()
+    assert "Usage" in result.out + result.err
+    assert "Traceback" not in result.err
+
+
+def test_help_needs_neither_torch_nor_ray_nor_numba() -> None:
+    heavy = ("torch", "ray", "numba", "deap", "matplotlib")
+    code = f"import evofool.cli.app, sys; print([m for m in {heavy} if m in sys.modules])"
+    assert python("-c", code).stdout.strip() == "[]"
+    done = python("-X", "importtime", "-m", "evofool", "--help")
+    assert done.returncode == 0
+    assert "evofool run mnist-cppn" in done.stdout
+    loaded = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "evofool.cli.app" in loaded
+    assert not loaded & {"torch", "ray", "numba", "deap"}
+
+
+# --- run
+
+
+def test_run_starts_a_run_and_leaves_a_sheet_and_a_curve(call: Call, tmp_path: Path) -> None:
+    result = call("run", "mnist-cppn", *settings(*TINY, "search.seed=5"))
+    assert result.code == 0
+    assert result.err == ""
+    folder = Path("runs") / "mnist-cppn"
+    lines = result.out.splitlines()
+    assert lines[0].startswith(f"New run in {folder}: cppn against lenet (10 classes), seed 5, batch ")
+    assert "Done: 640 evaluations are done." in lines
+    assert f"Contact sheet: {folder / 'elites.png'}" in lines
+    assert {p.name for p in folder.iterdir()} >= {FILE, "elites.png", "curve.png"}
+    assert not (folder / f"{FILE}-wal").exists()
+    for name in ("elites.png", "curve.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    with Store.open(folder) as store:
+        assert len(store.elites()) == 10
+
+
+def test_run_takes_a_recipe_file_and_a_folder_and_names_the_laggards(call: Call, tmp_path: Path) -> None:
+    text = '[encoding]\nkind = "direct"\n[search]\nbatch = 16\n[stop]\nevaluations = 32\nconfidence = 0.9999\n'
+    (tmp_path / "own.toml").write_text(text)
+    result = call("run", "own.toml", "--out", "deep/down")
+    assert result.code == 0
+    assert (tmp_path / "deep" / "down" / FILE).is_file()
+    assert "Below 0.9999: " in result.out
+    assert "Another seed may do better" in result.out
+
+
+def test_run_goes_on_with_a_run_that_ended_only_if_its_limit_is_moved(call: Call, mine: Path) -> None:
+    result = call("run", "mine")
+    assert result.code == 0
+    assert "Going on with mine at 640 evaluations" in result.out
+    assert "This run had ended: 640 evaluations are done. To go further, move its limit" in result.out
+    result = call("run", mine / FILE, *settings("stop.evaluations=800"))
+    assert result.code == 0
+    assert "Done: 800 evaluations are done." in result.out
+    with Store.open(mine) as store:
+        assert store.meta()["committed"] == 50
+
+
+def test_the_same_command_again_goes_on_with_the_same_run(call: Call) -> None:
+    command = ("run", "mnist-cppn", *settings(*TINY), "--out", "mine")
+    assert "New run in mine" in call(*command).out
+    assert "Going on with mine" in call(*command).out
+
+
+def test_a_warning_reaches_the_person_who_runs_it(call: Call, tmp_path: Path) -> None:
+    network = LeNet()
+    network.fc2.weight.data.mul_(1e-3)
+    save_file(network.state_dict(), tmp_path / "faint.safetensors")
+    changes = settings("stop.evaluations=1600", "stop.confidence=", 'target="lenet?weights=faint.safetensors"')
+    result = call("run", "mnist-direct", *changes, "--out", "flat")
+    assert result.code == 0
+    assert "hardly anything has improved since the first batch" in " ".join((result.out + result.err).split())
+
+
+# --- show
+
+
+def test_show_prints_a_row_per_elite(call: Call, mine: Path) -> None:
+    result = call("show", "mine")
+    assert result.code == 0
+    assert result.err == ""
+    lines = result.out.splitlines()
+    assert lines[0].split()[:3] == ["class", "label", "confidence"]
+    with Store.open(mine) as store:
+        elites = store.elites()
+        wins, switches = store.counts()
+    for line, row in zip(lines[1:11], elites, strict=True):
+        assert line.split()[:2] == [str(row.class_id), str(row.class_id)]
+        assert f"{row.log_odds:.3f}" in line
+        assert str(row.birth) in line.split()
+    assert "10 elites" in result.out
+    assert f"{wins:,} new champions, {switches / wins:.1%} by goal switch" in result.out
+    assert "ended: 640 evaluations are done" in result.out
+
+
+def test_show_prints_niches_where_there_are_some(call: Call, direct_run: Path) -> None:
+    result = call("show", direct_run)
+    assert result.out.splitlines()[0].split()[2] == "niche"
+
+
+def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
+    result = call("show", cppn_run, "--json")
+    assert result.code == 0
+    told = json.loads(result.out)
+    assert told["evaluations"] == 640
+    assert told["finished"] == "640 evaluations are done"
+    assert told["target"]["labels"] == list("0123456789")
+    chosen = load("mnist-cppn", [*TINY, "compute.format=plain"])
+    assert told["recipe"] == chosen.model_dump(mode="json", exclude_none=True)
+    assert told["metrics"][-1]["evaluations"] == 640
+    with Store.open(cppn_run) as store:
+        rows = store.elites()
+    assert len(told["elites"]) == 10
+    for elite, row in zip(told["elites"], rows, strict=True):
+        for key, value in {
+            "class": row.class_id, "label": str(row.class_id), "log_odds": row.log_odds, "margin": row.margin,
+            "birth": row.birth, "mother": row.mother, "father": row.father, "batch": row.batch, "niche": 0,
+            "verdict": "unjudged", "judged_by": None, "nearest_real_pixels_percentile": None, "total_variation": None,
+            "record_sha256": row.sha256, "bytes_per_pixel": row.bytes_per_pixel,
+        }.items():  # fmt: skip
+            assert elite[key] == value
+        assert elite["confidence"] == pytest.approx(1 / (1 + np.exp(-row.log_odds)))
+
+
+def test_show_class_tells_one_elite_in_full(call: Call, mine: Path) -> None:
+    result = call("show", "mine", "--class", "3")
+    assert result.code == 0
+    with Store.open(mine) as store:
+        (row,) = store.elites(3)
+    assert (mine / "elite-3.png").read_bytes() == row.png
+    assert (mine / "graph-3.svg").read_text().lstrip().startswith("<")
+    for part in (
+        "class 3 (3): confidence 0.",
+        "runner-up",
+        f"birth       {row.birth} in batch {row.batch}",
+        "nodes",
+        "edges",
+    ):
+        assert part in result.out
+
+
+def test_json_has_null_for_a_number_that_is_infinite(call: Call, mine: Path) -> None:
+    database = sqlite3.connect(mine / "run.db")
+    database.execute("INSERT INTO measures VALUES (3, 'total_variation', 9e999, '')")
+    database.commit()
+    database.close()
+    for options in ((), ("--class", "3")):
+        result = call("show", "mine", *options, "--json")
+        assert (result.code, result.err) == (0, "")
+        told = json.loads(result.out, parse_constant=pytest.fail)
+        assert (told if options else told["elites"][3])["total_variation"] is None
+
+
+def test_show_class_as_json_holds_a_genome_that_draws_the_picture(call: Call, mine: Path) -> None:
+    told = json.loads(call("show", "mine", "--class", "3", "--json").out)
+    assert told["class"] == 3
+    assert len(told["runners_up"]) == 5
+    confidences = [told["confidence"], *(r["confidence"] for r in told["runners_up"])]
+    assert sum(confidences) <= 1 + 1e-9
+    assert confidences[1:] == sorted(confidences[1:], reverse=True)
+    encoding, genome = from_json(told["genome"])
+    assert not (mine / "elite-3.png").exists(), "a question asked by a program leaves no files"
+    call("show", "mine", "--class", "3")
+    assert np.array_equal(encoding.render(genome)[0], decode_png((mine / "elite-3.png").read_bytes()))
+
+
+# --- export
+
+
+def test_export_writes_an_image_folder_a_table_and_genomes(call: Call, mine: Path, tmp_path: Path) -> None:
+    result = call("export", "mine", "out")
+    assert (result.code, result.out.strip()) == (0, "10 elites written to out")
+    with open(tmp_path / "out" / "elites.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    with Store.open(mine) as store:
+        rows = store.elites()
+    pictures = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png"))
+    assert pictures == sorted(line["file"] for line in table)
+    for line, row in zip(table, rows, strict=True):
+        path = tmp_path / "out" / line["file"]
+        confidence = f"{1 / (1 + np.exp(-row.log_odds)):.6f}"
+        assert line["file"] == f"{row.class_id}_{row.class_id}/{row.class_id}_{confidence}_{row.birth}.png"
+        assert path.read_bytes() == row.png
+        assert float(line["log_odds"]) == row.log_odds
+        encoding, genome = from_json(json.loads(path.with_suffix(".json").read_text()))
+        assert np.array_equal(encoding.render(genome)[0], decode_png(row.png))
+
+
+def test_export_redraws_graphs_at_any_size(call: Call, mine: Path, tmp_path: Path) -> None:
+    assert call("export", "mine", "out", "--size", "112").code == 0
+    pictures = list((tmp_path / "out").rglob("*.png"))
+    assert len(pictures) == 10
+    assert {decode_png(p.read_bytes()).shape for p in pictures} == {(1, 112, 112)}
+    encoding = CPPN()
+    with Store.open(mine) as store:
+        row = store.elites()[0]
+    expected = encoding.render(encoding.unpack([row.genome]), (112, 112))[0]
+    assert any(np.array_equal(decode_png(p.read_bytes()), expected) for p in pictures)
+
+
+def test_export_of_pixels_has_no_genomes_and_names_the_niche(call: Call, direct_run: Path, tmp_path: Path) -> None:
+    assert call("export", direct_run, "out").code == 0
+    assert not list((tmp_path / "out").rglob("*.json"))
+    assert all(re.search(r"_niche\d\.png$", p.name) for p in (tmp_path / "out").rglob("*.png"))
+
+
+# --- verify, lineage, init
+
+
+def test_verify_says_what_holds(call: Call, cppn_run: Path) -> None:
+    result = call("verify", cppn_run)
+    assert result.code == 0
+    assert "10 elites, hashes right, every PNG scored again, log-odds equal to the bit" in result.out
+
+
+@pytest.mark.parametrize(
+    "statement", ["log_odds = log_odds + 1", "png = (SELECT png FROM elites WHERE class = 5)", "class = 7"]
+)
+def test_verify_exits_with_1_and_names_the_class_that_was_changed(call: Call, mine: Path, statement: str) -> None:
+    damage(mine, f"UPDATE elites SET {statement} WHERE class = 4")
+    result = call("verify", "mine")
+    assert result.code == 1
+    assert result.err.startswith("evofool: mine does not hold:\n")
+    assert f"class {7 if statement == 'class = 7' else 4} " in result.err
+
+
+def test_lineage_goes_from_a_random_genome_to_the_elite(call: Call, mine: Path) -> None:
+    told = json.loads(call("lineage", "mine", "--class", "3", "--json").out)
+    line = told["line"]
+    with Store.open(mine) as store:
+        (row,) = store.elites(3)
+    assert (told["class"], told["label"]) == (3, "3")
+    assert line[-1]["birth"] == row.birth
+    assert line[0]["mother"] == line[0]["father"] == -1
+    assert all(child["mother"] == mother["birth"] for mother, child in zip(line, line[1:], strict=False))  # noqa: RUF007
+    assert "3" in line[-1]["held"]
+    assert all(step["held"] for step in line)
+    result = call("lineage", "mine", "--class", "3")
+    assert result.code == 0
+    assert f"descends from {len(line) - 1} ancestors" in result.out
+    assert (mine / "lineage-3.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_init_copies_the_recipes_once_and_they_run(call: Call, tmp_path: Path) -> None:
+    result = call("init", "my/recipes")
+    assert result.code == 0
+    shipped = [*shipped_recipes(), *shipped_benches()]
+    for recipe in shipped:
+        assert (tmp_path / "my" / "recipes" / recipe.name).read_bytes() == recipe.read_bytes()
+    (tmp_path / "my" / "recipes" / "mnist-direct.toml").write_text("mine")
+    again = call("init", "my/recipes")
+    assert again.code == 0
+    assert again.out.count("kept ") == len(shipped)
+    assert (tmp_path / "my" / "recipes" / "mnist-direct.toml").read_text() == "mine"
+    assert call("run", "my/recipes/mnist-cppn.toml", *settings(*TINY)).code == 0
+
+
+def test_a_run_can_be_looked_at_while_it_goes_on(call: Call, tmp_path: Path) -> None:
+    with Run.start(load("mnist-cppn", TINY), tmp_path / "mine") as run:
+        run.advance(batches=3)
+        commands: list[Sequence[str]] = [
+            ("show", "mine"), ("show", "mine", "--class", "0"), ("export", "mine", "out"), ("verify", "mine"),
+            ("lineage", "mine", "--class", "0"),
+        ]  # fmt: skip
+        for command in commands:
+            result = call(*command)
+            assert (result.code, result.err) == (0, "")
+        assert "not ended yet" in call("show", "mine").out
+        run.advance(batches=3)
+
+
+def test_a_reader_that_stops_reading_is_no_fault(cppn_run: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "evofool", "show", str(cppn_run), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    process.wait()
+
+
+# --- one sentence for each fault
+
+
+def damage(folder: Path, *statements: str) -> None:
+    database = sqlite3.connect(folder / FILE)
+    for statement in statements:
+        database.execute(statement)
+    database.commit()
+    database.close()
+
+
+def dump(folder: Path) -> list[str]:
+    """All that a run's file says."""
+    database = sqlite3.connect(folder / FILE)
+    lines = list(database.iterdump())
+    database.close()
+    return lines
+
+
+def one_sentence(result: Result, told: str = "") -> None:
+    assert result.code not in (0, None)
+    assert "Traceback" not in result.err
+    lines = result.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("evofool: ")
+    assert re.search(told, lines[0]), f"{told!r} is not in {lines[0]!r}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "mnist-cpn"], 'did you mean "mnist-cppn"'),
+        (["run", "nowhere.toml"], r"there is no recipe nowhere\.toml"),
+        (["run", "x" * 300], "no recipe"),
+        (["run", "."], r"folder without a run \(no run\.db\)"),
+        (["run", "empty.toml"], r'empty\.toml: "encoding" is missing'),
+        (["run", "cut.toml"], r"cut\.toml: not TOML"),
+        (["run", "binary.toml"], r"binary\.toml: not TOML"),
+        (
+            ["run", "mnist-cppn", "--set", "search.sed=3"],
+            r'mnist-cppn\.toml: unknown key "search\.sed"; did you mean "search',
+        ),
+        (["run", "mnist-cppn", "--set", "search.seed=x"], r"mnist-cppn\.toml: search\.seed"),
+        (["run", "mnist-cppn", "--set", "search.batch=0"], r"mnist-cppn\.toml: search\.batch"),
+        (["run", "mnist-cppn", "--set", "search.seed"], "has to be KEY=VALUE"),
+        (["run", "mnist-cppn", "--set", "encoding.color=rgb"], "3 channels, the target takes 1"),
+        (["run", "mnist-cppn", "--set", "encoding.initial_weight=99.0"], "initial_weight"),
+        (["run", "mnist-cppn", "--set", "target=lenets"], 'did you mean "lenet"'),
+        (["run", "mnist-cppn", "--set", "target=lenet?weights=nowhere"], r"there is no weights file .*nowhere"),
+        (
+            ["run", "mnist-cppn", "--set", "target=lenet?weights=cut.toml"],
+            r"cut\.toml holds more than weights, or is no file of torch's",
+        ),
+        (["run", "mnist-cppn", "--out", "empty.toml"], "empty.toml"),
+        (["run", "mnist-cppn", "--out", "empty.toml/below"], "empty.toml"),
+        (["show", "nowhere"], "nowhere is not there"),
+        (["show", "."], "holds no run"),
+        (["show", "empty.toml"], "empty.toml"),
+        (["export", "nowhere", "out"], "nowhere is not there"),
+        (["verify", "nowhere"], "nowhere is not there"),
+        (["lineage", "nowhere", "--class", "3"], "nowhere is not there"),
+        (["init", "empty.toml"], "empty.toml"),
+    ],
+    ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
+)
+def test_what_is_not_there_or_cannot_be_is_told_in_one_sentence(
+    call: Call, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "cut.toml").write_text("[encoding")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\x00\xfe" * 50)
+    one_sentence(call(*arguments), told)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["show", "mine", "--class", "11"], "no class 11; it has 0 to 9"),
+        (["show", "mine", "--class", "zero"], "no class zero; it has 0 to 9"),
+        (["lineage", "mine", "--class", "10"], "no class 10"),
+        (["run", "mine", "--out", "other"], "stays where it is"),
+        (["run", "mine", "--set", "search.seed=99"], r"search\.seed = 0, asked for is 99"),
+        (["run", "mine", "--set", "search.sed=99"], r'unknown key "search\.sed"'),
+        (["run", "mine", "--set", "stop.evaluations="], "give at least one of"),
+        (["run", "mnist-direct", "--out", "mine"], "holds a run with "),
+        (["export", "mine", "file"], "file is a file"),
+        (["export", "mine", "file/below"], "cannot be written"),
+    ],
+    ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
+)
+def test_what_a_run_cannot_do_is_told_in_one_sentence_and_the_run_stays_as_it_is(
+    call: Call, mine: Path, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    before = dump(mine)
+    one_sentence(call(*arguments), told)
+    assert dump(mine) == before
+
+
+def test_pixels_cannot_be_redrawn_at_another_size(call: Call, direct_run: Path) -> None:
+    one_sentence(call("export", direct_run, "out", "--size", "56"), "--size is for CPPN runs")
+
+
+def test_a_second_process_on_the_same_run_is_told_to_wait(call: Call, mine: Path) -> None:
+    with Store.open(mine, write=True):
+        one_sentence(call("run", "mine", *settings("stop.evaluations=700")), "mine is in use: another evofool is writing")
+
+
+def test_a_run_that_has_saved_nothing_yet_says_so(call: Call, tmp_path: Path) -> None:
+    with Run.start(load("mnist-cppn", TINY), tmp_path / "mine"):
+        for command in (
+            ["show", "mine"],
+            ["export", "mine", "out"],
+            ["verify", "mine"],
+            ["lineage", "mine", "--class", "3"],
+        ):
+            one_sentence(call(*command), "mine has saved nothing yet|no elite of class 3 yet")
+
+
+EVERY_COMMAND = [
+    ["show", "mine"], ["show", "mine", "--json"], ["show", "mine", "--class", "3"], ["export", "mine", "out"],
+    ["export", "mine", "out", "--size", "56"], ["verify", "mine"], ["lineage", "mine", "--class", "3"],
+    ["run", "mine", "--set", "stop.evaluations=700"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["random bytes", "nothing", "somebody else's", "another version", "truncated", "no recipe"])
+def test_a_file_that_is_no_run_of_ours_is_told_by_every_command(call: Call, mine: Path, kind: str) -> None:
+    path = mine / FILE
+    if kind == "random bytes":
+        path.write_bytes(np.random.default_rng(0).bytes(30_000))
+    elif kind == "nothing":
+        path.write_bytes(b"")
+    elif kind == "somebody else's":
+        path.unlink()
+        damage(mine, "CREATE TABLE meta (key TEXT, value TEXT)")
+    elif kind == "another version":
+        damage(mine, "UPDATE meta SET value = '1' WHERE key = 'version'")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        damage(mine, "DELETE FROM meta WHERE key = 'recipe'")
+    before = path.read_bytes()
+    for command in EVERY_COMMAND:
+        one_sentence(call(*command), FILE)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE genomes SET genome = substr(genome, 2)",
+        "UPDATE metrics SET row = substr(row, 2)",
+        "UPDATE elites SET png = substr(png, 9)",
+        "UPDATE elites SET class = class + 128",
+        "UPDATE meta SET value = '3' WHERE key = 'target'",
+        "UPDATE meta SET value = '{}' WHERE key = 'recipe'",
+        "UPDATE meta SET value = 'x' WHERE key = 'recipe'",
+        "DELETE FROM genomes",
+    ],
+)
+def test_damage_inside_a_run_never_ends_in_a_traceback(call: Call, mine: Path, tmp_path: Path, statement: str) -> None:
+    damage(mine, statement)
+    faults = 0
+    for number, command in enumerate(EVERY_COMMAND):
+        copied = shutil.copytree(mine, tmp_path / str(number))
+        result = call(*(str(copied) if part == "mine" else part for part in command))
+        if result.code:
+            faults += 1
+            assert result.err.startswith("evofool: ")
+    assert faults
+
+
+# --- a stored target that is code
+
+
+@pytest.mark.parametrize(
+    "spec", ["python:evil:factory", " python:evil:factory", "\tpython:evil:factory", "\u00a0python:evil:factory"]
+)
+@pytest.mark.parametrize("command", ["verify mine", "show mine --class 3", "run mine", "run mine/run.db"])
+def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
+    call: Call, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, command: str
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\ndef factory():\n    raise OSError('no')\n")
+    database = sqlite3.connect(mine / FILE)
+    recipe = json.loads(database.execute("SELECT value FROM meta WHERE key = 'recipe'").fetchone()[0])
+    recipe["target"] = spec
+    database.execute("UPDATE meta SET value = ? WHERE key = 'recipe'", (json.dumps(recipe),))
+    database.commit()
+    database.close()
+    result = call(*command.split())
+    assert "--trust" in result.out + result.err
+    assert not (tmp_path / "ran").exists()
+    call(*command.split(), "--trust")
+    assert (tmp_path / "ran").exists()

@@ -1,0 +1,492 @@
+"""Searches on Ray's actors: the same bits as in one process, whoever dies; images that break the target are set aside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import evofool
+from evofool.cluster import choose_there
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.recipe import Recipe, parse
+from evofool.run.replay import replay
+from evofool.run.run import Run
+from evofool.run.store import Store
+from evofool.run.stored import StoredRun
+from evofool.run.verify import verify
+from evofool.search.evaluate import LocalEvaluator
+from genomes import Key
+
+HOME = Path(evofool.__file__).parent.parent
+OURS = "import sys; from evofool.cli.app import main; main()"
+TARGETS = '''
+"""Five classes of 1x6x6 images. About one image in MANY is of each special kind; `tame` lets these win nothing."""
+import os, time
+import numpy as np
+
+MANY = 724  # gives a search of 960 images one of each kind, late
+
+def linear(images):
+    weights = np.random.default_rng(9).integers(-8, 9, (36, 5))
+    return (images.reshape(len(images), -1).astype(np.int64) @ weights / 256.0).astype(np.float32)
+
+def special(images):
+    flat = images.reshape(len(images), -1).astype(np.int64)
+    calm = flat.std(axis=1) < 1  # what a handshake asks for
+    return np.where(calm, 0, flat @ np.arange(3, 39) % MANY)
+
+class Answer:
+    shape, labels = (1, 6, 6), ["a", "b", "c", "d", "e"]
+    def __init__(self, does): self.does = does
+    def __call__(self, images):
+        logits, kinds = linear(images), special(images)
+        return self.does(logits, kinds)
+
+def plain(): return Answer(lambda logits, kinds: logits)
+
+def tame():
+    def does(logits, kinds):
+        logits[(kinds >= 1) & (kinds <= 4)] = [0, -1000, 0, -1000, -1000]  # a and c are past even odds by then
+        return logits
+    return Answer(does)
+
+def wild():
+    def does(logits, kinds):
+        if (kinds == 1).any(): os._exit(1)
+        if (kinds == 2).any(): raise ValueError("an odd image")
+        if (kinds == 3).any(): time.sleep(600)
+        logits[kinds == 4] = np.nan
+        return logits
+    return Answer(does)
+
+def in_a_worker():
+    import sys
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+
+def broken():
+    def does(logits, kinds):
+        if in_a_worker(): raise ValueError("nothing works")
+        return logits
+    return Answer(does)
+
+def slow():
+    def does(logits, kinds):
+        time.sleep(0.002 * (kinds[0] % 7))
+        return logits
+    return Answer(does)
+
+def sick():
+    """The first process that is a worker breaks everything from its 100th image on."""
+    seen = [0]
+    first = in_a_worker() and not os.path.exists("was_sick")
+    if first: open("was_sick", "w").close()
+    def does(logits, kinds):
+        seen[0] += len(logits)
+        if first and 100 < seen[0]: logits[:] = np.nan
+        return logits
+    return Answer(does)
+
+def huge():
+    def does(logits, kinds):
+        if in_a_worker() and len(logits) == 8: raise MemoryError
+        return logits
+    return Answer(does)
+
+def endless():
+    if in_a_worker(): time.sleep(600)
+    return plain()
+
+def here_alone():
+    answer = plain()
+    if in_a_worker(): answer.labels = ["a", "b", "c", "d", "E"]
+    return answer
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[str]:
+    """A Ray of this module's own, with room for six workers; at the end none of its processes is left."""
+    import ray
+
+    before = ray_processes()
+    started = ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield started.address_info["gcs_address"]
+    ray.shutdown()
+    # Its agents look for a killed Ray for a minute.
+    assert wait_for(lambda: not ray_processes() - before, 120.0)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the targets' module, where workers look for it too."""
+    (tmp_path / "odd_targets.py").write_text(TARGETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_targets", raising=False)
+    return tmp_path
+
+
+def ray_processes() -> set[int]:
+    """What Ray has started, on this machine, as far as it can be seen."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"/raylet" in line or b"gcs_server" in line or line.startswith(b"ray::"):
+                found.add(int(entry.name))
+    return found
+
+
+def wait_for(what: Any, seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(what())
+
+
+def recipe(target: str = "plain", workers: int = 0, evaluations: int = 960, **parts: Any) -> Recipe:
+    data = {
+        "target": f"python:odd_targets:{target}",
+        "encoding": {"kind": "direct", "crossover": 0.3},
+        "search": {"seed": 3, "batch": 16, "lag": 3} | parts.pop("search", {}),
+        "compute": {"chunk": 8, "workers": workers, "streams": 1, "ray": parts.pop("ray", {})},
+        "stop": parts.pop("stop", {"evaluations": evaluations}),
+        **parts,
+    }
+    return parse(data, "test")
+
+
+def finished(folder: Path, one: Recipe, tick: Any = None) -> list[dict[str, Any]]:
+    """The run, done; what its workers were like at the end."""
+    with Run.start(one, folder) as run:
+        assert run.advance(tick, every=0.01)
+        return run.evaluator.workers()
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Everything that a run has stored, its timings left out."""
+    with Store.open(folder) as store:
+        return {
+            "elites": store.elites(),
+            "reigns": store.reigns(),
+            "metrics": [(batch, row) for batch, _, row in store.metrics()],
+            "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
+            "quarantine": [row[:5] for row in store.quarantine()],
+            "genomes": store.genomes({r[1] for r in store.reigns()}),
+            "descent": store.ancestry({r[1] for r in store.reigns()}),
+        }
+
+
+def evofool_command(*words: Any, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", OURS, *map(str, words)],
+        capture_output=True, text=True, timeout=300, check=False, env=environment_of(**environment),
+    )  # fmt: skip
+
+
+def environment_of(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")]), **more}
+
+
+RUN = ["run", "mnist-cppn", "--set", "search.lag=3", "--set", "stop.confidence=", "--set", "stop.evaluations=600"]
+
+
+def committed(folder: Path) -> int:
+    if not (folder / "run.db").exists():
+        return 0
+    with Store.open(folder) as store:
+        return int(store.meta()["committed"])
+
+
+def test_a_killed_search_with_a_ray_of_its_own_goes_on(here: Path) -> None:
+    line = [sys.executable, "-c", OURS, *RUN, "--workers", "1", "--out", "run", "--set", "stop.evaluations=100000"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment_of()) as process:
+        assert wait_for(lambda: committed(here / "run") > 10)
+        process.kill()
+        process.communicate()
+    so_far = committed(here / "run") * 12
+    evaluations = f"stop.evaluations={so_far + 120}"
+    assert evofool_command("run", "run", "--set", evaluations, "--workers", "0").returncode == 0
+    assert evofool_command("replay", "run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"search": {"lag": 0}},
+        {"search": {"lag": 8}, "encoding": {"kind": "cppn"}},
+        {
+            "search": {"lag": 1, "rank": "margin", "competition": "own", "selection": "lagging"},
+            "niches": {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]},
+        },
+    ],
+    ids=["no lag", "lag 8", "niches, classes of their own, margins"],
+)
+def test_any_number_of_workers_gives_the_bits_of_none(here: Path, parts: dict[str, Any]) -> None:
+    finished(here / "none", recipe(**parts))
+    for workers in (1, 3):
+        each = finished(here / f"{workers}", recipe(workers=workers, **parts))
+        assert len(each) == workers
+        assert sum(one["images"] for one in each) >= 960
+        assert content(here / f"{workers}") == content(here / "none")
+
+
+def test_workers_that_are_killed_are_replaced_and_nothing_is_lost(here: Path) -> None:
+    one = recipe("slow", evaluations=2400)
+    finished(here / "unbroken", one)
+    killed: list[int] = []
+
+    def kill(run: Run) -> bool:
+        ready = [w for w in run.evaluator.workers() if w["pid"] and w["pid"] not in killed and w["images"]]
+        if ready and run.strategy.evaluations > 500 * len(killed) and len(killed) < 3:
+            killed.append(ready[0]["pid"])
+            os.kill(ready[0]["pid"], signal.SIGKILL)
+        return False
+
+    each = finished(here / "broken", recipe("slow", workers=2, evaluations=2400), kill)
+    assert len(killed) == 3
+    assert sum(w["restarts"] for w in each) >= 2, "the last one may not have been missed before the end"
+    assert content(here / "broken") == content(here / "unbroken")
+
+
+def test_images_that_kill_raise_hang_or_are_nan_are_set_aside_and_the_rest_is_unharmed(here: Path) -> None:
+    finished(here / "tame", recipe("tame"))
+    wild = recipe("wild", workers=2, ray={"timeout": 1.0, "retries": 1})
+    finished(here / "wild", wild)
+    tame, found = content(here / "tame"), content(here / "wild")
+    assert found["quarantine"]
+    with StoredRun(here / "wild") as stored:
+        why = {row[5].split(" (")[0] for row in stored.store.quarantine()}
+        images = stored.encoding.render(stored.unpack([row[4] for row in stored.store.quarantine()]))
+        notes = " ".join(stored.meta["warnings"])
+    import odd_targets
+
+    kinds = odd_targets.special(images)
+    assert set(kinds.tolist()) == {1, 2, 3, 4}, "every kind of poison came up, and nothing else was set aside"
+    assert any("died" in text for text in why)
+    assert any("no answer in" in text for text in why)
+    assert all(f"birth {row[0]}, of batch {row[1]}" in notes for row in found["quarantine"]), "named to whoever runs it"
+    # `tame` answers those images so that they win nothing, in one process: all else is the same.
+    assert {**tame, "quarantine": found["quarantine"]} == found
+    shown = evofool_command("show", here / "wild")
+    assert "4 in quarantine" in shown.stdout
+    assert shown.stdout.count("the worker's process died over it") == 1
+    with pytest.raises(RecipeError, match="quarantine broke the target"):
+        replay(here / "wild", here / "again")
+
+
+def test_a_target_that_always_fails_ends_the_search_with_its_own_words(here: Path) -> None:
+    with Run.start(recipe("broken", workers=1), here / "run") as run, pytest.raises(TargetError, match="nothing works"):
+        run.advance()
+
+
+def test_free_mode_commits_as_replies_come_and_its_record_repeats_it(here: Path) -> None:
+    free = recipe("slow", workers=3, search={"mode": "free", "lag": 0})
+    with Run.start(free, here / "free") as run:
+        while any(one["state"] != "works" for one in run.evaluator.workers()):
+            run.evaluator._turn()  # type: ignore[attr-defined]  # else a busy machine may be done before the last one is there
+        assert run.advance(every=0.01)
+        each = run.evaluator.workers()
+    assert min(w["images"] for w in each) > 0
+    with Store.open(here / "free") as store:
+        record = store.commits()
+        open_ones = [(p.batch, p.drawn_after) for p in store.pending()]
+    batches = [batch for batch, _ in record]
+    assert len(batches) == 60
+    assert batches != sorted(batches), "somebody was faster"
+    assert sorted([*batches, *(batch for batch, _ in open_ones)]) == list(range(len(batches) + len(open_ones)))
+    again = replay(here / "free", here / "again", trust=True)
+    assert (again.batches, again.of, again.differences) == (60, 60, ())
+    assert content(here / "again")["elites"] == content(here / "free")["elites"]
+    with Store.open(here / "again") as store:
+        assert store.commits() == record
+        assert [(p.batch, p.drawn_after) for p in store.pending()] == open_ones
+
+
+def test_a_free_search_that_is_interrupted_goes_on_and_can_be_repeated(here: Path) -> None:
+    free = recipe("slow", workers=2, search={"mode": "free", "lag": 0})
+    with Run.start(free, here / "free") as run:
+        assert run.advance(lambda run: run.strategy.committed > 20, every=0.0) is None
+    with Run.resume(here / "free", trust=True) as run:
+        assert 20 < run.strategy.committed < 60
+        assert run.advance()
+    assert replay(here / "free", here / "again", trust=True).differences == ()
+
+
+def test_a_replay_names_what_is_not_the_same(here: Path) -> None:
+    finished(here / "run", recipe())
+    with Store.open(here / "run", write=True) as store:
+        store._db.execute("UPDATE reigns SET log_odds = log_odds + 1 WHERE id = 5")
+        store._db.execute("UPDATE genomes SET father = -1 WHERE birth IN (SELECT max(birth) FROM genomes WHERE father >= 0)")
+    found = replay(here / "run", here / "again", trust=True)
+    assert found.differences == ("who held which cell, and what it scored", "descent")
+    with pytest.raises(StoreError, match="holds a run already"):
+        replay(here / "run", here / "again", trust=True)
+
+
+def test_elites_are_measured_by_workers_as_here(here: Path) -> None:
+    with Run.start(recipe(workers=2), here / "run") as run:
+        genomes = run.encoding.random(19, Key(1, 2))
+        local = LocalEvaluator(run.judge)
+        births = list(range(100, 119))
+        assert np.array_equal(run.evaluator.plain_logits(births, genomes), local.plain_logits(births, genomes))
+
+
+def test_a_search_goes_from_none_to_workers_and_back(here: Path) -> None:
+    finished(here / "unbroken", recipe())
+    with Run.start(recipe(), here / "run") as run:
+        run.advance(batches=10)
+    for workers, batches in ((2, 20), (0, 10), (1, None)):
+        with Run.resume(here / "run", recipe(workers=workers), trust=True) as run:
+            run.advance(batches=batches)
+    assert content(here / "run") == content(here / "unbroken")
+
+
+def test_a_worker_with_another_target_is_not_asked(here: Path) -> None:
+    with Run.start(recipe("here_alone", workers=1), here / "run") as run, pytest.raises(TargetError, match="put the same"):
+        run.advance()
+
+
+def test_whoever_waits_for_room_is_told_what_is_asked_for_and_what_is_free(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evofool.cluster.evaluator._PATIENCE", 0.5)
+    big = recipe(workers=1, ray={"memory": 100_000.0})
+    with Run.start(big, here / "run") as run:
+        assert run.advance(lambda run: bool(run.warnings), every=0.1) is None
+        assert "each asks for 1 CPU, 100,000 GiB of memory, free are 6 CPU" in run.warnings[0]
+
+
+def test_a_lag_that_cannot_keep_the_workers_busy_is_said(here: Path) -> None:
+    with Run.start(recipe(workers=4, search={"lag": 0}), here / "run") as run:
+        assert any("search.lag 0" in note and "2 of 4 workers" in note for note in run.evaluator.notes)
+    with Run.start(recipe(workers=4, search={"lag": 3}), here / "enough") as run:
+        assert not run.evaluator.notes
+
+
+def test_workers_are_refused_where_they_could_not_build_the_target(here: Path) -> None:
+    import odd_targets
+
+    unnamed = evofool.targets.Target("mine", list("abcde"), (1, 6, 6), odd_targets.linear, {})
+    with pytest.raises(TargetError, match="workers build their target by its name"):
+        Run.start(recipe(workers=1), here / "run", unnamed)
+
+
+def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(here / "alike", recipe(workers=1))
+    with StoredRun(here / "alike") as stored:
+        alike = stored.meta["machine"]
+        assert verify(stored, trust=True).exact
+    with monkeypatch.context() as patch:
+        patch.setattr("evofool.search.evaluate.machine", lambda threads: {"cpu": "another"})
+        with Run.start(recipe(), here / "both") as run:
+            run.advance(batches=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("evofool.cluster.evaluator.machine", lambda threads: {"cpu": "another"})
+        with Run.resume(here / "both", recipe(workers=1), trust=True) as run:
+            run.advance()
+            assert any("another kind of machine (cpu" in note for note in run.warnings)
+    with StoredRun(here / "both") as stored:
+        assert stored.meta["machine"] == {"several kinds": [{"cpu": "another"}, alike]}
+        assert not verify(stored, trust=True).exact
+
+
+def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
+    there = {"address": cluster, "cpus": 1.0, "gpus": 0.0, "memory": 0.0, "resources": {}, "placement": "DEFAULT"}
+    choice = choose_there("lenet", 8, 1, **there, environment={})
+    assert (choice.number_format, choice.chunk) == ("plain", 8)
+    with pytest.raises(TargetError, match="nowhere"):
+        choose_there("nowhere", 8, 1, **there, environment={})
+    with Run.start(recipe(workers=1), Path("run")) as run:
+        assert run.evaluator.plain_logits([1], run.encoding.random(1, Key(0, 0))).shape == (1, 5), "Ray was not shut down"
+
+
+def test_one_worker_s_word_is_not_enough_to_set_an_image_aside(here: Path) -> None:
+    """A process that has gone sick breaks every image that it gets; a fresh one does not."""
+    finished(here / "healthy", recipe())
+    each = finished(here / "sick", recipe("sick", workers=1))
+    assert each[0]["restarts"] == 1
+    assert content(here / "sick") == content(here / "healthy")
+
+
+def test_a_memory_that_never_holds_a_chunk_ends_the_search_and_names_it(here: Path) -> None:
+    with (
+        Run.start(recipe("huge", workers=1), here / "run") as run,
+        pytest.raises(TargetError, match="does not hold 8 images"),
+    ):
+        run.advance()
+
+
+def test_a_target_that_is_never_loaded_by_workers_is_a_failed_start(here: Path) -> None:
+    with (
+        Run.start(recipe("endless", workers=1, ray={"timeout": 0.2}), here / "run") as run,
+        pytest.raises(TargetError, match=r"no worker can be started: its target was not loaded in 0\.8 seconds"),
+    ):
+        run.advance()
+
+
+def test_seconds_end_a_search_that_waits_for_workers(here: Path) -> None:
+    waits = recipe(workers=1, ray={"memory": 100_000.0}, stop={"seconds": 1.0})
+    with Run.start(waits, here / "run") as run:
+        assert run.advance() is None
+        assert run.seconds < 30
+
+
+def test_a_replay_beside_a_run_that_goes_on_compares_what_there_was(here: Path) -> None:
+    with Run.start(recipe(), here / "run") as run:
+        run.advance(batches=20)
+        found = replay(here / "run", here / "again", trust=True, begun=lambda _: run.advance(batches=10))
+    assert (found.of, found.differences) == (20, ())
+
+
+# --- the command
+
+
+def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, cluster: str) -> None:
+    done = evofool_command(*RUN, "--workers", "2", "--ray", cluster, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert f"2 workers of Ray ({cluster})" in done.stdout
+    table = evofool_command("workers", "run")
+    rows = [line.split() for line in table.stdout.splitlines()[1:3]]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert "works" in {row[1] for row in rows} <= {"works", "starts"}
+    told = json.loads(evofool_command("workers", "run", "--json").stdout)
+    assert sum(one["images"] for one in told["each"]) >= 600
+    assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in told["each"])
+    assert all(one["device"] == "cpu" for one in told["each"] if one["state"] == "works")
+    for change in ("stop.evaluations=1200", "target=lenet"):
+        refused = evofool_command("run", "run", "--set", change)
+        assert refused.returncode == 2, "the file alone names the cluster"
+        assert "say that you trust it: --trust" in refused.stderr
+    local = evofool_command("run", "run", "--set", "stop.evaluations=1200", "--workers", "0")
+    assert local.returncode == 0, local.stderr
+    assert evofool_command("replay", "run").returncode == 0
+
+
+def test_a_ray_that_is_not_there_is_one_sentence(here: Path) -> None:
+    done = evofool_command(*RUN, "--workers", "1", "--ray", "127.0.0.1:1", "--out", "run")
+    assert done.returncode == 2
+    assert "no Ray answers there" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (here / "run").exists()
+
+
+def test_ray_is_imported_only_for_workers(here: Path) -> None:
+    code = "import sys, atexit; atexit.register(lambda: print('ray' in sys.modules)); " + OURS
+    done = subprocess.run(
+        [sys.executable, "-c", code, *RUN, "--out", "run"], capture_output=True, text=True, env=environment_of(), check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,466 @@
+"""Batches in pieces, given out to workers that die, against judging each image by itself."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import fields
+from itertools import permutations
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evofool.cluster.jobs import Job, Jobs
+from evofool.errors import ScoreError, TargetError
+from evofool.search.archive import Quarantined, Winners
+from evofool.search.evaluate import Judge, Order
+from evofool.targets import Target
+from genomes import Direct, Key
+
+CLASSES, SIDE = 5, 6
+DIRECT = Direct(1, SIDE, SIDE, rate=0.2, crossover=0.5)
+WEIGHTS = np.random.default_rng(9).integers(-8, 9, (SIDE * SIDE, CLASSES))
+
+
+def stepped(images: np.ndarray) -> np.ndarray:
+    """Logits linear in the pixels, in exact arithmetic, rounded so that many are equal."""
+    z = images.reshape(len(images), -1).astype(np.int64) @ WEIGHTS / 1024.0
+    return (np.round(z / 2) * 2).astype(np.float32)
+
+
+JUDGE = Judge(DIRECT, Target("fake", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), stepped, {}), 4)
+
+
+def jobs_of(in_order: bool = True, retries: int = 2, most: int = 1000) -> Jobs:
+    return Jobs(DIRECT, in_order=in_order, retries=retries, most=most, who="fake")
+
+
+def order_of(number: int, size: int = 16, threshold: float = -np.inf) -> Order:
+    """Of parents whose births are 1000 and more; batch 0 is random."""
+    parents: dict[str, Any] = {"mothers": np.full(size, -1), "fathers": np.full(size, -1)}
+    key = Key(7, number)
+    if number:
+        births = np.arange(1000, 1001 + size)
+        parents = {
+            "mothers": births[:-1],
+            "fathers": np.where(DIRECT.fathered(size, key), births[1:], -1),
+            "parents": dict(zip(births.tolist(), DIRECT.random(size + 1, Key(50, number))[:, None], strict=True)),
+        }
+    return Order(key, number * 100, size, np.full(CLASSES, threshold), np.full(CLASSES, -1), **parents)
+
+
+def cut(order: Order, step: int) -> list[Order]:
+    return [order.cut(at, min(at + step, order.size)) for at in range(0, order.size, step)]
+
+
+def one_by_one(order: Order, without: Collection[int] = ()) -> Winners:
+    """Who wins among the rows that are left, each judged by itself."""
+    rows = [row for row in range(order.size) if row not in without]
+    return Winners.merged([JUDGE(order.cut(row, row + 1)) for row in rows])
+
+
+def set_aside(order: Order, rows: Iterable[int], why: str) -> tuple[Quarantined, ...]:
+    """What is known of rows that broke the target."""
+    return tuple(
+        Quarantined(
+            order.first_birth + row,
+            order.batch,
+            int(order.mothers[row]),
+            int(order.fathers[row]),
+            JUDGE.children(order, row, row + 1),
+            why,
+        )
+        for row in rows
+    )
+
+
+def plain(thing: Any) -> Any:
+    """Winners and what is quarantined, to the byte and the dtype, as values that can be compared."""
+    if isinstance(thing, Winners | Quarantined):
+        return {field.name: plain(getattr(thing, field.name)) for field in fields(thing)}
+    if isinstance(thing, tuple):
+        return tuple(map(plain, thing))
+    return (thing.dtype, thing.shape, thing.tobytes()) if isinstance(thing, np.ndarray) else thing
+
+
+def as_expected(order: Order, w: Winners, without: Collection[int] = (), why: str = "") -> None:
+    """The winners of an order without some rows, and these rows quarantined."""
+    expected = plain(one_by_one(order, without)) | {"quarantined": plain(set_aside(order, sorted(without), why))}
+    assert plain(w) == expected
+
+
+def work(jobs: Jobs, deadly: Collection[int] = ()) -> int:
+    """Do all there is; whoever has a deadly birth dies over it. Returns how many died."""
+    died = 0
+    while (job := jobs.next()) is not None:
+        if any(job.order.first_birth <= birth < job.order.first_birth + job.order.size for birth in deadly):
+            jobs.blame(job, "died")
+            died += 1
+        else:
+            jobs.done(job, JUDGE(job.order))
+    return died
+
+
+def taken(jobs: Jobs) -> list[Job]:
+    """All that there is to do."""
+    out = []
+    while (job := jobs.next()) is not None:
+        out.append(job)
+    return out
+
+
+def confirm(jobs: Jobs, why: str) -> int:
+    """Another worker says of all that there is to do, images each alone, that they break the target. Returns how many."""
+    doubts = taken(jobs)
+    for job in doubts:
+        assert job.order.size == 1
+        assert not jobs.done(job, Winners.none(DIRECT), [(0, why)])
+    return len(doubts)
+
+
+def rows_of(job: Job, order: Order) -> tuple[int, int]:
+    begin = job.order.first_birth - order.first_birth
+    return begin, begin + job.order.size
+
+
+# --- nobody dies
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["random", "bred"])
+@pytest.mark.parametrize("step", [1, 3, 4, 16])
+def test_a_batch_in_pieces_has_the_winners_of_its_images(number: int, step: int) -> None:
+    order, jobs = order_of(number), jobs_of()
+    jobs.add(order, cut(order, step))
+    assert list(jobs.results()) == []
+    work(jobs)
+    ((same, w),) = jobs.results()
+    assert same is order
+    as_expected(order, w)
+    assert len(w.cells) == CLASSES
+    assert (jobs.next(), jobs.pending(), list(jobs.results())) == (None, [], [])
+
+
+def test_a_batch_that_wins_nothing_is_complete_all_the_same() -> None:
+    order, jobs = order_of(1, threshold=1e9), jobs_of()
+    jobs.add(order, cut(order, 4))
+    work(jobs)
+    ((_, w),) = jobs.results()
+    assert plain(w) == plain(Winners.none(DIRECT))
+
+
+def test_pieces_are_given_out_in_the_order_of_submission_each_once() -> None:
+    orders, jobs = [order_of(number) for number in range(3)], jobs_of()
+    for order in orders:
+        jobs.add(order, cut(order, 6))
+    given = [(job.order.batch, *rows_of(job, orders[job.order.batch])) for job in taken(jobs)]
+    assert given == [(number, begin, min(begin + 6, 16)) for number in range(3) for begin in (0, 6, 12)]
+
+
+@pytest.mark.parametrize(
+    ("in_order", "finished", "come"),
+    [
+        (True, [2, 0, 3, 1], [[], [0], [], [1, 2, 3]]),
+        (False, [2, 0, 3, 1], [[2], [0], [3], [1]]),
+    ],
+    ids=["in order", "as they come"],
+)
+def test_results_come_in_order_or_as_they_are_complete(in_order: bool, finished: list[int], come: list[list[int]]) -> None:
+    orders, jobs = [order_of(number) for number in range(4)], jobs_of(in_order)
+    for order in orders:
+        jobs.add(order, cut(order, 8))
+    job_of = {(job.order.batch, rows_of(job, orders[job.order.batch])[0]): job for job in taken(jobs)}
+    for job in (job_of[number, 8] for number in range(4)):
+        jobs.done(job, JUDGE(job.order))
+        assert list(jobs.results()) == [], "half a batch is none"
+    left = [0, 1, 2, 3]
+    for number, expected in zip(finished, come, strict=True):
+        job = job_of[number, 0]
+        jobs.done(job, JUDGE(job.order))
+        assert jobs.pending() == [orders[n] for n in left]
+        results = list(jobs.results())
+        assert [order.batch for order, _ in results] == expected
+        for order, w in results:
+            as_expected(order, w)
+        left = [n for n in left if n not in expected]
+        assert jobs.pending() == [orders[n] for n in left], "the oldest first"
+
+
+def test_several_that_are_complete_come_oldest_first_and_more_may_be_added_meanwhile() -> None:
+    jobs = jobs_of(in_order=False)
+    for number in range(3):
+        jobs.add(order_of(number), [order_of(number)])
+    for job in reversed(taken(jobs)):
+        jobs.done(job, JUDGE(job.order))
+    seen = []
+    for order, _ in jobs.results():
+        seen.append(order.batch)
+        jobs.add(order_of(10 + order.batch), [order_of(10 + order.batch)])
+    assert seen == [0, 1, 2]
+    assert [order.batch for order in jobs.pending()] == [10, 11, 12]
+    work(jobs)
+    assert [order.batch for order, _ in jobs.results()] == [10, 11, 12]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["random", "bred"])
+def test_the_order_in_which_pieces_come_changes_nothing(number: int) -> None:
+    order = order_of(number)
+    ends = []
+    for chosen in permutations(range(4)):
+        jobs = jobs_of()
+        jobs.add(order, cut(order, 4))
+        pieces = taken(jobs)
+        for i in chosen:
+            # Each has lost its second row.
+            rest = Winners.merged([JUDGE(pieces[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
+            assert jobs.done(pieces[i], rest, [(1, "broke")])
+        assert list(jobs.results()) == []
+        assert confirm(jobs, "broke") == 4
+        ((_, w),) = jobs.results()
+        ends.append(plain(w))
+    assert all(end == ends[0] for end in ends)
+    as_expected(order, w, [1, 5, 9, 13], "broke")
+
+
+# --- workers die
+
+
+def test_what_is_given_back_is_given_out_next_and_without_blame() -> None:
+    order, jobs = order_of(1), jobs_of(retries=1)
+    jobs.add(order, cut(order, 8))
+    for _ in range(5):
+        job = jobs.next()
+        assert job is not None
+        assert rows_of(job, order) == (0, 8)
+        jobs.give_back(job)
+    work(jobs)
+    ((_, w),) = jobs.results()
+    as_expected(order, w)
+
+
+def test_a_piece_judged_again_since_its_answer_was_lost_changes_nothing() -> None:
+    order, jobs = order_of(1), jobs_of()
+    jobs.add(order, cut(order, 8))
+    first, second = taken(jobs)
+    JUDGE(first.order)
+    jobs.done(second, JUDGE(second.order))
+    jobs.give_back(first)
+    assert list(jobs.results()) == []
+    again = jobs.next()
+    assert again is first
+    jobs.done(again, JUDGE(again.order))
+    ((_, w),) = jobs.results()
+    as_expected(order, w)
+
+
+@pytest.mark.parametrize("retries", [1, 2, 3])
+@pytest.mark.parametrize(("size", "step"), [(72, 9), (20, 3), (8, 1), (2, 1)])
+def test_a_piece_that_was_struck_often_enough_is_split_in_eight_that_come_next(retries: int, size: int, step: int) -> None:
+    order, jobs = order_of(1, size + 5), jobs_of(retries=retries)
+    jobs.add(order, cut(order, size))
+    rest = [(begin, min(begin + size, size + 5)) for begin in range(size, size + 5, size)]
+    for _ in range(retries):
+        job = jobs.next()
+        assert job is not None
+        assert rows_of(job, order) == (0, size)
+        jobs.blame(job, "died")
+    parts = [(begin, min(begin + step, size)) for begin in range(0, size, step)]
+    assert [rows_of(job, order) for job in taken(jobs)] == [*parts, *rest]
+
+
+@pytest.mark.parametrize("retries", [1, 2, 3])
+@pytest.mark.parametrize("row", [0, 29, 63])
+def test_a_batch_comes_down_to_the_image_that_kills_in_few_deaths(retries: int, row: int) -> None:
+    order, jobs = order_of(1, 64), jobs_of(retries=retries)
+    jobs.add(order, [order])
+    died = work(jobs, {order.first_birth + row})
+    assert died == retries + 1 + 2, "as 64, as 8, and twice alone"
+    assert jobs.quarantined == 1
+    ((_, w),) = jobs.results()
+    as_expected(order, w, [row], f"died, {retries + 1} times")
+    assert len(w.cells) > 0
+
+
+@pytest.mark.parametrize("retries", [1, 2, 3])
+def test_an_image_alone_is_tried_once_more_than_a_piece_of_several(retries: int) -> None:
+    order, jobs = order_of(1, 4), jobs_of(retries=retries)
+    jobs.add(order, cut(order, 1))
+    for strike in range(retries + 1):
+        job = jobs.next()
+        assert job is not None
+        assert rows_of(job, order) == (0, 1)
+        assert jobs.quarantined == 0
+        jobs.blame(job, f"death {strike + 1}")
+    work(jobs)
+    ((_, w),) = jobs.results()
+    as_expected(order, w, [0], f"death {retries + 1}, {retries + 1} times")
+
+
+def test_a_piece_that_was_struck_less_often_is_done_as_if_nothing_had_been() -> None:
+    order, jobs = order_of(1), jobs_of(retries=3)
+    jobs.add(order, [order])
+    for _ in range(2):
+        job = jobs.next()
+        assert job is not None
+        jobs.blame(job, "died")
+    assert work(jobs) == 0
+    ((_, w),) = jobs.results()
+    as_expected(order, w)
+
+
+@pytest.mark.parametrize("number", [0, 2], ids=["random", "bred"])
+def test_without_the_images_that_kill_the_rest_wins_what_it_would_alone(number: int) -> None:
+    order = order_of(number, 40)
+    best = sorted(set((JUDGE(order).births - order.first_birth).tolist()))
+    assert len(best) > 2, "so that others win in their place"
+    jobs = jobs_of()
+    jobs.add(order, cut(order, 12))
+    work(jobs, {order.first_birth + row for row in best})
+    ((_, w),) = jobs.results()
+    as_expected(order, w, best, "died, 3 times")
+    assert len(w.cells) == CLASSES
+
+
+# --- images that break the target and leave the worker alive
+
+
+def test_rows_that_a_worker_set_aside_are_counted_from_their_piece_s_first() -> None:
+    order, jobs = order_of(1), jobs_of()
+    jobs.add(order, cut(order, 6))
+    for job in taken(jobs):
+        if rows_of(job, order) == (6, 12):
+            # As a worker tells them: of a half that broke, the second half may be known first.
+            jobs.done(job, one_by_one(job.order, [1, 5]), [(5, "broke"), (1, "broke")])
+        else:
+            jobs.done(job, one_by_one(job.order))
+    confirm(jobs, "broke")
+    ((_, w),) = jobs.results()
+    as_expected(order, w, [7, 11], "broke")
+    assert jobs.quarantined == 2
+
+
+def test_an_image_that_broke_the_target_for_one_worker_alone_is_judged() -> None:
+    order, jobs = order_of(1), jobs_of()
+    jobs.add(order, cut(order, 8))
+    first, second = taken(jobs)
+    jobs.done(second, JUDGE(second.order))
+    assert jobs.done(first, one_by_one(first.order, [2, 3]), [(2, "sick"), (3, "sick")])
+    work(jobs)
+    ((_, w),) = jobs.results()
+    as_expected(order, w)
+    assert jobs.quarantined == 0
+
+
+def test_with_one_retry_the_first_word_is_taken() -> None:
+    order, jobs = order_of(1), jobs_of(retries=1)
+    jobs.add(order, [order])
+    (job,) = taken(jobs)
+    assert not jobs.done(job, one_by_one(order, [2]), [(2, "broke")])
+    ((_, w),) = jobs.results()
+    as_expected(order, w, [2], "broke")
+
+
+def test_what_was_set_aside_belongs_to_its_own_batch() -> None:
+    orders, jobs = [order_of(number) for number in (1, 2, 3)], jobs_of()
+    for order in orders:
+        jobs.add(order, cut(order, 8))
+    work(jobs, {203, 312})
+    (_, first), (_, second), (_, third) = jobs.results()
+    as_expected(orders[0], first)
+    as_expected(orders[1], second, [3], "died, 3 times")
+    as_expected(orders[2], third, [12], "died, 3 times")
+
+
+@pytest.mark.parametrize("by", ["death", "word"])
+def test_a_batch_of_which_nothing_is_left_is_the_target_s_fault(by: str) -> None:
+    jobs, order = jobs_of(), order_of(3)
+    jobs.add(order, cut(order, 8))
+    if by == "death":
+        work(jobs, range(300, 316))
+        why = "died, 3 times"
+    else:
+        for job in taken(jobs):
+            jobs.done(job, Winners.none(DIRECT), [(row, "broke") for row in range(8)])
+        confirm(jobs, "broke")
+        why = "broke"
+    with pytest.raises(TargetError, match=rf"^fake: fails on every image of batch 3: {why}$"):
+        list(jobs.results())
+    assert jobs.pending() == [order]
+
+
+def test_a_batch_that_keeps_one_image_goes_on() -> None:
+    jobs, order = jobs_of(), order_of(3)
+    jobs.add(order, [order])
+    work(jobs, set(range(300, 316)) - {305})
+    ((_, w),) = jobs.results()
+    as_expected(order, w, set(range(16)) - {5}, "died, 3 times")
+    assert w.births.tolist() == [305]
+
+
+def test_a_batch_of_one_image_may_be_set_aside() -> None:
+    jobs, order = jobs_of(), order_of(3, size=1)
+    jobs.add(order, [order])
+    work(jobs, {300})
+    ((_, w),) = jobs.results()
+    assert plain(w) == plain(Winners.none(DIRECT)) | {"quarantined": plain(set_aside(order, [0], "died, 3 times"))}
+
+
+@pytest.mark.parametrize("by", ["death", "word"])
+@pytest.mark.parametrize("most", [0, 2])
+def test_more_images_set_aside_than_allowed_end_the_search(by: str, most: int) -> None:
+    jobs = jobs_of(most=most)
+    orders = [order_of(number) for number in range(1, most + 2)]
+    for order in orders[:-1]:
+        jobs.add(order, cut(order, 8))
+        work(jobs, {order.first_birth + 9})
+    assert len(list(jobs.results())) == jobs.quarantined == most
+    jobs.add(orders[-1], cut(orders[-1], 8))
+    job = taken(jobs)[1]
+    why = "died, 3 times" if by == "death" else "broke"
+    job = Job(job.order.cut(1, 2), job.batch, strikes=2 if by == "death" else 1)
+    words = rf"^batch {most + 1}: fake: {why}\. More than {most} images were set aside by now: check the target, or raise "
+    with pytest.raises(ScoreError, match=words + r"compute\.ray\.quarantine$"):
+        jobs.blame(job, "died") if by == "death" else jobs.done(job, Winners.none(DIRECT), [(0, "broke")])
+    assert jobs.pending() == [orders[-1]], "a checkpoint keeps what is not judged"
+    assert list(jobs.results()) == []
+
+
+# --- anything at all
+
+
+@given(st.sets(st.integers(0, 39), max_size=5), st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0))
+@settings(max_examples=40, deadline=None)
+def test_whoever_dies_when_and_whoever_is_first_each_batch_has_the_winners_of_its_images(
+    bad: set[int], step: int, retries: int, in_order: bool, seed: int
+) -> None:
+    chance = Random(seed)
+    orders = [order_of(1, 20), order_of(2, 20)]
+    jobs = jobs_of(in_order, retries)
+    for order in orders:
+        jobs.add(order, cut(order, step))
+    at_work: list[Job] = []
+    deaths: Counter[int] = Counter()
+    results = []
+    while jobs.pending():
+        while len(at_work) < 4 and (job := jobs.next()) is not None:
+            at_work.append(job)
+        job = at_work.pop(chance.randrange(len(at_work)))
+        begin, end = rows_of(job, orders[job.order.batch - 1])
+        first = 20 * (job.order.batch - 1)
+        if bad & set(range(first + begin, first + end)):
+            deaths.update(range(first + begin, first + end))
+            jobs.blame(job, "died")
+        elif chance.random() < 0.3:
+            jobs.give_back(job)
+        else:
+            jobs.done(job, JUDGE(job.order))
+        results += jobs.results()
+    assert [order.batch for order, _ in results] == [1, 2] or not in_order
+    assert {order.batch for order, _ in results} == {1, 2}
+    assert (at_work, jobs.next()) == ([], None)
+    for order, w in results:
+        as_expected(order, w, {row % 20 for row in bad if row // 20 == order.batch - 1}, f"died, {retries + 1} times")
+    assert all(deaths[row] >= retries + 1 for row in bad)
+    # As 20, as 3 and alone, besides the strike of each.
+    assert all(n <= retries + 3 for n in deaths.values())

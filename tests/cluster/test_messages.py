@@ -1,0 +1,456 @@
+"""Parcels between a search and workers that keep what they were told, against judging the same orders at home."""
+
+import pickle
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evofool.cluster import messages as shipping
+from evofool.cluster.messages import Descent, Found, Receiver, Sender, found, winners
+from evofool.search.archive import Archive, Winners
+from evofool.search.evaluate import COMPETITIONS, Judge, Order
+from evofool.search.evolve import MapElites
+from evofool.targets import Target
+from genomes import CPPN, Direct, Encoding, Genomes, Key
+
+CLASSES, SIDE, BATCH, SEED = 12, 6, 8, 7
+DIRECT = Direct(1, SIDE, SIDE, rate=0.2)
+CROSSED = Direct(1, SIDE, SIDE, rate=0.2, crossover=0.4)
+ENCODINGS = {"direct": DIRECT, "crossed": CROSSED, "cppn": CPPN(height=SIDE, width=SIDE)}
+PAIR = Direct(1, 1, 2, rate=0.5, crossover=0.5)
+EDGES = (0.55, 0.62, 0.7)
+WEIGHTS = np.random.default_rng(9).integers(-8, 9, (SIDE * SIDE, CLASSES))
+
+each_encoding = pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+
+
+def linear(images: np.ndarray) -> np.ndarray:
+    """Logits linear in the pixels, in exact arithmetic."""
+    return (images.reshape(len(images), -1).astype(np.int64) @ WEIGHTS / 1024.0).astype(np.float32)
+
+
+def fake(forward: Any = linear, shape: tuple[int, int, int] = (1, SIDE, SIDE), classes: int = CLASSES) -> Target:
+    return Target("fake", [f"class {c}" for c in range(classes)], shape, forward, {})
+
+
+def carried(thing: Any, sizes: list[int] | None = None) -> Any:
+    """What arrives at the other end of a pipe; sizes grows by its bytes."""
+    data = pickle.dumps(thing, protocol=5)
+    if sizes is not None:
+        sizes.append(len(data))
+    return pickle.loads(data)  # noqa: S301 - our own, of a moment ago
+
+
+def same(here: Any, there: Any) -> None:
+    """Two Winners or Orders are equal, to the byte and the dtype."""
+    for name in (field.name for field in fields(here)):
+        a, b = getattr(here, name), getattr(there, name)
+        if isinstance(a, np.ndarray):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape), name
+            assert a.tobytes() == b.tobytes(), name
+        else:
+            assert a == b, name
+
+
+class Far:
+    """A worker and the search's side of it. What is sent lies in a pipe until it is asked for."""
+
+    def __init__(self, judge: Judge, descent: Descent, batch: int = BATCH) -> None:
+        self.judge, self.descent = judge, descent
+        self.sender = Sender(judge.encoding, descent)
+        self.receiver = Receiver(judge.encoding, SEED, batch)
+        self.pipe: deque[tuple[Order, Any]] = deque()
+        self.sizes: list[int] = []  # of parcels, in bytes
+        self.answers: list[int] = []
+        self.lines = self.whole = self.forgotten = 0
+
+    def send(self, order: Order) -> None:
+        parcel = carried(self.sender.parcel(order), self.sizes)
+        self.pipe.append((order, parcel))
+        self.lines += len(parcel.told.lines)
+        self.whole += len(parcel.told.births)
+        self.forgotten += len(parcel.told.forget)
+
+    def take(self) -> Winners:
+        """The winners of the order that was sent first."""
+        order, parcel = self.pipe.popleft()
+        there = self.receiver.order(parcel)
+        assert np.array_equal(there.thresholds, order.thresholds)
+        sent: Found = carried(found(there, self.judge(there)), self.answers)
+        return winners(self.judge.encoding, order, sent, self.descent)
+
+    def agree(self) -> None:
+        """What the search takes this worker to know is what it knows."""
+        assert set(self.sender._has) == set(self.receiver._genomes)
+
+
+class Search:
+    """A search whose batches take turns at two workers; one is replaced halfway. Every answer is checked at home."""
+
+    def __init__(self, encoding: Encoding, batches: int, **rules: Any) -> None:
+        judge = Judge(encoding, fake(), 5, **rules)
+        self.archive = Archive(encoding, CLASSES)
+        self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=judge.competition)
+        self.descent = Descent()
+        self.workers = [Far(judge, self.descent), Far(judge, self.descent)]
+        under_way: deque[tuple[Any, Far]] = deque()
+        for number in range(batches):
+            if number == batches // 2:
+                dead, newcomer = self.workers[0], Far(judge, self.descent)
+                self.workers[0] = newcomer
+                under_way = deque((brood, newcomer if far is dead else far) for brood, far in under_way)
+                for order, _ in dead.pipe:
+                    newcomer.send(order)
+            brood, far = self.strategy.generate()[0], self.workers[number % 2]
+            far.send(brood.order)
+            under_way.append((brood, far))
+            while len(under_way) == 4 or (under_way and number == batches - 1):
+                brood, far = under_way.popleft()
+                brood.fitness.values = far.take()
+                same(judge(brood.order), brood.fitness.winners)
+                self.strategy.update([brood])
+
+
+def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding, **changes: Any) -> Order:
+    """Batch 0 is random; later ones have parents whose descent nobody knows, and fathers where they are crossed."""
+    key, births = Key(SEED, number), np.arange(1000, 1001 + size)
+    parents: dict[str, Any] = {"mothers": np.full(size, -1), "fathers": np.full(size, -1)}
+    if number:
+        parents = {
+            "mothers": births[np.arange(size) // 2],
+            "fathers": np.where(encoding.fathered(size, key), births[1:], -1),
+            "parents": dict(zip(births.tolist(), encoding.random(size + 1, Key(50, 0))[:, None], strict=True)),
+        }
+    return Order(key, number * size, size, thresholds, np.full(len(thresholds), -1), **(parents | changes))
+
+
+# --- there and back
+
+
+@each_encoding
+@pytest.mark.parametrize("competition", COMPETITIONS)
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+@pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "four niches"])
+def test_winners_made_again_are_those_that_the_judge_found(
+    encoding: Encoding, competition: str, rank: str, edges: tuple[float, ...]
+) -> None:
+    descriptor = "mirror_symmetry" if edges else None
+    judge = Judge(encoding, fake(), 5, rank, competition, descriptor, edges)
+    cells, size = CLASSES * judge.niches, 16
+    claims = np.arange(size) % CLASSES if competition == "own" else None
+    empty = np.full(cells, -np.inf)
+    mixed = np.where(np.random.default_rng(3).random(cells) < 0.5, -np.inf, 0.0)
+    far = Far(judge, Descent())
+    won = []
+    for number, thresholds in ((0, empty), (1, empty), (1, mixed), (2, np.full(cells, 1e9)), (2, empty)):
+        whole = order_of(number, size, thresholds, encoding, claims=claims)
+        for begin, end in ((0, size), (0, 3), (3, 4), (4, size)):
+            order = whole.cut(begin, end)
+            far.send(order)
+            here, there = judge(order), far.take()
+            same(here, there)
+            won.append(len(here.cells))
+    far.agree()
+    assert sum(won) > 20
+    assert 0 in won
+
+
+@each_encoding
+def test_a_worker_gets_the_order_that_was_sent_but_for_its_holders(encoding: Encoding) -> None:
+    sender, receiver = Sender(encoding, Descent()), Receiver(encoding, SEED, 16)
+    for number in (0, 1, 2):
+        whole = order_of(number, 16, np.arange(5.0) + number, encoding, claims=np.arange(16) % 5)
+        for order in (whole, whole.cut(3, 11)):
+            there = receiver.order(carried(sender.parcel(order)))
+            same(replace(order, parents={}, holders=np.full(order.size, -1)), replace(there, parents={}))
+            assert set(there.parents) == {*order.mothers.tolist(), *order.fathers.tolist()} - {-1}
+            for birth, genome in there.parents.items():
+                assert (genome.shape, genome.tobytes()) == (order.parents[birth].shape, order.parents[birth].tobytes())
+
+
+def test_scores_that_are_what_is_ranked_by_travel_once() -> None:
+    for rank, absent, present in (("log_odds", "log_odds", "margins"), ("margin", "margins", "log_odds")):
+        judge = Judge(DIRECT, fake(), 5, rank)
+        order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
+        sent = found(order, judge(order))
+        assert getattr(sent, absent) is None
+        assert getattr(sent, present) is not None
+
+
+def test_rows_that_broke_the_target_are_told_with_the_winners() -> None:
+    order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
+    aside = [(3, "broke"), (7, "hung")]
+    assert carried(found(order, Judge(DIRECT, fake(), 5)(order), aside)).aside == ((3, "broke"), (7, "hung"))
+
+
+# --- thresholds
+
+
+def test_thresholds_are_sent_as_what_changed_or_all_of_them_where_that_is_most() -> None:
+    sender, receiver = Sender(DIRECT, Descent()), Receiver(DIRECT, SEED, BATCH)
+    steps: list[tuple[dict[int, float], list[int] | None]] = [
+        ({}, None),
+        ({}, []),
+        ({3: 1.5}, [3]),
+        ({0: -2.0, 3: 2.5, 5: 0.25}, [0, 3, 5]),
+        ({0: 1.0, 1: 1.0, 2: 1.0, 3: 3.0}, None),
+        ({0: 1.0}, []),
+        ({5: -np.inf}, [5]),
+    ]
+    thresholds = np.full(6, -np.inf)
+    before: list[tuple[np.ndarray, list[float]]] = []
+    for changes, cells in steps:
+        thresholds = thresholds.copy()
+        thresholds[list(changes)] = list(changes.values())
+        kept = thresholds.tolist()
+        parcel = sender.parcel(order_of(0, BATCH, thresholds, DIRECT))
+        assert (None if parcel.cells is None else parcel.cells.tolist()) == cells
+        assert len(parcel.levels) == (6 if cells is None else len(cells))
+        assert receiver.order(parcel).thresholds.tolist() == kept
+        before.append((thresholds, kept))
+        assert all(own.tolist() == then for own, then in before), "the search's own are not written to"
+
+
+@given(st.lists(st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 2.0]), min_size=4, max_size=4), min_size=1, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_a_worker_has_the_thresholds_of_every_order(levels: list[list[float]]) -> None:
+    sender, receiver = Sender(DIRECT, Descent()), Receiver(DIRECT, SEED, BATCH)
+    for thresholds in levels:
+        assert receiver.order(sender.parcel(order_of(0, 1, np.array(thresholds), DIRECT))).thresholds.tolist() == thresholds
+
+
+# --- long searches
+
+
+@each_encoding
+def test_three_hundred_batches_by_workers_that_come_and_go_are_those_judged_at_home(encoding: Encoding) -> None:
+    search = Search(encoding, 300)
+    assert search.strategy.committed == 300
+    assert search.strategy.wins > 50
+    for far in search.workers:
+        far.agree()
+        assert far.lines > 20
+    assert search.workers[1].whole == 0, "whoever was there from the beginning makes every parent again"
+    assert search.workers[1].forgotten == 0
+
+
+@pytest.mark.parametrize(("competition", "rank"), [("own", "log_odds"), ("argmax", "margin"), ("own", "margin")])
+def test_searches_by_other_rules_are_those_judged_at_home(competition: str, rank: str) -> None:
+    search = Search(CROSSED, 60, competition=competition, rank=rank)
+    assert search.strategy.wins > 10
+    for far in search.workers:
+        far.agree()
+
+
+@each_encoding
+@pytest.mark.parametrize(
+    ("genomes", "longest", "remembered"),
+    [(3, 64, 1 << 18), (1 << 20, 1, 1 << 18), (1 << 20, 64, 5), (0, 2, 9)],
+    ids=["little room", "short lines", "short memory", "all of them"],
+)
+def test_a_worker_that_is_told_little_or_forgets_much_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch, encoding: Encoding, genomes: int, longest: int, remembered: int
+) -> None:
+    monkeypatch.setattr(shipping, "_ROOM", genomes * encoding.dtype.itemsize * int(np.prod(encoding.shape)))
+    monkeypatch.setattr(shipping, "_LONGEST", longest)
+    monkeypatch.setattr(shipping, "_REMEMBERED", remembered)
+    search = Search(encoding, 100)
+    assert search.strategy.wins > 30
+    assert len(search.descent) <= remembered
+    for far in search.workers:
+        far.agree()
+        assert far.lines > 0
+        assert len(far.receiver._genomes) <= genomes + 2 * BATCH
+        assert (far.forgotten > 0) == (genomes < 10)
+    if longest < 64 or remembered < 10:
+        assert sum(far.whole for far in search.workers) > 3
+
+
+def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> None:
+    encoding = Direct(3, 224, 224, rate=0.001)
+    weights = np.random.default_rng(9).integers(-8, 9, (3 * 14, 1000))
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        stripes = images.reshape(len(images), 3 * 14, -1).sum(axis=2, dtype=np.int64)
+        return (stripes @ weights / 65536.0).astype(np.float32)
+
+    judge = Judge(encoding, fake(forward, (3, 224, 224), 1000), 16)
+    strategy = MapElites(Archive(encoding, 1000), encoding, seed=SEED, batch=16)
+    descent = Descent()
+    far, late = (Far(judge, descent, 16) for _ in range(2))
+    for _ in range(25):
+        brood = strategy.generate()[0]
+        far.send(brood.order)
+        brood.fitness.values = far.take()
+        strategy.update([brood])
+    assert len(encoding.pack(strategy.archive.genomes(np.array([0]))[0])) == 150_528
+    assert strategy.wins > 1000
+    assert far.whole == 0
+    # The first answer has a score for every class, the second parcel a threshold.
+    assert max(far.sizes[2:]) < 16 * 1000
+    assert max(far.answers[2:]) < 16 * 1000
+    order = strategy.order()
+    late.send(order)
+    assert late.lines > 16
+    assert late.sizes[0] < 16 * 1000, "a newcomer is told how to make what it has never seen"
+    same(judge(order), late.take())
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_what_was_needed_last_is_forgotten_last(asked: list[list[int]]) -> None:
+    genomes = {birth: PAIR.random(1, Key(60, birth)) for birth in range(10)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipping, "_ROOM", 4 * 2)
+        sender = Sender(PAIR, Descent())
+    for births in asked:
+        sender.tell(births, genomes)
+    flat = [birth for births in asked for birth in births]
+    assert set(sender._has) == set(list(dict.fromkeys(reversed(flat)))[:4])
+
+
+# --- descent
+
+
+@each_encoding
+def test_elites_are_made_again_from_their_descent_alone(monkeypatch: pytest.MonkeyPatch, encoding: Encoding) -> None:
+    search = Search(encoding, 100)
+    monkeypatch.setattr(shipping, "_LONGEST", 1 << 20)
+    births = sorted(set(search.archive.birth.tolist()), reverse=True)
+    sender, receiver = Sender(encoding, search.descent), Receiver(encoding, SEED, BATCH)
+    told = carried(sender.tell(births, {}))
+    made = receiver.learn(told, births)
+    elites = search.archive.of_births(births)
+    assert list(made) == births
+    assert [made[birth].tobytes() for birth in births] == [elites[birth].tobytes() for birth in births]
+    seen = {-1}
+    for birth, mother, father in told.lines.tolist():
+        assert {mother, father} <= seen, "parents come first"
+        assert birth not in seen, "none is made twice"
+        seen.add(birth)
+    assert len(seen) - 1 > len(births)
+    assert sender.tell(births, {}).lines.tolist() == [], "what is known is not told again"
+
+
+def chain(encoding: Encoding, length: int) -> tuple[Descent, list[Genomes]]:
+    """The descent of a random genome, born first, and its line of that many genomes."""
+    descent: Descent = Descent()
+    genomes: list[Genomes] = []
+    for birth in range(length):
+        key = Key(SEED, birth // BATCH, birth % BATCH)
+        descent[birth] = (birth - 1, -1)
+        genomes.append(encoding.vary(genomes[-1], genomes[-1], key) if genomes else encoding.random(1, key))
+    return descent, genomes
+
+
+@each_encoding
+@pytest.mark.parametrize("longest", [1, 3, 64])
+def test_a_line_longer_than_the_longest_is_sent_as_a_genome(
+    monkeypatch: pytest.MonkeyPatch, encoding: Encoding, longest: int
+) -> None:
+    monkeypatch.setattr(shipping, "_LONGEST", longest)
+    descent, genomes = chain(encoding, 2 * longest + 3)
+    everybody = dict(enumerate(genomes))
+    sender, receiver = Sender(encoding, descent), Receiver(encoding, SEED, BATCH)
+    lines, wholes = [], []
+    for birth in (longest - 1, 2 * longest, longest, 2 * longest + 2):
+        told = carried(sender.tell([birth], everybody))
+        assert receiver.learn(told, [birth])[birth].tobytes() == genomes[birth].tobytes()
+        lines.append(len(told.lines))
+        wholes.append(told.births)
+    assert lines == [longest, 0, 1, 2 if longest > 1 else 0]
+    assert wholes == [(), (2 * longest,), (), () if longest > 1 else (2 * longest + 2,)]
+
+
+def test_only_the_last_winners_are_remembered_and_with_both_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge(CROSSED, fake(), 5)
+    order = order_of(1, 16, np.full(CLASSES, -np.inf), CROSSED)
+    w = judge(order)
+    births = w.births.tolist()
+    parents = dict(zip(births, zip(w.mothers.tolist(), w.fathers.tolist(), strict=True), strict=True))
+    assert len(births) > 3
+    assert {father < 0 for _, father in parents.values()} == {True, False}
+    descent: Descent = Descent({-5: (-1, -1)})
+    winners(CROSSED, order, found(order, w), descent)
+    assert descent == {-5: (-1, -1)} | parents
+    monkeypatch.setattr(shipping, "_REMEMBERED", 3)
+    descent = Descent({-5: (-1, -1)})
+    winners(CROSSED, order, found(order, w), descent)
+    assert list(descent) == births[-3:]
+
+
+# --- births without an order
+
+
+@each_encoding
+def test_births_to_be_measured_are_told_between_orders(encoding: Encoding) -> None:
+    judge = Judge(encoding, fake(), 5)
+    whole = order_of(1, 16, np.full(CLASSES, -np.inf), encoding)
+    strangers = {birth: encoding.random(1, Key(60, birth)) for birth in (900, 901)}
+    descent: Descent = Descent()
+    far = Far(judge, descent)
+    far.send(order_of(0, BATCH, np.full(CLASSES, -np.inf), encoding))
+    first = far.take()
+    far.send(whole.cut(0, 4))
+    far.take()
+    everybody = {**strangers, **whole.parents}
+    everybody |= {birth: first.genomes[i : i + 1] for i, birth in enumerate(first.births.tolist())}
+    known = set(far.receiver._genomes)
+    asked = [900, 1001, 901, 1009, *first.births.tolist()]
+    told = carried(far.sender.tell(asked, everybody))
+    made = far.receiver.learn(told, asked)
+    assert list(made) == list(dict.fromkeys(asked))
+    for birth, genome in made.items():
+        assert (genome.shape, genome.tobytes()) == ((1, *encoding.shape), everybody[birth].tobytes())
+    assert set(told.births) == {900, 901, 1009}, "1001 is known, and whoever won in the first batch is remembered"
+    assert set(told.lines[:, 0].tolist()) == set(first.births.tolist()) - known
+    far.send(whole)
+    same(judge(whole), far.take())
+    far.agree()
+
+
+@st.composite
+def families(draw: Any) -> list[tuple[int, int]]:
+    """By birth the (mother, father): each was born before, or is -1, a father only with a mother."""
+    parents: list[tuple[int, int]] = []
+    for birth in range(draw(st.integers(1, 16))):
+        mother = draw(st.integers(-1, birth - 1))
+        parents.append((mother, draw(st.integers(-1, birth - 1)) if mother >= 0 else -1))
+    return parents
+
+
+@given(families(), st.integers(0, 6), st.integers(0, 5), st.data())
+@settings(max_examples=80, deadline=None)
+def test_whatever_is_forgotten_or_told_a_worker_makes_the_genomes_that_were_born(
+    parents: list[tuple[int, int]], longest: int, room: int, data: st.DataObject
+) -> None:
+    born: dict[int, Genomes] = {}
+    for birth, (mother, father) in enumerate(parents):
+        key = Key(SEED, birth // BATCH, birth % BATCH)
+        of = (born[mother], born[father if father >= 0 else mother]) if mother >= 0 else ()
+        born[birth] = PAIR.vary(*of, key) if of else PAIR.random(1, key)
+    lost = data.draw(st.sets(st.sampled_from(range(len(parents)))))
+    asked: Sequence[list[int]] = data.draw(
+        st.lists(st.lists(st.sampled_from(range(len(parents))), min_size=1, max_size=5), max_size=6)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipping, "_LONGEST", longest)
+        patch.setattr(shipping, "_ROOM", room * 2)
+        sender = Sender(PAIR, Descent((birth, of) for birth, of in enumerate(parents) if birth not in lost))
+        receiver = Receiver(PAIR, SEED, BATCH)
+        for births in asked:
+            told = sender.tell(births, born)
+            made = receiver.learn(told, births)
+            assert {birth: genome.tobytes() for birth, genome in made.items()} == {b: born[b].tobytes() for b in births}
+            assert len(told.lines) <= longest * len(set(births))
+            assert lost.isdisjoint(told.lines[:, 0].tolist())
+            assert set(sender._has) == set(receiver._genomes)
+            assert set(births) <= set(receiver._genomes)
+            assert len(receiver._genomes) <= room + len(set(births))
+            assert all(receiver._genomes[b].tobytes() == born[b].tobytes() for b in receiver._genomes)

@@ -1,0 +1,386 @@
+"""From orders to winners, with classifiers that are one line of numpy, against loops over images and cells."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from evofool.descriptors import DESCRIPTORS, bins, mirror_symmetry, png_bytes_per_pixel, register
+from evofool.errors import ScoreError, TargetError
+from evofool.images import encode_png
+from evofool.scores import log_odds, margin
+from evofool.search.archive import Archive, Winners
+from evofool.search.evaluate import COMPETITIONS, Judge, LocalEvaluator, Order
+from evofool.search.evolve import MapElites, ea_map_elites, toolbox
+from evofool.targets import Target
+from genomes import CPPN, Direct, Encoding, Key
+
+CLASSES, SIDE = 5, 6
+DIRECT = Direct(1, SIDE, SIDE, rate=0.2)
+EDGES = (0.55, 0.62, 0.7)
+
+
+def linear(images: np.ndarray, step: float = 0.0) -> np.ndarray:
+    """Logits linear in the pixels, in exact arithmetic, so that no split can change a bit; step makes ties."""
+    weights = np.random.default_rng(9).integers(-8, 9, (images[0].size, CLASSES))
+    z = images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0
+    return (np.round(z / step) * step if step else z).astype(np.float32)
+
+
+def fake(forward: Callable[[np.ndarray], np.ndarray] = linear, side: int = SIDE) -> Target:
+    return Target("fake", [f"class {c}" for c in range(CLASSES)], (1, side, side), forward, {})
+
+
+def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding = DIRECT, **changes: Any) -> Order:
+    """Batch 0 is random; later ones have parents."""
+    parents: dict[str, Any] = {"mothers": np.full(size, -1), "fathers": np.full(size, -1)}
+    if number:
+        parents = {
+            "mothers": np.arange(size) + 3,
+            "fathers": np.arange(size) + 4,
+            "parents": dict(zip(range(3, size + 4), encoding.random(size + 1, Key(50, number))[:, None], strict=True)),
+        }
+    holders = np.full(len(thresholds), -1)
+    return Order(Key(7, number), number * size, size, thresholds, holders, **(parents | changes))
+
+
+def slow_winners(judge: Judge, order: Order) -> dict[int, tuple[int, float, float, float]]:
+    """Per cell the (row, score, log-odds, margin) of the best child above the threshold, the first of equals."""
+    best: dict[int, tuple[int, float, float, float]] = {}
+    for row in range(order.size):
+        mother, father = int(order.mothers[row]), int(order.fathers[row])
+        if mother < 0:
+            child = judge.encoding.random(1, order.key.at(row))
+        else:
+            child = judge.encoding.vary(order.parents[mother], order.parents[father], order.key.at(row))
+        image = judge.encoding.render(child)
+        logits = judge.target._forward(image)
+        odds, gaps = log_odds(logits)[0], margin(logits)[0]
+        niche = 0
+        if judge.descriptor:
+            niche = sum(edge <= DESCRIPTORS[judge.descriptor](image)[0] for edge in judge.edges)
+        for c in range(CLASSES):
+            if judge.competition == "argmax" and c != int(logits[0].argmax()):
+                continue
+            if judge.competition == "own" and order.claims is not None and c != order.claims[row]:
+                continue
+            score = float((odds if judge.rank == "log_odds" else gaps)[c])
+            cell = c * judge.niches + niche
+            if score > order.thresholds[cell] and (cell not in best or score > best[cell][1]):
+                best[cell] = (row, score, float(odds[c]), float(gaps[c]))
+    return best
+
+
+def as_dict(order: Order, w: Winners) -> dict[int, tuple[int, float, float, float]]:
+    assert len(set(w.cells.tolist())) == len(w.cells)
+    assert (np.diff(w.births) > 0).all()
+    assert sorted(set(w.rows.tolist())) == list(range(len(w.births))), "every genome that is sent won something"
+    rows = (w.births - order.first_birth)[w.rows]
+    values = zip(rows.tolist(), w.scores.tolist(), w.log_odds.tolist(), w.margins.tolist(), strict=True)
+    return dict(zip(w.cells.tolist(), values, strict=True))
+
+
+@pytest.mark.parametrize("competition", COMPETITIONS)
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+@pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "four niches"])
+@pytest.mark.parametrize("step", [0.0, 2.0], ids=["no ties", "ties"])
+def test_winners_are_those_of_a_loop_over_children_and_classes(
+    competition: str, rank: str, edges: tuple[float, ...], step: float
+) -> None:
+    descriptor = "mirror_symmetry" if edges else None
+    judge = Judge(DIRECT, fake(lambda x: linear(x, step)), 8, rank, competition, descriptor, edges)
+    cells = CLASSES * judge.niches
+    claims = np.arange(24) % CLASSES if competition == "own" else None
+    rng = np.random.default_rng(3)
+    empty = np.full(cells, -np.inf)
+    mixed = np.where(rng.random(cells) < 0.3, -np.inf, rng.normal(-3, 4, cells))
+    won = 0
+    for number, thresholds in ((0, empty), (1, empty), (1, mixed), (2, mixed)):
+        order = order_of(number, 24, thresholds, claims=claims)
+        w = judge(order)
+        expected = slow_winners(judge, order)
+        assert as_dict(order, w) == expected
+        assert np.array_equal(w.genomes, judge.children(order, 0, 24)[w.births - order.first_birth])
+        assert np.array_equal(w.mothers, order.mothers[w.births - order.first_birth])
+        assert np.array_equal(w.fathers, order.fathers[w.births - order.first_birth])
+        won += len(expected)
+    assert won > 5
+
+
+def test_a_score_that_only_equals_the_threshold_wins_nothing() -> None:
+    judge = Judge(DIRECT, fake(), 8)
+    order = order_of(0, 8, np.full(CLASSES, -np.inf))
+    w = judge(order)
+    thresholds = np.full(CLASSES, -np.inf)
+    thresholds[w.cells] = w.scores
+    again = judge(order_of(0, 8, thresholds))
+    assert len(w.cells) == CLASSES
+    assert [len(again.cells), len(again.births), len(again.genomes)] == [0, 0, 0]
+    thresholds[2] = np.nextafter(thresholds[2], -np.inf)
+    assert judge(order_of(0, 8, thresholds)).cells.tolist() == [2]
+
+
+def test_with_every_image_alike_the_first_child_wins_every_class() -> None:
+    judge = Judge(DIRECT, fake(lambda x: np.zeros((len(x), CLASSES), np.float32)), 8)
+    w = judge(order_of(1, 20, np.full(CLASSES, -np.inf)))
+    assert w.births.tolist() == [20]
+    assert w.rows.tolist() == [0] * CLASSES
+
+
+@pytest.mark.parametrize("encoding", [DIRECT, CPPN(height=SIDE, width=SIDE)], ids=lambda e: e.name)
+@pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "four niches"])
+def test_the_chunk_size_changes_no_winner_of_a_target_that_it_changes_no_bit_of(
+    encoding: Encoding, edges: tuple[float, ...]
+) -> None:
+    for number in (0, 1):
+        found = []
+        for chunk in (1, 7, 16, 20, 64):
+            judge = Judge(encoding, fake(), chunk, "log_odds", "all", "mirror_symmetry" if edges else None, edges)
+            order = order_of(number, 20, np.full(CLASSES * judge.niches, -np.inf), encoding)
+            w = judge(order)
+            found.append((as_dict(order, w), w.births.tolist(), [encoding.pack(g) for g in w.genomes]))
+        assert all(f == found[0] for f in found)
+
+
+def test_children_are_the_same_however_a_batch_is_cut() -> None:
+    for encoding in (DIRECT, CPPN(height=SIDE, width=SIDE)):
+        judge = Judge(encoding, fake(), 4)
+        for number in (0, 1):
+            order = order_of(number, 10, np.full(CLASSES, -np.inf), encoding)
+            whole = judge.children(order, 0, 10)
+            cuts = np.concatenate([judge.children(order, a, b) for a, b in ((0, 3), (3, 4), (4, 10))])
+            assert [encoding.pack(g) for g in cuts] == [encoding.pack(g) for g in whole]
+        other = judge.children(order_of(2, 10, np.full(CLASSES, -np.inf), encoding), 0, 10)
+        assert [encoding.pack(g) for g in other] != [encoding.pack(g) for g in whole]
+
+
+@pytest.mark.parametrize(("size", "chunk", "passes"), [(20, 8, 3), (16, 8, 2), (5, 8, 1), (8, 1, 8)])
+def test_every_forward_pass_has_the_chunk_s_size_and_only_real_images_are_counted(
+    size: int, chunk: int, passes: int
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    last: list[np.ndarray] = []
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        seen.append(images.shape)
+        last[:] = [images]
+        return linear(images)
+
+    target = fake(forward)
+    Judge(DIRECT, target, chunk)(order_of(0, size, np.full(CLASSES, -np.inf)))
+    assert seen == [(chunk, 1, SIDE, SIDE)] * passes
+    assert target.queries == size
+    padding = last[0][size - chunk * passes :] if size % chunk else last[0][:0]
+    assert not padding.any()
+
+
+def test_padding_never_wins() -> None:
+    def loves_black(images: np.ndarray) -> np.ndarray:
+        z = np.zeros((len(images), CLASSES), np.float32)
+        z[:, 2] = 255 - images.reshape(len(images), -1).mean(axis=1)
+        return z
+
+    order = order_of(0, 5, np.full(CLASSES, -np.inf))
+    w = Judge(DIRECT, fake(loves_black), 8)(order)
+    assert w.births.max() < 5
+    assert w.log_odds[w.cells == 2] < 200
+
+
+# --- faults
+
+
+def nan_after(images_until: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    """linear, but one logit of the image with that number is no number."""
+    done = [0]
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        z = linear(images)
+        if done[0] <= images_until < done[0] + len(images):
+            z[images_until - done[0], 1] = value
+        done[0] += len(images)
+        return z
+
+    return forward
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_unfinite_answer_names_the_batch_and_leaves_the_archive_as_it_was(value: float) -> None:
+    judge = Judge(DIRECT, fake(nan_after(8 * 3 + 5, value)), 4)
+    archive = Archive(DIRECT, CLASSES)
+    strategy = MapElites(archive, DIRECT, seed=1, batch=8)
+    evaluator = LocalEvaluator(judge)
+    box = toolbox(strategy, judge, evaluator)
+    ea_map_elites(box, 3)
+    before = (archive.birth.tolist(), archive.score.tolist(), len(strategy.born), len(strategy.reigns))
+    assert strategy.committed == 3
+    with pytest.raises(ScoreError, match=r"batch 3: fake answered NaN or infinity for 1 of 4 images \(first: row 5\)"):
+        ea_map_elites(box, 5)
+    assert (archive.birth.tolist(), archive.score.tolist(), len(strategy.born), len(strategy.reigns)) == before
+    assert strategy.committed == 3
+    assert [order.batch for order in evaluator.pending()] == [3]
+
+
+def test_an_unfinite_answer_in_the_padding_harms_nobody() -> None:
+    def hates_black(images: np.ndarray) -> np.ndarray:
+        z = linear(images)
+        z[~images.any(axis=(1, 2, 3))] = np.nan
+        return z
+
+    w = Judge(DIRECT, fake(hates_black), 8)(order_of(0, 5, np.full(CLASSES, -np.inf)))
+    assert np.isfinite(w.scores).all()
+
+
+@pytest.mark.parametrize("competition", COMPETITIONS)
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+@pytest.mark.parametrize("encoding", [DIRECT, CPPN(height=SIDE, width=SIDE)], ids=lambda e: e.name)
+def test_the_path_that_stays_on_the_device_finds_the_same_winners(competition: str, rank: str, encoding: Encoding) -> None:
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, CLASSES))
+    target = Target.from_module(network, None, (1, SIDE, SIDE), name="linear")
+    claims = np.arange(24) % CLASSES if competition == "own" else None
+    for number in (0, 1, 2):
+        order = order_of(number, 24, np.full(CLASSES, -1.0 if number == 2 else -np.inf), encoding, claims=claims)
+        judges = [Judge(encoding, target, 7, rank, competition, resident=resident) for resident in (False, True)]
+        here, there = (judge(order) for judge in judges)
+        assert here.cells.tolist() == there.cells.tolist()
+        assert here.births.tolist() == there.births.tolist()
+        assert here.genomes.tobytes() == there.genomes.tobytes()
+        for name in ("scores", "log_odds", "margins"):
+            assert getattr(here, name) == pytest.approx(getattr(there, name), abs=1e-9)
+        assert len(here.cells) > 0
+
+
+def test_what_a_black_box_does_not_tell_wins_nothing() -> None:
+    target = fake()
+    target.told = 2
+    order = order_of(0, 24, np.full(CLASSES, -np.inf))
+    w = Judge(DIRECT, target, 8)(order)
+    everything = Judge(DIRECT, fake(), 24)(order)
+    logits = linear(DIRECT.random(24, order.key))
+    for cell, row in zip(w.cells.tolist(), w.births[w.rows].tolist(), strict=True):
+        assert (logits[row] > logits[row, cell]).sum() < 2, "among the two highest of its image"
+    assert set(w.cells.tolist()) <= set(everything.cells.tolist())
+    assert len(w.cells) > 0
+
+
+# --- the local evaluator
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize("lag", [0, 3])
+def test_workers_change_no_bit(workers: int, lag: int) -> None:
+    ends = []
+    for count in (1, workers):
+        archive = Archive(DIRECT, CLASSES)
+        judge = Judge(DIRECT, fake(), 3)
+        strategy = MapElites(archive, DIRECT, seed=1, batch=8)
+        evaluator = LocalEvaluator(judge, count)
+        ea_map_elites(toolbox(strategy, judge, evaluator), 30, lag=lag)
+        genomes = DIRECT.random(8, Key(3, 0))
+        assert np.array_equal(evaluator.plain_logits(range(8), genomes), linear(genomes))
+        evaluator.close()
+        ends.append((archive.birth.tolist(), archive.score.tolist(), [r.birth for r in strategy.reigns]))
+    assert ends[0] == ends[1]
+
+
+def test_after_a_failure_the_workers_ask_again() -> None:
+    broken = [True]
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        if broken:
+            raise TargetError("fake: the server is away")
+        return linear(images)
+
+    judge = Judge(DIRECT, fake(forward), 3)
+    evaluator = LocalEvaluator(judge, 2)
+    order = order_of(1, 8, np.full(CLASSES, -np.inf))
+    evaluator.submit(order)
+    with pytest.raises(TargetError, match="the server is away"):
+        next(evaluator.results())
+    assert evaluator.pending() == [order]
+    broken.clear()
+    ((_, winners),) = evaluator.results()
+    evaluator.close()
+    assert as_dict(order, winners) == slow_winners(Judge(DIRECT, fake(), 3), order)
+
+
+def test_results_come_in_the_order_of_submission_and_more_may_be_submitted_meanwhile() -> None:
+    evaluator = LocalEvaluator(Judge(DIRECT, fake(), 8))
+    orders = [order_of(number, 8, np.full(CLASSES, -np.inf)) for number in range(5)]
+    for order in orders[:3]:
+        evaluator.submit(order)
+    seen = []
+    for order, winners in evaluator.results():
+        seen.append(order.batch)
+        assert np.array_equal(winners.births // 8, np.full(len(winners.births), order.batch))
+        if len(seen) <= 2:
+            evaluator.submit(orders[2 + len(seen)])
+        assert [o.batch for o in evaluator.pending()] == list(range(len(seen), min(3 + len(seen), 5)))
+    assert seen == [0, 1, 2, 3, 4]
+    assert evaluator.pending() == []
+    assert list(evaluator.results()) == []
+
+
+# --- descriptors
+
+
+def pictures() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (4, 3, 16, 20), dtype=np.uint8)
+    noise[1] = 77
+    noise[2, :, :, 10:] = noise[2, :, :, 9::-1]
+    return noise
+
+
+def test_mirror_symmetry_is_that_of_a_loop_over_pixels() -> None:
+    images = pictures()
+    found = mirror_symmetry(images)
+    for image, value in zip(images, found, strict=True):
+        c, h, w = image.shape
+        gap = sum(
+            abs(int(image[k, y, x]) - int(image[k, y, w - 1 - x])) for k in range(c) for y in range(h) for x in range(w)
+        )
+        assert value == pytest.approx(1 - gap / (c * h * w * 255), abs=1e-12)
+    assert found[1] == 1.0
+    assert found[2] == 1.0
+
+
+def test_png_bytes_per_pixel_tells_flat_from_noisy_images() -> None:
+    images = pictures()
+    found = png_bytes_per_pixel(images)
+    assert found.tolist() == [len(encode_png(image)) / 320 for image in images]
+    assert found[1] < 0.5
+    assert found[0] > 2.5
+
+
+def test_bins_count_the_edges_at_or_below_a_value() -> None:
+    edges = (-1.0, 0.0, 2.5)
+    values = np.array([-9.0, -1.0, -0.5, 0.0, 2.4, 2.5, 99.0])
+    assert bins(values, edges).tolist() == [sum(edge <= v for edge in edges) for v in values.tolist()]
+    assert bins(values, ()).tolist() == [0] * 7
+
+
+@pytest.fixture
+def clean_registry() -> Iterator[None]:
+    before = dict(DESCRIPTORS)
+    yield
+    DESCRIPTORS.clear()
+    DESCRIPTORS.update(before)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_a_registered_descriptor_makes_niches_and_its_name_is_taken() -> None:
+    @register("brightness")
+    def brightness(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1).mean(axis=1)
+
+    with pytest.raises(ValueError, match='"brightness" is registered already'):
+        register("brightness")(mirror_symmetry)
+    assert DESCRIPTORS["brightness"] is brightness
+    judge = Judge(DIRECT, fake(), 8, descriptor="brightness", edges=(127.0,))
+    order = order_of(0, 16, np.full(CLASSES * 2, -np.inf))
+    w = judge(order)
+    assert as_dict(order, w) == slow_winners(judge, order)
+    assert np.array_equal(w.cells % 2, brightness(w.genomes)[w.rows] >= 127.0)

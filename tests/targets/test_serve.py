@@ -1,0 +1,298 @@
+"""Serving a target: the contract as docs/black-box.md has it, spoken by hand, and what is refused."""
+
+import base64
+import http.client
+import json
+import re
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evofool.errors import TargetError
+from evofool.images import encode_png
+from evofool.targets import Preprocessing, Target, serve, target
+from evofool.targets.serve import serving
+
+SHAPE = (3, 5, 7)
+ROOT = Path(__file__).parents[2]
+
+
+def answers_of(images: np.ndarray) -> np.ndarray:
+    """Logits of which the third is NaN for a wholly white image."""
+    x = images.reshape(len(images), -1).astype(np.float32)
+    third = np.where(x.min(axis=1) == 255, np.nan, 1.0)
+    return np.stack([x.mean(axis=1) / 30, x.std(axis=1) / 9, third, x[:, 0] / 100], axis=1).astype(np.float32)
+
+
+def small() -> Target:
+    return Target.probed("small", answers_of, list("abcd"), SHAPE, Preprocessing(), "auto", {})
+
+
+def images_of(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+
+
+def encoded(images: np.ndarray) -> list[str]:
+    return [base64.b64encode(encode_png(image)).decode() for image in images]
+
+
+def ask(
+    url: str, body: bytes | None = None, headers: dict[str, str] | None = None, method: str | None = None
+) -> tuple[int, Any]:
+    request = urllib.request.Request(url, body, headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            text = error.read()
+            return error.code, json.loads(text)["error"] if text else ""
+
+
+def post(url: str, images: list[str] | Any) -> tuple[int, Any]:
+    return ask(url, json.dumps({"images": images}).encode())
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(small()) as url:
+        yield url
+
+
+def test_it_describes_itself(url: str) -> None:
+    assert ask(url) == (
+        200,
+        {
+            "format": "evofool.target",
+            "version": 1,
+            "name": "small",
+            "labels": ["a", "b", "c", "d"],
+            "shape": [3, 5, 7],
+            "answers": "logits",
+            "photographs": {"resize": None, "interpolation": "bilinear"},
+        },
+    )
+
+
+def test_logits_come_to_the_bit_for_any_number_of_images(url: str) -> None:
+    for count in (1, 5, 32, 70):
+        status, answer = post(url, encoded(images_of(count)))
+        assert status == 200
+        assert np.array_equal(np.array(answer["logits"], np.float32), answers_of(images_of(count)))
+
+
+def test_probabilities_and_the_likeliest_are_those_of_the_logits() -> None:
+    images = images_of(6)
+    z = answers_of(images).astype(np.float64)
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    with serving(small(), answers="probabilities") as url:
+        assert np.array(post(url, encoded(images))[1]["probabilities"]) == pytest.approx(p, abs=1e-12)
+    with serving(small(), answers="probabilities", decimals=2) as url:
+        assert post(url, encoded(images))[1]["probabilities"] == np.round(p, 2).tolist()
+    with serving(small(), answers="top", top=2, decimals=3) as url:
+        for told, row in zip(post(url, encoded(images))[1]["top"], p, strict=True):
+            best = np.argsort(-row)[:2]
+            assert told == [{"class": int(c), "probability": round(float(row[c]), 3)} for c in best]
+    with serving(small(), answers="top") as url:
+        assert {len(row) for row in post(url, encoded(images))[1]["top"]} == {4}
+
+
+def test_every_forward_pass_is_of_one_size() -> None:
+    sizes: list[int] = []
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return answers_of(images)
+
+    with serving(Target("noting", list("abcd"), SHAPE, forward, {}), batch=8) as url:
+        for count in (1, 8, 20):
+            post(url, encoded(images_of(count)))
+    assert sizes == [8] * 5
+
+
+def test_what_is_no_request_is_refused_in_words(url: str) -> None:
+    good = encoded(images_of(1))[0]
+    grey = base64.b64encode(encode_png(images_of(1)[0, :1])).decode()
+    large = base64.b64encode(encode_png(np.zeros((3, 500, 400), np.uint8))).decode()
+    broken = base64.b64encode(base64.b64decode(good)[:-40]).decode()
+    for body, words in (
+        (b"", "empty"),
+        (b"images", "no JSON, but"),
+        (b"[" * 50_000, "no JSON, but"),
+        (b'{"images": [NaN]}', "the answer holds NaN|holds NaN"),
+        (b"[]", r'a request has to be \{"images": \["base64 of a PNG", ...\]\}, one image or more'),
+        (b'{"images": []}', "one image or more"),
+        (b'{"images": [1]}', "one image or more"),
+        (b'{"images": "abc"}', "one image or more"),
+        (json.dumps({"images": [good, "%%%"]}).encode(), "image 1 is no base64"),
+        (json.dumps({"images": ["\u00fc"]}).encode(), "image 0 is no base64"),
+        (json.dumps({"images": ["aGVsbG8="]}).encode(), "image 0 is no PNG"),
+        (json.dumps({"images": [broken]}).encode(), "image 0: not a whole PNG"),
+        (
+            json.dumps({"images": [grey]}).encode(),
+            r"image 0 is grey \(mode L\) .*; it has to be colour \(mode RGB\) \(3, 5, 7\)",
+        ),
+        (json.dumps({"images": [large]}).encode(), r"image 0 has 500x400 pixels \(height x width\); they have to be 5x7"),
+    ):
+        status, why = ask(url, body)
+        assert (status, bool(re.search(words, str(why)))) == (400, True), (body[:60], why)
+
+
+def test_a_small_png_of_a_huge_picture_is_never_unpacked(url: str) -> None:
+    png = bytearray(base64.b64decode(encoded(images_of(1))[0]))
+    png[16:24] = (60_000).to_bytes(4, "big") * 2
+    assert post(url, [base64.b64encode(png).decode()]) == (
+        400,
+        "image 0 has 60000x60000 pixels (height x width); they have to be 5x7",
+    )
+
+
+def test_other_paths_methods_lengths_and_hosts_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(f"{url}elsewhere") == (404, "there is nothing but /")
+    assert ask(f"{url}?model=a")[0] == 200
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        assert ask(url, b"{}", method=method) == (405, "there are GET, for a description, and POST, for images")
+    assert ask(url, method="HEAD") == (405, "")
+    monkeypatch.setattr(serve, "MOST_BYTES", 100)
+    assert ask(url, b"x" * 101) == (413, "a request of 101 bytes is too long; send at most 100, fewer images at once")
+    monkeypatch.undo()
+    for host, status in (
+        ("localhost:81", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example:80", 403),
+        ("", 403),
+    ):
+        assert ask(url, headers={"Host": host})[0] == status, host
+    assert (
+        ask(url, headers={"Host": "evil.example"})[1] == "no host 'evil.example' is served here; ask localhost or an address"
+    )
+    port = int(url.rpartition(":")[2].strip("/"))
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
+        raw.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 411 ")
+
+
+def test_what_the_classifier_raises_or_cannot_answer_is_told(url: str) -> None:
+    white = np.full((1, *SHAPE), 255, np.uint8)
+    assert post(url, encoded(white)) == (500, "ArithmeticError: the classifier's answer is not finite")
+
+    def broken(images: np.ndarray) -> np.ndarray:
+        raise ZeroDivisionError("in somebody's own code")
+
+    with serving(Target("broken", list("ab"), SHAPE, broken, {})) as other:
+        assert post(other, encoded(white)) == (
+            500,
+            "broken: failed on 8 images (ZeroDivisionError: in somebody's own code)",
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"answers": "words"}, 'answers "words" is none of logits, probabilities, top'),
+        ({"top": 3}, 'top=3 with answers "logits": it has to be 1 to 4, with answers "top"'),
+        ({"answers": "top", "top": 5}, "top=5"),
+        ({"decimals": 3}, 'decimals=3 with answers "logits": it has to be 1 to 15, with probabilities or top'),
+        ({"answers": "probabilities", "decimals": 0}, "decimals=0"),
+        ({"host": "no.such.host.invalid"}, r"cannot serve on no\.such\.host\.invalid, port 0"),
+        ({"port": 99999}, "cannot serve on 127.0.0.1, port 99999"),
+    ],
+)
+def test_what_cannot_be_served_is_told(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(TargetError, match=words), serving(small(), **options):
+        pass
+
+
+def test_a_port_that_is_taken_is_told(url: str) -> None:
+    port = int(url.rpartition(":")[2].strip("/"))
+    with pytest.raises(TargetError, match=rf"cannot serve on 127\.0\.0\.1, port {port} \(.*; choose another --port"):
+        serve.serve(small(), port=port)
+
+
+def test_it_ends_at_once_although_clients_keep_their_connections() -> None:
+    with serving(small()) as url:
+        asked = target(url)
+        assert np.array_equal(asked.logits(images_of(3)), answers_of(images_of(3)))
+        idle = http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2].strip("/")), timeout=20)
+        idle.request("GET", "/")
+        assert idle.getresponse().read()
+    assert idle.sock.recv(1) == b""
+    idle.close()
+    with pytest.raises(urllib.error.URLError):
+        ask(url)
+
+
+def test_the_blocking_form_says_where_it_is_and_how_much_it_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    ready = threading.Event()
+    servers: list[ThreadingHTTPServer] = []
+    forever = ThreadingHTTPServer.serve_forever
+
+    def until_ctrl_c(self: ThreadingHTTPServer, poll_interval: float) -> None:
+        servers.append(self)
+        forever(self, 0.01)
+        raise KeyboardInterrupt
+
+    def say(line: str) -> None:
+        said.append(line)
+        ready.set()
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", until_ctrl_c)
+    thread = threading.Thread(target=serve.serve, args=(small(),), kwargs={"say": say, "every": 2})
+    thread.start()
+    assert ready.wait(20)
+    url = said[0].removeprefix("small answers at ")
+    for count in (1, 2, 3, 4):
+        post(url, encoded(images_of(count)))
+    servers[0].shutdown()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert said[1:] == ["2 requests, 3 images", "4 requests, 10 images", "4 requests, 10 images"]
+
+
+def test_it_serves_over_ipv6_where_there_is_one() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(small(), host="::1") as url:
+        assert url.startswith("http://[::1]:")
+        assert ask(url)[0] == 200
+
+
+def test_the_service_in_the_documents_keeps_the_contract() -> None:
+    page = (ROOT / "docs" / "black-box.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "service"}
+    exec(code, names)
+    names["Handler"].log_message = lambda *_: None
+    server = ThreadingHTTPServer(("127.0.0.1", 0), names["Handler"])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        asked = target(f"http://127.0.0.1:{server.server_address[1]}/")
+        assert asked.labels == ("dark", "bright")
+        images = np.stack([np.full((1, 8, 8), level, np.uint8) for level in (51, 204)])
+        p = np.exp(asked.logits(images))
+        assert p == pytest.approx(np.array([[0.8, 0.2], [0.2, 0.8]]), abs=1e-6)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_every_option_is_in_the_documents() -> None:
+    from evofool.targets.http import OPTIONS
+
+    page = (ROOT / "docs" / "black-box.md").read_text()
+    assert [option for option in OPTIONS if f"`{option}`" not in page] == []
