@@ -107,13 +107,13 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a" / "b", META) as store:
         assert store.elites() == []
         assert store.counts() == (0, 0)
-        assert store.meta() == {**META, "format": "evofool.run.run", "version": 5}
+        assert store.meta() == {**META, "format": "evofool.run", "version": 5}
         saved = [checkpoint(n) for n in range(3)]
         for c in saved:
             store.save(c)
     found = read(tmp_path / "a" / "b")
     last = saved[-1]
-    assert found["meta"] == {**META, **last.state, "format": "evofool.run.run", "version": 5}
+    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 5}
     assert found["reigns"] == [r for c in saved for r in c.reigns]
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
