@@ -230,7 +230,9 @@ class ComputePart(_Part):
 
     chunk: int = Field(0, ge=0, le=1 << 20)
     threads: int = Field(1, ge=1, le=1024)
-    format: Literal["auto", "plain", "float32", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled"] = "auto"
+    format: Literal["auto", "float32", "float32-folded", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled"] = (
+        "auto"
+    )
     streams: int = Field(0, ge=0, le=1024)
     workers: int = Field(0, ge=0, le=100_000)
     ray: RayPart = RayPart()

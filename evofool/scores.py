@@ -40,10 +40,10 @@ def needed_log_odds(p: float) -> float:
     return float(np.log(p) - np.log1p(-p))
 
 
-def of_the_told(ranked: np.ndarray, logits: np.ndarray, told: int) -> np.ndarray:
-    """ranked, but -inf for all except each image's `told` highest logits: what a black box does not tell wins nothing."""
+def of_top_k(ranked: np.ndarray, logits: np.ndarray, k: int) -> np.ndarray:
+    """ranked (B, K), but -inf outside each image's k highest logits: classes that a black box omits win nothing."""
     out = np.full_like(ranked, -np.inf)
-    top = np.argpartition(logits, -told, axis=1)[:, -told:]
+    top = np.argpartition(logits, -k, axis=1)[:, -k:]
     np.put_along_axis(out, top, np.take_along_axis(ranked, top, axis=1), axis=1)
     return out
 

@@ -343,7 +343,13 @@ def test_name_stop_save_and_workers_decide_no_bits_and_everything_else_does() ->
         ["name=x", "stop.evaluations=7", "stop.seconds=9", "save.seconds=0", "target=x", "compute.workers=3"], "x"
     )
     assert free.fixed() == recipe.fixed()
-    for change in ("search.seed=8", "compute.threads=2", "compute.chunk=5", "encoding.max_nodes=70", "compute.format=plain"):
+    for change in (
+        "search.seed=8",
+        "compute.threads=2",
+        "compute.chunk=5",
+        "encoding.max_nodes=70",
+        "compute.format=float32",
+    ):
         assert recipe.changed([change], "x").fixed() != recipe.fixed()
     assert set(Recipe.model_fields) - set(recipe.fixed()) == {"name", "target", "stop", "save"}, (
         "a target is told by its fingerprint"

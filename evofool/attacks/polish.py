@@ -249,7 +249,7 @@ def _recipe(source: _Source, plan: Plan, out: Path) -> Recipe:
         search=r.search.model_copy(update={"parents": None}),
         niches=r.niches,
         stop=StopPart(evaluations=plan.budget * len(source.elites)),
-        compute=ComputePart(chunk=plan.chunk, threads=plan.threads, format="plain"),
+        compute=ComputePart(chunk=plan.chunk, threads=plan.threads, format="float32"),
     )
 
 

@@ -255,7 +255,7 @@ def _recipe(plan: Plan, target: Target, folder: Path) -> Recipe:
         "encoding": {"kind": "direct"},
         "search": {"seed": plan.seed, "batch": plan.chunk, "rank": plan.rank, "competition": "own"},
         "stop": {"evaluations": max(1, plan.budget) * len(plan.classes)},
-        "compute": {"chunk": plan.chunk, "threads": plan.threads, "format": "plain"},
+        "compute": {"chunk": plan.chunk, "threads": plan.threads, "format": "float32"},
     }
     return parse(parts, plan.method)
 

@@ -62,7 +62,7 @@ def run_units(
         "encoding": {"kind": "direct"},
         "search": {"seed": seed, "batch": chunk},
         "stop": {"evaluations": 1},
-        "compute": {"chunk": chunk, "threads": threads, "format": "plain"},
+        "compute": {"chunk": chunk, "threads": threads, "format": "float32"},
     }
     recipe = parse(parts, "erhan")
     plan = {"method": "erhan", "units": units, "settings": chosen, "budget": budget, "seed": seed, "threads": threads}

@@ -57,7 +57,7 @@ def search_recipe(
     name: str,
     classes: Sequence[int] | None = None,
     changes: Sequence[str] = (),
-    number_format: str = "plain",
+    number_format: str = "float32",
     rank: str = "margin",
 ) -> Recipe:
     """The recipe of a search arm: the shipped one for images of this size, ranked as said, to so many evaluations.

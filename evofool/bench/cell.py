@@ -51,7 +51,7 @@ class Job:
     queries: int
     classes: tuple[int, ...]
     changes: tuple[str, ...] = ()
-    format: str = "plain"
+    format: str = "float32"
     rank: str = "margin"
     fingerprint: str = ""
 

@@ -111,7 +111,7 @@ class BenchRecipe(_Part):
 
     images: a folder of labelled real images, or "digits". first_seed, seeds: seeds first_seed, first_seed + 1, ...
     workers: cells done side by side, by Ray's processes (0: one after the other, in this one); ray: the cluster's address.
-    format: the number format that searches rank by; other than "plain", dividing all logits may change a bit.
+    format: the number format that searches rank by; other than "float32", dividing all logits may change a bit.
     """
 
     name: str = Field("bench", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")
@@ -122,7 +122,7 @@ class BenchRecipe(_Part):
     budgets: tuple[Annotated[int, Field(ge=1, le=10**9)], ...] = Field((1_000, 10_000), min_length=1)
     seeds: int = Field(5, ge=1, le=1000)
     first_seed: int = Field(0, ge=0, lt=1 << 32)
-    format: str = "plain"
+    format: str = "float32"
     detectors: DetectorsPart | None = None
     looks: LooksPart | None = None
     transfer: bool = False

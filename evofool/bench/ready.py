@@ -175,8 +175,8 @@ def _warn(one: Ready) -> None:
             f"suspected training images: top-1 on them is {one.calibration.top1:.3f}, declared is {one.top1:.3f}; on images "
             "that it has not seen margins are lower, and thresholds with them"
         )
-    if one.target.told < len(one.target.labels):
+    if one.target.top_k < len(one.target.labels):
         one.warnings.append(
-            f"its answers tell of the likeliest {one.target.told} classes alone: "
-            + ("margins are those of its confidence" if one.target.told == 1 else "an image that is lower wins nothing")
+            f"its answers tell of the likeliest {one.target.top_k} classes alone: "
+            + ("margins are those of its confidence" if one.target.top_k == 1 else "an image that is lower wins nothing")
         )

@@ -63,8 +63,8 @@ def describe(run: "Run") -> None:
         else f"{run.evaluator.at_once} at once"
     )
     how = f"{c.format}, {run.recipe.chunk} images a pass, {who}, {threads}"
-    if c.format != "plain":
-        how += "; elites are measured again in plain float32"
+    if c.format != "float32":
+        how += "; elites are measured again in float32"
     where = details.get("device") or details.get("file", "?")
     print(f"  runs on  {where} ({details.get('backend', '?')}): {how}", flush=True)
 
@@ -192,7 +192,7 @@ def report(folder: Path, reason: str | None) -> None:
         classes = len(stored.classes)
         if rows:
             ranked = stored.recipe.compute.format
-            by = "" if ranked == "plain" else f" (as ranked, in {ranked})"
+            by = "" if ranked == "float32" else f" (as ranked, in {ranked})"
             unit = "forward passes" if "baseline" in stored.meta else "evaluations"
             write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
         best = _best_of_classes(elites)

@@ -50,7 +50,7 @@ def print_target(told: dict[str, Any]) -> None:
         "target": told["spec"],
         "images": f"{width} x {height}, {'grey' if channels == 1 else 'RGB'}",
         "labels": ", ".join(labels[:_SHOWN]) + more,
-        "outputs": told["outputs"] + (f" of the likeliest {told['told']}" if told["told"] < len(labels) else ""),
+        "outputs": told["outputs"] + (f" of the likeliest {told['top_k']}" if told["told"] < len(labels) else ""),
         "pixels": _pixels(p, channels),
         "photographs": _photographs(p),
         "weights": told.get("file"),
@@ -115,7 +115,7 @@ def _print_speed(report: "Report") -> None:
     cells = {(r.number_format, r.chunk, r.workers): r.images_per_second for r in report.rates}
     table = Table(box=None, pad_edge=False, title="images/s", title_justify="left", title_style="")
     table.add_column("number format", no_wrap=True)
-    table.add_column("log-odds from plain: median, 99%", justify="right")
+    table.add_column("log-odds from float32: median, 99%", justify="right")
     for chunk, workers in settings:
         table.add_column(f"{chunk} x {workers}", justify="right", no_wrap=True)
     for name in dict.fromkeys(r.number_format for r in report.rates):

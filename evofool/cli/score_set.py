@@ -112,8 +112,8 @@ def _print(scored: "Scored") -> None:
     if left_out := scored.images.left_out:
         print(f"{left_out:,} more are of a class that stands for no thing, and are left out: nobody is fooled by it")
     _print_skipped(scored)
-    if target.told < len(target.labels):
-        print(f"It tells of its {target.told} likeliest classes alone: of the others log-odds and margins are bounds")
+    if target.top_k < len(target.labels):
+        print(f"It tells of its {target.top_k} likeliest classes alone: of the others log-odds and margins are bounds")
     if c is None:
         print("No --images: whether any of it would be accepted beside real images cannot be told, only calls and p.")
     elif not scored.judged.all():

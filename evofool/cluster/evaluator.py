@@ -1,8 +1,8 @@
-"""Orders judged by Ray's actors, near or far.
+"""Orders evaluated by Ray actors on this machine or others.
 
-One actor holds one target, built once; what reaches it are parcels (evofool/cluster/messages.py), and what is to be done again when
-it dies is known to evofool/cluster/jobs.py. Actors are replaced here and not by Ray, since a new one knows nothing of what its
-predecessor was told. Measured design: two calls wait at each actor, so that it never waits for the search.
+Each actor builds its target once. evofool/cluster/messages.py defines what is sent to an actor; evofool/cluster/jobs.py
+keeps what has to be repeated when an actor dies. Dead actors are replaced here, not by Ray, because a new actor has to be
+sent what its predecessor had received. By measurement, two calls are queued at each actor, so that it never waits.
 """
 
 import os
@@ -352,7 +352,7 @@ class RayEvaluator:
                 return
             job.strikes += 1
             if job.strikes > self._retries:
-                raise TargetError(f"{self.judge.target.name}: elites cannot be measured in plain float32: {why}")
+                raise TargetError(f"{self.judge.target.name}: elites cannot be measured in float32: {why}")
             self._plains.appendleft(job)
 
     def _recall(self, seat: _Seat) -> None:

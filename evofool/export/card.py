@@ -194,7 +194,7 @@ def _scores(run: StoredRun) -> str:
     machine = f"{run.meta['machine'].get('cpu')}, torch {run.meta['machine'].get('torch')}"
     return f"""## What the scores mean
 
-Pixels are 8-bit: a score is that of the stored PNG, read back. It was measured with the plain float32 network, whatever
+Pixels are 8-bit: a score is that of the stored PNG, read back. It was measured with the float32 network, whatever
 number format the search ranked by: {chunk} images a pass, {threads} thread{"s" if threads > 1 else ""}; {machine}.
 
 With the logits z of an image and its class c:

@@ -10,20 +10,20 @@ from evofool.run.store import EliteRow, NewElite
 from evofool.scores import log_odds, margin, refuse_unfinite
 from evofool.search.archive import Archive
 from evofool.search.evaluate import Evaluator, Judge
-from evofool.targets.network import PLAIN
+from evofool.targets.network import FLOAT32
 
 
 class Measured:
     """The scores that count, of an archive whose search may rank by faster ones.
 
     A search that ranks in another number format, or by images that a device drew (they may differ by a grey level), has
-    its elites measured again by the plain float32 network; any other's scores stand as they are.
+    its elites measured again by the float32 network; any other's scores stand as they are.
     """
 
     def __init__(self, archive: Archive, judge: Judge, evaluator: Evaluator, ranks_plainly: bool) -> None:
         self.archive, self.encoding, self.evaluator = archive, judge.encoding, evaluator
-        self._who = f"{judge.target.name}, in plain float32,"
-        self._ranks_plainly = ranks_plainly and judge.number_format == PLAIN
+        self._who = f"{judge.target.name}, in float32,"
+        self._ranks_plainly = ranks_plainly and judge.number_format == FLOAT32
         cells = len(archive.birth)
         self._birth = np.full(cells, -1, np.int64)  # whom each cell's figures are of; stale where another holds it
         self._figures = np.full((2, cells), -np.inf)

@@ -17,7 +17,7 @@ from evofool import scores, scores_torch
 from evofool.descriptors import DESCRIPTORS, bins
 from evofool.machine import machine
 from evofool.search.archive import Winners
-from evofool.targets.network import PLAIN
+from evofool.targets.network import FLOAT32
 from evofool.targets.target import Target
 from genomes import Encoding, Genomes, Key
 
@@ -96,7 +96,7 @@ class Judge:
     competition: str = "all"
     descriptor: str | None = None
     edges: tuple[float, ...] = ()
-    number_format: str = PLAIN
+    number_format: str = FLOAT32
     resident: bool = False
 
     @property
@@ -135,7 +135,7 @@ class Judge:
         log_odds = scores.log_odds(logits)
         ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
         n = len(genomes)
-        allowed = ranked if self.target.told == ranked.shape[1] else scores.of_the_told(ranked, logits, self.target.told)
+        allowed = ranked if self.target.top_k == ranked.shape[1] else scores.of_top_k(ranked, logits, self.target.top_k)
         if self.competition != "all":
             claims = order.claims[begin : begin + n] if order.claims is not None else logits.argmax(axis=1)
             only, every = np.full_like(ranked, -np.inf), np.arange(n)

@@ -26,13 +26,13 @@ class Garbled(Exception):
 class Reading:
     """How a server's answers are read: settled once for a run, so that all of its scores mean the same.
 
-    told: how many classes an answer tells of. decimals: what its probabilities are rounded to, None if to none that shows,
+    top_k: how many classes an answer contains. decimals: what its probabilities are rounded to, None if to none that shows,
     ONLY_0_AND_1 if all that were seen are 0 or 1.
     """
 
     kind: str
     classes: int
-    told: int
+    top_k: int
     decimals: int | None = None
 
     @property
@@ -56,12 +56,12 @@ class Reading:
                 f"{1 - self.half:.{self.decimals + 1}f} cannot be told from 1, log-odds are cut at +-{cut:.1f}, and classes "
                 "told as 0 share what is left"
             )
-        if self.told < self.classes:
+        if self.top_k < self.classes:
             told.append(
-                f"answers tell of the likeliest {self.told} of {self.classes} classes: the others' scores are bounds, and "
+                f"answers tell of the likeliest {self.top_k} of {self.classes} classes: the others' scores are bounds, and "
                 "an image can hold a class only where that is among them"
             )
-        if self.told == 1:
+        if self.top_k == 1:
             told.append("answers tell of one class: margins are bounds, since the second is never told")
         return told
 
@@ -110,19 +110,19 @@ def values(answer: Any, kind: str | None, images: int, classes: int, names: Mapp
 
 def read_as(kind: str, numbers: np.ndarray) -> Reading:
     """The Reading that the answers to the first images, as `values` gives them, speak for. TargetError if for none."""
-    told = _told(numbers)
+    top_k = _top_k(numbers)
     if kind == "logits":
         if (numbers >= 0).all() and (numbers <= 1).all() and np.allclose(numbers.sum(axis=1), 1.0, atol=_SUM):
             raise TargetError(
                 'what it calls "logits" are probabilities (rows within [0, 1] that sum to 1); it has to call them so'
             )
-        return Reading(kind, numbers.shape[1], told)
+        return Reading(kind, numbers.shape[1], top_k)
     p = numbers[~np.isnan(numbers)]
     if ((p == 0) | (p == 1)).all():
         decimals: int | None = ONLY_0_AND_1
     else:
         decimals = _decimals(p)
-    return Reading(kind, numbers.shape[1], told, decimals)
+    return Reading(kind, numbers.shape[1], top_k, decimals)
 
 
 def logits(numbers: np.ndarray, reading: Reading) -> np.ndarray:
@@ -138,8 +138,8 @@ def logits(numbers: np.ndarray, reading: Reading) -> np.ndarray:
         if not np.isfinite(z).all():
             raise TargetError("a logit is beyond what float32 holds (3.4e38)")
         return z
-    if (told := _told(numbers)) != reading.told:
-        raise TargetError(f'an answer of "{reading.kind}" tells of {told} classes, those before told of {reading.told}')
+    if (top_k := _top_k(numbers)) != reading.top_k:
+        raise TargetError(f'an answer of "{reading.kind}" has {top_k} classes, earlier answers had {reading.top_k}')
     untold = np.isnan(numbers)
     p = np.where(untold, 0.0, numbers)
     # What is told as 1 may be half a step less.
@@ -163,7 +163,7 @@ def contradiction(numbers: np.ndarray, reading: Reading) -> str | None:
         if ((p == 0) | (p == 1)).all():
             return None
         decimals = _decimals(p)
-        known = "" if decimals is None else f": {Reading(reading.kind, reading.classes, reading.told, decimals).notes()[0]}"
+        known = "" if decimals is None else f": {Reading(reading.kind, reading.classes, reading.top_k, decimals).notes()[0]}"
         return f"the answers to noise were all 0 or 1, later ones are not{known}"
     if _rounded(p, reading.decimals):
         return None
@@ -196,13 +196,14 @@ def _rounded(p: np.ndarray, decimals: int) -> bool:
     return bool((np.abs(p - nearest) <= 1e-7 * nearest).all())
 
 
-def _told(numbers: np.ndarray) -> int:
-    told = np.unique((~np.isnan(numbers)).sum(axis=1))
-    if len(told) != 1:
+def _top_k(numbers: np.ndarray) -> int:
+    """How many classes each row contains; TargetError if rows differ."""
+    counts = np.unique((~np.isnan(numbers)).sum(axis=1))
+    if len(counts) != 1:
         raise TargetError(
-            f'"top" tells of {told[0]} classes for one image and of {told[-1]} for another; it has to be as many'
+            f'"top" has {counts[0]} classes for one image and {counts[-1]} for another; the number has to be equal'
         )
-    return int(told[0])
+    return int(counts[0])
 
 
 def _top(row: list[Any], i: int, classes: int, names: Mapping[str, int]) -> tuple[list[int], list[Any]]:

@@ -308,8 +308,8 @@ def _refuse(base: str, who: str) -> None:
 def _refuse_answers(base: Target, rule: Rule, who: str) -> None:
     if base.crops > 1:
         raise TargetError(f"{who}: a guard looks at one image, and its base at {base.crops} crops; leave crops out")
-    if base.told < len(base.labels):
-        raise TargetError(f"{who}: its base tells the {base.told} highest classes alone; a detector needs all")
+    if base.top_k < len(base.labels):
+        raise TargetError(f"{who}: its base tells the {base.top_k} highest classes alone; a detector needs all")
     if rule.layer:
         if base.network is None:
             raise TargetError(f"{who}: {rule.detector} looks at features, and its base is a black box")

@@ -154,7 +154,7 @@ def describe(target: Target) -> dict[str, Any]:
         "classes": len(target.labels),
         "labels": list(target.labels),
         "outputs": target.outputs,
-        "told": target.told,
+        "top_k": target.top_k,
         "differentiable": target.differentiable,
         "formats": list(target.formats),
         "fingerprint": target.fingerprint(),
@@ -212,7 +212,7 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
         return Handshake(len(images), False, None, None, (fault,), ())
     faults = []
     # Of rounded answers, or of the likeliest class alone, a few that are equal mean nothing.
-    if (first == first[0]).all() and (target.told < len(target.labels) or target.details.get("notes")):
+    if (first == first[0]).all() and (target.top_k < len(target.labels) or target.details.get("notes")):
         notes.append(
             f"it answers the same to {len(images)} different patterns; photographs tell more (targets check --images)"
         )
@@ -247,7 +247,7 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
 
 def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:
     """Whether the answers are what the target says they are."""
-    if target.told < len(target.labels) or target.crops > 1:
+    if target.top_k < len(target.labels) or target.crops > 1:
         return
     if target.outputs == "probabilities":
         sums = np.exp(logits.astype(np.float64)).sum(axis=1)

@@ -16,7 +16,7 @@ from evofool.images import encode_png
 from evofool.targets import answers
 from evofool.targets.answers import KINDS, Garbled, Reading, brief, parsed
 from evofool.targets.ledger import Ledger
-from evofool.targets.network import PLAIN
+from evofool.targets.network import FLOAT32
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, distinct
 from evofool.targets.target import Target
@@ -104,11 +104,11 @@ class BlackBox(Target):
                 "belong together"
             )
         details["outputs"] = self._reading.kind
-        self.told = self._reading.told
+        self.top_k = self._reading.top_k
         self._note(*self._reading.notes())
         self.count(0)
 
-    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = PLAIN) -> np.ndarray:
+    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32) -> np.ndarray:
         """As Target.logits, but nothing is filled up to pad_to: a server is asked, and paid, for real images alone."""
         return super().logits(images, 0, number_format)
 
@@ -188,7 +188,7 @@ class BlackBox(Target):
         if held is None:
             return None
         self._ledger.reading({**held, "classifier": self._classifier})
-        return Reading(held["kind"], len(self.labels), held["told"], held["decimals"])
+        return Reading(held["kind"], len(self.labels), held["top_k"], held["decimals"])
 
     def _note(self, *said: str) -> None:
         with self._counting:

@@ -160,7 +160,7 @@ class Ledger:
         )
 
     def _same(self, held: dict[str, Any] | None, mine: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        for key in ("classifier", "kind", "told"):
+        for key in ("classifier", "kind", "top_k"):
             if held is not None and mine is not None and held[key] != mine[key]:
                 raise StoreError(
                     f"{self.path} holds the answers of another target: {key} {str(held[key])[:16]} there, "
@@ -175,7 +175,7 @@ class Ledger:
             return None
         try:
             reading = json.loads(text)
-            if not (type(reading["told"]) is int and type(reading["decimals"]) in (int, type(None))):
+            if not (type(reading["top_k"]) is int and type(reading["decimals"]) in (int, type(None))):
                 raise ValueError
             return {**reading, "kind": str(reading["kind"]), "classifier": str(reading["classifier"])}
         except (ValueError, TypeError, KeyError):

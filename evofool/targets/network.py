@@ -14,7 +14,8 @@ from evofool.errors import TargetError
 from evofool.machine import keep_memory
 from evofool.targets.preprocessing import Preprocessing
 
-PLAIN = "plain"
+FLOAT32 = "float32"
+FOLDED = "float32-folded"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BIG = 64  # pixels a side from which a faster way is worth its trouble
 
@@ -22,28 +23,28 @@ _BIG = 64  # pixels a side from which a faster way is worth its trouble
 class Network:
     """module takes float (B, C, H, W), preprocessed, and returns (B, K); it is put into eval mode on the device.
 
-    Number formats: `plain` is the network as given, in float32: the definition. The others rank sooner, and are near it:
-    `float32`, `bfloat16`, and `float16` on a GPU: batch norms folded into the convolutions before them, channels last;
-    `bfloat16-compiled` and `float16-compiled` on a GPU by torch.compile on top.
+    Number formats: `float32` is the network as given; scores are defined by it. The others are faster and close to it:
+    `float32-folded`, `bfloat16`, and `float16` on a GPU have batch norms folded into the convolutions before them, and
+    channels last; `bfloat16-compiled` and `float16-compiled` on a GPU are compiled by torch.compile as well.
     """
 
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        if self.device.type == "cuda":  # else convolutions in "float32" have the precision of half of it
+        if self.device.type == "cuda":  # else convolutions in float32 have the precision of half of it
             torch.backends.cudnn.allow_tf32 = False
         self.module = module.to(self.device).eval()
         self.prepare = preprocessing.affine(self.device)
-        self._ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {PLAIN: self.module}
+        self._ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {FLOAT32: self.module}
         self._steep: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # for big images or not
         self._lock = threading.Lock()
 
     def formats(self, side: int) -> tuple[str, ...]:
         """What there is to choose from for images of this many pixels a side, the plain one first."""
         if side < _BIG:
-            return (PLAIN,)
+            return (FLOAT32,)
         if self.device.type == "cpu":
-            return (PLAIN, "float32", "bfloat16")
-        return (PLAIN, "float32", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled")
+            return (FLOAT32, FOLDED, "bfloat16")
+        return (FLOAT32, FOLDED, "bfloat16", "float16", "bfloat16-compiled", "float16-compiled")
 
     def __call__(self, images: torch.Tensor, number_format: str) -> torch.Tensor:
         """uint8 (B, C, H, W) on the device to what the network answers, float32 (B * crops, K), on the device."""
@@ -53,7 +54,7 @@ class Network:
                     self._ways[number_format] = self._way(number_format, images)
         way = self._ways[number_format]
         with torch.inference_mode():
-            pixels = images.float() if number_format == PLAIN else images.to(memory_format=torch.channels_last).float()
+            pixels = images.float() if number_format == FLOAT32 else images.to(memory_format=torch.channels_last).float()
             # Ten crops of a chunk are ten passes of its size: one pass takes ten times the memory, and no less time.
             parts = self.prepare(pixels).split(len(images))
             answers = [_tensor(way(part)).float() for part in parts]
@@ -89,7 +90,7 @@ class Network:
             return self.module, frozenset()
 
     def _way(self, number_format: str, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        name, _, compiled = number_format.partition("-")
+        name, _, option = number_format.partition("-")
         dtype = _DTYPES[name]
         if self.device.type == "cpu":
             keep_memory()
@@ -105,7 +106,7 @@ class Network:
             except (RuntimeError, TypeError):  # a network that makes float32 tensors of its own
                 module = _channels_last(folded)
                 return self._autocast(module, dtype)
-        if compiled:
+        if option == "compiled":
             module.compile(dynamic=False)
         return lambda x: module(x.to(dtype=dtype, memory_format=torch.channels_last))
 

@@ -13,7 +13,7 @@ import torch
 from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import torch_threads
-from evofool.targets.network import PLAIN
+from evofool.targets.network import FLOAT32
 from evofool.targets.photos import patterns
 from evofool.targets.target import Target
 
@@ -141,7 +141,7 @@ def _choose(target: Target, chunk: int) -> Choice:
     on_cpu = target.details.get("device", "cpu") == "cpu"
     images = patterns(target.shape, min(chunk, _CPU_SAMPLE) if on_cpu else chunk)
     if len(target.formats) == 1 and (on_cpu or target.network is None):
-        return Choice(PLAIN, chunk, {}, {}, {})  # nothing to choose, and a black box's answers may cost
+        return Choice(FLOAT32, chunk, {}, {}, {})  # nothing to choose, and a black box's answers may cost
     plain, differences, dropped = target.logits(images), {}, {}
     for number_format in target.formats[1:]:
         if on_cpu and number_format.startswith("bfloat16") and not native_bfloat16():
@@ -161,7 +161,7 @@ def _choose(target: Target, chunk: int) -> Choice:
         differences[number_format] = apart
         if apart[0] > NEAR[0] or apart[1] > NEAR[1]:
             dropped[number_format] = (
-                f"log-odds differ from plain by {apart[0]:.2g} (median) and {apart[1]:.2g} (99%); "
+                f"log-odds differ from float32 by {apart[0]:.2g} (median) and {apart[1]:.2g} (99%); "
                 f"at most {NEAR[0]:g} and {NEAR[1]:g} are allowed"
             )
     rates = _rates(target, images, [f for f in target.formats if f not in dropped])

@@ -13,7 +13,7 @@ import torch
 
 from evofool.errors import EvofoolError, TargetError
 from evofool.machine import cpus
-from evofool.targets.network import PLAIN, Network
+from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
 
 OUTPUTS = ("auto", "logits", "probabilities")
@@ -26,14 +26,14 @@ Forward = Callable[[np.ndarray], np.ndarray]
 
 
 class Target:
-    """A classifier as every search, baseline and report sees it.
+    """A classifier as every search, attack and report uses it.
 
-    name: the spec that names it, or what it was called. labels: K names. shape: (C, H, W) of its images. details: what was
-    resolved (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed), plain and stored
-    with a run. queries: images answered so far; requests: what was sent for them over a network; lasting: both go on over
-    all sittings of a run. told: how many classes an answer tells of; the others' logits are bounds. streams: how many calls
-    at once pay (logits may be called from several threads if it is over 1). formats: the number formats it can rank by, the
-    plain one first. network: the torch network behind it, or None: then there are neither gradients nor layers.
+    name: the spec, or the name it was given. labels: K names. shape: (C, H, W) of its images. details: what was resolved
+    (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed) as JSON values; stored with a
+    run. queries: images answered so far. requests: requests sent over a network. lasting: both counts continue when a run is
+    resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
+    concurrent calls that raises throughput (logits may be called from several threads if it is over 1). formats: the number
+    formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Target:
         self.outputs, self.crops = outputs, crops
         self.network = network
         self.queries = 0
-        self.told = len(self.labels)
+        self.top_k = len(self.labels)
         self.streams = 1
         self.lasting = False
         self._forward = forward
@@ -97,7 +97,7 @@ class Target:
             **(details or {}),
         }
         target = cls.probed(
-            name, lambda images: network.numpy(images, PLAIN), labels, shape, preprocessing, outputs, known, network
+            name, lambda images: network.numpy(images, FLOAT32), labels, shape, preprocessing, outputs, known, network
         )
         target.streams = cpus() if network.device.type == "cpu" else 2
         return target
@@ -161,7 +161,7 @@ class Target:
         details = {"preprocessing": asdict(preprocessing), "outputs": outputs, **details}
         return cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
 
-    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = PLAIN) -> np.ndarray:
+    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32) -> np.ndarray:
         """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B queries. May be called from several threads at once.
 
         A batch shorter than pad_to is filled up with black images whose answers are dropped: the shape of a forward
@@ -191,7 +191,7 @@ class Target:
             return raw[:n]
         return to_logits(torch.from_numpy(raw), self.outputs, self.crops).numpy()[:n]
 
-    def logits_there(self, images: torch.Tensor, pad_to: int = 0, number_format: str = PLAIN) -> torch.Tensor:
+    def logits_there(self, images: torch.Tensor, pad_to: int = 0, number_format: str = FLOAT32) -> torch.Tensor:
         """As `logits`, of images that lie on the network's device, and so does the answer: nothing is copied."""
         network = self._white_box()
         n = len(images)
@@ -201,7 +201,7 @@ class Target:
         return to_logits(network(images, number_format), self.outputs, self.crops)[:n]
 
     def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
-        if number_format == PLAIN:
+        if number_format == FLOAT32:
             return self._forward(images)
         if self.network is None or number_format not in self.formats:
             raise TargetError(f'{self.name}: no number format "{number_format}"; it has {", ".join(self.formats)}')
@@ -219,7 +219,7 @@ class Target:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        return (PLAIN,) if self.network is None else self.network.formats(min(self.shape[1:]))
+        return (FLOAT32,) if self.network is None else self.network.formats(min(self.shape[1:]))
 
     def keep_in(self, folder: Path) -> None:
         """Keep what was paid for (a black box's answers and its bill) in this folder from now on; else nothing to do."""

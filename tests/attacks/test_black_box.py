@@ -44,9 +44,9 @@ def linear(images: np.ndarray) -> np.ndarray:
     return ((images.reshape(len(images), -1).astype(np.int64) @ WEIGHTS.T) / 2**14).astype(np.float32)
 
 
-def black_box(forward: Callable[[np.ndarray], np.ndarray] = linear, told: int = CLASSES) -> Target:
+def black_box(forward: Callable[[np.ndarray], np.ndarray] = linear, top_k: int = CLASSES) -> Target:
     box = Target("box", [f"class {c}" for c in range(CLASSES)], SHAPE, forward, {})
-    box.told = told
+    box.top_k = top_k
     return box
 
 
@@ -226,7 +226,7 @@ def test_nan_on_the_way_keeps_the_best_before_it(rival: Rival) -> None:
 
 @pytest.mark.parametrize("rival", ALL)
 def test_class_that_an_answer_does_not_tell_of_scores_nothing(rival: Rival) -> None:
-    climbs = rival(black_box(told=2), range(CLASSES), queries=80)
+    climbs = rival(black_box(top_k=2), range(CLASSES), queries=80)
     logits = linear(climbs.images)
     noted = {item for item, _ in climbs.notes}
     assert len(noted) < CLASSES
@@ -246,7 +246,7 @@ def test_square_walks_on_while_it_is_told_nothing() -> None:
         return logits
 
     box, seen = recorded(never_last)
-    box.told = 2
+    box.top_k = 2
     climbs = square(box, [CLASSES - 1], queries=20, chunk=1)
     assert "none of 20 answers told of it" in climbs.notes[0][1]
     for before, after in pairwise(seen):

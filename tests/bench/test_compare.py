@@ -25,7 +25,7 @@ def result(halves: list[float | None], shares: list[float] | None = None, arm: s
             "arms": [arm],
             "settings": {},
             "rank": "margin",
-            "format": "plain",
+            "format": "float32",
             "levels": {"tau5": 0.05, "tau50": 0.5},
             "evofool": "1.0",
         },

@@ -283,7 +283,7 @@ def test_probabilities_leave_out_what_needs_logits_and_say_so(last: nn.Module) -
 def test_a_target_that_tells_its_top_classes_alone_has_no_detector() -> None:
     found = net()
     calibration = calibrate(found, real())
-    found.told = 2
+    found.top_k = 2
     fitted_ones, left_out = fit_all(found, calibration, real())
     assert (fitted_ones, set(left_out)) == ({}, set(DETECTORS))
     assert all("tells its 2 highest classes of 4 alone" in words for words in left_out.values())

@@ -235,7 +235,7 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
     assert told["evaluations"] == 640
     assert told["finished"] == "640 evaluations are done"
     assert told["target"]["labels"] == list("0123456789")
-    chosen = load("mnist-cppn", [*TINY, "compute.format=plain"])
+    chosen = load("mnist-cppn", [*TINY, "compute.format=float32"])
     assert told["recipe"] == chosen.model_dump(mode="json", exclude_none=True)
     assert told["metrics"][-1]["evaluations"] == 640
     with Store.open(cppn_run) as store:

@@ -407,7 +407,7 @@ def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
 def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
     there = {"address": cluster, "cpus": 1.0, "gpus": 0.0, "memory": 0.0, "resources": {}, "placement": "DEFAULT"}
     choice = choose_there("lenet", 8, 1, **there, environment={})
-    assert (choice.number_format, choice.chunk) == ("plain", 8)
+    assert (choice.number_format, choice.chunk) == ("float32", 8)
     with pytest.raises(TargetError, match="nowhere"):
         choose_there("nowhere", 8, 1, **there, environment={})
     with Run.start(recipe(workers=1), Path("run")) as run:

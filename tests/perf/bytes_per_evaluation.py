@@ -86,7 +86,7 @@ def main() -> None:
         f"search.lag={2 * args.workers - 1 if args.lag is None else args.lag}",
         f"stop.evaluations={batches * recipe.search.batch}",
         f"compute.workers={args.workers}",
-        "compute.format=plain",
+        "compute.format=float32",
         "save.seconds=1000",
     ]
     weights = {"parcels": 0, "replies": 0}

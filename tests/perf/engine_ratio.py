@@ -22,7 +22,7 @@ from evofool.run.run import Run
 from evofool.scores import log_odds
 from evofool.targets import Target
 from evofool.targets import target as load_target
-from evofool.targets.network import PLAIN
+from evofool.targets.network import FLOAT32
 
 
 def ratio(name: str, target: Target, batch: int, pairs: int, seconds: float) -> tuple[float, float, float]:
@@ -31,7 +31,7 @@ def ratio(name: str, target: Target, batch: int, pairs: int, seconds: float) -> 
     asked: list[np.ndarray] = []
     answer = target.logits
 
-    def noted(images: np.ndarray, pad_to: int = 0, number_format: str = PLAIN) -> np.ndarray:
+    def noted(images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32) -> np.ndarray:
         asked.append(images)
         return answer(images, pad_to, number_format)
 

@@ -1,4 +1,4 @@
-"""How sure an ImageNet classifier becomes of its 1000 classes, over evaluations: medians measured in plain float32.
+"""How sure an ImageNet classifier becomes of its 1000 classes, over evaluations: medians measured in float32.
 
     python -m tests.perf.imagenet_curve --recipe imagenet-cppn --seeds 3 --cap 32768
     python -m tests.perf.imagenet_curve --recipe imagenet-cppn --cap 200000 --out runs/imagenet-cppn

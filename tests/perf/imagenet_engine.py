@@ -89,13 +89,13 @@ def main() -> None:
     for number_format in target.formats:
         for chunk in (4, 8, 16, 64):
             for workers, threads in {(1, 1), (1, cpus()), (cpus(), 1)}:
-                if number_format != "plain" or chunk in (8, 64):
+                if number_format != "float32" or chunk in (8, 64):
                     setting = (number_format, chunk, workers, threads)
                     rates[setting] = bare(target, images, setting, 2.0)
                     how = f"{number_format:<9} chunk {chunk:>2}, {workers} x {threads} threads"
                     print(f"  {how}: {rates[setting]:.1f}", flush=True)
     best = max(rates, key=lambda s: rates[s])
-    best32 = max((s for s in rates if s[0] in ("plain", "float32")), key=lambda s: rates[s])
+    best32 = max((s for s in rates if s[0] in ("float32", "float32-folded")), key=lambda s: rates[s])
     print(f"best setting {best}, best in float32 {best32}", flush=True)
 
     engine, alone, float32, plain = [], [], [], []

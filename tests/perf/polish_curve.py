@@ -3,7 +3,7 @@
     python -m tests.perf.polish_curve runs/polish-curve
 
 Evolves an archive of 10,000 evaluations (imagenet-cppn-10k: EfficientNet-Lite0, 1000 classes), goes on evolving a copy of
-it, and polishes the elites of every class. Prints the median log-odds, measured in plain float32, over the passes spent from
+it, and polishes the elites of every class. Prints the median log-odds, measured in float32, over the passes spent from
 there on: an evaluation is one pass, a step of `polish` is a forward and a backward one. All of it stays in the folder, and
 what is there is not done again.
 """

@@ -3,7 +3,7 @@
     python -m tests.perf.same_network --target efficientnet-lite0 --evaluations 2000
 
 Prints, beside torch: the largest difference of log-odds on 64 images (half of them drawn by CPPNs, half noise), and, after a
-search ranked in plain float32 with the same seed, the share of cells that are held by the same birth. Needs onnxscript.
+search ranked in float32 with the same seed, the share of cells that are held by the same birth. Needs onnxscript.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
     recipe = load(
         args.recipe,
         [
-            "compute.format=plain",
+            "compute.format=float32",
             f"stop.evaluations={args.evaluations}",
             f"search.seed={args.seed}",
             f"target={args.target}",

@@ -45,7 +45,7 @@ def main() -> None:
 
 def _begin(recipe: str, workers: int) -> float:
     # Which number format is the fastest is measured at the start of either; a given one shows what workers add.
-    changes = [f"compute.workers={workers}", "compute.format=plain", "search.lag=3"]
+    changes = [f"compute.workers={workers}", "compute.format=float32", "search.lag=3"]
     with tempfile.TemporaryDirectory() as scratch:
         began = time.time()
         line = [sys.executable, "-c", TIMED, recipe, str(Path(scratch) / "run"), *changes]

@@ -254,7 +254,7 @@ def test_the_path_that_stays_on_the_device_finds_the_same_winners(competition: s
 
 def test_what_a_black_box_does_not_tell_wins_nothing() -> None:
     target = fake()
-    target.told = 2
+    target.top_k = 2
     order = order_of(0, 24, np.full(CLASSES, -np.inf))
     w = Judge(DIRECT, target, 8)(order)
     everything = Judge(DIRECT, fake(), 24)(order)

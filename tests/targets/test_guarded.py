@@ -321,7 +321,7 @@ def test_crops_and_features_of_a_black_box_are_refused() -> None:
     with pytest.raises(TargetError, match="leave crops out"):
         guarded(many, rule("energy"), "g")
     few = base()
-    few.told = 2
+    few.top_k = 2
     with pytest.raises(TargetError, match="a detector needs all"):
         guarded(few, rule("energy"), "g")
     blind = base()

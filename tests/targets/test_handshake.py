@@ -187,7 +187,7 @@ def test_a_report_says_what_the_target_is_and_how_it_does(photos: Path) -> None:
     assert list(a.margins) == list(a.confidences) == ["5%", "25%", "50%", "75%", "95%"]
     assert sorted(a.margins.values()) == list(a.margins.values())
     assert 1 / 3 < a.confidences["5%"] <= a.median_confidence < 1
-    assert {r.number_format for r in report.rates} == {"plain"}
+    assert {r.number_format for r in report.rates} == {"float32"}
     assert report.queries == sound.queries
     again = check(colours(), photos, speed=False).accuracy
     assert again is not None

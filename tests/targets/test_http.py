@@ -197,9 +197,9 @@ def test_a_server_is_what_it_describes() -> None:
     with fake() as server:
         asked = target(server.url)
         assert isinstance(asked, Target)
-        assert (asked.labels, asked.shape, asked.told) == (tuple(LABELS), SHAPE, 3)
+        assert (asked.labels, asked.shape, asked.top_k) == (tuple(LABELS), SHAPE, 3)
         assert not asked.differentiable
-        assert asked.formats == ("plain",)
+        assert asked.formats == ("float32",)
         assert asked.name == server.url
         assert (asked.details["outputs"], asked.details["backend"], asked.details["file"]) == ("logits", "http", server.url)
         assert asked.details["notes"] == []
@@ -234,7 +234,7 @@ def test_a_target_that_is_served_scores_as_it_does_here(answers: str) -> None:
         asked = target(url)
         there = scores.log_odds(asked.logits(images))
         told = np.argsort(-here, axis=1)[:, :3] if answers == "top" else np.argsort(-here, axis=1)
-        assert asked.told == told.shape[1]
+        assert asked.top_k == told.shape[1]
         there, here = np.take_along_axis(there, told, 1), np.take_along_axis(here, told, 1)
         # float32's digits: of a probability's logarithm, and of logits out of passes of another size, as the server's are.
         assert there == pytest.approx(here, abs=1e-5)
@@ -800,10 +800,10 @@ def test_lists_of_different_lengths_are_refused() -> None:
     with fake(telling("top", lambda image: two), {**DESCRIPTION, "answers": "top"}) as server:
         asked = black_box(server.url)
         server.script = telling("top", lambda image: two[:1])
-        with pytest.raises(TargetError, match='an answer of "top" tells of 1 classes, those before told of 2'):
+        with pytest.raises(TargetError, match='an answer of "top" has 1 classes, earlier answers had 2'):
             asked.logits(images_of(1))
         server.script = lambda number, images: Reply({"top": [two, two[:1]]})
-        with pytest.raises(TargetError, match='"top" tells of 1 classes for one image and of 2 for another'):
+        with pytest.raises(TargetError, match='"top" has 1 classes for one image and 2 for another'):
             asked.logits(images_of(2))
 
 
@@ -923,7 +923,7 @@ def test_a_server_that_calls_everything_the_same_and_tells_nothing_else_is_taken
     label = [{"class": "bee", "probability": probability}]
     with fake(telling("top", lambda image: label), {**DESCRIPTION, "answers": "top"}) as server:
         asked = black_box(server.url)
-        assert asked.told == 1
+        assert asked.top_k == 1
         z = asked.logits(images_of(5))
         assert np.isfinite(scores.log_odds(z)).all()
         assert (z.argmax(axis=1) == 1).all()
@@ -948,7 +948,7 @@ def test_the_largest_logits_are_exactly_the_told_ones(told: int) -> None:
         lambda number, images: Reply({"top": rows[4 : 4 + len(images)] if number == 0 else rows}), description
     ) as server:
         asked = black_box(server.url, "batch=40")
-        assert asked.told == told
+        assert asked.top_k == told
         assert (
             f"answers tell of the likeliest {told} of 5 classes: the others' scores are bounds" in asked.details["notes"][0]
         )

@@ -13,7 +13,7 @@ import pytest
 from evofool.errors import StoreError
 from evofool.targets.ledger import FILE, Ledger
 
-READING = {"classifier": "c", "kind": "probabilities", "told": 3, "decimals": None}
+READING = {"classifier": "c", "kind": "probabilities", "top_k": 3, "decimals": None}
 
 
 def opened(folder: Path, **options: int) -> Ledger:
@@ -151,7 +151,7 @@ def test_the_reading_that_was_settled_first_holds(tmp_path: Path) -> None:
     assert ledger.reading({**READING, "decimals": 3}) == READING
     ledger.keep_in(tmp_path)
     assert opened(tmp_path).reading() == READING
-    for key, other in (("classifier", "d"), ("kind", "top"), ("told", 2)):
+    for key, other in (("classifier", "d"), ("kind", "top"), ("top_k", 2)):
         foreign = Ledger()
         foreign.reading({**READING, key: other})
         foreign.spend(None, 0, 0)
@@ -196,7 +196,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
         "DROP TABLE answers",
         "UPDATE bill SET reading = '{'",
         "UPDATE bill SET reading = '[]'",
-        'UPDATE bill SET reading = \'{"kind": "top", "told": "3", "decimals": 1}\'',
+        'UPDATE bill SET reading = \'{"kind": "top", "top_k": "3", "decimals": 1}\'',
         "UPDATE answers SET logits = x'00'",
     ],
 )

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from evofool.errors import TargetError
-from evofool.targets.network import PLAIN, Network, _folded
+from evofool.targets.network import FLOAT32, Network, _folded
 from evofool.targets.preprocessing import Preprocessing
 
 
@@ -102,15 +102,15 @@ def images(count: int = 4, side: int = 64, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("number_format", "near"), [("float32", 1e-4), ("bfloat16", 0.05)])
+@pytest.mark.parametrize(("number_format", "near"), [("float32-folded", 1e-4), ("bfloat16", 0.05)])
 def test_faster_ways_answer_what_the_plain_one_does(name: str, number_format: str, near: float) -> None:
     network = Network(NETWORKS[name](), Preprocessing())
     before = {key: value.clone() for key, value in network.module.state_dict().items()}
-    plain = network.numpy(images(), PLAIN)
+    plain = network.numpy(images(), FLOAT32)
     fast = network.numpy(images(), number_format)
     assert fast.dtype == plain.dtype == np.float32
     assert np.abs(fast - plain).max() <= near * max(1.0, np.abs(plain).max())
-    assert np.array_equal(network.numpy(images(), PLAIN), plain)
+    assert np.array_equal(network.numpy(images(), FLOAT32), plain)
     assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())
 
 
@@ -129,8 +129,8 @@ def test_norms_are_folded_where_they_can_be_and_only_there() -> None:
 
 def test_small_images_have_the_plain_way_alone() -> None:
     network = Network(block(), Preprocessing())
-    assert network.formats(28) == (PLAIN,)
-    assert network.formats(224) == (PLAIN, "float32", "bfloat16")
+    assert network.formats(28) == (FLOAT32,)
+    assert network.formats(224) == (FLOAT32, "float32-folded", "bfloat16")
 
 
 def test_a_network_is_put_into_eval_mode() -> None:
@@ -143,13 +143,13 @@ def test_what_is_not_a_tensor_is_refused() -> None:
             return [x, x]
 
     with pytest.raises(TargetError, match=r"the network returns a list; it has to return logits \(B, K\)"):
-        Network(Two(), Preprocessing()).numpy(images(), PLAIN)
+        Network(Two(), Preprocessing()).numpy(images(), FLOAT32)
 
 
 def test_several_threads_get_the_answers_that_one_gets() -> None:
     network = Network(block(), Preprocessing())
     batches = [images(2, seed=seed) for seed in range(12)]
-    alone = [Network(block(), Preprocessing()).numpy(batch, "float32") for batch in batches]
+    alone = [Network(block(), Preprocessing()).numpy(batch, "float32-folded") for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda batch: network.numpy(batch, "float32"), batches))
+        together = list(pool.map(lambda batch: network.numpy(batch, "float32-folded"), batches))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))

@@ -11,7 +11,7 @@ from torch import nn
 
 from evofool.errors import TargetError
 from evofool.targets import Target, target
-from evofool.targets.network import PLAIN, Network
+from evofool.targets.network import FLOAT32, Network
 from evofool.targets.photos import patterns
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.speed import Rate, choose, difference, fastest, rate, steady, table
@@ -23,7 +23,7 @@ class Formats(Target):
     formats = ()  # type: ignore[assignment]
 
     def __init__(self, **formats: Callable[[int], float]) -> None:
-        self.added = {PLAIN: lambda n: 0.0, **formats}
+        self.added = {FLOAT32: lambda n: 0.0, **formats}
         self.asked: list[tuple[str, int]] = []
         details = {"preprocessing": {}, "device": "cuda"}
         network = Network(nn.Flatten(), Preprocessing())
@@ -60,12 +60,12 @@ def broken(_: int) -> float:
 @pytest.mark.parametrize(
     ("rates", "chosen"),
     [
-        ({"plain": 100.0}, "plain"),
-        ({"plain": 100.0, "float32": 119.0}, "plain"),
-        ({"plain": 100.0, "float32": 120.0}, "float32"),
-        ({"plain": 100.0, "float32": 150.0, "bfloat16": 170.0}, "float32"),
-        ({"plain": 100.0, "float32": 150.0, "bfloat16": 180.0, "float16": 190.0}, "bfloat16"),
-        ({"plain": 100.0, "float32": 50.0, "bfloat16": 130.0}, "bfloat16"),
+        ({"float32": 100.0}, "float32"),
+        ({"float32": 100.0, "float32-folded": 119.0}, "float32"),
+        ({"float32": 100.0, "float32-folded": 120.0}, "float32-folded"),
+        ({"float32": 100.0, "float32-folded": 150.0, "bfloat16": 170.0}, "float32-folded"),
+        ({"float32": 100.0, "float32-folded": 150.0, "bfloat16": 180.0, "float16": 190.0}, "bfloat16"),
+        ({"float32": 100.0, "float32-folded": 50.0, "bfloat16": 130.0}, "bfloat16"),
     ],
 )
 def test_a_format_has_to_be_a_fifth_faster_than_the_best_before_it(rates: dict[str, float], chosen: str) -> None:
@@ -75,11 +75,11 @@ def test_a_format_has_to_be_a_fifth_faster_than_the_best_before_it(rates: dict[s
 @pytest.mark.parametrize(
     ("rates", "chosen"),
     [
-        ({"plain": 100.0}, "plain"),
-        ({"plain": 100.0, "float32": 90.0}, "float32"),
-        ({"plain": 100.0, "float32": 150.0, "bfloat16": 140.0}, "bfloat16"),
-        ({"plain": 100.0, "float32": 110.0, "bfloat16": 30.0}, "float32"),
-        ({"plain": 100.0, "float32": 70.0, "bfloat16": 30.0}, "plain"),
+        ({"float32": 100.0}, "float32"),
+        ({"float32": 100.0, "float32-folded": 90.0}, "float32-folded"),
+        ({"float32": 100.0, "float32-folded": 150.0, "bfloat16": 140.0}, "bfloat16"),
+        ({"float32": 100.0, "float32-folded": 110.0, "bfloat16": 30.0}, "float32-folded"),
+        ({"float32": 100.0, "float32-folded": 70.0, "bfloat16": 30.0}, "float32"),
     ],
 )
 def test_on_a_cpu_a_busy_moment_does_not_change_the_choice(rates: dict[str, float], chosen: str) -> None:
@@ -87,23 +87,25 @@ def test_on_a_cpu_a_busy_moment_does_not_change_the_choice(rates: dict[str, floa
 
 
 def test_what_is_too_far_from_plain_or_does_not_run_is_dropped_with_the_reason() -> None:
-    own = Formats(float32=lambda n: 0.01, bfloat16=lambda n: 9.0, float16=lambda n: float("nan"), compiled=broken)
+    own = Formats(
+        **{"float32-folded": lambda n: 0.01}, bfloat16=lambda n: 9.0, float16=lambda n: float("nan"), compiled=broken
+    )
     choice = choose(own, 8)
     assert choice.chunk == 8
-    assert set(choice.rates) == {"plain", "float32"}
-    assert set(choice.differences) == {"float32", "bfloat16"}
+    assert set(choice.rates) == {"float32", "float32-folded"}
+    assert set(choice.differences) == {"float32-folded", "bfloat16"}
     assert set(choice.dropped) == {"bfloat16", "float16", "compiled"}
-    assert "log-odds differ from plain by" in choice.dropped["bfloat16"]
+    assert "log-odds differ from float32 by" in choice.dropped["bfloat16"]
     assert "at most 0.25 and 1.5 are allowed" in choice.dropped["bfloat16"]
     assert choice.dropped["float16"] == "answers NaN or infinity"
     assert choice.dropped["compiled"] == "RuntimeError: no compiler"
 
 
 def test_the_chunk_is_halved_until_every_format_fits_the_memory() -> None:
-    own = Formats(float32=full(24))
+    own = Formats(**{"float32-folded": full(24)})
     choice = choose(own, 64)
     assert choice.chunk == 16
-    assert set(choice.rates) == {"plain", "float32"}
+    assert set(choice.rates) == {"float32", "float32-folded"}
     assert {n for _, n in own.asked} == {64, 32, 16}
 
 
@@ -115,14 +117,14 @@ def test_a_memory_that_does_not_hold_one_image_is_told() -> None:
 def test_a_target_with_one_format_has_no_choice_and_is_asked_nothing() -> None:
     lenet = target("lenet")
     choice = choose(lenet, 16)
-    assert (choice.number_format, choice.chunk, choice.rates) == ("plain", 16, {})
+    assert (choice.number_format, choice.chunk, choice.rates) == ("float32", 16, {})
     assert lenet.queries == 0
 
 
 def test_the_difference_is_that_of_log_odds() -> None:
-    own = Formats(float32=lambda n: 0.0, bfloat16=lambda n: 3.0)
+    own = Formats(**{"float32-folded": lambda n: 0.0}, bfloat16=lambda n: 3.0)
     images = patterns(own.shape, 6)
-    assert difference(own, "float32", images) == (0.0, 0.0)
+    assert difference(own, "float32-folded", images) == (0.0, 0.0)
     median, most = difference(own, "bfloat16", images)
     assert 0 < median <= most <= 3.0 + 1e-5
 
@@ -130,8 +132,8 @@ def test_the_difference_is_that_of_log_odds() -> None:
 def test_a_rate_counts_its_queries_and_leaves_torch_s_threads_as_they_were() -> None:
     before = torch.get_num_threads()
     own = Formats()
-    assert rate(own, PLAIN, 4, workers=3, seconds=0.0) > 0
-    assert own.asked == [(PLAIN, 4)] * 6  # a first and one timed chunk of every worker
+    assert rate(own, FLOAT32, 4, workers=3, seconds=0.0) > 0
+    assert own.asked == [(FLOAT32, 4)] * 6  # a first and one timed chunk of every worker
     assert own.queries == 24
     assert torch.get_num_threads() == before
 
@@ -144,7 +146,7 @@ def test_workers_ask_side_by_side() -> None:
             met.wait()  # passes when two are in here at once
             return super()._raw(images, number_format)
 
-    assert rate(Meeting(), PLAIN, 1, workers=2, seconds=0.0) > 0
+    assert rate(Meeting(), FLOAT32, 1, workers=2, seconds=0.0) > 0
 
 
 def test_what_stops_a_worker_is_raised() -> None:
@@ -162,7 +164,7 @@ def test_what_stops_a_worker_is_raised() -> None:
 
 
 def test_a_table_has_a_row_for_every_setting_and_compiled_formats_one_chunk() -> None:
-    own = Formats(**{"float32": full(4), "float16-compiled": lambda n: 0.0})
+    own = Formats(**{"float32-folded": full(4), "float16-compiled": lambda n: 0.0})
     own.streams = 2
     rows = list(table(own, own.formats, (1, 8), seconds=0.0))
     assert [(r.number_format, r.chunk, r.workers) for r in rows] == [
@@ -171,4 +173,4 @@ def test_a_table_has_a_row_for_every_setting_and_compiled_formats_one_chunk() ->
         for chunk in ((1, 8) if f != "float16-compiled" else (8,))
         for workers in (1, 2)
     ]
-    assert [r for r in rows if r.images_per_second is None] == [Rate("float32", 8, w, None) for w in (1, 2)]
+    assert [r for r in rows if r.images_per_second is None] == [Rate("float32-folded", 8, w, None) for w in (1, 2)]

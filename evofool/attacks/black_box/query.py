@@ -95,8 +95,8 @@ class Asking:
             sound = logits[finite]
             odds[finite] = scores.log_odds(sound)
             values = self._rank(sound)
-            if self._target.told < logits.shape[1]:
-                values = scores.of_the_told(values, sound, self._target.told)
+            if self._target.top_k < logits.shape[1]:
+                values = scores.of_top_k(values, sound, self._target.top_k)
             ranked[finite] = values
         return ranked[:, self.classes], odds[:, self.classes]
 

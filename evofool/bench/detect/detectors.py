@@ -152,9 +152,9 @@ def fit(
     """
     if name not in DETECTORS:
         raise TargetError(f'there is no detector "{name}"; there are {", ".join(DETECTORS)}')
-    if target.told < len(target.labels):
+    if target.top_k < len(target.labels):
         raise TargetError(
-            f"{target.name} tells its {target.told} highest classes of {len(target.labels)} alone, and a detector needs all"
+            f"{target.name} tells its {target.top_k} highest classes of {len(target.labels)} alone, and a detector needs all"
         )
     if DETECTORS[name].unnormalised and _normalised(target, calibration):
         raise TargetError(f"{target.name} answers probabilities, which {name} cannot do with: it needs logits")

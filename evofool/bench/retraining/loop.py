@@ -65,8 +65,8 @@ class Plan:
         self.recipe(0)
 
     def recipe(self, seed: int) -> Recipe:
-        """Of one evolution: the shipped recipe of the encoding, with a fixed number of evaluations, in plain float32."""
-        fixed = ["stop.confidence=", f"stop.evaluations={self.evaluations}", "compute.format=plain"]
+        """Of one evolution: the shipped recipe of the encoding, with a fixed number of evaluations, in float32."""
+        fixed = ["stop.confidence=", f"stop.evaluations={self.evaluations}", "compute.format=float32"]
         shipped = load(f"mnist-{self.encoding}", [*fixed, f"search.seed={seed}"])
         return shipped.changed(self.changes, "--set")
 

@@ -144,7 +144,7 @@ class Scored:
                 "fingerprint": self.target.fingerprint(),
                 "classes": len(labels),
                 "shape": list(self.target.shape),
-                "told": self.target.told,
+                "top_k": self.target.top_k,
             },
             "set": {
                 "source": name_of(self.images.source),

@@ -40,7 +40,7 @@ def matrix(
 ) -> Transfer:
     """Ask every target about the elites of every other that this other accepts itself.
 
-    Elites are asked about as images.resized has them, in plain float32, batch at a time, the last batch filled up.
+    Elites are asked about as images.resized has them, in float32, batch at a time, the last batch filled up.
     calibrations: one for each target; None: there are no thresholds, and to accept is to give the class the highest logit.
     seed: of the bootstrap.
 
