@@ -45,13 +45,15 @@ def test_every_key_of_a_recipe_is_documented_with_its_default():
 
 def test_every_key_of_a_benchmark_is_documented_with_its_default():
     page = (ROOT / "docs" / "recipes.md").read_text().partition("\n## Benchmarks\n")[2]
-    tables = dict(zip(("top", "targets", "arm", "detectors", "looks"), page.split("| key | default |")[1:], strict=True))
+    tables = dict(
+        zip(("top", "targets", "arm", "detectors", "image_metrics"), page.split("| key | default |")[1:], strict=True)
+    )
     models = {
         "top": plan.BenchRecipe,
         "targets": plan.TargetPart,
         "arm": plan.ArmPart,
         "detectors": plan.DetectorsPart,
-        "looks": plan.LooksPart,
+        "image_metrics": plan.ImageMetricsPart,
     }
     for part, model in models.items():
         named = [

@@ -59,6 +59,7 @@ FLOORS = (
     ("images", "scores"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),
+    ("image_metrics",),
     ("ascend", "recipe"),
     ("search",),
     ("cluster", "explain"),
@@ -71,14 +72,14 @@ FLOORS = (
 """The rooms of evofool/, files and packages, the lowest floor first. A room imports only from floors below its own."""
 
 BENCH_FLOORS = (
-    ("answers", "arms", "interval", "json_file", "real", "trace"),
+    ("answers", "arms", "interval", "json_file", "network_features", "real", "trace"),
     ("calibration", "cell", "statistics"),
     ("compare", "report", "retraining", "scoring", "sets"),
     ("plan",),
     ("detect", "entries", "summary"),
     ("bound",),
     ("quick", "ready"),
-    ("detector_stage", "looks", "results", "transfer"),
+    ("detector_stage", "image_metrics_stage", "results", "transfer"),
     ("finish",),
     ("bench",),
     ("gate",),

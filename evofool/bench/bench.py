@@ -114,11 +114,11 @@ def _refuse_missing(recipe: BenchRecipe) -> None:
         raise RecipeError(f"images: there is no folder {recipe.images} of labelled real images (or write {DIGITS})")
     if recipe.detectors and recipe.detectors.fit not in (None, DIGITS) and not Path(recipe.detectors.fit or "").is_dir():
         raise RecipeError(f"detectors.fit: there is no folder {recipe.detectors.fit} of real images")
-    if recipe.looks and recipe.looks.network:
+    if recipe.image_metrics and recipe.image_metrics.network:
         try:
-            load_target(recipe.looks.network)
+            load_target(recipe.image_metrics.network)
         except TargetError as error:
-            raise RecipeError(f"looks.network: {error}") from None
+            raise RecipeError(f"image_metrics.network: {error}") from None
 
 
 def do_cells(

@@ -64,15 +64,15 @@ def finish(
             told["scores"]["detectors"] = rows
             told["flags"] += [{"level": "warning", "what": words_of} for words_of in left_out]
         results[one.entry.name] = told
-    if recipe.looks:
-        from evofool.bench.looks.stage import Looking
+    if recipe.image_metrics:
+        from evofool.bench.image_metrics_stage import ImageMetricsStage
 
-        look = Looking(recipe, say)
+        measure = ImageMetricsStage(recipe, say)
         for one in ready:
             if results[one.entry.name]["valid"]:
-                say(f"looking at {one.entry.name}'s elites")
-                figures, said = look(one, valid[one.entry.name])
-                results[one.entry.name]["scores"]["looks"] = figures
+                say(f"measuring the images of {one.entry.name}'s elites")
+                figures, said = measure(one, valid[one.entry.name])
+                results[one.entry.name]["scores"]["image_metrics"] = figures
                 notes += said
     # What goes to others tells of no folder of this machine.
     hidden = partial(without_folders, known=[folder, recipe.images])

@@ -100,8 +100,8 @@ class DetectorsPart(_Part):
         return arm
 
 
-class LooksPart(_Part):
-    """How far images lie from real ones (bench/looks). network: the spec of an independent one, whose features tell too."""
+class ImageMetricsPart(_Part):
+    """The metrics of evofool/image_metrics. network: the spec of an independent network, whose features are compared too."""
 
     network: str | None = None
 
@@ -124,7 +124,7 @@ class BenchRecipe(_Part):
     first_seed: int = Field(0, ge=0, lt=1 << 32)
     format: str = "float32"
     detectors: DetectorsPart | None = None
-    looks: LooksPart | None = None
+    image_metrics: ImageMetricsPart | None = None
     transfer: bool = False
     workers: int = Field(0, ge=0, le=100_000)
     ray: str = "local"
@@ -217,7 +217,18 @@ class BenchRecipe(_Part):
         """What decides figures, as plain JSON: all but where the work is done and which seeds, arms and targets it has."""
         return self.model_dump(
             mode="json",
-            exclude={"name", "workers", "ray", "seeds", "first_seed", "arms", "targets", "transfer", "looks", "detectors"},
+            exclude={
+                "name",
+                "workers",
+                "ray",
+                "seeds",
+                "first_seed",
+                "arms",
+                "targets",
+                "transfer",
+                "image_metrics",
+                "detectors",
+            },
         )
 
 
@@ -272,7 +283,7 @@ def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
 
 
 def _keys() -> list[str]:
-    models = (BenchRecipe, TargetPart, ArmPart, DetectorsPart, LooksPart)
+    models = (BenchRecipe, TargetPart, ArmPart, DetectorsPart, ImageMetricsPart)
     return [key for model in models for key in model.model_fields]
 
 

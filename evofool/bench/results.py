@@ -38,7 +38,7 @@ class Place:
 def result(
     recipe: BenchRecipe, one: Ready, places: Sequence[Place], words: Mapping[Path, str]
 ) -> tuple[dict[str, Any], dict[str, dict[int, Path]]]:
-    """The JSON of a target (its detectors and looks are left for others to fill), and the folders of its valid cells: none
+    """The JSON of a target (its detectors and image metrics are filled in later), and the folders of its valid cells: none
     of a target that is not valid itself.
 
     places: the cells of its arms, guarded ones left out. words: by folder, why a cell came to nothing in this sitting.
@@ -52,7 +52,7 @@ def result(
     }
     warnings = [{"level": "warning", "what": warning} for warning in one.warnings]
     if one.fault or one.calibration is None:
-        nothing: dict[str, Any] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "looks": {}}
+        nothing: dict[str, Any] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}}
         flagged = [{"level": "invalid", "what": one.fault}, *warnings]
         return {**told, "valid": False, "flags": flagged, "scores": nothing, "raw": {}, "timings": {}}, {}
     calibration = one.calibration
@@ -79,7 +79,7 @@ def result(
             "arms": arms,
             "sharing": scoring.sharing(),
             "detectors": [],
-            "looks": {},
+            "image_metrics": {},
         },
         "raw": {
             "tau5": _median(calibration.tau5),

@@ -9,7 +9,7 @@ import numpy as np
 
 from evofool.errors import ImageError
 from evofool.explain.features import Features
-from evofool.explain.neighbours import Neighbours, Space, pixels
+from evofool.image_metrics.neighbours import Neighbours, Space, pixels
 from evofool.targets import Target, photos
 from evofool.targets.photos import Photograph, as_seen, open_picture
 

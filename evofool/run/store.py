@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from evofool.errors import StoreError
+from evofool.image_metrics.names import PERCENTILES, TOTAL_VARIATION
 from evofool.search.delta import MOST, applied
 
 FILE = "run.db"
@@ -39,9 +40,8 @@ _META: dict[str, type | tuple[type, ...]] = {
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
 _NOT_WRITTEN = "could not be written; what was saved before is safe, and the run goes on from there"
 VERDICTS = ("unjudged", "unrecognised", "recognised")
-PERCENTILES = ("nearest_real_pixels_percentile", "nearest_real_hog_percentile", "nearest_real_features_percentile")
-MEASURES = (*PERCENTILES, "total_variation")
-"""What may be found out of an elite's image later; evofool/bench/looks/looks.py defines them."""
+MEASURES = (*PERCENTILES, TOTAL_VARIATION)
+"""The image metrics that may be measured of an elite's image later; evofool/image_metrics defines them."""
 
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -44,7 +44,7 @@ def results(targets: int = 12, arms: Sequence[str] = tuple(KINDS), points: int =
         last = found[-1]
         last |= {"valid": False, "images": None, "raw": {}, "timings": {}, "flags": [invalid(WRONG)]}
         last["target"] = {key: last["target"][key] for key in ("name", "group", "spec")}
-        last["scores"] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "looks": {}}
+        last["scores"] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}}
         own = found[2]["scores"]["arms"]["own"]
         own["seeds"], own["invalid"] = [0, 1, 2, 4], {"3": CHANGED}
         found[2]["flags"] = [invalid(f"own: 1 cell(s) are left out of every figure: {CHANGED}")]
@@ -65,10 +65,10 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
     group = "undefended" if "plain" in name else "outlier exposure" if "outlier" in name else ""
     made = {arm: _arm(arm, base * HARDNESS[arm], rng, points) for arm in arms}
     rivals = [arm for arm in ("own", "nes", "apgd") if arm in made] if "cppn" in made else []
-    looks = {arm: _look(80, rng) for arm in arms} | {
-        "uniform-noise": _look(99, rng),
-        "smooth-noise": _look(85, rng),
-        "real": _look(50, rng),
+    image_metrics = {arm: _image_metrics(80, rng) for arm in arms} | {
+        "uniform-noise": _image_metrics(99, rng),
+        "smooth-noise": _image_metrics(85, rng),
+        "real": _image_metrics(50, rng),
     }
     return {
         "schema": "evofool.bench",
@@ -116,7 +116,7 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
                 for kind in ("static", "adaptive")
                 if not (d == "mahalanobis" and kind == "adaptive")
             ],
-            "looks": looks,
+            "image_metrics": image_metrics,
         },
         "raw": {
             "tau5": 3.1,
@@ -290,7 +290,7 @@ def _detector(detector: str, arm: str, kind: str, rng: np.random.Generator) -> d
     }
 
 
-def _look(middle: float, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+def _image_metrics(middle: float, rng: np.random.Generator) -> dict[str, dict[str, float]]:
     bytes_ = float(rng.uniform(0.3, 1.1))
     return {
         "nearest_real_pixels_percentile": {"5": middle / 2, "50": middle, "95": 100.0},

@@ -246,7 +246,7 @@ def test_one_that_was_killed_as_it_noted_its_plan_begins_anew(tmp_path):
     ("change", "words"),
     [
         ({"arms": ["cppn", "noise"], "detectors": {"fit": "nowhere"}}, r"detectors\.fit: there is no folder nowhere"),
-        ({"looks": {"network": "nothing"}}, r"looks\.network: .*nothing"),
+        ({"image_metrics": {"network": "nothing"}}, r"image_metrics\.network: .*nothing"),
         ({"targets": [{"target": "lenet"}, {"target": "lenett"}]}, r'targets: no target is called "lenett".*mean "lenet"'),
     ],
 )

@@ -1,4 +1,4 @@
-"""What comes after the cells of a benchmark: detectors, looks and transfer of two targets, and a third that is invalid."""
+"""What follows the cells of a benchmark: detectors, image metrics, transfer of two targets, and a third, invalid one."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ RECIPE = {
     "budgets": [60, 120],
     "seeds": 2,
     "detectors": {"names": list(NAMES)},
-    "looks": {},
+    "image_metrics": {},
     "transfer": True,
 }
 
@@ -89,12 +89,12 @@ def test_evolving_against_a_detector_gives_other_elites_than_evolving_against_th
             assert run.labels[-1] == last
 
 
-def test_looks_are_there_for_the_arm_and_its_controls_and_in_its_cells(done: Outcome) -> None:
+def test_image_metrics_are_there_for_the_arm_and_its_controls_and_in_its_cells(done: Outcome) -> None:
     for name in ("lenet", "shifted"):
-        looks = scores(done, name)["looks"]
-        assert set(looks) == {"cppn", "uniform-noise", "smooth-noise", "real"}
-        assert looks["uniform-noise"]["nearest_real_pixels_percentile"]["50"] == 100.0
-        assert all(looks["cppn"][figure].keys() == told.keys() for figure, told in looks["real"].items())
+        metrics = scores(done, name)["image_metrics"]
+        assert set(metrics) == {"cppn", "uniform-noise", "smooth-noise", "real"}
+        assert metrics["uniform-noise"]["nearest_real_pixels_percentile"]["50"] == 100.0
+        assert all(metrics["cppn"][figure].keys() == told.keys() for figure, told in metrics["real"].items())
         with StoredRun(done.folder / "cells" / name / "cppn-1") as run:
             assert all(elite.summary()["nearest_real_pixels_percentile"] is not None for elite in run.elites())
 
@@ -111,7 +111,7 @@ def test_an_invalid_target_is_in_no_figure(done: Outcome) -> None:
     assert not done.valid
     wrong = json.loads((done.folder / "results" / "wrong.json").read_text())
     assert not wrong["valid"]
-    assert (wrong["scores"]["arms"], wrong["scores"]["detectors"], wrong["scores"]["looks"]) == ({}, [], {})
+    assert (wrong["scores"]["arms"], wrong["scores"]["detectors"], wrong["scores"]["image_metrics"]) == ({}, [], {})
     assert done.summary["invalid"] == ["wrong"]
     assert all("wrong" not in said["figures"] for said in done.summary["statements"])
     pyarrow = pytest.importorskip("pyarrow.parquet")

@@ -53,8 +53,8 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
         parts.append(_images(result, sheets, left_out))
     if result["valid"] and result["scores"].get("detectors"):
         parts.append(_detectors(result))
-    if result["valid"] and result["scores"].get("looks"):
-        parts.append(_looks(result))
+    if result["valid"] and result["scores"].get("image_metrics"):
+        parts.append(_image_metrics(result))
     return Section(target["name"], [said], plots=plots, tables=tables, parts=parts, fault=fault, cautions=cautions)
 
 
@@ -144,11 +144,11 @@ def _alarms(one: Mapping[str, Any]) -> Cell:
     return share_cell({"value": one["fpr95"], "low": one.get("fpr95_low"), "high": one.get("fpr95_high")})
 
 
-def _looks(result: Mapping[str, Any]) -> Section:
-    looks = {name: one for name, one in result["scores"]["looks"].items() if one}
-    keys = list(dict.fromkeys(key for one in looks.values() for key in one))
+def _image_metrics(result: Mapping[str, Any]) -> Section:
+    metrics = {name: one for name, one in result["scores"]["image_metrics"].items() if one}
+    keys = list(dict.fromkeys(key for one in metrics.values() for key in one))
     rows: list[list[Row]] = [[], []]
-    for name, one in looks.items():
+    for name, one in metrics.items():
         row = [_NAMES.get(name, name), *(quantiles_cell(one.get(key), 1 if "nearest" in key else 2) for key in keys)]
         rows[name in _NAMES].append(row)
     text = (

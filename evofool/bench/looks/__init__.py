@@ -1,1 +1,0 @@
-"""How images look, in figures, beside real ones."""

@@ -1,0 +1,10 @@
+"""The names of the image metrics, as run files, tables and JSON have them."""
+
+PIXELS = "nearest_real_pixels_percentile"
+HOG = "nearest_real_hog_percentile"
+FEATURES = "nearest_real_features_percentile"
+TOTAL_VARIATION = "total_variation"
+BYTES_PER_PIXEL = "bytes_per_pixel"
+
+PERCENTILES = (PIXELS, HOG, FEATURES)
+"""Those that compare with real images, on 0..100."""

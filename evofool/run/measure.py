@@ -1,0 +1,104 @@
+"""Image metrics of runs: measuring the elites' images, storing the values in the run, and reading them back."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evofool.errors import ImageError, TargetError
+from evofool.image_metrics.metrics import CHUNK, ImageMetrics
+from evofool.image_metrics.names import BYTES_PER_PIXEL, PIXELS
+from evofool.images import decode_png
+from evofool.run.store import EliteRow, Measure, Store
+from evofool.run.stored import StoredRun
+from evofool.targets import Target
+
+
+def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], None] | None = None) -> int:
+    """Write the image metrics of its elites' images into a run; returns how many elites were measured.
+
+    An elite that has all the metrics, against the same real images, is skipped. All metrics of an elite are against one set
+    of real images: values against others are removed, also those of a space that is not measured now. The run is locked
+    meanwhile, as by everything that writes it; after an interruption the values that were written are kept. TargetError if
+    the network of the features is the one that the run attacked, ImageError if the images have another shape.
+    """
+    with Store.open(folder, write=True) as store:
+        with StoredRun(folder) as stored:
+            if stored.shape != metrics.shape:
+                raise ImageError(f"{folder} has images of shape {stored.shape}, and these real ones are {metrics.shape}")
+            fingerprint = stored.meta["target"]["fingerprint"]
+            if metrics.network is not None and metrics.network.fingerprint() == fingerprint:
+                raise TargetError(
+                    f"{metrics.network.name}: this is the network that {folder} attacked; features have to be those of "
+                    "another one"
+                )
+            rows = [elite.row for elite in stored.elites()]
+        known = store.references()
+        wanted = {(name, metrics.references.get(name, "")) for name in metrics.names if name != BYTES_PER_PIXEL}
+        stale = {row.cell: [m.name for m in row.measures if _is_stale(m, metrics, known)] for row in rows}
+        todo = [row for row in rows if stale[row.cell] or not wanted <= {(m.name, m.reference) for m in row.measures}]
+        cells: dict[bytes, list[int]] = {}  # by image: one that holds many cells is measured once
+        for row in todo:
+            cells.setdefault(row.png, []).append(row.cell)
+        images = list(cells)
+        for begin in range(0, len(images), CHUNK):
+            part = images[begin : begin + CHUNK]
+            values = metrics(np.stack([decode_png(png, f"{folder}, cell {cells[png][0]}") for png in part]))
+            store.measure(
+                [
+                    (cell, Measure(name, float(values[name][k]), reference))
+                    for k, png in enumerate(part)
+                    for cell in cells[png]
+                    for name, reference in sorted(wanted)
+                ],
+                metrics.reference_details,
+                [(cell, name) for png in part for cell in cells[png] for name in stale[cell]],
+            )
+            if report:
+                report(f"{begin + len(part):,} of {len(images):,} images of {folder}")
+        return len(todo)
+
+
+def stale_references(folder: Path, metrics: ImageMetrics) -> list[dict[str, Any]]:
+    """The details of the references that stored values compare with and that measure_run would replace."""
+    with StoredRun(folder) as stored:
+        known = stored.store.references()
+        rows = [elite.row for elite in stored.elites()]
+    keys = {m.reference for row in rows for m in row.measures if _is_stale(m, metrics, known)}
+    return [details for key, details in known.items() if key in keys]
+
+
+def _is_stale(measured: Measure, metrics: ImageMetrics, known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a value compares with real images that are not those of metrics."""
+    reference = known.get(measured.reference, {}).get("real", measured.reference)
+    return bool(measured.reference) and reference != metrics.references[PIXELS]
+
+
+def unloaded_target(stored: StoredRun) -> Target:
+    """A run's classifier without its network: it has the shape, labels and preprocessing, so that real images can be read.
+
+    TargetError if it is queried.
+    """
+
+    def refuse(images: np.ndarray) -> np.ndarray:
+        raise TargetError(f"{stored.folder}: its classifier is not loaded and cannot be queried")
+
+    record = stored.meta["target"]
+    return Target(record["name"], stored.labels, stored.shape, refuse, record["details"])
+
+
+def stored_metrics(folders: Iterable[Path]) -> dict[str, np.ndarray]:
+    """By name (n,) float64, the stored image metrics of the runs' elites; elites that were not measured are left out."""
+    found: dict[str, list[float]] = {}
+    for folder in folders:
+        with StoredRun(folder) as stored:
+            for row in (elite.row for elite in stored.elites()):
+                for name, value in metrics_of(row).items():
+                    found.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def metrics_of(row: EliteRow) -> dict[str, float]:
+    """The stored image metrics of an elite, by name."""
+    return {**{m.name: m.value for m in row.measures}, BYTES_PER_PIXEL: row.bytes_per_pixel}

@@ -1,0 +1,88 @@
+"""The command that measures the image metrics of a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from typer import Typer
+from typer.testing import CliRunner
+
+from evofool.cli.app import app as evofool_app
+from evofool.cli.judge import judge
+from evofool.errors import ImageError
+from evofool.image_metrics.metrics import MIN_REAL_IMAGES
+from evofool.images import save_png
+from evofool.run.store import FILE, MEASURES, Store
+from tests.image_metrics.samples import SHAPE, measured, random_images, started
+
+PIXELS, HOG, FEATURES, VARIATION = MEASURES
+
+
+def folder_of(home: Path, images: np.ndarray) -> Path:
+    for k, image in enumerate(images):
+        (home / "abcd"[k % 4]).mkdir(parents=True, exist_ok=True)
+        save_png(image, home / "abcd"[k % 4] / f"{k:02d}.png")
+    return home
+
+
+def test_the_command_warns_where_noise_is_near_real_images(tmp_path: Path) -> None:
+    folder, pictures = started(tmp_path / "run"), tmp_path / "real"
+    noise = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), np.uint8)
+    for k, image in enumerate(noise):
+        (pictures / "abcd"[k % 4]).mkdir(parents=True, exist_ok=True)
+        save_png(image, pictures / "abcd"[k % 4] / f"{k:02d}.png")
+    app = Typer()
+    app.command()(judge)
+    result = CliRunner().invoke(app, [str(folder), "--images", str(pictures)])
+    assert "Noise comes out near these real images too by nearest real pixels percentile" in result.output
+
+
+def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path) -> None:
+    folder, pictures = started(tmp_path / "run"), tmp_path / "real"
+    for k, image in enumerate(random_images(60, 0)):
+        home = pictures / "abcd"[k % 4]
+        home.mkdir(parents=True, exist_ok=True)
+        save_png(image, home / f"{k:02d}.png")
+    app = Typer()
+    app.command()(judge)
+    result = CliRunner().invoke(app, [str(folder), "--images", str(pictures), "--network", "lenet"])
+    assert result.exit_code == 0, result.output
+    assert "4 elites of" in result.output
+    assert "30 real images of" in result.output
+    assert "nearest real features percentile" in result.output
+    assert "uniform noise" in result.output
+    assert "only people can tell (Zhou and Firestone 2019)" in result.output
+    assert "nrecognis" not in result.output
+    again = CliRunner().invoke(app, [str(folder), "--images", str(pictures)])
+    assert "0 elites of" in again.output
+    assert "By the features of another classifier they were not compared: --network SPEC" in again.output
+    assert all(len(row) == 4 for row in measured(folder))
+    with Store.open(folder) as store:
+        assert {what["images"] for what in store.references().values()} == {str(pictures)}
+        json.dumps(store.references())
+    assert (folder / FILE).exists()
+
+
+def test_the_command_refuses_few_real_images_and_lists_what_it_replaced(tmp_path: Path) -> None:
+    folder, app = started(tmp_path / "run"), Typer()
+    app.command()(judge)
+    few = folder_of(tmp_path / "few", random_images(MIN_REAL_IMAGES - 1, 1))
+    many, others = (
+        folder_of(tmp_path / name, random_images(MIN_REAL_IMAGES, seed)) for name, seed in (("many", 0), ("others", 5))
+    )
+    result = CliRunner().invoke(app, [str(folder), "--images", str(many), "--network", "lenet"])
+    assert result.exit_code == 0, result.output
+    assert "Replaced were" not in result.output
+    before = measured(folder)
+    refused = CliRunner().invoke(app, [str(folder), "--images", str(few)])
+    assert isinstance(refused.exception, ImageError)
+    assert f"few: {MIN_REAL_IMAGES - 1} real images, and percentiles among them need at least {MIN_REAL_IMAGES}" in str(
+        refused.exception
+    )
+    assert measured(folder) == before
+    result = CliRunner().invoke(app, [str(folder), "--images", str(others)])
+    told = f"Replaced were their figures against other real images: {many} (25 and 25 held out)\n"
+    assert told in result.output
+    assert {m.name for row in measured(folder) for m in row} == {PIXELS, HOG, VARIATION}
+    shown = json.loads(CliRunner().invoke(evofool_app, ["show", str(folder), "--json"]).output)
+    assert [what["images"] for what in shown["references"].values()] == [str(others)]
