@@ -8,14 +8,14 @@ from pydantic import BaseModel
 
 from evofool import recipe as recipes
 from evofool.bench import plan
-from evofool.cli.app import app
+from evofool.cli.app import PANELS
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_every_command_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
-    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    names = [name for panel in PANELS.values() for name in panel]
     assert [name for name in names if f"`evofool {name} " not in readme] == []
 
 

@@ -30,7 +30,7 @@ from genomes import CPPN
 from genomes.cppn.encoding import from_json
 
 HOME = Path(evofool.__file__).parent.parent
-COMMANDS = {command.name or command.callback.__name__ for command in cli.app.registered_commands}  # type: ignore[union-attr]
+COMMANDS = {name for panel in cli.PANELS.values() for name in panel}
 TINY = ("stop.evaluations=640", "stop.confidence=", "search.batch=16")
 
 

@@ -1,0 +1,28 @@
+"""The command `evofool init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evofool.cli.console import write
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to copy the recipes; made if it is not there.")],
+) -> None:
+    """Copy the shipped recipes into a folder, to be edited and run from there. Files that are there stay as they are."""
+    import shutil
+    from functools import partial
+
+    from evofool.recipe import shipped_benches, shipped_recipes
+
+    write(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    for recipe in [*shipped_recipes(), *shipped_benches()]:
+        to = folder / recipe.name
+        if to.exists():
+            print(f"kept    {to}")
+        else:
+            write(to, partial(shutil.copyfile, recipe, to))
+            print(f"written {to}")
+    print(f"Edit one and run it:  evofool run {folder / 'mnist-cppn.toml'}")
