@@ -87,7 +87,9 @@ def scores_of(tree: Path, out: Path, *, older: bool) -> dict[str, Any]:
     names = {new: old for old, new in RENAMED.items()} if older else {}
     if not (out / "index.html").is_file():
         recipe = out.with_suffix(".toml")
-        recipe.write_text(BENCH % {"own": names.get("per-class", "per-class"), "looks": names.get("image_metrics", "image_metrics")})
+        recipe.write_text(
+            BENCH % {"own": names.get("per-class", "per-class"), "looks": names.get("image_metrics", "image_metrics")}
+        )
         evofool(tree, "bench", str(recipe), "--out", str(out))
     scores = {path.stem: json.loads(path.read_text())["scores"] for path in out.glob("lenet*.json")}
     return renamed(scores) if older else scores
