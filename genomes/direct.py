@@ -86,7 +86,7 @@ class Direct:
         )
         return out
 
-    def fathered(self, n: int, key: Key) -> np.ndarray:
+    def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
         """The children that are crossed."""
         out = np.empty(n, np.bool_)
         _crossed(key.seed, key.batch, key.row, self.crossover, out)

@@ -62,7 +62,7 @@ class Encoding(Protocol):
         """
         ...
 
-    def fathered(self, n: int, key: Key) -> np.ndarray:
+    def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
         """(n,) bool: which of the n children that vary makes with this key take anything from their fathers."""
         ...
 

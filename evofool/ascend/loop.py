@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from evofool.ascend.draws import Draws
+from evofool.ascend.hooks import Hooks, Read
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param
-from evofool.ascend.rules import Rule
-from evofool.ascend.taps import Read, Taps
+from evofool.ascend.rules import StepRule
 from evofool.ascend.transforms import Transform
 from evofool.images import levels
 from evofool.targets.target import Target
@@ -36,7 +36,7 @@ STUCK = "its gradient was 0 at every step, so it is where it began; another star
 
 
 @dataclass
-class Climbs:
+class AscentResult:
     """What became of n items. An item whose every score was NaN has the score -inf and a black image."""
 
     images: np.ndarray  # uint8 (n, C, H, W), the best iterate, as it was scored where `rounded`
@@ -61,27 +61,27 @@ def ascend(
     param: Param,
     objective: Objective,
     *,
-    rule: Rule,
+    rule: StepRule,
     steps: int,
     seed: int = 0,
     keys: Sequence[int],
     transforms: Sequence[Transform] = (),
-    judge: Objective | None = None,
+    select_by: Objective | None = None,
     beside: Objective | None = None,
-    judge_every: int = 1,
-    enough: float = math.inf,
+    select_every: int = 1,
+    stop_at: float = math.inf,
     together: int = 1,
     microbatch: int = 0,
     rounded: bool = True,
     streams: int = 1,
     tick: Tick | None = None,
-) -> Climbs:
+) -> AscentResult:
     """Climb the objective from param's start, each of the n items `keys` by itself; the best iterate of each is kept.
 
     keys (n,): what the draws of items are keyed by, together with seed and step (Draws). judge: what iterates are compared
     by, the objective unless given; of equals the first. beside: a second score that improvements tell. With transforms the
-    judge sees the image without them, in a forward pass of its own at every judge_every-th iteration and the last one. An
-    item ends at `enough` of the judge's score, and so do its `together` neighbours (restarts for the same end); or when its
+    judge sees the image without them, in a forward pass of its own at every select_every-th iteration and the last one. An
+    item ends at `stop_at` of the judge's score, and so do its `together` neighbours (restarts for the same end); or when its
     score or gradient is not finite (a note says so; its best is kept). rounded: the network sees the 8-bit image, and the
     gradient is taken straight through the rounding: what is scored is what is saved.
 
@@ -91,11 +91,11 @@ def ascend(
     target without gradients.
     """
     keys = list(keys)
-    wanted = [each for each in (objective, judge, beside) if each is not None]
+    wanted = [each for each in (objective, select_by, beside) if each is not None]
     layers = [layer for each in wanted for layer in each.layers]
-    with Taps(target, layers, logits=any(each.logits for each in wanted)) as taps:
+    with Hooks(target, layers, logits=any(each.logits for each in wanted)) as hooks:
         climb = _Climb(
-            target, taps, param, objective, rule, steps, seed, keys, transforms, judge, beside, judge_every, rounded
+            target, hooks, param, objective, rule, steps, seed, keys, transforms, select_by, beside, select_every, rounded
         )
         size = microbatch or (2 if climb.device.type == "cpu" else 32)
         active = list(range(len(keys)))
@@ -104,10 +104,10 @@ def ascend(
             each = pool.map if streams > 1 else map
             for iteration in range(steps + 1):
                 parts = [active[at : at + size] for at in range(0, len(active), size)]
-                stepped = list(each(lambda part: climb.step(part, iteration, enough), parts))  # noqa: B023 - used at once
+                stepped = list(each(lambda part: climb.step(part, iteration, stop_at), parts))  # noqa: B023 - used at once
                 active = [row for part in stepped for row in part]
                 if together > 1:
-                    ended = {row // together for row in np.flatnonzero(climb.out.scores >= enough).tolist()}
+                    ended = {row // together for row in np.flatnonzero(climb.out.scores >= stop_at).tolist()}
                     active = [row for row in active if row // together not in ended]
                 if tick is not None and tick(iteration, steps) and active:
                     climb.out.interrupted = True
@@ -123,25 +123,25 @@ class _Climb:
     def __init__(
         self,
         target: Target,
-        taps: Taps,
+        hooks: Hooks,
         param: Param,
         objective: Objective,
-        rule: Rule,
+        rule: StepRule,
         steps: int,
         seed: int,
         keys: Sequence[int],
         transforms: Sequence[Transform],
-        judge: Objective | None,
+        select_by: Objective | None,
         beside: Objective | None,
-        judge_every: int,
+        select_every: int,
         rounded: bool,
     ) -> None:
         assert target.network is not None
         self.device = target.network.device
-        self._taps, self._param, self._objective, self._rule = taps, param, objective, rule
+        self._hooks, self._param, self._objective, self._rule = hooks, param, objective, rule
         self._steps, self._seed, self._keys = steps, seed, keys
-        self._transforms, self._judge, self._beside = tuple(transforms), judge, beside
-        self._judge_every, self._rounded = judge_every, rounded
+        self._transforms, self._select_by, self._beside = tuple(transforms), select_by, beside
+        self._select_every, self._rounded = select_every, rounded
         n = len(keys)
         self._states = param.init(Draws(seed, keys, 0)).to(self.device)
         rule.begin(n, steps)
@@ -150,21 +150,21 @@ class _Climb:
         with torch.no_grad():  # not the target's shape: layers may take other sizes
             size = param.decode(self._states[:1], torch.zeros(min(n, 1), dtype=torch.int64, device=self.device)).shape[1:]
         blank = np.zeros((n, *size), np.uint8)
-        self.out = Climbs(blank, self._states.clone(), np.full(n, -np.inf), steps_taken, forwards, backwards)
+        self.out = AscentResult(blank, self._states.clone(), np.full(n, -np.inf), steps_taken, forwards, backwards)
 
-    def step(self, part: list[int], iteration: int, enough: float) -> list[int]:
+    def step(self, part: list[int], iteration: int, stop_at: float) -> list[int]:
         """One iteration of the items `part`; returns those that go on."""
         rows = torch.tensor(part, device=self.device)
         last = iteration == self._steps
         state = self._states[rows].requires_grad_(not last)
         images = self._param.decode(state, rows)
         seen = straight_through(images) if self._rounded else images
-        judging = iteration % self._judge_every == 0 or last
+        judging = iteration % self._select_every == 0 or last
         if self._transforms:
             values, scores = self._transformed(part, iteration, seen, images, rows, judging, last)
         else:
             with torch.set_grad_enabled(not last):
-                read = self._taps.read(seen)
+                read = self._hooks.read(seen)
                 values = self._objective(read, images, rows)
             self.out.forwards[part] += 1
             scores = self._judged(read, images, rows, values)
@@ -175,7 +175,7 @@ class _Climb:
             return []
         assert values is not None
         finite = torch.isfinite(values).tolist()
-        on = [k for k, ok in enumerate(finite) if ok and not (told is not None and told[k, 0] >= enough)]
+        on = [k for k, ok in enumerate(finite) if ok and not (told is not None and told[k, 0] >= stop_at)]
         self._complain(part, [k for k, ok in enumerate(finite) if not ok], "score")
         if not on:
             return []
@@ -211,33 +211,33 @@ class _Climb:
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The objective's values under the transforms, and the judge's without them; None where it was not asked."""
         scores = values = None
-        if self._judge is not None and judging:
+        if self._select_by is not None and judging:
             with torch.no_grad():
-                scores = self._judged(self._taps.read(seen), images, rows, None)
+                scores = self._judged(self._hooks.read(seen), images, rows, None)
             self.out.forwards[part] += 1
-        if not last or self._judge is None:
+        if not last or self._select_by is None:
             draws = Draws(self._seed, [self._keys[row] for row in part], iteration + 1, self.device)
             moved = seen
             for transform in self._transforms:
                 moved = transform(moved, draws)
             with torch.set_grad_enabled(not last):
-                read = self._taps.read(moved)
+                read = self._hooks.read(moved)
                 values = self._objective(read, images, rows)
             self.out.forwards[part] += 1
-            if self._judge is None:
+            if self._select_by is None:
                 scores = self._judged(read, images, rows, values)
         return values, scores
 
     @torch.no_grad()
     def _judged(self, read: Read, images: torch.Tensor, rows: torch.Tensor, values: torch.Tensor | None) -> torch.Tensor:
         """(m, 2): what iterates are compared by, and the score beside it."""
-        if self._judge is not None:
-            values = self._judge(read, images, rows)
+        if self._select_by is not None:
+            values = self._select_by(read, images, rows)
         assert values is not None
         beside = torch.full_like(values, torch.nan) if self._beside is None else self._beside(read, images, rows)
         return torch.stack([values.detach(), beside], 1)
 
-    def finish(self) -> Climbs:
+    def finish(self) -> AscentResult:
         """What came of it, in an order that no thread decides."""
         self.out.improvements.sort(key=lambda found: (found.forwards, found.item))
         self.out.notes.sort()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
-from evofool.ascend.taps import Read
+from evofool.ascend.hooks import Read
 
 Score = Callable[[Read, torch.Tensor, torch.Tensor], torch.Tensor]
 """(read, images (m, C, H, W) on [0, 1], rows (m,) int64) to (m,): rows say which items the images are of."""

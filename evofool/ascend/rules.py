@@ -11,7 +11,7 @@ from evofool.ascend.transforms import blurred
 Project = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Rule(Protocol):
+class StepRule(Protocol):
     """One row of states, gradients and values is one item; rows of different items may be stepped in several threads."""
 
     def begin(self, items: int, steps: int) -> None:

@@ -2,7 +2,7 @@
 
 A function takes a target and the classes that it is to be fooled into, and gives back an 8-bit image for each. They are what
 evolution is compared with; rivals/ has those that need no gradient. All keep the best iterate by `rank` ("log_odds" or
-"margin") of the 8-bit image, and stop an item at `enough` of it. budget is forward passes per class, restarts and judging
+"margin") of the 8-bit image, and stop an item at `stop_at` of it. budget is forward passes per class, restarts and judging
 included (0: as published). Every gradient step is a forward and a backward pass.
 """
 
@@ -15,11 +15,11 @@ import torch
 
 from evofool.ascend import objectives
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import Climbs, Improvement, Tick, ascend
+from evofool.ascend.hooks import refused
+from evofool.ascend.loop import AscentResult, Improvement, Tick, ascend
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Coarse, Fourier, Param, Pixels
-from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, ProgressSteps, Rule
-from evofool.ascend.taps import refused
+from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, ProgressSteps, StepRule
 from evofool.ascend.transforms import Jitter, Transform, robust
 from evofool.errors import RecipeError, TargetError
 from evofool.targets.target import Target
@@ -31,7 +31,7 @@ class How(TypedDict, total=False):
     """What every method takes beside its own settings; as ascend has it."""
 
     seed: int
-    enough: float
+    stop_at: float
     microbatch: int
     streams: int
     tick: Tick | None
@@ -68,7 +68,7 @@ def nguyen(
     early: float = 0.0,
     late: float = 0.0,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """Ascent on the softmax's p from normal noise around the mean image, with progress steps (Nguyen 2015, section 2.3).
 
     setting: "plain", "l2", "blur" or "sparse" (blur, and the smallest and idlest pixels at the mean again). early, late: the
@@ -100,7 +100,7 @@ def simonyan(
     decay: float = 0.01,
     rate: float = 0.0,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """The class model: max S_c(I) - decay ||I - mean||^2 from the mean image, S_c the logit (Simonyan 2014, eq. 1).
 
     I on [0, 1], in the box throughout, since pixels end in 8 bits. rate of the plain steps with momentum 0.9 (0: 0.1 for the
@@ -128,7 +128,7 @@ def erhan(
     norm: float = 0.0,
     rate: float = 0.1,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """The class's output unit climbed on the sphere ||I|| = norm from nine random starts (Erhan 2009).
 
     norm: of images on [0, 1] (0: that of a grey image of a third of full brightness, which is about a digit's); rate: a
@@ -153,35 +153,35 @@ def inceptionism(
     variation: float = 0.0,
     rate: float = 2.5 / 255,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """Class visualisation from coarse to fine: the logit under jitter, less variation * TV (Mordvintsev 2015, Inceptionism).
 
     Octave k has pixels scale^(octaves - 1 - k) wide; steps of `rate` times the gradient over its mean absolute value.
     variation weighs the total variation of an image on [0, 1], squared differences summed (0: 1 / sqrt(H * W)). An octave
-    begins with the best images of the one before; those that have enough, or were stopped, end with it.
+    begins with the best images of the one before; those that have stop_at, or were stopped, end with it.
     """
     if not 1 <= scale <= 4:
         raise RecipeError(f"scale is what octaves differ by, 1 to 4, not {scale}")
     steps = _steps(budget, 64, octaves, per_step=5 / 4, what="octaves")
     _, height, width = target.shape
     weight = variation or 1.0 / math.sqrt(height * width)
-    seed, enough, tick = how.get("seed", 0), how.get("enough", math.inf), how.get("tick")
+    seed, stop_at, tick = how.get("seed", 0), how.get("stop_at", math.inf), how.get("tick")
     sizes = [scale**octave for octave in reversed(range(octaves))]
     grids = [(max(1, round(height / size)), max(1, round(width / size))) for size in sizes]
     images = (0.5 + 0.1 * Draws(seed, _keys(classes, 1), 0).normal(target.shape[0], *grids[0])).clamp(0.0, 1.0)
     moves = (Jitter(max(1, round(min(height, width) / 14))),)
     on = np.arange(len(classes))
-    done: list[tuple[np.ndarray, Climbs]] = []
+    done: list[tuple[np.ndarray, AscentResult]] = []
     for octave, grid in enumerate(grids):
         here = [classes[int(k)] for k in on]
         objective = objectives.class_logit(torch.tensor(here)) - weight * objectives.total_variation()
         param, rule = Coarse(images, grid, (height, width)), Normalised(rate, by="mean")
         how["tick"] = _part_of(tick, octave, octaves)
         climbs = _climb(
-            target, here, param, objective, rule, steps, rank, transforms=moves, judge_every=4, first=octave, **how
+            target, here, param, objective, rule, steps, rank, transforms=moves, select_every=4, first=octave, **how
         )
         done.append((on, climbs))
-        going = (climbs.iterations == steps) & (climbs.scores < enough)
+        going = (climbs.iterations == steps) & (climbs.scores < stop_at)
         if climbs.interrupted or not going.any():
             break
         on, images = on[going], torch.from_numpy(climbs.images[going]).float() / 255
@@ -197,7 +197,7 @@ def fourier(
     transformed: bool = True,
     rate: float = 0.05,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """Modern feature visualisation: the logit in decorrelated Fourier space under robust transforms, by Adam (Olah 2017).
 
     It is built to be recognisable, and the strongest of these in being believed by other networks. The image itself, without
@@ -212,7 +212,7 @@ def fourier(
     every = 8 if transformed else 1
     param = Fourier(target.shape, device=device)
     objective = objectives.class_logit(of)
-    return _climb(target, classes, param, objective, rule, steps, rank, transforms=moves, judge_every=every, **how)
+    return _climb(target, classes, param, objective, rule, steps, rank, transforms=moves, select_every=every, **how)
 
 
 def apgd(
@@ -224,7 +224,7 @@ def apgd(
     restarts: int = 1,
     rate: float = 0.03,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """Auto-PGD on the margin, from noise, in the whole box: the strongest of these (Croce & Hein 2020).
 
     Their step rule; no image to stay near. rate is the first step of a pixel. 100 steps unless there is a budget. Restarts
@@ -249,7 +249,7 @@ def units(
     norm: float = 0.0,
     rate: float = 0.1,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """Erhan 2009 for units of any layer (objectives.unit): `restarts` neighbouring items for each of the indices.
 
     Scores are activations.
@@ -288,15 +288,15 @@ def _climb(
     classes: Sequence[int],
     param: Param,
     objective: Objective,
-    rule: Rule,
+    rule: StepRule,
     steps: int,
     rank: str,
     restarts: int = 1,
     transforms: Sequence[Transform] = (),
-    judge_every: int = 1,
+    select_every: int = 1,
     first: int = 0,
     **how: Unpack[How],
-) -> Climbs:
+) -> AscentResult:
     """The ascent of one image per class, the best of its restarts, judged by rank; restarts are keyed from `first` on."""
     if target.network is None:
         raise refused(target)
@@ -315,9 +315,9 @@ def _climb(
         keys=_keys(classes, restarts, first),
         together=restarts,
         transforms=transforms,
-        judge=odds if rank == "log_odds" else objectives.margin(of),
+        select_by=odds if rank == "log_odds" else objectives.margin(of),
         beside=odds,
-        judge_every=judge_every,
+        select_every=select_every,
         **how,
     )
     return climbs if restarts == 1 else _best_of(climbs, restarts)
@@ -349,7 +349,7 @@ def _part_of(tick: Tick | None, part: int, parts: int) -> Tick | None:
     return tick and (lambda step, steps: tick(part * (steps + 1) + step, parts * (steps + 1) - 1))
 
 
-def _best_of(climbs: Climbs, restarts: int) -> Climbs:
+def _best_of(climbs: AscentResult, restarts: int) -> AscentResult:
     """One item for each `restarts` neighbours: the best, the first of equals, with the passes of them all."""
     best = climbs.scores.reshape(-1, restarts).argmax(1) + np.arange(0, len(climbs.scores), restarts)
     total = {name: getattr(climbs, name).reshape(-1, restarts).sum(1) for name in ("iterations", "forwards", "backwards")}
@@ -365,13 +365,13 @@ def _best_of(climbs: Climbs, restarts: int) -> Climbs:
             backwards = sum(min(found.backwards, int(climbs.backwards[row])) for row in rows)
             rises.append(Improvement(item, forwards, backwards, found.score, found.beside))
     states = None if climbs.states is None else climbs.states[torch.from_numpy(best)]
-    return Climbs(climbs.images[best], states, climbs.scores[best], **total, improvements=rises,
+    return AscentResult(climbs.images[best], states, climbs.scores[best], **total, improvements=rises,
                   notes=[(item // restarts, f"start {item % restarts}: {words}") for item, words in climbs.notes],
                   interrupted=climbs.interrupted,
                   moved=None if climbs.moved is None else np.any(climbs.moved.reshape(-1, restarts), axis=1))  # fmt: skip
 
 
-def _one_after_another(done: Sequence[tuple[np.ndarray, Climbs]]) -> Climbs:
+def _one_after_another(done: Sequence[tuple[np.ndarray, AscentResult]]) -> AscentResult:
     """Ascents with the items that each was of: all of them the first, later ones those that went on from its images.
 
     The best image of any, with the passes of them all.

@@ -13,12 +13,12 @@ import torch
 
 from evofool.ascend import objectives
 from evofool.ascend.evened import EvenedWeights
-from evofool.ascend.loop import Climbs, Tick, ascend, to_uint8
+from evofool.ascend.hooks import Read, refused
+from evofool.ascend.loop import AscentResult, Tick, ascend, to_uint8
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param, Pixels
 from evofool.ascend.rules import APGD
-from evofool.ascend.taps import Read, refused
-from evofool.attacks.run import Standing, side_by_side, ticking
+from evofool.attacks.run import AttackProgress, side_by_side, ticking
 from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
@@ -41,7 +41,7 @@ _GROUP_BYTES = 1 << 29  # and what their states may take, at about ten tensors o
 
 
 @dataclass(frozen=True)
-class Plan:
+class PolishPlan:
     """What is polished, and how: everything that decides the bits of the new run, and is stored with it.
 
     run and elites tell which elites they were (the run's id; a hash). budget: forward passes for each. group elites climb
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Polished:
+class PolishOutcome:
     """How far polishing came."""
 
     elites: int
@@ -88,9 +88,9 @@ def polish(
     threads: int = 0,
     streams: int = 0,
     trust: bool = False,
-    begun: Callable[[Plan, int, int], None] = lambda plan, done, elites: None,
-    tick: Callable[[Standing], bool] = lambda progress: False,
-) -> Polished:
+    begun: Callable[[PolishPlan, int, int], None] = lambda plan, done, elites: None,
+    tick: Callable[[AttackProgress], bool] = lambda progress: False,
+) -> PolishOutcome:
     """Climb from the elites of the run in folder, and keep what comes of it as a run in out, which may have been begun.
 
     Each elite of `classes` (() are all) climbs the log-odds of its class, or the margin where its run ranks by that. by
@@ -125,7 +125,7 @@ def polish(
     total = len(source.elites)
     told_to_stop = False
 
-    def heard(progress: Standing) -> bool:
+    def heard(progress: AttackProgress) -> bool:
         nonlocal told_to_stop
         told_to_stop = tick(progress)
         return told_to_stop
@@ -213,7 +213,7 @@ def _damaged(folder: Path, elite: Elite, what: str) -> StoreError:
 
 def _plan(
     source: _Source, target: Target, classes: Sequence[int], budget: int, rate: float, grow: bool, threads: int
-) -> Plan:
+) -> PolishPlan:
     if budget and budget < 2:
         raise RecipeError(
             f"a budget of {budget} forward passes is too small: one is the elite's own, and each step takes one"
@@ -223,7 +223,7 @@ def _plan(
     assert target.network is not None
     on_cpu = target.network.device.type == "cpu"
     digest = hashlib.sha256("".join(elite.row.sha256 for elite in source.elites).encode()).hexdigest()
-    return Plan(
+    return PolishPlan(
         run=source.run,
         elites=f"{len(source.elites)}, SHA-256 {digest[:32]}",
         by=source.by,
@@ -238,7 +238,7 @@ def _plan(
     )
 
 
-def _recipe(source: _Source, plan: Plan, out: Path) -> Recipe:
+def _recipe(source: _Source, plan: PolishPlan, out: Path) -> Recipe:
     """The source's recipe as far as it says how genomes are drawn, images ranked and cells told apart."""
     r = source.recipe
     kept = plan.by == "weights" or r.encoding.kind == "direct"
@@ -256,7 +256,7 @@ def _recipe(source: _Source, plan: Plan, out: Path) -> Recipe:
 # -- the climb
 
 
-def _climb(group: _Source, plan: Plan, target: Target, streams: int, tick: Tick) -> tuple[Climbs, np.ndarray]:
+def _climb(group: _Source, plan: PolishPlan, target: Target, streams: int, tick: Tick) -> tuple[AscentResult, np.ndarray]:
     """The ascent of a group of elites, and the genomes that it ends with."""
     assert target.network is not None
     rows = [elite.row for elite in group.elites]
@@ -277,9 +277,9 @@ def _climb(group: _Source, plan: Plan, target: Target, streams: int, tick: Tick)
     odds = objectives.log_odds(of)
     wanted = odds if group.recipe.search.rank == "log_odds" else objectives.margin(of)
     niches = group.recipe.niches
-    judge = wanted
+    select_by = wanted
     if niches:
-        judge = _inside(wanted, DESCRIPTORS[niches.descriptor], niches.edges, np.array([row.niche for row in rows]))
+        select_by = _inside(wanted, DESCRIPTORS[niches.descriptor], niches.edges, np.array([row.niche for row in rows]))
     climbs = ascend(
         target,
         param,
@@ -287,7 +287,7 @@ def _climb(group: _Source, plan: Plan, target: Target, streams: int, tick: Tick)
         rule=APGD(plan.rate),
         steps=plan.budget - 1,
         keys=[row.cell for row in rows],
-        judge=judge,
+        select_by=select_by,
         beside=odds,
         microbatch=plan.microbatch,
         streams=streams,
@@ -319,8 +319,8 @@ def _save(
     source: _Source,
     group: _Source,
     target: Target,
-    plan: Plan,
-    climbs: Climbs,
+    plan: PolishPlan,
+    climbs: AscentResult,
     genomes: np.ndarray,
     state: Mapping[str, Any],
     notes: Sequence[str],
@@ -382,7 +382,7 @@ def _given(source: _Source) -> list[tuple[int, bytes, str]]:
     return list(found.values())
 
 
-def _outcome(store: Store, state: Mapping[str, Any], elites: int) -> Polished:
+def _outcome(store: Store, state: Mapping[str, Any], elites: int) -> PolishOutcome:
     first: dict[int, float] = {}
     last: dict[int, float] = {}
     reigns = store.reigns()
@@ -392,4 +392,4 @@ def _outcome(store: Store, state: Mapping[str, Any], elites: int) -> Polished:
     cells = sorted(first)
     before, after = (np.array([values[cell] for cell in cells]) for values in (first, last))
     polished = len(reigns) - len(cells)
-    return Polished(elites, before, after, polished, state["forwards"], state["backwards"], tuple(state["notes"]))
+    return PolishOutcome(elites, before, after, polished, state["forwards"], state["backwards"], tuple(state["notes"]))

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evofool.ascend.loop import STUCK, Climbs, Tick
-from evofool.ascend.taps import refused
-from evofool.attacks import black_box as rivals
-from evofool.attacks import gradient as baselines
+from evofool.ascend.hooks import refused
+from evofool.ascend.loop import STUCK, AscentResult, Tick
+from evofool.attacks import gradient
+from evofool.attacks.black_box.nes import nes
+from evofool.attacks.black_box.random_search import noise, random_search
+from evofool.attacks.black_box.square import square
 from evofool.errors import RecipeError
 from evofool.machine import torch_threads
 from evofool.recipe import Recipe, parse
@@ -25,13 +27,13 @@ from evofool.targets import Target
 
 _GROUP_BYTES = 1 << 29  # what a group's states may take, at about ten tensors of an image's size each
 # The network that gradients are taken through is not the plain one to the bit.
-_HAIR = 1e-3  # log-odds that are asked for beyond `enough`
+_HAIR = 1e-3  # log-odds that are asked for beyond `target_confidence`
 
 
 class Method(NamedTuple):
     """A published method, as `evofool baseline` knows it."""
 
-    climb: Callable[..., Climbs]
+    climb: Callable[..., AscentResult]
     gradients: bool
     what: str
     budget: int = 0  # forward passes a class, where none are given; 0: the method knows
@@ -39,23 +41,23 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "nguyen": Method(baselines.nguyen, True, "ascent on p; setting=plain, l2, blur or sparse (Nguyen 2015)"),
-    "simonyan": Method(baselines.simonyan, True, "the class model: logit less L2 (Simonyan 2014)"),
-    "erhan": Method(baselines.erhan, True, "on a sphere, from nine starts; any unit by --unit layer:index (Erhan 2009)"),
-    "inceptionism": Method(baselines.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
-    "fourier": Method(baselines.fourier, True, "Fourier space under robust transforms: made to be recognisable (Olah 2017)"),
-    "apgd": Method(baselines.apgd, True, "Auto-PGD on the margin, from noise: the strongest (Croce & Hein 2020)"),
-    "square": Method(rivals.square, False, "Square attack without a source image (Andriushchenko 2020)", 1000),
-    "nes": Method(rivals.nes, False, "natural evolution strategy on low-frequency pixels (Ilyas 2018)", 1000),
-    "random": Method(rivals.random_search, False, "random images, each tried in every class", 1000, True),
-    "noise": Method(rivals.noise, False, "one image of noise per class, nothing selected: the floor", 1),
+    "nguyen": Method(gradient.nguyen, True, "ascent on p; setting=plain, l2, blur or sparse (Nguyen 2015)"),
+    "simonyan": Method(gradient.simonyan, True, "the class model: logit less L2 (Simonyan 2014)"),
+    "erhan": Method(gradient.erhan, True, "on a sphere, from nine starts; any unit by --unit layer:index (Erhan 2009)"),
+    "inceptionism": Method(gradient.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
+    "fourier": Method(gradient.fourier, True, "Fourier space under robust transforms: made to be recognisable (Olah 2017)"),
+    "apgd": Method(gradient.apgd, True, "Auto-PGD on the margin, from noise: the strongest (Croce & Hein 2020)"),
+    "square": Method(square, False, "Square attack without a source image (Andriushchenko 2020)", 1000),
+    "nes": Method(nes, False, "natural evolution strategy on low-frequency pixels (Ilyas 2018)", 1000),
+    "random": Method(random_search, False, "random images, each tried in every class", 1000, True),
+    "noise": Method(noise, False, "one image of noise per class, nothing selected: the floor", 1),
 }  # fmt: skip
 
-_COMMON = ("budget", "queries", "rank", "seed", "enough", "microbatch", "streams", "tick", "chunk")
+_COMMON = ("budget", "queries", "rank", "seed", "stop_at", "microbatch", "streams", "tick", "chunk")
 
 
 @dataclass(frozen=True)
-class Standing:
+class AttackProgress:
     """What a display shows of a baseline under way."""
 
     classes: int
@@ -70,12 +72,13 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttackPlan:
     """Which method is to do what: everything that decides the bits of a baseline's run, and is stored with it.
 
-    classes () are all. budget 0: the method's own. enough: the confidence at which a class ends; 1: it never does. Where
-    margins rank, it ends at one that no answer of less confidence has. group (0: as many classes as half a gigabyte holds)
-    climb side by side; microbatch as in ascend, chunk images are scored at once (both 0: chosen by the images' size).
+    classes: () means all. budget: 0 means the method's default. target_confidence: a class ends once its image reaches it;
+    1 means never. With rank "margin" it ends at a margin that only such images have. group: how many classes climb at the
+    same time; 0 means as many as fit in half a gigabyte. microbatch: as in ascend. chunk: images that are scored in one pass.
+    microbatch and chunk 0: chosen by the image size.
     """
 
     method: str
@@ -84,13 +87,13 @@ class Plan:
     budget: int = 0
     rank: str = "log_odds"
     seed: int = 0
-    enough: float = 1.0
+    target_confidence: float = 1.0
     group: int = 0
     microbatch: int = 0
     chunk: int = 0
     threads: int = 1
 
-    def settled(self, target: Target) -> "Plan":
+    def settled(self, target: Target) -> "AttackPlan":
         """With everything chosen that was left to be; RecipeError or TargetError names what cannot be."""
         method = METHODS.get(self.method)
         if method is None:
@@ -102,8 +105,8 @@ class Plan:
             raise RecipeError(f"{self.method} asks one image for each class and has no use for a budget of {self.budget}")
         if self.rank not in ("log_odds", "margin"):
             raise RecipeError(f'there is no rank "{self.rank}"; there are log_odds, margin')
-        if not 0 < self.enough <= 1:
-            raise RecipeError(f"enough is a confidence over 0, and 1 for never, not {self.enough}")
+        if not 0 < self.target_confidence <= 1:
+            raise RecipeError(f"target_confidence has to lie in (0, 1], not {self.target_confidence}")
         k = len(target.labels)
         classes = self.classes or tuple(range(k))
         if len(set(classes)) != len(classes) or not all(0 <= c < k for c in classes):
@@ -112,14 +115,14 @@ class Plan:
         room = _GROUP_BYTES // (40 * math.prod(target.shape) * max(1, settings.get("restarts", 1)))
         group = len(classes) if method.together else self.group or max(1, min(len(classes), room))
         on_cpu = target.network is None or target.network.device.type == "cpu"
-        return Plan(
+        return AttackPlan(
             self.method,
             classes,
             settings,
             self.budget or method.budget,
             self.rank,
             self.seed,
-            self.enough,
+            self.target_confidence,
             group,
             self.microbatch or ((2 if big else 64) if on_cpu else 32),
             self.chunk or min(chunk_of(target), group),
@@ -148,7 +151,7 @@ def settings_of(method: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackOutcome:
     """How far a baseline came. notes: what a user should know of classes, and which of them are left without an image."""
 
     done: int  # classes
@@ -158,13 +161,13 @@ class Outcome:
 
 
 def run_baseline(
-    plan: Plan,
+    plan: AttackPlan,
     target: Target,
     folder: Path,
     streams: int = 0,
-    begun: Callable[[Plan, int], None] = lambda plan, done: None,
-    tick: Callable[[Standing], bool] = lambda progress: False,
-) -> Outcome:
+    begun: Callable[[AttackPlan, int], None] = lambda plan, done: None,
+    tick: Callable[[AttackProgress], bool] = lambda progress: False,
+) -> AttackOutcome:
     """Do what plan says, and keep it as a run in folder; go on where it was broken off if it was begun there.
 
     The run's elite of a class is the image that was made for it, with the scores of the plain network, as in every run; a
@@ -178,7 +181,7 @@ def run_baseline(
     notes: list[str] = list(state["notes"])
     told_to_stop = False
 
-    def heard(progress: Standing) -> bool:
+    def heard(progress: AttackProgress) -> bool:
         nonlocal told_to_stop
         told_to_stop = tick(progress)
         return told_to_stop
@@ -204,17 +207,17 @@ def run_baseline(
         let_go(store, state, failed=True)
         raise
     let_go(store, state)
-    return Outcome(state["done"], len(plan.classes), images, tuple(notes))
+    return AttackOutcome(state["done"], len(plan.classes), images, tuple(notes))
 
 
-def _climb(plan: Plan, target: Target, classes: Sequence[int], streams: int, tick: Tick) -> Climbs:
+def _climb(plan: AttackPlan, target: Target, classes: Sequence[int], streams: int, tick: Tick) -> AscentResult:
     method = METHODS[plan.method]
     level = math.inf
-    if plan.enough < 1:
+    if plan.target_confidence < 1:
         # Of K classes log-odds are at most log(K - 1) below the margin.
         below = math.log(len(target.labels) - 1) if plan.rank == "margin" else 0.0
-        level = needed_log_odds(plan.enough) + _HAIR + below
-    how: dict[str, Any] = {"rank": plan.rank, "seed": plan.seed, "enough": level, "tick": tick}
+        level = needed_log_odds(plan.target_confidence) + _HAIR + below
+    how: dict[str, Any] = {"rank": plan.rank, "seed": plan.seed, "stop_at": level, "tick": tick}
     if method.gradients:
         how |= {"budget": plan.budget, "microbatch": plan.microbatch, "streams": streams or target.streams}
     else:
@@ -222,7 +225,7 @@ def _climb(plan: Plan, target: Target, classes: Sequence[int], streams: int, tic
     return method.climb(target, classes, **how, **plan.settings)
 
 
-def _notes(names: Sequence[str], climbs: Climbs, sound: np.ndarray) -> list[str]:
+def _notes(names: Sequence[str], climbs: AscentResult, sound: np.ndarray) -> list[str]:
     """The notes of a group, which classes nothing moved, and which are left without an image: not sound (n,)."""
     return [
         *(f"{names[item]}: {words}" for item, words in climbs.notes),
@@ -232,7 +235,7 @@ def _notes(names: Sequence[str], climbs: Climbs, sound: np.ndarray) -> list[str]
 
 
 def ticking(
-    tick: Callable[[Standing], bool],
+    tick: Callable[[AttackProgress], bool],
     classes: int,
     group: int,
     state: Mapping[str, Any],
@@ -243,11 +246,11 @@ def ticking(
     done, forwards = (state[key] - at_first[key] for key in ("done", "forwards"))
     took = time.perf_counter() - began
     return lambda step, steps: tick(
-        Standing(classes, state["done"], group, step, steps, done, forwards, took, time.perf_counter() - began)
+        AttackProgress(classes, state["done"], group, step, steps, done, forwards, took, time.perf_counter() - began)
     )
 
 
-def _recipe(plan: Plan, target: Target, folder: Path) -> Recipe:
+def _recipe(plan: AttackPlan, target: Target, folder: Path) -> Recipe:
     """What a run's file has to say of how its genomes are drawn and its images scored."""
     parts = {
         "name": folder.resolve().name or plan.method,
@@ -260,17 +263,17 @@ def _recipe(plan: Plan, target: Target, folder: Path) -> Recipe:
     return parse(parts, plan.method)
 
 
-def _described(plan: Plan) -> dict[str, Any]:
+def _described(plan: AttackPlan) -> dict[str, Any]:
     """plan as it is stored: plain JSON."""
     return {**plan.__dict__, "classes": list(plan.classes), "settings": dict(plan.settings)}
 
 
 def _save(
     store: Store,
-    plan: Plan,
+    plan: AttackPlan,
     target: Target,
     classes: Sequence[int],
-    climbs: Climbs,
+    climbs: AscentResult,
     sound: np.ndarray,
     logits: np.ndarray,
     state: Mapping[str, Any],

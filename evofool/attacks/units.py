@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from evofool.ascend.hooks import Hooks, refused, unknown_layer
 from evofool.ascend.loop import STUCK, Tick
-from evofool.ascend.taps import Taps, refused, unknown_layer
-from evofool.attacks import gradient as baselines
+from evofool.attacks import gradient
 from evofool.attacks.run import settings_of
 from evofool.errors import TargetError
 from evofool.images import save_png
@@ -44,7 +44,7 @@ def run_units(
     streams: int = 0,
     tick: Tick | None = None,
 ) -> UnitRun:
-    """Climb each of the units "LAYER:CHANNEL" or "LAYER:CHANNEL:Y:X" from several starts (baselines.units), into a run.
+    """Climb each of the units "LAYER:CHANNEL" or "LAYER:CHANNEL:Y:X" from several starts (gradient.units), into a run.
 
     A unit stands for no class, so every image competes in every class, as in evolution. Beside the run: the best image of
     each unit as unit-LAYER-INDEX.png, units.json with the activations that all starts came to, and units.png, the sheet of
@@ -114,8 +114,8 @@ def unit_of(target: Target, text: str) -> tuple[str, tuple[int, ...]]:
     if layer not in dict(target.network.module.named_modules()):
         raise unknown_layer(target, layer)
     index = tuple(int(n) for n in numbers)
-    with Taps(target, [layer], logits=False) as taps, torch.no_grad():
-        shape = tuple(taps.read(torch.zeros(1, *target.shape)).layer(layer).shape[1:])
+    with Hooks(target, [layer], logits=False) as hooks, torch.no_grad():
+        shape = tuple(hooks.read(torch.zeros(1, *target.shape)).layer(layer).shape[1:])
     sides = " x ".join(map(str, shape))
     if len(index) != len(shape) and not (len(index) == 1 and len(shape) == 3):
         named = {1: "LAYER:CHANNEL", 2: "LAYER:TOKEN:FEATURE", 3: "LAYER:CHANNEL or LAYER:CHANNEL:Y:X"}
@@ -149,7 +149,7 @@ def _climb(
     notes: list[str] = []
     for layer in dict.fromkeys(name for name, _ in units):
         places = [k for k, (name, _) in enumerate(units) if name == layer]
-        climbs = baselines.units(
+        climbs = gradient.units(
             target, layer, [units[k][1] for k in places], budget=budget, seed=seed, tick=tick,
             streams=streams or target.streams, microbatch=2 if min(target.shape[1:]) >= BIG else 64, **settings,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evofool.attacks.run import METHODS, Plan, settings_of
+from evofool.attacks.run import METHODS, AttackPlan, settings_of
 from evofool.errors import RecipeError
 from evofool.recipe import Recipe, load, override, parse
 from evofool.run.imported import BIG
@@ -88,11 +88,11 @@ def baseline_plan(
     queries: int,
     settings: Mapping[str, Any] | None = None,
     rank: str = "margin",
-) -> Plan:
+) -> AttackPlan:
     """What a baseline arm does: its classes share the queries equally, each forward pass being one."""
     method = ARMS[arm].method
     each = METHODS[method].budget if ARMS[arm].kind == "floor" else queries // len(classes)
-    return Plan(method, tuple(classes), dict(settings or {}), each, rank, seed)
+    return AttackPlan(method, tuple(classes), dict(settings or {}), each, rank, seed)
 
 
 def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = None) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from evofool.attacks.run import Standing, run_baseline
+from evofool.attacks.run import AttackProgress, run_baseline
 from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
 from evofool.bench.json_file import write_json
 from evofool.cluster.carry import restore
@@ -183,7 +183,7 @@ def _do(job: Job, target: Target, folder: Path, say: Say) -> float | None:
     settings = settings_for(job.arm, job.changes)
     plan = baseline_plan(job.arm, classes=job.classes, seed=job.seed, queries=job.queries, settings=settings, rank=job.rank)
 
-    def tick(p: Standing) -> bool:
+    def tick(p: AttackProgress) -> bool:
         share = (p.done + p.group * min(1.0, p.step / max(1, p.steps))) / p.classes
         return say({"queries": int(share * job.queries)})
 

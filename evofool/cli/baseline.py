@@ -8,7 +8,7 @@ import typer
 from evofool.errors import RecipeError, ScoreError
 
 if TYPE_CHECKING:
-    from evofool.attacks.run import Standing
+    from evofool.attacks.run import AttackProgress
 
 METHOD = typer.Argument(
     metavar="METHOD", help="nguyen, simonyan, erhan, inceptionism, fourier, apgd; square, nes, random, noise."
@@ -17,7 +17,7 @@ TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targe
 CLASSES = typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all unless given.")
 OUT = typer.Option(metavar="RUN", help="Folder of the run; runs/METHOD-TARGET unless given. One begun there goes on.")
 BUDGET = typer.Option(min=0, help="Forward passes for each class; 0: as published.")
-ENOUGH = typer.Option(help="A class is done at this confidence of its 8-bit image; 1: never before its budget.")
+TARGET_CONFIDENCE = typer.Option(help="A class is done at this confidence of its 8-bit image; 1: never before its budget.")
 RANK = typer.Option(metavar="log_odds|margin", help="What the best image of a class is chosen by.")
 UNIT = typer.Option(
     "--unit", metavar="LAYER:INDEX", help="erhan: a unit to climb, LAYER:CHANNEL or LAYER:CHANNEL:Y:X; may be repeated."
@@ -34,7 +34,7 @@ def baseline(
     classes: Annotated[str | None, CLASSES] = None,
     out: Annotated[Path | None, OUT] = None,
     budget: Annotated[int, BUDGET] = 0,
-    enough: Annotated[float, ENOUGH] = 1.0,
+    target_confidence: Annotated[float, TARGET_CONFIDENCE] = 1.0,
     rank: Annotated[str, RANK] = "log_odds",
     unit: Annotated[list[str] | None, UNIT] = None,
     changes: Annotated[list[str] | None, CHANGES] = None,
@@ -49,7 +49,7 @@ def baseline(
     can be shown, exported and verified like any other, and evolution can go on from it (evofool run RECIPE --parents RUN).
     Its curve counts forward passes. Ctrl-C keeps the classes that are done; the same command goes on.
     """
-    from evofool.attacks.run import METHODS, Plan, run_baseline
+    from evofool.attacks.run import METHODS, AttackPlan, run_baseline
     from evofool.cli.console import interrupts, report, status
     from evofool.export.image_file import file_name
     from evofool.recipe import override
@@ -60,8 +60,8 @@ def baseline(
         raise RecipeError(f'there is no baseline "{method}"; there are\n{listed}')
     if unit and method != "erhan":
         raise RecipeError(f"--unit is for erhan; {method} climbs classes")
-    if unit and (classes is not None or enough != 1.0 or rank != "log_odds"):
-        raise RecipeError("--unit climbs units, which have no class: leave --classes, --enough and --rank out")
+    if unit and (classes is not None or target_confidence != 1.0 or rank != "log_odds"):
+        raise RecipeError("--unit climbs units, which have no class: leave --classes, --target-confidence and --rank out")
     folder = out or Path("runs") / f"{method}{'-units' if unit else ''}-{file_name(target)}"
     found = load_target(target, folder)
     settings = override({}, changes or [])
@@ -79,18 +79,18 @@ def baseline(
             raise typer.Exit(130)
         report(folder, None)
         return
-    plan = Plan(
+    plan = AttackPlan(
         method=method,
         classes=tuple(chosen(classes, found.labels, found.name)),
         settings=settings,
         budget=budget,
         rank=rank,
         seed=seed,
-        enough=enough,
+        target_confidence=target_confidence,
         threads=threads,
     )
 
-    def begun(settled: Plan, done: int) -> None:
+    def begun(settled: AttackPlan, done: int) -> None:
         going_on = f"Going on with {folder} at {done} of {len(settled.classes)} classes" if done else f"New run in {folder}"
         shown = ", ".join(f"{k}={v}" for k, v in settled.settings.items())
         passes = f"{settled.budget:,} forward pass{'es' if settled.budget > 1 else ''} a class"
@@ -103,7 +103,7 @@ def baseline(
 
     with interrupts("Stopping; the classes that are done are saved ...") as interrupted, status() as say:
 
-        def tick(p: "Standing") -> bool:
+        def tick(p: "AttackProgress") -> bool:
             say(lambda: progress_text(p))
             return bool(interrupted)
 
@@ -123,7 +123,7 @@ def baseline(
         raise typer.Exit(130)
 
 
-def progress_text(p: "Standing") -> str:
+def progress_text(p: "AttackProgress") -> str:
     """Where a baseline is; the rate is that of the groups that are done."""
     from evofool.cli.console import duration
 

@@ -9,8 +9,8 @@ from evofool.cli.baseline import chosen, progress_text
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
-    from evofool.attacks.polish import Plan
-    from evofool.attacks.run import Standing
+    from evofool.attacks.polish import PolishPlan
+    from evofool.attacks.run import AttackProgress
 
 RUN = typer.Argument(metavar="RUN", help="The run whose elites are to be polished; it is only read.")
 OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished unless given. One begun there goes on.")
@@ -56,7 +56,7 @@ def polish(
     settings = _settings(override({}, changes or []))
     new = out or folder.with_name(f"{folder.resolve().name}-polished")
 
-    def begun(plan: "Plan", done: int, elites: int) -> None:
+    def begun(plan: "PolishPlan", done: int, elites: int) -> None:
         going_on = f"Going on with {new} at {done:,} of {elites:,} elites" if done else f"New run in {new}"
         print(
             f"{going_on}: {elites:,} elites of {folder} polished by {plan.by}, {plan.budget:,} forward passes each, "
@@ -66,7 +66,7 @@ def polish(
 
     with interrupts("Stopping; the elites that are done are saved ...") as interrupted, status() as say:
 
-        def tick(p: "Standing") -> bool:
+        def tick(p: "AttackProgress") -> bool:
             say(lambda: progress_text(p).replace("classes", "elites"))
             return bool(interrupted)
 

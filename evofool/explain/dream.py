@@ -5,11 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from evofool.ascend import objectives
+from evofool.ascend.hooks import Hooks
 from evofool.ascend.loop import Tick, ascend, to_uint8
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Pixels
 from evofool.ascend.rules import Normalised
-from evofool.ascend.taps import Taps
 from evofool.ascend.transforms import Jitter
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.targets import Target
@@ -96,8 +96,8 @@ def dream(
 
 def energies(target: Target, images: np.ndarray, layer: str) -> np.ndarray:
     """float64 (n,): 1/2 ||a||^2 of the layer for uint8 images (n, C, H, W), what a dream climbs."""
-    with Taps(target, [layer], logits=False) as taps, torch.no_grad():
-        found = [taps.read(_float(x)).layer(layer).double().square().sum() / 2 for x in images]
+    with Hooks(target, [layer], logits=False) as hooks, torch.no_grad():
+        found = [hooks.read(_float(x)).layer(layer).double().square().sum() / 2 for x in images]
     return torch.stack(found).cpu().numpy()
 
 
@@ -110,8 +110,8 @@ def _objective(
     sides: list[tuple[int, int]],
 ) -> Objective:
     """What is climbed, once it is sure that the layer takes all sizes and has what is asked for."""
-    with Taps(target, [layer], logits=False) as taps, torch.no_grad():
-        answer = _taken(target, taps, image, layer, sides)
+    with Hooks(target, [layer], logits=False) as hooks, torch.no_grad():
+        answer = _taken(target, hooks, image, layer, sides)
         if channel is None and guide is None:
             return objectives.layer_energy(layer)
         if answer.ndim not in (2, 4) or (guide is not None and answer.ndim != 4):
@@ -119,19 +119,19 @@ def _objective(
             raise TargetError(f'{target.name}: layer "{layer}" answers {shape}, no map of channels; dream of its energy')
         if guide is not None:
             _fits(target, guide)
-            return objectives.guide(layer, taps.read(_float(guide)).layer(layer).float())
+            return objectives.guide(layer, hooks.read(_float(guide)).layer(layer).float())
         assert channel is not None
         if not 0 <= channel < answer.shape[1]:
             raise TargetError(f'{target.name}: layer "{layer}" has no channel {channel}; it has 0 to {answer.shape[1] - 1}')
         return objectives.channel(layer, [channel])
 
 
-def _taken(target: Target, taps: Taps, image: np.ndarray, layer: str, sides: list[tuple[int, int]]) -> torch.Tensor:
+def _taken(target: Target, hooks: Hooks, image: np.ndarray, layer: str, sides: list[tuple[int, int]]) -> torch.Tensor:
     """The layer's answer at the smallest size. TargetError if there is none, which says how many octaves there can be."""
     whole = _float(image)
     for skipped, (height, width) in enumerate(sides):
         try:
-            answer = taps.read(_resized(whole, (height, width))).layer(layer)
+            answer = hooks.read(_resized(whole, (height, width))).layer(layer)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever somebody's own code raises

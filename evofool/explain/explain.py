@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evofool.ascend.hooks import layer_names, refused, unknown_layer
 from evofool.ascend.objectives import LOGITS
-from evofool.ascend.taps import layer_names, refused, unknown_layer
 from evofool.errors import ImageError, TargetError
 from evofool.explain import parts, parts_covered
 from evofool.explain.folder import Folder

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from evofool.ascend.taps import refused, unknown_layer
+from evofool.ascend.hooks import refused, unknown_layer
 from evofool.errors import TargetError
 from evofool.explain.layers import last_layer
 from evofool.targets import Target

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from evofool.ascend.draws import Draws
+from evofool.ascend.hooks import Hooks
 from evofool.ascend.loop import Tick, ascend
 from evofool.ascend.objectives import LOGITS, Objective, alpha_norm, match, total_variation
 from evofool.ascend.params import Pixels
-from evofool.ascend.rules import Momentum, Optimiser, Rule
-from evofool.ascend.taps import Taps
+from evofool.ascend.rules import Momentum, Optimiser, StepRule
 from evofool.errors import ImageError, ScoreError
 from evofool.scores import log_odds
 from evofool.targets import Preprocessing, Target
@@ -62,7 +62,7 @@ def invert(
     restarts: int = 1,
     steps: int = 200,
     rate: float = 0.3,
-    rule: Rule | None = None,
+    rule: StepRule | None = None,
     reference: np.ndarray | None = None,
     seed: int = 0,
     microbatch: int = 0,
@@ -187,9 +187,9 @@ def _features(target: Target, images: np.ndarray, layer: str, batch: int = 8) ->
     _fits(target, images)
     logits = layer == LOGITS
     rows = []
-    with Taps(target, [] if logits else [layer], logits=logits) as taps, torch.no_grad():
+    with Hooks(target, [] if logits else [layer], logits=logits) as hooks, torch.no_grad():
         for part in torch.tensor(images).split(batch):
-            read = taps.read(part.float() / 255)
+            read = hooks.read(part.float() / 255)
             rows.append((read.logits if logits else read.layer(layer)).float().reshape(len(part), -1))
     return torch.cat(rows)
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from evofool.ascend.hooks import refused
 from evofool.ascend.objectives import LOGITS
-from evofool.ascend.taps import refused
 from evofool.errors import TargetError
 from evofool.targets import Target
 

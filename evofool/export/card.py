@@ -32,7 +32,8 @@ _HUB = (
 """SPDX identifiers, in lower case, that are licences on Hugging Face's hub under the same name."""
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_SETTINGS = ("by", "settings", "units", "budget", "rank", "rate", "grow", "seed", "enough")  # of a baseline's plan
+# What the card says of a baseline's plan.
+_SETTINGS = ("by", "settings", "units", "budget", "rank", "rate", "grow", "seed", "target_confidence")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from evofool.ascend.loop import Climbs
+from evofool.ascend.loop import AscentResult
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.images import encode_png
 from evofool.machine import machine
@@ -195,7 +195,7 @@ def plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def climbed(climbs: Climbs, cells: Sequence[int], sound: np.ndarray) -> list[tuple[int, int, int, float, float]]:
+def climbed(climbs: AscentResult, cells: Sequence[int], sound: np.ndarray) -> list[tuple[int, int, int, float, float]]:
     """Rows of Store.improvements(): when each item's image came out better, and where its climb ended.
 
     cells (n,) are the items'; what is not sound (n,) has no image, and only its end.

@@ -187,7 +187,7 @@ class MapElites:
         twice = None if claims is None else np.concatenate([claims, claims])
         cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
         mothers, fathers = archive.birth[cells].reshape(2, n)
-        fathers = np.where(self.encoding.fathered(n, Key(self.seed, number)), fathers, -1)
+        fathers = np.where(self.encoding.uses_second_parent(n, Key(self.seed, number)), fathers, -1)
         needed = {*mothers.tolist(), *fathers.tolist()} - {-1}
         return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed)}
 
@@ -387,7 +387,7 @@ class PerIndividual:
         ]
         return np.concatenate(children)
 
-    def fathered(self, n: int, key: Key) -> np.ndarray:
+    def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
         return np.full(n, self.mate is not None)
 
     def _child(self, mother: Any, father: Any, key: Key) -> Genomes:

@@ -96,7 +96,7 @@ class CPPN:
         """Mutated children of the mothers; CPPNs are not crossed (nor are they in the 2015 code)."""
         return variation.vary(mothers, self.channels, self.kinds, self.weight_limit, self.rates, key)
 
-    def fathered(self, n: int, key: Key) -> np.ndarray:
+    def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
         """None: CPPNs are not crossed."""
         return np.zeros(n, np.bool_)
 

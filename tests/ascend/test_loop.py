@@ -8,7 +8,7 @@ from torch import nn
 
 from evofool.ascend import objectives as o
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import Climbs, ascend, straight_through, to_uint8
+from evofool.ascend.loop import AscentResult, ascend, straight_through, to_uint8
 from evofool.ascend.params import Fourier, Pixels
 from evofool.ascend.rules import APGD, Momentum, Optimiser, Sign
 from evofool.ascend.transforms import Jitter, robust
@@ -23,10 +23,10 @@ def noise(draws: Draws) -> torch.Tensor:
     return 0.5 + 0.1 * draws.normal(1, 28, 28)
 
 
-def climb(target: Target, classes: torch.Tensor = CLASSES, steps: int = 12, **changes: object) -> Climbs:
+def climb(target: Target, classes: torch.Tensor = CLASSES, steps: int = 12, **changes: object) -> AscentResult:
     settings = {
         "rule": APGD(0.05),
-        "judge": o.log_odds(classes),
+        "select_by": o.log_odds(classes),
         "beside": o.margin(classes),
         "seed": 1,
         "keys": classes.tolist(),
@@ -35,7 +35,7 @@ def climb(target: Target, classes: torch.Tensor = CLASSES, steps: int = 12, **ch
     return ascend(target, Pixels(noise), o.margin(classes), steps=steps, **(settings | changes))  # type: ignore[arg-type]
 
 
-def same(a: Climbs, b: Climbs) -> bool:
+def same(a: AscentResult, b: AscentResult) -> bool:
     return (
         np.array_equal(a.images, b.images)
         and np.array_equal(a.scores, b.scores)
@@ -107,13 +107,13 @@ def test_a_step_is_one_forward_and_one_backward_pass_and_the_last_pass_judges(le
     assert out.forwards.tolist() == [8] * 10
     assert lenet.queries - before == 80
     before = lenet.queries
-    moved = climb(lenet, steps=7, transforms=(Jitter(1),), judge_every=3)
+    moved = climb(lenet, steps=7, transforms=(Jitter(1),), select_every=3)
     assert moved.forwards.tolist() == [7 + 4] * 10  # judged at 0, 3, 6 and the end
     assert lenet.queries - before == moved.forwards.sum()
 
 
 def test_an_item_ends_when_it_has_enough(lenet: Target) -> None:
-    out = climb(lenet, steps=60, enough=4.0)
+    out = climb(lenet, steps=60, stop_at=4.0)
     assert (out.scores >= 4.0).all()
     assert out.iterations.max() < 60
     assert len(set(out.iterations.tolist())) > 1
@@ -123,7 +123,7 @@ def test_an_item_ends_when_it_has_enough(lenet: Target) -> None:
 
 def test_neighbours_that_climb_for_the_same_end_when_one_has_enough(lenet: Target) -> None:
     twice = CLASSES.repeat_interleave(2)
-    out = climb(lenet, twice, steps=60, enough=4.0, together=2, microbatch=4, keys=range(20))
+    out = climb(lenet, twice, steps=60, stop_at=4.0, together=2, microbatch=4, keys=range(20))
     pairs = out.scores.reshape(10, 2)
     assert (pairs.max(1) >= 4.0).all()
     assert (pairs.min(1) < 4.0).any()
@@ -185,7 +185,13 @@ def test_any_state_and_any_of_torch_s_optimisers_climb(lenet: Target) -> None:
     rule = Optimiser(lambda params: torch.optim.Adam(params, lr=0.05))
     out = climb(lenet, steps=1)
     better = ascend(
-        lenet, Fourier((1, 28, 28)), o.class_logit(CLASSES), rule=rule, steps=40, keys=range(10), judge=o.log_odds(CLASSES)
+        lenet,
+        Fourier((1, 28, 28)),
+        o.class_logit(CLASSES),
+        rule=rule,
+        steps=40,
+        keys=range(10),
+        select_by=o.log_odds(CLASSES),
     )
     assert (better.scores > out.scores).mean() > 0.8
     assert better.states is not None

@@ -6,7 +6,7 @@ import torch
 
 from evofool import scores
 from evofool.ascend import objectives as o
-from evofool.ascend.taps import Read
+from evofool.ascend.hooks import Read
 
 Z = torch.tensor([[1.0, 3.0, -2.0], [0.5, 0.0, 0.25], [30.0, -20.0, 5.0]])
 CLASSES = torch.tensor([2, 1, 0, 1])

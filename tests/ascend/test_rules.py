@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, ProgressSteps, Rule, Sign, checkpoints
+from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, ProgressSteps, Sign, StepRule, checkpoints
 
 
 def box(x: torch.Tensor) -> torch.Tensor:
@@ -17,7 +17,7 @@ def free(x: torch.Tensor) -> torch.Tensor:
 
 
 def climb(
-    rule: Rule,
+    rule: StepRule,
     x: torch.Tensor,
     f: Callable[[torch.Tensor], torch.Tensor],
     steps: int,

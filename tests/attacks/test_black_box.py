@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import Climbs
-from evofool.attacks.black_box import nes, noise, random_search, square
-from evofool.attacks.black_box.square import side_of_square
+from evofool.ascend.loop import AscentResult
+from evofool.attacks.black_box.nes import nes
+from evofool.attacks.black_box.random_search import noise, random_search
+from evofool.attacks.black_box.square import side_of_square, square
 from evofool.errors import RecipeError, TargetError
 from evofool.scores import log_odds, margin
 from evofool.targets import Target, target
@@ -22,7 +23,7 @@ ALONE = [noise, square, nes]  # those whose items share nothing
 SHAPE, CLASSES = (3, 12, 12), 6
 WEIGHTS = np.random.default_rng(5).integers(-20, 21, (CLASSES, math.prod(SHAPE)))
 
-Rival = Callable[..., Climbs]
+Rival = Callable[..., AscentResult]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,14 +62,14 @@ def recorded(forward: Callable[[np.ndarray], np.ndarray] = linear) -> tuple[Targ
     return black_box(listening), seen
 
 
-def same(a: Climbs, i: int, b: Climbs, j: int) -> None:
+def same(a: AscentResult, i: int, b: AscentResult, j: int) -> None:
     assert np.array_equal(a.images[i], b.images[j])
     assert a.scores[i] == b.scores[j]
     assert (a.forwards[i], a.iterations[i]) == (b.forwards[j], b.iterations[j])
     assert rises(a, i) == rises(b, j)
 
 
-def rises(climbs: Climbs, item: int) -> list[tuple[int, float, float]]:
+def rises(climbs: AscentResult, item: int) -> list[tuple[int, float, float]]:
     return [(x.forwards, x.score, x.beside) for x in climbs.improvements if x.item == item]
 
 
@@ -150,15 +151,15 @@ def test_shorter_climb_is_the_beginning_of_a_longer_one(rival: Rival, settings: 
 @pytest.mark.parametrize("rival", CLIMBERS)
 def test_item_ends_where_it_has_enough(rival: Rival) -> None:
     free = rival(black_box(), range(CLASSES), queries=64)
-    enough = float(np.sort(free.scores)[3])
-    climbs = rival(black_box(), range(CLASSES), queries=64, enough=enough)
-    done = climbs.scores >= enough
+    stop_at = float(np.sort(free.scores)[3])
+    climbs = rival(black_box(), range(CLASSES), queries=64, stop_at=stop_at)
+    done = climbs.scores >= stop_at
     assert done.any()
     assert (climbs.forwards[done] <= 64).all()
     assert (climbs.forwards[~done] == 64).all()
     if rival is square:  # a round is one query there
         for item in np.flatnonzero(done):
-            assert climbs.forwards[item] == next(at for at, score, _ in rises(free, item) if score >= enough)
+            assert climbs.forwards[item] == next(at for at, score, _ in rises(free, item) if score >= stop_at)
 
 
 @pytest.mark.parametrize("rival", ALL)

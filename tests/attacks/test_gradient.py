@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from evofool.ascend.loop import Climbs, Improvement
+from evofool.ascend.loop import AscentResult, Improvement
 from evofool.attacks import gradient as baselines
 from evofool.attacks.gradient import _best_of, _one_after_another
 from evofool.errors import RecipeError, TargetError
@@ -18,7 +18,7 @@ from evofool.scores import log_odds, margin
 from evofool.targets import Preprocessing, Target
 
 CLASSES, SIDE = 5, 8
-METHODS: dict[str, Callable[..., Climbs]] = {
+METHODS: dict[str, Callable[..., AscentResult]] = {
     "nguyen": baselines.nguyen,
     "simonyan": baselines.simonyan,
     "erhan": baselines.erhan,
@@ -66,13 +66,15 @@ def tiny(**options: Any) -> Target:
     return Target.from_module(Tiny(), list("abcde"), (1, SIDE, SIDE), **options)
 
 
-def item(scores: list[float], forwards: list[int], rises: list[tuple[int, int, int, float]], **more: Any) -> Climbs:
-    """Climbs of len(scores) items; the k-th image is filled with k + 1, and steps are as many as backward passes."""
+def item(scores: list[float], forwards: list[int], rises: list[tuple[int, int, int, float]], **more: Any) -> AscentResult:
+    """AscentResult of len(scores) items; the k-th image is filled with k + 1, and steps are as many as backward passes."""
     n = len(scores)
     images = np.broadcast_to(np.arange(1, n + 1, dtype=np.uint8)[:, None, None, None], (n, 1, 2, 2)).copy()
     passes = np.array(forwards)
     found = [Improvement(i, f, b, s, s / 2) for i, f, b, s in rises]
-    return Climbs(images, torch.arange(n).float()[:, None], np.array(scores), passes - 1, passes, passes - 1, found, **more)
+    return AscentResult(
+        images, torch.arange(n).float()[:, None], np.array(scores), passes - 1, passes, passes - 1, found, **more
+    )
 
 
 # --- what they cost
@@ -215,7 +217,7 @@ def test_a_climb_ends_at_enough_with_fewer_passes(method: str, settings: dict[st
     target, classes = tiny(), [0, 1, 2, 3]
     whole = METHODS[method](target, classes, budget=40, microbatch=20, **settings)
     level = float(np.median(whole.scores)) * 0.8
-    climbs = METHODS[method](target, classes, budget=40, microbatch=20, enough=level, **settings)
+    climbs = METHODS[method](target, classes, budget=40, microbatch=20, stop_at=level, **settings)
     reached = climbs.scores >= level
     assert reached.any()
     assert climbs.forwards[reached].sum() < whole.forwards[reached].sum()
@@ -228,7 +230,7 @@ def test_what_has_enough_after_an_octave_is_not_asked_in_the_next() -> None:
     low, high = sorted(one.scores)
     assert low < high
     level = (low + high) / 2
-    four = baselines.inceptionism(target, [0, 1], octaves=4, budget=80, enough=level)
+    four = baselines.inceptionism(target, [0, 1], octaves=4, budget=80, stop_at=level)
     early = int(four.forwards.argmin())
     assert four.forwards[early] <= 20 < four.forwards[1 - early]
     assert four.scores[early] >= level

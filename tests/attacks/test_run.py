@@ -17,8 +17,17 @@ import torch
 from torch import nn
 
 import evofool
-from evofool.ascend.loop import Climbs
-from evofool.attacks.run import METHODS, Method, Outcome, Plan, Standing, run_baseline, settings_of, side_by_side
+from evofool.ascend.loop import AscentResult
+from evofool.attacks.run import (
+    METHODS,
+    AttackOutcome,
+    AttackPlan,
+    AttackProgress,
+    Method,
+    run_baseline,
+    settings_of,
+    side_by_side,
+)
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.export.export import export
 from evofool.images import decode_png
@@ -110,7 +119,7 @@ def of(method: str, budget: int) -> int:
     return 1 if method == "noise" else budget
 
 
-def stopping(classes: int) -> Callable[[Standing], bool]:
+def stopping(classes: int) -> Callable[[AttackProgress], bool]:
     return lambda progress: progress.done >= classes
 
 
@@ -120,9 +129,9 @@ def stopping(classes: int) -> Callable[[Standing], bool]:
 @each_method
 def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Target, method: str) -> None:
     classes, before = (7, 3), lenet.queries
-    outcome = run_baseline(Plan(method, classes, budget=of(method, 20)), lenet, tmp_path / "run")
+    outcome = run_baseline(AttackPlan(method, classes, budget=of(method, 20)), lenet, tmp_path / "run")
     asked = lenet.queries - before
-    assert outcome == Outcome(2, 2, 2, ())
+    assert outcome == AttackOutcome(2, 2, 2, ())
     with StoredRun(tmp_path / "run") as stored:
         elites = stored.elites()
         assert [e.row.class_id for e in elites] == [3, 7]
@@ -152,7 +161,7 @@ def test_no_class_takes_more_than_its_budget_and_what_is_told_is_what_was_asked(
     tmp_path: Path, method: str, budget: int
 ) -> None:
     found, classes = tiny(), (4, 0, 2)
-    run_baseline(Plan(method, classes, budget=of(method, budget)), found, tmp_path)
+    run_baseline(AttackPlan(method, classes, budget=of(method, budget)), found, tmp_path)
     with Store.open(tmp_path) as store:
         passes: dict[int, int] = {}
         for cell, forwards, *_ in store.improvements():
@@ -167,14 +176,14 @@ def test_no_class_takes_more_than_its_budget_and_what_is_told_is_what_was_asked(
 
 
 def test_restarts_share_a_class_s_budget(tmp_path: Path) -> None:
-    run_baseline(Plan("apgd", (0, 1), {"restarts": 4}, budget=31), tiny(), tmp_path)
+    run_baseline(AttackPlan("apgd", (0, 1), {"restarts": 4}, budget=31), tiny(), tmp_path)
     with StoredRun(tmp_path) as stored:
         assert stored.evaluations == 2 * 28
 
 
 def test_all_classes_are_climbed_unless_some_are_named(tmp_path: Path) -> None:
-    seen: list[tuple[Plan, int]] = []
-    outcome = run_baseline(Plan("noise"), tiny(), tmp_path, begun=lambda plan, done: seen.append((plan, done)))
+    seen: list[tuple[AttackPlan, int]] = []
+    outcome = run_baseline(AttackPlan("noise"), tiny(), tmp_path, begun=lambda plan, done: seen.append((plan, done)))
     assert outcome.classes == CLASSES
     ((plan, done),) = seen
     assert (plan.classes, plan.budget, plan.group, done) == (tuple(range(CLASSES)), 1, CLASSES, 0)
@@ -183,7 +192,7 @@ def test_all_classes_are_climbed_unless_some_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", RIVALS)
 def test_a_black_box_has_rivals(tmp_path: Path, method: str) -> None:
     found = box()
-    run_baseline(Plan(method, budget=of(method, 30)), found, tmp_path)
+    run_baseline(AttackPlan(method, budget=of(method, 30)), found, tmp_path)
     with StoredRun(tmp_path) as stored:
         assert verify(stored, found).faults == ()
         assert len(stored.elites()) == CLASSES
@@ -193,14 +202,14 @@ def test_a_black_box_has_rivals(tmp_path: Path, method: str) -> None:
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_a_black_box_without_gradients_is_refused_and_leaves_nothing(tmp_path: Path, method: str) -> None:
     with pytest.raises(TargetError, match=r"box: it has neither gradients nor layers.*square, nes, random"):
-        run_baseline(Plan(method), box(), tmp_path / "run")
+        run_baseline(AttackPlan(method), box(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_seed_decides_the_images(tmp_path: Path) -> None:
     found = tiny()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run_baseline(Plan("apgd", budget=5, seed=seed), found, tmp_path / name)
+        run_baseline(AttackPlan("apgd", budget=5, seed=seed), found, tmp_path / name)
     a, b, c = (content(tmp_path / name)["elites"] for name in "abc")
     assert a == b
     assert [e.png for e in a] != [e.png for e in c]
@@ -209,7 +218,7 @@ def test_the_seed_decides_the_images(tmp_path: Path) -> None:
 def test_streams_decide_no_bit(tmp_path: Path) -> None:
     found = tiny()
     for streams in (1, 3):
-        run_baseline(Plan("apgd", budget=12, microbatch=1), found, tmp_path / str(streams), streams=streams)
+        run_baseline(AttackPlan("apgd", budget=12, microbatch=1), found, tmp_path / str(streams), streams=streams)
     one, three = content(tmp_path / "1"), content(tmp_path / "3")
     del one["meta"], three["meta"]
     assert one == three
@@ -223,7 +232,7 @@ def test_the_digit_network_of_2015_is_fooled(tmp_path: Path) -> None:
     if not weights.is_file():
         pytest.skip("no shared weights")
     found = target(f"lenet-caffe?weights={weights}")
-    run_baseline(Plan("apgd", (0, 8), budget=40), found, tmp_path)
+    run_baseline(AttackPlan("apgd", (0, 8), budget=40), found, tmp_path)
     with StoredRun(tmp_path) as stored:
         assert verify(stored).faults == ()
         assert min(e.confidence for e in stored.elites()) > 0.99
@@ -233,7 +242,7 @@ def test_the_digit_network_of_2015_is_fooled(tmp_path: Path) -> None:
 def test_a_colour_network_of_torchvision_s_is_climbed(tmp_path: Path, method: str) -> None:
     spec = "torchvision:squeezenet1_1?weights=random&size=64"
     found = target(spec)
-    run_baseline(Plan(method, (1, 999), budget=12), found, tmp_path)
+    run_baseline(AttackPlan(method, (1, 999), budget=12), found, tmp_path)
     with StoredRun(tmp_path) as stored:
         assert stored.recipe.target == found.name
         assert stored.shape == (3, 64, 64)
@@ -248,7 +257,7 @@ def test_a_colour_network_of_torchvision_s_is_climbed(tmp_path: Path, method: st
 def test_broken_off_after_a_group_and_gone_on_with_it_is_as_one_never_broken_off(
     tmp_path: Path, lenet: Target, method: str
 ) -> None:
-    plan = Plan(method, (9, 1, 4, 0, 3, 2, 5), budget=18, group=3)
+    plan = AttackPlan(method, (9, 1, 4, 0, 3, 2, 5), budget=18, group=3)
     run_baseline(plan, lenet, tmp_path / "whole")
     first = run_baseline(plan, lenet, tmp_path / "broken", tick=stopping(3))
     assert (first.done, first.classes) == (3, 7)
@@ -273,9 +282,9 @@ def test_broken_off_after_a_group_and_gone_on_with_it_is_as_one_never_broken_off
 
 
 def test_told_to_stop_by_the_last_step_of_a_group_it_keeps_that_group_and_begins_no_other(tmp_path: Path) -> None:
-    outcome = run_baseline(Plan("noise", group=2), tiny(), tmp_path, tick=lambda progress: True)
+    outcome = run_baseline(AttackPlan("noise", group=2), tiny(), tmp_path, tick=lambda progress: True)
     assert (outcome.done, outcome.images) == (2, 2)
-    outcome = run_baseline(Plan("noise", group=2), tiny(), tmp_path, tick=stopping(2))
+    outcome = run_baseline(AttackPlan("noise", group=2), tiny(), tmp_path, tick=stopping(2))
     assert (outcome.done, outcome.images) == (4, 4)
 
 
@@ -284,7 +293,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from evofool.attacks.run import Plan, run_baseline
+from evofool.attacks.run import AttackPlan, run_baseline
 from evofool.targets import target
 
 def tick(progress):
@@ -292,7 +301,7 @@ def tick(progress):
         os.kill(os.getpid(), signal.SIGKILL)
     return False
 
-run_baseline(Plan("apgd", (9, 1, 4, 0), budget=18, group=2), target("lenet"), Path(sys.argv[1]), tick=tick)
+run_baseline(AttackPlan("apgd", (9, 1, 4, 0), budget=18, group=2), target("lenet"), Path(sys.argv[1]), tick=tick)
 """
 
 
@@ -304,7 +313,7 @@ def test_killed_and_gone_on_with_it_is_as_one_never_killed(tmp_path: Path, lenet
         env=environment, timeout=120, check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    plan = Plan("apgd", (9, 1, 4, 0), budget=18, group=2)
+    plan = AttackPlan("apgd", (9, 1, 4, 0), budget=18, group=2)
     begun: list[int] = []
     run_baseline(plan, lenet, tmp_path / "run", begun=lambda _, at: begun.append(at))
     assert begun == [done]
@@ -317,24 +326,24 @@ def test_killed_and_gone_on_with_it_is_as_one_never_killed(tmp_path: Path, lenet
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "noise"])  # which is done with its first step
 def test_stopped_before_the_first_group_is_done_nothing_is_left(tmp_path: Path, method: str) -> None:
-    outcome = run_baseline(Plan(method, budget=40), tiny(), tmp_path / "run", tick=lambda progress: True)
-    assert outcome == Outcome(0, CLASSES, 0, ())
+    outcome = run_baseline(AttackPlan(method, budget=40), tiny(), tmp_path / "run", tick=lambda progress: True)
+    assert outcome == AttackOutcome(0, CLASSES, 0, ())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    run_baseline(Plan("apgd", budget=9), tiny(), tmp_path, tick=lambda progress: True)
+    run_baseline(AttackPlan("apgd", budget=9), tiny(), tmp_path, tick=lambda progress: True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_an_error_between_groups_keeps_what_is_done(tmp_path: Path) -> None:
-    def fail(progress: Standing) -> bool:
+    def fail(progress: AttackProgress) -> bool:
         if progress.done:
             raise MemoryError
         return False
 
-    plan = Plan("apgd", budget=6, group=2)
+    plan = AttackPlan("apgd", budget=6, group=2)
     with pytest.raises(MemoryError):
         run_baseline(plan, tiny(), tmp_path / "run", tick=fail)
     assert run_baseline(plan, tiny(), tmp_path / "run").done == CLASSES
@@ -344,13 +353,13 @@ def test_an_error_between_groups_keeps_what_is_done(tmp_path: Path) -> None:
 
 
 def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
-    seen: list[Standing] = []
+    seen: list[AttackProgress] = []
 
-    def tick(p: Standing) -> bool:
+    def tick(p: AttackProgress) -> bool:
         seen.append(p)
         return p.done == 4 and p.done_here == 4
 
-    plan = Plan("apgd", budget=6, group=2)
+    plan = AttackPlan("apgd", budget=6, group=2)
     run_baseline(plan, tiny(), tmp_path, tick=tick)
     assert {(p.classes, p.done, p.group, p.done_here, p.forwards) for p in seen} == {
         (5, 0, 2, 0, 0), (5, 2, 2, 2, 12), (5, 4, 1, 4, 24)
@@ -375,7 +384,7 @@ def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
         ({"budget": 7}, "begun with budget = 6, asked for is 7"),
         ({"rank": "margin"}, "begun with rank = 'log_odds', asked for is 'margin'"),
         ({"seed": 1}, "begun with seed = 0, asked for is 1"),
-        ({"enough": 0.9}, r"begun with enough = 1\.0, asked for is 0\.9"),
+        ({"target_confidence": 0.9}, r"begun with target_confidence = 1\.0, asked for is 0\.9"),
         ({"group": 1}, "begun with group = 2, asked for is 1"),
         ({"microbatch": 1}, "begun with microbatch = 64, asked for is 1"),
         ({"threads": 2}, "begun with threads = 1, asked for is 2"),
@@ -383,28 +392,28 @@ def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
 )
 def test_another_plan_is_refused_and_the_run_stays_as_it_is(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     given: dict[str, Any] = {"method": "apgd", "classes": (0, 1), "budget": 6}
-    run_baseline(Plan(**given), tiny(), tmp_path)
+    run_baseline(AttackPlan(**given), tiny(), tmp_path)
     before = content(tmp_path)
     with pytest.raises(RecipeError, match=words + "; pass another --out"):
-        run_baseline(Plan(**(given | change)), tiny(), tmp_path)
+        run_baseline(AttackPlan(**(given | change)), tiny(), tmp_path)
     assert content(tmp_path) == before
 
 
 def test_another_classifier_is_refused(tmp_path: Path) -> None:
-    run_baseline(Plan("apgd", budget=6), tiny(), tmp_path)
+    run_baseline(AttackPlan("apgd", budget=6), tiny(), tmp_path)
     other = Tiny()
     with torch.no_grad():
         other.last.bias.add_(1)
     with pytest.raises(TargetError, match=r"begun with tiny, and tiny is another classifier \(labels, preprocessing or"):
-        run_baseline(Plan("apgd", budget=6), tiny(other), tmp_path)
+        run_baseline(AttackPlan("apgd", budget=6), tiny(other), tmp_path)
 
 
 def test_a_search_s_folder_is_refused_and_a_search_does_not_go_on_with_a_baseline(tmp_path: Path, lenet: Target) -> None:
     with Run.start(load("mnist-direct", ["stop.evaluations=32", "stop.confidence="]), tmp_path / "search", lenet) as run:
         run.advance()
     with pytest.raises(StoreError, match="search holds another kind of run; pass another --out"):
-        run_baseline(Plan("noise"), lenet, tmp_path / "search")
-    run_baseline(Plan("noise"), lenet, tmp_path / "noise")
+        run_baseline(AttackPlan("noise"), lenet, tmp_path / "search")
+    run_baseline(AttackPlan("noise"), lenet, tmp_path / "noise")
     with pytest.raises(StoreError, match=r"was made by noise, not by a search.*evofool run RECIPE --parents"):
         Run.resume(tmp_path / "noise")
     with pytest.raises(StoreError, match="was made by no search that could be replayed"):
@@ -413,11 +422,11 @@ def test_a_search_s_folder_is_refused_and_a_search_does_not_go_on_with_a_baselin
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    def again(plan: Plan, done: int) -> None:
+    def again(plan: AttackPlan, done: int) -> None:
         with pytest.raises(StoreError, match="is in use"):
-            run_baseline(Plan("noise"), tiny(), tmp_path)
+            run_baseline(AttackPlan("noise"), tiny(), tmp_path)
 
-    run_baseline(Plan("noise"), tiny(), tmp_path, begun=again)
+    run_baseline(AttackPlan("noise"), tiny(), tmp_path, begun=again)
 
 
 # --- what cannot be
@@ -426,33 +435,42 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        (Plan("pgd"), 'no baseline "pgd"; there are nguyen, .*noise'),
-        (Plan("apgd", settings={"octaves": 2}), 'apgd has no setting "octaves"; it has restarts, rate'),
-        (Plan("apgd", settings={"restarts": "two"}), "apgd: restarts is like 1, not 'two'"),
-        (Plan("apgd", settings={"restarts": 2.0}), r"apgd: restarts is like 1, not 2\.0"),
-        (Plan("apgd", settings={"restarts": True}), "apgd: restarts is like 1, not True"),
-        (Plan("fourier", settings={"transformed": 1}), "fourier: transformed is like True, not 1"),
-        (Plan("apgd", settings={"rate": -0.5}), r"apgd: rate is a number from 0 up, not -0\.5"),
-        (Plan("apgd", settings={"rate": math.nan}), "apgd: rate is a number from 0 up, not nan"),
-        (Plan("fourier", settings={"rate": math.inf}), "fourier: rate is a number from 0 up, not inf"),
-        (Plan("apgd", settings={"restarts": 0}), r"restarts lie in 1\.\.256, not 0"),
-        (Plan("inceptionism", settings={"octaves": 999}), r"octaves lie in 1\.\.256, not 999"),
-        (Plan("inceptionism", settings={"scale": 0}), r"scale is what octaves differ by, 1 to 4, not 0\.0"),
-        (Plan("nguyen", settings={"setting": "nice"}), 'no setting "nice"; there are plain, l2, blur, sparse'),
-        (Plan("apgd", budget=1), "a budget of 1 forward passes is too small: 2 are the least"),
-        (Plan("erhan", budget=17), "a budget of 17 forward passes is too small for 9 restarts: 18 are the least"),
-        (Plan("noise", budget=2), "noise asks one image for each class and has no use for a budget of 2"),
-        (Plan("apgd", rank="loss"), 'no rank "loss"; there are log_odds, margin'),
-        (Plan("apgd", enough=0.0), r"enough is a confidence over 0, and 1 for never, not 0\.0"),
-        (Plan("apgd", enough=1.5), r"enough is a confidence over 0, and 1 for never, not 1\.5"),
-        (Plan("apgd", enough=math.nan), "enough is a confidence over 0, and 1 for never, not nan"),
-        (Plan("apgd", (5,)), r"classes are different numbers in 0\.\.4, not \[5\]"),
-        (Plan("apgd", (1, 2, 1)), r"classes are different numbers in 0\.\.4, not \[1, 2, 1\]"),
-        (Plan("apgd", seed=-1), r"apgd: search.seed: .*greater than or equal to 0 \(it is -1\)"),
-        (Plan("square", seed=1 << 62), r"square: search.seed: .*less than"),
+        (AttackPlan("pgd"), 'no baseline "pgd"; there are nguyen, .*noise'),
+        (AttackPlan("apgd", settings={"octaves": 2}), 'apgd has no setting "octaves"; it has restarts, rate'),
+        (AttackPlan("apgd", settings={"restarts": "two"}), "apgd: restarts is like 1, not 'two'"),
+        (AttackPlan("apgd", settings={"restarts": 2.0}), r"apgd: restarts is like 1, not 2\.0"),
+        (AttackPlan("apgd", settings={"restarts": True}), "apgd: restarts is like 1, not True"),
+        (AttackPlan("fourier", settings={"transformed": 1}), "fourier: transformed is like True, not 1"),
+        (AttackPlan("apgd", settings={"rate": -0.5}), r"apgd: rate is a number from 0 up, not -0\.5"),
+        (AttackPlan("apgd", settings={"rate": math.nan}), "apgd: rate is a number from 0 up, not nan"),
+        (AttackPlan("fourier", settings={"rate": math.inf}), "fourier: rate is a number from 0 up, not inf"),
+        (AttackPlan("apgd", settings={"restarts": 0}), r"restarts lie in 1\.\.256, not 0"),
+        (AttackPlan("inceptionism", settings={"octaves": 999}), r"octaves lie in 1\.\.256, not 999"),
+        (AttackPlan("inceptionism", settings={"scale": 0}), r"scale is what octaves differ by, 1 to 4, not 0\.0"),
+        (AttackPlan("nguyen", settings={"setting": "nice"}), 'no setting "nice"; there are plain, l2, blur, sparse'),
+        (AttackPlan("apgd", budget=1), "a budget of 1 forward passes is too small: 2 are the least"),
+        (AttackPlan("erhan", budget=17), "a budget of 17 forward passes is too small for 9 restarts: 18 are the least"),
+        (AttackPlan("noise", budget=2), "noise asks one image for each class and has no use for a budget of 2"),
+        (AttackPlan("apgd", rank="loss"), 'no rank "loss"; there are log_odds, margin'),
+        (
+            AttackPlan("apgd", target_confidence=0.0),
+            r"target_confidence has to lie in \(0, 1\], not 0\.0",
+        ),
+        (
+            AttackPlan("apgd", target_confidence=1.5),
+            r"target_confidence has to lie in \(0, 1\], not 1\.5",
+        ),
+        (
+            AttackPlan("apgd", target_confidence=math.nan),
+            r"target_confidence has to lie in \(0, 1\], not nan",
+        ),
+        (AttackPlan("apgd", (5,)), r"classes are different numbers in 0\.\.4, not \[5\]"),
+        (AttackPlan("apgd", (1, 2, 1)), r"classes are different numbers in 0\.\.4, not \[1, 2, 1\]"),
+        (AttackPlan("apgd", seed=-1), r"apgd: search.seed: .*greater than or equal to 0 \(it is -1\)"),
+        (AttackPlan("square", seed=1 << 62), r"square: search.seed: .*less than"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, plan: Plan, words: str) -> None:
+def test_a_plan_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, plan: AttackPlan, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         run_baseline(plan, tiny(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -465,7 +483,7 @@ def test_whole_numbers_do_where_a_setting_is_a_fraction() -> None:
 
 @each_method
 def test_no_setting_of_a_method_is_one_that_all_have(method: str) -> None:
-    common = {"budget", "queries", "rank", "seed", "enough", "microbatch", "streams", "tick", "chunk", "how", "target"}
+    common = {"budget", "queries", "rank", "seed", "stop_at", "microbatch", "streams", "tick", "chunk", "how", "target"}
     settings = settings_of(method, {})
     assert not common & settings.keys()
     assert all(isinstance(value, (bool, int, float, str)) for value in settings.values())
@@ -480,8 +498,10 @@ def test_no_setting_of_a_method_is_one_that_all_have(method: str) -> None:
 def test_a_class_that_is_sure_enough_ends_and_is_as_sure_in_the_plain_network(
     tmp_path: Path, lenet: Target, method: str, rank: str
 ) -> None:
-    enough, budget = 0.9, 60
-    run_baseline(Plan(method, (0, 3, 6, 7), budget=budget, rank=rank, enough=enough), lenet, tmp_path)
+    target_confidence, budget = 0.9, 60
+    run_baseline(
+        AttackPlan(method, (0, 3, 6, 7), budget=budget, rank=rank, target_confidence=target_confidence), lenet, tmp_path
+    )
     with StoredRun(tmp_path) as stored:
         ends: dict[int, int] = {}
         for cell, forwards, *_ in stored.store.improvements():
@@ -490,21 +510,21 @@ def test_a_class_that_is_sure_enough_ends_and_is_as_sure_in_the_plain_network(
         assert early
         assert stored.evaluations < 4 * budget
         for e in stored.elites():
-            assert e.row.class_id not in early or e.confidence >= enough
+            assert e.row.class_id not in early or e.confidence >= target_confidence
 
 
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 def test_a_hair_more_than_enough_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
     asked: list[float] = []
 
-    def climb(found: Target, classes: list[int], *, enough: float, **_: Any) -> Climbs:
-        asked.append(enough)
+    def climb(found: Target, classes: list[int], *, stop_at: float, **_: Any) -> AscentResult:
+        asked.append(stop_at)
         n, none = len(classes), np.zeros(len(classes), np.int64)
-        return Climbs(np.zeros((n, *found.shape), np.uint8), None, np.full(n, -np.inf), none, none, none)
+        return AscentResult(np.zeros((n, *found.shape), np.uint8), None, np.full(n, -np.inf), none, none, none)
 
     monkeypatch.setitem(METHODS, "stub", Method(climb, True, ""))
-    for k, enough in enumerate((0.99, 1.0)):
-        run_baseline(Plan("stub", rank=rank, enough=enough), tiny(), tmp_path / str(k))
+    for k, target_confidence in enumerate((0.99, 1.0)):
+        run_baseline(AttackPlan("stub", rank=rank, target_confidence=target_confidence), tiny(), tmp_path / str(k))
     level, never = asked
     assert never == math.inf
     # The least sure answer of this score: all other classes alike.
@@ -521,10 +541,10 @@ def test_classes_whose_answers_are_no_numbers_are_named_and_the_others_kept(tmp_
     net = Tiny()
     found = tiny(net)
 
-    def breaks(plan: Plan, done: int) -> None:  # once it has shaken hands
+    def breaks(plan: AttackPlan, done: int) -> None:  # once it has shaken hands
         net.broken = 0.5
 
-    outcome = run_baseline(Plan("nguyen", budget=12), found, tmp_path, begun=breaks)
+    outcome = run_baseline(AttackPlan("nguyen", budget=12), found, tmp_path, begun=breaks)
     assert outcome.done == CLASSES
     with StoredRun(tmp_path) as stored:
         kept = [e.row.class_id for e in stored.elites()]
@@ -542,7 +562,7 @@ def test_classes_whose_answers_are_no_numbers_are_named_and_the_others_kept(tmp_
         assert last["evaluations"] == stored.evaluations
         assert last["distinct"] == len(kept)
         assert last["min"] == 0.0
-    assert run_baseline(Plan("nguyen", budget=12), found, tmp_path).notes == outcome.notes
+    assert run_baseline(AttackPlan("nguyen", budget=12), found, tmp_path).notes == outcome.notes
 
 
 def test_an_image_that_the_plain_network_has_no_number_for_is_not_kept(
@@ -550,7 +570,7 @@ def test_an_image_that_the_plain_network_has_no_number_for_is_not_kept(
 ) -> None:
     found = tiny()
 
-    def breaks(plan: Plan, done: int) -> None:
+    def breaks(plan: AttackPlan, done: int) -> None:
         plain = found.logits
 
         def spoiled(images: np.ndarray, *more: Any) -> np.ndarray:
@@ -560,7 +580,7 @@ def test_an_image_that_the_plain_network_has_no_number_for_is_not_kept(
 
         monkeypatch.setattr(found, "logits", spoiled)
 
-    outcome = run_baseline(Plan("apgd", budget=5), found, tmp_path, begun=breaks)
+    outcome = run_baseline(AttackPlan("apgd", budget=5), found, tmp_path, begun=breaks)
     assert outcome.notes == ("bee: it is left without an image",)
     with StoredRun(tmp_path) as stored:
         assert [e.label for e in stored.elites()] == ["ant", "cat", "dog", "elk"]
@@ -620,7 +640,7 @@ def test_a_curve_never_falls_and_ends_with_all_that_was_spent() -> None:
 
 @pytest.mark.parametrize("method", ["apgd", "nes"])
 def test_the_stored_curve_ends_with_what_the_elites_are(tmp_path: Path, method: str) -> None:
-    run_baseline(Plan(method, budget=25, group=2), tiny(), tmp_path)
+    run_baseline(AttackPlan(method, budget=25, group=2), tiny(), tmp_path)
     with StoredRun(tmp_path) as stored:
         last = stored.rows()[-1]
         sure = np.array([e.confidence for e in stored.elites()])
@@ -632,7 +652,7 @@ def test_the_stored_curve_ends_with_what_the_elites_are(tmp_path: Path, method: 
 
 def test_images_shared_by_classes_are_one_group(tmp_path: Path) -> None:
     found = tiny()
-    plan = Plan("random", budget=1, group=2)
+    plan = AttackPlan("random", budget=1, group=2)
     assert plan.settled(found).group == CLASSES
     run_baseline(plan, found, tmp_path)
     with StoredRun(tmp_path) as stored:
@@ -649,11 +669,11 @@ def test_the_group_is_what_memory_holds() -> None:
             return x.mean((2, 3)).repeat(1, 400)
 
     found = Target.from_module(Wide(), None, (3, 224, 224), outputs="logits")
-    assert Plan("apgd").settled(found).group == (1 << 29) // (40 * 3 * 224 * 224)
-    assert Plan("erhan").settled(found).group == (1 << 29) // (9 * 40 * 3 * 224 * 224)
-    assert Plan("erhan", settings={"restarts": 256}).settled(found).group == 1
-    assert Plan("apgd", (1, 2)).settled(found).group == 2
-    big, small = Plan("apgd").settled(found), Plan("apgd").settled(tiny())
+    assert AttackPlan("apgd").settled(found).group == (1 << 29) // (40 * 3 * 224 * 224)
+    assert AttackPlan("erhan").settled(found).group == (1 << 29) // (9 * 40 * 3 * 224 * 224)
+    assert AttackPlan("erhan", settings={"restarts": 256}).settled(found).group == 1
+    assert AttackPlan("apgd", (1, 2)).settled(found).group == 2
+    big, small = AttackPlan("apgd").settled(found), AttackPlan("apgd").settled(tiny())
     assert (big.microbatch, big.chunk, small.microbatch, small.chunk) == (2, 16, 64, CLASSES)
 
 
@@ -664,7 +684,7 @@ def test_merged_with_a_search_a_baseline_s_elites_are_still_told_apart(tmp_path:
     with Run.start(load("mnist-direct", ["stop.evaluations=64", "stop.confidence="]), tmp_path / "search", lenet) as run:
         run.advance()
         searched = run.strategy.evaluations
-    run_baseline(Plan("apgd", (1, 2, 3), budget=30), lenet, tmp_path / "apgd")
+    run_baseline(AttackPlan("apgd", (1, 2, 3), budget=30), lenet, tmp_path / "apgd")
     for order in (["search", "apgd"], ["apgd", "search"]):
         out = tmp_path / "-".join(order)
         merge([tmp_path / name for name in order], out)
@@ -677,8 +697,8 @@ def test_merged_with_a_search_a_baseline_s_elites_are_still_told_apart(tmp_path:
 
 def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, lenet: Target) -> None:
     for method in ("noise", "apgd"):
-        run_baseline(Plan(method, (2, 5), budget=of(method, 12)), lenet, tmp_path / method)
-    run_baseline(Plan("noise", (6,)), lenet, tmp_path / "more")
+        run_baseline(AttackPlan(method, (2, 5), budget=of(method, 12)), lenet, tmp_path / method)
+    run_baseline(AttackPlan("noise", (6,)), lenet, tmp_path / "more")
     merge([tmp_path / "noise", tmp_path / "apgd"], tmp_path / "two")
     merge([tmp_path / "more", tmp_path / "two"], tmp_path / "all")
     with StoredRun(tmp_path / "all") as stored:
@@ -686,7 +706,7 @@ def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, len
 
 
 def test_evolution_goes_on_from_a_baseline(tmp_path: Path, lenet: Target) -> None:
-    run_baseline(Plan("apgd", budget=15), lenet, tmp_path / "apgd")
+    run_baseline(AttackPlan("apgd", budget=15), lenet, tmp_path / "apgd")
     changes = ["stop.evaluations=96", "stop.confidence=", f"search.parents={tmp_path / 'apgd'}"]
     with Run.start(load("mnist-direct", changes), tmp_path / "run", lenet) as run:
         run.advance()
@@ -700,11 +720,11 @@ def test_evolution_goes_on_from_a_baseline(tmp_path: Path, lenet: Target) -> Non
 
 
 def test_a_run_s_file_tells_how_it_was_made(tmp_path: Path) -> None:
-    run_baseline(Plan("nguyen", (3,), {"setting": "l2"}, budget=10, seed=4, enough=0.9), tiny(), tmp_path)
+    run_baseline(AttackPlan("nguyen", (3,), {"setting": "l2"}, budget=10, seed=4, target_confidence=0.9), tiny(), tmp_path)
     with Store.open(tmp_path) as store:
         told = store.meta()["baseline"]["plan"]
     assert told == {
         "method": "nguyen", "classes": [3], "settings": {"setting": "l2", "early": 0.0, "late": 0.0}, "budget": 10,
-        "rank": "log_odds", "seed": 4, "enough": 0.9, "group": 1, "microbatch": 64, "chunk": 1, "threads": 1,
+        "rank": "log_odds", "seed": 4, "target_confidence": 0.9, "group": 1, "microbatch": 64, "chunk": 1, "threads": 1,
     }  # fmt: skip
     assert (tmp_path / FILE).is_file()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from evofool.attacks.run import Plan, run_baseline
+from evofool.attacks.run import AttackPlan, run_baseline
 from evofool.attacks.units import run_units, unit_of
 from evofool.errors import RecipeError, TargetError
 from evofool.images import decode_png
@@ -189,7 +189,7 @@ def test_other_units_are_refused_in_the_same_folder(tmp_path: Path, change: dict
     with pytest.raises(RecipeError, match=words):
         run_units(found, folder=tmp_path, **(given | change))
     with pytest.raises(RecipeError, match="was begun with"):
-        run_baseline(Plan("erhan", settings=ERHAN, budget=12), found, tmp_path)
+        run_baseline(AttackPlan("erhan", settings=ERHAN, budget=12), found, tmp_path)
 
 
 def test_stopped_it_keeps_nothing_and_says_so(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evofool.attacks import run as baseline_run
-from evofool.attacks.run import METHODS, Outcome, Plan, Standing, run_baseline
+from evofool.attacks.run import METHODS, AttackOutcome, AttackPlan, AttackProgress, run_baseline
 from evofool.cli import app as cli
 from evofool.cli import console
 from evofool.cli.baseline import chosen, progress_text
@@ -71,11 +71,13 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "python:boxes_of_mine:Box"
 
 
-def stop(monkeypatch: pytest.MonkeyPatch, when: Callable[[Standing], bool]) -> None:
+def stop(monkeypatch: pytest.MonkeyPatch, when: Callable[[AttackProgress], bool]) -> None:
     """Have the user press Ctrl-C when this is so."""
     noted: list[int] = []
 
-    def run(plan: Plan, found: Target, folder: Path, streams: int, begun: Any, tick: Callable[[Standing], bool]) -> Outcome:
+    def run(
+        plan: AttackPlan, found: Target, folder: Path, streams: int, begun: Any, tick: Callable[[AttackProgress], bool]
+    ) -> AttackOutcome:
         return run_baseline(plan, found, folder, streams, begun, lambda p: tick(p) or when(p) or bool(noted))
 
     monkeypatch.setattr(baseline_run, "run_baseline", run)
@@ -153,7 +155,7 @@ def test_a_black_box_has_rivals_and_gradients_are_refused(call: Call, box: str) 
 
 
 def test_enough_ends_it_early(call: Call) -> None:
-    made = call("baseline", "apgd", "--budget", "60", "--enough", "0.99", "--out", "a")
+    made = call("baseline", "apgd", "--budget", "60", "--target-confidence", "0.99", "--out", "a")
     assert made.code == 0
     evaluations = int(re.search(r"^([\d,]+) forward", made.out, re.M)[1].replace(",", ""))  # type: ignore[index]
     assert evaluations < 600
@@ -188,12 +190,12 @@ def test_its_help_names_every_method(call: Call) -> None:
 
 
 def test_broken_off_it_keeps_the_classes_that_are_done_and_goes_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    settled = Plan.settled
+    settled = AttackPlan.settled
 
-    def grouped(plan: Plan, found: Target) -> Plan:
-        return settled(Plan(**{**plan.__dict__, "group": 4}), found)
+    def grouped(plan: AttackPlan, found: Target) -> AttackPlan:
+        return settled(AttackPlan(**{**plan.__dict__, "group": 4}), found)
 
-    monkeypatch.setattr(Plan, "settled", grouped)
+    monkeypatch.setattr(AttackPlan, "settled", grouped)
     command = ("baseline", "apgd", "--budget", "12", "--out", "a")
     with monkeypatch.context() as pressed:
         stop(pressed, lambda p: p.done == 4)
@@ -252,14 +254,17 @@ def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPa
         (("noise", "--set", "kind=loud"), "loud"),
         (("nguyen", "--set", "setting=nice"), 'there is no setting "nice"; there are plain, l2, blur, sparse'),
         (("apgd", "--rank", "loss"), 'there is no rank "loss"; there are log_odds, margin'),
-        (("apgd", "--enough", "0"), "enough is a confidence over 0, and 1 for never, not 0.0"),
+        (
+            ("apgd", "--target-confidence", "0"),
+            "target_confidence has to lie in (0, 1], not 0.0",
+        ),
         (("apgd", "--budget", "1"), "a budget of 1 forward passes is too small: 2 are the least"),
         (("apgd", "--classes", "10"), "lenet: no class 10; it has 0 to 9, or by label"),
         (("apgd", "--seed", str(1 << 62)), "search.seed"),
         (("apgd", "--unit", "fc1:7"), "--unit is for erhan; apgd climbs classes"),
-        (("erhan", "--unit", "fc1:7", "--classes", "3"), "leave --classes, --enough and --rank out"),
-        (("erhan", "--unit", "fc1:7", "--enough", "0.9"), "leave --classes, --enough and --rank out"),
-        (("erhan", "--unit", "fc1:7", "--rank", "margin"), "leave --classes, --enough and --rank out"),
+        (("erhan", "--unit", "fc1:7", "--classes", "3"), "leave --classes, --target-confidence and --rank out"),
+        (("erhan", "--unit", "fc1:7", "--target-confidence", "0.9"), "leave --classes, --target-confidence and --rank out"),
+        (("erhan", "--unit", "fc1:7", "--rank", "margin"), "leave --classes, --target-confidence and --rank out"),
         (("erhan", "--unit", "fc9:7"), 'lenet: no layer "fc9"; there are 5, the nearest fc'),
         (("erhan", "--unit", "fc1"), "--unit fc1: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7"),
         (("erhan", "--unit", "fc1:9999"), '--unit fc1:9999: layer "fc1" of lenet is'),
@@ -289,13 +294,13 @@ def test_a_network_without_numbers_is_told_class_by_class(call: Call, monkeypatc
     whole = found.logits
     spoilt = [c for c in range(10) if c != 3]
 
-    def run(plan: Plan, _: Target, folder: Path, streams: int, begun: Any, tick: Any) -> Outcome:
+    def run(plan: AttackPlan, _: Target, folder: Path, streams: int, begun: Any, tick: Any) -> AttackOutcome:
         def logits(images: np.ndarray, *more: Any) -> np.ndarray:
             answer = whole(images, *more).copy()
             answer[spoilt] = np.nan
             return answer
 
-        def breaks(settled: Plan, done: int) -> None:
+        def breaks(settled: AttackPlan, done: int) -> None:
             monkeypatch.setattr(found, "logits", logits)
             begun(settled, done)
 
@@ -348,12 +353,12 @@ def test_a_class_that_is_not_there_is_named(text: str, words: str) -> None:
 
 
 def test_progress_in_words() -> None:
-    first = Standing(classes=100, done=0, group=10, step=0, steps=100, done_here=0, forwards=0, took=0.0, seconds=0.5)
+    first = AttackProgress(classes=100, done=0, group=10, step=0, steps=100, done_here=0, forwards=0, took=0.0, seconds=0.5)
     assert progress_text(first) == "0 of 100 classes done; 10 climbing, step 0 of 100"
-    half = Standing(100, 0, 10, 50, 100, 0, 0, took=0.0, seconds=5.0)  # five classes' worth of work in five seconds
+    half = AttackProgress(100, 0, 10, 50, 100, 0, 0, took=0.0, seconds=5.0)  # five classes' worth of work in five seconds
     assert progress_text(half) == "0 of 100 classes done, about 1 min 35 s left; 10 climbing, step 50 of 100"
     # Gone on with at 40 classes, 20 more done in 20 seconds with 2,000 passes, and five classes' worth in 5 more.
-    later = Standing(100, 60, 10, 500, 1000, 20, 2000, took=20.0, seconds=25.0)
+    later = AttackProgress(100, 60, 10, 500, 1000, 20, 2000, took=20.0, seconds=25.0)
     assert progress_text(later) == (
         "60 of 100 classes done, 100 forward passes/s, about 35 s left; 10 climbing, step 500 of 1,000"
     )

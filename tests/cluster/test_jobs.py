@@ -45,7 +45,7 @@ def order_of(number: int, size: int = 16, threshold: float = -np.inf) -> Order:
         births = np.arange(1000, 1001 + size)
         parents = {
             "mothers": births[:-1],
-            "fathers": np.where(DIRECT.fathered(size, key), births[1:], -1),
+            "fathers": np.where(DIRECT.uses_second_parent(size, key), births[1:], -1),
             "parents": dict(zip(births.tolist(), DIRECT.random(size + 1, Key(50, number))[:, None], strict=True)),
         }
     return Order(key, number * 100, size, np.full(CLASSES, threshold), np.full(CLASSES, -1), **parents)

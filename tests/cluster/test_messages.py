@@ -124,7 +124,7 @@ def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding,
     if number:
         parents = {
             "mothers": births[np.arange(size) // 2],
-            "fathers": np.where(encoding.fathered(size, key), births[1:], -1),
+            "fathers": np.where(encoding.uses_second_parent(size, key), births[1:], -1),
             "parents": dict(zip(births.tolist(), encoding.random(size + 1, Key(50, 0))[:, None], strict=True)),
         }
     return Order(key, number * size, size, thresholds, np.full(len(thresholds), -1), **(parents | changes))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from evofool.ascend.taps import Taps
+from evofool.ascend.hooks import Hooks
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import dream as dreams
 from evofool.explain.dream import dream, energies
@@ -31,8 +31,8 @@ def picture(height: int = 24, width: int = 32, channels: int = 3, seed: int = 0)
 
 
 def answers(found: Target, image: np.ndarray, layer: str) -> torch.Tensor:
-    with torch.no_grad(), Taps(found, [layer], logits=False) as taps:
-        return taps.read(torch.tensor(image)[None].float() / 255).layer(layer)
+    with torch.no_grad(), Hooks(found, [layer], logits=False) as hooks:
+        return hooks.read(torch.tensor(image)[None].float() / 255).layer(layer)
 
 
 def test_the_layer_answers_more_than_to_noise_of_the_same_size() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from evofool.ascend.taps import Read
+from evofool.ascend.hooks import Read
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import inversion
 from evofool.explain.inversion import invert, paper_rule

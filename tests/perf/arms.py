@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evofool.attacks.run import METHODS, Plan, run_baseline
+from evofool.attacks.run import METHODS, AttackPlan, run_baseline
 from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
 
@@ -37,7 +37,7 @@ def main() -> None:
             budget = {True: given.budget, False: 2 * given.budget - 1}[METHODS[name].gradients]
             settings = {"transformed": False} if plain else {}
             budget = 0 if name == "noise" else budget
-            plan = Plan(name, classes, settings, budget=budget, rank="margin", seed=given.seed)
+            plan = AttackPlan(name, classes, settings, budget=budget, rank="margin", seed=given.seed)
             margins[method] = achieved(plan, target, Path(folder) / method.replace(" ", "-"))
             m = margins[method]
             sure = f"{int((m > 0).sum())} called so"
@@ -52,7 +52,7 @@ def main() -> None:
         )
 
 
-def achieved(plan: Plan, target, folder: Path) -> np.ndarray:  # type: ignore[no-untyped-def]
+def achieved(plan: AttackPlan, target, folder: Path) -> np.ndarray:  # type: ignore[no-untyped-def]
     """The margins that a baseline came to, by class in plan's order; -inf where it has no image."""
     run_baseline(plan, target, folder)
     with StoredRun(folder) as run:

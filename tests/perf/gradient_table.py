@@ -34,8 +34,8 @@ def ascents(seed: int, digits: str) -> list[Row]:
     """Nguyen, Simonyan and Erhan on a digit network."""
     target = load_target(digits)
     enough = needed_log_odds(0.9999)
-    published = baselines.nguyen(target, range(10), budget=501, seed=seed, enough=enough, microbatch=64)
-    faster = baselines.nguyen(target, range(10), budget=301, seed=seed, enough=enough, microbatch=64, early=0.03, late=0.2)
+    published = baselines.nguyen(target, range(10), budget=501, seed=seed, stop_at=enough, microbatch=64)
+    faster = baselines.nguyen(target, range(10), budget=301, seed=seed, stop_at=enough, microbatch=64, early=0.03, late=0.2)
     there = lambda climbs: f"{int((climbs.scores >= enough).sum())}/10, slowest {climbs.iterations.max()}"  # noqa: E731
     good = bool((faster.scores >= enough).all())
     rows = [
@@ -100,7 +100,7 @@ def visualised(target: Target, name: str, seed: int) -> np.ndarray:
     objective = objectives.class_logit(classes)
     found = ascend(
         target, Sigmoid(target.shape), objective, rule=rule, steps=STEPS, keys=SIXTEEN, seed=seed, transforms=moves,
-        judge=objectives.log_odds(classes), judge_every=8 if moves else 1, streams=2,
+        select_by=objectives.log_odds(classes), select_every=8 if moves else 1, streams=2,
     )  # fmt: skip
     return found.images
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import Climbs, Tick
+from evofool.ascend.loop import AscentResult, Tick
 from evofool.attacks.black_box.grid import enlarged
-from evofool.attacks.black_box.query import Asking
+from evofool.attacks.black_box.query import QueryLoop
 from evofool.errors import RecipeError
 from evofool.targets.target import Target
 
@@ -21,7 +21,7 @@ def nes(
     queries: int,
     seed: int = 0,
     rank: str = "log_odds",
-    enough: float = math.inf,
+    stop_at: float = math.inf,
     chunk: int = 16,
     tick: Tick | None = None,
     cells: int = 14,
@@ -30,7 +30,7 @@ def nes(
     rate: float = 0.1,
     momentum: float = 0.7,
     reach: float = 2.0,
-) -> Climbs:
+) -> AscentResult:
     """Gradient ascent along an estimate. Sources: Wierstra et al. 2014, sections 2 and 3; Ilyas et al. 2018, section 2.
 
     The image is a grid of cells x cells colours drawn large, its mean grey at first. A round asks for the mean and for
@@ -48,7 +48,7 @@ def nes(
             "nes: cells, pairs, sigma, rate and reach lie above 0 and momentum on [0, 1), not "
             f"{cells}, {pairs}, {sigma}, {rate}, {reach} and {momentum}"
         )
-    asked = Asking(target, classes, queries=queries, rank=rank, enough=enough, chunk=chunk)
+    asked = QueryLoop(target, classes, queries=queries, rank=rank, stop_at=stop_at, chunk=chunk)
     channels, height, width = target.shape
     grid = (channels, min(cells, height), min(cells, width))
     means = np.full((len(asked.classes), *grid), 0.5, np.float32)

@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from evofool import scores
-from evofool.ascend.loop import Climbs, Improvement, Tick
+from evofool.ascend.loop import AscentResult, Improvement, Tick
 from evofool.errors import RecipeError, TargetError
 from evofool.targets.target import Target
 
 RANKS = {"log_odds": scores.log_odds, "margin": scores.margin}
 
 
-class Asking:
+class QueryLoop:
     """The questions of n items, one item for each of `classes`, and what came of them.
 
     active: the items that go on, ascending. out: iterations counts an item's rounds (calls of `ask`), forwards its images.
-    An item ends with the round in which it has `enough`, or in which an answer held NaN or infinity (a note says so).
+    An item ends with the round in which it has `stop_at`, or in which an answer held NaN or infinity (a note says so).
     Improvements tell the log-odds beside the score.
     """
 
     def __init__(
-        self, target: Target, classes: Sequence[int], *, queries: int, rank: str, enough: float, chunk: int
+        self, target: Target, classes: Sequence[int], *, queries: int, rank: str, stop_at: float, chunk: int
     ) -> None:
         """TargetError for a class that is not there, RecipeError for a setting that cannot be."""
         self.classes = [int(c) for c in classes]
@@ -37,8 +37,8 @@ class Asking:
         self.active = list(range(n))
         blank = np.zeros((n, *target.shape), np.uint8)
         iterations, forwards, backwards = (np.zeros(n, np.int64) for _ in range(3))
-        self.out = Climbs(blank, None, np.full(n, -np.inf), iterations, forwards, backwards)
-        self._target, self._rank, self._enough, self._chunk = target, RANKS[rank], enough, chunk
+        self.out = AscentResult(blank, None, np.full(n, -np.inf), iterations, forwards, backwards)
+        self._target, self._rank, self._stop_at, self._chunk = target, RANKS[rank], stop_at, chunk
 
     def ask(self, items: Sequence[int], draw: Callable[[int, int], np.ndarray], *, everywhere: bool = False) -> np.ndarray:
         """One round: ask for len(items) images, the k-th on behalf of items[k], which is active.
@@ -67,7 +67,7 @@ class Asking:
         self.out.iterations[np.unique(items)] += 1
         spoiled = {items[k] for k in np.flatnonzero(np.isnan(told)).tolist()}
         self._complain(sorted(spoiled))
-        self.active = [i for i in self.active if i not in spoiled and not self.out.scores[i] >= self._enough]
+        self.active = [i for i in self.active if i not in spoiled and not self.out.scores[i] >= self._stop_at]
         return told
 
     def goes_on(self, done: int, of: int, tick: Tick | None) -> bool:
@@ -78,7 +78,7 @@ class Asking:
         self.out.interrupted = stop
         return not stop
 
-    def finish(self) -> Climbs:
+    def finish(self) -> AscentResult:
         """What was found, improvements in the order of queries."""
         self.out.improvements.sort(key=lambda found: (found.forwards, found.item))
         for item in self.active:

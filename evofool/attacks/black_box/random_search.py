@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import Climbs, Tick
+from evofool.ascend.loop import AscentResult, Tick
 from evofool.attacks.black_box.grid import enlarged
-from evofool.attacks.black_box.query import Asking
+from evofool.attacks.black_box.query import QueryLoop
 from evofool.errors import RecipeError
 from evofool.targets.target import Target
 
@@ -23,13 +23,13 @@ def noise(
     queries: int = 1,
     seed: int = 0,
     rank: str = "log_odds",
-    enough: float = math.inf,
+    stop_at: float = math.inf,
     chunk: int = 16,
     tick: Tick | None = None,
     kind: str = "uniform",
     cells: int = 7,
-) -> Climbs:
-    """One image of noise for each class, nothing selected: the floor. `queries` and `enough` change nothing.
+) -> AscentResult:
+    """One image of noise for each class, nothing selected: the floor. `queries` and `stop_at` change nothing.
 
     kind and cells are those of `drawn`.
     """
@@ -37,7 +37,7 @@ def noise(
         raise RecipeError(f'kind "{kind}" is none of {", ".join(KINDS)}')
     if cells < 1:
         raise RecipeError(f"noise: cells has to be at least 1, not {cells}")
-    asked = Asking(target, classes, queries=queries, rank=rank, enough=enough, chunk=chunk)
+    asked = QueryLoop(target, classes, queries=queries, rank=rank, stop_at=stop_at, chunk=chunk)
 
     def draw(begin: int, end: int) -> np.ndarray:
         return drawn(kind, Draws(seed, asked.classes[begin:end], 0), target.shape, cells)
@@ -66,16 +66,16 @@ def random_search(
     queries: int,
     seed: int = 0,
     rank: str = "log_odds",
-    enough: float = math.inf,
+    stop_at: float = math.inf,
     chunk: int = 16,
     tick: Tick | None = None,
-) -> Climbs:
+) -> AscentResult:
     """Uniform random images, each of which competes in all of `classes`, as in the first generation of MAP-Elites.
 
     Every class pays for `queries` images, drawn from its own stream; so further classes can only raise a class's score,
     unless they end before. An item that has ended neither pays nor competes. 16 queries of each item share a round.
     """
-    asked = Asking(target, classes, queries=queries, rank=rank, enough=enough, chunk=chunk)
+    asked = QueryLoop(target, classes, queries=queries, rank=rank, stop_at=stop_at, chunk=chunk)
     done = 0
     while asked.goes_on(done, queries, tick):
         paid = [(step, item) for step in range(done, min(done + _AT_ONCE, queries)) for item in asked.active]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import Climbs, Tick
-from evofool.attacks.black_box.query import Asking
+from evofool.ascend.loop import AscentResult, Tick
+from evofool.attacks.black_box.query import QueryLoop
 from evofool.errors import RecipeError
 from evofool.targets.target import Target
 
@@ -23,12 +23,12 @@ def square(
     queries: int,
     seed: int = 0,
     rank: str = "log_odds",
-    enough: float = math.inf,
+    stop_at: float = math.inf,
     chunk: int = 16,
     tick: Tick | None = None,
     p_init: float = 0.8,
     horizon: int = 0,
-) -> Climbs:
+) -> AscentResult:
     """Square attack, L-infinity version, without a source image. Source: Andriushchenko et al. 2020, algorithms 1 and 2.
 
     The start is vertical stripes. A query repaints one square, at a random place in a random colour that changes it, and
@@ -45,7 +45,7 @@ def square(
         raise RecipeError(f"p_init is a share of the pixels, above 0 and up to 1, not {p_init}")
     if 0 < horizon < queries or horizon < 0:
         raise RecipeError(f"the schedule's horizon, {horizon} queries, has to reach to the end of the {queries} queries")
-    asked = Asking(target, classes, queries=queries, rank=rank, enough=enough, chunk=chunk)
+    asked = QueryLoop(target, classes, queries=queries, rank=rank, stop_at=stop_at, chunk=chunk)
     channels, height, width = target.shape
     on = Draws(seed, asked.classes, 0).integers(0, 2, channels, 1, width).numpy()
     here = np.repeat((255 * on).astype(np.uint8), height, axis=2)

@@ -19,7 +19,7 @@ class _Stop(Exception):
 
 
 class Read:
-    """One forward pass, read: the logits, if the pass went so far, and what the tapped layers answered."""
+    """One forward pass, read: the logits, if the pass went so far, and what the named layers answered."""
 
     def __init__(self, logits: torch.Tensor | None, layers: dict[str, torch.Tensor]) -> None:
         self._logits, self._layers = logits, layers
@@ -36,7 +36,7 @@ class Read:
         return self._layers[name]
 
 
-class Taps:
+class Hooks:
     """A context in which the target's network is read at the named layers, with gradients.
 
     read(images) takes float images (B, C, H, W) on [0, 1], of any size that the layers take, and counts B queries. Without
@@ -63,7 +63,7 @@ class Taps:
         self._hooks = ExitStack()
         self._last: tuple[str, int] | None = None  # the layer that the pass stops at, and at which of its runs
 
-    def __enter__(self) -> "Taps":
+    def __enter__(self) -> "Hooks":
         for name, module in self._modules.items():
             self._hooks.callback(module.register_forward_hook(self._hook(name)).remove)
         try:
@@ -125,7 +125,7 @@ class Taps:
 
 
 def layer_names(target: Target) -> list[str]:
-    """The names that Taps takes, as torch's named_modules() has them; none of a black box."""
+    """The names that Hooks takes, as torch's named_modules() has them; none of a black box."""
     return [] if target.network is None else [name for name, _ in target.network.module.named_modules() if name]
 
 
