@@ -77,7 +77,7 @@ class AttackPlan:
 
     classes: () means all. budget: 0 means the method's default. target_confidence: a class ends once its image reaches it;
     1 means never. With rank "margin" it ends at a margin that only such images have. group: how many classes climb at the
-    same time; 0 means as many as fit in half a gigabyte. microbatch: as in ascend. chunk: images that are scored in one pass.
+    same time; 0 means as many as fit in half a gigabyte. microbatch: as in ascend. chunk: images that are scored at once.
     microbatch and chunk 0: chosen by the image size.
     """
 
