@@ -50,7 +50,7 @@ Tell = Callable[[Progress], bool]
 def run_bench(recipe: BenchRecipe, folder: Path, tell: Tell = lambda progress: False) -> Outcome:
     """Do what a recipe says in a folder, or go on with it there; write results, tables and the report.
 
-    A cell that is done is not done again. What cannot be measured (a target that fails its handshake, real images that are
+    A cell that is done is not done again. What cannot be measured (a target that fails its validation, real images that are
     not its own, weights that changed since the folder was begun) is marked invalid and left out of every figure; the rest
     goes on. RecipeError or StoreError where nothing can be begun.
     """

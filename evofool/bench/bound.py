@@ -22,7 +22,7 @@ SCHEMA, VERSION = "evofool.bench.plan", 1
 class Known:
     """What a target was calibrated as; "" before it is.
 
-    images: SHA-256 of the real images as it sees them; listing: of their files (real.listing); notes: the handshake's.
+    images: SHA-256 of the real images as it sees them; listing: of their files (real.listing); notes: the validation's.
     faulty: whether something was wrong with its answers the last time.
     """
 

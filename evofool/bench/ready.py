@@ -1,4 +1,4 @@
-"""A target of a benchmark made ready: loaded, shaken hands with, and measured on the real images; or why it cannot be."""
+"""A target of a benchmark made ready: loaded, validated, and measured on the real images; or why it cannot be."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from evofool.errors import EvofoolError, RecipeError
 from evofool.machine import keep_memory, torch_threads
 from evofool.targets import Target
 from evofool.targets import target as load_target
-from evofool.targets.handshake import handshake, published_top1
+from evofool.targets.validation import published_top1, validate
 
 if TYPE_CHECKING:
     from evofool.bench.bound import Bound
@@ -68,7 +68,7 @@ def prepare(recipe: BenchRecipe, entry: Entry, bound: "Bound", say: Callable[[st
         keep_memory()
         one.fault = _take_up(one, bound)
         if one.calibration is None and not one.fault:
-            say("shaking hands")
+            say("validating the target")
             one.fault = _measure(one, bound)
         if one.calibration is not None:
             one.fault = one.fault or "; ".join(one.calibration.faults(one.target.name, one.top1))
@@ -122,7 +122,7 @@ def _changed(one: Ready, bound: "Bound") -> str:
 
 
 def _measure(one: Ready, bound: "Bound") -> str:
-    """Shake hands with a target and calibrate it; what is without fault is kept. Words on what else is wrong."""
+    """Validate a target and calibrate it; what is without fault is kept. Words on what else is wrong."""
     assert one.target is not None
     assert one.real is not None
     name = one.entry.name
@@ -130,16 +130,16 @@ def _measure(one: Ready, bound: "Bound") -> str:
     if bound.known(name).faulty:
         one.target.ask_afresh()  # a server may have been mended behind its address
     with torch_threads(1):
-        met = handshake(one.target)
-        one.warnings += met.notes
-        if met.faults:
-            return "; ".join(met.faults)
+        checked = validate(one.target)
+        one.warnings += checked.notes
+        if checked.faults:
+            return "; ".join(checked.faults)
         one.calibration = made = calibrate(one.target, one.real, keep=answers)
     known = replace(bound.known(name), faulty=bool(made.faults(name, one.top1)))
     other = bound.begun(name) and known.images not in ("", made.sha256)
     if not other and not known.faulty:
         made.save(bound.folder / FOLDER / f"{name}.safetensors")
-        known = replace(known, fingerprint=made.fingerprint, images=made.sha256, notes=tuple(met.notes))
+        known = replace(known, fingerprint=made.fingerprint, images=made.sha256, notes=tuple(checked.notes))
         known = replace(known, listing=listing(one.real))
     bound.keep(name, known)
     answers.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ A seed gives one number: the share of classes accepted, or the queries Q50 until
 these are Student's. All seeds are judged by the same thresholds tau, which come from a finite set of real images; what that
 adds to the variance does not shrink with more seeds. It enters as `replicates`: what each seed would have given, had the
 thresholds come from each of B bootstrap samples of the real images. How often the limits hold the truth is measured by
-tests/perf/coverage.py. Wilson's interval, for plain counts, is evofool.targets.handshake.wilson.
+tests/perf/coverage.py. Wilson's interval, for plain counts, is evofool.targets.validation.wilson.
 """
 
 import math

@@ -22,7 +22,7 @@ def calibrated(target: "Target", images: str, say: Callable[[str], None], name: 
     from evofool.bench.real import real_images
     from evofool.errors import TargetError
     from evofool.machine import torch_threads
-    from evofool.targets.handshake import published_top1
+    from evofool.targets.validation import published_top1
 
     name = name or target.name
     with torch_threads(1):

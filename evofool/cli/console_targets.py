@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evofool.cli.console import table_console
 
 if TYPE_CHECKING:
-    from evofool.targets.handshake import Accuracy, Handshake, Report
+    from evofool.targets.validation import Accuracy, Report, Validation
 
 _SHOWN = 6  # labels
 
@@ -71,7 +71,7 @@ def print_target(told: dict[str, Any]) -> None:
 def print_report(report: "Report") -> None:
     """The facts; faults are left to whoever raises them."""
     print_target({**report.target, "gradient": report.gradient, "notes": ()})
-    _print_handshake(report.handshake)
+    _print_validation(report.validation)
     if report.accuracy is not None:
         _print_accuracy(report.accuracy)
     if report.rates:
@@ -84,11 +84,11 @@ def print_report(report: "Report") -> None:
         print(f"{report.target['spec']} passes")
 
 
-def _print_handshake(met: "Handshake") -> None:
-    print(f"{'finite':<12} {'yes' if met.finite else 'no'}, on {met.images} patterns")
+def _print_validation(validation: "Validation") -> None:
+    print(f"{'finite':<12} {'yes' if validation.finite else 'no'}, on {validation.images} patterns")
     for name, value, what in (
-        ("twice", met.twice, "the same images asked twice"),
-        ("alone", met.alone, f"batch 1 against batch {met.images}"),
+        ("twice", validation.twice, "the same images asked twice"),
+        ("alone", validation.alone, f"batch 1 against batch {validation.images}"),
     ):
         if value is not None:
             print(f"{name:<12} {what}: log-odds differ by at most {value:.2g}")

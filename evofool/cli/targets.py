@@ -35,7 +35,7 @@ def show(spec: Annotated[str, SPEC], as_json: AsJson = False) -> None:
     from evofool.cli.console_targets import print_target
     from evofool.run.stored import to_json
     from evofool.targets import target
-    from evofool.targets.handshake import describe
+    from evofool.targets.validation import describe
 
     told = describe(target(spec))
     if as_json:
@@ -71,7 +71,7 @@ def check(
     from evofool.errors import VerifyError
     from evofool.run.stored import to_json
     from evofool.targets import target
-    from evofool.targets.handshake import check as ask
+    from evofool.targets.validation import check as ask
 
     report = ask(target(spec), images, published, speed, lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:

@@ -19,7 +19,7 @@ from evofool.recipe import Recipe
 from evofool.run.seeding import Given
 from evofool.run.store import FILE, Checkpoint, NewElite, Store
 from evofool.targets import Target
-from evofool.targets.handshake import handshake
+from evofool.targets.validation import validate
 
 _CHOSEN = ("group", "microbatch", "chunk")  # each by what is before it
 
@@ -47,7 +47,7 @@ def opened(
 
     The state is plan, done, forwards, backwards, notes and asked_before (what target.queries counts beside the run's own).
     given: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
-    StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its handshake.
+    StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its validation.
     """
     asked = 0 if target.lasting else target.queries
     if (folder / FILE).exists():
@@ -60,9 +60,9 @@ def opened(
             store.close(failed=True)
             raise
         store.withdraw()  # killed before anything was saved: there is nothing to go on with
-    met = handshake(target, chunk)
-    if met.faults:
-        raise TargetError(f"{target.name}: " + "; ".join(met.faults))
+    checked = validate(target, chunk)
+    if checked.faults:
+        raise TargetError(f"{target.name}: " + "; ".join(checked.faults))
     state = {"plan": dict(plan), "done": 0, "forwards": 0, "backwards": 0, "notes": [], "asked_before": asked}
     meta = {
         "id": uuid4().hex,
@@ -77,7 +77,7 @@ def opened(
         "seconds": 0.0,
         "finished": None,
         "answers": 0,
-        "warnings": [*target.details.get("notes", ()), *met.notes],
+        "warnings": [*target.details.get("notes", ()), *checked.notes],
         **({"given": given.as_meta()} if given else {}),
     }
     return Store.create(folder, meta), state

@@ -26,8 +26,8 @@ from evofool.search.evaluate import Evaluator, Judge, LocalEvaluator, stays_on_d
 from evofool.search.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.targets import Target, foreign, refuse_billed, refuse_workers, stored_target
 from evofool.targets import target as load_target
-from evofool.targets.handshake import handshake
 from evofool.targets.speed import choose
+from evofool.targets.validation import validate
 from genomes import Encoding
 
 _ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
@@ -48,7 +48,7 @@ class Progress:
     confidences: np.ndarray  # best of each class that is searched for
     distinct: int
     saved: int  # evaluations at the last checkpoint
-    answers: int  # images that the target answered, over all sittings: more than evaluations, handshake and all
+    answers: int  # images that the target answered, over all sittings: more than evaluations, validation included
     requests: int  # what was sent for them over a network
 
     @property
@@ -150,10 +150,10 @@ class Run:
             parents = read(recipe, drawn, target.labels)
         with torch_threads(recipe.compute.threads):
             recipe, speed = settled(recipe, target)
-            met = handshake(target, recipe.chunk)
-        if met.faults:
-            raise TargetError(f"{target.name}: " + "; ".join(met.faults))
-        warnings = [*target.details.get("notes", ()), *met.notes]
+            checked = validate(target, recipe.chunk)
+        if checked.faults:
+            raise TargetError(f"{target.name}: " + "; ".join(checked.faults))
+        warnings = [*target.details.get("notes", ()), *checked.notes]
         meta = {
             "id": uuid4().hex,
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
@@ -166,7 +166,7 @@ class Run:
             "last_progress": 0,
             "seconds": 0.0,
             "finished": None,
-            "answers": target.queries - asked_before,  # the handshake's are not lost if the run is killed now
+            "answers": target.queries - asked_before,  # the validation's are not lost if the run is killed now
             "warnings": warnings,
         }
         store = Store.create(Path(folder), meta)

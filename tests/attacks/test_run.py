@@ -137,7 +137,7 @@ def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Ta
         assert [e.row.class_id for e in elites] == [3, 7]
         assert {e.row.made for e in elites} == {method}
         assert stored.evaluations == stored.meta["baseline"]["forwards"] <= 20 * len(classes)
-        # The handshake and the plain network's scores are asked for too.
+        # The validation and the plain network's scores are asked for too.
         assert stored.evaluations < asked == stored.meta["answers"]
         assert stored.rows()[-1]["evaluations"] == stored.evaluations
         assert stored.meta["finished"] == "all 2 classes are done"
@@ -172,7 +172,7 @@ def test_no_class_takes_more_than_its_budget_and_what_is_told_is_what_was_asked(
     assert sum(passes.values()) == state["forwards"]
     assert answers == found.queries
     met = found.queries - state["forwards"] - len(classes)
-    assert 0 < met <= 15  # the handshake
+    assert 0 < met <= 15  # the validation
 
 
 def test_restarts_share_a_class_s_budget(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_killed_and_gone_on_with_it_is_as_one_never_killed(tmp_path: Path, lenet
     assert begun == [done]
     run_baseline(plan, lenet, tmp_path / "whole" / "run")
     whole, broken = content(tmp_path / "whole" / "run"), content(tmp_path / "run")
-    # One that had asked nothing yet but the handshake has to ask it again.
+    # One that had asked nothing yet but the validation has to ask it again.
     del whole["meta"]["answers"], broken["meta"]["answers"]
     assert broken == whole
 
@@ -541,7 +541,7 @@ def test_classes_whose_answers_are_no_numbers_are_named_and_the_others_kept(tmp_
     net = Tiny()
     found = tiny(net)
 
-    def breaks(plan: AttackPlan, done: int) -> None:  # once it has shaken hands
+    def breaks(plan: AttackPlan, done: int) -> None:  # once the target is validated
         net.broken = 0.5
 
     outcome = run_baseline(AttackPlan("nguyen", budget=12), found, tmp_path, begun=breaks)

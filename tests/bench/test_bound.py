@@ -157,7 +157,7 @@ def test_a_lost_calibration_is_made_again_of_the_same_pictures_alone(photos, of_
     assert "have changed since this benchmark was begun" in invalid(run_bench(recipe, folder))
 
 
-def test_notes_of_the_handshake_are_said_again(tmp_path, monkeypatch):
+def test_notes_of_the_validation_are_said_again(tmp_path, monkeypatch):
     (tmp_path / "unit_net.py").write_text("""
 import torch
 from evofool.targets import target

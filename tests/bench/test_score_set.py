@@ -31,7 +31,7 @@ from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets import target as named
 from evofool.targets.guarded import Rule, guard
-from evofool.targets.handshake import wilson
+from evofool.targets.validation import wilson
 
 SHAPE, LABELS = (1, 6, 5), ("ant", "big bee", "cow", "dog")
 

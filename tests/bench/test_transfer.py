@@ -15,7 +15,7 @@ from evofool.bench.transfer.shares import SURE, Pair, Row, Share, Transfer
 from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, encode_png, resized
 from evofool.targets import Target
-from evofool.targets.handshake import wilson
+from evofool.targets.validation import wilson
 
 SHAPE, CLASSES = (1, 6, 5), 7
 

@@ -106,7 +106,7 @@ def test_check_in_json_has_the_same_figures(call: Call, digits: Path) -> None:
     assert report["accuracy"]["correct"] == 40
     assert list(report["accuracy"]["margins"]) == ["5%", "25%", "50%", "75%", "95%"]
     assert (report["gradient"], report["faults"], report["rates"], report["choice"]) == ("yes", [], [], None)
-    assert report["handshake"]["twice"] == 0
+    assert report["validation"]["twice"] == 0
 
 
 def test_check_ends_with_1_and_the_faults_after_the_report(call: Call, digits: Path) -> None:

@@ -245,7 +245,7 @@ def test_a_run_ranked_in_bfloat16_ends_the_same_however_it_is_cut_and_with_any_w
     assert found == expected
 
 
-def test_what_the_handshake_asked_is_counted_in_a_run_that_is_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+def test_what_the_validation_asked_is_counted_in_a_run_that_is_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
     with Run.start(recipe(), tmp_path / "run", fake()) as run:
         killed = shutil.copytree(run.folder, tmp_path / "killed")
         asked = run.answers
@@ -356,7 +356,7 @@ def test_a_memory_that_is_too_small_in_mid_run_is_told_with_the_way_out(tmp_path
             run.advance()
 
 
-def test_a_target_that_fails_its_handshake_leaves_no_run(tmp_path: Path) -> None:
+def test_a_target_that_fails_its_validation_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="answers the same to"):
         Run.start(recipe(), tmp_path / "run", fake(lambda x: np.ones((len(x), CLASSES), np.float32)))
     assert not (tmp_path / "run").exists()
@@ -385,7 +385,7 @@ def test_a_run_stops_at_its_number_of_evaluations(tmp_path: Path) -> None:
     with Run.start(recipe(stop={"evaluations": 41}), tmp_path, fake()) as run:
         assert run.advance() == "48 evaluations are done"
         assert run.strategy.evaluations == 48
-        assert run.answers == run.target.queries >= 48, "the handshake has its share"
+        assert run.answers == run.target.queries >= 48, "validation is counted too"
 
 
 def test_a_run_stops_when_its_seconds_are_over(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from evofool.machine import torch_threads
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets import target as load_target
-from evofool.targets.handshake import handshake
+from evofool.targets.validation import validate
 
 KEPT = 0.5  # of real images: a rule that rejects everything is fooled by nothing
 
@@ -62,10 +62,10 @@ def threshold(
         target.ask_afresh()  # what it answered an earlier gate may hold no more
     with alone_in(home):
         with torch_threads(1):
-            met = handshake(target)
-            notes += met.notes
-            if met.faults:
-                return verdict(Check("handshake", "invalid", "; ".join(met.faults)))
+            checked = validate(target)
+            notes += checked.notes
+            if checked.faults:
+                return verdict(Check("validation", "invalid", "; ".join(checked.faults)))
             real = []
             if images is not None:
                 shown = heard(real_images(images, target), saying(tell))

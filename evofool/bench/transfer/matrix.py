@@ -19,7 +19,7 @@ from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, resized
 from evofool.machine import torch_threads
 from evofool.targets import Target
-from evofool.targets.handshake import wilson
+from evofool.targets.validation import wilson
 
 RUNS = 3  # from so many on, intervals are over runs
 REPLICATES = 400  # bootstrap samples of the real images, and of the elites of a single run

@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Handshake:
+class Validation:
     """What some images told: differences are the largest ones of log-odds, None where they were not asked for.
 
     faults say why the target cannot be used and what to check; notes what to know.
@@ -73,7 +73,7 @@ class Report:
 
     target: dict[str, Any]
     machine: dict[str, Any]
-    handshake: Handshake
+    validation: Validation
     gradient: str  # "yes", or why there is none
     accuracy: Accuracy | None
     choice: Choice | None
@@ -84,7 +84,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-def handshake(target: Target, chunk: int = 6) -> Handshake:
+def validate(target: Target, chunk: int = 6) -> Validation:
     """The cheap part, 15 images at the most: finite, the same twice, the same alone and in a batch, not all alike.
 
     A black box that is paid by the request is asked four images, once. What the target raises passes through.
@@ -99,7 +99,7 @@ def check(
     speed: bool = True,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Everything: the handshake at length, gradients, accuracy on a folder of photographs (see photos.find), speed.
+    """Everything: the validation at length, gradients, accuracy on a folder of photographs (see photos.find), speed.
 
     published is the top-1 accuracy that the target should have, in [0, 1]; known by itself for the published weights of
     efficientnet-lite* and torchvision. A black box that is paid by the request is asked for no speed.
@@ -133,7 +133,7 @@ def check(
     return Report(
         target=describe(target),
         machine=machine(torch.get_num_threads()),
-        handshake=met,
+        validation=met,
         gradient=gradient,
         accuracy=accuracy,
         choice=choice,
@@ -190,10 +190,10 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
     return 0.0 if correct == 0 else (middle - half) / scale, 1.0 if correct == images else (middle + half) / scale
 
 
-# --- the handshake
+# --- the validation
 
 
-def _meet(target: Target, together: int, single: int) -> Handshake:
+def _meet(target: Target, together: int, single: int) -> Validation:
     billed = target.requests > 0  # what loading it asked
     images = patterns(target.shape, 4 if billed else together)
     first = target.logits(images)
@@ -209,7 +209,7 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
             f"it answers NaN or infinity for {bad.sum()} of {len(bad)} images of patterns; check its weights, and that "
             "mean, std and scale are those it was trained with"
         )
-        return Handshake(len(images), False, None, None, (fault,), ())
+        return Validation(len(images), False, None, None, (fault,), ())
     faults = []
     # Of rounded answers, or of the likeliest class alone, a few that are equal mean nothing.
     if (first == first[0]).all() and (target.top_k < len(target.labels) or target.details.get("notes")):
@@ -226,7 +226,7 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
         )
     _judge_outputs(target, first, faults, notes)
     if billed:
-        return Handshake(len(images), True, None, None, tuple(faults), tuple(notes))
+        return Validation(len(images), True, None, None, tuple(faults), tuple(notes))
     twice, apart = _most(again, first), _most(alone, first[:single])
     if twice > VARIES:
         faults.append(
@@ -242,7 +242,7 @@ def _meet(target: Target, together: int, single: int) -> Handshake:
         notes.append(f"an image alone and the same one in a batch of {len(images)} differ by {apart:.3g} in log-odds")
     if 0 < twice <= VARIES:
         notes.append(f"last bits vary from call to call (log-odds by {twice:.2g}): a run repeated may end otherwise")
-    return Handshake(len(images), True, twice, apart, tuple(faults), tuple(notes))
+    return Validation(len(images), True, twice, apart, tuple(faults), tuple(notes))
 
 
 def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:

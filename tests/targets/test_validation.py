@@ -1,4 +1,4 @@
-"""What the handshake finds: sound targets pass, and each fault that a user can make is told with what to check."""
+"""What the validation finds: sound targets pass, and each fault that a user can make is told with what to check."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from evofool.errors import TargetError
 from evofool.targets import Preprocessing, Target, target
-from evofool.targets.handshake import check, describe, handshake, published_top1, wilson
 from evofool.targets.photos import find, photographs
+from evofool.targets.validation import check, describe, published_top1, validate, wilson
 
 SHAPE = (3, 12, 12)
 COLOURS = ("red", "green", "blue")
@@ -65,15 +65,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- the handshake
+# --- the validation
 
 
 def test_sound_targets_pass_with_few_queries() -> None:
     for sound in (colours(), target("lenet")):
-        met = handshake(sound, 64)
-        assert (met.faults, met.notes, met.finite, met.twice) == ((), (), True, 0.0)
-        assert met.alone is not None
-        assert met.alone < 1e-3
+        checked = validate(sound, 64)
+        assert (checked.faults, checked.notes, checked.finite, checked.twice) == ((), (), True, 0.0)
+        assert checked.alone is not None
+        assert checked.alone < 1e-3
         assert sound.queries <= 15
 
 
@@ -85,7 +85,7 @@ def test_whatever_the_chunk_is_the_batch_is_small(chunk: int) -> None:
         sizes.append(len(images))
         return images.mean((2, 3)).astype(np.float32)
 
-    assert handshake(own(forward), chunk).faults == ()
+    assert validate(own(forward), chunk).faults == ()
     assert 4 <= max(sizes) <= 6
 
 
@@ -98,7 +98,7 @@ def test_whatever_the_chunk_is_the_batch_is_small(chunk: int) -> None:
     ],
 )  # fmt: skip
 def test_answers_that_are_no_logits_are_a_fault(forward: Callable[[np.ndarray], np.ndarray], told: str) -> None:
-    (fault,) = handshake(own(forward)).faults
+    (fault,) = validate(own(forward)).faults
     assert told in fault
 
 
@@ -108,42 +108,42 @@ def test_a_network_that_tells_drawings_apart_may_answer_all_noise_alike() -> Non
         bright = x.mean((2, 3))
         return np.where(np.abs(bright - 127) > 60, bright, 5).astype(np.float32)
 
-    met = handshake(own(forward))
-    assert met.faults == ()
-    assert "answers the same to 6 patterns of colour and noise, though not to drawings" in met.notes[0]
+    checked = validate(own(forward))
+    assert checked.faults == ()
+    assert "answers the same to 6 patterns of colour and noise, though not to drawings" in checked.notes[0]
 
 
 def test_probabilities_that_do_not_sum_to_1_are_a_fault() -> None:
     half = own(lambda x: _softmax(x.mean((2, 3))) / 2, outputs="probabilities")
-    (fault,) = handshake(half).faults
+    (fault,) = validate(half).faults
     assert "over the classes they sum to 0.5 to 0.5; state outputs=logits" in fault
 
 
 def test_randomness_is_a_fault_and_last_bits_are_a_note() -> None:
-    (fault,) = handshake(of_module(lambda x: F.dropout(x, 0.5, training=True))).faults
+    (fault,) = validate(of_module(lambda x: F.dropout(x, 0.5, training=True))).faults
     assert "the same images asked twice differ by" in fault
     assert "dropout in training mode" in fault
     rng = np.random.default_rng(0)
-    met = handshake(own(lambda x: (x.mean((2, 3)) * (1 + 1e-7 * rng.random((len(x), 3)))).astype(np.float32)))
-    assert met.faults == ()
-    assert any("last bits vary from call to call" in note for note in met.notes)
+    checked = validate(own(lambda x: (x.mean((2, 3)) * (1 + 1e-7 * rng.random((len(x), 3)))).astype(np.float32)))
+    assert checked.faults == ()
+    assert any("last bits vary from call to call" in note for note in checked.notes)
 
 
 def test_infinity_in_some_of_the_answers_is_a_fault_too() -> None:
     alone = own(lambda x: x.mean((2, 3)).astype(np.float32) * (np.inf if len(x) == 1 else 1))
-    met = handshake(alone)
-    assert not met.finite
-    assert met.faults[0].startswith("it answers NaN or infinity for 3 of 15 images")
+    checked = validate(alone)
+    assert not checked.finite
+    assert checked.faults[0].startswith("it answers NaN or infinity for 3 of 15 images")
 
 
 def test_answers_that_depend_on_the_batch_are_a_fault_or_a_note_by_how_much() -> None:
     def drifting(by: float) -> Target:
         return own(lambda x: x.mean((2, 3)).astype(np.float32) + np.float32([by * len(x), 0, 0]))
 
-    (fault,) = handshake(of_module(lambda x: F.batch_norm(x, None, None, training=True))).faults
+    (fault,) = validate(of_module(lambda x: F.batch_norm(x, None, None, training=True))).faults
     assert "depend on what shares the batch: a batch norm in training mode?" in fault
-    assert len(handshake(drifting(0.1)).faults) == 1
-    small = handshake(drifting(0.005))
+    assert len(validate(drifting(0.1)).faults) == 1
+    small = validate(drifting(0.005))
     assert small.faults == ()
     assert any("in a batch of 6 differ by" in note for note in small.notes)
 
@@ -161,8 +161,15 @@ def test_a_black_box_that_is_paid_by_the_request_is_asked_once() -> None:
         return images.mean((2, 3)).astype(np.float32)
 
     paid = Paid("paid", COLOURS, SHAPE, forward, {})
-    met = handshake(paid)
-    assert (paid.sent, paid.queries, met.images, met.twice, met.alone, met.faults) == (2, 4, 4, None, None, ())
+    checked = validate(paid)
+    assert (paid.sent, paid.queries, checked.images, checked.twice, checked.alone, checked.faults) == (
+        2,
+        4,
+        4,
+        None,
+        None,
+        (),
+    )
     report = check(paid)
     assert paid.sent == 3
     assert report.rates == ()
@@ -260,7 +267,7 @@ def test_a_published_accuracy_in_per_cent_and_answers_that_are_no_numbers_are_re
 
     def forward(images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
-        # The handshake asks two batches and eight images alone; what comes then are the photographs.
+        # Validation sends two batches and eight images alone; what comes then are the photographs.
         return images.mean((2, 3)).astype(np.float32) * (1 if len(calls) <= 10 else np.nan)
 
     with pytest.raises(TargetError, match=r"own: it answers NaN or infinity for .*\.png; check its weights"):
