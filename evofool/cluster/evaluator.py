@@ -20,9 +20,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from evofool.cluster.gauges import Gauges
-from evofool.cluster.jobs import Job, Jobs
+from evofool.cluster.jobs import JobQueue, OrderJob
 from evofool.cluster.membership import connect, in_words, knock, leave, reserved
-from evofool.cluster.messages import Descent, Found, Sender, winners
+from evofool.cluster.messages import Lineage, Sender, WinnersMessage, decode_winners
 from evofool.cluster.worker import OUT_OF_MEMORY, Hello, Reply, Worker, steps
 from evofool.errors import EvofoolError, TargetError
 from evofool.machine import machine
@@ -44,13 +44,13 @@ class _Plain:
 
     births: tuple[int, ...]
     genomes: dict[int, Genomes]
-    strikes: int = 0
+    failures: int = 0
     logits: np.ndarray | None = None
 
 
 @dataclass
 class _Call:
-    job: Job | _Plain
+    job: OrderJob | _Plain
     answer: Any  # ray.ObjectRef
 
 
@@ -112,9 +112,11 @@ class RayEvaluator:
         self.machines: list[dict[str, Any]] = []
         self._in_order, self._lag, self._in_flight, self._timeout = in_order, lag, in_flight, timeout
         self._retries = retries
-        self._jobs = Jobs(judge.encoding, in_order=in_order, retries=retries, most=quarantine, who=judge.target.name)
+        self._jobs = JobQueue(
+            judge.encoding, in_order=in_order, retries=retries, max_quarantined=quarantine, target_name=judge.target.name
+        )
         self._plains: deque[_Plain] = deque()
-        self._descent: Descent = Descent()
+        self._lineage: Lineage = Lineage()
         connect(address, workers, cpus, environment)
         self._asks = {"CPU": cpus, "GPU": gpus, "memory": memory * 2**30, **resources}
         options = reserved(cpus, gpus, memory, resources, placement, environment) | {"max_restarts": 0}
@@ -248,14 +250,14 @@ class RayEvaluator:
                         return
                     self._send(seat, job)
 
-    def _send(self, seat: _Seat, job: Job | _Plain) -> None:
+    def _send(self, seat: _Seat, job: OrderJob | _Plain) -> None:
         assert seat.sender is not None
         if not seat.calls:
             seat.since = time.monotonic()
-        if isinstance(job, Job):
-            answer = seat.actor.judge.remote(seat.sender.parcel(job.order))
+        if isinstance(job, OrderJob):
+            answer = seat.actor.judge.remote(seat.sender.encode(job.order))
         else:
-            answer = seat.actor.plain.remote(job.births, seat.sender.tell(job.births, job.genomes))
+            answer = seat.actor.plain.remote(job.births, seat.sender.update(job.births, job.genomes))
         seat.calls.append(_Call(job, answer))
 
     def _take(self, seat: _Seat, here: set[Any]) -> None:
@@ -279,12 +281,12 @@ class RayEvaluator:
             seat.busy += reply.seconds
             seat.proven, seat.futile, self._answered = True, 0, True
             self.judge.target.count(reply.images)
-            if isinstance(call.job, Job):
-                sent: Found = reply.value
-                made = winners(self.judge.encoding, call.job.order, sent, self._descent)
-                if self._jobs.done(call.job, made, sent.aside):
+            if isinstance(call.job, OrderJob):
+                sent: WinnersMessage = reply.value
+                made = decode_winners(self.judge.encoding, call.job.order, sent, self._lineage)
+                if self._jobs.complete(call.job, made, sent.broken):
                     # Is it the images, or this process? A fresh one is asked.
-                    self._note(f"a worker was replaced: {sent.aside[0][1]}")
+                    self._note(f"a worker was replaced: {sent.broken[0][1]}")
                     self._recall(seat)
                     return
             else:
@@ -310,7 +312,7 @@ class RayEvaluator:
             return
         if hello.machine not in self.machines:
             self.machines.append(hello.machine)
-        seat.hello, seat.sender = hello, Sender(self.judge.encoding, self._descent)
+        seat.hello, seat.sender = hello, Sender(self.judge.encoding, self._lineage)
         seat.ready = seat.since = time.monotonic()
         here = machine(hello.machine.get("threads", 1))
         if hello.machine != here and "device" not in hello.machine:
@@ -324,9 +326,9 @@ class RayEvaluator:
         if seat.futile >= _HOPELESS and not self._ready():
             raise TargetError(f"no worker can be started: {why}")
 
-    def _raised(self, seat: _Seat, job: Job | _Plain, cause: BaseException) -> None:
+    def _raised(self, seat: _Seat, job: OrderJob | _Plain, cause: BaseException) -> None:
         """The worker lives and says that it cannot do this. It is replaced all the same: a broken device stays broken."""
-        if job.strikes >= self._retries - 1:
+        if job.failures >= self._retries - 1:
             if isinstance(cause, EvofoolError):
                 self._recall(seat)
                 raise type(cause)(*cause.args)
@@ -347,11 +349,11 @@ class RayEvaluator:
             self._back(call.job)
         if calls:
             job = calls[0].job
-            if isinstance(job, Job):
-                self._jobs.blame(job, why)
+            if isinstance(job, OrderJob):
+                self._jobs.fail(job, why)
                 return
-            job.strikes += 1
-            if job.strikes > self._retries:
+            job.failures += 1
+            if job.failures > self._retries:
                 raise TargetError(f"{self.judge.target.name}: elites cannot be measured in float32: {why}")
             self._plains.appendleft(job)
 
@@ -362,9 +364,9 @@ class RayEvaluator:
         for call in reversed(calls):
             self._back(call.job)
 
-    def _back(self, job: Job | _Plain) -> None:
-        if isinstance(job, Job):
-            self._jobs.give_back(job)
+    def _back(self, job: OrderJob | _Plain) -> None:
+        if isinstance(job, OrderJob):
+            self._jobs.put_back(job)
         else:
             self._plains.appendleft(job)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from evofool.cluster.messages import Parcel, Receiver, Told, found
+from evofool.cluster.messages import OrderMessage, ParentUpdate, Receiver, encode_winners
 from evofool.errors import EvofoolError, ScoreError, TargetError
 from evofool.machine import machine
 from evofool.search.archive import Winners
@@ -26,7 +26,7 @@ OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 class Reply(NamedTuple):
     """What a worker says of a call."""
 
-    value: Any  # Found, or float32 logits
+    value: Any  # WinnersMessage, or float32 logits
     images: int  # that the target answered
     seconds: float  # from taking the call up to answering it
 
@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(self, spec: str, judge: dict[str, Any], seed: int, batch: int, threads: int, folder: str) -> None:
         self._spec, self._judge_with, self._threads, self._folder = spec, judge, threads, folder
-        self._told = Receiver(judge["encoding"], seed, batch)
+        self._receiver = Receiver(judge["encoding"], seed, batch)
 
     def here(self) -> None:
         """There is room for it."""
@@ -85,18 +85,20 @@ class Worker:
         some = encoding.random(self._judge.chunk, key)
         encoding.render(encoding.vary(some, some, key))
 
-    def judge(self, parcel: Parcel) -> Reply:
+    def judge(self, message: OrderMessage) -> Reply:
         """The winners of an order, without those that break the target by themselves."""
         began, before = time.perf_counter(), self.target.queries
-        order = self._told.order(parcel)
+        order = self._receiver.decode(message)
         aside: list[tuple[int, str]] = []
         parts = [self._careful(order.cut(at, end), at, aside) for at, end in steps(order.size, self._judge.chunk)]
-        return Reply(found(order, Winners.merged(parts), aside), self.target.queries - before, time.perf_counter() - began)
+        return Reply(
+            encode_winners(order, Winners.merged(parts), aside), self.target.queries - before, time.perf_counter() - began
+        )
 
-    def plain(self, births: tuple[int, ...], told: Told) -> Reply:
+    def plain(self, births: tuple[int, ...], update: ParentUpdate) -> Reply:
         """The plain logits of genomes."""
         began, before = time.perf_counter(), self.target.queries
-        genomes = self._told.learn(told, births)
+        genomes = self._receiver.apply(update, births)
         logits = self._judge.plain(np.concatenate([genomes[birth] for birth in births]))
         return Reply(logits, self.target.queries - before, time.perf_counter() - began)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evofool.cluster.jobs import Job, Jobs
+from evofool.cluster.jobs import JobQueue, OrderJob
 from evofool.errors import ScoreError, TargetError
 from evofool.search.archive import Quarantined, Winners
 from evofool.search.evaluate import Judge, Order
@@ -33,8 +33,8 @@ def stepped(images: np.ndarray) -> np.ndarray:
 JUDGE = Judge(DIRECT, Target("fake", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), stepped, {}), 4)
 
 
-def jobs_of(in_order: bool = True, retries: int = 2, most: int = 1000) -> Jobs:
-    return Jobs(DIRECT, in_order=in_order, retries=retries, most=most, who="fake")
+def jobs_of(in_order: bool = True, retries: int = 2, most: int = 1000) -> JobQueue:
+    return JobQueue(DIRECT, in_order=in_order, retries=retries, max_quarantined=most, target_name="fake")
 
 
 def order_of(number: int, size: int = 16, threshold: float = -np.inf) -> Order:
@@ -91,19 +91,19 @@ def as_expected(order: Order, w: Winners, without: Collection[int] = (), why: st
     assert plain(w) == expected
 
 
-def work(jobs: Jobs, deadly: Collection[int] = ()) -> int:
+def work(jobs: JobQueue, deadly: Collection[int] = ()) -> int:
     """Do all there is; whoever has a deadly birth dies over it. Returns how many died."""
     died = 0
     while (job := jobs.next()) is not None:
         if any(job.order.first_birth <= birth < job.order.first_birth + job.order.size for birth in deadly):
-            jobs.blame(job, "died")
+            jobs.fail(job, "died")
             died += 1
         else:
-            jobs.done(job, JUDGE(job.order))
+            jobs.complete(job, JUDGE(job.order))
     return died
 
 
-def taken(jobs: Jobs) -> list[Job]:
+def taken(jobs: JobQueue) -> list[OrderJob]:
     """All that there is to do."""
     out = []
     while (job := jobs.next()) is not None:
@@ -111,16 +111,16 @@ def taken(jobs: Jobs) -> list[Job]:
     return out
 
 
-def confirm(jobs: Jobs, why: str) -> int:
+def confirm(jobs: JobQueue, why: str) -> int:
     """Another worker says of all that there is to do, images each alone, that they break the target. Returns how many."""
     doubts = taken(jobs)
     for job in doubts:
         assert job.order.size == 1
-        assert not jobs.done(job, Winners.none(DIRECT), [(0, why)])
+        assert not jobs.complete(job, Winners.none(DIRECT), [(0, why)])
     return len(doubts)
 
 
-def rows_of(job: Job, order: Order) -> tuple[int, int]:
+def rows_of(job: OrderJob, order: Order) -> tuple[int, int]:
     begin = job.order.first_birth - order.first_birth
     return begin, begin + job.order.size
 
@@ -172,12 +172,12 @@ def test_results_come_in_order_or_as_they_are_complete(in_order: bool, finished:
         jobs.add(order, cut(order, 8))
     job_of = {(job.order.batch, rows_of(job, orders[job.order.batch])[0]): job for job in taken(jobs)}
     for job in (job_of[number, 8] for number in range(4)):
-        jobs.done(job, JUDGE(job.order))
+        jobs.complete(job, JUDGE(job.order))
         assert list(jobs.results()) == [], "half a batch is none"
     left = [0, 1, 2, 3]
     for number, expected in zip(finished, come, strict=True):
         job = job_of[number, 0]
-        jobs.done(job, JUDGE(job.order))
+        jobs.complete(job, JUDGE(job.order))
         assert jobs.pending() == [orders[n] for n in left]
         results = list(jobs.results())
         assert [order.batch for order, _ in results] == expected
@@ -192,7 +192,7 @@ def test_several_that_are_complete_come_oldest_first_and_more_may_be_added_meanw
     for number in range(3):
         jobs.add(order_of(number), [order_of(number)])
     for job in reversed(taken(jobs)):
-        jobs.done(job, JUDGE(job.order))
+        jobs.complete(job, JUDGE(job.order))
     seen = []
     for order, _ in jobs.results():
         seen.append(order.batch)
@@ -214,7 +214,7 @@ def test_the_order_in_which_pieces_come_changes_nothing(number: int) -> None:
         for i in chosen:
             # Each has lost its second row.
             rest = Winners.merged([JUDGE(pieces[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
-            assert jobs.done(pieces[i], rest, [(1, "broke")])
+            assert jobs.complete(pieces[i], rest, [(1, "broke")])
         assert list(jobs.results()) == []
         assert confirm(jobs, "broke") == 4
         ((_, w),) = jobs.results()
@@ -233,7 +233,7 @@ def test_what_is_given_back_is_given_out_next_and_without_blame() -> None:
         job = jobs.next()
         assert job is not None
         assert rows_of(job, order) == (0, 8)
-        jobs.give_back(job)
+        jobs.put_back(job)
     work(jobs)
     ((_, w),) = jobs.results()
     as_expected(order, w)
@@ -244,12 +244,12 @@ def test_a_piece_judged_again_since_its_answer_was_lost_changes_nothing() -> Non
     jobs.add(order, cut(order, 8))
     first, second = taken(jobs)
     JUDGE(first.order)
-    jobs.done(second, JUDGE(second.order))
-    jobs.give_back(first)
+    jobs.complete(second, JUDGE(second.order))
+    jobs.put_back(first)
     assert list(jobs.results()) == []
     again = jobs.next()
     assert again is first
-    jobs.done(again, JUDGE(again.order))
+    jobs.complete(again, JUDGE(again.order))
     ((_, w),) = jobs.results()
     as_expected(order, w)
 
@@ -264,7 +264,7 @@ def test_a_piece_that_was_struck_often_enough_is_split_in_eight_that_come_next(r
         job = jobs.next()
         assert job is not None
         assert rows_of(job, order) == (0, size)
-        jobs.blame(job, "died")
+        jobs.fail(job, "died")
     parts = [(begin, min(begin + step, size)) for begin in range(0, size, step)]
     assert [rows_of(job, order) for job in taken(jobs)] == [*parts, *rest]
 
@@ -291,7 +291,7 @@ def test_an_image_alone_is_tried_once_more_than_a_piece_of_several(retries: int)
         assert job is not None
         assert rows_of(job, order) == (0, 1)
         assert jobs.quarantined == 0
-        jobs.blame(job, f"death {strike + 1}")
+        jobs.fail(job, f"death {strike + 1}")
     work(jobs)
     ((_, w),) = jobs.results()
     as_expected(order, w, [0], f"death {retries + 1}, {retries + 1} times")
@@ -303,7 +303,7 @@ def test_a_piece_that_was_struck_less_often_is_done_as_if_nothing_had_been() -> 
     for _ in range(2):
         job = jobs.next()
         assert job is not None
-        jobs.blame(job, "died")
+        jobs.fail(job, "died")
     assert work(jobs) == 0
     ((_, w),) = jobs.results()
     as_expected(order, w)
@@ -331,9 +331,9 @@ def test_rows_that_a_worker_set_aside_are_counted_from_their_piece_s_first() -> 
     for job in taken(jobs):
         if rows_of(job, order) == (6, 12):
             # As a worker tells them: of a half that broke, the second half may be known first.
-            jobs.done(job, one_by_one(job.order, [1, 5]), [(5, "broke"), (1, "broke")])
+            jobs.complete(job, one_by_one(job.order, [1, 5]), [(5, "broke"), (1, "broke")])
         else:
-            jobs.done(job, one_by_one(job.order))
+            jobs.complete(job, one_by_one(job.order))
     confirm(jobs, "broke")
     ((_, w),) = jobs.results()
     as_expected(order, w, [7, 11], "broke")
@@ -344,8 +344,8 @@ def test_an_image_that_broke_the_target_for_one_worker_alone_is_judged() -> None
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 8))
     first, second = taken(jobs)
-    jobs.done(second, JUDGE(second.order))
-    assert jobs.done(first, one_by_one(first.order, [2, 3]), [(2, "sick"), (3, "sick")])
+    jobs.complete(second, JUDGE(second.order))
+    assert jobs.complete(first, one_by_one(first.order, [2, 3]), [(2, "sick"), (3, "sick")])
     work(jobs)
     ((_, w),) = jobs.results()
     as_expected(order, w)
@@ -356,7 +356,7 @@ def test_with_one_retry_the_first_word_is_taken() -> None:
     order, jobs = order_of(1), jobs_of(retries=1)
     jobs.add(order, [order])
     (job,) = taken(jobs)
-    assert not jobs.done(job, one_by_one(order, [2]), [(2, "broke")])
+    assert not jobs.complete(job, one_by_one(order, [2]), [(2, "broke")])
     ((_, w),) = jobs.results()
     as_expected(order, w, [2], "broke")
 
@@ -381,7 +381,7 @@ def test_a_batch_of_which_nothing_is_left_is_the_target_s_fault(by: str) -> None
         why = "died, 3 times"
     else:
         for job in taken(jobs):
-            jobs.done(job, Winners.none(DIRECT), [(row, "broke") for row in range(8)])
+            jobs.complete(job, Winners.none(DIRECT), [(row, "broke") for row in range(8)])
         confirm(jobs, "broke")
         why = "broke"
     with pytest.raises(TargetError, match=rf"^fake: fails on every image of batch 3: {why}$"):
@@ -418,10 +418,10 @@ def test_more_images_set_aside_than_allowed_end_the_search(by: str, most: int) -
     jobs.add(orders[-1], cut(orders[-1], 8))
     job = taken(jobs)[1]
     why = "died, 3 times" if by == "death" else "broke"
-    job = Job(job.order.cut(1, 2), job.batch, strikes=2 if by == "death" else 1)
-    words = rf"^batch {most + 1}: fake: {why}\. More than {most} images were set aside by now: check the target, or raise "
+    job = OrderJob(job.order.cut(1, 2), job.batch, failures=2 if by == "death" else 1)
+    words = rf"^batch {most + 1}: fake: {why}\. More than {most} images are quarantined: check the target, or raise "
     with pytest.raises(ScoreError, match=words + r"compute\.ray\.quarantine$"):
-        jobs.blame(job, "died") if by == "death" else jobs.done(job, Winners.none(DIRECT), [(0, "broke")])
+        jobs.fail(job, "died") if by == "death" else jobs.complete(job, Winners.none(DIRECT), [(0, "broke")])
     assert jobs.pending() == [orders[-1]], "a checkpoint keeps what is not judged"
     assert list(jobs.results()) == []
 
@@ -439,7 +439,7 @@ def test_whoever_dies_when_and_whoever_is_first_each_batch_has_the_winners_of_it
     jobs = jobs_of(in_order, retries)
     for order in orders:
         jobs.add(order, cut(order, step))
-    at_work: list[Job] = []
+    at_work: list[OrderJob] = []
     deaths: Counter[int] = Counter()
     results = []
     while jobs.pending():
@@ -450,11 +450,11 @@ def test_whoever_dies_when_and_whoever_is_first_each_batch_has_the_winners_of_it
         first = 20 * (job.order.batch - 1)
         if bad & set(range(first + begin, first + end)):
             deaths.update(range(first + begin, first + end))
-            jobs.blame(job, "died")
+            jobs.fail(job, "died")
         elif chance.random() < 0.3:
-            jobs.give_back(job)
+            jobs.put_back(job)
         else:
-            jobs.done(job, JUDGE(job.order))
+            jobs.complete(job, JUDGE(job.order))
         results += jobs.results()
     assert [order.batch for order, _ in results] == [1, 2] or not in_order
     assert {order.batch for order, _ in results} == {1, 2}

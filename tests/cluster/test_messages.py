@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evofool.cluster import messages as shipping
-from evofool.cluster.messages import Descent, Found, Receiver, Sender, found, winners
+from evofool.cluster import messages
+from evofool.cluster.messages import Lineage, Receiver, Sender, WinnersMessage, decode_winners, encode_winners
 from evofool.search.archive import Archive, Winners
 from evofool.search.evaluate import COMPETITIONS, Judge, Order
 from evofool.search.evolve import MapElites
@@ -61,9 +61,9 @@ def same(here: Any, there: Any) -> None:
 class Far:
     """A worker and the search's side of it. What is sent lies in a pipe until it is asked for."""
 
-    def __init__(self, judge: Judge, descent: Descent, batch: int = BATCH) -> None:
-        self.judge, self.descent = judge, descent
-        self.sender = Sender(judge.encoding, descent)
+    def __init__(self, judge: Judge, lineage: Lineage, batch: int = BATCH) -> None:
+        self.judge, self.lineage = judge, lineage
+        self.sender = Sender(judge.encoding, lineage)
         self.receiver = Receiver(judge.encoding, SEED, batch)
         self.pipe: deque[tuple[Order, Any]] = deque()
         self.sizes: list[int] = []  # of parcels, in bytes
@@ -71,23 +71,23 @@ class Far:
         self.lines = self.whole = self.forgotten = 0
 
     def send(self, order: Order) -> None:
-        parcel = carried(self.sender.parcel(order), self.sizes)
-        self.pipe.append((order, parcel))
-        self.lines += len(parcel.told.lines)
-        self.whole += len(parcel.told.births)
-        self.forgotten += len(parcel.told.forget)
+        message = carried(self.sender.encode(order), self.sizes)
+        self.pipe.append((order, message))
+        self.lines += len(message.update.ancestry)
+        self.whole += len(message.update.births)
+        self.forgotten += len(message.update.forget)
 
     def take(self) -> Winners:
         """The winners of the order that was sent first."""
-        order, parcel = self.pipe.popleft()
-        there = self.receiver.order(parcel)
+        order, message = self.pipe.popleft()
+        there = self.receiver.decode(message)
         assert np.array_equal(there.thresholds, order.thresholds)
-        sent: Found = carried(found(there, self.judge(there)), self.answers)
-        return winners(self.judge.encoding, order, sent, self.descent)
+        sent: WinnersMessage = carried(encode_winners(there, self.judge(there)), self.answers)
+        return decode_winners(self.judge.encoding, order, sent, self.lineage)
 
     def agree(self) -> None:
         """What the search takes this worker to know is what it knows."""
-        assert set(self.sender._has) == set(self.receiver._genomes)
+        assert set(self.sender._known) == set(self.receiver._genomes)
 
 
 class Search:
@@ -97,12 +97,12 @@ class Search:
         judge = Judge(encoding, fake(), 5, **rules)
         self.archive = Archive(encoding, CLASSES)
         self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=judge.competition)
-        self.descent = Descent()
-        self.workers = [Far(judge, self.descent), Far(judge, self.descent)]
+        self.lineage = Lineage()
+        self.workers = [Far(judge, self.lineage), Far(judge, self.lineage)]
         under_way: deque[tuple[Any, Far]] = deque()
         for number in range(batches):
             if number == batches // 2:
-                dead, newcomer = self.workers[0], Far(judge, self.descent)
+                dead, newcomer = self.workers[0], Far(judge, self.lineage)
                 self.workers[0] = newcomer
                 under_way = deque((brood, newcomer if far is dead else far) for brood, far in under_way)
                 for order, _ in dead.pipe:
@@ -118,7 +118,7 @@ class Search:
 
 
 def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding, **changes: Any) -> Order:
-    """Batch 0 is random; later ones have parents whose descent nobody knows, and fathers where they are crossed."""
+    """Batch 0 is random; later ones have parents whose lineage nobody knows, and fathers where they are crossed."""
     key, births = Key(SEED, number), np.arange(1000, 1001 + size)
     parents: dict[str, Any] = {"mothers": np.full(size, -1), "fathers": np.full(size, -1)}
     if number:
@@ -146,7 +146,7 @@ def test_winners_made_again_are_those_that_the_judge_found(
     claims = np.arange(size) % CLASSES if competition == "own" else None
     empty = np.full(cells, -np.inf)
     mixed = np.where(np.random.default_rng(3).random(cells) < 0.5, -np.inf, 0.0)
-    far = Far(judge, Descent())
+    far = Far(judge, Lineage())
     won = []
     for number, thresholds in ((0, empty), (1, empty), (1, mixed), (2, np.full(cells, 1e9)), (2, empty)):
         whole = order_of(number, size, thresholds, encoding, claims=claims)
@@ -163,11 +163,11 @@ def test_winners_made_again_are_those_that_the_judge_found(
 
 @each_encoding
 def test_a_worker_gets_the_order_that_was_sent_but_for_its_holders(encoding: Encoding) -> None:
-    sender, receiver = Sender(encoding, Descent()), Receiver(encoding, SEED, 16)
+    sender, receiver = Sender(encoding, Lineage()), Receiver(encoding, SEED, 16)
     for number in (0, 1, 2):
         whole = order_of(number, 16, np.arange(5.0) + number, encoding, claims=np.arange(16) % 5)
         for order in (whole, whole.cut(3, 11)):
-            there = receiver.order(carried(sender.parcel(order)))
+            there = receiver.decode(carried(sender.encode(order)))
             same(replace(order, parents={}, holders=np.full(order.size, -1)), replace(there, parents={}))
             assert set(there.parents) == {*order.mothers.tolist(), *order.fathers.tolist()} - {-1}
             for birth, genome in there.parents.items():
@@ -178,7 +178,7 @@ def test_scores_that_are_what_is_ranked_by_travel_once() -> None:
     for rank, absent, present in (("log_odds", "log_odds", "margins"), ("margin", "margins", "log_odds")):
         judge = Judge(DIRECT, fake(), 5, rank)
         order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
-        sent = found(order, judge(order))
+        sent = encode_winners(order, judge(order))
         assert getattr(sent, absent) is None
         assert getattr(sent, present) is not None
 
@@ -186,14 +186,14 @@ def test_scores_that_are_what_is_ranked_by_travel_once() -> None:
 def test_rows_that_broke_the_target_are_told_with_the_winners() -> None:
     order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
     aside = [(3, "broke"), (7, "hung")]
-    assert carried(found(order, Judge(DIRECT, fake(), 5)(order), aside)).aside == ((3, "broke"), (7, "hung"))
+    assert carried(encode_winners(order, Judge(DIRECT, fake(), 5)(order), aside)).broken == ((3, "broke"), (7, "hung"))
 
 
 # --- thresholds
 
 
 def test_thresholds_are_sent_as_what_changed_or_all_of_them_where_that_is_most() -> None:
-    sender, receiver = Sender(DIRECT, Descent()), Receiver(DIRECT, SEED, BATCH)
+    sender, receiver = Sender(DIRECT, Lineage()), Receiver(DIRECT, SEED, BATCH)
     steps: list[tuple[dict[int, float], list[int] | None]] = [
         ({}, None),
         ({}, []),
@@ -209,10 +209,10 @@ def test_thresholds_are_sent_as_what_changed_or_all_of_them_where_that_is_most()
         thresholds = thresholds.copy()
         thresholds[list(changes)] = list(changes.values())
         kept = thresholds.tolist()
-        parcel = sender.parcel(order_of(0, BATCH, thresholds, DIRECT))
-        assert (None if parcel.cells is None else parcel.cells.tolist()) == cells
-        assert len(parcel.levels) == (6 if cells is None else len(cells))
-        assert receiver.order(parcel).thresholds.tolist() == kept
+        message = sender.encode(order_of(0, BATCH, thresholds, DIRECT))
+        assert (None if message.cells is None else message.cells.tolist()) == cells
+        assert len(message.thresholds) == (6 if cells is None else len(cells))
+        assert receiver.decode(message).thresholds.tolist() == kept
         before.append((thresholds, kept))
         assert all(own.tolist() == then for own, then in before), "the search's own are not written to"
 
@@ -220,9 +220,9 @@ def test_thresholds_are_sent_as_what_changed_or_all_of_them_where_that_is_most()
 @given(st.lists(st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 2.0]), min_size=4, max_size=4), min_size=1, max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_a_worker_has_the_thresholds_of_every_order(levels: list[list[float]]) -> None:
-    sender, receiver = Sender(DIRECT, Descent()), Receiver(DIRECT, SEED, BATCH)
+    sender, receiver = Sender(DIRECT, Lineage()), Receiver(DIRECT, SEED, BATCH)
     for thresholds in levels:
-        assert receiver.order(sender.parcel(order_of(0, 1, np.array(thresholds), DIRECT))).thresholds.tolist() == thresholds
+        assert receiver.decode(sender.encode(order_of(0, 1, np.array(thresholds), DIRECT))).thresholds.tolist() == thresholds
 
 
 # --- long searches
@@ -257,12 +257,12 @@ def test_searches_by_other_rules_are_those_judged_at_home(competition: str, rank
 def test_a_worker_that_is_told_little_or_forgets_much_finds_the_same(
     monkeypatch: pytest.MonkeyPatch, encoding: Encoding, genomes: int, longest: int, remembered: int
 ) -> None:
-    monkeypatch.setattr(shipping, "_ROOM", genomes * encoding.dtype.itemsize * int(np.prod(encoding.shape)))
-    monkeypatch.setattr(shipping, "_LONGEST", longest)
-    monkeypatch.setattr(shipping, "_REMEMBERED", remembered)
+    monkeypatch.setattr(messages, "_CACHE_BYTES", genomes * encoding.dtype.itemsize * int(np.prod(encoding.shape)))
+    monkeypatch.setattr(messages, "_MAX_ANCESTORS", longest)
+    monkeypatch.setattr(messages, "_MAX_LINEAGE", remembered)
     search = Search(encoding, 100)
     assert search.strategy.wins > 30
-    assert len(search.descent) <= remembered
+    assert len(search.lineage) <= remembered
     for far in search.workers:
         far.agree()
         assert far.lines > 0
@@ -282,8 +282,8 @@ def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> 
 
     judge = Judge(encoding, fake(forward, (3, 224, 224), 1000), 16)
     strategy = MapElites(Archive(encoding, 1000), encoding, seed=SEED, batch=16)
-    descent = Descent()
-    far, late = (Far(judge, descent, 16) for _ in range(2))
+    lineage = Lineage()
+    far, late = (Far(judge, lineage, 16) for _ in range(2))
     for _ in range(25):
         brood = strategy.generate()[0]
         far.send(brood.order)
@@ -292,7 +292,7 @@ def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> 
     assert len(encoding.pack(strategy.archive.genomes(np.array([0]))[0])) == 150_528
     assert strategy.wins > 1000
     assert far.whole == 0
-    # The first answer has a score for every class, the second parcel a threshold.
+    # The first answer has a score for every class, the second message a threshold.
     assert max(far.sizes[2:]) < 16 * 1000
     assert max(far.answers[2:]) < 16 * 1000
     order = strategy.order()
@@ -307,46 +307,46 @@ def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> 
 def test_what_was_needed_last_is_forgotten_last(asked: list[list[int]]) -> None:
     genomes = {birth: PAIR.random(1, Key(60, birth)) for birth in range(10)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipping, "_ROOM", 4 * 2)
-        sender = Sender(PAIR, Descent())
+        patch.setattr(messages, "_CACHE_BYTES", 4 * 2)
+        sender = Sender(PAIR, Lineage())
     for births in asked:
-        sender.tell(births, genomes)
+        sender.update(births, genomes)
     flat = [birth for births in asked for birth in births]
-    assert set(sender._has) == set(list(dict.fromkeys(reversed(flat)))[:4])
+    assert set(sender._known) == set(list(dict.fromkeys(reversed(flat)))[:4])
 
 
-# --- descent
+# --- lineage
 
 
 @each_encoding
 def test_elites_are_made_again_from_their_descent_alone(monkeypatch: pytest.MonkeyPatch, encoding: Encoding) -> None:
     search = Search(encoding, 100)
-    monkeypatch.setattr(shipping, "_LONGEST", 1 << 20)
+    monkeypatch.setattr(messages, "_MAX_ANCESTORS", 1 << 20)
     births = sorted(set(search.archive.birth.tolist()), reverse=True)
-    sender, receiver = Sender(encoding, search.descent), Receiver(encoding, SEED, BATCH)
-    told = carried(sender.tell(births, {}))
-    made = receiver.learn(told, births)
+    sender, receiver = Sender(encoding, search.lineage), Receiver(encoding, SEED, BATCH)
+    update = carried(sender.update(births, {}))
+    made = receiver.apply(update, births)
     elites = search.archive.of_births(births)
     assert list(made) == births
     assert [made[birth].tobytes() for birth in births] == [elites[birth].tobytes() for birth in births]
     seen = {-1}
-    for birth, mother, father in told.lines.tolist():
+    for birth, mother, father in update.ancestry.tolist():
         assert {mother, father} <= seen, "parents come first"
         assert birth not in seen, "none is made twice"
         seen.add(birth)
     assert len(seen) - 1 > len(births)
-    assert sender.tell(births, {}).lines.tolist() == [], "what is known is not told again"
+    assert sender.update(births, {}).ancestry.tolist() == [], "what is known is not told again"
 
 
-def chain(encoding: Encoding, length: int) -> tuple[Descent, list[Genomes]]:
-    """The descent of a random genome, born first, and its line of that many genomes."""
-    descent: Descent = Descent()
+def chain(encoding: Encoding, length: int) -> tuple[Lineage, list[Genomes]]:
+    """The lineage of a random genome, born first, and its line of that many genomes."""
+    lineage: Lineage = Lineage()
     genomes: list[Genomes] = []
     for birth in range(length):
         key = Key(SEED, birth // BATCH, birth % BATCH)
-        descent[birth] = (birth - 1, -1)
+        lineage[birth] = (birth - 1, -1)
         genomes.append(encoding.vary(genomes[-1], genomes[-1], key) if genomes else encoding.random(1, key))
-    return descent, genomes
+    return lineage, genomes
 
 
 @each_encoding
@@ -354,16 +354,16 @@ def chain(encoding: Encoding, length: int) -> tuple[Descent, list[Genomes]]:
 def test_a_line_longer_than_the_longest_is_sent_as_a_genome(
     monkeypatch: pytest.MonkeyPatch, encoding: Encoding, longest: int
 ) -> None:
-    monkeypatch.setattr(shipping, "_LONGEST", longest)
-    descent, genomes = chain(encoding, 2 * longest + 3)
+    monkeypatch.setattr(messages, "_MAX_ANCESTORS", longest)
+    lineage, genomes = chain(encoding, 2 * longest + 3)
     everybody = dict(enumerate(genomes))
-    sender, receiver = Sender(encoding, descent), Receiver(encoding, SEED, BATCH)
+    sender, receiver = Sender(encoding, lineage), Receiver(encoding, SEED, BATCH)
     lines, wholes = [], []
     for birth in (longest - 1, 2 * longest, longest, 2 * longest + 2):
-        told = carried(sender.tell([birth], everybody))
-        assert receiver.learn(told, [birth])[birth].tobytes() == genomes[birth].tobytes()
-        lines.append(len(told.lines))
-        wholes.append(told.births)
+        update = carried(sender.update([birth], everybody))
+        assert receiver.apply(update, [birth])[birth].tobytes() == genomes[birth].tobytes()
+        lines.append(len(update.ancestry))
+        wholes.append(update.births)
     assert lines == [longest, 0, 1, 2 if longest > 1 else 0]
     assert wholes == [(), (2 * longest,), (), () if longest > 1 else (2 * longest + 2,)]
 
@@ -376,13 +376,13 @@ def test_only_the_last_winners_are_remembered_and_with_both_parents(monkeypatch:
     parents = dict(zip(births, zip(w.mothers.tolist(), w.fathers.tolist(), strict=True), strict=True))
     assert len(births) > 3
     assert {father < 0 for _, father in parents.values()} == {True, False}
-    descent: Descent = Descent({-5: (-1, -1)})
-    winners(CROSSED, order, found(order, w), descent)
-    assert descent == {-5: (-1, -1)} | parents
-    monkeypatch.setattr(shipping, "_REMEMBERED", 3)
-    descent = Descent({-5: (-1, -1)})
-    winners(CROSSED, order, found(order, w), descent)
-    assert list(descent) == births[-3:]
+    lineage: Lineage = Lineage({-5: (-1, -1)})
+    decode_winners(CROSSED, order, encode_winners(order, w), lineage)
+    assert lineage == {-5: (-1, -1)} | parents
+    monkeypatch.setattr(messages, "_MAX_LINEAGE", 3)
+    lineage = Lineage({-5: (-1, -1)})
+    decode_winners(CROSSED, order, encode_winners(order, w), lineage)
+    assert list(lineage) == births[-3:]
 
 
 # --- births without an order
@@ -393,8 +393,8 @@ def test_births_to_be_measured_are_told_between_orders(encoding: Encoding) -> No
     judge = Judge(encoding, fake(), 5)
     whole = order_of(1, 16, np.full(CLASSES, -np.inf), encoding)
     strangers = {birth: encoding.random(1, Key(60, birth)) for birth in (900, 901)}
-    descent: Descent = Descent()
-    far = Far(judge, descent)
+    lineage: Lineage = Lineage()
+    far = Far(judge, lineage)
     far.send(order_of(0, BATCH, np.full(CLASSES, -np.inf), encoding))
     first = far.take()
     far.send(whole.cut(0, 4))
@@ -403,13 +403,13 @@ def test_births_to_be_measured_are_told_between_orders(encoding: Encoding) -> No
     everybody |= {birth: first.genomes[i : i + 1] for i, birth in enumerate(first.births.tolist())}
     known = set(far.receiver._genomes)
     asked = [900, 1001, 901, 1009, *first.births.tolist()]
-    told = carried(far.sender.tell(asked, everybody))
-    made = far.receiver.learn(told, asked)
+    update = carried(far.sender.update(asked, everybody))
+    made = far.receiver.apply(update, asked)
     assert list(made) == list(dict.fromkeys(asked))
     for birth, genome in made.items():
         assert (genome.shape, genome.tobytes()) == ((1, *encoding.shape), everybody[birth].tobytes())
-    assert set(told.births) == {900, 901, 1009}, "1001 is known, and whoever won in the first batch is remembered"
-    assert set(told.lines[:, 0].tolist()) == set(first.births.tolist()) - known
+    assert set(update.births) == {900, 901, 1009}, "1001 is known, and whoever won in the first batch is remembered"
+    assert set(update.ancestry[:, 0].tolist()) == set(first.births.tolist()) - known
     far.send(whole)
     same(judge(whole), far.take())
     far.agree()
@@ -440,17 +440,17 @@ def test_whatever_is_forgotten_or_told_a_worker_makes_the_genomes_that_were_born
         st.lists(st.lists(st.sampled_from(range(len(parents))), min_size=1, max_size=5), max_size=6)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipping, "_LONGEST", longest)
-        patch.setattr(shipping, "_ROOM", room * 2)
-        sender = Sender(PAIR, Descent((birth, of) for birth, of in enumerate(parents) if birth not in lost))
+        patch.setattr(messages, "_MAX_ANCESTORS", longest)
+        patch.setattr(messages, "_CACHE_BYTES", room * 2)
+        sender = Sender(PAIR, Lineage((birth, of) for birth, of in enumerate(parents) if birth not in lost))
         receiver = Receiver(PAIR, SEED, BATCH)
         for births in asked:
-            told = sender.tell(births, born)
-            made = receiver.learn(told, births)
+            update = sender.update(births, born)
+            made = receiver.apply(update, births)
             assert {birth: genome.tobytes() for birth, genome in made.items()} == {b: born[b].tobytes() for b in births}
-            assert len(told.lines) <= longest * len(set(births))
-            assert lost.isdisjoint(told.lines[:, 0].tolist())
-            assert set(sender._has) == set(receiver._genomes)
+            assert len(update.ancestry) <= longest * len(set(births))
+            assert lost.isdisjoint(update.ancestry[:, 0].tolist())
+            assert set(sender._known) == set(receiver._genomes)
             assert set(births) <= set(receiver._genomes)
             assert len(receiver._genomes) <= room + len(set(births))
             assert all(receiver._genomes[b].tobytes() == born[b].tobytes() for b in receiver._genomes)

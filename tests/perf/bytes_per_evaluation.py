@@ -4,7 +4,7 @@
     python -m tests.perf.bytes_per_evaluation recorded --workers 4
 
 The search through Ray is the real one; its workers sleep and win, in every batch, the cells that the recorded run won, by
-the same children. Payload is what parcels and replies weigh pickled; loopback is every byte that the loopback device
+the same children. Payload is the pickled size of order messages and replies; loopback is every byte that the loopback device
 carried meanwhile, Ray's own talk and its heartbeats with it.
 """
 
@@ -89,20 +89,20 @@ def main() -> None:
         "compute.format=float32",
         "save.seconds=1000",
     ]
-    weights = {"parcels": 0, "replies": 0}
-    parcel, winners = evaluator.Sender.parcel, evaluator.winners
+    weights = {"orders": 0, "replies": 0}
+    encode, decode = evaluator.Sender.encode, evaluator.decode_winners
 
-    def weighed_parcel(self: Any, order: Order) -> Any:
-        made = parcel(self, order)
-        weights["parcels"] += len(pickle.dumps(made, 5))
+    def weighed_order(self: Any, order: Order) -> Any:
+        made = encode(self, order)
+        weights["orders"] += len(pickle.dumps(made, 5))
         return made
 
-    def weighed_winners(encoding: Any, order: Order, sent: Any, descent: Any) -> Winners:
+    def weighed_winners(encoding: Any, order: Order, sent: Any, lineage: Any) -> Winners:
         weights["replies"] += len(pickle.dumps(sent, 5))
-        return winners(encoding, order, sent, descent)
+        return decode(encoding, order, sent, lineage)
 
-    evaluator.Sender.parcel = weighed_parcel  # type: ignore[method-assign]
-    evaluator.winners = weighed_winners
+    evaluator.Sender.encode = weighed_order  # type: ignore[method-assign]
+    evaluator.decode_winners = weighed_winners
     here = recipe.changed(changes, "here")
     with tempfile.TemporaryDirectory() as scratch, Run.start(here, Path(scratch) / "run") as run:
         genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))
@@ -115,7 +115,7 @@ def main() -> None:
     print(
         f"{done:,} evaluations by {args.workers} workers in {seconds:.0f} s, {wins / batches:.1f} cells won by a batch as "
         f"recorded, {changed} elites at the end\n"
-        f"a genome: {genome:,} bytes; for an evaluation: payload {payload:,.0f} (parcels {weights['parcels'] / done:,.0f}, "
+        f"a genome: {genome:,} bytes; for an evaluation: payload {payload:,.0f} (orders {weights['orders'] / done:,.0f}, "
         f"replies {weights['replies'] / done:,.0f}), all that loopback carried {carried / done:,.0f}"
     )
 

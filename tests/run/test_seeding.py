@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evofool.cli.app import app
-from evofool.cluster.messages import Descent, Receiver, Sender, found, winners
+from evofool.cluster.messages import Lineage, Receiver, Sender, decode_winners, encode_winners
 from evofool.errors import RecipeError, StoreError
 from evofool.recipe import Recipe, parse
 from evofool.run.lineage import lineage
@@ -340,33 +340,33 @@ def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, comp
     elders = built.random(21, Key(60, 0))
     classes = [birth % 3 for birth in range(21)] if competition == "own" else ()
     strategy.give({birth: built.pack(genome) for birth, genome in enumerate(elders)}, classes)
-    descent = Descent()
+    lineage = Lineage()
     workers: list[tuple[Sender, Receiver]] = []
     whole: set[int] = set()
     for number in range(40):
         if number in (0, 1, 2, 5, 20):
-            workers.append((Sender(built, descent), Receiver(built, SEED, BATCH)))
+            workers.append((Sender(built, lineage), Receiver(built, SEED, BATCH)))
         brood = strategy.generate()[0]
         if number < 3:
             assert brood.order.given == list(range(number * BATCH, min((number + 1) * BATCH, 21)))
         parts = []
         for i, cut in enumerate((brood.order.cut(0, 3), brood.order.cut(3, BATCH))):
             sender, receiver = workers[(number + i) % len(workers)]
-            parcel = pickle.loads(pickle.dumps(sender.parcel(cut)))  # noqa: S301 - our own, of a moment ago
-            whole.update(parcel.told.births)
-            there = receiver.order(parcel)
+            message = pickle.loads(pickle.dumps(sender.encode(cut)))  # noqa: S301 - our own, of a moment ago
+            whole.update(message.update.births)
+            there = receiver.decode(message)
             assert there.given == cut.given
-            back = winners(built, cut, found(there, judge(there)), descent)
+            back = decode_winners(built, cut, encode_winners(there, judge(there)), lineage)
             assert back.genomes.tobytes() == judge(cut).genomes.tobytes()
             assert back.births.tolist() == judge(cut).births.tolist()
-            assert set(sender._has) == set(receiver._genomes)
+            assert set(sender._known) == set(receiver._genomes)
             parts.append(back)
         brood.fitness.values = type(back).merged(parts)
         strategy.update([brood])
     assert strategy.given == {}
     assert strategy.wins > 10
     assert set(range(21)) <= whole
-    assert descent.keys().isdisjoint(range(21))
+    assert lineage.keys().isdisjoint(range(21))
 
 
 # --- what cannot be
