@@ -16,18 +16,18 @@ _SAME = ("rank", "format", "levels")
 _FEW = 5  # pairs: fewer are not even for a look
 
 
-class _Part(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-class Half(_Part):
+class QueriesRecord(_Record):
     """An arm's Q50: by seed, None where it is beyond the budget; and the variance that the thresholds bring to its mean."""
 
     per_seed: tuple[Annotated[float, Field(gt=0)] | None, ...]
     tau_variance: float = Field(ge=0)
 
 
-class Share(_Part):
+class ShareRecord(_Record):
     """An arm's R95 after so many queries."""
 
     queries: int
@@ -35,18 +35,18 @@ class Share(_Part):
     tau_variance: float = Field(ge=0)
 
 
-class Arm(_Part):
+class ArmRecord(_Record):
     """seeds: those with a valid cell, in the order of all lists per seed. invalid: by seed, why a cell was left out."""
 
     kind: str
     seeds: tuple[int, ...]
     invalid: dict[int, str] = {}
-    q50: Half | None = None
-    r95: tuple[Share, ...] = ()
+    q50: QueriesRecord | None = None
+    r95: tuple[ShareRecord, ...] = ()
     accepted_at: dict[str, tuple[int | None, ...]] = {}
 
     @model_validator(mode="after")
-    def _whole(self) -> "Arm":
+    def _whole(self) -> "ArmRecord":
         if self.seeds:
             told = [half.per_seed for half in (self.q50, *self.r95) if half]
             if self.q50 is None or not self.r95 or any(len(each) != len(self.seeds) for each in told):
@@ -56,7 +56,7 @@ class Arm(_Part):
         return self
 
 
-class Protocol(_Part):
+class ProtocolRecord(_Record):
     budgets: tuple[int, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     arms: tuple[str, ...] = Field(min_length=1)
@@ -67,36 +67,36 @@ class Protocol(_Part):
     evofool: str
 
 
-class _Target(_Part):
+class _TargetRecord(_Record):
     name: str
     fingerprint: str
     shape: tuple[int, int, int]
     labels: tuple[str, ...] = Field(min_length=1)
 
 
-class _Images(_Part):
+class _ImagesRecord(_Record):
     source: str
     sha256: str
     declared: float | None = None
     classes_without: tuple[str, ...] = ()
 
 
-class _Scores(_Part):
-    arms: dict[str, Arm]
+class _ScoresRecord(_Record):
+    arms: dict[str, ArmRecord]
 
 
-class _Raw(_Part):
+class _RawRecord(_Record):
     tau5: float
 
 
-class Result(_Part):
+class ComparableResult(_Record):
     """What is read here of a target's JSON (docs/protocol.md has all of it)."""
 
-    target: _Target
-    protocol: Protocol
-    images: _Images
-    scores: _Scores
-    raw: _Raw
+    target: _TargetRecord
+    protocol: ProtocolRecord
+    images: _ImagesRecord
+    scores: _ScoresRecord
+    raw: _RawRecord
 
     @property
     def budget(self) -> int:
@@ -104,7 +104,7 @@ class Result(_Part):
         return self.protocol.budgets[-1]
 
 
-def read(data: Mapping[str, Any], which: str) -> Result:
+def read(data: Mapping[str, Any], which: str) -> ComparableResult:
     """A result out of its JSON; RecipeError for one that is not valid, and for one that is not whole. which: of several."""
     target = data.get("target")
     name = f"{which}, of {target.get('name')}" if isinstance(target, Mapping) else which
@@ -119,7 +119,7 @@ def read(data: Mapping[str, Any], which: str) -> Result:
             f"{name}: this result is not valid ({why or 'no reason is given'}); nothing can be compared with it"
         )
     try:
-        return Result.model_validate(data)
+        return ComparableResult.model_validate(data)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]]
         raise RecipeError(
@@ -180,7 +180,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     return {"a": names[0], "b": names[1], "arms": arms, "notes": notes}
 
 
-def _row(a: Arm, b: Arm, both: Sequence[int], budget: int, alike: bool) -> dict[str, Any]:
+def _row(a: ArmRecord, b: ArmRecord, both: Sequence[int], budget: int, alike: bool) -> dict[str, Any]:
     assert a.q50 is not None
     assert b.q50 is not None
     rows = [[one.seeds.index(seed) for seed in both] for one in (a, b)]
@@ -199,13 +199,13 @@ def _row(a: Arm, b: Arm, both: Sequence[int], budget: int, alike: bool) -> dict[
     }
 
 
-def _alike(a: Result, b: Result) -> bool:
+def _alike(a: ComparableResult, b: ComparableResult) -> bool:
     """Whether both are judged by the same thresholds: what is behind a server has changed where these have."""
     same = a.images.sha256 == b.images.sha256 and a.target.fingerprint == b.target.fingerprint
     return same and math.isclose(a.raw.tau5, b.raw.tau5, rel_tol=1e-3)
 
 
-def _refuse_other_protocol(a: Result, b: Result) -> None:
+def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
     for key in _SAME:
         ours, theirs = getattr(a.protocol, key), getattr(b.protocol, key)
         if ours != theirs:
@@ -225,7 +225,7 @@ def _refuse_other_protocol(a: Result, b: Result) -> None:
         )
 
 
-def _notes(a: Result, b: Result) -> list[str]:
+def _notes(a: ComparableResult, b: ComparableResult) -> list[str]:
     """What is to be borne in mind of a comparison."""
     notes = []
     if a.images.sha256 != b.images.sha256:
@@ -238,5 +238,5 @@ def _notes(a: Result, b: Result) -> list[str]:
     return notes
 
 
-def _shape(one: Result) -> str:
+def _shape(one: ComparableResult) -> str:
     return "x".join(map(str, one.target.shape))

@@ -11,7 +11,7 @@ from evofool.bench.detector_stage import detected
 from evofool.bench.json_file import write_json
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
-from evofool.bench.report.words import SHOWN
+from evofool.bench.report.formatting import SHOWN
 from evofool.bench.results import Place, result
 from evofool.bench.summary import summary as summed_up
 from evofool.errors import EvofoolError, StoreError
@@ -79,7 +79,7 @@ def finish(
     _write_results(folder / RESULTS, results, hidden)
     total = summed_up(recipe, results)
     if recipe.transfer:
-        from evofool.bench.transfer.stage import transferred
+        from evofool.bench.transfer.transfer_stage import transferred
 
         say("asking targets about each other's elites")
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
@@ -156,7 +156,7 @@ def _report(
     valid: Mapping[str, Mapping[str, Mapping[int, Path]]],
     notes: Sequence[str],
 ) -> None:
-    from evofool.bench.report.page import bench_report
+    from evofool.bench.report.bench_report import bench_report
 
     sheets = {name: {arm: _sheet(next(iter(seeds.values()))) for arm, seeds in arms.items()} for name, arms in valid.items()}
     page = bench_report(list(results.values()), dict(total), sheets, list(notes))

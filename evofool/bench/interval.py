@@ -24,11 +24,11 @@ class Interval:
     bound: Sign = "="
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Interval":
+    def from_row(cls, row: Mapping[str, Any]) -> "Interval":
         """What `plain` has written, or any row with a value and its limits; without "bound" the value is exact."""
         return cls(row.get("value"), row.get("low"), row.get("high"), bound=row.get("bound", "="))
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"value": self.value, "bound": self.bound, "low": self.low, "high": self.high}
 
@@ -42,7 +42,7 @@ class Interval:
         enough = self.value >= least
         return {"=": enough, ">=": enough or None, "<=": None if enough else False, "unknown": None}[self.bound]
 
-    def said(self, number: Callable[[float], str], budget: float | None = None) -> tuple[str, str]:
+    def text(self, number: Callable[[float], str], budget: float | None = None) -> tuple[str, str]:
         """The value with the sign of a bound, and its limits in brackets, "" where there are none.
 
         number: how to say one. budget: what a value of None is more than.
@@ -57,11 +57,11 @@ class Interval:
         return "over the budget" if budget is None else f"> {number(budget)}", inside
 
 
-def times(value: float) -> str:
+def format_ratio(value: float) -> str:
     """A ratio."""
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
-def count(value: float) -> str:
+def format_queries(value: float) -> str:
     """A mean number of queries."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

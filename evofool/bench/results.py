@@ -14,7 +14,7 @@ from evofool.bench.calibration import LEVELS, Calibration
 from evofool.bench.json_file import SCHEMA, VERSION
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
-from evofool.bench.scoring import Cell, Scoring, flags
+from evofool.bench.scoring import ScoredCell, Scoring, flags
 from evofool.bench.statistics import quantiles
 from evofool.bench.trace import read
 from evofool.errors import EvofoolError
@@ -95,7 +95,7 @@ def result(
 class _Cells:
     """A target's cells: those that count, by arm and seed, and why the others do not."""
 
-    valid: dict[str, dict[int, Cell]]
+    valid: dict[str, dict[int, ScoredCell]]
     folders: dict[str, dict[int, Path]]
     invalid: dict[str, dict[str, str]]
     records: list[dict[str, Any]]
@@ -173,7 +173,7 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
     }
 
 
-def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[Cell, dict[str, Any]] | None, str]:
+def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[ScoredCell, dict[str, Any]] | None, str]:
     """A done cell and its record, or why it cannot be used."""
     folder = place.folder
     try:
@@ -190,7 +190,7 @@ def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[Ce
         with StoredRun(folder) as stored:
             trace = read(stored, np.flatnonzero(calibration.scored).tolist(), budget)
         kept = calibration.scored[classes]
-        told = Cell(trace, classes[kept], logits[kept], record["forwards"], record["backwards"], record["answers"])
+        told = ScoredCell(trace, classes[kept], logits[kept], record["forwards"], record["backwards"], record["answers"])
         return (told, record), ""
     except EvofoolError as error:
         return None, str(error)

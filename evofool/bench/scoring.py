@@ -19,7 +19,7 @@ _HAIR = 1e-9
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoredCell:
     """What is read of a cell that is done. logits: (n, K) float32 of the saved images of `classes` (n,), in this order."""
 
     trace: Trace
@@ -57,7 +57,7 @@ class Scoring:
     def __init__(
         self,
         calibration: Calibration,
-        cells: Mapping[str, Mapping[int, Cell]],
+        cells: Mapping[str, Mapping[int, ScoredCell]],
         budgets: Sequence[int],
         replicates: int = REPLICATES,
     ) -> None:
@@ -89,7 +89,7 @@ class Scoring:
             "r95": self._at_budgets(judged),
             "r50": self._at_budgets(self.judged(name, "tau50")),
             "q50": {
-                **half.plain(),
+                **half.to_dict(),
                 "censored": half.censored,
                 "per_seed": per_seed,
                 # Of the mean of log10 Q50, by the thresholds' being estimates: bench compare needs it.
@@ -135,7 +135,7 @@ class Scoring:
             ours, theirs = (self._of_seeds(name, both) for name in (arm, rival))
             again = statistics.q50(theirs.again), statistics.q50(ours.again)
             told = statistics.paired_ratio(theirs.q50(), ours.q50(), self.budget, *again)
-            out[rival] = told.plain() | {"pairs": told.number, "censored": told.censored}
+            out[rival] = told.to_dict() | {"pairs": told.number, "censored": told.censored}
         return out
 
     def judged(self, name: str, level: str) -> _Judged:

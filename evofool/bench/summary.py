@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from evofool.bench import statistics
-from evofool.bench.interval import Interval, times
+from evofool.bench.interval import Interval, format_ratio
 from evofool.bench.plan import BenchRecipe
-from evofool.bench.report.words import some
+from evofool.bench.report.formatting import counted
 
 SCHEMA, VERSION = "evofool.bench.summary", 1
 HARDER = 2.0  # times the queries that a defence is stated to cost
@@ -48,7 +48,7 @@ def _real(results: Results) -> dict[str, Any] | None:
     return _said(
         "of the disjoint half of the real images 0.95 are accepted, within 3 standard errors",
         all(one["holds"] for one in known.values()),
-        f"{least if least == most else f'{least} to {most}'} on {some(len(known), 'target')}",
+        f"{least if least == most else f'{least} to {most}'} on {counted(len(known), 'target')}",
     )
 
 
@@ -70,7 +70,7 @@ def _noise(valid: Results) -> dict[str, Any] | None:
         ties += "random" in arms and floor >= arms["random"]["r95"][-1]["value"]
     if not held and not missed:
         return None
-    words = f"on {held} of {some(held + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
+    words = f"on {held} of {counted(held + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
     if ties:
         words += f"; random images, each tried in every class, do no better than noise on {ties}"
     return _said(
@@ -94,7 +94,9 @@ def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
                 exceptions.append(f"{name} at {ours['queries']:,} ({ours['value']:.2f}, {theirs['value']:.2f})")
     if not any(sum(counts) for counts in points.values()):
         return None
-    words = "; ".join(f"at {budget:,} on {more} of {some(more + less, 'target')}" for budget, (more, less) in points.items())
+    words = "; ".join(
+        f"at {budget:,} on {more} of {counted(more + less, 'target')}" for budget, (more, less) in points.items()
+    )
     more = f"; not: {', '.join(exceptions[:6])}{' ...' if len(exceptions) > 6 else ''}" if exceptions else ""
     return _said(
         "evolution (cppn) is accepted in more classes than random search, at every budget", not exceptions, words + more
@@ -106,13 +108,13 @@ def _defences(recipe: BenchRecipe, valid: Results, groups: Mapping[str, Any]) ->
     pairs = dict.fromkeys((part.family, part.defends) for part in recipe.targets if part.defends)
     for defended, plain in pairs:
         told = [groups.get(name, {}).get("networks", {}).get(_EVOLUTION, {}) for name in (defended, plain)]
-        a, b = ([Interval.of(q50) for q50 in networks.values()] for networks in told)
+        a, b = ([Interval.from_row(q50) for q50 in networks.values()] for networks in told)
         what = f"Q50 of {defended} networks is at least {HARDER:g} times that of {plain} ones ({_EVOLUTION})"
         if not a or not b:
             out.append(_said(what, None, "there are no valid networks of both"))
             continue
         ratio = statistics.welch_ratio(a, b, recipe.budget)
-        text, limits = ratio.said(times)
+        text, limits = ratio.text(format_ratio)
         held = ratio.at_least(HARDER)
         words = text if ratio.value is None else f"{text} times {limits}".rstrip()
         words += f" ({len(a)} and {len(b)} independently trained networks)"
@@ -141,7 +143,7 @@ def _adaptive(valid: Results) -> list[dict[str, Any]]:
             _said(
                 f"{detector}: evolving against it lowers its AUROC",
                 len(lower) == len(rows),
-                f"on {len(lower)} of {some(len(rows), 'target')}; mean {still:.3f} static, {moved:.3f} adaptive",
+                f"on {len(lower)} of {counted(len(rows), 'target')}; mean {still:.3f} static, {moved:.3f} adaptive",
             )
         )
     return out
@@ -158,12 +160,12 @@ def _groups(recipe: BenchRecipe, valid: Results) -> dict[str, Any]:
         arms: dict[str, Any] = {}
         networks: dict[str, dict[str, Any]] = {}
         for arm in recipe.arms:
-            told = {n: Interval.of(_scored(valid[n])[arm]["q50"]) for n in names if arm in _scored(valid[n])}
+            told = {n: Interval.from_row(_scored(valid[n])[arm]["q50"]) for n in names if arm in _scored(valid[n])}
             if not told:
                 continue
             networks[arm] = {n: {"value": q50.value, "bound": q50.bound} for n, q50 in told.items()}
             of_all = statistics.networks_interval(list(told.values()), recipe.budget)
-            arms[arm] = {"q50": of_all.plain() | {"networks": of_all.number, "censored": of_all.censored}}
+            arms[arm] = {"q50": of_all.to_dict() | {"networks": of_all.number, "censored": of_all.censored}}
         groups[group] = {"targets": names, "arms": arms, "networks": networks}
     return groups
 

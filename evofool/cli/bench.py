@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from evofool.bench.interval import Interval, count, times
+from evofool.bench.interval import Interval, format_queries, format_ratio
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def numbers(text: str) -> list[int]:
 
 def progress_text(p: "Progress") -> str:
     """Where a benchmark is: cells done, their rate, and the time left."""
-    from evofool.bench.report.words import some
+    from evofool.bench.report.formatting import counted
     from evofool.cli.console import duration
 
     if p.words and not p.cells:
@@ -234,7 +234,7 @@ def progress_text(p: "Progress") -> str:
     share, more = p.done_here + p.queries, p.cells - p.done - p.queries
     left = f", about {duration(more * p.seconds / share)} left" if share > 0.05 and more > 0 else ""
     under_way = f", {p.under_way} under way" if p.under_way and not p.words else ""
-    of = f"{p.cells:,}" if p.words else some(p.cells, "cell")
+    of = f"{p.cells:,}" if p.words else counted(p.cells, "cell")
     return f"{f'{p.words}: ' if p.words else ''}{p.done:,} of {of} done{under_way}{left}"
 
 
@@ -242,8 +242,8 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """The figures that a person wants first; of many targets the strongest arms alone, the report has the others."""
     from rich.table import Table
 
-    from evofool.bench.report.verdict import alive, brackets, budget_of, strongest
-    from evofool.bench.report.words import share
+    from evofool.bench.report.formatting import format_share
+    from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
     from evofool.cli.console import table_console
 
     many = len(results) > _FEW
@@ -258,21 +258,21 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         if not one["valid"]:
             table.add_row(name, "INVALID")
             continue
-        arms, budget = alive(one), budget_of(one)
+        arms, budget = valid_arms(one), budget_of(one)
         sharing = [ratio_text(one["scores"]["sharing"].get(rival)) for rival in rivals]
         # The strongest of those that ask only, and of all: often the same.
         best = dict.fromkeys(arm for only in (True, False) if (arm := strongest(one, black_box=only)))
         for arm in best if many else arms:
             told = arms[arm]
-            shares = [_text(told[level][-1], share) for level in ("r95", "r50")]
-            table.add_row(name, arm, *shares, _text(told["q50"], count, budget), *sharing)
+            shares = [_text(told[level][-1], format_share) for level in ("r95", "r50")]
+            table.add_row(name, arm, *shares, _text(told["q50"], format_queries, budget), *sharing)
             name, sharing = "", []
     table_console().print(table)
     budget = next(map(budget_of, results.values()))
     print(f"R95, R50: the share of classes accepted at tau_5, tau_50 after {budget:,} queries; Q50: queries until half are.")
     if rivals:
         print("Q50 / cppn's: of a rival, over that of cppn, whose classes share their images; over 1 the rival needs more.")
-    print(brackets(list(results.values())))
+    print(brackets_note(list(results.values())))
     invalid = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] == "invalid"]
     warnings = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] != "invalid"]
     for name, what in invalid:
@@ -288,24 +288,24 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
 
 def ratio_text(told: dict[str, Any] | None) -> str:
     """A paired ratio with its interval."""
-    return "-" if told is None else _text(told, times)
+    return "-" if told is None else _text(told, format_ratio)
 
 
 def _text(row: Mapping[str, Any], number: Callable[[float], str], budget: float | None = None) -> str:
-    return " ".join(Interval.of(row).said(number, budget)).rstrip()
+    return " ".join(Interval.from_row(row).text(number, budget)).rstrip()
 
 
 def _said(recipe: "BenchRecipe", folder: Path) -> str:
-    from evofool.bench.report.words import some
+    from evofool.bench.report.formatting import counted
     from evofool.targets import billed
 
     targets = sum(part.copies for part in recipe.targets)
     cells = targets * len(recipe.arms) * recipe.seeds
-    sizes = some(targets, "target"), some(len(recipe.arms), "arm"), some(recipe.seeds, "seed")
+    sizes = counted(targets, "target"), counted(len(recipe.arms), "arm"), counted(recipe.seeds, "seed")
     team = f"\n  workers      {recipe.workers}" if recipe.workers else ""
     if team and any(billed(part.target or "") for part in recipe.targets):
         team += ", and none for black boxes, whose cells are done one by one"
     return (
-        f"Benchmark in {folder}: {' x '.join(sizes)} = {some(cells, 'cell')} of "
+        f"Benchmark in {folder}: {' x '.join(sizes)} = {counted(cells, 'cell')} of "
         f"{recipe.budget:,} queries\n  arms         {', '.join(recipe.arms)}\n  real images  {recipe.images}{team}"
     )

@@ -120,7 +120,7 @@ def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:
 
 def _picture(file: Path, which: str | None, spec: str | None) -> _Subject:
     from evofool.errors import ImageError, TargetError
-    from evofool.explain.picture import read_picture
+    from evofool.explain.input_picture import read_picture
     from evofool.scores import log_odds
     from evofool.targets import target as load
     from evofool.targets.labels import class_of

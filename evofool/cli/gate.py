@@ -14,7 +14,7 @@ from evofool.errors import EvofoolError, RecipeError
 
 if TYPE_CHECKING:
     from evofool.bench.bench import Progress
-    from evofool.bench.gate.verdict import Verdict
+    from evofool.bench.gate.gate_verdict import GateVerdict
 
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targets list has it.")
 AGAINST = typer.Option(metavar="LAST.json", help="A result of evofool bench: fails if the target has become easier to fool.")
@@ -53,12 +53,12 @@ def gate(
     seed, to take at least 0.75 times the queries until half of the classes are fooled. --accept RULE attacks it with
     --budget queries and fails if more than --max-share of the classes reach the rule.
     """
-    from evofool.bench.gate.outputs import Outputs
-    from evofool.bench.gate.verdict import Check, Verdict
+    from evofool.bench.gate.gate_verdict import Check, GateVerdict
+    from evofool.bench.gate.outputs import GateOutputs
     from evofool.cli.console import interrupts, status
     from evofool.errors import Interrupted
 
-    outputs, began = Outputs(junit, markdown), time.perf_counter()
+    outputs, began = GateOutputs(junit, markdown), time.perf_counter()
     with interrupts("Saving what is under way ...") as interrupted:
         # Whatever goes wrong, a build must not take it for an answer: neither 0 nor 1, and a report that says why.
         try:
@@ -76,14 +76,14 @@ def gate(
                     raise RecipeError("a gate needs one of --against LAST.json and --accept 'p>=0.9'")
                 folder = out or _folder(target)
                 if against is not None:
-                    from evofool.bench.gate.against import against as easier
+                    from evofool.bench.gate.against_result import against as easier
                     from evofool.bench.json_file import read_json
 
                     _refuse_given(context, "max_share", "budget", "arms", "seeds")
                     verdict = easier(target, read_json(against), images, folder, tell, workers)
                 else:
-                    from evofool.bench.gate.accept import parse_accept
-                    from evofool.bench.gate.threshold import threshold
+                    from evofool.bench.gate.acceptance import parse_acceptance_rule
+                    from evofool.bench.gate.at_threshold import threshold
 
                     if budget is None:
                         raise RecipeError(
@@ -91,7 +91,7 @@ def gate(
                         )
                     verdict = threshold(
                         target,
-                        parse_accept(accept or ""),
+                        parse_acceptance_rule(accept or ""),
                         most=max_share,
                         budget=budget,
                         arms=[arm.strip() for arm in arms.split(",") if arm.strip()],
@@ -106,7 +106,7 @@ def gate(
             raise typer.Exit(130) from None
         except (Exception, SystemExit) as error:  # the last of which a target's code may raise
             check = Check("evaluation", "invalid", _words(error))
-            verdict = Verdict(target, [check], time.perf_counter() - began)
+            verdict = GateVerdict(target, [check], time.perf_counter() - began)
     unwritten = outputs.end(verdict)
     try:
         _print(verdict)
@@ -147,7 +147,7 @@ def _words(error: BaseException) -> str:
     )
 
 
-def _print(verdict: "Verdict") -> None:
+def _print(verdict: "GateVerdict") -> None:
     for check in verdict.checks:
         print(f"{check.status:<8} {check.name}: {check.words}")
     for note in verdict.notes:

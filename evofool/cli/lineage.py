@@ -17,7 +17,7 @@ def lineage(
 
     A line that wins a class which neither parent held has switched its goal. Writes lineage-CLASS.png into the run's folder.
     """
-    from evofool.pages.descent import Step, descent_strip
+    from evofool.pages.descent import DescentStep, descent_strip
     from evofool.run.lineage import classes_passed
     from evofool.run.lineage import lineage as trace
     from evofool.run.stored import StoredRun, to_json
@@ -36,7 +36,7 @@ def lineage(
             print(to_json({"class": class_id, "label": elite.label, "line": steps}))
             return
         strip = descent_strip(
-            [Step(a.image, a.birth, names(a.held), "goal switch" if a.switched else "", a.switched) for a in line]
+            [DescentStep(a.image, a.birth, names(a.held), "goal switch" if a.switched else "", a.switched) for a in line]
         )
         path = folder / f"lineage-{class_id}.png"
         write(path, lambda: strip.save(path))

@@ -48,13 +48,15 @@ def retrain(
     retrain.png have the outcome. Ctrl-C, or a kill, loses at most the network that is being trained: the same command goes
     on, and may ask for more --iterations and --runs.
     """
-    from evofool.bench.retraining.loop import Plan, Stopped
-    from evofool.bench.retraining.loop import retrain as work
-    from evofool.bench.retraining.outcome import results
+    from evofool.bench.retraining.analysis import results
+    from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped
+    from evofool.bench.retraining.retrain_loop import retrain as work
     from evofool.cli.console import interrupts, status, write
     from evofool.pages.retrain_curve import retrain_curve
 
-    plan = Plan(iterations, runs, defence, share, evolutions, evaluations, encoding, seed, epochs, tuple(changes or ()))
+    plan = RetrainingPlan(
+        iterations, runs, defence, share, evolutions, evaluations, encoding, seed, epochs, tuple(changes or ())
+    )
     folder = out or Path("runs") / f"retrain-{defence}"
     stopped = False
     with interrupts("Stopping; networks and searches that are done are kept ...") as interrupted, status() as say:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from evofool.bench.sets.outcome import Scored, Share, Shares
+    from evofool.bench.sets.scored_set import CountedShare, CountedShares, ScoredSet
     from evofool.targets import Target
 
 WHAT = typer.Argument(
@@ -96,7 +96,7 @@ def _target(what: Path, spec: str | None, trust: bool) -> "Target":
         return stored.own_target(trust=trust, way_out=". To score it by what it is now, name it by --target")
 
 
-def _print(scored: "Scored") -> None:
+def _print(scored: "ScoredSet") -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -131,10 +131,10 @@ def _print(scored: "Scored") -> None:
     _print_classes(scored)
 
 
-def _cells(shares: "Shares") -> tuple[str, str]:
+def _cells(shares: "CountedShares") -> tuple[str, str]:
     from evofool.cli.console_bench import share as said
 
-    def words(share: "Share") -> str:
+    def words(share: "CountedShare") -> str:
         if share.value is None or share.low is None or share.high is None:
             return "none"
         return f"{said(share.value)} [{said(share.low)}, {said(share.high)}] {share.count:,} of {share.of:,}"
@@ -142,7 +142,7 @@ def _cells(shares: "Shares") -> tuple[str, str]:
     return words(shares.images), words(shares.classes)
 
 
-def _print_skipped(scored: "Scored") -> None:
+def _print_skipped(scored: "ScoredSet") -> None:
     if scored.skipped:
         print(f"{len(scored.skipped)} that cannot be read were left out:")
         for name, why in scored.skipped[:_NAMED]:
@@ -151,7 +151,7 @@ def _print_skipped(scored: "Scored") -> None:
             print("  ...")
 
 
-def _print_classes(scored: "Scored") -> None:
+def _print_classes(scored: "ScoredSet") -> None:
     """The classes whose best image leads by most and by least; of few classes all."""
     from rich.markup import escape
     from rich.table import Table
@@ -182,7 +182,7 @@ def _print_classes(scored: "Scored") -> None:
     table_console().print(table)
 
 
-def _draw(path: Path, scored: "Scored") -> None:
+def _draw(path: Path, scored: "ScoredSet") -> None:
     from evofool.cli.console import write
     from evofool.pages.sheet import Tile, contact_sheet
 

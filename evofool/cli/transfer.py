@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from evofool.bench.calibration import Calibration
-    from evofool.bench.transfer.shares import Pair, Row, Share, Transfer
+    from evofool.bench.transfer.shares import TargetElites, TransferMatrix, TransferPair, TransferShare
     from evofool.run.stored import Elite
     from evofool.targets import Target
 
@@ -170,14 +170,14 @@ def _short(name: str) -> str:
     return head if stem in head else f"{head} {stem}"
 
 
-def _row(place: int, one: _Loaded) -> "Row":
+def _row(place: int, one: _Loaded) -> "TargetElites":
     import numpy as np
 
-    from evofool.bench.transfer.shares import Row
+    from evofool.bench.transfer.shares import TargetElites
 
     cells = [(r, elite.row) for r, (_, elites) in enumerate(one.runs) for elite in elites]
     run, classes, births = np.array([(r, row.class_id, row.birth) for r, row in cells], np.int64).T
-    return Row(place, [name for name, _ in one.runs], run, classes, births, [row.png for _, row in cells])
+    return TargetElites(place, [name for name, _ in one.runs], run, classes, births, [row.png for _, row in cells])
 
 
 def _refuse_alone(names: Sequence[str]) -> None:
@@ -192,7 +192,7 @@ def _refuse_alone(names: Sequence[str]) -> None:
 # -- what is told
 
 
-def _print(found: "Transfer", calibrations: "Sequence[Calibration] | None") -> None:
+def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None") -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -225,7 +225,7 @@ def _print(found: "Transfer", calibrations: "Sequence[Calibration] | None") -> N
                 print("\n" + _told(found.names[evolved.row.target], found.names[b], pair))
 
 
-def _overs(found: "Transfer") -> list[str]:
+def _overs(found: "TransferMatrix") -> list[str]:
     """What the limits of each row generalise to."""
     words = {
         "runs": "over runs (Student's t)",
@@ -241,7 +241,7 @@ def _overs(found: "Transfer") -> list[str]:
     return lines
 
 
-def _told(home: str, there: str, pair: "Pair") -> str:
+def _told(home: str, there: str, pair: "TransferPair") -> str:
     left = f"; {pair.left_out} left out, whose class {there} lacks or has no real images of" if pair.left_out else ""
     of = pair.agreement.of
     if not of:
@@ -255,7 +255,7 @@ def _told(home: str, there: str, pair: "Pair") -> str:
     return "\n".join(lines)
 
 
-def _share(share: "Share") -> str:
+def _share(share: "TransferShare") -> str:
     from evofool.cli.console_bench import share as said
 
     if share.value is None or share.low is None or share.high is None:
@@ -279,7 +279,7 @@ def _described(
     return out
 
 
-def _plot(path: Path, found: "Transfer") -> None:
+def _plot(path: Path, found: "TransferMatrix") -> None:
     from evofool.pages.bench_plots import transfer_heat
 
     told = found.as_json()

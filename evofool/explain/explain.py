@@ -10,13 +10,13 @@ import numpy as np
 from evofool.ascend.hooks import layer_names, refused, unknown_layer
 from evofool.ascend.objectives import LOGITS
 from evofool.errors import ImageError, TargetError
-from evofool.explain import parts, parts_covered
-from evofool.explain.folder import Folder
-from evofool.explain.found import Found, Interrupted, Passes, Say, fault_of
+from evofool.explain import parts, parts_occlusion
+from evofool.explain.folder import ExplanationFolder
 from evofool.explain.layers import evenly, in_order
 from evofool.explain.nearest import real_pictures
+from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Say, fault_of
 from evofool.explain.parts_layers import dream_part, inversion_part
-from evofool.pages.html import Picture, Section, html_page
+from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets import Target
 
 PARTS = ("occlusion", "elements", "saliency", "segmentation", "inversion", "dream", "nearest")
@@ -24,7 +24,7 @@ _BY_GRADIENT = ("saliency", "segmentation", "inversion", "dream")
 
 
 @dataclass
-class Explained:
+class Explanation:
     """What was written: the page, its pictures, and by part what failed of it. forwards, backwards: passes spent."""
 
     page: Path
@@ -49,7 +49,7 @@ def explain(
     zoom: int = 0,
     seed: int = 0,
     say: Say = lambda _line: None,
-) -> Explained:
+) -> Explanation:
     """Explain why the target sees the class in image, uint8 (C, H, W): writes folder/index.html and PNGs.
 
     source says where the image is from, notes what was done to it. only: some of PARTS, all unless given. A black box has
@@ -69,13 +69,13 @@ def explain(
     _check_layers(target, layers, dream)
     if real is not None:
         real_pictures(real, target)
-    place, passes = Folder(folder), Passes()
+    place, passes = ExplanationFolder(folder), PassCounter()
     say(f"Explaining {source} as {target.labels[class_id]} (class {class_id}) of {target.name}")
     for line in notes:
         say(line)
-    do: dict[str, Callable[[Say], Found]] = {
-        "occlusion": lambda _: parts_covered.occlusion_part(target, image, class_id),
-        "elements": lambda _: parts_covered.elements_part(target, image, class_id, seed),
+    do: dict[str, Callable[[Say], PartResult]] = {
+        "occlusion": lambda _: parts_occlusion.occlusion_part(target, image, class_id),
+        "elements": lambda _: parts_occlusion.elements_part(target, image, class_id, seed),
         "saliency": lambda _: parts.saliency_part(target, image, class_id, seed, passes),
         "segmentation": lambda _: parts.segmentation_part(target, image, class_id, seed, passes),
         "inversion": lambda say: inversion_part(
@@ -85,7 +85,7 @@ def explain(
         "nearest": lambda say: parts.nearest_part(target, image, real or Path(), say),
     }
     before = target.queries
-    told = Explained(place.page)
+    told = Explanation(place.page)
     title, first = parts.overview(target, image, class_id)
     if not target.differentiable:
         first = replace(first, text=[*first.text, without_gradients(target)])
@@ -93,7 +93,7 @@ def explain(
     place.add("", first.pictures)
     sections: list[Section] = []
 
-    def keep(name: str, found: Found, missing: Sequence[str]) -> None:
+    def keep(name: str, found: PartResult, missing: Sequence[str]) -> None:
         """The page with this part."""
         sections.append(found.section)
         if found.section.fault:
@@ -114,14 +114,14 @@ def explain(
         try:
             found = do[name](_after(f"{name}: ", say))
         except KeyboardInterrupt as stop:
-            if isinstance(stop, Interrupted):
+            if isinstance(stop, PartInterrupted):
                 keep(name, stop.found, chosen[step - 1 :])
             say(f"interrupted; what was done is in {folder}" if sections else "interrupted; nothing was written")
             raise
         except Exception as error:  # whatever a part stumbles over, the others are kept
             told.faults[name] = fault_of(error)
             say(f"{name} failed: {told.faults[name]}")
-            found = Found(Section(name.capitalize(), fault=f"This part failed: {told.faults[name]}"))
+            found = PartResult(Section(name.capitalize(), fault=f"This part failed: {told.faults[name]}"))
         keep(name, found, chosen[step:])
     return told
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evofool.errors import StoreError
-from evofool.pages.html import Picture, files_of
+from evofool.pages.html_page import Picture, files_of
 
 PAGE = "index.html"
 
 
-class Folder:
+class ExplanationFolder:
     """Nothing is touched before the first `write`. That removes the pictures of the explanation that was here before, and
     no other file: a name that is taken gets a number. StoreError for a folder that cannot be, or holds another's page.
 

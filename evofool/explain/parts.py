@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from evofool.errors import ScoreError
-from evofool.explain.found import Found, Passes, Say
 from evofool.explain.nearest import Nearest, nearest_real
+from evofool.explain.part_result import PartResult, PassCounter, Say
+from evofool.explain.phrases import count, number, place, scored, sure
 from evofool.explain.saliency import saliency
 from evofool.explain.segmentation import box, segment
-from evofool.explain.words import count, number, place, scored, sure
 from evofool.images import encode_png
 from evofool.pages.heat import heat, outlined
-from evofool.pages.html import Folded, Picture, Section, Table
+from evofool.pages.html_page import Folded, Picture, Section, Table
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
 
@@ -48,7 +48,7 @@ def overview(target: Target, image: np.ndarray, class_id: int) -> tuple[str, Sec
     return title, Section("", [said], pictures=[shown], tables=[table])
 
 
-def saliency_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: Passes) -> Found:
+def saliency_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: PassCounter) -> PartResult:
     """The plain map, the mean over ten crops, and the averages over noise. One forward and backward pass for each view."""
     named = {
         "none": ("Saliency", "one gradient", "logits"),
@@ -76,10 +76,10 @@ def saliency_part(target: Target, image: np.ndarray, class_id: int, seed: int, p
     # One gradient and its smooth mean say most; the others are for comparison.
     rest = [*(over[k] for k in (1, 3, 4)), *alone]
     folded = Folded("Other averages, and the maps alone", rest)
-    return Found(Section("Saliency", [what], source, [over[0], over[2]], folded=[folded]))
+    return PartResult(Section("Saliency", [what], source, [over[0], over[2]], folded=[folded]))
 
 
-def segmentation_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: Passes) -> Found:
+def segmentation_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: PassCounter) -> PartResult:
     """The mask by graph cut, of the ten crops' saliency, and its box. Ten forward and backward passes."""
     with passes.as_forward(target):
         weight = saliency(target, image[None], [class_id], average="crops", seed=seed)[0]
@@ -91,16 +91,16 @@ def segmentation_part(target: Target, image: np.ndarray, class_id: int, seed: in
     source = "Simonyan, Vedaldi & Zisserman 2014, section 3.2; Boykov & Jolly 2001."
     if not mask.any():
         nothing = "Saliency is the same everywhere: nothing stands out."
-        return Found(Section("Segmentation", [what, nothing], source))
+        return PartResult(Section("Segmentation", [what, nothing], source))
     found = f"The mask covers {mask.mean():.1%} of the image; its box is {place(*box(mask))}."
     pictures = [
         Picture("Mask and box", encode_png(outlined(image, mask, box(mask))), "the rest dimmed"),
         Picture("Mask", encode_png(np.where(mask, 255, 0).astype(np.uint8)[None])),
     ]
-    return Found(Section("Segmentation", [what, found], source, pictures))
+    return PartResult(Section("Segmentation", [what, found], source, pictures))
 
 
-def nearest_part(target: Target, image: np.ndarray, real: Path, say: Say) -> Found:
+def nearest_part(target: Target, image: np.ndarray, real: Path, say: Say) -> PartResult:
     """The nearest real images. A forward pass for each picture of the folder."""
     found = nearest_real(target, image, real, say=say)
     text = [
@@ -126,7 +126,7 @@ def nearest_part(target: Target, image: np.ndarray, real: Path, say: Say) -> Fou
     if bad := found[0].unreadable:
         text.append(f"{count(len(bad), 'file')} of the folder cannot be read as a picture: {bad[0].name} (the first).")
     table = Table(["space", "rank", "file", "shows", "distance"], rows)
-    return Found(Section("Nearest real images", text, pictures=pictures, tables=[table]))
+    return PartResult(Section("Nearest real images", text, pictures=pictures, tables=[table]))
 
 
 def _class(one: Nearest, k: int, target: Target) -> str:

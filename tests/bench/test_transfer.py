@@ -11,7 +11,7 @@ from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
 from evofool.bench.transfer.matrix import REPLICATES, classes_there, matrix
-from evofool.bench.transfer.shares import SURE, Pair, Row, Share, Transfer
+from evofool.bench.transfer.shares import SURE, TargetElites, TransferMatrix, TransferPair, TransferShare
 from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, encode_png, resized
 from evofool.targets import Target
@@ -48,7 +48,7 @@ def calibrated(target: Target, count: int = 240, classes: Sequence[int] | None =
     return Calibration(logits, called.astype(np.int64), control, "", target.fingerprint(), target.labels)
 
 
-def evolved(place: int, target: Target, runs: int = 1, pool: int = 30, seed: int = 0) -> Row:
+def evolved(place: int, target: Target, runs: int = 1, pool: int = 30, seed: int = 0) -> TargetElites:
     """For every class of every run the best of some random images, as a search by margin leaves them."""
     run, classes, births, pngs = [], [], [], []
     for r in range(runs):
@@ -61,10 +61,10 @@ def evolved(place: int, target: Target, runs: int = 1, pool: int = 30, seed: int
             births.append(int(birth))
             pngs.append(encode_png(images[birth]))
     names = [f"run {r}" for r in range(runs)]
-    return Row(place, names, np.array(run), np.array(classes), np.array(births), pngs)
+    return TargetElites(place, names, np.array(run), np.array(classes), np.array(births), pngs)
 
 
-def three(runs: int = 1, gain: float = 1.0, pool: int = 200) -> tuple[list[Row], list[Target], list[Calibration]]:
+def three(runs: int = 1, gain: float = 1.0, pool: int = 200) -> tuple[list[TargetElites], list[Target], list[Calibration]]:
     targets = [network(1, gain=gain), network(2, gain=gain), network(3, (3, 9, 8), gain=gain)]
     return [evolved(a, target, runs, pool) for a, target in enumerate(targets)], targets, [calibrated(t) for t in targets]
 
@@ -75,9 +75,9 @@ def accepts(target: Target, calibration: Calibration, image: np.ndarray, c: int)
     return bool(gap > 0 and gap >= calibration.tau5[c])
 
 
-def share_of(pair: Pair, what: str = "images") -> Share:
+def share_of(pair: TransferPair, what: str = "images") -> TransferShare:
     found = getattr(pair, what)
-    assert isinstance(found, Share)
+    assert isinstance(found, TransferShare)
     return found
 
 
@@ -135,7 +135,7 @@ def test_an_image_that_holds_several_cells_is_asked_about_once_and_counts_once()
     rows, targets, calibrations = three()
     row = rows[0]
     run, classes, births = (np.repeat(column, 2) for column in (row.run, row.classes, row.births))
-    twice = Row(0, row.runs, run, classes, births, [png for png in row.pngs for _ in range(2)])
+    twice = TargetElites(0, row.runs, run, classes, births, [png for png in row.pngs for _ in range(2)])
     once, again = (matrix([r], targets, calibrations) for r in (row, twice))
     assert again.queries == once.queries
     assert again.rows[0].pairs == once.rows[0].pairs
@@ -147,7 +147,7 @@ def test_a_class_with_several_niches_counts_as_believed_if_one_of_its_elites_is(
     rows, targets, calibrations = three()
     more = evolved(0, targets[0], 1, 200, seed=8)
     run, classes, births = (np.concatenate([getattr(r, k) for r in (rows[0], more)]) for k in ("run", "classes", "births"))
-    niches = Row(0, ["run 0"], run, classes, births, [*rows[0].pngs, *more.pngs])
+    niches = TargetElites(0, ["run 0"], run, classes, births, [*rows[0].pngs, *more.pngs])
     out = matrix([niches], targets[:2], calibrations[:2]).rows[0]
     believed = {int(c): False for c in classes[out.held]}
     for n, yes in zip(out.held, out.believed[:, 1], strict=True):
@@ -184,7 +184,7 @@ def test_limits_are_over_runs_from_three_runs_on_and_over_images_before() -> Non
     assert (agreement.low, agreement.high) == wilson(round(agreement.value * agreement.of), agreement.of)
 
 
-def without_raw(found: Transfer) -> dict[str, Any]:
+def without_raw(found: TransferMatrix) -> dict[str, Any]:
     plain = json.loads(json.dumps(found.as_json(), allow_nan=False))
     for row in plain["details"]:
         for pair in row["pairs"]:
@@ -246,7 +246,7 @@ def test_without_thresholds_there_is_agreement_alone() -> None:
 def test_a_row_of_which_its_own_target_accepts_nothing_is_empty_and_no_fault() -> None:
     rows, targets, calibrations = three()
     dark = encode_png(np.full(SHAPE, 127, np.uint8))
-    none = Row(0, ["run"], rows[0].run, rows[0].classes, rows[0].births, [dark] * CLASSES)
+    none = TargetElites(0, ["run"], rows[0].run, rows[0].classes, rows[0].births, [dark] * CLASSES)
     found = matrix([none, rows[1]], targets, calibrations)
     assert found.rows[0].accepted == 0
     assert share_of(found.rows[0].pairs[1]).value is None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from evofool.cli import app as cli
 from evofool.cli.explain import ONLY
-from evofool.explain import parts_covered
+from evofool.explain import parts_occlusion
 from evofool.explain.explain import PARTS
 from evofool.images import decode_png
 from evofool.recipe import load
@@ -213,7 +213,7 @@ def test_a_part_that_fails_leaves_the_page_and_ends_with_2(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(parts_covered, "occlusion_part", fail)
+    monkeypatch.setattr(parts_occlusion, "occlusion_part", fail)
     photo(tmp_path / "shot.png")
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 2
@@ -229,7 +229,7 @@ def test_an_interrupt_says_where_what_was_done_is(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parts_covered, "elements_part", stop)
+    monkeypatch.setattr(parts_occlusion, "elements_part", stop)
     photo(tmp_path / "shot.png")
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 130

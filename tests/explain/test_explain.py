@@ -10,8 +10,8 @@ import pytest
 
 import evofool
 from evofool.errors import ImageError, ScoreError, StoreError, TargetError
-from evofool.explain import parts, parts_covered, parts_layers
-from evofool.explain.explain import PARTS, Explained, explain
+from evofool.explain import parts, parts_layers, parts_occlusion
+from evofool.explain.explain import PARTS, Explanation, explain
 from evofool.explain.inversion import invert
 from evofool.explain.occlusion import occlude
 from evofool.images import decode_png, save_png
@@ -42,7 +42,7 @@ def black() -> Target:
     return Target("box", white.labels, white.shape, white.logits, {})
 
 
-def told(target: Target, folder: Path, **how: object) -> Explained:
+def told(target: Target, folder: Path, **how: object) -> Explanation:
     return explain(target, ring(), 0, folder, source="ring.png", **how)  # type: ignore[arg-type]
 
 
@@ -251,7 +251,7 @@ def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(ImageError, match="is no folder"):
         told(lenet, tmp_path / "out", real=tmp_path / "typo")
-    monkeypatch.setattr(parts_covered, "occlusion_part", stop)
+    monkeypatch.setattr(parts_occlusion, "occlusion_part", stop)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         told(lenet, tmp_path / "out", say=lines.append)

@@ -9,7 +9,7 @@ import pytest
 
 from evofool.images import decode_png, encode_png
 from evofool.pages.heat import full_scale, heat, numbered, outlined, painted
-from evofool.pages.html import NOTHING, Cell, Folded, Group, Picture, Plot, Section, Table, files_of, html_page
+from evofool.pages.html_page import NOTHING, Folded, Picture, Plot, RowGroup, Section, Table, TableCell, files_of, html_page
 from evofool.pages.palette import variables
 
 NASTY = "<script>alert('1')</script> & \"quoted\""
@@ -148,16 +148,16 @@ def test_faults_stand_a_line_a_paragraph_before_the_cautions() -> None:
 
 
 def test_a_mark_is_a_word_before_the_text_and_others_are_refused() -> None:
-    page = html_page("", [Section("", tables=[Table(["a"], [[Cell(NASTY, NASTY, "invalid")]])])])
+    page = html_page("", [Section("", tables=[Table(["a"], [[TableCell(NASTY, NASTY, "invalid")]])])])
     assert f"invalid {NASTY} {NASTY}" in Reader(page).text
     with pytest.raises(ValueError, match='held, missed, invalid, open, not "maybe"'):
-        html_page("", [Section("", tables=[Table(["a"], [[Cell("b", mark="maybe")]])])])
+        html_page("", [Section("", tables=[Table(["a"], [[TableCell("b", mark="maybe")]])])])
 
 
 def test_groups_of_rows_have_a_title_and_columns_are_judged_over_all_of_them() -> None:
     groups = [
-        Group("one", [["a", "1"], ["b", NOTHING]]),
-        Group(NASTY, [["c", Cell("2", "[1, 3]")], ["d", Cell("", "", "held")]]),
+        RowGroup("one", [["a", "1"], ["b", NOTHING]]),
+        RowGroup(NASTY, [["c", TableCell("2", "[1, 3]")], ["d", TableCell("", "", "held")]]),
     ]
     page = Reader(html_page("", [Section("", tables=[Table(["name", "value"], groups=groups)])]))
     cells = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]

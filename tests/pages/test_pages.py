@@ -15,7 +15,7 @@ from PIL import Image, ImageChops
 from evofool.errors import ImageError
 from evofool.pages import curve as curve_module
 from evofool.pages.curve import curve
-from evofool.pages.descent import SWITCH, Step, descent_strip
+from evofool.pages.descent import SWITCH, DescentStep, descent_strip
 from evofool.pages.graph import graph_svg
 from evofool.pages.sheet import Tile, color, confidence_text, contact_sheet, fit, font, plain, thumbnail
 from genomes import CPPN, GenomeError, Key
@@ -332,22 +332,22 @@ def test_what_is_no_sound_cppn_is_refused() -> None:
 
 
 def test_a_descent_starts_with_the_oldest_whatever_the_order_given() -> None:
-    steps = [Step(noise(seed=k), 10 * k, str(k)) for k in range(5)]
+    steps = [DescentStep(noise(seed=k), 10 * k, str(k)) for k in range(5)]
     assert descent_strip(steps[::-1]).tobytes() == descent_strip(steps).tobytes()
 
 
 def test_a_descent_wraps_after_its_columns() -> None:
-    sizes = [descent_strip([Step(noise(), k, "a") for k in range(n)], columns=4).size for n in (1, 4, 5, 8, 9)]
+    sizes = [descent_strip([DescentStep(noise(), k, "a") for k in range(n)], columns=4).size for n in (1, 4, 5, 8, 9)]
     assert sizes[0][0] < sizes[1][0] == sizes[2][0] == sizes[3][0] == sizes[4][0]
     assert sizes[0][1] == sizes[1][1] < sizes[2][1] == sizes[3][1] < sizes[4][1]
 
 
 def test_the_texts_of_a_step_stay_below_its_picture() -> None:
-    steps = [Step(noise(seed=k), k, "a", "b") for k in range(7)]
+    steps = [DescentStep(noise(seed=k), k, "a", "b") for k in range(7)]
     strip = descent_strip(steps, columns=3)
     found = []
     for k in range(7):
-        changed = [Step(255 - s.image, s.birth, LONG, LONG) if j == k else s for j, s in enumerate(steps)]
+        changed = [DescentStep(255 - s.image, s.birth, LONG, LONG) if j == k else s for j, s in enumerate(steps)]
         box = ImageChops.difference(strip, descent_strip(changed, columns=3)).getbbox()
         assert box is not None
         found.append(box)
@@ -359,7 +359,7 @@ def test_only_a_goal_switch_has_the_coloured_frame() -> None:
 
     def framed(switched: list[bool]) -> int:
         pixels = np.asarray(
-            descent_strip([Step(np.zeros((1, 28, 28), np.uint8), k, "a", "", s) for k, s in enumerate(switched)])
+            descent_strip([DescentStep(np.zeros((1, 28, 28), np.uint8), k, "a", "", s) for k, s in enumerate(switched)])
         )
         return int((pixels == shade).all(-1).sum())
 
@@ -373,4 +373,4 @@ def test_a_descent_of_nothing_and_no_columns_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         descent_strip([])
     with pytest.raises(ValueError, match="columns has to be at least 1, not 0"):
-        descent_strip([Step(noise(), 0, "a")], columns=0)
+        descent_strip([DescentStep(noise(), 0, "a")], columns=0)

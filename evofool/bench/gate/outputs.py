@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from evofool.bench.gate.verdict import Check, Verdict, junit, markdown
+from evofool.bench.gate.gate_verdict import Check, GateVerdict, junit, markdown
 from evofool.errors import RecipeError, StoreError
 
 
 @dataclass(frozen=True)
-class Outputs:
+class GateOutputs:
     """xml: JUnit, written anew. summary: Markdown, which is added to what is there. None: not asked for."""
 
     xml: Path | None = None
@@ -24,9 +24,9 @@ class Outputs:
         for path in (self.xml, self.summary):
             if path is not None:
                 _write(path, "", "a")
-        self._write_xml(Verdict(target, [Check("evaluation", "invalid", "the gate did not come to its end")], 0.0))
+        self._write_xml(GateVerdict(target, [Check("evaluation", "invalid", "the gate did not come to its end")], 0.0))
 
-    def end(self, verdict: Verdict) -> list[str]:
+    def end(self, verdict: GateVerdict) -> list[str]:
         """Write both, the XML alone where they are one; in words, what could not be."""
         faults = []
         for action in (self._write_xml, self._add_summary):
@@ -40,11 +40,11 @@ class Outputs:
     def _one(self) -> bool:
         return self.xml is not None and self.summary is not None and self.xml.resolve() == self.summary.resolve()
 
-    def _write_xml(self, verdict: Verdict) -> None:
+    def _write_xml(self, verdict: GateVerdict) -> None:
         if self.xml is not None:
             _write(self.xml, junit(verdict), "w")
 
-    def _add_summary(self, verdict: Verdict) -> None:
+    def _add_summary(self, verdict: GateVerdict) -> None:
         if self.summary is not None and not self._one:
             _write(self.summary, markdown(verdict), "a")
 

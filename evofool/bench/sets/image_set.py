@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evofool.errors import ImageError
-from evofool.explain.picture import flat
+from evofool.explain.input_picture import flat
 from evofool.export.parquet import read_images
 from evofool.images import decode_png, from_pil, resized
 from evofool.run.store import FILE

@@ -16,7 +16,7 @@ from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.real import digest
 from evofool.bench.sets.image_set import ImageSet
-from evofool.bench.sets.outcome import Scored
+from evofool.bench.sets.scored_set import ScoredSet
 from evofool.errors import ImageError
 from evofool.machine import torch_threads
 from evofool.run.imported import chunk_of
@@ -32,7 +32,7 @@ def score_set(
     *,
     skip_unreadable: bool = False,
     say: Say = lambda _: None,
-) -> Scored:
+) -> ScoredSet:
     """Ask the target once about every image, the plain way, in batches that are filled up.
 
     An image that cannot be read is an ImageError that names it, unless skip_unreadable leaves it out; ImageError too if none
@@ -70,7 +70,7 @@ def score_set(
             say(f"{len(rows):,} of {len(images):,} images")
     if not rows:
         raise ImageError(f"{images.source}: none of its {len(images)} images can be read; the first: {skipped[0][1]}")
-    return Scored(
+    return ScoredSet(
         images,
         target,
         calibration,

@@ -14,7 +14,7 @@ import torch
 from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
-from evofool.bench.transfer.shares import SURE, Evolved, Pair, Row, Share, Transfer
+from evofool.bench.transfer.shares import SURE, TargetElites, TransferMatrix, TransferPair, TransferRow, TransferShare
 from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, resized
 from evofool.machine import torch_threads
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 def matrix(
-    rows: Sequence[Row],
+    rows: Sequence[TargetElites],
     targets: Sequence[Target],
     calibrations: Sequence[Calibration] | None = None,
     *,
@@ -37,7 +37,7 @@ def matrix(
     batch: int = 16,
     seed: int = 0,
     say: Say = lambda _: None,
-) -> Transfer:
+) -> TransferMatrix:
     """Ask every target about the elites of every other that this other accepts itself.
 
     Elites are asked about as images.resized has them, in float32, batch at a time, the last batch filled up.
@@ -61,7 +61,7 @@ def matrix(
     ]
     evolved = tuple(_evolved(row, judges, np.random.default_rng([_KEY, seed, row.target])) for row in rows)
     queries = tuple(target.queries - asked for target, asked in zip(targets, before, strict=True))
-    return Transfer(called, evolved, queries, calibrations is not None)
+    return TransferMatrix(called, evolved, queries, calibrations is not None)
 
 
 def classes_there(home: Target, other: Target) -> np.ndarray:
@@ -91,7 +91,7 @@ class _Judge(NamedTuple):
     batch: int
     say: Say
 
-    def judge(self, row: Row, home: "_Judge", cells: np.ndarray) -> _Judgement:
+    def judge(self, row: TargetElites, home: "_Judge", cells: np.ndarray) -> _Judgement:
         """Of these cells of the row those whose class this target has, with a threshold."""
         classes = classes_there(home.target, self.target)[row.classes[cells]]
         known = classes >= 0
@@ -133,7 +133,7 @@ class _Judge(NamedTuple):
         return logits, np.array([place[png] for png in pngs], np.int64)
 
 
-def _evolved(row: Row, judges: Sequence[_Judge], draw: np.random.Generator) -> Evolved:
+def _evolved(row: TargetElites, judges: Sequence[_Judge], draw: np.random.Generator) -> TransferRow:
     home = judges[row.target]
     own = home.judge(row, home, np.arange(len(row.classes)))
     yes = own.cells[own.accepted]
@@ -158,7 +158,7 @@ def _evolved(row: Row, judges: Sequence[_Judge], draw: np.random.Generator) -> E
             images = _share(row, held[places], seen and (seen.accepted, seen.again), draw)
             classes = _share(row, held[places], seen and (seen.accepted, seen.again), draw, by_class=True)
         pairs.append(
-            Pair(
+            TransferPair(
                 images,
                 classes,
                 _share(row, held[places], seen and (seen.called, None), draw),
@@ -169,16 +169,16 @@ def _evolved(row: Row, judges: Sequence[_Judge], draw: np.random.Generator) -> E
                 int(((p_home >= SURE) & (p_there < SURE)).sum()),
             )
         )
-    return Evolved(row, int(own.accepted.sum()), held, believed, np.asarray(scores.confidence(log_odds)), tuple(pairs))
+    return TransferRow(row, int(own.accepted.sum()), held, believed, np.asarray(scores.confidence(log_odds)), tuple(pairs))
 
 
 def _share(
-    row: Row,
+    row: TargetElites,
     cells: np.ndarray,
     found: tuple[np.ndarray, np.ndarray | None] | None,
     draw: np.random.Generator,
     by_class: bool = False,
-) -> Share:
+) -> TransferShare:
     """The share of hits among these cells of the row, or of (run, class) pairs with a hit.
 
     found: hits (m,) bool, and (REPLICATES, m) bool as resampled thresholds have them; None: all are hits by definition.
@@ -193,20 +193,20 @@ def _share(
     per_run = tuple(float(hits[run == r].mean()) if (run == r).any() else None for r in range(runs))
     told = [r for r in range(runs) if per_run[r] is not None]
     if not told:
-        return Share(None, None, None, 0, "", per_run)
+        return TransferShare(None, None, None, 0, "", per_run)
     if found is None:
-        return Share(1.0, 1.0, 1.0, len(hits), "", per_run)
+        return TransferShare(1.0, 1.0, 1.0, len(hits), "", per_run)
     if len(told) >= RUNS:
         of_runs = None if again is None else np.stack([again[:, run == r].mean(axis=1) for r in told], axis=1)
         t = share_interval([per_run[r] or 0.0 for r in told], of_runs)
-        return Share(t.value, t.low, t.high, len(hits), "runs", per_run)
+        return TransferShare(t.value, t.low, t.high, len(hits), "runs", per_run)
     low, high = wilson(int(hits.sum()), len(hits))
     if again is not None:
         # Wilson's takes the threshold for known; both are resampled here, and the wider limit of the two counts.
         chosen = draw.integers(0, len(hits), (len(again), len(hits)))
         limits = np.quantile(np.take_along_axis(again, chosen, axis=1).mean(axis=1), [0.025, 0.975])
         low, high = min(low, float(limits[0])), max(high, float(limits[1]))
-    return Share(float(hits.mean()), low, high, len(hits), "images", per_run)
+    return TransferShare(float(hits.mean()), low, high, len(hits), "images", per_run)
 
 
 def _any(hits: np.ndarray, of: np.ndarray) -> np.ndarray:

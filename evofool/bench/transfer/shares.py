@@ -11,7 +11,7 @@ SURE = 0.9999  # the confidence of Nguyen 2015
 
 
 @dataclass(frozen=True)
-class Row:
+class TargetElites:
     """N elites that were evolved on one target, in one run or several; an elite that holds several cells is there for each.
 
     target: its place among the targets. runs: their names. run, classes (of this target) and births: (N,) int64, run being
@@ -27,7 +27,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Share:
+class TransferShare:
     """A share of `of` things with its 95% limits; None where there is nothing to count.
 
     over: what the interval generalises to. "runs": Student's t over at least 3 runs, value being their mean. "images":
@@ -44,7 +44,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Pair:
+class TransferPair:
     """What one target makes of the elites of another, of those that the other accepts itself.
 
     images: the share of images that it accepts at its own tau_5. classes: the share of the other's accepted classes, run by
@@ -54,9 +54,9 @@ class Pair:
     both networks, and on the one alone that they were evolved on.
     """
 
-    images: Share | None
-    classes: Share | None
-    agreement: Share
+    images: TransferShare | None
+    classes: TransferShare | None
+    agreement: TransferShare
     left_out: int
     confidence_home: float | None
     confidence_there: float | None
@@ -65,7 +65,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Evolved:
+class TransferRow:
     """A row and what became of it.
 
     accepted: how many of its elites its own target accepts. held: (n,) int64, the places of these in the row, each image of
@@ -73,20 +73,20 @@ class Evolved:
     float64, NaN where a target was not asked.
     """
 
-    row: Row
+    row: TargetElites
     accepted: int
     held: np.ndarray
     believed: np.ndarray
     confidences: np.ndarray
-    pairs: tuple[Pair, ...]  # T
+    pairs: tuple[TransferPair, ...]  # T
 
 
 @dataclass(frozen=True)
-class Transfer:
+class TransferMatrix:
     """The matrix: T targets, a row for each whose elites there are. queries: (T,), what the elites cost each target."""
 
     names: tuple[str, ...]
-    rows: tuple[Evolved, ...]
+    rows: tuple[TransferRow, ...]
     queries: tuple[int, ...]
     thresholds: bool
 
@@ -135,7 +135,7 @@ class Transfer:
             "details": [self._details(evolved) for evolved in self.rows],
         }
 
-    def _details(self, evolved: Evolved) -> dict[str, Any]:
+    def _details(self, evolved: TransferRow) -> dict[str, Any]:
         raw = ("confidence_home", "confidence_there", "sure_of_both", "sure_at_home_only")
         pairs = []
         for name, pair in zip(self.names, evolved.pairs, strict=True):

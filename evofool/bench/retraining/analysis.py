@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from evofool.bench.json_file import write_json
-from evofool.bench.retraining.loop import FILE, SCHEMA, VERSION, Plan, finished, fooling_images, iteration_folder
+from evofool.bench.retraining.retrain_loop import (
+    FILE,
+    SCHEMA,
+    VERSION,
+    RetrainingPlan,
+    finished,
+    fooling_images,
+    iteration_folder,
+)
 from evofool.bench.statistics import mann_whitney, median_interval
 from evofool.machine import torch_threads
 from evofool.run.stored import StoredRun
@@ -23,7 +31,7 @@ PAPER = (
 _BATCH = 250  # of real digits, on any machine the same
 
 
-def results(plan: Plan, folder: Path) -> dict[str, Any]:
+def results(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
     """The figures of all that is done, which become the folder's retrain.json. An iteration's are of the runs that have it.
 
     Confidences are of each digit's best image, of every evolution against every run's network. Two tests against the first
@@ -50,12 +58,12 @@ def results(plan: Plan, folder: Path) -> dict[str, Any]:
     return told
 
 
-def _is_done(plan: Plan, folder: Path, run: int, iteration: int) -> bool:
+def _is_done(plan: RetrainingPlan, folder: Path, run: int, iteration: int) -> bool:
     place = iteration_folder(folder, run, iteration)
     return all(finished(place / f"evolution-{e}") for e in range(1, plan.evolutions + 1))
 
 
-def _row(plan: Plan, folder: Path, iteration: int, runs: Sequence[int]) -> dict[str, Any]:
+def _row(plan: RetrainingPlan, folder: Path, iteration: int, runs: Sequence[int]) -> dict[str, Any]:
     networks = [_on_digits(iteration_folder(folder, run, iteration) / "network.safetensors") for run in runs]
     each = [_confidences(iteration_folder(folder, run, iteration), plan.evolutions) for run in runs]
     medians = [float(np.median(one)) for one in each]

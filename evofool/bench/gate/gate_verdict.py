@@ -31,7 +31,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """All checks of one target, and the seconds that they took. notes: what a reader should know beside them."""
 
     target: str
@@ -51,7 +51,7 @@ class Verdict:
         return _EXIT[self.status]
 
 
-def junit(verdict: Verdict) -> str:
+def junit(verdict: GateVerdict) -> str:
     """JUnit XML: a check that fails is a failure, one that is invalid an error."""
     cases = [Case(c.name, _OUTCOMES[c.status], c.words, "\n".join(_lines(c))) for c in verdict.checks]
     if not cases:
@@ -59,7 +59,7 @@ def junit(verdict: Verdict) -> str:
     return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds, "\n".join(verdict.notes))
 
 
-def markdown(verdict: Verdict) -> str:
+def markdown(verdict: GateVerdict) -> str:
     """A heading and a table, as GitHub's step summaries and GitLab's comments show them; no text breaks out of its cell."""
     n = len(verdict.checks)
     rows = [

@@ -11,9 +11,9 @@ from evofool.bench.arms import ARMS, refuse_small, refuse_unknown
 from evofool.bench.bench import Tell, alone_in, do_cells, saying
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import Job, record
-from evofool.bench.gate.accept import Accept
-from evofool.bench.gate.common import home_of, judged
-from evofool.bench.gate.verdict import Check, Verdict
+from evofool.bench.gate.acceptance import AcceptanceRule
+from evofool.bench.gate.gate_folder import gate_folder, mark_judged
+from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.real import heard, real_images
 from evofool.bench.statistics import share_interval
 from evofool.errors import Interrupted, RecipeError
@@ -28,7 +28,7 @@ KEPT = 0.5  # of real images: a rule that rejects everything is fooled by nothin
 
 def threshold(
     spec: str,
-    accept: Accept,
+    accept: AcceptanceRule,
     *,
     most: float,
     budget: int,
@@ -38,7 +38,7 @@ def threshold(
     images: str | None = None,
     tell: Tell = lambda _: False,
     workers: int = 0,
-) -> Verdict:
+) -> GateVerdict:
     """Attack a target, and see in how many of its classes it accepts an image by the rule that it is deployed with.
 
     An arm fails where the mean share over seeds is above `most`. Without real images nothing is calibrated; with them, a
@@ -53,11 +53,11 @@ def threshold(
     classes = tuple(range(len(target.labels)))
     refuse_small(usable, budget, len(classes), target.name)
 
-    def verdict(*checks: Check) -> Verdict:
-        return Verdict(target.name, checks, time.perf_counter() - began, notes)
+    def verdict(*checks: Check) -> GateVerdict:
+        return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
 
     rank, mark = "margin" if accept.kind == "margin" else "log_odds", target.fingerprint()
-    home = home_of(folder, f"accept-{mark[:12]}-{rank}-{budget}", target)
+    home = gate_folder(folder, f"accept-{mark[:12]}-{rank}-{budget}", target)
     if target.lasting:
         target.ask_afresh()  # what it answered an earlier gate may hold no more
     with alone_in(home):
@@ -84,7 +84,7 @@ def threshold(
         for arm in usable:
             own = [(job, why) for job, why in zip(jobs, failures, strict=True) if job.arm == arm]
             checks.append(_fooled(arm, own, accept, most))
-        judged(home, target)
+        mark_judged(home, target)
     return verdict(*real, *checks)
 
 
@@ -111,7 +111,7 @@ def _usable(arms: Sequence[str], target: Target) -> tuple[list[str], list[str]]:
     return left, [f"{arm}: left out; it needs gradients, which {target.name} does not give" for arm in blind]
 
 
-def _kept(accept: Accept, calibration: Calibration, who: str) -> Check:
+def _kept(accept: AcceptanceRule, calibration: Calibration, who: str) -> Check:
     """Whether the rule is one that real images pass."""
     name = "real images"
     if faults := calibration.faults(who):
@@ -126,7 +126,7 @@ def _kept(accept: Accept, calibration: Calibration, who: str) -> Check:
     return Check(name, "holds", words, {"kept": share})
 
 
-def _fooled(arm: str, cells: Sequence[tuple[Job, str]], accept: Accept, most: float) -> Check:
+def _fooled(arm: str, cells: Sequence[tuple[Job, str]], accept: AcceptanceRule, most: float) -> Check:
     """What an arm's cells say. cells: each with why it came to nothing, or ""."""
     counts = []
     for job, why in cells:

@@ -14,7 +14,7 @@ _ALLOWED = "p>=0.9 (a softmax's confidence, between 0 and 1), margin>=3 (from 0 
 
 
 @dataclass(frozen=True)
-class Accept:
+class AcceptanceRule:
     """kind "p", "margin" or "log_odds" reaches the level, or exceeds it where strict; and the class is the arg-max."""
 
     kind: str
@@ -35,7 +35,7 @@ class Accept:
         return f"{self.kind} {'>' if self.strict else '>='} {self.level:g}"
 
 
-def parse_accept(text: str) -> Accept:
+def parse_acceptance_rule(text: str) -> AcceptanceRule:
     """The rule that is written so; RecipeError says what may be."""
     found = _RULE.fullmatch(text)
     if found is None:
@@ -50,4 +50,4 @@ def parse_accept(text: str) -> Accept:
     allowed = {"p": 0 < level < 1, "margin": 0 <= level < math.inf, "log_odds": math.isfinite(level)}
     if not allowed[kind]:
         raise RecipeError(f'"{text}": {number} is no level of {kind}; write {_ALLOWED}')
-    return Accept(kind, level, sign == ">")
+    return AcceptanceRule(kind, level, sign == ">")

@@ -37,7 +37,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """Of a table. faint: what stands behind or below the text, lighter; mark: held, missed, invalid or open, said before."""
 
     text: str = ""
@@ -45,15 +45,15 @@ class Cell:
     mark: str = ""
 
 
-Row = Sequence[str | Cell]
+TableRow = Sequence[str | TableCell]
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroup:
     """Rows of a table under a title of their own."""
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Table:
     """
 
     heads: Sequence[str]
-    rows: Sequence[Row] = ()
+    rows: Sequence[TableRow] = ()
     caption: str = ""
-    groups: Sequence[Group] = ()
+    groups: Sequence[RowGroup] = ()
     under: str = ""
 
 
@@ -231,7 +231,7 @@ def _table(table: Table) -> str:
         shown = [span or mark for mark, span in zip(marks, spans, strict=False)]
         return "<tr>" + "".join(f"<{kind}{m}>{c}</{kind}>" for c, m in zip(cells, shown, strict=True)) + "</tr>"
 
-    def lines(of: Sequence[Sequence[Cell]]) -> str:
+    def lines(of: Sequence[Sequence[TableCell]]) -> str:
         return "\n".join(line([_cell(cell) for cell in cells], "td") for cells in of)
 
     caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
@@ -244,16 +244,16 @@ def _table(table: Table) -> str:
     return f'<div class="wide"><table{dense}>{caption}<thead>{head}</thead>{"".join(bodies)}</table></div>{under}'
 
 
-def _cells(row: Row) -> list[Cell]:
-    return [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+def _cells(row: TableRow) -> list[TableCell]:
+    return [cell if isinstance(cell, TableCell) else TableCell(cell) for cell in row]
 
 
-def _are_numbers(column: Sequence[Cell]) -> bool:
+def _are_numbers(column: Sequence[TableCell]) -> bool:
     texts = [cell.text for cell in column if not cell.mark]
     return (bool(texts) or not column) and all(text == NOTHING or _is_number(text) for text in texts)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     if cell.mark and cell.mark not in _MARKS:
         raise ValueError(f'a cell is marked {", ".join(_MARKS)}, not "{cell.mark}"')
     mark = f'<b class="{_MARKS[cell.mark]}">{cell.mark}</b>' if cell.mark else ""

@@ -10,9 +10,9 @@ from typing import Any
 from evofool.bench.arms import ARMS, refuse_unknown
 from evofool.bench.bench import Tell, run_bench, saying
 from evofool.bench.calibration import LEVELS
-from evofool.bench.compare import Result, compare, read, refuse_other_classes
-from evofool.bench.gate.common import home_of, judged
-from evofool.bench.gate.verdict import Check, Verdict
+from evofool.bench.compare import ComparableResult, compare, read, refuse_other_classes
+from evofool.bench.gate.gate_folder import gate_folder, mark_judged
+from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.bench.real import DIGITS, RealImages, classes_without, heard, real_images, sha256
 from evofool.errors import ImageError, Interrupted, RecipeError
@@ -25,7 +25,7 @@ RANK = "margin"
 
 def against(
     spec: str, last: Mapping[str, Any], images: str | None, folder: Path, tell: Tell = lambda _: False, workers: int = 0
-) -> Verdict:
+) -> GateVerdict:
     """Measure a target by the protocol of a result, and compare the two: a check for each arm that searches.
 
     An arm fails where the lower bound of its paired Q50 ratio, now over then, is under EASIER: it has not been shown that
@@ -43,14 +43,14 @@ def against(
         raise RecipeError(f"the result was measured on real images of {before.images.source}: name them by --images DIR")
     wanted, notes, checks = _arms(before, target)
     if checks:
-        return Verdict(target.name, checks, time.perf_counter() - began, notes)
+        return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
     recipe = _recipe(before, wanted, spec, source, workers)
     _refuse_other_images(before, target, heard(real_images(source, target), saying(tell)))
-    home = home_of(folder, _name(target, recipe), target)
+    home = gate_folder(folder, _name(target, recipe), target)
     outcome = run_bench(recipe, home, tell)
     if outcome.interrupted:
         raise Interrupted
-    judged(home, target)
+    mark_judged(home, target)
     (now,) = outcome.results.values()
     told = [flag["what"] for flag in now["flags"] if flag["level"] == "invalid"]
     if not now["valid"]:
@@ -59,10 +59,10 @@ def against(
         checks, more = _checks(before, now, last, wanted)
         notes += more
     notes += [flag["what"] for flag in now["flags"] if flag["level"] != "invalid"]
-    return Verdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
+    return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
 
 
-def _arms(before: Result, target: Target) -> tuple[list[str], list[str], list[Check]]:
+def _arms(before: ComparableResult, target: Target) -> tuple[list[str], list[str], list[Check]]:
     """(arms to measure, notes on those left out, checks that are invalid already).
 
     An arm that one side cannot have while the other has it makes the gate invalid; one that neither has does not.
@@ -95,7 +95,7 @@ def _arms(before: Result, target: Target) -> tuple[list[str], list[str], list[Ch
     return wanted, notes, checks
 
 
-def _recipe(before: Result, arms: list[str], spec: str, source: str, workers: int) -> BenchRecipe:
+def _recipe(before: ComparableResult, arms: list[str], spec: str, source: str, workers: int) -> BenchRecipe:
     """The benchmark that measures a target as the result was measured."""
     protocol = before.protocol
     if protocol.rank != RANK or protocol.levels != LEVELS:
@@ -122,7 +122,7 @@ def _recipe(before: Result, arms: list[str], spec: str, source: str, workers: in
     return parse(data, "the protocol of the earlier result")
 
 
-def _refuse_other_images(before: Result, target: Target, real: RealImages) -> None:
+def _refuse_other_images(before: ComparableResult, target: Target, real: RealImages) -> None:
     """RecipeError for other classes, ImageError for other pixels than those of before."""
     refuse_other_classes(
         (target.name, "before"),
@@ -146,7 +146,7 @@ def _name(target: Target, recipe: BenchRecipe) -> str:
 
 
 def _checks(
-    before: Result, now: Mapping[str, Any], last: Mapping[str, Any], arms: list[str]
+    before: ComparableResult, now: Mapping[str, Any], last: Mapping[str, Any], arms: list[str]
 ) -> tuple[list[Check], list[str]]:
     """(a check of each arm, notes of the comparison)."""
     told = now["scores"]["arms"]

@@ -9,7 +9,7 @@ from evofool.targets import Target
 _JUDGED = "judged.json"
 
 
-def home_of(folder: Path, name: str, target: Target) -> Path:
+def gate_folder(folder: Path, name: str, target: Target) -> Path:
     """The folder that a gate's cells are in: the same for the same name, so that work goes on there.
 
     Of a black box, which can change without a trace, a new one (NAME-2, ...) once a verdict was given.
@@ -18,7 +18,7 @@ def home_of(folder: Path, name: str, target: Target) -> Path:
     return next(place.absolute() for place in places if not (target.lasting and (place / _JUDGED).exists()))
 
 
-def judged(home: Path, target: Target) -> None:
+def mark_judged(home: Path, target: Target) -> None:
     """Note that a verdict was given by what is in here."""
     if target.lasting and home.is_dir():
         write_json(home / _JUDGED, {"target": target.name})

@@ -3,10 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evofool.bench.report.verdict import alive, budget_of, strongest
-from evofool.bench.report.words import KINDS, chosen, confidences_cell, listed, quantiles_cell, queries_cell, share_cell
+from evofool.bench.report.formatting import (
+    KINDS,
+    confidences_cell,
+    join_words,
+    quantiles_cell,
+    queries_cell,
+    selection_note,
+    share_cell,
+)
+from evofool.bench.report.overview import budget_of, strongest, valid_arms
 from evofool.pages.bench_plots import detector_curves, margin_quantiles, share_curves
-from evofool.pages.html import NOTHING, Cell, Folded, Group, Picture, Plot, Row, Section, Table
+from evofool.pages.html_page import NOTHING, Folded, Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 
 _NAMES = {
     "uniform-noise": "uniform noise (control)",
@@ -24,7 +32,7 @@ _LOOKS = {
 
 def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str] = ()) -> Section:
     """All of a target. sheets: PNGs by arm; left_out: arms that have one too, for which the page has no room."""
-    target, arms = result["target"], alive(result)
+    target, arms = result["target"], valid_arms(result)
     flags = {level: [flag["what"] for flag in result["flags"] if flag["level"] == level] for level in ("invalid", "warning")}
     before = [] if result["valid"] else ["Invalid: nothing of this target enters any figure."]
     fault = "\n".join([*before, *(f"Invalid: {what.rstrip('.')}." for what in flags["invalid"])])
@@ -72,12 +80,12 @@ _MARGINS = "Thin: 5% to 95% of the elites, thick: 25% to 75%, the mark: the medi
 def _images(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str]) -> Section:
     """The strongest arm's that asks only are seen at once, where there is a sheet of it."""
     best = strongest(result, black_box=True)
-    which = chosen(result)
+    which = selection_note(result)
     title = f"{best}, the strongest arm that needs no gradients"
     first = [Picture(title, sheets[best], which)] if best and best in sheets else []
     others = [Picture(arm, png, which) for arm, png in sheets.items() if not first or arm != best]
-    more = f"Left out, for which the page has no room: {listed(list(left_out))}. Every cell is a run that can be opened."
-    folded = [Folded(f"Images of {listed([one.title for one in others])}", others)] if others else []
+    more = f"Left out, for which the page has no room: {join_words(list(left_out))}. Every cell is a run that can be opened."
+    folded = [Folded(f"Images of {join_words([one.title for one in others])}", others)] if others else []
     return Section("Images", [more] if left_out else [], pictures=first, folded=folded)
 
 
@@ -85,13 +93,13 @@ def _accepted(result: Mapping[str, Any]) -> Table:
     budget, scored = budget_of(result), result["target"]["scored"]
     budgets = sorted(result["protocol"]["budgets"])
 
-    def row(name: str, arm: Mapping[str, Any]) -> Row:
+    def row(name: str, arm: Mapping[str, Any]) -> TableRow:
         if not arm["seeds"]:
-            return [name, Cell("; ".join(dict.fromkeys(arm["invalid"].values())), mark="invalid")]
+            return [name, TableCell("; ".join(dict.fromkeys(arm["invalid"].values())), mark="invalid")]
         at = [{one["queries"]: one for one in arm[level]} for level in ("r95", "r50")]
         shares = [share_cell(by.get(b)) for by in at for b in budgets]
         n, gone = len(arm["seeds"]), arm.get("invalid") or {}
-        seeds = Cell(f"{n} of {n + len(gone)}", f"without {', '.join(gone)}") if gone else str(n)
+        seeds = TableCell(f"{n} of {n + len(gone)}", f"without {', '.join(gone)}") if gone else str(n)
         return [name, seeds, queries_cell(arm["q50"], budget), queries_cell(arm["q50"], budget, scored), *shares]
 
     heads = ["arm", "seeds", "Q50", "Q50 per class", *(f"{r} at {b:,}" for r in ("R95", "R50") for b in budgets)]
@@ -99,9 +107,9 @@ def _accepted(result: Mapping[str, Any]) -> Table:
 
 
 def _cost(result: Mapping[str, Any]) -> Table:
-    def row(name: str, arm: Mapping[str, Any]) -> Row:
+    def row(name: str, arm: Mapping[str, Any]) -> TableRow:
         if not arm["seeds"]:
-            return [name, Cell("no seed is valid", mark="invalid")]
+            return [name, TableCell("no seed is valid", mark="invalid")]
         cost = arm["cost"]
         spent = [f"{cost[key]:,.0f}" if cost.get(key) is not None else NOTHING for key in _COSTS]
         margins = quantiles_cell(arm.get("margins_of_scale")), quantiles_cell(arm.get("margin_percentiles"), 1)
@@ -117,7 +125,7 @@ _COSTS = ("queries", "forwards", "backwards", "answers")
 
 def _detectors(result: Mapping[str, Any]) -> Section:
     found = [one for one in result["scores"]["detectors"] if one.get("auroc") is not None]
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         [one["arm"], one["detector"], one["kind"], _number_of(one), share_cell(one | {"value": one["auroc"]}), _alarms(one)]
         for one in sorted(found, key=lambda one: (one["arm"], one["detector"], one["kind"] == "adaptive"))
     ]
@@ -140,14 +148,14 @@ def _number_of(one: Mapping[str, Any]) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def _alarms(one: Mapping[str, Any]) -> Cell:
+def _alarms(one: Mapping[str, Any]) -> TableCell:
     return share_cell({"value": one["fpr95"], "low": one.get("fpr95_low"), "high": one.get("fpr95_high")})
 
 
 def _image_metrics(result: Mapping[str, Any]) -> Section:
     metrics = {name: one for name, one in result["scores"]["image_metrics"].items() if one}
     keys = list(dict.fromkeys(key for one in metrics.values() for key in one))
-    rows: list[list[Row]] = [[], []]
+    rows: list[list[TableRow]] = [[], []]
     for name, one in metrics.items():
         row = [_NAMES.get(name, name), *(quantiles_cell(one.get(key), 1 if "nearest" in key else 2) for key in keys)]
         rows[name in _NAMES].append(row)
@@ -156,16 +164,16 @@ def _image_metrics(result: Mapping[str, Any]) -> Section:
         "images, and how busy they are: at a percentile of 100 an image is at least as far from its nearest real one as "
         "every held-out real image is from its own. Read them beside the noise."
     )
-    groups = [Group(title, own) for title, own in zip(("Elites of", "For comparison"), rows, strict=True) if own]
+    groups = [RowGroup(title, own) for title, own in zip(("Elites of", "For comparison"), rows, strict=True) if own]
     heads = ["", *(_LOOKS.get(key, key.replace("_", " ")) for key in keys)]
     return Section("What the images are like", [text], tables=[Table(heads, groups=groups, under="Medians and [5%, 95%].")])
 
 
-def _by_kind(result: Mapping[str, Any], row: Any) -> list[Group]:
+def _by_kind(result: Mapping[str, Any], row: Any) -> list[RowGroup]:
     arms = result["scores"]["arms"]
     kinds = dict.fromkeys([*KINDS, *(arm["kind"] for arm in arms.values())])
     groups = [(kind, [row(name, arm) for name, arm in arms.items() if arm["kind"] == kind]) for kind in kinds]
-    return [Group(KINDS.get(kind, kind), rows) for kind, rows in groups if rows]
+    return [RowGroup(KINDS.get(kind, kind), rows) for kind, rows in groups if rows]
 
 
 def _shape(shape: list[int]) -> str:

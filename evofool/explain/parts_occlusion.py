@@ -5,19 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from evofool.explain.elements import Element, find_elements
-from evofool.explain.found import Found
 from evofool.explain.occlusion import Ablation, ablate, occlude
-from evofool.explain.words import all_of, change, count, number, place, scored, span, sure
+from evofool.explain.part_result import PartResult
+from evofool.explain.phrases import all_of, change, count, number, place, scored, span, sure
 from evofool.images import encode_png
 from evofool.pages.heat import full_scale, heat, numbered, painted
-from evofool.pages.html import Folded, Picture, Section, Table
+from evofool.pages.html_page import Folded, Picture, Section, Table
 from evofool.targets import Target
 
 _LISTED = 10  # elements that are numbered in the picture and listed at once
 _GROUPS = 4  # groups of copies that get a picture and a table of their own
 
 
-def occlusion_part(target: Target, image: np.ndarray, class_id: int) -> Found:
+def occlusion_part(target: Target, image: np.ndarray, class_id: int) -> PartResult:
     """The occlusion map. Some hundred queries."""
     found = occlude(target, image, class_id)
 
@@ -43,10 +43,10 @@ def occlusion_part(target: Target, image: np.ndarray, class_id: int) -> Found:
         Picture("Drop of log-odds, over the image", encode_png(heat(found.map, image, signed=True)), scale),
         Picture("Drop of log-odds", encode_png(heat(found.map, signed=True)), _range(found.map)),
     ]
-    return Found(Section("Occlusion", [told, what], "Zeiler & Fergus 2014, section 4.2.", pictures))
+    return PartResult(Section("Occlusion", [told, what], "Zeiler & Fergus 2014, section 4.2.", pictures))
 
 
-def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -> Found:
+def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -> PartResult:
     """Which of the image's elements matter, and what its copies are worth. Up to some hundred queries."""
     what = (
         "The image is cut into elements, connected patches of one colour; those alike in size, shape and colour are copies "
@@ -57,7 +57,7 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -
     elements = find_elements(image, seed=seed)
     if not elements:
         nothing = "Nothing stands out from its background in one colour: no elements."
-        return Found(Section("Elements", [nothing, what], source))
+        return PartResult(Section("Elements", [nothing, what], source))
     result = ablate(target, image, class_id, elements)
     # Numbers and letters go by worth: element 1 and group A cost most.
     ranked = [int(k) for k in np.argsort(result.alone, kind="stable")]
@@ -84,7 +84,7 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -
         rows = [[str(k), number(value), sure(value)] for k, value in enumerate(odds)]
         steps = Table(["removed", "log-odds", "confidence"], rows)
         folded.append(Folded(f"Group {letter}: copies removed one after the other", tables=[steps]))
-    return Found(Section("Elements", text, source, pictures, tables, folded))
+    return PartResult(Section("Elements", text, source, pictures, tables, folded))
 
 
 def _costliest(elements: Sequence[Element], ranked: Sequence[int], result: Ablation) -> str:

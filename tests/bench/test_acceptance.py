@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evofool.bench.gate.accept import Accept, parse_accept
+from evofool.bench.gate.acceptance import AcceptanceRule, parse_acceptance_rule
 from evofool.errors import RecipeError
 from evofool.scores import confidence, log_odds, margin
 
@@ -11,16 +11,16 @@ from evofool.scores import confidence, log_odds, margin
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("p>=0.9", Accept("p", 0.9)),
-        (" p > 0.9 ", Accept("p", 0.9, strict=True)),
-        ("margin>=3", Accept("margin", 3.0)),
-        ("log_odds >= 2", Accept("log_odds", 2.0)),
-        ("log_odds>-1e1", Accept("log_odds", -10.0, strict=True)),
+        ("p>=0.9", AcceptanceRule("p", 0.9)),
+        (" p > 0.9 ", AcceptanceRule("p", 0.9, strict=True)),
+        ("margin>=3", AcceptanceRule("margin", 3.0)),
+        ("log_odds >= 2", AcceptanceRule("log_odds", 2.0)),
+        ("log_odds>-1e1", AcceptanceRule("log_odds", -10.0, strict=True)),
     ],
 )
-def test_a_rule_is_read_and_reads_as_it_says(text: str, rule: Accept) -> None:
-    assert parse_accept(text) == rule
-    assert parse_accept(str(rule)) == rule
+def test_a_rule_is_read_and_reads_as_it_says(text: str, rule: AcceptanceRule) -> None:
+    assert parse_acceptance_rule(text) == rule
+    assert parse_acceptance_rule(str(rule)) == rule
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_rule_is_read_and_reads_as_it_says(text: str, rule: Accept) -> None:
 )
 def test_what_is_no_rule_is_told_what_is(text: str, what: str) -> None:
     with pytest.raises(RecipeError, match=f"{what}.*write p>=0.9 .*, margin>=3 .* or log_odds>=2"):
-        parse_accept(text)
+        parse_acceptance_rule(text)
 
 
 def test_images_are_accepted_as_a_plain_reading_of_the_rule_has_it() -> None:
@@ -57,7 +57,7 @@ def test_images_are_accepted_as_a_plain_reading_of_the_rule_has_it() -> None:
                 p = np.exp(z[c] - z.max()) / np.exp(z - z.max()).sum()
                 score = {"p": p, "margin": z[c] - max(np.delete(z, c)), "log_odds": np.log(p / (1 - p))}[name]
                 slow[b, c] = z.argmax() == c and score >= float(level)
-        found = parse_accept(text).accepts(odds, margins)
+        found = parse_acceptance_rule(text).accepts(odds, margins)
         assert found.dtype == bool
         assert np.array_equal(found, slow)
         assert 0 < found.sum() < found.size
@@ -66,12 +66,12 @@ def test_images_are_accepted_as_a_plain_reading_of_the_rule_has_it() -> None:
 def test_only_a_strict_rule_refuses_its_own_level_and_ties_and_nan_are_never_accepted() -> None:
     level = np.array([2.0, 2.0, np.nan])
     margins = np.array([1.0, 0.0, np.nan])
-    assert Accept("log_odds", 2.0).accepts(level, margins).tolist() == [True, False, False]
-    assert Accept("log_odds", 2.0, strict=True).accepts(level, margins).tolist() == [False, False, False]
-    assert Accept("margin", 0.0).accepts(level, margins).tolist() == [True, False, False]
+    assert AcceptanceRule("log_odds", 2.0).accepts(level, margins).tolist() == [True, False, False]
+    assert AcceptanceRule("log_odds", 2.0, strict=True).accepts(level, margins).tolist() == [False, False, False]
+    assert AcceptanceRule("margin", 0.0).accepts(level, margins).tolist() == [True, False, False]
 
 
 def test_a_confidence_that_a_softmax_rounds_to_one_is_still_told_apart() -> None:
-    rule = parse_accept("p>=0.999999999999")
+    rule = parse_acceptance_rule("p>=0.999999999999")
     assert confidence(40.0) == 1.0
     assert rule.accepts(np.array([27.0, 28.0]), np.array([27.0, 28.0])).tolist() == [False, True]

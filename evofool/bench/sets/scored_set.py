@@ -20,7 +20,7 @@ CONFIDENCES = (0.5, 0.9, 0.99, 0.9999)
 
 
 @dataclass(frozen=True)
-class Share:
+class CountedShare:
     """A share of `of` things, with Wilson's 95% limits, as if they were independent of one another; None of nothing."""
 
     count: int
@@ -31,15 +31,15 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Shares:
+class CountedShares:
     """Of the images, and of the classes that have any: a class counts if one of its images does."""
 
-    images: Share
-    classes: Share
+    images: CountedShare
+    classes: CountedShare
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSet:
     """What a target answered to a set of fooling images: to the n that could be read, in order.
 
     rows: (n,) int64, their places in the set. logits: (n, K) float32, finite. skipped: (name, why) of the others. sha256:
@@ -106,20 +106,20 @@ class Scored:
         c = self.calibration
         return {} if c is None else {at: c.accepted(self.margins, self.classes, at) & self.judged for at in LEVELS}
 
-    def shares(self, hits: np.ndarray, among: np.ndarray | None = None) -> Shares:
+    def shares(self, hits: np.ndarray, among: np.ndarray | None = None) -> CountedShares:
         """How many of the images, and classes, there are hits (n,) bool of; among (n,) bool: others are left out."""
         among = np.ones(len(self.rows), bool) if among is None else among
         there, hit = np.unique(self.classes[among]), np.unique(self.classes[among & hits])
-        return Shares(_share(int((hits & among).sum()), int(among.sum())), _share(len(hit), len(there)))
+        return CountedShares(_share(int((hits & among).sum()), int(among.sum())), _share(len(hit), len(there)))
 
     @cached_property
-    def totals(self) -> dict[str, Shares]:
+    def totals(self) -> dict[str, CountedShares]:
         """By "called", and, with real images, "tau5" and "tau50"."""
         judged = {level: self.shares(hits, self.judged) for level, hits in self.accepted.items()}
         return {"called": self.shares(self.margins > 0), **judged}
 
     @cached_property
-    def sure(self) -> dict[float, Shares]:
+    def sure(self) -> dict[float, CountedShares]:
         """By p of at least this."""
         return {p: self.shares(self.p >= p) for p in CONFIDENCES}
 
@@ -200,7 +200,7 @@ class Scored:
         return told | {"raw": {"p": float(self.p[row]), "log_odds": float(self.log_odds[row]), "margin": margin}}
 
 
-def _share(count: int, of: int) -> Share:
+def _share(count: int, of: int) -> CountedShare:
     if not of:
-        return Share(0, 0, None, None, None)
-    return Share(count, of, count / of, *wilson(count, of))
+        return CountedShare(0, 0, None, None, None)
+    return CountedShare(count, of, count / of, *wilson(count, of))

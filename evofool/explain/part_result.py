@@ -7,30 +7,30 @@ from typing import NamedTuple
 
 from evofool.ascend.loop import Tick
 from evofool.errors import EvofoolError
-from evofool.pages.html import Picture, Section
+from evofool.pages.html_page import Picture, Section
 from evofool.targets import Target
 
 Say = Callable[[str], None]
 _TOLD = 100  # steps between two lines of progress
 
 
-class Found(NamedTuple):
+class PartResult(NamedTuple):
     """A section of the page, and pictures for the folder that would be too many for the page."""
 
     section: Section
     more: Sequence[Picture] = ()
 
 
-class Interrupted(KeyboardInterrupt):
+class PartInterrupted(KeyboardInterrupt):
     """Ctrl-C within a part that has something to show already, which is `found`."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: PartResult) -> None:
         super().__init__()
         self.found = found
 
 
 @dataclass
-class Passes:
+class PassCounter:
     """Backward passes, of one image each, counted as they are taken: a part that fails has taken some too.
 
     The target counts the forward ones.

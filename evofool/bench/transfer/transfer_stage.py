@@ -8,7 +8,7 @@ import numpy as np
 
 from evofool.bench.ready import Ready
 from evofool.bench.transfer.matrix import matrix
-from evofool.bench.transfer.shares import Row
+from evofool.bench.transfer.shares import TargetElites
 from evofool.errors import EvofoolError
 from evofool.run.stored import StoredRun
 
@@ -31,7 +31,7 @@ def transferred(arm: str, ready: Sequence[Ready], valid: Valid, say: Callable[[s
         return None, [f"transfer was not measured: {error}"]
 
 
-def _row(target: int, seeds: Mapping[int, Path]) -> Row:
+def _row(target: int, seeds: Mapping[int, Path]) -> TargetElites:
     runs, of, classes, births, pngs = [], [], [], [], []
     for place, (seed, home) in enumerate(seeds.items()):
         runs.append(f"seed {seed}")
@@ -41,4 +41,4 @@ def _row(target: int, seeds: Mapping[int, Path]) -> Row:
                 classes.append(elite.row.class_id)
                 births.append(elite.row.birth)
                 pngs.append(elite.row.png)
-    return Row(target, runs, np.array(of, np.int64), np.array(classes, np.int64), np.array(births, np.int64), pngs)
+    return TargetElites(target, runs, np.array(of, np.int64), np.array(classes, np.int64), np.array(births, np.int64), pngs)

@@ -26,7 +26,7 @@ Say = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
-class Plan:
+class RetrainingPlan:
     """runs: independent repetitions, each of `iterations` networks. evolutions: searches against each network, of so many
     evaluations. share: of fooling images in what a network is shown, by repeating them; that of the paper's networks rose
     from 6,000 in 66,000 to 20,000 in 80,000 [recalled]. changes: of the recipe, as --set has them.
@@ -75,7 +75,7 @@ class Stopped(Exception):
     """Say has asked for the end; all that is done is kept."""
 
 
-def retrain(plan: Plan, folder: Path, say: Say = lambda text: False) -> None:
+def retrain(plan: RetrainingPlan, folder: Path, say: Say = lambda text: False) -> None:
     """Do what is left to do of a plan in its folder; raises Stopped as soon as say returns true.
 
     Networks and runs that are there are not made again, so work that was killed at any point ends with the same bits. The
@@ -104,7 +104,7 @@ def _prefixed(say: Say, before: str) -> Say:
     return lambda text: say(before + text)
 
 
-def begin(plan: Plan, folder: Path) -> None:
+def begin(plan: RetrainingPlan, folder: Path) -> None:
     """Note the plan in the folder's file, or see that it is the one that began there."""
     path = folder / FILE
     ours = asdict(plan) | {"changes": list(plan.changes)}
@@ -124,7 +124,7 @@ def iteration_folder(folder: Path, run: int, iteration: int) -> Path:
     return folder / f"run-{run}" / f"iteration-{iteration}"
 
 
-def make_network(plan: Plan, folder: Path, run: int, iteration: int, say: Say) -> Path:
+def make_network(plan: RetrainingPlan, folder: Path, run: int, iteration: int, say: Say) -> Path:
     """Weights of one network: the first sees digits alone, each later one the fooling images of all before it too."""
     path = iteration_folder(folder, run, iteration) / "network.safetensors"
     seed = seed_of(plan.seed, _TRAINING, run << 40 | iteration << 20)

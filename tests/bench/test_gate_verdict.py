@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
+from evofool.bench.gate.gate_verdict import Check, GateVerdict, Status, junit, markdown
 from evofool.bench.gate.junit import Case
 from evofool.bench.gate.junit import junit as xml
-from evofool.bench.gate.verdict import Check, Status, Verdict, junit, markdown
 
 HELD = Check("share accepted", "holds", "0.3 of the classes, at most 0.5 may be", {"share": 0.3, "q50": None})
 FAILED = Check("against last.json", "fails", "easier to fool: Q50 <fell> & fell\nto 0.5x", {"ratio": 0.5, "low": 0.41})
@@ -17,7 +17,7 @@ INVALID = Check("real images", "invalid", "0 of 10 classes have any")
 
 @pytest.mark.parametrize("statuses", [s for n in (1, 2, 3) for s in product(("holds", "fails", "invalid"), repeat=n)])
 def test_the_worst_check_decides_the_exit_status(statuses: tuple[Status, ...]) -> None:
-    verdict = Verdict("net", [Check("c", status, "") for status in statuses], 0.0)
+    verdict = GateVerdict("net", [Check("c", status, "") for status in statuses], 0.0)
     slow = 2 if "invalid" in statuses else 1 if "fails" in statuses else 0
     assert verdict.exit_status == slow
     root = ET.fromstring(junit(verdict))
@@ -25,14 +25,14 @@ def test_the_worst_check_decides_the_exit_status(statuses: tuple[Status, ...]) -
 
 
 def test_a_gate_that_checked_nothing_does_not_open() -> None:
-    nothing = Verdict("net", [], 0.0)
+    nothing = GateVerdict("net", [], 0.0)
     assert nothing.exit_status == 2
     assert ET.fromstring(junit(nothing)).attrib["errors"] == "1"
     assert "Nothing was checked" in markdown(nothing)
 
 
 def test_the_xml_says_what_the_verdict_does() -> None:
-    root = ET.fromstring(junit(Verdict("nets/my-net.onnx", [HELD, FAILED, INVALID], 12.3456)))
+    root = ET.fromstring(junit(GateVerdict("nets/my-net.onnx", [HELD, FAILED, INVALID], 12.3456)))
     assert root.tag == "testsuites"
     (suite,) = root
     assert suite.tag == "testsuite"
@@ -68,7 +68,7 @@ def test_characters_that_xml_lacks_are_dropped_and_all_others_come_back() -> Non
 
 def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
     odd = Check("a|b `c`", "fails", "x | y\n| z <script>\\|", {"low|high": 1 / 3})
-    text = markdown(Verdict("my_net", [HELD, odd, INVALID], 1.0))
+    text = markdown(GateVerdict("my_net", [HELD, odd, INVALID], 1.0))
     assert text.startswith("### evofool gate: my\\_net **invalid**\n")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 5
@@ -80,8 +80,8 @@ def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
 
 
 def test_notes_stand_beside_the_checks() -> None:
-    verdict = Verdict("net", [HELD], 1.0, ["apgd: left out", "a <b> | c"])
+    verdict = GateVerdict("net", [HELD], 1.0, ["apgd: left out", "a <b> | c"])
     (suite,) = ET.fromstring(junit(verdict))
     assert suite.findtext("system-out") == "apgd: left out\na <b> | c"
     assert "\n\n- apgd: left out\n- a &lt;b&gt; \\| c\n\n1 check in 1.0 s\n" in markdown(verdict)
-    assert ET.fromstring(junit(Verdict("net", [HELD], 1.0)))[0].find("system-out") is None
+    assert ET.fromstring(junit(GateVerdict("net", [HELD], 1.0)))[0].find("system-out") is None

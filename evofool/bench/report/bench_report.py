@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evofool.bench.report.target import target_section
-from evofool.bench.report.verdict import alive, budget_of, invalid_words, sharing, strongest, verdict, what_fools
-from evofool.bench.report.words import duration, listed, queries_cell, share, share_cell
+from evofool.bench.report.formatting import format_duration, format_share, join_words, queries_cell, share_cell
+from evofool.bench.report.overview import budget_of, invalid_reason, sharing, strongest, valid_arms, verdict, what_fools
+from evofool.bench.report.target_section import target_section
 from evofool.bench.statistics import NETWORKS_FOR_A_CLAIM
 from evofool.pages.bench_plots import q50_dots, transfer_heat
-from evofool.pages.html import NOTHING, Cell, Folded, Group, Plot, Row, Section, Table, html_page
+from evofool.pages.html_page import NOTHING, Folded, Plot, RowGroup, Section, Table, TableCell, TableRow, html_page
 
 _ROOM = 3_600_000  # bytes of contact sheets in a page, before they are written as text by a third longer
 _MARKS = {True: "held", False: "missed", None: "open"}
@@ -66,7 +66,7 @@ def _missing(
 
 def _q50(results: Sequence[Mapping[str, Any]]) -> Section | None:
     shown = {
-        one["target"]["name"]: {name: arm["q50"] for name, arm in alive(one).items() if arm["kind"] != "floor"}
+        one["target"]["name"]: {name: arm["q50"] for name, arm in valid_arms(one).items() if arm["kind"] != "floor"}
         for one in results
     }
     shown = {name: own for name, own in shown.items() if own}
@@ -82,8 +82,9 @@ def _q50(results: Sequence[Mapping[str, Any]]) -> Section | None:
 
 
 def _statements(summary: Mapping[str, Any]) -> Section | None:
-    rows: list[Row] = [
-        [Cell(mark=_MARKS[one["held"]]), one["what"], one.get("figures") or ""] for one in summary.get("statements") or ()
+    rows: list[TableRow] = [
+        [TableCell(mark=_MARKS[one["held"]]), one["what"], one.get("figures") or ""]
+        for one in summary.get("statements") or ()
     ]
     if not rows:
         return None
@@ -96,19 +97,19 @@ def _controls(results: Sequence[Mapping[str, Any]]) -> Section:
         "Real images that were not used to set the thresholds have to be accepted at 0.95, within three standard errors; "
         "noise, of which nothing is selected, is the floor that every arm has to rise above."
     ]
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for one in results:
         real = (one["scores"].get("controls") or {}).get("real") or {}
         if not one["valid"] or real.get("accepted") is None:
-            mark, why = ("open", "no real image was left for it") if one["valid"] else ("invalid", invalid_words(one))
-            rows.append([one["target"]["name"], Cell(why, mark=mark)])
+            mark, why = ("open", "no real image was left for it") if one["valid"] else ("invalid", invalid_reason(one))
+            rows.append([one["target"]["name"], TableCell(why, mark=mark)])
             continue
         mark = _MARKS[real.get("holds")]
-        floor = [arm["r95"] for arm in alive(one).values() if arm["kind"] == "floor"]
+        floor = [arm["r95"] for arm in valid_arms(one).values() if arm["kind"] == "floor"]
         last = max(floor[0], key=lambda row: row["queries"]) if floor and floor[0] else None
         spread = f"± {real['standard_error']:.3f}" if real.get("standard_error") is not None else ""
-        accepted = Cell(f"{real['accepted']:.3f}", spread)
-        rows.append([one["target"]["name"], Cell(mark=mark), accepted, f"{real['of']:,}", share_cell(last)])
+        accepted = TableCell(f"{real['accepted']:.3f}", spread)
+        rows.append([one["target"]["name"], TableCell(mark=mark), accepted, f"{real['of']:,}", share_cell(last)])
     heads = ["target", "control", "real images accepted", "of", "noise accepted, largest budget"]
     return Section("Controls", text, tables=[Table(heads, rows, under="±: a standard error.")])
 
@@ -123,18 +124,18 @@ def _groups(summary: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) ->
         networks = len(group["targets"])
         if networks < NETWORKS_FOR_A_CLAIM:
             few.append(f"{name} ({networks})")
-        rows: list[Row] = []
+        rows: list[TableRow] = []
         for arm, own in group["arms"].items():
             q50 = own["q50"]
             rows.append([arm, queries_cell(q50, budget), str(q50["networks"]), str(q50["censored"])])
-        shown.append(Group(f"{name}: {listed(list(group['targets']))}", rows))
+        shown.append(RowGroup(f"{name}: {join_words(list(group['targets']))}", rows))
     text = [
         "Independently trained networks of one kind, as a sample: the interval is over networks, each with all of its "
         "seeds. A network of which a seed is censored gives a bound, and counts as censored."
     ]
     cautions = [
-        f"Fewer than {NETWORKS_FOR_A_CLAIM} independently trained networks: {listed(few)}. No claim about a defence may be "
-        "made of these."
+        f"Fewer than {NETWORKS_FOR_A_CLAIM} independently trained networks: {join_words(few)}. No claim about a "
+        "defence may be made of these."
     ]
     table = Table(["arm", "Q50", "networks", "censored"], groups=shown)
     return Section("Groups of networks", text, tables=[table], cautions=cautions if few else [])
@@ -146,13 +147,13 @@ def _transfer(summary: Mapping[str, Any]) -> Section | None:
         return None
     names, n = found["targets"], len(found["targets"])
     middle = found.get("off_diagonal_median")
-    said = "" if middle is None else f" The median over pairs of different targets is {share(middle)}."
+    said = "" if middle is None else f" The median over pairs of different targets is {format_share(middle)}."
     text = [
         "The share of a row's elites, of those that the row's target accepts itself, that the column's target accepts "
         f"too, at its own threshold and as the same class.{said}"
     ]
     drawn = Plot("Transfer between targets", transfer_heat(names, found["share"], found["low"], found["high"]))
-    rows: list[Row] = [
+    rows: list[TableRow] = [
         [
             names[i],
             names[j],
@@ -168,12 +169,12 @@ def _transfer(summary: Mapping[str, Any]) -> Section | None:
 
 
 def _images(results: Sequence[Mapping[str, Any]]) -> Section:
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for one in results:
         if not (images := one.get("images")):
-            rows.append([one["target"]["name"], Cell(invalid_words(one), mark="invalid")])
+            rows.append([one["target"]["name"], TableCell(invalid_reason(one), mark="invalid")])
             continue
-        declared = share(images["declared"]) if images.get("declared") is not None else NOTHING
+        declared = format_share(images["declared"]) if images.get("declared") is not None else NOTHING
         suspected = "suspected" if images.get("suspected_training") else "no"
         counts = [f"{images[key]:,}" for key in ("number", "calibration", "control", "correct")]
         top1 = f"{images['top1']:.3f}" if images.get("top1") is not None else NOTHING
@@ -188,7 +189,7 @@ def _images(results: Sequence[Mapping[str, Any]]) -> Section:
     under = "Own threshold: classes with at least 100 correctly classified images have their own, the others share one."
     suspect = [one for one in results if (one.get("images") or {}).get("suspected_training")]
     cautions = [
-        f"Suspected training images: {listed(names)}. {why}, so thresholds may be too high, and the scores too low."
+        f"Suspected training images: {join_words(names)}. {why}, so thresholds may be too high, and the scores too low."
         for why, declared in (
             ("More than 5 points more of them are classified correctly than was declared", True),
             ("What is known of the weights says that they were trained on such images", False),
@@ -199,13 +200,13 @@ def _images(results: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _timings(results: Sequence[Mapping[str, Any]]) -> Section:
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for one in results:
         own = one.get("timings") or {}
-        machines = listed(list(own["machines"])) if own.get("machines") else NOTHING
+        machines = join_words(list(own["machines"])) if own.get("machines") else NOTHING
         memory = f"{own['peak_memory_mb']:,.0f} MB" if own.get("peak_memory_mb") is not None else NOTHING
         rows.append(
-            [one["target"]["name"], duration(own.get("wall_seconds")), own.get("device") or NOTHING, machines, memory]
+            [one["target"]["name"], format_duration(own.get("wall_seconds")), own.get("device") or NOTHING, machines, memory]
         )
     return Section(
         "Time and memory", tables=[Table(["target", "time of all cells", "device", "machine", "peak memory"], rows)]
@@ -220,8 +221,8 @@ def _protocol(results: Sequence[Mapping[str, Any]]) -> Section:
     versions = sorted({one["evofool"] for one in asked})
     ranks = sorted({one["rank"] for one in asked})
     text = [
-        f"Arms: {listed(arms)}. Budgets, in queries over all classes: {listed(budgets)}. Seeds: "
-        f"{listed([str(s) for s in seeds])}. Ranked by {listed(ranks)}.",
+        f"Arms: {join_words(arms)}. Budgets, in queries over all classes: {join_words(budgets)}. Seeds: "
+        f"{join_words([str(s) for s in seeds])}. Ranked by {join_words(ranks)}.",
         "Images are 8-bit before every query. A class counts as fooled at tau_5 when the target calls an image that "
         "class, with a margin no smaller than that of the 5% least sure among correctly classified real images. Every "
         "method has the same budget of queries; forward and backward passes are counted apart. Dividing a target's logits "
@@ -231,11 +232,11 @@ def _protocol(results: Sequence[Mapping[str, Any]]) -> Section:
         "that the finite set of real images gives the thresholds.",
         "In full, with its limits and its relatives: docs/protocol.md of evofool.",
     ]
-    return Section("Protocol", text, f"evofool {listed(versions)}, protocol version {_versions(results)}")
+    return Section("Protocol", text, f"evofool {join_words(versions)}, protocol version {_versions(results)}")
 
 
 def _versions(results: Sequence[Mapping[str, Any]]) -> str:
-    return listed(sorted({str(one["version"]) for one in results}))
+    return join_words(sorted({str(one["version"]) for one in results}))
 
 
 def _reading(results: Sequence[Mapping[str, Any]]) -> Section:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from evofool.bench.interval import Interval, count, times
-from evofool.pages.html import NOTHING, Cell
+from evofool.bench.interval import Interval, format_queries, format_ratio
+from evofool.pages.html_page import NOTHING, TableCell
 
 SHOWN = 30
 """Images on a contact sheet of the report, at the most."""
@@ -13,7 +13,7 @@ KINDS = {"search": "Search", "black": "Black box", "white": "White box", "floor"
 """Kinds of arms in the order of the report."""
 
 
-def share(value: float | None) -> str:
+def format_share(value: float | None) -> str:
     """0..1 by two decimals; 0.00 and 1.00 are said of nothing else."""
     if value is None:
         return NOTHING
@@ -24,49 +24,49 @@ def share(value: float | None) -> str:
     return f"{value:.2f}"
 
 
-def share_cell(row: Mapping[str, Any] | None) -> Cell:
+def share_cell(row: Mapping[str, Any] | None) -> TableCell:
     """A share with its interval, of "value", "low" and "high"."""
     if not row or row.get("value") is None:
-        return Cell(NOTHING)
-    return Cell(*Interval.of(row).said(share))
+        return TableCell(NOTHING)
+    return TableCell(*Interval.from_row(row).text(format_share))
 
 
-def queries_cell(row: Mapping[str, Any], budget: float, per: float = 1) -> Cell:
+def queries_cell(row: Mapping[str, Any], budget: float, per: float = 1) -> TableCell:
     """A Q50 with its interval: queries for `per` classes each, of a total."""
-    return Cell(*Interval.of(row).said(lambda total: count(total / per), budget))
+    return TableCell(*Interval.from_row(row).text(lambda total: format_queries(total / per), budget))
 
 
-def ratio_cell(row: Mapping[str, Any] | None) -> Cell:
+def ratio_cell(row: Mapping[str, Any] | None) -> TableCell:
     """A paired ratio with its interval."""
     if not row:
-        return Cell(NOTHING)
+        return TableCell(NOTHING)
     # A dash stands among numbers as one.
-    return Cell(NOTHING, "unknown") if row["value"] is None else Cell(*Interval.of(row).said(times))
+    return TableCell(NOTHING, "unknown") if row["value"] is None else TableCell(*Interval.from_row(row).text(format_ratio))
 
 
-def quantiles_cell(row: Mapping[str, float | None] | None, digits: int = 2) -> Cell:
+def quantiles_cell(row: Mapping[str, float | None] | None, digits: int = 2) -> TableCell:
     """The median, and behind it the 5% and 95% quantiles."""
     if not row or row.get("50") is None:
-        return Cell(NOTHING)
+        return TableCell(NOTHING)
     low, middle, high = (row.get(key) for key in ("5", "50", "95"))
     known = low is not None and high is not None
-    return Cell(f"{middle:,.{digits}f}", f"[{low:,.{digits}f}, {high:,.{digits}f}]" if known else "")
+    return TableCell(f"{middle:,.{digits}f}", f"[{low:,.{digits}f}, {high:,.{digits}f}]" if known else "")
 
 
-def confidences_cell(row: Mapping[str, float | None] | None) -> Cell:
+def confidences_cell(row: Mapping[str, float | None] | None) -> TableCell:
     """Confidences: the median, and behind it the 5% and 95% quantiles; 1 is said of nothing else."""
 
-    def said(p: float | None) -> str:
+    def text(p: float | None) -> str:
         if p is None:
             return NOTHING
         return ">0.9999" if 0.99995 <= p < 1 else f"{p:.4g}" if p >= 1e-4 or p == 0 else "<0.0001"
 
     if not row or row.get("50") is None:
-        return Cell(NOTHING)
-    return Cell(said(row["50"]), f"[{said(row.get('5'))}, {said(row.get('95'))}]")
+        return TableCell(NOTHING)
+    return TableCell(text(row["50"]), f"[{text(row.get('5'))}, {text(row.get('95'))}]")
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """In the unit that people would use."""
     if seconds is None:
         return NOTHING
@@ -75,16 +75,16 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def some(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     """ "1 target", "2 targets": a number with its noun, of those that end in an s where they are several."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def chosen(result: Mapping[str, Any]) -> str:
+def selection_note(result: Mapping[str, Any]) -> str:
     """Which images are on the sheets of a target that has more classes than a sheet has room for; else ""."""
     return f"the {SHOWN} surest by margin, in the order of classes" if result["target"]["scored"] > SHOWN else ""
 
 
-def listed(words: list[str]) -> str:
+def join_words(words: list[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"

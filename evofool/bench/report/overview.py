@@ -5,10 +5,10 @@ from math import inf
 from statistics import median
 from typing import Any
 
-from evofool.bench.interval import times
-from evofool.bench.report.words import chosen, listed, queries_cell, ratio_cell, share_cell
+from evofool.bench.interval import format_ratio
+from evofool.bench.report.formatting import join_words, queries_cell, ratio_cell, selection_note, share_cell
 from evofool.pages.bench_plots import ratio_dots
-from evofool.pages.html import Cell, Group, Picture, Plot, Row, Section, Table
+from evofool.pages.html_page import Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 
 _RIVALS = {
     "own": "independent climbers, one for each class, which share nothing (the control)",
@@ -17,7 +17,7 @@ _RIVALS = {
 }
 
 
-def alive(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def valid_arms(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The arms of a target that have a valid seed; none of a target that is invalid."""
     if not result["valid"]:
         return {}
@@ -41,11 +41,11 @@ def strongest(result: Mapping[str, Any], black_box: bool) -> str | None:
         at = sorted(item[1]["r95"], key=lambda row: -row["queries"])
         return (inf if value is None else value, [-(row["value"] or 0.0) for row in at])
 
-    rows = [item for item in alive(result).items() if item[1]["kind"] in kinds]
+    rows = [item for item in valid_arms(result).items() if item[1]["kind"] in kinds]
     return min(rows, key=order)[0] if rows else None
 
 
-def invalid_words(result: Mapping[str, Any]) -> str:
+def invalid_reason(result: Mapping[str, Any]) -> str:
     """Why a target is invalid."""
     return "; ".join(flag["what"] for flag in result["flags"] if flag["level"] == "invalid") or "no reason was stored"
 
@@ -53,21 +53,21 @@ def invalid_words(result: Mapping[str, Any]) -> str:
 def verdict(results: Sequence[Mapping[str, Any]]) -> Section:
     """What stands under the page's title."""
     bad = [one for one in results if not one["valid"]]
-    fault = "\n".join(f"The evaluation of {one['target']['name']} is invalid: {invalid_words(one)}." for one in bad)
+    fault = "\n".join(f"The evaluation of {one['target']['name']} is invalid: {invalid_reason(one)}." for one in bad)
     budgets = sorted({b for one in results for b in one["protocol"]["budgets"]})
     heads = ["target", "strongest arm", *(f"R95 at {b:,}" for b in budgets), "Q50", "Q50 per class"]
-    titled: dict[str, list[Row]] = {}
+    titled: dict[str, list[TableRow]] = {}
     for one in results:
         titled.setdefault(one["target"].get("group") or "", []).extend(_rows(one, budgets))
     under = (
         "R95 at q: the share of classes with an image that is no instance of it and that a rejector which keeps 95% of "
         "the real images lets through, after q queries in all. Q50: queries in all until that is half of the classes. "
-        f"{brackets(results)}"
+        f"{brackets_note(results)}"
     )
     if list(titled) in ([], [""]):
         table = Table(heads, titled.get("", []), under=under)
     else:
-        table = Table(heads, [], groups=[Group(g or "in no group", rows) for g, rows in titled.items()], under=under)
+        table = Table(heads, [], groups=[RowGroup(g or "in no group", rows) for g, rows in titled.items()], under=under)
     return Section("", tables=[table] if results else [], fault=fault, lead=_sentence(results))
 
 
@@ -106,7 +106,7 @@ def what_fools(results: Sequence[Mapping[str, Any]], sheets: Mapping[str, Mappin
         name = one["target"]["name"]
         if png := sheets.get(name, {}).get(arm):
             text = f"What {name} takes for its classes: images of {arm} after {budget_of(one):,} queries, of one seed."
-            shown = Picture(f"{arm} against {name}", png, chosen(one))
+            shown = Picture(f"{arm} against {name}", png, selection_note(one))
             return Section(f"What fools {name}", [text], pictures=[shown])
     return None
 
@@ -144,32 +144,32 @@ def _sentence(results: Sequence[Mapping[str, Any]]) -> str:
     return f"By arms that need no gradients, the easiest to fool is {told(best[0])}. The hardest is {told(best[-1])}."
 
 
-def _rows(one: Mapping[str, Any], budgets: Sequence[int]) -> list[Row]:
+def _rows(one: Mapping[str, Any], budgets: Sequence[int]) -> list[TableRow]:
     name = one["target"]["name"]
     if not one["valid"]:
-        return [[name, Cell(invalid_words(one), mark="invalid")]]
+        return [[name, TableCell(invalid_reason(one), mark="invalid")]]
     black, every = strongest(one, black_box=True), strongest(one, black_box=False)
     if every is None:
-        return [[name, Cell("no arm has a valid seed", mark="invalid")]]
+        return [[name, TableCell("no arm has a valid seed", mark="invalid")]]
     if black == every:
         return [_row(one, name, every, "of all, and of black box", budgets)]
     rows = [] if black is None else [_row(one, name, black, "of black box", budgets)]
     return [*rows, _row(one, "" if rows else name, every, "of all", budgets)]
 
 
-def _row(one: Mapping[str, Any], name: str, arm: str, of: str, budgets: Sequence[int]) -> Row:
+def _row(one: Mapping[str, Any], name: str, arm: str, of: str, budgets: Sequence[int]) -> TableRow:
     scores, budget = one["scores"]["arms"][arm], budget_of(one)
     at = {row["queries"]: row for row in scores["r95"]}
     shares = [share_cell(at.get(b)) for b in budgets]
     each = queries_cell(scores["q50"], budget, one["target"]["scored"])
-    return [name, Cell(arm, of), *shares, queries_cell(scores["q50"], budget), each]
+    return [name, TableCell(arm, of), *shares, queries_cell(scores["q50"], budget), each]
 
 
-def brackets(results: Sequence[Mapping[str, Any]]) -> str:
+def brackets_note(results: Sequence[Mapping[str, Any]]) -> str:
     """What figures in brackets are; a single seed has none."""
     if max((len(one["protocol"]["seeds"]) for one in results), default=0) == 1:
         return "One seed: no intervals."
-    confidence = listed(sorted({f"{one['protocol']['confidence']:.0%}" for one in results}))
+    confidence = join_words(sorted({f"{one['protocol']['confidence']:.0%}" for one in results}))
     return f"Brackets: {confidence} intervals over seeds."
 
 
@@ -217,7 +217,7 @@ def _median(rows: Sequence[Mapping[str, Any]]) -> str:
     if len(signs) > 1 or "unknown" in signs:
         return ""
     sign = f"{signs.pop()} " if signs else ""
-    return f"; the median ratio is {sign}{times(median(row['value'] for row in rows))}"
+    return f"; the median ratio is {sign}{format_ratio(median(row['value'] for row in rows))}"
 
 
 def _pairs(own: Mapping[str, Mapping[str, Any]]) -> str:
