@@ -137,7 +137,7 @@ def _of_png(png: bytes, name: str, target: Target) -> np.ndarray:
 
 
 def _of_file(file: Path, target: Target) -> np.ndarray:
-    """At the target's own size the pixels of explain.picture.read_picture; else scaled whole, nothing is cut off."""
+    """At the target's own size the pixels of explain.input_picture.read_picture; else scaled whole, nothing is cut off."""
     with open_picture(file) as opened:
         picture, _ = flat(opened)
         if picture.mode.startswith(("I", "F")):
