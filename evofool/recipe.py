@@ -119,7 +119,7 @@ class SearchPart(_Part):
     seed: int = Field(0, ge=0, lt=1 << 62)
     batch: int = Field(16, ge=1, le=1 << 20)
     rank: Literal["log_odds", "margin"] = "log_odds"
-    competition: Literal["all", "argmax", "own"] = "all"
+    competition: Literal["all", "argmax", "per-class"] = "all"
     classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1)
     selection: Literal["uniform", "lagging"] = "uniform"
     lag: int = Field(0, ge=0, le=1 << 16)

@@ -273,13 +273,13 @@ def test_an_encoding_that_cannot_be_built_is_a_fault_of_the_recipe(change: str, 
 
 def test_set_lays_toml_values_over_a_recipe() -> None:
     changes = [
-        "search.seed=3", "search.competition=own", 'search.rank="margin"', " search.batch = 5 ",
+        "search.seed=3", "search.competition=per-class", 'search.rank="margin"', " search.batch = 5 ",
         "niches.descriptor=mirror_symmetry", "niches.edges=[0.2, 0.4]", "encoding.mutation={weight=0.25}", "name=a.b-c_1",
     ]  # fmt: skip
     recipe = load("mnist-cppn", changes)
     assert (recipe.search.seed, recipe.search.competition, recipe.search.rank, recipe.search.batch) == (
         3,
-        "own",
+        "per-class",
         "margin",
         5,
     )

@@ -69,7 +69,7 @@ def test_scores_are_those_of_numba(logits: np.ndarray, device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("niches", [0, 1, 4])
-@pytest.mark.parametrize("competition", ["all", "argmax", "own"])
+@pytest.mark.parametrize("competition", ["all", "argmax", "per-class"])
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 def test_the_best_of_each_cell_are_those_that_numpy_finds(rank: str, competition: str, niches: int, device: str) -> None:
     rng = np.random.default_rng(1)
@@ -79,7 +79,7 @@ def test_the_best_of_each_cell_are_those_that_numpy_finds(rank: str, competition
         logits[size // 2 :] = logits[: size - size // 2]  # equals: the first has to win
         thresholds = rng.normal(-5, 8, classes * max(1, niches))
         thresholds[rng.random(len(thresholds)) < 0.3] = -np.inf
-        claims = {"all": None, "argmax": logits.argmax(axis=1), "own": rng.integers(0, classes, size)}[competition]
+        claims = {"all": None, "argmax": logits.argmax(axis=1), "per-class": rng.integers(0, classes, size)}[competition]
         if claims is not None:
             claims.flags.writeable = False  # as an array that came from another process is
         niche = rng.integers(0, niches, size) if niches else None

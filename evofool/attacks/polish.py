@@ -24,7 +24,7 @@ from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
 from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
 from evofool.run.imported import BIG, Image, climbed, commit, let_go, opened, plain
-from evofool.run.seeding import Given
+from evofool.run.seeding import Seeds
 from evofool.run.store import Store
 from evofool.run.stored import Elite, StoredRun
 from evofool.scores import log_odds, margin
@@ -102,7 +102,7 @@ def polish(
     more. threads of a pass (0: as the run has).
 
     An image takes its elite's place if the plain network ranks it higher, rounded to 8 bits: it is made by "polish", and
-    its mother is the original, which is stored too, as a given genome. The others stay as they were. A group of elites is
+    its mother is the original, which is stored too, as a seed. The others stay as they were. A group of elites is
     kept when it is done; tick(progress), called after every step, ends the work when it says so, and what the group under
     way has come to is dropped. begun(plan, elites done, elites) is called once. target defaults to the run's own (trust as
     in StoredRun.target).
@@ -119,8 +119,8 @@ def polish(
         raise refused(target)
     plan = _plan(source, target, classes, budget, rate, grow, threads)
     recipe = _recipe(source, plan, out)
-    given = Given(source.run, len(source.births))
-    store, state = opened(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, given)
+    seeds = Seeds(source.run, len(source.births))
+    store, state = opened(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, seeds)
     notes: list[str] = list(state["notes"])
     total = len(source.elites)
     told_to_stop = False
@@ -365,7 +365,7 @@ def _save(
         # A class's niches climb apart, and a curve is of classes.
         side_by_side([*store.improvements(), *new], len(source.elites)) if niches == 1 else (),
         new,
-        given=_given(source) if not first else (),
+        seeds=_seeds(source) if not first else (),
         held=held,
         origins=[(birth, source.run, there) for there, birth in births.items()] if not first else (),
         niches=niches,
@@ -373,11 +373,11 @@ def _save(
     return state
 
 
-def _given(source: _Source) -> list[tuple[int, bytes, str]]:
+def _seeds(source: _Source) -> list[tuple[int, bytes, str]]:
     """Births, genomes and makers of the originals; a genome that holds several cells is one."""
     found: dict[int, tuple[int, bytes, str]] = {}
     for elite, packed in zip(source.elites, source.packed(), strict=True):
-        maker = "given" if elite.row.made == "evolved" else elite.row.made
+        maker = "seed" if elite.row.made == "evolved" else elite.row.made
         found.setdefault(elite.row.birth, (source.births[elite.row.birth], packed, maker))
     return list(found.values())
 
@@ -385,11 +385,11 @@ def _given(source: _Source) -> list[tuple[int, bytes, str]]:
 def _outcome(store: Store, state: Mapping[str, Any], elites: int) -> PolishOutcome:
     first: dict[int, float] = {}
     last: dict[int, float] = {}
-    reigns = store.reigns()
-    for cell, _, _, odds, _, _ in reigns:
+    history = store.cell_history()
+    for cell, _, _, odds, _, _ in history:
         first.setdefault(cell, odds)
         last[cell] = odds
     cells = sorted(first)
     before, after = (np.array([values[cell] for cell in cells]) for values in (first, last))
-    polished = len(reigns) - len(cells)
+    polished = len(history) - len(cells)
     return PolishOutcome(elites, before, after, polished, state["forwards"], state["backwards"], tuple(state["notes"]))

@@ -256,7 +256,7 @@ def _recipe(plan: AttackPlan, target: Target, folder: Path) -> Recipe:
         "name": folder.resolve().name or plan.method,
         "target": target.name,
         "encoding": {"kind": "direct"},
-        "search": {"seed": plan.seed, "batch": plan.chunk, "rank": plan.rank, "competition": "own"},
+        "search": {"seed": plan.seed, "batch": plan.chunk, "rank": plan.rank, "competition": "per-class"},
         "stop": {"evaluations": max(1, plan.budget) * len(plan.classes)},
         "compute": {"chunk": plan.chunk, "threads": plan.threads, "format": "float32"},
     }

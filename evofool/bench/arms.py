@@ -23,7 +23,7 @@ class Arm(NamedTuple):
 ARMS: dict[str, Arm] = {
     "direct": Arm("search", "MAP-Elites over pixels", "direct"),
     "cppn": Arm("search", "MAP-Elites over CPPNs", "cppn"),
-    "own": Arm("search", "the control: CPPNs that climb for one class each, nothing shared", "cppn", "own"),
+    "own": Arm("search", "the control: CPPNs that climb for one class each, nothing shared", "cppn", "per-class"),
     "random": Arm("black", "random images, each tried in every class", method="random"),
     "square": Arm("black", "Square attack, class by class (Andriushchenko 2020)", method="square"),
     "nes": Arm("black", "evolution strategy on low-frequency pixels, class by class (Ilyas 2018)", method="nes"),

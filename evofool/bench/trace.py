@@ -47,7 +47,7 @@ def read(stored: StoredRun, classes: Sequence[int], budget: int) -> Trace:
     if "baseline" in stored.meta:
         rows = [(cell, forwards * len(classes), score) for cell, forwards, _, score, _ in stored.store.improvements()]
     else:
-        rows = [(cell, birth + 1, margin) for cell, birth, _, _, margin, _ in stored.store.reigns()]
+        rows = [(cell, birth + 1, margin) for cell, birth, _, _, margin, _ in stored.store.cell_history()]
     for cell, at, margin in rows:
         found = by_class.get(cell // stored.niches)
         if found is not None and at <= budget and margin > (found[-1][1] if found else -np.inf):

@@ -321,8 +321,8 @@ def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False
     print("runner-up   " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
     print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.made)}")
     print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
-    if row.measures:
-        print("measures    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.measures))
+    if row.image_metrics:
+        print("measures    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
     if genome["format"] == "evofool.cppn":
         from genomes.cppn.json_ import identity
 

@@ -65,7 +65,7 @@ def run(
         going_on = f"Going on with {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         opened = Run.start(recipe, folder)
-        given = opened.given
+        given = opened.seeds
         begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
         going_on = f"New run in {folder}{begins}"
     with opened as search:

@@ -27,7 +27,7 @@ from evofool.cluster.worker import OUT_OF_MEMORY, Hello, Reply, Worker, steps
 from evofool.errors import EvofoolError, TargetError
 from evofool.machine import machine
 from evofool.search.archive import Winners
-from evofool.search.evaluate import Judge, Order
+from evofool.search.evaluate import BatchEvaluator, Order
 from genomes import Genomes
 
 _GLANCE = 0.2  # seconds between looks at timeouts and at who asks us to stop
@@ -86,7 +86,7 @@ class RayEvaluator:
 
     def __init__(
         self,
-        judge: Judge,
+        batch_evaluator: BatchEvaluator,
         *,
         workers: int,
         seed: int,
@@ -106,14 +106,18 @@ class RayEvaluator:
         retries: int,
         quarantine: int,
     ) -> None:
-        self.judge = judge
+        self.batch_evaluator = batch_evaluator
         self.at_once = workers
         self.notes: list[str] = []
         self.machines: list[dict[str, Any]] = []
         self._in_order, self._lag, self._in_flight, self._timeout = in_order, lag, in_flight, timeout
         self._retries = retries
         self._jobs = JobQueue(
-            judge.encoding, in_order=in_order, retries=retries, max_quarantined=quarantine, target_name=judge.target.name
+            batch_evaluator.encoding,
+            in_order=in_order,
+            retries=retries,
+            max_quarantined=quarantine,
+            target_name=batch_evaluator.target.name,
         )
         self._plains: deque[_Plain] = deque()
         self._lineage: Lineage = Lineage()
@@ -121,13 +125,13 @@ class RayEvaluator:
         self._asks = {"CPU": cpus, "GPU": gpus, "memory": memory * 2**30, **resources}
         options = reserved(cpus, gpus, memory, resources, placement, environment) | {"max_restarts": 0}
         known = {
-            name: getattr(judge, name)
+            name: getattr(batch_evaluator, name)
             for name in ("encoding", "chunk", "rank", "competition", "descriptor", "edges", "number_format")
         }
         maker = ray.remote(Worker).options(**options)
-        self._start = partial(maker.remote, judge.target.name, known, seed, batch, torch_threads, os.getcwd())
+        self._start = partial(maker.remote, batch_evaluator.target.name, known, seed, batch, torch_threads, os.getcwd())
         if in_order:
-            self._foresee(workers, ceil(batch / judge.chunk))
+            self._foresee(workers, ceil(batch / batch_evaluator.chunk))
         self._gauges = Gauges()
         self._seats = [_Seat(number) for number in range(workers)]
         self._head = ray.get_runtime_context().gcs_address
@@ -142,11 +146,11 @@ class RayEvaluator:
 
     def submit(self, order: Order) -> None:
         """Cut into as many pieces of whole chunks as give every worker its share of what is under way."""
-        chunks = ceil(order.size / self.judge.chunk)
+        chunks = ceil(order.size / self.batch_evaluator.chunk)
         pieces = 1
         if self._in_order:
             pieces = min(chunks, ceil(self._in_flight * max(1, len(self._ready())) / (self._lag + 1)))
-        step = ceil(chunks / pieces) * self.judge.chunk
+        step = ceil(chunks / pieces) * self.batch_evaluator.chunk
         self._jobs.add(order, [order.cut(at, end) for at, end in steps(order.size, step)])
 
     def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
@@ -160,9 +164,9 @@ class RayEvaluator:
     def pending(self) -> list[Order]:
         return self._jobs.pending()
 
-    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+    def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
         jobs = []
-        for at, end in steps(len(births), self.judge.chunk):
+        for at, end in steps(len(births), self.batch_evaluator.chunk):
             mine = tuple(births[at:end])
             jobs.append(_Plain(mine, {b: genomes[at + i : at + i + 1] for i, b in enumerate(mine)}))
         self._plains = deque(jobs)  # what an earlier call was given up with is nobody's any more
@@ -280,10 +284,10 @@ class RayEvaluator:
             seat.images += reply.images
             seat.busy += reply.seconds
             seat.proven, seat.futile, self._answered = True, 0, True
-            self.judge.target.count(reply.images)
+            self.batch_evaluator.target.count(reply.images)
             if isinstance(call.job, OrderJob):
                 sent: WinnersMessage = reply.value
-                made = decode_winners(self.judge.encoding, call.job.order, sent, self._lineage)
+                made = decode_winners(self.batch_evaluator.encoding, call.job.order, sent, self._lineage)
                 if self._jobs.complete(call.job, made, sent.broken):
                     # Is it the images, or this process? A fresh one is asked.
                     self._note(f"a worker was replaced: {sent.broken[0][1]}")
@@ -301,7 +305,7 @@ class RayEvaluator:
             hint = "; install on every node what is installed here" if "No module named" in why else ""
             hello = Hello(f"a worker's process died while it began: {why}{hint}")
         seat.greeting = None
-        ours = self.judge.target
+        ours = self.batch_evaluator.target
         if not hello.error and hello.fingerprint != ours.fingerprint():
             hello = Hello(
                 f"{hello.node} has another {ours.name} than this machine: labels, preprocessing or weights differ; "
@@ -312,7 +316,7 @@ class RayEvaluator:
             return
         if hello.machine not in self.machines:
             self.machines.append(hello.machine)
-        seat.hello, seat.sender = hello, Sender(self.judge.encoding, self._lineage)
+        seat.hello, seat.sender = hello, Sender(self.batch_evaluator.encoding, self._lineage)
         seat.ready = seat.since = time.monotonic()
         here = machine(hello.machine.get("threads", 1))
         if hello.machine != here and "device" not in hello.machine:
@@ -335,7 +339,8 @@ class RayEvaluator:
             if isinstance(cause, OUT_OF_MEMORY) and not self._answered:
                 self._recall(seat)
                 raise TargetError(
-                    f"{self.judge.target.name}: a worker's memory does not hold {self.judge.chunk} images; start another "
+                    f"{self.batch_evaluator.target.name}: a worker's memory does not hold {self.batch_evaluator.chunk} "
+                    "images; start another "
                     "run with a smaller compute.chunk, or give each worker more (compute.ray.gpus, compute.ray.memory)"
                 )
         self._lost(seat, f"it raises {type(cause).__name__}: {str(cause)[:200]}")
@@ -354,7 +359,7 @@ class RayEvaluator:
                 return
             job.failures += 1
             if job.failures > self._retries:
-                raise TargetError(f"{self.judge.target.name}: elites cannot be measured in float32: {why}")
+                raise TargetError(f"{self.batch_evaluator.target.name}: elites cannot be measured in float32: {why}")
             self._plains.appendleft(job)
 
     def _recall(self, seat: _Seat) -> None:

@@ -73,7 +73,7 @@ class Sender:
     def encode(self, order: Order) -> OrderMessage:
         """The message for an order. The worker has to decode messages in the order in which they were encoded."""
         mothers, fathers = order.mothers, order.fathers
-        no_fathers, seeds = bool((fathers < 0).all()), order.given
+        no_fathers, seeds = bool((fathers < 0).all()), order.seeds
         needed = dict.fromkeys([*seeds, *mothers.tolist(), *([] if no_fathers else fathers.tolist())])
         needed.pop(-1, None)
         cells, thresholds = self._changed(order.thresholds)
@@ -156,7 +156,7 @@ class Receiver:
         self._thresholds = np.zeros(0)
 
     def decode(self, message: OrderMessage) -> Order:
-        """The order that was encoded, without its holders, which stay with the search."""
+        """The order that was encoded, without its incumbents, which stay with the search."""
         if message.cells is None:
             self._thresholds = message.thresholds.copy()
         else:
@@ -170,7 +170,7 @@ class Receiver:
             first_birth=message.first_birth,
             size=len(message.mothers),
             thresholds=self._thresholds,
-            holders=none,
+            incumbents=none,
             mothers=message.mothers,
             fathers=fathers,
             parents=parents,
@@ -215,7 +215,7 @@ def decode_winners(encoding: Encoding, order: Order, message: WinnersMessage, li
     rows = message.rows.astype(np.int64)
     made = [children(encoding, order.cut(row, row + 1)) for row in rows.tolist()]
     births, mothers, fathers = order.first_birth + rows, order.mothers[rows], order.fathers[rows]
-    seeds = set(order.given)
+    seeds = set(order.seeds)
     for birth, mother, father in zip(births.tolist(), mothers.tolist(), fathers.tolist(), strict=True):
         if birth not in seeds:
             lineage[birth] = mother, father

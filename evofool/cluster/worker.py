@@ -15,7 +15,7 @@ from evofool.cluster.messages import OrderMessage, ParentUpdate, Receiver, encod
 from evofool.errors import EvofoolError, ScoreError, TargetError
 from evofool.machine import machine
 from evofool.search.archive import Winners
-from evofool.search.evaluate import Judge, Order, stays_on_device
+from evofool.search.evaluate import BatchEvaluator, Order, stays_on_device
 from evofool.targets import target
 from genomes import Key
 
@@ -63,12 +63,14 @@ class Worker:
         except EvofoolError as error:
             return Hello(str(error))
         known = self._judge_with
-        self._judge = Judge(target=self.target, resident=stays_on_device(self.target, known["edges"]), **known)
+        self._batch_evaluator = BatchEvaluator(
+            target=self.target, resident=stays_on_device(self.target, known["edges"]), **known
+        )
         self._warm_up()
         device = str(self.target.details.get("device", "cpu"))
         if device.startswith("cuda"):
             device = torch.cuda.get_device_name(device)
-        known_format, there = self._judge.number_format, self.target.formats
+        known_format, there = self._batch_evaluator.number_format, self.target.formats
         if known_format not in there:
             return Hello(f"{socket.gethostname()} does not rank in {known_format}, it has {', '.join(there)}")
         return Hello(
@@ -81,8 +83,8 @@ class Worker:
 
     def _warm_up(self) -> None:
         """Compile the kernels that make and draw a chunk; the target is not asked."""
-        encoding, key = self._judge.encoding, Key(0, 0)
-        some = encoding.random(self._judge.chunk, key)
+        encoding, key = self._batch_evaluator.encoding, Key(0, 0)
+        some = encoding.random(self._batch_evaluator.chunk, key)
         encoding.render(encoding.vary(some, some, key))
 
     def judge(self, message: OrderMessage) -> Reply:
@@ -90,7 +92,7 @@ class Worker:
         began, before = time.perf_counter(), self.target.queries
         order = self._receiver.decode(message)
         aside: list[tuple[int, str]] = []
-        parts = [self._careful(order.cut(at, end), at, aside) for at, end in steps(order.size, self._judge.chunk)]
+        parts = [self._careful(order.cut(at, end), at, aside) for at, end in steps(order.size, self._batch_evaluator.chunk)]
         return Reply(
             encode_winners(order, Winners.merged(parts), aside), self.target.queries - before, time.perf_counter() - began
         )
@@ -99,7 +101,7 @@ class Worker:
         """The plain logits of genomes."""
         began, before = time.perf_counter(), self.target.queries
         genomes = self._receiver.apply(update, births)
-        logits = self._judge.plain(np.concatenate([genomes[birth] for birth in births]))
+        logits = self._batch_evaluator.reference_logits(np.concatenate([genomes[birth] for birth in births]))
         return Reply(logits, self.target.queries - before, time.perf_counter() - began)
 
     def _careful(self, order: Order, begin: int, aside: list[tuple[int, str]]) -> Winners:
@@ -108,7 +110,7 @@ class Worker:
         What else shares a forward pass changes no bit, since a short one is padded.
         """
         try:
-            return self._judge(order)
+            return self._batch_evaluator(order)
         except OUT_OF_MEMORY:
             raise
         except (ScoreError, TargetError) as error:
@@ -116,7 +118,7 @@ class Worker:
                 aside.append((begin, str(error)))
                 if len(aside) > _MOST_ASIDE:
                     raise
-                return Winners.none(self._judge.encoding)
+                return Winners.none(self._batch_evaluator.encoding)
         half = order.size // 2
         cuts = (order.cut(0, half), begin), (order.cut(half, order.size), begin + half)
         return Winners.merged([self._careful(cut, at, aside) for cut, at in cuts])

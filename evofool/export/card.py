@@ -155,7 +155,7 @@ def _made(run: StoredRun, made: Mapping[str, int]) -> str:
         told = [_baseline(run)]
     else:
         told = [_search(run.meta["recipe"], run.elites_as_of)]
-    if run.meta.get("given"):
+    if run.meta.get("seeds"):
         told += ["", "It began with images of another run, some of which may be among these."]
     told += ["", f"Made: {', '.join(f'{number:,} {how}' for how, number in sorted(made.items()))}."]
     own = f"\n\nRun `{run.meta['id']}`." if "id" in run.meta else ""
@@ -168,7 +168,7 @@ def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
     competition = {
         "all": "every image competes in every class",
         "argmax": "an image competes in the class that it is called",
-        "own": "classes are searched apart",
+        "per-class": "classes are searched apart",
     }.get(search.get("competition", "all"), "")
     niches = recipe.get("niches")
     apart = f"; {len(niches['edges']) + 1} niches per class, by {niches['descriptor']}" if niches else ""
@@ -208,7 +208,7 @@ With the logits z of an image and its class c:
 
 `search_log_odds` and `search_margin` are what the search ranked by. `birth`, `mother` and `father` number the genomes of the
 run (-1: none), `made` says what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
-`total_variation`, `verdict` and `judged_by` are there where somebody has measured or judged an image.
+`total_variation`, `verdict` and `verdict_by` are there where somebody has measured or judged an image.
 """
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from evofool.errors import EvofoolError, ImageError, StoreError
 from evofool.export.image_file import picture, stem
-from evofool.run.store import MEASURES
+from evofool.run.store import IMAGE_METRICS
 from evofool.run.stored import Elite, StoredRun
 
 COLUMNS = {
@@ -29,9 +29,9 @@ COLUMNS = {
     "father": "int64",
     "made": "string",
     "bytes_per_pixel": "float64",
-    **dict.fromkeys(MEASURES, "float64"),
+    **dict.fromkeys(IMAGE_METRICS, "float64"),
     "verdict": "string",
-    "judged_by": "string",
+    "verdict_by": "string",
     "record_sha256": "string",
 }
 """What stands beside image and label: what Elite.summary() tells, under its names, and the run's id."""

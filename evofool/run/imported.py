@@ -16,7 +16,7 @@ from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.images import encode_png
 from evofool.machine import machine
 from evofool.recipe import Recipe
-from evofool.run.seeding import Given
+from evofool.run.seeding import Seeds
 from evofool.run.store import FILE, Checkpoint, NewElite, Store
 from evofool.targets import Target
 from evofool.targets.validation import validate
@@ -41,12 +41,12 @@ class Image(NamedTuple):
 
 
 def opened(
-    folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int, given: Given | None = None
+    folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int, seeds: Seeds | None = None
 ) -> tuple[Store, dict[str, Any]]:
     """The run's file, made or, if this plan was begun there, gone on with; and its state.
 
     The state is plan, done, forwards, backwards, notes and asked_before (what target.queries counts beside the run's own).
-    given: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
+    seeds: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
     StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its validation.
     """
     asked = 0 if target.lasting else target.queries
@@ -72,13 +72,13 @@ def opened(
         "machine": machine(recipe.compute.threads),
         "committed": 0,
         "shown": 0,
-        "shown_reigns": 0,
+        "shown_changes": 0,
         "last_progress": 0,
         "seconds": 0.0,
         "finished": None,
         "answers": 0,
         "warnings": [*target.details.get("notes", ()), *checked.notes],
-        **({"given": given.as_meta()} if given else {}),
+        **({"seeds": seeds.to_dict()} if seeds else {}),
     }
     return Store.create(folder, meta), state
 
@@ -118,7 +118,7 @@ def commit(
     answers: int,
     rows: Sequence[tuple[int, Mapping[str, Any]]] = (),
     improvements: Sequence[tuple[int, int, int, float, float]] = (),
-    given: Sequence[tuple[int, bytes, str]] = (),
+    seeds: Sequence[tuple[int, bytes, str]] = (),
     held: Sequence[Image] = (),
     origins: Sequence[tuple[int, str, int]] = (),
     niches: int = 1,
@@ -126,14 +126,14 @@ def commit(
     """One checkpoint: images take their cells, and state takes the place of the old one.
 
     seconds are added to the run's. answers: target.queries by now. made: what made the images (Store.made). rows: metrics,
-    by a number that replaces an older row of the same. given: births, packed genomes and makers of what the images come
-    from; origins: the runs and births that these have elsewhere. held: images of given genomes, which hold their cells
+    by a number that replaces an older row of the same. seeds: births, packed genomes and makers of what the images come
+    from; origins: the runs and births that these have elsewhere. held: images of seeds, which hold their cells
     before `images` do. niches: of a class.
     """
     meta = store.description()
     batch = meta["committed"]
     cell = lambda i: i.class_id * niches + i.niche  # noqa: E731
-    reigns = [(cell(i), i.birth, batch, i.log_odds, i.margin, 0) for i in [*held, *images]]
+    cell_history = [(cell(i), i.birth, batch, i.log_odds, i.margin, 0) for i in [*held, *images]]
     elites = [
         NewElite(i.class_id, i.niche, cell(i), i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
         for i in {cell(i): i for i in [*held, *images]}.values()
@@ -146,17 +146,17 @@ def commit(
                 "baseline": dict(state),
                 "committed": batch + 1,
                 "shown": batch + 1,
-                "shown_reigns": meta["shown_reigns"] + len(reigns),
+                "shown_changes": meta["shown_changes"] + len(cell_history),
                 "last_progress": batch,
                 "seconds": total,
                 "finished": finished,
                 "answers": answers - state["asked_before"],
             },
-            genomes=[*((birth, batch, -1, -1, genome, 0) for birth, genome, _ in given), *own.values()],
-            reigns=reigns,
+            genomes=[*((birth, batch, -1, -1, genome, 0) for birth, genome, _ in seeds), *own.values()],
+            cell_history=cell_history,
             elites=elites,
             metrics=[(at, total, row) for at, row in rows],
-            made=[*((birth, how) for birth, _, how in given if how != "evolved"), *((birth, made) for birth in own)],
+            made=[*((birth, how) for birth, _, how in seeds if how != "evolved"), *((birth, made) for birth in own)],
             improvements=improvements,
             origins=origins,
         )

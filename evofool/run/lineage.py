@@ -27,9 +27,9 @@ def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
     images = run.encoding.render(run.unpack([packed[row[0]] for row in line]))
     ancestors = []
     for (birth_id, batch, mother, father), image in zip(line, images, strict=True):
-        reigns = run.store.reigns(birth_id)
-        held = tuple(dict.fromkeys(cell // run.niches for cell, *_ in reigns))
-        ancestors.append(Ancestor(birth_id, batch, mother, father, held, any(r[5] for r in reigns), image))
+        cell_history = run.store.cell_history(birth_id)
+        held = tuple(dict.fromkeys(cell // run.niches for cell, *_ in cell_history))
+        ancestors.append(Ancestor(birth_id, batch, mother, father, held, any(r[5] for r in cell_history), image))
     return ancestors
 
 

@@ -10,7 +10,7 @@ from evofool.errors import ImageError, TargetError
 from evofool.image_metrics.metrics import CHUNK, ImageMetrics
 from evofool.image_metrics.names import BYTES_PER_PIXEL, PIXELS
 from evofool.images import decode_png
-from evofool.run.store import EliteRow, Measure, Store
+from evofool.run.store import EliteRow, ImageMetric, Store
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
 
@@ -36,8 +36,8 @@ def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], Non
             rows = [elite.row for elite in stored.elites()]
         known = store.references()
         wanted = {(name, metrics.references.get(name, "")) for name in metrics.names if name != BYTES_PER_PIXEL}
-        stale = {row.cell: [m.name for m in row.measures if _is_stale(m, metrics, known)] for row in rows}
-        todo = [row for row in rows if stale[row.cell] or not wanted <= {(m.name, m.reference) for m in row.measures}]
+        stale = {row.cell: [m.name for m in row.image_metrics if _is_stale(m, metrics, known)] for row in rows}
+        todo = [row for row in rows if stale[row.cell] or not wanted <= {(m.name, m.reference) for m in row.image_metrics}]
         cells: dict[bytes, list[int]] = {}  # by image: one that holds many cells is measured once
         for row in todo:
             cells.setdefault(row.png, []).append(row.cell)
@@ -45,9 +45,9 @@ def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], Non
         for begin in range(0, len(images), CHUNK):
             part = images[begin : begin + CHUNK]
             values = metrics(np.stack([decode_png(png, f"{folder}, cell {cells[png][0]}") for png in part]))
-            store.measure(
+            store.set_image_metrics(
                 [
-                    (cell, Measure(name, float(values[name][k]), reference))
+                    (cell, ImageMetric(name, float(values[name][k]), reference))
                     for k, png in enumerate(part)
                     for cell in cells[png]
                     for name, reference in sorted(wanted)
@@ -65,11 +65,11 @@ def stale_references(folder: Path, metrics: ImageMetrics) -> list[dict[str, Any]
     with StoredRun(folder) as stored:
         known = stored.store.references()
         rows = [elite.row for elite in stored.elites()]
-    keys = {m.reference for row in rows for m in row.measures if _is_stale(m, metrics, known)}
+    keys = {m.reference for row in rows for m in row.image_metrics if _is_stale(m, metrics, known)}
     return [details for key, details in known.items() if key in keys]
 
 
-def _is_stale(measured: Measure, metrics: ImageMetrics, known: Mapping[str, Mapping[str, Any]]) -> bool:
+def _is_stale(measured: ImageMetric, metrics: ImageMetrics, known: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a value compares with real images that are not those of metrics."""
     reference = known.get(measured.reference, {}).get("real", measured.reference)
     return bool(measured.reference) and reference != metrics.references[PIXELS]
@@ -101,4 +101,4 @@ def stored_metrics(folders: Iterable[Path]) -> dict[str, np.ndarray]:
 
 def metrics_of(row: EliteRow) -> dict[str, float]:
     """The stored image metrics of an elite, by name."""
-    return {**{m.name: m.value for m in row.measures}, BYTES_PER_PIXEL: row.bytes_per_pixel}
+    return {**{m.name: m.value for m in row.image_metrics}, BYTES_PER_PIXEL: row.bytes_per_pixel}

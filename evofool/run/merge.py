@@ -72,11 +72,11 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     lines = _descent(parts, champions)
     number = {node: birth for birth, node in enumerate(sorted(lines.keys() | quarantine.keys()))}
     meta, state = _description(parts, out)
-    reigns = _reigns(lines, champions, number)
+    cell_history = _cell_history(lines, champions, number)
     checkpoint = Checkpoint(
-        state={**state, "shown_reigns": len(reigns)},
+        state={**state, "shown_changes": len(cell_history)},
         genomes=_genomes(parts, lines, number),
-        reigns=reigns,
+        cell_history=cell_history,
         elites=[_elite(champion, number) for _, champion in sorted(champions.items())],
         metrics=(),
         quarantine=[_set_aside(node, row, number) for node, row in sorted(quarantine.items())],
@@ -135,7 +135,7 @@ class _Champion:
         found out before one of which less was."""
         r = self.row
         best, other = (r.margin, r.log_odds) if self.rank == "margin" else (r.log_odds, r.margin)
-        judged = (r.verdict == "unjudged", r.verdict, r.judged_by or "", -len(r.measures), r.measures)
+        judged = (r.verdict == "unjudged", r.verdict, r.verdict_by or "", -len(r.image_metrics), r.image_metrics)
         return (-best, self.node, -other, -r.search_log_odds, -r.search_margin, *judged)
 
 
@@ -249,13 +249,13 @@ def _both(node: Node, a: _Aside, b: _Aside, folder: Path) -> _Aside:
 
 @dataclass
 class _Line:
-    """A genome that is kept: where it comes from, its reigns, and who has it."""
+    """A genome that is kept: where it comes from, the cells that it won, and which folders have it."""
 
     batch: int
     mother: int  # births in its own run, -1 for none
     father: int
-    reigns: list[tuple[int, int, float, float, int]]  # cell, batch, log_odds, margin, switched
-    holders: list[tuple[int, int]]  # places in the list of folders, births there
+    cell_history: list[tuple[int, int, float, float, int]]  # cell, batch, log_odds, margin, switched
+    copies: list[tuple[int, int]]  # places in the list of folders, births there
 
 
 def _descent(parts: Sequence[_Part], champions: dict[int, _Champion]) -> dict[Node, _Line]:
@@ -268,19 +268,24 @@ def _descent(parts: Sequence[_Part], champions: dict[int, _Champion]) -> dict[No
         with Store.open(part.folder) as store:
             for birth, (batch, mother, father) in store.ancestry(births).items():
                 node = part.node(birth)
-                reigns = [(c, at, odds, gap, switched) for c, _, at, odds, gap, switched in store.reigns(birth)]
-                if any(cell not in champions for cell, *_ in reigns):
+                cell_history = [(c, at, odds, gap, switched) for c, _, at, odds, gap, switched in store.cell_history(birth)]
+                if any(cell not in champions for cell, *_ in cell_history):
                     raise StoreError(
                         f"{part.folder} is damaged: an elite is missing; evofool verify {part.folder} tells more. "
                         "Leave this run out"
                     )
-                line = _Line(batch, part.there(mother), part.there(father), reigns, [(place, birth)])
+                line = _Line(batch, part.there(mother), part.there(father), cell_history, [(place, birth)])
                 known = lines.setdefault(node, line)
                 if known is line:
                     continue
-                known.holders.append((place, birth))
-                if (known.batch, known.mother, known.father, known.reigns) != (batch, line.mother, line.father, reigns):
-                    raise _different_ways(node, [parts[holder].folder for holder, _ in known.holders])
+                known.copies.append((place, birth))
+                if (known.batch, known.mother, known.father, known.cell_history) != (
+                    batch,
+                    line.mother,
+                    line.father,
+                    cell_history,
+                ):
+                    raise _different_ways(node, [parts[place].folder for place, _ in known.copies])
     return lines
 
 
@@ -311,15 +316,15 @@ def _genomes(
     """
     for run, nodes in groupby(sorted(lines), key=lambda node: node.run):
         of_run = list(nodes)
-        places = {place for node in of_run for place, _ in lines[node].holders}
+        places = {place for node in of_run for place, _ in lines[node].copies}
         with contextlib.ExitStack() as stack:
             stores = {place: stack.enter_context(Store.open(parts[place].folder)) for place in places}
             for node in of_run:
                 line = lines[node]
-                found = {stores[place].stored(birth) for place, birth in line.holders}
+                found = {stores[place].stored(birth) for place, birth in line.copies}
                 # Stored otherwise is no other genome yet: another zlib may have compressed it.
-                if len(found) > 1 and len({stores[p].genomes([birth])[birth] for p, birth in line.holders}) > 1:
-                    raise _different_ways(node, [parts[place].folder for place, _ in line.holders])
+                if len(found) > 1 and len({stores[p].genomes([birth])[birth] for p, birth in line.copies}) > 1:
+                    raise _different_ways(node, [parts[place].folder for place, _ in line.copies])
                 mother, father = (number[Node(run, b)] if b >= 0 else -1 for b in (line.mother, line.father))
                 yield number[node], line.batch, mother, father, *min(found)
 
@@ -327,16 +332,16 @@ def _genomes(
 # -- what is written
 
 
-def _reigns(
+def _cell_history(
     lines: dict[Node, _Line], champions: dict[int, _Champion], number: dict[Node, int]
 ) -> list[tuple[int, int, int, float, float, int]]:
-    """The reigns of those that are kept, by birth and cell; a cell's last one is that of the elite that holds it."""
-    reigns = [
+    """The cells that those that are kept won, by birth and cell; a cell's last row is that of its elite."""
+    cell_history = [
         (cell, number[node], batch, log_odds, margin, switched)
         for node, line in lines.items()
-        for cell, batch, log_odds, margin, switched in line.reigns
+        for cell, batch, log_odds, margin, switched in line.cell_history
     ]
-    return sorted(reigns, key=lambda reign: (number[champions[reign[0]].node] == reign[1], reign[1], reign[0]))
+    return sorted(cell_history, key=lambda change: (number[champions[change[0]].node] == change[1], change[1], change[0]))
 
 
 def _elite(champion: _Champion, number: dict[Node, int]) -> NewElite:
@@ -350,8 +355,8 @@ def _elite(champion: _Champion, number: dict[Node, int]) -> NewElite:
         png=row.png,
         pixels=champion.pixels,
         verdict=row.verdict,
-        judged_by=row.judged_by,
-        measures=row.measures,
+        verdict_by=row.verdict_by,
+        image_metrics=row.image_metrics,
     )
 
 
@@ -397,7 +402,7 @@ def _description(parts: Sequence[_Part], out: Path) -> tuple[dict[str, Any], dic
         "machine": first["machine"] if len(kinds) == 1 else {"several kinds": [kinds[kind] for kind in sorted(kinds)]},
         "committed": 0,
         "shown": 0,
-        "shown_reigns": 0,
+        "shown_changes": 0,
         "last_progress": 0,
         "seconds": 0.0,
         "finished": None,

@@ -60,8 +60,8 @@ class Recorded:
     def pending(self) -> list[Order]:
         return sorted([*self.inner.pending(), *(order for order, _ in self._early.values())], key=lambda order: order.batch)
 
-    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        return self.inner.plain_logits(births, genomes)
+    def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        return self.inner.reference_logits(births, genomes)
 
     def workers(self) -> list[dict[str, Any]]:
         return self.inner.workers()
@@ -131,15 +131,15 @@ def replay(
 
 def content(run: StoredRun) -> dict[str, Any]:
     """What the way and the end of a search are, by names for people, without clocks and elites that are out of date."""
-    reigns = run.store.reigns()
-    born = {reign[1] for reign in reigns}
+    history = run.store.cell_history()
+    births = {change[1] for change in history}
     return {
-        "who held which cell, and what it scored": reigns,
-        "genomes": run.store.genomes(born),
-        "descent": run.store.ancestry(born),
+        "who held which cell, and what it scored": history,
+        "genomes": run.store.genomes(births),
+        "descent": run.store.ancestry(births),
         "quarantine": [row[:5] for row in run.store.quarantine()],
         "elites": [(row.birth, row.digest()) for row in run.store.elites()]
-        if run.meta["shown_reigns"] == len(reigns)
+        if run.meta["shown_changes"] == len(history)
         else None,
     }
 

@@ -9,21 +9,21 @@ from evofool.machine import cpus
 from evofool.run.store import EliteRow, NewElite
 from evofool.scores import log_odds, margin, refuse_unfinite
 from evofool.search.archive import Archive
-from evofool.search.evaluate import Evaluator, Judge
+from evofool.search.evaluate import BatchEvaluator, Evaluator
 from evofool.targets.network import FLOAT32
 
 
-class Measured:
+class Rescorer:
     """The scores that count, of an archive whose search may rank by faster ones.
 
     A search that ranks in another number format, or by images that a device drew (they may differ by a grey level), has
     its elites measured again by the float32 network; any other's scores stand as they are.
     """
 
-    def __init__(self, archive: Archive, judge: Judge, evaluator: Evaluator, ranks_plainly: bool) -> None:
-        self.archive, self.encoding, self.evaluator = archive, judge.encoding, evaluator
-        self._who = f"{judge.target.name}, in float32,"
-        self._ranks_plainly = ranks_plainly and judge.number_format == FLOAT32
+    def __init__(self, archive: Archive, batch_evaluator: BatchEvaluator, evaluator: Evaluator, ranks_plainly: bool) -> None:
+        self.archive, self.encoding, self.evaluator = archive, batch_evaluator.encoding, evaluator
+        self._who = f"{batch_evaluator.target.name}, in float32,"
+        self._ranks_plainly = ranks_plainly and batch_evaluator.number_format == FLOAT32
         cells = len(archive.birth)
         self._birth = np.full(cells, -1, np.int64)  # whom each cell's figures are of; stale where another holds it
         self._figures = np.full((2, cells), -np.inf)
@@ -37,7 +37,7 @@ class Measured:
         ranked = np.stack([self.archive.log_odds, self.archive.margin])
         return ranked if self._ranks_plainly else np.where(self._birth == self.archive.birth, self._figures, ranked)
 
-    def measure(self, batch: int) -> None:
+    def rescore(self, batch: int) -> None:
         """Ask the target, the plain way, what the elites that are new score: once, however many cells one holds.
 
         ScoreError, naming batch, for answers that are not finite.
@@ -49,7 +49,7 @@ class Measured:
         if not len(stale):
             return
         births, first, which = np.unique(a.birth[stale], return_index=True, return_inverse=True)
-        logits = self.evaluator.plain_logits(births.tolist(), a.genomes(stale[first]))
+        logits = self.evaluator.reference_logits(births.tolist(), a.genomes(stale[first]))
         refuse_unfinite(logits, batch, self._who)
         every = np.arange(len(stale)), stale // a.niches
         self._figures[0, stale] = log_odds(logits)[which][every]
@@ -60,7 +60,7 @@ class Measured:
         """The elites of these cells, measured and drawn."""
         if not len(cells):
             return []
-        self.measure(batch)
+        self.rescore(batch)
         a, scores = self.archive, self.scores()
         births, first = np.unique(a.birth[cells], return_index=True)
         genomes = a.genomes(cells[first])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from evofool.errors import StoreError
-from evofool.run.seeding import given_of
+from evofool.run.seeding import seeds_of
 from evofool.run.store import EliteRow, Store
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Order
@@ -16,29 +16,29 @@ from genomes import GenomeError, Key
 def restore(strategy: MapElites, store: Store, meta: dict[str, Any], rank: str) -> tuple[list[EliteRow], list[Order]]:
     """Fill a new strategy and its archive from a run's file. Returns the stored elites, and the orders that were under way.
 
-    Who holds each cell is told by its last reign, since elites may be older. StoreError if the file does not agree with
+    Who holds each cell is told by its last change, since elites may be older. StoreError if the file does not agree with
     itself.
     """
     strategy.committed = meta["committed"]
     strategy.last_progress = meta["last_progress"]
     strategy.wins, strategy.switches = store.counts()
     strategy.steps = store.steps()
-    given = given_of(store, meta, strategy.archive.classes)
-    number = given.number if given else 0
-    strategy.give({}, given.classes if given else ())
+    seeds = seeds_of(store, meta, strategy.archive.classes)
+    number = seeds.number if seeds else 0
+    strategy.seed_with({}, seeds.classes if seeds else ())
     try:
-        rows = _archive(strategy, store, meta["shown_reigns"], rank)
+        rows = _archive(strategy, store, meta["shown_changes"], rank)
         orders = _orders(strategy, store, number)
     except GenomeError as error:
         raise StoreError(f"{store.path} is damaged: {error}") from None
     strategy.next_batch = strategy.committed + len(orders)
-    strategy.given = store.genomes(range(strategy.next_batch * strategy.size, number))
+    strategy.seeds = store.genomes(range(strategy.next_batch * strategy.size, number))
     return rows, orders
 
 
-def _archive(strategy: MapElites, store: Store, shown_reigns: int, rank: str) -> list[EliteRow]:
-    archive, held, rows = strategy.archive, store.holders(), store.elites()
-    early = {reign[0] for reign in store.reigns()[:shown_reigns]}
+def _archive(strategy: MapElites, store: Store, shown_changes: int, rank: str) -> list[EliteRow]:
+    archive, held, rows = strategy.archive, store.incumbents(), store.elites()
+    early = {change[0] for change in store.cell_history()[:shown_changes]}
     if {row.cell for row in rows} != early or any(not 0 <= h[0] < len(archive.birth) for h in held):
         raise StoreError(f"{store.path} is damaged: the cells that have elites are not those that were won")
     if not held:
@@ -64,10 +64,10 @@ def _archive(strategy: MapElites, store: Store, shown_reigns: int, rank: str) ->
     return rows
 
 
-def _orders(strategy: MapElites, store: Store, given: int) -> list[Order]:
+def _orders(strategy: MapElites, store: Store, seeds: int) -> list[Order]:
     orders, size = [], strategy.size
-    for batch, mothers, fathers, holders, thresholds, drawn_after in store.pending():
-        own = range(batch * size, min((batch + 1) * size, given))
+    for batch, mothers, fathers, incumbents, thresholds, drawn_after in store.pending():
+        own = range(batch * size, min((batch + 1) * size, seeds))
         packed = store.genomes({*own, *mothers.tolist(), *fathers.tolist()} - {-1})
         genomes = strategy.encoding.unpack(list(packed.values()))
         orders.append(
@@ -76,7 +76,7 @@ def _orders(strategy: MapElites, store: Store, given: int) -> list[Order]:
                 first_birth=batch * size,
                 size=size,
                 thresholds=thresholds,
-                holders=holders,
+                incumbents=incumbents,
                 mothers=mothers,
                 fathers=fathers,
                 parents={birth: genomes[i : i + 1] for i, birth in enumerate(packed)},

@@ -16,13 +16,13 @@ import torch
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
-from evofool.run.rescore import Measured
+from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
-from evofool.run.seeding import Given, Parents, given_of, read, refuse_others
+from evofool.run.seeding import Parents, Seeds, read, refuse_others, seeds_of
 from evofool.run.store import Checkpoint, Pending, Store
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
-from evofool.search.evaluate import Evaluator, Judge, LocalEvaluator, stays_on_device
+from evofool.search.evaluate import BatchEvaluator, Evaluator, LocalEvaluator, stays_on_device
 from evofool.search.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.targets import Target, foreign, refuse_billed, refuse_workers, stored_target
 from evofool.targets import target as load_target
@@ -70,7 +70,7 @@ class Run:
         self.folder = store.path.parent
         self.encoding: Encoding = encoding or recipe.encoding.build(target.shape)
         niches = recipe.niches
-        self.judge = Judge(
+        self.batch_evaluator = BatchEvaluator(
             self.encoding,
             target,
             recipe.chunk,
@@ -81,7 +81,7 @@ class Run:
             recipe.compute.format,
             resident=stays_on_device(target, niches.edges if niches else ()),
         )
-        self.archive = Archive(self.encoding, len(target.labels), self.judge.niches)
+        self.archive = Archive(self.encoding, len(target.labels), self.batch_evaluator.niches)
         self.strategy = MapElites(
             self.archive,
             self.encoding,
@@ -93,11 +93,11 @@ class Run:
         )
         self.evaluator: Evaluator = self._evaluator()
         # Images that a device draws may differ from those that are saved.
-        drawn_here = not (self.judge.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
-        self.measured = Measured(self.archive, self.judge, self.evaluator, drawn_here)
+        drawn_here = not (self.batch_evaluator.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
+        self.rescorer = Rescorer(self.archive, self.batch_evaluator, self.evaluator, drawn_here)
         self.logbook = new_logbook(statistics())
         self.warnings: list[str] = []
-        self.given: Given | None = None  # the genomes that it began with, random ones left out
+        self.seeds: Seeds | None = None  # the genomes that it began with, random ones left out
         self.finished: str | None = None  # why the run ended by its own rules
         self._machines: list[dict[str, Any]] = []  # all kinds that have judged for this run
         self._earlier_seconds = 0.0
@@ -108,8 +108,8 @@ class Run:
         self._row_costs: list[tuple[float, dict[str, int]]] = []  # of the logbook's rows since the last save
         self._saved_metrics = 0
         self._saved_evaluations = 0
-        self._shown = {"shown": 0, "shown_reigns": 0}  # commits and reigns that the file's elites stand for
-        self._reigns_saved = 0
+        self._shown = {"shown": 0, "shown_changes": 0}  # commits and cell changes that the file's elites stand for
+        self._changes_saved = 0
         self._next_save = self._next_whole = 0.0
         self._shown_birth = np.full(len(self.archive.birth), -1, np.int64)  # whose picture the file has for each cell
         self._next_row = 0
@@ -128,7 +128,7 @@ class Run:
         """A new run of recipe in folder. target defaults to the one that the recipe names; another takes its place there.
 
         encoding stands in for the recipe's where that one's genomes are to be varied otherwise (evolve.PerIndividual): it
-        has to have the same genomes, and has to be given again to resume. parents: in the place of the elites of
+        has to have the same genomes, and has to be passed again to resume. parents: in the place of the elites of
         recipe.search.parents; either way they are in the run's file from now on.
         """
         if target is None:
@@ -162,7 +162,7 @@ class Run:
             "machine": machine(recipe.compute.threads),
             "committed": 0,
             "shown": 0,
-            "shown_reigns": 0,
+            "shown_changes": 0,
             "last_progress": 0,
             "seconds": 0.0,
             "finished": None,
@@ -217,8 +217,8 @@ class Run:
             recipe = recipe or stored
             _refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
             recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
-            given = given_of(store, meta, len(meta["target"]["labels"]))
-            refuse_others(recipe.search.parents, stored.search.parents, given, folder)
+            seeds = seeds_of(store, meta, len(meta["target"]["labels"]))
+            refuse_others(recipe.search.parents, stored.search.parents, seeds, folder)
             trust = trust or "target" in named or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
             if target.fingerprint() != meta["target"]["fingerprint"]:
@@ -235,7 +235,7 @@ class Run:
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             try:
                 run._restore(meta)
-                if recipe.search.parents and not given:  # killed as it began
+                if recipe.search.parents and not seeds:  # killed as it began
                     run._begin_with(read(recipe, run.encoding, target.labels))
             except BaseException:
                 run.evaluator.close()
@@ -304,7 +304,7 @@ class Run:
             stop = self.finished is not None
             stop = give_up() or stop
             # Batches without parents end here. What begins with elites may be as good as it gets.
-            if self.strategy.committed == self.recipe.search.lag + 1 and not self.given:
+            if self.strategy.committed == self.recipe.search.lag + 1 and not self.seeds:
                 self._first_best = float(self.archive.log_odds.max())
             elif self.strategy.committed == watch_at:
                 self._watch()
@@ -314,7 +314,7 @@ class Run:
 
         limit = batches if batches is not None else 1 << 62
         with torch_threads(self.recipe.compute.threads):
-            box = toolbox(self.strategy, self.judge, self.evaluator)
+            box = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
             try:
                 ea_map_elites(
                     box,
@@ -332,7 +332,7 @@ class Run:
                     self.save(whole=False)
                 if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
                     raise TargetError(
-                        f"{self.target.name}: the memory does not hold {self.judge.chunk} images "
+                        f"{self.target.name}: the memory does not hold {self.batch_evaluator.chunk} images "
                         f"{self.evaluator.at_once} times at once; go on with --set compute.streams=1, or start another run "
                         "with a smaller compute.chunk"
                     ) from None
@@ -365,10 +365,10 @@ class Run:
         for q in s.quarantined:
             self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.why}")
         changed = np.flatnonzero(self.archive.birth != self._shown_birth) if whole else _NO_CELLS
-        elites = self.measured.elites(changed, s.committed)
-        reigns = self._reigns_saved + len(s.reigns)
+        elites = self.rescorer.elites(changed, s.committed)
+        cell_history = self._changes_saved + len(s.cell_history)
         if whole:
-            self._shown = {"shown": s.committed, "shown_reigns": reigns}
+            self._shown = {"shown": s.committed, "shown_changes": cell_history}
         self.store.save(
             Checkpoint(
                 state={
@@ -383,15 +383,15 @@ class Run:
                     "workers": {"at": time.time(), "each": team},
                     **self._machine(),
                 },
-                genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.born],
-                reigns=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.reigns],
+                genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.offspring],
+                cell_history=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.cell_history],
                 elites=elites,
                 metrics=[
                     (row["gen"], seconds, _plain(row) | answers)
                     for (seconds, answers), row in zip(self._row_costs, self.logbook[self._saved_metrics :], strict=True)
                 ],
                 pending=[
-                    Pending(o.batch, o.mothers, o.fathers, o.holders, o.thresholds, o.drawn_after)
+                    Pending(o.batch, o.mothers, o.fathers, o.incumbents, o.thresholds, o.drawn_after)
                     for o in self.evaluator.pending()
                 ],
                 quarantine=[
@@ -402,11 +402,11 @@ class Run:
         )
         self._shown_birth[changed] = self.archive.birth[changed]
         self._row_costs.clear()
-        s.born.clear()
-        s.reigns.clear()
+        s.offspring.clear()
+        s.cell_history.clear()
         s.quarantined.clear()
         s.commits.clear()
-        self._reigns_saved = reigns
+        self._changes_saved = cell_history
         self._saved_metrics = len(self.logbook)
         self._saved_evaluations = s.evaluations
 
@@ -440,7 +440,7 @@ class Run:
 
     def best(self) -> np.ndarray:
         """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""
-        return self.measured.best()
+        return self.rescorer.best()
 
     def progress(self) -> Progress:
         now, done = time.perf_counter(), self.strategy.evaluations
@@ -471,16 +471,16 @@ class Run:
         size = self.strategy.size
         self.store.save(
             Checkpoint(
-                state={"given": parents.given.as_meta()},
+                state={"seeds": parents.seeds.to_dict()},
                 genomes=((birth, birth // size, -1, -1, packed, 0) for birth, packed in parents.packed.items()),
-                reigns=(),
+                cell_history=(),
                 elites=(),
                 metrics=(),
                 made=list(parents.made.items()),
             )
         )
-        self.given = parents.given
-        self.strategy.give(parents.packed, parents.given.classes)
+        self.seeds = parents.seeds
+        self.strategy.seed_with(parents.packed, parents.seeds.classes)
 
     def _hear(self) -> None:
         """What has come up meanwhile: a black box is known better the longer it is asked, and workers come and go."""
@@ -494,7 +494,7 @@ class Run:
             from evofool.cluster import RayEvaluator
 
             return RayEvaluator(
-                self.judge,
+                self.batch_evaluator,
                 workers=compute.workers,
                 seed=search.seed,
                 batch=search.batch,
@@ -504,7 +504,7 @@ class Run:
                 **compute.ray.model_dump(),
             )
         at_once = (search.lag + 1) * ceil(search.batch / self.recipe.chunk)
-        return LocalEvaluator(self.judge, min(compute.streams or self.target.streams, at_once), compute.threads)
+        return LocalEvaluator(self.batch_evaluator, min(compute.streams or self.target.streams, at_once), compute.threads)
 
     @cached_property
     def _level(self) -> float:
@@ -522,7 +522,7 @@ class Run:
         if stop.answers is not None and self.answers >= stop.answers:
             return f"the target has answered {self.answers:,} images"
         if stop.no_progress is not None and s.committed - 1 - s.last_progress >= stop.no_progress:
-            return f"no cell changed hands in the last {stop.no_progress:,} batches"
+            return f"no elite was replaced in the last {stop.no_progress:,} batches"
         if stop.seconds is not None and self.seconds >= stop.seconds:
             return f"{stop.seconds:g} seconds are over"
         return None
@@ -553,7 +553,7 @@ class Run:
         wanted = self.strategy.classes
         if self.archive.best()[wanted].min() < level:
             return False
-        self.measured.measure(self.strategy.committed)
+        self.rescorer.rescore(self.strategy.committed)
         return bool(self.best()[wanted].min() >= level)
 
     def _restore(self, meta: dict[str, Any]) -> None:
@@ -564,10 +564,10 @@ class Run:
         if meta["committed"]:
             self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
         self._shown = {key: meta[key] for key in self._shown}
-        self.given = given_of(self.store, meta, self.archive.classes)
+        self.seeds = seeds_of(self.store, meta, self.archive.classes)
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
         self._shown_birth[[row.cell for row in rows]] = [row.birth for row in rows]
-        self.measured.restore(rows)
+        self.rescorer.restore(rows)
         for order in orders:
             self.evaluator.submit(order)
         for batch, _, row in self.store.metrics():
@@ -575,7 +575,7 @@ class Run:
             self._next_row = row_after(batch)
         self._saved_evaluations = self.strategy.evaluations
         self._saved_metrics = len(self.logbook)
-        self._reigns_saved = len(self.store.reigns())
+        self._changes_saved = len(self.store.cell_history())
 
 
 def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:

@@ -16,32 +16,32 @@ from genomes import Encoding
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a run's file tells of the genomes that it began with, as meta's "given"."""
+class Seeds:
+    """What a run's file tells of the genomes that it began with, as meta's "seeds"."""
 
     run: str  # the id of the run whose elites they were
     number: int
-    classes: tuple[int, ...] = ()  # by birth the class that it competes in, with competition "own"; else none
+    classes: tuple[int, ...] = ()  # by birth the class that it competes in, with competition "per-class"; else none
 
-    def as_meta(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Parents:
-    """Given genomes, packed, by the births that they get."""
+    """Seeds, packed, by the births that they get."""
 
-    given: Given
+    seeds: Seeds
     packed: Mapping[int, bytes]
-    made: Mapping[int, str]  # what made each; "given" where a search did
+    made: Mapping[int, str]  # what made each; "seed" where a search did
 
 
 def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
     """The elites of the run that recipe.search.parents names: all that are distinct, by the births that they have there.
 
-    With competition "own" and the same labels there as here, a genome counts once for every class that it holds, and
-    competes in that one; with other labels given genomes take turns at the classes, as random ones do. A run that goes on
+    With competition "per-class" and the same labels there as here, a genome counts once for every class that it holds, and
+    competes in that one; with other labels the seeds take turns at the classes, as random ones do. A run that goes on
     meanwhile may be read.
 
     RecipeError, naming the run, if it is not there, is damaged, has saved nothing, or draws its genomes otherwise than
@@ -52,7 +52,7 @@ def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
         with StoredRun(folder) as stored, stored.store.snapshot():
             _refuse_unlike(folder, stored.encoding, encoding)
             elites = sorted(stored.elites(), key=lambda elite: (elite.row.birth, elite.row.cell))
-            by_class = recipe.search.competition == "own" and stored.labels == list(labels)
+            by_class = recipe.search.competition == "per-class" and stored.labels == list(labels)
             makers = {(e.row.genome, e.row.class_id if by_class else -1): e.row.made for e in elites}
             distinct = list(makers)
             packed = [genome for genome, _ in distinct]
@@ -63,40 +63,40 @@ def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
             f"search.parents: {error}. Name a run that has elites (--parents RUN), or leave it out (--set search.parents=)"
         ) from None
     classes = tuple(class_id for _, class_id in distinct) if by_class else ()
-    made = {birth: "given" if how == "evolved" else how for birth, how in enumerate(makers.values())}
-    return Parents(Given(run, len(packed), classes), dict(enumerate(packed)), made)
+    made = {birth: "seed" if how == "evolved" else how for birth, how in enumerate(makers.values())}
+    return Parents(Seeds(run, len(packed), classes), dict(enumerate(packed)), made)
 
 
 def kept(store: Store, meta: Mapping[str, Any], classes: int) -> Parents | None:
-    """The genomes that a run began with, as its own file has them; None if it was given none. classes: of its target."""
-    given = given_of(store, meta, classes)
-    return Parents(given, store.genomes(range(given.number)), store.made()) if given else None
+    """The genomes that a run began with, as its own file has them; None if these were random. classes: of its target."""
+    seeds = seeds_of(store, meta, classes)
+    return Parents(seeds, store.genomes(range(seeds.number)), store.made()) if seeds else None
 
 
-def given_of(store: Store, meta: Mapping[str, Any], classes: int) -> Given | None:
-    """meta's "given"; StoreError if it is none."""
-    told = meta.get("given")
+def seeds_of(store: Store, meta: Mapping[str, Any], classes: int) -> Seeds | None:
+    """meta's "seeds"; StoreError if it is none."""
+    told = meta.get("seeds")
     if told is None:
         return None
     try:
-        given = Given(told["run"], told["number"], tuple(told["classes"]))
-        known = isinstance(given.run, str) and type(given.number) is int and given.number > 0
-        if not known or not all(type(c) is int and 0 <= c < classes for c in given.classes):
+        seeds = Seeds(told["run"], told["number"], tuple(told["classes"]))
+        known = isinstance(seeds.run, str) and type(seeds.number) is int and seeds.number > 0
+        if not known or not all(type(c) is int and 0 <= c < classes for c in seeds.classes):
             raise ValueError
-        if len(given.classes) not in (0, given.number):
+        if len(seeds.classes) not in (0, seeds.number):
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise StoreError(f"{store.path} is damaged: what it tells of the genomes it began with is {told!r:.80}") from None
-    return given
+    return seeds
 
 
-def refuse_others(asked: str | None, stored: str | None, given: Given | None, folder: Path | str) -> None:
+def refuse_others(asked: str | None, stored: str | None, seeds: Seeds | None, folder: Path | str) -> None:
     """RecipeError if a run in folder that began with the parents `stored` is to go on with others.
 
     A path is but a name: where the run that was read has moved, or is gone, all is well. As it is where nothing was read
     yet, since the run was killed as it began.
     """
-    if asked == stored or (stored and not given):
+    if asked == stored or (stored and not seeds):
         return
     if asked is None or stored is None:
         began = f"began with the elites of {stored}" if stored else "began with random genomes"
@@ -110,10 +110,10 @@ def refuse_others(asked: str | None, stored: str | None, given: Given | None, fo
             run = other.meta.get("id", "")
     except EvofoolError:
         return
-    assert given
-    if run != given.run:
+    assert seeds
+    if run != seeds.run:
         raise RecipeError(
-            f"{folder} holds a run that began with the elites of {stored} (id {given.run}), and {asked} is another run (id "
+            f"{folder} holds a run that began with the elites of {stored} (id {seeds.run}), and {asked} is another run (id "
             f"{run}). A run that has begun keeps its parents: start another with --out DIR"
         )
 

@@ -25,7 +25,7 @@ from evofool.search.delta import MOST, applied
 FILE = "run.db"
 LOCK = "run.lock"
 FORMAT = "evofool.run"
-VERSION = 5
+VERSION = 6
 _APPLICATION_ID = 0x65766F66  # "evof"
 _META: dict[str, type | tuple[type, ...]] = {
     "recipe": dict,
@@ -33,14 +33,14 @@ _META: dict[str, type | tuple[type, ...]] = {
     "machine": dict,
     "committed": int,
     "shown": int,
-    "shown_reigns": int,
+    "shown_changes": int,
     "last_progress": int,
     "seconds": (int, float),
 }
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
 _NOT_WRITTEN = "could not be written; what was saved before is safe, and the run goes on from there"
 VERDICTS = ("unjudged", "unrecognised", "recognised")
-MEASURES = (*PERCENTILES, TOTAL_VARIATION)
+IMAGE_METRICS = (*PERCENTILES, TOTAL_VARIATION)
 """The image metrics that may be measured of an elite's image later; evofool/image_metrics defines them."""
 
 _SCHEMA = f"""
@@ -49,10 +49,10 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 -- is the difference from its mother's (evofool/search/delta.py), that many from a whole one
 CREATE TABLE genomes (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
                       father INTEGER NOT NULL, genome BLOB NOT NULL, steps INTEGER NOT NULL);
--- every time a cell changed hands, in order; cell = class * niches + niche
-CREATE TABLE reigns (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth INTEGER NOT NULL, batch INTEGER NOT NULL,
+-- every time the elite of a cell was replaced, or its first one came, in order; cell = class * niches + niche
+CREATE TABLE cell_history (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth INTEGER NOT NULL, batch INTEGER NOT NULL,
                      log_odds REAL NOT NULL, margin REAL NOT NULL, switched INTEGER NOT NULL);
-CREATE INDEX reigns_of_a_birth ON reigns (birth);
+CREATE INDEX cell_history_by_birth ON cell_history (birth);
 -- who holds the cells now. log_odds and margin are those of the float32 network run the plain way, search_log_odds and
 -- search_margin those that the search ranked by, in its own number format (the same where that is the plain one). The last
 -- two columns are filled by whoever judges the image later
@@ -60,15 +60,15 @@ CREATE TABLE elites (cell INTEGER PRIMARY KEY, class INTEGER NOT NULL, niche INT
                      log_odds REAL NOT NULL, margin REAL NOT NULL, search_log_odds REAL NOT NULL,
                      search_margin REAL NOT NULL, png BLOB NOT NULL, sha256 TEXT NOT NULL,
                      bytes_per_pixel REAL NOT NULL,
-                     verdict TEXT NOT NULL DEFAULT 'unjudged' CHECK (verdict IN {VERDICTS}), judged_by TEXT);
--- what was found out of an elite's image later; gone when the cell changes hands. reference: the key, in meta.references, of
+                     verdict TEXT NOT NULL DEFAULT 'unjudged' CHECK (verdict IN {VERDICTS}), verdict_by TEXT);
+-- what was found out of an elite's image later; gone when the elite is replaced. reference: the key, in meta.references, of
 -- the real images that it was compared with; empty where there are none
-CREATE TABLE measures (cell INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, reference TEXT NOT NULL,
+CREATE TABLE image_metrics (cell INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, reference TEXT NOT NULL,
                        PRIMARY KEY (cell, name)) WITHOUT ROWID;
 CREATE TABLE metrics (batch INTEGER PRIMARY KEY, seconds REAL NOT NULL, row TEXT NOT NULL);
--- orders under way at the checkpoint: little-endian int64 births, int64 holders, float64 thresholds
+-- orders under way at the checkpoint: little-endian int64 births, int64 incumbents, float64 thresholds
 CREATE TABLE pending (batch INTEGER PRIMARY KEY, mothers BLOB NOT NULL, fathers BLOB NOT NULL,
-                      holders BLOB NOT NULL, thresholds BLOB NOT NULL, drawn_after INTEGER NOT NULL);
+                      incumbents BLOB NOT NULL, thresholds BLOB NOT NULL, drawn_after INTEGER NOT NULL);
 -- genomes that were set aside, since they kill, hang or break whoever judges them; whole
 CREATE TABLE quarantine (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
                          father INTEGER NOT NULL, genome BLOB NOT NULL, why TEXT NOT NULL);
@@ -87,8 +87,8 @@ CREATE TABLE improvements (cell INTEGER NOT NULL, forwards INTEGER NOT NULL, bac
 """
 
 
-class Measure(NamedTuple):
-    """One thing that was found out of an elite's image: its name, one of MEASURES, and against which real images."""
+class ImageMetric(NamedTuple):
+    """One thing that was found out of an elite's image: its name, one of IMAGE_METRICS, and against which real images."""
 
     name: str
     value: float
@@ -114,10 +114,10 @@ class EliteRow:
     sha256: str
     bytes_per_pixel: float
     verdict: str
-    judged_by: str | None
+    verdict_by: str | None
     made: str  # what made its genome: "evolved", or the method's name
     genome: bytes
-    measures: tuple[Measure, ...] = ()  # by name
+    image_metrics: tuple[ImageMetric, ...] = ()  # by name
 
     def digest(self) -> str:
         scores = (self.log_odds, self.margin, self.search_log_odds, self.search_margin)
@@ -136,8 +136,8 @@ class NewElite:
     png: bytes
     pixels: int
     verdict: str = "unjudged"
-    judged_by: str | None = None
-    measures: tuple[Measure, ...] = ()
+    verdict_by: str | None = None
+    image_metrics: tuple[ImageMetric, ...] = ()
 
 
 def elite_digest(class_id: int, niche: int, birth: int, scores: Sequence[float], png: bytes) -> str:
@@ -152,7 +152,7 @@ class Pending(NamedTuple):
     batch: int
     mothers: np.ndarray  # (B,) int64
     fathers: np.ndarray  # (B,) int64
-    holders: np.ndarray  # (cells,) int64
+    incumbents: np.ndarray  # (cells,) int64
     thresholds: np.ndarray  # (cells,) float64
     drawn_after: int
 
@@ -163,7 +163,7 @@ class Checkpoint:
 
     state: Mapping[str, Any]  # replaces meta's values of these keys; plain JSON values
     genomes: Iterable[tuple[int, int, int, int, bytes, int]]  # birth, batch, mother, father, packed, steps; read once
-    reigns: Sequence[tuple[int, int, int, float, float, int]]  # cell, birth, batch, log_odds, margin, switched
+    cell_history: Sequence[tuple[int, int, int, float, float, int]]  # cell, birth, batch, log_odds, margin, switched
     elites: Sequence[NewElite]
     metrics: Sequence[tuple[int, float, Mapping[str, Any]]]  # batch, seconds, row
     pending: Sequence[Pending] = ()
@@ -302,25 +302,26 @@ class Store:
         with self._transaction(failed):
             self._db.executemany("INSERT OR IGNORE INTO genomes VALUES (?, ?, ?, ?, ?, ?)", c.genomes)
             self._db.executemany(
-                "INSERT INTO reigns (cell, birth, batch, log_odds, margin, switched) VALUES (?, ?, ?, ?, ?, ?)",
-                c.reigns,
+                "INSERT INTO cell_history (cell, birth, batch, log_odds, margin, switched) VALUES (?, ?, ?, ?, ?, ?)",
+                c.cell_history,
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO elites (cell, class, niche, birth, log_odds, margin, search_log_odds,"
-                " search_margin, png, sha256, bytes_per_pixel, verdict, judged_by)"
+                " search_margin, png, sha256, bytes_per_pixel, verdict, verdict_by)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         e.cell, e.class_id, e.niche, e.birth, *e.scores, e.png,
                         elite_digest(e.class_id, e.niche, e.birth, e.scores, e.png), len(e.png) / e.pixels,
-                        e.verdict, e.judged_by,
+                        e.verdict, e.verdict_by,
                     )
                     for e in c.elites
                 ],
             )  # fmt: skip
-            self._db.executemany("DELETE FROM measures WHERE cell = ?", [(e.cell,) for e in c.elites])
+            self._db.executemany("DELETE FROM image_metrics WHERE cell = ?", [(e.cell,) for e in c.elites])
             self._db.executemany(
-                "INSERT INTO measures VALUES (?, ?, ?, ?)", [(e.cell, *measure) for e in c.elites for measure in e.measures]
+                "INSERT INTO image_metrics VALUES (?, ?, ?, ?)",
+                [(e.cell, *measure) for e in c.elites for measure in e.image_metrics],
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
@@ -332,7 +333,7 @@ class Store:
                 [
                     (
                         p.batch,
-                        *(a.astype("<i8").tobytes() for a in (p.mothers, p.fathers, p.holders)),
+                        *(a.astype("<i8").tobytes() for a in (p.mothers, p.fathers, p.incumbents)),
                         p.thresholds.astype("<f8").tobytes(),
                         p.drawn_after,
                     )
@@ -346,20 +347,20 @@ class Store:
             self._db.executemany("INSERT INTO improvements VALUES (?, ?, ?, ?, ?)", c.improvements)
             self._put(c.state)
 
-    def judge(self, cell: int, verdict: str, judged_by: str) -> None:
+    def set_verdict(self, cell: int, verdict: str, verdict_by: str) -> None:
         """Note what somebody made of an elite. verdict is one of VERDICTS."""
         if verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {VERDICTS}")
         with self._transaction():
             done = self._db.execute(
-                "UPDATE elites SET verdict = ?, judged_by = ? WHERE cell = ?", (verdict, judged_by, cell)
+                "UPDATE elites SET verdict = ?, verdict_by = ? WHERE cell = ?", (verdict, verdict_by, cell)
             )
             if done.rowcount != 1:
                 raise StoreError(f"{self.path} has no elite in cell {cell}")
 
-    def measure(
+    def set_image_metrics(
         self,
-        rows: Sequence[tuple[int, Measure]],
+        rows: Sequence[tuple[int, ImageMetric]],
         references: Mapping[str, Mapping[str, Any]] | None = None,
         dropped: Sequence[tuple[int, str]] = (),
     ) -> None:
@@ -367,12 +368,12 @@ class Store:
 
         references tells of each key that a measure names what it stands for, as plain JSON; it joins meta["references"],
         which loses what no measure names any more. dropped: (cell, name) of measures that are taken out before.
-        All of it or nothing: StoreError if a cell has no elite, ValueError for a name that is none of MEASURES, for a value
-        that is not finite, and for a percentile outside 0..100.
+        All of it or nothing: StoreError if a cell has no elite, ValueError for a name that is none of IMAGE_METRICS, for a
+        value that is not finite, and for a percentile outside 0..100.
         """
         for _, (name, value, _) in rows:
-            if name not in MEASURES:
-                raise ValueError(f"measure {name!r} is none of {MEASURES}")
+            if name not in IMAGE_METRICS:
+                raise ValueError(f"measure {name!r} is none of {IMAGE_METRICS}")
             if not math.isfinite(value) or (name in PERCENTILES and not 0 <= value <= 100):
                 raise ValueError(f"{name} is {value}; a percentile lies in 0..100, and any other measure is finite")
         with self._transaction():
@@ -380,11 +381,11 @@ class Store:
             for cell, _ in rows:
                 if cell not in there:
                     raise StoreError(f"{self.path} has no elite in cell {cell}")
-            self._db.executemany("DELETE FROM measures WHERE cell = ? AND name = ?", dropped)
+            self._db.executemany("DELETE FROM image_metrics WHERE cell = ? AND name = ?", dropped)
             self._db.executemany(
-                "INSERT OR REPLACE INTO measures VALUES (?, ?, ?, ?)", [(cell, *measure) for cell, measure in rows]
+                "INSERT OR REPLACE INTO image_metrics VALUES (?, ?, ?, ?)", [(cell, *measure) for cell, measure in rows]
             )
-            named = {key for (key,) in self._db.execute("SELECT DISTINCT reference FROM measures")}
+            named = {key for (key,) in self._db.execute("SELECT DISTINCT reference FROM image_metrics")}
             known = {**self.references(), **(references or {})}
             self._put({"references": {key: what for key, what in known.items() if key in named}})
 
@@ -418,24 +419,24 @@ class Store:
         """By class and niche; all from one checkpoint."""
         where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
         with self.snapshot(), self._guard("is damaged"):
-            measures = self._measures()
+            measures = self._image_metrics()
             rows = self._db.execute(
                 "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin,"
                 " e.search_log_odds, e.search_margin, e.png, e.sha256, e.bytes_per_pixel,"
-                " e.verdict, e.judged_by, COALESCE(m.how, 'evolved'), g.genome"
+                " e.verdict, e.verdict_by, COALESCE(m.how, 'evolved'), g.genome"
                 " FROM elites e LEFT JOIN genomes g ON g.birth = e.birth LEFT JOIN made m ON m.birth = e.birth"
                 f" {where} ORDER BY e.class, e.niche",
                 values,
             ).fetchall()
             checked = [_checked(EliteRow(*row)) for row in rows]
             whole = self.genomes(row.birth for row in checked)
-        return [replace(row, genome=whole[row.birth], measures=measures.get(row.cell, ())) for row in checked]
+        return [replace(row, genome=whole[row.birth], image_metrics=measures.get(row.cell, ())) for row in checked]
 
-    def _measures(self) -> dict[int, tuple[Measure, ...]]:
+    def _image_metrics(self) -> dict[int, tuple[ImageMetric, ...]]:
         """By cell, what was found out of its elite's image, by name."""
-        found: dict[int, tuple[Measure, ...]] = {}
-        for cell, *row in self._db.execute("SELECT cell, name, value, reference FROM measures ORDER BY cell, name"):
-            measure = Measure(*row)
+        found: dict[int, tuple[ImageMetric, ...]] = {}
+        for cell, *row in self._db.execute("SELECT cell, name, value, reference FROM image_metrics ORDER BY cell, name"):
+            measure = ImageMetric(*row)
             if not isinstance(measure.value, float):
                 raise ValueError(f"cell {cell}: {measure.name} is {measure.value!r}, no number")
             found[cell] = (*found.get(cell, ()), measure)
@@ -542,30 +543,30 @@ class Store:
                 "SELECT cell, forwards, backwards, score, log_odds FROM improvements ORDER BY cell, rowid"
             ).fetchall()
 
-    def reigns(self, birth: int | None = None) -> list[tuple[int, int, int, float, float, int]]:
-        """(cell, birth, batch, log_odds, margin, switched), in the order in which cells changed hands.
+    def cell_history(self, birth: int | None = None) -> list[tuple[int, int, int, float, float, int]]:
+        """(cell, birth, batch, log_odds, margin, switched), in the order in which elites were replaced.
 
-        Those of one birth, which all began at once, by cell.
+        Those of one birth, which are all of one batch, by cell.
         """
         where, values = ("WHERE birth = ? ORDER BY cell", (birth,)) if birth is not None else ("ORDER BY id", ())
         with self._guard("cannot be read"):
             return self._db.execute(
-                f"SELECT cell, birth, batch, log_odds, margin, switched FROM reigns {where}", values
+                f"SELECT cell, birth, batch, log_odds, margin, switched FROM cell_history {where}", values
             ).fetchall()
 
-    def holders(self) -> list[tuple[int, int, float, float]]:
-        """(cell, birth, log_odds, margin) of each cell's last reign: who holds it, and what it was ranked by."""
+    def incumbents(self) -> list[tuple[int, int, float, float]]:
+        """(cell, birth, log_odds, margin) of each cell's last change: its elite, and what that was ranked by."""
         with self._guard("cannot be read"):
             return self._db.execute(
-                "SELECT cell, birth, log_odds, margin FROM reigns"
-                " WHERE id IN (SELECT MAX(id) FROM reigns GROUP BY cell) ORDER BY cell"
+                "SELECT cell, birth, log_odds, margin FROM cell_history"
+                " WHERE id IN (SELECT MAX(id) FROM cell_history GROUP BY cell) ORDER BY cell"
             ).fetchall()
 
     def counts(self) -> tuple[int, int]:
-        """(wins, switches): changes of hands other than first fillings, and how many of them were goal switches."""
+        """(wins, switches): changes of cells other than first fillings, and how many of them were goal switches."""
         with self._guard("cannot be read"):
             n, cells, switches = self._db.execute(
-                "SELECT COUNT(*), COUNT(DISTINCT cell), COALESCE(SUM(switched), 0) FROM reigns"
+                "SELECT COUNT(*), COUNT(DISTINCT cell), COALESCE(SUM(switched), 0) FROM cell_history"
             ).fetchone()
         return n - cells, switches
 
@@ -580,11 +581,11 @@ class Store:
         with self._guard("is damaged"):
             out = []
             for batch, *births, thresholds, drawn_after in self._db.execute(
-                "SELECT batch, mothers, fathers, holders, thresholds, drawn_after FROM pending ORDER BY batch"
+                "SELECT batch, mothers, fathers, incumbents, thresholds, drawn_after FROM pending ORDER BY batch"
             ):
-                mothers, fathers, holders = (np.frombuffer(b, "<i8").astype(np.int64) for b in births)
+                mothers, fathers, incumbents = (np.frombuffer(b, "<i8").astype(np.int64) for b in births)
                 levels = np.frombuffer(thresholds, "<f8").astype(np.float64)
-                out.append(Pending(int(batch), mothers, fathers, holders, levels, int(drawn_after)))
+                out.append(Pending(int(batch), mothers, fathers, incumbents, levels, int(drawn_after)))
             return out
 
     def quarantine(self) -> list[tuple[int, int, int, int, bytes, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from evofool.errors import EvofoolError, StoreError, TargetError
 from evofool.images import decode_png
 from evofool.recipe import Recipe, parse
-from evofool.run.store import MEASURES, EliteRow, Store
+from evofool.run.store import IMAGE_METRICS, EliteRow, Store
 from evofool.scores import confidence
 from genomes import Encoding, GenomeError, Genomes
 
@@ -40,7 +40,7 @@ class Elite:
     def summary(self) -> dict[str, Any]:
         """Plain values, for JSON and CSV. log_odds, margin and confidence are natural-logarithm units and a probability."""
         r = self.row
-        measured = {measure.name: measure.value for measure in r.measures}
+        measured = {measure.name: measure.value for measure in r.image_metrics}
         return {
             "class": r.class_id,
             "label": self.label,
@@ -56,9 +56,9 @@ class Elite:
             "father": r.father,
             "made": r.made,
             "bytes_per_pixel": r.bytes_per_pixel,
-            **{name: measured.get(name) for name in MEASURES},  # None: not found out yet
+            **{name: measured.get(name) for name in IMAGE_METRICS},  # None: not found out yet
             "verdict": r.verdict,
-            "judged_by": r.judged_by,
+            "verdict_by": r.verdict_by,
             "record_sha256": r.sha256,  # over class, niche, birth, scores and PNG
         }
 

@@ -8,7 +8,7 @@ import torch
 
 from evofool.errors import ImageError, StoreError
 from evofool.machine import machine, torch_threads
-from evofool.run.seeding import given_of
+from evofool.run.seeding import seeds_of
 from evofool.run.stored import Elite, StoredRun
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
@@ -49,14 +49,14 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
     faults = [f"the file: {fault}" for fault in run.store.faults()]
     elites: list[Elite] = []
     try:
-        reigns = run.store.reigns()
-        won = {reign[0] for reign in reigns[: run.meta["shown_reigns"]]}
+        cell_history = run.store.cell_history()
+        won = {change[0] for change in cell_history[: run.meta["shown_changes"]]}
         missing = {cell // run.niches for cell in won - run.store.cells()}
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
         # Everything that the file holds is read once, so that damage anywhere is found.
-        given = given_of(run.store, run.meta, len(run.labels))
-        births = sorted({reign[1] for reign in reigns} | set(range(given.number if given else 0)))
+        seeds = seeds_of(run.store, run.meta, len(run.labels))
+        births = sorted({change[1] for change in cell_history} | set(range(seeds.number if seeds else 0)))
         for at in range(0, len(births), _AT_ONCE):
             run.unpack(list(run.store.genomes(births[at : at + _AT_ONCE]).values()))
         run.store.metrics()

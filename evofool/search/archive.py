@@ -90,9 +90,9 @@ class Archive:
         return len(self._filled)
 
     def add(self, winners: Winners) -> np.ndarray:
-        """Let winners take the cells they are better in. Returns (M,) bool: which of winners.cells changed hands.
+        """Let winners take the cells they are better in. Returns (M,) bool: which of winners.cells got a new elite.
 
-        A cell changes hands to a strictly higher score; of equal scores the lower birth id holds it. So the order in
+        An elite is replaced by a strictly higher score; of equal scores the lower birth id wins. So the order in
         which batches come does not change the end, and adding a batch twice changes nothing. Source: Nguyen 2015,
         section 2; the tie rule is ours.
         """

@@ -21,7 +21,7 @@ from evofool.targets.network import FLOAT32
 from evofool.targets.target import Target
 from genomes import Encoding, Genomes, Key
 
-COMPETITIONS = ("all", "argmax", "own")
+COMPETITIONS = ("all", "argmax", "per-class")
 """all: every image competes in every class (Nguyen 2015). argmax: only in the class it is called.
 own: only in the class it was made for, from that class's parents: independent climbers, the control."""
 
@@ -34,10 +34,10 @@ class Order:
     first_birth: int
     size: int
     thresholds: np.ndarray  # (cells,) float64: only what beats them is worth telling
-    holders: np.ndarray  # (cells,) int64: who held the cells when the parents were drawn; stays with the archive
-    mothers: np.ndarray  # (size,) int64 births, -1: none, the children are given or random
+    incumbents: np.ndarray  # (cells,) int64: who held the cells when the parents were drawn; stays with the archive
+    mothers: np.ndarray  # (size,) int64 births, -1: none, the children are seeds or random ones
     fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from one
-    # By birth, each a batch of one, never written to. Without mothers: those of the children that are given.
+    # By birth, each a batch of one, never written to. Without mothers: those of the children that are seeds.
     parents: Mapping[int, Genomes] = field(default_factory=dict)
     claims: np.ndarray | None = None  # (size,) int64: the one class each child competes in, for `own`
     drawn_after: int = 0  # batches that were committed when the parents were drawn
@@ -47,7 +47,7 @@ class Order:
         return self.key.batch
 
     @property
-    def given(self) -> list[int]:
+    def seeds(self) -> list[int]:
         """The births of the children that are neither bred nor random: parents has them as they are."""
         if not self.parents or not self.size or self.mothers[0] >= 0:
             return []
@@ -70,7 +70,7 @@ def children(encoding: Encoding, order: Order) -> Genomes:
     """The batch that an order asks for. The same order gives the same children, wherever they are made."""
     if not order.size or order.mothers[0] < 0:
         first = encoding.random(order.size, order.key)
-        for birth in order.given:
+        for birth in order.seeds:
             first[birth - order.first_birth] = order.parents[birth][0]
         return first
     mothers = np.concatenate([order.parents[birth] for birth in order.mothers.tolist()])
@@ -81,7 +81,7 @@ def children(encoding: Encoding, order: Order) -> Genomes:
 
 
 @dataclass(frozen=True)
-class Judge:
+class BatchEvaluator:
     """Everything that turns an order into winners; called, it does so. Frozen and cheap to build on a worker.
 
     chunk is the number of images that share a forward pass: it, not the number of workers, decides last bits.
@@ -126,7 +126,7 @@ class Judge:
         """The rows begin:end of the batch, the same however it is cut."""
         return children(self.encoding, order.cut(begin, end))
 
-    def plain(self, genomes: Genomes) -> np.ndarray:
+    def reference_logits(self, genomes: Genomes) -> np.ndarray:
         """The logits of one chunk, the plain way: what a score stands for."""
         return self.target.logits(self.encoding.render(genomes), self.chunk)
 
@@ -198,7 +198,7 @@ class Judge:
 
 
 def stays_on_device(target: Target, edges: Sequence[float]) -> bool:
-    """Whether images, logits and scores can stay where the target runs (Judge.resident)."""
+    """Whether images, logits and scores can stay where the target runs (BatchEvaluator.resident)."""
     return not edges and target.network is not None and target.network.device.type != "cpu"
 
 
@@ -210,7 +210,7 @@ class Evaluator(Protocol):
     notes: list[str]
     """What a user should know of how the work goes; grows."""
     machines: list[dict[str, Any]]
-    """The kinds of machine (evofool.machine) that judge; grows."""
+    """The kinds of machine (evofool.machine) that evaluate; grows."""
 
     @property
     def under_way(self) -> int | None:
@@ -232,7 +232,7 @@ class Evaluator(Protocol):
         """The orders taken and not yet yielded, oldest first: what a checkpoint has to keep."""
         ...
 
-    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+    def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
         """What the target answers, the plain way, to the images of genomes: (B, K) float32."""
         ...
 
@@ -254,8 +254,8 @@ class LocalEvaluator:
 
     under_way: int | None = None
 
-    def __init__(self, judge: Judge, streams: int = 1, torch_threads: int = 1) -> None:
-        self.judge = judge
+    def __init__(self, batch_evaluator: BatchEvaluator, streams: int = 1, torch_threads: int = 1) -> None:
+        self.batch_evaluator = batch_evaluator
         self.at_once = streams
         self.notes: list[str] = []
         self.machines = [machine(torch_threads)]
@@ -272,7 +272,7 @@ class LocalEvaluator:
         while self._orders:
             head = self._orders[0]
             if self._pool is None:
-                winners = self.judge(head.order)
+                winners = self.batch_evaluator(head.order)
             else:
                 for taken in self._orders:
                     self._begin(taken)
@@ -282,7 +282,7 @@ class LocalEvaluator:
                     winners = Winners.merged([part.result() for part in failed or head.parts])
                 except BaseException:
                     # Whoever comes back for it asks again; the answers to come are not waited for.
-                    self.judge.target.abandon()
+                    self.batch_evaluator.target.abandon()
                     for taken in self._orders:
                         for part in taken.parts:
                             part.cancel()
@@ -294,10 +294,14 @@ class LocalEvaluator:
     def pending(self) -> list[Order]:
         return [taken.order for taken in self._orders]
 
-    def plain_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        chunk = self.judge.chunk
+    def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        chunk = self.batch_evaluator.chunk
         parts = [genomes[at : at + chunk] for at in range(0, len(genomes), chunk)]
-        answers = self._pool.map(self.judge.plain, parts) if self._pool else map(self.judge.plain, parts)
+        answers = (
+            self._pool.map(self.batch_evaluator.reference_logits, parts)
+            if self._pool
+            else map(self.batch_evaluator.reference_logits, parts)
+        )
         return np.concatenate(list(answers))
 
     def workers(self) -> list[dict[str, Any]]:
@@ -306,11 +310,14 @@ class LocalEvaluator:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        self.judge.target.abandon()
+        self.batch_evaluator.target.abandon()
 
     def _begin(self, taken: "_Taken") -> None:
         if self._pool is not None and not taken.parts:
-            taken.parts = [self._pool.submit(self.judge.part, taken.order, row) for row in self.judge.parts(taken.order)]
+            taken.parts = [
+                self._pool.submit(self.batch_evaluator.part, taken.order, row)
+                for row in self.batch_evaluator.parts(taken.order)
+            ]
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The search, in DEAP's idiom: a strategy with generate and update, an algorithm over a toolbox, Statistics, a Logbook.
 
-DEAP's individual is a whole batch (a Brood) here: one Python object per image would cost more than the classifier. The
+DEAP's individual is a whole batch (Batch) here: one Python object per image would cost more than the classifier. The
 only file that imports deap.
 """
 
@@ -18,7 +18,7 @@ from evofool.images import quantise
 from evofool.scores import confidence
 from evofool.search.archive import Archive, Quarantined, Winners
 from evofool.search.delta import MOST, WORTH, difference
-from evofool.search.evaluate import Evaluator, Judge, Order
+from evofool.search.evaluate import BatchEvaluator, Evaluator, Order
 from genomes import Direct, Encoding, Genomes, Key
 
 # Draws that belong to a batch and to no child of it: stream numbers that no row can reach.
@@ -27,7 +27,7 @@ _GLOBALS = threading.Lock()  # Python's and numpy's global generators
 
 
 class LazyFitness(base.Fitness):
-    """A brood's fitness: how many cells it won, worked out from its winners only when somebody asks."""
+    """A batch's fitness: how many cells it won, worked out from its winners only when somebody asks."""
 
     weights = (1.0,)
 
@@ -56,7 +56,7 @@ class LazyFitness(base.Fitness):
 
 
 @dataclass
-class Brood:
+class Batch:
     """DEAP's individual: one batch, from order to winners."""
 
     order: Order
@@ -68,7 +68,7 @@ class Brood:
 
 
 @dataclass
-class Born:
+class Offspring:
     """A genome that won a cell when it was committed, for the store's record of descent.
 
     steps 0: packed is the whole genome. Else it is its difference from its mother's, that many from a whole one.
@@ -83,9 +83,9 @@ class Born:
 
 
 @dataclass
-class Reign:
-    """A cell that changed hands. switched: neither parent held the cell when the parents were drawn, though somebody
-    did: a goal switch (Nguyen 2015b, Innovation Engines)."""
+class CellChange:
+    """A cell whose elite was replaced, or that got its first one. switched: the cell had an elite when the parents were
+    drawn, and neither parent was it: a goal switch (Nguyen 2015b, Innovation Engines)."""
 
     cell: int
     birth: int
@@ -96,11 +96,11 @@ class Reign:
 
 
 class MapElites:
-    """MAP-Elites over classes as a DEAP strategy: generate() makes broods, update(population) commits them.
+    """MAP-Elites over classes as a DEAP strategy: generate() makes batches, update(population) commits them.
 
     batch images share a draw of parents, made by `selection` (Archive.sample); seed keys every draw. With competition
-    "own" child i of a batch is made for, and from, one class; the classes take turns. classes: the numbers, ascending, of
-    those that are searched for; None: all. The cells of the others stay empty.
+    "per-class" child i of a batch is made for, and from, one class; the classes take turns. classes: the numbers, ascending,
+    of those that are searched for; None: all. The cells of the others stay empty.
     """
 
     def __init__(
@@ -121,16 +121,16 @@ class MapElites:
         self.classes = np.arange(archive.classes) if classes is None else np.array(classes, np.int64)
         # No score is above this one.
         self._closed = np.repeat(~np.isin(np.arange(archive.classes), self.classes), archive.niches)
-        self.given: dict[int, bytes] = {}  # packed, by birth, the first ones first: what is yet to be ordered (give)
-        self.given_classes = np.zeros(0, np.int64)
+        self.seeds: dict[int, bytes] = {}  # packed, by birth, the first ones first: what is yet to be ordered (seed_with)
+        self.seed_classes = np.zeros(0, np.int64)
         self.next_batch = 0  # to be generated
         self.committed = 0  # batches in the archive
         self.last_progress = 0  # the last commit that changed a cell, counted from 0
-        self.wins = 0  # cells that changed hands, the first fillings left out
+        self.wins = 0  # elites that were replaced, first fillings left out
         self.switches = 0  # of these, goal switches
-        self.born: list[Born] = []  # since the last save
-        self.steps: dict[int, int] = {}  # Born.steps of those that are not whole
-        self.reigns: list[Reign] = []
+        self.offspring: list[Offspring] = []  # since the last save
+        self.steps: dict[int, int] = {}  # Offspring.steps of those that are not whole
+        self.cell_history: list[CellChange] = []
         self.quarantined: list[Quarantined] = []
         self.commits: list[tuple[int, int, int]] = []  # place in the order of commits, batch, drawn after how many of them
 
@@ -138,19 +138,19 @@ class MapElites:
     def evaluations(self) -> int:
         return self.committed * self.size
 
-    def give(self, packed: Mapping[int, bytes], classes: Sequence[int] = ()) -> None:
+    def seed_with(self, packed: Mapping[int, bytes], classes: Sequence[int] = ()) -> None:
         """Genomes that the search begins with in the place of random ones, packed, by their births: 0, 1, ... on.
 
         Those of batches that were ordered before are left out. classes: of all of them, the class that each competes in
-        with competition "own"; without, they take turns at the classes, as random ones do.
+        with competition "per-class"; without, they take turns at the classes, as random ones do.
         """
-        self.given = dict(packed)
-        self.given_classes = np.array(classes, np.int64)
+        self.seeds = dict(packed)
+        self.seed_classes = np.array(classes, np.int64)
 
-    def generate(self) -> list[Brood]:
-        """The next batch, as a population of one brood. Batches are given, then random until there is something to breed
+    def generate(self) -> list[Batch]:
+        """The next batch, as a population of one batch. Batches are seeds, then random until there is something to breed
         from."""
-        return [Brood(self.order())]
+        return [Batch(self.order())]
 
     def order(self) -> Order:
         number, archive, n = self.next_batch, self.archive, self.size
@@ -161,7 +161,7 @@ class MapElites:
             first_birth=number * n,
             size=n,
             thresholds=np.where(self._closed, np.inf, archive.score),
-            holders=archive.birth.copy(),
+            incumbents=archive.birth.copy(),
             claims=claims,
             drawn_after=self.committed,
             **self._parents(number, claims),
@@ -169,20 +169,20 @@ class MapElites:
 
     def claims(self, number: int) -> np.ndarray | None:
         """The classes that the children of a batch are made for, or None where they compete in more than one."""
-        if self.competition != "own":
+        if self.competition != "per-class":
             return None
         births = number * self.size + np.arange(self.size)
-        claims, given = self.classes[births % len(self.classes)], births < len(self.given_classes)
-        claims[given] = self.given_classes[births[given]]
+        claims, seeds = self.classes[births % len(self.classes)], births < len(self.seed_classes)
+        claims[seeds] = self.seed_classes[births[seeds]]
         return claims
 
     def _parents(self, number: int, claims: np.ndarray | None) -> dict[str, Any]:
         n, archive = self.size, self.archive
-        given = [birth for birth in range(number * n, (number + 1) * n) if birth in self.given] if self.given else []
-        if given or not len(archive) or (claims is not None and not self._all_classes_held()):
+        seeds = [birth for birth in range(number * n, (number + 1) * n) if birth in self.seeds] if self.seeds else []
+        if seeds or not len(archive) or (claims is not None and not self._all_classes_held()):
             nobody = np.full(n, -1, np.int64)
-            genomes = self.encoding.unpack([self.given.pop(birth) for birth in given]) if given else ()
-            parents = {birth: genomes[i : i + 1] for i, birth in enumerate(given)}
+            genomes = self.encoding.unpack([self.seeds.pop(birth) for birth in seeds]) if seeds else ()
+            parents = {birth: genomes[i : i + 1] for i, birth in enumerate(seeds)}
             return {"mothers": nobody, "fathers": nobody, "parents": parents}
         twice = None if claims is None else np.concatenate([claims, claims])
         cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
@@ -191,13 +191,13 @@ class MapElites:
         needed = {*mothers.tolist(), *fathers.tolist()} - {-1}
         return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed)}
 
-    def update(self, population: list[Brood]) -> None:
-        """Commit broods, in this order, and note who descends from whom."""
-        for brood in population:
-            if brood.fitness.winners is None:
-                raise ValueError(f"batch {brood.order.batch} has not been evaluated")
-            self._commit(brood.order, brood.fitness.winners)
-            brood.row = LazyRow(self)
+    def update(self, population: list[Batch]) -> None:
+        """Commit batches, in this order, and note who descends from whom."""
+        for batch in population:
+            if batch.fitness.winners is None:
+                raise ValueError(f"batch {batch.order.batch} has not been evaluated")
+            self._commit(batch.order, batch.fitness.winners)
+            batch.row = LazyRow(self)
 
     def _commit(self, order: Order, winners: Winners) -> None:
         held = self.archive.birth[winners.cells] >= 0
@@ -212,7 +212,7 @@ class MapElites:
         w = winners
         rows = w.rows[changed]
         for row in np.unique(rows).tolist():
-            self.born.append(self._born(order, w, row))
+            self.offspring.append(self._offspring(order, w, row))
         for cell, row, log_odds, margin in zip(
             w.cells[changed].tolist(),
             rows.tolist(),
@@ -220,20 +220,20 @@ class MapElites:
             w.margins[changed].tolist(),
             strict=True,
         ):
-            holder = order.holders[cell]
+            holder = order.incumbents[cell]
             switched = bool(holder >= 0 and w.mothers[row] >= 0 and holder not in (w.mothers[row], w.fathers[row]))
-            self.reigns.append(Reign(cell, int(w.births[row]), order.batch, log_odds, margin, switched))
+            self.cell_history.append(CellChange(cell, int(w.births[row]), order.batch, log_odds, margin, switched))
             self.switches += switched
 
-    def _born(self, order: Order, w: Winners, row: int) -> Born:
+    def _offspring(self, order: Order, w: Winners, row: int) -> Offspring:
         birth, mother = int(w.births[row]), int(w.mothers[row])
         packed, steps = self.encoding.pack(w.genomes[row]), self.steps.get(mother, 0) + 1
         if mother >= 0 and len(packed) >= WORTH and steps <= MOST:
             less = difference(packed, self.encoding.pack(order.parents[mother][0]))
             if less is not None:
                 self.steps[birth] = steps
-                return Born(birth, order.batch, mother, int(w.fathers[row]), less, steps)
-        return Born(birth, order.batch, mother, int(w.fathers[row]), packed, 0)
+                return Offspring(birth, order.batch, mother, int(w.fathers[row]), less, steps)
+        return Offspring(birth, order.batch, mother, int(w.fathers[row]), packed, 0)
 
     def _all_classes_held(self) -> bool:
         return bool((self.archive.birth.reshape(self.archive.classes, -1)[self.classes] >= 0).any(axis=1).all())
@@ -273,12 +273,12 @@ class LazyRow(Mapping[str, Any]):
 
 
 def statistics() -> tools.Statistics:
-    """DEAP's Statistics over broods: what a logbook row says of the archive after the last one.
+    """DEAP's Statistics over batches: what a logbook row says of the archive after the last one.
 
     median, q25, q75, min: of the best confidences of the classes searched for (one without an elite counts as 0). at_99,
     at_9999: classes at >= 0.99 and >= 0.9999. distinct: different genomes holding a cell. wins, switches: running totals.
     """
-    stats = tools.Statistics(key=lambda brood: brood.row)
+    stats = tools.Statistics(key=lambda batch: batch.row)
     stats.register("evaluations", lambda rows: rows[-1]["evaluations"])
     for name, quantile in (("median", 0.5), ("q25", 0.25), ("q75", 0.75), ("min", 0.0)):
         stats.register(name, lambda rows, q=quantile: float(np.quantile(rows[-1]["confidence"], q)))
@@ -296,11 +296,11 @@ def new_logbook(stats: tools.Statistics | None = None) -> tools.Logbook:
     return logbook
 
 
-def toolbox(strategy: MapElites, judge: Judge, evaluator: Evaluator) -> base.Toolbox:
+def toolbox(strategy: MapElites, batch_evaluator: BatchEvaluator, evaluator: Evaluator) -> base.Toolbox:
     """generate, evaluate, update as DEAP's algorithms call them; the rest for ea_map_elites."""
     box = base.Toolbox()
     box.register("generate", strategy.generate)
-    box.register("evaluate", lambda brood: judge(brood.order))
+    box.register("evaluate", lambda batch: batch_evaluator(batch.order))
     box.register("update", strategy.update)
     box.register("committed", lambda: strategy.committed)
     box.register("submit", evaluator.submit)
@@ -322,7 +322,7 @@ def ea_map_elites(
     record: Callable[[int], bool] = lambda gen: True,
     after: Callable[[int], bool] = lambda gen: False,
     give_up: Callable[[], bool] = lambda: False,
-) -> tuple[list[Brood], tools.Logbook]:
+) -> tuple[list[Batch], tools.Logbook]:
     """MAP-Elites over the toolbox, for ngen more batches; DEAP's signature, then what a long run needs.
 
     lag: batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 orders are under way (or as many as
@@ -333,7 +333,7 @@ def ea_map_elites(
     """
     if logbook is None:
         logbook = new_logbook(stats)
-    population: list[Brood] = []
+    population: list[Batch] = []
     if ngen <= 0:
         return population, logbook
 
@@ -343,15 +343,15 @@ def ea_map_elites(
 
     top_up()
     for done, (order, winners) in enumerate(toolbox.results(give_up), 1):
-        brood = Brood(order)
-        brood.fitness.values = winners
-        population = [brood]
+        batch = Batch(order)
+        batch.fitness.values = winners
+        population = [batch]
         toolbox.update(population)
         if halloffame is not None:
             halloffame.update(population)
         gen = toolbox.committed() - 1
         if record(gen):
-            logbook.record(gen=gen, nevals=len(brood), **(stats.compile(population) if stats else {}))
+            logbook.record(gen=gen, nevals=len(batch), **(stats.compile(population) if stats else {}))
             if verbose:
                 print(logbook.stream)
         if after(gen) or done == ngen:

@@ -72,10 +72,10 @@ def holds(folder: Path) -> StoredRun:
 
 def content(folder: Path) -> dict[str, Any]:
     with StoredRun(folder) as stored:
-        births = {reign[1] for reign in stored.store.reigns()}
+        births = {change[1] for change in stored.store.cell_history()}
         return {
             "elites": [(row.cell, row.birth, row.sha256, row.made) for row in stored.store.elites()],
-            "reigns": [(reign[0], reign[1], reign[3]) for reign in stored.store.reigns()],
+            "cell_history": [(change[0], change[1], change[3]) for change in stored.store.cell_history()],
             "genomes": stored.store.genomes(births),
             "origins": stored.store.origins(),
             "curve": [{k: v for k, v in row.items() if k != "seconds"} for row in stored.rows()],
@@ -117,7 +117,7 @@ def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
                 assert e.row.class_id in first.held
             else:
                 assert (e.image == original.image).all()
-                assert e.row.made == "given"
+                assert e.row.made == "seed"
                 assert e.row.mother == -1
                 assert e.row.log_odds == original.row.log_odds
         genomes = new.unpack([e.row.genome for e in after.values()])
@@ -148,7 +148,7 @@ def test_a_genome_that_holds_several_classes_is_polished_for_each_of_them_apart(
         polished = [e for e in new.elites() if e.row.made == "polish"]
         assert len({e.row.mother for e in polished}) <= 2 < len({e.row.birth for e in polished}) == len(polished)
         assert len({e.row.png for e in polished}) == len(polished)
-        assert new.meta["given"]["number"] == len(new.store.origins()) <= 2
+        assert new.meta["seeds"]["number"] == len(new.store.origins()) <= 2
 
 
 def test_the_search_s_own_rank_is_climbed(source: Callable[..., Path], tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def test_the_new_run_is_exported_merged_polished_and_evolved_on_from(source: Cal
     recipe = load("mnist-cppn", [f"search.parents={new}", "stop.evaluations=24"])
     with Run.start(recipe, tmp_path / "on", LENET) as run:
         run.advance()
-        assert run.given is not None
-        assert run.given.number == len({e.row.birth for e in elites})
+        assert run.seeds is not None
+        assert run.seeds.number == len({e.row.birth for e in elites})
     with pytest.raises(StoreError, match="was made by polish, not by a search"):
         Run.resume(new, target=LENET)
 

@@ -102,11 +102,11 @@ def content(folder: Path) -> dict[str, Any]:
         state = {k: v for k, v in meta["baseline"].items() if k != "asked_before"}
         return {
             "elites": store.elites(),
-            "reigns": store.reigns(),
+            "cell_history": store.cell_history(),
             "metrics": [(at, row) for at, _, row in store.metrics()],
             "improvements": store.improvements(),
             "made": store.made(),
-            "genomes": store.genomes({reign[1] for reign in store.reigns()}),
+            "genomes": store.genomes({change[1] for change in store.cell_history()}),
             "state": state,
             "meta": {
                 k: v for k, v in meta.items() if k in ("recipe", "committed", "shown", "finished", "answers", "warnings")

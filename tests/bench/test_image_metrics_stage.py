@@ -19,10 +19,10 @@ from evofool.image_metrics.metrics import ImageMetrics
 from evofool.recipe import parse
 from evofool.run.measure import measure_run, stored_metrics
 from evofool.run.run import Run
-from evofool.run.store import FILE, MEASURES
+from evofool.run.store import FILE, IMAGE_METRICS
 from tests.image_metrics.samples import SHAPE, Net, box, measured, other, random_images, real, started
 
-PIXELS, HOG, FEATURES, VARIATION = MEASURES
+PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS
 
 
 def test_images_are_resized_for_the_network_and_the_batch_changes_no_bit() -> None:
@@ -103,7 +103,7 @@ def test_an_infinite_value_of_a_damaged_run_gives_finite_quantiles(tmp_path: Pat
     folder = started(tmp_path / "run")
     measure_run(folder, ImageMetrics.of(box(), real(random_images(30, 0))))
     database = sqlite3.connect(folder / FILE)
-    database.execute("UPDATE measures SET value = 9e999 WHERE cell = 1")
+    database.execute("UPDATE image_metrics SET value = 9e999 WHERE cell = 1")
     database.commit()
     database.close()
     for values in quantiles_of(stored_metrics([folder])).values():

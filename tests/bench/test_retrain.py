@@ -139,7 +139,7 @@ def test_fooling_images_are_those_that_were_called_a_digit_and_differ(whole: Pat
     for e in (1, 2):
         with StoredRun(whole / f"run-1/iteration-1/evolution-{e}") as stored:
             assert len(champions(stored)) > 3
-            for cell, birth, _, _, margin, _ in stored.store.reigns():
+            for cell, birth, _, _, margin, _ in stored.store.cell_history():
                 image = stored.encoding.render(stored.unpack([stored.store.genomes([birth])[birth]]))
                 if margin > 0:
                     slow.add(image.tobytes())

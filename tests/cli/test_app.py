@@ -245,7 +245,7 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
         for key, value in {
             "class": row.class_id, "label": str(row.class_id), "log_odds": row.log_odds, "margin": row.margin,
             "birth": row.birth, "mother": row.mother, "father": row.father, "batch": row.batch, "niche": 0,
-            "verdict": "unjudged", "judged_by": None, "nearest_real_pixels_percentile": None, "total_variation": None,
+            "verdict": "unjudged", "verdict_by": None, "nearest_real_pixels_percentile": None, "total_variation": None,
             "record_sha256": row.sha256, "bytes_per_pixel": row.bytes_per_pixel,
         }.items():  # fmt: skip
             assert elite[key] == value
@@ -271,7 +271,7 @@ def test_show_class_tells_one_elite_in_full(call: Call, mine: Path) -> None:
 
 def test_json_has_null_for_a_number_that_is_infinite(call: Call, mine: Path) -> None:
     database = sqlite3.connect(mine / "run.db")
-    database.execute("INSERT INTO measures VALUES (3, 'total_variation', 9e999, '')")
+    database.execute("INSERT INTO image_metrics VALUES (3, 'total_variation', 9e999, '')")
     database.commit()
     database.close()
     for options in ((), ("--class", "3")):

@@ -12,10 +12,10 @@ from evofool.cli.judge import judge
 from evofool.errors import ImageError
 from evofool.image_metrics.metrics import MIN_REAL_IMAGES
 from evofool.images import save_png
-from evofool.run.store import FILE, MEASURES, Store
+from evofool.run.store import FILE, IMAGE_METRICS, Store
 from tests.image_metrics.samples import SHAPE, measured, random_images, started
 
-PIXELS, HOG, FEATURES, VARIATION = MEASURES
+PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS
 
 
 def folder_of(home: Path, images: np.ndarray) -> Path:

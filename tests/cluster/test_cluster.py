@@ -179,12 +179,12 @@ def content(folder: Path) -> dict[str, Any]:
     with Store.open(folder) as store:
         return {
             "elites": store.elites(),
-            "reigns": store.reigns(),
+            "cell_history": store.cell_history(),
             "metrics": [(batch, row) for batch, _, row in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": [row[:5] for row in store.quarantine()],
-            "genomes": store.genomes({r[1] for r in store.reigns()}),
-            "descent": store.ancestry({r[1] for r in store.reigns()}),
+            "genomes": store.genomes({r[1] for r in store.cell_history()}),
+            "descent": store.ancestry({r[1] for r in store.cell_history()}),
         }
 
 
@@ -227,7 +227,7 @@ def test_a_killed_search_with_a_ray_of_its_own_goes_on(here: Path) -> None:
         {"search": {"lag": 0}},
         {"search": {"lag": 8}, "encoding": {"kind": "cppn"}},
         {
-            "search": {"lag": 1, "rank": "margin", "competition": "own", "selection": "lagging"},
+            "search": {"lag": 1, "rank": "margin", "competition": "per-class", "selection": "lagging"},
             "niches": {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]},
         },
     ],
@@ -327,7 +327,7 @@ def test_a_free_search_that_is_interrupted_goes_on_and_can_be_repeated(here: Pat
 def test_a_replay_names_what_is_not_the_same(here: Path) -> None:
     finished(here / "run", recipe())
     with Store.open(here / "run", write=True) as store:
-        store._db.execute("UPDATE reigns SET log_odds = log_odds + 1 WHERE id = 5")
+        store._db.execute("UPDATE cell_history SET log_odds = log_odds + 1 WHERE id = 5")
         store._db.execute("UPDATE genomes SET father = -1 WHERE birth IN (SELECT max(birth) FROM genomes WHERE father >= 0)")
     found = replay(here / "run", here / "again", trust=True)
     assert found.differences == ("who held which cell, and what it scored", "descent")
@@ -338,9 +338,9 @@ def test_a_replay_names_what_is_not_the_same(here: Path) -> None:
 def test_elites_are_measured_by_workers_as_here(here: Path) -> None:
     with Run.start(recipe(workers=2), here / "run") as run:
         genomes = run.encoding.random(19, Key(1, 2))
-        local = LocalEvaluator(run.judge)
+        local = LocalEvaluator(run.batch_evaluator)
         births = list(range(100, 119))
-        assert np.array_equal(run.evaluator.plain_logits(births, genomes), local.plain_logits(births, genomes))
+        assert np.array_equal(run.evaluator.reference_logits(births, genomes), local.reference_logits(births, genomes))
 
 
 def test_a_search_goes_from_none_to_workers_and_back(here: Path) -> None:
@@ -411,7 +411,9 @@ def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
     with pytest.raises(TargetError, match="nowhere"):
         choose_there("nowhere", 8, 1, **there, environment={})
     with Run.start(recipe(workers=1), Path("run")) as run:
-        assert run.evaluator.plain_logits([1], run.encoding.random(1, Key(0, 0))).shape == (1, 5), "Ray was not shut down"
+        assert run.evaluator.reference_logits([1], run.encoding.random(1, Key(0, 0))).shape == (1, 5), (
+            "Ray was not shut down"
+        )
 
 
 def test_one_worker_s_word_is_not_enough_to_set_an_image_aside(here: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from evofool.cluster.jobs import JobQueue, OrderJob
 from evofool.errors import ScoreError, TargetError
 from evofool.search.archive import Quarantined, Winners
-from evofool.search.evaluate import Judge, Order
+from evofool.search.evaluate import BatchEvaluator, Order
 from evofool.targets import Target
 from genomes import Direct, Key
 
@@ -30,7 +30,9 @@ def stepped(images: np.ndarray) -> np.ndarray:
     return (np.round(z / 2) * 2).astype(np.float32)
 
 
-JUDGE = Judge(DIRECT, Target("fake", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), stepped, {}), 4)
+BATCH_EVALUATOR = BatchEvaluator(
+    DIRECT, Target("fake", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), stepped, {}), 4
+)
 
 
 def jobs_of(in_order: bool = True, retries: int = 2, most: int = 1000) -> JobQueue:
@@ -58,7 +60,7 @@ def cut(order: Order, step: int) -> list[Order]:
 def one_by_one(order: Order, without: Collection[int] = ()) -> Winners:
     """Who wins among the rows that are left, each judged by itself."""
     rows = [row for row in range(order.size) if row not in without]
-    return Winners.merged([JUDGE(order.cut(row, row + 1)) for row in rows])
+    return Winners.merged([BATCH_EVALUATOR(order.cut(row, row + 1)) for row in rows])
 
 
 def set_aside(order: Order, rows: Iterable[int], why: str) -> tuple[Quarantined, ...]:
@@ -69,7 +71,7 @@ def set_aside(order: Order, rows: Iterable[int], why: str) -> tuple[Quarantined,
             order.batch,
             int(order.mothers[row]),
             int(order.fathers[row]),
-            JUDGE.children(order, row, row + 1),
+            BATCH_EVALUATOR.children(order, row, row + 1),
             why,
         )
         for row in rows
@@ -99,7 +101,7 @@ def work(jobs: JobQueue, deadly: Collection[int] = ()) -> int:
             jobs.fail(job, "died")
             died += 1
         else:
-            jobs.complete(job, JUDGE(job.order))
+            jobs.complete(job, BATCH_EVALUATOR(job.order))
     return died
 
 
@@ -172,12 +174,12 @@ def test_results_come_in_order_or_as_they_are_complete(in_order: bool, finished:
         jobs.add(order, cut(order, 8))
     job_of = {(job.order.batch, rows_of(job, orders[job.order.batch])[0]): job for job in taken(jobs)}
     for job in (job_of[number, 8] for number in range(4)):
-        jobs.complete(job, JUDGE(job.order))
+        jobs.complete(job, BATCH_EVALUATOR(job.order))
         assert list(jobs.results()) == [], "half a batch is none"
     left = [0, 1, 2, 3]
     for number, expected in zip(finished, come, strict=True):
         job = job_of[number, 0]
-        jobs.complete(job, JUDGE(job.order))
+        jobs.complete(job, BATCH_EVALUATOR(job.order))
         assert jobs.pending() == [orders[n] for n in left]
         results = list(jobs.results())
         assert [order.batch for order, _ in results] == expected
@@ -192,7 +194,7 @@ def test_several_that_are_complete_come_oldest_first_and_more_may_be_added_meanw
     for number in range(3):
         jobs.add(order_of(number), [order_of(number)])
     for job in reversed(taken(jobs)):
-        jobs.complete(job, JUDGE(job.order))
+        jobs.complete(job, BATCH_EVALUATOR(job.order))
     seen = []
     for order, _ in jobs.results():
         seen.append(order.batch)
@@ -213,7 +215,7 @@ def test_the_order_in_which_pieces_come_changes_nothing(number: int) -> None:
         pieces = taken(jobs)
         for i in chosen:
             # Each has lost its second row.
-            rest = Winners.merged([JUDGE(pieces[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
+            rest = Winners.merged([BATCH_EVALUATOR(pieces[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
             assert jobs.complete(pieces[i], rest, [(1, "broke")])
         assert list(jobs.results()) == []
         assert confirm(jobs, "broke") == 4
@@ -243,13 +245,13 @@ def test_a_piece_judged_again_since_its_answer_was_lost_changes_nothing() -> Non
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 8))
     first, second = taken(jobs)
-    JUDGE(first.order)
-    jobs.complete(second, JUDGE(second.order))
+    BATCH_EVALUATOR(first.order)
+    jobs.complete(second, BATCH_EVALUATOR(second.order))
     jobs.put_back(first)
     assert list(jobs.results()) == []
     again = jobs.next()
     assert again is first
-    jobs.complete(again, JUDGE(again.order))
+    jobs.complete(again, BATCH_EVALUATOR(again.order))
     ((_, w),) = jobs.results()
     as_expected(order, w)
 
@@ -312,7 +314,7 @@ def test_a_piece_that_was_struck_less_often_is_done_as_if_nothing_had_been() -> 
 @pytest.mark.parametrize("number", [0, 2], ids=["random", "bred"])
 def test_without_the_images_that_kill_the_rest_wins_what_it_would_alone(number: int) -> None:
     order = order_of(number, 40)
-    best = sorted(set((JUDGE(order).births - order.first_birth).tolist()))
+    best = sorted(set((BATCH_EVALUATOR(order).births - order.first_birth).tolist()))
     assert len(best) > 2, "so that others win in their place"
     jobs = jobs_of()
     jobs.add(order, cut(order, 12))
@@ -344,7 +346,7 @@ def test_an_image_that_broke_the_target_for_one_worker_alone_is_judged() -> None
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 8))
     first, second = taken(jobs)
-    jobs.complete(second, JUDGE(second.order))
+    jobs.complete(second, BATCH_EVALUATOR(second.order))
     assert jobs.complete(first, one_by_one(first.order, [2, 3]), [(2, "sick"), (3, "sick")])
     work(jobs)
     ((_, w),) = jobs.results()
@@ -454,7 +456,7 @@ def test_whoever_dies_when_and_whoever_is_first_each_batch_has_the_winners_of_it
         elif chance.random() < 0.3:
             jobs.put_back(job)
         else:
-            jobs.complete(job, JUDGE(job.order))
+            jobs.complete(job, BATCH_EVALUATOR(job.order))
         results += jobs.results()
     assert [order.batch for order, _ in results] == [1, 2] or not in_order
     assert {order.batch for order, _ in results} == {1, 2}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evofool.cluster import messages
 from evofool.cluster.messages import Lineage, Receiver, Sender, WinnersMessage, decode_winners, encode_winners
 from evofool.search.archive import Archive, Winners
-from evofool.search.evaluate import COMPETITIONS, Judge, Order
+from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order
 from evofool.search.evolve import MapElites
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Genomes, Key
@@ -61,10 +61,10 @@ def same(here: Any, there: Any) -> None:
 class Far:
     """A worker and the search's side of it. What is sent lies in a pipe until it is asked for."""
 
-    def __init__(self, judge: Judge, lineage: Lineage, batch: int = BATCH) -> None:
-        self.judge, self.lineage = judge, lineage
-        self.sender = Sender(judge.encoding, lineage)
-        self.receiver = Receiver(judge.encoding, SEED, batch)
+    def __init__(self, batch_evaluator: BatchEvaluator, lineage: Lineage, batch: int = BATCH) -> None:
+        self.batch_evaluator, self.lineage = batch_evaluator, lineage
+        self.sender = Sender(batch_evaluator.encoding, lineage)
+        self.receiver = Receiver(batch_evaluator.encoding, SEED, batch)
         self.pipe: deque[tuple[Order, Any]] = deque()
         self.sizes: list[int] = []  # of parcels, in bytes
         self.answers: list[int] = []
@@ -82,8 +82,8 @@ class Far:
         order, message = self.pipe.popleft()
         there = self.receiver.decode(message)
         assert np.array_equal(there.thresholds, order.thresholds)
-        sent: WinnersMessage = carried(encode_winners(there, self.judge(there)), self.answers)
-        return decode_winners(self.judge.encoding, order, sent, self.lineage)
+        sent: WinnersMessage = carried(encode_winners(there, self.batch_evaluator(there)), self.answers)
+        return decode_winners(self.batch_evaluator.encoding, order, sent, self.lineage)
 
     def agree(self) -> None:
         """What the search takes this worker to know is what it knows."""
@@ -94,27 +94,27 @@ class Search:
     """A search whose batches take turns at two workers; one is replaced halfway. Every answer is checked at home."""
 
     def __init__(self, encoding: Encoding, batches: int, **rules: Any) -> None:
-        judge = Judge(encoding, fake(), 5, **rules)
+        batch_evaluator = BatchEvaluator(encoding, fake(), 5, **rules)
         self.archive = Archive(encoding, CLASSES)
-        self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=judge.competition)
+        self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=batch_evaluator.competition)
         self.lineage = Lineage()
-        self.workers = [Far(judge, self.lineage), Far(judge, self.lineage)]
+        self.workers = [Far(batch_evaluator, self.lineage), Far(batch_evaluator, self.lineage)]
         under_way: deque[tuple[Any, Far]] = deque()
         for number in range(batches):
             if number == batches // 2:
-                dead, newcomer = self.workers[0], Far(judge, self.lineage)
+                dead, newcomer = self.workers[0], Far(batch_evaluator, self.lineage)
                 self.workers[0] = newcomer
-                under_way = deque((brood, newcomer if far is dead else far) for brood, far in under_way)
+                under_way = deque((batch, newcomer if far is dead else far) for batch, far in under_way)
                 for order, _ in dead.pipe:
                     newcomer.send(order)
-            brood, far = self.strategy.generate()[0], self.workers[number % 2]
-            far.send(brood.order)
-            under_way.append((brood, far))
+            batch, far = self.strategy.generate()[0], self.workers[number % 2]
+            far.send(batch.order)
+            under_way.append((batch, far))
             while len(under_way) == 4 or (under_way and number == batches - 1):
-                brood, far = under_way.popleft()
-                brood.fitness.values = far.take()
-                same(judge(brood.order), brood.fitness.winners)
-                self.strategy.update([brood])
+                batch, far = under_way.popleft()
+                batch.fitness.values = far.take()
+                same(batch_evaluator(batch.order), batch.fitness.winners)
+                self.strategy.update([batch])
 
 
 def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding, **changes: Any) -> Order:
@@ -141,19 +141,19 @@ def test_winners_made_again_are_those_that_the_judge_found(
     encoding: Encoding, competition: str, rank: str, edges: tuple[float, ...]
 ) -> None:
     descriptor = "mirror_symmetry" if edges else None
-    judge = Judge(encoding, fake(), 5, rank, competition, descriptor, edges)
-    cells, size = CLASSES * judge.niches, 16
-    claims = np.arange(size) % CLASSES if competition == "own" else None
+    batch_evaluator = BatchEvaluator(encoding, fake(), 5, rank, competition, descriptor, edges)
+    cells, size = CLASSES * batch_evaluator.niches, 16
+    claims = np.arange(size) % CLASSES if competition == "per-class" else None
     empty = np.full(cells, -np.inf)
     mixed = np.where(np.random.default_rng(3).random(cells) < 0.5, -np.inf, 0.0)
-    far = Far(judge, Lineage())
+    far = Far(batch_evaluator, Lineage())
     won = []
     for number, thresholds in ((0, empty), (1, empty), (1, mixed), (2, np.full(cells, 1e9)), (2, empty)):
         whole = order_of(number, size, thresholds, encoding, claims=claims)
         for begin, end in ((0, size), (0, 3), (3, 4), (4, size)):
             order = whole.cut(begin, end)
             far.send(order)
-            here, there = judge(order), far.take()
+            here, there = batch_evaluator(order), far.take()
             same(here, there)
             won.append(len(here.cells))
     far.agree()
@@ -162,13 +162,13 @@ def test_winners_made_again_are_those_that_the_judge_found(
 
 
 @each_encoding
-def test_a_worker_gets_the_order_that_was_sent_but_for_its_holders(encoding: Encoding) -> None:
+def test_a_worker_gets_the_order_that_was_sent_but_for_its_incumbents(encoding: Encoding) -> None:
     sender, receiver = Sender(encoding, Lineage()), Receiver(encoding, SEED, 16)
     for number in (0, 1, 2):
         whole = order_of(number, 16, np.arange(5.0) + number, encoding, claims=np.arange(16) % 5)
         for order in (whole, whole.cut(3, 11)):
             there = receiver.decode(carried(sender.encode(order)))
-            same(replace(order, parents={}, holders=np.full(order.size, -1)), replace(there, parents={}))
+            same(replace(order, parents={}, incumbents=np.full(order.size, -1)), replace(there, parents={}))
             assert set(there.parents) == {*order.mothers.tolist(), *order.fathers.tolist()} - {-1}
             for birth, genome in there.parents.items():
                 assert (genome.shape, genome.tobytes()) == (order.parents[birth].shape, order.parents[birth].tobytes())
@@ -176,9 +176,9 @@ def test_a_worker_gets_the_order_that_was_sent_but_for_its_holders(encoding: Enc
 
 def test_scores_that_are_what_is_ranked_by_travel_once() -> None:
     for rank, absent, present in (("log_odds", "log_odds", "margins"), ("margin", "margins", "log_odds")):
-        judge = Judge(DIRECT, fake(), 5, rank)
+        batch_evaluator = BatchEvaluator(DIRECT, fake(), 5, rank)
         order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
-        sent = encode_winners(order, judge(order))
+        sent = encode_winners(order, batch_evaluator(order))
         assert getattr(sent, absent) is None
         assert getattr(sent, present) is not None
 
@@ -186,7 +186,10 @@ def test_scores_that_are_what_is_ranked_by_travel_once() -> None:
 def test_rows_that_broke_the_target_are_told_with_the_winners() -> None:
     order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
     aside = [(3, "broke"), (7, "hung")]
-    assert carried(encode_winners(order, Judge(DIRECT, fake(), 5)(order), aside)).broken == ((3, "broke"), (7, "hung"))
+    assert carried(encode_winners(order, BatchEvaluator(DIRECT, fake(), 5)(order), aside)).broken == (
+        (3, "broke"),
+        (7, "hung"),
+    )
 
 
 # --- thresholds
@@ -240,7 +243,7 @@ def test_three_hundred_batches_by_workers_that_come_and_go_are_those_judged_at_h
     assert search.workers[1].forgotten == 0
 
 
-@pytest.mark.parametrize(("competition", "rank"), [("own", "log_odds"), ("argmax", "margin"), ("own", "margin")])
+@pytest.mark.parametrize(("competition", "rank"), [("per-class", "log_odds"), ("argmax", "margin"), ("per-class", "margin")])
 def test_searches_by_other_rules_are_those_judged_at_home(competition: str, rank: str) -> None:
     search = Search(CROSSED, 60, competition=competition, rank=rank)
     assert search.strategy.wins > 10
@@ -280,15 +283,15 @@ def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> 
         stripes = images.reshape(len(images), 3 * 14, -1).sum(axis=2, dtype=np.int64)
         return (stripes @ weights / 65536.0).astype(np.float32)
 
-    judge = Judge(encoding, fake(forward, (3, 224, 224), 1000), 16)
+    batch_evaluator = BatchEvaluator(encoding, fake(forward, (3, 224, 224), 1000), 16)
     strategy = MapElites(Archive(encoding, 1000), encoding, seed=SEED, batch=16)
     lineage = Lineage()
-    far, late = (Far(judge, lineage, 16) for _ in range(2))
+    far, late = (Far(batch_evaluator, lineage, 16) for _ in range(2))
     for _ in range(25):
-        brood = strategy.generate()[0]
-        far.send(brood.order)
-        brood.fitness.values = far.take()
-        strategy.update([brood])
+        batch = strategy.generate()[0]
+        far.send(batch.order)
+        batch.fitness.values = far.take()
+        strategy.update([batch])
     assert len(encoding.pack(strategy.archive.genomes(np.array([0]))[0])) == 150_528
     assert strategy.wins > 1000
     assert far.whole == 0
@@ -299,7 +302,7 @@ def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> 
     late.send(order)
     assert late.lines > 16
     assert late.sizes[0] < 16 * 1000, "a newcomer is told how to make what it has never seen"
-    same(judge(order), late.take())
+    same(batch_evaluator(order), late.take())
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=12))
@@ -369,9 +372,9 @@ def test_a_line_longer_than_the_longest_is_sent_as_a_genome(
 
 
 def test_only_the_last_winners_are_remembered_and_with_both_parents(monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = Judge(CROSSED, fake(), 5)
+    batch_evaluator = BatchEvaluator(CROSSED, fake(), 5)
     order = order_of(1, 16, np.full(CLASSES, -np.inf), CROSSED)
-    w = judge(order)
+    w = batch_evaluator(order)
     births = w.births.tolist()
     parents = dict(zip(births, zip(w.mothers.tolist(), w.fathers.tolist(), strict=True), strict=True))
     assert len(births) > 3
@@ -390,11 +393,11 @@ def test_only_the_last_winners_are_remembered_and_with_both_parents(monkeypatch:
 
 @each_encoding
 def test_births_to_be_measured_are_told_between_orders(encoding: Encoding) -> None:
-    judge = Judge(encoding, fake(), 5)
+    batch_evaluator = BatchEvaluator(encoding, fake(), 5)
     whole = order_of(1, 16, np.full(CLASSES, -np.inf), encoding)
     strangers = {birth: encoding.random(1, Key(60, birth)) for birth in (900, 901)}
     lineage: Lineage = Lineage()
-    far = Far(judge, lineage)
+    far = Far(batch_evaluator, lineage)
     far.send(order_of(0, BATCH, np.full(CLASSES, -np.inf), encoding))
     first = far.take()
     far.send(whole.cut(0, 4))
@@ -411,7 +414,7 @@ def test_births_to_be_measured_are_told_between_orders(encoding: Encoding) -> No
     assert set(update.births) == {900, 901, 1009}, "1001 is known, and whoever won in the first batch is remembered"
     assert set(update.ancestry[:, 0].tolist()) == set(first.births.tolist()) - known
     far.send(whole)
-    same(judge(whole), far.take())
+    same(batch_evaluator(whole), far.take())
     far.agree()
 
 

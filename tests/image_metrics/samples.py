@@ -9,7 +9,7 @@ from torch import nn
 from evofool.bench.real import RealImages
 from evofool.recipe import parse
 from evofool.run.run import Run
-from evofool.run.store import Measure, Store
+from evofool.run.store import ImageMetric, Store
 from evofool.targets import Target
 
 SHAPE = (3, 12, 16)
@@ -63,6 +63,6 @@ def started(folder: Path, evaluations: int = 80) -> Path:
     return folder
 
 
-def measured(folder: Path) -> list[tuple[Measure, ...]]:
+def measured(folder: Path) -> list[tuple[ImageMetric, ...]]:
     with Store.open(folder) as store:
-        return [row.measures for row in store.elites()]
+        return [row.image_metrics for row in store.elites()]

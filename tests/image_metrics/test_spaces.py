@@ -7,10 +7,10 @@ import pytest
 
 from evofool.errors import ImageError, StoreError
 from evofool.image_metrics.spaces import RealPoints, hog
-from evofool.run.store import MEASURES
+from evofool.run.store import IMAGE_METRICS
 from tests.image_metrics.samples import SHAPE
 
-PIXELS, HOG, FEATURES, VARIATION = MEASURES
+PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 45), (1, 3, 5), (1, 224, 224)])

@@ -22,13 +22,13 @@ from evofool.cluster.worker import Hello, Worker
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.search.archive import Winners
-from evofool.search.evaluate import Judge, Order
+from evofool.search.evaluate import BatchEvaluator, Order
 from tests.perf.search import await_workers
 
 SECONDS = 0.02  # that the target sleeps
 
 
-class Recorded(Judge):
+class Recorded(BatchEvaluator):
     """Sleeps, and wins the cells that the recorded run won in a batch, each by just enough."""
 
     record: dict[int, list[tuple[int, int]]]  # by batch: (row, cell)
@@ -80,7 +80,7 @@ def main() -> None:
     evaluator.Worker = RecordedWorker  # type: ignore[misc]
     with StoredRun(args.recorded) as stored:
         batches, recipe = stored.meta["committed"], stored.recipe
-        wins = len(stored.store.reigns())
+        wins = len(stored.store.cell_history())
     changes = [
         "target=python:tests.perf.slow_targets:free_1000",
         f"search.lag={2 * args.workers - 1 if args.lag is None else args.lag}",
@@ -125,7 +125,7 @@ def _record(folder: str) -> dict[int, list[tuple[int, int]]]:
     found: dict[int, list[tuple[int, int]]] = {}
     with StoredRun(folder) as stored:
         size = stored.recipe.search.batch
-        for cell, birth, batch, *_ in stored.store.reigns():
+        for cell, birth, batch, *_ in stored.store.cell_history():
             found.setdefault(batch, []).append((birth - batch * size, cell))
     return found
 

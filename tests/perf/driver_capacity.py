@@ -23,12 +23,12 @@ from evofool.cluster.worker import Hello, Worker
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.search.archive import Winners
-from evofool.search.evaluate import Judge, Order
+from evofool.search.evaluate import BatchEvaluator, Order
 
 ROOMS = ("evaluator", "gauges", "shipping", "jobs", "evolve", "archive", "run", "store", "measured", "evaluate")
 
 
-class Easy(Judge):
+class Easy(BatchEvaluator):
     """Finds `improvements` winners in every order without drawing or asking: rows and cells by its key."""
 
     improvements = 5
@@ -87,7 +87,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch, Run.start(load(args.recipe, changes), Path(scratch) / "run") as run:
             run.advance(lambda run: run.strategy.committed > 50, every=0.01)
             before, wall, cpu = run.strategy.evaluations, time.perf_counter(), time.process_time()
-            reigns = run.strategy.wins
+            cell_history = run.strategy.wins
             profile = cProfile.Profile()
             if args.profile:
                 profile.enable()
@@ -96,7 +96,7 @@ def main() -> None:
             profile.disable()
             done = run.strategy.evaluations - before
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            won = (run.strategy.wins - reigns) / (done / chunk)
+            won = (run.strategy.wins - cell_history) / (done / chunk)
         print(
             f"chunks of {chunk:>5}: {done / wall:>10,.0f} evaluations/s ({done / chunk / wall:,.0f} batches/s, "
             f"{won:.1f} cells won by each), {done / cpu:,.0f} a second of the driver's processor",

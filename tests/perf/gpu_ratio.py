@@ -6,8 +6,9 @@
 It has never run on a GPU: no figure of it is known. Without one it says so and exits with 2.
 
 Per target and chunk size, in the number format in which the bare network is fastest: `bare` is the network asked images that
-lie on the device; `engine` is LocalEvaluator and Judge as a run uses them: it makes children, draws them on the device, asks
-the network there and fetches the best of each class. Both see the same images. Each figure is the median of pairs in turn.
+lie on the device; `engine` is LocalEvaluator and BatchEvaluator as a run uses them: it makes children, draws them on the
+device, asks the network there and fetches the best of each class. Both see the same images. Each figure is the median of
+pairs in turn.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import torch
 from evofool.machine import machine
 from evofool.recipe import load
 from evofool.scores_torch import log_odds
-from evofool.search.evaluate import Judge, LocalEvaluator, Order
+from evofool.search.evaluate import BatchEvaluator, LocalEvaluator, Order
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.network import Network
@@ -70,7 +71,7 @@ def compare(
     network = target.network
     assert network is not None
     some = [order(encoding, parents, chunk, b, np.full(len(target.labels), -np.inf)) for b in range(SHOWN)]
-    shown = [encoding.draw(Judge(encoding, target, chunk).children(o, 0, chunk), network.device) for o in some]
+    shown = [encoding.draw(BatchEvaluator(encoding, target, chunk).children(o, 0, chunk), network.device) for o in some]
     rates = {}
     for number_format in target.formats:
         try:
@@ -87,10 +88,10 @@ def compare(
     record = seen.amax(0).cpu().numpy()
     count = max(2, round(seconds * rates[number_format] / chunk))
     orders = [order(encoding, parents, chunk, b, record) for b in range(count)]
-    judge = Judge(encoding, target, chunk, number_format=number_format, resident=True)
+    batch_evaluator = BatchEvaluator(encoding, target, chunk, number_format=number_format, resident=True)
     halves: list[Callable[[], float]] = [
         lambda: bare(network, shown, number_format, count),
-        lambda: engine(judge, orders, workers),
+        lambda: engine(batch_evaluator, orders, workers),
     ]
     for half in halves:
         half()
@@ -111,9 +112,9 @@ def bare(network: Network, shown: list[torch.Tensor], number_format: str, count:
     return count * len(shown[0]) / (time.perf_counter() - started)
 
 
-def engine(judge: Judge, orders: list[Order], workers: int) -> float:
+def engine(batch_evaluator: BatchEvaluator, orders: list[Order], workers: int) -> float:
     """Evaluations/s of evofool's own evaluator."""
-    evaluator = LocalEvaluator(judge, workers, torch.get_num_threads())
+    evaluator = LocalEvaluator(batch_evaluator, workers, torch.get_num_threads())
     try:
         started = time.perf_counter()
         for o in orders:
@@ -138,7 +139,7 @@ def order(encoding: Encoding, parents: Genomes, size: int, batch: int, threshold
         first_birth=batch * size,
         size=size,
         thresholds=thresholds,
-        holders=np.full(len(thresholds), -1),
+        incumbents=np.full(len(thresholds), -1),
         mothers=births,
         fathers=births,
         parents={birth: parents[birth : birth + 1] for birth in range(size)},

@@ -20,14 +20,14 @@ from evofool.run.store import Store
 
 
 def content(folder: Path) -> list[object]:
-    """Everything that has to agree: elites, descent, reigns, metrics without timings, what is under way."""
+    """Everything that has to agree: elites, descent, the history of cells, metrics without timings, what is under way."""
     with Store.open(folder) as store:
-        elites, reigns = store.elites(), store.reigns()
+        elites, cell_history = store.elites(), store.cell_history()
         return [
             elites,
-            reigns,
+            cell_history,
             [store.descent(elite.birth) for elite in elites],
-            store.genomes(reign[1] for reign in reigns),
+            store.genomes(change[1] for change in cell_history),
             [(batch, row) for batch, _, row in store.metrics()],
             [(p.batch, *(a.tobytes() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             store.quarantine(),

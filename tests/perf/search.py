@@ -9,7 +9,7 @@ from evofool.recipe import Recipe
 from evofool.run.run import Run
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
-from evofool.search.evaluate import Judge, LocalEvaluator
+from evofool.search.evaluate import BatchEvaluator, LocalEvaluator
 from evofool.search.evolve import MapElites, ea_map_elites, toolbox
 from evofool.targets import Target
 
@@ -27,7 +27,7 @@ class Reached:
 def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) -> Reached:
     """Run the recipe's search on target until every class is at `level` or `cap` evaluations are spent."""
     encoding, s = recipe.encoding.build(target.shape), recipe.search
-    judge = Judge(encoding, target, recipe.chunk, s.rank, s.competition)
+    batch_evaluator = BatchEvaluator(encoding, target, recipe.chunk, s.rank, s.competition)
     archive = Archive(encoding, len(target.labels))
     strategy = MapElites(
         archive, encoding, seed=seed, batch=s.batch, competition=s.competition, selection=s.selection
@@ -42,7 +42,7 @@ def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) ->
 
     started = time.perf_counter()
     ea_map_elites(
-        toolbox(strategy, judge, LocalEvaluator(judge)),
+        toolbox(strategy, batch_evaluator, LocalEvaluator(batch_evaluator)),
         max(1, cap // s.batch),
         lag=s.lag,
         record=lambda _: False,

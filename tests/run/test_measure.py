@@ -11,11 +11,11 @@ from evofool.image_metrics.metrics import ImageMetrics
 from evofool.recipe import parse
 from evofool.run.measure import measure_run, stale_references, stored_metrics, unloaded_target
 from evofool.run.run import Run
-from evofool.run.store import MEASURES, Store
+from evofool.run.store import IMAGE_METRICS, Store
 from evofool.run.stored import StoredRun
 from tests.image_metrics.samples import box, measured, other, random_images, real, started
 
-PIXELS, HOG, FEATURES, VARIATION = MEASURES
+PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS
 
 
 def test_a_measured_run_has_the_metrics_of_its_images(tmp_path: Path) -> None:
@@ -29,11 +29,11 @@ def test_a_measured_run_has_the_metrics_of_its_images(tmp_path: Path) -> None:
         found = metrics(np.stack([elite.image for elite in elites]))
         for k, elite in enumerate(elites):
             summary = elite.summary()
-            assert {name: summary[name] for name in MEASURES} == {name: found[name][k] for name in MEASURES}
-            assert {m.name: m.reference for m in elite.row.measures} == {**metrics.references, VARIATION: ""}
+            assert {name: summary[name] for name in IMAGE_METRICS} == {name: found[name][k] for name in IMAGE_METRICS}
+            assert {m.name: m.reference for m in elite.row.image_metrics} == {**metrics.references, VARIATION: ""}
         assert stored.store.references() == metrics.reference_details
     figures = stored_metrics([folder, folder])
-    assert set(figures) == {*MEASURES, "bytes_per_pixel"}
+    assert set(figures) == {*IMAGE_METRICS, "bytes_per_pixel"}
     assert figures[HOG].tolist() == [*found[HOG], *found[HOG]]
 
 
@@ -93,7 +93,7 @@ def test_a_search_that_goes_on_removes_the_metrics_of_replaced_elites(tmp_path: 
         after = {row.cell: row for row in store.elites()}
     beaten = {cell for cell, row in after.items() if row.birth != before[cell].birth}
     assert beaten
-    assert {cell for cell, row in after.items() if not row.measures} == beaten
+    assert {cell for cell, row in after.items() if not row.image_metrics} == beaten
     assert measure_run(folder, metrics) == len(beaten)
     fresh = started(tmp_path / "fresh", 80)
     measure_run(fresh, metrics)

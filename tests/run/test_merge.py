@@ -21,7 +21,7 @@ from evofool.recipe import load, parse
 from evofool.run.lineage import lineage
 from evofool.run.merge import Merged, merge
 from evofool.run.run import Run
-from evofool.run.store import FILE, LOCK, Measure, Store, elite_digest
+from evofool.run.store import FILE, LOCK, ImageMetric, Store, elite_digest
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from evofool.targets import Target
@@ -291,9 +291,9 @@ def test_all_ancestors_are_kept_and_nobody_else(runs: Callable[[str], list[Path]
 def test_the_last_reign_of_a_cell_is_its_elite_s(runs: Callable[[str], list[Path]], tmp_path: Path, kind: str) -> None:
     merge(runs(kind), tmp_path / "out")
     with Store.open(tmp_path / "out") as store:
-        held = {cell: (birth, log_odds, margin) for cell, birth, log_odds, margin in store.holders()}
+        held = {cell: (birth, log_odds, margin) for cell, birth, log_odds, margin in store.incumbents()}
         assert held == {r.cell: (r.birth, r.search_log_odds, r.search_margin) for r in store.elites()}
-        assert len({(cell, birth) for cell, birth, *_ in store.reigns()}) == len(store.reigns())
+        assert len({(cell, birth) for cell, birth, *_ in store.cell_history()}) == len(store.cell_history())
 
 
 def test_big_pixels_stay_differences(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
@@ -319,14 +319,14 @@ def test_a_verdict_goes_along_and_a_judged_copy_of_an_elite_is_taken(
     judged = copy(a, tmp_path / "judged")
     with Store.open(judged, write=True) as store:
         for cell in range(CLASSES):
-            store.judge(cell, "unrecognised", "three people")
+            store.set_verdict(cell, "unrecognised", "three people")
     merge([a], tmp_path / "plain")
     for name, order in (("one", [judged, tmp_path / "plain", b]), ("other", [b, tmp_path / "plain", judged])):
         merge(order, tmp_path / name)
     assert content(tmp_path / "one") == content(tmp_path / "other")
     origins, from_a = origins_of(tmp_path / "one"), 0
     for row in elites_of(tmp_path / "one").values():
-        known = (row.verdict, row.judged_by)
+        known = (row.verdict, row.verdict_by)
         ours = origins[row.birth][0] == meta_of(a)["id"]
         assert known == (("unrecognised", "three people") if ours else ("unjudged", None))
         from_a += ours
@@ -338,14 +338,14 @@ def test_measures_go_along_and_so_does_what_they_were_measured_against(
 ) -> None:
     a, b, _ = runs("direct")
     measured, barely = copy(a, tmp_path / "measured"), copy(a, tmp_path / "barely")
-    found = {cell: Measure("nearest_real_hog_percentile", 12.5 * cell, "key") for cell in range(CLASSES)}
-    rough = Measure("total_variation", 0.25, "")
+    found = {cell: ImageMetric("nearest_real_hog_percentile", 12.5 * cell, "key") for cell in range(CLASSES)}
+    rough = ImageMetric("total_variation", 0.25, "")
     for folder, rows, told in (
         (measured, [(cell, each) for cell in range(CLASSES) for each in (found[cell], rough)], {"images": "digits"}),
-        (barely, [(cell, Measure("total_variation", 0.125, "")) for cell in range(CLASSES)], {"images": "others"}),
+        (barely, [(cell, ImageMetric("total_variation", 0.125, "")) for cell in range(CLASSES)], {"images": "others"}),
     ):
         with Store.open(folder, write=True) as store:
-            store.measure(rows, {"key": told})
+            store.set_image_metrics(rows, {"key": told})
     merge([a], tmp_path / "plain")
     merge([barely, b], tmp_path / "some")
     for name, order in (
@@ -358,7 +358,7 @@ def test_measures_go_along_and_so_does_what_they_were_measured_against(
     origins, from_a = origins_of(tmp_path / "one"), 0
     for cell, row in elites_of(tmp_path / "one").items():
         ours = origins[row.birth][0] == meta_of(a)["id"]
-        assert row.measures == ((found[cell], rough) if ours else ())
+        assert row.image_metrics == ((found[cell], rough) if ours else ())
         from_a += ours
     assert 0 < from_a < CLASSES
     assert meta_of(tmp_path / "one")["references"] == {"key": {"images": "digits"}}
@@ -533,7 +533,11 @@ def test_seeds_budgets_competition_and_ways_of_mutation_may_differ(tmp_path: Pat
     a = made(tmp_path / "a", encoding={"kind": "direct"}, stop=stop)
     other = {"kind": "direct", "rate": 0.3, "eta": 2.0, "halve_every": 3, "crossover": 0.2, "eta_crossover": 3.0}
     b = made(
-        tmp_path / "b", 1, encoding=other, stop=stop, search={"competition": "own", "selection": "lagging", "batch": 10}
+        tmp_path / "b",
+        1,
+        encoding=other,
+        stop=stop,
+        search={"competition": "per-class", "selection": "lagging", "batch": 10},
     )
     merge([a, b], tmp_path / "ab")
     graph = {"mutation": {"weight": 0.5, "add_edge": 0.1}, "activations": ["sin", "gauss"], "initial_weight": 2.0}
@@ -586,7 +590,7 @@ def test_an_elite_that_was_changed_is_not_taken_along(runs: Callable[[str], list
     [
         "UPDATE genomes SET genome = (SELECT genome FROM genomes LIMIT 1)",
         "UPDATE genomes SET batch = batch + 1",
-        "UPDATE reigns SET log_odds = log_odds + 1",
+        "UPDATE cell_history SET log_odds = log_odds + 1",
     ],
 )
 def test_copies_of_one_run_that_went_different_ways_are_refused(tmp_path: Path, statement: str) -> None:

@@ -69,12 +69,12 @@ def content(folder: Path) -> dict[str, Any]:
     with Store.open(folder) as store:
         return {
             "elites": store.elites(),
-            "reigns": store.reigns(),
+            "cell_history": store.cell_history(),
             "metrics": [(batch, row) for batch, _, row in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": store.quarantine(),
             "counts": store.counts(),
-            "genomes": store.genomes({r[1] for r in store.reigns()}),
+            "genomes": store.genomes({r[1] for r in store.cell_history()}),
             "meta": {k: v for k, v in store.meta().items() if k not in _OWN},
         }
 
@@ -89,7 +89,7 @@ CASES = [
     pytest.param(encoding, lag, competition, niches, id=f"{encoding}-lag{lag}-{competition}{'-niches' if niches else ''}")
     for encoding in ENCODINGS
     for lag in (0, 3)
-    for competition in ("all", "own")
+    for competition in ("all", "per-class")
     for niches in (None, NICHES)
 ]
 
@@ -150,7 +150,7 @@ def test_a_run_killed_anywhere_goes_on_from_its_last_checkpoint_to_the_same_end(
 def test_the_elites_replay_from_the_reigns_and_the_metrics_from_the_archive(tmp_path: Path) -> None:
     what = recipe("cppn", search={"competition": "argmax"}, niches=NICHES)
     stored = unbroken(tmp_path / "run", what)
-    last = {cell: (birth, log_odds, margin) for cell, birth, _, log_odds, margin, _ in stored["reigns"]}
+    last = {cell: (birth, log_odds, margin) for cell, birth, _, log_odds, margin, _ in stored["cell_history"]}
     assert last == {e.cell: (e.birth, e.log_odds, e.margin) for e in stored["elites"]}
     for e in stored["elites"]:
         assert e.cell == e.class_id * 3 + e.niche
@@ -398,17 +398,17 @@ def test_a_run_stops_when_every_class_is_at_its_confidence(tmp_path: Path) -> No
     with Run.start(recipe(stop={"confidence": 0.9, "evaluations": 100_000}), tmp_path, fake()) as run:
         assert run.advance() == "every class is at confidence 0.9"
         assert (run.progress().confidences >= 0.9).all()
-        last = [r for r in run.store.reigns() if r[2] == run.strategy.committed - 1]
+        last = [r for r in run.store.cell_history() if r[2] == run.strategy.committed - 1]
         assert last, "the batch before was not enough"
 
 
 def test_a_run_stops_when_nothing_has_changed_for_a_number_of_batches(tmp_path: Path) -> None:
     with Run.start(recipe(stop={"no_progress": 7}), tmp_path, fake(lambda x: parity(x, 1.0))) as run:
-        assert run.advance() == "no cell changed hands in the last 7 batches"
+        assert run.advance() == "no elite was replaced in the last 7 batches"
         assert run.strategy.committed == 8
     with Run.start(recipe(stop={"no_progress": 3}), tmp_path / "climbs", fake()) as run:
         run.advance()
-        changed = {r[2] for r in run.store.reigns()}
+        changed = {r[2] for r in run.store.cell_history()}
         assert run.strategy.committed - 1 - max(changed) == 3
         quiet = np.diff([*sorted(changed)])
         assert quiet.max() <= 3
@@ -435,7 +435,7 @@ def test_a_run_that_has_ended_stays_so_until_its_limit_is_moved(tmp_path: Path) 
     with Run.resume(tmp_path / "run", further, fake()) as run:
         assert run.advance() == "480 evaluations are done"
     whole, parts = unbroken(tmp_path / "whole", recipe()), content(tmp_path / "run")
-    for what_is_the_same in ("elites", "reigns", "pending", "counts", "genomes"):
+    for what_is_the_same in ("elites", "cell_history", "pending", "counts", "genomes"):
         assert parts[what_is_the_same] == whole[what_is_the_same]
     assert parts["meta"]["recipe"]["stop"] == {"evaluations": 480}
 
@@ -579,7 +579,7 @@ def test_a_recipe_that_does_not_fit_its_target_leaves_no_folder(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("search", [{}, {"competition": "own"}])
+@pytest.mark.parametrize("search", [{}, {"competition": "per-class"}])
 def test_only_the_classes_that_are_searched_for_are_filled_and_counted(tmp_path: Path, search: dict[str, Any]) -> None:
     what = recipe(search=search | {"classes": [CLASSES - 1, 0]}, stop={"confidence": 0.5, "evaluations": 8_000})
     with Run.start(what, tmp_path, fake()) as run:

@@ -24,7 +24,7 @@ from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from evofool.search.archive import Archive
-from evofool.search.evaluate import COMPETITIONS, Judge, Order, children
+from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order, children
 from evofool.search.evolve import MapElites
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
@@ -90,11 +90,11 @@ def content(folder: Path) -> dict[str, Any]:
         meta = store.meta()
         return {
             "elites": store.elites(),
-            "reigns": store.reigns(),
+            "cell_history": store.cell_history(),
             "metrics": [(batch, row) for batch, _, row in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-            "genomes": store.genomes({*range(meta["given"]["number"]), *(r[1] for r in store.reigns())}),
-            "given": meta["given"],
+            "genomes": store.genomes({*range(meta["seeds"]["number"]), *(r[1] for r in store.cell_history())}),
+            "seeds": meta["seeds"],
             "meta": (meta["committed"], meta["finished"], meta["last_progress"]),
         }
 
@@ -167,15 +167,15 @@ def test_an_independent_climber_begins_where_the_parents_climber_ended(
     tmp_path: Path, parents: Callable[[str], Path]
 ) -> None:
     """One genome that holds several classes there is given once for each of them."""
-    what = recipe("cppn", parents("cppn"), search={"competition": "own"})
+    what = recipe("cppn", parents("cppn"), search={"competition": "per-class"})
     with StoredRun(parents("cppn")) as stored:
         elites = stored.elites()
     assert len(given_by(parents("cppn"))) < len(elites)
     with Run.start(what, tmp_path / "run", fake()) as run:
-        assert run.given
-        assert run.given.number == len(elites)
+        assert run.seeds
+        assert run.seeds.number == len(elites)
         claims = np.concatenate([claims for number in range(4) if (claims := run.strategy.claims(number)) is not None])
-        packed = list(run.strategy.given.values())
+        packed = list(run.strategy.seeds.values())
         pairs = {(genome, int(c)) for genome, c in zip(packed, claims, strict=False)}
         assert pairs == {(e.row.genome, e.row.class_id) for e in elites}
         assert claims[len(elites) :].tolist() == [birth % CLASSES for birth in range(len(elites), 4 * BATCH)]
@@ -184,11 +184,11 @@ def test_an_independent_climber_begins_where_the_parents_climber_ended(
 
 
 def test_climbers_of_other_classes_take_turns(tmp_path: Path, parents: Callable[[str], Path]) -> None:
-    what = recipe(parents=parents("direct"), search={"competition": "own"})
+    what = recipe(parents=parents("direct"), search={"competition": "per-class"})
     with Run.start(what, tmp_path / "run", fake(classes=7)) as run:
-        assert run.given
-        assert run.given.classes == ()
-        assert run.given.number == len(given_by(parents("direct")))
+        assert run.seeds
+        assert run.seeds.classes == ()
+        assert run.seeds.number == len(given_by(parents("direct")))
         claims = run.strategy.claims(1)
         assert claims is not None
         assert claims.tolist() == [birth % 7 for birth in range(BATCH, 2 * BATCH)]
@@ -207,7 +207,7 @@ CASES = [
     pytest.param(encoding, lag, competition, niches, id=f"{encoding}-lag{lag}-{competition}{'-niches' if niches else ''}")
     for encoding in ENCODINGS
     for lag in (0, 4)
-    for competition, niches in (("all", None), ("own", None), ("argmax", NICHES))
+    for competition, niches in (("all", None), ("per-class", None), ("argmax", NICHES))
 ]
 
 
@@ -240,7 +240,7 @@ def test_a_run_killed_among_its_given_batches_ends_where_an_unbroken_one_does_wi
         shutil.rmtree(gone)
         assert run.advance(tick, every=0.0)
     expected = content(tmp_path / "run")
-    assert expected["given"]["number"] > BATCH
+    assert expected["seeds"]["number"] > BATCH
     committed = []
     for copied in copies:
         with Run.resume(copied, target=fake()) as run:
@@ -253,7 +253,7 @@ def test_a_run_killed_among_its_given_batches_ends_where_an_unbroken_one_does_wi
 
 
 @each_encoding
-@pytest.mark.parametrize("search", [{}, {"mode": "free", "lag": 4}, {"competition": "own"}])
+@pytest.mark.parametrize("search", [{}, {"mode": "free", "lag": 4}, {"competition": "per-class"}])
 def test_a_replay_takes_the_same_way_without_the_parents_folder(
     tmp_path: Path, parents: Callable[[str], Path], encoding: str, search: dict[str, Any]
 ) -> None:
@@ -273,7 +273,7 @@ def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goe
     for name in ("run", "orphan"):
         Run.start(what, tmp_path / name, fake()).__exit__()
         with Store.open(tmp_path / name, write=True) as store:
-            store._db.execute("DELETE FROM meta WHERE key = 'given'")
+            store._db.execute("DELETE FROM meta WHERE key = 'seeds'")
             store._db.execute("DELETE FROM genomes")
             if name == "orphan":
                 stored = store.meta()["recipe"]
@@ -286,9 +286,9 @@ def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goe
         Run.resume(tmp_path / "orphan", target=fake())
     with Run.resume(tmp_path / "orphan", recipe(), fake()) as run:
         assert run.advance()
-        assert run.given is None
+        assert run.seeds is None
     with Run.resume(tmp_path / "orphan", target=fake()) as run:
-        assert run.given is None
+        assert run.seeds is None
 
 
 def verify_holds(folder: Path) -> bool:
@@ -304,7 +304,7 @@ def test_such_a_run_is_verified_traced_and_merged_as_any_other(
     folder = searched(recipe(encoding, parents(encoding)), tmp_path / "run")
     assert verify_holds(folder)
     with StoredRun(folder) as stored:
-        assert stored.meta["given"]["run"]
+        assert stored.meta["seeds"]["run"]
         lines = [lineage(stored, elite.row.birth) for elite in stored.elites()]
     firsts = {line[0].birth for line in lines}
     assert all(line[0].mother == -1 for line in lines)
@@ -335,7 +335,7 @@ def test_a_cut_of_a_given_batch_gives_the_same_children(encoding: str) -> None:
 def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, competition: str) -> None:
     """Each batch is cut in two, and every worker but the first comes later."""
     built, target = BUILT[encoding], fake()
-    judge = Judge(built, target, 3, competition=competition)
+    batch_evaluator = BatchEvaluator(built, target, 3, competition=competition)
     strategy = MapElites(Archive(built, CLASSES), built, seed=SEED, batch=BATCH, competition=competition)
     elders = built.random(21, Key(60, 0))
     classes = [birth % 3 for birth in range(21)] if competition == "own" else ()
@@ -346,24 +346,24 @@ def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, comp
     for number in range(40):
         if number in (0, 1, 2, 5, 20):
             workers.append((Sender(built, lineage), Receiver(built, SEED, BATCH)))
-        brood = strategy.generate()[0]
+        batch = strategy.generate()[0]
         if number < 3:
-            assert brood.order.given == list(range(number * BATCH, min((number + 1) * BATCH, 21)))
+            assert batch.order.seeds == list(range(number * BATCH, min((number + 1) * BATCH, 21)))
         parts = []
-        for i, cut in enumerate((brood.order.cut(0, 3), brood.order.cut(3, BATCH))):
+        for i, cut in enumerate((batch.order.cut(0, 3), batch.order.cut(3, BATCH))):
             sender, receiver = workers[(number + i) % len(workers)]
             message = pickle.loads(pickle.dumps(sender.encode(cut)))  # noqa: S301 - our own, of a moment ago
             whole.update(message.update.births)
             there = receiver.decode(message)
             assert there.given == cut.given
-            back = decode_winners(built, cut, encode_winners(there, judge(there)), lineage)
-            assert back.genomes.tobytes() == judge(cut).genomes.tobytes()
-            assert back.births.tolist() == judge(cut).births.tolist()
+            back = decode_winners(built, cut, encode_winners(there, batch_evaluator(there)), lineage)
+            assert back.genomes.tobytes() == batch_evaluator(cut).genomes.tobytes()
+            assert back.births.tolist() == batch_evaluator(cut).births.tolist()
             assert set(sender._known) == set(receiver._genomes)
             parts.append(back)
-        brood.fitness.values = type(back).merged(parts)
-        strategy.update([brood])
-    assert strategy.given == {}
+        batch.fitness.values = type(back).merged(parts)
+        strategy.update([batch])
+    assert strategy.seeds == {}
     assert strategy.wins > 10
     assert set(range(21)) <= whole
     assert lineage.keys().isdisjoint(range(21))
@@ -430,17 +430,17 @@ def test_a_run_that_has_begun_keeps_its_parents_wherever_they_are(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "given",
+    "damaged",
     [3, {}, {"run": "a", "number": -1, "classes": []}, {"run": "a", "number": 2, "classes": [1]},
      {"run": "a", "number": 1, "classes": [20]}, {"run": 1, "number": 1, "classes": []}],
 )  # fmt: skip
 def test_a_file_that_tells_nonsense_of_its_parents_is_damaged(
-    tmp_path: Path, parents: Callable[[str], Path], given: Any
+    tmp_path: Path, parents: Callable[[str], Path], damaged: Any
 ) -> None:
     with Run.start(recipe(parents=parents("direct")), tmp_path / "run", fake()) as run:
         run.advance(batches=1)
     with Store.open(tmp_path / "run", write=True) as store:
-        store._db.execute("UPDATE meta SET value = ? WHERE key = 'given'", (json.dumps(given),))
+        store._db.execute("UPDATE meta SET value = ? WHERE key = 'seeds'", (json.dumps(damaged),))
     with pytest.raises(StoreError, match="is damaged: what it tells of the genomes it began with"):
         Run.resume(tmp_path / "run", target=fake())
 

@@ -22,7 +22,7 @@ from evofool.errors import EvofoolError, StoreError
 from evofool.images import encode_png
 from evofool.recipe import load
 from evofool.run.run import Run
-from evofool.run.store import FILE, VERDICTS, Checkpoint, Measure, NewElite, Pending, Store, elite_digest
+from evofool.run.store import FILE, VERDICTS, Checkpoint, ImageMetric, NewElite, Pending, Store, elite_digest
 
 HOME = Path(evofool.__file__).parent.parent
 META = {"recipe": {"a": 1}, "committed": 0, "text": "zwölf ½"}
@@ -43,7 +43,7 @@ def png(birth: int) -> bytes:
 
 
 def checkpoint(number: int, size: int = 3) -> Checkpoint:
-    """The number-th of a made-up run of one niche: `size` cells change hands to new genomes."""
+    """The number-th of a made-up run of one niche: `size` cells get new elites."""
     births = list(range(number * size, (number + 1) * size))
     rng = np.random.default_rng(number)
     scores = [(float(a), float(b)) for a, b in rng.normal(0, 10, (size, 2))]
@@ -51,7 +51,7 @@ def checkpoint(number: int, size: int = 3) -> Checkpoint:
     return Checkpoint(
         state={"committed": number + 1, "recipe": {"a": 1, "number": number}},
         genomes=[(b, number, parent, parent, b"genome %d" % b, 0) for b in births],
-        reigns=[(c, b, number, *scores[c], c % 2) for c, b in enumerate(births)],
+        cell_history=[(c, b, number, *scores[c], c % 2) for c, b in enumerate(births)],
         elites=[NewElite(c, 0, c, b, (*scores[c], *scores[c][::-1]), png(b), 64) for c, b in enumerate(births)],
         metrics=[(number, number * 0.5, {"gen": number, "median": 0.1 * number, "name": "x"})],
         pending=[
@@ -72,7 +72,7 @@ def everything(store: Store) -> dict[str, Any]:
     return {
         "meta": store.meta(),
         "elites": store.elites(),
-        "reigns": store.reigns(),
+        "cell_history": store.cell_history(),
         "metrics": store.metrics(),
         "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
         "quarantine": store.quarantine(),
@@ -80,7 +80,7 @@ def everything(store: Store) -> dict[str, Any]:
         "made": store.made(),
         "improvements": store.improvements(),
         "counts": store.counts(),
-        "genomes": store.genomes({r[1] for r in store.reigns()}),
+        "genomes": store.genomes({r[1] for r in store.cell_history()}),
     }
 
 
@@ -107,14 +107,14 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a" / "b", META) as store:
         assert store.elites() == []
         assert store.counts() == (0, 0)
-        assert store.meta() == {**META, "format": "evofool.run", "version": 5}
+        assert store.meta() == {**META, "format": "evofool.run", "version": 6}
         saved = [checkpoint(n) for n in range(3)]
         for c in saved:
             store.save(c)
     found = read(tmp_path / "a" / "b")
     last = saved[-1]
-    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 5}
-    assert found["reigns"] == [r for c in saved for r in c.reigns]
+    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 6}
+    assert found["cell_history"] == [r for c in saved for r in c.cell_history]
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
     assert found["quarantine"] == [q for c in saved for q in c.quarantine]
@@ -131,7 +131,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert (row.birth, row.batch, row.mother, row.father, row.genome, 0) == genome
         assert row.bytes_per_pixel == len(new.png) / 64
         assert row.sha256 == row.digest()
-        assert (row.verdict, row.judged_by, row.measures) == ("unjudged", None, ())
+        assert (row.verdict, row.verdict_by, row.image_metrics) == ("unjudged", None, ())
         assert row.made == ("apgd" if row.birth == 8 else "evolved")
 
 
@@ -148,8 +148,8 @@ def test_elites_and_reigns_can_be_asked_for_one_at_a_time(run_folder: Path) -> N
     with Store.open(run_folder) as store:
         assert [e.class_id for e in store.elites(2)] == [2]
         assert store.elites(7) == []
-        assert store.reigns(4) == [r for r in checkpoint(1).reigns if r[1] == 4]
-        assert store.reigns(99) == []
+        assert store.cell_history(4) == [r for r in checkpoint(1).cell_history if r[1] == 4]
+        assert store.cell_history(99) == []
 
 
 def test_descent_follows_the_mothers_to_a_first_genome(run_folder: Path) -> None:
@@ -189,56 +189,61 @@ def test_the_digest_changes_with_every_part_of_an_elite(run_folder: Path) -> Non
 
 def test_a_verdict_is_kept_until_the_cell_changes_hands(run_folder: Path) -> None:
     with Store.open(run_folder, write=True) as store:
-        store.judge(1, "unrecognised", "three people")
-        store.judge(2, "recognised", "Kim")
+        store.set_verdict(1, "unrecognised", "three people")
+        store.set_verdict(2, "recognised", "Kim")
         one_cell = checkpoint(2)
         store.save(
-            replace(one_cell, genomes=list(one_cell.genomes)[2:], reigns=one_cell.reigns[2:], elites=one_cell.elites[2:])
+            replace(
+                one_cell,
+                genomes=list(one_cell.genomes)[2:],
+                cell_history=one_cell.cell_history[2:],
+                elites=one_cell.elites[2:],
+            )
         )
-    judged = [(e.verdict, e.judged_by) for e in read(run_folder)["elites"]]
+    judged = [(e.verdict, e.verdict_by) for e in read(run_folder)["elites"]]
     assert judged == [("unjudged", None), ("unrecognised", "three people"), ("unjudged", None)]
 
 
 def test_a_verdict_that_is_none_is_refused(run_folder: Path) -> None:
     with Store.open(run_folder, write=True) as store:
         with pytest.raises(ValueError, match="'nice' is none of"):
-            store.judge(1, "nice", "Kim")
+            store.set_verdict(1, "nice", "Kim")
         for verdict in VERDICTS:
-            store.judge(1, verdict, "Kim")
+            store.set_verdict(1, verdict, "Kim")
         assert store.elites()[1].verdict == VERDICTS[-1]
 
 
 # --- measuring
 
-FAR = Measure("nearest_real_pixels_percentile", 99.5, "abc")
-ROUGH = Measure("total_variation", 0.1 + 0.2, "")
+FAR = ImageMetric("nearest_real_pixels_percentile", 99.5, "abc")
+ROUGH = ImageMetric("total_variation", 0.1 + 0.2, "")
 
 
 def test_measures_are_kept_until_the_cell_changes_hands(run_folder: Path) -> None:
     with Store.open(run_folder, write=True) as store:
-        store.measure([(1, ROUGH), (1, FAR), (2, FAR)], {"abc": {"images": "digits"}})
+        store.set_image_metrics([(1, ROUGH), (1, FAR), (2, FAR)], {"abc": {"images": "digits"}})
         two = checkpoint(2)
-        store.save(replace(two, genomes=list(two.genomes)[2:], reigns=two.reigns[2:], elites=two.elites[2:]))
-        assert [e.measures for e in store.elites(1)] == [(FAR, ROUGH)]
+        store.save(replace(two, genomes=list(two.genomes)[2:], cell_history=two.cell_history[2:], elites=two.elites[2:]))
+        assert [e.image_metrics for e in store.elites(1)] == [(FAR, ROUGH)]
         assert store.references() == {"abc": {"images": "digits"}}
-    assert [e.measures for e in read(run_folder)["elites"]] == [(), (FAR, ROUGH), ()]
+    assert [e.image_metrics for e in read(run_folder)["elites"]] == [(), (FAR, ROUGH), ()]
     database = sqlite3.connect(run_folder / FILE)
-    assert database.execute("SELECT * FROM measures").fetchall() == [(1, *FAR), (1, *ROUGH)]
+    assert database.execute("SELECT * FROM image_metrics").fetchall() == [(1, *FAR), (1, *ROUGH)]
     database.close()
 
 
 def test_a_measure_found_again_takes_the_place_of_the_old_one_and_no_other_s(run_folder: Path) -> None:
     with Store.open(run_folder, write=True) as store:
-        store.measure([(0, FAR), (0, ROUGH), (1, FAR)], {"abc": {"n": 1}})
-        store.measure([(0, FAR._replace(value=3.0, reference="def"))], {"def": {"n": 2}})
-        assert [e.measures for e in store.elites()] == [(FAR._replace(value=3.0, reference="def"), ROUGH), (FAR,), ()]
+        store.set_image_metrics([(0, FAR), (0, ROUGH), (1, FAR)], {"abc": {"n": 1}})
+        store.set_image_metrics([(0, FAR._replace(value=3.0, reference="def"))], {"def": {"n": 2}})
+        assert [e.image_metrics for e in store.elites()] == [(FAR._replace(value=3.0, reference="def"), ROUGH), (FAR,), ()]
         assert store.references() == {"abc": {"n": 1}, "def": {"n": 2}}
 
 
 def test_an_elite_s_hash_does_not_cover_what_is_found_out_later(run_folder: Path) -> None:
     before = [e.digest() for e in read(run_folder)["elites"]]
     with Store.open(run_folder, write=True) as store:
-        store.measure([(0, ROUGH)])
+        store.set_image_metrics([(0, ROUGH)])
     assert [e.digest() for e in read(run_folder)["elites"]] == before == [e.sha256 for e in read(run_folder)["elites"]]
 
 
@@ -246,27 +251,27 @@ def test_measures_are_written_together_or_not_at_all(run_folder: Path) -> None:
     before = read(run_folder)
     with Store.open(run_folder, write=True) as store:
         with pytest.raises(StoreError, match="has no elite in cell 7"):
-            store.measure([(0, FAR), (7, FAR)], {"abc": {}})
+            store.set_image_metrics([(0, FAR), (7, FAR)], {"abc": {}})
         with pytest.raises(ValueError, match="'beauty' is none of"):
-            store.measure([(0, ROUGH), (0, Measure("beauty", 1.0, ""))])
+            store.set_image_metrics([(0, ROUGH), (0, ImageMetric("beauty", 1.0, ""))])
         for value in (-0.1, 100.1, float("nan")):
             with pytest.raises(ValueError, match=r"a percentile lies in 0..100"):
-                store.measure([(0, FAR._replace(value=value))])
+                store.set_image_metrics([(0, FAR._replace(value=value))])
         with pytest.raises(ValueError, match="any other measure is finite"):
-            store.measure([(0, ROUGH._replace(value=float("inf")))])
+            store.set_image_metrics([(0, ROUGH._replace(value=float("inf")))])
     assert read(run_folder) == before
 
 
 def test_an_elite_may_be_saved_with_its_measures(run_folder: Path) -> None:
     two = checkpoint(2)
     with Store.open(run_folder, write=True) as store:
-        store.save(replace(two, elites=[replace(two.elites[0], measures=(FAR, ROUGH)), *two.elites[1:]]))
-    assert [e.measures for e in read(run_folder)["elites"]] == [(FAR, ROUGH), (), ()]
+        store.save(replace(two, elites=[replace(two.elites[0], image_metrics=(FAR, ROUGH)), *two.elites[1:]]))
+    assert [e.image_metrics for e in read(run_folder)["elites"]] == [(FAR, ROUGH), (), ()]
 
 
 def test_a_measure_that_is_no_number_is_damage(run_folder: Path) -> None:
     database = sqlite3.connect(run_folder / FILE)
-    database.execute("INSERT INTO measures VALUES (0, 'total_variation', 'much', '')")
+    database.execute("INSERT INTO image_metrics VALUES (0, 'total_variation', 'much', '')")
     database.commit()
     database.close()
     with Store.open(run_folder) as store, pytest.raises(StoreError, match=r"is damaged .*total_variation is 'much'"):
@@ -280,10 +285,10 @@ def test_references_of_another_kind_are_damage(run_folder: Path, told: str) -> N
     database.commit()
     database.close()
     with Store.open(run_folder, write=True) as store:
-        for ask in (store.references, lambda: store.measure([(1, FAR)], {"abc": {"images": "digits"}})):
+        for ask in (store.references, lambda: store.set_image_metrics([(1, FAR)], {"abc": {"images": "digits"}})):
             with pytest.raises(StoreError, match=r"is damaged: meta\.references is"):
                 ask()
-        assert all(not elite.measures for elite in store.elites())
+        assert all(not elite.image_metrics for elite in store.elites())
 
 
 # --- refusing
@@ -335,7 +340,7 @@ def test_a_run_of_another_version_is_refused_with_both_versions(run_folder: Path
     database.commit()
     database.close()
     for write in (False, True):
-        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 5"):
+        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 6"):
             Store.open(run_folder, write)
 
 
@@ -591,7 +596,7 @@ def test_a_full_disk_s_sentence_says_that_what_was_saved_is_safe(run_folder: Pat
 def test_a_full_disk_loses_nothing_that_was_saved(full_disk: dict[str, Any]) -> None:
     before, after = full_disk["before"], full_disk["after"]
     assert after["meta"]["committed"] >= before["meta"]["committed"] == 10
-    assert after["reigns"][: len(before["reigns"])] == before["reigns"]
+    assert after["cell_history"][: len(before["cell_history"])] == before["cell_history"]
     assert after["metrics"][: len(before["metrics"])] == before["metrics"]
     assert len(after["elites"]) == 10
 
@@ -602,7 +607,7 @@ def test_a_run_that_met_a_full_disk_goes_on_once_there_is_room(full_disk: dict[s
     with Run.start(load("mnist-direct", CHANGES), tmp_path / "unbroken") as run:
         run.advance()
     resumed, unbroken = read(full_disk["folder"]), read(tmp_path / "unbroken")
-    for what in ("elites", "reigns", "pending", "counts", "genomes"):
+    for what in ("elites", "cell_history", "pending", "counts", "genomes"):
         assert resumed[what] == unbroken[what]
 
 

@@ -188,7 +188,9 @@ def test_one_flipped_byte_of_a_score_in_the_file_itself_names_its_class(folder: 
     raw = bytearray((folder / FILE).read_bytes())
     score = np.array(ask(folder, "SELECT log_odds FROM elites WHERE class = 1"), ">f8").tobytes()
     places = [at for at in range(len(raw)) if raw[at : at + 8] == score]
-    assert len(places) == 3, "twice among the elites, where the search ranked by the plain score, once among the reigns"
+    assert len(places) == 3, (
+        "twice among the elites, where the search ranked by the plain score, once among the cell_history"
+    )
     found = []
     for at in places:
         broken = raw.copy()
@@ -260,7 +262,7 @@ def test_a_missing_genome_names_the_class_of_its_elite(folder: Path) -> None:
 def test_what_sqlite_finds_wrong_with_the_file_is_told(folder: Path) -> None:
     database = sqlite3.connect(folder / FILE)
     database.execute("PRAGMA writable_schema = ON")
-    database.execute("DELETE FROM sqlite_master WHERE name = 'reigns_of_a_birth'")  # its pages belong to nobody now
+    database.execute("DELETE FROM sqlite_master WHERE name = 'cell_history_by_birth'")  # its pages belong to nobody now
     database.commit()
     database.close()
     faults = check(folder).faults

@@ -12,7 +12,7 @@ from evofool.errors import ScoreError, TargetError
 from evofool.images import encode_png
 from evofool.scores import log_odds, margin
 from evofool.search.archive import Archive, Winners
-from evofool.search.evaluate import COMPETITIONS, Judge, LocalEvaluator, Order
+from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, LocalEvaluator, Order
 from evofool.search.evolve import MapElites, ea_map_elites, toolbox
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
@@ -42,32 +42,32 @@ def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding 
             "fathers": np.arange(size) + 4,
             "parents": dict(zip(range(3, size + 4), encoding.random(size + 1, Key(50, number))[:, None], strict=True)),
         }
-    holders = np.full(len(thresholds), -1)
-    return Order(Key(7, number), number * size, size, thresholds, holders, **(parents | changes))
+    incumbents = np.full(len(thresholds), -1)
+    return Order(Key(7, number), number * size, size, thresholds, incumbents, **(parents | changes))
 
 
-def slow_winners(judge: Judge, order: Order) -> dict[int, tuple[int, float, float, float]]:
+def slow_winners(batch_evaluator: BatchEvaluator, order: Order) -> dict[int, tuple[int, float, float, float]]:
     """Per cell the (row, score, log-odds, margin) of the best child above the threshold, the first of equals."""
     best: dict[int, tuple[int, float, float, float]] = {}
     for row in range(order.size):
         mother, father = int(order.mothers[row]), int(order.fathers[row])
         if mother < 0:
-            child = judge.encoding.random(1, order.key.at(row))
+            child = batch_evaluator.encoding.random(1, order.key.at(row))
         else:
-            child = judge.encoding.vary(order.parents[mother], order.parents[father], order.key.at(row))
-        image = judge.encoding.render(child)
-        logits = judge.target._forward(image)
+            child = batch_evaluator.encoding.vary(order.parents[mother], order.parents[father], order.key.at(row))
+        image = batch_evaluator.encoding.render(child)
+        logits = batch_evaluator.target._forward(image)
         odds, gaps = log_odds(logits)[0], margin(logits)[0]
         niche = 0
-        if judge.descriptor:
-            niche = sum(edge <= DESCRIPTORS[judge.descriptor](image)[0] for edge in judge.edges)
+        if batch_evaluator.descriptor:
+            niche = sum(edge <= DESCRIPTORS[batch_evaluator.descriptor](image)[0] for edge in batch_evaluator.edges)
         for c in range(CLASSES):
-            if judge.competition == "argmax" and c != int(logits[0].argmax()):
+            if batch_evaluator.competition == "argmax" and c != int(logits[0].argmax()):
                 continue
-            if judge.competition == "own" and order.claims is not None and c != order.claims[row]:
+            if batch_evaluator.competition == "per-class" and order.claims is not None and c != order.claims[row]:
                 continue
-            score = float((odds if judge.rank == "log_odds" else gaps)[c])
-            cell = c * judge.niches + niche
+            score = float((odds if batch_evaluator.rank == "log_odds" else gaps)[c])
+            cell = c * batch_evaluator.niches + niche
             if score > order.thresholds[cell] and (cell not in best or score > best[cell][1]):
                 best[cell] = (row, score, float(odds[c]), float(gaps[c]))
     return best
@@ -90,19 +90,19 @@ def test_winners_are_those_of_a_loop_over_children_and_classes(
     competition: str, rank: str, edges: tuple[float, ...], step: float
 ) -> None:
     descriptor = "mirror_symmetry" if edges else None
-    judge = Judge(DIRECT, fake(lambda x: linear(x, step)), 8, rank, competition, descriptor, edges)
-    cells = CLASSES * judge.niches
-    claims = np.arange(24) % CLASSES if competition == "own" else None
+    batch_evaluator = BatchEvaluator(DIRECT, fake(lambda x: linear(x, step)), 8, rank, competition, descriptor, edges)
+    cells = CLASSES * batch_evaluator.niches
+    claims = np.arange(24) % CLASSES if competition == "per-class" else None
     rng = np.random.default_rng(3)
     empty = np.full(cells, -np.inf)
     mixed = np.where(rng.random(cells) < 0.3, -np.inf, rng.normal(-3, 4, cells))
     won = 0
     for number, thresholds in ((0, empty), (1, empty), (1, mixed), (2, mixed)):
         order = order_of(number, 24, thresholds, claims=claims)
-        w = judge(order)
-        expected = slow_winners(judge, order)
+        w = batch_evaluator(order)
+        expected = slow_winners(batch_evaluator, order)
         assert as_dict(order, w) == expected
-        assert np.array_equal(w.genomes, judge.children(order, 0, 24)[w.births - order.first_birth])
+        assert np.array_equal(w.genomes, batch_evaluator.children(order, 0, 24)[w.births - order.first_birth])
         assert np.array_equal(w.mothers, order.mothers[w.births - order.first_birth])
         assert np.array_equal(w.fathers, order.fathers[w.births - order.first_birth])
         won += len(expected)
@@ -110,21 +110,21 @@ def test_winners_are_those_of_a_loop_over_children_and_classes(
 
 
 def test_a_score_that_only_equals_the_threshold_wins_nothing() -> None:
-    judge = Judge(DIRECT, fake(), 8)
+    batch_evaluator = BatchEvaluator(DIRECT, fake(), 8)
     order = order_of(0, 8, np.full(CLASSES, -np.inf))
-    w = judge(order)
+    w = batch_evaluator(order)
     thresholds = np.full(CLASSES, -np.inf)
     thresholds[w.cells] = w.scores
-    again = judge(order_of(0, 8, thresholds))
+    again = batch_evaluator(order_of(0, 8, thresholds))
     assert len(w.cells) == CLASSES
     assert [len(again.cells), len(again.births), len(again.genomes)] == [0, 0, 0]
     thresholds[2] = np.nextafter(thresholds[2], -np.inf)
-    assert judge(order_of(0, 8, thresholds)).cells.tolist() == [2]
+    assert batch_evaluator(order_of(0, 8, thresholds)).cells.tolist() == [2]
 
 
 def test_with_every_image_alike_the_first_child_wins_every_class() -> None:
-    judge = Judge(DIRECT, fake(lambda x: np.zeros((len(x), CLASSES), np.float32)), 8)
-    w = judge(order_of(1, 20, np.full(CLASSES, -np.inf)))
+    batch_evaluator = BatchEvaluator(DIRECT, fake(lambda x: np.zeros((len(x), CLASSES), np.float32)), 8)
+    w = batch_evaluator(order_of(1, 20, np.full(CLASSES, -np.inf)))
     assert w.births.tolist() == [20]
     assert w.rows.tolist() == [0] * CLASSES
 
@@ -137,22 +137,24 @@ def test_the_chunk_size_changes_no_winner_of_a_target_that_it_changes_no_bit_of(
     for number in (0, 1):
         found = []
         for chunk in (1, 7, 16, 20, 64):
-            judge = Judge(encoding, fake(), chunk, "log_odds", "all", "mirror_symmetry" if edges else None, edges)
-            order = order_of(number, 20, np.full(CLASSES * judge.niches, -np.inf), encoding)
-            w = judge(order)
+            batch_evaluator = BatchEvaluator(
+                encoding, fake(), chunk, "log_odds", "all", "mirror_symmetry" if edges else None, edges
+            )
+            order = order_of(number, 20, np.full(CLASSES * batch_evaluator.niches, -np.inf), encoding)
+            w = batch_evaluator(order)
             found.append((as_dict(order, w), w.births.tolist(), [encoding.pack(g) for g in w.genomes]))
         assert all(f == found[0] for f in found)
 
 
 def test_children_are_the_same_however_a_batch_is_cut() -> None:
     for encoding in (DIRECT, CPPN(height=SIDE, width=SIDE)):
-        judge = Judge(encoding, fake(), 4)
+        batch_evaluator = BatchEvaluator(encoding, fake(), 4)
         for number in (0, 1):
             order = order_of(number, 10, np.full(CLASSES, -np.inf), encoding)
-            whole = judge.children(order, 0, 10)
-            cuts = np.concatenate([judge.children(order, a, b) for a, b in ((0, 3), (3, 4), (4, 10))])
+            whole = batch_evaluator.children(order, 0, 10)
+            cuts = np.concatenate([batch_evaluator.children(order, a, b) for a, b in ((0, 3), (3, 4), (4, 10))])
             assert [encoding.pack(g) for g in cuts] == [encoding.pack(g) for g in whole]
-        other = judge.children(order_of(2, 10, np.full(CLASSES, -np.inf), encoding), 0, 10)
+        other = batch_evaluator.children(order_of(2, 10, np.full(CLASSES, -np.inf), encoding), 0, 10)
         assert [encoding.pack(g) for g in other] != [encoding.pack(g) for g in whole]
 
 
@@ -169,7 +171,7 @@ def test_every_forward_pass_has_the_chunk_s_size_and_only_real_images_are_counte
         return linear(images)
 
     target = fake(forward)
-    Judge(DIRECT, target, chunk)(order_of(0, size, np.full(CLASSES, -np.inf)))
+    BatchEvaluator(DIRECT, target, chunk)(order_of(0, size, np.full(CLASSES, -np.inf)))
     assert seen == [(chunk, 1, SIDE, SIDE)] * passes
     assert target.queries == size
     padding = last[0][size - chunk * passes :] if size % chunk else last[0][:0]
@@ -183,7 +185,7 @@ def test_padding_never_wins() -> None:
         return z
 
     order = order_of(0, 5, np.full(CLASSES, -np.inf))
-    w = Judge(DIRECT, fake(loves_black), 8)(order)
+    w = BatchEvaluator(DIRECT, fake(loves_black), 8)(order)
     assert w.births.max() < 5
     assert w.log_odds[w.cells == 2] < 200
 
@@ -207,17 +209,17 @@ def nan_after(images_until: int, value: float) -> Callable[[np.ndarray], np.ndar
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_unfinite_answer_names_the_batch_and_leaves_the_archive_as_it_was(value: float) -> None:
-    judge = Judge(DIRECT, fake(nan_after(8 * 3 + 5, value)), 4)
+    batch_evaluator = BatchEvaluator(DIRECT, fake(nan_after(8 * 3 + 5, value)), 4)
     archive = Archive(DIRECT, CLASSES)
     strategy = MapElites(archive, DIRECT, seed=1, batch=8)
-    evaluator = LocalEvaluator(judge)
-    box = toolbox(strategy, judge, evaluator)
+    evaluator = LocalEvaluator(batch_evaluator)
+    box = toolbox(strategy, batch_evaluator, evaluator)
     ea_map_elites(box, 3)
-    before = (archive.birth.tolist(), archive.score.tolist(), len(strategy.born), len(strategy.reigns))
+    before = (archive.birth.tolist(), archive.score.tolist(), len(strategy.offspring), len(strategy.cell_history))
     assert strategy.committed == 3
     with pytest.raises(ScoreError, match=r"batch 3: fake answered NaN or infinity for 1 of 4 images \(first: row 5\)"):
         ea_map_elites(box, 5)
-    assert (archive.birth.tolist(), archive.score.tolist(), len(strategy.born), len(strategy.reigns)) == before
+    assert (archive.birth.tolist(), archive.score.tolist(), len(strategy.offspring), len(strategy.cell_history)) == before
     assert strategy.committed == 3
     assert [order.batch for order in evaluator.pending()] == [3]
 
@@ -228,7 +230,7 @@ def test_an_unfinite_answer_in_the_padding_harms_nobody() -> None:
         z[~images.any(axis=(1, 2, 3))] = np.nan
         return z
 
-    w = Judge(DIRECT, fake(hates_black), 8)(order_of(0, 5, np.full(CLASSES, -np.inf)))
+    w = BatchEvaluator(DIRECT, fake(hates_black), 8)(order_of(0, 5, np.full(CLASSES, -np.inf)))
     assert np.isfinite(w.scores).all()
 
 
@@ -239,11 +241,13 @@ def test_the_path_that_stays_on_the_device_finds_the_same_winners(competition: s
     torch.manual_seed(1)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, CLASSES))
     target = Target.from_module(network, None, (1, SIDE, SIDE), name="linear")
-    claims = np.arange(24) % CLASSES if competition == "own" else None
+    claims = np.arange(24) % CLASSES if competition == "per-class" else None
     for number in (0, 1, 2):
         order = order_of(number, 24, np.full(CLASSES, -1.0 if number == 2 else -np.inf), encoding, claims=claims)
-        judges = [Judge(encoding, target, 7, rank, competition, resident=resident) for resident in (False, True)]
-        here, there = (judge(order) for judge in judges)
+        batch_evaluators = [
+            BatchEvaluator(encoding, target, 7, rank, competition, resident=resident) for resident in (False, True)
+        ]
+        here, there = (batch_evaluator(order) for batch_evaluator in batch_evaluators)
         assert here.cells.tolist() == there.cells.tolist()
         assert here.births.tolist() == there.births.tolist()
         assert here.genomes.tobytes() == there.genomes.tobytes()
@@ -256,8 +260,8 @@ def test_what_a_black_box_does_not_tell_wins_nothing() -> None:
     target = fake()
     target.top_k = 2
     order = order_of(0, 24, np.full(CLASSES, -np.inf))
-    w = Judge(DIRECT, target, 8)(order)
-    everything = Judge(DIRECT, fake(), 24)(order)
+    w = BatchEvaluator(DIRECT, target, 8)(order)
+    everything = BatchEvaluator(DIRECT, fake(), 24)(order)
     logits = linear(DIRECT.random(24, order.key))
     for cell, row in zip(w.cells.tolist(), w.births[w.rows].tolist(), strict=True):
         assert (logits[row] > logits[row, cell]).sum() < 2, "among the two highest of its image"
@@ -274,14 +278,14 @@ def test_workers_change_no_bit(workers: int, lag: int) -> None:
     ends = []
     for count in (1, workers):
         archive = Archive(DIRECT, CLASSES)
-        judge = Judge(DIRECT, fake(), 3)
+        batch_evaluator = BatchEvaluator(DIRECT, fake(), 3)
         strategy = MapElites(archive, DIRECT, seed=1, batch=8)
-        evaluator = LocalEvaluator(judge, count)
-        ea_map_elites(toolbox(strategy, judge, evaluator), 30, lag=lag)
+        evaluator = LocalEvaluator(batch_evaluator, count)
+        ea_map_elites(toolbox(strategy, batch_evaluator, evaluator), 30, lag=lag)
         genomes = DIRECT.random(8, Key(3, 0))
-        assert np.array_equal(evaluator.plain_logits(range(8), genomes), linear(genomes))
+        assert np.array_equal(evaluator.reference_logits(range(8), genomes), linear(genomes))
         evaluator.close()
-        ends.append((archive.birth.tolist(), archive.score.tolist(), [r.birth for r in strategy.reigns]))
+        ends.append((archive.birth.tolist(), archive.score.tolist(), [r.birth for r in strategy.cell_history]))
     assert ends[0] == ends[1]
 
 
@@ -293,8 +297,8 @@ def test_after_a_failure_the_workers_ask_again() -> None:
             raise TargetError("fake: the server is away")
         return linear(images)
 
-    judge = Judge(DIRECT, fake(forward), 3)
-    evaluator = LocalEvaluator(judge, 2)
+    batch_evaluator = BatchEvaluator(DIRECT, fake(forward), 3)
+    evaluator = LocalEvaluator(batch_evaluator, 2)
     order = order_of(1, 8, np.full(CLASSES, -np.inf))
     evaluator.submit(order)
     with pytest.raises(TargetError, match="the server is away"):
@@ -303,11 +307,11 @@ def test_after_a_failure_the_workers_ask_again() -> None:
     broken.clear()
     ((_, winners),) = evaluator.results()
     evaluator.close()
-    assert as_dict(order, winners) == slow_winners(Judge(DIRECT, fake(), 3), order)
+    assert as_dict(order, winners) == slow_winners(BatchEvaluator(DIRECT, fake(), 3), order)
 
 
 def test_results_come_in_the_order_of_submission_and_more_may_be_submitted_meanwhile() -> None:
-    evaluator = LocalEvaluator(Judge(DIRECT, fake(), 8))
+    evaluator = LocalEvaluator(BatchEvaluator(DIRECT, fake(), 8))
     orders = [order_of(number, 8, np.full(CLASSES, -np.inf)) for number in range(5)]
     for order in orders[:3]:
         evaluator.submit(order)
@@ -379,8 +383,8 @@ def test_a_registered_descriptor_makes_niches_and_its_name_is_taken() -> None:
     with pytest.raises(ValueError, match='"brightness" is registered already'):
         register("brightness")(mirror_symmetry)
     assert DESCRIPTORS["brightness"] is brightness
-    judge = Judge(DIRECT, fake(), 8, descriptor="brightness", edges=(127.0,))
+    batch_evaluator = BatchEvaluator(DIRECT, fake(), 8, descriptor="brightness", edges=(127.0,))
     order = order_of(0, 16, np.full(CLASSES * 2, -np.inf))
-    w = judge(order)
-    assert as_dict(order, w) == slow_winners(judge, order)
+    w = batch_evaluator(order)
+    assert as_dict(order, w) == slow_winners(batch_evaluator, order)
     assert np.array_equal(w.cells % 2, brightness(w.genomes)[w.rows] >= 127.0)

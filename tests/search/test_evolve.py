@@ -12,8 +12,8 @@ from deap import algorithms, base, tools
 
 from evofool.scores import confidence
 from evofool.search.archive import Archive
-from evofool.search.evaluate import Judge, LocalEvaluator, Order
-from evofool.search.evolve import Brood, MapElites, PerIndividual, ea_map_elites, new_logbook, statistics, toolbox
+from evofool.search.evaluate import BatchEvaluator, LocalEvaluator, Order
+from evofool.search.evolve import Batch, MapElites, PerIndividual, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
 
@@ -29,7 +29,7 @@ def linear(images: np.ndarray) -> np.ndarray:
 
 
 class Search:
-    """A strategy, its judge and DEAP's toolbox over both."""
+    """A strategy, its evaluator of batches and DEAP's toolbox over both."""
 
     def __init__(
         self, encoding: Encoding = DIRECT, *, seed: int = 3, batch: int = 8, competition: str = "all",
@@ -37,11 +37,11 @@ class Search:
     ) -> None:  # fmt: skip
         target = Target("linear", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), forward, {})
         descriptor = "mirror_symmetry" if edges else None
-        self.judge = Judge(encoding, target, batch, rank, competition, descriptor, edges)
-        self.archive = Archive(encoding, CLASSES, self.judge.niches)
+        self.batch_evaluator = BatchEvaluator(encoding, target, batch, rank, competition, descriptor, edges)
+        self.archive = Archive(encoding, CLASSES, self.batch_evaluator.niches)
         self.strategy = MapElites(self.archive, encoding, seed=seed, batch=batch, competition=competition)
-        self.evaluator = LocalEvaluator(self.judge)
-        self.toolbox: base.Toolbox = toolbox(self.strategy, self.judge, self.evaluator)
+        self.evaluator = LocalEvaluator(self.batch_evaluator)
+        self.toolbox: base.Toolbox = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
 
     def state(self) -> tuple[Any, ...]:
         a = self.archive
@@ -54,35 +54,35 @@ def watched(search: Search) -> tuple[list[Order], list[int], list[np.ndarray]]:
     """Notes every order, how many batches the archive held when it was drawn, and who held the cells after each batch."""
     orders: list[Order] = []
     committed: list[int] = []
-    holders = [search.archive.birth.copy()]
+    incumbents = [search.archive.birth.copy()]
     generate, update = search.toolbox.generate, search.toolbox.update
 
-    def noting_generate() -> list[Brood]:
+    def noting_generate() -> list[Batch]:
         committed.append(search.strategy.committed)
         population = generate()
         orders.append(population[0].order)
         return population
 
-    def noting_update(population: list[Brood]) -> None:
+    def noting_update(population: list[Batch]) -> None:
         update(population)
-        holders.append(search.archive.birth.copy())
+        incumbents.append(search.archive.birth.copy())
 
     search.toolbox.register("generate", noting_generate)
     search.toolbox.register("update", noting_update)
-    return orders, committed, holders
+    return orders, committed, incumbents
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
 @pytest.mark.parametrize("encoding", [DIRECT, GRAPHS], ids=lambda e: e.name)
 def test_batch_k_draws_its_parents_from_the_archive_after_batch_k_less_1_less_lag(encoding: Encoding, lag: int) -> None:
     search = Search(encoding)
-    orders, committed, holders = watched(search)
+    orders, committed, incumbents = watched(search)
     ea_map_elites(search.toolbox, 30, lag=lag)
     assert [order.batch for order in orders] == list(range(30 + lag))
     assert committed == [max(0, k - lag) for k in range(30 + lag)]
     for k, order in enumerate(orders):
-        seen = holders[max(0, k - lag)]
-        assert np.array_equal(order.holders, seen)
+        seen = incumbents[max(0, k - lag)]
+        assert np.array_equal(order.incumbents, seen)
         if k <= lag:
             assert not order.parents
             assert set(order.mothers) == set(order.fathers) == {-1}
@@ -95,7 +95,7 @@ def test_batch_k_draws_its_parents_from_the_archive_after_batch_k_less_1_less_la
 
 
 @pytest.mark.parametrize("lag", [0, 2])
-@pytest.mark.parametrize("competition", ["all", "argmax", "own"])
+@pytest.mark.parametrize("competition", ["all", "argmax", "per-class"])
 def test_the_archive_is_that_of_a_loop_without_deap(competition: str, lag: int) -> None:
     search = Search(competition=competition, edges=EDGES)
     ea_map_elites(search.toolbox, 25, lag=lag)
@@ -103,7 +103,7 @@ def test_the_archive_is_that_of_a_loop_without_deap(competition: str, lag: int) 
     waiting = [plain.strategy.order() for _ in range(lag + 1)]
     for _ in range(25):
         order = waiting.pop(0)
-        plain.archive.add(plain.judge(order))
+        plain.archive.add(plain.batch_evaluator(order))
         waiting.append(plain.strategy.order())
     assert search.state() == plain.state()
 
@@ -118,14 +118,14 @@ def test_each_lag_and_each_seed_is_a_search_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("encoding", [DIRECT, GRAPHS], ids=lambda e: e.name)
-@pytest.mark.parametrize("competition", ["all", "own"])
+@pytest.mark.parametrize("competition", ["all", "per-class"])
 def test_deap_s_own_algorithm_drives_the_same_toolbox_to_the_same_archive(encoding: Encoding, competition: str) -> None:
     ours, stock = (Search(encoding, competition=competition) for _ in range(2))
     population, book = ea_map_elites(ours.toolbox, 25, statistics())
     stock_population, stock_book = algorithms.eaGenerateUpdate(stock.toolbox, 25, stats=statistics(), verbose=False)
     assert ours.state() == stock.state()
-    assert ours.strategy.reigns == stock.strategy.reigns
-    assert [b.birth for b in ours.strategy.born] == [b.birth for b in stock.strategy.born]
+    assert ours.strategy.cell_history == stock.strategy.cell_history
+    assert [b.birth for b in ours.strategy.offspring] == [b.birth for b in stock.strategy.offspring]
     assert population[0].fitness.values == stock_population[0].fitness.values
     for name in statistics().fields:
         assert book.select(name) == stock_book.select(name)
@@ -181,8 +181,8 @@ def test_the_logbook_s_rows_are_the_archive_s_state_after_each_batch() -> None:
         nonlocal wins, switches
         a, s = search.archive, search.strategy
         p = np.array([confidence(v) for v in a.log_odds.tolist()])
-        later = [r for r in s.reigns if r.batch == gen]
-        first = {r.cell: r.birth for r in reversed(s.reigns)}
+        later = [r for r in s.cell_history if r.batch == gen]
+        first = {r.cell: r.birth for r in reversed(s.cell_history)}
         wins += sum(r.birth != first[r.cell] for r in later)
         switches += sum(r.switched for r in later)
         expected.append(
@@ -219,21 +219,21 @@ def test_verbose_prints_the_stream_as_deap_does(capsys: pytest.CaptureFixture[st
 
 
 def test_a_user_s_own_statistics_and_hall_of_fame_work() -> None:
-    stats = tools.Statistics(key=lambda brood: brood.fitness.values[0])
+    stats = tools.Statistics(key=lambda batch: batch.fitness.values[0])
     stats.register("most", max)
     fame = tools.HallOfFame(2)
     search = Search()
     seen: list[float] = []
     toolbox_update = search.toolbox.update
 
-    def update(population: list[Brood]) -> None:
+    def update(population: list[Batch]) -> None:
         seen.append(population[0].fitness.values[0])
         toolbox_update(population)
 
     search.toolbox.register("update", update)
     _, book = ea_map_elites(search.toolbox, 12, stats, fame)
     assert book.select("most") == seen
-    assert [brood.fitness.wvalues[0] for brood in fame] == sorted(seen, reverse=True)[:2]
+    assert [batch.fitness.wvalues[0] for batch in fame] == sorted(seen, reverse=True)[:2]
 
 
 def test_an_unevaluated_brood_cannot_be_committed() -> None:
@@ -265,32 +265,32 @@ def test_every_champion_s_parents_are_earlier_champions(lag: int, edges: tuple[f
     search, (orders, _, _) = grown(lag=lag, edges=edges)
     known: dict[int, int] = {}
     descended = 0
-    for born in search.strategy.born:
-        assert born.birth // 8 == born.batch
-        assert born.birth not in known
-        order = orders[born.batch]
-        assert (born.mother, born.father) == (order.mothers[born.birth % 8], -1), (
+    for child in search.strategy.offspring:
+        assert child.birth // 8 == child.batch
+        assert child.birth not in known
+        order = orders[child.batch]
+        assert (child.mother, child.father) == (order.mothers[child.birth % 8], -1), (
             "pixels that are not crossed have no father"
         )
-        for parent in (born.mother,):
-            if born.batch <= lag:
+        for parent in (child.mother,):
+            if child.batch <= lag:
                 assert parent == -1
             else:
-                assert known[parent] < born.batch - lag
+                assert known[parent] < child.batch - lag
                 descended += 1
-        known[born.birth] = born.batch
+        known[child.birth] = child.batch
     assert descended > 20
-    assert {reign.birth for reign in search.strategy.reigns} == set(known)
+    assert {change.birth for change in search.strategy.cell_history} == set(known)
 
 
 def test_a_champion_s_genome_is_made_again_from_its_parents_and_its_key() -> None:
     for encoding in (DIRECT, replace(DIRECT, crossover=0.5), GRAPHS):
         search = Search(encoding)
         ea_map_elites(search.toolbox, 30)
-        fathers = {b.father >= 0 for b in search.strategy.born if b.mother >= 0}
+        fathers = {b.father >= 0 for b in search.strategy.offspring if b.mother >= 0}
         assert fathers == ({True, False} if encoding.name == "direct" and encoding.crossover else {False})
-        genome = {b.birth: encoding.unpack([b.packed]) for b in search.strategy.born}
-        for b in search.strategy.born:
+        genome = {b.birth: encoding.unpack([b.packed]) for b in search.strategy.offspring}
+        for b in search.strategy.offspring:
             key = Key(3, b.batch, b.birth % 8)
             father = b.father if b.father >= 0 else b.mother
             child = encoding.random(1, key) if b.mother < 0 else encoding.vary(genome[b.mother], genome[father], key)
@@ -299,47 +299,47 @@ def test_a_champion_s_genome_is_made_again_from_its_parents_and_its_key() -> Non
 
 @pytest.mark.parametrize("lag", [0, 2])
 def test_a_goal_switch_is_a_win_over_a_holder_who_is_neither_parent(lag: int) -> None:
-    search, (orders, _, holders) = grown(lag=lag, edges=EDGES)
-    parents = {b.birth: {b.mother, b.father} for b in search.strategy.born}
+    search, (orders, _, incumbents) = grown(lag=lag, edges=EDGES)
+    parents = {b.birth: {b.mother, b.father} for b in search.strategy.offspring}
     kinds = set()
-    for reign in search.strategy.reigns:
-        before = int(holders[max(0, reign.batch - lag)][reign.cell])
-        switched = before >= 0 and parents[reign.birth] != {-1} and before not in parents[reign.birth]
-        assert reign.switched == switched
-        assert orders[reign.batch].holders[reign.cell] == before
+    for change in search.strategy.cell_history:
+        before = int(incumbents[max(0, change.batch - lag)][change.cell])
+        switched = before >= 0 and parents[change.birth] != {-1} and before not in parents[change.birth]
+        assert change.switched == switched
+        assert orders[change.batch].incumbents[change.cell] == before
         kinds.add(switched)
     assert kinds == {True, False}
-    assert search.strategy.switches == sum(r.switched for r in search.strategy.reigns)
-    first = {r.cell for r in search.strategy.reigns}
-    assert search.strategy.wins == len(search.strategy.reigns) - len(first)
+    assert search.strategy.switches == sum(r.switched for r in search.strategy.cell_history)
+    first = {r.cell for r in search.strategy.cell_history}
+    assert search.strategy.wins == len(search.strategy.cell_history) - len(first)
 
 
 def test_the_reigns_replayed_end_in_the_archive() -> None:
     search, _ = grown(edges=EDGES)
-    last = {r.cell: (r.birth, r.log_odds, r.margin) for r in search.strategy.reigns}
+    last = {r.cell: (r.birth, r.log_odds, r.margin) for r in search.strategy.cell_history}
     a = search.archive
     held = np.flatnonzero(a.birth >= 0).tolist()
     assert sorted(last) == held
     assert last == {c: (int(a.birth[c]), float(a.log_odds[c]), float(a.margin[c])) for c in held}
-    assert search.strategy.last_progress == search.strategy.reigns[-1].batch
+    assert search.strategy.last_progress == search.strategy.cell_history[-1].batch
 
 
 @pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "three niches"])
 @pytest.mark.parametrize("lag", [0, 2])
 def test_climbers_of_their_own_share_nothing_between_classes(edges: tuple[float, ...], lag: int) -> None:
-    search, (orders, _, _) = grown("own", lag, edges, batches=120)
+    search, (orders, _, _) = grown("per-class", lag, edges, batches=120)
     made_for = lambda birth: birth % CLASSES  # noqa: E731 - the classes take turns over births
     for order in orders:
         assert order.claims is not None
         assert order.claims.tolist() == [made_for(order.first_birth + i) for i in range(order.size)]
     descended = 0
-    for born in search.strategy.born:
-        for parent in (born.mother, born.father):
-            assert parent == -1 or made_for(parent) == made_for(born.birth)
+    for child in search.strategy.offspring:
+        for parent in (child.mother, child.father):
+            assert parent == -1 or made_for(parent) == made_for(child.birth)
             descended += parent >= 0
     assert descended > 50
-    for reign in search.strategy.reigns:
-        assert reign.cell // search.judge.niches == made_for(reign.birth)
+    for change in search.strategy.cell_history:
+        assert change.cell // search.batch_evaluator.niches == made_for(change.birth)
     if not edges:
         assert search.strategy.switches == 0
 
@@ -347,10 +347,10 @@ def test_climbers_of_their_own_share_nothing_between_classes(edges: tuple[float,
 def test_a_climber_of_its_own_does_not_notice_what_the_others_climb() -> None:
     ends, others = [], []
     for places in ([0, 1, 2, 3, 4], [3, 2, 0, 1, 4]):  # the other classes' logits change places: 4 keeps its margins
-        search = Search(competition="own", rank="margin", forward=lambda x, places=places: linear(x)[:, places])
+        search = Search(competition="per-class", rank="margin", forward=lambda x, places=places: linear(x)[:, places])
         ea_map_elites(search.toolbox, 80)
-        ends.append([(r.birth, r.margin) for r in search.strategy.reigns if r.cell == 4])
-        others.append([(r.birth, r.margin) for r in search.strategy.reigns if r.cell != 4])
+        ends.append([(r.birth, r.margin) for r in search.strategy.cell_history if r.cell == 4])
+        others.append([(r.birth, r.margin) for r in search.strategy.cell_history if r.cell != 4])
     assert ends[0] == ends[1]
     assert len(ends[0]) > 10
     assert others[0] != others[1]
@@ -458,10 +458,10 @@ def test_a_user_s_own_operators_give_the_same_children_to_any_number_of_workers(
     ends = []
     for workers in (1, 4, 4):
         archive = Archive(encoding, CLASSES)
-        judge = Judge(encoding, Search(DIRECT).judge.target, 2)
+        batch_evaluator = BatchEvaluator(encoding, Search(DIRECT).batch_evaluator.target, 2)
         strategy = MapElites(archive, encoding, seed=5, batch=8)
-        evaluator = LocalEvaluator(judge, workers)
-        ea_map_elites(toolbox(strategy, judge, evaluator), 25, lag=1)
+        evaluator = LocalEvaluator(batch_evaluator, workers)
+        ea_map_elites(toolbox(strategy, batch_evaluator, evaluator), 25, lag=1)
         evaluator.close()
         ends.append(archive.score.tolist())
     assert ends[0] == ends[1] == ends[2]
