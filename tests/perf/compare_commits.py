@@ -28,6 +28,7 @@ RENAMED = {
     "looks": "image_metrics",
     "own": "per-class",
     "plain": "float32",
+    "float32": "float32-folded",
 }
 """Names of the older commit and what they are called now: tables, keys and values."""
 
