@@ -4,7 +4,7 @@
 
 A gradient step is a forward and a backward pass, so a method without gradients is asked twice as often: `--budget` is
 forward passes per class of those with gradients, restarts and judging included. Classes are spread evenly over the labels.
-"fourier plain" is Fourier space without transforms.
+"fourier untransformed" is Fourier space without transforms.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("target", nargs="?", default="efficientnet-lite0")
     parser.add_argument("--classes", type=int, default=40)
     parser.add_argument("--budget", type=int, default=100)
-    parser.add_argument("--methods", default=",".join([*METHODS, "fourier plain"]))
+    parser.add_argument("--methods", default=",".join([*METHODS, "fourier untransformed"]))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -33,9 +33,9 @@ def main() -> None:
     margins: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as folder:
         for method in given.methods.split(","):
-            name, _, plain = method.partition(" ")
+            name, _, untransformed = method.partition(" ")
             budget = {True: given.budget, False: 2 * given.budget - 1}[METHODS[name].gradients]
-            settings = {"transformed": False} if plain else {}
+            settings = {"transformed": False} if untransformed else {}
             budget = 0 if name == "noise" else budget
             plan = AttackPlan(name, classes, settings, budget=budget, rank="margin", seed=given.seed)
             margins[method] = achieved(plan, target, Path(folder) / method.replace(" ", "-"))

@@ -59,7 +59,7 @@ class Recorded(BatchEvaluator):
 
 
 class RecordedWorker(Worker):
-    """A worker whose judge is Recorded."""
+    """A worker whose batch evaluator is Recorded."""
 
     run = ""
 

@@ -8,8 +8,9 @@ driver: SIGKILL of the search itself, which has a Ray of its own, and resumed ea
 cluster: SIGKILL of every process of the cluster that the search has joined, and of the search if it does not end by
 itself; resumed on another cluster.
 
-Run from the repository root, on Linux: processes are told by a mark in their environment, read from /proc. The target is
-tests/perf/slow_targets.py's, so that a search lasts while things happen. Exits with 1 if an end differs or a process stays.
+Run from the repository root, on Linux: processes are recognised by a mark in their environment, read from /proc. The target
+is tests/perf/slow_targets.py's, so that a search lasts while things happen. Exits with 1 if an end differs or a process
+stays.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def node(args: argparse.Namespace, folder: Path, changes: list[str], draw: rando
     from ray.cluster_utils import Cluster
 
     seen: list[str] = []
-    told: dict[str, Any] = {}
+    state: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temp:
         quiet = {"include_dashboard": False, "temp_dir": temp}
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
@@ -86,21 +87,21 @@ def node(args: argparse.Namespace, folder: Path, changes: list[str], draw: rando
 
         def tick(run: Run) -> bool:
             each = run.evaluator.workers()
-            told["work"] = sum(one["state"] == "works" for one in each)
-            told["fewest"] = min(told.get("fewest", args.workers), told["work"]) if "lost" in told else args.workers
+            state["work"] = sum(one["state"] == "works" for one in each)
+            state["fewest"] = min(state.get("fewest", args.workers), state["work"]) if "lost" in state else args.workers
             part = run.strategy.evaluations / args.evaluations
-            if "lost" not in told and part > 1 / 3 and told["work"] == args.workers:
-                seen.append(f"{told['work']} at work")
+            if "lost" not in state and part > 1 / 3 and state["work"] == args.workers:
+                seen.append(f"{state['work']} at work")
                 began = time.perf_counter()
                 cluster.remove_node(draw.choice(nodes), allow_graceful=False)
-                told["lost"] = run.strategy.evaluations
-                seen.append(f"a node lost at {told['lost']:,} evaluations ({time.perf_counter() - began:.1f} s)")
-            elif "gained" not in told and part > 2 / 3:
-                seen.append(f"{told['work']} at work")
+                state["lost"] = run.strategy.evaluations
+                seen.append(f"a node lost at {state['lost']:,} evaluations ({time.perf_counter() - began:.1f} s)")
+            elif "gained" not in state and part > 2 / 3:
+                seen.append(f"{state['work']} at work")
                 began = time.perf_counter()
                 cluster.add_node(num_cpus=1)
-                told["gained"] = run.strategy.evaluations
-                seen.append(f"another node at {told['gained']:,} ({time.perf_counter() - began:.1f} s)")
+                state["gained"] = run.strategy.evaluations
+                seen.append(f"another node at {state['gained']:,} ({time.perf_counter() - began:.1f} s)")
             return _late(run)
 
         try:
@@ -110,8 +111,8 @@ def node(args: argparse.Namespace, folder: Path, changes: list[str], draw: rando
         finally:
             cluster.shutdown()
     restarts = sum(one["restarts"] for one in each)
-    print(f"  {', '.join(seen)}, {told['work']} at work at the end, {restarts} restarts; ended: {ended}")
-    tried = {"lost", "gained"} <= told.keys() and told["fewest"] < args.workers == told["work"]
+    print(f"  {', '.join(seen)}, {state['work']} at work at the end, {restarts} restarts; ended: {ended}")
+    tried = {"lost", "gained"} <= state.keys() and state["fewest"] < args.workers == state["work"]
     if not tried:
         print("  FAILED: no worker was without a node, or none came to the new one; give it more --evaluations")
     return ended is not None and tried
@@ -150,7 +151,7 @@ def driver(args: argparse.Namespace, folder: Path, changes: list[str], draw: ran
 
 
 def cluster(args: argparse.Namespace, folder: Path, changes: list[str], draw: random.Random) -> bool:
-    """As many clusters are lost as --kills says; the search ends on one that stays."""
+    """--kills clusters are lost; the search ends on one that stays."""
     # A cluster that finds a token in the home folder wants it of all who come, and they do not look for it.
     os.environ["RAY_AUTH_MODE"] = "disabled"
     fine = True
@@ -163,7 +164,7 @@ def cluster(args: argparse.Namespace, folder: Path, changes: list[str], draw: ra
                 if last:
                     finish(RECIPE, folder, options, limit=LIMIT)
                     break
-                with _search(folder, options, f"{mark}-driver", stderr=Path(temp) / "words") as process:
+                with _search(folder, options, f"{mark}-driver", stderr=Path(temp) / "stderr") as process:
                     _await_progress(process, folder)
                     time.sleep(draw.uniform(0.0, 2.0))
                     killed = _kill_all(mark)
@@ -174,10 +175,10 @@ def cluster(args: argparse.Namespace, folder: Path, changes: list[str], draw: ra
                     except subprocess.TimeoutExpired:
                         how = f"did not end in {_ENDS_ALONE:g} s and was killed"
                         process.kill()
-                words = (Path(temp) / "words").read_text(errors="replace").strip().splitlines()
+                messages = (Path(temp) / "stderr").read_text(errors="replace").strip().splitlines()
                 print(f"  cluster {number} at {address}: {killed} processes killed; the search {how}", flush=True)
-                for line in words[-3:]:
-                    print(f"    its last words: {line[:300]}")
+                for line in messages[-3:]:
+                    print(f"    its last messages: {line[:300]}")
                 left = _gone(f"{mark}-driver")
                 if left:
                     print(f"  FAILED: stayed behind: {', '.join(left)}")
@@ -194,7 +195,7 @@ SCENARIOS: dict[str, tuple[Callable[[argparse.Namespace, Path, list[str], random
     "driver": (driver, 10, 9_000),
     "cluster": (cluster, 2, 6_000),
 }
-"""By name: what it does, and how many kills and evaluations unless told."""
+"""By name: what it does, and its default numbers of kills and evaluations."""
 
 
 def main() -> None:
@@ -234,9 +235,9 @@ def main() -> None:
 
 def _search(folder: Path, changes: list[str], mark: str, stderr: Path = Path(os.devnull)) -> "subprocess.Popen[bytes]":
     """A search in a process, begun or gone on with; it and what it starts are marked."""
-    with stderr.open("wb") as words:
+    with stderr.open("wb") as file:
         line = command(RECIPE, folder, changes)
-        return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=words, env=os.environ | {MARK: _mark(mark)})
+        return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=file, env=os.environ | {MARK: _mark(mark)})
 
 
 def _await_progress(process: "subprocess.Popen[bytes]", folder: Path) -> None:
@@ -268,7 +269,7 @@ def _mark(name: str) -> str:
 
 
 def _marked(name: str) -> list[int]:
-    """The processes that live and have this mark, by what /proc says."""
+    """The processes that live and have this mark, according to /proc."""
     wanted = f"{MARK}={_mark(name)}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -292,10 +293,10 @@ def _gone(name: str) -> list[str]:
 
 def _program(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
     except OSError:
         return f"{pid}"
-    return f"{pid} {' '.join(Path(word).name for word in words[:3])}"
+    return f"{pid} {' '.join(Path(word).name for word in arguments[:3])}"
 
 
 def _kill(pid: int) -> None:

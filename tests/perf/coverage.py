@@ -7,8 +7,8 @@ seed's luck, plus the seed's luck with this class. The two lucks together have `
 first has the part `common` of it. The threshold tau is the 5% quantile of real images' margins (normal, variance 1), which
 each repetition estimates anew on `images` of them, for all classes or, where it says so, for each; B bootstrap samples of
 these give the replicates. The truth is what the TRUE tau gives: the expected share of accepted classes, and the expected
-log10 Q50 (a class's queries are 10 ** ((tau - margin) / 2), so 10 times as many add 2 to its margin). The rival of the
-paired ratio is 1 harder, gains half as much, has its own luck, and is judged by the same tau.
+log10 Q50 (a class's queries are 10 ** ((tau - margin) / 2), so 10 times as many add 2 to its margin). The other arm of the
+paired ratio is 1 harder, gains half as much, has its own luck, and is compared with the same tau.
 
 A share of 0.5 means that classes are set so that half are expected to be accepted. The bootstrap that resamples seeds,
 classes within them and tau is there for comparison, for the share.
@@ -37,7 +37,7 @@ class World:
     common: float = 0.5
     by_class: bool = False  # tau
 
-    def words(self) -> str:
+    def describe(self) -> str:
         tau = " of each class" if self.by_class else ""
         return f"| {self.classes} | {self.seeds} | {self.images}{tau} | {self.share:g} | {self.common:g} |"
 
@@ -69,7 +69,7 @@ def main() -> None:
             outside += [
                 f"{WHAT[i]} {100 * held[i]:.1f}% at {spread:g}x: {world}" for i in range(3) if not 0.93 <= held[i] <= 0.97
             ]
-        print(world.words(), " | ".join(cells), "|", flush=True)
+        print(world.describe(), " | ".join(cells), "|", flush=True)
     print()
     print(f"Outside 93 to 97%: {len(outside)} of {3 * len(SPREADS) * len(WORLDS[: given.only])}")
     print(*outside, sep="\n")
@@ -91,7 +91,7 @@ def covered(world: World, spread: float, repetitions: int, replicates: int) -> n
     log_q50, log_ratio = (tau - median) / 2, (tau - median) / 2 - (tau - median + 1) / 1
     held: list[np.ndarray] = []
     for estimate, again in thresholds(world, repetitions, replicates, rng):
-        margins, rival = (
+        margins, other = (
             level
             - harder
             + np.sqrt(spread * world.common) * rng.standard_normal((CHUNK, world.seeds, 1))
@@ -101,17 +101,17 @@ def covered(world: World, spread: float, repetitions: int, replicates: int) -> n
         shares, shares_again = accepted(margins, estimate[:, None]), accepted(margins, again)
         _, low, high = band(shares[:, 0].T, shares_again.transpose(1, 2, 0), world.classes)
         a, a_again = half(margins, estimate[:, None], 2), half(margins, again, 2)
-        b, b_again = half(rival, estimate[:, None], 1), half(rival, again, 1)
+        b, b_again = half(other, estimate[:, None], 1), half(other, again, 1)
         q50 = [queries_interval(a[i, 0].tolist(), FAR, a_again[i]) for i in range(CHUNK)]
         ratio = [paired_ratio(a[i, 0].tolist(), b[i, 0].tolist(), FAR, a_again[i], b_again[i]) for i in range(CHUNK)]
-        rivals = hierarchical(shares_again, world.classes, rng)
+        others = hierarchical(shares_again, world.classes, rng)
         held.append(
             np.array(
                 [
                     (low <= world.share) & (world.share <= high),
                     [i.low <= 10**log_q50 <= i.high for i in q50 if i.low is not None and i.high is not None],
                     [i.low <= 10**log_ratio <= i.high for i in ratio if i.low is not None and i.high is not None],
-                    (rivals[0] <= world.share) & (world.share <= rivals[1]),
+                    (others[0] <= world.share) & (world.share <= others[1]),
                 ]
             )
         )

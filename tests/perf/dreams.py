@@ -35,7 +35,7 @@ def rows(seed: int = 0) -> list[Row]:
         gained = energies(found, np.stack(dreamt), layer) / before
         noised = energies(found, noise(images, np.stack(dreamt), seed), layer) / before
         low, low_once = (np.array([low_share(x, y) for x, y in zip(images, ys, strict=True)]) for ys in (dreamt, once))
-        plain = energies(found, np.stack(once), layer) / before
+        untransformed = energies(found, np.stack(once), layer) / before
         measured += [
             Row(
                 f"{layer}: energy, least of the photos",
@@ -49,7 +49,7 @@ def rows(seed: int = 0) -> list[Row]:
             Row(
                 f"{layer}: low frequencies' share of the change",
                 "> without octaves",
-                f"{low.mean():.3f} over {low_once.mean():.3f} {_all(low / low_once)} (energy without: {plain.mean():.2f}x)",
+                f"{low.mean():.3f} over {low_once.mean():.3f} {_all(low / low_once)} (without: {untransformed.mean():.2f}x)",
                 bool((low > low_once).all()),
             ),
         ]

@@ -4,9 +4,9 @@ batch.
     python -m tests.perf.driver_capacity --profile
 
 The search, the messages, the actors, the commits and the checkpoints are the real ones; what a worker would take seconds for
-is left out: it answers at once with as many winners as asked for, each a little above the threshold that it was sent, as a
-judge would that had found them. Prints, per chunk, evaluations/s of the driver's wall clock and of its own processor time,
-and with --profile where that goes.
+is left out: it answers at once with as many winners as asked for, each a little above its threshold, as if a batch evaluator
+had found them. Prints, per chunk, evaluations/s of the driver's wall clock and of its own processor time, and with --profile
+where that time is spent.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Easy(BatchEvaluator):
 
 
 class EasyWorker(Worker):
-    """A worker whose judge is Easy, so that what it costs is its message and its reply."""
+    """A worker whose batch evaluator is Easy, so that what it costs is its message and its reply."""
 
     def hello(self) -> Hello:
         hello = super().hello()

@@ -98,7 +98,7 @@ def main() -> None:
     best32 = max((s for s in rates if s[0] in ("float32", "float32-folded")), key=lambda s: rates[s])
     print(f"best setting {best}, best in float32 {best32}", flush=True)
 
-    engine, alone, float32, plain = [], [], [], []
+    engine, alone, float32, unbatched = [], [], [], []
     with tempfile.TemporaryDirectory() as folder, Run.start(recipe, Path(folder) / "run", target) as run:
         began, evaluations = time.perf_counter(), None
 
@@ -119,10 +119,10 @@ def main() -> None:
             # A shared machine may have misled the search for the best setting: the engine's own counts as found too.
             alone.append(max(bare(target, drawn, setting, args.seconds / 4) for setting in {best, own}))
             float32.append(bare(target, drawn, best32, args.seconds / 4))
-            plain.append(naive(recipe.target))
+            unbatched.append(naive(recipe.target))
             print(
                 f"  engine {engine[-1]:.1f}, target {alone[-1]:.1f}, ratio {engine[-1] / alone[-1]:.3f}; "
-                f"float32 {float32[-1]:.1f}, naive {plain[-1]:.1f}; {search.strategy.evaluations:,} evaluations",
+                f"float32 {float32[-1]:.1f}, naive {unbatched[-1]:.1f}; {search.strategy.evaluations:,} evaluations",
                 flush=True,
             )
             evaluations, began = search.strategy.evaluations, time.perf_counter()
@@ -136,7 +136,7 @@ def main() -> None:
     # All stretches are as long, so this is all evaluations over all seconds: whole checkpoints weigh what they take.
     print(f"  of all stretches together       {statistics.mean(engine) / statistics.mean(alone):.3f}")
     print(f"target at its best / in float32   {middle(a / f for a, f in zip(alone, float32, strict=True)):.2f}")
-    print(f"target at its best / naive        {middle(a / n for a, n in zip(alone, plain, strict=True)):.1f}")
+    print(f"target at its best / naive        {middle(a / n for a, n in zip(alone, unbatched, strict=True)):.1f}")
 
 
 if __name__ == "__main__":

@@ -137,11 +137,11 @@ def cma_me(
         # empty cell, only occurs before the first batch: then the class with the highest score). The nine other offers
         # follow in a second add(), which repeats the first ones harmlessly: an equal score takes no cell.
         champions = _objectives(archive)
-        own = (scores - np.where(np.isfinite(champions), champions, 0)).argmax(1)
-        own_scores = scores[np.arange(len(own)), own]
-        add_info = archive.add(solutions, own_scores, own[:, None])
+        own_classes = (scores - np.where(np.isfinite(champions), champions, 0)).argmax(1)
+        own_scores = scores[np.arange(len(own_classes)), own_classes]
+        add_info = archive.add(solutions, own_scores, own_classes[:, None])
         _offer(archive, solutions, scores)
-        _tell(team, asked, own_scores, own, add_info)
+        _tell(team, asked, own_scores, own_classes, add_info)
         confidences = _sigmoid(_objectives(archive))
     return _outcome("cma_me", started, evaluations, confidences, threshold)
 
@@ -194,11 +194,11 @@ def class_es(
         scores = log_odds(logits(to_pixels(solutions)))
         evaluations += len(solutions)
         # Two adds as in cma_me; here the first offer is to the class that the emitter climbs.
-        own = np.repeat(open_classes, batch)
-        own_scores = scores[np.arange(len(own)), own]
-        add_info = archive.add(solutions, own_scores, own[:, None])
+        own_classes = np.repeat(open_classes, batch)
+        own_scores = scores[np.arange(len(own_classes)), own_classes]
+        add_info = archive.add(solutions, own_scores, own_classes[:, None])
         _offer(archive, solutions, scores)
-        _tell(at_work, asked, own_scores, own, add_info)
+        _tell(at_work, asked, own_scores, own_classes, add_info)
         confidences = _sigmoid(_objectives(archive))
     return _outcome("class_es", started, evaluations, confidences, threshold)
 

@@ -27,23 +27,23 @@ RECIPE = "imagenet-cppn-10k"
 
 def evolved(folder: Path, start: int, more: list[int]) -> dict[int, float]:
     """Median log-odds after so many more evaluations than the archive's, 0 among them."""
-    archive, on, told = folder / "archive", folder / "evolved", folder / "evolution.json"
-    if told.exists() and set(more) <= {int(passes) for passes in json.loads(told.read_text())}:
-        return {int(passes): median for passes, median in json.loads(told.read_text()).items()}
+    archive, continued, medians_file = folder / "archive", folder / "evolved", folder / "evolution.json"
+    if medians_file.exists() and set(more) <= {int(passes) for passes in json.loads(medians_file.read_text())}:
+        return {int(passes): median for passes, median in json.loads(medians_file.read_text()).items()}
     recipe = load(RECIPE, [f"stop.evaluations={start}"])
-    if not (on / "run.db").exists():
+    if not (continued / "run.db").exists():
         with Run.resume(archive, recipe) if (archive / "run.db").exists() else Run.start(recipe, archive) as run:
             run.advance()
-        shutil.copytree(archive, on)
+        shutil.copytree(archive, continued)
     medians: dict[int, float] = {}
-    with Run.resume(on, load(RECIPE, [f"stop.evaluations={start + max(more)}"])) as run:
+    with Run.resume(continued, load(RECIPE, [f"stop.evaluations={start + max(more)}"])) as run:
         for passes in [0, *more]:
             batches = -(-(start + passes) // recipe.search.batch) - run.strategy.committed
             if batches > 0:
                 run.advance(batches=batches)
             medians[passes] = float(np.median(run.best()))
             print(f"evolution +{passes:>6,}: median log-odds {medians[passes]:.3f}", flush=True)
-    told.write_text(json.dumps(medians) + "\n")
+    medians_file.write_text(json.dumps(medians) + "\n")
     return medians
 
 
@@ -85,9 +85,9 @@ def main() -> None:
     print(f"{'forward':>9} {'backward':>9} {'passes':>9}  polish  evolution, after as many evaluations")
     for forwards, backwards, median in curve:
         passes = forwards + backwards
-        told = f"{np.interp(passes, spent, medians):9.3f}" if passes <= spent[-1] else f"{'':>9}"
+        evolved_then = f"{np.interp(passes, spent, medians):9.3f}" if passes <= spent[-1] else f"{'':>9}"
         better = f"  {median - np.interp(passes, spent, medians):+.3f}" if passes <= spent[-1] else ""
-        print(f"{forwards:>9,} {backwards:>9,} {passes:>9,} {median:7.3f} {told}{better}")
+        print(f"{forwards:>9,} {backwards:>9,} {passes:>9,} {median:7.3f} {evolved_then}{better}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One network by four ways in: torch, ONNX, python: and HTTP. Do they say, and find, the same?
+"""One network by four ways in: torch, ONNX, python: and HTTP. Are its answers, and the elites, the same?
 
     python -m tests.perf.same_network --target efficientnet-lite0 --evaluations 2000
 

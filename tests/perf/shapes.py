@@ -2,12 +2,12 @@
 
     python -m tests.perf.shapes                     about 3 minutes of a core
 
-A small network learns to tell eight shapes apart on some of scikit-image's photographs. Images are then made over other
+A small network learns to distinguish eight shapes on some of scikit-image's photographs. Images are then made over other
 photographs, saliency and graph cut are taken for the class that the network gives, and compared with the true mask. The
 sanity check is that of Adebayo 2018: networks with random weights have to rank pixels otherwise, by their gradients and by
 magnitudes. Magnitudes of any network share what maxima and borders do to a gradient, and follow edges, so their correlation
 is not quite 0 and an untrained network points at shapes more often than chance; two networks trained apart reach 0.66 (and
-0.03 by gradients, whose signs are each network's own: that row alone would say little).
+0.03 by gradients, whose signs are each network's own: that row alone means little).
 """
 
 import argparse
@@ -42,7 +42,7 @@ BACKGROUND = 0.6  # quantile below which no shape is: they cover a ninth of an i
 THRESHOLDS = (0.70, 0.75, 0.80, 0.85, 0.90, 0.93, 0.95, 0.97)
 BLURS = (0.0, 0.015, 0.03, 0.045, 0.06, 0.08)  # of the side: thresholds get the blur that suits them too
 UNTRAINED = 3  # networks of random weights
-SLACK = 2  # pixels around the shape that count as pointing at it: its outline is what tells it from others
+SLACK = 2  # pixels around the shape that count as pointing at it: its outline distinguishes it from others
 
 
 class Row(NamedTuple):

@@ -26,7 +26,7 @@ _LOOKED_AT = 8  # pixels that decide a logit
 
 
 class Slow:
-    """uint8 (B, C, H, W) to float32 (B, K): what `answer` says, after so many seconds, whatever B is."""
+    """uint8 (B, C, H, W) to float32 (B, K): the output of `answer`, after so many seconds, whatever B is."""
 
     def __init__(
         self,

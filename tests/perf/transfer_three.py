@@ -35,8 +35,8 @@ def main() -> None:
         for name, spec in targets.items():
             changes = [f"target={spec}", "search.rank=margin", f"search.seed={seed}", f"stop.evaluations={args.evaluations}"]
             runs.append(evolved(args.folder / f"{name}-{seed}", [*changes, f"compute.streams={args.streams}"]))
-    told = {"json": args.folder / "transfer.json", "plot": args.folder / "transfer.svg"}
-    transfer(runs, images=args.images, listed=10, **told)
+    outputs = {"json": args.folder / "transfer.json", "plot": args.folder / "transfer.svg"}
+    transfer(runs, images=args.images, listed=10, **outputs)
 
 
 def evolved(folder: Path, changes: list[str]) -> Path:

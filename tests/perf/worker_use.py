@@ -48,10 +48,10 @@ def main() -> None:
             slow = min(range(len(rates)), key=rates.__getitem__) if "slower" in name else None
             use = [rate * FORWARD * (SLOWER if i == slow else 1.0) for i, rate in enumerate(rates)]
             busy = [one["busy_seconds"] / seconds for one in each]
-            told = ", ".join(f"{u:.0%} of {r * chunk:,.0f}/s" for u, r in zip(use, rates, strict=True))
+            use_and_rates = ", ".join(f"{u:.0%} of {r * chunk:,.0f}/s" for u, r in zip(use, rates, strict=True))
             used, worked = sum(use) / len(use), sum(busy) / len(busy)
             shown = lag if name == "reproducible" else "-"
-            print(f"{name:<30}{shown:>4}{used:>7.1%}{worked:>7.1%}{sum(rates) * chunk:>10,.0f}  {told}", flush=True)
+            print(f"{name:<30}{shown:>4}{used:>7.1%}{worked:>7.1%}{sum(rates) * chunk:>10,.0f}  {use_and_rates}", flush=True)
 
 
 def _stretch(run: Run, seconds: float) -> tuple[list[dict[str, Any]], float]:
