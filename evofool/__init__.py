@@ -8,8 +8,13 @@
 Names are loaded when they are first used, so `import evofool` is quick and loads neither torch nor ray.
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# MKL, which multiplies matrices for torch on x86 processors, rounds a row of a product by where it lies, unless this is
+# set before the first product of the process (evofool.machine.mkl_mode). A value that the user has set stands.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 _HOMES = {
     "Run": "evofool.run.run",
