@@ -23,7 +23,7 @@ class Arm(NamedTuple):
 ARMS: dict[str, Arm] = {
     "direct": Arm("search", "MAP-Elites over pixels", "direct"),
     "cppn": Arm("search", "MAP-Elites over CPPNs", "cppn"),
-    "own": Arm("search", "the control: CPPNs that climb for one class each, nothing shared", "cppn", "per-class"),
+    "per-class": Arm("search", "the control: CPPNs that climb for one class each, nothing shared", "cppn", "per-class"),
     "random": Arm("black", "random images, each tried in every class", method="random"),
     "square": Arm("black", "Square attack, class by class (Andriushchenko 2020)", method="square"),
     "nes": Arm("black", "evolution strategy on low-frequency pixels, class by class (Ilyas 2018)", method="nes"),
@@ -32,7 +32,7 @@ ARMS: dict[str, Arm] = {
     "noise": Arm("floor", "one image of noise a class, nothing selected", method="noise"),
 }
 
-SHARING = ("own", "nes", "apgd")
+SHARING = ("per-class", "nes", "apgd")
 """The arms that cppn is compared with where the question is whether sharing between classes helps."""
 
 

@@ -15,7 +15,7 @@ from evofool.errors import RecipeError, StoreError
 from evofool.run.store import FILE
 
 STATE, CELLS = "bench.json", "cells"
-SCHEMA, VERSION = "evofool.bench.plan", 1
+SCHEMA, VERSION = "evofool.bench.plan", 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ def begun_with(folder: Path) -> BenchRecipe | None:
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Known]]:
     """(fixed, recipe, targets) of bench.json."""
-    told = read_json(folder / STATE, SCHEMA, VERSION)
+    remedy = f"an older benchmark cannot go on: take another --out, or delete {folder}"
+    told = read_json(folder / STATE, SCHEMA, VERSION, remedy)
     try:
         targets = {
             name: Known(**known | {"notes": tuple(known.get("notes", ()))})

@@ -86,7 +86,7 @@ class Calibration:
         return self._taus("tau50", self._own)
 
     @cached_property
-    def own_tau(self) -> np.ndarray:
+    def has_own_threshold(self) -> np.ndarray:
         """(K,) bool: the classes with at least 100 correctly classified images, which have thresholds of their own."""
         return np.bincount(self.classes[self.correct & ~self.control], minlength=len(self.labels)) >= OWN
 
@@ -140,7 +140,7 @@ class Calibration:
         """(B, K) float64: logits at the fitted temperature, or in units of scale where there is none."""
         return logits.astype(np.float64) / self.scale / self.unit
 
-    def p_fitted(self, logits: np.ndarray) -> np.ndarray | None:
+    def calibrated_confidence(self, logits: np.ndarray) -> np.ndarray | None:
         """(B, K) float64: the softmax's confidences at the fitted temperature; None where there is none."""
         if self.temperature is None:
             return None
@@ -168,7 +168,7 @@ class Calibration:
         out = np.empty((replicates, len(self.labels)))
         for row in out:
             row[:] = _quantile(pooled[draw.integers(0, len(pooled), len(pooled))], LEVELS[level])
-        for c in np.flatnonzero(self.own_tau):
+        for c in np.flatnonzero(self.has_own_threshold):
             own = pooled[self.classes[here] == c]
             for row in out:
                 row[c] = _quantile(own[draw.integers(0, len(own), len(own))], LEVELS[level])
@@ -212,7 +212,7 @@ class Calibration:
             if self._wrong < LEAST_WRONG
             else f"the likelihood of {n:,} real images has no maximum"
         )
-        return [f"no temperature could be fitted, so there are no confidences at one (p_fitted): {why}"]
+        return [f"no temperature could be fitted, so there are no confidences at one (calibrated_confidence): {why}"]
 
     def suspected(self, declared: float | None) -> bool:
         """Whether the images may be ones that the target was trained on: top-1 is more than 5 points above the declared."""
@@ -225,7 +225,7 @@ class Calibration:
             "sha256": self.sha256,
             "number": len(self.classes),
             "classes": int(self.scored.sum()),
-            "classes_with_own_tau": int(self.own_tau.sum()),
+            "classes_with_own_threshold": int(self.has_own_threshold.sum()),
             "top1": self.top1,
             "control": {"accepted": accepted, "of": of, "standard_error": error},
             "tau5_of_scale": float(np.median(self.tau5[self.scored])) / self.scale,
@@ -245,7 +245,7 @@ class Calibration:
     def _taus(self, level: str, margins: np.ndarray) -> np.ndarray:
         here = self.correct & ~self.control
         tau = np.full(len(self.labels), _quantile(margins[here], LEVELS[level]))
-        for c in np.flatnonzero(self.own_tau):
+        for c in np.flatnonzero(self.has_own_threshold):
             tau[c] = _quantile(margins[here & (self.classes == c)], LEVELS[level])
         return tau
 

@@ -24,7 +24,7 @@ class QueriesRecord(_Record):
     """An arm's Q50: by seed, None where it is beyond the budget; and the variance that the thresholds bring to its mean."""
 
     per_seed: tuple[Annotated[float, Field(gt=0)] | None, ...]
-    tau_variance: float = Field(ge=0)
+    threshold_variance: float = Field(ge=0)
 
 
 class ShareRecord(_Record):
@@ -32,7 +32,7 @@ class ShareRecord(_Record):
 
     queries: int
     per_seed: tuple[float, ...]
-    tau_variance: float = Field(ge=0)
+    threshold_variance: float = Field(ge=0)
 
 
 class ArmRecord(_Record):
@@ -77,8 +77,8 @@ class _TargetRecord(_Record):
 class _ImagesRecord(_Record):
     source: str
     sha256: str
-    declared: float | None = None
-    classes_without: tuple[str, ...] = ()
+    declared_top1: float | None = None
+    classes_without_images: tuple[str, ...] = ()
 
 
 class _ScoresRecord(_Record):
@@ -111,7 +111,7 @@ def read(data: Mapping[str, Any], which: str) -> ComparableResult:
     if data.get("valid") is not True:
         flags = data.get("flags")
         why = "; ".join(
-            str(flag.get("what"))
+            str(flag.get("message"))
             for flag in (flags if isinstance(flags, list) else ())
             if isinstance(flag, Mapping) and flag.get("level") == "invalid"
         )
@@ -159,7 +159,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     refuse_other_classes(
         names,
         (ours.target.labels, theirs.target.labels),
-        (ours.images.classes_without, theirs.images.classes_without),
+        (ours.images.classes_without_images, theirs.images.classes_without_images),
     )
     alike = _alike(ours, theirs)
     notes = _notes(ours, theirs)
@@ -187,7 +187,12 @@ def _row(a: ArmRecord, b: ArmRecord, both: Sequence[int], budget: int, alike: bo
     halves = [[half.per_seed[k] for k in row] for half, row in zip((a.q50, b.q50), rows, strict=True)]
     shares = [[one.r95[-1].per_seed[k] for k in row] for one, row in zip((a, b), rows, strict=True)]
     open_ = (
-        (0.0, 0.0) if alike else (a.q50.tau_variance + b.q50.tau_variance, a.r95[-1].tau_variance + b.r95[-1].tau_variance)
+        (0.0, 0.0)
+        if alike
+        else (
+            a.q50.threshold_variance + b.q50.threshold_variance,
+            a.r95[-1].threshold_variance + b.r95[-1].threshold_variance,
+        )
     )
     return {
         "queries": budget,

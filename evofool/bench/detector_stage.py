@@ -101,7 +101,7 @@ def _figures(detector: Detector, images: Mapping[int, np.ndarray], real: np.ndar
         "fpr95_high": alarms.high,
         "per_seed": [roc.auroc for roc in found],
         "seeds": list(images),
-        "of": [len(some) for some in images.values()],
+        "images": [len(some) for some in images.values()],
         "curve": {"fpr": grid.tolist(), "tpr": _mean_curve(found, grid)},
     }
 

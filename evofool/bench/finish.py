@@ -62,7 +62,7 @@ def finish(
         if recipe.detectors and told["valid"]:
             rows, left_out = detected(recipe, one, folders.get(recipe.detectors.arm, {}), guarded)
             told["scores"]["detectors"] = rows
-            told["flags"] += [{"level": "warning", "what": words_of} for words_of in left_out]
+            told["flags"] += [{"level": "warning", "message": words_of} for words_of in left_out]
         results[one.entry.name] = told
     if recipe.image_metrics:
         from evofool.bench.image_metrics_stage import ImageMetricsStage
@@ -97,7 +97,7 @@ def finish(
 def _write_results(folder: Path, results: Mapping[str, dict[str, Any]], hidden: Callable[[str], str]) -> None:
     """One file for each target, and none of a target that is measured no more: its cells are there, should it come back."""
     for name, told in results.items():
-        told["flags"] = [{**flag, "what": hidden(flag["what"])} for flag in told["flags"]]
+        told["flags"] = [{**flag, "message": hidden(flag["message"])} for flag in told["flags"]]
         for arm in told["scores"]["arms"].values():
             arm["invalid"] = {seed: hidden(why) for seed, why in arm["invalid"].items()}
         write_json(folder / f"{name}.json", told)

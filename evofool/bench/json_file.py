@@ -7,8 +7,10 @@ from typing import Any
 
 from evofool.errors import StoreError
 
-SCHEMA, VERSION = "evofool.bench", 1
+SCHEMA, VERSION = "evofool.bench", 2
 """Of a target's results."""
+
+NEW_RESULT = "older results are not converted: measure the target again with this evofool"
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -22,16 +24,16 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         raise StoreError(f"{path} cannot be written ({error.strerror})") from None
 
 
-def read_json(path: Path, schema: str = SCHEMA, least: int = VERSION) -> dict[str, Any]:
-    """What write_json has written; StoreError for what is no such file."""
+def read_json(path: Path, schema: str = SCHEMA, version: int = VERSION, remedy: str = NEW_RESULT) -> dict[str, Any]:
+    """What write_json has written; StoreError for another schema or version. remedy: what to do about another version."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read as JSON ({error})") from None
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise StoreError(
-            f"{path} is no {schema} result (its schema is {data.get('schema') if isinstance(data, dict) else None!r})"
-        )
-    if data.get("version") != least:
-        raise StoreError(f"{path} is of version {data.get('version')}; this evofool reads version {least}")
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != schema:
+        raise StoreError(f"{path} is not a file of schema {schema} (its schema is {found!r})")
+    assert isinstance(data, dict)
+    if data.get("version") != version:
+        raise StoreError(f"{path} has version {data.get('version')}; this evofool reads version {version}; {remedy}")
     return data

@@ -17,7 +17,7 @@ from evofool.targets import Target
 
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
 DEFENCES = ("none", "outlier-exposure", "reject-class")
-QUICK = ("cppn", "own", "random", "apgd", "noise")
+QUICK = ("cppn", "per-class", "random", "apgd", "noise")
 """The arms where none are asked for: the question of sharing, the strongest attack and the floor."""
 
 _OWN = ("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute")

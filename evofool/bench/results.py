@@ -50,10 +50,10 @@ def result(
         "protocol": _protocol(recipe),
         "images": None if one.calibration is None else _images(recipe, one, one.calibration),
     }
-    warnings = [{"level": "warning", "what": warning} for warning in one.warnings]
+    warnings = [{"level": "warning", "message": warning} for warning in one.warnings]
     if one.fault or one.calibration is None:
         nothing: dict[str, Any] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}}
-        flagged = [{"level": "invalid", "what": one.fault}, *warnings]
+        flagged = [{"level": "invalid", "message": one.fault}, *warnings]
         return {**told, "valid": False, "flags": flagged, "scores": nothing, "raw": {}, "timings": {}}, {}
     calibration = one.calibration
     cells = _gathered(places, words, calibration, recipe.budget)
@@ -67,9 +67,9 @@ def result(
     control, fault = _control(calibration)
     # What is wrong with the images spoils all; what is wrong with a cell spoils that one.
     valid = not fault and bool(scored)
-    flagged = [{"level": "invalid", "what": what} for what in [*fault, *cells.faults()]]
+    flagged = [{"level": "invalid", "message": what} for what in [*fault, *cells.faults()]]
     flagged += flags(scored)
-    flagged += [*warnings, *({"level": "warning", "what": doubt} for doubt in calibration.doubts())]
+    flagged += [*warnings, *({"level": "warning", "message": doubt} for doubt in calibration.doubts())]
     return {
         **told,
         "valid": valid,
@@ -85,7 +85,7 @@ def result(
             "tau5": _median(calibration.tau5),
             "tau50": _median(calibration.tau50),
             "temperature": calibration.raw_temperature,
-            "p": {arm: scoring.raw(arm) for arm in scored},
+            "confidence": {arm: scoring.raw(arm) for arm in scored},
         },
         "timings": cells.timings(),
     }, cells.folders if valid else {}
@@ -136,10 +136,10 @@ def _control(calibration: Calibration) -> tuple[dict[str, Any], list[str]]:
     holds = bool(abs(share - 0.95) <= 3 * error)
     told = {
         "accepted": share,
-        "of": of,
+        "images": of,
         "standard_error": error,
         "holds": holds,
-        "margins_of_scale": quantiles(calibration.margins / calibration.scale),
+        "scaled_margins": quantiles(calibration.margins / calibration.scale),
     }
     fault = (
         f"of the disjoint half of the real images {share:.3f} are accepted, not 0.95 within 3 standard errors "
@@ -153,9 +153,9 @@ def _target(one: Ready) -> dict[str, Any]:
     if one.target is not None:
         labels = list(one.target.labels)
         told |= {"spec": public_name(one.target.name), "fingerprint": one.target.fingerprint(), "classes": len(labels)}
-        told |= {"scored": 0, "shape": list(one.target.shape), "labels": labels}
+        told |= {"scored_classes": 0, "shape": list(one.target.shape), "labels": labels}
     if one.calibration is not None:
-        told |= {"fingerprint": one.calibration.fingerprint, "scored": int(one.calibration.scored.sum())}
+        told |= {"fingerprint": one.calibration.fingerprint, "scored_classes": int(one.calibration.scored.sum())}
     return told
 
 
@@ -205,10 +205,12 @@ def _images(recipe: BenchRecipe, one: Ready, calibration: Calibration) -> dict[s
         "control": int(calibration.control.sum()),
         "correct": int(calibration.correct.sum()),
         "top1": calibration.top1,
-        "declared": one.top1,
+        "declared_top1": one.top1,
         "suspected_training": any(words.startswith("suspected training images") for words in one.warnings),
-        "classes_with_own_tau": int(calibration.own_tau.sum()),
-        "classes_without": [label for label, there in zip(calibration.labels, calibration.scored, strict=True) if not there],
+        "classes_with_own_threshold": int(calibration.has_own_threshold.sum()),
+        "classes_without_images": [
+            label for label, there in zip(calibration.labels, calibration.scored, strict=True) if not there
+        ],
     }
 
 

@@ -93,13 +93,13 @@ class Scoring:
                 "censored": half.censored,
                 "per_seed": per_seed,
                 # Of the mean of log10 Q50, by the thresholds' being estimates: bench compare needs it.
-                "tau_variance": statistics.tau_variance(again, self.budget),
-                "per_class": None if half.value is None else half.value / k,
+                "threshold_variance": statistics.tau_variance(again, self.budget),
+                "queries_per_class": None if half.value is None else half.value / k,
             },
             "curve": {"queries": grid.tolist(), "value": _list(value), "low": _list(low), "high": _list(high)},
             "margin_percentiles": quantiles(self.calibration.percentile(best)),
-            "margins_of_scale": quantiles(best / self.calibration.scale),
-            "p_fitted": self._p_fitted(name),
+            "scaled_margins": quantiles(best / self.calibration.scale),
+            "calibrated_confidence": self._calibrated_confidence(name),
             "accepted_at": {
                 str(seed): [None if np.isnan(q) else int(q) for q in row] for seed, row in zip(cells, judged.at, strict=True)
             },
@@ -160,25 +160,25 @@ class Scoring:
             out.append(
                 {
                     "queries": budget,
-                    "per_class": budget / k,
+                    "queries_per_class": budget / k,
                     "value": told.value,
                     "low": told.low,
                     "high": told.high,
                     "per_seed": shares[:, b].tolist(),
                     # Of the mean share, by the thresholds' being estimates: bench compare needs it.
-                    "tau_variance": float(again[..., b].mean(axis=1).var(ddof=1)),
+                    "threshold_variance": float(again[..., b].mean(axis=1).var(ddof=1)),
                 }
             )
         return out
 
-    def _p_fitted(self, name: str) -> dict[str, float] | None:
+    def _calibrated_confidence(self, name: str) -> dict[str, float] | None:
         """Quantiles over seeds and scored classes of the saved images' confidence at the fitted temperature: 0 of a class
         that has no image. None where no temperature could be fitted."""
         told = []
         for cell in self.cells[name].values():
             p = np.zeros(len(self.calibration.labels))
             if len(cell.classes):
-                fitted = self.calibration.p_fitted(cell.logits)
+                fitted = self.calibration.calibrated_confidence(cell.logits)
                 if fitted is None:
                     return None
                 p[cell.classes] = fitted[np.arange(len(cell.classes)), cell.classes]
@@ -210,7 +210,7 @@ def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
                 f"{name} accepts no more classes after {arm['r95'][-1]['queries']:,} queries than after "
                 f"{arm['r95'][0]['queries']:,} ({shares[-1]:.2f}): too small a budget, or nothing to climb"
             )
-    return [{"level": "warning", "what": words} for words in out]
+    return [{"level": "warning", "message": words} for words in out]
 
 
 def _grid(classes: int, budget: int, budgets: Sequence[int]) -> np.ndarray:

@@ -8,7 +8,7 @@ from evofool.bench.interval import Interval, format_ratio
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.report.formatting import counted
 
-SCHEMA, VERSION = "evofool.bench.summary", 1
+SCHEMA, VERSION = "evofool.bench.summary", 2
 HARDER = 2.0  # times the queries that a defence is stated to cost
 _EVOLUTION = "cppn"
 _UNGUIDED = ("random", "noise")  # what they ask next does not depend on what they were told
@@ -34,7 +34,7 @@ def summary(recipe: BenchRecipe, results: Results) -> dict[str, Any]:
 
 
 def _said(what: str, held: bool | None, figures: str) -> dict[str, Any]:
-    return {"what": what, "held": held, "figures": figures}
+    return {"statement": what, "held": held, "figures": figures}
 
 
 def _real(results: Results) -> dict[str, Any] | None:

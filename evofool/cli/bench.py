@@ -43,7 +43,7 @@ WHAT = typer.Argument(
 )
 TARGETS = typer.Option("--target", metavar="SPEC", help="A classifier to measure (evofool targets list); may be repeated.")
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images, which thresholds are taken from; or: digits.")
-ARMS = typer.Option(metavar="ARM,ARM", help="direct, cppn, own, random, square, nes, apgd, fourier, noise.")
+ARMS = typer.Option(metavar="ARM,ARM", help="direct, cppn, per-class, random, square, nes, apgd, fourier, noise.")
 BUDGET = typer.Option("--budget", metavar="N,N", help="Queries of all classes together, ascending: 1000,10000.")
 SEEDS = typer.Option(min=1, help="How many seeds: 5 for a look, 10 or more for a claim.")
 MINUTES = typer.Option(metavar="M", help="Instead of --budget: as many queries as are done in about so many minutes here.")
@@ -251,7 +251,7 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     for head in ("target", "strongest arms" if many else "arm"):
         table.add_column(head, no_wrap=True)
     valid = [one for one in results.values() if one["valid"]]
-    rivals = [rival for rival in ("own", "nes", "apgd") if any(one["scores"]["sharing"].get(rival) for one in valid)]
+    rivals = [rival for rival in ("per-class", "nes", "apgd") if any(one["scores"]["sharing"].get(rival) for one in valid)]
     for head in ("R95", "R50", "Q50 (queries)", *(f"Q50 / cppn's: {rival}" for rival in rivals)):
         table.add_column(head, justify="right", no_wrap=True)
     for name, one in results.items():
@@ -273,8 +273,12 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     if rivals:
         print("Q50 / cppn's: of a rival, over that of cppn, whose classes share their images; over 1 the rival needs more.")
     print(brackets_note(list(results.values())))
-    invalid = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] == "invalid"]
-    warnings = [(name, flag["what"]) for name, one in results.items() for flag in one["flags"] if flag["level"] != "invalid"]
+    invalid = [
+        (name, flag["message"]) for name, one in results.items() for flag in one["flags"] if flag["level"] == "invalid"
+    ]
+    warnings = [
+        (name, flag["message"]) for name, one in results.items() for flag in one["flags"] if flag["level"] != "invalid"
+    ]
     for name, what in invalid:
         print(f"INVALID {name}: {what}")
     for name, what in warnings if len(warnings) <= 2 * _FEW else ():
@@ -283,7 +287,7 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         print(f"{len(warnings)} warnings are in the report.")
     for said in summary.get("statements", ()):
         verdict = {True: "held", False: "MISSED", None: "open"}[said["held"]]
-        print(f"{verdict:<7} {said['what']}: {said['figures']}")
+        print(f"{verdict:<7} {said['statement']}: {said['figures']}")
 
 
 def ratio_text(told: dict[str, Any] | None) -> str:

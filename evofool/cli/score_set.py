@@ -175,7 +175,7 @@ def _print_classes(scored: "ScoredSet") -> None:
         if c is not None:
             levels = [name for name in ("tau5", "tau50") if scored.accepted[name][row]]
             at = levels[-1].replace("tau", "tau_") if levels else "none" if scored.judged[row] else "no threshold"
-            fitted = "-" if scored.p_fitted is None else f"{scored.p_fitted[row]:.6f}"
+            fitted = "-" if scored.calibrated_confidence is None else f"{scored.calibrated_confidence[row]:.6f}"
             scores += [f"{c.percentile(scored.margins[row]):.1f}", fitted, at]
         k, name = int(scored.classes[row]), scored.images.names[scored.rows[row]]
         table.add_row(str(k), escape(labels[k]), escape(name), escape(labels[scored.called[row]]), *scores)

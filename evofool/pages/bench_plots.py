@@ -27,7 +27,7 @@ _SEARCH, _BLACK, _WHITE, _FLOOR = "-", (0, (5, 1.6)), (0, (7, 1.4, 1.4, 1.4)), (
 _LOOKS = {
     "direct": _Look(BLUE, "o", _SEARCH),
     "cppn": _Look(ORANGE, "s", _SEARCH),
-    "own": _Look(GREEN, "^", _SEARCH),
+    "per-class": _Look(GREEN, "^", _SEARCH),
     "random": _Look(FAINT, "v", _BLACK),
     "square": _Look(PURPLE, "D", _BLACK),
     "nes": _Look(SKY, "<", _BLACK),
@@ -100,7 +100,7 @@ def ratio_dots(targets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 def margin_quantiles(arms: Mapping[str, Mapping[str, float]], real: Mapping[str, float] | None = None) -> str:
     """Margins of elites in units of real images' median margin: 5% to 95% thin, 25% to 75% thick, the median a dot.
 
-    arms: by name, "margins_of_scale" of its JSON; real: the same of real images, where it is known.
+    arms: by name, "scaled_margins" of its JSON; real: the same of real images, where it is known.
     """
     rows = {"real images": real, **arms} if real else dict(arms)
     looks = {"real images": _Look(INK, "|", "-"), **_looks(list(arms))}

@@ -11,7 +11,7 @@ from evofool.pages.sheet import Tile, contact_sheet
 KINDS = {
     "direct": "search",
     "cppn": "search",
-    "own": "search",
+    "per-class": "search",
     "random": "black",
     "square": "black",
     "nes": "black",
@@ -22,7 +22,7 @@ KINDS = {
 HARDNESS = {
     "direct": 2.6,
     "cppn": 1.0,
-    "own": 1.5,
+    "per-class": 1.5,
     "random": 60.0,
     "square": 3.5,
     "nes": 5.0,
@@ -45,9 +45,9 @@ def results(targets: int = 12, arms: Sequence[str] = tuple(KINDS), points: int =
         last |= {"valid": False, "images": None, "raw": {}, "timings": {}, "flags": [invalid(WRONG)]}
         last["target"] = {key: last["target"][key] for key in ("name", "group", "spec")}
         last["scores"] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}}
-        own = found[2]["scores"]["arms"]["own"]
+        own = found[2]["scores"]["arms"]["per-class"]
         own["seeds"], own["invalid"] = [0, 1, 2, 4], {"3": CHANGED}
-        found[2]["flags"] = [invalid(f"own: 1 cell(s) are left out of every figure: {CHANGED}")]
+        found[2]["flags"] = [invalid(f"per-class: 1 cell(s) are left out of every figure: {CHANGED}")]
         found[3]["scores"]["arms"]["cppn"] = {
             "kind": "search",
             "seeds": [],
@@ -55,7 +55,7 @@ def results(targets: int = 12, arms: Sequence[str] = tuple(KINDS), points: int =
         }
         found[3]["scores"]["sharing"] = {}
         found[3]["flags"] = [invalid(f"cppn: 5 cell(s) are left out of every figure: {CHANGED}")]
-        found[0]["flags"] = [{"level": "warning", "what": "suspected training images: top-1 0.995, declared 0.93"}]
+        found[0]["flags"] = [{"level": "warning", "message": "suspected training images: top-1 0.995, declared 0.93"}]
     return found
 
 
@@ -64,7 +64,7 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
     base = 180 * float(rng.uniform(0.7, 1.6)) * (9 if "outlier" in name else 1)
     group = "undefended" if "plain" in name else "outlier exposure" if "outlier" in name else ""
     made = {arm: _arm(arm, base * HARDNESS[arm], rng, points) for arm in arms}
-    rivals = [arm for arm in ("own", "nes", "apgd") if arm in made] if "cppn" in made else []
+    rivals = [arm for arm in ("per-class", "nes", "apgd") if arm in made] if "cppn" in made else []
     image_metrics = {arm: _image_metrics(80, rng) for arm in arms} | {
         "uniform-noise": _image_metrics(99, rng),
         "smooth-noise": _image_metrics(85, rng),
@@ -72,14 +72,14 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
     }
     return {
         "schema": "evofool.bench",
-        "version": 1,
+        "version": 2,
         "target": {
             "name": name,
             "group": group,
             "spec": name,
             "fingerprint": f"{key:02d}9f86d081884c7d659a2feaa0c55ad015",
             "classes": 10,
-            "scored": 10,
+            "scored_classes": 10,
             "shape": [1, 28, 28],
             "labels": [str(c) for c in range(10)],
         },
@@ -99,14 +99,14 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
             "control": 1250,
             "correct": 1240,
             "top1": 0.992,
-            "declared": None,
+            "declared_top1": None,
             "suspected_training": key == 0,
-            "classes_with_own_tau": 10,
+            "classes_with_own_threshold": 10,
         },
         "valid": True,
         "flags": [],
         "scores": {
-            "controls": {"real": {"accepted": 0.952, "of": 1240, "standard_error": 0.0061, "holds": True}},
+            "controls": {"real": {"accepted": 0.952, "images": 1240, "standard_error": 0.0061, "holds": True}},
             "arms": made,
             "sharing": {r: _ratio(HARDNESS[r] / HARDNESS["cppn"] * float(rng.uniform(0.6, 1.6)), rng) for r in rivals},
             "detectors": [
@@ -122,14 +122,14 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
             "tau5": 3.1,
             "tau50": 11.2,
             "temperature": 1.4,
-            "p": {arm: {"5": 0.7, "50": 0.9999, "95": 1.0} for arm in arms},
+            "confidence": {arm: {"5": 0.7, "50": 0.9999, "95": 1.0} for arm in arms},
         },
         "timings": {"wall_seconds": 812.0 + 60 * key, "device": "cpu", "machines": ["a processor"], "peak_memory_mb": 512.0},
     }
 
 
 def invalid(what: str) -> dict[str, str]:
-    return {"level": "invalid", "what": what}
+    return {"level": "invalid", "message": what}
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -153,16 +153,16 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         }
     return {
         "schema": "evofool.bench.summary",
-        "version": 1,
+        "version": 2,
         "statements": [
-            {"what": "evolution beats random search at every budget", "held": True, "figures": "33 of 33 comparisons"},
+            {"statement": "evolution beats random search at every budget", "held": True, "figures": "33 of 33 comparisons"},
             {
-                "what": "the defended networks' Q50 is at least 2x the undefended ones'",
+                "statement": "the defended networks' Q50 is at least 2x the undefended ones'",
                 "held": False,
                 "figures": "1.4 [0.9, 2.2]",
             },
             {
-                "what": "the adaptive arm lowers AUROC against the static one",
+                "statement": "the adaptive arm lowers AUROC against the static one",
                 "held": None,
                 "figures": "no detector was fitted",
             },
@@ -225,7 +225,7 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
             found.append(
                 {
                     "queries": b,
-                    "per_class": b / 10,
+                    "queries_per_class": b / 10,
                     "value": float(own.mean()),
                     "low": low,
                     "high": high,
@@ -248,7 +248,7 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
             "bound": ">=" if None in q50 else "=",
             "censored": q50.count(None),
             "per_seed": q50,
-            "per_class": known["value"] and known["value"] / 10,
+            "queries_per_class": known["value"] and known["value"] / 10,
         },
         "curve": {
             "queries": queries.tolist(),
@@ -257,8 +257,8 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
             "high": np.clip(mean + spread, 0, 1).tolist(),
         },
         "margin_percentiles": {"5": 71.0, "25": 90.0, "50": 99.2, "75": 100.0, "95": 100.0},
-        "margins_of_scale": margins,
-        "p_fitted": {"5": 0.91, "50": 0.9997, "95": 1.0},
+        "scaled_margins": margins,
+        "calibrated_confidence": {"5": 0.91, "50": 0.9997, "95": 1.0},
         "accepted_at": {"0": q50},
         "cost": {"queries": budget, "forwards": budget, "backwards": budget if gradient else 0, "answers": budget + 310},
     }
@@ -285,7 +285,7 @@ def _detector(detector: str, arm: str, kind: str, rng: np.random.Generator) -> d
         "low": area - 0.04,
         "high": min(1.0, area + 0.04),
         "per_seed": [area] * 5,
-        "of": [9, 10, 10, 9, 10],
+        "images": [9, 10, 10, 9, 10],
         "curve": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
     }
 

@@ -28,7 +28,7 @@ SMALL = {
     "targets": [{"target": "lenet"}],
     "budgets": [50, 200],
     "seeds": 2,
-    "arms": ["cppn", "own", "noise"],
+    "arms": ["cppn", "per-class", "noise"],
 }
 
 FACTORY = """
@@ -114,7 +114,7 @@ def without_timings(told: dict) -> dict:
 
 def test_every_cell_is_an_ordinary_run(done):
     folders = sorted(path.parent for path in (done / "cells").rglob("run.db"))
-    assert [path.name for path in folders] == ["cppn-0", "cppn-1", "noise-0", "noise-1", "own-0", "own-1"]
+    assert [path.name for path in folders] == ["cppn-0", "cppn-1", "noise-0", "noise-1", "per-class-0", "per-class-1"]
     for folder in folders:
         with StoredRun(folder) as run:
             assert verify(run).faults == ()
@@ -127,15 +127,15 @@ def test_the_report_the_tables_and_the_results_are_written(done):
     assert told["schema"] == "evofool.bench"
     assert told["valid"]
     assert told["images"]["suspected_training"], "the bundled lenet was trained on these"
-    assert set(told["scores"]["arms"]) == {"cppn", "own", "noise"}
+    assert set(told["scores"]["arms"]) == {"cppn", "per-class", "noise"}
     assert told["scores"]["controls"]["real"]["holds"]
-    assert set(told["scores"]["sharing"]) == {"own"}
-    assert any(said["what"].startswith("noise is accepted in fewer") for said in summary["statements"])
+    assert set(told["scores"]["sharing"]) == {"per-class"}
+    assert any(said["statement"].startswith("noise is accepted in fewer") for said in summary["statements"])
     page = (done / "report.html").read_text()
     assert "lenet" in page
     assert 'src="http' not in page
     pyarrow = pytest.importorskip("pyarrow.parquet")
-    assert set(pyarrow.read_table(done / "elites.parquet").column("arm").to_pylist()) == {"cppn", "own", "noise"}
+    assert set(pyarrow.read_table(done / "elites.parquet").column("arm").to_pylist()) == {"cppn", "per-class", "noise"}
 
 
 def test_the_same_call_does_nothing_again_and_a_further_seed_only_what_is_missing(done):
@@ -183,7 +183,7 @@ def test_one_that_was_killed_ends_where_an_unbroken_one_does(done, tmp_path):
         "--images",
         "digits",
         "--arms",
-        "cppn,own,noise",
+        "cppn,per-class,noise",
     ]
     command += ["--budget", "50,200", "--seeds", "2", "--workers", "0", "--out", str(tmp_path / "b")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -198,7 +198,7 @@ def test_one_that_was_killed_ends_where_an_unbroken_one_does(done, tmp_path):
 
 
 def test_dividing_the_logits_by_four_gives_the_same_scores_to_the_bit(here):
-    arms = ["direct", "cppn", "own", "random", "square", "nes", "apgd", "fourier", "noise"]
+    arms = ["direct", "cppn", "per-class", "random", "square", "nes", "apgd", "fourier", "noise"]
     targets = [{"target": f"python:divided_nets:{name}", "name": name} for name in ("whole", "quarter")]
     told = run_bench(
         parse({**SMALL, "targets": targets, "arms": arms, "budgets": [50, 150], "seeds": 1}, "here"), here / "b"
@@ -206,7 +206,7 @@ def test_dividing_the_logits_by_four_gives_the_same_scores_to_the_bit(here):
     a, b = (told.results[name] for name in ("whole", "quarter"))
     assert a["scores"] == b["scores"]
     assert a["raw"]["tau5"] == 4 * b["raw"]["tau5"]
-    assert a["raw"]["p"] != b["raw"]["p"]
+    assert a["raw"]["confidence"] != b["raw"]["confidence"]
 
 
 def test_a_target_that_changed_is_invalid_and_the_others_go_on(here):
@@ -220,7 +220,7 @@ def test_a_target_that_changed_is_invalid_and_the_others_go_on(here):
     second = run_bench(recipe, here / "b")
     assert not second.valid
     mine = second.results["mine"]
-    assert "it has changed since this benchmark was begun" in mine["flags"][0]["what"]
+    assert "it has changed since this benchmark was begun" in mine["flags"][0]["message"]
     assert mine["scores"]["arms"] == {}
     assert second.results["lenet"] == first.results["lenet"]
     assert second.summary["invalid"] == ["mine"]
@@ -235,7 +235,7 @@ def test_real_images_under_wrong_labels_make_a_target_invalid(here):
         parse({**SMALL, "targets": [{"target": "python:divided_nets:reversed_", "name": "wrong"}]}, "here"), here / "b"
     )
     assert not outcome.valid
-    assert "hardly more than by chance" in outcome.results["wrong"]["flags"][0]["what"]
+    assert "hardly more than by chance" in outcome.results["wrong"]["flags"][0]["message"]
     assert not (here / "b" / "cells").exists(), "nothing was spent on it"
 
 
@@ -261,9 +261,9 @@ def test_a_folder_of_real_images_serves_and_classes_without_any_are_said(tmp_pat
     recipe = parse({**SMALL, "images": str(tmp_path / "real"), "arms": ["noise", "cppn"], "seeds": 1}, "here")
     told = run_bench(recipe, tmp_path / "b").results["lenet"]
     assert told["valid"]
-    assert told["target"]["scored"] == 9
-    assert told["images"]["classes_without"] == ["9"]
-    assert any("1 classes have no real image" in flag["what"] for flag in told["flags"])
+    assert told["target"]["scored_classes"] == 9
+    assert told["images"]["classes_without_images"] == ["9"]
+    assert any("1 classes have no real image" in flag["message"] for flag in told["flags"])
     assert len(told["scores"]["arms"]["cppn"]["accepted_at"]["0"]) == 9
 
 
@@ -338,5 +338,5 @@ def test_two_results_are_compared_by_seed(done, tmp_path):
 
 def test_thresholds_are_told_apart_from_the_target_that_they_are_of(done):
     told = scores(done)
-    k = told["target"]["scored"]
-    assert np.isclose(told["scores"]["arms"]["cppn"]["r95"][0]["per_class"], 50 / k)
+    k = told["target"]["scored_classes"]
+    assert np.isclose(told["scores"]["arms"]["cppn"]["r95"][0]["queries_per_class"], 50 / k)

@@ -30,7 +30,7 @@ def results(outcome, name: str = "lenet") -> dict:
 
 def invalid(outcome, name: str = "lenet") -> str:
     assert not outcome.valid
-    return "; ".join(flag["what"] for flag in outcome.results[name]["flags"] if flag["level"] == "invalid")
+    return "; ".join(flag["message"] for flag in outcome.results[name]["flags"] if flag["level"] == "invalid")
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ class Unit(torch.nn.Module):
     cells._loaded.clear()
     recipe = parse({**TINY, "targets": [{"target": "python:unit_net:Unit", "name": "unit"}]}, "here")
     first = run_bench(recipe, tmp_path / "b")
-    assert any("its answers are taken for logits, but" in flag["what"] for flag in first.results["unit"]["flags"])
+    assert any("its answers are taken for logits, but" in flag["message"] for flag in first.results["unit"]["flags"])
     assert results(run_bench(recipe, tmp_path / "b"), "unit") == results(first, "unit")
     cells._loaded.clear()
     sys.modules.pop("unit_net")

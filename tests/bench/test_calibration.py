@@ -37,7 +37,7 @@ def test_thresholds_are_quantiles_of_correctly_classified_calibration_images_alo
     kept = np.sort(margins[(margins > 0) & ~c.control])
     place = 0.05 * (len(kept) + 1) - 1
     low = kept[int(place)] + (place % 1) * (kept[int(place) + 1] - kept[int(place)])
-    assert not c.own_tau.any(), "no class has 100 images"
+    assert not c.has_own_threshold.any(), "no class has 100 images"
     assert c.tau5 == pytest.approx(np.full(8, low), rel=1e-12)
     assert c.scale == float(np.median(kept))
     assert (c.tau50 > c.tau5).all()
@@ -49,7 +49,7 @@ def test_a_class_with_a_hundred_correct_images_has_a_threshold_of_its_own():
     logits = draw.normal(size=(900, 3))
     logits[np.arange(900), classes] += np.array([9.0, 5.0, 7.0])[classes]
     c = made(logits, classes)
-    assert c.own_tau.tolist() == [True, True, False]
+    assert c.has_own_threshold.tolist() == [True, True, False]
     margins = slow_margins(c)
     for k in (0, 1):
         mine = margins[(classes == k) & ~c.control & (margins > 0)]
@@ -90,7 +90,7 @@ def test_the_temperature_is_the_one_that_the_labels_were_drawn_at():
     c = made(logits, classes)
     assert c.temperature is not None
     assert c.temperature * c.scale == pytest.approx(2.0, rel=0.05)
-    p = c.p_fitted(c.logits)
+    p = c.calibrated_confidence(c.logits)
     assert p is not None
     assert p.sum(axis=1) == pytest.approx(1.0)
 
@@ -105,7 +105,7 @@ def test_a_temperature_needs_images_that_are_called_something_else(wrong: int):
     logits[rows] = np.roll(logits[rows], 1, axis=1)
     a = made(logits, classes)
     fitted = wrong >= LEAST_WRONG
-    assert (a.temperature is not None) == (a.p_fitted(a.logits) is not None) == fitted
+    assert (a.temperature is not None) == (a.calibrated_confidence(a.logits) is not None) == fitted
     assert (a.doubts() == []) == fitted
     if not fitted:
         said = f"{wrong or 'none'} {'is' if wrong == 1 else 'are'} called something else"

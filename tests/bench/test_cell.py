@@ -66,7 +66,7 @@ def test_a_target_that_is_not_the_job_s_is_refused(tmp_path: Path) -> None:
     assert run_cell(job(tmp_path / "cell", fingerprint=target("lenet").fingerprint()).plain())
 
 
-@pytest.mark.parametrize("arm", ["direct", "cppn", "own"])
+@pytest.mark.parametrize("arm", ["direct", "cppn", "per-class"])
 def test_a_search_is_for_the_classes_of_its_job(tmp_path: Path, arm: str) -> None:
     run_cell(job(tmp_path / "cell", arm=arm, classes=(3, 4)).plain())
     with StoredRun(tmp_path / "cell") as stored:

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 def result(halves: list[float | None], shares: list[float] | None = None, arm: str = "cppn", **target: Any) -> Json:
     """The JSON of a target, as far as it is read: one arm, its Q50 and R95 by seed, each class accepted at the Q50."""
     seeds = list(range(len(halves)))
-    r95 = {"queries": BUDGET, "per_seed": shares or [0.5] * len(seeds), "tau_variance": 0.01}
+    r95 = {"queries": BUDGET, "per_seed": shares or [0.5] * len(seeds), "threshold_variance": 0.01}
     return {
         "target": {"name": "net", "fingerprint": "f", "shape": [1, 28, 28], "labels": ["0", "1", "2"]} | target,
         "protocol": {
@@ -29,7 +29,7 @@ def result(halves: list[float | None], shares: list[float] | None = None, arm: s
             "levels": {"tau5": 0.05, "tau50": 0.5},
             "evofool": "1.0",
         },
-        "images": {"source": "digits", "sha256": "i", "declared": None, "classes_without": []},
+        "images": {"source": "digits", "sha256": "i", "declared_top1": None, "classes_without_images": []},
         "valid": True,
         "flags": [],
         "scores": {
@@ -38,7 +38,7 @@ def result(halves: list[float | None], shares: list[float] | None = None, arm: s
                     "kind": "search",
                     "seeds": seeds,
                     "invalid": {},
-                    "q50": {"per_seed": halves, "tau_variance": 0.002},
+                    "q50": {"per_seed": halves, "threshold_variance": 0.002},
                     "r95": [r95 | {"queries": 100}, r95],
                     "accepted_at": {str(seed): [half, half, None] for seed, half in zip(seeds, halves, strict=True)},
                 }
@@ -110,7 +110,7 @@ def test_what_is_beyond_the_budget_is_counted() -> None:
     ("path", "value", "words"),
     [
         ("target.labels", ["cat", "dog", "2"], r"have different classes: only net 0, 1 \(2\); only net cat, dog \(2\)"),
-        ("images.classes_without", ["1"], r"are scored in different classes: only net 1 \(1\)"),
+        ("images.classes_without_images", ["1"], r"are scored in different classes: only net 1 \(1\)"),
         ("target.shape", [3, 224, 224], "take images of 1x28x28 and 3x224x224"),
         ("protocol.budgets", [100, 400], "different budgets, 1,000 and 400 queries"),
         ("protocol.rank", "log_odds", "different protocols: rank is 'margin' and 'log_odds'"),

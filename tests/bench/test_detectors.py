@@ -412,7 +412,7 @@ def test_rows_are_of_the_seeds_that_have_fooling_images_and_the_others_are_said(
     for row, kind, seeds in zip(rows, ("static", "adaptive"), ([0, 3], [0]), strict=True):
         some = fooling_images(folders[kind], one.calibration.scored)
         assert (row["detector"], row["kind"], row["seeds"]) == ("energy", kind, seeds)
-        assert row["of"] == [len(some)] * len(seeds)
+        assert row["images"] == [len(some)] * len(seeds)
         assert row["per_seed"] == [curves(detector(some), real_ones).auroc] * len(seeds)
     assert [said.split(" is left out: ")[0] for said in words] == [
         f"detectors: static, cppn, seed {seed}" for seed in (1, 2)

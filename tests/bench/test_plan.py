@@ -41,7 +41,7 @@ def test_the_least_that_is_needed_is_images_and_targets():
             {"arm": {"cppn": {"set": ["search.bathc=3"]}}},
             'arm.cppn.set: unknown key "search.bathc"; did you mean "search.batch"',
         ),
-        ({"arm": {"own": {"set": ["search.batch=few"]}}}, "arm.own.set: search.batch: .*valid integer"),
+        ({"arm": {"per-class": {"set": ["search.batch=few"]}}}, "arm.per-class.set: search.batch: .*valid integer"),
         ({"arm": {"cppn": {"set": ["search.rank=log_odds"]}}}, "search.rank is the benchmark's, not an arm's"),
         ({"arm": {"cppn": {"set": ["search={seed=3}"]}}}, "search.seed is the benchmark's"),
         ({"arm": {"cppn": {"set": ["stop.seconds=3"]}}}, "stop is the benchmark's"),

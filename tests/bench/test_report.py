@@ -26,8 +26,8 @@ from evofool.cli import bench as cli_bench
 from evofool.pages.html_page import NOTHING, TableCell
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
 
-ARMS = ["direct", "cppn", "own", "square", "apgd"]
-THREE = ["direct", "cppn", "own"]
+ARMS = ["direct", "cppn", "per-class", "square", "apgd"]
+THREE = ["direct", "cppn", "per-class"]
 NASTY = "<script>alert('1')</script> & $x$"
 
 
@@ -75,9 +75,9 @@ def test_names_and_reasons_stay_text() -> None:
     own = results(5, THREE, 20)
     for one in own:
         one["target"]["name"] = f"{NASTY} {one['target']['name']}"
-        one["flags"] = [{"level": level, "what": NASTY} for level in ("invalid", "warning")]
+        one["flags"] = [{"level": level, "message": NASTY} for level in ("invalid", "warning")]
     told = summary(own)
-    told["statements"][0] |= {"what": NASTY, "figures": NASTY}
+    told["statements"][0] |= {"statement": NASTY, "figures": NASTY}
     page = bench_report(own, told, {}, [NASTY])
     assert "script" not in {tag for tag, _ in Reader(page).tags}
     assert page.count("<script") == 0
@@ -90,7 +90,7 @@ def test_the_verdict_stands_before_everything_else_and_names_both_strongest_arms
     q50 = found[0]["scores"]["arms"]["apgd"]["q50"]
     assert f"{q50['value']:,.0f}" in first
     assert strongest(found[0], black_box=False) == "apgd"
-    assert strongest(found[0], black_box=True) in ("cppn", "own")
+    assert strongest(found[0], black_box=True) in ("cppn", "per-class")
     assert page.index("strongest arm") < page.index("<nav") < page.index("<svg")
 
 
@@ -159,7 +159,7 @@ def test_the_question_of_sharing_is_answered_whatever_came_out(rows: list[tuple[
     for one, (ratio, low, high) in zip(own, rows, strict=True):
         bound = "unknown" if ratio is None else ">=" if high is None else "<=" if low is None else "="
         row = {"value": ratio, "bound": bound, "low": low, "high": high, "pairs": 5, "censored": int(bound != "=")}
-        one["scores"]["sharing"] = {"own": row}
+        one["scores"]["sharing"] = {"per-class": row}
     section = sharing(own)
     assert words in section.lead
     assert bool(section.plots) == any(ratio for ratio, _, _ in rows)
@@ -190,10 +190,10 @@ def test_a_group_is_told_as_a_bound_and_never_as_the_budget() -> None:
     own = results(5, THREE, 20)
     told = summary(own)
     arms = told["groups"]["undefended"]["arms"]
-    arms["own"] = {"q50": {"value": None, "bound": ">=", "low": 10_000, "high": None, "networks": 5, "censored": 5}}
+    arms["per-class"] = {"q50": {"value": None, "bound": ">=", "low": 10_000, "high": None, "networks": 5, "censored": 5}}
     text = Reader(bench_report(own, told, {})).text
     assert "apgd\n>= 240 [150 and more]\n3\n1" in text
-    assert "own\n> 10,000 [10,000 and more]\n5\n5" in text
+    assert "per-class\n> 10,000 [10,000 and more]\n5\n5" in text
 
 
 def test_a_median_of_bounds_is_said_as_one() -> None:
@@ -203,7 +203,7 @@ def test_a_median_of_bounds_is_said_as_one() -> None:
     def told() -> str:
         for one, (ratio, bound) in zip(own, rows, strict=True):
             limits = {"low": 1.5, "high": None if bound == ">=" else 9.0, "pairs": 5, "censored": 1}
-            one["scores"]["sharing"] = {"own": {"value": ratio, "bound": bound, **limits}}
+            one["scores"]["sharing"] = {"per-class": {"value": ratio, "bound": bound, **limits}}
         return " ".join(sharing(own).text)
 
     assert "the median ratio is >= 3.00" in told()
@@ -216,7 +216,7 @@ def test_a_median_of_bounds_is_said_as_one() -> None:
 def test_detectors_name_how_many_images_a_seed_was_judged_by() -> None:
     own = results(1, THREE, 20)
     for k, row in enumerate(own[0]["scores"]["detectors"]):
-        row["of"] = [7, 9, 8] if k else [1_000] * 3
+        row["images"] = [7, 9, 8] if k else [1_000] * 3
     text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
     assert "images a seed" in text
     assert "static\n7 to 9" in text
@@ -226,7 +226,7 @@ def test_detectors_name_how_many_images_a_seed_was_judged_by() -> None:
 def test_a_temperature_that_was_not_determined_leaves_its_column_empty() -> None:
     own = results(1, THREE, 20)
     for arm in own[0]["scores"]["arms"].values():
-        arm["p_fitted"] = None
+        arm["calibrated_confidence"] = None
     text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
     assert "0.9997" not in text
 
@@ -234,7 +234,7 @@ def test_a_temperature_that_was_not_determined_leaves_its_column_empty() -> None
 @pytest.mark.parametrize(("declared", "words"), [(0.9, "than was declared, so"), (None, "trained on such images, so")])
 def test_suspected_images_are_said_with_what_is_known_of_them(declared: float | None, words: str) -> None:
     own = results(1, THREE, 20)
-    own[0]["images"] |= {"suspected_training": True, "declared": declared}
+    own[0]["images"] |= {"suspected_training": True, "declared_top1": declared}
     text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
     assert "Suspected training images: lenet. " in text
     assert words in text
@@ -250,9 +250,9 @@ def test_intervals_are_named_by_the_method_that_makes_them(page: str) -> None:
 def test_sheets_that_the_page_has_no_room_for_are_counted_and_the_first_are_shown() -> None:
     own = results(1, THREE, 20)
     pictures = sheets(own)
-    large = {"lenet": {**pictures["lenet"], "own": pictures["lenet"]["own"] + bytes(4_000_000)}}
+    large = {"lenet": {**pictures["lenet"], "per-class": pictures["lenet"]["per-class"] + bytes(4_000_000)}}
     page = bench_report(own, summary(own), large)
-    assert "the page has no room: own." in Reader(page).text
+    assert "the page has no room: per-class." in Reader(page).text
     assert len(page) < 2_000_000
 
 
@@ -286,7 +286,7 @@ def test_of_many_classes_the_sheet_says_which_are_shown() -> None:
     own = results(1, THREE, 20)
     told = summary(own) | {"groups": {}}
     assert "surest by margin" not in Reader(bench_report(own, told, sheets(own))).text
-    own[0]["target"]["scored"] = 1_000
+    own[0]["target"]["scored_classes"] = 1_000
     text = Reader(bench_report(own, told, sheets(own))).text
     # Under what fools it, under the strongest arm's sheet, and under the two others.
     assert text.count("the 30 surest by margin, in the order of classes") == 4
@@ -304,7 +304,7 @@ def test_the_console_has_a_column_for_each_rival_that_was_run_and_none_for_other
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     heads = console(results(5, ARMS, 20), capsys).splitlines()[0]
-    assert "Q50 / cppn's: own" in heads
+    assert "Q50 / cppn's: per-class" in heads
     assert "Q50 / cppn's: apgd" in heads
     assert "nes" not in heads
     text = console(results(1, ["direct", "cppn"], 20), capsys)

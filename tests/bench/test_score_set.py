@@ -224,8 +224,8 @@ def test_shares_are_those_of_a_slow_count(tmp_path: Path) -> None:
         hits["tau50"].append(gap > 0 and gap >= real.tau50[c])
         assert found.p[k] == pytest.approx(np.exp(z[c]) / np.exp(z).sum())
         calibrated = np.exp(z / real.scale / real.temperature - (z / real.scale / real.temperature).max())
-        assert found.p_fitted is not None
-        assert found.p_fitted[k] == pytest.approx(calibrated[c] / calibrated.sum())
+        assert found.calibrated_confidence is not None
+        assert found.calibrated_confidence[k] == pytest.approx(calibrated[c] / calibrated.sum())
     assert 0 < sum(hits["tau50"]) < sum(hits["tau5"]) < sum(hits["called"]) < 200
     for name, flags in hits.items():
         shares, per_class = (

@@ -47,7 +47,7 @@ def test_shares_and_q50_are_what_counting_gives():
             shares.append(np.mean(hits))
         assert arm["r95"][b]["per_seed"] == pytest.approx(shares)
         assert arm["r95"][b]["value"] == pytest.approx(np.mean(shares))
-        assert arm["r95"][b]["per_class"] == budget / 5
+        assert arm["r95"][b]["queries_per_class"] == budget / 5
     for seed, half in enumerate(arm["q50"]["per_seed"]):
         at = [q for q in arm["accepted_at"][str(seed)] if q is not None]
         assert half == (sorted(at)[2] if len(at) >= 3 else None)
@@ -66,8 +66,8 @@ def test_r50_is_never_above_r95_and_intervals_hold_their_value():
 
 
 def test_dividing_all_logits_by_four_changes_no_score():
-    a, b = scoring(cppn=2.0, own=1.0, nes=3.0), scoring(4.0, cppn=2.0, own=1.0, nes=3.0)
-    for arm in ("cppn", "own", "nes"):
+    a, b = scoring(cppn=2.0, **{"per-class": 1.0}, nes=3.0), scoring(4.0, cppn=2.0, **{"per-class": 1.0}, nes=3.0)
+    for arm in ("cppn", "per-class", "nes"):
         assert a.arm(arm) == b.arm(arm)
         assert a.raw(arm) != b.raw(arm)
     assert a.sharing() == b.sharing()
@@ -79,19 +79,19 @@ def test_seeds_beyond_the_budget_are_never_put_in_as_the_budget():
     assert (some["bound"], some["high"], some["censored"]) == (">=", None, some["per_seed"].count(None))
     assert none == {
         "value": None, "bound": ">=", "low": None, "high": None, "censored": 4, "per_seed": [None] * 4,
-        "per_class": None, "tau_variance": 0.0,
+        "queries_per_class": None, "threshold_variance": 0.0,
     }  # fmt: skip
 
 
 def test_without_a_temperature_there_is_no_confidence_at_one():
     sure = Scoring(calibration(right=99.0), {"cppn": {0: cell(0, 1.0)}}, BUDGETS, replicates=5)
-    assert sure.arm("cppn")["p_fitted"] is None
-    assert scoring(cppn=1.0).arm("cppn")["p_fitted"].keys() == {"5", "25", "50", "75", "95"}
+    assert sure.arm("cppn")["calibrated_confidence"] is None
+    assert scoring(cppn=1.0).arm("cppn")["calibrated_confidence"].keys() == {"5", "25", "50", "75", "95"}
 
 
 def test_sharing_is_over_one_where_the_rival_needs_more_queries():
-    told = scoring(cppn=6.0, own=2.0, apgd=9.0).sharing()
-    assert told["own"]["value"] > 1
+    told = scoring(cppn=6.0, **{"per-class": 2.0}, apgd=9.0).sharing()
+    assert told["per-class"]["value"] > 1
     assert told["apgd"]["value"] < 1
     assert "nes" not in told, "an arm that was not measured is not compared"
 
@@ -99,7 +99,7 @@ def test_sharing_is_over_one_where_the_rival_needs_more_queries():
 def test_odd_results_are_flagged():
     arms = scoring(cppn=5.0, apgd=-9.0, nes=5.0)
     told = {name: arms.arm(name) for name in ("cppn", "apgd", "nes")}
-    words = " ".join(flag["what"] for flag in flags(told))
+    words = " ".join(flag["message"] for flag in flags(told))
     assert "gradients find less than asking does" in words
     assert "apgd accepts no more classes after 1,000 queries than after 10" in words
     assert flags({name: told[name] for name in ("cppn", "nes")}) == []
@@ -113,5 +113,5 @@ def test_a_class_without_an_image_counts_as_not_fooled():
     arm = Scoring(calibration(), {"nes": {0: part}}, BUDGETS, replicates=5).arm("nes")
     assert arm["accepted_at"]["0"][4] is None
     assert arm["r95"][-1]["value"] <= 0.8
-    assert arm["p_fitted"]["5"] < 0.2
-    assert all(np.isfinite(v) for v in arm["margins_of_scale"].values())
+    assert arm["calibrated_confidence"]["5"] < 0.2
+    assert all(np.isfinite(v) for v in arm["scaled_margins"].values())

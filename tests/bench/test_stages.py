@@ -72,10 +72,10 @@ def test_every_detector_has_a_row_for_elites_of_the_target_alone_and_one_for_tho
 ) -> None:
     rows = scores(done, name)["detectors"]
     assert [(row["detector"], row["kind"]) for row in rows] == [(d, k) for d in NAMES for k in ("static", "adaptive")]
-    assert rows[0]["of"] == rows[2]["of"], "the same elites, whatever judges them"
+    assert rows[0]["images"] == rows[2]["images"], "the same elites, whatever judges them"
     for row in rows:
-        assert (row["arm"], row["seeds"], len(row["of"])) == ("cppn", [0, 1], 2)
-        assert all(1 <= n <= 10 for n in row["of"]), "of each class one at the most, and none that is rejected"
+        assert (row["arm"], row["seeds"], len(row["images"])) == ("cppn", [0, 1], 2)
+        assert all(1 <= n <= 10 for n in row["images"]), "of each class one at the most, and none that is rejected"
         assert row["auroc"] == pytest.approx(sum(row["per_seed"]) / 2)
         assert row["curve"]["tpr"][-1] == 1.0
 

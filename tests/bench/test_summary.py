@@ -38,13 +38,13 @@ def result(
         "random": arm("black", [0.1, 0.1]),
         "noise": arm("floor", [0.1, 0.1]),
     } | changes.pop("arms", {})
-    control = {"accepted": 0.95, "of": 100, "standard_error": 0.01, "holds": True} | changes.pop("control", {})
+    control = {"accepted": 0.95, "images": 100, "standard_error": 0.01, "holds": True} | changes.pop("control", {})
     scores = {"controls": {"real": control}, "arms": arms, "detectors": changes.pop("detectors", [])}
     return {"valid": valid, "target": {"name": "x", "group": group}, "scores": scores}
 
 
 def said(results: dict[str, Any], words: str) -> dict[str, Any]:
-    (found,) = [one for one in summary(RECIPE, results)["statements"] if words in one["what"]]
+    (found,) = [one for one in summary(RECIPE, results)["statements"] if words in one["statement"]]
     return found
 
 
@@ -153,7 +153,7 @@ def test_an_adaptive_attack_is_held_against_the_static_one_by_detector():
 def test_what_is_invalid_enters_nothing():
     told = summary(RECIPE, {"a": result(), "b": result(valid=False, arms={"cppn": arm("search", [0.0, 0.0])})})
     assert told["invalid"] == ["b"]
-    (statement,) = [one for one in told["statements"] if "than random search" in one["what"]]
+    (statement,) = [one for one in told["statements"] if "than random search" in one["statement"]]
     assert statement["held"] is True
 
 

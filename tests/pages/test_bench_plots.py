@@ -35,7 +35,7 @@ def detector(arm: str, kind: str) -> dict[str, object]:
 PLOTS: dict[str, Callable[[], str]] = {
     "curves": lambda: share_curves({NASTY: curve(50), "cppn": curve(50)}, [100, 10_000]),
     "q50": lambda: q50_dots(
-        {NASTY: {"cppn": q50(100, 50, 200), NASTY: q50(None, bound=">=")}, "b": {"own": q50(9, 1, bound=">=")}},
+        {NASTY: {"cppn": q50(100, 50, 200), NASTY: q50(None, bound=">=")}, "b": {"per-class": q50(9, 1, bound=">=")}},
         {NASTY: 999, "b": 999},
     ),
     "q50 of one": lambda: q50_dots({"a": {NASTY: q50(100, 50, 200)}}, {"a": 1_000}),
@@ -83,7 +83,7 @@ def test_a_curve_with_gaps_and_one_that_nothing_is_accepted_on_are_drawn() -> No
 
 
 def test_every_arm_has_a_look_of_its_own_and_keeps_it() -> None:
-    arms = ["direct", "cppn", "own", "random", "square", "nes", "apgd", "fourier", "noise", "mine", "yours"]
+    arms = ["direct", "cppn", "per-class", "random", "square", "nes", "apgd", "fourier", "noise", "mine", "yours"]
     looks = bench_plots._looks(arms)
     assert len(set(looks.values())) == len(arms)
     assert len({look.marker for look in looks.values()}) == len(arms)
@@ -102,7 +102,7 @@ def test_a_bound_has_an_arrow_and_what_is_exact_has_none() -> None:
 
 
 def test_one_target_of_which_all_is_beyond_the_budget_has_its_arrows_on_an_axis_that_leads_to_it() -> None:
-    drawn = q50_dots({"a": {"cppn": q50(None, bound=">="), "own": q50(None, 1_000, bound=">=")}}, {"a": 1_000})
+    drawn = q50_dots({"a": {"cppn": q50(None, bound=">="), "per-class": q50(None, 1_000, bound=">=")}}, {"a": 1_000})
     arrows = re.findall(r'd="M ([\d.]+) [\d.]+ Q [\d.]+ [\d.]+ ([\d.]+)', drawn)
     assert len(arrows) == 2
     assert all(float(end) - float(start) > 3 for start, end in arrows)
@@ -117,7 +117,7 @@ def test_a_target_s_own_share_has_no_interval_and_others_have() -> None:
 
 @pytest.mark.parametrize(("row", "side"), [(q50(2.0, 1.5, bound=">="), 1), (q50(0.5, None, 0.8, bound="<="), -1)])
 def test_the_arrow_of_a_bound_points_to_where_the_true_one_may_be(row: dict[str, Any], side: int) -> None:
-    drawn = ratio_dots({"a": {"own": row}})
+    drawn = ratio_dots({"a": {"per-class": row}})
     ((start, end),) = re.findall(r'd="M ([\d.]+) [\d.]+ Q [\d.]+ [\d.]+ ([\d.]+)', drawn)
     assert (float(end) - float(start)) * side > 0
     low, high = map(float, re.findall(r'd="M ([\d.]+) [\d.]+ L ([\d.]+) [\d.]+ ?" clip', drawn)[0])

@@ -29,6 +29,11 @@ RENAMED = {
     "own": "per-class",
     "plain": "float32",
     "float32": "float32-folded",
+    "of": "images",
+    "per_class": "queries_per_class",
+    "tau_variance": "threshold_variance",
+    "margins_of_scale": "scaled_margins",
+    "p_fitted": "calibrated_confidence",
 }
 """Names of the older commit and what they are called now: tables, keys and values."""
 

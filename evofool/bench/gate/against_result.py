@@ -52,13 +52,13 @@ def against(
         raise Interrupted
     mark_judged(home, target)
     (now,) = outcome.results.values()
-    told = [flag["what"] for flag in now["flags"] if flag["level"] == "invalid"]
+    told = [flag["message"] for flag in now["flags"] if flag["level"] == "invalid"]
     if not now["valid"]:
         checks = [Check("evaluation", "invalid", "; ".join(told) or "no arm has a valid cell")]
     else:
         checks, more = _checks(before, now, last, wanted)
         notes += more
-    notes += [flag["what"] for flag in now["flags"] if flag["level"] != "invalid"]
+    notes += [flag["message"] for flag in now["flags"] if flag["level"] != "invalid"]
     return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
 
 
@@ -106,7 +106,7 @@ def _recipe(before: ComparableResult, arms: list[str], spec: str, source: str, w
     first, number = protocol.seeds[0], len(protocol.seeds)
     if protocol.seeds != tuple(range(first, first + number)):
         raise RecipeError(f"the earlier result has seeds {list(protocol.seeds)}, which do not follow one another")
-    declared = before.images.declared
+    declared = before.images.declared_top1
     data: dict[str, Any] = {
         "name": "gate",
         "images": source,
@@ -127,7 +127,7 @@ def _refuse_other_images(before: ComparableResult, target: Target, real: RealIma
     refuse_other_classes(
         (target.name, "before"),
         (target.labels, before.target.labels),
-        (classes_without(real, target), before.images.classes_without),
+        (classes_without(real, target), before.images.classes_without_images),
     )
     seen = sha256(real)
     if seen != before.images.sha256:

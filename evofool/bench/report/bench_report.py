@@ -83,7 +83,7 @@ def _q50(results: Sequence[Mapping[str, Any]]) -> Section | None:
 
 def _statements(summary: Mapping[str, Any]) -> Section | None:
     rows: list[TableRow] = [
-        [TableCell(mark=_MARKS[one["held"]]), one["what"], one.get("figures") or ""]
+        [TableCell(mark=_MARKS[one["held"]]), one["statement"], one.get("figures") or ""]
         for one in summary.get("statements") or ()
     ]
     if not rows:
@@ -109,7 +109,7 @@ def _controls(results: Sequence[Mapping[str, Any]]) -> Section:
         last = max(floor[0], key=lambda row: row["queries"]) if floor and floor[0] else None
         spread = f"± {real['standard_error']:.3f}" if real.get("standard_error") is not None else ""
         accepted = TableCell(f"{real['accepted']:.3f}", spread)
-        rows.append([one["target"]["name"], TableCell(mark=mark), accepted, f"{real['of']:,}", share_cell(last)])
+        rows.append([one["target"]["name"], TableCell(mark=mark), accepted, f"{real['images']:,}", share_cell(last)])
     heads = ["target", "control", "real images accepted", "of", "noise accepted, largest budget"]
     return Section("Controls", text, tables=[Table(heads, rows, under="±: a standard error.")])
 
@@ -174,11 +174,11 @@ def _images(results: Sequence[Mapping[str, Any]]) -> Section:
         if not (images := one.get("images")):
             rows.append([one["target"]["name"], TableCell(invalid_reason(one), mark="invalid")])
             continue
-        declared = format_share(images["declared"]) if images.get("declared") is not None else NOTHING
+        declared = format_share(images["declared_top1"]) if images.get("declared_top1") is not None else NOTHING
         suspected = "suspected" if images.get("suspected_training") else "no"
         counts = [f"{images[key]:,}" for key in ("number", "calibration", "control", "correct")]
         top1 = f"{images['top1']:.3f}" if images.get("top1") is not None else NOTHING
-        own = f"{images.get('classes_with_own_tau', 0):,} of {one['target']['scored']:,}"
+        own = f"{images.get('classes_with_own_threshold', 0):,} of {one['target']['scored_classes']:,}"
         rows.append(
             [one["target"]["name"], images["source"], images["sha256"][:12], *counts, top1, declared, suspected, own]
         )
@@ -194,7 +194,7 @@ def _images(results: Sequence[Mapping[str, Any]]) -> Section:
             ("More than 5 points more of them are classified correctly than was declared", True),
             ("What is known of the weights says that they were trained on such images", False),
         )
-        if (names := [o["target"]["name"] for o in suspect if (o["images"].get("declared") is not None) == declared])
+        if (names := [o["target"]["name"] for o in suspect if (o["images"].get("declared_top1") is not None) == declared])
     ]
     return Section("Real images", tables=[Table(heads, rows, under=under)], cautions=cautions)
 

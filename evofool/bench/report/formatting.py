@@ -82,7 +82,7 @@ def counted(number: int, noun: str) -> str:
 
 def selection_note(result: Mapping[str, Any]) -> str:
     """Which images are on the sheets of a target that has more classes than a sheet has room for; else ""."""
-    return f"the {SHOWN} surest by margin, in the order of classes" if result["target"]["scored"] > SHOWN else ""
+    return f"the {SHOWN} surest by margin, in the order of classes" if result["target"]["scored_classes"] > SHOWN else ""
 
 
 def join_words(words: list[str]) -> str:

@@ -11,7 +11,7 @@ from evofool.pages.bench_plots import ratio_dots
 from evofool.pages.html_page import Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 
 _RIVALS = {
-    "own": "independent climbers, one for each class, which share nothing (the control)",
+    "per-class": "independent climbers, one for each class, which share nothing (the control)",
     "nes": "an evolution strategy on low-frequency pixels, class by class",
     "apgd": "gradient ascent (Auto-PGD), class by class, which sees gradients",
 }
@@ -47,7 +47,7 @@ def strongest(result: Mapping[str, Any], black_box: bool) -> str | None:
 
 def invalid_reason(result: Mapping[str, Any]) -> str:
     """Why a target is invalid."""
-    return "; ".join(flag["what"] for flag in result["flags"] if flag["level"] == "invalid") or "no reason was stored"
+    return "; ".join(flag["message"] for flag in result["flags"] if flag["level"] == "invalid") or "no reason was stored"
 
 
 def verdict(results: Sequence[Mapping[str, Any]]) -> Section:
@@ -84,7 +84,7 @@ def sharing(results: Sequence[Mapping[str, Any]]) -> Section:
         "CPPNs (cppn). Above 1 the rival needs more queries, so MAP-Elites is ahead; below 1 the rival is."
     ]
     if not asked:
-        lead = "Not answered: the comparison needs the arm cppn and one of own, nes and apgd, on a valid target."
+        lead = "Not answered: the comparison needs the arm cppn and one of per-class, nes and apgd, on a valid target."
         return Section("Does sharing between classes help?", text, lead=lead)
     text += [_against(rival, asked) for rival in rivals]
     rows = [[name, *(ratio_cell(own.get(r)) for r in rivals), _pairs(own)] for name, own in asked.items()]
@@ -133,7 +133,7 @@ def _sentence(results: Sequence[Mapping[str, Any]]) -> str:
         if q50["value"] is None:
             return f"{one['target']['name']}: half of its classes are not accepted within {budget:,} queries by {whom}"
         cell = queries_cell(q50, budget)
-        each = queries_cell(q50, budget, one["target"]["scored"]).text
+        each = queries_cell(q50, budget, one["target"]["scored_classes"]).text
         return (
             f"{one['target']['name']}: half of its classes are accepted after {cell.text} queries {cell.faint} in all, "
             f"{each} a class, by {arm}"
@@ -161,7 +161,7 @@ def _row(one: Mapping[str, Any], name: str, arm: str, of: str, budgets: Sequence
     scores, budget = one["scores"]["arms"][arm], budget_of(one)
     at = {row["queries"]: row for row in scores["r95"]}
     shares = [share_cell(at.get(b)) for b in budgets]
-    each = queries_cell(scores["q50"], budget, one["target"]["scored"])
+    each = queries_cell(scores["q50"], budget, one["target"]["scored_classes"])
     return [name, TableCell(arm, of), *shares, queries_cell(scores["q50"], budget), each]
 
 
@@ -180,7 +180,7 @@ def _outcome(row: Mapping[str, Any]) -> str:
 
 
 def _answer(asked: Mapping[str, Mapping[str, Any]]) -> str:
-    control = [_outcome(own["own"]) for own in asked.values() if "own" in own]
+    control = [_outcome(own["per-class"]) for own in asked.values() if "per-class" in own]
     if not control:
         return "Not answered against the control: the arm own was not run."
     n, ahead, behind = len(control), control.count("ahead"), control.count("behind")

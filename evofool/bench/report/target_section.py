@@ -33,13 +33,15 @@ _LOOKS = {
 def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str] = ()) -> Section:
     """All of a target. sheets: PNGs by arm; left_out: arms that have one too, for which the page has no room."""
     target, arms = result["target"], valid_arms(result)
-    flags = {level: [flag["what"] for flag in result["flags"] if flag["level"] == level] for level in ("invalid", "warning")}
+    flags = {
+        level: [flag["message"] for flag in result["flags"] if flag["level"] == level] for level in ("invalid", "warning")
+    }
     before = [] if result["valid"] else ["Invalid: nothing of this target enters any figure."]
     fault = "\n".join([*before, *(f"Invalid: {what.rstrip('.')}." for what in flags["invalid"])])
     cautions = [f"Warning: {what.rstrip('.')}." for what in flags["warning"]]
     said = f"Loaded by {target['spec']}."
     if target.get("shape"):
-        classes = f"{target['classes']:,} classes, {target['scored']:,} of them scored"
+        classes = f"{target['classes']:,} classes, {target['scored_classes']:,} of them scored"
         said = f"{classes}; images of {_shape(target['shape'])}. {said} Fingerprint {target['fingerprint'][:16]}."
     parts, plots, tables = [], [], []
     if arms:
@@ -49,8 +51,8 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
         )
     if arms or result["valid"]:
         tables.append(_accepted(result))
-        margins = {name: arm["margins_of_scale"] for name, arm in arms.items() if arm.get("margins_of_scale")}
-        real = (result["scores"]["controls"].get("real") or {}).get("margins_of_scale")
+        margins = {name: arm["scaled_margins"] for name, arm in arms.items() if arm.get("scaled_margins")}
+        real = (result["scores"]["controls"].get("real") or {}).get("scaled_margins")
         drawn = (
             [Plot("Margins of the elites at the largest budget", margin_quantiles(margins, real=real), _MARGINS)]
             if margins
@@ -90,7 +92,7 @@ def _images(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Se
 
 
 def _accepted(result: Mapping[str, Any]) -> Table:
-    budget, scored = budget_of(result), result["target"]["scored"]
+    budget, scored = budget_of(result), result["target"]["scored_classes"]
     budgets = sorted(result["protocol"]["budgets"])
 
     def row(name: str, arm: Mapping[str, Any]) -> TableRow:
@@ -112,8 +114,8 @@ def _cost(result: Mapping[str, Any]) -> Table:
             return [name, TableCell("no seed is valid", mark="invalid")]
         cost = arm["cost"]
         spent = [f"{cost[key]:,.0f}" if cost.get(key) is not None else NOTHING for key in _COSTS]
-        margins = quantiles_cell(arm.get("margins_of_scale")), quantiles_cell(arm.get("margin_percentiles"), 1)
-        return [name, *margins, confidences_cell(arm.get("p_fitted")), *spent]
+        margins = quantiles_cell(arm.get("scaled_margins")), quantiles_cell(arm.get("margin_percentiles"), 1)
+        return [name, *margins, confidences_cell(arm.get("calibrated_confidence")), *spent]
 
     heads = ["arm", "margin, in real medians", "its percentile among real", "p, temperature fitted", *_COSTS]
     under = "Medians over the elites, and [5%, 95%]. Cost is of a seed; answers include repeats and verification."
@@ -144,7 +146,7 @@ def _detectors(result: Mapping[str, Any]) -> Section:
 
 def _number_of(one: Mapping[str, Any]) -> str:
     """How many fooling images were judged, of each seed."""
-    least, most = min(one["of"]), max(one["of"])
+    least, most = min(one["images"]), max(one["images"])
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 

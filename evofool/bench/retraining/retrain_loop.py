@@ -111,7 +111,7 @@ def begin(plan: RetrainingPlan, folder: Path) -> None:
     if not path.exists():
         write_json(path, {"schema": SCHEMA, "version": VERSION, "plan": ours, "iterations": []})
         return
-    theirs = read_json(path, SCHEMA, VERSION)["plan"]
+    theirs = read_json(path, SCHEMA, VERSION, "take another --out")["plan"]
     for key, value in ours.items():
         if key not in _GROWS and theirs.get(key) != value:
             raise RecipeError(

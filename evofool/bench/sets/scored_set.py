@@ -82,9 +82,9 @@ class ScoredSet:
         return np.asarray(scores.confidence(self.log_odds))
 
     @cached_property
-    def p_fitted(self) -> np.ndarray | None:
+    def calibrated_confidence(self) -> np.ndarray | None:
         """(n,) float64: the same at the temperature that fits the real images; None where none could be fitted."""
-        told = None if self.calibration is None else self.calibration.p_fitted(self.logits)
+        told = None if self.calibration is None else self.calibration.calibrated_confidence(self.logits)
         return None if told is None else told[np.arange(len(self.rows)), self.classes]
 
     @cached_property
@@ -133,8 +133,10 @@ class ScoredSet:
         }
         if c is not None:
             scored["margin_percentiles"] = quantiles(c.percentile(self.margins))
-            scored["margins_of_scale"] = quantiles(self.margins / c.scale)
-            scored["p_fitted"] = None if self.p_fitted is None else quantiles(self.p_fitted)
+            scored["scaled_margins"] = quantiles(self.margins / c.scale)
+            scored["calibrated_confidence"] = (
+                None if self.calibrated_confidence is None else quantiles(self.calibrated_confidence)
+            )
             raw |= {"scale": c.scale, "temperature": c.raw_temperature}
         return {
             "schema": SCHEMA,
@@ -196,7 +198,9 @@ class ScoredSet:
             judged = self.judged[row]
             told |= {f"accepted_{at}": bool(hits[row]) if judged else None for at, hits in self.accepted.items()}
             told |= {"margin_percentile": float(c.percentile(self.margins[row])), "margin_of_scale": margin / c.scale}
-            told["p_fitted"] = None if self.p_fitted is None else float(self.p_fitted[row])
+            told["calibrated_confidence"] = (
+                None if self.calibrated_confidence is None else float(self.calibrated_confidence[row])
+            )
         return told | {"raw": {"p": float(self.p[row]), "log_odds": float(self.log_odds[row]), "margin": margin}}
 
 
