@@ -22,6 +22,7 @@ from evofool.recipe import parse
 from evofool.run.imported import BIG, Image, chunk_of, commit, metrics_row, opened
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
+from evofool.targets.public import short_name
 
 
 @dataclass(frozen=True)
@@ -183,14 +184,16 @@ def _pictures(
         each = scores[k * restarts : (k + 1) * restarts]
         best = k * restarts + int(each.argmax())
         called = int(logits[best].argmax())
-        p = float(confidence(log_odds(logits[best : best + 1])[0, called]))
+        odds = float(log_odds(logits[best : best + 1])[0, called])
+        p = float(confidence(odds))
         file = f"unit-{name.replace(':', '-').replace('/', '_')}.png"
         save_png(images[best], folder / file)
-        tiles.append(Tile(images[best], f"{name}: {target.labels[called]}", p))
+        tiles.append(Tile(images[best], f"{name}: {target.labels[called]}", p, log_odds=odds))
         told.append(
             {"unit": name, "file": file, "activations": each.tolist(), "called": target.labels[called], "confidence": p}
         )
-    contact_sheet(tiles, title=f"{target.name}: units, and what their images are called").save(folder / "units.png")
+    title = f"{short_name(target.name)}: units, and what their images are called"
+    contact_sheet(tiles, title=title).save(folder / "units.png")
     (folder / "units.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 

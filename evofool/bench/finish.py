@@ -177,7 +177,7 @@ def _sheet(home: Path) -> bytes:
     with StoredRun(home) as stored:
         elites = sorted(stored.elites(), key=lambda e: -e.row.margin)[:SHOWN]
         elites = sorted(elites, key=lambda e: e.row.class_id)
-        tiles = [Tile(elite.image, elite.label, elite.confidence) for elite in elites]
+        tiles = [Tile(elite.image, elite.label, elite.confidence, log_odds=elite.row.log_odds) for elite in elites]
     buffer = io.BytesIO()
     contact_sheet(tiles, tile=_TILE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -179,11 +179,12 @@ def report(folder: Path, reason: str | None) -> None:
     from evofool.pages.curve import curve
     from evofool.pages.sheet import Tile, contact_sheet
     from evofool.run.stored import StoredRun
+    from evofool.targets.public import short_name
 
     with StoredRun(folder) as stored:
         elites = stored.elites()
-        title = f"{stored.recipe.name}: {stored.recipe.target}, {_spent(stored)}"
-        tiles = [Tile(e.image, e.label, e.confidence) for e in elites]
+        title = f"{stored.recipe.name}: {short_name(stored.recipe.target)}, {_spent(stored)}"
+        tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in elites]
         sheet, plot = folder / "elites.png", folder / "curve.png"
         write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
         if len(tiles) > _BEST:
@@ -233,7 +234,7 @@ def _best_sheet(elites: "list[Elite]", title: str) -> "Image":
     seen: dict[int, Elite] = {}
     for elite in sorted(elites, key=lambda e: -e.row.log_odds):
         seen.setdefault(elite.row.birth, elite)
-    tiles = [Tile(e.image, e.label, e.confidence) for e in list(seen.values())[:_BEST]]
+    tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in list(seen.values())[:_BEST]]
     return contact_sheet(tiles, title=f"{title}: the {len(tiles)} surest")
 
 

@@ -185,11 +185,14 @@ def _print_classes(scored: "ScoredSet") -> None:
 def _draw(path: Path, scored: "ScoredSet") -> None:
     from evofool.cli.console import write
     from evofool.pages.sheet import Tile, contact_sheet
+    from evofool.targets.public import short_name
 
     labels, tiles = scored.target.labels, []
     for row in scored.best:
         meant, called = labels[scored.classes[row]], labels[scored.called[row]]
         note = "" if scored.margins[row] > 0 else f"is called {called}"
-        tiles.append(Tile(scored.images.image(int(scored.rows[row])), meant, float(scored.p[row]), note))
-    drawn = contact_sheet(tiles, title=f"The best of each class, as {scored.target.name} sees it")
+        image = scored.images.image(int(scored.rows[row]))
+        tiles.append(Tile(image, meant, float(scored.p[row]), note, float(scored.log_odds[row])))
+    title = f"The image of each class with the highest margin, by {short_name(scored.target.name)}"
+    drawn = contact_sheet(tiles, title=title)
     write(path, lambda: drawn.save(path, "PNG"))

@@ -1,24 +1,25 @@
-"""Of retraining: how sure each network in turn is of the images that fool it, and how well it knows real ones."""
+"""The curve of a retraining: the confidence of each network's fooling images, and its accuracy on real images."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from evofool.pages.confidence_axis import set_confidence_axis, to_log_odds
+from evofool.pages.curve import TITLE_WIDTH
 from evofool.pages.palette import BLUE, FAINT, INK, ORANGE, PAPER, png
 
-_TICKS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 _ENDS = ("low", "high")  # of an interval
-_CLIP = 1 - 1e-7
-_ACCURACY = 0.98  # that retraining is not to cost
+_ACCURACY = 0.98  # on real digits, which retraining should not go below
 
 
 def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     """A PNG of rows of retrain.json's "iterations", in order.
 
-    Above: every image's confidence, the runs' medians and the median of all with its interval, each p at -log10(1 - p),
-    so that every further nine is as far again; the paper's recalled medians beside them. Below: every network's accuracy on
-    held-out real images.
+    The upper panel has the confidence of every fooling image, and the median of all with its interval, drawn at their
+    log-odds (see curve), and the paper's medians, recalled. The lower panel has every network's accuracy on held-out real
+    images.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -31,17 +32,19 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.1, 1))
     if title:
-        figure.suptitle(title, fontsize=12, color=INK, parse_math=False)
+        figure.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=12, color=INK, parse_math=False)
 
+    drawn: list[np.ndarray] = []  # log-odds of all that the axis has to show
     for k, row in enumerate(rows):
-        every = nines(np.concatenate([np.asarray(one, float) for one in row["confidences"]]))
-        # Side by side in the order of runs: no chance in where a dot is.
+        every = to_log_odds(np.concatenate([np.asarray(one, float) for one in row["confidences"]]))
+        # Side by side in the order of runs, not at random, so that the file is the same every time.
         beside = np.linspace(-0.16, 0.16, len(every)) if len(every) > 1 else np.zeros(1)
         label = "one image" if k == 0 else None
+        drawn.append(every)
         upper.plot(x[k] + beside, every, "o", ms=3.5, mew=0, color=BLUE, alpha=0.6, label=label)
-    middle = nines(np.array([row["median"] for row in rows]))
+    middle = to_log_odds(np.array([row["median"] for row in rows]))
     limits = [[row["median"] if row["of_images"][end] is None else row["of_images"][end] for row in rows] for end in _ENDS]
-    low, high = (nines(np.array(limit)) for limit in limits)
+    low, high = (to_log_odds(np.array(limit)) for limit in limits)
     upper.errorbar(
         x, middle, (np.maximum(0, middle - low), np.maximum(0, high - middle)), fmt="o-", ms=6, capsize=5, color=BLUE, lw=2,
         label="median of all, with interval",
@@ -49,13 +52,9 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     recalled = [(row["iteration"], row["paper_recalled"]) for row in rows if row["paper_recalled"] is not None]
     if recalled:
         at, medians = zip(*recalled, strict=True)
-        upper.plot(at, nines(np.array(medians)), "s--", ms=5, color=ORANGE, lw=1.2, label="paper's median (recalled)")
-    highest = [*map(_most, rows), *(p for _, p in recalled)]
-    top = max(2.0, float(nines(np.array(highest)).max()))
-    ticks = [p for p in _TICKS if nines(np.array(p)) <= top + 0.3]
-    upper.set_yticks([float(nines(np.array(p))) for p in ticks], [f"{p:.10g}" for p in ticks])
-    upper.set_ylim(-0.03 * top, 1.04 * top)
-    upper.set_ylabel("confidence of fooling images", color=INK)
+        drawn.append(to_log_odds(np.array(medians)))
+        upper.plot(at, drawn[-1], "s--", ms=5, color=ORANGE, lw=1.2, label="paper's median (recalled)")
+    set_confidence_axis(upper, drawn, "confidence of fooling images")
 
     for k, row in enumerate(rows):
         label = "one network" if k == 0 else None
@@ -66,12 +65,3 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     lower.set_xlim(x[0] - 0.5, x[-1] + 0.5)
     return png(figure, (upper, lower))
-
-
-def nines(p: np.ndarray) -> np.ndarray:
-    """-log10(1 - p), with p of 1 - 1e-7 at the most."""
-    return -np.log10(1 - np.clip(p, 0, _CLIP))
-
-
-def _most(row: Mapping[str, Any]) -> float:
-    return max(max(one) for one in row["confidences"])

@@ -25,18 +25,25 @@ LEVELS = (
 """Confidence below the first value is shown in that colour."""
 
 _MARGIN, _GAP, _BAR = 24, 14, 4
-_MANY = 200  # from here on tiles are smaller, so that a sheet of 1000 classes stays below 6000 pixels
+_MANY = 200  # above this number tiles are smaller, so that a sheet of 1000 classes stays below 6000 pixels
+_TITLE_LINE = 26  # pixels
+_NARROWEST_TITLE = 480  # pixels that a title may be wide on a sheet of few tiles
 _SWATCH = 9
+_SATURATED = ">99.9999%"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet: uint8 (C, H, W), what the classifier calls it, and how sure it is, 0..1."""
+    """One picture of a sheet: uint8 (C, H, W), its label, and the confidence in it, 0..1.
+
+    log_odds: of the same class; shown where the confidence alone would read >99.9999%.
+    """
 
     image: np.ndarray
     label: str
     confidence: float
     note: str = ""
+    log_odds: float | None = None
 
 
 def contact_sheet(
@@ -46,7 +53,7 @@ def contact_sheet(
 
     tile is the longest side that a picture may have, in pixels: smaller pictures are enlarged by a whole factor,
     without smoothing, and larger ones reduced. By default it is 140, or 160 if a picture has more than 70 pixels a
-    side, or 112 on a sheet of more than 200 tiles. columns are chosen for a sheet of about 4:3.
+    side, or 112 on a sheet of more than 200 tiles. columns are chosen for a sheet of about 4:3. A long title is wrapped.
     """
     from PIL import Image, ImageDraw
 
@@ -55,31 +62,32 @@ def contact_sheet(
     for name, value in (("columns", columns), ("tile", tile)):
         if value is not None and value < 1:
             raise ValueError(f"{name} has to be at least 1, not {value}")
-    shown = [confidence_text(t.confidence) for t in tiles]
     side = tile or _side(tiles)
     pictures = [thumbnail(t.image, side) for t in tiles]
     big = side >= 128
     text, small, head = font(14 if big else 12), font(12 if big else 11), font(20)
     line = 18 if big else 15
 
-    # No narrower than the longest confidence, so that a number is never cut short.
-    width = max(max(p.width for p in pictures), math.ceil(small.getlength(">99.9999%")))
+    # At least as wide as the longest confidence, so that no number is cut.
+    width = max(max(p.width for p in pictures), math.ceil(small.getlength(_SATURATED)))
+    shown = [score_text(t.confidence, t.log_odds, small, width) for t in tiles]
     height = max(p.height for p in pictures)
     cell = height + _BAR + 6 + line * (3 if any(t.note for t in tiles) else 2)
     columns = min(len(tiles), columns or _columns(len(tiles), width + _GAP, cell + _GAP))
     rows = -(-len(tiles) // columns)
-    top = _MARGIN + (38 if title else 0)
     inner = columns * (width + _GAP) - _GAP
     legend = _legend_width(small) <= inner
     if title:
-        inner = max(inner, min(480, math.ceil(head.getlength(plain(title)))))
+        inner = max(inner, min(_NARROWEST_TITLE, math.ceil(head.getlength(to_ascii(title)))))
+    title_lines = wrapped(title, head, inner)
+    top = _MARGIN + (12 + _TITLE_LINE * len(title_lines) if title_lines else 0)
     bottom = top + rows * (cell + _GAP) - _GAP + (30 if legend else 0)
 
     sheet = Image.new("RGB", (inner + 2 * _MARGIN, bottom + _MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text((_MARGIN, _MARGIN - 4), fit(title, head, inner), INK, head)
-    for k, (t, picture, percent) in enumerate(zip(tiles, pictures, shown, strict=True)):
+    for k, title_line in enumerate(title_lines):
+        draw.text((_MARGIN, _MARGIN - 4 + k * _TITLE_LINE), title_line, INK, head)
+    for k, (t, picture, score) in enumerate(zip(tiles, pictures, shown, strict=True)):
         x = _MARGIN + k % columns * (width + _GAP)
         y = top + k // columns * (cell + _GAP)
         left, upper = x + (width - picture.width) // 2, y + (height - picture.height) // 2
@@ -87,11 +95,11 @@ def contact_sheet(
         sheet.paste(picture, (left, upper))
         y += height + 3
         draw.rectangle((x, y, x + width - 1, y + _BAR - 1), LINE)
-        # Rounded down, and at least a pixel: a full bar is for 1.0 alone, as far as pixels go.
+        # Rounded down, but at least one pixel: only 1.0 has a full bar.
         draw.rectangle((x, y, x + max(1, int(t.confidence * width)) - 1, y + _BAR - 1), color(t.confidence))
         y += _BAR + 3
         draw.text((x, y), fit(t.label, text, width), INK, text)
-        draw.text((x, y + line), percent, FAINT, small)
+        draw.text((x, y + line), score, FAINT, small)
         if t.note:
             draw.text((x, y + 2 * line), fit(t.note, small, width), FAINT, small)
     if legend:
@@ -99,17 +107,26 @@ def contact_sheet(
     return sheet
 
 
+def score_text(p: float, log_odds: float | None, font: "ImageFont.FreeTypeFont", width: int) -> str:
+    """A confidence; above 99.9999% with its log-odds, or those alone where both do not fit into `width` pixels."""
+    percent = confidence_text(p)
+    if log_odds is None or percent != _SATURATED:
+        return percent
+    both = f">99.99%, log-odds {log_odds:.1f}"
+    return both if font.getlength(both) <= width else f"log-odds {log_odds:.1f}"
+
+
 def confidence_text(p: float) -> str:
-    """p in 0..1 as a percentage, rounded down, with as many decimals (1 to 4) as tell it from 100%.
+    """p in 0..1 as a percentage, rounded down, with as many decimals (1 to 4) as distinguish it from 100%.
 
     0.123 is 12.3%, 0.99997 is 99.997%, and what is above 0.999999, or above 0 and below 0.001, is >99.9999% or <0.1%.
     """
     p = float(p)
     if not 0 <= p <= 1:
         raise ValueError(f"a confidence is between 0 and 1, not {p}")
-    percent = Decimal(repr(p)) * 100  # of the decimals that name p, so that 0.29 is 29.0% and not 28.9%
+    percent = Decimal(repr(p)) * 100  # from the shortest decimal form of p, so that 0.29 is 29.0% and not 28.9%
     if percent > Decimal("99.9999"):
-        return ">99.9999%"
+        return _SATURATED
     if 0 < percent < Decimal("0.1"):
         return "<0.1%"
     for digits in range(1, 5):
@@ -139,7 +156,7 @@ def thumbnail(image: np.ndarray, side: int) -> "Image.Image":
 
 
 def font(size: int) -> "ImageFont.FreeTypeFont":
-    """Pillow's own scalable font; it has ASCII and little more (see plain)."""
+    """Pillow's own scalable font; it has ASCII and little more (see to_ascii)."""
     from PIL import ImageFont
 
     found = ImageFont.load_default(size=size)
@@ -148,8 +165,8 @@ def font(size: int) -> "ImageFont.FreeTypeFont":
 
 
 def fit(text: str, font: "ImageFont.FreeTypeFont", width: int) -> str:
-    """text as the font can draw it, cut short with an ellipsis to at most width pixels; empty if not even that fits."""
-    text = plain(text)
+    """text as the font can draw it, cut with an ellipsis to at most width pixels; empty if not even that fits."""
+    text = to_ascii(text)
     if font.getlength(text) <= width:
         return text
     kept = len(text)
@@ -159,14 +176,25 @@ def fit(text: str, font: "ImageFont.FreeTypeFont", width: int) -> str:
     return ellipsis if font.getlength(ellipsis) <= width else ""
 
 
-def plain(text: str) -> str:
-    """text in the characters that Pillow's font has: accents fall off, dashes are hyphens, the rest question marks."""
+def wrapped(text: str, font: "ImageFont.FreeTypeFont", width: int) -> list[str]:
+    """text as the font can draw it, in lines of at most width pixels, broken between words; a longer word is cut."""
+    lines: list[str] = []
+    for word in to_ascii(text).split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(fit(word, font, width))
+    return lines
+
+
+def to_ascii(text: str) -> str:
+    """text in the characters that Pillow's font has: no accents, dashes as hyphens, anything else as a question mark."""
     text = " ".join(text.translate(_ASCII).split())
     bare = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if " " <= c <= "~" or c in "·°" else "?" for c in bare)
 
 
-# Dashes, the minus sign, the multiplication sign, the German sharp s: what NFKD leaves as it is.
+# Dashes, the minus sign, the multiplication sign and the German sharp s, which NFKD does not change.
 _ASCII = dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-") | {0xD7: "x", 0xDF: "ss"}
 
 
@@ -177,7 +205,7 @@ def _side(tiles: Sequence[Tile]) -> int:
 
 
 def _columns(n: int, width: int, height: int) -> int:
-    """The number of columns whose sheet is nearest 4:3, where an empty place counts against it."""
+    """The number of columns whose sheet is nearest to 4:3 and has few empty places."""
 
     def cost(columns: int) -> float:
         rows = -(-n // columns)

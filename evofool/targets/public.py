@@ -1,7 +1,7 @@
 """The name of a target as anybody may read it: it goes with what is published, and tells of no folder and no secret."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -13,12 +13,22 @@ from evofool.targets.wire import OPTIONS, public
 
 def public_name(name: str) -> str:
     """A target's spec with files' names in the place of their paths, and a URL without what may be secret in it."""
+    return _public(name, only=None)
+
+
+def short_name(name: str) -> str:
+    """A target's name for the title of a picture: its public name, of the options only the weights."""
+    return _public(name, only=("weights",))
+
+
+def _public(name: str, only: Collection[str] | None) -> str:
     try:
         spec = parse(name, KINDS, OPTIONS)
-    except TargetError:  # what somebody calls a classifier of their own
+    except TargetError:  # a classifier of the user's own, whose name is no spec
         return without_folders(last_part(name))
     head = public(spec.name) if spec.kind == "http" else last_part(spec.name)
-    return replace(spec, name=head, options={key: last_part(value) for key, value in spec.options.items()}).text
+    options = {key: last_part(value) for key, value in spec.options.items() if only is None or key in only}
+    return replace(spec, name=head, options=options).text
 
 
 def last_part(value: str) -> str:

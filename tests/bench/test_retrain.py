@@ -16,7 +16,7 @@ from evofool.bench.retraining.analysis import PAPER, results
 from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped, champions, fooling_images, retrain
 from evofool.cli import retrain as cli_retrain
 from evofool.errors import RecipeError
-from evofool.pages.retrain_curve import nines, retrain_curve
+from evofool.pages.retrain_curve import retrain_curve
 from evofool.run.stored import StoredRun
 from evofool.targets import target
 from evofool.targets.digits import held_out
@@ -215,8 +215,3 @@ def test_several_runs_have_columns_of_their_own() -> None:
 )
 def test_a_confidence_is_told_from_one(p: float, text: str) -> None:
     assert cli_retrain.sure(p) == text
-
-
-def test_nines_count_nines() -> None:
-    assert nines(np.array([0.0, 0.9, 0.999])) == pytest.approx([0, 1, 3])
-    assert nines(np.array(1.0)) == pytest.approx(7)

@@ -25,7 +25,7 @@ from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import lenet
-from evofool.targets.public import public_name, without_folders
+from evofool.targets.public import public_name, short_name, without_folders
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -424,6 +424,19 @@ def test_no_file_tells_of_the_folders_of_this_machine(tmp_path: Path, layout: st
 )  # fmt: skip
 def test_a_target_is_named_without_folders_and_secrets(name: str, told: str) -> None:
     assert public_name(name) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("lenet", "lenet"),
+        ("lenet?weights=/home/ann/run-1/network.safetensors", "lenet?weights=network.safetensors"),
+        ("onnx:/home/ann/net.onnx?labels=/home/ann/labels.txt&scale=1/255", "onnx:net.onnx"),
+        ("my own /home/ann/classifier", "my own classifier"),
+    ],
+)
+def test_a_title_shows_the_short_name_of_a_target(name: str, short: str) -> None:
+    assert short_name(name) == short
 
 
 @pytest.mark.parametrize(

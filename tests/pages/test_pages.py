@@ -10,14 +10,28 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
 from evofool.errors import ImageError
 from evofool.pages import curve as curve_module
+from evofool.pages.confidence_axis import LOWEST, set_confidence_axis, to_log_odds
 from evofool.pages.curve import curve
 from evofool.pages.descent import SWITCH, DescentStep, descent_strip
 from evofool.pages.graph import graph_svg
-from evofool.pages.sheet import Tile, color, confidence_text, contact_sheet, fit, font, plain, thumbnail
+from evofool.pages.sheet import (
+    Tile,
+    color,
+    confidence_text,
+    contact_sheet,
+    fit,
+    font,
+    score_text,
+    thumbnail,
+    to_ascii,
+    wrapped,
+)
 from genomes import CPPN, GenomeError, Key
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -138,10 +152,27 @@ def test_a_label_is_cut_short_with_an_ellipsis_at_the_width_it_is_given() -> Non
 
 
 def test_labels_fall_back_to_the_letters_that_the_font_has() -> None:
-    assert plain("Fußgänger \u2013 café\n\u00d72") == "Fussganger - cafe x2"
-    assert plain("猫 cat") == "? cat"
+    assert to_ascii("Fußgänger \u2013 café\n\u00d72") == "Fussganger - cafe x2"
+    assert to_ascii("猫 cat") == "? cat"
     blank = bytes(font(12).getmask("\ue123"))
     assert all(bytes(font(12).getmask(c)) != blank for c in [*map(chr, range(33, 127)), "…", "·", "°"])
+
+
+def test_a_saturated_confidence_is_shown_with_its_log_odds_where_they_fit() -> None:
+    small = font(12)
+    assert score_text(0.9, 2.2, small, 140) == "90.0%"
+    assert score_text(1.0, 18.34, small, 140) == ">99.99%, log-odds 18.3"
+    assert score_text(1.0, 18.34, small, 112) == "log-odds 18.3"
+    assert score_text(1.0, None, small, 200) == ">99.9999%"
+
+
+def test_a_long_title_is_wrapped_and_nothing_of_it_is_cut() -> None:
+    head, title = font(20), "mnist-cppn: lenet?weights=network.safetensors, 1,234,567 forward and 1,234,567 backward passes"
+    lines = wrapped(title, head, 480)
+    assert " ".join(lines) == title
+    assert all(head.getlength(line) <= 480 for line in lines)
+    one = Tile(noise(), "a", 0.5)
+    assert contact_sheet([one], title=title).height > contact_sheet([one], title="short").height
 
 
 def test_the_bar_is_as_long_as_the_confidence() -> None:
@@ -197,6 +228,28 @@ def test_a_curve_without_rows_or_with_a_column_missing_is_refused() -> None:
         curve([])
     with pytest.raises(ValueError, match="row 1 has no q25, distinct"):
         curve([row(1), {k: v for k, v in row(2).items() if k not in ("q25", "distinct")}])
+
+
+def test_a_curve_goes_on_rising_where_a_confidence_is_all_but_one() -> None:
+    odds = to_log_odds(np.array([0.0, 0.5, 1 - 1e-7, 1 - 1e-9, 1.0]))
+    assert odds == pytest.approx([LOWEST, 0, 16.118, 20.723, 36.737], abs=1e-3)
+    assert curve([row(1, 1 - 1e-8)]) != curve([row(1, 1 - 1e-9)])
+
+
+def test_the_two_axes_of_a_curve_have_the_same_heights() -> None:
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    drawn = to_log_odds(np.array([0.001, 0.9, 1 - 1e-12]))
+    axes.plot(drawn)
+    set_confidence_axis(axes, [drawn], "confidence")
+    ticks = {label.get_text(): y for label, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    assert ticks["0.5"] == 0
+    assert ticks["1 - 1e-12"] == pytest.approx(27.63, abs=0.01)
+    (right,) = axes.child_axes
+    assert right.get_ylabel() == "log-odds"
+    figure.canvas.draw()
+    assert right.get_ylim() == axes.get_ylim()
 
 
 def test_matplotlib_is_loaded_when_a_curve_is_drawn_and_pyplot_never() -> None:

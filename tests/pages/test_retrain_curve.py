@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from evofool.pages import retrain_curve as module
-from evofool.pages.retrain_curve import nines, retrain_curve
+from evofool.pages.confidence_axis import to_log_odds
+from evofool.pages.retrain_curve import retrain_curve
 
 
 def row(iteration: int, median: float, recalled: float | None) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def test_the_paper_s_points_lie_on_the_plot_though_ours_are_lower(monkeypatch: p
     monkeypatch.setattr(module, "png", lambda figure, axes: drawn.append(axes) or b"")
     retrain_curve([row(1, 0.9, 0.9999), row(2, 0.7, 0.8)])
     ((upper, lower),) = drawn
-    assert upper.get_ylim()[1] > nines(0.9999)
+    assert upper.get_ylim()[1] > to_log_odds(0.9999)
     assert "accuracy asked for, 0.98" in lower.get_legend_handles_labels()[1]
 
 

@@ -189,7 +189,7 @@ def draw_sheet(home: Path) -> None:
     from evofool.pages.sheet import Tile, contact_sheet
 
     with StoredRun(home) as stored:
-        tiles = [Tile(e.image, e.label, e.confidence) for e in stored.elites()]
+        tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in stored.elites()]
         title = f"{home.parent.parent.name}, {home.parent.name}, {home.name}: {stored.evaluations:,} evaluations"
     path = home / SHEET
     try:
