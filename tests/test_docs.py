@@ -2,13 +2,19 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import pytest
 from pydantic import BaseModel
+from typer.main import get_command
 
+from docs import pages
 from evofool import recipe as recipes
 from evofool.bench import plan
-from evofool.cli.app import PANELS
+from evofool.cli.app import PANELS, app
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,55 +30,38 @@ def test_every_shipped_recipe_is_in_the_readme():
     assert [p.stem for p in recipes.shipped_recipes() if f"`{p.stem}`" not in readme] == []
 
 
-def test_every_key_of_a_recipe_is_documented_with_its_default():
-    page = (ROOT / "docs" / "recipes.md").read_text()
-    tables = {
-        "search": recipes.SearchPart,
-        "stop": recipes.StopPart,
-        "compute": recipes.ComputePart,
-        "save": recipes.SavePart,
-    }
-    keys = [f"{table}.{key}" for table, model in tables.items() for key in fields(model)]
-    keys += [f"niches.{key}" for key in fields(recipes.NichesPart)] + fields(recipes.DirectPart)[1:]
-    keys += [key for key in fields(recipes.CPPNPart) if key not in ("kind", "mutation")]
-    keys += [f"mutation.{key}" for key in fields(recipes.MutationPart)]
-    assert [key for key in keys if f"`{key}`" not in page] == []
-    for key in ("batch", "seed", "lag"):
-        row = re.search(rf"\| `search\.{key}` \| (\S+) \|", page)
-        assert row
-        assert row[1] == str(recipes.SearchPart.model_fields[key].default)
-
-
-def test_every_key_of_a_benchmark_is_documented_with_its_default():
-    page = (ROOT / "docs" / "recipes.md").read_text().partition("\n## Benchmarks\n")[2]
-    tables = dict(
-        zip(("top", "targets", "arm", "detectors", "image_metrics"), page.split("| key | default |")[1:], strict=True)
-    )
-    models = {
-        "top": plan.BenchRecipe,
-        "targets": plan.TargetPart,
-        "arm": plan.ArmPart,
-        "detectors": plan.DetectorsPart,
-        "image_metrics": plan.ImageMetricsPart,
-    }
-    for part, model in models.items():
-        named = [
-            key for row in re.findall(r"^\| (`[^|]+) \|", tables[part], re.MULTILINE) for key in re.findall(r"`(\w+)`", row)
-        ]
-        assert sorted(named) == sorted(fields(model)), part
+@pytest.mark.parametrize(("page", "module"), [("recipes", recipes), ("benchmarks", plan)])
+def test_every_key_is_on_its_page_with_its_default_and_a_description(page: str, module: ModuleType) -> None:
+    """The page asks for the table of every model of a module; the tables are made from the models."""
+    text = pages.on_page_markdown((ROOT / "docs" / f"{page}.md").read_text())
+    models = [m for m in vars(module).values() if isinstance(m, type) and issubclass(m, BaseModel) and m.model_fields]
+    models = [model for model in models if model.__module__ == module.__name__]
+    assert len(models) > 4
+    for model in models:
         for key, field in model.model_fields.items():
-            if isinstance(field.default, (bool, int)):
-                row = re.search(rf"^\| `{key}` \| (\w+)", tables[part], re.MULTILINE)
-                assert row, key
-                assert row[1] == str(field.default).lower(), key
-    assert str(plan.TargetPart(train="none").each_epochs) == re.search(r"\| `epochs` \| (\d+) \|", page)[1]
-    assert str(list(plan.QUICK)).replace("'", '"') in tables["top"]
+            row = re.search(rf"^\| `(?:[a-z]+\.)?{key}` \| ([^|]+) \| ([^|]|\\\|)+ \| (\S.*) \|$", text, re.MULTILINE)
+            assert row, f"{model.__name__}.{key}"
+            assert field.description, f"{model.__name__}.{key}"
+            assert " ".join(field.description.split()).replace("|", "\\|") in text
+    assert "| `search.batch` | `16` | integer, at least 1, at most 2^20 |" in text or page == "benchmarks"
 
 
-def test_the_benchmark_on_the_page_loads():
-    example = re.search(r"## Benchmarks.*?```toml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
-    assert example
-    assert plan.parse(tomllib.loads(example[1]), "recipes.md").changes("cppn") == ("search.batch=32",)
+def test_the_examples_on_the_pages_of_keys_load() -> None:
+    run, bench = ((ROOT / "docs" / f"{page}.md").read_text() for page in ("recipes", "benchmarks"))
+    (example,) = re.findall(r"```toml\n(.*?)```", run, re.DOTALL)
+    assert recipes.parse(tomllib.loads(example), "recipes.md").search.batch == 12
+    (example,) = re.findall(r"```toml\n(.*?)```", bench, re.DOTALL)
+    assert plan.parse(tomllib.loads(example), "benchmarks.md").changes("cppn") == ("search.batch=32",)
+
+
+def test_the_page_of_commands_has_every_command_with_every_option() -> None:
+    page = pages.commands_page()
+    root = get_command(app)
+    for path, command in every_command("evofool", root):
+        assert f"### {path}\n" in page
+        section = page.partition(f"### {path}\n")[2].partition("\n### ")[0]
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or parameter.opts[0] in section, f"{path}: {parameter.opts[0]}"
 
 
 def test_every_recipe_travels_in_the_wheel():
@@ -82,10 +71,25 @@ def test_every_recipe_travels_in_the_wheel():
     assert packed == {f"runs/{p.name}": f"evofool/recipes/{p.name}" for p in (ROOT / "runs").glob("*.toml")}
 
 
-def test_ci_calls_the_test_command_of_the_readme():
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    """A session of noxfile.py takes each command out of the README, and both scripts run these sessions."""
+    source = (ROOT / "noxfile.py").read_text()
     blocks = re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (command,) = [block for block in blocks if "pytest" in block]
-    assert command in (ROOT / ".ci" / "run").read_text()
+    taken = dict(re.findall(r'def (\w+)\(session[^\n]*\n[^\n]*\n.*?readme_command\("([^"]+)"\)', source))
+    assert taken.keys() == {"install", "tests"}
+    for word in taken.values():
+        assert len([block for block in blocks if word in block]) == 1, f"one shell block of the README has {word}"
+    (tests,) = [block for block in blocks if taken["tests"] in block]
+    assert "not slow" not in tests, "the README's command runs all tests"
+    sessions = re.findall(r"@nox\.session\n(?:@nox.*\n)?def (\w+)", source)
+    for script in ("run", "full"):
+        (called,) = re.findall(r"nox --session (.*)", (ROOT / ".ci" / script).read_text())
+        assert {*taken, "lint", "site", "notebook"} <= set(called.split()) <= set(sessions)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version  # type: ignore[index]
 
 
 def test_the_pictures_of_the_documents_are_there():
@@ -94,5 +98,8 @@ def test_the_pictures_of_the_documents_are_there():
             assert (page.parent / picture).is_file(), f"{page.name} shows {picture}"
 
 
-def fields(model: type[BaseModel]) -> list[str]:
-    return list(model.model_fields)
+def every_command(path: str, group: Any) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        yield f"{path} {name}", command
+        if hasattr(command, "commands"):
+            yield from every_command(f"{path} {name}", command)

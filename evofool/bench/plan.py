@@ -27,26 +27,32 @@ Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class TargetPart(_Part):
-    """One classifier, or several copies of a digit network that are trained first (bench/retraining/training.py).
-
-    target: a spec. train: a defence ("none", "outlier-exposure", "reject-class"), with copies and epochs. name: in results,
-    the spec's own unless given; copies are numbered. group: networks that are told of together, the name unless given.
-    defends: the group that this one is said to be harder to fool than. top1: the accuracy on the real images that the target
-    is declared to have.
-    """
+    """One classifier, or several copies of a digit network that are trained first (bench/retraining/training.py)."""
 
     target: str | None = Field(None, min_length=1)
+    """A classifier, in the grammar of targets."""
     train: Literal["none", "outlier-exposure", "reject-class"] | None = None
+    """Digit networks that are trained first: `none` as usual, `outlier-exposure` and `reject-class` with a defence."""
     copies: int = Field(1, ge=1, le=100)
+    """How many are trained, each from a seed of its own."""
     epochs: int | None = Field(None, ge=1, le=10_000)
+    """The epochs of their training; 20 if not given."""
     name: str = Field("", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=60)
+    """The name in results; the name of the target or of the defence if not given. Copies are numbered."""
     group: str = ""
+    """Networks with the same group are reported together; the name if not given."""
     defends: str = ""
+    """The name or group of the networks that this one is stated to be harder to fool than. The report says whether that
+    held.
+    """
     top1: Level | None = None
+    """Its accuracy on the real images. A target that is well below it is invalid. Published values are known for
+    published weights.
+    """
 
     @model_validator(mode="after")
     def _one(self) -> "TargetPart":
@@ -75,21 +81,26 @@ class TargetPart(_Part):
 
 
 class ArmPart(_Part):
-    """set: changes of the arm's recipe, or of its method's settings, as --set has them ("search.batch=32")."""
+    """Changes of one arm."""
 
     set: tuple[str, ...] = ()
+    """Changes such as `["search.batch=32"]`: keys of a run's recipe for an arm that evolves, settings of its method for
+    the others. Keys that all arms share are refused: `target`, `stop`, `compute`, `search.seed`, `search.rank`,
+    `search.competition`, `search.classes`.
+    """
 
 
 class DetectorsPart(_Part):
-    """Detectors of what is out of distribution. arm: whose elites; adaptive: it is also let search against each of them.
-
-    fit: a folder of labelled real images that Mahalanobis is fitted on, instead of those that set thresholds.
-    """
+    """Out-of-distribution detectors, evaluated on fooling images."""
 
     names: tuple[Literal["msp", "max-logit", "energy", "mahalanobis"], ...] = DETECTORS  # type: ignore[assignment]
+    """The detectors."""
     arm: str = "cppn"
+    """The arm whose elites are evaluated; one that evolves."""
     adaptive: bool = True
+    """Whether that arm also searches against each detector."""
     fit: str | None = None
+    """A folder of labelled real images that Mahalanobis is fitted to, instead of the images that set the thresholds."""
 
     @field_validator("arm")
     @classmethod
@@ -101,33 +112,45 @@ class DetectorsPart(_Part):
 
 
 class ImageMetricsPart(_Part):
-    """The metrics of evofool/image_metrics. network: the spec of an independent network, whose features are compared too."""
+    """Distances of images to real images (evofool.image_metrics)."""
 
     network: str | None = None
+    """An independent classifier whose features are compared too."""
 
 
 class BenchRecipe(_Part):
-    """A whole benchmark. Every number of queries is that of all classes together.
-
-    images: a folder of labelled real images, or "digits". first_seed, seeds: seeds first_seed, first_seed + 1, ...
-    workers: cells done side by side, by Ray's processes (0: one after the other, in this one); ray: the cluster's address.
-    format: the number format that searches rank by; other than "float32", dividing all logits may change a bit.
-    """
+    """A whole benchmark. Every number of queries is the total over all classes."""
 
     name: str = Field("bench", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")
+    """Names the benchmark's folder, `runs/NAME`; the name of the file if not given."""
     images: str = Field(min_length=1)
+    """A folder of labelled real images, or `digits`: the 2,500 that the extra `bench` brings."""
     targets: tuple[TargetPart, ...] = Field(min_length=1)
+    """The classifiers."""
     arms: tuple[str, ...] = Field(QUICK, min_length=1)
+    """The ways to search for fooling images."""
     arm: dict[str, ArmPart] = {}
+    """Changes of single arms."""
     budgets: tuple[Annotated[int, Field(ge=1, le=10**9)], ...] = Field((1_000, 10_000), min_length=1)
+    """Numbers of queries, in ascending order. Every cell gets the last one; results are reported at each."""
     seeds: int = Field(5, ge=1, le=1000)
+    """The number of seeds."""
     first_seed: int = Field(0, ge=0, lt=1 << 32)
+    """The first seed; the others follow it."""
     format: str = "float32"
+    """The number format that arms search with (`compute.format`). With another one than `float32`, dividing all logits by
+    a number may change results.
+    """
     detectors: DetectorsPart | None = None
+    """Detectors to evaluate."""
     image_metrics: ImageMetricsPart | None = None
+    """Distances to real images to measure."""
     transfer: bool = False
+    """Whether every target is also shown the elites of the others."""
     workers: int = Field(0, ge=0, le=100_000)
+    """Processes of Ray that do cells in parallel; 0: one cell after the other. Does not change results."""
     ray: str = "local"
+    """`local` starts a Ray for this benchmark; `auto` or `HOST:PORT` joins a cluster."""
 
     @field_validator("arms")
     @classmethod

@@ -1,0 +1,235 @@
+"""Writes the generated part of the site (mkdocs.yml names this file as a hook).
+
+Pages out of other files: index.md (README.md), changelog.md, contributing.md, commands.md (the typer app), and a page for
+each notebook. Inside pages, three comments are replaced: `<!-- keys: MODULE.MODEL PREFIX -->` by the table of a pydantic
+model's keys, `<!-- svg: rooms -->` and mermaid drawings by pictures that need no script.
+"""
+
+import re
+import types
+import typing
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+ROOT = Path(__file__).parent.parent
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that no file in docs/ holds."""
+    from mkdocs.structure.files import File
+
+    def add(name: str, content: str | bytes) -> None:
+        files.append(File.generated(config, name, content=content))
+
+    add("index.md", from_root("README.md"))
+    add("changelog.md", from_root("CHANGELOG.md"))
+    add("contributing.md", from_root("CONTRIBUTING.md"))
+    add("commands.md", commands_page())
+    for notebook in sorted((ROOT / "docs").glob("*.ipynb")):
+        page, pictures = notebook_page(notebook)
+        files.remove(files.get_file_from_path(notebook.name))
+        add(f"{notebook.stem}.md", page)
+        for name, data in pictures.items():
+            add(name, data)
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put generated tables and drawings where a page asks for them."""
+    markdown = re.sub(r"<!-- keys: (\S+)\.(\w+) ?(\S*) -->", lambda m: keys_table(*m.groups()), markdown)
+    return re.sub(r"```mermaid\n(.*?)```", lambda m: drawing(m[1]), markdown, flags=re.DOTALL)
+
+
+# Pages out of other files
+
+
+def from_root(name: str) -> str:
+    """A file of the repository's root as a page of docs/: its links start one folder further down."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    pages = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+
+    def link(match: re.Match[str]) -> str:
+        target, anchor, fragment = match[1].partition("#")
+        target = pages.get(target, target.removeprefix("docs/").replace(".ipynb", ".md"))
+        return f"]({target}{anchor}{fragment})"
+
+    return re.sub(r"\]\(((?!https?:)[^)]+)\)", link, text)
+
+
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown, with the outputs that it was saved with, and its pictures by file name."""
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.outputs = _joined(cell.get("outputs", []))
+    page, resources = MarkdownExporter().from_notebook_node(notebook)
+    pictures = {f"{path.stem}_{name}": data for name, data in resources.get("outputs", {}).items()}
+    for name in resources.get("outputs", {}):
+        page = page.replace(f"({name})", f"({path.stem}_{name})")
+    return page, pictures
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Outputs with what one process printed in one piece, as it came in pieces of 100 characters."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+# Commands
+
+
+def commands_page() -> str:
+    """Every command with all of its arguments and options, as the typer app declares them."""
+    import typer
+    from typer.main import get_command
+
+    from evofool.cli.app import app
+
+    panels: dict[str, list[str]] = {}
+    root = get_command(app)
+    for name, command, panel, context in _commands(typer.Context(root, info_name="evofool"), root):
+        panels.setdefault(panel, []).append(_command(name, command, context))
+    parts = ["# Commands", "Every command with all of its options, generated from the program itself."]
+    for panel, texts in panels.items():
+        parts += [f"## {panel}", *texts]
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(context: Any, group: Any, panel: str = "Commands") -> Iterator[tuple[str, Any, str, Any]]:
+    import typer
+
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        here = command.rich_help_panel if isinstance(command.rich_help_panel, str) else panel
+        inner = typer.Context(command, info_name=name, parent=context)
+        yield inner.command_path, command, here, inner
+        if hasattr(command, "commands"):
+            yield from _commands(inner, command, here)
+
+
+def _command(name: str, command: Any, context: Any) -> str:
+    usage = f"```sh\n{name} {' '.join(command.collect_usage_pieces(context))}\n```"
+    rows = [param.get_help_record(context) for param in command.get_params(context)]
+    options = [f"`{words}`\n:   {_markup(text)}" for words, text in filter(None, rows)]
+    return "\n\n".join([f"### {name}", usage, _markup(command.help or ""), *options])
+
+
+def _markup(text: str) -> str:
+    """Rich's [bold]...[/bold] as Markdown, and nothing that Markdown would take for HTML."""
+    text = re.sub(r"\[/?bold\]", "**", text).replace("\\[", "[")
+    return re.sub(r"<(?=\w)", "&lt;", text)
+
+
+# Keys of recipes
+
+
+def keys_table(module: str, model: str, prefix: str = "") -> str:
+    """The keys of a pydantic model: default, accepted values, and the description in its source."""
+    part = getattr(import_module(module), model)
+    rows = ["| key | default | values | what it does |", "|---|---|---|---|"]
+    for key, field in part.model_fields.items():
+        default = _default(field)
+        values = _values(field.annotation, field.metadata)
+        text = " ".join((field.description or "").split())
+        cells = (f"`{prefix}{key}`", default, values, text)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _default(field: Any) -> str:
+    from pydantic import BaseModel
+
+    if field.is_required():
+        return "required"
+    value = field.default
+    if isinstance(value, BaseModel):
+        return "below"
+    return "none" if value in (None, "", (), {}) else f"`{_toml(value)}`"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return f"{value:_}" if isinstance(value, int) else str(value)
+
+
+def _values(annotation: Any, metadata: list[Any]) -> str:
+    """The accepted values in words: "integer, at least 1", the strings of a Literal, "table"."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        inner = [found for item in arguments[1:] for found in (getattr(item, "metadata", None) or [item])]
+        return _values(arguments[0], [*metadata, *inner])
+    if origin is Literal:
+        return ", ".join(f'`"{value}"`' for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_values(a, metadata) for a in arguments if a is not type(None)))
+    if origin is tuple:
+        item = _values(arguments[0], [])
+        return f"list of {len(arguments)}: {item}" if arguments[-1] is not Ellipsis else f"list of: {item}"
+    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    return names.get(annotation, "table") + _bounds(metadata)
+
+
+def _bounds(metadata: list[Any]) -> str:
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [(text, getattr(item, name)) for item in metadata for name, text in words.items() if hasattr(item, name)]
+    return "".join(f", {text} {_number(value)}" for text, value in found)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int) and value >= 1 << 16:
+        return f"2^{value.bit_length() - 1}" if value & (value - 1) == 0 else f"{value:,}"
+    return f"{value:,}"
+
+
+# Drawings
+
+
+def arrows(mermaid: str) -> tuple[list[list[str]], list[tuple[str, str]]]:
+    """Floors (top first) of a mermaid drawing whose subgraphs are floors, and its arrows (user, used)."""
+    floors = [re.findall(r"^\s+(\w+)$", block, re.MULTILINE) for block in re.findall(r"subgraph.*?end", mermaid, re.DOTALL)]
+    return floors, [(a, b) for a, b in re.findall(r"^\s*(\w+) --> (\w+)$", mermaid, re.MULTILINE)]
+
+
+def drawing(mermaid: str) -> str:
+    """The drawing as SVG: mermaid itself would load a script of 3 MB, from another server unless it lies here."""
+    floors, pairs = arrows(mermaid)
+    width, height, gap, room = 860, 34, 40, 118
+    place = {}
+    for row, names in enumerate(floors):
+        step = width / len(names)
+        for column, name in enumerate(names):
+            place[name] = (step * (column + 0.5), row * (height + gap) + height / 2 + 2)
+    lines = []
+    for user, used in pairs:
+        (x1, y1), (x2, y2) = place[user], place[used]
+        y1, y2 = y1 + height / 2, y2 - height / 2
+        middle = (y2 - y1) / 2
+        lines.append(
+            f'<path d="M{x1:.0f} {y1:.0f} C{x1:.0f} {y1 + middle:.0f} {x2:.0f} {y2 - middle:.0f} {x2:.0f} {y2 - 5:.0f}" '
+            'fill="none" stroke="currentColor" stroke-opacity="0.45" marker-end="url(#tip)"/>'
+        )
+    boxes = [
+        f'<rect x="{x - room / 2:.0f}" y="{y - height / 2:.0f}" width="{room}" height="{height}" rx="5" '
+        'fill="var(--md-code-bg-color, #eee)" stroke="currentColor" stroke-opacity="0.5"/>'
+        f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle" font-size="14" fill="currentColor">{name}</text>'
+        for name, (x, y) in place.items()
+    ]
+    tip = '<marker id="tip" viewBox="0 0 8 8" refX="5" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    tip += '<path d="M0 0 L8 4 L0 8 z" fill="currentColor" fill-opacity="0.6"/></marker>'
+    box = f"0 0 {width} {len(floors) * (height + gap)}"
+    return f'<svg viewBox="{box}" role="img" aria-label="rooms"><defs>{tip}</defs>{"".join(lines + boxes)}</svg>\n'

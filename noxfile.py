@@ -1,0 +1,95 @@
+"""The steps of .ci/run and .ci/full, one session each: `nox -l` lists them, `nox -s lint` runs one.
+
+Sessions run in the environment that nox itself is installed in; `install` makes that one as the README says.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+CAPABILITIES = ("default", "avx2", "")  # of ATEN_CPU_CAPABILITY; the last one leaves it to torch
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "fast"]
+
+
+def readme_command(word: str) -> str:
+    """The one shell block of the README that contains a word."""
+    blocks = re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (command,) = [block for block in blocks if word in block]
+    return command
+
+
+def python(session: nox.Session, *arguments: str, **options: object) -> None:
+    session.run(sys.executable, *arguments, **options)  # type: ignore[arg-type]
+
+
+@nox.session
+def install(session: nox.Session) -> None:
+    """The README's first command: .venv, a wheel of the package in it, and one run."""
+    session.run("bash", "-euc", readme_command("evofool run mnist-cppn"), external=True)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The README's test command: an editable install with the extra `test`, then every test."""
+    session.run("bash", "-euc", readme_command("pytest"), external=True)
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """The developer's loop: all tests but those marked slow; arguments go to pytest."""
+    python(session, "-m", "pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff and mypy."""
+    python(session, "-m", "ruff", "check", ".")
+    python(session, "-m", "ruff", "format", "--check", ".")
+    python(session, "-m", "mypy")
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The documentation, in site/; a warning or a file from another server is a failure."""
+    python(session, "-m", "pip", "install", "--quiet", "-e", ".[docs]")
+    python(session, "-m", "mkdocs", "build", "--strict", "--quiet")
+    for page in sorted((ROOT / "site").rglob("*.html")):
+        loaded = re.findall(
+            r"<(?:script|img|iframe)[^>]+src=\"(https?:[^\"]+)|<link[^>]+stylesheet[^>]+href=\"(https?:[^\"]+)",
+            page.read_text(),
+        )
+        if loaded:
+            session.error(f"{page} loads {loaded[0]}")
+
+
+@nox.session
+def notebook(session: nox.Session) -> None:
+    """Execute the tutorial; its outputs in the repository stay as they are unless `-- --inplace` is given."""
+    python(session, "-m", "pip", "install", "--quiet", "-e", ".[docs]")
+    target = ["--inplace"] if "--inplace" in session.posargs else ["--output-dir", session.create_tmp()]
+    arguments = ["--to", "notebook", "--execute", *target, "docs/benchmark.ipynb"]
+    python(session, "-m", "jupyter", "nbconvert", *arguments)
+
+
+@nox.session
+@nox.parametrize("capability", CAPABILITIES)
+def capabilities(session: nox.Session, capability: str) -> None:
+    """Every test under each instruction set of torch's kernels. Slow."""
+    environment = dict(os.environ)
+    environment.pop("ATEN_CPU_CAPABILITY", None)
+    if capability:
+        environment["ATEN_CPU_CAPABILITY"] = capability
+    python(session, "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs, env=environment)
+
+
+@nox.session
+def perf(session: nox.Session) -> None:
+    """Comparisons that docs/measured.md quotes and that need no weights of your own. Slow."""
+    for script in ("exact_renders", "renderer_ratio", "driver_capacity", "start_up", "kills", "cluster_same"):
+        python(session, "-m", f"tests.perf.{script}", *session.posargs)
