@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +93,8 @@ class Worker:
         began, before = time.perf_counter(), self.target.queries
         order = self._receiver.decode(message)
         aside: list[tuple[int, str]] = []
-        parts = [self._careful(order.cut(at, end), at, aside) for at, end in steps(order.size, self._batch_evaluator.chunk)]
+        cuts = pairwise([*self._batch_evaluator.parts(order), order.size])
+        parts = [self._careful(order.cut(at, end), at, aside) for at, end in cuts]
         return Reply(
             encode_winners(order, Winners.merged(parts), aside), self.target.queries - before, time.perf_counter() - began
         )
@@ -107,7 +109,7 @@ class Worker:
     def _careful(self, order: Order, begin: int, aside: list[tuple[int, str]]) -> Winners:
         """The winners of a chunk, or of its halves where it cannot be judged, down to the image that breaks the target.
 
-        What else shares a forward pass changes no bit, since a short one is padded.
+        Every image keeps its row in the forward pass (BatchEvaluator.part), since its last bits may depend on that.
         """
         try:
             return self._batch_evaluator(order)

@@ -107,18 +107,22 @@ class BatchEvaluator:
         """Raises ScoreError, naming the batch, if any answer is not finite; then nothing of it is kept."""
         return Winners.merged([self.part(order, row) for row in self.parts(order)])
 
-    def parts(self, order: Order) -> range:
-        """Where the chunks of a batch begin."""
-        return range(0, order.size, self.chunk)
+    def parts(self, order: Order) -> list[int]:
+        """Where the chunks of a batch begin; a piece of a batch is cut at the same rows as the whole batch."""
+        return [0, *range(self.chunk - order.key.row % self.chunk, order.size, self.chunk)]
 
     def part(self, order: Order, begin: int) -> Winners:
-        """The winners of one chunk. May be called from several threads at once."""
-        end = min(begin + self.chunk, order.size)
+        """The winners of one chunk. May be called from several threads at once.
+
+        Of a piece that begins within a chunk every image keeps its row there: black images come before it.
+        """
+        row = (order.key.row + begin) % self.chunk
+        end = min(begin + self.chunk - row, order.size)
         genomes = self.children(order, begin, end)
         if self.resident:
-            return self._resident(order, begin, genomes)
+            return self._resident(order, begin, genomes, row)
         images = self.encoding.render(genomes)
-        logits = self.target.logits(images, self.chunk, self.number_format)
+        logits = self.target.logits(images, self.chunk, self.number_format, row)
         niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
         return self._winners(order, begin, genomes, logits, niche)
 
@@ -151,10 +155,11 @@ class BatchEvaluator:
         margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits)
         return self._told(order, begin, genomes, cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
 
-    def _resident(self, order: Order, begin: int, genomes: Genomes) -> Winners:
+    def _resident(self, order: Order, begin: int, genomes: Genomes, row: int) -> Winners:
         network = self.target.network
         assert network is not None
-        logits = self.target.logits_there(self.encoding.draw(genomes, network.device), self.chunk, self.number_format)
+        images = self.encoding.draw(genomes, network.device)
+        logits = self.target.logits_there(images, self.chunk, self.number_format, row)
         claims: np.ndarray | torch.Tensor | None = None
         if self.competition != "all":
             claims = logits.argmax(1) if order.claims is None else order.claims[begin : begin + len(genomes)]

@@ -108,7 +108,7 @@ class BlackBox(Target):
         self._note(*self._reading.notes())
         self.count(0)
 
-    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32) -> np.ndarray:
+    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:
         """As Target.logits, but nothing is filled up to pad_to: a server is asked, and paid, for real images alone."""
         return super().logits(images, 0, number_format)
 

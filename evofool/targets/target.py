@@ -161,11 +161,12 @@ class Target:
         details = {"preprocessing": asdict(preprocessing), "outputs": outputs, **details}
         return cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
 
-    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32) -> np.ndarray:
+    def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:
         """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B queries. May be called from several threads at once.
 
-        A batch shorter than pad_to is filled up with black images whose answers are dropped: the shape of a forward
-        pass can decide last bits, what else is in it does not. Values are not checked: NaN passes through.
+        A batch shorter than pad_to is filled up with black images whose answers are dropped: first_row of them come before
+        it, the others behind it. The shape of a forward pass can decide last bits, and so can an image's row in it
+        (evofool.targets.position). Values are not checked: NaN passes through.
         number_format is one of `formats`; the plain one is what a score stands for.
         """
         n = len(images)
@@ -173,8 +174,12 @@ class Target:
             raise TargetError(
                 f"{self.name}: takes uint8 images (B, {', '.join(map(str, self.shape))}), not {images.dtype} {images.shape}"
             )
+        rows = slice(n)
         if n < pad_to:
-            images = np.concatenate([images, np.zeros((pad_to - n, *self.shape), np.uint8)])
+            rows = slice(first_row, first_row + n)
+            padded = np.zeros((pad_to, *self.shape), np.uint8)
+            padded[rows] = images
+            images = padded
         try:
             raw = self._raw(images, number_format)
         except (EvofoolError, MemoryError, torch.OutOfMemoryError):
@@ -188,17 +193,23 @@ class Target:
             )
         self.count(n)
         if self.outputs == "logits" and self.crops == 1:
-            return raw[:n]
-        return to_logits(torch.from_numpy(raw), self.outputs, self.crops).numpy()[:n]
+            return raw[rows]
+        return to_logits(torch.from_numpy(raw), self.outputs, self.crops).numpy()[rows]
 
-    def logits_there(self, images: torch.Tensor, pad_to: int = 0, number_format: str = FLOAT32) -> torch.Tensor:
+    def logits_there(
+        self, images: torch.Tensor, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0
+    ) -> torch.Tensor:
         """As `logits`, of images that lie on the network's device, and so does the answer: nothing is copied."""
         network = self._white_box()
         n = len(images)
+        rows = slice(n)
         if n < pad_to:
-            images = torch.cat([images, images.new_zeros((pad_to - n, *self.shape))])
+            rows = slice(first_row, first_row + n)
+            padded = images.new_zeros((pad_to, *self.shape))
+            padded[rows] = images
+            images = padded
         self.count(n)
-        return to_logits(network(images, number_format), self.outputs, self.crops)[:n]
+        return to_logits(network(images, number_format), self.outputs, self.crops)[rows]
 
     def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
         if number_format == FLOAT32:

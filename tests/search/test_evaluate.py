@@ -1,6 +1,8 @@
 """From orders to winners, with classifiers that are one line of numpy, against loops over images and cells."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -176,6 +178,42 @@ def test_every_forward_pass_has_the_chunk_s_size_and_only_real_images_are_counte
     assert target.queries == size
     padding = last[0][size - chunk * passes :] if size % chunk else last[0][:0]
     assert not padding.any()
+
+
+def by_row(images: np.ndarray) -> np.ndarray:
+    """linear, plus what depends on the row, by another amount in each class."""
+    return linear(images) + np.arange(len(images), dtype=np.float32)[:, None] * np.linspace(
+        0, 1e-3, CLASSES, dtype=np.float32
+    )
+
+
+@pytest.mark.parametrize("cuts", [(8, 16), (3, 8, 16), (1, 2, 9, 15, 17), (13,), tuple(range(1, 20))], ids=str)
+def test_a_piece_of_a_batch_has_the_winners_of_its_rows_even_if_logits_depend_on_the_row(cuts: tuple[int, ...]) -> None:
+    batch_evaluator = BatchEvaluator(DIRECT, fake(by_row), 8)
+    order = order_of(1, 20, np.full(CLASSES, -np.inf))
+    pieces = [batch_evaluator(order.cut(begin, end)) for begin, end in pairwise([0, *cuts, 20])]
+    whole, merged = batch_evaluator(order), Winners.merged(pieces)
+    assert as_dict(order, merged) == as_dict(order, whole)
+    moved = [order.cut(begin, begin + 1) for begin in range(20)]
+    moved = [batch_evaluator(replace(piece, key=piece.key.at(-piece.key.row))) for piece in moved]
+    assert as_dict(order, Winners.merged(moved)) != as_dict(order, whole), "the row matters to this target"
+
+
+def test_an_image_keeps_its_row_on_the_device_too() -> None:
+    class ByRow(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(by_row((x.numpy() * 255).round().astype(np.uint8)))
+
+    target = Target.from_module(ByRow(), None, (1, SIDE, SIDE), name="by row")
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, SIDE, SIDE), np.uint8)
+    whole = target.logits(images)
+    before = target.queries
+    for begin, end in ((0, 8), (0, 3), (3, 5), (7, 8)):
+        part = target.logits(images[begin:end], 8, first_row=begin)
+        there = target.logits_there(torch.from_numpy(images[begin:end]), 8, first_row=begin)
+        assert np.array_equal(part, whole[begin:end])
+        assert np.array_equal(there.numpy(), whole[begin:end])
+    assert target.queries - before == 2 * (8 + 3 + 2 + 1), "padding is no query"
 
 
 def test_padding_never_wins() -> None:

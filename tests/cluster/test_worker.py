@@ -1,0 +1,64 @@
+"""A worker, called without Ray: what it does with images that break the target."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evofool.cluster.messages import Lineage, Sender, decode_winners
+from evofool.cluster.worker import Worker
+from evofool.search.archive import Winners
+from evofool.search.evaluate import BatchEvaluator, Order
+from evofool.targets import target
+from genomes import Direct, Key
+
+SIZE, CHUNK = 20, 8
+DIRECT = Direct(1, 6, 6, rate=0.2)
+MODULE = """
+import numpy as np
+
+class ByRow:
+    shape, labels = (1, 6, 6), ["a", "b", "c"]
+    def __init__(self, breaks): self.breaks = breaks
+    def __call__(self, images):
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        logits = flat[:, :3] / 32 + np.arange(len(images), dtype=np.float32)[:, None] * np.float32([0, 1e-3, 2e-3])
+        if self.breaks:
+            odd = flat[:, 3] % 7 == 6
+            logits[odd] = np.nan
+        return logits.astype(np.float32)
+
+def whole(): return ByRow(False)
+def breaks(): return ByRow(True)
+"""
+
+
+def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "row_targets.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "row_targets", raising=False)
+    order = Order(Key(7, 0), 0, SIZE, np.full(3, -np.inf), np.full(3, -1), np.full(SIZE, -1), np.full(SIZE, -1))
+    batch_evaluator = BatchEvaluator(DIRECT, target("python:row_targets:whole"), CHUNK)
+    images = DIRECT.render(batch_evaluator.children(order, 0, SIZE))
+    odd = np.flatnonzero(images.reshape(SIZE, -1)[:, 3] % 7 == 6).tolist()
+    assert odd
+    worker = Worker("python:row_targets:breaks", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
+    assert worker.hello().error == ""
+    lineage = Lineage()
+    reply = worker.judge(Sender(DIRECT, lineage).encode(order))
+    winners = decode_winners(DIRECT, order, reply.value, lineage)
+    assert [row for row, _ in reply.value.broken] == odd
+    healthy = [batch_evaluator(order.cut(row, row + 1)) for row in range(SIZE) if row not in odd]
+    expected = Winners.merged(healthy)
+    for name in ("births", "cells", "scores", "log_odds", "margins"):
+        assert getattr(winners, name).tolist() == getattr(expected, name).tolist()
+
+
+def settings(batch_evaluator: BatchEvaluator) -> dict[str, object]:
+    """What a worker is built with."""
+    names = ("encoding", "chunk", "rank", "competition", "descriptor", "edges", "number_format")
+    return {name: getattr(batch_evaluator, name) for name in names}
