@@ -41,6 +41,7 @@ def log_odds(network: nn.Module, images: torch.Tensor, classes: torch.Tensor) ->
     return own[:, 0] - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "make"), [("grey", digits_network), ("hsv", colour_network)])
 def test_the_gradient_through_renderer_and_classifier_agrees_with_finite_differences(
     mode: str, make: Callable[[], nn.Module]
@@ -80,6 +81,7 @@ def test_the_gradient_through_renderer_and_classifier_agrees_with_finite_differe
     assert max(errors) <= 1e-4  # measured: 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [False, True], ids=["centred", "raw"])
 @pytest.mark.parametrize("mode", ["grey", "rgb", "hsv", "grey2015", "hls2015"])
 def test_the_genomes_of_a_state_draw_the_decoded_images(mode: str, raw: bool) -> None:

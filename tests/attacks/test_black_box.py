@@ -381,6 +381,7 @@ def test_nes_stays_where_all_scores_are_equal() -> None:
     assert all((seen[at] == 128).all() for at in (0, 13, 26, 39))
 
 
+@pytest.mark.slow
 def test_square_and_nes_beat_random_search_on_most_digits(lenet: Target) -> None:
     blind, by_squares, by_steps = (f(lenet, range(10), queries=150, chunk=20).scores for f in CLIMBERS)
     assert (by_squares > blind).sum() >= 8

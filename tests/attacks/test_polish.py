@@ -269,6 +269,7 @@ def test_a_target_without_gradients_and_another_target(source: Callable[..., Pat
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_came_of_it(source: Callable[..., Path], tmp_path: Path) -> None:
     import typer
 

@@ -305,6 +305,7 @@ run_baseline(AttackPlan("apgd", (9, 1, 4, 0), budget=18, group=2), target("lenet
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [0, 2])
 def test_killed_and_gone_on_with_it_is_as_one_never_killed(tmp_path: Path, lenet: Target, done: int) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}

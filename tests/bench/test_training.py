@@ -17,6 +17,8 @@ from evofool.targets.train_lenet import as_tensor
 from genomes import CPPN
 from genomes.random import Key
 
+pytestmark = pytest.mark.slow
+
 
 def stand_ins(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (count, 1, 28, 28): class k has a bright bar from row 2k + 3; labels cycle."""

@@ -90,6 +90,7 @@ def test_a_target_that_cannot_be_loaded_ends_in_one_sentence(call: Call, command
     assert 'did you mean "lenet"?' in told.err
 
 
+@pytest.mark.slow
 def test_check_passes_a_sound_target_and_prints_its_figures(call: Call, digits: Path) -> None:
     told = call("targets", "check", "lenet", "--images", digits, "--published", "0.99")
     assert told.code == 0

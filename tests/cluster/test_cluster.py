@@ -25,6 +25,8 @@ from evofool.run.verify import verify
 from evofool.search.evaluate import LocalEvaluator
 from genomes import Key
 
+pytestmark = pytest.mark.slow
+
 HOME = Path(evofool.__file__).parent.parent
 OURS = "import sys; from evofool.cli.app import main; main()"
 TARGETS = '''

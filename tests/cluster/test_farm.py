@@ -16,6 +16,8 @@ from evofool.cluster.carry import bring, packed, restore, sees, token
 from evofool.cluster.farm import Failure, Standing, farm
 from evofool.errors import StoreError
 
+pytestmark = pytest.mark.slow
+
 HOME = Path(evofool.__file__).parent.parent
 JOBS = '''
 """What is done; names of files tell the test what happened."""

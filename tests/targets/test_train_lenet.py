@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from evofool.targets import digits, train_lenet
 from evofool.targets.networks import LeNet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:

@@ -179,6 +179,7 @@ def test_a_black_box_that_is_paid_by_the_request_is_asked_once() -> None:
 # --- the full check
 
 
+@pytest.mark.slow
 def test_a_report_says_what_the_target_is_and_how_it_does(photos: Path) -> None:
     sound = colours()
     sound.details["notes"] = ["made of colours"]

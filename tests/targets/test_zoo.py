@@ -77,6 +77,7 @@ def test_every_classifier_of_torchvision_has_a_preprocessing_and_a_thousand_labe
         assert found.labels(10) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet", "vit_b_32", "inception_v3"])
 def test_an_untrained_network_is_the_same_every_time_and_says_that_it_is_untrained(name: str) -> None:
     side = 96 if name == "inception_v3" else 64
