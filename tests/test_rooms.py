@@ -55,7 +55,7 @@ def who_imports(*modules: str) -> set[str]:
 
 
 FLOORS = (
-    ("errors", "machine"),
+    ("errors", "lazy", "machine"),
     ("images", "scores"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),

@@ -186,7 +186,7 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
     if by not in BY:
         raise RecipeError(f'polishing goes by {" or ".join(BY)}, not by "{by}"')
     if by == "weights" and recipe.encoding.kind != "cppn":
-        raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights: polish them --by pixels")
+        raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights: use --parameters pixels")
     with stored.store.snapshot():
         elites = stored.elites()
         run = str(stored.meta.get("id", ""))

@@ -43,7 +43,7 @@ class Method(NamedTuple):
 METHODS: dict[str, Method] = {
     "nguyen": Method(gradient.nguyen, True, "ascent on p; setting=plain, l2, blur or sparse (Nguyen 2015)"),
     "simonyan": Method(gradient.simonyan, True, "the class model: logit less L2 (Simonyan 2014)"),
-    "erhan": Method(gradient.erhan, True, "on a sphere, from nine starts; any unit by --unit layer:index (Erhan 2009)"),
+    "erhan": Method(gradient.erhan, True, "on a sphere, from nine starts; single units: evofool units (Erhan 2009)"),
     "inceptionism": Method(gradient.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
     "fourier": Method(gradient.fourier, True, "Fourier space under robust transforms: made to be recognisable (Olah 2017)"),
     "apgd": Method(gradient.apgd, True, "Auto-PGD on the margin, from noise: the strongest (Croce & Hein 2020)"),

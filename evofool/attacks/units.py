@@ -111,7 +111,7 @@ def unit_of(target: Target, text: str) -> tuple[str, tuple[int, ...]]:
         raise refused(target)
     layer, *numbers = text.split(":")
     if not numbers or not all(n.isdecimal() for n in numbers):
-        raise TargetError(f"--unit {text}: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7")
+        raise TargetError(f"unit {text}: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7")
     if layer not in dict(target.network.module.named_modules()):
         raise unknown_layer(target, layer)
     index = tuple(int(n) for n in numbers)
@@ -121,11 +121,11 @@ def unit_of(target: Target, text: str) -> tuple[str, tuple[int, ...]]:
     if len(index) != len(shape) and not (len(index) == 1 and len(shape) == 3):
         named = {1: "LAYER:CHANNEL", 2: "LAYER:TOKEN:FEATURE", 3: "LAYER:CHANNEL or LAYER:CHANNEL:Y:X"}
         way = named.get(len(shape), f"an index of {len(shape)} numbers")
-        raise TargetError(f'--unit {text}: layer "{layer}" of {target.name} is {sides}; its units are named {way}')
+        raise TargetError(f'unit {text}: layer "{layer}" of {target.name} is {sides}; its units are named {way}')
     for number, side in zip(index, shape, strict=False):
         if number >= side:
             raise TargetError(
-                f'--unit {text}: layer "{layer}" of {target.name} is {sides}: {number} lies beyond 0 to {side - 1}'
+                f'unit {text}: layer "{layer}" of {target.name} is {sides}: {number} lies beyond 0 to {side - 1}'
             )
     return layer, index
 

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,22 +15,21 @@ from evofool.cli.explain import explain
 from evofool.cli.export import export
 from evofool.cli.gate import gate
 from evofool.cli.init import init
-from evofool.cli.judge import judge
 from evofool.cli.lineage import lineage
+from evofool.cli.measure import measure
 from evofool.cli.merge import merge
 from evofool.cli.polish import polish
 from evofool.cli.replay import replay
-from evofool.cli.retrain import retrain
 from evofool.cli.run import run
 from evofool.cli.score_set import score_set
 from evofool.cli.show import show
-from evofool.cli.targets import serve_target, targets
+from evofool.cli.targets import targets
 from evofool.cli.transfer import transfer
+from evofool.cli.units import units
 from evofool.cli.verify import verify
-from evofool.cli.workers import workers
 
 PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
-    "Launch": {"run": run, "baseline": baseline, "polish": polish, "init": init},
+    "Launch": {"run": run, "baseline": baseline, "units": units, "polish": polish, "init": init},
     "Inspect": {
         "show": show,
         "explain": explain,
@@ -39,11 +38,10 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "merge": merge,
         "verify": verify,
         "replay": replay,
-        "judge": judge,
-        "workers": workers,
+        "measure": measure,
     },
-    "Benchmark": {"bench": bench, "gate": gate, "transfer": transfer, "score-set": score_set, "retrain": retrain},
-    "Targets": {"targets": targets, "serve-target": serve_target},
+    "Benchmark": {"bench": bench, "gate": gate, "transfer": transfer, "score-set": score_set},
+    "Targets": {"targets": targets},
 }
 """The commands and groups by the panel of `evofool --help` that lists them, in its order."""
 
@@ -69,6 +67,24 @@ A [bold]run[/bold] keeps the best image of every class in a folder, as one SQLit
     evofool targets list              the classifiers that can be attacked
 """,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import evofool
+
+        print(f"evofool {evofool.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 for panel, commands in PANELS.items():
     for name, command in commands.items():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evofool.cli.options import Classes, class_ids
 from evofool.errors import RecipeError, ScoreError
 
 if TYPE_CHECKING:
@@ -14,14 +15,10 @@ METHOD = typer.Argument(
     metavar="METHOD", help="nguyen, simonyan, erhan, inceptionism, fourier, apgd; square, nes, random, noise."
 )
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targets list has it.")
-CLASSES = typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all unless given.")
 OUT = typer.Option(metavar="RUN", help="Folder of the run; runs/METHOD-TARGET unless given. One begun there goes on.")
 BUDGET = typer.Option(min=0, help="Forward passes for each class; 0: as published.")
 TARGET_CONFIDENCE = typer.Option(help="A class is done at this confidence of its 8-bit image; 1: never before its budget.")
 RANK = typer.Option(metavar="log_odds|margin", help="What the best image of a class is chosen by.")
-UNIT = typer.Option(
-    "--unit", metavar="LAYER:INDEX", help="erhan: a unit to climb, LAYER:CHANNEL or LAYER:CHANNEL:Y:X; may be repeated."
-)
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method: --set setting=l2, --set restarts=5.")
 SEED = typer.Option(min=0, help="Keys every draw.")
 THREADS = typer.Option(min=1, help="Torch threads of a pass.")
@@ -31,12 +28,11 @@ STREAMS = typer.Option(min=0, help="Passes at once; 0: as many as pay. Decides n
 def baseline(
     method: Annotated[str, METHOD],
     target: Annotated[str, TARGET] = "lenet",
-    classes: Annotated[str | None, CLASSES] = None,
+    classes: Classes = None,
     out: Annotated[Path | None, OUT] = None,
     budget: Annotated[int, BUDGET] = 0,
     target_confidence: Annotated[float, TARGET_CONFIDENCE] = 1.0,
     rank: Annotated[str, RANK] = "log_odds",
-    unit: Annotated[list[str] | None, UNIT] = None,
     changes: Annotated[list[str] | None, CHANGES] = None,
     seed: Annotated[int, SEED] = 0,
     threads: Annotated[int, THREADS] = 1,
@@ -51,6 +47,7 @@ def baseline(
     """
     from evofool.attacks.run import METHODS, AttackPlan, run_baseline
     from evofool.cli.console import interrupts, report, status
+    from evofool.cli.console_attacks import progress_text
     from evofool.export.image_file import file_name
     from evofool.recipe import override
     from evofool.targets import target as load_target
@@ -58,30 +55,12 @@ def baseline(
     if method not in METHODS:
         listed = "\n".join(f"  {name:<13}{row.what}" for name, row in METHODS.items())
         raise RecipeError(f'there is no baseline "{method}"; there are\n{listed}')
-    if unit and method != "erhan":
-        raise RecipeError(f"--unit is for erhan; {method} climbs classes")
-    if unit and (classes is not None or target_confidence != 1.0 or rank != "log_odds"):
-        raise RecipeError("--unit climbs units, which have no class: leave --classes, --target-confidence and --rank out")
-    folder = out or Path("runs") / f"{method}{'-units' if unit else ''}-{file_name(target)}"
+    folder = out or Path("runs") / f"{method}-{file_name(target)}"
     found = load_target(target, folder)
     settings = override({}, changes or [])
-    if unit:
-        from evofool.attacks.units import run_units
-
-        with interrupts("Stopping ...") as interrupted, status() as say:
-            made = run_units(
-                found, unit, folder, settings=settings, budget=budget, seed=seed, threads=threads, streams=streams,
-                tick=lambda step, steps: say(lambda: f"step {step:,} of {steps:,}") or bool(interrupted),
-            )  # fmt: skip
-        for line in made.lines:
-            print(line)
-        if not made.done:
-            raise typer.Exit(130)
-        report(folder, None)
-        return
     plan = AttackPlan(
         method=method,
-        classes=tuple(chosen(classes, found.labels, found.name)),
+        classes=tuple(class_ids(classes, found.labels, found.name)),
         settings=settings,
         budget=budget,
         rank=rank,
@@ -121,29 +100,3 @@ def baseline(
     if outcome.done < outcome.classes:
         print(f"Stopped after {outcome.done} of {outcome.classes} classes. The same command goes on.")
         raise typer.Exit(130)
-
-
-def progress_text(p: "AttackProgress") -> str:
-    """Where a baseline is; the rate is that of the groups that are done."""
-    from evofool.cli.console import duration
-
-    climbed = p.group * min(1.0, p.step / max(1, p.steps))  # of the group under way, in classes
-    share = p.done_here + climbed
-    left = f", about {duration((p.classes - p.done - climbed) * p.seconds / share)} left" if share else ""
-    rate = f", {p.forwards / p.took:,.0f} forward passes/s" if p.forwards else ""
-    return f"{p.done} of {p.classes} classes done{rate}{left}; {p.group} climbing, step {p.step:,} of {p.steps:,}"
-
-
-def chosen(text: str | None, labels: tuple[str, ...], who: str) -> list[int]:
-    """The classes of a list like "0,5-9,coffee"; none for None. TargetError names the nearest labels of a stranger."""
-    from evofool.targets.labels import class_of
-
-    out: list[int] = []
-    for part in [] if text is None else text.split(","):
-        name = part.strip()
-        low, dash, high = name.partition("-")
-        if name not in labels and dash and low.isdecimal() and high.isdecimal() and int(low) <= int(high) < len(labels):
-            out += range(int(low), int(high) + 1)
-        else:
-            out.append(class_of(name, labels, who))
-    return list(dict.fromkeys(out))

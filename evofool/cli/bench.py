@@ -1,4 +1,4 @@
-"""The command `evofool bench`, and `evofool bench compare` beside it."""
+"""The group `evofool bench`: run (the default command) and compare; retrain is in a file of its own."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from evofool.bench.interval import Interval, format_queries, format_ratio
+from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _FEW = 3  # targets of which all arms are printed
 
 
 class _WithDefault(TyperGroup):
-    """A group whose first command is meant where none of them is named: `evofool bench bench-digits`."""
+    """A group with a default command: `evofool bench bench-digits` is `evofool bench run bench-digits`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
@@ -35,6 +36,7 @@ bench = typer.Typer(
     evofool bench bench-digits                              a shipped benchmark
     evofool bench --target SPEC --images DIR                your classifier, your real images
     evofool bench compare A.json B.json                     two results, paired by seed
+    evofool bench retrain                                   does training with fooling images help?
 """,
 )
 
@@ -71,7 +73,7 @@ def run(
     workers: Annotated[int | None, WORKERS] = None,
     ray: Annotated[str | None, RAY] = None,
 ) -> None:
-    """Measure how easily classifiers are fooled (run: what is meant where no command is named).
+    """Measure how easily classifiers are fooled (default command).
 
     Every cell, a target, an arm and a seed, is an ordinary run below DIR/cells. At the end: DIR/report.html, a JSON for each
     target in DIR/results, DIR/summary.json and DIR/elites.parquet. Ctrl-C saves, and the same command goes on. Exits with 2
@@ -116,6 +118,9 @@ def run(
         bad = [name for name, one in outcome.results.items() if not one["valid"]]
         typer.echo(f"evofool: not valid, and left out of every figure: {', '.join(bad)}", err=True)
         raise typer.Exit(2)
+
+
+bench.command("retrain")(retrain)
 
 
 @bench.command("compare")

@@ -164,7 +164,7 @@ def _worker_lines(run: "Run") -> list[str]:
         f"flight, {one['restarts']} restarts, {one['device'] or one['state']}"
         for one in team[:_TEAM]
     ]
-    return told + ([f"  and {len(team) - _TEAM} more: evofool workers {run.folder}"] if len(team) > _TEAM else [])
+    return told + ([f"  and {len(team) - _TEAM} more: evofool show {run.folder} --workers"] if len(team) > _TEAM else [])
 
 
 def duration(seconds: float) -> str:
@@ -292,7 +292,15 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         print(f"  birth {one['birth']} in batch {one['batch']} ({_parents(one['mother'], one['father'])}): {one['why']}")
 
 
-def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False) -> None:
+def show_one(
+    stored: "StoredRun",
+    which: str,
+    as_json: bool,
+    trust: bool = False,
+    image: Path | None = None,
+    graph: Path | None = None,
+) -> None:
+    """One elite in full, printed; its image and the graph of its CPPN are written where files are named."""
     import numpy as np
 
     from evofool.machine import torch_threads
@@ -312,6 +320,17 @@ def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False
     except (TargetError, StoreError) as error:
         unknown = f"unknown: {error}"
     genome = stored.genome_json(elite)
+    is_graph = genome["format"] == "evofool.cppn"
+    if graph is not None and not is_graph:
+        raise StoreError(f"{stored.folder} has {stored.recipe.encoding.kind} images, which have no graph: leave --graph out")
+    if image is not None:
+        path = image
+        write(path, lambda: path.write_bytes(row.png))
+    if graph is not None:
+        from evofool.pages.graph import graph_svg
+
+        drawing, svg = graph, graph_svg(genome)
+        write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
     if as_json:
         print(to_json({**elite.summary(), "runners_up": seen, "genome": genome}))
         return
@@ -323,20 +342,15 @@ def show_one(stored: "StoredRun", which: str, as_json: bool, trust: bool = False
     print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.made)}")
     print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
     if row.image_metrics:
-        print("measures    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
-    if genome["format"] == "evofool.cppn":
+        print("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
+    if is_graph:
         from genomes.cppn.json_ import identity
 
         print(f"genome      {len(genome['nodes'])} nodes, {len(genome['edges'])} edges, SHA-256 {identity(genome)[:16]}...")
-    picture = stored.folder / f"elite-{row.class_id}.png"
-    write(picture, lambda: picture.write_bytes(row.png))
-    print(f"picture     {picture}")
-    if genome["format"] == "evofool.cppn":
-        from evofool.pages.graph import graph_svg
-
-        drawing, svg = stored.folder / f"graph-{row.class_id}.svg", graph_svg(genome)
-        write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
-        print(f"graph       {drawing}")
+    if image is not None:
+        print(f"picture     {image}")
+    if graph is not None:
+        print(f"graph       {graph}")
 
 
 def _parents(mother: int, father: int, made: str = "evolved") -> str:

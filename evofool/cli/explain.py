@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from evofool.cli.options import Trust
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -19,15 +21,14 @@ TARGET = typer.Option(
     "--target", metavar="SPEC", help="For a picture: who sees it (evofool targets list). A run has its own."
 )
 OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained unless given.")
-REAL = typer.Option(metavar="DIR", help="Real images, to find the nearest: folders of classes, or any pictures.")
-ONLY = typer.Option(
+REAL_IMAGES = typer.Option(metavar="DIR", help="Real images, to find the nearest: folders of classes, or any pictures.")
+PARTS = typer.Option(
     metavar="PART,PART", help="Some parts alone: occlusion, elements, saliency, segmentation, inversion, dream, nearest."
 )
 LAYERS = typer.Option(metavar="LAYER,LAYER", help="What to invert; five from first to last unless given.")
 DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance what this layer sees in the image.")
 ZOOM = typer.Option(min=0, help="With --dream: so many further frames, each dreamt into a part of the one before.")
 SEED = typer.Option(min=0, help="Of noise, colours, mixtures and starts.")
-TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
 
 
 class _Subject(NamedTuple):
@@ -46,28 +47,28 @@ def explain(
     which: Annotated[str | None, CLASS] = None,
     target: Annotated[str | None, TARGET] = None,
     out: Annotated[Path | None, OUT] = None,
-    real: Annotated[Path | None, REAL] = None,
-    only: Annotated[str | None, ONLY] = None,
+    real_images: Annotated[Path | None, REAL_IMAGES] = None,
+    parts: Annotated[str | None, PARTS] = None,
     layers: Annotated[str | None, LAYERS] = None,
     dream: Annotated[str | None, DREAM] = None,
     zoom: Annotated[int, ZOOM] = 0,
     seed: Annotated[int, SEED] = 0,
-    trust: Annotated[bool, TRUST] = False,
+    trust: Trust = False,
 ) -> None:
     """Why does the classifier see this class here? Writes one page, index.html, and its pictures.
 
     Of an elite of a run, or of any picture: occlusion, the worth of repeated elements, saliency, segmentation, what layers
-    keep of it, with --dream what one sees in it, and with --real the nearest real images. A black box has those that need
-    no gradient. Every part is written as soon as it is done, the first over an earlier page; exits with 2 if one failed,
-    and the page has the others.
+    keep of it, with --dream what one sees in it, and with --real-images the nearest real images. A black box has the parts
+    that need no gradient. Every part is written as soon as it is done, the first over an earlier page. Exits with 2 if a
+    part failed; the page has the others.
     """
     from evofool.errors import TargetError
-    from evofool.explain.explain import explain as write_page
+    from evofool.explain.page import explain as write_page
     from evofool.machine import keep_memory, torch_threads
 
     if zoom and not dream:
         raise TargetError("--zoom needs a dream to go into: --dream LAYER")
-    parts, inverted = _names(only, "--only", "a part"), _names(layers, "--layers", "a layer")
+    chosen, inverted = _names(parts, "--parts", "a part"), _names(layers, "--layers", "a layer")
     if dream is not None and not dream.strip():
         raise TargetError("--dream names no layer; leave it out for no dream")
     keep_memory()
@@ -87,8 +88,8 @@ def explain(
                 out or subject.folder,
                 source=subject.source,
                 notes=subject.notes,
-                only=parts,
-                real=real,
+                only=chosen,
+                real=real_images,
                 layers=inverted,
                 dream=dream or "",
                 zoom=zoom,

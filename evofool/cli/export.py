@@ -9,7 +9,7 @@ RUN = typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist
 TO = typer.Argument(metavar="DIR", help="Where to write; made if it is not there.")
 SIZE = typer.Option(min=1, max=16384, help="Redraw CPPNs this many pixels wide: they have no resolution.")
 LAYOUT = typer.Option(
-    "--as",
+    "--format",
     metavar="imagefolder|parquet",
     help="PNGs in a folder for each class, or one Parquet table as Hugging Face's data sets are.",
 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targets list has it.")
 AGAINST = typer.Option(metavar="LAST.json", help="A result of evofool bench: fails if the target has become easier to fool.")
 ACCEPT = typer.Option(metavar="RULE", help="The rule that it is deployed with: 'p>=0.9', 'margin>=3' or 'log_odds>=2'.")
-SHARE = typer.Option("--max-share", min=0.0, max=1.0, help="With --accept: the share of classes that may be fooled.")
+SHARE = typer.Option("--max-fooled", min=0.0, max=1.0, help="With --accept: the share of classes that may be fooled.")
 BUDGET = typer.Option(min=1, help="With --accept: queries of all classes together.")
 ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: who attacks. White-box arms are left out of a black box.")
 SEEDS = typer.Option(min=1, help="With --accept: how many seeds.")
@@ -37,7 +37,7 @@ def gate(
     target: Annotated[str, TARGET],
     against: Annotated[Path | None, AGAINST] = None,
     accept: Annotated[str | None, ACCEPT] = None,
-    max_share: Annotated[float, SHARE] = 0.5,
+    max_fooled: Annotated[float, SHARE] = 0.5,
     budget: Annotated[int | None, BUDGET] = None,
     arms: Annotated[str, ARMS] = "cppn,random,apgd",
     seeds: Annotated[int, SEEDS] = 3,
@@ -51,7 +51,7 @@ def gate(
 
     --against LAST.json measures the target by the protocol of an earlier result, and fails if it is not shown, paired by
     seed, to take at least 0.75 times the queries until half of the classes are fooled. --accept RULE attacks it with
-    --budget queries and fails if more than --max-share of the classes reach the rule.
+    --budget queries and fails if more than --max-fooled of the classes reach the rule.
     """
     from evofool.bench.gate.gate_verdict import Check, GateVerdict
     from evofool.bench.gate.outputs import GateOutputs
@@ -79,7 +79,7 @@ def gate(
                     from evofool.bench.gate.against_result import against as easier
                     from evofool.bench.json_file import read_json
 
-                    _refuse_given(context, "max_share", "budget", "arms", "seeds")
+                    _refuse_given(context, "max_fooled", "budget", "arms", "seeds")
                     verdict = easier(target, read_json(against), images, folder, tell, workers)
                 else:
                     from evofool.bench.gate.acceptance import parse_acceptance_rule
@@ -92,7 +92,7 @@ def gate(
                     verdict = threshold(
                         target,
                         parse_acceptance_rule(accept or ""),
-                        most=max_share,
+                        most=max_fooled,
                         budget=budget,
                         arms=[arm.strip() for arm in arms.split(",") if arm.strip()],
                         seeds=seeds,

@@ -8,3 +8,24 @@ import typer
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")]
+Classes = Annotated[
+    str | None, typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all classes by default.")
+]
+
+
+def class_ids(text: str | None, labels: tuple[str, ...], name: str) -> list[int]:
+    """The classes of a list like "0,5-9,coffee", each once, in its order; empty for None.
+
+    name is who has the labels. TargetError for a class that is not among them, with the nearest labels.
+    """
+    from evofool.targets.labels import class_of
+
+    ids: list[int] = []
+    for part in [] if text is None else text.split(","):
+        entry = part.strip()
+        low, dash, high = entry.partition("-")
+        if entry not in labels and dash and low.isdecimal() and high.isdecimal() and int(low) <= int(high) < len(labels):
+            ids += range(int(low), int(high) + 1)
+        else:
+            ids.append(class_of(entry, labels, name))
+    return list(dict.fromkeys(ids))

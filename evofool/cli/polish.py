@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evofool.cli.baseline import chosen, progress_text
+from evofool.cli.console_attacks import progress_text
+from evofool.cli.options import Classes, Trust, class_ids
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
 
 RUN = typer.Argument(metavar="RUN", help="The run whose elites are to be polished; it is only read.")
 OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished unless given. One begun there goes on.")
-BY = typer.Option("--by", metavar="weights|pixels", help="What is climbed in; unless given, weights where there are any.")
+BY = typer.Option(
+    "--parameters",
+    metavar="weights|pixels",
+    help="What the gradient changes; by default the CPPN's weights where there are any, else pixels.",
+)
 BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17.")
-CLASSES = typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all unless given.")
 CHANGES = typer.Option(
     "--set", metavar="KEY=VALUE", help="rate=0.01: how far a step moves pixels; grow=false: graphs get no new edges."
 )
-TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
 THREADS = typer.Option(min=0, help="Torch threads of a pass; 0: as many as RUN has.")
 STREAMS = typer.Option(min=0, help="Passes at once; 0: as many as pay. Decides no bit.")
 
@@ -30,9 +33,9 @@ def polish(
     out: Annotated[Path | None, OUT] = None,
     by: Annotated[str, BY] = "",
     budget: Annotated[int, BUDGET] = 0,
-    classes: Annotated[str | None, CLASSES] = None,
+    classes: Classes = None,
     changes: Annotated[list[str] | None, CHANGES] = None,
-    trust: Annotated[bool, TRUST] = False,
+    trust: Trust = False,
     threads: Annotated[int, THREADS] = 0,
     streams: Annotated[int, STREAMS] = 0,
 ) -> None:
@@ -52,7 +55,7 @@ def polish(
 
     with StoredRun(folder) as stored:
         folder, labels = stored.folder, tuple(stored.labels)
-    which = chosen(classes, labels, str(folder))
+    which = class_ids(classes, labels, str(folder))
     settings = _settings(override({}, changes or []))
     new = out or folder.with_name(f"{folder.resolve().name}-polished")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evofool.cli.options import Trust
+
 if TYPE_CHECKING:
     from evofool.run.run import Run
 
@@ -15,7 +17,6 @@ RUN = typer.Argument(metavar="RUN", help="A run's folder; it is only read.")
 OUT = typer.Option(metavar="RUN", help="Folder to keep the second run in; thrown away unless given.")
 WORKERS = typer.Option(min=0, help="Classify in so many processes of Ray's, as `evofool run` does; they change no bit.")
 RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join.")
-TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
 
 
 def replay(
@@ -23,7 +24,7 @@ def replay(
     out: Annotated[Path | None, OUT] = None,
     workers: Annotated[int, WORKERS] = 0,
     ray: Annotated[str, RAY] = "local",
-    trust: Annotated[bool, TRUST] = False,
+    trust: Trust = False,
 ) -> None:
     """Do a run's search again, batch by batch as it was committed, and say whether it comes to the same bits.
 

@@ -1,4 +1,4 @@
-"""The command `evofool retrain`."""
+"""The command `evofool bench retrain`."""
 
 import math
 from pathlib import Path
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ITERATIONS = typer.Option(min=1, max=1000, help="Networks in turn; each is attacked, and its fooling images train the next.")
-RUNS = typer.Option(min=1, max=1000, help="Independent repetitions of all of it, each from seeds of its own.")
+REPEATS = typer.Option(min=1, max=1000, help="Independent repetitions of all of it, each from seeds of its own.")
 DEFENCE = typer.Option(
     metavar="reject-class|outlier-exposure",
     help="What fooling images are to a network: a class of their own after the digits, as in the paper, or what it is to be "
     "unsure about.",
 )
-SHARE = typer.Option(help="Of the images that a network is shown, how many fool: they are repeated until it is so.")
-EVOLUTIONS = typer.Option(min=1, max=1000, help="Searches against each network.")
+FOOLING_SHARE = typer.Option(help="Of the images that a network is shown, how many fool: they are repeated until it is so.")
+SEARCHES = typer.Option(min=1, max=1000, help="Searches against each network.")
 EVALUATIONS = typer.Option(min=1, help="Of each search.")
 ENCODING = typer.Option(metavar="cppn|direct", help="What evolves: the shipped recipe mnist-cppn or mnist-direct.")
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe of the searches: --set search.batch=200.")
@@ -30,10 +30,10 @@ OUT = typer.Option(
 
 def retrain(
     iterations: Annotated[int, ITERATIONS] = 5,
-    runs: Annotated[int, RUNS] = 1,
+    repeats: Annotated[int, REPEATS] = 1,
     defence: Annotated[str, DEFENCE] = "reject-class",
-    share: Annotated[float, SHARE] = 0.1,
-    evolutions: Annotated[int, EVOLUTIONS] = 3,
+    fooling_share: Annotated[float, FOOLING_SHARE] = 0.1,
+    searches: Annotated[int, SEARCHES] = 3,
     evaluations: Annotated[int, EVALUATIONS] = 5_000,
     encoding: Annotated[str, ENCODING] = "cppn",
     changes: Annotated[list[str] | None, CHANGES] = None,
@@ -46,7 +46,7 @@ def retrain(
     The experiment of Nguyen 2015, section 3.5, on 2,500 digits; accuracy is that on 2,500 others. Each network begins from
     new weights. Minutes on one core. Every network and every search is kept, the latter as an ordinary run; retrain.json and
     retrain.png have the outcome. Ctrl-C, or a kill, loses at most the network that is being trained: the same command goes
-    on, and may ask for more --iterations and --runs.
+    on, and may ask for more --iterations and --repeats.
     """
     from evofool.bench.retraining.analysis import results
     from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped
@@ -55,7 +55,7 @@ def retrain(
     from evofool.pages.retrain_curve import retrain_curve
 
     plan = RetrainingPlan(
-        iterations, runs, defence, share, evolutions, evaluations, encoding, seed, epochs, tuple(changes or ())
+        iterations, repeats, defence, fooling_share, searches, evaluations, encoding, seed, epochs, tuple(changes or ())
     )
     folder = out or Path("runs") / f"retrain-{defence}"
     stopped = False

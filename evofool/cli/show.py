@@ -1,29 +1,54 @@
 """The command `evofool show`."""
 
-from typing import Annotated
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.console import print_table, show_one
+from evofool.cli.console import print_table, refuse_place, show_one, table_console
 from evofool.cli.options import AsJson, RunFolder, Trust
+
+if TYPE_CHECKING:
+    from evofool.run.stored import StoredRun
+
+CLASS = typer.Option("--class", help="Show one elite in full: a class number or a label.")
+WORKERS = typer.Option(
+    "--workers", help="Show the workers as of the last checkpoint: images/s, share of time busy, restarts."
+)
+IMAGE = typer.Option(metavar="FILE", help="With --class: write the elite's image there, a PNG.")
+GRAPH = typer.Option(metavar="FILE", help="With --class: write a drawing of the elite's CPPN there, an SVG.")
 
 
 def show(
     folder: RunFolder,
-    which: Annotated[str | None, typer.Option("--class", help="One elite in full: a class number or a label.")] = None,
+    which: Annotated[str | None, CLASS] = None,
+    workers: Annotated[bool, WORKERS] = False,
+    image: Annotated[Path | None, IMAGE] = None,
+    graph: Annotated[Path | None, GRAPH] = None,
     as_json: AsJson = False,
     trust: Trust = False,
 ) -> None:
-    """The elites of a run as a table, or one of them in full.
+    """Show a run's elites as a table, one elite in full, or the run's workers.
 
-    In full: its scores, what else the classifier saw, its parents and, for a CPPN, its genome, with the picture
-    and the graph written beside the run. Works while the run goes on.
+    One elite in full: its scores, the classifier's other guesses, its parents and the size of its CPPN. Works while the
+    run goes on, and writes nothing but the files that --image and --graph name.
     """
+    from evofool.errors import StoreError
     from evofool.run.stored import StoredRun, to_json
 
+    if which is None and (image is not None or graph is not None):
+        raise StoreError(f"{'--graph' if image is None else '--image'} writes one elite's file; name the elite by --class")
+    if workers and which is not None:
+        raise StoreError("--workers shows the run's workers and --class one elite; give one of them")
+    for path in (image, graph):
+        refuse_place(path)
     with StoredRun(folder) as stored:
         if which is not None:
-            show_one(stored, which, as_json, trust)
+            show_one(stored, which, as_json, trust, image, graph)
+            return
+        if workers:
+            _print_workers(stored, as_json)
             return
         elites = stored.elites()
         if as_json:
@@ -49,3 +74,40 @@ def show(
             )
             return
         print_table(stored, elites)
+
+
+def _print_workers(stored: "StoredRun", as_json: bool) -> None:
+    """What each worker was doing at the run's last checkpoint."""
+    from rich.table import Table
+
+    from evofool.run.stored import to_json
+
+    seen = stored.meta.get("workers") or {"at": 0.0, "each": []}
+    finished = stored.meta["finished"]
+    if as_json:
+        print(to_json(seen))
+        return
+    if not seen["each"]:
+        print(f"{stored.folder} has no workers; a search has some with evofool run ... --workers N")
+        return
+    table = Table(box=None, pad_edge=False)
+    columns = ("worker", "state", "images/s", "busy", "in flight", "restarts", "images", "pid", "node", "device")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("state", "node", "device") else "right")
+    for worker in seen["each"]:
+        table.add_row(
+            str(worker["worker"]),
+            worker["state"],
+            f"{worker['images_per_second']:,.1f}",
+            f"{worker['busy']:.0%}",
+            str(worker["in_flight"]),
+            str(worker["restarts"]),
+            f"{worker['images']:,}",
+            str(worker["pid"] or ""),
+            worker["node"],
+            worker["device"],
+        )
+    table_console().print(table)
+    total = sum(worker["images_per_second"] for worker in seen["each"])
+    age = max(0.0, time.time() - seen["at"])
+    print(f"\n{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else ""))

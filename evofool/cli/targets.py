@@ -1,4 +1,4 @@
-"""The commands about targets: `evofool targets list|show|check` and `evofool serve-target`."""
+"""The commands about targets: `evofool targets list|show|check|serve`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -82,7 +82,8 @@ def check(
         raise VerifyError(f"{report.target['spec']} does not pass:\n  " + "\n  ".join(report.faults))
 
 
-def serve_target(
+@targets.command("serve")
+def serve_(
     spec: Annotated[str, SPEC],
     host: Annotated[
         str, typer.Option(help="The address to listen on; 127.0.0.1 is reached from this machine alone.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from evofool.cli.options import Trust
+
 if TYPE_CHECKING:
     from evofool.bench.calibration import Calibration
     from evofool.bench.transfer.shares import TargetElites, TransferMatrix, TransferPair, TransferShare
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 RUNS = typer.Argument(metavar="RUN...", help="Runs' folders; those of one target are pooled. Their targets are compared.")
 TARGETS = typer.Option(
-    "--targets", metavar="SPEC,SPEC", help="Further targets that are asked about the elites; may be given several times."
+    "--target", metavar="SPEC", help="Another target to score the elites with (evofool targets list); may be repeated."
 )
 IMAGES = typer.Option(
     metavar="DIR|digits",
@@ -24,8 +26,7 @@ IMAGES = typer.Option(
 )
 JSON = typer.Option("--json", metavar="FILE", help="Write all figures there.")
 PLOT = typer.Option(metavar="FILE", help="Draw the matrix as a heat map, an SVG; needs --images.")
-LIST = typer.Option("--list", metavar="N", min=0, help="Name the N images that most targets believe.")
-TRUST = typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")
+TOP = typer.Option("--top", metavar="N", min=0, help="List the N images that the most targets accept.")
 
 
 class _Loaded(NamedTuple):
@@ -42,8 +43,8 @@ def transfer(
     images: Annotated[str | None, IMAGES] = None,
     json: Annotated[Path | None, JSON] = None,
     plot: Annotated[Path | None, PLOT] = None,
-    listed: Annotated[int, LIST] = 0,
-    trust: Annotated[bool, TRUST] = False,
+    top: Annotated[int, TOP] = 0,
+    trust: Trust = False,
 ) -> None:
     """Do the elites that were evolved on one classifier fool another one, at its own threshold?
 
@@ -63,7 +64,7 @@ def transfer(
         raise TargetError("--plot draws the shares accepted, and thresholds are taken from real images: --images DIR")
     for path in (json, plot):
         refuse_place(path)
-    loaded = _loaded(folders, _split(targets or []), trust)
+    loaded = _loaded(folders, targets or [], trust)
     everyone, names = [one.target for one in loaded], [one.name for one in loaded]
     _refuse_alone(names)
     keep_memory()
@@ -80,9 +81,7 @@ def transfer(
     _print(found, calibrations)
     asked = ", ".join(f"{n} {q:,}" for n, q in zip(names, found.queries, strict=True))
     print(f"\nQueries: for elites {asked}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
-    best = [
-        {**one, "label": everyone[names.index(one["target"])].labels[one["class"]]} for one in found.most_believed(listed)
-    ]
+    best = [{**one, "label": everyone[names.index(one["target"])].labels[one["class"]]} for one in found.most_believed(top)]
     for one in best:
         by = f"{len(one['believed_by'])} of {len(names)} targets ({', '.join(one['believed_by'])})"
         print(f"  class {one['class']} ({one['label']}) of {one['run']}, birth {one['birth']}: believed by {by}")
@@ -97,22 +96,12 @@ def transfer(
 # -- what is compared
 
 
-def _split(given: Sequence[str]) -> list[str]:
-    """Specs between commas: a comma inside a spec (mean=123,117,104) is followed by no kind of target."""
-    from evofool.targets import KINDS
-
-    kinds = "|".join(re.escape(kind) for kind in KINDS if kind != "http")
-    parts = (
-        part.strip(", ") for text in given for part in re.split(rf",(?=\s*(?:(?:{kinds})(?:[:?,]|\s*$)|https?://))", text)
-    )
-    return [part for part in parts if part]
-
-
 def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[_Loaded]:
     """Every different target once, those of runs first; its fingerprint has to be the one that its runs were made with."""
     from evofool.errors import StoreError
     from evofool.run.store import FILE
     from evofool.run.stored import StoredRun
+    from evofool.targets import target as load
     from evofool.targets.public import name_of
     from evofool.targets.spec import distinct
 
@@ -131,29 +120,10 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
                 found[fingerprint] = stored.own_target(trust=trust, way_out=search_again), []
             found[fingerprint][1].append((called, elites))
     for spec in specs:
-        target = _named(spec)
+        target = load(spec)
         found.setdefault(target.fingerprint(), (target, []))
     names = distinct(_short(target.name) for target, _ in found.values())
     return [_Loaded(target, name, runs) for name, (target, runs) in zip(names, found.values(), strict=True)]
-
-
-def _named(spec: str) -> "Target":
-    """The target of a spec; where a comma in it may have been meant to part two, its TargetError says so."""
-    from evofool.errors import TargetError
-    from evofool.targets import KINDS
-    from evofool.targets import target as load
-
-    kind = spec.partition("?")[0].partition(":")[0]
-    strangers = [part.strip() for part in kind.split(",") if part.strip() not in ("", *KINDS)]
-    try:
-        return load(strangers[0] if "," in kind and strangers else spec)
-    except TargetError as error:
-        if not re.search(r",\s*[^\d\s.,+-]", spec):
-            raise
-        raise TargetError(
-            f'{error}. "{spec}" was read as one target: a comma parts two only where the name of a kind follows; else give '
-            "each a --targets of its own"
-        ) from None
 
 
 def _short(name: str) -> str:
@@ -185,7 +155,7 @@ def _refuse_alone(names: Sequence[str]) -> None:
 
     if len(names) < 2:
         raise TargetError(
-            f"all runs are of one target, {names[0]}, and transfer needs a second: --targets SPEC, or a run made on another"
+            f"all runs are of one target, {names[0]}, and transfer needs a second: --target SPEC, or a run made on another"
         )
 
 

@@ -86,7 +86,7 @@ def _inverted(
         "code has it) and not (as their text has it); and over the norm of the image's own answer."
         if pairs
         else "The error is the distance of the two answers over the norm of the image's, as there are no real images to "
-        "measure it by (--real DIR)."
+        "measure it by (--real-images DIR)."
     )
     faults = [f"Layer {layer} failed: {fault_of(error)}" for layer, error in failed.items()]
     if missing:

@@ -75,7 +75,7 @@ def read_images(file: Path) -> Iterator[tuple[str, str, bytes]]:
         with parquet.ParquetFile(file) as table:
             if missing := {"image", "label_name"} - set(table.schema_arrow.names):
                 raise ImageError(
-                    f"{file} has no column {', '.join(sorted(missing))}: it is no table of evofool export --as parquet"
+                    f"{file} has no column {', '.join(sorted(missing))}: it is no table of evofool export --format parquet"
                 )
             for batch in table.iter_batches(_GROUP, columns=["image", "label_name"]):
                 for number, row in enumerate(batch.to_pylist(), done):

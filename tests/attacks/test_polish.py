@@ -225,7 +225,7 @@ class _Case:
 @pytest.mark.parametrize(
     "case",
     [
-        _Case(RecipeError, "has direct images, which have no weights: polish them --by pixels", kind="direct", by="weights"),
+        _Case(RecipeError, "has direct images, which have no weights: use --parameters pixels", kind="direct", by="weights"),
         _Case(RecipeError, 'goes by weights or pixels, not by "waits"', by="waits"),
         _Case(RecipeError, "a budget of 1 forward passes is too small", budget=1),
         _Case(RecipeError, "rate is a step's size, over 0, not -1", rate=-1.0),

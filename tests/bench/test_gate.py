@@ -110,16 +110,16 @@ def test_a_target_that_cannot_be_measured_is_invalid(last, tmp_path):
 
 def test_the_deployed_threshold_is_what_counts(tmp_path):
     common = ["lenet", "--budget", "400", "--seeds", "1", "--arms", "cppn,random", "--out", str(tmp_path / "g")]
-    code, output = gate(*common, "--accept", "p>=0.5", "--max-share", "1")
+    code, output = gate(*common, "--accept", "p>=0.5", "--max-fooled", "1")
     assert code == 0, output
-    code, output = gate(*common, "--accept", "p>=0.5", "--max-share", "0.05", "--images", "digits")
+    code, output = gate(*common, "--accept", "p>=0.5", "--max-fooled", "0.05", "--images", "digits")
     assert code == 1, output
     assert "of 10 classes are fooled at p >= 0.5 within 400 queries" in output
     assert "real images that are classified correctly" in output
 
 
 def test_another_budget_in_the_same_folder_is_another_attack(tmp_path):
-    common = ["lenet", "--accept", "p>=0.5", "--seeds", "1", "--arms", "cppn", "--max-share", "1"]
+    common = ["lenet", "--accept", "p>=0.5", "--seeds", "1", "--arms", "cppn", "--max-fooled", "1"]
     common += ["--out", str(tmp_path / "g")]
     shares = []
     for budget in ("16", "800", "16"):
@@ -337,7 +337,7 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
     code, output = gate(black_box, "--arms", "apgd,noise", *common)
     assert code == 2
     assert f"{black_box} gives no gradients, which apgd cannot do without, and no other arm attacks" in output
-    code, output = gate(black_box, "--arms", "apgd,random", "--max-share", "1", *common)
+    code, output = gate(black_box, "--arms", "apgd,random", "--max-fooled", "1", *common)
     assert code == 0, output
     assert f"Note: apgd: left out; it needs gradients, which {black_box} does not give" in output
 
@@ -447,7 +447,7 @@ def test_a_server_that_was_swapped_does_not_pass_on_old_answers(tmp_path):
     for behind in (sure, unsure):
         with serving(behind, port=port) as url:
             port = int(url.rstrip("/").rpartition(":")[2])
-            options = ["--accept", "p>=0.5", "--seeds", "1", "--arms", "random", "--budget", "40", "--max-share", "0"]
+            options = ["--accept", "p>=0.5", "--seeds", "1", "--arms", "random", "--budget", "40", "--max-fooled", "0"]
             code, _ = gate(url, *options, "--out", str(tmp_path / "g"))
             judgements.append(code)
     assert judgements == [1, 0]

@@ -118,7 +118,7 @@ def test_another_plan_is_refused_and_more_of_the_same_is_not(whole: Path, tmp_pa
     [
         ({"defence": "none"}, "retraining needs a defence: outlier-exposure, reject-class"),
         ({"defence": "hope"}, 'no defence "hope"'),
-        ({"share": 1.0}, "--share 1 has to lie between 0 and 1"),
+        ({"share": 1.0}, "--fooling-share 1 has to lie between 0 and 1"),
         ({"encoding": "clay"}, 'no encoding "clay"'),
         ({"changes": ("search.seed=3",)}, "--seed N keys them all"),
         ({"changes": ("target=lenet",)}, "only search"),
@@ -179,8 +179,8 @@ def test_the_figures_are_what_they_are_called(whole: Path) -> None:
 def test_the_command_prints_a_table_and_leaves_a_curve(whole: Path) -> None:
     app = typer.Typer()
     app.command()(cli_retrain.retrain)
-    searches = ["--evolutions", "2", "--evaluations", "96", "--seed", "5"]
-    training = ["--iterations", "2", "--share", "0.4", "--epochs", "1"]
+    searches = ["--searches", "2", "--evaluations", "96", "--seed", "5"]
+    training = ["--iterations", "2", "--fooling-share", "0.4", "--epochs", "1"]
     done = RUNNER.invoke(app, [*training, *searches, "--out", str(whole)])
     assert done.exit_code == 0, done.output
     assert "recalled, not measured here" in done.output

@@ -253,12 +253,12 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
 
 
 def test_show_class_tells_one_elite_in_full(call: Call, mine: Path) -> None:
+    before = sorted(mine.iterdir())
     result = call("show", "mine", "--class", "3")
     assert result.code == 0
+    assert sorted(mine.iterdir()) == before, "a command that reads does not write"
     with Store.open(mine) as store:
         (row,) = store.elites(3)
-    assert (mine / "elite-3.png").read_bytes() == row.png
-    assert (mine / "graph-3.svg").read_text().lstrip().startswith("<")
     for part in (
         "class 3 (3): confidence 0.",
         "runner-up",
@@ -267,6 +267,36 @@ def test_show_class_tells_one_elite_in_full(call: Call, mine: Path) -> None:
         "edges",
     ):
         assert part in result.out
+
+
+def test_show_writes_the_image_and_the_graph_of_an_elite_to_named_files(call: Call, mine: Path, tmp_path: Path) -> None:
+    before = sorted(mine.iterdir())
+    result = call("show", "mine", "--class", "3", "--image", "3.png", "--graph", "3.svg")
+    assert (result.code, result.err) == (0, "")
+    assert sorted(mine.iterdir()) == before
+    with Store.open(mine) as store:
+        (row,) = store.elites(3)
+    assert (tmp_path / "3.png").read_bytes() == row.png
+    assert (tmp_path / "3.svg").read_text().lstrip().startswith("<")
+    assert result.out.splitlines()[-2:] == ["picture     3.png", "graph       3.svg"]
+
+
+def test_pixels_have_no_graph(call: Call, direct_run: Path, tmp_path: Path) -> None:
+    one_sentence(call("show", direct_run, "--class", "3", "--graph", "3.svg"), "have no graph: leave --graph out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--graph", "3.svg"], "--graph writes one elite's file; name the elite by --class"),
+        (["--image", "3.png"], "--image writes one elite's file; name the elite by --class"),
+        (["--class", "3", "--workers"], "give one of them"),
+        (["--class", "3", "--image", "nowhere/3.png"], "its folder is not there"),
+    ],
+)
+def test_options_of_show_that_do_not_go_together(call: Call, mine: Path, options: list[str], message: str) -> None:
+    one_sentence(call("show", "mine", *options), message)
 
 
 def test_json_has_null_for_a_number_that_is_infinite(call: Call, mine: Path) -> None:
@@ -289,9 +319,9 @@ def test_show_class_as_json_holds_a_genome_that_draws_the_picture(call: Call, mi
     assert sum(confidences) <= 1 + 1e-9
     assert confidences[1:] == sorted(confidences[1:], reverse=True)
     encoding, genome = from_json(told["genome"])
-    assert not (mine / "elite-3.png").exists(), "a question asked by a program leaves no files"
-    call("show", "mine", "--class", "3")
-    assert np.array_equal(encoding.render(genome)[0], decode_png((mine / "elite-3.png").read_bytes()))
+    with Store.open(mine) as store:
+        (row,) = store.elites(3)
+    assert np.array_equal(encoding.render(genome)[0], decode_png(row.png))
 
 
 # --- export
@@ -365,10 +395,15 @@ def test_lineage_goes_from_a_random_genome_to_the_elite(call: Call, mine: Path) 
     assert all(child["mother"] == mother["birth"] for mother, child in zip(line, line[1:], strict=False))  # noqa: RUF007
     assert "3" in line[-1]["held"]
     assert all(step["held"] for step in line)
+    before = sorted(mine.iterdir())
     result = call("lineage", "mine", "--class", "3")
     assert result.code == 0
     assert f"descends from {len(line) - 1} ancestors" in result.out
-    assert (mine / "lineage-3.png").read_bytes().startswith(b"\x89PNG")
+    assert "Picture" not in result.out
+    result = call("lineage", "mine", "--class", "3", "--image", "line.png")
+    assert result.out.endswith("Picture: line.png\n")
+    assert Path("line.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(mine.iterdir()) == before, "a command that reads does not write"
 
 
 def test_init_copies_the_recipes_once_and_they_run(call: Call, tmp_path: Path) -> None:

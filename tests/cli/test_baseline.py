@@ -14,7 +14,8 @@ from evofool.attacks import run as baseline_run
 from evofool.attacks.run import METHODS, AttackOutcome, AttackPlan, AttackProgress, run_baseline
 from evofool.cli import app as cli
 from evofool.cli import console
-from evofool.cli.baseline import chosen, progress_text
+from evofool.cli.console_attacks import progress_text
+from evofool.cli.options import class_ids
 from evofool.errors import TargetError
 from evofool.run.stored import StoredRun
 from evofool.targets import Target, target
@@ -163,9 +164,7 @@ def test_enough_ends_it_early(call: Call) -> None:
 
 
 def test_units_are_climbed(call: Call, tmp_path: Path) -> None:
-    made = call(
-        "baseline", "erhan", "--unit", "fc1:7", "--unit", "conv2:3", "--set", "restarts=2", "--budget", "20", "--out", "u"
-    )
+    made = call("units", "lenet", "fc1:7", "conv2:3", "--set", "restarts=2", "--budget", "20", "--out", "u")
     assert (made.code, made.err) == (0, "")
     # Before them there is progress, where the machine is slow.
     first, second = [line for line in made.out.splitlines() if "activation" in line]
@@ -174,9 +173,7 @@ def test_units_are_climbed(call: Call, tmp_path: Path) -> None:
     files = {path.name for path in (tmp_path / "u").iterdir()}
     assert files >= {"run.db", "units.json", "units.png", "unit-fc1-7.png", "unit-conv2-3.png", "elites.png", "curve.png"}
     assert call("verify", "u").code == 0
-    again = call(
-        "baseline", "erhan", "--unit", "fc1:7", "--unit", "conv2:3", "--set", "restarts=2", "--budget", "20", "--out", "u"
-    )
+    again = call("units", "lenet", "fc1:7", "conv2:3", "--set", "restarts=2", "--budget", "20", "--out", "u")
     assert again.code == 0
     assert again.out.startswith("u has all of these units already.\n")
 
@@ -232,7 +229,7 @@ def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPa
             pass
 
     monkeypatch.setattr(console, "interrupts", Pressed)
-    broken = call("baseline", "erhan", "--unit", "fc1:7", "--out", "u")
+    broken = call("units", "lenet", "fc1:7", "--out", "u")
     assert broken.code == 130
     assert broken.out.endswith("Stopped before the units were done; nothing was kept.\n")
     assert not Path("u").exists()
@@ -261,14 +258,6 @@ def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPa
         (("apgd", "--budget", "1"), "a budget of 1 forward passes is too small: 2 are the least"),
         (("apgd", "--classes", "10"), "lenet: no class 10; it has 0 to 9, or by label"),
         (("apgd", "--seed", str(1 << 62)), "search.seed"),
-        (("apgd", "--unit", "fc1:7"), "--unit is for erhan; apgd climbs classes"),
-        (("erhan", "--unit", "fc1:7", "--classes", "3"), "leave --classes, --target-confidence and --rank out"),
-        (("erhan", "--unit", "fc1:7", "--target-confidence", "0.9"), "leave --classes, --target-confidence and --rank out"),
-        (("erhan", "--unit", "fc1:7", "--rank", "margin"), "leave --classes, --target-confidence and --rank out"),
-        (("erhan", "--unit", "fc9:7"), 'lenet: no layer "fc9"; there are 5, the nearest fc'),
-        (("erhan", "--unit", "fc1"), "--unit fc1: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7"),
-        (("erhan", "--unit", "fc1:9999"), '--unit fc1:9999: layer "fc1" of lenet is'),
-        (("erhan", "--unit", "fc1:7", "--set", "octaves=2"), 'erhan has no setting "octaves"'),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_left(
@@ -278,6 +267,25 @@ def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_left(
     assert result.code == 2
     assert words in result.err
     assert result.err.startswith("evofool: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fc9:7",), 'lenet: no layer "fc9"; there are 5, the nearest fc'),
+        (("fc1",), "unit fc1: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7"),
+        (("fc1:9999",), 'unit fc1:9999: layer "fc1" of lenet is'),
+        (("fc1:7", "--set", "octaves=2"), 'erhan has no setting "octaves"'),
+    ],
+)
+def test_what_is_wrong_with_a_unit_is_said_in_a_sentence(
+    call: Call, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = call("units", "lenet", *arguments, "--out", "run")
+    assert result.code == 2
+    assert result.err.startswith("evofool: ")
+    assert message in result.err
     assert not (tmp_path / "run").exists()
 
 
@@ -325,13 +333,13 @@ def test_a_network_without_numbers_is_told_class_by_class(call: Call, monkeypatc
 
 def test_classes_by_numbers_ranges_and_labels() -> None:
     labels = ("ant", "5", "black-footed ferret", "3-4", "dog", "elk")
-    assert chosen(None, labels, "fake") == []
-    assert chosen("ant", labels, "fake") == [0]
-    assert chosen("0, 2-4,elk", labels, "fake") == [0, 2, 3, 4, 5]
-    assert chosen("black-footed ferret,3-4", labels, "fake") == [2, 3]  # a label is a label, whatever it looks like
-    assert chosen("5", labels, "fake") == [1]
-    assert chosen("4,dog,3-4,4-4", labels, "fake") == [4, 3]
-    assert chosen("1-2,2-3", labels, "fake") == [1, 2, 3]
+    assert class_ids(None, labels, "fake") == []
+    assert class_ids("ant", labels, "fake") == [0]
+    assert class_ids("0, 2-4,elk", labels, "fake") == [0, 2, 3, 4, 5]
+    assert class_ids("black-footed ferret,3-4", labels, "fake") == [2, 3]  # a label is a label, whatever it looks like
+    assert class_ids("5", labels, "fake") == [1]
+    assert class_ids("4,dog,3-4,4-4", labels, "fake") == [4, 3]
+    assert class_ids("1-2,2-3", labels, "fake") == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +357,7 @@ def test_classes_by_numbers_ranges_and_labels() -> None:
 )
 def test_a_class_that_is_not_there_is_named(text: str, words: str) -> None:
     with pytest.raises(TargetError, match=words):
-        chosen(text, ("ant", "bee", "cat", "dog", "elk", "fox"), "fake")
+        class_ids(text, ("ant", "bee", "cat", "dog", "elk", "fox"), "fake")
 
 
 def test_progress_in_words() -> None:

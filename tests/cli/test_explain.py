@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from evofool.cli import app as cli
-from evofool.cli.explain import ONLY
+from evofool.cli.explain import PARTS as PARTS_OPTION
 from evofool.explain import parts_occlusion
-from evofool.explain.explain import PARTS
+from evofool.explain.page import PARTS
 from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.run import Run
@@ -88,14 +88,14 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_help_names_every_part() -> None:
-    assert ONLY.help.removesuffix(".").partition(": ")[2].split(", ") == list(PARTS)
+    assert PARTS_OPTION.help.removesuffix(".").partition(": ")[2].split(", ") == list(PARTS)
 
 
 # --- elites
 
 
 def test_an_elite_is_explained_beside_its_run(call: Call, mine: Path) -> None:
-    result = call("explain", "mine", "--class", "3", "--only", "saliency,elements")
+    result = call("explain", "mine", "--class", "3", "--parts", "saliency,elements")
     assert result.code == 0, result.err
     assert "Explaining elite of class 3 of mine, birth" in result.out
     assert "elements (1 of 2)" in result.out
@@ -107,7 +107,7 @@ def test_an_elite_is_explained_beside_its_run(call: Call, mine: Path) -> None:
 
 
 def test_a_dream_and_inversions_of_named_layers_are_written(call: Call, mine: Path) -> None:
-    how = ["--only", "inversion,dream", "--layers", "conv1", "--dream", "conv2", "--zoom", "2"]
+    how = ["--parts", "inversion,dream", "--layers", "conv1", "--dream", "conv2", "--zoom", "2"]
     result = call("explain", "mine", "--class", "1", *how)
     assert result.code == 0, result.err
     names = {path.name for path in (mine / "explain-1").iterdir()}
@@ -117,7 +117,7 @@ def test_a_dream_and_inversions_of_named_layers_are_written(call: Call, mine: Pa
 def test_the_elite_is_shown_with_the_scores_that_the_run_stored(call: Call, mine: Path) -> None:
     from evofool.run.stored import StoredRun
 
-    assert call("explain", mine / "run.db", "--class", "5", "--only", "occlusion", "--out", "here").code == 0
+    assert call("explain", mine / "run.db", "--class", "5", "--parts", "occlusion", "--out", "here").code == 0
     with StoredRun(mine) as stored:
         row = stored.elites(5)[0].row
     page = Path("here/index.html").read_text(encoding="utf-8")
@@ -130,7 +130,7 @@ def test_the_elite_is_shown_with_the_scores_that_the_run_stored(call: Call, mine
 
 def test_a_picture_of_any_kind_becomes_what_the_target_takes_and_it_is_said(call: Call, tmp_path: Path) -> None:
     photo(tmp_path / "shot.png", (60, 40), "RGBA")
-    result = call("explain", "shot.png", "--target", "lenet", "--only", "occlusion")
+    result = call("explain", "shot.png", "--target", "lenet", "--parts", "occlusion")
     assert result.code == 0, result.err
     assert "shot.png: 60x40 RGBA became 28x28 grey (squeezed)" in result.out
     assert "Explaining shot.png as " in result.out
@@ -139,18 +139,18 @@ def test_a_picture_of_any_kind_becomes_what_the_target_takes_and_it_is_said(call
 
 def test_short_side_and_centre_are_said_where_the_target_cuts(call: Call, tmp_path: Path, stub: str) -> None:
     photo(tmp_path / "shot.jpg", (60, 40))
-    result = call("explain", "shot.jpg", "--target", f"{stub}?resize=18", "--only", "elements")
+    result = call("explain", "shot.jpg", "--target", f"{stub}?resize=18", "--parts", "elements")
     assert "shot.jpg: 60x40 RGB became 16x16 RGB (short side 18, centre)" in result.out
 
 
 def test_a_picture_of_the_targets_own_size_keeps_its_pixels(call: Call, tmp_path: Path, stub: str) -> None:
     file = photo(tmp_path / "own.png", (16, 16))
-    result = call("explain", file, "--target", f"{stub}?resize=18", "--only", "elements", "--out", "own")
+    result = call("explain", file, "--target", f"{stub}?resize=18", "--parts", "elements", "--out", "own")
     assert "became" not in result.out
     pixels = decode_png(file.read_bytes())
     np.testing.assert_array_equal(decode_png(Path("own/image.png").read_bytes()), pixels)
     photo(tmp_path / "clear.png", (16, 16), "RGBA")
-    result = call("explain", "clear.png", "--target", f"{stub}?resize=18", "--only", "elements")
+    result = call("explain", "clear.png", "--target", f"{stub}?resize=18", "--parts", "elements")
     assert "clear.png: 16x16 RGBA became 16x16 RGB, what is transparent laid on white\n" in result.out
     seen = decode_png(Path("clear-explained/image.png").read_bytes())
     white = Image.new("RGBA", (16, 16), "white")
@@ -163,10 +163,10 @@ def test_an_opaque_picture_is_not_called_transparent_and_a_transparent_palette_i
     call: Call, tmp_path: Path, stub: str
 ) -> None:
     Image.new("RGBA", (16, 16), (9, 8, 7, 255)).save(tmp_path / "opaque.png")
-    result = call("explain", "opaque.png", "--target", stub, "--only", "occlusion")
+    result = call("explain", "opaque.png", "--target", stub, "--parts", "occlusion")
     assert "opaque.png: 16x16 RGBA became 16x16 RGB\n" in result.out
     Image.new("P", (16, 16), 0).save(tmp_path / "palette.png", transparency=0)
-    result = call("explain", "palette.png", "--target", stub, "--only", "occlusion")
+    result = call("explain", "palette.png", "--target", stub, "--parts", "occlusion")
     assert "palette.png: 16x16 palette became 16x16 RGB, what is transparent laid on white" in result.out
     assert (decode_png(Path("palette-explained/image.png").read_bytes()) == 255).all()
 
@@ -174,7 +174,7 @@ def test_an_opaque_picture_is_not_called_transparent_and_a_transparent_palette_i
 def test_sixteen_bits_become_eight_and_it_is_said(call: Call, tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (28, 28)).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.tif")
-    result = call("explain", "deep.tif", "--target", "lenet", "--only", "occlusion")
+    result = call("explain", "deep.tif", "--target", "lenet", "--parts", "occlusion")
     assert "deep.tif: 28x28 16-bit grey became 28x28 grey, its 16 bits divided by 257" in result.out
     np.testing.assert_array_equal(decode_png(Path("deep-explained/image.png").read_bytes())[0], np.rint(deep / 257))
 
@@ -194,7 +194,7 @@ def test_a_black_box_says_what_it_lacks_in_one_line_and_shows_the_rest(call: Cal
     (tmp_path / "reals").mkdir()
     for i in range(3):
         photo(tmp_path / "reals" / f"{i}.png", (20 + i, 20))
-    result = call("explain", "shot.png", "--target", stub, "--real", "reals")
+    result = call("explain", "shot.png", "--target", stub, "--real-images", "reals")
     assert result.code == 0, result.err
     line = next(line for line in result.out.splitlines() if "has no gradients" in line)
     assert "evofool baseline square, nes or random" in line
@@ -243,8 +243,8 @@ def test_an_interrupt_says_where_what_was_done_is(
         (["mine"], "--class 3, or a label"),
         (["mine", "--class", "12"], "no class 12; it has 0 to 9"),
         (["mine", "--class", "3", "--target", "lenet"], "has its own target"),
-        (["mine", "--class", "3", "--only", "saliensy"], 'did you mean "saliency"?'),
-        (["mine", "--class", "3", "--only", "nearest"], "--real DIR"),
+        (["mine", "--class", "3", "--parts", "saliensy"], 'did you mean "saliency"?'),
+        (["mine", "--class", "3", "--parts", "nearest"], "--real-images DIR"),
         (["mine", "--class", "3", "--zoom", "3"], "--dream LAYER"),
         (["mine", "--class", "3", "--dream", "conv3"], "the nearest conv2"),
         (["mine", "--class", "3", "--layers", "conv1,fc3"], "the nearest fc2"),
@@ -255,10 +255,10 @@ def test_an_interrupt_says_where_what_was_done_is(
         (["text.png", "--target", "lenet"], "text.png cannot be read as a picture"),
         (["deep.tif", "--target", "lenet"], "save it as an 8-bit picture"),
         (["program.png", "--target", "lenet"], "program.png cannot be read as a picture"),
-        (["shot.png", "--target", "lenet", "--only", ""], '--only "" does not name a part'),
+        (["shot.png", "--target", "lenet", "--parts", ""], '--parts "" does not name a part'),
         (["shot.png", "--target", "lenet", "--layers", " ,"], '--layers " ," does not name a layer'),
         (["shot.png", "--target", "lenet", "--dream", ""], "--dream names no layer"),
-        (["shot.png", "--target", "lenet", "--real", "typo"], "typo is no folder"),
+        (["shot.png", "--target", "lenet", "--real-images", "typo"], "typo is no folder"),
         (["shot.png", "--target", "lenet", "--out", "text.png"], "text.png is a file, so text.png cannot be a folder"),
         (["shot.png", "--target", "lennet"], "lenet"),
     ],

@@ -1,4 +1,4 @@
-"""`evofool targets list|show|check` and `evofool serve-target`, as a person calls them."""
+"""`evofool targets list|show|check|serve`, as a person calls them."""
 
 import json
 import subprocess
@@ -132,7 +132,7 @@ def test_a_folder_of_other_classes_ends_with_2_and_says_what_is_needed(call: Cal
 
 def test_a_served_target_is_checked_over_http(call: Call) -> None:
     pytest.importorskip("httpx")
-    command = [sys.executable, "-m", "evofool", "serve-target", "lenet", "--port", "0", "--answers", "probabilities"]
+    command = [sys.executable, "-m", "evofool", "targets", "serve", "lenet", "--port", "0", "--answers", "probabilities"]
     server = subprocess.Popen(
         [*command, "--decimals", "4"], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     )
@@ -155,7 +155,7 @@ def test_a_served_target_is_checked_over_http(call: Call) -> None:
 
 
 def test_a_server_that_cannot_be_started_says_why(call: Call) -> None:
-    told = call("serve-target", "lenet", "--port", "0", "--answers", "top", "--top", "11")
+    told = call("targets", "serve", "lenet", "--port", "0", "--answers", "top", "--top", "11")
     assert told.code == 2
     assert "it has to be 1 to 10" in told.err
 

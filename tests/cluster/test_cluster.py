@@ -463,11 +463,11 @@ def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, clust
     done = evofool_command(*RUN, "--workers", "2", "--ray", cluster, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert f"2 workers of Ray ({cluster})" in done.stdout
-    table = evofool_command("workers", "run")
+    table = evofool_command("show", "run", "--workers")
     rows = [line.split() for line in table.stdout.splitlines()[1:3]]
     assert [row[0] for row in rows] == ["0", "1"]
     assert "works" in {row[1] for row in rows} <= {"works", "starts"}
-    told = json.loads(evofool_command("workers", "run", "--json").stdout)
+    told = json.loads(evofool_command("show", "run", "--workers", "--json").stdout)
     assert sum(one["images"] for one in told["each"]) >= 600
     assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in told["each"])
     assert all(one["device"] == "cpu" for one in told["each"] if one["state"] == "works")

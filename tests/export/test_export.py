@@ -475,13 +475,13 @@ def call(*arguments: str | Path) -> Any:
 def test_the_command_writes_either_layout(folder: Path, tmp_path: Path) -> None:
     for layout, file in (("imagefolder", "elites.csv"), ("parquet", TABLE)):
         to = tmp_path / layout
-        result = call(folder, to, "--as", layout, "--license", "CC0-1.0")
+        result = call(folder, to, "--format", layout, "--license", "CC0-1.0")
         assert (result.exit_code, result.output.replace("\n", "")) == (0, f"10 elites written to {to}")
         assert (to / file).is_file()
 
 
 def test_another_layout_or_licence_is_refused_with_what_there_is(folder: Path, tmp_path: Path) -> None:
-    for options, words in ((("--as", "csv"), "imagefolder and parquet"), (("--license", "my own"), "CC-BY-4.0")):
+    for options, words in ((("--format", "csv"), "imagefolder and parquet"), (("--license", "my own"), "CC-BY-4.0")):
         result = call(folder, tmp_path / "out", *options)
         assert isinstance(result.exception, RecipeError)
         assert words in str(result.exception)

@@ -1,4 +1,4 @@
-"""The command `evofool judge`."""
+"""The command `evofool measure`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ NETWORK = typer.Option(
 _FAR = 95.0  # the percentile that noise has to reach for a space to tell it from real images
 
 
-def judge(
+def measure(
     folder: Annotated[Path, RUN],
     images: Annotated[str, IMAGES],
     network: Annotated[str | None, NETWORK] = None,

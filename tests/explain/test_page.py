@@ -11,9 +11,9 @@ import pytest
 import evofool
 from evofool.errors import ImageError, ScoreError, StoreError, TargetError
 from evofool.explain import parts, parts_layers, parts_occlusion
-from evofool.explain.explain import PARTS, Explanation, explain
 from evofool.explain.inversion import invert
 from evofool.explain.occlusion import occlude
+from evofool.explain.page import PARTS, Explanation, explain
 from evofool.images import decode_png, save_png
 from evofool.machine import torch_threads
 from evofool.targets import Target
@@ -27,7 +27,7 @@ def lenet() -> Target:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Unless layers are named one alone is inverted; a thread, as the command has it."""
-    monkeypatch.setattr("evofool.explain.explain.evenly", lambda _target, count=1: ["fc1", "conv2", "fc2"][:count])
+    monkeypatch.setattr("evofool.explain.page.evenly", lambda _target, count=1: ["fc1", "conv2", "fc2"][:count])
     with torch_threads(1):
         yield
 
@@ -332,7 +332,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(lenet: Target, tmp
         told(lenet, folder, only=["dream"])
     with pytest.raises(TargetError, match=r'no layer "conv9"'):
         told(lenet, folder, dream="conv9")
-    with pytest.raises(ImageError, match="--real DIR"):
+    with pytest.raises(ImageError, match="--real-images DIR"):
         told(lenet, folder, only=["nearest"])
     for class_id in (-1, 10):
         with pytest.raises(TargetError, match=f"lenet: no class {class_id}; it has 0 to 9"):

@@ -144,7 +144,7 @@ def _chosen(target: Target, only: Collection[str], real: Path | None, dream: str
     if not target.differentiable and set(only) & set(_BY_GRADIENT):
         raise refused(target)
     if real is None and "nearest" in only:
-        raise ImageError("nearest real images need real images: name their folder by --real DIR")
+        raise ImageError("nearest real images need real images: name their folder by --real-images DIR")
     if not dream and "dream" in only:
         raise TargetError(f"a dream needs a layer to enhance: --dream LAYER, for example {evenly(target, 2)[0]}")
     absent = {*(() if target.differentiable else _BY_GRADIENT)}

@@ -1,0 +1,53 @@
+"""The command `evofool units`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TARGET = typer.Argument(metavar="TARGET", help="A classifier with gradients, as `evofool targets list` names it.")
+UNITS = typer.Argument(
+    metavar="LAYER:INDEX...",
+    help="Units to maximise: LAYER:CHANNEL (of a feature map its middle) or LAYER:CHANNEL:Y:X, as in conv2:7:4:4.",
+)
+OUT = typer.Option(metavar="RUN", help="Folder of the run; runs/units-TARGET by default.")
+BUDGET = typer.Option(min=0, help="Forward passes for each unit; 0: as published.")
+CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method: --set restarts=5.")
+SEED = typer.Option(min=0, help="Seed of every random draw.")
+THREADS = typer.Option(min=1, help="Torch threads of one pass.")
+STREAMS = typer.Option(min=0, help="Passes at the same time; 0: chosen automatically. Does not change results.")
+
+
+def units(
+    target: Annotated[str, TARGET],
+    units: Annotated[list[str], UNITS],
+    out: Annotated[Path | None, OUT] = None,
+    budget: Annotated[int, BUDGET] = 0,
+    changes: Annotated[list[str] | None, CHANGES] = None,
+    seed: Annotated[int, SEED] = 0,
+    threads: Annotated[int, THREADS] = 1,
+    streams: Annotated[int, STREAMS] = 0,
+) -> None:
+    """Make images that maximise single units of a network, by gradient (Erhan 2009).
+
+    A unit has no class, so its images compete in every class, as in evolution. The result is a run, with the best image
+    of each unit as unit-LAYER-INDEX.png, all of them in units.png, and the activations in units.json. Ctrl-C keeps nothing.
+    """
+    from evofool.attacks.units import run_units
+    from evofool.cli.console import interrupts, report, status
+    from evofool.export.image_file import file_name
+    from evofool.recipe import override
+    from evofool.targets import target as load_target
+
+    folder = out or Path("runs") / f"units-{file_name(target)}"
+    with interrupts("Stopping ...") as interrupted, status() as show_status:
+        outcome = run_units(
+            load_target(target, folder), units, folder, settings=override({}, changes or []), budget=budget, seed=seed,
+            threads=threads, streams=streams,
+            tick=lambda step, steps: show_status(lambda: f"step {step:,} of {steps:,}") or bool(interrupted),
+        )  # fmt: skip
+    for line in outcome.lines:
+        print(line)
+    if not outcome.done:
+        raise typer.Exit(130)
+    report(folder, None)
