@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from evofool.cli.judge import judge
+from evofool.cli.measure import measure
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -32,7 +32,7 @@ def test_the_command_warns_where_noise_is_near_real_images(tmp_path: Path) -> No
         (pictures / "abcd"[k % 4]).mkdir(parents=True, exist_ok=True)
         save_png(image, pictures / "abcd"[k % 4] / f"{k:02d}.png")
     app = Typer()
-    app.command()(judge)
+    app.command()(measure)
     result = CliRunner().invoke(app, [str(folder), "--images", str(pictures)])
     assert "Noise comes out near these real images too by nearest real pixels percentile" in result.output
 
@@ -44,7 +44,7 @@ def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path)
         home.mkdir(parents=True, exist_ok=True)
         save_png(image, home / f"{k:02d}.png")
     app = Typer()
-    app.command()(judge)
+    app.command()(measure)
     result = CliRunner().invoke(app, [str(folder), "--images", str(pictures), "--network", "lenet"])
     assert result.exit_code == 0, result.output
     assert "4 elites of" in result.output
@@ -65,7 +65,7 @@ def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path)
 
 def test_the_command_refuses_few_real_images_and_lists_what_it_replaced(tmp_path: Path) -> None:
     folder, app = started(tmp_path / "run"), Typer()
-    app.command()(judge)
+    app.command()(measure)
     few = folder_of(tmp_path / "few", random_images(MIN_REAL_IMAGES - 1, 1))
     many, others = (
         folder_of(tmp_path / name, random_images(MIN_REAL_IMAGES, seed)) for name, seed in (("many", 0), ("others", 5))
