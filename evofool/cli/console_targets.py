@@ -50,7 +50,7 @@ def print_target(told: dict[str, Any]) -> None:
         "target": told["spec"],
         "images": f"{width} x {height}, {'grey' if channels == 1 else 'RGB'}",
         "labels": ", ".join(labels[:_SHOWN]) + more,
-        "outputs": told["outputs"] + (f" of the likeliest {told['top_k']}" if told["told"] < len(labels) else ""),
+        "outputs": told["outputs"] + (f" of the likeliest {told['top_k']}" if told["top_k"] < len(labels) else ""),
         "pixels": _pixels(p, channels),
         "photographs": _photographs(p),
         "weights": told.get("file"),
