@@ -95,7 +95,12 @@ def test_check_passes_a_sound_target_and_prints_its_figures(call: Call, digits: 
     told = call("targets", "check", "lenet", "--images", digits, "--published", "0.99")
     assert told.code == 0
     assert "lenet passes" in told.out
-    for part in ("top-1        1.000 +- 0.000", "40 of 40 photographs; published: 0.990", "images/s", "ranks by     float32"):
+    for part in (
+        "top-1        1.000 +- 0.000",
+        "40 of 40 photographs; published: 0.990",
+        "images/s",
+        "ranks by     float32",
+    ):
         assert part in told.out
     assert "40 of 40 photographs, 40 right" in told.err
 
