@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from evofool.cli.measure import measure
 from typer import Typer
 from typer.testing import CliRunner
 
 from evofool.cli.app import app as evofool_app
+from evofool.cli.measure import measure
 from evofool.errors import ImageError
 from evofool.image_metrics.metrics import MIN_REAL_IMAGES
 from evofool.images import save_png
