@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
+import evofool
 from docs import pages
 from evofool import recipe as recipes
 from evofool.bench import plan
@@ -88,7 +89,7 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = evofool.__version__
     assert re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version  # type: ignore[index]
 
 
