@@ -1,6 +1,7 @@
-"""Ray: the only room that imports it, and only when workers are asked for."""
+"""Ray: the only package that imports it, and only when workers are requested."""
 
 from evofool.cluster.evaluator import RayEvaluator
-from evofool.cluster.membership import choose_there
+from evofool.cluster.session import choose_on_worker
+from evofool.cluster.settings import RayOptions
 
-__all__ = ["RayEvaluator", "choose_there"]
+__all__ = ["RayEvaluator", "RayOptions", "choose_on_worker"]

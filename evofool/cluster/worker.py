@@ -1,4 +1,4 @@
-"""What runs in an actor: the target, built once, and what this worker was told so far. Knows nothing of Ray."""
+"""What runs in an actor: the target, built once, and the parents and thresholds received so far. Independent of Ray."""
 
 import os
 import socket
@@ -20,21 +20,21 @@ from evofool.search.evaluate import BatchEvaluator, Order, stays_on_device
 from evofool.targets import target
 from genomes import Key
 
-_MOST_ASIDE = 8  # images that break the target in one call, before it is taken for broken itself
+_MAX_BROKEN = 8  # images that break the target in one call, before the target itself is taken to be broken
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
 class Reply(NamedTuple):
-    """What a worker says of a call."""
+    """A worker's answer to a call."""
 
     value: Any  # WinnersMessage, or float32 logits
     images: int  # that the target answered
-    seconds: float  # from taking the call up to answering it
+    seconds: float  # from taking the call to answering it
 
 
 @dataclass(frozen=True)
-class Hello:
-    """What a worker says of itself, once its target is built. error: why it cannot be built."""
+class WorkerInfo:
+    """A worker once its target is built, or the error because of which it cannot be built."""
 
     error: str = ""
     fingerprint: str = ""
@@ -45,36 +45,39 @@ class Hello:
 
 
 class Worker:
-    """Runs in an actor: the target, and what this worker was told so far."""
+    """The class of the actors. evaluator_settings: the fields of the batch evaluator, but for target and resident."""
 
-    def __init__(self, spec: str, judge: dict[str, Any], seed: int, batch: int, threads: int, folder: str) -> None:
-        self._spec, self._judge_with, self._threads, self._folder = spec, judge, threads, folder
-        self._receiver = Receiver(judge["encoding"], seed, batch)
+    def __init__(
+        self, spec: str, evaluator_settings: dict[str, Any], seed: int, batch: int, threads: int, folder: str
+    ) -> None:
+        self._spec, self._settings, self._threads, self._folder = spec, evaluator_settings, threads, folder
+        self._receiver = Receiver(evaluator_settings["encoding"], seed, batch)
 
-    def here(self) -> None:
-        """There is room for it."""
+    def placed(self) -> None:
+        """Returns once the actor has its resources."""
 
-    def hello(self) -> Hello:
+    def build(self) -> WorkerInfo:
         """Build the target."""
-        with suppress(OSError):  # where it was named: python: looks for its module there. Another machine may have no such
+        # python: targets look for their module in the folder where they were named, which another machine may lack.
+        with suppress(OSError):
             os.chdir(self._folder)
         torch.set_num_threads(self._threads)
         try:
             self.target = target(self._spec)
         except EvofoolError as error:
-            return Hello(str(error))
-        known = self._judge_with
-        self._batch_evaluator = BatchEvaluator(
-            target=self.target, resident=stays_on_device(self.target, known["edges"]), **known
-        )
+            return WorkerInfo(str(error))
+        resident = stays_on_device(self.target, self._settings["edges"])
+        self._batch_evaluator = BatchEvaluator(target=self.target, resident=resident, **self._settings)
         self._warm_up()
         device = str(self.target.details.get("device", "cpu"))
         if device.startswith("cuda"):
             device = torch.cuda.get_device_name(device)
-        known_format, there = self._batch_evaluator.number_format, self.target.formats
-        if known_format not in there:
-            return Hello(f"{socket.gethostname()} does not rank in {known_format}, it has {', '.join(there)}")
-        return Hello(
+        if self._batch_evaluator.number_format not in self.target.formats:
+            available = ", ".join(self.target.formats)
+            return WorkerInfo(
+                f"{socket.gethostname()} lacks the format {self._batch_evaluator.number_format}; it has {available}"
+            )
+        return WorkerInfo(
             fingerprint=self.target.fingerprint(),
             machine=machine(self._threads) | ({} if device == "cpu" else {"device": device}),
             device=device,
@@ -83,31 +86,30 @@ class Worker:
         )
 
     def _warm_up(self) -> None:
-        """Compile the kernels that make and draw a chunk; the target is not asked."""
+        """Compile the kernels that make and render a chunk, without a query to the target."""
         encoding, key = self._batch_evaluator.encoding, Key(0, 0)
-        some = encoding.random(self._batch_evaluator.chunk, key)
-        encoding.render(encoding.vary(some, some, key))
+        genomes = encoding.random(self._batch_evaluator.chunk, key)
+        encoding.render(encoding.vary(genomes, genomes, key))
 
-    def judge(self, message: OrderMessage) -> Reply:
-        """The winners of an order, without those that break the target by themselves."""
+    def evaluate(self, message: OrderMessage) -> Reply:
+        """The winners of an order, and the rows that break the target by themselves."""
         began, before = time.perf_counter(), self.target.queries
         order = self._receiver.decode(message)
-        aside: list[tuple[int, str]] = []
+        broken: list[tuple[int, str]] = []
         cuts = pairwise([*self._batch_evaluator.parts(order), order.size])
-        parts = [self._careful(order.cut(at, end), at, aside) for at, end in cuts]
-        return Reply(
-            encode_winners(order, Winners.merged(parts), aside), self.target.queries - before, time.perf_counter() - began
-        )
+        parts = [self._evaluate_part(order.cut(at, end), at, broken) for at, end in cuts]
+        answer = encode_winners(order, Winners.merged(parts), broken)
+        return Reply(answer, self.target.queries - before, time.perf_counter() - began)
 
-    def plain(self, births: tuple[int, ...], update: ParentUpdate) -> Reply:
-        """The plain logits of genomes."""
+    def reference_logits(self, births: tuple[int, ...], update: ParentUpdate) -> Reply:
+        """The float32 logits of genomes."""
         began, before = time.perf_counter(), self.target.queries
         genomes = self._receiver.apply(update, births)
         logits = self._batch_evaluator.reference_logits(np.concatenate([genomes[birth] for birth in births]))
         return Reply(logits, self.target.queries - before, time.perf_counter() - began)
 
-    def _careful(self, order: Order, begin: int, aside: list[tuple[int, str]]) -> Winners:
-        """The winners of a chunk, or of its halves where it cannot be judged, down to the image that breaks the target.
+    def _evaluate_part(self, order: Order, begin: int, broken: list[tuple[int, str]]) -> Winners:
+        """The winners of a chunk. A chunk that fails is halved, down to the images that break the target.
 
         Every image keeps its row in the forward pass (BatchEvaluator.part), since its last bits may depend on that.
         """
@@ -117,15 +119,15 @@ class Worker:
             raise
         except (ScoreError, TargetError) as error:
             if order.size == 1:
-                aside.append((begin, str(error)))
-                if len(aside) > _MOST_ASIDE:
+                broken.append((begin, str(error)))
+                if len(broken) > _MAX_BROKEN:
                     raise
                 return Winners.none(self._batch_evaluator.encoding)
         half = order.size // 2
-        cuts = (order.cut(0, half), begin), (order.cut(half, order.size), begin + half)
-        return Winners.merged([self._careful(cut, at, aside) for cut, at in cuts])
+        halves = (order.cut(0, half), begin), (order.cut(half, order.size), begin + half)
+        return Winners.merged([self._evaluate_part(cut, at, broken) for cut, at in halves])
 
 
-def steps(size: int, step: int) -> Iterator[tuple[int, int]]:
-    """(begin, end) of pieces of `step` rows, the last one shorter."""
+def spans(size: int, step: int) -> Iterator[tuple[int, int]]:
+    """(begin, end) of parts of `step` rows; the last one may be shorter."""
     return ((at, min(at + step, size)) for at in range(0, size, step))

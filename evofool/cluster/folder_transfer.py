@@ -1,0 +1,101 @@
+"""Sending a job's folder to a worker that cannot see the driver's disk: all of its files travel as bytes.
+
+The driver leaves a token in a folder that all jobs' folders lie below. A worker that can read the same token there writes
+into the job's folder itself. Any other worker writes into a folder of its own, whose files then replace those of the job's.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from evofool.errors import StoreError
+
+_TOKEN_FILE = ".seen-by-workers"
+_LOCAL_SUFFIXES = (".lock", "-shm")  # locks, and SQLite's index of a write-ahead log, which it creates again
+
+
+def leave_token(folder: Path) -> str:
+    """Write a new token into a folder, for workers to find. StoreError if it cannot be written."""
+    token = secrets.token_hex(16)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _TOKEN_FILE).write_text(token)
+    except OSError as error:
+        raise StoreError(f"{folder / _TOKEN_FILE}: cannot be written ({error.strerror})") from None
+    return token
+
+
+def is_shared(folder: str, token: str) -> bool:
+    """Whether this is the folder that the driver left the token in, and it can be written to from here."""
+    try:
+        return (Path(folder) / _TOKEN_FILE).read_text() == token and os.access(folder, os.W_OK)
+    except (OSError, ValueError):
+        return False
+
+
+def remove_token(folder: Path) -> None:
+    """Remove the token; if that fails, the file that is left does no harm."""
+    with suppress(OSError):
+        (folder / _TOKEN_FILE).unlink()
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path from there; {} if there is no such folder. Locks are left out.
+
+    StoreError for a file that cannot be read.
+    """
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(_LOCAL_SUFFIXES))
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    except OSError as error:
+        raise StoreError(f"{error.filename or folder} cannot be read ({error.strerror})") from None
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files below a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def replace_folder(files: Mapping[str, bytes], folder: Path) -> None:
+    """Replace the files of a folder by these. StoreError if they cannot be written; the folder is then as before.
+
+    They are written to a folder beside it, which is then renamed, so that a database never lies beside the log of another.
+    If the process is killed between the two renames, the old folder is left as NAME.before: `restore_folder` recovers it.
+    """
+    draft, before = folder.with_name(f"{folder.name}.draft"), _before(folder)
+    try:
+        restore_folder(folder)
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write_files(files, draft)
+        if folder.exists():
+            folder.rename(before)
+        draft.rename(folder)
+    except OSError as error:
+        with suppress(StoreError):
+            restore_folder(folder)
+        shutil.rmtree(draft, ignore_errors=True)
+        raise StoreError(f"{folder}: the files that a worker sent cannot be written ({error.strerror})") from None
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Recover the folder that `replace_folder` has moved aside, if none has replaced it. StoreError if that fails."""
+    before = _before(folder)
+    try:
+        if folder.exists():
+            shutil.rmtree(before, ignore_errors=True)
+        elif before.exists():
+            before.rename(folder)
+    except OSError as error:
+        raise StoreError(f"{before} cannot be renamed to {folder.name} ({error.strerror})") from None
+
+
+def _before(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.before")

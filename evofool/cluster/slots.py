@@ -1,0 +1,128 @@
+"""A slot for one worker: its actor, the calls it has, and figures over all actors that the slot has had."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+
+from evofool.cluster.jobs import OrderJob
+from evofool.cluster.messages import Sender
+from evofool.cluster.worker import Reply, WorkerInfo
+from genomes import Genomes
+
+_MAX_DELAY = 30.0  # seconds at most before a worker that dies at once is started again
+
+
+@dataclass(eq=False)
+class ReferenceJob:
+    """Genomes whose float32 logits are wanted."""
+
+    births: tuple[int, ...]
+    genomes: dict[int, Genomes]
+    failures: int = 0
+    logits: np.ndarray | None = None
+
+
+@dataclass
+class Call:
+    job: OrderJob | ReferenceJob
+    answer: Any  # ray.ObjectRef of a Reply
+
+
+@dataclass(eq=False)
+class WorkerSlot:
+    """One of the workers: an actor that dies is replaced by another one in the same slot."""
+
+    number: int
+    actor: Any = None
+    placed: Any = None  # ray.ObjectRef, ready once the actor has its resources; None once that was seen
+    building: Any = None  # ray.ObjectRef of a WorkerInfo; None once it has arrived
+    sender: Sender | None = None
+    info: WorkerInfo | None = None  # None until the actor is ready
+    calls: deque[Call] = field(default_factory=deque)
+    since: float = 0.0  # when its current call began, or its actor was started
+    ready_since: float = 0.0
+    images: int = 0
+    answered: bool = False  # whether this actor has answered a call
+    busy: float = 0.0  # seconds within calls, of this actor
+    starts: int = 0
+    failed_starts: int = 0  # in a row
+    start_after: float = 0.0
+    earlier_seconds: float = 0.0  # for which earlier actors of the slot were ready
+    earlier_busy: float = 0.0
+
+    def start(self, make_actor: Callable[[], Any]) -> None:
+        """Start an actor."""
+        self.actor = make_actor()
+        self.placed = self.actor.placed.remote()
+        self.building = self.actor.build.remote()
+        self.since = time.monotonic()
+        self.starts += 1
+
+    def begin(self, info: WorkerInfo, sender: Sender) -> None:
+        """The actor has built its target."""
+        self.info, self.sender = info, sender
+        self.ready_since = self.since = time.monotonic()
+
+    def send(self, job: OrderJob | ReferenceJob) -> None:
+        """Queue a call at the actor."""
+        assert self.sender is not None
+        if not self.calls:
+            self.since = time.monotonic()
+        if isinstance(job, OrderJob):
+            answer = self.actor.evaluate.remote(self.sender.encode(job.order))
+        else:
+            answer = self.actor.reference_logits.remote(job.births, self.sender.update(job.births, job.genomes))
+        self.calls.append(Call(job, answer))
+
+    def finish(self, reply: Reply) -> None:
+        """The oldest call is answered."""
+        self.calls.popleft()
+        self.since = time.monotonic()
+        self.images += reply.images
+        self.busy += reply.seconds
+        self.answered, self.failed_starts = True, 0
+
+    def stop(self) -> list[OrderJob | ReferenceJob]:
+        """Kill the actor; returns the jobs of its calls, oldest first. A failed start, until an actor answers a call."""
+        jobs = [call.job for call in self.calls]
+        if self.info:
+            self.earlier_seconds += time.monotonic() - self.ready_since
+            self.earlier_busy += self.busy
+        self.busy, self.answered = 0.0, False
+        self.kill()
+        self.actor = self.placed = self.building = self.sender = self.info = None
+        self.calls.clear()
+        self.failed_starts += 1
+        # The first one is replaced at once; those that die before they have answered anything wait longer each time.
+        delay = min(_MAX_DELAY, 2.0 ** (self.failed_starts - 1)) if self.failed_starts > 1 else 0.0
+        self.start_after = time.monotonic() + delay
+        return jobs
+
+    def kill(self) -> None:
+        if self.actor is not None:
+            with suppress(Exception):
+                ray.kill(self.actor)
+
+    def figures(self, now: float) -> dict[str, Any]:
+        """A row of RayEvaluator.workers."""
+        seconds = self.earlier_seconds + (now - self.ready_since if self.info else 0.0)
+        busy = self.earlier_busy + self.busy
+        return {
+            "worker": self.number,
+            "state": "working" if self.info else "starting",
+            "node": self.info.node if self.info else "",
+            "pid": self.info.pid if self.info else 0,
+            "device": self.info.device if self.info else "",
+            "images": self.images,
+            "images_per_second": self.images / seconds if seconds else 0.0,
+            "busy": min(1.0, busy / seconds) if seconds else 0.0,
+            "busy_seconds": busy,
+            "in_flight": len(self.calls),
+            "restarts": max(0, self.starts - 1),
+        }

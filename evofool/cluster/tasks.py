@@ -1,0 +1,368 @@
+"""Jobs as Ray tasks, a limited number at a time: a job that fails leaves the others alone.
+
+A job is a run of its own, of minutes or hours. A job whose worker died is repeated here, not by Ray, which does not report
+how often it repeats. One actor beside the driver, the ProgressActor, collects the jobs' progress and asks them to end.
+"""
+
+import importlib
+import inspect
+import os
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from evofool.cluster.folder_transfer import (
+    is_shared,
+    leave_token,
+    read_files,
+    remove_token,
+    replace_folder,
+    restore_folder,
+    write_files,
+)
+from evofool.cluster.session import connect, disconnect, ping, shortage_text
+from evofool.cluster.settings import RayOptions
+from evofool.errors import EvofoolError, RecipeError, StoreError
+from evofool.machine import torch_threads
+
+_POLL = 1.0  # seconds between progress reports and between checks of whether to stop
+_SHORTAGE_NOTE = 20.0  # seconds without any running job after which a note says what the workers need
+_CLUSTER_CHECK = 5.0  # seconds between pings of the cluster; it counts as gone at the second failure in a row
+_GRACE = 20.0  # seconds that jobs which report progress have to end, once they are asked to
+
+JobFunction = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """The outcome of a job that has no result.
+
+    kind "error": it raised an EvofoolError of class `name` with this message; also a StoreError if its folder cannot be
+    read, or the files that its worker sent cannot be written. "died": its workers died, one after another. "fault": it
+    raised another exception, of class `name`; message says where.
+    """
+
+    kind: str
+    message: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class JobsProgress:
+    """Progress of all jobs. running: by the job's index, its last report; {} before its first one."""
+
+    total: int
+    done: int
+    failed: int  # of those that are done
+    running: Mapping[int, Mapping[str, Any]]
+    seconds: float
+    note: str = ""  # what the workers need, if none has been running for long
+
+
+def run_jobs(
+    function: str | JobFunction,
+    jobs: Sequence[Mapping[str, Any]],
+    options: RayOptions,
+    *,
+    workers: int,
+    shared: Path | None = None,
+    threads: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[JobsProgress], Any] = lambda progress: None,
+) -> Iterator[tuple[int, Any]]:
+    """Run function(job) for every job, at most `workers` at once; yields (index, result or JobFailure) as jobs end.
+
+    function is a function of a module, or its name as "package.module:function". Jobs and results are JSON-like values. If
+    the function has a parameter `on_progress`, it is passed a function that takes a mapping, the job's report, and returns
+    True once the job should save and end. It may be called often: it sends about once a second.
+
+    shared: a folder that every job's "folder" lies below. A worker that cannot see it works in a temporary folder with
+    the contents of the job's folder; what the worker leaves there is in the job's folder before its index is yielded, also
+    if the job failed.
+
+    Each worker reserves what options says, and runs torch with `threads` threads; a job whose worker dies is repeated
+    options.retries times. stop and on_progress are called about once a second. When stop() is true, or the generator is
+    closed or left by an error, jobs that have reported progress are asked to end and have 20 seconds to do so; the others
+    are killed, and their folders are those of interrupted runs. RecipeError if Ray cannot be reached, or is gone.
+    """
+    name = _name_of(function)
+    connect(options, workers)
+    try:
+        token = leave_token(shared) if shared else ""
+        call = _Call(name, threads, os.getcwd(), str(shared.absolute()) if shared else "", token)
+        pool = _TaskPool(jobs, call, options)
+        try:
+            yield from pool.results(workers, stop, on_progress)
+        finally:
+            pool.end()
+            if shared:
+                remove_token(shared)
+    finally:
+        disconnect()
+
+
+class _Call(NamedTuple):
+    """What all tasks have in common."""
+
+    function: str
+    threads: int
+    cwd: str
+    shared: str  # the driver's folder with the token, "" if there is none
+    token: str
+
+
+class _TaskReply(NamedTuple):
+    value: Any  # result or JobFailure
+    files: dict[str, bytes] | None  # the new contents of the job's folder, if the worker does not share it
+
+
+@dataclass
+class _TaskPool:
+    """The driver's side."""
+
+    jobs: Sequence[Mapping[str, Any]]
+    call: _Call
+    options: RayOptions
+    running: dict[Any, int] = field(default_factory=dict)  # index by ray.ObjectRef of a _TaskReply
+
+    def __post_init__(self) -> None:
+        driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(_progress_actor()).options(num_cpus=0, scheduling_strategy=driver_node)
+        self._progress_actor: Any = actor.remote()
+        self._task = ray.remote(_run_job).options(**self.options.remote_options(), max_retries=0)
+        self._head = ray.get_runtime_context().gcs_address
+        self._reports: dict[int, dict[str, Any]] = {}
+        self._answer: Any = None  # ray.ObjectRef of the ProgressActor's reports
+        self._checked = self._last_running = self._began = time.monotonic()
+        self._failed_pings = 0
+
+    def results(
+        self, workers: int, stop: Callable[[], bool], on_progress: Callable[[JobsProgress], Any]
+    ) -> Iterator[tuple[int, Any]]:
+        todo, deaths = deque(range(len(self.jobs))), [0] * len(self.jobs)
+        done = failed = 0
+        polled, retries = -_POLL, self.options.retries
+        while todo or self.running:
+            if time.monotonic() - polled >= _POLL:
+                polled = time.monotonic()
+                if stop():
+                    return
+                on_progress(self._progress(done, failed))
+            while todo and len(self.running) < workers:
+                index = todo.popleft()
+                if (failure := self._send(index)) is not None:
+                    done, failed = done + 1, failed + 1
+                    yield index, failure
+            if not self.running:
+                continue
+            ready, _ = ray.wait(list(self.running), timeout=_POLL)
+            for answer in ready:
+                index = self.running.pop(answer)
+                self._reports.pop(index, None)
+                try:
+                    value = self._take(index, answer)
+                except RayError as error:
+                    deaths[index] += 1
+                    if deaths[index] <= retries:
+                        todo.append(index)  # after the others: it may need more than its worker had
+                        continue
+                    reason = (str(error).strip().splitlines() or [""])[0]
+                    times = f"{retries + 1} times" if retries else "once"
+                    value = JobFailure("died", f"its worker died {times}, the last time by {type(error).__name__}: {reason}")
+                done, failed = done + 1, failed + isinstance(value, JobFailure)
+                yield index, value
+
+    def end(self) -> None:
+        """End all running jobs: those that report progress get time to do so, and their folders come back."""
+        if self._failed_pings:  # Ray would wait for the head
+            return
+        try:
+            self._check()
+            self._progress_actor.close.remote()
+            reporting = [answer for answer, index in self.running.items() if self._reports.get(index)]
+            self._kill(set(self.running) - set(reporting))
+            if reporting:
+                ready, _ = ray.wait(reporting, num_returns=len(reporting), timeout=_GRACE)
+                for answer in ready:
+                    with suppress(RayError):
+                        self._take(self.running.pop(answer), answer)
+        finally:
+            self._kill(set(self.running))
+            ray.kill(self._progress_actor)
+
+    # -- inside
+
+    def _send(self, index: int) -> JobFailure | None:
+        """Start a job's task; a JobFailure if its folder cannot be read."""
+        job, files = dict(self.jobs[index]), []
+        if self.call.shared:
+            folder = Path(job["folder"]).absolute()
+            job["folder"] = str(folder)
+            try:
+                restore_folder(folder)
+                # In a list, so that only a worker that needs the files fetches them.
+                files = [ray.put(content)] if (content := read_files(folder)) else []
+            except StoreError as error:
+                return _failure(error)
+        self.running[self._task.remote(self.call, index, job, files, self._progress_actor)] = index
+        return None
+
+    def _kill(self, answers: set[Any]) -> None:
+        for answer in answers:
+            del self.running[answer]
+            ray.cancel(answer, force=True)
+        if answers:
+            # Their processes have to be gone before anything else opens their folders.
+            ray.wait(list(answers), num_returns=len(answers), timeout=_GRACE)
+
+    def _take(self, index: int, answer: Any) -> Any:
+        """The result of a task, once its files are in the job's folder; RayError if the worker died."""
+        try:
+            reply: _TaskReply = ray.get(answer)
+        except RayTaskError as error:  # not raised by the job, whose errors are in its reply
+            hint = "; install on every node what is installed here" if "No module named" in str(error.cause) else ""
+            return JobFailure(
+                "fault",
+                f"its worker cannot start, or cannot send its result: {error.cause}{hint}",
+                type(error.cause).__name__,
+            )
+        if reply.files is not None:
+            try:
+                replace_folder(reply.files, Path(self.jobs[index]["folder"]).absolute())
+            except StoreError as error:
+                return _failure(error)
+        return reply.value
+
+    def _progress(self, done: int, failed: int) -> JobsProgress:
+        self._check()
+        now, note = time.monotonic(), ""
+        running = set(self.running.values())
+        reports = {index: report for index, report in self._reports.items() if index in running}
+        if reports or not running:
+            self._last_running = now
+        elif now - self._last_running > _SHORTAGE_NOTE:
+            note = f"no worker is running: {shortage_text(self.options)}; waiting for resources"
+        return JobsProgress(len(self.jobs), done, failed, reports, now - self._began, note)
+
+    def _check(self) -> None:
+        """Fetch the latest reports. RecipeError if the head of the cluster is gone: Ray would end this process later."""
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            with suppress(RayError):
+                self._reports = ray.get(self._answer)
+            self._answer = None
+        if self._answer is None:
+            self._answer = self._progress_actor.reports.remote()
+        if time.monotonic() - self._checked < _CLUSTER_CHECK:
+            return
+        self._checked = time.monotonic()
+        try:
+            ping(self._head)
+            self._failed_pings = 0
+        except OSError as error:
+            self._failed_pings += 1
+            if self._failed_pings > 1:
+                raise RecipeError(
+                    f"the Ray cluster at {self._head} is gone ({error}); what is done is safe: continue on another cluster, "
+                    "or without one"
+                ) from None
+
+
+def _progress_actor() -> type:
+    """The class of an actor beside the driver.
+
+    It is made in a function so that Ray sends its code: its process then imports neither evofool nor torch.
+    """
+
+    class ProgressActor:
+        def __init__(self) -> None:
+            self._reports: dict[int, Any] = {}
+            self._closing = False
+
+        def report(self, index: int, report: Any) -> bool:
+            self._reports[index] = report
+            return self._closing
+
+        def reports(self) -> dict[int, Any]:
+            return self._reports
+
+        def close(self) -> None:
+            self._closing = True
+
+    return ProgressActor
+
+
+class _Reporter:
+    """Reports a job's progress to the ProgressActor, without waiting for it; returns True once the job should end."""
+
+    def __init__(self, progress_actor: Any, index: int) -> None:
+        self._progress_actor, self._index = progress_actor, index
+        self._closing, self._next = False, 0.0
+        self._answer = progress_actor.report.remote(index, {})
+
+    def __call__(self, report: Mapping[str, Any]) -> bool:
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            with suppress(RayError):
+                self._closing = ray.get(self._answer)
+            self._answer = None
+        if self._answer is None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _POLL
+            self._answer = self._progress_actor.report.remote(self._index, dict(report))
+        return self._closing
+
+
+def _run_job(call: _Call, index: int, job: dict[str, Any], files: list[Any], progress_actor: Any) -> _TaskReply:
+    """The task: the job, in its own folder or, if the driver's disk is not shared, in a temporary copy of it."""
+    reporter = _Reporter(progress_actor, index)
+    # Relative paths and the modules of python: targets are looked up there. Another machine may lack the folder.
+    with suppress(OSError):
+        os.chdir(call.cwd)
+    with torch_threads(call.threads):
+        if not call.shared or is_shared(call.shared, call.token):
+            return _TaskReply(_outcome(call.function, job, reporter), None)
+        with tempfile.TemporaryDirectory(prefix="evofool-") as temporary:
+            folder = Path(temporary) / Path(job["folder"]).name
+            if files:
+                write_files(ray.get(files[0]), folder)
+            value = _outcome(call.function, job | {"folder": str(folder)}, reporter)
+            return _TaskReply(value, read_files(folder) if folder.exists() else None)
+
+
+def _outcome(name: str, job: dict[str, Any], reporter: _Reporter) -> Any:
+    """The result of the job, or a JobFailure for the exception that it raised."""
+    try:
+        function = _function(name)
+        reports = "on_progress" in inspect.signature(function).parameters
+        return function(job, on_progress=reporter) if reports else function(job)
+    except EvofoolError as error:
+        return _failure(error)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}, line {last.lineno})"
+        return JobFailure("fault", message, type(error).__name__)
+
+
+def _failure(error: EvofoolError) -> JobFailure:
+    return JobFailure("error", str(error), type(error).__name__)
+
+
+def _name_of(function: str | JobFunction) -> str:
+    """package.module:function; an assertion fails if a worker could not import the function by that name."""
+    name = function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
+    found = _function(name)
+    assert found is function or isinstance(function, str), f"{name} is another function"
+    return name
+
+
+def _function(name: str) -> JobFunction:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
