@@ -128,7 +128,7 @@ def test_genomes_never_imports_evofool() -> None:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("ray", "cluster/evaluator.py cluster/farm.py cluster/membership.py cluster/gauges.py"),
+        ("ray", "cluster/evaluator.py cluster/slots.py cluster/tasks.py cluster/session.py cluster/dashboard.py"),
         ("deap", "search/evolve.py"),
         ("httpx", "targets/wire.py targets/line.py"),
         ("onnxruntime", "targets/onnx.py"),

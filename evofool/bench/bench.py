@@ -229,23 +229,24 @@ def _each(work: _Work, jobs: Sequence[Mapping[str, Any]], hear: Callable[..., bo
     there = [index for index in range(len(jobs)) if index not in set(here)]
     over = False
     if there:
-        from evofool.cluster.farm import Failure, Standing, farm
+        from evofool.cluster.settings import RayOptions
+        from evofool.cluster.tasks import JobFailure, JobsProgress, run_jobs
 
-        def tick(standing: Standing) -> None:
+        def on_progress(progress: JobsProgress) -> None:
             nonlocal over
-            share = sum(_share(jobs[there[index]], told) for index, told in standing.under_way.items())
-            over = hear(len(standing.under_way), share, standing.note)
+            share = sum(_share(jobs[there[index]], told) for index, told in progress.running.items())
+            over = hear(len(progress.running), share, progress.note)
 
-        for index, told in farm(
+        for index, told in run_jobs(
             work.name,
             [jobs[index] for index in there],
+            RayOptions(address=work.ray),
             workers=min(work.workers, len(there)),
             shared=work.folder.absolute(),
-            address=work.ray,
             stop=lambda: over,
-            tick=tick,
+            on_progress=on_progress,
         ):
-            yield there[index], told.words if isinstance(told, Failure) else ""
+            yield there[index], told.message if isinstance(told, JobFailure) else ""
     does = {"evofool.bench.entries:train": train, "evofool.bench.cell:run_cell": run_cell}[work.name]
     for index in () if over else here:
         job = jobs[index]

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from evofool.attacks.run import AttackProgress, run_baseline
 from evofool.bench.arms import ARMS, baseline_plan, search_recipe, settings_for
 from evofool.bench.json_file import write_json
-from evofool.cluster.carry import restore
+from evofool.cluster.folder_transfer import restore_folder
 from evofool.errors import StoreError, TargetError
 from evofool.machine import keep_memory, machine, torch_threads
 from evofool.run.run import Run
@@ -76,11 +76,11 @@ class Job:
         return record(self.folder) is not None and _begun_for(self.folder) == self.bound_to
 
 
-def run_cell(told: Mapping[str, Any], say: Say = lambda told: False) -> dict[str, Any] | None:
+def run_cell(told: Mapping[str, Any], on_progress: Say = lambda told: False) -> dict[str, Any] | None:
     """Do a job (Job.plain), or go on with it where it was broken off; its record, None if it was broken off again.
 
-    A cell that stands in its folder and was made for another job is set aside, not lost. say(plain mapping) hears how far
-    it is, often, and is true once the cell should save and end.
+    A cell that stands in its folder and was made for another job is set aside, not lost. on_progress is called often with
+    a mapping that says how far it is; it returns True once the cell should save and end.
 
     The record: fingerprint, answers (everything that was asked for the cell, verification included), forwards, backwards,
     faults (of verify: the saved images do not score what was stored), seconds, peak_memory_mb, machine. TargetError if the
@@ -98,7 +98,7 @@ def run_cell(told: Mapping[str, Any], say: Say = lambda told: False) -> dict[str
     write_json(folder / JOB, job.bound_to)
     keep_memory()
     with torch_threads(1):
-        seconds = _do(job, target, folder, say)
+        seconds = _do(job, target, folder, on_progress)
         if seconds is None:
             return None
         before, began = target.queries, time.perf_counter()
@@ -206,7 +206,7 @@ def make_way(job: Job) -> None:
     """Take back what a worker's files were taking the place of, and set aside what was made for another job: to aside/NAME-N
     beside the folder, where nothing reads it."""
     folder = job.folder
-    restore(folder)
+    restore_folder(folder)
     if not (folder / FILE).exists() or _begun_for(folder) == job.bound_to:
         return
     _await(folder)

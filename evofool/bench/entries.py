@@ -52,12 +52,12 @@ def network(entry: Entry, folder: Path) -> Path:
     return folder / NETWORKS / f"{entry.defence}-{entry.copy}-{entry.epochs}" / f"{entry.defence}-{entry.copy}.safetensors"
 
 
-def train(job: Mapping[str, Any], say: Callable[[Mapping[str, Any]], bool] = lambda told: False) -> str | None:
-    """Train one, unless its file is there: job has folder, defence, copy and epochs. None if say, true, broke it off."""
+def train(job: Mapping[str, Any], on_progress: Callable[[Mapping[str, Any]], bool] = lambda told: False) -> str | None:
+    """Train one, unless its file is there: job has folder, defence, copy and epochs. None if interrupted."""
     from evofool.bench.retraining.training import trained
 
     def heed(done: int, epochs: int) -> None:
-        if say({"training": job["defence"], "epochs": done}):
+        if on_progress({"training": job["defence"], "epochs": done}):
             raise Interrupted
 
     try:

@@ -146,7 +146,7 @@ def _progress_text(run: "Run") -> str:
     rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
     team = run.evaluator.workers()
     if team:
-        at_work = [one for one in team if one["state"] == "works"]
+        at_work = [one for one in team if one["state"] == "working"]
         busy = statistics.fmean(one["busy"] for one in at_work) if at_work else 0.0
         again = sum(one["restarts"] for one in team)
         rate += f", {len(at_work)} of {len(team)} workers {busy:.0%} busy" + (f", {again} replaced" if again else "")

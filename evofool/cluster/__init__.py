@@ -1,7 +1,5 @@
-"""Ray: the only package that imports it, and only when workers are requested."""
+"""Workers through Ray. No other package imports Ray; it is imported only when workers are requested.
 
-from evofool.cluster.evaluator import RayEvaluator
-from evofool.cluster.session import choose_on_worker
-from evofool.cluster.settings import RayOptions
-
-__all__ = ["RayEvaluator", "RayOptions", "choose_on_worker"]
+evaluator.py evaluates the orders of a search, tasks.py runs whole jobs; messages.py, jobs.py, worker.py, settings.py and
+folder_transfer.py are independent of Ray.
+"""

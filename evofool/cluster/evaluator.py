@@ -257,8 +257,9 @@ class RayEvaluator:
             if isinstance(cause, OUT_OF_MEMORY) and not self._answered:
                 self._replace(slot)
                 raise TargetError(
-                    f"{self.batch_evaluator.target.name}: a worker's memory does not hold {self.batch_evaluator.chunk} images; start another "
-                    "run with a smaller compute.chunk, or give each worker more (compute.ray.gpus, compute.ray.memory)"
+                    f"{self.batch_evaluator.target.name}: a worker's memory does not hold {self.batch_evaluator.chunk} "
+                    "images; start another run with a smaller compute.chunk, or give each worker more (compute.ray.gpus, "
+                    "compute.ray.memory)"
                 )
         self._lost(slot, f"it raises {type(cause).__name__}: {str(cause)[:200]}")
 

@@ -137,7 +137,7 @@ class _TaskPool:
 
     def __post_init__(self) -> None:
         driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(_progress_actor()).options(num_cpus=0, scheduling_strategy=driver_node)
+        actor: Any = ray.remote(_progress_actor()).options(num_cpus=0, scheduling_strategy=driver_node)
         self._progress_actor: Any = actor.remote()
         self._task = ray.remote(_run_job).options(**self.options.remote_options(), max_retries=0)
         self._head = ray.get_runtime_context().gcs_address

@@ -491,17 +491,18 @@ class Run:
         search, compute = self.recipe.search, self.recipe.compute
         if compute.workers:
             refuse_workers(self.target)
-            from evofool.cluster import RayEvaluator
+            from evofool.cluster.evaluator import RayEvaluator
+            from evofool.cluster.settings import RayOptions
 
             return RayEvaluator(
                 self.batch_evaluator,
+                RayOptions(**compute.ray.model_dump()),
                 workers=compute.workers,
                 seed=search.seed,
                 batch=search.batch,
                 torch_threads=compute.threads,
                 in_order=search.mode == "reproducible",
                 lag=search.lag,
-                **compute.ray.model_dump(),
             )
         at_once = (search.lag + 1) * ceil(search.batch / self.recipe.chunk)
         return LocalEvaluator(self.batch_evaluator, min(compute.streams or self.target.streams, at_once), compute.threads)
@@ -591,11 +592,11 @@ def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | No
             )
         return recipe, None
     if elsewhere:
-        from evofool.cluster import choose_there
+        from evofool.cluster.session import choose_on_worker
+        from evofool.cluster.settings import RayOptions
 
         refuse_workers(target)
-        room = c.ray.model_dump(exclude={"in_flight", "timeout", "retries", "quarantine"})
-        choice = choose_there(target.name, recipe.chunk, c.threads, **room)
+        choice = choose_on_worker(target.name, recipe.chunk, c.threads, RayOptions(**c.ray.model_dump()))
     else:
         choice = choose(target, recipe.chunk)
     smaller = {} if choice.chunk == recipe.chunk else {"chunk": choice.chunk}

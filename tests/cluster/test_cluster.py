@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import evofool
-from evofool.cluster import choose_there
+from evofool.cluster.session import choose_on_worker
+from evofool.cluster.settings import RayOptions
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.recipe import Recipe, parse
 from evofool.run.replay import replay
@@ -296,8 +297,8 @@ def test_a_target_that_always_fails_ends_the_search_with_its_own_words(here: Pat
 def test_free_mode_commits_as_replies_come_and_its_record_repeats_it(here: Path) -> None:
     free = recipe("slow", workers=3, search={"mode": "free", "lag": 0})
     with Run.start(free, here / "free") as run:
-        while any(one["state"] != "works" for one in run.evaluator.workers()):
-            run.evaluator._turn()  # type: ignore[attr-defined]  # else a busy machine may be done before the last one is there
+        while any(one["state"] != "working" for one in run.evaluator.workers()):
+            run.evaluator._step()  # type: ignore[attr-defined]  # else a busy machine may be done before the last one is there
         assert run.advance(every=0.01)
         each = run.evaluator.workers()
     assert min(w["images"] for w in each) > 0
@@ -363,11 +364,11 @@ def test_a_worker_with_another_target_is_not_asked(here: Path) -> None:
 def test_whoever_waits_for_room_is_told_what_is_asked_for_and_what_is_free(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evofool.cluster.evaluator._PATIENCE", 0.5)
+    monkeypatch.setattr("evofool.cluster.evaluator._SHORTAGE_NOTE", 0.5)
     big = recipe(workers=1, ray={"memory": 100_000.0})
     with Run.start(big, here / "run") as run:
         assert run.advance(lambda run: bool(run.warnings), every=0.1) is None
-        assert "each asks for 1 CPU, 100,000 GiB of memory, free are 6 CPU" in run.warnings[0]
+        assert "each needs 1 CPU, 100,000 GiB of memory, available: 6 CPU" in run.warnings[0]
 
 
 def test_a_lag_that_cannot_keep_the_workers_busy_is_said(here: Path) -> None:
@@ -407,11 +408,11 @@ def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
 
 
 def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
-    there = {"address": cluster, "cpus": 1.0, "gpus": 0.0, "memory": 0.0, "resources": {}, "placement": "DEFAULT"}
-    choice = choose_there("lenet", 8, 1, **there, environment={})
+    options = RayOptions(address=cluster)
+    choice = choose_on_worker("lenet", 8, 1, options)
     assert (choice.number_format, choice.chunk) == ("float32", 8)
     with pytest.raises(TargetError, match="nowhere"):
-        choose_there("nowhere", 8, 1, **there, environment={})
+        choose_on_worker("nowhere", 8, 1, options)
     with Run.start(recipe(workers=1), Path("run")) as run:
         assert run.evaluator.reference_logits([1], run.encoding.random(1, Key(0, 0))).shape == (1, 5), (
             "Ray was not shut down"
@@ -466,11 +467,11 @@ def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, clust
     table = evofool_command("show", "run", "--workers")
     rows = [line.split() for line in table.stdout.splitlines()[1:3]]
     assert [row[0] for row in rows] == ["0", "1"]
-    assert "works" in {row[1] for row in rows} <= {"works", "starts"}
+    assert "working" in {row[1] for row in rows} <= {"working", "starting"}
     told = json.loads(evofool_command("show", "run", "--workers", "--json").stdout)
     assert sum(one["images"] for one in told["each"]) >= 600
     assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in told["each"])
-    assert all(one["device"] == "cpu" for one in told["each"] if one["state"] == "works")
+    assert all(one["device"] == "cpu" for one in told["each"] if one["state"] == "working")
     for change in ("stop.evaluations=1200", "target=lenet"):
         refused = evofool_command("run", "run", "--set", change)
         assert refused.returncode == 2, "the file alone names the cluster"

@@ -1,4 +1,4 @@
-"""Jobs on two real workers of Ray: whatever becomes of one, the others are done; folders unseen by workers come back."""
+"""Jobs on two real Ray workers: a job that fails leaves the others alone; folders that workers do not share come back."""
 
 import importlib
 import logging
@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 
 import evofool
-from evofool.cluster.carry import bring, packed, restore, sees, token
-from evofool.cluster.farm import Failure, Standing, farm
+from evofool.cluster.folder_transfer import is_shared, leave_token, read_files, replace_folder, restore_folder
+from evofool.cluster.settings import RayOptions
+from evofool.cluster.tasks import JobFailure, JobsProgress, run_jobs
 from evofool.errors import StoreError
 
 pytestmark = pytest.mark.slow
 
 HOME = Path(evofool.__file__).parent.parent
 JOBS = '''
-"""What is done; names of files tell the test what happened."""
+"""Functions that do jobs; the files that they write show the test what happened."""
 import os, signal, time
 from pathlib import Path
 from evofool.errors import TargetError
@@ -41,8 +42,8 @@ def endless(job):
     Path(job["note"]).write_text(str(os.getpid()))
     time.sleep(600)
 
-def steady(job, say):
-    """Counts in its folder until it is told to end, or is at its number."""
+def steady(job, on_progress):
+    """Counts in its folder until it is asked to end, or has reached its number."""
     folder = Path(job["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     counted = folder / "count"
@@ -51,7 +52,7 @@ def steady(job, say):
     while at < job["to"]:
         at += 1
         counted.write_text(str(at))
-        if say({"at": at, "folder": str(folder)}): return "ended early"
+        if on_progress({"at": at, "folder": str(folder)}): return "ended early"
         time.sleep(0.02)
     if job.get("error"): raise TargetError("gone")
     return {"at": at, "folder": str(folder)}
@@ -60,7 +61,7 @@ def steady(job, say):
 
 @pytest.fixture(scope="module", autouse=True)
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The module of jobs, in one Ray of two workers that finds it."""
+    """The module of jobs, in a Ray with two workers that can import it."""
     import ray
 
     folder = tmp_path_factory.mktemp("jobs")
@@ -81,100 +82,117 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_every_job_is_done_once_where_the_driver_is_with_its_threads(jobs: Any) -> None:
-    made = list(farm(jobs.doubled, [{"number": n} for n in range(7)], workers=2, threads=3))
+def test_every_job_is_done_once_in_the_drivers_folder_with_its_threads(jobs: Any) -> None:
+    made = list(run_jobs(jobs.doubled, [{"number": n} for n in range(7)], RayOptions(), workers=2, threads=3))
     assert sorted(index for index, _ in made) == list(range(7))
     assert all(result == {"twice": 2 * n, "threads": 3, "cwd": os.getcwd()} for n, result in made)
 
 
-def test_jobs_say_how_far_they_are_and_end_by_themselves_when_the_generator_is_closed(jobs: Any, tmp_path: Path) -> None:
-    seen: list[Standing] = []
+def test_jobs_report_progress_and_end_themselves_when_asked_to(jobs: Any, tmp_path: Path) -> None:
+    seen: list[JobsProgress] = []
     each = [{"folder": str(tmp_path / name), "to": to} for name, to in (("a", 100_000), ("b", 3), ("c", 100_000))]
 
-    def both_said_something() -> bool:
-        return bool(seen) and all(seen[-1].under_way.get(index) for index in (0, 2))
+    def both_have_reported() -> bool:
+        return bool(seen) and all(seen[-1].running.get(index) for index in (0, 2))
 
-    run = farm(jobs.steady, each, workers=2, shared=tmp_path, tick=seen.append, stop=both_said_something)
+    run = run_jobs(
+        jobs.steady, each, RayOptions(), workers=2, shared=tmp_path, on_progress=seen.append, stop=both_have_reported
+    )
     index, result = next(run)
-    assert (index, result) == (1, {"at": 3, "folder": str(tmp_path / "b")}), "the driver's disk is seen here"
+    assert (index, result) == (1, {"at": 3, "folder": str(tmp_path / "b")}), "the worker shares the driver's disk"
     assert list(run) == []
     last = seen[-1]
     assert (last.total, last.done, last.failed) == (3, 1, 0)
-    assert set(last.under_way) == {0, 2}
+    assert set(last.running) == {0, 2}
     for name, index in (("a", 0), ("c", 2)):
         counted = int((tmp_path / name / "count").read_text())
-        assert counted >= last.under_way[index]["at"]
+        assert counted >= last.running[index]["at"]
         time.sleep(0.1)
-        assert int((tmp_path / name / "count").read_text()) == counted, "nobody counts any more"
+        assert int((tmp_path / name / "count").read_text()) == counted, "the job has ended"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
-def test_folders_that_workers_do_not_see_go_there_and_come_back(
+def test_folders_that_workers_do_not_share_are_sent_and_come_back(
     jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evofool.cluster.farm.token", lambda folder: "another disk's")
+    monkeypatch.setattr("evofool.cluster.tasks.leave_token", lambda folder: "another disk's")
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "count").write_text("7")
     each: list[dict[str, Any]] = [{"folder": str(tmp_path / "new"), "to": 4}, {"folder": str(begun), "to": 9, "error": True}]
     made = {}
-    for index, result in farm(jobs.steady, each, workers=2, shared=tmp_path):
+    for index, result in run_jobs(jobs.steady, each, RayOptions(), workers=2, shared=tmp_path):
         made[index] = result
-        assert (Path(each[index]["folder"]) / "count").read_text() == str(each[index]["to"]), "there before the index"
+        assert (Path(each[index]["folder"]) / "count").read_text() == str(each[index]["to"]), "it is there before the index"
     assert made[0]["at"] == 4
     assert Path(made[0]["folder"]).name == "new"
-    assert not Path(made[0]["folder"]).exists(), "it was a temporary one"
-    assert made[1] == Failure("error", "gone", "TargetError"), "and its folder came all the same"
+    assert not Path(made[0]["folder"]).exists(), "it was a temporary folder"
+    assert made[1] == JobFailure("error", "gone", "TargetError"), "but its folder came back"
     assert not (tmp_path / "new" / "run.lock").exists()
 
-    seen: list[Standing] = []
+    seen: list[JobsProgress] = []
     far = [{"folder": str(tmp_path / "far"), "to": 100_000}]
-    run = farm(
-        jobs.steady, far, workers=1, shared=tmp_path, tick=seen.append, stop=lambda: bool(seen and seen[-1].under_way.get(0))
+    run = run_jobs(
+        jobs.steady,
+        far,
+        RayOptions(),
+        workers=1,
+        shared=tmp_path,
+        on_progress=seen.append,
+        stop=lambda: bool(seen and seen[-1].running.get(0)),
     )
     assert list(run) == []
-    assert int((tmp_path / "far" / "count").read_text()) >= seen[-1].under_way[0]["at"], "what was done is not lost"
+    assert int((tmp_path / "far" / "count").read_text()) >= seen[-1].running[0]["at"], "progress is not lost"
 
 
 def test_a_folder_that_cannot_be_read_or_written_fails_its_job_alone(
     jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evofool.cluster.farm.token", lambda folder: "another disk's")
+    monkeypatch.setattr("evofool.cluster.tasks.leave_token", lambda folder: "another disk's")
     (tmp_path / "file").write_text("")
     (tmp_path / "unread").mkdir()
     (tmp_path / "unread" / "count").symlink_to("/proc/self/mem")
     places = ["fine", "unread", "file/under", "also fine"]
     made = dict(
-        farm(jobs.steady, [{"folder": str(tmp_path / name), "to": 2} for name in places], workers=2, shared=tmp_path)
+        run_jobs(
+            jobs.steady,
+            [{"folder": str(tmp_path / name), "to": 2} for name in places],
+            RayOptions(),
+            workers=2,
+            shared=tmp_path,
+        )
     )
     assert sorted(made) == [0, 1, 2, 3]
     assert [made[n]["at"] for n in (0, 3)] == [2, 2]
-    for index, words in ((1, "unread cannot be read (Input/output error)"), (2, "cannot be written (Not a directory)")):
+    for index, message in ((1, "unread cannot be read (Input/output error)"), (2, "cannot be written (Not a directory)")):
         assert (made[index].kind, made[index].name) == ("error", "StoreError")
-        assert words in made[index].words
-    assert list(farm(jobs.steady, [{"folder": str(tmp_path / "unread"), "to": 2}], workers=2, shared=tmp_path)) == [
-        (0, made[1])
-    ], "nor does it wait for jobs that were never sent"
+        assert message in made[index].message
+    assert list(
+        run_jobs(jobs.steady, [{"folder": str(tmp_path / "unread"), "to": 2}], RayOptions(), workers=2, shared=tmp_path)
+    ) == [(0, made[1])], "it does not wait for jobs that were never sent"
 
 
-def test_a_job_that_fails_ends_itself_alone_and_says_how(tmp_path: Path) -> None:
+def test_a_job_that_fails_ends_alone_with_the_reason(tmp_path: Path) -> None:
     kinds = ["fine", "error", "fault", "died", "died once", "ctrl-c", "fine"]
     each = [{"kind": kind, "note": str(tmp_path / kind)} for kind in kinds]
-    made = dict(farm("odd_jobs:mixed", each, workers=2, retries=1))
+    made = dict(run_jobs("odd_jobs:mixed", each, RayOptions(retries=1), workers=2))
     assert len(made) == 7
     assert [made[n] for n in (0, 4, 5, 6)] == ["fine", "died once", "ctrl-c", "fine"]
-    assert made[1] == Failure("error", "net.onnx: 3 labels, 4 logits", "TargetError")
+    assert made[1] == JobFailure("error", "net.onnx: 3 labels, 4 logits", "TargetError")
     assert (made[2].kind, made[2].name) == ("fault", "KeyError")
-    assert made[2].words.startswith("KeyError: 'nothing' (odd_jobs.py, line ")
+    assert made[2].message.startswith("KeyError: 'nothing' (odd_jobs.py, line ")
     assert made[3].kind == "died"
-    assert made[3].words.startswith("its worker died 2 times, at last by ")
+    assert made[3].message.startswith("its worker died 2 times, the last time by ")
     assert (tmp_path / "died").read_text() == "xx"
 
 
-def test_what_is_told_to_stop_is_killed_if_it_does_not_listen(jobs: Any, tmp_path: Path) -> None:
+def test_a_job_that_reports_no_progress_is_killed_at_the_end(jobs: Any, tmp_path: Path) -> None:
     notes = [tmp_path / "0", tmp_path / "1", tmp_path / "2"]
     each = [{"note": str(note)} for note in notes]
-    assert list(farm(jobs.endless, each, workers=2, stop=lambda: notes[0].exists() and notes[1].exists())) == []
+    assert (
+        list(run_jobs(jobs.endless, each, RayOptions(), workers=2, stop=lambda: notes[0].exists() and notes[1].exists()))
+        == []
+    )
     time.sleep(0.2)
     assert not any(alive(int(note.read_text())) for note in notes[:2])
     assert not notes[2].exists()
@@ -183,31 +201,31 @@ def test_what_is_told_to_stop_is_killed_if_it_does_not_listen(jobs: Any, tmp_pat
 # --- folders
 
 
-def test_a_token_is_seen_where_it_was_left_and_nowhere_else(tmp_path: Path) -> None:
-    mark = token(tmp_path / "bench")
-    assert sees(str(tmp_path / "bench"), mark)
-    assert not sees(str(tmp_path), mark)
-    assert not sees(str(tmp_path / "bench"), token(tmp_path / "other"))
+def test_a_token_is_found_where_it_was_left_and_nowhere_else(tmp_path: Path) -> None:
+    mark = leave_token(tmp_path / "bench")
+    assert is_shared(str(tmp_path / "bench"), mark)
+    assert not is_shared(str(tmp_path), mark)
+    assert not is_shared(str(tmp_path / "bench"), leave_token(tmp_path / "other"))
 
 
-def test_a_folder_brought_takes_the_place_of_the_one_there_as_a_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     old = tmp_path / "cell"
-    bring({"run.db": b"1", "run.db-wal": b"log", "sub/image.png": b"i"}, old)
-    assert packed(old) == {"run.db": b"1", "run.db-wal": b"log", "sub/image.png": b"i"}
-    bring({"run.db": b"2"}, old)
-    assert packed(old) == {"run.db": b"2"}, "no log of another database is left beside it"
+    replace_folder({"run.db": b"1", "run.db-wal": b"log", "sub/image.png": b"i"}, old)
+    assert read_files(old) == {"run.db": b"1", "run.db-wal": b"log", "sub/image.png": b"i"}
+    replace_folder({"run.db": b"2"}, old)
+    assert read_files(old) == {"run.db": b"2"}, "the log of the earlier database is gone"
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
-    assert packed(tmp_path / "nowhere") == {}
+    assert read_files(tmp_path / "nowhere") == {}
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
-        bring({"run.db": b"3"}, tmp_path / "file" / "cell")
+        replace_folder({"run.db": b"3"}, tmp_path / "file" / "cell")
 
 
 @pytest.mark.parametrize("step", ["cell", "cell.draft", "write"])
-def test_a_folder_that_cannot_be_brought_leaves_the_one_there_as_it_was(
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bring({"run.db": b"1", "run.db-wal": b"log"}, tmp_path / "cell")
+    replace_folder({"run.db": b"1", "run.db-wal": b"log"}, tmp_path / "cell")
     rename = Path.rename
 
     def full(path: Path, *args: Any) -> Path:
@@ -217,19 +235,19 @@ def test_a_folder_that_cannot_be_brought_leaves_the_one_there_as_it_was(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes" if step == "write" else "rename", full)
-        with pytest.raises(StoreError, match=r"cell: what a worker sent of it cannot be written \(No space left"):
-            bring({"run.db": b"2"}, tmp_path / "cell")
-    assert packed(tmp_path / "cell") == {"run.db": b"1", "run.db-wal": b"log"}
+        with pytest.raises(StoreError, match=r"cell: the files that a worker sent cannot be written \(No space left"):
+            replace_folder({"run.db": b"2"}, tmp_path / "cell")
+    assert read_files(tmp_path / "cell") == {"run.db": b"1", "run.db-wal": b"log"}
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
 
 
-def test_a_folder_whose_driver_was_killed_between_the_renames_is_taken_back(tmp_path: Path) -> None:
+def test_a_folder_whose_driver_was_killed_between_the_renames_is_restored(tmp_path: Path) -> None:
     cell = tmp_path / "cell"
-    bring({"run.db": b"1"}, cell)
+    replace_folder({"run.db": b"1"}, cell)
     cell.rename(tmp_path / "cell.before")
-    restore(cell)
-    assert packed(cell) == {"run.db": b"1"}
-    bring({"run.db": b"old"}, tmp_path / "cell.before")
-    restore(cell)
-    assert packed(cell) == {"run.db": b"1"}, "one that is there is the newer"
+    restore_folder(cell)
+    assert read_files(cell) == {"run.db": b"1"}
+    replace_folder({"run.db": b"old"}, tmp_path / "cell.before")
+    restore_folder(cell)
+    assert read_files(cell) == {"run.db": b"1"}, "an existing folder is the newer one"
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]

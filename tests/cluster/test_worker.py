@@ -47,9 +47,9 @@ def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(
     odd = np.flatnonzero(images.reshape(SIZE, -1)[:, 3] % 7 == 6).tolist()
     assert odd
     worker = Worker("python:row_targets:breaks", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
-    assert worker.hello().error == ""
+    assert worker.build().error == ""
     lineage = Lineage()
-    reply = worker.judge(Sender(DIRECT, lineage).encode(order))
+    reply = worker.evaluate(Sender(DIRECT, lineage).encode(order))
     winners = decode_winners(DIRECT, order, reply.value, lineage)
     assert [row for row, _ in reply.value.broken] == odd
     healthy = [batch_evaluator(order.cut(row, row + 1)) for row in range(SIZE) if row not in odd]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from evofool.cluster import evaluator
-from evofool.cluster.worker import Hello, Worker
+from evofool.cluster.worker import Worker, WorkerInfo
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.search.archive import Winners
@@ -63,11 +63,11 @@ class RecordedWorker(Worker):
 
     run = ""
 
-    def hello(self) -> Hello:
-        hello = super().hello()
-        object.__setattr__(self._judge, "__class__", Recorded)
-        object.__setattr__(self._judge, "record", _record(self.run))
-        return hello
+    def build(self) -> WorkerInfo:
+        info = super().build()
+        object.__setattr__(self._batch_evaluator, "__class__", Recorded)
+        object.__setattr__(self._batch_evaluator, "record", _record(self.run))
+        return info
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def node(args: argparse.Namespace, folder: Path, changes: list[str], draw: rando
 
         def tick(run: Run) -> bool:
             each = run.evaluator.workers()
-            state["work"] = sum(one["state"] == "works" for one in each)
+            state["work"] = sum(one["state"] == "working" for one in each)
             state["fewest"] = min(state.get("fewest", args.workers), state["work"]) if "lost" in state else args.workers
             part = run.strategy.evaluations / args.evaluations
             if "lost" not in state and part > 1 / 3 and state["work"] == args.workers:

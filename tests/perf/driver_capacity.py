@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from evofool.cluster import evaluator
-from evofool.cluster.worker import Hello, Worker
+from evofool.cluster.worker import Worker, WorkerInfo
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.search.archive import Winners
@@ -58,10 +58,10 @@ class Easy(BatchEvaluator):
 class EasyWorker(Worker):
     """A worker whose batch evaluator is Easy, so that what it costs is its message and its reply."""
 
-    def hello(self) -> Hello:
-        hello = super().hello()
-        object.__setattr__(self._judge, "__class__", Easy)
-        return hello
+    def build(self) -> WorkerInfo:
+        info = super().build()
+        object.__setattr__(self._batch_evaluator, "__class__", Easy)
+        return info
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def middle(values: list[int | None]) -> float:
 
 def await_workers(run: Run) -> None:
     """Until all workers of a run are ready, so that a clock can begin; what the evaluator notes meanwhile is printed."""
-    while any(one["state"] != "works" for one in run.evaluator.workers()):
-        run.evaluator._turn()  # type: ignore[attr-defined]
+    while any(one["state"] != "working" for one in run.evaluator.workers()):
+        run.evaluator._step()  # type: ignore[attr-defined]
         while run.evaluator.notes:
             print(f"  {run.evaluator.notes.pop()}", flush=True)
