@@ -15,7 +15,7 @@ _SHORT = 224  # pixels that a small picture is enlarged to, by a whole factor
 _FILES = "evofool-pictures"  # under this name a page tells of the pictures that were written beside it
 _DENSE = 8  # columns from which on a cell's lighter text stands below the other
 NOTHING = "\u2013"  # in a cell that has no value; it stands among numbers as one
-_MARKS = {"held": "good", "missed": "fault", "invalid": "fault", "open": "caution"}
+_MARKS = {"met": "good", "not met": "fault", "invalid": "fault", "undecided": "caution"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class TableCell:
-    """Of a table. faint: what stands behind or below the text, lighter; mark: held, missed, invalid or open, said before."""
+    """A cell of a table. faint: lighter text behind or below. mark: met, not met, invalid or undecided, shown before it."""
 
     text: str = ""
     faint: str = ""
@@ -255,7 +255,7 @@ def _are_numbers(column: Sequence[TableCell]) -> bool:
 
 def _cell(cell: TableCell) -> str:
     if cell.mark and cell.mark not in _MARKS:
-        raise ValueError(f'a cell is marked {", ".join(_MARKS)}, not "{cell.mark}"')
+        raise ValueError(f'the mark of a cell is one of {", ".join(_MARKS)}, not "{cell.mark}"')
     mark = f'<b class="{_MARKS[cell.mark]}">{cell.mark}</b>' if cell.mark else ""
     faint = f"<i>{escape(cell.faint)}</i>" if cell.faint else ""
     return " ".join(piece for piece in (mark, escape(cell.text), faint) if piece)

@@ -21,7 +21,7 @@ from evofool.bench.report.formatting import (
     queries_cell,
     ratio_cell,
 )
-from evofool.bench.report.overview import sharing, strongest, verdict
+from evofool.bench.report.overview import sharing_section, strongest, summary_section
 from evofool.cli import bench as cli_bench
 from evofool.pages.html_page import NOTHING, TableCell
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
@@ -119,9 +119,9 @@ def test_what_is_invalid_is_said_with_its_reason_and_enters_no_figure(page: str,
     assert f"invalid {WRONG}" in text
     assert f"invalid {CHANGED}" in text
     assert "4 of 5 without 3" in text
-    lead = verdict([found[4], found[0]]).lead
+    lead = summary_section([found[4], found[0]]).lead
     assert found[4]["target"]["name"] not in lead
-    shown = sharing(found)
+    shown = sharing_section(found)
     names = [row[0] for table in shown.tables for row in table.rows]
     assert names == [found[k]["target"]["name"] for k in (0, 1, 2)]
 
@@ -129,7 +129,7 @@ def test_what_is_invalid_is_said_with_its_reason_and_enters_no_figure(page: str,
 def test_nothing_valid_is_a_page_that_says_so() -> None:
     own = results(5, THREE, 20)[4:]
     text = Reader(bench_report(own, {"statements": [], "groups": {}, "transfer": None}, {})).text
-    assert "no verdict" in text
+    assert "No arm that works without gradients has a valid result." in text
     assert WRONG in text
 
 
@@ -144,16 +144,17 @@ def test_one_target_of_three_arms_is_a_page_without_transfer_or_groups() -> None
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([(2.0, 1.5, 3.0)], "Yes, against the control: sharing saves queries."),
-        ([(0.5, 0.3, 0.8)], "No, against the control: sharing costs queries."),
-        ([(1.1, 0.8, 1.4)], "It cannot be told"),
+        ([(2.0, 1.5, 3.0)], "Yes: against the control, sharing saves queries."),
+        ([(0.5, 0.3, 0.8)], "No: against the control, sharing costs queries."),
+        ([(1.1, 0.8, 1.4)], "Undecided: against the control"),
         ([(2.0, 1.5, 3.0), (0.5, 0.3, 0.8)], "It depends on the target"),
         (
             [(2.0, 1.5, None), (1.1, 0.8, None)],
-            "saves queries where it can be told (1 of 2 targets ahead, 0 behind, 1 open)",
+            "saves queries on the targets where the interval excludes 1 (fewer queries on 1 of 2 targets, more on 0, "
+            "undecided on 1)",
         ),
-        ([(None, None, None)], "It cannot be told"),
-        ([(0.5, None, 0.9)], "No, against the control: sharing costs queries."),
+        ([(None, None, None)], "Undecided: against the control"),
+        ([(0.5, None, 0.9)], "No: against the control, sharing costs queries."),
     ],
 )
 def test_the_question_of_sharing_is_answered_whatever_came_out(rows: list[tuple[Any, ...]], words: str) -> None:
@@ -162,30 +163,32 @@ def test_the_question_of_sharing_is_answered_whatever_came_out(rows: list[tuple[
         bound = "unknown" if ratio is None else ">=" if high is None else "<=" if low is None else "="
         row = {"value": ratio, "bound": bound, "low": low, "high": high, "pairs": 5, "censored": int(bound != "=")}
         one["scores"]["sharing"] = {"per-class": row}
-    section = sharing(own)
+    section = sharing_section(own)
     assert words in section.lead
     assert bool(section.plots) == any(ratio for ratio, _, _ in rows)
 
 
 def test_without_the_arms_the_question_is_named_as_not_answered() -> None:
     own = results(1, THREE[:2], 20)
-    assert "Not answered" in sharing(own).lead
+    assert "Not measured" in sharing_section(own).lead
     own[0]["scores"]["sharing"] = {"nes": {"value": 2.0, "bound": "=", "low": 1.5, "high": 3.0, "pairs": 5, "censored": 0}}
-    assert "the arm own was not run" in sharing(own).lead
+    assert "the arm per-class was not run" in sharing_section(own).lead
 
 
 def test_statements_are_held_missed_or_open_in_words(page: str) -> None:
-    marks = re.findall(r'<b class="\w+">(\w+)</b></td><td>(?:evolution|the d|the a)', page)
-    assert marks == ["held", "missed", "open"]
+    marks = re.findall(r'<b class="\w+">([\w ]+)</b></td><td>(?:evolution|the d|the a)', page)
+    assert marks == ["met", "not met", "undecided"]
 
 
 def test_few_networks_make_no_claim_and_five_may() -> None:
     own = results(5, THREE, 20)
     told = summary(own)
     text = Reader(bench_report(own[:1], told, {})).text
-    assert "Fewer than 5 independently trained networks: undefended (3). No claim about a defence may be made" in text
+    assert (
+        "Fewer than 5 independently trained networks: undefended (3). These do not support a claim about a defence." in text
+    )
     told["groups"]["undefended"]["targets"] = list("abcde")
-    assert "No claim" not in Reader(bench_report(own[:1], told, {})).text
+    assert "do not support a claim" not in Reader(bench_report(own[:1], told, {})).text
 
 
 @pytest.mark.slow
@@ -207,7 +210,7 @@ def test_a_median_of_bounds_is_said_as_one() -> None:
         for one, (ratio, bound) in zip(own, rows, strict=True):
             limits = {"low": 1.5, "high": None if bound == ">=" else 9.0, "pairs": 5, "censored": 1}
             one["scores"]["sharing"] = {"per-class": {"value": ratio, "bound": bound, **limits}}
-        return " ".join(sharing(own).text)
+        return " ".join(sharing_section(own).text)
 
     assert "the median ratio is >= 3.00" in told()
     rows[0] = (2.0, "=")
@@ -221,7 +224,7 @@ def test_detectors_name_how_many_images_a_seed_was_judged_by() -> None:
     for k, row in enumerate(own[0]["scores"]["detectors"]):
         row["images"] = [7, 9, 8] if k else [1_000] * 3
     text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
-    assert "images a seed" in text
+    assert "images per seed" in text
     assert "static\n7 to 9" in text
     assert "\n1,000\n" in text
 
@@ -234,14 +237,16 @@ def test_a_temperature_that_was_not_determined_leaves_its_column_empty() -> None
     assert "0.9997" not in text
 
 
-@pytest.mark.parametrize(("declared", "words"), [(0.9, "than was declared, so"), (None, "trained on such images, so")])
+@pytest.mark.parametrize(
+    ("declared", "words"), [(0.9, "above the declared one, so"), (None, "documented to be trained on such images, so")]
+)
 def test_suspected_images_are_said_with_what_is_known_of_them(declared: float | None, words: str) -> None:
     own = results(1, THREE, 20)
     own[0]["images"] |= {"suspected_training": True, "declared_top1": declared}
     text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
     assert "Suspected training images: lenet. " in text
     assert words in text
-    assert ("declared, so" in text) == (declared is not None)
+    assert ("declared one, so" in text) == (declared is not None)
 
 
 def test_intervals_are_named_by_the_method_that_makes_them(page: str) -> None:
@@ -255,14 +260,14 @@ def test_sheets_that_the_page_has_no_room_for_are_counted_and_the_first_are_show
     pictures = sheets(own)
     large = {"lenet": {**pictures["lenet"], "per-class": pictures["lenet"]["per-class"] + bytes(4_000_000)}}
     page = bench_report(own, summary(own), large)
-    assert "the page has no room: per-class." in Reader(page).text
+    assert "the page would be too large: per-class." in Reader(page).text
     assert len(page) < 2_000_000
 
 
 def test_a_report_changes_nothing_of_what_it_is_given(found: list[dict[str, Any]]) -> None:
     before, told = copy.deepcopy(found), summary(found)
     known = copy.deepcopy(told)
-    verdict(found)
+    summary_section(found)
     bench_report(found[3:], told, {})
     assert (found, told) == (before, known)
 
@@ -272,27 +277,27 @@ def test_one_target_whose_classes_are_not_accepted_is_said_without_others_and_se
     for one in own:
         for arm in one["scores"]["arms"].values():
             arm["q50"] |= {"value": None, "bound": ">=", "low": None, "high": None}
-    alone = "lenet: half of its classes are not accepted within 10,000 queries by any arm that needs no gradients."
-    assert verdict(own[:1]).lead == alone
-    assert "within 10,000 queries by any of these. The hardest" in verdict(own).lead
+    alone = "lenet: any arm that needs no gradients fools less than half of its classes within 10,000 queries."
+    assert summary_section(own[:1]).lead == alone
+    assert "within 10,000 queries. The most are needed for" in summary_section(own).lead
 
 
 def test_a_single_seed_is_said_to_have_no_intervals() -> None:
     own = results(2, THREE, 20)
-    assert "Brackets: 95% intervals over seeds." in verdict(own).tables[0].under
+    assert "Brackets: 95% intervals over seeds." in summary_section(own).tables[0].under
     for one in own:
         one["protocol"] = one["protocol"] | {"seeds": [0]}
-    assert "One seed: no intervals." in verdict(own).tables[0].under
+    assert "One seed: no intervals." in summary_section(own).tables[0].under
 
 
 def test_of_many_classes_the_sheet_says_which_are_shown() -> None:
     own = results(1, THREE, 20)
     told = summary(own) | {"groups": {}}
-    assert "surest by margin" not in Reader(bench_report(own, told, sheets(own))).text
+    assert "highest margins" not in Reader(bench_report(own, told, sheets(own))).text
     own[0]["target"]["scored_classes"] = 1_000
     text = Reader(bench_report(own, told, sheets(own))).text
     # Under what fools it, under the strongest arm's sheet, and under the two others.
-    assert text.count("the 30 surest by margin, in the order of classes") == 4
+    assert text.count("the 30 images with the highest margins, in the order of classes") == 4
 
 
 # --- the console

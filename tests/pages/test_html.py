@@ -150,14 +150,14 @@ def test_faults_stand_a_line_a_paragraph_before_the_cautions() -> None:
 def test_a_mark_is_a_word_before_the_text_and_others_are_refused() -> None:
     page = html_page("", [Section("", tables=[Table(["a"], [[TableCell(NASTY, NASTY, "invalid")]])])])
     assert f"invalid {NASTY} {NASTY}" in Reader(page).text
-    with pytest.raises(ValueError, match='held, missed, invalid, open, not "maybe"'):
+    with pytest.raises(ValueError, match='one of met, not met, invalid, undecided, not "maybe"'):
         html_page("", [Section("", tables=[Table(["a"], [[TableCell("b", mark="maybe")]])])])
 
 
 def test_groups_of_rows_have_a_title_and_columns_are_judged_over_all_of_them() -> None:
     groups = [
         RowGroup("one", [["a", "1"], ["b", NOTHING]]),
-        RowGroup(NASTY, [["c", TableCell("2", "[1, 3]")], ["d", TableCell("", "", "held")]]),
+        RowGroup(NASTY, [["c", TableCell("2", "[1, 3]")], ["d", TableCell("", "", "met")]]),
     ]
     page = Reader(html_page("", [Section("", tables=[Table(["name", "value"], groups=groups)])]))
     cells = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]

@@ -1,20 +1,20 @@
-"""Figures as the report says them: shares, queries that may be more than a budget, quantiles, durations."""
+"""Figures as the report shows them: shares, numbers of queries that may be bounds, quantiles, durations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evofool.bench.interval import Interval, format_queries, format_ratio
 from evofool.pages.html_page import NOTHING, TableCell
 
 SHOWN = 30
-"""Images on a contact sheet of the report, at the most."""
+"""The most images on a contact sheet of the report."""
 
-KINDS = {"search": "Search", "black": "Black box", "white": "White box", "floor": "Floor"}
+KINDS = {"search": "Search", "black": "Black box", "white": "White box", "floor": "Noise"}
 """Kinds of arms in the order of the report."""
 
 
 def format_share(value: float | None) -> str:
-    """0..1 by two decimals; 0.00 and 1.00 are said of nothing else."""
+    """0..1 with two decimals. Only 0 is written 0.00 and only 1 is written 1.00; NOTHING for None."""
     if value is None:
         return NOTHING
     if 0 < value < 0.005:
@@ -25,14 +25,14 @@ def format_share(value: float | None) -> str:
 
 
 def share_cell(row: Mapping[str, Any] | None) -> TableCell:
-    """A share with its interval, of "value", "low" and "high"."""
+    """A share with its interval, from "value", "low" and "high"."""
     if not row or row.get("value") is None:
         return TableCell(NOTHING)
     return TableCell(*Interval.from_row(row).text(format_share))
 
 
 def queries_cell(row: Mapping[str, Any], budget: float, per: float = 1) -> TableCell:
-    """A Q50 with its interval: queries for `per` classes each, of a total."""
+    """A Q50 with its interval, divided by `per`; budget: what a censored value is above."""
     return TableCell(*Interval.from_row(row).text(lambda total: format_queries(total / per), budget))
 
 
@@ -40,12 +40,12 @@ def ratio_cell(row: Mapping[str, Any] | None) -> TableCell:
     """A paired ratio with its interval."""
     if not row:
         return TableCell(NOTHING)
-    # A dash stands among numbers as one.
+    # A dash may stand in a column of numbers.
     return TableCell(NOTHING, "unknown") if row["value"] is None else TableCell(*Interval.from_row(row).text(format_ratio))
 
 
 def quantiles_cell(row: Mapping[str, float | None] | None, digits: int = 2) -> TableCell:
-    """The median, and behind it the 5% and 95% quantiles."""
+    """The median, followed by the 5% and 95% quantiles."""
     if not row or row.get("50") is None:
         return TableCell(NOTHING)
     low, middle, high = (row.get(key) for key in ("5", "50", "95"))
@@ -67,7 +67,7 @@ def confidences_cell(row: Mapping[str, float | None] | None) -> TableCell:
 
 
 def format_duration(seconds: float | None) -> str:
-    """In the unit that people would use."""
+    """In seconds, minutes or hours, whichever fits."""
     if seconds is None:
         return NOTHING
     if seconds < 120:
@@ -76,15 +76,19 @@ def format_duration(seconds: float | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 target", "2 targets": a number with its noun, of those that end in an s where they are several."""
+    """ "1 target", "2 targets": a number with its noun, whose plural ends in s."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def selection_note(result: Mapping[str, Any]) -> str:
-    """Which images are on the sheets of a target that has more classes than a sheet has room for; else ""."""
-    return f"the {SHOWN} surest by margin, in the order of classes" if result["target"]["scored_classes"] > SHOWN else ""
+    """Which images the sheets of a target show, if it has more classes than SHOWN; else ""."""
+    return (
+        f"the {SHOWN} images with the highest margins, in the order of classes"
+        if result["target"]["scored_classes"] > SHOWN
+        else ""
+    )
 
 
-def join_words(words: list[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"

@@ -1,4 +1,4 @@
-"""A target's section of the report: its flags, its arms, their images, what detectors see, how the images compare."""
+"""A target's section of the report: flags, scores of its arms, their images, detectors, and image metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ from evofool.bench.report.overview import budget_of, strongest, valid_arms
 from evofool.pages.bench_plots import detector_curves, margin_quantiles, share_curves
 from evofool.pages.html_page import NOTHING, Folded, Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 
-_NAMES = {
+_CONTROLS = {
     "uniform-noise": "uniform noise (control)",
     "smooth-noise": "smooth noise (control)",
     "real": "real images (control)",
 }
-_LOOKS = {
+_METRICS = {
     "nearest_real_pixels_percentile": "nearest real image by pixels, percentile",
     "nearest_real_hog_percentile": "nearest real image by HOG, percentile",
     "nearest_real_features_percentile": "nearest real image by another network's features, percentile",
@@ -31,23 +31,27 @@ _LOOKS = {
 
 
 def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str] = ()) -> Section:
-    """All of a target. sheets: PNGs by arm; left_out: arms that have one too, for which the page has no room."""
+    """The section of one target. sheets: PNGs by arm; left_out: arms whose sheet does not fit on the page."""
     target, arms = result["target"], valid_arms(result)
     flags = {
         level: [flag["message"] for flag in result["flags"] if flag["level"] == level] for level in ("invalid", "warning")
     }
-    before = [] if result["valid"] else ["Invalid: nothing of this target enters any figure."]
+    before = [] if result["valid"] else ["Invalid: no figure of this report includes this target."]
     fault = "\n".join([*before, *(f"Invalid: {what.rstrip('.')}." for what in flags["invalid"])])
     cautions = [f"Warning: {what.rstrip('.')}." for what in flags["warning"]]
-    said = f"Loaded by {target['spec']}."
+    text = f"Target: {target['spec']}."
     if target.get("shape"):
         classes = f"{target['classes']:,} classes, {target['scored_classes']:,} of them scored"
-        said = f"{classes}; images of {_shape(target['shape'])}. {said} Fingerprint {target['fingerprint'][:16]}."
+        text = f"{text} {classes}; images of {_shape(target['shape'])}. Fingerprint {target['fingerprint'][:16]}."
     parts, plots, tables = [], [], []
     if arms:
         curves = share_curves({name: _curve(arm) for name, arm in arms.items()}, result["protocol"]["budgets"])
         plots.append(
-            Plot("Share of classes accepted against queries", curves, f"Bands: intervals over {_BAND} seeds or more.")
+            Plot(
+                "Share of classes fooled at 95% acceptance, against queries",
+                curves,
+                f"Bands: intervals, for arms with {_BAND} seeds or more.",
+            )
         )
     if arms or result["valid"]:
         tables.append(_accepted(result))
@@ -65,29 +69,31 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
         parts.append(_detectors(result))
     if result["valid"] and result["scores"].get("image_metrics"):
         parts.append(_image_metrics(result))
-    return Section(target["name"], [said], plots=plots, tables=tables, parts=parts, fault=fault, cautions=cautions)
+    return Section(target["name"], [text], plots=plots, tables=tables, parts=parts, fault=fault, cautions=cautions)
 
 
-_BAND = 3  # seeds; of fewer an interval is all of the plot
+_BAND = 3  # seeds; with fewer the band of an interval would fill the plot
 
 
 def _curve(arm: Mapping[str, Any]) -> dict[str, Any]:
-    told = arm["curve"]
-    return {key: told[key] for key in ("queries", "value", *(("low", "high") if len(arm["seeds"]) >= _BAND else ()))}
+    curve = arm["curve"]
+    return {key: curve[key] for key in ("queries", "value", *(("low", "high") if len(arm["seeds"]) >= _BAND else ()))}
 
 
-_MARGINS = "Thin: 5% to 95% of the elites, thick: 25% to 75%, the mark: the median."
+_MARGINS = "Thin line: 5% to 95% of the elites; thick line: 25% to 75%; marker: the median."
 
 
 def _images(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str]) -> Section:
-    """The strongest arm's that asks only are seen at once, where there is a sheet of it."""
+    """The strongest arm without gradients is shown, if it has a sheet; the others are folded."""
     best = strongest(result, black_box=True)
     which = selection_note(result)
     title = f"{best}, the strongest arm that needs no gradients"
     first = [Picture(title, sheets[best], which)] if best and best in sheets else []
     others = [Picture(arm, png, which) for arm, png in sheets.items() if not first or arm != best]
-    more = f"Left out, for which the page has no room: {join_words(list(left_out))}. Every cell is a run that can be opened."
-    folded = [Folded(f"Images of {join_words([one.title for one in others])}", others)] if others else []
+    more = (
+        f"Not shown, because the page would be too large: {join_words(left_out)}. Their images are in the runs of the cells."
+    )
+    folded = [Folded(f"Images of {join_words([picture.title for picture in others])}", others)] if others else []
     return Section("Images", [more] if left_out else [], pictures=first, folded=folded)
 
 
@@ -98,13 +104,15 @@ def _accepted(result: Mapping[str, Any]) -> Table:
     def row(name: str, arm: Mapping[str, Any]) -> TableRow:
         if not arm["seeds"]:
             return [name, TableCell("; ".join(dict.fromkeys(arm["invalid"].values())), mark="invalid")]
-        at = [{one["queries"]: one for one in arm[level]} for level in ("r95", "r50")]
+        at = [{entry["queries"]: entry for entry in arm[level]} for level in ("r95", "r50")]
         shares = [share_cell(by.get(b)) for by in at for b in budgets]
         n, gone = len(arm["seeds"]), arm.get("invalid") or {}
         seeds = TableCell(f"{n} of {n + len(gone)}", f"without {', '.join(gone)}") if gone else str(n)
         return [name, seeds, queries_cell(arm["q50"], budget), queries_cell(arm["q50"], budget, scored), *shares]
 
-    heads = ["arm", "seeds", "Q50", "Q50 per class", *(f"{r} at {b:,}" for r in ("R95", "R50") for b in budgets)]
+    levels = ("95%", "50%")
+    heads = ["arm", "seeds", "Q50", "Q50 per class"]
+    heads += [f"fooled at {level} acceptance, {b:,} queries" for level in levels for b in budgets]
     return Table(heads, groups=_by_kind(result, row))
 
 
@@ -117,8 +125,11 @@ def _cost(result: Mapping[str, Any]) -> Table:
         margins = quantiles_cell(arm.get("scaled_margins")), quantiles_cell(arm.get("margin_percentiles"), 1)
         return [name, *margins, confidences_cell(arm.get("calibrated_confidence")), *spent]
 
-    heads = ["arm", "margin, in real medians", "its percentile among real", "p, temperature fitted", *_COSTS]
-    under = "Medians over the elites, and [5%, 95%]. Cost is of a seed; answers include repeats and verification."
+    heads = [
+        "arm", "margin, in medians of real images", "its percentile among real images", "confidence at fitted temperature",
+        *_COSTS,
+    ]  # fmt: skip
+    under = "Medians over the elites, and [5%, 95%]. Cost: mean over seeds; answers include repeats and verification."
     return Table(heads, groups=_by_kind(result, row), under=under)
 
 
@@ -126,49 +137,58 @@ _COSTS = ("queries", "forwards", "backwards", "answers")
 
 
 def _detectors(result: Mapping[str, Any]) -> Section:
-    found = [one for one in result["scores"]["detectors"] if one.get("auroc") is not None]
+    found = [entry for entry in result["scores"]["detectors"] if entry.get("auroc") is not None]
     rows: list[TableRow] = [
-        [one["arm"], one["detector"], one["kind"], _number_of(one), share_cell(one | {"value": one["auroc"]}), _alarms(one)]
-        for one in sorted(found, key=lambda one: (one["arm"], one["detector"], one["kind"] == "adaptive"))
+        [
+            entry["arm"],
+            entry["detector"],
+            entry["kind"],
+            _number_of(entry),
+            share_cell(entry | {"value": entry["auroc"]}),
+            _alarms(entry),
+        ]
+        for entry in sorted(found, key=lambda entry: (entry["arm"], entry["detector"], entry["kind"] == "adaptive"))
     ]
     text = [
-        "Can a detector tell the elites from real images? Fooling images are the positives: AUROC 1 is a detector that "
-        "flags them all before any real image, 0.5 one that guesses. FPR95: the share of real images flagged where 95% "
-        "of the fooling images are. Static: elites evolved against the classifier alone; adaptive: against the detector "
-        "too, which is the honest test. Judged are the images that the classifier calls what they were made for, each once."
+        "How well detectors separate the elites from real images. Fooling images are the positives: an AUROC of 1 ranks all "
+        "of them above every real image, 0.5 is chance. FPR95: the share of real images that are flagged at the threshold "
+        "that flags 95% of the fooling images. Static: evolved against the classifier alone. Adaptive: evolved "
+        "against classifier and detector together. Only images that the classifier classifies as intended count, each once.",
     ]
-    under = "An AUROC below 0.5 means that the detector finds fooling images more usual than real ones."
-    table = Table(["arm", "detector", "elites", "images a seed", "AUROC", "FPR95"], rows, under=under)
-    drawn = [one for one in found if one.get("curve")]
+    under = "AUROC below 0.5: the detector scores fooling images as more typical than real ones."
+    table = Table(["arm", "detector", "elites", "images per seed", "AUROC", "FPR95"], rows, under=under)
+    drawn = [entry for entry in found if entry.get("curve")]
     plots = [Plot("ROC curves of the detectors", detector_curves(drawn))] if drawn else []
     return Section("Detectors", text, plots=plots, folded=[Folded(f"All {len(rows)} figures", tables=[table])])
 
 
-def _number_of(one: Mapping[str, Any]) -> str:
-    """How many fooling images were judged, of each seed."""
-    least, most = min(one["images"]), max(one["images"])
+def _number_of(entry: Mapping[str, Any]) -> str:
+    """The number of fooling images of each seed."""
+    least, most = min(entry["images"]), max(entry["images"])
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def _alarms(one: Mapping[str, Any]) -> TableCell:
-    return share_cell({"value": one["fpr95"], "low": one.get("fpr95_low"), "high": one.get("fpr95_high")})
+def _alarms(entry: Mapping[str, Any]) -> TableCell:
+    return share_cell({"value": entry["fpr95"], "low": entry.get("fpr95_low"), "high": entry.get("fpr95_high")})
 
 
 def _image_metrics(result: Mapping[str, Any]) -> Section:
-    metrics = {name: one for name, one in result["scores"]["image_metrics"].items() if one}
-    keys = list(dict.fromkeys(key for one in metrics.values() for key in one))
+    metrics = {name: entry for name, entry in result["scores"]["image_metrics"].items() if entry}
+    keys = list(dict.fromkeys(key for entry in metrics.values() for key in entry))
     rows: list[list[TableRow]] = [[], []]
-    for name, one in metrics.items():
-        row = [_NAMES.get(name, name), *(quantiles_cell(one.get(key), 1 if "nearest" in key else 2) for key in keys)]
-        rows[name in _NAMES].append(row)
+    for name, entry in metrics.items():
+        row = [_CONTROLS.get(name, name), *(quantiles_cell(entry.get(key), 1 if "nearest" in key else 2) for key in keys)]
+        rows[name in _CONTROLS].append(row)
     text = (
-        "Whether people recognise something is for people to say. These figures say how far the elites are from real "
-        "images, and how busy they are: at a percentile of 100 an image is at least as far from its nearest real one as "
-        "every held-out real image is from its own. Read them beside the noise."
+        "Distances from the elites to real images, and measures of their detail. These figures do not say whether people "
+        "recognise anything in them. At a percentile of 100 an image is at least as far from its nearest real image as "
+        "every held-out real image is from its own. Noise is listed for comparison."
     )
-    groups = [RowGroup(title, own) for title, own in zip(("Elites of", "For comparison"), rows, strict=True) if own]
-    heads = ["", *(_LOOKS.get(key, key.replace("_", " ")) for key in keys)]
-    return Section("What the images are like", [text], tables=[Table(heads, groups=groups, under="Medians and [5%, 95%].")])
+    groups = [
+        RowGroup(title, members) for title, members in zip(("Elites of", "For comparison"), rows, strict=True) if members
+    ]
+    heads = ["", *(_METRICS.get(key, key.replace("_", " ")) for key in keys)]
+    return Section("Image metrics", [text], tables=[Table(heads, groups=groups, under="Medians and [5%, 95%].")])
 
 
 def _by_kind(result: Mapping[str, Any], row: Any) -> list[RowGroup]:
