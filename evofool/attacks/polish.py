@@ -23,7 +23,8 @@ from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
 from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
-from evofool.run.imported import BIG, Image, climbed, commit, let_go, opened, plain
+from evofool.run.imported import BIG, Image, Seed, climbed, commit, let_go, opened, plain
+from evofool.run.schema import GenomeId
 from evofool.run.seeding import Seeds
 from evofool.run.store import Store
 from evofool.run.stored import Elite, StoredRun
@@ -367,18 +368,18 @@ def _save(
         new,
         seeds=_seeds(source) if not first else (),
         held=held,
-        origins=[(birth, source.run, there) for there, birth in births.items()] if not first else (),
+        origins={birth: GenomeId(source.run, original) for original, birth in births.items()} if not first else {},
         niches=niches,
     )
     return state
 
 
-def _seeds(source: _Source) -> list[tuple[int, bytes, str]]:
-    """Births, genomes and makers of the originals; a genome that holds several cells is one."""
-    found: dict[int, tuple[int, bytes, str]] = {}
+def _seeds(source: _Source) -> list[Seed]:
+    """The originals; a genome that holds several cells is one."""
+    found: dict[int, Seed] = {}
     for elite, packed in zip(source.elites, source.packed(), strict=True):
-        maker = "seed" if elite.row.made == "evolved" else elite.row.made
-        found.setdefault(elite.row.birth, (source.births[elite.row.birth], packed, maker))
+        method = "seed" if elite.row.method == "evolved" else elite.row.method
+        found.setdefault(elite.row.birth, Seed(source.births[elite.row.birth], packed, method))
     return list(found.values())
 
 
@@ -386,9 +387,9 @@ def _outcome(store: Store, state: Mapping[str, Any], elites: int) -> PolishOutco
     first: dict[int, float] = {}
     last: dict[int, float] = {}
     history = store.cell_history()
-    for cell, _, _, odds, _, _ in history:
-        first.setdefault(cell, odds)
-        last[cell] = odds
+    for change in history:
+        first.setdefault(change.cell, change.log_odds)
+        last[change.cell] = change.log_odds
     cells = sorted(first)
     before, after = (np.array([values[cell] for cell in cells]) for values in (first, last))
     polished = len(history) - len(cells)

@@ -19,8 +19,9 @@ from evofool.attacks.black_box.square import square
 from evofool.errors import RecipeError
 from evofool.machine import torch_threads
 from evofool.recipe import Recipe, parse
+from evofool.run.checkpoints import row_after
 from evofool.run.imported import BIG, Image, chunk_of, climbed, commit, let_go, metrics_row, opened, plain
-from evofool.run.run import row_after
+from evofool.run.schema import ImprovementRow
 from evofool.run.store import Store
 from evofool.scores import confidence, log_odds, margin, needed_log_odds
 from evofool.targets import Target
@@ -307,17 +308,15 @@ def _save(
     return state
 
 
-def side_by_side(
-    improvements: Sequence[tuple[int, int, int, float, float]], classes: int
-) -> list[tuple[int, dict[str, Any]]]:
+def side_by_side(improvements: Sequence[ImprovementRow], classes: int) -> list[tuple[int, dict[str, Any]]]:
     """(forward passes of each class, metrics row) as if all classes had climbed at once, out of Store.improvements().
 
     Classes do not touch one another, so the order in which they climb changes nothing. evaluations: forward passes of all,
     the last improvement of a class telling how many it took. Of `classes` classes those without an image count as 0.
     """
     by_cell: dict[int, list[tuple[int, float]]] = {}
-    for cell, forwards, _, _, odds in improvements:
-        by_cell.setdefault(cell, []).append((forwards, odds))
+    for row in improvements:
+        by_cell.setdefault(row.cell, []).append((row.forwards, row.log_odds))
     climbs = list(by_cell.values())
     ends = np.array([climb[-1][0] for climb in climbs], np.int64)
     p, at_place, held = np.zeros(max(classes, len(climbs))), [0] * len(climbs), np.zeros(len(climbs), bool)

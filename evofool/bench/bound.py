@@ -12,7 +12,7 @@ from evofool.bench.entries import Entry
 from evofool.bench.json_file import read_json, write_json
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.errors import RecipeError, StoreError
-from evofool.run.store import FILE
+from evofool.run.reader import FILE
 
 STATE, CELLS = "bench.json", "cells"
 SCHEMA, VERSION = "evofool.bench.plan", 2

@@ -20,8 +20,9 @@ from evofool.bench.json_file import write_json
 from evofool.cluster.folder_transfer import restore_folder
 from evofool.errors import StoreError, TargetError
 from evofool.machine import keep_memory, machine, torch_threads
+from evofool.run.lock import LOCK
+from evofool.run.reader import FILE
 from evofool.run.run import Run
-from evofool.run.store import FILE, LOCK
 from evofool.run.stored import StoredRun
 from evofool.run.verify import Verdict, verify
 from evofool.targets import Target

@@ -45,9 +45,9 @@ def read(stored: StoredRun, classes: Sequence[int], budget: int) -> Trace:
     """
     by_class: dict[int, list[tuple[int, float]]] = {c: [] for c in classes}
     if "baseline" in stored.meta:
-        rows = [(cell, forwards * len(classes), score) for cell, forwards, _, score, _ in stored.store.improvements()]
+        rows = [(row.cell, row.forwards * len(classes), row.score) for row in stored.store.improvements()]
     else:
-        rows = [(cell, birth + 1, margin) for cell, birth, _, _, margin, _ in stored.store.cell_history()]
+        rows = [(change.cell, change.birth + 1, change.margin) for change in stored.store.cell_history()]
     for cell, at, margin in rows:
         found = by_class.get(cell // stored.niches)
         if found is not None and at <= budget and margin > (found[-1][1] if found else -np.inf):

@@ -266,9 +266,9 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         table.add_column(name, justify="left" if name in ("label", "parents") else "right")
     for e in elites:
         r = e.row
-        first = "random" if r.made == "evolved" else r.made
+        first = "random" if r.method == "evolved" else r.method
         parents = first if r.mother < 0 else f"{r.mother}" if r.father < 0 else f"{r.mother}, {r.father}"
-        parents += f" ({r.made})" if r.mother >= 0 and r.made != "evolved" else ""
+        parents += f" ({r.method})" if r.mother >= 0 and r.method != "evolved" else ""
         niche = [str(r.niche)] if niches else []
         scores = [f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}"]
         table.add_row(str(r.class_id), escape(e.label), *niche, *scores, str(r.birth), parents, f"{r.bytes_per_pixel:.2f}")
@@ -287,9 +287,9 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     print(f"\n{len(elites)} elites, {distinct} distinct; {_spent(stored)}; {won}{state}")
     aside = stored.quarantine()
     if aside:
-        print(f"\n{len(aside)} in quarantine, kept in the run's file and judged no more:")
+        print(f"\n{len(aside)} in quarantine, kept in the run's file and not evaluated again:")
     for one in aside:
-        print(f"  birth {one['birth']} in batch {one['batch']} ({_parents(one['mother'], one['father'])}): {one['why']}")
+        print(f"  birth {one['birth']} in batch {one['batch']} ({_parents(one['mother'], one['father'])}): {one['reason']}")
 
 
 def show_one(
@@ -339,7 +339,7 @@ def show_one(
         f"log-odds {row.log_odds:.4f}, margin {row.margin:.4f}"
     )
     print("runner-up   " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
-    print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.made)}")
+    print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
     print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
     if row.image_metrics:
         print("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
@@ -353,8 +353,8 @@ def show_one(
         print(f"graph       {graph}")
 
 
-def _parents(mother: int, father: int, made: str = "evolved") -> str:
-    by = "" if made == "evolved" else f", made by {made}"
+def _parents(mother: int, father: int, method: str = "evolved") -> str:
+    by = "" if method == "evolved" else f", made by {method}"
     if mother < 0:
         return f"no parents{by or ': it was random'}"
     return (f"mother {mother}" if father < 0 else f"mother {mother}, father {father}") + by

@@ -53,7 +53,8 @@ def run(
     and curve.png.
     """
     from evofool.errors import ScoreError, TargetError
-    from evofool.run.run import Run, wants_trust
+    from evofool.run.resume_checks import wants_trust
+    from evofool.run.run import Run
 
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]

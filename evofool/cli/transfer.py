@@ -99,7 +99,7 @@ def transfer(
 def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[_Loaded]:
     """Every different target once, those of runs first; its fingerprint has to be the one that its runs were made with."""
     from evofool.errors import StoreError
-    from evofool.run.store import FILE
+    from evofool.run.reader import FILE
     from evofool.run.stored import StoredRun
     from evofool.targets import target as load
     from evofool.targets.public import name_of

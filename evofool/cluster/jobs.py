@@ -105,7 +105,7 @@ class JobQueue:
         for number, batch in list(self._batches.items()):
             if batch.missing == 0:
                 if batch.order.size > 1 and len(batch.quarantined) == batch.order.size:
-                    reason = next(iter(batch.quarantined.values())).why
+                    reason = next(iter(batch.quarantined.values())).reason
                     raise TargetError(f"{self.target_name}: fails on every image of batch {number}: {reason}")
                 del self._batches[number]
                 # Parts arrive as workers finish them: sorted, the batch is the same whichever was first.

@@ -40,13 +40,13 @@ _SETTINGS = ("by", "settings", "units", "budget", "rank", "rate", "grow", "seed"
 class Exported:
     """What an export has written: the layout, how many images of how many classes, at what size (None: as stored).
 
-    made: what made these images (Elite.summary()), and how many of them.
+    methods: what made these images (Elite.summary()), and how many of them.
     """
 
     layout: str
     images: int
     classes: int
-    made: Mapping[str, int]
+    methods: Mapping[str, int]
     size: int | None
     license: str | None
 
@@ -67,7 +67,7 @@ def card(run: StoredRun, exported: Exported) -> str:
         f"# Images that fool {name}\n",
         _what(run, name, exported),
         _classifier(run, name),
-        _made(run, exported.made),
+        _made(run, exported.methods),
         _scores(run),
         _files(run, exported),
         _limits(run, exported),
@@ -147,7 +147,7 @@ def _classifier(run: StoredRun, name: str) -> str:
     return "\n".join(["## The classifier\n", *(f"- {what}: {told}" for what, told in rows.items()), *noted, ""])
 
 
-def _made(run: StoredRun, made: Mapping[str, int]) -> str:
+def _made(run: StoredRun, methods: Mapping[str, int]) -> str:
     if "merged" in run.meta:
         told = [f"The best of {len(run.meta['merged'])} runs, class by class:", ""]
         told += [f"- {_search(s['recipe'], int(s['evaluations']))}; run `{s['id']}`" for s in run.meta["merged"]]
@@ -157,7 +157,7 @@ def _made(run: StoredRun, made: Mapping[str, int]) -> str:
         told = [_search(run.meta["recipe"], run.elites_as_of)]
     if run.meta.get("seeds"):
         told += ["", "It began with images of another run, some of which may be among these."]
-    told += ["", f"Made: {', '.join(f'{number:,} {how}' for how, number in sorted(made.items()))}."]
+    told += ["", f"Made: {', '.join(f'{number:,} {method}' for method, number in sorted(methods.items()))}."]
     own = f"\n\nRun `{run.meta['id']}`." if "id" in run.meta else ""
     return "## How they were made\n\n" + "\n".join(told) + own + f"\nExported by evofool {_version()}.\n"
 
@@ -207,7 +207,7 @@ With the logits z of an image and its class c:
   margins alike
 
 `search_log_odds` and `search_margin` are what the search ranked by. `birth`, `mother` and `father` number the genomes of the
-run (-1: none), `made` says what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
+run (-1: none), `method` says what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
 `total_variation`, `verdict` and `verdict_by` are there where somebody has measured or judged an image.
 """
 

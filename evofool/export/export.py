@@ -42,8 +42,8 @@ def export(
     refuse_size(run, size)
     with run.snapshot():
         elites = run.elites()
-    made = Counter(elite.row.made for elite in elites)
-    exported = Exported(layout, len(elites), len({elite.row.class_id for elite in elites}), made, size, license)
+    methods = Counter(elite.row.method for elite in elites)
+    exported = Exported(layout, len(elites), len({elite.row.class_id for elite in elites}), methods, size, license)
     with _whole_or_nothing(folder):
         if layout == "parquet":
             write_run(folder / _DATA / "train-00000-of-00001.parquet", run, elites, size)

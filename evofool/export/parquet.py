@@ -11,7 +11,7 @@ from typing import Any
 
 from evofool.errors import EvofoolError, ImageError, StoreError
 from evofool.export.image_file import picture, stem
-from evofool.run.store import IMAGE_METRICS
+from evofool.run.schema import IMAGE_METRICS
 from evofool.run.stored import Elite, StoredRun
 
 COLUMNS = {
@@ -27,7 +27,7 @@ COLUMNS = {
     "batch": "int64",
     "mother": "int64",
     "father": "int64",
-    "made": "string",
+    "method": "string",
     "bytes_per_pixel": "float64",
     **dict.fromkeys(IMAGE_METRICS, "float64"),
     "verdict": "string",

@@ -16,8 +16,11 @@ from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.images import encode_png
 from evofool.machine import machine
 from evofool.recipe import Recipe
+from evofool.run.reader import FILE
+from evofool.run.schema import Checkpoint, GenomeId, ImprovementRow, MetricsRow, NewElite
 from evofool.run.seeding import Seeds
-from evofool.run.store import FILE, Checkpoint, NewElite, Store
+from evofool.run.store import Store
+from evofool.search.records import CellChange, Offspring
 from evofool.targets import Target
 from evofool.targets.validation import validate
 
@@ -38,6 +41,14 @@ class Image(NamedTuple):
     margin: float
     mother: int = -1
     niche: int = 0
+
+
+class Seed(NamedTuple):
+    """A genome that images come from: its birth, packed, and the method that made it."""
+
+    birth: int
+    genome: bytes
+    method: str
 
 
 def opened(
@@ -112,34 +123,33 @@ def commit(
     store: Store,
     state: Mapping[str, Any],
     images: Sequence[Image],
-    made: str,
+    method: str,
     seconds: float,
     finished: str | None,
     answers: int,
     rows: Sequence[tuple[int, Mapping[str, Any]]] = (),
-    improvements: Sequence[tuple[int, int, int, float, float]] = (),
-    seeds: Sequence[tuple[int, bytes, str]] = (),
+    improvements: Sequence[ImprovementRow] = (),
+    seeds: Sequence[Seed] = (),
     held: Sequence[Image] = (),
-    origins: Sequence[tuple[int, str, int]] = (),
+    origins: Mapping[int, GenomeId] | None = None,
     niches: int = 1,
 ) -> None:
     """One checkpoint: images take their cells, and state takes the place of the old one.
 
-    seconds are added to the run's. answers: target.queries by now. made: what made the images (Store.made). rows: metrics,
-    by a number that replaces an older row of the same. seeds: births, packed genomes and makers of what the images come
-    from; origins: the runs and births that these have elsewhere. held: images of seeds, which hold their cells
-    before `images` do. niches: of a class.
+    seconds are added to the run's. answers: target.queries by now. method: what made the images. rows: metrics, by a
+    number that replaces an older row of the same. seeds: the genomes that the images come from; origins: the runs and
+    births that these have elsewhere. held: images of seeds, which hold their cells before `images` do. niches: of a class.
     """
     meta = store.description()
     batch = meta["committed"]
     cell = lambda i: i.class_id * niches + i.niche  # noqa: E731
-    cell_history = [(cell(i), i.birth, batch, i.log_odds, i.margin, 0) for i in [*held, *images]]
+    cell_history = [CellChange(cell(i), i.birth, batch, i.log_odds, i.margin, False) for i in [*held, *images]]
     elites = [
         NewElite(i.class_id, i.niche, cell(i), i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
         for i in {cell(i): i for i in [*held, *images]}.values()
     ]
     total = meta["seconds"] + seconds
-    own = {i.birth: (i.birth, batch, i.mother, -1, i.genome, 0) for i in images}
+    own = {i.birth: Offspring(i.birth, batch, i.mother, -1, i.genome, 0) for i in images}
     store.save(
         Checkpoint(
             state={
@@ -152,13 +162,13 @@ def commit(
                 "finished": finished,
                 "answers": answers - state["asked_before"],
             },
-            genomes=[*((birth, batch, -1, -1, genome, 0) for birth, genome, _ in seeds), *own.values()],
+            genomes=[*(Offspring(s.birth, batch, -1, -1, s.genome, 0) for s in seeds), *own.values()],
             cell_history=cell_history,
             elites=elites,
-            metrics=[(at, total, row) for at, row in rows],
-            made=[*((birth, how) for birth, _, how in seeds if how != "evolved"), *((birth, made) for birth in own)],
+            metrics=[MetricsRow(at, total, row) for at, row in rows],
+            methods={**{s.birth: s.method for s in seeds}, **dict.fromkeys(own, method)},
             improvements=improvements,
-            origins=origins,
+            origins=origins or {},
         )
     )
 
@@ -195,7 +205,7 @@ def plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def climbed(climbs: AscentResult, cells: Sequence[int], sound: np.ndarray) -> list[tuple[int, int, int, float, float]]:
+def climbed(climbs: AscentResult, cells: Sequence[int], sound: np.ndarray) -> list[ImprovementRow]:
     """Rows of Store.improvements(): when each item's image came out better, and where its climb ended.
 
     cells (n,) are the items'; what is not sound (n,) has no image, and only its end.
@@ -205,6 +215,8 @@ def climbed(climbs: AscentResult, cells: Sequence[int], sound: np.ndarray) -> li
     for found in climbs.improvements:
         if sound[found.item]:
             best[found.item] = found.score, found.beside
-            rows.append((cells[found.item], found.forwards, found.backwards, *best[found.item]))
-    ends = [(cells[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores) for k, scores in best.items()]
+            rows.append(ImprovementRow(cells[found.item], found.forwards, found.backwards, *best[found.item]))
+    ends = [
+        ImprovementRow(cells[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores) for k, scores in best.items()
+    ]
     return rows + ends

@@ -23,13 +23,13 @@ class Ancestor:
 def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
     """From a first, random genome to `birth`, along the mothers. Every one of them was an elite once."""
     line = run.store.descent(birth)[::-1]
-    packed = run.store.genomes(row[0] for row in line)
-    images = run.encoding.render(run.unpack([packed[row[0]] for row in line]))
+    packed = run.store.genomes(ancestor.birth for ancestor in line)
+    images = run.encoding.render(run.unpack([packed[ancestor.birth] for ancestor in line]))
     ancestors = []
     for (birth_id, batch, mother, father), image in zip(line, images, strict=True):
-        cell_history = run.store.cell_history(birth_id)
-        held = tuple(dict.fromkeys(cell // run.niches for cell, *_ in cell_history))
-        ancestors.append(Ancestor(birth_id, batch, mother, father, held, any(r[5] for r in cell_history), image))
+        changes = run.store.cell_history(birth_id)
+        held = tuple(dict.fromkeys(change.cell // run.niches for change in changes))
+        ancestors.append(Ancestor(birth_id, batch, mother, father, held, any(change.switched for change in changes), image))
     return ancestors
 
 

@@ -10,7 +10,8 @@ from evofool.errors import ImageError, TargetError
 from evofool.image_metrics.metrics import CHUNK, ImageMetrics
 from evofool.image_metrics.names import BYTES_PER_PIXEL, PIXELS
 from evofool.images import decode_png
-from evofool.run.store import EliteRow, ImageMetric, Store
+from evofool.run.schema import EliteRow, ImageMetric
+from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
 

@@ -19,6 +19,7 @@ from evofool.run.seeding import kept
 from evofool.run.stored import StoredRun
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Evaluator, Order
+from evofool.search.records import Commit
 from evofool.targets import Target
 from genomes import Genomes
 
@@ -26,14 +27,13 @@ from genomes import Genomes
 class Recorded:
     """An Evaluator whose results come in the order of a record, whatever the order is in which `inner` has them.
 
-    record: by place of commit, the batch and after how many commits its parents were drawn; open: the same of batches that
-    were drawn and never committed.
+    record: the commits, in order; unfinished: batches that were drawn and never committed.
     """
 
-    def __init__(self, inner: Evaluator, record: Sequence[tuple[int, int]], unfinished: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, inner: Evaluator, record: Sequence[Commit], unfinished: Sequence[Commit]) -> None:
         self.inner, self.record = inner, record
         self.at_once, self.notes, self.machines = inner.at_once, inner.notes, inner.machines
-        self._drawn = sorted(drawn for _, drawn in [*record, *unfinished])
+        self._drawn = sorted(commit.drawn_after for commit in [*record, *unfinished])
         self._committed = 0
         self._early: dict[int, tuple[Order, Winners]] = {}  # results whose turn has not come
 
@@ -48,7 +48,7 @@ class Recorded:
     def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
         coming = self.inner.results(give_up)
         while self._committed < len(self.record):
-            batch = self.record[self._committed][0]
+            batch = self.record[self._committed].batch
             while batch not in self._early:
                 result = next(coming, None)
                 if result is None:
@@ -108,7 +108,9 @@ def replay(
         if aside and not workers:
             raise RecipeError(f"{folder}: images in its quarantine broke the target; replay it with workers: --workers 1")
         record = _record(stored)
-        unfinished = [(order.batch, order.drawn_after) for order in stored.store.pending()]
+        unfinished = [
+            Commit(committed + i, order.batch, order.drawn_after) for i, order in enumerate(stored.store.pending())
+        ]
         parents = kept(stored.store, stored.meta, len(stored.labels))
         was = content(stored)
         same_machine = stored.meta["machine"] == machine(recipe.compute.threads)
@@ -132,7 +134,7 @@ def replay(
 def content(run: StoredRun) -> dict[str, Any]:
     """What the way and the end of a search are, by names for people, without clocks and elites that are out of date."""
     history = run.store.cell_history()
-    births = {change[1] for change in history}
+    births = {change.birth for change in history}
     return {
         "who held which cell, and what it scored": history,
         "genomes": run.store.genomes(births),
@@ -149,11 +151,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in one if one[name] != other[name] and None not in (one[name], other[name])]
 
 
-def _record(stored: StoredRun) -> list[tuple[int, int]]:
-    """(batch, drawn after) by place of commit: written down in free mode, else what the lag makes of it."""
+def _record(stored: StoredRun) -> list[Commit]:
+    """The commits in order: as the file has them in free mode, else as the lag decides them."""
     committed, lag = stored.meta["committed"], stored.recipe.search.lag
     if stored.recipe.search.mode == "reproducible":
-        return [(batch, max(0, batch - lag)) for batch in range(committed)]
+        return [Commit(batch, batch, max(0, batch - lag)) for batch in range(committed)]
     record = stored.store.commits()
     if len(record) != committed:
         raise StoreError(f"{stored.store.path} is damaged: its record of commits has {len(record)} of {committed} batches")

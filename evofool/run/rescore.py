@@ -6,7 +6,7 @@ import numpy as np
 
 from evofool.images import encode_png
 from evofool.machine import cpus
-from evofool.run.store import EliteRow, NewElite
+from evofool.run.schema import EliteRow, NewElite
 from evofool.scores import log_odds, margin, refuse_unfinite
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, Evaluator

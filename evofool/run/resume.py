@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from evofool.errors import StoreError
+from evofool.run.schema import EliteRow
 from evofool.run.seeding import seeds_of
-from evofool.run.store import EliteRow, Store
+from evofool.run.store import Store
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Order
 from evofool.search.evolve import MapElites
@@ -37,16 +38,16 @@ def restore(strategy: MapElites, store: Store, meta: dict[str, Any], rank: str) 
 
 
 def _archive(strategy: MapElites, store: Store, shown_changes: int, rank: str) -> list[EliteRow]:
-    archive, held, rows = strategy.archive, store.incumbents(), store.elites()
-    early = {change[0] for change in store.cell_history()[:shown_changes]}
-    if {row.cell for row in rows} != early or any(not 0 <= h[0] < len(archive.birth) for h in held):
+    archive, incumbents, rows = strategy.archive, store.incumbents(), store.elites()
+    early = {change.cell for change in store.cell_history()[:shown_changes]}
+    if {row.cell for row in rows} != early or any(not 0 <= i.cell < len(archive.birth) for i in incumbents):
         raise StoreError(f"{store.path} is damaged: the cells that have elites are not those that were won")
-    if not held:
+    if not incumbents:
         return rows
-    births = sorted({birth for _, birth, _, _ in held})
-    place = {birth: i for i, birth in enumerate(births)}
+    births = sorted({i.birth for i in incumbents})
+    row_of = {birth: i for i, birth in enumerate(births)}
     packed = store.genomes(births)
-    ranked, margins = np.array([h[2] for h in held]), np.array([h[3] for h in held])
+    log_odds, margins = np.array([i.log_odds for i in incumbents]), np.array([i.margin for i in incumbents])
     unknown = np.full(len(births), -1, np.int64)
     archive.add(
         Winners(
@@ -54,10 +55,10 @@ def _archive(strategy: MapElites, store: Store, shown_changes: int, rank: str) -
             mothers=unknown,
             fathers=unknown,
             genomes=strategy.encoding.unpack([packed[birth] for birth in births]),
-            cells=np.array([h[0] for h in held], np.int64),
-            rows=np.array([place[h[1]] for h in held], np.int64),
-            scores=ranked if rank == "log_odds" else margins,
-            log_odds=ranked,
+            cells=np.array([i.cell for i in incumbents], np.int64),
+            rows=np.array([row_of[i.birth] for i in incumbents], np.int64),
+            scores=log_odds if rank == "log_odds" else margins,
+            log_odds=log_odds,
             margins=margins,
         )
     )

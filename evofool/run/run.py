@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -16,48 +15,26 @@ import torch
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
+from evofool.run.checkpoints import CheckpointWriter, row_after
+from evofool.run.progress import Progress
 from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
+from evofool.run.resume_checks import device_elsewhere, refuse_other, refuse_stored_cluster, settled
+from evofool.run.schema import Checkpoint
 from evofool.run.seeding import Parents, Seeds, read, refuse_others, seeds_of
-from evofool.run.store import Checkpoint, Pending, Store
+from evofool.run.store import Store
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, Evaluator, LocalEvaluator, stays_on_device
 from evofool.search.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
-from evofool.targets import Target, foreign, refuse_billed, refuse_workers, stored_target
+from evofool.search.records import Offspring
+from evofool.targets import Target, refuse_billed, refuse_workers, stored_target
 from evofool.targets import target as load_target
-from evofool.targets.speed import choose
 from evofool.targets.validation import validate
 from genomes import Encoding
 
-_ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
-_SAVE_SHARE = 80  # a checkpoint waits at least this many times what the last one of its kind took
 _STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # evaluations and batches after which a search should have got somewhere
-_NO_CELLS = np.zeros(0, np.int64)
 _NOTHING = 0.1  # log-odds; a search that works gains this much in its first few batches
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a display shows; measured when asked."""
-
-    evaluations: int
-    seconds: float  # of search, over all sittings
-    rate: float  # evaluations per second, in this sitting
-    seconds_left: float | None  # to the limit on evaluations or seconds, whichever is nearer
-    confidences: np.ndarray  # best of each class that is searched for
-    distinct: int
-    saved: int  # evaluations at the last checkpoint
-    answers: int  # images that the target answered, over all sittings: more than evaluations, validation included
-    requests: int  # what was sent for them over a network
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.confidences))
-
-    @property
-    def at_99(self) -> int:
-        return int((self.confidences >= 0.99).sum())
 
 
 class Run:
@@ -96,22 +73,16 @@ class Run:
         drawn_here = not (self.batch_evaluator.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
         self.rescorer = Rescorer(self.archive, self.batch_evaluator, self.evaluator, drawn_here)
         self.logbook = new_logbook(statistics())
+        free = recipe.search.mode == "free"
+        self.checkpoints = CheckpointWriter(store, self.strategy, self.rescorer, self.logbook, keep_commits=free)
         self.warnings: list[str] = []
         self.seeds: Seeds | None = None  # the genomes that it began with, random ones left out
         self.finished: str | None = None  # why the run ended by its own rules
-        self._machines: list[dict[str, Any]] = []  # all kinds that have judged for this run
         self._earlier_seconds = 0.0
         self._earlier_answers = -target.queries  # what was asked before this run is not its own
         self._began = 0.0
         self._rate_base: tuple[float, int] | None = None
         self._first_best: float | None = None
-        self._row_costs: list[tuple[float, dict[str, int]]] = []  # of the logbook's rows since the last save
-        self._saved_metrics = 0
-        self._saved_evaluations = 0
-        self._shown = {"shown": 0, "shown_changes": 0}  # commits and cell changes that the file's elites stand for
-        self._changes_saved = 0
-        self._next_save = self._next_whole = 0.0
-        self._shown_birth = np.full(len(self.archive.birth), -1, np.int64)  # whose picture the file has for each cell
         self._next_row = 0
 
     # -- opening
@@ -215,7 +186,7 @@ class Run:
                     f"its images: evofool run RECIPE --parents {folder}"
                 )
             recipe = recipe or stored
-            _refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
+            refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
             recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
             seeds = seeds_of(store, meta, len(meta["target"]["labels"]))
             refuse_others(recipe.search.parents, stored.search.parents, seeds, folder)
@@ -226,7 +197,7 @@ class Run:
                     f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
                     "(labels, preprocessing or weights differ); its scores would not belong together"
                 )
-            if recipe.compute.format not in target.formats and not _device_elsewhere(recipe, target):
+            if recipe.compute.format not in target.formats and not device_elsewhere(recipe, target):
                 raise TargetError(
                     f"{folder}: this run ranks in {recipe.compute.format}, and here {target.name} has "
                     f"{', '.join(target.formats)}; go on where it began"
@@ -272,10 +243,10 @@ class Run:
                 # What may change of a recipe may have; and a run that was killed as it ended has yet to bring its elites up
                 # to date.
                 with torch_threads(self.recipe.compute.threads):
-                    self.save(whole=self._shown["shown"] < self.strategy.committed)
+                    self.save(whole=self.checkpoints.shown < self.strategy.committed)
             return self.finished
         self._began = time.perf_counter()
-        self._next_save = self._next_whole = self._began + self.recipe.save.seconds
+        self.checkpoints.start(self.recipe.save.seconds)
         next_tick = self._began + every
         self._rate_base = None
         random_batches, done_here = self.recipe.search.lag + 1, 0
@@ -289,7 +260,7 @@ class Run:
             if not tick or now < next_tick:
                 return False
             next_tick = now + every
-            self._hear()
+            self._collect_notes()
             return tick(self)
 
         def after(batch: int) -> bool:
@@ -308,8 +279,10 @@ class Run:
                 self._first_best = float(self.archive.log_odds.max())
             elif self.strategy.committed == watch_at:
                 self._watch()
-            if now >= min(self._next_save, self._next_whole) and not stop:
-                self._save_in_time(now)
+            if self.checkpoints.due(now) and not stop:
+                whole = self.checkpoints.whole_due(now)
+                self.save(whole)
+                self.checkpoints.saved(now, whole)
             return stop
 
         limit = batches if batches is not None else 1 << 62
@@ -341,10 +314,10 @@ class Run:
                 return None
             self.finished = self.finished or self._stop_reason()
             if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
-                last = self.strategy.committed - 1
-                self._note_costs()
                 final = SimpleNamespace(row=LazyRow(self.strategy))
-                self.logbook.record(gen=last, nevals=self.strategy.size, **statistics().compile([final]))
+                row = {"gen": self.strategy.committed - 1, "nevals": self.strategy.size, **statistics().compile([final])}
+                self._note_costs()
+                self.logbook.record(**row)
             self.save()
         self._earlier_seconds = self.seconds
         self._began = 0.0
@@ -353,80 +326,23 @@ class Run:
     def save(self, whole: bool = True) -> None:
         """One checkpoint: everything since the last one, in one transaction.
 
-        A whole one brings the file's elites up to date: those that are new are drawn and, where the search ranks by another
-        way than the plain one, measured. Without, it has all that the run needs to go on, and costs next to nothing. So a
-        whole one begins with one that is not: drawing and measuring take their time, and workers may be gone.
+        A whole one brings the file's elites up to date: new ones are drawn and, where the search does not rank by float32,
+        rescored. A partial one has all that the run needs to go on, and costs little. A whole one is preceded by a partial
+        one, because drawing and rescoring take time, and workers may have died.
         """
         if whole:
             self.save(whole=False)
-        self._hear()
-        s, team = self.strategy, self.evaluator.workers()
-        self._machines += [kind for kind in self.evaluator.machines if kind not in self._machines]
-        for q in s.quarantined:
-            self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.why}")
-        changed = np.flatnonzero(self.archive.birth != self._shown_birth) if whole else _NO_CELLS
-        elites = self.rescorer.elites(changed, s.committed)
-        cell_history = self._changes_saved + len(s.cell_history)
-        if whole:
-            self._shown = {"shown": s.committed, "shown_changes": cell_history}
-        self.store.save(
-            Checkpoint(
-                state={
-                    "committed": s.committed,
-                    **self._shown,
-                    "last_progress": s.last_progress,
-                    "seconds": self.seconds,
-                    "finished": self.finished,
-                    "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
-                    "warnings": self.warnings,
-                    "answers": self.answers,
-                    "workers": {"at": time.time(), "each": team},
-                    **self._machine(),
-                },
-                genomes=[(b.birth, b.batch, b.mother, b.father, b.packed, b.steps) for b in s.offspring],
-                cell_history=[(r.cell, r.birth, r.batch, r.log_odds, r.margin, int(r.switched)) for r in s.cell_history],
-                elites=elites,
-                metrics=[
-                    (row["gen"], seconds, _plain(row) | answers)
-                    for (seconds, answers), row in zip(self._row_costs, self.logbook[self._saved_metrics :], strict=True)
-                ],
-                pending=[
-                    Pending(o.batch, o.mothers, o.fathers, o.incumbents, o.thresholds, o.drawn_after)
-                    for o in self.evaluator.pending()
-                ],
-                quarantine=[
-                    (q.birth, q.batch, q.mother, q.father, self.encoding.pack(q.genome[0]), q.why) for q in s.quarantined
-                ],
-                commits=s.commits if self.recipe.search.mode == "free" else (),
-            )
-        )
-        self._shown_birth[changed] = self.archive.birth[changed]
-        self._row_costs.clear()
-        s.offspring.clear()
-        s.cell_history.clear()
-        s.quarantined.clear()
-        s.commits.clear()
-        self._changes_saved = cell_history
-        self._saved_metrics = len(self.logbook)
-        self._saved_evaluations = s.evaluations
-
-    def _machine(self) -> dict[str, Any]:
-        """What meta's "machine" is to be; as it was while nobody has judged."""
-        if not self._machines:
-            return {}
-        return {"machine": self._machines[0] if len(self._machines) == 1 else {"several kinds": self._machines}}
-
-    def _save_in_time(self, now: float) -> None:
-        """A whole checkpoint if one is due, else one without pictures."""
-        whole = now >= self._next_whole
-        self.save(whole)
-        done = time.perf_counter()
-        later = done + max(self.recipe.save.seconds, _SAVE_SHARE * (done - now))
-        if whole:
-            self._next_whole = later
-            self._next_save = done + self.recipe.save.seconds
-        else:
-            self._next_save = later
+        self._collect_notes()
+        for q in self.strategy.quarantined:
+            self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.reason}")
+        state = {
+            "seconds": self.seconds,
+            "finished": self.finished,
+            "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
+            "warnings": self.warnings,
+            "answers": self.answers,
+        }
+        self.checkpoints.write(state, self.evaluator, whole)
 
     @property
     def seconds(self) -> float:
@@ -459,7 +375,7 @@ class Run:
             seconds_left=min(left, default=None),
             confidences=np.asarray(confidence(self.best()[self.strategy.classes])),
             distinct=self.archive.distinct(),
-            saved=self._saved_evaluations,
+            saved=self.checkpoints.saved_evaluations,
             answers=self.answers,
             requests=self.target.requests,
         )
@@ -472,18 +388,18 @@ class Run:
         self.store.save(
             Checkpoint(
                 state={"seeds": parents.seeds.to_dict()},
-                genomes=((birth, birth // size, -1, -1, packed, 0) for birth, packed in parents.packed.items()),
+                genomes=(Offspring(birth, birth // size, -1, -1, packed, 0) for birth, packed in parents.packed.items()),
                 cell_history=(),
                 elites=(),
                 metrics=(),
-                made=list(parents.made.items()),
+                methods=parents.methods,
             )
         )
         self.seeds = parents.seeds
         self.strategy.seed_with(parents.packed, parents.seeds.classes)
 
-    def _hear(self) -> None:
-        """What has come up meanwhile: a black box is known better the longer it is asked, and workers come and go."""
+    def _collect_notes(self) -> None:
+        """Add the new notes of the target and the evaluator to the warnings: both grow while the run goes on."""
         notes = [*self.target.details.get("notes", ()), *self.evaluator.notes]
         self.warnings += [note for note in notes if note not in self.warnings]
 
@@ -538,7 +454,7 @@ class Run:
     def _note_costs(self) -> None:
         """What a row of the logbook took: seconds and, of a black box, answers and requests."""
         paid = {"answers": self.answers, "requests": self.target.requests} if self.target.lasting else {}
-        self._row_costs.append((self.seconds, paid))
+        self.checkpoints.add_cost(self.seconds, paid)
 
     def _watch(self) -> None:
         """Say once what to check if nothing came of the search since its first batch."""
@@ -563,103 +479,13 @@ class Run:
         self.finished = meta["finished"]
         self.warnings = list(meta.get("warnings", []))
         if meta["committed"]:
-            self._machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
-        self._shown = {key: meta[key] for key in self._shown}
+            self.checkpoints.machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
         self.seeds = seeds_of(self.store, meta, self.archive.classes)
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
-        self._shown_birth[[row.cell for row in rows]] = [row.birth for row in rows]
         self.rescorer.restore(rows)
         for order in orders:
             self.evaluator.submit(order)
-        for batch, _, row in self.store.metrics():
-            self.logbook.record(**row)
-            self._next_row = row_after(batch)
-        self._saved_evaluations = self.strategy.evaluations
-        self._saved_metrics = len(self.logbook)
-        self._changes_saved = len(self.store.cell_history())
-
-
-def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
-    """The recipe with what its target decides: the number format and, on a GPU that it is too big for, the chunk.
-
-    Also what was measured to choose it, None if the recipe had chosen.
-    """
-    c, elsewhere = recipe.compute, _device_elsewhere(recipe, target)
-    if c.format != "auto":
-        if c.format not in target.formats and not elsewhere:
-            raise RecipeError(
-                f'compute.format is "{c.format}"; {target.name} has {", ".join(target.formats)} on this machine, or "auto"'
-            )
-        return recipe, None
-    if elsewhere:
-        from evofool.cluster.session import choose_on_worker
-        from evofool.cluster.settings import RayOptions
-
-        refuse_workers(target)
-        choice = choose_on_worker(target.name, recipe.chunk, c.threads, RayOptions(**c.ray.model_dump()))
-    else:
-        choice = choose(target, recipe.chunk)
-    smaller = {} if choice.chunk == recipe.chunk else {"chunk": choice.chunk}
-    compute = c.model_copy(update={"format": choice.number_format, **smaller})
-    return recipe.model_copy(update={"compute": compute}), asdict(choice)
-
-
-def _device_elsewhere(recipe: Recipe, target: Target) -> bool:
-    """Whether workers have GPUs and this machine's target runs on none: then theirs decides the number format."""
-    here = target.network is not None and target.network.device.type != "cpu"
-    return bool(recipe.compute.workers and recipe.compute.ray.gpus) and not here
-
-
-def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
-    """recipe with what was settled when the run began; RecipeError, naming the first key that differs, if another run's.
-
-    settled_chunk is what was measured to fit the device's memory, 0 if nothing was.
-    """
-    compute = recipe.compute
-    if compute.format == "auto":
-        compute = compute.model_copy(update={"format": stored.compute.format})
-    if compute.chunk == 0 or compute.chunk > settled_chunk == stored.compute.chunk:
-        compute = compute.model_copy(update={"chunk": stored.compute.chunk})
-    recipe = recipe.model_copy(update={"compute": compute})
-    ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
-    for key in sorted({*ours, *theirs}):
-        if ours.get(key) != theirs.get(key):
-            raise RecipeError(
-                f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
-                "begun keeps its recipe, only stop.*, save.*, compute.streams, compute.workers and compute.ray.* "
-                "may change: start another with --out DIR"
-            )
-    return recipe
-
-
-def wants_trust(recipe: Recipe) -> bool:
-    """Whether a run of this recipe is gone on with by --trust alone (Run.resume)."""
-    ray = recipe.compute.ray
-    joins = ray.address not in ("local", "auto") or bool(ray.environment)
-    return foreign(recipe.target) or bool(recipe.compute.workers and joins)
-
-
-def _refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:
-    """RecipeError where a run's file alone names a cluster to join, or code to bring there: it can come from anybody."""
-    ours, theirs = recipe.compute.ray, stored.compute.ray
-    if trust or not recipe.compute.workers:
-        return
-    if theirs.address not in ("local", "auto") and ours.address == theirs.address:
-        raise RecipeError(f"{folder}: its recipe joins the Ray cluster {theirs.address}; say that you trust it: --trust")
-    if theirs.environment and ours.environment == theirs.environment:
-        raise RecipeError(f"{folder}: its recipe has a runtime environment for Ray; say that you trust it: --trust")
-
-
-def row_after(batch: int) -> int:
-    """The batch of the metrics row that follows one at `batch`: rows lie 2% apart, so a curve has as many at either end."""
-    return max(batch + 1, ceil(batch * _ROW_GROWTH))
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(data, dict):
-        return {prefix: data}
-    return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def _plain(row: Any) -> dict[str, Any]:
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
+        for saved in self.store.metrics():
+            self.logbook.record(**saved.row)
+            self._next_row = row_after(saved.batch)
+        self.checkpoints.restore(meta["shown"], meta["shown_changes"], rows)

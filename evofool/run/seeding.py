@@ -34,7 +34,7 @@ class Parents:
 
     seeds: Seeds
     packed: Mapping[int, bytes]
-    made: Mapping[int, str]  # what made each; "seed" where a search did
+    methods: Mapping[int, str]  # by birth what made it; "seed" where a search did
 
 
 def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
@@ -53,8 +53,8 @@ def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
             _refuse_unlike(folder, stored.encoding, encoding)
             elites = sorted(stored.elites(), key=lambda elite: (elite.row.birth, elite.row.cell))
             by_class = recipe.search.competition == "per-class" and stored.labels == list(labels)
-            makers = {(e.row.genome, e.row.class_id if by_class else -1): e.row.made for e in elites}
-            distinct = list(makers)
+            made_by = {(e.row.genome, e.row.class_id if by_class else -1): e.row.method for e in elites}
+            distinct = list(made_by)
             packed = [genome for genome, _ in distinct]
             stored.unpack(packed)  # raises what is wrong with them
             run = str(stored.meta.get("id", ""))
@@ -63,14 +63,14 @@ def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
             f"search.parents: {error}. Name a run that has elites (--parents RUN), or leave it out (--set search.parents=)"
         ) from None
     classes = tuple(class_id for _, class_id in distinct) if by_class else ()
-    made = {birth: "seed" if how == "evolved" else how for birth, how in enumerate(makers.values())}
-    return Parents(Seeds(run, len(packed), classes), dict(enumerate(packed)), made)
+    methods = {birth: "seed" if method == "evolved" else method for birth, method in enumerate(made_by.values())}
+    return Parents(Seeds(run, len(packed), classes), dict(enumerate(packed)), methods)
 
 
 def kept(store: Store, meta: Mapping[str, Any], classes: int) -> Parents | None:
     """The genomes that a run began with, as its own file has them; None if these were random. classes: of its target."""
     seeds = seeds_of(store, meta, classes)
-    return Parents(seeds, store.genomes(range(seeds.number)), store.made()) if seeds else None
+    return Parents(seeds, store.genomes(range(seeds.number)), store.methods()) if seeds else None
 
 
 def seeds_of(store: Store, meta: Mapping[str, Any], classes: int) -> Seeds | None:

@@ -13,7 +13,8 @@ import numpy as np
 from evofool.errors import EvofoolError, StoreError, TargetError
 from evofool.images import decode_png
 from evofool.recipe import Recipe, parse
-from evofool.run.store import IMAGE_METRICS, EliteRow, Store
+from evofool.run.schema import IMAGE_METRICS, EliteRow
+from evofool.run.store import Store
 from evofool.scores import confidence
 from genomes import Encoding, GenomeError, Genomes
 
@@ -54,7 +55,7 @@ class Elite:
             "batch": r.batch,
             "mother": r.mother,
             "father": r.father,
-            "made": r.made,
+            "method": r.method,
             "bytes_per_pixel": r.bytes_per_pixel,
             **{name: measured.get(name) for name in IMAGE_METRICS},  # None: not found out yet
             "verdict": r.verdict,
@@ -128,10 +129,8 @@ class StoredRun:
         return int(self.meta["shown"]) * self.recipe.search.batch
 
     def quarantine(self) -> list[dict[str, Any]]:
-        """The genomes that were set aside, as plain values: birth, batch, mother, father, why."""
-        names = ("birth", "batch", "mother", "father", "genome", "why")
-        rows = [dict(zip(names, row, strict=True)) for row in self.store.quarantine()]
-        return [{k: v for k, v in row.items() if k != "genome"} for row in rows]
+        """The genomes that were set aside, as plain values: birth, batch, mother, father, reason."""
+        return [{k: v for k, v in row._asdict().items() if k != "genome"} for row in self.store.quarantine()]
 
     @property
     def niches(self) -> int:
@@ -180,7 +179,7 @@ class StoredRun:
 
     def rows(self) -> list[dict[str, Any]]:
         """The metrics, in order, each with its seconds of search."""
-        return [row | {"seconds": seconds} for _, seconds, row in self.store.metrics()]
+        return [{**m.row, "seconds": m.seconds} for m in self.store.metrics()]
 
 
 def to_json(data: Any) -> str:

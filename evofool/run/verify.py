@@ -50,22 +50,22 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
     elites: list[Elite] = []
     try:
         cell_history = run.store.cell_history()
-        won = {change[0] for change in cell_history[: run.meta["shown_changes"]]}
+        won = {change.cell for change in cell_history[: run.meta["shown_changes"]]}
         missing = {cell // run.niches for cell in won - run.store.cells()}
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
         # Everything that the file holds is read once, so that damage anywhere is found.
         seeds = seeds_of(run.store, run.meta, len(run.labels))
-        births = sorted({change[1] for change in cell_history} | set(range(seeds.number if seeds else 0)))
+        births = sorted({change.birth for change in cell_history} | set(range(seeds.number if seeds else 0)))
         for at in range(0, len(births), _AT_ONCE):
             run.unpack(list(run.store.genomes(births[at : at + _AT_ONCE]).values()))
         run.store.metrics()
         run.store.pending()
         run.store.commits()
         run.store.origins()
-        run.store.made()
+        run.store.methods()
         run.store.improvements()
-        run.unpack([row[4] for row in run.store.quarantine()])
+        run.unpack([row.genome for row in run.store.quarantine()])
     except (StoreError, IndexError) as error:
         faults.append(str(error))
     target = run.own_target(target, trust, afresh=True)

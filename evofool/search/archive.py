@@ -18,7 +18,7 @@ class Quarantined:
     mother: int
     father: int
     genome: Genomes  # a batch of one
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from evofool.scores import confidence
 from evofool.search.archive import Archive, Quarantined, Winners
 from evofool.search.delta import MOST, WORTH, difference
 from evofool.search.evaluate import BatchEvaluator, Evaluator, Order
+from evofool.search.records import CellChange, Commit, Offspring
 from genomes import Direct, Encoding, Genomes, Key
 
 # Draws that belong to a batch and to no child of it: stream numbers that no row can reach.
@@ -67,34 +68,6 @@ class Batch:
         return self.order.size
 
 
-@dataclass
-class Offspring:
-    """A genome that won a cell when it was committed, for the store's record of descent.
-
-    steps 0: packed is the whole genome. Else it is its difference from its mother's, that many from a whole one.
-    """
-
-    birth: int
-    batch: int
-    mother: int
-    father: int
-    packed: bytes
-    steps: int
-
-
-@dataclass
-class CellChange:
-    """A cell whose elite was replaced, or that got its first one. switched: the cell had an elite when the parents were
-    drawn, and neither parent was it: a goal switch (Nguyen 2015b, Innovation Engines)."""
-
-    cell: int
-    birth: int
-    batch: int
-    log_odds: float
-    margin: float
-    switched: bool
-
-
 class MapElites:
     """MAP-Elites over classes as a DEAP strategy: generate() makes batches, update(population) commits them.
 
@@ -132,7 +105,7 @@ class MapElites:
         self.steps: dict[int, int] = {}  # Offspring.steps of those that are not whole
         self.cell_history: list[CellChange] = []
         self.quarantined: list[Quarantined] = []
-        self.commits: list[tuple[int, int, int]] = []  # place in the order of commits, batch, drawn after how many of them
+        self.commits: list[Commit] = []
 
     @property
     def evaluations(self) -> int:
@@ -202,7 +175,7 @@ class MapElites:
     def _commit(self, order: Order, winners: Winners) -> None:
         held = self.archive.birth[winners.cells] >= 0
         changed = self.archive.add(winners)
-        self.commits.append((self.committed, order.batch, order.drawn_after))
+        self.commits.append(Commit(self.committed, order.batch, order.drawn_after))
         self.committed += 1
         self.quarantined += winners.quarantined
         if not changed.any():

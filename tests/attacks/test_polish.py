@@ -72,10 +72,10 @@ def holds(folder: Path) -> StoredRun:
 
 def content(folder: Path) -> dict[str, Any]:
     with StoredRun(folder) as stored:
-        births = {change[1] for change in stored.store.cell_history()}
+        births = {change.birth for change in stored.store.cell_history()}
         return {
-            "elites": [(row.cell, row.birth, row.sha256, row.made) for row in stored.store.elites()],
-            "cell_history": [(change[0], change[1], change[3]) for change in stored.store.cell_history()],
+            "elites": [(row.cell, row.birth, row.sha256, row.method) for row in stored.store.elites()],
+            "cell_history": [(change.cell, change.birth, change.log_odds) for change in stored.store.cell_history()],
             "genomes": stored.store.genomes(births),
             "origins": stored.store.origins(),
             "curve": [{k: v for k, v in row.items() if k != "seconds"} for row in stored.rows()],
@@ -105,11 +105,11 @@ def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
         assert before.keys() == after.keys()
         assert len(after) == done.elites == len(done.after)
         origins = new.store.origins()
-        polished = [e for e in after.values() if e.row.made == "polish"]
+        polished = [e for e in after.values() if e.row.method == "polish"]
         assert len(polished) == done.polished > len(after) // 2
         for cell, e in after.items():
             original = before[cell]
-            if e.row.made == "polish":
+            if e.row.method == "polish":
                 assert e.row.log_odds > original.row.log_odds
                 assert origins[e.row.mother] == (old.meta["id"], original.row.birth)
                 first = lineage(new, e.row.birth)[0]
@@ -117,7 +117,7 @@ def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
                 assert e.row.class_id in first.held
             else:
                 assert (e.image == original.image).all()
-                assert e.row.made == "seed"
+                assert e.row.method == "seed"
                 assert e.row.mother == -1
                 assert e.row.log_odds == original.row.log_odds
         genomes = new.unpack([e.row.genome for e in after.values()])
@@ -145,7 +145,7 @@ def test_a_genome_that_holds_several_classes_is_polished_for_each_of_them_apart(
         run.advance()
     polish(tmp_path / "old", tmp_path / "new", LENET, budget=5)
     with holds(tmp_path / "new") as new:
-        polished = [e for e in new.elites() if e.row.made == "polish"]
+        polished = [e for e in new.elites() if e.row.method == "polish"]
         assert len({e.row.mother for e in polished}) <= 2 < len({e.row.birth for e in polished}) == len(polished)
         assert len({e.row.png for e in polished}) == len(polished)
         assert new.meta["seeds"]["number"] == len(new.store.origins()) <= 2
@@ -194,11 +194,11 @@ def test_the_new_run_is_exported_merged_polished_and_evolved_on_from(source: Cal
     with holds(tmp_path / "merged") as both:
         best = [(e.row.class_id, e.row.log_odds) for e in both.elites()]
         assert best == [(e.row.class_id, e.row.log_odds) for e in elites]
-        assert {e.row.made for e in both.elites()} >= {"polish"}
+        assert {e.row.method for e in both.elites()} >= {"polish"}
     polish(tmp_path / "merged", tmp_path / "again", LENET, budget=3)
     with holds(tmp_path / "again") as twice:
         assert all(b.row.log_odds >= a.row.log_odds for a, b in zip(elites, twice.elites(), strict=True))
-        e = next(e for e in twice.elites() if e.row.made == "polish" and twice.store.made()[e.row.mother] == "polish")
+        e = next(e for e in twice.elites() if e.row.method == "polish" and twice.store.methods()[e.row.mother] == "polish")
         assert e.row.mother in twice.store.origins(), "polished from what was polished"
     recipe = load("mnist-cppn", [f"search.parents={new}", "stop.evaluations=24"])
     with Run.start(recipe, tmp_path / "on", LENET) as run:

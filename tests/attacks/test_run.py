@@ -33,9 +33,10 @@ from evofool.export.export import export
 from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.merge import merge
+from evofool.run.reader import FILE
 from evofool.run.replay import replay
 from evofool.run.run import Run
-from evofool.run.store import FILE, Store
+from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from evofool.scores import confidence, log_odds, margin, needed_log_odds
@@ -103,10 +104,10 @@ def content(folder: Path) -> dict[str, Any]:
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
-            "metrics": [(at, row) for at, _, row in store.metrics()],
+            "metrics": [(m.batch, m.row) for m in store.metrics()],
             "improvements": store.improvements(),
-            "made": store.made(),
-            "genomes": store.genomes({change[1] for change in store.cell_history()}),
+            "methods": store.methods(),
+            "genomes": store.genomes({change.birth for change in store.cell_history()}),
             "state": state,
             "meta": {
                 k: v for k, v in meta.items() if k in ("recipe", "committed", "shown", "finished", "answers", "warnings")
@@ -135,7 +136,7 @@ def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Ta
     with StoredRun(tmp_path / "run") as stored:
         elites = stored.elites()
         assert [e.row.class_id for e in elites] == [3, 7]
-        assert {e.row.made for e in elites} == {method}
+        assert {e.row.method for e in elites} == {method}
         assert stored.evaluations == stored.meta["baseline"]["forwards"] <= 20 * len(classes)
         # The validation and the plain network's scores are asked for too.
         assert stored.evaluations < asked == stored.meta["answers"]
@@ -690,7 +691,7 @@ def test_merged_with_a_search_a_baseline_s_elites_are_still_told_apart(tmp_path:
         out = tmp_path / "-".join(order)
         merge([tmp_path / name for name in order], out)
         with StoredRun(out) as stored:
-            made = {e.row.class_id: e.row.made for e in stored.elites()}
+            made = {e.row.class_id: e.row.method for e in stored.elites()}
             assert made == {c: "apgd" if c in (1, 2, 3) else "evolved" for c in range(10)}
             assert stored.evaluations == searched + 90
             assert verify(stored, lenet).faults == ()
@@ -703,7 +704,7 @@ def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, len
     merge([tmp_path / "noise", tmp_path / "apgd"], tmp_path / "two")
     merge([tmp_path / "more", tmp_path / "two"], tmp_path / "all")
     with StoredRun(tmp_path / "all") as stored:
-        assert {e.row.class_id: e.row.made for e in stored.elites()} == {2: "apgd", 5: "apgd", 6: "noise"}
+        assert {e.row.class_id: e.row.method for e in stored.elites()} == {2: "apgd", 5: "apgd", 6: "noise"}
 
 
 def test_evolution_goes_on_from_a_baseline(tmp_path: Path, lenet: Target) -> None:
@@ -717,7 +718,7 @@ def test_evolution_goes_on_from_a_baseline(tmp_path: Path, lenet: Target) -> Non
         assert stored.rows()[0]["min"] >= min(confidence(odds) for odds in before.values())
         for e in stored.elites():
             assert e.row.log_odds >= before[e.row.class_id] - 1e-5  # in passes of another size
-        assert set(stored.store.made().values()) == {"apgd"}
+        assert set(stored.store.methods().values()) == {"apgd"}
 
 
 def test_a_run_s_file_tells_how_it_was_made(tmp_path: Path) -> None:

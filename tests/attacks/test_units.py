@@ -86,7 +86,7 @@ def test_units_of_several_layers_are_climbed_into_a_run_that_is_what_it_says(tmp
     with StoredRun(tmp_path / "run") as stored:
         elites = stored.elites()
         assert len(elites) == CLASSES  # every image competes in every class
-        assert {e.row.made for e in elites} == {"erhan"}
+        assert {e.row.method for e in elites} == {"erhan"}
         assert verify(stored, found).faults == ()
         assert stored.evaluations == 4 * 30 == stored.rows()[-1]["evaluations"]
         assert stored.rows()[-1]["distinct"] == len({e.row.birth for e in elites})

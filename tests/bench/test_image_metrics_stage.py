@@ -18,8 +18,9 @@ from evofool.bench.ready import Ready
 from evofool.image_metrics.metrics import ImageMetrics
 from evofool.recipe import parse
 from evofool.run.measure import measure_run, stored_metrics
+from evofool.run.reader import FILE
 from evofool.run.run import Run
-from evofool.run.store import FILE, IMAGE_METRICS
+from evofool.run.schema import IMAGE_METRICS
 from tests.image_metrics.samples import SHAPE, Net, box, measured, other, random_images, real, started
 
 PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS

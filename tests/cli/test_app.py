@@ -23,8 +23,9 @@ import evofool
 from evofool.cli import app as cli
 from evofool.images import decode_png
 from evofool.recipe import load, shipped_benches, shipped_recipes
+from evofool.run.reader import FILE
 from evofool.run.run import Run
-from evofool.run.store import FILE, Store
+from evofool.run.store import Store
 from evofool.targets.networks import LeNet
 from genomes import CPPN
 from genomes.cppn.encoding import from_json

@@ -12,7 +12,9 @@ from evofool.cli.measure import measure
 from evofool.errors import ImageError
 from evofool.image_metrics.metrics import MIN_REAL_IMAGES
 from evofool.images import save_png
-from evofool.run.store import FILE, IMAGE_METRICS, Store
+from evofool.run.reader import FILE
+from evofool.run.schema import IMAGE_METRICS
+from evofool.run.store import Store
 from tests.image_metrics.samples import SHAPE, measured, random_images, started
 
 PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS

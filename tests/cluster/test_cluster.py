@@ -183,11 +183,11 @@ def content(folder: Path) -> dict[str, Any]:
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
-            "metrics": [(batch, row) for batch, _, row in store.metrics()],
+            "metrics": [(m.batch, m.row) for m in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": [row[:5] for row in store.quarantine()],
-            "genomes": store.genomes({r[1] for r in store.cell_history()}),
-            "descent": store.ancestry({r[1] for r in store.cell_history()}),
+            "genomes": store.genomes({r.birth for r in store.cell_history()}),
+            "descent": store.ancestry({r.birth for r in store.cell_history()}),
         }
 
 
@@ -270,8 +270,8 @@ def test_images_that_kill_raise_hang_or_are_nan_are_set_aside_and_the_rest_is_un
     tame, found = content(here / "tame"), content(here / "wild")
     assert found["quarantine"]
     with StoredRun(here / "wild") as stored:
-        why = {row[5].split(" (")[0] for row in stored.store.quarantine()}
-        images = stored.encoding.render(stored.unpack([row[4] for row in stored.store.quarantine()]))
+        why = {row.reason.split(" (")[0] for row in stored.store.quarantine()}
+        images = stored.encoding.render(stored.unpack([row.genome for row in stored.store.quarantine()]))
         notes = " ".join(stored.meta["warnings"])
     import odd_targets
 
@@ -305,7 +305,7 @@ def test_free_mode_commits_as_replies_come_and_its_record_repeats_it(here: Path)
     with Store.open(here / "free") as store:
         record = store.commits()
         open_ones = [(p.batch, p.drawn_after) for p in store.pending()]
-    batches = [batch for batch, _ in record]
+    batches = [commit.batch for commit in record]
     assert len(batches) == 60
     assert batches != sorted(batches), "somebody was faster"
     assert sorted([*batches, *(batch for batch, _ in open_ones)]) == list(range(len(batches) + len(open_ones)))

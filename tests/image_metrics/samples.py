@@ -9,7 +9,8 @@ from torch import nn
 from evofool.bench.real import RealImages
 from evofool.recipe import parse
 from evofool.run.run import Run
-from evofool.run.store import ImageMetric, Store
+from evofool.run.schema import ImageMetric
+from evofool.run.store import Store
 from evofool.targets import Target
 
 SHAPE = (3, 12, 16)

@@ -11,7 +11,7 @@ from evofool.errors import ImageError, TargetError
 from evofool.image_metrics.metrics import ImageMetrics, total_variation
 from evofool.image_metrics.spaces import hog
 from evofool.images import encode_png
-from evofool.run.store import IMAGE_METRICS
+from evofool.run.schema import IMAGE_METRICS
 from tests.image_metrics.samples import SHAPE, box, other, random_images, real
 
 PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS

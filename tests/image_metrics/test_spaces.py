@@ -7,7 +7,7 @@ import pytest
 
 from evofool.errors import ImageError, StoreError
 from evofool.image_metrics.spaces import RealPoints, hog
-from evofool.run.store import IMAGE_METRICS
+from evofool.run.schema import IMAGE_METRICS
 from tests.image_metrics.samples import SHAPE
 
 PIXELS, HOG, FEATURES, VARIATION = IMAGE_METRICS

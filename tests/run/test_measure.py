@@ -11,7 +11,8 @@ from evofool.image_metrics.metrics import ImageMetrics
 from evofool.recipe import parse
 from evofool.run.measure import measure_run, stale_references, stored_metrics, unloaded_target
 from evofool.run.run import Run
-from evofool.run.store import IMAGE_METRICS, Store
+from evofool.run.schema import IMAGE_METRICS
+from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from tests.image_metrics.samples import box, measured, other, random_images, real, started
 

@@ -19,9 +19,12 @@ from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.export.export import export
 from evofool.recipe import load, parse
 from evofool.run.lineage import lineage
+from evofool.run.lock import LOCK
 from evofool.run.merge import Merged, merge
+from evofool.run.reader import FILE
 from evofool.run.run import Run
-from evofool.run.store import FILE, LOCK, ImageMetric, Store, elite_digest
+from evofool.run.schema import ImageMetric, elite_digest
+from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from evofool.targets import Target
@@ -288,7 +291,7 @@ def test_all_ancestors_are_kept_and_nobody_else(runs: Callable[[str], list[Path]
 
 
 @pytest.mark.parametrize("kind", ["direct", "niches"])
-def test_the_last_reign_of_a_cell_is_its_elite_s(runs: Callable[[str], list[Path]], tmp_path: Path, kind: str) -> None:
+def test_the_last_change_of_a_cell_is_its_elite_s(runs: Callable[[str], list[Path]], tmp_path: Path, kind: str) -> None:
     merge(runs(kind), tmp_path / "out")
     with Store.open(tmp_path / "out") as store:
         held = {cell: (birth, log_odds, margin) for cell, birth, log_odds, margin in store.incumbents()}

@@ -20,8 +20,9 @@ import evofool.run.verify
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, load, parse
+from evofool.run.reader import FILE
 from evofool.run.run import Run, row_after
-from evofool.run.store import FILE, Store
+from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds
 from evofool.targets import Target
@@ -70,11 +71,11 @@ def content(folder: Path) -> dict[str, Any]:
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
-            "metrics": [(batch, row) for batch, _, row in store.metrics()],
+            "metrics": [(m.batch, m.row) for m in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": store.quarantine(),
             "counts": store.counts(),
-            "genomes": store.genomes({r[1] for r in store.cell_history()}),
+            "genomes": store.genomes({r.birth for r in store.cell_history()}),
             "meta": {k: v for k, v in store.meta().items() if k not in _OWN},
         }
 
@@ -317,7 +318,7 @@ def test_a_confidence_to_stop_at_has_to_be_measured_not_ranked(tmp_path: Path) -
 
 
 def test_a_number_format_that_the_target_lacks_is_refused_with_those_it_has(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r'compute\.format is "bfloat16"; fake has plain on this machine'):
+    with pytest.raises(RecipeError, match=r'compute\.format is "bfloat16"; fake has float32 on this machine'):
         Run.start(ranked_in_bfloat16(), tmp_path / "run", fake())
     assert not (tmp_path / "run").exists()
 
@@ -398,7 +399,7 @@ def test_a_run_stops_when_every_class_is_at_its_confidence(tmp_path: Path) -> No
     with Run.start(recipe(stop={"confidence": 0.9, "evaluations": 100_000}), tmp_path, fake()) as run:
         assert run.advance() == "every class is at confidence 0.9"
         assert (run.progress().confidences >= 0.9).all()
-        last = [r for r in run.store.cell_history() if r[2] == run.strategy.committed - 1]
+        last = [r for r in run.store.cell_history() if r.batch == run.strategy.committed - 1]
         assert last, "the batch before was not enough"
 
 
@@ -408,7 +409,7 @@ def test_a_run_stops_when_nothing_has_changed_for_a_number_of_batches(tmp_path: 
         assert run.strategy.committed == 8
     with Run.start(recipe(stop={"no_progress": 3}), tmp_path / "climbs", fake()) as run:
         run.advance()
-        changed = {r[2] for r in run.store.cell_history()}
+        changed = {r.batch for r in run.store.cell_history()}
         assert run.strategy.committed - 1 - max(changed) == 3
         quiet = np.diff([*sorted(changed)])
         assert quiet.max() <= 3
@@ -525,9 +526,9 @@ def test_what_decides_last_bits_is_written_down_in_plain_words() -> None:
     [
         ("search.seed=4", r"search\.seed = 3, asked for is 4"),
         ("search.batch=9", r"search\.batch = 8, asked for is 9"),
-        ("search.competition=own", r"search\.competition = 'all', asked for is 'own'"),
+        ("search.competition=per-class", r"search\.competition = 'all', asked for is 'per-class'"),
         ("encoding.eta=3.0", r"encoding\.eta = "),
-        ("compute.format=bfloat16", r"compute\.format = 'plain', asked for is 'bfloat16'"),
+        ("compute.format=bfloat16", r"compute\.format = 'float32', asked for is 'bfloat16'"),
         ("compute.threads=2", r"compute\.threads = 1, asked for is 2"),
         ("niches={descriptor='mirror_symmetry', edges=[0.5]}", r"niches.* = None, asked for is "),
     ],

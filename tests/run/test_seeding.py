@@ -91,9 +91,9 @@ def content(folder: Path) -> dict[str, Any]:
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
-            "metrics": [(batch, row) for batch, _, row in store.metrics()],
+            "metrics": [(m.batch, m.row) for m in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-            "genomes": store.genomes({*range(meta["seeds"]["number"]), *(r[1] for r in store.cell_history())}),
+            "genomes": store.genomes({*range(meta["seeds"]["number"]), *(r.birth for r in store.cell_history())}),
             "seeds": meta["seeds"],
             "meta": (meta["committed"], meta["finished"], meta["last_progress"]),
         }
@@ -338,8 +338,8 @@ def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, comp
     batch_evaluator = BatchEvaluator(built, target, 3, competition=competition)
     strategy = MapElites(Archive(built, CLASSES), built, seed=SEED, batch=BATCH, competition=competition)
     elders = built.random(21, Key(60, 0))
-    classes = [birth % 3 for birth in range(21)] if competition == "own" else ()
-    strategy.give({birth: built.pack(genome) for birth, genome in enumerate(elders)}, classes)
+    classes = [birth % 3 for birth in range(21)] if competition == "per-class" else ()
+    strategy.seed_with({birth: built.pack(genome) for birth, genome in enumerate(elders)}, classes)
     lineage = Lineage()
     workers: list[tuple[Sender, Receiver]] = []
     whole: set[int] = set()
@@ -355,7 +355,7 @@ def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, comp
             message = pickle.loads(pickle.dumps(sender.encode(cut)))  # noqa: S301 - our own, of a moment ago
             whole.update(message.update.births)
             there = receiver.decode(message)
-            assert there.given == cut.given
+            assert there.seeds == cut.seeds
             back = decode_winners(built, cut, encode_winners(there, batch_evaluator(there)), lineage)
             assert back.genomes.tobytes() == batch_evaluator(cut).genomes.tobytes()
             assert back.births.tolist() == batch_evaluator(cut).births.tolist()

@@ -21,8 +21,21 @@ import genomes
 from evofool.errors import EvofoolError, StoreError
 from evofool.images import encode_png
 from evofool.recipe import load
+from evofool.run.reader import FILE
 from evofool.run.run import Run
-from evofool.run.store import FILE, VERDICTS, Checkpoint, ImageMetric, NewElite, Pending, Store, elite_digest
+from evofool.run.schema import (
+    VERDICTS,
+    Checkpoint,
+    ImageMetric,
+    ImprovementRow,
+    MetricsRow,
+    NewElite,
+    Pending,
+    QuarantineRow,
+    elite_digest,
+)
+from evofool.run.store import Store
+from evofool.search.records import CellChange, Commit, Offspring
 
 HOME = Path(evofool.__file__).parent.parent
 META = {"recipe": {"a": 1}, "committed": 0, "text": "zwölf ½"}
@@ -50,20 +63,20 @@ def checkpoint(number: int, size: int = 3) -> Checkpoint:
     parent = births[0] - 1
     return Checkpoint(
         state={"committed": number + 1, "recipe": {"a": 1, "number": number}},
-        genomes=[(b, number, parent, parent, b"genome %d" % b, 0) for b in births],
-        cell_history=[(c, b, number, *scores[c], c % 2) for c, b in enumerate(births)],
+        genomes=[Offspring(b, number, parent, parent, b"genome %d" % b, 0) for b in births],
+        cell_history=[CellChange(c, b, number, *scores[c], c % 2 == 1) for c, b in enumerate(births)],
         elites=[NewElite(c, 0, c, b, (*scores[c], *scores[c][::-1]), png(b), 64) for c, b in enumerate(births)],
-        metrics=[(number, number * 0.5, {"gen": number, "median": 0.1 * number, "name": "x"})],
+        metrics=[MetricsRow(number, number * 0.5, {"gen": number, "median": 0.1 * number, "name": "x"})],
         pending=[
             Pending(
                 k, np.arange(4) + k, np.arange(4) - 1, np.arange(3) + number, np.array([-np.inf, 0.1 * k, 1e300]), number
             )
             for k in (number + 1, number + 2)
         ],
-        quarantine=[(10_000 + number, number, parent, -1, b"poison %d" % number, "it kills")],
-        commits=[(number, number, max(0, number - 1))],
-        made=[(births[-1], "apgd")],
-        improvements=[(c, number + c, number, *scores[c]) for c in range(size)],
+        quarantine=[QuarantineRow(10_000 + number, number, parent, -1, b"poison %d" % number, "it kills")],
+        commits=[Commit(number, number, max(0, number - 1))],
+        methods={births[-1]: "apgd"},
+        improvements=[ImprovementRow(c, number + c, number, *scores[c]) for c in range(size)],
     )
 
 
@@ -77,10 +90,10 @@ def everything(store: Store) -> dict[str, Any]:
         "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
         "quarantine": store.quarantine(),
         "commits": store.commits(),
-        "made": store.made(),
+        "methods": store.methods(),
         "improvements": store.improvements(),
         "counts": store.counts(),
-        "genomes": store.genomes({r[1] for r in store.cell_history()}),
+        "genomes": store.genomes({r.birth for r in store.cell_history()}),
     }
 
 
@@ -118,8 +131,8 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
     assert found["quarantine"] == [q for c in saved for q in c.quarantine]
-    assert found["commits"] == [(batch, drawn_after) for c in saved for _, batch, drawn_after in c.commits]
-    assert found["made"] == dict(made for c in saved for made in c.made)
+    assert found["commits"] == [commit for c in saved for commit in c.commits]
+    assert found["methods"] == {birth: method for c in saved for birth, method in c.methods.items()}
     # By cell, and of a cell in the order in which they were saved.
     assert found["improvements"] == [c.improvements[cell] for cell in range(3) for c in saved]
     assert found["counts"] == (6, 3)
@@ -132,7 +145,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert row.bytes_per_pixel == len(new.png) / 64
         assert row.sha256 == row.digest()
         assert (row.verdict, row.verdict_by, row.image_metrics) == ("unjudged", None, ())
-        assert row.made == ("apgd" if row.birth == 8 else "evolved")
+        assert row.method == ("apgd" if row.birth == 8 else "evolved")
 
 
 def test_pending_orders_come_back_to_the_bit_and_are_replaced(run_folder: Path) -> None:
@@ -148,7 +161,7 @@ def test_elites_and_reigns_can_be_asked_for_one_at_a_time(run_folder: Path) -> N
     with Store.open(run_folder) as store:
         assert [e.class_id for e in store.elites(2)] == [2]
         assert store.elites(7) == []
-        assert store.cell_history(4) == [r for r in checkpoint(1).cell_history if r[1] == 4]
+        assert store.cell_history(4) == [r for r in checkpoint(1).cell_history if r.birth == 4]
         assert store.cell_history(99) == []
 
 
@@ -469,7 +482,8 @@ def test_what_was_saved_survives_a_process_that_never_closes(run_folder: Path) -
     code = """
         import os, sys
         from pathlib import Path
-        from evofool.run.store import Checkpoint, Store
+        from evofool.run.schema import Checkpoint
+        from evofool.run.store import Store
         store = Store.open(Path(sys.argv[1]), write=True)
         store.save(Checkpoint({"committed": 77}, [(100, 9, -1, -1, b"g", 0)], [], [], [], []))
         store._db.execute("BEGIN IMMEDIATE")
@@ -574,7 +588,8 @@ def test_a_full_disk_s_sentence_says_that_what_was_saved_is_safe(run_folder: Pat
         import resource, sys
         from dataclasses import replace
         from pathlib import Path
-        from evofool.run.store import Checkpoint, Store
+        from evofool.run.schema import Checkpoint
+        from evofool.run.store import Store
         nothing = Checkpoint({}, [], [], [], [], [])
         folder = Path(sys.argv[1])
         try:

@@ -13,8 +13,9 @@ import pytest
 from evofool.errors import TargetError
 from evofool.images import encode_png
 from evofool.recipe import load, parse
+from evofool.run.reader import FILE
 from evofool.run.run import Run
-from evofool.run.store import FILE, elite_digest
+from evofool.run.schema import elite_digest
 from evofool.run.stored import StoredRun
 from evofool.run.verify import TOLERANCE, Verdict, verify
 from evofool.targets import Target

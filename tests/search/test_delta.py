@@ -66,7 +66,7 @@ def test_a_run_of_big_pixels_keeps_differences_and_goes_on_from_them(tmp_path) -
     for name in ("unbroken", "cut"):
         with Store.open(tmp_path / name) as store:
             steps = store.steps()
-            births = {change[1] for change in store.cell_history()}
+            births = {change.birth for change in store.cell_history()}
             genomes = store.genomes(births)
             sizes = dict(store._db.execute("SELECT birth, LENGTH(genome) FROM genomes"))
         assert max(steps.values()) == MOST
@@ -81,7 +81,7 @@ def test_a_difference_from_nothing_is_told_as_damage(tmp_path) -> None:
     recipe = parse({"encoding": {"kind": "direct"}, "search": {"batch": 4}, "stop": {"evaluations": 80}}, "test")
     with Run.start(recipe, tmp_path, target()) as run:
         run.advance()
-        births = {change[1] for change in run.store.cell_history()}
+        births = {change.birth for change in run.store.cell_history()}
         run.store._db.execute("UPDATE genomes SET steps = 1, mother = birth")
         with pytest.raises(StoreError, match="is damaged"):
             run.store.genomes(births)

@@ -163,9 +163,7 @@ def fooling_images(folder: Path, run: int, iterations: int, evolutions: int) -> 
 
 def champions(stored: StoredRun) -> np.ndarray:
     """uint8 (M, C, H, W): every image that was the best of a digit at some time, and was called that digit, by birth."""
-    births = sorted(
-        {b for cell, b, _, _, margin, _ in stored.store.cell_history() if margin > 0 and cell // stored.niches < len(LABELS)}
-    )
+    births = sorted({c.birth for c in stored.store.cell_history() if c.margin > 0 and c.cell // stored.niches < len(LABELS)})
     packed = stored.store.genomes(births)
     return stored.encoding.render(stored.unpack([packed[birth] for birth in births]))
 

@@ -11,7 +11,7 @@ from evofool.errors import ImageError
 from evofool.explain.input_picture import flat
 from evofool.export.parquet import read_images
 from evofool.images import decode_png, from_pil, resized
-from evofool.run.store import FILE
+from evofool.run.reader import FILE
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets.labels import is_rejection

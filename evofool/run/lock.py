@@ -1,0 +1,36 @@
+"""One writer at a time for a run's folder, on a local disk."""
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from evofool.errors import StoreError
+
+LOCK = "run.lock"
+_NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
+
+
+def lock_run(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"{folder} is in use: another evofool is writing this run; show, export and verify work meanwhile"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror or error})") from None
+    return lock
+
+
+def refuse_network(folder: Path) -> None:
+    """SQLite's locks and shared memory do not work across a network, and then two writers destroy a run."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return
+    here = folder.resolve()
+    on = [(mount, kind) for mount, kind in mounts if here.is_relative_to(mount.replace("\\040", " "))]
+    mount, kind = max(on, key=lambda m: len(m[0]), default=("", ""))
+    if kind.startswith(_NETWORK):
+        raise StoreError(f"{folder} lies on a network file system ({kind} at {mount}); a run needs a local disk (--out)")

@@ -1,0 +1,170 @@
+"""The runs that a merge reads: what has to be the same in all of them, and the best elite of each cell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.recipe import drawing
+from evofool.run.schema import EliteRow, GenomeId
+from evofool.run.stored import StoredRun
+
+_SOURCE = ("id", "recipe", "machine", "device", "backend", "evaluations", "seconds", "answers")
+"""What meta["merged"] tells of each source. machine, device and backend say by what its elites were measured."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the merge needs to know of one of the folders."""
+
+    folder: Path
+    likeness: dict[str, Any]  # what has to be the same in all of them
+    target: dict[str, Any]
+    sources: list[dict[str, Any]]  # as meta["merged"] lists them, by ascending id
+    origins: dict[int, GenomeId]  # empty where the folder holds a search of its own
+    references: dict[str, Any]  # what its elites' images were compared with
+
+    def id_of(self, birth: int) -> GenomeId:
+        if not self.origins:
+            return GenomeId(self.sources[0]["id"], birth)
+        if birth not in self.origins:
+            raise StoreError(f"{self.folder} is damaged: it does not tell which run birth {birth} comes from")
+        return self.origins[birth]
+
+    def source_birth(self, parent: int) -> int:
+        """The birth that a parent had in its own run, which is its child's too; -1 for none."""
+        return self.id_of(parent).birth if parent >= 0 else -1
+
+
+@dataclass(frozen=True)
+class Champion:
+    """An elite that holds its cell, or may come to."""
+
+    genome_id: GenomeId
+    part: int
+    row: EliteRow
+    pixels: int
+    rank: str
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """The least of them wins. Copies of one elite are told apart to the last, so that no order of reading matters: the
+        better measured one is before the other, one that was judged before one that was not, one of whose image more was
+        found out before one of which less was."""
+        r = self.row
+        best, other = (r.margin, r.log_odds) if self.rank == "margin" else (r.log_odds, r.margin)
+        judged = (r.verdict == "unjudged", r.verdict, r.verdict_by or "", -len(r.image_metrics), r.image_metrics)
+        return (-best, self.genome_id, -other, -r.search_log_odds, -r.search_margin, *judged)
+
+
+class Aside(NamedTuple):
+    """A row of quarantine; parents as births in its own run, -1 for none and for one that a merge has left out."""
+
+    batch: int
+    mother: int
+    father: int
+    genome: bytes
+    reason: str
+
+
+def read_parts(folders: Sequence[Path]) -> tuple[list[Part], dict[int, Champion], dict[GenomeId, Aside]]:
+    """Everything but descent: the folders, the best elite of each cell, the genomes that were set aside."""
+    parts: list[Part] = []
+    champions: dict[int, Champion] = {}
+    quarantine: dict[GenomeId, Aside] = {}
+    for place, folder in enumerate(folders):
+        with StoredRun(folder) as stored, stored.store.snapshot():
+            part = _part(stored)
+            parts.append(part)
+            _refuse_unlike(parts[0], part)
+            for elite in stored.elites():
+                row = elite.row
+                if row.digest() != row.sha256 or row.cell != row.class_id * stored.niches + row.niche:
+                    raise StoreError(
+                        f"{folder}: the elite of class {row.class_id} ({elite.label}) is not what its hash says; "
+                        f"evofool verify {folder} tells more. Leave this run out"
+                    )
+                pixels = stored.encoding.height * stored.encoding.width
+                champion = Champion(part.id_of(row.birth), place, row, pixels, stored.recipe.search.rank)
+                if row.cell not in champions or champion.place < champions[row.cell].place:
+                    champions[row.cell] = champion
+            for q in stored.store.quarantine():
+                genome_id = part.id_of(q.birth)
+                found = Aside(q.batch, part.source_birth(q.mother), part.source_birth(q.father), q.genome, q.reason)
+                quarantine[genome_id] = _both(genome_id, quarantine.get(genome_id, found), found, folder)
+    return parts, champions, quarantine
+
+
+def _part(stored: StoredRun) -> Part:
+    folder, recipe = stored.folder, stored.recipe
+    meta = stored.store.description()
+    try:
+        target = meta["target"]
+        if "id" not in meta:
+            raise StoreError(f"{folder} has no id to tell it from other runs: it is older than merging. Leave it out")
+        likeness = {
+            "labels": stored.labels,
+            "shape": list(stored.shape),
+            "fingerprint": target["fingerprint"],
+            "search.rank": recipe.search.rank,
+            "niches.descriptor": recipe.niches.descriptor if recipe.niches else None,
+            "niches.edges": list(recipe.niches.edges) if recipe.niches else None,
+            **drawing(stored.encoding),
+        }
+        if "merged" not in meta:
+            source = {
+                "id": meta["id"],
+                "recipe": meta["recipe"],
+                "machine": meta["machine"],
+                "device": str(target["details"].get("device", "cpu")),
+                "backend": target["details"].get("backend"),
+                "evaluations": stored.elites_as_of,
+                "seconds": meta["seconds"],
+                "answers": meta.get("answers", 0),
+            }
+            return Part(folder, likeness, target, [source], {}, stored.store.references())
+        origins = stored.store.origins()
+        if not origins:
+            raise StoreError(f"{folder} has saved nothing: its merge was broken off. Remove it, and merge its runs again")
+        sources = [{key: source[key] for key in _SOURCE} for source in meta["merged"]]
+        sources.sort(key=lambda source: source["id"])
+        return Part(folder, likeness, target, sources, origins, stored.store.references())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{folder} is damaged: its description lacks {error}") from None
+
+
+def _refuse_unlike(one: Part, other: Part) -> None:
+    """The error that fits if the two cannot be merged; it names the first thing that they differ in."""
+    for key in [*one.likeness, *other.likeness]:
+        a: Any = one.likeness.get(key)
+        b: Any = other.likeness.get(key)
+        if a == b:
+            continue
+        if key in ("labels", "shape", "fingerprint"):
+            if key == "labels":
+                c = next((c for c, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+                a, b = (f"{len(a)} of them", f"{len(b)}") if c is None else (f"class {c} is {a[c]!r}", f"{b[c]!r}")
+            raise TargetError(
+                f"{one.folder} ({one.target['name']}) and {other.folder} ({other.target['name']}) cannot be merged: their "
+                f"targets are different classifiers ({key}: {a} and {b}). Merge the runs of each target by themselves"
+            )
+        raise RecipeError(
+            f"{one.folder} and {other.folder} cannot be merged: {key} is {a!r} in the first and {b!r} in the second. Runs "
+            "that are merged have to agree in search.rank, in niches and in how a genome is drawn; leave one out, or search "
+            f"again with the other's {key}"
+        )
+
+
+def _both(genome_id: GenomeId, a: Aside, b: Aside, folder: Path) -> Aside:
+    """One row of quarantine as two runs have it."""
+    if (a.batch, a.genome) != (b.batch, b.genome):
+        raise copies_differ(genome_id, [folder])
+    return Aside(a.batch, max(a.mother, b.mother), max(a.father, b.father), a.genome, max(a.reason, b.reason))
+
+
+def copies_differ(genome_id: GenomeId, folders: Sequence[Path]) -> StoreError:
+    return StoreError(
+        f"{' and '.join(map(str, folders))}: copies of one run (id {genome_id.run}) have gone different ways, and birth "
+        f"{genome_id.birth} is not the same genome in all of them. Merge one of the copies only"
+    )

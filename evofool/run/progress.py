@@ -1,0 +1,28 @@
+"""How far a run has come, for displays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a run at one moment."""
+
+    evaluations: int
+    seconds: float  # of search, over all sittings
+    rate: float  # evaluations per second, in this sitting
+    seconds_left: float | None  # to the limit on evaluations or seconds, whichever is nearer
+    confidences: np.ndarray  # best of each class that is searched for
+    distinct: int
+    saved: int  # evaluations at the last checkpoint
+    answers: int  # images that the target answered, over all sittings: more than evaluations, because of its validation
+    requests: int  # sent for them over a network
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.confidences))
+
+    @property
+    def at_99(self) -> int:
+        return int((self.confidences >= 0.99).sum())

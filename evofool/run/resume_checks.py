@@ -1,0 +1,87 @@
+"""What a resumed run may change of its recipe, and what it refuses."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evofool.errors import RecipeError
+from evofool.recipe import Recipe
+from evofool.targets import Target, foreign, refuse_workers
+from evofool.targets.speed import choose
+
+
+def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
+    """The recipe with what its target decides: the number format and, on a GPU that it is too big for, the chunk.
+
+    Also what was measured to choose it, None if the recipe had chosen.
+    """
+    c, elsewhere = recipe.compute, device_elsewhere(recipe, target)
+    if c.format != "auto":
+        if c.format not in target.formats and not elsewhere:
+            raise RecipeError(
+                f'compute.format is "{c.format}"; {target.name} has {", ".join(target.formats)} on this machine, or "auto"'
+            )
+        return recipe, None
+    if elsewhere:
+        from evofool.cluster.session import choose_on_worker
+        from evofool.cluster.settings import RayOptions
+
+        refuse_workers(target)
+        choice = choose_on_worker(target.name, recipe.chunk, c.threads, RayOptions(**c.ray.model_dump()))
+    else:
+        choice = choose(target, recipe.chunk)
+    smaller = {} if choice.chunk == recipe.chunk else {"chunk": choice.chunk}
+    compute = c.model_copy(update={"format": choice.number_format, **smaller})
+    return recipe.model_copy(update={"compute": compute}), asdict(choice)
+
+
+def device_elsewhere(recipe: Recipe, target: Target) -> bool:
+    """Whether workers have GPUs and this machine's target runs on none: then theirs decides the number format."""
+    here = target.network is not None and target.network.device.type != "cpu"
+    return bool(recipe.compute.workers and recipe.compute.ray.gpus) and not here
+
+
+def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
+    """recipe with what was settled when the run began; RecipeError, naming the first key that differs, if another run's.
+
+    settled_chunk is what was measured to fit the device's memory, 0 if nothing was.
+    """
+    compute = recipe.compute
+    if compute.format == "auto":
+        compute = compute.model_copy(update={"format": stored.compute.format})
+    if compute.chunk == 0 or compute.chunk > settled_chunk == stored.compute.chunk:
+        compute = compute.model_copy(update={"chunk": stored.compute.chunk})
+    recipe = recipe.model_copy(update={"compute": compute})
+    ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
+    for key in sorted({*ours, *theirs}):
+        if ours.get(key) != theirs.get(key):
+            raise RecipeError(
+                f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
+                "begun keeps its recipe, only stop.*, save.*, compute.streams, compute.workers and compute.ray.* "
+                "may change: start another with --out DIR"
+            )
+    return recipe
+
+
+def wants_trust(recipe: Recipe) -> bool:
+    """Whether a run of this recipe is gone on with by --trust alone (Run.resume)."""
+    ray = recipe.compute.ray
+    joins = ray.address not in ("local", "auto") or bool(ray.environment)
+    return foreign(recipe.target) or bool(recipe.compute.workers and joins)
+
+
+def refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:
+    """RecipeError where a run's file alone names a cluster to join, or code to bring there: it can come from anybody."""
+    ours, theirs = recipe.compute.ray, stored.compute.ray
+    if trust or not recipe.compute.workers:
+        return
+    if theirs.address not in ("local", "auto") and ours.address == theirs.address:
+        raise RecipeError(f"{folder}: its recipe joins the Ray cluster {theirs.address}; say that you trust it: --trust")
+    if theirs.environment and ours.environment == theirs.environment:
+        raise RecipeError(f"{folder}: its recipe has a runtime environment for Ray; say that you trust it: --trust")
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}

@@ -1,0 +1,220 @@
+"""The tables of a run's file, and a named row for each of them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evofool.image_metrics.names import PERCENTILES, TOTAL_VARIATION
+from evofool.search.records import CellChange, Commit, Offspring
+
+VERDICTS = ("unjudged", "unrecognised", "recognised")
+IMAGE_METRICS = (*PERCENTILES, TOTAL_VARIATION)
+"""The image metrics that may be measured of an elite's image later; evofool/image_metrics defines them."""
+
+TABLES = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+-- every genome that ever held a cell; mother and father are births, -1 for the first ones. steps 0: genome is whole; else it
+-- is the difference from its mother's (evofool/search/delta.py), and the whole one is that many differences away
+CREATE TABLE genomes (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
+                      father INTEGER NOT NULL, genome BLOB NOT NULL, steps INTEGER NOT NULL);
+-- every time the elite of a cell was replaced, or its first one came, in order; cell = class * niches + niche
+CREATE TABLE cell_history (id INTEGER PRIMARY KEY, cell INTEGER NOT NULL, birth INTEGER NOT NULL, batch INTEGER NOT NULL,
+                     log_odds REAL NOT NULL, margin REAL NOT NULL, switched INTEGER NOT NULL);
+CREATE INDEX cell_history_by_birth ON cell_history (birth);
+-- the elites now. log_odds and margin are those of the float32 network, search_log_odds and search_margin those that the
+-- search ranked by, in its own number format (the same where that is float32). verdict and verdict_by say later what people
+-- see in the image (Store.set_verdict)
+CREATE TABLE elites (cell INTEGER PRIMARY KEY, class INTEGER NOT NULL, niche INTEGER NOT NULL, birth INTEGER NOT NULL,
+                     log_odds REAL NOT NULL, margin REAL NOT NULL, search_log_odds REAL NOT NULL,
+                     search_margin REAL NOT NULL, png BLOB NOT NULL, sha256 TEXT NOT NULL,
+                     bytes_per_pixel REAL NOT NULL,
+                     verdict TEXT NOT NULL DEFAULT 'unjudged' CHECK (verdict IN {VERDICTS}), verdict_by TEXT);
+-- measured of an elite's image later (Store.set_image_metrics); deleted when the elite is replaced. reference: the key, in
+-- meta.references, of the real images that it was compared with; empty where there are none
+CREATE TABLE image_metrics (cell INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, reference TEXT NOT NULL,
+                       PRIMARY KEY (cell, name)) WITHOUT ROWID;
+CREATE TABLE metrics (batch INTEGER PRIMARY KEY, seconds REAL NOT NULL, row TEXT NOT NULL);
+-- orders under way at the checkpoint: little-endian int64 births, int64 incumbents, float64 thresholds
+CREATE TABLE pending (batch INTEGER PRIMARY KEY, mothers BLOB NOT NULL, fathers BLOB NOT NULL,
+                      incumbents BLOB NOT NULL, thresholds BLOB NOT NULL, drawn_after INTEGER NOT NULL);
+-- genomes whose images kill, hang or break the target; whole
+CREATE TABLE quarantine (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
+                         father INTEGER NOT NULL, genome BLOB NOT NULL, reason TEXT NOT NULL);
+-- only with search.mode "free": the order in which batches were committed, and after how many of them each one's parents
+-- were drawn
+CREATE TABLE commits (position INTEGER PRIMARY KEY, batch INTEGER NOT NULL, drawn_after INTEGER NOT NULL);
+-- merged and polished runs: the id of the run that a genome comes from, and its birth in that run
+CREATE TABLE origins (birth INTEGER PRIMARY KEY, source_run TEXT NOT NULL, source_birth INTEGER NOT NULL,
+                      UNIQUE (source_run, source_birth));
+-- genomes that were not made by variation: the method that made them ("apgd", "polish", ..., or "seed")
+CREATE TABLE methods (birth INTEGER PRIMARY KEY, method TEXT NOT NULL);
+-- only of baselines: each time that the image of a cell came out better, after so many passes that were spent on this cell,
+-- and in its last row where its ascent ended. score is what was ranked by; -inf where the cell got no image
+CREATE TABLE improvements (cell INTEGER NOT NULL, forwards INTEGER NOT NULL, backwards INTEGER NOT NULL, score REAL NOT NULL,
+                           log_odds REAL NOT NULL);
+"""
+
+
+class ImageMetric(NamedTuple):
+    """One metric of an elite's image: its name, one of IMAGE_METRICS, and the real images that it was compared with."""
+
+    name: str
+    value: float
+    reference: str  # a key of meta.references, or "" where nothing was compared
+
+
+class Parents(NamedTuple):
+    """Where a genome comes from: its batch and the births of its parents, -1 for none."""
+
+    batch: int
+    mother: int
+    father: int
+
+
+class Ancestor(NamedTuple):
+    """One genome of a line of mothers."""
+
+    birth: int
+    batch: int
+    mother: int
+    father: int
+
+
+class Incumbent(NamedTuple):
+    """The elite of a cell after its last change, with the scores that it was ranked by."""
+
+    cell: int
+    birth: int
+    log_odds: float
+    margin: float
+
+
+class MetricsRow(NamedTuple):
+    """The state of the archive after a commit. seconds: of search until then."""
+
+    batch: int
+    seconds: float
+    row: Mapping[str, Any]  # plain JSON
+
+
+class QuarantineRow(NamedTuple):
+    """A genome whose image kills, hangs or breaks the target."""
+
+    birth: int
+    batch: int
+    mother: int
+    father: int
+    genome: bytes  # packed, whole
+    reason: str
+
+
+class GenomeId(NamedTuple):
+    """A genome of any run: the run that made it, by id, and its birth in that run."""
+
+    run: str
+    birth: int
+
+
+class ImprovementRow(NamedTuple):
+    """The image of a cell came out better, or, in the cell's last row, its ascent ended."""
+
+    cell: int
+    forwards: int  # passes that were spent on this cell
+    backwards: int
+    score: float  # ranked by; -inf where the cell got no image
+    log_odds: float
+
+
+@dataclass(frozen=True)
+class EliteRow:
+    """An elite as stored: its image, scores and parents, and what was measured or said of it later."""
+
+    cell: int
+    class_id: int
+    niche: int
+    birth: int
+    batch: int
+    mother: int
+    father: int
+    log_odds: float  # measured in float32
+    margin: float
+    search_log_odds: float  # what the search ranked by
+    search_margin: float
+    png: bytes
+    sha256: str
+    bytes_per_pixel: float
+    verdict: str
+    verdict_by: str | None
+    method: str  # what made its genome: "evolved", or the method's name
+    genome: bytes
+    image_metrics: tuple[ImageMetric, ...] = ()  # by name
+
+    def digest(self) -> str:
+        scores = (self.log_odds, self.margin, self.search_log_odds, self.search_margin)
+        return elite_digest(self.class_id, self.niche, self.birth, scores, self.png)
+
+
+@dataclass(frozen=True)
+class NewElite:
+    """An elite to be written. scores: log_odds, margin, search_log_odds, search_margin; pixels: height times width."""
+
+    class_id: int
+    niche: int
+    cell: int
+    birth: int
+    scores: tuple[float, float, float, float]
+    png: bytes
+    pixels: int
+    verdict: str = "unjudged"
+    verdict_by: str | None = None
+    image_metrics: tuple[ImageMetric, ...] = ()
+
+
+def elite_digest(class_id: int, niche: int, birth: int, scores: Sequence[float], png: bytes) -> str:
+    """SHA-256 over class, niche, birth, the four scores (exact, in hexadecimal) and the PNG's bytes."""
+    head = f"evofool elite 2|{class_id}|{niche}|{birth}|{'|'.join(float(x).hex() for x in scores)}|"
+    return hashlib.sha256(head.encode() + png).hexdigest()
+
+
+class Pending(NamedTuple):
+    """An order under way, without its genomes."""
+
+    batch: int
+    mothers: np.ndarray  # (B,) int64
+    fathers: np.ndarray  # (B,) int64
+    incumbents: np.ndarray  # (cells,) int64
+    thresholds: np.ndarray  # (cells,) float64
+    drawn_after: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one transaction adds to a run, and the small state that goes with it."""
+
+    state: Mapping[str, Any]  # replaces meta's values of these keys; plain JSON values
+    genomes: Iterable[Offspring]  # read once
+    cell_history: Sequence[CellChange]
+    elites: Sequence[NewElite]
+    metrics: Sequence[MetricsRow]
+    pending: Sequence[Pending] = ()
+    quarantine: Sequence[QuarantineRow] = ()
+    commits: Sequence[Commit] = ()
+    origins: Mapping[int, GenomeId] = field(default_factory=dict)  # by birth, where a genome comes from
+    methods: Mapping[int, str] = field(default_factory=dict)  # by birth, what made a genome that variation did not make
+    improvements: Sequence[ImprovementRow] = ()
+
+
+def checked(row: EliteRow) -> EliteRow:
+    """row, if its columns are what they should be; ValueError naming the class if not."""
+    numbers = (row.log_odds, row.margin, row.search_log_odds, row.search_margin)
+    whole = (row.cell, row.class_id, row.niche, row.birth)
+    if row.genome is None or row.batch is None:
+        raise ValueError(f"class {row.class_id}: the genome of its elite, birth {row.birth}, is missing")
+    if not all(isinstance(v, int) for v in whole) or not all(isinstance(v, float) for v in numbers):
+        raise ValueError(f"class {row.class_id}: its elite's numbers are no numbers")
+    if not isinstance(row.png, bytes) or not isinstance(row.genome, bytes):
+        raise ValueError(f"class {row.class_id}: its elite's picture or genome is no data")
+    return row

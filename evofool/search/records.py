@@ -1,0 +1,37 @@
+"""What a search records for a run's file: genomes that entered the archive, cells that changed, batches committed."""
+
+from typing import NamedTuple
+
+
+class Offspring(NamedTuple):
+    """A genome that entered the archive when its batch was committed, or that a run began with."""
+
+    birth: int
+    batch: int
+    mother: int  # a birth; -1: none
+    father: int  # a birth; -1: none, or nothing was taken from it
+    genome: bytes  # packed; whole, or its difference from its mother's (evofool/search/delta.py)
+    steps: int  # 0: whole; else the number of differences from a whole one
+
+
+class CellChange(NamedTuple):
+    """A cell whose elite was replaced, or that got its first one. Scores are those that the search ranked by.
+
+    switched: the cell had an elite when the parents were drawn, and neither parent was it: a goal switch (Nguyen 2015b,
+    Innovation Engines).
+    """
+
+    cell: int
+    birth: int
+    batch: int
+    log_odds: float
+    margin: float
+    switched: bool
+
+
+class Commit(NamedTuple):
+    """A batch that was committed, and the number of commits after which its parents were drawn."""
+
+    position: int  # in the order of commits, from 0
+    batch: int
+    drawn_after: int
