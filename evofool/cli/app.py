@@ -62,9 +62,9 @@ app = typer.Typer(
 
 A [bold]run[/bold] keeps the best image of every class in a folder, as one SQLite file. Begin with
 
-    evofool run mnist-cppn            ten digits out of abstract patterns, in seconds
-    evofool show runs/mnist-cppn      the elites as a table
-    evofool targets list              the classifiers that can be attacked
+    evofool run mnist-cppn          evolve images for ten digits, in seconds
+    evofool show runs/mnist-cppn    show its best images as a table
+    evofool targets list            list the classifiers that can be attacked
 """,
 )
 
@@ -95,10 +95,10 @@ for panel, commands in PANELS.items():
 
 
 def main() -> None:
-    """The console command: a fault of the user's making ends in one sentence on standard error."""
+    """The console command. A user's error ends in one sentence on standard error and an exit status."""
     from evofool.errors import EvofoolError, VerifyError
 
-    # A label that the terminal's encoding lacks is escaped instead of ending the command.
+    # A label that the terminal's encoding lacks is escaped; it does not end the command.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -118,7 +118,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("EVOFOOL_TRACEBACK"):
             raise
-        _fail(f"{type(error).__name__}: {error}. This is a fault of evofool's; EVOFOOL_TRACEBACK=1 shows where", 70)
+        _fail(f"{type(error).__name__}: {error}. This is a bug in evofool; EVOFOOL_TRACEBACK=1 shows where", 70)
 
 
 def _fail(message: str, status: int) -> None:

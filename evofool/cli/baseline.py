@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.options import Classes, class_ids
+from evofool.cli.options import Classes, Seed, Streams, class_ids
 from evofool.errors import RecipeError, ScoreError
 
 if TYPE_CHECKING:
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 METHOD = typer.Argument(
     metavar="METHOD", help="nguyen, simonyan, erhan, inceptionism, fourier, apgd; square, nes, random, noise."
 )
-TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targets list has it.")
-OUT = typer.Option(metavar="RUN", help="Folder of the run; runs/METHOD-TARGET unless given. One begun there goes on.")
+TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targets list` names it.")
+OUT = typer.Option(
+    metavar="RUN", help="Folder of the run; runs/METHOD-TARGET by default. A run that was begun there is continued."
+)
 BUDGET = typer.Option(min=0, help="Forward passes for each class; 0: as published.")
-TARGET_CONFIDENCE = typer.Option(help="A class is done at this confidence of its 8-bit image; 1: never before its budget.")
-RANK = typer.Option(metavar="log_odds|margin", help="What the best image of a class is chosen by.")
+TARGET_CONFIDENCE = typer.Option(
+    help="Stop a class when its 8-bit image reaches this confidence; 1: spend the whole budget."
+)
+RANK = typer.Option(metavar="log_odds|margin", help="The score by which the best image of a class is chosen.")
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method: --set setting=l2, --set restarts=5.")
-SEED = typer.Option(min=0, help="Keys every draw.")
-THREADS = typer.Option(min=1, help="Torch threads of a pass.")
-STREAMS = typer.Option(min=0, help="Passes at once; 0: as many as pay. Decides no bit.")
+THREADS = typer.Option(min=1, help="Torch threads of one pass.")
 
 
 def baseline(
@@ -34,16 +36,17 @@ def baseline(
     target_confidence: Annotated[float, TARGET_CONFIDENCE] = 1.0,
     rank: Annotated[str, RANK] = "log_odds",
     changes: Annotated[list[str] | None, CHANGES] = None,
-    seed: Annotated[int, SEED] = 0,
+    seed: Seed = 0,
     threads: Annotated[int, THREADS] = 1,
-    streams: Annotated[int, STREAMS] = 0,
+    streams: Streams = 0,
 ) -> None:
-    """Make fooling images by a published method, one for each class, as a run beside those of evolution.
+    """Make one fooling image for each class by a published method.
 
     With gradients: nguyen (setting=plain, l2, blur or sparse), simonyan, erhan, inceptionism, fourier (made to be
-    recognisable), apgd (the strongest). Without, for black boxes too: square, nes, random, and noise, the floor. The run
-    can be shown, exported and verified like any other, and evolution can go on from it (evofool run RECIPE --parents RUN).
-    Its curve counts forward passes. Ctrl-C keeps the classes that are done; the same command goes on.
+    recognisable), apgd (the strongest). Without gradients, for black boxes too: square, nes, random, and noise as the
+    floor. The result is a run: it can be shown, exported and verified like any other, and evolution can start from it
+    (evofool run RECIPE --parents RUN). Its curve counts forward passes. Ctrl-C keeps the finished classes, and the same
+    command continues.
     """
     from evofool.attacks.run import METHODS, AttackPlan, run_baseline
     from evofool.cli.console import interrupts, report, status
@@ -70,33 +73,31 @@ def baseline(
     )
 
     def begun(settled: AttackPlan, done: int) -> None:
-        going_on = f"Going on with {folder} at {done} of {len(settled.classes)} classes" if done else f"New run in {folder}"
+        start = f"Continuing {folder} at {done} of {len(settled.classes)} classes" if done else f"New run in {folder}"
         shown = ", ".join(f"{k}={v}" for k, v in settled.settings.items())
         passes = f"{settled.budget:,} forward pass{'es' if settled.budget > 1 else ''} a class"
         limit = passes if settled.budget else "its published budget"
-        print(
-            f"{going_on}: {method} against {found.name} ({len(settled.classes)} classes), seed {seed}, {limit}", flush=True
-        )
+        print(f"{start}: {method} against {found.name} ({len(settled.classes)} classes), seed {seed}, {limit}", flush=True)
         if shown:
             print(f"  settings {shown}", flush=True)
 
-    with interrupts("Stopping; the classes that are done are saved ...") as interrupted, status() as say:
+    with interrupts("Stopping; the finished classes are saved ...") as interrupted, status() as show_status:
 
         def tick(p: "AttackProgress") -> bool:
-            say(lambda: progress_text(p))
+            show_status(lambda: progress_text(p))
             return bool(interrupted)
 
         outcome = run_baseline(plan, found, folder, streams, begun, tick)
     for note in outcome.notes:
         print(f"Warning: {note}.")
     if not outcome.done:
-        print("Stopped before the first classes were done; nothing was kept. Begin again with the same command.")
+        print("Stopped before the first classes were finished; nothing was kept. The same command starts again.")
         raise typer.Exit(130)
     if not outcome.images:
         raise ScoreError(
-            f"{folder}: none of {outcome.done} classes has come to an image; {found.name} answers what is no number"
+            f"{folder}: none of {outcome.done} classes has an image, because the outputs of {found.name} are not finite"
         )
     report(folder, None)
     if outcome.done < outcome.classes:
-        print(f"Stopped after {outcome.done} of {outcome.classes} classes. The same command goes on.")
+        print(f"Stopped after {outcome.done} of {outcome.classes} classes. The same command continues.")
         raise typer.Exit(130)

@@ -1,6 +1,6 @@
 """The group `evofool bench`: run (the default command) and compare; retrain is in a file of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from evofool.bench.interval import Interval, format_queries, format_ratio
+from evofool.cli.options import AsJson
 from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
 
@@ -31,37 +32,37 @@ class _WithDefault(TyperGroup):
 bench = typer.Typer(
     cls=_WithDefault,
     no_args_is_help=True,
-    help="""How well do classifiers resist fooling? Scores, controls and a report.
+    help="""Measure how well classifiers resist fooling: scores, controls and a report.
 
-    evofool bench bench-digits                              a shipped benchmark
-    evofool bench --target SPEC --images DIR                your classifier, your real images
-    evofool bench compare A.json B.json                     two results, paired by seed
-    evofool bench retrain                                   does training with fooling images help?
+    evofool bench bench-digits                  a shipped benchmark
+    evofool bench --target SPEC --images DIR    your classifier and your real images
+    evofool bench compare A.json B.json         two results, paired by seed
+    evofool bench retrain                       training with fooling images
 """,
 )
 
-WHAT = typer.Argument(
-    metavar="[BENCH.toml]", help="A bench recipe's file, or a shipped one's name: bench-digits, bench-imagenet."
+BENCH = typer.Argument(
+    metavar="BENCH.toml", help="The file of a bench recipe, or the name of a shipped one: bench-digits, bench-imagenet."
 )
-TARGETS = typer.Option("--target", metavar="SPEC", help="A classifier to measure (evofool targets list); may be repeated.")
-IMAGES = typer.Option(metavar="DIR", help="Labelled real images, which thresholds are taken from; or: digits.")
+TARGETS = typer.Option("--target", metavar="SPEC", help="A classifier to measure (`evofool targets list`); may be repeated.")
+IMAGES = typer.Option(metavar="DIR", help="Labelled real images that set the thresholds, or digits.")
 ARMS = typer.Option(metavar="ARM,ARM", help="direct, cppn, per-class, random, square, nes, apgd, fourier, noise.")
-BUDGET = typer.Option("--budget", metavar="N,N", help="Queries of all classes together, ascending: 1000,10000.")
-SEEDS = typer.Option(min=1, help="How many seeds: 5 for a look, 10 or more for a claim.")
-MINUTES = typer.Option(metavar="M", help="Instead of --budget: as many queries as are done in about so many minutes here.")
+BUDGET = typer.Option("--budget", metavar="N,N", help="Budgets in queries of all classes together, ascending: 1000,10000.")
+SEEDS = typer.Option(min=1, help="The number of seeds: 5 for a first look, 10 or more for a claim.")
+MINUTES = typer.Option(metavar="M", help="Instead of --budget: choose the budget that takes about this many minutes here.")
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
-OUT = typer.Option(metavar="DIR", help="Folder of the benchmark; runs/NAME unless given. One begun there goes on.")
+OUT = typer.Option(metavar="DIR", help="Folder of the benchmark; runs/NAME by default. One begun there is continued.")
 WORKERS = typer.Option(
     min=0,
-    help="Processes of Ray's that do cells side by side; 0: one cell after the other, here. Unless given: the recipe's "
-    "number, or without a recipe one for each core (0 for an address). A black box's cells are always done one by one.",
+    help="Run cells in parallel in this number of Ray processes; 0: one after the other, in this process. By default the "
+    "recipe's number, or without a recipe one per core. Cells of a black box always run one after the other.",
 )
 RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
 
 
 @bench.command("run")
 def run(
-    what: Annotated[str | None, WHAT] = None,
+    bench_recipe: Annotated[str | None, BENCH] = None,
     target: Annotated[list[str] | None, TARGETS] = None,
     images: Annotated[str | None, IMAGES] = None,
     arms: Annotated[str | None, ARMS] = None,
@@ -75,39 +76,40 @@ def run(
 ) -> None:
     """Measure how easily classifiers are fooled (default command).
 
-    Every cell, a target, an arm and a seed, is an ordinary run below DIR/cells. At the end: DIR/report.html, a JSON for each
-    target in DIR/results, DIR/summary.json and DIR/elites.parquet. Ctrl-C saves, and the same command goes on. Exits with 2
-    if a target could not be measured. docs/protocol.md says what the figures mean.
+    A cell is a target, an arm and a seed, and is an ordinary run in DIR/cells. The results are DIR/report.html, a JSON file
+    for each target in DIR/results, DIR/summary.json and DIR/elites.parquet. Ctrl-C saves, and the same command continues.
+    Exits with 2 if a target could not be measured. docs/protocol.md explains the scores.
     """
     from evofool.bench.bench import run_bench
     from evofool.cli.console import interrupts, status
 
-    recipe = recipe_of(what, target, images, arms, budget, seeds, changes, workers, ray)
+    options = given_options(images, arms, budget, seeds, workers, ray)
+    recipe = recipe_of(bench_recipe, target or [], options, changes or [])
     folder = out or Path("runs") / recipe.name
     if minutes is not None:
         from evofool.bench.quick import with_budget
 
         if budget is not None:
             raise RecipeError("--minutes chooses the budget; give one of --minutes and --budget")
-        recipe, words = with_budget(recipe, minutes, folder)
-        if words:
-            print(words)
-    print(_said(recipe, folder), flush=True)
+        recipe, note = with_budget(recipe, minutes, folder)
+        if note:
+            print(note)
+    print(_opening_text(recipe, folder), flush=True)
     ended = ""
-    with interrupts("Saving what is under way ...") as interrupted, status() as show:
+    with interrupts("Saving the unfinished cells ...") as interrupted, status() as show_status:
 
-        def tell(p: "Progress") -> bool:
+        def on_progress(p: "Progress") -> bool:
             nonlocal ended
             text = progress_text(p)
             if not p.cells or p.done < p.cells:
-                show(lambda: text)
-            elif text != ended:  # the end of a stage stays, however short that was
+                show_status(lambda: text)
+            elif text != ended:  # the end of each stage is printed, however short the stage was
                 print(ended := text, flush=True)
             return bool(interrupted)
 
-        outcome = run_bench(recipe, folder, tell)
+        outcome = run_bench(recipe, folder, on_progress)
     if outcome.interrupted:
-        print("Interrupted; what is done is saved. The same command goes on.")
+        print("Interrupted; finished cells are saved. The same command continues.")
         raise typer.Exit(130)
     print_outcome(outcome.results, outcome.summary)
     for note in outcome.notes:
@@ -116,7 +118,7 @@ def run(
     print(f"Results: {folder / 'results'}")
     if not outcome.valid:
         bad = [name for name, one in outcome.results.items() if not one["valid"]]
-        typer.echo(f"evofool: not valid, and left out of every figure: {', '.join(bad)}", err=True)
+        typer.echo(f"evofool: these targets are invalid and left out of all scores: {', '.join(bad)}", err=True)
         raise typer.Exit(2)
 
 
@@ -126,103 +128,97 @@ bench.command("retrain")(retrain)
 @bench.command("compare")
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A.json", help="A result of evofool bench.")],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another one, of the same protocol.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")] = False,
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another result, by the same protocol.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Which of two is harder to fool? Q50 and R95 of each arm that both have, paired by seed."""
-    from evofool.bench.compare import compare as compared
+    """Compare two results: which target is harder to fool? Q50 and R95 of the arms that both have, paired by seed."""
+    from evofool.bench.compare import compare as compare_results
     from evofool.bench.json_file import read_json
     from evofool.run.stored import to_json
 
-    told = compared(read_json(a), read_json(b))
+    comparison = compare_results(read_json(a), read_json(b))
     if as_json:
-        print(to_json(told))
+        print(to_json(comparison))
         return
-    print(" against ".join(_names((told["a"], told["b"]), (a, b))))
-    print("Q50 ratio: the first's over the second's; over 1 the first is harder to fool.")
-    print("Difference of R95: the first's minus the second's; below 0 the first is harder to fool.")
-    for arm, row in told["arms"].items():
-        ratio, apart = _compared_text(row["q50_ratio"]), _apart_text(row["r95"])
-        print(f"  {arm:<9}Q50 ratio {ratio}; difference of R95 at {row['queries']:,} {apart}")
-    for note in told["notes"]:
+    print(" against ".join(_names((comparison["a"], comparison["b"]), (a, b))))
+    print("Q50 ratio: first over second; above 1 the first is harder to fool.")
+    print("Difference of R95: first minus second; below 0 the first is harder to fool.")
+    for arm, row in comparison["arms"].items():
+        ratio, difference = _ratio_or_reason(row["q50_ratio"]), _difference_text(row["r95"])
+        print(f"  {arm:<9}Q50 ratio {ratio}; difference of R95 at {row['queries']:,} {difference}")
+    for note in comparison["notes"]:
         print(f"Note: {note}")
 
 
 def _names(names: tuple[str, str], files: tuple[Path, Path]) -> tuple[str, str]:
-    """The names of two results, with those of their files where they are the same."""
+    """The names of two results; with the names of their files if the results have the same name."""
     if names[0] != names[1]:
         return names
     a, b = (file.name if files[0].name != files[1].name else str(file) for file in files)
     return f"{names[0]} ({a})", f"{names[1]} ({b})"
 
 
-def _compared_text(told: dict[str, Any]) -> str:
-    """The ratio of a row of compare, or why there is none."""
-    if told["value"] is not None:
-        return ratio_text(told)
-    if told["number"] == 0:
-        return "unknown (neither comes to half of the classes in any seed)"
-    return "unbounded (either does not come to half of the classes in some seeds)"
+def _ratio_or_reason(row: dict[str, Any]) -> str:
+    """The ratio of a row of the comparison, or the reason that there is none."""
+    if row["value"] is not None:
+        return ratio_text(row)
+    if row["number"] == 0:
+        return "unknown (neither reaches half of the classes in any seed)"
+    return "unbounded (one of them does not reach half of the classes in some seeds)"
 
 
-def _apart_text(told: dict[str, Any]) -> str:
-    limits = "" if told["low"] is None else f" [{told['low']:+.3f}, {told['high']:+.3f}]"
-    return f"{told['value']:+.3f}{limits}"
+def _difference_text(row: dict[str, Any]) -> str:
+    limits = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{row['value']:+.3f}{limits}"
+
+
+def given_options(
+    images: str | None, arms: str | None, budget: str | None, seeds: int | None, workers: int | None, ray: str | None
+) -> dict[str, Any]:
+    """The keys of a bench recipe that the options of the command set."""
+    options: dict[str, Any] = {"images": images, "seeds": seeds, "workers": workers, "ray": ray}
+    if arms is not None:
+        options["arms"] = [arm.strip() for arm in arms.split(",") if arm.strip()]
+    if budget is not None:
+        options["budgets"] = numbers(budget)
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def recipe_of(
-    what: str | None,
-    target: list[str] | None,
-    images: str | None,
-    arms: str | None,
-    budget: str | None,
-    seeds: int | None,
-    changes: list[str] | None,
-    workers: int | None,
-    ray: str | None,
+    bench_recipe: str | None, targets: Sequence[str], options: Mapping[str, Any], changes: Sequence[str]
 ) -> "BenchRecipe":
-    """The recipe that a command line asks for: a file's, with options laid over it, or one of options alone."""
+    """The recipe of a file or a shipped name, with options and targets added; without one, a recipe of these alone."""
     from evofool.bench.plan import load, parse
     from evofool.export.export import file_name
     from evofool.recipe import override
 
-    given: dict[str, Any] = {}
-    if images is not None:
-        given["images"] = images
-    if arms is not None:
-        given["arms"] = [arm.strip() for arm in arms.split(",") if arm.strip()]
-    if budget is not None:
-        given["budgets"] = numbers(budget)
-    for key, value in (("seeds", seeds), ("workers", workers), ("ray", ray)):
-        if value is not None:
-            given[key] = value
-    more = [{"target": spec} for spec in target or ()]
-    if what is None:
-        if not more:
-            raise RecipeError("what is to be measured? Name a bench recipe (bench-digits), or --target SPEC --images DIR")
-        if images is None:
+    named = [{"target": spec} for spec in targets]
+    if bench_recipe is None:
+        if not named:
+            raise RecipeError("nothing to measure: name a bench recipe (bench-digits), or --target SPEC --images DIR")
+        if "images" not in options:
             raise RecipeError(
-                "thresholds are taken from labelled real images of the target's classes: --images DIR (a folder for every "
-                "class, or pictures named CLASS_anything.jpg); for digits: --images digits"
+                "the thresholds need labelled real images of the target's classes: --images DIR (one folder per class, or "
+                "files named CLASS_anything.jpg); for digits: --images digits"
             )
-        name = "bench-" + file_name((target or [""])[0].partition("?")[0]).lower()
-        data = {"name": name, "targets": more, "workers": _beside(target or []), **given}
-        return parse(override(data, changes or []), "the command line")
-    recipe = load(what, changes or [])
-    data = recipe.model_dump(mode="json", exclude_unset=True) | given
-    data["targets"] = [*data["targets"], *more]
-    return parse(data, what)
+        name = "bench-" + file_name(targets[0].partition("?")[0]).lower()
+        data = {"name": name, "targets": named, "workers": _default_workers(targets), **options}
+        return parse(override(data, changes), "the command line")
+    recipe = load(bench_recipe, changes)
+    data = recipe.model_dump(mode="json", exclude_unset=True) | dict(options)
+    data["targets"] = [*data["targets"], *named]
+    return parse(data, bench_recipe)
 
 
-def _beside(specs: list[str]) -> int:
-    """Workers where none are asked for: one for each processor, and none for what is asked over a network."""
+def _default_workers(specs: Sequence[str]) -> int:
+    """The default number of workers: one per processor, and none if a target is a black box."""
     from evofool.machine import cpus
 
     return 0 if any(spec.startswith(("http://", "https://")) for spec in specs) or cpus() < 2 else cpus()
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers out of "1000,10_000"."""
+    """The whole numbers in "1000,10_000"."""
     parts = [part.strip().replace("_", "") for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise RecipeError(f'--budget "{text}" has to be whole numbers of queries, as in 1000,10000')
@@ -230,7 +226,7 @@ def numbers(text: str) -> list[int]:
 
 
 def progress_text(p: "Progress") -> str:
-    """Where a benchmark is: cells done, their rate, and the time left."""
+    """The progress of a benchmark in one line: cells done, and the time left."""
     from evofool.bench.report.formatting import counted
     from evofool.cli.console import duration
 
@@ -244,7 +240,7 @@ def progress_text(p: "Progress") -> str:
 
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
-    """The figures that a person wants first; of many targets the strongest arms alone, the report has the others."""
+    """Print the main scores; of many targets only the strongest arms, since the report has the others."""
     from rich.table import Table
 
     from evofool.bench.report.formatting import format_share
@@ -265,12 +261,12 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
             continue
         arms, budget = valid_arms(one), budget_of(one)
         sharing = [ratio_text(one["scores"]["sharing"].get(rival)) for rival in rivals]
-        # The strongest of those that ask only, and of all: often the same.
+        # The strongest black-box arm and the strongest arm, which are often the same.
         best = dict.fromkeys(arm for only in (True, False) if (arm := strongest(one, black_box=only)))
         for arm in best if many else arms:
-            told = arms[arm]
-            shares = [_text(told[level][-1], format_share) for level in ("r95", "r50")]
-            table.add_row(name, arm, *shares, _text(told["q50"], format_queries, budget), *sharing)
+            scores = arms[arm]
+            shares = [_text(scores[level][-1], format_share) for level in ("r95", "r50")]
+            table.add_row(name, arm, *shares, _text(scores["q50"], format_queries, budget), *sharing)
             name, sharing = "", []
     table_console().print(table)
     budget = next(map(budget_of, results.values()))
@@ -295,26 +291,26 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         print(f"{verdict:<7} {said['statement']}: {said['figures']}")
 
 
-def ratio_text(told: dict[str, Any] | None) -> str:
+def ratio_text(row: dict[str, Any] | None) -> str:
     """A paired ratio with its interval."""
-    return "-" if told is None else _text(told, format_ratio)
+    return "-" if row is None else _text(row, format_ratio)
 
 
 def _text(row: Mapping[str, Any], number: Callable[[float], str], budget: float | None = None) -> str:
     return " ".join(Interval.from_row(row).text(number, budget)).rstrip()
 
 
-def _said(recipe: "BenchRecipe", folder: Path) -> str:
+def _opening_text(recipe: "BenchRecipe", folder: Path) -> str:
     from evofool.bench.report.formatting import counted
     from evofool.targets import billed
 
     targets = sum(part.copies for part in recipe.targets)
     cells = targets * len(recipe.arms) * recipe.seeds
     sizes = counted(targets, "target"), counted(len(recipe.arms), "arm"), counted(recipe.seeds, "seed")
-    team = f"\n  workers      {recipe.workers}" if recipe.workers else ""
-    if team and any(billed(part.target or "") for part in recipe.targets):
-        team += ", and none for black boxes, whose cells are done one by one"
+    workers = f"\n  workers      {recipe.workers}" if recipe.workers else ""
+    if workers and any(billed(part.target or "") for part in recipe.targets):
+        workers += ", but none for black boxes, whose cells run one after the other"
     return (
         f"Benchmark in {folder}: {' x '.join(sizes)} = {counted(cells, 'cell')} of "
-        f"{recipe.budget:,} queries\n  arms         {', '.join(recipe.arms)}\n  real images  {recipe.images}{team}"
+        f"{recipe.budget:,} queries\n  arms         {', '.join(recipe.arms)}\n  real images  {recipe.images}{workers}"
     )

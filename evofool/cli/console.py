@@ -1,4 +1,4 @@
-"""What a person at a console sees of a run: progress, summaries, tables. Plain text to standard output."""
+"""What the commands print of a run: progress, summaries, tables. Plain text to standard output."""
 
 import contextlib
 import os
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from evofool.run.run import Run
     from evofool.run.stored import Elite, StoredRun
 
-_TEAM = 8  # workers that progress shows one by one
-_BEST = 100  # pictures on the sheet of the surest, of a run with more
+_SHOWN_WORKERS = 8
+_BEST = 100  # the most images on best.png
 
 
 @contextlib.contextmanager
-def interrupts(words: str = "Finishing the batch and saving ...") -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted in the list, and words said, for the work to end soon; a second one stops at once."""
+def interrupts(message: str = "Finishing the batch and saving ...") -> Iterator[list[int]]:
+    """Append Ctrl-C and SIGTERM to the list and print the message, so that the work can end soon; a second one exits."""
     caught: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
         if caught:
-            # Like a kill, which a run survives: its file is as after its last checkpoint.
+            # As after a kill, the run's file has its last checkpoint.
             if sys.stderr.isatty():
                 print("\x1b[?25h", end="", file=sys.stderr)  # the live display hides the cursor
-            print("Stopped at once; what was saved at the last checkpoint is safe", file=sys.stderr, flush=True)
+            print("Stopped immediately; everything up to the last checkpoint is saved", file=sys.stderr, flush=True)
             os._exit(130)
         caught.append(number)
-        print(f"\n{words}", file=sys.stderr)
+        print(f"\n{message}", file=sys.stderr)
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -48,54 +48,54 @@ def interrupts(words: str = "Finishing the batch and saving ...") -> Iterator[li
 
 
 def describe(run: "Run") -> None:
-    """What the target turned out to be: one line each for preprocessing, weights, and how the search asks it."""
+    """Print the target: one line each for preprocessing, weights, and how the search runs it."""
     details, c = run.target.details, run.recipe.compute
     fed = details.get("preprocessing", {})
     usual = {"crops": 1, "interpolation": fed.get("interpolation")}
-    shown = ", ".join(f"{k} {_plain(v)}" for k, v in fed.items() if v is not None and v != usual.get(k))
+    shown = ", ".join(f"{k} {_value_text(v)}" for k, v in fed.items() if v is not None and v != usual.get(k))
     print(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
     if "file_sha256" in details:
         print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
     threads = f"{c.threads} torch thread{'s' if c.threads > 1 else ''} each"
-    who = (
+    parallel = (
         f"{c.workers} worker{'s' if c.workers > 1 else ''} of Ray ({c.ray.address})"
         if c.workers
         else f"{run.evaluator.at_once} at once"
     )
-    how = f"{c.format}, {run.recipe.chunk} images a pass, {who}, {threads}"
+    how = f"{c.format}, {run.recipe.chunk} images a pass, {parallel}, {threads}"
     if c.format != "float32":
-        how += "; elites are measured again in float32"
+        how += "; elites are scored again in float32"
     where = details.get("device") or details.get("file", "?")
     print(f"  runs on  {where} ({details.get('backend', '?')}): {how}", flush=True)
 
 
-def _plain(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, (tuple, list)):
-        return " ".join(map(_plain, value))
+        return " ".join(map(_value_text, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @contextlib.contextmanager
 def display(run: "Run") -> Iterator[Any]:
-    """A function to be called with the run now and then: a live line on a terminal, plain lines elsewhere."""
+    """A function that shows the progress of the run it is called with: live on a terminal, in lines elsewhere."""
     from rich.console import Console
 
     console, warn = Console(), _warner()
-    with status(console) as say:
+    with status(console) as show_status:
 
-        def draw(run: "Run") -> None:
+        def show_progress(run: "Run") -> None:
             warn(run, console)
-            say(lambda: _progress_text(run), lambda: _worker_lines(run))
+            show_status(lambda: _progress_text(run), lambda: _worker_lines(run))
 
-        yield draw
+        yield show_progress
     warn(run, console)
 
 
 @contextlib.contextmanager
 def status(console: "Console | None" = None) -> Iterator[Callable[..., None]]:
-    """A function say(text, more): text() is where long work is, more() lines that only a terminal has room for.
+    """A function show_status(text, details): text() is the progress of long work, details() more lines for a terminal.
 
-    On a terminal the lines are live, and gone at the end; elsewhere the text is printed now and then.
+    On a terminal the lines are live and disappear at the end; elsewhere the text is printed from time to time.
     """
     from rich.console import Console
 
@@ -103,13 +103,13 @@ def status(console: "Console | None" = None) -> Iterator[Callable[..., None]]:
     if not console.is_terminal:
         last = [time.perf_counter(), 2.0]
 
-        def plain(text: Callable[[], str], more: Callable[[], list[str]] = list) -> None:
+        def print_lines(text: Callable[[], str], details: Callable[[], list[str]] = list) -> None:
             if time.perf_counter() - last[0] >= last[1]:
-                # 2, 3, 4.5 ... up to 60 seconds apart: short work says something, long work does not fill a log.
+                # 2, 3, 4.5 ... up to 60 seconds apart: short work prints something, long work does not fill a log.
                 last[:] = time.perf_counter(), min(60.0, last[1] * 1.5)
                 print(text(), flush=True)
 
-        yield plain
+        yield print_lines
         return
     from rich.live import Live
     from rich.text import Text
@@ -118,22 +118,22 @@ def status(console: "Console | None" = None) -> Iterator[Callable[..., None]]:
     with Live(Text("starting ..."), console=console, transient=True, auto_refresh=False) as lines:
         drawn = [0.0]
 
-        def live(text: Callable[[], str], more: Callable[[], list[str]] = list) -> None:
+        def update(text: Callable[[], str], details: Callable[[], list[str]] = list) -> None:
             if time.perf_counter() - drawn[0] >= 0.1:
                 drawn[0] = time.perf_counter()
-                lines.update(Text("\n".join([text().replace("; ", "\n"), *more()])), refresh=True)
+                lines.update(Text("\n".join([text().replace("; ", "\n"), *details()])), refresh=True)
 
-        yield live
+        yield update
 
 
 def _warner() -> "Callable[[Run, Console], None]":
-    """Says each of a run's warnings once, as soon as there is one."""
-    said: set[str] = set()
+    """A function that prints each warning of a run once."""
+    printed: set[str] = set()
 
     def warn(run: "Run", console: "Console") -> None:
         for warning in run.warnings:
-            if warning not in said:
-                said.add(warning)
+            if warning not in printed:
+                printed.add(warning)
                 console.print(f"Warning: {warning}.", markup=False, highlight=False, soft_wrap=True)
 
     return warn
@@ -142,40 +142,43 @@ def _warner() -> "Callable[[Run, Console], None]":
 def _progress_text(run: "Run") -> str:
     p = run.progress()
     left = "" if p.seconds_left is None else f", at most {duration(p.seconds_left)} left"
-    asked = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
+    requests = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
     rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
-    team = run.evaluator.workers()
-    if team:
-        at_work = [one for one in team if one["state"] == "working"]
-        busy = statistics.fmean(one["busy"] for one in at_work) if at_work else 0.0
-        again = sum(one["restarts"] for one in team)
-        rate += f", {len(at_work)} of {len(team)} workers {busy:.0%} busy" + (f", {again} replaced" if again else "")
+    workers = run.evaluator.workers()
+    if workers:
+        working = [worker for worker in workers if worker["state"] == "working"]
+        busy = statistics.fmean(worker["busy"] for worker in working) if working else 0.0
+        restarts = sum(worker["restarts"] for worker in workers)
+        rate += f", {len(working)} of {len(workers)} workers {busy:.0%} busy" + (
+            f", {restarts} replaced" if restarts else ""
+        )
     return (
         f"{p.evaluations:,} evaluations{rate}{left}; median confidence {p.median:.4f}, "
-        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{asked}"
+        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{requests}"
     )
 
 
 def _worker_lines(run: "Run") -> list[str]:
-    """What each worker is doing, of as many as a terminal has room for."""
-    team = run.evaluator.workers()
-    told = [
-        f"  worker {one['worker']}: {one['images_per_second']:,.0f} images/s, {one['busy']:.0%} busy, {one['in_flight']} in "
-        f"flight, {one['restarts']} restarts, {one['device'] or one['state']}"
-        for one in team[:_TEAM]
+    """A line for each worker, of at most as many as a terminal has room for."""
+    workers = run.evaluator.workers()
+    lines = [
+        f"  worker {worker['worker']}: {worker['images_per_second']:,.0f} images/s, {worker['busy']:.0%} busy, "
+        f"{worker['in_flight']} in flight, {worker['restarts']} restarts, {worker['device'] or worker['state']}"
+        for worker in workers[:_SHOWN_WORKERS]
     ]
-    return told + ([f"  and {len(team) - _TEAM} more: evofool show {run.folder} --workers"] if len(team) > _TEAM else [])
+    more = len(workers) - _SHOWN_WORKERS
+    return lines + ([f"  and {more} more: evofool show {run.folder} --workers"] if more > 0 else [])
 
 
 def duration(seconds: float) -> str:
-    """For people: "12 s", "3 min 05 s", "2 h 10 min"."""
+    """As in "12 s", "3 min 05 s", "2 h 10 min"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def report(folder: Path, reason: str | None) -> None:
-    """What a run leaves: its summary, the contact sheet and the curve."""
+    """Print a run's summary and write its contact sheet and its curve."""
     from evofool.pages.curve import curve
     from evofool.pages.sheet import Tile, contact_sheet
     from evofool.run.stored import StoredRun
@@ -193,7 +196,7 @@ def report(folder: Path, reason: str | None) -> None:
         classes = len(stored.classes)
         if rows:
             ranked = stored.recipe.compute.format
-            by = "" if ranked == "float32" else f" (as ranked, in {ranked})"
+            by = "" if ranked == "float32" else f" (scores of the search, in {ranked})"
             unit = "forward passes" if "baseline" in stored.meta else "evaluations"
             write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
         best = _best_of_classes(elites)
@@ -213,14 +216,14 @@ def report(folder: Path, reason: str | None) -> None:
             late += [f"{stored.labels[c]} (no elite)" for c in stored.classes if c not in best]
             if late:
                 names = ", ".join(late[:10]) + (" ..." if len(late) > 10 else "")
-                print(f"Below {wanted:g}: {names}. Another seed may do better: --set search.seed=N")
+                print(f"Below {wanted:g}: {names}. Another seed may give better results: --set search.seed=N")
         print(f"Contact sheet: {sheet}" + (f" (the best {_BEST}: {folder / 'best.png'})" if len(tiles) > _BEST else ""))
         if rows:
             print(f"Curve:         {plot}")
 
 
 def _spent(stored: "StoredRun") -> str:
-    """What a run has taken so far: evaluations, or a baseline's passes."""
+    """What a run has spent so far: evaluations, or the passes of a baseline."""
     baseline = stored.meta.get("baseline")
     if baseline is None:
         return f"{stored.evaluations:,} evaluations"
@@ -228,7 +231,7 @@ def _spent(stored: "StoredRun") -> str:
 
 
 def _best_sheet(elites: "list[Elite]", title: str) -> "Image":
-    """The surest elites, the best class first, one picture of each genome: siblings would fill the sheet."""
+    """The most confident elites, best first, one image per genome, since one genome can hold several classes."""
     from evofool.pages.sheet import Tile, contact_sheet
 
     seen: dict[int, Elite] = {}
@@ -277,19 +280,19 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     meta = stored.meta
     if meta["shown"] < meta["committed"]:
         as_of = f"{stored.elites_as_of:,} evaluations"
-        print(f"\nAs of {as_of}, when elites were last drawn and measured; the search is further on.")
+        print(f"\nAs of {as_of}, when elites were last saved; the search has continued since.")
     state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "none"
-    # Of several searches only the ends are known to a merged run.
+    # A merged run has no history of its searches.
     searched = not {"merged", "baseline"} & stored.meta.keys()
-    won = f"{wins:,} new champions, {share} by goal switch; " if searched else ""
+    won = f"{wins:,} cells replaced, {share} by goal switch; " if searched else ""
     distinct = len({e.row.birth for e in elites})
     print(f"\n{len(elites)} elites, {distinct} distinct; {_spent(stored)}; {won}{state}")
-    aside = stored.quarantine()
-    if aside:
-        print(f"\n{len(aside)} in quarantine, kept in the run's file and not evaluated again:")
-    for one in aside:
-        print(f"  birth {one['birth']} in batch {one['batch']} ({_parents(one['mother'], one['father'])}): {one['reason']}")
+    quarantine = stored.quarantine()
+    if quarantine:
+        print(f"\n{len(quarantine)} images in quarantine: they are kept in the run's file and not evaluated again:")
+    for row in quarantine:
+        print(f"  birth {row['birth']} in batch {row['batch']} ({_parents(row['mother'], row['father'])}): {row['reason']}")
 
 
 def show_one(
@@ -356,33 +359,33 @@ def show_one(
 def _parents(mother: int, father: int, method: str = "evolved") -> str:
     by = "" if method == "evolved" else f", made by {method}"
     if mother < 0:
-        return f"no parents{by or ': it was random'}"
+        return f"no parents{by or ': a random genome'}"
     return (f"mother {mother}" if father < 0 else f"mother {mother}, father {father}") + by
 
 
 def table_console() -> "Console":
-    """Where tables are printed: a pipe has no width of its own, and no number is cut there."""
+    """The console that tables are printed to; wide where the output is no terminal, so that no number is cut."""
     from rich.console import Console
 
     console = Console()
     return console if console.is_terminal else Console(width=200)
 
 
-def refuse_place(path: Path | None) -> None:
-    """StoreError for a file that cannot be written, before anything is asked: minutes of work would have nowhere to go."""
+def refuse_unwritable(path: Path | None) -> None:
+    """StoreError for a file that cannot be written, before minutes of work whose result it is to hold."""
     if path is None:
         return
-    home = path.absolute().parent
-    if path.is_dir() or not home.is_dir():
-        raise StoreError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir():
+        raise StoreError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
     try:
-        tempfile.TemporaryFile(dir=home).close()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: its folder takes no files ({error.strerror or error})") from None
+        raise StoreError(f"{path} cannot be written: its folder is not writable ({error.strerror or error})") from None
 
 
 def write(path: Path, action: Callable[[], object]) -> None:
-    """Do the writing; a failure of it becomes a StoreError that names the path."""
+    """Call action, which writes path; an OSError becomes a StoreError that names the path."""
     try:
         action()
     except StoreError:

@@ -1,4 +1,4 @@
-"""What the commands that judge images by a target's own thresholds have in common: the real images that set these."""
+"""What the commands share that compare images with a target's thresholds: the real images that set these."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from evofool.targets import Target
 
 
-def share(value: float) -> str:
-    """0..1 by three decimals; 0.000 and 1.000 are said of nothing else."""
+def format_share(value: float) -> str:
+    """A share from 0 to 1 with three decimals; only 0 is "0.000" and only 1 is "1.000"."""
     return "<0.001" if 0 < value < 0.0005 else ">0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
 
 
-def calibrated(target: "Target", images: str, say: Callable[[str], None], name: str = "") -> "Calibration":
-    """Ask a target about labelled real images (a folder, or "digits"), and print what they come to under this name.
+def calibrated(target: "Target", images: str, report: Callable[[str], None], name: str = "") -> "Calibration":
+    """Calibrate a target with labelled real images (a folder, or "digits"), and print the result under this name.
 
-    TargetError where nothing can be measured by them (Calibration.faults).
+    TargetError where the images cannot set thresholds (Calibration.faults).
     """
     from evofool.bench.calibration import calibrate
     from evofool.bench.real import real_images
@@ -26,19 +26,20 @@ def calibrated(target: "Target", images: str, say: Callable[[str], None], name: 
 
     name = name or target.name
     with torch_threads(1):
-        made = calibrate(target, real_images(images, target), lambda words: say(f"{name}: {words}"))
+        calibration = calibrate(target, real_images(images, target), lambda text: report(f"{name}: {text}"))
     declared = published_top1(target)
-    if faults := made.faults(target.name, declared):
+    if faults := calibration.faults(target.name, declared):
         raise TargetError(f"{target.name}: {'; '.join(faults)}")
-    told = made.summary()
-    control = told["control"]
+    summary = calibration.summary()
+    control = summary["control"]
     doubt = ""
-    if declared is not None and made.suspected(declared):
-        doubt = f"; published are {share(declared)}: they may be images that it was trained on"
+    if declared is not None and calibration.suspected(declared):
+        doubt = f", but {format_share(declared)} is published: the target may have been trained on these images"
     print(
-        f"{name}: top-1 {share(made.top1)} on {told['number']:,} real images of {told['classes']:,} classes{doubt}. "
-        f"tau_5 is {told['tau5_of_scale']:.3f} of their median margin; of {control['of']:,} that set no threshold "
-        f"{share(control['accepted'])} +- {control['standard_error']:.3f} reach it, as 0.95 should",
+        f"{name}: top-1 {format_share(calibration.top1)} on {summary['number']:,} real images of "
+        f"{summary['classes']:,} classes{doubt}. "
+        f"tau_5 is {summary['tau5_of_scale']:.3f} of their median margin; of {control['of']:,} held-out ones "
+        f"{format_share(control['accepted'])} +- {control['standard_error']:.3f} reach it; 0.95 is expected",
         flush=True,
     )
-    return made
+    return calibration

@@ -1,4 +1,4 @@
-"""What a person at a console sees of targets: the kinds, one of them, what a check found. Plain text to standard output."""
+"""What the commands print of targets: their kinds, one target, the report of a check. Plain text to standard output."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,11 +9,11 @@ from evofool.cli.console import table_console
 if TYPE_CHECKING:
     from evofool.targets.validation import Accuracy, Report, Validation
 
-_SHOWN = 6  # labels
+_SHOWN_LABELS = 6
 
 
 def kinds() -> list[dict[str, Any]]:
-    """A row for every kind of target; nothing optional is imported."""
+    """A row for each kind of target; imports nothing optional."""
     from evofool.targets import KINDS
 
     return [
@@ -42,42 +42,43 @@ def print_kinds(rows: list[dict[str, Any]]) -> None:
     print("\nOptions follow a question mark, KIND:NAME?size=224&labels=FILE; docs/targets.md has them all.")
 
 
-def print_target(told: dict[str, Any]) -> None:
-    labels, p = told["labels"], told.get("preprocessing", {})
-    more = f", ... ({len(labels):,} classes)" if len(labels) > _SHOWN else f" ({len(labels)} classes)"
-    channels, height, width = told["shape"]
+def print_target(description: dict[str, Any]) -> None:
+    labels, p = description["labels"], description.get("preprocessing", {})
+    more = f", ... ({len(labels):,} classes)" if len(labels) > _SHOWN_LABELS else f" ({len(labels)} classes)"
+    channels, height, width = description["shape"]
     rows = {
-        "target": told["spec"],
+        "target": description["spec"],
         "images": f"{width} x {height}, {'grey' if channels == 1 else 'RGB'}",
-        "labels": ", ".join(labels[:_SHOWN]) + more,
-        "outputs": told["outputs"] + (f" of the likeliest {told['top_k']}" if told["top_k"] < len(labels) else ""),
+        "labels": ", ".join(labels[:_SHOWN_LABELS]) + more,
+        "outputs": description["outputs"]
+        + (f" of the likeliest {description['top_k']}" if description["top_k"] < len(labels) else ""),
         "pixels": _pixels(p, channels),
         "photographs": _photographs(p),
-        "weights": told.get("file"),
-        "SHA-256": told.get("file_sha256") or told.get("weights_sha256"),
-        "backend": told.get("backend"),
-        "device": told.get("device"),
-        "formats": ", ".join(told["formats"]),
-        "gradients": told.get("gradient") or ("yes" if told["differentiable"] else "none: a black box"),
-        "fingerprint": told["fingerprint"],
+        "weights": description.get("file"),
+        "SHA-256": description.get("file_sha256") or description.get("weights_sha256"),
+        "backend": description.get("backend"),
+        "device": description.get("device"),
+        "formats": ", ".join(description["formats"]),
+        "gradients": description.get("gradient") or ("yes" if description["differentiable"] else "none: a black box"),
+        "fingerprint": description["fingerprint"],
     }
     for name, value in rows.items():
         if value:
             print(f"{name:<12} {value}")
-    for note in told.get("notes", ()):
+    for note in description.get("notes", ()):
         print(f"note         {note}")
 
 
 def print_report(report: "Report") -> None:
-    """The facts; faults are left to whoever raises them."""
+    """Print the results of a check; the caller raises its faults."""
     print_target({**report.target, "gradient": report.gradient, "notes": ()})
     _print_validation(report.validation)
     if report.accuracy is not None:
         _print_accuracy(report.accuracy)
     if report.rates:
         _print_speed(report)
-    asked = f"{report.queries:,} images" + (f" in {report.requests:,} requests" if report.requests else "")
-    print(f"{'asked':<12} {asked}")
+    queries = f"{report.queries:,} images" + (f" in {report.requests:,} requests" if report.requests else "")
+    print(f"{'queries':<12} {queries}")
     for note in report.notes:
         print(f"{'note':<12} {note}")
     if not report.faults:

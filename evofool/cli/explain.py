@@ -5,34 +5,38 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from evofool.cli.options import Trust
+from evofool.cli.options import Seed, Trust
 
 if TYPE_CHECKING:
     import numpy as np
 
     from evofool.targets import Target
 
-WHAT = typer.Argument(metavar="RUN|IMAGE", help="A run's folder, or a picture of any size.")
+RUN_OR_IMAGE = typer.Argument(metavar="RUN|IMAGE", help="A run's folder, or an image file of any size.")
 CLASS = typer.Option(
     "--class",
-    help="A class number or a label: the elite to explain; for a picture the class the target calls it, unless given.",
+    help="A class number or a label: of a run the elite to explain, of an image file the class; by default the class that "
+    "the target predicts for the file.",
 )
 TARGET = typer.Option(
-    "--target", metavar="SPEC", help="For a picture: who sees it (evofool targets list). A run has its own."
+    "--target", metavar="SPEC", help="The classifier of an image file (see `evofool targets list`); a run has its own."
 )
-OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained unless given.")
-REAL_IMAGES = typer.Option(metavar="DIR", help="Real images, to find the nearest: folders of classes, or any pictures.")
+OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained by default.")
+REAL_IMAGES = typer.Option(
+    metavar="DIR", help="Real images to find the nearest ones in: one folder per class, or any image files."
+)
 PARTS = typer.Option(
-    metavar="PART,PART", help="Some parts alone: occlusion, elements, saliency, segmentation, inversion, dream, nearest."
+    metavar="PART,PART", help="Only these parts: occlusion, elements, saliency, segmentation, inversion, dream, nearest."
 )
-LAYERS = typer.Option(metavar="LAYER,LAYER", help="What to invert; five from first to last unless given.")
-DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance what this layer sees in the image.")
-ZOOM = typer.Option(min=0, help="With --dream: so many further frames, each dreamt into a part of the one before.")
-SEED = typer.Option(min=0, help="Of noise, colours, mixtures and starts.")
+LAYERS = typer.Option(metavar="LAYER,LAYER", help="The layers to invert; by default five from the first to the last.")
+DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance the features of this layer in the image (DeepDream).")
+ZOOM = typer.Option(
+    min=0, help="With --dream: the number of further frames, each enlarged from the centre of the one before."
+)
 
 
 class _Subject(NamedTuple):
-    """What is to be explained: where it is from, what was done to it, and where its page goes."""
+    """The image to explain, its class, where it comes from, how it was changed, and the folder of its page."""
 
     target: "Target"
     image: "np.ndarray"
@@ -43,7 +47,7 @@ class _Subject(NamedTuple):
 
 
 def explain(
-    what: Annotated[Path, WHAT],
+    run_or_image: Annotated[Path, RUN_OR_IMAGE],
     which: Annotated[str | None, CLASS] = None,
     target: Annotated[str | None, TARGET] = None,
     out: Annotated[Path | None, OUT] = None,
@@ -52,36 +56,36 @@ def explain(
     layers: Annotated[str | None, LAYERS] = None,
     dream: Annotated[str | None, DREAM] = None,
     zoom: Annotated[int, ZOOM] = 0,
-    seed: Annotated[int, SEED] = 0,
+    seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
-    """Why does the classifier see this class here? Writes one page, index.html, and its pictures.
+    """Explain why the classifier predicts a class for an image: writes a page, index.html, and its pictures.
 
-    Of an elite of a run, or of any picture: occlusion, the worth of repeated elements, saliency, segmentation, what layers
-    keep of it, with --dream what one sees in it, and with --real-images the nearest real images. A black box has the parts
-    that need no gradient. Every part is written as soon as it is done, the first over an earlier page. Exits with 2 if a
-    part failed; the page has the others.
+    The image is an elite of a run or any image file. The page shows occlusion, the effect of repeated elements, saliency,
+    segmentation, inversions of layers, with --dream a DeepDream, and with --real-images the nearest real images. For a
+    black box it has the parts that need no gradient. Each part is written as soon as it is finished; an earlier page is
+    replaced. Exits with 2 if a part failed; the page then has the others.
     """
     from evofool.errors import TargetError
     from evofool.explain.page import explain as write_page
     from evofool.machine import keep_memory, torch_threads
 
     if zoom and not dream:
-        raise TargetError("--zoom needs a dream to go into: --dream LAYER")
+        raise TargetError("--zoom continues a dream and needs --dream LAYER")
     chosen, inverted = _names(parts, "--parts", "a part"), _names(layers, "--layers", "a layer")
     if dream is not None and not dream.strip():
-        raise TargetError("--dream names no layer; leave it out for no dream")
+        raise TargetError("--dream names no layer; name one, or leave --dream out")
     keep_memory()
-    # One thread: the bits do not depend on the machine's cores, and at a few images a pass more threads gain little.
+    # One thread: results do not depend on the machine's cores, and with few images a pass more threads gain little.
     with torch_threads(1):
-        if what.is_dir() or what.name == "run.db":
+        if run_or_image.is_dir() or run_or_image.name == "run.db":
             if target is not None:
-                raise TargetError(f"{what} is a run and has its own target; --target is for a picture")
-            subject = _elite(what.parent if what.name == "run.db" else what, which, trust)
+                raise TargetError(f"{run_or_image} is a run and has its own target; --target is for an image file")
+            subject = _elite(run_or_image.parent if run_or_image.name == "run.db" else run_or_image, which, trust)
         else:
-            subject = _picture(what, which, target)
+            subject = _image_file(run_or_image, which, target)
         try:
-            told = write_page(
+            explanation = write_page(
                 subject.target,
                 subject.image,
                 subject.class_id,
@@ -98,11 +102,11 @@ def explain(
             )
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-    passes = f"{told.forwards:,} forward and {told.backwards:,} backward passes"
-    print(f"{len(told.pictures)} pictures; {passes}. Page: {told.page}", flush=True)
-    if told.faults:
-        failed = "; ".join(f"{part}: {words}" for part, words in told.faults.items())
-        typer.echo(f"evofool: not all could be explained, the page has the rest. {failed}", err=True)
+    passes = f"{explanation.forwards:,} forward and {explanation.backwards:,} backward passes"
+    print(f"{len(explanation.pictures)} pictures; {passes}. Page: {explanation.page}", flush=True)
+    if explanation.faults:
+        failed = "; ".join(f"{part}: {fault}" for part, fault in explanation.faults.items())
+        typer.echo(f"evofool: some parts failed; the page has the others. {failed}", err=True)
         raise typer.Exit(2)
 
 
@@ -112,14 +116,14 @@ def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:
 
     with StoredRun(folder) as stored:
         if which is None:
-            raise StoreError(f"{folder} has an elite for every class; say which to explain: --class 3, or a label")
+            raise StoreError(f"{folder} has an elite for every class; name the one to explain: --class 3, or a label")
         class_id = stored.class_id(which)
         elite = max(stored.elites(class_id), key=lambda e: e.row.log_odds)
         source = f"elite of class {class_id} of {folder.resolve().name}, birth {elite.row.birth}"
         return _Subject(stored.target(trust), elite.image, class_id, source, [], folder / f"explain-{class_id}")
 
 
-def _picture(file: Path, which: str | None, spec: str | None) -> _Subject:
+def _image_file(file: Path, which: str | None, spec: str | None) -> _Subject:
     from evofool.errors import ImageError, TargetError
     from evofool.explain.input_picture import read_picture
     from evofool.scores import log_odds
@@ -127,9 +131,9 @@ def _picture(file: Path, which: str | None, spec: str | None) -> _Subject:
     from evofool.targets.labels import class_of
 
     if not file.is_file():
-        raise ImageError(f"there is no {file}: name a run's folder or a picture")
+        raise ImageError(f"there is no {file}: name a run's folder or an image file")
     if spec is None:
-        raise TargetError(f"{file}: who is to see it? Name the target: --target lenet (evofool targets list has them all)")
+        raise TargetError(f"{file} is an image file and needs a target: --target lenet (see `evofool targets list`)")
     target = load(spec)
     class_id = None if which is None else class_of(which, target.labels, target.name)
     image, change = read_picture(file, target)
@@ -143,5 +147,5 @@ def _names(text: str | None, option: str, what: str) -> list[str]:
 
     names = [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
     if text is not None and not names:
-        raise TargetError(f'{option} "{text}" does not name {what}; leave it out for the usual ones')
+        raise TargetError(f'{option} "{text}" does not name {what}; leave it out for the default')
     return names

@@ -16,20 +16,26 @@ if TYPE_CHECKING:
     from evofool.bench.bench import Progress
     from evofool.bench.gate.gate_verdict import GateVerdict
 
-TARGET = typer.Argument(metavar="TARGET", help="The classifier, as evofool targets list has it.")
-AGAINST = typer.Option(metavar="LAST.json", help="A result of evofool bench: fails if the target has become easier to fool.")
-ACCEPT = typer.Option(metavar="RULE", help="The rule that it is deployed with: 'p>=0.9', 'margin>=3' or 'log_odds>=2'.")
-SHARE = typer.Option("--max-fooled", min=0.0, max=1.0, help="With --accept: the share of classes that may be fooled.")
-BUDGET = typer.Option(min=1, help="With --accept: queries of all classes together.")
-ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: who attacks. White-box arms are left out of a black box.")
-SEEDS = typer.Option(min=1, help="With --accept: how many seeds.")
-IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; --against needs those of the result.")
-OUT = typer.Option(
-    metavar="DIR", help="Where cells are kept; runs/gate-TARGET unless given. The same command goes on there."
+TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targets list` names it.")
+AGAINST = typer.Option(
+    metavar="LAST.json", help="A result of `evofool bench`: fail if the target has become easier to fool."
 )
-WORKERS = typer.Option(min=0, help="Cells done side by side, by so many processes of Ray's; 0: one after the other, here.")
-JUNIT = typer.Option(metavar="FILE", help="Write JUnit XML, as CI systems read it.")
-MARKDOWN = typer.Option(metavar="FILE", help="Write a summary in Markdown; a file that is there is added to.")
+ACCEPT = typer.Option(
+    metavar="RULE", help="The target's acceptance rule in production: 'p>=0.9', 'margin>=3' or 'log_odds>=2'."
+)
+SHARE = typer.Option(
+    "--max-fooled", min=0.0, max=1.0, help="With --accept: the largest share of classes that may be fooled."
+)
+BUDGET = typer.Option(min=1, help="With --accept: queries of all classes together.")
+ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: the attacks. White-box arms are left out for a black box.")
+SEEDS = typer.Option(min=1, help="With --accept: the number of seeds.")
+IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; with --against the images of the result.")
+OUT = typer.Option(metavar="DIR", help="Folder of the cells; runs/gate-TARGET by default. The same command continues there.")
+WORKERS = typer.Option(
+    min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other, in this process."
+)
+JUNIT = typer.Option(metavar="FILE", help="Write JUnit XML for a CI system.")
+MARKDOWN = typer.Option(metavar="FILE", help="Write a summary in Markdown; an existing file is appended to.")
 
 
 def gate(
@@ -47,11 +53,11 @@ def gate(
     junit: Annotated[Path | None, JUNIT] = None,
     markdown: Annotated[Path | None, MARKDOWN] = None,
 ) -> None:
-    """Fail a build whose classifier is too easily fooled. Exits with 0: holds, 1: fails, 2: the evaluation is invalid.
+    """Fail a CI build whose classifier is too easily fooled. Exit status 0: passed, 1: failed, 2: invalid evaluation.
 
-    --against LAST.json measures the target by the protocol of an earlier result, and fails if it is not shown, paired by
-    seed, to take at least 0.75 times the queries until half of the classes are fooled. --accept RULE attacks it with
-    --budget queries and fails if more than --max-fooled of the classes reach the rule.
+    --against LAST.json measures the target by the protocol of an earlier result. It passes if the paired comparison of seeds
+    shows that fooling half of the classes takes at least 0.75 times as many queries as before. --accept RULE attacks the
+    target with --budget queries and fails if images of more than the share --max-fooled of the classes reach the rule.
     """
     from evofool.bench.gate.gate_verdict import Check, GateVerdict
     from evofool.bench.gate.outputs import GateOutputs
@@ -59,17 +65,17 @@ def gate(
     from evofool.errors import Interrupted
 
     outputs, began = GateOutputs(junit, markdown), time.perf_counter()
-    with interrupts("Saving what is under way ...") as interrupted:
-        # Whatever goes wrong, a build must not take it for an answer: neither 0 nor 1, and a report that says why.
+    with interrupts("Saving the unfinished cells ...") as interrupted:
+        # Any error ends in status 2 and a report of the cause, so that a build cannot mistake it for a result.
         try:
             outputs.begin(target)
-            with status() as show:
+            with status() as show_status:
 
-                def tell(p: "Progress") -> bool:
+                def on_progress(p: "Progress") -> bool:
                     from evofool.cli.bench import progress_text
 
-                    with suppress(BrokenPipeError):  # nobody reads where it is; the exit status still counts
-                        show(lambda: progress_text(p))
+                    with suppress(BrokenPipeError):  # nobody reads the progress; the exit status still counts
+                        show_status(lambda: progress_text(p))
                     return bool(interrupted)
 
                 if (against is None) == (accept is None):
@@ -80,14 +86,14 @@ def gate(
                     from evofool.bench.json_file import read_json
 
                     _refuse_given(context, "max_fooled", "budget", "arms", "seeds")
-                    verdict = easier(target, read_json(against), images, folder, tell, workers)
+                    verdict = easier(target, read_json(against), images, folder, on_progress, workers)
                 else:
                     from evofool.bench.gate.acceptance import parse_acceptance_rule
                     from evofool.bench.gate.at_threshold import threshold
 
                     if budget is None:
                         raise RecipeError(
-                            "--accept needs a --budget: how many queries an attacker has, of all classes together"
+                            "--accept needs --budget: the number of queries of an attack, of all classes together"
                         )
                     verdict = threshold(
                         target,
@@ -98,14 +104,14 @@ def gate(
                         seeds=seeds,
                         folder=folder,
                         images=images,
-                        tell=tell,
+                        tell=on_progress,
                         workers=workers,
                     )
         except Interrupted:
-            print("Interrupted; what is done is saved. The same command goes on.")
+            print("Interrupted; finished cells are saved. The same command continues.")
             raise typer.Exit(130) from None
-        except (Exception, SystemExit) as error:  # the last of which a target's code may raise
-            check = Check("evaluation", "invalid", _words(error))
+        except (Exception, SystemExit) as error:  # a target's code may raise SystemExit
+            check = Check("evaluation", "invalid", _error_text(error))
             verdict = GateVerdict(target, [check], time.perf_counter() - began)
     unwritten = outputs.end(verdict)
     try:
@@ -126,14 +132,14 @@ def _folder(target: str) -> Path:
 
 
 def _refuse_given(context: typer.Context, *names: str) -> None:
-    """RecipeError for an option that --against, which has it from the result, would not look at."""
+    """RecipeError for an option that --against would ignore, because it takes it from the result."""
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
-            raise RecipeError(f"--{name.replace('_', '-')} is for --accept: --against measures as the result was measured")
+            raise RecipeError(f"--{name.replace('_', '-')} is for --accept; --against uses the settings of the result")
 
 
-def _words(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     if isinstance(error, EvofoolError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
@@ -142,9 +148,7 @@ def _words(error: BaseException) -> str:
         return "out of memory"
     if os.environ.get("EVOFOOL_TRACEBACK"):
         traceback.print_exception(error)
-    return (
-        f"{type(error).__name__}: {error}. This is a fault of evofool's, or of the target's; EVOFOOL_TRACEBACK=1 shows where"
-    )
+    return f"{type(error).__name__}: {error}. This is a bug in evofool or in the target; EVOFOOL_TRACEBACK=1 shows where"
 
 
 def _print(verdict: "GateVerdict") -> None:

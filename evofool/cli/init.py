@@ -9,9 +9,9 @@ from evofool.cli.console import write
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to copy the recipes; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to copy the recipes; created if it does not exist.")],
 ) -> None:
-    """Copy the shipped recipes into a folder, to be edited and run from there. Files that are there stay as they are."""
+    """Copy the shipped recipes into a folder, to edit and run them there. Existing files are kept."""
     import shutil
     from functools import partial
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.console import refuse_place, write
+from evofool.cli.console import refuse_unwritable, write
 from evofool.cli.options import AsJson, RunFolder
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def lineage(
     from evofool.run.lineage import lineage as trace
     from evofool.run.stored import StoredRun, to_json
 
-    refuse_place(image)
+    refuse_unwritable(image)
     with StoredRun(folder) as stored:
         class_id = stored.class_id(which)
         elite = max(stored.elites(class_id), key=lambda e: e.row.log_odds)

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from evofool.image_metrics.metrics import ImageMetrics
 
-RUN = typer.Argument(metavar="RUN", help="A run's folder; its search must not be going on.")
-IMAGES = typer.Option(metavar="DIR|digits", help="Labelled real images of the target's classes.")
+RUN = typer.Argument(metavar="RUN", help="A run's folder; its search must not be running.")
+IMAGES = typer.Option(metavar="DIR|digits", help="Labelled real images of the target's classes, or digits.")
 NETWORK = typer.Option(
-    metavar="SPEC", help="Another classifier than the run's, to compare images by its features too (evofool targets list)."
+    metavar="SPEC", help="Another classifier, to compare images by its features too (see `evofool targets list`)."
 )
 
-_FAR = 95.0  # the percentile that noise has to reach for a space to tell it from real images
+_FAR = 95.0  # noise below this percentile is near real images in that space
 
 
 def measure(
@@ -25,13 +25,13 @@ def measure(
     images: Annotated[str, IMAGES],
     network: Annotated[str | None, NETWORK] = None,
 ) -> None:
-    """How far are a run's elites from real images? Measures each one's picture, and keeps the figures in the run.
+    """Measure how far a run's elites are from real images, and store the results in the run.
 
-    The distance to the nearest real image, as a percentile of the same distance for held-out real images: by pixels, by HOG
-    and, with --network, by the features of another classifier. And total variation: how much neighbouring pixels differ.
-    Printed are medians, with those of noise and of real images beside them. The run's own classifier is not asked, and
-    elites that were measured against the same images are passed over; figures against other real images are replaced.
-    `evofool show --json` and --class tell each one's.
+    Measures the distance to the nearest real image, as a percentile of the same distance for held-out real images: by
+    pixels, by HOG and, with --network, by the features of another classifier; and total variation, the mean difference of
+    neighbouring pixels. Prints medians, with those of noise and of real images for comparison. The run's own classifier is
+    not used. Elites that were measured with the same real images are skipped; results with other real images are replaced.
+    `evofool show` has each elite's results, with --json or --class.
     """
     from evofool.bench.image_metrics_stage import measure_controls
     from evofool.bench.network_features import NetworkFeatures
@@ -56,26 +56,26 @@ def measure(
                 f"{images}: {len(real)} real images, and percentiles among them need at least {MIN_REAL_IMAGES}"
             )
         try:
-            with status() as show:
-                say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
-                metrics = ImageMetrics.of(target, real, features=features, report=say)
+            with status() as show_status:
+                report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
+                metrics = ImageMetrics.of(target, real, features=features, report=report)
                 replaced = stale_references(folder, metrics)
-                measured = measure_run(folder, metrics, say)
+                measured = measure_run(folder, metrics, report)
                 controls = measure_controls(metrics)
         except KeyboardInterrupt:
-            print("Interrupted; what was measured is kept, and the same command goes on from there")
+            print("Interrupted; the elites that were measured are stored, and the same command continues from there")
             raise typer.Exit(130) from None
-    print(f"{measured} elites of {folder} were measured now; {metrics.compared:,} real images of {images} to compare with")
+    print(f"{measured} elites of {folder} measured, by comparison with {metrics.compared:,} real images of {images}")
     if replaced:
         others = "; ".join(
             f"{what['images']} ({what['reference']:,} and {what['held_out']:,} held out)" for what in _different(replaced)
         )
-        print(f"Replaced were their figures against other real images: {others}")
+        print(f"Results with other real images were replaced: {others}")
     _print(stored_metrics([folder]), controls, metrics)
 
 
 def _different(replaced: "Sequence[Mapping[str, Any]]") -> "list[Mapping[str, Any]]":
-    """Each set of real images once: with the features of a network it is there again."""
+    """Each set of real images once: the features of a network are an entry of their own for the same images."""
     return list({(what["images"], what["reference"], what["held_out"]): what for what in replaced}.values())
 
 
@@ -94,18 +94,18 @@ def _print(
         table.add_column(name.replace("-", " "), justify="right")
     medians = [quantiles_of(figures, at=(50,)) for figures in columns.values()]
     for name in metrics.names:
-        # A figure of another sitting may be there too; printed are those of this one.
+        # The run may have metrics of an earlier measurement too, which are not printed.
         table.add_row(name.replace("_", " "), *(f"{one[name]['50']:.4g}" if name in one else "-" for one in medians))
     table_console().print(table)
     blunt = [name for name in metrics.references if min(one[name]["50"] for one in medians[1:3]) < _FAR]
     if blunt:
         print(
-            f"\nNoise comes out near these real images too by {', '.join(name.replace('_', ' ') for name in blunt)}: what "
-            "elites come to there says little."
+            f"\nNoise is near these real images too by {', '.join(name.replace('_', ' ') for name in blunt)}, so the "
+            "values of elites mean little there."
         )
-    features = "" if metrics.network else " By the features of another classifier they were not compared: --network SPEC."
+    features = "" if metrics.network else " The features of another classifier were not compared: --network SPEC."
     print(
         f"\nPercentile 100: at least as far from its nearest real image as each of {metrics.held_out:,} held-out real "
-        f"images from its own.{features} None of these figures says whether people recognise an image; only people can tell "
-        "(Zhou and Firestone 2019)."
+        f"images from its own.{features} None of these values shows whether people recognise an image, which takes a study "
+        "with people (Zhou and Firestone 2019)."
     )

@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
-RUNS = typer.Argument(metavar="RUN...", help="Folders of runs of one target, merged ones among them; they are only read.")
-OUT = typer.Option(metavar="RUN", help="Folder of the merged run; a new one.")
+RUNS = typer.Argument(metavar="RUN...", help="Folders of runs of one target, merged runs included; they are only read.")
+OUT = typer.Option(metavar="RUN", help="A new folder for the merged run.")
 
 
 def merge(folders: Annotated[list[Path], RUNS], out: Annotated[Path, OUT]) -> None:
     """Merge runs of one target into a new run that holds the best elite of every class (and niche).
 
-    Best by the measured log-odds (or margin, as the recipes rank). Runs have to share target, niches, search.rank and the
-    kind of genome; seeds, budgets and mutation rates may differ. Order, grouping and repetition do not matter, and runs that
-    go on meanwhile can be merged again later. The merged run can be shown, exported, verified and traced; no search goes on
-    from it.
+    Best by the stored log-odds (or margin, as the recipes rank). The runs must share target, niches, search.rank and the
+    kind of genome; seeds, budgets and mutation rates may differ. The order and grouping of the runs do not change the
+    result, and runs that are still going on can be merged again later. A merged run can be shown, exported, verified and
+    traced, but its search cannot be continued.
     """
     from evofool.cli.console import report
     from evofool.run.merge import merge as merge_runs
@@ -23,5 +23,5 @@ def merge(folders: Annotated[list[Path], RUNS], out: Annotated[Path, OUT]) -> No
     merged = merge_runs(folders, out)
     for source in merged.sources:
         inside = "" if source.own else f" ({source.name}, {source.id[:8]})"
-        print(f"{source.folder}{inside}: {source.evaluations:,} evaluations, holds {source.cells} of {merged.cells} cells")
+        print(f"{source.folder}{inside}: {source.evaluations:,} evaluations, best in {source.cells} of {merged.cells} cells")
     report(out, None)

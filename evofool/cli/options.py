@@ -6,17 +6,24 @@ from typing import Annotated
 import typer
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Follow a stored target that is code to import or a server to ask.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Allow the run's stored target to import code or to send requests to a server.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print exact numbers as JSON.")]
 Classes = Annotated[
     str | None, typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all classes by default.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
+Streams = Annotated[
+    int, typer.Option(min=0, help="Passes at the same time; 0: chosen automatically. Does not change results.")
 ]
 
 
 def class_ids(text: str | None, labels: tuple[str, ...], name: str) -> list[int]:
-    """The classes of a list like "0,5-9,coffee", each once, in its order; empty for None.
+    """The classes of a list like "0,5-9,coffee", each once, in the order of the list; empty for None.
 
-    name is who has the labels. TargetError for a class that is not among them, with the nearest labels.
+    name is the target or the run that has the labels. TargetError for a class that is not among them, with the nearest
+    labels.
     """
     from evofool.targets.labels import class_of
 

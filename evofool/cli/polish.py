@@ -6,45 +6,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evofool.cli.console_attacks import progress_text
-from evofool.cli.options import Classes, Trust, class_ids
+from evofool.cli.options import Classes, Streams, Trust, class_ids
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
     from evofool.attacks.polish import PolishPlan
     from evofool.attacks.run import AttackProgress
 
-RUN = typer.Argument(metavar="RUN", help="The run whose elites are to be polished; it is only read.")
-OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished unless given. One begun there goes on.")
-BY = typer.Option(
+RUN = typer.Argument(metavar="RUN", help="The run whose elites are improved; it is only read.")
+OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished by default. A run begun there is continued.")
+PARAMETERS = typer.Option(
     "--parameters",
     metavar="weights|pixels",
     help="What the gradient changes; by default the CPPN's weights where there are any, else pixels.",
 )
 BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17.")
 CHANGES = typer.Option(
-    "--set", metavar="KEY=VALUE", help="rate=0.01: how far a step moves pixels; grow=false: graphs get no new edges."
+    "--set", metavar="KEY=VALUE", help="rate=0.01: the step size in pixels; grow=false: add no edges to the graphs."
 )
-THREADS = typer.Option(min=0, help="Torch threads of a pass; 0: as many as RUN has.")
-STREAMS = typer.Option(min=0, help="Passes at once; 0: as many as pay. Decides no bit.")
+THREADS = typer.Option(min=0, help="Torch threads of one pass; 0: as many as RUN has.")
 
 
 def polish(
     folder: Annotated[Path, RUN],
     out: Annotated[Path | None, OUT] = None,
-    by: Annotated[str, BY] = "",
+    parameters: Annotated[str, PARAMETERS] = "",
     budget: Annotated[int, BUDGET] = 0,
     classes: Classes = None,
     changes: Annotated[list[str] | None, CHANGES] = None,
     trust: Trust = False,
     threads: Annotated[int, THREADS] = 0,
-    streams: Annotated[int, STREAMS] = 0,
+    streams: Streams = 0,
 ) -> None:
-    """Climb from a run's elites by gradient, and keep the better images as a run of their own.
+    """Improve a run's elites by gradient ascent, and keep the better images as a new run.
 
-    By weights, a CPPN's image stays one that a CPPN draws; by pixels, anything goes. Images that come out better take their
-    elites' places, marked as polished, with the originals as their mothers; the others stay as they were. The new run can
-    be shown, exported, verified and merged with RUN, and evolution can go on from it (evofool run RECIPE --parents NEW). Its
-    curve counts forward passes. Ctrl-C keeps the elites that are done; the same command goes on.
+    With --parameters weights an image stays one that a CPPN draws; with pixels it does not. Images that score higher
+    replace their elites, are marked as polished and have the originals as mothers; the other elites stay. The new run can
+    be shown, exported, verified and merged with RUN, and evolution can start from it (evofool run RECIPE --parents NEW).
+    Its curve counts forward passes. Ctrl-C keeps the finished elites, and the same command continues.
     """
     import numpy as np
 
@@ -55,32 +54,32 @@ def polish(
 
     with StoredRun(folder) as stored:
         folder, labels = stored.folder, tuple(stored.labels)
-    which = class_ids(classes, labels, str(folder))
+    chosen = class_ids(classes, labels, str(folder))
     settings = _settings(override({}, changes or []))
     new = out or folder.with_name(f"{folder.resolve().name}-polished")
 
     def begun(plan: "PolishPlan", done: int, elites: int) -> None:
-        going_on = f"Going on with {new} at {done:,} of {elites:,} elites" if done else f"New run in {new}"
+        start = f"Continuing {new} at {done:,} of {elites:,} elites" if done else f"New run in {new}"
         print(
-            f"{going_on}: {elites:,} elites of {folder} polished by {plan.by}, {plan.budget:,} forward passes each, "
+            f"{start}: {elites:,} elites of {folder} polished by {plan.by}, {plan.budget:,} forward passes each, "
             f"rate {plan.rate:g}",
             flush=True,
         )
 
-    with interrupts("Stopping; the elites that are done are saved ...") as interrupted, status() as say:
+    with interrupts("Stopping; the finished elites are saved ...") as interrupted, status() as show_status:
 
         def tick(p: "AttackProgress") -> bool:
-            say(lambda: progress_text(p).replace("classes", "elites"))
+            show_status(lambda: progress_text(p).replace("classes", "elites"))
             return bool(interrupted)
 
         done = climb(
-            folder, new, by=by, classes=which, budget=budget, threads=threads, streams=streams,
+            folder, new, by=parameters, classes=chosen, budget=budget, threads=threads, streams=streams,
             trust=trust, begun=begun, tick=tick, **settings,
         )  # fmt: skip
     for note in done.notes:
         print(f"Warning: {note}.")
     if not len(done.before):
-        print("Stopped before the first elites were done; nothing was kept. Begin again with the same command.")
+        print("Stopped before the first elites were finished; nothing was kept. The same command starts again.")
         raise typer.Exit(130)
     report(new, None)
     print(
@@ -88,7 +87,7 @@ def polish(
         f"{np.median(done.after):.2f} after; {done.forwards:,} forward and {done.backwards:,} backward passes."
     )
     if len(done.before) < done.elites:
-        print(f"Stopped after {len(done.before):,} of {done.elites:,} elites. The same command goes on.")
+        print(f"Stopped after {len(done.before):,} of {done.elites:,} elites. The same command continues.")
         raise typer.Exit(130)
 
 

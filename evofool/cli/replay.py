@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from evofool.run.run import Run
 
 RUN = typer.Argument(metavar="RUN", help="A run's folder; it is only read.")
-OUT = typer.Option(metavar="RUN", help="Folder to keep the second run in; thrown away unless given.")
-WORKERS = typer.Option(min=0, help="Classify in so many processes of Ray's, as `evofool run` does; they change no bit.")
-RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join.")
+OUT = typer.Option(metavar="RUN", help="Keep the repeated run in this folder; it is deleted by default.")
+WORKERS = typer.Option(min=0, help="Classify in this number of Ray processes; 0: in this process. Does not change results.")
+RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
 
 
 def replay(
@@ -26,14 +26,14 @@ def replay(
     ray: Annotated[str, RAY] = "local",
     trust: Trust = False,
 ) -> None:
-    """Do a run's search again, batch by batch as it was committed, and say whether it comes to the same bits.
+    """Repeat a run's search, batch by batch, and check that the result is the same to the bit.
 
-    A search in free mode has its order of commits in its file; for any other the recipe is enough. Exits with 1 and names
-    what differs. Takes as long as the search itself.
+    A search in free mode repeats the order of commits that its file has recorded; any other follows from its recipe. Exits
+    with 1 and names what differs. Takes as long as the search itself.
     """
     from evofool.cli.console import describe, display, interrupts
     from evofool.errors import VerifyError
-    from evofool.run.replay import replay as again
+    from evofool.run.replay import replay as repeat
 
     with tempfile.TemporaryDirectory() as scratch, interrupts() as interrupted, contextlib.ExitStack() as shown:
         draw: list[Callable[[Run], None]] = []
@@ -42,7 +42,7 @@ def replay(
             describe(run)
             draw.append(shown.enter_context(display(run)))
 
-        found = again(
+        found = repeat(
             folder,
             out or Path(scratch) / "again",
             trust=trust,
@@ -52,9 +52,9 @@ def replay(
             tick=lambda run: draw[0](run) or bool(interrupted),
         )
     if found.batches < found.of:
-        print(f"Interrupted after {found.batches:,} of {found.of:,} batches: nothing can be said")
+        print(f"Interrupted after {found.batches:,} of {found.of:,} batches; the result is not known")
         raise typer.Exit(130)
     if found.differences:
-        kind = "" if found.same_machine else " (this is another kind of machine than the run's: last bits may differ)"
-        raise VerifyError(f"{folder} comes out otherwise when it is done again: {'; '.join(found.differences)} differ{kind}")
-    print(f"{folder} comes out the same when it is done again: {found.of:,} batches, every bit of archive and descent")
+        kind = "" if found.same_machine else " (this machine is of another kind than the run's, so last bits may differ)"
+        raise VerifyError(f"{folder} is not reproduced: {'; '.join(found.differences)} differ{kind}")
+    print(f"{folder} is reproduced: {found.of:,} batches, archive and lineage equal to the bit")

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def run(
-    what: Annotated[
+    recipe_or_run: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE|RUN",
-            help="A shipped recipe's name (mnist-cppn, mnist-direct, imagenet-cppn-10k, ...; evofool init copies them all "
-            "out), a recipe file of your own, or the folder of a run to go on with.",
+            help="A shipped recipe's name (mnist-cppn, mnist-direct, imagenet-cppn-10k, ...; `evofool init` copies them "
+            "all), a recipe file, or the folder of a run to continue.",
         ),
     ],
     changes: Annotated[
@@ -26,15 +26,15 @@ def run(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change one value of the recipe: --set search.seed=3. May be given several times; an empty value "
-            "(--set stop.confidence=) takes the key out. A run that has begun takes stop.*, save.*, compute.streams, "
-            "compute.workers, compute.ray.*, and other words for the same target.",
+            help="Change one value of the recipe: --set search.seed=3. May be repeated; an empty value "
+            "(--set stop.confidence=) removes the key. In a run that has begun, only stop.*, save.*, compute.streams, "
+            "compute.workers, compute.ray.* and another spelling of the same target can change.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME by default.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Classify in so many processes of Ray's, here or on a cluster; 0: in this one."),
+        typer.Option(min=0, help="Classify in this number of Ray processes, here or on a cluster; 0: in this process."),
     ] = None,
     ray: Annotated[
         str | None,
@@ -42,15 +42,15 @@ def run(
     ] = None,
     parents: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Begin with the elites of this run instead of random genomes; it is only read."),
+        typer.Option(metavar="RUN", help="Start from the elites of this run instead of random genomes; it is only read."),
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Start a run, or go on with one.
+    """Start a run, or continue one.
 
-    Ctrl-C finishes the batch, saves and says how to go on; even a killed run goes on from its last checkpoint and
-    ends with the same bits as one that was never stopped. At the end: elites.png (every elite with its label and confidence)
-    and curve.png.
+    Ctrl-C finishes the batch, saves, and prints the command that continues the run. A run that was killed continues from
+    its last checkpoint and ends with the same result, to the bit, as one that was never stopped. At the end it writes
+    elites.png (every elite with its label and confidence) and curve.png.
     """
     from evofool.errors import ScoreError, TargetError
     from evofool.run.resume_checks import wants_trust
@@ -60,65 +60,65 @@ def run(
     changes += [] if workers is None else [f"compute.workers={workers}"]
     changes += [] if ray is None else [f"compute.ray.address={ray}"]
     changes += [] if parents is None else [f"search.parents={parents.absolute()}"]
-    folder, recipe, named = _which_run(what, changes, out)
+    folder, recipe, named = _which_run(recipe_or_run, changes, out)
     if recipe is None or (folder / "run.db").exists():
         opened = Run.resume(folder, recipe, trust=trust, named=named)
-        going_on = f"Going on with {folder} at {opened.strategy.evaluations:,} evaluations"
+        start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         opened = Run.start(recipe, folder)
         given = opened.seeds
         begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
-        going_on = f"New run in {folder}{begins}"
+        start = f"New run in {folder}{begins}"
     with opened as search:
         r = search.recipe
         print(
-            f"{going_on}: {r.encoding.kind} against {r.target} ({len(search.target.labels)} classes), seed {r.search.seed}, "
+            f"{start}: {r.encoding.kind} against {r.target} ({len(search.target.labels)} classes), seed {r.search.seed}, "
             f"batch {r.search.batch}",
             flush=True,
         )
-        trusting = " --trust" if wants_trust(r) else ""
+        trust_option = " --trust" if wants_trust(r) else ""
         describe(search)
         before = search.strategy.evaluations
         try:
-            with interrupts() as interrupted, display(search) as draw:
-                reason = search.advance(lambda run: draw(run) or bool(interrupted))
+            with interrupts() as interrupted, display(search) as show_progress:
+                reason = search.advance(lambda run: show_progress(run) or bool(interrupted))
         except (ScoreError, TargetError) as error:
-            saved = f"{search.progress().saved:,} evaluations are saved; go on with:  evofool run {folder}{trusting}"
+            saved = f"{search.progress().saved:,} evaluations are saved; continue with:  evofool run {folder}{trust_option}"
             error.args = (f"{error} ({saved})",)
             raise
         if reason and before == search.strategy.evaluations:
-            print(f"This run had ended: {reason}. To go further, move its limit: --set stop.evaluations=N")
-        nothing = not search.strategy.committed
-    if nothing:
-        print(f"Interrupted before the first batch was done. Begin again with:  evofool run {folder}{trusting}")
+            print(f"This run has ended: {reason}. To continue it, raise its limit: --set stop.evaluations=N")
+        nothing_done = not search.strategy.committed
+    if nothing_done:
+        print(f"Interrupted before the first batch was finished. Start again with:  evofool run {folder}{trust_option}")
         raise typer.Exit(130)
     report(folder, reason)
     if interrupted and not reason:
-        print(f"Interrupted and saved. Go on with:  evofool run {folder}{trusting}")
+        print(f"Interrupted and saved. Continue with:  evofool run {folder}{trust_option}")
         raise typer.Exit(130)
 
 
-def _which_run(what: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None, set[str]]":
-    """(folder, recipe, what the user has named, and not a run: target, ray); recipe None for the stored one."""
+def _which_run(recipe_or_run: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None, set[str]]":
+    """(folder, recipe, those of "target" and "ray" that the user gave); recipe is None where the stored one is meant."""
     from evofool.errors import RecipeError, StoreError
     from evofool.recipe import load, shipped_recipes
     from evofool.run.stored import StoredRun
 
-    path = Path(what)
+    path = Path(recipe_or_run)
     if path.name == "run.db":
         path = path.parent
     shipped = path.parent == Path() and path.name in {p.stem for p in shipped_recipes()}
     if _is_folder(path) and not (shipped and not (path / "run.db").is_file()):
         if not (path / "run.db").is_file():
-            raise StoreError(f"{path} is a folder without a run (no run.db) and no recipe")
+            raise StoreError(f"{path} is a folder without a run (it has no run.db); name a run's folder or a recipe")
         if out is not None:
-            raise RecipeError(f"{path} is a run and stays where it is; --out is for new ones")
+            raise RecipeError(f"{path} is a run, which is continued in its folder; --out is for new runs")
         with StoredRun(path) as stored:
             recipe = stored.recipe.changed(changes, f"--set for {path}") if changes else None
         keys = [change.split("=")[0].strip() for change in changes]
         named = {"target"} if "target" in keys else set()
         return path, recipe, named | ({"ray"} if any(key.startswith("compute.ray") for key in keys) else set())
-    recipe = load(what, changes)
+    recipe = load(recipe_or_run, changes)
     return out or Path("runs") / recipe.name, recipe, {"target", "ray"}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.console import print_table, refuse_place, show_one, table_console
+from evofool.cli.console import print_table, refuse_unwritable, show_one, table_console
 from evofool.cli.options import AsJson, RunFolder, Trust
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def show(
     if workers and which is not None:
         raise StoreError("--workers shows the run's workers and --class one elite; give one of them")
     for path in (image, graph):
-        refuse_place(path)
+        refuse_unwritable(path)
     with StoredRun(folder) as stored:
         if which is not None:
             show_one(stored, which, as_json, trust, image, graph)

@@ -5,21 +5,22 @@ from typing import Annotated
 
 import typer
 
+from evofool.cli.options import AsJson
+
 targets = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Which classifiers can be named, what one is, and whether it can be trusted.",
+    help="List, show, check and serve the classifiers that evofool can attack.",
 )
 
 SPEC = typer.Argument(
-    metavar="SPEC", help="A target: lenet, efficientnet-lite0, onnx:FILE, http://... (evofool targets list has them all)."
+    metavar="SPEC", help="A target: lenet, efficientnet-lite0, onnx:FILE, http://... (see `evofool targets list`)."
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, exact numbers.")]
 
 
 @targets.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """The kinds of targets, how each is written, and whether what it needs is installed."""
+    """List the kinds of targets, how to write each, and whether its packages are installed."""
     from evofool.cli.console_targets import kinds, print_kinds
     from evofool.run.stored import to_json
 
@@ -31,17 +32,17 @@ def list_(as_json: AsJson = False) -> None:
 
 @targets.command()
 def show(spec: Annotated[str, SPEC], as_json: AsJson = False) -> None:
-    """Load a target and say what was resolved: preprocessing, weights and their SHA-256, device, number formats."""
+    """Load a target and show its preprocessing, weights and their SHA-256, device and number formats."""
     from evofool.cli.console_targets import print_target
     from evofool.run.stored import to_json
     from evofool.targets import target
     from evofool.targets.validation import describe
 
-    told = describe(target(spec))
+    description = describe(target(spec))
     if as_json:
-        print(to_json(told))
+        print(to_json(description))
     else:
-        print_target(told)
+        print_target(description)
 
 
 @targets.command()
@@ -49,20 +50,18 @@ def check(
     spec: Annotated[str, SPEC],
     images: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Labelled photographs: a sub-folder for every class, or files named CLASS_anything.jpg."
-        ),
+        typer.Option(metavar="DIR", help="Labelled photographs: one folder per class, or files named CLASS_anything.jpg."),
     ] = None,
     published: Annotated[
         float | None,
-        typer.Option(help="The top-1 accuracy that it should have, 0.751 for 75.1%; known by itself for published weights."),
+        typer.Option(help="The top-1 accuracy to expect, 0.751 for 75.1%; known for published weights."),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure images/s in every number format.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a target whether it answers as a classifier does, how well it does on photographs, and how fast.
+    """Check that a target behaves as a classifier, and measure its accuracy on photographs and its speed.
 
-    Exits with 1 and says what to check if anything is off. A run makes the cheap part of it by itself.
+    Exits with 1 and names what to check if a check fails. Every run makes the quick checks when it starts.
     """
     import sys
     from dataclasses import asdict
@@ -71,9 +70,9 @@ def check(
     from evofool.errors import VerifyError
     from evofool.run.stored import to_json
     from evofool.targets import target
-    from evofool.targets.validation import check as ask
+    from evofool.targets.validation import check as check_target
 
-    report = ask(target(spec), images, published, speed, lambda line: print(line, file=sys.stderr, flush=True))
+    report = check_target(target(spec), images, published, speed, lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         print(to_json(asdict(report)), flush=True)
     else:
@@ -86,18 +85,18 @@ def check(
 def serve_(
     spec: Annotated[str, SPEC],
     host: Annotated[
-        str, typer.Option(help="The address to listen on; 127.0.0.1 is reached from this machine alone.")
+        str, typer.Option(help="The address to listen on; 127.0.0.1 can be reached from this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    answers: Annotated[str, typer.Option(help="What it tells: logits, probabilities or top.")] = "logits",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8000,
+    answers: Annotated[str, typer.Option(help="The form of its answers: logits, probabilities or top.")] = "logits",
     decimals: Annotated[int | None, typer.Option(min=1, max=15, help="Round probabilities, as many services do.")] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="With --answers top: of how many classes it tells; 5 unless given.")
+        int | None, typer.Option(min=1, help="With --answers top: the number of classes in an answer; 5 by default.")
     ] = None,
 ) -> None:
     """Serve a target over HTTP by the contract of docs/black-box.md, so that it can be attacked as a black box.
 
-    Until Ctrl-C. There is no password: whoever reaches the address can ask.
+    Ctrl-C stops it. There is no authentication: anyone who can reach the address can send queries.
     """
     from evofool.targets import target
     from evofool.targets.serve import serve
@@ -105,10 +104,10 @@ def serve_(
     served = target(spec)
     recipe = "mnist-cppn" if served.shape[0] == 1 else "imagenet-cppn-10k"
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         print(line, flush=True)
         if " answers at " in line:
             url = line.rsplit(" ", 1)[1]
-            print(f"Attack it:  evofool run {recipe} --set target={url}\nCtrl-C ends it.", flush=True)
+            print(f"Attack it:  evofool run {recipe} --set target={url}\nCtrl-C stops it.", flush=True)
 
-    serve(served, host, port, answers, decimals, top, say=say)
+    serve(served, host, port, answers, decimals, top, say=report)

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from evofool.run.stored import Elite
     from evofool.targets import Target
 
-RUNS = typer.Argument(metavar="RUN...", help="Runs' folders; those of one target are pooled. Their targets are compared.")
+RUNS = typer.Argument(metavar="RUN...", help="Folders of runs; runs of one target are pooled.")
 TARGETS = typer.Option(
     "--target", metavar="SPEC", help="Another target to score the elites with (evofool targets list); may be repeated."
 )
 IMAGES = typer.Option(
     metavar="DIR|digits",
-    help="Labelled real images, which every target's threshold is taken from; without them there is none.",
+    help="Labelled real images that set every target's threshold; without them there are no thresholds.",
 )
-JSON = typer.Option("--json", metavar="FILE", help="Write all figures there.")
-PLOT = typer.Option(metavar="FILE", help="Draw the matrix as a heat map, an SVG; needs --images.")
+JSON = typer.Option("--json", metavar="FILE", help="Write all results there.")
+PLOT = typer.Option(metavar="FILE", help="Draw the matrix as a heat map there, an SVG; needs --images.")
 TOP = typer.Option("--top", metavar="N", min=0, help="List the N images that the most targets accept.")
 
 
 class _Loaded(NamedTuple):
-    """What a fingerprint stands for: a target, its name in tables, and the runs that were made on it with their elites."""
+    """A target, its name in tables, and the runs that were made on it, with their elites."""
 
     target: "Target"
     name: str
@@ -46,45 +46,47 @@ def transfer(
     top: Annotated[int, TOP] = 0,
     trust: Trust = False,
 ) -> None:
-    """Do the elites that were evolved on one classifier fool another one, at its own threshold?
+    """Measure whether the elites evolved on one classifier fool others, at their own thresholds.
 
-    A matrix: a row for each target that runs were made on, with those of its elites that it accepts itself; a column for
-    each target. An image is accepted by a target if its class has the highest logit and leads by as much as in 95% of the
-    real images that this target classifies correctly (tau_5). Images of another size are scaled whole. Classes are matched
-    by number where the labels are the same, else by label.
+    Prints a matrix. Each row has the elites of one target's runs that this target accepts itself; each column is a target.
+    A target accepts an image if its class has the highest logit, with a margin that 95% of the real images that the target
+    classifies correctly reach (tau_5). Images of another size are resized. Classes are matched by number where the labels
+    are the same, else by label.
     """
     from evofool.bench.json_file import write_json
     from evofool.bench.transfer.matrix import matrix
-    from evofool.cli.console import refuse_place, status
+    from evofool.cli.console import refuse_unwritable, status
     from evofool.cli.console_bench import calibrated
     from evofool.errors import TargetError
     from evofool.machine import keep_memory
 
     if plot is not None and images is None:
-        raise TargetError("--plot draws the shares accepted, and thresholds are taken from real images: --images DIR")
+        raise TargetError("--plot draws the accepted shares, whose thresholds need real images: --images DIR")
     for path in (json, plot):
-        refuse_place(path)
+        refuse_unwritable(path)
     loaded = _loaded(folders, targets or [], trust)
-    everyone, names = [one.target for one in loaded], [one.name for one in loaded]
+    all_targets, names = [one.target for one in loaded], [one.name for one in loaded]
     _refuse_alone(names)
     keep_memory()
     try:
         with status() as show:
             say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
             calibrations = None if images is None else [calibrated(one.target, images, say, one.name) for one in loaded]
-            real = [target.queries for target in everyone]
-            rows = [_row(place, one) for place, one in enumerate(loaded) if one.runs]
-            found = matrix(rows, everyone, calibrations, names=names, say=say)
+            real = [target.queries for target in all_targets]
+            rows = [_row(index, one) for index, one in enumerate(loaded) if one.runs]
+            found = matrix(rows, all_targets, calibrations, names=names, say=say)
     except KeyboardInterrupt:
-        print("Interrupted: nothing was written")
+        print("Interrupted; nothing was written")
         raise typer.Exit(130) from None
     _print(found, calibrations)
-    asked = ", ".join(f"{n} {q:,}" for n, q in zip(names, found.queries, strict=True))
-    print(f"\nQueries: for elites {asked}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
-    best = [{**one, "label": everyone[names.index(one["target"])].labels[one["class"]]} for one in found.most_believed(top)]
+    spent = ", ".join(f"{n} {q:,}" for n, q in zip(names, found.queries, strict=True))
+    print(f"\nQueries: for elites {spent}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
+    best = [
+        {**one, "label": all_targets[names.index(one["target"])].labels[one["class"]]} for one in found.most_believed(top)
+    ]
     for one in best:
         by = f"{len(one['believed_by'])} of {len(names)} targets ({', '.join(one['believed_by'])})"
-        print(f"  class {one['class']} ({one['label']}) of {one['run']}, birth {one['birth']}: believed by {by}")
+        print(f"  class {one['class']} ({one['label']}) of {one['run']}, birth {one['birth']}: accepted by {by}")
     if json is not None:
         described = _described(loaded, calibrations, images)
         write_json(json, {**found.as_json(), "most_believed": best, "described": described})
@@ -93,11 +95,11 @@ def transfer(
         _plot(plot, found)
 
 
-# -- what is compared
+# -- the targets and their runs
 
 
 def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[_Loaded]:
-    """Every different target once, those of runs first; its fingerprint has to be the one that its runs were made with."""
+    """Each target once, those of runs first. StoreError or TargetError where a target is not the one that its runs used."""
     from evofool.errors import StoreError
     from evofool.run.reader import FILE
     from evofool.run.stored import StoredRun
@@ -113,10 +115,10 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
             elites, fingerprint = stored.elites(), stored.meta["target"]["fingerprint"]
             run = str(stored.meta.get("id", folder))
             if run in seen:
-                raise StoreError(f"{folder} and {seen[run]} are one run, or copies of it; name it once")
+                raise StoreError(f"{folder} and {seen[run]} are the same run or copies of it; name it once")
             seen[run] = folder
             if fingerprint not in found:
-                search_again = "; its elites say nothing of what it is now: search again"
+                search_again = "; its elites belong to the old one: run the search again"
                 found[fingerprint] = stored.own_target(trust=trust, way_out=search_again), []
             found[fingerprint][1].append((called, elites))
     for spec in specs:
@@ -127,7 +129,7 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
 
 
 def _short(name: str) -> str:
-    """A spec without its options, but with the weights' file, which tells networks of one kind apart; and no folders."""
+    """A spec without options and folders, but with the name of its weights' file, which tells networks of one kind apart."""
     from evofool.targets.public import public_name
 
     head, _, options = public_name(name).partition("?")
@@ -140,14 +142,14 @@ def _short(name: str) -> str:
     return head if stem in head else f"{head} {stem}"
 
 
-def _row(place: int, one: _Loaded) -> "TargetElites":
+def _row(index: int, one: _Loaded) -> "TargetElites":
     import numpy as np
 
     from evofool.bench.transfer.shares import TargetElites
 
     cells = [(r, elite.row) for r, (_, elites) in enumerate(one.runs) for elite in elites]
     run, classes, births = np.array([(r, row.class_id, row.birth) for r, row in cells], np.int64).T
-    return TargetElites(place, [name for name, _ in one.runs], run, classes, births, [row.png for _, row in cells])
+    return TargetElites(index, [name for name, _ in one.runs], run, classes, births, [row.png for _, row in cells])
 
 
 def _refuse_alone(names: Sequence[str]) -> None:
@@ -155,11 +157,11 @@ def _refuse_alone(names: Sequence[str]) -> None:
 
     if len(names) < 2:
         raise TargetError(
-            f"all runs are of one target, {names[0]}, and transfer needs a second: --target SPEC, or a run made on another"
+            f"all runs are of one target, {names[0]}, and transfer needs a second: --target SPEC, or a run on another target"
         )
 
 
-# -- what is told
+# -- output
 
 
 def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None") -> None:
@@ -167,10 +169,12 @@ def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None"
     from rich.table import Table
 
     from evofool.cli.console import table_console
-    from evofool.cli.console_bench import share
+    from evofool.cli.console_bench import format_share
 
     accepts = (
-        "accepts at its own tau_5" if found.thresholds else "gives their class the highest logit, as no --images were given"
+        "accepts at its own tau_5"
+        if found.thresholds
+        else "gives the highest logit to their class (thresholds need --images)"
     )
     print(f"\nShare of a row's images that the column's target {accepts}, with 95% limits:")
     table = Table(box=None, pad_edge=False)
@@ -182,40 +186,38 @@ def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None"
         held = f"{evolved.accepted} of {len(evolved.row.classes)}"
         table.add_row(escape(found.names[evolved.row.target]), *cells, str(len(evolved.held)), held)
     table_console().print(table)
-    print(
-        "A row holds only what its own target accepts (of all its elites, last column): its own share is 1 by construction."
-    )
-    print("\n".join(_overs(found)))
+    print("A row has only the elites that its own target accepts (last column), so its share on its own target is 1.")
+    print("\n".join(_limits_notes(found)))
     median = found.off_diagonal_median
     if median is not None:
-        print(f"Median over the pairs: {share(median)}")
+        print(f"Median over the pairs: {format_share(median)}")
     for evolved in found.rows:
         for b, pair in enumerate(evolved.pairs):
             if b != evolved.row.target:
-                print("\n" + _told(found.names[evolved.row.target], found.names[b], pair))
+                print("\n" + _pair_text(found.names[evolved.row.target], found.names[b], pair))
 
 
-def _overs(found: "TransferMatrix") -> list[str]:
-    """What the limits of each row generalise to."""
-    words = {
+def _limits_notes(found: "TransferMatrix") -> list[str]:
+    """The meaning of the limits of each row."""
+    meanings = {
         "runs": "over runs (Student's t)",
-        "images": "over images as if independent (Wilson, bootstrap of thresholds): they tell of these runs, not of others",
+        "images": "over images as if independent (Wilson, bootstrap of thresholds): they hold for these runs only",
     }
     lines = []
     for evolved in found.rows:
-        overs = {(pair.images or pair.agreement).over for pair in evolved.pairs} & words.keys()
+        overs = {(pair.images or pair.agreement).over for pair in evolved.pairs} & meanings.keys()
         number = len(evolved.row.runs)
         for over in sorted(overs):
             runs = f"{number} run{'s' if number > 1 else ''}"
-            lines.append(f"Limits of {found.names[evolved.row.target]} ({runs}) are {words[over]}.")
+            lines.append(f"Limits of {found.names[evolved.row.target]} ({runs}) are {meanings[over]}.")
     return lines
 
 
-def _told(home: str, there: str, pair: "TransferPair") -> str:
-    left = f"; {pair.left_out} left out, whose class {there} lacks or has no real images of" if pair.left_out else ""
+def _pair_text(home: str, there: str, pair: "TransferPair") -> str:
+    left = f"; {pair.left_out} left out, for whose class {there} has no label or no real images" if pair.left_out else ""
     of = pair.agreement.of
     if not of:
-        return f"{home} -> {there}: no images to ask about{left}"
+        return f"{home} -> {there}: no images to score{left}"
     lines = [f"{home} -> {there}: {of} images{left}"]
     if pair.images is not None and pair.classes is not None:
         lines.append(f"  accepted: {_share(pair.images)} of images, {_share(pair.classes)} of classes")
@@ -226,41 +228,41 @@ def _told(home: str, there: str, pair: "TransferPair") -> str:
 
 
 def _share(share: "TransferShare") -> str:
-    from evofool.cli.console_bench import share as said
+    from evofool.cli.console_bench import format_share
 
     if share.value is None or share.low is None or share.high is None:
         return "none"
-    return f"{said(share.value)} [{said(share.low)}, {said(share.high)}]"
+    return f"{format_share(share.value)} [{format_share(share.low)}, {format_share(share.high)}]"
 
 
 def _described(
     loaded: Sequence[_Loaded], calibrations: "Sequence[Calibration] | None", images: str | None
 ) -> list[dict[str, Any]]:
-    """Of each target what it is, and what of it came from real images."""
+    """Each target's name, spec and fingerprint, and its calibration."""
     from evofool.targets.public import name_of, public_name
 
     out = []
-    for place, one in enumerate(loaded):
+    for index, one in enumerate(loaded):
         spec, fingerprint = public_name(one.target.name), one.target.fingerprint()
-        what: dict[str, Any] = {"name": one.name, "spec": spec, "fingerprint": fingerprint}
+        entry: dict[str, Any] = {"name": one.name, "spec": spec, "fingerprint": fingerprint}
         if calibrations is not None and images is not None:
-            what["images"] = {"source": name_of(images), **calibrations[place].summary()}
-        out.append(what)
+            entry["images"] = {"source": name_of(images), **calibrations[index].summary()}
+        out.append(entry)
     return out
 
 
 def _plot(path: Path, found: "TransferMatrix") -> None:
     from evofool.pages.bench_plots import transfer_heat
 
-    told = found.as_json()
-    svg = transfer_heat(told["targets"], told["share"], told["low"], told["high"])
-    # The plot is made for a page; alone it needs a name space and a ground.
-    alone = '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff"'
-    _write(path, svg.replace("<svg", alone, 1).encode())
+    data = found.as_json()
+    svg = transfer_heat(data["targets"], data["share"], data["low"], data["high"])
+    # The plot is made for a page; as a file of its own it needs a name space and a background.
+    svg_tag = '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff"'
+    _write(path, svg.replace("<svg", svg_tag, 1).encode())
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing."""
+    """The whole file or none of it."""
     from evofool.cli.console import write
 
     draft = path.with_name(path.name + ".new")

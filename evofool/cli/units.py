@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from evofool.cli.options import Seed, Streams
+
 TARGET = typer.Argument(metavar="TARGET", help="A classifier with gradients, as `evofool targets list` names it.")
 UNITS = typer.Argument(
     metavar="LAYER:INDEX...",
@@ -13,9 +15,7 @@ UNITS = typer.Argument(
 OUT = typer.Option(metavar="RUN", help="Folder of the run; runs/units-TARGET by default.")
 BUDGET = typer.Option(min=0, help="Forward passes for each unit; 0: as published.")
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method: --set restarts=5.")
-SEED = typer.Option(min=0, help="Seed of every random draw.")
 THREADS = typer.Option(min=1, help="Torch threads of one pass.")
-STREAMS = typer.Option(min=0, help="Passes at the same time; 0: chosen automatically. Does not change results.")
 
 
 def units(
@@ -24,9 +24,9 @@ def units(
     out: Annotated[Path | None, OUT] = None,
     budget: Annotated[int, BUDGET] = 0,
     changes: Annotated[list[str] | None, CHANGES] = None,
-    seed: Annotated[int, SEED] = 0,
+    seed: Seed = 0,
     threads: Annotated[int, THREADS] = 1,
-    streams: Annotated[int, STREAMS] = 0,
+    streams: Streams = 0,
 ) -> None:
     """Make images that maximise single units of a network, by gradient (Erhan 2009).
 

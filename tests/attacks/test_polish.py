@@ -286,7 +286,7 @@ def test_the_command_says_what_came_of_it(source: Callable[..., Path], tmp_path:
     assert (new / "curve.png").exists()
     again = CliRunner().invoke(app, how)
     assert again.exit_code == 0
-    assert f"Going on with {new} at 5 of 5 elites" in again.output
+    assert f"Continuing {new} at 5 of 5 elites" in again.output
     for wrong, words in (
         ("pace=1", 'no setting "pace"; it has rate, grow'),
         ("rate=fast", "rate is a number, not 'fast'"),

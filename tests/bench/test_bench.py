@@ -279,7 +279,7 @@ def test_workers_give_the_same_scores(done, tmp_path):
     [
         (["bench", "--target", "lenet"], "--images DIR"),
         (["bench", "bench-digit"], 'did you mean "bench-digits"'),
-        (["bench", "--images", "digits"], "what is to be measured"),
+        (["bench", "--images", "digits"], "nothing to measure"),
         (["bench", "--target", "lenet", "--images", "digits", "--budget", "many"], "whole numbers of queries"),
         (["bench", "--target", "lenet", "--images", "nowhere", "--out", "b"], "there is no folder nowhere"),
         (
@@ -313,7 +313,7 @@ def test_ctrl_c_while_real_images_are_asked_ends_soon_and_the_same_command_goes_
     command += ["--budget", "20", "--arms", "noise", "--seeds", "1", "--workers", "0", "--out", "b"]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 130, first.stderr
-    assert "Interrupted; what is done is saved. The same command goes on." in first.stdout
+    assert "Interrupted; finished cells are saved. The same command continues." in first.stdout
     (answers,) = (here / "b" / "calibration").glob("*.answers")
     assert answers.stat().st_size == 2 * (32 * 10 * 4 + 32)
     assert not (here / "b" / "cells").exists()

@@ -348,7 +348,7 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (KeyError("lost"), "KeyError: 'lost'. This is a fault of evofool's, or of the target's"),
+        (KeyError("lost"), "KeyError: 'lost'. This is a bug in evofool, or of the target's"),
         (SystemExit(0), "SystemExit"),
         (MemoryError(), "out of memory"),
         (ModuleNotFoundError("no", name="sklearn"), "the Python package sklearn is missing"),

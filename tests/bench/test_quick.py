@@ -77,14 +77,14 @@ def test_a_folder_with_cells_goes_on_with_its_budgets_and_says_so(monkeypatch, t
     recipe, words = quick.with_budget(parse(LENET, "here"), 1, tmp_path)
     assert (recipe.budgets, recipe.seeds) == ((7, 70), 3)
     assert "was begun with budgets of 7, 70 queries and goes on with them" in words
-    asked = recipe_of(None, ["lenet"], "digits", None, None, 10, None, None, None)
+    asked = recipe_of(None, ["lenet"], {"images": "digits", "seeds": 10}, [])
     recipe, _ = quick.with_budget(asked, 1, tmp_path)
     assert (recipe.budgets, recipe.seeds) == ((7, 70), 10)
 
 
 def test_what_a_bench_file_leaves_open_stays_open_beside_options(tmp_path):
     (tmp_path / "mine.toml").write_text('images = "digits"\n[[targets]]\ntarget = "lenet"\n')
-    recipe = recipe_of(str(tmp_path / "mine.toml"), None, None, "cppn", None, None, None, None, None)
+    recipe = recipe_of(str(tmp_path / "mine.toml"), [], {"arms": ["cppn"]}, [])
     assert recipe.arms == ("cppn",)
     assert recipe.name == "mine"
     assert "seeds" not in recipe.model_fields_set

@@ -216,4 +216,4 @@ def test_several_runs_have_columns_of_their_own() -> None:
     ("p", "text"), [(0.0, "0.0000"), (0.5, "0.5000"), (0.98765, "0.9877"), (0.999987, "0.999987"), (1.0, "1.0000")]
 )
 def test_a_confidence_is_told_from_one(p: float, text: str) -> None:
-    assert cli_retrain.sure(p) == text
+    assert cli_retrain.confidence_text(p) == text

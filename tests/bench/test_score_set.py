@@ -194,7 +194,7 @@ def test_the_command_says_what_was_left_out_and_a_set_of_nothing_else_is_refused
     result = call(rejected_run)
     assert result.exit_code == 0, result.exception
     assert "10 images of 10 of 10 classes" in result.output
-    assert "1 more are of a class that stands for no thing, and are left out" in result.output
+    assert "1 more are of a rejection class and are left out" in result.output
     save_png(noise(1, 1, (1, 28, 28))[0], tmp_path / "nothing_1.png")
     taught = Target("taught", [*"0123456789", "nothing"], (1, 28, 28), lambda x: np.zeros((len(x), 11), np.float32), {})
     with pytest.raises(ImageError, match="all its images are of a class that stands for no thing"):
@@ -332,7 +332,7 @@ def test_the_command_scores_a_run_by_its_own_target(run: Path, tmp_path: Path) -
     assert result.exit_code == 0, result.exception
     told = json.loads((tmp_path / "all.json").read_text())
     assert f"{told['scores']['called']['images']['count']} of 10" in result.output
-    assert "No --images: whether any of it would be accepted beside real images cannot be told" in result.output
+    assert "Without --images there are no thresholds: only predictions and confidences are shown." in result.output
     assert "Queries: 10 for the set" in result.output
     with Image.open(tmp_path / "best.png") as sheet:
         assert sheet.format == "PNG"
@@ -381,7 +381,7 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: many)
     result = call(tmp_path, "--target", "many")
     assert result.exit_code == 0, result.exception
-    assert "5 classes that fool it most, and 5 least" in result.output
+    assert "the 5 classes with the largest and the 5 with the smallest margins" in result.output
     assert result.output.count("_a.png") == 10
 
 
@@ -390,18 +390,18 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.
     [
         (lambda at: [at / "nowhere"], ImageError, "there is no"),
         (lambda at: [Path(__file__)], ImageError, "is no folder, no run and no .parquet file: name a run"),
-        (lambda at: [at / "set"], TargetError, "name the one that judges: --target lenet"),
+        (lambda at: [at / "set"], TargetError, "name one: --target lenet"),
         (lambda at: [at / "set", "--target", "lenet"], ImageError, "no labels of the target's 10"),
         (
             lambda at: [at / "set", "--target", "lenet", "--json", at / "no" / "a.json"],
             StoreError,
-            "its folder is not there",
+            "its folder does not exist",
         ),
         (lambda at: [at / "set", "--target", "lenet", "--sheet", at], StoreError, "it is a folder"),
         pytest.param(
             lambda at: [at / "set", "--target", "lenet", "--json", "/proc/x.json"],
             StoreError,
-            "/proc/x.json cannot be written: its folder takes no files",
+            "/proc/x.json cannot be written: its folder is not writable",
             marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder that takes no files"),
         ),
     ],

@@ -172,14 +172,14 @@ def test_run_takes_a_recipe_file_and_a_folder_and_names_the_laggards(call: Call,
     assert result.code == 0
     assert (tmp_path / "deep" / "down" / FILE).is_file()
     assert "Below 0.9999: " in result.out
-    assert "Another seed may do better" in result.out
+    assert "Another seed may give better results" in result.out
 
 
 def test_run_goes_on_with_a_run_that_ended_only_if_its_limit_is_moved(call: Call, mine: Path) -> None:
     result = call("run", "mine")
     assert result.code == 0
-    assert "Going on with mine at 640 evaluations" in result.out
-    assert "This run had ended: 640 evaluations are done. To go further, move its limit" in result.out
+    assert "Continuing mine at 640 evaluations" in result.out
+    assert "This run has ended: 640 evaluations are done. To continue it, raise its limit" in result.out
     result = call("run", mine / FILE, *settings("stop.evaluations=800"))
     assert result.code == 0
     assert "Done: 800 evaluations are done." in result.out
@@ -190,7 +190,7 @@ def test_run_goes_on_with_a_run_that_ended_only_if_its_limit_is_moved(call: Call
 def test_the_same_command_again_goes_on_with_the_same_run(call: Call) -> None:
     command = ("run", "mnist-cppn", *settings(*TINY), "--out", "mine")
     assert "New run in mine" in call(*command).out
-    assert "Going on with mine" in call(*command).out
+    assert "Continuing mine" in call(*command).out
 
 
 def test_a_warning_reaches_the_person_who_runs_it(call: Call, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_show_prints_a_row_per_elite(call: Call, mine: Path) -> None:
         assert f"{row.log_odds:.3f}" in line
         assert str(row.birth) in line.split()
     assert "10 elites" in result.out
-    assert f"{wins:,} new champions, {switches / wins:.1%} by goal switch" in result.out
+    assert f"{wins:,} cells replaced, {switches / wins:.1%} by goal switch" in result.out
     assert "ended: 640 evaluations are done" in result.out
 
 
@@ -293,7 +293,7 @@ def test_pixels_have_no_graph(call: Call, direct_run: Path, tmp_path: Path) -> N
         (["--graph", "3.svg"], "--graph writes one elite's file; name the elite by --class"),
         (["--image", "3.png"], "--image writes one elite's file; name the elite by --class"),
         (["--class", "3", "--workers"], "give one of them"),
-        (["--class", "3", "--image", "nowhere/3.png"], "its folder is not there"),
+        (["--class", "3", "--image", "nowhere/3.png"], "its folder does not exist"),
     ],
 )
 def test_options_of_show_that_do_not_go_together(call: Call, mine: Path, options: list[str], message: str) -> None:
@@ -371,7 +371,7 @@ def test_export_of_pixels_has_no_genomes_and_names_the_niche(call: Call, direct_
 def test_verify_says_what_holds(call: Call, cppn_run: Path) -> None:
     result = call("verify", cppn_run)
     assert result.code == 0
-    assert "10 elites, hashes right, every PNG scored again, log-odds equal to the bit" in result.out
+    assert "10 elites, hashes correct, every image scored again, log-odds equal to the bit" in result.out
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_verify_exits_with_1_and_names_the_class_that_was_changed(call: Call, mi
     damage(mine, f"UPDATE elites SET {statement} WHERE class = 4")
     result = call("verify", "mine")
     assert result.code == 1
-    assert result.err.startswith("evofool: mine does not hold:\n")
+    assert result.err.startswith("evofool: mine fails:\n")
     assert f"class {7 if statement == 'class = 7' else 4} " in result.err
 
 
@@ -481,7 +481,7 @@ def one_sentence(result: Result, told: str = "") -> None:
         (["run", "mnist-cpn"], 'did you mean "mnist-cppn"'),
         (["run", "nowhere.toml"], r"there is no recipe nowhere\.toml"),
         (["run", "x" * 300], "no recipe"),
-        (["run", "."], r"folder without a run \(no run\.db\)"),
+        (["run", "."], r"folder without a run \(it has no run\.db\)"),
         (["run", "empty.toml"], r'empty\.toml: "encoding" is missing'),
         (["run", "cut.toml"], r"cut\.toml: not TOML"),
         (["run", "binary.toml"], r"binary\.toml: not TOML"),
@@ -528,7 +528,7 @@ def test_what_is_not_there_or_cannot_be_is_told_in_one_sentence(
         (["show", "mine", "--class", "11"], "no class 11; it has 0 to 9"),
         (["show", "mine", "--class", "zero"], "no class zero; it has 0 to 9"),
         (["lineage", "mine", "--class", "10"], "no class 10"),
-        (["run", "mine", "--out", "other"], "stays where it is"),
+        (["run", "mine", "--out", "other"], "is continued in its folder; --out is for new runs"),
         (["run", "mine", "--set", "search.seed=99"], r"search\.seed = 0, asked for is 99"),
         (["run", "mine", "--set", "search.sed=99"], r'unknown key "search\.sed"'),
         (["run", "mine", "--set", "stop.evaluations="], "give at least one of"),

@@ -112,14 +112,14 @@ def test_it_makes_a_run_that_other_commands_read(call: Call, tmp_path: Path) -> 
     assert "birth       1 in batch 0; no parents, made by apgd" in one.out
     verified = call("verify", "runs/a")
     assert verified.code == 0
-    assert "runs/a holds: 3 elites" in verified.out
+    assert "runs/a passes: 3 elites" in verified.out
     assert call("export", "runs/a", "files").out == "3 elites written to files\n"
     refused = call("run", "runs/a")
     assert refused.code == 2
     assert "was made by apgd, not by a search" in refused.err
     again = call("baseline", "apgd", "lenet", "--classes", "3,7-8", "--budget", "30", "--out", "runs/a")
     assert again.code == 0
-    assert again.out.startswith("Going on with runs/a at 3 of 3 classes: apgd against lenet")
+    assert again.out.startswith("Continuing runs/a at 3 of 3 classes: apgd against lenet")
     other = call("baseline", "apgd", "lenet", "--classes", "3,7-8", "--budget", "31", "--out", "runs/a")
     assert other.code == 2
     assert other.err == "evofool: runs/a was begun with budget = 30, asked for is 31; pass another --out\n"
@@ -198,12 +198,12 @@ def test_broken_off_it_keeps_the_classes_that_are_done_and_goes_on(call: Call, m
         stop(pressed, lambda p: p.done == 4)
         broken = call(*command)
     assert broken.code == 130
-    assert broken.out.endswith("Stopped after 4 of 10 classes. The same command goes on.\n")
+    assert broken.out.endswith("Stopped after 4 of 10 classes. The same command continues.\n")
     assert "48 forward and " in broken.out
     assert "ended" not in call("show", "a").out.replace("not ended yet", "")
     whole = call(*command)
     assert whole.code == 0
-    assert whole.out.startswith("Going on with a at 4 of 10 classes: apgd against lenet (10 classes), seed 0, ")
+    assert whole.out.startswith("Continuing a at 4 of 10 classes: apgd against lenet (10 classes), seed 0, ")
     assert "120 forward and " in whole.out
 
 
@@ -212,7 +212,7 @@ def test_broken_off_before_a_class_is_done_it_leaves_nothing(call: Call, monkeyp
     broken = call("baseline", "apgd", "--budget", "12", "--out", "a")
     assert broken.code == 130
     assert broken.out.endswith(
-        "Stopped before the first classes were done; nothing was kept. Begin again with the same command.\n"
+        "Stopped before the first classes were finished; nothing was kept. The same command starts again.\n"
     )
     assert not Path("a").exists()
 
@@ -325,7 +325,7 @@ def test_a_network_without_numbers_is_told_class_by_class(call: Call, monkeypatc
     monkeypatch.setattr(found, "logits", whole)
     none = call("baseline", "apgd", "--budget", "20", "--out", "none")
     assert none.code == 2
-    assert "none: none of 10 classes has come to an image" in none.err
+    assert "none: none of 10 classes has an image, because" in none.err
 
 
 # --- words

@@ -217,7 +217,7 @@ def test_a_part_that_fails_leaves_the_page_and_ends_with_2(
     photo(tmp_path / "shot.png")
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 2
-    assert "not all could be explained, the page has the rest. occlusion: MemoryError: no room" in result.err
+    assert "some parts failed; the page has the others. occlusion: MemoryError: no room" in result.err
     page = Path("shot-explained/index.html").read_text(encoding="utf-8")
     assert "This part failed: MemoryError: no room" in page
     assert "<h2>Elements</h2>" in page

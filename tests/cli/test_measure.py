@@ -36,7 +36,7 @@ def test_the_command_warns_where_noise_is_near_real_images(tmp_path: Path) -> No
     app = Typer()
     app.command()(measure)
     result = CliRunner().invoke(app, [str(folder), "--images", str(pictures)])
-    assert "Noise comes out near these real images too by nearest real pixels percentile" in result.output
+    assert "Noise is near these real images too by nearest real pixels percentile" in result.output
 
 
 def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path)
     assert "30 real images of" in result.output
     assert "nearest real features percentile" in result.output
     assert "uniform noise" in result.output
-    assert "only people can tell (Zhou and Firestone 2019)" in result.output
+    assert "a study with people (Zhou and Firestone 2019)" in result.output
     assert "nrecognis" not in result.output
     again = CliRunner().invoke(app, [str(folder), "--images", str(pictures)])
     assert "0 elites of" in again.output
-    assert "By the features of another classifier they were not compared: --network SPEC" in again.output
+    assert "The features of another classifier were not compared: --network SPEC" in again.output
     assert all(len(row) == 4 for row in measured(folder))
     with Store.open(folder) as store:
         assert {what["images"] for what in store.references().values()} == {str(pictures)}
@@ -74,7 +74,7 @@ def test_the_command_refuses_few_real_images_and_lists_what_it_replaced(tmp_path
     )
     result = CliRunner().invoke(app, [str(folder), "--images", str(many), "--network", "lenet"])
     assert result.exit_code == 0, result.output
-    assert "Replaced were" not in result.output
+    assert "were replaced" not in result.output
     before = measured(folder)
     refused = CliRunner().invoke(app, [str(folder), "--images", str(few)])
     assert isinstance(refused.exception, ImageError)
@@ -83,7 +83,7 @@ def test_the_command_refuses_few_real_images_and_lists_what_it_replaced(tmp_path
     )
     assert measured(folder) == before
     result = CliRunner().invoke(app, [str(folder), "--images", str(others)])
-    told = f"Replaced were their figures against other real images: {many} (25 and 25 held out)\n"
+    told = f"Results with other real images were replaced: {many} (25 and 25 held out)\n"
     assert told in result.output
     assert {m.name for row in measured(folder) for m in row} == {PIXELS, HOG, VARIATION}
     shown = json.loads(CliRunner().invoke(evofool_app, ["show", str(folder), "--json"]).output)

@@ -10,7 +10,7 @@ import pytest
 import typer
 from safetensors.numpy import load_file, save_file
 
-from evofool.cli.console_bench import share
+from evofool.cli.console_bench import format_share
 from evofool.cli.transfer import _short, transfer
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.images import save_png
@@ -101,10 +101,10 @@ def test_a_matrix_is_printed_written_and_drawn(
             with StoredRun(made / name) as stored:
                 different |= {elite.row.png for elite in stored.elites()}
         assert told["queries"][place] == len(different) + held[1 - place]
-    assert "1 by construction" in out
+    assert "so its share on its own target is 1" in out
     assert "Limits of lenet (2 runs) are over images as if independent" in out
     assert f"Queries: for elites lenet {told['queries'][0]}, lenet other {told['queries'][1]}; for real images 400" in out
-    assert len(told["most_believed"]) == out.count(": believed by ") == 2
+    assert len(told["most_believed"]) == out.count(": accepted by ") == 2
     assert plot.read_text().startswith("<svg xmlns=")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.json", "t.svg"]
 
@@ -118,7 +118,7 @@ def test_without_real_images_there_is_agreement_alone(
     assert told["targets"] == ["lenet", "lenet other"], "the runs' own target is no second column"
     assert told["threshold"] is None
     assert told["share"] == [[None, None], [None, None]]
-    assert "gives their class the highest logit, as no --images were given" in out
+    assert "gives the highest logit to their class (thresholds need --images)" in out
     assert "accepted:" not in out
     assert 0 <= told["details"][0]["pairs"][1]["agreement"]["value"] <= 1
 
@@ -142,7 +142,7 @@ def test_runs_that_are_none_have_no_elites_or_come_twice_are_refused(made: Path,
     with pytest.raises(StoreError, match="begun has saved nothing yet"):
         transfer([made / "other", tmp_path / "begun"])
     shutil.copytree(made / "one", tmp_path / "copy")
-    with pytest.raises(StoreError, match=r"copy and .*one are one run, or copies of it; name it once"):
+    with pytest.raises(StoreError, match=r"copy and .*one are the same run or copies of it; name it once"):
         transfer([made / "one", tmp_path / "copy", made / "other"])
 
 
@@ -163,11 +163,11 @@ def test_code_that_a_run_names_is_followed_with_trust_alone(
 
 def test_what_has_no_place_to_be_written_is_refused_before_anything_is_asked(made: Path, tmp_path: Path) -> None:
     both = [made / "one", made / "other"]
-    with pytest.raises(StoreError, match="its folder is not there"):
+    with pytest.raises(StoreError, match="its folder does not exist"):
         transfer(both, json=tmp_path / "no" / "t.json")
     with pytest.raises(StoreError, match="it is a folder"):
         transfer(both, images="digits", plot=tmp_path)
-    with pytest.raises(TargetError, match="--plot draws the shares accepted"):
+    with pytest.raises(TargetError, match="--plot draws the accepted shares"):
         transfer(both, plot=tmp_path / "t.svg")
 
 
@@ -192,7 +192,7 @@ def test_an_interrupt_leaves_nothing_written(made: Path, tmp_path: Path, monkeyp
     [(1.0, "1.000"), (0.9996, ">0.999"), (0.9994, "0.999"), (0.0004, "<0.001"), (0.0006, "0.001"), (0.0, "0.000")],
 )
 def test_only_all_is_1_and_only_none_is_0(value: float, words: str) -> None:
-    assert share(value) == words
+    assert format_share(value) == words
 
 
 @pytest.mark.parametrize(

@@ -283,7 +283,7 @@ def test_images_that_kill_raise_hang_or_are_nan_are_set_aside_and_the_rest_is_un
     # `tame` answers those images so that they win nothing, in one process: all else is the same.
     assert {**tame, "quarantine": found["quarantine"]} == found
     shown = evofool_command("show", here / "wild")
-    assert "4 in quarantine" in shown.stdout
+    assert "4 images in quarantine" in shown.stdout
     assert shown.stdout.count("the worker's process died over it") == 1
     with pytest.raises(RecipeError, match="quarantine broke the target"):
         replay(here / "wild", here / "again")

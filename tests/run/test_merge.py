@@ -472,8 +472,8 @@ def test_the_command_tells_what_each_run_gave_and_leaves_a_sheet(tmp_path: Path)
     )
     assert said.exit_code == 0
     first, second = said.output.splitlines()[:2]
-    assert first.startswith(f"{tmp_path / 'run0'}: 240 evaluations, holds ")
-    assert second.startswith(f"{tmp_path / 'run1'}: 240 evaluations, holds ")
+    assert first.startswith(f"{tmp_path / 'run0'}: 240 evaluations, best in ")
+    assert second.startswith(f"{tmp_path / 'run1'}: 240 evaluations, best in ")
     assert (out / "elites.png").is_file()
     with StoredRun(out) as stored:
         verdict = verify(stored)

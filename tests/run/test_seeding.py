@@ -486,7 +486,7 @@ def test_the_command_line_names_the_parents_and_goes_on_without_them(
     assert f"New run in second, which begins with {len(given)} genomes of {tmp_path / 'first'}:" in said
     shutil.rmtree("first")
     call("run", "second", "--set", "stop.evaluations=96")
-    assert "comes out the same" in call("replay", "second")
-    assert "holds" in call("verify", "second")
+    assert "is reproduced" in call("replay", "second")
+    assert "passes" in call("verify", "second")
     call("lineage", "second", "--class", "3")
     call("show", "second", "--class", "3")
