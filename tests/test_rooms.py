@@ -130,7 +130,7 @@ def test_genomes_never_imports_evofool() -> None:
     [
         ("ray", "cluster/evaluator.py cluster/slots.py cluster/tasks.py cluster/session.py cluster/dashboard.py"),
         ("deap", "search/evolve.py"),
-        ("httpx", "targets/wire.py targets/line.py"),
+        ("httpx", "targets/http_client.py targets/connection.py"),
         ("onnxruntime", "targets/onnx.py"),
         ("timm", "targets/zoo.py"),
     ],
@@ -142,7 +142,7 @@ def test_one_file_alone_imports_each_of_these(library: str, home: str) -> None:
 
 def test_the_files_of_one_door_are_neighbours() -> None:
     """What talks over the network is one room's: the requests, and the connection below them."""
-    assert who_imports("evofool.targets.line") == {"evofool/targets/wire.py"}
+    assert who_imports("evofool.targets.connection") == {"evofool/targets/http_client.py"}
 
 
 @pytest.mark.parametrize("library", ["pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"])

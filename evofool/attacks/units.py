@@ -22,7 +22,7 @@ from evofool.recipe import parse
 from evofool.run.imported import BIG, Image, chunk_of, commit, metrics_row, opened
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
-from evofool.targets.public import short_name
+from evofool.targets.redaction import short_name
 
 
 @dataclass(frozen=True)

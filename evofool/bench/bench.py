@@ -23,7 +23,7 @@ from evofool.bench.real import DIGITS
 from evofool.bench.results import Place
 from evofool.errors import EvofoolError, Interrupted, RecipeError, StoreError, TargetError
 from evofool.machine import torch_threads
-from evofool.targets import billed, refuse_misspelt
+from evofool.targets import check_spec, is_black_box
 from evofool.targets import target as load_target
 
 LOCK = "bench.lock"
@@ -107,7 +107,7 @@ def _refuse_missing(recipe: BenchRecipe) -> None:
     for part in recipe.targets:
         if part.target is not None:
             try:
-                refuse_misspelt(part.target)
+                check_spec(part.target)
             except TargetError as error:
                 raise RecipeError(f"targets: {error}") from None
     if recipe.images != DIGITS and not Path(recipe.images).is_dir():
@@ -163,7 +163,7 @@ def _places(recipe: BenchRecipe, one: Ready, folder: Path) -> list[Place]:
                 Place(one, arm, seed, home / f"{arm}-against-{name}-{seed}", guarded, mark, name)
                 for seed in recipe.each_seed
             ]
-    if billed(spec):
+    if is_black_box(spec):
         one.warnings.append(
             "a black box: its calibration and each of its cells keep bills of their own, and max_requests is the cap of each"
         )
@@ -225,7 +225,7 @@ def _do(work: _Work, jobs: Sequence[Mapping[str, Any]], tell: Tell, words: str, 
 
 def _each(work: _Work, jobs: Sequence[Mapping[str, Any]], hear: Callable[..., bool]) -> Iterator[tuple[int, str]]:
     """(index, why it came to nothing, or "") of each job that ended, as they end."""
-    here = [index for index, job in enumerate(jobs) if not work.workers or billed(job.get("target", ""))]
+    here = [index for index, job in enumerate(jobs) if not work.workers or is_black_box(job.get("target", ""))]
     there = [index for index in range(len(jobs)) if index not in set(here)]
     over = False
     if there:

@@ -107,7 +107,7 @@ def run_cell(told: Mapping[str, Any], on_progress: Say = lambda told: False) -> 
             verdict = verify(stored, target)
             _save_logits(verdict, folder / LOGITS)
             forwards, backwards = passes(stored, target.crops)
-            answers = int(stored.meta["answers"]) + (0 if target.lasting else target.queries - before)
+            answers = int(stored.meta["answers"]) + (0 if target.counts_persist else target.queries - before)
             made_by = stored.meta["machine"]
         made = {
             "fingerprint": target.fingerprint(),
@@ -239,7 +239,7 @@ def _target(spec: str, folder: Path) -> Target:
     """The target, loaded once for cells that follow one another; a black box keeps its answers with the cell."""
     if spec not in _loaded:
         found = load_target(spec, folder)
-        if found.lasting or found.requests:
+        if found.counts_persist or found.requests:
             return found
         _loaded.clear()
         _loaded[spec] = found

@@ -16,7 +16,7 @@ from evofool.bench.results import Place, result
 from evofool.bench.summary import summary as summed_up
 from evofool.errors import EvofoolError, StoreError
 from evofool.run.stored import StoredRun
-from evofool.targets.public import without_folders
+from evofool.targets.redaction import without_folders
 
 RESULTS, SUMMARY, ELITES, REPORT = "results", "summary.json", "elites.parquet", "report.html"
 

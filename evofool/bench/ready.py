@@ -128,7 +128,7 @@ def _measure(one: Ready, bound: "Bound") -> str:
     name = one.entry.name
     answers = bound.folder / FOLDER / f"{name}.answers"
     if bound.known(name).faulty:
-        one.target.ask_afresh()  # a server may have been mended behind its address
+        one.target.ignore_cache()  # a server may have been mended behind its address
     with torch_threads(1):
         checked = validate(one.target)
         one.warnings += checked.notes

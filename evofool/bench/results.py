@@ -19,7 +19,7 @@ from evofool.bench.statistics import quantiles
 from evofool.bench.trace import read
 from evofool.errors import EvofoolError
 from evofool.run.stored import StoredRun
-from evofool.targets.public import name_of, public_name
+from evofool.targets.redaction import name_of, public_name
 
 
 @dataclass(frozen=True)

@@ -302,13 +302,13 @@ def _text(row: Mapping[str, Any], number: Callable[[float], str], budget: float 
 
 def _opening_text(recipe: "BenchRecipe", folder: Path) -> str:
     from evofool.bench.report.formatting import counted
-    from evofool.targets import billed
+    from evofool.targets import is_black_box
 
     targets = sum(part.copies for part in recipe.targets)
     cells = targets * len(recipe.arms) * recipe.seeds
     sizes = counted(targets, "target"), counted(len(recipe.arms), "arm"), counted(recipe.seeds, "seed")
     workers = f"\n  workers      {recipe.workers}" if recipe.workers else ""
-    if workers and any(billed(part.target or "") for part in recipe.targets):
+    if workers and any(is_black_box(part.target or "") for part in recipe.targets):
         workers += ", but none for black boxes, whose cells run one after the other"
     return (
         f"Benchmark in {folder}: {' x '.join(sizes)} = {counted(cells, 'cell')} of "

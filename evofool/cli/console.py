@@ -182,7 +182,7 @@ def report(folder: Path, reason: str | None) -> None:
     from evofool.pages.curve import curve
     from evofool.pages.sheet import Tile, contact_sheet
     from evofool.run.stored import StoredRun
-    from evofool.targets.public import short_name
+    from evofool.targets.redaction import short_name
 
     with StoredRun(folder) as stored:
         elites = stored.elites()

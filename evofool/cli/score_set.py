@@ -51,7 +51,7 @@ def score_set(
     from evofool.cli.console import refuse_unwritable, status
     from evofool.cli.console_bench import calibrated
     from evofool.machine import keep_memory
-    from evofool.targets.public import name_of
+    from evofool.targets.redaction import name_of
 
     for path in (json, sheet):
         refuse_unwritable(path)
@@ -190,7 +190,7 @@ def _print_classes(scored: "ScoredSet") -> None:
 def _draw(path: Path, scored: "ScoredSet") -> None:
     from evofool.cli.console import write
     from evofool.pages.sheet import Tile, contact_sheet
-    from evofool.targets.public import short_name
+    from evofool.targets.redaction import short_name
 
     labels, tiles = scored.target.labels, []
     for row in scored.best:

@@ -104,7 +104,7 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
     from evofool.run.reader import FILE
     from evofool.run.stored import StoredRun
     from evofool.targets import target as load
-    from evofool.targets.public import name_of
+    from evofool.targets.redaction import name_of
     from evofool.targets.spec import distinct
 
     found: dict[str, tuple[Target, list[tuple[str, list[Elite]]]]] = {}
@@ -130,7 +130,7 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
 
 def _short(name: str) -> str:
     """A spec without options and folders, but with the name of its weights' file, which tells networks of one kind apart."""
-    from evofool.targets.public import public_name
+    from evofool.targets.redaction import public_name
 
     head, _, options = public_name(name).partition("?")
     kind, _, file = head.partition(":")
@@ -239,7 +239,7 @@ def _described(
     loaded: Sequence[_Loaded], calibrations: "Sequence[Calibration] | None", images: str | None
 ) -> list[dict[str, Any]]:
     """Each target's name, spec and fingerprint, and its calibration."""
-    from evofool.targets.public import name_of, public_name
+    from evofool.targets.redaction import name_of, public_name
 
     out = []
     for index, one in enumerate(loaded):

@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from evofool.cluster.settings import RayOptions, amounts_text
 from evofool.errors import EvofoolError, RecipeError, TargetError
 from evofool.targets import target
-from evofool.targets.speed import Choice, choose
+from evofool.targets.speed import FormatChoice, choose_format
 
 _OBJECT_STORE_BYTES = 1 << 29  # of a Ray that is started here; messages are small
 _CONNECT_TIMEOUT = 10.0  # seconds
@@ -95,8 +95,8 @@ def shortage_text(options: RayOptions) -> str:
     return f"each needs {amounts_text(options.requested()) or 'nothing'}, available: {available or 'nothing'}"
 
 
-def choose_on_worker(spec: str, chunk: int, threads: int, options: RayOptions) -> Choice:
-    """targets.speed.choose, run as a worker: for a search on a machine that lacks the device."""
+def choose_on_worker(spec: str, chunk: int, threads: int, options: RayOptions) -> FormatChoice:
+    """targets.speed.choose_format, run as a worker: for a search on a machine that lacks the device."""
     connect(options, 1)
     try:
         answer = ray.remote(_choose).options(**options.remote_options()).remote(spec, chunk, threads, os.getcwd())
@@ -117,8 +117,8 @@ def choose_on_worker(spec: str, chunk: int, threads: int, options: RayOptions) -
         disconnect()
 
 
-def _choose(spec: str, chunk: int, threads: int, folder: str) -> Choice:
+def _choose(spec: str, chunk: int, threads: int, folder: str) -> FormatChoice:
     with suppress(OSError):
         os.chdir(folder)
     torch.set_num_threads(threads)
-    return choose(target(spec), chunk)
+    return choose_format(target(spec), chunk)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from evofool.images import from_pil
 from evofool.targets import Target
-from evofool.targets.photos import as_seen, open_picture
+from evofool.targets.photos import open_image, to_input
 
 _KEPT = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of a picture that keeps its pixels if it has the target's size
 _NAMES = {"L": "grey", "I;16": "16-bit grey", "I;16B": "16-bit grey", "I;16L": "16-bit grey", "P": "palette"}
@@ -21,13 +21,13 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
     """
     channels, height, width = target.shape
     mode = "L" if channels == 1 else "RGB"
-    with open_picture(file) as opened:
+    with open_image(file) as opened:
         size, was = opened.size, opened.mode
         picture, flattened = flat(opened)
         if size == (width, height) and picture.mode in _KEPT:
             image = from_pil(picture.convert(mode))
         else:
-            image = as_seen(picture, target)
+            image = to_input(picture, target)
     resize = target.details.get("preprocessing", {}).get("resize")
     how = "" if size == (width, height) else f" (short side {resize}, centre)" if resize else " (squeezed)"
     if size == (width, height) and was == mode and not flattened:

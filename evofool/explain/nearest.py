@@ -11,7 +11,7 @@ from evofool.errors import ImageError
 from evofool.explain.features import Features
 from evofool.image_metrics.neighbours import Neighbours, Space, pixels
 from evofool.targets import Target, photos
-from evofool.targets.photos import Photograph, as_seen, open_picture
+from evofool.targets.photos import Photograph, open_image, to_input
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def nearest_real(
     Features are the output of `layer`, or what the last linear layer is given (of a network without one, its last
     convolution); several crops' are averaged. A black box has none: then by pixels alone. Pictures are decoded batch by
     batch and forgotten, so a folder may be larger than memory; `sample` of them, evenly spread, are compared with all others
-    for the percentile. Classes are told as photos.find tells them, if it can. What cannot be read is passed over; ImageError
-    if fewer than 2 pictures are left. Costs a forward pass for the image and each picture, and a second one for each of the
-    sample and of the k; say is told every tenth.
+    for the percentile. Classes are those of photos.find_photographs, where it finds any. What cannot be read is passed over;
+    ImageError if fewer than 2 pictures are left. Costs a forward pass for the image and each picture, and a second one for
+    each of the sample and of the k; say is told every tenth.
     """
     found = real_pictures(folder, target)
     k = min(k, len(found))
@@ -90,7 +90,7 @@ def nearest_real(
 def real_pictures(folder: Path, target: Target) -> list[Photograph]:
     """The pictures of a folder by path, of class -1 where it does not tell their classes; ImageError if fewer than 2."""
     try:
-        found = photos.find(folder, target.labels)
+        found = photos.find_photographs(folder, target.labels)
     except ImageError:
         files = photos.pictures(folder) if folder.is_dir() else []
         if not files:
@@ -123,8 +123,8 @@ def _read(found: Sequence[Photograph], numbers: Iterable[int], target: Target) -
     """Those of the pictures that can be read, with their numbers: uint8 (C, H, W) each."""
     for i in numbers:
         try:
-            with open_picture(found[i].file) as picture:
-                image = as_seen(picture, target)
+            with open_image(found[i].file) as picture:
+                image = to_input(picture, target)
         except ImageError:
             continue
         yield i, image

@@ -12,7 +12,7 @@ from typing import Any
 
 from evofool.errors import RecipeError
 from evofool.run.stored import StoredRun
-from evofool.targets.public import last_part, public_name, without_folders
+from evofool.targets.redaction import last_part, public_name, without_folders
 
 _HUB = (
     *(

@@ -60,7 +60,7 @@ def opened(
     seeds: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
     StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its validation.
     """
-    asked = 0 if target.lasting else target.queries
+    asked = 0 if target.counts_persist else target.queries
     if (folder / FILE).exists():
         store = Store.open(folder, write=True)
         try:
@@ -111,7 +111,7 @@ def _going_on(meta: Mapping[str, Any], folder: Path, target: Target, plan: Mappi
                 f"{folder} was begun with {key} = {_short(began.get(key))}, asked for is {_short(wanted.get(key))}; "
                 "pass another --out"
             )
-    return {**state, "asked_before": 0 if target.lasting else asked - meta.get("answers", 0)}
+    return {**state, "asked_before": 0 if target.counts_persist else asked - meta.get("answers", 0)}
 
 
 def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from evofool.errors import RecipeError
 from evofool.recipe import Recipe
-from evofool.targets import Target, foreign, refuse_workers
-from evofool.targets.speed import choose
+from evofool.targets import Target, needs_trust, refuse_workers
+from evofool.targets.speed import choose_format
 
 
 def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
@@ -29,7 +29,7 @@ def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | No
         refuse_workers(target)
         choice = choose_on_worker(target.name, recipe.chunk, c.threads, RayOptions(**c.ray.model_dump()))
     else:
-        choice = choose(target, recipe.chunk)
+        choice = choose_format(target, recipe.chunk)
     smaller = {} if choice.chunk == recipe.chunk else {"chunk": choice.chunk}
     compute = c.model_copy(update={"format": choice.number_format, **smaller})
     return recipe.model_copy(update={"compute": compute}), asdict(choice)
@@ -67,7 +67,7 @@ def wants_trust(recipe: Recipe) -> bool:
     """Whether a run of this recipe is gone on with by --trust alone (Run.resume)."""
     ray = recipe.compute.ray
     joins = ray.address not in ("local", "auto") or bool(ray.environment)
-    return foreign(recipe.target) or bool(recipe.compute.workers and joins)
+    return needs_trust(recipe.target) or bool(recipe.compute.workers and joins)
 
 
 def refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:

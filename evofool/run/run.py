@@ -28,7 +28,7 @@ from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, Evaluator, LocalEvaluator, stays_on_device
 from evofool.search.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.search.records import Offspring
-from evofool.targets import Target, refuse_billed, refuse_workers, stored_target
+from evofool.targets import Target, refuse_black_box, refuse_workers, stored_target
 from evofool.targets import target as load_target
 from evofool.targets.validation import validate
 from genomes import Encoding
@@ -104,7 +104,7 @@ class Run:
         """
         if target is None:
             if recipe.compute.workers:
-                refuse_billed(recipe.target)
+                refuse_black_box(recipe.target)
             # A black box puts its bill into the folder before it asks for the first time: attempts that fail count too.
             target = load_target(recipe.target, Path(folder))
             asked_before = 0
@@ -150,7 +150,7 @@ class Run:
             raise
         run.warnings = warnings
         run._earlier_answers = -asked_before
-        target.keep_in(run.folder)
+        target.store_in(run.folder)
         return run
 
     @classmethod
@@ -202,7 +202,7 @@ class Run:
                     f"{folder}: this run ranks in {recipe.compute.format}, and here {target.name} has "
                     f"{', '.join(target.formats)}; go on where it began"
                 )
-            target.keep_in(store.path.parent)
+            target.store_in(store.path.parent)
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             try:
                 run._restore(meta)
@@ -352,7 +352,7 @@ class Run:
     @property
     def answers(self) -> int:
         """Images that the target answered for this run, over all sittings."""
-        return self.target.queries if self.target.lasting else self._earlier_answers + self.target.queries
+        return self.target.queries if self.target.counts_persist else self._earlier_answers + self.target.queries
 
     def best(self) -> np.ndarray:
         """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""
@@ -453,7 +453,7 @@ class Run:
 
     def _note_costs(self) -> None:
         """What a row of the logbook took: seconds and, of a black box, answers and requests."""
-        paid = {"answers": self.answers, "requests": self.target.requests} if self.target.lasting else {}
+        paid = {"answers": self.answers, "requests": self.target.requests} if self.target.counts_persist else {}
         self.checkpoints.add_cost(self.seconds, paid)
 
     def _watch(self) -> None:

@@ -156,17 +156,17 @@ class StoredRun:
         except GenomeError as error:
             raise StoreError(f"{self.store.path} is damaged: {error}") from None
 
-    def target(self, trust: bool = False, afresh: bool = False) -> "Target":
+    def target(self, trust: bool = False, ignore_cache: bool = False) -> "Target":
         """The classifier that the run was made with, as of targets.stored_target."""
         from evofool.targets import stored_target
 
-        return stored_target(self.recipe.target, self.folder, trust, afresh)
+        return stored_target(self.recipe.target, self.folder, trust, ignore_cache)
 
     def own_target(
-        self, given: "Target | None" = None, trust: bool = False, afresh: bool = False, way_out: str = ""
+        self, given: "Target | None" = None, trust: bool = False, ignore_cache: bool = False, way_out: str = ""
     ) -> "Target":
         """What is given, or `target`; TargetError, with the way out, for another classifier than the run was made with."""
-        found = given or self.target(trust, afresh)
+        found = given or self.target(trust, ignore_cache)
         if found.fingerprint() != self.meta["target"]["fingerprint"]:
             raise TargetError(
                 f"{self.folder}: the target {found.name} is not the one that this run was made with: its labels, "

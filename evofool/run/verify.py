@@ -68,7 +68,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         run.unpack([row.genome for row in run.store.quarantine()])
     except (StoreError, IndexError) as error:
         faults.append(str(error))
-    target = run.own_target(target, trust, afresh=True)
+    target = run.own_target(target, trust, ignore_cache=True)
     if list(target.labels) != run.labels or target.shape != run.shape:
         faults.append(f"the labels or the shape that are stored of {target.name} are not its own")
     exact = _same_bits(run, target)
@@ -99,7 +99,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         try:
             answers = list(pool.map(lambda part: target.logits(np.stack([image for _, image in part]), chunk), parts))
         except BaseException:
-            target.abandon()
+            target.cancel()
             raise
         for part, logits in zip(parts, answers, strict=True):
             for (elite, _), odds, gaps in zip(part, log_odds(logits), margin(logits), strict=True):
@@ -122,4 +122,4 @@ def _same_bits(run: StoredRun, target: Target) -> bool:
     then, now = run.meta["target"]["details"], target.details
     on_cpu = str(now.get("device", "cpu")) == str(then.get("device", "cpu")) == "cpu"
     same = now.get("backend") == then.get("backend") and run.meta["machine"] == machine(run.recipe.compute.threads)
-    return on_cpu and same and not target.lasting
+    return on_cpu and same and not target.counts_persist

@@ -159,7 +159,7 @@ class BatchEvaluator:
         network = self.target.network
         assert network is not None
         images = self.encoding.draw(genomes, network.device)
-        logits = self.target.logits_there(images, self.chunk, self.number_format, row)
+        logits = self.target.logits_on_device(images, self.chunk, self.number_format, row)
         claims: np.ndarray | torch.Tensor | None = None
         if self.competition != "all":
             claims = logits.argmax(1) if order.claims is None else order.claims[begin : begin + len(genomes)]
@@ -287,7 +287,7 @@ class LocalEvaluator:
                     winners = Winners.merged([part.result() for part in failed or head.parts])
                 except BaseException:
                     # Whoever comes back for it asks again; the answers to come are not waited for.
-                    self.batch_evaluator.target.abandon()
+                    self.batch_evaluator.target.cancel()
                     for taken in self._orders:
                         for part in taken.parts:
                             part.cancel()
@@ -315,7 +315,7 @@ class LocalEvaluator:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        self.batch_evaluator.target.abandon()
+        self.batch_evaluator.target.cancel()
 
     def _begin(self, taken: "_Taken") -> None:
         if self._pool is not None and not taken.parts:

@@ -9,7 +9,7 @@ from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, parse
 from evofool.targets.target import Target
 
-__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "foreign", "refuse_workers", "stored_target", "target"]
+__all__ = ["KINDS", "Kind", "Preprocessing", "Target", "needs_trust", "refuse_workers", "stored_target", "target"]
 
 
 class Kind(NamedTuple):
@@ -56,15 +56,15 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def target(spec: str, keep_in: Path | None = None) -> Target:
+def target(spec: str, answers_folder: Path | None = None) -> Target:
     """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError says what there is.
 
-    Its name is the canonical spec: files in it are absolute, so that it holds wherever it is read. keep_in is a run's
+    Its name is the canonical spec: files in it are absolute, so that it holds wherever it is read. answers_folder is a run's
     folder, where a black box has kept its answers and its bill: it must know of them before it asks for the first time.
     """
     parsed = _parsed(spec)
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].home}").load
-    return load(parsed, keep_in) if parsed.kind == "http" and keep_in else load(parsed)
+    return load(parsed, answers_folder) if parsed.kind == "http" and answers_folder else load(parsed)
 
 
 def _parsed(spec: str) -> Spec:
@@ -73,15 +73,15 @@ def _parsed(spec: str) -> Spec:
     return parse(spec, KINDS, OPTIONS)
 
 
-def refuse_misspelt(spec: str) -> None:
+def check_spec(spec: str) -> None:
     """TargetError for a spec that names nothing, whatever files there are: by its grammar, before anything is loaded."""
     _parsed(spec)
 
 
-def foreign(spec: str) -> bool:
+def needs_trust(spec: str) -> bool:
     """Whether a spec names code or a server, which a run's file names but does not hold; one that names nothing does not.
 
-    A guarded target is as foreign as the base that its file names.
+    A guarded target is as needs_trust as the base that its file names.
     """
     try:
         parsed = _parsed(spec)
@@ -94,20 +94,20 @@ def foreign(spec: str) -> bool:
         return False
 
 
-def billed(spec: str) -> bool:
+def is_black_box(spec: str) -> bool:
     """Whether a spec names a black box, whose every request is counted. By its name, before anything is asked."""
     return spec.startswith(("http://", "https://"))
 
 
-def refuse_billed(spec: str) -> None:
+def refuse_black_box(spec: str) -> None:
     """TargetError for a black box where workers are to ask: its bill is one."""
-    if billed(spec):
+    if is_black_box(spec):
         raise TargetError(f"{spec}: a black box is asked by one process, which keeps its bill; run it without workers")
 
 
 def refuse_workers(found: Target) -> None:
-    """TargetError for a target that other processes cannot ask: a black box (refuse_billed), or one without a name."""
-    refuse_billed(found.name)
+    """TargetError for a target that other processes cannot ask: a black box (refuse_black_box), or one without a name."""
+    refuse_black_box(found.name)
     try:
         _parsed(found.name)
     except TargetError as error:
@@ -117,18 +117,18 @@ def refuse_workers(found: Target) -> None:
         ) from None
 
 
-def stored_target(spec: str, folder: Path, trust: bool, afresh: bool = False) -> Target:
+def stored_target(spec: str, folder: Path, trust: bool, ignore_cache: bool = False) -> Target:
     """The target of the run in folder, by the spec that its file holds.
 
     A run can be handed over: one that names code to import or a server to ask is followed with trust alone (TargetError).
-    afresh: a black box is asked again for what it has answered; that is on the run's bill too.
+    ignore_cache: a black box is asked again for what it has answered; that is on the run's bill too.
     """
-    if foreign(spec) and not trust:
+    if needs_trust(spec) and not trust:
         raise TargetError(
             f"{folder}: its target is {spec}, code to import or a server to ask, and a run can come from anybody; "
             "say that you trust it: --trust"
         )
     found = target(spec, folder)
-    if afresh:
-        found.ask_afresh()
+    if ignore_cache:
+        found.ignore_cache()
     return found

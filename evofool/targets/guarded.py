@@ -31,7 +31,7 @@ _NUMBERS = ("threshold", "median", "scale", "temperature")
 
 
 @dataclass(frozen=True)
-class Rule:
+class DetectorRule:
     """A fitted detector, as numbers.
 
     detector: "msp", "max-logit", "energy" or "mahalanobis". threshold: what 95% of real images do not exceed, median: what
@@ -100,7 +100,7 @@ class Fitted(Protocol):
     """What has a rule: evofool.bench.detect.detectors.Detector."""
 
     @property
-    def rule(self) -> Rule: ...
+    def rule(self) -> DetectorRule: ...
 
 
 def suspicion(
@@ -137,7 +137,7 @@ DETECTORS = (*_OF_LOGITS, "mahalanobis")
 class _Guarded(nn.Module):
     """float (B, C, H, W), preprocessed for the base, to the guarded logits (B, K + 1)."""
 
-    def __init__(self, base: nn.Module, outputs: str, rule: Rule) -> None:
+    def __init__(self, base: nn.Module, outputs: str, rule: DetectorRule) -> None:
         super().__init__()
         self.base = _apart(base, rule.detector) if rule.layer else base
         self.outputs, self.rule = outputs, rule
@@ -232,8 +232,8 @@ def load(spec: Spec) -> Target:
     return guarded(base, rule, spec.text, {"file": str(path), "file_sha256": digest})
 
 
-def guarded(base: Target, rule: Rule, name: str, details: Mapping[str, Any] | None = None) -> Target:
-    """A target behind a detector that was fitted to it: logits (B, K + 1) as Rule.guard has them.
+def guarded(base: Target, rule: DetectorRule, name: str, details: Mapping[str, Any] | None = None) -> Target:
+    """A target behind a detector that was fitted to it: logits (B, K + 1) as DetectorRule.guard has them.
 
     They are the base's divided by rule.scale, so probabilities have another temperature than the base's. The base's tensors
     are shared, not copied. TargetError for a rule that does not fit it.
@@ -262,7 +262,7 @@ def base_of(path: Path) -> str:
     return _read(path, f"guarded:{path}")[0]
 
 
-def _read(path: Path, who: str) -> tuple[str, str, Rule]:
+def _read(path: Path, who: str) -> tuple[str, str, DetectorRule]:
     """The base's spec and fingerprint, and the rule."""
     from safetensors import SafetensorError, safe_open
 
@@ -284,7 +284,7 @@ def _read(path: Path, who: str) -> tuple[str, str, Rule]:
         return (
             meta["base"],
             meta["base_fingerprint"],
-            Rule(meta["detector"], layer=meta["layer"], tensors=tensors, **numbers),
+            DetectorRule(meta["detector"], layer=meta["layer"], tensors=tensors, **numbers),
         )
     except ValueError as error:
         raise TargetError(f"{who} is damaged: {error}") from None
@@ -305,7 +305,7 @@ def _refuse(base: str, who: str) -> None:
         raise TargetError(f"{who}: {base} is guarded itself; guard its base")
 
 
-def _refuse_answers(base: Target, rule: Rule, who: str) -> None:
+def _refuse_answers(base: Target, rule: DetectorRule, who: str) -> None:
     if base.crops > 1:
         raise TargetError(f"{who}: a guard looks at one image, and its base at {base.crops} crops; leave crops out")
     if base.top_k < len(base.labels):

@@ -13,14 +13,14 @@ import numpy as np
 
 from evofool.errors import BudgetError, TargetError
 from evofool.images import encode_png
-from evofool.targets import answers
-from evofool.targets.answers import KINDS, Garbled, Reading, brief, parsed
+from evofool.targets import responses
+from evofool.targets.http_client import OPTIONS, Clock, Refused, Server, public
 from evofool.targets.ledger import Ledger
 from evofool.targets.network import FLOAT32
 from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.responses import KINDS, Garbled, Reading, brief, parsed
 from evofool.targets.spec import Spec, distinct
 from evofool.targets.target import Target
-from evofool.targets.wire import OPTIONS, Clock, Refused, Server, public
 
 __all__ = ["FORMAT", "OPTIONS", "VERSION", "BlackBox", "load"]
 
@@ -30,16 +30,16 @@ _NO_GET = (404, 405, 501)  # what services answer that take POST alone
 _T = TypeVar("_T")
 
 
-def load(spec: Spec, keep_in: Path | None = None, clock: Clock | None = None) -> Target:
+def load(spec: Spec, answers_folder: Path | None = None, clock: Clock | None = None) -> Target:
     """http(s)://...: what GET describes; size=, channels= and labels= tell it of a server that does not describe itself.
 
-    keep_in is the folder of a run whose ledger is to go on, or to begin; without it, requests are counted in memory.
+    answers_folder is the folder of a run whose ledger is to go on, or to begin; without it, requests are counted in memory.
     """
     _refuse_options(spec)
     ledger = Ledger()
     server = Server(spec, ledger, clock or Clock())
-    if keep_in is not None:
-        ledger.keep_in(keep_in)
+    if answers_folder is not None:
+        ledger.store_in(answers_folder)
     try:
         told = _description(server)
     except BudgetError:  # what was answered can still be had
@@ -94,8 +94,8 @@ class BlackBox(Target):
         super().__init__(name, labels, shape, self._answers, details)
         self._server, self._ledger, self._names = server, ledger, names
         self.streams = server.parallel
-        self.lasting = True
-        self._afresh = False
+        self.counts_persist = True
+        self._ignore_cache = False
         self._classifier = hashlib.sha256(json.dumps([self.labels, self.shape]).encode()).hexdigest()
         self._reading = self._settled() or self._probed(kind, described)
         if kind not in (None, self._reading.kind):
@@ -122,27 +122,27 @@ class BlackBox(Target):
     def requests(self) -> int:
         return self._ledger.requests
 
-    def keep_in(self, folder: Path) -> None:
-        self._ledger.keep_in(folder)
+    def store_in(self, folder: Path) -> None:
+        self._ledger.store_in(folder)
         # What was settled first holds, so that an image's score stays what it was.
         self._reading = self._settled() or self._reading
         self._note(*self._reading.notes())
         self.count(0)
 
-    def ask_afresh(self) -> None:
+    def ignore_cache(self) -> None:
         """From now on no answer comes out of the ledger. Requests are billed there; an answer that it has is no new one."""
-        self._afresh = True
+        self._ignore_cache = True
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """End the calls under way with a TargetError: no wait goes on, nothing more is sent. Later calls work as ever."""
-        self._server.abandon()
+        self._server.cancel()
 
     def _answers(self, images: np.ndarray) -> np.ndarray:
         """uint8 (B, C, H, W) to float32 (B, K), asked for in requests of `batch` images, each image once."""
         call = self._server.call()
         keys = [_key(image) for image in images]
         unique = dict(zip(keys, images, strict=True))
-        known = {} if self._afresh else self._ledger.known(unique, len(self.labels))
+        known = {} if self._ignore_cache else self._ledger.known(unique, len(self.labels))
         unknown = [key for key in unique if key not in known]
         for start in range(0, len(unknown), self._server.batch):
             part = unknown[start : start + self._server.batch]
@@ -153,14 +153,14 @@ class BlackBox(Target):
         reading = self._reading
 
         def read(answer: Any) -> tuple[np.ndarray, np.ndarray]:
-            _, numbers = answers.values(answer, reading.kind, len(images), len(self.labels), self._names)
-            return numbers, answers.logits(numbers, reading)
+            _, numbers = responses.values(answer, reading.kind, len(images), len(self.labels), self._names)
+            return numbers, responses.logits(numbers, reading)
 
         numbers, logits = self._send(list(images.values()), read, call)
         rows = dict(zip(images, logits, strict=True))
         self._ledger.keep(rows)
         self.count(0)
-        if against := answers.contradiction(numbers, reading):
+        if against := responses.contradiction(numbers, reading):
             self._note(against)
         return rows
 
@@ -169,9 +169,9 @@ class BlackBox(Target):
         noise = _noise(self.shape)
 
         def read(answer: Any) -> tuple[Reading, np.ndarray]:
-            found, numbers = answers.values(answer, kind, len(noise), len(self.labels), self._names)
-            reading = answers.read_as(found, numbers)
-            return reading, answers.logits(numbers, reading)
+            found, numbers = responses.values(answer, kind, len(noise), len(self.labels), self._names)
+            reading = responses.read_as(found, numbers)
+            return reading, responses.logits(numbers, reading)
 
         reading, logits = self._send(list(noise), read, self._server.call())
         self._ledger.reading({"classifier": self._classifier, "described": described, **asdict(reading)})

@@ -47,7 +47,7 @@ class Ledger:
         with self._transaction():
             _create(self._db)
 
-    def keep_in(self, folder: Path) -> None:
+    def store_in(self, folder: Path) -> None:
         """Go on in folder/answers.db; what was counted here is added to what it holds. Both are made if they are not there.
 
         StoreError for a folder that cannot be made, and for a file that is damaged, not ours, or that holds another

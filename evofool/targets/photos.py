@@ -27,7 +27,7 @@ class Photograph(NamedTuple):
     class_id: int
 
 
-def find(folder: Path, labels: Sequence[str]) -> list[Photograph]:
+def find_photographs(folder: Path, labels: Sequence[str]) -> list[Photograph]:
     """The pictures of a folder in order of their paths, with their classes; ImageError if the classes cannot be told.
 
     Either a sub-folder for every class, with pictures at any depth, or pictures named CLASS_anything, where CLASS holds no
@@ -66,14 +66,14 @@ def photographs(
         part = found[begin : begin + batch]
         images = []
         for file, _ in part:
-            with open_picture(file) as picture:
+            with open_image(file) as picture:
                 # No turning by EXIF: evaluations on ImageNet do not turn either.
-                images.append(as_seen(picture, target))
+                images.append(to_input(picture, target))
         yield np.stack(images), np.array([p.class_id for p in part], np.int64), [p.file for p in part]
 
 
 @contextmanager
-def open_picture(file: Path) -> Iterator[Image.Image]:
+def open_image(file: Path) -> Iterator[Image.Image]:
     """The picture of a file, to be decoded inside the with block: of the usual formats alone, and no giant.
 
     ImageError, naming the file, for what is none and for whatever decoding it stumbles over.
@@ -92,7 +92,7 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
         raise ImageError(f"{file} cannot be read as a picture ({why})") from None
 
 
-def as_seen(picture: Image.Image, target: Target) -> np.ndarray:
+def to_input(picture: Image.Image, target: Target) -> np.ndarray:
     """A picture as the uint8 (C, H, W) that a target takes: scaled and cut as its preprocessing says, grey if it is.
 
     Short side to `resize` pixels (more if the target's shape is larger), then the centre; without `resize` the whole

@@ -16,8 +16,8 @@ import numpy as np
 
 from evofool.errors import EvofoolError, ImageError, TargetError
 from evofool.images import decode_png
-from evofool.targets.answers import KINDS, Garbled, parsed
 from evofool.targets.http import FORMAT, VERSION
+from evofool.targets.responses import KINDS, Garbled, parsed
 from evofool.targets.target import Target
 
 MOST_BYTES = 64 << 20  # of a request

@@ -27,7 +27,7 @@ _ROUNDS, _SECONDS = 6, 0.7  # a format is timed so often, or until so much time 
 
 
 @dataclass(frozen=True)
-class Choice:
+class FormatChoice:
     """The setting to rank by. rates: images/s of each format tried; differences: (median, 99% quantile) from plain.
 
     dropped: what cannot be ranked by, and why.
@@ -40,12 +40,13 @@ class Choice:
     dropped: dict[str, str]
 
 
-def choose(target: Target, chunk: int) -> Choice:
-    """The number format to rank by, of those near enough to plain, and the largest chunk up to `chunk` that fits the memory.
+def choose_format(target: Target, chunk: int) -> FormatChoice:
+    """The number format to rank by, of those close to float32, and the largest chunk up to `chunk` that fits the memory.
 
-    On a CPU the last of target.formats that is not clearly slower than plain (`steady`): that is bfloat16 where the CPU has
-    it, and one recipe ranks by one format, however busy the machine is. On a GPU the fastest (`fastest`). With the threads
-    torch has; some seconds on a CPU, and on a GPU as long as torch.compile takes. TargetError if one image does not fit.
+    On a CPU it is the last of target.formats that is not clearly slower than float32 (`choose_for_cpu`): bfloat16 where the
+    CPU has it, so that a recipe ranks by the same format however busy the machine is. On a GPU it is the fastest
+    (`choose_for_gpu`). Uses torch's current threads; takes some seconds on a CPU, and on a GPU as long as torch.compile
+    takes. TargetError if one image does not fit.
     """
     while True:
         try:
@@ -61,7 +62,7 @@ def choose(target: Target, chunk: int) -> Choice:
         chunk //= 2
 
 
-def rate(target: Target, number_format: str, chunk: int, workers: int = 1, seconds: float = 1.0) -> float:
+def images_per_second(target: Target, number_format: str, chunk: int, workers: int = 1, seconds: float = 1.0) -> float:
     """Images a second of `workers` threads that ask for chunks side by side, one torch thread each; the queries count.
 
     Measured after a first chunk each, for `seconds` or one chunk of every worker, whichever is longer. Whatever stops a
@@ -101,7 +102,7 @@ def rate(target: Target, number_format: str, chunk: int, workers: int = 1, secon
 
 
 @dataclass(frozen=True)
-class Rate:
+class SpeedMeasurement:
     """A setting and what it gives; None where the memory did not hold it."""
 
     number_format: str
@@ -110,19 +111,23 @@ class Rate:
     images_per_second: float | None
 
 
-def table(target: Target, formats: Sequence[str], chunks: Sequence[int], seconds: float = 0.5) -> Iterator[Rate]:
+def measure_speeds(
+    target: Target, formats: Sequence[str], chunks: Sequence[int], seconds: float = 0.5
+) -> Iterator[SpeedMeasurement]:
     """The rate of every format with every chunk, by one worker and by as many as pay; compiled ones with the last chunk."""
     for number_format in formats:
         for chunk in chunks if "compiled" not in number_format else chunks[-1:]:
             for workers in sorted({1, target.streams}):
                 try:
-                    yield Rate(number_format, chunk, workers, rate(target, number_format, chunk, workers, seconds))
+                    yield SpeedMeasurement(
+                        number_format, chunk, workers, images_per_second(target, number_format, chunk, workers, seconds)
+                    )
                 except torch.cuda.OutOfMemoryError:
-                    yield Rate(number_format, chunk, workers, None)
+                    yield SpeedMeasurement(number_format, chunk, workers, None)
 
 
-def difference(target: Target, number_format: str, images: np.ndarray) -> tuple[float, float]:
-    """Median and 99% quantile of |log-odds - plain log-odds| over all images (uint8 (B, C, H, W)) and classes."""
+def log_odds_difference(target: Target, number_format: str, images: np.ndarray) -> tuple[float, float]:
+    """Median and 99% quantile of |log-odds - float32 log-odds| over all images (uint8 (B, C, H, W)) and classes."""
     return _apart(target.logits(images, 0, number_format), target.logits(images))
 
 
@@ -137,11 +142,11 @@ def native_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})  # the last one is ARM's
 
 
-def _choose(target: Target, chunk: int) -> Choice:
+def _choose(target: Target, chunk: int) -> FormatChoice:
     on_cpu = target.details.get("device", "cpu") == "cpu"
     images = patterns(target.shape, min(chunk, _CPU_SAMPLE) if on_cpu else chunk)
     if len(target.formats) == 1 and (on_cpu or target.network is None):
-        return Choice(FLOAT32, chunk, {}, {}, {})  # nothing to choose, and a black box's answers may cost
+        return FormatChoice(FLOAT32, chunk, {}, {}, {})  # nothing to choose, and a black box's answers may cost
     plain, differences, dropped = target.logits(images), {}, {}
     for number_format in target.formats[1:]:
         if on_cpu and number_format.startswith("bfloat16") and not native_bfloat16():
@@ -165,16 +170,16 @@ def _choose(target: Target, chunk: int) -> Choice:
                 f"at most {NEAR[0]:g} and {NEAR[1]:g} are allowed"
             )
     rates = _rates(target, images, [f for f in target.formats if f not in dropped])
-    return Choice(steady(rates) if on_cpu else fastest(rates), chunk, rates, differences, dropped)
+    return FormatChoice(choose_for_cpu(rates) if on_cpu else choose_for_gpu(rates), chunk, rates, differences, dropped)
 
 
-def steady(rates: dict[str, float]) -> str:
+def choose_for_cpu(rates: dict[str, float]) -> str:
     """Of formats in their order the last one that is not clearly slower than the first, plain."""
     plain = next(iter(rates))
     return next(f for f in reversed(rates) if rates[f] >= SLOWER * rates[plain])
 
 
-def fastest(rates: dict[str, float]) -> str:
+def choose_for_gpu(rates: dict[str, float]) -> str:
     """Of formats in their order the one to take: each has to be FASTER times as fast as the best one before it."""
     best, *others = rates
     for number_format in others:

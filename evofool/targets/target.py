@@ -57,7 +57,7 @@ class Target:
         self.queries = 0
         self.top_k = len(self.labels)
         self.streams = 1
-        self.lasting = False
+        self.counts_persist = False
         self._forward = forward
         self._counting = threading.Lock()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -196,7 +196,7 @@ class Target:
             return raw[rows]
         return to_logits(torch.from_numpy(raw), self.outputs, self.crops).numpy()[rows]
 
-    def logits_there(
+    def logits_on_device(
         self, images: torch.Tensor, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0
     ) -> torch.Tensor:
         """As `logits`, of images that lie on the network's device, and so does the answer: nothing is copied."""
@@ -232,13 +232,13 @@ class Target:
     def formats(self) -> tuple[str, ...]:
         return (FLOAT32,) if self.network is None else self.network.formats(min(self.shape[1:]))
 
-    def keep_in(self, folder: Path) -> None:
+    def store_in(self, folder: Path) -> None:
         """Keep what was paid for (a black box's answers and its bill) in this folder from now on; else nothing to do."""
 
-    def ask_afresh(self) -> None:
+    def ignore_cache(self) -> None:
         """From now on ask again for what was answered before, where answers are kept; else nothing to do."""
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Give up what is under way over a network; else nothing to do. Later calls are answered as before."""
 
     @property

@@ -13,10 +13,10 @@ import torch
 from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
-from evofool.targets.photos import Photograph, drawings, find, patterns, photographs
+from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
 from evofool.targets.preprocessing import Preprocessing, to_logits
 from evofool.targets.spec import Spec
-from evofool.targets.speed import Choice, Rate, choose, table
+from evofool.targets.speed import FormatChoice, SpeedMeasurement, choose_format, measure_speeds
 from evofool.targets.target import Target
 
 VARIES, DEPENDS = 1e-3, 0.1  # log-odds: above the first it is worth a note, above the second the answers mean nothing
@@ -76,8 +76,8 @@ class Report:
     validation: Validation
     gradient: str  # "yes", or why there is none
     accuracy: Accuracy | None
-    choice: Choice | None
-    rates: tuple[Rate, ...]
+    choice: FormatChoice | None
+    rates: tuple[SpeedMeasurement, ...]
     queries: int
     requests: int
     faults: tuple[str, ...]
@@ -99,14 +99,14 @@ def check(
     speed: bool = True,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Everything: the validation at length, gradients, accuracy on a folder of photographs (see photos.find), speed.
+    """Everything: the validation at length, gradients, accuracy on photographs (photos.find_photographs), speed.
 
     published is the top-1 accuracy that the target should have, in [0, 1]; known by itself for the published weights of
     efficientnet-lite* and torchvision. A black box that is paid by the request is asked for no speed.
     """
     if published is not None and not 0 < published <= 1:
         raise TargetError(f"{target.name}: the published accuracy is a share, 0.751 for 75.1%, not {published:g}")
-    found = None if images is None else find(images, target.labels)
+    found = None if images is None else find_photographs(images, target.labels)
     before = target.queries, target.requests
     progress("asking for patterns, alone and together")
     met = _meet(target, together=32, single=8)
@@ -125,9 +125,9 @@ def check(
         else:
             progress("comparing number formats")
             on_cpu = target.details.get("device", "cpu") == "cpu"
-            choice = choose(target, 64 if on_cpu else 256)
+            choice = choose_format(target, 64 if on_cpu else 256)
             formats = [f for f in target.formats if f not in choice.dropped]
-            for rate in table(target, formats, sorted({1, min(16, choice.chunk), choice.chunk})):
+            for rate in measure_speeds(target, formats, sorted({1, min(16, choice.chunk), choice.chunk})):
                 progress(f"{rate.number_format}, chunk {rate.chunk}, {rate.workers} at once: {speed_text(rate)}")
                 rates.append(rate)
     return Report(
@@ -162,7 +162,7 @@ def describe(target: Target) -> dict[str, Any]:
     }
 
 
-def speed_text(rate: Rate) -> str:
+def speed_text(rate: SpeedMeasurement) -> str:
     return "out of memory" if rate.images_per_second is None else f"{rate.images_per_second:,.1f} images/s"
 
 

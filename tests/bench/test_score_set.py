@@ -30,7 +30,7 @@ from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets import target as named
-from evofool.targets.guarded import Rule, guard
+from evofool.targets.guarded import DetectorRule, guard
 from evofool.targets.validation import wilson
 
 SHAPE, LABELS = (1, 6, 5), ("ant", "big bee", "cow", "dog")
@@ -161,7 +161,7 @@ def test_elites_are_of_the_class_of_their_label_and_strangers_are_named(run: Pat
 def rejected_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the bundled network behind a detector: its eleventh class is "rejected"."""
     folder = tmp_path_factory.mktemp("guarded")
-    rule = Rule("max-logit", threshold=-1.0, median=-3.0, scale=2.0, temperature=1.0)
+    rule = DetectorRule("max-logit", threshold=-1.0, median=-3.0, scale=2.0, temperature=1.0)
     spec = guard(named("lenet"), SimpleNamespace(rule=rule), folder / "guard.safetensors")
     recipe = load("mnist-cppn", [f"target={spec}", "stop.evaluations=160", "stop.confidence=", "search.batch=16"])
     with Run.start(recipe, folder / "run") as search:

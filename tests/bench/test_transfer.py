@@ -310,7 +310,7 @@ def test_an_interrupt_ends_it_and_gives_up_what_is_under_way() -> None:
         if words.startswith("network 2"):
             raise KeyboardInterrupt
 
-    targets[1].abandon = lambda: given_up.append(True)  # type: ignore[method-assign]
+    targets[1].cancel = lambda: given_up.append(True)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         matrix(rows[:1], targets, say=interrupted, batch=1)
     assert given_up == [True]

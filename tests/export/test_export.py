@@ -25,7 +25,7 @@ from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import lenet
-from evofool.targets.public import public_name, short_name, without_folders
+from evofool.targets.redaction import public_name, short_name, without_folders
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -108,7 +108,7 @@ def archive(folder: Path) -> list[Any]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many tries as ever, with a twentieth of the wait between them."""
-    monkeypatch.setattr("evofool.targets.wire._FIRST_WAIT", 0.025)
+    monkeypatch.setattr("evofool.targets.http_client._FIRST_WAIT", 0.025)
 
 
 @pytest.fixture(scope="module")

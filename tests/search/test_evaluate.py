@@ -210,7 +210,7 @@ def test_an_image_keeps_its_row_on_the_device_too() -> None:
     before = target.queries
     for begin, end in ((0, 8), (0, 3), (3, 5), (7, 8)):
         part = target.logits(images[begin:end], 8, first_row=begin)
-        there = target.logits_there(torch.from_numpy(images[begin:end]), 8, first_row=begin)
+        there = target.logits_on_device(torch.from_numpy(images[begin:end]), 8, first_row=begin)
         assert np.array_equal(part, whole[begin:end])
         assert np.array_equal(there.numpy(), whole[begin:end])
     assert target.queries - before == 2 * (8 + 3 + 2 + 1), "padding is no query"

@@ -14,7 +14,7 @@ from evofool.errors import TargetError
 from evofool.scores import confidence, log_odds
 from evofool.targets import efficientnet_lite, target
 from evofool.targets.efficientnet_lite import SCALES, EfficientNetLite
-from evofool.targets.photos import as_seen
+from evofool.targets.photos import to_input
 
 PHOTOGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet_samples"
 
@@ -111,7 +111,7 @@ def test_a_cup_of_coffee_is_an_espresso() -> None:
     packaged("lite0")
     data = pytest.importorskip("skimage.data")
     lite0 = target("efficientnet-lite0")
-    seen = as_seen(Image.fromarray(data.coffee()), lite0)
+    seen = to_input(Image.fromarray(data.coffee()), lite0)
     p = confidence(log_odds(lite0.logits(seen[None])))[0]
     assert lite0.labels[967] == "espresso"
     assert p[967] >= 0.9

@@ -20,8 +20,8 @@ from evofool.recipe import parse
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
-from evofool.targets import Target, foreign, refuse_workers, stored_target, target
-from evofool.targets.guarded import DETECTORS, Rule, guard, guarded, suspicion
+from evofool.targets import Target, needs_trust, refuse_workers, stored_target, target
+from evofool.targets.guarded import DETECTORS, DetectorRule, guard, guarded, suspicion
 from evofool.targets.preprocessing import Preprocessing
 
 SIDE, K, D, R = 12, 5, 7, 4
@@ -42,20 +42,20 @@ def base(divide: float = 1.0, **options: Any) -> Target:
     return Target.from_module(Small(divide), None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)), **options)
 
 
-def rule(detector: str, scale: float = 2.0, features: int = D) -> Rule:
+def rule(detector: str, scale: float = 2.0, features: int = D) -> DetectorRule:
     draw = torch.Generator().manual_seed(1)
     shapes = {"middle": (features,), "project": (features, R), "means": (3, R)}
     tensors = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
     tensors["precision"] = torch.diag(torch.rand(R, generator=draw) + 0.5)
     eyes = detector == "mahalanobis"
-    return Rule(detector, 1.5, -0.5, scale, 0.7, "last" if eyes else "", tensors if eyes else {})
+    return DetectorRule(detector, 1.5, -0.5, scale, 0.7, "last" if eyes else "", tensors if eyes else {})
 
 
 def images(n: int = 9, side: int = SIDE, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (n, channels, side, side), np.uint8)
 
 
-def inside_slowly(r: Rule, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
+def inside_slowly(r: DetectorRule, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
     """How far each image is inside the threshold, image by image from the definitions."""
     out = []
     for z, f in zip(logits.astype(np.float64) / r.scale / r.temperature, features.astype(np.float64), strict=True):
@@ -191,7 +191,7 @@ def lenet_rule(detector: str = "energy", **changes: Any) -> Any:
     if detector == "mahalanobis":
         tensors = dict(rule(detector, features=500).tensors)
     return SimpleNamespace(
-        rule=Rule(
+        rule=DetectorRule(
             **{
                 "detector": detector,
                 "threshold": -1.0,
@@ -293,7 +293,7 @@ def test_a_file_that_is_none_is_refused_and_is_not_foreign(content: bytes | None
     path = tmp_path / "g.safetensors"
     if content is not None:
         path.write_bytes(content)
-    assert not foreign(f"guarded:{path}")
+    assert not needs_trust(f"guarded:{path}")
     with pytest.raises(TargetError, match=r"there is no guard|no whole safetensors|no guard of this evofool"):
         target(f"guarded:{path}")
 
@@ -312,7 +312,7 @@ def test_what_cannot_be_guarded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="cannot be written"):
         guard(target("lenet"), lenet_rule(), tmp_path / "nowhere" / "g.safetensors")
     with pytest.raises(TargetError, match="it needs none of either"):
-        Rule("energy", 1.0, 0.0, 1.0, 1.0, layer="fc2")
+        DetectorRule("energy", 1.0, 0.0, 1.0, 1.0, layer="fc2")
 
 
 def test_crops_and_features_of_a_black_box_are_refused() -> None:
@@ -346,7 +346,7 @@ def test_a_guard_before_somebody_s_code_is_as_foreign_as_that_is(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     ours = guard(target("lenet"), lenet_rule(), tmp_path / "ours.safetensors")
     theirs = guard(target("python:guarded_code:factory"), lenet_rule(), tmp_path / "theirs.safetensors")
-    assert (foreign(ours), foreign(theirs)) == (False, True)
+    assert (needs_trust(ours), needs_trust(theirs)) == (False, True)
     assert stored_target(ours, tmp_path, trust=False).name == ours
     with pytest.raises(TargetError, match="--trust"):
         stored_target(theirs, tmp_path, trust=False)

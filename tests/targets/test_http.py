@@ -22,9 +22,9 @@ from evofool.errors import BudgetError, StoreError, TargetError
 from evofool.images import decode_png
 from evofool.targets import KINDS, Target, target
 from evofool.targets.http import OPTIONS, BlackBox, load
+from evofool.targets.http_client import Clock, Refused, Server
 from evofool.targets.serve import serving
 from evofool.targets.spec import parse
-from evofool.targets.wire import Clock, Refused, Server
 
 pytest.importorskip("httpx")
 SHAPE, LABELS = (1, 4, 4), ["ant", "bee", "cat"]
@@ -176,10 +176,10 @@ class Time:
 
 
 def black_box(
-    url: str, options: str = "", keep_in: Path | None = None, time: Time | None = None, clock: Clock | None = None
+    url: str, options: str = "", answers_folder: Path | None = None, time: Time | None = None, clock: Clock | None = None
 ) -> BlackBox:
     spec = parse(f"{url}{'&' if '?' in url else '?'}{options}" if options else url, KINDS, OPTIONS)
-    return cast(BlackBox, load(spec, keep_in, clock or (time or Time()).clock))
+    return cast(BlackBox, load(spec, answers_folder, clock or (time or Time()).clock))
 
 
 def images_of(count: int, seed: int = 1, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
@@ -519,12 +519,12 @@ def test_calls_that_are_given_up_end_wherever_they_wait_and_send_nothing_more(
         monkeypatch.setattr(Server, "call", lambda self: begun.append(1) or begin(self))
         found = [pool.submit(asked.logits, images_of(40, seed)) for seed in range(calls)]
         until(lambda: len(begun) == calls and asked.requests == requests + 1 and server.received == received + sent)
-        asked.abandon()
+        asked.cancel()
         for call in found:
             with pytest.raises(TargetError, match=f"^{server.url}: it was given up before it answered; a run has kept"):
                 call.result()
         assert (asked.requests, server.received) == (requests + sent, received + sent), "what was not sent is not billed"
-        asked.abandon()  # nothing is under way
+        asked.cancel()  # nothing is under way
         if sent:
             server.script = honest
             assert np.array_equal(asked.logits(images_of(40)), expected(images_of(40)))
@@ -626,7 +626,7 @@ def test_attempts_to_begin_that_fail_share_a_bill_and_its_cap(tmp_path: Path) ->
             assert server.received == sent
         server.script = honest
         begun = black_box(server.url, "max_requests=9", folder)
-        begun.keep_in(folder)
+        begun.store_in(folder)
         assert (begun.queries, begun.requests, server.received) == (4, 7, 7)
         with pytest.raises(TargetError, match="is no URL of a server"):
             black_box("http://", "", tmp_path / "none")
@@ -638,7 +638,7 @@ def test_what_is_asked_afresh_is_sent_and_billed_and_is_no_new_answer(tmp_path: 
     with fake() as server:
         black_box(server.url, "", tmp_path).logits(images[:4])
         again = black_box(server.url, "max_requests=6", tmp_path)
-        again.ask_afresh()
+        again.ignore_cache()
         before = len(server.seen)
         server.script = telling("logits", lambda image: [3.0, 2.0, 1.0])  # it has changed
         twice = np.concatenate([images[:4], images[:4]])
@@ -684,7 +684,7 @@ def test_a_run_that_was_killed_goes_on_with_its_count_and_its_answers(tmp_path: 
     images = images_of(10)
     with fake() as server:
         first = black_box(server.url, "batch=2")
-        first.keep_in(tmp_path)  # the description and the probe were in memory so far
+        first.store_in(tmp_path)  # the description and the probe were in memory so far
         assert (first.queries, first.requests) == (4, 2)
         first.logits(images[:6])
         assert (first.queries, first.requests) == (10, 5)
@@ -698,16 +698,16 @@ def test_a_run_that_was_killed_goes_on_with_its_count_and_its_answers(tmp_path: 
 
 def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
     with fake() as server:
-        black_box(server.url).keep_in(tmp_path)
+        black_box(server.url).store_in(tmp_path)
         server.description = {**DESCRIPTION, "labels": ["a", "b", "c"]}
         with pytest.raises(StoreError, match=r"answers\.db holds the answers of another target: classifier"):
-            black_box(server.url).keep_in(tmp_path)
+            black_box(server.url).store_in(tmp_path)
         with pytest.raises(StoreError, match="holds the answers of another target: classifier"):
             black_box(server.url, "", tmp_path)
         server.description = {**DESCRIPTION, "answers": "probabilities"}
         server.script = telling("probabilities", lambda image: [0.2, 0.3, 0.5])
         with pytest.raises(StoreError, match="another target: kind logits there, probabilities here"):
-            black_box(server.url).keep_in(tmp_path)
+            black_box(server.url).store_in(tmp_path)
         with pytest.raises(TargetError, match="it answers probabilities now, and answered logits before"):
             black_box(server.url, "", tmp_path)
 
@@ -810,7 +810,7 @@ def test_lists_of_different_lengths_are_refused() -> None:
 def test_an_answer_without_end_and_a_packed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake() as server:
         asked = black_box(server.url)
-        monkeypatch.setattr("evofool.targets.wire.MOST_BYTES", 1 << 20)
+        monkeypatch.setattr("evofool.targets.http_client.MOST_BYTES", 1 << 20)
         server.script = lambda number, images: Reply(b" " * (3 << 20))
         with pytest.raises(TargetError, match=r"the answer is longer than 1 MB; ask for fewer images at once \(batch=\)"):
             asked.logits(images_of(1))
@@ -914,7 +914,7 @@ def test_what_was_rounded_at_first_and_is_not_later_is_told_and_scores_mean_the_
         server.script = telling("probabilities", lambda image: [0.25, 0.75, 0.0])
         assert np.array_equal(again.logits(images_of(1, 3)), before)
         anew = black_box(server.url)
-        anew.keep_in(tmp_path)
+        anew.store_in(tmp_path)
         assert np.array_equal(anew.logits(images_of(1, 4)), before)
 
 

@@ -18,7 +18,7 @@ READING = {"classifier": "c", "kind": "probabilities", "top_k": 3, "decimals": N
 
 def opened(folder: Path, **options: int) -> Ledger:
     ledger = Ledger(**options)
-    ledger.keep_in(folder)
+    ledger.store_in(folder)
     return ledger
 
 
@@ -44,13 +44,13 @@ def test_what_was_counted_in_memory_is_added_to_the_file(tmp_path: Path) -> None
         ledger = Ledger()
         ledger.spend(None, 0, 0)
         ledger.keep(rows("a", "b") if requests < 4 else rows("b", "c"))
-        ledger.keep_in(tmp_path)
-        ledger.keep_in(tmp_path)
+        ledger.store_in(tmp_path)
+        ledger.store_in(tmp_path)
         ledger.spend(None, 0, 0)
         assert (ledger.requests, ledger.answers) == (requests, answers)
         assert len(ledger.known([b"a", b"b"], 3)) == 2
     with pytest.raises(StoreError, match=r"other/answers\.db: these answers are kept in .*answers\.db already"):
-        ledger.keep_in(tmp_path / "other")
+        ledger.store_in(tmp_path / "other")
 
 
 def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_bill_from_memory_that_brings_the_file_over_the_cap_leaves_nothing_to_
     first, second = Ledger(), Ledger()
     for ledger in (first, second):
         assert [ledger.spend(3, 0, 0) for _ in range(2)] == [0, 0]
-        ledger.keep_in(tmp_path)
+        ledger.store_in(tmp_path)
     assert first.requests == second.requests == 4
     assert first.spend(3, 0, 0) is second.spend(3, 0, 0) is opened(tmp_path).spend(4, 0, 0) is None
     assert opened(tmp_path).requests == 4
@@ -82,7 +82,7 @@ import os
 from pathlib import Path
 from evofool.targets.ledger import Ledger
 ledger = Ledger()
-ledger.keep_in(Path({str(tmp_path)!r}))
+ledger.store_in(Path({str(tmp_path)!r}))
 for _ in range(3):
     assert ledger.spend(5, 0, 0) is not None
 os._exit(9)
@@ -103,7 +103,7 @@ def test_the_cap_holds_whoever_asks_at_once(tmp_path: Path) -> None:
 
     shared = Ledger()
     with ThreadPoolExecutor(6) as pool:
-        shared.keep_in(tmp_path)
+        shared.store_in(tmp_path)
         assert sum(pool.map(ask, range(6))) == 37
     assert shared.requests == 37
 
@@ -140,7 +140,7 @@ def test_answers_that_memory_had_no_room_for_stay_counted_in_the_file(tmp_path: 
     ledger = Ledger(cache_bytes=2 * 12)
     for name in "fgh":
         ledger.keep(rows(name))
-    ledger.keep_in(tmp_path)
+    ledger.store_in(tmp_path)
     assert ledger.answers == 3
 
 
@@ -149,7 +149,7 @@ def test_the_reading_that_was_settled_first_holds(tmp_path: Path) -> None:
     assert ledger.reading() is None
     assert ledger.reading(READING) == READING
     assert ledger.reading({**READING, "decimals": 3}) == READING
-    ledger.keep_in(tmp_path)
+    ledger.store_in(tmp_path)
     assert opened(tmp_path).reading() == READING
     for key, other in (("classifier", "d"), ("kind", "top"), ("top_k", 2)):
         foreign = Ledger()
@@ -158,7 +158,7 @@ def test_the_reading_that_was_settled_first_holds(tmp_path: Path) -> None:
         with pytest.raises(
             StoreError, match=rf"answers\.db holds the answers of another target: {key} {READING[key]} there, {other}"
         ):
-            foreign.keep_in(tmp_path)
+            foreign.store_in(tmp_path)
         assert (foreign.requests, foreign.path) == (1, None), "it goes on in memory"
     assert opened(tmp_path).requests == 0
 

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from evofool.errors import ImageError
 from evofool.targets import Target
-from evofool.targets.photos import as_seen, find, patterns, photographs
+from evofool.targets.photos import find_photographs, patterns, photographs, to_input
 
 WNIDS = ("n01440764", "n01443537", "n02100000")
 SAMPLES = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet_samples"
@@ -54,7 +54,7 @@ def test_folders_of_classes_are_told_by_label_by_number_or_by_order(classes: tup
     folder_of(tmp_path, *(f"{name}/{file}" for name in reversed(classes) for file in ("b.png", "deep/er/a.jpg")))
     (tmp_path / "readme.txt").write_text("not a picture")
     (tmp_path / ".hidden").mkdir()
-    found = find(tmp_path, ("tench", "goldfish", "setter"))
+    found = find_photographs(tmp_path, ("tench", "goldfish", "setter"))
     shown = {p.file.relative_to(tmp_path).as_posix(): p.class_id for p in found}
     assert shown == {f"{name}/{file}": c for c, name in enumerate(classes) for file in ("b.png", "deep/er/a.jpg")}
 
@@ -66,32 +66,36 @@ def test_classes_that_stand_for_no_thing_need_no_pictures(
 ) -> None:
     labels = ("tench", "goldfish", "setter", *more)
     folder_of(tmp_path, *(f"{name}/a.png" for name in classes))
-    assert {p.file.parent.name: p.class_id for p in find(tmp_path, labels)} == dict(zip(classes, range(3), strict=True))
+    assert {p.file.parent.name: p.class_id for p in find_photographs(tmp_path, labels)} == dict(
+        zip(classes, range(3), strict=True)
+    )
     with pytest.raises(ImageError, match=r"or exactly 3 names in class order"):
-        find(folder_of(tmp_path / "few", "x/a.png", "y/a.png"), labels)
+        find_photographs(folder_of(tmp_path / "few", "x/a.png", "y/a.png"), labels)
 
 
 def test_such_a_class_may_have_pictures_too(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{name}/a.png" for name in (*WNIDS, "nothing")))
     with pytest.raises(ImageError, match="3 of them no labels"):  # some are known: order would be a guess
-        find(tmp_path, ("tench", "goldfish", "setter", "nothing"))
+        find_photographs(tmp_path, ("tench", "goldfish", "setter", "nothing"))
     (tmp_path / "nothing").rename(tmp_path / "zz")
-    assert [p.class_id for p in find(tmp_path, ("tench", "goldfish", "setter", "nothing"))] == [0, 1, 2, 3]
+    assert [p.class_id for p in find_photographs(tmp_path, ("tench", "goldfish", "setter", "nothing"))] == [0, 1, 2, 3]
 
 
 def test_some_of_the_classes_are_enough_where_their_names_are_labels(tmp_path: Path) -> None:
-    assert [p.class_id for p in find(folder_of(tmp_path, "setter/a.png", "goldfish/b.png"), seeing().labels)] == [1, 2]
+    assert [
+        p.class_id for p in find_photographs(folder_of(tmp_path, "setter/a.png", "goldfish/b.png"), seeing().labels)
+    ] == [1, 2]
 
 
 def test_flat_pictures_carry_their_class_before_the_underscore(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{wnid}_{i}_x.png" for wnid in reversed(WNIDS) for i in range(2)))
-    found = find(tmp_path, seeing().labels)
+    found = find_photographs(tmp_path, seeing().labels)
     assert [(p.file.name[:9], p.class_id) for p in found] == [(w, c) for c, w in enumerate(WNIDS) for _ in range(2)]
 
 
 def test_numbers_that_are_labels_are_labels(tmp_path: Path) -> None:
     labels = ("2", "1", "0")
-    assert [p.class_id for p in find(folder_of(tmp_path, "0/a.png", "1/a.png", "2/a.png"), labels)] == [2, 1, 0]
+    assert [p.class_id for p in find_photographs(folder_of(tmp_path, "0/a.png", "1/a.png", "2/a.png"), labels)] == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -109,17 +113,17 @@ def test_a_folder_whose_classes_cannot_be_told_says_what_was_found_and_what_is_n
     files: tuple[str, ...], told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ImageError, match=told):
-        find(folder_of(tmp_path, *files), seeing().labels)
+        find_photographs(folder_of(tmp_path, *files), seeing().labels)
 
 
 def test_no_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="nowhere is no folder"):
-        find(tmp_path / "nowhere", seeing().labels)
+        find_photographs(tmp_path / "nowhere", seeing().labels)
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs the sample photographs")
 def test_the_order_of_wnids_is_that_of_imagenet_s_classes() -> None:
-    found = find(SAMPLES, [str(c) for c in range(1000)])
+    found = find_photographs(SAMPLES, [str(c) for c in range(1000)])
     assert [p.class_id for p in found] == list(range(1000))
 
 
@@ -133,33 +137,33 @@ def test_pictures_are_scaled_and_cut_as_torchvision_does(size: tuple[int, int], 
     expected = v2.Compose(
         [v2.Resize(20, interpolation=v2.InterpolationMode(interpolation)), v2.CenterCrop((16, 12)), v2.PILToTensor()]
     )(whole)
-    assert np.array_equal(as_seen(whole, seeing((3, 16, 12), resize=20, interpolation=interpolation)), expected.numpy())
+    assert np.array_equal(to_input(whole, seeing((3, 16, 12), resize=20, interpolation=interpolation)), expected.numpy())
 
 
 def test_without_resize_the_whole_picture_is_squeezed_and_one_of_the_right_size_stays_as_it_is() -> None:
     whole = picture(12, 10)
-    squeezed = as_seen(whole, seeing((3, 5, 9)))
+    squeezed = to_input(whole, seeing((3, 5, 9)))
     assert np.array_equal(squeezed, np.asarray(whole.resize((9, 5), Image.Resampling.BILINEAR)).transpose(2, 0, 1))
-    assert np.array_equal(as_seen(whole, seeing((3, 10, 12))), np.asarray(whole).transpose(2, 0, 1))
+    assert np.array_equal(to_input(whole, seeing((3, 10, 12))), np.asarray(whole).transpose(2, 0, 1))
 
 
 def test_a_shape_larger_than_resize_is_filled() -> None:
-    assert as_seen(picture(12, 10), seeing((3, 30, 20), resize=8)).shape == (3, 30, 20)
+    assert to_input(picture(12, 10), seeing((3, 30, 20), resize=8)).shape == (3, 30, 20)
 
 
 def test_grey_targets_see_grey_and_rgb_ones_rgb_whatever_the_file_is() -> None:
     for mode in ("RGB", "L", "P", "RGBA", "CMYK", "1", "LA"):
         for channels in (1, 3):
-            seen = as_seen(picture().convert(mode), seeing((channels, 8, 8)))
+            seen = to_input(picture().convert(mode), seeing((channels, 8, 8)))
             assert (seen.shape, seen.dtype) == ((channels, 8, 8), np.uint8)
     grey = np.asarray(picture().convert("L"))
-    assert np.array_equal(as_seen(picture(), seeing((1, 10, 12)))[0], grey)
+    assert np.array_equal(to_input(picture(), seeing((1, 10, 12)))[0], grey)
 
 
 def test_photographs_come_in_batches_in_the_order_of_their_classes(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{name}/{i}.png" for name in ("tench", "goldfish", "setter") for i in range(3)))
     target = seeing((3, 10, 12))
-    parts = list(photographs(find(tmp_path, target.labels), target, 4))
+    parts = list(photographs(find_photographs(tmp_path, target.labels), target, 4))
     assert [len(images) for images, _, _ in parts] == [4, 4, 1]
     assert parts[0][0].dtype == np.uint8
     assert parts[0][1].dtype == np.int64
@@ -178,7 +182,7 @@ def test_what_is_no_whole_picture_is_named(content: bytes, tmp_path: Path) -> No
     path = folder_of(tmp_path, "tench/bad.png") / "tench" / "bad.png"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"bad\.png cannot be read as a picture"):
-        list(photographs(find(tmp_path, seeing().labels), seeing()))
+        list(photographs(find_photographs(tmp_path, seeing().labels), seeing()))
 
 
 def test_pixels_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
@@ -187,7 +191,7 @@ def test_pixels_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ImageError, match=r"deep\.tif cannot be read .*more than 8 bits \(mode I\); save it as an 8-bit picture"
     ):
-        list(photographs(find(tmp_path, seeing().labels), seeing()))
+        list(photographs(find_photographs(tmp_path, seeing().labels), seeing()))
 
 
 @pytest.mark.parametrize("most", [50, 100])
@@ -195,7 +199,7 @@ def test_a_small_file_that_unpacks_to_a_giant_is_refused(most: int, tmp_path: Pa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)  # 120 pixels: more than twice, and more than once as many
     target = seeing()
     with pytest.raises(ImageError, match=r"a\.png cannot be read as a picture \(Image size \(120 pixels\) exceeds limit"):
-        list(photographs(find(folder_of(tmp_path, "tench/a.png"), target.labels), target))
+        list(photographs(find_photographs(folder_of(tmp_path, "tench/a.png"), target.labels), target))
 
 
 def test_patterns_are_all_different_and_the_same_each_time() -> None:

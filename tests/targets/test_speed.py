@@ -14,7 +14,15 @@ from evofool.targets import Target, target
 from evofool.targets.network import FLOAT32, Network
 from evofool.targets.photos import patterns
 from evofool.targets.preprocessing import Preprocessing
-from evofool.targets.speed import Rate, choose, difference, fastest, rate, steady, table
+from evofool.targets.speed import (
+    SpeedMeasurement,
+    choose_for_cpu,
+    choose_for_gpu,
+    choose_format,
+    images_per_second,
+    log_odds_difference,
+    measure_speeds,
+)
 
 
 class Formats(Target):
@@ -69,7 +77,7 @@ def broken(_: int) -> float:
     ],
 )
 def test_a_format_has_to_be_a_fifth_faster_than_the_best_before_it(rates: dict[str, float], chosen: str) -> None:
-    assert fastest(rates) == chosen
+    assert choose_for_gpu(rates) == chosen
 
 
 @pytest.mark.parametrize(
@@ -83,14 +91,14 @@ def test_a_format_has_to_be_a_fifth_faster_than_the_best_before_it(rates: dict[s
     ],
 )
 def test_on_a_cpu_a_busy_moment_does_not_change_the_choice(rates: dict[str, float], chosen: str) -> None:
-    assert steady(rates) == chosen
+    assert choose_for_cpu(rates) == chosen
 
 
 def test_what_is_too_far_from_plain_or_does_not_run_is_dropped_with_the_reason() -> None:
     own = Formats(
         **{"float32-folded": lambda n: 0.01}, bfloat16=lambda n: 9.0, float16=lambda n: float("nan"), compiled=broken
     )
-    choice = choose(own, 8)
+    choice = choose_format(own, 8)
     assert choice.chunk == 8
     assert set(choice.rates) == {"float32", "float32-folded"}
     assert set(choice.differences) == {"float32-folded", "bfloat16"}
@@ -103,7 +111,7 @@ def test_what_is_too_far_from_plain_or_does_not_run_is_dropped_with_the_reason()
 
 def test_the_chunk_is_halved_until_every_format_fits_the_memory() -> None:
     own = Formats(**{"float32-folded": full(24)})
-    choice = choose(own, 64)
+    choice = choose_format(own, 64)
     assert choice.chunk == 16
     assert set(choice.rates) == {"float32", "float32-folded"}
     assert {n for _, n in own.asked} == {64, 32, 16}
@@ -111,12 +119,12 @@ def test_the_chunk_is_halved_until_every_format_fits_the_memory() -> None:
 
 def test_a_memory_that_does_not_hold_one_image_is_told() -> None:
     with pytest.raises(TargetError, match=r"own: the memory of cuda does not hold one image's forward pass; take a smaller"):
-        choose(Formats(float32=full(0)), 64)
+        choose_format(Formats(float32=full(0)), 64)
 
 
 def test_a_target_with_one_format_has_no_choice_and_is_asked_nothing() -> None:
     lenet = target("lenet")
-    choice = choose(lenet, 16)
+    choice = choose_format(lenet, 16)
     assert (choice.number_format, choice.chunk, choice.rates) == ("float32", 16, {})
     assert lenet.queries == 0
 
@@ -124,15 +132,15 @@ def test_a_target_with_one_format_has_no_choice_and_is_asked_nothing() -> None:
 def test_the_difference_is_that_of_log_odds() -> None:
     own = Formats(**{"float32-folded": lambda n: 0.0}, bfloat16=lambda n: 3.0)
     images = patterns(own.shape, 6)
-    assert difference(own, "float32-folded", images) == (0.0, 0.0)
-    median, most = difference(own, "bfloat16", images)
+    assert log_odds_difference(own, "float32-folded", images) == (0.0, 0.0)
+    median, most = log_odds_difference(own, "bfloat16", images)
     assert 0 < median <= most <= 3.0 + 1e-5
 
 
 def test_a_rate_counts_its_queries_and_leaves_torch_s_threads_as_they_were() -> None:
     before = torch.get_num_threads()
     own = Formats()
-    assert rate(own, FLOAT32, 4, workers=3, seconds=0.0) > 0
+    assert images_per_second(own, FLOAT32, 4, workers=3, seconds=0.0) > 0
     assert own.asked == [(FLOAT32, 4)] * 6  # a first and one timed chunk of every worker
     assert own.queries == 24
     assert torch.get_num_threads() == before
@@ -146,13 +154,13 @@ def test_workers_ask_side_by_side() -> None:
             met.wait()  # passes when two are in here at once
             return super()._raw(images, number_format)
 
-    assert rate(Meeting(), FLOAT32, 1, workers=2, seconds=0.0) > 0
+    assert images_per_second(Meeting(), FLOAT32, 1, workers=2, seconds=0.0) > 0
 
 
 def test_what_stops_a_worker_is_raised() -> None:
     for workers in (1, 3):
         with pytest.raises(TargetError, match="no compiler"):
-            rate(Formats(odd=broken), "odd", 2, workers)
+            images_per_second(Formats(odd=broken), "odd", 2, workers)
 
     def later(images: int, done: list[int] = []) -> float:  # noqa: B006
         done.append(images)
@@ -160,17 +168,19 @@ def test_what_stops_a_worker_is_raised() -> None:
         return broken(0) if len(done) > 2 else 0.0
 
     with pytest.raises(TargetError, match="no compiler"):
-        rate(Formats(odd=later), "odd", 2, seconds=10.0)
+        images_per_second(Formats(odd=later), "odd", 2, seconds=10.0)
 
 
 def test_a_table_has_a_row_for_every_setting_and_compiled_formats_one_chunk() -> None:
     own = Formats(**{"float32-folded": full(4), "float16-compiled": lambda n: 0.0})
     own.streams = 2
-    rows = list(table(own, own.formats, (1, 8), seconds=0.0))
+    rows = list(measure_speeds(own, own.formats, (1, 8), seconds=0.0))
     assert [(r.number_format, r.chunk, r.workers) for r in rows] == [
         (f, chunk, workers)
         for f in own.formats
         for chunk in ((1, 8) if f != "float16-compiled" else (8,))
         for workers in (1, 2)
     ]
-    assert [r for r in rows if r.images_per_second is None] == [Rate("float32-folded", 8, w, None) for w in (1, 2)]
+    assert [r for r in rows if r.images_per_second is None] == [
+        SpeedMeasurement("float32-folded", 8, w, None) for w in (1, 2)
+    ]

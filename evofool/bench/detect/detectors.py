@@ -22,7 +22,7 @@ from evofool.explain.features import Features
 from evofool.run.stored import StoredRun
 from evofool.scores import margin
 from evofool.targets import Target
-from evofool.targets.guarded import Rule, suspicion
+from evofool.targets.guarded import DetectorRule, suspicion
 
 BATCH = 32
 SPREAD = 1e-4  # of the widest direction: those in which real images vary by less than this are left out
@@ -59,7 +59,7 @@ class Detector:
     """
 
     name: str
-    rule: Rule
+    rule: DetectorRule
     _target: Target
     _calibrated: Callable[[np.ndarray], np.ndarray]
     _score: Callable[[torch.Tensor], torch.Tensor]
@@ -178,7 +178,7 @@ def fit(
         z, features_of = torch.from_numpy(calibration.calibrated(calibration.logits[here])), None
     scores = suspicion(name, z, features_of, tensors).numpy().astype(np.float64)
     threshold = float(np.quantile(scores, 0.95, method="higher"))
-    rule = Rule(name, threshold, float(np.median(scores)), layer=layer, tensors=tensors, **numbers)
+    rule = DetectorRule(name, threshold, float(np.median(scores)), layer=layer, tensors=tensors, **numbers)
     return Detector(name, rule, target, calibration.calibrated, score)
 
 

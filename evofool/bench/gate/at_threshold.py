@@ -58,8 +58,8 @@ def threshold(
 
     rank, mark = "margin" if accept.kind == "margin" else "log_odds", target.fingerprint()
     home = gate_folder(folder, f"accept-{mark[:12]}-{rank}-{budget}", target)
-    if target.lasting:
-        target.ask_afresh()  # what it answered an earlier gate may hold no more
+    if target.counts_persist:
+        target.ignore_cache()  # what it answered an earlier gate may hold no more
     with alone_in(home):
         with torch_threads(1):
             checked = validate(target)

@@ -15,10 +15,10 @@ def gate_folder(folder: Path, name: str, target: Target) -> Path:
     Of a black box, which can change without a trace, a new one (NAME-2, ...) once a verdict was given.
     """
     places = (folder / (name if k == 1 else f"{name}-{k}") for k in count(1))
-    return next(place.absolute() for place in places if not (target.lasting and (place / _JUDGED).exists()))
+    return next(place.absolute() for place in places if not (target.counts_persist and (place / _JUDGED).exists()))
 
 
 def mark_judged(home: Path, target: Target) -> None:
     """Note that a verdict was given by what is in here."""
-    if target.lasting and home.is_dir():
+    if target.counts_persist and home.is_dir():
         write_json(home / _JUDGED, {"target": target.name})

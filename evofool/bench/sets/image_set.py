@@ -15,7 +15,7 @@ from evofool.run.reader import FILE
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets.labels import is_rejection
-from evofool.targets.photos import find, open_picture
+from evofool.targets.photos import find_photographs, open_image
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def refuse_nothing(path: Path) -> None:
 
 
 def image_set(path: Path, target: Target) -> ImageSet:
-    """What is at this path, as target takes it: a run, what `evofool export` wrote, or a folder (targets.photos.find).
+    """What is at this path, as target takes it: a run, what `evofool export` wrote, or a folder
+    (targets.photos.find_photographs).
 
     Elites and the rows of a table are of the class that is called as theirs is. Images of classes that stand for no thing
     (targets.labels.is_rejection) are left out. ImageError for a path that holds none of these or nothing, and for classes
@@ -71,7 +72,7 @@ def image_set(path: Path, target: Target) -> ImageSet:
     tables = _tables(path)
     if tables:
         return _table(path, tables, target)
-    found = find(path, target.labels)
+    found = find_photographs(path, target.labels)
     kept = [one for one in found if not is_rejection(target.labels[one.class_id])]
     _refuse_rejections(path, kept)
     return ImageSet(
@@ -138,7 +139,7 @@ def _of_png(png: bytes, name: str, target: Target) -> np.ndarray:
 
 def _of_file(file: Path, target: Target) -> np.ndarray:
     """At the target's own size the pixels of explain.input_picture.read_picture; else scaled whole, nothing is cut off."""
-    with open_picture(file) as opened:
+    with open_image(file) as opened:
         picture, _ = flat(opened)
         if picture.mode.startswith(("I", "F")):
             raise ImageError(f"pixels of more than 8 bits (mode {picture.mode}); save it as an 8-bit picture")

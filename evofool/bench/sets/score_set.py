@@ -89,5 +89,5 @@ def _pool(target: Target, threads: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            target.abandon()
+            target.cancel()
             raise

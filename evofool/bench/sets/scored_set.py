@@ -12,7 +12,7 @@ from evofool.bench.calibration import LEVELS, Calibration
 from evofool.bench.sets.image_set import ImageSet
 from evofool.bench.statistics import quantiles
 from evofool.targets import Target
-from evofool.targets.public import name_of, public_name, without_folders
+from evofool.targets.redaction import name_of, public_name, without_folders
 from evofool.targets.validation import wilson
 
 SCHEMA, VERSION = "evofool.score-set", 1

@@ -124,7 +124,7 @@ class _Judge(NamedTuple):
                     self.say(f"{words}: {sum(map(len, answers)):,} of {len(different):,}")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.target.abandon()
+                self.target.cancel()
                 raise
         logits = np.concatenate(answers)
         bad = int((~np.isfinite(logits).all(axis=1)).sum())

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from evofool.errors import BudgetError, TargetError
-from evofool.targets.answers import Garbled, shown
+from evofool.targets.connection import Line, clients
 from evofool.targets.ledger import Ledger
-from evofool.targets.line import Line, clients
+from evofool.targets.responses import Garbled, shown
 from evofool.targets.spec import COMMON, Spec
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Server:
         """For a call that begins now, to be handed to each `ask` of it: set once the call is given up."""
         return self._call
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Give up the calls under way: no wait goes on, nothing more is sent. Calls that begin later are none of them."""
         with self._change:
             given_up, self._call = self._call, threading.Event()

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from evofool.errors import TargetError
 from evofool.targets import KINDS
+from evofool.targets.http_client import OPTIONS, public
 from evofool.targets.spec import parse
-from evofool.targets.wire import OPTIONS, public
 
 
 def public_name(name: str) -> str:
