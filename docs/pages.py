@@ -201,7 +201,8 @@ def _number(value: float) -> str:
 
 def arrows(mermaid: str) -> tuple[list[list[str]], list[tuple[str, str]]]:
     """Floors (top first) of a mermaid drawing whose subgraphs are floors, and its arrows (user, used)."""
-    floors = [re.findall(r"^\s+(\w+)$", block, re.MULTILINE) for block in re.findall(r"subgraph.*?end", mermaid, re.DOTALL)]
+    blocks = re.findall(r"^  subgraph.*?^  end$", mermaid, re.DOTALL | re.MULTILINE)
+    floors = [re.findall(r"^    (\w+)$", block, re.MULTILINE) for block in blocks]
     return floors, [(a, b) for a, b in re.findall(r"^\s*(\w+) --> (\w+)$", mermaid, re.MULTILINE)]
 
 

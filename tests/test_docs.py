@@ -16,14 +16,16 @@ from docs import pages
 from evofool import recipe as recipes
 from evofool.bench import plan
 from evofool.cli.app import PANELS, app
+from tests.test_rooms import FLOORS, asks_for, rooms_of
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_every_command_is_in_the_readme():
+def test_every_command_and_group_is_in_the_readme_under_its_panel() -> None:
     readme = (ROOT / "README.md").read_text()
-    names = [name for panel in PANELS.values() for name in panel]
-    assert [name for name in names if f"`evofool {name} " not in readme] == []
+    lines = re.findall(r"^- (\w+): ((?:`evofool [a-z-]+`[,\s]*)+)", readme, re.MULTILINE)
+    named = {panel: re.findall(r"`evofool ([a-z-]+)`", line) for panel, line in lines}
+    assert named == {panel: list(commands) for panel, commands in PANELS.items()}
 
 
 def test_every_shipped_recipe_is_in_the_readme():
@@ -97,6 +99,33 @@ def test_the_pictures_of_the_documents_are_there():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
             assert (page.parent / picture).is_file(), f"{page.name} shows {picture}"
+
+
+def test_the_drawing_of_rooms_has_every_floor_and_every_arrow() -> None:
+    """Fails after a move; the drawing that has to be pasted into docs/architecture.md is in the message."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (drawn,) = re.findall(r"```mermaid\n(.*?)```", page, re.DOTALL)
+    assert drawn == drawing_of_rooms(), f"docs/architecture.md has to draw:\n\n{drawing_of_rooms()}"
+    floors, arrows = pages.arrows(drawn)
+    assert [room for floor in floors for room in floor] == [room for floor in reversed(FLOORS[:-1]) for room in floor]
+    assert len(arrows) > len(floors)
+    assert pages.drawing(drawn).count("<path") == len(arrows) + 1
+
+
+def drawing_of_rooms() -> str:
+    """The floors of tests/test_rooms.py as mermaid, without __main__, and without the arrows that follow from others."""
+    rooms = rooms_of("evofool")
+    order = [room for floor in FLOORS[:-1] for room in floor]
+    below: dict[str, set[str]] = {}
+    arrows = []
+    for room in order:
+        used = {other for other in below if any(asks_for(source, f"evofool.{other}") for source in rooms[room])}
+        arrows += [(room, other) for other in sorted(used) if not any(other in below[third] for third in used)]
+        below[room] = used.union(*(below[other] for other in used))
+    lines = ["flowchart TB"]
+    for number, floor in reversed(list(enumerate(FLOORS[:-1]))):
+        lines += [f"  subgraph floor{number} [ ]", *(f"    {room}" for room in floor), "  end"]
+    return "\n".join([*lines, *(f"  {room} --> {other}" for room, other in reversed(arrows))]) + "\n"
 
 
 def every_command(path: str, group: Any) -> Iterator[tuple[str, Any]]:
