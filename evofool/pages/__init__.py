@@ -1,1 +1,1 @@
-"""Pictures for people: pure functions from plain data to an image, PNG bytes or SVG text; the caller saves them."""
+"""Pages and pictures: pure functions from plain data to an image, PNG bytes, SVG or HTML; the caller saves them."""

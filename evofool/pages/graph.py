@@ -1,4 +1,4 @@
-"""A CPPN as a picture: its nodes in layers from the inputs on the left to the outputs on the right, as SVG."""
+"""A drawing of a CPPN as SVG: its nodes in layers, from the inputs on the left to the outputs on the right."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -20,8 +20,13 @@ _CHANNELS = {
     "hls2015": ("hue", "lightness", "saturation"),
 }
 _BLUE, _RED, _LINE = "#2f6db3", "#c9413a", "#9a9ea6"
-_WIDTH, _HEIGHT, _RADIUS = 76, 54, 20  # of a node's box; of an input's circle
-_STEP, _GAP, _PASSING, _MARGIN = 150, 16, 10, 40  # from layer to layer; between nodes; for an edge that passes; around
+_WIDTH, _HEIGHT, _RADIUS = 76, 54, 20  # of a node's box, and of an input's circle
+_STEP, _GAP, _PASSING, _MARGIN = (
+    150,
+    16,
+    10,
+    40,
+)  # between layers; between nodes; for an edge that passes a layer; around all
 _SWEEPS = 12
 
 Edge = tuple[int, int, float]
@@ -32,9 +37,9 @@ Place = tuple[int, int]
 def graph_svg(genome: Mapping[str, Any]) -> str:
     """The graph of a CPPN's canonical JSON (genomes.cppn.json_) as a standalone SVG.
 
-    A node shows its activation's name and its curve over [-3, 3]; the outputs stand in the last column, in order. An
-    edge is as wide as its weight is large, relative to the graph's largest; blue is positive, red negative. What
-    reaches no output is drawn faint. Raises GenomeError for what is no sound CPPN.
+    A node shows its activation's name and the activation's curve over [-3, 3]. The outputs are the last column, in order.
+    The width of an edge is proportional to the magnitude of its weight; blue is positive, red negative. Nodes and edges
+    that reach no output are drawn faint. GenomeError for an invalid CPPN.
     """
     mode, nodes, edges = _read(genome)
     outputs = list(genome["outputs"])
@@ -47,7 +52,7 @@ def graph_svg(genome: Mapping[str, Any]) -> str:
 
     heaviest = max((abs(w) for _, _, w in edges), default=0.0) or 1.0
     parts = []
-    # The faint ones first, which lie below the others.
+    # Faint edges first, so that they lie below the others.
     for path, (s, t, w) in sorted(zip(paths, edges, strict=True), key=lambda pair: pair[1][1] in alive):
         name = f"{_name(s)} to {_name(t)}: {w:.4g}"
         parts.append(_edge([(x[p], y[p]) for p in path], w, abs(w) / heaviest, t in alive, name))
@@ -61,12 +66,12 @@ def graph_svg(genome: Mapping[str, Any]) -> str:
     top = min(y.values()) - _HEIGHT / 2 - _MARGIN
     height = max(y.values()) + _HEIGHT / 2 + _MARGIN - top + 30
     hidden = len(nodes) - len(outputs)
-    said = f"CPPN of {hidden} hidden nodes and {len(edges)} edges"
+    title = f"CPPN with {hidden} hidden nodes and {len(edges)} edges"
     parts.append(_legend(_MARGIN, top + height - 22))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {top:.1f} {width:.1f} {height:.1f}" '
         f'width="{width:.0f}" height="{height:.0f}" role="img" font-family="system-ui, Helvetica, Arial, sans-serif">'
-        f"<title>{escape(said)}</title>"
+        f"<title>{escape(title)}</title>"
         f'<rect x="0" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{PAPER}"/>'
         + "\n".join(parts)
         + "</svg>\n"
@@ -74,7 +79,7 @@ def graph_svg(genome: Mapping[str, Any]) -> str:
 
 
 def _read(genome: Mapping[str, Any]) -> tuple[str, dict[int, str], list[Edge]]:
-    """(colour mode, {node id: activation}, edges), once genomes has found the graph sound."""
+    """(colour mode, {node id: activation}, edges), after genomes has validated the graph."""
     data = dict(genome)
     mode, _, _ = json_.header(data)
     nodes, edges = json_.graph(data)
@@ -85,13 +90,13 @@ def _read(genome: Mapping[str, Any]) -> tuple[str, dict[int, str], list[Edge]]:
 
 
 def _layers(ids: list[int], outputs: list[int], edges: list[Edge]) -> dict[int, int]:
-    """Inputs 0, hidden nodes one more than their furthest source, outputs one more than everything else."""
+    """The layer of each node: inputs 0, a hidden node one more than its furthest source, outputs one more than the others."""
     sources: dict[int, list[int]] = {i: [] for i in ids}
     for s, t, _ in edges:
         sources[t].append(s)
     layer = dict.fromkeys(range(N_IN), 0)
     left = [i for i in ids if i >= N_IN and i not in outputs]
-    while left:  # ends, as the graph has no cycle
+    while left:  # terminates, because the graph has no cycle
         for i in [i for i in left if all(s in layer for s in sources[i])]:
             layer[i] = 1 + max((layer[s] for s in sources[i]), default=0)
         left = [i for i in left if i not in layer]
@@ -114,9 +119,9 @@ def _columns(layer: Mapping[int, int], paths: list[list[Place]]) -> list[list[Pl
 
 
 def _order(columns: list[list[Place]], paths: list[list[Place]]) -> list[list[Place]]:
-    """Each column sorted by the mean position of its neighbours, swept forth and back, so that few edges cross.
+    """Each column sorted by the mean position of its neighbours, in sweeps in both directions, so that few edges cross.
 
-    Inputs and outputs keep their order: people look for x, y, d, bias and for the channels.
+    Inputs (x, y, d, bias) and outputs (the channels) keep their order.
     """
     before, after = _neighbours(paths)
     rank = {p: k / max(1, len(column) - 1) for column in columns for k, p in enumerate(column)}
@@ -130,7 +135,7 @@ def _order(columns: list[list[Place]], paths: list[list[Place]]) -> list[list[Pl
 
 
 def _heights(columns: list[list[Place]], paths: list[list[Place]]) -> dict[Place, float]:
-    """The y of every place: near those of its neighbours, in the column's order, and clear of what is above it."""
+    """The y of every place: near those of its neighbours, in the column's order, without overlap."""
     before, after = _neighbours(paths)
     y: dict[Place, float] = {}
     for column in columns:
@@ -139,13 +144,13 @@ def _heights(columns: list[list[Place]], paths: list[list[Place]]) -> dict[Place
     for sweep in range(_SWEEPS):
         for column in columns if sweep % 2 else columns[::-1]:
             down = _offsets(column)
-            wish = [_mean([y[q] for q in before[p] + after[p]], y[p]) - d for p, d in zip(column, down, strict=True)]
-            y |= {p: v + d for p, v, d in zip(column, _ascending(wish), down, strict=True)}
+            wanted = [_mean([y[q] for q in before[p] + after[p]], y[p]) - d for p, d in zip(column, down, strict=True)]
+            y |= {p: v + d for p, v, d in zip(column, _ascending(wanted), down, strict=True)}
     return y
 
 
 def _offsets(column: list[Place]) -> list[float]:
-    """How far below the column's first place each place is, at the least."""
+    """The smallest distance of each place below the first one of the column."""
     half = [(_HEIGHT + _GAP) / 2 if p[0] == 0 else _PASSING / 2 for p in column]
     down = [0.0]
     for a, b in pairwise(half):
@@ -187,10 +192,10 @@ def _reach(outputs: list[int], edges: list[Edge]) -> set[int]:
 
 
 def _edge(points: list[tuple[float, float]], weight: float, share: float, alive: bool, name: str) -> str:
-    """A curve from the first point's right side to the last one's left, straight where it passes a column of nodes."""
+    """A curve from the first point's right side to the last one's left, with a straight part in each column it passes."""
     half = _WIDTH / 2
     y = [b for _, b in points]
-    # It rises there as on its flatter side, level at a turn, and by 9 pixels at most: clear of the boxes beside it.
+    # The slope there is that of the flatter side, 0 at a turn, and at most 9 pixels, so that it misses the boxes.
     rise = [_flatter(b - a, c - b) * half / _STEP for a, b, c in zip(y, y[1:], y[2:], strict=False)]
     rise = [0.0, *(min(9.0, max(-9.0, r)) for r in rise), 0.0]
     d = f"M{points[0][0] + half:.1f} {points[0][1]:.1f}"
@@ -255,10 +260,10 @@ def _text(x: float, y: float, text: str, size: int, fill: str, anchor: str = "mi
 
 
 def _legend(x: float, y: float) -> str:
-    said = ((_BLUE, "positive weight"), (_RED, "negative weight"))
+    texts = ((_BLUE, "positive weight"), (_RED, "negative weight"))
     lines = "".join(
         f'<path d="M{x + 130 * k:.1f} {y:.1f}h18" stroke="{shade}" stroke-width="3" stroke-linecap="round"/>'
         + _text(x + 130 * k + 25, y + 4, text, 11, FAINT, "start")
-        for k, (shade, text) in enumerate(said)
+        for k, (shade, text) in enumerate(texts)
     )
     return lines + _text(x + 260, y + 4, "faint: reaches no output", 11, FAINT, "start")

@@ -1,25 +1,25 @@
-"""Maps over an image as pictures: what has weight is bright, or red for and blue against."""
+"""Heat maps, alone or over an image: bright for large values, or red for positive and blue for negative ones."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-_SHARE = 0.6  # of a colour, where heat lies over a grey image
+_SHARE = 0.6  # opacity of heat over a grey image
 _RED, _BLUE = np.array([230, 30, 30]) / 255, np.array([40, 90, 255]) / 255
-_SIGNED = 0.85  # of the full red or blue over a grey image
-_NUMBERED = 400  # pixels that a picture has at least, a side, before numbers are written into it
-_DIGITS = 20  # pixels that such a number is high
+_SIGNED = 0.85  # opacity of full red or blue over a grey image
+_NUMBERED = 400  # pixels; smaller pictures are enlarged before numbers are written into them
+_DIGITS = 20  # pixels, the height of such a number
 
 
 def heat(values: np.ndarray, image: np.ndarray | None = None, *, signed: bool = False, clip: float = 0.995) -> np.ndarray:
     """A map (H, W) as an RGB picture uint8 (3, H, W): alone, or over a grey version of image, uint8 (C, H, W).
 
-    Unsigned: from the least value (dark) to the `clip` quantile (bright), so that a few extremes do not leave the rest dark.
-    Signed: red above 0 and blue below, full at full_scale; 0 is white, or the image in light greys, on which either shows.
-    Flat maps are all one colour.
+    Unsigned: from the lowest value (dark) to the `clip` quantile (bright), so that a few extremes do not darken the rest.
+    Signed: red above 0 and blue below, full at full_scale; 0 is white, or the image in light grey.
+    A constant map has one colour.
     """
     if values.ndim != 2 or not np.isfinite(values).all():
-        raise ValueError(f"a map is (H, W) and finite, not {values.shape}")
+        raise ValueError(f"a map has to be (H, W) and finite, not {values.shape}")
     values = values.astype(np.float64)
     grey = None if image is None else np.broadcast_to(image.mean(0) / 255.0, (3, *values.shape))
     colours = _signed(values, grey, clip) if signed else _unsigned(values, grey, clip)
@@ -27,7 +27,7 @@ def heat(values: np.ndarray, image: np.ndarray | None = None, *, signed: bool = 
 
 
 def full_scale(values: np.ndarray, clip: float = 0.995) -> float:
-    """The magnitude that signed heat draws in full red or blue: the `clip` quantile of all; the largest if that is 0."""
+    """The magnitude drawn in full red or blue: the `clip` quantile of all magnitudes, or the largest if that is 0."""
     return float(np.quantile(np.abs(values), clip) or np.abs(values).max())
 
 
@@ -49,7 +49,7 @@ def _unsigned(values: np.ndarray, grey: np.ndarray | None, clip: float) -> np.nd
 
 
 def painted(image: np.ndarray, masks: Sequence[np.ndarray], numbers: Sequence[int]) -> np.ndarray:
-    """A grey version of the image, RGB, with every mask (H, W) in the colour of its number; later masks lie on top."""
+    """The image uint8 (C, H, W) in grey, as RGB, with every mask (H, W) in the colour of its number; later ones on top."""
     from matplotlib import colormaps
 
     grey = np.broadcast_to(image.mean(0) / 255.0, (3, *image.shape[1:]))
@@ -61,7 +61,7 @@ def painted(image: np.ndarray, masks: Sequence[np.ndarray], numbers: Sequence[in
 
 
 def outlined(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The image as RGB, dimmed outside of the mask (H, W), in a box: top, left, bottom, right; the last two are outside."""
+    """The image as RGB, dimmed outside the mask (H, W), with a box: top, left, bottom, right, the last two exclusive."""
     picture = np.array(np.broadcast_to(image, (3, *image.shape[1:])))
     picture[:, ~mask] //= 3
     top, left, bottom, right = box
@@ -73,7 +73,7 @@ def outlined(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]
 
 
 def numbered(picture: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """A picture uint8 (3, H, W), enlarged by a whole factor to be read, with 1, 2, ... written on the masks (H, W)."""
+    """A picture uint8 (3, H, W), enlarged by a whole factor, with the numbers 1, 2, ... written on the masks (H, W)."""
     from PIL import ImageDraw
 
     from evofool.images import to_pil
@@ -85,7 +85,7 @@ def numbered(picture: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     taken: list[np.ndarray] = []
     for number, mask in enumerate(masks, 1):
         places = np.argwhere(mask)
-        # The pixel of it nearest to its middle, as the middle of a ring is none of it; not on another number if possible.
+        # At the mask's pixel nearest to its centre (a ring's centre is outside it), away from other numbers if possible.
         away = ((places - places.mean(0)) ** 2).sum(1)
         crowded = [(np.abs(places - other) * factor).max(1) < _DIGITS for other in taken]
         free = away if not crowded else np.where(np.any(crowded, 0), away + away.max() + 1, away)

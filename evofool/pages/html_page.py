@@ -1,4 +1,4 @@
-"""A page for people as one HTML file: pictures, plots and style are in it, nothing is loaded, no script runs."""
+"""A page as one HTML file that contains its pictures, plots and style; it loads nothing and runs no script."""
 
 import base64
 import re
@@ -11,16 +11,16 @@ from itertools import chain, count
 from evofool.pages.stylesheet import STYLE
 from evofool.pages.svg import prefixed
 
-_SHORT = 224  # pixels that a small picture is enlarged to, by a whole factor
-_FILES = "evofool-pictures"  # under this name a page tells of the pictures that were written beside it
-_DENSE = 8  # columns from which on a cell's lighter text stands below the other
-NOTHING = "\u2013"  # in a cell that has no value; it stands among numbers as one
+_SHORT = 224  # pixels; a smaller picture is enlarged by a whole factor, up to this size
+_FILES = "evofool-pictures"  # the meta tag with the names of the pictures written beside the page
+_DENSE = 8  # columns; in wider tables a cell's lighter text is below the other
+NOTHING = "\u2013"  # in a cell without a value; counts as a number when a column is aligned
 _MARKS = {"met": "good", "not met": "fault", "invalid": "fault", "undecided": "caution"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG's bytes, its title and what is to be said of it, plain text."""
+    """A PNG's bytes, its title and its caption (plain text)."""
 
     title: str
     png: bytes
@@ -29,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Plot:
-    """What takes the page's width: an SVG from pages.svg, which is put in as it is, or a PNG's bytes."""
+    """A figure over the page's width: an SVG from pages.svg, which is inserted unescaped, or a PNG's bytes."""
 
     title: str
     drawn: str | bytes
@@ -50,7 +50,7 @@ TableRow = Sequence[str | TableCell]
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows of a table under a title of their own."""
+    """Rows of a table under a common title."""
 
     title: str
     rows: Sequence[TableRow]
@@ -58,10 +58,10 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain text under their heads; columns of numbers alone, or none, are set to the right.
+    """Rows of plain text under heads; columns that hold only numbers are aligned to the right.
 
-    A row may have fewer cells than there are heads: its last one then takes the rest. groups: further rows, in parts.
-    under: what is to be said below.
+    A row may have fewer cells than there are heads; its last cell then spans the rest. groups: further rows, under titles.
+    under: a note below the table.
     """
 
     heads: Sequence[str]
@@ -73,7 +73,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Folded:
-    """Pictures, plots and tables that are seen once its summary is clicked."""
+    """Pictures, plots and tables that are shown when the summary is clicked."""
 
     summary: str
     pictures: Sequence[Picture] = ()
@@ -83,9 +83,8 @@ class Folded:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page. lead: its outcome, in a larger sentence; text: what it is and what came out, by paragraph; source:
-    papers; fault: what failed or is missing, by line, and stands first, before the cautions; parts: sections within it, at
-    the end.
+    """A part of a page. lead: its result, in larger type; text: paragraphs; source: papers; fault: failures and missing
+    parts, one a line, shown first, before the cautions; parts: subsections, at the end.
     """
 
     title: str
@@ -104,11 +103,11 @@ class Section:
 def html_page(
     title: str, sections: Sequence[Section], notes: Sequence[str] = (), files: Sequence[str] = (), contents: bool = False
 ) -> str:
-    """The page as HTML text (UTF-8). The first section stands under the title; notes stand at the end.
+    """The page as HTML text (UTF-8). The first section is directly under the title; notes are at the end.
 
-    files: names of the pictures written beside it, which `files_of` reads back and nobody sees. contents: whether a list of
-    the sections follows the first. All that is given is plain text and escaped here, bar a Plot's SVG. Opens without a
-    network, in light and dark, and prints.
+    files: names of the pictures written beside the page, which files_of reads back; not shown. contents: whether a list of
+    the sections follows the first one. All text is plain and escaped here; only a Plot's SVG is not. The page needs no
+    network, follows the light or dark scheme, and can be printed.
     """
     first, *others = sections or [Section("")]
     numbers = count(1)
@@ -143,17 +142,17 @@ def html_page(
 
 
 def files_of(page: str) -> list[str] | None:
-    """The names that html_page was given as files; None of a page that it did not write."""
+    """The `files` that html_page was given for this page; None for a page that it did not write."""
     found = re.search(f'<meta name="{_FILES}" content="([a-z0-9. -]*)">', page)
     return None if found is None else [name for name in found[1].split() if re.fullmatch(r"[a-z0-9-]+\.png", name)]
 
 
 def _anchors(titles: Sequence[str]) -> list[str]:
-    """One for each title, all different, of small letters, digits and hyphens."""
+    """An anchor for each title, all different, made of lower-case letters, digits and hyphens."""
     found: list[str] = []
     for title in titles:
-        plain = "at-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section")
-        numbered = chain([plain], (f"{plain}-{number}" for number in count(2)))
+        anchor_text = "at-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section")
+        numbered = chain([anchor_text], (f"{anchor_text}-{number}" for number in count(2)))
         found.append(next(anchor for anchor in numbered if anchor not in found))
     return found
 
@@ -164,7 +163,7 @@ def _contents(sections: Sequence[Section], anchors: Sequence[str]) -> str:
 
 
 def _inside(section: Section, numbers: Iterator[int], level: int) -> str:
-    """numbers: one for each plot of the page; level: of its parts' headings."""
+    """numbers: a new one for each plot of the page; level: of the headings of subsections."""
     parts = [f'<p class="fault">{escape(fault)}</p>' for fault in section.fault.splitlines()]
     parts += [f'<p class="caution">{escape(caution)}</p>' for caution in section.cautions]
     if section.lead:
@@ -181,7 +180,7 @@ def _inside(section: Section, numbers: Iterator[int], level: int) -> str:
 
 
 def _breaking(escaped: str) -> str:
-    """Text that may be broken after the ? and each & of an address, rather than in the middle of a word."""
+    """Text that may be broken after ? and & of a URL, rather than in the middle of a word."""
     return re.sub(r"(\?|&amp;)(?=\S)", r"\1<wbr>", escaped)
 
 
@@ -194,19 +193,19 @@ def _figure(picture: Picture) -> str:
     width, height = struct.unpack(">II", picture.png[16:24])  # of the PNG's header
     factor = max(1, _SHORT // max(width, height))
     small = ' class="small"' if factor > 1 else ""
-    words = f"{picture.title}, {picture.caption}" if picture.caption else picture.title
+    text = f"{picture.title}, {picture.caption}" if picture.caption else picture.title
     return (
-        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{escape(words)}" '
+        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{escape(text)}" '
         f'src="{_data(picture.png)}">{_caption(picture)}</figure>\n'
     )
 
 
 def _plot(plot: Plot, number: int) -> str:
-    words = escape(f"{plot.title}. {plot.caption}" if plot.caption else plot.title)
+    text = escape(f"{plot.title}. {plot.caption}" if plot.caption else plot.title)
     if isinstance(plot.drawn, str):
-        drawn = prefixed(plot.drawn, f"p{number}-").replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+        drawn = prefixed(plot.drawn, f"p{number}-").replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
     else:
-        drawn = f'<img alt="{words}" src="{_data(plot.drawn)}">'
+        drawn = f'<img alt="{text}" src="{_data(plot.drawn)}">'
     return f'<figure class="plot"><div class="wide">{drawn}</div>{_caption(plot)}</figure>\n'
 
 
@@ -223,7 +222,7 @@ def _table(table: Table) -> str:
     rows = [_cells(row) for row in table.rows]
     groups = [(group.title, [_cells(row) for row in group.rows]) for group in table.groups]
     columns = len(table.heads)
-    full = [row for row in chain(rows, *(own for _, own in groups)) if len(row) == columns]
+    full = [row for row in chain(rows, *(members for _, members in groups)) if len(row) == columns]
     marks = [' class="number"' if _are_numbers([row[k] for row in full]) else "" for k in range(columns)]
 
     def line(cells: Sequence[str], kind: str) -> str:
@@ -238,7 +237,7 @@ def _table(table: Table) -> str:
     head = line([escape(h) for h in table.heads], "th")
     bodies = [f"<tbody>\n{lines(rows)}\n</tbody>"] if rows or not groups else []
     span = f'<tr><th class="group" scope="rowgroup" colspan="{columns}">'
-    bodies += [f"<tbody>\n{span}{escape(title)}</th></tr>\n{lines(own)}\n</tbody>" for title, own in groups]
+    bodies += [f"<tbody>\n{span}{escape(title)}</th></tr>\n{lines(members)}\n</tbody>" for title, members in groups]
     dense = ' class="dense"' if columns >= _DENSE else ""
     under = f'<p class="under">{escape(table.under)}</p>' if table.under else ""
     return f'<div class="wide"><table{dense}>{caption}<thead>{head}</thead>{"".join(bodies)}</table></div>{under}'

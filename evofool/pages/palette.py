@@ -1,4 +1,4 @@
-"""One look for everything that is looked at: colours by light and by dark, and how a plot's axes are dressed."""
+"""The colours of all pictures and pages, for light and dark, and the style of a plot's axes."""
 
 import io
 import re
@@ -28,7 +28,7 @@ _COLOURS = {
     "olive": ("#857100", "#d6c04c"),
     "mint": ("#8cc7ad", "#3f7d63"),
 }
-"""By name: over light paper, over dark paper. Each has at least 3:1 against its paper, bar panel, line, grid and mint."""
+"""By name: on light and on dark paper. All but panel, line, grid and mint have a contrast of at least 3:1 to the paper."""
 
 PAPER, PANEL, INK, FAINT = (_COLOURS[name][0] for name in ("paper", "panel", "ink", "faint"))
 LINE, GRID, MINT = (_COLOURS[name][0] for name in ("line", "grid", "mint"))
@@ -42,17 +42,17 @@ def variables(dark: bool = False) -> str:
 
 
 def following(svg: str) -> str:
-    """An SVG drawn in the light colours, in whose style attributes they follow the page's properties into the dark."""
+    """An SVG in the light colours, changed to use the page's CSS properties, so that it follows the dark scheme."""
     names = {both[0]: name for name, both in _COLOURS.items()}
 
     def named(style: re.Match[str]) -> str:
         return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{names[m[0]]}, {m[0]})" if m[0] in names else m[0], style[0])
 
-    return re.sub(r' style="[^"]*"', named, svg)  # and not in a label that tells of a colour
+    return re.sub(r' style="[^"]*"', named, svg)  # only style attributes, not text that names a colour
 
 
 def dress(axes: "Axes", grid: str = "both") -> None:
-    """The look of every plot: a quiet grid (of "x", "y" or "both" axes), and no frame but two faint lines."""
+    """The style of every plot: a faint grid (of "x", "y" or "both" axes), and lines at the left and bottom only."""
     axes.set_facecolor(PANEL)
     axes.grid(True, axis=grid, color=GRID, lw=0.8)  # type: ignore[arg-type]  # their stubs want a literal
     axes.set_axisbelow(True)
@@ -62,7 +62,7 @@ def dress(axes: "Axes", grid: str = "both") -> None:
 
 
 def png(figure: "Figure", panels: Sequence["Axes"]) -> bytes:
-    """The file of a figure whose panels are drawn: dressed, and each with its legend above, where it hides nothing."""
+    """The PNG of a figure whose panels are drawn; each panel gets the common style and its legend above it."""
     for axes in panels:
         dress(axes)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.98), ncols=3, fontsize=9, frameon=False, labelcolor=INK)

@@ -1,4 +1,4 @@
-"""How a page looks: on a screen in light and dark, wide and narrow, and on paper."""
+"""The style sheet of pages: for light and dark, wide and narrow screens, and for print."""
 
 from evofool.pages.palette import variables
 

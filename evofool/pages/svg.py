@@ -1,4 +1,4 @@
-"""A plot as SVG that stands within a page: text stays text, colours follow the page, nothing is loaded."""
+"""A plot as SVG within a page: text stays text, colours follow the page's scheme, and nothing is loaded."""
 
 import io
 import re
@@ -11,11 +11,11 @@ from evofool.pages.palette import FAINT, INK, following
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDE = 8.6  # inches that a page's plot is wide
+WIDE = 8.6  # inches, the width of a page's plot
 
 
 class Drawing:
-    """What `drawing` hands out: the figure to be drawn on, and its SVG afterwards."""
+    """The value of `drawing`: the figure to draw on, and after the block its SVG."""
 
     def __init__(self, figure: "Figure") -> None:
         self.figure = figure
@@ -24,12 +24,12 @@ class Drawing:
 
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[Drawing]:
-    """A figure of so many inches; its SVG is there once the block ends. matplotlib's settings are left as they were."""
+    """A figure of width x height inches; its SVG is set when the block ends. matplotlib's global settings do not change."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    look: dict[Any, Any] = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "evofool",
         "font.family": "sans-serif",
@@ -40,24 +40,24 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
         "axes.formatter.use_mathtext": False,
         "text.parse_math": False,  # a name may hold a dollar sign
     }
-    with matplotlib.rc_context(look):
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
-        made = Drawing(figure)
-        yield made
+        plot = Drawing(figure)
+        yield plot
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    made.svg = following(_lean(buffer.getvalue()))
+    plot.svg = following(_lean(buffer.getvalue()))
 
 
 def prefixed(svg: str, prefix: str) -> str:
-    """The same with all of its ids begun by the prefix, so that two plots of one page do not share any."""
+    """The SVG with the prefix before all of its ids, so that two plots of one page share none."""
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     return svg.replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
 
 
 def _lean(svg: str) -> str:
-    """Only what an HTML page needs of matplotlib's text, with two decimals of a point."""
+    """matplotlib's SVG reduced to what an HTML page needs, with two decimals."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
@@ -65,7 +65,7 @@ def _lean(svg: str) -> str:
     svg = svg.replace("xlink:href", "href").replace(' transform="rotate(-0 ', ' transform="rotate(0 ')
     svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
     svg = re.sub(r' transform="rotate\(0 [^"]*\)"', "", svg)
-    # Numbers of paths and places alone: text between tags keeps what it says.
+    # Only numbers in paths and positions; text between tags does not change.
     svg = re.sub(r'(?<= d=")[^"]*|(?<= x=")[^"]*|(?<= y=")[^"]*', lambda m: _rounded(m[0]), svg)
     used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)

@@ -82,12 +82,12 @@ def test_a_curve_with_gaps_and_one_that_nothing_is_accepted_on_are_drawn() -> No
     assert "noise" in share_curves({"noise": gaps}, [100])
 
 
-def test_every_arm_has_a_look_of_its_own_and_keeps_it() -> None:
+def test_every_arm_has_a_style_of_its_own_and_keeps_it() -> None:
     arms = ["direct", "cppn", "per-class", "random", "square", "nes", "apgd", "fourier", "noise", "mine", "yours"]
-    looks = bench_plots._looks(arms)
-    assert len(set(looks.values())) == len(arms)
-    assert len({look.marker for look in looks.values()}) == len(arms)
-    assert all(bench_plots._looks([arm])[arm] == looks[arm] for arm in arms[:9])
+    styles = bench_plots._styles(arms)
+    assert len(set(styles.values())) == len(arms)
+    assert len({look.marker for look in styles.values()}) == len(arms)
+    assert all(bench_plots._styles([arm])[arm] == styles[arm] for arm in arms[:9])
 
 
 def test_a_bound_has_an_arrow_and_what_is_exact_has_none() -> None:

@@ -65,9 +65,9 @@ def summary_section(results: Sequence[Mapping[str, Any]]) -> Section:
     for result in results:
         by_group.setdefault(result["target"].get("group") or "", []).extend(_rows(result, budgets))
     under = (
-        "Fooled at 95% acceptance (R95): the share of classes for which an image was found that shows no instance of the "
-        "class and that passes a rejection threshold set to keep 95% of the real images. Q50: the number of queries, over "
-        f"all classes, after which half of the classes are fooled. {brackets_note(results)}"
+        "Fooled at 95% acceptance (R95): the share of classes for which the arm found an image that the target classifies "
+        "as the class and that passes a rejection threshold set to keep 95% of the real images. Q50: the number of queries, "
+        f"over all classes, after which half of the classes are fooled. {brackets_note(results)}"
     )
     if list(by_group) in ([], [""]):
         table = Table(heads, by_group.get("", []), under=under)
@@ -221,7 +221,7 @@ def _compared_sentence(arm: str, ratios: Mapping[str, Mapping[str, Any]]) -> str
         return f"{start}{means[sides[0]]}; the ratio is {cell.text} {cell.faint}."
     return (
         f"{start}MAP-Elites needs fewer queries on {sides.count('above')} of {len(rows)} targets, more on "
-        f"{sides.count('below')}; {sides.count('both')} are undecided{_median(rows)}."
+        f"{sides.count('below')}, undecided on {sides.count('both')}{_median(rows)}."
     )
 
 
