@@ -1,4 +1,4 @@
-"""A figure between two limits, which a budget may leave as a bound: the one type for it, and the one way to say it."""
+"""A figure with an interval, which may be a bound where searches were censored at their budget; and its text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,43 +9,43 @@ Sign = Literal["=", ">=", "<=", "unknown"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value between two limits; None where there is none: nothing known, or unbounded by censoring.
+    """A value and the limits of its interval; None where unknown, or where censoring leaves no limit.
 
-    bound is what the true one is to the value: ">=" where searches that were broken off at the budget leave a bound from
-    below, "<=" one from above. A value of None with ">=" is beyond the budget; with "unknown" nothing is bounded.
+    bound is the relation of the true value to `value`: "=", or ">=" (a lower bound, because searches were stopped at the
+    budget), or "<=" (an upper bound). A value of None with ">=" is above the budget; with "unknown" there is no bound.
     """
 
     value: float | None
     low: float | None
     high: float | None
-    number: int = 0  # of seeds, pairs or networks behind it (of two groups: of the smaller)
-    censored: int = 0  # of those, how many only give a bound
-    confidence: float = 0.95  # that was asked for; of median_interval: that was attained
+    number: int = 0  # of seeds, pairs or networks (of two groups: of the smaller)
+    censored: int = 0  # how many of these give only a bound
+    confidence: float = 0.95  # as requested; of median_interval: as attained
     bound: Sign = "="
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Interval":
-        """What `plain` has written, or any row with a value and its limits; without "bound" the value is exact."""
+        """From to_dict, or from any row with "value", "low" and "high"; without "bound" the value is exact."""
         return cls(row.get("value"), row.get("low"), row.get("high"), bound=row.get("bound", "="))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON: value, bound, low and high."""
         return {"value": self.value, "bound": self.bound, "low": self.low, "high": self.high}
 
     def at_least(self, least: float) -> bool | None:
-        """Whether the true one is `least` or more; None where the bound leaves that open.
+        """Whether the true value is at least `least`; None where the bound does not decide it.
 
-        A bound from below can show that it is, never that it is not; one from above the other way round.
+        A lower bound can only confirm it, an upper bound only refute it.
         """
         if self.value is None:
             return None
-        enough = self.value >= least
-        return {"=": enough, ">=": enough or None, "<=": None if enough else False, "unknown": None}[self.bound]
+        reached = self.value >= least
+        return {"=": reached, ">=": reached or None, "<=": None if reached else False, "unknown": None}[self.bound]
 
     def text(self, number: Callable[[float], str], budget: float | None = None) -> tuple[str, str]:
-        """The value with the sign of a bound, and its limits in brackets, "" where there are none.
+        """The value with the sign of its bound, and the limits in brackets ("" without limits).
 
-        number: how to say one. budget: what a value of None is more than.
+        number: formats a figure. budget: what a value of None with ">=" is above.
         """
         low, high = (None if limit is None else number(limit) for limit in (self.low, self.high))
         inside = f"[{low}, {high}]" if low and high else f"[{low} and more]" if low else f"[at most {high}]" if high else ""
@@ -58,10 +58,10 @@ class Interval:
 
 
 def format_ratio(value: float) -> str:
-    """A ratio."""
+    """A ratio: 2.50, 1,234."""
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def format_queries(value: float) -> str:
-    """A mean number of queries."""
+    """A mean number of queries: 5.2, 12,346."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

@@ -16,7 +16,7 @@ from evofool.bench.plan import BenchRecipe
 from evofool.bench.ready import Ready
 from evofool.bench.scoring import ScoredCell, Scoring, flags
 from evofool.bench.statistics import quantiles
-from evofool.bench.trace import read
+from evofool.bench.trace import read_trace
 from evofool.errors import EvofoolError
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import name_of, public_name
@@ -188,7 +188,7 @@ def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[Sc
         if not np.isfinite(logits).all():
             return None, "the target answers NaN or infinity for an image of it"
         with StoredRun(folder) as stored:
-            trace = read(stored, np.flatnonzero(calibration.scored).tolist(), budget)
+            trace = read_trace(stored, np.flatnonzero(calibration.scored).tolist(), budget)
         kept = calibration.scored[classes]
         told = ScoredCell(trace, classes[kept], logits[kept], record["forwards"], record["backwards"], record["answers"])
         return (told, record), ""

@@ -1,4 +1,4 @@
-"""What a benchmark says of all its targets together: what was stated beforehand and held or not, groups, sharing."""
+"""The JSON of a benchmark over all of its targets: statements made beforehand with their outcomes, and groups."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +9,16 @@ from evofool.bench.plan import BenchRecipe
 from evofool.bench.report.formatting import counted
 
 SCHEMA, VERSION = "evofool.bench.summary", 2
-HARDER = 2.0  # times the queries that a defence is stated to cost
+HARDER = 2.0  # the ratio of Q50 that is stated for a defence
 _EVOLUTION = "cppn"
-_UNGUIDED = ("random", "noise")  # what they ask next does not depend on what they were told
+_UNGUIDED = ("random", "noise")  # their queries do not depend on earlier answers
 
 Results = Mapping[str, Mapping[str, Any]]
 
 
 def summary(recipe: BenchRecipe, results: Results) -> dict[str, Any]:
-    """The JSON of a benchmark, out of its targets' ones. Targets that are not valid are left out of all of it."""
-    valid = {name: told for name, told in results.items() if told["valid"]}
+    """The JSON of a benchmark, made from the JSON of its targets. Invalid targets enter no statement and no group."""
+    valid = {name: result for name, result in results.items() if result["valid"]}
     groups = _groups(recipe, valid)
     stated = [_real(results), _noise(valid), _evolution(recipe, valid), *_defences(recipe, valid, groups), *_adaptive(valid)]
     return {
@@ -27,37 +27,37 @@ def summary(recipe: BenchRecipe, results: Results) -> dict[str, Any]:
         "name": recipe.name,
         "targets": list(results),
         "invalid": [name for name in results if name not in valid],
-        "statements": [one for one in stated if one],
+        "statements": [statement for statement in stated if statement],
         "groups": groups,
         "transfer": None,
     }
 
 
-def _said(what: str, held: bool | None, figures: str) -> dict[str, Any]:
-    return {"statement": what, "held": held, "figures": figures}
+def _statement(statement: str, held: bool | None, figures: str) -> dict[str, Any]:
+    return {"statement": statement, "held": held, "figures": figures}
 
 
 def _real(results: Results) -> dict[str, Any] | None:
     """The positive control."""
-    told = {name: one["scores"]["controls"].get("real") for name, one in results.items()}
-    known = {name: one for name, one in told.items() if one and one["holds"] is not None}
+    controls = {name: result["scores"]["controls"].get("real") for name, result in results.items()}
+    known = {name: control for name, control in controls.items() if control and control["holds"] is not None}
     if not known:
         return None
-    shares = [one["accepted"] for one in known.values()]
+    shares = [control["accepted"] for control in known.values()]
     least, most = f"{min(shares):.3f}", f"{max(shares):.3f}"
-    return _said(
-        "of the disjoint half of the real images 0.95 are accepted, within 3 standard errors",
-        all(one["holds"] for one in known.values()),
+    return _statement(
+        "0.95 of the real images that set no threshold are accepted, within 3 standard errors",
+        all(control["holds"] for control in known.values()),
         f"{least if least == most else f'{least} to {most}'} on {counted(len(known), 'target')}",
     )
 
 
 def _noise(valid: Results) -> dict[str, Any] | None:
-    """The floor. An arm searches if what it asks next depends on what it was told."""
+    """The share that is fooled by noise, against the arms that search: those whose queries depend on earlier answers."""
     held, missed, ties = 0, [], 0
-    for name, one in valid.items():
-        arms = _scored(one)
-        searching = {a: told["r95"][-1]["value"] for a, told in arms.items() if a not in _UNGUIDED}
+    for name, result in valid.items():
+        arms = _scored(result)
+        searching = {name: arm["r95"][-1]["value"] for name, arm in arms.items() if name not in _UNGUIDED}
         if "noise" not in arms or not searching:
             continue
         floor = arms["noise"]["r95"][-1]["value"]
@@ -70,12 +70,10 @@ def _noise(valid: Results) -> dict[str, Any] | None:
         ties += "random" in arms and floor >= arms["random"]["r95"][-1]["value"]
     if not held and not missed:
         return None
-    words = f"on {held} of {counted(held + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
+    figures = f"on {held} of {counted(held + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
     if ties:
-        words += f"; random images, each tried in every class, do no better than noise on {ties}"
-    return _said(
-        "noise is accepted in fewer classes than what any searching arm finds, at the largest budget", not missed, words
-    )
+        figures += f"; random images, each scored in every class, fool no more classes than noise on {ties}"
+    return _statement("noise fools fewer classes than every arm that searches, at the largest budget", not missed, figures)
 
 
 def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
@@ -83,8 +81,8 @@ def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
         return None
     points = {budget: [0, 0] for budget in recipe.budgets}
     exceptions = []
-    for name, one in valid.items():
-        arms = _scored(one)
+    for name, result in valid.items():
+        arms = _scored(result)
         if _EVOLUTION not in arms or "random" not in arms:
             continue
         for ours, theirs in zip(arms[_EVOLUTION]["r95"], arms["random"]["r95"], strict=True):
@@ -94,82 +92,82 @@ def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
                 exceptions.append(f"{name} at {ours['queries']:,} ({ours['value']:.2f}, {theirs['value']:.2f})")
     if not any(sum(counts) for counts in points.values()):
         return None
-    words = "; ".join(
+    figures = "; ".join(
         f"at {budget:,} on {more} of {counted(more + less, 'target')}" for budget, (more, less) in points.items()
     )
     more = f"; not: {', '.join(exceptions[:6])}{' ...' if len(exceptions) > 6 else ''}" if exceptions else ""
-    return _said(
-        "evolution (cppn) is accepted in more classes than random search, at every budget", not exceptions, words + more
+    return _statement(
+        "evolution (cppn) fools more classes than random search, at every budget", not exceptions, figures + more
     )
 
 
 def _defences(recipe: BenchRecipe, valid: Results, groups: Mapping[str, Any]) -> list[dict[str, Any]]:
     out = []
     pairs = dict.fromkeys((part.family, part.defends) for part in recipe.targets if part.defends)
-    for defended, plain in pairs:
-        told = [groups.get(name, {}).get("networks", {}).get(_EVOLUTION, {}) for name in (defended, plain)]
-        a, b = ([Interval.from_row(q50) for q50 in networks.values()] for networks in told)
-        what = f"Q50 of {defended} networks is at least {HARDER:g} times that of {plain} ones ({_EVOLUTION})"
+    for defended, undefended in pairs:
+        both = [groups.get(name, {}).get("networks", {}).get(_EVOLUTION, {}) for name in (defended, undefended)]
+        a, b = ([Interval.from_row(q50) for q50 in networks.values()] for networks in both)
+        statement = f"Q50 of {defended} networks is at least {HARDER:g} times that of {undefended} networks ({_EVOLUTION})"
         if not a or not b:
-            out.append(_said(what, None, "there are no valid networks of both"))
+            out.append(_statement(statement, None, "one of the two has no valid network"))
             continue
         ratio = statistics.welch_ratio(a, b, recipe.budget)
         text, limits = ratio.text(format_ratio)
         held = ratio.at_least(HARDER)
-        words = text if ratio.value is None else f"{text} times {limits}".rstrip()
-        words += f" ({len(a)} and {len(b)} independently trained networks)"
+        figures = text if ratio.value is None else f"{text} times {limits}".rstrip()
+        figures += f" ({len(a)} and {len(b)} independently trained networks)"
         if held is None:
-            words += "; half of the classes of some are not accepted within the budget, and a larger one would tell"
+            figures += "; fewer than half of the classes of some networks are fooled within the budget: increase the budget"
         if ratio.number < statistics.NETWORKS_FOR_A_CLAIM:
             held = None
-            words += f"; a claim about a defence needs {statistics.NETWORKS_FOR_A_CLAIM} of each"
-        out.append(_said(what, held, words))
+            figures += f"; a claim about a defence needs {statistics.NETWORKS_FOR_A_CLAIM} networks of each"
+        out.append(_statement(statement, held, figures))
     return out
 
 
 def _adaptive(valid: Results) -> list[dict[str, Any]]:
-    """For each detector: does having its score in the fitness lower its AUROC?"""
+    """For each detector: whether evolving against it lowers its AUROC."""
     found: dict[str, list[tuple[str, float, float]]] = {}
-    for name, one in valid.items():
-        by_kind = {(row["detector"], row["kind"]): row["auroc"] for row in one["scores"]["detectors"]}
+    for name, result in valid.items():
+        by_kind = {(row["detector"], row["kind"]): row["auroc"] for row in result["scores"]["detectors"]}
         for detector, kind in by_kind:
             if kind == "adaptive" and (detector, "static") in by_kind:
                 found.setdefault(detector, []).append((name, by_kind[detector, "static"], by_kind[detector, "adaptive"]))
     out = []
     for detector, rows in found.items():
         lower = [row for row in rows if row[2] < row[1]]
-        still, moved = (sum(values) / len(rows) for values in ([row[1] for row in rows], [row[2] for row in rows]))
+        static, adaptive = (sum(values) / len(rows) for values in ([row[1] for row in rows], [row[2] for row in rows]))
         out.append(
-            _said(
+            _statement(
                 f"{detector}: evolving against it lowers its AUROC",
                 len(lower) == len(rows),
-                f"on {len(lower)} of {counted(len(rows), 'target')}; mean {still:.3f} static, {moved:.3f} adaptive",
+                f"on {len(lower)} of {counted(len(rows), 'target')}; mean {static:.3f} static, {adaptive:.3f} adaptive",
             )
         )
     return out
 
 
 def _groups(recipe: BenchRecipe, valid: Results) -> dict[str, Any]:
-    """By group: its networks, and per arm their Q50 with an interval in which networks are the sample."""
+    """By group: its networks, and by arm the mean of their Q50 with an interval over networks."""
     members: dict[str, list[str]] = {}
-    for name, one in valid.items():
-        if one["target"]["group"]:
-            members.setdefault(one["target"]["group"], []).append(name)
+    for name, result in valid.items():
+        if result["target"]["group"]:
+            members.setdefault(result["target"]["group"], []).append(name)
     groups: dict[str, Any] = {}
     for group, names in members.items():
         arms: dict[str, Any] = {}
         networks: dict[str, dict[str, Any]] = {}
         for arm in recipe.arms:
-            told = {n: Interval.from_row(_scored(valid[n])[arm]["q50"]) for n in names if arm in _scored(valid[n])}
-            if not told:
+            intervals = {n: Interval.from_row(_scored(valid[n])[arm]["q50"]) for n in names if arm in _scored(valid[n])}
+            if not intervals:
                 continue
-            networks[arm] = {n: {"value": q50.value, "bound": q50.bound} for n, q50 in told.items()}
-            of_all = statistics.networks_interval(list(told.values()), recipe.budget)
+            networks[arm] = {n: {"value": q50.value, "bound": q50.bound} for n, q50 in intervals.items()}
+            of_all = statistics.networks_interval(list(intervals.values()), recipe.budget)
             arms[arm] = {"q50": of_all.to_dict() | {"networks": of_all.number, "censored": of_all.censored}}
         groups[group] = {"targets": names, "arms": arms, "networks": networks}
     return groups
 
 
-def _scored(one: Mapping[str, Any]) -> dict[str, Any]:
+def _scored(result: Mapping[str, Any]) -> dict[str, Any]:
     """The arms with a valid cell."""
-    return {arm: told for arm, told in one["scores"]["arms"].items() if told["seeds"]}
+    return {name: arm for name, arm in result["scores"]["arms"].items() if arm["seeds"]}

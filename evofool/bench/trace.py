@@ -1,4 +1,4 @@
-"""How the images of a cell got better, query by query: what every score is read from."""
+"""The improvements of a cell's images over queries, from which all scores are computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from evofool.run.stored import StoredRun
 
 @dataclass(frozen=True)
 class Trace:
-    """For each of n scored classes, when its image got better, and how good it was then.
+    """For each of n scored classes, after which query its best image improved, and the margin it then had.
 
-    queries: n arrays int64, ascending: of all classes together, counted from 1. margins: n arrays float64, strictly
-    ascending. budget: the queries that were to be made.
+    queries: n arrays int64, ascending; queries over all classes, counted from 1. margins: n arrays float64, strictly
+    ascending. budget: the number of queries the cell was given.
     """
 
     queries: tuple[np.ndarray, ...]
@@ -21,9 +21,9 @@ class Trace:
     budget: int
 
     def accepted_at(self, taus: np.ndarray) -> np.ndarray:
-        """(B, n) float64: after how many queries each class's image had the margin taus (B, n), and one above 0.
+        """(B, n) float64: after how many queries each class had an image with a margin >= taus (B, n) and > 0.
 
-        NaN where it had not within the budget.
+        NaN where there was none within the budget.
         """
         out = np.full(taus.shape, np.nan)
         for c, (at, margins) in enumerate(zip(self.queries, self.margins, strict=True)):
@@ -33,15 +33,15 @@ class Trace:
         return out
 
     def best(self) -> np.ndarray:
-        """(n,) float64: the highest margins within the budget; -inf for a class that came to none."""
+        """(n,) float64: the highest margin of each class within the budget; -inf for a class without an image."""
         return np.array([margins[-1] if len(margins) else -np.inf for margins in self.margins])
 
 
-def read(stored: StoredRun, classes: Sequence[int], budget: int) -> Trace:
-    """The trace of a run that was ranked by margin, up to so many queries.
+def read_trace(stored: StoredRun, classes: Sequence[int], budget: int) -> Trace:
+    """The trace of a run that was ranked by margin, up to `budget` queries.
 
-    Of a search query n is birth n - 1. A baseline's classes climb side by side, whatever the order it did them in: when a
-    class has made f forward passes, all have, and f * classes queries were made.
+    In a search, query n has birth n - 1. The classes of a baseline count as if attacked in parallel, in whatever order they
+    were attacked: f forward passes of one class are f * len(classes) queries.
     """
     by_class: dict[int, list[tuple[int, float]]] = {c: [] for c in classes}
     if "baseline" in stored.meta:

@@ -90,7 +90,7 @@ def _read(genome: Mapping[str, Any]) -> tuple[str, dict[int, str], list[Edge]]:
 
 
 def _layers(ids: list[int], outputs: list[int], edges: list[Edge]) -> dict[int, int]:
-    """The layer of each node: inputs 0, a hidden node one more than its furthest source, outputs one more than the others."""
+    """The layer of each node: inputs 0, hidden nodes one more than their furthest source, outputs the last."""
     sources: dict[int, list[int]] = {i: [] for i in ids}
     for s, t, _ in edges:
         sources[t].append(s)

@@ -132,7 +132,7 @@ def test_the_report_the_tables_and_the_results_are_written(done):
     assert set(told["scores"]["arms"]) == {"cppn", "per-class", "noise"}
     assert told["scores"]["controls"]["real"]["holds"]
     assert set(told["scores"]["sharing"]) == {"per-class"}
-    assert any(said["statement"].startswith("noise is accepted in fewer") for said in summary["statements"])
+    assert any(said["statement"].startswith("noise fools fewer") for said in summary["statements"])
     page = (done / "report.html").read_text()
     assert "lenet" in page
     assert 'src="http' not in page

@@ -1,4 +1,4 @@
-"""What was stated beforehand is printed as it came out, whichever way."""
+"""Statements made beforehand are shown with their outcomes; groups of networks with intervals."""
 
 from typing import Any
 
@@ -43,48 +43,48 @@ def result(
     return {"valid": valid, "target": {"name": "x", "group": group}, "scores": scores}
 
 
-def said(results: dict[str, Any], words: str) -> dict[str, Any]:
+def statement(results: dict[str, Any], words: str) -> dict[str, Any]:
     (found,) = [one for one in summary(RECIPE, results)["statements"] if words in one["statement"]]
     return found
 
 
-def test_evolution_against_random_search_is_held_or_missed_budget_by_budget():
-    assert said({"a": result()}, "than random search")["held"] is True
+def test_evolution_is_compared_with_random_search_at_every_budget():
+    assert statement({"a": result()}, "than random search")["held"] is True
     tie = result(arms={"cppn": arm("search", [0.1, 0.9])})
-    told = said({"a": result(), "b": tie}, "than random search")
-    assert told["held"] is False
-    assert "at 100 on 1 of 2 targets" in told["figures"]
-    assert "b at 100 (0.10, 0.10)" in told["figures"]
+    found = statement({"a": result(), "b": tie}, "than random search")
+    assert found["held"] is False
+    assert "at 100 on 1 of 2 targets" in found["figures"]
+    assert "b at 100 (0.10, 0.10)" in found["figures"]
 
 
-def test_noise_has_to_be_below_every_searching_arm_and_random_is_none():
-    told = said({"a": result()}, "noise is accepted in fewer")
-    assert told["held"] is True
-    assert "do no better than noise on 1" in told["figures"]
+def test_noise_has_to_be_below_every_arm_that_searches_and_random_search_is_not_one():
+    found = statement({"a": result()}, "noise fools fewer")
+    assert found["held"] is True
+    assert "fool no more classes than noise on 1" in found["figures"]
     low = result(arms={"nes": arm("black", [0.0, 0.1])})
-    assert said({"a": low}, "noise is accepted in fewer")["held"] is False
+    assert statement({"a": low}, "noise fools fewer")["held"] is False
 
 
 Networks = list[tuple[float | None, int]]  # Q50 and how many seeds of it are censored
 
 
 def networks(plain: Networks, hard: Networks) -> dict[str, Any]:
-    told = {f"plain-{k}": result("plain", *one) for k, one in enumerate(plain)}
-    return told | {f"hard-{k}": result("hard", *one) for k, one in enumerate(hard)}
+    found = {f"plain-{k}": result("plain", *one) for k, one in enumerate(plain)}
+    return found | {f"hard-{k}": result("hard", *one) for k, one in enumerate(hard)}
 
 
 def exact(*q50: float) -> Networks:
     return [(q, 0) for q in q50]
 
 
-def test_a_defence_is_judged_by_independently_trained_networks():
-    told = said(networks(exact(*[100] * 5), exact(*[250] * 5)), "at least 2 times")
-    assert told["held"] is True
-    assert "2.50 times [2.50, 2.50] (5 and 5 independently trained networks)" in told["figures"]
-    assert said(networks(exact(*[100] * 5), exact(*[150] * 5)), "at least 2 times")["held"] is False
-    few = said(networks(exact(*[100] * 3), exact(*[900] * 3)), "at least 2 times")
+def test_a_defence_is_measured_on_independently_trained_networks():
+    found = statement(networks(exact(*[100] * 5), exact(*[250] * 5)), "at least 2 times")
+    assert found["held"] is True
+    assert "2.50 times [2.50, 2.50] (5 and 5 independently trained networks)" in found["figures"]
+    assert statement(networks(exact(*[100] * 5), exact(*[150] * 5)), "at least 2 times")["held"] is False
+    few = statement(networks(exact(*[100] * 3), exact(*[900] * 3)), "at least 2 times")
     assert few["held"] is None
-    assert "needs 5 of each" in few["figures"]
+    assert "needs 5 networks of each" in few["figures"]
 
 
 SPREAD = exact(90, 100, 110, 95, 105)
@@ -103,39 +103,39 @@ SPREAD = exact(90, 100, 110, 95, 105)
         ([(900, 1)] * 5, [(950, 2)] * 5, None, "unknown (5 and 5"),
     ],
 )
-def test_a_bound_from_below_never_misses_and_one_from_above_never_holds(
+def test_a_lower_bound_never_refutes_a_statement_and_an_upper_bound_never_confirms_it(
     plain: Networks, hard: Networks, held: bool | None, words: str
 ):
-    told = said(networks(plain, hard), "at least 2 times")
-    assert told["held"] is held
-    assert words in told["figures"]
-    assert ("a larger one would tell" in told["figures"]) == (held is None)
+    found = statement(networks(plain, hard), "at least 2 times")
+    assert found["held"] is held
+    assert words in found["figures"]
+    assert ("increase the budget" in found["figures"]) == (held is None)
 
 
-def test_a_group_is_told_with_an_interval_over_networks():
+def test_a_group_has_an_interval_over_networks():
     groups = summary(RECIPE, networks(exact(100, 200, 400, 100, 200), exact(*[250] * 5)))["groups"]
-    told = groups["plain"]["arms"]["cppn"]["q50"]
-    assert (told["networks"], told["censored"], told["bound"]) == (5, 0, "=")
-    assert told["low"] < told["value"] < told["high"]
-    assert told["value"] == pytest.approx((100 * 200 * 400 * 100 * 200) ** 0.2)
+    found = groups["plain"]["arms"]["cppn"]["q50"]
+    assert (found["networks"], found["censored"], found["bound"]) == (5, 0, "=")
+    assert found["low"] < found["value"] < found["high"]
+    assert found["value"] == pytest.approx((100 * 200 * 400 * 100 * 200) ** 0.2)
 
 
-def test_a_group_with_censored_networks_is_a_bound_and_with_nothing_else_beyond_the_budget():
-    def told(plain: Networks) -> dict[str, Any]:
+def test_a_group_with_censored_networks_is_a_bound():
+    def found(plain: Networks) -> dict[str, Any]:
         groups = summary(RECIPE, networks(plain, exact(*[250] * 5)))["groups"]
         assert list(groups["plain"]["networks"]["cppn"]) == [f"plain-{k}" for k in range(5)]
         found: dict[str, Any] = groups["plain"]["arms"]["cppn"]["q50"]
         return found
 
-    assert told([(None, 5)] * 5) == {
+    assert found([(None, 5)] * 5) == {
         "value": None, "bound": ">=", "low": 1000, "high": None, "networks": 5, "censored": 5,
     }  # fmt: skip
-    some = told([(None, 5), (400, 1), *exact(100, 200, 300)])
+    some = found([(None, 5), (400, 1), *exact(100, 200, 300)])
     assert (some["bound"], some["high"], some["censored"]) == (">=", None, 2)
     assert some["value"] == pytest.approx((1000 * 400 * 100 * 200 * 300) ** 0.2)
 
 
-def test_an_adaptive_attack_is_held_against_the_static_one_by_detector():
+def test_adaptive_elites_are_compared_with_static_ones_for_each_detector():
     def rows(static: float, adaptive: float) -> list[dict[str, Any]]:
         return [
             {"detector": "energy", "kind": "static", "auroc": static},
@@ -143,23 +143,23 @@ def test_an_adaptive_attack_is_held_against_the_static_one_by_detector():
             {"detector": "msp", "kind": "static", "auroc": 0.9},
         ]
 
-    held = said({"a": result(detectors=rows(0.9, 0.4))}, "energy: evolving against it")
+    held = statement({"a": result(detectors=rows(0.9, 0.4))}, "energy: evolving against it")
     assert held["held"] is True
     assert "mean 0.900 static, 0.400 adaptive" in held["figures"]
-    missed = said({"a": result(detectors=rows(0.9, 0.4)), "b": result(detectors=rows(0.5, 0.6))}, "energy: evolving")
+    missed = statement({"a": result(detectors=rows(0.9, 0.4)), "b": result(detectors=rows(0.5, 0.6))}, "energy: evolving")
     assert missed["held"] is False
 
 
-def test_what_is_invalid_enters_nothing():
-    told = summary(RECIPE, {"a": result(), "b": result(valid=False, arms={"cppn": arm("search", [0.0, 0.0])})})
-    assert told["invalid"] == ["b"]
-    (statement,) = [one for one in told["statements"] if "than random search" in one["statement"]]
-    assert statement["held"] is True
+def test_an_invalid_target_enters_no_statement():
+    found = summary(RECIPE, {"a": result(), "b": result(valid=False, arms={"cppn": arm("search", [0.0, 0.0])})})
+    assert found["invalid"] == ["b"]
+    (found,) = [one for one in found["statements"] if "than random search" in one["statement"]]
+    assert found["held"] is True
 
 
-def test_the_positive_control_is_told_of_all_targets_that_have_one():
+def test_the_positive_control_covers_all_targets_that_have_one():
     off = result(valid=False, control={"accepted": 0.8, "holds": False})
-    told = said({"a": result(), "b": off}, "of the disjoint half")
-    assert told["held"] is False
-    assert "0.800 to 0.950 on 2 targets" in told["figures"]
-    assert said({"a": result()}, "of the disjoint half")["figures"] == "0.950 on 1 target"
+    found = statement({"a": result(), "b": off}, "that set no threshold")
+    assert found["held"] is False
+    assert "0.800 to 0.950 on 2 targets" in found["figures"]
+    assert statement({"a": result()}, "that set no threshold")["figures"] == "0.950 on 1 target"

@@ -1,11 +1,11 @@
-"""What is read out of a run: when each class's image got better."""
+"""The trace of a run: when each class's best image improved."""
 
 import numpy as np
 import pytest
 
 from evofool.attacks.run import run_baseline
 from evofool.bench.arms import baseline_plan, search_recipe
-from evofool.bench.trace import Trace, read
+from evofool.bench.trace import Trace, read_trace
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.targets import target as load_target
@@ -33,7 +33,7 @@ def test_a_class_is_accepted_by_the_first_image_that_is_good_enough():
     assert trace.best()[0] == -np.inf
 
 
-def test_a_search_counts_each_image_that_it_asked_about(tmp_path):
+def test_a_search_counts_every_image_as_a_query(tmp_path):
     target = load_target("lenet")
     recipe = search_recipe("cppn", target, seed=1, queries=300, name="cell")
     with Run.start(recipe, tmp_path / "cell", target) as run:
@@ -42,20 +42,20 @@ def test_a_search_counts_each_image_that_it_asked_about(tmp_path):
         assert recipe.search.rank == "margin"
         assert run.strategy.evaluations == 300, "a batch that goes into the budget"
     with StoredRun(tmp_path / "cell") as stored:
-        trace, less = read(stored, range(10), 300), read(stored, range(10), 100)
+        trace, less = read_trace(stored, range(10), 300), read_trace(stored, range(10), 100)
     assert [at[-1] for at in trace.queries] == (births + 1).tolist()
     assert trace.best() == pytest.approx(best, abs=0)
     assert all((np.diff(m) > 0).all() for m in trace.margins)
     assert max(at[-1] for at in less.queries) <= 100
 
 
-def test_classes_of_a_baseline_count_as_if_they_had_climbed_side_by_side(tmp_path):
+def test_classes_of_a_baseline_count_as_if_attacked_in_parallel(tmp_path):
     target = load_target("lenet")
     plan = baseline_plan("nes", classes=[2, 5, 7], seed=0, queries=120)
     assert plan.budget == 40
     run_baseline(plan, target, tmp_path / "cell")
     with StoredRun(tmp_path / "cell") as stored:
-        trace = read(stored, [2, 5, 7], 120)
+        trace = read_trace(stored, [2, 5, 7], 120)
         rows = stored.store.improvements()
         margins = {e.row.class_id: e.row.margin for e in stored.elites()}
     assert trace.best().tolist() == [margins[c] for c in (2, 5, 7)]
