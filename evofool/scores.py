@@ -62,7 +62,7 @@ def refuse_unfinite(logits: np.ndarray, batch: int, who: str, begin: int = 0) ->
 
 
 @numba.njit(cache=True, nogil=True)
-def _log_odds(z, out):
+def _log_odds(z: np.ndarray, out: np.ndarray) -> None:
     for b in range(z.shape[0]):
         top = 0
         for k in range(1, z.shape[1]):
@@ -90,7 +90,7 @@ def _log_odds(z, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _margin(z, out):
+def _margin(z: np.ndarray, out: np.ndarray) -> None:
     for b in range(z.shape[0]):
         top = 0
         for k in range(1, z.shape[1]):

@@ -144,7 +144,7 @@ class Direct:
 
 
 @numba.njit(inline="always")
-def polynomial_step(u, eta):
+def polynomial_step(u: float, eta: float) -> float:
     """Deb's polynomial mutation of a gene on [0, 1]: the step in [-1, 1] of a draw u in [0, 1) (Deb & Agrawal 1995)."""
     if u < 0.5:
         return (2.0 * u) ** (1.0 / (eta + 1.0)) - 1.0
@@ -152,7 +152,7 @@ def polynomial_step(u, eta):
 
 
 @numba.njit(inline="always")
-def sbx(a, b, u, lower, eta):
+def sbx(a: float, b: float, u: float, lower: bool, eta: float) -> float:
     """Simulated binary crossover, bounded to [0, 1] (Deb & Agrawal 1995): one child of the genes a < b.
 
     u in [0, 1) is the spread's draw; lower picks the child below the parents' mean, else the one above.
@@ -166,7 +166,7 @@ def sbx(a, b, u, lower, eta):
 
 
 @numba.njit(cache=True, nogil=True)
-def _random(seed, batch, row, out):
+def _random(seed: int, batch: int, row: int, out: np.ndarray) -> None:
     stream = np.empty(1, np.uint64)
     for i in range(out.shape[0]):
         start(stream, seed, batch, row + i)
@@ -175,7 +175,7 @@ def _random(seed, batch, row, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _crossed(seed, batch, row, crossover, out):
+def _crossed(seed: int, batch: int, row: int, crossover: float, out: np.ndarray) -> None:
     stream = np.empty(1, np.uint64)
     for i in range(out.size):
         start(stream, seed, batch, row + i)
@@ -183,7 +183,19 @@ def _crossed(seed, batch, row, crossover, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _vary(mothers, fathers, seed, batch, row, low, high, eta, crossover, eta_crossover, out):
+def _vary(
+    mothers: np.ndarray,
+    fathers: np.ndarray,
+    seed: int,
+    batch: int,
+    row: int,
+    low: float,
+    high: float,
+    eta: float,
+    crossover: float,
+    eta_crossover: float,
+    out: np.ndarray,
+) -> None:
     stream = np.empty(1, np.uint64)
     genes = out.shape[1]
     for i in range(out.shape[0]):

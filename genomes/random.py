@@ -5,7 +5,7 @@ pseudorandom number generators", the finaliser of Stafford's variant 13). Kernel
 an array of one uint64, so that drawing advances it in place.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -34,14 +34,14 @@ _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
 
 
 @numba.njit(inline="always")
-def _mix(z):
+def _mix(z: np.uint64) -> np.uint64:
     z = (z ^ (z >> _S30)) * _MIX_A
     z = (z ^ (z >> _S27)) * _MIX_B
     return z ^ (z >> _S31)
 
 
 @numba.njit(inline="always")
-def start(stream, seed, batch, row):
+def start(stream: np.ndarray, seed: int, batch: int, row: int) -> None:
     """Set stream[0] (uint64) to the beginning of the stream (seed, batch, row)."""
     h = _mix(np.uint64(seed) + _GOLDEN)
     h = _mix(h + _GOLDEN * (np.uint64(batch) + np.uint64(1)))
@@ -49,20 +49,20 @@ def start(stream, seed, batch, row):
 
 
 @numba.njit(inline="always")
-def uniform(stream):
+def uniform(stream: np.ndarray) -> float:
     """One float64, uniform on [0, 1) in steps of 2**-53."""
     stream[0] += _GOLDEN
     return np.float64(_mix(stream[0]) >> _S11) * _TO_UNIT
 
 
 @numba.njit(inline="always")
-def integer(stream, n):
+def integer(stream: np.ndarray, n: int) -> Any:
     """One int64, uniform on [0, n); the bias of flooring is below n * 2**-53."""
     return np.int64(uniform(stream) * n)
 
 
 @numba.njit(cache=True)
-def _fill_integers(seed, batch, row, n, out):
+def _fill_integers(seed: int, batch: int, row: int, n: int, out: np.ndarray) -> None:
     stream = np.empty(1, np.uint64)
     start(stream, seed, batch, row)
     for i in range(out.size):

@@ -131,8 +131,8 @@ _free = numba.njit(error_model="numpy", fastmath={"reassoc", "contract"})
 
 
 @_kernel
-def _exact(kind, z):
-    """activations.apply of one number, by libm."""
+def _exact(kind: int, z: Any) -> Any:
+    """activations.apply of one number, float32 or float64, by libm."""
     z = _clamp(z)
     if kind == _SIN:
         return math.sin(z)
@@ -162,7 +162,7 @@ def _exact(kind, z):
 
 
 @_free
-def _derive(kind, exact, g, sums, v, z, n):
+def _derive(kind: int, exact: bool, g: np.ndarray, sums: np.ndarray, v: np.ndarray, z: np.uint64, n: np.uint64) -> None:
     """g[z : z + n] is multiplied by the activation's derivative at sums, where its value is v; one plain loop each."""
     if kind == _SIN:
         if exact:
@@ -214,7 +214,7 @@ def _derive(kind, exact, g, sums, v, z, n):
 
 
 @_free
-def _dot(g, z, v, s, n):
+def _dot(g: np.ndarray, z: np.uint64, v: np.ndarray, s: np.uint64, n: np.uint64) -> Any:
     total = _ZERO
     for i in range(n):
         total += g[z + i] * v[s + i]
@@ -222,13 +222,25 @@ def _dot(g, z, v, s, n):
 
 
 @_free
-def _add(g, s, w, z, n):
+def _add(g: np.ndarray, s: np.uint64, w: float, z: np.uint64, n: np.uint64) -> None:
     for i in range(n):
         g[s + i] += w * g[z + i]
 
 
 @_kernel
-def _forward(node_ptr, act, edge_ptr, src, weight, p, exact, v, sums, stride, n):
+def _forward(
+    node_ptr: np.ndarray,
+    act: np.ndarray,
+    edge_ptr: np.ndarray,
+    src: np.ndarray,
+    weight: np.ndarray,
+    p: int,
+    exact: bool,
+    v: np.ndarray,
+    sums: np.ndarray,
+    stride: np.uint64,
+    n: np.uint64,
+) -> None:
     """Fill the blocks of program p: v with its nodes' values, sums with what they are the activation of."""
     for j in range(node_ptr[p], node_ptr[p + 1]):
         z = _U(_INPUTS + j - node_ptr[p]) * stride
@@ -243,7 +255,7 @@ def _forward(node_ptr, act, edge_ptr, src, weight, p, exact, v, sums, stride, n)
 
 
 @_kernel
-def _rows(node_ptr, block):
+def _rows(node_ptr: np.ndarray, block: int) -> tuple[np.uint64, int]:
     """How many floats lie between the blocks of two nodes, and how many blocks the largest program needs."""
     longest = 0
     for p in range(node_ptr.size - 1):
@@ -252,7 +264,20 @@ def _rows(node_ptr, block):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _sweep(node_ptr, act, edge_ptr, src, weight, n_out, coordinates, block, exact, backward, values, gradient):
+def _sweep(
+    node_ptr: np.ndarray,
+    act: np.ndarray,
+    edge_ptr: np.ndarray,
+    src: np.ndarray,
+    weight: np.ndarray,
+    n_out: int,
+    coordinates: np.ndarray,
+    block: int,
+    exact: bool,
+    backward: bool,
+    values: np.ndarray,
+    gradient: np.ndarray,
+) -> None:
     """Forward: fill values (P, outputs, pixels) with what the output nodes say. Backward: values is the derivative by
     them; add to gradient, float64 (edges,), that by the weights."""
     stride, rows = _rows(node_ptr, block)

@@ -42,7 +42,20 @@ def compile_programs(genomes: Genomes, n_outputs: int) -> Programs:
 
 
 @numba.njit(cache=True, nogil=True)
-def _compile(n_out, n_nodes, n_edges, act, src, dst, w, node_ptr, out_act, edge_ptr, out_src, out_w):
+def _compile(
+    n_out: int,
+    n_nodes: np.ndarray,
+    n_edges: np.ndarray,
+    act: np.ndarray,
+    src: np.ndarray,
+    dst: np.ndarray,
+    w: np.ndarray,
+    node_ptr: np.ndarray,
+    out_act: np.ndarray,
+    edge_ptr: np.ndarray,
+    out_src: np.ndarray,
+    out_w: np.ndarray,
+) -> tuple[int, int]:
     max_nodes = act.shape[1]
     first = np.empty(max_nodes + 1, np.int32)  # the edges into node k are first[k]:first[k + 1]
     place = np.empty(max_nodes, np.int32)  # -1 not seen, -2 on the stack, else position in the program

@@ -51,12 +51,12 @@ _kernel = numba.njit(error_model="numpy")
 
 
 @_inline
-def _clamp(z):
+def _clamp(z: np.float32) -> np.float32:
     return min(max(z, _NLIMIT), _LIMIT)
 
 
 @_inline
-def _sine_of(r, n):
+def _sine_of(r: np.float32, n: np.float32) -> np.float32:
     odd = n - _TWO * ((n * _HALF + _MAGIC) - _MAGIC)
     sign = _ONE - _TWO * (odd * odd)
     r2 = r * r
@@ -64,20 +64,20 @@ def _sine_of(r, n):
 
 
 @_inline
-def _sin(z):
+def _sin(z: np.float32) -> np.float32:
     n = (z * _INV_PI + _MAGIC) - _MAGIC
     return _sine_of(((z - n * _PI_A) - n * _PI_B) - n * _PI_C, n)
 
 
 @_inline
-def _cos(z):
+def _cos(z: np.float32) -> np.float32:
     n = (z * _INV_PI + _HALF + _MAGIC) - _MAGIC
     h = n - _HALF
     return _sine_of(((z - h * _PI_A) - h * _PI_B) - h * _PI_C, n)
 
 
 @_inline
-def _exp(z):
+def _exp(z: np.float32) -> np.float32:
     z = min(max(z, _XMIN), _XMAX)
     t = z * _LOG2_E + _MAGIC
     n = t - _MAGIC
@@ -87,7 +87,7 @@ def _exp(z):
 
 
 @_kernel
-def _activate(kind, v, z, n):
+def _activate(kind: int, v: np.ndarray, z: np.uint64, n: np.uint64) -> None:
     """v[z : z + n] becomes the activation of itself; one plain loop each, so that each vectorises."""
     if kind == _LIN:
         for i in range(n):
@@ -133,7 +133,9 @@ def _activate(kind, v, z, n):
 
 
 @_kernel
-def _sum(v, z, e, end, src, weight, stride, n):
+def _sum(
+    v: np.ndarray, z: np.uint64, e: int, end: int, src: np.ndarray, weight: np.ndarray, stride: np.uint64, n: np.uint64
+) -> None:
     """v[z : z + n] becomes the weighted sum of its sources, added up from the first to the last."""
     if e == end:
         for i in range(n):
@@ -171,32 +173,34 @@ def _sum(v, z, e, end, src, weight, stride, n):
 
 
 @_inline
-def _clip(x):
+def _clip(x: np.float32) -> np.float32:
     return min(max(x, _ZERO), _ONE)
 
 
 @_inline
-def _unit(x):
+def _unit(x: np.float32) -> np.float32:
     return min(abs(x), _ONE)
 
 
 @_inline
-def _round(x):
+def _round(x: np.float32) -> np.uint8:
     return np.uint8(np.int32(x * _255 + _HALF))
 
 
 @_inline
-def _red(hue):
+def _red(hue: np.float32) -> np.float32:
     return min(max(abs(hue - _THREE) - _ONE, _ZERO), _ONE)
 
 
 @_inline
-def _tent(hue, centre):
+def _tent(hue: np.float32, centre: np.float32) -> np.float32:
     return min(max(_TWO - abs(hue - centre), _ZERO), _ONE)
 
 
 @_kernel
-def _color(mode, v, z, stride, n, out, g, p0):
+def _color(
+    mode: int, v: np.ndarray, z: np.uint64, stride: np.uint64, n: np.uint64, out: np.ndarray, g: int, p0: int
+) -> None:
     """Write the pixels p0 : p0 + n of genome g; its outputs' blocks begin at v[z], v[z + stride], ..."""
     if mode in (_GREY, _RGB):
         for c in range(out.shape[1]):
@@ -250,7 +254,9 @@ def _color(mode, v, z, stride, n, out, g, p0):
 
 
 @_kernel
-def _allot(node_ptr, edge_ptr, src, n_out, dst_slot, src_slot):
+def _allot(
+    node_ptr: np.ndarray, edge_ptr: np.ndarray, src: np.ndarray, n_out: int, dst_slot: np.ndarray, src_slot: np.ndarray
+) -> int:
     """Give every node a block of scratch memory: inputs and outputs keep theirs, a hidden node's is used again after
     its last reader. Fills the slots of nodes and of edges' sources; returns how many blocks the largest program needs."""
     longest = 0
@@ -290,7 +296,18 @@ def _allot(node_ptr, edge_ptr, src, n_out, dst_slot, src_slot):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _render(node_ptr, act, edge_ptr, src, weight, n_out, coordinates, mode, block, out):
+def _render(
+    node_ptr: np.ndarray,
+    act: np.ndarray,
+    edge_ptr: np.ndarray,
+    src: np.ndarray,
+    weight: np.ndarray,
+    n_out: int,
+    coordinates: np.ndarray,
+    mode: int,
+    block: int,
+    out: np.ndarray,
+) -> None:
     dst_slot = np.empty(act.size, np.int32)
     src_slot = np.empty(src.size, np.int32)
     slots = _allot(node_ptr, edge_ptr, src, n_out, dst_slot, src_slot)

@@ -142,7 +142,7 @@ def _counts(i: np.ndarray, k: np.ndarray, rows: int, columns: int) -> np.ndarray
 
 
 @numba.njit(cache=True, nogil=True)
-def _depths(node_ptr, edge_ptr, src):
+def _depths(node_ptr: np.ndarray, edge_ptr: np.ndarray, src: np.ndarray) -> np.ndarray:
     """int32 per node: 1 + the deepest of its sources, inputs being at 0."""
     depth = np.empty(node_ptr[-1], np.int32)
     for g in range(node_ptr.size - 1):

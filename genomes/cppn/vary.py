@@ -51,7 +51,21 @@ def _fields(g: Genomes) -> tuple[np.ndarray, ...]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _random(n_out, kinds, initial, seed, batch, row, n_nodes, n_edges, ids, act, src, dst, w):
+def _random(
+    n_out: int,
+    kinds: np.ndarray,
+    initial: float,
+    seed: int,
+    batch: int,
+    row: int,
+    n_nodes: np.ndarray,
+    n_edges: np.ndarray,
+    ids: np.ndarray,
+    act: np.ndarray,
+    src: np.ndarray,
+    dst: np.ndarray,
+    w: np.ndarray,
+) -> None:
     stream = np.empty(1, np.uint64)
     for i in range(n_nodes.size):
         start(stream, seed, batch, row + i)
@@ -67,7 +81,7 @@ def _random(n_out, kinds, initial, seed, batch, row, n_nodes, n_edges, ids, act,
 
 
 @numba.njit(cache=True, nogil=True)
-def _insert(e_count, src, dst, w, source, target, weight):
+def _insert(e_count: int, src: np.ndarray, dst: np.ndarray, w: np.ndarray, source: int, target: int, weight: float) -> int:
     """Put an edge into its place; returns the new number of edges."""
     e = e_count
     while e > 0 and (dst[e - 1] > target or (dst[e - 1] == target and src[e - 1] > source)):
@@ -78,7 +92,7 @@ def _insert(e_count, src, dst, w, source, target, weight):
 
 
 @numba.njit(cache=True, nogil=True)
-def _remove(e_count, src, dst, w, e):
+def _remove(e_count: int, src: np.ndarray, dst: np.ndarray, w: np.ndarray, e: int) -> int:
     for k in range(e, e_count - 1):
         src[k], dst[k], w[k] = src[k + 1], dst[k + 1], w[k + 1]
     src[e_count - 1], dst[e_count - 1], w[e_count - 1] = 0, 0, 0.0
@@ -86,7 +100,9 @@ def _remove(e_count, src, dst, w, e):
 
 
 @numba.njit(cache=True, nogil=True)
-def _remove_node(n, m, ids, act, src, dst, w, node):
+def _remove_node(
+    n: int, m: int, ids: np.ndarray, act: np.ndarray, src: np.ndarray, dst: np.ndarray, w: np.ndarray, node: int
+) -> int:
     """Take a node (its slot) and its edges out; the slots above move down. Returns the new number of edges."""
     end = N_IN + node
     k = 0
@@ -105,7 +121,7 @@ def _remove_node(n, m, ids, act, src, dst, w, node):
 
 
 @numba.njit(cache=True, nogil=True)
-def _upstream(m, src, dst, mark):
+def _upstream(m: int, src: np.ndarray, dst: np.ndarray, mark: np.ndarray) -> None:
     """Spread the marks (bool per endpoint) to everything that leads to a marked endpoint."""
     changed = True
     while changed:
@@ -118,9 +134,27 @@ def _upstream(m, src, dst, mark):
 
 @numba.njit(cache=True, nogil=True)
 def _vary(
-    n_out, kinds, limit, p_weight, eta, p_act, p_add, p_delete, p_split, p_node,
-    seed, batch, row, n_nodes, n_edges, all_ids, all_act, all_src, all_dst, all_w,
-):  # fmt: skip
+    n_out: int,
+    kinds: np.ndarray,
+    limit: float,
+    p_weight: float,
+    eta: float,
+    p_act: float,
+    p_add: float,
+    p_delete: float,
+    p_split: float,
+    p_node: float,
+    seed: int,
+    batch: int,
+    row: int,
+    n_nodes: np.ndarray,
+    n_edges: np.ndarray,
+    all_ids: np.ndarray,
+    all_act: np.ndarray,
+    all_src: np.ndarray,
+    all_dst: np.ndarray,
+    all_w: np.ndarray,
+) -> None:
     stream = np.empty(1, np.uint64)
     max_nodes, max_edges = all_ids.shape[1], all_src.shape[1]
     mark = np.empty(N_IN + max_nodes, np.bool_)
