@@ -12,15 +12,13 @@ def verify(folder: RunFolder, trust: Trust = False) -> None:
     """
     from evofool.errors import VerifyError
     from evofool.run.stored import StoredRun
-    from evofool.run.verify import TOLERANCE
     from evofool.run.verify import verify as check
 
     with StoredRun(folder) as stored:
         verdict = check(stored, trust=trust)
     if verdict.faults:
         raise VerifyError(f"{folder} fails:\n  " + "\n  ".join(verdict.faults))
-    how = "equal to the bit" if verdict.exact else f"within {TOLERANCE:g} (another kind of machine)"
     print(
-        f"{folder} passes: {verdict.elites} elites, hashes correct, every image scored again, log-odds {how} "
+        f"{folder} passes: {verdict.elites} elites, hashes correct, every image scored again, log-odds {verdict.comparison} "
         f"(largest difference {verdict.largest_difference:.2g})"
     )

@@ -71,9 +71,9 @@ def opened(
             store.close(failed=True)
             raise
         store.withdraw()  # killed before anything was saved: there is nothing to go on with
-    checked = validate(target, chunk)
-    if checked.faults:
-        raise TargetError(f"{target.name}: " + "; ".join(checked.faults))
+    validation = validate(target, chunk)
+    if validation.position is None:
+        raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
     state = {"plan": dict(plan), "done": 0, "forwards": 0, "backwards": 0, "notes": [], "asked_before": asked}
     meta = {
         "id": uuid4().hex,
@@ -81,6 +81,7 @@ def opened(
         "target": target.description(),
         "baseline": state,
         "machine": machine(recipe.compute.threads),
+        "position": validation.position.to_dict(),
         "committed": 0,
         "shown": 0,
         "shown_changes": 0,
@@ -88,7 +89,7 @@ def opened(
         "seconds": 0.0,
         "finished": None,
         "answers": 0,
-        "warnings": [*target.details.get("notes", ()), *checked.notes],
+        "warnings": [*target.details.get("notes", ()), *validation.notes],
         **({"seeds": seeds.to_dict()} if seeds else {}),
     }
     return Store.create(folder, meta), state

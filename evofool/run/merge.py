@@ -7,7 +7,7 @@ maximum per cell: in whatever order, grouping or repetition runs are merged, the
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -225,6 +225,7 @@ def _description(parts: Sequence[Part], out: Path) -> tuple[dict[str, Any], dict
         "target": min(parts, key=lambda part: part.sources[0]["id"]).target,
         "speed": None,
         "machine": first["machine"] if len(kinds) == 1 else {"several kinds": [kinds[kind] for kind in sorted(kinds)]},
+        "position": _position([source["position"] for source in sources]),
         "committed": 0,
         "shown": 0,
         "shown_changes": 0,
@@ -244,6 +245,16 @@ def _description(parts: Sequence[Part], out: Path) -> tuple[dict[str, Any], dict
     }
     references = _references(parts)
     return meta, state | ({"references": references} if references else {})
+
+
+def _position(positions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One that holds for the images of all sources (evofool.targets.position.Position)."""
+    tolerances = [position["tolerance"] for position in positions]
+    return {
+        "chunk": positions[0]["chunk"],
+        "dependent": any(position["dependent"] for position in positions),
+        "tolerance": None if None in tolerances else max(tolerances),
+    }
 
 
 def _references(parts: Sequence[Part]) -> dict[str, Any]:

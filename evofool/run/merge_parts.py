@@ -10,7 +10,7 @@ from evofool.recipe import drawing
 from evofool.run.schema import EliteRow, GenomeId
 from evofool.run.stored import StoredRun
 
-_SOURCE = ("id", "recipe", "machine", "device", "backend", "evaluations", "seconds", "answers")
+_SOURCE = ("id", "recipe", "machine", "position", "device", "backend", "evaluations", "seconds", "answers")
 """What meta["merged"] tells of each source. machine, device and backend say by what its elites were measured."""
 
 
@@ -117,6 +117,7 @@ def _part(stored: StoredRun) -> Part:
                 "id": meta["id"],
                 "recipe": meta["recipe"],
                 "machine": meta["machine"],
+                "position": meta["position"],
                 "device": str(target["details"].get("device", "cpu")),
                 "backend": target["details"].get("backend"),
                 "evaluations": stored.elites_as_of,

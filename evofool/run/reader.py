@@ -32,6 +32,7 @@ _META: dict[str, type | tuple[type, ...]] = {
     "recipe": dict,
     "target": dict,
     "machine": dict,
+    "position": dict,
     "committed": int,
     "shown": int,
     "shown_changes": int,

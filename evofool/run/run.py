@@ -121,16 +121,17 @@ class Run:
             parents = read(recipe, drawn, target.labels)
         with torch_threads(recipe.compute.threads):
             recipe, speed = settled(recipe, target)
-            checked = validate(target, recipe.chunk)
-        if checked.faults:
-            raise TargetError(f"{target.name}: " + "; ".join(checked.faults))
-        warnings = [*target.details.get("notes", ()), *checked.notes]
+            validation = validate(target, recipe.chunk)
+        if validation.position is None:
+            raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
+        warnings = [*target.details.get("notes", ()), *validation.notes]
         meta = {
             "id": uuid4().hex,
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
             "target": target.description(),
             "speed": speed,
             "machine": machine(recipe.compute.threads),
+            "position": validation.position.to_dict(),
             "committed": 0,
             "shown": 0,
             "shown_changes": 0,

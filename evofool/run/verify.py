@@ -1,7 +1,9 @@
-"""Are the stored elites what they say? Hashes, then every PNG read back and scored again."""
+"""Whether a run is sound: its file and hashes, every stored image drawn again from its genome and scored again."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,27 +14,38 @@ from evofool.run.seeding import seeds_of
 from evofool.run.stored import Elite, StoredRun
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
+from evofool.targets.position import Position, measure_on
 
 TOLERANCE = 1e-3
-"""How far log-odds may lie from the stored ones on another kind of machine."""
+"""How far log-odds and margins may lie from the stored ones on another kind of machine."""
 
-
-_AT_ONCE = 256  # genomes read at once: pixels are big
+_AT_ONCE = 256  # genomes that are read at once: those of pixels are large
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verify found. faults name their class; the run is sound if there are none.
+    """What verify found. The run is sound if there are no faults; those of an elite begin with its class.
 
-    classes (n,) int64 and logits (n, K) float32: of the elites whose picture could be read, what the target answers now.
+    exact: scores had to be equal to the bit. comparison: how scores were compared, for people. classes (n,) int64 and
+    logits (n, K) float32: of the elites whose image could be read, what the target answered now.
     """
 
     elites: int
-    exact: bool  # equal bits were asked for
+    exact: bool
+    comparison: str
     largest_difference: float  # of log-odds
     faults: tuple[str, ...]
     classes: np.ndarray = field(compare=False, repr=False)
     logits: np.ndarray = field(compare=False, repr=False)
+
+
+class _Scored(NamedTuple):
+    """Elites that were scored again: what the target answered, and how that was compared with the stored scores."""
+
+    logits: np.ndarray
+    position: Position  # the run's, or as measured on elites
+    largest_difference: float
+    faults: list[str]
 
 
 def verify(run: StoredRun, target: Target | None = None, trust: bool = False) -> Verdict:
@@ -40,12 +53,41 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
 
     SQLite's integrity check; a SHA-256 over class, niche, birth, scores and PNG of each elite; every genome drawn again,
     which has to give the PNG's pixels to the bit on any machine; the stored labels and shape of the target against its own;
-    then every PNG is scored in chunks of the recipe's size, the last one padded. On the kind of machine that made the run
-    (CPU, torch, threads; nothing over a network, no GPU) log-odds and margins have to be equal to the bit, elsewhere within
-    TOLERANCE. target defaults to the run's own (StoredRun.target, for trust too).
+    then every PNG is scored in chunks of the recipe's size, the last one padded. target defaults to the run's own
+    (StoredRun.target, for trust too).
+
+    On the kind of machine that made the run (evofool.machine; nothing over a network, no GPU) log-odds and margins have to
+    be equal to the bit, unless the target's logits depend on an image's place in a chunk. Then they have to lie within the
+    tolerance that was measured when the run began or, where the elites' own logits vary by more, over all shifts of a chunk
+    of these. Elsewhere they have to lie within TOLERANCE, or that tolerance if it is larger.
     """
     if not run.meta.get("committed"):
         raise StoreError(f"{run.folder} has saved nothing yet")
+    elites, faults = _read(run)
+    target = run.own_target(target, trust, ignore_cache=True)
+    if list(target.labels) != run.labels or target.shape != run.shape:
+        faults.append(f"the labels or the shape that are stored of {target.name} are not its own")
+    drawn: list[tuple[Elite, np.ndarray]] = []
+    for elite in elites:
+        image, found = _drawn_again(run, elite)
+        faults += found
+        if image is not None:
+            drawn.append((elite, image))
+    same_machine = _same_machine(run, target)
+    scored = _scored_again(run, target, drawn, same_machine)
+    return Verdict(
+        len(elites),
+        same_machine and not scored.position.dependent,
+        _comparison(scored.position, same_machine),
+        scored.largest_difference,
+        (*faults, *scored.faults),
+        np.array([elite.row.class_id for elite, _ in drawn], np.int64),
+        scored.logits,
+    )
+
+
+def _read(run: StoredRun) -> tuple[list[Elite], list[str]]:
+    """The elites, and what is wrong with the file. Everything in it is read once, so that damage anywhere is found."""
     faults = [f"the file: {fault}" for fault in run.store.faults()]
     elites: list[Elite] = []
     try:
@@ -54,7 +96,6 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         missing = {cell // run.niches for cell in won - run.store.cells()}
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
-        # Everything that the file holds is read once, so that damage anywhere is found.
         seeds = seeds_of(run.store, run.meta, len(run.labels))
         births = sorted({change.birth for change in cell_history} | set(range(seeds.number if seeds else 0)))
         for at in range(0, len(births), _AT_ONCE):
@@ -68,56 +109,84 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         run.unpack([row.genome for row in run.store.quarantine()])
     except (StoreError, IndexError) as error:
         faults.append(str(error))
-    target = run.own_target(target, trust, ignore_cache=True)
-    if list(target.labels) != run.labels or target.shape != run.shape:
-        faults.append(f"the labels or the shape that are stored of {target.name} are not its own")
-    exact = _same_bits(run, target)
-    whole: list[tuple[Elite, np.ndarray]] = []
-    for elite in elites:
-        who = f"class {elite.row.class_id} ({elite.label})"
-        if elite.row.digest() != elite.row.sha256:
-            faults.append(f"{who}: its hash does not fit; class, birth, score or picture was changed")
-        try:
-            image = elite.image
-        except ImageError as error:
-            faults.append(str(error))
-            continue
-        if image.shape != run.shape:
-            faults.append(f"{who}: its picture is {image.shape}, not {run.shape}")
-            continue
-        try:
-            if not np.array_equal(run.encoding.render(run.unpack([elite.row.genome]))[0], image):
-                faults.append(f"{who}: its genome draws another picture than the stored one")
-        except StoreError as error:
-            faults.append(f"{who}: {error}")
-        whole.append((elite, image))
-    largest = 0.0
-    chunk = run.recipe.chunk
-    parts = [whole[at : at + chunk] for at in range(0, len(whole), chunk)]
-    threads = run.recipe.compute.threads
+    return elites, faults
+
+
+def _drawn_again(run: StoredRun, elite: Elite) -> tuple[np.ndarray | None, list[str]]:
+    """An elite's image, None if it cannot be scored, and what is wrong with the elite."""
+    who, faults = f"class {elite.row.class_id} ({elite.label})", []
+    if elite.row.digest() != elite.row.sha256:
+        faults.append(f"{who}: its hash does not fit; class, birth, score or picture was changed")
+    try:
+        image = elite.image
+    except ImageError as error:
+        return None, [*faults, str(error)]
+    if image.shape != run.shape:
+        return None, [*faults, f"{who}: its picture is {image.shape}, not {run.shape}"]
+    try:
+        if not np.array_equal(run.encoding.render(run.unpack([elite.row.genome]))[0], image):
+            faults.append(f"{who}: its genome draws another picture than the stored one")
+    except StoreError as error:
+        faults.append(f"{who}: {error}")
+    return image, faults
+
+
+def _scored_again(run: StoredRun, target: Target, drawn: Sequence[tuple[Elite, np.ndarray]], same_machine: bool) -> _Scored:
+    chunk, threads = run.recipe.chunk, run.recipe.compute.threads
+    parts = [drawn[at : at + chunk] for at in range(0, len(drawn), chunk)]
+    position, largest, faults = Position.from_meta(run.meta), 0.0, list[str]()
     with torch_threads(threads), ThreadPoolExecutor(target.streams, "verify", torch.set_num_threads, (threads,)) as pool:
         try:
-            answers = list(pool.map(lambda part: target.logits(np.stack([image for _, image in part]), chunk), parts))
+            answers = list(pool.map(lambda part: target.logits(_images(part), chunk), parts))
         except BaseException:
             target.cancel()
             raise
         for part, logits in zip(parts, answers, strict=True):
-            for (elite, _), odds, gaps in zip(part, log_odds(logits), margin(logits), strict=True):
-                row = elite.row
-                difference = abs(float(odds[row.class_id]) - row.log_odds)
-                off = max(difference, abs(float(gaps[row.class_id]) - row.margin))
-                largest = max(largest, difference)
-                if not off <= (0.0 if exact else TOLERANCE):
-                    faults.append(
-                        f"class {row.class_id} ({elite.label}): scored again it has log-odds {odds[row.class_id]:.6f}, "
-                        f"stored are {row.log_odds:.6f}"
-                    )
-    classes = np.array([elite.row.class_id for elite, _ in whole], np.int64)
-    told = np.concatenate([np.zeros((0, len(target.labels)), np.float32), *answers])
-    return Verdict(len(elites), exact, largest, tuple(faults), classes, told)
+            rows, classes = np.arange(len(part)), np.array([elite.row.class_id for elite, _ in part])
+            odds, margins = log_odds(logits)[rows, classes], margin(logits)[rows, classes]
+            differences = np.abs(odds - [elite.row.log_odds for elite, _ in part])
+            apart = np.maximum(differences, np.abs(margins - [elite.row.margin for elite, _ in part]))
+            largest = max(largest, float(differences.max()))
+            allowed = _allowed(position, logits, same_machine)
+            # Once a fault stands, no more is measured: the run is not sound anyway.
+            if same_machine and not faults and not (apart <= allowed).all():
+                here = measure_on(target, chunk, _images(part), logits)
+                if (here.tolerance or 0.0) > (position.tolerance or 0.0):
+                    position = here
+                    allowed = _allowed(position, logits, same_machine)
+            for k in np.flatnonzero(~(apart <= allowed)).tolist():
+                row = part[k][0].row
+                faults.append(
+                    f"class {row.class_id} ({part[k][0].label}): scored again it has log-odds {odds[k]:.6f}, "
+                    f"stored are {row.log_odds:.6f}"
+                )
+    none = np.zeros((0, len(target.labels)), np.float32)
+    return _Scored(np.concatenate([none, *answers]), position, largest, faults)
 
 
-def _same_bits(run: StoredRun, target: Target) -> bool:
+def _images(part: Sequence[tuple[Elite, np.ndarray]]) -> np.ndarray:
+    return np.stack([image for _, image in part])
+
+
+def _allowed(position: Position, logits: np.ndarray, same_machine: bool) -> np.ndarray:
+    """(B,) float64: how far log-odds and margins may lie from the stored ones."""
+    of_place = position.allowed(logits)
+    return of_place if same_machine else np.maximum(of_place, TOLERANCE)
+
+
+def _comparison(position: Position, same_machine: bool) -> str:
+    """How scores were compared."""
+    of_place = (
+        f"within {position.tolerance:.2g} of the size of the logits (measured: they depend on an image's place in a chunk)"
+        if position.tolerance
+        else ""
+    )
+    if same_machine:
+        return of_place or "equal to the bit"
+    return f"within {TOLERANCE:g} (another kind of machine, a GPU or a server)" + (f", or {of_place}" if of_place else "")
+
+
+def _same_machine(run: StoredRun, target: Target) -> bool:
     """Whether the same network runs here by the same means."""
     then, now = run.meta["target"]["details"], target.details
     on_cpu = str(now.get("device", "cpu")) == str(then.get("device", "cpu")) == "cpu"

@@ -14,6 +14,7 @@ from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
+from evofool.targets.position import Position, measure
 from evofool.targets.preprocessing import Preprocessing, to_logits
 from evofool.targets.spec import Spec
 from evofool.targets.speed import FormatChoice, SpeedMeasurement, choose_format, measure_speeds
@@ -46,6 +47,7 @@ class Validation:
     finite: bool
     twice: float | None  # the same images asked twice
     alone: float | None  # alone against together with others
+    position: Position | None  # None if there are faults
     faults: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -89,7 +91,7 @@ def validate(target: Target, chunk: int = 6) -> Validation:
 
     A black box that is paid by the request is asked four images, once. What the target raises passes through.
     """
-    return _meet(target, together=min(max(chunk, 4), 6), single=3)
+    return _meet(target, together=min(max(chunk, 4), 6), single=3, chunk=chunk)
 
 
 def check(
@@ -109,7 +111,7 @@ def check(
     found = None if images is None else find_photographs(images, target.labels)
     before = target.queries, target.requests
     progress("asking for patterns, alone and together")
-    met = _meet(target, together=32, single=8)
+    met = _meet(target, together=32, single=8, chunk=32)
     faults, notes = [*met.faults], [*met.notes]
     gradient = _gradient(target)
     accuracy = None
@@ -193,7 +195,7 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
 # --- the validation
 
 
-def _meet(target: Target, together: int, single: int) -> Validation:
+def _meet(target: Target, together: int, single: int, chunk: int) -> Validation:
     billed = target.requests > 0  # what loading it asked
     images = patterns(target.shape, 4 if billed else together)
     first = target.logits(images)
@@ -209,7 +211,7 @@ def _meet(target: Target, together: int, single: int) -> Validation:
             f"it answers NaN or infinity for {bad.sum()} of {len(bad)} images of patterns; check its weights, and that "
             "mean, std and scale are those it was trained with"
         )
-        return Validation(len(images), False, None, None, (fault,), ())
+        return Validation(len(images), False, None, None, None, (fault,), ())
     faults = []
     # Of rounded answers, or of the likeliest class alone, a few that are equal mean nothing.
     if (first == first[0]).all() and (target.top_k < len(target.labels) or target.details.get("notes")):
@@ -226,7 +228,8 @@ def _meet(target: Target, together: int, single: int) -> Validation:
         )
     _judge_outputs(target, first, faults, notes)
     if billed:
-        return Validation(len(images), True, None, None, tuple(faults), tuple(notes))
+        position = None if faults else measure(target, chunk)
+        return Validation(len(images), True, None, None, position, tuple(faults), tuple(notes))
     twice, apart = _most(again, first), _most(alone, first[:single])
     if twice > VARIES:
         faults.append(
@@ -242,7 +245,10 @@ def _meet(target: Target, together: int, single: int) -> Validation:
         notes.append(f"an image alone and the same one in a batch of {len(images)} differ by {apart:.3g} in log-odds")
     if 0 < twice <= VARIES:
         notes.append(f"last bits vary from call to call (log-odds by {twice:.2g}): a run repeated may end otherwise")
-    return Validation(len(images), True, twice, apart, tuple(faults), tuple(notes))
+    position = None if faults else measure(target, chunk)
+    if position is not None:
+        notes += position.notes()
+    return Validation(len(images), True, twice, apart, position, tuple(faults), tuple(notes))
 
 
 def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:

@@ -19,6 +19,8 @@ from evofool.run.schema import elite_digest
 from evofool.run.stored import StoredRun
 from evofool.run.verify import TOLERANCE, Verdict, verify
 from evofool.targets import Target
+from evofool.targets.photos import patterns
+from evofool.targets.position import Position
 
 CLASSES, SIDE = 5, 6
 LABELS = ["ant", "bee", "cat", "dog", "elk"]
@@ -34,7 +36,13 @@ def fake(forward: Callable[[np.ndarray], np.ndarray] = linear, **details: Any) -
     return Target("fake", LABELS, (1, SIDE, SIDE), forward, details)
 
 
-def made(folder: Path, kind: str = "direct", niches: bool = False, **parts: Any) -> Path:
+def made(
+    folder: Path,
+    kind: str = "direct",
+    niches: bool = False,
+    forward: Callable[[np.ndarray], np.ndarray] = linear,
+    **parts: Any,
+) -> Path:
     data: dict[str, Any] = {
         "target": "fake",
         "encoding": {"kind": kind},
@@ -44,7 +52,7 @@ def made(folder: Path, kind: str = "direct", niches: bool = False, **parts: Any)
     }
     if niches:
         data["niches"] = {"descriptor": "mirror_symmetry", "edges": list(EDGES)}
-    with Run.start(parse(data, "test"), folder, fake()) as run:
+    with Run.start(parse(data, "test"), folder, fake(forward)) as run:
         run.advance()
     return folder
 
@@ -304,6 +312,77 @@ def test_on_the_same_kind_of_machine_not_even_a_hair_is_allowed(folder: Path) ->
     change(folder, "UPDATE elites SET margin = margin + 1e-9 WHERE class = 1")
     sign(folder)
     assert len(check(folder).faults) == 1
+
+
+# --- targets whose logits depend on an image's place in a chunk
+
+
+def by_row(images: np.ndarray) -> np.ndarray:
+    """linear, and a little more in a later row: another amount for each class."""
+    steps = np.float32(1e-5) * np.arange(CLASSES, dtype=np.float32)
+    return linear(images) + np.arange(len(images), dtype=np.float32)[:, None] * steps
+
+
+def by_row_of_elites(images: np.ndarray) -> np.ndarray:
+    """by_row, but for the patterns that a target is validated with."""
+    known = {image.tobytes() for n in (6, 8) for image in patterns((1, SIDE, SIDE), n)}
+    new = [image.tobytes() not in known for image in images]
+    return np.where(np.array(new)[:, None], by_row(images), linear(images))
+
+
+def changed(folder: Path, by: float) -> Verdict:
+    change(folder, "UPDATE elites SET log_odds = log_odds + ?, margin = margin + ? WHERE class = 1", by, by)
+    sign(folder)
+    return check(folder, fake(by_row))
+
+
+def test_a_run_of_a_target_that_depends_on_the_row_holds_within_what_was_measured(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run", forward=by_row)
+    with StoredRun(folder) as stored:
+        position, warnings = Position.from_meta(stored.meta), stored.meta["warnings"]
+    assert position.dependent
+    assert position.tolerance
+    assert sum("logits depend on an image's row in a chunk of 8" in warning for warning in warnings) == 1
+    verdict = check(folder, fake(by_row))
+    assert verdict.faults == ()
+    assert not verdict.exact
+    assert 0 < verdict.largest_difference < 1e-3
+    assert verdict.comparison.startswith(f"within {position.tolerance:.2g} of the size of the logits (measured: ")
+    # On another kind of machine the usual tolerance holds as well.
+    other_machine(folder)
+    assert check(folder, fake(by_row)).comparison.startswith("within 0.001 (another kind of machine")
+
+
+def test_a_score_beyond_the_tolerance_of_the_place_names_the_class(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run", forward=by_row)
+    with StoredRun(folder) as stored:
+        verdict = verify(stored, fake(by_row))
+        allowed = float(Position.from_meta(stored.meta).allowed(verdict.logits)[1])
+    assert allowed < 0.05
+    (fault,) = changed(folder, 2 * allowed).faults
+    assert "class 1 (bee)" in fault
+
+
+def test_elites_that_depend_on_the_row_as_no_pattern_did_are_measured_themselves(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run", forward=by_row_of_elites)
+    with StoredRun(folder) as stored:
+        assert Position.from_meta(stored.meta) == Position(8, False, 0.0)
+    target = fake(by_row_of_elites)
+    verdict = check(folder, target)
+    assert verdict.faults == ()
+    assert not verdict.exact
+    assert verdict.comparison.startswith("within ")
+    # The elites once, and a whole chunk for each shift of it.
+    assert target.queries == CLASSES + 7 * 8
+    change(folder, "UPDATE elites SET log_odds = log_odds + 1 WHERE class = 1")
+    sign(folder)
+    assert len(check(folder, target).faults) == 1
+
+
+def test_scores_that_are_equal_to_the_bit_cost_nothing_more(folder: Path) -> None:
+    target = fake()
+    assert check(folder, target).exact
+    assert target.queries == CLASSES
 
 
 def test_a_network_that_answers_nan_does_not_pass(folder: Path) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from evofool.errors import TargetError
 from evofool.targets import Preprocessing, Target, target
 from evofool.targets.photos import find_photographs, photographs
+from evofool.targets.position import Position
 from evofool.targets.validation import check, describe, published_top1, validate, wilson
 
 SHAPE = (3, 12, 12)
@@ -74,19 +75,22 @@ def test_sound_targets_pass_with_few_queries() -> None:
         assert (checked.faults, checked.notes, checked.finite, checked.twice) == ((), (), True, 0.0)
         assert checked.alone is not None
         assert checked.alone < 1e-3
-        assert sound.queries <= 15
+        assert sound.queries == 15 + 8 * 64 - 32, "and for the position 7 whole chunks and half a one"
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 8, 1000])
-def test_whatever_the_chunk_is_the_batch_is_small(chunk: int) -> None:
+@pytest.mark.parametrize(("chunk", "passes"), [(1, 0), (2, 3), (8, 5), (9, 6), (1000, 12)])
+def test_the_batch_is_small_but_for_the_position_which_takes_few_passes_of_the_chunk(chunk: int, passes: int) -> None:
     sizes: list[int] = []
 
     def forward(images: np.ndarray) -> np.ndarray:
         sizes.append(len(images))
         return images.mean((2, 3)).astype(np.float32)
 
-    assert validate(own(forward), chunk).faults == ()
-    assert 4 <= max(sizes) <= 6
+    validation = validate(own(forward), chunk)
+    assert validation.faults == ()
+    assert validation.position == Position(chunk, False, 0.0)
+    assert 4 <= max(sizes[: len(sizes) - passes]) <= 6
+    assert sizes[len(sizes) - passes :] == [chunk] * passes
 
 
 @pytest.mark.parametrize(
