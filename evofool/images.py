@@ -15,6 +15,15 @@ GIANTS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """What Pillow raises of a picture that it takes for an attack."""
 
 
+LARGE_SIDE = 64
+"""Pixels: from this short side on images are large, as photographs are; below it they are small, as digits are."""
+
+
+def is_large(shape: tuple[int, int, int]) -> bool:
+    """Whether images of this shape (C, H, W) are large. They are scored and climb a few at a time."""
+    return min(shape[1:]) >= LARGE_SIDE
+
+
 def levels(x: Any) -> Any:
     """Floats in [0, 1], numpy's or torch's, to whole numbers 0..255 of their type: round(255 x), halves up, clipped."""
     return (x.clip(0.0, 1.0) * 255.0 + 0.5) // 1

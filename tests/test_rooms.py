@@ -72,18 +72,22 @@ FLOORS = (
 """The rooms of evofool/, files and packages, the lowest floor first. A room imports only from floors below its own."""
 
 BENCH_FLOORS = (
-    ("answers", "arms", "interval", "json_file", "network_features", "real", "trace"),
-    ("calibration", "cell", "statistics"),
-    ("compare", "report", "retraining", "scoring", "sets"),
-    ("plan",),
-    ("detect", "entries", "summary"),
-    ("bound",),
-    ("quick", "ready"),
-    ("detector_stage", "image_metrics_stage", "results", "transfer"),
+    ("answer_file", "cell_job", "interval", "json_file", "network_features", "real", "trace"),
+    ("arms", "calibration", "statistics"),
+    ("cell", "compare", "report", "retraining", "scoring", "sets"),
+    ("detect", "plan"),
+    ("entries", "summary"),
+    ("manifest", "scheduler"),
+    ("prepare", "time_budget"),
+    ("detector_stage", "image_metrics_stage", "transfer"),
+    ("cell_plan",),
+    ("collect",),
+    ("results",),
     ("finish",),
     ("bench",),
     ("gate",),
 )
+"""The same of evofool/bench/. A benchmark passes through them from prepare to finish."""
 
 
 def rooms_of(package: str) -> dict[str, set[str]]:

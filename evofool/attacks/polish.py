@@ -21,9 +21,10 @@ from evofool.ascend.rules import APGD
 from evofool.attacks.run import AttackProgress, side_by_side, ticking
 from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.errors import RecipeError, StoreError
+from evofool.images import is_large
 from evofool.machine import torch_threads
 from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
-from evofool.run.imported import BIG, Image, Seed, climbed, commit, let_go, opened, plain
+from evofool.run.imported import Image, Seed, climbed, commit, let_go, opened, plain
 from evofool.run.schema import GenomeId
 from evofool.run.seeding import Seeds
 from evofool.run.store import Store
@@ -233,7 +234,7 @@ def _plan(
         rate=rate or _RATE[source.by],
         grow=grow and source.by == "weights",
         group=max(1, min(_GROUP, _GROUP_BYTES // (40 * math.prod(target.shape)))),
-        microbatch=(2 if min(target.shape[1:]) >= BIG else 64) if on_cpu else 32,
+        microbatch=(2 if is_large(target.shape) else 64) if on_cpu else 32,
         chunk=source.recipe.chunk,
         threads=threads or source.recipe.compute.threads,
     )

@@ -17,10 +17,11 @@ from evofool.attacks.black_box.nes import nes
 from evofool.attacks.black_box.random_search import noise, random_search
 from evofool.attacks.black_box.square import square
 from evofool.errors import RecipeError
+from evofool.images import is_large
 from evofool.machine import torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import row_after
-from evofool.run.imported import BIG, Image, chunk_of, climbed, commit, let_go, metrics_row, opened, plain
+from evofool.run.imported import Image, chunk_of, climbed, commit, let_go, metrics_row, opened, plain
 from evofool.run.schema import ImprovementRow
 from evofool.run.store import Store
 from evofool.scores import confidence, log_odds, margin, needed_log_odds
@@ -112,7 +113,7 @@ class AttackPlan:
         classes = self.classes or tuple(range(k))
         if len(set(classes)) != len(classes) or not all(0 <= c < k for c in classes):
             raise RecipeError(f"classes are different numbers in 0..{k - 1}, not {list(classes)[:12]}")
-        big = min(target.shape[1:]) >= BIG
+        big = is_large(target.shape)
         room = _GROUP_BYTES // (40 * math.prod(target.shape) * max(1, settings.get("restarts", 1)))
         group = len(classes) if method.together else self.group or max(1, min(len(classes), room))
         on_cpu = target.network is None or target.network.device.type == "cpu"

@@ -15,11 +15,11 @@ from evofool.ascend.loop import STUCK, Tick
 from evofool.attacks import gradient
 from evofool.attacks.run import settings_of
 from evofool.errors import TargetError
-from evofool.images import save_png
+from evofool.images import is_large, save_png
 from evofool.machine import torch_threads
 from evofool.pages.sheet import Tile, contact_sheet
 from evofool.recipe import parse
-from evofool.run.imported import BIG, Image, chunk_of, commit, metrics_row, opened
+from evofool.run.imported import Image, chunk_of, commit, metrics_row, opened
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
 from evofool.targets.redaction import short_name
@@ -152,7 +152,7 @@ def _climb(
         places = [k for k, (name, _) in enumerate(units) if name == layer]
         climbs = gradient.units(
             target, layer, [units[k][1] for k in places], budget=budget, seed=seed, tick=tick,
-            streams=streams or target.streams, microbatch=2 if min(target.shape[1:]) >= BIG else 64, **settings,
+            streams=streams or target.streams, microbatch=2 if is_large(target.shape) else 64, **settings,
         )  # fmt: skip
         if climbs.interrupted:
             return None

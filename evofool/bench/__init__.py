@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 from evofool.lazy import lazy
 
 if TYPE_CHECKING:
-    from evofool.bench.bench import Progress as Progress
     from evofool.bench.bench import run_bench as run_bench
     from evofool.bench.plan import BenchRecipe as BenchRecipe
     from evofool.bench.plan import load as load_bench
+    from evofool.bench.scheduler import BenchProgress as BenchProgress
 else:
     __getattr__ = lazy(
         __name__,
         {
             "BenchRecipe": "evofool.bench.plan",
-            "Progress": "evofool.bench.bench",
+            "BenchProgress": "evofool.bench.scheduler",
             "load_bench": "evofool.bench.plan:load",
             "run_bench": "evofool.bench.bench",
         },
     )
 
-__all__ = ["BenchRecipe", "Progress", "load_bench", "run_bench"]
+__all__ = ["BenchProgress", "BenchRecipe", "load_bench", "run_bench"]

@@ -1,102 +1,90 @@
-"""The arms of a benchmark: ways of looking for fooling images, each of which becomes an ordinary run."""
+"""The arms of a benchmark: methods of searching for fooling images, each of which becomes an ordinary run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evofool.attacks.run import METHODS, AttackPlan, settings_of
+from evofool.bench.cell_job import CellJob
 from evofool.errors import RecipeError
+from evofool.images import is_large
 from evofool.recipe import Recipe, load, override, parse
-from evofool.run.imported import BIG
 from evofool.targets import Target
 
 
-class Arm(NamedTuple):
-    """A row of the protocol. kind: search, black (asks only), white (needs gradients), floor."""
+class ArmDefinition(NamedTuple):
+    """A row of the protocol. kind: "search", "black" (uses outputs only), "white" (needs gradients) or "floor".
+
+    recipe: of a search, the shipped recipe for digits (mnist-RECIPE) or photographs (imagenet-RECIPE). method: of the
+    others, the method of `evofool baseline`.
+    """
 
     kind: str
-    what: str
-    recipe: str = ""  # of a search: the shipped recipes that its settings are from, RECIPE for the shape's "mnist-"
+    description: str
+    recipe: str = ""
     competition: str = "all"
-    method: str = ""  # of the others: evofool baseline's
+    method: str = ""
 
 
-ARMS: dict[str, Arm] = {
-    "direct": Arm("search", "MAP-Elites over pixels", "direct"),
-    "cppn": Arm("search", "MAP-Elites over CPPNs", "cppn"),
-    "per-class": Arm("search", "the control: CPPNs that climb for one class each, nothing shared", "cppn", "per-class"),
-    "random": Arm("black", "random images, each tried in every class", method="random"),
-    "square": Arm("black", "Square attack, class by class (Andriushchenko 2020)", method="square"),
-    "nes": Arm("black", "evolution strategy on low-frequency pixels, class by class (Ilyas 2018)", method="nes"),
-    "apgd": Arm("white", "Auto-PGD on the margin, class by class (Croce & Hein 2020)", method="apgd"),
-    "fourier": Arm("white", "Fourier space under robust transforms, class by class (Olah 2017)", method="fourier"),
-    "noise": Arm("floor", "one image of noise a class, nothing selected", method="noise"),
+ARMS: dict[str, ArmDefinition] = {
+    "direct": ArmDefinition("search", "MAP-Elites over pixels", "direct"),
+    "cppn": ArmDefinition("search", "MAP-Elites over CPPNs", "cppn"),
+    "per-class": ArmDefinition(
+        "search", "the control: CPPNs, each class searched by itself, nothing shared", "cppn", "per-class"
+    ),
+    "random": ArmDefinition("black", "random images, each tried in every class", method="random"),
+    "square": ArmDefinition("black", "Square attack, class by class (Andriushchenko 2020)", method="square"),
+    "nes": ArmDefinition("black", "evolution strategy on low-frequency pixels, class by class (Ilyas 2018)", method="nes"),
+    "apgd": ArmDefinition("white", "Auto-PGD on the margin, class by class (Croce & Hein 2020)", method="apgd"),
+    "fourier": ArmDefinition("white", "Fourier space under robust transforms, class by class (Olah 2017)", method="fourier"),
+    "noise": ArmDefinition("floor", "one image of noise a class, nothing selected", method="noise"),
 }
 
 SHARING = ("per-class", "nes", "apgd")
-"""The arms that cppn is compared with where the question is whether sharing between classes helps."""
+"""The arms that cppn is compared with to answer whether sharing between classes helps."""
 
 
 def refuse_unknown(arms: Sequence[str]) -> None:
-    """RecipeError for an arm that there is not."""
+    """RecipeError for an arm that does not exist."""
     for name in arms:
         if name not in ARMS:
             raise RecipeError(f'there is no arm "{name}"; there are {", ".join(ARMS)}')
 
 
-def can_do(arm: str, target: Target) -> bool:
-    """Whether the target gives what the arm needs."""
+def is_applicable(arm: str, target: Target) -> bool:
+    """Whether the target gives what the arm needs: gradients, for white-box arms."""
     return ARMS[arm].kind != "white" or target.differentiable
 
 
-def search_recipe(
-    arm: str,
-    target: Target,
-    *,
-    seed: int,
-    queries: int,
-    name: str,
-    classes: Sequence[int] | None = None,
-    changes: Sequence[str] = (),
-    number_format: str = "float32",
-    rank: str = "margin",
-) -> Recipe:
-    """The recipe of a search arm: the shipped one for images of this size, ranked as said, to so many evaluations.
+def search_recipe(job: CellJob, target: Target) -> Recipe:
+    """The recipe of a search arm: the shipped one for images of this size, with the job's seed, rank, classes and budget.
 
-    Where no batch size goes into them it ends a few before, never after. classes: those that are searched for, None: all.
-    changes: as --set has them, over all of it. Streams and workers are left at one and none: cells are done side by side.
+    The number of evaluations is a multiple of the batch size: the budget, or a few below it, never above. The job's changes
+    override the shipped values. Streams are 1 and workers 0: several cells run side by side instead.
     """
-    row = ARMS[arm]
-    family = "imagenet" if min(target.shape[1:]) >= BIG else "mnist"
-    shipped = load(f"{family}-{row.recipe}")
-    data = override(shipped.model_dump(mode="json", exclude_none=True), changes)
-    most = min(data.get("search", {}).get("batch", 16), queries)
-    size = min(range(most, most // 2, -1), key=lambda b: queries % b)  # the largest of those that leave least over
-    data |= {"name": name, "target": target.name, "stop": {"evaluations": queries - queries % size}}
-    search = {"seed": seed, "batch": size, "rank": rank, "competition": row.competition}
-    if classes is not None and len(classes) < len(target.labels):
-        search["classes"] = list(classes)
+    arm = ARMS[job.arm]
+    shipped = load(f"{'imagenet' if is_large(target.shape) else 'mnist'}-{arm.recipe}")
+    data = override(shipped.model_dump(mode="json", exclude_none=True), job.changes)
+    most = min(data.get("search", {}).get("batch", 16), job.queries)
+    batch = min(range(most, most // 2, -1), key=lambda b: job.queries % b)  # the largest of those with the least remainder
+    data |= {"name": job.folder.name, "target": target.name, "stop": {"evaluations": job.queries - job.queries % batch}}
+    search = {"seed": job.seed, "batch": batch, "rank": job.rank, "competition": arm.competition}
+    if len(job.classes) < len(target.labels):
+        search["classes"] = list(job.classes)
     data["search"] = data.get("search", {}) | search
-    data["compute"] = data.get("compute", {}) | {"format": number_format, "streams": 1, "workers": 0}
-    return parse(data, f"arm {arm}")
+    data["compute"] = data.get("compute", {}) | {"format": job.format, "streams": 1, "workers": 0}
+    return parse(data, f"arm {job.arm}")
 
 
-def baseline_plan(
-    arm: str,
-    *,
-    classes: Sequence[int],
-    seed: int,
-    queries: int,
-    settings: Mapping[str, Any] | None = None,
-    rank: str = "margin",
-) -> AttackPlan:
-    """What a baseline arm does: its classes share the queries equally, each forward pass being one."""
-    method = ARMS[arm].method
-    each = METHODS[method].budget if ARMS[arm].kind == "floor" else queries // len(classes)
-    return AttackPlan(method, tuple(classes), dict(settings or {}), each, rank, seed)
+def attack_plan(job: CellJob) -> AttackPlan:
+    """The plan of an arm that is no search: its classes share the queries equally, each forward pass being one query."""
+    arm = ARMS[job.arm]
+    settings = settings_for(job.arm, job.changes)
+    per_class = METHODS[arm.method].budget if arm.kind == "floor" else job.queries // len(job.classes)
+    return AttackPlan(arm.method, tuple(job.classes), settings, per_class, job.rank, job.seed)
 
 
 def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = None) -> int:
-    """The least total budget that an arm can do anything with."""
+    """The smallest budget of all classes together with which an arm can run."""
     kind, method = ARMS[arm].kind, ARMS[arm].method
     if kind == "search":
         return 1
@@ -107,18 +95,18 @@ def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = N
 
 
 def refuse_small(
-    arms: Sequence[str], budget: int, classes: int, who: str, settings: Mapping[str, Mapping[str, Any]] | None = None
+    arms: Sequence[str], budget: int, classes: int, name: str, settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
-    """RecipeError where a budget does not go round the classes of a target, who, in one of the arms."""
+    """RecipeError where the budget is too small for the number of classes of a target, `name`, in one of the arms."""
     for arm in arms:
         least = least_queries(arm, classes, (settings or {}).get(arm))
         if budget < least:
             raise RecipeError(
-                f"{who}: a budget of {budget:,} queries is too small for {classes:,} classes: {arm} needs at least "
+                f"{name}: a budget of {budget:,} queries is too small for {classes:,} classes: {arm} needs at least "
                 f"{least:,}; raise the budget, or leave the arm out"
             )
 
 
 def settings_for(arm: str, changes: Sequence[str]) -> dict[str, Any]:
-    """The settings of a baseline arm from --set changes; RecipeError for what its method does not have."""
+    """The settings of an arm that is no search, from --set changes; RecipeError for an unknown setting."""
     return settings_of(ARMS[arm].method, override({}, changes))

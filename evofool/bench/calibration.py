@@ -1,4 +1,4 @@
-"""What labelled real images say of a target: the thresholds that a fooling image has to reach, and their uncertainty."""
+"""Thresholds that a fooling image has to reach, from a target's outputs for labelled real images, and their uncertainty."""
 
 import hashlib
 import json
@@ -12,33 +12,31 @@ from typing import Any
 import numpy as np
 
 from evofool import scores
-from evofool.bench.answers import asked
-from evofool.bench.real import RealImages, digest
+from evofool.bench.answer_file import stored_queries
+from evofool.bench.real import RealImages, update_digest
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.targets import Target
 
 LEVELS = {"tau5": 0.05, "tau50": 0.5}
-OWN = 100  # correctly classified images of a class from which on it has a threshold of its own
-LEAST = 40  # in the calibration half, classified correctly: with fewer a 5% quantile is no figure
-# In the calibration half, called something else. The fewer there are, the more of the temperature hangs on a single one,
+MIN_OF_CLASS = 100  # correctly classified images of a class, from which on it has its own threshold
+MIN_CORRECT = 40  # of the calibration half, classified correctly: with fewer a 5% quantile means nothing
+# Of the calibration half, misclassified. The fewer there are, the more the temperature depends on a single one,
 # which may be a wrong label; with five, one more or less moves it by about 4% (simulated, 600 images).
-LEAST_WRONG = 5
-_LOG_T = (-8.0, 4.0)  # where the logarithm of the temperature is looked for, in units of scale
+MIN_WRONG = 5
+_LOG_T = (-8.0, 4.0)  # where the logarithm of the temperature is searched, in units of scale
 _HALVES = 0x5EED  # keys the split
-SUSPECTED = 0.05  # top-1 so far above the declared one: the images may have been trained on
-
-Say = Callable[[str], None]
+SUSPECTED = 0.05  # top-1 so far above the declared one: the target may have been trained on the images
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A target's answers to real images, and what follows from them. Source: docs/protocol.md, points 2 and 3.
+    """A target's outputs for real images, and thresholds derived from them. Source: docs/protocol.md, points 2 and 3.
 
     logits: (N, K) float32; classes: (N,) int64; control: (N,) bool, the half that sets no threshold; sha256: of the images
-    as the target sees them; fingerprint: of the target; labels: K.
+    as the target receives them; fingerprint: of the target; labels: K.
 
-    Everything but logits stays what it is to the bit, or is divided by it, if the target's logits are divided by a power of
-    two: margins are told in units of `scale`.
+    If the target's logits are divided by a power of two, everything but logits stays equal to the bit, or is divided by it
+    too: margins are reported in units of `scale`.
     """
 
     logits: np.ndarray
@@ -51,66 +49,66 @@ class Calibration:
     @cached_property
     def scored(self) -> np.ndarray:
         """(K,) bool: the classes that have real images. Others are left out of every score."""
-        there = np.zeros(len(self.labels), bool)
-        there[self.classes] = True
-        return there
+        scored = np.zeros(len(self.labels), bool)
+        scored[self.classes] = True
+        return scored
 
     @cached_property
     def correct(self) -> np.ndarray:
         """(N,) bool: images that are classified correctly, so that their own class's margin is above 0."""
-        return self._own > 0
+        return self._margins > 0
 
     @property
     def top1(self) -> float:
-        """The share of all images that is classified correctly; of equal logits none counts as called."""
+        """The share of all images that is classified correctly; where the highest logits are equal, none is."""
         return float(self.correct.mean())
 
     @cached_property
     def margins(self) -> np.ndarray:
-        """(n,) float64, ascending: margins of the correctly classified images that set thresholds."""
-        return np.sort(self._own[self.correct & ~self.control])
+        """(n,) float64, ascending: margins of the correctly classified images that set the thresholds."""
+        return np.sort(self._margins[self.correct & ~self.control])
 
     @cached_property
     def scale(self) -> float:
-        """The median of `margins`: the unit of every margin that is reported."""
+        """The median of `margins`: the unit of every reported margin."""
         return float(np.median(self.margins))
 
     @cached_property
     def tau5(self) -> np.ndarray:
         """(K,) float64: the margin that 95% of the real images classified correctly reach."""
-        return self._taus("tau5", self._own)
+        return self._taus("tau5", self._margins)
 
     @cached_property
     def tau50(self) -> np.ndarray:
         """(K,) float64: the margin that half of them reach."""
-        return self._taus("tau50", self._own)
+        return self._taus("tau50", self._margins)
 
     @cached_property
     def has_own_threshold(self) -> np.ndarray:
-        """(K,) bool: the classes with at least 100 correctly classified images, which have thresholds of their own."""
-        return np.bincount(self.classes[self.correct & ~self.control], minlength=len(self.labels)) >= OWN
+        """(K,) bool: the classes with at least 100 correctly classified images, which have their own thresholds."""
+        return np.bincount(self.classes[self.correct & ~self.control], minlength=len(self.labels)) >= MIN_OF_CLASS
 
     @cached_property
     def temperature(self) -> float | None:
         """Guo 2017's temperature, fitted on the calibration half by maximum likelihood, in units of scale.
 
-        The logits at it are z / (scale * temperature): no dividing of all logits changes them. None where these images do
-        not determine it (`doubts`): were all of them called what they are, the likelihood would rise as the temperature
-        falls, without end, and what keeps it from that are the few that are called something else. None, too, where the
-        likelihood is greatest at an end of what is searched.
+        The logits at it are z / (scale * temperature), which dividing all logits does not change. None where the images do
+        not determine it (`doubts`): if all were classified correctly, the likelihood would rise without end as the
+        temperature falls, and only the misclassified ones prevent that. None, too, where the likelihood is greatest at an
+        end of the searched range.
         """
         from scipy.optimize import minimize_scalar
 
-        if self._wrong < LEAST_WRONG:
+        if self._wrong < MIN_WRONG:
             return None
-        here = ~self.control
-        z, own = self.logits[here].astype(np.float64) / self.scale, self.classes[here]
+        half = ~self.control
+        z, classes = self.logits[half].astype(np.float64) / self.scale, self.classes[half]
         rows = np.arange(len(z))
 
         def loss(log_t: float) -> float:
-            hot = z / math.exp(log_t)
-            top = hot.max(axis=1)
-            return float((np.log(np.exp(hot - top[:, None]).sum(axis=1)) + top - hot[rows, own]).mean())
+            scaled = z / math.exp(log_t)
+            top = scaled.max(axis=1)
+            return float((np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - scaled[rows, classes]).mean())
 
         log_t = float(minimize_scalar(loss, bounds=_LOG_T, method="bounded", options={"xatol": 1e-6}).x)
         return math.exp(log_t) if _LOG_T[0] + 0.01 < log_t < _LOG_T[1] - 0.01 else None
@@ -120,20 +118,20 @@ class Calibration:
         return {"tau5": self.tau5, "tau50": self.tau50}[level]
 
     def accepted(self, margins: np.ndarray, classes: np.ndarray, level: str = "tau5") -> np.ndarray:
-        """Whether images with these margins in these classes are called so, and as surely as real ones are.
+        """Whether images with these margins are classified as these classes, and as clearly as real images are.
 
-        A margin of exactly the threshold is enough; one of 0 never is, since two classes share the top then.
+        A margin equal to the threshold is enough; a margin of 0 never is, since two classes are equal then.
         """
         return (margins >= self.tau(level)[classes]) & (margins > 0)
 
     @property
     def raw_temperature(self) -> float | None:
-        """The temperature of the logits as they are."""
+        """The temperature of the unscaled logits."""
         return None if self.temperature is None else self.temperature * self.scale
 
     @property
     def unit(self) -> float:
-        """What `calibrated` divides by, in units of scale: the temperature, or 1 where none could be fitted."""
+        """The divisor of `calibrated`, in units of scale: the temperature, or 1 where none could be fitted."""
         return 1.0 if self.temperature is None else self.temperature
 
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
@@ -141,7 +139,7 @@ class Calibration:
         return logits.astype(np.float64) / self.scale / self.unit
 
     def calibrated_confidence(self, logits: np.ndarray) -> np.ndarray | None:
-        """(B, K) float64: the softmax's confidences at the fitted temperature; None where there is none."""
+        """(B, K) float64: the softmax confidences at the fitted temperature; None where there is none."""
         if self.temperature is None:
             return None
         z = self.calibrated(logits)
@@ -149,110 +147,115 @@ class Calibration:
         return np.asarray(p / p.sum(axis=1, keepdims=True))
 
     def percentile(self, margins: np.ndarray) -> np.ndarray:
-        """0 to 100: the share of the correctly classified real images whose margin is at most this."""
+        """0 to 100: the percentage of correctly classified real images whose margin is at most this."""
         return 100.0 * np.searchsorted(self.margins, margins, side="right") / len(self.margins)
 
     def control_accepted(self) -> tuple[float, int, float]:
-        """The positive control: (share accepted at tau5 of the disjoint half's correctly classified images, how many these
-        are, the standard error that this has if 0.95 of all are). Both halves are samples."""
+        """The positive control: (the share accepted at tau5, the number, and the standard error) of the disjoint half.
+
+        Of its correctly classified images. The standard error is that of a true share of 0.95; both halves are samples.
+        """
         rows = self.correct & self.control
-        of, set_by = int(rows.sum()), len(self.margins)
-        share = float(self.accepted(self._own[rows], self.classes[rows]).mean()) if of else math.nan
-        return share, of, math.sqrt(0.05 * 0.95 * (1 / max(1, of) + 1 / set_by))
+        number, set_by = int(rows.sum()), len(self.margins)
+        share = float(self.accepted(self._margins[rows], self.classes[rows]).mean()) if number else math.nan
+        return share, number, math.sqrt(0.05 * 0.95 * (1 / max(1, number) + 1 / set_by))
 
     def resampled(self, level: str, replicates: int, seed: int = 0) -> np.ndarray:
         """(replicates, K) float64: thresholds from bootstrap samples of the real images that set them."""
         draw = np.random.default_rng([_HALVES, seed])
-        here = np.flatnonzero(self.correct & ~self.control)
-        pooled = self._own[here]
-        out = np.empty((replicates, len(self.labels)))
-        for row in out:
+        rows = np.flatnonzero(self.correct & ~self.control)
+        pooled = self._margins[rows]
+        taus = np.empty((replicates, len(self.labels)))
+        for row in taus:
             row[:] = _quantile(pooled[draw.integers(0, len(pooled), len(pooled))], LEVELS[level])
         for c in np.flatnonzero(self.has_own_threshold):
-            own = pooled[self.classes[here] == c]
-            for row in out:
-                row[c] = _quantile(own[draw.integers(0, len(own), len(own))], LEVELS[level])
-        return out
+            of_class = pooled[self.classes[rows] == c]
+            for row in taus:
+                row[c] = _quantile(of_class[draw.integers(0, len(of_class), len(of_class))], LEVELS[level])
+        return taus
 
-    def faults(self, who: str, declared: float | None = None) -> list[str]:
-        """Why nothing can be measured by these images; empty if it can. declared: the top-1 accuracy it should have."""
+    def faults(self, name: str, declared: float | None = None) -> list[str]:
+        """Why nothing can be measured with these images; empty if it can.
+
+        name: of the target. declared: the top-1 accuracy that it should have.
+        """
         n, top1 = len(self.classes), self.top1
-        look = f"see  evofool targets check '{who}' --images DIR"
+        check = f"see  evofool targets check '{name}' --images DIR"
         if not np.isfinite(self.logits).all():
             bad = np.flatnonzero(~np.isfinite(self.logits).all(axis=1))
-            return [f"it answers NaN or infinity for {len(bad)} of {n} real images (the first is number {bad[0]})"]
+            return [f"it returns NaN or infinity for {len(bad)} of {n} real images (the first is number {bad[0]})"]
         found = []
         by_half = len(self.margins), int((self.correct & self.control).sum())
-        if min(by_half) < LEAST:
+        if min(by_half) < MIN_CORRECT:
             found.append(
                 f"{by_half[0]} and {by_half[1]} images of the two halves are classified correctly, and thresholds need "
-                f"{LEAST} in each: bring more real images, or check their labels and the preprocessing; {look}"
+                f"{MIN_CORRECT} in each: add real images, or check their labels and the preprocessing; {check}"
             )
         chance = 1 / max(2, int(self.scored.sum()))
         if top1 < chance + 3 * math.sqrt(chance * (1 - chance) / n):
             found.append(
-                f"only {top1:.3f} of {n} real images are called what they are, hardly more than by chance ({chance:.3f}): "
-                f"their labels are not the target's, or its preprocessing is wrong; {look}"
+                f"only {top1:.3f} of {n} real images are classified correctly, hardly more than by chance ({chance:.3f}): "
+                f"their labels are not the target's, or its preprocessing is wrong; {check}"
             )
         elif declared is not None and top1 < declared - 3 * math.sqrt(declared * (1 - declared) / n):
             found.append(
                 f"top-1 on {n} real images is {top1:.3f}, more than 3 standard errors below the declared {declared:.3f}: "
-                f"wrong normalisation or labels are the usual cause; {look}"
+                f"the usual causes are wrong normalisation or labels; {check}"
             )
         return found
 
     def doubts(self) -> list[str]:
-        """What a user should know of what is told: nothing of it spoils a score."""
+        """Warnings on what could not be determined; none of them makes a score invalid."""
         if self.temperature is not None:
             return []
         n = int((~self.control).sum())
-        why = (
-            f"of {n:,} real images {self._wrong or 'none'} {'is' if self._wrong == 1 else 'are'} called something else, and "
-            f"fewer than {LEAST_WRONG} do not determine one"
-            if self._wrong < LEAST_WRONG
+        reason = (
+            f"of {n:,} real images {self._wrong or 'none'} {'is' if self._wrong == 1 else 'are'} misclassified, and "
+            f"fewer than {MIN_WRONG} do not determine one"
+            if self._wrong < MIN_WRONG
             else f"the likelihood of {n:,} real images has no maximum"
         )
-        return [f"no temperature could be fitted, so there are no confidences at one (calibrated_confidence): {why}"]
+        return [f"no temperature could be fitted, so there is no calibrated confidence: {reason}"]
 
     def suspected(self, declared: float | None) -> bool:
-        """Whether the images may be ones that the target was trained on: top-1 is more than 5 points above the declared."""
+        """Whether the target may have been trained on the images: top-1 is more than 5 points above the declared one."""
         return declared is not None and self.top1 > declared + SUSPECTED
 
     def summary(self) -> dict[str, Any]:
-        """What the real images and their thresholds come to, as plain values that no temperature changes."""
-        accepted, of, error = self.control_accepted()
+        """Figures of the real images and their thresholds, as plain values that no temperature changes."""
+        accepted, number, error = self.control_accepted()
         return {
             "sha256": self.sha256,
             "number": len(self.classes),
             "classes": int(self.scored.sum()),
             "classes_with_own_threshold": int(self.has_own_threshold.sum()),
             "top1": self.top1,
-            "control": {"accepted": accepted, "of": of, "standard_error": error},
+            "control": {"accepted": accepted, "images": number, "standard_error": error},
             "tau5_of_scale": float(np.median(self.tau5[self.scored])) / self.scale,
             "tau50_of_scale": float(np.median(self.tau50[self.scored])) / self.scale,
         }
 
     @cached_property
     def _wrong(self) -> int:
-        """How many images of the calibration half are called something else; of equal logits none counts as called."""
-        return int((self._own[~self.control] < 0).sum())
+        """The number of misclassified images of the calibration half."""
+        return int((self._margins[~self.control] < 0).sum())
 
     @cached_property
-    def _own(self) -> np.ndarray:
-        """(N,) float64: each image's margin in its own class."""
+    def _margins(self) -> np.ndarray:
+        """(N,) float64: each image's margin in its class."""
         return scores.margin(self.logits)[np.arange(len(self.classes)), self.classes]
 
     def _taus(self, level: str, margins: np.ndarray) -> np.ndarray:
-        here = self.correct & ~self.control
-        tau = np.full(len(self.labels), _quantile(margins[here], LEVELS[level]))
+        rows = self.correct & ~self.control
+        tau = np.full(len(self.labels), _quantile(margins[rows], LEVELS[level]))
         for c in np.flatnonzero(self.has_own_threshold):
-            tau[c] = _quantile(margins[here & (self.classes == c)], LEVELS[level])
+            tau[c] = _quantile(margins[rows & (self.classes == c)], LEVELS[level])
         return tau
 
-    # -- kept in a file
+    # -- stored in a file
 
     def save(self, path: Path) -> None:
-        """Write what was asked, so that it need not be asked again."""
+        """Write the outputs to a file, so that the target need not be queried again."""
         from safetensors.numpy import save
 
         meta = {"sha256": self.sha256, "fingerprint": self.fingerprint, "labels": json.dumps(self.labels)}
@@ -267,7 +270,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> "Calibration | None":
-        """What save has written; None if there is no such file. StoreError for a damaged one."""
+        """The calibration that save wrote; None if there is no such file. StoreError for a damaged one."""
         from safetensors import SafetensorError, safe_open
 
         if not path.is_file():
@@ -280,37 +283,42 @@ class Calibration:
                 **tensors, sha256=meta["sha256"], fingerprint=meta["fingerprint"], labels=tuple(json.loads(meta["labels"]))
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{path} is damaged ({error}); delete it, and the real images are asked again") from None
+            raise StoreError(f"{path} is damaged ({error}); delete it, and the real images are classified again") from None
 
 
 def calibrate(
-    target: Target, real: RealImages, say: Say = lambda _: None, batch: int = 32, keep: Path | None = None
+    target: Target,
+    real: RealImages,
+    report: Callable[[str], None] = lambda _: None,
+    batch: int = 32,
+    keep: Path | None = None,
 ) -> Calibration:
-    """Ask the target about all real images, the plain way, and split them into halves (`halves`).
+    """Query the target with all real images, in float32, and split them into halves (`halves`).
 
-    ImageError if there are too few to split. What the answers say is judged by `faults`. What say raises passes through;
-    keep: the file where answers are kept meanwhile, so that the next call goes on there (answers.asked).
+    ImageError if there are too few to split; `faults` checks the outputs. report is called after each batch, and what it
+    raises passes through. keep: a file where answers are stored meanwhile, so that the next call continues there
+    (answer_file.stored_queries).
     """
     n = len(real)
-    if n < 2 * LEAST:
-        raise ImageError(f"{real.source} has {n} real images; thresholds and their control need at least {2 * LEAST}")
-    seen, parts, done = hashlib.sha256(), [], 0
-    with asked(target, batch, keep) as ask:
+    if n < 2 * MIN_CORRECT:
+        raise ImageError(f"{real.source} has {n} real images; thresholds and their control need at least {2 * MIN_CORRECT}")
+    digest, parts, done = hashlib.sha256(), [], 0
+    with stored_queries(target, batch, keep) as query:
         for images, rows in real.batches(batch):
-            digest(seen, images, real.classes[rows])
-            parts.append(ask(images))
+            update_digest(digest, images, real.classes[rows])
+            parts.append(query(images))
             done += len(images)
-            say(f"{done:,} of {n:,} real images")
+            report(f"{done:,} of {n:,} real images")
     if done != n:
         raise TargetError(f"{real.source}: {done} of {n} real images could be read")
     control = halves(real.classes)
-    return Calibration(np.concatenate(parts), real.classes, control, seen.hexdigest(), target.fingerprint(), target.labels)
+    return Calibration(np.concatenate(parts), real.classes, control, digest.hexdigest(), target.fingerprint(), target.labels)
 
 
 def halves(classes: np.ndarray) -> np.ndarray:
     """(N,) bool, the control half: of each class every other image in a random order, classes in a random order.
 
-    The same for the same classes, whatever the target. A class's counts in the two halves differ by at most one.
+    It depends on the classes only, not on the target. A class's counts in the two halves differ by at most one.
     """
     draw = np.random.default_rng(_HALVES)
     shuffled = draw.permutation(len(classes))
@@ -322,5 +330,5 @@ def halves(classes: np.ndarray) -> np.ndarray:
 
 
 def _quantile(values: np.ndarray, share: float) -> float:
-    """A new value is above it with probability 1 - share, on average: Weibull's plotting position k / (n + 1)."""
+    """A new value exceeds it with probability 1 - share on average: Weibull's plotting position k / (n + 1)."""
     return float(np.quantile(values, share, method="weibull")) if len(values) else math.nan

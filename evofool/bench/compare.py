@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from evofool.bench.statistics import paired_difference, paired_ratio
 from evofool.errors import RecipeError
-from evofool.run.imported import BIG
+from evofool.images import LARGE_SIDE, is_large
 
 _SAME = ("rank", "format", "levels")
 _FEW = 5  # pairs: fewer are not even for a look
@@ -224,9 +224,9 @@ def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
             f"the two have different budgets, {a.budget:,} and {b.budget:,} queries: Q50 is censored at the budget, so "
             "measure one again with the other's"
         )
-    if (min(a.target.shape[1:]) >= BIG) != (min(b.target.shape[1:]) >= BIG):
+    if is_large(a.target.shape) != is_large(b.target.shape):
         raise RecipeError(
-            f"the two take images of {_shape(a)} and {_shape(b)}: the settings of arms are others from {BIG} pixels on"
+            f"the two take images of {_shape(a)} and {_shape(b)}: arms have other settings from {LARGE_SIDE} pixels on"
         )
 
 

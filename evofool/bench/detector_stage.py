@@ -1,14 +1,15 @@
-"""The detectors' part of a benchmark: a guarded target for each, and how well each tells elites from real images."""
+"""The detectors of a benchmark: a guarded target for each, and how well each separates elites from real images."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evofool.bench.detect.detectors import Detector, Roc, curves, fit_all, fooling_images
-from evofool.bench.plan import BenchRecipe
-from evofool.bench.ready import Ready
+from evofool.bench.plan import DetectorsPart
+from evofool.bench.prepare import PreparedTarget
 from evofool.bench.real import real_images
 from evofool.bench.statistics import share_interval
 from evofool.errors import EvofoolError
@@ -18,90 +19,103 @@ FOLDER = "guards"
 _POINTS = 60  # of a curve
 
 
-def guards(recipe: BenchRecipe, one: Ready, folder: Path) -> dict[str, str]:
-    """Fit the recipe's detectors to a target, into one.detectors; by name, the specs of the target guarded by each.
+@dataclass(frozen=True)
+class FittedDetectors:
+    """Detectors fitted to a target, by name. guarded: by name, the spec of the target guarded by it.
 
-    What cannot be fitted or guarded is left out, and one.warnings say why. Where the recipe is not adaptive there are none.
+    What could not be fitted or guarded is left out, and warnings say why.
     """
-    wanted = recipe.detectors
-    assert wanted is not None
-    assert one.target is not None
-    assert one.calibration is not None
-    assert one.real is not None
+
+    detectors: Mapping[str, Detector]
+    guarded: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DetectorScores:
+    """rows: of the JSON, one for each detector and kind ("static", "adaptive"). warnings: on what was not measured."""
+
+    rows: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def fit_detectors(part: DetectorsPart, prepared: PreparedTarget, folder: Path) -> FittedDetectors:
+    """Fit the detectors of a recipe to a target; if it is adaptive, a guarded target is made with each, below folder."""
+    target = prepared.target
     try:
-        apart = None if wanted.fit is None else real_images(wanted.fit, one.target)
-        one.detectors, left_out = fit_all(one.target, one.calibration, one.real, apart=apart, names=wanted.names)
+        apart = None if part.fit is None else real_images(part.fit, target)
+        detectors, left_out = fit_all(target, prepared.calibration, prepared.real, apart=apart, names=part.names)
     except EvofoolError as error:
-        one.warnings.append(f"no detector was measured: {error}")
-        return {}
-    one.warnings += left_out.values()
-    specs: dict[str, str] = {}
-    for name, detector in one.detectors.items() if wanted.adaptive else ():
-        path = folder / FOLDER / f"{one.entry.name}-{name}.safetensors"
+        return FittedDetectors({}, {}, (f"no detector was measured: {error}",))
+    warnings = [*left_out.values()]
+    guarded: dict[str, str] = {}
+    for name, detector in detectors.items() if part.adaptive else ():
+        path = folder / FOLDER / f"{prepared.name}-{name}.safetensors"
         try:
             path.parent.mkdir(exist_ok=True)
-            specs[name] = guard(one.target, detector, path)
+            guarded[name] = guard(target, detector, path)
         except (EvofoolError, OSError) as error:
-            one.warnings.append(f"nothing was evolved against {name}: {error}")
-    return specs
+            warnings.append(f"nothing was evolved against {name}: {error}")
+    return FittedDetectors(detectors, guarded, tuple(warnings))
 
 
-def detected(
-    recipe: BenchRecipe, one: Ready, static: Mapping[int, Path], adaptive: Mapping[str, Mapping[int, Path]]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """The JSON's rows: AUROC and FPR95 of each detector, of images evolved against the target alone, and guarded by it.
+def score_detectors(
+    prepared: PreparedTarget,
+    fitted: FittedDetectors,
+    arm: str,
+    static: Mapping[int, Path],
+    adaptive: Mapping[str, Mapping[int, Path]],
+) -> DetectorScores:
+    """AUROC and FPR95 of each detector, on images evolved against the target alone, and against the target guarded by it.
 
-    static: folders of valid cells of the recipe's arm, by seed; adaptive: by detector and seed. Also words on every seed and
-    detector that could not be measured: these are in no row.
+    arm: the search that made them. static: folders of its valid cells, by seed; adaptive: by detector and seed. Seeds and
+    detectors that could not be measured are in no row, and a warning says why.
     """
-    assert recipe.detectors is not None
-    assert one.calibration is not None
-    assert one.real is not None
-    arm, scored = recipe.detectors.arm, one.calibration.scored
-    plain, left_out = _fooling(f"detectors: static, {arm}", static, scored)
+    scored = prepared.calibration.scored
+    unguarded, warnings = _fooling(f"detectors: static, {arm}", static, scored)
     rows: list[dict[str, Any]] = []
-    for name, detector in one.detectors.items():
+    for name, detector in fitted.detectors.items():
         guarded, more = _fooling(f"detectors: {arm} against {name}", adaptive.get(name, {}), scored)
-        left_out += more
+        warnings += more
         try:
-            real = detector.of_control(one.calibration, one.real)
+            real = detector.of_control(prepared.calibration, prepared.real)
             rows += [
                 {"detector": name, "arm": arm, "kind": kind, **_figures(detector, images, real)}
-                for kind, images in (("static", plain), ("adaptive", guarded))
+                for kind, images in (("static", unguarded), ("adaptive", guarded))
                 if images
             ]
         except EvofoolError as error:
-            left_out.append(f"{name} was not measured: {error}")
-    return rows, left_out
+            warnings.append(f"{name} was not measured: {error}")
+    return DetectorScores(tuple(rows), tuple(warnings))
 
 
 def _fooling(what: str, folders: Mapping[int, Path], scored: np.ndarray) -> tuple[dict[int, np.ndarray], list[str]]:
-    """By seed, the images of each cell that fool the classifier; and words on the seeds that have none."""
-    found, whys = {}, []
+    """By seed, the images of each cell that fool the classifier; and warnings on the seeds that have none."""
+    found, warnings = {}, []
     for seed, folder in folders.items():
         try:
             found[seed] = fooling_images(folder, scored)
         except EvofoolError as error:
-            whys.append(f"{what}, seed {seed} is left out: {error}")
-    return found, whys
+            warnings.append(f"{what}, seed {seed} is left out: {error}")
+    return found, warnings
 
 
 def _figures(detector: Detector, images: Mapping[int, np.ndarray], real: np.ndarray) -> dict[str, Any]:
-    """What a row tells of fooling images, by seed. real: the scores of real images."""
-    found = [curves(detector(some), real) for some in images.values()]
+    """The figures of a row, for fooling images by seed. real: the scores of real images."""
+    found = [curves(detector(each), real) for each in images.values()]
     auroc = share_interval([roc.auroc for roc in found])
-    alarms = share_interval([roc.fpr95 for roc in found])
+    fpr95 = share_interval([roc.fpr95 for roc in found])
     grid = np.linspace(0.0, 1.0, _POINTS)
     return {
         "auroc": auroc.value,
         "low": auroc.low,
         "high": auroc.high,
-        "fpr95": alarms.value,
-        "fpr95_low": alarms.low,
-        "fpr95_high": alarms.high,
+        "fpr95": fpr95.value,
+        "fpr95_low": fpr95.low,
+        "fpr95_high": fpr95.high,
         "per_seed": [roc.auroc for roc in found],
         "seeds": list(images),
-        "images": [len(some) for some in images.values()],
+        "images": [len(each) for each in images.values()],
         "curve": {"fpr": grid.tolist(), "tpr": _mean_curve(found, grid)},
     }
 

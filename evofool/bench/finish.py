@@ -1,28 +1,33 @@
 """The end of a benchmark: its cells become JSON, a table of elites, and the report."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evofool.bench.cell import record
-from evofool.bench.detector_stage import detected
+from evofool.bench.cell_plan import CellPlan
+from evofool.bench.collect import collect_cells
 from evofool.bench.json_file import write_json
 from evofool.bench.plan import BenchRecipe
-from evofool.bench.ready import Ready
+from evofool.bench.prepare import InvalidTarget
 from evofool.bench.report.formatting import SHOWN
-from evofool.bench.results import Place, result
-from evofool.bench.summary import summary as summed_up
+from evofool.bench.results import ScoredTarget, invalid_json, score_target, scored_json
+from evofool.bench.summary import summary as summarize
 from evofool.errors import EvofoolError, StoreError
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import without_folders
 
 RESULTS, SUMMARY, ELITES, REPORT = "results", "summary.json", "elites.parquet", "report.html"
+_TILE = 84
+
+Folders = Mapping[str, Mapping[str, Mapping[int, Path]]]
+"""By target, arm and seed, the folders of valid cells."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BenchOutcome:
     """How a benchmark ended. results: the JSON of every target, by name; notes: what could not be written or measured."""
 
     folder: Path
@@ -34,111 +39,102 @@ class Outcome:
     @property
     def valid(self) -> bool:
         """Whether every target was measured."""
-        return not self.interrupted and all(one["valid"] for one in self.results.values())
+        return not self.interrupted and all(result["valid"] for result in self.results.values())
 
 
 def finish(
     recipe: BenchRecipe,
-    ready: Sequence[Ready],
-    places: Sequence[Place],
-    words: Mapping[Path, str],
+    targets: Sequence[CellPlan | InvalidTarget],
+    failures: Mapping[Path, str],
     folder: Path,
-    say: Callable[[str], None],
-) -> Outcome:
+    report: Callable[[str], None],
+) -> BenchOutcome:
     """Score every target by its cells, and write results/TARGET.json, summary.json, elites.parquet and report.html.
 
-    words: by folder, why a cell came to nothing in this sitting.
+    failures: by folder, why a cell failed in this sitting.
     """
-    results: dict[str, dict[str, Any]] = {}
-    valid: dict[str, dict[str, dict[int, Path]]] = {}
-    notes: list[str] = []
-    for one in ready:
-        say(f"scoring {one.entry.name}")
-        own = [place for place in places if place.ready is one]
-        guarded, bad = _guarded([place for place in own if place.guard], words)
-        one.warnings += bad
-        told, folders = result(recipe, one, [place for place in own if not place.guard], words)
-        valid[one.entry.name] = folders
-        if recipe.detectors and told["valid"]:
-            rows, left_out = detected(recipe, one, folders.get(recipe.detectors.arm, {}), guarded)
-            told["scores"]["detectors"] = rows
-            told["flags"] += [{"level": "warning", "message": words_of} for words_of in left_out]
-        results[one.entry.name] = told
-    if recipe.image_metrics:
-        from evofool.bench.image_metrics_stage import ImageMetricsStage
-
-        measure = ImageMetricsStage(recipe, say)
-        for one in ready:
-            if results[one.entry.name]["valid"]:
-                say(f"measuring the images of {one.entry.name}'s elites")
-                figures, said = measure(one, valid[one.entry.name])
-                results[one.entry.name]["scores"]["image_metrics"] = figures
-                notes += said
-    # What goes to others tells of no folder of this machine.
+    scored: list[ScoredTarget | InvalidTarget] = []
+    for target in targets:
+        if isinstance(target, InvalidTarget):
+            scored.append(target)
+        else:
+            report(f"scoring {target.prepared.name}")
+            scored.append(score_target(recipe, collect_cells(target, failures)))
+    valid = [one for one in scored if isinstance(one, ScoredTarget) and one.valid]
+    image_metrics, notes = _image_metrics(recipe, valid, report)
+    # What is published names no folder of this machine.
     hidden = partial(without_folders, known=[folder, recipe.images])
-    _write_results(folder / RESULTS, results, hidden)
-    total = summed_up(recipe, results)
+    results = {
+        one.name: scored_json(recipe, one, image_metrics.get(one.name, {}))
+        if isinstance(one, ScoredTarget)
+        else invalid_json(recipe, one)
+        for one in scored
+    }
+    results = {name: _without_folders(result, hidden) for name, result in results.items()}
+    _write_results(folder / RESULTS, results)
+    total = summarize(recipe, results)
     if recipe.transfer:
         from evofool.bench.transfer.transfer_stage import transferred
 
-        say("asking targets about each other's elites")
+        report("measuring transfer between targets")
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
-        total["transfer"], more = transferred(arm, ready, valid, say)
+        total["transfer"], more = transferred(arm, [(one.prepared, one.folders.get(arm, {})) for one in valid], report)
         notes += more
     notes = [hidden(note) for note in notes]
     write_json(folder / SUMMARY, total)
-    say("writing the table of elites")
-    notes += _table(folder, valid)
-    say("writing the report")
-    _report(folder, results, total, valid, notes)
-    return Outcome(folder, results, total, False, tuple(notes))
+    folders = {one.name: one.folders for one in valid}
+    report("writing the table of elites")
+    notes += _write_table(folder, folders)
+    report("writing the report")
+    _write_report(folder, results, total, folders, notes)
+    return BenchOutcome(folder, results, total, False, tuple(notes))
 
 
-def _write_results(folder: Path, results: Mapping[str, dict[str, Any]], hidden: Callable[[str], str]) -> None:
-    """One file for each target, and none of a target that is measured no more: its cells are there, should it come back."""
-    for name, told in results.items():
-        told["flags"] = [{**flag, "message": hidden(flag["message"])} for flag in told["flags"]]
-        for arm in told["scores"]["arms"].values():
-            arm["invalid"] = {seed: hidden(why) for seed, why in arm["invalid"].items()}
-        write_json(folder / f"{name}.json", told)
+def _image_metrics(
+    recipe: BenchRecipe, valid: Sequence[ScoredTarget], report: Callable[[str], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """By target, the figures of image_metrics_stage, and notes; none unless the recipe has image_metrics."""
+    if recipe.image_metrics is None:
+        return {}, []
+    from evofool.bench.image_metrics_stage import ImageMetricsStage
+
+    measure = ImageMetricsStage(recipe.image_metrics, report)
+    figures, notes = {}, []
+    for one in valid:
+        report(f"measuring the images of {one.name}'s elites")
+        figures[one.name], more = measure(one.prepared, one.folders)
+        notes += more
+    return figures, notes
+
+
+def _without_folders(result: Mapping[str, Any], hidden: Callable[[str], str]) -> dict[str, Any]:
+    """The result with all folders of this machine removed from its messages."""
+    arms = {
+        name: {**arm, "invalid": {seed: hidden(reason) for seed, reason in arm["invalid"].items()}}
+        for name, arm in result["scores"]["arms"].items()
+    }
+    flags = [{**flag, "message": hidden(flag["message"])} for flag in result["flags"]]
+    return {**result, "flags": flags, "scores": {**result["scores"], "arms": arms}}
+
+
+def _write_results(folder: Path, results: Mapping[str, dict[str, Any]]) -> None:
+    """Write a file for each target; files of targets that are no longer in the recipe are deleted, their cells kept."""
+    for name, result in results.items():
+        write_json(folder / f"{name}.json", result)
     for path in folder.glob("*.json"):
         if path.stem not in results:
             path.unlink()
 
 
-def _guarded(places: Sequence[Place], words: Mapping[Path, str]) -> tuple[dict[str, dict[int, Path]], list[str]]:
-    """By detector and seed, the folders of valid cells of guarded targets; and what is to be said of the others."""
-    found: dict[str, dict[int, Path]] = {}
-    bad: dict[tuple[str, str], list[int]] = {}
-    for place in places:
-        why = words.get(place.folder, "")
-        try:
-            told = None if why else record(place.folder)
-            if not why and told is None:
-                why = "it is not done"
-            if told is not None:
-                if told["fingerprint"] != place.fingerprint:
-                    why = "it was made with another detector or target"
-                elif told["faults"]:
-                    why = f"its saved images do not score what was stored: {told['faults'][0]}"
-        except EvofoolError as error:
-            why = str(error)
-        if why:
-            bad.setdefault((f"{place.arm} against {place.guard}", why), []).append(place.seed)
-        else:
-            found.setdefault(place.guard, {})[place.seed] = place.folder
-    return found, [f"{what}: {len(seeds)} cell(s) are left out: {why}" for (what, why), seeds in bad.items()]
-
-
-def _table(folder: Path, valid: Mapping[str, Mapping[str, Mapping[int, Path]]]) -> list[str]:
-    """Write elites.parquet; what is to be said where that cannot be."""
+def _write_table(folder: Path, folders: Folders) -> list[str]:
+    """Write elites.parquet; a note if that fails."""
     from evofool.export.parquet import write_elites
 
     cells = [
-        (home, {"target": name, "arm": arm, "seed": seed})
-        for name, arms in valid.items()
+        (cell, {"target": name, "arm": arm, "seed": seed})
+        for name, arms in folders.items()
         for arm, seeds in arms.items()
-        for seed, home in seeds.items()
+        for seed, cell in seeds.items()
     ]
     if not cells:
         return []
@@ -149,16 +145,18 @@ def _table(folder: Path, valid: Mapping[str, Mapping[str, Mapping[int, Path]]]) 
     return []
 
 
-def _report(
+def _write_report(
     folder: Path,
     results: Mapping[str, Mapping[str, Any]],
     total: Mapping[str, Any],
-    valid: Mapping[str, Mapping[str, Mapping[int, Path]]],
+    folders: Folders,
     notes: Sequence[str],
 ) -> None:
     from evofool.bench.report.bench_report import bench_report
 
-    sheets = {name: {arm: _sheet(next(iter(seeds.values()))) for arm, seeds in arms.items()} for name, arms in valid.items()}
+    sheets = {
+        name: {arm: _sheet(next(iter(seeds.values()))) for arm, seeds in arms.items()} for name, arms in folders.items()
+    }
     page = bench_report(list(results.values()), dict(total), sheets, list(notes))
     draft = folder / f"{REPORT}.new"
     try:
@@ -168,19 +166,14 @@ def _report(
         raise StoreError(f"{folder / REPORT} cannot be written ({error.strerror})") from None
 
 
-def _sheet(home: Path) -> bytes:
-    """A contact sheet of a cell's elites, a PNG: all of them, or the SHOWN surest."""
-    import io
-
+def _sheet(cell: Path) -> bytes:
+    """A contact sheet of a cell's elites, a PNG: of all, or of the SHOWN with the highest margins, in order of classes."""
     from evofool.pages.sheet import Tile, contact_sheet
 
-    with StoredRun(home) as stored:
+    with StoredRun(cell) as stored:
         elites = sorted(stored.elites(), key=lambda e: -e.row.margin)[:SHOWN]
         elites = sorted(elites, key=lambda e: e.row.class_id)
         tiles = [Tile(elite.image, elite.label, elite.confidence, log_odds=elite.row.log_odds) for elite in elites]
     buffer = io.BytesIO()
     contact_sheet(tiles, tile=_TILE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-_TILE = 84

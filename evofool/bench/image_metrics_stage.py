@@ -10,8 +10,8 @@ import numpy as np
 from evofool.ascend.draws import Draws
 from evofool.attacks.black_box.random_search import drawn
 from evofool.bench.network_features import NetworkFeatures
-from evofool.bench.plan import BenchRecipe
-from evofool.bench.ready import Ready
+from evofool.bench.plan import ImageMetricsPart
+from evofool.bench.prepare import PreparedTarget
 from evofool.bench.statistics import AT, quantiles
 from evofool.errors import EvofoolError
 from evofool.image_metrics.metrics import ImageMetrics
@@ -29,21 +29,20 @@ Figures = dict[str, dict[str, dict[str, float] | None]]
 class ImageMetricsStage:
     """Measures the cells of targets, one target after another; what targets of equal input share is computed once."""
 
-    def __init__(self, recipe: BenchRecipe, report: Callable[[str], None]) -> None:
-        self.recipe, self.report = recipe, report
+    def __init__(self, part: ImageMetricsPart, report: Callable[[str], None]) -> None:
+        self.part, self.report = part, report
         self._made: dict[Any, tuple[ImageMetrics, Figures]] = {}
 
-    def __call__(self, one: Ready, cells: Mapping[str, Mapping[int, Path]]) -> tuple[Figures, list[str]]:
+    def __call__(self, prepared: PreparedTarget, cells: Mapping[str, Mapping[int, Path]]) -> tuple[Figures, list[str]]:
         """The figures of a target's valid cells, by arm and seed, and of the controls; values are stored in the cells too.
 
         And notes: the message of an EvofoolError where nothing could be measured; where the target is the independent
         network itself, that its features are None.
         """
-        assert one.target is not None
-        name = one.entry.name
+        name = prepared.name
         try:
-            itself = self._network is not None and self._network.fingerprint() == one.target.fingerprint()
-            metrics, controls = self._metrics(one, None if itself else self._network)
+            itself = self._network is not None and self._network.fingerprint() == prepared.target.fingerprint()
+            metrics, controls = self._metrics(prepared, None if itself else self._network)
             for seeds in cells.values():
                 for folder in seeds.values():
                     measure_run(folder, metrics)
@@ -61,22 +60,19 @@ class ImageMetricsStage:
 
     @cached_property
     def _network(self) -> Target | None:
-        assert self.recipe.image_metrics is not None
-        spec = self.recipe.image_metrics.network
-        return None if spec is None else load_target(spec)
+        return None if self.part.network is None else load_target(self.part.network)
 
-    def _metrics(self, one: Ready, network: Target | None) -> tuple[ImageMetrics, Figures]:
-        assert one.target is not None
-        assert one.real is not None
-        assert one.calibration is not None
-        fed = one.target.details.get("preprocessing", {})
-        key = one.target.shape, fed.get("resize"), fed.get("interpolation"), one.calibration.sha256, network is None
+    def _metrics(self, prepared: PreparedTarget, network: Target | None) -> tuple[ImageMetrics, Figures]:
+        target, calibration = prepared.target, prepared.calibration
+        preprocessing = target.details.get("preprocessing", {})
+        resizing = preprocessing.get("resize"), preprocessing.get("interpolation")
+        key = target.shape, *resizing, calibration.sha256, network is None
         if key not in self._made:
             metrics = ImageMetrics.of(
-                one.target,
-                one.real,
-                reference_rows=np.flatnonzero(~one.calibration.control),
-                held_out_rows=np.flatnonzero(one.calibration.control),
+                target,
+                prepared.real,
+                reference_rows=np.flatnonzero(~calibration.control),
+                held_out_rows=np.flatnonzero(calibration.control),
                 features=None if network is None else NetworkFeatures(network),
                 report=self.report,
             )

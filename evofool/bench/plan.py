@@ -1,4 +1,4 @@
-"""What a benchmark is to do: bench.toml <-> BenchRecipe. Strict and frozen, as recipe.py is for runs."""
+"""The recipe of a benchmark: bench.toml <-> BenchRecipe. Strict and frozen, as recipe.py is for runs."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evofool.bench.arms import ARMS, refuse_small, refuse_unknown, search_recipe, settings_for
+from evofool.bench.cell_job import CellJob
 from evofool.errors import RecipeError
 from evofool.export.export import file_name
 from evofool.recipe import from_file, shipped_benches
@@ -18,10 +19,24 @@ from evofool.targets import Target
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
 DEFENCES = ("none", "outlier-exposure", "reject-class")
 QUICK = ("cppn", "per-class", "random", "apgd", "noise")
-"""The arms where none are asked for: the question of sharing, the strongest attack and the floor."""
+"""The default arms: the question of sharing, the strongest attack and the floor."""
 
-_OWN = ("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute")
+_SHARED_KEYS = ("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute")
 """Keys of a search's recipe that the benchmark sets for all arms alike."""
+
+_NOT_FIXED = (
+    "name",
+    "workers",
+    "ray",
+    "seeds",
+    "first_seed",
+    "arms",
+    "targets",
+    "transfer",
+    "image_metrics",
+    "detectors",
+)
+"""Keys of a benchmark that may change while there are cells."""
 
 Level = Annotated[float, Field(gt=0, lt=1)]
 
@@ -176,100 +191,88 @@ class BenchRecipe(_Part):
             else:
                 settings_for(name, part.set)
         if self.detectors and self.detectors.arm not in self.arms:
-            raise ValueError(f"detectors.arm {self.detectors.arm} is none of the arms {', '.join(self.arms)}")
-        self._refuse_twins()
-        self._refuse_strangers()
+            raise ValueError(f"detectors.arm {self.detectors.arm} is not one of the arms {', '.join(self.arms)}")
+        self._refuse_equal_training()
+        self._refuse_unknown_groups()
         return self
 
-    def _refuse_twins(self) -> None:
-        """Networks that are trained alike are the same ones, and would be counted as independent."""
+    def _refuse_equal_training(self) -> None:
+        """Networks that are trained alike are the same networks, and would be counted as independent."""
         seen = set()
         for part in self.targets:
             if part.train is None:
                 continue
             if (part.train, part.each_epochs) in seen:
                 raise ValueError(
-                    f'train = "{part.train}" with {part.each_epochs} epochs is there twice, and would be the same networks '
+                    f'train = "{part.train}" with {part.each_epochs} epochs is given twice, which gives the same networks '
                     "again; give it once, with more copies"
                 )
             seen.add((part.train, part.each_epochs))
 
-    def _refuse_strangers(self) -> None:
-        """Whoever defends a group has to be compared with one that there is."""
-        there = [part.family for part in self.targets]
+    def _refuse_unknown_groups(self) -> None:
+        """The group that a target defends has to exist."""
+        families = [part.family for part in self.targets]
         for part in self.targets:
-            others = [family for family in dict.fromkeys(there) if family != part.family]
+            others = [family for family in dict.fromkeys(families) if family != part.family]
             if part.defends and part.defends not in others:
                 near = difflib.get_close_matches(part.defends, others, 1)
                 hint = f'; did you mean "{near[0]}"?' if near else ""
-                listed = f"there are {', '.join(others)}" if others else "there is none beside it"
+                listed = f"there are {', '.join(others)}" if others else "there is no other"
                 raise ValueError(
-                    f'targets: {part.called} defends "{part.defends}", which is no other group or name; {listed}{hint}'
+                    f'targets: {part.called} defends "{part.defends}", which is not another group or name; {listed}{hint}'
                 )
 
     @property
     def each_seed(self) -> tuple[int, ...]:
+        """The seeds."""
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     @property
     def budget(self) -> int:
-        """The largest: what every cell gets."""
+        """The largest budget, which every cell gets."""
         return self.budgets[-1]
 
     def changes(self, arm: str) -> tuple[str, ...]:
-        """What is set of an arm."""
+        """The --set changes of an arm."""
         return self.arm[arm].set if arm in self.arm else ()
 
-    def refuse_small(self, classes: int, who: str, differentiable: bool = True) -> None:
-        """RecipeError where a budget does not go round the classes of a target."""
+    def refuse_small(self, classes: int, name: str, differentiable: bool = True) -> None:
+        """RecipeError where the budget is too small for the number of classes of a target, `name`."""
         arms = [arm for arm in self.arms if differentiable or ARMS[arm].kind != "white"]
         settings = {arm: settings_for(arm, self.changes(arm)) for arm in arms if ARMS[arm].kind != "search"}
-        refuse_small(arms, self.budget, classes, who, settings)
+        refuse_small(arms, self.budget, classes, name, settings)
 
     def refuse_settings(self, target: Target) -> None:
-        """RecipeError where the settings of a search arm are none for images of a target's shape."""
+        """RecipeError where the settings of a search arm do not fit images of a target's shape."""
         for arm in self.arms:
             if ARMS[arm].kind == "search":
-                changes, queries = self.changes(arm), self.budget
-                made = search_recipe(
-                    arm, target, seed=0, queries=queries, name=arm, changes=changes, number_format=self.format
-                )
-                made.encoding.build(target.shape)
+                classes = tuple(range(len(target.labels)))
+                job = CellJob(Path(arm), target.name, arm, 0, self.budget, classes, self.changes(arm), self.format)
+                search_recipe(job, target).encoding.build(target.shape)
 
     def fixed(self) -> dict[str, Any]:
-        """What decides figures, as plain JSON: all but where the work is done and which seeds, arms and targets it has."""
+        """The part that figures depend on, as plain JSON: without where the work is done, seeds, arms and targets."""
         return self.model_dump(
             mode="json",
-            exclude={
-                "name",
-                "workers",
-                "ray",
-                "seeds",
-                "first_seed",
-                "arms",
-                "targets",
-                "transfer",
-                "image_metrics",
-                "detectors",
-            },
+            exclude={*_NOT_FIXED},
         )
 
 
 def load(bench: str | Path, changes: Sequence[str] = ()) -> BenchRecipe:
-    """The bench recipe in a file, or the shipped one of that name, with --set changes laid over it. RecipeError if none."""
+    """The bench recipe in a file, or the shipped one of that name, with --set changes applied. RecipeError if none."""
     path = Path(bench)
     if path.suffix != ".toml" or not path.is_file():
         shipped = {p.stem: p for p in shipped_benches()}
         if str(bench) not in shipped:
             near = difflib.get_close_matches(str(bench), shipped, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise RecipeError(f"{bench} is no bench recipe; shipped are {', '.join(shipped)}, or name a .toml file{hint}")
+            raise RecipeError(f"{bench} is not a bench recipe; shipped are {', '.join(shipped)}, or give a .toml file{hint}")
         path = shipped[str(bench)]
     return parse(from_file(path, changes), str(path))
 
 
 def parse(data: Any, where: str) -> BenchRecipe:
-    """BenchRecipe from plain data; RecipeError lists every fault with its key."""
+    """BenchRecipe from plain data; RecipeError lists every error with its key."""
     try:
         return BenchRecipe.model_validate(_tuples(data))
     except ValidationError as error:
@@ -278,10 +281,10 @@ def parse(data: Any, where: str) -> BenchRecipe:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(str(item["loc"][-1]) if item["loc"] else "", _keys(), 1)
             hint = f' (did you mean "{near[0]}"?)' if item["type"] == "extra_forbidden" and near else ""
-            words = (
+            message = (
                 "there is no such key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
             )
-            faults.append(f"{key}: {words}{hint}" if key else words)
+            faults.append(f"{key}: {message}{hint}" if key else message)
         raise RecipeError(f"{where}: " + "; ".join(faults)) from None
 
 
@@ -289,11 +292,11 @@ def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
     """RecipeError unless the changes fit a search arm's recipe: the one for photographs or the one for digits."""
     for change in changes:
         key = change.partition("=")[0].strip()
-        own = next((own for own in _OWN if f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}.")), None)
-        if own:
+        shared = next((k for k in _SHARED_KEYS if f"{key}.".startswith(f"{k}.") or f"{k}.".startswith(f"{key}.")), None)
+        if shared:
             raise RecipeError(
-                f"arm.{arm}.set: {change}: {own} is the benchmark's, not an arm's (seeds, budgets and format are those of "
-                "all arms; the rank and who competes are the protocol's)"
+                f"arm.{arm}.set: {change}: {shared} cannot be set for one arm (the benchmark sets seeds, budgets and format "
+                "for all arms; the protocol sets rank and competition)"
             )
     faults = []
     for family in ("mnist", "imagenet"):

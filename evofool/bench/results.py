@@ -1,6 +1,6 @@
-"""A target's results as one JSON, out of its calibration and its cells. docs/protocol.md describes it, key by key."""
+"""The scores of a target, and its results as one JSON. docs/protocol.md describes it, key by key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -8,155 +8,159 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench import cell as cells
 from evofool.bench.arms import ARMS
 from evofool.bench.calibration import LEVELS, Calibration
+from evofool.bench.collect import CollectedCells
+from evofool.bench.detector_stage import DetectorScores, score_detectors
 from evofool.bench.json_file import SCHEMA, VERSION
 from evofool.bench.plan import BenchRecipe
-from evofool.bench.ready import Ready
-from evofool.bench.scoring import ScoredCell, Scoring, flags
+from evofool.bench.prepare import InvalidTarget, PreparedTarget
+from evofool.bench.scoring import Scoring, flags
 from evofool.bench.statistics import quantiles
-from evofool.bench.trace import read_trace
-from evofool.errors import EvofoolError
-from evofool.run.stored import StoredRun
 from evofool.targets.redaction import name_of, public_name
 
 
 @dataclass(frozen=True)
-class Place:
-    """A cell: whose, and where. spec, fingerprint: of the target, guarded by `guard` where that names a detector."""
+class ScoredTarget:
+    """A target with its scores.
 
-    ready: Ready
-    arm: str
-    seed: int
-    folder: Path
-    spec: str
-    fingerprint: str
-    guard: str = ""
-
-
-def result(
-    recipe: BenchRecipe, one: Ready, places: Sequence[Place], words: Mapping[Path, str]
-) -> tuple[dict[str, Any], dict[str, dict[int, Path]]]:
-    """The JSON of a target (its detectors and image metrics are filled in later), and the folders of its valid cells: none
-    of a target that is not valid itself.
-
-    places: the cells of its arms, guarded ones left out. words: by folder, why a cell came to nothing in this sitting.
+    control: the figures of the disjoint half of the real images; control_fault: what is wrong with it, or "". arms: by arm,
+    its figures, of those with a valid cell. valid: whether anything was measured. detectors: their scores, none where the
+    target is not valid.
     """
-    told = {
+
+    cells: CollectedCells
+    scoring: Scoring
+    control: dict[str, Any]
+    control_fault: str
+    arms: dict[str, dict[str, Any]]
+    valid: bool
+    detectors: DetectorScores
+
+    @property
+    def prepared(self) -> PreparedTarget:
+        """The target."""
+        return self.cells.prepared
+
+    @property
+    def name(self) -> str:
+        """Its name in the results."""
+        return self.prepared.name
+
+    @property
+    def folders(self) -> dict[str, dict[int, Path]]:
+        """By arm and seed, the folders of its valid cells; none where the target is not valid."""
+        return self.cells.folders if self.valid else {}
+
+
+def score_target(recipe: BenchRecipe, cells: CollectedCells) -> ScoredTarget:
+    """Score the arms of a target, and its detectors."""
+    prepared, detectors = cells.prepared, cells.plan.detectors
+    scoring = Scoring(prepared.calibration, cells.data, recipe.budgets)
+    arms = {arm: scoring.arm(arm) for arm in recipe.arms if cells.valid.get(arm)}
+    control, fault = _control(prepared.calibration)
+    # A fault of the real images makes the target invalid; a fault of a cell only that cell.
+    valid = not fault and bool(arms)
+    detector_scores = DetectorScores()
+    if recipe.detectors and detectors and valid:
+        arm = recipe.detectors.arm
+        detector_scores = score_detectors(prepared, detectors, arm, cells.folders.get(arm, {}), cells.guarded)
+    return ScoredTarget(cells, scoring, control, fault, arms, valid, detector_scores)
+
+
+def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a target that was measured. image_metrics: its figures (image_metrics_stage), {} if there are none."""
+    cells, prepared, calibration = scored.cells, scored.prepared, scored.prepared.calibration
+    arms = {
+        arm: scored.arms.get(arm, {"kind": ARMS[arm].kind, "seeds": []}) | {"invalid": cells.invalid.get(arm, {})}
+        for arm in recipe.arms
+        if arm in scored.arms or arm in cells.invalid
+    }
+    faults = [scored.control_fault] if scored.control_fault else []
+    faults += [
+        f"{arm}: {len(reasons)} cell(s) are left out of every figure: {'; '.join(sorted(set(reasons.values())))}"
+        for arm, reasons in cells.invalid.items()
+    ]
+    warnings = [*prepared.warnings, *cells.plan.warnings, *cells.warnings, *calibration.doubts()]
+    return {
+        **_head(recipe, prepared),
+        "valid": scored.valid,
+        "flags": [
+            *_flags("invalid", *faults),
+            *flags(scored.arms),
+            *_flags("warning", *warnings, *scored.detectors.warnings),
+        ],
+        "scores": {
+            "controls": {"real": scored.control},
+            "arms": arms,
+            "sharing": scored.scoring.sharing(),
+            "detectors": list(scored.detectors.rows),
+            "image_metrics": dict(image_metrics),
+        },
+        "raw": {
+            "tau5": float(np.median(calibration.tau5)),
+            "tau50": float(np.median(calibration.tau50)),
+            "temperature": calibration.raw_temperature,
+            "confidence": {arm: scored.scoring.raw(arm) for arm in scored.arms},
+        },
+        "timings": _timings(cells),
+    }
+
+
+def invalid_json(recipe: BenchRecipe, invalid: InvalidTarget) -> dict[str, Any]:
+    """The JSON of a target that could not be measured."""
+    return {
+        **_head(recipe, invalid),
+        "valid": False,
+        "flags": [*_flags("invalid", invalid.fault), *_flags("warning", *invalid.warnings)],
+        "scores": {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}},
+        "raw": {},
+        "timings": {},
+    }
+
+
+def _flags(level: str, *messages: str) -> list[dict[str, str]]:
+    return [{"level": level, "message": message} for message in messages]
+
+
+def _head(recipe: BenchRecipe, one: PreparedTarget | InvalidTarget) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "version": VERSION,
         "target": _target(one),
         "protocol": _protocol(recipe),
         "images": None if one.calibration is None else _images(recipe, one, one.calibration),
     }
-    warnings = [{"level": "warning", "message": warning} for warning in one.warnings]
-    if one.fault or one.calibration is None:
-        nothing: dict[str, Any] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}}
-        flagged = [{"level": "invalid", "message": one.fault}, *warnings]
-        return {**told, "valid": False, "flags": flagged, "scores": nothing, "raw": {}, "timings": {}}, {}
-    calibration = one.calibration
-    cells = _gathered(places, words, calibration, recipe.budget)
-    scoring = Scoring(calibration, cells.valid, recipe.budgets)
-    scored = {arm: scoring.arm(arm) for arm in recipe.arms if cells.valid.get(arm)}
-    arms = {
-        arm: scored.get(arm, {"kind": ARMS[arm].kind, "seeds": []}) | {"invalid": cells.invalid.get(arm, {})}
-        for arm in recipe.arms
-        if arm in scored or arm in cells.invalid
-    }
-    control, fault = _control(calibration)
-    # What is wrong with the images spoils all; what is wrong with a cell spoils that one.
-    valid = not fault and bool(scored)
-    flagged = [{"level": "invalid", "message": what} for what in [*fault, *cells.faults()]]
-    flagged += flags(scored)
-    flagged += [*warnings, *({"level": "warning", "message": doubt} for doubt in calibration.doubts())]
-    return {
-        **told,
-        "valid": valid,
-        "flags": flagged,
-        "scores": {
-            "controls": {"real": control},
-            "arms": arms,
-            "sharing": scoring.sharing(),
-            "detectors": [],
-            "image_metrics": {},
-        },
-        "raw": {
-            "tau5": _median(calibration.tau5),
-            "tau50": _median(calibration.tau50),
-            "temperature": calibration.raw_temperature,
-            "confidence": {arm: scoring.raw(arm) for arm in scored},
-        },
-        "timings": cells.timings(),
-    }, cells.folders if valid else {}
 
 
-@dataclass
-class _Cells:
-    """A target's cells: those that count, by arm and seed, and why the others do not."""
-
-    valid: dict[str, dict[int, ScoredCell]]
-    folders: dict[str, dict[int, Path]]
-    invalid: dict[str, dict[str, str]]
-    records: list[dict[str, Any]]
-
-    def faults(self) -> list[str]:
-        return [
-            f"{arm}: {len(whys)} cell(s) are left out of every figure: {'; '.join(sorted(set(whys.values())))}"
-            for arm, whys in self.invalid.items()
-        ]
-
-    def timings(self) -> dict[str, Any]:
-        return {
-            "wall_seconds": sum(record["seconds"] for record in self.records),
-            "device": ", ".join(sorted({str(record["device"]) for record in self.records})),
-            "machines": sorted({record["machine"].get("cpu", "?") for record in self.records}),
-            "peak_memory_mb": max((record["peak_memory_mb"] for record in self.records), default=0.0),
-        }
-
-
-def _gathered(places: Sequence[Place], words: Mapping[Path, str], calibration: Calibration, budget: int) -> _Cells:
-    found = _Cells({}, {}, {}, [])
-    for place in places:
-        why = words.get(place.folder, "")
-        told, why = (None, why) if why else _cell(place, calibration, budget)
-        if told is None:
-            found.invalid.setdefault(place.arm, {})[str(place.seed)] = why
-            continue
-        cell, record = told
-        found.valid.setdefault(place.arm, {})[place.seed] = cell
-        found.folders.setdefault(place.arm, {})[place.seed] = place.folder
-        found.records.append(record)
-    return found
-
-
-def _control(calibration: Calibration) -> tuple[dict[str, Any], list[str]]:
-    """What is said of the disjoint half of the real images, and what is wrong with it."""
-    share, of, error = calibration.control_accepted()
+def _control(calibration: Calibration) -> tuple[dict[str, Any], str]:
+    """The figures of the disjoint half of the real images, and what is wrong with it, or ""."""
+    share, number, error = calibration.control_accepted()
     holds = bool(abs(share - 0.95) <= 3 * error)
-    told = {
+    figures = {
         "accepted": share,
-        "images": of,
+        "images": number,
         "standard_error": error,
         "holds": holds,
         "scaled_margins": quantiles(calibration.margins / calibration.scale),
     }
-    fault = (
+    if holds:
+        return figures, ""
+    return figures, (
         f"of the disjoint half of the real images {share:.3f} are accepted, not 0.95 within 3 standard errors "
-        f"({error:.3f}): the two halves differ, or a threshold is off"
+        f"({error:.3f}): the two halves differ, or a threshold is wrong"
     )
-    return told, [] if holds else [fault]
 
 
-def _target(one: Ready) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": one.entry.name, "group": one.entry.group, "spec": public_name(one.entry.spec)}
+def _target(one: PreparedTarget | InvalidTarget) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": one.name, "group": one.entry.group, "spec": public_name(one.entry.spec)}
     if one.target is not None:
         labels = list(one.target.labels)
-        told |= {"spec": public_name(one.target.name), "fingerprint": one.target.fingerprint(), "classes": len(labels)}
-        told |= {"scored_classes": 0, "shape": list(one.target.shape), "labels": labels}
+        found |= {"spec": public_name(one.target.name), "fingerprint": one.target.fingerprint(), "classes": len(labels)}
+        found |= {"scored_classes": 0, "shape": list(one.target.shape), "labels": labels}
     if one.calibration is not None:
-        told |= {"fingerprint": one.calibration.fingerprint, "scored_classes": int(one.calibration.scored.sum())}
-    return told
+        found |= {"fingerprint": one.calibration.fingerprint, "scored_classes": int(one.calibration.scored.sum())}
+    return found
 
 
 def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
@@ -173,30 +177,8 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
     }
 
 
-def _cell(place: Place, calibration: Calibration, budget: int) -> tuple[tuple[ScoredCell, dict[str, Any]] | None, str]:
-    """A done cell and its record, or why it cannot be used."""
-    folder = place.folder
-    try:
-        record = cells.record(folder)
-        if record is None:
-            return None, "it is not done"
-        if record["fingerprint"] != place.fingerprint:
-            return None, "it was made with another target (labels, preprocessing or weights differ)"
-        if record["faults"]:
-            return None, f"its saved images do not score what was stored: {record['faults'][0]}"
-        classes, logits = cells.logits(folder)
-        if not np.isfinite(logits).all():
-            return None, "the target answers NaN or infinity for an image of it"
-        with StoredRun(folder) as stored:
-            trace = read_trace(stored, np.flatnonzero(calibration.scored).tolist(), budget)
-        kept = calibration.scored[classes]
-        told = ScoredCell(trace, classes[kept], logits[kept], record["forwards"], record["backwards"], record["answers"])
-        return (told, record), ""
-    except EvofoolError as error:
-        return None, str(error)
-
-
-def _images(recipe: BenchRecipe, one: Ready, calibration: Calibration) -> dict[str, Any]:
+def _images(recipe: BenchRecipe, one: PreparedTarget | InvalidTarget, calibration: Calibration) -> dict[str, Any]:
+    scored = zip(calibration.labels, calibration.scored, strict=True)
     return {
         "source": recipe.images if recipe.images == "digits" else name_of(recipe.images),
         "sha256": calibration.sha256,
@@ -205,14 +187,18 @@ def _images(recipe: BenchRecipe, one: Ready, calibration: Calibration) -> dict[s
         "control": int(calibration.control.sum()),
         "correct": int(calibration.correct.sum()),
         "top1": calibration.top1,
-        "declared_top1": one.top1,
-        "suspected_training": any(words.startswith("suspected training images") for words in one.warnings),
+        "declared_top1": one.declared_top1,
+        "suspected_training": one.suspected_training,
         "classes_with_own_threshold": int(calibration.has_own_threshold.sum()),
-        "classes_without_images": [
-            label for label, there in zip(calibration.labels, calibration.scored, strict=True) if not there
-        ],
+        "classes_without_images": [label for label, has_images in scored if not has_images],
     }
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values))
+def _timings(cells: CollectedCells) -> dict[str, Any]:
+    records = cells.records
+    return {
+        "wall_seconds": sum(record["seconds"] for record in records),
+        "device": ", ".join(sorted({str(record["device"]) for record in records})),
+        "machines": sorted({record["machine"].get("cpu", "?") for record in records}),
+        "peak_memory_mb": max((record["peak_memory_mb"] for record in records), default=0.0),
+    }

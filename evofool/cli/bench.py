@@ -13,8 +13,8 @@ from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
-    from evofool.bench.bench import Progress
     from evofool.bench.plan import BenchRecipe
+    from evofool.bench.scheduler import BenchProgress
 
 
 _FEW = 3  # targets of which all arms are printed
@@ -87,7 +87,7 @@ def run(
     recipe = recipe_of(bench_recipe, target or [], options, changes or [])
     folder = out or Path("runs") / recipe.name
     if minutes is not None:
-        from evofool.bench.quick import with_budget
+        from evofool.bench.time_budget import with_budget
 
         if budget is not None:
             raise RecipeError("--minutes chooses the budget; give one of --minutes and --budget")
@@ -98,10 +98,10 @@ def run(
     ended = ""
     with interrupts("Saving the unfinished cells ...") as interrupted, status() as show_status:
 
-        def on_progress(p: "Progress") -> bool:
+        def on_progress(p: "BenchProgress") -> bool:
             nonlocal ended
             text = progress_text(p)
-            if not p.cells or p.done < p.cells:
+            if not p.total or p.done < p.total:
                 show_status(lambda: text)
             elif text != ended:  # the end of each stage is printed, however short the stage was
                 print(ended := text, flush=True)
@@ -225,18 +225,18 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def progress_text(p: "Progress") -> str:
+def progress_text(p: "BenchProgress") -> str:
     """The progress of a benchmark in one line: cells done, and the time left."""
     from evofool.bench.report.formatting import counted
     from evofool.cli.console import duration
 
-    if p.words and not p.cells:
-        return p.words
-    share, more = p.done_here + p.queries, p.cells - p.done - p.queries
+    if p.message and not p.total:
+        return p.message
+    share, more = p.done_here + p.running_share, p.total - p.done - p.running_share
     left = f", about {duration(more * p.seconds / share)} left" if share > 0.05 and more > 0 else ""
-    under_way = f", {p.under_way} under way" if p.under_way and not p.words else ""
-    of = f"{p.cells:,}" if p.words else counted(p.cells, "cell")
-    return f"{f'{p.words}: ' if p.words else ''}{p.done:,} of {of} done{under_way}{left}"
+    running = f", {p.running} running" if p.running and not p.message else ""
+    total = f"{p.total:,}" if p.message else counted(p.total, "cell")
+    return f"{f'{p.message}: ' if p.message else ''}{p.done:,} of {total} done{running}{left}"
 
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ import typer
 from evofool.errors import EvofoolError, RecipeError
 
 if TYPE_CHECKING:
-    from evofool.bench.bench import Progress
     from evofool.bench.gate.gate_verdict import GateVerdict
+    from evofool.bench.scheduler import BenchProgress
 
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targets list` names it.")
 AGAINST = typer.Option(
@@ -71,7 +71,7 @@ def gate(
             outputs.begin(target)
             with status() as show_status:
 
-                def on_progress(p: "Progress") -> bool:
+                def on_progress(p: "BenchProgress") -> bool:
                     from evofool.cli.bench import progress_text
 
                     with suppress(BrokenPipeError):  # nobody reads the progress; the exit status still counts
@@ -104,7 +104,7 @@ def gate(
                         seeds=seeds,
                         folder=folder,
                         images=images,
-                        tell=on_progress,
+                        on_progress=on_progress,
                         workers=workers,
                     )
         except Interrupted:

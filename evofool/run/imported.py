@@ -13,7 +13,7 @@ import numpy as np
 
 from evofool.ascend.loop import AscentResult
 from evofool.errors import RecipeError, StoreError, TargetError
-from evofool.images import encode_png
+from evofool.images import encode_png, is_large
 from evofool.machine import machine
 from evofool.recipe import Recipe
 from evofool.run.reader import FILE
@@ -25,9 +25,6 @@ from evofool.targets import Target
 from evofool.targets.validation import validate
 
 _CHOSEN = ("group", "microbatch", "chunk")  # each by what is before it
-
-
-BIG = 64  # pixels a side from which images are scored and climb a few at a time
 
 
 class Image(NamedTuple):
@@ -181,7 +178,7 @@ def _short(value: object) -> str:
 
 def chunk_of(target: Target) -> int:
     """Images that are scored at once, unless something else is asked for."""
-    return 16 if min(target.shape[1:]) >= BIG else 64
+    return 16 if is_large(target.shape) else 64
 
 
 def metrics_row(p: np.ndarray, gen: int, evaluations: int, distinct: int) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_every_cell_is_an_ordinary_run(done):
         with StoredRun(folder) as run:
             assert verify(run).faults == ()
             assert run.recipe.search.rank == "margin"
-        assert cells.record(folder)["faults"] == []
+        assert cells.read_record(folder)["faults"] == []
 
 
 def test_the_report_the_tables_and_the_results_are_written(done):
@@ -152,7 +152,7 @@ def test_the_same_call_does_nothing_again_and_a_further_seed_only_what_is_missin
 
 
 def test_another_protocol_in_the_same_folder_is_refused_with_the_key(done, tmp_path):
-    with pytest.raises(RecipeError, match=r"holds a benchmark with budgets = \[50, 200\], asked for is \[50, 300\]"):
+    with pytest.raises(RecipeError, match=r"holds a benchmark with budgets = \[50, 200\], and this one has \[50, 300\]"):
         run_bench(parse({**SMALL, "budgets": [50, 300]}, "here"), done)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(StoreError, match="is not empty and holds no benchmark"):
@@ -162,12 +162,12 @@ def test_another_protocol_in_the_same_folder_is_refused_with_the_key(done, tmp_p
 def test_one_that_was_interrupted_ends_where_an_unbroken_one_does(done, tmp_path):
     heard = 0
 
-    def tell(progress):
+    def on_progress(progress):
         nonlocal heard
-        heard += progress.cells > 0
+        heard += progress.total > 0
         return heard in (2, 3)
 
-    outcome = run_bench(parse(SMALL, "here"), tmp_path / "b", tell)
+    outcome = run_bench(parse(SMALL, "here"), tmp_path / "b", on_progress)
     assert outcome.interrupted
     assert not (tmp_path / "b" / "report.html").exists()
     outcome = run_bench(parse(SMALL, "here"), tmp_path / "b")
@@ -222,7 +222,7 @@ def test_a_target_that_changed_is_invalid_and_the_others_go_on(here):
     second = run_bench(recipe, here / "b")
     assert not second.valid
     mine = second.results["mine"]
-    assert "it has changed since this benchmark was begun" in mine["flags"][0]["message"]
+    assert "it has changed since this benchmark was started" in mine["flags"][0]["message"]
     assert mine["scores"]["arms"] == {}
     assert second.results["lenet"] == first.results["lenet"]
     assert second.summary["invalid"] == ["mine"]
@@ -302,7 +302,7 @@ def test_wrong_input_is_answered_in_a_sentence(arguments, words, tmp_path, monke
 def test_wrong_input_ends_with_2_and_no_traceback():
     result = subprocess.run([sys.executable, "-m", "evofool", "bench", "bench-digit"], capture_output=True, text=True)
     assert result.returncode == 2
-    assert "bench-digit is no bench recipe" in result.stderr
+    assert "bench-digit is not a bench recipe" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evofool.bench.calibration import LEAST, LEAST_WRONG, Calibration, calibrate, halves
+from evofool.bench.calibration import MIN_CORRECT, MIN_WRONG, Calibration, calibrate, halves
 from evofool.bench.real import RealImages, real_images
 from evofool.errors import ImageError, StoreError
 from evofool.targets import target as load_target
@@ -96,7 +96,7 @@ def test_the_temperature_is_the_one_that_the_labels_were_drawn_at():
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 4, 5, 12])
-def test_a_temperature_needs_images_that_are_called_something_else(wrong: int):
+def test_a_temperature_needs_misclassified_images(wrong: int):
     draw = np.random.default_rng(4)
     classes = np.sort(draw.integers(0, 4, 600))
     logits = np.clip(draw.normal(size=(600, 4)), -2, 2)
@@ -104,11 +104,11 @@ def test_a_temperature_needs_images_that_are_called_something_else(wrong: int):
     rows = np.flatnonzero(~halves(classes))[:wrong]
     logits[rows] = np.roll(logits[rows], 1, axis=1)
     a = made(logits, classes)
-    fitted = wrong >= LEAST_WRONG
+    fitted = wrong >= MIN_WRONG
     assert (a.temperature is not None) == (a.calibrated_confidence(a.logits) is not None) == fitted
     assert (a.doubts() == []) == fitted
     if not fitted:
-        said = f"{wrong or 'none'} {'is' if wrong == 1 else 'are'} called something else"
+        said = f"{wrong or 'none'} {'is' if wrong == 1 else 'are'} misclassified"
         assert said in a.doubts()[0]
         assert "fewer than 5" in a.doubts()[0]
         assert (a.calibrated(a.logits) == a.logits.astype(np.float64) / a.scale).all(), "detectors go on, in units of scale"
@@ -150,8 +150,8 @@ def test_images_that_are_not_the_targets_own_are_refused_in_words():
     draw = np.random.default_rng(0)
     wrong = made(draw.normal(size=(2000, 10)), draw.integers(0, 10, 2000))
     assert "hardly more than by chance" in "; ".join(wrong.faults("net"))
-    few = some(n=4 * LEAST // 3, k=2, right=1.0)
-    assert f"thresholds need {LEAST} in each" in "; ".join(few.faults("net"))
+    few = some(n=4 * MIN_CORRECT // 3, k=2, right=1.0)
+    assert f"thresholds need {MIN_CORRECT} in each" in "; ".join(few.faults("net"))
     assert "below the declared 0.999" in "; ".join(some().faults("net", declared=0.999))
     assert some().faults("net") == []
     bad = some()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from evofool.bench.arms import search_recipe
-from evofool.bench.cell import ASIDE, Job, make_way, record, run_cell
+from evofool.bench.cell import ASIDE, clear_folder, is_done, read_record, run_cell
+from evofool.bench.cell_job import CellJob
 from evofool.errors import TargetError
 from evofool.run.stored import StoredRun
 from evofool.targets import target
@@ -14,8 +15,8 @@ from evofool.targets import target
 ALL = tuple(range(10))
 
 
-def job(folder: Path, **changes: object) -> Job:
-    return replace(Job(folder, "lenet", "cppn", 0, 60, ALL), **changes)  # type: ignore[arg-type]
+def job(folder: Path, **changes: object) -> CellJob:
+    return replace(CellJob(folder, "lenet", "cppn", 0, 60, ALL), **changes)  # type: ignore[arg-type]
 
 
 def evaluations(folder: Path) -> int:
@@ -23,52 +24,52 @@ def evaluations(folder: Path) -> int:
         return stored.evaluations
 
 
-def test_a_job_is_what_it_was_after_a_journey(tmp_path: Path) -> None:
+def test_a_job_survives_a_journey_as_plain_values(tmp_path: Path) -> None:
     sent = job(tmp_path, changes=("search.batch=12",), classes=(3, 4))
-    assert Job.of(sent.plain()) == sent
+    assert CellJob.from_dict(sent.to_dict()) == sent
 
 
-def test_a_done_cell_is_not_done_again(tmp_path: Path) -> None:
-    first = run_cell(job(tmp_path / "cell").plain())
+def test_a_done_cell_is_not_run_again(tmp_path: Path) -> None:
+    first = run_cell(job(tmp_path / "cell").to_dict())
     assert first is not None
-    assert run_cell(job(tmp_path / "cell").plain(), lambda told: pytest.fail("it was begun again")) == first
+    assert run_cell(job(tmp_path / "cell").to_dict(), lambda report: pytest.fail("it was begun again")) == first
 
 
 @pytest.mark.parametrize(
     "change", [{"queries": 120}, {"rank": "log_odds"}, {"classes": (3, 4)}, {"changes": ("search.lag=1",)}]
 )
-def test_a_cell_made_for_another_job_is_set_aside_and_done_anew(tmp_path: Path, change: dict[str, object]) -> None:
+def test_a_cell_made_for_another_job_is_moved_aside_and_run_again(tmp_path: Path, change: dict[str, object]) -> None:
     home = tmp_path / "cell"
-    run_cell(job(home).plain())
+    run_cell(job(home).to_dict())
     other = job(home, **change)
-    assert not other.done
-    assert run_cell(other.plain())
-    assert other.done
+    assert not is_done(other)
+    assert run_cell(other.to_dict())
+    assert is_done(other)
     assert evaluations(home) == other.queries
     assert evaluations(tmp_path / ASIDE / "cell-1") == 60
-    run_cell(job(home).plain())
+    run_cell(job(home).to_dict())
     assert evaluations(tmp_path / ASIDE / "cell-2") == other.queries
-    assert job(home).done
+    assert is_done(job(home))
 
 
-def test_a_cell_broken_off_for_another_job_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_cell_of_another_job_is_not_continued(tmp_path: Path) -> None:
     home = tmp_path / "cell"
-    assert run_cell(job(home, queries=6_000_000, changes=("save.seconds=0.05",)).plain(), lambda told: True) is None
-    assert record(home) is None
-    assert run_cell(job(home).plain())
+    assert run_cell(job(home, queries=6_000_000, changes=("save.seconds=0.05",)).to_dict(), lambda report: True) is None
+    assert read_record(home) is None
+    assert run_cell(job(home).to_dict())
     assert evaluations(home) == 60
 
 
 def test_a_target_that_is_not_the_job_s_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="lenet has changed since"):
-        run_cell(job(tmp_path / "cell", fingerprint="another").plain())
+        run_cell(job(tmp_path / "cell", fingerprint="another").to_dict())
     assert not (tmp_path / "cell").exists()
-    assert run_cell(job(tmp_path / "cell", fingerprint=target("lenet").fingerprint()).plain())
+    assert run_cell(job(tmp_path / "cell", fingerprint=target("lenet").fingerprint()).to_dict())
 
 
 @pytest.mark.parametrize("arm", ["direct", "cppn", "per-class"])
 def test_a_search_is_for_the_classes_of_its_job(tmp_path: Path, arm: str) -> None:
-    run_cell(job(tmp_path / "cell", arm=arm, classes=(3, 4)).plain())
+    run_cell(job(tmp_path / "cell", arm=arm, classes=(3, 4)).to_dict())
     with StoredRun(tmp_path / "cell") as stored:
         assert [elite.row.class_id for elite in stored.elites()] == [3, 4]
 
@@ -77,17 +78,17 @@ def test_a_search_never_makes_more_queries_than_its_budget() -> None:
     lenet = target("lenet")
     for arm in ("direct", "cppn"):
         for queries in [*range(1, 130), 9_973]:
-            made = search_recipe(arm, lenet, seed=0, queries=queries, name="x")
+            made = search_recipe(job(Path("x"), arm=arm, queries=queries), lenet)
             assert made.stop.evaluations is not None
             assert made.stop.evaluations % made.search.batch == 0
             assert queries - made.search.batch < made.stop.evaluations <= queries
 
 
-def test_before_workers_are_sent_out_another_job_s_cell_is_set_aside_where_it_is(tmp_path: Path) -> None:
+def test_a_cell_of_another_job_is_moved_aside_before_workers_start(tmp_path: Path) -> None:
     home = tmp_path / "cell"
-    run_cell(job(home).plain())
-    make_way(job(home))
+    run_cell(job(home).to_dict())
+    clear_folder(job(home))
     assert home.exists()
-    make_way(job(home, queries=120))
+    clear_folder(job(home, queries=120))
     assert not home.exists()
     assert evaluations(tmp_path / ASIDE / "cell-1") == 60

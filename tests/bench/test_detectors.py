@@ -14,16 +14,15 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from evofool.bench import cell as cells
 from evofool.bench import plan
 from evofool.bench.calibration import Calibration, calibrate
-from evofool.bench.cell import Job, run_cell
+from evofool.bench.cell import LOGITS, read_logits, run_cell
+from evofool.bench.cell_job import CellJob
 from evofool.bench.detect import detectors
 from evofool.bench.detect.detectors import DETECTORS, Detector, curves, fit, fit_all, fooling_images
-from evofool.bench.detector_stage import detected
+from evofool.bench.detector_stage import FittedDetectors, score_detectors
 from evofool.bench.entries import Entry
-from evofool.bench.plan import parse
-from evofool.bench.ready import Ready
+from evofool.bench.prepare import PreparedTarget
 from evofool.bench.real import Batches, RealImages
 from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features
@@ -302,29 +301,34 @@ def test_without_pytorch_ood_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 # -- cells
 
 
+Evolved = tuple[PreparedTarget, FittedDetectors, dict[str, Path]]
+
+
 @pytest.fixture(scope="module")
-def evolved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ready, dict[str, Path]]:
+def evolved(tmp_path_factory: pytest.TempPathFactory) -> Evolved:
     """lenet, with energy fitted to noise that it takes for digits, and a done cell against each: "static", "adaptive"."""
     home = tmp_path_factory.mktemp("evolved")
     plain = target("lenet")
     pixels = np.random.default_rng(0).integers(0, 256, (100, 1, 28, 28), np.uint8)
     z = plain.logits(pixels)
     calibration = Calibration(z, z.argmax(1), np.arange(100) % 2 == 0, "", "", plain.labels)
-    one = Ready(Entry("lenet", "lenet"), plain, RealImages("made", z.argmax(1), lambda batch: iter(())), calibration)
-    assert one.real is not None
-    one.detectors = {"energy": fit("energy", plain, calibration, one.real)}
-    specs = {"static": "lenet", "adaptive": guard(plain, one.detectors["energy"], home / "g.safetensors")}
+    images = RealImages("made", z.argmax(1), lambda batch: iter(()))
+    prepared = PreparedTarget(Entry("lenet", "lenet"), plain, images, calibration)
+    detector = fit("energy", plain, calibration, images)
+    specs = {"static": "lenet", "adaptive": guard(plain, detector, home / "g.safetensors")}
     for name, spec in specs.items():
-        assert run_cell(Job(home / name, spec, "cppn", 0, 60, tuple(range(10)), ("search.batch=12",)).plain())
-    return one, {name: home / name for name in specs}
+        job = CellJob(home / name, spec, "cppn", 0, 60, tuple(range(10)), ("search.batch=12",))
+        assert run_cell(job.to_dict())
+    fitted = FittedDetectors({"energy": detector}, {"energy": specs["adaptive"]})
+    return prepared, fitted, {name: home / name for name in specs}
 
 
 def with_logits(folder: Path, copy: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> Path:
     """A copy of a cell whose target answered otherwise."""
     shutil.copytree(folder, copy)
-    classes, logits = cells.logits(folder)
+    classes, logits = read_logits(folder)
     change(classes, logits)
-    save_file({"classes": classes, "logits": logits}, copy / cells.LOGITS)
+    save_file({"classes": classes, "logits": logits}, copy / LOGITS)
     return copy
 
 
@@ -340,14 +344,13 @@ def one_class(c: int) -> Callable[[np.ndarray, np.ndarray], None]:
 
 @pytest.mark.parametrize("kind", ["static", "adaptive"])
 def test_fooling_images_are_those_that_the_classifier_calls_what_they_were_made_for(
-    kind: str, evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
+    kind: str, evolved: Evolved, tmp_path: Path
 ) -> None:
-    one, folders = evolved
-    assert one.target is not None
+    prepared, _, folders = evolved
     scored = np.arange(10) != 4
     with StoredRun(folders[kind]) as run:
         elites = {elite.row.class_id: elite.image for elite in run.elites()}
-    called = {c: int(one.target.logits(image[None]).argmax()) for c, image in elites.items()}
+    called = {c: int(prepared.target.logits(image[None]).argmax()) for c, image in elites.items()}
     wanted = [image for c, image in elites.items() if c < 10 and scored[c] and called[c] == c]
     assert 0 < len(wanted) < len(elites)
     np.testing.assert_array_equal(fooling_images(folders[kind], scored), wanted)
@@ -357,24 +360,20 @@ def test_fooling_images_are_those_that_the_classifier_calls_what_they_were_made_
         fooling_images(alone, np.arange(10) == 4)
 
 
-def test_what_a_detector_rejects_is_a_fooling_image_all_the_same(
-    evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
-) -> None:
+def test_what_a_detector_rejects_is_a_fooling_image_all_the_same(evolved: Evolved, tmp_path: Path) -> None:
     """Else it would be judged by those alone that it lets through."""
 
     def reject(classes: np.ndarray, logits: np.ndarray) -> None:
         logits[:, 10] = 1e3
 
-    _, folders = evolved
+    _, _, folders = evolved
     every = np.ones(10, bool)
     rejected = with_logits(folders["adaptive"], tmp_path / "rejected", reject)
     np.testing.assert_array_equal(fooling_images(rejected, every), fooling_images(folders["adaptive"], every))
 
 
-def test_an_image_that_is_the_elite_of_several_cells_is_there_once(
-    evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
-) -> None:
-    _, folders = evolved
+def test_an_image_that_is_the_elite_of_several_cells_is_there_once(evolved: Evolved, tmp_path: Path) -> None:
+    _, _, folders = evolved
     copy = tmp_path / "copy"
     shutil.copytree(folders["static"], copy)
     with closing(sqlite3.connect(copy / "run.db")) as db, db:
@@ -384,55 +383,49 @@ def test_an_image_that_is_the_elite_of_several_cells_is_there_once(
     assert len(fooling_images(copy, np.ones(10, bool))) == 1
 
 
-def test_a_folder_that_is_no_done_cell_is_refused(evolved: tuple[Ready, dict[str, Path]], tmp_path: Path) -> None:
-    _, folders = evolved
+def test_a_folder_that_is_no_done_cell_is_refused(evolved: Evolved, tmp_path: Path) -> None:
+    _, _, folders = evolved
     with pytest.raises(StoreError):
         fooling_images(tmp_path / "nowhere", np.ones(10, bool))
     shutil.copytree(folders["static"], tmp_path / "mixed")
-    save_file({"classes": np.arange(3), "logits": np.zeros((3, 10), np.float32)}, tmp_path / "mixed" / cells.LOGITS)
+    save_file({"classes": np.arange(3), "logits": np.zeros((3, 10), np.float32)}, tmp_path / "mixed" / LOGITS)
     with pytest.raises(StoreError, match="of other elites"):
         fooling_images(tmp_path / "mixed", np.ones(10, bool))
 
 
-def test_rows_are_of_the_seeds_that_have_fooling_images_and_the_others_are_said(
-    evolved: tuple[Ready, dict[str, Path]], tmp_path: Path
+def test_rows_are_of_the_seeds_that_have_fooling_images_and_the_others_give_warnings(
+    evolved: Evolved, tmp_path: Path
 ) -> None:
-    one, folders = evolved
-    assert one.calibration is not None
-    assert one.real is not None
-    one = replace(one, calibration=replace(one.calibration))
-    assert one.calibration is not None
-    one.calibration.scored[:] = np.arange(10) != 4
+    prepared, fitted, folders = evolved
+    prepared = replace(prepared, calibration=replace(prepared.calibration))
+    prepared.calibration.scored[:] = np.arange(10) != 4
     none = with_logits(folders["static"], tmp_path / "none", one_class(4))
-    recipe = parse({"images": "digits", "targets": [{"target": "lenet"}], "arms": ["cppn"], "detectors": {}}, "test")
     static = {0: folders["static"], 1: none, 2: tmp_path / "nowhere", 3: folders["static"]}
-    rows, words = detected(recipe, one, static, {"energy": {0: folders["adaptive"]}})
-    detector = one.detectors["energy"]
-    real_ones = detector.of_control(one.calibration, one.real)
-    for row, kind, seeds in zip(rows, ("static", "adaptive"), ([0, 3], [0]), strict=True):
-        some = fooling_images(folders[kind], one.calibration.scored)
+    scores = score_detectors(prepared, fitted, "cppn", static, {"energy": {0: folders["adaptive"]}})
+    detector = fitted.detectors["energy"]
+    real_ones = detector.of_control(prepared.calibration, prepared.real)
+    for row, kind, seeds in zip(scores.rows, ("static", "adaptive"), ([0, 3], [0]), strict=True):
+        some = fooling_images(folders[kind], prepared.calibration.scored)
         assert (row["detector"], row["kind"], row["seeds"]) == ("energy", kind, seeds)
         assert row["images"] == [len(some)] * len(seeds)
         assert row["per_seed"] == [curves(detector(some), real_ones).auroc] * len(seeds)
-    assert [said.split(" is left out: ")[0] for said in words] == [
+    assert [warning.split(" is left out: ")[0] for warning in scores.warnings] == [
         f"detectors: static, cppn, seed {seed}" for seed in (1, 2)
     ]
-    rows, words = detected(recipe, one, {1: none}, {})
-    assert rows == []
-    assert len(words) == 1
+    scores = score_detectors(prepared, fitted, "cppn", {1: none}, {})
+    assert scores.rows == ()
+    assert len(scores.warnings) == 1
 
 
-def test_a_detector_that_cannot_be_asked_is_said_and_the_others_are_measured(
-    evolved: tuple[Ready, dict[str, Path]],
+def test_a_detector_that_fails_gives_a_warning_and_the_others_are_measured(
+    evolved: Evolved,
 ) -> None:
-    one, folders = evolved
-    assert one.calibration is not None
+    prepared, fitted, folders = evolved
 
     def gone(z: torch.Tensor) -> torch.Tensor:
         raise TargetError("the server does not answer")
 
-    both = {"msp": replace(one.detectors["energy"], name="msp", _score=gone), **one.detectors}
-    recipe = parse({"images": "digits", "targets": [{"target": "lenet"}], "arms": ["cppn"], "detectors": {}}, "test")
-    rows, words = detected(recipe, replace(one, detectors=both), {0: folders["static"]}, {})
-    assert [row["detector"] for row in rows] == ["energy"]
-    assert words == ["msp was not measured: the server does not answer"]
+    both = {"msp": replace(fitted.detectors["energy"], name="msp", _score=gone), **fitted.detectors}
+    scores = score_detectors(prepared, replace(fitted, detectors=both), "cppn", {0: folders["static"]}, {})
+    assert [row["detector"] for row in scores.rows] == ["energy"]
+    assert scores.warnings == ("msp was not measured: the server does not answer",)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from evofool.bench.bench import run_bench
 from evofool.bench.compare import compare
-from evofool.bench.finish import Outcome
+from evofool.bench.finish import BenchOutcome
 from evofool.bench.gate import against_result as against_home
 from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.against_result import compared_check
@@ -144,7 +144,7 @@ def test_a_threshold_that_real_images_do_not_reach_is_no_gate(tmp_path):
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be measured."""
 
-    def never(*_: Any) -> Outcome:
+    def never(*_: Any) -> BenchOutcome:
         raise AssertionError("measured, though it could be told beforehand that nothing can be compared")
 
     monkeypatch.setattr(against_home, "run_bench", never)
@@ -290,7 +290,7 @@ def test_arms_that_neither_side_can_have_do_not_make_a_black_box_invalid(tmp_pat
 
 
 def test_a_cell_that_comes_to_nothing_now_makes_the_gate_invalid(last, tmp_path, monkeypatch):
-    def lossy(*arguments: Any) -> Outcome:
+    def lossy(*arguments: Any) -> BenchOutcome:
         outcome = run_bench(*arguments)
         (now,) = outcome.results.values()
         arm = now["scores"]["arms"]["cppn"]
@@ -356,7 +356,7 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
     ],
 )
 def test_no_failure_of_the_work_is_an_answer(last, tmp_path, monkeypatch, error, words):
-    def broken(*_: Any) -> Outcome:
+    def broken(*_: Any) -> BenchOutcome:
         raise error
 
     monkeypatch.setattr(against_home, "run_bench", broken)
@@ -404,7 +404,7 @@ def test_a_gate_that_is_killed_has_left_a_report_that_says_so(tmp_path):
 
 
 def test_an_interrupted_gate_exits_with_130_and_leaves_no_answer(last, tmp_path, monkeypatch):
-    monkeypatch.setattr(against_home, "run_bench", lambda *_: Outcome(tmp_path, {}, {}, True, ()))
+    monkeypatch.setattr(against_home, "run_bench", lambda *_: BenchOutcome(tmp_path, {}, {}, True, ()))
     junit = tmp_path / "gate.xml"
     code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--junit", str(junit))
     assert code == 130
@@ -415,13 +415,13 @@ def test_an_interrupted_gate_exits_with_130_and_leaves_no_answer(last, tmp_path,
 def test_real_images_are_asked_about_no_longer_than_is_wanted(last, tmp_path):
     heard = []
 
-    def tell(progress: Any) -> bool:
-        heard.append(progress.words)
+    def on_progress(progress: Any) -> bool:
+        heard.append(progress.message)
         return len(heard) == 3
 
     common = {"most": 0.5, "budget": 100, "arms": ["random"], "seeds": 1, "folder": tmp_path / "g", "images": "digits"}
     with pytest.raises(Interrupted):
-        threshold("lenet", AcceptanceRule("p", 0.9), tell=tell, **common)
+        threshold("lenet", AcceptanceRule("p", 0.9), on_progress=on_progress, **common)
     assert heard[-1] == "96 of 2,500 real images"
     with pytest.raises(Interrupted):
         against_home.against("lenet", read_json(last), None, tmp_path / "g", lambda progress: True)

@@ -13,8 +13,8 @@ from evofool.bench.calibration import Calibration
 from evofool.bench.entries import Entry
 from evofool.bench.image_metrics_stage import ImageMetricsStage, measure_controls, quantiles_of
 from evofool.bench.network_features import NetworkFeatures
-from evofool.bench.plan import parse as parse_bench
-from evofool.bench.ready import Ready
+from evofool.bench.plan import ImageMetricsPart
+from evofool.bench.prepare import PreparedTarget
 from evofool.image_metrics.metrics import ImageMetrics
 from evofool.recipe import parse
 from evofool.run.measure import measure_run, stored_metrics
@@ -74,23 +74,24 @@ def test_a_figure_without_values_has_no_quantiles() -> None:
 def test_a_target_is_not_compared_with_itself_by_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(image_metrics_stage, "load_target", lambda spec: loaded.append(spec) or other())
-    recipe = {"images": "mine", "targets": [{"target": "a"}, {"target": "b"}], "image_metrics": {"network": "net"}}
-    measure = ImageMetricsStage(parse_bench(recipe, "test"), lambda words: None)
+    measure = ImageMetricsStage(ImageMetricsPart(network="net"), lambda message: None)
     grey, control = random_images(30, 0, (1, 10, 10)), np.arange(30) % 2 == 0
-    told = {}
+    found = {}
     for name, target in (("b", other(1)), ("a", other()), ("c", other(2))):
         what = {"target": name, "encoding": {"kind": "direct"}, "stop": {"evaluations": 8}, "search": {"batch": 8}}
         with Run.start(parse(what, "test"), tmp_path / name, target) as run:
             run.advance()
         calibration = Calibration(target.logits(grey), np.zeros(30, np.int64), control, "", "", target.labels)
-        told[name] = measure(Ready(Entry(name, name), target, real(grey), calibration), {"cppn": {0: tmp_path / name}})
+        found[name] = measure(
+            PreparedTarget(Entry(name, name), target, real(grey), calibration), {"cppn": {0: tmp_path / name}}
+        )
     assert loaded == ["net"]
     for name in ("b", "c"):
-        figures, said = told[name]
-        assert not said
+        figures, notes = found[name]
+        assert not notes
         assert {kind for kind, one in figures.items() if one[FEATURES]} == {"cppn", "uniform-noise", "smooth-noise", "real"}
-    figures, said = told["a"]
-    assert said == [
+    figures, notes = found["a"]
+    assert notes == [
         "a: it is the independent network itself, so its elites were not compared by features; "
         "name another one: [image_metrics] network"
     ]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from evofool.bench.bench import Progress
 from evofool.bench.plan import parse
 from evofool.bench.report.bench_report import bench_report
 from evofool.bench.report.formatting import (
@@ -22,6 +21,7 @@ from evofool.bench.report.formatting import (
     ratio_cell,
 )
 from evofool.bench.report.overview import sharing_section, strongest, summary_section
+from evofool.bench.scheduler import BenchProgress
 from evofool.cli import bench as cli_bench
 from evofool.pages.html_page import NOTHING, TableCell
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
@@ -326,17 +326,20 @@ def test_a_target_that_is_invalid_has_no_figures_on_the_console(capsys: pytest.C
 @pytest.mark.parametrize(
     ("progress", "text"),
     [
-        (Progress(done=24, cells=130), "24 of 130 cells done"),
-        (Progress(done=24, cells=130, under_way=2, queries=1.0, done_here=4, seconds=50), "24 of 130 cells done, 2 under "),
-        (Progress(done=1, cells=1, done_here=1, seconds=9), "1 of 1 cell done"),
-        (Progress("training networks", 4, 4, 0, 0.0, 4, 9.0), "training networks: 4 of 4 done"),
-        (Progress("lenet (1 of 1)"), "lenet (1 of 1)"),
+        (BenchProgress(done=24, total=130), "24 of 130 cells done"),
+        (
+            BenchProgress(done=24, total=130, running=2, running_share=1.0, done_here=4, seconds=50),
+            "24 of 130 cells done, 2 runn",
+        ),
+        (BenchProgress(done=1, total=1, done_here=1, seconds=9), "1 of 1 cell done"),
+        (BenchProgress("training networks", 4, 4, 0, 0.0, 4, 9.0), "training networks: 4 of 4 done"),
+        (BenchProgress("lenet (1 of 1)"), "lenet (1 of 1)"),
     ],
 )
-def test_progress_names_no_zero_and_no_time_that_is_not_left(progress: Progress, text: str) -> None:
+def test_progress_names_no_zero_and_no_time_that_is_not_left(progress: BenchProgress, text: str) -> None:
     said = cli_bench.progress_text(progress)
     assert said.startswith(text)
-    assert ("left" in said) == (progress.under_way > 0)
+    assert ("left" in said) == (progress.running > 0)
     assert "0 under way" not in said
 
 

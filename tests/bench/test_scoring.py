@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evofool.bench.calibration import Calibration, halves
-from evofool.bench.scoring import ScoredCell, Scoring, flags
+from evofool.bench.scoring import CellData, Scoring, flags
 from evofool.bench.trace import Trace
 
 BUDGETS = (10, 100, 1000)
@@ -18,12 +18,12 @@ def calibration(divide: float = 1.0, k: int = 5, right: float = 3.0) -> Calibrat
     return Calibration((logits / divide).astype(np.float32), classes, halves(classes), "", "", tuple(map(str, range(k))))
 
 
-def cell(seed: int, strength: float, divide: float = 1.0, k: int = 5) -> ScoredCell:
+def cell(seed: int, strength: float, divide: float = 1.0, k: int = 5) -> CellData:
     draw = np.random.default_rng([seed, 7])
     queries = tuple(np.sort(draw.choice(1000, 20, replace=False)) + 1 for _ in range(k))
     margins = tuple((np.sort(draw.normal(strength, 2, 20)) / divide).astype(np.float32).astype(float) for _ in range(k))
     logits = (draw.normal(size=(k, k)) / divide).astype(np.float32)
-    return ScoredCell(Trace(queries, margins, 1000), np.arange(k), logits, 1000, 0, 1010)
+    return CellData(Trace(queries, margins, 1000), np.arange(k), logits, 1000, 0, 1010)
 
 
 def scoring(divide: float = 1.0, **arms: float) -> Scoring:
@@ -100,8 +100,8 @@ def test_odd_results_are_flagged():
     arms = scoring(cppn=5.0, apgd=-9.0, nes=5.0)
     told = {name: arms.arm(name) for name in ("cppn", "apgd", "nes")}
     words = " ".join(flag["message"] for flag in flags(told))
-    assert "gradients find less than asking does" in words
-    assert "apgd accepts no more classes after 1,000 queries than after 10" in words
+    assert "white-box arms are accepted in fewer classes than others" in words
+    assert "apgd is accepted in no more classes after 1,000 queries than after 10" in words
     assert flags({name: told[name] for name in ("cppn", "nes")}) == []
 
 
@@ -109,7 +109,7 @@ def test_a_class_without_an_image_counts_as_not_fooled():
     full = cell(0, 9.0)
     empty = np.zeros(0, np.int64), np.zeros(0)
     trace = Trace((*full.trace.queries[:4], empty[0]), (*full.trace.margins[:4], empty[1]), 1000)
-    part = ScoredCell(trace, np.arange(4), full.logits[:4], 1000, 0, 1000)
+    part = CellData(trace, np.arange(4), full.logits[:4], 1000, 0, 1000)
     arm = Scoring(calibration(), {"nes": {0: part}}, BUDGETS, replicates=5).arm("nes")
     assert arm["accepted_at"]["0"][4] is None
     assert arm["r95"][-1]["value"] <= 0.8

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from evofool.bench.bench import run_bench
-from evofool.bench.finish import Outcome
+from evofool.bench.finish import BenchOutcome
 from evofool.bench.plan import parse
 from evofool.run.stored import StoredRun
 from evofool.targets.digits import held_out
@@ -48,7 +48,7 @@ RECIPE = {
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def done(tmp_path_factory: pytest.TempPathFactory) -> BenchOutcome:
     here = tmp_path_factory.mktemp("stages")
     (here / "wrong_nets.py").write_text(WRONG)
     images, labels = held_out()
@@ -64,13 +64,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return outcome
 
 
-def scores(done: Outcome, name: str) -> dict[str, Any]:
+def scores(done: BenchOutcome, name: str) -> dict[str, Any]:
     return json.loads((done.folder / "results" / f"{name}.json").read_text())["scores"]
 
 
 @pytest.mark.parametrize("name", ["lenet", "shifted"])
 def test_every_detector_has_a_row_for_elites_of_the_target_alone_and_one_for_those_against_it(
-    done: Outcome, name: str
+    done: BenchOutcome, name: str
 ) -> None:
     rows = scores(done, name)["detectors"]
     assert [(row["detector"], row["kind"]) for row in rows] == [(d, k) for d in NAMES for k in ("static", "adaptive")]
@@ -82,7 +82,7 @@ def test_every_detector_has_a_row_for_elites_of_the_target_alone_and_one_for_tho
         assert row["curve"]["tpr"][-1] == 1.0
 
 
-def test_evolving_against_a_detector_gives_other_elites_than_evolving_against_the_target_alone(done: Outcome) -> None:
+def test_evolving_against_a_detector_gives_other_elites_than_evolving_against_the_target_alone(done: BenchOutcome) -> None:
     static, adaptive = scores(done, "lenet")["detectors"][:2]
     assert static["per_seed"] != adaptive["per_seed"]
     cells = done.folder / "cells" / "lenet"
@@ -91,7 +91,7 @@ def test_evolving_against_a_detector_gives_other_elites_than_evolving_against_th
             assert run.labels[-1] == last
 
 
-def test_image_metrics_are_there_for_the_arm_and_its_controls_and_in_its_cells(done: Outcome) -> None:
+def test_image_metrics_are_there_for_the_arm_and_its_controls_and_in_its_cells(done: BenchOutcome) -> None:
     for name in ("lenet", "shifted"):
         metrics = scores(done, name)["image_metrics"]
         assert set(metrics) == {"cppn", "uniform-noise", "smooth-noise", "real"}
@@ -101,7 +101,7 @@ def test_image_metrics_are_there_for_the_arm_and_its_controls_and_in_its_cells(d
             assert all(elite.summary()["nearest_real_pixels_percentile"] is not None for elite in run.elites())
 
 
-def test_transfer_is_between_the_valid_targets(done: Outcome) -> None:
+def test_transfer_is_between_the_valid_targets(done: BenchOutcome) -> None:
     told = json.loads((done.folder / "summary.json").read_text())["transfer"]
     assert told["targets"] == ["lenet", "shifted"]
     assert [told["share"][k][k] for k in (0, 1)] == [1.0, 1.0]
@@ -109,7 +109,7 @@ def test_transfer_is_between_the_valid_targets(done: Outcome) -> None:
     assert told["off_diagonal_median"] == pytest.approx((told["share"][0][1] + told["share"][1][0]) / 2)
 
 
-def test_an_invalid_target_is_in_no_figure(done: Outcome) -> None:
+def test_an_invalid_target_is_in_no_figure(done: BenchOutcome) -> None:
     assert not done.valid
     wrong = json.loads((done.folder / "results" / "wrong.json").read_text())
     assert not wrong["valid"]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from evofool.attacks.run import run_baseline
-from evofool.bench.arms import baseline_plan, search_recipe
+from evofool.bench.arms import attack_plan, search_recipe
+from evofool.bench.cell_job import CellJob
 from evofool.bench.trace import Trace, read_trace
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
@@ -35,7 +36,7 @@ def test_a_class_is_accepted_by_the_first_image_that_is_good_enough():
 
 def test_a_search_counts_every_image_as_a_query(tmp_path):
     target = load_target("lenet")
-    recipe = search_recipe("cppn", target, seed=1, queries=300, name="cell")
+    recipe = search_recipe(CellJob(tmp_path / "cell", "lenet", "cppn", 1, 300, tuple(range(10))), target)
     with Run.start(recipe, tmp_path / "cell", target) as run:
         run.advance()
         best, births = run.archive.margin.copy(), run.archive.birth.copy()
@@ -51,7 +52,7 @@ def test_a_search_counts_every_image_as_a_query(tmp_path):
 
 def test_classes_of_a_baseline_count_as_if_attacked_in_parallel(tmp_path):
     target = load_target("lenet")
-    plan = baseline_plan("nes", classes=[2, 5, 7], seed=0, queries=120)
+    plan = attack_plan(CellJob(tmp_path / "cell", "lenet", "nes", 0, 120, (2, 5, 7)))
     assert plan.budget == 40
     run_baseline(plan, target, tmp_path / "cell")
     with StoredRun(tmp_path / "cell") as stored:

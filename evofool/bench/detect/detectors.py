@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from evofool.bench import cell as cells
 from evofool.bench.calibration import Calibration
+from evofool.bench.cell import LOGITS, RECORD, read_logits
 from evofool.bench.real import RealImages
 from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features
@@ -30,7 +30,7 @@ THIRD = 3  # without a set to fit to, every third real image of a class is kept 
 _SUM = 1e-2  # how far from 0 the logarithm of a sum of probabilities may be
 
 
-class Row(NamedTuple):
+class DetectorMethod(NamedTuple):
     """A row of DETECTORS. library: the class of pytorch_ood.detector; features: whether it looks at them, or at logits;
     unnormalised: whether these may not be logarithms of probabilities."""
 
@@ -40,11 +40,13 @@ class Row(NamedTuple):
     unnormalised: bool = False
 
 
-DETECTORS: dict[str, Row] = {
-    "msp": Row("MaxSoftmax", "highest probability, negated (Hendrycks & Gimpel 2017)"),
-    "max-logit": Row("MaxLogit", "highest logit, negated (Hendrycks 2022)", unnormalised=True),
-    "energy": Row("EnergyBased", "energy of the logits (Liu 2020)", unnormalised=True),
-    "mahalanobis": Row("Mahalanobis", "distance to the nearest class's real images, by features (Lee 2018)", features=True),
+DETECTORS: dict[str, DetectorMethod] = {
+    "msp": DetectorMethod("MaxSoftmax", "highest probability, negated (Hendrycks & Gimpel 2017)"),
+    "max-logit": DetectorMethod("MaxLogit", "highest logit, negated (Hendrycks 2022)", unnormalised=True),
+    "energy": DetectorMethod("EnergyBased", "energy of the logits (Liu 2020)", unnormalised=True),
+    "mahalanobis": DetectorMethod(
+        "Mahalanobis", "distance to the nearest class's real images, by features (Lee 2018)", features=True
+    ),
 }
 
 
@@ -124,11 +126,11 @@ def fooling_images(folder: Path, classes: np.ndarray) -> np.ndarray:
     these too, so an image that the detector rejects is there: how many it rejects is what is to be found out. ImageError if
     there is none, StoreError for a folder that is no done cell.
     """
-    called, logits = cells.logits(folder)
+    called, logits = read_logits(folder)
     with StoredRun(folder) as run:
         elites = run.elites()
         if not np.array_equal(called, [elite.row.class_id for elite in elites]):
-            raise StoreError(f"{folder}: {cells.LOGITS} is of other elites; delete it and {cells.RECORD} beside it")
+            raise StoreError(f"{folder}: {LOGITS} is of other elites; delete it and {RECORD} beside it")
         own = called < len(classes)  # "rejected" is none of them
         fooled = np.zeros(len(called), bool)
         margins = margin(logits[own, : len(classes)])

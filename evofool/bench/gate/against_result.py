@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from evofool.bench.arms import ARMS, refuse_unknown
-from evofool.bench.bench import Tell, run_bench, saying
+from evofool.bench.bench import run_bench
 from evofool.bench.calibration import LEVELS
 from evofool.bench.compare import ComparableResult, compare, read, refuse_other_classes
 from evofool.bench.gate.gate_folder import gate_folder, mark_judged
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.plan import BenchRecipe, parse
-from evofool.bench.real import DIGITS, RealImages, classes_without, heard, real_images, sha256
+from evofool.bench.real import DIGITS, RealImages, classes_without, real_images, sha256, with_progress
+from evofool.bench.scheduler import OnProgress, reporter
 from evofool.errors import ImageError, Interrupted, RecipeError
 from evofool.targets import Target
 from evofool.targets import target as load_target
@@ -24,7 +25,12 @@ RANK = "margin"
 
 
 def against(
-    spec: str, last: Mapping[str, Any], images: str | None, folder: Path, tell: Tell = lambda _: False, workers: int = 0
+    spec: str,
+    last: Mapping[str, Any],
+    images: str | None,
+    folder: Path,
+    on_progress: OnProgress = lambda _: False,
+    workers: int = 0,
 ) -> GateVerdict:
     """Measure a target by the protocol of a result, and compare the two: a check for each arm that searches.
 
@@ -33,7 +39,8 @@ def against(
 
     last: the JSON. images: its labelled real images; None for the digits that it was measured on. folder: has a benchmark
     for each version of the target and each protocol, where the same call goes on. Everything that can be told beforehand is:
-    RecipeError, TargetError, ImageError or StoreError where nothing can be compared. Interrupted if tell breaks it off.
+    RecipeError, TargetError, ImageError or StoreError where nothing can be compared.
+    Interrupted if on_progress returns True.
     """
     began = time.perf_counter()
     before = read(last, "the earlier result")
@@ -45,9 +52,9 @@ def against(
     if checks:
         return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
     recipe = _recipe(before, wanted, spec, source, workers)
-    _refuse_other_images(before, target, heard(real_images(source, target), saying(tell)))
+    _refuse_other_images(before, target, with_progress(real_images(source, target), reporter(on_progress)))
     home = gate_folder(folder, _name(target, recipe), target)
-    outcome = run_bench(recipe, home, tell)
+    outcome = run_bench(recipe, home, on_progress)
     if outcome.interrupted:
         raise Interrupted
     mark_judged(home, target)

@@ -8,13 +8,15 @@ import numpy as np
 
 from evofool import scores
 from evofool.bench.arms import ARMS, refuse_small, refuse_unknown
-from evofool.bench.bench import Tell, alone_in, do_cells, saying
 from evofool.bench.calibration import Calibration, calibrate
-from evofool.bench.cell import Job, record
+from evofool.bench.cell import is_done, read_record
+from evofool.bench.cell_job import CellJob
 from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.gate_folder import gate_folder, mark_judged
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
-from evofool.bench.real import heard, real_images
+from evofool.bench.manifest import locked_folder
+from evofool.bench.real import real_images, with_progress
+from evofool.bench.scheduler import OnProgress, Workers, reporter, run_cells
 from evofool.bench.statistics import share_interval
 from evofool.errors import Interrupted, RecipeError
 from evofool.machine import torch_threads
@@ -36,7 +38,7 @@ def threshold(
     seeds: int,
     folder: Path,
     images: str | None = None,
-    tell: Tell = lambda _: False,
+    on_progress: OnProgress = lambda _: False,
     workers: int = 0,
 ) -> GateVerdict:
     """Attack a target, and see in how many of its classes it accepts an image by the rule that it is deployed with.
@@ -44,7 +46,7 @@ def threshold(
     An arm fails where the mean share over seeds is above `most`. Without real images nothing is calibrated; with them, a
     check says what share of those that are classified correctly the rule keeps, and where that is under KEPT nothing is
     attacked. Searches rank as the rule does. Arms that need gradients are left out of a target without; RecipeError if no
-    arm is left that searches, or if the budget does not go round the classes. Interrupted if tell breaks it off.
+    arm is left that searches, or if the budget does not go round the classes. Interrupted if on_progress returns True.
     """
     began = time.perf_counter()
     _refuse_arms(arms)
@@ -60,7 +62,7 @@ def threshold(
     home = gate_folder(folder, f"accept-{mark[:12]}-{rank}-{budget}", target)
     if target.counts_persist:
         target.ignore_cache()  # what it answered an earlier gate may hold no more
-    with alone_in(home):
+    with locked_folder(home):
         with torch_threads(1):
             checked = validate(target)
             notes += checked.notes
@@ -68,21 +70,21 @@ def threshold(
                 return verdict(Check("validation", "invalid", "; ".join(checked.faults)))
             real = []
             if images is not None:
-                shown = heard(real_images(images, target), saying(tell))
+                shown = with_progress(real_images(images, target), reporter(on_progress))
                 real.append(_kept(accept, calibrate(target, shown, keep=home / "real-images.answers"), target.name))
         if any(check.status == "invalid" for check in real):
             return verdict(*real)
         jobs = [
-            Job(home / f"{arm}-{seed}", target.name, arm, seed, budget, classes, rank=rank, fingerprint=mark)
+            CellJob(home / f"{arm}-{seed}", target.name, arm, seed, budget, classes, rank=rank, fingerprint=mark)
             for arm in usable
             for seed in range(seeds)
         ]
-        failures, interrupted = do_cells(jobs, home, tell, workers=workers)
-        if interrupted:
+        outcome = run_cells(jobs, home, Workers(workers), on_progress)
+        if outcome.interrupted:
             raise Interrupted
         checks = []
         for arm in usable:
-            own = [(job, why) for job, why in zip(jobs, failures, strict=True) if job.arm == arm]
+            own = [(job, why) for job, why in zip(jobs, outcome.failures, strict=True) if job.arm == arm]
             checks.append(_fooled(arm, own, accept, most))
         mark_judged(home, target)
     return verdict(*real, *checks)
@@ -126,11 +128,11 @@ def _kept(accept: AcceptanceRule, calibration: Calibration, who: str) -> Check:
     return Check(name, "holds", words, {"kept": share})
 
 
-def _fooled(arm: str, cells: Sequence[tuple[Job, str]], accept: AcceptanceRule, most: float) -> Check:
+def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRule, most: float) -> Check:
     """What an arm's cells say. cells: each with why it came to nothing, or ""."""
     counts = []
     for job, why in cells:
-        told = record(job.folder) if job.done else None
+        told = read_record(job.folder) if is_done(job) else None
         if why or told is None:
             return Check(arm, "invalid", f"seed {job.seed}: {why or 'it is not done'}")
         if told["faults"]:

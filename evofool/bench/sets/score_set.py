@@ -14,7 +14,7 @@ import torch
 
 from evofool import scores
 from evofool.bench.calibration import Calibration
-from evofool.bench.real import digest
+from evofool.bench.real import update_digest
 from evofool.bench.sets.image_set import ImageSet
 from evofool.bench.sets.scored_set import ScoredSet
 from evofool.errors import ImageError
@@ -63,7 +63,7 @@ def score_set(
 
     with _pool(target, images.threads) as pool:
         for numbers, batch, answer, left in pool.map(ask, range(0, len(images), chunk)):
-            digest(seen, batch, images.classes[numbers])
+            update_digest(seen, batch, images.classes[numbers])
             rows += numbers
             logits.append(answer)
             skipped += left

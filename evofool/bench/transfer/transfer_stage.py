@@ -6,27 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.ready import Ready
+from evofool.bench.prepare import PreparedTarget
 from evofool.bench.transfer.matrix import matrix
 from evofool.bench.transfer.shares import TargetElites
 from evofool.errors import EvofoolError
 from evofool.run.stored import StoredRun
 
-Valid = Mapping[str, Mapping[str, Mapping[int, Path]]]
 
-
-def transferred(arm: str, ready: Sequence[Ready], valid: Valid, say: Callable[[str], None]) -> tuple[Any, list[str]]:
+def transferred(
+    arm: str, targets: Sequence[tuple[PreparedTarget, Mapping[int, Path]]], report: Callable[[str], None]
+) -> tuple[Any, list[str]]:
     """The matrix of an arm's elites between all valid targets, as Transfer.as_json has it; None where there are fewer than
-    two. And what is to be said of it."""
-    there = [one for one in ready if one.calibration is not None and valid.get(one.entry.name, {}).get(arm)]
-    if len(there) < 2:
-        return None, [f"transfer needs two targets with valid cells of {arm}, and there are {len(there)}"]
-    rows = [_row(place, valid[one.entry.name][arm]) for place, one in enumerate(there)]
-    targets = [one.target for one in there if one.target is not None]
-    calibrations = [one.calibration for one in there if one.calibration is not None]
-    names = [one.entry.name for one in there]
+    two. And notes. targets: each with the folders of its valid cells of the arm, by seed."""
+    measured = [(prepared, seeds) for prepared, seeds in targets if seeds]
+    if len(measured) < 2:
+        return None, [f"transfer needs two targets with valid cells of {arm}, and there are {len(measured)}"]
+    rows = [_row(index, seeds) for index, (_, seeds) in enumerate(measured)]
+    classifiers = [prepared.target for prepared, _ in measured]
+    calibrations = [prepared.calibration for prepared, _ in measured]
+    names = [prepared.name for prepared, _ in measured]
     try:
-        return matrix(rows, targets, calibrations, names=names, say=say).as_json(), []
+        return matrix(rows, classifiers, calibrations, names=names, say=report).as_json(), []
     except EvofoolError as error:
         return None, [f"transfer was not measured: {error}"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evofool.bench import quick
-from evofool.bench.bound import Bound
+from evofool.bench import time_budget
+from evofool.bench.manifest import Manifest
 from evofool.bench.plan import parse
 from evofool.cli.bench import recipe_of
 from evofool.errors import RecipeError
@@ -16,13 +16,13 @@ LENET = {"images": "digits", "targets": [{"target": "lenet"}]}
 
 
 def with_pace(monkeypatch: pytest.MonkeyPatch, seconds: float, classes: int) -> None:
-    monkeypatch.setattr(quick, "_pace", lambda spec, images: (seconds, classes))
+    monkeypatch.setattr(time_budget, "_pace", lambda spec, images: (seconds, classes))
 
 
 def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path):
     def most(minutes: float, seconds: float) -> int:
         with_pace(monkeypatch, seconds, 10)
-        return quick.with_budget(parse(LENET, "here"), minutes, tmp_path)[0].budget
+        return time_budget.with_budget(parse(LENET, "here"), minutes, tmp_path)[0].budget
 
     assert most(10, 0.001) > most(1, 0.001) > most(1, 0.01)
     for minutes in (1, 3, 10, 60):
@@ -34,51 +34,51 @@ def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path
 
 def _said(recipe: dict[str, object], minutes: int, folder: Path) -> str:
     try:
-        return quick.with_budget(parse(recipe, "here"), minutes, folder)[1]
+        return time_budget.with_budget(parse(recipe, "here"), minutes, folder)[1]
     except RecipeError as error:
         return str(error)
 
 
 def test_fewer_seeds_where_the_classes_are_many_and_words_where_that_is_not_enough(monkeypatch, tmp_path):
     with_pace(monkeypatch, 0.02, 1000)
-    recipe, words = quick.with_budget(parse(LENET, "here"), 30, tmp_path)
+    recipe, note = time_budget.with_budget(parse(LENET, "here"), 30, tmp_path)
     assert 2 <= recipe.seeds < 5
     assert recipe.budget >= 2000
-    assert words == ""
+    assert note == ""
     tight = {**LENET, "seeds": 2}
     needed = next(n for n in range(1, 60) if not _said(tight, n, tmp_path))
     assert f"about {needed} minutes here" in _said(tight, needed - 1, tmp_path)
     with pytest.raises(
         RecipeError, match=r"1 minutes are not enough: 1,000 classes need at least 2,000 .* give --minutes [0-9]+"
     ):
-        quick.with_budget(parse(LENET, "here"), 1, tmp_path)
+        time_budget.with_budget(parse(LENET, "here"), 1, tmp_path)
     with pytest.raises(RecipeError, match=r" 5 seeds.*fewer --arms or --seeds"):
-        quick.with_budget(parse({**LENET, "seeds": 5}, "here"), 20, tmp_path)
+        time_budget.with_budget(parse({**LENET, "seeds": 5}, "here"), 20, tmp_path)
 
 
 def test_the_pace_is_measured_and_the_pictured_classes_are_counted(tmp_path):
-    seconds, classes = quick._pace(target("lenet"), "digits")
+    seconds, classes = time_budget._pace(target("lenet"), "digits")
     assert 0 < seconds < 1
     assert classes == 10
     for digit in range(3):
         (tmp_path / str(digit)).mkdir()
         Image.new("L", (28, 28)).save(tmp_path / str(digit) / "0.png")
-    assert quick._pace(target("lenet"), str(tmp_path))[1] == 3
+    assert time_budget._pace(target("lenet"), str(tmp_path))[1] == 3
 
 
 def test_a_folder_with_cells_goes_on_with_its_budgets_and_says_so(monkeypatch, tmp_path):
     with_pace(monkeypatch, 0.001, 10)
-    Bound(parse({**LENET, "budgets": [7, 70], "seeds": 3}, "here"), tmp_path)
-    recipe, words = quick.with_budget(parse(LENET, "here"), 1, tmp_path)
+    Manifest(parse({**LENET, "budgets": [7, 70], "seeds": 3}, "here"), tmp_path)
+    recipe, note = time_budget.with_budget(parse(LENET, "here"), 1, tmp_path)
     assert recipe.budget != 70, "nothing rests on them yet"
-    assert words == ""
+    assert note == ""
     (tmp_path / "cells" / "lenet" / "cppn-0").mkdir(parents=True)
     (tmp_path / "cells" / "lenet" / "cppn-0" / "run.db").touch()
-    recipe, words = quick.with_budget(parse(LENET, "here"), 1, tmp_path)
+    recipe, note = time_budget.with_budget(parse(LENET, "here"), 1, tmp_path)
     assert (recipe.budgets, recipe.seeds) == ((7, 70), 3)
-    assert "was begun with budgets of 7, 70 queries and goes on with them" in words
+    assert "was started with budgets of 7, 70 queries, which stay" in note
     asked = recipe_of(None, ["lenet"], {"images": "digits", "seeds": 10}, [])
-    recipe, _ = quick.with_budget(asked, 1, tmp_path)
+    recipe, _ = time_budget.with_budget(asked, 1, tmp_path)
     assert (recipe.budgets, recipe.seeds) == ((7, 70), 10)
 
 
@@ -92,11 +92,11 @@ def test_what_a_bench_file_leaves_open_stays_open_beside_options(tmp_path):
 
 @pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])
 def test_minutes_that_are_none_are_refused(minutes, tmp_path):
-    with pytest.raises(RecipeError, match="--minutes is a number above 0"):
-        quick.with_budget(parse(LENET, "here"), minutes, tmp_path)
+    with pytest.raises(RecipeError, match="--minutes has to be above 0"):
+        time_budget.with_budget(parse(LENET, "here"), minutes, tmp_path)
 
 
 def test_what_is_trained_first_names_its_budgets(tmp_path):
     recipe = parse({**LENET, "targets": [{"train": "none"}]}, "here")
-    with pytest.raises(RecipeError, match="names its budgets"):
-        quick.with_budget(recipe, 10, tmp_path)
+    with pytest.raises(RecipeError, match="needs budgets"):
+        time_budget.with_budget(recipe, 10, tmp_path)

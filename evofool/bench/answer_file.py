@@ -1,4 +1,4 @@
-"""Answers to real images, kept in a file as they come: where the asking was broken off, it goes on."""
+"""A target's answers to real images, stored in a file as they arrive, so that an interrupted calibration continues."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -10,51 +10,51 @@ import numpy as np
 from evofool.errors import StoreError
 from evofool.targets import Target
 
-Ask = Callable[[np.ndarray], np.ndarray]
+Query = Callable[[np.ndarray], np.ndarray]
 """uint8 images (B, C, H, W) to logits (B, K) float32."""
 
 _SHA = 32  # bytes
 
 
 @contextmanager
-def asked(target: Target, batch: int, path: Path | None = None) -> Iterator[Ask]:
-    """What asks a target about batch after batch, in the same order every time; path: where its answers are kept.
+def stored_queries(target: Target, batch: int, path: Path | None = None) -> Iterator[Query]:
+    """A function that queries a target, batch after batch, in the same order every time; path: the file of its answers.
 
-    Behind a batch's logits the file has the SHA-256 of the target's fingerprint, the batch size, the images and the logits.
-    The first batch that this does not fit is asked anew, and so is all behind it. StoreError if it cannot be written.
+    After a batch's logits the file has the SHA-256 of the target's fingerprint, the batch size, the images and the logits.
+    The first batch that does not match is queried again, and so are all after it. StoreError if it cannot be written.
     """
     if path is None:
         yield lambda images: target.logits(images, batch)
         return
-    with _written(path):
+    with _store_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     key = f"{target.fingerprint()} {batch} ".encode()
-    fits = True
+    matches = True
 
-    def ask(images: np.ndarray) -> np.ndarray:
-        nonlocal fits
-        with _written(path):
-            if fits:
-                at, size = file.tell(), len(images) * len(target.labels) * 4
+    def query(images: np.ndarray) -> np.ndarray:
+        nonlocal matches
+        with _store_errors(path):
+            if matches:
+                position, size = file.tell(), len(images) * len(target.labels) * 4
                 record = file.read(size + _SHA)
                 if record[size:] == _digest(key, images, record[:size]):
                     return np.frombuffer(record[:size], np.float32).reshape(len(images), -1).copy()
-                file.truncate(at)
-                fits = False
+                file.truncate(position)
+                matches = False
         logits = target.logits(images, batch)
-        with _written(path):
+        with _store_errors(path):
             file.write(logits.tobytes() + _digest(key, images, logits.tobytes()))
             file.flush()
         return logits
 
     with file:
         file.seek(0)
-        yield ask
+        yield query
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
+def _store_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from evofool.bench import cell as cells
-from evofool.bench.bench import Progress, run_bench
-from evofool.bench.bound import Bound, begun, begun_with
+from evofool.bench.bench import run_bench
 from evofool.bench.entries import entries
+from evofool.bench.manifest import Manifest, has_cells, stored_recipe
 from evofool.bench.plan import parse
+from evofool.bench.scheduler import BenchProgress
 from evofool.errors import RecipeError, StoreError
 from evofool.targets.digits import held_out
 
@@ -74,16 +75,18 @@ def test_a_plan_may_change_until_there_is_a_cell(tmp_path):
     wanted = {**TINY, "arms": ["noise", "random"]}
     with pytest.raises(RecipeError, match="too small"):
         run_bench(parse({**wanted, "budgets": [5]}, "here"), folder)
-    assert not begun(folder)
-    assert begun_with(folder) is None
+    assert not has_cells(folder)
+    assert stored_recipe(folder) is None
     with pytest.raises(RecipeError, match="there is no folder nowhere"):
         run_bench(parse({**wanted, "images": "nowhere"}, "here"), folder)
     assert run_bench(parse(wanted, "here"), folder).valid
-    assert begun(folder)
-    assert begun(folder, "lenet")
-    assert not begun(folder, "other")
-    assert begun_with(folder).budgets == (20,)
-    with pytest.raises(RecipeError, match=r"budgets = \[20\], asked for is \[30\].*take another --out, or delete .*cells"):
+    assert has_cells(folder)
+    assert has_cells(folder, "lenet")
+    assert not has_cells(folder, "other")
+    assert stored_recipe(folder).budgets == (20,)
+    with pytest.raises(
+        RecipeError, match=r"budgets = \[20\], and this one has \[30\].*take another --out, or delete .*cells"
+    ):
         run_bench(parse({**wanted, "budgets": [30]}, "here"), folder)
     shutil.rmtree(folder / "cells")
     assert run_bench(parse({**wanted, "budgets": [30]}, "here"), folder).valid, "the way out is one"
@@ -106,8 +109,8 @@ def test_a_preprocessing_that_was_wrong_may_be_put_right(of_photos, tmp_path):
 
 
 def test_a_calibration_is_made_anew_of_other_pictures_where_no_cell_rests_on_it(photos, of_photos, tmp_path):
-    def after_the_first_real_images(progress: Progress) -> bool:
-        return progress.cells > 0
+    def after_the_first_real_images(progress: BenchProgress) -> bool:
+        return progress.total > 0
 
     recipe, folder = parse(of_photos, "here"), tmp_path / "b"
     assert run_bench(recipe, folder, after_the_first_real_images).interrupted
@@ -130,7 +133,7 @@ def test_pictures_that_changed_are_noticed_and_those_that_were_only_touched_are_
     invert(photos)
     more = run_bench(parse({**of_photos, "seeds": 2}, "here"), folder)
     assert "real images in" in invalid(more)
-    assert "have changed since this benchmark was begun" in invalid(more)
+    assert "have changed since this benchmark was started" in invalid(more)
     assert "delete its cells (cells/lenet)" in invalid(more)
     assert not (folder / "cells" / "lenet" / "noise-1").exists(), "nothing was spent on it"
     shutil.rmtree(folder / "cells" / "lenet")
@@ -156,7 +159,7 @@ def test_a_lost_calibration_is_made_again_of_the_same_pictures_alone(photos, of_
     assert results(run_bench(recipe, folder)) == results(first)
     shutil.rmtree(folder / "calibration")
     shutil.copy(photos / "3" / "0.png", photos / "3" / "extra.png")
-    assert "have changed since this benchmark was begun" in invalid(run_bench(recipe, folder))
+    assert "have changed since this benchmark was started" in invalid(run_bench(recipe, folder))
 
 
 def test_notes_of_the_validation_are_said_again(tmp_path, monkeypatch):
@@ -189,9 +192,9 @@ class Unit(torch.nn.Module):
 def test_a_target_keeps_its_name_where_its_namesake_goes(tmp_path):
     def called(*specs: str) -> list[str]:
         recipe = parse({**TINY, "targets": [{"target": spec} for spec in specs]}, "here")
-        bound = Bound(recipe, tmp_path)
-        listed = entries(recipe, tmp_path, bound.pinned())
-        bound.name(listed)
+        manifest = Manifest(recipe, tmp_path)
+        listed = entries(recipe, tmp_path, manifest.pinned())
+        manifest.set_names(listed)
         return [entry.name for entry in listed]
 
     a, b, c = (f"lenet?weights={name}" for name in "abc")
@@ -212,22 +215,22 @@ def test_a_name_that_the_recipe_gives_stands(tmp_path):
 
 
 def test_a_damaged_plan_is_named(tmp_path):
-    Bound(parse(TINY, "here"), tmp_path)
+    Manifest(parse(TINY, "here"), tmp_path)
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"targets": {"lenet": {"colour": "red"}}}))
     with pytest.raises(StoreError, match=r"bench.json is damaged .*take another --out"):
-        Bound(parse(TINY, "here"), tmp_path)
+        Manifest(parse(TINY, "here"), tmp_path)
 
 
 @pytest.mark.parametrize("words", ["64 of 100 real images", "scoring lenet", "writing the report"])
 def test_an_interruption_is_heard_at_once_and_nothing_is_lost(words, of_photos, tmp_path):
-    def tell(progress: Progress) -> bool:
-        heard.append(progress.words)
-        return words in progress.words
+    def on_progress(progress: BenchProgress) -> bool:
+        heard.append(progress.message)
+        return words in progress.message
 
     heard: list[str] = []
     recipe = parse(of_photos, "here")
-    outcome = run_bench(recipe, tmp_path / "b", tell)
+    outcome = run_bench(recipe, tmp_path / "b", on_progress)
     assert outcome.interrupted
     assert words in heard[-1], "nothing was begun after it"
     if "real images" in words:
@@ -256,7 +259,7 @@ def test_what_is_needed_at_the_end_is_looked_for_at_the_beginning(tmp_path, chan
     folder = tmp_path / "b"
     with pytest.raises(RecipeError, match=words):
         run_bench(parse({**TINY, **change}, "here"), folder)
-    assert not begun(folder)
+    assert not has_cells(folder)
     assert run_bench(parse(TINY, "here"), folder).valid
     with pytest.raises(RecipeError, match=words):
         run_bench(parse({**TINY, **change}, "here"), folder)
@@ -277,9 +280,9 @@ def test_no_folder_is_told_of_even_with_blanks_in_it(of_photos, photos, tmp_path
 def test_a_folder_is_one_benchmark_s_at_a_time(tmp_path):
     folder = tmp_path / "b"
 
-    def tell(progress: Progress) -> bool:
+    def on_progress(progress: BenchProgress) -> bool:
         with pytest.raises(StoreError, match="is in use"):
             run_bench(parse(TINY, "here"), folder)
         return True
 
-    assert run_bench(parse(TINY, "here"), folder, tell).interrupted
+    assert run_bench(parse(TINY, "here"), folder, on_progress).interrupted

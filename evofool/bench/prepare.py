@@ -1,0 +1,235 @@
+"""Preparing a target of a benchmark: it is loaded, validated and calibrated on the real images, or found to be invalid."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from evofool.bench.calibration import Calibration, calibrate
+from evofool.bench.entries import Entry
+from evofool.bench.manifest import CalibratedAs, Manifest
+from evofool.bench.plan import BenchRecipe
+from evofool.bench.real import DIGITS, RealImages, classes_without, listing, real_images, sha256, with_progress
+from evofool.errors import EvofoolError, RecipeError
+from evofool.machine import keep_memory, torch_threads
+from evofool.targets import Target
+from evofool.targets import target as load_target
+from evofool.targets.validation import published_top1, validate
+
+FOLDER = "calibration"
+
+
+@dataclass(frozen=True)
+class PreparedTarget:
+    """A target that can be measured.
+
+    declared_top1: the accuracy that it is declared or published to have. suspected_training: whether it may have been
+    trained on the real images. warnings: for the user.
+    """
+
+    entry: Entry
+    target: Target
+    real: RealImages
+    calibration: Calibration
+    declared_top1: float | None = None
+    suspected_training: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name in the results."""
+        return self.entry.name
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that are scored: those with real images."""
+        return tuple(np.flatnonzero(self.calibration.scored).tolist())
+
+
+@dataclass(frozen=True)
+class InvalidTarget:
+    """A target that cannot be measured. fault: why. The rest is as far as it was found out before."""
+
+    entry: Entry
+    fault: str
+    target: Target | None = None
+    calibration: Calibration | None = None
+    declared_top1: float | None = None
+    suspected_training: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name in the results."""
+        return self.entry.name
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A target with its real images, before it is calibrated."""
+
+    entry: Entry
+    target: Target
+    real: RealImages
+    declared_top1: float | None
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """The result of calibrating: a calibration, or None where there is none; what is wrong, or ""; notes of validation."""
+
+    calibration: Calibration | None
+    fault: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    recipe: BenchRecipe, entry: Entry, manifest: Manifest, report: Callable[[str], None]
+) -> PreparedTarget | InvalidTarget:
+    """Load a target and calibrate it, or reuse the calibration that is stored in the folder.
+
+    A calibration is stored if nothing is wrong with it. If the target or the images have changed since, a new one is made;
+    but if there are cells, which depend on it, the target is invalid. report is called whenever real images are read; what
+    it raises passes through, and answers received until then are stored. RecipeError for a budget that is too small for the
+    number of classes and for settings that the target cannot have; everything else that is wrong makes the target invalid.
+    """
+    target: Target | None = None
+    declared_top1: float | None = None
+    warnings: tuple[str, ...] = ()
+    try:
+        target = load_target(entry.spec, manifest.folder / FOLDER / entry.name)
+        recipe.refuse_settings(target)
+        real = with_progress(real_images(recipe.images, target), report)
+        declared_top1 = entry.top1 if entry.top1 is not None else published_top1(target)
+        warnings = tuple(target.details.get("notes", ()))
+        keep_memory()
+        loaded = _Loaded(entry, target, real, declared_top1)
+        calibrated = _stored_calibration(loaded, manifest)
+        if calibrated is None:
+            report("validating the target")
+            calibrated = _new_calibration(loaded, manifest)
+    except RecipeError:
+        raise
+    except EvofoolError as error:
+        return InvalidTarget(entry, str(error), target, declared_top1=declared_top1, warnings=warnings)
+    calibration, fault = calibrated.calibration, calibrated.fault
+    warnings += calibrated.notes
+    if calibration is None:
+        return InvalidTarget(entry, fault, target, declared_top1=declared_top1, warnings=warnings)
+    suspicion = _training_suspicion(loaded, calibration)
+    warnings += _image_warnings(loaded, suspicion)
+    fault = fault or "; ".join(calibration.faults(target.name, declared_top1))
+    if fault:
+        return InvalidTarget(entry, fault, target, calibration, declared_top1, bool(suspicion), warnings)
+    prepared = PreparedTarget(entry, target, real, calibration, declared_top1, bool(suspicion), warnings)
+    recipe.refuse_small(len(prepared.classes), entry.name, target.differentiable)
+    return prepared
+
+
+def _stored_calibration(loaded: _Loaded, manifest: Manifest) -> _Calibrated | None:
+    """The stored calibration, if it still holds or cells depend on it; None if a new one is to be made."""
+    name = loaded.entry.name
+    calibrated_as, begun = manifest.calibrated_as(name), manifest.has_cells(name)
+    if not calibrated_as.fingerprint:
+        return None
+    fault = _what_changed(loaded, manifest)
+    if fault and not begun:
+        return None
+    stored = Calibration.load(_file(manifest.folder, name))
+    if stored is None or (stored.fingerprint, stored.sha256) != (calibrated_as.fingerprint, calibrated_as.images):
+        return _Calibrated(None, fault) if fault else None
+    if not begun and stored.faults(name, loaded.declared_top1):
+        return None  # a server may have been repaired, which no fingerprint shows
+    return _Calibrated(stored, fault, calibrated_as.notes)
+
+
+def _what_changed(loaded: _Loaded, manifest: Manifest) -> str:
+    """Whether the target or the images differ from those of the stored calibration, as a sentence; "" if not."""
+    name = loaded.entry.name
+    calibrated_as, fingerprint = manifest.calibrated_as(name), loaded.target.fingerprint()
+    if calibrated_as.fingerprint != fingerprint:
+        return (
+            "it has changed since this benchmark was started (labels, preprocessing or weights differ: fingerprint "
+            f"{calibrated_as.fingerprint[:12]}..., now {fingerprint[:12]}...), so its earlier cells are of another "
+            f"classifier: restore the old one, or {_remedy(name)}"
+        )
+    files = listing(loaded.real)
+    if files and files == calibrated_as.listing:
+        return ""
+    if sha256(loaded.real) == calibrated_as.images:
+        manifest.set_calibrated_as(name, replace(calibrated_as, listing=files))
+        return ""
+    return _images_changed(loaded)
+
+
+def _new_calibration(loaded: _Loaded, manifest: Manifest) -> _Calibrated:
+    """Validate the target and calibrate it; a calibration without faults is stored."""
+    name, target = loaded.entry.name, loaded.target
+    answers = manifest.folder / FOLDER / f"{name}.answers"
+    if manifest.calibrated_as(name).faulty:
+        target.ignore_cache()  # a server may have been repaired behind its address
+    with torch_threads(1):
+        checked = validate(target)
+        notes = tuple(checked.notes)
+        if checked.faults:
+            return _Calibrated(None, "; ".join(checked.faults), notes)
+        try:
+            made = calibrate(target, loaded.real, keep=answers)
+        except EvofoolError as error:
+            return _Calibrated(None, str(error), notes)
+    calibrated_as = replace(manifest.calibrated_as(name), faulty=bool(made.faults(name, loaded.declared_top1)))
+    other = manifest.has_cells(name) and calibrated_as.images not in ("", made.sha256)
+    if not other and not calibrated_as.faulty:
+        made.save(_file(manifest.folder, name))
+        calibrated_as = CalibratedAs(
+            calibrated_as.spec, made.fingerprint, made.sha256, listing(loaded.real), notes, calibrated_as.faulty
+        )
+    manifest.set_calibrated_as(name, calibrated_as)
+    answers.unlink(missing_ok=True)
+    return _Calibrated(made, _images_changed(loaded) if other else "", notes)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / FOLDER / f"{name}.safetensors"
+
+
+def _images_changed(loaded: _Loaded) -> str:
+    return (
+        f"the real images in {loaded.real.source} have changed since this benchmark was started (pixels or classes of "
+        f"{len(loaded.real):,} differ from those of its thresholds): restore the old ones, or "
+        f"{_remedy(loaded.entry.name)}"
+    )
+
+
+def _remedy(name: str) -> str:
+    return f"measure it in another folder (--out), or delete its cells (cells/{name}) to measure it again"
+
+
+def _training_suspicion(loaded: _Loaded, calibration: Calibration) -> str:
+    """Why the target may have been trained on the real images; "" if nothing suggests it."""
+    if loaded.real.source == DIGITS and loaded.target.name == "lenet":
+        return "suspected training images: the bundled lenet was trained on all digits that it is measured with"
+    if calibration.suspected(loaded.declared_top1):
+        return (
+            f"suspected training images: top-1 on them is {calibration.top1:.3f}, declared is {loaded.declared_top1:.3f}; "
+            "on new images margins are lower, and so are thresholds"
+        )
+    return ""
+
+
+def _image_warnings(loaded: _Loaded, suspicion: str) -> tuple[str, ...]:
+    """What a user should know of the real images and of the outputs."""
+    found = []
+    if missing := classes_without(loaded.real, loaded.target):
+        some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        found.append(f"{len(missing)} classes have no real image and are left out of every score: {some}")
+    if suspicion:
+        found.append(suspicion)
+    top_k = loaded.target.top_k
+    if top_k < len(loaded.target.labels):
+        found.append(
+            f"it returns its top {top_k} classes only: "
+            + ("margins are those of its confidence" if top_k == 1 else "an image in a lower class scores nothing there")
+        )
+    return tuple(found)
