@@ -1,6 +1,7 @@
 """What the commands print of a run: progress, summaries, tables. Plain text to standard output."""
 
 import contextlib
+import math
 import os
 import signal
 import statistics
@@ -58,11 +59,11 @@ def describe(run: "Run") -> None:
         print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
     threads = f"{c.threads} torch thread{'s' if c.threads > 1 else ''} each"
     parallel = (
-        f"{c.workers} worker{'s' if c.workers > 1 else ''} of Ray ({c.ray.address})"
+        f"{c.workers} Ray worker{'s' if c.workers > 1 else ''} ({c.ray.address})"
         if c.workers
-        else f"{run.evaluator.at_once} at once"
+        else f"{run.evaluator.at_once} pass{'es' if run.evaluator.at_once > 1 else ''} at a time"
     )
-    how = f"{c.format}, {run.recipe.chunk} images a pass, {parallel}, {threads}"
+    how = f"{c.format}, {run.recipe.chunk} images per pass, {parallel}, {threads}"
     if c.format != "float32":
         how += "; elites are scored again in float32"
     where = details.get("device") or details.get("file", "?")
@@ -152,8 +153,9 @@ def _progress_text(run: "Run") -> str:
         rate += f", {len(working)} of {len(workers)} workers {busy:.0%} busy" + (
             f", {restarts} replaced" if restarts else ""
         )
+    median = confidence_text(p.median, statistics.median(run.best()[run.strategy.classes].tolist()))
     return (
-        f"{p.evaluations:,} evaluations{rate}{left}; median confidence {p.median:.4f}, "
+        f"{p.evaluations:,} evaluations{rate}{left}; median confidence {median}, "
         f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{requests}"
     )
 
@@ -175,6 +177,12 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def confidence_text(confidence: float, log_odds: float) -> str:
+    """A confidence with four decimals, and its log-odds where it rounds to 1: "0.9876", "1.0000 (log-odds 11.2)"."""
+    text = f"{confidence:.4f}"
+    return f"{text} (log-odds {log_odds:.1f})" if text == "1.0000" else text
 
 
 def report(folder: Path, reason: str | None) -> None:
@@ -205,14 +213,22 @@ def report(folder: Path, reason: str | None) -> None:
         seconds = stored.meta["seconds"]
         if reason:
             print(f"Done: {reason}.")
-        middle = statistics.median([*(e.confidence for e in best.values()), *[0.0] * (classes - len(best))])
+        without = classes - len(best)
+        median = confidence_text(
+            statistics.median([*(e.confidence for e in best.values()), *[0.0] * without]),
+            statistics.median([*(e.row.log_odds for e in best.values()), *[-math.inf] * without]),
+        )
         print(
             f"{_spent(stored)} in {duration(seconds)}: {sure} of {classes} classes at 0.99 or more, "
-            f"{very} at 0.9999 or more; median {middle:.4f}."
+            f"{very} at 0.9999 or more; median {median}."
         )
         wanted = stored.recipe.stop.confidence
         if reason and wanted is not None:
-            late = [f"{e.label} ({e.confidence:.4f})" for e in best.values() if e.confidence < wanted]
+            late = [
+                f"{e.label} ({confidence_text(e.confidence, e.row.log_odds)})"
+                for e in best.values()
+                if e.confidence < wanted
+            ]
             late += [f"{stored.labels[c]} (no elite)" for c in stored.classes if c not in best]
             if late:
                 names = ", ".join(late[:10]) + (" ..." if len(late) > 10 else "")

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from genomes import CPPN
 from genomes.cppn.encoding import from_json
 
 HOME = Path(evofool.__file__).parent.parent
-COMMANDS = {name for panel in cli.PANELS.values() for name in panel}
 TINY = ("stop.evaluations=640", "stop.confidence=", "search.batch=16")
 
 
@@ -100,31 +99,47 @@ def python(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 # --- help
 
 
-def test_every_command_of_the_issue_is_there() -> None:
-    assert {"run", "show", "export", "verify", "lineage", "init"} <= COMMANDS
+def commands_below(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of each command and group, as ("bench", "compare")."""
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if hasattr(command, "commands"):
+            yield from commands_below(command, (*path, name))
 
 
-def test_the_help_names_every_command_and_a_first_example() -> None:
+def test_the_help_groups_the_commands_by_their_job() -> None:
     result = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "100"})
     assert result.exit_code == 0
-    for command in COMMANDS:
-        assert re.search(rf"^\W*{command}\b", result.output, re.MULTILINE), command
+    lines = result.output.splitlines()
+    found: dict[str, list[str]] = {}
+    for line in lines[next(i for i, line in enumerate(lines) if " Launch " in line) :]:
+        if panel := re.match(r"^╭─ (\w+) ─", line):
+            found[panel[1]] = []
+        elif command := re.match(r"^│ (\S+)", line):
+            list(found.values())[-1].append(command[1])
+    assert found == {panel: list(commands) for panel, commands in cli.PANELS.items()}
     assert "evofool run mnist-cppn" in result.output
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_the_help_of_a_command_says_what_it_does_and_what_each_option_is_for(command: str) -> None:
-    result = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "140"})
+@pytest.mark.parametrize("path", sorted(commands_below(typer.main.get_command(cli.app))), ids=" ".join)
+def test_the_help_of_a_command_says_what_it_does_and_what_each_option_is_for(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli.app, [*path, "--help"], env={"COLUMNS": "140"})
     assert result.exit_code == 0
-    group = typer.main.get_command(cli.app)
-    said = group.commands[command]  # type: ignore[attr-defined]
-    assert said.help
-    assert len(said.help.split()) >= 5
-    assert said.help.split()[0] in result.output
-    for parameter in said.params:
-        assert parameter.help, f"{command}: {parameter.name} has no help"
+    command: Any = typer.main.get_command(cli.app)
+    for name in path:
+        command = command.commands[name]
+    assert command.help
+    assert len(command.help.split()) >= 5
+    assert command.help.split()[0] in result.output
+    for parameter in command.params:
+        assert parameter.help, f"{' '.join(path)}: {parameter.name} has no help"
         shown = parameter.metavar if parameter.param_type_name == "argument" else parameter.opts[0]
         assert shown.split("|")[0] in result.output
+
+
+def test_the_default_command_of_bench_says_so() -> None:
+    result = CliRunner().invoke(cli.app, ["bench", "--help"], env={"COLUMNS": "100"})
+    assert re.search(r"run +Measure how easily classifiers are fooled \(default command\)", result.output)
 
 
 def test_no_arguments_show_the_help(call: Call) -> None:

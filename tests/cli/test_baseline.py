@@ -98,7 +98,7 @@ def test_it_makes_a_run_that_other_commands_read(call: Call, tmp_path: Path) -> 
     # Of the classes that it is about, not of all.
     assert re.fullmatch(
         r"90 forward and \d+ backward passes in \d+ s: [123] of 3 classes at 0\.99 or more, [123] at 0\.9999 or more; "
-        r"median 1\.0000\.",
+        r"median 1\.0000 \(log-odds \d+\.\d\)\.",
         lines[-3],
     )
     assert lines[-2:] == ["Contact sheet: runs/a/elites.png", "Curve:         runs/a/curve.png"]

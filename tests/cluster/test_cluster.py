@@ -463,7 +463,7 @@ def test_a_replay_beside_a_run_that_goes_on_compares_what_there_was(here: Path) 
 def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, cluster: str) -> None:
     done = evofool_command(*RUN, "--workers", "2", "--ray", cluster, "--out", "run")
     assert done.returncode == 0, done.stderr
-    assert f"2 workers of Ray ({cluster})" in done.stdout
+    assert f"2 Ray workers ({cluster})" in done.stdout
     table = evofool_command("show", "run", "--workers")
     rows = [line.split() for line in table.stdout.splitlines()[1:3]]
     assert [row[0] for row in rows] == ["0", "1"]
