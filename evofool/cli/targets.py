@@ -99,7 +99,7 @@ def serve_(
     Ctrl-C stops it. There is no authentication: anyone who can reach the address can send queries.
     """
     from evofool.targets import target
-    from evofool.targets.serve import serve
+    from evofool.targets.serve import ResponseOptions, serve
 
     served = target(spec)
     recipe = "mnist-cppn" if served.shape[0] == 1 else "imagenet-cppn-10k"
@@ -110,4 +110,4 @@ def serve_(
             url = line.rsplit(" ", 1)[1]
             print(f"Attack it:  evofool run {recipe} --set target={url}\nCtrl-C stops it.", flush=True)
 
-    serve(served, host, port, answers, decimals, top, say=report)
+    serve(served, host, port, ResponseOptions(answers, decimals, top), report)

@@ -1,4 +1,4 @@
-"""A connection to a black box on which a request can be cut off."""
+"""An HTTP connection whose current request can be cut off from another thread."""
 
 import socket
 import ssl
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     import httpx
 
 
-class Line:
-    """A connection to the server, one request at a time, which is cut from another thread when that takes too long.
+class Connection:
+    """A connection to the server, for one request at a time; a request that takes too long is cut off from another thread.
 
-    The client's own limit is on each piece that comes: a server could send a byte now and then for ever.
+    The client's own time-out is for each piece that arrives: a server could send a byte now and then forever.
     """
 
     def __init__(self, client: "httpx.Client") -> None:
         self.client = client
-        self.over = False  # whether the last request was cut off
+        self.was_cut_off = False  # whether the last request was
         self._lock = threading.Lock()
         self._stream: Any = None
-        self._request = 0  # even: none under way
+        self._request = 0  # odd while a request is in progress
 
     @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Cut off the request in the block when it takes longer."""
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        """Cut off the request in the block if it takes longer."""
         with self._lock:
             self._request += 1
-            self.over = False
-        timer = self.cut_in(seconds)
+            self.was_cut_off = False
+        timer = self.cut_off_after(seconds)
         try:
             yield
         finally:
@@ -40,36 +40,37 @@ class Line:
                 self._request += 1
             timer.cancel()
 
-    def cut_in(self, seconds: float) -> threading.Timer:
-        """Cut off, so many seconds from now, the request that is under way now, if it still is."""
-        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._cut, (self._request,))
+    def cut_off_after(self, seconds: float) -> threading.Timer:
+        """Cut off the request that is in progress now, if it still is after so many seconds."""
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._cut_off, (self._request,))
         timer.daemon = True
         timer.start()
         return timer
 
-    def see(self, event: str, info: dict[str, Any]) -> None:
-        """Be told what the client does: here, which connection it has made (httpx: trace)."""
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Take the stream of a new connection from the client (httpx's trace extension)."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             with self._lock:
                 self._stream = info["return_value"]
-                if self.over:
-                    self._shut()
+                if self.was_cut_off:
+                    self._shut_down()
 
-    def _cut(self, request: int) -> None:
+    def _cut_off(self, request: int) -> None:
         with self._lock:
             if request == self._request and request % 2:
-                self.over = True
-                self._shut()
+                self.was_cut_off = True
+                self._shut_down()
 
-    def _shut(self) -> None:
-        ours = self._stream.get_extra_info("socket") if self._stream else None
-        if ours is not None:
+    def _shut_down(self) -> None:
+        own_socket = self._stream.get_extra_info("socket") if self._stream else None
+        if own_socket is not None:
             with suppress(OSError):  # it is closed already
-                socket.socket.shutdown(ours, socket.SHUT_RDWR)  # not TLS's own, which is for the thread that reads
+                # Not the shutdown of TLS, which only the reading thread may call.
+                socket.socket.shutdown(own_socket, socket.SHUT_RDWR)
 
 
-def clients(timeout: float, token: str | None, through_proxies: bool) -> Callable[[], "httpx.Client"]:
-    """What makes a client with one connection."""
+def client_factory(timeout: float, token: str | None, through_proxies: bool) -> Callable[[], "httpx.Client"]:
+    """A function that makes clients with one connection each."""
     try:
         import httpx
     except ModuleNotFoundError:

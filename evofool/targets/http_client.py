@@ -1,4 +1,4 @@
-"""The way to a server: a request is entered before it is sent, and sent again if what went wrong may pass."""
+"""The client of a black box: each request is recorded before it is sent, and repeated after errors that may be temporary."""
 
 import email.utils
 import json
@@ -15,48 +15,48 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from evofool.errors import BudgetError, TargetError
-from evofool.targets.connection import Line, clients
+from evofool.targets.connection import Connection, client_factory
 from evofool.targets.ledger import Ledger
-from evofool.targets.responses import Garbled, shown
+from evofool.targets.responses import InvalidJson, printable
 from evofool.targets.spec import COMMON, Spec
 
 if TYPE_CHECKING:
     import httpx
 
 OPTIONS = ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "channels")
-MOST_BYTES = 64 << 20  # of an answer
-_PASSING = (408, 425, 429)  # the 4xx that may pass; so may every 5xx but 501, "not implemented"
-_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ORDERED = 0.5, 60.0, 300.0  # seconds: our own back-off, and a Retry-After
-_GRACE = 1.0  # seconds that a request which is under way, and so paid for, still has when its call is given up
-_KEPT = "a run has kept what was answered and goes on with: evofool run RUN"
-_GIVEN_UP = f"it was given up before it answered; {_KEPT}"
+MAX_BYTES = 64 << 20  # of a response
+_TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
+_FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
+_GRACE = 1.0  # seconds that a request in progress, which is paid for, still has when its call is cancelled
+_KEPT = "a run has kept the earlier answers and continues with: evofool run RUN"
+_CANCELLED = f"cancelled before the server answered; {_KEPT}"
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Time as a black box sees it; tests bring their own. wait ends early when the event is set."""
+    """The clock of a client; tests replace it. wait ends early when the event is set."""
 
     now: Callable[[], float] = time.time
     wait: Callable[[threading.Event, float], object] = threading.Event.wait
-    # on [0, 1): decides when, never what
+    # in [0, 1): affects waiting times only
     jitter: Callable[[], float] = field(default_factory=lambda: random.Random().random)
 
 
-class Refused(TargetError):
-    """A status that will not pass."""
+class HttpError(TargetError):
+    """A response whose status is an error that is not temporary."""
 
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
 
 
-class Server:
-    """The other end. url: for people to read, without what may be secret in it. Safe to use from several threads at once."""
+class HttpClient:
+    """A client of one server. url: for display, without parts that may be secret. May be used by several threads at once."""
 
     def __init__(self, spec: Spec, ledger: Ledger, clock: Clock) -> None:
         self._spec, self._ledger, self._clock = spec, ledger, clock
-        host, self.url = _host(spec.name), public(spec.name)
+        host, self.url = _host(spec.name), redacted_url(spec.name)
         self._timeout = _above_0(spec, "timeout", 30.0)
         self._retries = spec.whole("retries", 5, least=0) or 0
         self._gap = 1 / _above_0(spec, "rate", float("inf"))
@@ -65,54 +65,56 @@ class Server:
         local = host == "localhost" or host == "::1" or host.startswith("127.")
         token = _token(spec)
         unsafe = token and not local and spec.name.startswith("http:")
-        self.notes = [f"the token goes to {self.url} unencrypted; https would hide it"] if unsafe else []
-        self._new_client = clients(self._timeout, token, through_proxies=not local)
-        self._idle: list[Line] = []
-        self._busy: set[Line] = set()
+        self.notes = [f"the token is sent to {self.url} unencrypted; use https to encrypt it"] if unsafe else []
+        self._new_client = client_factory(self._timeout, token, through_proxies=not local)
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
         self._change = threading.Condition()
         self._call = threading.Event()
 
     def call(self) -> threading.Event:
-        """For a call that begins now, to be handed to each `ask` of it: set once the call is given up."""
+        """The event of a call that begins now, to be passed to its requests; it is set when the call is cancelled."""
         return self._call
 
     def cancel(self) -> None:
-        """Give up the calls under way: no wait goes on, nothing more is sent. Calls that begin later are none of them."""
+        """Cancel the calls in progress: they stop waiting and send nothing more. Later calls are not affected."""
         with self._change:
-            given_up, self._call = self._call, threading.Event()
-            given_up.set()
-            for line in self._busy:
-                line.cut_in(_GRACE)
+            cancelled, self._call = self._call, threading.Event()
+            cancelled.set()
+            for connection in self._busy:
+                connection.cut_off_after(_GRACE)
             self._change.notify_all()
 
-    def ask(self, method: str, body: bytes | None, read: Callable[[bytes], _T], call: threading.Event | None = None) -> _T:
-        """What `read` makes of the server's answer; a Garbled from it counts among what may pass.
+    def request(
+        self, method: str, body: bytes | None, read: Callable[[bytes], _T], call: threading.Event | None = None
+    ) -> _T:
+        """read(content) of the server's response; an InvalidJson that it raises counts as temporary.
 
-        TargetError when the tries are used up or the call is given up, and at once for what will not pass; BudgetError when
-        the cap is reached.
+        TargetError once all attempts have failed or the call is cancelled, and at once for errors that are not temporary;
+        BudgetError when the limit of requests is reached.
         """
         call = call or self.call()
         failures: Counter[str] = Counter()
         for attempt in range(self._retries + 1):
-            ordered = None
+            retry_after = None
             try:
-                with self._line(call) as line:
-                    self._enter(call)
-                    content = self._once(line, method, body, call)
+                with self._connection(call) as connection:
+                    self._record(call)
+                    content = self._send(connection, method, body, call)
                 return read(content)
-            except _MayPass as failure:
+            except _TemporaryError as failure:
                 failures[failure.what] += 1
-                ordered = failure.after
-            except Garbled as garbled:
-                failures[f"an answer that is {garbled}"] += 1
+                retry_after = failure.retry_after
+            except InvalidJson as error:
+                failures[f"an answer that is {error}"] += 1
             except TargetError as error:
                 error.args = (f"{self.url}: {error}",)
                 raise
             if attempt < self._retries:
-                back_off = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt) * (0.5 + self._clock.jitter() / 2)
-                self._clock.wait(call, back_off if ordered is None else ordered)
+                back_off = min(_MAX_WAIT, _FIRST_WAIT * 2.0**attempt) * (0.5 + self._clock.jitter() / 2)
+                self._clock.wait(call, back_off if retry_after is None else retry_after)
         if call.is_set():
-            raise TargetError(f"{self.url}: {_GIVEN_UP}")
+            raise TargetError(f"{self.url}: {_CANCELLED}")
         tried = sum(failures.values())
         raise TargetError(
             f"{self.url}: no answer after {tried} request{'s' if tried > 1 else ''} "
@@ -120,102 +122,100 @@ class Server:
         )
 
     @contextmanager
-    def _line(self, call: threading.Event) -> Iterator[Line]:
-        """One of `parallel` connections, for one request: what limits how many are under way at once."""
+    def _connection(self, call: threading.Event) -> Iterator[Connection]:
+        """One of `parallel` connections, for one request: this limits the number of concurrent requests."""
         with self._change:
             self._change.wait_for(lambda: call.is_set() or len(self._busy) < self.parallel)
-            _refuse_given_up(call)
+            _raise_if_cancelled(call)
             if not self._idle:
                 client = self._new_client()
                 weakref.finalize(self, client.close)
-                self._idle.append(Line(client))
-            line = self._idle.pop()
-            self._busy.add(line)
+                self._idle.append(Connection(client))
+            connection = self._idle.pop()
+            self._busy.add(connection)
         try:
-            yield line
+            yield connection
         finally:
             with self._change:
-                self._busy.remove(line)
-                self._idle.append(line)
+                self._busy.remove(connection)
+                self._idle.append(connection)
                 self._change.notify()
 
-    def _enter(self, call: threading.Event) -> None:
-        """Enter a request in the ledger, then wait until the rate allows it."""
+    def _record(self, call: threading.Event) -> None:
+        """Record a request in the ledger, then wait until the rate allows it."""
         now = self._clock.now()
         at = self._ledger.spend(self._cap, self._gap, now)
         if at is None:
             more = Spec("http", self._spec.name, {**self._spec.options, "max_requests": str(2 * (self._cap or 1))})
             raise BudgetError(
-                f"the cap of {self._cap} requests is reached (max_requests={self._cap}), raise it where the target is "
-                f'named; {_KEPT} --set "target={public(more.text)}"'
+                f"the limit of {self._cap} requests is reached (max_requests={self._cap}); raise it in the target's spec; "
+                f'{_KEPT} --set "target={redacted_url(more.text)}"'
             )
         try:
             if at > now:
                 self._clock.wait(call, min(at - now, threading.TIMEOUT_MAX))
-            _refuse_given_up(call)
+            _raise_if_cancelled(call)
         except BaseException:
             self._ledger.refund()
             raise
 
-    def _once(self, line: Line, method: str, body: bytes | None, call: threading.Event) -> bytes:
+    def _send(self, connection: Connection, method: str, body: bytes | None, call: threading.Event) -> bytes:
         import httpx
 
         headers = {} if body is None else {"Content-Type": "application/json"}
         late = False
         try:
-            with line.within(self._timeout):
-                if call.is_set():  # after its last look, and before there was anything to cut off
-                    line.cut_in(_GRACE)
-                with line.client.stream(
-                    method, self._spec.name, content=body, headers=headers, extensions={"trace": line.see}
+            with connection.time_limit(self._timeout):
+                if call.is_set():  # cancelled since the last check, before there was a request to cut off
+                    connection.cut_off_after(_GRACE)
+                with connection.client.stream(
+                    method, self._spec.name, content=body, headers=headers, extensions={"trace": connection.trace}
                 ) as response:
                     content = self._content(response)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             late = isinstance(error, httpx.TimeoutException)
-            if not (late or line.over):
+            if not (late or connection.was_cut_off):
                 raise _failure(error) from None
-        if late or line.over:  # what was cut off can look whole
-            raise _MayPass(f"no whole answer within {self._timeout:g} s")
-        self._refuse(response, content)
+        if late or connection.was_cut_off:  # a response that was cut off may look complete
+            raise _TemporaryError(f"no whole answer within {self._timeout:g} s")
+        self._check_status(response, content)
         return content
 
     def _content(self, response: "httpx.Response") -> bytes:
         packed = response.headers.get("Content-Encoding", "identity")
         if packed != "identity":
-            raise TargetError(f"packs its answers ({shown(packed, 40)}), although it was asked not to")
+            raise TargetError(f"compresses its answers ({printable(packed, 40)}), although the request forbids it")
         content = bytearray()
         for piece in response.iter_raw():
             content += piece
-            if len(content) > MOST_BYTES:
-                raise TargetError(f"the answer is longer than {MOST_BYTES >> 20} MB; ask for fewer images at once (batch=)")
+            if len(content) > MAX_BYTES:
+                raise TargetError(f"the answer is longer than {MAX_BYTES >> 20} MB; ask for fewer images at once (batch=)")
         return bytes(content)
 
-    def _refuse(self, response: "httpx.Response", content: bytes) -> None:
-        """Raise what a status other than 2xx stands for."""
+    def _check_status(self, response: "httpx.Response", content: bytes) -> None:
+        """Raise the error that a status other than 2xx stands for."""
         status = response.status_code
         if 200 <= status < 300:
             return
         if 300 <= status < 400:
-            where = shown(public(response.headers.get("Location", "nowhere")))
-            raise Refused(
-                f"HTTP {status} sends on to {where}; if that is the server that you mean, name it as the target", status
-            )
-        words = _words(content)
-        if status in _PASSING or (status >= 500 and status != 501):
-            raise _MayPass(f"HTTP {status}{words}", _seconds(response.headers.get("Retry-After"), self._clock.now()))
-        raise Refused(f"HTTP {status}{words}", status)
+            where = printable(redacted_url(response.headers.get("Location", "nowhere")))
+            raise HttpError(f"HTTP {status} redirects to {where}; if that is the server, name it as the target", status)
+        reason = _error_text(content)
+        if status in _TEMPORARY or (status >= 500 and status != 501):
+            raise _TemporaryError(f"HTTP {status}{reason}", _seconds(response.headers.get("Retry-After"), self._clock.now()))
+        raise HttpError(f"HTTP {status}{reason}", status)
 
 
-class _MayPass(Exception):
-    """What may be otherwise next time; after: the seconds that the server asked to wait, if it did."""
+class _TemporaryError(Exception):
+    """An error that may not occur next time; retry_after: seconds that the server asked the client to wait, if it did."""
 
-    def __init__(self, what: str, after: float | None = None) -> None:
+    def __init__(self, what: str, retry_after: float | None = None) -> None:
         super().__init__(what)
-        self.what, self.after = what, after
+        self.what, self.retry_after = what, retry_after
 
 
-def public(url: str) -> str:
-    """A URL without user and password, and without the values in its query that are not options of ours."""
+def redacted_url(url: str) -> str:
+    """A URL without user and password, and without the values of query parameters that are not evofool's options."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -232,11 +232,11 @@ def _host(url: str) -> str:
     except ValueError:
         host = None
     if not host:
-        raise TargetError(f"{public(url)} is no URL of a server; it has to be http(s)://HOST[:PORT]/PATH")
+        raise TargetError(f"{redacted_url(url)} is not the URL of a server; it has to be http(s)://HOST[:PORT]/PATH")
     if "@" in parts.netloc:
         raise TargetError(
-            f"{public(url)}: a password in a URL would be stored with the run; name a variable of the environment that "
-            "holds a token, token_env=NAME"
+            f"{redacted_url(url)}: a password in a URL would be stored with the run; use token_env=NAME, the name "
+            "of an environment variable that holds a token"
         )
     return host
 
@@ -247,60 +247,62 @@ def _token(spec: Spec) -> str | None:
         return None
     token = os.environ.get(name, "").strip()
     if not token:
-        raise TargetError(f"{public(spec.name)}: token_env names {name}, but the environment has no {name}, or an empty one")
+        raise TargetError(
+            f"{redacted_url(spec.name)}: token_env names {name}, but the environment variable {name} is not set, or empty"
+        )
     if not (token.isascii() and token.isprintable()):
         raise TargetError(
-            f"{public(spec.name)}: what {name} holds cannot be a token: it has characters that no header takes"
+            f"{redacted_url(spec.name)}: the value of {name} cannot be a token: a header cannot contain its characters"
         )
     return token
 
 
 def _failure(error: Exception) -> Exception:
-    """What a request that failed on the way stands for."""
+    """The error to raise for a request that failed before there was a response."""
     import httpx
 
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)):
-        return TargetError(f"cannot be asked ({error})")
+        return TargetError(f"the request cannot be sent ({error})")
     if not isinstance(error, httpx.ConnectError):
-        return _MayPass("a dropped connection")
+        return _TemporaryError("a dropped connection")
     if "CERTIFICATE" in str(error):
-        return TargetError(f"its certificate does not hold ({error})")
-    return _MayPass(f"no connection ({shown(str(error), 80)})")
+        return TargetError(f"its certificate is not valid ({error})")
+    return _TemporaryError(f"no connection ({printable(str(error), 80)})")
 
 
-def _refuse_given_up(call: threading.Event) -> None:
+def _raise_if_cancelled(call: threading.Event) -> None:
     if call.is_set():
-        raise TargetError(_GIVEN_UP)
+        raise TargetError(_CANCELLED)
 
 
 def _above_0(spec: Spec, option: str, default: float) -> float:
     value = spec.number(option, default)
     if not value > 0 or (option in spec.options and value == float("inf")):
-        raise TargetError(f"{public(spec.name)}: {option} is {spec.options[option]}; it has to be a number above 0")
+        raise TargetError(f"{redacted_url(spec.name)}: {option} is {spec.options[option]}; it has to be a number above 0")
     return value
 
 
 def _seconds(retry_after: str | None, now: float) -> float | None:
-    """Retry-After, seconds or a date, as seconds from now, five minutes at most; None if it is neither."""
+    """Retry-After (seconds or a date) as seconds from now, at most five minutes; None if it is neither."""
     if retry_after is None:
         return None
     try:
         if retry_after.isdecimal():
-            ordered = float(retry_after)
+            seconds = float(retry_after)
         else:
-            ordered = email.utils.parsedate_to_datetime(retry_after).timestamp() - now
+            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - now
     except (ValueError, OverflowError):
         return None
-    return min(max(ordered, 0.0), _LONGEST_ORDERED)
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-def _words(content: bytes) -> str:
-    """What a server says of an error, {"error": "..."} or whatever it is, behind a colon; "" if nothing."""
+def _error_text(content: bytes) -> str:
+    """The text of an error response, {"error": "..."} or any other, after a colon; "" if it is empty."""
     text = content.decode("utf-8", "replace")
     try:
-        told = json.loads(text)
+        content_json = json.loads(text)
     except (ValueError, RecursionError):
-        told = None
-    if isinstance(told, dict) and isinstance(told.get("error"), str):
-        text = told["error"]
-    return f": {shown(text)}" if text.strip() else ""
+        content_json = None
+    if isinstance(content_json, dict) and isinstance(content_json.get("error"), str):
+        text = content_json["error"]
+    return f": {printable(text)}" if text.strip() else ""

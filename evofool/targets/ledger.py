@@ -1,7 +1,7 @@
-"""What a black box was asked, what it answered and what that cost: in memory, or in a run's folder as answers.db.
+"""The ledger of a black box: the number of requests sent, and the answers; in memory, or in a run's folder as answers.db.
 
-One SQLite file, WAL, small transactions, shared by every thread and process of a run. A request is entered before it is
-sent, so a run that is killed has at most paid for one request less than its ledger says, and never passes a cap.
+One SQLite file (WAL, small transactions), shared by all threads and processes of a run. A request is recorded before it is
+sent, so a run that is killed has sent at most one request less than its ledger says, and never exceeds its limit.
 """
 
 import json
@@ -19,13 +19,14 @@ from evofool.errors import StoreError
 
 FILE = "answers.db"
 CACHE_BYTES = 1 << 30
-"""The most bytes of answers that are kept, in memory or in the file; 268,000 of 1,000 classes. The oldest go first."""
+"""The most bytes of answers that are kept, in memory or in the file: 268,000 of 1,000 classes. The oldest go first."""
 _APPLICATION_ID = 0x65766F61  # "evoa"
 _HOUR = 3600.0
+_VERSION = 2  # 1 had "told" in place of "top_k" in the response format
 _BILL = "requests, answers, free_at, entered_at, reading"
 _SCHEMA = """
--- one row: requests sent, images answered, when the rate allows the next request and when the last one was entered (UNIX
--- time), how answers are read (JSON)
+-- one row: requests sent, images answered, when the rate allows the next request and when the last one was recorded (UNIX
+-- time), the response format (JSON)
 CREATE TABLE bill (id INTEGER PRIMARY KEY CHECK (id = 1), requests INTEGER NOT NULL CHECK (requests >= 0),
                    answers INTEGER NOT NULL CHECK (answers >= 0), free_at REAL NOT NULL, entered_at REAL NOT NULL,
                    reading TEXT);
@@ -36,7 +37,7 @@ INSERT INTO bill VALUES (1, 0, 0, 0, 0, NULL);
 
 
 class Ledger:
-    """Requests sent, images answered, and the answers. Safe to use from several threads and processes at once."""
+    """Requests sent, images answered, and the answers. May be used by several threads and processes at once."""
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self.path: Path | None = None
@@ -48,9 +49,9 @@ class Ledger:
             _create(self._db)
 
     def store_in(self, folder: Path) -> None:
-        """Go on in folder/answers.db; what was counted here is added to what it holds. Both are made if they are not there.
+        """Continue in folder/answers.db, to which the counts and answers so far are added. Both are created if needed.
 
-        StoreError for a folder that cannot be made, and for a file that is damaged, not ours, or that holds another
+        StoreError for a folder that cannot be created, and for a file that is damaged, not a ledger, or that has another
         classifier's answers; then nothing changes.
         """
         path = folder / FILE
@@ -58,7 +59,7 @@ class Ledger:
             if self.path == path:
                 return
             if self.path is not None:
-                raise StoreError(f"{path}: these answers are kept in {self.path} already")
+                raise StoreError(f"{path}: the answers are stored in {self.path} already")
             memory = self._db
             self.path, self._db = path, _opened(path)
             try:
@@ -71,40 +72,40 @@ class Ledger:
             self._use(self._db)
             memory.close()
 
-    def reading(self, mine: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """How the answers in here were read. What was settled first holds: `mine` is taken if there is nothing yet.
+    def response_format(self, new: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """The response format of the answers in the ledger. `new` is stored if there is none yet; else the first is kept.
 
-        StoreError if `mine` is about another classifier, or about other answers of it.
+        StoreError if `new` is about another classifier, or about other answers of it.
         """
         with self._transaction():
-            held = self._reading(self._db)
-            if mine is None or held is not None:
-                return self._same(held, mine)
-            self._db.execute("UPDATE bill SET reading = ?", (json.dumps(dict(mine)),))
-            return dict(mine)
+            stored = self._stored_format(self._db)
+            if new is None or stored is not None:
+                return self._require_same(stored, new)
+            self._db.execute("UPDATE bill SET reading = ?", (json.dumps(dict(new)),))
+            return dict(new)
 
-    def spend(self, cap: int | None, gap: float, now: float) -> float | None:
-        """Enter one request, durably; returns when it may be sent (UNIX time), or None if the cap is reached.
+    def spend(self, limit: int | None, gap: float, now: float) -> float | None:
+        """Record one request, durably; returns when it may be sent (UNIX time), or None if `limit` is reached.
 
-        gap is the least number of seconds between two requests, over every thread and process.
+        gap is the minimum number of seconds between two requests, over all threads and processes.
         """
         with self._transaction():
             requests, free_at, entered_at = self._db.execute("SELECT requests, free_at, entered_at FROM bill").fetchone()
-            if cap is not None and requests >= cap:
+            if limit is not None and requests >= limit:
                 return None
-            # The others' clock is a little ahead at times; where it is by more, ours was set back, and what it says counts.
+            # Other threads' times may be slightly ahead. If they are far ahead, the clock was set back.
             set_back = now < entered_at - _HOUR
             at = now if set_back or not gap else max(now, free_at)
             self._db.execute("UPDATE bill SET requests = requests + 1, free_at = ?, entered_at = ?", (at + gap, now))
             return at
 
     def refund(self) -> None:
-        """Take back a request that was entered and then, after all, not sent."""
+        """Remove a request that was recorded and then not sent."""
         with self._transaction():
             self._db.execute("UPDATE bill SET requests = requests - 1")
 
     def known(self, images: Iterable[bytes], classes: int) -> dict[bytes, np.ndarray]:
-        """The float32 logits (K,) of those of the images (their keys) that were answered before."""
+        """The float32 logits (K,) of the images that were answered before, by key."""
         found: dict[bytes, np.ndarray] = {}
         wanted = list(images)
         with self._transaction():
@@ -118,7 +119,7 @@ class Ledger:
         return found
 
     def keep(self, answers: Mapping[bytes, np.ndarray]) -> None:
-        """Keep what was answered; an image that another thread has kept meanwhile is not counted again."""
+        """Store answers; an image that another thread has stored meanwhile is not counted again."""
         with self._transaction():
             new = self._insert((image, row.astype("<f4").tobytes()) for image, row in answers.items())
             self._db.execute("UPDATE bill SET answers = answers + ?", (new,))
@@ -136,7 +137,7 @@ class Ledger:
             return int(self._db.execute(f"SELECT {column} FROM bill").fetchone()[0])
 
     def _insert(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
-        """Keep these; returns how many were new."""
+        """Store these; returns how many were new."""
         new = size = 0
         for image, logits in rows:
             new += self._db.execute("INSERT OR IGNORE INTO answers (image, logits) VALUES (?, ?)", (image, logits)).rowcount
@@ -147,39 +148,39 @@ class Ledger:
         return new
 
     def _add(self, other: sqlite3.Connection) -> None:
-        """Add what another connection's ledger holds."""
-        self._same(self._reading(self._db), self._reading(other))
-        requests, answers, *times, reading = other.execute(f"SELECT {_BILL} FROM bill").fetchone()
+        """Add the counts and answers of another connection's ledger."""
+        self._require_same(self._stored_format(self._db), self._stored_format(other))
+        requests, answers, *times, response_format = other.execute(f"SELECT {_BILL} FROM bill").fetchone()
         rows = other.execute("SELECT image, logits FROM answers ORDER BY id").fetchall()
-        # What both have asked, noise for instance, counts once.
+        # Images that both have sent, such as the probe's noise, count once.
         answers -= len(rows) - self._insert(rows)
         self._db.execute(
             "UPDATE bill SET requests = requests + ?, answers = answers + ?, free_at = MAX(free_at, ?), "
             "entered_at = MAX(entered_at, ?), reading = COALESCE(reading, ?)",
-            (requests, answers, *times, reading),
+            (requests, answers, *times, response_format),
         )
 
-    def _same(self, held: dict[str, Any] | None, mine: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    def _require_same(self, stored: dict[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any] | None:
         for key in ("classifier", "kind", "top_k"):
-            if held is not None and mine is not None and held[key] != mine[key]:
+            if stored is not None and new is not None and stored[key] != new[key]:
                 raise StoreError(
-                    f"{self.path} holds the answers of another target: {key} {str(held[key])[:16]} there, "
-                    f"{str(mine[key])[:16]} here; take another folder"
+                    f"{self.path} has the answers of another target: {key} is {str(stored[key])[:16]} there and "
+                    f"{str(new[key])[:16]} here; use another folder"
                 )
-        return held
+        return stored
 
     @staticmethod
-    def _reading(db: sqlite3.Connection) -> dict[str, Any] | None:
+    def _stored_format(db: sqlite3.Connection) -> dict[str, Any] | None:
         text = db.execute("SELECT reading FROM bill").fetchone()[0]
         if text is None:
             return None
         try:
-            reading = json.loads(text)
-            if not (type(reading["top_k"]) is int and type(reading["decimals"]) in (int, type(None))):
+            stored = json.loads(text)
+            if not (type(stored["top_k"]) is int and type(stored["decimals"]) in (int, type(None))):
                 raise ValueError
-            return {**reading, "kind": str(reading["kind"]), "classifier": str(reading["classifier"])}
+            return {**stored, "kind": str(stored["kind"]), "classifier": str(stored["classifier"])}
         except (ValueError, TypeError, KeyError):
-            raise sqlite3.DatabaseError(f"how answers are read is damaged: {text!r:.100}") from None
+            raise sqlite3.DatabaseError(f"the response format is damaged: {text!r:.100}") from None
 
     def _use(self, connection: sqlite3.Connection) -> None:
         self._db = connection
@@ -187,7 +188,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it or nothing, against every other thread and process; what SQLite says becomes a StoreError."""
+        """A transaction, exclusive of other threads and processes; errors of SQLite become a StoreError."""
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -200,8 +201,8 @@ class Ledger:
                     raise
             except sqlite3.Error as error:
                 raise StoreError(
-                    f"{self.path}: the ledger of requests and answers cannot be used ({error}); what it held before is "
-                    "safe, but nothing more is asked"
+                    f"{self.path}: the ledger of requests and answers cannot be used ({error}); its contents are "
+                    "safe, but nothing more is sent"
                 ) from None
 
 
@@ -210,7 +211,7 @@ def _connected(path: Path | str) -> sqlite3.Connection:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """The file as a ledger; a new or empty file is made one."""
+    """The connection to a ledger; a new or empty file becomes one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         db = _connected(path)
@@ -222,17 +223,19 @@ def _opened(path: Path) -> sqlite3.Connection:
             if not cursor.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
                 _create(db)
             elif cursor.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-                raise sqlite3.DatabaseError("it is some other database")
+                raise sqlite3.DatabaseError("it is another database")
+            elif (version := cursor.execute("PRAGMA user_version").fetchone()[0]) != _VERSION:
+                raise sqlite3.DatabaseError(f"its format has version {version}; this evofool supports version {_VERSION}")
             cursor.execute(f"SELECT {_BILL} FROM bill WHERE id = 1").fetchone()[0]
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
-        # Each request is on the disk before it is sent: a power cut, too, hides none.
+        # Each request is on disk before it is sent, so that none is lost in a power cut.
         db.execute("PRAGMA synchronous = FULL")
     except (sqlite3.Error, TypeError) as error:
         db.close()
         raise StoreError(
-            f"{path} is no ledger of requests and answers, or is damaged ({error}); move it away only if its answers may "
-            "be paid for again"
+            f"{path} is not a ledger of requests and answers, or is damaged ({error}); move it away only if its answers "
+            "may be paid for again"
         ) from None
     return db
 
@@ -241,3 +244,4 @@ def _create(db: sqlite3.Connection) -> None:
     for statement in _SCHEMA.split(";\n"):
         db.execute(statement)
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {_VERSION}")

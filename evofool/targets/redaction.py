@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from evofool.errors import TargetError
 from evofool.targets import KINDS
-from evofool.targets.http_client import OPTIONS, public
+from evofool.targets.http_client import OPTIONS, redacted_url
 from evofool.targets.spec import parse
 
 
@@ -26,7 +26,7 @@ def _public(name: str, only: Collection[str] | None) -> str:
         spec = parse(name, KINDS, OPTIONS)
     except TargetError:  # a classifier of the user's own, whose name is no spec
         return without_folders(last_part(name))
-    head = public(spec.name) if spec.kind == "http" else last_part(spec.name)
+    head = redacted_url(spec.name) if spec.kind == "http" else last_part(spec.name)
     options = {key: last_part(value) for key, value in spec.options.items() if only is None or key in only}
     return replace(spec, name=head, options=options).text
 

@@ -1,4 +1,4 @@
-"""Any target behind the contract of docs/black-box.md, on this machine: for tests, and for whoever asks from elsewhere."""
+"""Serve a target over HTTP by the contract of docs/black-box.md, for tests and for clients elsewhere."""
 
 import base64
 import binascii
@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,52 +18,68 @@ import numpy as np
 from evofool.errors import EvofoolError, ImageError, TargetError
 from evofool.images import decode_png
 from evofool.targets.http import FORMAT, VERSION
-from evofool.targets.responses import KINDS, Garbled, parsed
+from evofool.targets.responses import KINDS, InvalidJson, parse_json
 from evofool.targets.target import Target
 
-MOST_BYTES = 64 << 20  # of a request
-_SILENCE = 60.0  # seconds after which a connection on which nothing comes is closed
+MAX_BYTES = 64 << 20  # of a request
+_IDLE_TIMEOUT = 60.0  # seconds after which an idle connection is closed
+
+
+@dataclass(frozen=True)
+class ResponseOptions:
+    """What a served target returns.
+
+    answers: "logits", "probabilities" or "top", the `top` most likely classes (5 by default). decimals: rounds
+    probabilities. batch: the size of every forward pass, padded with black, so that an answer depends on its image only.
+    """
+
+    answers: str = "logits"
+    decimals: int | None = None
+    top: int | None = None
+    batch: int = 8
+
+    def check(self, classes: int) -> None:
+        """TargetError for options that do not fit each other or the number of classes."""
+        if self.answers not in KINDS:
+            raise TargetError(f'answers "{self.answers}" is none of {", ".join(KINDS)}')
+        if self.top is not None and (self.answers != "top" or not 1 <= self.top <= classes):
+            raise TargetError(
+                f'top={self.top} with answers "{self.answers}": it has to be 1 to {classes}, with answers "top"'
+            )
+        if self.decimals is not None and (self.answers == "logits" or not 1 <= self.decimals <= 15):
+            raise TargetError(
+                f'decimals={self.decimals} with answers "{self.answers}": it has to be 1 to 15, with probabilities or top'
+            )
 
 
 def serve(
     target: Target,
     host: str = "127.0.0.1",
     port: int = 0,
-    answers: str = "logits",
-    decimals: int | None = None,
-    top: int | None = None,
-    batch: int = 8,
-    say: Callable[[str], None] = print,
-    every: int = 0,
+    options: ResponseOptions = ResponseOptions(),
+    report: Callable[[str], None] = print,
+    report_every: int = 0,
 ) -> None:
-    """Serve until Ctrl-C. say gets the URL once it answers, and a line after every so many requests (0: none).
+    """Serve until Ctrl-C. port 0: any free one.
 
-    port 0: any that is free. answers: "logits", "probabilities" or "top", the `top` likeliest classes (5 unless given).
-    decimals rounds probabilities. batch is the size of every forward pass, filled up with black: an answer then depends on
-    its image alone.
+    report is called with the URL once the server answers, and with a line after every report_every requests (0: none).
     """
-    server = _Server(target, host, port, answers, decimals, top, batch, say, every)
+    server = _Server(target, host, port, options, report, report_every)
     try:
-        say(f"{target.name} answers at {server.url}")
+        report(f"{target.name} answers at {server.url}")
         server.serve_forever(poll_interval=0.1)
     except KeyboardInterrupt:
-        say(f"{server.requests:,} requests, {server.images:,} images")
+        report(f"{server.requests:,} requests, {server.images:,} images")
     finally:
         server.server_close()
 
 
 @contextmanager
 def serving(
-    target: Target,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    answers: str = "logits",
-    decimals: int | None = None,
-    top: int | None = None,
-    batch: int = 8,
+    target: Target, host: str = "127.0.0.1", port: int = 0, options: ResponseOptions = ResponseOptions()
 ) -> Iterator[str]:
-    """The same in a thread of its own while the block runs; yields the URL."""
-    server = _Server(target, host, port, answers, decimals, top, batch)
+    """Serve in a thread of its own while the block runs; yields the URL."""
+    server = _Server(target, host, port, options)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -74,7 +91,7 @@ def serving(
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # server_close waits for the answers under way
+    daemon_threads = False  # server_close waits for requests in progress
     request_queue_size = 128
 
     def __init__(
@@ -82,25 +99,14 @@ class _Server(ThreadingHTTPServer):
         target: Target,
         host: str,
         port: int,
-        answers: str,
-        decimals: int | None,
-        top: int | None,
-        batch: int,
-        say: Callable[[str], None] | None = None,
-        every: int = 0,
+        options: ResponseOptions,
+        report: Callable[[str], None] | None = None,
+        report_every: int = 0,
     ) -> None:
-        classes = len(target.labels)
-        if answers not in KINDS:
-            raise TargetError(f'answers "{answers}" is none of {", ".join(KINDS)}')
-        if top is not None and (answers != "top" or not 1 <= top <= classes):
-            raise TargetError(f'top={top} with answers "{answers}": it has to be 1 to {classes}, with answers "top"')
-        if decimals is not None and (answers == "logits" or not 1 <= decimals <= 15):
-            raise TargetError(
-                f'decimals={decimals} with answers "{answers}": it has to be 1 to 15, with probabilities or top'
-            )
-        self.target, self.answers, self.decimals = target, answers, decimals
-        self.top = top or min(5, classes)
-        self.batch, self.say, self.every = batch, say, every
+        options.check(len(target.labels))
+        self.target, self.options = target, options
+        self.top = options.top or min(5, len(target.labels))
+        self._report, self._report_every = report, report_every
         self.requests = self.images = 0
         self._lock, self._forward = threading.Lock(), threading.Lock()
         self._connections: set[socket.socket] = set()
@@ -123,29 +129,31 @@ class _Server(ThreadingHTTPServer):
             "name": self.target.name,
             "labels": list(self.target.labels),
             "shape": list(self.target.shape),
-            "answers": self.answers,
+            "answers": self.options.answers,
             "photographs": {key: known[key] for key in ("resize", "interpolation") if key in known},
         }
 
     def answer(self, images: np.ndarray) -> dict[str, Any]:
-        """uint8 (B, C, H, W) to what is sent; floats are exact in JSON, since Python writes as many digits as that takes."""
+        """The response to uint8 images (B, C, H, W). JSON keeps floats exactly, since Python writes all digits needed."""
         with self._forward:  # one forward pass at a time: each may take all cores and much memory
-            parts = [self.target.logits(images[i : i + self.batch], self.batch) for i in range(0, len(images), self.batch)]
+            batch = self.options.batch
+            parts = [self.target.logits(images[i : i + batch], batch) for i in range(0, len(images), batch)]
         z = np.concatenate(parts).astype(np.float64)
         if not np.isfinite(z).all():
             raise ArithmeticError("the classifier's answer is not finite")
-        if self.answers == "logits":
+        if self.options.answers == "logits":
             return {"logits": z.tolist()}
         p = np.exp(z - z.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        shown = p if self.decimals is None else np.round(p, self.decimals)
-        if self.answers == "probabilities":
-            return {"probabilities": shown.tolist()}
+        decimals = self.options.decimals
+        rounded = p if decimals is None else np.round(p, decimals)
+        if self.options.answers == "probabilities":
+            return {"probabilities": rounded.tolist()}
         best = np.argsort(-p, axis=1, kind="stable")[:, : self.top]
         return {
             "top": [
                 [{"class": int(c), "probability": float(row[c])} for c in classes]
-                for row, classes in zip(shown, best, strict=True)
+                for row, classes in zip(rounded, best, strict=True)
             ]
         }
 
@@ -153,8 +161,8 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             self.requests += 1
             self.images += images
-            if self.say and self.every and self.requests % self.every == 0:
-                self.say(f"{self.requests:,} requests, {self.images:,} images")
+            if self._report and self._report_every and self.requests % self._report_every == 0:
+                self._report(f"{self.requests:,} requests, {self.images:,} images")
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -167,7 +175,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        # Connections that a client keeps open would hold their threads, and these would hold us.
+        # Open idle connections would keep their threads alive, and server_close waits for the threads.
         with self._lock:
             for connection in self._connections:
                 with suppress(OSError):
@@ -175,26 +183,26 @@ class _Server(ThreadingHTTPServer):
         super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that was dropped is no news."""
+        """Ignore dropped connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = _SILENCE
+    timeout = _IDLE_TIMEOUT
     server: _Server
 
     def do_GET(self) -> None:
-        if self._welcome():
+        if self._accept():
             self._send(200, self.server.description())
 
     def do_POST(self) -> None:
-        if not self._welcome():
+        if not self._accept():
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
-            self._refuse(411, "a request has to tell its Content-Length")
-        elif int(length) > MOST_BYTES:
-            self._refuse(413, f"a request of {length} bytes is too long; send at most {MOST_BYTES}, fewer images at once")
+            self._refuse(411, "a request needs a Content-Length")
+        elif int(length) > MAX_BYTES:
+            self._refuse(413, f"a request of {length} bytes is too long; send at most {MAX_BYTES}, fewer images at once")
         else:
             body = self.rfile.read(int(length))
             self._send(*self._answer(body))
@@ -202,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> tuple[int, dict[str, Any]]:
         try:
             images = images_of(body, self.server.target.shape)
-        except (ImageError, Garbled) as error:
+        except (ImageError, InvalidJson) as error:
             return 400, {"error": str(error)}
         try:
             answer = self.server.answer(images)
@@ -212,32 +220,32 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, answer
 
     def do_PUT(self) -> None:
-        self._refuse(405, "there are GET, for a description, and POST, for images", {"Allow": "GET, POST"})
+        self._refuse(405, "only GET, for the description, and POST, for images, are supported", {"Allow": "GET, POST"})
 
     do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = do_PUT
 
     def log_message(self, *_: Any) -> None:
-        """One line per request would be all that one sees."""
+        """No line per request."""
 
-    def _welcome(self) -> bool:
-        """Whether the request is for this server, by its Host (against a page that rebinds its name to us) and its path."""
-        named = self.headers.get("Host", "").strip()
-        name = named[1:].partition("]")[0] if named.startswith("[") else named.partition(":")[0]
+    def _accept(self) -> bool:
+        """Whether Host (a defence against DNS rebinding) and path are those of this server; otherwise refuse the request."""
+        host = self.headers.get("Host", "").strip()
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
         if self.server.loopback and name not in ("localhost", self.server.bound_to) and not _is_address(name):
-            self._refuse(403, f"no host {name!r} is served here; ask localhost or an address")
+            self._refuse(403, f"the host {name!r} is not served here; use localhost or an IP address")
         elif self.path.partition("?")[0] != "/":
-            self._refuse(404, "there is nothing but /")
+            self._refuse(404, "the only path is /")
         else:
             return True
         return False
 
-    def _refuse(self, status: int, why: str, headers: dict[str, str] | None = None) -> None:
-        """Say no without having read the request's body, so the connection cannot be used again."""
+    def _refuse(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
+        """Refuse a request whose body was not read; the connection cannot be used again."""
         self.close_connection = True
-        self._send(status, {"error": why}, {"Connection": "close", **(headers or {})})
+        self._send(status, {"error": reason}, {"Connection": "close", **(headers or {})})
 
-    def _send(self, status: int, what: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(what, allow_nan=False).encode()
+    def _send(self, status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(content, allow_nan=False).encode()
         self.send_response(status)
         for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
@@ -247,12 +255,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def images_of(body: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """The uint8 (B, C, H, W) of a request's body, B >= 1; ImageError or Garbled says what is wrong with it."""
+    """The uint8 images (B, C, H, W) of a request's body, B >= 1; ImageError or InvalidJson says what is wrong with it."""
     try:
-        told = parsed(body)
+        content = parse_json(body)
     except TargetError as error:
         raise ImageError(str(error)) from None
-    texts = told.get("images") if isinstance(told, dict) else None
+    texts = content.get("images") if isinstance(content, dict) else None
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ImageError('a request has to be {"images": ["base64 of a PNG", ...]}, one image or more')
     return np.stack([_image(text, i, shape) for i, text in enumerate(texts)])
@@ -262,10 +270,10 @@ def _image(text: str, i: int, shape: tuple[int, int, int]) -> np.ndarray:
     try:
         png = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"image {i} is no base64 ({error})") from None
-    # Before it is unpacked: a small PNG can hold a picture that fills all memory.
+        raise ImageError(f"image {i} is not base64 ({error})") from None
+    # Before it is decoded: a small PNG can hold an image that fills all memory.
     if png[12:16] != b"IHDR" or len(png) < 24:
-        raise ImageError(f"image {i} is no PNG")
+        raise ImageError(f"image {i} is not a PNG")
     width, height = struct.unpack(">II", png[16:24])
     if (height, width) != shape[1:]:
         raise ImageError(f"image {i} has {height}x{width} pixels (height x width); they have to be {shape[1]}x{shape[2]}")

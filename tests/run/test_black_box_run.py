@@ -210,7 +210,7 @@ def test_a_server_that_goes_away_ends_a_run_with_one_sentence_that_says_how_to_g
     told = capsys.readouterr().err
     assert (end.value.code, told.count("\n")) == (2, 1)
     assert name.split("?")[0] in told
-    assert "goes on with: evofool run RUN" in told
+    assert "continues with: evofool run RUN" in told
     with black_box() as server, Run.resume(folder, recipe(spec(server))) as run:
         assert run.advance() == "240 evaluations are done"
 
@@ -242,7 +242,7 @@ def test_attempts_to_start_that_fail_and_verify_are_on_the_bill_of_the_run(tmp_p
                 with StoredRun(folder) as stored:
                     verify(stored, trust=True)
 
-        with pytest.raises(BudgetError, match="the cap of 30"):
+        with pytest.raises(BudgetError, match="the limit of 30"):
             for_ever()
         assert server.received == 30
 

@@ -22,8 +22,8 @@ from evofool.errors import BudgetError, StoreError, TargetError
 from evofool.images import decode_png
 from evofool.targets import KINDS, Target, target
 from evofool.targets.http import OPTIONS, BlackBox, load
-from evofool.targets.http_client import Clock, Refused, Server
-from evofool.targets.serve import serving
+from evofool.targets.http_client import Clock, HttpClient, HttpError
+from evofool.targets.serve import ResponseOptions, serving
 from evofool.targets.spec import parse
 
 pytest.importorskip("httpx")
@@ -63,9 +63,9 @@ def honest(number: int, images: list[np.ndarray]) -> Reply:
     return Reply({"logits": [row(image) for image in images]})
 
 
-def telling(kind: str, told: Callable[[np.ndarray], Any]) -> Script:
-    """A server that tells so of each image."""
-    return lambda number, images: Reply({kind: [told(image) for image in images]})
+def answering(kind: str, answer: Callable[[np.ndarray], Any]) -> Script:
+    """A server that gives this answer for each image."""
+    return lambda number, images: Reply({kind: [answer(image) for image in images]})
 
 
 class Fake(ThreadingHTTPServer):
@@ -94,8 +94,8 @@ class FakeHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.note()
-        told = self.server.description
-        self.reply(told if isinstance(told, Reply) else Reply(told))
+        described = self.server.description
+        self.reply(described if isinstance(described, Reply) else Reply(described))
 
     def do_POST(self) -> None:
         images = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["images"]
@@ -230,12 +230,12 @@ def test_a_target_that_is_served_scores_as_it_does_here(answers: str) -> None:
     local = target("lenet")
     images = images_of(40, shape=(1, 28, 28)) // np.arange(1, 41, dtype=np.uint8)[:, None, None, None]
     here = scores.log_odds(local.logits(images, 64))
-    with serving(local, answers=answers, top=3 if answers == "top" else None) as url:
+    with serving(local, options=ResponseOptions(answers, top=3 if answers == "top" else None)) as url:
         asked = target(url)
         there = scores.log_odds(asked.logits(images))
-        told = np.argsort(-here, axis=1)[:, :3] if answers == "top" else np.argsort(-here, axis=1)
-        assert asked.top_k == told.shape[1]
-        there, here = np.take_along_axis(there, told, 1), np.take_along_axis(here, told, 1)
+        classes = np.argsort(-here, axis=1)[:, :3] if answers == "top" else np.argsort(-here, axis=1)
+        assert asked.top_k == classes.shape[1]
+        there, here = np.take_along_axis(there, classes, 1), np.take_along_axis(here, classes, 1)
         # float32's digits: of a probability's logarithm, and of logits out of passes of another size, as the server's are.
         assert there == pytest.approx(here, abs=1e-5)
 
@@ -281,15 +281,15 @@ def test_calls_from_several_threads_are_sent_at_once() -> None:
 
 def test_a_server_without_a_description_needs_size_and_labels(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(LABELS))
-    told = f"size=4&channels=1&labels={tmp_path}/labels.txt"
+    options_given = f"size=4&channels=1&labels={tmp_path}/labels.txt"
     for get in (Reply({"error": "POST alone"}, 405), Reply(b"<html>Hello</html>"), Reply({"hello": 1})):
         with fake(description=get) as server:
-            asked = black_box(server.url, told)
+            asked = black_box(server.url, options_given)
             assert np.array_equal(asked.logits(images_of(3)), expected(images_of(3)))
             assert (asked.queries, asked.requests) == (7, 3)
             for options, missing in (
                 ("", "size and labels"),
-                (told.partition("&labels")[0], "labels"),
+                (options_given.partition("&labels")[0], "labels"),
                 (f"labels={tmp_path}/labels.txt", "size"),
             ):
                 with pytest.raises(
@@ -300,27 +300,27 @@ def test_a_server_without_a_description_needs_size_and_labels(tmp_path: Path) ->
         fake(description=Reply({"error": "log in"}, 401)) as server,
         pytest.raises(TargetError, match=r'HTTP 401: "log in"$'),
     ):
-        black_box(server.url, told)
+        black_box(server.url, options_given)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        ({"version": 2}, "its description has version 2; this evofool knows version 1"),
+        ({"version": 2}, "its description has version 2; this evofool supports version 1"),
         ({"labels": ["one"]}, 'has to have "labels", a list of at least two names'),
         ({"labels": ["one", 2]}, 'has to have "labels", a list of at least two names'),
         ({"shape": [4, 4]}, r'has the "shape" \[4, 4\]; it has to be \[1 or 3, height, width\]'),
         ({"shape": [2, 4, 4]}, 'has the "shape"'),
         ({"shape": [3, 0, 4]}, 'has the "shape"'),
         ({"shape": None}, 'has the "shape" null'),
-        ({"answers": "words"}, 'has the "answers" "words"; there are logits, probabilities, top'),
+        ({"answers": "labels"}, 'has the "answers" "labels"; there are logits, probabilities, top'),
         ({"photographs": {"resize": -1}}, 'has to have "resize"'),
         ({"photographs": {"scale": 2}}, 'has to have "resize"'),
         ({"photographs": [1]}, 'has to have "resize"'),
     ],
 )
-def test_a_description_that_is_wrong_is_refused(change: dict[str, Any], words: str) -> None:
-    with fake(description={**DESCRIPTION, **change}) as server, pytest.raises(TargetError, match=words):
+def test_a_description_that_is_wrong_is_refused(change: dict[str, Any], message: str) -> None:
+    with fake(description={**DESCRIPTION, **change}) as server, pytest.raises(TargetError, match=message):
         black_box(server.url)
 
 
@@ -331,7 +331,7 @@ def test_options_that_contradict_the_server_or_make_no_sense_are_refused(
     monkeypatch.setenv("EMPTY", " ")
     monkeypatch.setenv("BENT", "a\nb")
     with fake() as server:
-        for options, words in (
+        for options, message in (
             ("size=5", r"its images are \[1, 4, 4\], not \[1, 5, 5\]; leave size= and channels= out"),
             ("channels=3", r"its images are \[1, 4, 4\], not \[3, 4, 4\]"),
             ("channels=2", r"channels is 2; it has to be 1 \(grey\) or 3 \(RGB\)"),
@@ -349,20 +349,23 @@ def test_options_that_contradict_the_server_or_make_no_sense_are_refused(
             ("batch=0", 'batch is "0"; it has to be a whole number, 1 or more'),
             ("max_requests=many", 'max_requests is "many"'),
             ("timeuot=3", 'no option "timeuot"; did you mean "timeout"'),
-            ("token_env=NOT_THERE_AT_ALL", "token_env names NOT_THERE_AT_ALL, but the environment has no NOT_THERE_AT_ALL"),
-            ("token_env=EMPTY", "has no EMPTY, or an empty one"),
-            ("token_env=BENT", "what BENT holds cannot be a token"),
+            (
+                "token_env=NOT_THERE_AT_ALL",
+                "token_env names NOT_THERE_AT_ALL, but the environment variable NOT_THERE_AT_ALL is not set",
+            ),
+            ("token_env=EMPTY", "EMPTY is not set, or empty"),
+            ("token_env=BENT", "the value of BENT cannot be a token"),
         ):
-            with pytest.raises(TargetError, match=words):
+            with pytest.raises(TargetError, match=message):
                 black_box(server.url, options)
         assert server.posts == 0
-    for url, words in (
-        ("http://", "is no URL of a server"),
-        ("http://[1", "is no URL of a server"),
-        ("http://h:99999/", "is no URL of a server"),
+    for url, message in (
+        ("http://", "is not the URL of a server"),
+        ("http://[1", "is not the URL of a server"),
+        ("http://h:99999/", "is not the URL of a server"),
         ("http://me:secret@host/", "http://host/: a password in a URL would be stored with the run"),
     ):
-        with pytest.raises(TargetError, match=words) as caught:
+        with pytest.raises(TargetError, match=message) as caught:
             black_box(url)
         assert "secret" not in str(caught.value)
 
@@ -408,7 +411,7 @@ def test_faults_change_no_answer_and_each_counts_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "words"),
+    ("reply", "message"),
     [
         (Reply({"error": "tired"}, 500), r'3 x HTTP 500: "tired"'),
         (Reply(b"<h1>Bad\x1b[2J gateway</h1>", 502), r'3 x HTTP 502: "<h1>Bad \[2J gateway</h1>"'),
@@ -416,18 +419,18 @@ def test_faults_change_no_answer_and_each_counts_once() -> None:
         (Reply({}, 408), r"3 x HTTP 408"),
         (Reply(act="drop"), "3 x a dropped connection"),
         (Reply({"logits": [[1.0] * 3] * 2}, act="cut"), "3 x a dropped connection"),
-        (Reply(b"<html>Welcome</html>"), 'an answer that is no JSON, but "<html>Welcome</html>"'),
-        (Reply(b'{"logits": [[1.0, 2.'), "an answer that is no JSON"),
+        (Reply(b"<html>Welcome</html>"), 'an answer that is not JSON, but "<html>Welcome</html>"'),
+        (Reply(b'{"logits": [[1.0, 2.'), "an answer that is not JSON"),
         (Reply(b""), "3 x an answer that is empty"),
-        (Reply(b"[" * 100_000), "an answer that is no JSON"),
+        (Reply(b"[" * 100_000), "an answer that is not JSON"),
     ],
 )
-def test_what_does_not_pass_is_told_with_how_often_it_was_tried(reply: Reply, words: str) -> None:
+def test_what_does_not_pass_is_told_with_how_often_it_was_tried(reply: Reply, message: str) -> None:
     with fake() as server:
         asked = black_box(server.url, "retries=2")
         server.script = lambda number, images: reply
         with pytest.raises(
-            TargetError, match=f"no answer after 3 requests .*{words}.*; a run has kept what was answered"
+            TargetError, match=f"no answer after 3 requests .*{message}.*; a run has kept the earlier answers"
         ) as caught:
             asked.logits(images_of(2))
         assert "evofool run RUN" in str(caught.value)
@@ -461,7 +464,7 @@ def test_a_server_that_answers_byte_by_byte_has_no_longer_than_one_that_hangs(ac
 
 
 def test_a_refusal_can_be_raised_again_with_other_words() -> None:
-    again = type(Refused("no", 404))("no, says the server")
+    again = type(HttpError("no", 404))("no, says the server")
     assert (str(again), again.status) == ("no, says the server", 0)
 
 
@@ -510,18 +513,18 @@ def until(true: Callable[[], bool]) -> None:
 def test_calls_that_are_given_up_end_wherever_they_wait_and_send_nothing_more(
     options: str, reply: Reply, calls: int, sent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, begin = [], Server.call
+    begun, begin = [], HttpClient.call
     with fake() as server, ThreadPoolExecutor(calls) as pool:
         black_box(server.url, "", tmp_path)  # so that nobody asks for noise at that rate
         asked = black_box(server.url, options, tmp_path, clock=Clock())
         requests, received = asked.requests, server.received
         server.script = lambda number, images: reply
-        monkeypatch.setattr(Server, "call", lambda self: begun.append(1) or begin(self))
+        monkeypatch.setattr(HttpClient, "call", lambda self: begun.append(1) or begin(self))
         found = [pool.submit(asked.logits, images_of(40, seed)) for seed in range(calls)]
         until(lambda: len(begun) == calls and asked.requests == requests + 1 and server.received == received + sent)
         asked.cancel()
         for call in found:
-            with pytest.raises(TargetError, match=f"^{server.url}: it was given up before it answered; a run has kept"):
+            with pytest.raises(TargetError, match=f"^{server.url}: cancelled before the server answered; a run has kept"):
                 call.result()
         assert (asked.requests, server.received) == (requests + sent, received + sent), "what was not sent is not billed"
         asked.cancel()  # nothing is under way
@@ -542,7 +545,9 @@ def test_what_will_not_pass_is_asked_once(status: int) -> None:
 
 def test_redirections_are_told_and_not_followed() -> None:
     with fake() as elsewhere, fake(description=Reply(b"", 302, {"Location": f"{elsewhere.url}?key=secret"})) as server:
-        with pytest.raises(TargetError, match=rf'HTTP 302 sends on to "{elsewhere.url}\?key=\.\.\."; if that is the server'):
+        with pytest.raises(
+            TargetError, match=rf'HTTP 302 redirects to "{elsewhere.url}\?key=\.\.\."; if that is the server'
+        ):
             black_box(server.url)
         assert elsewhere.received == 0
 
@@ -562,8 +567,8 @@ def test_a_server_that_says_how_long_to_wait_is_obeyed() -> None:
     date = email.utils.formatdate(time.at + 40, usegmt=True)
     with fake() as server:
         asked = black_box(server.url, "retries=1", time=time)
-        for told, waited in ((date, 40), ("7", 7), ("0", 0), ("99999", 300), (date, 0), ("soon", 0.5), ("", 0.5)):
-            server.script = lambda number, images, told=told: Reply({}, 429, {"Retry-After": told})  # type: ignore[misc]
+        for retry_after, waited in ((date, 40), ("7", 7), ("0", 0), ("99999", 300), (date, 0), ("soon", 0.5), ("", 0.5)):
+            server.script = lambda number, images, retry_after=retry_after: Reply({}, 429, {"Retry-After": retry_after})  # type: ignore[misc]
             time.slept = []
             with pytest.raises(TargetError, match="2 x HTTP 429"):
                 asked.logits(images_of(1))
@@ -605,12 +610,12 @@ def test_the_cap_is_never_passed_by_one(cap: int, tmp_path: Path) -> None:
 
     with fake(often_tired) as server:
         for _ in range(3):
-            answered, words = ask(cap)
+            answered, message = ask(cap)
             assert answered == 0
             assert server.received == cap
-        assert f"the cap of {cap} requests is reached (max_requests={cap}), raise it where the target is named" in words
-        assert words.count("max_requests=") == 2
-        assert f'evofool run RUN --set "target={server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}"' in words
+        assert f"the limit of {cap} requests is reached (max_requests={cap}); raise it in the target's spec" in message
+        assert message.count("max_requests=") == 2
+        assert f'evofool run RUN --set "target={server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}"' in message
         assert ask(99) == (12, "")
         asked = black_box(server.url, "", tmp_path)
         assert asked.queries == 16
@@ -620,15 +625,20 @@ def test_the_cap_is_never_passed_by_one(cap: int, tmp_path: Path) -> None:
 def test_attempts_to_begin_that_fail_share_a_bill_and_its_cap(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "yet"
     with fake(lambda number, images: Reply({}, 500)) as server:
-        for sent, words in ((2, "no answer after 1 request"), (4, "no answer"), (5, "the cap of 5"), (5, "the cap of 5")):
-            with pytest.raises(TargetError, match=words):
+        for sent, message in (
+            (2, "no answer after 1 request"),
+            (4, "no answer"),
+            (5, "the limit of 5"),
+            (5, "the limit of 5"),
+        ):
+            with pytest.raises(TargetError, match=message):
                 black_box(server.url, "retries=0&max_requests=5", folder)
             assert server.received == sent
         server.script = honest
         begun = black_box(server.url, "max_requests=9", folder)
         begun.store_in(folder)
         assert (begun.queries, begun.requests, server.received) == (4, 7, 7)
-        with pytest.raises(TargetError, match="is no URL of a server"):
+        with pytest.raises(TargetError, match="is not the URL of a server"):
             black_box("http://", "", tmp_path / "none")
         assert not (tmp_path / "none").exists()
 
@@ -640,13 +650,13 @@ def test_what_is_asked_afresh_is_sent_and_billed_and_is_no_new_answer(tmp_path: 
         again = black_box(server.url, "max_requests=6", tmp_path)
         again.ignore_cache()
         before = len(server.seen)
-        server.script = telling("logits", lambda image: [3.0, 2.0, 1.0])  # it has changed
+        server.script = answering("logits", lambda image: [3.0, 2.0, 1.0])  # it has changed
         twice = np.concatenate([images[:4], images[:4]])
         assert np.array_equal(again.logits(twice), [[3.0, 2.0, 1.0]] * 8)
         assert len(server.seen) == before + 4
         again.logits(images)
         assert (again.queries, again.requests, server.received) == (4 + 6, 6, 6)
-        with pytest.raises(BudgetError, match="the cap of 6 requests is reached"):
+        with pytest.raises(BudgetError, match="the limit of 6 requests is reached"):
             again.logits(images)
         assert server.received == 6
         kept = black_box(server.url, "max_requests=6", tmp_path)
@@ -661,7 +671,7 @@ def test_with_the_cap_reached_what_was_answered_can_still_be_had(tmp_path: Path)
             again = black_box(server.url, "max_requests=3", tmp_path)
             assert np.array_equal(again.logits(images), expected(images))
             assert (again.queries, again.requests, server.received) == (8, 3, 3)
-            with pytest.raises(BudgetError, match="the cap of 3 requests is reached"):
+            with pytest.raises(BudgetError, match="the limit of 3 requests is reached"):
                 again.logits(images_of(1, 2))
 
 
@@ -700,13 +710,13 @@ def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
     with fake() as server:
         black_box(server.url).store_in(tmp_path)
         server.description = {**DESCRIPTION, "labels": ["a", "b", "c"]}
-        with pytest.raises(StoreError, match=r"answers\.db holds the answers of another target: classifier"):
+        with pytest.raises(StoreError, match=r"answers\.db has the answers of another target: classifier"):
             black_box(server.url).store_in(tmp_path)
-        with pytest.raises(StoreError, match="holds the answers of another target: classifier"):
+        with pytest.raises(StoreError, match="has the answers of another target: classifier"):
             black_box(server.url, "", tmp_path)
         server.description = {**DESCRIPTION, "answers": "probabilities"}
-        server.script = telling("probabilities", lambda image: [0.2, 0.3, 0.5])
-        with pytest.raises(StoreError, match="another target: kind logits there, probabilities here"):
+        server.script = answering("probabilities", lambda image: [0.2, 0.3, 0.5])
+        with pytest.raises(StoreError, match="another target: kind is logits there and probabilities here"):
             black_box(server.url).store_in(tmp_path)
         with pytest.raises(TargetError, match="it answers probabilities now, and answered logits before"):
             black_box(server.url, "", tmp_path)
@@ -716,7 +726,7 @@ def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         ([1, 2], "the answer is a JSON list; it has to be an object"),
         ({"scores": []}, 'the answer has "scores"; it has to have "logits"'),
@@ -725,81 +735,81 @@ def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
         ({"logits": {"0": [1]}}, '"logits" has a object for 2 images'),
         ({"logits": [[1.0, 2.0]] * 2}, 'row 0 of "logits" has 2 numbers, but there are 3 labels'),
         ({"logits": [[1.0, 2.0, 3.0], 4.0]}, 'row 1 of "logits" is a number; it has to be a list'),
-        ({"logits": [[1.0, 2.0, None]] * 2}, 'row 0 of "logits" holds null; it has to hold numbers'),
-        ({"logits": [[1.0, 2.0, "3"]] * 2}, 'holds "3"; it has to hold numbers'),
-        ({"logits": [[1.0, 2.0, True]] * 2}, "holds true; it has to hold numbers"),
-        (b'{"logits": [[1.0, 2.0, NaN], [1, 2, 3]]}', "the answer holds NaN, which JSON does not have"),
-        (b'{"logits": [[1.0, 2.0, -Infinity], [1, 2, 3]]}', "the answer holds -Infinity, which JSON does not have"),
-        (b'{"logits": [[1.0, 2.0, 1e999], [1, 2, 3]]}', 'row 0 of "logits" holds a number beyond what float64 holds'),
-        (b'{"logits": [[1.0, 2.0, 1%s], [1, 2, 3]]}' % (b"0" * 400), "a number beyond what float64 holds"),
-        ({"logits": [[1.0, 2.0, 1e39]] * 2}, "a logit is beyond what float32 holds"),
+        ({"logits": [[1.0, 2.0, None]] * 2}, 'row 0 of "logits" contains null; it has to contain numbers'),
+        ({"logits": [[1.0, 2.0, "3"]] * 2}, 'contains "3"; it has to contain numbers'),
+        ({"logits": [[1.0, 2.0, True]] * 2}, "contains true; it has to contain numbers"),
+        (b'{"logits": [[1.0, 2.0, NaN], [1, 2, 3]]}', "the answer contains NaN, which is not valid JSON"),
+        (b'{"logits": [[1.0, 2.0, -Infinity], [1, 2, 3]]}', "the answer contains -Infinity, which is not valid JSON"),
+        (b'{"logits": [[1.0, 2.0, 1e999], [1, 2, 3]]}', 'row 0 of "logits" contains a number beyond the range of float64'),
+        (b'{"logits": [[1.0, 2.0, 1%s], [1, 2, 3]]}' % (b"0" * 400), "a number beyond the range of float64"),
+        ({"logits": [[1.0, 2.0, 1e39]] * 2}, "a logit is beyond the range of float32"),
     ],
 )
-def test_an_answer_that_lies_is_refused_at_once(answer: Any, words: str) -> None:
+def test_an_answer_that_lies_is_refused_at_once(answer: Any, message: str) -> None:
     with fake() as server:
         asked = black_box(server.url)
         server.script = lambda number, images: Reply(answer)
-        with pytest.raises(TargetError, match=f"^{server.url}: .*{words}"):
+        with pytest.raises(TargetError, match=f"^{server.url}: .*{message}"):
             asked.logits(images_of(2))
         assert (asked.queries, asked.requests, server.received) == (4, 3, 3)
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("content", "message"),
     [
         ([0.2, 0.3, 0.9], 'row 0 of "probabilities" sums to 1.4; probabilities of all classes sum to 1'),
         ([0.2, 0.123456789, 0.3], "sums to 0.623457"),
-        ([-0.1, 0.6, 0.5], r'row 0 of "probabilities" holds -0.1; probabilities lie in \[0, 1\]'),
-        ([20.0, 30.0, 50.0], "holds 50; probabilities lie in"),
+        ([-0.1, 0.6, 0.5], r'row 0 of "probabilities" contains -0.1; probabilities lie in \[0, 1\]'),
+        ([20.0, 30.0, 50.0], "contains 50; probabilities lie in"),
     ],
 )
-def test_probabilities_that_are_none_are_refused(told: list[float], words: str) -> None:
+def test_invalid_probabilities_are_refused(content: list[float], message: str) -> None:
     with (
-        fake(telling("probabilities", lambda image: told), {**DESCRIPTION, "answers": "probabilities"}) as server,
-        pytest.raises(TargetError, match=words),
+        fake(answering("probabilities", lambda image: content), {**DESCRIPTION, "answers": "probabilities"}) as server,
+        pytest.raises(TargetError, match=message),
     ):
         black_box(server.url)
 
 
 def test_probabilities_that_are_called_logits_are_refused() -> None:
     with (
-        fake(telling("logits", lambda image: [0.2, 0.3, 0.5])) as server,
+        fake(answering("logits", lambda image: [0.2, 0.3, 0.5])) as server,
         pytest.raises(TargetError, match='what it calls "logits" are probabilities'),
     ):
         black_box(server.url)
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("content", "message"),
     [
         ([], 'row 0 of "top" is empty'),
         ([{"class": 3, "probability": 0.9}], 'row 0 of "top" names the class 3; classes are 0 to 2, or labels'),
         ([{"class": True, "probability": 0.9}], "names the class true"),
         (
             [{"class": "beee", "probability": 0.9}],
-            'names the class "beee", which is none of the 3 labels; did it mean "bee"',
+            'names the class "beee", which is not one of the 3 labels; did it mean "bee"',
         ),
         ([{"class": 1, "probability": 0.6}, {"class": "bee", "probability": 0.3}], "names a class twice"),
-        ([{"class": 1, "score": 0.6}], 'it has to hold "class" and "probability"'),
-        (["bee"], 'it has to hold "class" and "probability"'),
-        ([{"class": 1, "probability": "high"}], 'holds "high"; it has to hold numbers'),
-        ([{"class": 1, "probability": 1.5}], 'row 0 of "top" holds 1.5'),
+        ([{"class": 1, "score": 0.6}], 'each entry needs "class" and "probability"'),
+        (["bee"], 'each entry needs "class" and "probability"'),
+        ([{"class": 1, "probability": "high"}], 'contains "high"; it has to contain numbers'),
+        ([{"class": 1, "probability": 1.5}], 'row 0 of "top" contains 1.5'),
         ([{"class": 1, "probability": 0.87}, {"class": 0, "probability": 0.86}], 'row 0 of "top" sums to 1.73'),
     ],
 )
-def test_a_list_of_the_likeliest_that_is_none_is_refused(told: list[Any], words: str) -> None:
+def test_an_invalid_top_list_is_refused(content: list[Any], message: str) -> None:
     with (
-        fake(telling("top", lambda image: told), {**DESCRIPTION, "answers": "top"}) as server,
-        pytest.raises(TargetError, match=words),
+        fake(answering("top", lambda image: content), {**DESCRIPTION, "answers": "top"}) as server,
+        pytest.raises(TargetError, match=message),
     ):
         black_box(server.url)
 
 
 def test_lists_of_different_lengths_are_refused() -> None:
     two = [{"class": 1, "probability": 0.6}, {"class": 0, "probability": 0.3}]
-    with fake(telling("top", lambda image: two), {**DESCRIPTION, "answers": "top"}) as server:
+    with fake(answering("top", lambda image: two), {**DESCRIPTION, "answers": "top"}) as server:
         asked = black_box(server.url)
-        server.script = telling("top", lambda image: two[:1])
+        server.script = answering("top", lambda image: two[:1])
         with pytest.raises(TargetError, match='an answer of "top" has 1 classes, earlier answers had 2'):
             asked.logits(images_of(1))
         server.script = lambda number, images: Reply({"top": [two, two[:1]]})
@@ -810,12 +820,12 @@ def test_lists_of_different_lengths_are_refused() -> None:
 def test_an_answer_without_end_and_a_packed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake() as server:
         asked = black_box(server.url)
-        monkeypatch.setattr("evofool.targets.http_client.MOST_BYTES", 1 << 20)
+        monkeypatch.setattr("evofool.targets.http_client.MAX_BYTES", 1 << 20)
         server.script = lambda number, images: Reply(b" " * (3 << 20))
         with pytest.raises(TargetError, match=r"the answer is longer than 1 MB; ask for fewer images at once \(batch=\)"):
             asked.logits(images_of(1))
         server.script = lambda number, images: Reply(b"", headers={"Content-Encoding": "gzip"})
-        with pytest.raises(TargetError, match='packs its answers \\("gzip"\\), although it was asked not to'):
+        with pytest.raises(TargetError, match='compresses its answers \\("gzip"\\), although the request forbids it'):
             asked.logits(images_of(1))
 
 
@@ -830,7 +840,7 @@ def softmax(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("decimals", range(1, 7))
 def test_rounding_is_seen_and_what_it_costs_is_said(decimals: int) -> None:
-    rounded = telling("probabilities", lambda image: np.round(softmax(image), decimals).tolist())
+    rounded = answering("probabilities", lambda image: np.round(softmax(image), decimals).tolist())
     with fake(rounded, {**DESCRIPTION, "answers": "probabilities"}) as server:
         asked = black_box(server.url)
         note = re.match(
@@ -838,16 +848,16 @@ def test_rounding_is_seen_and_what_it_costs_is_said(decimals: int) -> None:
         )
         assert note
         assert (int(note[1]), float(note[2])) == (decimals, pytest.approx(1 - 0.5 * 10**-decimals))
-        assert f"log-odds are cut at +-{np.log(2 * 10**decimals - 1):.1f}" in asked.details["notes"][0]
+        assert f"log-odds are limited to +-{np.log(2 * 10**decimals - 1):.1f}" in asked.details["notes"][0]
         half = 0.5 * 10**-decimals
-        server.script = telling("probabilities", lambda image: [0.0, 1.0, 0.0])
+        server.script = answering("probabilities", lambda image: [0.0, 1.0, 0.0])
         log_odds = scores.log_odds(asked.logits(images_of(1)))[0]
         assert log_odds[1] == pytest.approx(np.log(1 / half), abs=1e-3)
         assert log_odds[0] == log_odds[2] == pytest.approx(np.log(half / 2), abs=half)
 
 
 def test_float32_that_was_rounded_is_seen_as_rounded() -> None:
-    rounded = telling("probabilities", lambda image: np.round(softmax(image).astype(np.float32), 4).astype(float).tolist())
+    rounded = answering("probabilities", lambda image: np.round(softmax(image).astype(np.float32), 4).astype(float).tolist())
     with fake(rounded, {**DESCRIPTION, "answers": "probabilities"}) as server:
         assert "rounded to 4 decimals" in black_box(server.url).details["notes"][0]
 
@@ -871,11 +881,11 @@ def test_the_order_of_what_is_told_is_kept_for_any_number_of_classes() -> None:
 
 def test_unrounded_probabilities_keep_every_digit_and_a_zero_stays_finite() -> None:
     with fake(
-        telling("probabilities", lambda image: softmax(image).tolist()), {**DESCRIPTION, "answers": "probabilities"}
+        answering("probabilities", lambda image: softmax(image).tolist()), {**DESCRIPTION, "answers": "probabilities"}
     ) as server:
         asked = black_box(server.url)
         assert asked.details["notes"] == []
-        server.script = telling("probabilities", lambda image: [1.0, 1e-100, 0.0])
+        server.script = answering("probabilities", lambda image: [1.0, 1e-100, 0.0])
         z = asked.logits(images_of(1))[0]
         assert np.isfinite(z).all()
         assert z[1] == pytest.approx(np.log(1e-100), rel=1e-6)
@@ -883,17 +893,18 @@ def test_unrounded_probabilities_keep_every_digit_and_a_zero_stays_finite() -> N
 
 
 def test_answers_of_0_and_1_alone_are_told_and_what_comes_later_too() -> None:
-    with fake(telling("probabilities", lambda image: [0, 1, 0]), {**DESCRIPTION, "answers": "probabilities"}) as server:
+    with fake(answering("probabilities", lambda image: [0, 1, 0]), {**DESCRIPTION, "answers": "probabilities"}) as server:
         asked = black_box(server.url)
         assert (
-            "every probability in the answers to noise is 0 or 1: the server may tell the class alone"
+            "every probability in the answers to noise is 0 or 1: the server may return only the class"
             in asked.details["notes"][0]
         )
-        server.script = telling("probabilities", lambda image: [0.25, 0.75, 0.0])
+        server.script = answering("probabilities", lambda image: [0.25, 0.75, 0.0])
         asked.logits(images_of(2))
         assert asked.details["notes"][1:] == [
             "the answers to noise were all 0 or 1, later ones are not: answers are rounded to 2 decimals: confidences above "
-            "0.995 cannot be told from 1, log-odds are cut at +-5.3, and classes told as 0 share what is left"
+            "0.995 cannot be distinguished from 1, log-odds are limited to +-5.3, and classes with probability 0 share the "
+            "rest"
         ]
         asked.logits(images_of(2, 2))
         assert len(asked.details["notes"]) == 2
@@ -901,17 +912,17 @@ def test_answers_of_0_and_1_alone_are_told_and_what_comes_later_too() -> None:
 
 def test_what_was_rounded_at_first_and_is_not_later_is_told_and_scores_mean_the_same(tmp_path: Path) -> None:
     with fake(
-        telling("probabilities", lambda image: [0.25, 0.75, 0.0]), {**DESCRIPTION, "answers": "probabilities"}
+        answering("probabilities", lambda image: [0.25, 0.75, 0.0]), {**DESCRIPTION, "answers": "probabilities"}
     ) as server:
         asked = black_box(server.url, "", tmp_path)
         before = asked.logits(images_of(1))
-        server.script = telling("probabilities", lambda image: softmax(image).tolist())
+        server.script = answering("probabilities", lambda image: softmax(image).tolist())
         asked.logits(images_of(2, 2))
         assert "were rounded to 2 decimals, later ones are not" in asked.details["notes"][-1]
         again = black_box(server.url, "", tmp_path)
         assert "rounded to 2 decimals" in again.details["notes"][0]
         assert np.array_equal(again.logits(images_of(1)), before)
-        server.script = telling("probabilities", lambda image: [0.25, 0.75, 0.0])
+        server.script = answering("probabilities", lambda image: [0.25, 0.75, 0.0])
         assert np.array_equal(again.logits(images_of(1, 3)), before)
         anew = black_box(server.url)
         anew.store_in(tmp_path)
@@ -921,25 +932,25 @@ def test_what_was_rounded_at_first_and_is_not_later_is_told_and_scores_mean_the_
 @pytest.mark.parametrize("probability", [1, 1.0, 0.7, 0.0])
 def test_a_server_that_calls_everything_the_same_and_tells_nothing_else_is_taken(probability: float) -> None:
     label = [{"class": "bee", "probability": probability}]
-    with fake(telling("top", lambda image: label), {**DESCRIPTION, "answers": "top"}) as server:
+    with fake(answering("top", lambda image: label), {**DESCRIPTION, "answers": "top"}) as server:
         asked = black_box(server.url)
         assert asked.top_k == 1
         z = asked.logits(images_of(5))
         assert np.isfinite(scores.log_odds(z)).all()
         assert (z.argmax(axis=1) == 1).all()
         assert (z[:, 1] > z[:, [0, 2]].max(axis=1)).all()
-        assert any("tell of the likeliest 1 of 3 classes" in note for note in asked.details["notes"])
+        assert any("contain only the top 1 of 3 classes" in note for note in asked.details["notes"])
 
 
-@pytest.mark.parametrize("told", [1, 2, 3, 4])
-def test_the_largest_logits_are_exactly_the_told_ones(told: int) -> None:
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_the_largest_logits_are_exactly_those_of_the_answer(k: int) -> None:
     labels = [*LABELS, "dog", "elk"]
-    draws = np.random.default_rng(told).dirichlet(np.ones(5) * 0.3, 40)
-    draws[0] = [1, 0, 0, 0, 0]  # told as 0, among others told as 0
+    draws = np.random.default_rng(k).dirichlet(np.ones(5) * 0.3, 40)
+    draws[0] = [1, 0, 0, 0, 0]  # a probability of 0, among other zeros
     draws[1] = 0.2
 
     def likeliest(p: np.ndarray) -> list[dict[str, Any]]:
-        best = np.argsort(-p, kind="stable")[:told]
+        best = np.argsort(-p, kind="stable")[:k]
         return [{"class": int(c) if c % 2 else labels[c], "probability": float(p[c])} for c in best]
 
     rows = [likeliest(p) for p in draws]
@@ -948,16 +959,14 @@ def test_the_largest_logits_are_exactly_the_told_ones(told: int) -> None:
         lambda number, images: Reply({"top": rows[4 : 4 + len(images)] if number == 0 else rows}), description
     ) as server:
         asked = black_box(server.url, "batch=40")
-        assert asked.top_k == told
-        assert (
-            f"answers tell of the likeliest {told} of 5 classes: the others' scores are bounds" in asked.details["notes"][0]
-        )
-        assert any("margins are bounds" in note for note in asked.details["notes"]) == (told == 1)
+        assert asked.top_k == k
+        assert f"answers contain only the top {k} of 5 classes: scores of the others are bounds" in asked.details["notes"][0]
+        assert any("margins are bounds" in note for note in asked.details["notes"]) == (k == 1)
         z = asked.logits(images_of(40))
         assert np.isfinite(z).all()
         log_odds = scores.log_odds(z)
         for i, p in enumerate(draws):
-            best = np.argsort(-p, kind="stable")[:told]
+            best = np.argsort(-p, kind="stable")[:k]
             rest = np.delete(np.arange(5), best)
             assert z[i, best].min() > z[i, rest].max()
             if i > 1:

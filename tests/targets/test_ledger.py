@@ -13,7 +13,7 @@ import pytest
 from evofool.errors import StoreError
 from evofool.targets.ledger import FILE, Ledger
 
-READING = {"classifier": "c", "kind": "probabilities", "top_k": 3, "decimals": None}
+FORMAT = {"classifier": "c", "kind": "probabilities", "top_k": 3, "decimals": None}
 
 
 def opened(folder: Path, **options: int) -> Ledger:
@@ -49,7 +49,7 @@ def test_what_was_counted_in_memory_is_added_to_the_file(tmp_path: Path) -> None
         ledger.spend(None, 0, 0)
         assert (ledger.requests, ledger.answers) == (requests, answers)
         assert len(ledger.known([b"a", b"b"], 3)) == 2
-    with pytest.raises(StoreError, match=r"other/answers\.db: these answers are kept in .*answers\.db already"):
+    with pytest.raises(StoreError, match=r"other/answers\.db: the answers are stored in .*answers\.db already"):
         ledger.store_in(tmp_path / "other")
 
 
@@ -146,17 +146,18 @@ def test_answers_that_memory_had_no_room_for_stay_counted_in_the_file(tmp_path: 
 
 def test_the_reading_that_was_settled_first_holds(tmp_path: Path) -> None:
     ledger = Ledger()
-    assert ledger.reading() is None
-    assert ledger.reading(READING) == READING
-    assert ledger.reading({**READING, "decimals": 3}) == READING
+    assert ledger.response_format() is None
+    assert ledger.response_format(FORMAT) == FORMAT
+    assert ledger.response_format({**FORMAT, "decimals": 3}) == FORMAT
     ledger.store_in(tmp_path)
-    assert opened(tmp_path).reading() == READING
+    assert opened(tmp_path).response_format() == FORMAT
     for key, other in (("classifier", "d"), ("kind", "top"), ("top_k", 2)):
         foreign = Ledger()
-        foreign.reading({**READING, key: other})
+        foreign.response_format({**FORMAT, key: other})
         foreign.spend(None, 0, 0)
         with pytest.raises(
-            StoreError, match=rf"answers\.db holds the answers of another target: {key} {READING[key]} there, {other}"
+            StoreError,
+            match=rf"answers\.db has the answers of another target: {key} is {FORMAT[key]} there and {other} here",
         ):
             foreign.store_in(tmp_path)
         assert (foreign.requests, foreign.path) == (1, None), "it goes on in memory"
@@ -174,13 +175,15 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
     path = tmp_path / FILE
     path.write_bytes(b"My diary, and no database at all. " * 200)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"answers\.db is no ledger of requests and answers, or is damaged \(file is not a"):
+    with pytest.raises(
+        StoreError, match=r"answers\.db is not a ledger of requests and answers, or is damaged \(file is not a"
+    ):
         opened(tmp_path)
     assert path.read_bytes() == before
     path.unlink()
     damaged(path, "CREATE TABLE bill (id INTEGER PRIMARY KEY, requests INTEGER)")
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="it is some other database"):
+    with pytest.raises(StoreError, match="it is another database"):
         opened(tmp_path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [FILE]
@@ -202,14 +205,14 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
 )
 def test_a_damaged_ledger_is_told_by_its_name(statement: str, tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    ledger.reading(READING)
+    ledger.response_format(FORMAT)
     ledger.keep(rows("a"))
     del ledger
     damaged(tmp_path / FILE, statement)
 
     def use() -> None:
         again = opened(tmp_path)
-        again.reading()
+        again.response_format()
         again.known([b"a"], 3)
 
     with pytest.raises(StoreError, match=r"answers\.db"):
@@ -222,7 +225,7 @@ def test_a_ledger_that_cannot_be_written_says_so_before_anything_is_sent(how: st
     damaged(tmp_path / FILE, f"CREATE TRIGGER full BEFORE UPDATE ON bill BEGIN SELECT RAISE({how}, 'disk is full'); END")
     for _ in range(2):
         with pytest.raises(
-            StoreError, match=r"cannot be used \(disk is full\); what it held before is safe, but nothing more is asked"
+            StoreError, match=r"cannot be used \(disk is full\); its contents are safe, but nothing more is sent"
         ):
             ledger.spend(None, 0, 0)
     assert ledger.requests == 0

@@ -211,20 +211,20 @@ def test_labels_have_to_be_as_many_as_scores_and_doubles_are_numbered(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "told"),
+    ("shape", "dtype", "message"),
     [
         (("b", 3, 20), "FLOAT", r"takes images tensor\(float\) \['b', 3, 20\]; it has to take images alone"),
         (("b", 3, 4, 5), "INT64", r"takes images tensor\(int64\)"),
         (("b", 4, 3, 5), "FLOAT", r"\['b', 4, 3, 5\]; images have 1 or 3 channels"),
     ],
 )
-def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...], dtype: str, told: str) -> None:
-    with pytest.raises(TargetError, match=told):
+def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...], dtype: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         target(f"onnx:{write(tmp_path / 'n.onnx', shape, dtype)}")
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("size=9", r"its images cannot be 9x9"),
         ("ouput=scores", 'no option "ouput"; did you mean "output"'),
@@ -235,8 +235,8 @@ def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...]
         ("outputs=odds", 'outputs "odds" is none of auto, logits, probabilities'),
     ],
 )
-def test_options_that_cannot_be_are_refused(tmp_path: Path, options: str, told: str) -> None:
-    with pytest.raises(TargetError, match=told):
+def test_options_that_cannot_be_are_refused(tmp_path: Path, options: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         target(f"onnx:{write(tmp_path / 'n.onnx')}?{options}")
 
 

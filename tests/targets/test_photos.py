@@ -99,7 +99,7 @@ def test_numbers_that_are_labels_are_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ((), r"holds no pictures \(\.jpg, .*\); needed is a folder of pictures for every class, or pictures named"),
         (("a/x.png", "y.png"), r"holds 1 folders with pictures and 1 pictures beside them \(y\.png\)"),
@@ -110,9 +110,9 @@ def test_numbers_that_are_labels_are_labels(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_folder_whose_classes_cannot_be_told_says_what_was_found_and_what_is_needed(
-    files: tuple[str, ...], told: str, tmp_path: Path
+    files: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ImageError, match=told):
+    with pytest.raises(ImageError, match=message):
         find_photographs(folder_of(tmp_path, *files), seeing().labels)
 
 

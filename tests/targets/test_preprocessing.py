@@ -52,7 +52,7 @@ def test_crops_larger_than_the_image_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"crops": 10}, "crops are 1"), ({"crop": (3, 3)}, "crops are 1"), ({"crops": 4, "crop": (3, 3)}, "crops are 1"),
         ({"mean": ()}, "one number"), ({"mean": (1.0, 2.0, 3.0), "std": (1.0, 2.0)}, "one number"),
@@ -60,8 +60,8 @@ def test_crops_larger_than_the_image_are_refused() -> None:
         ({"interpolation": "area"}, '"area" is none of'),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(TargetError, match=told):
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         Preprocessing(**settings)
 
 

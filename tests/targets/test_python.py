@@ -252,8 +252,8 @@ def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_wh
     (package / "network.py").write_text(f"from {name} import module\n", encoding="utf-8")
     assert target(f"python:{package.name}.network:module?{SIZE}").shape == (3, 4, 5)
     (package / "broken.py").write_text("import no_such_thing_at_all\n", encoding="utf-8")
-    told = rf"importing {package.name}\.broken raises ModuleNotFoundError: No module named 'no_such_thing_at_all'"
-    with pytest.raises(TargetError, match=told):
+    message = rf"importing {package.name}\.broken raises ModuleNotFoundError: No module named 'no_such_thing_at_all'"
+    with pytest.raises(TargetError, match=message):
         target(f"python:{package.name}.broken:module")
     (package / "worse.py").write_text("def f(:\n", encoding="utf-8")
     with pytest.raises(TargetError, match=rf"importing {package.name}\.worse raises SyntaxError"):
@@ -263,7 +263,7 @@ def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_wh
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "message"),
     [
         ("modul", 'has no function "modul"; did you mean "module"'),
         ("number", 'has no function "number"'),
@@ -285,8 +285,8 @@ def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_wh
         (f"plain?{SIZE}&lables=x", 'no option "lables"; did you mean "labels"'),
     ],
 )
-def test_what_makes_no_target_is_refused_in_words(own: Callable[[str], str], what: str, told: str) -> None:
-    with pytest.raises(TargetError, match=told) as caught:
+def test_what_makes_no_target_is_refused_in_words(own: Callable[[str], str], what: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message) as caught:
         target(own(what))
     assert str(caught.value).startswith(own(what).partition("?")[0])
 

@@ -19,7 +19,7 @@ import pytest
 from evofool.errors import TargetError
 from evofool.images import encode_png
 from evofool.targets import Preprocessing, Target, serve, target
-from evofool.targets.serve import serving
+from evofool.targets.serve import ResponseOptions, serving
 
 SHAPE = (3, 5, 7)
 ROOT = Path(__file__).parents[2]
@@ -93,15 +93,15 @@ def test_probabilities_and_the_likeliest_are_those_of_the_logits() -> None:
     images = images_of(6)
     z = answers_of(images).astype(np.float64)
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    with serving(small(), answers="probabilities") as url:
+    with serving(small(), options=ResponseOptions("probabilities")) as url:
         assert np.array(post(url, encoded(images))[1]["probabilities"]) == pytest.approx(p, abs=1e-12)
-    with serving(small(), answers="probabilities", decimals=2) as url:
+    with serving(small(), options=ResponseOptions("probabilities", decimals=2)) as url:
         assert post(url, encoded(images))[1]["probabilities"] == np.round(p, 2).tolist()
-    with serving(small(), answers="top", top=2, decimals=3) as url:
-        for told, row in zip(post(url, encoded(images))[1]["top"], p, strict=True):
+    with serving(small(), options=ResponseOptions("top", top=2, decimals=3)) as url:
+        for entries, row in zip(post(url, encoded(images))[1]["top"], p, strict=True):
             best = np.argsort(-row)[:2]
-            assert told == [{"class": int(c), "probability": round(float(row[c]), 3)} for c in best]
-    with serving(small(), answers="top") as url:
+            assert entries == [{"class": int(c), "probability": round(float(row[c]), 3)} for c in best]
+    with serving(small(), options=ResponseOptions("top")) as url:
         assert {len(row) for row in post(url, encoded(images))[1]["top"]} == {4}
 
 
@@ -112,7 +112,7 @@ def test_every_forward_pass_is_of_one_size() -> None:
         sizes.append(len(images))
         return answers_of(images)
 
-    with serving(Target("noting", list("abcd"), SHAPE, forward, {}), batch=8) as url:
+    with serving(Target("noting", list("abcd"), SHAPE, forward, {}), options=ResponseOptions(batch=8)) as url:
         for count in (1, 8, 20):
             post(url, encoded(images_of(count)))
     assert sizes == [8] * 5
@@ -123,18 +123,18 @@ def test_what_is_no_request_is_refused_in_words(url: str) -> None:
     grey = base64.b64encode(encode_png(images_of(1)[0, :1])).decode()
     large = base64.b64encode(encode_png(np.zeros((3, 500, 400), np.uint8))).decode()
     broken = base64.b64encode(base64.b64decode(good)[:-40]).decode()
-    for body, words in (
+    for body, message in (
         (b"", "empty"),
-        (b"images", "no JSON, but"),
-        (b"[" * 50_000, "no JSON, but"),
-        (b'{"images": [NaN]}', "the answer holds NaN|holds NaN"),
+        (b"images", "not JSON, but"),
+        (b"[" * 50_000, "not JSON, but"),
+        (b'{"images": [NaN]}', "the answer contains NaN"),
         (b"[]", r'a request has to be \{"images": \["base64 of a PNG", ...\]\}, one image or more'),
         (b'{"images": []}', "one image or more"),
         (b'{"images": [1]}', "one image or more"),
         (b'{"images": "abc"}', "one image or more"),
-        (json.dumps({"images": [good, "%%%"]}).encode(), "image 1 is no base64"),
-        (json.dumps({"images": ["\u00fc"]}).encode(), "image 0 is no base64"),
-        (json.dumps({"images": ["aGVsbG8="]}).encode(), "image 0 is no PNG"),
+        (json.dumps({"images": [good, "%%%"]}).encode(), "image 1 is not base64"),
+        (json.dumps({"images": ["\u00fc"]}).encode(), "image 0 is not base64"),
+        (json.dumps({"images": ["aGVsbG8="]}).encode(), "image 0 is not a PNG"),
         (json.dumps({"images": [broken]}).encode(), "image 0: not a whole PNG"),
         (
             json.dumps({"images": [grey]}).encode(),
@@ -143,7 +143,7 @@ def test_what_is_no_request_is_refused_in_words(url: str) -> None:
         (json.dumps({"images": [large]}).encode(), r"image 0 has 500x400 pixels \(height x width\); they have to be 5x7"),
     ):
         status, why = ask(url, body)
-        assert (status, bool(re.search(words, str(why)))) == (400, True), (body[:60], why)
+        assert (status, bool(re.search(message, str(why)))) == (400, True), (body[:60], why)
 
 
 def test_a_small_png_of_a_huge_picture_is_never_unpacked(url: str) -> None:
@@ -156,12 +156,12 @@ def test_a_small_png_of_a_huge_picture_is_never_unpacked(url: str) -> None:
 
 
 def test_other_paths_methods_lengths_and_hosts_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask(f"{url}elsewhere") == (404, "there is nothing but /")
+    assert ask(f"{url}elsewhere") == (404, "the only path is /")
     assert ask(f"{url}?model=a")[0] == 200
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
-        assert ask(url, b"{}", method=method) == (405, "there are GET, for a description, and POST, for images")
+        assert ask(url, b"{}", method=method) == (405, "only GET, for the description, and POST, for images, are supported")
     assert ask(url, method="HEAD") == (405, "")
-    monkeypatch.setattr(serve, "MOST_BYTES", 100)
+    monkeypatch.setattr(serve, "MAX_BYTES", 100)
     assert ask(url, b"x" * 101) == (413, "a request of 101 bytes is too long; send at most 100, fewer images at once")
     monkeypatch.undo()
     for host, status in (
@@ -174,7 +174,8 @@ def test_other_paths_methods_lengths_and_hosts_are_refused(url: str, monkeypatch
     ):
         assert ask(url, headers={"Host": host})[0] == status, host
     assert (
-        ask(url, headers={"Host": "evil.example"})[1] == "no host 'evil.example' is served here; ask localhost or an address"
+        ask(url, headers={"Host": "evil.example"})[1]
+        == "the host 'evil.example' is not served here; use localhost or an IP address"
     )
     port = int(url.rpartition(":")[2].strip("/"))
     with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
@@ -197,19 +198,23 @@ def test_what_the_classifier_raises_or_cannot_answer_is_told(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
-        ({"answers": "words"}, 'answers "words" is none of logits, probabilities, top'),
-        ({"top": 3}, 'top=3 with answers "logits": it has to be 1 to 4, with answers "top"'),
-        ({"answers": "top", "top": 5}, "top=5"),
-        ({"decimals": 3}, 'decimals=3 with answers "logits": it has to be 1 to 15, with probabilities or top'),
-        ({"answers": "probabilities", "decimals": 0}, "decimals=0"),
-        ({"host": "no.such.host.invalid"}, r"cannot serve on no\.such\.host\.invalid, port 0"),
-        ({"port": 99999}, "cannot serve on 127.0.0.1, port 99999"),
+        (ResponseOptions("labels"), 'answers "labels" is none of logits, probabilities, top'),
+        (ResponseOptions(top=3), 'top=3 with answers "logits": it has to be 1 to 4, with answers "top"'),
+        (ResponseOptions("top", top=5), "top=5"),
+        (ResponseOptions(decimals=3), 'decimals=3 with answers "logits": it has to be 1 to 15, with probabilities or top'),
+        (ResponseOptions("probabilities", decimals=0), "decimals=0"),
     ],
 )
-def test_what_cannot_be_served_is_told(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(TargetError, match=words), serving(small(), **options):
+def test_options_that_cannot_be_served_are_refused(options: ResponseOptions, message: str) -> None:
+    with pytest.raises(TargetError, match=message), serving(small(), options=options):
+        pass
+
+
+@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("127.0.0.1", 99999)])
+def test_addresses_that_cannot_be_served_are_refused(host: str, port: int) -> None:
+    with pytest.raises(TargetError, match=rf"cannot serve on {re.escape(host)}, port {port}"), serving(small(), host, port):
         pass
 
 
@@ -248,7 +253,7 @@ def test_the_blocking_form_says_where_it_is_and_how_much_it_has_done(monkeypatch
         ready.set()
 
     monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", until_ctrl_c)
-    thread = threading.Thread(target=serve.serve, args=(small(),), kwargs={"say": say, "every": 2})
+    thread = threading.Thread(target=serve.serve, args=(small(),), kwargs={"report": say, "report_every": 2})
     thread.start()
     assert ready.wait(20)
     url = said[0].removeprefix("small answers at ")

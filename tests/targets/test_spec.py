@@ -58,15 +58,15 @@ def test_files_in_a_canonical_spec_are_absolute(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("torchvison:resnet50", 'no target is called "torchvison".* did you mean "torchvision"'),
         ("lenet?size=28&size=30", "lenet: an option is given twice in size=28&size=30"),
         ("http://host/p?timout=3", 'no option "timout"; did you mean "timeout"'),
     ],
 )
-def test_a_text_that_is_no_spec_is_refused(text: str, told: str) -> None:
-    with pytest.raises(TargetError, match=told):
+def test_a_text_that_is_no_spec_is_refused(text: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         spec(text)
 
 
@@ -107,7 +107,7 @@ def test_crops_are_cut_out_of_larger_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "message"),
     [
         ("mean=a", 'mean is "a"; it has to be a number, or up to 3 with commas between'),
         ("mean=1,2,3,4", "mean is"), ("std=1/0", "std is"), ("scale=1,2", "scale is"), ("scale=1/2/3", "scale is"),
@@ -117,8 +117,8 @@ def test_crops_are_cut_out_of_larger_images() -> None:
         ("mean=1,2,3&std=1,2", "one number, or one per channel"),
     ],
 )  # fmt: skip
-def test_preprocessing_that_cannot_be_names_the_target_and_the_option(option: str, told: str) -> None:
-    with pytest.raises(TargetError, match=told) as caught:
+def test_preprocessing_that_cannot_be_names_the_target_and_the_option(option: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message) as caught:
         spec(f"lenet?{option}").preprocessing(Preprocessing(), (28, 28))
     assert str(caught.value).startswith("lenet: ")
 

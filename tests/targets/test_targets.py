@@ -80,7 +80,7 @@ def test_a_weights_file_of_one_s_own_makes_another_classifier(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ("lenets", r'no target is called "lenets"; there are .*lenet.* did you mean "lenet"\?'),
         ("", 'no target is called ""'),
@@ -91,8 +91,8 @@ def test_a_weights_file_of_one_s_own_makes_another_classifier(tmp_path: Path) ->
         ("lenet-caffe", r"lenet-caffe: has no bundled weights; name a file, lenet-caffe\?weights=FILE"),
     ],
 )
-def test_a_spec_that_names_nothing_says_what_there_is(spec: str, told: str) -> None:
-    with pytest.raises(TargetError, match=told) as caught:
+def test_a_spec_that_names_nothing_says_what_there_is(spec: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message) as caught:
         target(spec)
     assert isinstance(caught.value, EvofoolError)
     assert isinstance(caught.value, ValueError)
@@ -168,19 +168,19 @@ def test_one_mean_may_go_with_a_std_per_channel_and_the_other_way_round() -> Non
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"order": "GBR"}, "GBR"), ({"scale": 0.0}, "scale 0.0"), ({"scale": -1.0}, "scale -1.0"),
         ({"std": (0.0,)}, "std"), ({"std": (1.0, -1.0, 1.0)}, "std"), ({"scale": float("nan")}, "scale nan"),
     ],
 )  # fmt: skip
-def test_preprocessing_that_cannot_be_is_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(TargetError, match=told):
+def test_preprocessing_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         Preprocessing(**settings)
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         (list("abc"), "mine: 4 outputs but 3 labels"),
         (list("abcde"), "mine: 4 outputs but 5 labels"),
@@ -189,8 +189,8 @@ def test_preprocessing_that_cannot_be_is_refused(settings: dict[str, Any], told:
         ([], "mine: 4 outputs but 0 labels"),
     ],
 )
-def test_labels_that_do_not_fit_the_network_are_found_at_once(labels: list[str], told: str) -> None:
-    with pytest.raises(TargetError, match=told):
+def test_labels_that_do_not_fit_the_network_are_found_at_once(labels: list[str], message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         Target.from_module(small(), labels, (3, 6, 6), name="mine")
 
 

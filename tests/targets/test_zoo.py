@@ -156,7 +156,7 @@ def test_densenets_files_of_2017_are_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("torchvision:resnet81", 'torchvision has no classifier "resnet81"; did you mean .*resnet18'),
         ("torchvision", "torchvision has no classifier"),
@@ -169,8 +169,8 @@ def test_densenets_files_of_2017_are_understood() -> None:
         ("torchvision:alexnet?weights=random&size=10", r"does not take images of shape \(3, 10, 10\)"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(text: str, told: str) -> None:
-    with pytest.raises(TargetError, match=told):
+def test_what_cannot_be_is_refused_in_words(text: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         target(text)
 
 
@@ -236,8 +236,8 @@ def test_without_a_network_a_file_is_the_way_out(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    told = r"its weights cannot be downloaded \(URLError: .*no route to host.*\); give torchvision:resnet18\?weights=FILE"
-    with pytest.raises(TargetError, match=told):
+    message = r"its weights cannot be downloaded \(URLError: .*no route to host.*\); give torchvision:resnet18\?weights=FILE"
+    with pytest.raises(TargetError, match=message):
         target("torchvision:resnet18")
 
 
@@ -311,13 +311,13 @@ def test_timm_downloads_what_it_has_published_and_unpickles_nothing(tmp_path: Pa
         raise OSError("no route to host")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
-    told = r"cannot be downloaded \(OSError: no route to host\); give timm:mobilenetv3_small_050\?weights=FILE"
-    with pytest.raises(TargetError, match=told):
+    message = r"cannot be downloaded \(OSError: no route to host\); give timm:mobilenetv3_small_050\?weights=FILE"
+    with pytest.raises(TargetError, match=message):
         target("timm:mobilenetv3_small_050")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("timm:resnet81", 'timm has no classifier "resnet81"; did you mean .*resnet18'),
         ("timm:resnet18.a1_in2k", "did you mean resnet18.a1_in1k"),
@@ -326,9 +326,9 @@ def test_timm_downloads_what_it_has_published_and_unpickles_nothing(tmp_path: Pa
         ("timm:mixer_s16_224", "cannot be downloaded .*No pretrained weights exist"),
     ],
 )
-def test_what_timm_does_not_have_is_refused_in_words(text: str, told: str) -> None:
+def test_what_timm_does_not_have_is_refused_in_words(text: str, message: str) -> None:
     pytest.importorskip("timm")
-    with pytest.raises(TargetError, match=told):
+    with pytest.raises(TargetError, match=message):
         target(text)
 
 
