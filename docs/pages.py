@@ -23,7 +23,7 @@ def on_files(files: Any, config: Any) -> Any:
     def add(name: str, content: str | bytes) -> None:
         files.append(File.generated(config, name, content=content))
 
-    add("index.md", from_root("README.md"))
+    add("index.md", "---\nhide: [navigation]\n---\n" + from_root("README.md"))
     add("changelog.md", from_root("CHANGELOG.md"))
     add("contributing.md", from_root("CONTRIBUTING.md"))
     add("commands.md", commands_page())
@@ -125,9 +125,12 @@ def _command(name: str, command: Any, context: Any) -> str:
 
 
 def _markup(text: str) -> str:
-    """Rich's [bold]...[/bold] as Markdown, and nothing that Markdown would take for HTML."""
-    text = re.sub(r"\[/?bold\]", "**", text).replace("\\[", "[")
-    return re.sub(r"<(?=\w)", "&lt;", text)
+    """Rich's [bold]...[/bold] as Markdown, and nothing outside `code` that Markdown would take for its own."""
+    parts = text.replace("\\[", "[").split("`")
+    for place in range(0, len(parts), 2):
+        plain = re.sub(r"<(?=\w)", "&lt;", parts[place].replace("*", "\\*"))
+        parts[place] = re.sub(r"\[/?bold\]", "**", plain)
+    return "`".join(parts)
 
 
 # Keys of recipes
