@@ -1,12 +1,18 @@
-"""For all tests: one torch thread, since their number decides last bits, and how pytest-xdist may share them out."""
+"""Fixtures of several rooms, one torch thread for all tests, and how pytest-xdist distributes them."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from evofool.cli import app as cli
+from evofool.targets import Target, target
+from tests.commands import Call, Result
+
 RAY = ("tests/cluster/test_cluster.py", "tests/cluster/test_farm.py", "tests/bench/test_bench.py")
-"""Files whose tests start Ray. Two at once would compete for cores and for the addresses of its ports."""
+"""Files whose tests start Ray. Two at once would compete for cores and ports."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,7 +24,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
+    """The number of torch threads affects the last bits of results."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def lenet() -> Target:
+    """The bundled digit network; its query counter runs through a file's tests."""
+    return target("lenet")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """The console command in this process, in an empty folder: call("run", "mnist-cppn")."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", ["evofool", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        return Result(code, *capsys.readouterr())
+
+    return call

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from evofool.targets import Target, target
+from evofool.targets import Target
 
 
 class Net(nn.Module):
@@ -29,8 +29,3 @@ class Net(nn.Module):
 @pytest.fixture
 def small() -> Target:
     return Target.from_module(Net(), list("abcde"), (1, 8, 8))
-
-
-@pytest.fixture(scope="session")
-def lenet() -> Target:
-    return target("lenet")

@@ -1,12 +1,11 @@
 """The black-box rivals: what they ask, what they keep, and that they see nothing but answers."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
 from evofool.ascend.draws import Draws
 from evofool.ascend.loop import AscentResult
@@ -15,7 +14,7 @@ from evofool.attacks.black_box.random_search import noise, random_search
 from evofool.attacks.black_box.square import side_of_square, square
 from evofool.errors import RecipeError, TargetError
 from evofool.scores import log_odds, margin
-from evofool.targets import Target, target
+from evofool.targets import Target
 
 CLIMBERS = [random_search, square, nes]
 ALL = [noise, *CLIMBERS]
@@ -24,20 +23,6 @@ SHAPE, CLASSES = (3, 12, 12), 6
 WEIGHTS = np.random.default_rng(5).integers(-20, 21, (CLASSES, math.prod(SHAPE)))
 
 Rival = Callable[..., AscentResult]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Images as small as these are soonest done by one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def lenet() -> Target:
-    return target("lenet")
 
 
 def linear(images: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,6 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 ]
 each_method = pytest.mark.parametrize("method", list(METHODS))
 each_way = pytest.mark.parametrize(("method", "settings"), WAYS, ids=lambda value: str(value))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Tiny(nn.Module):

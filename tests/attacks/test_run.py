@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,6 @@ RIVALS = [name for name in METHODS if name not in GRADIENTS]
 each_method = pytest.mark.parametrize("method", list(METHODS))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Tiny(nn.Module):
     """A convolution and a linear layer; it answers NaN for an image whose first pixel is over `broken`."""
 
@@ -89,11 +81,6 @@ def box() -> Target:
         return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
 
     return Target("box", LABELS, (1, SIDE, SIDE), forward, {})
-
-
-@pytest.fixture(scope="module")
-def lenet() -> Target:
-    return target("lenet")
 
 
 def content(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Single units climbed, as a run."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from evofool.targets import Target
 CLASSES, SIDE = 5, 8
 LABELS = ["ant", "bee", "cat", "dog", "elk"]
 ERHAN = {"restarts": 3}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Tiny(nn.Module):

@@ -8,8 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +28,10 @@ from evofool.run.store import Store
 from evofool.targets.networks import LeNet
 from genomes import CPPN
 from genomes.cppn.encoding import from_json
+from tests.commands import Call, Result
 
 HOME = Path(evofool.__file__).parent.parent
 TINY = ("stop.evaluations=640", "stop.confidence=", "search.batch=16")
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The console command in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["evofool", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        return Result(code, *capsys.readouterr())
-
-    return call
 
 
 def settings(*changes: str) -> list[str]:

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +11,13 @@ import pytest
 
 from evofool.attacks import run as baseline_run
 from evofool.attacks.run import METHODS, AttackOutcome, AttackPlan, AttackProgress, run_baseline
-from evofool.cli import app as cli
 from evofool.cli import console
 from evofool.cli.console_attacks import progress_text
 from evofool.cli.options import class_ids
 from evofool.errors import TargetError
 from evofool.run.stored import StoredRun
 from evofool.targets import Target, target
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The console command in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["evofool", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        return Result(code, *capsys.readouterr())
-
-    return call
-
+from tests.commands import Call
 
 BOX = """
 import numpy as np

@@ -2,21 +2,19 @@
 
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from evofool.cli import app as cli
 from evofool.cli.explain import PARTS as PARTS_OPTION
 from evofool.explain import parts_occlusion
 from evofool.explain.page import PARTS
 from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.run import Run
+from tests.commands import Call
 
 STUB = """
 import numpy as np
@@ -30,34 +28,6 @@ class Dark:
 def make():
     return Dark()
 """
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The console command in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["evofool", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        return Result(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,6 @@ from evofool.machine import torch_threads
 from evofool.targets import Target
 
 
-@pytest.fixture(scope="module")
-def lenet() -> Target:
-    return evofool.target("lenet")
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Unless layers are named one alone is inverted; a thread, as the command has it."""

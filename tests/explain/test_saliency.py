@@ -1,6 +1,5 @@
 """Saliency against captum's, its averages against their definitions, and what it refuses."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,6 @@ from evofool.targets import Target, target
 from evofool.targets.photos import patterns
 
 CAPTUM = {"smooth": "smoothgrad", "smooth_squared": "smoothgrad_sq", "variance": "vargrad"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Images as small as these are soonest done by one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def lenet() -> Target:
-    return target("lenet")
 
 
 def asked(found: Target, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,6 @@ from evofool.targets import Preprocessing, Target, target
 from evofool.targets.networks import CaffeLeNet, LeNet
 
 
-@pytest.fixture(scope="module")
-def lenet() -> Target:
-    return target("lenet")
-
-
 def images_of(shape: tuple[int, int, int], count: int = 6, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
