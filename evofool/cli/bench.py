@@ -117,7 +117,7 @@ def run(
     print(f"Report:  {folder / 'report.html'}")
     print(f"Results: {folder / 'results'}")
     if not outcome.valid:
-        bad = [name for name, one in outcome.results.items() if not one["valid"]]
+        bad = [name for name, result in outcome.results.items() if not result["valid"]]
         typer.echo(f"evofool: these targets are invalid and left out of all scores: {', '.join(bad)}", err=True)
         raise typer.Exit(2)
 
@@ -131,7 +131,11 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B.json", help="Another result, by the same protocol.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare two results: which target is harder to fool? Q50 and R95 of the arms that both have, paired by seed."""
+    """Compare two results, by the arms that both have, paired by seed: which target is harder to fool?
+
+    Prints the ratio of Q50, the queries until half of the classes are fooled, and the difference of R95, the share of
+    classes fooled at 95% acceptance.
+    """
     from evofool.bench.compare import compare as compare_results
     from evofool.bench.json_file import read_json
     from evofool.run.stored import to_json
@@ -142,10 +146,10 @@ def compare(
         return
     print(" against ".join(_names((comparison["a"], comparison["b"]), (a, b))))
     print("Q50 ratio: first over second; above 1 the first is harder to fool.")
-    print("Difference of R95: first minus second; below 0 the first is harder to fool.")
+    print("Difference of the share fooled at 95% acceptance (R95): first minus second; below 0 the first is harder to fool.")
     for arm, row in comparison["arms"].items():
         ratio, difference = _ratio_or_reason(row["q50_ratio"]), _difference_text(row["r95"])
-        print(f"  {arm:<9}Q50 ratio {ratio}; difference of R95 at {row['queries']:,} {difference}")
+        print(f"  {arm:<9}Q50 ratio {ratio}; difference of R95 at {row['queries']:,} queries {difference}")
     for note in comparison["notes"]:
         print(f"Note: {note}")
 
@@ -251,44 +255,50 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for head in ("target", "strongest arms" if many else "arm"):
         table.add_column(head, no_wrap=True)
-    valid = [one for one in results.values() if one["valid"]]
-    rivals = [rival for rival in ("per-class", "nes", "apgd") if any(one["scores"]["sharing"].get(rival) for one in valid)]
-    for head in ("R95", "R50", "Q50 (queries)", *(f"Q50 / cppn's: {rival}" for rival in rivals)):
+    ratios = [result["scores"]["sharing"] for result in results.values() if result["valid"]]
+    compared = [arm for arm in ("per-class", "nes", "apgd") if any(ratio.get(arm) for ratio in ratios)]
+    shares = ("fooled at 95%\nacceptance", "fooled at 50%\nacceptance")
+    for head in (*shares, "Q50\n(queries)", *(f"Q50 / cppn's:\n{arm}" for arm in compared)):
         table.add_column(head, justify="right", no_wrap=True)
-    for name, one in results.items():
-        if not one["valid"]:
+    for name, result in results.items():
+        if not result["valid"]:
             table.add_row(name, "INVALID")
             continue
-        arms, budget = valid_arms(one), budget_of(one)
-        sharing = [ratio_text(one["scores"]["sharing"].get(rival)) for rival in rivals]
+        arms, budget = valid_arms(result), budget_of(result)
+        sharing = [ratio_text(result["scores"]["sharing"].get(arm)) for arm in compared]
         # The strongest black-box arm and the strongest arm, which are often the same.
-        best = dict.fromkeys(arm for only in (True, False) if (arm := strongest(one, black_box=only)))
+        best = dict.fromkeys(arm for only in (True, False) if (arm := strongest(result, black_box=only)))
         for arm in best if many else arms:
             scores = arms[arm]
-            shares = [_text(scores[level][-1], format_share) for level in ("r95", "r50")]
-            table.add_row(name, arm, *shares, _text(scores["q50"], format_queries, budget), *sharing)
+            fooled = [_text(scores[level][-1], format_share) for level in ("r95", "r50")]
+            table.add_row(name, arm, *fooled, _text(scores["q50"], format_queries, budget), *sharing)
             name, sharing = "", []
     table_console().print(table)
     budget = next(map(budget_of, results.values()))
-    print(f"R95, R50: the share of classes accepted at tau_5, tau_50 after {budget:,} queries; Q50: queries until half are.")
-    if rivals:
-        print("Q50 / cppn's: of a rival, over that of cppn, whose classes share their images; over 1 the rival needs more.")
+    print(
+        f"Fooled at 95% acceptance (R95), at 50% (R50): the share of classes accepted at tau_5, at tau_50, after {budget:,} "
+        "queries. Q50: queries until half of the classes are fooled at 95% acceptance."
+    )
+    if compared:
+        print(
+            "Q50 / cppn's: an arm's Q50 over that of cppn, whose classes share images; above 1 the arm needs more queries."
+        )
     print(brackets_note(list(results.values())))
     invalid = [
-        (name, flag["message"]) for name, one in results.items() for flag in one["flags"] if flag["level"] == "invalid"
+        (name, flag["message"]) for name, result in results.items() for flag in result["flags"] if flag["level"] == "invalid"
     ]
     warnings = [
-        (name, flag["message"]) for name, one in results.items() for flag in one["flags"] if flag["level"] != "invalid"
+        (name, flag["message"]) for name, result in results.items() for flag in result["flags"] if flag["level"] != "invalid"
     ]
-    for name, what in invalid:
-        print(f"INVALID {name}: {what}")
-    for name, what in warnings if len(warnings) <= 2 * _FEW else ():
-        print(f"Warning {name}: {what}")
+    for name, message in invalid:
+        print(f"INVALID {name}: {message}")
+    for name, message in warnings if len(warnings) <= 2 * _FEW else ():
+        print(f"Warning {name}: {message}")
     if len(warnings) > 2 * _FEW:
         print(f"{len(warnings)} warnings are in the report.")
-    for said in summary.get("statements", ()):
-        verdict = {True: "held", False: "MISSED", None: "open"}[said["held"]]
-        print(f"{verdict:<7} {said['statement']}: {said['figures']}")
+    for row in summary.get("statements", ()):
+        verdict = {True: "held", False: "MISSED", None: "open"}[row["held"]]
+        print(f"{verdict:<7} {row['statement']}: {row['figures']}")
 
 
 def ratio_text(row: dict[str, Any] | None) -> str:

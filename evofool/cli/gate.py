@@ -116,9 +116,9 @@ def gate(
     unwritten = outputs.end(verdict)
     try:
         _print(verdict)
-        for words in unwritten:
-            if all(words not in check.words for check in verdict.checks):
-                print(f"evofool: {words}", file=sys.stderr)
+        for fault in unwritten:
+            if all(fault not in check.words for check in verdict.checks):
+                print(f"evofool: {fault}", file=sys.stderr)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

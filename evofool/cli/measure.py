@@ -68,7 +68,8 @@ def measure(
     print(f"{measured} elites of {folder} measured, by comparison with {metrics.compared:,} real images of {images}")
     if replaced:
         others = "; ".join(
-            f"{what['images']} ({what['reference']:,} and {what['held_out']:,} held out)" for what in _different(replaced)
+            f"{reference['images']} ({reference['reference']:,} and {reference['held_out']:,} held out)"
+            for reference in _different(replaced)
         )
         print(f"Results with other real images were replaced: {others}")
     _print(stored_metrics([folder]), controls, metrics)
@@ -76,7 +77,7 @@ def measure(
 
 def _different(replaced: "Sequence[Mapping[str, Any]]") -> "list[Mapping[str, Any]]":
     """Each set of real images once: the features of a network are an entry of their own for the same images."""
-    return list({(what["images"], what["reference"], what["held_out"]): what for what in replaced}.values())
+    return list({(r["images"], r["reference"], r["held_out"]): r for r in replaced}.values())
 
 
 def _print(
@@ -95,9 +96,11 @@ def _print(
     medians = [quantiles_of(figures, at=(50,)) for figures in columns.values()]
     for name in metrics.names:
         # The run may have metrics of an earlier measurement too, which are not printed.
-        table.add_row(name.replace("_", " "), *(f"{one[name]['50']:.4g}" if name in one else "-" for one in medians))
+        table.add_row(
+            name.replace("_", " "), *(f"{column[name]['50']:.4g}" if name in column else "-" for column in medians)
+        )
     table_console().print(table)
-    blunt = [name for name in metrics.references if min(one[name]["50"] for one in medians[1:3]) < _FAR]
+    blunt = [name for name in metrics.references if min(noise[name]["50"] for noise in medians[1:3]) < _FAR]
     if blunt:
         print(
             f"\nNoise is near these real images too by {', '.join(name.replace('_', ' ') for name in blunt)}, so the "

@@ -60,11 +60,11 @@ def score_set(
     keep_memory()
     before = classifier.queries
     try:
-        with status() as show:
-            say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
-            calibration = None if images is None else calibrated(classifier, images, say)
+        with status() as show_status:
+            report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
+            calibration = None if images is None else calibrated(classifier, images, report)
             real = classifier.queries - before
-            scored = score_images(found, classifier, calibration, skip_unreadable=skip_unreadable, say=say)
+            scored = score_images(found, classifier, calibration, skip_unreadable=skip_unreadable, say=report)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written")
         raise typer.Exit(130) from None

@@ -65,16 +65,16 @@ def transfer(
     for path in (json, plot):
         refuse_unwritable(path)
     loaded = _loaded(folders, targets or [], trust)
-    all_targets, names = [one.target for one in loaded], [one.name for one in loaded]
+    all_targets, names = [t.target for t in loaded], [t.name for t in loaded]
     _refuse_alone(names)
     keep_memory()
     try:
-        with status() as show:
-            say: Callable[[str], None] = lambda words: show(lambda: words)  # noqa: E731
-            calibrations = None if images is None else [calibrated(one.target, images, say, one.name) for one in loaded]
+        with status() as show_status:
+            report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
+            calibrations = None if images is None else [calibrated(t.target, images, report, t.name) for t in loaded]
             real = [target.queries for target in all_targets]
-            rows = [_row(index, one) for index, one in enumerate(loaded) if one.runs]
-            found = matrix(rows, all_targets, calibrations, names=names, say=say)
+            rows = [_elites_of(index, t) for index, t in enumerate(loaded) if t.runs]
+            found = matrix(rows, all_targets, calibrations, names=names, say=report)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written")
         raise typer.Exit(130) from None
@@ -82,11 +82,12 @@ def transfer(
     spent = ", ".join(f"{n} {q:,}" for n, q in zip(names, found.queries, strict=True))
     print(f"\nQueries: for elites {spent}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
     best = [
-        {**one, "label": all_targets[names.index(one["target"])].labels[one["class"]]} for one in found.most_believed(top)
+        {**image, "label": all_targets[names.index(image["target"])].labels[image["class"]]}
+        for image in found.most_believed(top)
     ]
-    for one in best:
-        by = f"{len(one['believed_by'])} of {len(names)} targets ({', '.join(one['believed_by'])})"
-        print(f"  class {one['class']} ({one['label']}) of {one['run']}, birth {one['birth']}: accepted by {by}")
+    for image in best:
+        by = f"{len(image['believed_by'])} of {len(names)} targets ({', '.join(image['believed_by'])})"
+        print(f"  class {image['class']} ({image['label']}) of {image['run']}, birth {image['birth']}: accepted by {by}")
     if json is not None:
         described = _described(loaded, calibrations, images)
         write_json(json, {**found.as_json(), "most_believed": best, "described": described})
@@ -108,15 +109,15 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
     from evofool.targets.spec import distinct
 
     found: dict[str, tuple[Target, list[tuple[str, list[Elite]]]]] = {}
-    seen: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     homes = [folder.parent if folder.name == FILE else folder for folder in folders]
     for folder, called in zip(folders, distinct(map(name_of, homes)), strict=True):
         with StoredRun(folder) as stored:
             elites, fingerprint = stored.elites(), stored.meta["target"]["fingerprint"]
             run = str(stored.meta.get("id", folder))
-            if run in seen:
-                raise StoreError(f"{folder} and {seen[run]} are the same run or copies of it; name it once")
-            seen[run] = folder
+            if run in folder_of:
+                raise StoreError(f"{folder} and {folder_of[run]} are the same run or copies of it; name it once")
+            folder_of[run] = folder
             if fingerprint not in found:
                 search_again = "; its elites belong to the old one: run the search again"
                 found[fingerprint] = stored.own_target(trust=trust, way_out=search_again), []
@@ -142,14 +143,14 @@ def _short(name: str) -> str:
     return head if stem in head else f"{head} {stem}"
 
 
-def _row(index: int, one: _Loaded) -> "TargetElites":
+def _elites_of(index: int, loaded: _Loaded) -> "TargetElites":
     import numpy as np
 
     from evofool.bench.transfer.shares import TargetElites
 
-    cells = [(r, elite.row) for r, (_, elites) in enumerate(one.runs) for elite in elites]
+    cells = [(r, elite.row) for r, (_, elites) in enumerate(loaded.runs) for elite in elites]
     run, classes, births = np.array([(r, row.class_id, row.birth) for r, row in cells], np.int64).T
-    return TargetElites(index, [name for name, _ in one.runs], run, classes, births, [row.png for _, row in cells])
+    return TargetElites(index, [name for name, _ in loaded.runs], run, classes, births, [row.png for _, row in cells])
 
 
 def _refuse_alone(names: Sequence[str]) -> None:
@@ -242,9 +243,9 @@ def _described(
     from evofool.targets.redaction import name_of, public_name
 
     out = []
-    for index, one in enumerate(loaded):
-        spec, fingerprint = public_name(one.target.name), one.target.fingerprint()
-        entry: dict[str, Any] = {"name": one.name, "spec": spec, "fingerprint": fingerprint}
+    for index, (target, name, _) in enumerate(loaded):
+        spec, fingerprint = public_name(target.name), target.fingerprint()
+        entry: dict[str, Any] = {"name": name, "spec": spec, "fingerprint": fingerprint}
         if calibrations is not None and images is not None:
             entry["images"] = {"source": name_of(images), **calibrations[index].summary()}
         out.append(entry)
