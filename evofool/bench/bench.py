@@ -38,7 +38,8 @@ def run_bench(recipe: BenchRecipe, folder: Path, on_progress: OnProgress = lambd
             # One thread: their number changes the last bits of what detectors are fitted to.
             with torch_threads(1), threadpool_limits(1):
                 targets = [
-                    one if isinstance(one, InvalidTarget) else plan_cells(recipe, one, manifest.folder) for one in prepared
+                    target if isinstance(target, InvalidTarget) else plan_cells(recipe, target, folder)
+                    for target in prepared
                 ]
             plans = [target for target in targets if isinstance(target, CellPlan)]
             failures = _run_missing(recipe, [job for plan in plans for job in plan.all_cells], folder, on_progress)

@@ -54,21 +54,21 @@ def finish(
     failures: by folder, why a cell failed in this sitting.
     """
     scored: list[ScoredTarget | InvalidTarget] = []
-    for target in targets:
-        if isinstance(target, InvalidTarget):
-            scored.append(target)
+    for plan in targets:
+        if isinstance(plan, InvalidTarget):
+            scored.append(plan)
         else:
-            report(f"scoring {target.prepared.name}")
-            scored.append(score_target(recipe, collect_cells(target, failures)))
-    valid = [one for one in scored if isinstance(one, ScoredTarget) and one.valid]
+            report(f"scoring {plan.prepared.name}")
+            scored.append(score_target(recipe, collect_cells(plan, failures)))
+    valid = [target for target in scored if isinstance(target, ScoredTarget) and target.valid]
     image_metrics, notes = _image_metrics(recipe, valid, report)
     # What is published names no folder of this machine.
     hidden = partial(without_folders, known=[folder, recipe.images])
     results = {
-        one.name: scored_json(recipe, one, image_metrics.get(one.name, {}))
-        if isinstance(one, ScoredTarget)
-        else invalid_json(recipe, one)
-        for one in scored
+        target.name: scored_json(recipe, target, image_metrics.get(target.name, {}))
+        if isinstance(target, ScoredTarget)
+        else invalid_json(recipe, target)
+        for target in scored
     }
     results = {name: _without_folders(result, hidden) for name, result in results.items()}
     _write_results(folder / RESULTS, results)
@@ -78,11 +78,12 @@ def finish(
 
         report("measuring transfer between targets")
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
-        total["transfer"], more = transferred(arm, [(one.prepared, one.folders.get(arm, {})) for one in valid], report)
+        measured = [(target.prepared, target.folders.get(arm, {})) for target in valid]
+        total["transfer"], more = transferred(arm, measured, report)
         notes += more
     notes = [hidden(note) for note in notes]
     write_json(folder / SUMMARY, total)
-    folders = {one.name: one.folders for one in valid}
+    folders = {target.name: target.folders for target in valid}
     report("writing the table of elites")
     notes += _write_table(folder, folders)
     report("writing the report")
@@ -100,9 +101,9 @@ def _image_metrics(
 
     measure = ImageMetricsStage(recipe.image_metrics, report)
     figures, notes = {}, []
-    for one in valid:
-        report(f"measuring the images of {one.name}'s elites")
-        figures[one.name], more = measure(one.prepared, one.folders)
+    for target in valid:
+        report(f"measuring the images of {target.name}'s elites")
+        figures[target.name], more = measure(target.prepared, target.folders)
         notes += more
     return figures, notes
 

@@ -54,7 +54,7 @@ class ImageMetricsStage:
             return figures, []
         note = (
             f"{name}: it is the independent network itself, so its elites were not compared by features; "
-            "name another one: [image_metrics] network"
+            "give another one: [image_metrics] network"
         )
         return {kind: {**values, FEATURES: None} for kind, values in figures.items()}, [note]
 

@@ -56,8 +56,8 @@ def real_images(source: str, target: Target) -> RealImages:
             yield images, np.arange(done, done + len(images))
             done += len(images)
 
-    classes = np.array([one.class_id for one in found], np.int64)
-    return RealImages(source, classes, read, tuple(one.file for one in found))
+    classes = np.array([photo.class_id for photo in found], np.int64)
+    return RealImages(source, classes, read, tuple(photo.file for photo in found))
 
 
 def with_progress(real: RealImages, report: Callable[[str], None]) -> RealImages:

@@ -123,13 +123,13 @@ def _flags(level: str, *messages: str) -> list[dict[str, str]]:
     return [{"level": level, "message": message} for message in messages]
 
 
-def _head(recipe: BenchRecipe, one: PreparedTarget | InvalidTarget) -> dict[str, Any]:
+def _head(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "version": VERSION,
-        "target": _target(one),
+        "target": _target_json(target),
         "protocol": _protocol(recipe),
-        "images": None if one.calibration is None else _images(recipe, one, one.calibration),
+        "images": None if target.calibration is None else _images(recipe, target, target.calibration),
     }
 
 
@@ -152,14 +152,18 @@ def _control(calibration: Calibration) -> tuple[dict[str, Any], str]:
     )
 
 
-def _target(one: PreparedTarget | InvalidTarget) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": one.name, "group": one.entry.group, "spec": public_name(one.entry.spec)}
-    if one.target is not None:
-        labels = list(one.target.labels)
-        found |= {"spec": public_name(one.target.name), "fingerprint": one.target.fingerprint(), "classes": len(labels)}
-        found |= {"scored_classes": 0, "shape": list(one.target.shape), "labels": labels}
-    if one.calibration is not None:
-        found |= {"fingerprint": one.calibration.fingerprint, "scored_classes": int(one.calibration.scored.sum())}
+def _target_json(target: PreparedTarget | InvalidTarget) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": target.name, "group": target.entry.group, "spec": public_name(target.entry.spec)}
+    if target.target is not None:
+        labels = list(target.target.labels)
+        found |= {
+            "spec": public_name(target.target.name),
+            "fingerprint": target.target.fingerprint(),
+            "classes": len(labels),
+        }
+        found |= {"scored_classes": 0, "shape": list(target.target.shape), "labels": labels}
+    if target.calibration is not None:
+        found |= {"fingerprint": target.calibration.fingerprint, "scored_classes": int(target.calibration.scored.sum())}
     return found
 
 
@@ -177,7 +181,7 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
     }
 
 
-def _images(recipe: BenchRecipe, one: PreparedTarget | InvalidTarget, calibration: Calibration) -> dict[str, Any]:
+def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibration: Calibration) -> dict[str, Any]:
     scored = zip(calibration.labels, calibration.scored, strict=True)
     return {
         "source": recipe.images if recipe.images == "digits" else name_of(recipe.images),
@@ -187,8 +191,8 @@ def _images(recipe: BenchRecipe, one: PreparedTarget | InvalidTarget, calibratio
         "control": int(calibration.control.sum()),
         "correct": int(calibration.correct.sum()),
         "top1": calibration.top1,
-        "declared_top1": one.declared_top1,
-        "suspected_training": one.suspected_training,
+        "declared_top1": target.declared_top1,
+        "suspected_training": target.suspected_training,
         "classes_with_own_threshold": int(calibration.has_own_threshold.sum()),
         "classes_without_images": [label for label, has_images in scored if not has_images],
     }

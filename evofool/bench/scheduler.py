@@ -152,20 +152,20 @@ def _remote(
 
     indices = list(jobs)
 
-    def report(progress: JobsProgress) -> None:
-        share = sum(_share(jobs[indices[place]], said) for place, said in progress.running.items())
+    def on_progress(progress: JobsProgress) -> None:
+        share = sum(_share(jobs[indices[number]], report) for number, report in progress.running.items())
         tracker.report(len(progress.running), share, progress.note)
 
-    for place, result in run_jobs(
+    for number, result in run_jobs(
         function,
         list(jobs.values()),
         RayOptions(address=workers.address),
         workers=min(workers.number, len(jobs)),
         shared=folder.absolute(),
         stop=lambda: tracker.interrupted,
-        on_progress=report,
+        on_progress=on_progress,
     ):
-        yield indices[place], result.message if isinstance(result, JobFailure) else ""
+        yield indices[number], result.message if isinstance(result, JobFailure) else ""
 
 
 def _report_one(tracker: _Tracker, job: Mapping[str, Any], report: Mapping[str, Any]) -> bool:

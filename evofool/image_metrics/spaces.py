@@ -37,8 +37,8 @@ class RealPoints:
             self._file.write(points.tobytes())
         except OSError as error:
             raise StoreError(
-                f"{tempfile.gettempdir()} has no room for the points of the real images ({error.strerror}); name fewer of "
-                "them, or another place by TMPDIR"
+                f"{tempfile.gettempdir()} has no room for the points of the real images ({error.strerror}); use fewer "
+                "real images, or set TMPDIR to another folder"
             ) from None
         self._count += len(points)
 

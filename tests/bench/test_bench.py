@@ -1,4 +1,4 @@
-"""A whole benchmark, small: every cell a run, broken off and gone on with, and what is invalid left out."""
+"""A small benchmark: every cell is a run, an interrupted benchmark continues, and invalid targets and cells are left out."""
 
 import json
 import shutil
@@ -110,8 +110,8 @@ def scores(folder: Path, name: str = "lenet") -> dict:
     return json.loads((folder / "results" / f"{name}.json").read_text())
 
 
-def without_timings(told: dict) -> dict:
-    return {key: value for key, value in told.items() if key != "timings"}
+def without_timings(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key != "timings"}
 
 
 def test_every_cell_is_an_ordinary_run(done):
@@ -125,14 +125,14 @@ def test_every_cell_is_an_ordinary_run(done):
 
 
 def test_the_report_the_tables_and_the_results_are_written(done):
-    told, summary = scores(done), json.loads((done / "summary.json").read_text())
-    assert told["schema"] == "evofool.bench"
-    assert told["valid"]
-    assert told["images"]["suspected_training"], "the bundled lenet was trained on these"
-    assert set(told["scores"]["arms"]) == {"cppn", "per-class", "noise"}
-    assert told["scores"]["controls"]["real"]["holds"]
-    assert set(told["scores"]["sharing"]) == {"per-class"}
-    assert any(said["statement"].startswith("noise fools fewer") for said in summary["statements"])
+    result, summary = scores(done), json.loads((done / "summary.json").read_text())
+    assert result["schema"] == "evofool.bench"
+    assert result["valid"]
+    assert result["images"]["suspected_training"], "the bundled lenet was trained on these"
+    assert set(result["scores"]["arms"]) == {"cppn", "per-class", "noise"}
+    assert result["scores"]["controls"]["real"]["holds"]
+    assert set(result["scores"]["sharing"]) == {"per-class"}
+    assert any(statement["statement"].startswith("noise fools fewer") for statement in summary["statements"])
     page = (done / "report.html").read_text()
     assert "lenet" in page
     assert 'src="http' not in page
@@ -140,14 +140,14 @@ def test_the_report_the_tables_and_the_results_are_written(done):
     assert set(pyarrow.read_table(done / "elites.parquet").column("arm").to_pylist()) == {"cppn", "per-class", "noise"}
 
 
-def test_the_same_call_does_nothing_again_and_a_further_seed_only_what_is_missing(done):
+def test_the_same_call_repeats_nothing_and_a_further_seed_runs_only_the_missing_cells(done):
     before = {path: path.stat().st_mtime_ns for path in (done / "cells").rglob("cell.json")}
-    told = scores(done)
-    assert run_bench(parse(SMALL, "here"), done).results["lenet"] == told
+    result = scores(done)
+    assert run_bench(parse(SMALL, "here"), done).results["lenet"] == result
     assert {path: path.stat().st_mtime_ns for path in before} == before
     more = run_bench(parse({**SMALL, "seeds": 3}, "here"), done).results["lenet"]
     assert more["scores"]["arms"]["cppn"]["seeds"] == [0, 1, 2]
-    assert more["scores"]["arms"]["cppn"]["r95"][1]["per_seed"][:2] == told["scores"]["arms"]["cppn"]["r95"][1]["per_seed"]
+    assert more["scores"]["arms"]["cppn"]["r95"][1]["per_seed"][:2] == result["scores"]["arms"]["cppn"]["r95"][1]["per_seed"]
     run_bench(parse(SMALL, "here"), done)
 
 
@@ -159,13 +159,13 @@ def test_another_protocol_in_the_same_folder_is_refused_with_the_key(done, tmp_p
         run_bench(parse(SMALL, "here"), tmp_path)
 
 
-def test_one_that_was_interrupted_ends_where_an_unbroken_one_does(done, tmp_path):
-    heard = 0
+def test_an_interrupted_benchmark_ends_with_the_results_of_an_uninterrupted_one(done, tmp_path):
+    reports = 0
 
     def on_progress(progress):
-        nonlocal heard
-        heard += progress.total > 0
-        return heard in (2, 3)
+        nonlocal reports
+        reports += progress.total > 0
+        return reports in (2, 3)
 
     outcome = run_bench(parse(SMALL, "here"), tmp_path / "b", on_progress)
     assert outcome.interrupted
@@ -174,7 +174,7 @@ def test_one_that_was_interrupted_ends_where_an_unbroken_one_does(done, tmp_path
     assert without_timings(outcome.results["lenet"]) == without_timings(scores(done))
 
 
-def test_one_that_was_killed_ends_where_an_unbroken_one_does(done, tmp_path):
+def test_a_killed_benchmark_ends_with_the_results_of_an_uninterrupted_one(done, tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -202,16 +202,16 @@ def test_one_that_was_killed_ends_where_an_unbroken_one_does(done, tmp_path):
 def test_dividing_the_logits_by_four_gives_the_same_scores_to_the_bit(here):
     arms = ["direct", "cppn", "per-class", "random", "square", "nes", "apgd", "fourier", "noise"]
     targets = [{"target": f"python:divided_nets:{name}", "name": name} for name in ("whole", "quarter")]
-    told = run_bench(
+    result = run_bench(
         parse({**SMALL, "targets": targets, "arms": arms, "budgets": [50, 150], "seeds": 1}, "here"), here / "b"
     )
-    a, b = (told.results[name] for name in ("whole", "quarter"))
+    a, b = (result.results[name] for name in ("whole", "quarter"))
     assert a["scores"] == b["scores"]
     assert a["raw"]["tau5"] == 4 * b["raw"]["tau5"]
     assert a["raw"]["confidence"] != b["raw"]["confidence"]
 
 
-def test_a_target_that_changed_is_invalid_and_the_others_go_on(here):
+def test_a_target_that_changed_is_invalid_and_the_others_are_measured(here):
     targets = [{"target": "python:divided_nets:whole", "name": "mine"}, {"target": "lenet"}]
     recipe = parse({**SMALL, "targets": targets, "arms": ["noise"]}, "here")
     first = run_bench(recipe, here / "b")
@@ -244,15 +244,15 @@ def test_real_images_under_wrong_labels_make_a_target_invalid(here):
 def test_a_cell_that_does_not_score_what_it_stored_is_left_out(done, tmp_path):
     shutil.copytree(done, tmp_path / "b")
     path = tmp_path / "b" / "cells" / "lenet" / "cppn-1" / "cell.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "faults": ["class 3 scores something else"]}))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "faults": ["class 3 scores something else"]}))
     arm = run_bench(parse(SMALL, "here"), tmp_path / "b").results["lenet"]["scores"]["arms"]["cppn"]
     assert arm["seeds"] == [0]
     assert "class 3 scores something else" in arm["invalid"]["1"]
     assert len(arm["r95"][0]["per_seed"]) == 1
 
 
-def test_a_folder_of_real_images_serves_and_classes_without_any_are_said(tmp_path):
+def test_a_folder_of_real_images_is_used_and_classes_without_images_give_a_warning(tmp_path):
     from evofool.targets.digits import held_out
 
     images, labels = held_out()
@@ -261,12 +261,12 @@ def test_a_folder_of_real_images_serves_and_classes_without_any_are_said(tmp_pat
         for k, image in enumerate(images[labels == digit][:30]):
             Image.fromarray(image[0]).save(tmp_path / "real" / str(digit) / f"{k}.png")
     recipe = parse({**SMALL, "images": str(tmp_path / "real"), "arms": ["noise", "cppn"], "seeds": 1}, "here")
-    told = run_bench(recipe, tmp_path / "b").results["lenet"]
-    assert told["valid"]
-    assert told["target"]["scored_classes"] == 9
-    assert told["images"]["classes_without_images"] == ["9"]
-    assert any("1 classes have no real image" in flag["message"] for flag in told["flags"])
-    assert len(told["scores"]["arms"]["cppn"]["accepted_at"]["0"]) == 9
+    result = run_bench(recipe, tmp_path / "b").results["lenet"]
+    assert result["valid"]
+    assert result["target"]["scored_classes"] == 9
+    assert result["images"]["classes_without_images"] == ["9"]
+    assert any("1 classes have no real image" in flag["message"] for flag in result["flags"])
+    assert len(result["scores"]["arms"]["cppn"]["accepted_at"]["0"]) == 9
 
 
 def test_workers_give_the_same_scores(done, tmp_path):
@@ -275,7 +275,7 @@ def test_workers_give_the_same_scores(done, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["bench", "--target", "lenet"], "--images DIR"),
         (["bench", "bench-digit"], 'did you mean "bench-digits"'),
@@ -289,14 +289,14 @@ def test_workers_give_the_same_scores(done, tmp_path):
         (["bench", "compare", "a.json", "b.json"], "a.json cannot be read as JSON"),
     ],
 )
-def test_wrong_input_is_answered_in_a_sentence(arguments, words, tmp_path, monkeypatch):
+def test_wrong_input_gives_a_message(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, arguments)
     if isinstance(result.exception, EvofoolError):
-        assert words in str(result.exception)
+        assert message in str(result.exception)
     else:
         assert result.exit_code == 2
-        assert words in result.output
+        assert message in result.output
 
 
 def test_wrong_input_ends_with_2_and_no_traceback():
@@ -306,7 +306,7 @@ def test_wrong_input_ends_with_2_and_no_traceback():
     assert "Traceback" not in result.stderr
 
 
-def test_ctrl_c_while_real_images_are_asked_ends_soon_and_the_same_command_goes_on(here):
+def test_ctrl_c_during_calibration_ends_soon_and_the_same_command_continues(here):
     """The target itself sends the signal, at the second batch of real images."""
     (here / "signal_net.py").write_text(SIGNALS)
     command = [sys.executable, "-m", "evofool", "bench", "--target", "python:signal_net:Signals", "--images", "digits"]
@@ -327,9 +327,9 @@ def test_two_results_are_compared_by_seed(done, tmp_path):
     result = CliRunner().invoke(
         app, ["bench", "compare", str(done / "results/lenet.json"), str(done / "results/lenet.json"), "--json"]
     )
-    told = json.loads(result.stdout)
-    assert told["arms"]["cppn"]["r95"]["value"] == 0
-    assert told["arms"]["cppn"]["q50_ratio"]["value"] in (None, 1.0)
+    result = json.loads(result.stdout)
+    assert result["arms"]["cppn"]["r95"]["value"] == 0
+    assert result["arms"]["cppn"]["q50_ratio"]["value"] in (None, 1.0)
     other = scores(done)
     other["protocol"]["budgets"] = [50, 400]
     (tmp_path / "other.json").write_text(json.dumps(other))
@@ -338,7 +338,7 @@ def test_two_results_are_compared_by_seed(done, tmp_path):
     assert "different budgets, 200 and 400" in str(result.exception)
 
 
-def test_thresholds_are_told_apart_from_the_target_that_they_are_of(done):
-    told = scores(done)
-    k = told["target"]["scored_classes"]
-    assert np.isclose(told["scores"]["arms"]["cppn"]["r95"][0]["queries_per_class"], 50 / k)
+def test_queries_per_class_are_the_budget_over_the_scored_classes(done):
+    result = scores(done)
+    k = result["target"]["scored_classes"]
+    assert np.isclose(result["scores"]["arms"]["cppn"]["r95"][0]["queries_per_class"], 50 / k)

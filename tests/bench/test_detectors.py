@@ -37,7 +37,7 @@ SIDE, K, D = 8, 4, 6
 
 
 class Net(nn.Module):
-    """Logits by how bright four corners are; a hidden layer of D units, of which `dead` never answer."""
+    """Logits by how bright four corners are; a hidden layer of D units, of which `dead` are always 0."""
 
     def __init__(self, divide: float = 1.0, dead: int = 0) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def noise(n: int = 60) -> np.ndarray:
 
 @pytest.mark.parametrize("levels", [3, 20, 10**6])
 @pytest.mark.parametrize(("fooling", "others"), [(1, 1), (10, 333), (100, 57), (40, 40)])
-def test_the_figures_are_scikit_learn_s_ties_and_all(levels: int, fooling: int, others: int) -> None:
+def test_figures_equal_those_of_scikit_learn_with_ties(levels: int, fooling: int, others: int) -> None:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     draw = np.random.default_rng([levels, fooling])
@@ -121,7 +121,7 @@ def test_fpr95_is_the_share_of_real_images_flagged_where_19_of_20_fooling_images
 
 
 @pytest.mark.parametrize("bad", [np.zeros(0), np.array([np.nan]), np.array([np.inf])])
-def test_scores_that_make_no_curve_are_refused(bad: np.ndarray) -> None:
+def test_scores_without_a_curve_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ImageError, match="finite scores of both sets"):
         curves(bad, np.zeros(2))
     with pytest.raises(ImageError, match="finite scores of both sets"):
@@ -131,19 +131,19 @@ def test_scores_that_make_no_curve_are_refused(bad: np.ndarray) -> None:
 # -- detectors
 
 
-def test_a_detector_has_one_name_wherever_it_is_named() -> None:
+def test_detectors_have_the_same_names_everywhere() -> None:
     recipe = get_args(get_args(plan.DetectorsPart.model_fields["names"].annotation)[0])
     assert tuple(DETECTORS) == guards.DETECTORS == plan.DETECTORS == recipe
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_images_of_nothing_are_more_suspicious_than_real_ones(name: str) -> None:
+def test_noise_is_more_suspicious_than_real_images(name: str) -> None:
     """The orientation: with the sign the other way round this would be far below one half."""
     found, calibration = fitted(name, net())
     assert curves(found(dim()), found.of_control(calibration, real())).auroc > 0.8
 
 
-def test_scores_are_pytorch_ood_s_on_calibrated_logits() -> None:
+def test_scores_equal_those_of_pytorch_ood_on_calibrated_logits() -> None:
     found = net()
     z = found.logits(noise())
     for name, cls in (("max-logit", ood.MaxLogit), ("energy", ood.EnergyBased)):
@@ -161,11 +161,11 @@ def test_msp_is_the_log_odds_of_pytorch_ood_s_probability() -> None:
     np.testing.assert_allclose(detector.of(raw), -np.log(p / (1 - p)), rtol=1e-6)
     real_ones = np.random.default_rng(1).normal(size=50) - 3
     assert curves(-p, -1 / (1 + np.exp(real_ones))).auroc == curves(detector.of(raw), real_ones).auroc
-    # Where the probability is 1.0, the log-odds still tell images apart.
+    # Where the probability is 1.0, the log-odds still differ.
     assert len(np.unique(detector.of(raw * 1000))) == 200
 
 
-def test_mahalanobis_is_pytorch_ood_s_where_that_is_well_conditioned() -> None:
+def test_mahalanobis_equals_that_of_pytorch_ood_where_it_is_well_conditioned() -> None:
     draw = np.random.default_rng(0)
     classes = np.arange(300) % 3
     features = (draw.normal(size=(300, 5)) @ draw.normal(size=(5, 5)) + classes[:, None]).astype(np.float32)
@@ -179,7 +179,7 @@ def test_mahalanobis_is_pytorch_ood_s_where_that_is_well_conditioned() -> None:
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-3)
 
 
-def test_dead_units_and_fewer_images_than_features_do_not_unsettle_mahalanobis() -> None:
+def test_mahalanobis_is_stable_with_dead_units_and_fewer_images_than_features() -> None:
     draw = np.random.default_rng(0)
     features = draw.normal(size=(30, 50)).astype(np.float32) * np.float32(100)
     features[:, 40:] = 0
@@ -198,11 +198,11 @@ def test_dead_units_and_fewer_images_than_features_do_not_unsettle_mahalanobis()
 def test_a_guard_s_suspicion_ranks_as_the_detector_does(name: str) -> None:
     found = net(dead=1)
     detector, calibration = fitted(name, found)
-    asked = np.concatenate([noise(), real(seed=9).some(np.arange(40))])
-    z = torch.from_numpy(calibration.calibrated(found.logits(asked)))
+    images = np.concatenate([noise(), real(seed=9).some(np.arange(40))])
+    z = torch.from_numpy(calibration.calibrated(found.logits(images)))
     with Features(found) as features:
-        seen = torch.from_numpy(features(asked))
-    ours, theirs = suspicion(name, z, seen, detector.rule.tensors).numpy(), detector(asked)
+        seen = torch.from_numpy(features(images))
+    ours, theirs = suspicion(name, z, seen, detector.rule.tensors).numpy(), detector(images)
     order = np.argsort(theirs, kind="stable")
     assert (np.diff(ours[order]) >= -1e-5 * np.abs(ours).max()).all()
 
@@ -242,7 +242,7 @@ def test_the_scores_of_control_images_are_those_of_their_pixels() -> None:
 # -- what is left out
 
 
-def test_too_few_images_leave_mahalanobis_out_and_say_so() -> None:
+def test_with_too_few_images_mahalanobis_is_left_out_with_a_reason() -> None:
     found = net()
     calibration = calibrate(found, real(160))
     few = real(160).classes.copy()
@@ -257,38 +257,35 @@ def test_too_few_images_leave_mahalanobis_out_and_say_so() -> None:
     assert (set(apart), none) == (set(DETECTORS), {})
 
 
-def test_a_black_box_leaves_mahalanobis_out_and_says_so() -> None:
+def test_for_a_black_box_mahalanobis_is_left_out_with_a_reason() -> None:
     inner = net()
     box = Target.probed("box", lambda x: inner.logits(x), None, inner.shape, Preprocessing(), "logits", {})
     found, left_out = fit_all(box, calibrate(box, real()), real())
     assert set(found) == {"msp", "max-logit", "energy"}
-    assert "this is a black box" in left_out["mahalanobis"]
+    assert "which a black box does not give" in left_out["mahalanobis"]
     with pytest.raises(TargetError, match='no detector "odin"; there are msp'):
         fit("odin", box, calibrate(box, real()), real())
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
-def test_probabilities_leave_out_what_needs_logits_and_say_so(last: nn.Module) -> None:
+def test_for_probabilities_detectors_of_logits_are_left_out_with_a_reason(last: nn.Module) -> None:
     found = Target.from_module(nn.Sequential(Net(4.0), last), None, (1, SIDE, SIDE), Preprocessing())
     fitted_ones, left_out = fit_all(found, calibrate(found, real()), real())
     assert set(fitted_ones) == {"msp", "mahalanobis"}
     for name in ("max-logit", "energy"):
-        assert (
-            left_out[name]
-            == f"{name} is left out: Sequential answers probabilities, which {name} cannot do with: it needs logits"
-        )
+        assert left_out[name] == f"{name} is left out: Sequential returns probabilities, and {name} needs logits"
 
 
-def test_a_target_that_tells_its_top_classes_alone_has_no_detector() -> None:
+def test_a_target_that_returns_only_its_top_classes_has_no_detector() -> None:
     found = net()
     calibration = calibrate(found, real())
     found.top_k = 2
     fitted_ones, left_out = fit_all(found, calibration, real())
     assert (fitted_ones, set(left_out)) == ({}, set(DETECTORS))
-    assert all("tells its 2 highest classes of 4 alone" in words for words in left_out.values())
+    assert all("returns only its top 2 of 4 classes" in message for message in left_out.values())
 
 
-def test_without_pytorch_ood_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pytorch_ood_the_error_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
@@ -306,7 +303,7 @@ Evolved = tuple[PreparedTarget, FittedDetectors, dict[str, Path]]
 
 @pytest.fixture(scope="module")
 def evolved(tmp_path_factory: pytest.TempPathFactory) -> Evolved:
-    """lenet, with energy fitted to noise that it takes for digits, and a done cell against each: "static", "adaptive"."""
+    """lenet, with energy fitted to noise that it classifies as digits, and a cell of each kind: "static", "adaptive"."""
     home = tmp_path_factory.mktemp("evolved")
     plain = target("lenet")
     pixels = np.random.default_rng(0).integers(0, 256, (100, 1, 28, 28), np.uint8)
@@ -324,7 +321,7 @@ def evolved(tmp_path_factory: pytest.TempPathFactory) -> Evolved:
 
 
 def with_logits(folder: Path, copy: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> Path:
-    """A copy of a cell whose target answered otherwise."""
+    """A copy of a cell with other outputs of its target."""
     shutil.copytree(folder, copy)
     classes, logits = read_logits(folder)
     change(classes, logits)
@@ -333,7 +330,7 @@ def with_logits(folder: Path, copy: Path, change: Callable[[np.ndarray, np.ndarr
 
 
 def one_class(c: int) -> Callable[[np.ndarray, np.ndarray], None]:
-    """Whatever the image is, the target calls it c."""
+    """Every image is classified as c."""
 
     def change(classes: np.ndarray, logits: np.ndarray) -> None:
         logits[:, :10] = 0
@@ -343,7 +340,7 @@ def one_class(c: int) -> Callable[[np.ndarray, np.ndarray], None]:
 
 
 @pytest.mark.parametrize("kind", ["static", "adaptive"])
-def test_fooling_images_are_those_that_the_classifier_calls_what_they_were_made_for(
+def test_fooling_images_are_those_classified_as_the_class_they_were_made_for(
     kind: str, evolved: Evolved, tmp_path: Path
 ) -> None:
     prepared, _, folders = evolved
@@ -356,12 +353,12 @@ def test_fooling_images_are_those_that_the_classifier_calls_what_they_were_made_
     np.testing.assert_array_equal(fooling_images(folders[kind], scored), wanted)
     alone = with_logits(folders[kind], tmp_path / "alone", one_class(7))
     np.testing.assert_array_equal(fooling_images(alone, scored), [elites[7]])
-    with pytest.raises(ImageError, match="is called what it was made for, of the classes that are scored"):
+    with pytest.raises(ImageError, match="is classified as the scored class that it was made for"):
         fooling_images(alone, np.arange(10) == 4)
 
 
-def test_what_a_detector_rejects_is_a_fooling_image_all_the_same(evolved: Evolved, tmp_path: Path) -> None:
-    """Else it would be judged by those alone that it lets through."""
+def test_an_image_that_a_detector_rejects_still_counts_as_fooling(evolved: Evolved, tmp_path: Path) -> None:
+    """Otherwise a detector would be measured only by the images that it accepts."""
 
     def reject(classes: np.ndarray, logits: np.ndarray) -> None:
         logits[:, 10] = 1e3
@@ -372,7 +369,7 @@ def test_what_a_detector_rejects_is_a_fooling_image_all_the_same(evolved: Evolve
     np.testing.assert_array_equal(fooling_images(rejected, every), fooling_images(folders["adaptive"], every))
 
 
-def test_an_image_that_is_the_elite_of_several_cells_is_there_once(evolved: Evolved, tmp_path: Path) -> None:
+def test_an_elite_of_several_cells_is_counted_once(evolved: Evolved, tmp_path: Path) -> None:
     _, _, folders = evolved
     copy = tmp_path / "copy"
     shutil.copytree(folders["static"], copy)
@@ -383,7 +380,7 @@ def test_an_image_that_is_the_elite_of_several_cells_is_there_once(evolved: Evol
     assert len(fooling_images(copy, np.ones(10, bool))) == 1
 
 
-def test_a_folder_that_is_no_done_cell_is_refused(evolved: Evolved, tmp_path: Path) -> None:
+def test_a_folder_without_a_done_cell_is_refused(evolved: Evolved, tmp_path: Path) -> None:
     _, _, folders = evolved
     with pytest.raises(StoreError):
         fooling_images(tmp_path / "nowhere", np.ones(10, bool))
@@ -422,10 +419,10 @@ def test_a_detector_that_fails_gives_a_warning_and_the_others_are_measured(
 ) -> None:
     prepared, fitted, folders = evolved
 
-    def gone(z: torch.Tensor) -> torch.Tensor:
+    def fails(z: torch.Tensor) -> torch.Tensor:
         raise TargetError("the server does not answer")
 
-    both = {"msp": replace(fitted.detectors["energy"], name="msp", _score=gone), **fitted.detectors}
+    both = {"msp": replace(fitted.detectors["energy"], name="msp", _score=fails), **fitted.detectors}
     scores = score_detectors(prepared, replace(fitted, detectors=both), "cppn", {0: folders["static"]}, {})
     assert [row["detector"] for row in scores.rows] == ["energy"]
     assert scores.warnings == ("msp was not measured: the server does not answer",)

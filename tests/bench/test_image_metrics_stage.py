@@ -93,7 +93,7 @@ def test_a_target_is_not_compared_with_itself_by_features(tmp_path: Path, monkey
     figures, notes = found["a"]
     assert notes == [
         "a: it is the independent network itself, so its elites were not compared by features; "
-        "name another one: [image_metrics] network"
+        "give another one: [image_metrics] network"
     ]
     for kind in ("cppn", "uniform-noise", "smooth-noise", "real"):
         assert figures[kind][FEATURES] is None

@@ -1,4 +1,4 @@
-"""What a benchmark's folder is bound to: until there is a cell everything may change, then not what cells rest on."""
+"""A benchmark's folder: until there is a cell everything may change, then nothing that the cells depend on."""
 
 import json
 import os
@@ -89,10 +89,10 @@ def test_a_plan_may_change_until_there_is_a_cell(tmp_path):
     ):
         run_bench(parse({**wanted, "budgets": [30]}, "here"), folder)
     shutil.rmtree(folder / "cells")
-    assert run_bench(parse({**wanted, "budgets": [30]}, "here"), folder).valid, "the way out is one"
+    assert run_bench(parse({**wanted, "budgets": [30]}, "here"), folder).valid, "the remedy works"
 
 
-def test_pictures_that_were_under_wrong_labels_may_be_put_right(photos, of_photos, tmp_path):
+def test_images_under_wrong_labels_may_be_corrected(photos, of_photos, tmp_path):
     recipe, folder = parse(of_photos, "here"), tmp_path / "b"
     shift_labels(photos)
     assert "images of the two halves are classified correctly" in invalid(run_bench(recipe, folder))
@@ -101,14 +101,14 @@ def test_pictures_that_were_under_wrong_labels_may_be_put_right(photos, of_photo
     assert results(run_bench(recipe, folder)) == results(run_bench(recipe, tmp_path / "fresh"))
 
 
-def test_a_preprocessing_that_was_wrong_may_be_put_right(of_photos, tmp_path):
+def test_a_wrong_preprocessing_may_be_corrected(of_photos, tmp_path):
     wrong = {**of_photos, "targets": [{"target": "lenet?scale=1/255&mean=1"}]}
     assert "classified correctly" in invalid(run_bench(parse(wrong, "here"), tmp_path / "b"))
     assert list(run_bench(parse(of_photos, "here"), tmp_path / "b").results) == ["lenet"]
     assert run_bench(parse(of_photos, "here"), tmp_path / "b").valid
 
 
-def test_a_calibration_is_made_anew_of_other_pictures_where_no_cell_rests_on_it(photos, of_photos, tmp_path):
+def test_other_images_are_calibrated_again_where_no_cell_depends_on_them(photos, of_photos, tmp_path):
     def after_the_first_real_images(progress: BenchProgress) -> bool:
         return progress.total > 0
 
@@ -126,7 +126,7 @@ def test_a_calibration_is_made_anew_of_other_pictures_where_no_cell_rests_on_it(
     assert results(run_bench(recipe, folder)) == results(run_bench(recipe, tmp_path / "fresh"))
 
 
-def test_pictures_that_changed_are_noticed_and_those_that_were_only_touched_are_not(photos, of_photos, tmp_path):
+def test_changed_images_are_detected_and_touched_ones_are_not(photos, of_photos, tmp_path):
     recipe, folder = parse(of_photos, "here"), tmp_path / "b"
     first = run_bench(recipe, folder)
     assert first.valid
@@ -137,7 +137,7 @@ def test_pictures_that_changed_are_noticed_and_those_that_were_only_touched_are_
     assert "delete its cells (cells/lenet)" in invalid(more)
     assert not (folder / "cells" / "lenet" / "noise-1").exists(), "nothing was spent on it"
     shutil.rmtree(folder / "cells" / "lenet")
-    assert "classified correctly" in invalid(run_bench(recipe, folder)), "the way out is one: the images are judged anew"
+    assert "classified correctly" in invalid(run_bench(recipe, folder)), "the remedy works: the images are calibrated again"
     invert(photos)
     assert results(run_bench(recipe, folder)) == results(first)
     for path in photos.rglob("*.png"):
@@ -145,14 +145,14 @@ def test_pictures_that_changed_are_noticed_and_those_that_were_only_touched_are_
     assert results(run_bench(recipe, folder)) == results(first)
 
 
-def test_pictures_are_not_read_where_files_are_as_they_were(of_photos, tmp_path, monkeypatch):
+def test_images_are_not_read_if_their_files_are_unchanged(of_photos, tmp_path, monkeypatch):
     recipe, folder = parse(of_photos, "here"), tmp_path / "b"
     first = run_bench(recipe, folder)
     monkeypatch.setattr("evofool.bench.real.photographs", lambda *_: pytest.fail("pictures were read"))
     assert results(run_bench(recipe, folder)) == results(first)
 
 
-def test_a_lost_calibration_is_made_again_of_the_same_pictures_alone(photos, of_photos, tmp_path):
+def test_a_lost_calibration_is_made_again_from_the_same_images_only(photos, of_photos, tmp_path):
     recipe, folder = parse(of_photos, "here"), tmp_path / "b"
     first = run_bench(recipe, folder)
     shutil.rmtree(folder / "calibration")
@@ -189,8 +189,8 @@ class Unit(torch.nn.Module):
     sys.modules.pop("unit_net")
 
 
-def test_a_target_keeps_its_name_where_its_namesake_goes(tmp_path):
-    def called(*specs: str) -> list[str]:
+def test_a_target_keeps_its_name_if_the_other_of_that_name_is_removed(tmp_path):
+    def names(*specs: str) -> list[str]:
         recipe = parse({**TINY, "targets": [{"target": spec} for spec in specs]}, "here")
         manifest = Manifest(recipe, tmp_path)
         listed = entries(recipe, tmp_path, manifest.pinned())
@@ -198,15 +198,15 @@ def test_a_target_keeps_its_name_where_its_namesake_goes(tmp_path):
         return [entry.name for entry in listed]
 
     a, b, c = (f"lenet?weights={name}" for name in "abc")
-    assert called(a, b) == ["lenet", "lenet-2"]
-    assert called(b) == ["lenet"], "without cells nothing is bound"
-    assert called(a, b) == ["lenet", "lenet-2"]
+    assert names(a, b) == ["lenet", "lenet-2"]
+    assert names(b) == ["lenet"], "without cells no name is pinned"
+    assert names(a, b) == ["lenet", "lenet-2"]
     for name in ("lenet", "lenet-2"):
         (tmp_path / "cells" / name / "noise-0").mkdir(parents=True)
         (tmp_path / "cells" / name / "noise-0" / "run.db").touch()
-    assert called(b) == ["lenet-2"]
-    assert called(c, b) == ["lenet-3", "lenet-2"], "the cells of lenet are another's"
-    assert called(b, a) == ["lenet-2", "lenet"]
+    assert names(b) == ["lenet-2"]
+    assert names(c, b) == ["lenet-3", "lenet-2"], "the cells of lenet are of another target"
+    assert names(b, a) == ["lenet-2", "lenet"]
 
 
 def test_a_name_that_the_recipe_gives_stands(tmp_path):
@@ -222,24 +222,24 @@ def test_a_damaged_plan_is_named(tmp_path):
         Manifest(parse(TINY, "here"), tmp_path)
 
 
-@pytest.mark.parametrize("words", ["64 of 100 real images", "scoring lenet", "writing the report"])
-def test_an_interruption_is_heard_at_once_and_nothing_is_lost(words, of_photos, tmp_path):
+@pytest.mark.parametrize("message", ["64 of 100 real images", "scoring lenet", "writing the report"])
+def test_an_interruption_takes_effect_at_once_and_loses_nothing(message, of_photos, tmp_path):
     def on_progress(progress: BenchProgress) -> bool:
-        heard.append(progress.message)
-        return words in progress.message
+        messages.append(progress.message)
+        return message in progress.message
 
-    heard: list[str] = []
+    messages: list[str] = []
     recipe = parse(of_photos, "here")
     outcome = run_bench(recipe, tmp_path / "b", on_progress)
     assert outcome.interrupted
-    assert words in heard[-1], "nothing was begun after it"
-    if "real images" in words:
+    assert message in messages[-1], "nothing was started after it"
+    if "real images" in message:
         assert (tmp_path / "b" / "calibration" / "lenet.answers").stat().st_size > 0
     assert results(run_bench(recipe, tmp_path / "b")) == results(run_bench(recipe, tmp_path / "whole"))
     assert not list((tmp_path / "b" / "calibration").glob("*.answers"))
 
 
-def test_one_that_was_killed_as_it_noted_its_plan_begins_anew(tmp_path):
+def test_a_benchmark_that_was_killed_while_writing_its_manifest_starts_again(tmp_path):
     folder = tmp_path / "b"
     folder.mkdir()
     (folder / "bench.json.new").write_text("{")
@@ -248,24 +248,24 @@ def test_one_that_was_killed_as_it_noted_its_plan_begins_anew(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"arms": ["cppn", "noise"], "detectors": {"fit": "nowhere"}}, r"detectors\.fit: there is no folder nowhere"),
         ({"image_metrics": {"network": "nothing"}}, r"image_metrics\.network: .*nothing"),
         ({"targets": [{"target": "lenet"}, {"target": "lenett"}]}, r'targets: no target is called "lenett".*mean "lenet"'),
     ],
 )
-def test_what_is_needed_at_the_end_is_looked_for_at_the_beginning(tmp_path, change, words):
+def test_what_is_needed_at_the_end_is_checked_at_the_beginning(tmp_path, change, message):
     folder = tmp_path / "b"
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(RecipeError, match=message):
         run_bench(parse({**TINY, **change}, "here"), folder)
     assert not has_cells(folder)
     assert run_bench(parse(TINY, "here"), folder).valid
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(RecipeError, match=message):
         run_bench(parse({**TINY, **change}, "here"), folder)
 
 
-def test_no_folder_is_told_of_even_with_blanks_in_it(of_photos, photos, tmp_path):
+def test_no_folder_is_published_even_with_blanks_in_it(of_photos, photos, tmp_path):
     home = tmp_path / "my secret place"
     photos.rename(home)
     recipe = parse({**of_photos, "images": str(home)}, "here")
@@ -277,7 +277,7 @@ def test_no_folder_is_told_of_even_with_blanks_in_it(of_photos, photos, tmp_path
         assert str(tmp_path) not in path.read_text()
 
 
-def test_a_folder_is_one_benchmark_s_at_a_time(tmp_path):
+def test_a_folder_is_used_by_one_benchmark_at_a_time(tmp_path):
     folder = tmp_path / "b"
 
     def on_progress(progress: BenchProgress) -> bool:

@@ -18,14 +18,14 @@ def test_every_shipped_bench_loads(path):
     assert path not in shipped_recipes(), "a bench is no run's recipe"
 
 
-def test_the_least_that_is_needed_is_images_and_targets():
+def test_a_recipe_needs_only_images_and_targets():
     recipe = parse(LEAST, "here")
     assert recipe.budget == recipe.budgets[-1]
     assert recipe.each_seed == (0, 1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"budgetz": []}, r'here: budgetz: there is no such key \(did you mean "budgets"\?\)'),
         ({"arms": ["cppn", "genetic"]}, 'there is no arm "genetic"; there are direct, cppn'),
@@ -56,24 +56,24 @@ def test_the_least_that_is_needed_is_images_and_targets():
         ({"images": ""}, "images: "),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_key(change, words):
-    with pytest.raises(RecipeError, match=words):
+def test_invalid_values_are_refused_with_their_key(change, message):
+    with pytest.raises(RecipeError, match=message):
         parse({**LEAST, **change}, "here")
 
 
-def test_a_recipe_that_is_not_there_names_the_nearest():
+def test_an_unknown_recipe_gets_the_nearest_name():
     with pytest.raises(RecipeError, match='did you mean "bench-digits"'):
         load("bench-digit")
 
 
-def test_a_budget_that_does_not_go_round_the_classes_names_the_arm_and_the_least():
+def test_a_budget_too_small_for_the_classes_names_the_arm_and_the_minimum():
     recipe = parse({**LEAST, "arms": ["cppn", "apgd"], "budgets": [1999]}, "here")
     recipe.refuse_small(10, "lenet")
     with pytest.raises(RecipeError, match=r"1,999 queries is too small for 1,000 classes: apgd needs at least 2,000"):
         recipe.refuse_small(1000, "squeezenet")
 
 
-def test_names_that_meet_are_counted_on(tmp_path):
+def test_equal_names_are_numbered(tmp_path):
     recipe = parse({**LEAST, "targets": [{"target": "lenet", "name": name} for name in ("a", "a", "a-2", "a")]}, "here")
     assert [entry.name for entry in entries(recipe, tmp_path)] == ["a", "a-2", "a-2-2", "a-3"]
     recipe = parse({**LEAST, "targets": [{"target": "lenet"}, {"target": "lenet?weights=w", "name": "lenet"}]}, "here")
@@ -93,7 +93,7 @@ def test_settings_that_do_not_fit_a_target_are_refused_before_it_is_measured():
         recipe.refuse_settings(target("lenet"))
 
 
-def test_who_is_compared_by_name_is_in_a_group_of_it(tmp_path):
+def test_a_target_compared_by_name_is_in_a_group_of_that_name(tmp_path):
     targets = [{"target": "lenet?weights=a"}, {"target": "lenet?weights=b", "name": "mine", "defends": "lenet"}]
     recipe = parse({**LEAST, "targets": targets}, "here")
     assert [(one.name, one.group) for one in entries(recipe, tmp_path)] == [("lenet", "lenet"), ("mine", "mine")]
@@ -107,13 +107,13 @@ def test_networks_of_other_epochs_are_other_files(tmp_path):
     assert entries(parse({**LEAST, "targets": targets}, "here"), tmp_path)[0].spec not in specs
 
 
-def test_training_is_broken_off_between_epochs(tmp_path):
+def test_training_is_interrupted_between_epochs(tmp_path):
     job = {"folder": str(tmp_path / "n"), "defence": "none", "copy": 0, "epochs": 2}
-    assert train(job, lambda told: told["epochs"] == 1) is None
+    assert train(job, lambda report: report["epochs"] == 1) is None
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_copies_are_rows_of_their_own_and_names_differ(tmp_path):
+def test_copies_have_their_own_rows_and_names(tmp_path):
     recipe = parse(
         {
             **LEAST,

@@ -73,7 +73,7 @@ def test_dividing_all_logits_by_four_changes_no_score():
     assert a.sharing() == b.sharing()
 
 
-def test_seeds_beyond_the_budget_are_never_put_in_as_the_budget():
+def test_seeds_beyond_the_budget_do_not_count_as_the_budget():
     some, none = (scoring(cppn=strength).arm("cppn")["q50"] for strength in (-3.2, -99.0))
     assert 0 < some["per_seed"].count(None) < 4
     assert (some["bound"], some["high"], some["censored"]) == (">=", None, some["per_seed"].count(None))
@@ -84,25 +84,25 @@ def test_seeds_beyond_the_budget_are_never_put_in_as_the_budget():
 
 
 def test_without_a_temperature_there_is_no_confidence_at_one():
-    sure = Scoring(calibration(right=99.0), {"cppn": {0: cell(0, 1.0)}}, BUDGETS, replicates=5)
-    assert sure.arm("cppn")["calibrated_confidence"] is None
+    confident = Scoring(calibration(right=99.0), {"cppn": {0: cell(0, 1.0)}}, BUDGETS, replicates=5)
+    assert confident.arm("cppn")["calibrated_confidence"] is None
     assert scoring(cppn=1.0).arm("cppn")["calibrated_confidence"].keys() == {"5", "25", "50", "75", "95"}
 
 
-def test_sharing_is_over_one_where_the_rival_needs_more_queries():
-    told = scoring(cppn=6.0, **{"per-class": 2.0}, apgd=9.0).sharing()
-    assert told["per-class"]["value"] > 1
-    assert told["apgd"]["value"] < 1
-    assert "nes" not in told, "an arm that was not measured is not compared"
+def test_sharing_is_over_one_where_the_other_arm_needs_more_queries():
+    figures = scoring(cppn=6.0, **{"per-class": 2.0}, apgd=9.0).sharing()
+    assert figures["per-class"]["value"] > 1
+    assert figures["apgd"]["value"] < 1
+    assert "nes" not in figures, "an arm that was not measured is not compared"
 
 
-def test_odd_results_are_flagged():
+def test_suspicious_results_are_flagged():
     arms = scoring(cppn=5.0, apgd=-9.0, nes=5.0)
-    told = {name: arms.arm(name) for name in ("cppn", "apgd", "nes")}
-    words = " ".join(flag["message"] for flag in flags(told))
-    assert "white-box arms are accepted in fewer classes than others" in words
-    assert "apgd is accepted in no more classes after 1,000 queries than after 10" in words
-    assert flags({name: told[name] for name in ("cppn", "nes")}) == []
+    figures = {name: arms.arm(name) for name in ("cppn", "apgd", "nes")}
+    messages = " ".join(flag["message"] for flag in flags(figures))
+    assert "white-box arms are accepted in fewer classes than others" in messages
+    assert "apgd is accepted in no more classes after 1,000 queries than after 10" in messages
+    assert flags({name: figures[name] for name in ("cppn", "nes")}) == []
 
 
 def test_a_class_without_an_image_counts_as_not_fooled():

@@ -69,9 +69,7 @@ def scores(done: BenchOutcome, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["lenet", "shifted"])
-def test_every_detector_has_a_row_for_elites_of_the_target_alone_and_one_for_those_against_it(
-    done: BenchOutcome, name: str
-) -> None:
+def test_every_detector_has_a_static_and_an_adaptive_row(done: BenchOutcome, name: str) -> None:
     rows = scores(done, name)["detectors"]
     assert [(row["detector"], row["kind"]) for row in rows] == [(d, k) for d in NAMES for k in ("static", "adaptive")]
     assert rows[0]["images"] == rows[2]["images"], "the same elites, whatever judges them"
@@ -82,7 +80,7 @@ def test_every_detector_has_a_row_for_elites_of_the_target_alone_and_one_for_tho
         assert row["curve"]["tpr"][-1] == 1.0
 
 
-def test_evolving_against_a_detector_gives_other_elites_than_evolving_against_the_target_alone(done: BenchOutcome) -> None:
+def test_evolving_against_a_detector_gives_other_elites(done: BenchOutcome) -> None:
     static, adaptive = scores(done, "lenet")["detectors"][:2]
     assert static["per_seed"] != adaptive["per_seed"]
     cells = done.folder / "cells" / "lenet"
@@ -91,22 +89,22 @@ def test_evolving_against_a_detector_gives_other_elites_than_evolving_against_th
             assert run.labels[-1] == last
 
 
-def test_image_metrics_are_there_for_the_arm_and_its_controls_and_in_its_cells(done: BenchOutcome) -> None:
+def test_image_metrics_are_measured_for_the_arm_and_the_controls_and_stored_in_the_cells(done: BenchOutcome) -> None:
     for name in ("lenet", "shifted"):
         metrics = scores(done, name)["image_metrics"]
         assert set(metrics) == {"cppn", "uniform-noise", "smooth-noise", "real"}
         assert metrics["uniform-noise"]["nearest_real_pixels_percentile"]["50"] == 100.0
-        assert all(metrics["cppn"][figure].keys() == told.keys() for figure, told in metrics["real"].items())
+        assert all(metrics["cppn"][figure].keys() == result.keys() for figure, result in metrics["real"].items())
         with StoredRun(done.folder / "cells" / name / "cppn-1") as run:
             assert all(elite.summary()["nearest_real_pixels_percentile"] is not None for elite in run.elites())
 
 
 def test_transfer_is_between_the_valid_targets(done: BenchOutcome) -> None:
-    told = json.loads((done.folder / "summary.json").read_text())["transfer"]
-    assert told["targets"] == ["lenet", "shifted"]
-    assert [told["share"][k][k] for k in (0, 1)] == [1.0, 1.0]
-    assert all(0.0 <= told["share"][a][b] <= 1.0 for a, b in ((0, 1), (1, 0)))
-    assert told["off_diagonal_median"] == pytest.approx((told["share"][0][1] + told["share"][1][0]) / 2)
+    result = json.loads((done.folder / "summary.json").read_text())["transfer"]
+    assert result["targets"] == ["lenet", "shifted"]
+    assert [result["share"][k][k] for k in (0, 1)] == [1.0, 1.0]
+    assert all(0.0 <= result["share"][a][b] <= 1.0 for a, b in ((0, 1), (1, 0)))
+    assert result["off_diagonal_median"] == pytest.approx((result["share"][0][1] + result["share"][1][0]) / 2)
 
 
 def test_an_invalid_target_is_in_no_figure(done: BenchOutcome) -> None:
@@ -115,7 +113,7 @@ def test_an_invalid_target_is_in_no_figure(done: BenchOutcome) -> None:
     assert not wrong["valid"]
     assert (wrong["scores"]["arms"], wrong["scores"]["detectors"], wrong["scores"]["image_metrics"]) == ({}, [], {})
     assert done.summary["invalid"] == ["wrong"]
-    assert all("wrong" not in said["figures"] for said in done.summary["statements"])
+    assert all("wrong" not in statement["figures"] for statement in done.summary["statements"])
     pyarrow = pytest.importorskip("pyarrow.parquet")
     table = pyarrow.read_table(done.folder / "elites.parquet")
     assert set(table.column("target").to_pylist()) == {"lenet", "shifted"}

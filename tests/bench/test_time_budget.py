@@ -39,7 +39,7 @@ def _said(recipe: dict[str, object], minutes: int, folder: Path) -> str:
         return str(error)
 
 
-def test_fewer_seeds_where_the_classes_are_many_and_words_where_that_is_not_enough(monkeypatch, tmp_path):
+def test_many_classes_get_fewer_seeds_and_a_note_if_that_is_not_enough(monkeypatch, tmp_path):
     with_pace(monkeypatch, 0.02, 1000)
     recipe, note = time_budget.with_budget(parse(LENET, "here"), 30, tmp_path)
     assert 2 <= recipe.seeds < 5
@@ -56,7 +56,7 @@ def test_fewer_seeds_where_the_classes_are_many_and_words_where_that_is_not_enou
         time_budget.with_budget(parse({**LENET, "seeds": 5}, "here"), 20, tmp_path)
 
 
-def test_the_pace_is_measured_and_the_pictured_classes_are_counted(tmp_path):
+def test_the_pace_is_measured_and_the_classes_with_images_are_counted(tmp_path):
     seconds, classes = time_budget._pace(target("lenet"), "digits")
     assert 0 < seconds < 1
     assert classes == 10
@@ -66,23 +66,23 @@ def test_the_pace_is_measured_and_the_pictured_classes_are_counted(tmp_path):
     assert time_budget._pace(target("lenet"), str(tmp_path))[1] == 3
 
 
-def test_a_folder_with_cells_goes_on_with_its_budgets_and_says_so(monkeypatch, tmp_path):
+def test_a_folder_with_cells_keeps_its_budgets_and_gives_a_note(monkeypatch, tmp_path):
     with_pace(monkeypatch, 0.001, 10)
     Manifest(parse({**LENET, "budgets": [7, 70], "seeds": 3}, "here"), tmp_path)
     recipe, note = time_budget.with_budget(parse(LENET, "here"), 1, tmp_path)
-    assert recipe.budget != 70, "nothing rests on them yet"
+    assert recipe.budget != 70, "no cell depends on them yet"
     assert note == ""
     (tmp_path / "cells" / "lenet" / "cppn-0").mkdir(parents=True)
     (tmp_path / "cells" / "lenet" / "cppn-0" / "run.db").touch()
     recipe, note = time_budget.with_budget(parse(LENET, "here"), 1, tmp_path)
     assert (recipe.budgets, recipe.seeds) == ((7, 70), 3)
     assert "was started with budgets of 7, 70 queries, which stay" in note
-    asked = recipe_of(None, ["lenet"], {"images": "digits", "seeds": 10}, [])
-    recipe, _ = time_budget.with_budget(asked, 1, tmp_path)
+    recipe = recipe_of(None, ["lenet"], {"images": "digits", "seeds": 10}, [])
+    recipe, _ = time_budget.with_budget(recipe, 1, tmp_path)
     assert (recipe.budgets, recipe.seeds) == ((7, 70), 10)
 
 
-def test_what_a_bench_file_leaves_open_stays_open_beside_options(tmp_path):
+def test_values_that_a_bench_file_leaves_open_stay_open_beside_options(tmp_path):
     (tmp_path / "mine.toml").write_text('images = "digits"\n[[targets]]\ntarget = "lenet"\n')
     recipe = recipe_of(str(tmp_path / "mine.toml"), [], {"arms": ["cppn"]}, [])
     assert recipe.arms == ("cppn",)
@@ -91,12 +91,12 @@ def test_what_a_bench_file_leaves_open_stays_open_beside_options(tmp_path):
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan")])
-def test_minutes_that_are_none_are_refused(minutes, tmp_path):
+def test_invalid_minutes_are_refused(minutes, tmp_path):
     with pytest.raises(RecipeError, match="--minutes has to be above 0"):
         time_budget.with_budget(parse(LENET, "here"), minutes, tmp_path)
 
 
-def test_what_is_trained_first_names_its_budgets(tmp_path):
+def test_a_benchmark_that_trains_networks_needs_budgets(tmp_path):
     recipe = parse({**LENET, "targets": [{"train": "none"}]}, "here")
     with pytest.raises(RecipeError, match="needs budgets"):
         time_budget.with_budget(recipe, 10, tmp_path)

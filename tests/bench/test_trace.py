@@ -23,7 +23,7 @@ def slow_accepted(trace: Trace, taus: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_a_class_is_accepted_by_the_first_image_that_is_good_enough():
+def test_a_class_is_accepted_by_the_first_image_above_its_threshold():
     draw = np.random.default_rng(0)
     margins = tuple(np.sort(draw.normal(size=n) * 3) for n in (0, 1, 5, 40))
     queries = tuple(np.sort(draw.choice(1000, len(m), replace=False)) + 1 for m in margins)

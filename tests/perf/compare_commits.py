@@ -61,7 +61,8 @@ names = ["msp"]
 
 def evofool(tree: Path, *words: str) -> None:
     """Run a command of the evofool in tree; SystemExit with what it printed if it fails."""
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    # Older commits do not set it themselves, and it decides last bits.
+    environment = {"MKL_CBWR": "AUTO", **os.environ, "PYTHONPATH": str(tree)}
     line = [sys.executable, "-m", "evofool", *words]
     done = subprocess.run(line, cwd=tree, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -91,13 +92,13 @@ def content(folder: Path) -> dict[str, list[Any]]:
 def scores_of(tree: Path, out: Path, *, older: bool) -> dict[str, Any]:
     """The scores of the small benchmark, by target, with today's names."""
     names = {new: old for old, new in RENAMED.items()} if older else {}
-    if not (out / "index.html").is_file():
+    if not (out / "report.html").is_file():
         recipe = out.with_suffix(".toml")
         recipe.write_text(
             BENCH % {"own": names.get("per-class", "per-class"), "looks": names.get("image_metrics", "image_metrics")}
         )
         evofool(tree, "bench", str(recipe), "--out", str(out))
-    scores = {path.stem: json.loads(path.read_text())["scores"] for path in out.glob("lenet*.json")}
+    scores = {path.stem: json.loads(path.read_text())["scores"] for path in (out / "results").glob("*.json")}
     return renamed(scores) if older else scores
 
 

@@ -1,1 +1,1 @@
-"""Detectors of what is out of distribution, and how well they tell elites from real images."""
+"""Out-of-distribution detectors, and how well they separate elites from real images."""

@@ -25,17 +25,17 @@ from evofool.targets import Target
 from evofool.targets.guarded import DetectorRule, suspicion
 
 BATCH = 32
-SPREAD = 1e-4  # of the widest direction: those in which real images vary by less than this are left out
-THIRD = 3  # without a set to fit to, every third real image of a class is kept back, to set the threshold by
+SPREAD = 1e-4  # directions in which real images vary by less than this, relative to the widest one, are left out
+THIRD = 3  # without images to fit to, every third real image of a class is kept back to set the threshold
 _SUM = 1e-2  # how far from 0 the logarithm of a sum of probabilities may be
 
 
 class DetectorMethod(NamedTuple):
-    """A row of DETECTORS. library: the class of pytorch_ood.detector; features: whether it looks at them, or at logits;
-    unnormalised: whether these may not be logarithms of probabilities."""
+    """A row of DETECTORS. library: the class of pytorch_ood.detector; features: whether it uses features instead of logits;
+    unnormalised: whether these logits must not be logarithms of probabilities."""
 
     library: str
-    what: str
+    description: str
     features: bool = False
     unnormalised: bool = False
 
@@ -52,12 +52,12 @@ DETECTORS: dict[str, DetectorMethod] = {
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector fitted to a target: images, or what the target made of them, to scores (B,) float64, higher = suspicious.
+    """A detector fitted to a target: images, or the target's outputs, to scores (B,) float64, higher = more suspicious.
 
-    rule: what it comes to, for targets.guarded.guard. logits are looked at calibrated, so no dividing of them all changes a
-    score. A score is pytorch-ood's of that name, but for msp: of it, the log-odds of pytorch-ood's probability, in the same
-    order. The probability itself is 1.0 to the last bit of float64 for most real and most fooling images of a sure network,
-    and all of these would be equal (the bundled lenet: AUROC 0.5 whatever the images).
+    rule: its parameters, for targets.guarded.guard. Logits are calibrated first, so dividing all of them changes no score.
+    A score is that of pytorch-ood under the same name. msp is an exception: its score is the log-odds of pytorch-ood's
+    probability, in the same order. The probability itself is 1.0 to the last bit of float64 for most real and most fooling
+    images of a confident network, and all of these would be equal (the bundled lenet: AUROC 0.5 whatever the images).
     """
 
     name: str
@@ -74,25 +74,25 @@ class Detector:
         with Features(self._target) as features:
             return self.of(np.concatenate([features(images[k : k + BATCH]) for k in range(0, len(images), BATCH)]))
 
-    def of(self, seen: np.ndarray) -> np.ndarray:
-        """What the target made of images to scores: its logits (B, K); of mahalanobis its features (B, D)."""
-        given = _projected(seen, self.rule.tensors) if self.rule.layer else torch.from_numpy(self._calibrated(seen))
-        return self._score(given).numpy().astype(np.float64)
+    def of(self, outputs: np.ndarray) -> np.ndarray:
+        """The target's outputs to scores: logits (B, K), for mahalanobis features (B, D)."""
+        inputs = _projected(outputs, self.rule.tensors) if self.rule.layer else torch.from_numpy(self._calibrated(outputs))
+        return self._score(inputs).numpy().astype(np.float64)
 
     def of_control(self, calibration: Calibration, real: RealImages) -> np.ndarray:
-        """The scores (n,) of the real images that no threshold was set by, in order; mahalanobis asks about them."""
+        """The scores (n,) of the real images that set no threshold, in order; mahalanobis queries the target for them."""
         rows = np.flatnonzero(calibration.control)
         return self.of(_features(self._target, real, rows) if self.rule.layer else calibration.logits[rows])
 
 
 class Roc(NamedTuple):
-    """auroc: the probability that a fooling image is more suspicious than a real one, equals counting half.
+    """auroc: the probability that a fooling image is more suspicious than a real one; equal scores count half.
 
     fpr95: the false positive rate at 95% true positive rate, fooling images being the positives: the share of REAL images
     flagged where at least 95% of the fooling images are flagged; lower is better for the detector. With real images for the
-    positives, as much of the literature has it ("FPR95, in-distribution as positive"), FPR95 is the share of FOOLING images
-    that pass where 95% of the real ones pass: another figure. fpr, tpr: (n,) the shares of real and of fooling images
-    flagged at every threshold there is, from (0, 0) to (1, 1).
+    positives, as in much of the literature ("FPR95, in-distribution as positive"), FPR95 is the share of FOOLING images
+    that pass where 95% of the real ones pass: another number. fpr, tpr: (n,) the shares of real and of fooling images
+    flagged at every threshold, from (0, 0) to (1, 1).
     """
 
     auroc: float
@@ -102,17 +102,17 @@ class Roc(NamedTuple):
 
 
 def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
-    """The curve of two sets of scores (n,), (m,), higher = more suspicious; fooling images are the positives.
+    """The ROC curve of two sets of scores (n,), (m,), higher = more suspicious; fooling images are the positives.
 
-    As scikit-learn's roc_curve, no point dropped, and roc_auc_score. ImageError if either is empty or not finite.
+    As scikit-learn's roc_curve, without dropping points, and roc_auc_score. ImageError if either is empty or not finite.
     """
     if not len(fooling) or not len(real) or not (np.isfinite(fooling).all() and np.isfinite(real).all()):
-        raise ImageError(f"a curve needs finite scores of both sets, given are {len(fooling)} and {len(real)}")
+        raise ImageError(f"a curve needs finite scores of both sets; there are {len(fooling)} and {len(real)}")
     thresholds = np.unique(np.concatenate([fooling, real]))[::-1]
-    # How many are at least as suspicious as each threshold: equal ones are flagged together.
+    # The numbers of scores at or above each threshold: equal ones are flagged together.
     hits, alarms = (len(s) - np.searchsorted(np.sort(s), thresholds, side="left") for s in (fooling, real))
     hits, alarms = np.concatenate([[0], hits]), np.concatenate([[0], alarms])
-    # In whole numbers, so that nothing is rounded before the end.
+    # In integers, so that nothing is rounded before the end.
     area = int((np.diff(alarms) * (hits[1:] + hits[:-1])).sum())
     enough = int(np.argmax(hits * 20 >= 19 * len(fooling)))
     fpr, tpr = alarms / len(real), hits / len(fooling)
@@ -122,62 +122,62 @@ def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
 def fooling_images(folder: Path, classes: np.ndarray) -> np.ndarray:
     """uint8 (n, C, H, W): the images of a done cell that fool the classifier, each once: margin above 0 in their class.
 
-    classes: (K,) bool, those that count, of the classifier without a detector. Of a guarded cell the margin is the one among
-    these too, so an image that the detector rejects is there: how many it rejects is what is to be found out. ImageError if
-    there is none, StoreError for a folder that is no done cell.
+    classes: (K,) bool, the scored ones, of the classifier without a detector. The margin of a guarded cell is computed over
+    these classes too, so that images which the detector rejects are included: their number is what is measured. ImageError
+    if there is none, StoreError for a folder that is no done cell.
     """
-    called, logits = read_logits(folder)
+    intended, logits = read_logits(folder)
     with StoredRun(folder) as run:
         elites = run.elites()
-        if not np.array_equal(called, [elite.row.class_id for elite in elites]):
+        if not np.array_equal(intended, [elite.row.class_id for elite in elites]):
             raise StoreError(f"{folder}: {LOGITS} is of other elites; delete it and {RECORD} beside it")
-        own = called < len(classes)  # "rejected" is none of them
-        fooled = np.zeros(len(called), bool)
-        margins = margin(logits[own, : len(classes)])
-        fooled[own] = classes[called[own]] & (margins[np.arange(len(margins)), called[own]] > 0)
-        found = {elite.row.png: elite.image for elite, there in zip(elites, fooled, strict=True) if there}
+        unguarded = intended < len(classes)  # not the class "rejected"
+        fooled = np.zeros(len(intended), bool)
+        margins = margin(logits[unguarded, : len(classes)])
+        labels = intended[unguarded]
+        fooled[unguarded] = classes[labels] & (margins[np.arange(len(margins)), labels] > 0)
+        found = {elite.row.png: elite.image for elite, fools in zip(elites, fooled, strict=True) if fools}
     if not found:
-        raise ImageError(f"none of its {len(called)} images is called what it was made for, of the classes that are scored")
+        raise ImageError(f"none of its {len(intended)} images is classified as the scored class that it was made for")
     return np.stack(list(found.values()))
 
 
 def fit(
     name: str, target: Target, calibration: Calibration, real: RealImages, *, apart: RealImages | None = None
 ) -> Detector:
-    """A detector of DETECTORS, fitted to real images; its threshold is what 95% of the calibration half do not exceed.
+    """A detector of DETECTORS, fitted to real images; 95% of the calibration half are at or below its threshold.
 
-    mahalanobis is fitted to `apart`, or without it to two thirds of the calibration half, by class; the last third sets the
-    threshold then, since images are nearer to what they were fitted by. real: what the calibration was made from.
+    mahalanobis is fitted to `apart`, or without it to two thirds of the calibration half, by class; then the last third
+    sets the threshold, since images are nearer to a model that was fitted to them. real: the images of the calibration.
 
-    TargetError for a target that tells its top classes alone, mahalanobis of a black box, and max-logit or energy of
-    probabilities; ImageError for a class with fewer than 2 images to fit to. `fit_all` tells of all of them.
+    TargetError for a target that returns only its top classes, mahalanobis of a black box, and max-logit or energy of
+    probabilities; ImageError for a class with fewer than 2 images to fit to. `fit_all` collects these messages.
     """
     if name not in DETECTORS:
         raise TargetError(f'there is no detector "{name}"; there are {", ".join(DETECTORS)}')
     if target.top_k < len(target.labels):
         raise TargetError(
-            f"{target.name} tells its {target.top_k} highest classes of {len(target.labels)} alone, and a detector needs all"
+            f"{target.name} returns only its top {target.top_k} of {len(target.labels)} classes, and a detector needs all"
         )
     if DETECTORS[name].unnormalised and _normalised(target, calibration):
-        raise TargetError(f"{target.name} answers probabilities, which {name} cannot do with: it needs logits")
+        raise TargetError(f"{target.name} returns probabilities, and {name} needs logits")
     library = getattr(_library(), DETECTORS[name].library)
-    here = ~calibration.control
+    half = ~calibration.control
     numbers = {"scale": calibration.scale, "temperature": calibration.unit}
     layer = ""
     tensors: dict[str, torch.Tensor] = {}
     if DETECTORS[name].features:
-        classes, fitted_by, rows = _shared_out(calibration, apart)
+        classes, fitted_by, rows = _images_to_fit(calibration, apart)
         if target.network is None:
-            raise TargetError(f"{target.name}: {name} looks at features, and this is a black box")
+            raise TargetError(f"{target.name}: {name} uses features, which a black box does not give")
         with Features(target) as features:
             layer = features.name
-        seen = _features(target, apart or real, fitted_by)
-        model, tensors = _mahalanobis(library, seen, classes)
+        model, tensors = _mahalanobis(library, _features(target, apart or real, fitted_by), classes)
         score = model.predict_features
         z, features_of = torch.empty(0), torch.from_numpy(_features(target, real, rows))
     else:
         score = library.score if name != "msp" else lambda z: suspicion("msp", z, None, {})
-        z, features_of = torch.from_numpy(calibration.calibrated(calibration.logits[here])), None
+        z, features_of = torch.from_numpy(calibration.calibrated(calibration.logits[half])), None
     scores = suspicion(name, z, features_of, tensors).numpy().astype(np.float64)
     threshold = float(np.quantile(scores, 0.95, method="higher"))
     rule = DetectorRule(name, threshold, float(np.median(scores)), layer=layer, tensors=tensors, **numbers)
@@ -192,7 +192,7 @@ def fit_all(
     apart: RealImages | None = None,
     names: Iterable[str] = tuple(DETECTORS),
 ) -> tuple[dict[str, Detector], dict[str, str]]:
-    """Every detector that can be fitted, and why the others cannot, in words. EvofoolError without pytorch-ood."""
+    """By name, every detector that can be fitted, and why the others cannot. EvofoolError without pytorch-ood."""
     _library()
     fitted, left_out = {}, {}
     for name in names:
@@ -203,42 +203,44 @@ def fit_all(
     return fitted, left_out
 
 
-def _shared_out(calibration: Calibration, apart: RealImages | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The classes of the images to fit to, their numbers, and the numbers of the calibration half's that set a threshold."""
-    here = np.flatnonzero(~calibration.control)
+def _images_to_fit(calibration: Calibration, apart: RealImages | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes of the images to fit to, their numbers, and the numbers of the images that set the threshold."""
+    half = np.flatnonzero(~calibration.control)
     if apart is not None:
-        fitted_by, classes, rows = np.arange(len(apart)), apart.classes, here
+        fitted_by, classes, rows = np.arange(len(apart)), apart.classes, half
     else:
-        own = calibration.classes[here]
-        rank = np.zeros(len(here), int)  # which of its class it is
-        for c in np.unique(own):
-            rank[own == c] = np.arange((own == c).sum())
-        back = rank % THIRD == THIRD - 1
-        fitted_by, rows = here[~back], here[back]
+        of_half = calibration.classes[half]
+        rank = np.zeros(len(half), int)  # an image's number within its class
+        for c in np.unique(of_half):
+            rank[of_half == c] = np.arange((of_half == c).sum())
+        kept_back = rank % THIRD == THIRD - 1
+        fitted_by, rows = half[~kept_back], half[kept_back]
         classes = calibration.classes[fitted_by]
     number = np.bincount(classes, minlength=len(calibration.labels))
     few = [calibration.labels[c] for c in np.flatnonzero(calibration.scored & (number < 2))]
     if few or not len(rows):
-        what = f"{len(few)} classes have fewer than 2 (the first is {few[0]})" if few else "none is left for a threshold"
+        reason = f"{len(few)} classes have fewer than 2 (the first is {few[0]})" if few else "none is left for a threshold"
         raise ImageError(
-            f"mahalanobis is fitted to several real images of each class, and {what}; name a folder that has them by "
+            f"mahalanobis is fitted to several real images of each class, and {reason}; give a folder with more of them by "
             "the bench recipe's key detectors.fit"
         )
     return classes, fitted_by, rows
 
 
 def _normalised(target: Target, calibration: Calibration) -> bool:
-    """Whether logits are logarithms of probabilities. Their sum is 1 then: energy is 0 whatever the image, and the maximum
-    is not a logit's, but msp's probability."""
+    """Whether logits are logarithms of probabilities.
+
+    The probabilities then sum to 1, so that energy is 0 for every image, and the maximum is msp's probability.
+    """
     if target.details.get("outputs", target.outputs) != "logits":
         return True
-    # A network that ends in a log-softmax does not say so.
+    # A network that ends in a log-softmax does not declare it.
     total = np.logaddexp.reduce(calibration.logits.astype(np.float64), axis=1)
     return bool(np.abs(total).max() < _SUM)
 
 
 def _features(target: Target, real: RealImages, rows: np.ndarray) -> np.ndarray:
-    """(n, D) float32: what the last linear layer is given for the images of these numbers, which ascend."""
+    """(n, D) float32: the input of the last linear layer for the images with these numbers, ascending."""
     wanted = np.zeros(len(real), bool)
     wanted[rows] = True
     with Features(target) as features:
@@ -247,19 +249,19 @@ def _features(target: Target, real: RealImages, rows: np.ndarray) -> np.ndarray:
 
 
 def _mahalanobis(library: Any, features: np.ndarray, classes: np.ndarray) -> tuple[Any, dict[str, torch.Tensor]]:
-    """pytorch-ood's detector, fitted to features (N, D) of classes (N,), and what it comes to.
+    """pytorch-ood's detector, fitted to features (N, D) of classes (N,), and its tensors.
 
     It inverts the scatter within classes in float32, with 1e-6 on the diagonal. With dead units, or fewer images than
-    features, that is rounding error; so features are told first in the directions in which real images vary within a
-    class, each in units of its own spread. There the scatter is nearly the unit matrix, and distances are those of the
-    pseudoinverse, as in Lee 2018's own code.
+    features, that is rounding error. So features are first projected on the directions in which real images vary within a
+    class, each in units of its spread. There the scatter is nearly the unit matrix, and distances are those of the
+    pseudoinverse, as in the code of Lee 2018.
     """
-    names, own = np.unique(classes, return_inverse=True)
+    names, index = np.unique(classes, return_inverse=True)
     x = features.astype(np.float64)
     middle = x.mean(0)
     x = x - middle
-    centres = np.stack([x[own == k].mean(0) for k in range(len(names))])
-    _, spread, directions = np.linalg.svd(x - centres[own], full_matrices=False)
+    centres = np.stack([x[index == k].mean(0) for k in range(len(names))])
+    _, spread, directions = np.linalg.svd(x - centres[index], full_matrices=False)
     wide = spread > SPREAD * spread[0]
     if not wide.any():
         raise ImageError("mahalanobis: the real images of each class have the same features")
@@ -267,7 +269,7 @@ def _mahalanobis(library: Any, features: np.ndarray, classes: np.ndarray) -> tup
         "middle": torch.from_numpy(middle.astype(np.float32)),
         "project": torch.from_numpy(np.ascontiguousarray((directions[wide].T / spread[wide]).astype(np.float32))),
     }
-    model = library(None).fit_features(_projected(features, tensors), torch.from_numpy(own))
+    model = library(None).fit_features(_projected(features, tensors), torch.from_numpy(index))
     return model, tensors | {"means": model.mu, "precision": model.precision.contiguous()}
 
 
