@@ -1,23 +1,24 @@
-"""Random draws, one stream for each item: the same whatever shares its batch."""
+"""Random draws, one stream per item, so that an item's draws do not depend on the items beside it."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-_KEYS = 1 << 40  # items; above them in a stream's key stands the step
+_KEYS = 1 << 40  # exclusive bound of items' keys; the step is in the bits above
 _STEPS = 1 << 24
 
 
 class Draws:
-    """What n items draw in one step, keyed (seed, step, item's key): Philox's counter makes streams independent.
+    """The draws of n items in one step: independent Philox streams, keyed by (seed, step, the item's key).
 
-    A stream goes on from call to call. Step 0 is for starts. Everything is drawn on the CPU, so a device changes nothing.
+    A stream continues from call to call. Step 0 is for starts. Values are drawn on the CPU, whatever the device.
     """
 
     def __init__(self, seed: int, keys: Sequence[int], step: int, device: torch.device | str = "cpu") -> None:
         if not 0 <= step < _STEPS or any(not 0 <= key < _KEYS for key in keys):
-            raise ValueError(f"steps lie in 0..{_STEPS - 1} and items' keys in 0..{_KEYS - 1}")
+            numbers = f"{step} and {list(keys)[:12]}"
+            raise ValueError(f"steps have to lie in 0..{_STEPS - 1} and items' keys in 0..{_KEYS - 1}, not {numbers}")
         self._device = device
         self._streams = [
             np.random.Generator(np.random.Philox(key=np.array([seed & (1 << 64) - 1, step << 40 | key], np.uint64)))

@@ -1,8 +1,8 @@
-"""What a network's layers answer: hooks on the named ones alone, gone when the call is over."""
+"""Read a network's layers through forward hooks, which are registered on the named layers only and removed afterwards."""
 
 import difflib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -15,11 +15,11 @@ from evofool.targets.target import Target
 
 
 class _Stop(Exception):
-    """The deepest layer that was asked for has answered."""
+    """The deepest layer that is needed has been reached."""
 
 
-class Read:
-    """One forward pass, read: the logits, if the pass went so far, and what the named layers answered."""
+class ForwardPass:
+    """The outputs of one forward pass: those of the named layers, and the logits if the pass went that far."""
 
     def __init__(self, logits: torch.Tensor | None, layers: dict[str, torch.Tensor]) -> None:
         self._logits, self._layers = logits, layers
@@ -27,28 +27,26 @@ class Read:
     @property
     def logits(self) -> torch.Tensor:
         """(B, K) float32."""
-        assert self._logits is not None, "the forward pass was stopped before the logits: ask for them by logits=True"
+        assert self._logits is not None, "the forward pass stopped before the logits; pass logits=True"
         return self._logits
 
     def layer(self, name: str) -> torch.Tensor:
-        """(B, ...) what the layer answered when it last ran; with several crops (B * crops, ...), those of an image
-        neighbours."""
+        """(B, ...): the layer's output when it last ran. With several crops (B * crops, ...), an image's crops in a row."""
         return self._layers[name]
 
 
 class Hooks:
-    """A context in which the target's network is read at the named layers, with gradients.
+    """A context in which forward(images) returns the outputs of the named layers, with gradients.
 
-    read(images) takes float images (B, C, H, W) on [0, 1], of any size that the layers take, and counts B queries. Without
-    logits the pass stops at the deepest named layer. Several threads may read at once; hooks are this context's alone, so
-    two contexts do not disturb each other, and none is left when it closes. One image, a black one, is read to find out
-    which layer runs last. TargetError for a black box, and for a layer that is not there or takes no part.
+    Without logits the pass stops at the deepest named layer. Several threads may call forward at the same time, and several
+    contexts may be open at once. All hooks are removed when the context closes. Entering it takes one query, a black image,
+    to find out which layer runs last. TargetError for a black box, and for a layer that does not exist or is not used.
     """
 
     def __init__(self, target: Target, layers: Sequence[str] = (), logits: bool = True) -> None:
         network = target.network
         if network is None:
-            raise refused(target)
+            raise no_gradients(target)
         self._target, self._network = target, network
         self._names, self._wants_logits = tuple(dict.fromkeys(layers)), logits
         self._module, fused = network.gradient_module(target.shape)
@@ -68,7 +66,7 @@ class Hooks:
             self._hooks.callback(module.register_forward_hook(self._hook(name)).remove)
         try:
             if self._names:
-                self._look()
+                self._find_last_layer()
         except BaseException:
             self._hooks.close()
             raise
@@ -77,7 +75,8 @@ class Hooks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._hooks.close()
 
-    def read(self, images: torch.Tensor) -> Read:
+    def forward(self, images: torch.Tensor) -> ForwardPass:
+        """One pass of float images (B, C, H, W) on [0, 1], of any size that the layers accept; counts B queries."""
         target, network = self._target, self._network
         self._local.runs, self._local.kept = [], {}
         raw: torch.Tensor | None = None
@@ -92,9 +91,9 @@ class Hooks:
             kept, self._local.kept, self._local.runs = self._local.kept, None, None
         target.count(len(images))
         logits = None if raw is None else to_logits(raw.float(), target.outputs, target.crops)
-        return Read(logits, kept)
+        return ForwardPass(logits, kept)
 
-    def _look(self) -> None:
+    def _find_last_layer(self) -> None:
         with torch.no_grad():
             self._local.runs, self._local.kept = [], {}
             shape = (1, *self._target.shape)
@@ -103,17 +102,17 @@ class Hooks:
             runs, self._local.runs, self._local.kept = self._local.runs, None, None
         for name in self._names:
             if name not in runs:
-                raise TargetError(f'{self._target.name}: layer "{name}" takes no part in the network\'s answer')
+                raise TargetError(f'{self._target.name}: layer "{name}" is not used in the network\'s forward pass')
         if not self._wants_logits:
             self._last = (runs[-1], runs.count(runs[-1]))
 
-    def _hook(self, name: str):  # type: ignore[no-untyped-def]
+    def _hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
         def keep(_module: nn.Module, _args: object, output: object) -> None:
             runs = getattr(self._local, "runs", None)
-            if runs is None:  # somebody else's pass through the same network
+            if runs is None:  # a pass outside of this context
                 return
             if not isinstance(output, torch.Tensor):
-                raise TargetError(f'{self._target.name}: layer "{name}" answers a {type(output).__name__}, no tensor')
+                raise TargetError(f'{self._target.name}: layer "{name}" returns a {type(output).__name__}, not a tensor')
             runs.append(name)
             stop = self._last == (name, runs.count(name))
             # A copy, since a later layer may work in place.
@@ -125,20 +124,20 @@ class Hooks:
 
 
 def layer_names(target: Target) -> list[str]:
-    """The names that Hooks takes, as torch's named_modules() has them; none of a black box."""
+    """The layer names that Hooks accepts, as in torch's named_modules(); [] for a black box."""
     return [] if target.network is None else [name for name, _ in target.network.module.named_modules() if name]
 
 
 def unknown_layer(target: Target, name: str) -> TargetError:
-    """The error for a layer that is not there, with the nearest names."""
+    """The error for a layer that does not exist, with the most similar names."""
     names = layer_names(target)
     near = difflib.get_close_matches(name, names, 5, 0.4) or names[:12]
     return TargetError(f'{target.name}: no layer "{name}"; there are {len(names)}, the nearest {", ".join(near)}')
 
 
-def refused(target: Target) -> TargetError:
-    """The error for a target without gradients: what it can still be asked."""
+def no_gradients(target: Target) -> TargetError:
+    """The error for a target without gradients, with what can be used instead."""
     return TargetError(
-        f"{target.name}: it has neither gradients nor layers. Black-box rivals need none (evofool baseline square, nes, "
-        "random), nor does occlusion (evofool explain)"
+        f"{target.name}: it has neither gradients nor layers. Use a black-box attack (evofool baseline square, nes, random) "
+        "or occlusion (evofool explain)"
     )

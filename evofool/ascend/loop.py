@@ -1,4 +1,4 @@
-"""One loop of gradient ascent for every method: objective x parameterisation x transforms x rule, each item on its own."""
+"""The loop of gradient ascent that every method shares: objective, parameterisation, transforms and step rule."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,260 +10,269 @@ import numpy as np
 import torch
 
 from evofool.ascend.draws import Draws
-from evofool.ascend.hooks import Hooks, Read
+from evofool.ascend.hooks import ForwardPass, Hooks
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param
-from evofool.ascend.rules import StepRule
+from evofool.ascend.rules import Step, StepRule
 from evofool.ascend.transforms import Transform
 from evofool.images import levels
 from evofool.targets.target import Target
 
 Tick = Callable[[int, int], bool]
-"""(the iteration that is done, counted from 0, of how many) -> whether to stop now; called after each one."""
+"""(finished iteration, counted from 0; number of iterations) -> whether to stop now; called after each iteration."""
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What is climbed and how. Each of the n items climbs independently of the others.
+
+    param gives the starts, objective is maximised by rule in so many steps. The network sees the images after transforms.
+
+    The best iterate of each item is kept: the one with the highest score by select_by (default: the objective); the first
+    one of equal scores. With transforms, select_by scores the image without them, in a forward pass of its own at every
+    select_every-th iteration and at the last one. secondary: another score that is recorded with each improvement.
+
+    An item ends when its score by select_by reaches stop_at. restarts: groups of so many consecutive items have the same
+    aim, and a group ends together. rounded: the network sees the image rounded to 8 bits, and the gradient is passed
+    straight through the rounding, so the image that is scored is the image that is saved.
+    """
+
+    param: Param
+    objective: Objective
+    rule: StepRule
+    steps: int
+    transforms: Sequence[Transform] = ()
+    select_by: Objective | None = None
+    select_every: int = 1
+    secondary: Objective | None = None
+    stop_at: float = math.inf
+    restarts: int = 1
+    rounded: bool = True
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """All scores that are read from the network."""
+        return [each for each in (self.objective, self.select_by, self.secondary) if each is not None]
 
 
 class Improvement(NamedTuple):
-    """An item's score rose, after so many passes of its own."""
+    """A new best score of an item, and the passes that the item had used by then."""
 
     item: int
     forwards: int
     backwards: int
     score: float
-    beside: float = math.nan  # the second score, where one was asked for
+    secondary: float = math.nan  # by Ascent.secondary
 
 
-STUCK = "its gradient was 0 at every step, so it is where it began; another start (another seed) may help"
+STUCK = "its gradient was 0 at every step, so it never left its start; another start (another seed) may help"
 
 
 @dataclass
 class AscentResult:
-    """What became of n items. An item whose every score was NaN has the score -inf and a black image."""
+    """The outcome for n items. An item without any finite score has the score -inf and a black image."""
 
-    images: np.ndarray  # uint8 (n, C, H, W), the best iterate, as it was scored where `rounded`
-    states: torch.Tensor | None  # (n, ...) of the best iterate; None where nothing but pixels was searched
-    scores: np.ndarray  # (n,) float64, by the judge
+    images: np.ndarray  # uint8 (n, C, H, W), the best iterates, as they were scored where `rounded`
+    states: torch.Tensor | None  # (n, ...), the best iterates' states; None if the search was over pixels alone
+    scores: np.ndarray  # (n,) float64, by select_by
     iterations: np.ndarray  # (n,) int64, steps taken
-    forwards: np.ndarray  # (n,) int64, images that the network was shown for the item
-    backwards: np.ndarray  # (n,) int64, gradients that were taken for it
-    improvements: list[Improvement] = field(default_factory=list)  # in the order of iterations
-    notes: list[tuple[int, str]] = field(default_factory=list)  # item, what a user should know of it
-    interrupted: bool = False  # tick said so
-    moved: np.ndarray | None = None  # (n,) bool, whether any gradient was not 0; None where none was taken
+    forwards: np.ndarray  # (n,) int64, images that were passed through the network
+    backwards: np.ndarray  # (n,) int64, gradients that were computed
+    improvements: list[Improvement] = field(default_factory=list)  # by forward passes
+    notes: list[tuple[int, str]] = field(default_factory=list)  # (item, what a user should know of it)
+    interrupted: bool = False  # whether tick stopped it
+    moved: np.ndarray | None = None  # (n,) bool, whether any gradient was not 0; None if none was computed
 
     @property
     def stuck(self) -> list[int]:
-        """The items whose gradient was 0 at every step: they are where they began."""
+        """The items whose gradient was 0 at every step; they are still at their start."""
         return [] if self.moved is None else np.flatnonzero(~self.moved & (self.backwards > 0)).tolist()
 
 
 def ascend(
     target: Target,
-    param: Param,
-    objective: Objective,
-    *,
-    rule: StepRule,
-    steps: int,
-    seed: int = 0,
+    ascent: Ascent,
     keys: Sequence[int],
-    transforms: Sequence[Transform] = (),
-    select_by: Objective | None = None,
-    beside: Objective | None = None,
-    select_every: int = 1,
-    stop_at: float = math.inf,
-    together: int = 1,
+    *,
+    seed: int = 0,
     microbatch: int = 0,
-    rounded: bool = True,
     streams: int = 1,
     tick: Tick | None = None,
 ) -> AscentResult:
-    """Climb the objective from param's start, each of the n items `keys` by itself; the best iterate of each is kept.
+    """Climb from the start of each of the n items `keys`, and keep the best iterate of each.
 
-    keys (n,): what the draws of items are keyed by, together with seed and step (Draws). judge: what iterates are compared
-    by, the objective unless given; of equals the first. beside: a second score that improvements tell. With transforms the
-    judge sees the image without them, in a forward pass of its own at every select_every-th iteration and the last one. An
-    item ends at `stop_at` of the judge's score, and so do its `together` neighbours (restarts for the same end); or when its
-    score or gradient is not finite (a note says so; its best is kept). rounded: the network sees the 8-bit image, and the
-    gradient is taken straight through the rounding: what is scored is what is saved.
+    keys (n,) and seed determine the items' random draws (Draws). An item also ends when its score or its gradient is not
+    finite: a note says so, and its best iterate is kept. A step is one forward and one backward pass; one more forward pass
+    scores the image after the last step.
 
-    microbatch items share a pass (0: 2 on a CPU, 32 elsewhere), and so many passes as there are streams run at once, each
-    with the caller's number of torch threads. Equal seed and microbatch give equal bits; another microbatch has the same
-    draws. A step is one forward and one backward pass; after the last step one more forward pass judges. TargetError for a
-    target without gradients.
+    microbatch: items that share a pass (0: 2 on a CPU, 32 elsewhere). streams: passes that run at the same time, each with
+    the caller's number of torch threads. Equal seed and microbatch give equal bits for any number of streams; another
+    microbatch has the same draws. TargetError for a target without gradients.
     """
     keys = list(keys)
-    wanted = [each for each in (objective, select_by, beside) if each is not None]
-    layers = [layer for each in wanted for layer in each.layers]
-    with Hooks(target, layers, logits=any(each.logits for each in wanted)) as hooks:
-        climb = _Climb(
-            target, hooks, param, objective, rule, steps, seed, keys, transforms, select_by, beside, select_every, rounded
-        )
-        size = microbatch or (2 if climb.device.type == "cpu" else 32)
+    layers = [layer for objective in ascent.objectives for layer in objective.layers]
+    with Hooks(target, layers, logits=any(objective.logits for objective in ascent.objectives)) as hooks:
+        loop = _Loop(target, hooks, ascent, keys, seed)
+        size = microbatch or (2 if loop.device.type == "cpu" else 32)
         active = list(range(len(keys)))
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(streams, "ascend", torch.set_num_threads, (threads,)) as pool:
-            each = pool.map if streams > 1 else map
-            for iteration in range(steps + 1):
+            run = pool.map if streams > 1 else map
+            for iteration in range(ascent.steps + 1):
                 parts = [active[at : at + size] for at in range(0, len(active), size)]
-                stepped = list(each(lambda part: climb.step(part, iteration, stop_at), parts))  # noqa: B023 - used at once
-                active = [row for part in stepped for row in part]
-                if together > 1:
-                    ended = {row // together for row in np.flatnonzero(climb.out.scores >= stop_at).tolist()}
-                    active = [row for row in active if row // together not in ended]
-                if tick is not None and tick(iteration, steps) and active:
-                    climb.out.interrupted = True
+                going = list(run(lambda items: loop.step(items, iteration), parts))  # noqa: B023 - used at once
+                active = [item for part in going for item in part]
+                if ascent.restarts > 1:
+                    ended = {item // ascent.restarts for item in np.flatnonzero(loop.out.scores >= ascent.stop_at).tolist()}
+                    active = [item for item in active if item // ascent.restarts not in ended]
+                if tick is not None and tick(iteration, ascent.steps) and active:
+                    loop.out.interrupted = True
                     break
                 if not active:
                     break
-    return climb.finish()
+    return loop.finish()
 
 
-class _Climb:
-    """An ascent under way. Rows of different items are never the business of two threads."""
+class _Iterate(NamedTuple):
+    """m items at one iteration."""
 
-    def __init__(
-        self,
-        target: Target,
-        hooks: Hooks,
-        param: Param,
-        objective: Objective,
-        rule: StepRule,
-        steps: int,
-        seed: int,
-        keys: Sequence[int],
-        transforms: Sequence[Transform],
-        select_by: Objective | None,
-        beside: Objective | None,
-        select_every: int,
-        rounded: bool,
-    ) -> None:
+    items: list[int]
+    rows: torch.Tensor  # (m,) int64, the items on the network's device
+    iteration: int
+    last: bool  # scored, but not stepped
+    state: torch.Tensor  # (m, ...), requires a gradient unless last
+    images: torch.Tensor  # (m, C, H, W) on [0, 1]
+    shown: torch.Tensor  # the images as the network sees them before transforms
+
+
+class _Loop:
+    """An ascent in progress. Several threads may step different items at the same time."""
+
+    def __init__(self, target: Target, hooks: Hooks, ascent: Ascent, keys: Sequence[int], seed: int) -> None:
         assert target.network is not None
         self.device = target.network.device
-        self._hooks, self._param, self._objective, self._rule = hooks, param, objective, rule
-        self._steps, self._seed, self._keys = steps, seed, keys
-        self._transforms, self._select_by, self._beside = tuple(transforms), select_by, beside
-        self._select_every, self._rounded = select_every, rounded
+        self._hooks, self._ascent, self._keys, self._seed = hooks, ascent, keys, seed
         n = len(keys)
-        self._states = param.init(Draws(seed, keys, 0)).to(self.device)
-        rule.begin(n, steps)
-        steps_taken, forwards, backwards = (np.zeros(n, np.int64) for _ in range(3))
+        self._states = ascent.param.init(Draws(seed, keys, 0)).to(self.device)
+        ascent.rule.begin(n, ascent.steps)
+        iterations, forwards, backwards = (np.zeros(n, np.int64) for _ in range(3))
         self._moved = np.zeros(n, bool)
-        with torch.no_grad():  # not the target's shape: layers may take other sizes
-            size = param.decode(self._states[:1], torch.zeros(min(n, 1), dtype=torch.int64, device=self.device)).shape[1:]
-        blank = np.zeros((n, *size), np.uint8)
-        self.out = AscentResult(blank, self._states.clone(), np.full(n, -np.inf), steps_taken, forwards, backwards)
+        with torch.no_grad():  # the images need not have the target's shape: layers may take other sizes
+            first = torch.zeros(min(n, 1), dtype=torch.int64, device=self.device)
+            shape = ascent.param.decode(self._states[:1], first).shape[1:]
+        blank = np.zeros((n, *shape), np.uint8)
+        self.out = AscentResult(blank, self._states.clone(), np.full(n, -np.inf), iterations, forwards, backwards)
 
-    def step(self, part: list[int], iteration: int, stop_at: float) -> list[int]:
-        """One iteration of the items `part`; returns those that go on."""
-        rows = torch.tensor(part, device=self.device)
-        last = iteration == self._steps
-        state = self._states[rows].requires_grad_(not last)
-        images = self._param.decode(state, rows)
-        seen = straight_through(images) if self._rounded else images
-        judging = iteration % self._select_every == 0 or last
-        if self._transforms:
-            values, scores = self._transformed(part, iteration, seen, images, rows, judging, last)
-        else:
-            with torch.set_grad_enabled(not last):
-                read = self._hooks.read(seen)
-                values = self._objective(read, images, rows)
-            self.out.forwards[part] += 1
-            scores = self._judged(read, images, rows, values)
-        told = None if scores is None else scores.double().cpu().numpy()
-        if told is not None:
-            self._keep(part, told, state, seen)
-        if last:
+    def step(self, items: list[int], iteration: int) -> list[int]:
+        """One iteration of these items; returns those that go on."""
+        at = self._iterate(items, iteration)
+        values, selected = self._transformed_scores(at) if self._ascent.transforms else self._scores(at)
+        scores = None if selected is None else selected.double().cpu().numpy()
+        if scores is not None:
+            self._keep_best(at, scores)
+        if at.last:
             return []
         assert values is not None
         finite = torch.isfinite(values).tolist()
-        on = [k for k, ok in enumerate(finite) if ok and not (told is not None and told[k, 0] >= stop_at)]
-        self._complain(part, [k for k, ok in enumerate(finite) if not ok], "score")
+        on = [k for k, ok in enumerate(finite) if ok and not (scores is not None and scores[k, 0] >= self._ascent.stop_at)]
+        self._note_stopped([items[k] for k, ok in enumerate(finite) if not ok], "score")
         if not on:
             return []
-        (gradient,) = torch.autograd.grad(values[on].sum(), state)
-        self.out.backwards[[part[k] for k in on]] += 1
-        steep = gradient[on]
-        self._moved[[part[k] for k in on]] |= steep.flatten(1).any(1).cpu().numpy()
-        sound = torch.isfinite(steep.flatten(1)).all(1).tolist()
-        self._complain(part, [k for k, ok in zip(on, sound, strict=True) if not ok], "gradient")
+        (all_gradients,) = torch.autograd.grad(values[on].sum(), at.state)
+        self.out.backwards[[items[k] for k in on]] += 1
+        gradient = all_gradients[on]
+        self._moved[[items[k] for k in on]] |= gradient.flatten(1).any(1).cpu().numpy()
+        sound = torch.isfinite(gradient.flatten(1)).all(1).tolist()
+        self._note_stopped([items[k] for k, ok in zip(on, sound, strict=True) if not ok], "gradient")
         if not all(sound):
-            on, steep = [k for k, ok in zip(on, sound, strict=True) if ok], steep[sound]
+            on, gradient = [k for k, ok in zip(on, sound, strict=True) if ok], gradient[sound]
         if not on:
             return []
-        going = [part[k] for k in on]
+        going = [items[k] for k in on]
         with torch.no_grad():
-            there = rows[on]
-            told_values = values.detach()[on]
-            self._states[there] = self._rule.step(
-                state.detach()[on], steep, told_values, going, iteration, self._param.project
-            )
+            step = Step(at.state.detach()[on], gradient, values.detach()[on], going, iteration, self._ascent.param.project)
+            self._states[at.rows[on]] = self._ascent.rule.step(step)
         self.out.iterations[going] += 1
         return going
 
-    def _transformed(
-        self,
-        part: list[int],
-        iteration: int,
-        seen: torch.Tensor,
-        images: torch.Tensor,
-        rows: torch.Tensor,
-        judging: bool,
-        last: bool,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The objective's values under the transforms, and the judge's without them; None where it was not asked."""
-        scores = values = None
-        if self._select_by is not None and judging:
-            with torch.no_grad():
-                scores = self._judged(self._hooks.read(seen), images, rows, None)
-            self.out.forwards[part] += 1
-        if not last or self._select_by is None:
-            draws = Draws(self._seed, [self._keys[row] for row in part], iteration + 1, self.device)
-            moved = seen
-            for transform in self._transforms:
-                moved = transform(moved, draws)
-            with torch.set_grad_enabled(not last):
-                read = self._hooks.read(moved)
-                values = self._objective(read, images, rows)
-            self.out.forwards[part] += 1
-            if self._select_by is None:
-                scores = self._judged(read, images, rows, values)
-        return values, scores
-
-    @torch.no_grad()
-    def _judged(self, read: Read, images: torch.Tensor, rows: torch.Tensor, values: torch.Tensor | None) -> torch.Tensor:
-        """(m, 2): what iterates are compared by, and the score beside it."""
-        if self._select_by is not None:
-            values = self._select_by(read, images, rows)
-        assert values is not None
-        beside = torch.full_like(values, torch.nan) if self._beside is None else self._beside(read, images, rows)
-        return torch.stack([values.detach(), beside], 1)
-
     def finish(self) -> AscentResult:
-        """What came of it, in an order that no thread decides."""
+        """The result, in an order that does not depend on threads."""
         self.out.improvements.sort(key=lambda found: (found.forwards, found.item))
         self.out.notes.sort()
         self.out.moved = self._moved
         return self.out
 
-    def _keep(self, part: list[int], scores: np.ndarray, state: torch.Tensor, seen: torch.Tensor) -> None:
+    def _iterate(self, items: list[int], iteration: int) -> _Iterate:
+        last = iteration == self._ascent.steps
+        rows = torch.tensor(items, device=self.device)
+        state = self._states[rows].requires_grad_(not last)
+        images = self._ascent.param.decode(state, rows)
+        shown = straight_through(images) if self._ascent.rounded else images
+        return _Iterate(items, rows, iteration, last, state, images, shown)
+
+    def _scores(self, at: _Iterate) -> tuple[torch.Tensor, torch.Tensor]:
+        """The objective's values (m,), and the selection's scores (m, 2) from the same pass."""
+        with torch.set_grad_enabled(not at.last):
+            forward = self._hooks.forward(at.shown)
+            values = self._ascent.objective(forward, at.images, at.rows)
+        self.out.forwards[at.items] += 1
+        return values, self._selection(forward, at, values)
+
+    def _transformed_scores(self, at: _Iterate) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The objective's values (m,) under the transforms, and the selection's scores (m, 2) without them.
+
+        None for each that is not needed at this iteration.
+        """
+        ascent = self._ascent
+        values = scores = None
+        if ascent.select_by is not None and (at.iteration % ascent.select_every == 0 or at.last):
+            with torch.no_grad():
+                scores = self._selection(self._hooks.forward(at.shown), at, None)
+            self.out.forwards[at.items] += 1
+        if not at.last or ascent.select_by is None:
+            draws = Draws(self._seed, [self._keys[item] for item in at.items], at.iteration + 1, self.device)
+            transformed = at.shown
+            for transform in ascent.transforms:
+                transformed = transform(transformed, draws)
+            with torch.set_grad_enabled(not at.last):
+                forward = self._hooks.forward(transformed)
+                values = ascent.objective(forward, at.images, at.rows)
+            self.out.forwards[at.items] += 1
+            if ascent.select_by is None:
+                scores = self._selection(forward, at, values)
+        return values, scores
+
+    @torch.no_grad()
+    def _selection(self, forward: ForwardPass, at: _Iterate, values: torch.Tensor | None) -> torch.Tensor:
+        """(m, 2): the score that iterates are compared by, and the secondary one. values: the objective's."""
+        ascent = self._ascent
+        if ascent.select_by is not None:
+            values = ascent.select_by(forward, at.images, at.rows)
+        assert values is not None
+        no_score = torch.full_like(values, torch.nan)
+        secondary = no_score if ascent.secondary is None else ascent.secondary(forward, at.images, at.rows)
+        return torch.stack([values.detach(), secondary], 1)
+
+    def _keep_best(self, at: _Iterate, scores: np.ndarray) -> None:
+        """Keep each iterate whose score (scores[:, 0]) is strictly higher than its item's best."""
         best = scores[:, 0]
-        better = [k for k, row in enumerate(part) if np.isfinite(best[k]) and best[k] > self.out.scores[row]]
+        better = [k for k, item in enumerate(at.items) if np.isfinite(best[k]) and best[k] > self.out.scores[item]]
         if not better:
             return
-        rows = [part[k] for k in better]
-        self.out.scores[rows] = best[better]
+        items = [at.items[k] for k in better]
+        self.out.scores[items] = best[better]
         assert self.out.states is not None
-        self.out.states[rows] = state.detach()[better]
-        self.out.images[rows] = to_uint8(seen.detach()[better])
-        for k, row in zip(better, rows, strict=True):
-            passes = int(self.out.forwards[row]), int(self.out.backwards[row])
-            self.out.improvements.append(Improvement(row, *passes, *scores[k].tolist()))
+        self.out.states[items] = at.state.detach()[better]
+        self.out.images[items] = to_uint8(at.shown.detach()[better])
+        for k, item in zip(better, items, strict=True):
+            passes = int(self.out.forwards[item]), int(self.out.backwards[item])
+            self.out.improvements.append(Improvement(item, *passes, *scores[k].tolist()))
 
-    def _complain(self, part: list[int], which: list[int], of: str) -> None:
-        for k in which:
-            row = part[k]
-            best = "nothing of it is kept" if not np.isfinite(self.out.scores[row]) else "its best before that is kept"
-            words = f"its {of} came out NaN or infinite after {self.out.iterations[row]} steps, and it was stopped; {best}"
-            self.out.notes.append((row, words))
+    def _note_stopped(self, items: Sequence[int], quantity: str) -> None:
+        for item in items:
+            kept = "nothing of it is kept" if not np.isfinite(self.out.scores[item]) else "its best before that is kept"
+            after = f"after {self.out.iterations[item]} steps"
+            self.out.notes.append((item, f"its {quantity} was NaN or infinite {after}, and it was stopped; {kept}"))
 
 
 def straight_through(images: torch.Tensor) -> torch.Tensor:

@@ -1,34 +1,34 @@
-"""What is climbed: scores of images, one per item and never their sum: items are stopped, stepped and kept apart."""
+"""Objectives: scores of images, one score per item, since items climb independently of each other."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional as F
 
-from evofool.ascend.hooks import Read
+from evofool.ascend.hooks import ForwardPass
 
-Score = Callable[[Read, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(read, images (m, C, H, W) on [0, 1], rows (m,) int64) to (m,): rows say which items the images are of."""
+Score = Callable[[ForwardPass, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(forward pass, images (m, C, H, W) on [0, 1], items (m,) int64) -> (m,); items: which items the images belong to."""
 
 
 class Objective:
-    """A score with the layers that it reads. Objectives add up and can be scaled: class_logit(c) - 0.1 * l2()."""
+    """A score and the layers that it reads. Objectives can be added and scaled: class_logit(c) - 0.1 * l2()."""
 
     def __init__(self, score: Score, layers: Sequence[str] = (), logits: bool = False) -> None:
         self._score = score
         self.layers = tuple(layers)
         self.logits = logits
 
-    def __call__(self, read: Read, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return self._score(read, images, rows)
+    def __call__(self, forward: ForwardPass, images: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return self._score(forward, images, items)
 
     def __add__(self, other: "Objective") -> "Objective":
         return Objective(
-            lambda *given: self(*given) + other(*given), (*self.layers, *other.layers), self.logits or other.logits
+            lambda *inputs: self(*inputs) + other(*inputs), (*self.layers, *other.layers), self.logits or other.logits
         )
 
     def __mul__(self, factor: float) -> "Objective":
-        return Objective(lambda *given: factor * self(*given), self.layers, self.logits)
+        return Objective(lambda *inputs: factor * self(*inputs), self.layers, self.logits)
 
     __rmul__ = __mul__
 
@@ -39,20 +39,20 @@ class Objective:
         return self + -1.0 * other
 
 
-# -- of the answer; classes (n,) int64, one for each item
+# -- scores of the logits; classes (n,) int64, one for each item
 
 
 def class_logit(classes: torch.Tensor) -> Objective:
     """z_c, the class score of Simonyan 2014."""
-    return Objective(lambda read, _, rows: _of_class(read.logits, classes, rows), logits=True)
+    return Objective(lambda forward, _, items: _of_class(forward.logits, classes, items), logits=True)
 
 
 def log_odds(classes: torch.Tensor) -> Objective:
-    """log(p_c / (1 - p_c)) = z_c - logsumexp of the others: grows where a softmax has reached 1."""
+    """log(p_c / (1 - p_c)) = z_c - logsumexp of the other z: still grows where the softmax has reached 1."""
 
-    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        z = read.logits
-        return _of_class(z, classes, rows) - torch.logsumexp(_others(z, classes, rows), 1)
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        z = forward.logits
+        return _of_class(z, classes, items) - torch.logsumexp(_others(z, classes, items), 1)
 
     return Objective(score, logits=True)
 
@@ -60,27 +60,27 @@ def log_odds(classes: torch.Tensor) -> Objective:
 def margin(classes: torch.Tensor) -> Objective:
     """z_c - the highest other z."""
 
-    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        z = read.logits
-        return _of_class(z, classes, rows) - _others(z, classes, rows).amax(1)
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        z = forward.logits
+        return _of_class(z, classes, items) - _others(z, classes, items).amax(1)
 
     return Objective(score, logits=True)
 
 
 def probability(classes: torch.Tensor) -> Objective:
-    """The softmax's p_c, what Nguyen 2015 climbs; float32 ends at 1."""
-    return Objective(lambda read, _, rows: _of_class(read.logits.softmax(1), classes, rows), logits=True)
+    """The softmax's p_c, as in Nguyen 2015; in float32 it stops growing at 1."""
+    return Objective(lambda forward, _, items: _of_class(forward.logits.softmax(1), classes, items), logits=True)
 
 
-# -- of a layer; indices, one for each item, count channels. Where a target looks at several crops, the mean over them
+# -- scores of a layer; indices: a channel for each item. With several crops an item's score is the mean over its crops
 
 
 def unit(layer: str, indices: Sequence[tuple[int, ...]]) -> Objective:
-    """One unit's activation: (channel,) of a fully connected layer or, in a map, its middle; (channel, y, x) anywhere."""
+    """One unit's activation: (channel,) of a fully connected layer, or at the middle of a map; or (channel, y, x)."""
 
-    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        a = _by_image(read.layer(layer), rows)
-        return torch.stack([_unit(a[k], indices[row]).mean() for k, row in enumerate(rows.tolist())])
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        a = _by_image(forward.layer(layer), items)
+        return torch.stack([_unit(a[k], indices[item]).mean() for k, item in enumerate(items.tolist())])
 
     return Objective(score, (layer,))
 
@@ -88,18 +88,18 @@ def unit(layer: str, indices: Sequence[tuple[int, ...]]) -> Objective:
 def channel(layer: str, indices: Sequence[int]) -> Objective:
     """The mean activation of a channel over its map."""
 
-    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        a = _by_image(read.layer(layer), rows)
-        return torch.stack([a[k, :, indices[row]].mean() for k, row in enumerate(rows.tolist())])
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        a = _by_image(forward.layer(layer), items)
+        return torch.stack([a[k, :, indices[item]].mean() for k, item in enumerate(items.tolist())])
 
     return Objective(score, (layer,))
 
 
 def layer_energy(layer: str) -> Objective:
-    """1/2 ||a||^2 of a whole layer: what DeepDream climbs."""
+    """1/2 ||a||^2 of a whole layer: the objective of DeepDream."""
 
-    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return 0.5 * _by_image(read.layer(layer), rows).square().flatten(2).sum(2).mean(1)
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return 0.5 * _by_image(forward.layer(layer), items).square().flatten(2).sum(2).mean(1)
 
     return Objective(score, (layer,))
 
@@ -111,77 +111,77 @@ def guide(layer: str, features: torch.Tensor) -> Objective:
     """
     vectors = features[0].flatten(1)
 
-    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        a = read.layer(layer).flatten(2)
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        a = forward.layer(layer).flatten(2)
         best = torch.einsum("bcp,cq->bpq", a.detach(), vectors).argmax(2)
-        return _by_image((a * vectors[:, best].transpose(0, 1)).flatten(1).sum(1), rows).mean(1)
+        return _by_image((a * vectors[:, best].transpose(0, 1)).flatten(1).sum(1), items).mean(1)
 
     return Objective(score, (layer,))
 
 
 LOGITS = "logits"
-"""What stands for a layer's name where the network's answer is meant."""
+"""Can be passed instead of a layer's name, for the network's logits."""
 
 
 def match(layer: str, features: torch.Tensor) -> Objective:
-    """-||a - f||^2 / ||f||^2: how near a layer is to features (n, ...), a row for each item (Mahendran & Vedaldi 2014).
+    """-||a - f||^2 / ||f||^2: the similarity of a layer to features (n, ...), a row per item (Mahendran & Vedaldi 2014).
 
-    Several crops of an image are one row. layer may be LOGITS.
+    An image's crops make one row. layer may be LOGITS.
     """
     wanted = features.flatten(1)
     size = wanted.square().sum(1).clamp_min(1e-12)
-    answer = layer == LOGITS
+    of_logits = layer == LOGITS
 
-    def score(read: Read, _: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        a = (read.logits if answer else read.layer(layer)).reshape(len(rows), -1)
-        return -(a - wanted[rows]).square().sum(1) / size[rows]
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        a = (forward.logits if of_logits else forward.layer(layer)).reshape(len(items), -1)
+        return -(a - wanted[items]).square().sum(1) / size[items]
 
-    return Objective(score, () if answer else (layer,), answer)
+    return Objective(score, () if of_logits else (layer,), of_logits)
 
 
-# -- of the image alone; centre is the pixel value that counts as nothing, a number or (C, 1, 1)
+# -- scores of the image alone; centre is the pixel value of zero, a number or (C, 1, 1)
 
 
 def l2(centre: float | torch.Tensor = 0.0) -> Objective:
     """||I - centre||^2 over all pixels on [0, 1]."""
-    return Objective(lambda _, images, rows: (images - _there(centre, images)).square().flatten(1).sum(1))
+    return Objective(lambda _, images, items: (images - _like(centre, images)).square().flatten(1).sum(1))
 
 
 def alpha_norm(alpha: float, centre: float | torch.Tensor = 0.0, unit: float = 1.0) -> Objective:
     """sum |(I - centre) * unit|^alpha (Mahendran & Vedaldi 2014: alpha 6; unit 255 for their pixels)."""
-    return Objective(lambda _, images, rows: ((images - _there(centre, images)) * unit).abs().pow(alpha).flatten(1).sum(1))
+    return Objective(lambda _, images, items: ((images - _like(centre, images)) * unit).abs().pow(alpha).flatten(1).sum(1))
 
 
 def total_variation(beta: float = 2.0, unit: float = 1.0) -> Objective:
     """sum (dx^2 + dy^2)^(beta / 2) of pixels times unit; differences past the edge are 0 (Mahendran & Vedaldi 2014)."""
 
-    def score(_: Read, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def score(_: ForwardPass, images: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         x = images * unit
         dx = F.pad(x[..., :, 1:] - x[..., :, :-1], (0, 1))
         dy = F.pad(x[..., 1:, :] - x[..., :-1, :], (0, 0, 0, 1))
         both = dx.square() + dy.square()
         if beta != 2.0:
-            both = (both + 1e-12).pow(beta / 2)  # a root has no slope at 0
+            both = (both + 1e-12).pow(beta / 2)  # the root has no gradient at 0
         return both.flatten(1).sum(1)
 
     return Objective(score)
 
 
-def _of_class(z: torch.Tensor, classes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return z.gather(1, classes.to(z.device)[rows].unsqueeze(1))[:, 0]
+def _of_class(z: torch.Tensor, classes: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    return z.gather(1, classes.to(z.device)[items].unsqueeze(1))[:, 0]
 
 
-def _others(z: torch.Tensor, classes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return z.scatter(1, classes.to(z.device)[rows].unsqueeze(1), -torch.inf)
+def _others(z: torch.Tensor, classes: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    return z.scatter(1, classes.to(z.device)[items].unsqueeze(1), -torch.inf)
 
 
-def _there(centre: float | torch.Tensor, images: torch.Tensor) -> float | torch.Tensor:
+def _like(centre: float | torch.Tensor, images: torch.Tensor) -> float | torch.Tensor:
     return centre.to(images) if isinstance(centre, torch.Tensor) else centre
 
 
-def _by_image(a: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def _by_image(a: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     """(m * crops, ...) of a layer as (m, crops, ...)."""
-    return a.unflatten(0, (len(rows), -1))
+    return a.unflatten(0, (len(items), -1))
 
 
 def _unit(a: torch.Tensor, index: tuple[int, ...]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What is climbed in: states that decode to images. A genome is such a state (CPPN weights are in cppn.py)."""
+"""Parameterisations: states that decode to images (CPPN weights are in cppn.py and scaled_weights.py)."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -9,29 +9,29 @@ from torch.nn import functional as F
 from evofool.ascend.draws import Draws
 
 Start = Callable[[Draws], torch.Tensor]
-"""Draws of n items to images (n, C, H, W) on [0, 1]."""
+"""The draws of n items -> images (n, C, H, W) on [0, 1]."""
 
 
 class Param(Protocol):
-    """States are one float32 tensor (n, ...), an item a row; rows (m,) int64 say which items m states are of."""
+    """The states of n items are one float32 tensor (n, ...). items (m,) int64: which items the m states belong to."""
 
     def init(self, draws: Draws) -> torch.Tensor:
-        """(n, ...): where each item starts."""
+        """(n, ...): the start of each item."""
         ...
 
-    def decode(self, state: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """(m, ...) to images (m, C, H, W) on [0, 1], differentiable."""
         ...
 
     def project(self, state: torch.Tensor) -> torch.Tensor:
-        """(m, ...): the nearest states that are allowed."""
+        """(m, ...): the nearest allowed states."""
         ...
 
 
 class Pixels:
-    """The image itself, in the box [0, 1]. start is what makes the first images, or these images (n, C, H, W) themselves.
+    """The pixels of the image, in the box [0, 1]. start: images (n, C, H, W), or a function that draws them.
 
-    norm: the L2 norm that every image is brought to, as near as the box allows (Erhan 2009); 0: none.
+    norm: the L2 norm that every image is scaled to, as closely as the box allows (Erhan 2009); 0: no scaling.
     """
 
     def __init__(self, start: Start | torch.Tensor, norm: float = 0.0) -> None:
@@ -41,13 +41,13 @@ class Pixels:
         images = self._start.clone() if isinstance(self._start, torch.Tensor) else self._start(draws)
         return self.project(images)
 
-    def decode(self, state: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return state
 
     def project(self, state: torch.Tensor) -> torch.Tensor:
         state = state.clamp(0.0, 1.0)
         if self._norm:
-            # Scaling may leave the box and clipping the sphere: a few turns come near both, and the box has the last word.
+            # Scaling may leave the box, and clipping changes the norm: alternate a few times, and end with clipping.
             for _ in range(8):
                 length = state.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
                 state = (state * (self._norm / length)).clamp(0.0, 1.0)
@@ -55,9 +55,9 @@ class Pixels:
 
 
 class Coarse:
-    """Pixels on a grid of (height, width), drawn at `full` size by bilinear interpolation: an octave from coarse to fine.
+    """Pixels on a coarse grid of (height, width), enlarged to the size `full` by bilinear interpolation.
 
-    They start as these images (n, C, h, w) of any size, reduced or enlarged to the grid.
+    The start is images (n, C, h, w) of any size, resized to the grid.
     """
 
     def __init__(self, images: torch.Tensor, grid: tuple[int, int], full: tuple[int, int]) -> None:
@@ -70,7 +70,7 @@ class Coarse:
     def init(self, draws: Draws) -> torch.Tensor:
         return self._start.clone()
 
-    def decode(self, state: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         if tuple(state.shape[2:]) == self._full:
             return state
         return F.interpolate(state, self._full, mode="bilinear", align_corners=False)
@@ -80,7 +80,7 @@ class Coarse:
 
 
 class Sigmoid:
-    """Free pixels through a sigmoid; they start as noise of the given standard deviation around middle grey."""
+    """Pixels as a sigmoid of free values; the start is noise of the given standard deviation around middle grey."""
 
     def __init__(self, shape: tuple[int, int, int], deviation: float = 0.01) -> None:
         self._shape, self._deviation = shape, deviation
@@ -88,7 +88,7 @@ class Sigmoid:
     def init(self, draws: Draws) -> torch.Tensor:
         return draws.normal(*self._shape) * self._deviation
 
-    def decode(self, state: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(state)
 
     def project(self, state: torch.Tensor) -> torch.Tensor:
@@ -96,12 +96,12 @@ class Sigmoid:
 
 
 class Fourier:
-    """Fourier coefficients, each divided by its frequency, in decorrelated colours, through a sigmoid.
+    """Pixels as a sigmoid of Fourier coefficients, each divided by its frequency, in decorrelated colours.
 
-    After Olah, Mordvintsev & Schubert (2017), "Feature visualization", and lucid's `fft_image` and `color_correlation`:
-    steps of one size then change all frequencies alike, as photographs have them. A state is (n, C, H, W // 2 + 1, 2), real
-    and imaginary parts; all are transformed at once. shape (C, H, W); with C 1 there is no colour to decorrelate. They start
-    as noise; deviation 0.3 makes the first images' about 0.1, since a blank one can lie where every ReLU is dead.
+    After Olah, Mordvintsev & Schubert (2017), "Feature visualization", and lucid's `fft_image` and `color_correlation`: a
+    step then changes the frequencies in the proportions of photographs. States are (n, C, H, W // 2 + 1, 2), real and
+    imaginary parts. shape (C, H, W); for C = 1 there are no colours to decorrelate. The start is noise: deviation 0.3 gives
+    images of deviation about 0.1, since for a constant image all ReLUs may be inactive.
     """
 
     _COLORS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
@@ -119,7 +119,7 @@ class Fourier:
         channels, height, width = self._shape
         return draws.normal(channels, height, width // 2 + 1, 2) * self._deviation
 
-    def decode(self, state: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         spectrum = torch.view_as_complex((state * self._scale).contiguous())
         images = torch.fft.irfft2(spectrum, s=self._shape[1:], norm="ortho") / 4
         if self._colors is not None:

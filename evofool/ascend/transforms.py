@@ -1,4 +1,4 @@
-"""Random changes that an image has to survive: each a function (images, draws) -> images, drawn for every image apart."""
+"""Random transforms that make an ascent robust: functions (images, draws) -> images, drawn for each image separately."""
 
 import math
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from evofool.ascend.draws import Draws
 
 Transform = Callable[[torch.Tensor, Draws], torch.Tensor]
-"""images (m, C, H, W) on [0, 1] and the m items' draws, to images; differentiable."""
+"""(images (m, C, H, W) on [0, 1], draws of m items) -> images; differentiable."""
 
 
 class Jitter:
-    """Shifted by up to `most` pixels each way, around the edges (as DeepDream rolls)."""
+    """Roll the image by up to `most` pixels in each direction, around the edges (as in DeepDream)."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -24,7 +24,7 @@ class Jitter:
 
 
 class Pad:
-    """A frame of `width` pixels of one value around it; the picture grows."""
+    """Add a border of `width` pixels of one value; the image grows."""
 
     def __init__(self, width: int, value: float = 0.5) -> None:
         self.width, self.value = width, value
@@ -33,8 +33,8 @@ class Pad:
         return F.pad(images, [self.width] * 4, value=self.value)
 
 
-class Turn:
-    """Turned by up to `degrees` each way and scaled by a factor in [low, high], about the centre; edges are mirrored in."""
+class Rotate:
+    """Rotate by up to `degrees` either way and scale by a factor in [low, high], about the centre; reflect edges."""
 
     def __init__(self, degrees: float = 0.0, low: float = 1.0, high: float = 1.0) -> None:
         self.degrees, self.low, self.high = degrees, low, high
@@ -50,22 +50,22 @@ class Turn:
 
 
 class Crops:
-    """A part anywhere in the picture, a share in [low, high] of its sides, drawn at full size again."""
+    """Crop a random part, a share in [low, high] of the sides, and enlarge it to full size."""
 
     def __init__(self, low: float = 0.5, high: float = 1.0) -> None:
         self.low, self.high = low, high
 
     def __call__(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
         share = draws.uniform(low=self.low, high=self.high)
-        where = (draws.uniform(2) * 2 - 1) * (1 - share)[:, None]  # the part's centre, in affine_grid's units
+        centre = (draws.uniform(2) * 2 - 1) * (1 - share)[:, None]  # in affine_grid's units
         nothing = torch.zeros_like(share)
-        rows = [torch.stack([share, nothing, where[:, 0]], 1), torch.stack([nothing, share, where[:, 1]], 1)]
+        rows = [torch.stack([share, nothing, centre[:, 0]], 1), torch.stack([nothing, share, centre[:, 1]], 1)]
         grid = F.affine_grid(torch.stack(rows, 1).to(images.dtype), list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, align_corners=False, padding_mode="reflection")
 
 
 class Centre:
-    """The middle of the picture, height x width: what Pad has added is cut off again, after it has been moved about."""
+    """Crop the middle, height x width: removes the border that Pad added."""
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
@@ -76,7 +76,7 @@ class Centre:
 
 
 class Noise:
-    """Normal noise of the given standard deviation added."""
+    """Add normal noise of the given standard deviation."""
 
     def __init__(self, deviation: float) -> None:
         self.deviation = deviation
@@ -86,7 +86,7 @@ class Noise:
 
 
 class Blur:
-    """A Gaussian blur; sigma in pixels, the same for all."""
+    """A Gaussian blur; sigma in pixels, the same for all images."""
 
     def __init__(self, sigma: float) -> None:
         self.sigma = sigma
@@ -96,7 +96,7 @@ class Blur:
 
 
 def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    """(n, C, H, W) under a Gaussian of sigma pixels, cut off at 3 sigma, edges repeated."""
+    """Images (n, C, H, W) under a Gaussian of sigma pixels, truncated at 3 sigma; edge pixels are repeated."""
     if sigma <= 0:
         return images
     reach = max(1, min(math.ceil(3 * sigma), *(side - 1 for side in images.shape[2:])))
@@ -109,11 +109,11 @@ def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def robust(height: int, width: int) -> tuple[Transform, ...]:
-    """What a feature visualisation has to survive (Olah, Mordvintsev & Schubert 2017, lucid's standard).
+    """The standard transforms of feature visualisation (Olah, Mordvintsev & Schubert 2017; lucid's defaults).
 
-    Padded by 12, jittered by 8, scaled by 10%, turned by 10 degrees, jittered by 4, at 224 pixels; in proportion at others.
+    Pad by 12, jitter by 8, scale by 10%, rotate by 10 degrees, jitter by 4, for 224 pixels; in proportion for other sizes.
     """
-    part = min(height, width) / 224
-    size = lambda pixels: max(1, round(pixels * part))  # noqa: E731
-    moves = (Pad(size(12)), Jitter(size(8)), Turn(10.0, 0.9, 1.1), Jitter(size(4)))
+    proportion = min(height, width) / 224
+    size = lambda pixels: max(1, round(pixels * proportion))  # noqa: E731
+    moves = (Pad(size(12)), Jitter(size(8)), Rotate(10.0, 0.9, 1.1), Jitter(size(4)))
     return (*moves, Centre(height, width))

@@ -1,4 +1,4 @@
-"""Elites climbed on from by gradient: a run out of another's, where the better images take the places of their originals."""
+"""Polish a run's elites by gradient ascent, and save the better images as a new run."""
 
 import hashlib
 import math
@@ -6,25 +6,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from evofool.ascend import objectives
-from evofool.ascend.evened import EvenedWeights
-from evofool.ascend.hooks import Read, refused
-from evofool.ascend.loop import AscentResult, Tick, ascend, to_uint8
+from evofool.ascend.hooks import ForwardPass, no_gradients
+from evofool.ascend.loop import Ascent, AscentResult, Tick, ascend, to_uint8
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param, Pixels
 from evofool.ascend.rules import APGD
-from evofool.attacks.run import AttackProgress, side_by_side, ticking
+from evofool.ascend.scaled_weights import ScaledWeights
+from evofool.attacks.session import AttackProgress, Session, metrics_rows
 from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.errors import RecipeError, StoreError
 from evofool.images import is_large
 from evofool.machine import torch_threads
 from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
-from evofool.run.imported import Image, Seed, climbed, commit, let_go, opened, plain
+from evofool.run.imported import Image, Seed, climbed, commit, opened, plain
 from evofool.run.schema import GenomeId
 from evofool.run.seeding import Seeds
 from evofool.run.store import Store
@@ -36,31 +35,37 @@ from genomes.cppn.complete import complete
 
 METHOD = "polish"
 BY = ("weights", "pixels")
-_BUDGET = {"weights": 17, "pixels": 17}  # forward passes an elite
+_BUDGET = 17  # forward passes per elite
 _RATE = {"weights": 0.003, "pixels": 2 / 255}
-_GROUP = 64  # elites at most that are kept together
-_GROUP_BYTES = 1 << 29  # and what their states may take, at about ten tensors of an image's size each
+_GROUP = 64  # elites at most that are polished and saved at a time
+_GROUP_BYTES = 1 << 29  # memory for their states, at about ten tensors of an image's size per elite
 
 
 @dataclass(frozen=True)
 class PolishPlan:
-    """What is polished, and how: everything that decides the bits of the new run, and is stored with it.
+    """What is polished, and how: everything that determines the results of the new run, and is stored in it.
 
-    run and elites tell which elites they were (the run's id; a hash). budget: forward passes for each. group elites climb
-    side by side; the rest as in ascend.
+    by: "weights": the weights of the elite's CPPN are varied, so that the image stays one that a CPPN renders; "pixels": the
+    pixels are varied, whatever the encoding; "": weights where there are any. classes: () means all. budget: forward passes
+    per elite, each but the last with a backward pass (0: 17). rate: how far the first step moves pixels on [0, 1], for each
+    weight or each pixel (0: 0.003 for weights, 2/255 for pixels). grow: graphs get all edges that they could have, at weight
+    0, and these are varied too, which takes more memory and gains more. threads: torch threads of a pass (0: as in the run).
+
+    The other fields are filled in by polish: run and elites identify the elites (the run's id; a hash); group elites climb
+    at the same time; microbatch is that of ascend; chunk images are scored at once.
     """
 
-    run: str
-    elites: str
-    by: str
-    classes: tuple[int, ...]
-    budget: int
-    rate: float
-    grow: bool
-    group: int
-    microbatch: int
-    chunk: int
-    threads: int
+    by: str = ""
+    classes: tuple[int, ...] = ()
+    budget: int = 0
+    rate: float = 0.0
+    grow: bool = True
+    threads: int = 0
+    run: str = ""
+    elites: str = ""
+    group: int = 0
+    microbatch: int = 0
+    chunk: int = 0
     method: str = METHOD
 
 
@@ -70,8 +75,8 @@ class PolishOutcome:
 
     elites: int
     before: np.ndarray  # (done,) float64, log-odds of the elites that are done, by cell
-    after: np.ndarray  # (done,) of what holds their cells now
-    polished: int  # elites that a better image took the place of
+    after: np.ndarray  # (done,) float64, log-odds in the new run
+    polished: int  # elites that were replaced by a better image
     forwards: int
     backwards: int
     notes: tuple[str, ...]
@@ -80,77 +85,53 @@ class PolishOutcome:
 def polish(
     folder: Path,
     out: Path,
-    target: Target | None = None,
+    plan: PolishPlan = PolishPlan(),
     *,
-    by: str = "",
-    classes: Sequence[int] = (),
-    budget: int = 0,
-    rate: float = 0.0,
-    grow: bool = True,
-    threads: int = 0,
-    streams: int = 0,
+    target: Target | None = None,
     trust: bool = False,
-    begun: Callable[[PolishPlan, int, int], None] = lambda plan, done, elites: None,
+    streams: int = 0,
+    on_start: Callable[[PolishPlan, int, int], None] = lambda plan, done, elites: None,
     tick: Callable[[AttackProgress], bool] = lambda progress: False,
 ) -> PolishOutcome:
-    """Climb from the elites of the run in folder, and keep what comes of it as a run in out, which may have been begun.
+    """Maximise the elites of the run in folder further, and save the result as a run in out; resume it if started before.
 
-    Each elite of `classes` (() are all) climbs the log-odds of its class, or the margin where its run ranks by that. by
-    "weights": in the weights of its CPPN, so that the image stays what a CPPN draws; "pixels": in the image itself, of any
-    encoding ("": weights where there are any). A genome that holds several classes climbs for each of them apart. With
-    niches every niche's elite climbs, and only images that lie in its niche count. budget: forward passes for each elite,
-    each but the last with a backward one; rate: how far the first step moves pixels on [0, 1], by each weight or each pixel
-    (0: chosen). grow: graphs get the edges that they could have, at weight 0, and these climb too: they hold more, and gain
-    more. threads of a pass (0: as the run has).
+    Each elite climbs the log-odds of its class, or the margin if its run ranks by margins. A genome that is the elite of
+    several classes climbs for each of them separately. In a run with niches each niche's elite climbs, and only images
+    inside its niche count.
 
-    An image takes its elite's place if the plain network ranks it higher, rounded to 8 bits: it is made by "polish", and
-    its mother is the original, which is stored too, as a seed. The others stay as they were. A group of elites is
-    kept when it is done; tick(progress), called after every step, ends the work when it says so, and what the group under
-    way has come to is dropped. begun(plan, elites done, elites) is called once. target defaults to the run's own (trust as
-    in StoredRun.target).
+    An image replaces its elite if its score in 8 bits, by `target.logits`, is higher. Such an image is marked as made by
+    "polish", and its mother is the original, which is stored as a seed. The other elites stay. A group of elites is saved
+    when all of them are done. on_start(plan with defaults, elites done, elites) is called once, tick(progress) after every
+    step; if it returns True polishing stops, and the unfinished group is dropped. target: the run's own by default (trust as
+    in StoredRun.target). streams: passes at once (0: the target's choice); they do not change results.
 
-    TargetError for a target without gradients; StoreError or RecipeError if the run has nothing to be polished, or out
-    holds anything but this, begun before.
+    TargetError for a target without gradients; StoreError or RecipeError if the run has nothing to polish, or if out holds
+    another run.
     """
     with StoredRun(folder) as stored:
         if out.resolve() == stored.folder.resolve():
             raise StoreError(f"{out} is the run to be polished, and is only read; pass another --out")
-        source = _read(stored, by, classes)
+        source = _read(stored, plan.by, plan.classes)
         target = stored.own_target(target, trust)
     if target.network is None:
-        raise refused(target)
-    plan = _plan(source, target, classes, budget, rate, grow, threads)
+        raise no_gradients(target)
+    plan = _settled(plan, source, target)
     recipe = _recipe(source, plan, out)
     seeds = Seeds(source.run, len(source.births))
     store, state = opened(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, seeds)
-    notes: list[str] = list(state["notes"])
-    total = len(source.elites)
-    told_to_stop = False
-
-    def heard(progress: AttackProgress) -> bool:
-        nonlocal told_to_stop
-        told_to_stop = tick(progress)
-        return told_to_stop
-
-    try:
-        begun(plan, state["done"], total)
-        began, at_first = time.perf_counter(), state
-        while state["done"] < total and not told_to_stop:
-            group = source.part(state["done"], plan.group)
-            before = time.perf_counter()
+    with Session(store, state, len(source.elites), tick) as session:
+        on_start(plan, session.done, session.items)
+        while session.goes_on:
+            group = source.part(session.done, plan.group)
+            began = time.perf_counter()
             with torch_threads(plan.threads):
-                ticked = ticking(heard, total, len(group.elites), state, at_first, began)
-                climbs, genomes = _climb(group, plan, target, streams or target.streams, ticked)
-                if climbs.interrupted:
+                ticked = session.tick(len(group.elites))
+                result, genomes = _climb(group, plan, target, streams or target.streams, ticked)
+                if result.interrupted:
                     break
-                notes += [f"{group.elites[item].label}: {words}" for item, words in climbs.notes]
-                state = _save(store, source, group, target, plan, climbs, genomes, state, notes, before)
-        outcome = _outcome(store, state, total)
-    except BaseException:
-        let_go(store, state, failed=True)
-        raise
-    let_go(store, state)
-    return outcome
+                images = _PolishedImages.of(group, plan, target, result, genomes)
+                _save(session, source, images, target, began)
+        return _outcome(store, session)
 
 
 # -- what is polished
@@ -158,7 +139,7 @@ def polish(
 
 @dataclass(frozen=True)
 class _Source:
-    """Elites that are to be polished, by cell, and what their run says of them."""
+    """The elites to polish, by cell, with what is needed of their run."""
 
     folder: Path
     run: str
@@ -166,7 +147,7 @@ class _Source:
     recipe: Recipe
     elites: Sequence[Elite]
     encoding: Encoding  # of the new run
-    births: Mapping[int, int]  # by birth there, that in the new run
+    births: Mapping[int, int]  # birth in the source run -> birth in the new run
 
     def part(self, first: int, number: int) -> "_Source":
         return replace(self, elites=self.elites[first : first + number])
@@ -186,9 +167,9 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
     folder, recipe = stored.folder, stored.recipe
     by = by or ("weights" if recipe.encoding.kind == "cppn" else "pixels")
     if by not in BY:
-        raise RecipeError(f'polishing goes by {" or ".join(BY)}, not by "{by}"')
+        raise RecipeError(f'polishing is by {" or ".join(BY)}, not by "{by}"')
     if by == "weights" and recipe.encoding.kind != "cppn":
-        raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights: use --parameters pixels")
+        raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights; pass --parameters pixels")
     with stored.store.snapshot():
         elites = stored.elites()
         run = str(stored.meta.get("id", ""))
@@ -200,7 +181,7 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
         elites = [elite for elite in elites if elite.row.class_id in classes]
     for elite in elites:
         if elite.row.digest() != elite.row.sha256:
-            raise _damaged(folder, elite, "is not what its hash says")
+            raise _damaged(folder, elite, "does not match its hash")
     births = {birth: k for k, birth in enumerate(sorted({elite.row.birth for elite in elites}))}
     part = recipe.encoding if by == "weights" or recipe.encoding.kind == "direct" else DirectPart(kind="direct")
     return _Source(folder, run, by, recipe, elites, part.build(stored.shape), births)
@@ -208,20 +189,17 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
 
 def _damaged(folder: Path, elite: Elite, what: str) -> StoreError:
     r = elite.row
-    return StoreError(
-        f"{folder}: the elite of class {r.class_id} ({elite.label}) {what}; evofool verify {folder} tells more"
-    )
+    return StoreError(f"{folder}: the elite of class {r.class_id} ({elite.label}) {what}; run evofool verify {folder}")
 
 
-def _plan(
-    source: _Source, target: Target, classes: Sequence[int], budget: int, rate: float, grow: bool, threads: int
-) -> PolishPlan:
-    if budget and budget < 2:
+def _settled(plan: PolishPlan, source: _Source, target: Target) -> PolishPlan:
+    """The plan with all defaults filled in; RecipeError names an invalid value."""
+    if plan.budget and plan.budget < 2:
         raise RecipeError(
-            f"a budget of {budget} forward passes is too small: one is the elite's own, and each step takes one"
+            f"a budget of {plan.budget} forward passes is too small; the elite takes one, and each step takes one"
         )
-    if rate < 0 or not math.isfinite(rate):
-        raise RecipeError(f"rate is a step's size, over 0, not {rate}")
+    if plan.rate < 0 or not math.isfinite(plan.rate):
+        raise RecipeError(f"rate, the size of the first step, has to be finite and at least 0, not {plan.rate}")
     assert target.network is not None
     on_cpu = target.network.device.type == "cpu"
     digest = hashlib.sha256("".join(elite.row.sha256 for elite in source.elites).encode()).hexdigest()
@@ -229,19 +207,19 @@ def _plan(
         run=source.run,
         elites=f"{len(source.elites)}, SHA-256 {digest[:32]}",
         by=source.by,
-        classes=tuple(sorted(set(classes))),
-        budget=budget or _BUDGET[source.by],
-        rate=rate or _RATE[source.by],
-        grow=grow and source.by == "weights",
+        classes=tuple(sorted(set(plan.classes))),
+        budget=plan.budget or _BUDGET,
+        rate=plan.rate or _RATE[source.by],
+        grow=plan.grow and source.by == "weights",
         group=max(1, min(_GROUP, _GROUP_BYTES // (40 * math.prod(target.shape)))),
         microbatch=(2 if is_large(target.shape) else 64) if on_cpu else 32,
         chunk=source.recipe.chunk,
-        threads=threads or source.recipe.compute.threads,
+        threads=plan.threads or source.recipe.compute.threads,
     )
 
 
 def _recipe(source: _Source, plan: PolishPlan, out: Path) -> Recipe:
-    """The source's recipe as far as it says how genomes are drawn, images ranked and cells told apart."""
+    """The recipe of the new run: as the source's in what determines rendering, ranking and cells."""
     r = source.recipe
     kept = plan.by == "weights" or r.encoding.kind == "direct"
     return Recipe(
@@ -259,7 +237,7 @@ def _recipe(source: _Source, plan: PolishPlan, out: Path) -> Recipe:
 
 
 def _climb(group: _Source, plan: PolishPlan, target: Target, streams: int, tick: Tick) -> tuple[AscentResult, np.ndarray]:
-    """The ascent of a group of elites, and the genomes that it ends with."""
+    """The ascent of a group of elites, and the genomes of the best images."""
     assert target.network is not None
     rows = [elite.row for elite in group.elites]
     images = group.images()
@@ -269,114 +247,120 @@ def _climb(group: _Source, plan: PolishPlan, target: Target, streams: int, tick:
         genomes = group.encoding.unpack(group.packed())
         wrong = (group.encoding.render(genomes) != images).any(axis=(1, 2, 3))
         if wrong.any():
-            raise _damaged(group.folder, group.elites[int(wrong.argmax())], "is not what its genome draws")
+            raise _damaged(group.folder, group.elites[int(wrong.argmax())], "is not the image that its genome renders")
         if plan.grow:
             genomes = complete(genomes, group.encoding.channels)
-        param = EvenedWeights(group.encoding, genomes, target.network.device)
+        param = ScaledWeights(group.encoding, genomes, target.network.device)
     else:
         param = Pixels(torch.from_numpy(images).to(target.network.device) / 255)
     of = torch.tensor([row.class_id for row in rows])
     odds = objectives.log_odds(of)
-    wanted = odds if group.recipe.search.rank == "log_odds" else objectives.margin(of)
-    niches = group.recipe.niches
-    select_by = wanted
+    objective = odds if group.recipe.search.rank == "log_odds" else objectives.margin(of)
+    select_by, niches = objective, group.recipe.niches
     if niches:
-        select_by = _inside(wanted, DESCRIPTORS[niches.descriptor], niches.edges, np.array([row.niche for row in rows]))
-    climbs = ascend(
-        target,
-        param,
-        wanted,
-        rule=APGD(plan.rate),
-        steps=plan.budget - 1,
-        keys=[row.cell for row in rows],
-        select_by=select_by,
-        beside=odds,
-        microbatch=plan.microbatch,
-        streams=streams,
-        tick=tick,
-    )
-    if isinstance(param, EvenedWeights):
-        assert climbs.states is not None
-        return climbs, param.genomes(climbs.states, torch.arange(len(rows)))
-    return climbs, climbs.images
+        wanted = np.array([row.niche for row in rows])
+        select_by = _inside(objective, DESCRIPTORS[niches.descriptor], niches.edges, wanted)
+    ascent = Ascent(param, objective, APGD(plan.rate), plan.budget - 1, select_by=select_by, secondary=odds)
+    keys = [row.cell for row in rows]
+    result = ascend(target, ascent, keys, microbatch=plan.microbatch, streams=streams, tick=tick)
+    if isinstance(param, ScaledWeights):
+        assert result.states is not None
+        return result, param.genomes(result.states, torch.arange(len(rows)))
+    return result, result.images
 
 
 def _inside(score: Objective, descriptor: Descriptor, edges: Sequence[float], niches: np.ndarray) -> Objective:
-    """score, and -inf for an image that lies in another niche than its item's of niches (n,)."""
+    """score, but -inf for an image outside of its item's niche; niches (n,)."""
 
-    def judged(read: Read, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        values = score(read, images, rows)
-        there = bins(descriptor(to_uint8(images.detach())), edges)
-        left = torch.from_numpy(there != niches[rows.cpu().numpy()])
-        return values.masked_fill(left.to(values.device), -torch.inf)
+    def score_inside(forward: ForwardPass, images: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        values = score(forward, images, items)
+        outside = torch.from_numpy(bins(descriptor(to_uint8(images.detach())), edges) != niches[items.cpu().numpy()])
+        return values.masked_fill(outside.to(values.device), -torch.inf)
 
-    return Objective(judged, score.layers, score.logits)
-
-
-# -- what is kept
+    return Objective(score_inside, score.layers, score.logits)
 
 
-def _save(
-    store: Store,
-    source: _Source,
-    group: _Source,
-    target: Target,
-    plan: PolishPlan,
-    climbs: AscentResult,
-    genomes: np.ndarray,
-    state: Mapping[str, Any],
-    notes: Sequence[str],
-    before: float,
-) -> dict[str, Any]:
-    """Write a group that is done, in one transaction; returns the new state."""
-    first, births = state["done"], source.births
-    images = group.encoding.render(genomes)
-    originals = group.images()
-    now, then = plain(target, images, plan.chunk), plain(target, originals, plan.chunk)
-    score = log_odds if source.recipe.search.rank == "log_odds" else margin
-    higher, lower = score(now), score(then)
-    held, better = [], []
-    measured = (log_odds(then), margin(then)), (log_odds(now), margin(now))
-    for k, (elite, packed) in enumerate(zip(group.elites, group.packed(), strict=True)):
-        c, niche, mother = elite.row.class_id, elite.row.niche, births[elite.row.birth]
-        odds, gaps = (float(m[k, c]) for m in measured[0])
-        held.append(Image(mother, c, packed, originals[k], odds, gaps, niche=niche))
-        if higher[k, c] > lower[k, c] and climbs.scores[k] > -np.inf:
-            odds, gaps = (float(m[k, c]) for m in measured[1])
-            own = group.encoding.pack(genomes[k])
-            better.append(Image(len(births) + first + k, c, own, images[k], odds, gaps, mother, niche))
-    cells = [elite.row.cell for elite in group.elites]
-    new = climbed(climbs, cells, np.isfinite(climbs.scores))
-    state = {
-        **state,
-        "done": first + len(group.elites),
-        "forwards": state["forwards"] + int(climbs.forwards.sum()),
-        "backwards": state["backwards"] + int(climbs.backwards.sum()),
-        "notes": list(notes),
-    }
-    all_done = state["done"] == len(source.elites)
+# -- what is saved
+
+
+@dataclass(frozen=True)
+class _PolishedImages:
+    """A group that is done. Arrays have a row for each of its elites."""
+
+    group: _Source
+    result: AscentResult
+    genomes: np.ndarray
+    images: np.ndarray  # uint8 (n, C, H, W), rendered from genomes
+    logits: np.ndarray  # (n, K), of images
+    original_logits: np.ndarray  # (n, K), of the elites
+
+    @classmethod
+    def of(
+        cls, group: _Source, plan: PolishPlan, target: Target, result: AscentResult, genomes: np.ndarray
+    ) -> "_PolishedImages":
+        images = group.encoding.render(genomes)
+        logits, original_logits = (plain(target, each, plan.chunk) for each in (images, group.images()))
+        return cls(group, result, genomes, images, logits, original_logits)
+
+    def originals(self) -> list[Image]:
+        odds, margins = log_odds(self.original_logits), margin(self.original_logits)
+        rows = zip(self.group.elites, self.group.packed(), strict=True)
+        return [
+            Image(
+                self.group.births[elite.row.birth], elite.row.class_id, packed, elite.image,
+                float(odds[k, elite.row.class_id]), float(margins[k, elite.row.class_id]), niche=elite.row.niche,
+            )
+            for k, (elite, packed) in enumerate(rows)
+        ]  # fmt: skip
+
+    def better(self, first: int) -> list[Image]:
+        """The images with a higher score than their elites, with births from first on."""
+        odds, margins = log_odds(self.logits), margin(self.logits)
+        by_odds = self.group.recipe.search.rank == "log_odds"
+        scores, original_scores = (
+            (odds, log_odds(self.original_logits)) if by_odds else (margins, margin(self.original_logits))
+        )
+        images = []
+        for k, elite in enumerate(self.group.elites):
+            c, niche, mother = elite.row.class_id, elite.row.niche, self.group.births[elite.row.birth]
+            if scores[k, c] > original_scores[k, c] and self.result.scores[k] > -np.inf:
+                packed = self.group.encoding.pack(self.genomes[k])
+                found = float(odds[k, c]), float(margins[k, c])
+                images.append(Image(first + k, c, packed, self.images[k], *found, mother, niche))
+        return images
+
+    def notes(self) -> list[str]:
+        return [f"{self.group.elites[item].label}: {note}" for item, note in self.result.notes]
+
+
+def _save(session: Session, source: _Source, done: _PolishedImages, target: Target, began: float) -> None:
+    """Write a group that is done in one transaction."""
+    store, first = session.store, session.done == 0
+    cells = [elite.row.cell for elite in done.group.elites]
+    new = climbed(done.result, cells, np.isfinite(done.result.scores))
+    state = session.state_after(done.result, done.notes())
     niches = len(source.recipe.niches.edges) + 1 if source.recipe.niches else 1
     commit(
         store,
         state,
-        better,
+        done.better(len(source.births) + session.done),
         METHOD,
-        time.perf_counter() - before,
-        f"all {state['done']} elites are done" if all_done else None,
+        time.perf_counter() - began,
+        f"all {state['done']} elites are done" if state["done"] == len(source.elites) else None,
         target.queries,
-        # A class's niches climb apart, and a curve is of classes.
-        side_by_side([*store.improvements(), *new], len(source.elites)) if niches == 1 else (),
+        # The niches of a class climb separately, but the metrics are those of classes.
+        metrics_rows([*store.improvements(), *new], len(source.elites)) if niches == 1 else (),
         new,
-        seeds=_seeds(source) if not first else (),
-        held=held,
-        origins={birth: GenomeId(source.run, original) for original, birth in births.items()} if not first else {},
+        seeds=_seeds(source) if first else (),
+        held=done.originals(),
+        origins={birth: GenomeId(source.run, original) for original, birth in source.births.items()} if first else {},
         niches=niches,
     )
-    return state
+    session.state = state
 
 
 def _seeds(source: _Source) -> list[Seed]:
-    """The originals; a genome that holds several cells is one."""
+    """The originals; a genome that is the elite of several cells is listed once."""
     found: dict[int, Seed] = {}
     for elite, packed in zip(source.elites, source.packed(), strict=True):
         method = "seed" if elite.row.method == "evolved" else elite.row.method
@@ -384,7 +368,7 @@ def _seeds(source: _Source) -> list[Seed]:
     return list(found.values())
 
 
-def _outcome(store: Store, state: Mapping[str, Any], elites: int) -> PolishOutcome:
+def _outcome(store: Store, session: Session) -> PolishOutcome:
     first: dict[int, float] = {}
     last: dict[int, float] = {}
     history = store.cell_history()
@@ -394,4 +378,6 @@ def _outcome(store: Store, state: Mapping[str, Any], elites: int) -> PolishOutco
     cells = sorted(first)
     before, after = (np.array([values[cell] for cell in cells]) for values in (first, last))
     polished = len(history) - len(cells)
-    return PolishOutcome(elites, before, after, polished, state["forwards"], state["backwards"], tuple(state["notes"]))
+    state = session.state
+    passes = state["forwards"], state["backwards"]
+    return PolishOutcome(session.items, before, after, polished, *passes, tuple(state["notes"]))

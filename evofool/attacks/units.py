@@ -1,16 +1,16 @@
-"""Erhan's units as a run: images that drive single units, and what the classifier calls them."""
+"""Activation maximisation of single units (Erhan 2009), saved as a run, with the classes that the images are assigned to."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from evofool.ascend.hooks import Hooks, refused, unknown_layer
+from evofool.ascend.hooks import Hooks, no_gradients, unknown_layer
 from evofool.ascend.loop import STUCK, Tick
 from evofool.attacks import gradient
 from evofool.attacks.run import settings_of
@@ -18,183 +18,202 @@ from evofool.errors import TargetError
 from evofool.images import is_large, save_png
 from evofool.machine import torch_threads
 from evofool.pages.sheet import Tile, contact_sheet
-from evofool.recipe import parse
-from evofool.run.imported import Image, chunk_of, commit, metrics_row, opened
+from evofool.recipe import Recipe, parse
+from evofool.run.imported import Image, chunk_of, commit, metrics_row, opened, plain
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
 from evofool.targets.redaction import short_name
 
+_Unit = tuple[str, tuple[int, ...]]
+"""A layer's name and an index into it."""
+
 
 @dataclass(frozen=True)
-class UnitRun:
-    """What came of it: a line for each unit, after the notes. done: they were climbed to the end, else nothing is kept."""
+class UnitPlan:
+    """Which units, and how: everything that determines the results of a run, and is stored in it.
+
+    units: "LAYER:CHANNEL" (in a map, its middle) or "LAYER:CHANNEL:Y:X". settings: those of erhan. budget: forward passes
+    per unit (0: as published).
+    """
+
+    units: Sequence[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget: int = 0
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class UnitOutcome:
+    """Notes and a line for each unit. done: whether all units are done; otherwise nothing was saved."""
 
     lines: tuple[str, ...]
     done: bool = True
 
 
-def run_units(
-    target: Target,
-    units: Sequence[str],
-    folder: Path,
-    *,
-    settings: Mapping[str, Any],
-    budget: int = 0,
-    seed: int = 0,
-    threads: int = 1,
-    streams: int = 0,
-    tick: Tick | None = None,
-) -> UnitRun:
-    """Climb each of the units "LAYER:CHANNEL" or "LAYER:CHANNEL:Y:X" from several starts (gradient.units), into a run.
+def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, tick: Tick | None = None) -> UnitOutcome:
+    """Maximise each unit of plan from several starts (gradient.units), and save the images as a run in folder.
 
-    A unit stands for no class, so every image competes in every class, as in evolution. Beside the run: the best image of
-    each unit as unit-LAYER-INDEX.png, units.json with the activations that all starts came to, and units.png, the sheet of
-    them. settings are erhan's; budget: forward passes for each unit (0: as published). tick is called after every step of a
-    layer; where it ends the work, nothing is kept. TargetError for a layer or a unit that is not there, RecipeError for a
-    setting; StoreError or RecipeError if folder has another run.
+    A unit has no class, so each image competes in all classes, as in evolution. Besides the run, folder gets the best image
+    of each unit as unit-LAYER-INDEX.png, units.json with the activations of all starts, and the contact sheet units.png.
+    tick is called after every step of a layer; if it returns True, nothing is saved. streams: passes at once (0: the
+    target's choice); they do not change results. TargetError for a layer or a unit that does not exist, RecipeError for a
+    setting; StoreError or RecipeError if folder holds another run.
     """
-    units = list(dict.fromkeys(units))
-    parsed = [unit_of(target, unit) for unit in units]
-    chosen = settings_of("erhan", settings)
+    names = list(dict.fromkeys(plan.units))
+    units = [unit_of(target, name) for name in names]
+    settings = settings_of("erhan", plan.settings)
     chunk = chunk_of(target)
-    parts = {
-        "name": folder.resolve().name or "units",
-        "target": target.name,
-        "encoding": {"kind": "direct"},
-        "search": {"seed": seed, "batch": chunk},
-        "stop": {"evaluations": 1},
-        "compute": {"chunk": chunk, "threads": threads, "format": "float32"},
-    }
-    recipe = parse(parts, "erhan")
-    plan = {"method": "erhan", "units": units, "settings": chosen, "budget": budget, "seed": seed, "threads": threads}
-    store, state = opened(folder, target, recipe, plan, chunk)
+    described = {
+        "method": "erhan", "units": names, "settings": settings,
+        "budget": plan.budget, "seed": plan.seed, "threads": plan.threads,
+    }  # fmt: skip
+    store, state = opened(folder, target, _recipe(plan, target, folder, chunk), described, chunk)
     if state["done"]:
         store.close()
-        return UnitRun((f"{folder} has all of these units already.",))
+        return UnitOutcome((f"{folder} has all of these units already.",))
     began = time.perf_counter()
     try:
-        with torch_threads(threads):
-            climbed = _climb(target, parsed, chosen, budget, seed, streams, tick)
-            if climbed is None:
+        with torch_threads(plan.threads):
+            result = _attack(target, units, plan, settings, streams, tick)
+            if result is None:
                 store.withdraw()
-                return UnitRun(("Stopped before the units were done; nothing was kept.",), done=False)
-            images, scores, lines, total, notes = climbed
-            answers = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
-        logits = np.concatenate(answers)
-        odds, gaps = log_odds(logits), margin(logits)
-        odds[~np.isfinite(scores) | ~np.isfinite(logits).all(1)] = -np.inf
-        best = odds.argmax(0)
-        winners = [
-            Image(int(row), c, images[row].tobytes(), images[row], float(odds[row, c]), float(gaps[row, c]))
-            for c, row in enumerate(best)
-            if np.isfinite(odds[row, c])
-        ]
-        state = {**state, "done": len(target.labels), "forwards": total[0], "backwards": total[1], "notes": notes}
-        p = np.asarray(confidence(odds[best, np.arange(len(best))]))
-        row = metrics_row(p, 1, total[0], len({w.birth for w in winners}))
-        _pictures(target, folder, parsed, images, scores, chosen["restarts"], logits)
+                return UnitOutcome(("Stopped before the units were done; nothing was kept.",), done=False)
+            logits = plain(target, result.images, chunk)
+        best, winners = _winners(result, logits)
+        passes = {"forwards": result.forwards, "backwards": result.backwards}
+        state = {**state, "done": len(target.labels), **passes, "notes": result.notes}
+        row = metrics_row(best, 1, result.forwards, len({w.birth for w in winners}))
+        _pictures(target, folder, units, result, logits)
         spent = time.perf_counter() - began
-        commit(store, state, winners, "erhan", spent, f"all {len(units)} units are done", target.queries, [(1, row)])
+        commit(store, state, winners, "erhan", spent, f"all {len(names)} units are done", target.queries, [(1, row)])
     except BaseException:
         store.withdraw()
         raise
     store.close()
-    return UnitRun((*notes, *lines))
+    return UnitOutcome((*result.notes, *result.lines(units)))
 
 
-def unit_of(target: Target, text: str) -> tuple[str, tuple[int, ...]]:
-    """(layer, index) of "LAYER:CHANNEL", which in a map is its middle, or with an index into all of the layer's sides.
+def unit_of(target: Target, text: str) -> _Unit:
+    """(layer, index) of "LAYER:CHANNEL", which in a map means its middle, or of a name with a full index.
 
-    TargetError, with the layer's sides, if there is no such unit.
+    TargetError, with the layer's shape, if there is no such unit.
     """
     if target.network is None:
-        raise refused(target)
+        raise no_gradients(target)
     layer, *numbers = text.split(":")
     if not numbers or not all(n.isdecimal() for n in numbers):
-        raise TargetError(f"unit {text}: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7")
+        raise TargetError(f"unit {text} has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7")
     if layer not in dict(target.network.module.named_modules()):
         raise unknown_layer(target, layer)
     index = tuple(int(n) for n in numbers)
     with Hooks(target, [layer], logits=False) as hooks, torch.no_grad():
-        shape = tuple(hooks.read(torch.zeros(1, *target.shape)).layer(layer).shape[1:])
+        shape = tuple(hooks.forward(torch.zeros(1, *target.shape)).layer(layer).shape[1:])
     sides = " x ".join(map(str, shape))
     if len(index) != len(shape) and not (len(index) == 1 and len(shape) == 3):
         named = {1: "LAYER:CHANNEL", 2: "LAYER:TOKEN:FEATURE", 3: "LAYER:CHANNEL or LAYER:CHANNEL:Y:X"}
-        way = named.get(len(shape), f"an index of {len(shape)} numbers")
-        raise TargetError(f'unit {text}: layer "{layer}" of {target.name} is {sides}; its units are named {way}')
+        form = named.get(len(shape), f"an index of {len(shape)} numbers")
+        raise TargetError(f'unit {text}: layer "{layer}" of {target.name} is {sides}; name a unit as {form}')
     for number, side in zip(index, shape, strict=False):
         if number >= side:
-            raise TargetError(
-                f'unit {text}: layer "{layer}" of {target.name} is {sides}: {number} lies beyond 0 to {side - 1}'
-            )
+            raise TargetError(f'unit {text}: layer "{layer}" of {target.name} is {sides}: {number} is not in 0..{side - 1}')
     return layer, index
 
 
-def _climb(
+@dataclass(frozen=True)
+class _UnitImages:
+    """The images of all starts of all units, unit after unit."""
+
+    images: np.ndarray  # uint8 (units * restarts, C, H, W)
+    activations: np.ndarray  # (units * restarts,) float64
+    restarts: int
+    forwards: int
+    backwards: int
+    notes: list[str]
+
+    def lines(self, units: Sequence[_Unit]) -> list[str]:
+        """A line for each unit."""
+        lines = []
+        for unit, each in zip(units, self.activations.reshape(-1, self.restarts), strict=True):
+            known = np.isfinite(each).all() and each.mean() != 0
+            spread = f", spread (deviation / mean) {each.std() / abs(each.mean()):.3f}" if known else ""
+            lines.append(f"{_name(*unit)}  activation {each.max():.4g}, {self.restarts} starts{spread}")
+        return lines
+
+
+def _recipe(plan: UnitPlan, target: Target, folder: Path, chunk: int) -> Recipe:
+    parts = {
+        "name": folder.resolve().name or "units",
+        "target": target.name,
+        "encoding": {"kind": "direct"},
+        "search": {"seed": plan.seed, "batch": chunk},
+        "stop": {"evaluations": 1},
+        "compute": {"chunk": chunk, "threads": plan.threads, "format": "float32"},
+    }
+    return parse(parts, "erhan")
+
+
+def _attack(
     target: Target,
-    units: Sequence[tuple[str, tuple[int, ...]]],
+    units: Sequence[_Unit],
+    plan: UnitPlan,
     settings: Mapping[str, Any],
-    budget: int,
-    seed: int,
     streams: int,
     tick: Tick | None,
-) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int], list[str]] | None:
-    """Images and activations of all starts of all units, lines for people, passes, notes; None if tick ended it.
-
-    Layer after layer, since a pass stops at the layer that it is for.
-    """
+) -> _UnitImages | None:
+    """None if tick stopped it. Layer after layer, since a pass stops at the layer that it reads."""
     n = settings["restarts"]
     images = np.zeros((len(units) * n, *target.shape), np.uint8)
-    scores = np.full(len(units) * n, -np.inf)
+    activations = np.full(len(units) * n, -np.inf)
     forwards = backwards = 0
     notes: list[str] = []
     for layer in dict.fromkeys(name for name, _ in units):
-        places = [k for k, (name, _) in enumerate(units) if name == layer]
-        climbs = gradient.units(
-            target, layer, [units[k][1] for k in places], budget=budget, seed=seed, tick=tick,
+        positions = [k for k, (name, _) in enumerate(units) if name == layer]
+        result = gradient.units(
+            target, layer, [units[k][1] for k in positions], budget=plan.budget, seed=plan.seed, tick=tick,
             streams=streams or target.streams, microbatch=2 if is_large(target.shape) else 64, **settings,
         )  # fmt: skip
-        if climbs.interrupted:
+        if result.interrupted:
             return None
-        rows = np.concatenate([np.arange(k * n, (k + 1) * n) for k in places])
-        images[rows], scores[rows] = climbs.images, climbs.scores
-        forwards, backwards = forwards + int(climbs.forwards.sum()), backwards + int(climbs.backwards.sum())
-        told = climbs.notes + [(item, STUCK) for item in climbs.stuck]
-        notes += [f"{_name(*units[places[item // n]])}, start {item % n}: {words}" for item, words in told]
-    lines = []
-    for unit, each in zip(units, scores.reshape(-1, n), strict=True):
-        whole = np.isfinite(each).all() and each.mean() != 0
-        spread = f", spread (deviation / mean) {each.std() / abs(each.mean()):.3f}" if whole else ""
-        lines.append(f"{_name(*unit)}  activation {each.max():.4g}, {n} starts{spread}")
-    return images, scores, lines, (forwards, backwards), notes
+        rows = np.concatenate([np.arange(k * n, (k + 1) * n) for k in positions])
+        images[rows], activations[rows] = result.images, result.scores
+        forwards, backwards = forwards + int(result.forwards.sum()), backwards + int(result.backwards.sum())
+        all_notes = result.notes + [(item, STUCK) for item in result.stuck]
+        notes += [f"{_name(*units[positions[item // n]])}, start {item % n}: {note}" for item, note in all_notes]
+    return _UnitImages(images, activations, n, forwards, backwards, notes)
 
 
-def _pictures(
-    target: Target,
-    folder: Path,
-    units: Sequence[tuple[str, tuple[int, ...]]],
-    images: np.ndarray,
-    scores: np.ndarray,
-    restarts: int,
-    logits: np.ndarray,
-) -> None:
-    told, tiles = [], []
+def _winners(result: _UnitImages, logits: np.ndarray) -> tuple[np.ndarray, list[Image]]:
+    """The best confidence of each class (K,), and the images that are elites: each image competes in all classes."""
+    odds, margins = log_odds(logits), margin(logits)
+    odds[~np.isfinite(result.activations) | ~np.isfinite(logits).all(1)] = -np.inf
+    best = odds.argmax(0)
+    images = result.images
+    winners = [
+        Image(int(row), c, images[row].tobytes(), images[row], float(odds[row, c]), float(margins[row, c]))
+        for c, row in enumerate(best)
+        if np.isfinite(odds[row, c])
+    ]
+    return np.asarray(confidence(odds[best, np.arange(len(best))])), winners
+
+
+def _pictures(target: Target, folder: Path, units: Sequence[_Unit], result: _UnitImages, logits: np.ndarray) -> None:
+    entries, tiles = [], []
     for k, unit in enumerate(units):
         name = _name(*unit)
-        each = scores[k * restarts : (k + 1) * restarts]
-        best = k * restarts + int(each.argmax())
-        called = int(logits[best].argmax())
-        odds = float(log_odds(logits[best : best + 1])[0, called])
+        each = result.activations[k * result.restarts : (k + 1) * result.restarts]
+        best = k * result.restarts + int(each.argmax())
+        predicted = int(logits[best].argmax())
+        odds = float(log_odds(logits[best : best + 1])[0, predicted])
         p = float(confidence(odds))
         file = f"unit-{name.replace(':', '-').replace('/', '_')}.png"
-        save_png(images[best], folder / file)
-        tiles.append(Tile(images[best], f"{name}: {target.labels[called]}", p, log_odds=odds))
-        told.append(
-            {"unit": name, "file": file, "activations": each.tolist(), "called": target.labels[called], "confidence": p}
-        )
-    title = f"{short_name(target.name)}: units, and what their images are called"
+        save_png(result.images[best], folder / file)
+        label = target.labels[predicted]
+        tiles.append(Tile(result.images[best], f"{name}: {label}", p, log_odds=odds))
+        entries.append({"unit": name, "file": file, "activations": each.tolist(), "called": label, "confidence": p})
+    title = f"{short_name(target.name)}: units, and the classes of their images"
     contact_sheet(tiles, title=title).save(folder / "units.png")
-    (folder / "units.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    (folder / "units.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 def _name(layer: str, index: Sequence[int]) -> str:

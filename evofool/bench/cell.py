@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from evofool.attacks.run import AttackProgress, run_baseline
+from evofool.attacks.run import run_baseline
+from evofool.attacks.session import AttackProgress
 from evofool.bench.arms import ARMS, attack_plan, search_recipe
 from evofool.bench.cell_job import CellJob
 from evofool.bench.json_file import write_json

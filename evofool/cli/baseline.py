@@ -9,7 +9,7 @@ from evofool.cli.options import Classes, Seed, Streams, class_ids
 from evofool.errors import RecipeError, ScoreError
 
 if TYPE_CHECKING:
-    from evofool.attacks.run import AttackProgress
+    from evofool.attacks.session import AttackProgress
 
 METHOD = typer.Argument(
     metavar="METHOD", help="nguyen, simonyan, erhan, inceptionism, fourier, apgd; square, nes, random, noise."

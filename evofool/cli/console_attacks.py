@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from evofool.cli.console import duration
 
 if TYPE_CHECKING:
-    from evofool.attacks.run import AttackProgress
+    from evofool.attacks.session import AttackProgress
 
 
 def progress_text(p: "AttackProgress") -> str:

@@ -11,7 +11,7 @@ from evofool.errors import RecipeError
 
 if TYPE_CHECKING:
     from evofool.attacks.polish import PolishPlan
-    from evofool.attacks.run import AttackProgress
+    from evofool.attacks.session import AttackProgress
 
 RUN = typer.Argument(metavar="RUN", help="The run whose elites are improved; it is only read.")
 OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished by default. A run begun there is continued.")
@@ -47,7 +47,8 @@ def polish(
     """
     import numpy as np
 
-    from evofool.attacks.polish import polish as climb
+    from evofool.attacks.polish import PolishPlan
+    from evofool.attacks.polish import polish as polish_run
     from evofool.cli.console import interrupts, report, status
     from evofool.recipe import override
     from evofool.run.stored import StoredRun
@@ -72,10 +73,8 @@ def polish(
             show_status(lambda: progress_text(p).replace("classes", "elites"))
             return bool(interrupted)
 
-        done = climb(
-            folder, new, by=parameters, classes=chosen, budget=budget, threads=threads, streams=streams,
-            trust=trust, begun=begun, tick=tick, **settings,
-        )  # fmt: skip
+        plan = PolishPlan(parameters, tuple(chosen), budget, threads=threads, **settings)
+        done = polish_run(folder, new, plan, trust=trust, streams=streams, on_start=begun, tick=tick)
     for note in done.notes:
         print(f"Warning: {note}.")
     if not len(done.before):

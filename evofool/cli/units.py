@@ -33,7 +33,7 @@ def units(
     A unit has no class, so its images compete in every class, as in evolution. The result is a run, with the best image
     of each unit as unit-LAYER-INDEX.png, all of them in units.png, and the activations in units.json. Ctrl-C keeps nothing.
     """
-    from evofool.attacks.units import run_units
+    from evofool.attacks.units import UnitPlan, run_units
     from evofool.cli.console import interrupts, report, status
     from evofool.export.image_file import file_name
     from evofool.recipe import override
@@ -41,11 +41,13 @@ def units(
 
     folder = out or Path("runs") / f"units-{file_name(target)}"
     with interrupts("Stopping ...") as interrupted, status() as show_status:
-        outcome = run_units(
-            load_target(target, folder), units, folder, settings=override({}, changes or []), budget=budget, seed=seed,
-            threads=threads, streams=streams,
-            tick=lambda step, steps: show_status(lambda: f"step {step:,} of {steps:,}") or bool(interrupted),
-        )  # fmt: skip
+        plan = UnitPlan(units, override({}, changes or []), budget, seed, threads)
+
+        def tick(step: int, steps: int) -> bool:
+            show_status(lambda: f"step {step:,} of {steps:,}")
+            return bool(interrupted)
+
+        outcome = run_units(plan, load_target(target, folder), folder, streams, tick)
     for line in outcome.lines:
         print(line)
     if not outcome.done:

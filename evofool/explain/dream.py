@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from evofool.ascend import objectives
 from evofool.ascend.hooks import Hooks
-from evofool.ascend.loop import Tick, ascend, to_uint8
+from evofool.ascend.loop import Ascent, Tick, ascend, to_uint8
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Pixels
 from evofool.ascend.rules import Normalised
@@ -71,18 +71,15 @@ def dream(
         detail = torch.zeros_like(whole)
         for octave, size in enumerate(sides):
             base = _resized(whole, size)
-            found = ascend(
-                target,
+            ascent = Ascent(
                 Pixels(base + _resized(detail, size)),
                 objective,
-                rule=Normalised(rate, "mean"),
-                steps=iterations,
-                seed=seed,
-                keys=[len(frames) * octaves + octave],
+                Normalised(rate, "mean"),
+                iterations,
                 transforms=[Jitter(roll)] if roll else [],
                 rounded=False,
-                tick=told,
             )
+            found = ascend(target, ascent, [len(frames) * octaves + octave], seed=seed, tick=told)
             if not np.isfinite(found.scores[0]):
                 raise ScoreError(f'{target.name}: layer "{layer}" answers NaN or infinity for this image; check its weights')
             assert found.states is not None
@@ -97,7 +94,7 @@ def dream(
 def energies(target: Target, images: np.ndarray, layer: str) -> np.ndarray:
     """float64 (n,): 1/2 ||a||^2 of the layer for uint8 images (n, C, H, W), what a dream climbs."""
     with Hooks(target, [layer], logits=False) as hooks, torch.no_grad():
-        found = [hooks.read(_float(x)).layer(layer).double().square().sum() / 2 for x in images]
+        found = [hooks.forward(_float(x)).layer(layer).double().square().sum() / 2 for x in images]
     return torch.stack(found).cpu().numpy()
 
 
@@ -119,7 +116,7 @@ def _objective(
             raise TargetError(f'{target.name}: layer "{layer}" answers {shape}, no map of channels; dream of its energy')
         if guide is not None:
             _fits(target, guide)
-            return objectives.guide(layer, hooks.read(_float(guide)).layer(layer).float())
+            return objectives.guide(layer, hooks.forward(_float(guide)).layer(layer).float())
         assert channel is not None
         if not 0 <= channel < answer.shape[1]:
             raise TargetError(f'{target.name}: layer "{layer}" has no channel {channel}; it has 0 to {answer.shape[1] - 1}')
@@ -131,7 +128,7 @@ def _taken(target: Target, hooks: Hooks, image: np.ndarray, layer: str, sides: l
     whole = _float(image)
     for skipped, (height, width) in enumerate(sides):
         try:
-            answer = hooks.read(_resized(whole, (height, width))).layer(layer)
+            answer = hooks.forward(_resized(whole, (height, width))).layer(layer)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever somebody's own code raises

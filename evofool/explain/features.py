@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from evofool.ascend.hooks import refused, unknown_layer
+from evofool.ascend.hooks import no_gradients, unknown_layer
 from evofool.errors import TargetError
 from evofool.explain.layers import last_layer
 from evofool.targets import Target
@@ -20,7 +20,7 @@ class Features:
 
     def __init__(self, target: Target, layer: str | None = None) -> None:
         if target.network is None:
-            raise refused(target)
+            raise no_gradients(target)
         self.target, self.network = target, target.network
         modules = dict(self.network.module.named_modules())
         name = layer or last_layer(target)

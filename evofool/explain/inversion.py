@@ -7,7 +7,7 @@ import torch
 
 from evofool.ascend.draws import Draws
 from evofool.ascend.hooks import Hooks
-from evofool.ascend.loop import Tick, ascend
+from evofool.ascend.loop import Ascent, Tick, ascend
 from evofool.ascend.objectives import LOGITS, Objective, alpha_norm, match, total_variation
 from evofool.ascend.params import Pixels
 from evofool.ascend.rules import Momentum, Optimiser, StepRule
@@ -102,18 +102,9 @@ def invert(
     def start(draws: Draws) -> torch.Tensor:
         return centre + _START * draws.normal(*target.shape).to(centre)
 
-    found = ascend(
-        target,
-        Pixels(start),
-        objective,
-        rule=_falling(rate, steps) if rule is None else rule,
-        steps=steps,
-        seed=seed,
-        keys=[restart * _RESTART + k for restart in range(restarts) for k in range(n)],
-        microbatch=microbatch,
-        streams=streams,
-        tick=tick,
-    )
+    ascent = Ascent(Pixels(start), objective, _falling(rate, steps) if rule is None else rule, steps)
+    keys = [restart * _RESTART + k for restart in range(restarts) for k in range(n)]
+    found = ascend(target, ascent, keys, seed=seed, microbatch=microbatch, streams=streams, tick=tick)
     away = (_features(target, found.images, layer) - features.repeat(restarts, 1)).double().norm(dim=1)
     away = torch.where(torch.isfinite(away), away, torch.inf).view(restarts, n)
     best = away.argmin(0)
@@ -189,7 +180,7 @@ def _features(target: Target, images: np.ndarray, layer: str, batch: int = 8) ->
     rows = []
     with Hooks(target, [] if logits else [layer], logits=logits) as hooks, torch.no_grad():
         for part in torch.tensor(images).split(batch):
-            read = hooks.read(part.float() / 255)
+            read = hooks.forward(part.float() / 255)
             rows.append((read.logits if logits else read.layer(layer)).float().reshape(len(part), -1))
     return torch.cat(rows)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from evofool.ascend.hooks import refused
+from evofool.ascend.hooks import no_gradients
 from evofool.ascend.objectives import LOGITS
 from evofool.errors import TargetError
 from evofool.targets import Target
@@ -58,7 +58,7 @@ def _ran(target: Target) -> tuple[dict[str, nn.Module], list[str]]:
     """All modules by name, and the names of those that answer a black image with a tensor, in the order of their answers."""
     network = target.network
     if network is None:
-        raise refused(target)
+        raise no_gradients(target)
     modules = dict(network.module.named_modules())
     ran: list[str] = []
     with ExitStack() as stack, torch.inference_mode():

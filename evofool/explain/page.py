@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.ascend.hooks import layer_names, refused, unknown_layer
+from evofool.ascend.hooks import layer_names, no_gradients, unknown_layer
 from evofool.ascend.objectives import LOGITS
 from evofool.errors import ImageError, TargetError
 from evofool.explain import parts, parts_occlusion
@@ -142,7 +142,7 @@ def _chosen(target: Target, only: Collection[str], real: Path | None, dream: str
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise TargetError(f'there is no part "{name}" of an explanation; there are {", ".join(PARTS)}{hint}')
     if not target.differentiable and set(only) & set(_BY_GRADIENT):
-        raise refused(target)
+        raise no_gradients(target)
     if real is None and "nearest" in only:
         raise ImageError("nearest real images need real images: name their folder by --real-images DIR")
     if not dream and "dream" in only:
@@ -155,7 +155,7 @@ def _chosen(target: Target, only: Collection[str], real: Path | None, dream: str
 def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
     for layer in filter(None, (*layers, dream)):
         if not target.differentiable:
-            raise refused(target)
+            raise no_gradients(target)
         if layer not in layer_names(target) and (layer != LOGITS or dream == LOGITS):
             raise unknown_layer(target, layer)
 

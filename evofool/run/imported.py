@@ -212,7 +212,7 @@ def climbed(climbs: AscentResult, cells: Sequence[int], sound: np.ndarray) -> li
     best = dict.fromkeys(range(len(cells)), (-math.inf, -math.inf))
     for found in climbs.improvements:
         if sound[found.item]:
-            best[found.item] = found.score, found.beside
+            best[found.item] = found.score, found.secondary
             rows.append(ImprovementRow(cells[found.item], found.forwards, found.backwards, *best[found.item]))
     ends = [
         ImprovementRow(cells[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores) for k, scores in best.items()

@@ -39,5 +39,5 @@ def test_draws_have_the_shapes_types_and_ranges_that_they_say() -> None:
 def test_keys_that_would_meet_another_stream_are_refused() -> None:
     with pytest.raises(ValueError, match="items' keys"):
         Draws(0, [1 << 40], 0)
-    with pytest.raises(ValueError, match="steps lie"):
+    with pytest.raises(ValueError, match="steps have to lie"):
         Draws(0, [0], 1 << 24)

@@ -1,6 +1,7 @@
-"""The loop of ascent: items by themselves, the best kept, counted, and the same bits again."""
+"""The loop of gradient ascent: independent items, their best iterates, counts, and reproducibility."""
 
 import gc
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from evofool.ascend import objectives as o
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import AscentResult, ascend, straight_through, to_uint8
+from evofool.ascend.loop import Ascent, AscentResult, ascend, straight_through, to_uint8
 from evofool.ascend.params import Fourier, Pixels
 from evofool.ascend.rules import APGD, Momentum, Optimiser, Sign
 from evofool.ascend.transforms import Jitter, robust
@@ -23,16 +24,12 @@ def noise(draws: Draws) -> torch.Tensor:
     return 0.5 + 0.1 * draws.normal(1, 28, 28)
 
 
-def climb(target: Target, classes: torch.Tensor = CLASSES, steps: int = 12, **changes: object) -> AscentResult:
-    settings = {
-        "rule": APGD(0.05),
-        "select_by": o.log_odds(classes),
-        "beside": o.margin(classes),
-        "seed": 1,
-        "keys": classes.tolist(),
-        "microbatch": 4,
-    }
-    return ascend(target, Pixels(noise), o.margin(classes), steps=steps, **(settings | changes))  # type: ignore[arg-type]
+def climb(target: Target, classes: torch.Tensor = CLASSES, steps: int = 12, **changes: Any) -> AscentResult:
+    how = {"keys": classes.tolist(), "seed": 1, "microbatch": 4}
+    how |= {key: changes.pop(key) for key in ("keys", "seed", "microbatch", "streams", "tick") if key in changes}
+    margin = o.margin(classes)
+    settings = {"rule": APGD(0.05), "select_by": o.log_odds(classes), "secondary": margin} | changes
+    return ascend(target, Ascent(Pixels(noise), margin, steps=steps, **settings), **how)
 
 
 def same(a: AscentResult, b: AscentResult) -> bool:
@@ -51,14 +48,14 @@ def test_equal_seed_and_microbatch_give_equal_bits_in_any_number_of_streams(lene
 
 
 def test_another_microbatch_has_the_same_draws_and_nearly_the_same_first_step(lenet: Target) -> None:
-    settings = {"rule": Momentum([(0.1, 1)]), "transforms": robust(28, 28), "objective": o.class_logit(CLASSES)}
     seen: dict[int, list[torch.Tensor]] = {}
     for size in (1, 3, 10):
         param = Pixels(noise)
         kept = seen.setdefault(size, [])
         project = param.project
         param.project = lambda state, kept=kept, project=project: (kept.append(state), project(state))[1]  # type: ignore[method-assign, misc]
-        ascend(lenet, param, steps=1, keys=range(10), seed=3, microbatch=size, **settings)  # type: ignore[arg-type]
+        ascent = Ascent(param, o.class_logit(CLASSES), Momentum([(0.1, 1)]), 1, transforms=robust(28, 28))
+        ascend(lenet, ascent, range(10), seed=3, microbatch=size)
     start, first = ([torch.cat(k[1:]) if n else k[0] for k in seen.values()] for n in (0, 1))
     for other in start[1:]:
         assert torch.equal(start[0], other)
@@ -80,7 +77,7 @@ def test_a_score_is_that_of_the_saved_image(lenet: Target) -> None:
     assert out.images.dtype == np.uint8
 
 
-def test_rounding_is_that_of_the_house_and_lets_the_gradient_through() -> None:
+def test_rounding_is_that_of_images_quantise_and_passes_the_gradient_through() -> None:
     x = torch.tensor([-0.2, 0.0, 0.4999 / 255, 0.5001 / 255, 0.3, 0.9, 1.0, 1.4], requires_grad=True)
     assert np.array_equal(to_uint8(x.detach()), quantise(x.detach().numpy()))
     y = straight_through(x)
@@ -90,17 +87,17 @@ def test_rounding_is_that_of_the_house_and_lets_the_gradient_through() -> None:
 
 
 def test_the_best_iterate_is_kept_and_improvements_rise(lenet: Target) -> None:
-    out = climb(lenet, steps=20, rule=Sign(0.3), beside=o.margin(CLASSES))
+    out = climb(lenet, steps=20, rule=Sign(0.3), secondary=o.margin(CLASSES))
     for item in range(10):
         rises = [i for i in out.improvements if i.item == item]
         scores = [i.score for i in rises]
         assert scores == sorted(set(scores))
         assert scores[-1] == out.scores[item]
-        assert all(i.beside > i.score - 1e-3 for i in rises)  # a margin is no less than log-odds
+        assert all(i.secondary > i.score - 1e-3 for i in rises)  # a margin is no less than log-odds
         assert [i.forwards for i in rises] == sorted(i.forwards for i in rises)
 
 
-def test_a_step_is_one_forward_and_one_backward_pass_and_the_last_pass_judges(lenet: Target) -> None:
+def test_a_step_is_one_forward_and_one_backward_pass_and_the_last_pass_only_scores(lenet: Target) -> None:
     before = lenet.queries
     out = climb(lenet, steps=7)
     assert out.iterations.tolist() == out.backwards.tolist() == [7] * 10
@@ -108,11 +105,11 @@ def test_a_step_is_one_forward_and_one_backward_pass_and_the_last_pass_judges(le
     assert lenet.queries - before == 80
     before = lenet.queries
     moved = climb(lenet, steps=7, transforms=(Jitter(1),), select_every=3)
-    assert moved.forwards.tolist() == [7 + 4] * 10  # judged at 0, 3, 6 and the end
+    assert moved.forwards.tolist() == [7 + 4] * 10  # scored at 0, 3, 6 and the end
     assert lenet.queries - before == moved.forwards.sum()
 
 
-def test_an_item_ends_when_it_has_enough(lenet: Target) -> None:
+def test_an_item_ends_when_its_score_reaches_stop_at(lenet: Target) -> None:
     out = climb(lenet, steps=60, stop_at=4.0)
     assert (out.scores >= 4.0).all()
     assert out.iterations.max() < 60
@@ -121,62 +118,61 @@ def test_an_item_ends_when_it_has_enough(lenet: Target) -> None:
     assert np.array_equal(out.backwards, out.iterations)
 
 
-def test_neighbours_that_climb_for_the_same_end_when_one_has_enough(lenet: Target) -> None:
+def test_all_restarts_of_a_group_end_when_one_reaches_stop_at(lenet: Target) -> None:
     twice = CLASSES.repeat_interleave(2)
-    out = climb(lenet, twice, steps=60, stop_at=4.0, together=2, microbatch=4, keys=range(20))
+    out = climb(lenet, twice, steps=60, stop_at=4.0, restarts=2, microbatch=4, keys=range(20))
     pairs = out.scores.reshape(10, 2)
     assert (pairs.max(1) >= 4.0).all()
     assert (pairs.min(1) < 4.0).any()
     assert (np.abs(np.diff(out.iterations.reshape(10, 2), axis=1)) <= 1).all()
 
 
-def test_a_tick_ends_everything_and_what_was_found_is_kept(lenet: Target) -> None:
-    told: list[tuple[int, int]] = []
-    out = climb(lenet, steps=50, tick=lambda done, of: told.append((done, of)) or done >= 4)
+def test_tick_stops_the_ascent_and_the_best_iterates_so_far_are_kept(lenet: Target) -> None:
+    calls: list[tuple[int, int]] = []
+    out = climb(lenet, steps=50, tick=lambda done, of: calls.append((done, of)) or done >= 4)
     assert out.interrupted
-    assert told == [(k, 50) for k in range(5)]
+    assert calls == [(k, 50) for k in range(5)]
     assert np.isfinite(out.scores).all()
     assert not climb(lenet, steps=2, tick=lambda done, of: False).interrupted
 
 
-class Poisoned(nn.Module):
-    """Answers NaN to images whose first pixel is bright."""
+class NaNForBright(nn.Module):
+    """Returns NaN for images whose first pixel is bright."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         z = x.flatten(1)[:, :3]
         return torch.where(z[:, :1] > 0.6, torch.full_like(z, torch.nan), z)
 
 
-def test_an_item_that_comes_out_nan_is_stopped_and_told_of_and_the_others_go_on() -> None:
-    target = _poisoned()
+def test_an_item_with_a_nan_score_is_stopped_with_a_note_and_the_others_go_on() -> None:
+    target = _nan_for_bright()
     classes = torch.tensor([0, 1, 2])
     start = torch.tensor([0.5, 0.5, 0.9]).view(3, 1, 1, 1).expand(3, 1, 2, 2).clone()
-    out = ascend(target, Pixels(start), o.class_logit(classes), rule=Sign(0.05), steps=6, keys=[0, 1, 2])
-    words = dict(out.notes)
-    assert set(words) == {0, 2}
-    assert "NaN" in words[0]
-    assert "its best before that is kept" in words[0]
-    assert "nothing of it is kept" in words[2]
+    out = ascend(target, Ascent(Pixels(start), o.class_logit(classes), Sign(0.05), 6), [0, 1, 2])
+    notes = dict(out.notes)
+    assert set(notes) == {0, 2}
+    assert "NaN" in notes[0]
+    assert "its best before that is kept" in notes[0]
+    assert "nothing of it is kept" in notes[2]
     assert out.scores[0] > 0.5
     assert out.scores[2] == -np.inf
     assert out.iterations[1] == 6
 
 
-def _poisoned() -> Target:
+def _nan_for_bright() -> Target:
     target = Target.from_module(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), list("abc"), (1, 2, 2))
-    target.network.module = Poisoned()  # type: ignore[union-attr]
+    target.network.module = NaNForBright()  # type: ignore[union-attr]
     return target
 
 
-def test_an_item_that_nothing_moves_is_told_of() -> None:
+def test_an_item_without_any_gradient_is_reported_as_stuck() -> None:
     target = Target.from_module(
         nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), ["a", "b"], (1, 2, 2)
     )
     with torch.no_grad():
         target.network.module[1].bias.fill_(-99)  # type: ignore[union-attr, index, operator]
-    out = ascend(
-        target, Pixels(torch.full((1, 1, 2, 2), 0.5)), o.class_logit(torch.tensor([1])), rule=Sign(0.1), steps=3, keys=[0]
-    )
+    start = torch.full((1, 1, 2, 2), 0.5)
+    out = ascend(target, Ascent(Pixels(start), o.class_logit(torch.tensor([1])), Sign(0.1), 3), [0])
     assert out.stuck == [0]
     assert out.backwards.tolist() == [3]
 
@@ -184,15 +180,8 @@ def test_an_item_that_nothing_moves_is_told_of() -> None:
 def test_any_state_and_any_of_torch_s_optimisers_climb(lenet: Target) -> None:
     rule = Optimiser(lambda params: torch.optim.Adam(params, lr=0.05))
     out = climb(lenet, steps=1)
-    better = ascend(
-        lenet,
-        Fourier((1, 28, 28)),
-        o.class_logit(CLASSES),
-        rule=rule,
-        steps=40,
-        keys=range(10),
-        select_by=o.log_odds(CLASSES),
-    )
+    param, odds = Fourier((1, 28, 28)), o.log_odds(CLASSES)
+    better = ascend(lenet, Ascent(param, o.class_logit(CLASSES), rule, 40, select_by=odds), range(10))
     assert (better.scores > out.scores).mean() > 0.8
     assert better.states is not None
     assert better.states.shape == (10, 1, 28, 15, 2)
@@ -203,9 +192,8 @@ def test_nothing_grows_over_200_calls_and_no_hook_is_left(lenet: Target) -> None
 
     def call() -> None:
         features = torch.zeros(1, 500)
-        ascend(
-            lenet, Pixels(noise), o.match("fc1", features) + o.class_logit(CLASSES[:1]), rule=APGD(0.1), steps=2, keys=[0]
-        )
+        objective = o.match("fc1", features) + o.class_logit(CLASSES[:1])
+        ascend(lenet, Ascent(Pixels(noise), objective, APGD(0.1), 2), [0])
 
     def held() -> int:
         gc.collect()

@@ -6,7 +6,7 @@ import torch
 
 from evofool import scores
 from evofool.ascend import objectives as o
-from evofool.ascend.hooks import Read
+from evofool.ascend.hooks import ForwardPass
 
 Z = torch.tensor([[1.0, 3.0, -2.0], [0.5, 0.0, 0.25], [30.0, -20.0, 5.0]])
 CLASSES = torch.tensor([2, 1, 0, 1])
@@ -15,7 +15,7 @@ IMAGES = torch.rand(3, 2, 5, 4, generator=torch.Generator().manual_seed(1))
 
 
 def value(objective: o.Objective, layers: dict[str, torch.Tensor] | None = None) -> np.ndarray:
-    return objective(Read(Z, layers or {}), IMAGES, ROWS).double().numpy()
+    return objective(ForwardPass(Z, layers or {}), IMAGES, ROWS).double().numpy()
 
 
 def test_scores_of_classes_are_those_that_a_search_ranks_by() -> None:
@@ -51,7 +51,7 @@ def test_energy_and_match() -> None:
 def test_a_guide_is_followed_by_each_place_s_best_match() -> None:
     a, g = torch.rand(1, 4, 2, 2), torch.rand(1, 4, 3, 2)
     pairs = a[0].flatten(1).T @ g[0].flatten(1)
-    one = o.guide("a", g)(Read(None, {"a": a}), IMAGES[:1], ROWS[:1])
+    one = o.guide("a", g)(ForwardPass(None, {"a": a}), IMAGES[:1], ROWS[:1])
     assert float(one) == pytest.approx(float(pairs.max(1).values.sum()), rel=1e-5)
 
 
@@ -90,4 +90,4 @@ def test_crops_of_an_image_are_one_item() -> None:
     assert np.allclose(value(o.channel("m", [0, 1, 2, 3]), {"m": maps}), expected)
     expected = [float((maps[a] ** 2).sum() + (maps[b] ** 2).sum()) / 4 for a, b in pairs]
     assert np.allclose(value(o.layer_energy("m"), {"m": maps}), expected)
-    assert o.guide("m", torch.rand(1, 4, 2, 2))(Read(None, {"m": maps}), IMAGES, ROWS).shape == (3,)
+    assert o.guide("m", torch.rand(1, 4, 2, 2))(ForwardPass(None, {"m": maps}), IMAGES, ROWS).shape == (3,)

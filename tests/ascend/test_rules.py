@@ -1,11 +1,22 @@
-"""Rules step as their papers have it: traces worked out by hand, and torch's optimisers beside ours."""
+"""Step rules follow their papers: compared with traces worked out by hand and with torch's optimisers."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from evofool.ascend.rules import APGD, Momentum, Normalised, Optimiser, ProgressSteps, Sign, StepRule, checkpoints
+from evofool.ascend.rules import (
+    APGD,
+    Momentum,
+    Normalised,
+    Optimiser,
+    ProgressSteps,
+    Regularisers,
+    Sign,
+    Step,
+    StepRule,
+    checkpoints,
+)
 
 
 def box(x: torch.Tensor) -> torch.Tensor:
@@ -23,14 +34,14 @@ def climb(
     steps: int,
     project: Callable[[torch.Tensor], torch.Tensor] = box,
 ) -> list[torch.Tensor]:
-    """The states of a climb of f (m, ...) -> (m,), the start first."""
+    """The states of an ascent on f (m, ...) -> (m,), the start first."""
     rule.begin(len(x), steps)
     seen = [x]
     for iteration in range(steps):
         x = x.clone().requires_grad_()
         values = f(x)
         (gradient,) = torch.autograd.grad(values.sum(), x)
-        x = rule.step(x.detach(), gradient, values.detach(), range(len(x)), iteration, project)
+        x = rule.step(Step(x.detach(), gradient, values.detach(), range(len(x)), iteration, project))
         seen.append(x)
     return seen
 
@@ -41,7 +52,7 @@ def test_checkpoints_are_the_paper_s() -> None:
     assert checkpoints(10) == [0, 3, 5, 6, 7, 8, 9, 10, 10]
 
 
-def test_apgd_goes_the_way_that_was_worked_out_by_hand() -> None:
+def test_apgd_follows_a_trace_worked_out_by_hand() -> None:
     """Algorithm 1 on f(x) = -|x - 0.32| from 0.9, first rate 0.4, 10 steps: checkpoints at 3, 5, 6, ...
 
     x1 = 0.9 - 0.4. x2 = 0.5 + 0.75 (0.1 - 0.5) + 0.25 (0.5 - 0.9). x3 = 0.1 + 0.75 * 0.4 + 0.25 (0.1 - 0.5).
@@ -66,7 +77,7 @@ def test_apgd_halves_a_rate_that_is_stuck() -> None:
     assert max(far[-3:]) < max(far[:4])
 
 
-def test_apgd_s_items_have_rates_of_their_own() -> None:
+def test_each_item_of_apgd_has_its_own_rate() -> None:
     f = lambda x: -(x - torch.tensor([[0.32], [5.0]])[: len(x)]).abs()[:, 0]  # noqa: E731
     both = climb(APGD(0.1), torch.tensor([[0.9], [0.0]]), f, 12)
     alone = climb(APGD(0.1), torch.tensor([[0.9]]), f, 12)
@@ -79,7 +90,7 @@ def test_momentum_is_dropped_where_the_rate_changes() -> None:
     assert [float(x) for x in seen] == pytest.approx([0.0, 0.1, 0.25, 0.26, 0.275])
 
 
-def test_progress_steps_so_far_that_a_straight_line_would_rise_by_what_is_wanted() -> None:
+def test_a_progress_step_raises_p_by_the_wanted_amount_on_a_straight_line() -> None:
     p = lambda x: 0.2 + (x * torch.tensor([0.03, 0.04])).sum(1)  # noqa: E731
     x = torch.tensor([[0.0, 0.0]])
     (_, once) = climb(ProgressSteps(0.02, 0.1, most=10.0), x, p, 1, free)
@@ -90,25 +101,26 @@ def test_progress_steps_so_far_that_a_straight_line_would_rise_by_what_is_wanted
     assert float(short.square().mean().sqrt()) == pytest.approx(0.05)
 
 
-def test_progress_where_p_is_tiny_steps_no_farther_than_its_most() -> None:
+def test_a_progress_step_is_bounded_where_p_is_tiny() -> None:
     x = torch.zeros(1, 4)
     (_, after) = climb(ProgressSteps(0.02, 0.1, most=0.05), x, lambda x: 1e-30 * (1 + x.sum(1)), 1, free)
     assert float(after.square().mean().sqrt()) == pytest.approx(0.05)
 
 
-def test_progress_has_the_2015_regularisers() -> None:
+def test_progress_steps_have_the_regularisers_of_2015() -> None:
     gradient = torch.zeros(1, 1, 2, 2)
     x = torch.tensor([[[[0.9, 0.65], [0.52, 0.4]]]])
 
     def after(**settings: float) -> torch.Tensor:
-        rule = ProgressSteps(0.02, 0.1, centre=0.5, **settings)  # type: ignore[arg-type]
-        return rule.step(x, gradient, torch.tensor([0.5]), [0], 0, free)
+        rule = ProgressSteps(0.02, 0.1, centre=0.5, regularisers=Regularisers(**settings))  # type: ignore[arg-type]
+        return rule.step(Step(x, gradient, torch.tensor([0.5]), [0], 0, free))
 
     assert torch.allclose(after(decay=0.1), 0.5 + 0.9 * (x - 0.5))
     assert torch.allclose(after(small=0.5), torch.tensor([[[[0.9, 0.65], [0.5, 0.5]]]]))
     assert float((after(blur=1.0) - 0.5).abs().max()) < 0.4
     slope = torch.tensor([[[[0.0, 1.0], [1.0, 1.0]]]])
-    idle = ProgressSteps(0.0, 0.0, centre=0.5, idle=0.25).step(x, slope, torch.tensor([0.5]), [0], 0, free)
+    rule = ProgressSteps(0.0, 0.0, centre=0.5, regularisers=Regularisers(idle=0.25))
+    idle = rule.step(Step(x, slope, torch.tensor([0.5]), [0], 0, free))
     assert torch.allclose(idle, torch.tensor([[[[0.5, 0.65], [0.52, 0.4]]]]))
 
 
@@ -126,7 +138,7 @@ def test_signed_steps_are_projected() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RMSprop, torch.optim.SGD])
-def test_an_optimiser_is_torch_s_own_for_each_item(kind: type[torch.optim.Optimizer]) -> None:
+def test_each_item_of_an_optimiser_has_its_own_torch_optimiser(kind: type[torch.optim.Optimizer]) -> None:
     f = lambda x: -((x - 0.3) ** 4).sum(1)  # noqa: E731
     start = torch.tensor([[0.9, 0.1], [0.2, 0.7]])
     ours = climb(Optimiser(lambda params: kind(params, lr=0.05)), start, f, 6, free)[-1]

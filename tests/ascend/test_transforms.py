@@ -7,7 +7,7 @@ from evofool.ascend import transforms as t
 from evofool.ascend.draws import Draws
 from evofool.ascend.params import Coarse, Fourier, Pixels, Sigmoid
 
-MOVES = [t.Jitter(2), t.Pad(3), t.Turn(10, 0.9, 1.1), t.Crops(0.5, 0.9), t.Noise(0.1), t.Blur(1.0), t.Centre(6, 6)]
+MOVES = [t.Jitter(2), t.Pad(3), t.Rotate(10, 0.9, 1.1), t.Crops(0.5, 0.9), t.Noise(0.1), t.Blur(1.0), t.Centre(6, 6)]
 
 
 def images(n: int = 3) -> torch.Tensor:
@@ -32,7 +32,7 @@ def test_gradients_come_through(move: t.Transform) -> None:
 
 def test_images_of_one_batch_are_moved_apart() -> None:
     x = images(1).expand(8, -1, -1, -1)
-    for move in (t.Jitter(2), t.Turn(10), t.Crops(), t.Noise(0.1)):
+    for move in (t.Jitter(2), t.Rotate(10), t.Crops(), t.Noise(0.1)):
         moved = move(x, Draws(0, range(8), 1))
         assert len({tuple(m.flatten().tolist()) for m in moved}) > 3
 
@@ -41,14 +41,14 @@ def test_jitter_is_a_roll_and_a_turn_by_nothing_is_nothing() -> None:
     x = images(2)
     jittered = t.Jitter(2)(x, Draws(0, [0, 1], 1))
     assert sorted(jittered[0].flatten().tolist()) == sorted(x[0].flatten().tolist())
-    assert torch.allclose(t.Turn()(x, Draws(0, [0, 1], 1)), x, atol=1e-5)
+    assert torch.allclose(t.Rotate()(x, Draws(0, [0, 1], 1)), x, atol=1e-5)
     assert torch.allclose(t.Crops(1.0, 1.0)(x, Draws(0, [0, 1], 1)), x, atol=1e-5)
 
 
 def test_a_turn_keeps_circles_round_in_oblong_images() -> None:
     y, x = torch.meshgrid(torch.arange(40.0) - 19.5, torch.arange(80.0) - 39.5, indexing="ij")
     disc = torch.sigmoid(2 * (12 - (x * x + y * y).sqrt()))[None, None]
-    turned = t.Turn(40.0)(disc, Draws(3, [0], 1))
+    turned = t.Rotate(40.0)(disc, Draws(3, [0], 1))
     assert float((turned - disc).abs().max()) < 0.25
 
 

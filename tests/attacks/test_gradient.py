@@ -1,4 +1,4 @@
-"""The published methods: what they cost, that their scores are their images', and how climbs are put together."""
+"""The published methods: what they cost, that their scores are their images', and how result are put together."""
 
 import math
 import re
@@ -11,22 +11,22 @@ import torch
 from torch import nn
 
 from evofool.ascend.loop import AscentResult, Improvement
-from evofool.attacks import gradient as baselines
-from evofool.attacks.gradient import _best_of, _one_after_another
+from evofool.attacks import gradient
+from evofool.attacks.gradient import _best_restarts, _merged_octaves
 from evofool.errors import RecipeError, TargetError
 from evofool.scores import log_odds, margin
 from evofool.targets import Preprocessing, Target
 
 CLASSES, SIDE = 5, 8
 METHODS: dict[str, Callable[..., AscentResult]] = {
-    "nguyen": baselines.nguyen,
-    "simonyan": baselines.simonyan,
-    "erhan": baselines.erhan,
-    "inceptionism": baselines.inceptionism,
-    "fourier": baselines.fourier,
-    "apgd": baselines.apgd,
+    "nguyen": gradient.nguyen,
+    "simonyan": gradient.simonyan,
+    "erhan": gradient.erhan,
+    "inceptionism": gradient.inceptionism,
+    "fourier": gradient.fourier,
+    "apgd": gradient.apgd,
 }
-WAYS: list[tuple[str, dict[str, Any]]] = [
+CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in METHODS),
     *(("nguyen", {"setting": setting}) for setting in ("l2", "blur", "sparse")),
     *(("erhan", {"restarts": restarts}) for restarts in (1, 4)),
@@ -35,11 +35,11 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     *(("apgd", {"restarts": restarts}) for restarts in (2, 5)),
 ]
 each_method = pytest.mark.parametrize("method", list(METHODS))
-each_way = pytest.mark.parametrize(("method", "settings"), WAYS, ids=lambda value: str(value))
+each_case = pytest.mark.parametrize(("method", "settings"), CASES, ids=lambda value: str(value))
 
 
 class Tiny(nn.Module):
-    """A convolution and a linear layer; it answers NaN for an image whose first pixel is over `broken`."""
+    """A convolution and a linear layer; it returns NaN for an image whose first pixel is above `broken`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,10 +69,10 @@ def item(scores: list[float], forwards: list[int], rises: list[tuple[int, int, i
     )
 
 
-# --- what they cost
+# --- passes
 
 
-@each_way
+@each_case
 def test_no_class_takes_more_forward_passes_than_its_budget_and_all_are_counted(
     method: str, settings: dict[str, Any]
 ) -> None:
@@ -80,74 +80,74 @@ def test_no_class_takes_more_forward_passes_than_its_budget_and_all_are_counted(
     for budget in (15, 18, 23):
         before = target.queries
         try:
-            climbs = METHODS[method](target, [1, 3], budget=budget, **settings)
+            result = METHODS[method](target, [1, 3], budget=budget, **settings)
         except RecipeError:
             continue
-        assert (climbs.forwards <= budget).all()
-        assert (climbs.forwards > budget / 2).all()
-        assert (climbs.backwards < climbs.forwards).all()
-        assert target.queries - before == climbs.forwards.sum()
+        assert (result.forwards <= budget).all()
+        assert (result.forwards > budget / 2).all()
+        assert (result.backwards < result.forwards).all()
+        assert target.queries - before == result.forwards.sum()
 
 
-@each_way
-def test_a_budget_that_is_too_small_is_refused_and_the_least_one_is_told(method: str, settings: dict[str, Any]) -> None:
+@each_case
+def test_the_error_for_a_budget_names_the_smallest_one(method: str, settings: dict[str, Any]) -> None:
     target = tiny()
-    with pytest.raises(RecipeError, match=r"a budget of 1 forward passes is too small.*: \d+ are the least") as told:
+    with pytest.raises(RecipeError, match=r"budget of 1 forward passes is too small.*; it has to be at least \d+") as error:
         METHODS[method](target, [1], budget=1, **settings)
-    least = int(re.search(r"(\d+) are the least", str(told.value))[1])  # type: ignore[index]
+    least = int(re.search(r"at least (\d+)", str(error.value))[1])  # type: ignore[index]
     with pytest.raises(RecipeError, match="too small"):
         METHODS[method](target, [1], budget=least - 1, **settings)
-    climbs = METHODS[method](target, [1], budget=least, **settings)
-    assert climbs.forwards[0] <= least
-    assert climbs.iterations[0] >= 1
+    result = METHODS[method](target, [1], budget=least, **settings)
+    assert result.forwards[0] <= least
+    assert result.iterations[0] >= 1
 
 
-def test_without_a_budget_each_takes_the_steps_that_were_published() -> None:
+def test_without_a_budget_each_attack_takes_the_published_number_of_steps() -> None:
     taken: dict[str, int] = {}
-    for name, climb in METHODS.items():
+    for name, attack in METHODS.items():
 
         def tick(step: int, steps: int, name: str = name) -> bool:
             taken[name] = steps
             return True
 
-        climb(tiny(), [2], tick=tick)
+        attack(tiny(), [2], tick=tick)
     four_octaves = 4 * (64 + 1) - 1
     assert taken == {
         "nguyen": 500, "simonyan": 300, "erhan": 200, "inceptionism": four_octaves, "fourier": 512, "apgd": 100
     }  # fmt: skip
 
 
-# --- what they give
+# --- results
 
 
-@each_way
+@each_case
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 def test_a_score_is_that_of_the_image_and_improvements_end_with_it(method: str, settings: dict[str, Any], rank: str) -> None:
     target, classes = tiny(), [4, 0, 2]
-    climbs = METHODS[method](target, classes, budget=45, rank=rank, **settings)
-    logits = target.logits(climbs.images)
+    result = METHODS[method](target, classes, budget=45, rank=rank, **settings)
+    logits = target.logits(result.images)
     odds, ranked = log_odds(logits), (log_odds if rank == "log_odds" else margin)(logits)
     for k, c in enumerate(classes):
-        assert climbs.scores[k] == pytest.approx(ranked[k, c], abs=1e-4)
-        rises = [found for found in climbs.improvements if found.item == k]
-        assert rises[-1].score == climbs.scores[k]
-        assert rises[-1].beside == pytest.approx(odds[k, c], abs=1e-4)
+        assert result.scores[k] == pytest.approx(ranked[k, c], abs=1e-4)
+        rises = [found for found in result.improvements if found.item == k]
+        assert rises[-1].score == result.scores[k]
+        assert rises[-1].secondary == pytest.approx(odds[k, c], abs=1e-4)
         scores, forwards = [found.score for found in rises], [found.forwards for found in rises]
         assert scores == sorted(set(scores))
         assert forwards == sorted(forwards)
-        assert 1 <= forwards[0] <= forwards[-1] <= climbs.forwards[k]
+        assert 1 <= forwards[0] <= forwards[-1] <= result.forwards[k]
 
 
 @each_method
-def test_all_are_surer_in_the_end_than_where_they_began(method: str) -> None:
-    climbs = METHODS[method](tiny(), range(CLASSES), budget=45, microbatch=CLASSES)
+def test_all_attacks_end_with_a_higher_score_than_they_start_with(method: str) -> None:
+    result = METHODS[method](tiny(), range(CLASSES), budget=45, microbatch=CLASSES)
     for k in range(CLASSES):
-        rises = [found.score for found in climbs.improvements if found.item == k]
+        rises = [found.score for found in result.improvements if found.item == k]
         assert rises[-1] > rises[0]
 
 
-@each_way
-def test_a_class_climbs_the_same_whatever_climbs_beside_it(method: str, settings: dict[str, Any]) -> None:
+@each_case
+def test_a_class_s_result_does_not_depend_on_other_classes(method: str, settings: dict[str, Any]) -> None:
     target = tiny()
     together = METHODS[method](target, [3, 1, 4], budget=30, seed=7, microbatch=1, **settings)
     alone = METHODS[method](target, [1], budget=30, seed=7, microbatch=1, **settings)
@@ -157,7 +157,7 @@ def test_a_class_climbs_the_same_whatever_climbs_beside_it(method: str, settings
 
 
 @pytest.mark.parametrize("method", ["nguyen", "erhan", "inceptionism", "fourier", "apgd"])
-def test_the_seed_decides_where_a_climb_begins(method: str) -> None:
+def test_the_seed_determines_the_start(method: str) -> None:
     target = tiny()
     first, same, other = (METHODS[method](target, [1], budget=30, seed=seed).images for seed in (1, 1, 2))
     assert first.tobytes() == same.tobytes()
@@ -165,8 +165,8 @@ def test_the_seed_decides_where_a_climb_begins(method: str) -> None:
 
 
 def test_erhan_s_images_lie_on_the_sphere() -> None:
-    climbs = baselines.erhan(tiny(), [0, 3], budget=40, restarts=2, norm=3.0)
-    lengths = np.sqrt((climbs.images / 255.0) ** 2).reshape(2, -1)
+    result = gradient.erhan(tiny(), [0, 3], budget=40, restarts=2, norm=3.0)
+    lengths = np.sqrt((result.images / 255.0) ** 2).reshape(2, -1)
     np.testing.assert_allclose(np.sqrt((lengths**2).sum(1)), 3.0, atol=0.05)
 
 
@@ -174,102 +174,102 @@ def test_erhan_s_images_lie_on_the_sphere() -> None:
 def test_the_score_of_a_unit_is_its_activation(index: tuple[int, ...]) -> None:
     target = tiny()
     layer = "conv" if len(index) == 3 else "last"
-    climbs = baselines.units(target, layer, [index, index], budget=20, restarts=2)
-    told = target.activations(torch.from_numpy(climbs.images).float() / 255, layer).detach().numpy()
-    np.testing.assert_allclose(climbs.scores, [each[index] for each in told], rtol=1e-4)
-    assert len(climbs.scores) == 4
-    assert (climbs.forwards <= 10).all()
+    result = gradient.units(target, layer, [index, index], budget=20, restarts=2)
+    activations = target.activations(torch.from_numpy(result.images).float() / 255, layer).detach().numpy()
+    np.testing.assert_allclose(result.scores, [each[index] for each in activations], rtol=1e-4)
+    assert len(result.scores) == 4
+    assert (result.forwards <= 10).all()
 
 
-def test_the_mean_image_is_what_preprocessing_takes_away_or_middle_grey() -> None:
+def test_the_mean_image_is_what_preprocessing_subtracts_or_middle_grey() -> None:
     grey = tiny()
-    assert baselines.zero_image(grey).flatten().tolist() == [0.0]
-    assert baselines.mean_image(grey).flatten().tolist() == [0.5]
+    assert gradient.zero_image(grey).flatten().tolist() == [0.0]
+    assert gradient.mean_image(grey).flatten().tolist() == [0.5]
 
     class Colour(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)) * 5
 
-    fed = Preprocessing(scale=1 / 255, mean=(0.2, 0.4, 0.6), std=(1.0, 1.0, 1.0), order="BGR")
-    colour = Target.from_module(Colour(), list("abc"), (3, 4, 4), fed)
-    zero = baselines.zero_image(colour)
+    preprocessing = Preprocessing(scale=1 / 255, mean=(0.2, 0.4, 0.6), std=(1.0, 1.0, 1.0), order="BGR")
+    colour = Target.from_module(Colour(), list("abc"), (3, 4, 4), preprocessing)
+    zero = gradient.zero_image(colour)
     torch.testing.assert_close(zero.flatten(), torch.tensor([0.6, 0.4, 0.2]))
     assert colour.network is not None
     torch.testing.assert_close(
         colour.network.prepare(zero.expand(1, 3, 4, 4) * 255), torch.zeros(1, 3, 4, 4), atol=1e-6, rtol=0
     )
-    assert torch.equal(baselines.mean_image(colour), zero)
+    assert torch.equal(gradient.mean_image(colour), zero)
 
 
 # --- ending early
 
 
-@each_way
-def test_a_climb_ends_at_enough_with_fewer_passes(method: str, settings: dict[str, Any]) -> None:
+@each_case
+def test_an_attack_that_reaches_stop_at_uses_fewer_passes(method: str, settings: dict[str, Any]) -> None:
     target, classes = tiny(), [0, 1, 2, 3]
     whole = METHODS[method](target, classes, budget=40, microbatch=20, **settings)
     level = float(np.median(whole.scores)) * 0.8
-    climbs = METHODS[method](target, classes, budget=40, microbatch=20, stop_at=level, **settings)
-    reached = climbs.scores >= level
+    result = METHODS[method](target, classes, budget=40, microbatch=20, stop_at=level, **settings)
+    reached = result.scores >= level
     assert reached.any()
-    assert climbs.forwards[reached].sum() < whole.forwards[reached].sum()
-    assert (climbs.forwards <= whole.forwards).all()
+    assert result.forwards[reached].sum() < whole.forwards[reached].sum()
+    assert (result.forwards <= whole.forwards).all()
 
 
-def test_what_has_enough_after_an_octave_is_not_asked_in_the_next() -> None:
+def test_an_item_that_reaches_stop_at_in_an_octave_does_not_continue_in_the_next() -> None:
     target = tiny()
-    one = baselines.inceptionism(target, [0, 1], octaves=1, budget=20)
+    one = gradient.inceptionism(target, [0, 1], octaves=1, budget=20)
     low, high = sorted(one.scores)
     assert low < high
     level = (low + high) / 2
-    four = baselines.inceptionism(target, [0, 1], octaves=4, budget=80, stop_at=level)
+    four = gradient.inceptionism(target, [0, 1], octaves=4, budget=80, stop_at=level)
     early = int(four.forwards.argmin())
     assert four.forwards[early] <= 20 < four.forwards[1 - early]
     assert four.scores[early] >= level
 
 
-def test_octaves_are_told_as_one_climb() -> None:
-    told: list[tuple[int, int]] = []
+def test_tick_counts_all_octaves_as_one_ascent() -> None:
+    calls: list[tuple[int, int]] = []
 
     def tick(step: int, steps: int) -> bool:
-        told.append((step, steps))
+        calls.append((step, steps))
         return False
 
-    baselines.inceptionism(tiny(), [0], octaves=3, budget=30, tick=tick)
-    steps = told[0][1]
-    assert [step for step, _ in told] == list(range(steps + 1))
-    assert {of for _, of in told} == {steps}
+    gradient.inceptionism(tiny(), [0], octaves=3, budget=30, tick=tick)
+    steps = calls[0][1]
+    assert [step for step, _ in calls] == list(range(steps + 1))
+    assert {of for _, of in calls} == {steps}
 
 
 @each_method
-def test_a_tick_that_says_so_ends_the_climb(method: str) -> None:
-    climbs = METHODS[method](tiny(), [0, 1], budget=60, tick=lambda step, steps: step == 2)
-    assert climbs.interrupted
-    assert climbs.iterations.tolist() == [27 if method == "erhan" else 3] * 2
+def test_tick_stops_an_attack(method: str) -> None:
+    result = METHODS[method](tiny(), [0, 1], budget=60, tick=lambda step, steps: step == 2)
+    assert result.interrupted
+    assert result.iterations.tolist() == [27 if method == "erhan" else 3] * 2
 
 
-# --- answers that are no numbers
+# --- outputs that are not finite
 
 
 @each_method
-def test_a_climb_into_nan_keeps_its_best_before_and_says_so(method: str) -> None:
+def test_the_best_image_before_nan_is_kept_with_a_note(method: str) -> None:
     net = Tiny()
     with torch.no_grad():  # a brighter first pixel is better for all but class 0, and it ends in NaN
         net.last.weight[1:, :] += 0.05
     target = Target.from_module(net, list("abcde"), (1, SIDE, SIDE))
     net.broken = 0.6
-    climbs = METHODS[method](target, range(CLASSES), budget=60)
-    noted = {item for item, words in climbs.notes if "NaN" in words}
+    result = METHODS[method](target, range(CLASSES), budget=60)
+    noted = {item for item, note in result.notes if "NaN" in note}
     assert noted
     for k in range(CLASSES):
-        held = bool(np.isfinite(climbs.scores[k]))
-        assert held == bool(climbs.images[k].any())
+        held = bool(np.isfinite(result.scores[k]))
+        assert held == bool(result.images[k].any())
         assert held or k in noted
         if held:
-            assert climbs.images[k, 0, 0, 0] <= 0.6 * 255 + 1
+            assert result.images[k, 0, 0, 0] <= 0.6 * 255 + 1
 
 
-# --- putting climbs together
+# --- putting result together
 
 
 def test_the_best_of_restarts_by_hand() -> None:
@@ -283,9 +283,9 @@ def test_the_best_of_restarts_by_hand() -> None:
         (2, 4, 4, -1.0),
         (0, 5, 4, 4.0),
     ]
-    climbs = item([4.0, 3.0, -1.0, -1.0], [5, 3, 5, 5], rises, notes=[(2, "flat")])
-    out = _best_of(climbs, 2)
-    assert out.images[:, 0, 0, 0].tolist() == [1, 3]  # of equals the first
+    result = item([4.0, 3.0, -1.0, -1.0], [5, 3, 5, 5], rises, notes=[(2, "flat")])
+    out = _best_restarts(result, 2)
+    assert out.images[:, 0, 0, 0].tolist() == [1, 3]  # the first of equal scores
     assert out.states is not None
     assert out.states.flatten().tolist() == [0.0, 2.0]
     assert out.scores.tolist() == [4.0, -1.0]
@@ -303,19 +303,19 @@ def test_the_best_of_restarts_by_hand() -> None:
 
 
 def test_restarts_that_all_fail_are_one_item_without_an_image() -> None:
-    out = _best_of(item([-math.inf] * 3, [1, 1, 1], []), 3)
+    out = _best_restarts(item([-math.inf] * 3, [1, 1, 1], []), 3)
     assert out.scores.tolist() == [-math.inf]
     assert out.forwards.tolist() == [3]
     assert out.improvements == []
 
 
-def test_ascents_one_after_another_by_hand() -> None:
+def test_merged_octaves_by_hand() -> None:
     first = item([1.0, 2.0, 3.0], [4, 4, 2], [(0, 1, 1, 1.0), (1, 2, 2, 2.0), (2, 2, 2, 3.0)], notes=[(1, "flat")])
     # Items 0 and 1 go on, in other images; item 0 falls and recovers, item 1 comes to nothing better.
     second = item([5.0, 1.5], [3, 3], [(0, 1, 1, 0.5), (0, 2, 2, 1.0), (0, 3, 2, 5.0), (1, 1, 1, 1.5)], notes=[(1, "late")])
     second.images += 10
     second.interrupted = True
-    out = _one_after_another([(np.arange(3), first), (np.array([0, 1]), second)])
+    out = _merged_octaves([(np.arange(3), first), (np.array([0, 1]), second)])
     assert out.scores.tolist() == [5.0, 2.0, 3.0]
     assert out.images[:, 0, 0, 0].tolist() == [11, 2, 3]
     assert out.forwards.tolist() == [7, 7, 2]
@@ -326,17 +326,17 @@ def test_ascents_one_after_another_by_hand() -> None:
     assert out.states is None
 
 
-def test_items_of_a_later_ascent_are_those_that_went_on() -> None:
+def test_items_of_a_later_octave_are_those_that_continued() -> None:
     first = item([1.0, 2.0, 3.0], [2, 2, 2], [])
     last = item([9.0], [5], [(0, 4, 4, 9.0)], notes=[(0, "end")])
-    out = _one_after_another([(np.arange(3), first), (np.array([1]), last)])
+    out = _merged_octaves([(np.arange(3), first), (np.array([1]), last)])
     assert out.scores.tolist() == [1.0, 9.0, 3.0]
     assert out.forwards.tolist() == [2, 7, 2]
     assert out.improvements == [Improvement(1, 6, 5, 9.0, 4.5)]
     assert out.notes == [(1, "end")]
 
 
-# --- what cannot be
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -344,26 +344,26 @@ def test_items_of_a_later_ascent_are_those_that_went_on() -> None:
     [
         ("nguyen", {"setting": "nice"}, 'no setting "nice"; there are plain, l2, blur, sparse'),
         ("apgd", {"rank": "loss"}, 'no rank "loss"; there are log_odds, margin'),
-        ("apgd", {"restarts": 0}, r"restarts lie in 1\.\.256, not 0"),
-        ("apgd", {"restarts": 0, "budget": 10}, r"restarts lie in 1\.\.256, not 0"),
-        ("erhan", {"restarts": 257}, r"restarts lie in 1\.\.256, not 257"),
-        ("erhan", {"restarts": -1}, r"restarts lie in 1\.\.256, not -1"),
-        ("inceptionism", {"octaves": 0}, r"octaves lie in 1\.\.256, not 0"),
-        ("inceptionism", {"scale": 0.0}, r"scale is what octaves differ by, 1 to 4, not 0\.0"),
+        ("apgd", {"restarts": 0}, r"restarts has to lie in 1\.\.256, not 0"),
+        ("apgd", {"restarts": 0, "budget": 10}, r"restarts has to lie in 1\.\.256, not 0"),
+        ("erhan", {"restarts": 257}, r"restarts has to lie in 1\.\.256, not 257"),
+        ("erhan", {"restarts": -1}, r"restarts has to lie in 1\.\.256, not -1"),
+        ("inceptionism", {"octaves": 0}, r"octaves has to lie in 1\.\.256, not 0"),
+        ("inceptionism", {"scale": 0.0}, r"scale, the ratio of the sizes of octaves, has to lie in \[1, 4\], not 0\.0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(method: str, settings: dict[str, Any], words: str) -> None:
+def test_errors_name_invalid_settings(method: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         METHODS[method](tiny(), [0], **settings)
 
 
-def test_units_take_no_fewer_than_one_start() -> None:
-    with pytest.raises(RecipeError, match=r"restarts lie in 1\.\.256, not 0"):
-        baselines.units(tiny(), "last", [(1,)], restarts=0)
+def test_units_need_at_least_one_start() -> None:
+    with pytest.raises(RecipeError, match=r"restarts has to lie in 1\.\.256, not 0"):
+        gradient.units(tiny(), "last", [(1,)], restarts=0)
 
 
 @each_method
-def test_a_black_box_is_refused_with_what_can_be_done_instead(method: str) -> None:
+def test_the_error_for_a_black_box_names_what_can_be_used_instead(method: str) -> None:
     def forward(images: np.ndarray) -> np.ndarray:
         return np.zeros((len(images), 3), np.float32)
 

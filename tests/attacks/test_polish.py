@@ -1,4 +1,4 @@
-"""`polish`: better images in the places of their originals, in a run that all commands can read."""
+"""`polish`: better images replace elites, in a new run that all commands can read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from evofool.ascend.draws import Draws
-from evofool.ascend.evened import EvenedWeights, effects
+from evofool.ascend.scaled_weights import ScaledWeights, effects
 from evofool.attacks import polish as polishing
-from evofool.attacks.polish import polish
+from evofool.attacks.polish import PolishOutcome, PolishPlan, polish
 from evofool.cli.polish import polish as command
 from evofool.descriptors import DESCRIPTORS, bins
 from evofool.errors import EvofoolError, RecipeError, StoreError, TargetError
@@ -49,7 +49,7 @@ def searched(kind: str, folder: Path, target: Target = LENET, **parts: Any) -> P
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The folder of a short search: with niches, if asked for."""
+    """Makes the folder of a short search, with or without niches."""
     made: dict[tuple[str, bool], Path] = {}
 
     def of(kind: str, niches: bool = False) -> Path:
@@ -62,12 +62,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 def holds(folder: Path) -> StoredRun:
-    """The run, after verify has found it to be right to the bit."""
+    """The run, once verify has confirmed it to the bit."""
     with StoredRun(folder) as stored:
         verdict = verify(stored, LENET)
         assert verdict.exact
         assert not verdict.faults
     return StoredRun(folder)
+
+
+def polished(folder: Path, out: Path, target: Target = LENET, streams: int = 0, **plan: Any) -> PolishOutcome:
+    return polish(folder, out, PolishPlan(**plan), target=target, streams=streams)
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -93,11 +97,11 @@ def content(folder: Path) -> dict[str, Any]:
         ("cppn", "", True, True),
     ],
 )
-def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
+def test_better_images_replace_their_elites_and_the_others_stay(
     kind: str, by: str, niches: bool, grow: bool, source: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = source(kind, niches)
-    done = polish(folder, tmp_path / "new", LENET, by=by, budget=4, grow=grow)
+    done = polished(folder, tmp_path / "new", by=by, budget=4, grow=grow)
     by = by or {"cppn": "weights", "direct": "pixels"}[kind]
     with holds(tmp_path / "new") as new, StoredRun(folder) as old:
         before = {e.row.cell: e for e in old.elites()}
@@ -105,8 +109,8 @@ def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
         assert before.keys() == after.keys()
         assert len(after) == done.elites == len(done.after)
         origins = new.store.origins()
-        polished = [e for e in after.values() if e.row.method == "polish"]
-        assert len(polished) == done.polished > len(after) // 2
+        replaced = [e for e in after.values() if e.row.method == "polish"]
+        assert len(replaced) == done.polished > len(after) // 2
         for cell, e in after.items():
             original = before[cell]
             if e.row.method == "polish":
@@ -139,53 +143,56 @@ def test_better_images_take_the_places_of_their_originals_and_the_others_stay(
         assert np.array_equal(done.after, [after[cell].row.log_odds for cell in sorted(after)])
 
 
-def test_a_genome_that_holds_several_classes_is_polished_for_each_of_them_apart(tmp_path: Path) -> None:
+def test_an_elite_of_several_classes_is_polished_for_each_separately(tmp_path: Path) -> None:
     with Run.start(parse({"encoding": KINDS["cppn"], "search": {"batch": 2}, "stop": {"evaluations": 2}}, "test"),
                    tmp_path / "old", LENET) as run:  # fmt: skip
         run.advance()
-    polish(tmp_path / "old", tmp_path / "new", LENET, budget=5)
+    polished(tmp_path / "old", tmp_path / "new", budget=5)
     with holds(tmp_path / "new") as new:
-        polished = [e for e in new.elites() if e.row.method == "polish"]
-        assert len({e.row.mother for e in polished}) <= 2 < len({e.row.birth for e in polished}) == len(polished)
-        assert len({e.row.png for e in polished}) == len(polished)
+        replaced = [e for e in new.elites() if e.row.method == "polish"]
+        assert len({e.row.mother for e in replaced}) <= 2 < len({e.row.birth for e in replaced}) == len(replaced)
+        assert len({e.row.png for e in replaced}) == len(replaced)
         assert new.meta["seeds"]["number"] == len(new.store.origins()) <= 2
 
 
-def test_the_search_s_own_rank_is_climbed(source: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_rank_of_the_search_is_maximised(source: Callable[..., Path], tmp_path: Path) -> None:
     folder = searched("cppn", tmp_path / "old", search={"rank": "margin"})
-    polish(folder, tmp_path / "new", LENET, budget=4)
+    polished(folder, tmp_path / "new", budget=4)
     with holds(tmp_path / "new") as new, StoredRun(folder) as old:
         gained = [(b.row.margin - a.row.margin) for a, b in zip(old.elites(), new.elites(), strict=True)]
         assert min(gained) >= 0 < max(gained)
 
 
-def test_what_is_broken_off_goes_on_to_the_bits_of_what_is_not(
+def test_an_interrupted_polish_that_is_resumed_ends_with_the_same_bits(
     source: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polishing, "_GROUP", 3)
     folder = source("cppn")
-    whole = polish(folder, tmp_path / "whole", LENET, budget=4, streams=1)
+    whole = polished(folder, tmp_path / "whole", budget=4, streams=1)
     for stop in (1, 6, 7):  # in the first group, which leaves nothing; then in later ones
         steps = []
-        part = polish(folder, tmp_path / "part", LENET, budget=4, tick=lambda p: steps.append(p) or len(steps) == stop)  # noqa: B023
+        part = polish(
+            folder, tmp_path / "part", PolishPlan(budget=4), target=LENET,
+            tick=lambda p: steps.append(p) or len(steps) == stop,  # noqa: B023
+        )  # fmt: skip
         assert len(part.after) < part.elites
         if stop == 1:
             assert not (tmp_path / "part").exists()
         else:
             holds(tmp_path / "part").store.close()
-    done = polish(folder, tmp_path / "part", LENET, budget=4, streams=2)
+    done = polished(folder, tmp_path / "part", budget=4, streams=2)
     assert content(tmp_path / "part") == content(tmp_path / "whole")
     assert np.array_equal(done.after, whole.after)
     assert done.elites == len(done.after)
-    again = polish(folder, tmp_path / "part", LENET, budget=4)
-    assert np.array_equal(again.after, whole.after), "nothing is left to be done"
+    again = polished(folder, tmp_path / "part", budget=4)
+    assert np.array_equal(again.after, whole.after), "nothing is left to do"
     with pytest.raises(RecipeError, match="was begun with budget = 4, asked for is 5; pass another --out"):
-        polish(folder, tmp_path / "part", LENET, budget=5)
+        polished(folder, tmp_path / "part", budget=5)
 
 
-def test_the_new_run_is_exported_merged_polished_and_evolved_on_from(source: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_new_run_can_be_exported_merged_polished_and_evolved_from(source: Callable[..., Path], tmp_path: Path) -> None:
     folder, new = source("cppn"), tmp_path / "new"
-    polish(folder, new, LENET, budget=4)
+    polished(folder, new, budget=4)
     with StoredRun(new) as stored:
         elites = stored.elites()
         assert export(stored, tmp_path / "files") == len(elites)
@@ -195,7 +202,7 @@ def test_the_new_run_is_exported_merged_polished_and_evolved_on_from(source: Cal
         best = [(e.row.class_id, e.row.log_odds) for e in both.elites()]
         assert best == [(e.row.class_id, e.row.log_odds) for e in elites]
         assert {e.row.method for e in both.elites()} >= {"polish"}
-    polish(tmp_path / "merged", tmp_path / "again", LENET, budget=3)
+    polished(tmp_path / "merged", tmp_path / "again", budget=3)
     with holds(tmp_path / "again") as twice:
         assert all(b.row.log_odds >= a.row.log_odds for a, b in zip(elites, twice.elites(), strict=True))
         e = next(e for e in twice.elites() if e.row.method == "polish" and twice.store.methods()[e.row.mother] == "polish")
@@ -209,79 +216,81 @@ def test_the_new_run_is_exported_merged_polished_and_evolved_on_from(source: Cal
         Run.resume(new, target=LENET)
 
 
-def test_some_classes_alone(source: Callable[..., Path], tmp_path: Path) -> None:
-    polish(source("cppn"), tmp_path / "new", LENET, budget=3, classes=[7, 2])
+def test_single_classes_can_be_polished(source: Callable[..., Path], tmp_path: Path) -> None:
+    polished(source("cppn"), tmp_path / "new", budget=3, classes=(7, 2))
     with holds(tmp_path / "new") as new:
         assert [e.row.class_id for e in new.elites()] == [2, 7]
 
 
 class _Case:
-    """A wrong demand, and the words that answer it."""
+    """Invalid arguments and the error that they give."""
 
-    def __init__(self, error: type[EvofoolError], words: str, **how: Any) -> None:
-        self.error, self.words, self.how = error, words, how
+    def __init__(self, error: type[EvofoolError], message: str, **how: Any) -> None:
+        self.error, self.message, self.how = error, message, how
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        _Case(RecipeError, "has direct images, which have no weights: use --parameters pixels", kind="direct", by="weights"),
-        _Case(RecipeError, 'goes by weights or pixels, not by "waits"', by="waits"),
+        _Case(
+            RecipeError, "has direct images, which have no weights; pass --parameters pixels", kind="direct", by="weights"
+        ),
+        _Case(RecipeError, 'is by weights or pixels, not by "waits"', by="waits"),
         _Case(RecipeError, "a budget of 1 forward passes is too small", budget=1),
-        _Case(RecipeError, "rate is a step's size, over 0, not -1", rate=-1.0),
+        _Case(RecipeError, "rate, the size of the first step, has to be finite and at least 0, not -1", rate=-1.0),
         _Case(StoreError, "is the run to be polished, and is only read; pass another --out", out="source"),
         _Case(StoreError, "holds another kind of run; pass another --out", out="search"),
     ],
-    ids=lambda case: case.words[:30],
+    ids=lambda case: case.message[:30],
 )
-def test_wrong_demands_are_answered_in_words(case: _Case, source: Callable[..., Path], tmp_path: Path) -> None:
+def test_errors_name_invalid_arguments(case: _Case, source: Callable[..., Path], tmp_path: Path) -> None:
     how = dict(case.how)
     folder, out = source(how.pop("kind", "cppn")), how.pop("out", "new")
     to = {"source": folder, "search": source("direct"), "new": tmp_path / "new"}[out]
-    with pytest.raises(case.error, match=case.words):
-        polish(folder, to, LENET, **how)
+    with pytest.raises(case.error, match=case.message):
+        polished(folder, to, **how)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_class_without_an_elite_and_a_run_without_any(tmp_path: Path) -> None:
+def test_errors_for_a_class_without_an_elite_and_a_run_without_any(tmp_path: Path) -> None:
     recipe = parse({"encoding": KINDS["cppn"], "search": {"competition": "argmax"}, "stop": {"evaluations": 16}}, "test")
     with Run.start(recipe, tmp_path / "old", LENET) as run:
         with pytest.raises(StoreError, match="has saved nothing yet"):
-            polish(tmp_path / "old", tmp_path / "new", LENET)
+            polished(tmp_path / "old", tmp_path / "new")
         run.advance()
     with StoredRun(tmp_path / "old") as stored:
         missing = sorted(set(range(10)) - {e.row.class_id for e in stored.elites()})
     assert missing
     with pytest.raises(RecipeError, match=f"has no elite of class {missing[0]}"):
-        polish(tmp_path / "old", tmp_path / "new", LENET, classes=missing)
+        polished(tmp_path / "old", tmp_path / "new", classes=tuple(missing))
 
 
-def test_a_target_without_gradients_and_another_target(source: Callable[..., Path], tmp_path: Path) -> None:
+def test_errors_for_a_target_without_gradients_and_for_another_target(source: Callable[..., Path], tmp_path: Path) -> None:
     def forward(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, :10].astype(np.float32) / 64
 
-    blind = Target("blind", [str(c) for c in range(10)], (1, 28, 28), forward, {})
-    folder = searched("cppn", tmp_path / "old", blind)
-    with pytest.raises(TargetError, match="blind: it has neither gradients nor layers"):
-        polish(folder, tmp_path / "new", blind)
-    with pytest.raises(TargetError, match="the target blind is not the one that this run was made with"):
-        polish(source("cppn"), tmp_path / "new", blind)
+    black = Target("black", [str(c) for c in range(10)], (1, 28, 28), forward, {})
+    folder = searched("cppn", tmp_path / "old", black)
+    with pytest.raises(TargetError, match="black: it has neither gradients nor layers"):
+        polished(folder, tmp_path / "new", black)
+    with pytest.raises(TargetError, match="the target black is not the one that this run was made with"):
+        polished(source("cppn"), tmp_path / "new", black)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
-def test_the_command_says_what_came_of_it(source: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_command_prints_the_result(source: Callable[..., Path], tmp_path: Path) -> None:
     import typer
 
     app = typer.Typer()
     app.command()(command)
     folder, new = source("cppn"), tmp_path / "new"
     how = [str(folder), "--out", str(new), "--budget", "4", "--classes", "0-4", "--set", "rate=0.02", "--set", "grow=false"]
-    said = CliRunner().invoke(app, how)
-    assert said.exit_code == 0, said.output
-    assert f"New run in {new}: 5 elites of {folder} polished by weights, 4 forward passes each, rate 0.02" in said.output
-    assert "of 5 elites; median log-odds" in said.output
-    assert "20 forward and 15 backward passes." in said.output
+    result = CliRunner().invoke(app, how)
+    assert result.exit_code == 0, result.output
+    assert f"New run in {new}: 5 elites of {folder} polished by weights, 4 forward passes each, rate 0.02" in result.output
+    assert "of 5 elites; median log-odds" in result.output
+    assert "20 forward and 15 backward passes." in result.output
     assert (new / "elites.png").exists()
     assert (new / "curve.png").exists()
     again = CliRunner().invoke(app, how)
@@ -298,11 +307,11 @@ def test_the_command_says_what_came_of_it(source: Callable[..., Path], tmp_path:
 
 
 @pytest.mark.parametrize("encoding", [CPPN(), CPPN(mode="hsv", height=40, width=24), CPPN.nguyen2015(1, 28, 28)])
-def test_evened_weights_start_as_the_genome_and_move_the_image_alike(encoding: CPPN) -> None:
+def test_scaled_weights_start_at_the_genome_and_decode_as_it_renders(encoding: CPPN) -> None:
     genomes = encoding.random(12, Key(2, 0))
     for batch in range(1, 9):
         genomes = encoding.vary(genomes, genomes, Key(2, batch))
-    param, rows = EvenedWeights(encoding, genomes), torch.arange(12)
+    param, rows = ScaledWeights(encoding, genomes), torch.arange(12)
     start = param.init(Draws(0, range(12), 0))
     drawn = quantise(param.decode(start, rows).numpy())
     assert (drawn == encoding.render(genomes)).all()
@@ -312,13 +321,13 @@ def test_evened_weights_start_as_the_genome_and_move_the_image_alike(encoding: C
     moved = start + 0.02 * torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
     assert (encoding.render(param.genomes(moved, rows)) == quantise(param.decode(moved, rows).numpy())).all()
     far = param.genomes(start + 1e4, rows)
-    assert np.abs(far["weight"]).max() == np.float32(encoding.weight_limit), "held at the limit"
+    assert np.abs(far["weight"]).max() == np.float32(encoding.weight_limit), "clipped to the limit"
 
 
-def test_effects_are_what_a_weight_changes_pixels_by() -> None:
+def test_effects_are_the_change_of_pixels_per_change_of_a_weight() -> None:
     encoding = CPPN(height=20, width=20)
     genomes = encoding.vary(encoding.random(6, Key(7, 0)), encoding.random(6, Key(7, 0)), Key(7, 1))
-    param, rows = EvenedWeights(encoding, genomes), torch.arange(6)
+    param, rows = ScaledWeights(encoding, genomes), torch.arange(6)
     found, state = effects(encoding, genomes), param.init(Draws(0, range(6), 0))
     for k, edges in enumerate(genomes["n_edges"].tolist()):
         here = param.decode(state, rows)[k]
@@ -332,9 +341,9 @@ def test_effects_are_what_a_weight_changes_pixels_by() -> None:
 
 
 @pytest.mark.parametrize("mode", ["grey", "hsv"])
-def test_a_complete_graph_draws_the_same_and_is_sound(mode: str) -> None:
-    for room in (64, 400):  # where there is room for all edges, and where there is not
-        encoding = CPPN(mode=mode, height=12, width=12, max_edges=room)
+def test_a_complete_graph_renders_the_same_image(mode: str) -> None:
+    for max_edges in (64, 400):  # large enough for all edges, and too small
+        encoding = CPPN(mode=mode, height=12, width=12, max_edges=max_edges)
         genomes = encoding.random(40, Key(3, 0))
         for batch in range(1, 16):
             genomes = encoding.vary(genomes, genomes, Key(3, batch))
@@ -347,7 +356,7 @@ def test_a_complete_graph_draws_the_same_and_is_sound(mode: str) -> None:
             assert all(weight == 0 for ends, weight in all_.items() if ends not in theirs)
             hidden = int(was["n_nodes"]) - encoding.channels
             possible = 4 * (hidden + encoding.channels) + hidden * (hidden - 1) // 2 + hidden * encoding.channels
-            assert len(all_) == min(room, possible)
+            assert len(all_) == min(max_edges, possible)
 
 
 def _edges(record: Any) -> list[tuple[tuple[int, int], float]]:

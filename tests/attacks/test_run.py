@@ -1,4 +1,4 @@
-"""Baselines as runs: shown, verified, merged and gone on with like any other, and the same however they are broken off."""
+"""Attacks as runs: they can be shown, verified, merged and resumed like any other run."""
 
 import json
 import math
@@ -22,12 +22,11 @@ from evofool.attacks.run import (
     METHODS,
     AttackOutcome,
     AttackPlan,
-    AttackProgress,
     Method,
     run_baseline,
     settings_of,
-    side_by_side,
 )
+from evofool.attacks.session import AttackProgress, metrics_rows
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.export.export import export
 from evofool.images import decode_png
@@ -47,13 +46,13 @@ DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 CLASSES, SIDE = 5, 8
 LABELS = ["ant", "bee", "cat", "dog", "elk"]
 GRADIENTS = [name for name, method in METHODS.items() if method.gradients]
-RIVALS = [name for name in METHODS if name not in GRADIENTS]
+BLACK_BOX = [name for name in METHODS if name not in GRADIENTS]
 
 each_method = pytest.mark.parametrize("method", list(METHODS))
 
 
 class Tiny(nn.Module):
-    """A convolution and a linear layer; it answers NaN for an image whose first pixel is over `broken`."""
+    """A convolution and a linear layer; it returns NaN for an image whose first pixel is above `broken`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +83,7 @@ def box() -> Target:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Everything that a run has stored but its timings and ids."""
+    """Everything that a run has stored except timings and ids."""
     with Store.open(folder) as store:
         meta = store.meta()
         state = {k: v for k, v in meta["baseline"].items() if k != "asked_before"}
@@ -115,18 +114,18 @@ def stopping(classes: int) -> Callable[[AttackProgress], bool]:
 
 
 @each_method
-def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Target, method: str) -> None:
+def test_every_method_makes_a_run_that_can_be_verified_and_exported(tmp_path: Path, lenet: Target, method: str) -> None:
     classes, before = (7, 3), lenet.queries
     outcome = run_baseline(AttackPlan(method, classes, budget=of(method, 20)), lenet, tmp_path / "run")
-    asked = lenet.queries - before
+    queries = lenet.queries - before
     assert outcome == AttackOutcome(2, 2, 2, ())
     with StoredRun(tmp_path / "run") as stored:
         elites = stored.elites()
         assert [e.row.class_id for e in elites] == [3, 7]
         assert {e.row.method for e in elites} == {method}
         assert stored.evaluations == stored.meta["baseline"]["forwards"] <= 20 * len(classes)
-        # The validation and the plain network's scores are asked for too.
-        assert stored.evaluations < asked == stored.meta["answers"]
+        # Validation and the final scores are queries, too.
+        assert stored.evaluations < queries == stored.meta["answers"]
         assert stored.rows()[-1]["evaluations"] == stored.evaluations
         assert stored.meta["finished"] == "all 2 classes are done"
         assert stored.genome_json(elites[0])["format"] == "evofool.direct"
@@ -145,9 +144,7 @@ def test_every_method_makes_a_run_that_is_what_it_says(tmp_path: Path, lenet: Ta
 
 @each_method
 @pytest.mark.parametrize("budget", [24, 31])
-def test_no_class_takes_more_than_its_budget_and_what_is_told_is_what_was_asked(
-    tmp_path: Path, method: str, budget: int
-) -> None:
+def test_no_class_uses_more_than_its_budget_and_all_passes_are_stored(tmp_path: Path, method: str, budget: int) -> None:
     found, classes = tiny(), (4, 0, 2)
     run_baseline(AttackPlan(method, classes, budget=of(method, budget)), found, tmp_path)
     with Store.open(tmp_path) as store:
@@ -163,22 +160,22 @@ def test_no_class_takes_more_than_its_budget_and_what_is_told_is_what_was_asked(
     assert 0 < validation <= 15 + 7 * 64 + 32  # the last two: whether logits depend on the row in a chunk of 64
 
 
-def test_restarts_share_a_class_s_budget(tmp_path: Path) -> None:
+def test_restarts_share_the_budget_of_a_class(tmp_path: Path) -> None:
     run_baseline(AttackPlan("apgd", (0, 1), {"restarts": 4}, budget=31), tiny(), tmp_path)
     with StoredRun(tmp_path) as stored:
         assert stored.evaluations == 2 * 28
 
 
-def test_all_classes_are_climbed_unless_some_are_named(tmp_path: Path) -> None:
+def test_all_classes_are_attacked_by_default(tmp_path: Path) -> None:
     seen: list[tuple[AttackPlan, int]] = []
-    outcome = run_baseline(AttackPlan("noise"), tiny(), tmp_path, begun=lambda plan, done: seen.append((plan, done)))
+    outcome = run_baseline(AttackPlan("noise"), tiny(), tmp_path, on_start=lambda plan, done: seen.append((plan, done)))
     assert outcome.classes == CLASSES
     ((plan, done),) = seen
     assert (plan.classes, plan.budget, plan.group, done) == (tuple(range(CLASSES)), 1, CLASSES, 0)
 
 
-@pytest.mark.parametrize("method", RIVALS)
-def test_a_black_box_has_rivals(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", BLACK_BOX)
+def test_black_box_attacks_need_no_gradients(tmp_path: Path, method: str) -> None:
     found = box()
     run_baseline(AttackPlan(method, budget=of(method, 30)), found, tmp_path)
     with StoredRun(tmp_path) as stored:
@@ -188,13 +185,13 @@ def test_a_black_box_has_rivals(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", GRADIENTS)
-def test_a_black_box_without_gradients_is_refused_and_leaves_nothing(tmp_path: Path, method: str) -> None:
+def test_a_black_box_is_refused_by_gradient_attacks_and_no_folder_is_made(tmp_path: Path, method: str) -> None:
     with pytest.raises(TargetError, match=r"box: it has neither gradients nor layers.*square, nes, random"):
         run_baseline(AttackPlan(method), box(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_seed_decides_the_images(tmp_path: Path) -> None:
+def test_the_seed_determines_the_images(tmp_path: Path) -> None:
     found = tiny()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run_baseline(AttackPlan("apgd", budget=5, seed=seed), found, tmp_path / name)
@@ -203,7 +200,7 @@ def test_the_seed_decides_the_images(tmp_path: Path) -> None:
     assert [e.png for e in a] != [e.png for e in c]
 
 
-def test_streams_decide_no_bit(tmp_path: Path) -> None:
+def test_streams_do_not_change_results(tmp_path: Path) -> None:
     found = tiny()
     for streams in (1, 3):
         run_baseline(AttackPlan("apgd", budget=12, microbatch=1), found, tmp_path / str(streams), streams=streams)
@@ -227,7 +224,7 @@ def test_the_digit_network_of_2015_is_fooled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["nguyen", "fourier", "apgd", "inceptionism", "nes"])
-def test_a_colour_network_of_torchvision_s_is_climbed(tmp_path: Path, method: str) -> None:
+def test_a_colour_network_of_torchvision_is_attacked(tmp_path: Path, method: str) -> None:
     spec = "torchvision:squeezenet1_1?weights=random&size=64"
     found = target(spec)
     run_baseline(AttackPlan(method, (1, 999), budget=12), found, tmp_path)
@@ -238,29 +235,27 @@ def test_a_colour_network_of_torchvision_s_is_climbed(tmp_path: Path, method: st
         assert stored.evaluations <= 24
 
 
-# --- broken off and gone on with
+# --- interrupted and resumed
 
 
 @pytest.mark.parametrize("method", ["apgd", "erhan", "inceptionism", "square"])
-def test_broken_off_after_a_group_and_gone_on_with_it_is_as_one_never_broken_off(
-    tmp_path: Path, lenet: Target, method: str
-) -> None:
+def test_an_attack_resumed_after_a_group_ends_like_an_uninterrupted_one(tmp_path: Path, lenet: Target, method: str) -> None:
     plan = AttackPlan(method, (9, 1, 4, 0, 3, 2, 5), budget=18, group=3)
     run_baseline(plan, lenet, tmp_path / "whole")
     first = run_baseline(plan, lenet, tmp_path / "broken", tick=stopping(3))
     assert (first.done, first.classes) == (3, 7)
-    with StoredRun(tmp_path / "broken") as stored:  # a run already
+    with StoredRun(tmp_path / "broken") as stored:  # it is a valid run already
         assert [e.row.class_id for e in stored.elites()] == [1, 4, 9]
         assert stored.meta["finished"] is None
         assert verify(stored, lenet).faults == ()
     run_baseline(plan, lenet, tmp_path / "broken", tick=stopping(6))
-    begun: list[int] = []
-    last = run_baseline(plan, lenet, tmp_path / "broken", begun=lambda _, done: begun.append(done))
-    assert begun == [6]
+    starts: list[int] = []
+    last = run_baseline(plan, lenet, tmp_path / "broken", on_start=lambda _, done: starts.append(done))
+    assert starts == [6]
     assert last.done == 7
     whole, broken = content(tmp_path / "whole"), content(tmp_path / "broken")
     whole["meta"]["recipe"].pop("name"), broken["meta"]["recipe"].pop("name")
-    # Each sitting asks what it asks of the network again; what it dropped is not on the run's account.
+    # Queries of groups that were dropped are not counted.
     assert broken == whole
     again = run_baseline(plan, lenet, tmp_path / "broken")
     assert again == last
@@ -269,7 +264,7 @@ def test_broken_off_after_a_group_and_gone_on_with_it_is_as_one_never_broken_off
     assert after == whole
 
 
-def test_told_to_stop_by_the_last_step_of_a_group_it_keeps_that_group_and_begins_no_other(tmp_path: Path) -> None:
+def test_a_stop_at_the_last_step_of_a_group_keeps_that_group_and_starts_no_other(tmp_path: Path) -> None:
     outcome = run_baseline(AttackPlan("noise", group=2), tiny(), tmp_path, tick=lambda progress: True)
     assert (outcome.done, outcome.images) == (2, 2)
     outcome = run_baseline(AttackPlan("noise", group=2), tiny(), tmp_path, tick=stopping(2))
@@ -295,7 +290,7 @@ run_baseline(AttackPlan("apgd", (9, 1, 4, 0), budget=18, group=2), target("lenet
 
 @pytest.mark.slow
 @pytest.mark.parametrize("done", [0, 2])
-def test_killed_and_gone_on_with_it_is_as_one_never_killed(tmp_path: Path, lenet: Target, done: int) -> None:
+def test_a_killed_attack_that_is_resumed_ends_like_an_uninterrupted_one(tmp_path: Path, lenet: Target, done: int) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "run"), str(done)],
@@ -303,30 +298,30 @@ def test_killed_and_gone_on_with_it_is_as_one_never_killed(tmp_path: Path, lenet
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     plan = AttackPlan("apgd", (9, 1, 4, 0), budget=18, group=2)
-    begun: list[int] = []
-    run_baseline(plan, lenet, tmp_path / "run", begun=lambda _, at: begun.append(at))
-    assert begun == [done]
+    starts: list[int] = []
+    run_baseline(plan, lenet, tmp_path / "run", on_start=lambda _, at: starts.append(at))
+    assert starts == [done]
     run_baseline(plan, lenet, tmp_path / "whole" / "run")
     whole, broken = content(tmp_path / "whole" / "run"), content(tmp_path / "run")
-    # One that had asked nothing yet but the validation has to ask it again.
+    # A run that was killed before its first group validates the target again.
     del whole["meta"]["answers"], broken["meta"]["answers"]
     assert broken == whole
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "noise"])  # which is done with its first step
-def test_stopped_before_the_first_group_is_done_nothing_is_left(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "noise"])  # noise is done after one step
+def test_a_stop_before_the_first_group_is_done_leaves_no_folder(tmp_path: Path, method: str) -> None:
     outcome = run_baseline(AttackPlan(method, budget=40), tiny(), tmp_path / "run", tick=lambda progress: True)
     assert outcome == AttackOutcome(0, CLASSES, 0, ())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     run_baseline(AttackPlan("apgd", budget=9), tiny(), tmp_path, tick=lambda progress: True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_an_error_between_groups_keeps_what_is_done(tmp_path: Path) -> None:
+def test_an_error_between_groups_keeps_the_groups_that_are_done(tmp_path: Path) -> None:
     def fail(progress: AttackProgress) -> bool:
         if progress.done:
             raise MemoryError
@@ -337,11 +332,11 @@ def test_an_error_between_groups_keeps_what_is_done(tmp_path: Path) -> None:
         run_baseline(plan, tiny(), tmp_path / "run", tick=fail)
     assert run_baseline(plan, tiny(), tmp_path / "run").done == CLASSES
     with pytest.raises(MemoryError):
-        run_baseline(plan, tiny(), tmp_path / "other", begun=lambda *_: (_ for _ in ()).throw(MemoryError()))
+        run_baseline(plan, tiny(), tmp_path / "other", on_start=lambda *_: (_ for _ in ()).throw(MemoryError()))
     assert not (tmp_path / "other").exists()
 
 
-def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
+def test_progress_has_the_classes_done_and_their_time(tmp_path: Path) -> None:
     seen: list[AttackProgress] = []
 
     def tick(p: AttackProgress) -> bool:
@@ -360,7 +355,7 @@ def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
     assert {(p.done, p.done_here, p.forwards) for p in seen} == {(4, 0, 0)}
 
 
-# --- in a folder that has something else
+# --- in a folder with something else
 
 
 @pytest.mark.parametrize(
@@ -379,7 +374,7 @@ def test_progress_tells_what_is_done_and_what_it_took(tmp_path: Path) -> None:
         ({"threads": 2}, "begun with threads = 1, asked for is 2"),
     ],
 )
-def test_another_plan_is_refused_and_the_run_stays_as_it_is(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_another_plan_is_refused_and_does_not_change_the_run(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     given: dict[str, Any] = {"method": "apgd", "classes": (0, 1), "budget": 6}
     run_baseline(AttackPlan(**given), tiny(), tmp_path)
     before = content(tmp_path)
@@ -397,7 +392,7 @@ def test_another_classifier_is_refused(tmp_path: Path) -> None:
         run_baseline(AttackPlan("apgd", budget=6), tiny(other), tmp_path)
 
 
-def test_a_search_s_folder_is_refused_and_a_search_does_not_go_on_with_a_baseline(tmp_path: Path, lenet: Target) -> None:
+def test_a_search_and_an_attack_do_not_resume_each_other(tmp_path: Path, lenet: Target) -> None:
     with Run.start(load("mnist-direct", ["stop.evaluations=32", "stop.confidence="]), tmp_path / "search", lenet) as run:
         run.advance()
     with pytest.raises(StoreError, match="search holds another kind of run; pass another --out"):
@@ -415,10 +410,10 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is in use"):
             run_baseline(AttackPlan("noise"), tiny(), tmp_path)
 
-    run_baseline(AttackPlan("noise"), tiny(), tmp_path, begun=again)
+    run_baseline(AttackPlan("noise"), tiny(), tmp_path, on_start=again)
 
 
-# --- what cannot be
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -426,20 +421,26 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     [
         (AttackPlan("pgd"), 'no baseline "pgd"; there are nguyen, .*noise'),
         (AttackPlan("apgd", settings={"octaves": 2}), 'apgd has no setting "octaves"; it has restarts, rate'),
-        (AttackPlan("apgd", settings={"restarts": "two"}), "apgd: restarts is like 1, not 'two'"),
-        (AttackPlan("apgd", settings={"restarts": 2.0}), r"apgd: restarts is like 1, not 2\.0"),
-        (AttackPlan("apgd", settings={"restarts": True}), "apgd: restarts is like 1, not True"),
-        (AttackPlan("fourier", settings={"transformed": 1}), "fourier: transformed is like True, not 1"),
-        (AttackPlan("apgd", settings={"rate": -0.5}), r"apgd: rate is a number from 0 up, not -0\.5"),
-        (AttackPlan("apgd", settings={"rate": math.nan}), "apgd: rate is a number from 0 up, not nan"),
-        (AttackPlan("fourier", settings={"rate": math.inf}), "fourier: rate is a number from 0 up, not inf"),
-        (AttackPlan("apgd", settings={"restarts": 0}), r"restarts lie in 1\.\.256, not 0"),
-        (AttackPlan("inceptionism", settings={"octaves": 999}), r"octaves lie in 1\.\.256, not 999"),
-        (AttackPlan("inceptionism", settings={"scale": 0}), r"scale is what octaves differ by, 1 to 4, not 0\.0"),
+        (AttackPlan("apgd", settings={"restarts": "two"}), "apgd: restarts has to be a value like 1, not 'two'"),
+        (AttackPlan("apgd", settings={"restarts": 2.0}), r"apgd: restarts has to be a value like 1, not 2\.0"),
+        (AttackPlan("apgd", settings={"restarts": True}), "apgd: restarts has to be a value like 1, not True"),
+        (AttackPlan("fourier", settings={"transformed": 1}), "fourier: transformed has to be a value like True, not 1"),
+        (AttackPlan("apgd", settings={"rate": -0.5}), r"apgd: rate has to be finite and at least 0, not -0\.5"),
+        (AttackPlan("apgd", settings={"rate": math.nan}), "apgd: rate has to be finite and at least 0, not nan"),
+        (AttackPlan("fourier", settings={"rate": math.inf}), "fourier: rate has to be finite and at least 0, not inf"),
+        (AttackPlan("apgd", settings={"restarts": 0}), r"restarts has to lie in 1\.\.256, not 0"),
+        (AttackPlan("inceptionism", settings={"octaves": 999}), r"octaves has to lie in 1\.\.256, not 999"),
+        (
+            AttackPlan("inceptionism", settings={"scale": 0}),
+            r"scale, .*, has to lie in \[1, 4\], not 0\.0",
+        ),
         (AttackPlan("nguyen", settings={"setting": "nice"}), 'no setting "nice"; there are plain, l2, blur, sparse'),
-        (AttackPlan("apgd", budget=1), "a budget of 1 forward passes is too small: 2 are the least"),
-        (AttackPlan("erhan", budget=17), "a budget of 17 forward passes is too small for 9 restarts: 18 are the least"),
-        (AttackPlan("noise", budget=2), "noise asks one image for each class and has no use for a budget of 2"),
+        (AttackPlan("apgd", budget=1), "a budget of 1 forward passes is too small; it has to be at least 2"),
+        (
+            AttackPlan("erhan", budget=17),
+            "budget of 17 forward passes is too small for 9 restarts; it has to be at least 18",
+        ),
+        (AttackPlan("noise", budget=2), "noise makes one image per class; leave out the budget of 2"),
         (AttackPlan("apgd", rank="loss"), 'no rank "loss"; there are log_odds, margin'),
         (
             AttackPlan("apgd", target_confidence=0.0),
@@ -453,26 +454,26 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
             AttackPlan("apgd", target_confidence=math.nan),
             r"target_confidence has to lie in \(0, 1\], not nan",
         ),
-        (AttackPlan("apgd", (5,)), r"classes are different numbers in 0\.\.4, not \[5\]"),
-        (AttackPlan("apgd", (1, 2, 1)), r"classes are different numbers in 0\.\.4, not \[1, 2, 1\]"),
+        (AttackPlan("apgd", (5,)), r"classes have to be distinct numbers in 0\.\.4, not \[5\]"),
+        (AttackPlan("apgd", (1, 2, 1)), r"classes have to be distinct numbers in 0\.\.4, not \[1, 2, 1\]"),
         (AttackPlan("apgd", seed=-1), r"apgd: search.seed: .*greater than or equal to 0 \(it is -1\)"),
         (AttackPlan("square", seed=1 << 62), r"square: search.seed: .*less than"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, plan: AttackPlan, words: str) -> None:
+def test_errors_name_what_is_wrong_with_a_plan_and_no_folder_is_made(tmp_path: Path, plan: AttackPlan, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         run_baseline(plan, tiny(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whole_numbers_do_where_a_setting_is_a_fraction() -> None:
+def test_whole_numbers_are_accepted_for_float_settings() -> None:
     assert settings_of("simonyan", {"rate": 2, "decay": 0}) == {"rate": 2.0, "decay": 0.0}
     assert settings_of("apgd", {}) == {"restarts": 1, "rate": 0.03}
 
 
 @each_method
-def test_no_setting_of_a_method_is_one_that_all_have(method: str) -> None:
-    common = {"budget", "queries", "rank", "seed", "stop_at", "microbatch", "streams", "tick", "chunk", "how", "target"}
+def test_the_settings_of_a_method_exclude_the_common_options(method: str) -> None:
+    common = {"budget", "rank", "seed", "stop_at", "microbatch", "streams", "tick", "chunk", "target", "classes"}
     settings = settings_of(method, {})
     assert not common & settings.keys()
     assert all(isinstance(value, (bool, int, float, str)) for value in settings.values())
@@ -484,9 +485,7 @@ def test_no_setting_of_a_method_is_one_that_all_have(method: str) -> None:
 
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 @pytest.mark.parametrize("method", ["apgd", "simonyan", "fourier", "square"])
-def test_a_class_that_is_sure_enough_ends_and_is_as_sure_in_the_plain_network(
-    tmp_path: Path, lenet: Target, method: str, rank: str
-) -> None:
+def test_a_class_that_ends_early_has_the_target_confidence(tmp_path: Path, lenet: Target, method: str, rank: str) -> None:
     target_confidence, budget = 0.9, 60
     run_baseline(
         AttackPlan(method, (0, 3, 6, 7), budget=budget, rank=rank, target_confidence=target_confidence), lenet, tmp_path
@@ -503,50 +502,50 @@ def test_a_class_that_is_sure_enough_ends_and_is_as_sure_in_the_plain_network(
 
 
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
-def test_a_hair_more_than_enough_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
-    asked: list[float] = []
+def test_attacks_stop_just_above_the_target_confidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    levels: list[float] = []
 
-    def climb(found: Target, classes: list[int], *, stop_at: float, **_: Any) -> AscentResult:
-        asked.append(stop_at)
+    def attack(found: Target, classes: list[int], **options: Any) -> AscentResult:
+        levels.append(options["stop_at"])
         n, none = len(classes), np.zeros(len(classes), np.int64)
         return AscentResult(np.zeros((n, *found.shape), np.uint8), None, np.full(n, -np.inf), none, none, none)
 
-    monkeypatch.setitem(METHODS, "stub", Method(climb, True, ""))
+    monkeypatch.setitem(METHODS, "stub", Method(attack, True, ""))
     for k, target_confidence in enumerate((0.99, 1.0)):
         run_baseline(AttackPlan("stub", rank=rank, target_confidence=target_confidence), tiny(), tmp_path / str(k))
-    level, never = asked
+    level, never = levels
     assert never == math.inf
-    # The least sure answer of this score: all other classes alike.
+    # The lowest confidence with this score: all other classes are equal.
     logits = np.zeros((1, CLASSES), np.float32)
     logits[0, 0] = level + (0 if rank == "margin" else math.log(CLASSES - 1))
     assert (log_odds(logits) if rank == "log_odds" else margin(logits))[0, 0] == pytest.approx(level, abs=1e-6)
     assert log_odds(logits)[0, 0] == pytest.approx(needed_log_odds(0.99) + 1e-3, abs=1e-5)
 
 
-# --- answers that are no numbers
+# --- outputs that are not finite
 
 
-def test_classes_whose_answers_are_no_numbers_are_named_and_the_others_kept(tmp_path: Path) -> None:
+def test_classes_with_nan_outputs_are_named_and_the_others_are_kept(tmp_path: Path) -> None:
     net = Tiny()
     found = tiny(net)
 
     def breaks(plan: AttackPlan, done: int) -> None:  # once the target is validated
         net.broken = 0.5
 
-    outcome = run_baseline(AttackPlan("nguyen", budget=12), found, tmp_path, begun=breaks)
+    outcome = run_baseline(AttackPlan("nguyen", budget=12), found, tmp_path, on_start=breaks)
     assert outcome.done == CLASSES
     with StoredRun(tmp_path) as stored:
         kept = [e.row.class_id for e in stored.elites()]
         missing = [label for c, label in enumerate(LABELS) if c not in kept]
         assert 0 < len(kept) < CLASSES
         assert outcome.images == len(kept)
-        assert [note for note in outcome.notes if note.endswith("left without an image")] == [
-            f"{label}: it is left without an image" for label in missing
+        assert [note for note in outcome.notes if note.endswith("it has no image")] == [
+            f"{label}: it has no image" for label in missing
         ]
         for label in missing:
-            assert any(note.startswith(f"{label}: its score came out NaN") for note in outcome.notes)
+            assert any(note.startswith(f"{label}: its score was NaN") for note in outcome.notes)
         assert verify(stored, tiny()).faults == ()
-        # What was spent on them counts, and they count as 0.
+        # Their passes count, and their confidence counts as 0.
         last = stored.rows()[-1]
         assert last["evaluations"] == stored.evaluations
         assert last["distinct"] == len(kept)
@@ -554,36 +553,34 @@ def test_classes_whose_answers_are_no_numbers_are_named_and_the_others_kept(tmp_
     assert run_baseline(AttackPlan("nguyen", budget=12), found, tmp_path).notes == outcome.notes
 
 
-def test_an_image_that_the_plain_network_has_no_number_for_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_whose_final_logits_are_nan_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = tiny()
 
     def breaks(plan: AttackPlan, done: int) -> None:
-        plain = found.logits
+        original = found.logits
 
-        def spoiled(images: np.ndarray, *more: Any) -> np.ndarray:
-            logits = plain(images, *more).copy()
+        def with_nan(images: np.ndarray, *more: Any) -> np.ndarray:
+            logits = original(images, *more).copy()
             logits[1] = np.nan
             return logits
 
-        monkeypatch.setattr(found, "logits", spoiled)
+        monkeypatch.setattr(found, "logits", with_nan)
 
-    outcome = run_baseline(AttackPlan("apgd", budget=5), found, tmp_path, begun=breaks)
-    assert outcome.notes == ("bee: it is left without an image",)
+    outcome = run_baseline(AttackPlan("apgd", budget=5), found, tmp_path, on_start=breaks)
+    assert outcome.notes == ("bee: it has no image",)
     with StoredRun(tmp_path) as stored:
         assert [e.label for e in stored.elites()] == ["ant", "cat", "dog", "elk"]
         last = stored.rows()[-1]
         assert (last["distinct"], last["evaluations"], last["min"]) == (4, stored.evaluations, 0.0)
 
 
-# --- the curve
+# --- metrics
 
 
-def test_the_curve_of_two_climbs_by_hand() -> None:
+def test_metrics_rows_by_hand() -> None:
     half, most = 0.0, needed_log_odds(0.99) + 1e-9
-    # Class 3 climbs for 3 passes, class 8 for 2, class 5 comes to nothing in 1; of 4 classes one is still to come.
-    rows = side_by_side(
+    # Class 3 uses 3 passes, class 8 uses 2, class 5 has no image after 1; the fourth class is not done yet.
+    rows = metrics_rows(
         [
             (3, 1, 1, -9.0, -2.0), (3, 3, 2, 9.0, most), (3, 3, 2, 9.0, most),
             (8, 2, 1, 1.0, half), (8, 2, 1, 1.0, half),
@@ -604,11 +601,11 @@ def test_the_curve_of_two_climbs_by_hand() -> None:
     assert [row["q75"] for _, row in rows] == pytest.approx([low / 4, low + (0.5 - low) / 4, 0.5 + 0.49 / 4])
 
 
-def test_a_curve_of_nothing_has_no_rows() -> None:
-    assert side_by_side([], 4) == []
+def test_no_improvements_give_no_metrics_rows() -> None:
+    assert metrics_rows([], 4) == []
 
 
-def test_a_curve_never_falls_and_ends_with_all_that_was_spent() -> None:
+def test_metrics_never_fall_and_end_with_all_passes() -> None:
     rng = np.random.default_rng(0)
     improvements: list[tuple[int, int, int, float, float]] = []
     total = 0
@@ -618,7 +615,7 @@ def test_a_curve_never_falls_and_ends_with_all_that_was_spent() -> None:
         improvements.extend((cell, at, at, score, score) for at, score in zip(steps, odds, strict=True))
         improvements.append((cell, steps[-1] + 7, steps[-1] + 7, odds[-1], odds[-1]))
         total += steps[-1] + 7
-    rows = side_by_side(improvements, 20)
+    rows = metrics_rows(improvements, 20)
     for name in ("evaluations", "distinct", "median", "q25", "q75", "min", "at_99", "at_9999"):
         values = [row[name] for _, row in rows]
         assert values == sorted(values)
@@ -628,18 +625,18 @@ def test_a_curve_never_falls_and_ends_with_all_that_was_spent() -> None:
 
 
 @pytest.mark.parametrize("method", ["apgd", "nes"])
-def test_the_stored_curve_ends_with_what_the_elites_are(tmp_path: Path, method: str) -> None:
+def test_the_stored_metrics_end_with_the_confidences_of_the_elites(tmp_path: Path, method: str) -> None:
     run_baseline(AttackPlan(method, budget=25, group=2), tiny(), tmp_path)
     with StoredRun(tmp_path) as stored:
         last = stored.rows()[-1]
-        sure = np.array([e.confidence for e in stored.elites()])
+        confidences = np.array([e.confidence for e in stored.elites()])
         assert last["evaluations"] == stored.evaluations
-        assert last["median"] == pytest.approx(float(np.median(sure)), abs=1e-6)
-        assert last["min"] == pytest.approx(float(sure.min()), abs=1e-6)
+        assert last["median"] == pytest.approx(float(np.median(confidences)), abs=1e-6)
+        assert last["min"] == pytest.approx(float(confidences.min()), abs=1e-6)
         assert last["distinct"] == CLASSES
 
 
-def test_images_shared_by_classes_are_one_group(tmp_path: Path) -> None:
+def test_classes_that_share_images_are_one_group(tmp_path: Path) -> None:
     found = tiny()
     plan = AttackPlan("random", budget=1, group=2)
     assert plan.settled(found).group == CLASSES
@@ -652,7 +649,7 @@ def test_images_shared_by_classes_are_one_group(tmp_path: Path) -> None:
         assert verify(stored, found).faults == ()
 
 
-def test_the_group_is_what_memory_holds() -> None:
+def test_the_group_size_is_limited_by_memory() -> None:
     class Wide(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)).repeat(1, 400)
@@ -666,10 +663,10 @@ def test_the_group_is_what_memory_holds() -> None:
     assert (big.microbatch, big.chunk, small.microbatch, small.chunk) == (2, 16, 64, CLASSES)
 
 
-# --- beside evolution
+# --- together with evolution
 
 
-def test_merged_with_a_search_a_baseline_s_elites_are_still_told_apart(tmp_path: Path, lenet: Target) -> None:
+def test_a_run_merged_of_a_search_and_an_attack_tells_their_elites_apart(tmp_path: Path, lenet: Target) -> None:
     with Run.start(load("mnist-direct", ["stop.evaluations=64", "stop.confidence="]), tmp_path / "search", lenet) as run:
         run.advance()
         searched = run.strategy.evaluations
@@ -684,7 +681,7 @@ def test_merged_with_a_search_a_baseline_s_elites_are_still_told_apart(tmp_path:
             assert verify(stored, lenet).faults == ()
 
 
-def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, lenet: Target) -> None:
+def test_merged_attacks_keep_the_better_image_of_each_class(tmp_path: Path, lenet: Target) -> None:
     for method in ("noise", "apgd"):
         run_baseline(AttackPlan(method, (2, 5), budget=of(method, 12)), lenet, tmp_path / method)
     run_baseline(AttackPlan("noise", (6,)), lenet, tmp_path / "more")
@@ -694,7 +691,7 @@ def test_baselines_merged_keep_the_surer_image_of_each_class(tmp_path: Path, len
         assert {e.row.class_id: e.row.method for e in stored.elites()} == {2: "apgd", 5: "apgd", 6: "noise"}
 
 
-def test_evolution_goes_on_from_a_baseline(tmp_path: Path, lenet: Target) -> None:
+def test_evolution_starts_from_the_images_of_an_attack(tmp_path: Path, lenet: Target) -> None:
     run_baseline(AttackPlan("apgd", budget=15), lenet, tmp_path / "apgd")
     changes = ["stop.evaluations=96", "stop.confidence=", f"search.parents={tmp_path / 'apgd'}"]
     with Run.start(load("mnist-direct", changes), tmp_path / "run", lenet) as run:
@@ -708,11 +705,11 @@ def test_evolution_goes_on_from_a_baseline(tmp_path: Path, lenet: Target) -> Non
         assert set(stored.store.methods().values()) == {"apgd"}
 
 
-def test_a_run_s_file_tells_how_it_was_made(tmp_path: Path) -> None:
+def test_the_plan_is_stored_in_the_run(tmp_path: Path) -> None:
     run_baseline(AttackPlan("nguyen", (3,), {"setting": "l2"}, budget=10, seed=4, target_confidence=0.9), tiny(), tmp_path)
     with Store.open(tmp_path) as store:
-        told = store.meta()["baseline"]["plan"]
-    assert told == {
+        plan = store.meta()["baseline"]["plan"]
+    assert plan == {
         "method": "nguyen", "classes": [3], "settings": {"setting": "l2", "early": 0.0, "late": 0.0}, "budget": 10,
         "rank": "log_odds", "seed": 4, "target_confidence": 0.9, "group": 1, "microbatch": 64, "chunk": 1, "threads": 1,
     }  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from evofool.attacks import run as baseline_run
-from evofool.attacks.run import METHODS, AttackOutcome, AttackPlan, AttackProgress, run_baseline
+from evofool.attacks.run import METHODS, AttackOutcome, AttackPlan, run_baseline
+from evofool.attacks.session import AttackProgress
 from evofool.cli import console
 from evofool.cli.console_attacks import progress_text
 from evofool.cli.options import class_ids
@@ -119,8 +120,7 @@ def test_a_black_box_has_rivals_and_gradients_are_refused(call: Call, box: str) 
     refused = call("baseline", "apgd", box, "--out", "apgd")
     assert refused.code == 2
     assert (
-        "it has neither gradients nor layers. Black-box rivals need none (evofool baseline square, nes, random)"
-        in refused.err
+        "it has neither gradients nor layers. Use a black-box attack (evofool baseline square, nes, random)" in refused.err
     )
     assert not Path("apgd").exists()
 
@@ -214,10 +214,10 @@ def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPa
         (("pgd",), 'there is no baseline "pgd"; there are\n  nguyen       ascent on p; setting=plain'),
         (("apgd", "lenett"), "lenett"),
         (("apgd", "--set", "octaves=3"), 'apgd has no setting "octaves"; it has restarts, rate'),
-        (("apgd", "--set", "restarts=two"), "apgd: restarts is like 1, not 'two'"),
+        (("apgd", "--set", "restarts=two"), "apgd: restarts has to be a value like 1, not 'two'"),
         (("apgd", "--set", "restarts"), "--set restarts: has to be KEY=VALUE"),
-        (("apgd", "--set", "restarts=0"), "restarts lie in 1..256, not 0"),
-        (("fourier", "--set", "rate=-1"), "fourier: rate is a number from 0 up, not -1.0"),
+        (("apgd", "--set", "restarts=0"), "restarts has to lie in 1..256, not 0"),
+        (("fourier", "--set", "rate=-1"), "fourier: rate has to be finite and at least 0, not -1.0"),
         (("noise", "--set", "kind=loud"), "loud"),
         (("nguyen", "--set", "setting=nice"), 'there is no setting "nice"; there are plain, l2, blur, sparse'),
         (("apgd", "--rank", "loss"), 'there is no rank "loss"; there are log_odds, margin'),
@@ -225,7 +225,7 @@ def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPa
             ("apgd", "--target-confidence", "0"),
             "target_confidence has to lie in (0, 1], not 0.0",
         ),
-        (("apgd", "--budget", "1"), "a budget of 1 forward passes is too small: 2 are the least"),
+        (("apgd", "--budget", "1"), "a budget of 1 forward passes is too small; it has to be at least 2"),
         (("apgd", "--classes", "10"), "lenet: no class 10; it has 0 to 9, or by label"),
         (("apgd", "--seed", str(1 << 62)), "search.seed"),
     ],
@@ -244,7 +244,7 @@ def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_left(
     ("arguments", "message"),
     [
         (("fc9:7",), 'lenet: no layer "fc9"; there are 5, the nearest fc'),
-        (("fc1",), "unit fc1: has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7"),
+        (("fc1",), "unit fc1 has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7"),
         (("fc1:9999",), 'unit fc1:9999: layer "fc1" of lenet is'),
         (("fc1:7", "--set", "octaves=2"), 'erhan has no setting "octaves"'),
     ],
@@ -288,7 +288,7 @@ def test_a_network_without_numbers_is_told_class_by_class(call: Call, monkeypatc
     some = call("baseline", "apgd", "--budget", "20", "--out", "some")
     assert some.code == 0
     for c in spoilt:
-        assert f"Warning: {c}: it is left without an image." in some.out
+        assert f"Warning: {c}: it has no image." in some.out
     assert "1 of 10 classes at 0.99 or more" in some.out
     assert "median 0.0000" in some.out
     spoilt.append(3)

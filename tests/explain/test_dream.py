@@ -32,7 +32,7 @@ def picture(height: int = 24, width: int = 32, channels: int = 3, seed: int = 0)
 
 def answers(found: Target, image: np.ndarray, layer: str) -> torch.Tensor:
     with torch.no_grad(), Hooks(found, [layer], logits=False) as hooks:
-        return hooks.read(torch.tensor(image)[None].float() / 255).layer(layer)
+        return hooks.forward(torch.tensor(image)[None].float() / 255).layer(layer)
 
 
 def test_the_layer_answers_more_than_to_noise_of_the_same_size() -> None:

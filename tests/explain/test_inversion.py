@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from evofool.ascend.hooks import Read
+from evofool.ascend.hooks import ForwardPass
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import inversion
 from evofool.explain.inversion import invert, paper_rule
@@ -46,7 +46,7 @@ def test_the_objective_is_the_papers_written_out() -> None:
     wanted += (8e-10 / 2 * (x**6).sum() + 100 / 2 * (dx**2 + dy**2).sum()) / 27098**2
     centre = torch.full((3, 1, 1), 128 / 255)
     objective = inversion._objective("a", torch.tensor(f0)[None], shape, centre, 100.0, 8e-10)
-    read = Read(None, {"a": torch.tensor(f)[None]})
+    read = ForwardPass(None, {"a": torch.tensor(f)[None]})
     told = -objective(read, torch.tensor((x + 128) / 255)[None], torch.tensor([0]))
     assert float(told) == pytest.approx(wanted, rel=1e-5)
 
@@ -55,7 +55,7 @@ def test_the_price_of_an_edge_is_the_same_at_every_resolution() -> None:
     def price(side: int) -> float:
         ramp = torch.linspace(0, 1, side).expand(1, 1, side, side)
         objective = inversion._objective("a", torch.ones(1, 1), (1, side, side), torch.zeros(1, 1, 1), 10.0, 0.0)
-        return -float(objective(Read(None, {"a": torch.ones(1, 1)}), ramp, torch.tensor([0])))
+        return -float(objective(ForwardPass(None, {"a": torch.ones(1, 1)}), ramp, torch.tensor([0])))
 
     assert price(28) == pytest.approx(price(224), rel=0.05)
 

@@ -15,11 +15,11 @@ import torch
 
 from evofool.ascend import objectives
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import ascend
+from evofool.ascend.loop import Ascent, ascend
 from evofool.ascend.params import Sigmoid
 from evofool.ascend.rules import Optimiser
 from evofool.ascend.transforms import robust
-from evofool.attacks import gradient as baselines
+from evofool.attacks import gradient
 from evofool.scores import confidence, log_odds, needed_log_odds
 from evofool.targets import Target
 from evofool.targets import target as load_target
@@ -34,8 +34,8 @@ def ascents(seed: int, digits: str) -> list[Row]:
     """Nguyen, Simonyan and Erhan on a digit network."""
     target = load_target(digits)
     needed = needed_log_odds(0.9999)
-    published = baselines.nguyen(target, range(10), budget=501, seed=seed, stop_at=needed, microbatch=64)
-    faster = baselines.nguyen(target, range(10), budget=301, seed=seed, stop_at=needed, microbatch=64, early=0.03, late=0.2)
+    published = gradient.nguyen(target, range(10), budget=501, seed=seed, stop_at=needed, microbatch=64)
+    faster = gradient.nguyen(target, range(10), budget=301, seed=seed, stop_at=needed, microbatch=64, early=0.03, late=0.2)
     there = lambda result: f"{int((result.scores >= needed).sum())}/10, slowest {result.iterations.max()}"  # noqa: E731
     good = bool((faster.scores >= needed).all())
     rows = [
@@ -43,7 +43,7 @@ def ascents(seed: int, digits: str) -> list[Row]:
         Row("  the same, as published (0.02 and 0.1)", "(no bound)", there(published), None),
     ]
     weights = (0.0, 0.01, 0.1, 0.3)
-    models = [baselines.simonyan(target, range(10), seed=seed, decay=w, microbatch=64) for w in weights]
+    models = [gradient.simonyan(target, range(10), seed=seed, decay=w, microbatch=64) for w in weights]
     p = np.array([confidence(class_log_odds(target, m.images)) for m in models])
     norms = [float(np.linalg.norm(m.images.reshape(10, -1) / 255, axis=1).mean()) for m in models]
     figure = ", ".join(f"{w:g}: least p {q.min():.4f}, norm {n:.2f}" for w, q, n in zip(weights, p, norms, strict=True))
@@ -61,7 +61,7 @@ def erhan(target: Target, seed: int) -> list[Row]:
         most = torch.cat([target.activations(part, "fc1") for part in data.split(500)]).amax(0)
     alive = torch.nonzero(most > 0)[:16, 0].tolist()
     norm = float(data.flatten(1).norm(dim=1).mean())
-    result = baselines.units(target, "fc1", [(u,) for u in alive], norm=norm, seed=seed, microbatch=64)
+    result = gradient.units(target, "fc1", [(u,) for u in alive], norm=norm, seed=seed, microbatch=64)
     each = result.scores.reshape(-1, 9)
     spread = float(np.median(each.std(1) / each.mean(1)))
     gain = float(np.median(each.max(1) / most[alive].numpy()))
@@ -93,15 +93,16 @@ def visualised(target: Target, name: str, seed: int) -> np.ndarray:
     """200 steps of Adam up the logits; the best iterate by log-odds, robust ones scored at every eighth step."""
     classes = torch.tensor(SIXTEEN)
     if name.startswith("Fourier"):
-        found = baselines.fourier(target, SIXTEEN, budget=1 + STEPS * 9 // 8, seed=seed, streams=2)
+        found = gradient.fourier(target, SIXTEEN, budget=1 + STEPS * 9 // 8, seed=seed, streams=2)
         return found.images
     moves = robust(SIDE, SIDE) if name.endswith("robust") else ()
     rule = Optimiser(lambda params: torch.optim.Adam(params, lr=0.05))
     objective = objectives.class_logit(classes)
-    found = ascend(
-        target, Sigmoid(target.shape), objective, rule=rule, steps=STEPS, keys=SIXTEEN, seed=seed, transforms=moves,
-        select_by=objectives.log_odds(classes), select_every=8 if moves else 1, streams=2,
+    ascent = Ascent(
+        Sigmoid(target.shape), objective, rule, STEPS, transforms=moves,
+        select_by=objectives.log_odds(classes), select_every=8 if moves else 1,
     )  # fmt: skip
+    found = ascend(target, ascent, SIXTEEN, seed=seed, streams=2)
     return found.images
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evofool.attacks.polish import polish
+from evofool.attacks.polish import PolishPlan, polish
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.store import Store
@@ -51,7 +51,7 @@ def polished(folder: Path, budget: int, streams: int) -> list[tuple[int, int, fl
     """(forward passes, backward passes, median log-odds) of all classes together, as if they climbed side by side."""
     out = folder / f"polished-{budget}"
     tick = lambda p: print(f"\r{p.done} of {p.classes}, step {p.step} of {p.steps} ", end="", flush=True) or False  # noqa: E731
-    polish(folder / "archive", out, budget=budget, streams=streams, tick=tick)
+    polish(folder / "archive", out, PolishPlan(budget=budget), streams=streams, tick=tick)
     with StoredRun(out) as stored:
         classes = len(stored.labels)
     with Store.open(out) as store:

@@ -1,4 +1,4 @@
-"""Low-frequency images: a coarse grid of colours drawn large."""
+"""Low-frequency images: a coarse grid of colours, enlarged."""
 
 import numpy as np
 import torch
@@ -8,8 +8,8 @@ from evofool.images import quantise
 
 
 def enlarged(grid: torch.Tensor, height: int, width: int) -> np.ndarray:
-    """uint8 (C, height, width) of one grid (C, h, w), bilinear; values on [0, 1], others are clipped after enlarging.
+    """uint8 (C, height, width) of one grid (C, h, w), bilinear; values beyond [0, 1] are clipped after enlarging.
 
-    One image a call: what is enlarged beside it could change last bits.
+    It takes a single image, since the last bits could depend on other images in the batch.
     """
     return quantise(interpolate(grid[None], (height, width), mode="bilinear", align_corners=False)[0].numpy())

@@ -1,15 +1,16 @@
-"""Natural evolution strategies on low-frequency pixels: the gradient is guessed from scores of random neighbours."""
+"""Natural evolution strategies on low-frequency pixels: the gradient is estimated from scores of random neighbours."""
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import torch
 
 from evofool.ascend.draws import Draws
-from evofool.ascend.loop import AscentResult, Tick
+from evofool.ascend.loop import AscentResult
 from evofool.attacks.black_box.grid import enlarged
-from evofool.attacks.black_box.query import QueryLoop
+from evofool.attacks.black_box.query import QueryLoop, QueryOptions
 from evofool.errors import RecipeError
 from evofool.targets.target import Target
 
@@ -18,77 +19,72 @@ def nes(
     target: Target,
     classes: Sequence[int],
     *,
-    queries: int,
-    seed: int = 0,
-    rank: str = "log_odds",
-    stop_at: float = math.inf,
-    chunk: int = 16,
-    tick: Tick | None = None,
     cells: int = 14,
     pairs: int = 6,
     sigma: float = 0.15,
     rate: float = 0.1,
     momentum: float = 0.7,
     reach: float = 2.0,
+    **options: Unpack[QueryOptions],
 ) -> AscentResult:
-    """Gradient ascent along an estimate. Sources: Wierstra et al. 2014, sections 2 and 3; Ilyas et al. 2018, section 2.
+    """Ascent along an estimated gradient. Sources: Wierstra et al. 2014, sections 2 and 3; Ilyas et al. 2018, section 2.
 
-    The image is a grid of cells x cells colours drawn large, its mean grey at first. A round asks for the mean and for
-    `pairs` of antithetic neighbours, mean -+ sigma * normal. Their ranks, not their scores, weigh the directions (equal
-    scores share a rank; all equal: no step). The estimates, scaled to a root mean square of 1, are summed with momentum; the
-    mean takes a step of `rate` a cell along the sum, and is kept within 0.5 +- reach: beyond [0, 1] on purpose, since
-    pixels are clipped after the grid is enlarged, and a steep grid has edges. sigma, rate and reach are in units of [0, 1].
+    The image is a grid of cells x cells colours, enlarged. A round queries the mean, which is grey at first, and `pairs` of
+    antithetic neighbours, mean -+ sigma * normal. The directions are weighted by the ranks of their scores (equal scores
+    have equal ranks; if all are equal there is no step). The estimates, scaled to a root mean square of 1, are summed with
+    momentum. The mean moves along the sum by `rate` per cell and is clipped to 0.5 +- reach. reach goes beyond [0, 1], since
+    pixels are clipped after enlarging, which gives sharp edges. sigma, rate and reach are in units of [0, 1].
 
-    Every image is judged as the 8-bit image that was asked for, and the best of all is kept. The last round is cut off where
-    the budget ends; nothing else depends on the budget, so more queries never give less.
-    The defaults were chosen on the digit network and EfficientNet-Lite0 at some hundreds of queries.
+    Each image is scored in 8 bits, and the best one is kept. The last round is cut off at the budget; nothing else depends
+    on the budget, so a larger budget never gives a lower score. The defaults were chosen on the digit network and
+    EfficientNet-Lite0 with several hundred queries.
     """
     if cells < 1 or pairs < 1 or not (sigma > 0 and rate > 0 and reach > 0) or not 0 <= momentum < 1:
         raise RecipeError(
-            "nes: cells, pairs, sigma, rate and reach lie above 0 and momentum on [0, 1), not "
+            "nes: cells, pairs, sigma, rate and reach have to be above 0 and momentum in [0, 1), not "
             f"{cells}, {pairs}, {sigma}, {rate}, {reach} and {momentum}"
         )
-    asked = QueryLoop(target, classes, queries=queries, rank=rank, stop_at=stop_at, chunk=chunk)
+    loop = QueryLoop(target, classes, **options)
     channels, height, width = target.shape
     grid = (channels, min(cells, height), min(cells, width))
-    means = np.full((len(asked.classes), *grid), 0.5, np.float32)
-    drift = np.zeros_like(means)
+    means = np.full((len(loop.classes), *grid), 0.5, np.float32)
+    velocity = np.zeros_like(means)
     whole = 2 * pairs + 1
     done = step = 0
-    while asked.goes_on(done, queries, tick):
-        size = min(whole, queries - done)
+    while loop.goes_on(done):
+        size = min(whole, loop.budget - done)
         done, step = done + size, step + 1
-        draws = Draws(seed, [asked.classes[item] for item in asked.active], step).normal(pairs, *grid).numpy()
-        aside = dict(zip(asked.active, draws, strict=True))
-        jobs = [(item, k) for item in asked.active for k in range(size)]
+        draws = Draws(loop.seed, [loop.classes[item] for item in loop.active], step).normal(pairs, *grid).numpy()
+        directions = dict(zip(loop.active, draws, strict=True))
+        queries = [(item, k) for item in loop.active for k in range(size)]
 
         def draw(
-            begin: int, end: int, jobs: list[tuple[int, int]] = jobs, aside: dict[int, np.ndarray] = aside
+            begin: int, end: int, queries: list[tuple[int, int]] = queries, directions: dict[int, np.ndarray] = directions
         ) -> np.ndarray:
             images = []
-            for item, k in jobs[begin:end]:
-                where = means[item] if k == 0 else means[item] + (-1) ** k * sigma * aside[item][(k - 1) // 2]
-                images.append(enlarged(torch.from_numpy(where), height, width))
+            for item, k in queries[begin:end]:
+                offset = 0 if k == 0 else (-1) ** k * sigma * directions[item][(k - 1) // 2]
+                images.append(enlarged(torch.from_numpy(means[item] + offset), height, width))
             return np.stack(images)
 
-        told = asked.ask([item for item, _ in jobs], draw).reshape(-1, size)
+        scores = loop.query([item for item, _ in queries], draw).reshape(-1, size)
         if size < whole:
             continue
-        for item, row in zip(aside, told, strict=True):
-            if item not in asked.active:
+        for item, row in zip(directions, scores, strict=True):
+            if item not in loop.active:
                 continue
-            guess = _uphill(row[1:], aside[item])
-            if guess.any():  # else all scores are equal, and nothing is known
-                drift[item] = momentum * drift[item] + _unit(guess)
-                means[item] = np.clip(means[item] + rate * _unit(drift[item]), 0.5 - reach, 0.5 + reach)
-    return asked.finish()
+            gradient = _estimate(row[1:], directions[item])
+            if gradient.any():  # otherwise all scores are equal
+                velocity[item] = momentum * velocity[item] + _unit(gradient)
+                means[item] = np.clip(means[item] + rate * _unit(velocity[item]), 0.5 - reach, 0.5 + reach)
+    return loop.finish()
 
 
-def _uphill(scores: np.ndarray, aside: np.ndarray) -> np.ndarray:
-    """Directions aside (m, ...) weighed by the ranks of scores (2m,): of a step against each, then along it."""
+def _estimate(scores: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """The gradient from directions (m, ...) and scores (2m,): for each direction, of the step against it and along it."""
     above = scores[:, None] > scores
-    ranks = (above.sum(1) - above.sum(0)).astype(np.float32)  # centred, and equal ones share theirs
-    return np.tensordot(ranks[1::2] - ranks[::2], aside, 1)
+    ranks = (above.sum(1) - above.sum(0)).astype(np.float32)  # centred; equal scores have equal ranks
+    return np.tensordot(ranks[1::2] - ranks[::2], directions, 1)
 
 
 def _unit(direction: np.ndarray) -> np.ndarray:

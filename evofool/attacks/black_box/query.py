@@ -1,7 +1,8 @@
-"""What every rival shares: ask the target in chunks, keep each class's best image, let go of who is done."""
+"""The query loop that all black-box attacks share: query in chunks, keep each class's best image, stop finished classes."""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -13,80 +14,107 @@ from evofool.targets.target import Target
 RANKS = {"log_odds": scores.log_odds, "margin": scores.margin}
 
 
-class QueryLoop:
-    """The questions of n items, one item for each of `classes`, and what came of them.
+class QueryOptions(TypedDict, total=False):
+    """Keywords that all black-box attacks take, with the defaults of QueryLoop.
 
-    active: the items that go on, ascending. out: iterations counts an item's rounds (calls of `ask`), forwards its images.
-    An item ends with the round in which it has `stop_at`, or in which an answer held NaN or infinity (a note says so).
-    Improvements tell the log-odds beside the score.
+    budget: queries (forward passes) per class. rank: "log_odds" or "margin", the score that is maximised. seed: together
+    with the class it determines an item's draws. stop_at: a class is done at this score. chunk: images per forward pass;
+    short ones are padded, so with few classes a smaller chunk is faster. tick(queries done per class, budget): called after
+    each round; True stops the attack.
+    """
+
+    budget: int
+    rank: str
+    seed: int
+    stop_at: float
+    chunk: int
+    tick: Tick | None
+
+
+class QueryLoop:
+    """An attack in progress: n items, one for each of `classes`. All items share forward passes.
+
+    active: the items that continue, ascending. out: iterations counts an item's rounds (calls of `query`), forwards its
+    images. An item ends with the round in which it reaches stop_at, or in which an output has NaN or infinity (a note says
+    so). Improvements have the log-odds as secondary score.
     """
 
     def __init__(
-        self, target: Target, classes: Sequence[int], *, queries: int, rank: str, stop_at: float, chunk: int
+        self,
+        target: Target,
+        classes: Sequence[int],
+        *,
+        budget: int = 1000,
+        rank: str = "log_odds",
+        seed: int = 0,
+        stop_at: float = math.inf,
+        chunk: int = 16,
+        tick: Tick | None = None,
     ) -> None:
-        """TargetError for a class that is not there, RecipeError for a setting that cannot be."""
+        """TargetError for a class that does not exist, RecipeError for an invalid option."""
         self.classes = [int(c) for c in classes]
         for c in self.classes:
             if not 0 <= c < len(target.labels):
-                raise TargetError(f"{target.name}: there is no class {c}; they are 0 to {len(target.labels) - 1}")
+                raise TargetError(f"{target.name}: no class {c}; it has 0 to {len(target.labels) - 1}")
         if rank not in RANKS:
-            raise RecipeError(f'rank "{rank}" is none of {", ".join(RANKS)}')
-        if queries < 1 or chunk < 1:
-            raise RecipeError(f"queries and chunk have to be at least 1, not {queries} and {chunk}")
+            raise RecipeError(f'there is no rank "{rank}"; there are {", ".join(RANKS)}')
+        if budget < 1 or chunk < 1:
+            raise RecipeError(f"budget and chunk have to be at least 1, not {budget} and {chunk}")
         n = len(self.classes)
         self.active = list(range(n))
         blank = np.zeros((n, *target.shape), np.uint8)
         iterations, forwards, backwards = (np.zeros(n, np.int64) for _ in range(3))
         self.out = AscentResult(blank, None, np.full(n, -np.inf), iterations, forwards, backwards)
-        self._target, self._rank, self._stop_at, self._chunk = target, RANKS[rank], stop_at, chunk
+        self.seed, self.budget = seed, budget
+        self._target, self._rank, self._stop_at, self._chunk, self._tick = target, RANKS[rank], stop_at, chunk, tick
 
-    def ask(self, items: Sequence[int], draw: Callable[[int, int], np.ndarray], *, everywhere: bool = False) -> np.ndarray:
-        """One round: ask for len(items) images, the k-th on behalf of items[k], which is active.
+    def query(self, items: Sequence[int], draw: Callable[[int, int], np.ndarray], *, shared: bool = False) -> np.ndarray:
+        """One round of len(items) images; the k-th is a query of items[k], which is active.
 
-        draw(begin, end) makes the images begin:end, uint8 (end - begin, C, H, W); it is called for one chunk after another.
-        everywhere: an image competes in the classes of all active items, else in its own item's. A strictly higher score
-        wins; of equals the first. Returns (len(items),) float64: each image's score in its own item's class, -inf where the
-        target does not tell of that class, NaN where the answer is not finite.
+        draw(begin, end) returns the images begin:end, uint8 (end - begin, C, H, W); it is called chunk after chunk. shared:
+        an image competes in the classes of all active items, otherwise in its own item's only. An image is kept if its score
+        is strictly higher than the best so far. Returns (len(items),) float64: each image's score in its own item's class,
+        -inf if the target does not return that class, NaN if the output is not finite.
         """
-        told = np.empty(len(items))
+        own_scores = np.empty(len(items))
         active = np.array(self.active)
         for begin in range(0, len(items), self._chunk):
             part = items[begin : begin + self._chunk]
             images = draw(begin, begin + len(part))
-            ranked, odds = self._ranked(images)
-            told[begin : begin + len(part)] = ranked[np.arange(len(part)), list(part)]
+            ranked, odds = self._scores(images)
+            own_scores[begin : begin + len(part)] = ranked[np.arange(len(part)), list(part)]
             for k, item in enumerate(part):
                 self.out.forwards[item] += 1
-                contested = active if everywhere else np.array([item])
-                won = contested[ranked[k, contested] > self.out.scores[contested]]
+                competing = active if shared else np.array([item])
+                won = competing[ranked[k, competing] > self.out.scores[competing]]
                 self.out.scores[won] = ranked[k, won]
                 self.out.images[won] = images[k]
-                after = int(self.out.forwards[item])
+                forwards = int(self.out.forwards[item])
                 for i in won.tolist():
-                    self.out.improvements.append(Improvement(i, after, 0, float(ranked[k, i]), float(odds[k, i])))
+                    self.out.improvements.append(Improvement(i, forwards, 0, float(ranked[k, i]), float(odds[k, i])))
         self.out.iterations[np.unique(items)] += 1
-        spoiled = {items[k] for k in np.flatnonzero(np.isnan(told)).tolist()}
-        self._complain(sorted(spoiled))
-        self.active = [i for i in self.active if i not in spoiled and not self.out.scores[i] >= self._stop_at]
-        return told
+        not_finite = {items[k] for k in np.flatnonzero(np.isnan(own_scores)).tolist()}
+        self._note_stopped(sorted(not_finite))
+        self.active = [i for i in self.active if i not in not_finite and not self.out.scores[i] >= self._stop_at]
+        return own_scores
 
-    def goes_on(self, done: int, of: int, tick: Tick | None) -> bool:
-        """Whether there is another round after `done` of so many queries an item; tick is called once there was one."""
-        stop = tick is not None and done > 0 and tick(done, of)
-        if not self.active or done >= of:
+    def goes_on(self, done: int) -> bool:
+        """Whether another round follows after `done` queries of each item; calls tick if there was a round."""
+        stop = self._tick is not None and done > 0 and self._tick(done, self.budget)
+        if not self.active or done >= self.budget:
             return False
         self.out.interrupted = stop
         return not stop
 
     def finish(self) -> AscentResult:
-        """What was found, improvements in the order of queries."""
+        """The result, with the improvements in the order of queries."""
         self.out.improvements.sort(key=lambda found: (found.forwards, found.item))
         for item in self.active:
             if self.out.forwards[item] and math.isinf(self.out.scores[item]):
-                self.out.notes.append((item, f"none of {self.out.forwards[item]} answers told of it"))
+                self.out.notes.append((item, f"none of {self.out.forwards[item]} outputs contained the class"))
         return self.out
 
-    def _ranked(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _scores(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(m, n) float64: each image's score in each item's class, and its log-odds."""
         logits = self._target.logits(images, self._chunk)
         ranked, odds = np.full(logits.shape, np.nan), np.full(logits.shape, np.nan)
@@ -100,10 +128,8 @@ class QueryLoop:
             ranked[finite] = values
         return ranked[:, self.classes], odds[:, self.classes]
 
-    def _complain(self, spoiled: Sequence[int]) -> None:
-        for item in spoiled:
-            best = "nothing of it is kept" if math.isinf(self.out.scores[item]) else "its best is kept"
-            words = (
-                f"an answer came out NaN or infinite within {self.out.forwards[item]} queries, and it was stopped; {best}"
-            )
-            self.out.notes.append((item, words))
+    def _note_stopped(self, items: Sequence[int]) -> None:
+        for item in items:
+            kept = "nothing of it is kept" if math.isinf(self.out.scores[item]) else "its best before that is kept"
+            after = f"within {self.out.forwards[item]} queries"
+            self.out.notes.append((item, f"an output was NaN or infinite {after}, and it was stopped; {kept}"))
