@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from evofool.ascend.loop import AscentResult, Tick
-from evofool.run.imported import let_go, metrics_row
 from evofool.run.checkpoints import row_after
+from evofool.run.imported import let_go, metrics_row
 from evofool.run.schema import ImprovementRow
 from evofool.run.store import Store
 from evofool.scores import confidence
