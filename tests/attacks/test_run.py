@@ -35,6 +35,7 @@ from evofool.run.merge import merge
 from evofool.run.reader import FILE
 from evofool.run.replay import replay
 from evofool.run.run import Run
+from evofool.run.schema import ImprovementRow
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
@@ -580,14 +581,12 @@ def test_an_image_whose_final_logits_are_nan_is_not_kept(tmp_path: Path, monkeyp
 def test_metrics_rows_by_hand() -> None:
     half, most = 0.0, needed_log_odds(0.99) + 1e-9
     # Class 3 uses 3 passes, class 8 uses 2, class 5 has no image after 1; the fourth class is not done yet.
-    rows = metrics_rows(
-        [
-            (3, 1, 1, -9.0, -2.0), (3, 3, 2, 9.0, most), (3, 3, 2, 9.0, most),
-            (8, 2, 1, 1.0, half), (8, 2, 1, 1.0, half),
-            (5, 1, 0, -math.inf, -math.inf),
-        ],
-        4,
-    )  # fmt: skip
+    improvements = [
+        (3, 1, 1, -9.0, -2.0), (3, 3, 2, 9.0, most), (3, 3, 2, 9.0, most),
+        (8, 2, 1, 1.0, half), (8, 2, 1, 1.0, half),
+        (5, 1, 0, -math.inf, -math.inf),
+    ]  # fmt: skip
+    rows = metrics_rows([ImprovementRow(*row) for row in improvements], 4)
     low = float(confidence(-2.0))
     assert [at for at, _ in rows] == [1, 2, 3]
     assert [row["evaluations"] for _, row in rows] == [3, 5, 6]
@@ -607,20 +606,20 @@ def test_no_improvements_give_no_metrics_rows() -> None:
 
 def test_metrics_never_fall_and_end_with_all_passes() -> None:
     rng = np.random.default_rng(0)
-    improvements: list[tuple[int, int, int, float, float]] = []
+    improvements: list[ImprovementRow] = []
     total = 0
     for cell in range(20):
         steps: list[int] = np.cumsum(rng.integers(1, 40, rng.integers(1, 30))).tolist()
         odds = np.sort(rng.normal(0, 6, len(steps))).tolist()
-        improvements.extend((cell, at, at, score, score) for at, score in zip(steps, odds, strict=True))
-        improvements.append((cell, steps[-1] + 7, steps[-1] + 7, odds[-1], odds[-1]))
+        improvements.extend(ImprovementRow(cell, at, at, score, score) for at, score in zip(steps, odds, strict=True))
+        improvements.append(ImprovementRow(cell, steps[-1] + 7, steps[-1] + 7, odds[-1], odds[-1]))
         total += steps[-1] + 7
     rows = metrics_rows(improvements, 20)
     for name in ("evaluations", "distinct", "median", "q25", "q75", "min", "at_99", "at_9999"):
         values = [row[name] for _, row in rows]
         assert values == sorted(values)
     assert rows[-1][1]["evaluations"] == total
-    last = [max(odds for c, *_, odds in improvements if c == cell) for cell in range(20)]
+    last = [max(row.log_odds for row in improvements if row.cell == cell) for cell in range(20)]
     assert rows[-1][1]["median"] == pytest.approx(float(np.median([confidence(x) for x in last])))
 
 
