@@ -406,7 +406,8 @@ def test_faults_change_no_answer_and_each_counts_once() -> None:
             found = list(pool.map(asked.logits, np.split(images, 10)))
         assert np.array_equal(np.concatenate(found), expected(images))
         assert asked.queries == 44
-        assert asked.requests == server.received > 22
+        until(lambda: asked.requests == server.received)  # one that was given up may still be on its way
+        assert asked.requests > 22
         assert 2.0 in time.slept
 
 
@@ -460,7 +461,14 @@ def test_a_server_that_answers_byte_by_byte_has_no_longer_than_one_that_hangs(ac
             with pytest.raises(TargetError, match=r"no answer after 2 requests \(2 x no whole answer within 0.3 s\)"):
                 asked.logits(images_of(1))
         server.script = honest
-        assert np.array_equal(asked.logits(images_of(1)), expected(images_of(1)))
+
+        def answered() -> bool:
+            try:
+                return np.array_equal(asked.logits(images_of(1)), expected(images_of(1)))
+            except TargetError:  # a busy machine may take more than that time
+                return False
+
+        until(answered)
 
 
 def test_a_refusal_can_be_raised_again_with_other_words() -> None:
