@@ -46,7 +46,8 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
     A cell in the same folder that was made for another job is moved aside, not deleted.
 
     The record: fingerprint, answers (all outputs that were requested for the cell, verification included), forwards,
-    backwards, faults (of verify: the saved images do not score what was stored), seconds, peak_memory_mb, machine.
+    backwards, faults (of verify: the saved images do not score what was stored), comparison (how verify compared them),
+    seconds, peak_memory_mb, machine.
     TargetError if the target is not the job's.
     """
     cell = CellJob.from_dict(job)
@@ -77,6 +78,7 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
             "forwards": forwards,
             "backwards": backwards,
             "faults": list(verdict.faults),
+            "comparison": verdict.comparison,
             "seconds": seconds + time.perf_counter() - began,
             "peak_memory_mb": _peak_memory(),
             "device": target.details.get("device", "elsewhere"),

@@ -69,8 +69,12 @@ def score_set(
         print("Interrupted; nothing was written")
         raise typer.Exit(130) from None
     _print(scored)
+    for note in scored.position.notes():
+        print(f"\nNote: {note}; {scored.undecided:,} of {len(scored.rows):,} images are nearer to a threshold than that")
     of_real = f", {real:,} for real images" if images else ""
-    print(f"\nQueries: {scored.queries:,} for the set{of_real}")
+    patterns = classifier.queries - before - real - scored.queries
+    of_patterns = f", {patterns:,} for patterns (does an image's place in a batch matter?)" if patterns else ""
+    print(f"\nQueries: {scored.queries:,} for the set{of_real}{of_patterns}")
     if json is not None:
         data = scored.as_json()
         if images is not None:

@@ -79,6 +79,8 @@ def transfer(
         print("Interrupted; nothing was written")
         raise typer.Exit(130) from None
     _print(found, calibrations)
+    for note in found.notes:
+        print(f"\nNote: {note}")
     spent = ", ".join(f"{n} {q:,}" for n, q in zip(names, found.queries, strict=True))
     print(f"\nQueries: for elites {spent}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
     best = [

@@ -51,6 +51,14 @@ class Position:
         """
         return 2.0 * (self.tolerance or 0.0) * np.abs(logits.astype(np.float64)).max(axis=1)
 
+    def undecided(self, logits: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """(B,) bool: whether an image's margin is so near to a threshold that another place may change the decision.
+
+        distances: (B, T), of the margins to T thresholds.
+        """
+        allowed = self.allowed(logits)[:, None]
+        return np.asarray(((np.abs(distances) <= allowed) & (allowed > 0)).any(axis=1))
+
     def notes(self) -> tuple[str, ...]:
         """What a user should know of a dependence that was measured; empty if there is none."""
         if not self.tolerance:

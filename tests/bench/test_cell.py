@@ -92,3 +92,30 @@ def test_a_cell_of_another_job_is_moved_aside_before_workers_start(tmp_path: Pat
     clear_folder(job(home, queries=120))
     assert not home.exists()
     assert evaluations(tmp_path / ASIDE / "cell-1") == 60
+
+
+ROW_TARGET = """
+import numpy as np
+
+class ByRow:
+    shape, labels = (1, 6, 6), ["ant", "bee", "cat"]
+    def __call__(self, images):
+        logits = images.reshape(len(images), -1)[:, :3].astype(np.float32) / 64
+        return logits + np.arange(len(images), dtype=np.float32)[:, None] * np.float32([0, 1e-5, 2e-5])
+"""
+
+
+@pytest.mark.parametrize("arm", ["direct", "random", "square", "noise"])
+def test_a_cell_holds_though_logits_depend_on_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
+    (tmp_path / "row_cell_target.py").write_text(ROW_TARGET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    home = tmp_path / "cell"
+    done = run_cell(job(home, target="python:row_cell_target:ByRow", arm=arm, queries=600, classes=(0, 1, 2)).to_dict())
+    assert done is not None
+    assert done["faults"] == []
+    assert done["comparison"].startswith("within ")
+    with StoredRun(home) as stored:
+        assert stored.meta["position"]["dependent"]
+        assert 0 < stored.meta["position"]["tolerance"] < 1e-3
+    assert read_record(home) == done

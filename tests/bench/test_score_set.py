@@ -33,6 +33,19 @@ from evofool.targets import target as named
 from evofool.targets.guarded import DetectorRule, guard
 from evofool.targets.validation import wilson
 
+ROW_TARGET = """
+import numpy as np
+
+class ByRow:
+    shape, labels = (1, 6, 5), ["ant", "big bee", "cow", "dog"]
+    def __init__(self, step): self.step = np.float32(step)
+    def __call__(self, images):
+        logits = images.reshape(len(images), -1)[:, :4].astype(np.float32) / 64
+        return logits + np.arange(len(images), dtype=np.float32)[:, None] * np.arange(4, dtype=np.float32) * self.step
+
+def even(): return ByRow(0)
+def by_row(): return ByRow(1e-4)
+"""
 SHAPE, LABELS = (1, 6, 5), ("ant", "big bee", "cow", "dog")
 
 
@@ -78,6 +91,28 @@ def foreign(folder: Path, count: int = 60) -> Path:
 
 def scored(folder: Path, target: Target, real: Calibration | None = None, **how: Any) -> ScoredSet:
     return score_set(image_set(folder, target), target, real, **how)
+
+
+# --- targets whose logits depend on an image's place in a chunk
+
+
+def test_images_near_a_threshold_are_counted_where_logits_depend_on_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "row_target.py").write_text(ROW_TARGET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "row_target", raising=False)
+    foreign(tmp_path / "set")
+    for factory, dependent in (("even", False), ("by_row", True)):
+        done = call("set", "--target", f"python:row_target:{factory}", "--json", "out.json")
+        assert done.exit_code == 0, done.output
+        position = json.loads((tmp_path / "out.json").read_text())["position"]
+        assert (position["chunk"], position["dependent"], position["tolerance"] > 0) == (64, dependent, dependent)
+        assert (position["undecided"] > 0) == dependent
+        words = " ".join(done.output.split())
+        assert ("logits depend on an image's row in a chunk of 64" in words) == dependent
+        assert (f"{position['undecided']} of 60 images are nearer to a threshold than that" in words) == dependent
 
 
 # --- reading
@@ -241,9 +276,12 @@ def test_shares_are_those_of_a_slow_count(tmp_path: Path) -> None:
 def test_each_image_is_asked_about_once(tmp_path: Path) -> None:
     target = network()
     images = image_set(foreign(tmp_path), target)
-    before = target.queries
+    seen: list[bytes] = []
+    forward = target._forward
+    target._forward = lambda batch: seen.extend(image.tobytes() for image in batch) or forward(batch)  # type: ignore
     found = score_set(images, target)
-    assert target.queries - before == found.queries == 60
+    assert found.queries == 60
+    assert all(seen.count(images.image(number).tobytes()) == 1 for number in range(60))
 
 
 def test_the_best_image_of_a_class_has_its_highest_margin(tmp_path: Path) -> None:

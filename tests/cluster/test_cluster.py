@@ -55,10 +55,15 @@ class Answer:
         logits, kinds = linear(images), special(images)
         return self.does(logits, kinds)
 
+def by_row(logits):
+    """What a processor does that rounds otherwise in another row, only more of it."""
+    return logits + np.arange(len(logits), dtype=np.float32)[:, None] * np.linspace(0, 1e-3, 5, dtype=np.float32)
+
 def plain(): return Answer(lambda logits, kinds: logits)
 
 def tame():
     def does(logits, kinds):
+        logits = by_row(logits)
         logits[(kinds >= 1) & (kinds <= 4)] = [0, -1000, 0, -1000, -1000]  # a and c are past even odds by then
         return logits
     return Answer(does)
@@ -70,6 +75,7 @@ def wild():
         if (kinds == 3).any():
             open(f"hangs-{os.getpid()}", "w").close()
             time.sleep(600)
+        logits = by_row(logits)
         logits[kinds == 4] = np.nan
         return logits
     return Answer(does)

@@ -14,6 +14,7 @@ from evofool.errors import TargetError
 from evofool.images import encode_png
 from evofool.recipe import load, parse
 from evofool.run.reader import FILE
+from evofool.run.replay import content, differences, replay
 from evofool.run.run import Run
 from evofool.run.schema import elite_digest
 from evofool.run.stored import StoredRun
@@ -377,6 +378,20 @@ def test_elites_that_depend_on_the_row_as_no_pattern_did_are_measured_themselves
     change(folder, "UPDATE elites SET log_odds = log_odds + 1 WHERE class = 1")
     sign(folder)
     assert len(check(folder, target).faults) == 1
+
+
+def test_a_search_whose_logits_depend_on_the_row_is_resumed_and_replayed_to_the_bit(tmp_path: Path) -> None:
+    unbroken = made(tmp_path / "unbroken", forward=by_row, search={"batch": 20, "lag": 1}, compute={"chunk": 8})
+    stop = {"stop": {"evaluations": 200}}
+    made(tmp_path / "broken", forward=by_row, search={"batch": 20, "lag": 1}, compute={"chunk": 8}, **stop)
+    with StoredRun(unbroken) as stored:
+        whole, recipe = content(stored), stored.recipe
+    with Run.resume(tmp_path / "broken", recipe, fake(by_row)) as run:
+        run.advance()
+    with StoredRun(tmp_path / "broken") as stored:
+        assert differences(whole, content(stored)) == []
+    again = replay(unbroken, tmp_path / "again", fake(by_row))
+    assert (again.batches, again.of, again.differences) == (20, 20, ())
 
 
 def test_scores_that_are_equal_to_the_bit_cost_nothing_more(folder: Path) -> None:

@@ -21,6 +21,7 @@ from evofool.errors import ImageError
 from evofool.machine import torch_threads
 from evofool.run.imported import chunk_of
 from evofool.targets import Target
+from evofool.targets.position import measure
 
 Say = Callable[[str], None]
 
@@ -36,9 +37,12 @@ def score_set(
     """Ask the target once about every image, the plain way, in batches that are filled up.
 
     An image that cannot be read is an ImageError that names it, unless skip_unreadable leaves it out; ImageError too if none
-    is left, ScoreError for answers that are not finite. calibration: of this target.
+    is left, ScoreError for answers that are not finite. calibration: of this target. Before, patterns are scored to find out
+    whether logits depend on an image's place in a batch (targets.position): queries do not count these.
     """
     chunk = images.chunk or chunk_of(target)
+    with torch_threads(images.threads):
+        position = measure(target, chunk)
     before, seen = target.queries, hashlib.sha256()
     rows: list[int] = []
     logits = [np.empty((0, len(target.labels)), np.float32)]
@@ -79,6 +83,7 @@ def score_set(
         tuple(skipped),
         seen.hexdigest(),
         target.queries - before,
+        position,
     )
 
 

@@ -12,6 +12,7 @@ from evofool.bench.calibration import LEVELS, Calibration
 from evofool.bench.sets.image_set import ImageSet
 from evofool.bench.statistics import quantiles
 from evofool.targets import Target
+from evofool.targets.position import Position
 from evofool.targets.redaction import name_of, public_name, without_folders
 from evofool.targets.validation import wilson
 
@@ -43,8 +44,9 @@ class ScoredSet:
     """What a target answered to a set of fooling images: to the n that could be read, in order.
 
     rows: (n,) int64, their places in the set. logits: (n, K) float32, finite. skipped: (name, why) of the others. sha256:
-    of the n images as the target takes them, and their classes. queries: that they took. As in Calibration, nothing but
-    logits, p, log_odds and margins changes if all logits are divided by a power of two.
+    of the n images as the target takes them, and their classes. queries: that they took. position: whether the logits depend
+    on an image's place in a chunk. As in Calibration, nothing but logits, p, log_odds and margins changes if all logits are
+    divided by a power of two.
     """
 
     images: ImageSet
@@ -55,11 +57,19 @@ class ScoredSet:
     skipped: tuple[tuple[str, str], ...]
     sha256: str
     queries: int
+    position: Position
 
     @cached_property
     def classes(self) -> np.ndarray:
         """(n,) int64: what each image is meant to be called."""
         return self.images.classes[self.rows]
+
+    @cached_property
+    def undecided(self) -> int:
+        """How many images are so near to a threshold that they may be decided otherwise in another place of a chunk."""
+        taus = [] if self.calibration is None else [self.calibration.tau(level)[self.classes] for level in LEVELS]
+        distances = np.stack([self.margins, *(self.margins - tau for tau in taus)], axis=1)
+        return int(self.position.undecided(self.logits, distances).sum())
 
     @cached_property
     def called(self) -> np.ndarray:
@@ -159,6 +169,7 @@ class ScoredSet:
             },
             "real": None if c is None else c.summary(),
             "queries": self.queries,
+            "position": {**self.position.to_dict(), "undecided": self.undecided},
             "scores": scored,
             "raw": raw,
             "per_class": self._per_class(),

@@ -19,6 +19,7 @@ from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, resized
 from evofool.machine import torch_threads
 from evofool.targets import Target
+from evofool.targets.position import Position, measure
 from evofool.targets.validation import wilson
 
 RUNS = 3  # from so many on, intervals are over runs
@@ -54,14 +55,21 @@ def matrix(
     for row in rows:
         for name, other in zip(called, targets, strict=True):
             _refuse_strangers(called[row.target], targets[row.target], name, other)
+    with torch_threads(1):
+        positions = [measure(target, batch) for target in targets]
     before = [target.queries for target in targets]
     judges = [
-        _Judge(name, target, None if calibrations is None else calibrations[b], batch, say)
+        _Judge(name, target, None if calibrations is None else calibrations[b], batch, say, positions[b], [])
         for b, (name, target) in enumerate(zip(called, targets, strict=True))
     ]
     evolved = tuple(_evolved(row, judges, np.random.default_rng([_KEY, seed, row.target])) for row in rows)
     queries = tuple(target.queries - asked for target, asked in zip(targets, before, strict=True))
-    return TransferMatrix(called, evolved, queries, calibrations is not None)
+    notes = tuple(
+        f"{judge.name}: {note}; {sum(judge.undecided):,} images are nearer to a threshold than that"
+        for judge in judges
+        for note in judge.position.notes()
+    )
+    return TransferMatrix(called, evolved, queries, calibrations is not None, notes)
 
 
 def classes_there(home: Target, other: Target) -> np.ndarray:
@@ -90,6 +98,8 @@ class _Judge(NamedTuple):
     calibration: Calibration | None
     batch: int
     say: Say
+    position: Position
+    undecided: list[int]  # of each call: images that another place in a batch may decide otherwise
 
     def judge(self, row: TargetElites, home: "_Judge", cells: np.ndarray) -> _Judgement:
         """Of these cells of the row those whose class this target has, with a threshold."""
@@ -106,6 +116,9 @@ class _Judge(NamedTuple):
         else:
             accepted = self.calibration.accepted(margins, classes)
             again = called & (margins >= self.calibration.resampled("tau5", REPLICATES)[:, classes])
+        taus = np.zeros(len(margins)) if self.calibration is None else self.calibration.tau5[classes]
+        distances = np.stack([margins, margins - taus], axis=1)
+        self.undecided.append(int(self.position.undecided(logits[image], distances).sum()))
         return _Judgement(cells, scores.log_odds(logits)[image, classes], called, accepted, again)
 
     def _logits(self, pngs: Sequence[bytes], words: str) -> tuple[np.ndarray, np.ndarray]:

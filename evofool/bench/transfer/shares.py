@@ -89,6 +89,7 @@ class TransferMatrix:
     rows: tuple[TransferRow, ...]
     queries: tuple[int, ...]
     thresholds: bool
+    notes: tuple[str, ...] = ()  # of targets whose logits depend on an image's place in a batch
 
     @property
     def off_diagonal_median(self) -> float | None:
@@ -132,6 +133,7 @@ class TransferMatrix:
             **square,
             "off_diagonal_median": self.off_diagonal_median,
             "queries": list(self.queries),
+            "notes": list(self.notes),
             "details": [self._details(evolved) for evolved in self.rows],
         }
 

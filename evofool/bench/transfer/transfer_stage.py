@@ -26,7 +26,8 @@ def transferred(
     calibrations = [prepared.calibration for prepared, _ in measured]
     names = [prepared.name for prepared, _ in measured]
     try:
-        return matrix(rows, classifiers, calibrations, names=names, say=report).as_json(), []
+        found = matrix(rows, classifiers, calibrations, names=names, say=report)
+        return found.as_json(), list(found.notes)
     except EvofoolError as error:
         return None, [f"transfer was not measured: {error}"]
 
