@@ -13,7 +13,7 @@ from evofool.errors import RecipeError
 from evofool.images import LARGE_SIDE, is_large
 
 _SAME = ("rank", "format", "levels")
-_FEW = 5  # pairs: fewer are not even for a look
+_FEW_PAIRS = 5  # a comparison with fewer gets a note
 
 
 class _Record(BaseModel):
@@ -21,7 +21,7 @@ class _Record(BaseModel):
 
 
 class QueriesRecord(_Record):
-    """An arm's Q50: by seed, None where it is beyond the budget; and the variance that the thresholds bring to its mean."""
+    """An arm's Q50: by seed, None where it is above the budget; and the variance of its mean from the thresholds."""
 
     per_seed: tuple[Annotated[float, Field(gt=0)] | None, ...]
     threshold_variance: float = Field(ge=0)
@@ -36,7 +36,7 @@ class ShareRecord(_Record):
 
 
 class ArmRecord(_Record):
-    """seeds: those with a valid cell, in the order of all lists per seed. invalid: by seed, why a cell was left out."""
+    """seeds: those with a valid cell, in the order of all lists by seed. invalid: by seed, why a cell was left out."""
 
     kind: str
     seeds: tuple[int, ...]
@@ -48,8 +48,8 @@ class ArmRecord(_Record):
     @model_validator(mode="after")
     def _whole(self) -> "ArmRecord":
         if self.seeds:
-            told = [half.per_seed for half in (self.q50, *self.r95) if half]
-            if self.q50 is None or not self.r95 or any(len(each) != len(self.seeds) for each in told):
+            lists = [record.per_seed for record in (self.q50, *self.r95) if record]
+            if self.q50 is None or not self.r95 or any(len(each) != len(self.seeds) for each in lists):
                 raise ValueError("q50 and r95 do not have an entry for each of its seeds")
             if {*self.accepted_at} != {str(seed) for seed in self.seeds}:
                 raise ValueError("accepted_at does not have an entry for each of its seeds")
@@ -90,7 +90,7 @@ class _RawRecord(_Record):
 
 
 class ComparableResult(_Record):
-    """What is read here of a target's JSON (docs/protocol.md has all of it)."""
+    """The part of a target's JSON that a comparison reads (docs/protocol.md has all of it)."""
 
     target: _TargetRecord
     protocol: ProtocolRecord
@@ -100,12 +100,12 @@ class ComparableResult(_Record):
 
     @property
     def budget(self) -> int:
-        """The largest, at which Q50 is censored."""
+        """The largest budget, at which Q50 is censored."""
         return self.protocol.budgets[-1]
 
 
-def read(data: Mapping[str, Any], which: str) -> ComparableResult:
-    """A result out of its JSON; RecipeError for one that is not valid, and for one that is not whole. which: of several."""
+def read_result(data: Mapping[str, Any], which: str) -> ComparableResult:
+    """A result from its JSON; RecipeError for an invalid or incomplete one. which: its name in messages."""
     target = data.get("target")
     name = f"{which}, of {target.get('name')}" if isinstance(target, Mapping) else which
     if data.get("valid") is not True:
@@ -115,24 +115,22 @@ def read(data: Mapping[str, Any], which: str) -> ComparableResult:
             for flag in (flags if isinstance(flags, list) else ())
             if isinstance(flag, Mapping) and flag.get("level") == "invalid"
         )
-        raise RecipeError(
-            f"{name}: this result is not valid ({why or 'no reason is given'}); nothing can be compared with it"
-        )
+        raise RecipeError(f"{name}: this result is invalid ({why or 'no reason is stored'}) and cannot be compared")
     try:
         return ComparableResult.model_validate(data)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]]
         raise RecipeError(
-            f"{name}: this is no whole result of evofool bench ({'; '.join(faults)}); measure it again"
+            f"{name}: this is not a complete result of evofool bench ({'; '.join(faults)}); measure it again"
         ) from None
 
 
 def refuse_other_classes(
     names: tuple[str, str], labels: tuple[Sequence[str], Sequence[str]], without: tuple[Sequence[str], Sequence[str]]
 ) -> None:
-    """RecipeError unless two targets tell apart the same classes, in any order, and are scored in the same.
+    """RecipeError unless two targets have the same classes, in any order, and are scored in the same ones.
 
-    labels: all of each; without: of these, the ones without a real image, which are not scored.
+    labels: all labels of each; without: those without a real image, which are not scored.
     """
     scored = [Counter(every) - Counter(missing) for every, missing in zip(labels, without, strict=True)]
     for what, (ours, theirs) in (("have", tuple(map(Counter, labels))), ("are scored in", scored)):
@@ -142,18 +140,18 @@ def refuse_other_classes(
             if more
         ]
         if apart:
-            raise RecipeError(f"the two {what} different classes: {'; '.join(apart)}")
+            raise RecipeError(f"the two targets {what} different classes: {'; '.join(apart)}")
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """How many times the queries of b's that a's Q50 is, and how far R95 at the budget differs, a - b, for each arm.
+    """For each arm the ratio of a's Q50 to b's, and the difference a - b of R95 at the largest budget.
 
-    a, b: JSON of evofool bench. Seeds that both have valid cells of are the pairs; same: in all of these every class was
-    accepted after as many queries; censored: how many of them did not come to half of the classes. What the thresholds are
-    taken from is each one's own; what that leaves open is part of the intervals where they differ. RecipeError for
-    results of different protocols or classes, and for invalid ones.
+    a, b: JSON of evofool bench. The seeds with valid cells in both are the pairs. same: in all pairs every class was
+    accepted after the same number of queries. censored: in how many pairs a, and b, did not reach half of the classes.
+    Where a and b have different thresholds, the intervals include the variance of both. RecipeError for results with
+    different protocols or classes, and for invalid ones.
     """
-    ours, theirs = read(a, "the first"), read(b, "the second")
+    ours, theirs = read_result(a, "the first result"), read_result(b, "the second result")
     names = ours.target.name, theirs.target.name
     _refuse_other_protocol(ours, theirs)
     refuse_other_classes(
@@ -170,13 +168,15 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
         if other is None or not both:
             continue
         arms[name] = _row(one, other, both, ours.budget, alike)
-        if len(both) < _FEW:
-            notes.append(f"{name}: {len(both)} pair{'s' * (len(both) != 1)} of seeds; 5 are for a look, 10 for a claim")
+        if len(both) < _FEW_PAIRS:
+            notes.append(
+                f"{name}: {len(both)} pair{'s' * (len(both) != 1)} of seeds; 5 give a first impression, a claim needs 10"
+            )
         lost = sorted({*one.invalid, *other.invalid})
         if lost:
-            notes.append(f"{name}: seed {', '.join(map(str, lost))} of one or the other is invalid, and left out")
+            notes.append(f"{name}: seed {', '.join(map(str, lost))} is invalid in one of the two and is left out")
     if not arms:
-        raise RecipeError("the two have no arm and seed in common")
+        raise RecipeError("the two results have no arm and seed in common")
     return {"a": names[0], "b": names[1], "arms": arms, "notes": notes}
 
 
@@ -184,9 +184,9 @@ def _row(a: ArmRecord, b: ArmRecord, both: Sequence[int], budget: int, alike: bo
     assert a.q50 is not None
     assert b.q50 is not None
     rows = [[one.seeds.index(seed) for seed in both] for one in (a, b)]
-    halves = [[half.per_seed[k] for k in row] for half, row in zip((a.q50, b.q50), rows, strict=True)]
+    q50 = [[queries.per_seed[k] for k in row] for queries, row in zip((a.q50, b.q50), rows, strict=True)]
     shares = [[one.r95[-1].per_seed[k] for k in row] for one, row in zip((a, b), rows, strict=True)]
-    open_ = (
+    variances = (
         (0.0, 0.0)
         if alike
         else (
@@ -197,15 +197,15 @@ def _row(a: ArmRecord, b: ArmRecord, both: Sequence[int], budget: int, alike: bo
     return {
         "queries": budget,
         "seeds": list(both),
-        "same": halves[0] == halves[1] and all(a.accepted_at[str(seed)] == b.accepted_at[str(seed)] for seed in both),
-        "censored": [sum(q is None or q > budget for q in half) for half in halves],
-        "q50_ratio": asdict(paired_ratio(halves[0], halves[1], budget, tau_variance=open_[0])),
-        "r95": asdict(paired_difference(shares[0], shares[1], tau_variance=open_[1])),
+        "same": q50[0] == q50[1] and all(a.accepted_at[str(seed)] == b.accepted_at[str(seed)] for seed in both),
+        "censored": [sum(q is None or q > budget for q in queries) for queries in q50],
+        "q50_ratio": asdict(paired_ratio(q50[0], q50[1], budget, threshold_variance=variances[0])),
+        "r95": asdict(paired_difference(shares[0], shares[1], threshold_variance=variances[1])),
     }
 
 
 def _alike(a: ComparableResult, b: ComparableResult) -> bool:
-    """Whether both are judged by the same thresholds: what is behind a server has changed where these have."""
+    """Whether both have the same thresholds; the model behind a server can change them at the same fingerprint."""
     same = a.images.sha256 == b.images.sha256 and a.target.fingerprint == b.target.fingerprint
     return same and math.isclose(a.raw.tau5, b.raw.tau5, rel_tol=1e-3)
 
@@ -214,15 +214,15 @@ def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
     for key in _SAME:
         ours, theirs = getattr(a.protocol, key), getattr(b.protocol, key)
         if ours != theirs:
-            raise RecipeError(f"the two are of different protocols: {key} is {ours!r} and {theirs!r}")
+            raise RecipeError(f"the two results have different protocols: {key} is {ours!r} and {theirs!r}")
     for arm in sorted(name for name, one in a.scores.arms.items() if one.seeds and b.scores.arms.get(name, one).seeds):
         ours, theirs = a.protocol.settings.get(arm, ()), b.protocol.settings.get(arm, ())
         if ours != theirs and arm in b.scores.arms:
-            raise RecipeError(f"the two are of different protocols: the settings of {arm} are {ours!r} and {theirs!r}")
+            raise RecipeError(f"the two results have different protocols: the settings of {arm} are {ours!r} and {theirs!r}")
     if a.budget != b.budget:
         raise RecipeError(
-            f"the two have different budgets, {a.budget:,} and {b.budget:,} queries: Q50 is censored at the budget, so "
-            "measure one again with the other's"
+            f"the two results have different budgets, {a.budget:,} and {b.budget:,} queries, at which Q50 is censored; "
+            "measure one again with the budget of the other"
         )
     if is_large(a.target.shape) != is_large(b.target.shape):
         raise RecipeError(
@@ -231,14 +231,14 @@ def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
 
 
 def _notes(a: ComparableResult, b: ComparableResult) -> list[str]:
-    """What is to be borne in mind of a comparison."""
+    """Differences that a comparison of the two has to consider."""
     notes = []
     if a.images.sha256 != b.images.sha256:
         sizes = "" if a.target.shape == b.target.shape else f" ({_shape(a)} and {_shape(b)})"
-        notes.append(f"the real images differ, as the targets saw them{sizes}: thresholds are of different samples")
+        notes.append(f"the real images differ, as the targets receive them{sizes}: thresholds come from different samples")
     if a.protocol.evofool != b.protocol.evofool:
         notes.append(
-            f"measured by evofool {a.protocol.evofool} and {b.protocol.evofool}: CHANGELOG.md says what moved results"
+            f"measured by evofool {a.protocol.evofool} and {b.protocol.evofool}; CHANGELOG.md lists what moved results"
         )
     return notes
 

@@ -94,7 +94,7 @@ class Scoring:
                 "censored": q50.censored,
                 "per_seed": per_seed,
                 # Of the mean of log10 Q50, since thresholds are estimates: bench compare needs it.
-                "threshold_variance": statistics.tau_variance(replicates, self.budget),
+                "threshold_variance": statistics.threshold_variance(replicates, self.budget),
                 "queries_per_class": None if q50.value is None else q50.value / k,
             },
             "curve": {"queries": grid.tolist(), "value": _list(value), "low": _list(low), "high": _list(high)},

@@ -83,7 +83,7 @@ def test_thresholds_of_their_own_widen_both_intervals() -> None:
     same = compare(result(A, SHARES[0]), result(B, SHARES[1]))["arms"]["cppn"]
     plain = paired_ratio(A, B, BUDGET), paired_difference(*SHARES)
     assert (same["q50_ratio"]["low"], same["r95"]["low"]) == (plain[0].low, plain[1].low)
-    wide = paired_ratio(A, B, BUDGET, tau_variance=0.004), paired_difference(*SHARES, tau_variance=0.02)
+    wide = paired_ratio(A, B, BUDGET, threshold_variance=0.004), paired_difference(*SHARES, threshold_variance=0.02)
     for other in (
         result(B, SHARES[1], fingerprint="g"),
         changed(result(B, SHARES[1]), "raw.tau5", 3.1),
@@ -116,12 +116,12 @@ def test_what_is_beyond_the_budget_is_counted() -> None:
         ("protocol.rank", "log_odds", "different protocols: rank is 'margin' and 'log_odds'"),
         ("protocol.settings", {"cppn": ["search.batch=8"]}, "different protocols: the settings of cppn"),
         ("scores.arms", {}, "no arm and seed in common"),
-        ("valid", False, "net: this result is not valid \\(no reason is given\\)"),
-        ("protocol.settings", None, "no whole result of evofool bench .protocol.settings: Field required"),
+        ("valid", False, "net: this result is invalid \\(no reason is stored\\)"),
+        ("protocol.settings", None, "not a complete result of evofool bench .protocol.settings: Field required"),
         ("scores.arms.cppn.r95", [], "q50 and r95 do not have an entry for each of its seeds"),
         ("scores.arms.cppn.q50", None, "q50 and r95 do not have an entry for each of its seeds"),
         ("scores.arms.cppn.accepted_at", {"0": [1]}, "accepted_at does not have an entry for each of its seeds"),
-        ("target", None, "this is no whole result"),
+        ("target", None, "this is not a complete result"),
     ],
 )
 def test_what_is_not_comparable_is_refused(path: str, value: Any, words: str) -> None:
@@ -144,8 +144,8 @@ def test_notes_say_what_is_to_be_borne_in_mind() -> None:
     other["target"]["shape"] = [1, 32, 32]
     other["scores"]["arms"]["cppn"]["invalid"] = {"2": "out of memory"}
     notes = "\n".join(compare(result(A), other)["notes"])
-    assert "the real images differ, as the targets saw them (1x28x28 and 1x32x32)" in notes
+    assert "the real images differ, as the targets receive them (1x28x28 and 1x32x32)" in notes
     assert "measured by evofool 1.0 and 0.9" in notes
-    assert "cppn: 2 pairs of seeds; 5 are for a look" in notes
-    assert "cppn: seed 2 of one or the other is invalid" in notes
+    assert "cppn: 2 pairs of seeds; 5 give a first impression" in notes
+    assert "cppn: seed 2 is invalid in one of the two" in notes
     assert compare(result(A), result(A))["notes"] == []

@@ -87,7 +87,7 @@ def test_one_that_became_harder_holds(last, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"valid": False}, "this result is not valid"),
+        ({"valid": False}, "this result is invalid"),
         ({"schema": "other"}, "is not a file of schema evofool.bench"),
         ({"version": 99}, "has version 99; this evofool reads version 2; older results are not converted"),
     ],
@@ -240,11 +240,11 @@ def test_no_check_opens_where_a_lower_bound_is_under_three_quarters(now, then):
         (
             "target.labels",
             [f"cat{c}" for c in range(10)],
-            "the two have different classes: only lenet 0, 1, 2, 3, 4 ... (10)",
+            "the two targets have different classes: only lenet 0, 1, 2, 3, 4 ... (10)",
         ),
         ("images.classes_without_images", ["3"], "are scored in different classes: only lenet 3 (1)"),
         ("images.sha256", "0" * 64, "the real images in digits are not those of before"),
-        ("protocol.settings", None, "no whole result of evofool bench (protocol.settings: Field required)"),
+        ("protocol.settings", None, "not a complete result of evofool bench (protocol.settings: Field required)"),
         ("protocol.seeds", [0, 2, 5], "has seeds [0, 2, 5], which do not follow one another"),
         ("protocol.rank", "log_odds", "of another protocol: rank log_odds"),
         ("protocol.levels", {"tau5": 0.01}, "of another protocol"),
@@ -348,7 +348,7 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (KeyError("lost"), "KeyError: 'lost'. This is a bug in evofool, or of the target's"),
+        (KeyError("lost"), "KeyError: 'lost'. This is a bug in evofool or in the target"),
         (SystemExit(0), "SystemExit"),
         (MemoryError(), "out of memory"),
         (ModuleNotFoundError("no", name="sklearn"), "the Python package sklearn is missing"),

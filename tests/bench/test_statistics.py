@@ -274,7 +274,7 @@ def test_a_difference_of_shares_has_students_limits_on_the_plain_scale() -> None
 
 def test_thresholds_of_their_own_widen_a_difference_by_welchs_rule() -> None:
     a, b = [0.5, 0.6, 0.9, 1.0], [0.4, 0.45, 0.5, 0.8]
-    found = paired_difference(a, b, tau_variance=0.02)
+    found = paired_difference(a, b, threshold_variance=0.02)
     own = np.subtract(a, b).var(ddof=1) / 4
     freedom = (own + 0.02) ** 2 / (own**2 / 3 + 0.02**2 / 20)
     half = stats.t.ppf(0.975, freedom) * np.sqrt(own + 0.02)
@@ -288,14 +288,14 @@ def test_thresholds_of_their_own_never_narrow_an_interval(seeds: int) -> None:
     for _ in range(200):
         a, b = rng.uniform(0.2, 0.4, seeds), rng.uniform(0.5, 0.7, seeds)
         alone = paired_difference(a.tolist(), b.tolist())
-        wider = paired_difference(a.tolist(), b.tolist(), tau_variance=10 ** rng.uniform(-6, -2))
+        wider = paired_difference(a.tolist(), b.tolist(), threshold_variance=10 ** rng.uniform(-6, -2))
         assert wider.low <= alone.low
         assert wider.high >= alone.high
 
 
 def test_equal_differences_have_no_limits() -> None:
     for a, b, apart in (([1.0] * 5, [1.0] * 5, 0.0), ([1.0] * 5, [0.9] * 5, 0.1), ([1.0], [0.5], 0.5)):
-        found = paired_difference(a, b, tau_variance=0.01)
+        found = paired_difference(a, b, threshold_variance=0.01)
         assert (found.value, found.low, found.high) == (pytest.approx(apart), None, None)
 
 

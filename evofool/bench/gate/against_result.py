@@ -10,7 +10,7 @@ from typing import Any
 from evofool.bench.arms import ARMS, refuse_unknown
 from evofool.bench.bench import run_bench
 from evofool.bench.calibration import LEVELS
-from evofool.bench.compare import ComparableResult, compare, read, refuse_other_classes
+from evofool.bench.compare import ComparableResult, compare, read_result, refuse_other_classes
 from evofool.bench.gate.gate_folder import gate_folder, mark_judged
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.plan import BenchRecipe, parse
@@ -43,7 +43,7 @@ def against(
     Interrupted if on_progress returns True.
     """
     began = time.perf_counter()
-    before = read(last, "the earlier result")
+    before = read_result(last, "the earlier result")
     target = load_target(spec, folder / "target")
     source = images or (DIGITS if before.images.source == DIGITS else None)
     if source is None:
