@@ -24,8 +24,8 @@ from evofool.images import is_large
 from evofool.machine import torch_threads
 from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
 from evofool.run.imported import Image, Seed, climbed, commit, opened, plain
+from evofool.run.meta import Seeds
 from evofool.run.schema import GenomeId
-from evofool.run.seeding import Seeds
 from evofool.run.store import Store
 from evofool.run.stored import Elite, StoredRun
 from evofool.scores import log_odds, margin
@@ -117,7 +117,7 @@ def polish(
         raise no_gradients(target)
     plan = _settled(plan, source, target)
     recipe = _recipe(source, plan, out)
-    seeds = Seeds(source.run, len(source.births))
+    seeds = Seeds(run=source.run, number=len(source.births))
     store, state = opened(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, seeds)
     with Session(store, state, len(source.elites), tick) as session:
         on_start(plan, session.done, session.items)
@@ -172,7 +172,7 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
         raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights; pass --parameters pixels")
     with stored.store.snapshot():
         elites = stored.elites()
-        run = str(stored.meta.get("id", ""))
+        run = stored.meta.id
     if classes:
         held = {elite.row.class_id for elite in elites}
         if missing := [c for c in classes if c not in held]:
@@ -346,7 +346,7 @@ def _save(session: Session, source: _Source, done: _PolishedImages, target: Targ
         done.better(len(source.births) + session.done),
         METHOD,
         time.perf_counter() - began,
-        f"all {state['done']} elites are done" if state["done"] == len(source.elites) else None,
+        f"all {state.done} elites are done" if state.done == len(source.elites) else None,
         target.queries,
         # The niches of a class climb separately, but the metrics are those of classes.
         metrics_rows([*store.improvements(), *new], len(source.elites)) if niches == 1 else (),
@@ -379,5 +379,5 @@ def _outcome(store: Store, session: Session) -> PolishOutcome:
     before, after = (np.array([values[cell] for cell in cells]) for values in (first, last))
     polished = len(history) - len(cells)
     state = session.state
-    passes = state["forwards"], state["backwards"]
-    return PolishOutcome(session.items, before, after, polished, *passes, tuple(state["notes"]))
+    passes = state.forwards, state.backwards
+    return PolishOutcome(session.items, before, after, polished, *passes, tuple(state.notes))

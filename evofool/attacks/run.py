@@ -172,7 +172,7 @@ def run_baseline(
                     break
                 logits = plain(target, result.images, plan.chunk)
             _save(session, plan, target, _Group(classes, result, logits), time.perf_counter() - began)
-        return AttackOutcome(session.done, len(plan.classes), len(store.cells()), tuple(session.state["notes"]))
+        return AttackOutcome(session.done, len(plan.classes), len(store.cells()), tuple(session.state.notes))
 
 
 def _attack(plan: AttackPlan, target: Target, classes: Sequence[int], streams: int, tick: Tick) -> AscentResult:
@@ -232,7 +232,7 @@ def _save(session: Session, plan: AttackPlan, target: Target, group: _Group, sec
     images = group.images(session.done)
     new = climbed(group.result, group.classes, group.valid)
     state = session.state_after(group.result, group.notes(target.labels))
-    finished = f"all {state['done']} classes are done" if state["done"] == len(plan.classes) else None
+    finished = f"all {state.done} classes are done" if state.done == len(plan.classes) else None
     rows = metrics_rows([*store.improvements(), *new], len(plan.classes))
     if METHODS[plan.method].shared:  # an image may be the best of several classes
         distinct = len({image.birth for image in images})

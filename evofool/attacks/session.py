@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from evofool.ascend.loop import AscentResult, Tick
 from evofool.run.checkpoints import row_after
 from evofool.run.imported import let_go, metrics_row
+from evofool.run.meta import AttackState
 from evofool.run.schema import ImprovementRow
 from evofool.run.store import Store
 from evofool.scores import confidence
@@ -39,11 +40,9 @@ class Session:
     after every step; True stops the attack. A run without any saved group is deleted.
     """
 
-    def __init__(
-        self, store: Store, state: Mapping[str, Any], items: int, on_step: Callable[[AttackProgress], bool]
-    ) -> None:
+    def __init__(self, store: Store, state: AttackState, items: int, on_step: Callable[[AttackProgress], bool]) -> None:
         self.store, self.items = store, items
-        self.state: Mapping[str, Any] = state
+        self.state = state
         self._on_step, self._stopped = on_step, False
         self._start, self._began = state, time.perf_counter()
 
@@ -56,7 +55,7 @@ class Session:
     @property
     def done(self) -> int:
         """The items that are saved."""
-        return int(self.state["done"])
+        return self.state.done
 
     @property
     def goes_on(self) -> bool:
@@ -65,7 +64,7 @@ class Session:
 
     def tick(self, group: int) -> Tick:
         """For the ascent of the next group, of so many items."""
-        done, forwards = (self.state[key] - self._start[key] for key in ("done", "forwards"))
+        done, forwards = self.state.done - self._start.done, self.state.forwards - self._start.forwards
         took = time.perf_counter() - self._began
 
         def tick(step: int, steps: int) -> bool:
@@ -76,15 +75,10 @@ class Session:
 
         return tick
 
-    def state_after(self, result: AscentResult, notes: Sequence[str]) -> dict[str, Any]:
+    def state_after(self, result: AscentResult, notes: Sequence[str]) -> AttackState:
         """The state once the group with this result, an item for each class or elite, is saved. notes: the group's."""
-        return {
-            **self.state,
-            "done": self.done + len(result.scores),
-            "forwards": self.state["forwards"] + int(result.forwards.sum()),
-            "backwards": self.state["backwards"] + int(result.backwards.sum()),
-            "notes": [*self.state["notes"], *notes],
-        }
+        forwards, backwards = int(result.forwards.sum()), int(result.backwards.sum())
+        return self.state.advanced(len(result.scores), forwards, backwards, [*self.state.notes, *notes])
 
 
 def metrics_rows(improvements: Sequence[ImprovementRow], classes: int) -> list[tuple[int, dict[str, Any]]]:

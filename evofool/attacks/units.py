@@ -69,7 +69,7 @@ def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, ti
         "budget": plan.budget, "seed": plan.seed, "threads": plan.threads,
     }  # fmt: skip
     store, state = opened(folder, target, _recipe(plan, target, folder, chunk), described, chunk)
-    if state["done"]:
+    if state.done:
         store.close()
         return UnitOutcome((f"{folder} has all of these units already.",))
     began = time.perf_counter()
@@ -81,8 +81,7 @@ def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, ti
                 return UnitOutcome(("Stopped before the units were done; nothing was kept.",), done=False)
             logits = plain(target, result.images, chunk)
         best, winners = _winners(result, logits)
-        passes = {"forwards": result.forwards, "backwards": result.backwards}
-        state = {**state, "done": len(target.labels), **passes, "notes": result.notes}
+        state = state.advanced(len(target.labels), result.forwards, result.backwards, result.notes)
         row = metrics_row(best, 1, result.forwards, len({w.birth for w in winners}))
         _pictures(target, folder, units, result, logits)
         spent = time.perf_counter() - began

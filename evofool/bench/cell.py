@@ -70,8 +70,8 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
             verdict = verify(stored, target)
             _save_logits(verdict, folder / LOGITS)
             forwards, backwards = count_passes(stored, target.crops)
-            answers = int(stored.meta["answers"]) + (0 if target.counts_persist else target.queries - before)
-            made_by = stored.meta["machine"]
+            answers = stored.meta.answers + (0 if target.counts_persist else target.queries - before)
+            made_by = stored.meta.machine
         record = {
             "fingerprint": target.fingerprint(),
             "answers": answers,
@@ -125,9 +125,9 @@ def read_logits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def count_passes(stored: StoredRun, crops: int = 1) -> tuple[int, int]:
     """(forward, backward) passes that a run's search has made; each crop is a pass."""
-    state = stored.meta.get("baseline")
+    state = stored.meta.attack
     if state is not None:
-        return int(state["forwards"]) * crops, int(state["backwards"]) * crops
+        return state.forwards * crops, state.backwards * crops
     return stored.evaluations * crops, 0
 
 
@@ -168,7 +168,7 @@ def _search(job: CellJob, target: Target, on_progress: OnCellProgress) -> float 
     if outcome.done < outcome.classes:
         return None
     with StoredRun(folder) as stored:
-        return float(stored.meta["seconds"])
+        return stored.meta.seconds
 
 
 def _stored_identity(folder: Path) -> dict[str, Any] | None:

@@ -44,7 +44,7 @@ def read_trace(stored: StoredRun, classes: Sequence[int], budget: int) -> Trace:
     were attacked: f forward passes of one class are f * len(classes) queries.
     """
     by_class: dict[int, list[tuple[int, float]]] = {c: [] for c in classes}
-    if "baseline" in stored.meta:
+    if stored.meta.attack is not None:
         rows = [(row.cell, row.forwards * len(classes), row.score) for row in stored.store.improvements()]
     else:
         rows = [(change.cell, change.birth + 1, change.margin) for change in stored.store.cell_history()]

@@ -205,12 +205,12 @@ def report(folder: Path, reason: str | None) -> None:
         if rows:
             ranked = stored.recipe.compute.format
             by = "" if ranked == "float32" else f" (scores of the search, in {ranked})"
-            unit = "forward passes" if "baseline" in stored.meta else "evaluations"
+            unit = "forward passes" if stored.meta.attack else "evaluations"
             write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
         best = _best_of_classes(elites)
         sure = sum(e.confidence >= 0.99 for e in best.values())
         very = sum(e.confidence >= 0.9999 for e in best.values())
-        seconds = stored.meta["seconds"]
+        seconds = stored.meta.seconds
         if reason:
             print(f"Done: {reason}.")
         without = classes - len(best)
@@ -240,10 +240,10 @@ def report(folder: Path, reason: str | None) -> None:
 
 def _spent(stored: "StoredRun") -> str:
     """What a run has spent so far: evaluations, or the passes of a baseline."""
-    baseline = stored.meta.get("baseline")
-    if baseline is None:
+    attack = stored.meta.attack
+    if attack is None:
         return f"{stored.evaluations:,} evaluations"
-    return f"{baseline['forwards']:,} forward and {baseline['backwards']:,} backward passes"
+    return f"{attack.forwards:,} forward and {attack.backwards:,} backward passes"
 
 
 def _best_sheet(elites: "list[Elite]", title: str) -> "Image":
@@ -294,14 +294,13 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     table_console().print(table)
     wins, switches = stored.store.counts()
     meta = stored.meta
-    if meta["shown"] < meta["committed"]:
+    if meta.shown < meta.committed:
         as_of = f"{stored.elites_as_of:,} evaluations"
         print(f"\nAs of {as_of}, when elites were last saved; the search has continued since.")
-    state = f"ended: {meta['finished']}" if meta["finished"] else "not ended yet"
+    state = f"ended: {meta.finished}" if meta.finished else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "none"
     # A merged run has no history of its searches.
-    searched = not {"merged", "baseline"} & stored.meta.keys()
-    won = f"{wins:,} cells replaced, {share} by goal switch; " if searched else ""
+    won = f"{wins:,} cells replaced, {share} by goal switch; " if meta.searched else ""
     distinct = len({e.row.birth for e in elites})
     print(f"\n{len(elites)} elites, {distinct} distinct; {_spent(stored)}; {won}{state}")
     quarantine = stored.quarantine()

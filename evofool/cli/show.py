@@ -57,17 +57,17 @@ def show(
                 to_json(
                     {
                         "run": str(folder),
-                        "recipe": stored.meta["recipe"],
-                        "target": stored.meta["target"],
-                        "machine": stored.meta["machine"],
+                        "recipe": stored.meta.recipe,
+                        "target": stored.meta.target.model_dump(),
+                        "machine": stored.meta.machine,
                         "evaluations": stored.evaluations,
-                        "seconds": stored.meta["seconds"],
+                        "seconds": stored.meta.seconds,
                         "elites_as_of": stored.elites_as_of,
-                        "finished": stored.meta["finished"],
-                        "warnings": stored.meta.get("warnings", []),
+                        "finished": stored.meta.finished,
+                        "warnings": stored.meta.warnings,
                         "quarantine": stored.quarantine(),
                         "metrics": rows,
-                        "references": stored.store.references(),
+                        "references": stored.meta.references,
                         "elites": [elite.summary() for elite in elites],
                     }
                 )
@@ -80,21 +80,22 @@ def _print_workers(stored: "StoredRun", as_json: bool) -> None:
     """What each worker was doing at the run's last checkpoint."""
     from rich.table import Table
 
+    from evofool.run.meta import WorkersRecord
     from evofool.run.stored import to_json
 
-    seen = stored.meta.get("workers") or {"at": 0.0, "each": []}
-    finished = stored.meta["finished"]
+    seen = stored.meta.workers or WorkersRecord(time=0.0, workers=[])
+    finished = stored.meta.finished
     if as_json:
-        print(to_json(seen))
+        print(to_json(seen.model_dump()))
         return
-    if not seen["each"]:
+    if not seen.workers:
         print(f"{stored.folder} has no workers; a search has some with evofool run ... --workers N")
         return
     table = Table(box=None, pad_edge=False)
     columns = ("worker", "state", "images/s", "busy", "in flight", "restarts", "images", "pid", "node", "device")
     for name in columns:
         table.add_column(name, justify="left" if name in ("state", "node", "device") else "right")
-    for worker in seen["each"]:
+    for worker in seen.workers:
         table.add_row(
             str(worker["worker"]),
             worker["state"],
@@ -108,6 +109,6 @@ def _print_workers(stored: "StoredRun", as_json: bool) -> None:
             worker["device"],
         )
     table_console().print(table)
-    total = sum(worker["images_per_second"] for worker in seen["each"])
-    age = max(0.0, time.time() - seen["at"])
+    total = sum(worker["images_per_second"] for worker in seen.workers)
+    age = max(0.0, time.time() - seen.time)
     print(f"\n{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else ""))

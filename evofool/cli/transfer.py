@@ -115,8 +115,8 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
     homes = [folder.parent if folder.name == FILE else folder for folder in folders]
     for folder, called in zip(folders, distinct(map(name_of, homes)), strict=True):
         with StoredRun(folder) as stored:
-            elites, fingerprint = stored.elites(), stored.meta["target"]["fingerprint"]
-            run = str(stored.meta.get("id", folder))
+            elites, fingerprint = stored.elites(), stored.meta.target.fingerprint
+            run = stored.meta.id
             if run in folder_of:
                 raise StoreError(f"{folder} and {folder_of[run]} are the same run or copies of it; name it once")
             folder_of[run] = folder

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from evofool.errors import RecipeError
+from evofool.run.meta import AttackState
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import last_part, public_name, without_folders
 
@@ -61,7 +62,7 @@ def refuse_license(license: str | None) -> None:
 
 def card(run: StoredRun, exported: Exported) -> str:
     """README.md of the folder: YAML that the hub and the `datasets` library read, then Markdown for people."""
-    name = public_name(run.meta["target"]["name"])
+    name = public_name(run.meta.target.name)
     parts = [
         _front_matter(name, exported),
         f"# Images that fool {name}\n",
@@ -124,8 +125,8 @@ def _what(run: StoredRun, name: str, exported: Exported) -> str:
 
 
 def _classifier(run: StoredRun, name: str) -> str:
-    target = run.meta["target"]
-    details = target["details"]
+    target = run.meta.target
+    details = target.details
     rows = {"name": f"`{name}`"}
     if "file" in details and not str(details["file"]).startswith(("http://", "https://")):
         rows["file"] = f"`{last_part(str(details['file']))}`"
@@ -137,28 +138,28 @@ def _classifier(run: StoredRun, name: str) -> str:
     rows |= {words: f"`{details[key]}`" for key, words in hashes.items() if key in details}
     if not hashes.keys() & details.keys():
         rows["SHA-256 of the weights"] = "not known: a black box"
-    rows["fingerprint"] = f"`{target['fingerprint']}` (SHA-256 over labels, shape, preprocessing and weights)"
+    rows["fingerprint"] = f"`{target.fingerprint}` (SHA-256 over labels, shape, preprocessing and weights)"
     rows["input"] = f"uint8 (channels, height, width) = {tuple(run.shape)}"
     if "preprocessing" in details:
         rows["preprocessing"] = f"`{json.dumps(details['preprocessing'])}`"
     rows["outputs"] = str(details.get("outputs", "logits"))
-    notes = [f"- {without_folders(note)}" for note in run.meta.get("warnings", [])]
+    notes = [f"- {without_folders(note)}" for note in run.meta.warnings]
     noted = ["", "What was noted when it was asked:", "", *notes] if notes else []
     return "\n".join(["## The classifier\n", *(f"- {what}: {told}" for what, told in rows.items()), *noted, ""])
 
 
 def _made(run: StoredRun, methods: Mapping[str, int]) -> str:
-    if "merged" in run.meta:
-        told = [f"The best of {len(run.meta['merged'])} runs, class by class:", ""]
-        told += [f"- {_search(s['recipe'], int(s['evaluations']))}; run `{s['id']}`" for s in run.meta["merged"]]
-    elif "baseline" in run.meta:
-        told = [_baseline(run)]
+    if run.meta.merged is not None:
+        told = [f"The best of {len(run.meta.merged)} runs, class by class:", ""]
+        told += [f"- {_search(s.recipe, s.evaluations)}; run `{s.id}`" for s in run.meta.merged]
+    elif run.meta.attack is not None:
+        told = [_attack(run.meta.attack)]
     else:
-        told = [_search(run.meta["recipe"], run.elites_as_of)]
-    if run.meta.get("seeds"):
+        told = [_search(run.meta.recipe, run.elites_as_of)]
+    if run.meta.seeds:
         told += ["", "It began with images of another run, some of which may be among these."]
     told += ["", f"Made: {', '.join(f'{number:,} {method}' for method, number in sorted(methods.items()))}."]
-    own = f"\n\nRun `{run.meta['id']}`." if "id" in run.meta else ""
+    own = f"\n\nRun `{run.meta.id}`."
     return "## How they were made\n\n" + "\n".join(told) + own + f"\nExported by evofool {_version()}.\n"
 
 
@@ -178,21 +179,20 @@ def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
     )
 
 
-def _baseline(run: StoredRun) -> str:
-    state = run.meta["baseline"]
-    plan = state["plan"]
+def _attack(state: AttackState) -> str:
+    plan = state.plan
     settings = {key: plan[key] for key in _SETTINGS if plan.get(key) not in (None, "", {})}
     told = without_folders(", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()))
     source = f" of the elites of run `{plan['run']}`" if "run" in plan else ""
     return (
         f"By the method `{plan['method']}`{source}: {told}; "
-        f"{int(state['forwards']):,} forward and {int(state['backwards']):,} backward passes"
+        f"{state.forwards:,} forward and {state.backwards:,} backward passes"
     )
 
 
 def _scores(run: StoredRun) -> str:
     chunk, threads = run.recipe.chunk, run.recipe.compute.threads
-    machine = f"{run.meta['machine'].get('cpu')}, torch {run.meta['machine'].get('torch')}"
+    machine = f"{run.meta.machine.get('cpu')}, torch {run.meta.machine.get('torch')}"
     return f"""## What the scores mean
 
 Pixels are 8-bit: a score is that of the stored PNG, read back. It was measured with the float32 network, whatever

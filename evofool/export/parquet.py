@@ -147,7 +147,7 @@ def _write(
 def _row(elite: Elite, run: StoredRun, size: int | None) -> dict[str, Any]:
     told = elite.summary()
     image = {"bytes": picture(elite, run, size), "path": f"{stem(elite, run)}.png"}
-    own = {"image": image, "label": told["class"], "label_name": told["label"], "run": run.meta.get("id")}
+    own = {"image": image, "label": told["class"], "label_name": told["label"], "run": run.meta.id}
     return {name: told[name] for name in COLUMNS if name in told} | own
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evofool.run.meta import WorkersRecord
 from evofool.run.rescore import Rescorer
 from evofool.run.schema import Checkpoint, EliteRow, MetricsRow, Pending, QuarantineRow
 from evofool.run.store import Store
@@ -91,7 +92,7 @@ class CheckpointWriter:
                     "shown": self.shown,
                     "shown_changes": self._shown_changes,
                     "last_progress": s.last_progress,
-                    "workers": {"at": time.time(), "each": workers},
+                    "workers": WorkersRecord(time=time.time(), workers=workers),
                     **self._machine(),
                 },
                 genomes=s.offspring,

@@ -1,6 +1,6 @@
 """A run that no search wrote: its file's description, and images committed to it, for baselines and what is like them.
 
-Its meta has "baseline": the plan that it was made by, and how far that is done. Everything that reads a run reads it.
+Its meta has `attack`: the plan that it was made by, and how far that is done. Everything that reads a run reads it.
 """
 
 import math
@@ -16,9 +16,9 @@ from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.images import encode_png, is_large
 from evofool.machine import machine
 from evofool.recipe import Recipe
+from evofool.run.meta import AttackState, PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.reader import FILE
 from evofool.run.schema import Checkpoint, GenomeId, ImprovementRow, MetricsRow, NewElite
-from evofool.run.seeding import Seeds
 from evofool.run.store import Store
 from evofool.search.records import CellChange, Offspring
 from evofool.targets import Target
@@ -50,10 +50,9 @@ class Seed(NamedTuple):
 
 def opened(
     folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int, seeds: Seeds | None = None
-) -> tuple[Store, dict[str, Any]]:
+) -> tuple[Store, AttackState]:
     """The run's file, made or, if this plan was begun there, gone on with; and its state.
 
-    The state is plan, done, forwards, backwards, notes and asked_before (what target.queries counts beside the run's own).
     seeds: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
     StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its validation.
     """
@@ -61,8 +60,8 @@ def opened(
     if (folder / FILE).exists():
         store = Store.open(folder, write=True)
         try:
-            meta = store.description()
-            if meta["committed"] or "baseline" not in meta:
+            meta = store.meta()
+            if meta.committed or meta.attack is None:
                 return store, _going_on(meta, folder, target, plan, asked)
         except BaseException:
             store.close(failed=True)
@@ -71,37 +70,30 @@ def opened(
     validation = validate(target, chunk)
     if validation.position is None:
         raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
-    state = {"plan": dict(plan), "done": 0, "forwards": 0, "backwards": 0, "notes": [], "asked_before": asked}
-    meta = {
-        "id": uuid4().hex,
-        "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "target": target.description(),
-        "baseline": state,
-        "machine": machine(recipe.compute.threads),
-        "position": validation.position.to_dict(),
-        "committed": 0,
-        "shown": 0,
-        "shown_changes": 0,
-        "last_progress": 0,
-        "seconds": 0.0,
-        "finished": None,
-        "answers": 0,
-        "warnings": [*target.details.get("notes", ()), *validation.notes],
-        **({"seeds": seeds.to_dict()} if seeds else {}),
-    }
+    state = AttackState(plan=dict(plan), queries_before=asked)
+    meta = RunMeta(
+        id=uuid4().hex,
+        recipe=recipe.model_dump(mode="json", exclude_none=True),
+        target=TargetRecord(**target.description()),
+        machine=machine(recipe.compute.threads),
+        position=PositionRecord(**validation.position.to_dict()),
+        warnings=[*target.details.get("notes", ()), *validation.notes],
+        seeds=seeds,
+        attack=state,
+    )
     return Store.create(folder, meta), state
 
 
-def _going_on(meta: Mapping[str, Any], folder: Path, target: Target, plan: Mapping[str, Any], asked: int) -> dict[str, Any]:
-    state = meta.get("baseline")
-    if not isinstance(state, dict) or not isinstance(state.get("plan"), dict):
+def _going_on(meta: RunMeta, folder: Path, target: Target, plan: Mapping[str, Any], asked: int) -> AttackState:
+    state = meta.attack
+    if state is None:
         raise StoreError(f"{folder} holds another kind of run; pass another --out")
-    if meta["target"]["fingerprint"] != target.fingerprint():
+    if meta.target.fingerprint != target.fingerprint():
         raise TargetError(
-            f"{folder} was begun with {meta['target']['name']}, and {target.name} is another classifier (labels, "
+            f"{folder} was begun with {meta.target.name}, and {target.name} is another classifier (labels, "
             "preprocessing or weights differ); pass another --out"
         )
-    began, wanted = _flat(state["plan"]), _flat(plan)
+    began, wanted = _flat(state.plan), _flat(plan)
     # Of another method all differs, and what is chosen by the rest is not what anybody named.
     for key in ["method", *sorted({*wanted, *began} - {"method", *_CHOSEN}), *_CHOSEN]:
         if began.get(key) != wanted.get(key):
@@ -109,7 +101,7 @@ def _going_on(meta: Mapping[str, Any], folder: Path, target: Target, plan: Mappi
                 f"{folder} was begun with {key} = {_short(began.get(key))}, asked for is {_short(wanted.get(key))}; "
                 "pass another --out"
             )
-    return {**state, "asked_before": 0 if target.counts_persist else asked - meta.get("answers", 0)}
+    return state.model_copy(update={"queries_before": 0 if target.counts_persist else asked - meta.answers})
 
 
 def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +111,7 @@ def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def commit(
     store: Store,
-    state: Mapping[str, Any],
+    state: AttackState,
     images: Sequence[Image],
     method: str,
     seconds: float,
@@ -138,27 +130,27 @@ def commit(
     number that replaces an older row of the same. seeds: the genomes that the images come from; origins: the runs and
     births that these have elsewhere. held: images of seeds, which hold their cells before `images` do. niches: of a class.
     """
-    meta = store.description()
-    batch = meta["committed"]
+    meta = store.meta()
+    batch = meta.committed
     cell = lambda i: i.class_id * niches + i.niche  # noqa: E731
     cell_history = [CellChange(cell(i), i.birth, batch, i.log_odds, i.margin, False) for i in [*held, *images]]
     elites = [
         NewElite(i.class_id, i.niche, cell(i), i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
         for i in {cell(i): i for i in [*held, *images]}.values()
     ]
-    total = meta["seconds"] + seconds
+    total = meta.seconds + seconds
     own = {i.birth: Offspring(i.birth, batch, i.mother, -1, i.genome, 0) for i in images}
     store.save(
         Checkpoint(
             state={
-                "baseline": dict(state),
+                "attack": state,
                 "committed": batch + 1,
                 "shown": batch + 1,
-                "shown_changes": meta["shown_changes"] + len(cell_history),
+                "shown_changes": meta.shown_changes + len(cell_history),
                 "last_progress": batch,
                 "seconds": total,
                 "finished": finished,
-                "answers": answers - state["asked_before"],
+                "answers": answers - state.queries_before,
             },
             genomes=[*(Offspring(s.birth, batch, -1, -1, s.genome, 0) for s in seeds), *own.values()],
             cell_history=cell_history,
@@ -189,9 +181,9 @@ def metrics_row(p: np.ndarray, gen: int, evaluations: int, distinct: int) -> dic
     return {**counts, **quantiles, **levels}
 
 
-def let_go(store: Store, state: Mapping[str, Any], failed: bool = False) -> None:
+def let_go(store: Store, state: AttackState, failed: bool = False) -> None:
     """Close the file; of a run that has saved nothing, take it away."""
-    if state["done"]:
+    if state.done:
         store.close(failed)
     else:
         store.withdraw()

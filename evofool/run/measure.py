@@ -28,14 +28,14 @@ def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], Non
         with StoredRun(folder) as stored:
             if stored.shape != metrics.shape:
                 raise ImageError(f"{folder} has images of shape {stored.shape}, and these real ones are {metrics.shape}")
-            fingerprint = stored.meta["target"]["fingerprint"]
+            fingerprint = stored.meta.target.fingerprint
             if metrics.network is not None and metrics.network.fingerprint() == fingerprint:
                 raise TargetError(
                     f"{metrics.network.name}: this is the network that {folder} attacked; features have to be those of "
                     "another one"
                 )
             rows = [elite.row for elite in stored.elites()]
-        known = store.references()
+        known = store.meta().references
         wanted = {(name, metrics.references.get(name, "")) for name in metrics.names if name != BYTES_PER_PIXEL}
         stale = {row.cell: [m.name for m in row.image_metrics if _is_stale(m, metrics, known)] for row in rows}
         todo = [row for row in rows if stale[row.cell] or not wanted <= {(m.name, m.reference) for m in row.image_metrics}]
@@ -64,7 +64,7 @@ def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], Non
 def stale_references(folder: Path, metrics: ImageMetrics) -> list[dict[str, Any]]:
     """The details of the references that stored values compare with and that measure_run would replace."""
     with StoredRun(folder) as stored:
-        known = stored.store.references()
+        known = stored.store.meta().references
         rows = [elite.row for elite in stored.elites()]
     keys = {m.reference for row in rows for m in row.image_metrics if _is_stale(m, metrics, known)}
     return [details for key, details in known.items() if key in keys]
@@ -85,8 +85,8 @@ def unloaded_target(stored: StoredRun) -> Target:
     def refuse(images: np.ndarray) -> np.ndarray:
         raise TargetError(f"{stored.folder}: its classifier is not loaded and cannot be queried")
 
-    record = stored.meta["target"]
-    return Target(record["name"], stored.labels, stored.shape, refuse, record["details"])
+    record = stored.meta.target
+    return Target(record.name, stored.labels, stored.shape, refuse, record.details)
 
 
 def stored_metrics(folders: Iterable[Path]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ maximum per cell: in whatever order, grouping or repetition runs are merged, the
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,7 @@ from uuid import uuid4
 from evofool.errors import StoreError
 from evofool.recipe import parse
 from evofool.run.merge_parts import Aside, Champion, Part, copies_differ, read_parts
+from evofool.run.meta import MergedSource, PositionRecord, RunMeta
 from evofool.run.reader import FILE
 from evofool.run.schema import Checkpoint, GenomeId, NewElite, QuarantineRow
 from evofool.run.store import Store
@@ -80,7 +81,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     _write(out, meta, checkpoint)
     held = Counter(champion.genome_id.run for champion in champions.values())
     sources = [
-        Source(id_, entry["recipe"]["name"], part.folder, not part.origins, entry["evaluations"], held[id_])
+        Source(id_, entry.recipe["name"], part.folder, not part.origins, entry.evaluations, held[id_])
         for id_, (entry, part) in _further(parts).items()
     ]
     return Merged(out, tuple(sources), len(champions), sum(source.evaluations for source in sources))
@@ -191,70 +192,62 @@ def _set_aside(genome_id: GenomeId, row: Aside, number: dict[GenomeId, int]) -> 
     return QuarantineRow(number[genome_id], row.batch, mother, father, row.genome, row.reason)
 
 
-def _further(parts: Sequence[Part]) -> dict[str, tuple[dict[str, Any], Part]]:
+def _further(parts: Sequence[Part]) -> dict[str, tuple[MergedSource, Part]]:
     """By id every source, with the folder that has it; of one that is met twice, the one that went further."""
-    sources: dict[str, tuple[dict[str, Any], Part]] = {}
+    sources: dict[str, tuple[MergedSource, Part]] = {}
 
-    def progress(source: dict[str, Any]) -> tuple[Any, ...]:
-        return source["evaluations"], source["seconds"], source["answers"], json.dumps(source, sort_keys=True)
+    def progress(source: MergedSource) -> tuple[Any, ...]:
+        return source.evaluations, source.seconds, source.answers, json.dumps(source.model_dump(), sort_keys=True)
 
     for part in parts:
         for source in part.sources:
-            known = sources.setdefault(source["id"], (source, part))
+            known = sources.setdefault(source.id, (source, part))
             if progress(source) > progress(known[0]):
-                sources[source["id"]] = source, part
+                sources[source.id] = source, part
     return sources
 
 
-def _description(parts: Sequence[Part], out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _description(parts: Sequence[Part], out: Path) -> tuple[RunMeta, dict[str, Any]]:
     """meta of the merged run, and what of it is written together with the elites."""
     sources = [source for _, (source, _) in sorted(_further(parts).items())]
     first = sources[0]
-    recipe = {**first["recipe"], "name": out.resolve().name}
-    recipes = [parse(source["recipe"], f"the recipe of run {source['id']}") for source in sources]
+    recipe = {**first.recipe, "name": out.resolve().name}
+    recipes = [parse(source.recipe, f"the recipe of run {source.id}") for source in sources]
     parse(recipe, f"{out}: a run's name is its folder's")
     # Equal bits may be asked for only if every score was measured by one kind of machine, in passes of one size.
     kinds: dict[str, dict[str, Any]] = {}
     for source, its in zip(sources, recipes, strict=True):
-        kind = {**source["machine"], "device": source["device"], "backend": source["backend"], "chunk": its.chunk}
+        kind = {**source.machine, "device": source.device, "backend": source.backend, "chunk": its.chunk}
         kinds[json.dumps(kind, sort_keys=True)] = kind
-    meta = {
-        "id": uuid4().hex,
-        "merged": sources,
-        "recipe": recipe,
-        "target": min(parts, key=lambda part: part.sources[0]["id"]).target,
-        "speed": None,
-        "machine": first["machine"] if len(kinds) == 1 else {"several kinds": [kinds[kind] for kind in sorted(kinds)]},
-        "position": _position([source["position"] for source in sources]),
-        "committed": 0,
-        "shown": 0,
-        "shown_changes": 0,
-        "last_progress": 0,
-        "seconds": 0.0,
-        "finished": None,
-        "answers": 0,
-        "warnings": [],
-    }
-    batches = sum(source["evaluations"] // its.search.batch for source, its in zip(sources, recipes, strict=True))
+    meta = RunMeta(
+        id=uuid4().hex,
+        merged=sources,
+        recipe=recipe,
+        target=min(parts, key=lambda part: part.sources[0].id).target,
+        machine=first.machine if len(kinds) == 1 else {"several kinds": [kinds[kind] for kind in sorted(kinds)]},
+        position=_position([source.position for source in sources]),
+    )
+    batches = sum(source.evaluations // its.search.batch for source, its in zip(sources, recipes, strict=True))
     state = {
         "committed": batches,
         "shown": batches,
-        "seconds": sum(source["seconds"] for source in sources),
-        "answers": sum(source["answers"] for source in sources),
+        "seconds": sum(source.seconds for source in sources),
+        "answers": sum(source.answers for source in sources),
         "finished": f"merged from {len(sources)} run{'s' if len(sources) > 1 else ''}",
+        "references": _references(parts),
     }
-    references = _references(parts)
-    return meta, state | ({"references": references} if references else {})
+    return meta, state
 
 
-def _position(positions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One that holds for the images of all sources (evofool.targets.position.Position)."""
-    tolerances = [position["tolerance"] for position in positions]
-    return {
-        "chunk": positions[0]["chunk"],
-        "dependent": any(position["dependent"] for position in positions),
-        "tolerance": None if None in tolerances else max(tolerances),
-    }
+def _position(positions: Sequence[PositionRecord]) -> PositionRecord:
+    """One that holds for the images of all sources."""
+    tolerances = [position.tolerance for position in positions]
+    known = [tolerance for tolerance in tolerances if tolerance is not None]
+    return PositionRecord(
+        chunk=positions[0].chunk,
+        dependent=any(position.dependent for position in positions),
+        tolerance=max(known) if len(known) == len(tolerances) else None,
+    )
 
 
 def _references(parts: Sequence[Part]) -> dict[str, Any]:
@@ -271,7 +264,7 @@ def _refuse_out(folders: Sequence[Path], out: Path) -> None:
         raise StoreError(f"{out} holds a run already, and a merge makes a new one; pass another --out")
 
 
-def _write(out: Path, meta: dict[str, Any], checkpoint: Checkpoint) -> None:
+def _write(out: Path, meta: RunMeta, checkpoint: Checkpoint) -> None:
     """The new run in out, or nothing."""
     store = Store.create(out, meta)
     try:

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.recipe import drawing
+from evofool.run.meta import MergedSource, TargetRecord
 from evofool.run.schema import EliteRow, GenomeId
 from evofool.run.stored import StoredRun
-
-_SOURCE = ("id", "recipe", "machine", "position", "device", "backend", "evaluations", "seconds", "answers")
-"""What meta["merged"] tells of each source. machine, device and backend say by what its elites were measured."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +18,14 @@ class Part:
 
     folder: Path
     likeness: dict[str, Any]  # what has to be the same in all of them
-    target: dict[str, Any]
-    sources: list[dict[str, Any]]  # as meta["merged"] lists them, by ascending id
+    target: TargetRecord
+    sources: list[MergedSource]  # by ascending id
     origins: dict[int, GenomeId]  # empty where the folder holds a search of its own
     references: dict[str, Any]  # what its elites' images were compared with
 
     def id_of(self, birth: int) -> GenomeId:
         if not self.origins:
-            return GenomeId(self.sources[0]["id"], birth)
+            return GenomeId(self.sources[0].id, birth)
         if birth not in self.origins:
             raise StoreError(f"{self.folder} is damaged: it does not tell which run birth {birth} comes from")
         return self.origins[birth]
@@ -98,41 +96,34 @@ def read_parts(folders: Sequence[Path]) -> tuple[list[Part], dict[int, Champion]
 
 def _part(stored: StoredRun) -> Part:
     folder, recipe = stored.folder, stored.recipe
-    meta = stored.store.description()
-    try:
-        target = meta["target"]
-        if "id" not in meta:
-            raise StoreError(f"{folder} has no id to tell it from other runs: it is older than merging. Leave it out")
-        likeness = {
-            "labels": stored.labels,
-            "shape": list(stored.shape),
-            "fingerprint": target["fingerprint"],
-            "search.rank": recipe.search.rank,
-            "niches.descriptor": recipe.niches.descriptor if recipe.niches else None,
-            "niches.edges": list(recipe.niches.edges) if recipe.niches else None,
-            **drawing(stored.encoding),
-        }
-        if "merged" not in meta:
-            source = {
-                "id": meta["id"],
-                "recipe": meta["recipe"],
-                "machine": meta["machine"],
-                "position": meta["position"],
-                "device": str(target["details"].get("device", "cpu")),
-                "backend": target["details"].get("backend"),
-                "evaluations": stored.elites_as_of,
-                "seconds": meta["seconds"],
-                "answers": meta.get("answers", 0),
-            }
-            return Part(folder, likeness, target, [source], {}, stored.store.references())
-        origins = stored.store.origins()
-        if not origins:
-            raise StoreError(f"{folder} has saved nothing: its merge was broken off. Remove it, and merge its runs again")
-        sources = [{key: source[key] for key in _SOURCE} for source in meta["merged"]]
-        sources.sort(key=lambda source: source["id"])
-        return Part(folder, likeness, target, sources, origins, stored.store.references())
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{folder} is damaged: its description lacks {error}") from None
+    meta = stored.store.meta()
+    target = meta.target
+    likeness = {
+        "labels": stored.labels,
+        "shape": list(stored.shape),
+        "fingerprint": target.fingerprint,
+        "search.rank": recipe.search.rank,
+        "niches.descriptor": recipe.niches.descriptor if recipe.niches else None,
+        "niches.edges": list(recipe.niches.edges) if recipe.niches else None,
+        **drawing(stored.encoding),
+    }
+    if meta.merged is None:
+        source = MergedSource(
+            id=meta.id,
+            recipe=meta.recipe,
+            machine=meta.machine,
+            position=meta.position,
+            device=str(target.details.get("device", "cpu")),
+            backend=target.details.get("backend"),
+            evaluations=stored.elites_as_of,
+            seconds=meta.seconds,
+            answers=meta.answers,
+        )
+        return Part(folder, likeness, target, [source], {}, meta.references)
+    origins = stored.store.origins()
+    if not origins:
+        raise StoreError(f"{folder} has saved nothing: its merge was broken off. Remove it, and merge its runs again")
+    return Part(folder, likeness, target, sorted(meta.merged, key=lambda source: source.id), origins, meta.references)
 
 
 def _refuse_unlike(one: Part, other: Part) -> None:
@@ -147,7 +138,7 @@ def _refuse_unlike(one: Part, other: Part) -> None:
                 c = next((c for c, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
                 a, b = (f"{len(a)} of them", f"{len(b)}") if c is None else (f"class {c} is {a[c]!r}", f"{b[c]!r}")
             raise TargetError(
-                f"{one.folder} ({one.target['name']}) and {other.folder} ({other.target['name']}) cannot be merged: their "
+                f"{one.folder} ({one.target.name}) and {other.folder} ({other.target.name}) cannot be merged: their "
                 f"targets are different classifiers ({key}: {a} and {b}). Merge the runs of each target by themselves"
             )
         raise RecipeError(

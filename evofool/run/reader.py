@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from evofool.errors import StoreError
+from evofool.run.meta import RunMeta
 from evofool.run.schema import (
     Ancestor,
     EliteRow,
@@ -28,17 +30,6 @@ from evofool.search.delta import MOST, applied
 from evofool.search.records import CellChange, Commit
 
 FILE = "run.db"
-_META: dict[str, type | tuple[type, ...]] = {
-    "recipe": dict,
-    "target": dict,
-    "machine": dict,
-    "position": dict,
-    "committed": int,
-    "shown": int,
-    "shown_changes": int,
-    "last_progress": int,
-    "seconds": (int, float),
-}
 
 
 class Reader:
@@ -62,17 +53,15 @@ class Reader:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
-    def meta(self) -> dict[str, Any]:
-        with self._guard("cannot be read"):
-            return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
-
-    def description(self) -> dict[str, Any]:
-        """meta, with everything that a run has to have; StoreError names what is missing or of the wrong kind."""
-        meta = self.meta()
-        for key, kind in _META.items():
-            if not isinstance(meta.get(key), kind) or (kind is not dict and meta[key] < 0):
-                raise StoreError(f"{self.path} is damaged: {key} is {meta.get(key)!r}")
-        return meta
+    def meta(self) -> RunMeta:
+        """The facts about the run; StoreError names the first one that is missing or damaged."""
+        values = {key: value for key, value in self._meta_values().items() if key not in ("format", "version")}
+        try:
+            return RunMeta.model_validate(values)
+        except ValidationError as error:
+            key = str(error.errors()[0]["loc"][0])
+            what = f"is {values[key]!r:.80}" if key in values else "is missing"
+            raise StoreError(f"{self.path} is damaged: meta.{key} {what}") from None
 
     def elites(self, class_id: int | None = None) -> list[EliteRow]:
         """By class and niche; all from one checkpoint."""
@@ -100,13 +89,6 @@ class Reader:
                 raise ValueError(f"cell {cell}: {measure.name} is {measure.value!r}, no number")
             found[cell] = (*found.get(cell, ()), measure)
         return found
-
-    def references(self) -> dict[str, dict[str, Any]]:
-        """By key, what elites' images were compared with; empty where they never were. StoreError if that is damaged."""
-        told = self.meta().get("references", {})
-        if not isinstance(told, dict) or not all(isinstance(what, dict) for what in told.values()):
-            raise StoreError(f"{self.path} is damaged: meta.references is {str(told)[:60]!r}, and no table of real images")
-        return told
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""
@@ -271,6 +253,10 @@ class Reader:
         if length < pages * size and not self.path.with_name(FILE + "-wal").exists():
             found.append(f"it has {length} bytes instead of {pages * size}")
         return found
+
+    def _meta_values(self) -> dict[str, Any]:
+        with self._guard("cannot be read"):
+            return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:

@@ -97,10 +97,10 @@ def replay(
     another one here, or if images broke the target and there is no worker to be broken again.
     """
     with StoredRun(folder) as stored, stored.store.snapshot():
-        committed, recipe = stored.meta["committed"], stored.recipe
-        if stored.meta.get("merged"):
+        committed, recipe = stored.meta.committed, stored.recipe
+        if stored.meta.merged is not None:
             raise StoreError(f"{folder} is merged from several runs; replay those")
-        if "baseline" in stored.meta:
+        if stored.meta.attack is not None:
             raise StoreError(f"{folder} was made by no search that could be replayed; evofool verify checks its images")
         if not committed:
             raise StoreError(f"{folder} has saved nothing yet")
@@ -111,9 +111,9 @@ def replay(
         unfinished = [
             Commit(committed + i, order.batch, order.drawn_after) for i, order in enumerate(stored.store.pending())
         ]
-        parents = kept(stored.store, stored.meta, len(stored.labels))
+        parents = kept(stored.store)
         was = content(stored)
-        same_machine = stored.meta["machine"] == machine(recipe.compute.threads)
+        same_machine = stored.meta.machine == machine(recipe.compute.threads)
         target = stored.own_target(target, trust)
     # A run can come from anybody: the cluster and the runtime environment that it names are not followed.
     # And all that several sittings set aside is set aside in one.
@@ -141,7 +141,7 @@ def content(run: StoredRun) -> dict[str, Any]:
         "descent": run.store.ancestry(births),
         "quarantine": [row[:5] for row in run.store.quarantine()],
         "elites": [(row.birth, row.digest()) for row in run.store.elites()]
-        if run.meta["shown_changes"] == len(history)
+        if run.meta.shown_changes == len(history)
         else None,
     }
 
@@ -153,7 +153,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _record(stored: StoredRun) -> list[Commit]:
     """The commits in order: as the file has them in free mode, else as the lag decides them."""
-    committed, lag = stored.meta["committed"], stored.recipe.search.lag
+    committed, lag = stored.meta.committed, stored.recipe.search.lag
     if stored.recipe.search.mode == "reproducible":
         return [Commit(batch, batch, max(0, batch - lag)) for batch in range(committed)]
     record = stored.store.commits()

@@ -1,12 +1,10 @@
 """A search brought back to where its file has it: who holds each cell, the logbook's rows, the orders under way."""
 
-from typing import Any
-
 import numpy as np
 
 from evofool.errors import StoreError
+from evofool.run.meta import RunMeta
 from evofool.run.schema import EliteRow
-from evofool.run.seeding import seeds_of
 from evofool.run.store import Store
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Order
@@ -14,21 +12,20 @@ from evofool.search.evolve import MapElites
 from genomes import GenomeError, Key
 
 
-def restore(strategy: MapElites, store: Store, meta: dict[str, Any], rank: str) -> tuple[list[EliteRow], list[Order]]:
+def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tuple[list[EliteRow], list[Order]]:
     """Fill a new strategy and its archive from a run's file. Returns the stored elites, and the orders that were under way.
 
     Who holds each cell is told by its last change, since elites may be older. StoreError if the file does not agree with
     itself.
     """
-    strategy.committed = meta["committed"]
-    strategy.last_progress = meta["last_progress"]
+    strategy.committed = meta.committed
+    strategy.last_progress = meta.last_progress
     strategy.wins, strategy.switches = store.counts()
     strategy.steps = store.steps()
-    seeds = seeds_of(store, meta, strategy.archive.classes)
-    number = seeds.number if seeds else 0
-    strategy.seed_with({}, seeds.classes if seeds else ())
+    number = meta.seeds.number if meta.seeds else 0
+    strategy.seed_with({}, meta.seeds.classes if meta.seeds else ())
     try:
-        rows = _archive(strategy, store, meta["shown_changes"], rank)
+        rows = _archive(strategy, store, meta.shown_changes, rank)
         orders = _orders(strategy, store, number)
     except GenomeError as error:
         raise StoreError(f"{store.path} is damaged: {error}") from None

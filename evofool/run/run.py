@@ -6,7 +6,6 @@ from functools import cached_property
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -16,12 +15,13 @@ from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
+from evofool.run.meta import PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.progress import Progress
 from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
 from evofool.run.resume_checks import device_elsewhere, refuse_other, refuse_stored_cluster, settled
 from evofool.run.schema import Checkpoint
-from evofool.run.seeding import Parents, Seeds, read, refuse_others, seeds_of
+from evofool.run.seeding import Parents, read, refuse_others
 from evofool.run.store import Store
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
@@ -125,22 +125,16 @@ class Run:
         if validation.position is None:
             raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
         warnings = [*target.details.get("notes", ()), *validation.notes]
-        meta = {
-            "id": uuid4().hex,
-            "recipe": recipe.model_dump(mode="json", exclude_none=True),
-            "target": target.description(),
-            "speed": speed,
-            "machine": machine(recipe.compute.threads),
-            "position": validation.position.to_dict(),
-            "committed": 0,
-            "shown": 0,
-            "shown_changes": 0,
-            "last_progress": 0,
-            "seconds": 0.0,
-            "finished": None,
-            "answers": target.queries - asked_before,  # the validation's are not lost if the run is killed now
-            "warnings": warnings,
-        }
+        meta = RunMeta(
+            id=uuid4().hex,
+            recipe=recipe.model_dump(mode="json", exclude_none=True),
+            target=TargetRecord(**target.description()),
+            machine=machine(recipe.compute.threads),
+            position=PositionRecord(**validation.position.to_dict()),
+            speed=speed,
+            answers=target.queries - asked_before,  # those of the validation are not lost if the run is killed now
+            warnings=warnings,
+        )
         store = Store.create(Path(folder), meta)
         try:
             run = cls(recipe, target, store, encoding)
@@ -174,28 +168,27 @@ class Run:
         """
         store = Store.open(Path(folder), write=True)
         try:
-            meta = store.description()
-            stored = parse(meta["recipe"], str(store.path))
-            if meta.get("merged"):
+            meta = store.meta()
+            stored = parse(meta.recipe, str(store.path))
+            if meta.merged is not None:
                 raise StoreError(
                     f"{folder} is merged from several runs: it has no search of its own; go on with one of them"
                 )
-            if "baseline" in meta:
-                how = meta["baseline"].get("plan", {}).get("method")
+            if meta.attack is not None:
+                how = meta.attack.plan.get("method")
                 raise StoreError(
                     f"{folder} was made by {how}, not by a search: the command that made it goes on with it. To evolve from "
                     f"its images: evofool run RECIPE --parents {folder}"
                 )
             recipe = recipe or stored
             refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
-            recipe = refuse_other(recipe, stored, folder, (meta.get("speed") or {}).get("chunk", 0))
-            seeds = seeds_of(store, meta, len(meta["target"]["labels"]))
-            refuse_others(recipe.search.parents, stored.search.parents, seeds, folder)
+            recipe = refuse_other(recipe, stored, folder, (meta.speed or {}).get("chunk", 0))
+            refuse_others(recipe.search.parents, stored.search.parents, meta.seeds, folder)
             trust = trust or "target" in named or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
-            if target.fingerprint() != meta["target"]["fingerprint"]:
+            if target.fingerprint() != meta.target.fingerprint:
                 raise TargetError(
-                    f"{folder}: the target {meta['target']['name']} is not the one that this run began with "
+                    f"{folder}: the target {meta.target.name} is not the one that this run began with "
                     "(labels, preprocessing or weights differ); its scores would not belong together"
                 )
             if recipe.compute.format not in target.formats and not device_elsewhere(recipe, target):
@@ -207,14 +200,11 @@ class Run:
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             try:
                 run._restore(meta)
-                if recipe.search.parents and not seeds:  # killed as it began
+                if recipe.search.parents and not meta.seeds:  # killed as it began
                     run._begin_with(read(recipe, run.encoding, target.labels))
             except BaseException:
                 run.evaluator.close()
                 raise
-        except KeyError as error:
-            store.close(failed=True)
-            raise StoreError(f"{store.path} is damaged: its description lacks {error}") from None
         except BaseException:
             store.close(failed=True)
             raise
@@ -388,7 +378,7 @@ class Run:
         size = self.strategy.size
         self.store.save(
             Checkpoint(
-                state={"seeds": parents.seeds.to_dict()},
+                state={"seeds": parents.seeds},
                 genomes=(Offspring(birth, birth // size, -1, -1, packed, 0) for birth, packed in parents.packed.items()),
                 cell_history=(),
                 elites=(),
@@ -474,14 +464,14 @@ class Run:
         self.rescorer.rescore(self.strategy.committed)
         return bool(self.best()[wanted].min() >= level)
 
-    def _restore(self, meta: dict[str, Any]) -> None:
-        self._earlier_seconds = meta["seconds"]
-        self._earlier_answers += meta.get("answers", 0)
-        self.finished = meta["finished"]
-        self.warnings = list(meta.get("warnings", []))
-        if meta["committed"]:
-            self.checkpoints.machines = list(meta["machine"].get("several kinds", [meta["machine"]]))
-        self.seeds = seeds_of(self.store, meta, self.archive.classes)
+    def _restore(self, meta: RunMeta) -> None:
+        self._earlier_seconds = meta.seconds
+        self._earlier_answers += meta.answers
+        self.finished = meta.finished
+        self.warnings = list(meta.warnings)
+        if meta.committed:
+            self.checkpoints.machines = meta.machines
+        self.seeds = meta.seeds
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
         self.rescorer.restore(rows)
         for order in orders:
@@ -489,4 +479,4 @@ class Run:
         for saved in self.store.metrics():
             self.logbook.record(**saved.row)
             self._next_row = row_after(saved.batch)
-        self.checkpoints.restore(meta["shown"], meta["shown_changes"], rows)
+        self.checkpoints.restore(meta.shown, meta.shown_changes, rows)

@@ -194,7 +194,7 @@ class Pending(NamedTuple):
 class Checkpoint:
     """What one transaction adds to a run, and the small state that goes with it."""
 
-    state: Mapping[str, Any]  # replaces meta's values of these keys; plain JSON values
+    state: Mapping[str, Any]  # fields of RunMeta that change
     genomes: Iterable[Offspring]  # read once
     cell_history: Sequence[CellChange]
     elites: Sequence[NewElite]

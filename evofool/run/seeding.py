@@ -4,28 +4,15 @@ They take the first births, 0 to number - 1, in the place of random genomes, and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evofool.errors import EvofoolError, RecipeError, StoreError
 from evofool.recipe import Recipe, drawing
+from evofool.run.meta import Seeds
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from genomes import Encoding
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """What a run's file tells of the genomes that it began with, as meta's "seeds"."""
-
-    run: str  # the id of the run whose elites they were
-    number: int
-    classes: tuple[int, ...] = ()  # by birth the class that it competes in, with competition "per-class"; else none
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -57,37 +44,20 @@ def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
             distinct = list(made_by)
             packed = [genome for genome, _ in distinct]
             stored.unpack(packed)  # raises what is wrong with them
-            run = str(stored.meta.get("id", ""))
+            run = stored.meta.id
     except StoreError as error:
         raise RecipeError(
             f"search.parents: {error}. Name a run that has elites (--parents RUN), or leave it out (--set search.parents=)"
         ) from None
     classes = tuple(class_id for _, class_id in distinct) if by_class else ()
     methods = {birth: "seed" if method == "evolved" else method for birth, method in enumerate(made_by.values())}
-    return Parents(Seeds(run, len(packed), classes), dict(enumerate(packed)), methods)
+    return Parents(Seeds(run=run, number=len(packed), classes=classes), dict(enumerate(packed)), methods)
 
 
-def kept(store: Store, meta: Mapping[str, Any], classes: int) -> Parents | None:
-    """The genomes that a run began with, as its own file has them; None if these were random. classes: of its target."""
-    seeds = seeds_of(store, meta, classes)
+def kept(store: Store) -> Parents | None:
+    """The genomes that a run began with, as its own file has them; None if these were random."""
+    seeds = store.meta().seeds
     return Parents(seeds, store.genomes(range(seeds.number)), store.methods()) if seeds else None
-
-
-def seeds_of(store: Store, meta: Mapping[str, Any], classes: int) -> Seeds | None:
-    """meta's "seeds"; StoreError if it is none."""
-    told = meta.get("seeds")
-    if told is None:
-        return None
-    try:
-        seeds = Seeds(told["run"], told["number"], tuple(told["classes"]))
-        known = isinstance(seeds.run, str) and type(seeds.number) is int and seeds.number > 0
-        if not known or not all(type(c) is int and 0 <= c < classes for c in seeds.classes):
-            raise ValueError
-        if len(seeds.classes) not in (0, seeds.number):
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise StoreError(f"{store.path} is damaged: what it tells of the genomes it began with is {told!r:.80}") from None
-    return seeds
 
 
 def refuse_others(asked: str | None, stored: str | None, seeds: Seeds | None, folder: Path | str) -> None:
@@ -107,7 +77,7 @@ def refuse_others(asked: str | None, stored: str | None, seeds: Seeds | None, fo
         )
     try:
         with StoredRun(Path(asked)) as other:
-            run = other.meta.get("id", "")
+            run = other.meta.id
     except EvofoolError:
         return
     assert seeds

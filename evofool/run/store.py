@@ -18,6 +18,7 @@ from filelock import FileLock
 from evofool.errors import StoreError
 from evofool.image_metrics.names import PERCENTILES
 from evofool.run.lock import LOCK, lock_run, refuse_network
+from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE, Reader
 from evofool.run.schema import IMAGE_METRICS, TABLES, VERDICTS, Checkpoint, ImageMetric, elite_digest
 
@@ -35,7 +36,7 @@ class Store(Reader):
         self._lock = lock
 
     @classmethod
-    def create(cls, folder: Path, meta: Mapping[str, Any]) -> "Store":
+    def create(cls, folder: Path, meta: RunMeta) -> "Store":
         """A new run in folder, which is made; StoreError if a run is there already.
 
         The file appears whole or not at all: a kill while it is made leaves a folder where a run can still begin.
@@ -57,7 +58,7 @@ class Store(Reader):
                     for statement in TABLES.split(";\n"):
                         store._db.execute(statement)
                     store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    store._put({"format": FORMAT, "version": VERSION, **meta})
+                    store._put({"format": FORMAT, "version": VERSION, **meta.model_dump()})
                 draft.replace(path)
             except (OSError, sqlite3.Error) as error:
                 draft.unlink(missing_ok=True)
@@ -108,12 +109,15 @@ class Store(Reader):
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not ours or "meta" not in tables:
             raise StoreError(f"{self.path} is no run of evofool's")
-        meta = self.meta()
+        meta = self._meta_values()
         version = meta.get("version")
         if meta.get("format") != FORMAT:
             raise StoreError(f"{self.path} is no run of evofool's")
         if version != VERSION:
-            raise StoreError(f"{self.path} is a run of version {version}; this evofool reads version {VERSION}")
+            raise StoreError(
+                f"{self.path} is a run of version {version}; this evofool reads version {VERSION}. Run its recipe again, or "
+                "read it with the evofool that wrote it"
+            )
 
     def close(self, failed: bool = False) -> None:
         """Fold the write-ahead log into the file and let it go; afterwards run.db stands alone.
@@ -199,7 +203,7 @@ class Store(Reader):
             )
             self._db.executemany("INSERT OR REPLACE INTO methods VALUES (?, ?)", c.methods.items())
             self._db.executemany("INSERT INTO improvements VALUES (?, ?, ?, ?, ?)", c.improvements)
-            self._put(c.state)
+            self._put(self.meta().updated(**c.state).model_dump())
 
     def set_verdict(self, cell: int, verdict: str, verdict_by: str) -> None:
         """Note what somebody made of an elite. verdict is one of VERDICTS."""
@@ -220,7 +224,7 @@ class Store(Reader):
     ) -> None:
         """Note what was found out of elites' images: (cell, measure), in the place of what was known by that name.
 
-        references tells of each key that a measure names what it stands for, as plain JSON; it joins meta["references"],
+        references tells of each key that a measure names what it stands for, as plain JSON; it joins meta.references,
         which loses what no measure names any more. dropped: (cell, name) of measures that are taken out before.
         All of it or nothing: StoreError if a cell has no elite, ValueError for a name that is none of IMAGE_METRICS, for a
         value that is not finite, and for a percentile outside 0..100.
@@ -240,13 +244,16 @@ class Store(Reader):
                 "INSERT OR REPLACE INTO image_metrics VALUES (?, ?, ?, ?)", [(cell, *measure) for cell, measure in rows]
             )
             named = {key for (key,) in self._db.execute("SELECT DISTINCT reference FROM image_metrics")}
-            known = {**self.references(), **(references or {})}
-            self._put({"references": {key: what for key, what in known.items() if key in named}})
+            known = {**self.meta().references, **(references or {})}
+            references = {key: what for key, what in known.items() if key in named}
+            self._put(self.meta().updated(references=references).model_dump())
 
     def _put(self, values: Mapping[str, Any]) -> None:
-        self._db.executemany(
-            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, json.dumps(v, sort_keys=True)) for k, v in values.items()]
-        )
+        """Write those values of meta that have changed."""
+        known = dict(self._db.execute("SELECT key, value FROM meta"))
+        texts = {key: json.dumps(value, sort_keys=True) for key, value in values.items()}
+        changed = [(key, text) for key, text in texts.items() if known.get(key) != text]
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", changed)
 
     @contextlib.contextmanager
     def _transaction(self, what: str = _NOT_WRITTEN) -> Iterator[None]:

@@ -71,17 +71,14 @@ class StoredRun:
         self.store = Store.open(Path(folder))
         self.folder = self.store.path.parent
         try:
-            self.meta = self.store.description()
-            self.recipe: Recipe = parse(self.meta["recipe"], str(self.store.path))
-            self.labels: list[str] = self.meta["target"]["labels"]
-            self.shape: tuple[int, int, int] = tuple(self.meta["target"]["shape"])
-        except (KeyError, TypeError) as error:
-            self.store.close()
-            raise StoreError(f"{self.store.path} is damaged: its description lacks {error}") from None
+            self.meta = self.store.meta()
+            self.recipe: Recipe = parse(self.meta.recipe, str(self.store.path))
         except EvofoolError:
             self.store.close()
             raise
-        if not all(isinstance(label, str) and label.isprintable() for label in self.labels):
+        self.labels: list[str] = self.meta.target.labels
+        self.shape: tuple[int, int, int] = self.meta.target.shape
+        if not all(label.isprintable() for label in self.labels):
             self.store.close()
             raise StoreError(f"{self.store.path} is damaged: it has a label that cannot be printed")
         self.encoding: Encoding = self.recipe.encoding.build(self.shape)
@@ -96,7 +93,7 @@ class StoredRun:
     def snapshot(self) -> Iterator[None]:
         """meta is read again, and with all that is read within it is of one checkpoint, while the run goes on."""
         with self.store.snapshot():
-            self.meta = self.store.description()
+            self.meta = self.store.meta()
             yield
 
     def elites(self, class_id: int | None = None) -> list[Elite]:
@@ -113,20 +110,17 @@ class StoredRun:
 
     @property
     def evaluations(self) -> int:
-        """Of the search; of a merged run those of all its sources, of a baseline the forward passes."""
-        if "baseline" in self.meta:
-            return int(self.meta["baseline"]["forwards"])
-        merged = self.meta.get("merged")
-        if merged is None:
-            return int(self.meta["committed"]) * self.recipe.search.batch
-        return sum(int(source["evaluations"]) for source in merged)
+        """Of the search; of a merged run those of all its sources, of an attack the forward passes."""
+        if self.meta.attack is not None:
+            return self.meta.attack.forwards
+        if self.meta.merged is not None:
+            return sum(source.evaluations for source in self.meta.merged)
+        return self.meta.committed * self.recipe.search.batch
 
     @property
     def elites_as_of(self) -> int:
         """The evaluations that the stored elites stand for: whole checkpoints are rarer than others."""
-        if "merged" in self.meta or "baseline" in self.meta:
-            return self.evaluations
-        return int(self.meta["shown"]) * self.recipe.search.batch
+        return self.meta.shown * self.recipe.search.batch if self.meta.searched else self.evaluations
 
     def quarantine(self) -> list[dict[str, Any]]:
         """The genomes that were set aside, as plain values: birth, batch, mother, father, reason."""
@@ -140,8 +134,8 @@ class StoredRun:
     @property
     def classes(self) -> list[int]:
         """The numbers of the classes that are searched for, ascending."""
-        of_baseline = self.meta.get("baseline", {}).get("plan", {}).get("classes", ())
-        return sorted(of_baseline or self.recipe.search.classes or range(len(self.labels)))
+        attacked = self.meta.attack.plan.get("classes", ()) if self.meta.attack else ()
+        return sorted(attacked or self.recipe.search.classes or range(len(self.labels)))
 
     def class_id(self, text: str) -> int:
         """The class of a number or a label; TargetError names the nearest labels."""
@@ -167,7 +161,7 @@ class StoredRun:
     ) -> "Target":
         """What is given, or `target`; TargetError, with the way out, for another classifier than the run was made with."""
         found = given or self.target(trust, ignore_cache)
-        if found.fingerprint() != self.meta["target"]["fingerprint"]:
+        if found.fingerprint() != self.meta.target.fingerprint:
             raise TargetError(
                 f"{self.folder}: the target {found.name} is not the one that this run was made with: its labels, "
                 f"preprocessing or weights have changed since{way_out}"

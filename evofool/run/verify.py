@@ -10,7 +10,6 @@ import torch
 
 from evofool.errors import ImageError, StoreError
 from evofool.machine import machine, torch_threads
-from evofool.run.seeding import seeds_of
 from evofool.run.stored import Elite, StoredRun
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
@@ -61,7 +60,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
     tolerance that was measured when the run began or, where the elites' own logits vary by more, over all shifts of a chunk
     of these. Elsewhere they have to lie within TOLERANCE, or that tolerance if it is larger.
     """
-    if not run.meta.get("committed"):
+    if not run.meta.committed:
         raise StoreError(f"{run.folder} has saved nothing yet")
     elites, faults = _read(run)
     target = run.own_target(target, trust, ignore_cache=True)
@@ -92,11 +91,11 @@ def _read(run: StoredRun) -> tuple[list[Elite], list[str]]:
     elites: list[Elite] = []
     try:
         cell_history = run.store.cell_history()
-        won = {change.cell for change in cell_history[: run.meta["shown_changes"]]}
+        won = {change.cell for change in cell_history[: run.meta.shown_changes]}
         missing = {cell // run.niches for cell in won - run.store.cells()}
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
-        seeds = seeds_of(run.store, run.meta, len(run.labels))
+        seeds = run.meta.seeds
         births = sorted({change.birth for change in cell_history} | set(range(seeds.number if seeds else 0)))
         for at in range(0, len(births), _AT_ONCE):
             run.unpack(list(run.store.genomes(births[at : at + _AT_ONCE]).values()))
@@ -134,7 +133,7 @@ def _drawn_again(run: StoredRun, elite: Elite) -> tuple[np.ndarray | None, list[
 def _scored_again(run: StoredRun, target: Target, drawn: Sequence[tuple[Elite, np.ndarray]], same_machine: bool) -> _Scored:
     chunk, threads = run.recipe.chunk, run.recipe.compute.threads
     parts = [drawn[at : at + chunk] for at in range(0, len(drawn), chunk)]
-    position, largest, faults = Position.from_meta(run.meta), 0.0, list[str]()
+    position, largest, faults = Position(**run.meta.position.model_dump()), 0.0, list[str]()
     with torch_threads(threads), ThreadPoolExecutor(target.streams, "verify", torch.set_num_threads, (threads,)) as pool:
         try:
             answers = list(pool.map(lambda part: target.logits(_images(part), chunk), parts))
@@ -188,7 +187,7 @@ def _comparison(position: Position, same_machine: bool) -> str:
 
 def _same_machine(run: StoredRun, target: Target) -> bool:
     """Whether the same network runs here by the same means."""
-    then, now = run.meta["target"]["details"], target.details
+    then, now = run.meta.target.details, target.details
     on_cpu = str(now.get("device", "cpu")) == str(then.get("device", "cpu")) == "cpu"
-    same = now.get("backend") == then.get("backend") and run.meta["machine"] == machine(run.recipe.compute.threads)
+    same = now.get("backend") == then.get("backend") and run.meta.machine == machine(run.recipe.compute.threads)
     return on_cpu and same and not target.counts_persist

@@ -5,7 +5,7 @@ bits of an image's logits then change with its place. What scores an image again
 equal bits only if they do not. So the dependence is measured, at the chunk size of the run.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,12 +33,6 @@ class Position:
     chunk: int
     dependent: bool
     tolerance: float | None
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> "Position":
-        """What a run's description has under "position"."""
-        position = meta["position"]
-        return cls(position["chunk"], position["dependent"], position["tolerance"])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

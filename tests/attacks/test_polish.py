@@ -83,7 +83,7 @@ def content(folder: Path) -> dict[str, Any]:
             "genomes": stored.store.genomes(births),
             "origins": stored.store.origins(),
             "curve": [{k: v for k, v in row.items() if k != "seconds"} for row in stored.rows()],
-            "passes": [stored.meta["baseline"][key] for key in ("done", "forwards", "backwards")],
+            "passes": stored.meta.attack.model_dump(include={"done", "forwards", "backwards"}),
         }
 
 
@@ -115,7 +115,7 @@ def test_better_images_replace_their_elites_and_the_others_stay(
             original = before[cell]
             if e.row.method == "polish":
                 assert e.row.log_odds > original.row.log_odds
-                assert origins[e.row.mother] == (old.meta["id"], original.row.birth)
+                assert origins[e.row.mother] == (old.meta.id, original.row.birth)
                 first = lineage(new, e.row.birth)[0]
                 assert (first.image == original.image).all()
                 assert e.row.class_id in first.held
@@ -139,7 +139,7 @@ def test_better_images_replace_their_elites_and_the_others_stay(
             assert found.tolist() == [e.row.niche for e in after.values()]
             assert len(set(found.tolist())) > 1
         assert done.forwards == 4 * done.elites
-        assert done.backwards == 3 * done.elites == new.meta["baseline"]["backwards"]
+        assert done.backwards == 3 * done.elites == new.meta.attack.backwards
         assert np.array_equal(done.after, [after[cell].row.log_odds for cell in sorted(after)])
 
 
@@ -152,7 +152,7 @@ def test_an_elite_of_several_classes_is_polished_for_each_separately(tmp_path: P
         replaced = [e for e in new.elites() if e.row.method == "polish"]
         assert len({e.row.mother for e in replaced}) <= 2 < len({e.row.birth for e in replaced}) == len(replaced)
         assert len({e.row.png for e in replaced}) == len(replaced)
-        assert new.meta["seeds"]["number"] == len(new.store.origins()) <= 2
+        assert new.meta.seeds.number == len(new.store.origins()) <= 2
 
 
 def test_the_rank_of_the_search_is_maximised(source: Callable[..., Path], tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def content(folder: Path) -> dict[str, Any]:
     """Everything that a run has stored except timings and ids."""
     with Store.open(folder) as store:
         meta = store.meta()
-        state = {k: v for k, v in meta["baseline"].items() if k != "asked_before"}
+        assert meta.attack is not None
+        state = meta.attack.model_dump(exclude={"queries_before"})
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
@@ -96,9 +97,7 @@ def content(folder: Path) -> dict[str, Any]:
             "methods": store.methods(),
             "genomes": store.genomes({change.birth for change in store.cell_history()}),
             "state": state,
-            "meta": {
-                k: v for k, v in meta.items() if k in ("recipe", "committed", "shown", "finished", "answers", "warnings")
-            },
+            "meta": meta.model_dump(include={"recipe", "committed", "shown", "finished", "answers", "warnings"}),
         }
 
 
@@ -124,11 +123,11 @@ def test_every_method_makes_a_run_that_can_be_verified_and_exported(tmp_path: Pa
         elites = stored.elites()
         assert [e.row.class_id for e in elites] == [3, 7]
         assert {e.row.method for e in elites} == {method}
-        assert stored.evaluations == stored.meta["baseline"]["forwards"] <= 20 * len(classes)
+        assert stored.evaluations == stored.meta.attack.forwards <= 20 * len(classes)
         # Validation and the final scores are queries, too.
-        assert stored.evaluations < queries == stored.meta["answers"]
+        assert stored.evaluations < queries == stored.meta.answers
         assert stored.rows()[-1]["evaluations"] == stored.evaluations
-        assert stored.meta["finished"] == "all 2 classes are done"
+        assert stored.meta.finished == "all 2 classes are done"
         assert stored.genome_json(elites[0])["format"] == "evofool.direct"
         logits = lenet.logits(np.stack([e.image for e in elites]), stored.recipe.chunk)
         for e, odds, gaps in zip(elites, log_odds(logits), margin(logits), strict=True):
@@ -152,12 +151,13 @@ def test_no_class_uses_more_than_its_budget_and_all_passes_are_stored(tmp_path: 
         passes: dict[int, int] = {}
         for cell, forwards, *_ in store.improvements():
             passes[cell] = max(passes.get(cell, 0), forwards)
-        state, answers = store.meta()["baseline"], store.meta()["answers"]
+        state, answers = store.meta().attack, store.meta().answers
+    assert state is not None
     assert set(passes) == set(classes)
     assert max(passes.values()) <= of(method, budget)
-    assert sum(passes.values()) == state["forwards"]
+    assert sum(passes.values()) == state.forwards
     assert answers == found.queries
-    validation = found.queries - state["forwards"] - len(classes)
+    validation = found.queries - state.forwards - len(classes)
     assert 0 < validation <= 15 + 7 * 64 + 32  # the last two: whether logits depend on the row in a chunk of 64
 
 
@@ -182,7 +182,7 @@ def test_black_box_attacks_need_no_gradients(tmp_path: Path, method: str) -> Non
     with StoredRun(tmp_path) as stored:
         assert verify(stored, found).faults == ()
         assert len(stored.elites()) == CLASSES
-        assert stored.meta["baseline"]["backwards"] == 0
+        assert stored.meta.attack.backwards == 0
 
 
 @pytest.mark.parametrize("method", GRADIENTS)
@@ -247,7 +247,7 @@ def test_an_attack_resumed_after_a_group_ends_like_an_uninterrupted_one(tmp_path
     assert (first.done, first.classes) == (3, 7)
     with StoredRun(tmp_path / "broken") as stored:  # it is a valid run already
         assert [e.row.class_id for e in stored.elites()] == [1, 4, 9]
-        assert stored.meta["finished"] is None
+        assert stored.meta.finished is None
         assert verify(stored, lenet).faults == ()
     run_baseline(plan, lenet, tmp_path / "broken", tick=stopping(6))
     starts: list[int] = []
@@ -707,7 +707,7 @@ def test_evolution_starts_from_the_images_of_an_attack(tmp_path: Path, lenet: Ta
 def test_the_plan_is_stored_in_the_run(tmp_path: Path) -> None:
     run_baseline(AttackPlan("nguyen", (3,), {"setting": "l2"}, budget=10, seed=4, target_confidence=0.9), tiny(), tmp_path)
     with Store.open(tmp_path) as store:
-        plan = store.meta()["baseline"]["plan"]
+        plan = store.meta().attack.plan
     assert plan == {
         "method": "nguyen", "classes": [3], "settings": {"setting": "l2", "early": 0.0, "late": 0.0}, "budget": 10,
         "rank": "log_odds", "seed": 4, "target_confidence": 0.9, "group": 1, "microbatch": 64, "chunk": 1, "threads": 1,

@@ -86,8 +86,8 @@ def test_units_of_several_layers_make_a_run_that_can_be_verified(tmp_path: Path)
         assert verify(stored, found).faults == ()
         assert stored.evaluations == 4 * 30 == stored.rows()[-1]["evaluations"]
         assert stored.rows()[-1]["distinct"] == len({e.row.birth for e in elites})
-        assert stored.meta["finished"] == "all 4 units are done"
-        plan = stored.meta["baseline"]["plan"]
+        assert stored.meta.finished == "all 4 units are done"
+        plan = stored.meta.attack.plan
     assert plan == {
         "method": "erhan", "units": named, "settings": {"restarts": 3, "norm": 0.0, "rate": 0.1}, "budget": 30, "seed": 0,
         "threads": 1,
@@ -145,7 +145,7 @@ def test_starts_with_nan_activations_have_notes_and_keep_their_best_before(tmp_p
     with StoredRun(tmp_path) as stored:
         assert len(stored.elites()) == CLASSES
         assert verify(stored, found).faults == ()
-        assert stored.meta["baseline"]["notes"] == notes
+        assert stored.meta.attack.notes == notes
         assert stored.evaluations == 3 * 2 + 12
 
 

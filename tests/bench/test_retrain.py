@@ -61,7 +61,7 @@ def test_every_network_and_every_run_is_kept(whole: Path) -> None:
     assert list(networks(whole)) == [f"run-1/iteration-{i}/network.safetensors" for i in (1, 2)]
     for home in [whole / f"run-1/iteration-{i}/evolution-{e}" for i in (1, 2) for e in (1, 2)]:
         with StoredRun(home) as stored:
-            assert stored.meta["finished"]
+            assert stored.meta.finished
             assert stored.evaluations == 96
         with Image.open(home / "elites.png") as sheet:
             assert sheet.size[0] > 100

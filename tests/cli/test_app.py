@@ -171,7 +171,7 @@ def test_run_goes_on_with_a_run_that_ended_only_if_its_limit_is_moved(call: Call
     assert result.code == 0
     assert "Done: 800 evaluations are done." in result.out
     with Store.open(mine) as store:
-        assert store.meta()["committed"] == 50
+        assert store.meta().committed == 50
 
 
 def test_the_same_command_again_goes_on_with_the_same_run(call: Call) -> None:

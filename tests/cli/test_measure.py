@@ -60,8 +60,8 @@ def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path)
     assert "The features of another classifier were not compared: --network SPEC" in again.output
     assert all(len(row) == 4 for row in measured(folder))
     with Store.open(folder) as store:
-        assert {what["images"] for what in store.references().values()} == {str(pictures)}
-        json.dumps(store.references())
+        assert {what["images"] for what in store.meta().references.values()} == {str(pictures)}
+        json.dumps(store.meta().references)
     assert (folder / FILE).exists()
 
 

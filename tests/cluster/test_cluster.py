@@ -219,7 +219,7 @@ def committed(folder: Path) -> int:
     if not (folder / "run.db").exists():
         return 0
     with Store.open(folder) as store:
-        return int(store.meta()["committed"])
+        return int(store.meta().committed)
 
 
 def test_a_killed_search_with_a_ray_of_its_own_goes_on(here: Path) -> None:
@@ -297,7 +297,7 @@ def test_images_that_kill_raise_hang_or_are_nan_are_set_aside_and_the_rest_is_un
     with StoredRun(here / "wild") as stored:
         why = {row.reason.split(" (")[0] for row in stored.store.quarantine()}
         images = stored.encoding.render(stored.unpack([row.genome for row in stored.store.quarantine()]))
-        notes = " ".join(stored.meta["warnings"])
+        notes = " ".join(stored.meta.warnings)
     import odd_targets
 
     kinds = odd_targets.special(images)
@@ -416,7 +416,7 @@ def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
 ) -> None:
     finished(here / "alike", recipe(workers=1))
     with StoredRun(here / "alike") as stored:
-        alike = stored.meta["machine"]
+        alike = stored.meta.machine
         assert verify(stored, trust=True).exact
     with monkeypatch.context() as patch:
         patch.setattr("evofool.search.evaluate.machine", lambda threads: {"cpu": "another"})
@@ -428,7 +428,7 @@ def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
             run.advance()
             assert any("another kind of machine (cpu" in note for note in run.warnings)
     with StoredRun(here / "both") as stored:
-        assert stored.meta["machine"] == {"several kinds": [{"cpu": "another"}, alike]}
+        assert stored.meta.machine == {"several kinds": [{"cpu": "another"}, alike]}
         assert not verify(stored, trust=True).exact
 
 
@@ -494,9 +494,9 @@ def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, clust
     assert [row[0] for row in rows] == ["0", "1"]
     assert "working" in {row[1] for row in rows} <= {"working", "starting"}
     told = json.loads(evofool_command("show", "run", "--workers", "--json").stdout)
-    assert sum(one["images"] for one in told["each"]) >= 600
-    assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in told["each"])
-    assert all(one["device"] == "cpu" for one in told["each"] if one["state"] == "working")
+    assert sum(one["images"] for one in told["workers"]) >= 600
+    assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in told["workers"])
+    assert all(one["device"] == "cpu" for one in told["workers"] if one["state"] == "working")
     for change in ("stop.evaluations=1200", "target=lenet"):
         refused = evofool_command("run", "run", "--set", change)
         assert refused.returncode == 2, "the file alone names the cluster"

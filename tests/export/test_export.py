@@ -101,7 +101,7 @@ def test_a_row_holds_the_stored_png_and_all_that_is_known_of_it(direct: StoredRu
         image, told = row.pop("image"), elite.summary()
         assert image["bytes"] == elite.row.png
         assert image["path"] == f"{elite.label}_{elite.confidence:.6f}_{elite.row.birth}_niche{elite.row.niche}.png"
-        assert row.pop("run") == direct.meta["id"]
+        assert row.pop("run") == direct.meta.id
         told |= {"label": told.pop("class"), "label_name": told["label"]}
         assert row == told
 
@@ -142,7 +142,7 @@ def test_the_elites_of_many_runs_make_one_table(run: StoredRun, direct: StoredRu
     assert {(r["target"], r["arm"], r["seed"], r["share"], r["valid"], r["why"]) for r in first} == {
         ("a", "cppn", 0, 1.0, True, None)
     }
-    assert set(table.column("run").to_pylist()) == {run.meta["id"], direct.meta["id"]}
+    assert set(table.column("run").to_pylist()) == {run.meta.id, direct.meta.id}
     assert [str(table.schema.field(name).type) for name in ("seed", "share", "valid")] == ["int64", "double", "bool"]
     assert pq.ParquetFile(path).num_row_groups == 2, "a run at a time"
     assert [p.name for p in path.parent.iterdir()] == ["elites.parquet"]
@@ -358,16 +358,16 @@ def test_without_pyarrow_the_extra_is_named(run: StoredRun, tmp_path: Path, monk
 
 def test_the_card_says_what_the_images_are_and_how_they_were_made(run: StoredRun, tmp_path: Path) -> None:
     export(run, tmp_path / "out")
-    card, target = (tmp_path / "out" / "README.md").read_text(encoding="utf-8"), run.meta["target"]
+    card, target = (tmp_path / "out" / "README.md").read_text(encoding="utf-8"), run.meta.target
     for words in (
         "what the classifier calls an image, or was meant to, not what the image shows",
-        target["fingerprint"],
-        target["details"]["weights_sha256"],
-        json.dumps(target["details"]["preprocessing"]),
+        target.fingerprint,
+        target.details["weights_sha256"],
+        json.dumps(target.details["preprocessing"]),
         "MAP-Elites over CPPNs",
         "ranked by log_odds; seed 0; batches of 16; 320 evaluations",
         "Made: 10 evolved.",
-        f"Run `{run.meta['id']}`",
+        f"Run `{run.meta.id}`",
         "`margin` = z_c - the largest other z_j",
         "Of the images: not stated; add it with --license.",
         "@inproceedings{nguyen2015deep",

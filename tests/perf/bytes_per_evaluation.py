@@ -79,7 +79,7 @@ def main() -> None:
     RecordedWorker.run = str(args.recorded.resolve())
     evaluator.Worker = RecordedWorker  # type: ignore[misc]
     with StoredRun(args.recorded) as stored:
-        batches, recipe = stored.meta["committed"], stored.recipe
+        batches, recipe = stored.meta.committed, stored.recipe
         wins = len(stored.store.cell_history())
     changes = [
         "target=python:tests.perf.slow_targets:free_1000",

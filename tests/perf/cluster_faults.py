@@ -254,7 +254,7 @@ def _committed(folder: Path) -> int:
     if not has_checkpoint(folder):
         return 0
     with Store.open(folder) as store:
-        return int(store.meta()["committed"])
+        return int(store.meta().committed)
 
 
 def _late(run: Run) -> bool:

@@ -75,7 +75,7 @@ def main() -> None:
                     with StoredRun(out) as stored:
                         # Which number format is the fastest is measured, and may come out otherwise when asked again.
                         settled = [f"compute.format={stored.recipe.compute.format}"]
-                        done, search = stored.evaluations, stored.meta["seconds"]
+                        done, search = stored.evaluations, stored.meta.seconds
                     print(f"{recipe:<16} {lag:>3} {workers:>7} {done:>11,} {search:>6.1f} s {took:>6.1f} s", flush=True)
                     folders.append(out)
                 found = {out: differing(folders[0], out) for out in folders[1:]}

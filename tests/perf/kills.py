@@ -86,7 +86,7 @@ def has_checkpoint(folder: Path) -> bool:
         return False
     try:
         with Store.open(folder) as store:
-            return bool(store.meta()["committed"])
+            return bool(store.meta().committed)
     except OSError:
         return False
 

@@ -89,7 +89,7 @@ def _one(args: argparse.Namespace, workers: int, seed: int) -> dict[str, float |
         reason = run.advance()
         took = time.perf_counter() - ready
         with Store.open(run.folder) as store:
-            assert store.meta()["committed"] == run.strategy.committed
+            assert store.meta().committed == run.strategy.committed
         met = bool(reason) and "confidence" in str(reason)
         return {
             "seconds": took if met else None,

@@ -32,7 +32,7 @@ def test_a_measured_run_has_the_metrics_of_its_images(tmp_path: Path) -> None:
             summary = elite.summary()
             assert {name: summary[name] for name in IMAGE_METRICS} == {name: found[name][k] for name in IMAGE_METRICS}
             assert {m.name: m.reference for m in elite.row.image_metrics} == {**metrics.references, VARIATION: ""}
-        assert stored.store.references() == metrics.reference_details
+        assert stored.store.meta().references == metrics.reference_details
     figures = stored_metrics([folder, folder])
     assert set(figures) == {*IMAGE_METRICS, "bytes_per_pixel"}
     assert figures[HOG].tolist() == [*found[HOG], *found[HOG]]
@@ -72,14 +72,14 @@ def test_metrics_of_one_elite_are_against_one_set_of_real_images(tmp_path: Path)
     for row in measured(folder):
         assert {m.name: m.reference for m in row} == {**later.references, VARIATION: ""}
     with Store.open(folder) as store:
-        assert store.references() == later.reference_details
+        assert store.meta().references == later.reference_details
     assert stale_references(folder, later) == []
     # By the features of two networks, one after the other, against the same images: the later ones are kept.
     for network in (other(1), other(2)):
         metrics = ImageMetrics.of(box(), real(random_images(30, 5)), features=NetworkFeatures(network))
         measure_run(folder, metrics)
     with Store.open(folder) as store:
-        assert store.references() == metrics.reference_details
+        assert store.meta().references == metrics.reference_details
 
 
 def test_a_search_that_goes_on_removes_the_metrics_of_replaced_elites(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_search_that_goes_on_removes_the_metrics_of_replaced_elites(tmp_path: 
     measure_run(folder, metrics)
     with Store.open(folder) as store:
         before = {row.cell: row for row in store.elites()}
-        recipe = store.meta()["recipe"]
+        recipe = store.meta().recipe
     with Run.resume(folder, parse({**recipe, "stop": {"evaluations": 80}}, "test"), box()) as run:
         run.advance()
     with Store.open(folder) as store:
@@ -108,7 +108,7 @@ def test_measuring_changes_nothing_else(tmp_path: Path) -> None:
     metrics = ImageMetrics.of(box(), real(random_images(30, 0)))
     measure_run(folder, metrics)
     with Store.open(folder) as store:
-        assert store.meta() == {**meta, "references": metrics.reference_details}
+        assert store.meta() == meta.updated(references=metrics.reference_details)
         assert [row.digest() for row in store.elites()] == digests == [row.sha256 for row in store.elites()]
         assert store.faults() == faults == []
     assert not list(folder.glob("*-wal"))

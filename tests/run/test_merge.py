@@ -21,6 +21,7 @@ from evofool.recipe import load, parse
 from evofool.run.lineage import lineage
 from evofool.run.lock import LOCK
 from evofool.run.merge import Merged, merge
+from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.schema import ImageMetric, elite_digest
@@ -111,7 +112,7 @@ def copy(folder: Path, to: Path, **meta: Any) -> Path:
     return to
 
 
-def meta_of(folder: Path) -> dict[str, Any]:
+def meta_of(folder: Path) -> RunMeta:
     with Store.open(folder) as store:
         return store.meta()
 
@@ -165,7 +166,7 @@ def test_every_cell_has_the_best_elite_of_all_runs(runs: Callable[[str], list[Pa
         for cell, row in elites_of(folder).items():
             score = row.margin if kind == "margin" else row.log_odds
             if cell not in best or score > best[cell][0]:
-                best[cell] = score, meta_of(folder)["id"], row
+                best[cell] = score, meta_of(folder).id, row
     merge(runs(kind), tmp_path / "out")
     merged, origins = elites_of(tmp_path / "out"), origins_of(tmp_path / "out")
     assert merged.keys() == best.keys()
@@ -205,7 +206,7 @@ def test_the_measured_score_counts_and_not_what_the_search_ranked_by(tmp_path: P
     merge([b, a], tmp_path / "out")
     origins = origins_of(tmp_path / "out")
     held = [origins[row.birth][0] for row in elites_of(tmp_path / "out").values()]
-    assert held == [meta_of(a)["id"]] * 3 + ["f" * 32] * 2
+    assert held == [meta_of(a).id] * 3 + ["f" * 32] * 2
 
 
 def test_a_run_that_has_gone_on_is_taken_further(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_a_run_can_be_merged_while_it_goes_on(runs: Callable[[str], list[Path]],
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_elite_has_the_lineage_that_it_had(runs: Callable[[str], list[Path]], tmp_path: Path, kind: str) -> None:
     merge(runs(kind), tmp_path / "out")
-    folders = {meta_of(folder)["id"]: folder for folder in runs(kind)}
+    folders = {meta_of(folder).id: folder for folder in runs(kind)}
     depth = 0
     with StoredRun(tmp_path / "out") as merged:
         origins = merged.store.origins()
@@ -271,7 +272,7 @@ def test_all_ancestors_are_kept_and_nobody_else(runs: Callable[[str], list[Path]
     merge(runs("direct"), tmp_path / "out")
     parents: dict[tuple[str, int], tuple[int, int]] = {}
     for folder in runs("direct"):
-        run = meta_of(folder)["id"]
+        run = meta_of(folder).id
         parents |= {(run, birth): (m, f) for birth, _, m, f, *_ in content(folder)["genomes"]}
     origins = origins_of(tmp_path / "out")
     todo = [origins[row.birth] for row in elites_of(tmp_path / "out").values()]
@@ -305,7 +306,7 @@ def test_big_pixels_stay_differences(runs: Callable[[str], list[Path]], tmp_path
         assert max(store.steps().values()) > 3
         origins, ours = store.origins(), store.genomes(store.origins())
     for folder in runs("differences"):
-        run = meta_of(folder)["id"]
+        run = meta_of(folder).id
         births = {birth: there for birth, (id_, there) in origins.items() if id_ == run}
         with Store.open(folder) as store:
             theirs = store.genomes(births.values())
@@ -330,7 +331,7 @@ def test_a_verdict_goes_along_and_a_judged_copy_of_an_elite_is_taken(
     origins, from_a = origins_of(tmp_path / "one"), 0
     for row in elites_of(tmp_path / "one").values():
         known = (row.verdict, row.verdict_by)
-        ours = origins[row.birth][0] == meta_of(a)["id"]
+        ours = origins[row.birth][0] == meta_of(a).id
         assert known == (("unrecognised", "three people") if ours else ("unjudged", None))
         from_a += ours
     assert 0 < from_a < CLASSES
@@ -360,19 +361,19 @@ def test_measures_go_along_and_so_does_what_they_were_measured_against(
     assert content(tmp_path / "one") == content(tmp_path / "other") == content(tmp_path / "third")
     origins, from_a = origins_of(tmp_path / "one"), 0
     for cell, row in elites_of(tmp_path / "one").items():
-        ours = origins[row.birth][0] == meta_of(a)["id"]
+        ours = origins[row.birth][0] == meta_of(a).id
         assert row.image_metrics == ((found[cell], rough) if ours else ())
         from_a += ours
     assert 0 < from_a < CLASSES
-    assert meta_of(tmp_path / "one")["references"] == {"key": {"images": "digits"}}
+    assert meta_of(tmp_path / "one").references == {"key": {"images": "digits"}}
     merge([a, b], tmp_path / "unmeasured")
-    assert "references" not in meta_of(tmp_path / "unmeasured")
+    assert meta_of(tmp_path / "unmeasured").references == {}
 
 
 def test_genomes_that_were_set_aside_go_along_with_the_parents_that_are_kept(
     runs: Callable[[str], list[Path]], tmp_path: Path
 ) -> None:
-    (a, b, _), kept, ours = runs("direct"), {}, meta_of(runs("direct")[0])["id"]
+    (a, b, _), kept, ours = runs("direct"), {}, meta_of(runs("direct")[0]).id
     merge([a, b], tmp_path / "plain")
     kept = {there for run, there in origins_of(tmp_path / "plain").values() if run == ours}
     lost = {birth for birth, *_ in content(a)["genomes"]} - kept
@@ -408,14 +409,15 @@ def test_a_merged_run_tells_its_sources_and_counts_them_together(runs: Callable[
         assert stored.evaluations == told.evaluations == 1000
         meta = stored.meta
         assert stored.recipe.name == "out"
-    metas = sorted((meta_of(folder) for folder in runs("direct")), key=lambda m: m["id"])
-    assert [source["id"] for source in meta["merged"]] == [m["id"] for m in metas]
-    assert [source["recipe"] for source in meta["merged"]] == [m["recipe"] for m in metas]
-    assert meta["seconds"] == sum(m["seconds"] for m in metas)
-    assert meta["answers"] == sum(m["answers"] for m in metas)
-    assert meta["committed"] == meta["shown"] == 1000 // 8
-    assert (meta["target"], meta["machine"]) == (metas[0]["target"], metas[0]["machine"])
-    assert meta["finished"] == "merged from 3 runs"
+    metas = sorted((meta_of(folder) for folder in runs("direct")), key=lambda m: m.id)
+    assert meta.merged is not None
+    assert [source.id for source in meta.merged] == [m.id for m in metas]
+    assert [source.recipe for source in meta.merged] == [m.recipe for m in metas]
+    assert meta.seconds == sum(m.seconds for m in metas)
+    assert meta.answers == sum(m.answers for m in metas)
+    assert meta.committed == meta.shown == 1000 // 8
+    assert (meta.target, meta.machine) == (metas[0].target, metas[0].machine)
+    assert meta.finished == "merged from 3 runs"
     for folder, n in zip(runs("direct"), (200, 320, 480), strict=True):
         with StoredRun(folder) as stored:
             assert stored.evaluations == n
@@ -443,7 +445,7 @@ def test_runs_of_several_kinds_of_machine_are_verified_within_the_tolerance(tmp_
     a = made(tmp_path / "a")
     b = made(tmp_path / "b", 1, **({"compute": {"chunk": 4}} if other == "chunk" else {}))
     if other == "machine":
-        b = copy(b, tmp_path / "c", machine={**meta_of(b)["machine"], "cpu": "an abacus"})
+        b = copy(b, tmp_path / "c", machine={**meta_of(b).machine, "cpu": "an abacus"})
     merge([a, b], tmp_path / "out")
     merge([tmp_path / "out", a], tmp_path / "again")
     for folder in (tmp_path / "out", tmp_path / "again"):
@@ -567,10 +569,10 @@ def test_a_missing_run_an_out_that_is_there_and_nothing_to_merge_are_told(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_without_an_id_or_without_elites_is_told(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
-    old = change(copy(runs("direct")[0], tmp_path / "old"), "DELETE FROM meta WHERE key = 'id'")
-    with pytest.raises(StoreError, match="old has no id to tell it from other runs"):
-        merge([old], tmp_path / "out")
+def test_a_run_without_an_id_or_without_elites_is_refused(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
+    damaged = change(copy(runs("direct")[0], tmp_path / "damaged"), "DELETE FROM meta WHERE key = 'id'")
+    with pytest.raises(StoreError, match=r"is damaged: meta\.id is missing"):
+        merge([damaged], tmp_path / "out")
     what = {"target": "fake", "encoding": {"kind": "direct"}, "stop": {"evaluations": 80}}
     with Run.start(parse(what, "test"), tmp_path / "young", fake()):
         pass
@@ -631,8 +633,7 @@ def test_a_merge_that_fails_while_it_is_written_leaves_nothing(
 
 def test_a_merge_that_was_killed_is_told_when_it_is_merged(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
     merge(runs("direct"), tmp_path / "whole")
-    meta = meta_of(tmp_path / "whole")
-    with Store.create(tmp_path / "half", {k: v for k, v in meta.items() if k not in ("format", "version")}):
+    with Store.create(tmp_path / "half", meta_of(tmp_path / "whole")):
         pass
     with pytest.raises(StoreError, match=r"half has saved nothing: its merge was broken off\. Remove it, and merge"):
         merge([tmp_path / "half"], tmp_path / "out")

@@ -61,7 +61,7 @@ def recipe(encoding: str = "direct", stop: dict[str, Any] | None = None, **parts
     return parse(data, "test")
 
 
-_OWN = ("id", "seconds", "answers", "workers")
+_OWN = {"id", "seconds", "answers", "workers"}
 """What two runs of one recipe may differ in; a kill costs some answers."""
 
 
@@ -76,7 +76,7 @@ def content(folder: Path) -> dict[str, Any]:
             "quarantine": store.quarantine(),
             "counts": store.counts(),
             "genomes": store.genomes({r.birth for r in store.cell_history()}),
-            "meta": {k: v for k, v in store.meta().items() if k not in _OWN},
+            "meta": store.meta().model_dump(exclude=_OWN),
         }
 
 
@@ -276,8 +276,8 @@ def test_a_checkpoint_without_pictures_is_enough_to_go_on_from(tmp_path: Path) -
     behind = []
     for copied in copies:
         with StoredRun(copied) as stored:
-            behind.append(stored.meta["committed"] - stored.meta["shown"])
-            if stored.meta["shown"]:
+            behind.append(stored.meta.committed - stored.meta.shown)
+            if stored.meta.shown:
                 assert not evofool.run.verify.verify(stored, photo_network()).faults
         with Run.resume(copied, target=photo_network()) as run:
             run.advance()
@@ -302,8 +302,8 @@ def test_a_run_killed_in_its_last_checkpoint_has_its_elites_brought_up_to_date(t
     with Run.start(what, tmp_path / "run", photo_network()) as run:
         run.advance(tick, every=0.0)
     with StoredRun(tmp_path / "killed") as stored:
-        assert stored.meta["finished"]
-        assert stored.meta["shown"] == earlier
+        assert stored.meta.finished
+        assert stored.meta.shown == earlier
     with Run.resume(tmp_path / "killed", target=photo_network()) as run:
         assert run.advance() == "240 evaluations are done"
     assert content(tmp_path / "killed") == expected
@@ -479,7 +479,7 @@ def test_a_run_that_stagnates_from_the_start_says_what_to_check(tmp_path: Path, 
         run.advance()
         assert len(run.warnings) == 1
     with StoredRun(tmp_path) as stored:
-        (warning,) = stored.meta["warnings"]
+        (warning,) = stored.meta.warnings
     for part in ("hardly anything has improved since the first batch", "input scaling", "'scale': 7", "trained network"):
         assert part in warning
     with Run.resume(tmp_path, target=fake(flat, preprocessing={"scale": 7})) as run:
@@ -651,7 +651,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 def committed(folder: Path) -> int:
     try:
         with Store.open(folder) as store:
-            return int(store.meta()["committed"])
+            return int(store.meta().committed)
     except StoreError:
         return -1
 

@@ -88,14 +88,15 @@ def content(folder: Path) -> dict[str, Any]:
     """Everything that a run has stored, its timings left out."""
     with Store.open(folder) as store:
         meta = store.meta()
+        seeds = range(meta.seeds.number if meta.seeds else 0)
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
             "metrics": [(m.batch, m.row) for m in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-            "genomes": store.genomes({*range(meta["seeds"]["number"]), *(r.birth for r in store.cell_history())}),
-            "seeds": meta["seeds"],
-            "meta": (meta["committed"], meta["finished"], meta["last_progress"]),
+            "genomes": store.genomes({*seeds, *(r.birth for r in store.cell_history())}),
+            "seeds": meta.seeds,
+            "meta": (meta.committed, meta.finished, meta.last_progress),
         }
 
 
@@ -240,7 +241,7 @@ def test_a_run_killed_among_its_given_batches_ends_where_an_unbroken_one_does_wi
         shutil.rmtree(gone)
         assert run.advance(tick, every=0.0)
     expected = content(tmp_path / "run")
-    assert expected["seeds"]["number"] > BATCH
+    assert expected["seeds"].number > BATCH
     committed = []
     for copied in copies:
         with Run.resume(copied, target=fake()) as run:
@@ -276,7 +277,7 @@ def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goe
             store._db.execute("DELETE FROM meta WHERE key = 'seeds'")
             store._db.execute("DELETE FROM genomes")
             if name == "orphan":
-                stored = store.meta()["recipe"]
+                stored = store.meta().recipe
                 stored["search"]["parents"] = str(tmp_path / "gone")
                 store._db.execute("UPDATE meta SET value = ? WHERE key = 'recipe'", (json.dumps(stored),))
     with Run.resume(tmp_path / "run", target=fake()) as run:
@@ -304,7 +305,7 @@ def test_such_a_run_is_verified_traced_and_merged_as_any_other(
     folder = searched(recipe(encoding, parents(encoding)), tmp_path / "run")
     assert verify_holds(folder)
     with StoredRun(folder) as stored:
-        assert stored.meta["seeds"]["run"]
+        assert stored.meta.seeds.run
         lines = [lineage(stored, elite.row.birth) for elite in stored.elites()]
     firsts = {line[0].birth for line in lines}
     assert all(line[0].mother == -1 for line in lines)
@@ -441,7 +442,7 @@ def test_a_file_that_tells_nonsense_of_its_parents_is_damaged(
         run.advance(batches=1)
     with Store.open(tmp_path / "run", write=True) as store:
         store._db.execute("UPDATE meta SET value = ? WHERE key = 'seeds'", (json.dumps(damaged),))
-    with pytest.raises(StoreError, match="is damaged: what it tells of the genomes it began with"):
+    with pytest.raises(StoreError, match=r"is damaged: meta\.seeds is"):
         Run.resume(tmp_path / "run", target=fake())
 
 

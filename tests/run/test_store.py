@@ -21,6 +21,7 @@ import genomes
 from evofool.errors import EvofoolError, StoreError
 from evofool.images import encode_png
 from evofool.recipe import load
+from evofool.run.meta import PositionRecord, RunMeta, TargetRecord
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.schema import (
@@ -38,7 +39,9 @@ from evofool.run.store import Store
 from evofool.search.records import CellChange, Commit, Offspring
 
 HOME = Path(evofool.__file__).parent.parent
-META = {"recipe": {"a": 1}, "committed": 0, "text": "zwölf ½"}
+TARGET = TargetRecord(name="zwölf ½", labels=["a", "b", "c"], shape=(1, 8, 8), fingerprint="f", details={})
+POSITION = PositionRecord(chunk=8, dependent=False, tolerance=0.0)
+META = RunMeta(id="one", recipe={"a": 1}, target=TARGET, machine={"cpu": "any"}, position=POSITION)
 NOTHING = Checkpoint({}, [], [], [], [], [])
 
 
@@ -120,13 +123,13 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a" / "b", META) as store:
         assert store.elites() == []
         assert store.counts() == (0, 0)
-        assert store.meta() == {**META, "format": "evofool.run", "version": 6}
+        assert store.meta() == META
         saved = [checkpoint(n) for n in range(3)]
         for c in saved:
             store.save(c)
     found = read(tmp_path / "a" / "b")
     last = saved[-1]
-    assert found["meta"] == {**META, **last.state, "format": "evofool.run", "version": 6}
+    assert found["meta"] == META.updated(**last.state)
     assert found["cell_history"] == [r for c in saved for r in c.cell_history]
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
@@ -238,7 +241,7 @@ def test_measures_are_kept_until_the_cell_changes_hands(run_folder: Path) -> Non
         two = checkpoint(2)
         store.save(replace(two, genomes=list(two.genomes)[2:], cell_history=two.cell_history[2:], elites=two.elites[2:]))
         assert [e.image_metrics for e in store.elites(1)] == [(FAR, ROUGH)]
-        assert store.references() == {"abc": {"images": "digits"}}
+        assert store.meta().references == {"abc": {"images": "digits"}}
     assert [e.image_metrics for e in read(run_folder)["elites"]] == [(), (FAR, ROUGH), ()]
     database = sqlite3.connect(run_folder / FILE)
     assert database.execute("SELECT * FROM image_metrics").fetchall() == [(1, *FAR), (1, *ROUGH)]
@@ -250,7 +253,7 @@ def test_a_measure_found_again_takes_the_place_of_the_old_one_and_no_other_s(run
         store.set_image_metrics([(0, FAR), (0, ROUGH), (1, FAR)], {"abc": {"n": 1}})
         store.set_image_metrics([(0, FAR._replace(value=3.0, reference="def"))], {"def": {"n": 2}})
         assert [e.image_metrics for e in store.elites()] == [(FAR._replace(value=3.0, reference="def"), ROUGH), (FAR,), ()]
-        assert store.references() == {"abc": {"n": 1}, "def": {"n": 2}}
+        assert store.meta().references == {"abc": {"n": 1}, "def": {"n": 2}}
 
 
 def test_an_elite_s_hash_does_not_cover_what_is_found_out_later(run_folder: Path) -> None:
@@ -294,11 +297,11 @@ def test_a_measure_that_is_no_number_is_damage(run_folder: Path) -> None:
 @pytest.mark.parametrize("told", ["[]", "3", '"abc"', '{"abc": 7}', "null"])
 def test_references_of_another_kind_are_damage(run_folder: Path, told: str) -> None:
     database = sqlite3.connect(run_folder / FILE)
-    database.execute("INSERT INTO meta VALUES ('references', ?)", (told,))
+    database.execute("UPDATE meta SET value = ? WHERE key = 'references'", (told,))
     database.commit()
     database.close()
     with Store.open(run_folder, write=True) as store:
-        for ask in (store.references, lambda: store.set_image_metrics([(1, FAR)], {"abc": {"images": "digits"}})):
+        for ask in (store.meta, lambda: store.set_image_metrics([(1, FAR)], {"abc": {"images": "digits"}})):
             with pytest.raises(StoreError, match=r"is damaged: meta\.references is"):
                 ask()
         assert all(not elite.image_metrics for elite in store.elites())
@@ -353,7 +356,9 @@ def test_a_run_of_another_version_is_refused_with_both_versions(run_folder: Path
     database.commit()
     database.close()
     for write in (False, True):
-        with pytest.raises(StoreError, match=r"is a run of version .*; this evofool reads version 6"):
+        with pytest.raises(
+            StoreError, match=r"is a run of version .*; this evofool reads version 6\. Run its recipe again, or"
+        ):
             Store.open(run_folder, write)
 
 
@@ -494,7 +499,7 @@ def test_what_was_saved_survives_a_process_that_never_closes(run_folder: Path) -
     assert python(code, str(run_folder)).returncode == -9
     assert companions(run_folder) > {FILE}
     after = read(run_folder)
-    assert after["meta"] == {**before["meta"], "committed": 77}
+    assert after["meta"] == before["meta"].updated(committed=77)
     assert after["elites"] == before["elites"]
     with Store.open(run_folder, write=True) as store:
         assert store.genomes([100]) == {100: b"g"}
@@ -508,7 +513,9 @@ def test_what_was_saved_survives_a_process_that_never_closes(run_folder: Path) -
 def broken_checkpoints() -> list[tuple[str, Checkpoint, type[Exception]]]:
     good = checkpoint(2)
     return [
-        ("state", replace(good, state={**good.state, "bad": object()}), TypeError),
+        ("state", replace(good, state={**good.state, "recipe": {"bad": object()}}), TypeError),
+        ("a key of state", replace(good, state={**good.state, "bad": 1}), ValueError),
+        ("a value of state", replace(good, state={**good.state, "committed": -1}), ValueError),
         ("metrics", replace(good, metrics=[*good.metrics, (9, 0.0, {"x": object()})]), TypeError),
         ("pending", replace(good, pending=[*good.pending, good.pending[0]]), StoreError),
         ("genomes", replace(good, genomes=[*good.genomes, ("word", 0, 0, 0, b"", 0)]), StoreError),  # type: ignore[list-item]
@@ -611,7 +618,7 @@ def test_a_full_disk_s_sentence_says_that_what_was_saved_is_safe(run_folder: Pat
 
 def test_a_full_disk_loses_nothing_that_was_saved(full_disk: dict[str, Any]) -> None:
     before, after = full_disk["before"], full_disk["after"]
-    assert after["meta"]["committed"] >= before["meta"]["committed"] == 10
+    assert after["meta"].committed >= before["meta"].committed == 10
     assert after["cell_history"][: len(before["cell_history"])] == before["cell_history"]
     assert after["metrics"][: len(before["metrics"])] == before["metrics"]
     assert len(after["elites"]) == 10
@@ -631,15 +638,16 @@ def test_a_run_that_could_not_be_made_on_a_full_disk_can_be_made_later(tmp_path:
     code = """
         import resource, sys
         from pathlib import Path
+        from evofool.run.meta import RunMeta
         from evofool.run.store import Store
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
         try:
-            Store.create(Path(sys.argv[1]), {})
+            Store.create(Path(sys.argv[1]), RunMeta.model_validate_json(sys.argv[2]))
         except OSError as error:
             print(error)
     """
     folder = tmp_path / "run"
-    assert str(folder / FILE) in python(code, str(folder)).stdout
+    assert str(folder / FILE) in python(code, str(folder), META.model_dump_json()).stdout
     with Store.create(folder, META) as store:
         store.save(checkpoint(0))
 

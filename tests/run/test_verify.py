@@ -340,7 +340,7 @@ def changed(folder: Path, by: float) -> Verdict:
 def test_a_run_of_a_target_that_depends_on_the_row_holds_within_what_was_measured(tmp_path: Path) -> None:
     folder = made(tmp_path / "run", forward=by_row)
     with StoredRun(folder) as stored:
-        position, warnings = Position.from_meta(stored.meta), stored.meta["warnings"]
+        position, warnings = Position(**stored.meta.position.model_dump()), stored.meta.warnings
     assert position.dependent
     assert position.tolerance
     assert sum("logits depend on an image's row in a chunk of 8" in warning for warning in warnings) == 1
@@ -358,7 +358,7 @@ def test_a_score_beyond_the_tolerance_of_the_place_names_the_class(tmp_path: Pat
     folder = made(tmp_path / "run", forward=by_row)
     with StoredRun(folder) as stored:
         verdict = verify(stored, fake(by_row))
-        allowed = float(Position.from_meta(stored.meta).allowed(verdict.logits)[1])
+        allowed = float(Position(**stored.meta.position.model_dump()).allowed(verdict.logits)[1])
     assert allowed < 0.05
     (fault,) = changed(folder, 2 * allowed).faults
     assert "class 1 (bee)" in fault
@@ -367,7 +367,7 @@ def test_a_score_beyond_the_tolerance_of_the_place_names_the_class(tmp_path: Pat
 def test_elites_that_depend_on_the_row_as_no_pattern_did_are_measured_themselves(tmp_path: Path) -> None:
     folder = made(tmp_path / "run", forward=by_row_of_elites)
     with StoredRun(folder) as stored:
-        assert Position.from_meta(stored.meta) == Position(8, False, 0.0)
+        assert Position(**stored.meta.position.model_dump()) == Position(8, False, 0.0)
     target = fake(by_row_of_elites)
     verdict = check(folder, target)
     assert verdict.faults == ()

@@ -158,7 +158,7 @@ def test_log_odds_and_margins_stay_within_what_logits_may_differ_by(size: float)
 
 def test_it_comes_back_from_a_run_s_description() -> None:
     for position in (Position(8, False, 0.0), Position(16, True, 1.3e-7), Position(4, True, None)):
-        assert Position.from_meta({"position": position.to_dict()}) == position
+        assert Position(**position.to_dict()) == position
 
 
 @pytest.mark.skipif(mkl_mode() != "AUTO", reason="torch has no MKL here, or the user has set another mode of it")

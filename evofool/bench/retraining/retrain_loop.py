@@ -180,7 +180,7 @@ def finished(home: Path) -> bool:
     if not (home / "run.db").exists():
         return False
     with StoredRun(home) as stored:
-        return stored.meta["finished"] is not None
+        return stored.meta.finished is not None
 
 
 def draw_sheet(home: Path) -> None:

@@ -93,7 +93,7 @@ def _run(path: Path, target: Target) -> ImageSet:
         names = tuple(f"birth {e.row.birth} in class {e.row.class_id}, niche {e.row.niche}" for e in elites)
         classes = _classes([e.label for e in elites], path, target)
         read = [partial(_of_png, e.row.png, f"{path}: {name}", target) for e, name in zip(elites, names, strict=True)]
-        own = run.meta["target"]["fingerprint"] == target.fingerprint()
+        own = run.meta.target.fingerprint == target.fingerprint()
         how = (run.recipe.chunk, run.recipe.compute.threads) if own else (0, 1)
         return ImageSet(str(run.folder), "run", names, classes, read, len(found) - len(elites), *how)
 
