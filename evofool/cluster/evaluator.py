@@ -115,7 +115,7 @@ class RayEvaluator:
 
     def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
         jobs = []
-        for at, end in spans(len(births), self.batch_evaluator.chunk):
+        for at, end in spans(len(births), self.batch_evaluator.reference_batch):
             part = tuple(births[at:end])
             jobs.append(ReferenceJob(part, {b: genomes[at + i : at + i + 1] for i, b in enumerate(part)}))
         self._reference_jobs = deque(jobs)  # replaces jobs that are left of an earlier call that failed

@@ -57,6 +57,7 @@ class Run:
             niches.edges if niches else (),
             recipe.compute.format,
             resident=stays_on_device(target, niches.edges if niches else ()),
+            reference_batch=1 if store.meta().position.tolerance else 0,
         )
         self.archive = Archive(self.encoding, len(target.labels), self.batch_evaluator.niches)
         self.strategy = MapElites(

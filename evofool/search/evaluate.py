@@ -86,7 +86,9 @@ class BatchEvaluator:
 
     chunk is the number of images that share a forward pass: it, not the number of workers, decides last bits.
     number_format is what the target ranks by (Target.formats). resident: images, logits and scores stay on the target's
-    device, and only the winners leave it; for a torch network without niches.
+    device, and only the winners leave it; for a torch network without niches. reference_batch: images that share a pass of
+    reference_logits, chunk unless given. It is 1 where logits depend on an image's place: an elite's reference scores then
+    do not depend on which other elites are scored with it.
     """
 
     encoding: Encoding
@@ -98,6 +100,10 @@ class BatchEvaluator:
     edges: tuple[float, ...] = ()
     number_format: str = FLOAT32
     resident: bool = False
+    reference_batch: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reference_batch", self.reference_batch or self.chunk)
 
     @property
     def niches(self) -> int:
@@ -131,7 +137,7 @@ class BatchEvaluator:
         return children(self.encoding, order.cut(begin, end))
 
     def reference_logits(self, genomes: Genomes) -> np.ndarray:
-        """The logits of one chunk, the plain way: what a score stands for."""
+        """(B, K): the float32 logits of up to a chunk of genomes, in the first rows of a pass; they define the scores."""
         return self.target.logits(self.encoding.render(genomes), self.chunk)
 
     def _winners(self, order: Order, begin: int, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
@@ -300,8 +306,8 @@ class LocalEvaluator:
         return [taken.order for taken in self._orders]
 
     def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        chunk = self.batch_evaluator.chunk
-        parts = [genomes[at : at + chunk] for at in range(0, len(genomes), chunk)]
+        step = self.batch_evaluator.reference_batch
+        parts = [genomes[at : at + step] for at in range(0, len(genomes), step)]
         answers = (
             self._pool.map(self.batch_evaluator.reference_logits, parts)
             if self._pool

@@ -206,6 +206,23 @@ def photo_network(seed: int = 0) -> Target:
     return Target.from_module(network, None, (3, 64, 64), name="photos")
 
 
+class ByRow(torch.nn.Module):
+    """The same, but in a later row of a chunk each logit is a little larger, by another amount."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) + torch.arange(len(x))[:, None] * torch.linspace(0, 1e-3, CLASSES)
+
+
+def photo_network_by_row() -> Target:
+    network = photo_network().network
+    assert network is not None
+    return Target.from_module(ByRow(network.module), None, (3, 64, 64), name="photos by row")
+
+
 def ranked_in_bfloat16(stop: dict[str, Any] | None = None, **parts: Any) -> Recipe:
     return recipe("cppn", stop or {"evaluations": 160}, compute={"format": "bfloat16", "chunk": 4}, **parts)
 
@@ -231,13 +248,17 @@ def test_elites_are_measured_again_in_plain_float32_and_the_ranking_is_kept_besi
 
 
 @pytest.mark.parametrize("lag", [0, 2])
-def test_a_run_ranked_in_bfloat16_ends_the_same_however_it_is_cut_and_with_any_workers(tmp_path: Path, lag: int) -> None:
+@pytest.mark.parametrize("photos", [photo_network, photo_network_by_row])
+def test_a_run_ranked_in_bfloat16_ends_the_same_however_it_is_cut_and_with_any_workers(
+    tmp_path: Path, lag: int, photos: Callable[[], Target]
+) -> None:
     what = ranked_in_bfloat16(search={"lag": lag})
-    expected = unbroken(tmp_path / "unbroken", what, photo_network())
+    expected = unbroken(tmp_path / "unbroken", what, photos())
+    assert bool(expected["meta"]["position"]["tolerance"]) == (photos is photo_network_by_row)
     threads = what.changed(["compute.streams=3", "save.seconds=0"], "test")
-    Run.start(threads, tmp_path / "cut", photo_network()).__exit__()
+    Run.start(threads, tmp_path / "cut", photos()).__exit__()
     for batches in (1, 7, 3, 9):
-        with Run.resume(tmp_path / "cut", threads, photo_network()) as run:
+        with Run.resume(tmp_path / "cut", threads, photos()) as run:
             run.advance(batches=batches)
     found = content(tmp_path / "cut")
     for part in ("recipe", "answers"):
