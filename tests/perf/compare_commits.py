@@ -6,7 +6,8 @@
 The older commit is checked out into a folder of its own and runs there, on this machine, in its own process. Compared are
 the elites (scores, images, births), the lineage (every genome that entered the archive, its parents, and every cell that
 was replaced), the rows of metrics, and the `scores` of the benchmark. Tables, columns and JSON keys that were renamed since
-are listed in RENAMED. Exits with 1 on any difference. --keep keeps the older results there, and reuses them.
+are listed in RENAMED. `cost.answers`, which counts the images that validate a target too, is printed for both and not
+compared. Exits with 1 on any other difference. --keep keeps the older results there, and reuses them.
 """
 
 import argparse
@@ -98,7 +99,8 @@ def scores_of(tree: Path, out: Path, *, older: bool) -> dict[str, Any]:
             BENCH % {"own": names.get("per-class", "per-class"), "looks": names.get("image_metrics", "image_metrics")}
         )
         evofool(tree, "bench", str(recipe), "--out", str(out))
-    scores = {path.stem: json.loads(path.read_text())["scores"] for path in (out / "results").glob("*.json")}
+    scores = {path.stem: json.loads(path.read_text())["scores"] for path in sorted((out / "results").glob("*.json"))}
+    assert scores, f"{out / 'results'} has no results"
     return renamed(scores) if older else scores
 
 
@@ -108,6 +110,16 @@ def renamed(value: Any) -> Any:
     if isinstance(value, list):
         return [renamed(entry) for entry in value]
     return RENAMED.get(value, value) if isinstance(value, str) else value
+
+
+def answers_taken(scores: Any) -> list[float]:
+    """The values of `answers` in scores, which are taken out of them."""
+    if isinstance(scores, list):
+        return [value for entry in scores for value in answers_taken(entry)]
+    if not isinstance(scores, dict):
+        return []
+    found = [scores.pop("answers")] if "answers" in scores else []
+    return [*found, *(value for key in sorted(scores) for value in answers_taken(scores[key]))]
 
 
 def report(name: str, part: str, before: Any, now: Any) -> bool:
@@ -134,6 +146,7 @@ def main() -> None:
             for name in args.only:
                 if name == "bench":
                     before, now = scores_of(tree, kept / name, older=True), scores_of(ROOT, here / name, older=False)
+                    print(f"{name:<20} cost.answers   {answers_taken(before)} before, {answers_taken(now)} now")
                     same &= report(name, "scores", before, now)
                     continue
                 number_format = run(tree, name, kept / name, None)
