@@ -1,6 +1,7 @@
 """The documents say what the code does."""
 
 import re
+import sqlite3
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from docs import pages
 from evofool import recipe as recipes
 from evofool.bench import plan
 from evofool.cli.app import PANELS, app
+from evofool.run.meta import RunMeta
+from evofool.run.schema import TABLES
+from evofool.run.store import VERSION
 from tests.test_rooms import FLOORS, asks_for, rooms_of
 
 ROOT = Path(__file__).parent.parent
@@ -99,6 +103,20 @@ def test_the_pictures_of_the_documents_are_there():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
             assert (page.parent / picture).is_file(), f"{page.name} shows {picture}"
+
+
+def test_the_page_of_the_file_has_every_table_column_and_key() -> None:
+    page = (ROOT / "docs" / "run-file.md").read_text()
+    database = sqlite3.connect(":memory:")
+    database.executescript(TABLES)
+    for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        (row,) = re.findall(rf"^\| `{table}` \|.*$", page, re.MULTILINE)
+        columns = [column[1] for column in database.execute(f"PRAGMA table_info({table})")]
+        hidden = {"id", "key", "value", "class", "niche"} if table in ("meta", "cell_history", "elites") else set()
+        assert [name for name in columns if name not in hidden and f"`{name}`" not in row] == [], table
+    assert f"This is version {VERSION} of the file" in " ".join(page.split())
+    keys = page.partition("## The keys of `meta`")[2].partition("\n## ")[0]
+    assert [key for key in RunMeta.model_fields if not re.search(rf"^\| .*`{key}`.* \|", keys, re.MULTILINE)] == []
 
 
 def test_the_drawing_of_rooms_has_every_floor_and_every_arrow() -> None:
