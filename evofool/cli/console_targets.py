@@ -19,9 +19,9 @@ def kinds() -> list[dict[str, Any]]:
     return [
         {
             "spec": k.form,
-            "what": k.what,
+            "description": k.description,
             "extra": k.extra or None,
-            "installed": not k.needs or find_spec(k.needs) is not None,
+            "installed": not k.module or find_spec(k.module) is not None,
         }
         for k in KINDS.values()
     ]
@@ -37,7 +37,7 @@ def print_kinds(rows: list[dict[str, Any]]) -> None:
     table.add_column("needs", no_wrap=True)
     for row in rows:
         needs = "" if row["extra"] is None else f"evofool[{row['extra']}]" + ("" if row["installed"] else ", not installed")
-        table.add_row(escape(row["spec"]), escape(row["what"]), escape(needs))
+        table.add_row(escape(row["spec"]), escape(row["description"]), escape(needs))
     table_console().print(table)
     print("\nOptions follow a question mark, KIND:NAME?size=224&labels=FILE; docs/targets.md has them all.")
 

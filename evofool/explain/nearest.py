@@ -92,7 +92,7 @@ def real_pictures(folder: Path, target: Target) -> list[Photograph]:
     try:
         found = photos.find_photographs(folder, target.labels)
     except ImageError:
-        files = photos.pictures(folder) if folder.is_dir() else []
+        files = photos.image_files(folder) if folder.is_dir() else []
         if not files:
             raise
         found = [Photograph(file, -1) for file in files]

@@ -76,9 +76,9 @@ def refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, tr
     if trust or not recipe.compute.workers:
         return
     if theirs.address not in ("local", "auto") and ours.address == theirs.address:
-        raise RecipeError(f"{folder}: its recipe joins the Ray cluster {theirs.address}; say that you trust it: --trust")
+        raise RecipeError(f"{folder}: its recipe joins the Ray cluster {theirs.address}; if you trust it, add --trust")
     if theirs.environment and ours.environment == theirs.environment:
-        raise RecipeError(f"{folder}: its recipe has a runtime environment for Ray; say that you trust it: --trust")
+        raise RecipeError(f"{folder}: its recipe has a runtime environment for Ray; if you trust it, add --trust")
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Classifiers by name: `target("lenet")`, `target("torchvision:resnet50?weights=FILE")`. docs/targets.md has them all."""
+"""Classifiers by name: `target("lenet")`, `target("torchvision:resnet50?weights=FILE")`. docs/targets.md lists them all."""
 
 from importlib import import_module
 from pathlib import Path
@@ -15,15 +15,15 @@ __all__ = ["KINDS", "Kind", "Preprocessing", "Target", "needs_trust", "refuse_wo
 class Kind(NamedTuple):
     """A row of `evofool targets list`."""
 
-    form: str  # how it is written
-    what: str
+    form: str  # the form of its specs
+    description: str
     extra: str  # pip install 'evofool[EXTRA]', "" if nothing is needed
-    needs: str  # the module that the extra brings
-    home: str  # the module here whose load(spec) builds it
+    module: str  # the module that the extra installs
+    loader: str  # the module of this package whose load(spec) builds it
 
 
 KINDS: dict[str, Kind] = {
-    "lenet": Kind("lenet", "bundled digit network; weights=FILE for others of its shape", "", "", "lenet"),
+    "lenet": Kind("lenet", "bundled digit network; weights=FILE for others of the same shape", "", "", "lenet"),
     "lenet-caffe": Kind("lenet-caffe?weights=FILE", "the digit network of Nguyen 2015, its own weights", "", "", "lenet"),
     **{
         f"efficientnet-{scale}": Kind(
@@ -37,33 +37,31 @@ KINDS: dict[str, Kind] = {
     },
     "torchvision": Kind(
         "torchvision:NAME[?weights=FILE]",
-        "torchvision's classifiers, weights downloaded unless a file is named",
+        "torchvision's classifiers; downloads weights unless a file is given",
         "",
         "",
         "zoo",
     ),
     "timm": Kind(
-        "timm:NAME[?weights=FILE]", "timm's classifiers, weights downloaded unless a file is named", "timm", "timm", "zoo"
+        "timm:NAME[?weights=FILE]", "timm's classifiers; downloads weights unless a file is given", "timm", "timm", "zoo"
     ),
     "onnx": Kind("onnx:FILE", "an ONNX file, run by onnxruntime", "onnx", "onnxruntime", "onnx"),
     "python": Kind("python:package.module:factory", "your own code: a module, a callable or a Target", "", "", "python"),
-    "guarded": Kind(
-        "guarded:FILE", "another target behind a detector of fooling images, with one more class", "", "", "guarded"
-    ),
+    "guarded": Kind("guarded:FILE", "another target with a detector of fooling images as one more class", "", "", "guarded"),
     "http": Kind(
-        "http(s)://HOST/PATH", "a black box behind the JSON contract of docs/black-box.md", "http", "httpx", "http"
+        "http(s)://HOST/PATH", "a black box that follows the JSON contract of docs/black-box.md", "http", "httpx", "http"
     ),
 }
 
 
 def target(spec: str, answers_folder: Path | None = None) -> Target:
-    """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError says what there is.
+    """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError lists the kinds.
 
-    Its name is the canonical spec: files in it are absolute, so that it holds wherever it is read. answers_folder is a run's
-    folder, where a black box has kept its answers and its bill: it must know of them before it asks for the first time.
+    Its name is the canonical spec, in which paths are absolute. answers_folder is a run's folder, in which a black box has
+    stored its answers and its number of requests; it has to know them before its first request.
     """
     parsed = _parsed(spec)
-    load = import_module(f"evofool.targets.{KINDS[parsed.kind].home}").load
+    load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load
     return load(parsed, answers_folder) if parsed.kind == "http" and answers_folder else load(parsed)
 
 
@@ -74,14 +72,14 @@ def _parsed(spec: str) -> Spec:
 
 
 def check_spec(spec: str) -> None:
-    """TargetError for a spec that names nothing, whatever files there are: by its grammar, before anything is loaded."""
+    """TargetError for a spec with an error in its grammar or its kind. Nothing is loaded."""
     _parsed(spec)
 
 
 def needs_trust(spec: str) -> bool:
-    """Whether a spec names code or a server, which a run's file names but does not hold; one that names nothing does not.
+    """Whether a spec names code to import or a server to query; False for an invalid spec.
 
-    A guarded target is as needs_trust as the base that its file names.
+    For a guarded target, the base that its file names decides.
     """
     try:
         parsed = _parsed(spec)
@@ -95,38 +93,40 @@ def needs_trust(spec: str) -> bool:
 
 
 def is_black_box(spec: str) -> bool:
-    """Whether a spec names a black box, whose every request is counted. By its name, before anything is asked."""
+    """Whether a spec names a black box over HTTP, whose requests are counted. Nothing is sent."""
     return spec.startswith(("http://", "https://"))
 
 
 def refuse_black_box(spec: str) -> None:
-    """TargetError for a black box where workers are to ask: its bill is one."""
+    """TargetError for a black box with workers: one process has to count its requests."""
     if is_black_box(spec):
-        raise TargetError(f"{spec}: a black box is asked by one process, which keeps its bill; run it without workers")
+        raise TargetError(
+            f"{spec}: a black box is queried by one process, which counts its requests; run it without workers"
+        )
 
 
 def refuse_workers(found: Target) -> None:
-    """TargetError for a target that other processes cannot ask: a black box (refuse_black_box), or one without a name."""
+    """TargetError for a target that other processes cannot build: a black box (refuse_black_box), or one without a spec."""
     refuse_black_box(found.name)
     try:
         _parsed(found.name)
     except TargetError as error:
         raise TargetError(
-            f"workers build their target by its name, and {found.name} names none; name it, for instance as "
+            f"workers build their target from its spec, and {found.name} is not a spec; give one, for instance "
             f"python:package.module:factory ({error})"
         ) from None
 
 
 def stored_target(spec: str, folder: Path, trust: bool, ignore_cache: bool = False) -> Target:
-    """The target of the run in folder, by the spec that its file holds.
+    """The target of the run in folder, by the spec in its file.
 
-    A run can be handed over: one that names code to import or a server to ask is followed with trust alone (TargetError).
-    ignore_cache: a black box is asked again for what it has answered; that is on the run's bill too.
+    A run may come from anyone: a spec that names code to import or a server to query needs trust, else TargetError.
+    ignore_cache: a black box is queried again for earlier images; these requests are counted for the run too.
     """
     if needs_trust(spec) and not trust:
         raise TargetError(
-            f"{folder}: its target is {spec}, code to import or a server to ask, and a run can come from anybody; "
-            "say that you trust it: --trust"
+            f"{folder}: its target is {spec}, code to import or a server to query, and a run may come from anyone; "
+            "if you trust it, add --trust"
         )
     found = target(spec, folder)
     if ignore_cache:

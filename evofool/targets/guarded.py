@@ -1,4 +1,4 @@
-"""A classifier behind a detector, as a classifier with one more class: what the detector rejects is called "rejected".
+"""A classifier with a detector, as a classifier with one more class, "rejected", for the images that the detector rejects.
 
 The detector's score is then part of every margin, and an ordinary search is the adaptive attack on both (Carlini & Wagner
 2017, "Adversarial examples are not easily detected"; arXiv 2209.15246).
@@ -34,10 +34,9 @@ _NUMBERS = ("threshold", "median", "scale", "temperature")
 class DetectorRule:
     """A fitted detector, as numbers.
 
-    detector: "msp", "max-logit", "energy" or "mahalanobis". threshold: what 95% of real images do not exceed, median: what
-    half of them do not, both of `suspicion`. scale: the unit of the base's margins; temperature: fitted to its logits in
-    that unit, or 1. layer: whose input mahalanobis looks at, a name of the base network's modules; tensors: what it looks
-    with.
+    detector: "msp", "max-logit", "energy" or "mahalanobis". threshold, median: the 95% quantile and the median of
+    `suspicion` over real images. scale: unit of the base's margins. temperature: fitted to its logits in that unit, or 1.
+    layer: the module of the base whose input mahalanobis uses. tensors: those of SHAPES, for mahalanobis.
     """
 
     detector: str
@@ -59,8 +58,8 @@ class DetectorRule:
             )
         if not self.threshold > self.median:
             raise TargetError(
-                f"{self.detector}: 95% of the real images are as suspicious as half of them ({self.threshold} and "
-                f"{self.median}): it tells nothing apart on this target"
+                f"{self.detector}: the 95% quantile of the suspicion of real images, {self.threshold}, is not above "
+                f"the median, {self.median}: the detector does not work on this target"
             )
         if self.tensors.keys() != wanted.keys() or bool(self.layer) != bool(wanted):
             raise TargetError(
@@ -80,7 +79,7 @@ class DetectorRule:
                 )
 
     def inside(self, z: torch.Tensor, features: torch.Tensor | None, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """(B,): how far each image is inside the threshold. 1 for the median real image, 0 at the threshold, below 0 beyond.
+        """(B,): distance of each image from the threshold: 1 for the median real image, below 0 if it is rejected.
 
         z: the base's logits (B, K) divided by scale.
         """
@@ -88,16 +87,16 @@ class DetectorRule:
         return (self.threshold - score) / (self.threshold - self.median)
 
     def guard(self, z: torch.Tensor, features: torch.Tensor | None, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The base's logits (B, K) and the layer's input (B, D) to the guarded logits (B, K + 1): z / scale, and of
-        "rejected" the highest of them less `inside`. A called class's margin is the lower of its own one and `inside`.
+        """The guarded logits (B, K + 1) from the base's logits (B, K) and the layer's input (B, D): z / scale, and for
+        "rejected" the highest of them minus `inside`. The margin of the highest class is the lower of its own and `inside`.
         """
         z = z / self.scale
         rejected = z.amax(1) - self.inside(z, features, tensors).to(z.dtype)
         return torch.cat([z, rejected[:, None]], 1)
 
 
-class Fitted(Protocol):
-    """What has a rule: evofool.bench.detect.detectors.Detector."""
+class FittedDetector(Protocol):
+    """A fitted detector: evofool.bench.detect.detectors.Detector."""
 
     @property
     def rule(self) -> DetectorRule: ...
@@ -106,21 +105,21 @@ class Fitted(Protocol):
 def suspicion(
     detector: str, z: torch.Tensor, features: torch.Tensor | None, tensors: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
-    """How suspicious an image is to a detector, (B,), higher = more, from calibrated logits (B, K); with gradients.
+    """A detector's score of each image, (B,), higher = more suspicious, from calibrated logits (B, K); with gradients.
 
-    The order is that of pytorch-ood's detector of this name (a test holds them together), which a target cannot call: it
-    comes with an extra, and cuts gradients. Of "msp" it is the log-odds of the highest probability, negated, and not the
-    probability, which is 1.0 for every image that a search is interested in.
+    Images are ordered as by pytorch-ood's detector of the same name (a test compares them), which cannot be used here: it
+    is an optional dependency and has no gradients. "msp" is the negated log-odds of the highest probability, since the
+    probability itself is 1.0 for every image that a search is interested in.
     """
     if detector == "mahalanobis":
         if features is None or features.shape[1] != len(tensors["middle"]):
-            given = None if features is None else features.shape[1]
-            raise TargetError(f"mahalanobis: fitted to {len(tensors['middle'])} features, given are {given}")
+            count = None if features is None else features.shape[1]
+            raise TargetError(f"mahalanobis: fitted to {len(tensors['middle'])} features, but there are {count}")
         x = (features - tensors["middle"]) @ tensors["project"]
         means, precision = tensors["means"], tensors["precision"]
-        own = ((x @ precision) * x).sum(1, keepdim=True)
-        away = own - 2 * (x @ precision @ means.T) + ((means @ precision) * means).sum(1)
-        return 0.5 * away.amin(1)
+        squared = ((x @ precision) * x).sum(1, keepdim=True)
+        distances = squared - 2 * (x @ precision @ means.T) + ((means @ precision) * means).sum(1)
+        return 0.5 * distances.amin(1)
     return _OF_LOGITS[detector](z)
 
 
@@ -131,7 +130,7 @@ def _msp(z: torch.Tensor) -> torch.Tensor:
 
 _OF_LOGITS = {"msp": _msp, "max-logit": lambda z: -z.amax(1), "energy": lambda z: -torch.logsumexp(z, 1)}
 DETECTORS = (*_OF_LOGITS, "mahalanobis")
-"""Their names; bench.detect.detectors has what they are."""
+"""Names of detectors; bench.detect.detectors describes them."""
 
 
 class _Guarded(nn.Module):
@@ -139,51 +138,51 @@ class _Guarded(nn.Module):
 
     def __init__(self, base: nn.Module, outputs: str, rule: DetectorRule) -> None:
         super().__init__()
-        self.base = _apart(base, rule.detector) if rule.layer else base
+        self.base = _copy_for_hooks(base, rule.detector) if rule.layer else base
         self.outputs, self.rule = outputs, rule
         for name, tensor in rule.tensors.items():
             self.register_buffer(name, tensor)
-        self._seen: dict[int, torch.Tensor] = {}  # by thread: several may call at once
+        self._features: dict[int, torch.Tensor] = {}  # by thread: several may call at once
         if rule.layer:
-            self.base.get_submodule(rule.layer).register_forward_pre_hook(self._see)
+            self.base.get_submodule(rule.layer).register_forward_pre_hook(self._keep_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         try:
             z = to_logits(self.base(x), self.outputs, 1)
         finally:
-            features = self._seen.pop(threading.get_ident(), None)
+            features = self._features.pop(threading.get_ident(), None)
         return self.rule.guard(z, features, {name: getattr(self, name) for name in self.rule.tensors})
 
     # A method, so that a copy of this module has a hook of its own.
-    def _see(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        self._seen[threading.get_ident()] = args[0].flatten(1)
+    def _keep_features(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        self._features[threading.get_ident()] = args[0].flatten(1)
 
 
-def _apart(base: nn.Module, detector: str) -> nn.Module:
-    """A copy of a module with the same tensors: a hook on one of its layers is on none of the module's own."""
+def _copy_for_hooks(base: nn.Module, detector: str) -> nn.Module:
+    """A copy of a module that shares its tensors, so that hooks on its layers do not affect the original."""
     tensors = {id(t): t for part in base.modules() for t in vars(part).values() if isinstance(t, torch.Tensor)}
     tensors |= {id(t): t for t in (*base.parameters(), *base.buffers())}
     try:
-        return copy.deepcopy(base, dict(tensors))  # which takes what it is given here for copied
+        return copy.deepcopy(base, dict(tensors))  # the memo: these tensors are not copied
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever somebody's own module holds
+    except Exception as error:  # a user's own module may raise anything
         raise TargetError(
-            f"{type(base).__name__} cannot be copied ({type(error).__name__}: {error}), and {detector} needs that to look "
-            "into it; the detectors that look at logits alone do not"
+            f"{type(base).__name__} cannot be copied ({type(error).__name__}: {error}), and {detector} needs a copy for its "
+            "hooks; the detectors that use only logits do not"
         ) from None
 
 
-def guard(target: Target, detector: Fitted, path: Path) -> str:
+def guard(target: Target, detector: FittedDetector, path: Path) -> str:
     """Write a detector that was fitted to a target to path (.safetensors), and return the spec of the guarded target.
 
-    The target has to have a spec, by which the file names it. TargetError for what cannot be guarded: a server (its answers
-    are billed to one run), several crops, another guard.
+    The target has to have a spec, which the file refers to. TargetError for targets that cannot be guarded: a server (its
+    requests are counted for one run), several crops, a guarded target.
     """
     from safetensors.torch import save
 
-    _refuse(target.name, target.name)
-    _refuse_answers(target, detector.rule, target.name)
+    _check_base_spec(target.name, target.name)
+    _check_base(target, detector.rule, target.name)
     rule = detector.rule
     meta = {
         "format": _FORMAT,
@@ -206,11 +205,11 @@ def guard(target: Target, detector: Fitted, path: Path) -> str:
 
 
 def load(spec: Spec) -> Target:
-    """guarded:FILE.safetensors: the classifier that the file names, behind the detector that it holds.
+    """guarded:FILE.safetensors: the classifier that the file refers to, with the detector in the file.
 
-    It has the base's labels, and "rejected" ("rejected by DETECTOR" if the base has one of its own). Its probabilities have
-    another temperature than the base's, whose logits are divided by the rule's scale. No option is taken: they belong to the
-    base. Differentiable if the base is. TargetError if the base is no longer the one that was guarded.
+    Its labels are the base's and "rejected" ("rejected by DETECTOR" if the base has that label). Its probabilities have
+    another temperature than the base's, whose logits are divided by the rule's scale. It has no options: they belong to the
+    base. Differentiable if the base is. TargetError if the base has changed since.
     """
     from evofool.targets import target
 
@@ -219,7 +218,7 @@ def load(spec: Spec) -> Target:
     path = Path(spec.name)
     digest = hashlib.sha256(read_file(path, spec.head, "guard")).hexdigest()
     base_spec, fingerprint, rule = _read(path, spec.head)
-    _refuse(base_spec, spec.head)
+    _check_base_spec(base_spec, spec.head)
     try:
         base = target(base_spec)
     except TargetError as error:
@@ -233,32 +232,34 @@ def load(spec: Spec) -> Target:
 
 
 def guarded(base: Target, rule: DetectorRule, name: str, details: Mapping[str, Any] | None = None) -> Target:
-    """A target behind a detector that was fitted to it: logits (B, K + 1) as DetectorRule.guard has them.
+    """A target with a detector that was fitted to it: logits (B, K + 1) as DetectorRule.guard describes.
 
     They are the base's divided by rule.scale, so probabilities have another temperature than the base's. The base's tensors
-    are shared, not copied. TargetError for a rule that does not fit it.
+    are shared, not copied. TargetError for a rule that does not fit the base.
     """
-    _refuse_answers(base, rule, name)
+    _check_base(base, rule, name)
     extra = REJECTED if REJECTED not in base.labels else f"{REJECTED} by {rule.detector}"
     labels = [*base.labels, extra]
     preprocessing = Preprocessing(**base.details.get("preprocessing", {}))
     numbers = {f.name: getattr(rule, f.name) for f in fields(rule) if f.name != "tensors"}
-    told = {"base": base.fingerprint(), "guard": numbers, **(details or {})}
+    guard_details = {"base": base.fingerprint(), "guard": numbers, **(details or {})}
     if base.network is not None:
         module = _Guarded(base.network.module, base.outputs, rule)
-        return Target.from_module(module, labels, base.shape, preprocessing, name, base.network.device, "logits", told)
+        return Target.from_module(
+            module, labels, base.shape, preprocessing, name, base.network.device, "logits", guard_details
+        )
 
     def forward(images: np.ndarray) -> np.ndarray:
         return rule.guard(torch.from_numpy(base.logits(images)), None, {}).numpy()
 
-    told |= {key: base.details[key] for key in ("backend", "device") if key in base.details}
-    found = Target.probed(name, forward, labels, base.shape, preprocessing, "logits", told)
+    guard_details |= {key: base.details[key] for key in ("backend", "device") if key in base.details}
+    found = Target.probed(name, forward, labels, base.shape, preprocessing, "logits", guard_details)
     found.streams = base.streams
     return found
 
 
 def base_of(path: Path) -> str:
-    """The spec of the base that a guard's file names; TargetError if it is no such file."""
+    """The spec of the base that a guard's file refers to; TargetError if it is another file."""
     return _read(path, f"guarded:{path}")[0]
 
 
@@ -270,13 +271,13 @@ def _read(path: Path, who: str) -> tuple[str, str, DetectorRule]:
     try:
         with safe_open(path, "pt") as file:
             meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
     except (SafetensorError, OSError) as error:
-        raise TargetError(f"{who} is no whole safetensors file ({error})") from None
+        raise TargetError(f"{who} is not a complete safetensors file ({error})") from None
     wanted = {"format", "base", "base_fingerprint", "detector", "layer", *_NUMBERS}
     if meta.get("format") != _FORMAT or meta.keys() != wanted:
         raise TargetError(
-            f'{who} is no guard of this evofool: its format is "{meta.get("format")}", not "{_FORMAT}"'
+            f'{who} is not a guard that this evofool supports: its format is "{meta.get("format")}", not "{_FORMAT}"'
             + (f", or it lacks {sorted(wanted - meta.keys())}" if wanted - meta.keys() else "")
         )
     try:
@@ -290,28 +291,32 @@ def _read(path: Path, who: str) -> tuple[str, str, DetectorRule]:
         raise TargetError(f"{who} is damaged: {error}") from None
 
 
-def _refuse(base: str, who: str) -> None:
-    """TargetError for a spec that cannot be a base's."""
+def _check_base_spec(base: str, who: str) -> None:
+    """TargetError for a spec that cannot be that of a base."""
     from evofool.targets import KINDS
     from evofool.targets.spec import parse
 
     if base.startswith(("http://", "https://")):
-        raise TargetError(f"{who}: {base} is a server, whose answers are billed to one run; none can be guarded")
+        raise TargetError(f"{who}: {base} is a server, whose requests are counted for one run; servers cannot be guarded")
     try:
         kind = parse(base, KINDS, ()).kind
     except TargetError as error:
-        raise TargetError(f"{who}: a guard's file names its base by a spec, and {base} is none ({error})") from None
+        raise TargetError(
+            f"{who}: a guard's file refers to its base by a spec, and {base} is not a spec ({error})"
+        ) from None
     if kind == "guarded":
         raise TargetError(f"{who}: {base} is guarded itself; guard its base")
 
 
-def _refuse_answers(base: Target, rule: DetectorRule, who: str) -> None:
+def _check_base(base: Target, rule: DetectorRule, who: str) -> None:
     if base.crops > 1:
-        raise TargetError(f"{who}: a guard looks at one image, and its base at {base.crops} crops; leave crops out")
+        raise TargetError(
+            f"{who}: a guard needs one row of logits for an image, and its base has {base.crops} crops; leave crops out"
+        )
     if base.top_k < len(base.labels):
-        raise TargetError(f"{who}: its base tells the {base.top_k} highest classes alone; a detector needs all")
+        raise TargetError(f"{who}: its base returns only the top {base.top_k} classes; a detector needs all")
     if rule.layer:
         if base.network is None:
-            raise TargetError(f"{who}: {rule.detector} looks at features, and its base is a black box")
+            raise TargetError(f"{who}: {rule.detector} uses features, and its base is a black box")
         if rule.layer not in dict(base.network.module.named_modules()):
             raise TargetError(f'{who}: its base has no layer "{rule.layer}"')

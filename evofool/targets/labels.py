@@ -1,4 +1,4 @@
-"""The classes' names: those of ImageNet, what a user means by one, and those that stand for no thing."""
+"""Names of classes: ImageNet's labels, classes by label or number, and rejection classes."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from evofool.targets.guarded import REJECTED
 
 
 def imagenet_labels() -> list[str]:
-    """The 1000 names of ILSVRC 2012 in class order, no two the same, as torchvision's weights list them."""
+    """The 1000 names of ILSVRC 2012 in class order, all different, as in torchvision's weights."""
     return resources.files("evofool.targets").joinpath("imagenet.txt").read_text(encoding="utf-8").splitlines()
 
 
 def class_of(text: str, labels: Sequence[str], who: object) -> int:
-    """The class of a label or a number; TargetError, naming who was asked and the nearest labels, if there is none."""
+    """The class of a label or a number; TargetError, naming `who` and the nearest labels, if there is none."""
     if text in labels:
         return list(labels).index(text)
     if text.isdecimal() and int(text) < len(labels):
@@ -26,8 +26,8 @@ def class_of(text: str, labels: Sequence[str], who: object) -> int:
 
 
 def is_rejection(label: str) -> bool:
-    """Whether a class stands for no thing: what a guard rejects, or what a retrained network was taught to call nothing.
+    """Whether a class is a rejection class: a guard's "rejected", or a retrained network's class of fooling images.
 
-    Such a class has no real images, and an image that is called so fools nobody.
+    Such a class has no real images, and an image in it does not fool the classifier.
     """
     return label in (NOTHING, REJECTED) or label.startswith(f"{REJECTED} by ")

@@ -1,4 +1,4 @@
-"""The digit networks: the bundled LeNet, and Caffe's LeNet of 2015 with a weights file of one's own."""
+"""The digit networks: the bundled LeNet, and Caffe's LeNet of 2015 with a user's weights file."""
 
 from importlib import resources
 from pathlib import Path
@@ -13,9 +13,9 @@ from evofool.targets.weights import fill, read_weights
 
 
 def load(spec: Spec) -> Target:
-    """lenet: 28x28 grey digits, pixel / 255, bundled weights (train_lenet.py) unless weights= names a file.
+    """lenet: 28x28 grey digits, pixel / 255, bundled weights (train_lenet.py) unless weights=FILE is given.
 
-    A file with 11 outputs (bench/retraining/training.py writes some) has the class "nothing" after the digits.
+    A file with 11 outputs (see bench/retraining/training.py) has the class "nothing" after the digits.
 
     lenet-caffe: the architecture of Nguyen, Yosinski & Clune (2015), pixel / 256; needs weights=.
     """

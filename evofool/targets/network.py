@@ -1,4 +1,4 @@
-"""A torch network as a target runs it: the plain way, and faster ways to rank by."""
+"""A torch network as a target runs it: as given in float32, and in faster number formats for ranking."""
 
 import copy
 import threading
@@ -17,7 +17,7 @@ from evofool.targets.preprocessing import Preprocessing
 FLOAT32 = "float32"
 FOLDED = "float32-folded"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BIG = 64  # pixels a side from which a faster way is worth its trouble
+_BIG = 64  # pixels a side from which faster formats pay
 
 
 class Network:
@@ -34,12 +34,12 @@ class Network:
             torch.backends.cudnn.allow_tf32 = False
         self.module = module.to(self.device).eval()
         self.prepare = preprocessing.affine(self.device)
-        self._ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {FLOAT32: self.module}
-        self._steep: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # for big images or not
+        self._forwards: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {FLOAT32: self.module}
+        self._for_gradients: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # by whether images are big
         self._lock = threading.Lock()
 
     def formats(self, side: int) -> tuple[str, ...]:
-        """What there is to choose from for images of this many pixels a side, the plain one first."""
+        """The number formats for images of this many pixels a side, float32 first."""
         if side < _BIG:
             return (FLOAT32,)
         if self.device.type == "cpu":
@@ -47,35 +47,35 @@ class Network:
         return (FLOAT32, FOLDED, "bfloat16", "float16", "bfloat16-compiled", "float16-compiled")
 
     def __call__(self, images: torch.Tensor, number_format: str) -> torch.Tensor:
-        """uint8 (B, C, H, W) on the device to what the network answers, float32 (B * crops, K), on the device."""
-        if number_format not in self._ways:
+        """uint8 (B, C, H, W) on the device to the network's outputs, float32 (B * crops, K), on the device."""
+        if number_format not in self._forwards:
             with self._lock:
-                if number_format not in self._ways:
-                    self._ways[number_format] = self._way(number_format, images)
-        way = self._ways[number_format]
+                if number_format not in self._forwards:
+                    self._forwards[number_format] = self._forward_in(number_format, images)
+        forward = self._forwards[number_format]
         with torch.inference_mode():
             pixels = images.float() if number_format == FLOAT32 else images.to(memory_format=torch.channels_last).float()
-            # Ten crops of a chunk are ten passes of its size: one pass takes ten times the memory, and no less time.
+            # Ten crops of a chunk are ten passes: a single pass would take ten times the memory and no less time.
             parts = self.prepare(pixels).split(len(images))
-            answers = [_tensor(way(part)).float() for part in parts]
+            answers = [_tensor(forward(part)).float() for part in parts]
             return answers[0] if len(answers) == 1 else torch.cat(answers)
 
     def numpy(self, images: np.ndarray, number_format: str) -> np.ndarray:
-        """The same for images in the computer's memory."""
+        """The same for NumPy arrays."""
         return self(torch.from_numpy(images).to(self.device), number_format).cpu().numpy()
 
     def gradient_module(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
-        """The network as gradients are taken through it for images of this shape (C, H, W), in float32.
+        """The network for gradients with images of this shape (C, H, W), in float32.
 
-        Of big images batch norms are folded and channels come last (EfficientNet-Lite0 is half as fast again): near the
-        plain network, not equal to the bit. Layers have the same names. Also the names of those that answer otherwise than
-        in the plain network: convolutions that a batch norm was folded into.
+        For big images batch norms are folded and channels come last (EfficientNet-Lite0 is 1.5 times as fast): close to the
+        network as given, not equal to the bit. Layers have the same names. Also returns the names of layers whose outputs
+        differ: convolutions into which a batch norm was folded.
         """
         big = min(shape[1:]) >= _BIG
         with self._lock:
-            if big not in self._steep:
-                self._steep[big] = self._folded_for_gradients(shape) if big else (self.module, frozenset())
-            return self._steep[big]
+            if big not in self._for_gradients:
+                self._for_gradients[big] = self._folded_for_gradients(shape) if big else (self.module, frozenset())
+            return self._for_gradients[big]
 
     def _folded_for_gradients(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
         if self.device.type == "cpu":
@@ -86,10 +86,10 @@ class Network:
             return _channels_last(folded).requires_grad_(False), fused
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # a network that cannot be copied, or whose parts are not what they seem
+        except Exception:  # a network that cannot be copied, or has unusual parts
             return self.module, frozenset()
 
-    def _way(self, number_format: str, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _forward_in(self, number_format: str, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         name, _, option = number_format.partition("-")
         dtype = _DTYPES[name]
         if self.device.type == "cpu":
@@ -98,12 +98,12 @@ class Network:
             example = self.prepare(images[:1].float())
             try:
                 folded, _ = _folded(self.module, example)
-            except Exception:  # a network that cannot be copied, or whose parts are not what they seem
+            except Exception:  # a network that cannot be copied, or has unusual parts
                 return self._autocast(self.module, dtype)
             try:
                 module = _channels_last(copy.deepcopy(folded).to(dtype=dtype))
                 module(example.to(dtype))
-            except (RuntimeError, TypeError):  # a network that makes float32 tensors of its own
+            except (RuntimeError, TypeError):  # a network that creates float32 tensors itself
                 module = _channels_last(folded)
                 return self._autocast(module, dtype)
         if option == "compiled":
@@ -111,17 +111,17 @@ class Network:
         return lambda x: module(x.to(dtype=dtype, memory_format=torch.channels_last))
 
     def _autocast(self, module: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-        def way(x: torch.Tensor) -> torch.Tensor:
+        def forward(x: torch.Tensor) -> torch.Tensor:
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 return module(x.to(memory_format=torch.channels_last))
 
-        return way
+        return forward
 
 
 def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozenset[str]]:
     """A copy with every batch norm that directly follows a convolution folded into it, and those convolutions' names.
 
-    What follows what is seen on one image, not read from names; a fold that changes the answer is taken back.
+    The order of layers is observed with one image, not inferred from names; folding that changes the output is undone.
     """
     out = copy.deepcopy(module)
     before = _tensor(out(example))
@@ -140,9 +140,9 @@ def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozen
     times = [id(part) for part, _, _ in ran]
     names = {id(part): name for name, part in out.named_modules()}
     fused = set()
-    for (conv, _, told), (norm, taken, _) in pairwise(ran):
+    for (conv, _, conv_output), (norm, norm_input, _) in pairwise(ran):
         once = times.count(id(conv)) == times.count(id(norm)) == 1
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and taken is told and once:
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm_input is conv_output and once:
             fused.add(names[id(conv)])
             for part, new in ((conv, fuse_conv_bn_eval(conv, norm)), (norm, nn.Identity())):
                 parent, name = places[id(part)]

@@ -25,9 +25,9 @@ class CaffeLeNet(nn.Module):
 
 
 class LeNet(nn.Module):
-    """LeNet with a ReLU after every layer but the last, and dropout before it: the bundled digit network.
+    """LeNet with a ReLU after every layer but the last, and dropout before the last: the bundled digit network.
 
-    forward: float (B, 1, 28, 28), pixel / 255, to logits (B, classes): the digits and, of 11, what is none.
+    forward: float (B, 1, 28, 28), pixel / 255, to logits (B, classes): the digits and, with 11 classes, fooling images.
     """
 
     def __init__(self, dropout: float = 0.5, classes: int = 10) -> None:

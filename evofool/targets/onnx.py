@@ -1,4 +1,4 @@
-"""A network in an ONNX file, run by onnxruntime: a black box to us, whatever made it."""
+"""A network in an ONNX file, run by onnxruntime: a black box without gradients."""
 
 import hashlib
 import re
@@ -21,13 +21,13 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(ui
 def load(spec: Spec) -> Target:
     """onnx:FILE: one input, images (B, C, H, W) or (B, H, W, C) in float32, float16 or uint8; its first output, or output=.
 
-    Fed pixel / 255 unless options say otherwise, or the pixels themselves where the input is uint8. Each call runs on
-    threads=N threads, 1 unless given, since several calls run at once. sha256= is that of the file; tensors that it keeps
-    in files beside it count for weights_sha256.
+    The input is pixel / 255 unless options say otherwise, or the pixels themselves if it is uint8. Each call uses threads=N
+    threads, 1 by default, since several calls run at once. sha256= is that of the file; weights_sha256 includes tensors in
+    files beside it.
     """
     spec.allow("sha256", "output", "threads")
     if not spec.name:
-        raise TargetError("onnx: names no file; write onnx:FILE")
+        raise TargetError("onnx: has no file; write onnx:FILE")
     try:
         import onnxruntime
     except ImportError:
@@ -70,26 +70,26 @@ class _Images(NamedTuple):
 
     name: str
     dtype: type
-    batch: int | None  # None: as many as there are
+    batch: int | None  # None: any size
     channels: int
     size: tuple[int, int]  # height, width
     last: bool  # channels last
 
     @classmethod
     def of(cls, nodes: list[Any], spec: Spec) -> "_Images":
-        told = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
+        inputs = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
         if len(nodes) != 1 or nodes[0].type not in _TYPES or len(nodes[0].shape) != 4:
-            raise TargetError(f"{spec.head}: takes {told}; it has to take images alone, (B, C, H, W) or (B, H, W, C)")
-        # What is not fixed has a name or none.
+            raise TargetError(f"{spec.head}: takes {inputs}; it has to take only images, (B, C, H, W) or (B, H, W, C)")
+        # A side that is not fixed has a name or None.
         batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in nodes[0].shape)
         last = sides[0] not in (1, 3) and sides[2] in (1, 3)
         height, width, channels = sides if last else (*sides[1:], sides[0])
         if channels not in (1, 3, None):
-            raise TargetError(f"{spec.head}: takes {told}; images have 1 or 3 channels")
+            raise TargetError(f"{spec.head}: takes {inputs}; images have 1 or 3 channels")
         known = (height, width) if height and width else None
         size = spec.side(known)
         if any(side not in (None, given) for side, given in zip((height, width), size, strict=True)):
-            raise TargetError(f"{spec.head}: takes {told}; its images cannot be {size[0]}x{size[1]}")
+            raise TargetError(f"{spec.head}: takes {inputs}; its images cannot be {size[0]}x{size[1]}")
         return cls(nodes[0].name, _TYPES[nodes[0].type], batch, channels or 3, size, last)
 
 
@@ -104,39 +104,39 @@ def _forward(session: Any, images: _Images, output: str, preprocessing: Preproce
             x = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])
         parts = [session.run([output], {images.name: x[i : i + step]})[0] for i in range(0, len(x), step)]
         answer = np.concatenate(parts)[:n].astype(np.float32, copy=False)
-        # Some networks end in a pooling and keep its empty axes.
+        # Some networks end in a pooling layer and keep its axes of length 1.
         return answer.reshape(answer.shape[:2]) if answer.shape[2:] == (1, 1) else answer
 
     return forward
 
 
 def _session(onnxruntime: Any, path: Path, spec: Spec) -> tuple[Any, str]:
-    """A session and the device that it runs on: the GPU where onnxruntime can use one, unless device= says otherwise."""
+    """A session and its device: the GPU if onnxruntime can use one, unless device= says otherwise."""
     gpu = "CUDAExecutionProvider"
-    asked = spec.options.get("device", "auto")
-    name, _, index = asked.partition(":")
-    can = gpu in onnxruntime.get_available_providers()
+    requested = spec.options.get("device", "auto")
+    name, _, index = requested.partition(":")
+    has_gpu = gpu in onnxruntime.get_available_providers()
     if name not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
-        raise TargetError(f'{spec.head}: device is "{asked}"; onnxruntime is given cpu, cuda or cuda:NUMBER here')
-    if name == "cuda" and not can:
-        raise TargetError(f"{spec.head}: this onnxruntime has no {gpu}; pip install onnxruntime-gpu, or give device=cpu")
+        raise TargetError(f'{spec.head}: device is "{requested}"; it has to be cpu, cuda or cuda:NUMBER')
+    if name == "cuda" and not has_gpu:
+        raise TargetError(f"{spec.head}: this onnxruntime has no {gpu}; pip install onnxruntime-gpu, or use device=cpu")
     providers: list[Any] = ["CPUExecutionProvider"]
-    if can and name != "cpu":
+    if has_gpu and name != "cpu":
         # Without TensorFloat-32, which keeps 10 bits of each factor.
         providers.insert(0, (gpu, {"device_id": int(index or 0), "use_tf32": 0}))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = spec.whole("threads", 1)
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they are raised as well
+    options.log_severity_level = 3  # errors only, which are raised as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime's own have no common class
-        words = (str(error).splitlines() or [""])[0][:300]
-        raise TargetError(f"{spec.head}: {path} is no ONNX network that can be run ({words})") from None
-    runs = session.get_providers()[0] == gpu
-    if name == "cuda" and not runs:
+    except Exception as error:  # onnxruntime's errors have no common class
+        reason = (str(error).splitlines() or [""])[0][:300]
+        raise TargetError(f"{spec.head}: {path} is not an ONNX network that can be run ({reason})") from None
+    on_gpu = session.get_providers()[0] == gpu
+    if name == "cuda" and not on_gpu:
         raise TargetError(f"{spec.head}: onnxruntime cannot use the GPU, it runs on {session.get_providers()[0]}")
-    return session, f"cuda:{index or 0}" if runs else "cpu"
+    return session, f"cuda:{index or 0}" if on_gpu else "cpu"
 
 
 def _output(names: list[str], spec: Spec) -> str:
@@ -147,15 +147,17 @@ def _output(names: list[str], spec: Spec) -> str:
 
 
 def _whole_digest(content: bytes, path: Path, who: str) -> str:
-    """SHA-256 of the file, and of the files beside it that it keeps tensors in, if any.
+    """SHA-256 of the file and of the files beside it that contain its tensors, if any.
 
-    Their names are entries of ONNX's external_data; read here as bytes, which needs no parser.
+    Their names are entries of ONNX's external_data, which are found by a pattern, without a parser.
     """
     digest = hashlib.sha256(content)
-    places = {match[2][: match[1][0]] for match in re.finditer(rb"\n\x08location\x12([\x01-\x7f])([^\x00-\x1f]+)", content)}
-    for place in sorted(places):
-        name = PurePosixPath(place.decode(errors="replace"))
+    locations = {
+        match[2][: match[1][0]] for match in re.finditer(rb"\n\x08location\x12([\x01-\x7f])([^\x00-\x1f]+)", content)
+    }
+    for location in sorted(locations):
+        name = PurePosixPath(location.decode(errors="replace"))
         if name.is_absolute() or ".." in name.parts:
-            raise TargetError(f"{who}: {path} keeps tensors in {name}, outside of its own folder; move them beside it")
+            raise TargetError(f"{who}: {path} has tensors in {name}, outside of its own folder; move them beside it")
         digest.update(read_file(path.parent / name, who, f"external data of {path.name}:"))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Between an 8-bit image and a network: scaling, channel order, crops on the way in, one row of logits on the way out."""
+"""From 8-bit images to a network's input (scaling, channel order, crops), and from its output to one row of logits."""
 
 import math
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from torch.nn import functional as F
 from evofool.errors import TargetError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-_TINY = 1e-38  # float32's smallest normal number, about: what a probability of 0 is taken for
+_TINY = 1e-38  # about float32's smallest normal number; stands for a probability of 0
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network is fed: (pixel * scale - mean) / std, pixel 0..255, per channel; channels swapped first for BGR.
+    """A network's input: (pixel * scale - mean) / std, pixel 0..255, per channel; channels are swapped first for BGR.
 
-    mean and std have one number, or one per channel. crops 1 feeds the image as it is; 5 cuts the corners and the centre
-    out of it, `crop` = (height, width) each, and 10 their mirror images too: the answer is then the mean of the crops'
-    probabilities (10: Nguyen 2015 [code: fit/fit_deep_learning.hpp]).
-    resize and interpolation say how photographs become images of the target's shape: short side to `resize` pixels, then
-    the centre cut out; None squeezes the whole picture. They touch no evolved image. All of it lives here and nowhere else.
+    mean and std have one number, or one per channel. crops 1: the image as it is; 5: its corners and centre, each of
+    `crop` = (height, width); 10: their mirror images too. With several crops, their probabilities are averaged
+    (10: Nguyen 2015 [code: fit/fit_deep_learning.hpp]).
+    resize and interpolation define how photographs become images of the target's shape: the short side is resized to
+    `resize` pixels, then the centre is cropped; None resizes the whole picture. They do not affect evolved images.
     """
 
     scale: float = 1 / 255
@@ -80,10 +80,10 @@ def _cut(x: torch.Tensor, crops: int, crop: tuple[int, int]) -> torch.Tensor:
 
 
 def to_logits(raw: torch.Tensor, outputs: str, crops: int) -> torch.Tensor:
-    """A network's answer (B * crops, K) float32, its `outputs` "logits" or "probabilities", as logits (B, K).
+    """A network's output (B * crops, K) float32, of kind `outputs` "logits" or "probabilities", as logits (B, K).
 
     The logarithms of probabilities are logits of the same softmax: log-odds computed from them do not saturate where the
-    probability itself rounds to 1. Several crops' probabilities are averaged, in logarithms.
+    probability itself rounds to 1. Several crops' probabilities are averaged, as logarithms.
     """
     z = raw.clamp_min(_TINY).log() if outputs == "probabilities" else raw
     if crops == 1:

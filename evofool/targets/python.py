@@ -1,4 +1,4 @@
-"""A network of one's own, made by a function: python:package.module:factory."""
+"""A user's own network, made by a function: python:package.module:factory."""
 
 import difflib
 import hashlib
@@ -20,17 +20,17 @@ from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.target import Forward, Target
 
-_FLOATS = ("scale", "mean", "std", "order", "crops")
-"""Options from which on a callable is fed floats."""
+_FLOAT_OPTIONS = ("scale", "mean", "std", "order", "crops")
+"""Options with which a callable gets floats in place of uint8."""
 
 
 def load(spec: Spec) -> Target:
-    """python:package.module:factory: what factory() returns, looked for in the current folder first, as `python -m` does.
+    """python:package.module:factory: what factory() returns; imported from the current folder first, as by `python -m`.
 
     A torch module takes float (B, C, H, W), pixel / 255 unless options say otherwise. Any other callable takes uint8
-    (B, C, H, W) as NumPy, or floats if scale, mean, std, order or crops is given, and returns (B, K); it may be called from
+    (B, C, H, W) as NumPy, or floats if scale, mean, std, order or crops is given, and returns (B, K); it may be called by
     several threads at once. Either may have `shape` = (C, H, W) and `labels`; else size= is needed, and channels= unless 3.
-    A Target is taken as it is, and no option changes it. Only name what you trust: its code runs.
+    A Target is used as it is, without options. Only name code that you trust: it is executed.
     """
     spec.allow("channels")
     module, factory = _factory(spec)
@@ -38,7 +38,9 @@ def load(spec: Spec) -> Target:
     made = _run(factory, f"{spec.head}: {call}")
     if isinstance(made, Target):
         if spec.options:
-            raise TargetError(f"{spec.head}: {call} returns a Target, taken as it is; set {', '.join(spec.options)} there")
+            raise TargetError(
+                f"{spec.head}: {call} returns a Target, which is used as it is; set {', '.join(spec.options)} there"
+            )
         made.name = spec.text
         return made
     if not callable(made):
@@ -47,7 +49,7 @@ def load(spec: Spec) -> Target:
             "a callable on uint8 images (B, C, H, W), or a Target"
         )
     channels, size = _shape(made, spec)
-    floats = isinstance(made, nn.Module) or any(option in spec.options for option in _FLOATS)
+    floats = isinstance(made, nn.Module) or any(option in spec.options for option in _FLOAT_OPTIONS)
     preprocessing, size = spec.preprocessing(Preprocessing(scale=1 / 255 if floats else 1.0), size)
     details = data(file=getattr(module, "__file__", None), source_sha256=_source(module))
     labels, shape = spec.labels(_labels(made, spec)), (channels, *size)
@@ -63,7 +65,7 @@ def _factory(spec: Spec) -> tuple[ModuleType, Callable[[], Any]]:
     place, _, name = spec.name.partition(":")
     if not place or not name:
         raise TargetError(f"{spec.head}: write python:package.module:factory, a function that returns the network")
-    # For good, since the code may import more of its own later on.
+    # Not removed again, since the code may import more of its own modules later.
     if not {"", os.getcwd()} & {*sys.path}:
         sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()
@@ -72,7 +74,7 @@ def _factory(spec: Spec) -> tuple[ModuleType, Callable[[], Any]]:
     except ModuleNotFoundError as error:
         if error.name and (place + ".").startswith(error.name + "."):
             raise TargetError(
-                f"{spec.head}: there is no module {error.name}, neither in {os.getcwd()} nor among what is installed"
+                f"{spec.head}: there is no module {error.name}, neither in {os.getcwd()} nor installed"
             ) from None
         raise _raised(f"{spec.head}: importing {place}", error) from error
     except (Exception, SystemExit) as error:
@@ -97,7 +99,7 @@ def _raised(what: str, error: BaseException) -> TargetError:
 
 
 def _shape(made: Any, spec: Spec) -> tuple[int, tuple[int, int]]:
-    """Channels, (height, width): of the object's shape, unless options say otherwise."""
+    """Channels, (height, width): from options, else from the object's shape."""
     shape = getattr(made, "shape", None)
     if shape is None:
         return spec.whole("channels", 3) or 3, spec.side()
@@ -119,7 +121,7 @@ def _forward(made: Callable[[np.ndarray], Any], preprocessing: Preprocessing | N
     prepare = preprocessing.affine() if preprocessing else None
 
     def forward(pixels: np.ndarray) -> np.ndarray:
-        # A copy, since what it does to its images is its own business.
+        # A copy, since the callable may write to its argument.
         images = prepare(torch.from_numpy(pixels).float()).numpy() if prepare else pixels.copy()
         answer = made(images)
         if not isinstance(answer, np.ndarray):
@@ -131,9 +133,9 @@ def _forward(made: Callable[[np.ndarray], Any], preprocessing: Preprocessing | N
 
 @cache
 def _source(module: ModuleType) -> str | None:
-    """SHA-256 of the file that the factory is in, so that a changed one is noticed; what that imports is not seen.
+    """SHA-256 of the factory's file, so that a change is noticed; files that it imports are not included.
 
-    Taken once, since what was imported goes on running when the file changes.
+    Computed once, since the imported code keeps running when the file changes.
     """
     file = getattr(module, "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None

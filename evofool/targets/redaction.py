@@ -1,4 +1,4 @@
-"""The name of a target as anybody may read it: it goes with what is published, and tells of no folder and no secret."""
+"""Names for publication, without folders and secrets."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ from evofool.targets.spec import parse
 
 
 def public_name(name: str) -> str:
-    """A target's spec with files' names in the place of their paths, and a URL without what may be secret in it."""
+    """A target's spec with the names of files in place of their paths, and a URL without parts that may be secret."""
     return _public(name, only=None)
 
 
@@ -39,17 +39,17 @@ def last_part(value: str) -> str:
 
 
 def name_of(path: str | Path) -> str:
-    """What a folder, or a file, is called, wherever it lies."""
+    """The name of a folder or a file."""
     return Path(path).resolve().name
 
 
 def without_folders(text: str, known: Iterable[str | Path] = ()) -> str:
-    """text with nothing but the last part of each absolute path in it; URLs and relative paths stay.
+    """text with each absolute path replaced by its last part; URLs and relative paths stay.
 
-    A path ends at a blank, unless it stands in quotes, and before an option of a spec (?size=224, &scale=1/255). known:
-    folders and files that may have blanks in them, outside of quotes too.
+    A path ends at a blank, unless it is quoted, and before an option of a spec (?size=224, &scale=1/255). known: folders
+    and files whose paths may contain blanks, even without quotes.
     """
-    for path in sorted((str(Path(one).absolute()) for one in known), key=len, reverse=True):
+    for path in sorted((str(Path(path).absolute()) for path in known), key=len, reverse=True):
         text = text.replace(path, Path(path).name)
     quoted = _QUOTED.sub(lambda found: found[1] + _BETWEEN_QUOTES.sub(r"\1", found[2]) + found[1], text)
     return _BARE.sub(r"\1", quoted)
@@ -57,7 +57,7 @@ def without_folders(text: str, known: Iterable[str | Path] = ()) -> str:
 
 def _path(character: str) -> re.Pattern[str]:
     """An absolute path of these characters; its group is its last part."""
-    # Behind a colon, as in onnx:/a/b.onnx, but not the // of a URL; behind a letter or a dot a slash begins no path.
+    # After a colon, as in onnx:/a/b.onnx, but not the // of a URL; after a letter or a dot a slash does not begin a path.
     begin = r"(?:(?<![\w:/.~\\)\]])(?:file://|~[\w.-]*|[A-Za-z]:)?|(?<=:)(?!//))[/\\]+"
     part = rf"(?:(?![?&]\w+=){character})+"
     return re.compile(rf"{begin}(?:{part}[/\\]+)*(?={character}*\w)({part})")

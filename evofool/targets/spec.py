@@ -19,15 +19,15 @@ _NAMED = ("torchvision", "timm", "onnx", "python", "guarded")  # kinds that a na
 
 @dataclass(frozen=True)
 class Spec:
-    """One target, as it was asked for. `text` is the canonical spec: files in it are absolute, so it holds anywhere."""
+    """A parsed spec. `text` is the canonical spec, in which paths are absolute."""
 
     kind: str  # "lenet", "torchvision", "onnx", "http", ...
-    name: str  # what stands behind the colon, "" if nothing does; of a URL all but our options
+    name: str  # after the colon, "" if there is none; of a URL, everything but evofool's options
     options: dict[str, str]
 
     @property
     def head(self) -> str:
-        """The spec without its options: what errors begin with."""
+        """The spec without its options; error messages begin with it."""
         return self.name if self.kind == "http" else f"{self.kind}:{self.name}" if self.name else self.kind
 
     @property
@@ -38,7 +38,7 @@ class Spec:
         return f"{self.head}{'&' if '?' in self.head else '?'}{tail}"
 
     def allow(self, *names: str) -> None:
-        """TargetError for an option that is neither one of these nor a common one, with the nearest that is."""
+        """TargetError, with the nearest valid option, for an option that is neither one of these nor in COMMON."""
         allowed = (*names, *COMMON)
         for option in self.options:
             if option not in allowed:
@@ -60,7 +60,7 @@ class Spec:
         return self._numbers(option, (default,), 1)[0]
 
     def side(self, default: tuple[int, int] | None = None) -> tuple[int, int]:
-        """size=224 or size=HEIGHTxWIDTH, in pixels; TargetError if it is neither given nor known."""
+        """size=224 or size=HEIGHTxWIDTH, in pixels; TargetError if it is neither given nor has a default."""
         text = self.options.get("size")
         if text is None:
             if default is None:
@@ -72,9 +72,9 @@ class Spec:
         return int(parts[0]), int(parts[-1])
 
     def preprocessing(self, default: Preprocessing, size: tuple[int, int]) -> tuple[Preprocessing, tuple[int, int]]:
-        """default with the options laid over it, and (height, width) of the images for a network that takes `size`.
+        """default changed by the options, and (height, width) of the images for a network that takes `size`.
 
-        With crops=10 the network is fed crops of `size` out of images of resize x resize (256 unless given).
+        With several crops the network takes crops of `size` from images of resize x resize (256 by default).
         """
         o, crops = self.options, self.whole("crops", default.crops) or 1
         resize = default.resize
@@ -107,7 +107,7 @@ class Spec:
         return made, (side, side)
 
     def labels(self, default: Iterable[str] | None = None) -> list[str] | None:
-        """The lines of the file that labels=FILE names, else the default; doubles get their class number behind them."""
+        """The lines of the file of labels=FILE, else the default; duplicates get their class number appended."""
         if "labels" not in self.options:
             return None if default is None else distinct(default)
         path = Path(self.options["labels"])
@@ -123,7 +123,7 @@ class Spec:
 
     @property
     def device(self) -> str:
-        """device=, or the GPU where there is one."""
+        """device=, or the GPU if there is one."""
         import torch
 
         given = self.options.get("device", "auto")
@@ -141,20 +141,20 @@ class Spec:
         if text is None:
             return default
         try:
-            # 1/255 is what people write for a scale
+            # a scale is usually written as 1/255
             pairs = (part.partition("/") for part in text.split(","))
             values = tuple(float(top) / float(bottom if slash else 1) for top, slash, bottom in pairs)
         except (ValueError, ZeroDivisionError):
             values = ()
         if not 1 <= len(values) <= most:
             raise TargetError(
-                f'{self.head}: {option} is "{text}"; it has to be a number, or up to {most} with commas between'
+                f'{self.head}: {option} is "{text}"; it has to be a number, or up to {most} separated by commas'
             )
         return values
 
 
 def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
-    """Spec of a text; kinds are the known ones, own the options of a URL that are ours and are not sent to the server."""
+    """The Spec of a text. kinds: the valid kinds. own: options of a URL that are evofool's and not sent to the server."""
     text = text.strip()
     if text.startswith(("http://", "https://")):
         return _url(text, (*own, *COMMON))
@@ -165,7 +165,7 @@ def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
         hint = f'; did you mean "{near[0]}"?' if near else ""
         raise TargetError(f'no target is called "{kind}"; there are {", ".join(kinds)}{hint} (evofool targets list)')
     if name and kind not in _NAMED:
-        raise TargetError(f'{kind}: no name follows it, but "{name}" does; options stand behind a question mark')
+        raise TargetError(f'{kind}: takes no name, but "{name}" is given; options follow a question mark')
     # A plain "+" in a file's name must stay one, so only % escapes are undone.
     given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
     options = dict(given)
@@ -192,14 +192,14 @@ def _url(text: str, ours: tuple[str, ...]) -> Spec:
 
 
 def distinct(labels: Iterable[str]) -> list[str]:
-    """Labels as they are, but where several classes share one each has its class number behind it: "crane [134]"."""
+    """Labels, with the class number appended where several classes share one: "crane [134]"."""
     names = list(labels)
     times = Counter(names)
     return [f"{name} [{c}]" if times[name] > 1 else name for c, name in enumerate(names)]
 
 
 def data(**given: Any) -> dict[str, Any]:
-    """A target's details: what is None is left out."""
+    """A dict for a target's details, without the None values."""
     return {k: v for k, v in given.items() if v is not None}
 
 

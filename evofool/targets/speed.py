@@ -1,4 +1,4 @@
-"""How fast a target answers, how far its fast number formats are from the plain one, and which of them to rank by."""
+"""A target's speed, the difference of its faster number formats from float32, and the choice of the one to rank by."""
 
 import threading
 import time
@@ -17,20 +17,21 @@ from evofool.targets.network import FLOAT32
 from evofool.targets.photos import patterns
 from evofool.targets.target import Target
 
-# A format may be ranked by if its log-odds are this near the plain ones (EfficientNet-Lite0 in bfloat16: 0.08 and 0.5) ...
+# A format can be chosen if its log-odds are this close to float32's (EfficientNet-Lite0 in bfloat16: 0.08 and 0.5) ...
 NEAR = (0.25, 1.5)  # median, 99% quantile
-# ... and if it is so much faster than the one before that a busy machine chooses as an idle one does.
+# ... and if it is so much faster than the one before that a busy machine makes the same choice as an idle one.
 FASTER = 1.2
-SLOWER = 0.8  # on a CPU: formats come out 1.2 to 10 times as fast as plain, so what is slower than this is imitated
-_CPU_SAMPLE = 16  # images: plain passes over a whole chunk take seconds on a CPU, and smaller ones flatter plain
-_ROUNDS, _SECONDS = 6, 0.7  # a format is timed so often, or until so much time went into it
+SLOWER = 0.8  # on a CPU: native formats are 1.2 to 10 times as fast as float32, so a format below this is emulated
+_CPU_SAMPLE = 16  # images: float32 passes over a whole chunk take seconds on a CPU, and small ones favour float32
+_ROUNDS, _SECONDS = 6, 0.7  # a format is timed this often, or for this long
 
 
 @dataclass(frozen=True)
 class FormatChoice:
-    """The setting to rank by. rates: images/s of each format tried; differences: (median, 99% quantile) from plain.
+    """The format and chunk to rank by.
 
-    dropped: what cannot be ranked by, and why.
+    rates: images/s of each format tried. differences from float32: (median, 99% quantile). dropped: formats that cannot be
+    used, with the reason.
     """
 
     number_format: str
@@ -55,17 +56,17 @@ def choose_format(target: Target, chunk: int) -> FormatChoice:
             if chunk == 1:
                 raise TargetError(
                     f"{target.name}: the memory of {target.details.get('device', 'its device')} does not hold one image's "
-                    "forward pass; take a smaller network or free the device, or state device=cpu"
+                    "forward pass; use a smaller network, free the device, or set device=cpu"
                 ) from None
-        # Outside the handler: the exception holds on to the tensors of the pass that failed.
+        # Outside the handler, since the exception keeps the tensors of the failed pass alive.
         torch.cuda.empty_cache()
         chunk //= 2
 
 
 def images_per_second(target: Target, number_format: str, chunk: int, workers: int = 1, seconds: float = 1.0) -> float:
-    """Images a second of `workers` threads that ask for chunks side by side, one torch thread each; the queries count.
+    """Images per second of `workers` concurrent threads, with one torch thread each; counts queries.
 
-    Measured after a first chunk each, for `seconds` or one chunk of every worker, whichever is longer. Whatever stops a
+    Measured after a first chunk of each, for `seconds` or one chunk of every worker, whichever is longer. An error in a
     worker is raised here.
     """
     images = patterns(target.shape, chunk)
@@ -103,7 +104,7 @@ def images_per_second(target: Target, number_format: str, chunk: int, workers: i
 
 @dataclass(frozen=True)
 class SpeedMeasurement:
-    """A setting and what it gives; None where the memory did not hold it."""
+    """A setting and its images per second; None if it did not fit the memory."""
 
     number_format: str
     chunk: int
@@ -114,7 +115,7 @@ class SpeedMeasurement:
 def measure_speeds(
     target: Target, formats: Sequence[str], chunks: Sequence[int], seconds: float = 0.5
 ) -> Iterator[SpeedMeasurement]:
-    """The rate of every format with every chunk, by one worker and by as many as pay; compiled ones with the last chunk."""
+    """The speed of every format and chunk, with one worker and target.streams; compiled formats with the last chunk only."""
     for number_format in formats:
         for chunk in chunks if "compiled" not in number_format else chunks[-1:]:
             for workers in sorted({1, target.streams}):
@@ -128,11 +129,11 @@ def measure_speeds(
 
 def log_odds_difference(target: Target, number_format: str, images: np.ndarray) -> tuple[float, float]:
     """Median and 99% quantile of |log-odds - float32 log-odds| over all images (uint8 (B, C, H, W)) and classes."""
-    return _apart(target.logits(images, 0, number_format), target.logits(images))
+    return _difference(target.logits(images, 0, number_format), target.logits(images))
 
 
 def native_bfloat16() -> bool:
-    """Whether the CPU computes in bfloat16; others imitate it, slower than float32."""
+    """Whether the CPU computes in bfloat16; others emulate it, slower than float32."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -146,27 +147,27 @@ def _choose(target: Target, chunk: int) -> FormatChoice:
     on_cpu = target.details.get("device", "cpu") == "cpu"
     images = patterns(target.shape, min(chunk, _CPU_SAMPLE) if on_cpu else chunk)
     if len(target.formats) == 1 and (on_cpu or target.network is None):
-        return FormatChoice(FLOAT32, chunk, {}, {}, {})  # nothing to choose, and a black box's answers may cost
-    plain, differences, dropped = target.logits(images), {}, {}
+        return FormatChoice(FLOAT32, chunk, {}, {}, {})  # no choice, and a black box's answers may cost money
+    reference, differences, dropped = target.logits(images), {}, {}
     for number_format in target.formats[1:]:
         if on_cpu and number_format.startswith("bfloat16") and not native_bfloat16():
             dropped[number_format] = "this CPU has no bfloat16"
             continue
         try:
-            apart = _apart(target.logits(images, 0, number_format), plain)
+            difference = _difference(target.logits(images, 0, number_format), reference)
         except torch.cuda.OutOfMemoryError:
             raise
-        except TargetError as fault:  # a compiler that is missing, a layer that lacks the type
+        except TargetError as fault:  # a missing compiler, a layer without this type
             cause = fault.__cause__ or fault
             dropped[number_format] = f"{type(cause).__name__}: {str(cause)[:200]}"
             continue
-        if not np.isfinite(apart).all():
-            dropped[number_format] = "answers NaN or infinity"
+        if not np.isfinite(difference).all():
+            dropped[number_format] = "returns NaN or infinity"
             continue
-        differences[number_format] = apart
-        if apart[0] > NEAR[0] or apart[1] > NEAR[1]:
+        differences[number_format] = difference
+        if difference[0] > NEAR[0] or difference[1] > NEAR[1]:
             dropped[number_format] = (
-                f"log-odds differ from float32 by {apart[0]:.2g} (median) and {apart[1]:.2g} (99%); "
+                f"log-odds differ from float32 by {difference[0]:.2g} (median) and {difference[1]:.2g} (99%); "
                 f"at most {NEAR[0]:g} and {NEAR[1]:g} are allowed"
             )
     rates = _rates(target, images, [f for f in target.formats if f not in dropped])
@@ -174,13 +175,13 @@ def _choose(target: Target, chunk: int) -> FormatChoice:
 
 
 def choose_for_cpu(rates: dict[str, float]) -> str:
-    """Of formats in their order the last one that is not clearly slower than the first, plain."""
-    plain = next(iter(rates))
-    return next(f for f in reversed(rates) if rates[f] >= SLOWER * rates[plain])
+    """The last format, in the order of rates, that is not clearly slower than the first, float32."""
+    float32 = next(iter(rates))
+    return next(f for f in reversed(rates) if rates[f] >= SLOWER * rates[float32])
 
 
 def choose_for_gpu(rates: dict[str, float]) -> str:
-    """Of formats in their order the one to take: each has to be FASTER times as fast as the best one before it."""
+    """The format to use: in the order of rates, each has to be FASTER times as fast as the best one before it."""
     best, *others = rates
     for number_format in others:
         if rates[number_format] >= FASTER * rates[best]:
@@ -189,7 +190,7 @@ def choose_for_gpu(rates: dict[str, float]) -> str:
 
 
 def _rates(target: Target, images: np.ndarray, formats: list[str]) -> dict[str, float]:
-    """The best of some rounds, the formats in turn, so that a busy moment does not fall on one of them."""
+    """images/s by format: the best of some rounds over all formats, so that no format is measured only in a busy moment."""
     best, spent = dict.fromkeys(formats, 0.0), dict.fromkeys(formats, 0.0)
     for _ in range(_ROUNDS):
         for number_format in formats:
@@ -202,9 +203,9 @@ def _rates(target: Target, images: np.ndarray, formats: list[str]) -> dict[str, 
     return best
 
 
-def _apart(logits: np.ndarray, plain: np.ndarray) -> tuple[float, float]:
-    if not (np.isfinite(logits).all() and np.isfinite(plain).all()):
+def _difference(logits: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
         return float("nan"), float("nan")
-    apart = np.abs(scores.log_odds(logits) - scores.log_odds(plain))
-    median, most = np.quantile(apart, [0.5, 0.99])
+    difference = np.abs(scores.log_odds(logits) - scores.log_odds(reference))
+    median, most = np.quantile(difference, [0.5, 0.99])
     return float(median), float(most)

@@ -1,4 +1,4 @@
-"""The face of a classifier: labels, input shape, preprocessing, logits, and a count of what it was asked."""
+"""The interface of a classifier: labels, input shape, preprocessing, logits, and a count of queries."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
 
 OUTPUTS = ("auto", "logits", "probabilities")
-PROBE = 4  # images of noise that a target is asked when it is built
-# What describes how a target was run, not what it is: left out of its fingerprint.
-_CIRCUMSTANCES = ("backend", "device", "file", "file_sha256", "notes")
+PROBE = 4  # images of noise that a target classifies when it is built
+# Details that describe how a target was run, not what it is: left out of its fingerprint.
+_NOT_IN_FINGERPRINT = ("backend", "device", "file", "file_sha256", "notes")
 
 Forward = Callable[[np.ndarray], np.ndarray]
 """uint8 images (B, C, H, W) to float32 (B * crops, K), logits or probabilities."""
@@ -63,8 +63,8 @@ class Target:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise TargetError(f"{name}: labels have to be at least two different names, not {self.labels[:12]}")
         for label in self.labels:
-            if not label.isprintable():  # a terminal would take it for a command
-                raise TargetError(f"{name}: the label {label!r} holds what cannot be printed")
+            if not label.isprintable():  # a terminal may interpret it
+                raise TargetError(f"{name}: the label {label!r} has characters that cannot be printed")
         _refuse_shape(name, self.shape)
 
     @classmethod
@@ -81,7 +81,7 @@ class Target:
     ) -> "Target":
         """A torch network that takes float (B, C, H, W) and returns logits, or probabilities, (B, K).
 
-        It is put into eval mode. The rest as in `probed`.
+        It is put into eval mode. For the rest see `probed`.
         """
         name = name or type(module).__name__
         preprocessing = preprocessing or Preprocessing()
@@ -114,10 +114,11 @@ class Target:
         details: dict[str, Any],
         network: Network | None = None,
     ) -> "Target":
-        """A target whose back end is asked four images of noise at once, so that what does not fit is found here.
+        """A target whose forward function classifies four images of noise at once, so that errors are found here.
 
-        labels None: the classes' numbers. outputs "auto": probabilities if every row of the answer is one, else logits.
-        TargetError for images that it does not take, a wrong number of labels, and probabilities where logits were stated.
+        labels None: the numbers of the classes. outputs "auto": probabilities if every row of the answer sums to 1, else
+        logits. TargetError if it does not take the images, if the number of labels is wrong, and for probabilities where
+        outputs is "logits".
         """
         shape = cast(tuple[int, int, int], tuple(shape))
         _refuse_shape(name, shape)
@@ -132,8 +133,8 @@ class Target:
         except EvofoolError as error:
             error.args = (f"{name}: {str(error).removeprefix(f'{name}: ')}",)
             raise
-        except Exception as error:  # whatever somebody's own code raises
-            raise TargetError(f"{name}: it does not take images of shape {shape} ({_words(error)})") from None
+        except Exception as error:  # a user's own code may raise anything
+            raise TargetError(f"{name}: it does not take images of shape {shape} ({_error_text(error)})") from None
         rows = PROBE * preprocessing.crops
         if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows:
             raise TargetError(
@@ -144,13 +145,13 @@ class Target:
         is_p = bool((answer >= 0).all() and (answer <= 1 + 1e-6).all() and np.allclose(sums, 1.0, atol=2e-3))
         if outputs == "logits" and is_p:
             raise TargetError(
-                f"{name}: the network returns probabilities, stated are logits; leave its softmax out, "
-                "or state outputs=probabilities"
+                f"{name}: the network returns probabilities, but outputs is logits; leave its softmax out, "
+                "or set outputs=probabilities"
             )
         if outputs == "probabilities" and not is_p:
             raise TargetError(
-                f"{name}: stated are probabilities, but rows of its answer sum to {sums.min():.4g} to {sums.max():.4g}; "
-                "state outputs=logits if that is what they are"
+                f"{name}: outputs is probabilities, but rows of its answer sum to {sums.min():.4g} to {sums.max():.4g}; "
+                "set outputs=logits if they are logits"
             )
         labels = [str(c) for c in range(answer.shape[1])] if labels is None else labels
         if len(labels) != answer.shape[1]:
@@ -164,10 +165,10 @@ class Target:
     def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:
         """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B queries. May be called from several threads at once.
 
-        A batch shorter than pad_to is filled up with black images whose answers are dropped: first_row of them come before
-        it, the others behind it. The shape of a forward pass can decide last bits, and so can an image's row in it
+        A batch shorter than pad_to is padded with black images, whose answers are dropped: first_row of them come before
+        it, the others after it. The shape of a forward pass can decide last bits, and so can an image's row in it
         (evofool.targets.position). Values are not checked: NaN passes through.
-        number_format is one of `formats`; the plain one is what a score stands for.
+        number_format is one of `formats`; scores are defined by float32.
         """
         n = len(images)
         if images.dtype != np.uint8 or images.shape[1:] != self.shape or n == 0:
@@ -184,8 +185,8 @@ class Target:
             raw = self._raw(images, number_format)
         except (EvofoolError, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever somebody's own code raises
-            raise TargetError(f"{self.name}: failed on {len(images)} images ({_words(error)})") from error
+        except Exception as error:  # a user's own code may raise anything
+            raise TargetError(f"{self.name}: failed on {len(images)} images ({_error_text(error)})") from error
         if raw.shape != (len(images) * self.crops, len(self.labels)):
             raise TargetError(
                 f"{self.name}: {raw.shape[-1] if raw.ndim else 0} logits but {len(self.labels)} labels "
@@ -199,7 +200,7 @@ class Target:
     def logits_on_device(
         self, images: torch.Tensor, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0
     ) -> torch.Tensor:
-        """As `logits`, of images that lie on the network's device, and so does the answer: nothing is copied."""
+        """Like `logits`, with images and answer on the network's device: nothing is copied."""
         network = self._white_box()
         n = len(images)
         rows = slice(n)
@@ -219,13 +220,13 @@ class Target:
         return self.network.numpy(images, number_format)
 
     def count(self, queries: int) -> None:
-        """Note that so many images were answered."""
+        """Add to queries the number of images that were answered."""
         with self._counting:
             self.queries += queries
 
     @property
     def requests(self) -> int:
-        """What was sent over a network so far: nothing, for a network that runs here."""
+        """Requests sent over a network so far: 0 for a network that runs here."""
         return 0
 
     @property
@@ -233,13 +234,13 @@ class Target:
         return (FLOAT32,) if self.network is None else self.network.formats(min(self.shape[1:]))
 
     def store_in(self, folder: Path) -> None:
-        """Keep what was paid for (a black box's answers and its bill) in this folder from now on; else nothing to do."""
+        """From now on store a black box's answers and number of requests in this folder. Other targets do nothing."""
 
     def ignore_cache(self) -> None:
-        """From now on ask again for what was answered before, where answers are kept; else nothing to do."""
+        """From now on query again for images that were answered before. Targets that keep no answers do nothing."""
 
     def cancel(self) -> None:
-        """Give up what is under way over a network; else nothing to do. Later calls are answered as before."""
+        """Cancel requests in progress over a network; later calls work as before. Other targets do nothing."""
 
     @property
     def differentiable(self) -> bool:
@@ -261,7 +262,7 @@ class Target:
         if layer not in layers:
             raise TargetError(f"{self.name}: no layer {layer!r}; there are {', '.join(name for name in layers if name)}")
         kept: list[torch.Tensor] = []
-        # A copy, since a later layer may work in place.
+        # A copy, since a later layer may change it in place.
         hook = layers[layer].register_forward_hook(lambda _module, _args, output: kept.append(output.clone()))
         try:
             network.module(network.prepare(images * 255.0))
@@ -269,16 +270,16 @@ class Target:
             hook.remove()
         self.count(len(images))
         if not kept:
-            raise TargetError(f"{self.name}: layer {layer!r} takes no part in the network's answer")
+            raise TargetError(f"{self.name}: layer {layer!r} is not used in the network's forward pass")
         return kept[-1]
 
     def _white_box(self) -> Network:
         if self.network is None:
-            raise TargetError(f"{self.name}: a black box, it has neither gradients nor layers")
+            raise TargetError(f"{self.name}: a black box, which has neither gradients nor layers")
         return self.network
 
     def description(self) -> dict[str, Any]:
-        """What a run's file tells of its target, as plain JSON."""
+        """The description of the target in a run's file, as JSON values."""
         return {
             "name": self.name,
             "labels": list(self.labels),
@@ -290,14 +291,14 @@ class Target:
     def fingerprint(self) -> str:
         """SHA-256 over labels, shape, preprocessing and weights: equal exactly for the same classifier.
 
-        Library versions, devices and files' places are left out: they change last bits, not the classifier.
+        Library versions, devices and paths are left out: they change last bits, not the classifier.
         """
-        what = {k: v for k, v in self.details.items() if k not in _CIRCUMSTANCES}
+        what = {k: v for k, v in self.details.items() if k not in _NOT_IN_FINGERPRINT}
         text = json.dumps([self.labels, self.shape, what], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
 
 

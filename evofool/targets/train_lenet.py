@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.epochs < 1:
         parser.error(f"--epochs {args.epochs}: pass 1 or more")
 
-    torch.set_num_threads(1)  # another number of threads sums in another order, so gives other weights
+    torch.set_num_threads(1)  # another number of threads sums in another order and gives other weights
     try:
         images, labels = load_digits()
     except TargetError as error:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = train(images, labels, args.epochs, args.seed, printed("final", args.epochs))
     print(f"final: {accuracy(network, images, labels):.2%} of the digits it was trained on")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    # Not safetensors' save_file, which leaves a file that only its owner may read.
+    # Not safetensors' save_file, whose file only its owner may read.
     args.out.write_bytes(pack(network, describe(len(images), args.epochs, args.seed, accuracies)))
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
 
@@ -71,9 +72,9 @@ def as_tensor(images: np.ndarray) -> torch.Tensor:
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Turn, scale, shift and bend every image by its own draw.
+    """Rotate, scale, shift and deform every image at random.
 
-    images is (B, C, H, W) float in [0, 1]; so is what returns. What comes in from outside is 0, MNIST's background.
+    images and result: (B, C, H, W) float in [0, 1]. Pixels from outside the image are 0, MNIST's background.
     """
     count, _, height, width = images.shape
 
@@ -81,7 +82,7 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return torch.rand(shape, generator=generator) * 2 - 1
 
     angle = uniform(count) * math.radians(ROTATION)
-    # The grid says where each output pixel is read from, so the digit itself turns and scales the inverse way.
+    # The grid gives the source of each output pixel, so the digit is rotated and scaled by the inverse.
     scale = 1 + uniform(count) * SCALE
     pixel = 2 / torch.tensor([width, height])  # one pixel in grid_sample's units, where a side is 2 long
     shift = uniform(count, 2) * SHIFT * pixel
@@ -92,11 +93,21 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     nodes = torch.randn(count, 2, 7, 7, generator=generator) * ELASTIC
     bend = F.interpolate(nodes, size=(height, width), mode="bicubic", align_corners=False)
     grid = grid + bend.permute(0, 2, 3, 1) * pixel
-    return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)  # the clamp takes off rounding only
+    return F.grid_sample(images, grid, align_corners=False).clamp(0, 1)  # the clamp removes only rounding errors
 
 
 def cross_entropy(network: LeNet, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(network(images), labels)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How `train` trains. classes: outputs of the network. loss: of the network and an augmented batch."""
+
+    classes: int = 10
+    batch: int = BATCH
+    peak_rate: float = PEAK_RATE
+    loss: Callable[[LeNet, torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy
 
 
 def train(
@@ -105,34 +116,31 @@ def train(
     epochs: int,
     seed: int,
     report: Callable[[int, float], object] | None = None,
-    *,
-    classes: int = 10,
-    batch: int = BATCH,
-    peak_rate: float = PEAK_RATE,
-    loss: Callable[[LeNet, torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy,
+    settings: TrainingSettings = TrainingSettings(),
 ) -> LeNet:
     """A LeNet in eval mode, trained on images (N, 1, 28, 28) in [0, 1] and labels (N,) int64.
 
-    Every draw comes from seed alone, and torch's global generator is left as it was, so what was trained before
-    changes nothing. epochs 0 gives the untrained network. loss is of the network and an augmented batch. report(epoch, mean
-    loss) is called after each epoch; what it raises ends the training.
+    All random numbers depend only on seed, and torch's global generator is left as it was, so earlier trainings have no
+    effect. epochs 0 gives the untrained network. report(epoch, mean loss) is called after each epoch; an exception that it
+    raises ends the training.
     """
+    batch = settings.batch
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # initial weights and dropout draw from the global generator, with no way to pass one
+        torch.manual_seed(seed)  # initial weights and dropout use the global generator; another one cannot be passed
         draws = torch.Generator().manual_seed(seed)
-        network = LeNet(dropout=0.5, classes=classes)
+        network = LeNet(dropout=0.5, classes=settings.classes)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
         steps = epochs * math.ceil(len(images) / batch)
         step = 0
         for epoch in range(1, epochs + 1):
             total = 0.0
             for rows in torch.randperm(len(images), generator=draws).split(batch):
-                optimizer.param_groups[0]["lr"] = learning_rate(step / steps, peak_rate)
-                lost = loss(network, augment(images[rows], draws), labels[rows])
+                optimizer.param_groups[0]["lr"] = learning_rate(step / steps, settings.peak_rate)
+                batch_loss = settings.loss(network, augment(images[rows], draws), labels[rows])
                 optimizer.zero_grad()
-                lost.backward()
+                batch_loss.backward()
                 optimizer.step()
-                total += lost.item() * len(rows)
+                total += batch_loss.item() * len(rows)
                 step += 1
             if report:
                 report(epoch, total / len(images))

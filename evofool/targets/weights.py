@@ -1,4 +1,4 @@
-"""Weights from files, without ever running what is in them: safetensors, or torch's own format with weights_only."""
+"""Weights from files, without executing their content: safetensors, or torch's own format with weights_only."""
 
 import hashlib
 import io
@@ -15,33 +15,33 @@ from evofool.errors import TargetError
 
 
 def read_weights(path: Path, who: str, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a file and the file's SHA-256 (as sha256sum prints it), which has to be `sha256` if that is given.
+    """The tensors of a file and the file's SHA-256 (as sha256sum prints it), which has to equal `sha256` if that is given.
 
-    safetensors by its suffix, else torch.load(weights_only=True): a file that holds anything but tensors is refused.
+    safetensors by its suffix, else torch.load(weights_only=True): a file with anything but tensors is refused.
     """
     content = read_file(path, who, "weights file")
     digest = check_sha256(content, path, who, sha256)
     try:
         if path.suffix == ".safetensors":
             return load_safetensors(content), digest
-        with warnings.catch_warnings(action="ignore"):  # of a pickle protocol that no whole file has
+        with warnings.catch_warnings(action="ignore"):  # about a pickle protocol that only damaged files have
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise TargetError(f"{who}: {path} is no whole safetensors file ({error})") from None
-    except Exception as error:  # in a damaged file torch stumbles over whatever comes first
+        raise TargetError(f"{who}: {path} is not a complete safetensors file ({error})") from None
+    except Exception as error:  # torch may raise anything for a damaged file
         if type(error).__name__ == "UnpicklingError":
             raise TargetError(
-                f"{who}: {path} holds more than weights, or is no file of torch's; evofool unpickles nothing: save the "
-                "state dict alone, torch.save(network.state_dict(), FILE), or as safetensors"
+                f"{who}: {path} has more than weights, or is not a file of torch; evofool does not unpickle files: save "
+                "only the state dict, torch.save(network.state_dict(), FILE), or as safetensors"
             ) from None
-        words = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TargetError(f"{who}: {path} is no whole weights file ({words})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TargetError(f"{who}: {path} is not a complete weights file ({reason})") from None
     for inner in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(inner), dict):
             state = state[inner]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
-        raise TargetError(f"{who}: {path} holds no state dict (names and tensors), but a {type(state).__name__}")
-    # nn.DataParallel puts this before every name.
+        raise TargetError(f"{who}: {path} has no state dict (names and tensors), but a {type(state).__name__}")
+    # nn.DataParallel adds this prefix to every name.
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state, digest

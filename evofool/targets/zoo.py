@@ -1,4 +1,4 @@
-"""The classifiers of torchvision and timm by name: published weights, a file of one's own, or none (to measure speed)."""
+"""The classifiers of torchvision and timm by name: published weights, a user's file, or none (to measure speed)."""
 
 import difflib
 import hashlib
@@ -23,54 +23,54 @@ from evofool.targets.spec import Spec, data
 from evofool.targets.target import Target
 from evofool.targets.weights import fill, read_weights
 
-UNTRAINED = "untrained: weights drawn with seed 0, to measure speed by and for nothing else"
+UNTRAINED = "untrained: random weights from seed 0, only for measuring speed"
 
 State = dict[str, torch.Tensor]
 
 
-class _Zoo(NamedTuple):
-    """What a library knows of one of its networks."""
+class _Model(NamedTuple):
+    """A library's description of one of its networks."""
 
-    shape: tuple[int, int, int]  # (C, H, W) that it is built for
+    shape: tuple[int, int, int]  # (C, H, W) of its images
     preprocessing: Preprocessing
     build: Callable[..., nn.Module]  # build(), or build(num_classes=K), untrained
-    published: Callable[[], Path | nn.Module]  # the file downloaded, or the network that the library makes of it
-    labels: Callable[[int], list[str] | None]  # of a network with so many classes
-    translate: Callable[[State], State]  # a file's names to those of `build`
+    published: Callable[[], Path | nn.Module]  # the downloaded file, or the network with published weights
+    labels: Callable[[int], list[str] | None]  # of a network with this number of classes
+    translate: Callable[[State], State]  # names of a file's tensors to those of `build`
     backend: str
 
 
 def load(spec: Spec) -> Target:
-    """torchvision:NAME and timm:NAME, with the preprocessing and the labels that the library has for its own weights.
+    """torchvision:NAME and timm:NAME, with the library's preprocessing and labels for its own weights.
 
-    weights=FILE takes them from a file, which may have another number of classes; weights=random leaves the network
-    untrained. Where size= differs from the library's, photographs are resized in proportion.
+    weights=FILE reads them from a file, which may have another number of classes; weights=random leaves the network
+    untrained. If size= differs from the library's, photographs are resized in proportion.
     """
     spec.allow("weights", "sha256")
-    zoo = (_torchvision if spec.kind == "torchvision" else _timm)(spec)
+    model = (_torchvision if spec.kind == "torchvision" else _timm)(spec)
     weights, sha256, own = spec.options.get("weights"), spec.options.get("sha256"), spec.labels()
-    build, wanted = partial(_built, zoo, spec), data(num_classes=len(own) if own else None)
-    details: dict[str, Any] = {"backend": zoo.backend}
-    # An untrained network is drawn, and some of a trained one is before it is filled.
+    build, wanted = partial(_built, model, spec), data(num_classes=len(own) if own else None)
+    details: dict[str, Any] = {"backend": model.backend}
+    # Untrained networks are initialised at random, and so are parts of others before their weights are loaded.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        source = Path(weights) if weights not in (None, "random") else zoo.published() if weights is None else None
+        source = Path(weights) if weights not in (None, "random") else model.published() if weights is None else None
         if isinstance(source, Path):
             state, digest = read_weights(source, spec.head, sha256)
-            network = _filled(build, zoo.translate(state), wanted, source, spec.head)
+            network = _filled(build, model.translate(state), wanted, source, spec.head)
             details |= {"file": str(source), "file_sha256": digest}
         elif sha256 is not None:
-            raise TargetError(f"{spec.head}: sha256 is a file's; name it, {spec.kind}:{spec.name}?weights=FILE")
+            raise TargetError(f"{spec.head}: sha256 is for a file; give it, {spec.kind}:{spec.name}?weights=FILE")
         elif source is not None:
             network = source
         else:
             network = build(**wanted)
             details["notes"] = [UNTRAINED]
-    preprocessing, size = spec.preprocessing(zoo.preprocessing, zoo.shape[1:])
+    preprocessing, size = spec.preprocessing(model.preprocessing, model.shape[1:])
     return Target.from_module(
         network,
-        spec.labels(zoo.labels(len(network.state_dict()[_last(network)]))),
-        (zoo.shape[0], *size),
+        spec.labels(model.labels(len(network.state_dict()[_last(network)]))),
+        (model.shape[0], *size),
         preprocessing,
         spec.text,
         spec.device,
@@ -79,15 +79,15 @@ def load(spec: Spec) -> Target:
     )
 
 
-def _built(zoo: _Zoo, spec: Spec, **settings: Any) -> nn.Module:
+def _built(model: _Model, spec: Spec, **settings: Any) -> nn.Module:
     try:
-        return zoo.build(**settings)
+        return model.build(**settings)
     except TargetError:
         raise
-    except Exception as error:  # whatever an architecture has against a size
-        height, width = zoo.shape[1:]
+    except Exception as error:  # an architecture may raise anything for a size
+        height, width = model.shape[1:]
         raise TargetError(
-            f"{spec.head}: cannot be built for images of {height}x{width} ({type(error).__name__}: {_words(error)})"
+            f"{spec.head}: cannot be built for images of {height}x{width} ({type(error).__name__}: {_first_line(error)})"
         ) from None
 
 
@@ -101,14 +101,14 @@ def _filled(build: Callable[..., nn.Module], state: State, wanted: dict[str, int
 
 
 def _last(network: nn.Module) -> str:
-    """The name of the last layer's bias or weights, one row per class: both libraries make that layer last."""
+    """The name of the last layer's bias or weights, one row per class; in both libraries that layer is the last entry."""
     return next(reversed(network.state_dict()))
 
 
 # --- torchvision
 
 
-def _torchvision(spec: Spec) -> _Zoo:
+def _torchvision(spec: Spec) -> _Model:
     import torchvision
     from torchvision import models
 
@@ -117,7 +117,7 @@ def _torchvision(spec: Spec) -> _Zoo:
     photographs = weights.transforms()
     (side,), (short,) = photographs.crop_size, photographs.resize_size
     size = spec.side((side, side))
-    return _Zoo(
+    return _Model(
         (3, *size),
         Preprocessing(
             mean=tuple(photographs.mean),
@@ -134,9 +134,9 @@ def _torchvision(spec: Spec) -> _Zoo:
 
 
 def _settings(name: str, size: tuple[int, int], spec: Spec) -> dict[str, Any]:
-    """What the builder of torchvision's pretrained networks would set."""
+    """The arguments that torchvision's builders set for pretrained networks."""
     if name in ("googlenet", "inception_v3"):
-        # torchvision's weights expect the normalisation of the originals, which the network then makes of ImageNet's.
+        # torchvision's weights expect the normalisation of the originals, into which the network converts ImageNet's.
         untrained = spec.options.get("weights") == "random"
         return {"aux_logits": False, "init_weights": False, "transform_input": not untrained}
     if name.startswith("vit_"):
@@ -147,7 +147,7 @@ def _settings(name: str, size: tuple[int, int], spec: Spec) -> dict[str, Any]:
 
 
 def _translate(state: State) -> State:
-    """Without auxiliary heads, which take no part in an answer, and densenets' files of 2017 with the names of today."""
+    """Without auxiliary heads, which do not affect the output; tensors of densenets' files of 2017 get today's names."""
     return {
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value
         for key, value in state.items()
@@ -156,7 +156,7 @@ def _translate(state: State) -> State:
 
 
 def _download(url: str, spec: Spec) -> Path:
-    """The file of that address, from torch's cache or into it; its name carries the start of its SHA-256."""
+    """The file of a URL, downloaded into torch's cache if needed; its name contains the beginning of its SHA-256."""
     path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     try:
         if not path.exists():
@@ -167,14 +167,14 @@ def _download(url: str, spec: Spec) -> Path:
     except (OSError, RuntimeError) as error:
         raise _unreachable(spec, error) from None
     if (start := re.search(r"-([a-f0-9]{8,})\.", path.name)) and not digest.startswith(start[1]):
-        raise TargetError(f"{spec.head}: {path} is damaged, its SHA-256 is {digest}; delete it to have it downloaded again")
+        raise TargetError(f"{spec.head}: {path} is damaged, its SHA-256 is {digest}; delete it, and it is downloaded again")
     return path
 
 
 # --- timm
 
 
-def _timm(spec: Spec) -> _Zoo:
+def _timm(spec: Spec) -> _Model:
     try:
         import timm
         from timm.data import resolve_data_config
@@ -187,32 +187,32 @@ def _timm(spec: Spec) -> _Zoo:
     config = resolve_data_config(pretrained_cfg=known)
     channels, *side = config["input_size"]
     size = spec.side((side[0], side[1]))
-    # Such networks have as many weights as the image has patches.
+    # The number of weights of such networks depends on the number of patches.
     fixed: dict[str, Any] = {"img_size": size} if known.get("fixed_input_size") and size != tuple(side) else {}
-    way = config["interpolation"]
+    interpolation = config["interpolation"]
 
     def build(**settings: Any) -> nn.Module:
         network = timm.create_model(name, **fixed, **settings)
         if not network.num_classes:
-            raise TargetError(f"{spec.head}: has no classifier; give weights=FILE that has one, and its labels=FILE")
+            raise TargetError(f"{spec.head}: has no classifier layer; give weights=FILE that has one, and its labels=FILE")
         return network
 
     def published() -> nn.Module:
-        with _nothing_unpickled():
+        with _weights_only():
             try:
                 return build(pretrained=True)
             except TargetError:
                 raise
-            except Exception as error:  # of timm, of the hub's client and of whatever that uses
+            except Exception as error:  # errors of timm, of the hub's client and of its dependencies
                 raise _unreachable(spec, error) from None
 
-    return _Zoo(
+    return _Model(
         (channels, *size),
         Preprocessing(
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
             resize=None if config["crop_mode"] == "squash" else math.floor(max(size) / config["crop_pct"]),
-            interpolation=way if way in INTERPOLATIONS else "bicubic",
+            interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
         ),
         build,
         published,
@@ -223,7 +223,7 @@ def _timm(spec: Spec) -> _Zoo:
 
 
 def _timm_labels(classes: int) -> list[str] | None:
-    """The names of ImageNet's 1,000 classes, or of one of its larger sets, told by their number."""
+    """The names of ImageNet's 1,000 classes, or of a larger set of ImageNet that has this number of classes."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     if classes == 1000:
@@ -233,18 +233,18 @@ def _timm_labels(classes: int) -> list[str] | None:
 
 
 @contextmanager
-def _nothing_unpickled() -> Iterator[None]:
-    """torch.load takes tensors alone in here, whatever a version of timm asks it for."""
-    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(switch)
-    os.environ[switch] = "1"
+def _weights_only() -> Iterator[None]:
+    """In this context torch.load reads only tensors, whatever arguments timm passes."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
     try:
         yield
     finally:
         if before is None:
-            del os.environ[switch]
+            del os.environ[variable]
         else:
-            os.environ[switch] = before
+            os.environ[variable] = before
 
 
 # --- both
@@ -261,10 +261,10 @@ def _known(spec: Spec, names: Iterable[str]) -> str:
 
 def _unreachable(spec: Spec, error: Exception) -> TargetError:
     return TargetError(
-        f"{spec.head}: its weights cannot be downloaded ({type(error).__name__}: {_words(error)}); "
-        f"give {spec.kind}:{spec.name}?weights=FILE"
+        f"{spec.head}: its weights cannot be downloaded ({type(error).__name__}: {_first_line(error)}); "
+        f"use {spec.kind}:{spec.name}?weights=FILE"
     )
 
 
-def _words(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0][:200]

@@ -239,7 +239,7 @@ def test_the_command_says_what_was_left_out_and_a_set_of_nothing_else_is_refused
 def test_what_is_no_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"there is no .*nowhere"):
         image_set(tmp_path / "nowhere", network())
-    with pytest.raises(ImageError, match="holds no pictures"):
+    with pytest.raises(ImageError, match="has no pictures"):
         image_set(tmp_path, network())
 
 
@@ -429,7 +429,7 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.
         (lambda at: [at / "nowhere"], ImageError, "there is no"),
         (lambda at: [Path(__file__)], ImageError, "is no folder, no run and no .parquet file: name a run"),
         (lambda at: [at / "set"], TargetError, "name one: --target lenet"),
-        (lambda at: [at / "set", "--target", "lenet"], ImageError, "no labels of the target's 10"),
+        (lambda at: [at / "set", "--target", "lenet"], ImageError, "not among the target's 10"),
         (
             lambda at: [at / "set", "--target", "lenet", "--json", at / "no" / "a.json"],
             StoreError,

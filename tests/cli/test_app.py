@@ -485,7 +485,7 @@ def one_sentence(result: Result, told: str = "") -> None:
         (["run", "mnist-cppn", "--set", "target=lenet?weights=nowhere"], r"there is no weights file .*nowhere"),
         (
             ["run", "mnist-cppn", "--set", "target=lenet?weights=cut.toml"],
-            r"cut\.toml holds more than weights, or is no file of torch's",
+            r"cut\.toml has more than weights, or is not a file of torch",
         ),
         (["run", "mnist-cppn", "--out", "empty.toml"], "empty.toml"),
         (["run", "mnist-cppn", "--out", "empty.toml/below"], "empty.toml"),

@@ -35,7 +35,7 @@ def test_list_has_a_row_for_every_kind_and_says_what_is_not_installed(call: Call
     assert told.code == 0
     for kind in KINDS.values():
         (row,) = [line for line in told.out.splitlines() if line.startswith(f"{kind.form} ")]
-        assert ("not installed" in row) == (kind.needs == "timm")
+        assert ("not installed" in row) == (kind.module == "timm")
     rows = json.loads(call("targets", "list", "--json").out)
     assert [row["spec"] for row in rows] == [kind.form for kind in KINDS.values()]
     assert [row["spec"] for row in rows if not row["installed"]] == [KINDS["timm"].form]

@@ -172,7 +172,7 @@ def test_what_has_no_place_to_be_written_is_refused_before_anything_is_asked(mad
 
 
 def test_real_images_that_are_not_there_or_not_of_these_classes_are_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="holds no pictures"):
+    with pytest.raises(ImageError, match="has no pictures"):
         transfer([made / "one", made / "other"], images=str(tmp_path))
 
 

@@ -407,7 +407,7 @@ def test_workers_are_refused_where_they_could_not_build_the_target(here: Path) -
     import odd_targets
 
     unnamed = evofool.targets.Target("mine", list("abcde"), (1, 6, 6), odd_targets.linear, {})
-    with pytest.raises(TargetError, match="workers build their target by its name"):
+    with pytest.raises(TargetError, match="workers build their target from its spec"):
         Run.start(recipe(workers=1), here / "run", unnamed)
 
 
@@ -500,7 +500,7 @@ def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, clust
     for change in ("stop.evaluations=1200", "target=lenet"):
         refused = evofool_command("run", "run", "--set", change)
         assert refused.returncode == 2, "the file alone names the cluster"
-        assert "say that you trust it: --trust" in refused.stderr
+        assert "if you trust it, add --trust" in refused.stderr
     local = evofool_command("run", "run", "--set", "stop.evaluations=1200", "--workers", "0")
     assert local.returncode == 0, local.stderr
     assert evofool_command("replay", "run").returncode == 0

@@ -196,9 +196,9 @@ def test_no_hook_is_left_even_where_it_fails(folder: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="is no folder"):
+    with pytest.raises(ImageError, match="is not a folder"):
         nearest_real(black(), drawn(0), tmp_path / "none")
-    with pytest.raises(ImageError, match="holds no pictures"):
+    with pytest.raises(ImageError, match="has no pictures"):
         nearest_real(black(), drawn(0), tmp_path)
     save_png(drawn(0), tmp_path / "one.png")
     with pytest.raises(ImageError, match="at least 2"):

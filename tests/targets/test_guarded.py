@@ -149,7 +149,7 @@ def test_nothing_is_hooked_on_the_base_and_its_weights_are_shared() -> None:
         assert [p.data_ptr() for p in own.parameters()] == [p.data_ptr() for p in module.parameters()]
     assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
     np.testing.assert_array_equal(plain.logits(images()), alone)
-    assert not any(found.network.module._seen for found in several if found.network), "no image is kept"
+    assert not any(found.network.module._features for found in several if found.network), "no image is kept"
 
 
 def test_a_module_that_computes_its_weights_is_guarded_too() -> None:
@@ -168,7 +168,7 @@ def test_a_module_that_cannot_be_copied_is_guarded_by_what_looks_at_logits_alone
     net.lock = threading.Lock()  # type: ignore[assignment]
     plain = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
     assert guarded(plain, rule("energy"), "g").logits(images()).shape == (9, K + 1)
-    with pytest.raises(TargetError, match=r"Small cannot be copied \(TypeError: .*, and mahalanobis needs that"):
+    with pytest.raises(TargetError, match=r"Small cannot be copied \(TypeError: .*, and mahalanobis needs a copy"):
         guarded(plain, rule("mahalanobis"), "g")
 
 
@@ -254,15 +254,15 @@ def test_a_base_that_has_changed_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("meta", "tensors", "words"),
     [
-        ({"format": "another"}, {}, 'no guard of this evofool: its format is "another"'),
+        ({"format": "another"}, {}, 'not a guard that this evofool supports: its format is "another"'),
         ({"detector": "odin"}, {}, 'no detector "odin"; there are msp'),
         ({"scale": "0"}, {}, "scale and temperature above 0"),
         ({"scale": "much"}, {}, "could not convert"),
         ({"threshold": "nan"}, {}, "have to be finite"),
-        ({"median": "-1.0"}, {}, "as suspicious as half of them"),
-        ({"extra": "1"}, {}, "no guard of this evofool"),
-        ({"layer": "fc1"}, {}, "fitted to 500 features, given are 800"),
-        ({"base": "lenett"}, {}, 'lenett is none .*did you mean "lenet"'),
+        ({"median": "-1.0"}, {}, "is not above the median"),
+        ({"extra": "1"}, {}, "not a guard that this evofool supports"),
+        ({"layer": "fc1"}, {}, "fitted to 500 features, but there are 800"),
+        ({"base": "lenett"}, {}, 'lenett is not a spec .*did you mean "lenet"'),
         ({"base": "https://example.org/"}, {}, "is a server"),
         ({"base": "guarded:/somewhere"}, {}, "is guarded itself"),
         ({"layer": "fc3"}, {}, 'its base has no layer "fc3"'),
@@ -294,13 +294,15 @@ def test_a_file_that_is_none_is_refused_and_is_not_foreign(content: bytes | None
     if content is not None:
         path.write_bytes(content)
     assert not needs_trust(f"guarded:{path}")
-    with pytest.raises(TargetError, match=r"there is no guard|no whole safetensors|no guard of this evofool"):
+    with pytest.raises(
+        TargetError, match=r"there is no guard|not a complete safetensors|not a guard that this evofool supports"
+    ):
         target(f"guarded:{path}")
 
 
 def test_what_cannot_be_guarded_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
-    with pytest.raises(TargetError, match="names its base by a spec, and mine is none"):
+    with pytest.raises(TargetError, match="refers to its base by a spec, and mine is not a spec"):
         guard(base(name="mine"), lenet_rule(), path)
     spec = guard(target("lenet"), lenet_rule(), path)
     with pytest.raises(TargetError, match="is guarded itself"):

@@ -206,7 +206,7 @@ def test_a_server_is_what_it_describes() -> None:
         images = images_of(70)
         assert np.array_equal(asked.logits(images), expected(images))
         assert (asked.queries, asked.requests, server.received) == (74, 5, 5)  # GET, the probe's 4, 32 + 32 + 6
-        with pytest.raises(TargetError, match="a black box, it has neither gradients nor layers"):
+        with pytest.raises(TargetError, match="a black box, which has neither gradients nor layers"):
             asked.activations(None, "fc")  # type: ignore[arg-type]
 
 

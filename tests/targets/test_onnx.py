@@ -167,7 +167,7 @@ def test_tensors_kept_in_a_file_beside_belong_to_it(tmp_path: Path) -> None:
 def test_tensors_outside_the_file_s_folder_are_not_read(tmp_path: Path, place: str) -> None:
     path = write(tmp_path / "n.onnx", beside="x" * len(place))
     path.write_bytes(path.read_bytes().replace(b"x" * len(place), place.encode()))
-    with pytest.raises(TargetError, match=f"keeps tensors in {place}, outside of its own folder"):
+    with pytest.raises(TargetError, match=f"has tensors in {place}, outside of its own folder"):
         target(f"onnx:{path}")
 
 
@@ -195,9 +195,9 @@ def test_probabilities_are_detected_or_stated_and_never_taken_for_logits(tmp_pat
     pixels = images(z)
     assert log_odds(p.logits(pixels)) == pytest.approx(log_odds(z.logits(pixels)), abs=1e-3)
     assert target(f"onnx:{softmax}?outputs=probabilities").outputs == "probabilities"
-    with pytest.raises(TargetError, match="the network returns probabilities, stated are logits; leave its softmax out"):
+    with pytest.raises(TargetError, match="the network returns probabilities, but outputs is logits; leave its softmax out"):
         target(f"onnx:{softmax}?outputs=logits")
-    with pytest.raises(TargetError, match="stated are probabilities, but rows of its answer sum to"):
+    with pytest.raises(TargetError, match="outputs is probabilities, but rows of its answer sum to"):
         target(f"onnx:{logits}?outputs=probabilities")
 
 
@@ -213,7 +213,7 @@ def test_labels_have_to_be_as_many_as_scores_and_doubles_are_numbered(tmp_path: 
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        (("b", 3, 20), "FLOAT", r"takes images tensor\(float\) \['b', 3, 20\]; it has to take images alone"),
+        (("b", 3, 20), "FLOAT", r"takes images tensor\(float\) \['b', 3, 20\]; it has to take only images"),
         (("b", 3, 4, 5), "INT64", r"takes images tensor\(int64\)"),
         (("b", 4, 3, 5), "FLOAT", r"\['b', 4, 3, 5\]; images have 1 or 3 channels"),
     ],
@@ -230,7 +230,7 @@ def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...]
         ("ouput=scores", 'no option "ouput"; did you mean "output"'),
         ("weights=w", 'no option "weights"'),
         ("threads=0", 'threads is "0"; it has to be a whole number, 1 or more'),
-        ("device=tpu", 'device is "tpu"; onnxruntime is given cpu, cuda or cuda:NUMBER here'),
+        ("device=tpu", 'device is "tpu"; it has to be cpu, cuda or cuda:NUMBER'),
         (f"sha256={'0' * 64}", f"n.onnx has SHA-256 .*, asked for is {'0' * 64}"),
         ("outputs=odds", 'outputs "odds" is none of auto, logits, probabilities'),
     ],
@@ -243,7 +243,7 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path, options: str, messag
 def test_a_gpu_that_onnxruntime_cannot_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     path = write(tmp_path / "n.onnx")
-    with pytest.raises(TargetError, match="no CUDAExecutionProvider; pip install onnxruntime-gpu, or give device=cpu"):
+    with pytest.raises(TargetError, match="no CUDAExecutionProvider; pip install onnxruntime-gpu, or use device=cpu"):
         target(f"onnx:{path}?device=cuda")
     assert target(f"onnx:{path}?device=auto").details["device"] == "cpu"
 
@@ -253,12 +253,12 @@ def test_what_is_no_onnx_file_is_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"<html>", whole[: len(whole) // 2], whole[:-1], bytes(1000)):
         path.write_bytes(content)
-        with pytest.raises(TargetError, match=r"n\.onnx is no ONNX network that can be run"):
+        with pytest.raises(TargetError, match=r"n\.onnx is not an ONNX network that can be run"):
             target(f"onnx:{path}")
     for missing in (tmp_path / "none.onnx", tmp_path):
         with pytest.raises(TargetError, match=f"there is no ONNX file {missing}"):
             target(f"onnx:{missing}")
-    with pytest.raises(TargetError, match="onnx: names no file; write onnx:FILE"):
+    with pytest.raises(TargetError, match="onnx: has no file; write onnx:FILE"):
         target("onnx")
 
 
@@ -272,7 +272,7 @@ def test_operators_of_unknown_libraries_are_refused(tmp_path: Path) -> None:
     )
     opsets = [h.make_opsetid("", 17), h.make_opsetid("some.body", 1)]
     onnx.save(h.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "n.onnx")
-    with pytest.raises(TargetError, match=r"no ONNX network that can be run .*Strange"):
+    with pytest.raises(TargetError, match=r"not an ONNX network that can be run .*Strange"):
         target(f"onnx:{tmp_path / 'n.onnx'}")
 
 

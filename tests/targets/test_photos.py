@@ -75,7 +75,9 @@ def test_classes_that_stand_for_no_thing_need_no_pictures(
 
 def test_such_a_class_may_have_pictures_too(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{name}/a.png" for name in (*WNIDS, "nothing")))
-    with pytest.raises(ImageError, match="3 of them no labels"):  # some are known: order would be a guess
+    with pytest.raises(
+        ImageError, match="of which 3 are not among the target's 4"
+    ):  # some are known: order would be a guess
         find_photographs(tmp_path, ("tench", "goldfish", "setter", "nothing"))
     (tmp_path / "nothing").rename(tmp_path / "zz")
     assert [p.class_id for p in find_photographs(tmp_path, ("tench", "goldfish", "setter", "nothing"))] == [0, 1, 2, 3]
@@ -101,12 +103,12 @@ def test_numbers_that_are_labels_are_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ((), r"holds no pictures \(\.jpg, .*\); needed is a folder of pictures for every class, or pictures named"),
-        (("a/x.png", "y.png"), r"holds 1 folders with pictures and 1 pictures beside them \(y\.png\)"),
-        (("cat/x.png", "dog/x.png"), r"2 different folders, 2 of them no labels of the target's 3 \(cat, dog\); they have "
+        ((), r"has no pictures \(\.jpg, .*\); it has to be a folder of pictures for every class, or pictures named"),
+        (("a/x.png", "y.png"), r"has 1 folders with pictures and 1 pictures beside them \(y\.png\)"),
+        (("cat/x.png", "dog/x.png"), r"2 different folders, of which 2 are not among the target's 3 \(cat, dog\); they have "
          r"to be labels \(tench, goldfish, setter \.\.\.\), or exactly 3 names in class order"),
-        (("tench/x.png", "goldfish/x.png", "seter/x.png"), r"1 of them no labels of the target's 3 \(seter\)"),
-        (("IMG_1.png", "IMG_2.png"), r"1 different beginnings of names, 1 of them no labels .* \(IMG\)"),
+        (("tench/x.png", "goldfish/x.png", "seter/x.png"), r"of which 1 are not among the target's 3 \(seter\)"),
+        (("IMG_1.png", "IMG_2.png"), r"1 different beginnings of names, of which 1 are not among .* \(IMG\)"),
     ],
 )  # fmt: skip
 def test_a_folder_whose_classes_cannot_be_told_says_what_was_found_and_what_is_needed(
@@ -117,7 +119,7 @@ def test_a_folder_whose_classes_cannot_be_told_says_what_was_found_and_what_is_n
 
 
 def test_no_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="nowhere is no folder"):
+    with pytest.raises(ImageError, match="nowhere is not a folder"):
         find_photographs(tmp_path / "nowhere", seeing().labels)
 
 

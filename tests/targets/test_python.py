@@ -210,7 +210,7 @@ def test_a_target_is_taken_as_it_is_under_the_spec_s_name(own: Callable[[str], s
     found = target(own("ready"))
     assert isinstance(found, Target)
     assert (found.name, found.labels) == (own("ready"), tuple("abcdef"))
-    with pytest.raises(TargetError, match=r"ready\(\) returns a Target, taken as it is; set size, mean there"):
+    with pytest.raises(TargetError, match=r"ready\(\) returns a Target, which is used as it is; set size, mean there"):
         target(own("ready?size=4x5&mean=0.5"))
 
 
@@ -228,9 +228,9 @@ def test_a_changed_source_file_makes_another_target_once_it_is_imported(
 
 def test_probabilities_are_told_from_logits(own: Callable[[str], str]) -> None:
     assert target(own(f"softmax?{SIZE}")).outputs == "probabilities"
-    with pytest.raises(TargetError, match="the network returns probabilities, stated are logits"):
+    with pytest.raises(TargetError, match="the network returns probabilities, but outputs is logits"):
         target(own(f"softmax?{SIZE}&outputs=logits"))
-    with pytest.raises(TargetError, match="stated are probabilities, but rows of its answer sum to"):
+    with pytest.raises(TargetError, match="outputs is probabilities, but rows of its answer sum to"):
         target(own(f"plain?{SIZE}&outputs=probabilities"))
 
 
@@ -258,7 +258,7 @@ def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_wh
     (package / "worse.py").write_text("def f(:\n", encoding="utf-8")
     with pytest.raises(TargetError, match=rf"importing {package.name}\.worse raises SyntaxError"):
         target(f"python:{package.name}.worse:module")
-    with pytest.raises(TargetError, match=rf"there is no module {package.name}\.nowhere, neither in .* nor among"):
+    with pytest.raises(TargetError, match=rf"there is no module {package.name}\.nowhere, neither in .* nor installed"):
         target(f"python:{package.name}.nowhere:module")
 
 
@@ -306,7 +306,7 @@ def test_a_spec_without_module_or_factory_says_how_it_is_written(text: str) -> N
 def test_a_module_that_is_not_there_names_where_was_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    with pytest.raises(TargetError, match=f"there is no module no_such_package, neither in {tmp_path} nor among what is"):
+    with pytest.raises(TargetError, match=f"there is no module no_such_package, neither in {tmp_path} nor installed"):
         target("python:no_such_package.network:make")
 
 

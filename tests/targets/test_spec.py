@@ -109,7 +109,7 @@ def test_crops_are_cut_out_of_larger_images() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("mean=a", 'mean is "a"; it has to be a number, or up to 3 with commas between'),
+        ("mean=a", 'mean is "a"; it has to be a number, or up to 3 separated by commas'),
         ("mean=1,2,3,4", "mean is"), ("std=1/0", "std is"), ("scale=1,2", "scale is"), ("scale=1/2/3", "scale is"),
         ("scale=", "scale is"), ("std=0", "have to be > 0"), ("mean=nan", "finite"), ("scale=inf", "finite"),
         ("order=GBR", "neither RGB nor BGR"), ("crops=3", "crops are 1"), ("crops=ten", 'crops is "ten"; it has'),

@@ -105,7 +105,7 @@ def test_what_is_too_far_from_plain_or_does_not_run_is_dropped_with_the_reason()
     assert set(choice.dropped) == {"bfloat16", "float16", "compiled"}
     assert "log-odds differ from float32 by" in choice.dropped["bfloat16"]
     assert "at most 0.25 and 1.5 are allowed" in choice.dropped["bfloat16"]
-    assert choice.dropped["float16"] == "answers NaN or infinity"
+    assert choice.dropped["float16"] == "returns NaN or infinity"
     assert choice.dropped["compiled"] == "RuntimeError: no compiler"
 
 
@@ -118,7 +118,7 @@ def test_the_chunk_is_halved_until_every_format_fits_the_memory() -> None:
 
 
 def test_a_memory_that_does_not_hold_one_image_is_told() -> None:
-    with pytest.raises(TargetError, match=r"own: the memory of cuda does not hold one image's forward pass; take a smaller"):
+    with pytest.raises(TargetError, match=r"own: the memory of cuda does not hold one image's forward pass; use a smaller"):
         choose_format(Formats(float32=full(0)), 64)
 
 

@@ -106,7 +106,7 @@ def test_a_truncated_or_foreign_weights_file_is_named(tmp_path: Path) -> None:
         b"\x80\x04.",
     ):
         path.write_bytes(content)
-        with pytest.raises(TargetError, match=r"lenet: .*broken\.safetensors is no whole safetensors file"):
+        with pytest.raises(TargetError, match=r"lenet: .*broken\.safetensors is not a complete safetensors file"):
             target(f"lenet?weights={path}")
 
 
@@ -267,7 +267,7 @@ def test_nan_passes_through_for_the_search_to_refuse() -> None:
 def test_a_black_box_says_that_it_is_one() -> None:
     asked = plain()
     assert not asked.differentiable
-    with pytest.raises(TargetError, match="plain: a black box, it has neither gradients nor layers"):
+    with pytest.raises(TargetError, match="plain: a black box, which has neither gradients nor layers"):
         asked.logits_float(torch.zeros(1, 1, 3, 4))
     with pytest.raises(TargetError, match="black box"):
         asked.activations(torch.zeros(1, 1, 3, 4), "fc")

@@ -163,7 +163,10 @@ def test_densenets_files_of_2017_are_understood() -> None:
         ("torchvision:fasterrcnn_resnet50_fpn", "torchvision has no classifier"),
         ("torchvision:resnet18?weight=x", 'no option "weight"; did you mean "weights"'),
         ("torchvision:resnet18?weights=nowhere.pth", "there is no weights file .*nowhere.pth"),
-        ("torchvision:resnet18?weights=random&sha256=00", "sha256 is a file's; name it, torchvision:resnet18.weights=FILE"),
+        (
+            "torchvision:resnet18?weights=random&sha256=00",
+            "sha256 is for a file; give it, torchvision:resnet18.weights=FILE",
+        ),
         ("torchvision:vit_b_32?weights=random&size=64x96", "takes square images, not 64x96"),
         ("torchvision:maxvit_t?weights=random&size=256", "cannot be built for images of 256x256"),
         ("torchvision:alexnet?weights=random&size=10", r"does not take images of shape \(3, 10, 10\)"),
@@ -193,7 +196,7 @@ class Intruder:
 def test_a_pickled_object_is_refused_and_does_not_run(tmp_path: Path, kind: str) -> None:
     pytest.importorskip(kind)
     torch.save({"fc.weight": Intruder(tmp_path / "trace")}, tmp_path / "w.pth")
-    with pytest.raises(TargetError, match=f"{kind}:resnet18: .* evofool unpickles nothing"):
+    with pytest.raises(TargetError, match=f"{kind}:resnet18: .* evofool does not unpickle files"):
         target(f"{kind}:resnet18?weights={tmp_path / 'w.pth'}")
     assert not (tmp_path / "trace").exists()
 
@@ -236,7 +239,7 @@ def test_without_a_network_a_file_is_the_way_out(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    message = r"its weights cannot be downloaded \(URLError: .*no route to host.*\); give torchvision:resnet18\?weights=FILE"
+    message = r"its weights cannot be downloaded \(URLError: .*no route to host.*\); use torchvision:resnet18\?weights=FILE"
     with pytest.raises(TargetError, match=message):
         target("torchvision:resnet18")
 
@@ -311,7 +314,7 @@ def test_timm_downloads_what_it_has_published_and_unpickles_nothing(tmp_path: Pa
         raise OSError("no route to host")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
-    message = r"cannot be downloaded \(OSError: no route to host\); give timm:mobilenetv3_small_050\?weights=FILE"
+    message = r"cannot be downloaded \(OSError: no route to host\); use timm:mobilenetv3_small_050\?weights=FILE"
     with pytest.raises(TargetError, match=message):
         target("timm:mobilenetv3_small_050")
 
@@ -322,7 +325,7 @@ def test_timm_downloads_what_it_has_published_and_unpickles_nothing(tmp_path: Pa
         ("timm:resnet81", 'timm has no classifier "resnet81"; did you mean .*resnet18'),
         ("timm:resnet18.a1_in2k", "did you mean resnet18.a1_in1k"),
         ("timm:hf-hub:timm/resnet18", 'timm has no classifier "hf-hub:timm/resnet18"'),
-        ("timm:vit_small_patch14_dinov2?weights=random&size=56", "has no classifier; give weights=FILE"),
+        ("timm:vit_small_patch14_dinov2?weights=random&size=56", "has no classifier layer; give weights=FILE"),
         ("timm:mixer_s16_224", "cannot be downloaded .*No pretrained weights exist"),
     ],
 )

@@ -59,10 +59,12 @@ def train(
             epochs,
             seed,
             report=lambda epoch, _: progress and progress(epoch, epochs),
-            classes=len(LABELS) + (defence == "reject-class"),
-            batch=_BATCH,
-            peak_rate=_PEAK_RATE,
-            loss=beside or train_lenet.cross_entropy,
+            settings=train_lenet.TrainingSettings(
+                classes=len(LABELS) + (defence == "reject-class"),
+                batch=_BATCH,
+                peak_rate=_PEAK_RATE,
+                loss=beside or train_lenet.cross_entropy,
+            ),
         )
 
 
