@@ -1,4 +1,4 @@
-"""What niches are made of: a number that describes an image, cut into bins. Others can be registered."""
+"""Image descriptors, whose bins are the niches of an archive. Others can be registered."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ DESCRIPTORS: dict[str, Descriptor] = {}
 
 
 def register(name: str) -> Callable[[Descriptor], Descriptor]:
-    """Decorator: make a descriptor known to recipes under this name. ValueError if the name is taken."""
+    """Decorator: register a descriptor under this name, for recipes. ValueError if the name is taken."""
 
     def add(function: Descriptor) -> Descriptor:
         if name in DESCRIPTORS:

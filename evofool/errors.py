@@ -1,15 +1,15 @@
-"""Everything that can go wrong for a user's reasons. Each error also is the built-in that fits it.
+"""The errors that a user can cause. Each of them is also a built-in error.
 
-EvofoolError                 caught by the command line, which prints its sentence and exits with 2
-|-- RecipeError(ValueError)  a recipe or a --set that cannot be
-|-- TargetError(ValueError)  a classifier that cannot be loaded or answers the wrong thing
+EvofoolError                 caught by the command line, which prints its message and exits with 2
+|-- RecipeError(ValueError)  an invalid recipe or --set
+|-- TargetError(ValueError)  a classifier that cannot be loaded, or whose output is invalid
 |   `-- BudgetError          a black box whose cap on requests is reached
 |-- ScoreError(ArithmeticError)  scores that are not finite
-|-- ImageError(ValueError)   a picture that is none, or has the wrong size
-|-- StoreError(OSError)      a run's folder or file: missing, not ours, damaged, full disk, in use
-`-- VerifyError(ValueError)  a run whose stored elites are not what they say (exit status 1)
+|-- ImageError(ValueError)   an unreadable picture, or one of the wrong size
+|-- StoreError(OSError)      a run's folder or file: missing, of another program, damaged, full disk, in use
+`-- VerifyError(ValueError)  a run whose stored elites do not match their records (exit status 1)
 
-Faults of genomes are genomes.GenomeError; that package does not know this one.
+Invalid genomes raise genomes.GenomeError; that package does not import this one.
 """
 
 
@@ -26,7 +26,7 @@ class TargetError(EvofoolError, ValueError):
 
 
 class BudgetError(TargetError):
-    """Names the cap and how to go on; nothing that was paid for is lost."""
+    """Names the cap and how to continue; nothing that was paid for is lost."""
 
 
 class ScoreError(EvofoolError, ArithmeticError):
@@ -46,4 +46,4 @@ class VerifyError(EvofoolError, ValueError):
 
 
 class Interrupted(Exception):
-    """Somebody asked the work to end. No error: what is done is saved, and whoever began it says so."""
+    """The user stopped the work. Not an error: what is done is saved."""

@@ -1,4 +1,4 @@
-"""8-bit images: the only place where they are quantised, written as PNG and read back. What is scored is what is saved."""
+"""8-bit images: quantised, written as PNG and read back here alone, so that the scored image is the saved one."""
 
 import io
 from pathlib import Path
@@ -10,9 +10,10 @@ from PIL import Image, UnidentifiedImageError
 from evofool.errors import ImageError
 
 MOST_PIXELS = 89_000_000
-"""Of a picture that is opened: more, and a file of some kilobytes could fill the memory. Pillow warns a little above it."""
+"""The largest picture that is opened. A larger one could fill the memory from a file of some kilobytes; Pillow warns a
+little above this."""
 GIANTS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-"""What Pillow raises of a picture that it takes for an attack."""
+"""The exceptions that Pillow raises for a picture that could be an attack."""
 
 
 LARGE_SIDE = 64
@@ -20,7 +21,7 @@ LARGE_SIDE = 64
 
 
 def is_large(shape: tuple[int, int, int]) -> bool:
-    """Whether images of this shape (C, H, W) are large. They are scored and climb a few at a time."""
+    """Whether images of this shape (C, H, W) are large. They are scored and optimised a few at a time."""
     return min(shape[1:]) >= LARGE_SIDE
 
 
@@ -30,7 +31,7 @@ def levels(x: Any) -> Any:
 
 
 def quantise(x: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] to uint8, as `levels` has them."""
+    """Floats in [0, 1] to uint8, rounded as by `levels`."""
     return levels(x).astype(np.uint8)
 
 
@@ -48,10 +49,10 @@ def from_pil(picture: Image.Image) -> np.ndarray:
 
 
 def resized(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 (C, H, W) of any size to uint8 of another shape; an image that has it already is given back as it is.
+    """uint8 (C, H, W) of any size to uint8 of another shape; an image that has it already is returned unchanged.
 
-    The whole image is scaled, nothing is cut off: bilinear, averaging where it shrinks (Pillow's). RGB becomes grey by the
-    luma of ITU-R 601, grey becomes three equal channels.
+    The whole image is scaled and nothing is cropped: bilinear, averaging where it shrinks (Pillow's). RGB becomes grey by
+    the luma of ITU-R 601, grey becomes three equal channels.
     """
     channels, height, width = shape
     if image.shape == shape and image.dtype == np.uint8:
@@ -70,11 +71,11 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def decode_png(png: bytes, where: str = "PNG") -> np.ndarray:
-    """The uint8 (C, H, W) that encode_png was given.
+    """The uint8 (C, H, W) that encode_png encoded.
 
-    ImageError, naming `where`, for anything that is no such PNG, and for one of more than MOST_PIXELS.
+    ImageError, naming `where`, for anything else than such a PNG, and for one of more than MOST_PIXELS.
     """
-    # Out of its head, before Pillow looks at it: Pillow would warn of a giant first, and unpack it.
+    # The size is read from the header, because Pillow would warn of a large picture first, and unpack it.
     width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
     if png[12:16] == b"IHDR" and width * height > MOST_PIXELS:
         raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {MOST_PIXELS:,} are the most that is read")

@@ -1,4 +1,4 @@
-"""What to do: run.toml <-> Recipe. Strict, frozen, and the place where configuration stops: below it, plain arguments."""
+"""Recipes: what a run does, from a TOML file. Rooms below take plain arguments, never a recipe."""
 
 import difflib
 import re
@@ -178,7 +178,7 @@ class SearchPart(_Part):
     @field_validator("classes")
     @classmethod
     def _ascending(cls, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        """One order, so that equal recipes are equal."""
+        """Ascending, so that equal recipes compare equal."""
         if classes is not None and len(set(classes)) < len(classes):
             raise ValueError("names a class twice")
         return classes and tuple(sorted(classes))
@@ -186,7 +186,7 @@ class SearchPart(_Part):
     @field_validator("parents")
     @classmethod
     def _absolute(cls, parents: str | None) -> str | None:
-        """It holds wherever it is read."""
+        """An absolute path, so that it is valid in any folder."""
         return parents and str(Path(parents).expanduser().absolute())
 
 
@@ -346,12 +346,12 @@ class Recipe(_Part):
         return self.compute.chunk or self.search.batch
 
     def changed(self, changes: Sequence[str], where: str) -> "Recipe":
-        """This recipe with --set changes laid over it; RecipeError names `where` and the key."""
+        """This recipe with --set changes applied; RecipeError names `where` and the key."""
         return parse(override(self.model_dump(mode="json", exclude_none=True), changes), where)
 
     def fixed(self) -> dict[str, Any]:
-        """The part that decides the bits of a run. The target is told by its fingerprint, not by the words that name it;
-        parents are in the run's file (evofool.run.seeding)."""
+        """The keys that affect results, which a resumed run cannot change. The target is left out, because its fingerprint
+        identifies it, and so are parents, because they are in the run's file (evofool.run.seeding)."""
         return self.model_dump(
             mode="json",
             exclude={
@@ -366,7 +366,7 @@ class Recipe(_Part):
 
 
 def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file, or the shipped one of that name, with --set changes ("search.seed=3") laid over it.
+    """The recipe in a file, or the shipped one of that name, with --set changes ("search.seed=3") applied.
 
     RecipeError names file and key, and the nearest valid one.
     """
@@ -375,7 +375,7 @@ def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def from_file(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe file as plain data, with --set changes laid over it; "name" is the file's unless it says. RecipeError."""
+    """A recipe file as plain data, with --set changes applied; "name" defaults to the file's. RecipeError if unreadable."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -425,7 +425,7 @@ def _shipped() -> list[Path]:
 
 
 def override(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """data with each "a.b=value" laid over it; the value is TOML, a bare word is a string, and no value removes the key."""
+    """data with each "a.b=value" applied. The value is TOML; a bare word is a string; an empty value removes the key."""
     out: dict[str, Any] = _copy(data)
     for change in changes:
         key, sign, text = change.partition("=")
@@ -458,13 +458,13 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
 
 
 _VARIATION = {"rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set"}
-"""Settings of an encoding that decide which children are made, not how a genome is drawn or packed: those may differ."""
+"""Settings of an encoding that affect variation, but not how a genome is drawn or packed; these may differ."""
 _SETTINGS = {"name": "kind", "mode": "color", "raw_coordinates": "coordinates"}
-"""Those that a recipe calls otherwise."""
+"""Settings that have another name in a recipe."""
 
 
 def drawing(encoding: Any) -> dict[str, Any]:
-    """What decides how a genome of this encoding is drawn and packed, under the keys of a recipe."""
+    """The settings that affect how a genome of this encoding is drawn and packed, under the keys of a recipe."""
     names = ["name", *(f.name for f in fields(encoding) if f.compare and f.name not in _VARIATION)]
     compared = {_SETTINGS.get(name, name): getattr(encoding, name) for name in names}
     if "coordinates" in compared:
@@ -484,7 +484,7 @@ _TABLES: dict[str, type[BaseModel]] = {
 
 
 def _fault(item: Any) -> str:
-    # Left out: the names that pydantic gives to the kinds of an encoding and to the alternatives of a union.
+    # The names that pydantic gives to kinds of an encoding and to alternatives of a union are left out.
     loc = item["loc"][:1] + item["loc"][2:] if item["loc"][:1] == ("encoding",) and len(item["loc"]) > 1 else item["loc"]
     path = [str(p) for p in loc if "[" not in str(p) and "constrained" not in str(p)]
     key = ".".join(path) or "recipe"

@@ -1,4 +1,4 @@
-"""From logits to what a search ranks by. float32 in, float64 out, exact where a softmax would saturate."""
+"""Scores of images, from logits: float32 in, float64 out, exact where a softmax would saturate."""
 
 import numba
 import numpy as np
@@ -10,7 +10,7 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
     """log(p_c / (1 - p_c)) under the softmax, for every class c: logits (B, K) float32 to (B, K) float64, K >= 2.
 
     Equal to z_c - logsumexp of the others, computed without cancellation: a float32 softmax reaches 1.0 near a log-odds
-    of 17 and then ranks nothing; this goes on growing. Finite for finite logits.
+    of 17 and then ranks nothing; these keep growing. Finite for finite logits.
     """
     out = np.empty(logits.shape, np.float64)
     _log_odds(logits, out)
@@ -20,7 +20,7 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
 def margin(logits: np.ndarray) -> np.ndarray:
     """z_c - max of the other classes' z, for every class c: (B, K) float32 to (B, K) float64, K >= 2.
 
-    Negative unless c is the class called. A temperature divides all margins alike.
+    Negative unless c is the predicted class. A temperature divides all margins by the same number.
     """
     out = np.empty(logits.shape, np.float64)
     _margin(logits, out)
@@ -41,22 +41,22 @@ def needed_log_odds(p: float) -> float:
 
 
 def of_top_k(ranked: np.ndarray, logits: np.ndarray, k: int) -> np.ndarray:
-    """ranked (B, K), but -inf outside each image's k highest logits: classes that a black box omits win nothing."""
+    """ranked (B, K), -inf outside each image's k highest logits: classes that a black box does not return win no cell."""
     out = np.full_like(ranked, -np.inf)
     top = np.argpartition(logits, -k, axis=1)[:, -k:]
     np.put_along_axis(out, top, np.take_along_axis(ranked, top, axis=1), axis=1)
     return out
 
 
-def refuse_unfinite(logits: np.ndarray, batch: int, who: str, begin: int = 0) -> None:
+def refuse_unfinite(logits: np.ndarray, batch: int, target_name: str, begin: int = 0) -> None:
     """Raise ScoreError naming the batch and the first bad row if any logit is NaN or infinite.
 
-    begin is the batch's row that logits begin with.
+    begin: the row of the batch that logits start with.
     """
     if not np.isfinite(logits).all():
         rows = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         raise ScoreError(
-            f"batch {batch}: {who} answered NaN or infinity for {len(rows)} of {len(logits)} images "
+            f"batch {batch}: {target_name} answered NaN or infinity for {len(rows)} of {len(logits)} images "
             f"(first: row {begin + rows[0]}). Nothing of this batch was kept; check the network's weights and number format."
         )
 

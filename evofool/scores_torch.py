@@ -1,4 +1,4 @@
-"""The scores of scores.py where the logits are, and the best image of each cell: all that has to leave a device."""
+"""The scores of scores.py on the device of the logits, and the best image of each cell, so that only these are copied."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from evofool.scores import refuse_unfinite
 
 
 class Best(NamedTuple):
-    """M images that are above their cells' thresholds, one a cell; all (M,), in the order of niches, then classes.
+    """M images above their cells' thresholds, one for each cell; all (M,), ordered by niche, then class.
 
     log_odds and margins are those of the cell's class.
     """
 
     cells: np.ndarray  # int64, class * niches + niche
     rows: np.ndarray  # int64, of the logits; of equals the first
-    scores: np.ndarray  # float64, what was ranked by
+    scores: np.ndarray  # float64, ranked by
     log_odds: np.ndarray  # float64
     margins: np.ndarray  # float64
 
@@ -26,19 +26,19 @@ def best(
     thresholds: np.ndarray,
     *,
     batch: int,
-    who: str,
+    target_name: str,
     begin: int = 0,
     rank: str = "log_odds",
     claims: np.ndarray | torch.Tensor | None = None,
     niche: np.ndarray | None = None,
 ) -> Best:
-    """Of logits (B, K) float32, on any device, the best row of each cell where it beats the threshold.
+    """The best row of each cell, of logits (B, K) float32 on any device, where it beats the threshold.
 
     thresholds: (K * niches,) float64, -inf for an empty cell. rank: "log_odds" or "margin". claims: (B,) int64, the one
     class that each row competes in; None: all (`logits.argmax(1)`, of equals the first, is the competition argmax).
     niche: (B,) the niche of each row; None: there is one. Waits for the device once.
-    ScoreError, as of scores.refuse_unfinite, names batch, who and the row, counted from begin, of an answer that is not
-    finite.
+    ScoreError, as from scores.refuse_unfinite, names batch, target_name and the row, counted from begin, of logits that are
+    not finite.
     """
     log_odds_, margin_ = log_odds(logits), margin(logits)
     allowed = ranked = log_odds_ if rank == "log_odds" else margin_
@@ -53,11 +53,11 @@ def best(
         groups = [torch.from_numpy(np.flatnonzero(niche == n)).to(logits.device) for n in present]
         found = [members[allowed[members].argmax(0)] for members in groups]
     row = torch.stack(found)
-    told = [row.double(), *(x.gather(0, row) for x in (allowed, ranked, log_odds_, margin_))]
-    told.append(logits.isfinite().all().double().expand_as(row))
-    where, score, ranks, odds, gaps, finite = torch.stack(told).cpu().numpy()
+    columns = [row.double(), *(x.gather(0, row) for x in (allowed, ranked, log_odds_, margin_))]
+    columns.append(logits.isfinite().all().double().expand_as(row))
+    where, score, ranks, odds, gaps, finite = torch.stack(columns).cpu().numpy()
     if not finite.all():
-        refuse_unfinite(logits.cpu().numpy(), batch, who, begin)
+        refuse_unfinite(logits.cpu().numpy(), batch, target_name, begin)
     by_niche = thresholds.reshape(logits.shape[1], -1)
     assert niche is not None or by_niche.shape[1] == 1
     c, n = np.nonzero((score > by_niche[:, present].T).T)
@@ -71,7 +71,7 @@ def best(
 
 
 def log_odds(logits: torch.Tensor) -> torch.Tensor:
-    """scores.log_odds by the same formula, float64 (B, K) on the device; sums run in another order (1e-9 at most)."""
+    """scores.log_odds by the same formula, float64 (B, K) on the device; sums are in another order (1e-9 at most)."""
     z, top, best, second = _two_highest(logits)
     # the exponential of the top class is 0: it is not among the others
     e = (z.scatter(1, top, -torch.inf) - second).exp_()

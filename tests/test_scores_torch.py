@@ -101,13 +101,13 @@ def test_a_score_at_its_threshold_is_not_above_it_and_an_empty_cell_takes_any() 
         ([1.0, 2.5], [1], [0]),
         ([-np.inf, -np.inf], [0, 1], [1, 0]),
     ):
-        found = best(logits, np.array(thresholds), batch=0, who="net", rank="margin")
+        found = best(logits, np.array(thresholds), batch=0, target_name="net", rank="margin")
         assert (found.cells.tolist(), found.rows.tolist()) == (cells, rows)
 
 
 def test_a_class_that_no_row_claims_is_not_told_of() -> None:
     logits = torch.tensor([[5.0, 0.0, 0.0], [6.0, 1.0, 0.0]])
-    found = best(logits, np.full(3, -np.inf), batch=0, who="net", claims=np.array([1, 1]))
+    found = best(logits, np.full(3, -np.inf), batch=0, target_name="net", claims=np.array([1, 1]))
     assert found.cells.tolist() == [1]
     assert found.rows.tolist() == [1]
 
@@ -117,4 +117,4 @@ def test_an_unfinite_logit_is_refused_with_batch_row_and_who_answered(bad: float
     logits = torch.zeros(5, 10)
     logits[[2, 3], 7] = bad
     with pytest.raises(ScoreError, match=r"batch 41: my net .* 2 of 5 images \(first: row 18\)"):
-        best(logits, np.zeros(10), batch=41, who="my net", begin=16)
+        best(logits, np.zeros(10), batch=41, target_name="my net", begin=16)

@@ -22,6 +22,6 @@ def merge(folders: Annotated[list[Path], RUNS], out: Annotated[Path, OUT]) -> No
 
     merged = merge_runs(folders, out)
     for source in merged.sources:
-        inside = "" if source.own else f" ({source.name}, {source.id[:8]})"
+        inside = "" if source.own_folder else f" ({source.name}, {source.id[:8]})"
         print(f"{source.folder}{inside}: {source.evaluations:,} evaluations, best in {source.cells} of {merged.cells} cells")
     report(out, None)

@@ -90,7 +90,7 @@ class RayEvaluator:
             slot.start(self._make_actor)
 
     @property
-    def under_way(self) -> int | None:
+    def orders_in_progress(self) -> int | None:
         return None if self._in_order else self._options.in_flight * max(1, len(self._working()))
 
     def submit(self, order: Order) -> None:
@@ -159,11 +159,12 @@ class RayEvaluator:
 
     def _note_idle_workers(self, workers: int, chunks: int) -> None:
         """Note if some workers will have no work; chunks: of a batch."""
-        under_way = (self._lag + 1) * chunks
-        if under_way < workers:
+        chunks_in_progress = (self._lag + 1) * chunks
+        if chunks_in_progress < workers:
             enough = ceil(self._options.in_flight * workers / chunks) - 1
             self._note(
-                f"search.lag {self._lag} keeps {under_way} chunk{'s' * (under_way > 1)} under way, so {workers - under_way} "
+                f"search.lag {self._lag} keeps {chunks_in_progress} chunk{'s' * (chunks_in_progress > 1)} in progress, so "
+                f"{workers - chunks_in_progress} "
                 f"of {workers} workers will have no work. To use all of them, start another run with search.lag={enough}, a "
                 "smaller compute.chunk, or search.mode=free"
             )

@@ -1,7 +1,7 @@
-"""Runs of one target merged into one: per cell the best elite of them all, with its whole descent.
+"""Runs of one target merged into one: the best elite of each cell, with all of its ancestors.
 
-Many searches that know nothing of one another are the way past what one driver can commit. Merging is a set union with a
-maximum per cell: in whatever order, grouping or repetition runs are merged, the same archive comes out.
+Independent searches can make more evaluations than one process can commit. Merging is a set union with a maximum for each
+cell: the order, grouping and repetition of the merged runs do not change the archive.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ class Source:
     id: str
     name: str
     folder: Path  # where it was read
-    own: bool  # that folder is its own, not a merged run's
+    own_folder: bool  # the folder is that of the search, not of a merged run
     evaluations: int
-    cells: int  # that its elites hold in the merged run
+    cells: int  # whose elites it made
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What became of a merge. sources are in the order in which they were first met."""
+    """The outcome of a merge. sources are in the order in which they were first read."""
 
     folder: Path
     sources: tuple[Source, ...]
@@ -49,16 +49,16 @@ class Merged:
 
 
 def merge(folders: Sequence[Path], out: Path) -> Merged:
-    """Write the run `out` that holds, of every cell, the best elite of these runs, and all that these descend from.
+    """Write the run `out` with the best elite of each cell of these runs, and all ancestors of these.
 
-    Best by the measured float32 log-odds, or margin where the recipes rank by it, of the elites as of each run's last whole
-    checkpoint; of equals the lower (run id, birth) wins. A merged run stands for the runs that went into it; of a run that
-    is met twice, once as it was and once further on, both are merged, and the evaluations of the further one count.
-    Births are numbered anew, by (run id, birth there); Store.origins() tells them. Runs that go on meanwhile may be merged.
+    Elites are those of each run's last whole checkpoint. They are compared by float32 log-odds, or by margin if the recipes
+    rank by it; of equals the lower (run id, birth) wins. A merged run counts as the runs that it was merged from. If two
+    states of one run are given, both are merged, and the evaluations of the later one count. Births are numbered anew, by
+    (run id, birth in that run); Store.origins() has these. Runs that are still going on can be merged.
 
     StoreError, TargetError or RecipeError if a run is missing or damaged, if the runs differ in classifier, rank, niches or
-    in how a genome is drawn, if two copies of one run give genomes of one birth that are not the same, or if out is there
-    already. Then nothing is written.
+    in how a genome is drawn, if two copies of one run have different genomes of one birth, or if out exists. Then nothing
+    is written.
     """
     if not folders:
         raise StoreError("there is nothing to merge: name at least one run")
@@ -92,20 +92,20 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
 
 @dataclass
 class _Line:
-    """A genome that is kept: where it comes from, the cells that it won, and which folders have it."""
+    """A genome that is kept: its parents, the cells that it won, and the folders that have it."""
 
     batch: int
-    mother: int  # births in its own run, -1 for none
+    mother: int  # births in the run that made it, -1 for none
     father: int
-    changes: list[CellChange]  # the cells that it won; birth is the one in its own run
-    copies: list[tuple[int, int]]  # places in the list of folders, births there
+    changes: list[CellChange]  # the cells that it won; birth is the one in that run
+    copies: list[tuple[int, int]]  # (index of the folder, birth in its file)
 
 
 def _descent(parts: Sequence[Part], champions: dict[int, Champion]) -> dict[GenomeId, _Line]:
-    """The champions and all that they descend from. A genome that several folders have has to be the same in all."""
+    """The champions and all of their ancestors. A genome that several folders have has to be the same in all of them."""
     lines: dict[GenomeId, _Line] = {}
-    for place, part in enumerate(parts):
-        births = {champion.row.birth for champion in champions.values() if champion.part == place}
+    for index, part in enumerate(parts):
+        births = {champion.row.birth for champion in champions.values() if champion.part == index}
         if not births:
             continue
         with Store.open(part.folder) as store:
@@ -114,22 +114,22 @@ def _descent(parts: Sequence[Part], champions: dict[int, Champion]) -> dict[Geno
                 changes = [change._replace(birth=genome_id.birth) for change in store.cell_history(birth)]
                 if any(change.cell not in champions for change in changes):
                     raise StoreError(
-                        f"{part.folder} is damaged: an elite is missing; evofool verify {part.folder} tells more. "
+                        f"{part.folder} is damaged: an elite is missing; evofool verify {part.folder} says more. "
                         "Leave this run out"
                     )
                 mother, father = part.source_birth(parents.mother), part.source_birth(parents.father)
-                line = _Line(parents.batch, mother, father, changes, [(place, birth)])
+                line = _Line(parents.batch, mother, father, changes, [(index, birth)])
                 known = lines.setdefault(genome_id, line)
                 if known is line:
                     continue
-                known.copies.append((place, birth))
+                known.copies.append((index, birth))
                 if replace(line, copies=known.copies) != known:
-                    raise copies_differ(genome_id, [parts[place].folder for place, _ in known.copies])
+                    raise copies_differ(genome_id, [parts[index].folder for index, _ in known.copies])
     return lines
 
 
 def _methods(parts: Sequence[Part], lines: dict[GenomeId, _Line], number: dict[GenomeId, int]) -> dict[int, str]:
-    """Of the genomes that variation did not make, what made them."""
+    """By birth, what made the genomes that variation did not make."""
     found: dict[int, str] = {}
     for part in parts:
         with Store.open(part.folder) as store:
@@ -140,21 +140,21 @@ def _methods(parts: Sequence[Part], lines: dict[GenomeId, _Line], number: dict[G
 
 
 def _genomes(parts: Sequence[Part], lines: dict[GenomeId, _Line], number: dict[GenomeId, int]) -> Iterator[Offspring]:
-    """Rows for the store, read one by one: big pixels would not fit into memory.
+    """The genomes, read one by one: large ones would not all fit into memory.
 
-    A genome that is stored as a difference is copied as it is, since its mother, whose genome it needs, is kept too.
+    A genome that is stored as a difference is copied as it is, because its mother is kept too.
     """
     for run, ids in groupby(sorted(lines), key=lambda genome_id: genome_id.run):
         of_run = list(ids)
-        places = {place for genome_id in of_run for place, _ in lines[genome_id].copies}
+        indices = {index for genome_id in of_run for index, _ in lines[genome_id].copies}
         with contextlib.ExitStack() as stack:
-            stores = {place: stack.enter_context(Store.open(parts[place].folder)) for place in places}
+            stores = {index: stack.enter_context(Store.open(parts[index].folder)) for index in indices}
             for genome_id in of_run:
                 line = lines[genome_id]
-                found = {stores[place].stored(birth) for place, birth in line.copies}
-                # Stored otherwise is no other genome yet: another zlib may have compressed it.
+                found = {stores[index].stored(birth) for index, birth in line.copies}
+                # Different bytes may be the same genome: another version of zlib may have compressed it.
                 if len(found) > 1 and len({stores[p].genomes([birth])[birth] for p, birth in line.copies}) > 1:
-                    raise copies_differ(genome_id, [parts[place].folder for place, _ in line.copies])
+                    raise copies_differ(genome_id, [parts[index].folder for index, _ in line.copies])
                 mother, father = (number[GenomeId(run, b)] if b >= 0 else -1 for b in (line.mother, line.father))
                 yield Offspring(number[genome_id], line.batch, mother, father, *min(found))
 
@@ -187,13 +187,13 @@ def _elite(champion: Champion, number: dict[GenomeId, int]) -> NewElite:
 
 
 def _set_aside(genome_id: GenomeId, row: Aside, number: dict[GenomeId, int]) -> QuarantineRow:
-    """Its parents are named where they are kept for an elite's sake."""
+    """Parents are kept where they are ancestors of an elite."""
     mother, father = (number.get(GenomeId(genome_id.run, birth), -1) for birth in (row.mother, row.father))
     return QuarantineRow(number[genome_id], row.batch, mother, father, row.genome, row.reason)
 
 
 def _further(parts: Sequence[Part]) -> dict[str, tuple[MergedSource, Part]]:
-    """By id every source, with the folder that has it; of one that is met twice, the one that went further."""
+    """By id every source, with the folder that has it; if there are two states of one, the later."""
     sources: dict[str, tuple[MergedSource, Part]] = {}
 
     def progress(source: MergedSource) -> tuple[Any, ...]:
@@ -208,13 +208,13 @@ def _further(parts: Sequence[Part]) -> dict[str, tuple[MergedSource, Part]]:
 
 
 def _description(parts: Sequence[Part], out: Path) -> tuple[RunMeta, dict[str, Any]]:
-    """meta of the merged run, and what of it is written together with the elites."""
+    """The meta of the merged run, and the changes of it that are written together with the elites."""
     sources = [source for _, (source, _) in sorted(_further(parts).items())]
     first = sources[0]
     recipe = {**first.recipe, "name": out.resolve().name}
     recipes = [parse(source.recipe, f"the recipe of run {source.id}") for source in sources]
     parse(recipe, f"{out}: a run's name is its folder's")
-    # Equal bits may be asked for only if every score was measured by one kind of machine, in passes of one size.
+    # Scores can be expected to be equal to the bit only if one kind of machine scored them, in chunks of one size.
     kinds: dict[str, dict[str, Any]] = {}
     for source, its in zip(sources, recipes, strict=True):
         kind = {**source.machine, "device": source.device, "backend": source.backend, "chunk": its.chunk}
@@ -251,9 +251,9 @@ def _position(positions: Sequence[PositionRecord]) -> PositionRecord:
 
 
 def _references(parts: Sequence[Part]) -> dict[str, Any]:
-    """What the elites' images were compared with; of one that runs tell differently, always the same words."""
-    told = [(key, what) for part in parts for key, what in part.references.items()]
-    return dict(sorted(told, key=lambda one: (one[0], json.dumps(one[1], sort_keys=True)), reverse=True))
+    """What elites' images were compared with. If runs describe a key differently, the order of runs does not matter."""
+    entries = [(key, details) for part in parts for key, details in part.references.items()]
+    return dict(sorted(entries, key=lambda entry: (entry[0], json.dumps(entry[1], sort_keys=True)), reverse=True))
 
 
 def _refuse_out(folders: Sequence[Path], out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The runs that a merge reads: what has to be the same in all of them, and the best elite of each cell."""
+"""What a merge reads of its runs, and what has to be the same in all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ from evofool.run.stored import StoredRun
 
 @dataclass(frozen=True)
 class Part:
-    """What the merge needs to know of one of the folders."""
+    """What a merge reads of one folder."""
 
     folder: Path
-    likeness: dict[str, Any]  # what has to be the same in all of them
+    likeness: dict[str, Any]  # has to be the same in all folders
     target: TargetRecord
     sources: list[MergedSource]  # by ascending id
-    origins: dict[int, GenomeId]  # empty where the folder holds a search of its own
-    references: dict[str, Any]  # what its elites' images were compared with
+    origins: dict[int, GenomeId]  # empty unless the run was merged
+    references: dict[str, Any]  # what elites' images were compared with
 
     def id_of(self, birth: int) -> GenomeId:
         if not self.origins:
             return GenomeId(self.sources[0].id, birth)
         if birth not in self.origins:
-            raise StoreError(f"{self.folder} is damaged: it does not tell which run birth {birth} comes from")
+            raise StoreError(f"{self.folder} is damaged: it has no origin of birth {birth}")
         return self.origins[birth]
 
     def source_birth(self, parent: int) -> int:
-        """The birth that a parent had in its own run, which is its child's too; -1 for none."""
+        """The birth of a parent in the run that made it and its child; -1 for none."""
         return self.id_of(parent).birth if parent >= 0 else -1
 
 
 @dataclass(frozen=True)
 class Champion:
-    """An elite that holds its cell, or may come to."""
+    """The best elite of a cell so far."""
 
     genome_id: GenomeId
     part: int
@@ -46,18 +46,17 @@ class Champion:
     rank: str
 
     @property
-    def place(self) -> tuple[Any, ...]:
-        """The least of them wins. Copies of one elite are told apart to the last, so that no order of reading matters: the
-        better measured one is before the other, one that was judged before one that was not, one of whose image more was
-        found out before one of which less was."""
+    def order(self) -> tuple[Any, ...]:
+        """The least one wins. Copies of one elite have an order too, so that the order of reading does not matter: the
+        better score first, then one with a verdict, then one with more image metrics."""
         r = self.row
         best, other = (r.margin, r.log_odds) if self.rank == "margin" else (r.log_odds, r.margin)
-        judged = (r.verdict == "unjudged", r.verdict, r.verdict_by or "", -len(r.image_metrics), r.image_metrics)
-        return (-best, self.genome_id, -other, -r.search_log_odds, -r.search_margin, *judged)
+        later = (r.verdict == "unjudged", r.verdict, r.verdict_by or "", -len(r.image_metrics), r.image_metrics)
+        return (-best, self.genome_id, -other, -r.search_log_odds, -r.search_margin, *later)
 
 
 class Aside(NamedTuple):
-    """A row of quarantine; parents as births in its own run, -1 for none and for one that a merge has left out."""
+    """A quarantined genome; parents as births in the run that made it, -1 for none and for those that a merge left out."""
 
     batch: int
     mother: int
@@ -67,11 +66,11 @@ class Aside(NamedTuple):
 
 
 def read_parts(folders: Sequence[Path]) -> tuple[list[Part], dict[int, Champion], dict[GenomeId, Aside]]:
-    """Everything but descent: the folders, the best elite of each cell, the genomes that were set aside."""
+    """Everything but ancestors: the folders, the best elite of each cell, the quarantined genomes."""
     parts: list[Part] = []
     champions: dict[int, Champion] = {}
     quarantine: dict[GenomeId, Aside] = {}
-    for place, folder in enumerate(folders):
+    for index, folder in enumerate(folders):
         with StoredRun(folder) as stored, stored.store.snapshot():
             part = _part(stored)
             parts.append(part)
@@ -81,11 +80,11 @@ def read_parts(folders: Sequence[Path]) -> tuple[list[Part], dict[int, Champion]
                 if row.digest() != row.sha256 or row.cell != row.class_id * stored.niches + row.niche:
                     raise StoreError(
                         f"{folder}: the elite of class {row.class_id} ({elite.label}) is not what its hash says; "
-                        f"evofool verify {folder} tells more. Leave this run out"
+                        f"evofool verify {folder} says more. Leave this run out"
                     )
                 pixels = stored.encoding.height * stored.encoding.width
-                champion = Champion(part.id_of(row.birth), place, row, pixels, stored.recipe.search.rank)
-                if row.cell not in champions or champion.place < champions[row.cell].place:
+                champion = Champion(part.id_of(row.birth), index, row, pixels, stored.recipe.search.rank)
+                if row.cell not in champions or champion.order < champions[row.cell].order:
                     champions[row.cell] = champion
             for q in stored.store.quarantine():
                 genome_id = part.id_of(q.birth)
@@ -127,7 +126,7 @@ def _part(stored: StoredRun) -> Part:
 
 
 def _refuse_unlike(one: Part, other: Part) -> None:
-    """The error that fits if the two cannot be merged; it names the first thing that they differ in."""
+    """Raise the error that names the first difference, if the two cannot be merged."""
     for key in [*one.likeness, *other.likeness]:
         a: Any = one.likeness.get(key)
         b: Any = other.likeness.get(key)
@@ -149,7 +148,7 @@ def _refuse_unlike(one: Part, other: Part) -> None:
 
 
 def _both(genome_id: GenomeId, a: Aside, b: Aside, folder: Path) -> Aside:
-    """One row of quarantine as two runs have it."""
+    """The quarantined genome that two runs have."""
     if (a.batch, a.genome) != (b.batch, b.genome):
         raise copies_differ(genome_id, [folder])
     return Aside(a.batch, max(a.mother, b.mother), max(a.father, b.father), a.genome, max(a.reason, b.reason))

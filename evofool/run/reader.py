@@ -26,7 +26,7 @@ from evofool.run.schema import (
     QuarantineRow,
     checked,
 )
-from evofool.search.delta import MOST, applied
+from evofool.search.delta import MAX_STEPS, apply_difference
 from evofool.search.records import CellChange, Commit
 
 FILE = "run.db"
@@ -128,13 +128,13 @@ class Reader:
             if row[1] == 0:
                 found[at] = row[0]
                 break
-            if len(line) > MOST:
+            if len(line) > MAX_STEPS:
                 raise StoreError(f"{self.path} is damaged: the genome of birth {birth} is a difference from nothing whole")
             line.append(row[0])
             at = row[2]
         genome = found[at]
         for less in reversed(line):
-            genome = applied(less, genome)
+            genome = apply_difference(less, genome)
         found[birth] = genome
         return genome
 

@@ -38,7 +38,7 @@ class Recorded:
         self._early: dict[int, tuple[Order, Winners]] = {}  # results whose turn has not come
 
     @property
-    def under_way(self) -> int:
+    def orders_in_progress(self) -> int:
         """All that had been drawn by now and was not committed."""
         return int(np.searchsorted(self._drawn, self._committed, "right")) - self._committed
 

@@ -26,7 +26,7 @@ from evofool.run.store import Store
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, Evaluator, LocalEvaluator, stays_on_device
-from evofool.search.evolve import LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
+from evofool.search.evolve import Callbacks, LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.search.records import Offspring
 from evofool.targets import Target, refuse_black_box, refuse_workers, stored_target
 from evofool.targets import target as load_target
@@ -287,9 +287,7 @@ class Run:
                     statistics(),
                     lag=self.recipe.search.lag,
                     logbook=self.logbook,
-                    record=self._due,
-                    after=after,
-                    give_up=give_up,
+                    callbacks=Callbacks(self._due, after, give_up),
                 )
             except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
                 # The bad batch is still pending and was not committed; what came before it is worth keeping.

@@ -1,4 +1,4 @@
-"""The elites: per class and niche the best genome found so far, in memory."""
+"""The archive: the best genome found so far for each class and niche, in memory."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from genomes.random import integers
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A genome that was set aside, since its image kills, hangs or breaks whoever judges it; it won nothing."""
+    """A genome that was set aside, because its image kills, hangs or breaks the target. It won no cell."""
 
     birth: int
     batch: int
@@ -23,32 +23,32 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Winners:
-    """What came out of one batch: genomes that beat the thresholds sent along, and the cells they beat them in.
+    """The genomes of one batch that beat the thresholds of its order, and the cells in which they did.
 
-    W genomes won M cells; one genome may win many. Births ascend.
+    W genomes won M cells; one genome may win many cells. Births ascend.
     """
 
     births: np.ndarray  # (W,) int64
     mothers: np.ndarray  # (W,) int64 births, -1 for the first batch, which has no parents
-    fathers: np.ndarray  # (W,) int64, -1 too where a child took nothing from the father that was drawn
+    fathers: np.ndarray  # (W,) int64, -1 also where a child took nothing from the father that was drawn
     genomes: Genomes  # (W, ...)
     cells: np.ndarray  # (M,) int64, class * niches + niche, ascending
     rows: np.ndarray  # (M,) int64 into the W genomes
-    scores: np.ndarray  # (M,) float64, what the search ranks by
+    scores: np.ndarray  # (M,) float64, by which the search ranks
     log_odds: np.ndarray  # (M,) float64
     margins: np.ndarray  # (M,) float64
-    quarantined: tuple[Quarantined, ...] = ()  # of the batch, whoever won
+    quarantined: tuple[Quarantined, ...] = ()  # of the batch
 
     @classmethod
     def none(cls, encoding: Encoding) -> "Winners":
-        """Nobody won anything."""
+        """No genome won a cell."""
         births, scores = np.zeros(0, np.int64), np.zeros(0)
         genomes = np.zeros((0, *encoding.shape), encoding.dtype)
         return cls(births, births, births, genomes, births, births, scores, scores, scores)
 
     @classmethod
     def merged(cls, parts: "Sequence[Winners]") -> "Winners":
-        """The winners of a batch that was judged in parts: per cell the best of theirs, of equals the lower birth."""
+        """The winners of a batch that was evaluated in parts: the best of each cell, of equals the lower birth."""
         if len(parts) == 1:
             return parts[0]
         offsets = np.cumsum([0, *(len(p.births) for p in parts[:-1])])
@@ -68,8 +68,8 @@ class Winners:
 class Archive:
     """K classes x D niches = cells, each holding one elite or none.
 
-    Arrays over cells: birth (int64, -1 empty), score, log_odds, margin (float64, -inf empty). A genome that holds many cells
-    is kept once.
+    Arrays over cells: birth (int64, -1 empty), score, log_odds, margin (float64, -inf empty). A genome that is the elite of
+    many cells is kept once.
     """
 
     def __init__(self, encoding: Encoding, classes: int, niches: int = 1) -> None:
@@ -81,19 +81,19 @@ class Archive:
         self.margin = np.full(cells, -np.inf)
         self._empty = np.zeros((0, *encoding.shape), encoding.dtype)
         self._genomes: dict[int, Genomes] = {}  # by birth, each a batch of one, never written to
-        self._uses: dict[int, int] = {}  # by birth: the cells it holds
+        self._uses: dict[int, int] = {}  # by birth, the number of its cells
         self._filled = np.zeros(0, np.int64)
         self._filled_of_class: list[np.ndarray] = []
 
     def __len__(self) -> int:
-        """How many cells hold an elite."""
+        """The number of cells that have an elite."""
         return len(self._filled)
 
     def add(self, winners: Winners) -> np.ndarray:
-        """Let winners take the cells they are better in. Returns (M,) bool: which of winners.cells got a new elite.
+        """Let every winner compete in its cells. Returns (M,) bool: which of winners.cells got a new elite.
 
-        An elite is replaced by a strictly higher score; of equal scores the lower birth id wins. So the order in
-        which batches come does not change the end, and adding a batch twice changes nothing. Source: Nguyen 2015,
+        An elite is replaced by a strictly higher score; of equal scores the lower birth id wins. So the order of
+        batches does not change the result, and adding a batch twice changes nothing. Source: Nguyen 2015,
         section 2; the tie rule is ours.
         """
         w = winners
@@ -126,7 +126,7 @@ class Archive:
         """(n,) int64 filled cells, each drawn independently.
 
         selection "uniform": uniformly over cells, not over genomes (Nguyen 2015). "lagging": a tournament, the lower
-        score of two uniform draws (the first one of equals), so that the cells that are furthest behind breed most.
+        score of two uniform draws (the first one of equals), so that the worst cells get the most children.
         With claims, (n,) classes, each is drawn uniformly over the filled niches of its class instead. Needs at least one
         filled cell (of every claimed class).
         """
@@ -144,7 +144,7 @@ class Archive:
         return np.concatenate([self._empty, *(self._genomes[birth] for birth in self.birth[cells].tolist())])
 
     def of_births(self, births: Iterable[int]) -> dict[int, Genomes]:
-        """The genomes of these births, each of which holds a cell, as batches of one, shared with the archive."""
+        """The genomes of these births, each of which is an elite, as batches of one, shared with the archive."""
         return {birth: self._genomes[birth] for birth in births}
 
     def best(self) -> np.ndarray:
@@ -152,7 +152,7 @@ class Archive:
         return self.log_odds.reshape(self.classes, self.niches).max(axis=1) if self.niches > 1 else self.log_odds
 
     def distinct(self) -> int:
-        """How many different genomes hold a cell."""
+        """The number of different genomes among the elites."""
         return len(self._genomes)
 
     def _note_filled(self, filled: np.ndarray) -> None:

@@ -1,7 +1,7 @@
-"""From an order to its winners: make the children, draw them, ask the target, keep what beats the thresholds.
+"""Evaluation of a batch: make the children, draw them, score them with the target, keep those that beat the thresholds.
 
-An order carries parents and a key, never children: whoever evaluates it makes them, here or on another machine, and the
-same order gives the same bits.
+An order has parents and a key, but no children: these are made where the order is evaluated, in this process or on another
+machine, and the same order gives the same bits.
 """
 
 from collections import deque
@@ -22,25 +22,25 @@ from evofool.targets.target import Target
 from genomes import Encoding, Genomes, Key
 
 COMPETITIONS = ("all", "argmax", "per-class")
-"""all: every image competes in every class (Nguyen 2015). argmax: only in the class it is called.
-own: only in the class it was made for, from that class's parents: independent climbers, the control."""
+"""all: every image competes in every class (Nguyen 2015). argmax: only in the class that it is classified as.
+own: only in the class that it was made for, from parents of that class, so that classes share nothing (a control)."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """One batch to be made and judged. Child i has the birth id first_birth + i and draws from key.at(i)."""
+    """One batch to be made and evaluated. Child i has the birth id first_birth + i and draws from key.at(i)."""
 
     key: Key
     first_birth: int
     size: int
-    thresholds: np.ndarray  # (cells,) float64: only what beats them is worth telling
-    incumbents: np.ndarray  # (cells,) int64: who held the cells when the parents were drawn; stays with the archive
-    mothers: np.ndarray  # (size,) int64 births, -1: none, the children are seeds or random ones
-    fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from one
-    # By birth, each a batch of one, never written to. Without mothers: those of the children that are seeds.
+    thresholds: np.ndarray  # (cells,) float64: only images that beat them are returned
+    incumbents: np.ndarray  # (cells,) int64: the elites when the parents were drawn; not needed to evaluate
+    mothers: np.ndarray  # (size,) int64 births; -1: none, the children are seeds or random
+    fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from a father
+    # By birth, each a batch of one, never written to. Without mothers: the children that are seeds.
     parents: Mapping[int, Genomes] = field(default_factory=dict)
-    claims: np.ndarray | None = None  # (size,) int64: the one class each child competes in, for `own`
-    drawn_after: int = 0  # batches that were committed when the parents were drawn
+    claims: np.ndarray | None = None  # (size,) int64: the class that each child competes in, with per-class
+    drawn_after: int = 0  # number of batches that were committed when the parents were drawn
 
     @property
     def batch(self) -> int:
@@ -48,13 +48,13 @@ class Order:
 
     @property
     def seeds(self) -> list[int]:
-        """The births of the children that are neither bred nor random: parents has them as they are."""
+        """The births of the children that are seeds: parents has their genomes."""
         if not self.parents or not self.size or self.mothers[0] >= 0:
             return []
         return [birth for birth in range(self.first_birth, self.first_birth + self.size) if birth in self.parents]
 
     def cut(self, begin: int, end: int) -> "Order":
-        """The rows begin:end as an order of their own, which gives the same children."""
+        """An order of the rows begin:end, which gives the same children."""
         return replace(
             self,
             key=self.key.at(begin),
@@ -67,7 +67,7 @@ class Order:
 
 
 def children(encoding: Encoding, order: Order) -> Genomes:
-    """The batch that an order asks for. The same order gives the same children, wherever they are made."""
+    """The genomes of an order's batch. The same order gives the same children on every machine."""
     if not order.size or order.mothers[0] < 0:
         first = encoding.random(order.size, order.key)
         for birth in order.seeds:
@@ -82,13 +82,13 @@ def children(encoding: Encoding, order: Order) -> Genomes:
 
 @dataclass(frozen=True)
 class BatchEvaluator:
-    """Everything that turns an order into winners; called, it does so. Frozen and cheap to build on a worker.
+    """Evaluates an order when it is called: returns its winners. Frozen, and cheap to build on a worker.
 
-    chunk is the number of images that share a forward pass: it, not the number of workers, decides last bits.
-    number_format is what the target ranks by (Target.formats). resident: images, logits and scores stay on the target's
-    device, and only the winners leave it; for a torch network without niches. reference_batch: images that share a pass of
-    reference_logits, chunk unless given. It is 1 where logits depend on an image's place: an elite's reference scores then
-    do not depend on which other elites are scored with it.
+    chunk is the number of images in a forward pass. It affects the last bits of scores; the number of workers does not.
+    number_format: the one of Target.formats that the search ranks by. resident: images, logits and scores stay on the
+    target's device, and only the winners are copied; for a torch network without niches. reference_batch: the number of
+    images in a pass of reference_logits, chunk unless given. It is 1 where logits depend on an image's place, so that an
+    elite's reference scores do not depend on the elites that are scored with it.
     """
 
     encoding: Encoding
@@ -110,17 +110,17 @@ class BatchEvaluator:
         return len(self.edges) + 1
 
     def __call__(self, order: Order) -> Winners:
-        """Raises ScoreError, naming the batch, if any answer is not finite; then nothing of it is kept."""
+        """ScoreError, naming the batch, if any logit is not finite; then nothing of the batch is kept."""
         return Winners.merged([self.part(order, row) for row in self.parts(order)])
 
     def parts(self, order: Order) -> list[int]:
-        """Where the chunks of a batch begin; a piece of a batch is cut at the same rows as the whole batch."""
+        """The rows where the chunks of a batch begin; a piece of a batch is cut at the same rows as the whole batch."""
         return [0, *range(self.chunk - order.key.row % self.chunk, order.size, self.chunk)]
 
     def part(self, order: Order, begin: int) -> Winners:
         """The winners of one chunk. May be called from several threads at once.
 
-        Of a piece that begins within a chunk every image keeps its row there: black images come before it.
+        In a piece that begins within a chunk every image keeps its row there: black images are put before it.
         """
         row = (order.key.row + begin) % self.chunk
         end = min(begin + self.chunk - row, order.size)
@@ -130,17 +130,17 @@ class BatchEvaluator:
         images = self.encoding.render(genomes)
         logits = self.target.logits(images, self.chunk, self.number_format, row)
         niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
-        return self._winners(order, begin, genomes, logits, niche)
+        return self._compete(order, begin, genomes, logits, niche)
 
     def children(self, order: Order, begin: int, end: int) -> Genomes:
-        """The rows begin:end of the batch, the same however it is cut."""
+        """The children of the rows begin:end, the same however the batch is cut."""
         return children(self.encoding, order.cut(begin, end))
 
     def reference_logits(self, genomes: Genomes) -> np.ndarray:
         """(B, K): the float32 logits of up to a chunk of genomes, in the first rows of a pass; they define the scores."""
         return self.target.logits(self.encoding.render(genomes), self.chunk)
 
-    def _winners(self, order: Order, begin: int, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
+    def _compete(self, order: Order, begin: int, genomes: Genomes, logits: np.ndarray, niche: np.ndarray | None) -> Winners:
         scores.refuse_unfinite(logits, order.batch, self.target.name, order.key.row + begin)
         log_odds = scores.log_odds(logits)
         ranked = log_odds if self.rank == "log_odds" else scores.margin(logits)
@@ -157,9 +157,10 @@ class BatchEvaluator:
         else:
             cells, rows = _best_by_niche(allowed, order.thresholds, niche, self.niches)
             classes = cells // self.niches
-        # Most chunks win nothing, once a search is under way.
+        # Late in a search most chunks win nothing, and need no margins.
         margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits)
-        return self._told(order, begin, genomes, cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
+        best = scores_torch.Best(cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
+        return self._winners(order, begin, genomes, best)
 
     def _resident(self, order: Order, begin: int, genomes: Genomes, row: int) -> Winners:
         network = self.target.network
@@ -173,137 +174,127 @@ class BatchEvaluator:
             logits,
             order.thresholds,
             batch=order.batch,
-            who=self.target.name,
+            target_name=self.target.name,
             begin=order.key.row + begin,
             rank=self.rank,
             claims=claims,
         )
-        return self._told(order, begin, genomes, best.cells, best.rows, best.scores, best.log_odds, best.margins)
+        return self._winners(order, begin, genomes, best)
 
-    def _told(
-        self,
-        order: Order,
-        begin: int,
-        genomes: Genomes,
-        cells: np.ndarray,
-        rows: np.ndarray,
-        ranked: np.ndarray,
-        log_odds: np.ndarray,
-        margins: np.ndarray,
-    ) -> Winners:
-        """Winners of the cells (M,) that rows (M,) of a chunk won, with their scores (M,)."""
-        if not len(cells):
+    def _winners(self, order: Order, begin: int, genomes: Genomes, best: scores_torch.Best) -> Winners:
+        """The winners of a chunk that begins at the row `begin`: best has rows of genomes."""
+        if not len(best.cells):
             return Winners.none(self.encoding)
-        kept, which = np.unique(rows, return_inverse=True)
+        kept, which = np.unique(best.rows, return_inverse=True)
         return Winners(
             births=order.first_birth + begin + kept,
             mothers=order.mothers[begin + kept],
             fathers=order.fathers[begin + kept],
             genomes=genomes[kept],
-            cells=cells,
+            cells=best.cells,
             rows=which,
-            scores=ranked,
-            log_odds=log_odds,
-            margins=margins,
+            scores=best.scores,
+            log_odds=best.log_odds,
+            margins=best.margins,
         )
 
 
 def stays_on_device(target: Target, edges: Sequence[float]) -> bool:
-    """Whether images, logits and scores can stay where the target runs (BatchEvaluator.resident)."""
+    """Whether images, logits and scores can stay on the target's device (BatchEvaluator.resident)."""
     return not edges and target.network is not None and target.network.device.type != "cpu"
 
 
 class Evaluator(Protocol):
-    """Where orders go and winners come from."""
+    """Evaluates orders, and returns their winners."""
 
     at_once: int
-    """How many chunks are classified at once."""
+    """The number of chunks that are classified at once."""
     notes: list[str]
-    """What a user should know of how the work goes; grows."""
+    """Messages for the user about the evaluation; grows."""
     machines: list[dict[str, Any]]
     """The kinds of machine (evofool.machine) that evaluate; grows."""
 
     @property
-    def under_way(self) -> int | None:
-        """How many orders to keep it at work with; None: as many as the recipe's lag says, and results come in order."""
+    def orders_in_progress(self) -> int | None:
+        """The number of orders that keep it busy. None: lag + 1 orders of the recipe, whose results come in order."""
         ...
 
     def submit(self, order: Order) -> None:
-        """Take an order; may return before it is evaluated."""
+        """Queue an order; may return before it is evaluated."""
         ...
 
     def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
-        """Yield the finished orders until none is left, or until give_up(), asked while waiting, says so.
+        """Yield the finished orders until none is left, or until give_up(), called while it waits, returns true.
 
-        Whoever reads may submit in between.
+        More orders may be submitted in between.
         """
         ...
 
     def pending(self) -> list[Order]:
-        """The orders taken and not yet yielded, oldest first: what a checkpoint has to keep."""
+        """The orders submitted and not yet yielded, oldest first; a checkpoint has to keep them."""
         ...
 
     def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        """What the target answers, the plain way, to the images of genomes: (B, K) float32."""
+        """(B, K) float32: the target's float32 logits for the images of these genomes. births: (B,) theirs."""
         ...
 
     def workers(self) -> list[dict[str, Any]]:
-        """What each worker is doing, plain values for a display; none where there are no workers beyond this process."""
+        """The state of each worker process, as plain values for a display; none if there are no workers."""
         ...
 
     def close(self) -> None:
-        """Let go of what it has, without waiting for what was begun."""
+        """Release everything, without waiting for unfinished work."""
         ...
 
 
 class LocalEvaluator:
-    """In this process: one chunk after another, or as many at once as there are streams.
+    """Evaluates in this process: one chunk after another, or as many at once as there are streams.
 
-    Streams are threads, each with torch_threads of its own for its forward passes (numba and torch let go of the
-    interpreter); so one draws while another classifies. Their number changes no bit.
+    Streams are threads, each with torch_threads for its forward passes (numba and torch release the interpreter lock), so
+    that one draws while another classifies. Their number does not change results.
     """
 
-    under_way: int | None = None
+    orders_in_progress: int | None = None
 
     def __init__(self, batch_evaluator: BatchEvaluator, streams: int = 1, torch_threads: int = 1) -> None:
         self.batch_evaluator = batch_evaluator
         self.at_once = streams
         self.notes: list[str] = []
         self.machines = [machine(torch_threads)]
-        self._orders: deque[_Taken] = deque()
+        self._orders: deque[_Submitted] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if streams > 1:
             self._pool = ThreadPoolExecutor(streams, "evofool", torch.set_num_threads, (torch_threads,))
 
     def submit(self, order: Order) -> None:
-        self._orders.append(_Taken(order))
+        self._orders.append(_Submitted(order))
 
     def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
-        """In the order of submission. A batch is finished before it is given up."""
+        """In the order of submission. A batch is always finished; give_up is not called."""
         while self._orders:
             head = self._orders[0]
             if self._pool is None:
                 winners = self.batch_evaluator(head.order)
             else:
-                for taken in self._orders:
-                    self._begin(taken)
+                for submitted in self._orders:
+                    self._begin(submitted)
                 try:
                     wait(head.parts, return_when=FIRST_EXCEPTION)
                     failed = [part for part in head.parts if part.done() and part.exception()]
                     winners = Winners.merged([part.result() for part in failed or head.parts])
                 except BaseException:
-                    # Whoever comes back for it asks again; the answers to come are not waited for.
+                    # A later call evaluates the batch again; logits that are still being computed are not waited for.
                     self.batch_evaluator.target.cancel()
-                    for taken in self._orders:
-                        for part in taken.parts:
+                    for submitted in self._orders:
+                        for part in submitted.parts:
                             part.cancel()
-                        taken.parts = []
+                        submitted.parts = []
                     raise
             self._orders.popleft()
             yield head.order, winners
 
     def pending(self) -> list[Order]:
-        return [taken.order for taken in self._orders]
+        return [submitted.order for submitted in self._orders]
 
     def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
         step = self.batch_evaluator.reference_batch
@@ -323,24 +314,24 @@ class LocalEvaluator:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self.batch_evaluator.target.cancel()
 
-    def _begin(self, taken: "_Taken") -> None:
-        if self._pool is not None and not taken.parts:
-            taken.parts = [
-                self._pool.submit(self.batch_evaluator.part, taken.order, row)
-                for row in self.batch_evaluator.parts(taken.order)
+    def _begin(self, submitted: "_Submitted") -> None:
+        if self._pool is not None and not submitted.parts:
+            submitted.parts = [
+                self._pool.submit(self.batch_evaluator.part, submitted.order, row)
+                for row in self.batch_evaluator.parts(submitted.order)
             ]
 
 
 @dataclass
-class _Taken:
-    """An order, and its chunks under way."""
+class _Submitted:
+    """An order, and its chunks that are being evaluated."""
 
     order: Order
     parts: list[Future[Winners]] = field(default_factory=list)
 
 
 def _best(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per column the best row, where it is above the threshold; of equals the first row. (M,) columns, (M,) rows."""
+    """The best row of each column, where it is above the threshold; of equals the first row. (M,) columns, (M,) rows."""
     columns = np.flatnonzero(scores.max(axis=0) > thresholds)
     return columns, scores[:, columns].argmax(axis=0)
 

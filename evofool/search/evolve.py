@@ -1,7 +1,7 @@
-"""The search, in DEAP's idiom: a strategy with generate and update, an algorithm over a toolbox, Statistics, a Logbook.
+"""MAP-Elites as a DEAP algorithm: a strategy with generate and update, a toolbox, Statistics and a Logbook.
 
-DEAP's individual is a whole batch (Batch) here: one Python object per image would cost more than the classifier. The
-only file that imports deap.
+DEAP's individual is a whole batch here (Batch), because one Python object for each image would cost more than the
+classifier. This is the only file that imports deap.
 """
 
 import random
@@ -17,18 +17,18 @@ from deap import base, tools
 from evofool.images import quantise
 from evofool.scores import confidence
 from evofool.search.archive import Archive, Quarantined, Winners
-from evofool.search.delta import MOST, WORTH, difference
+from evofool.search.delta import MAX_STEPS, MIN_BYTES, difference
 from evofool.search.evaluate import BatchEvaluator, Evaluator, Order
 from evofool.search.records import CellChange, Commit, Offspring
 from genomes import Direct, Encoding, Genomes, Key
 
-# Draws that belong to a batch and to no child of it: stream numbers that no row can reach.
+# The stream of draws for a whole batch; rows have lower numbers.
 _PARENTS = 1 << 62
 _GLOBALS = threading.Lock()  # Python's and numpy's global generators
 
 
 class LazyFitness(base.Fitness):
-    """A batch's fitness: how many cells it won, worked out from its winners only when somebody asks."""
+    """A batch's fitness: the number of cells that it won, computed from its winners when it is read."""
 
     weights = (1.0,)
 
@@ -71,9 +71,9 @@ class Batch:
 class MapElites:
     """MAP-Elites over classes as a DEAP strategy: generate() makes batches, update(population) commits them.
 
-    batch images share a draw of parents, made by `selection` (Archive.sample); seed keys every draw. With competition
-    "per-class" child i of a batch is made for, and from, one class; the classes take turns. classes: the numbers, ascending,
-    of those that are searched for; None: all. The cells of the others stay empty.
+    Parents are drawn for `batch` images at once, as `selection` says (Archive.sample); seed is the key of every draw. With
+    competition "per-class" child i of a batch is made for one class, from parents of this class; the classes take turns.
+    classes: the numbers, ascending, of the classes that are searched for; None: all. The cells of the others stay empty.
     """
 
     def __init__(
@@ -92,18 +92,19 @@ class MapElites:
         self.seed, self.size = seed, batch
         self.competition, self.selection = competition, selection
         self.classes = np.arange(archive.classes) if classes is None else np.array(classes, np.int64)
-        # No score is above this one.
-        self._closed = np.repeat(~np.isin(np.arange(archive.classes), self.classes), archive.niches)
-        self.seeds: dict[int, bytes] = {}  # packed, by birth, the first ones first: what is yet to be ordered (seed_with)
+        self._closed = np.repeat(
+            ~np.isin(np.arange(archive.classes), self.classes), archive.niches
+        )  # these cells stay empty
+        self.seeds: dict[int, bytes] = {}  # packed, by birth: those that are not yet in an order (seed_with)
         self.seed_classes = np.zeros(0, np.int64)
         self.next_batch = 0  # to be generated
         self.committed = 0  # batches in the archive
         self.last_progress = 0  # the last commit that changed a cell, counted from 0
-        self.wins = 0  # elites that were replaced, first fillings left out
+        self.wins = 0  # elites that were replaced; the first one of a cell does not count
         self.switches = 0  # of these, goal switches
         self.offspring: list[Offspring] = []  # since the last save
         self.steps: dict[int, int] = {}  # Offspring.steps of those that are not whole
-        self.cell_history: list[CellChange] = []
+        self.cell_history: list[CellChange] = []  # since the last save, as are the next two
         self.quarantined: list[Quarantined] = []
         self.commits: list[Commit] = []
 
@@ -112,17 +113,16 @@ class MapElites:
         return self.committed * self.size
 
     def seed_with(self, packed: Mapping[int, bytes], classes: Sequence[int] = ()) -> None:
-        """Genomes that the search begins with in the place of random ones, packed, by their births: 0, 1, ... on.
+        """Begin the search with these genomes instead of random ones: packed, by their births 0, 1, ...
 
-        Those of batches that were ordered before are left out. classes: of all of them, the class that each competes in
-        with competition "per-class"; without, they take turns at the classes, as random ones do.
+        Of a resumed search, packed has those that are not yet in an order. classes: with competition "per-class", the
+        class that each seed competes in; if empty, the classes take turns, as with random genomes.
         """
         self.seeds = dict(packed)
         self.seed_classes = np.array(classes, np.int64)
 
     def generate(self) -> list[Batch]:
-        """The next batch, as a population of one batch. Batches are seeds, then random until there is something to breed
-        from."""
+        """The next batch, as a population of one. The first batches are seeds, then random until there are elites."""
         return [Batch(self.order())]
 
     def order(self) -> Order:
@@ -141,7 +141,7 @@ class MapElites:
         )
 
     def claims(self, number: int) -> np.ndarray | None:
-        """The classes that the children of a batch are made for, or None where they compete in more than one."""
+        """(size,) int64: the class that each child of a batch is made for; None if they compete in more than one class."""
         if self.competition != "per-class":
             return None
         births = number * self.size + np.arange(self.size)
@@ -152,11 +152,11 @@ class MapElites:
     def _parents(self, number: int, claims: np.ndarray | None) -> dict[str, Any]:
         n, archive = self.size, self.archive
         seeds = [birth for birth in range(number * n, (number + 1) * n) if birth in self.seeds] if self.seeds else []
-        if seeds or not len(archive) or (claims is not None and not self._all_classes_held()):
-            nobody = np.full(n, -1, np.int64)
+        if seeds or not len(archive) or (claims is not None and not self._all_classes_filled()):
+            none = np.full(n, -1, np.int64)
             genomes = self.encoding.unpack([self.seeds.pop(birth) for birth in seeds]) if seeds else ()
             parents = {birth: genomes[i : i + 1] for i, birth in enumerate(seeds)}
-            return {"mothers": nobody, "fathers": nobody, "parents": parents}
+            return {"mothers": none, "fathers": none, "parents": parents}
         twice = None if claims is None else np.concatenate([claims, claims])
         cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
         mothers, fathers = archive.birth[cells].reshape(2, n)
@@ -165,7 +165,7 @@ class MapElites:
         return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed)}
 
     def update(self, population: list[Batch]) -> None:
-        """Commit batches, in this order, and note who descends from whom."""
+        """Commit batches, in this order, and record the descent of new elites."""
         for batch in population:
             if batch.fitness.winners is None:
                 raise ValueError(f"batch {batch.order.batch} has not been evaluated")
@@ -173,7 +173,7 @@ class MapElites:
             batch.row = LazyRow(self)
 
     def _commit(self, order: Order, winners: Winners) -> None:
-        held = self.archive.birth[winners.cells] >= 0
+        filled = self.archive.birth[winners.cells] >= 0
         changed = self.archive.add(winners)
         self.commits.append(Commit(self.committed, order.batch, order.drawn_after))
         self.committed += 1
@@ -181,7 +181,7 @@ class MapElites:
         if not changed.any():
             return
         self.last_progress = self.committed - 1
-        self.wins += int(held[changed].sum())
+        self.wins += int(filled[changed].sum())
         w = winners
         rows = w.rows[changed]
         for row in np.unique(rows).tolist():
@@ -193,27 +193,27 @@ class MapElites:
             w.margins[changed].tolist(),
             strict=True,
         ):
-            holder = order.incumbents[cell]
-            switched = bool(holder >= 0 and w.mothers[row] >= 0 and holder not in (w.mothers[row], w.fathers[row]))
+            incumbent, parents = order.incumbents[cell], (w.mothers[row], w.fathers[row])
+            switched = bool(incumbent >= 0 and w.mothers[row] >= 0 and incumbent not in parents)
             self.cell_history.append(CellChange(cell, int(w.births[row]), order.batch, log_odds, margin, switched))
             self.switches += switched
 
     def _offspring(self, order: Order, w: Winners, row: int) -> Offspring:
         birth, mother = int(w.births[row]), int(w.mothers[row])
         packed, steps = self.encoding.pack(w.genomes[row]), self.steps.get(mother, 0) + 1
-        if mother >= 0 and len(packed) >= WORTH and steps <= MOST:
-            less = difference(packed, self.encoding.pack(order.parents[mother][0]))
-            if less is not None:
+        if mother >= 0 and len(packed) >= MIN_BYTES and steps <= MAX_STEPS:
+            delta = difference(packed, self.encoding.pack(order.parents[mother][0]))
+            if delta is not None:
                 self.steps[birth] = steps
-                return Offspring(birth, order.batch, mother, int(w.fathers[row]), less, steps)
+                return Offspring(birth, order.batch, mother, int(w.fathers[row]), delta, steps)
         return Offspring(birth, order.batch, mother, int(w.fathers[row]), packed, 0)
 
-    def _all_classes_held(self) -> bool:
+    def _all_classes_filled(self) -> bool:
         return bool((self.archive.birth.reshape(self.archive.classes, -1)[self.classes] >= 0).any(axis=1).all())
 
 
 class LazyRow(Mapping[str, Any]):
-    """The archive's state after a commit, measured when it is first read: few batches are."""
+    """The archive's state after a commit, computed when it is first read: most batches get no row in the logbook."""
 
     def __init__(self, strategy: MapElites) -> None:
         self._strategy = strategy
@@ -246,10 +246,10 @@ class LazyRow(Mapping[str, Any]):
 
 
 def statistics() -> tools.Statistics:
-    """DEAP's Statistics over batches: what a logbook row says of the archive after the last one.
+    """DEAP's Statistics over batches: the logbook's row of the archive after the last of them.
 
-    median, q25, q75, min: of the best confidences of the classes searched for (one without an elite counts as 0). at_99,
-    at_9999: classes at >= 0.99 and >= 0.9999. distinct: different genomes holding a cell. wins, switches: running totals.
+    median, q25, q75, min: of the best confidences of the classes searched for (a class without an elite counts as 0). at_99,
+    at_9999: classes at >= 0.99 and >= 0.9999. distinct: different genomes among the elites. wins, switches: totals so far.
     """
     stats = tools.Statistics(key=lambda batch: batch.row)
     stats.register("evaluations", lambda rows: rows[-1]["evaluations"])
@@ -279,8 +279,20 @@ def toolbox(strategy: MapElites, batch_evaluator: BatchEvaluator, evaluator: Eva
     box.register("submit", evaluator.submit)
     box.register("results", evaluator.results)
     box.register("pending", evaluator.pending)
-    box.register("under_way", lambda: evaluator.under_way)
+    box.register("orders_in_progress", lambda: evaluator.orders_in_progress)
     return box
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Called by ea_map_elites while it runs. gen: the number of a commit, counted from 0 over all calls."""
+
+    record: Callable[[int], bool] = lambda gen: True
+    """record(gen): whether this commit gets a row in the logbook."""
+    after: Callable[[int], bool] = lambda gen: False
+    """after(gen): called after the commit; true ends the search."""
+    give_up: Callable[[], bool] = lambda: False
+    """give_up(): called while results are awaited; true ends the search."""
 
 
 def ea_map_elites(
@@ -292,17 +304,14 @@ def ea_map_elites(
     *,
     lag: int = 0,
     logbook: tools.Logbook | None = None,
-    record: Callable[[int], bool] = lambda gen: True,
-    after: Callable[[int], bool] = lambda gen: False,
-    give_up: Callable[[], bool] = lambda: False,
+    callbacks: Callbacks = Callbacks(),
 ) -> tuple[list[Batch], tools.Logbook]:
-    """MAP-Elites over the toolbox, for ngen more batches; DEAP's signature, then what a long run needs.
+    """MAP-Elites over the toolbox, for ngen more batches. DEAP's signature, and what a long run needs.
 
-    lag: batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 orders are under way (or as many as
-    toolbox.under_way() asks for: then they are committed as they come); they stay in toolbox.pending() at the end, where a
-    later call goes on. logbook: goes on with an earlier one. record(gen): whether commit gen, counted from 0 over all calls,
-    gets a row. after(gen): called then; true ends the run there. give_up(): asked while waiting for results; true ends it
-    too. halloffame and verbose as in DEAP. Returns the last population and the logbook.
+    lag: batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 orders are in progress. If
+    toolbox.orders_in_progress() returns a number, so many are, and they are committed as they finish. Orders that are in
+    progress at the end stay in toolbox.pending(), and a later call continues with them. logbook: an earlier one, to be
+    continued. halloffame and verbose as in DEAP. Returns the last population and the logbook.
     """
     if logbook is None:
         logbook = new_logbook(stats)
@@ -311,11 +320,11 @@ def ea_map_elites(
         return population, logbook
 
     def top_up() -> None:
-        for _ in range((toolbox.under_way() or lag + 1) - len(toolbox.pending())):
+        for _ in range((toolbox.orders_in_progress() or lag + 1) - len(toolbox.pending())):
             toolbox.submit(toolbox.generate()[0].order)
 
     top_up()
-    for done, (order, winners) in enumerate(toolbox.results(give_up), 1):
+    for done, (order, winners) in enumerate(toolbox.results(callbacks.give_up), 1):
         batch = Batch(order)
         batch.fitness.values = winners
         population = [batch]
@@ -323,11 +332,11 @@ def ea_map_elites(
         if halloffame is not None:
             halloffame.update(population)
         gen = toolbox.committed() - 1
-        if record(gen):
+        if callbacks.record(gen):
             logbook.record(gen=gen, nevals=len(batch), **(stats.compile(population) if stats else {}))
             if verbose:
                 print(logbook.stream)
-        if after(gen) or done == ngen:
+        if callbacks.after(gen) or done == ngen:
             break
         top_up()
     return population, logbook
@@ -338,10 +347,10 @@ class PerIndividual:
     """An Encoding whose children are made by a user's own DEAP operators, one individual at a time.
 
     mutate(individual) -> (individual,) and mate(a, b) -> (a, b) as registered on a DEAP toolbox; either may be None.
-    A direct genome is handed over as a list of C * H * W floats on 0..255 and rounded and clipped afterwards; any other
-    as its canonical JSON (a dict), to be changed and given back. DEAP's operators draw from Python's and numpy's global
-    generators: these are seeded for each child from (seed, batch, row) and put back, so results stay keyed.
-    Slow by nature: hundreds of microseconds a child, not one.
+    A direct genome is passed as a list of C * H * W floats on 0..255, and rounded and clipped afterwards; any other as its
+    canonical JSON (a dict), which the operator changes and returns. DEAP's operators draw from Python's and numpy's global
+    generators: these are seeded for each child from (seed, batch, row) and restored, so results stay keyed. This takes
+    hundreds of microseconds for each child instead of one.
     """
 
     encoding: Encoding
@@ -349,7 +358,7 @@ class PerIndividual:
     mate: Callable[[Any, Any], Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "encoding":  # asked for while a copy is being made
+        if name.startswith("__") or name == "encoding":  # looked up while a copy is made
             raise AttributeError(name)
         return getattr(self.encoding, name)
 

@@ -99,19 +99,19 @@ class Search:
         self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=batch_evaluator.competition)
         self.lineage = Lineage()
         self.workers = [Far(batch_evaluator, self.lineage), Far(batch_evaluator, self.lineage)]
-        under_way: deque[tuple[Any, Far]] = deque()
+        orders_in_progress: deque[tuple[Any, Far]] = deque()
         for number in range(batches):
             if number == batches // 2:
                 dead, newcomer = self.workers[0], Far(batch_evaluator, self.lineage)
                 self.workers[0] = newcomer
-                under_way = deque((batch, newcomer if far is dead else far) for batch, far in under_way)
+                orders_in_progress = deque((batch, newcomer if far is dead else far) for batch, far in orders_in_progress)
                 for order, _ in dead.pipe:
                     newcomer.send(order)
             batch, far = self.strategy.generate()[0], self.workers[number % 2]
             far.send(batch.order)
-            under_way.append((batch, far))
-            while len(under_way) == 4 or (under_way and number == batches - 1):
-                batch, far = under_way.popleft()
+            orders_in_progress.append((batch, far))
+            while len(orders_in_progress) == 4 or (orders_in_progress and number == batches - 1):
+                batch, far = orders_in_progress.popleft()
                 batch.fitness.values = far.take()
                 same(batch_evaluator(batch.order), batch.fitness.winners)
                 self.strategy.update([batch])

@@ -110,8 +110,8 @@ def main() -> None:
                     evaluations, began = search.strategy.evaluations, time.perf_counter()
                 return False
             # What is under way is finished in the pause; it is not counted as the search's.
-            under_way = len(search.evaluator.pending()) * recipe.search.batch
-            engine.append((search.strategy.evaluations - evaluations - under_way) / passed)
+            in_progress = len(search.evaluator.pending()) * recipe.search.batch
+            engine.append((search.strategy.evaluations - evaluations - in_progress) / passed)
             time.sleep(0.3)
             drawn = encoding.render(search.archive.genomes(np.arange(0, 1000, 8)))
             c = search.recipe.compute

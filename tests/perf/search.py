@@ -10,7 +10,7 @@ from evofool.run.run import Run
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, LocalEvaluator
-from evofool.search.evolve import MapElites, ea_map_elites, toolbox
+from evofool.search.evolve import Callbacks, MapElites, ea_map_elites, toolbox
 from evofool.targets import Target
 
 
@@ -45,8 +45,7 @@ def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) ->
         toolbox(strategy, batch_evaluator, LocalEvaluator(batch_evaluator)),
         max(1, cap // s.batch),
         lag=s.lag,
-        record=lambda _: False,
-        after=after,
+        callbacks=Callbacks(record=lambda _: False, after=after),
     )
     seconds = time.perf_counter() - started
     done = archive.best().min() >= needed

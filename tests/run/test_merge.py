@@ -401,7 +401,7 @@ def test_genomes_that_were_set_aside_go_along_with_the_parents_that_are_kept(
 def test_a_merged_run_tells_its_sources_and_counts_them_together(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
     told = merge(runs("direct"), tmp_path / "out")
     assert isinstance(told, Merged)
-    assert [(s.folder, s.own, s.evaluations) for s in told.sources] == [
+    assert [(s.folder, s.own_folder, s.evaluations) for s in told.sources] == [
         (folder, True, n) for folder, n in zip(runs("direct"), (200, 320, 480), strict=True)
     ]
     assert sum(s.cells for s in told.sources) == told.cells == CLASSES

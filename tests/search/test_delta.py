@@ -9,7 +9,7 @@ from evofool.run.run import Run
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
-from evofool.search.delta import MOST, WORTH, applied, difference
+from evofool.search.delta import MAX_STEPS, MIN_BYTES, apply_difference, difference
 from evofool.targets import Target
 from genomes import Direct, Key
 
@@ -24,24 +24,24 @@ def test_a_child_comes_back_from_its_difference_to_the_bit() -> None:
         less = difference(encoding.pack(child), encoding.pack(mother))
         assert less is not None
         assert len(less) < SIDE * SIDE / 4
-        assert applied(less, encoding.pack(mother)) == encoding.pack(child)
+        assert apply_difference(less, encoding.pack(mother)) == encoding.pack(child)
 
 
 def test_what_would_not_be_shorter_is_kept_whole() -> None:
-    noise = np.random.default_rng(0).bytes(2 * WORTH)
-    assert difference(noise[:WORTH], noise[WORTH:]) is None
+    noise = np.random.default_rng(0).bytes(2 * MIN_BYTES)
+    assert difference(noise[:MIN_BYTES], noise[MIN_BYTES:]) is None
     assert difference(bytes(100), bytes(100)) is None, "too small to be worth it"
-    assert difference(bytes(WORTH), bytes(WORTH + 1)) is None, "of another size"
+    assert difference(bytes(MIN_BYTES), bytes(MIN_BYTES + 1)) is None, "of another size"
 
 
 def test_a_damaged_difference_is_refused() -> None:
-    less = difference(bytes(WORTH), bytes(WORTH))
+    less = difference(bytes(MIN_BYTES), bytes(MIN_BYTES))
     assert less is not None
     for broken in (b"", less[:-1], b"y" + less[1:]):
         with pytest.raises(ValueError, match="damaged"):
-            applied(broken, bytes(WORTH))
+            apply_difference(broken, bytes(MIN_BYTES))
     with pytest.raises(ValueError, match="damaged"):
-        applied(less, bytes(WORTH - 1))
+        apply_difference(less, bytes(MIN_BYTES - 1))
 
 
 def target() -> Target:
@@ -69,7 +69,7 @@ def test_a_run_of_big_pixels_keeps_differences_and_goes_on_from_them(tmp_path) -
             births = {change.birth for change in store.cell_history()}
             genomes = store.genomes(births)
             sizes = dict(store._db.execute("SELECT birth, LENGTH(genome) FROM genomes"))
-        assert max(steps.values()) == MOST
+        assert max(steps.values()) == MAX_STEPS
         assert sum(sizes.values()) < 0.25 * len(births) * SIDE * SIDE
         held.append((steps, genomes))
         with StoredRun(tmp_path / name) as stored:

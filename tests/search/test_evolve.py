@@ -13,7 +13,7 @@ from deap import algorithms, base, tools
 from evofool.scores import confidence
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, LocalEvaluator, Order
-from evofool.search.evolve import Batch, MapElites, PerIndividual, ea_map_elites, new_logbook, statistics, toolbox
+from evofool.search.evolve import Batch, Callbacks, MapElites, PerIndividual, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
 
@@ -148,7 +148,7 @@ def test_a_search_of_no_generations_does_nothing_as_in_deap() -> None:
     def too_far(gen: int) -> bool:
         return gen > 3
 
-    ea_map_elites(search.toolbox, 0, after=too_far)
+    ea_map_elites(search.toolbox, 0, callbacks=Callbacks(after=too_far))
     assert search.strategy.committed == 0
 
 
@@ -161,7 +161,11 @@ def test_after_ends_the_search_and_record_chooses_the_rows() -> None:
         return gen == 11
 
     population, book = ea_map_elites(
-        search.toolbox, 1000, statistics(), record=lambda gen: gen % 5 == 0, after=after, logbook=new_logbook(statistics())
+        search.toolbox,
+        1000,
+        statistics(),
+        callbacks=Callbacks(lambda gen: gen % 5 == 0, after),
+        logbook=new_logbook(statistics()),
     )
     assert ended == list(range(12))
     assert book.select("gen") == [0, 5, 10]
@@ -195,7 +199,7 @@ def test_the_logbook_s_rows_are_the_archive_s_state_after_each_batch() -> None:
         )  # fmt: skip
         return False
 
-    _, book = ea_map_elites(search.toolbox, 60, statistics(), after=after)
+    _, book = ea_map_elites(search.toolbox, 60, statistics(), callbacks=Callbacks(after=after))
     assert list(book) == expected
     assert wins == search.strategy.wins > 0
     assert book[-1]["at_99"] > book[0]["at_99"]
@@ -289,12 +293,12 @@ def test_a_champion_s_genome_is_made_again_from_its_parents_and_its_key() -> Non
         ea_map_elites(search.toolbox, 30)
         fathers = {b.father >= 0 for b in search.strategy.offspring if b.mother >= 0}
         assert fathers == ({True, False} if encoding.name == "direct" and encoding.crossover else {False})
-        genome = {b.birth: encoding.unpack([b.packed]) for b in search.strategy.offspring}
+        genome = {b.birth: encoding.unpack([b.genome]) for b in search.strategy.offspring}
         for b in search.strategy.offspring:
             key = Key(3, b.batch, b.birth % 8)
             father = b.father if b.father >= 0 else b.mother
             child = encoding.random(1, key) if b.mother < 0 else encoding.vary(genome[b.mother], genome[father], key)
-            assert encoding.pack(child[0]) == b.packed
+            assert encoding.pack(child[0]) == b.genome
 
 
 @pytest.mark.parametrize("lag", [0, 2])

@@ -477,16 +477,16 @@ def test_a_refusal_can_be_raised_again_with_other_words() -> None:
 
 
 def test_no_more_requests_are_under_way_than_parallel_says_whoever_asks() -> None:
-    under_way, most, lock = 0, 0, threading.Lock()
+    running, most, lock = 0, 0, threading.Lock()
 
     def slow(number: int, images: list[np.ndarray]) -> Reply:
-        nonlocal under_way, most
+        nonlocal running, most
         with lock:
-            under_way += 1
-            most = max(most, under_way)
+            running += 1
+            most = max(most, running)
         real_time.sleep(0.02)
         with lock:
-            under_way -= 1
+            running -= 1
         return honest(number, images)
 
     with fake(slow) as server, ThreadPoolExecutor(8) as pool:
