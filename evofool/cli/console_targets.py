@@ -88,11 +88,15 @@ def print_report(report: "Report") -> None:
 def _print_validation(validation: "Validation") -> None:
     print(f"{'finite':<12} {'yes' if validation.finite else 'no'}, on {validation.images} patterns")
     for name, value, what in (
-        ("twice", validation.twice, "the same images asked twice"),
+        ("twice", validation.twice, "the same images scored twice"),
         ("alone", validation.alone, f"batch 1 against batch {validation.images}"),
     ):
         if value is not None:
             print(f"{name:<12} {what}: log-odds differ by at most {value:.2g}")
+    position = validation.position
+    if position is not None and position.tolerance is not None:
+        depends = "depend" if position.dependent else "do not depend"
+        print(f"{'place':<12} last bits {depends} on an image's place in a batch of {position.chunk}")
 
 
 def _print_accuracy(accuracy: "Accuracy") -> None:

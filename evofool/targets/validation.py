@@ -1,4 +1,4 @@
-"""Before a target is trusted: does it answer as a classifier does, and how well does it do on photographs?"""
+"""Whether a target behaves as a classifier, and how accurate it is on photographs: checked before a run trusts it."""
 
 import hashlib
 import math
@@ -20,10 +20,10 @@ from evofool.targets.spec import Spec
 from evofool.targets.speed import FormatChoice, SpeedMeasurement, choose_format, measure_speeds
 from evofool.targets.target import Target
 
-VARIES, DEPENDS = 1e-3, 0.1  # log-odds: above the first it is worth a note, above the second the answers mean nothing
+VARIES, DEPENDS = 1e-3, 0.1  # differences of log-odds: above the first a note, above the second the target is refused
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PUBLISHED = {"efficientnet-lite0": 0.751, "efficientnet-lite1": 0.767, "efficientnet-lite2": 0.776}
-_DRAWN = 8  # drawings for one that answers the same to all patterns
+_DRAWN = 8  # drawings for a target whose answers to all patterns are equal
 _PROBED = 64  # photographs that other preprocessings are tried on
 _MISTAKES = (
     "scale=1/255&mean=0&std=1",
@@ -38,15 +38,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Validation:
-    """What some images told: differences are the largest ones of log-odds, None where they were not asked for.
+    """What scoring some patterns showed. Differences are the largest ones of log-odds, None where they were not measured.
 
-    faults say why the target cannot be used and what to check; notes what to know.
+    faults say why the target cannot be used and what to check; notes are for its user.
     """
 
     images: int
     finite: bool
-    twice: float | None  # the same images asked twice
-    alone: float | None  # alone against together with others
+    twice: float | None  # between two passes of the same images
+    alone: float | None  # between an image alone and in a batch
     position: Position | None  # None if there are faults
     faults: tuple[str, ...]
     notes: tuple[str, ...]
@@ -54,7 +54,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How a target does on labelled photographs, in its plain number format."""
+    """A target's accuracy on labelled photographs, in float32."""
 
     folder: str
     images: int
@@ -64,14 +64,14 @@ class Accuracy:
     standard_error: float
     interval: tuple[float, float]  # Wilson, 95%
     published: float | None
-    median_confidence: float  # in the class called, right or wrong
+    median_confidence: float  # in the predicted class, correct or not
     margins: dict[str, float]  # quantiles over the photographs classified correctly
     confidences: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of a full check; faults are those of its parts."""
+    """The results of a full check; faults are those of its parts."""
 
     target: dict[str, Any]
     machine: dict[str, Any]
@@ -87,11 +87,12 @@ class Report:
 
 
 def validate(target: Target, chunk: int = 6) -> Validation:
-    """The cheap part, 15 images at the most: finite, the same twice, the same alone and in a batch, not all alike.
+    """Check that outputs are finite, repeatable, the same alone and in a batch, and not all equal: with at most 23 images.
 
-    A black box that is paid by the request is asked four images, once. What the target raises passes through.
+    Then measure whether they depend on an image's place in a chunk (position.measure), with a few chunks of images. A
+    target that is billed by the request gets four images, once. Errors of the target pass through.
     """
-    return _meet(target, together=min(max(chunk, 4), 6), single=3, chunk=chunk)
+    return _validate(target, together=min(max(chunk, 4), 6), single=3, chunk=chunk)
 
 
 def check(
@@ -101,27 +102,27 @@ def check(
     speed: bool = True,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Everything: the validation at length, gradients, accuracy on photographs (photos.find_photographs), speed.
+    """Check everything: validation with more images, gradients, accuracy on photographs (photos.find_photographs), speed.
 
-    published is the top-1 accuracy that the target should have, in [0, 1]; known by itself for the published weights of
-    efficientnet-lite* and torchvision. A black box that is paid by the request is asked for no speed.
+    published: the top-1 accuracy that the target should have, in [0, 1]; by default that of the published weights of
+    efficientnet-lite* and torchvision. The speed of a target that is billed by the request is not measured.
     """
     if published is not None and not 0 < published <= 1:
         raise TargetError(f"{target.name}: the published accuracy is a share, 0.751 for 75.1%, not {published:g}")
     found = None if images is None else find_photographs(images, target.labels)
     before = target.queries, target.requests
-    progress("asking for patterns, alone and together")
-    met = _meet(target, together=32, single=8, chunk=32)
-    faults, notes = [*met.faults], [*met.notes]
+    progress("scoring patterns, alone and in a batch")
+    validation = _validate(target, together=32, single=8, chunk=32)
+    faults, notes = [*validation.faults], [*validation.notes]
     gradient = _gradient(target)
     accuracy = None
-    if found is not None and met.finite:
+    if found is not None and validation.finite:
         if str(target.details.get("device", "")) == "cpu":
             keep_memory()
         accuracy = _accuracy(target, found, str(images), published or published_top1(target), progress)
-        _judge(target, found, accuracy, faults, notes, progress)
+        _check_accuracy(target, found, accuracy, faults, notes, progress)
     choice, rates = None, []
-    if speed and met.finite:
+    if speed and validation.finite:
         if target.requests:
             notes.append("speed was not measured: every request counts")
         else:
@@ -135,7 +136,7 @@ def check(
     return Report(
         target=describe(target),
         machine=machine(torch.get_num_threads()),
-        validation=met,
+        validation=validation,
         gradient=gradient,
         accuracy=accuracy,
         choice=choice,
@@ -143,13 +144,13 @@ def check(
         queries=target.queries - before[0],
         requests=target.requests - before[1],
         faults=tuple(faults),
-        # A black box learns some of them while it is asked.
+        # A black box finds out some of them from its answers.
         notes=(*target.details.get("notes", ()), *notes),
     )
 
 
 def describe(target: Target) -> dict[str, Any]:
-    """What a target is, plain."""
+    """What a target is, as plain JSON."""
     return {
         "spec": target.name,
         "shape": list(target.shape),
@@ -184,7 +185,7 @@ def published_top1(target: Target) -> float | None:
 
 
 def wilson(correct: int, images: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927): it begins at 0.0 exactly if none is correct, and ends at 1.0 if all are."""
+    """The 95% interval of a share (Wilson 1927); its lower end is exactly 0.0 if none is correct, its upper 1.0 if all."""
     z, p = 1.959964, correct / images
     middle, half = p + z * z / (2 * images), z * math.sqrt(p * (1 - p) / images + z * z / (4 * images * images))
     scale = 1 + z * z / images
@@ -192,16 +193,16 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
     return 0.0 if correct == 0 else (middle - half) / scale, 1.0 if correct == images else (middle + half) / scale
 
 
-# --- the validation
+# --- validation
 
 
-def _meet(target: Target, together: int, single: int, chunk: int) -> Validation:
-    billed = target.requests > 0  # what loading it asked
+def _validate(target: Target, together: int, single: int, chunk: int) -> Validation:
+    billed = target.requests > 0  # loading it sent requests
     images = patterns(target.shape, 4 if billed else together)
     first = target.logits(images)
     if billed:
         again, alone = first, first[:0]
-        notes = ["every request counts and known images are not asked again: whether it answers the same twice is not known"]
+        notes = ["every request counts and answers are kept: whether it answers the same twice is not known"]
     else:
         again, alone = target.logits(images), np.concatenate([target.logits(images[i : i + 1]) for i in range(single)])
         notes = []
@@ -213,46 +214,46 @@ def _meet(target: Target, together: int, single: int, chunk: int) -> Validation:
         )
         return Validation(len(images), False, None, None, None, (fault,), ())
     faults = []
-    # Of rounded answers, or of the likeliest class alone, a few that are equal mean nothing.
+    # A few equal answers mean nothing if answers are rounded, or if only the highest classes are reported.
     if (first == first[0]).all() and (target.top_k < len(target.labels) or target.details.get("notes")):
         notes.append(
-            f"it answers the same to {len(images)} different patterns; photographs tell more (targets check --images)"
+            f"it answers the same to {len(images)} different patterns; check it with photographs (targets check --images)"
         )
     elif (first == first[0]).all() and not (target.logits(drawings(target.shape, _DRAWN)) == first[0]).all():
-        # Trained to be unsure of what is none of its classes, a network may well answer all of that alike, to the bit.
+        # A network that was trained to be unsure of foreign images may give the same answer to all of them, to the bit.
         notes.append(f"it answers the same to {len(images)} patterns of colour and noise, though not to drawings")
     elif (first == first[0]).all():
         faults.append(
-            f"it answers the same to {len(images) + _DRAWN} different images; check that scale, mean and std do not squash "
-            "them (pixel * scale is what it is fed, pixel 0..255), and that its weights are loaded"
+            f"it answers the same to {len(images) + _DRAWN} different images; check that scale, mean and std do not make "
+            "them equal (its input is pixel * scale, pixel 0..255), and that its weights are loaded"
         )
-    _judge_outputs(target, first, faults, notes)
+    _check_outputs(target, first, faults, notes)
     if billed:
         position = None if faults else measure(target, chunk)
         return Validation(len(images), True, None, None, position, tuple(faults), tuple(notes))
-    twice, apart = _most(again, first), _most(alone, first[:single])
+    twice, apart = _largest_difference(again, first), _largest_difference(alone, first[:single])
     if twice > VARIES:
         faults.append(
-            f"the same images asked twice differ by {twice:.3g} in log-odds; something in it is random: dropout in training "
-            "mode, random crops"
+            f"the same images scored twice differ by {twice:.3g} in log-odds; something in it is random: dropout in "
+            "training mode, random crops"
         )
     elif apart > DEPENDS:
         faults.append(
             f"an image alone and the same one together with {len(images) - 1} others differ by {apart:.3g} in log-odds; "
-            "answers depend on what shares the batch: a batch norm in training mode?"
+            "its answers depend on the other images in the batch: a batch norm in training mode?"
         )
     elif apart > VARIES:
         notes.append(f"an image alone and the same one in a batch of {len(images)} differ by {apart:.3g} in log-odds")
     if 0 < twice <= VARIES:
-        notes.append(f"last bits vary from call to call (log-odds by {twice:.2g}): a run repeated may end otherwise")
+        notes.append(f"last bits vary from call to call (log-odds by {twice:.2g}): a repeated run may end differently")
     position = None if faults else measure(target, chunk)
     if position is not None:
         notes += position.notes()
     return Validation(len(images), True, twice, apart, position, tuple(faults), tuple(notes))
 
 
-def _judge_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:
-    """Whether the answers are what the target says they are."""
+def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:
+    """Whether the answers are logits or probabilities, as the target states."""
     if target.top_k < len(target.labels) or target.crops > 1:
         return
     if target.outputs == "probabilities":
@@ -290,7 +291,7 @@ def _gradient(target: Target) -> str:
     return "yes" if gradient.any() else "zero everywhere"
 
 
-def _most(a: np.ndarray, b: np.ndarray) -> float:
+def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     """The largest difference of log-odds."""
     return float(np.abs(scores.log_odds(a) - scores.log_odds(b)).max())
 
@@ -320,7 +321,7 @@ def _accuracy(
         sure_right.append(confidence[hit])
         done += len(images)
         if done == len(found) or done % 128 == 0:
-            progress(f"{done:,} of {len(found):,} photographs, {right:,} right")
+            progress(f"{done:,} of {len(found):,} photographs, {right:,} correct")
     p = right / done
     return Accuracy(
         folder=folder,
@@ -344,7 +345,7 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     return {f"{q:.0%}": float(v) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
 
 
-def _judge(
+def _check_accuracy(
     target: Target,
     found: Sequence[Photograph],
     accuracy: Accuracy,
@@ -352,19 +353,20 @@ def _judge(
     notes: list[str],
     progress: Progress,
 ) -> None:
+    """Compare the accuracy with the published one, and look for a preprocessing that does better."""
     top1, published = accuracy.top1, accuracy.published
-    mended = None
+    better = None
     if target.network is not None and top1 < (published or 1.0) / 2:
-        progress("few are right: trying other preprocessings")
-        mended = _mend(target, found)
-    mend = "" if mended is None else f". On {mended[2]} of them {mended[0]} reaches {mended[1]:.3f}: give that"
+        progress("few are correct: trying other preprocessings")
+        better = _better_preprocessing(target, found)
+    remedy = "" if better is None else f". On {better[2]} of them {better[0]} reaches {better[1]:.3f}: use that"
     if published is not None:
         deviation = math.sqrt(published * (1 - published) / accuracy.images)
         if top1 < published - 3 * deviation:
             faults.append(
                 f"top-1 on {accuracy.images:,} photographs is {top1:.3f}, more than 3 standard errors ({deviation:.3f}) "
                 f"below the published {published:.3f}; wrong normalisation is the most common cause: check mean, std, scale "
-                f"and order, then resize, and that {accuracy.folder} shows the target's classes{mend}"
+                f"and order, then resize, and that {accuracy.folder} shows the target's classes{remedy}"
             )
             return
         if top1 > published + max(0.05, 3 * deviation):
@@ -372,12 +374,12 @@ def _judge(
                 f"suspected training images: top-1 on them is {top1:.3f}, published is {published:.3f}; on images that it "
                 "has not seen, margins and confidences are lower"
             )
-    if mended is not None:
-        faults.append(f"top-1 on {accuracy.images:,} photographs is {top1:.3f}{mend}")
+    if better is not None:
+        faults.append(f"top-1 on {accuracy.images:,} photographs is {top1:.3f}{remedy}")
 
 
-def _mend(target: Target, found: Sequence[Photograph]) -> tuple[str, float, int] | None:
-    """The commonly confused preprocessing that does far better: its options, its top-1 and on how many photographs."""
+def _better_preprocessing(target: Target, found: Sequence[Photograph]) -> tuple[str, float, int] | None:
+    """A common preprocessing that does far better: its options, its top-1 and on how many photographs."""
     network = target.network
     assert network is not None
     some = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, _PROBED).astype(int))]

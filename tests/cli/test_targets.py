@@ -73,7 +73,7 @@ def test_check_passes_a_sound_target_and_prints_its_figures(call: Call, digits: 
         "ranks by     float32",
     ):
         assert part in told.out
-    assert "40 of 40 photographs, 40 right" in told.err
+    assert "40 of 40 photographs, 40 correct" in told.err
 
 
 def test_check_in_json_has_the_same_figures(call: Call, digits: Path) -> None:
@@ -93,7 +93,7 @@ def test_check_ends_with_1_and_the_faults_after_the_report(call: Call, digits: P
         assert told.code == 1
         assert "passes" not in told.out
         assert f"evofool: {wrong} does not pass:\n  top-1 on 40 photographs is 0." in told.err
-        assert 'On 40 of them "scale=1/255&mean=0&std=1" reaches 1.000: give that' in told.err
+        assert 'On 40 of them "scale=1/255&mean=0&std=1" reaches 1.000: use that' in told.err
         if flags:
             assert json.loads(told.out)["faults"][0] in told.err
 

@@ -66,7 +66,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- the validation
+# --- validation
 
 
 def test_sound_targets_pass_with_few_queries() -> None:
@@ -125,7 +125,7 @@ def test_probabilities_that_do_not_sum_to_1_are_a_fault() -> None:
 
 def test_randomness_is_a_fault_and_last_bits_are_a_note() -> None:
     (fault,) = validate(of_module(lambda x: F.dropout(x, 0.5, training=True))).faults
-    assert "the same images asked twice differ by" in fault
+    assert "the same images scored twice differ by" in fault
     assert "dropout in training mode" in fault
     rng = np.random.default_rng(0)
     checked = validate(own(lambda x: (x.mean((2, 3)) * (1 + 1e-7 * rng.random((len(x), 3)))).astype(np.float32)))
@@ -145,7 +145,7 @@ def test_answers_that_depend_on_the_batch_are_a_fault_or_a_note_by_how_much() ->
         return own(lambda x: x.mean((2, 3)).astype(np.float32) + np.float32([by * len(x), 0, 0]))
 
     (fault,) = validate(of_module(lambda x: F.batch_norm(x, None, None, training=True))).faults
-    assert "depend on what shares the batch: a batch norm in training mode?" in fault
+    assert "depend on the other images in the batch: a batch norm in training mode?" in fault
     assert len(validate(drifting(0.1)).faults) == 1
     small = validate(drifting(0.005))
     assert small.faults == ()
