@@ -1,9 +1,9 @@
-"""What an image is made of: encodings of images as genomes, with their variation and their rendering.
+"""Encodings of images as genomes: random genomes, variation and rendering.
 
-This package never imports evofool; it needs numpy, numba and torch alone.
+This package never imports evofool; it needs numpy, numba and torch only.
 """
 
-import genomes.cache  # first: numba reads its settings once, when it is imported  # noqa: F401
+import genomes.cache  # first: numba reads its settings when it is imported  # noqa: F401
 from genomes.cppn.encoding import CPPN
 from genomes.direct import Direct
 from genomes.encoding import Encoding, GenomeError, Genomes

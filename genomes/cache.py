@@ -1,5 +1,7 @@
-"""Where numba keeps compiled kernels. Without any writable place, as in a container whose packages belong to root, it would
-refuse to work at all."""
+"""The folder of numba's cache of compiled kernels.
+
+Without a writable folder, as in a container whose packages belong to root, numba would raise an error.
+"""
 
 import contextlib
 import os
@@ -7,20 +9,20 @@ import tempfile
 from pathlib import Path
 
 
-def _find_room_for_kernels() -> None:
-    """Name numba a temporary folder where neither this package's folder nor the user's cache can be written."""
+def _set_cache_folder() -> None:
+    """Use a temporary folder if neither this package's folder nor the user's cache can be written."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     nearest = next((p for p in (home, *home.parents) if p.exists()), home)
-    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in (Path(__file__).parent, nearest)):
+    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(folder, os.W_OK) for folder in (Path(__file__).parent, nearest)):
         return
-    place = Path(tempfile.gettempdir()) / f"evofool-numba-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"evofool-numba-{os.getuid()}"
     with contextlib.suppress(OSError):
-        place.mkdir(mode=0o700)
-    # numba unpickles what it finds there: a folder that others made or can write to is no place for that.
-    found = place.lstat() if place.is_dir() else None
-    safe = found is not None and found.st_uid == os.getuid() and not found.st_mode & 0o022 and not place.is_symlink()
-    os.environ["NUMBA_CACHE_DIR"] = str(place) if safe else tempfile.mkdtemp(prefix="evofool-numba-")
+        folder.mkdir(mode=0o700)
+    # numba unpickles the files there, so a folder that other users made or can write to is not safe.
+    status = folder.lstat() if folder.is_dir() else None
+    safe = status is not None and status.st_uid == os.getuid() and not status.st_mode & 0o022 and not folder.is_symlink()
+    os.environ["NUMBA_CACHE_DIR"] = str(folder) if safe else tempfile.mkdtemp(prefix="evofool-numba-")
 
 
 if os.name == "posix":
-    _find_room_for_kernels()
+    _set_cache_folder()

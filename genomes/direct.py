@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 FORMAT = "evofool.direct"
 VERSION = 1
-_NEVER = 1e-12  # a rate that halving has brought here counts as none: not one gene in a trillion
+_LOWEST_RATE = 1e-12  # halving stops here; at this rate practically no gene changes
 
 
 @dataclass(frozen=True)
 class Direct:
-    """uint8 pixels (B, C, H, W), varied by polynomial mutation and, if asked for, SBX crossover.
+    """uint8 pixels (B, C, H, W), varied by polynomial mutation and optionally by SBX crossover.
 
-    rate is the share of pixels that mutate: one number in (0, 1], or a pair (low, high) from which every child draws its
-    own, uniformly in the logarithm (the heavy-tailed mutation of Doerr 2017: big steps early, single pixels late).
-    eta is Deb's distribution index, > 0: the higher, the smaller the steps (mean |step| = 255 / (eta + 2) grey levels).
-    halve_every halves the rate each time that many batches have passed (Nguyen 2015 halves it every 1000 generations);
-    0 keeps it. crossover is the probability of SBX with index eta_crossover between mother and father, 0 to 1.
+    rate is the share of pixels that mutate: a number in (0, 1], or a pair (low, high) from which each child draws its rate,
+    uniformly in the logarithm (the heavy-tailed mutation of Doerr 2017: large changes early, single pixels late). eta is
+    Deb's distribution index, > 0: the higher, the smaller the steps (mean |step| = 255 / (eta + 2) grey levels).
+    halve_every: the rate is halved after every so many batches (1000 generations in Nguyen 2015); 0: never. crossover is the
+    probability of SBX with index eta_crossover between mother and father, 0 to 1.
     """
 
     channels: int = 1
@@ -46,7 +46,8 @@ class Direct:
             raise ValueError(f"direct: rate is {self.rate}; it has to lie in (0, 1], low before high")
         if not (0 <= self.crossover <= 1 and self.halve_every >= 0):
             raise ValueError(
-                f"direct: crossover is {self.crossover}, of [0, 1]; halve_every {self.halve_every}, of 0 and more"
+                f"direct: crossover has to lie in [0, 1], not {self.crossover}; "
+                f"halve_every has to be at least 0, not {self.halve_every}"
             )
         if not (self.eta > 0 and self.eta_crossover > 0):
             raise ValueError(f"direct: eta {self.eta} and eta_crossover {self.eta_crossover} have to be > 0")
@@ -77,8 +78,8 @@ class Direct:
             key.seed,
             key.batch,
             key.row,
-            max(low * halved, _NEVER),
-            max(high * halved, _NEVER),
+            max(low * halved, _LOWEST_RATE),
+            max(high * halved, _LOWEST_RATE),
             self.eta,
             self.crossover,
             self.eta_crossover,
@@ -87,17 +88,17 @@ class Direct:
         return out
 
     def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
-        """The children that are crossed."""
+        """The children made by crossover."""
         out = np.empty(n, np.bool_)
         _crossed(key.seed, key.batch, key.row, self.crossover, out)
         return out
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
-        """The genomes themselves. Pixels have one size: any other raises GenomeError."""
+        """The genomes themselves; GenomeError for any other size than that of the pixels."""
         if size is not None and tuple(size) != (self.height, self.width):
             raise GenomeError(
-                f"a direct genome is {self.height}x{self.width} pixels and cannot be drawn at {size[0]}x{size[1]}; "
-                "only a CPPN can be drawn at any size"
+                f"a direct genome is {self.height}x{self.width} pixels and cannot be rendered at {size[0]}x{size[1]}; "
+                "only a CPPN can be rendered at any size"
             )
         return genomes
 
@@ -155,11 +156,11 @@ def polynomial_step(u: float, eta: float) -> float:
 def sbx(a: float, b: float, u: float, lower: bool, eta: float) -> float:
     """Simulated binary crossover, bounded to [0, 1] (Deb & Agrawal 1995): one child of the genes a < b.
 
-    u in [0, 1) is the spread's draw; lower picks the child below the parents' mean, else the one above.
+    u in [0, 1) is the draw of the spread. lower: the child below the parents' mean, otherwise the one above.
     """
     gap = b - a
-    room = a if lower else 1.0 - b
-    alpha = 2.0 - (1.0 + 2.0 * room / gap) ** -(eta + 1.0)
+    bound = a if lower else 1.0 - b
+    alpha = 2.0 - (1.0 + 2.0 * bound / gap) ** -(eta + 1.0)
     spread = (u * alpha) ** (1.0 / (eta + 1.0)) if u * alpha <= 1.0 else (1.0 / (2.0 - u * alpha)) ** (1.0 / (eta + 1.0))
     child = 0.5 * (a + b - spread * gap) if lower else 0.5 * (a + b + spread * gap)
     return min(1.0, max(0.0, child))
@@ -202,17 +203,17 @@ def _vary(
         start(stream, seed, batch, row + i)
         for k in range(genes):
             out[i, k] = mothers[i, k]
-        if crossover > 0.0 and uniform(stream) < crossover:  # the stream's first draw, as _crossed repeats it
+        if crossover > 0.0 and uniform(stream) < crossover:  # the stream's first draw, repeated in _crossed
             for k in range(genes):
                 m, f = mothers[i, k], fathers[i, k]
-                # The 2015 code resets a gene that both parents share to 0.5; here it is kept, as SBX means it.
+                # The 2015 code resets a gene that both parents share to 0.5; here it is kept, as in SBX.
                 if m != f:
                     a, b = min(m, f) / 255.0, max(m, f) / 255.0
                     u = uniform(stream)
                     out[i, k] = np.uint8(sbx(a, b, u, uniform(stream) < 0.5, eta_crossover) * 255.0 + 0.5)
         rate = low if low == high else low * (high / low) ** uniform(stream)
         # Skips from one mutated gene to the next: the gaps between successes of a coin are geometric.
-        if rate <= _NEVER:
+        if rate <= _LOWEST_RATE:
             continue
         scale = 1.0 / np.log1p(-rate) if rate < 1.0 else 0.0
         k = int(np.log1p(-uniform(stream)) * scale)

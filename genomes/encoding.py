@@ -1,4 +1,4 @@
-"""The contract that every encoding keeps."""
+"""The interface of encodings."""
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
 Genomes = np.ndarray
 """A batch of B genomes: one numpy array whose first axis is the genome.
 
-The rest of its shape and its dtype are the encoding's (pixels, a structured record of a graph, a code). So a batch is
-measured, indexed, joined, copied and shipped by numpy itself: len(g), g[rows], np.concatenate([g, h]), g.tobytes().
+The rest of its shape and its dtype depend on the encoding (pixels, a structured record of a graph, a code). Batches are
+handled with numpy: len(g), g[rows], np.concatenate([g, h]), g.tobytes().
 """
 
 
 class GenomeError(ValueError):
-    """A genome, or the text or bytes of one, that this encoding cannot be. Says what is wrong with it."""
+    """A genome, or its JSON or bytes, is invalid for this encoding. The message names what is wrong."""
 
 
 @runtime_checkable
 class Encoding(Protocol):
-    """How images of one kind are written as genomes. Frozen: two equal encodings do the same to the bit."""
+    """An encoding of images as genomes. Immutable: equal encodings give equal results to the bit."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def channels(self) -> int:
-        """1 grey, 3 RGB."""
+        """1 for grey, 3 for RGB."""
         ...
 
     @property
     def height(self) -> int:
-        """Of the images that a target sees, in pixels."""
+        """Of the rendered images, in pixels."""
         ...
 
     @property
@@ -63,30 +63,31 @@ class Encoding(Protocol):
         ...
 
     def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
-        """(n,) bool: which of the n children that vary makes with this key take anything from their fathers."""
+        """(n,) bool: which of the n children of vary with this key have genes of their fathers."""
         ...
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
-        """uint8 (B, channels, H, W); (H, W) is the encoding's own unless size is given and the encoding can."""
+        """uint8 (B, channels, H, W). size (H, W): the encoding's by default; GenomeError if it has no other sizes."""
         ...
 
     def draw(self, genomes: Genomes, device: "torch.device | str") -> "torch.Tensor":
-        """What render gives, drawn by torch on the device and left there; always a tensor of its own.
+        """The images of render, computed by torch on the device; always a new tensor on that device.
 
-        On a CPU the same bits, and slower than render. On CUDA it may be 1 grey level off, on at most 1e-4 of the pixels.
+        On a CPU the bits are equal, but it is slower than render. On CUDA at most 1e-4 of the pixels may differ, by 1 grey
+        level.
         """
         ...
 
     def pack(self, genome: Any) -> bytes:
-        """One genome (a row of a batch) as compact bytes, little-endian, without anything executable."""
+        """One genome (a row of a batch) as compact little-endian bytes, without pickle."""
         ...
 
     def unpack(self, blobs: list[bytes]) -> Genomes:
-        """The batch that pack came from. Raises GenomeError on bytes that are not this encoding's."""
+        """The batch of these packed genomes. Raises GenomeError for bytes that are invalid."""
         ...
 
     def to_json(self, genome: Any) -> dict[str, Any]:
-        """The canonical form of one genome, of plain lists, strings and numbers; equal genomes give equal forms."""
+        """The canonical form of one genome, of lists, strings and numbers; equal genomes have equal forms."""
         ...
 
     def from_json(self, data: dict[str, Any]) -> Genomes:

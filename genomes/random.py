@@ -1,6 +1,6 @@
-"""Keyed random streams: a draw depends on (seed, batch, row) alone, whatever thread or machine makes it.
+"""Keyed random streams: a draw depends on (seed, batch, row) only, not on the thread or the machine.
 
-Each (seed, batch, row) starts a SplitMix64 stream of its own (Steele, Lea & Flood 2014, "Fast splittable
+Each (seed, batch, row) starts its own SplitMix64 stream (Steele, Lea & Flood 2014, "Fast splittable
 pseudorandom number generators", the finaliser of Stafford's variant 13). Kernels compiled with numba take the stream as
 an array of one uint64, so that drawing advances it in place.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Key(NamedTuple):
-    """Names a block of streams: child i of a chunk draws from the stream (seed, batch, row + i).
+    """The key of a block of streams: child i of a chunk draws from the stream (seed, batch, row + i).
 
     seed, batch and row are whole numbers in [0, 2**63). A chunk that starts at row r of a batch has the key with row r.
     """
@@ -70,7 +70,7 @@ def _fill_integers(seed: int, batch: int, row: int, n: int, out: np.ndarray) -> 
 
 
 def integers(key: Key, n: int, count: int) -> np.ndarray:
-    """count int64, uniform on [0, n), all from the one stream `key`."""
+    """count int64, uniform on [0, n), all from the stream `key`."""
     out = np.empty(count, np.int64)
     _fill_integers(key.seed, key.batch, key.row, n, out)
     return out

@@ -1,1 +1,1 @@
-"""Compositional pattern-producing networks (Stanley 2007): a small graph of functions, asked for a colour at every pixel."""
+"""Compositional pattern-producing networks (Stanley 2007): small graphs of functions that give each pixel its colour."""

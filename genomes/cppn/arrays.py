@@ -1,4 +1,4 @@
-"""CPPN genomes as arrays: the record that one graph is, and what makes a record a sound graph."""
+"""CPPN genomes as arrays: the record of a graph, and the checks that a record is a valid graph."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from genomes.encoding import GenomeError, Genomes
 INPUTS = ("x", "y", "d", "bias")
 N_IN = len(INPUTS)
 MAX_ID = 1 << 30
-"""Node ids are below it; a split that would make a higher one is left out. Room for a billion splits."""
+"""Node ids are below it; a split that would need a higher one is skipped. This allows a billion splits."""
 
 
 def record_dtype(max_nodes: int, max_edges: int) -> np.dtype:
     """One graph of up to max_nodes nodes (inputs not counted) and max_edges edges, padded with zeros.
 
     Endpoints: 0..3 are the inputs, N_IN + k is node k. The first nodes are the outputs, then the hidden ones by
-    ascending node_id, so the order of slots is the order of ids. Edges stand in ascending (dst, src), none twice. A graph
-    therefore has one record only, and equal graphs are equal bytes.
+    ascending node_id. Edges are in ascending order of (dst, src), without duplicates. A graph therefore has exactly one
+    record, and equal graphs have equal bytes.
     """
     return np.dtype(
         [
@@ -39,14 +39,14 @@ def build(
 ) -> Genomes:
     """A batch of one genome from nodes (id, activation number) and edges (source id, target id, weight).
 
-    Inputs have the ids 0..3, outputs the next n_outputs. Raises GenomeError naming the first thing that is no sound graph:
-    unknown or double ids, an edge into an input or out of an output, a weight that is not finite or beyond +-limit, a cycle,
-    or more than dtype has room for.
+    Inputs have the ids 0..3, outputs the next n_outputs. Raises GenomeError naming the first fault: unknown or duplicate
+    ids, an edge into an input or out of an output, a weight that is not finite or beyond +-limit, a cycle, or more nodes or
+    edges than dtype holds.
     """
     max_nodes, max_edges = dtype["node_id"].shape[0], dtype["weight"].shape[0]
     if len(nodes) > max_nodes or len(edges) > max_edges:
         raise GenomeError(
-            f"{len(nodes)} nodes and {len(edges)} edges; this encoding has room for {max_nodes} and {max_edges} "
+            f"{len(nodes)} nodes and {len(edges)} edges; this encoding holds {max_nodes} and {max_edges} "
             "(max_nodes, max_edges)"
         )
     nodes = sorted(nodes)
@@ -54,7 +54,7 @@ def build(
     if len(set(ids)) != len(ids):
         raise GenomeError(f"node id {next(i for i in ids if ids.count(i) > 1)} is used twice")
     if ids and not 0 <= ids[0] <= ids[-1] < MAX_ID:
-        raise GenomeError(f"node ids lie in 0..{MAX_ID - 1}, not {ids[0] if ids[0] < 0 else ids[-1]}")
+        raise GenomeError(f"node ids have to lie in 0..{MAX_ID - 1}, not {ids[0] if ids[0] < 0 else ids[-1]}")
     outputs = list(range(N_IN, N_IN + n_outputs))
     if ids[:n_outputs] != outputs:
         raise GenomeError(f"the outputs {outputs} have to be among the nodes, and no other id below {N_IN + n_outputs}")
@@ -69,7 +69,7 @@ def build(
         if not _within(weight, limit):
             raise GenomeError(f"edge {source} -> {target}: weight {weight} is not within +-{limit:g}")
         if (slot[target], slot[source]) in seen:
-            raise GenomeError(f"edge {source} -> {target} is there twice")
+            raise GenomeError(f"edge {source} -> {target} is listed twice")
         seen[slot[target], slot[source]] = weight
     for _, act in nodes:
         if not 0 <= act < len(NAMES):
@@ -86,16 +86,16 @@ def build(
 
 
 def _within(weight: float, limit: float) -> bool:
-    """Whether the float32 that this weight becomes is finite and within +-limit."""
+    """Whether the weight, as float32, is finite and within +-limit."""
     try:
         with np.errstate(over="ignore"):
             return bool(abs(np.float32(weight)) <= limit)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer beyond the range of floats
         return False
 
 
 def nodes_and_edges(record: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int, float]]]:
-    """The lists that build takes, in canonical order; weights are exact float32 values."""
+    """The arguments of build in canonical order; weights are exact float32 values."""
     n, m = int(record["n_nodes"]), int(record["n_edges"])
     ids = [int(i) for i in record["node_id"][:n]]
     name = lambda end: end if end < N_IN else ids[end - N_IN]  # noqa: E731
@@ -136,7 +136,7 @@ def pack(record: Any) -> bytes:
 
 
 def unpack(blob: bytes, dtype: np.dtype, n_outputs: int, limit: float) -> Genomes:
-    """The batch of one genome that pack came from; what is not a sound graph raises GenomeError, as in build."""
+    """The batch of one packed genome; GenomeError for an invalid graph, as in build."""
     if len(blob) < 4:
         raise GenomeError(f"a packed CPPN of {len(blob)} bytes is truncated")
     n, m = (int(v) for v in np.frombuffer(blob, "<u2", 2))
@@ -149,7 +149,7 @@ def unpack(blob: bytes, dtype: np.dtype, n_outputs: int, limit: float) -> Genome
         at += count * np.dtype(kind).itemsize
     ids, acts, src, dst, weight = columns
     if any(not 0 <= end < N_IN + n for end in src + dst):
-        raise GenomeError("a packed CPPN has an edge to a node that is not there")
+        raise GenomeError("a packed CPPN has an edge to a node that does not exist")
     name = lambda end: end if end < N_IN else ids[end - N_IN]  # noqa: E731
     edges = [(name(s), name(d), w) for s, d, w in zip(src, dst, weight, strict=True)]
     return build(dtype, n_outputs, list(zip(ids, acts, strict=True)), edges, limit)

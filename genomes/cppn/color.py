@@ -1,14 +1,14 @@
-"""From a CPPN's outputs to 8-bit pixels, in float32 operations that every renderer repeats in the same order."""
+"""The colours of a CPPN's outputs: float32 operations that every renderer evaluates in the same order."""
 
 import numpy as np
 
 MODES = ("grey", "rgb", "hsv", "grey2015", "hls2015")
-"""Position is the number that kernels switch on.
+"""Kernels use the position in this tuple.
 
-grey, rgb: round(255 v) per output, v clipped to [0, 1]: negative is black. (Measured on two digit networks: half the
-evaluations that |v| needs, since half of a first picture is then background.)
+grey, rgb: round(255 v) per output, v clipped to [0, 1]: negative is black. (Measured on two digit networks: it needs half
+the evaluations that |v| needs, since half of a random image is background then.)
 hsv: hue v - floor(v), saturation v clipped to [0, 1], value min(|v|, 1); then as rgb.
-grey2015: int(255 * |v|), as the 2015 code draws it.
+grey2015: int(255 * |v|), as in the 2015 code.
 hls2015: the 2015 code's colours: int(255 * |v|) taken as OpenCV's 8-bit hue, lightness and saturation. OpenCV's hue
 runs to 180, so 255 wraps around (Nguyen 2015 calls the outputs HSV; the code [fooling repository] says HLS).
 """
@@ -17,12 +17,12 @@ f32 = np.float32
 
 
 def outputs(mode: str) -> int:
-    """How many outputs a CPPN of this mode has; images have as many channels."""
+    """The number of outputs of a CPPN in this mode, which is the number of channels."""
     return 1 if mode in ("grey", "grey2015") else 3
 
 
 def to_uint8(mode: str, v: np.ndarray) -> np.ndarray:
-    """v float32 (C, ...) raw outputs, finite; returns uint8 of the same shape. The definition; numba repeats it."""
+    """v float32 (C, ...) raw outputs, finite; returns uint8 of the same shape. The numba kernel has the same definition."""
     if mode in ("grey", "rgb"):
         return _round(_clip(v))
     if mode == "grey2015":
@@ -54,7 +54,7 @@ def _round(x: np.ndarray) -> np.ndarray:
 
 
 def _tents(hue: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How much of red, green and blue a hue in [0, 6) has, each in [0, 1]."""
+    """The shares of red, green and blue of a hue in [0, 6), each in [0, 1]."""
     red = np.minimum(np.maximum(np.abs(hue - f32(3)) - f32(1), f32(0)), f32(1))
     green = np.minimum(np.maximum(f32(2) - np.abs(hue - f32(2)), f32(0)), f32(1))
     blue = np.minimum(np.maximum(f32(2) - np.abs(hue - f32(4)), f32(0)), f32(1))

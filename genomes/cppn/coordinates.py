@@ -1,4 +1,4 @@
-"""What a CPPN is told about each pixel."""
+"""The inputs of a CPPN for each pixel."""
 
 from functools import lru_cache
 
@@ -9,8 +9,8 @@ import numpy as np
 def centred(height: int, width: int) -> np.ndarray:
     """float32 (4, height * width), read-only: x, y in (-1, 1), d = sqrt(x^2 + y^2), bias 1, at the pixels' centres.
 
-    x = (2i + 1) / width - 1, so a picture has the same coordinates at any size: every third pixel's of an 84 grid are,
-    to the bit, a 28 grid's.
+    x = (2i + 1) / width - 1, so coordinates do not depend on the size: those of every third pixel of an 84 x 84 grid equal
+    those of a 28 x 28 grid to the bit.
     """
     x = ((2 * np.arange(width) + 1) / width - 1).astype(np.float32)
     y = ((2 * np.arange(height) + 1) / height - 1).astype(np.float32)
@@ -19,7 +19,7 @@ def centred(height: int, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def raw(height: int, width: int, native_height: int, native_width: int) -> np.ndarray:
-    """float32 (4, height * width), read-only: x, y as the 2015 code gives them, pixel indices 0 .. native size - 1.
+    """float32 (4, height * width), read-only: x, y as in the 2015 code: pixel indices 0 .. native size - 1.
 
     d and the bias are as in `centred`. At another size than the native one the indices are interpolated.
     """

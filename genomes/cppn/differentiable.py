@@ -1,13 +1,13 @@
-"""The renderer with a gradient: how an image changes with the weights of the CPPN that draws it.
+"""The differentiable renderer: gradients of an image with respect to the weights of its CPPN.
 
-In float32 it evaluates what render_numba does, in the same order and with the same functions, so that its picture,
-rounded, is the same to the bit. In float64 sine and exponential are libm's: the form that finite differences can be held
-against. Node values and their reverse pass are one numba kernel, which works through blocks of pixels and keeps none of
-them: the backward pass draws again (no memory per node is held between them). Colours are torch operations.
+In float32 it evaluates the operations of render_numba in the same order, so that its image, rounded, is equal to the bit.
+In float64 sine and exponential are those of libm, so that it can be compared with finite differences. One numba kernel
+computes node values and their reverse pass in blocks of pixels. No values are kept for the backward pass, which computes
+them again. Colours are torch operations.
 
-Derivatives are those that hold almost everywhere: a `step` node has none, nor has a value held at a limit or a colour
-beyond black and white. The 2015 modes cut their outputs to whole numbers, which would leave no gradient at all; there
-the cut is passed over (a straight-through estimate).
+Derivatives hold almost everywhere: that of a `step` node is 0, and so is that of a value at a limit or a colour beyond black
+and white. The 2015 modes truncate their outputs to whole numbers, which would leave no gradient; there the gradient is
+passed straight through.
 """
 
 import math
@@ -23,7 +23,7 @@ from genomes.cppn import color
 from genomes.cppn.arrays import N_IN
 from genomes.cppn.program import Programs, compile_programs
 
-# numba's cache does not notice when these are edited: touch this file then.
+# numba's cache does not notice when these are edited; touch this file then.
 from genomes.cppn.render_numba import _activate, _clamp, _cos, _sin, _sum
 from genomes.encoding import Genomes
 
@@ -32,16 +32,16 @@ BLOCK = 512
 
 
 def render(genomes: Genomes, weights: torch.Tensor, coordinates: np.ndarray, mode: str) -> torch.Tensor:
-    """The pictures of P genomes with other weights than their own; differentiable in the weights, once.
+    """The images of P genomes with these weights instead of their own; once differentiable in the weights.
 
-    weights is float32 or float64 (P, max_edges), edges in the records' order, finite; what stands beyond a genome's
-    edges is not read. coordinates is float32 (4, pixels). Returns (P, outputs, pixels) on [0, 1] in the weights' dtype
-    and on their device; the kernel itself runs on the CPU. In float32, round(255 x), halves up, is render_numba's image.
-    Each picture and its gradient are the same to the bit in any batch.
+    weights is float32 or float64 (P, max_edges), finite, in the order of the records' edges; columns beyond a genome's
+    edges are not used. coordinates is float32 (4, pixels). Returns (P, outputs, pixels) on [0, 1] in the weights' dtype
+    and on their device; the kernel runs on the CPU. In float32, 255 x rounded half up is render_numba's image. An image and
+    its gradient do not depend on the batch, to the bit.
     """
     if weights.dtype not in (torch.float32, torch.float64) or weights.shape != genomes["weight"].shape:
         raise ValueError(
-            f"weights are float32 or float64 {genomes['weight'].shape}, not {weights.dtype} {tuple(weights.shape)}"
+            f"weights have to be float32 or float64 {genomes['weight'].shape}, not {weights.dtype} {tuple(weights.shape)}"
         )
     programs, owner, edge = _edges(genomes, color.outputs(mode))
     flat = weights[torch.from_numpy(owner).to(weights.device), torch.from_numpy(edge).to(weights.device)]
@@ -49,7 +49,7 @@ def render(genomes: Genomes, weights: torch.Tensor, coordinates: np.ndarray, mod
 
 
 def _edges(genomes: Genomes, n_outputs: int) -> tuple[Programs, np.ndarray, np.ndarray]:
-    """The programs, and for each of their edges, int64: whose it is, and the place it has in that record."""
+    """The programs, and for each of their edges (int64): its genome, and its position in the genome's record."""
     numbered = genomes.copy()
     numbered["weight"] = np.arange(genomes["weight"].shape[1])  # at most 32767: exact in float32
     programs = compile_programs(numbered, n_outputs)
@@ -58,7 +58,7 @@ def _edges(genomes: Genomes, n_outputs: int) -> tuple[Programs, np.ndarray, np.n
 
 
 class _Outputs(torch.autograd.Function):
-    """float (edges,) weights of programs to what the output nodes say, float (P, outputs, pixels)."""
+    """float (edges,) weights of programs to the values of the output nodes, float (P, outputs, pixels)."""
 
     @staticmethod
     def forward(ctx: Any, weights: torch.Tensor, programs: Programs, coordinates: np.ndarray) -> torch.Tensor:
@@ -66,13 +66,13 @@ class _Outputs(torch.autograd.Function):
         where = coordinates.astype(w.dtype)
         values = np.empty((len(programs.node_ptr) - 1, programs.n_outputs, where.shape[1]), w.dtype)
         _run(programs, w, where, False, values, np.empty(0))
-        ctx.asked = programs, w, where
+        ctx.inputs = programs, w, where
         return torch.from_numpy(values).to(weights.device)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        programs, w, where = ctx.asked
+        programs, w, where = ctx.inputs
         gradient = np.zeros(len(w))
         _run(programs, w, where, True, slope.contiguous().cpu().numpy(), gradient)
         return torch.from_numpy(gradient).to(slope), None, None
@@ -105,7 +105,7 @@ def to_unit(mode: str, v: torch.Tensor) -> torch.Tensor:
 
 def _whole(x: torch.Tensor) -> torch.Tensor:
     """floor(x), with the derivative of x."""
-    return x + (x.floor() - x).detach()  # exact: a number's fraction is a number of the same format
+    return x + (x.floor() - x).detach()  # exact: the fraction has the same format
 
 
 def _unit(v: torch.Tensor) -> torch.Tensor:
@@ -119,7 +119,7 @@ def _tents(hue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return red, green, blue
 
 
-# Kernels. Sums of the forward pass keep the program's order; those of the gradient are free to be vectorised.
+# Kernels. Sums of the forward pass are in the program's order; those of the gradient may be reordered to vectorise.
 
 _U = np.uint64
 _ZERO, _HALF, _ONE, _TWO, _THREE, _FIVE, _LIMIT = A.ZERO, A.HALF, A.ONE, A.TWO, A.THREE, A.FIVE, A.LIMIT
@@ -163,7 +163,7 @@ def _exact(kind: int, z: Any) -> Any:
 
 @_free
 def _derive(kind: int, exact: bool, g: np.ndarray, sums: np.ndarray, v: np.ndarray, z: np.uint64, n: np.uint64) -> None:
-    """g[z : z + n] is multiplied by the activation's derivative at sums, where its value is v; one plain loop each."""
+    """Multiply g[z : z + n] by the activation's derivative at sums, where its value is v; each kind has its own loop."""
     if kind == _SIN:
         if exact:
             for i in range(n):
@@ -241,7 +241,7 @@ def _forward(
     stride: np.uint64,
     n: np.uint64,
 ) -> None:
-    """Fill the blocks of program p: v with its nodes' values, sums with what they are the activation of."""
+    """Fill the blocks of program p: v with its nodes' values, sums with the sums that they are the activation of."""
     for j in range(node_ptr[p], node_ptr[p + 1]):
         z = _U(_INPUTS + j - node_ptr[p]) * stride
         _sum(v, z, edge_ptr[j], edge_ptr[j + 1], src, weight, stride, n)
@@ -256,7 +256,7 @@ def _forward(
 
 @_kernel
 def _rows(node_ptr: np.ndarray, block: int) -> tuple[np.uint64, int]:
-    """How many floats lie between the blocks of two nodes, and how many blocks the largest program needs."""
+    """The distance of two nodes' blocks in floats, and the number of blocks of the largest program."""
     longest = 0
     for p in range(node_ptr.size - 1):
         longest = max(longest, node_ptr[p + 1] - node_ptr[p])
@@ -278,8 +278,8 @@ def _sweep(
     values: np.ndarray,
     gradient: np.ndarray,
 ) -> None:
-    """Forward: fill values (P, outputs, pixels) with what the output nodes say. Backward: values is the derivative by
-    them; add to gradient, float64 (edges,), that by the weights."""
+    """Forward: fill values (P, outputs, pixels) with those of the output nodes. Backward: values is the derivative with
+    respect to them; add the derivative with respect to the weights to gradient, float64 (edges,)."""
     stride, rows = _rows(node_ptr, block)
     v = np.empty(rows * np.int64(stride), weight.dtype)
     sums, g = np.empty_like(v), np.empty_like(v)

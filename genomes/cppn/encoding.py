@@ -1,4 +1,4 @@
-"""The CPPN encoding: Encoding's face over the records, variation and renderers of this folder (Nguyen 2015, section 2.2)."""
+"""The CPPN encoding: an Encoding of the records, variation and renderers of this package (Nguyen 2015, section 2.2)."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ NGUYEN2015_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class CPPN:
-    """Graphs of functions of a pixel's place, drawn at any size.
+    """Graphs of functions of a pixel's coordinates, which can be rendered at any size.
 
-    mode is one of color.MODES and decides the number of channels. height and width are the size that a target sees.
-    activation_set is one of activations.SETS or a tuple of names. weight_limit bounds every weight; first weights are
-    uniform on +-initial_weight. raw_coordinates tells x and y as pixel indices, as the 2015 code does, instead of on
-    (-1, 1). max_nodes (inputs not counted) and max_edges are the room of a genome.
+    mode is one of color.MODES and determines the number of channels. height and width are the size that a target gets.
+    activation_set is one of activations.SETS or a tuple of names. weight_limit bounds every weight; weights of random
+    genomes are uniform on +-initial_weight. raw_coordinates: x and y are pixel indices, as in the 2015 code, instead of
+    values on (-1, 1). max_nodes (without inputs) and max_edges are the capacity of a genome.
     """
 
     mode: str = "grey"
@@ -60,9 +60,9 @@ class CPPN:
             )
         if self.max_nodes <= self.channels or self.max_edges < self.channels * arrays.N_IN:
             raise ValueError(
-                f"cppn: max_nodes {self.max_nodes} and max_edges {self.max_edges} leave no room for a first genome"
+                f"cppn: max_nodes {self.max_nodes} and max_edges {self.max_edges} cannot hold a genome without hidden nodes"
             )
-        # A weight is a float32, so its limit is one too: a weight at the limit has to be within it when it is read back.
+        # Weights are float32, so their limit is rounded to float32: a weight at the limit is within it when it is read back.
         for name in ("weight_limit", "initial_weight"):
             object.__setattr__(self, name, float(np.float32(getattr(self, name))))
         object.__setattr__(self, "kinds", np.array([activations.number(n) for n in names], np.int8))
@@ -89,26 +89,26 @@ class CPPN:
         return ()
 
     def random(self, n: int, key: Key) -> Genomes:
-        """All inputs joined to all outputs, no hidden node (Nguyen 2015)."""
+        """All inputs connected to all outputs, no hidden nodes (Nguyen 2015)."""
         return variation.random(np.zeros(n, self.dtype), self.channels, self.kinds, self.initial_weight, key)
 
     def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
-        """Mutated children of the mothers; CPPNs are not crossed (nor are they in the 2015 code)."""
+        """Mutated children of the mothers; there is no crossover of CPPNs (nor in the 2015 code)."""
         return variation.vary(mothers, self.channels, self.kinds, self.weight_limit, self.rates, key)
 
     def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
-        """None: CPPNs are not crossed."""
+        """All False: there is no crossover of CPPNs."""
         return np.zeros(n, np.bool_)
 
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
         height, width = size or (self.height, self.width)
-        where = self._where(height, width)
+        pixels = self._coordinates(height, width)
 
         def draw(part: Genomes) -> np.ndarray:
-            return render_numba.render(compile_programs(part, self.channels), where, self.mode)
+            return render_numba.render(compile_programs(part, self.channels), pixels, self.mode)
 
         if threads > 1 and len(genomes) > 1:
-            # Kernels release the GIL; numba's own parallel loops abort when two Python threads enter them.
+            # Kernels release the GIL. numba's parallel loops would abort if two Python threads entered them.
             with ThreadPoolExecutor(threads) as pool:
                 images = np.concatenate(list(pool.map(draw, np.array_split(genomes, min(threads, len(genomes))))))
         else:
@@ -119,10 +119,10 @@ class CPPN:
         from genomes.cppn import render_torch
 
         programs = compile_programs(genomes, self.channels)
-        images = render_torch.render(programs, self._where(self.height, self.width), self.mode, device)
+        images = render_torch.render(programs, self._coordinates(self.height, self.width), self.mode, device)
         return images.view(len(genomes), self.channels, self.height, self.width)
 
-    def _where(self, height: int, width: int) -> np.ndarray:
+    def _coordinates(self, height: int, width: int) -> np.ndarray:
         if self.raw_coordinates:
             return coordinates.raw(height, width, self.height, self.width)
         return coordinates.centred(height, width)
@@ -142,17 +142,19 @@ class CPPN:
         mode, raw, size = json_.header(data)
         if (mode, raw) != (self.mode, self.raw_coordinates):
             raise GenomeError(
-                f"this genome draws {mode} from {'raw' if raw else 'centred'} coordinates, "
+                f"this genome renders {mode} from {'raw' if raw else 'centred'} coordinates, "
                 f"this encoding {self.mode} from {'raw' if self.raw_coordinates else 'centred'} ones"
             )
         if raw and size != (self.height, self.width):
-            raise GenomeError(f"this genome counts the pixels of {size}, this encoding those of {(self.height, self.width)}")
+            raise GenomeError(
+                f"this genome has raw coordinates of size {size}, this encoding of {(self.height, self.width)}"
+            )
         nodes, edges = json_.graph(data)
         return arrays.build(self.dtype, self.channels, nodes, edges, self.weight_limit)
 
 
-def from_json(data: dict[str, Any], **room: Any) -> tuple[CPPN, Genomes]:
-    """The encoding that a genome's text asks for, and the genome as a batch of one: all that is needed to draw it."""
+def from_json(data: dict[str, Any], **capacity: Any) -> tuple[CPPN, Genomes]:
+    """The encoding that a genome's JSON describes, and the genome as a batch of one: all that is needed to render it."""
     mode, raw, (height, width) = json_.header(data)
     nodes, edges = json_.graph(data)
     limit = max([NGUYEN2015_WEIGHT] + [abs(w) for _, _, w in edges])
@@ -162,7 +164,7 @@ def from_json(data: dict[str, Any], **room: Any) -> tuple[CPPN, Genomes]:
         "max_edges": max(192, len(edges)),
     }
     try:
-        encoding = CPPN(mode=mode, height=height, width=width, raw_coordinates=raw, **(settings | room))
+        encoding = CPPN(mode=mode, height=height, width=width, raw_coordinates=raw, **(settings | capacity))
     except ValueError as error:
         raise GenomeError(str(error)) from None
     return encoding, encoding.from_json(data)

@@ -1,11 +1,11 @@
-"""The canonical text of a CPPN: what is exported, looked at, hashed and read back.
+"""The canonical JSON of a CPPN, for export, hashing and reading back.
 
 {"format": "evofool.cppn", "version": 1, "activations": "evofool-1", "inputs": ["x", "y", "d", "bias"],
  "coordinates": "centred" | "raw", "size": [height, width], "color": one of color.MODES,
  "outputs": ids, "nodes": [[id, activation name], ...], "edges": [[source id, target id, weight], ...]}
 
-Nodes ascend by id, edges by (target, source); weights are the shortest decimals that name their float32. "activations"
-names the definitions (activations.py) that a renderer has to evaluate to draw the same bits.
+Nodes ascend by id, edges by (target, source); weights are the shortest decimals that identify their float32.
+"activations" names the definitions (activations.py) that a renderer has to use to get the same bits.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def to_json(record: Any, mode: str, raw: bool, size: tuple[int, int]) -> dict[st
 
 
 def canonical(data: dict[str, Any]) -> str:
-    """The one text of a genome: no spaces, keys in the order above."""
+    """The canonical text of a genome: no spaces, keys in the order above."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
@@ -52,9 +52,9 @@ def identity(data: dict[str, Any]) -> str:
 
 
 def header(data: Any) -> tuple[str, bool, tuple[int, int]]:
-    """(mode, raw coordinates, (height, width)) of a genome's text; GenomeError names what is wrong with it."""
+    """(mode, raw coordinates, (height, width)) of a genome's JSON; GenomeError names what is wrong with it."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise GenomeError(f'not a CPPN of ours: "format" has to be "{FORMAT}"')
+        raise GenomeError(f'not an evofool CPPN: "format" has to be "{FORMAT}"')
     if data.get("version") != VERSION:
         raise GenomeError(f"a CPPN of version {data.get('version')!r}; this evofool reads version {VERSION}")
     missing = [k for k in _KEYS if k not in data]
@@ -63,7 +63,7 @@ def header(data: Any) -> tuple[str, bool, tuple[int, int]]:
         raise GenomeError(f"a CPPN with missing keys {missing} and unknown keys {unknown}")
     for key, value in (("activations", DEFINITIONS), ("inputs", list(INPUTS))):
         if data[key] != value:
-            raise GenomeError(f'"{key}" is {data[key]!r}; this evofool draws {value!r}')
+            raise GenomeError(f'"{key}" is {data[key]!r}; this evofool renders {value!r}')
     if data["color"] not in MODES or data["coordinates"] not in ("centred", "raw"):
         raise GenomeError(f'"color" {data["color"]!r} or "coordinates" {data["coordinates"]!r} is unknown')
     if data["outputs"] != list(range(N_IN, N_IN + outputs(data["color"]))):

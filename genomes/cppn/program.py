@@ -1,4 +1,4 @@
-"""A genome made ready to run: pruned to what reaches an output, in order of evaluation. Every renderer reads programs."""
+"""Programs: genomes pruned to the nodes that reach an output, in order of evaluation. All renderers run programs."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Programs(NamedTuple):
 
     Program g has the nodes node_ptr[g]:node_ptr[g+1], sources before those that read them, its n_outputs outputs last;
     node j has the activation act[j] (int8) and sums weight[e] * value(src[e]) over e in edge_ptr[j]:edge_ptr[j+1], in
-    that order (by the source's id): the order of summation is part of what a genome means. src counts within its
+    that order (by the source's id): the order of summation is part of a genome's definition. src counts within its
     program: 0..3 the inputs, N_IN + k its k-th node. A node without edges sums to 0.
     """
 

@@ -2,8 +2,8 @@
 
 What makes it fast (measured): the inner loops run over a block of pixels that stays in the first-level cache and
 vectorise, because sine and exponential are polynomials and every offset is unsigned; a node's block of scratch memory is
-used again as soon as its last reader is done; coordinates are loaded once per block for all genomes. What keeps it exact:
-no fast-math flag at all, and sums in the program's order. All kernels live in this one file, since numba's on-disk cache
+reused as soon as its last reader is done; coordinates are loaded once per block for all genomes. What keeps it exact: no
+fast-math flags, and sums in the program's order. All kernels are in this file, since numba's on-disk cache
 does not notice edits in another.
 """
 
@@ -16,7 +16,7 @@ from genomes.cppn.color import MODES
 from genomes.cppn.program import Programs
 
 BLOCK = 784
-"""Pixels per block: 3 kB of float32 a node."""
+"""Pixels per block: 3 kB of float32 per node."""
 
 _U, _f = np.uint64, np.float32
 _LIMIT, _NLIMIT, _HALF, _ONE, _TWO, _THREE, _FIVE, _ZERO = (
@@ -35,7 +35,7 @@ _INPUTS = N_IN
 def render(programs: Programs, coordinates: np.ndarray, mode: str, block: int = BLOCK) -> np.ndarray:
     """coordinates float32 (4, pixels); returns uint8 (P, outputs, pixels). Releases the GIL.
 
-    block is the number of pixels worked on at a time; it changes the speed and no bit of the result.
+    block is the number of pixels per block; it changes the speed, but not the result.
     """
     p = programs
     out = np.empty((len(p.node_ptr) - 1, p.n_outputs, coordinates.shape[1]), np.uint8)
@@ -88,7 +88,7 @@ def _exp(z: np.float32) -> np.float32:
 
 @_kernel
 def _activate(kind: int, v: np.ndarray, z: np.uint64, n: np.uint64) -> None:
-    """v[z : z + n] becomes the activation of itself; one plain loop each, so that each vectorises."""
+    """Apply the activation to v[z : z + n] in place; each kind has its own loop, so that it vectorises."""
     if kind == _LIN:
         for i in range(n):
             v[z + i] = _clamp(v[z + i])
@@ -136,7 +136,7 @@ def _activate(kind: int, v: np.ndarray, z: np.uint64, n: np.uint64) -> None:
 def _sum(
     v: np.ndarray, z: np.uint64, e: int, end: int, src: np.ndarray, weight: np.ndarray, stride: np.uint64, n: np.uint64
 ) -> None:
-    """v[z : z + n] becomes the weighted sum of its sources, added up from the first to the last."""
+    """Set v[z : z + n] to the weighted sum of its sources, added from the first to the last."""
     if e == end:
         for i in range(n):
             v[z + i] = _ZERO
@@ -201,7 +201,7 @@ def _tent(hue: np.float32, centre: np.float32) -> np.float32:
 def _color(
     mode: int, v: np.ndarray, z: np.uint64, stride: np.uint64, n: np.uint64, out: np.ndarray, g: int, p0: int
 ) -> None:
-    """Write the pixels p0 : p0 + n of genome g; its outputs' blocks begin at v[z], v[z + stride], ..."""
+    """Write the pixels p0 : p0 + n of genome g; the blocks of its outputs start at v[z], v[z + stride], ..."""
     if mode in (_GREY, _RGB):
         for c in range(out.shape[1]):
             row = out[g, c, p0 : p0 + n]
@@ -257,8 +257,8 @@ def _color(
 def _allot(
     node_ptr: np.ndarray, edge_ptr: np.ndarray, src: np.ndarray, n_out: int, dst_slot: np.ndarray, src_slot: np.ndarray
 ) -> int:
-    """Give every node a block of scratch memory: inputs and outputs keep theirs, a hidden node's is used again after
-    its last reader. Fills the slots of nodes and of edges' sources; returns how many blocks the largest program needs."""
+    """Assign a block of scratch memory to each node: inputs and outputs keep theirs, a hidden node's block is reused after
+    its last reader. Fills the slots of nodes and of edges' sources; returns the number of blocks of the largest program."""
     longest = 0
     for g in range(node_ptr.size - 1):
         longest = max(longest, node_ptr[g + 1] - node_ptr[g])
@@ -311,7 +311,7 @@ def _render(
     dst_slot = np.empty(act.size, np.int32)
     src_slot = np.empty(src.size, np.int32)
     slots = _allot(node_ptr, edge_ptr, src, n_out, dst_slot, src_slot)
-    # 16 floats of air between blocks, so that equal places of neighbours do not share a cache set
+    # 16 floats of padding between blocks, so that the same position in neighbours is in another cache set
     stride = _U((block + 15) // 16 * 16 + 16)
     v = np.empty(slots * np.int64(stride) + 16, np.float32)
     pixels = coordinates.shape[1]

@@ -1,4 +1,4 @@
-"""The slow and obvious renderer: the oracle of the others, and the fallback where numba cannot run."""
+"""The simple, slow renderer: the reference for the others, and the fallback if numba cannot run."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def render(programs: Programs, coordinates: np.ndarray, mode: str) -> np.ndarray
 
 
 def raw_outputs(programs: Programs, coordinates: np.ndarray) -> np.ndarray:
-    """float32 (P, outputs, pixels): what the output nodes say, before it becomes a colour."""
+    """float32 (P, outputs, pixels): the values of the output nodes, before they become colours."""
     p = programs
     out = np.empty((len(p.node_ptr) - 1, p.n_outputs, coordinates.shape[1]), np.float32)
     for g in range(len(out)):

@@ -1,11 +1,11 @@
-"""The renderer on a device: all genomes of a batch at once, level by level, bit for bit equal to render_numpy on the CPU.
+"""The torch renderer: all genomes of a batch at once, level by level; on the CPU equal to render_numpy to the bit.
 
-A node's level is the longest way to it from the inputs; nodes of one level, of whatever genome, read lower levels alone and
-are worked on together, each value a row of pixels. What keeps it exact: every operation is a call of its own, so that no
-compiler contracts a product and a sum into one rounding; the k-th edges of all nodes are one step, so that sums run in the
-program's order; and no division is by a plain number, which torch turns into a product on CUDA. Operations that are
-exact anyway (a doubling, a change of sign, adding 0) are merged across activations, since on a GPU calls are what small
-images cost. It has not yet run on a GPU; there it is held to 1 grey level on 1e-4 of the pixels.
+A node's level is the length of its longest path from the inputs. Nodes of a level read lower levels only, so those of all
+genomes are evaluated together, each value a row of pixels. What keeps it exact: every operation is a separate call, so that
+no compiler contracts a product and a sum into one rounding; the k-th edges of all nodes are one step, so that sums are in
+the program's order; and no division is by a Python number, which torch replaces by a product on CUDA. Operations that are
+exact anyway (doubling, negation, adding 0) are merged across activations, since calls dominate the cost of small images on
+a GPU. On a GPU, which it has not been tested on, at most 1e-4 of the pixels may differ by 1 grey level.
 """
 
 from typing import NamedTuple
@@ -19,15 +19,15 @@ from genomes.cppn.arrays import N_IN
 from genomes.cppn.program import Programs
 
 MEMORY, MEMORY_CPU = 1 << 30, 1 << 26
-"""Bytes that a batch may take beside its images, on a GPU and on a CPU, where more leaves the caches (measured)."""
+"""Bytes that a batch may use besides its images, on a GPU and on a CPU, where more would exceed the caches (measured)."""
 
-# Neighbours share their calls: the sines, then what an exponential is needed for.
+# Neighbours share their calls: the sines, then the activations that need an exponential.
 _ORDER = (
     "linear", "abs", "relu", "step", "clip3", "square", "sin", "cos", "gauss", "sigmoid", "bipolar", "tanh", "tanh5",
 )  # fmt: skip
 _RANK = np.array([_ORDER.index(name) for name in A.NAMES])
 _SINES, _GAUSS, _LOGISTIC = _ORDER.index("sin"), _ORDER.index("gauss"), _ORDER.index("sigmoid")
-# Of sines half a turn of pi, else 0; of the others scale, over and shift in over / (1 + exp(scale z)) + shift.
+# For sine and cosine the shift in units of pi; for the others scale, over and shift in over / (1 + exp(scale z)) + shift.
 _NUMBERS = {
     "cos": (0.5, 0, 0),
     "sigmoid": (-1, 1, 0),
@@ -49,8 +49,8 @@ def render(
 ) -> torch.Tensor:
     """coordinates float32 (4, pixels); returns uint8 (P, outputs, pixels) on the device.
 
-    memory bounds, in bytes, what the values of nodes need beside the images (None: MEMORY, MEMORY_CPU): pixels are worked
-    on in blocks, of at least one. It changes no bit of the result.
+    memory: the bytes that nodes' values may use besides the images (None: MEMORY, MEMORY_CPU). Pixels are evaluated in
+    blocks that fit, of at least one pixel. It does not change the result.
     """
     device = torch.device(device)
     memory = memory or (MEMORY_CPU if device.type == "cpu" else MEMORY)
@@ -77,25 +77,25 @@ def render(
 
 
 class _Level(NamedTuple):
-    """Nodes that are worked on together: the rows begin:end of the values, sorted by _ORDER."""
+    """Nodes that are evaluated together: the rows begin:end of the values, sorted by _ORDER."""
 
     begin: int
     end: int
     steps: list[slice]  # of gather and weight: the first edges of all nodes that have one, the second edges, ...
-    sorted: slice  # of gather: from sums, most edges first, to rows
-    groups: list[int]  # where in the level each activation of _ORDER begins; the last is the level's length
+    sorted: slice  # of gather: sums, most edges first, to rows
+    groups: list[int]  # the start of each activation of _ORDER in the level, and the level's length
 
 
-class _Plan(NamedTuple):
+class _RenderPlan(NamedTuple):
     levels: list[_Level]
-    gather: np.ndarray  # int32: sources' rows of all steps, then what brings sums into rows, then the outputs' rows
+    gather: np.ndarray  # int32: sources' rows of all steps, then the sums' positions by row, then the outputs' rows
     weight: np.ndarray  # float32 (edges, 1), beside the first part of gather
     columns: np.ndarray  # float32 (rows, 3): _COLUMNS of each row
     outputs: slice  # of gather
-    rows_needed: int  # how many values of each pixel are in memory at the same time, at most
+    rows_needed: int  # the most values of a pixel that are in memory at the same time
 
 
-def _plan(p: Programs) -> _Plan:
+def _plan(p: Programs) -> _RenderPlan:
     nodes, edges = len(p.act), len(p.src)
     depth = _depths(p.node_ptr, p.edge_ptr, p.src)
     degree = np.diff(p.edge_ptr)
@@ -131,13 +131,13 @@ def _plan(p: Programs) -> _Plan:
     index = np.concatenate([source[order], in_level, row[ends.ravel()]]).astype(np.int32)
     columns = np.concatenate([np.zeros((N_IN, 3), np.float32), _COLUMNS[kind[by_kind]]])
     largest = int(np.diff(starts).max())
-    # Beside all nodes: a level's sums and the edges that are being added, or an activation's steps, or a colour's.
+    # Besides all nodes: a level's sums and added edges, or the temporaries of an activation or a colour.
     needed = N_IN + nodes + max(7 * largest, 9 * ends.size)
-    return _Plan(levels, index, p.weight[order, None], columns, slice(edges + nodes, None), needed)
+    return _RenderPlan(levels, index, p.weight[order, None], columns, slice(edges + nodes, None), needed)
 
 
 def _counts(i: np.ndarray, k: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """(rows, columns): how often each pair (i, k) is there."""
+    """(rows, columns): the number of occurrences of each pair (i, k)."""
     return np.bincount(i * columns + k, minlength=rows * columns).reshape(rows, columns)
 
 
@@ -157,7 +157,7 @@ def _depths(node_ptr: np.ndarray, edge_ptr: np.ndarray, src: np.ndarray) -> np.n
 
 
 def _evaluate(values: torch.Tensor, level: _Level, index: torch.Tensor, weight: torch.Tensor, columns: torch.Tensor) -> None:
-    """Fill the level's rows of values from the rows before them."""
+    """Compute the level's rows of values from the rows before them."""
     v = values[level.begin : level.end]
     sums = torch.empty_like(v)
     summed = 0
@@ -176,7 +176,7 @@ def _evaluate(values: torch.Tensor, level: _Level, index: torch.Tensor, weight: 
 
 
 def _activate(v: torch.Tensor, groups: list[int], columns: torch.Tensor) -> None:
-    """v (rows, pixels), clamped, becomes the activation of itself; rows groups[i]:groups[i + 1] are of kind _ORDER[i]."""
+    """Apply activations to v (rows, pixels), clamped, in place; rows groups[i]:groups[i + 1] are of kind _ORDER[i]."""
     for i, name in enumerate(_ORDER[:_SINES]):
         z = v[groups[i] : groups[i + 1]]
         if len(z) == 0:
@@ -206,13 +206,13 @@ def _activate(v: torch.Tensor, groups: list[int], columns: torch.Tensor) -> None
 
 
 def _sine(z: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
-    """Where half is 0 the sine, where it is 1/2 the cosine."""
+    """The sine where half is 0, the cosine where it is 1/2."""
     t = z * _INV_PI + half + _MAGIC
     h = (t - _MAGIC) - half
     r = ((z - h * _PI_A) - h * _PI_B) - h * _PI_C
     r2 = r * r
     y = (((_S9 * r2 + _S7) * r2 + _S5) * r2 + _S3) * r2 * r + r
-    # The last bit of t is that of the whole number it rounds to: odd ones change the sign.
+    # The last bit of t is that of the number of half turns; odd numbers change the sign.
     return (y.view(torch.int32) ^ (t.view(torch.int32) << 31)).view(torch.float32)
 
 
@@ -254,7 +254,7 @@ def _round(x: torch.Tensor) -> torch.Tensor:
 
 
 def _tents(hue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """How much of red, green and blue a hue in [0, 6) has, each in [0, 1]."""
+    """The shares of red, green and blue of a hue in [0, 6), each in [0, 1]."""
     red = ((hue - 3.0).abs() - 1.0).clamp(0, 1)
     green = (2.0 - (hue - 2.0).abs()).clamp(0, 1)
     blue = (2.0 - (hue - 4.0).abs()).clamp(0, 1)

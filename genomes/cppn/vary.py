@@ -1,4 +1,4 @@
-"""Birth and mutation of CPPNs, over batches of records; every child draws from a stream of its own."""
+"""Random CPPNs and their mutation, over batches of records; each child draws from its own stream."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ from genomes.random import Key, integer, start, uniform
 
 
 class Rates(NamedTuple):
-    """How a child differs from its mother; the defaults are Nguyen 2015's [their modules/nn2].
+    """Rates of mutation; the defaults are those of Nguyen 2015 [their modules/nn2].
 
-    Probabilities in [0, 1]: `weight` and `activation` per edge and per node, the four changes of structure per child.
+    Probabilities in [0, 1]: `weight` and `activation` per edge and per node, the four structural changes per child.
     eta is the polynomial step's distribution index on the whole range of weights, > 0.
     """
 
@@ -28,8 +28,8 @@ class Rates(NamedTuple):
 
 
 def random(out: Genomes, n_outputs: int, kinds: np.ndarray, initial: float, key: Key) -> Genomes:
-    """Fill out with first genomes: all inputs to all outputs, no hidden node, activations drawn from kinds (int8),
-    weights uniform on +-initial (Nguyen 2015)."""
+    """Fill out with random genomes: all inputs connected to all outputs, no hidden nodes, activations drawn from kinds
+    (int8), weights uniform on +-initial (Nguyen 2015)."""
     fields = _fields(out)
     _random(n_outputs, kinds, initial, key.seed, key.batch, key.row, *fields)
     return out
@@ -38,8 +38,8 @@ def random(out: Genomes, n_outputs: int, kinds: np.ndarray, initial: float, key:
 def vary(mothers: Genomes, n_outputs: int, kinds: np.ndarray, limit: float, rates: Rates, key: Key) -> Genomes:
     """One mutated child per mother, in the order weights, activations, add an edge, delete one, split one, delete a node.
 
-    Weights stay within +-limit. A genome without room is first rid of nodes that reach no output; if that gives no
-    room, the change is left out. Edges never form a cycle. New node ids are one above the genome's highest.
+    Weights stay within +-limit. From a full genome, nodes that reach no output are removed first; if it is still full, the
+    change is skipped. Edges never form a cycle. A new node's id is one above the genome's highest.
     """
     out = mothers.copy()
     _vary(n_outputs, kinds, limit, *rates, key.seed, key.batch, key.row, *_fields(out))
@@ -82,7 +82,7 @@ def _random(
 
 @numba.njit(cache=True, nogil=True)
 def _insert(e_count: int, src: np.ndarray, dst: np.ndarray, w: np.ndarray, source: int, target: int, weight: float) -> int:
-    """Put an edge into its place; returns the new number of edges."""
+    """Insert an edge in order; returns the new number of edges."""
     e = e_count
     while e > 0 and (dst[e - 1] > target or (dst[e - 1] == target and src[e - 1] > source)):
         src[e], dst[e], w[e] = src[e - 1], dst[e - 1], w[e - 1]
@@ -103,7 +103,7 @@ def _remove(e_count: int, src: np.ndarray, dst: np.ndarray, w: np.ndarray, e: in
 def _remove_node(
     n: int, m: int, ids: np.ndarray, act: np.ndarray, src: np.ndarray, dst: np.ndarray, w: np.ndarray, node: int
 ) -> int:
-    """Take a node (its slot) and its edges out; the slots above move down. Returns the new number of edges."""
+    """Remove a node (a slot) and its edges; the slots above move down. Returns the new number of edges."""
     end = N_IN + node
     k = 0
     for e in range(m):
@@ -122,7 +122,7 @@ def _remove_node(
 
 @numba.njit(cache=True, nogil=True)
 def _upstream(m: int, src: np.ndarray, dst: np.ndarray, mark: np.ndarray) -> None:
-    """Spread the marks (bool per endpoint) to everything that leads to a marked endpoint."""
+    """Mark (bool per endpoint) all endpoints from which a marked one can be reached."""
     changed = True
     while changed:
         changed = False

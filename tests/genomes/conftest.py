@@ -37,7 +37,7 @@ class PlainStream:
 
 
 @pytest.fixture(scope="session")
-def plain_stream() -> type[PlainStream]:
+def reference_stream() -> type[PlainStream]:
     return PlainStream
 
 

@@ -44,7 +44,7 @@ def same(a: Genomes, b: Genomes) -> None:
     np.testing.assert_array_equal(a, b)
 
 
-def test_it_is_an_encoding_and_says_what_it_draws(encoding: Encoding) -> None:
+def test_it_is_an_encoding_with_the_stated_properties(encoding: Encoding) -> None:
     assert isinstance(encoding, Encoding)
     assert isinstance(encoding.name, str)
     assert encoding.channels in (1, 3)
@@ -55,7 +55,7 @@ def test_it_is_an_encoding_and_says_what_it_draws(encoding: Encoding) -> None:
     assert isinstance(encoding.shape, tuple)
 
 
-def test_equal_encodings_are_equal_frozen_and_do_the_same_also_after_a_journey(
+def test_equal_encodings_are_equal_frozen_and_do_the_same_also_after_pickling(
     encoding: Encoding, request: pytest.FixtureRequest
 ) -> None:
     twin = ENCODINGS[request.node.callspec.params["encoding"]]()
@@ -123,10 +123,10 @@ def test_draw_gives_the_same_images_as_a_tensor_of_its_own_on_the_device(encodin
     same(batch, grown(encoding))
 
 
-def test_another_size_is_drawn_or_refused_as_a_genome_error(encoding: Encoding) -> None:
+def test_another_size_is_rendered_or_raises_a_genome_error(encoding: Encoding) -> None:
     batch = grown(encoding)
     if encoding.name == "direct":
-        with pytest.raises(GenomeError, match="cannot be drawn at 40x50"):
+        with pytest.raises(GenomeError, match="cannot be rendered at 40x50"):
             encoding.render(batch, (40, 50))
     else:
         assert encoding.render(batch, (40, 50)).shape == (30, encoding.channels, 40, 50)
@@ -153,7 +153,7 @@ def test_text_is_the_genome_in_plain_lists_strings_and_numbers(encoding: Encodin
 
 
 @pytest.mark.parametrize("blob", [b"", b"\0", b"\0" * 3, b"\xff" * 50])
-def test_bytes_of_no_genome_raise_a_genome_error(encoding: Encoding, blob: bytes) -> None:
+def test_invalid_bytes_raise_a_genome_error(encoding: Encoding, blob: bytes) -> None:
     with pytest.raises(GenomeError):
         encoding.unpack([blob])
     with pytest.raises(GenomeError):
@@ -161,7 +161,7 @@ def test_bytes_of_no_genome_raise_a_genome_error(encoding: Encoding, blob: bytes
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "text", 3, {"format": "evofool.other"}, {"format": None, "version": 1}])
-def test_a_text_of_no_genome_raises_a_genome_error(encoding: Encoding, data: Any) -> None:
+def test_an_invalid_text_raises_a_genome_error(encoding: Encoding, data: Any) -> None:
     with pytest.raises(GenomeError, match="format"):
         encoding.from_json(data)
 

@@ -34,7 +34,7 @@ def levels(pictures: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("raw", [False, True], ids=["centred", "raw"])
 @pytest.mark.parametrize("mode", color.MODES)
-def test_in_float32_the_rounded_picture_is_the_renderers_to_the_bit(
+def test_in_float32_the_rounded_image_equals_that_of_the_renderer(
     evolve: Callable[..., np.ndarray], mode: str, raw: bool
 ) -> None:
     encoding = CPPN(mode=mode, activation_set=activations.NAMES, raw_coordinates=raw)
@@ -47,13 +47,13 @@ def test_in_float32_the_rounded_picture_is_the_renderers_to_the_bit(
 
 
 @pytest.mark.parametrize("mode", color.MODES)
-def test_colours_round_to_those_that_are_defined(mode: str) -> None:
+def test_rounded_colours_equal_the_definition(mode: str) -> None:
     v = np.random.default_rng(0).normal(0, 1.2, (50, color.outputs(mode), 400)).astype(np.float32)
     expected = np.stack([color.to_uint8(mode, one) for one in v])
     np.testing.assert_array_equal(levels(differentiable.to_unit(mode, torch.from_numpy(v))), expected)
 
 
-def test_other_weights_give_the_picture_of_the_genome_that_has_them(evolve: Callable[..., np.ndarray]) -> None:
+def test_other_weights_give_the_image_of_the_genome_with_these_weights(evolve: Callable[..., np.ndarray]) -> None:
     encoding = CPPN(mode="hsv")
     genomes = evolve(encoding, 200)[:20]
     other = genomes.copy()
@@ -99,9 +99,7 @@ def draw_slowly(record: Any, weights: torch.Tensor, inputs: np.ndarray, n_output
 
 @pytest.mark.parametrize("raw", [False, True], ids=["centred", "raw"])
 @pytest.mark.parametrize("mode", color.MODES)
-def test_picture_and_gradient_are_autograds_over_a_recursion(
-    evolve: Callable[..., np.ndarray], mode: str, raw: bool
-) -> None:
+def test_image_and_gradient_equal_autograd_over_a_recursion(evolve: Callable[..., np.ndarray], mode: str, raw: bool) -> None:
     encoding = CPPN(mode=mode, activation_set=activations.NAMES, raw_coordinates=raw)
     genomes = evolve(encoding, 200)[:60]
     inputs = where(encoding, (9, 11))
@@ -143,13 +141,13 @@ def test_an_activations_derivative_is_its_own_at_any_argument(kind: str) -> None
 
 
 @pytest.mark.parametrize("mode", color.MODES)
-def test_colours_have_the_derivative_of_what_they_are_before_being_cut(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_have_the_derivative_of_their_values_before_rounding(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(differentiable, "_whole", lambda x: x)
     v = torch.from_numpy(np.random.default_rng(2).normal(0, 0.8, (4, color.outputs(mode), 25))).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: differentiable.to_unit(mode, v), v, eps=1e-7, atol=1e-6)
 
 
-def test_the_cut_of_2015_is_passed_over_by_the_gradient() -> None:
+def test_the_gradient_passes_through_the_truncation_of_2015() -> None:
     x = torch.tensor([0.2, 3.9, 254.5], requires_grad=True)
     cut = differentiable._whole(x)
     assert cut.tolist() == [0, 3, 254]
@@ -193,7 +191,7 @@ def test_a_gradient_does_not_depend_on_its_batch_and_hardly_on_blocks(
         assert (np.abs(gradient(slice(None)) - whole) <= 1e-4 * scale).all()
 
 
-def test_what_reaches_no_output_has_no_gradient() -> None:
+def test_weights_that_reach_no_output_have_no_gradient() -> None:
     encoding = CPPN()
     sine, step = activations.number("sin"), activations.number("step")
     nodes = [(4, sine), (5, sine), (6, sine), (7, step)]

@@ -64,7 +64,7 @@ def test_text_and_bytes_of_evolved_genomes_give_them_back(evolve: Callable[..., 
             np.testing.assert_array_equal(other.render(genome), encoding.render(genomes[i : i + 1]))
 
 
-def test_the_canonical_text_is_this_one_to_the_letter() -> None:
+def test_the_canonical_text_of_an_example() -> None:
     genome = GREY.from_json(EXAMPLE)
     data = GREY.to_json(genome[0])
     assert data == EXAMPLE
@@ -72,7 +72,7 @@ def test_the_canonical_text_is_this_one_to_the_letter() -> None:
     assert json_.identity(data) == hashlib.sha256(EXAMPLE_TEXT.encode()).hexdigest()
 
 
-def test_packed_bytes_are_these_in_little_endian() -> None:
+def test_the_packed_bytes_of_an_example() -> None:
     edges = [(0, 4, 0.1), (5, 4, -2.5), (6, 4, 10.0), (1, 5, 1e-05), (3, 6, -0.333), (5, 6, 3.0)]  # by slot, not id
     src, dst, weight = zip(*edges, strict=True)
     numbers = [activations.number(name) for name in ("sin", "gauss", "tanh5")]
@@ -133,7 +133,7 @@ def test_whole_numbers_are_weights_too() -> None:
     assert json.dumps(text["edges"]) == "[[0, 4, 3.0]]"
 
 
-def test_a_text_alone_says_how_it_is_drawn() -> None:
+def test_a_text_describes_its_encoding() -> None:
     encoding, genome = from_json(edited(color="hls2015", outputs=[4, 5, 6], coordinates="raw", size=[30, 40], nodes=[
         [4, "sin"], [5, "cos"], [6, "abs"]], edges=[[0, 4, 900.5]]))  # fmt: skip
     assert (encoding.mode, encoding.raw_coordinates, encoding.height, encoding.width) == ("hls2015", True, 30, 40)
@@ -141,7 +141,7 @@ def test_a_text_alone_says_how_it_is_drawn() -> None:
     assert encoding.render(genome).shape == (1, 3, 30, 40)
 
 
-def test_a_text_larger_than_the_usual_room_makes_its_own() -> None:
+def test_a_text_larger_than_the_default_capacity_gets_a_larger_one() -> None:
     nodes = [[4, "sin"]] + [[5 + k, "gauss"] for k in range(99)]
     edges = [[s, 5 + k, 1.0] for k in range(99) for s in range(4)] + [[5 + k, 4, 0.5] for k in range(99)]
     encoding, genome = from_json(edited(nodes=nodes, edges=edges))
@@ -154,7 +154,7 @@ def test_a_text_larger_than_the_usual_room_makes_its_own() -> None:
 # Bad texts
 
 BAD = {
-    "no dict": ([], 'not a CPPN of ours: "format" has to be "evofool.cppn"'),
+    "no dict": ([], 'not an evofool CPPN: "format" has to be "evofool.cppn"'),
     "nothing": (None, '"format" has to be'),
     "wrong format": (edited(format="evofool.direct"), '"format" has to be "evofool.cppn"'),
     "no format": ({k: v for k, v in EXAMPLE.items() if k != "format"}, '"format" has to be'),
@@ -182,13 +182,13 @@ BAD = {
     "unknown activation": (edited(nodes=[[4, "sine"]]), r"node \[4, 'sine'\] has to be .id, activation.*linear, sin"),
     "activation by number": (edited(nodes=[[4, 1]]), r"node \[4, 1\]"),
     "id as text": (edited(nodes=[["4", "sin"]]), r"node \['4', 'sin'\]"),
-    "id beyond 32 bits": (edited(nodes=[[4, "sin"], [1 << 31, "sin"]]), r"node ids lie in .* not 2147483648"),
-    "negative id": (edited(nodes=[[4, "sin"], [-1, "sin"]]), r"node ids lie in .* not -1"),
+    "id beyond 32 bits": (edited(nodes=[[4, "sin"], [1 << 31, "sin"]]), r"node ids have to lie in .* not 2147483648"),
+    "negative id": (edited(nodes=[[4, "sin"], [-1, "sin"]]), r"node ids have to lie in .* not -1"),
     "double node": (edited(nodes=[*EXAMPLE["nodes"], [5, "sin"]]), "node id 5 is used twice"),
     "no outputs": (edited(nodes=EXAMPLE["nodes"][1:]), r"the outputs \[4\] have to be among the nodes"),
     "no nodes": (edited(nodes=[]), r"the outputs \[4\] have to be among the nodes"),
     "node in an input's place": (edited(nodes=[[3, "sin"], *EXAMPLE["nodes"]]), "no other id below 5"),
-    "double edge": (edited(edges=[*EXAMPLE["edges"], [5, 4, 1.0]]), "edge 5 -> 4 is there twice"),
+    "double edge": (edited(edges=[*EXAMPLE["edges"], [5, 4, 1.0]]), "edge 5 -> 4 is listed twice"),
     "edge from an output": (edited(edges=[[4, 5, 1.0]]), "edge 4 -> 5: edges run from inputs or hidden nodes to nodes"),
     "edge of an output to itself": (edited(edges=[[4, 4, 1.0]]), "edge 4 -> 4: edges run from"),
     "edge into an input": (edited(edges=[[5, 3, 1.0]]), "edge 5 -> 3: edges run from"),
@@ -207,7 +207,7 @@ BAD = {
 
 @pytest.mark.parametrize("read", [GREY.from_json, from_json], ids=["an encoding", "alone"])
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_text_is_refused_with_the_culprit_named(case: str, read: Callable[[Any], Any]) -> None:
+def test_errors_for_an_invalid_text_name_the_fault(case: str, read: Callable[[Any], Any]) -> None:
     data, words = BAD[case]
     before = copy.deepcopy(data)
     with pytest.raises(GenomeError, match=words):
@@ -230,18 +230,18 @@ def test_a_weight_beyond_the_encodings_limit_is_refused_by_it_alone() -> None:
     assert from_json(data)[0].weight_limit == np.float32(10.001)
 
 
-def test_a_genome_larger_than_the_encodings_room_is_refused() -> None:
-    with pytest.raises(GenomeError, match=r"3 nodes and 6 edges; .* room for 2 and 192 \(max_nodes, max_edges\)"):
+def test_a_genome_larger_than_the_encodings_capacity_is_refused() -> None:
+    with pytest.raises(GenomeError, match=r"3 nodes and 6 edges; .* holds 2 and 192 \(max_nodes, max_edges\)"):
         CPPN(max_nodes=2).from_json(EXAMPLE)
-    with pytest.raises(GenomeError, match=r"3 nodes and 6 edges; .* room for 64 and 5"):
+    with pytest.raises(GenomeError, match=r"3 nodes and 6 edges; .* holds 64 and 5"):
         CPPN(max_edges=5).from_json(EXAMPLE)
-    with pytest.raises(GenomeError, match="room for 2 and 192"):
+    with pytest.raises(GenomeError, match="holds 2 and 192"):
         CPPN(max_nodes=2).unpack([GREY.pack(GREY.from_json(EXAMPLE)[0])])
 
 
 def test_a_genome_of_another_colour_or_coordinates_is_refused_with_both_named() -> None:
     for encoding in (CPPN(mode="grey2015"), CPPN(mode="rgb"), CPPN(mode="grey", raw_coordinates=True)):
-        with pytest.raises(GenomeError, match="this genome draws grey from centred coordinates, this encoding "):
+        with pytest.raises(GenomeError, match="this genome renders grey from centred coordinates, this encoding "):
             encoding.from_json(EXAMPLE)
 
 
@@ -262,7 +262,7 @@ json_values = st.recursive(
 @pytest.mark.slow
 @given(st.sampled_from(leaves(EXAMPLE)[1:]), json_values)
 @settings(max_examples=400, deadline=None)
-def test_a_text_with_anything_in_any_place_is_a_sound_genome_or_a_genome_error(path: tuple[Any, ...], value: Any) -> None:
+def test_a_text_with_any_value_in_any_place_is_a_valid_genome_or_a_genome_error(path: tuple[Any, ...], value: Any) -> None:
     data: Any = edited()
     at = data
     for key in path[:-1]:
@@ -296,7 +296,7 @@ def test_truncated_and_lengthened_bytes_are_refused(evolve: Callable[..., np.nda
         GREY.unpack([blob, b""])
 
 
-def test_bytes_of_an_unsound_graph_are_refused_with_the_culprit_named() -> None:
+def test_errors_for_bytes_of_an_invalid_graph_name_the_fault() -> None:
     sound = GREY.from_json(EXAMPLE)
 
     def refused(words: str, **changes: tuple[int, float]) -> None:
@@ -306,9 +306,9 @@ def test_bytes_of_an_unsound_graph_are_refused_with_the_culprit_named() -> None:
         with pytest.raises(GenomeError, match=words):
             GREY.unpack([GREY.pack(record)])
 
-    refused("edge to a node that is not there", src=(0, 7))
-    refused("edge to a node that is not there", dst=(0, -1))
-    refused("edge 5 -> 4 is there twice", src=(0, 5))
+    refused("edge to a node that does not exist", src=(0, 7))
+    refused("edge to a node that does not exist", dst=(0, -1))
+    refused("edge 5 -> 4 is listed twice", src=(0, 5))
     refused("edge 4 -> 5: edges run from", src=(3, 4))
     refused("edge 1 -> 3: edges run from", dst=(3, 3))
     refused("form a cycle", src=(3, 6))
@@ -319,7 +319,7 @@ def test_bytes_of_an_unsound_graph_are_refused_with_the_culprit_named() -> None:
     refused("no activation number 127", act=(2, 127))
     refused("node id 5 is used twice", node_id=(2, 5))
     refused("the outputs", node_id=(0, 3))
-    refused("node ids lie in", node_id=(2, -9))
+    refused("node ids have to lie in", node_id=(2, -9))
 
 
 def assert_sound_or_refused(blob: bytes) -> bool:
@@ -334,7 +334,7 @@ def assert_sound_or_refused(blob: bytes) -> bool:
     return True
 
 
-def test_garbled_bytes_are_a_sound_genome_or_a_genome_error(evolve: Callable[..., np.ndarray]) -> None:
+def test_garbled_bytes_are_a_valid_genome_or_a_genome_error(evolve: Callable[..., np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     blobs = [GREY.pack(g) for g in evolve(GREY, 20)]
     outcomes = []
@@ -357,11 +357,11 @@ def test_garbled_bytes_are_a_sound_genome_or_a_genome_error(evolve: Callable[...
     )
 )
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_are_a_sound_genome_or_a_genome_error(blob: bytes) -> None:
+def test_any_bytes_are_a_valid_genome_or_a_genome_error(blob: bytes) -> None:
     assert_sound_or_refused(blob)
 
 
-def test_no_bytes_at_all_are_an_empty_batch() -> None:
+def test_no_packed_genomes_give_an_empty_batch() -> None:
     empty = GREY.unpack([])
     assert empty.shape == (0,)
     assert empty.dtype == GREY.dtype
@@ -375,16 +375,16 @@ def test_no_bytes_at_all_are_an_empty_batch() -> None:
     [
         ({"mode": "cmyk"}, 'no colour mode "cmyk"; there are grey, rgb'),
         ({"activation_set": "nguyen"}, 'no activation set "nguyen"; there are default, nguyen2015'),
-        ({"activation_set": ("sin", "sine")}, 'no activation is called "sine"'),
+        ({"activation_set": ("sin", "sine")}, 'there is no activation "sine"'),
         ({"activation_set": ()}, "the activation set is empty"),
         ({"weight_limit": 1.0, "initial_weight": 2.0}, "0 < initial_weight <= weight_limit < 1e6, not 2.0, 1.0"),
         ({"weight_limit": 1e6}, "weight_limit < 1e6"),
         ({"initial_weight": 0.0}, "0 < initial_weight"),
-        ({"max_nodes": 1}, "max_nodes 1 and max_edges 192 leave no room"),
-        ({"mode": "rgb", "max_edges": 11}, "max_nodes 64 and max_edges 11 leave no room"),
+        ({"max_nodes": 1}, "max_nodes 1 and max_edges 192 cannot hold a genome without hidden nodes"),
+        ({"mode": "rgb", "max_edges": 11}, "max_nodes 64 and max_edges 11 cannot hold a genome without hidden nodes"),
     ],
 )
-def test_settings_that_make_no_encoding_are_refused(settings: dict[str, Any], words: str) -> None:
+def test_errors_name_invalid_settings(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         CPPN(**settings)
 

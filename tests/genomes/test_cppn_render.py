@@ -92,7 +92,7 @@ def random_graphs(stream: Any, kinds: tuple[str, ...], n_outputs: int, count: in
 @pytest.mark.parametrize("raw", [False, True], ids=["centred", "raw"])
 @pytest.mark.parametrize("mode", color.MODES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_numba_draws_evolved_genomes_as_numpy_does_to_the_bit(
+def test_numba_renders_evolved_genomes_like_numpy_to_the_bit(
     evolve: Callable[..., np.ndarray], family: str, mode: str, raw: bool
 ) -> None:
     encoding = CPPN(mode=mode, activation_set=FAMILIES[family], raw_coordinates=raw)
@@ -107,7 +107,7 @@ def test_numba_draws_evolved_genomes_as_numpy_does_to_the_bit(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_evolved_genomes_are_worth_drawing(evolve: Callable[..., np.ndarray], family: str) -> None:
+def test_the_evolved_genomes_are_varied(evolve: Callable[..., np.ndarray], family: str) -> None:
     encoding = CPPN(mode="rgb", activation_set=FAMILIES[family])
     genomes = evolve(encoding, 200)
     programs = compile_programs(genomes, 3)
@@ -121,15 +121,15 @@ def test_the_evolved_genomes_are_worth_drawing(evolve: Callable[..., np.ndarray]
 
 
 @pytest.mark.parametrize("mode", color.MODES)
-def test_numba_draws_large_random_graphs_as_numpy_does_to_the_bit(plain_stream: Any, mode: str) -> None:
+def test_numba_renders_large_random_graphs_like_numpy_to_the_bit(reference_stream: Any, mode: str) -> None:
     encoding = CPPN(mode=mode)
-    genomes = random_graphs(plain_stream(5), activations.NAMES, encoding.channels, 100, 10.0)
+    genomes = random_graphs(reference_stream(5), activations.NAMES, encoding.channels, 100, 10.0)
     np.testing.assert_array_equal(encoding.render(genomes), oracle(encoding, genomes, (28, 28)))
 
 
 @pytest.mark.parametrize("mode", color.MODES)
 @pytest.mark.parametrize("block", [1, 7, 100, 784, 10_000])
-def test_the_block_size_changes_no_bit(evolve: Callable[..., np.ndarray], block: int, mode: str) -> None:
+def test_the_block_size_does_not_change_the_image(evolve: Callable[..., np.ndarray], block: int, mode: str) -> None:
     encoding = CPPN(mode=mode, activation_set=activations.NAMES)
     programs = compile_programs(evolve(encoding, 200)[:60], encoding.channels)
     for size in ((28, 28), (20, 33)):
@@ -139,7 +139,7 @@ def test_the_block_size_changes_no_bit(evolve: Callable[..., np.ndarray], block:
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])
 @pytest.mark.parametrize("mode", color.MODES)
-def test_the_number_of_threads_changes_no_bit(evolve: Callable[..., np.ndarray], mode: str, threads: int) -> None:
+def test_the_number_of_threads_does_not_change_the_image(evolve: Callable[..., np.ndarray], mode: str, threads: int) -> None:
     encoding = CPPN(mode=mode, activation_set=activations.NAMES)
     for genomes in (evolve(encoding, 200), evolve(encoding, 200)[:5], evolve(encoding, 200)[:1]):
         np.testing.assert_array_equal(encoding.render(genomes, threads=threads), oracle(encoding, genomes, (28, 28)))
@@ -163,7 +163,7 @@ def test_an_image_does_not_depend_on_its_batch(evolve: Callable[..., np.ndarray]
     np.testing.assert_array_equal(np.concatenate([encoding.render(g[None]) for g in genomes[:20]]), images[:20])
 
 
-def test_drawing_changes_no_genome(evolve: Callable[..., np.ndarray]) -> None:
+def test_rendering_does_not_change_genomes(evolve: Callable[..., np.ndarray]) -> None:
     encoding = CPPN(activation_set=activations.NAMES)
     genomes = evolve(encoding, 200)
     encoding.render(genomes, (30, 10), threads=2)
@@ -188,7 +188,7 @@ def draw_slowly(data: dict[str, Any], inputs: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", color.MODES)
-def test_a_picture_is_what_a_recursion_over_the_genomes_text_says(evolve: Callable[..., np.ndarray], mode: str) -> None:
+def test_an_image_equals_a_recursion_over_the_genomes_text(evolve: Callable[..., np.ndarray], mode: str) -> None:
     encoding = CPPN(mode=mode, activation_set=activations.NAMES)
     genomes = evolve(encoding, 200)
     slow = np.stack([draw_slowly(encoding.to_json(g), where(encoding, (20, 33))) for g in genomes])
@@ -204,12 +204,12 @@ def recipe_hash(stream: Any, family: str, mode: str, coordinates: str) -> str:
 
 
 @pytest.mark.parametrize("recipe", GOLDEN, ids="-".join)
-def test_the_golden_pictures_are_drawn_to_the_bit(plain_stream: Any, recipe: tuple[str, str, str]) -> None:
+def test_the_golden_images_are_rendered_to_the_bit(reference_stream: Any, recipe: tuple[str, str, str]) -> None:
     """Exact on any machine: graphs are drawn by whole-number arithmetic, and rendering calls no libm.
 
     A change here moves every picture ever published, so "activations" in the text of a genome has to change with it.
     """
-    assert recipe_hash(plain_stream(2015), *recipe) == GOLDEN[recipe]
+    assert recipe_hash(reference_stream(2015), *recipe) == GOLDEN[recipe]
 
 
 # Activations
@@ -250,7 +250,7 @@ def test_sine_and_cosine_lose_no_digit_up_to_the_limit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", activations.NAMES)
-def test_an_activation_is_finite_and_held_at_the_limit_for_any_argument(name: str) -> None:
+def test_an_activation_is_finite_and_clamped_for_any_argument(name: str) -> None:
     kind = activations.number(name)
     value = activations.apply(kind, EXTREME)
     assert np.isfinite(value).all()
@@ -280,18 +280,18 @@ def test_the_numba_kernel_and_numpy_evaluate_the_same_float32(name: str) -> None
     np.testing.assert_array_equal(v, activations.apply(activations.number(name), z))
 
 
-def test_an_unknown_activation_is_refused_with_the_known_ones_named() -> None:
-    with pytest.raises(ValueError, match='no activation is called "sine"; there are linear, sin, cos'):
+def test_the_error_for_an_unknown_activation_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match='there is no activation "sine"; there are linear, sin, cos'):
         activations.number("sine")
 
 
 # What a graph means
 
 
-def test_extreme_weights_draw_no_nan(plain_stream: Any) -> None:
+def test_extreme_weights_give_no_nan(reference_stream: Any) -> None:
     for mode in color.MODES:
         encoding = CPPN(mode=mode, weight_limit=999_999.0, initial_weight=999_999.0)
-        genomes = random_graphs(plain_stream(6), activations.NAMES, encoding.channels, 60, 999_999.0)
+        genomes = random_graphs(reference_stream(6), activations.NAMES, encoding.channels, 60, 999_999.0)
         genomes["weight"][::2] = np.sign(genomes["weight"][::2]) * np.float32(999_999)
         for planes in (coordinates.centred(9, 11), coordinates.raw(9, 11, 32_768, 32_768)):
             programs = compile_programs(genomes, encoding.channels)
@@ -309,7 +309,7 @@ def descendants(edges: list[tuple[int, int, float]], node: int) -> set[int]:
     return found
 
 
-def test_an_edge_of_weight_zero_changes_no_pixel(evolve: Callable[..., np.ndarray]) -> None:
+def test_an_edge_of_weight_zero_does_not_change_the_image(evolve: Callable[..., np.ndarray]) -> None:
     encoding = CPPN(mode="rgb", activation_set=activations.NAMES)
     roomy = arrays.record_dtype(64, 400)
     genomes = evolve(encoding, 200)
@@ -333,10 +333,12 @@ def test_an_edge_of_weight_zero_changes_no_pixel(evolve: Callable[..., np.ndarra
 
 
 @pytest.mark.parametrize("size", [(28, 28), (20, 33), (224, 224)])
-def test_a_genome_that_sees_x_only_through_abs_is_mirror_symmetric(plain_stream: Any, size: tuple[int, int]) -> None:
+def test_a_genome_that_uses_only_the_absolute_value_of_x_is_mirror_symmetric(
+    reference_stream: Any, size: tuple[int, int]
+) -> None:
     encoding = CPPN(mode="rgb")
     images = []
-    for record in random_graphs(plain_stream(8), activations.NAMES, 3, 30, 10.0):
+    for record in random_graphs(reference_stream(8), activations.NAMES, 3, 30, 10.0):
         nodes, edges = arrays.nodes_and_edges(record)
         fold = nodes[-1][0] + 1
         edges = [(fold if source == 0 else source, target, weight) for source, target, weight in edges]
@@ -476,7 +478,7 @@ def test_hls2015_holds_outputs_beyond_one_at_255() -> None:
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3),
 )
 @settings(max_examples=100, deadline=None)
-def test_numba_and_numpy_paint_any_three_outputs_alike(mode: str, outputs: list[float]) -> None:
+def test_numba_and_numpy_give_equal_colours_for_any_outputs(mode: str, outputs: list[float]) -> None:
     v = np.array(outputs[: color.outputs(mode)], np.float32).reshape(-1, 1).repeat(3, 1)
     ask(mode, v)
 
@@ -496,7 +498,7 @@ def test_rgb_of_three_equal_outputs_is_grey(evolve: Callable[..., np.ndarray]) -
         np.testing.assert_array_equal(image, encoding.render(record[None])[0].repeat(3, 0))
 
 
-def test_first_genomes_join_all_inputs_to_all_outputs_with_weights_within_the_initial_one() -> None:
+def test_random_genomes_connect_all_inputs_to_all_outputs_with_weights_within_the_initial_limit() -> None:
     encoding = CPPN(mode="rgb", activation_set=("sin", "gauss"), weight_limit=5.0, initial_weight=2.0)
     genomes = encoding.random(500, Key(0, 0))
     nodes, edges = arrays.nodes_and_edges(genomes[0])

@@ -123,21 +123,21 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
-def test_children_are_what_a_slow_mutation_of_lists_makes_of_the_same_draws(
-    evolve: Callable[..., np.ndarray], plain_stream: Any, encoding: CPPN
+def test_children_equal_those_of_a_slow_mutation_of_lists_with_the_same_draws(
+    evolve: Callable[..., np.ndarray], reference_stream: Any, encoding: CPPN
 ) -> None:
     for grown in (0, 3, 60):
         mothers = evolve(encoding, 40, batches=grown)
         children = encoding.vary(mothers, mothers, Key(9, 1000 + grown, 17))
         for row, (nodes, edges, child_nodes, child_edges) in enumerate(both(mothers, children)):
-            slow = slow_child(encoding, nodes, edges, plain_stream(9, 1000 + grown, 17 + row))
+            slow = slow_child(encoding, nodes, edges, reference_stream(9, 1000 + grown, 17 + row))
             assert (child_nodes, child_edges) == slow
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
-def test_first_genomes_are_what_the_plain_stream_draws(plain_stream: Any, encoding: CPPN) -> None:
+def test_random_genomes_follow_the_reference_stream(reference_stream: Any, encoding: CPPN) -> None:
     for row, record in enumerate(encoding.random(30, Key(4, 5, 6))):
-        stream = plain_stream(4, 5, 6 + row)
+        stream = reference_stream(4, 5, 6 + row)
         nodes, edges = [], []
         for output in range(N_IN, N_IN + encoding.channels):
             nodes.append((output, int(encoding.kinds[stream.integer(len(encoding.kinds))])))
@@ -148,7 +148,7 @@ def test_first_genomes_are_what_the_plain_stream_draws(plain_stream: Any, encodi
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
-def test_every_genome_of_a_long_neutral_evolution_is_sound(encoding: CPPN) -> None:
+def test_every_genome_of_a_long_neutral_evolution_is_valid(encoding: CPPN) -> None:
     genomes = encoding.random(60, Key(3, 0))
     for batch in range(1, 151):
         genomes = encoding.vary(genomes, genomes, Key(3, batch))
@@ -168,7 +168,7 @@ probability = st.sampled_from([0.0, 0.2, 0.7, 1.0])
     seed=st.integers(0, 2**63 - 1),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_sequence_of_mutations_leads_to_sound_genomes(
+def test_any_sequence_of_mutations_gives_valid_genomes(
     rates: list[Rates], mode: str, max_nodes: int, max_edges: int, seed: int
 ) -> None:
     genomes = None
@@ -182,7 +182,7 @@ def test_any_sequence_of_mutations_leads_to_sound_genomes(
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny and full from the start"])
-def test_evolution_goes_on_in_a_tiny_room(name: str) -> None:
+def test_evolution_continues_at_a_tiny_capacity(name: str) -> None:
     encoding = ENCODINGS[name]
     genomes = encoding.random(100, Key(1, 0))
     full, shapes = 0, set()
@@ -197,7 +197,7 @@ def test_evolution_goes_on_in_a_tiny_room(name: str) -> None:
     assert len({image.tobytes() for image in encoding.render(genomes)}) > 30
 
 
-def test_a_full_genome_is_rid_of_its_dead_nodes_and_can_then_grow_again() -> None:
+def test_dead_nodes_of_a_full_genome_are_removed_and_it_can_grow_again() -> None:
     edges = [(0, 5, 1.0), (5, 4, 1.0), (1, 6, 1.0), (2, 7, 1.0), (6, 7, 2.0)]  # 6 and 7 lead nowhere
     nodes = [(4, 0), (5, 1), (6, 1), (7, 1)]
     for room, change in ((4, STILL), (4, STILL._replace(split_edge=1.0)), (5, STILL)):
@@ -215,7 +215,7 @@ def test_a_full_genome_is_rid_of_its_dead_nodes_and_can_then_grow_again() -> Non
 
 
 @pytest.mark.parametrize("change", [field for field in Rates._fields if field != "eta"])
-def test_without_room_and_without_dead_nodes_a_change_is_left_out(change: str) -> None:
+def test_a_full_genome_without_dead_nodes_skips_the_change(change: str) -> None:
     encoding = CPPN(activation_set=SEVEN, rates=STILL._replace(**{change: 1.0}), max_nodes=2, max_edges=6)
     edges = [(s, 4, 1.0) for s in range(4)] + [(0, 5, 1.0), (5, 4, 1.0)]
     mother = arrays.build(encoding.dtype, 1, [(4, 0), (5, 1)], edges, 10.0)
@@ -277,7 +277,7 @@ def test_a_higher_eta_takes_smaller_steps(mothers: np.ndarray) -> None:
     assert sizes[0] > 2 * sizes[1] > 4 * sizes[2] > 0
 
 
-def test_activation_one_draws_every_activation_anew_and_nothing_else(mothers: np.ndarray) -> None:
+def test_activation_one_redraws_every_activation_and_nothing_else(mothers: np.ndarray) -> None:
     drawn = []
     for nodes, edges, child_nodes, child_edges in changed(mothers, activation=1.0):
         assert child_edges == edges
@@ -304,7 +304,7 @@ def test_add_edge_one_adds_one_edge_between_nodes_not_yet_joined_unless_its_sour
     assert weights.std() == pytest.approx(10 / np.sqrt(3), rel=0.1)
 
 
-def test_delete_edge_one_takes_one_edge_away(mothers: np.ndarray) -> None:
+def test_delete_edge_one_removes_one_edge(mothers: np.ndarray) -> None:
     for nodes, edges, child_nodes, child_edges in changed(mothers, delete_edge=1.0):
         assert child_nodes == nodes
         assert len(child_edges) == (len(edges) - 1 if len(edges) > 1 else len(edges))
@@ -327,7 +327,7 @@ def test_split_edge_one_puts_a_new_node_into_an_edge_and_its_weight_on_both_halv
         assert set(child_edges) - set(edges) == {(source, new, weight), (new, target, weight)}
 
 
-def test_delete_node_one_takes_a_hidden_node_and_its_edges_away(mothers: np.ndarray) -> None:
+def test_delete_node_one_removes_a_hidden_node_and_its_edges(mothers: np.ndarray) -> None:
     bare = 0
     for nodes, edges, child_nodes, child_edges in changed(mothers, delete_node=1.0):
         gone = {i for i, _ in nodes} - {i for i, _ in child_nodes}
@@ -360,7 +360,7 @@ def test_a_batch_split_into_chunks_has_the_same_children(evolve: Callable[..., n
         np.testing.assert_array_equal(np.concatenate([encoding.random(b - a, key.at(a)) for a, b in spans]), firsts)
 
 
-def test_a_child_depends_on_its_mother_and_its_key_alone(evolve: Callable[..., np.ndarray]) -> None:
+def test_a_child_depends_on_its_mother_and_its_key_only(evolve: Callable[..., np.ndarray]) -> None:
     encoding = ENCODINGS["as in 2015"]
     mothers, others = evolve(encoding, 40), evolve(encoding, 40, seed=1)
     child = encoding.vary(mothers, mothers, Key(5, 6, 7))[11]
@@ -371,7 +371,7 @@ def test_a_child_depends_on_its_mother_and_its_key_alone(evolve: Callable[..., n
         assert encoding.vary(mothers, mothers, key)[11] != child
 
 
-def test_vary_changes_no_mother_and_shares_no_memory_with_her(evolve: Callable[..., np.ndarray]) -> None:
+def test_vary_does_not_change_mothers_and_shares_no_memory_with_them(evolve: Callable[..., np.ndarray]) -> None:
     encoding = ENCODINGS["as in 2015"]
     mothers, fathers = evolve(encoding, 40), evolve(encoding, 40, seed=1)
     children = encoding.vary(mothers, fathers, Key(1, 2))
@@ -382,7 +382,7 @@ def test_vary_changes_no_mother_and_shares_no_memory_with_her(evolve: Callable[.
     np.testing.assert_array_equal(encoding.vary(mothers, mothers, Key(1, 2)), children)
 
 
-def test_the_structural_lineage_of_the_golden_key_is_what_it_was() -> None:
+def test_the_structures_from_the_golden_key_do_not_change() -> None:
     """Exact on any machine, as no weight is moved and so no pow is called. A change here moves results: say so."""
     encoding = CPPN(
         mode="rgb", activation_set=SEVEN, rates=USUAL._replace(weight=0.0), weight_limit=10.0, initial_weight=10.0,
@@ -398,7 +398,7 @@ def test_the_structural_lineage_of_the_golden_key_is_what_it_was() -> None:
 # Pruning
 
 
-def test_nodes_that_reach_no_output_change_no_pixel(evolve: Callable[..., np.ndarray]) -> None:
+def test_nodes_that_reach_no_output_do_not_change_the_image(evolve: Callable[..., np.ndarray]) -> None:
     encoding = CPPN(mode="hsv", activation_set=activations.NAMES, rates=USUAL)
     genomes = evolve(encoding, 200)
     pruned, dead = [], 0
@@ -412,10 +412,10 @@ def test_nodes_that_reach_no_output_change_no_pixel(evolve: Callable[..., np.nda
     np.testing.assert_array_equal(encoding.render(np.concatenate(pruned)), encoding.render(genomes))
 
 
-def test_a_child_of_a_genome_with_the_highest_id_that_is_read_is_sound() -> None:
+def test_a_child_of_a_genome_with_the_highest_valid_id_is_valid() -> None:
     encoding = CPPN(activation_set=SEVEN, rates=STILL._replace(split_edge=1.0))
     last = arrays.MAX_ID - 1
     mother = arrays.build(encoding.dtype, 1, [(4, 0), (last, 1)], [(0, last, 1.0), (last, 4, 1.0)], 10.0)
     assert_sound(encoding, encoding.vary(mother, mother, Key(0, 0))[0])
-    with pytest.raises(GenomeError, match="node ids lie in"):
+    with pytest.raises(GenomeError, match="node ids have to lie in"):
         arrays.build(encoding.dtype, 1, [(4, 0), (arrays.MAX_ID, 1)], [], 10.0)

@@ -67,22 +67,22 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
-def test_children_are_what_plain_python_makes_of_the_same_draws(plain_stream: Any, encoding: Direct) -> None:
+def test_children_equal_those_of_plain_python_with_the_same_draws(reference_stream: Any, encoding: Direct) -> None:
     mothers, fathers = encoding.random(12, Key(1, 0)), encoding.random(12, Key(2, 0))
     fathers[:, :, ::3] = mothers[:, :, ::3]
     for batch in (0, 5, 11):
         children = encoding.vary(mothers, fathers, Key(7, batch, 3))
         for row, (mother, father, child) in enumerate(zip(mothers, fathers, children, strict=True)):
-            stream = plain_stream(7, batch, 3 + row)
+            stream = reference_stream(7, batch, 3 + row)
             slow = slow_child(encoding, mother.ravel().tolist(), father.ravel().tolist(), batch, stream)
             assert child.ravel().tolist() == slow
 
 
-def test_first_genomes_are_the_plain_streams_bytes_and_evenly_spread(plain_stream: Any) -> None:
+def test_random_genomes_follow_the_reference_stream_and_are_evenly_spread(reference_stream: Any) -> None:
     encoding = Direct(channels=3, height=10, width=20, rate=0.1, eta=15.0)
     genomes = encoding.random(40, Key(3, 4, 5))
     for row, genome in enumerate(genomes):
-        stream = plain_stream(3, 4, 5 + row)
+        stream = reference_stream(3, 4, 5 + row)
         assert genome.ravel().tolist() == [stream.integer(256) for _ in range(600)]
     expected = genomes.size / 256
     chi_square = ((np.bincount(genomes.ravel(), minlength=256) - expected) ** 2 / expected).sum()
@@ -106,7 +106,7 @@ def test_the_share_of_changed_genes_is_about_the_rate(rate: float) -> None:
     assert abs(changed.mean() - seen) < 4 * np.sqrt(rate * (1 - rate) / changed.size) + 0.002 * rate
 
 
-def test_every_place_and_every_neighbour_is_as_likely_to_change() -> None:
+def test_all_positions_are_equally_likely_to_change_and_independent_of_neighbours() -> None:
     changed = mutated(0.2, count=2000)
     places = changed.mean(axis=0)
     assert np.abs(places - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 2000)
@@ -124,12 +124,12 @@ def test_a_range_of_rates_gives_each_child_its_own_uniform_in_the_logarithm() ->
     assert np.mean(shares) == pytest.approx(0.49 / np.log(50), rel=0.05)  # the mean of a log-uniform rate
 
 
-def test_a_range_of_no_width_is_that_rate() -> None:
+def test_a_range_of_width_zero_equals_that_rate() -> None:
     np.testing.assert_array_equal(mutated((0.1, 0.1)), mutated(0.1))
 
 
 @pytest.mark.parametrize("rate", [0.4, (0.04, 0.4)])
-def test_the_rate_is_halved_each_time_so_many_batches_have_passed(rate: Any) -> None:
+def test_the_rate_is_halved_after_every_so_many_batches(rate: Any) -> None:
     for batch in (0, 1, 9, 10, 19, 20, 35):
         by = 0.5 ** (batch // 10)
         now = tuple(r * by for r in rate) if isinstance(rate, tuple) else rate * by
@@ -138,7 +138,7 @@ def test_the_rate_is_halved_each_time_so_many_batches_have_passed(rate: Any) -> 
 
 @pytest.mark.parametrize("rate", [0.1, (0.01, 0.5)])
 @pytest.mark.parametrize("batch", [45, 60, 100, 1000, 2000, 10**6])
-def test_a_rate_halved_to_nothing_changes_nothing(batch: int, rate: Any) -> None:
+def test_a_rate_halved_to_zero_changes_nothing(batch: int, rate: Any) -> None:
     assert not mutated(rate, batch, halve_every=1).any()
 
 
@@ -161,7 +161,7 @@ def test_polynomial_steps_have_the_density_of_deb_and_agrawal(eta: float) -> Non
         assert (steps > t).mean() == pytest.approx((steps < -t).mean(), abs=2e-4)
 
 
-def test_the_mean_step_in_grey_levels_is_what_the_docstring_says() -> None:
+def test_the_mean_step_in_grey_levels_is_that_of_the_docstring() -> None:
     encoding = Direct(rate=1.0, eta=15.0)
     mothers = np.full((100, 1, 28, 28), 128, np.uint8)
     steps = encoding.vary(mothers, mothers, Key(0, 0)).astype(int) - 128
@@ -199,7 +199,7 @@ def test_an_sbx_child_lies_between_its_bound_and_the_parents_mean(
     assert child == pytest.approx(slow_sbx(a, b, u, lower, eta), abs=1e-9)
 
 
-def test_sbx_is_deaps_bounded_sbx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sbx_equals_the_bounded_sbx_of_deap(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     for _ in range(300):
         levels = rng.choice(256, 2, replace=False) / 255
@@ -238,7 +238,7 @@ def test_crossover_is_a_probability_per_child_and_favours_neither_parent() -> No
     assert (children[crossed] < 130).mean() == pytest.approx(0.5, abs=0.01)
 
 
-def test_without_crossover_the_father_is_of_no_account() -> None:
+def test_without_crossover_the_father_has_no_effect() -> None:
     encoding = Direct(rate=0.1, eta=15.0, crossover=0.0)
     mothers = encoding.random(20, Key(1, 0))
     children = encoding.vary(mothers, mothers, Key(3, 0))
@@ -277,12 +277,12 @@ def test_vary_changes_no_parent_and_shares_no_memory_with_them() -> None:
 SMALL = Direct(channels=3, height=4, width=5, rate=0.1, eta=15.0)
 
 
-def test_a_genome_is_drawn_as_itself_and_at_no_other_size() -> None:
+def test_a_genome_renders_as_itself_and_at_no_other_size() -> None:
     genomes = SMALL.random(7, Key(0, 0))
     np.testing.assert_array_equal(SMALL.render(genomes), genomes)
     np.testing.assert_array_equal(SMALL.render(genomes, (4, 5), threads=2), genomes)
     for size in ((5, 4), (8, 10), (28, 28)):
-        with pytest.raises(GenomeError, match=f"4x5 pixels and cannot be drawn at {size[0]}x{size[1]}; only a CPPN can"):
+        with pytest.raises(GenomeError, match=f"4x5 pixels and cannot be rendered at {size[0]}x{size[1]}; only a CPPN can"):
             SMALL.render(genomes, size)
 
 
@@ -299,13 +299,13 @@ def test_bytes_and_text_give_genomes_back() -> None:
     assert SMALL.unpack([]).shape == (0, 3, 4, 5)
 
 
-def test_a_genome_that_lies_otherwise_in_memory_has_the_same_bytes() -> None:
+def test_a_genome_of_another_memory_layout_has_the_same_bytes() -> None:
     genome = SMALL.random(1, Key(0, 0))[0]
     assert SMALL.pack(np.asfortranarray(genome)) == SMALL.pack(genome)
     assert SMALL.pack(np.repeat(genome, 2, axis=2)[:, :, ::2]) == SMALL.pack(genome)
 
 
-def test_the_text_is_this_one() -> None:
+def test_the_text_of_an_example() -> None:
     genome = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
     assert Direct(channels=1, height=2, width=3).to_json(genome) == {
         "format": "evofool.direct",
@@ -338,7 +338,7 @@ TEXT = SMALL.to_json(SMALL.random(1, Key(0, 0))[0])
         (TEXT | {"pixels": ""}, r"0 bytes; \(3, 4, 5\) needs 60"),
     ],
 )
-def test_a_bad_text_is_refused_with_the_culprit_named(data: Any, words: str) -> None:
+def test_errors_for_an_invalid_text_name_the_fault(data: Any, words: str) -> None:
     with pytest.raises(GenomeError, match=words):
         SMALL.from_json(data)
 
@@ -361,7 +361,7 @@ def test_bytes_of_another_length_are_refused(length: int) -> None:
         ({"eta_crossover": -1.0}, "eta_crossover -1.0"),
     ],
 )
-def test_settings_that_make_no_encoding_are_refused(settings: dict[str, Any], words: str) -> None:
+def test_errors_name_invalid_settings(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Direct(**settings)
 
@@ -369,11 +369,11 @@ def test_settings_that_make_no_encoding_are_refused(settings: dict[str, Any], wo
 # At the edges of numbers and of memory
 
 
-def test_a_range_of_rates_halved_until_its_low_end_is_nothing_changes_nothing() -> None:
+def test_a_range_of_rates_halved_until_its_low_end_is_zero_changes_nothing() -> None:
     assert not mutated((0.01, 0.5), 1070, count=5, halve_every=1).any()
 
 
-def test_parents_that_lie_otherwise_in_memory_have_the_same_children() -> None:
+def test_parents_of_another_memory_layout_have_the_same_children() -> None:
     mothers = SMALL.random(6, Key(0, 0))
     channels_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(mothers, 1, -1)), -1, 1)
     np.testing.assert_array_equal(channels_last, mothers)

@@ -18,13 +18,13 @@ def drawn(key: tuple[int, int, int], count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_stream_is_splitmix64_to_the_bit(plain_stream: Any, key: tuple[int, int, int]) -> None:
-    plain = plain_stream(*key)
+def test_a_stream_is_splitmix64_to_the_bit(reference_stream: Any, key: tuple[int, int, int]) -> None:
+    plain = reference_stream(*key)
     assert drawn(key, 100).tolist() == [plain.uniform() for _ in range(100)]
 
 
-def test_the_plain_stream_itself_gives_the_published_splitmix64_numbers(plain_stream: Any) -> None:
-    plain = plain_stream(0)
+def test_the_reference_stream_gives_the_published_splitmix64_numbers(reference_stream: Any) -> None:
+    plain = reference_stream(0)
     plain.state = 1234567  # Rosetta Code's reference, "Pseudo-random numbers/Splitmix64"
     assert [plain.bits() for _ in range(5)] == [
         6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821,
@@ -33,8 +33,10 @@ def test_the_plain_stream_itself_gives_the_published_splitmix64_numbers(plain_st
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("n", [1, 2, 3, 256, 1000, 2**31, 2**52 + 1])
-def test_integers_are_the_floors_of_n_times_the_uniform_draws(plain_stream: Any, key: tuple[int, int, int], n: int) -> None:
-    plain = plain_stream(*key)
+def test_integers_are_the_floors_of_n_times_the_uniform_draws(
+    reference_stream: Any, key: tuple[int, int, int], n: int
+) -> None:
+    plain = reference_stream(*key)
     assert integers(Key(*key), n, 50).tolist() == [plain.integer(n) for _ in range(50)]
 
 
@@ -62,16 +64,16 @@ def test_neighbouring_rows_batches_and_seeds_draw_evenly_too() -> None:
     assert abs(((counts - 160) ** 2 / 160).sum() - 49) < 4 * np.sqrt(2 * 49)
 
 
-def test_different_seeds_batches_and_rows_name_different_streams(plain_stream: Any) -> None:
+def test_different_seeds_batches_and_rows_have_different_streams(reference_stream: Any) -> None:
     keys = [(s, b, r) for s in range(12) for b in range(12) for r in range(12)]
     keys += [key for power in range(5, 63, 7) for key in ((2**power, 0, 0), (0, 2**power, 0), (0, 0, 2**power))]
-    assert len({plain_stream(*key).bits() for key in keys}) == len(keys)
+    assert len({reference_stream(*key).bits() for key in keys}) == len(keys)
     pixels = Direct(channels=1, height=2, width=8)
     seen = {pixels.random(1, Key(*key)).tobytes() for key in keys}
     assert len(seen) == len(keys)
 
 
-def test_the_key_of_a_later_row_names_that_rows_stream() -> None:
+def test_the_key_of_a_later_row_is_that_of_its_stream() -> None:
     assert Key(1, 2, 3).at(4) == Key(1, 2, 7)
     assert Key(1, 2).at(0) == Key(1, 2, 0)
     assert integers(Key(1, 2).at(7), 1000, 20).tolist() == integers(Key(1, 2, 7), 1000, 20).tolist()

@@ -42,7 +42,7 @@ def drawn(encoding: CPPN, genomes: np.ndarray, size: tuple[int, int], memory: in
 @pytest.mark.parametrize("raw", [False, True], ids=["centred", "raw"])
 @pytest.mark.parametrize("mode", color.MODES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_torch_draws_evolved_genomes_as_numba_does_to_the_bit(
+def test_torch_renders_evolved_genomes_like_numba_to_the_bit(
     evolve: Callable[..., np.ndarray], family: str, mode: str, raw: bool
 ) -> None:
     encoding = CPPN(mode=mode, activation_set=FAMILIES[family], raw_coordinates=raw)
@@ -53,7 +53,7 @@ def test_torch_draws_evolved_genomes_as_numba_does_to_the_bit(
 
 @pytest.mark.parametrize("memory", [1, 300_000, 1_000_000, 50_000_000])
 @pytest.mark.parametrize("mode", color.MODES)
-def test_the_memory_it_may_take_changes_no_bit(evolve: Callable[..., np.ndarray], mode: str, memory: int) -> None:
+def test_the_memory_limit_does_not_change_the_image(evolve: Callable[..., np.ndarray], mode: str, memory: int) -> None:
     encoding = CPPN(mode=mode, activation_set=activations.NAMES)
     genomes = evolve(encoding, 200)[:30]
     np.testing.assert_array_equal(drawn(encoding, genomes, (11, 13), memory), encoding.render(genomes, (11, 13)))
@@ -81,7 +81,7 @@ def test_an_activation_is_the_same_float32_as_numpys(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", color.MODES)
-def test_any_outputs_are_painted_as_numpy_paints_them(mode: str) -> None:
+def test_torch_and_numpy_give_equal_colours_for_any_outputs(mode: str) -> None:
     rng = np.random.default_rng(2)
     v = rng.uniform(-2, 2, (3, 30_000)).astype(np.float32)
     v[0, :5000] = rng.integers(-12, 13, 5000) / np.float32(6)  # the borders of the six sectors of a hue
@@ -93,7 +93,7 @@ def test_any_outputs_are_painted_as_numpy_paints_them(mode: str) -> None:
     np.testing.assert_array_equal(painted[0].numpy(), color.to_uint8(mode, v))
 
 
-def test_extreme_weights_draw_as_numpy_does(evolve: Callable[..., np.ndarray]) -> None:
+def test_extreme_weights_render_like_numpy(evolve: Callable[..., np.ndarray]) -> None:
     for mode in color.MODES:
         encoding = CPPN(mode=mode, activation_set=activations.NAMES, weight_limit=999_999.0, initial_weight=999_999.0)
         programs = compile_programs(evolve(encoding, 60), encoding.channels)
@@ -102,7 +102,7 @@ def test_extreme_weights_draw_as_numpy_does(evolve: Callable[..., np.ndarray]) -
             np.testing.assert_array_equal(render_torch.render(programs, planes, mode, "cpu").numpy(), expected)
 
 
-def test_nodes_without_edges_are_the_activation_of_nothing() -> None:
+def test_nodes_without_edges_are_the_activation_of_zero() -> None:
     encoding = CPPN(mode="rgb")
     acts = [activations.number(name) for name in ("cos", "sigmoid", "gauss")]
     outputs = list(zip((4, 5, 6), acts, strict=True))
@@ -148,7 +148,7 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", color.MODES)
-def test_it_asks_torch_for_single_roundings_only_so_that_a_gpu_has_nothing_to_contract(
+def test_every_torch_call_rounds_once_so_that_a_gpu_cannot_contract_operations(
     evolve: Callable[..., np.ndarray], mode: str
 ) -> None:
     encoding = CPPN(mode=mode, activation_set=activations.NAMES)
@@ -166,7 +166,7 @@ def test_it_asks_torch_for_single_roundings_only_so_that_a_gpu_has_nothing_to_co
 
 
 @pytest.mark.parametrize("mode", ["grey", "hsv", "hls2015"])
-def test_it_stays_within_the_memory_it_may_take(evolve: Callable[..., np.ndarray], mode: str) -> None:
+def test_it_stays_within_the_memory_limit(evolve: Callable[..., np.ndarray], mode: str) -> None:
     for kinds, batches in ((("linear",), 0), (("sin",), 0), (("tanh",), 0), (activations.NAMES, 60)):
         encoding = CPPN(mode=mode, activation_set=kinds)
         programs = compile_programs(evolve(encoding, 200, batches), encoding.channels)
@@ -184,7 +184,7 @@ def test_it_stays_within_the_memory_it_may_take(evolve: Callable[..., np.ndarray
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("mode", color.MODES)
-def test_a_gpu_draws_at_most_one_grey_level_off_on_at_most_one_pixel_in_ten_thousand(
+def test_on_a_gpu_at_most_one_pixel_in_ten_thousand_differs_by_one_grey_level(
     evolve: Callable[..., np.ndarray], mode: str
 ) -> None:
     encoding = CPPN(mode=mode, height=64, width=64, activation_set=activations.NAMES)
@@ -196,6 +196,6 @@ def test_a_gpu_draws_at_most_one_grey_level_off_on_at_most_one_pixel_in_ten_thou
     assert (off > 0).mean() <= 1e-4
 
 
-def test_importing_genomes_and_drawing_with_numba_does_not_load_torch() -> None:
+def test_rendering_with_numba_does_not_load_torch() -> None:
     code = "import sys, genomes as g; e = g.CPPN(); e.render(e.random(1, g.Key(0, 0))); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
