@@ -16,8 +16,8 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "BenchRecipe": "evofool.bench.plan",
             "BenchProgress": "evofool.bench.scheduler",
+            "BenchRecipe": "evofool.bench.plan",
             "load_bench": "evofool.bench.plan:load",
             "run_bench": "evofool.bench.bench",
         },

@@ -1,4 +1,4 @@
-"""The command line: what each command does, and one clear sentence for each thing that is wrong."""
+"""The command line: what each command does, and one clear sentence for each error."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ def test_the_help_groups_the_commands_by_their_job() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(commands_below(typer.main.get_command(cli.app))), ids=" ".join)
-def test_the_help_of_a_command_says_what_it_does_and_what_each_option_is_for(path: tuple[str, ...]) -> None:
+def test_the_help_of_a_command_explains_it_and_each_option(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(cli.app, [*path, "--help"], env={"COLUMNS": "140"})
     assert result.exit_code == 0
     command: Any = typer.main.get_command(cli.app)
@@ -152,7 +152,9 @@ def test_run_starts_a_run_and_leaves_a_sheet_and_a_curve(call: Call, tmp_path: P
         assert len(store.elites()) == 10
 
 
-def test_run_takes_a_recipe_file_and_a_folder_and_names_the_laggards(call: Call, tmp_path: Path) -> None:
+def test_run_takes_a_recipe_file_and_a_folder_and_names_the_classes_below_the_target_confidence(
+    call: Call, tmp_path: Path
+) -> None:
     text = '[encoding]\nkind = "direct"\n[search]\nbatch = 16\n[stop]\nevaluations = 32\nconfidence = 0.9999\n'
     (tmp_path / "own.toml").write_text(text)
     result = call("run", "own.toml", "--out", "deep/down")
@@ -162,7 +164,7 @@ def test_run_takes_a_recipe_file_and_a_folder_and_names_the_laggards(call: Call,
     assert "Another seed may give better results" in result.out
 
 
-def test_run_goes_on_with_a_run_that_ended_only_if_its_limit_is_moved(call: Call, mine: Path) -> None:
+def test_run_continues_a_finished_run_only_if_its_limit_is_raised(call: Call, mine: Path) -> None:
     result = call("run", "mine")
     assert result.code == 0
     assert "Continuing mine at 640 evaluations" in result.out
@@ -174,13 +176,13 @@ def test_run_goes_on_with_a_run_that_ended_only_if_its_limit_is_moved(call: Call
         assert store.meta().committed == 50
 
 
-def test_the_same_command_again_goes_on_with_the_same_run(call: Call) -> None:
+def test_the_same_command_again_continues_the_run(call: Call) -> None:
     command = ("run", "mnist-cppn", *settings(*TINY), "--out", "mine")
     assert "New run in mine" in call(*command).out
     assert "Continuing mine" in call(*command).out
 
 
-def test_a_warning_reaches_the_person_who_runs_it(call: Call, tmp_path: Path) -> None:
+def test_a_warning_is_printed(call: Call, tmp_path: Path) -> None:
     network = LeNet()
     network.fc2.weight.data.mul_(1e-3)
     save_file(network.state_dict(), tmp_path / "faint.safetensors")
@@ -219,17 +221,17 @@ def test_show_prints_niches_where_there_are_some(call: Call, direct_run: Path) -
 def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
     result = call("show", cppn_run, "--json")
     assert result.code == 0
-    told = json.loads(result.out)
-    assert told["evaluations"] == 640
-    assert told["finished"] == "640 evaluations are done"
-    assert told["target"]["labels"] == list("0123456789")
+    data = json.loads(result.out)
+    assert data["evaluations"] == 640
+    assert data["finished"] == "640 evaluations are done"
+    assert data["target"]["labels"] == list("0123456789")
     chosen = load("mnist-cppn", [*TINY, "compute.format=float32"])
-    assert told["recipe"] == chosen.model_dump(mode="json", exclude_none=True)
-    assert told["metrics"][-1]["evaluations"] == 640
+    assert data["recipe"] == chosen.model_dump(mode="json", exclude_none=True)
+    assert data["metrics"][-1]["evaluations"] == 640
     with Store.open(cppn_run) as store:
         rows = store.elites()
-    assert len(told["elites"]) == 10
-    for elite, row in zip(told["elites"], rows, strict=True):
+    assert len(data["elites"]) == 10
+    for elite, row in zip(data["elites"], rows, strict=True):
         for key, value in {
             "class": row.class_id, "label": str(row.class_id), "log_odds": row.log_odds, "margin": row.margin,
             "birth": row.birth, "mother": row.mother, "father": row.father, "batch": row.batch, "niche": 0,
@@ -240,7 +242,7 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
         assert elite["confidence"] == pytest.approx(1 / (1 + np.exp(-row.log_odds)))
 
 
-def test_show_class_tells_one_elite_in_full(call: Call, mine: Path) -> None:
+def test_show_class_prints_one_elite_in_full(call: Call, mine: Path) -> None:
     before = sorted(mine.iterdir())
     result = call("show", "mine", "--class", "3")
     assert result.code == 0
@@ -295,18 +297,18 @@ def test_json_has_null_for_a_number_that_is_infinite(call: Call, mine: Path) -> 
     for options in ((), ("--class", "3")):
         result = call("show", "mine", *options, "--json")
         assert (result.code, result.err) == (0, "")
-        told = json.loads(result.out, parse_constant=pytest.fail)
-        assert (told if options else told["elites"][3])["total_variation"] is None
+        data = json.loads(result.out, parse_constant=pytest.fail)
+        assert (data if options else data["elites"][3])["total_variation"] is None
 
 
 def test_show_class_as_json_holds_a_genome_that_draws_the_picture(call: Call, mine: Path) -> None:
-    told = json.loads(call("show", "mine", "--class", "3", "--json").out)
-    assert told["class"] == 3
-    assert len(told["runners_up"]) == 5
-    confidences = [told["confidence"], *(r["confidence"] for r in told["runners_up"])]
+    data = json.loads(call("show", "mine", "--class", "3", "--json").out)
+    assert data["class"] == 3
+    assert len(data["runners_up"]) == 5
+    confidences = [data["confidence"], *(r["confidence"] for r in data["runners_up"])]
     assert sum(confidences) <= 1 + 1e-9
     assert confidences[1:] == sorted(confidences[1:], reverse=True)
-    encoding, genome = from_json(told["genome"])
+    encoding, genome = from_json(data["genome"])
     with Store.open(mine) as store:
         (row,) = store.elites(3)
     assert np.array_equal(encoding.render(genome)[0], decode_png(row.png))
@@ -355,7 +357,7 @@ def test_export_of_pixels_has_no_genomes_and_names_the_niche(call: Call, direct_
 # --- verify, lineage, init
 
 
-def test_verify_says_what_holds(call: Call, cppn_run: Path) -> None:
+def test_verify_prints_what_was_checked(call: Call, cppn_run: Path) -> None:
     result = call("verify", cppn_run)
     assert result.code == 0
     assert "10 elites, hashes correct, every image scored again, log-odds equal to the bit" in result.out
@@ -373,11 +375,11 @@ def test_verify_exits_with_1_and_names_the_class_that_was_changed(call: Call, mi
 
 
 def test_lineage_goes_from_a_random_genome_to_the_elite(call: Call, mine: Path) -> None:
-    told = json.loads(call("lineage", "mine", "--class", "3", "--json").out)
-    line = told["line"]
+    data = json.loads(call("lineage", "mine", "--class", "3", "--json").out)
+    line = data["line"]
     with Store.open(mine) as store:
         (row,) = store.elites(3)
-    assert (told["class"], told["label"]) == (3, "3")
+    assert (data["class"], data["label"]) == (3, "3")
     assert line[-1]["birth"] == row.birth
     assert line[0]["mother"] == line[0]["father"] == -1
     assert all(child["mother"] == mother["birth"] for mother, child in zip(line, line[1:], strict=False))  # noqa: RUF007
@@ -408,7 +410,7 @@ def test_init_copies_the_recipes_once_and_they_run(call: Call, tmp_path: Path) -
     assert call("run", "my/recipes/mnist-cppn.toml", *settings(*TINY)).code == 0
 
 
-def test_a_run_can_be_looked_at_while_it_goes_on(call: Call, tmp_path: Path) -> None:
+def test_a_run_can_be_inspected_while_it_is_running(call: Call, tmp_path: Path) -> None:
     with Run.start(load("mnist-cppn", TINY), tmp_path / "mine") as run:
         run.advance(batches=3)
         commands: list[Sequence[str]] = [
@@ -422,7 +424,7 @@ def test_a_run_can_be_looked_at_while_it_goes_on(call: Call, tmp_path: Path) -> 
         run.advance(batches=3)
 
 
-def test_a_reader_that_stops_reading_is_no_fault(cppn_run: Path) -> None:
+def test_a_reader_that_stops_reading_causes_no_error(cppn_run: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "evofool", "show", str(cppn_run), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -434,7 +436,7 @@ def test_a_reader_that_stops_reading_is_no_fault(cppn_run: Path) -> None:
     process.wait()
 
 
-# --- one sentence for each fault
+# --- one sentence for each error
 
 
 def damage(folder: Path, *statements: str) -> None:
@@ -446,24 +448,24 @@ def damage(folder: Path, *statements: str) -> None:
 
 
 def dump(folder: Path) -> list[str]:
-    """All that a run's file says."""
+    """The whole content of a run's file."""
     database = sqlite3.connect(folder / FILE)
     lines = list(database.iterdump())
     database.close()
     return lines
 
 
-def one_sentence(result: Result, told: str = "") -> None:
+def one_sentence(result: Result, message: str = "") -> None:
     assert result.code not in (0, None)
     assert "Traceback" not in result.err
     lines = result.err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("evofool: ")
-    assert re.search(told, lines[0]), f"{told!r} is not in {lines[0]!r}"
+    assert re.search(message, lines[0]), f"{message!r} is not in {lines[0]!r}"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["run", "mnist-cpn"], 'did you mean "mnist-cppn"'),
         (["run", "nowhere.toml"], r"there is no recipe nowhere\.toml"),
@@ -499,18 +501,18 @@ def one_sentence(result: Result, told: str = "") -> None:
     ],
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
 )
-def test_what_is_not_there_or_cannot_be_is_told_in_one_sentence(
-    call: Call, tmp_path: Path, arguments: list[str], told: str
+def test_what_is_not_there_or_cannot_be_is_reported_in_one_sentence(
+    call: Call, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty.toml").write_text("")
     (tmp_path / "cut.toml").write_text("[encoding")
     (tmp_path / "binary.toml").write_bytes(b"\xff\x00\xfe" * 50)
-    one_sentence(call(*arguments), told)
+    one_sentence(call(*arguments), message)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["show", "mine", "--class", "11"], "no class 11; it has 0 to 9"),
         (["show", "mine", "--class", "zero"], "no class zero; it has 0 to 9"),
@@ -525,12 +527,12 @@ def test_what_is_not_there_or_cannot_be_is_told_in_one_sentence(
     ],
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
 )
-def test_what_a_run_cannot_do_is_told_in_one_sentence_and_the_run_stays_as_it_is(
-    call: Call, mine: Path, tmp_path: Path, arguments: list[str], told: str
+def test_what_a_run_cannot_do_is_reported_in_one_sentence_and_the_run_is_not_changed(
+    call: Call, mine: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "file").write_text("x")
     before = dump(mine)
-    one_sentence(call(*arguments), told)
+    one_sentence(call(*arguments), message)
     assert dump(mine) == before
 
 
@@ -538,12 +540,12 @@ def test_pixels_cannot_be_redrawn_at_another_size(call: Call, direct_run: Path) 
     one_sentence(call("export", direct_run, "out", "--size", "56"), "--size is for CPPN runs")
 
 
-def test_a_second_process_on_the_same_run_is_told_to_wait(call: Call, mine: Path) -> None:
+def test_a_second_process_on_the_same_run_is_refused(call: Call, mine: Path) -> None:
     with Store.open(mine, write=True):
         one_sentence(call("run", "mine", *settings("stop.evaluations=700")), "mine is in use: another evofool is writing")
 
 
-def test_a_run_that_has_saved_nothing_yet_says_so(call: Call, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_is_reported(call: Call, tmp_path: Path) -> None:
     with Run.start(load("mnist-cppn", TINY), tmp_path / "mine"):
         for command in (
             ["show", "mine"],
@@ -562,7 +564,7 @@ EVERY_COMMAND = [
 
 
 @pytest.mark.parametrize("kind", ["random bytes", "nothing", "somebody else's", "another version", "truncated", "no recipe"])
-def test_a_file_that_is_no_run_of_ours_is_told_by_every_command(call: Call, mine: Path, kind: str) -> None:
+def test_a_file_that_is_no_run_is_reported_by_every_command(call: Call, mine: Path, kind: str) -> None:
     path = mine / FILE
     if kind == "random bytes":
         path.write_bytes(np.random.default_rng(0).bytes(30_000))

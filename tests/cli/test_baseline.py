@@ -112,7 +112,7 @@ def test_evolution_goes_on_from_it(call: Call) -> None:
         assert after.rows()[0]["at_99"] >= before.rows()[-1]["at_99"] > 5
 
 
-def test_a_black_box_has_rivals_and_gradients_are_refused(call: Call, box: str) -> None:
+def test_a_black_box_is_attacked_by_queries_and_gradients_are_refused(call: Call, box: str) -> None:
     made = call("baseline", "square", box, "--budget", "40", "--out", "square")
     assert (made.code, made.err) == (0, "")
     assert "120 forward and 0 backward passes in" in made.out
@@ -125,7 +125,7 @@ def test_a_black_box_has_rivals_and_gradients_are_refused(call: Call, box: str) 
     assert not Path("apgd").exists()
 
 
-def test_enough_ends_it_early(call: Call) -> None:
+def test_the_target_confidence_ends_it_early(call: Call) -> None:
     made = call("baseline", "apgd", "--budget", "60", "--target-confidence", "0.99", "--out", "a")
     assert made.code == 0
     evaluations = int(re.search(r"^([\d,]+) forward", made.out, re.M)[1].replace(",", ""))  # type: ignore[index]
@@ -133,7 +133,7 @@ def test_enough_ends_it_early(call: Call) -> None:
     assert "10 of 10 classes at 0.99 or more" in made.out
 
 
-def test_units_are_climbed(call: Call, tmp_path: Path) -> None:
+def test_units_are_maximised(call: Call, tmp_path: Path) -> None:
     made = call("units", "lenet", "fc1:7", "conv2:3", "--set", "restarts=2", "--budget", "20", "--out", "u")
     assert (made.code, made.err) == (0, "")
     # Before them there is progress, where the machine is slow.
@@ -153,10 +153,10 @@ def test_its_help_names_every_method(call: Call) -> None:
     assert [name for name in METHODS if name not in text] == []
 
 
-# --- broken off
+# --- interrupted
 
 
-def test_broken_off_it_keeps_the_classes_that_are_done_and_goes_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_it_keeps_the_classes_that_are_done_and_goes_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     settled = AttackPlan.settled
 
     def grouped(plan: AttackPlan, found: Target) -> AttackPlan:
@@ -177,7 +177,7 @@ def test_broken_off_it_keeps_the_classes_that_are_done_and_goes_on(call: Call, m
     assert "120 forward and " in whole.out
 
 
-def test_broken_off_before_a_class_is_done_it_leaves_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_before_a_class_is_done_it_leaves_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     stop(monkeypatch, lambda p: p.step == 2)
     broken = call("baseline", "apgd", "--budget", "12", "--out", "a")
     assert broken.code == 130
@@ -187,10 +187,10 @@ def test_broken_off_before_a_class_is_done_it_leaves_nothing(call: Call, monkeyp
     assert not Path("a").exists()
 
 
-def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_units_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     class Pressed:
-        def __init__(self, words: str) -> None:
-            self.words = words
+        def __init__(self, message: str) -> None:
+            self.message = message
 
         def __enter__(self) -> list[int]:
             return [1]
@@ -205,11 +205,11 @@ def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPa
     assert not Path("u").exists()
 
 
-# --- what cannot be
+# --- errors
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("pgd",), 'there is no baseline "pgd"; there are\n  nguyen       ascent on p; setting=plain'),
         (("apgd", "lenett"), "lenett"),
@@ -230,12 +230,12 @@ def test_units_broken_off_leave_nothing(call: Call, monkeypatch: pytest.MonkeyPa
         (("apgd", "--seed", str(1 << 62)), "search.seed"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_left(
-    call: Call, tmp_path: Path, arguments: tuple[str, ...], words: str
+def test_an_error_is_reported_in_a_sentence_and_nothing_is_left(
+    call: Call, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = call("baseline", *arguments, "--out", "run")
     assert result.code == 2
-    assert words in result.err
+    assert message in result.err
     assert result.err.startswith("evofool: ")
     assert not (tmp_path / "run").exists()
 
@@ -249,7 +249,7 @@ def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_left(
         (("fc1:7", "--set", "octaves=2"), 'erhan has no setting "octaves"'),
     ],
 )
-def test_what_is_wrong_with_a_unit_is_said_in_a_sentence(
+def test_an_error_of_a_unit_is_reported_in_a_sentence(
     call: Call, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = call("units", "lenet", *arguments, "--out", "run")
@@ -298,7 +298,7 @@ def test_a_network_without_numbers_is_told_class_by_class(call: Call, monkeypatc
     assert "none: none of 10 classes has an image, because" in none.err
 
 
-# --- words
+# --- classes and progress
 
 
 def test_classes_by_numbers_ranges_and_labels() -> None:
@@ -313,7 +313,7 @@ def test_classes_by_numbers_ranges_and_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("6", "fake: no class 6; it has 0 to 5, or by label"),
         ("ante", "fake: no class ante; it has 0 to 5, or by label; did you mean ant"),
@@ -325,8 +325,8 @@ def test_classes_by_numbers_ranges_and_labels() -> None:
         ("1,,2", "fake: no class "),
     ],
 )
-def test_a_class_that_is_not_there_is_named(text: str, words: str) -> None:
-    with pytest.raises(TargetError, match=words):
+def test_a_class_that_is_not_there_is_named(text: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         class_ids(text, ("ant", "bee", "cat", "dog", "elk", "fox"), "fake")
 
 

@@ -1,4 +1,4 @@
-"""`evofool explain` of elites and pictures, as a person calls it."""
+"""`evofool explain` of elites and pictures, as a user calls it."""
 
 import shutil
 import sys
@@ -208,7 +208,7 @@ def test_an_interrupt_says_where_what_was_done_is(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["mine"], "--class 3, or a label"),
         (["mine", "--class", "12"], "no class 12; it has 0 to 9"),
@@ -234,7 +234,7 @@ def test_an_interrupt_says_where_what_was_done_is(
     ],
 )
 def test_what_cannot_be_ends_in_one_clear_sentence(
-    arguments: list[str], words: str, call: Call, mine: Path, tmp_path: Path
+    arguments: list[str], message: str, call: Call, mine: Path, tmp_path: Path
 ) -> None:
     photo(tmp_path / "shot.png")
     (tmp_path / "text.png").write_text("no picture")
@@ -242,7 +242,7 @@ def test_what_cannot_be_ends_in_one_clear_sentence(
     Image.fromarray(np.full((9, 9), 70000, np.int32)).save(tmp_path / "deep.tif")
     result = call("explain", *arguments)
     assert result.code == 2
-    assert words in result.err
+    assert message in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert "Explaining" not in result.out
     assert not list(tmp_path.rglob("index.html"))

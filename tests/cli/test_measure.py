@@ -83,8 +83,8 @@ def test_the_command_refuses_few_real_images_and_lists_what_it_replaced(tmp_path
     )
     assert measured(folder) == before
     result = CliRunner().invoke(app, [str(folder), "--images", str(others)])
-    told = f"Results with other real images were replaced: {many} (25 and 25 held out)\n"
-    assert told in result.output
+    line = f"Results with other real images were replaced: {many} (25 and 25 held out)\n"
+    assert line in result.output
     assert {m.name for row in measured(folder) for m in row} == {PIXELS, HOG, VARIATION}
     shown = json.loads(CliRunner().invoke(evofool_app, ["show", str(folder), "--json"]).output)
     assert [what["images"] for what in shown["references"].values()] == [str(others)]

@@ -1,4 +1,4 @@
-"""`evofool targets list|show|check|serve`, as a person calls them."""
+"""`evofool targets list|show|check|serve`, as a user calls them."""
 
 import json
 import subprocess
@@ -29,12 +29,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_list_has_a_row_for_every_kind_and_says_what_is_not_installed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_has_a_row_for_every_kind_and_marks_what_is_not_installed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evofool.cli.console_targets.find_spec", lambda name: None if name == "timm" else object())
-    told = call("targets", "list")
-    assert told.code == 0
+    result = call("targets", "list")
+    assert result.code == 0
     for kind in KINDS.values():
-        (row,) = [line for line in told.out.splitlines() if line.startswith(f"{kind.form} ")]
+        (row,) = [line for line in result.out.splitlines() if line.startswith(f"{kind.form} ")]
         assert ("not installed" in row) == (kind.module == "timm")
     rows = json.loads(call("targets", "list", "--json").out)
     assert [row["spec"] for row in rows] == [kind.form for kind in KINDS.values()]
@@ -42,11 +42,11 @@ def test_list_has_a_row_for_every_kind_and_says_what_is_not_installed(call: Call
     assert {row["extra"] for row in rows} >= {None, "imagenet", "onnx", "http"}
 
 
-def test_show_says_what_was_resolved(call: Call) -> None:
-    told = call("targets", "show", "lenet?mean=0.1&std=0.3")
-    assert told.code == 0
+def test_show_prints_the_resolved_target(call: Call) -> None:
+    result = call("targets", "show", "lenet?mean=0.1&std=0.3")
+    assert result.code == 0
     for part in ("28 x 28, grey", "0, 1, 2, 3, 4, 5, ... (10 classes)", "(pixel / 255 - 0.1) / 0.3", "logits", "SHA-256"):
-        assert part in told.out
+        assert part in result.out
     whole = json.loads(call("targets", "show", "lenet", "--json").out)
     assert (whole["spec"], whole["shape"], whole["labels"]) == ("lenet", [1, 28, 28], list("0123456789"))
     assert whole["preprocessing"]["scale"] == 1 / 255
@@ -55,31 +55,31 @@ def test_show_says_what_was_resolved(call: Call) -> None:
 
 @pytest.mark.parametrize("command", ["show", "check"])
 def test_a_target_that_cannot_be_loaded_ends_in_one_sentence(call: Call, command: str) -> None:
-    told = call("targets", command, "lenets")
-    assert (told.code, told.out) == (2, "")
-    assert 'evofool: no target is called "lenets"' in told.err
-    assert 'did you mean "lenet"?' in told.err
+    result = call("targets", command, "lenets")
+    assert (result.code, result.out) == (2, "")
+    assert 'evofool: no target is called "lenets"' in result.err
+    assert 'did you mean "lenet"?' in result.err
 
 
 @pytest.mark.slow
 def test_check_passes_a_sound_target_and_prints_its_figures(call: Call, digits: Path) -> None:
-    told = call("targets", "check", "lenet", "--images", digits, "--published", "0.99")
-    assert told.code == 0
-    assert "lenet passes" in told.out
+    result = call("targets", "check", "lenet", "--images", digits, "--published", "0.99")
+    assert result.code == 0
+    assert "lenet passes" in result.out
     for part in (
         "top-1        1.000 +- 0.000",
         "40 of 40 photographs; published: 0.990",
         "images/s",
         "ranks by     float32",
     ):
-        assert part in told.out
-    assert "40 of 40 photographs, 40 correct" in told.err
+        assert part in result.out
+    assert "40 of 40 photographs, 40 correct" in result.err
 
 
 def test_check_in_json_has_the_same_figures(call: Call, digits: Path) -> None:
-    told = call("targets", "check", "lenet", "--images", digits, "--no-speed", "--json")
-    assert told.code == 0
-    report = json.loads(told.out)
+    result = call("targets", "check", "lenet", "--images", digits, "--no-speed", "--json")
+    assert result.code == 0
+    report = json.loads(result.out)
     assert report["accuracy"]["correct"] == 40
     assert list(report["accuracy"]["margins"]) == ["5%", "25%", "50%", "75%", "95%"]
     assert (report["gradient"], report["faults"], report["rates"], report["choice"]) == ("yes", [], [], None)
@@ -89,21 +89,21 @@ def test_check_in_json_has_the_same_figures(call: Call, digits: Path) -> None:
 def test_check_ends_with_1_and_the_faults_after_the_report(call: Call, digits: Path) -> None:
     wrong = "lenet?mean=1"
     for flags in ((), ("--json",)):
-        told = call("targets", "check", wrong, "--images", digits, "--published", "0.99", "--no-speed", *flags)
-        assert told.code == 1
-        assert "passes" not in told.out
-        assert f"evofool: {wrong} does not pass:\n  top-1 on 40 photographs is 0." in told.err
-        assert 'On 40 of them "scale=1/255&mean=0&std=1" reaches 1.000: use that' in told.err
+        result = call("targets", "check", wrong, "--images", digits, "--published", "0.99", "--no-speed", *flags)
+        assert result.code == 1
+        assert "passes" not in result.out
+        assert f"evofool: {wrong} does not pass:\n  top-1 on 40 photographs is 0." in result.err
+        assert 'On 40 of them "scale=1/255&mean=0&std=1" reaches 1.000: use that' in result.err
         if flags:
-            assert json.loads(told.out)["faults"][0] in told.err
+            assert json.loads(result.out)["faults"][0] in result.err
 
 
 def test_a_folder_of_other_classes_ends_with_2_and_says_what_is_needed(call: Call, tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     Image.new("L", (28, 28)).save(tmp_path / "cat" / "1.png")
-    told = call("targets", "check", "lenet", "--images", tmp_path, "--no-speed")
-    assert told.code == 2
-    assert "no labels of the target's 10 (cat)" in told.err
+    result = call("targets", "check", "lenet", "--images", tmp_path, "--no-speed")
+    assert result.code == 2
+    assert "no labels of the target's 10 (cat)" in result.err
 
 
 def test_a_served_target_is_checked_over_http(call: Call) -> None:
@@ -118,12 +118,12 @@ def test_a_served_target_is_checked_over_http(call: Call) -> None:
         assert first.startswith("lenet answers at http://127.0.0.1:")
         url = first.split()[-1]
         assert second == f"Attack it:  evofool run mnist-cppn --set target={url}\n"
-        told = call("targets", "check", url)
-        assert told.code == 0
-        assert f"{url} passes" in told.out
-        assert "answers are rounded to 4 decimals" in told.out
-        assert "speed was not measured: every request counts" in told.out
-        assert "gradients    none: a black box" in told.out
+        result = call("targets", "check", url)
+        assert result.code == 0
+        assert f"{url} passes" in result.out
+        assert "answers are rounded to 4 decimals" in result.out
+        assert "speed was not measured: every request counts" in result.out
+        assert "gradients    none: a black box" in result.out
     finally:
         server.terminate()
         server.wait()
@@ -131,9 +131,9 @@ def test_a_served_target_is_checked_over_http(call: Call) -> None:
 
 
 def test_a_server_that_cannot_be_started_says_why(call: Call) -> None:
-    told = call("targets", "serve", "lenet", "--port", "0", "--answers", "top", "--top", "11")
-    assert told.code == 2
-    assert "it has to be 1 to 10" in told.err
+    result = call("targets", "serve", "lenet", "--port", "0", "--answers", "top", "--top", "11")
+    assert result.code == 2
+    assert "it has to be 1 to 10" in result.err
 
 
 def test_every_kind_and_every_option_is_documented() -> None:

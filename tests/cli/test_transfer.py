@@ -79,32 +79,32 @@ def test_a_matrix_is_printed_written_and_drawn(
     file, plot = tmp_path / "t.json", tmp_path / "t.svg"
     transfer([made / "one", made / "other", made / "two"], images=str(digits), json=file, plot=plot, top=2)
     out = capsys.readouterr().out
-    told = json.loads(file.read_text())
-    assert told["schema"] == "evofool.transfer"
-    assert told["version"] == 1
-    assert told["targets"] == ["lenet", "lenet other"]
-    assert [len(row) for row in told["share"]] == [2, 2]
-    assert told["share"][0][0] == told["share"][1][1] == 1
-    assert [row["runs"] for row in told["details"]] == [["one", "two"], ["other"]]
+    data = json.loads(file.read_text())
+    assert data["schema"] == "evofool.transfer"
+    assert data["version"] == 1
+    assert data["targets"] == ["lenet", "lenet other"]
+    assert [len(row) for row in data["share"]] == [2, 2]
+    assert data["share"][0][0] == data["share"][1][1] == 1
+    assert [row["runs"] for row in data["details"]] == [["one", "two"], ["other"]]
     assert str(made) not in file.read_text(), "it goes to others"
-    assert told["described"][1]["spec"] == "lenet?weights=other.safetensors"
+    assert data["described"][1]["spec"] == "lenet?weights=other.safetensors"
     for a, b in ((0, 1), (1, 0)):
-        low, share, high = (told[key][a][b] for key in ("low", "share", "high"))
+        low, share, high = (data[key][a][b] for key in ("low", "share", "high"))
         assert low <= share <= high
         assert f"{share:.3f} [{low:.3f}, {high:.3f}]" in out
-    assert told["off_diagonal_median"] == pytest.approx((told["share"][0][1] + told["share"][1][0]) / 2)
-    for place, described in enumerate(told["described"]):
-        held = [row["images"] for row in told["details"]]
+    assert data["off_diagonal_median"] == pytest.approx((data["share"][0][1] + data["share"][1][0]) / 2)
+    for index, described in enumerate(data["described"]):
+        held = [row["images"] for row in data["details"]]
         assert (described["images"]["source"], described["images"]["number"]) == ("digits", 200)
         different = set()
-        for name in (("one", "two"), ("other",))[place]:
+        for name in (("one", "two"), ("other",))[index]:
             with StoredRun(made / name) as stored:
                 different |= {elite.row.png for elite in stored.elites()}
-        assert told["queries"][place] == len(different) + held[1 - place]
+        assert data["queries"][index] == len(different) + held[1 - index]
     assert "so its share on its own target is 1" in out
     assert "Limits of lenet (2 runs) are over images as if independent" in out
-    assert f"Queries: for elites lenet {told['queries'][0]}, lenet other {told['queries'][1]}; for real images 400" in out
-    assert len(told["most_believed"]) == out.count(": accepted by ") == 2
+    assert f"Queries: for elites lenet {data['queries'][0]}, lenet other {data['queries'][1]}; for real images 400" in out
+    assert len(data["most_believed"]) == out.count(": accepted by ") == 2
     assert plot.read_text().startswith("<svg xmlns=")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.json", "t.svg"]
 
@@ -114,13 +114,13 @@ def test_without_real_images_there_is_agreement_alone(
 ) -> None:
     transfer([made / "one"], targets=["lenet", f"lenet?weights={made / 'other.safetensors'}"], json=tmp_path / "t.json")
     out = capsys.readouterr().out
-    told = json.loads((tmp_path / "t.json").read_text())
-    assert told["targets"] == ["lenet", "lenet other"], "the runs' own target is no second column"
-    assert told["threshold"] is None
-    assert told["share"] == [[None, None], [None, None]]
+    data = json.loads((tmp_path / "t.json").read_text())
+    assert data["targets"] == ["lenet", "lenet other"], "the runs' own target is no second column"
+    assert data["threshold"] is None
+    assert data["share"] == [[None, None], [None, None]]
     assert "gives the highest logit to their class (thresholds need --images)" in out
     assert "accepted:" not in out
-    assert 0 <= told["details"][0]["pairs"][1]["agreement"]["value"] <= 1
+    assert 0 <= data["details"][0]["pairs"][1]["agreement"]["value"] <= 1
 
 
 def test_one_target_alone_is_refused(made: Path) -> None:
@@ -188,11 +188,11 @@ def test_an_interrupt_leaves_nothing_written(made: Path, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "message"),
     [(1.0, "1.000"), (0.9996, ">0.999"), (0.9994, "0.999"), (0.0004, "<0.001"), (0.0006, "0.001"), (0.0, "0.000")],
 )
-def test_only_all_is_1_and_only_none_is_0(value: float, words: str) -> None:
-    assert format_share(value) == words
+def test_only_all_is_1_and_only_none_is_0(value: float, message: str) -> None:
+    assert format_share(value) == message
 
 
 @pytest.mark.parametrize(
