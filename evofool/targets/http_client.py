@@ -236,7 +236,7 @@ def _host(url: str) -> str:
     if "@" in parts.netloc:
         raise TargetError(
             f"{redacted_url(url)}: a password in a URL would be stored with the run; use token_env=NAME, the name "
-            "of an environment variable that holds a token"
+            "of an environment variable with the token"
         )
     return host
 

@@ -22,7 +22,7 @@ CACHE_BYTES = 1 << 30
 """The most bytes of answers that are kept, in memory or in the file: 268,000 of 1,000 classes. The oldest go first."""
 _APPLICATION_ID = 0x65766F61  # "evoa"
 _HOUR = 3600.0
-_VERSION = 2  # 1 had "told" in place of "top_k" in the response format
+_VERSION = 2  # of the tables and the response format
 _BILL = "requests, answers, free_at, entered_at, reading"
 _SCHEMA = """
 -- one row: requests sent, images answered, when the rate allows the next request and when the last one was recorded (UNIX

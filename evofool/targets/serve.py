@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, {"error": str(error)}
         try:
             answer = self.server.answer(images)
-        except Exception as error:  # whatever somebody's own network raises
+        except Exception as error:  # a user's own network may raise anything
             return 500, {"error": str(error) if isinstance(error, EvofoolError) else f"{type(error).__name__}: {error}"}
         self.server.count(len(images))
         return 200, answer

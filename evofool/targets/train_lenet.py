@@ -198,7 +198,7 @@ def accuracy(network: LeNet, images: torch.Tensor, labels: torch.Tensor) -> floa
 
 
 def describe(count: int, epochs: int, seed: int, accuracies: list[float]) -> dict[str, str]:
-    """The file's metadata; accuracies holds one per fold, and is empty if no folds were run."""
+    """The file's metadata; accuracies: one per fold, empty if there were none."""
     metadata = {
         "architecture": "evofool.targets.networks.LeNet",
         "input": "grey 28x28, pixel / 255",

@@ -60,11 +60,11 @@ def fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path, who: st
         try:
             result = network.load_state_dict(versioned, strict=False)
         except RuntimeError as error:
-            raise TargetError(f"{who}: {path} holds another network's weights ({str(error)[:300]})") from None
+            raise TargetError(f"{who}: {path} has another network's weights ({str(error)[:300]})") from None
         missing, unexpected = set(result.missing_keys), set(result.unexpected_keys)
     if wrong or missing or unexpected:
         raise TargetError(
-            f"{who}: {path} holds another network's weights: missing {_some(missing)}, "
+            f"{who}: {path} has another network's weights: missing {_some(missing)}, "
             f"unexpected {_some(unexpected)}, wrong shape {_some(wrong)}"
         )
     return network
@@ -86,7 +86,7 @@ def check_sha256(content: bytes, path: Path, who: str, wanted: str | None) -> st
     """The SHA-256 of a file's bytes; TargetError if another one was wanted."""
     digest = hashlib.sha256(content).hexdigest()
     if wanted is not None and digest != wanted.lower():
-        raise TargetError(f"{who}: {path} has SHA-256 {digest}, asked for is {wanted}; it is another file, or was changed")
+        raise TargetError(f"{who}: {path} has SHA-256 {digest}, not {wanted}; it is another file, or was changed")
     return digest
 
 

@@ -228,7 +228,7 @@ def test_an_interrupt_says_where_what_was_done_is(
         (["shot.png", "--target", "lenet", "--parts", ""], '--parts "" does not name a part'),
         (["shot.png", "--target", "lenet", "--layers", " ,"], '--layers " ," does not name a layer'),
         (["shot.png", "--target", "lenet", "--dream", ""], "--dream names no layer"),
-        (["shot.png", "--target", "lenet", "--real-images", "typo"], "typo is no folder"),
+        (["shot.png", "--target", "lenet", "--real-images", "typo"], "typo is not a folder"),
         (["shot.png", "--target", "lenet", "--out", "text.png"], "text.png is a file, so text.png cannot be a folder"),
         (["shot.png", "--target", "lennet"], "lenet"),
     ],

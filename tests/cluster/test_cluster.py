@@ -1,4 +1,4 @@
-"""Searches on Ray's actors: the same bits as in one process, whoever dies; images that break the target are set aside."""
+"""Searches on Ray actors: the same bits as in one process, even if workers die; images that break it are quarantined."""
 
 import json
 import math
@@ -222,7 +222,7 @@ def committed(folder: Path) -> int:
         return int(store.meta().committed)
 
 
-def test_a_killed_search_with_a_ray_of_its_own_goes_on(here: Path) -> None:
+def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
     line = [sys.executable, "-c", OURS, *RUN, "--workers", "1", "--out", "run", "--set", "stop.evaluations=100000"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment_of()) as process:
         assert wait_for(lambda: committed(here / "run") > 10)
@@ -246,7 +246,7 @@ def test_a_killed_search_with_a_ray_of_its_own_goes_on(here: Path) -> None:
     ],
     ids=["no lag", "lag 8", "niches, classes of their own, margins"],
 )
-def test_any_number_of_workers_gives_the_bits_of_none(here: Path, parts: dict[str, Any]) -> None:
+def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: dict[str, Any]) -> None:
     finished(here / "none", recipe(**parts))
     for workers in (1, 3):
         each = finished(here / f"{workers}", recipe(workers=workers, **parts))
@@ -288,7 +288,7 @@ def only_hanging_calls_time_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("only_hanging_calls_time_out")
-def test_images_that_kill_raise_hang_or_are_nan_are_set_aside_and_the_rest_is_unharmed(here: Path) -> None:
+def test_images_that_kill_raise_hang_or_are_nan_are_quarantined_and_others_are_not_affected(here: Path) -> None:
     finished(here / "tame", recipe("tame"))
     wild = recipe("wild", workers=2, ray={"timeout": 3600.0, "retries": 1})
     finished(here / "wild", wild)
@@ -314,12 +314,12 @@ def test_images_that_kill_raise_hang_or_are_nan_are_set_aside_and_the_rest_is_un
         replay(here / "wild", here / "again")
 
 
-def test_a_target_that_always_fails_ends_the_search_with_its_own_words(here: Path) -> None:
+def test_a_target_that_always_fails_ends_the_search_with_its_own_message(here: Path) -> None:
     with Run.start(recipe("broken", workers=1), here / "run") as run, pytest.raises(TargetError, match="nothing works"):
         run.advance()
 
 
-def test_free_mode_commits_as_replies_come_and_its_record_repeats_it(here: Path) -> None:
+def test_free_mode_commits_in_order_of_arrival_and_can_be_replayed(here: Path) -> None:
     free = recipe("slow", workers=3, search={"mode": "free", "lag": 0})
     with Run.start(free, here / "free") as run:
         while any(one["state"] != "working" for one in run.evaluator.workers()):
@@ -342,7 +342,7 @@ def test_free_mode_commits_as_replies_come_and_its_record_repeats_it(here: Path)
         assert [(p.batch, p.drawn_after) for p in store.pending()] == open_ones
 
 
-def test_a_free_search_that_is_interrupted_goes_on_and_can_be_repeated(here: Path) -> None:
+def test_an_interrupted_free_search_continues_and_can_be_replayed(here: Path) -> None:
     free = recipe("slow", workers=2, search={"mode": "free", "lag": 0})
     with Run.start(free, here / "free") as run:
         assert run.advance(lambda run: run.strategy.committed > 20, every=0.0) is None
@@ -352,7 +352,7 @@ def test_a_free_search_that_is_interrupted_goes_on_and_can_be_repeated(here: Pat
     assert replay(here / "free", here / "again", trust=True).differences == ()
 
 
-def test_a_replay_names_what_is_not_the_same(here: Path) -> None:
+def test_a_replay_names_differences(here: Path) -> None:
     finished(here / "run", recipe())
     with Store.open(here / "run", write=True) as store:
         store._db.execute("UPDATE cell_history SET log_odds = log_odds + 1 WHERE id = 5")
@@ -363,7 +363,7 @@ def test_a_replay_names_what_is_not_the_same(here: Path) -> None:
         replay(here / "run", here / "again", trust=True)
 
 
-def test_elites_are_measured_by_workers_as_here(here: Path) -> None:
+def test_workers_give_the_same_reference_logits_as_this_process(here: Path) -> None:
     with Run.start(recipe(workers=2), here / "run") as run:
         genomes = run.encoding.random(19, Key(1, 2))
         local = LocalEvaluator(run.batch_evaluator)
@@ -381,12 +381,12 @@ def test_a_search_goes_from_none_to_workers_and_back(here: Path) -> None:
     assert content(here / "run") == content(here / "unbroken")
 
 
-def test_a_worker_with_another_target_is_not_asked(here: Path) -> None:
+def test_a_worker_with_another_target_is_refused(here: Path) -> None:
     with Run.start(recipe("here_alone", workers=1), here / "run") as run, pytest.raises(TargetError, match="put the same"):
         run.advance()
 
 
-def test_whoever_waits_for_room_is_told_what_is_asked_for_and_what_is_free(
+def test_a_search_that_waits_for_resources_notes_what_is_needed_and_available(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("evofool.cluster.evaluator._SHORTAGE_NOTE", 0.5)
@@ -396,14 +396,14 @@ def test_whoever_waits_for_room_is_told_what_is_asked_for_and_what_is_free(
         assert "each needs 1 CPU, 100,000 GiB of memory, available: 6 CPU" in run.warnings[0]
 
 
-def test_a_lag_that_cannot_keep_the_workers_busy_is_said(here: Path) -> None:
+def test_a_lag_too_small_for_the_workers_is_noted(here: Path) -> None:
     with Run.start(recipe(workers=4, search={"lag": 0}), here / "run") as run:
         assert any("search.lag 0" in note and "2 of 4 workers" in note for note in run.evaluator.notes)
     with Run.start(recipe(workers=4, search={"lag": 3}), here / "enough") as run:
         assert not run.evaluator.notes
 
 
-def test_workers_are_refused_where_they_could_not_build_the_target(here: Path) -> None:
+def test_workers_are_refused_for_a_target_without_a_spec(here: Path) -> None:
     import odd_targets
 
     unnamed = evofool.targets.Target("mine", list("abcde"), (1, 6, 6), odd_targets.linear, {})
@@ -411,7 +411,7 @@ def test_workers_are_refused_where_they_could_not_build_the_target(here: Path) -
         Run.start(recipe(workers=1), here / "run", unnamed)
 
 
-def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
+def test_a_run_on_several_kinds_of_machine_is_verified_within_a_tolerance(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished(here / "alike", recipe(workers=1))
@@ -432,7 +432,7 @@ def test_a_run_that_several_kinds_of_machine_judged_asks_for_no_equal_bits(
         assert not verify(stored, trust=True).exact
 
 
-def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
+def test_number_formats_can_be_chosen_on_a_worker(cluster: str) -> None:
     options = RayOptions(address=cluster)
     choice = choose_on_worker("lenet", 8, 1, options)
     assert (choice.number_format, choice.chunk) == ("float32", 8)
@@ -444,7 +444,7 @@ def test_number_formats_can_be_tried_where_workers_are(cluster: str) -> None:
         )
 
 
-def test_one_worker_s_word_is_not_enough_to_set_an_image_aside(here: Path) -> None:
+def test_an_image_is_quarantined_only_after_a_second_process_failed(here: Path) -> None:
     """A process that has gone sick breaks every image that it gets; a fresh one does not."""
     finished(here / "healthy", recipe())
     each = finished(here / "sick", recipe("sick", workers=1))
@@ -452,7 +452,7 @@ def test_one_worker_s_word_is_not_enough_to_set_an_image_aside(here: Path) -> No
     assert content(here / "sick") == content(here / "healthy")
 
 
-def test_a_memory_that_never_holds_a_chunk_ends_the_search_and_names_it(here: Path) -> None:
+def test_too_little_memory_for_a_chunk_ends_the_search(here: Path) -> None:
     with (
         Run.start(recipe("huge", workers=1), here / "run") as run,
         pytest.raises(TargetError, match="does not hold 8 images"),
@@ -475,7 +475,7 @@ def test_seconds_end_a_search_that_waits_for_workers(here: Path) -> None:
         assert run.seconds < 30
 
 
-def test_a_replay_beside_a_run_that_goes_on_compares_what_there_was(here: Path) -> None:
+def test_a_replay_during_a_run_compares_the_batches_at_its_start(here: Path) -> None:
     with Run.start(recipe(), here / "run") as run:
         run.advance(batches=20)
         found = replay(here / "run", here / "again", trust=True, begun=lambda _: run.advance(batches=10))
@@ -485,7 +485,7 @@ def test_a_replay_beside_a_run_that_goes_on_compares_what_there_was(here: Path) 
 # --- the command
 
 
-def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, cluster: str) -> None:
+def test_the_command_joins_a_cluster_and_show_lists_its_workers(here: Path, cluster: str) -> None:
     done = evofool_command(*RUN, "--workers", "2", "--ray", cluster, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert f"2 Ray workers ({cluster})" in done.stdout
@@ -493,10 +493,10 @@ def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, clust
     rows = [line.split() for line in table.stdout.splitlines()[1:3]]
     assert [row[0] for row in rows] == ["0", "1"]
     assert "working" in {row[1] for row in rows} <= {"working", "starting"}
-    told = json.loads(evofool_command("show", "run", "--workers", "--json").stdout)
-    assert sum(one["images"] for one in told["workers"]) >= 600
-    assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in told["workers"])
-    assert all(one["device"] == "cpu" for one in told["workers"] if one["state"] == "working")
+    shown = json.loads(evofool_command("show", "run", "--workers", "--json").stdout)
+    assert sum(one["images"] for one in shown["workers"]) >= 600
+    assert all(0 <= one["busy"] <= 1 and one["restarts"] == 0 for one in shown["workers"])
+    assert all(one["device"] == "cpu" for one in shown["workers"] if one["state"] == "working")
     for change in ("stop.evaluations=1200", "target=lenet"):
         refused = evofool_command("run", "run", "--set", change)
         assert refused.returncode == 2, "the file alone names the cluster"
@@ -506,7 +506,7 @@ def test_the_command_joins_a_cluster_and_workers_tells_of_them(here: Path, clust
     assert evofool_command("replay", "run").returncode == 0
 
 
-def test_a_ray_that_is_not_there_is_one_sentence(here: Path) -> None:
+def test_an_unreachable_ray_is_reported_in_one_sentence(here: Path) -> None:
     done = evofool_command(*RUN, "--workers", "1", "--ray", "127.0.0.1:1", "--out", "run")
     assert done.returncode == 2
     assert "no Ray answers there" in done.stderr

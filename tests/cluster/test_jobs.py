@@ -1,4 +1,4 @@
-"""Batches in pieces, given out to workers that die, against judging each image by itself."""
+"""Batches evaluated in parts by workers that die, compared with evaluating each image by itself."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -132,7 +132,7 @@ def rows_of(job: OrderJob, order: Order) -> tuple[int, int]:
 
 @pytest.mark.parametrize("number", [0, 1], ids=["random", "bred"])
 @pytest.mark.parametrize("step", [1, 3, 4, 16])
-def test_a_batch_in_pieces_has_the_winners_of_its_images(number: int, step: int) -> None:
+def test_a_batch_in_parts_has_the_winners_of_its_images(number: int, step: int) -> None:
     order, jobs = order_of(number), jobs_of()
     jobs.add(order, cut(order, step))
     assert list(jobs.results()) == []
@@ -144,7 +144,7 @@ def test_a_batch_in_pieces_has_the_winners_of_its_images(number: int, step: int)
     assert (jobs.next(), jobs.pending(), list(jobs.results())) == (None, [], [])
 
 
-def test_a_batch_that_wins_nothing_is_complete_all_the_same() -> None:
+def test_a_batch_without_winners_is_complete() -> None:
     order, jobs = order_of(1, threshold=1e9), jobs_of()
     jobs.add(order, cut(order, 4))
     work(jobs)
@@ -152,7 +152,7 @@ def test_a_batch_that_wins_nothing_is_complete_all_the_same() -> None:
     assert plain(w) == plain(Winners.none(DIRECT))
 
 
-def test_pieces_are_given_out_in_the_order_of_submission_each_once() -> None:
+def test_jobs_come_in_the_order_of_submission_each_once() -> None:
     orders, jobs = [order_of(number) for number in range(3)], jobs_of()
     for order in orders:
         jobs.add(order, cut(order, 6))
@@ -189,7 +189,7 @@ def test_results_come_in_order_or_as_they_are_complete(in_order: bool, finished:
         assert jobs.pending() == [orders[n] for n in left], "the oldest first"
 
 
-def test_several_that_are_complete_come_oldest_first_and_more_may_be_added_meanwhile() -> None:
+def test_complete_batches_come_oldest_first_and_others_can_be_added_meanwhile() -> None:
     jobs = jobs_of(in_order=False)
     for number in range(3):
         jobs.add(order_of(number), [order_of(number)])
@@ -206,7 +206,7 @@ def test_several_that_are_complete_come_oldest_first_and_more_may_be_added_meanw
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["random", "bred"])
-def test_the_order_in_which_pieces_come_changes_nothing(number: int) -> None:
+def test_results_do_not_depend_on_the_order_of_completion(number: int) -> None:
     order = order_of(number)
     ends = []
     for chosen in permutations(range(4)):
@@ -228,7 +228,7 @@ def test_the_order_in_which_pieces_come_changes_nothing(number: int) -> None:
 # --- workers die
 
 
-def test_what_is_given_back_is_given_out_next_and_without_blame() -> None:
+def test_a_job_that_is_put_back_comes_next_without_a_failure() -> None:
     order, jobs = order_of(1), jobs_of(retries=1)
     jobs.add(order, cut(order, 8))
     for _ in range(5):
@@ -241,7 +241,7 @@ def test_what_is_given_back_is_given_out_next_and_without_blame() -> None:
     as_expected(order, w)
 
 
-def test_a_piece_judged_again_since_its_answer_was_lost_changes_nothing() -> None:
+def test_evaluating_a_job_twice_changes_nothing() -> None:
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 8))
     first, second = taken(jobs)
@@ -258,7 +258,7 @@ def test_a_piece_judged_again_since_its_answer_was_lost_changes_nothing() -> Non
 
 @pytest.mark.parametrize("retries", [1, 2, 3])
 @pytest.mark.parametrize(("size", "step"), [(72, 9), (20, 3), (8, 1), (2, 1)])
-def test_a_piece_that_was_struck_often_enough_is_split_in_eight_that_come_next(retries: int, size: int, step: int) -> None:
+def test_a_job_that_fails_too_often_is_split_into_eight_that_come_next(retries: int, size: int, step: int) -> None:
     order, jobs = order_of(1, size + 5), jobs_of(retries=retries)
     jobs.add(order, cut(order, size))
     rest = [(begin, min(begin + size, size + 5)) for begin in range(size, size + 5, size)]
@@ -273,7 +273,7 @@ def test_a_piece_that_was_struck_often_enough_is_split_in_eight_that_come_next(r
 
 @pytest.mark.parametrize("retries", [1, 2, 3])
 @pytest.mark.parametrize("row", [0, 29, 63])
-def test_a_batch_comes_down_to_the_image_that_kills_in_few_deaths(retries: int, row: int) -> None:
+def test_few_deaths_narrow_a_batch_down_to_the_image_that_kills(retries: int, row: int) -> None:
     order, jobs = order_of(1, 64), jobs_of(retries=retries)
     jobs.add(order, [order])
     died = work(jobs, {order.first_birth + row})
@@ -285,7 +285,7 @@ def test_a_batch_comes_down_to_the_image_that_kills_in_few_deaths(retries: int, 
 
 
 @pytest.mark.parametrize("retries", [1, 2, 3])
-def test_an_image_alone_is_tried_once_more_than_a_piece_of_several(retries: int) -> None:
+def test_a_single_image_is_tried_once_more_than_a_job_of_several(retries: int) -> None:
     order, jobs = order_of(1, 4), jobs_of(retries=retries)
     jobs.add(order, cut(order, 1))
     for strike in range(retries + 1):
@@ -299,7 +299,7 @@ def test_an_image_alone_is_tried_once_more_than_a_piece_of_several(retries: int)
     as_expected(order, w, [0], f"death {retries + 1}, {retries + 1} times")
 
 
-def test_a_piece_that_was_struck_less_often_is_done_as_if_nothing_had_been() -> None:
+def test_a_job_that_fails_less_often_completes_normally() -> None:
     order, jobs = order_of(1), jobs_of(retries=3)
     jobs.add(order, [order])
     for _ in range(2):
@@ -312,7 +312,7 @@ def test_a_piece_that_was_struck_less_often_is_done_as_if_nothing_had_been() -> 
 
 
 @pytest.mark.parametrize("number", [0, 2], ids=["random", "bred"])
-def test_without_the_images_that_kill_the_rest_wins_what_it_would_alone(number: int) -> None:
+def test_quarantined_images_do_not_change_the_winners_among_the_others(number: int) -> None:
     order = order_of(number, 40)
     best = sorted(set((BATCH_EVALUATOR(order).births - order.first_birth).tolist()))
     assert len(best) > 2, "so that others win in their place"
@@ -327,7 +327,7 @@ def test_without_the_images_that_kill_the_rest_wins_what_it_would_alone(number: 
 # --- images that break the target and leave the worker alive
 
 
-def test_rows_that_a_worker_set_aside_are_counted_from_their_piece_s_first() -> None:
+def test_broken_rows_are_counted_from_the_first_row_of_their_job() -> None:
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 6))
     for job in taken(jobs):
@@ -342,7 +342,7 @@ def test_rows_that_a_worker_set_aside_are_counted_from_their_piece_s_first() -> 
     assert jobs.quarantined == 2
 
 
-def test_an_image_that_broke_the_target_for_one_worker_alone_is_judged() -> None:
+def test_an_image_that_breaks_the_target_on_one_worker_only_is_evaluated() -> None:
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 8))
     first, second = taken(jobs)
@@ -354,7 +354,7 @@ def test_an_image_that_broke_the_target_for_one_worker_alone_is_judged() -> None
     assert jobs.quarantined == 0
 
 
-def test_with_one_retry_the_first_word_is_taken() -> None:
+def test_with_one_retry_the_first_failure_decides() -> None:
     order, jobs = order_of(1), jobs_of(retries=1)
     jobs.add(order, [order])
     (job,) = taken(jobs)
@@ -363,7 +363,7 @@ def test_with_one_retry_the_first_word_is_taken() -> None:
     as_expected(order, w, [2], "broke")
 
 
-def test_what_was_set_aside_belongs_to_its_own_batch() -> None:
+def test_quarantined_images_belong_to_their_own_batch() -> None:
     orders, jobs = [order_of(number) for number in (1, 2, 3)], jobs_of()
     for order in orders:
         jobs.add(order, cut(order, 8))
@@ -375,7 +375,7 @@ def test_what_was_set_aside_belongs_to_its_own_batch() -> None:
 
 
 @pytest.mark.parametrize("by", ["death", "word"])
-def test_a_batch_of_which_nothing_is_left_is_the_target_s_fault(by: str) -> None:
+def test_a_batch_that_is_quarantined_as_a_whole_is_a_target_error(by: str) -> None:
     jobs, order = jobs_of(), order_of(3)
     jobs.add(order, cut(order, 8))
     if by == "death":
@@ -391,7 +391,7 @@ def test_a_batch_of_which_nothing_is_left_is_the_target_s_fault(by: str) -> None
     assert jobs.pending() == [order]
 
 
-def test_a_batch_that_keeps_one_image_goes_on() -> None:
+def test_a_batch_with_one_image_left_is_complete() -> None:
     jobs, order = jobs_of(), order_of(3)
     jobs.add(order, [order])
     work(jobs, set(range(300, 316)) - {305})
@@ -400,7 +400,7 @@ def test_a_batch_that_keeps_one_image_goes_on() -> None:
     assert w.births.tolist() == [305]
 
 
-def test_a_batch_of_one_image_may_be_set_aside() -> None:
+def test_a_batch_of_one_image_can_be_quarantined() -> None:
     jobs, order = jobs_of(), order_of(3, size=1)
     jobs.add(order, [order])
     work(jobs, {300})
@@ -410,7 +410,7 @@ def test_a_batch_of_one_image_may_be_set_aside() -> None:
 
 @pytest.mark.parametrize("by", ["death", "word"])
 @pytest.mark.parametrize("most", [0, 2])
-def test_more_images_set_aside_than_allowed_end_the_search(by: str, most: int) -> None:
+def test_more_quarantined_images_than_allowed_end_the_search(by: str, most: int) -> None:
     jobs = jobs_of(most=most)
     orders = [order_of(number) for number in range(1, most + 2)]
     for order in orders[:-1]:
@@ -433,7 +433,7 @@ def test_more_images_set_aside_than_allowed_end_the_search(by: str, most: int) -
 
 @given(st.sets(st.integers(0, 39), max_size=5), st.integers(1, 40), st.integers(1, 3), st.booleans(), st.integers(0))
 @settings(max_examples=40, deadline=None)
-def test_whoever_dies_when_and_whoever_is_first_each_batch_has_the_winners_of_its_images(
+def test_deaths_and_order_do_not_change_the_winners_of_a_batch(
     bad: set[int], step: int, retries: int, in_order: bool, seed: int
 ) -> None:
     chance = Random(seed)

@@ -1,4 +1,4 @@
-"""Parcels between a search and workers that keep what they were told, against judging the same orders at home."""
+"""Messages between a search and its workers, compared with evaluating the same orders locally."""
 
 import pickle
 from collections import deque
@@ -137,7 +137,7 @@ def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding,
 @pytest.mark.parametrize("competition", COMPETITIONS)
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 @pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "four niches"])
-def test_winners_made_again_are_those_that_the_judge_found(
+def test_decoded_winners_equal_those_of_the_batch_evaluator(
     encoding: Encoding, competition: str, rank: str, edges: tuple[float, ...]
 ) -> None:
     descriptor = "mirror_symmetry" if edges else None
@@ -162,7 +162,7 @@ def test_winners_made_again_are_those_that_the_judge_found(
 
 
 @each_encoding
-def test_a_worker_gets_the_order_that_was_sent_but_for_its_incumbents(encoding: Encoding) -> None:
+def test_a_decoded_order_equals_the_encoded_one_without_incumbents(encoding: Encoding) -> None:
     sender, receiver = Sender(encoding, Lineage()), Receiver(encoding, SEED, 16)
     for number in (0, 1, 2):
         whole = order_of(number, 16, np.arange(5.0) + number, encoding, claims=np.arange(16) % 5)
@@ -174,7 +174,7 @@ def test_a_worker_gets_the_order_that_was_sent_but_for_its_incumbents(encoding: 
                 assert (genome.shape, genome.tobytes()) == (order.parents[birth].shape, order.parents[birth].tobytes())
 
 
-def test_scores_that_are_what_is_ranked_by_travel_once() -> None:
+def test_scores_that_are_ranked_by_are_sent_once() -> None:
     for rank, absent, present in (("log_odds", "log_odds", "margins"), ("margin", "margins", "log_odds")):
         batch_evaluator = BatchEvaluator(DIRECT, fake(), 5, rank)
         order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
@@ -183,7 +183,7 @@ def test_scores_that_are_what_is_ranked_by_travel_once() -> None:
         assert getattr(sent, present) is not None
 
 
-def test_rows_that_broke_the_target_are_told_with_the_winners() -> None:
+def test_broken_rows_are_sent_with_the_winners() -> None:
     order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
     aside = [(3, "broke"), (7, "hung")]
     assert carried(encode_winners(order, BatchEvaluator(DIRECT, fake(), 5)(order), aside)).broken == (
@@ -195,7 +195,7 @@ def test_rows_that_broke_the_target_are_told_with_the_winners() -> None:
 # --- thresholds
 
 
-def test_thresholds_are_sent_as_what_changed_or_all_of_them_where_that_is_most() -> None:
+def test_thresholds_are_sent_as_changes_or_in_full_if_most_have_changed() -> None:
     sender, receiver = Sender(DIRECT, Lineage()), Receiver(DIRECT, SEED, BATCH)
     steps: list[tuple[dict[int, float], list[int] | None]] = [
         ({}, None),
@@ -232,7 +232,7 @@ def test_a_worker_has_the_thresholds_of_every_order(levels: list[list[float]]) -
 
 
 @each_encoding
-def test_three_hundred_batches_by_workers_that_come_and_go_are_those_judged_at_home(encoding: Encoding) -> None:
+def test_three_hundred_batches_by_changing_workers_equal_local_ones(encoding: Encoding) -> None:
     search = Search(encoding, 300)
     assert search.strategy.committed == 300
     assert search.strategy.wins > 50
@@ -244,7 +244,7 @@ def test_three_hundred_batches_by_workers_that_come_and_go_are_those_judged_at_h
 
 
 @pytest.mark.parametrize(("competition", "rank"), [("per-class", "log_odds"), ("argmax", "margin"), ("per-class", "margin")])
-def test_searches_by_other_rules_are_those_judged_at_home(competition: str, rank: str) -> None:
+def test_searches_with_other_settings_equal_local_ones(competition: str, rank: str) -> None:
     search = Search(CROSSED, 60, competition=competition, rank=rank)
     assert search.strategy.wins > 10
     for far in search.workers:
@@ -257,7 +257,7 @@ def test_searches_by_other_rules_are_those_judged_at_home(competition: str, rank
     [(3, 64, 1 << 18), (1 << 20, 1, 1 << 18), (1 << 20, 64, 5), (0, 2, 9)],
     ids=["little room", "short lines", "short memory", "all of them"],
 )
-def test_a_worker_that_is_told_little_or_forgets_much_finds_the_same(
+def test_small_caches_and_short_ancestries_give_the_same_winners(
     monkeypatch: pytest.MonkeyPatch, encoding: Encoding, genomes: int, longest: int, remembered: int
 ) -> None:
     monkeypatch.setattr(messages, "_CACHE_BYTES", genomes * encoding.dtype.itemsize * int(np.prod(encoding.shape)))
@@ -275,7 +275,7 @@ def test_a_worker_that_is_told_little_or_forgets_much_finds_the_same(
         assert sum(far.whole for far in search.workers) > 3
 
 
-def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> None:
+def test_genomes_of_150_kilobytes_cost_less_than_one_kilobyte_per_evaluation() -> None:
     encoding = Direct(3, 224, 224, rate=0.001)
     weights = np.random.default_rng(9).integers(-8, 9, (3 * 14, 1000))
 
@@ -301,13 +301,13 @@ def test_pixels_of_150_kilobytes_cost_less_than_one_kilobyte_an_evaluation() -> 
     order = strategy.order()
     late.send(order)
     assert late.lines > 16
-    assert late.sizes[0] < 16 * 1000, "a newcomer is told how to make what it has never seen"
+    assert late.sizes[0] < 16 * 1000, "a new worker is sent the ancestry of parents that it lacks"
     same(batch_evaluator(order), late.take())
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=12))
 @settings(max_examples=40, deadline=None)
-def test_what_was_needed_last_is_forgotten_last(asked: list[list[int]]) -> None:
+def test_the_least_recently_used_parents_are_forgotten_first(asked: list[list[int]]) -> None:
     genomes = {birth: PAIR.random(1, Key(60, birth)) for birth in range(10)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(messages, "_CACHE_BYTES", 4 * 2)
@@ -322,7 +322,7 @@ def test_what_was_needed_last_is_forgotten_last(asked: list[list[int]]) -> None:
 
 
 @each_encoding
-def test_elites_are_made_again_from_their_descent_alone(monkeypatch: pytest.MonkeyPatch, encoding: Encoding) -> None:
+def test_elites_can_be_made_again_from_their_lineage(monkeypatch: pytest.MonkeyPatch, encoding: Encoding) -> None:
     search = Search(encoding, 100)
     monkeypatch.setattr(messages, "_MAX_ANCESTORS", 1 << 20)
     births = sorted(set(search.archive.birth.tolist()), reverse=True)
@@ -338,7 +338,7 @@ def test_elites_are_made_again_from_their_descent_alone(monkeypatch: pytest.Monk
         assert birth not in seen, "none is made twice"
         seen.add(birth)
     assert len(seen) - 1 > len(births)
-    assert sender.update(births, {}).ancestry.tolist() == [], "what is known is not told again"
+    assert sender.update(births, {}).ancestry.tolist() == [], "known parents are not sent again"
 
 
 def chain(encoding: Encoding, length: int) -> tuple[Lineage, list[Genomes]]:
@@ -354,7 +354,7 @@ def chain(encoding: Encoding, length: int) -> tuple[Lineage, list[Genomes]]:
 
 @each_encoding
 @pytest.mark.parametrize("longest", [1, 3, 64])
-def test_a_line_longer_than_the_longest_is_sent_as_a_genome(
+def test_a_parent_with_a_long_ancestry_is_sent_as_a_genome(
     monkeypatch: pytest.MonkeyPatch, encoding: Encoding, longest: int
 ) -> None:
     monkeypatch.setattr(messages, "_MAX_ANCESTORS", longest)
@@ -371,7 +371,7 @@ def test_a_line_longer_than_the_longest_is_sent_as_a_genome(
     assert wholes == [(), (2 * longest,), (), () if longest > 1 else (2 * longest + 2,)]
 
 
-def test_only_the_last_winners_are_remembered_and_with_both_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lineage_keeps_the_last_winners_with_both_parents(monkeypatch: pytest.MonkeyPatch) -> None:
     batch_evaluator = BatchEvaluator(CROSSED, fake(), 5)
     order = order_of(1, 16, np.full(CLASSES, -np.inf), CROSSED)
     w = batch_evaluator(order)
@@ -392,7 +392,7 @@ def test_only_the_last_winners_are_remembered_and_with_both_parents(monkeypatch:
 
 
 @each_encoding
-def test_births_to_be_measured_are_told_between_orders(encoding: Encoding) -> None:
+def test_updates_can_be_sent_between_orders(encoding: Encoding) -> None:
     batch_evaluator = BatchEvaluator(encoding, fake(), 5)
     whole = order_of(1, 16, np.full(CLASSES, -np.inf), encoding)
     strangers = {birth: encoding.random(1, Key(60, birth)) for birth in (900, 901)}
@@ -430,7 +430,7 @@ def families(draw: Any) -> list[tuple[int, int]]:
 
 @given(families(), st.integers(0, 6), st.integers(0, 5), st.data())
 @settings(max_examples=80, deadline=None)
-def test_whatever_is_forgotten_or_told_a_worker_makes_the_genomes_that_were_born(
+def test_a_worker_has_the_right_genomes_after_any_updates(
     parents: list[tuple[int, int]], longest: int, room: int, data: st.DataObject
 ) -> None:
     born: dict[int, Genomes] = {}

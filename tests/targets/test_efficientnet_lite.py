@@ -38,7 +38,7 @@ def test_the_published_weights_fit_and_name_their_file(scale: str) -> None:
     assert Path(found.details["file"]).suffix == ".pth"
 
 
-def test_most_photographs_are_called_what_they_are() -> None:
+def test_most_photographs_are_classified_correctly() -> None:
     packaged("lite0")
     if not PHOTOGRAPHS.is_dir():
         pytest.skip("the photographs are not here")
@@ -79,7 +79,7 @@ def test_padding_is_tensorflow_s_same(kernel: int, stride: int, side: int) -> No
     assert torch.allclose(conv(x), expected, atol=1e-5)
 
 
-def test_weights_of_one_s_own_and_other_sizes_are_taken(tmp_path: Path) -> None:
+def test_a_user_s_weights_and_other_sizes_are_accepted(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = EfficientNetLite("lite0").eval()
     save_file(network.state_dict(), tmp_path / "w.safetensors")
@@ -103,7 +103,7 @@ def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_weights_of_another_scale_are_refused(tmp_path: Path) -> None:
     save_file(EfficientNetLite("lite1").state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(TargetError, match=r"efficientnet-lite0: .* holds another network's weights: missing .*and \d+ more"):
+    with pytest.raises(TargetError, match=r"efficientnet-lite0: .* has another network's weights: missing .*and \d+ more"):
         target(f"efficientnet-lite0?weights={tmp_path / 'w.safetensors'}")
 
 

@@ -73,7 +73,7 @@ def inside_slowly(r: DetectorRule, logits: np.ndarray, features: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_the_margin_of_the_called_class_is_the_lower_of_its_own_and_the_distance_to_the_threshold(detector: str) -> None:
+def test_the_margin_of_the_highest_class_is_the_lower_of_its_own_and_the_distance_to_the_threshold(detector: str) -> None:
     plain, r = base(), rule(detector)
     assert plain.network is not None
     pixels = torch.from_numpy(images()).float() / 255 - 0.3
@@ -129,7 +129,7 @@ def test_a_network_of_probabilities_is_guarded_by_their_logarithms() -> None:
     np.testing.assert_allclose(found - found[:, :1], wanted - wanted[:, :1], rtol=1e-3, atol=1e-4)
 
 
-def test_threads_that_ask_at_once_get_their_own_features() -> None:
+def test_concurrent_threads_get_their_own_features() -> None:
     found = guarded(base(), rule("mahalanobis"), "g")
     alone = [found.logits(images(64)[k : k + 1]) for k in range(64)]
     with ThreadPoolExecutor(8) as pool:
@@ -163,7 +163,7 @@ def test_a_module_that_computes_its_weights_is_guarded_too() -> None:
     np.testing.assert_allclose(found.logits(images())[:, :K], plain.logits(images()) / 2.0, rtol=1e-6)
 
 
-def test_a_module_that_cannot_be_copied_is_guarded_by_what_looks_at_logits_alone() -> None:
+def test_a_module_that_cannot_be_copied_can_have_a_detector_of_logits_only() -> None:
     net = Small()
     net.lock = threading.Lock()  # type: ignore[assignment]
     plain = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
@@ -207,7 +207,7 @@ def lenet_rule(detector: str = "energy", **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_what_was_written_is_what_the_spec_loads(detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spec_loads_the_written_guard(detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = lenet_rule(detector)
     monkeypatch.chdir(tmp_path)
     spec = guard(target("lenet"), made, Path("g.safetensors"))
@@ -289,7 +289,7 @@ def test_a_file_with_anything_wrong_is_refused(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04no", b"\x05\x00\x00\x00\x00\x00\x00\x00{}   "])
-def test_a_file_that_is_none_is_refused_and_is_not_foreign(content: bytes | None, tmp_path: Path) -> None:
+def test_another_file_is_refused_and_needs_no_trust(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -337,7 +337,7 @@ def test_a_base_that_has_a_reject_class_keeps_its_label() -> None:
     assert guarded(plain, rule("energy"), "g").labels[-2:] == ("rejected", "rejected by energy")
 
 
-def test_a_guard_before_somebody_s_code_is_as_foreign_as_that_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guard_needs_trust_if_its_base_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "guarded_code.py").write_text(
         "from evofool import target\n"
         "def factory():\n"

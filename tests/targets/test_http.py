@@ -210,7 +210,7 @@ def test_a_server_is_what_it_describes() -> None:
             asked.activations(None, "fc")  # type: ignore[arg-type]
 
 
-def test_images_come_as_they_are_and_each_is_asked_once() -> None:
+def test_images_arrive_unchanged_and_each_is_sent_once() -> None:
     with fake() as server:
         asked = black_box(server.url)
         before = len(server.seen)
@@ -426,7 +426,7 @@ def test_faults_change_no_answer_and_each_counts_once() -> None:
         (Reply(b"[" * 100_000), "an answer that is not JSON"),
     ],
 )
-def test_what_does_not_pass_is_told_with_how_often_it_was_tried(reply: Reply, message: str) -> None:
+def test_errors_that_do_not_pass_are_reported_with_the_number_of_attempts(reply: Reply, message: str) -> None:
     with fake() as server:
         asked = black_box(server.url, "retries=2")
         server.script = lambda number, images: reply
@@ -442,7 +442,7 @@ def test_what_does_not_pass_is_told_with_how_often_it_was_tried(reply: Reply, me
         assert (asked.queries, asked.requests) == (6, 6)
 
 
-def test_a_server_that_hangs_or_is_not_there_is_given_up() -> None:
+def test_a_server_that_hangs_or_is_unreachable_is_an_error() -> None:
     with fake() as server:
         asked = black_box(server.url, "retries=1&timeout=0.3")
         server.script = lambda number, images: Reply(act="hang")
@@ -476,7 +476,7 @@ def test_a_refusal_can_be_raised_again_with_other_words() -> None:
     assert (str(again), again.status) == ("no, says the server", 0)
 
 
-def test_no_more_requests_are_under_way_than_parallel_says_whoever_asks() -> None:
+def test_parallel_limits_the_concurrent_requests_of_all_threads() -> None:
     running, most, lock = 0, 0, threading.Lock()
 
     def slow(number: int, images: list[np.ndarray]) -> Reply:
@@ -518,7 +518,7 @@ def until(true: Callable[[], bool]) -> None:
     ],
     ids=["answer", "back-off", "connection", "rate"],
 )
-def test_calls_that_are_given_up_end_wherever_they_wait_and_send_nothing_more(
+def test_cancelled_calls_end_wherever_they_wait_and_send_nothing_more(
     options: str, reply: Reply, calls: int, sent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, begin = [], HttpClient.call
@@ -542,7 +542,7 @@ def test_calls_that_are_given_up_end_wherever_they_wait_and_send_nothing_more(
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 501])
-def test_what_will_not_pass_is_asked_once(status: int) -> None:
+def test_permanent_errors_are_not_retried(status: int) -> None:
     with fake() as server:
         asked = black_box(server.url)
         server.script = lambda number, images: Reply({"error": "that's it"}, status)
@@ -551,7 +551,7 @@ def test_what_will_not_pass_is_asked_once(status: int) -> None:
         assert asked.requests == server.received == 3
 
 
-def test_redirections_are_told_and_not_followed() -> None:
+def test_redirects_are_reported_and_not_followed() -> None:
     with fake() as elsewhere, fake(description=Reply(b"", 302, {"Location": f"{elsewhere.url}?key=secret"})) as server:
         with pytest.raises(
             TargetError, match=rf'HTTP 302 redirects to "{elsewhere.url}\?key=\.\.\."; if that is the server'
@@ -603,7 +603,7 @@ def test_the_rate_holds_over_threads_and_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cap", range(1, 9))
-def test_the_cap_is_never_passed_by_one(cap: int, tmp_path: Path) -> None:
+def test_the_request_limit_is_never_exceeded(cap: int, tmp_path: Path) -> None:
     images = images_of(12)
 
     def ask(cap: int) -> tuple[int, str]:
@@ -630,7 +630,7 @@ def test_the_cap_is_never_passed_by_one(cap: int, tmp_path: Path) -> None:
         assert asked.requests == server.received
 
 
-def test_attempts_to_begin_that_fail_share_a_bill_and_its_cap(tmp_path: Path) -> None:
+def test_failed_attempts_to_start_share_a_ledger_and_its_limit(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "yet"
     with fake(lambda number, images: Reply({}, 500)) as server:
         for sent, message in (
@@ -651,7 +651,7 @@ def test_attempts_to_begin_that_fail_share_a_bill_and_its_cap(tmp_path: Path) ->
         assert not (tmp_path / "none").exists()
 
 
-def test_what_is_asked_afresh_is_sent_and_billed_and_is_no_new_answer(tmp_path: Path) -> None:
+def test_images_sent_again_count_as_requests_and_not_as_answers(tmp_path: Path) -> None:
     images = images_of(6)
     with fake() as server:
         black_box(server.url, "", tmp_path).logits(images[:4])
@@ -671,7 +671,7 @@ def test_what_is_asked_afresh_is_sent_and_billed_and_is_no_new_answer(tmp_path: 
         assert np.array_equal(kept.logits(images[:4]), expected(images[:4])), "the run's own answers stay what they were"
 
 
-def test_with_the_cap_reached_what_was_answered_can_still_be_had(tmp_path: Path) -> None:
+def test_earlier_answers_remain_available_once_the_limit_is_reached(tmp_path: Path) -> None:
     images = images_of(4)
     with fake() as server:
         black_box(server.url, "max_requests=3", tmp_path).logits(images)
@@ -683,7 +683,7 @@ def test_with_the_cap_reached_what_was_answered_can_still_be_had(tmp_path: Path)
                 again.logits(images_of(1, 2))
 
 
-def test_threads_share_the_cap() -> None:
+def test_threads_share_the_limit() -> None:
     with fake() as server, ThreadPoolExecutor(6) as pool:
         asked = black_box(server.url, "batch=1&max_requests=20")
 
@@ -698,7 +698,7 @@ def test_threads_share_the_cap() -> None:
         assert asked.queries == 4 + 18
 
 
-def test_a_run_that_was_killed_goes_on_with_its_count_and_its_answers(tmp_path: Path) -> None:
+def test_a_killed_run_continues_with_its_counts_and_answers(tmp_path: Path) -> None:
     images = images_of(10)
     with fake() as server:
         first = black_box(server.url, "batch=2")
@@ -753,7 +753,7 @@ def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
         ({"logits": [[1.0, 2.0, 1e39]] * 2}, "a logit is beyond the range of float32"),
     ],
 )
-def test_an_answer_that_lies_is_refused_at_once(answer: Any, message: str) -> None:
+def test_an_invalid_answer_is_refused_at_once(answer: Any, message: str) -> None:
     with fake() as server:
         asked = black_box(server.url)
         server.script = lambda number, images: Reply(answer)
@@ -825,7 +825,7 @@ def test_lists_of_different_lengths_are_refused() -> None:
             asked.logits(images_of(2))
 
 
-def test_an_answer_without_end_and_a_packed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_long_answer_and_a_compressed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake() as server:
         asked = black_box(server.url)
         monkeypatch.setattr("evofool.targets.http_client.MAX_BYTES", 1 << 20)
@@ -847,7 +847,7 @@ def softmax(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("decimals", range(1, 7))
-def test_rounding_is_seen_and_what_it_costs_is_said(decimals: int) -> None:
+def test_rounding_is_detected_and_its_effect_is_noted(decimals: int) -> None:
     rounded = answering("probabilities", lambda image: np.round(softmax(image), decimals).tolist())
     with fake(rounded, {**DESCRIPTION, "answers": "probabilities"}) as server:
         asked = black_box(server.url)
@@ -864,13 +864,13 @@ def test_rounding_is_seen_and_what_it_costs_is_said(decimals: int) -> None:
         assert log_odds[0] == log_odds[2] == pytest.approx(np.log(half / 2), abs=half)
 
 
-def test_float32_that_was_rounded_is_seen_as_rounded() -> None:
+def test_rounded_float32_is_detected() -> None:
     rounded = answering("probabilities", lambda image: np.round(softmax(image).astype(np.float32), 4).astype(float).tolist())
     with fake(rounded, {**DESCRIPTION, "answers": "probabilities"}) as server:
         assert "rounded to 4 decimals" in black_box(server.url).details["notes"][0]
 
 
-def test_the_order_of_what_is_told_is_kept_for_any_number_of_classes() -> None:
+def test_the_order_of_confidences_is_kept_for_any_number_of_classes() -> None:
     labels = [f"class {c}" for c in range(1000)]
     rows = np.zeros((4, 1000))
     rows[0, [0, 1]] = 0.98, 0.02
@@ -900,7 +900,7 @@ def test_unrounded_probabilities_keep_every_digit_and_a_zero_stays_finite() -> N
         assert z[2] <= z[1] < z[0]
 
 
-def test_answers_of_0_and_1_alone_are_told_and_what_comes_later_too() -> None:
+def test_answers_of_only_0_and_1_are_noted_and_so_are_later_ones() -> None:
     with fake(answering("probabilities", lambda image: [0, 1, 0]), {**DESCRIPTION, "answers": "probabilities"}) as server:
         asked = black_box(server.url)
         assert (
@@ -918,7 +918,7 @@ def test_answers_of_0_and_1_alone_are_told_and_what_comes_later_too() -> None:
         assert len(asked.details["notes"]) == 2
 
 
-def test_what_was_rounded_at_first_and_is_not_later_is_told_and_scores_mean_the_same(tmp_path: Path) -> None:
+def test_rounding_that_ends_later_is_noted_and_scores_stay_comparable(tmp_path: Path) -> None:
     with fake(
         answering("probabilities", lambda image: [0.25, 0.75, 0.0]), {**DESCRIPTION, "answers": "probabilities"}
     ) as server:
@@ -938,7 +938,7 @@ def test_what_was_rounded_at_first_and_is_not_later_is_told_and_scores_mean_the_
 
 
 @pytest.mark.parametrize("probability", [1, 1.0, 0.7, 0.0])
-def test_a_server_that_calls_everything_the_same_and_tells_nothing_else_is_taken(probability: float) -> None:
+def test_a_server_that_returns_the_same_single_class_is_accepted(probability: float) -> None:
     label = [{"class": "bee", "probability": probability}]
     with fake(answering("top", lambda image: label), {**DESCRIPTION, "answers": "top"}) as server:
         asked = black_box(server.url)
@@ -981,7 +981,7 @@ def test_the_largest_logits_are_exactly_those_of_the_answer(k: int) -> None:
                 assert log_odds[i, best[0]] == pytest.approx(np.log(p[best[0]] / (1 - p[best[0]])), abs=1e-4)
 
 
-def test_httpx_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_httpx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "httpx", None)
     with pytest.raises(TargetError, match=r"a target over HTTP needs httpx: pip install 'evofool\[http\]'"):
         target("http://127.0.0.1:1/")

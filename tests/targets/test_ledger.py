@@ -1,4 +1,4 @@
-"""The ledger of a black box: nothing is forgotten, no cap is passed, whoever writes and whenever it ends."""
+"""The ledger of a black box: no request is lost and no limit exceeded, with concurrent writers and sudden ends."""
 
 import sqlite3
 import subprocess
@@ -27,7 +27,7 @@ def rows(*names: str) -> dict[bytes, np.ndarray]:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_what_is_kept_comes_back_to_the_bit_and_counts_once(kept: bool, tmp_path: Path) -> None:
+def test_stored_answers_come_back_to_the_bit_and_count_once(kept: bool, tmp_path: Path) -> None:
     ledger = opened(tmp_path) if kept else Ledger()
     ledger.keep(rows("a", "b"))
     ledger.keep(rows("b", "c"))
@@ -59,7 +59,7 @@ def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
     assert opened(tmp_path / "runs" / "a").requests == 1
 
 
-def test_a_bill_from_memory_that_brings_the_file_over_the_cap_leaves_nothing_to_spend(tmp_path: Path) -> None:
+def test_requests_counted_in_memory_can_exhaust_the_limit_of_the_file(tmp_path: Path) -> None:
     first, second = Ledger(), Ledger()
     for ledger in (first, second):
         assert [ledger.spend(3, 0, 0) for _ in range(2)] == [0, 0]
@@ -69,7 +69,7 @@ def test_a_bill_from_memory_that_brings_the_file_over_the_cap_leaves_nothing_to_
     assert opened(tmp_path).requests == 4
 
 
-def test_what_was_entered_and_not_sent_is_taken_back(tmp_path: Path) -> None:
+def test_a_recorded_request_that_was_not_sent_is_refunded(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     assert [ledger.spend(2, 0, 0) for _ in range(3)] == [0, 0, None]
     ledger.refund()
@@ -93,7 +93,7 @@ os._exit(9)
     assert [ledger.spend(5, 0, 0) for _ in range(3)] == [0, 0, None]
 
 
-def test_the_cap_holds_whoever_asks_at_once(tmp_path: Path) -> None:
+def test_the_limit_holds_for_concurrent_threads_and_connections(tmp_path: Path) -> None:
     start = threading.Barrier(6)
 
     def ask(number: int) -> int:
@@ -108,7 +108,7 @@ def test_the_cap_holds_whoever_asks_at_once(tmp_path: Path) -> None:
     assert shared.requests == 37
 
 
-def test_the_rate_hands_out_times_and_outlives_a_clock_that_is_set_back(tmp_path: Path) -> None:
+def test_the_rate_assigns_times_and_survives_a_clock_that_is_set_back(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     assert [ledger.spend(None, 2, now) for now in (100, 100, 101, 110)] == [100, 102, 104, 110]
     assert opened(tmp_path).spend(None, 2, 110) == 112
@@ -135,7 +135,7 @@ def test_the_oldest_answers_go_first_and_stay_counted(tmp_path: Path) -> None:
         assert ledger.answers == 9, "asked again, paid again"
 
 
-def test_answers_that_memory_had_no_room_for_stay_counted_in_the_file(tmp_path: Path) -> None:
+def test_answers_dropped_from_memory_stay_counted_in_the_file(tmp_path: Path) -> None:
     opened(tmp_path).keep(rows("g"))
     ledger = Ledger(cache_bytes=2 * 12)
     for name in "fgh":
@@ -144,7 +144,7 @@ def test_answers_that_memory_had_no_room_for_stay_counted_in_the_file(tmp_path: 
     assert ledger.answers == 3
 
 
-def test_the_reading_that_was_settled_first_holds(tmp_path: Path) -> None:
+def test_the_response_format_that_was_stored_first_is_kept(tmp_path: Path) -> None:
     ledger = Ledger()
     assert ledger.response_format() is None
     assert ledger.response_format(FORMAT) == FORMAT
@@ -171,7 +171,7 @@ def damaged(path: Path, statement: str) -> None:
     db.close()
 
 
-def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_ledger_is_refused_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / FILE
     path.write_bytes(b"My diary, and no database at all. " * 200)
     before = path.read_bytes()
@@ -203,7 +203,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
         "UPDATE answers SET logits = x'00'",
     ],
 )
-def test_a_damaged_ledger_is_told_by_its_name(statement: str, tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_named(statement: str, tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     ledger.response_format(FORMAT)
     ledger.keep(rows("a"))

@@ -1,4 +1,4 @@
-"""The faster ways of a torch network: near the plain one whatever the network does, and the plain one untouched by them."""
+"""Number formats of a torch network: close to float32 for all kinds of networks, and without effect on float32."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +103,7 @@ def images(count: int = 4, side: int = 64, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("number_format", "near"), [("float32-folded", 1e-4), ("bfloat16", 0.05)])
-def test_faster_ways_answer_what_the_plain_one_does(name: str, number_format: str, near: float) -> None:
+def test_faster_formats_are_close_to_float32(name: str, number_format: str, near: float) -> None:
     network = Network(NETWORKS[name](), Preprocessing())
     before = {key: value.clone() for key, value in network.module.state_dict().items()}
     plain = network.numpy(images(), FLOAT32)
@@ -127,7 +127,7 @@ def test_norms_are_folded_where_they_can_be_and_only_there() -> None:
     assert norms(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), Mean())) == 1
 
 
-def test_small_images_have_the_plain_way_alone() -> None:
+def test_small_images_have_only_float32() -> None:
     network = Network(block(), Preprocessing())
     assert network.formats(28) == (FLOAT32,)
     assert network.formats(224) == (FLOAT32, "float32-folded", "bfloat16")

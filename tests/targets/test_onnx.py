@@ -231,7 +231,7 @@ def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...]
         ("weights=w", 'no option "weights"'),
         ("threads=0", 'threads is "0"; it has to be a whole number, 1 or more'),
         ("device=tpu", 'device is "tpu"; it has to be cpu, cuda or cuda:NUMBER'),
-        (f"sha256={'0' * 64}", f"n.onnx has SHA-256 .*, asked for is {'0' * 64}"),
+        (f"sha256={'0' * 64}", f"n.onnx has SHA-256 .*, not {'0' * 64}"),
         ("outputs=odds", 'outputs "odds" is none of auto, logits, probabilities'),
     ],
 )

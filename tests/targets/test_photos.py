@@ -50,7 +50,7 @@ def folder_of(folder: Path, *names: str) -> Path:
     ],
     ids=" ".join,
 )
-def test_folders_of_classes_are_told_by_label_by_number_or_by_order(classes: tuple[str, ...], tmp_path: Path) -> None:
+def test_folders_of_classes_are_recognised_by_label_number_or_order(classes: tuple[str, ...], tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{name}/{file}" for name in reversed(classes) for file in ("b.png", "deep/er/a.jpg")))
     (tmp_path / "readme.txt").write_text("not a picture")
     (tmp_path / ".hidden").mkdir()
@@ -61,9 +61,7 @@ def test_folders_of_classes_are_told_by_label_by_number_or_by_order(classes: tup
 
 @pytest.mark.parametrize("more", [("rejected",), ("nothing",), ("nothing", "rejected by msp")], ids=" ".join)
 @pytest.mark.parametrize("classes", [("tench", "goldfish", "setter"), ("0_anything", "1_at", "2_all"), WNIDS])
-def test_classes_that_stand_for_no_thing_need_no_pictures(
-    classes: tuple[str, ...], more: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_rejection_classes_need_no_pictures(classes: tuple[str, ...], more: tuple[str, ...], tmp_path: Path) -> None:
     labels = ("tench", "goldfish", "setter", *more)
     folder_of(tmp_path, *(f"{name}/a.png" for name in classes))
     assert {p.file.parent.name: p.class_id for p in find_photographs(tmp_path, labels)} == dict(
@@ -89,7 +87,7 @@ def test_some_of_the_classes_are_enough_where_their_names_are_labels(tmp_path: P
     ] == [1, 2]
 
 
-def test_flat_pictures_carry_their_class_before_the_underscore(tmp_path: Path) -> None:
+def test_pictures_in_one_folder_have_their_class_before_the_underscore(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{wnid}_{i}_x.png" for wnid in reversed(WNIDS) for i in range(2)))
     found = find_photographs(tmp_path, seeing().labels)
     assert [(p.file.name[:9], p.class_id) for p in found] == [(w, c) for c, w in enumerate(WNIDS) for _ in range(2)]
@@ -111,7 +109,7 @@ def test_numbers_that_are_labels_are_labels(tmp_path: Path) -> None:
         (("IMG_1.png", "IMG_2.png"), r"1 different beginnings of names, of which 1 are not among .* \(IMG\)"),
     ],
 )  # fmt: skip
-def test_a_folder_whose_classes_cannot_be_told_says_what_was_found_and_what_is_needed(
+def test_a_folder_with_unknown_classes_is_refused_with_what_is_needed(
     files: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ImageError, match=message):

@@ -200,13 +200,13 @@ def test_shape_and_labels_come_from_the_object_unless_options_say_otherwise(
         target(own("plain"))
 
 
-def test_a_callable_may_do_to_its_images_what_it_likes(own: Callable[[str], str]) -> None:
+def test_a_callable_may_change_its_images(own: Callable[[str], str]) -> None:
     pixels = images()
     target(own(f"rude?{SIZE}")).logits(pixels)
     assert np.array_equal(pixels, images())
 
 
-def test_a_target_is_taken_as_it_is_under_the_spec_s_name(own: Callable[[str], str]) -> None:
+def test_a_target_is_used_as_it_is_with_the_spec_as_its_name(own: Callable[[str], str]) -> None:
     found = target(own("ready"))
     assert isinstance(found, Target)
     assert (found.name, found.labels) == (own("ready"), tuple("abcdef"))
@@ -226,7 +226,7 @@ def test_a_changed_source_file_makes_another_target_once_it_is_imported(
     assert target(own(f"plain?{SIZE}")).fingerprint() != before[0]
 
 
-def test_probabilities_are_told_from_logits(own: Callable[[str], str]) -> None:
+def test_probabilities_and_logits_are_distinguished(own: Callable[[str], str]) -> None:
     assert target(own(f"softmax?{SIZE}")).outputs == "probabilities"
     with pytest.raises(TargetError, match="the network returns probabilities, but outputs is logits"):
         target(own(f"softmax?{SIZE}&outputs=logits"))
@@ -285,7 +285,7 @@ def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_wh
         (f"plain?{SIZE}&lables=x", 'no option "lables"; did you mean "labels"'),
     ],
 )
-def test_what_makes_no_target_is_refused_in_words(own: Callable[[str], str], what: str, message: str) -> None:
+def test_objects_that_cannot_be_targets_are_refused(own: Callable[[str], str], what: str, message: str) -> None:
     with pytest.raises(TargetError, match=message) as caught:
         target(own(what))
     assert str(caught.value).startswith(own(what).partition("?")[0])
@@ -303,7 +303,7 @@ def test_a_spec_without_module_or_factory_says_how_it_is_written(text: str) -> N
         target(text)
 
 
-def test_a_module_that_is_not_there_names_where_was_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_module_is_reported_with_the_places_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(TargetError, match=f"there is no module no_such_package, neither in {tmp_path} nor installed"):

@@ -1,4 +1,4 @@
-"""Serving a target: the contract as docs/black-box.md has it, spoken by hand, and what is refused."""
+"""Serving a target by the contract of docs/black-box.md: requests made by hand, and refusals."""
 
 import base64
 import http.client
@@ -118,7 +118,7 @@ def test_every_forward_pass_is_of_one_size() -> None:
     assert sizes == [8] * 5
 
 
-def test_what_is_no_request_is_refused_in_words(url: str) -> None:
+def test_invalid_requests_are_refused_with_the_reason(url: str) -> None:
     good = encoded(images_of(1))[0]
     grey = base64.b64encode(encode_png(images_of(1)[0, :1])).decode()
     large = base64.b64encode(encode_png(np.zeros((3, 500, 400), np.uint8))).decode()
@@ -183,7 +183,7 @@ def test_other_paths_methods_lengths_and_hosts_are_refused(url: str, monkeypatch
         assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 411 ")
 
 
-def test_what_the_classifier_raises_or_cannot_answer_is_told(url: str) -> None:
+def test_errors_of_the_classifier_are_reported(url: str) -> None:
     white = np.full((1, *SHAPE), 255, np.uint8)
     assert post(url, encoded(white)) == (500, "ArithmeticError: the classifier's answer is not finite")
 
@@ -218,7 +218,7 @@ def test_addresses_that_cannot_be_served_are_refused(host: str, port: int) -> No
         pass
 
 
-def test_a_port_that_is_taken_is_told(url: str) -> None:
+def test_a_port_in_use_is_reported(url: str) -> None:
     port = int(url.rpartition(":")[2].strip("/"))
     with pytest.raises(TargetError, match=rf"cannot serve on 127\.0\.0\.1, port {port} \(.*; choose another --port"):
         serve.serve(small(), port=port)
@@ -237,7 +237,7 @@ def test_it_ends_at_once_although_clients_keep_their_connections() -> None:
         ask(url)
 
 
-def test_the_blocking_form_says_where_it_is_and_how_much_it_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_reports_its_url_and_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     ready = threading.Event()
     servers: list[ThreadingHTTPServer] = []

@@ -94,7 +94,7 @@ def test_on_a_cpu_a_busy_moment_does_not_change_the_choice(rates: dict[str, floa
     assert choose_for_cpu(rates) == chosen
 
 
-def test_what_is_too_far_from_plain_or_does_not_run_is_dropped_with_the_reason() -> None:
+def test_formats_that_differ_too_much_or_fail_are_dropped_with_the_reason() -> None:
     own = Formats(
         **{"float32-folded": lambda n: 0.01}, bfloat16=lambda n: 9.0, float16=lambda n: float("nan"), compiled=broken
     )
@@ -117,12 +117,12 @@ def test_the_chunk_is_halved_until_every_format_fits_the_memory() -> None:
     assert {n for _, n in own.asked} == {64, 32, 16}
 
 
-def test_a_memory_that_does_not_hold_one_image_is_told() -> None:
+def test_too_little_memory_for_one_image_is_an_error() -> None:
     with pytest.raises(TargetError, match=r"own: the memory of cuda does not hold one image's forward pass; use a smaller"):
         choose_format(Formats(float32=full(0)), 64)
 
 
-def test_a_target_with_one_format_has_no_choice_and_is_asked_nothing() -> None:
+def test_a_target_with_one_format_is_not_queried() -> None:
     lenet = target("lenet")
     choice = choose_format(lenet, 16)
     assert (choice.number_format, choice.chunk, choice.rates) == ("float32", 16, {})
@@ -146,7 +146,7 @@ def test_a_rate_counts_its_queries_and_leaves_torch_s_threads_as_they_were() -> 
     assert torch.get_num_threads() == before
 
 
-def test_workers_ask_side_by_side() -> None:
+def test_workers_run_concurrently() -> None:
     met = threading.Barrier(2, timeout=30)
 
     class Meeting(Formats):

@@ -58,7 +58,7 @@ def test_two_lenets_are_the_same_classifier_with_counters_of_their_own() -> None
     assert (first.queries, second.queries) == (6, 0)
 
 
-def test_a_weights_file_of_one_s_own_makes_another_classifier(tmp_path: Path) -> None:
+def test_a_user_s_weights_file_makes_another_classifier(tmp_path: Path) -> None:
     torch.manual_seed(1)
     for name, network in (("lenet", LeNet()), ("lenet-caffe", CaffeLeNet())):
         path = weights_file(tmp_path, network, f"{name} 50%+.safetensors")
@@ -86,7 +86,7 @@ def test_a_weights_file_of_one_s_own_makes_another_classifier(tmp_path: Path) ->
         ("lenet-caffe", r"lenet-caffe: has no bundled weights; name a file, lenet-caffe\?weights=FILE"),
     ],
 )
-def test_a_spec_that_names_nothing_says_what_there_is(spec: str, message: str) -> None:
+def test_an_unknown_kind_is_refused_with_the_list_of_kinds(spec: str, message: str) -> None:
     with pytest.raises(TargetError, match=message) as caught:
         target(spec)
     assert isinstance(caught.value, EvofoolError)
@@ -115,7 +115,7 @@ def test_another_network_s_weights_are_named_by_what_is_missing_unexpected_and_w
     state["fc9.bias"] = state.pop("fc2.bias")
     state["conv1.weight"] = torch.zeros(20, 3, 5, 5)
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(TargetError, match=r"other\.safetensors holds another network's weights") as caught:
+    with pytest.raises(TargetError, match=r"other\.safetensors has another network's weights") as caught:
         target(f"lenet?weights={tmp_path / 'other.safetensors'}")
     for part in ("missing ['fc2.bias']", "unexpected ['fc9.bias']", "conv1.weight (20, 3, 5, 5) instead of (20, 1, 5, 5)"):
         assert part in str(caught.value)
@@ -333,7 +333,7 @@ def test_activations_are_not_overwritten_by_a_layer_that_works_in_place() -> Non
         assert torch.allclose(own.activations(x, "0"), module[0](x), atol=1e-5)
 
 
-def test_a_layer_that_takes_no_part_in_the_answer_is_told() -> None:
+def test_a_layer_that_is_not_used_is_an_error() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:
             super().__init__()
