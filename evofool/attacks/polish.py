@@ -23,7 +23,7 @@ from evofool.errors import RecipeError, StoreError
 from evofool.images import is_large
 from evofool.machine import torch_threads
 from evofool.recipe import ComputePart, DirectPart, Recipe, StopPart
-from evofool.run.imported import Image, Seed, climbed, commit, opened, plain
+from evofool.run.attack_file import Image, ImageGroup, Seed, commit, float32_logits, improvement_rows, open_attack
 from evofool.run.meta import Seeds
 from evofool.run.schema import GenomeId
 from evofool.run.store import Store
@@ -118,7 +118,7 @@ def polish(
     plan = _settled(plan, source, target)
     recipe = _recipe(source, plan, out)
     seeds = Seeds(run=source.run, number=len(source.births))
-    store, state = opened(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, seeds)
+    store, state = open_attack(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, seeds)
     with Session(store, state, len(source.elites), tick) as session:
         on_start(plan, session.done, session.items)
         while session.goes_on:
@@ -299,7 +299,7 @@ class _PolishedImages:
         cls, group: _Source, plan: PolishPlan, target: Target, result: AscentResult, genomes: np.ndarray
     ) -> "_PolishedImages":
         images = group.encoding.render(genomes)
-        logits, original_logits = (plain(target, each, plan.chunk) for each in (images, group.images()))
+        logits, original_logits = (float32_logits(target, each, plan.chunk) for each in (images, group.images()))
         return cls(group, result, genomes, images, logits, original_logits)
 
     def originals(self) -> list[Image]:
@@ -337,25 +337,22 @@ def _save(session: Session, source: _Source, done: _PolishedImages, target: Targ
     """Write a group that is done in one transaction."""
     store, first = session.store, session.done == 0
     cells = [elite.row.cell for elite in done.group.elites]
-    new = climbed(done.result, cells, np.isfinite(done.result.scores))
+    new = improvement_rows(done.result, cells, np.isfinite(done.result.scores))
     state = session.state_after(done.result, done.notes())
     niches = len(source.recipe.niches.edges) + 1 if source.recipe.niches else 1
-    commit(
-        store,
-        state,
+    images = ImageGroup(
         done.better(len(source.births) + session.done),
         METHOD,
-        time.perf_counter() - began,
-        f"all {state.done} elites are done" if state.done == len(source.elites) else None,
-        target.queries,
         # The niches of a class climb separately, but the metrics are those of classes.
         metrics_rows([*store.improvements(), *new], len(source.elites)) if niches == 1 else (),
         new,
         seeds=_seeds(source) if first else (),
-        held=done.originals(),
         origins={birth: GenomeId(source.run, original) for original, birth in source.births.items()} if first else {},
+        originals=done.originals(),
         niches=niches,
     )
+    finished = f"all {state.done} elites are done" if state.done == len(source.elites) else None
+    commit(store, state, images, time.perf_counter() - began, finished, target.queries)
     session.state = state
 
 

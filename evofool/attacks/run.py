@@ -21,7 +21,7 @@ from evofool.errors import RecipeError
 from evofool.images import is_large
 from evofool.machine import torch_threads
 from evofool.recipe import Recipe, parse
-from evofool.run.imported import Image, chunk_of, climbed, commit, opened, plain
+from evofool.run.attack_file import Image, ImageGroup, chunk_of, commit, float32_logits, improvement_rows, open_attack
 from evofool.scores import log_odds, margin, needed_log_odds
 from evofool.targets import Target
 
@@ -160,7 +160,7 @@ def run_baseline(
     or RecipeError if folder holds another run, TargetError if it was started with another target.
     """
     plan = plan.settled(target)
-    store, state = opened(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
+    store, state = open_attack(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
     with Session(store, state, len(plan.classes), tick) as session:
         on_start(plan, session.done)
         while session.goes_on:
@@ -170,7 +170,7 @@ def run_baseline(
                 result = _attack(plan, target, classes, streams, session.tick(len(classes)))
                 if result.interrupted:
                     break
-                logits = plain(target, result.images, plan.chunk)
+                logits = float32_logits(target, result.images, plan.chunk)
             _save(session, plan, target, _Group(classes, result, logits), time.perf_counter() - began)
         return AttackOutcome(session.done, len(plan.classes), len(store.cells()), tuple(session.state.notes))
 
@@ -230,14 +230,14 @@ def _save(session: Session, plan: AttackPlan, target: Target, group: _Group, sec
     """Write a group that is done in one transaction."""
     store = session.store
     images = group.images(session.done)
-    new = climbed(group.result, group.classes, group.valid)
+    new = improvement_rows(group.result, group.classes, group.valid)
     state = session.state_after(group.result, group.notes(target.labels))
     finished = f"all {state.done} classes are done" if state.done == len(plan.classes) else None
     rows = metrics_rows([*store.improvements(), *new], len(plan.classes))
     if METHODS[plan.method].shared:  # an image may be the best of several classes
         distinct = len({image.birth for image in images})
         rows = [(at, {**row, "distinct": min(row["distinct"], distinct)}) for at, row in rows]
-    commit(store, state, images, plan.method, seconds, finished, target.queries, rows, new)
+    commit(store, state, ImageGroup(images, plan.method, rows, new), seconds, finished, target.queries)
     session.state = state
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from evofool.ascend.loop import AscentResult, Tick
+from evofool.run.attack_file import close_attack, metrics_row
 from evofool.run.checkpoints import row_after
-from evofool.run.imported import let_go, metrics_row
 from evofool.run.meta import AttackState
 from evofool.run.schema import ImprovementRow
 from evofool.run.store import Store
@@ -36,7 +36,7 @@ class AttackProgress:
 class Session:
     """A context that keeps an attack's state, reports its progress, and closes its file in the end.
 
-    state: as run.imported.opened returns it. items: how many classes or elites there are in all. on_step(progress) is called
+    state: from run.attack_file.open_attack. items: the number of classes or elites in all. on_step(progress) is called
     after every step; True stops the attack. A run without any saved group is deleted.
     """
 
@@ -50,7 +50,7 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        let_go(self.store, self.state, failed=error is not None)
+        close_attack(self.store, self.state, failed=error is not None)
 
     @property
     def done(self) -> int:

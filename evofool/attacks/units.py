@@ -19,7 +19,7 @@ from evofool.images import is_large, save_png
 from evofool.machine import torch_threads
 from evofool.pages.sheet import Tile, contact_sheet
 from evofool.recipe import Recipe, parse
-from evofool.run.imported import Image, chunk_of, commit, metrics_row, opened, plain
+from evofool.run.attack_file import Image, ImageGroup, chunk_of, commit, float32_logits, metrics_row, open_attack
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
 from evofool.targets.redaction import short_name
@@ -68,7 +68,7 @@ def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, ti
         "method": "erhan", "units": names, "settings": settings,
         "budget": plan.budget, "seed": plan.seed, "threads": plan.threads,
     }  # fmt: skip
-    store, state = opened(folder, target, _recipe(plan, target, folder, chunk), described, chunk)
+    store, state = open_attack(folder, target, _recipe(plan, target, folder, chunk), described, chunk)
     if state.done:
         store.close()
         return UnitOutcome((f"{folder} has all of these units already.",))
@@ -79,13 +79,14 @@ def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, ti
             if result is None:
                 store.withdraw()
                 return UnitOutcome(("Stopped before the units were done; nothing was kept.",), done=False)
-            logits = plain(target, result.images, chunk)
+            logits = float32_logits(target, result.images, chunk)
         best, winners = _winners(result, logits)
         state = state.advanced(len(target.labels), result.forwards, result.backwards, result.notes)
         row = metrics_row(best, 1, result.forwards, len({w.birth for w in winners}))
         _pictures(target, folder, units, result, logits)
         spent = time.perf_counter() - began
-        commit(store, state, winners, "erhan", spent, f"all {len(names)} units are done", target.queries, [(1, row)])
+        group = ImageGroup(winners, "erhan", [(1, row)])
+        commit(store, state, group, spent, f"all {len(names)} units are done", target.queries)
     except BaseException:
         store.withdraw()
         raise

@@ -19,7 +19,7 @@ from evofool.bench.sets.image_set import ImageSet
 from evofool.bench.sets.scored_set import ScoredSet
 from evofool.errors import ImageError
 from evofool.machine import torch_threads
-from evofool.run.imported import chunk_of
+from evofool.run.attack_file import chunk_of
 from evofool.targets import Target
 from evofool.targets.position import measure
 

@@ -1,10 +1,11 @@
-"""A run that no search wrote: its file's description, and images committed to it, for baselines and what is like them.
+"""Runs that no search makes: those of baselines, units and polishing. Their files are read like those of searches.
 
-Its meta has `attack`: the plan that it was made by, and how far that is done. Everything that reads a run reads it.
+meta.attack has the plan that such a run was made by, and how much of it is done.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -24,11 +25,11 @@ from evofool.search.records import CellChange, Offspring
 from evofool.targets import Target
 from evofool.targets.validation import validate
 
-_CHOSEN = ("group", "microbatch", "chunk")  # each by what is before it
+_DERIVED = ("group", "microbatch", "chunk")  # settings that follow from the others unless given
 
 
 class Image(NamedTuple):
-    """An image that is to hold a cell, measured by the plain network."""
+    """An image that wins a cell, with its float32 scores."""
 
     birth: int
     class_id: int
@@ -48,29 +49,29 @@ class Seed(NamedTuple):
     method: str
 
 
-def opened(
+def open_attack(
     folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int, seeds: Seeds | None = None
 ) -> tuple[Store, AttackState]:
-    """The run's file, made or, if this plan was begun there, gone on with; and its state.
+    """The file of a run that follows this plan, created or, if the folder has it already, opened; and its state.
 
-    seeds: what a new file is to tell of the genomes that its images come from, which the first commit then has to bring.
-    StoreError, RecipeError or TargetError if folder has anything else, or if a new target fails its validation.
+    seeds: of a new file, the genomes that images come from; the first commit has to have them. StoreError, RecipeError or
+    TargetError if folder has anything else, or if the target is invalid.
     """
-    asked = 0 if target.counts_persist else target.queries
+    queries_before = 0 if target.counts_persist else target.queries
     if (folder / FILE).exists():
         store = Store.open(folder, write=True)
         try:
             meta = store.meta()
             if meta.committed or meta.attack is None:
-                return store, _going_on(meta, folder, target, plan, asked)
+                return store, _resumed_state(meta, folder, target, plan, queries_before)
         except BaseException:
             store.close(failed=True)
             raise
-        store.withdraw()  # killed before anything was saved: there is nothing to go on with
+        store.withdraw()  # killed before anything was saved: begin again
     validation = validate(target, chunk)
     if validation.position is None:
         raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
-    state = AttackState(plan=dict(plan), queries_before=asked)
+    state = AttackState(plan=dict(plan), queries_before=queries_before)
     meta = RunMeta(
         id=uuid4().hex,
         recipe=recipe.model_dump(mode="json", exclude_none=True),
@@ -84,7 +85,7 @@ def opened(
     return Store.create(folder, meta), state
 
 
-def _going_on(meta: RunMeta, folder: Path, target: Target, plan: Mapping[str, Any], asked: int) -> AttackState:
+def _resumed_state(meta: RunMeta, folder: Path, target: Target, plan: Mapping[str, Any], queries_before: int) -> AttackState:
     state = meta.attack
     if state is None:
         raise StoreError(f"{folder} holds another kind of run; pass another --out")
@@ -94,71 +95,72 @@ def _going_on(meta: RunMeta, folder: Path, target: Target, plan: Mapping[str, An
             "preprocessing or weights differ); pass another --out"
         )
     began, wanted = _flat(state.plan), _flat(plan)
-    # Of another method all differs, and what is chosen by the rest is not what anybody named.
-    for key in ["method", *sorted({*wanted, *began} - {"method", *_CHOSEN}), *_CHOSEN]:
+    # The method is named first, since of another one all settings differ; those that follow from others are named last.
+    for key in ["method", *sorted({*wanted, *began} - {"method", *_DERIVED}), *_DERIVED]:
         if began.get(key) != wanted.get(key):
             raise RecipeError(
                 f"{folder} was begun with {key} = {_short(began.get(key))}, asked for is {_short(wanted.get(key))}; "
                 "pass another --out"
             )
-    return state.model_copy(update={"queries_before": 0 if target.counts_persist else asked - meta.answers})
+    return state.model_copy(update={"queries_before": 0 if target.counts_persist else queries_before - meta.answers})
 
 
 def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """plan with its settings beside the rest."""
+    """plan, with its settings at the same level."""
     return {**{k: v for k, v in plan.items() if k != "settings"}, **plan.get("settings", {})}
 
 
-def commit(
-    store: Store,
-    state: AttackState,
-    images: Sequence[Image],
-    method: str,
-    seconds: float,
-    finished: str | None,
-    answers: int,
-    rows: Sequence[tuple[int, Mapping[str, Any]]] = (),
-    improvements: Sequence[ImprovementRow] = (),
-    seeds: Sequence[Seed] = (),
-    held: Sequence[Image] = (),
-    origins: Mapping[int, GenomeId] | None = None,
-    niches: int = 1,
-) -> None:
-    """One checkpoint: images take their cells, and state takes the place of the old one.
+@dataclass(frozen=True)
+class ImageGroup:
+    """What a group of classes, elites or units adds to the run's file when it is done."""
 
-    seconds are added to the run's. answers: target.queries by now. method: what made the images. rows: metrics, by a
-    number that replaces an older row of the same. seeds: the genomes that the images come from; origins: the runs and
-    births that these have elsewhere. held: images of seeds, which hold their cells before `images` do. niches: of a class.
+    images: Sequence[Image]
+    method: str  # that made the images
+    metrics: Sequence[tuple[int, Mapping[str, Any]]] = ()  # numbered; a row replaces an older one of its number
+    improvements: Sequence[ImprovementRow] = ()
+    seeds: Sequence[Seed] = ()  # genomes that the images come from
+    origins: Mapping[int, GenomeId] = field(default_factory=dict)  # by birth, where seeds come from
+    originals: Sequence[Image] = ()  # images of seeds, which win their cells before `images` do
+    niches: int = 1  # of a class
+
+    def cell(self, image: Image) -> int:
+        return image.class_id * self.niches + image.niche
+
+
+def commit(store: Store, state: AttackState, group: ImageGroup, seconds: float, finished: str | None, answers: int) -> None:
+    """One checkpoint: the images of group win their cells, and state replaces the old one.
+
+    seconds are added to the run's. answers: target.queries by now.
     """
     meta = store.meta()
     batch = meta.committed
-    cell = lambda i: i.class_id * niches + i.niche  # noqa: E731
-    cell_history = [CellChange(cell(i), i.birth, batch, i.log_odds, i.margin, False) for i in [*held, *images]]
+    images = [*group.originals, *group.images]
+    changes = [CellChange(group.cell(i), i.birth, batch, i.log_odds, i.margin, False) for i in images]
     elites = [
-        NewElite(i.class_id, i.niche, cell(i), i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
-        for i in {cell(i): i for i in [*held, *images]}.values()
+        NewElite(i.class_id, i.niche, cell, i.birth, (i.log_odds, i.margin) * 2, encode_png(i.pixels), i.pixels[0].size)
+        for cell, i in {group.cell(i): i for i in images}.items()
     ]
     total = meta.seconds + seconds
-    own = {i.birth: Offspring(i.birth, batch, i.mother, -1, i.genome, 0) for i in images}
+    made = {i.birth: Offspring(i.birth, batch, i.mother, -1, i.genome, 0) for i in group.images}
     store.save(
         Checkpoint(
             state={
                 "attack": state,
                 "committed": batch + 1,
                 "shown": batch + 1,
-                "shown_changes": meta.shown_changes + len(cell_history),
+                "shown_changes": meta.shown_changes + len(changes),
                 "last_progress": batch,
                 "seconds": total,
                 "finished": finished,
                 "answers": answers - state.queries_before,
             },
-            genomes=[*(Offspring(s.birth, batch, -1, -1, s.genome, 0) for s in seeds), *own.values()],
-            cell_history=cell_history,
+            genomes=[*(Offspring(s.birth, batch, -1, -1, s.genome, 0) for s in group.seeds), *made.values()],
+            cell_history=changes,
             elites=elites,
-            metrics=[MetricsRow(at, total, row) for at, row in rows],
-            methods={**{s.birth: s.method for s in seeds}, **dict.fromkeys(own, method)},
-            improvements=improvements,
-            origins=origins or {},
+            metrics=[MetricsRow(number, total, row) for number, row in group.metrics],
+            methods={**{s.birth: s.method for s in group.seeds}, **dict.fromkeys(made, group.method)},
+            improvements=group.improvements,
+            origins=group.origins,
         )
     )
 
@@ -169,7 +171,7 @@ def _short(value: object) -> str:
 
 
 def chunk_of(target: Target) -> int:
-    """Images that are scored at once, unless something else is asked for."""
+    """The default number of images in a forward pass."""
     return 16 if is_large(target.shape) else 64
 
 
@@ -181,32 +183,32 @@ def metrics_row(p: np.ndarray, gen: int, evaluations: int, distinct: int) -> dic
     return {**counts, **quantiles, **levels}
 
 
-def let_go(store: Store, state: AttackState, failed: bool = False) -> None:
-    """Close the file; of a run that has saved nothing, take it away."""
+def close_attack(store: Store, state: AttackState, failed: bool = False) -> None:
+    """Close the file; if nothing was saved, delete it."""
     if state.done:
         store.close(failed)
     else:
         store.withdraw()
 
 
-def plain(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
-    """(n, K) float32: what the target answers the plain way, chunk images at a time."""
+def float32_logits(target: Target, images: np.ndarray, chunk: int) -> np.ndarray:
+    """(n, K) float32: the target's float32 logits, chunk images at a time."""
     parts = [target.logits(images[at : at + chunk], chunk) for at in range(0, len(images), chunk)]
     return np.concatenate(parts)
 
 
-def climbed(climbs: AscentResult, cells: Sequence[int], sound: np.ndarray) -> list[ImprovementRow]:
-    """Rows of Store.improvements(): when each item's image came out better, and where its climb ended.
+def improvement_rows(result: AscentResult, cells: Sequence[int], sound: np.ndarray) -> list[ImprovementRow]:
+    """Rows of Store.improvements(): each time that an item's image came out better, and where its ascent ended.
 
-    cells (n,) are the items'; what is not sound (n,) has no image, and only its end.
+    cells: (n,) of the items. sound: (n,) bool; an item that is not sound has no image, so only its end has a row.
     """
     rows = []
     best = dict.fromkeys(range(len(cells)), (-math.inf, -math.inf))
-    for found in climbs.improvements:
+    for found in result.improvements:
         if sound[found.item]:
             best[found.item] = found.score, found.secondary
             rows.append(ImprovementRow(cells[found.item], found.forwards, found.backwards, *best[found.item]))
     ends = [
-        ImprovementRow(cells[k], int(climbs.forwards[k]), int(climbs.backwards[k]), *scores) for k, scores in best.items()
+        ImprovementRow(cells[k], int(result.forwards[k]), int(result.backwards[k]), *scores) for k, scores in best.items()
     ]
     return rows + ends
