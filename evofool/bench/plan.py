@@ -24,18 +24,10 @@ QUICK = ("cppn", "per-class", "random", "apgd", "noise")
 _SHARED_KEYS = ("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute")
 """Keys of a search's recipe that the benchmark sets for all arms alike."""
 
-_NOT_FIXED = (
-    "name",
-    "workers",
-    "ray",
-    "seeds",
-    "first_seed",
-    "arms",
-    "targets",
-    "transfer",
-    "image_metrics",
-    "detectors",
-)
+_NOT_FIXED = {
+    *("name", "workers", "ray", "seeds", "first_seed", "arms", "targets"),
+    *("transfer", "image_metrics", "detectors"),
+}
 """Keys of a benchmark that may change while there are cells."""
 
 Level = Annotated[float, Field(gt=0, lt=1)]
@@ -252,10 +244,7 @@ class BenchRecipe(_Part):
 
     def fixed(self) -> dict[str, Any]:
         """The part that figures depend on, as plain JSON: without where the work is done, seeds, arms and targets."""
-        return self.model_dump(
-            mode="json",
-            exclude={*_NOT_FIXED},
-        )
+        return self.model_dump(mode="json", exclude=_NOT_FIXED)
 
 
 def load(bench: str | Path, changes: Sequence[str] = ()) -> BenchRecipe:
