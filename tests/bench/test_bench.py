@@ -72,15 +72,14 @@ from evofool.targets import target
 class Signals(torch.nn.Module):
     shape = (1, 28, 28)
     labels = tuple("0123456789")
-    asked = 0
 
     def __init__(self):
         super().__init__()
         self.network = target("lenet").network.module
 
     def forward(self, x):
-        Signals.asked += len(x) == 32
-        if Signals.asked == 2 and not Path("sent").exists():
+        answered = sum(path.stat().st_size for path in Path("b").glob("calibration/*.answers"))
+        if answered and not Path("sent").exists():
             Path("sent").touch()
             os.kill(os.getpid(), signal.SIGINT)
         return self.network(x)

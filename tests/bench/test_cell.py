@@ -116,6 +116,6 @@ def test_a_cell_holds_though_logits_depend_on_the_row(tmp_path: Path, monkeypatc
     assert done["faults"] == []
     assert done["comparison"].startswith("within ")
     with StoredRun(home) as stored:
-        assert stored.meta["position"]["dependent"]
-        assert 0 < stored.meta["position"]["tolerance"] < 1e-3
+        assert stored.meta.position.dependent
+        assert 0 < stored.meta.position.tolerance < 1e-3
     assert read_record(home) == done
