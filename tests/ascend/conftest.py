@@ -1,4 +1,4 @@
-"""Small networks whose insides are known."""
+"""Small networks with known layers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""CPPN weights as a state: the gradient through renderer and classifier against finite differences, and what is kept."""
+"""CPPN weights as a parameterisation: gradients compared with finite differences, decoded images, limits."""
 
 import copy
 from collections.abc import Callable
@@ -37,8 +37,8 @@ def colour_network() -> nn.Module:
 
 def log_odds(network: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     logits = network(images)
-    own = logits.gather(1, classes[:, None])
-    return own[:, 0] - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
+    score = logits.gather(1, classes[:, None])
+    return score[:, 0] - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_the_gradient_through_renderer_and_classifier_agrees_with_finite_differe
 @pytest.mark.slow
 @pytest.mark.parametrize("raw", [False, True], ids=["centred", "raw"])
 @pytest.mark.parametrize("mode", ["grey", "rgb", "hsv", "grey2015", "hls2015"])
-def test_the_genomes_of_a_state_draw_the_decoded_images(mode: str, raw: bool) -> None:
+def test_the_genomes_of_a_state_render_the_decoded_images(mode: str, raw: bool) -> None:
     encoding = CPPN(mode=mode, height=20, width=33, raw_coordinates=raw)
     param = CPPNWeights(encoding, grown(encoding, 40, 20))
     rows = torch.tensor([3, 39, 3, 17, 0])
@@ -102,7 +102,7 @@ def test_the_genomes_of_a_state_draw_the_decoded_images(mode: str, raw: bool) ->
     ]
 
 
-def test_a_start_is_the_genomes_themselves_and_is_a_copy() -> None:
+def test_the_start_is_a_copy_of_the_genomes_weights() -> None:
     encoding = CPPN(mode="hsv")
     genomes = grown(encoding, 6, 10)
     param = CPPNWeights(encoding, genomes)
@@ -113,7 +113,7 @@ def test_a_start_is_the_genomes_themselves_and_is_a_copy() -> None:
     assert param.genomes(param.init(Draws(0, range(6), 0)), rows).tobytes() == genomes.tobytes()
 
 
-def test_weights_are_held_within_the_limit() -> None:
+def test_weights_are_clipped_to_the_limit() -> None:
     encoding = CPPN(weight_limit=3.0, initial_weight=3.0)
     param = CPPNWeights(encoding, grown(encoding, 4, 5))
     state = param.init(Draws(0, range(4), 0)) * 50
@@ -123,7 +123,7 @@ def test_weights_are_held_within_the_limit() -> None:
     assert encoding.unpack([encoding.pack(g) for g in genomes]).tobytes() == genomes.tobytes()
 
 
-def test_the_gradient_climbs() -> None:
+def test_an_ascent_raises_the_score() -> None:
     encoding = CPPN()
     lenet = target("lenet")
     param, rows = CPPNWeights(encoding, grown(encoding, 60, 12)), torch.arange(60)

@@ -68,8 +68,8 @@ def test_no_hook_outlives_a_call(small: Target) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert hook_count(small) == 0
-    for names, words in ((["first", "nothing"], "no layer"), (["unused"], "is not used")):
-        with pytest.raises(TargetError, match=words), Hooks(small, names):
+    for names, message in ((["first", "nothing"], "no layer"), (["unused"], "is not used")):
+        with pytest.raises(TargetError, match=message), Hooks(small, names):
             pass
         assert hook_count(small) == 0
 

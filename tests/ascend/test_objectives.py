@@ -1,4 +1,4 @@
-"""Objectives are what they say, item by item: against plain loops and the scores of a search."""
+"""Objectives, item by item, compared with simple loops and with the scores of a search."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def value(objective: o.Objective, layers: dict[str, torch.Tensor] | None = None)
     return objective(ForwardPass(Z, layers or {}), IMAGES, ROWS).double().numpy()
 
 
-def test_scores_of_classes_are_those_that_a_search_ranks_by() -> None:
+def test_scores_of_classes_equal_those_that_a_search_ranks_by() -> None:
     picked = np.arange(3), np.array([1, 2, 0])
     z = Z.numpy()
     assert np.allclose(value(o.class_logit(CLASSES)), z[picked])
@@ -48,14 +48,14 @@ def test_energy_and_match() -> None:
     assert np.allclose(value(o.match("a", features), {"a": a}), expected, atol=1e-6)
 
 
-def test_a_guide_is_followed_by_each_place_s_best_match() -> None:
+def test_a_guide_uses_the_best_match_of_each_position() -> None:
     a, g = torch.rand(1, 4, 2, 2), torch.rand(1, 4, 3, 2)
     pairs = a[0].flatten(1).T @ g[0].flatten(1)
     one = o.guide("a", g)(ForwardPass(None, {"a": a}), IMAGES[:1], ROWS[:1])
     assert float(one) == pytest.approx(float(pairs.max(1).values.sum()), rel=1e-5)
 
 
-def test_priors_of_an_image_against_plain_loops() -> None:
+def test_image_priors_equal_simple_loops() -> None:
     x = IMAGES.double().numpy()
     assert np.allclose(value(o.l2(0.25)), ((x - 0.25) ** 2).sum((1, 2, 3)))
     assert np.allclose(value(o.alpha_norm(6, 0.5, 255)), (np.abs((x - 0.5) * 255) ** 6).sum((1, 2, 3)), rtol=1e-4)
@@ -68,7 +68,7 @@ def test_priors_of_an_image_against_plain_loops() -> None:
         assert np.allclose(value(o.total_variation(beta)), total, rtol=1e-4)
 
 
-def test_objectives_add_up_and_know_what_they_read() -> None:
+def test_objectives_can_be_added_and_keep_their_layers() -> None:
     both = o.class_logit(CLASSES) - 0.5 * o.l2() + o.layer_energy("a") * 2.0
     a = torch.rand(3, 2)
     expected = value(o.class_logit(CLASSES)) - 0.5 * value(o.l2()) + 2 * value(o.layer_energy("a"), {"a": a})
@@ -78,7 +78,7 @@ def test_objectives_add_up_and_know_what_they_read() -> None:
     assert not o.layer_energy("a").logits
 
 
-def test_crops_of_an_image_are_one_item() -> None:
+def test_the_crops_of_an_image_are_one_item() -> None:
     """Two crops of each of three images: a layer has six rows, and an item the mean over its two."""
     maps, flat = torch.rand(6, 4, 3, 5), torch.rand(6, 4)
     pairs = [(0, 1), (2, 3), (4, 5)]

@@ -1,4 +1,4 @@
-"""Transforms move every image by draws of its own, and let gradients through."""
+"""Transforms use separate draws for each image, and pass gradients through."""
 
 import pytest
 import torch
@@ -7,37 +7,37 @@ from evofool.ascend import transforms as t
 from evofool.ascend.draws import Draws
 from evofool.ascend.params import Coarse, Fourier, Pixels, Sigmoid
 
-MOVES = [t.Jitter(2), t.Pad(3), t.Rotate(10, 0.9, 1.1), t.Crops(0.5, 0.9), t.Noise(0.1), t.Blur(1.0), t.Centre(6, 6)]
+TRANSFORMS = [t.Jitter(2), t.Pad(3), t.Rotate(10, 0.9, 1.1), t.Crops(0.5, 0.9), t.Noise(0.1), t.Blur(1.0), t.Centre(6, 6)]
 
 
 def images(n: int = 3) -> torch.Tensor:
     return torch.rand(n, 3, 12, 10, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("move", MOVES, ids=lambda m: type(m).__name__)
-def test_an_image_is_moved_the_same_in_any_company(move: t.Transform) -> None:
+@pytest.mark.parametrize("move", TRANSFORMS, ids=lambda m: type(m).__name__)
+def test_a_transform_of_an_image_does_not_depend_on_the_batch(move: t.Transform) -> None:
     x = images()
     together = move(x, Draws(0, [4, 5, 6], 1))
     alone = move(x[1:2], Draws(0, [5], 1))
     assert torch.allclose(together[1:2], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("move", MOVES, ids=lambda m: type(m).__name__)
-def test_gradients_come_through(move: t.Transform) -> None:
+@pytest.mark.parametrize("move", TRANSFORMS, ids=lambda m: type(m).__name__)
+def test_gradients_pass_through(move: t.Transform) -> None:
     x = images().requires_grad_()
     (gradient,) = torch.autograd.grad(move(x, Draws(0, [4, 5, 6], 1)).sum(), x)
     assert torch.isfinite(gradient).all()
     assert bool((gradient != 0).any())
 
 
-def test_images_of_one_batch_are_moved_apart() -> None:
+def test_images_of_a_batch_have_different_draws() -> None:
     x = images(1).expand(8, -1, -1, -1)
     for move in (t.Jitter(2), t.Rotate(10), t.Crops(), t.Noise(0.1)):
         moved = move(x, Draws(0, range(8), 1))
         assert len({tuple(m.flatten().tolist()) for m in moved}) > 3
 
 
-def test_jitter_is_a_roll_and_a_turn_by_nothing_is_nothing() -> None:
+def test_jitter_is_a_roll_and_a_rotation_by_zero_changes_nothing() -> None:
     x = images(2)
     jittered = t.Jitter(2)(x, Draws(0, [0, 1], 1))
     assert sorted(jittered[0].flatten().tolist()) == sorted(x[0].flatten().tolist())
@@ -45,7 +45,7 @@ def test_jitter_is_a_roll_and_a_turn_by_nothing_is_nothing() -> None:
     assert torch.allclose(t.Crops(1.0, 1.0)(x, Draws(0, [0, 1], 1)), x, atol=1e-5)
 
 
-def test_a_turn_keeps_circles_round_in_oblong_images() -> None:
+def test_a_rotation_keeps_circles_round_in_oblong_images() -> None:
     y, x = torch.meshgrid(torch.arange(40.0) - 19.5, torch.arange(80.0) - 39.5, indexing="ij")
     disc = torch.sigmoid(2 * (12 - (x * x + y * y).sqrt()))[None, None]
     turned = t.Rotate(40.0)(disc, Draws(3, [0], 1))
@@ -64,14 +64,14 @@ def test_a_blur_keeps_a_flat_image_and_the_mean() -> None:
     assert t.blurred(torch.rand(1, 1, 2, 2), 5.0).shape == (1, 1, 2, 2)
 
 
-def test_robust_gives_back_the_size_it_took() -> None:
+def test_robust_keeps_the_size() -> None:
     x = images()
     for move in t.robust(12, 10):
         x = move(x, Draws(0, [0, 1, 2], 1))
     assert x.shape == (3, 3, 12, 10)
 
 
-def test_a_fourier_state_decodes_as_one_transform_an_image_does() -> None:
+def test_a_fourier_state_decodes_like_single_transforms() -> None:
     param = Fourier((3, 8, 6))
     state = param.init(Draws(0, range(4), 0))
     decoded = param.decode(state, torch.arange(4))
@@ -105,7 +105,7 @@ def test_pixels_stay_in_the_box_and_near_the_sphere() -> None:
     assert on.max() <= 1
 
 
-def test_a_coarse_grid_is_drawn_at_full_size() -> None:
+def test_a_coarse_grid_decodes_at_full_size() -> None:
     param = Coarse(torch.rand(2, 3, 4, 3), (4, 3), (8, 6))
     state = param.init(Draws(0, [0, 1], 0))
     assert state.shape == (2, 3, 4, 3)

@@ -253,7 +253,7 @@ def test_errors_name_invalid_options(attack: Attack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attack", "settings", "words"),
+    ("attack", "settings", "message"),
     [
         (noise, {"kind": "pink"}, 'no kind "pink"; there are uniform, smooth'),
         (square, {"p_init": 0.0}, "p_init, a share"),
@@ -262,8 +262,8 @@ def test_errors_name_invalid_options(attack: Attack) -> None:
         (nes, {"pairs": 0}, "above 0"),
     ],
 )
-def test_errors_name_invalid_settings(attack: Attack, settings: dict, words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+def test_errors_name_invalid_settings(attack: Attack, settings: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         attack(black_box(), [0], budget=5, **settings)
 
 

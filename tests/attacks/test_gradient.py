@@ -340,7 +340,7 @@ def test_items_of_a_later_octave_are_those_that_continued() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "settings", "words"),
+    ("method", "settings", "message"),
     [
         ("nguyen", {"setting": "nice"}, 'no setting "nice"; there are plain, l2, blur, sparse'),
         ("apgd", {"rank": "loss"}, 'no rank "loss"; there are log_odds, margin'),
@@ -352,8 +352,8 @@ def test_items_of_a_later_octave_are_those_that_continued() -> None:
         ("inceptionism", {"scale": 0.0}, r"scale, the ratio of the sizes of octaves, has to lie in \[1, 4\], not 0\.0"),
     ],
 )
-def test_errors_name_invalid_settings(method: str, settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+def test_errors_name_invalid_settings(method: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         METHODS[method](tiny(), [0], **settings)
 
 

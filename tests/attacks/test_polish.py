@@ -296,14 +296,14 @@ def test_the_command_prints_the_result(source: Callable[..., Path], tmp_path: Pa
     again = CliRunner().invoke(app, how)
     assert again.exit_code == 0
     assert f"Continuing {new} at 5 of 5 elites" in again.output
-    for wrong, words in (
+    for wrong, message in (
         ("pace=1", 'no setting "pace"; it has rate, grow'),
         ("rate=fast", "rate is a number, not 'fast'"),
         ("grow=3", "grow is true or false, not 3"),
     ):
         refused = CliRunner().invoke(app, [str(folder), "--out", str(tmp_path / "no"), "--set", wrong])
         assert isinstance(refused.exception, RecipeError)
-        assert words in str(refused.exception)
+        assert message in str(refused.exception)
 
 
 @pytest.mark.parametrize("encoding", [CPPN(), CPPN(mode="hsv", height=40, width=24), CPPN.nguyen2015(1, 28, 28)])

@@ -360,7 +360,7 @@ def test_progress_has_the_classes_done_and_their_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"method": "simonyan"}, "begun with method = 'apgd', asked for is 'simonyan'"),
         ({"classes": (0, 2)}, r"begun with classes = \[0, 1\], asked for is \[0, 2\]"),
@@ -375,11 +375,11 @@ def test_progress_has_the_classes_done_and_their_time(tmp_path: Path) -> None:
         ({"threads": 2}, "begun with threads = 1, asked for is 2"),
     ],
 )
-def test_another_plan_is_refused_and_does_not_change_the_run(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_another_plan_is_refused_and_does_not_change_the_run(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"method": "apgd", "classes": (0, 1), "budget": 6}
     run_baseline(AttackPlan(**given), tiny(), tmp_path)
     before = content(tmp_path)
-    with pytest.raises(RecipeError, match=words + "; pass another --out"):
+    with pytest.raises(RecipeError, match=message + "; pass another --out"):
         run_baseline(AttackPlan(**(given | change)), tiny(), tmp_path)
     assert content(tmp_path) == before
 
@@ -418,7 +418,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "words"),
+    ("plan", "message"),
     [
         (AttackPlan("pgd"), 'no baseline "pgd"; there are nguyen, .*noise'),
         (AttackPlan("apgd", settings={"octaves": 2}), 'apgd has no setting "octaves"; it has restarts, rate'),
@@ -461,8 +461,8 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         (AttackPlan("square", seed=1 << 62), r"square: search.seed: .*less than"),
     ],
 )
-def test_errors_name_what_is_wrong_with_a_plan_and_no_folder_is_made(tmp_path: Path, plan: AttackPlan, words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+def test_errors_name_what_is_wrong_with_a_plan_and_no_folder_is_made(tmp_path: Path, plan: AttackPlan, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         run_baseline(plan, tiny(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

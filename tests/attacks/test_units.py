@@ -170,7 +170,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"units": ["hidden:2"]}, r"begun with units = \['hidden:1'\], asked for is \['hidden:2'\]"),
         ({"settings": {"restarts": 2}}, "begun with restarts = 3, asked for is 2"),
@@ -178,11 +178,11 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
         ({"seed": 5}, "begun with seed = 0, asked for is 5"),
     ],
 )
-def test_other_units_are_refused_in_the_same_folder(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_other_units_are_refused_in_the_same_folder(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     found = tiny()
     plan: dict[str, Any] = {"units": ["hidden:1"], "settings": ERHAN, "budget": 12}
     run_units(UnitPlan(**plan), found, tmp_path)
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(RecipeError, match=message):
         run_units(UnitPlan(**(plan | change)), found, tmp_path)
     with pytest.raises(RecipeError, match="was begun with"):
         run_baseline(AttackPlan("erhan", settings=ERHAN, budget=12), found, tmp_path)
@@ -196,7 +196,7 @@ def test_a_stopped_run_saves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "words"),
+    ("unit", "message"),
     [
         ("hidden", "unit hidden has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7"),
         ("hidden:x", "unit hidden:x has to be LAYER:CHANNEL"),
@@ -211,15 +211,15 @@ def test_a_stopped_run_saves_nothing(tmp_path: Path) -> None:
         ("unused:1", 'tiny: layer "unused" is not used'),
     ],
 )
-def test_the_error_for_an_unknown_unit_names_it(tmp_path: Path, unit: str, words: str) -> None:
+def test_the_error_for_an_unknown_unit_names_it(tmp_path: Path, unit: str, message: str) -> None:
     with pytest.raises(TargetError) as error:
         run(tmp_path / "run", "hidden:1", unit, settings={})
-    assert words in str(error.value)
+    assert message in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"octaves": 2}, 'erhan has no setting "octaves"; it has restarts, norm, rate'),
         ({"restarts": "two"}, "erhan: restarts has to be a value like 9, not 'two'"),
@@ -227,8 +227,8 @@ def test_the_error_for_an_unknown_unit_names_it(tmp_path: Path, unit: str, words
         ({"restarts": 0}, r"restarts has to lie in 1\.\.256, not 0"),
     ],
 )
-def test_errors_name_invalid_settings(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
+def test_errors_name_invalid_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         run(tmp_path / "run", "hidden:1", settings=settings, budget=20)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""What the tests of genomes share: the random stream in plain Python, and CPPNs grown by many variations."""
+"""Shared fixtures: the random stream in plain Python, and CPPNs grown by many variations."""
 
 from collections.abc import Callable
 
@@ -47,12 +47,12 @@ def evolve() -> Callable[..., np.ndarray]:
     grown: dict[tuple[CPPN, int, int, int], np.ndarray] = {}
 
     def evolve(encoding: CPPN, count: int, batches: int = 60, seed: int = 0) -> np.ndarray:
-        asked = (encoding, count, batches, seed)
-        if asked not in grown:
+        arguments = (encoding, count, batches, seed)
+        if arguments not in grown:
             genomes = encoding.random(count, Key(seed, 0))
             for batch in range(1, batches + 1):
                 genomes = encoding.vary(genomes, genomes, Key(seed, batch))
-            grown[asked] = genomes
-        return grown[asked].copy()
+            grown[arguments] = genomes
+        return grown[arguments].copy()
 
     return evolve

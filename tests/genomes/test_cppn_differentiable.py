@@ -1,4 +1,4 @@
-"""The renderer with a gradient: its pictures against numba's, its gradient against autograd over a plain recursion."""
+"""The differentiable renderer: its images compared with numba's, its gradient with autograd over a recursion."""
 
 from collections.abc import Callable
 from functools import cache
@@ -82,7 +82,7 @@ PLAIN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def draw_slowly(record: Any, weights: torch.Tensor, inputs: np.ndarray, n_outputs: int) -> torch.Tensor:
-    """What the outputs of one genome say, (outputs, pixels), by recursion over its edges in torch operations."""
+    """The outputs of one genome, (outputs, pixels), by recursion over its edges in torch operations."""
 
     @cache
     def value(end: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A CPPN's text and bytes: that they are the genome and nothing else is, and what is said of bad ones."""
+"""The JSON and bytes of CPPNs: round trips, and errors for invalid ones."""
 
 import copy
 import hashlib
@@ -147,8 +147,8 @@ def test_a_text_larger_than_the_default_capacity_gets_a_larger_one() -> None:
     encoding, genome = from_json(edited(nodes=nodes, edges=edges))
     assert (encoding.max_nodes, encoding.max_edges) == (100, 495)
     assert int(genome[0]["n_edges"]) == 495
-    room = from_json(EXAMPLE, max_nodes=9, max_edges=11, activation_set=("sin",))[0]
-    assert (room.max_nodes, room.max_edges, room.activation_set) == (9, 11, ("sin",))
+    encoding = from_json(EXAMPLE, max_nodes=9, max_edges=11, activation_set=("sin",))[0]
+    assert (encoding.max_nodes, encoding.max_edges, encoding.activation_set) == (9, 11, ("sin",))
 
 
 # Bad texts
@@ -208,9 +208,9 @@ BAD = {
 @pytest.mark.parametrize("read", [GREY.from_json, from_json], ids=["an encoding", "alone"])
 @pytest.mark.parametrize("case", BAD)
 def test_errors_for_an_invalid_text_name_the_fault(case: str, read: Callable[[Any], Any]) -> None:
-    data, words = BAD[case]
+    data, message = BAD[case]
     before = copy.deepcopy(data)
-    with pytest.raises(GenomeError, match=words):
+    with pytest.raises(GenomeError, match=message):
         read(data)
     assert case == "weight NaN" or data == before
 
@@ -297,13 +297,13 @@ def test_truncated_and_lengthened_bytes_are_refused(evolve: Callable[..., np.nda
 
 
 def test_errors_for_bytes_of_an_invalid_graph_name_the_fault() -> None:
-    sound = GREY.from_json(EXAMPLE)
+    valid = GREY.from_json(EXAMPLE)
 
-    def refused(words: str, **changes: tuple[int, float]) -> None:
-        record = sound.copy()[0]
+    def refused(message: str, **changes: tuple[int, float]) -> None:
+        record = valid.copy()[0]
         for field, (place, value) in changes.items():
             record[field][place] = value
-        with pytest.raises(GenomeError, match=words):
+        with pytest.raises(GenomeError, match=message):
             GREY.unpack([GREY.pack(record)])
 
     refused("edge to a node that does not exist", src=(0, 7))
@@ -322,7 +322,7 @@ def test_errors_for_bytes_of_an_invalid_graph_name_the_fault() -> None:
     refused("node ids have to lie in", node_id=(2, -9))
 
 
-def assert_sound_or_refused(blob: bytes) -> bool:
+def assert_valid_or_refused(blob: bytes) -> bool:
     try:
         genome = GREY.unpack([blob])
     except GenomeError:
@@ -343,7 +343,7 @@ def test_garbled_bytes_are_a_valid_genome_or_a_genome_error(evolve: Callable[...
         for _ in range(rng.integers(1, 4)):
             place = rng.integers(len(blob))
             blob[place] = rng.choice([blob[place] ^ (1 << rng.integers(8)), rng.integers(256), 0, 255])
-        outcomes.append(assert_sound_or_refused(bytes(blob)))
+        outcomes.append(assert_valid_or_refused(bytes(blob)))
     assert 100 < sum(outcomes) < 2900  # both happen
 
 
@@ -358,7 +358,7 @@ def test_garbled_bytes_are_a_valid_genome_or_a_genome_error(evolve: Callable[...
 )
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_valid_genome_or_a_genome_error(blob: bytes) -> None:
-    assert_sound_or_refused(blob)
+    assert_valid_or_refused(blob)
 
 
 def test_no_packed_genomes_give_an_empty_batch() -> None:
@@ -371,7 +371,7 @@ def test_no_packed_genomes_give_an_empty_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"mode": "cmyk"}, 'no colour mode "cmyk"; there are grey, rgb'),
         ({"activation_set": "nguyen"}, 'no activation set "nguyen"; there are default, nguyen2015'),
@@ -384,8 +384,8 @@ def test_no_packed_genomes_give_an_empty_batch() -> None:
         ({"mode": "rgb", "max_edges": 11}, "max_nodes 64 and max_edges 11 cannot hold a genome without hidden nodes"),
     ],
 )
-def test_errors_name_invalid_settings(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         CPPN(**settings)
 
 

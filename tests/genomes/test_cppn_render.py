@@ -1,4 +1,4 @@
-"""Drawing CPPNs: numba against the numpy oracle, the oracle against a recursion, colours and activations against libm."""
+"""Rendering CPPNs: numba compared with numpy, numpy with a recursion, colours and activations with libm."""
 
 import colorsys
 import hashlib
@@ -65,7 +65,7 @@ def oracle(encoding: CPPN, genomes: np.ndarray, size: tuple[int, int]) -> np.nda
 
 
 def random_graphs(stream: Any, kinds: tuple[str, ...], n_outputs: int, count: int, weight: float) -> np.ndarray:
-    """A batch of graphs of 6 to 24 hidden nodes, dead ones among them, drawn from a plain stream without any libm."""
+    """A batch of graphs of 6 to 24 hidden nodes, dead ones among them, drawn from the reference stream without libm."""
     encoding = CPPN(mode="grey" if n_outputs == 1 else "rgb", weight_limit=weight, initial_weight=weight)
     graphs = []
     for _ in range(count):
@@ -113,7 +113,7 @@ def test_the_evolved_genomes_are_varied(evolve: Callable[..., np.ndarray], famil
     programs = compile_programs(genomes, 3)
     assert set(programs.act.tolist()) == {activations.number(name) for name in FAMILIES[family]}
     assert np.median(np.diff(programs.node_ptr)) >= 8
-    # Sums of every length that the kernel has a case of its own for, and longer ones of both parities
+    # Sums of every length with a separate case in the kernel, and longer ones of both parities
     assert set(range(7)) <= set(np.diff(programs.edge_ptr).tolist())
     images = encoding.render(genomes)
     assert len({image.tobytes() for image in images}) >= 150
@@ -385,7 +385,7 @@ def test_raw_coordinates_at_another_size_are_interpolated_indices() -> None:
 # Colours
 
 
-def ask(mode: str, v: np.ndarray) -> np.ndarray:
+def colours(mode: str, v: np.ndarray) -> np.ndarray:
     """What both renderers paint for raw outputs v float32 (channels, pixels): a genome that hands on three inputs."""
     channels = color.outputs(mode)
     k = np.arange(channels, dtype=np.int32)
@@ -410,16 +410,16 @@ def ask(mode: str, v: np.ndarray) -> np.ndarray:
 def test_grey_and_rgb_are_rounded_and_black_below_zero(mode: str) -> None:
     v = np.linspace(-1.3, 1.3, 9999).astype(np.float32).reshape(-1, 1).repeat(color.outputs(mode), 1).T.copy()
     exact = 255 * np.clip(v.astype(np.float64), 0, 1)
-    assert np.abs(ask(mode, v) - exact).max() <= 0.5 + 1e-4
-    assert not ask(mode, v)[v <= 0].any()
+    assert np.abs(colours(mode, v) - exact).max() <= 0.5 + 1e-4
+    assert not colours(mode, v)[v <= 0].any()
 
 
 def test_grey2015_is_the_whole_part_of_the_magnitude() -> None:
     v = np.linspace(-1.3, 1.3, 9999).astype(np.float32)[None]
     exact = np.minimum(np.abs(v.astype(np.float64)), 1) * 255
-    sure = np.abs(exact - np.round(exact)) > 1e-4
-    np.testing.assert_array_equal(ask("grey2015", v)[sure], np.floor(exact)[sure])
-    assert ask("grey2015", np.float32([[0, 1, -1, 7, -1e4, 0.999]])).tolist() == [[0, 255, 255, 255, 255, 254]]
+    clear = np.abs(exact - np.round(exact)) > 1e-4
+    np.testing.assert_array_equal(colours("grey2015", v)[clear], np.floor(exact)[clear])
+    assert colours("grey2015", np.float32([[0, 1, -1, 7, -1e4, 0.999]])).tolist() == [[0, 255, 255, 255, 255, 254]]
 
 
 def test_hsv_is_colorsys_within_a_grey_level() -> None:
@@ -431,7 +431,7 @@ def test_hsv_is_colorsys_within_a_grey_level() -> None:
         colorsys.hsv_to_rgb(h % 1.0, min(max(s, 0.0), 1.0), min(abs(value), 1.0))
         for h, s, value in v.T.astype(float).tolist()
     ]
-    assert np.abs(ask("hsv", v) - 255 * np.array(slow).T).max() < 1
+    assert np.abs(colours("hsv", v) - 255 * np.array(slow).T).max() < 1
 
 
 def hls_of_opencv(h: int, lightness: int, s: int) -> tuple[float, float, float]:
@@ -463,12 +463,12 @@ def test_hls2015_is_opencvs_8_bit_formula_within_a_grey_level() -> None:
     v = ((np.array(steps).T + 0.5) / 255).astype(np.float32)  # halfway between two steps, so that int() is sure of its step
     v[:, v[0] > 0.3] *= -1
     slow = np.array([hls_of_opencv(*step) for step in steps]).T
-    assert np.abs(ask("hls2015", v) - slow).max() < 1
+    assert np.abs(colours("hls2015", v) - slow).max() < 1
 
 
 def test_hls2015_holds_outputs_beyond_one_at_255() -> None:
     far = np.float32([[1e4, -1e4, 1, 1.5], [0.5, 0.5, 0.5, -0.5], [-7, 7, 1, 1]])
-    painted = ask("hls2015", far)
+    painted = colours("hls2015", far)
     assert (painted == painted[:, :1]).all()
     assert np.abs(painted[:, 0] - hls_of_opencv(255, 127, 255)).max() < 1
 
@@ -480,7 +480,7 @@ def test_hls2015_holds_outputs_beyond_one_at_255() -> None:
 @settings(max_examples=100, deadline=None)
 def test_numba_and_numpy_give_equal_colours_for_any_outputs(mode: str, outputs: list[float]) -> None:
     v = np.array(outputs[: color.outputs(mode)], np.float32).reshape(-1, 1).repeat(3, 1)
-    ask(mode, v)
+    colours(mode, v)
 
 
 def test_rgb_of_three_equal_outputs_is_grey(evolve: Callable[..., np.ndarray]) -> None:

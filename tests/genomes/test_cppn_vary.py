@@ -1,4 +1,4 @@
-"""Mutating CPPNs: against a slow mutation of plain lists with the same draws, and that every child is a sound graph."""
+"""Mutation of CPPNs: compared with a slow mutation of lists with the same draws; every child is a valid graph."""
 
 import hashlib
 from collections.abc import Callable
@@ -41,8 +41,8 @@ def leading_to(edges: Edges, ends: set[int]) -> set[int]:
     return found
 
 
-def assert_sound(encoding: CPPN, record: Any) -> None:
-    """Says in plain Python what a record has to be."""
+def assert_valid(encoding: CPPN, record: Any) -> None:
+    """Checks a record in plain Python."""
     n, m = int(record["n_nodes"]), int(record["n_edges"])
     assert encoding.channels <= n <= encoding.max_nodes
     assert 0 <= m <= encoding.max_edges
@@ -68,7 +68,7 @@ def assert_sound(encoding: CPPN, record: Any) -> None:
 
 
 def slow_child(encoding: CPPN, nodes: Nodes, edges: Edges, stream: Any) -> tuple[Nodes, Edges]:
-    """What `vary` says it does, on lists of (id, activation) and (source, target, weight), with the draws of one stream."""
+    """The mutation of `vary`, on lists of (id, activation) and (source, target, weight), with the draws of one stream."""
     rates, limit, kinds = encoding.rates, encoding.weight_limit, encoding.kinds.tolist()
     outputs = set(range(N_IN, N_IN + encoding.channels))
 
@@ -114,7 +114,7 @@ def slow_child(encoding: CPPN, nodes: Nodes, edges: Edges, stream: Any) -> tuple
 ENCODINGS = {
     "as in 2015": CPPN(activation_set=SEVEN, rates=USUAL),
     "three outputs": CPPN(mode="rgb", activation_set=("sin", "gauss"), weight_limit=3.0, initial_weight=1.0, rates=USUAL),
-    "growing to the room's end": CPPN(activation_set=SEVEN, rates=GROWING, max_nodes=20, max_edges=40),
+    "growing to capacity": CPPN(activation_set=SEVEN, rates=GROWING, max_nodes=20, max_edges=40),
     "tiny": CPPN(activation_set=SEVEN, rates=USUAL, max_nodes=4, max_edges=8),
     "tiny and full from the start": CPPN(mode="rgb", activation_set=SEVEN, rates=USUAL, max_nodes=4, max_edges=12),
     "everything always": CPPN(activation_set=SEVEN, rates=ALWAYS, max_nodes=9, max_edges=16),
@@ -154,7 +154,7 @@ def test_every_genome_of_a_long_neutral_evolution_is_valid(encoding: CPPN) -> No
         genomes = encoding.vary(genomes, genomes, Key(3, batch))
         if batch < 6 or batch % 10 == 0:
             for record in genomes:
-                assert_sound(encoding, record)
+                assert_valid(encoding, record)
 
 
 probability = st.sampled_from([0.0, 0.2, 0.7, 1.0])
@@ -178,7 +178,7 @@ def test_any_sequence_of_mutations_gives_valid_genomes(
             genomes = encoding.random(4, Key(seed, batch))
         genomes = encoding.vary(genomes, genomes, Key(seed, batch + 1))
         for record in genomes:
-            assert_sound(encoding, record)
+            assert_valid(encoding, record)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny and full from the start"])
@@ -200,18 +200,18 @@ def test_evolution_continues_at_a_tiny_capacity(name: str) -> None:
 def test_dead_nodes_of_a_full_genome_are_removed_and_it_can_grow_again() -> None:
     edges = [(0, 5, 1.0), (5, 4, 1.0), (1, 6, 1.0), (2, 7, 1.0), (6, 7, 2.0)]  # 6 and 7 lead nowhere
     nodes = [(4, 0), (5, 1), (6, 1), (7, 1)]
-    for room, change in ((4, STILL), (4, STILL._replace(split_edge=1.0)), (5, STILL)):
-        encoding = CPPN(activation_set=SEVEN, rates=change, max_nodes=room, max_edges=40)
+    for capacity, change in ((4, STILL), (4, STILL._replace(split_edge=1.0)), (5, STILL)):
+        encoding = CPPN(activation_set=SEVEN, rates=change, max_nodes=capacity, max_edges=40)
         mother = arrays.build(encoding.dtype, 1, nodes, edges, 10.0)
         child = encoding.vary(mother, mother, Key(0, 0))
         left = [int(i) for i in child[0]["node_id"][: child[0]["n_nodes"]]]
-        if room == 5:
-            assert left == [4, 5, 6, 7]  # there is room: dead nodes stay, they may yet be joined
+        if capacity == 5:
+            assert left == [4, 5, 6, 7]  # not full: dead nodes stay, since they may be connected later
         else:
             assert left == [4, 5] + [6] * (change.split_edge == 1.0)
         if change == STILL:
             np.testing.assert_array_equal(encoding.render(child), encoding.render(mother))
-        assert_sound(encoding, child[0])
+        assert_valid(encoding, child[0])
 
 
 @pytest.mark.parametrize("change", [field for field in Rates._fields if field != "eta"])
@@ -221,7 +221,7 @@ def test_a_full_genome_without_dead_nodes_skips_the_change(change: str) -> None:
     mother = arrays.build(encoding.dtype, 1, [(4, 0), (5, 1)], edges, 10.0)
     for batch in range(30):
         child = encoding.vary(mother, mother, Key(0, batch))
-        assert_sound(encoding, child[0])
+        assert_valid(encoding, child[0])
         if change in ("add_edge", "split_edge"):
             assert child[0] == mother[0]
         elif change != "activation":  # which may draw what there was
@@ -383,7 +383,7 @@ def test_vary_does_not_change_mothers_and_shares_no_memory_with_them(evolve: Cal
 
 
 def test_the_structures_from_the_golden_key_do_not_change() -> None:
-    """Exact on any machine, as no weight is moved and so no pow is called. A change here moves results: say so."""
+    """Exact on any machine, as no weight is moved and so no pow is called. A change here moves results."""
     encoding = CPPN(
         mode="rgb", activation_set=SEVEN, rates=USUAL._replace(weight=0.0), weight_limit=10.0, initial_weight=10.0,
         max_nodes=24, max_edges=60,
@@ -416,6 +416,6 @@ def test_a_child_of_a_genome_with_the_highest_valid_id_is_valid() -> None:
     encoding = CPPN(activation_set=SEVEN, rates=STILL._replace(split_edge=1.0))
     last = arrays.MAX_ID - 1
     mother = arrays.build(encoding.dtype, 1, [(4, 0), (last, 1)], [(0, last, 1.0), (last, 4, 1.0)], 10.0)
-    assert_sound(encoding, encoding.vary(mother, mother, Key(0, 0))[0])
+    assert_valid(encoding, encoding.vary(mother, mother, Key(0, 0))[0])
     with pytest.raises(GenomeError, match="node ids have to lie in"):
         arrays.build(encoding.dtype, 1, [(4, 0), (arrays.MAX_ID, 1)], [], 10.0)

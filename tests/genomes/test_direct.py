@@ -20,7 +20,7 @@ NEVER = 1e-9  # the lowest rate is above 0; this one hits none of the genes here
 
 
 def slow_child(encoding: Direct, mother: list[int], father: list[int], batch: int, stream: Any) -> list[int]:
-    """What `vary` says it does to one genome, drawing from one plain stream."""
+    """The mutation of `vary` for one genome, with draws of the reference stream."""
     child = list(mother)
     if encoding.crossover > 0 and stream.uniform() < encoding.crossover:
         for k, (m, f) in enumerate(zip(mother, father, strict=True)):
@@ -319,7 +319,7 @@ TEXT = SMALL.to_json(SMALL.random(1, Key(0, 0))[0])
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (None, '"format" has to be "evofool.direct"'),
         ([], '"format" has to be "evofool.direct"'),
@@ -338,8 +338,8 @@ TEXT = SMALL.to_json(SMALL.random(1, Key(0, 0))[0])
         (TEXT | {"pixels": ""}, r"0 bytes; \(3, 4, 5\) needs 60"),
     ],
 )
-def test_errors_for_an_invalid_text_name_the_fault(data: Any, words: str) -> None:
-    with pytest.raises(GenomeError, match=words):
+def test_errors_for_an_invalid_text_name_the_fault(data: Any, message: str) -> None:
+    with pytest.raises(GenomeError, match=message):
         SMALL.from_json(data)
 
 
@@ -350,7 +350,7 @@ def test_bytes_of_another_length_are_refused(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"rate": 0.0}, r"rate is 0.0; it has to lie in \(0, 1\]"),
         ({"rate": 1.1}, "rate is 1.1"),
@@ -361,8 +361,8 @@ def test_bytes_of_another_length_are_refused(length: int) -> None:
         ({"eta_crossover": -1.0}, "eta_crossover -1.0"),
     ],
 )
-def test_errors_name_invalid_settings(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Direct(**settings)
 
 

@@ -1,4 +1,4 @@
-"""The keyed streams against SplitMix64 in plain Python, and that they look random."""
+"""The keyed streams: compared with SplitMix64 in plain Python, and tests of randomness."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ def drawn(key: tuple[int, int, int], count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_stream_is_splitmix64_to_the_bit(reference_stream: Any, key: tuple[int, int, int]) -> None:
-    plain = reference_stream(*key)
-    assert drawn(key, 100).tolist() == [plain.uniform() for _ in range(100)]
+    reference = reference_stream(*key)
+    assert drawn(key, 100).tolist() == [reference.uniform() for _ in range(100)]
 
 
 def test_the_reference_stream_gives_the_published_splitmix64_numbers(reference_stream: Any) -> None:
-    plain = reference_stream(0)
-    plain.state = 1234567  # Rosetta Code's reference, "Pseudo-random numbers/Splitmix64"
-    assert [plain.bits() for _ in range(5)] == [
+    reference = reference_stream(0)
+    reference.state = 1234567  # Rosetta Code's reference, "Pseudo-random numbers/Splitmix64"
+    assert [reference.bits() for _ in range(5)] == [
         6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821,
     ]  # fmt: skip
 
@@ -36,8 +36,8 @@ def test_the_reference_stream_gives_the_published_splitmix64_numbers(reference_s
 def test_integers_are_the_floors_of_n_times_the_uniform_draws(
     reference_stream: Any, key: tuple[int, int, int], n: int
 ) -> None:
-    plain = reference_stream(*key)
-    assert integers(Key(*key), n, 50).tolist() == [plain.integer(n) for _ in range(50)]
+    reference = reference_stream(*key)
+    assert integers(Key(*key), n, 50).tolist() == [reference.integer(n) for _ in range(50)]
 
 
 def test_uniform_draws_lie_in_the_half_open_unit_interval_and_have_its_moments() -> None:

@@ -136,7 +136,7 @@ def above_zero(values: list[Any], weights: list[Any]) -> bool:
 
 
 class Watch(TorchDispatchMode):
-    """Notes the operations that torch is asked for."""
+    """Records the torch operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,12 +155,12 @@ def test_every_torch_call_rounds_once_so_that_a_gpu_cannot_contract_operations(
     genomes = evolve(encoding, 200)[:60]
     with Watch() as watch:
         drawn(encoding, genomes, (5, 5))
-    asked = {name for name, _, _ in watch.calls}
-    assert asked <= EXACT | MOVING
-    assert {"mul", "add", "sub", "div", "clamp_", "__xor__", "__lshift__"} <= asked
+    used = {name for name, _, _ in watch.calls}
+    assert used <= EXACT | MOVING
+    assert {"mul", "add", "sub", "div", "clamp_", "__xor__", "__lshift__"} <= used
     for name, args, kwargs in watch.calls:
         assert kwargs.get("alpha", 1) == 1
-        # A division by a plain number, or by a tensor of the CPU, is a product with its rounded inverse on CUDA.
+        # A division by a Python number, or by a tensor of the CPU, is a product with its rounded inverse on CUDA.
         assert not name.startswith("div") or isinstance(args[1], torch.Tensor)
         assert name != "rsub" or len(args) == 2
 
