@@ -67,6 +67,7 @@ def explain(
     replaced. Exits with 2 if a part failed; the page then has the others.
     """
     from evofool.errors import TargetError
+    from evofool.explain.page import ExplanationOptions
     from evofool.explain.page import explain as write_page
     from evofool.machine import keep_memory, torch_threads
 
@@ -92,13 +93,8 @@ def explain(
                 out or subject.folder,
                 source=subject.source,
                 notes=subject.notes,
-                only=chosen,
-                real=real_images,
-                layers=inverted,
-                dream=dream or "",
-                zoom=zoom,
-                seed=seed,
-                say=lambda line: print(line, flush=True),
+                options=ExplanationOptions(chosen, real_images, inverted, dream or "", zoom, seed),
+                report=lambda line: print(line, flush=True),
             )
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -1,4 +1,4 @@
-"""What a layer keeps of an image: another image is looked for that the layer answers alike (Mahendran & Vedaldi 2014)."""
+"""What a layer keeps of an image: a search for another image with the same features (Mahendran & Vedaldi 2014)."""
 
 from dataclasses import dataclass
 
@@ -15,26 +15,52 @@ from evofool.errors import ImageError, ScoreError
 from evofool.scores import log_odds
 from evofool.targets import Preprocessing, Target
 
-# Their sigma, 27098, is the mean norm of their training images: 227 x 227 x 3 pixels on 0..255, the mean image taken off.
+# The paper's sigma, 27098, is the mean norm of its training images: 227 x 227 x 3 pixels on 0..255, minus the mean image.
 _SIDE = 227
 _SPREAD = 27098 / 255 / (3 * _SIDE * _SIDE) ** 0.5  # of a pixel on [0, 1]: 0.27
-_START = 0.1  # deviation of the noise that an inversion starts from
+_START = 0.1  # standard deviation of the noise at the start of an inversion
 _RESTART = 1 << 20  # between the keys of an image's restarts
 
 
 @dataclass(frozen=True)
+class InversionSettings:
+    """How an inversion is searched for.
+
+    tv, alpha: weights of total variation and of the pixels' norm, in the paper's units. restarts: starts for each image, of
+    which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half a cosine. rule:
+    another optimiser; `rate` is then not used. microbatch, streams: as in ascend.
+    """
+
+    tv: float = 3.0
+    alpha: float = 0.0
+    restarts: int = 1
+    steps: int = 200
+    rate: float = 0.3
+    rule: StepRule | None = None
+    microbatch: int = 0
+    streams: int = 1
+
+    def __post_init__(self) -> None:
+        if self.restarts < 1 or self.steps < 1 or self.tv < 0 or self.alpha < 0:
+            raise ValueError(
+                f"restarts {self.restarts} and steps {self.steps} have to be at least 1, tv {self.tv} and alpha "
+                f"{self.alpha} at least 0"
+            )
+
+
+@dataclass(frozen=True)
 class Inversion:
-    """n images whose answers at a layer are as near as could be found to those of the n images given.
+    """n images whose features at a layer are as near as was found to those of n given images.
 
-    images: uint8 (n, C, H, W). relative (n,) float64: ||d|| / ||f||, f the features of an image given, d the difference that
-    the inversion's have from them. Two errors make layers comparable: squared is ||d||^2 over the mean squared distance of
-    pairs of images, as the authors' code has it, unsquared ||d|| over the mean distance, as their text has it: the first is
-    about the square of the second. by: "pairs", or "norm" where there were no two different images: then they are
-    relative^2 and relative, and not to be compared with the others.
+    images: uint8 (n, C, H, W). relative (n,) float64: ||d|| / ||f||, with f the features of a given image and d the
+    difference between its features and the inversion's. Two errors are comparable between layers: squared is ||d||^2 over
+    the mean squared distance between pairs of images, as in the authors' code; unsquared is ||d|| over the mean distance, as
+    in their text. squared is about the square of unsquared. by: "pairs", or "norm" where no two images differ: then they are
+    relative^2 and relative, and not comparable between layers.
 
-    classes (n,) int64: what the target says to the images given. kept (n,) bool: whether it says so to the inversions too,
-    whatever they look like; log_odds (n,) float64: how sure of that class it is then. forwards, backwards: passes spent.
-    notes: what was stopped, and why. interrupted: tick said so; the best so far is here.
+    classes (n,) int64: the target's class for each given image. kept (n,) bool: whether the inversion has the same class;
+    log_odds (n,) float64: the inversion's log-odds of that class. forwards, backwards: passes spent. notes: which ascents
+    stopped early, and why. interrupted: tick stopped the search; the best images so far are returned.
     """
 
     layer: str
@@ -57,54 +83,48 @@ def invert(
     images: np.ndarray,
     layer: str,
     *,
-    tv: float = 3.0,
-    alpha: float = 0.0,
-    restarts: int = 1,
-    steps: int = 200,
-    rate: float = 0.3,
-    rule: StepRule | None = None,
+    settings: InversionSettings | None = None,
     reference: np.ndarray | None = None,
     seed: int = 0,
-    microbatch: int = 0,
-    streams: int = 1,
     tick: Tick | None = None,
 ) -> Inversion:
-    """For each image the one that minimises ||F(x) - f||^2 / ||f||^2 + [alpha/2 sum x^6 + tv/2 sum (dx^2 + dy^2)] / sigma^2.
+    """For each image one that minimises ||F(x) - f||^2 / ||f||^2 + [alpha/2 sum x^6 + tv/2 sum (dx^2 + dy^2)] / sigma^2.
 
-    images: uint8 (n, C, H, W). layer: a name of the network's modules, or "logits", its answer. x is what an image differs
-    by from the pixel that the network is fed as 0; there it starts, as faint noise. The network sees x in 8 bits. Of the
-    restarts of an image, all in one batch, the one with the smallest error is kept. reference: uint8 (m, C, H, W), whose
-    features say how far apart different images are; the images themselves unless given. What is inverted of a deep layer
-    need look like nothing and still be the class to the network: then it is a fooling image.
+    images: uint8 (n, C, H, W). layer: the name of a module of the network, or "logits" for its output. x is the difference
+    of an image to the pixel that preprocessing maps to 0; the search starts there, with faint noise. The network gets x in
+    8 bits. All restarts of all images are in one batch. reference: uint8 (m, C, H, W), whose pairs give the distance
+    between features of different images; by default the images themselves. An inversion of a deep layer may resemble
+    nothing and still have the class: then it is a fooling image.
 
-    The objective is the paper's, and so are the units of its constants (pixels on 0..255, 227 a side; there tv is 1, 10
-    and 100 for early, middle and deep layers, alpha 8e-10), for images of any size. Ours are: the box [0, 1] that holds
-    pixels in range, for which alpha may be 0; one tv for all depths; and Adam, its rate falling to 0 along half a cosine.
-    rule=paper_rule(shape) with steps=400 are the paper's steps, which end further off (`rate` is not read then).
+    The objective is the paper's, in the units of its constants (pixels on 0..255, 227 a side; there tv is 1, 10 and 100 for
+    early, middle and deep layers, alpha 8e-10), for images of any size. Three things differ: pixels are kept in [0, 1],
+    which makes alpha unnecessary; tv is the same for all depths; the optimiser is Adam. The paper's optimiser,
+    rule=paper_rule(shape) with steps=400, ends at a larger error.
 
-    Costs `steps` backward passes for each image and restart, up to the layer, and one more forward pass; reading features
-    and classes a few more. TargetError for a target without gradients and for a layer that is not there, ImageError for
-    images that do not fit, ScoreError where the features of an image given are not finite.
+    Costs `steps` backward passes for each image and restart, up to the layer, one more forward pass, and a few forward
+    passes for features and classes. TargetError for a target without gradients and for an unknown layer, ImageError for
+    images that do not fit, ScoreError where the features of a given image are not finite.
     """
-    if restarts < 1 or steps < 1 or tv < 0 or alpha < 0:
-        raise ValueError(
-            f"restarts {restarts} and steps {steps} have to be at least 1, tv {tv} and alpha {alpha} at least 0"
-        )
+    settings = settings or InversionSettings()
+    restarts, steps = settings.restarts, settings.steps
     before = target.queries
     n = len(images)
     _fits(target, images)
     features = _features(target, images, layer)
     if not torch.isfinite(features).all():
-        raise ScoreError(f'{target.name}: layer "{layer}" answers NaN or infinity for an image given; check its weights')
+        raise ScoreError(
+            f'{target.name}: the output of layer "{layer}" is NaN or infinite for a given image; check its weights'
+        )
     centre = _zero(target).to(features.device)
-    objective = _objective(layer, features.repeat(restarts, 1), target.shape, centre, tv, alpha)
+    objective = _objective(layer, features.repeat(restarts, 1), target.shape, centre, settings)
 
     def start(draws: Draws) -> torch.Tensor:
         return centre + _START * draws.normal(*target.shape).to(centre)
 
-    ascent = Ascent(Pixels(start), objective, _falling(rate, steps) if rule is None else rule, steps)
+    rule = _falling(settings.rate, steps) if settings.rule is None else settings.rule
+    ascent = Ascent(Pixels(start), objective, rule, steps)
     keys = [restart * _RESTART + k for restart in range(restarts) for k in range(n)]
-    found = ascend(target, ascent, keys, seed=seed, microbatch=microbatch, streams=streams, tick=tick)
+    found = ascend(target, ascent, keys, seed=seed, microbatch=settings.microbatch, streams=settings.streams, tick=tick)
     away = (_features(target, found.images, layer) - features.repeat(restarts, 1)).double().norm(dim=1)
     away = torch.where(torch.isfinite(away), away, torch.inf).view(restarts, n)
     best = away.argmin(0)
@@ -112,7 +132,7 @@ def invert(
     d, norm = away.amin(0).cpu().numpy(), features.double().norm(dim=1).cpu().numpy().clip(1e-12)
     mean, mean_square = _pairs(features if reference is None else _features(target, reference, layer))
     by = "pairs" if mean > 0 else "norm"
-    classes, told = target.logits(images).argmax(1), target.logits(chosen)
+    classes, logits = target.logits(images).argmax(1), target.logits(chosen)
     return Inversion(
         layer,
         chosen,
@@ -121,28 +141,29 @@ def invert(
         d / (mean if by == "pairs" else norm),
         by,
         classes,
-        told.argmax(1) == classes,
-        log_odds(told)[np.arange(n), classes],
+        logits.argmax(1) == classes,
+        log_odds(logits)[np.arange(n), classes],
         target.queries - before,
         int(found.backwards.sum()),
-        [f"image {row % n}, start {row // n}: {words}" for row, words in found.notes],
+        [f"image {row % n}, start {row // n}: {note}" for row, note in found.notes],
         found.interrupted,
     )
 
 
 def paper_rule(shape: tuple[int, int, int]) -> Momentum:
-    """Mahendran & Vedaldi's steps for images of this shape (C, H, W): momentum 0.9, dropped at each change of rate.
+    """Mahendran & Vedaldi's optimiser for images of this shape (C, H, W): momentum 0.9, reset at each change of rate.
 
-    0.004 sigma^2 along the gradient for 100 steps, a tenth of that for 200, a hundredth for 100. Their pixels had no bounds.
+    The rate is 0.004 sigma^2 for 100 steps, a tenth of that for 200, a hundredth for 100. Their pixels had no bounds.
     """
     sigma = _SPREAD**2 * float(np.prod(shape))
     return Momentum([(0.004 * sigma, 100), (0.0004 * sigma, 200), (0.00004 * sigma, 100)], 0.9)
 
 
 def _objective(
-    layer: str, features: torch.Tensor, shape: tuple[int, int, int], centre: torch.Tensor, tv: float, alpha: float
+    layer: str, features: torch.Tensor, shape: tuple[int, int, int], centre: torch.Tensor, settings: InversionSettings
 ) -> Objective:
-    """What is climbed: minus the sum to be minimised. Sums of squared differences of a picture hardly depend on its size."""
+    """The objective to ascend: minus the sum to be minimised. A picture's total variation hardly depends on its size."""
+    tv, alpha = settings.tv, settings.alpha
     sigma = _SPREAD * float(np.prod(shape)) ** 0.5
     sigma_theirs = _SPREAD * float(shape[0] * _SIDE * _SIDE) ** 0.5
     found = match(layer, features) - total_variation() * (tv / 2 / sigma_theirs**2)
@@ -167,14 +188,16 @@ def _fits(target: Target, images: np.ndarray) -> None:
 
 
 def _zero(target: Target) -> torch.Tensor:
-    """(C, 1, 1): the pixel on [0, 1] that the network is fed as 0, or the nearest to it."""
-    fed = Preprocessing(**target.details["preprocessing"])
-    mean = torch.tensor(fed.mean).expand(target.shape[0])
-    return ((mean.flip(0) if fed.order == "BGR" else mean) / (fed.scale * 255)).clamp(0, 1).view(-1, 1, 1)
+    """(C, 1, 1): the pixel on [0, 1] that preprocessing maps to 0, or the nearest one."""
+    preprocessing = Preprocessing(**target.details["preprocessing"])
+    mean = torch.tensor(preprocessing.mean).expand(target.shape[0])
+    return (
+        ((mean.flip(0) if preprocessing.order == "BGR" else mean) / (preprocessing.scale * 255)).clamp(0, 1).view(-1, 1, 1)
+    )
 
 
 def _features(target: Target, images: np.ndarray, layer: str, batch: int = 8) -> torch.Tensor:
-    """(n, D) float32 on the network's device, several crops of an image in one row."""
+    """(n, D) float32 on the network's device; several crops of an image are in one row."""
     _fits(target, images)
     logits = layer == LOGITS
     rows = []
@@ -186,6 +209,6 @@ def _features(target: Target, images: np.ndarray, layer: str, batch: int = 8) ->
 
 
 def _pairs(features: torch.Tensor) -> tuple[float, float]:
-    """Mean and mean squared distance of all pairs of rows; 0 of a single one."""
+    """Mean and mean squared distance of all pairs of rows; 0 for a single row."""
     apart = torch.pdist(features.double())
     return (float(apart.mean()), float(apart.square().mean())) if len(apart) else (0.0, 0.0)

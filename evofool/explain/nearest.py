@@ -1,4 +1,4 @@
-"""The real images that are nearest to one: by a layer's features, as the classifier sees them, and by pixels."""
+"""The real images nearest to an image, by a layer's features and by pixels."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -16,13 +16,13 @@ from evofool.targets.photos import Photograph, open_image, to_input
 
 @dataclass(frozen=True)
 class Nearest:
-    """The real images nearest to an image in one space, the nearest first; of equally near ones the first by path.
+    """The real images nearest to an image in one space, nearest first; at equal distances the first by path.
 
-    space: "pixels", or the layer. files, classes (None where the folder does not tell them), distances: (k,) Euclidean; of
-    pixels on [0, 1]. nearest_real_percentile: 0 to 100, the share of real images asked whose own nearest real neighbour is
-    no further than distances[0]: at 100 the image is at least as far from its nearest as any of them is from its own.
-    images: uint8 (k, C, H, W). compared: how many real images were read; asked: how many the percentile is taken over;
-    unreadable: files that are no pictures and were passed over.
+    space: "pixels", or the layer. files, classes (None where the folder has none), distances: (k,) Euclidean; of pixels on
+    [0, 1]. nearest_real_percentile: 0 to 100, the share of sampled real images whose own nearest real image is no further
+    away than distances[0]; at 100 the image is at least as far from its nearest as every one of them. images: uint8
+    (k, C, H, W). compared: the number of real images; sampled: the number that the percentile is taken over; unreadable:
+    files that are no pictures, left out.
     """
 
     space: str
@@ -32,7 +32,7 @@ class Nearest:
     distances: np.ndarray
     nearest_real_percentile: float
     compared: int
-    asked: int
+    sampled: int
     unreadable: list[Path]
 
 
@@ -45,16 +45,16 @@ def nearest_real(
     k: int = 3,
     sample: int = 256,
     batch: int = 32,
-    say: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> list[Nearest]:
     """The k real images of a folder that are nearest to image, uint8 (C, H, W): by features, then by pixels.
 
-    Features are the output of `layer`, or what the last linear layer is given (of a network without one, its last
-    convolution); several crops' are averaged. A black box has none: then by pixels alone. Pictures are decoded batch by
-    batch and forgotten, so a folder may be larger than memory; `sample` of them, evenly spread, are compared with all others
-    for the percentile. Classes are those of photos.find_photographs, where it finds any. What cannot be read is passed over;
-    ImageError if fewer than 2 pictures are left. Costs a forward pass for the image and each picture, and a second one for
-    each of the sample and of the k; say is told every tenth.
+    Features are the output of `layer`, or the input of the last linear layer (of a network without one, its last
+    convolution); several crops' are averaged. For a black box only pixels are compared. Pictures are decoded batch by
+    batch, so a folder may be larger than memory; `sample` of them, evenly spaced, are compared with all others for the
+    percentile. Classes are those of photos.find_photographs, where it finds any. Unreadable files are left out; ImageError
+    if fewer than 2 pictures are left. Costs a forward pass for the image and each picture, and a second one for each of the
+    sample and of the k. report is called after every tenth of the pictures.
     """
     found = real_pictures(folder, target)
     k = min(k, len(found))
@@ -63,12 +63,12 @@ def nearest_real(
         if target.differentiable:
             features = stack.enter_context(Features(target, layer))
             name = layer or f"input of {features.name}"
-            # Features first: they are what the classifier goes by.
+            # Features first, because the classifier depends on them.
             spaces = {name: features, **spaces}
         sampled = _sample(found, sample, target)
-        owners = np.array([-1, *(i for i, _ in sampled)])  # which picture each asked one is: none is its own neighbour
-        asked = [image, *(one for _, one in sampled)]
-        tables = {name: Neighbours(_all_points(space, asked, batch), owners, k) for name, space in spaces.items()}
+        owners = np.array([-1, *(i for i, _ in sampled)])  # a picture's number, so that it is not its own neighbour
+        queries = [image, *(real for _, real in sampled)]
+        tables = {name: Neighbours(_all_points(space, queries, batch), owners, k) for name, space in spaces.items()}
         readable: set[int] = set()
         for begin in range(0, len(found), batch):
             end = min(begin + batch, len(found))
@@ -76,19 +76,19 @@ def nearest_real(
             if part:
                 numbers = np.array([i for i, _ in part])
                 readable.update(numbers.tolist())
-                images = np.stack([one for _, one in part])
+                images = np.stack([pixels_of for _, pixels_of in part])
                 for name, space in spaces.items():
                     tables[name].add(space(images), numbers)
-            if say and end * 10 // len(found) > begin * 10 // len(found):
-                say(f"{end:,} of {len(found):,} pictures")
-        unreadable = [one.file for i, one in enumerate(found) if i not in readable]
+            if report and end * 10 // len(found) > begin * 10 // len(found):
+                report(f"{end:,} of {len(found):,} pictures")
+        unreadable = [picture.file for i, picture in enumerate(found) if i not in readable]
         if len(readable) < 2:
-            raise ImageError(f"{folder}: {len(readable)} of {len(found)} pictures can be read; to say what is near needs 2")
-        return [_told(name, space, tables[name], image, found, unreadable, target) for name, space in spaces.items()]
+            raise ImageError(f"{folder}: {len(readable)} of {len(found)} pictures can be read; at least 2 are needed")
+        return [_nearest(name, space, tables[name], image, found, unreadable, target) for name, space in spaces.items()]
 
 
 def real_pictures(folder: Path, target: Target) -> list[Photograph]:
-    """The pictures of a folder by path, of class -1 where it does not tell their classes; ImageError if fewer than 2."""
+    """The pictures of a folder by path, with class -1 where the folder has no classes; ImageError if fewer than 2."""
     try:
         found = photos.find_photographs(folder, target.labels)
     except ImageError:
@@ -97,17 +97,17 @@ def real_pictures(folder: Path, target: Target) -> list[Photograph]:
             raise
         found = [Photograph(file, -1) for file in files]
     if len(found) < 2:
-        raise ImageError(f"{folder} holds {len(found)} picture(s); to say what is near needs at least 2")
+        raise ImageError(f"{folder} holds {len(found)} picture(s); at least 2 are needed")
     return found
 
 
 def some_real(target: Target, folder: Path, count: int) -> np.ndarray:
-    """uint8 (n, C, H, W): up to `count` pictures of a folder, evenly spread over it by path, those that can be read."""
+    """uint8 (n, C, H, W): up to `count` pictures of a folder, evenly spaced by path; unreadable ones are left out."""
     return np.stack([image for _, image in _sample(real_pictures(folder, target), count, target)])
 
 
 def _sample(found: Sequence[Photograph], count: int, target: Target) -> list[tuple[int, np.ndarray]]:
-    """Up to `count` of the pictures, ascending and evenly spread, with their numbers."""
+    """Up to `count` of the pictures, ascending and evenly spaced, with their numbers."""
     chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)).tolist()
     read = list(_read(found, chosen, target))
     if not read:
@@ -120,7 +120,7 @@ def _all_points(space: Space, images: Sequence[np.ndarray], batch: int) -> np.nd
 
 
 def _read(found: Sequence[Photograph], numbers: Iterable[int], target: Target) -> Iterator[tuple[int, np.ndarray]]:
-    """Those of the pictures that can be read, with their numbers: uint8 (C, H, W) each."""
+    """The readable ones of these pictures, with their numbers: uint8 (C, H, W) each."""
     for i in numbers:
         try:
             with open_image(found[i].file) as picture:
@@ -130,7 +130,7 @@ def _read(found: Sequence[Photograph], numbers: Iterable[int], target: Target) -
         yield i, image
 
 
-def _told(
+def _nearest(
     name: str,
     space: Space,
     table: Neighbours,
@@ -141,21 +141,21 @@ def _told(
 ) -> Nearest:
     which, read = zip(*_read(found, sorted(i for i in table.which[0].tolist() if i >= 0), target), strict=True)
     images = np.stack(read)
-    # Again, and exactly; but a layer's answer to an image differs in its last bits by what is in the batch.
+    # Computed again in float64; a layer's output may still differ in its last bits with the batch.
     point = space(image[None])[0].astype(np.float64)
     away = np.linalg.norm(space(images) - point, axis=1)
     away[away < 1e-6 * np.linalg.norm(point)] = 0.0
     order = np.argsort(away, kind="stable")
     near = [found[which[i]] for i in order]
-    own = table.distances[1:, 0]
+    real_distances = table.distances[1:, 0]
     return Nearest(
         space=name,
-        files=[one.file for one in near],
-        classes=[one.class_id if one.class_id >= 0 else None for one in near],
+        files=[picture.file for picture in near],
+        classes=[picture.class_id if picture.class_id >= 0 else None for picture in near],
         images=images[order],
         distances=away[order],
-        nearest_real_percentile=100.0 * float((own <= away[order[0]]).mean()),
+        nearest_real_percentile=100.0 * float((real_distances <= away[order[0]]).mean()),
         compared=len(found) - len(unreadable),
-        asked=len(own),
+        sampled=len(real_distances),
         unreadable=unreadable,
     )

@@ -1,4 +1,4 @@
-"""All parts of an explanation, one after the other, into a folder: a page that stands by itself, and its pictures."""
+"""An explanation of one image, part by part, written to a folder as a self-contained page and its pictures."""
 
 import difflib
 from collections.abc import Callable, Collection, Sequence
@@ -14,7 +14,7 @@ from evofool.explain import parts, parts_occlusion
 from evofool.explain.folder import ExplanationFolder
 from evofool.explain.layers import evenly, in_order
 from evofool.explain.nearest import real_pictures
-from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Say, fault_of
+from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, fault_of
 from evofool.explain.parts_layers import dream_part, inversion_part
 from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets import Target
@@ -23,9 +23,26 @@ PARTS = ("occlusion", "elements", "saliency", "segmentation", "inversion", "drea
 _BY_GRADIENT = ("saliency", "segmentation", "inversion", "dream")
 
 
+@dataclass(frozen=True)
+class ExplanationOptions:
+    """What an explanation has. only: names of PARTS; empty: all that are possible.
+
+    A black box has only the parts that need no gradients. real_images: a folder, which the part nearest needs. layers: to be
+    inverted, in any order; empty: five. dream: the layer to enhance; empty: no dream. zoom: further frames of the dream.
+    seed: of noise, colours, mixtures and starts.
+    """
+
+    only: Collection[str] = ()
+    real_images: Path | None = None
+    layers: Sequence[str] = ()
+    dream: str = ""
+    zoom: int = 0
+    seed: int = 0
+
+
 @dataclass
 class Explanation:
-    """What was written: the page, its pictures, and by part what failed of it. forwards, backwards: passes spent."""
+    """What was written: the page, its pictures, and the failures by part. forwards, backwards: passes spent."""
 
     page: Path
     pictures: list[Path] = field(default_factory=list)
@@ -42,114 +59,109 @@ def explain(
     *,
     source: str,
     notes: Sequence[str] = (),
-    only: Collection[str] = (),
-    real: Path | None = None,
-    layers: Sequence[str] = (),
-    dream: str = "",
-    zoom: int = 0,
-    seed: int = 0,
-    say: Say = lambda _line: None,
+    options: ExplanationOptions | None = None,
+    report: Report = lambda _line: None,
 ) -> Explanation:
-    """Explain why the target sees the class in image, uint8 (C, H, W): writes folder/index.html and PNGs.
+    """Explain the target's score of a class for image, uint8 (C, H, W): writes folder/index.html and PNGs.
 
-    source says where the image is from, notes what was done to it. only: some of PARTS, all unless given. A black box has
-    those that need no gradient, and `nearest` needs `real`, a folder of real images; asked for by name, a part that cannot
-    be is an error. layers: to be inverted, in any order; five unless given. dream: the layer to be enhanced, without one
-    there is no dream; zoom: further frames of it. seed: of noise, colours, mixtures and starts.
+    source: where the image comes from; notes: what was changed about it. Both are shown on the page. report is called with
+    lines of progress.
 
-    Whatever is wrong with the arguments is said before anything is done: TargetError for a class, a part or a layer that
-    does not exist, ImageError for a folder of no real images, StoreError for a folder that cannot be written. The page is
-    written when the first part is done, over an earlier one, and anew after every other, so whatever ends this leaves what
-    was done; an interrupt is said, and raised again. A part that fails is named on the page and in `faults`, and the
-    others go on.
+    Arguments are checked before anything is computed: TargetError for an unknown class, part or layer, and for a requested
+    part that is not possible; ImageError for a folder without real images; StoreError for a folder that cannot be written.
+    The page is written after the first part, over an earlier page, and again after every other part, so that an interrupt
+    leaves the finished parts; it is reported and raised again. A part that fails is named on the page and in `faults`; the
+    other parts go on.
     """
+    options = options or ExplanationOptions()
+    real, layers, seed = options.real_images, options.layers, options.seed
     if not 0 <= class_id < len(target.labels):
         raise TargetError(f"{target.name}: no class {class_id}; it has 0 to {len(target.labels) - 1}")
-    chosen = _chosen(target, only, real, dream)
-    _check_layers(target, layers, dream)
+    chosen = _chosen(target, options)
+    _check_layers(target, layers, options.dream)
     if real is not None:
         real_pictures(real, target)
-    place, passes = ExplanationFolder(folder), PassCounter()
-    say(f"Explaining {source} as {target.labels[class_id]} (class {class_id}) of {target.name}")
+    output, passes = ExplanationFolder(folder), PassCounter()
+    report(f"Explaining {source} as {target.labels[class_id]} (class {class_id}) of {target.name}")
     for line in notes:
-        say(line)
-    do: dict[str, Callable[[Say], PartResult]] = {
+        report(line)
+    do: dict[str, Callable[[Report], PartResult]] = {
         "occlusion": lambda _: parts_occlusion.occlusion_part(target, image, class_id),
         "elements": lambda _: parts_occlusion.elements_part(target, image, class_id, seed),
         "saliency": lambda _: parts.saliency_part(target, image, class_id, seed, passes),
         "segmentation": lambda _: parts.segmentation_part(target, image, class_id, seed, passes),
-        "inversion": lambda say: inversion_part(
-            target, image, in_order(target, layers) if layers else evenly(target), real, seed, say, passes
+        "inversion": lambda report: inversion_part(
+            target, image, in_order(target, layers) if layers else evenly(target), real, seed, report, passes
         ),
-        "dream": lambda say: dream_part(target, image, class_id, dream, zoom, seed, say, passes),
-        "nearest": lambda say: parts.nearest_part(target, image, real or Path(), say),
+        "dream": lambda report: dream_part(target, image, class_id, options.dream, options.zoom, seed, report, passes),
+        "nearest": lambda report: parts.nearest_part(target, image, real or Path(), report),
     }
     before = target.queries
-    told = Explanation(place.page)
+    explanation = Explanation(output.page)
     title, first = parts.overview(target, image, class_id)
     if not target.differentiable:
         first = replace(first, text=[*first.text, without_gradients(target)])
-        say(without_gradients(target))
-    place.add("", first.pictures)
+        report(without_gradients(target))
+    output.add("", first.pictures)
     sections: list[Section] = []
 
     def keep(name: str, found: PartResult, missing: Sequence[str]) -> None:
-        """The page with this part."""
+        """Write the page with this part added."""
         sections.append(found.section)
         if found.section.fault:
-            told.faults.setdefault(name, found.section.fault)
-        place.add(name, (*_pictures(found.section), *found.more))
-        told.pictures = place.pictures
-        told.forwards, told.backwards = target.queries - before, passes.backwards
-        lacking = [("Failed", [name for name in told.faults if name not in missing]), ("Not done", missing)]
-        head = replace(first, fault=" ".join(f"{what}: {', '.join(names)}." for what, names in lacking if names))
+            explanation.faults.setdefault(name, found.section.fault)
+        output.add(name, (*_pictures(found.section), *found.more))
+        explanation.pictures = output.pictures
+        explanation.forwards, explanation.backwards = target.queries - before, passes.backwards
+        lacking = [("Failed", [name for name in explanation.faults if name not in missing]), ("Not done", missing)]
+        head = replace(first, fault=" ".join(f"{label}: {', '.join(names)}." for label, names in lacking if names))
         foot = [
             " ".join([f"Source: {source}. Target: {target.name}. Seed {seed}.", *notes]),
-            f"Passes spent: {told.forwards:,} forward, {told.backwards:,} backward, of one image each.",
+            f"Passes spent: {explanation.forwards:,} forward, {explanation.backwards:,} backward, of one image each.",
         ]
-        place.write(html_page(title, [head, *sections], foot, [path.name for path in place.pictures]))
+        output.write(html_page(title, [head, *sections], foot, [path.name for path in output.pictures]))
 
     for step, name in enumerate(chosen, 1):
-        say(f"{name} ({step} of {len(chosen)})")
+        report(f"{name} ({step} of {len(chosen)})")
         try:
-            found = do[name](_after(f"{name}: ", say))
+            found = do[name](_prefixed(f"{name}: ", report))
         except KeyboardInterrupt as stop:
             if isinstance(stop, PartInterrupted):
                 keep(name, stop.found, chosen[step - 1 :])
-            say(f"interrupted; what was done is in {folder}" if sections else "interrupted; nothing was written")
+            report(f"interrupted; the finished parts are in {folder}" if sections else "interrupted; nothing was written")
             raise
-        except Exception as error:  # whatever a part stumbles over, the others are kept
-            told.faults[name] = fault_of(error)
-            say(f"{name} failed: {told.faults[name]}")
-            found = PartResult(Section(name.capitalize(), fault=f"This part failed: {told.faults[name]}"))
+        except Exception as error:  # a failed part must not lose the others
+            explanation.faults[name] = fault_of(error)
+            report(f"{name} failed: {explanation.faults[name]}")
+            found = PartResult(Section(name.capitalize(), fault=f"This part failed: {explanation.faults[name]}"))
         keep(name, found, chosen[step:])
-    return told
+    return explanation
 
 
 def without_gradients(target: Target) -> str:
-    """One line: what a black box has not, what is left, and what else can be done with it."""
+    """One line: the parts that a target without gradients cannot have, and the attacks that need none."""
     rest = [name for name in PARTS if name not in _BY_GRADIENT]
     return (
-        f"{target.name} has no gradients, so there is no {' or '.join(_BY_GRADIENT)}; left are {', '.join(rest)} (by pixels "
-        "alone). Its rivals that need none: evofool baseline square, nes or random."
+        f"{target.name} has no gradients, so there is no {' or '.join(_BY_GRADIENT)}; possible are {', '.join(rest)} (by "
+        "pixels only). Attacks that need no gradients: evofool baseline square, nes or random."
     )
 
 
-def _chosen(target: Target, only: Collection[str], real: Path | None, dream: str) -> list[str]:
-    for name in only:
+def _chosen(target: Target, options: ExplanationOptions) -> list[str]:
+    for name in options.only:
         if name not in PARTS:
             near = difflib.get_close_matches(name, PARTS, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise TargetError(f'there is no part "{name}" of an explanation; there are {", ".join(PARTS)}{hint}')
-    if not target.differentiable and set(only) & set(_BY_GRADIENT):
+            raise TargetError(f'an explanation has no part "{name}"; its parts are {", ".join(PARTS)}{hint}')
+    if not target.differentiable and set(options.only) & set(_BY_GRADIENT):
         raise no_gradients(target)
-    if real is None and "nearest" in only:
-        raise ImageError("nearest real images need real images: name their folder by --real-images DIR")
-    if not dream and "dream" in only:
-        raise TargetError(f"a dream needs a layer to enhance: --dream LAYER, for example {evenly(target, 2)[0]}")
+    if options.real_images is None and "nearest" in options.only:
+        raise ImageError("the part nearest needs a folder of real images: --real-images DIR")
+    if not options.dream and "dream" in options.only:
+        raise TargetError(f"the part dream needs a layer to enhance: --dream LAYER, for example {evenly(target, 2)[0]}")
     absent = {*(() if target.differentiable else _BY_GRADIENT)}
-    absent |= {name for name, wanted in (("nearest", real), ("dream", dream)) if not wanted}
-    return [name for name in PARTS if name not in absent and (not only or name in only)]
+    absent |= {name for name, needed in (("nearest", options.real_images), ("dream", options.dream)) if not needed}
+    return [name for name in PARTS if name not in absent and (not options.only or name in options.only)]
 
 
 def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
@@ -161,8 +173,8 @@ def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
 
 
 def _pictures(section: Section) -> list[Picture]:
-    return [*section.pictures, *(picture for one in section.folded for picture in one.pictures)]
+    return [*section.pictures, *(picture for folded in section.folded for picture in folded.pictures)]
 
 
-def _after(words: str, say: Say) -> Say:
-    return lambda line: say(words + line)
+def _prefixed(prefix: str, report: Report) -> Report:
+    return lambda line: report(prefix + line)

@@ -1,4 +1,4 @@
-"""What a part of an explanation hands over, and what it is handed: lines to say, a count of its passes."""
+"""The result of a part of an explanation, and what a part gets: a function for progress, a counter of passes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,19 +10,21 @@ from evofool.errors import EvofoolError
 from evofool.pages.html_page import Picture, Section
 from evofool.targets import Target
 
-Say = Callable[[str], None]
-_TOLD = 100  # steps between two lines of progress
+Report = Callable[[str], None]
+"""Called with a line of progress."""
+
+_EVERY = 100  # steps between two lines of progress
 
 
 class PartResult(NamedTuple):
-    """A section of the page, and pictures for the folder that would be too many for the page."""
+    """A section of the page, and further pictures that are written to the folder only."""
 
     section: Section
     more: Sequence[Picture] = ()
 
 
 class PartInterrupted(KeyboardInterrupt):
-    """Ctrl-C within a part that has something to show already, which is `found`."""
+    """Ctrl-C within a part that has a partial result, which is `found`."""
 
     def __init__(self, found: PartResult) -> None:
         super().__init__()
@@ -31,35 +33,32 @@ class PartInterrupted(KeyboardInterrupt):
 
 @dataclass
 class PassCounter:
-    """Backward passes, of one image each, counted as they are taken: a part that fails has taken some too.
-
-    The target counts the forward ones.
-    """
+    """Counts backward passes of one image each, also those of parts that fail. The target counts forward passes."""
 
     backwards: int = 0
 
     @contextmanager
     def as_forward(self, target: Target) -> Iterator[None]:
-        """What takes a backward pass for every forward one."""
+        """A context in which every forward pass is followed by a backward pass."""
         before = target.queries
         try:
             yield
         finally:
             self.backwards += target.queries - before
 
-    def ticking(self, say: Say, name: str) -> Tick:
-        """A tick for an ascent of one image, which says every hundredth step. It never says stop."""
+    def ticking(self, report: Report, name: str) -> Tick:
+        """A tick for the ascent of one image, which reports every hundredth step and never stops it."""
         before = self.backwards
 
         def tick(iteration: int, of: int) -> bool:
-            self.backwards = before + min(iteration + 1, of)  # a step's backward pass is done once it is told
-            if iteration and iteration % _TOLD == 0:
-                say(f"{name}, step {iteration} of {of}")
+            self.backwards = before + min(iteration + 1, of)  # the step's backward pass is done when tick is called
+            if iteration and iteration % _EVERY == 0:
+                report(f"{name}, step {iteration} of {of}")
             return False
 
         return tick
 
 
 def fault_of(error: Exception) -> str:
-    """An error in words: our own sentence, or what somebody's code raised."""
+    """An error's message, with the type of an error that is not evofool's own."""
     return str(error) if isinstance(error, EvofoolError) else f"{type(error).__name__}: {error}"

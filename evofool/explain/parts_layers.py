@@ -1,4 +1,4 @@
-"""The parts of an explanation that look into layers, as sections of its page."""
+"""Parts of an explanation that use a network's layers, as sections of its page: inversion and dream."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from evofool.errors import TargetError
-from evofool.explain.dream import dream, energies
-from evofool.explain.inversion import Inversion, invert
+from evofool.explain.dream import DreamSettings, dream, energies
+from evofool.explain.inversion import Inversion, InversionSettings, invert
 from evofool.explain.nearest import some_real
-from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Say, fault_of
-from evofool.explain.phrases import number, scored, sure
+from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, fault_of
+from evofool.explain.phrases import confidence_text, scored_text, three_decimals
 from evofool.images import encode_png
 from evofool.pages.html_page import Picture, Section, Table
 from evofool.scores import log_odds
 from evofool.targets import Target
 
-_REFERENCE = 16  # real images whose distances from one another an inversion's error is compared with
+_REFERENCE = 16  # real images whose pairwise distances are the unit of an inversion's error
 _OCTAVES, _ITERATIONS = 4, 10
-_FRAMES = 12  # of a dream, on the page
-_FAR = 0.2  # of the range, root mean square: from here on an inversion is not the image again
+_FRAMES = 12  # of a dream that are shown on the page
+_FAR = 0.2  # root mean square difference, of the range; below it an inversion is near the image
 
 
 def inversion_part(
@@ -28,28 +28,29 @@ def inversion_part(
     layers: Sequence[str],
     real: Path | None,
     seed: int,
-    say: Say,
+    report: Report,
     passes: PassCounter,
     steps: int = 200,
 ) -> PartResult:
-    """What each of the layers, the deepest last, keeps of the image: `steps` forward and backward passes up to each.
+    """Inversions of the layers, the deepest last: `steps` forward and backward passes up to each layer.
 
-    A layer that fails is a row of the table, unless all do; Ctrl-C is Interrupted, with the layers that are done.
+    A layer that fails is a row of the table, unless all fail. Ctrl-C raises PartInterrupted with the finished layers.
     """
     reference = None if real is None else some_real(target, real, _REFERENCE)
     done: list[Inversion] = []
     failed: dict[str, Exception] = {}
     for k, layer in enumerate(layers):
         try:
-            tick = passes.ticking(say, layer)
-            done.append(invert(target, image[None], layer, steps=steps, reference=reference, seed=seed, tick=tick))
+            tick = passes.ticking(report, layer)
+            settings = InversionSettings(steps=steps)
+            done.append(invert(target, image[None], layer, settings=settings, reference=reference, seed=seed, tick=tick))
         except KeyboardInterrupt:
             if not done:
                 raise
             raise PartInterrupted(_inverted(target, image, done, failed, steps, layers[k:])) from None
-        except Exception as error:  # whatever a layer stumbles over, the others are kept
+        except Exception as error:  # a failed layer must not lose the others
             failed[layer] = error
-            say(f"{layer} failed: {fault_of(error)}")
+            report(f"{layer} failed: {fault_of(error)}")
     if not done:
         raise next(iter(failed.values()))
     return _inverted(target, image, done, failed, steps, [])
@@ -66,57 +67,62 @@ def _inverted(
     called = target.labels[int(done[0].classes[0])]
     pairs = done[0].by == "pairs"
     pictures, rows = [], []
-    for one in done:
-        error = f"{one.unsquared[0]:.3g}" + (f" ({one.squared[0]:.3g} squared)" if pairs else "")
-        kept = "kept" if one.kept[0] else "not kept"
-        pictures.append(Picture(f"From {one.layer}", encode_png(one.images[0]), f"error {error}; {called} {kept}"))
-        errors = [one.squared[0], one.unsquared[0], one.relative[0]] if pairs else [one.relative[0]]
-        answers = ["yes" if one.kept[0] else "no", number(one.log_odds[0]), sure(one.log_odds[0])]
-        rows.append([one.layer, *(f"{error:.4f}" for error in errors), *answers])
+    for inversion in done:
+        error = f"{inversion.unsquared[0]:.3g}" + (f" ({inversion.squared[0]:.3g} squared)" if pairs else "")
+        kept = "kept" if inversion.kept[0] else "not kept"
+        pictures.append(
+            Picture(f"From {inversion.layer}", encode_png(inversion.images[0]), f"error {error}; {called} {kept}")
+        )
+        errors = [inversion.squared[0], inversion.unsquared[0], inversion.relative[0]] if pairs else [inversion.relative[0]]
+        answers = [
+            "yes" if inversion.kept[0] else "no",
+            three_decimals(inversion.log_odds[0]),
+            confidence_text(inversion.log_odds[0]),
+        ]
+        rows.append([inversion.layer, *(f"{error:.4f}" for error in errors), *answers])
     of_errors = ["error, squared", "error, unsquared", "relative to norm"] if pairs else ["error"]
     heads = ["layer", *of_errors, "class kept", f"log-odds of {called}", "confidence"]
     rows += [[layer, "failed", *[""] * (len(heads) - 2)] for layer in failed]
     what = (
-        "What a layer keeps of the image: from faint noise, another image is looked for that the layer answers alike. What "
-        "differs from the first was thrown away by the layer, smoothed away by the search, or not found in "
-        f"{steps} steps. The class is kept if the target calls the inversion {called}, as it calls the image."
+        "What a layer keeps of the image: starting from faint noise, an image is searched for that has the same features at "
+        "the layer. Differences to the given image were dropped by the layer, smoothed by the search, or not removed in "
+        f"{steps} steps. The class is kept if the target classifies the inversion as {called} too."
     )
     how = (
-        "Errors are distances of the two answers over the distance of pairs of real images, both squared (as the authors' "
-        "code has it) and not (as their text has it); and over the norm of the image's own answer."
+        "Errors are distances between the two images' features, divided by the mean distance between pairs of real images, "
+        "both squared (as in the authors' code) and not (as in their text), or divided by the norm of the image's features."
         if pairs
-        else "The error is the distance of the two answers over the norm of the image's, as there are no real images to "
-        "measure it by (--real-images DIR)."
+        else "The error is the distance between the two images' features, divided by the norm of the image's features. With "
+        "real images (--real-images DIR) it is also compared with their distances."
     )
     faults = [f"Layer {layer} failed: {fault_of(error)}" for layer, error in failed.items()]
     if missing:
-        faults.append(f"Interrupted before these layers were done: {', '.join(missing)}")
-    notes = [f"{one.layer}: {note}" for one in done for note in one.notes]
+        faults.append(f"Interrupted before these layers were finished: {', '.join(missing)}")
+    notes = [f"{inversion.layer}: {note}" for inversion in done for note in inversion.notes]
     text = [_result(target, done[-1], image, called), what, how, *notes]
     table = Table(heads, rows)
     return PartResult(Section("Inversion", text, "Mahendran & Vedaldi 2014.", pictures, [table], fault="; ".join(faults)))
 
 
 def dream_part(
-    target: Target, image: np.ndarray, class_id: int, layer: str, zoom: int, seed: int, say: Say, passes: PassCounter
+    target: Target, image: np.ndarray, class_id: int, layer: str, zoom: int, seed: int, report: Report, passes: PassCounter
 ) -> PartResult:
-    """What a layer sees in the image, enhanced; 1 + zoom frames of forty forward and backward passes each."""
-    frames, octaves = _dreamt(target, image, layer, zoom, seed, say, passes)
+    """The image with what a layer responds to enhanced: 1 + zoom frames of forty forward and backward passes each."""
+    frames, octaves = _dream_frames(target, image, layer, zoom, seed, report, passes)
     before, after = energies(target, np.stack([image, frames[0]]), layer)
     odds = log_odds(target.logits(np.stack(frames)))
     label = target.labels[class_id]
-    sides = f"{octaves} sizes" if octaves > 1 else "its own size alone, as the layer takes no other"
+    sides = f"{octaves} sizes" if octaves > 1 else "its own size only, because the layer accepts no smaller one"
     called = target.labels[int(odds[0].argmax())]
     text = [
-        f"What {layer} sees in the image, enhanced until people see it too: the image is climbed to more of whatever the "
-        f"layer answers to, at {sides}. Its energy, half the square of its answer, rises {after / max(before, 1e-12):.2f}"
-        "-fold.",
-        f"The dream is called {called}; {label} has {scored(odds[0, class_id])}.",
+        f"The image, changed by gradient ascent to increase the response of {layer}, at {sides}. The energy of the layer, "
+        f"half the squared norm of its output, rises {after / max(before, 1e-12):.2f}-fold.",
+        f"The target classifies the dream as {called}; {label} has {scored_text(odds[0, class_id])}.",
     ]
     if zoom:
-        text.append(f"Each of the {zoom} further frames is dreamt from the one before, drawn larger. All are in the folder.")
+        text.append(f"Each of the {zoom} further frames starts from the one before, enlarged. All frames are in the folder.")
     pictures = [
-        Picture(f"Frame {k:03d}", encode_png(frame), f"{label}: {scored(odds[k, class_id])}")
+        Picture(f"Frame {k:03d}", encode_png(frame), f"{label}: {scored_text(odds[k, class_id])}")
         for k, frame in enumerate(frames)
     ]
     shown = {int(k) for k in np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round()}
@@ -124,35 +130,42 @@ def dream_part(
     return PartResult(section, [p for k, p in enumerate(pictures) if k not in shown])
 
 
-def _dreamt(
-    target: Target, image: np.ndarray, layer: str, zoom: int, seed: int, say: Say, passes: PassCounter
+def _dream_frames(
+    target: Target, image: np.ndarray, layer: str, zoom: int, seed: int, report: Report, passes: PassCounter
 ) -> tuple[list[np.ndarray], int]:
-    """The frames, and at how many sizes: four, or as many as the layer takes."""
+    """(frames, number of sizes): four sizes, or as many as the layer accepts."""
 
     def at(octaves: int) -> list[np.ndarray]:
-        tick = passes.ticking(say, layer)
-        return dream(target, image, layer, octaves=octaves, iterations=_ITERATIONS, zoom=zoom, seed=seed, tick=tick)
+        tick = passes.ticking(report, layer)
+        return dream(
+            target,
+            image,
+            layer,
+            settings=DreamSettings(octaves=octaves, iterations=_ITERATIONS, zoom=zoom),
+            seed=seed,
+            tick=tick,
+        )
 
     for octaves in range(_OCTAVES, 1, -1):
         try:
             return at(octaves), octaves
-        except TargetError:  # raised before the first step: the layer does not take the smallest of the sizes
+        except TargetError:  # raised before the first step: the layer does not accept the smallest size
             continue
     return at(1), 1
 
 
 def _result(target: Target, deepest: Inversion, image: np.ndarray, label: str) -> str:
-    """Whether the deepest inversion is called as the image is, and whether it looks as the image does."""
-    which = f"The inversion of {deepest.layer}, the deepest of the layers,"
+    """Whether the deepest inversion has the image's class, and whether its pixels are near the image's."""
+    start = f"The inversion of {deepest.layer}, the deepest of the layers,"
     if not deepest.kept[0]:
         other = target.labels[int(log_odds(target.logits(deepest.images))[0].argmax())]
-        return f"{which} is called {other}, not {label}."
+        return f"{start} is classified as {other}, not as {label}."
     apart = float(np.sqrt(np.mean((deepest.images[0] / 255.0 - image / 255.0) ** 2)))
     odds = deepest.log_odds[0]
-    called = f"{which} is called {label} too (log-odds {number(odds)}, confidence {sure(odds)})"
+    called = f"{start} is classified as {label} too (log-odds {three_decimals(odds)}, confidence {confidence_text(odds)})"
     far = f"(root mean square {apart:.2f} of the range)"
     if apart < _FAR:
         return f"{called}; its pixels are near the image's {far}."
     return (
-        f"{called}, though its pixels are far from the image's {far}: a fooling image itself, if you see no {label} in it."
+        f"{called}, but its pixels are far from the image's {far}. If you see no {label} in it, it is a fooling image too."
     )

@@ -1,42 +1,42 @@
-"""Numbers as an explanation says them: log-odds first, as a confidence near 1 tells little."""
+"""Numbers and places as an explanation writes them; log-odds come first, because confidences saturate at 1."""
 
 from evofool.scores import confidence
 
 
-def number(value: float) -> str:
-    """Three decimals, and no minus before what rounds to 0."""
+def three_decimals(value: float) -> str:
+    """Three decimals; a value that rounds to 0 has no minus sign."""
     return f"{value:z.3f}"
 
 
-def change(value: float) -> str:
-    """The same with its sign."""
+def signed(value: float) -> str:
+    """Three decimals, with a sign."""
     return f"{value:+z.3f}"
 
 
-def sure(odds: float) -> str:
-    """The confidence of log-odds to six digits; what only rounds to 0 or 1 is not called so."""
+def confidence_text(odds: float) -> str:
+    """The confidence of log-odds with six digits; "> 0.999999" or "< 0.000001" instead of rounding to 1 or 0."""
     p = float(confidence(odds))
     return "> 0.999999" if p > 0.999999 else "< 0.000001" if p < 0.000001 else f"{p:.6f}"
 
 
-def scored(odds: float) -> str:
+def scored_text(odds: float) -> str:
     """Log-odds with their confidence."""
-    return f"log-odds {number(odds)} (confidence {sure(odds)})"
+    return f"log-odds {three_decimals(odds)} (confidence {confidence_text(odds)})"
 
 
-def count(n: int, what: str) -> str:
+def counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def all_of(n: int) -> str:
+def all_copies(n: int) -> str:
     return "both" if n == 2 else f"all {n}"
 
 
 def span(begin: int, end: int) -> str:
-    """From begin to before end."""
+    """ "3 to 7": from begin to end, which is exclusive."""
     return f"{begin} to {end - 1}"
 
 
-def place(top: int, left: int, bottom: int, right: int) -> str:
-    """A box, the last two outside of it."""
+def box_text(top: int, left: int, bottom: int, right: int) -> str:
+    """The rows and columns of a box; bottom and right are exclusive."""
     return f"rows {span(top, bottom)}, columns {span(left, right)}"

@@ -1,6 +1,7 @@
-"""Which pixels a class's logit hangs on: the gradient of it by the image (Simonyan 2014), plain or averaged."""
+"""Which pixels a class's logit depends on: its gradient by the image (Simonyan 2014), of one image or averaged."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,20 +15,51 @@ from evofool.targets import Target
 AVERAGES = ("none", "crops", "smooth", "smooth_squared", "variance")
 
 View = tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]
-"""An image's float (B, C, H, W) as the network sees it this time, and what puts its gradient back in place."""
+"""A copy of the images, float (B, C, H, W), and the function that maps its gradient back to the images' pixels."""
 
 
 def gradient(target: Target, images: np.ndarray, classes: Sequence[int] | np.ndarray, *, microbatch: int = 16) -> np.ndarray:
-    """dS_c / dI as float32 (B, C, H, W): S_c the logit of each image's class, I the image on [0, 1].
+    """dS_c / dI as float32 (B, C, H, W): S_c: the logit of each image's class, I: the image on [0, 1].
 
-    images is uint8 (B, C, H, W), classes (B,) ints; microbatch images share a pass, 0 is all of them. Counts B queries: one
-    forward and one backward pass an image. Where a network returns probabilities, S_c is the logarithm of one. Preprocessing
-    is the target's, so gradients of different networks have one unit. TargetError for a target without gradients and for
-    a class that it lacks, ImageError for images that do not fit it, ScoreError where the gradient is not finite.
+    images: uint8 (B, C, H, W); classes: (B,) ints; microbatch images share a pass, 0 is all of them. Counts B queries: one
+    forward and one backward pass an image. Where a network returns probabilities, S_c is a logarithm of a probability.
+    Gradients are before the target's preprocessing, so they have the same unit for all networks. TargetError for a target
+    without gradients and for an unknown class, ImageError for images that do not fit, ScoreError where a gradient is not
+    finite.
     """
     chosen = _checked(target, images, classes)
-    parts = [_slope(target, x, c) for x, c, _ in _batches(target, images, chosen, range(len(images)), microbatch)]
+    parts = [_class_gradients(target, x, c) for x, c, _ in _batches(target, images, chosen, range(len(images)), microbatch)]
     return torch.cat(parts).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Over which copies of an image gradients are averaged; the maximum over channels is taken last.
+
+    - none: the image alone; one pass an image.
+    - crops: ten sub-images (Simonyan 2014, section 3). The image is padded by copies of its edge pixels, `shift` wide (None:
+      a 14th of the shorter side, which is 16 of 224 as in ImageNet's ten crops); its four corners and centre are cut out at
+      the target's size, and mirrored. Each gradient is mirrored and shifted back, and a pixel has the mean over the
+      sub-images that show it. Ten passes an image. Not suited to classes that a mirror image changes, as digits.
+    - smooth, smooth_squared, variance: `samples` copies with normal noise of standard deviation `noise` (images on [0, 1],
+      not clipped); the mean (Smilkov 2017), the mean of squares (Hooker 2019) or the variance (Adebayo 2018): smoothgrad,
+      smoothgrad_sq and vargrad of captum's NoiseTunnel over Saliency. `samples` passes an image.
+
+    signed False averages magnitudes, as captum's Saliency(abs=True) does. True averages signed gradients and takes the
+    magnitude of the result, as Smilkov 2017 does.
+    """
+
+    kind: str = "none"
+    signed: bool = False
+    samples: int = 16
+    noise: float = 0.1
+    shift: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in AVERAGES:
+            raise ValueError(f'average "{self.kind}" is none of {", ".join(AVERAGES)}')
+        if self.samples < 1 or not self.noise >= 0:
+            raise ValueError(f"samples {self.samples} has to be at least 1, and noise {self.noise} at least 0")
 
 
 def saliency(
@@ -35,38 +67,19 @@ def saliency(
     images: np.ndarray,
     classes: Sequence[int] | np.ndarray,
     *,
-    average: str = "none",
-    signed: bool = False,
-    samples: int = 16,
-    noise: float = 0.1,
-    shift: int | None = None,
+    averaging: Averaging | None = None,
     seed: int = 0,
     keys: Sequence[int] | None = None,
     microbatch: int = 16,
 ) -> np.ndarray:
     """max over channels of |dS_c / dI|, float32 (B, H, W), >= 0 (Simonyan 2014, section 3.1); arguments as in `gradient`.
 
-    average says over what it is averaged, the maximum over channels coming last:
-
-    - none: nothing; a pass an image.
-    - crops: ten sub-images (Simonyan 2014, section 3). The image is framed by copies of its edge pixels, `shift` wide
-      (None: a 14th of the shorter side, which is 16 of 224 as ImageNet's ten crops have it); its four corners and centre
-      are cut out at the target's own size, and mirrored. Each gradient is turned and shifted back, and a pixel has the
-      mean over the sub-images that show it. Ten passes an image. Classes that a mirror changes (digits) suit it less.
-    - smooth, smooth_squared, variance: over `samples` copies with normal noise of deviation `noise` (of images on [0, 1],
-      not clipped), the mean (Smilkov 2017), the mean of squares (Hooker 2019), the variance (Adebayo 2018): captum's
-      smoothgrad, smoothgrad_sq and vargrad of a NoiseTunnel over Saliency. `samples` passes an image.
-
-    signed False averages magnitudes, as captum's Saliency(abs=True) does; True averages gradients with their signs and takes
-    the magnitude of the result, as Smilkov 2017. Noise is keyed by seed, an image's key (keys: its place) and the sample, so
-    it is the same in any batch.
+    averaging: over which copies; by default none. Noise is keyed by seed, the image's key (keys: by default its index) and
+    the sample, so it does not depend on the batch.
     """
-    if average not in AVERAGES:
-        raise ValueError(f'average "{average}" is none of {", ".join(AVERAGES)}')
-    if samples < 1 or not noise >= 0:
-        raise ValueError(f"samples {samples} has to be at least 1, and noise {noise} at least 0")
+    averaging = averaging or Averaging()
     side = min(target.shape[1:])
-    shift = max(1, round(side / 14)) if shift is None else shift
+    shift = max(1, round(side / 14)) if averaging.shift is None else averaging.shift
     if not 0 <= shift < side:
         raise ValueError(f"shift {shift} has to be at least 0 and under {side}, the image's shorter side")
     chosen = _checked(target, images, classes)
@@ -75,32 +88,32 @@ def saliency(
         raise ValueError(f"{len(keys)} keys for {len(images)} images")
     maps = []
     for x, c, k in _batches(target, images, chosen, keys, microbatch):
-        if average == "none":
+        if averaging.kind == "none":
             views = _as_is(x)
-        elif average == "crops":
+        elif averaging.kind == "crops":
             views = _crops(x, shift)
         else:
-            views = _noisy(x, noise, samples, seed, k)
-        maps.append(_averaged(target, x, c, views, average, signed).abs().amax(1).float().cpu())
+            views = _noisy(x, averaging, seed, k)
+        maps.append(_averaged(target, x, c, views, averaging).abs().amax(1).float().cpu())
     return torch.cat(maps).numpy()
 
 
 def _averaged(
-    target: Target, x: torch.Tensor, classes: torch.Tensor, views: Iterator[View], average: str, signed: bool
+    target: Target, x: torch.Tensor, classes: torch.Tensor, views: Iterator[View], averaging: Averaging
 ) -> torch.Tensor:
-    """float64 (B, C, H, W). In float32 the variance, a difference of two means, would lose its digits."""
+    """float64 (B, C, H, W). In float32 the variance, a difference of two means, would lose precision."""
     total, squares, shown = (torch.zeros_like(x, dtype=torch.float64) for _ in range(3))
     for seen, back in views:
-        slope = _slope(target, seen, classes).double()
-        if not signed:
-            slope = slope.abs()
-        total += back(slope)
-        squares += back(slope.square())
-        shown += back(torch.ones_like(slope))
+        gradients = _class_gradients(target, seen, classes).double()
+        if not averaging.signed:
+            gradients = gradients.abs()
+        total += back(gradients)
+        squares += back(gradients.square())
+        shown += back(torch.ones_like(gradients))
     mean, square = total / shown, squares / shown
-    if average == "smooth_squared":
+    if averaging.kind == "smooth_squared":
         return square
-    return (square - mean.square()).clamp_min(0) if average == "variance" else mean
+    return (square - mean.square()).clamp_min(0) if averaging.kind == "variance" else mean
 
 
 def _as_is(x: torch.Tensor) -> Iterator[View]:
@@ -117,35 +130,35 @@ def _crops(x: torch.Tensor, shift: int) -> Iterator[View]:
 
 
 def _shifted_back(g: torch.Tensor, top: int, left: int, shift: int, mirrored: bool) -> torch.Tensor:
-    """A sub-image's gradient in the image's place; what fell on the frame is cut off, as that is no part of the image."""
+    """A sub-image's gradient at the image's pixels; the part on the padding is cut off."""
     height, width = g.shape[2:]
     framed = F.pad(g.flip(3) if mirrored else g, (left, 2 * shift - left, top, 2 * shift - top))
     return framed[:, :, shift : shift + height, shift : shift + width]
 
 
-def _noisy(x: torch.Tensor, noise: float, samples: int, seed: int, keys: Sequence[int]) -> Iterator[View]:
-    for sample in range(samples):
-        yield x + noise * Draws(seed, keys, sample, x.device).normal(*x.shape[1:]), _same
+def _noisy(x: torch.Tensor, averaging: Averaging, seed: int, keys: Sequence[int]) -> Iterator[View]:
+    for sample in range(averaging.samples):
+        yield x + averaging.noise * Draws(seed, keys, sample, x.device).normal(*x.shape[1:]), _same
 
 
 def _same(g: torch.Tensor) -> torch.Tensor:
     return g
 
 
-def _slope(target: Target, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Gradient of each image's own logit, float32 (B, C, H, W); images of a batch do not touch each other in eval mode."""
+def _class_gradients(target: Target, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The gradient of each image's logit, float32 (B, C, H, W); in eval mode the images of a batch are independent."""
     with torch.enable_grad():
         seen = x.detach().requires_grad_()
         logits = target.logits_float(seen)
         chosen = logits.gather(1, classes[:, None]).sum()
-        # Of the images alone, so that nothing gathers in the network's own parameters.
-        slope = torch.autograd.grad(chosen, seen, allow_unused=True)[0] if chosen.requires_grad else None
-    if slope is None:
-        raise TargetError(f"{target.name}: no gradient reaches the image; somewhere its network leaves torch or detaches")
-    if not slope.isfinite().all():
-        bad = sorted({int(c) for c in classes[~slope.flatten(1).isfinite().all(1)]})
+        # Only for the images, so that no gradients accumulate in the network's parameters.
+        gradients = torch.autograd.grad(chosen, seen, allow_unused=True)[0] if chosen.requires_grad else None
+    if gradients is None:
+        raise TargetError(f"{target.name}: no gradient reaches the image; its network leaves torch or detaches somewhere")
+    if not gradients.isfinite().all():
+        bad = sorted({int(c) for c in classes[~gradients.flatten(1).isfinite().all(1)]})
         raise ScoreError(f"{target.name}: the gradient of class {', '.join(map(str, bad))} is not finite")
-    return slope
+    return gradients
 
 
 def _batches(
@@ -164,8 +177,8 @@ def _checked(target: Target, images: np.ndarray, classes: Sequence[int] | np.nda
     """The classes as int64 (B,)."""
     if target.network is None:
         raise TargetError(
-            f"{target.name}: a target without gradients, so no saliency; `evofool explain` still offers occlusion, and the "
-            "black-box rivals are `evofool baseline square`, `nes` and `random`"
+            f"{target.name}: a target without gradients has no saliency. Occlusion (evofool explain) and the black-box "
+            "attacks (evofool baseline square, nes, random) need no gradients"
         )
     if images.dtype != np.uint8 or images.shape[1:] != target.shape or len(images) == 0:
         raise ImageError(

@@ -71,7 +71,7 @@ def test_an_elite_is_explained_beside_its_run(call: Call, mine: Path) -> None:
     assert "elements (1 of 2)" in result.out
     assert f"Page: {Path('mine') / 'explain-3' / 'index.html'}" in result.out
     page = (mine / "explain-3" / "index.html").read_text(encoding="utf-8")
-    assert "Why lenet sees 3" in page
+    assert "Why lenet classifies this image as 3" in page
     assert str(mine) not in page
     assert decode_png((mine / "explain-3" / "image.png").read_bytes()).shape == (1, 28, 28)
 
@@ -156,7 +156,7 @@ def test_the_class_called_is_explained_unless_another_is_named(call: Call, tmp_p
     assert "as <dark> (class 0)" in result.out
     page = Path("dark/index.html").read_text(encoding="utf-8")
     assert "<dark>" not in page
-    assert "What in this image speaks for &lt;dark&gt;" in page
+    assert "Evidence for &lt;dark&gt;" in page
 
 
 def test_a_black_box_says_what_it_lacks_in_one_line_and_shows_the_rest(call: Call, tmp_path: Path, stub: str) -> None:
@@ -203,7 +203,7 @@ def test_an_interrupt_says_where_what_was_done_is(
     photo(tmp_path / "shot.png")
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 130
-    assert "interrupted; what was done is in shot-explained" in result.out
+    assert "interrupted; the finished parts are in shot-explained" in result.out
     assert "Not done: elements." in Path("shot-explained/index.html").read_text(encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from evofool.ascend.hooks import Hooks
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import dream as dreams
-from evofool.explain.dream import dream, energies
+from evofool.explain.dream import DreamSettings, dream, energies
 from evofool.images import quantise
 from evofool.targets import Target, target
 
@@ -43,7 +43,7 @@ def test_the_layer_answers_more_than_to_noise_of_the_same_size() -> None:
         ("2", None),
         ("5", 0),
     ):  # to a linear layer what is rolled is another image
-        (dreamt,) = dream(found, image, layer, octaves=1, jitter=jitter)
+        (dreamt,) = dream(found, image, layer, settings=DreamSettings(octaves=1, jitter=jitter))
         assert (dreamt.dtype, dreamt.shape) == (np.uint8, image.shape)
         size = np.abs(dreamt.astype(float) - image).mean()
         noised = quantise((image + size * np.random.default_rng(1).choice([-1, 1], image.shape)) / 255)
@@ -75,7 +75,7 @@ def test_octaves_are_those_of_a_loop_written_out() -> None:
             x = (x + rate * g / g.abs().mean()).clamp(0, 1).detach()
         detail = x - base
     wanted = quantise((whole + detail)[0].numpy()).astype(int)
-    (dreamt,) = dream(found, image, "2", octaves=3, iterations=iterations, jitter=0)
+    (dreamt,) = dream(found, image, "2", settings=DreamSettings(octaves=3, iterations=iterations, jitter=0))
     assert np.abs(wanted - dreamt).max() <= 1
     assert (wanted == dreamt).mean() > 0.99
 
@@ -87,15 +87,15 @@ def test_octaves_change_low_frequencies_more() -> None:
         return float(power[:, frequency <= 1 / 8].sum() / power.sum())
 
     found, image = small(), picture()
-    (with_octaves,) = dream(found, image, "2", octaves=4, iterations=10)
-    (without,) = dream(found, image, "2", octaves=1, iterations=40)
+    (with_octaves,) = dream(found, image, "2", settings=DreamSettings(octaves=4, iterations=10))
+    (without,) = dream(found, image, "2", settings=DreamSettings(octaves=1, iterations=40))
     assert low(with_octaves) > low(without)
 
 
 def test_each_frame_of_a_zoom_dreams_on_from_the_one_before() -> None:
     found, image = small(), picture()
-    one = dream(found, image, "2", octaves=2, iterations=2)
-    frames = dream(found, image, "2", octaves=2, iterations=2, zoom=2, zoom_by=0.1)
+    one = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2))
+    frames = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2, zoom=2, zoom_by=0.1))
     assert len(frames) == 3
     assert np.array_equal(frames[0], one[0])
     for before, after in pairwise(frames):
@@ -111,7 +111,7 @@ def test_a_zoom_enlarges_about_the_centre() -> None:
 
 def test_a_channel_alone_answers_more() -> None:
     found, image = small(), picture()
-    (dreamt,) = dream(found, image, "2", channel=3, octaves=2)
+    (dreamt,) = dream(found, image, "2", channel=3, settings=DreamSettings(octaves=2))
     before, after = (answers(found, x, "2")[0].mean((1, 2)) for x in (image, dreamt))
     assert after[3] > before[3]
     assert after[3] - before[3] == (after - before).max()
@@ -123,26 +123,28 @@ def test_a_guide_draws_every_place_to_what_is_most_like_it_there() -> None:
         return sum(max(float(p @ q) for q in b.T) for p in a.T)
 
     found, image, guide = small(), picture(), picture(10, 10, seed=2)
-    (dreamt,) = dream(found, image, "2", guide=guide, octaves=1, iterations=5)
+    (dreamt,) = dream(found, image, "2", guide=guide, settings=DreamSettings(octaves=1, iterations=5))
     assert alike(dreamt) > alike(image)
 
 
 def test_a_dream_hangs_on_the_seed() -> None:
     found, image = small(), picture()
-    first, again, other = (dream(found, image, "2", iterations=2, octaves=2, seed=s)[0] for s in (0, 0, 1))
+    first, again, other = (
+        dream(found, image, "2", settings=DreamSettings(iterations=2, octaves=2), seed=s)[0] for s in (0, 0, 1)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_images_larger_than_the_targets_can_be_dreamt_on() -> None:
-    (dreamt,) = dream(small(), picture(40, 50), "2", octaves=2, iterations=2)
+    (dreamt,) = dream(small(), picture(40, 50), "2", settings=DreamSettings(octaves=2, iterations=2))
     assert dreamt.shape == (3, 40, 50)
 
 
 def test_digits_can_be_dreamt_on() -> None:
     image = quantise(np.pad(np.full((1, 16, 4), 0.9), ((0, 0), (6, 6), (12, 12))))
     found = target("lenet")
-    frames = dream(found, image, "conv2", octaves=2, zoom=1)
+    frames = dream(found, image, "conv2", settings=DreamSettings(octaves=2, zoom=1))
     assert [f.shape for f in frames] == [(1, 28, 28)] * 2
     assert energies(found, frames[0][None], "conv2") > 1.1 * energies(found, image[None], "conv2")
 
@@ -155,7 +157,7 @@ def test_what_is_stopped_ends_with_the_frame_at_hand() -> None:
         return done >= 9
 
     found, image = small(), picture()
-    frames = dream(found, image, "2", octaves=2, iterations=3, zoom=2, tick=tick)
+    frames = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=3, zoom=2), tick=tick)
     assert len(frames) == 2
     assert told[-1] == (9, 18)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -167,20 +169,24 @@ def test_networks_of_torchvision_and_timm_dream(kind: str) -> None:
     pytest.importorskip(kind.partition(":")[0])
     found = target(f"{kind}?weights=random&size=64")
     image = picture(64, 64)
-    (dreamt,) = dream(found, image, "layer2", octaves=2, iterations=3)
+    (dreamt,) = dream(found, image, "layer2", settings=DreamSettings(octaves=2, iterations=3))
     before, after = energies(found, np.stack([image, dreamt]), "layer2")
     assert after > before
 
 
 def test_a_layer_that_takes_no_smaller_images_says_how_many_octaves_there_can_be() -> None:
     found, image = small(), picture()
-    with pytest.raises(TargetError, match=r'layer "5" does not take images of 9 x 12 pixels, .* octaves=1 is the most'):
+    with pytest.raises(
+        TargetError, match=r'layer "5" does not accept images of 9 x 12 pixels, .* at most octaves=1 are possible'
+    ):
         dream(found, image, "5")
-    with pytest.raises(TargetError, match=r"images of 3 x 4 pixels, the smallest of 4 octaves .*; octaves=3 is the most"):
-        dream(found, image, "2", scale=2)
-    with pytest.raises(TargetError, match=r'layer "5" does not take images of 30 x 32 pixels \('):
+    with pytest.raises(
+        TargetError, match=r"images of 3 x 4 pixels, the smallest of 4 octaves .*; at most octaves=3 are possible"
+    ):
+        dream(found, image, "2", settings=DreamSettings(scale=2))
+    with pytest.raises(TargetError, match=r'layer "5" does not accept images of 30 x 32 pixels \('):
         dream(found, picture(30, 32), "5")
-    assert len(dream(found, image, "5", octaves=1, iterations=1)) == 1
+    assert len(dream(found, image, "5", settings=DreamSettings(octaves=1, iterations=1))) == 1
 
 
 def test_what_cannot_be_is_said_in_words() -> None:
@@ -189,23 +195,23 @@ def test_what_cannot_be_is_said_in_words() -> None:
         dream(found, image, "7")
     with pytest.raises(TargetError, match=r'layer "2" has no channel 4; it has 0 to 3'):
         dream(found, image, "2", channel=4)
-    with pytest.raises(TargetError, match=r'layer "5" answers \(5,\), no map of channels'):
-        dream(found, image, "5", guide=image, octaves=1)
+    with pytest.raises(TargetError, match=r'layer "5" has output \(5,\), which has no map of channels'):
+        dream(found, image, "5", guide=image, settings=DreamSettings(octaves=1))
     box = Target("box", ["a", "b"], (3, 24, 32), lambda x: np.zeros((len(x), 2), np.float32), {})
     with pytest.raises(TargetError, match="box: it has neither gradients nor layers"):
         dream(box, image, "0")
-    with pytest.raises(ImageError, match=r"dreams on uint8 \(3, H, W\), not uint8 \(1, 24, 32\)"):
+    with pytest.raises(ImageError, match=r"a dream needs an image uint8 \(3, H, W\), not uint8 \(1, 24, 32\)"):
         dream(found, image[:1], "2")
-    with pytest.raises(ScoreError, match='layer "0" answers NaN or infinity'):
+    with pytest.raises(ScoreError, match='the output of layer "0" is NaN or infinite'):
         dream(small(float("inf")), image, "0")
-    with pytest.raises(ValueError, match="a channel or guided, not both"):
+    with pytest.raises(ValueError, match="a dream has a channel or a guide, not both"):
         dream(found, image, "2", channel=0, guide=image)
-    with pytest.raises(ValueError, match="octaves and iterations are at least 1"):
-        dream(found, image, "2", octaves=0)
+    with pytest.raises(ValueError, match="octaves 0 and iterations 10 have to be at least 1"):
+        dream(found, image, "2", settings=DreamSettings(octaves=0))
 
 
 def test_no_hook_is_left() -> None:
     found = small()
-    dream(found, picture(), "2", octaves=2, iterations=1)
+    dream(found, picture(), "2", settings=DreamSettings(octaves=2, iterations=1))
     assert found.network is not None
     assert not any(module._forward_hooks for module in found.network.module.modules())

@@ -8,7 +8,7 @@ from torch import nn
 from evofool.ascend.hooks import ForwardPass
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import inversion
-from evofool.explain.inversion import invert, paper_rule
+from evofool.explain.inversion import InversionSettings, invert, paper_rule
 from evofool.targets import Preprocessing, Target, target
 
 
@@ -45,16 +45,18 @@ def test_the_objective_is_the_papers_written_out() -> None:
     wanted = ((f - f0) ** 2).sum() / (f0**2).sum()
     wanted += (8e-10 / 2 * (x**6).sum() + 100 / 2 * (dx**2 + dy**2).sum()) / 27098**2
     centre = torch.full((3, 1, 1), 128 / 255)
-    objective = inversion._objective("a", torch.tensor(f0)[None], shape, centre, 100.0, 8e-10)
+    objective = inversion._objective("a", torch.tensor(f0)[None], shape, centre, InversionSettings(tv=100.0, alpha=8e-10))
     read = ForwardPass(None, {"a": torch.tensor(f)[None]})
-    told = -objective(read, torch.tensor((x + 128) / 255)[None], torch.tensor([0]))
-    assert float(told) == pytest.approx(wanted, rel=1e-5)
+    minimised = -objective(read, torch.tensor((x + 128) / 255)[None], torch.tensor([0]))
+    assert float(minimised) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_price_of_an_edge_is_the_same_at_every_resolution() -> None:
     def price(side: int) -> float:
         ramp = torch.linspace(0, 1, side).expand(1, 1, side, side)
-        objective = inversion._objective("a", torch.ones(1, 1), (1, side, side), torch.zeros(1, 1, 1), 10.0, 0.0)
+        objective = inversion._objective(
+            "a", torch.ones(1, 1), (1, side, side), torch.zeros(1, 1, 1), InversionSettings(tv=10.0)
+        )
         return -float(objective(ForwardPass(None, {"a": torch.ones(1, 1)}), ramp, torch.tensor([0])))
 
     assert price(28) == pytest.approx(price(224), rel=0.05)
@@ -70,7 +72,7 @@ def test_the_papers_steps_are_its_rates_times_its_sigma_squared() -> None:
 def test_errors_are_those_of_the_8_bit_images_over_the_distances_of_pairs() -> None:
     found, images, reference = small(), pictures(3), pictures(6)[2:]
     before = found.queries
-    result = invert(found, images, "2", steps=15, reference=reference, microbatch=2)
+    result = invert(found, images, "2", settings=InversionSettings(steps=15, microbatch=2), reference=reference)
     assert found.queries - before == result.forwards
     assert result.backwards == 3 * 15
     f, g, r = (features(found, x, "2") for x in (images, result.images, reference))
@@ -90,7 +92,7 @@ def test_errors_are_those_of_the_8_bit_images_over_the_distances_of_pairs() -> N
 def test_of_one_image_or_equal_ones_the_errors_are_relative_to_its_own_features() -> None:
     one = pictures(1)
     for images in (one, one.repeat(2, 0)):
-        result = invert(small(), images, "0", steps=3)
+        result = invert(small(), images, "0", settings=InversionSettings(steps=3))
         assert result.by == "norm"
         assert result.unsquared == pytest.approx(result.relative)
         assert result.squared == pytest.approx(result.relative**2)
@@ -100,20 +102,27 @@ def test_of_one_image_or_equal_ones_the_errors_are_relative_to_its_own_features(
 @pytest.mark.parametrize("crops", [1, 10])
 def test_every_layer_can_be_inverted_with_one_crop_or_ten(layer: str, crops: int) -> None:
     found = small(crops)
-    short, long = (invert(found, pictures(2), layer, tv=0.1, steps=steps, microbatch=2) for steps in (1, 60))
+    short, long = (
+        invert(found, pictures(2), layer, settings=InversionSettings(tv=0.1, steps=steps, microbatch=2)) for steps in (1, 60)
+    )
     assert long.images.dtype == np.uint8
     assert long.images.shape == (2, 3, 16, 16)
     assert (long.relative < 0.5 * short.relative).all()
 
 
 def test_more_total_variation_makes_smoother_images() -> None:
-    rough, smooth = (invert(small(), pictures(2), "4", tv=tv, steps=40).images.astype(float) for tv in (0.01, 10000))
+    rough, smooth = (
+        invert(small(), pictures(2), "4", settings=InversionSettings(tv=tv, steps=40)).images.astype(float)
+        for tv in (0.01, 10000)
+    )
     assert np.abs(np.diff(smooth)).mean() < 0.7 * np.abs(np.diff(rough)).mean()
 
 
 def test_the_best_restart_is_kept_and_the_first_is_that_of_a_single_one() -> None:
     found = small()
-    one, three = (invert(found, pictures(2), "6", steps=5, restarts=k, microbatch=1) for k in (1, 3))
+    one, three = (
+        invert(found, pictures(2), "6", settings=InversionSettings(steps=5, restarts=k, microbatch=1)) for k in (1, 3)
+    )
     assert (three.relative <= one.relative).all()
     assert (three.relative < one.relative).any()
     assert three.backwards == 3 * one.backwards
@@ -121,15 +130,17 @@ def test_the_best_restart_is_kept_and_the_first_is_that_of_a_single_one() -> Non
 
 def test_an_inversion_hangs_on_the_seed_and_not_on_who_shares_the_call() -> None:
     found, images = small(), pictures(3)
-    alone = invert(found, images[:1], "2", steps=5, microbatch=1)
-    together = invert(found, images, "2", steps=5, microbatch=1, streams=2)
+    alone = invert(found, images[:1], "2", settings=InversionSettings(steps=5, microbatch=1))
+    together = invert(found, images, "2", settings=InversionSettings(steps=5, microbatch=1, streams=2))
     assert np.array_equal(alone.images[0], together.images[0])
-    assert not np.array_equal(alone.images, invert(found, images[:1], "2", steps=5, seed=1).images)
+    assert not np.array_equal(
+        alone.images, invert(found, images[:1], "2", settings=InversionSettings(steps=5), seed=1).images
+    )
 
 
 def test_what_is_stopped_has_its_best_so_far() -> None:
-    stopped = invert(small(), pictures(2), "2", steps=50, tick=lambda done, _of: done >= 20)
-    whole = invert(small(), pictures(2), "2", steps=50)
+    stopped = invert(small(), pictures(2), "2", settings=InversionSettings(steps=50), tick=lambda done, _of: done >= 20)
+    whole = invert(small(), pictures(2), "2", settings=InversionSettings(steps=50))
     assert stopped.interrupted
     assert not whole.interrupted
     assert stopped.backwards == 2 * 21
@@ -142,15 +153,17 @@ def test_digits_are_found_again_by_early_and_late_layers_and_keep_their_class() 
     digits = mnist_data()[0][::1000].reshape(-1, 1, 28, 28).astype(np.uint8)
     found = target("lenet")
     for layer in ("conv1", "fc2"):
-        result = invert(found, digits, layer, steps=80, microbatch=5)
+        result = invert(found, digits, layer, settings=InversionSettings(steps=80, microbatch=5))
         assert result.squared.mean() <= 0.02
         assert result.kept.all()
 
 
 def test_the_papers_rule_comes_near_too() -> None:
     found, images = small(), pictures(2)
-    result = invert(found, images, "2", rule=paper_rule(found.shape), steps=400, tv=1, alpha=8e-10)
-    assert (result.relative < 0.5 * invert(found, images, "2", steps=1).relative).all()
+    result = invert(
+        found, images, "2", settings=InversionSettings(rule=paper_rule(found.shape), steps=400, tv=1, alpha=8e-10)
+    )
+    assert (result.relative < 0.5 * invert(found, images, "2", settings=InversionSettings(steps=1)).relative).all()
 
 
 @pytest.mark.parametrize("kind", ["torchvision:resnet18", "timm:resnet18"])
@@ -158,13 +171,13 @@ def test_networks_of_torchvision_and_timm_are_inverted(kind: str) -> None:
     pytest.importorskip(kind.partition(":")[0])
     found = target(f"{kind}?weights=random&size=64")
     images = pictures(2, found.shape)
-    short, long = (invert(found, images, "layer1.0.conv1", steps=steps) for steps in (1, 25))
+    short, long = (invert(found, images, "layer1.0.conv1", settings=InversionSettings(steps=steps)) for steps in (1, 25))
     assert (long.relative < 0.6 * short.relative).all()
 
 
 def test_no_hook_is_left() -> None:
     found = small()
-    invert(found, pictures(2), "2", steps=2)
+    invert(found, pictures(2), "2", settings=InversionSettings(steps=2))
     assert found.network is not None
     for network in (found.network.module, found.network.gradient_module(found.shape)[0]):
         assert not any(module._forward_hooks for module in network.modules())
@@ -181,7 +194,7 @@ def test_what_cannot_be_is_said_in_words() -> None:
         invert(small(), images[:, :, 2:-2], "0")
     with pytest.raises(ImageError, match="not float64"):
         invert(small(), images / 255, "0")
-    with pytest.raises(ScoreError, match='small: layer "0" answers NaN or infinity'):
+    with pytest.raises(ScoreError, match='small: the output of layer "0" is NaN or infinite'):
         invert(small(scale=float("inf")), images, "0")
     with pytest.raises(ValueError, match="restarts 0"):
-        invert(small(), images, "0", restarts=0)
+        invert(small(), images, "0", settings=InversionSettings(restarts=0))

@@ -80,7 +80,7 @@ def test_nearest_are_those_that_a_loop_over_all_pairs_finds(folder: Path, batch:
         assert found.nearest_real_percentile == pytest.approx(percentile)
         np.testing.assert_array_equal(found.images, real[order])
         assert found.classes == [None] * 3
-        assert found.compared == found.asked == 23
+        assert found.compared == found.sampled == 23
 
 
 def test_a_named_layer_is_the_space(folder: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_black_box_has_pixels_alone_and_is_asked_nothing(folder: Path) -> None
 
 def test_a_sample_bears_the_percentile_while_all_are_compared(folder: Path) -> None:
     few, every = (nearest_real(black(), drawn(50), folder, sample=sample)[0] for sample in (5, 100))
-    assert (few.compared, few.asked) == (23, 5)
+    assert (few.compared, few.sampled) == (23, 5)
     assert few.files == every.files
     assert few.nearest_real_percentile in {0, 20, 40, 60, 80, 100}
 
@@ -167,7 +167,7 @@ def test_pictures_that_cannot_be_read_are_passed_over_and_told(folder: Path) -> 
             assert [file.name for file in found.files] == [file.name for file in wanted.files]
             np.testing.assert_allclose(found.distances, wanted.distances, rtol=1e-5)
             assert found.nearest_real_percentile == wanted.nearest_real_percentile
-            assert (found.compared, found.asked) == (23, 23)
+            assert (found.compared, found.sampled) == (23, 23)
             assert [file.name for file in found.unreadable] == ["p00b.png", "q.png"]
     assert len(some_real(black(), folder, 100)) == 23
 
@@ -180,7 +180,7 @@ def test_too_few_that_can_be_read_are_no_neighbours(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="none of 2 real pictures can be read"):
         some_real(black(), tmp_path, 2)
     save_png(drawn(0), tmp_path / "b.png")
-    with pytest.raises(ImageError, match="1 of 3 pictures can be read; to say what is near needs 2"):
+    with pytest.raises(ImageError, match="1 of 3 pictures can be read; at least 2 are needed"):
         nearest_real(black(), drawn(0), tmp_path)
 
 

@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import pytest
 import evofool
 from evofool.errors import ImageError, ScoreError, StoreError, TargetError
 from evofool.explain import parts, parts_layers, parts_occlusion
-from evofool.explain.inversion import invert
+from evofool.explain.inversion import InversionSettings, invert
 from evofool.explain.occlusion import occlude
-from evofool.explain.page import PARTS, Explanation, explain
+from evofool.explain.page import PARTS, Explanation, ExplanationOptions, explain
+from evofool.explain.part_result import Report
 from evofool.images import decode_png, save_png
 from evofool.machine import torch_threads
 from evofool.targets import Target
@@ -37,8 +39,8 @@ def black() -> Target:
     return Target("box", white.labels, white.shape, white.logits, {})
 
 
-def told(target: Target, folder: Path, **how: object) -> Explanation:
-    return explain(target, ring(), 0, folder, source="ring.png", **how)  # type: ignore[arg-type]
+def explained(target: Target, folder: Path, report: Report = lambda _line: None, **options: Any) -> Explanation:
+    return explain(target, ring(), 0, folder, source="ring.png", options=ExplanationOptions(**options), report=report)
 
 
 def text_of(page: Path) -> str:
@@ -55,7 +57,7 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     for i in range(4):
         save_png(np.random.default_rng(i).integers(0, 256, (1, 28, 28), np.uint8), reals / f"{i}.png")
     lines: list[str] = []
-    found = told(lenet, tmp_path / "out", real=reals, dream="conv2", say=lines.append)
+    found = explained(lenet, tmp_path / "out", real_images=reals, dream="conv2", report=lines.append)
     assert headings(found.page) == [
         "Occlusion",
         "Elements",
@@ -73,15 +75,15 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     assert not any("step 0" in line for line in lines)
     assert "nearest: 4 of 4 pictures" in lines
     text = text_of(found.page)
-    assert "Why lenet sees 0" in text
-    assert "lenet sees 0 in this image: log-odds" in text
+    assert "Why lenet classifies this image as 0" in text
+    assert "lenet classifies this image as 0: log-odds" in text
     assert "Not done" not in text
     assert f"Passes spent: {found.forwards:,} forward, {found.backwards:,} backward" in text
 
 
 def test_passes_are_counted_forward_and_backward(lenet: Target, tmp_path: Path) -> None:
     before = lenet.queries
-    found = told(lenet, tmp_path, only=["saliency", "segmentation"])
+    found = explained(lenet, tmp_path, only=["saliency", "segmentation"])
     assert found.forwards == lenet.queries - before == 1 + 69
     assert found.backwards == 69
 
@@ -92,20 +94,20 @@ def test_passes_of_a_part_that_fails_are_counted_too(lenet: Target, tmp_path: Pa
 
     monkeypatch.setattr(parts, "segment", fail)
     monkeypatch.setattr(parts_layers, "energies", fail)
-    found = told(lenet, tmp_path, only=["segmentation", "dream"], dream="conv2")
+    found = explained(lenet, tmp_path, only=["segmentation", "dream"], dream="conv2")
     assert found.faults == {"segmentation": "no object", "dream": "no object"}
     assert found.backwards == 10 + 3 * 10  # ten crops; three octaves
 
 
 def test_inversions_tell_the_error_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
     lines: list[str] = []
-    found = told(lenet, tmp_path, only=["inversion"], layers=["fc2", "conv1", "fc2"], say=lines.append)
+    found = explained(lenet, tmp_path, only=["inversion"], layers=["fc2", "conv1", "fc2"], report=lines.append)
     assert [path.name for path in found.pictures] == ["image.png", "inversion-from-conv1.png", "inversion-from-fc2.png"]
     text = html.unescape(text_of(found.page))
-    assert "over the norm of the image's" in text
-    assert "The inversion of fc2, the deepest of the layers, is called 0 too (log-odds" in text
-    assert "a fooling image itself, if you see no 0 in it" in text
-    assert "thrown away by the layer, smoothed away by the search, or not found in 200 steps" in text
+    assert "divided by the norm of the image's" in text
+    assert "The inversion of fc2, the deepest of the layers, is classified as 0 too (log-odds" in text
+    assert "If you see no 0 in it, it is a fooling image too" in text
+    assert "dropped by the layer, smoothed by the search, or not removed in 200 steps" in text
     assert "squared" not in text
     assert found.backwards == 400
     assert "inversion: conv1, step 100 of 200" in lines
@@ -114,14 +116,14 @@ def test_inversions_tell_the_error_and_whether_the_class_was_kept(lenet: Target,
 def test_inversions_tell_both_errors_where_real_images_are_there(lenet: Target, tmp_path: Path) -> None:
     for i in range(3):
         save_png(np.random.default_rng(i).integers(0, 256, (1, 28, 28), np.uint8), tmp_path / f"{i}.png")
-    text = text_of(told(lenet, tmp_path / "out", only=["inversion"], layers=["conv1"], real=tmp_path).page)
+    text = text_of(explained(lenet, tmp_path / "out", only=["inversion"], layers=["conv1"], real_images=tmp_path).page)
     assert "error, squared" in text
     assert "error, unsquared" in text
 
 
 def test_an_inversion_that_is_the_image_again_is_called_no_fooling_image(lenet: Target, tmp_path: Path) -> None:
-    text = text_of(told(lenet, tmp_path, only=["inversion"], layers=["conv1"]).page)
-    assert "The inversion of conv1, the deepest of the layers, is called 0 too" in text
+    text = text_of(explained(lenet, tmp_path, only=["inversion"], layers=["conv1"]).page)
+    assert "The inversion of conv1, the deepest of the layers, is classified as 0 too" in text
     assert "fooling image" not in text
 
 
@@ -131,7 +133,7 @@ def inverting_until(layer: str, error: BaseException, monkeypatch: pytest.Monkey
     def some(target: Target, images: np.ndarray, name: str, **how: object) -> object:
         if name == layer:
             raise error
-        return invert(target, images, name, **{**how, "steps": 5})  # type: ignore[arg-type]
+        return invert(target, images, name, **{**how, "settings": InversionSettings(steps=5)})  # type: ignore[arg-type]
 
     monkeypatch.setattr(parts_layers, "invert", some)
 
@@ -140,7 +142,7 @@ def test_a_layer_that_fails_is_a_row_and_the_others_are_kept(
     lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inverting_until("conv2", ScoreError("conv2 is not finite"), monkeypatch)
-    found = told(lenet, tmp_path, only=["inversion"], layers=["conv1", "conv2", "fc2"])
+    found = explained(lenet, tmp_path, only=["inversion"], layers=["conv1", "conv2", "fc2"])
     assert found.faults == {"inversion": "Layer conv2 failed: conv2 is not finite"}
     assert [path.name for path in found.pictures] == ["image.png", "inversion-from-conv1.png", "inversion-from-fc2.png"]
     assert "<td>conv2</td><td>failed</td>" in re.sub(r' class="number"', "", found.page.read_text(encoding="utf-8"))
@@ -150,16 +152,16 @@ def test_a_layer_that_fails_is_a_row_and_the_others_are_kept(
 def test_an_interrupt_keeps_the_layers_that_are_done(lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inverting_until("conv2", KeyboardInterrupt(), monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        told(lenet, tmp_path, only=["inversion", "dream"], dream="conv1", layers=["conv1", "conv2", "fc2"])
+        explained(lenet, tmp_path, only=["inversion", "dream"], dream="conv1", layers=["conv1", "conv2", "fc2"])
     text = text_of(tmp_path / "index.html")
-    assert "Interrupted before these layers were done: conv2, fc2" in text
+    assert "Interrupted before these layers were finished: conv2, fc2" in text
     assert "Not done: inversion, dream." in text
     assert "Failed" not in text
     assert (tmp_path / "inversion-from-conv1.png").exists()
 
 
 def test_a_zoom_shows_some_frames_and_keeps_all(lenet: Target, tmp_path: Path) -> None:
-    found = told(lenet, tmp_path, only=["dream"], dream="conv1", zoom=13)
+    found = explained(lenet, tmp_path, only=["dream"], dream="conv1", zoom=13)
     names = [path.name for path in found.pictures if path.name.startswith("dream-")]
     assert sorted(names) == [f"dream-frame-{k:03d}.png" for k in range(14)]
     assert found.page.read_text(encoding="utf-8").count("data:image/png;base64,") == 1 + 12
@@ -170,25 +172,25 @@ def test_a_zoom_shows_some_frames_and_keeps_all(lenet: Target, tmp_path: Path) -
 
 
 def test_a_layer_that_takes_one_size_alone_is_dreamt_of_at_that_size(lenet: Target, tmp_path: Path) -> None:
-    found = told(lenet, tmp_path, only=["dream"], dream="fc1")
-    assert "its own size alone" in text_of(found.page)
+    found = explained(lenet, tmp_path, only=["dream"], dream="fc1")
+    assert "its own size only" in text_of(found.page)
     assert found.backwards == 10
 
 
 def test_equal_seeds_give_equal_files(lenet: Target, tmp_path: Path) -> None:
-    one, two = (told(lenet, tmp_path / name, seed=3) for name in "ab")
+    one, two = (explained(lenet, tmp_path / name, seed=3) for name in "ab")
     assert one.page.read_bytes() == two.page.read_bytes()
 
 
 def test_a_black_box_says_what_it_has_not_and_has_the_rest(tmp_path: Path) -> None:
-    found = told(black(), tmp_path)
+    found = explained(black(), tmp_path)
     assert headings(found.page) == ["Occlusion", "Elements"]
     text = text_of(found.page)
     assert "box has no gradients" in text
     assert "evofool baseline square, nes or random" in text
     assert found.backwards == 0
     with pytest.raises(TargetError, match="neither gradients nor layers"):
-        told(black(), tmp_path, only=["saliency"])
+        explained(black(), tmp_path, only=["saliency"])
 
 
 def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_there(
@@ -199,7 +201,7 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_there(
 
     monkeypatch.setattr(parts, "segmentation_part", fail)
     lines: list[str] = []
-    found = told(lenet, tmp_path, say=lines.append)
+    found = explained(lenet, tmp_path, report=lines.append)
     assert found.faults == {"segmentation": "RuntimeError: out of <luck>"}
     assert headings(found.page) == ["Occlusion", "Elements", "Saliency", "Segmentation", "Inversion"]
     assert "This part failed: RuntimeError: out of &lt;luck&gt;" in found.page.read_text(encoding="utf-8")
@@ -215,24 +217,24 @@ def test_what_was_done_is_kept_when_it_is_interrupted(
     monkeypatch.setattr(parts, "saliency_part", stop)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        told(lenet, tmp_path, say=lines.append)
-    assert lines[-1] == f"interrupted; what was done is in {tmp_path}"
+        explained(lenet, tmp_path, report=lines.append)
+    assert lines[-1] == f"interrupted; the finished parts are in {tmp_path}"
     assert headings(tmp_path / "index.html") == ["Occlusion", "Elements"]
     text = text_of(tmp_path / "index.html")
-    assert text.index("Not done: saliency, segmentation, inversion.") < text.index("lenet sees 0 in this image")
+    assert text.index("Not done: saliency, segmentation, inversion.") < text.index("lenet classifies this image as 0:")
     assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
 
 
 def test_a_page_takes_the_place_of_an_earlier_one_and_of_its_pictures_alone(lenet: Target, tmp_path: Path) -> None:
-    told(lenet, tmp_path, only=["dream"], dream="conv1", zoom=13)
+    explained(lenet, tmp_path, only=["dream"], dream="conv1", zoom=13)
     (tmp_path / "mine.png").write_bytes(b"mine")
     (tmp_path / "elements-elements.png").write_bytes(b"mine too")
-    found = told(lenet, tmp_path, only=["elements"])
+    found = explained(lenet, tmp_path, only=["elements"])
     assert "elements-elements-2.png" in {path.name for path in found.pictures}
     kept = {"index.html", "mine.png", "elements-elements.png"}
     assert {path.name for path in tmp_path.iterdir()} == kept | {path.name for path in found.pictures}
     assert (tmp_path / "elements-elements.png").read_bytes() == b"mine too"
-    again = told(lenet, tmp_path, only=["elements"])
+    again = explained(lenet, tmp_path, only=["elements"])
     assert again.pictures == found.pictures
 
 
@@ -242,14 +244,14 @@ def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    told(lenet, tmp_path / "out", only=["elements"])
+    explained(lenet, tmp_path / "out", only=["elements"])
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(ImageError, match="is not a folder"):
-        told(lenet, tmp_path / "out", real=tmp_path / "typo")
+        explained(lenet, tmp_path / "out", real_images=tmp_path / "typo")
     monkeypatch.setattr(parts_occlusion, "occlusion_part", stop)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        told(lenet, tmp_path / "out", say=lines.append)
+        explained(lenet, tmp_path / "out", report=lines.append)
     assert lines[-1] == "interrupted; nothing was written"
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -258,16 +260,16 @@ def test_a_page_of_somebody_else_is_left_alone(lenet: Target, tmp_path: Path) ->
     for content in (b"<html>mine</html>", b"\xff\xfe\xfa"):
         (tmp_path / "index.html").write_bytes(content)
         with pytest.raises(StoreError, match=r"is no page of `evofool explain` and is left alone; .* --out DIR"):
-            told(lenet, tmp_path, only=["occlusion"])
+            explained(lenet, tmp_path, only=["occlusion"])
         assert (tmp_path / "index.html").read_bytes() == content
 
 
 def test_another_class_than_the_one_called_is_explained_and_said(lenet: Target, tmp_path: Path) -> None:
-    found = explain(lenet, ring(), 7, tmp_path, source="ring.png", only=["occlusion"])
+    found = explain(lenet, ring(), 7, tmp_path, source="ring.png", options=ExplanationOptions(only=["occlusion"]))
     text = text_of(found.page)
-    assert "What in this image speaks for 7 (lenet calls it 0)" in text
-    assert "lenet calls this image 0: log-odds" in text
-    assert "Why lenet sees" not in text
+    assert "Evidence for 7 in an image that lenet classifies as 0" in text
+    assert "lenet classifies this image as 0: log-odds" in text
+    assert "Why lenet classifies" not in text
 
 
 def test_elements_are_told_by_what_covering_them_costs(lenet: Target, tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_elements_are_told_by_what_covering_them_costs(lenet: Target, tmp_path: 
     for row in range(2, 26, 6):
         image[0, row : row + 3, 2:5] = image[0, row : row + 3, 14:17] = 255
     image[0, 4:24, 22:25] = 160
-    found = explain(lenet, image, 1, tmp_path, source="dots.png", only=["elements"])
+    found = explain(lenet, image, 1, tmp_path, source="dots.png", options=ExplanationOptions(only=["elements"]))
     page = found.page.read_text(encoding="utf-8")
     assert "Element 1 (rows " in page
     assert "Without all 8 copies of group A the log-odds are" in page
@@ -294,8 +296,10 @@ def test_the_rest_of_many_elements_is_folded(lenet: Target, tmp_path: Path) -> N
     for row in range(2, 26, 6):
         for column in range(2, 26, 6):
             image[0, row : row + 3, column : column + 3] = 255
-    page = explain(lenet, image, 8, tmp_path, source="dots.png", only=["elements"]).page.read_text(encoding="utf-8")
-    shown, folded = page.split("<summary>The other 6</summary>")
+    page = explain(
+        lenet, image, 8, tmp_path, source="dots.png", options=ExplanationOptions(only=["elements"])
+    ).page.read_text(encoding="utf-8")
+    shown, folded = page.split("<summary>The other 6 elements</summary>")
     ten = [row for row in re.findall(r"<tr>(<td.*?)</tr>", shown) if row.count("<td") == 8]
     assert len(ten) == 10
     assert folded.count("<summary>Group A") == 1
@@ -304,37 +308,40 @@ def test_the_rest_of_many_elements_is_folded(lenet: Target, tmp_path: Path) -> N
 def test_occlusion_tells_the_patch_that_costs_most(lenet: Target, tmp_path: Path) -> None:
     found = occlude(lenet, ring(), 0)
     top, left = found.corners[found.drops.argmax()].tolist()
-    text = text_of(told(lenet, tmp_path, only=["occlusion"]).page)
-    assert f"costs the class {found.drops.max():.3f} in log-odds at most: rows {top} to {top + 3}, columns {left}" in text
-    assert f"full red = {np.quantile(np.abs(found.map), 0.995):.3g} log-odds" in text
+    text = text_of(explained(lenet, tmp_path, only=["occlusion"]).page)
+    assert (
+        f"lowers the log-odds of the class by {found.drops.max():.3f} at most: rows {top} to {top + 3}, columns {left}"
+        in text
+    )
+    assert f"full red by {np.quantile(np.abs(found.map), 0.995):.3g}" in text
 
 
 def test_an_image_without_elements_says_so(lenet: Target, tmp_path: Path) -> None:
     flat = np.full((1, 28, 28), 77, np.uint8)
-    found = explain(lenet, flat, 1, tmp_path, source="flat.png", only=["elements"])
+    found = explain(lenet, flat, 1, tmp_path, source="flat.png", options=ExplanationOptions(only=["elements"]))
     assert "no elements" in text_of(found.page)
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(lenet: Target, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with pytest.raises(TargetError, match=r'no part "saleincy".*did you mean "saliency"'):
-        told(lenet, folder, only=["saleincy"])
+        explained(lenet, folder, only=["saleincy"])
     with pytest.raises(TargetError, match=r'no layer "conv3".*conv2'):
-        told(lenet, folder, layers=["conv1", "conv3"])
+        explained(lenet, folder, layers=["conv1", "conv3"])
     with pytest.raises(TargetError, match="neither gradients nor layers"):
-        told(black(), folder, layers=["conv1"])
+        explained(black(), folder, layers=["conv1"])
     with pytest.raises(TargetError, match="--dream LAYER, for example fc1"):
-        told(lenet, folder, only=["dream"])
+        explained(lenet, folder, only=["dream"])
     with pytest.raises(TargetError, match=r'no layer "conv9"'):
-        told(lenet, folder, dream="conv9")
+        explained(lenet, folder, dream="conv9")
     with pytest.raises(ImageError, match="--real-images DIR"):
-        told(lenet, folder, only=["nearest"])
+        explained(lenet, folder, only=["nearest"])
     for class_id in (-1, 10):
         with pytest.raises(TargetError, match=f"lenet: no class {class_id}; it has 0 to 9"):
             explain(lenet, ring(), class_id, folder, source="ring.png")
     save_png(ring(), tmp_path / "lone.png")
     with pytest.raises(ImageError, match="at least 2"):
-        told(lenet, folder, real=tmp_path)
+        explained(lenet, folder, real_images=tmp_path)
     assert not folder.exists()
 
 
@@ -342,17 +349,17 @@ def test_a_folder_that_cannot_be_written_is_named(lenet: Target, tmp_path: Path,
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(StoreError, match=r"file is a file, so .* cannot be a folder; .* --out DIR"):
-            told(lenet, out)
+            explained(lenet, out)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StoreError, match=r"out cannot be written \(No space left on device\)"):
-        told(lenet, tmp_path / "out", only=["occlusion"])
+        explained(lenet, tmp_path / "out", only=["occlusion"])
 
 
 def test_every_part_has_something_to_do(lenet: Target, tmp_path: Path) -> None:
     for name in PARTS:
         if name != "nearest":
-            assert len(headings(told(lenet, tmp_path / name, only=[name], dream="conv1").page)) == 1
+            assert len(headings(explained(lenet, tmp_path / name, only=[name], dream="conv1").page)) == 1

@@ -9,7 +9,7 @@ from torch import nn
 
 from evofool.ascend.draws import Draws
 from evofool.errors import ImageError, ScoreError, TargetError
-from evofool.explain.saliency import AVERAGES, gradient, saliency
+from evofool.explain.saliency import AVERAGES, Averaging, gradient, saliency
 from evofool.targets import Target, target
 from evofool.targets.photos import patterns
 
@@ -57,7 +57,9 @@ def test_smooth_averages_are_captums_noise_tunnel_of_the_same_noise(
     theirs = attr.NoiseTunnel(attr.Saliency(lenet.logits_float)).attribute(
         x, nt_type=CAPTUM[average], nt_samples=samples, stdevs=noise, target=c, abs=not signed
     )
-    ours = saliency(lenet, images, classes, average=average, signed=signed, samples=samples, noise=noise, seed=5)
+    ours = saliency(
+        lenet, images, classes, averaging=Averaging(average, signed=signed, samples=samples, noise=noise), seed=5
+    )
     expected = theirs.detach().abs().amax(1).numpy()
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
@@ -78,7 +80,7 @@ def test_the_gradient_is_the_logits_slope(lenet: Target) -> None:
 
 def test_ten_crops_are_the_mean_of_each_sub_image_put_back_by_hand(lenet: Target) -> None:
     images, classes = asked(lenet, 2)
-    found = saliency(lenet, images, classes, average="crops", shift=3)
+    found = saliency(lenet, images, classes, averaging=Averaging("crops", shift=3))
     height, width = lenet.shape[1:]
     total, shown = np.zeros((2, *lenet.shape)), np.zeros((height, width))
     for dy, dx in ((-3, -3), (-3, 3), (3, -3), (3, 3), (0, 0)):
@@ -100,7 +102,8 @@ def test_crops_of_no_shift_see_the_image_and_its_mirror(lenet: Target) -> None:
     images, classes = asked(lenet, 2)
     plain, mirrored = (gradient(lenet, np.ascontiguousarray(i), classes) for i in (images, images[..., ::-1]))
     expected = (np.abs(plain) + np.abs(mirrored[..., ::-1])).max(1) / 2
-    np.testing.assert_allclose(saliency(lenet, images, classes, average="crops", shift=0), expected, rtol=1e-4, atol=1e-6)
+    found = saliency(lenet, images, classes, averaging=Averaging("crops", shift=0))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_pass_counts_as_a_query(lenet: Target) -> None:
@@ -108,7 +111,7 @@ def test_a_pass_counts_as_a_query(lenet: Target) -> None:
     passes = {}
     for average in AVERAGES:
         before = lenet.queries
-        saliency(lenet, images, classes, average=average, samples=6, microbatch=2)
+        saliency(lenet, images, classes, averaging=Averaging(average, samples=6), microbatch=2)
         passes[average] = (lenet.queries - before) / 3
     assert passes == {"none": 1, "crops": 10, "smooth": 6, "smooth_squared": 6, "variance": 6}
 
@@ -116,28 +119,28 @@ def test_a_pass_counts_as_a_query(lenet: Target) -> None:
 @pytest.mark.parametrize("average", AVERAGES)
 def test_equal_seeds_give_equal_bits_and_company_changes_no_noise(lenet: Target, average: str) -> None:
     images, classes = asked(lenet, 5)
-    found = saliency(lenet, images, classes, average=average, samples=3, seed=1)
-    assert (found == saliency(lenet, images, classes, average=average, samples=3, seed=1)).all()
+    found = saliency(lenet, images, classes, averaging=Averaging(average, samples=3), seed=1)
+    assert (found == saliency(lenet, images, classes, averaging=Averaging(average, samples=3), seed=1)).all()
     for other in (
-        saliency(lenet, images, classes, average=average, samples=3, seed=1, microbatch=2)[3:],
-        saliency(lenet, images[3:], classes[3:], average=average, samples=3, seed=1, keys=(3, 4)),
+        saliency(lenet, images, classes, averaging=Averaging(average, samples=3), seed=1, microbatch=2)[3:],
+        saliency(lenet, images[3:], classes[3:], averaging=Averaging(average, samples=3), seed=1, keys=(3, 4)),
     ):
         np.testing.assert_allclose(found[3:], other, rtol=1e-4, atol=1e-6)
     if average in CAPTUM:
-        assert (found != saliency(lenet, images, classes, average=average, samples=3, seed=2)).any()
+        assert (found != saliency(lenet, images, classes, averaging=Averaging(average, samples=3), seed=2)).any()
 
 
 def test_nothing_is_left_in_the_network(lenet: Target) -> None:
     assert lenet.network is not None
     images, classes = asked(lenet, 2)
-    saliency(lenet, images, classes, average="crops")
+    saliency(lenet, images, classes, averaging=Averaging("crops"))
     assert all(p.grad is None for p in lenet.network.module.parameters())
     assert not any(m._forward_hooks or m._backward_hooks for m in lenet.network.module.modules())
 
 
 def test_a_black_box_says_what_is_left_to_it() -> None:
     box = Target("box", ("a", "b"), (1, 4, 4), lambda images: np.zeros((len(images), 2), np.float32), {})
-    with pytest.raises(TargetError, match=r"box: a target without gradients.*occlusion.*square.*nes.*random"):
+    with pytest.raises(TargetError, match=r"box: a target without gradients.*Occlusion.*square.*nes.*random"):
         saliency(box, np.zeros((1, 1, 4, 4), np.uint8), [0])
 
 
@@ -160,7 +163,7 @@ def test_what_does_not_fit_is_named(lenet: Target, images: Any, classes: Any, ki
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"average": "median"}, '"median" is none of none, crops, smooth'),
+        ({"kind": "median"}, '"median" is none of none, crops, smooth'),
         ({"samples": 0}, "samples 0 has to be at least 1"),
         ({"noise": -1.0}, r"noise -1\.0 at least 0"),
         ({"shift": 28}, "shift 28 has to be at least 0 and under 28"),
@@ -168,8 +171,10 @@ def test_what_does_not_fit_is_named(lenet: Target, images: Any, classes: Any, ki
     ],
 )
 def test_settings_that_cannot_be_are_refused(lenet: Target, wrong: dict[str, Any], words: str) -> None:
+    keys = wrong.get("keys")
+    wrong = {name: value for name, value in wrong.items() if name != "keys"}
     with pytest.raises(ValueError, match=words):
-        saliency(lenet, np.zeros((1, 1, 28, 28), np.uint8), [0], **wrong)
+        saliency(lenet, np.zeros((1, 1, 28, 28), np.uint8), [0], averaging=Averaging(**wrong), keys=keys)
 
 
 class Detaching(nn.Module):

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from evofool.explain.dream import dream, energies
+from evofool.explain.dream import DreamSettings, dream, energies
 from evofool.images import quantise
 from evofool.targets import target
 from tests.perf.shapes import Row, photographs
@@ -30,8 +30,10 @@ def rows(seed: int = 0) -> list[Row]:
     measured = []
     for layer in LAYERS:
         before = energies(found, images, layer)
-        dreamt = [dream(found, x, layer, octaves=OCTAVES, iterations=ITERATIONS, seed=seed)[0] for x in images]
-        once = [dream(found, x, layer, octaves=1, iterations=OCTAVES * ITERATIONS, seed=seed)[0] for x in images]
+        settings = DreamSettings(octaves=OCTAVES, iterations=ITERATIONS)
+        dreamt = [dream(found, x, layer, settings=settings, seed=seed)[0] for x in images]
+        settings = DreamSettings(octaves=1, iterations=OCTAVES * ITERATIONS)
+        once = [dream(found, x, layer, settings=settings, seed=seed)[0] for x in images]
         gained = energies(found, np.stack(dreamt), layer) / before
         noised = energies(found, noise(images, np.stack(dreamt), seed), layer) / before
         low, low_once = (np.array([low_share(x, y) for x, y in zip(images, ys, strict=True)]) for ys in (dreamt, once))

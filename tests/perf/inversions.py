@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from evofool.explain.inversion import Inversion, invert
+from evofool.explain.inversion import Inversion, InversionSettings, invert
 from evofool.images import quantise
 from evofool.targets import target
 from evofool.targets.train_lenet import load_digits
@@ -35,7 +35,7 @@ def digit_rows(seed: int = 0, count: int = 64) -> list[Row]:
     images = quantise(digits[:: len(digits) // count][:count].numpy())
     measured = []
     for layer in DIGIT_LAYERS:
-        result = invert(found, images, layer, restarts=2, seed=seed, microbatch=32)
+        result = invert(found, images, layer, settings=InversionSettings(restarts=2, microbatch=32), seed=seed)
         error, kept = float(result.squared.mean()), float(result.kept.mean())
         measured.append(Row(f"digits, {layer}: squared error", "<= 1%", _both(result), error <= 0.01))
         measured.append(Row(f"digits, {layer}: class kept", ">= 98%", f"{kept:.1%}", kept >= 0.98))

@@ -26,7 +26,7 @@ from skimage.transform import resize
 from torch import nn
 from torch.nn import functional as F
 
-from evofool.explain.saliency import gradient, saliency
+from evofool.explain.saliency import Averaging, gradient, saliency
 from evofool.explain.segmentation import segment
 from evofool.images import quantise
 from evofool.targets import Target
@@ -60,14 +60,14 @@ def rows(seed: int = 0, count: int = 300, epochs: int = 14) -> list[Row]:
     images, masks, shapes = scenes(count, photographs(HELD_OUT), np.random.default_rng([seed, 1]))
     given = target.logits(images).argmax(1)
     right = float((given == shapes).mean())
-    heat = saliency(target, images, given, average="crops")
+    heat = saliency(target, images, given, averaging=Averaging("crops"))
     cut = mean([iou(segment(i, h, background=BACKGROUND), m) for i, h, m in zip(images, heat, masks, strict=True)])
     best, how = best_threshold(heat, masks)
     near = ndimage.binary_dilation(masks, np.ones((1, 3, 3)), iterations=SLACK)
     pointed = pointing(heat, near)
 
     untrained = [as_target(network(seed + 1000 + k)) for k in range(UNTRAINED)]
-    lost = mean([pointing(saliency(t, images, given, average="crops"), near) for t in untrained])
+    lost = mean([pointing(saliency(t, images, given, averaging=Averaging("crops")), near) for t in untrained])
     slope = gradient(target, images, given)
     theirs = [gradient(t, images, given) for t in untrained]
     signed = mean([rank_correlation(slope, t) for t in theirs])
