@@ -109,7 +109,7 @@ WRONG = {3: "strat", 4: "load_recpie", 10: "folder"}
 
 
 def lines_with_errors(output: str) -> dict[int, str]:
-    return {int(line): words for line, words in re.findall(r"user\.py:(\d+)(?::\d+)?\D*? error: (.*)", output)}
+    return {int(line): message for line, message in re.findall(r"user\.py:(\d+)(?::\d+)?\D*? error: (.*)", output)}
 
 
 @pytest.fixture

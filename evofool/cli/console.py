@@ -356,7 +356,7 @@ def show_one(
         f"class {row.class_id} ({elite.label}): confidence {elite.confidence:.8f}, "
         f"log-odds {row.log_odds:.4f}, margin {row.margin:.4f}"
     )
-    print("runner-up   " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
+    print("runners-up  " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
     print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
     print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
     if row.image_metrics:

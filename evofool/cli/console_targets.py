@@ -159,5 +159,9 @@ def _numbers(values: Sequence[float]) -> str:
 def _photographs(p: dict[str, Any]) -> str:
     if not p:
         return ""
-    how = f"short side to {p['resize']}, then the centre" if p.get("resize") else "squeezed into the shape"
+    how = (
+        f"short side to {p['resize']}, then a centre crop"
+        if p.get("resize")
+        else "resized to the shape, without keeping the aspect ratio"
+    )
     return f"{how}; {p.get('interpolation', 'bilinear')}"

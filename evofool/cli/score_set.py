@@ -73,7 +73,7 @@ def score_set(
         print(f"\nNote: {note}; {scored.undecided:,} of {len(scored.rows):,} images are nearer to a threshold than that")
     of_real = f", {real:,} for real images" if images else ""
     patterns = classifier.queries - before - real - scored.queries
-    of_patterns = f", {patterns:,} for patterns (does an image's place in a batch matter?)" if patterns else ""
+    of_patterns = f", {patterns:,} for patterns, to test whether an image's place in a batch matters" if patterns else ""
     print(f"\nQueries: {scored.queries:,} for the set{of_real}{of_patterns}")
     if json is not None:
         data = scored.as_json()

@@ -251,7 +251,7 @@ def test_show_class_prints_one_elite_in_full(call: Call, mine: Path) -> None:
         (row,) = store.elites(3)
     for part in (
         "class 3 (3): confidence 0.",
-        "runner-up",
+        "runners-up",
         f"birth       {row.birth} in batch {row.batch}",
         "nodes",
         "edges",

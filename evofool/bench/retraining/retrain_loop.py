@@ -52,7 +52,7 @@ class RetrainingPlan:
             raise RecipeError(f'there is no encoding "{self.encoding}" of digits; there are cppn and direct')
         if not 0 < self.share < 1:
             raise RecipeError(
-                f"--fooling-share {self.share:g} has to lie between 0 and 1, neither of them: it is a part of what is shown"
+                f"--fooling-share {self.share:g} has to lie between 0 and 1, exclusive: it is a share of the training set"
             )
         for change in self.changes:
             key = change.partition("=")[0].strip()
