@@ -103,7 +103,7 @@ def test_a_folder_of_other_classes_ends_with_2_and_says_what_is_needed(call: Cal
     Image.new("L", (28, 28)).save(tmp_path / "cat" / "1.png")
     result = call("targets", "check", "lenet", "--images", tmp_path, "--no-speed")
     assert result.code == 2
-    assert "no labels of the target's 10 (cat)" in result.err
+    assert "not among the target's 10 (cat)" in result.err
 
 
 def test_a_served_target_is_checked_over_http(call: Call) -> None:
