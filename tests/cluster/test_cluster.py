@@ -127,7 +127,7 @@ def here_alone():
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[str]:
-    """A Ray of this module's own, with room for six workers; at the end none of its processes is left."""
+    """A Ray for this module, with resources for six workers; afterwards none of its processes is left."""
     import ray
 
     before = ray_processes()
@@ -140,7 +140,7 @@ def cluster() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the targets' module, where workers look for it too."""
+    """A folder with the targets' module, in which workers look for it too."""
     (tmp_path / "odd_targets.py").write_text(TARGETS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "odd_targets", raising=False)
@@ -148,7 +148,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ray_processes() -> set[int]:
-    """What Ray has started, on this machine, as far as it can be seen."""
+    """Processes that Ray has started on this machine."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -181,7 +181,7 @@ def recipe(target: str = "plain", workers: int = 0, evaluations: int = 960, **pa
 
 
 def finished(folder: Path, one: Recipe, tick: Any = None) -> list[dict[str, Any]]:
-    """The run, done; what its workers were like at the end."""
+    """Finish the run; returns its workers at the end."""
     with Run.start(one, folder) as run:
         assert run.advance(tick, every=0.01)
         return run.evaluator.workers()
@@ -301,10 +301,10 @@ def test_images_that_kill_raise_hang_or_are_nan_are_quarantined_and_others_are_n
     import odd_targets
 
     kinds = odd_targets.special(images)
-    assert set(kinds.tolist()) == {1, 2, 3, 4}, "every kind of poison came up, and nothing else was set aside"
+    assert set(kinds.tolist()) == {1, 2, 3, 4}, "every special kind occurred, and nothing else was quarantined"
     assert any("died" in text for text in why)
     assert any("no answer in" in text for text in why)
-    assert all(f"birth {row[0]}, of batch {row[1]}" in notes for row in found["quarantine"]), "named to whoever runs it"
+    assert all(f"birth {row[0]}, of batch {row[1]}" in notes for row in found["quarantine"]), "reported to the user"
     # `tame` answers those images so that they win nothing, in one process: all else is the same.
     assert {**tame, "quarantine": found["quarantine"]} == found
     shown = evofool_command("show", here / "wild")
@@ -332,7 +332,7 @@ def test_free_mode_commits_in_order_of_arrival_and_can_be_replayed(here: Path) -
         open_ones = [(p.batch, p.drawn_after) for p in store.pending()]
     batches = [commit.batch for commit in record]
     assert len(batches) == 60
-    assert batches != sorted(batches), "somebody was faster"
+    assert batches != sorted(batches), "a later batch was faster"
     assert sorted([*batches, *(batch for batch, _ in open_ones)]) == list(range(len(batches) + len(open_ones)))
     again = replay(here / "free", here / "again", trust=True)
     assert (again.batches, again.of, again.differences) == (60, 60, ())

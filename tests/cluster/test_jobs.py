@@ -58,13 +58,13 @@ def cut(order: Order, step: int) -> list[Order]:
 
 
 def one_by_one(order: Order, without: Collection[int] = ()) -> Winners:
-    """Who wins among the rows that are left, each judged by itself."""
+    """The winners among the remaining rows, each evaluated by itself."""
     rows = [row for row in range(order.size) if row not in without]
     return Winners.merged([BATCH_EVALUATOR(order.cut(row, row + 1)) for row in rows])
 
 
 def set_aside(order: Order, rows: Iterable[int], why: str) -> tuple[Quarantined, ...]:
-    """What is known of rows that broke the target."""
+    """The Quarantined of rows that broke the target."""
     return tuple(
         Quarantined(
             order.first_birth + row,
@@ -94,7 +94,7 @@ def as_expected(order: Order, w: Winners, without: Collection[int] = (), why: st
 
 
 def work(jobs: JobQueue, deadly: Collection[int] = ()) -> int:
-    """Do all there is; whoever has a deadly birth dies over it. Returns how many died."""
+    """Complete all jobs; a job with a deadly birth kills its worker. Returns the number of deaths."""
     died = 0
     while (job := jobs.next()) is not None:
         if any(job.order.first_birth <= birth < job.order.first_birth + job.order.size for birth in deadly):
@@ -105,21 +105,21 @@ def work(jobs: JobQueue, deadly: Collection[int] = ()) -> int:
     return died
 
 
-def taken(jobs: JobQueue) -> list[OrderJob]:
-    """All that there is to do."""
+def all_jobs(jobs: JobQueue) -> list[OrderJob]:
+    """All queued jobs."""
     out = []
     while (job := jobs.next()) is not None:
         out.append(job)
     return out
 
 
-def confirm(jobs: JobQueue, why: str) -> int:
-    """Another worker says of all that there is to do, images each alone, that they break the target. Returns how many."""
-    doubts = taken(jobs)
-    for job in doubts:
+def fail_again(jobs: JobQueue, why: str) -> int:
+    """On another worker all queued jobs, of one image each, break the target. Returns their number."""
+    queued = all_jobs(jobs)
+    for job in queued:
         assert job.order.size == 1
         assert not jobs.complete(job, Winners.none(DIRECT), [(0, why)])
-    return len(doubts)
+    return len(queued)
 
 
 def rows_of(job: OrderJob, order: Order) -> tuple[int, int]:
@@ -127,7 +127,7 @@ def rows_of(job: OrderJob, order: Order) -> tuple[int, int]:
     return begin, begin + job.order.size
 
 
-# --- nobody dies
+# --- no worker dies
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["random", "bred"])
@@ -156,7 +156,7 @@ def test_jobs_come_in_the_order_of_submission_each_once() -> None:
     orders, jobs = [order_of(number) for number in range(3)], jobs_of()
     for order in orders:
         jobs.add(order, cut(order, 6))
-    given = [(job.order.batch, *rows_of(job, orders[job.order.batch])) for job in taken(jobs)]
+    given = [(job.order.batch, *rows_of(job, orders[job.order.batch])) for job in all_jobs(jobs)]
     assert given == [(number, begin, min(begin + 6, 16)) for number in range(3) for begin in (0, 6, 12)]
 
 
@@ -172,7 +172,7 @@ def test_results_come_in_order_or_as_they_are_complete(in_order: bool, finished:
     orders, jobs = [order_of(number) for number in range(4)], jobs_of(in_order)
     for order in orders:
         jobs.add(order, cut(order, 8))
-    job_of = {(job.order.batch, rows_of(job, orders[job.order.batch])[0]): job for job in taken(jobs)}
+    job_of = {(job.order.batch, rows_of(job, orders[job.order.batch])[0]): job for job in all_jobs(jobs)}
     for job in (job_of[number, 8] for number in range(4)):
         jobs.complete(job, BATCH_EVALUATOR(job.order))
         assert list(jobs.results()) == [], "half a batch is none"
@@ -193,7 +193,7 @@ def test_complete_batches_come_oldest_first_and_others_can_be_added_meanwhile() 
     jobs = jobs_of(in_order=False)
     for number in range(3):
         jobs.add(order_of(number), [order_of(number)])
-    for job in reversed(taken(jobs)):
+    for job in reversed(all_jobs(jobs)):
         jobs.complete(job, BATCH_EVALUATOR(job.order))
     seen = []
     for order, _ in jobs.results():
@@ -212,13 +212,13 @@ def test_results_do_not_depend_on_the_order_of_completion(number: int) -> None:
     for chosen in permutations(range(4)):
         jobs = jobs_of()
         jobs.add(order, cut(order, 4))
-        pieces = taken(jobs)
+        parts = all_jobs(jobs)
         for i in chosen:
             # Each has lost its second row.
-            rest = Winners.merged([BATCH_EVALUATOR(pieces[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
-            assert jobs.complete(pieces[i], rest, [(1, "broke")])
+            rest = Winners.merged([BATCH_EVALUATOR(parts[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
+            assert jobs.complete(parts[i], rest, [(1, "broke")])
         assert list(jobs.results()) == []
-        assert confirm(jobs, "broke") == 4
+        assert fail_again(jobs, "broke") == 4
         ((_, w),) = jobs.results()
         ends.append(plain(w))
     assert all(end == ends[0] for end in ends)
@@ -244,7 +244,7 @@ def test_a_job_that_is_put_back_comes_next_without_a_failure() -> None:
 def test_evaluating_a_job_twice_changes_nothing() -> None:
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 8))
-    first, second = taken(jobs)
+    first, second = all_jobs(jobs)
     BATCH_EVALUATOR(first.order)
     jobs.complete(second, BATCH_EVALUATOR(second.order))
     jobs.put_back(first)
@@ -268,7 +268,7 @@ def test_a_job_that_fails_too_often_is_split_into_eight_that_come_next(retries: 
         assert rows_of(job, order) == (0, size)
         jobs.fail(job, "died")
     parts = [(begin, min(begin + step, size)) for begin in range(0, size, step)]
-    assert [rows_of(job, order) for job in taken(jobs)] == [*parts, *rest]
+    assert [rows_of(job, order) for job in all_jobs(jobs)] == [*parts, *rest]
 
 
 @pytest.mark.parametrize("retries", [1, 2, 3])
@@ -288,12 +288,12 @@ def test_few_deaths_narrow_a_batch_down_to_the_image_that_kills(retries: int, ro
 def test_a_single_image_is_tried_once_more_than_a_job_of_several(retries: int) -> None:
     order, jobs = order_of(1, 4), jobs_of(retries=retries)
     jobs.add(order, cut(order, 1))
-    for strike in range(retries + 1):
+    for failure in range(retries + 1):
         job = jobs.next()
         assert job is not None
         assert rows_of(job, order) == (0, 1)
         assert jobs.quarantined == 0
-        jobs.fail(job, f"death {strike + 1}")
+        jobs.fail(job, f"death {failure + 1}")
     work(jobs)
     ((_, w),) = jobs.results()
     as_expected(order, w, [0], f"death {retries + 1}, {retries + 1} times")
@@ -330,13 +330,13 @@ def test_quarantined_images_do_not_change_the_winners_among_the_others(number: i
 def test_broken_rows_are_counted_from_the_first_row_of_their_job() -> None:
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 6))
-    for job in taken(jobs):
+    for job in all_jobs(jobs):
         if rows_of(job, order) == (6, 12):
             # As a worker tells them: of a half that broke, the second half may be known first.
             jobs.complete(job, one_by_one(job.order, [1, 5]), [(5, "broke"), (1, "broke")])
         else:
             jobs.complete(job, one_by_one(job.order))
-    confirm(jobs, "broke")
+    fail_again(jobs, "broke")
     ((_, w),) = jobs.results()
     as_expected(order, w, [7, 11], "broke")
     assert jobs.quarantined == 2
@@ -345,7 +345,7 @@ def test_broken_rows_are_counted_from_the_first_row_of_their_job() -> None:
 def test_an_image_that_breaks_the_target_on_one_worker_only_is_evaluated() -> None:
     order, jobs = order_of(1), jobs_of()
     jobs.add(order, cut(order, 8))
-    first, second = taken(jobs)
+    first, second = all_jobs(jobs)
     jobs.complete(second, BATCH_EVALUATOR(second.order))
     assert jobs.complete(first, one_by_one(first.order, [2, 3]), [(2, "sick"), (3, "sick")])
     work(jobs)
@@ -357,7 +357,7 @@ def test_an_image_that_breaks_the_target_on_one_worker_only_is_evaluated() -> No
 def test_with_one_retry_the_first_failure_decides() -> None:
     order, jobs = order_of(1), jobs_of(retries=1)
     jobs.add(order, [order])
-    (job,) = taken(jobs)
+    (job,) = all_jobs(jobs)
     assert not jobs.complete(job, one_by_one(order, [2]), [(2, "broke")])
     ((_, w),) = jobs.results()
     as_expected(order, w, [2], "broke")
@@ -382,9 +382,9 @@ def test_a_batch_that_is_quarantined_as_a_whole_is_a_target_error(by: str) -> No
         work(jobs, range(300, 316))
         why = "died, 3 times"
     else:
-        for job in taken(jobs):
+        for job in all_jobs(jobs):
             jobs.complete(job, Winners.none(DIRECT), [(row, "broke") for row in range(8)])
-        confirm(jobs, "broke")
+        fail_again(jobs, "broke")
         why = "broke"
     with pytest.raises(TargetError, match=rf"^fake: fails on every image of batch 3: {why}$"):
         list(jobs.results())
@@ -418,13 +418,13 @@ def test_more_quarantined_images_than_allowed_end_the_search(by: str, most: int)
         work(jobs, {order.first_birth + 9})
     assert len(list(jobs.results())) == jobs.quarantined == most
     jobs.add(orders[-1], cut(orders[-1], 8))
-    job = taken(jobs)[1]
+    job = all_jobs(jobs)[1]
     why = "died, 3 times" if by == "death" else "broke"
     job = OrderJob(job.order.cut(1, 2), job.batch, failures=2 if by == "death" else 1)
     words = rf"^batch {most + 1}: fake: {why}\. More than {most} images are quarantined: check the target, or raise "
     with pytest.raises(ScoreError, match=words + r"compute\.ray\.quarantine$"):
         jobs.fail(job, "died") if by == "death" else jobs.complete(job, Winners.none(DIRECT), [(0, "broke")])
-    assert jobs.pending() == [orders[-1]], "a checkpoint keeps what is not judged"
+    assert jobs.pending() == [orders[-1]], "a checkpoint keeps batches that are not complete"
     assert list(jobs.results()) == []
 
 
@@ -464,5 +464,5 @@ def test_deaths_and_order_do_not_change_the_winners_of_a_batch(
     for order, w in results:
         as_expected(order, w, {row % 20 for row in bad if row // 20 == order.batch - 1}, f"died, {retries + 1} times")
     assert all(deaths[row] >= retries + 1 for row in bad)
-    # As 20, as 3 and alone, besides the strike of each.
+    # As 20, as 3 and alone, and its own failures.
     assert all(n <= retries + 3 for n in deaths.values())

@@ -59,14 +59,14 @@ def same(here: Any, there: Any) -> None:
 
 
 class Far:
-    """A worker and the search's side of it. What is sent lies in a pipe until it is asked for."""
+    """A worker and the search's side of it. Messages wait in a queue until they are taken."""
 
     def __init__(self, batch_evaluator: BatchEvaluator, lineage: Lineage, batch: int = BATCH) -> None:
         self.batch_evaluator, self.lineage = batch_evaluator, lineage
         self.sender = Sender(batch_evaluator.encoding, lineage)
         self.receiver = Receiver(batch_evaluator.encoding, SEED, batch)
         self.pipe: deque[tuple[Order, Any]] = deque()
-        self.sizes: list[int] = []  # of parcels, in bytes
+        self.sizes: list[int] = []  # of order messages, in bytes
         self.answers: list[int] = []
         self.lines = self.whole = self.forgotten = 0
 
@@ -86,12 +86,12 @@ class Far:
         return decode_winners(self.batch_evaluator.encoding, order, sent, self.lineage)
 
     def agree(self) -> None:
-        """What the search takes this worker to know is what it knows."""
+        """The sender's record of known parents equals the worker's."""
         assert set(self.sender._known) == set(self.receiver._genomes)
 
 
 class Search:
-    """A search whose batches take turns at two workers; one is replaced halfway. Every answer is checked at home."""
+    """A search whose batches take turns at two workers; one is replaced halfway. Answers are compared with local ones."""
 
     def __init__(self, encoding: Encoding, batches: int, **rules: Any) -> None:
         batch_evaluator = BatchEvaluator(encoding, fake(), 5, **rules)
@@ -102,11 +102,11 @@ class Search:
         orders_in_progress: deque[tuple[Any, Far]] = deque()
         for number in range(batches):
             if number == batches // 2:
-                dead, newcomer = self.workers[0], Far(batch_evaluator, self.lineage)
-                self.workers[0] = newcomer
-                orders_in_progress = deque((batch, newcomer if far is dead else far) for batch, far in orders_in_progress)
+                dead, replacement = self.workers[0], Far(batch_evaluator, self.lineage)
+                self.workers[0] = replacement
+                orders_in_progress = deque((batch, replacement if far is dead else far) for batch, far in orders_in_progress)
                 for order, _ in dead.pipe:
-                    newcomer.send(order)
+                    replacement.send(order)
             batch, far = self.strategy.generate()[0], self.workers[number % 2]
             far.send(batch.order)
             orders_in_progress.append((batch, far))
@@ -118,7 +118,7 @@ class Search:
 
 
 def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding, **changes: Any) -> Order:
-    """Batch 0 is random; later ones have parents whose lineage nobody knows, and fathers where they are crossed."""
+    """Batch 0 is random; later ones have parents whose lineage is unknown, and fathers where they are crossed."""
     key, births = Key(SEED, number), np.arange(1000, 1001 + size)
     parents: dict[str, Any] = {"mothers": np.full(size, -1), "fathers": np.full(size, -1)}
     if number:
@@ -217,7 +217,7 @@ def test_thresholds_are_sent_as_changes_or_in_full_if_most_have_changed() -> Non
         assert len(message.thresholds) == (6 if cells is None else len(cells))
         assert receiver.decode(message).thresholds.tolist() == kept
         before.append((thresholds, kept))
-        assert all(own.tolist() == then for own, then in before), "the search's own are not written to"
+        assert all(own.tolist() == then for own, then in before), "the search's arrays are not changed"
 
 
 @given(st.lists(st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 2.0]), min_size=4, max_size=4), min_size=1, max_size=8))
@@ -239,7 +239,7 @@ def test_three_hundred_batches_by_changing_workers_equal_local_ones(encoding: En
     for far in search.workers:
         far.agree()
         assert far.lines > 20
-    assert search.workers[1].whole == 0, "whoever was there from the beginning makes every parent again"
+    assert search.workers[1].whole == 0, "a worker that was there from the beginning makes every parent itself"
     assert search.workers[1].forgotten == 0
 
 
@@ -359,11 +359,11 @@ def test_a_parent_with_a_long_ancestry_is_sent_as_a_genome(
 ) -> None:
     monkeypatch.setattr(messages, "_MAX_ANCESTORS", longest)
     lineage, genomes = chain(encoding, 2 * longest + 3)
-    everybody = dict(enumerate(genomes))
+    all_genomes = dict(enumerate(genomes))
     sender, receiver = Sender(encoding, lineage), Receiver(encoding, SEED, BATCH)
     lines, wholes = [], []
     for birth in (longest - 1, 2 * longest, longest, 2 * longest + 2):
-        update = carried(sender.update([birth], everybody))
+        update = carried(sender.update([birth], all_genomes))
         assert receiver.apply(update, [birth])[birth].tobytes() == genomes[birth].tobytes()
         lines.append(len(update.ancestry))
         wholes.append(update.births)
@@ -395,23 +395,23 @@ def test_the_lineage_keeps_the_last_winners_with_both_parents(monkeypatch: pytes
 def test_updates_can_be_sent_between_orders(encoding: Encoding) -> None:
     batch_evaluator = BatchEvaluator(encoding, fake(), 5)
     whole = order_of(1, 16, np.full(CLASSES, -np.inf), encoding)
-    strangers = {birth: encoding.random(1, Key(60, birth)) for birth in (900, 901)}
+    others = {birth: encoding.random(1, Key(60, birth)) for birth in (900, 901)}
     lineage: Lineage = Lineage()
     far = Far(batch_evaluator, lineage)
     far.send(order_of(0, BATCH, np.full(CLASSES, -np.inf), encoding))
     first = far.take()
     far.send(whole.cut(0, 4))
     far.take()
-    everybody = {**strangers, **whole.parents}
-    everybody |= {birth: first.genomes[i : i + 1] for i, birth in enumerate(first.births.tolist())}
+    all_genomes = {**others, **whole.parents}
+    all_genomes |= {birth: first.genomes[i : i + 1] for i, birth in enumerate(first.births.tolist())}
     known = set(far.receiver._genomes)
     asked = [900, 1001, 901, 1009, *first.births.tolist()]
-    update = carried(far.sender.update(asked, everybody))
+    update = carried(far.sender.update(asked, all_genomes))
     made = far.receiver.apply(update, asked)
     assert list(made) == list(dict.fromkeys(asked))
     for birth, genome in made.items():
-        assert (genome.shape, genome.tobytes()) == ((1, *encoding.shape), everybody[birth].tobytes())
-    assert set(update.births) == {900, 901, 1009}, "1001 is known, and whoever won in the first batch is remembered"
+        assert (genome.shape, genome.tobytes()) == ((1, *encoding.shape), all_genomes[birth].tobytes())
+    assert set(update.births) == {900, 901, 1009}, "1001 is known, and winners of the first batch are in the lineage"
     assert set(update.ancestry[:, 0].tolist()) == set(first.births.tolist()) - known
     far.send(whole)
     same(batch_evaluator(whole), far.take())
