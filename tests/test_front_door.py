@@ -16,6 +16,8 @@ import evofool.bench
 import evofool.explain
 from evofool.targets.networks import LeNet
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(evofool.__file__).parent.parent
 
 

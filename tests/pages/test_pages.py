@@ -122,6 +122,7 @@ def test_ten_digits_stand_in_two_rows_of_five() -> None:
     assert contact_sheet(tiles).size == contact_sheet(tiles, columns=5).size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "side"), [(100, 28), (100, 224), (1000, 28), (1000, 224)])
 def test_a_large_sheet_is_about_as_wide_as_a_screen_and_below_6000_pixels(n: int, side: int) -> None:
     sheet = contact_sheet([Tile(noise(side), "a", 0.9)] * n)
@@ -216,6 +217,7 @@ def test_a_curve_is_a_png_whatever_the_rows(rows: list[dict[str, float]], classe
         assert picture.size == (960, 720)
 
 
+@pytest.mark.slow
 def test_equal_rows_give_equal_bytes_and_other_rows_do_not() -> None:
     rows = [row(10 * k, 1 - 1 / k) for k in range(1, 20)]
     assert curve(rows) == curve(rows)

@@ -24,6 +24,8 @@ from evofool.run.verify import verify
 from evofool.targets import target
 from evofool.targets.serve import serving
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("httpx")
 
 
@@ -163,7 +165,6 @@ def test_the_cap_holds_over_all_sittings_and_a_higher_one_goes_on_to_the_same_en
     assert archive(folder) == without_faults[0]
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_pays_for_nothing_twice(tmp_path: Path, without_faults: tuple[list[Any], int]) -> None:
     folder = tmp_path / "run"
     with black_box() as server:

@@ -130,6 +130,7 @@ def origins_of(folder: Path) -> dict[int, tuple[str, int]]:
 # -- what comes out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["direct", "niches", "differences"])
 def test_order_grouping_and_repetition_change_nothing(runs: Callable[[str], list[Path]], tmp_path: Path, kind: str) -> None:
     a, b, c = runs(kind)

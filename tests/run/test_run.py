@@ -115,6 +115,7 @@ def test_a_run_interrupted_at_any_batch_and_resumed_ends_where_an_unbroken_one_d
     assert content(folder) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
 @pytest.mark.parametrize("lag", [0, 3])
 def test_a_run_killed_anywhere_goes_on_from_its_last_checkpoint_to_the_same_end(

@@ -616,6 +616,7 @@ def test_a_full_disk_s_sentence_says_that_what_was_saved_is_safe(run_folder: Pat
     assert read(run_folder) == before | {"pending": []}
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_saved(full_disk: dict[str, Any]) -> None:
     before, after = full_disk["before"], full_disk["after"]
     assert after["meta"].committed >= before["meta"].committed == 10
@@ -624,6 +625,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(full_disk: dict[str, Any]) -> 
     assert len(after["elites"]) == 10
 
 
+@pytest.mark.slow
 def test_a_run_that_met_a_full_disk_goes_on_once_there_is_room(full_disk: dict[str, Any], tmp_path: Path) -> None:
     with Run.resume(full_disk["folder"]) as run:
         assert run.advance() == "400 evaluations are done"

@@ -457,6 +457,7 @@ def test_an_encoding_with_a_user_s_operators_can_be_copied() -> None:
         encoding.no_such_thing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_user_s_own_operators_give_the_same_children_to_any_number_of_workers() -> None:
     encoding = PerIndividual(DIRECT, lambda pixels: tools.mutGaussian(pixels, mu=0, sigma=40, indpb=0.3))
     ends = []

@@ -16,6 +16,8 @@ from evofool.targets import efficientnet_lite, target
 from evofool.targets.efficientnet_lite import SCALES, EfficientNetLite
 from evofool.targets.photos import to_input
 
+pytestmark = pytest.mark.slow
+
 PHOTOGRAPHS = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet_samples"
 
 

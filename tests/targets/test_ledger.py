@@ -76,6 +76,7 @@ def test_a_recorded_request_that_was_not_sent_is_refunded(tmp_path: Path) -> Non
     assert [ledger.spend(2, 0, 0) for _ in range(2)] == [0, None]
 
 
+@pytest.mark.slow
 def test_a_request_is_on_the_disk_before_it_is_sent(tmp_path: Path) -> None:
     code = f"""
 import os

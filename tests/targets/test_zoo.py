@@ -18,6 +18,8 @@ from evofool.targets import KINDS, Target, target, zoo
 from evofool.targets.labels import imagenet_labels
 from evofool.targets.spec import Spec, parse
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 SQUEEZENET = (
     f"torchvision:squeezenet1_0?weights={DATA / 'squeezenet1_0.safetensors'}&size=227&resize=256&scale=1&mean=123,117,104"
@@ -77,7 +79,6 @@ def test_every_classifier_of_torchvision_has_a_preprocessing_and_a_thousand_labe
         assert found.labels(10) is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet", "vit_b_32", "inception_v3"])
 def test_an_untrained_network_is_the_same_every_time_and_says_that_it_is_untrained(name: str) -> None:
     side = 96 if name == "inception_v3" else 64
