@@ -89,7 +89,7 @@ def gate(
                     verdict = easier(target, read_json(against), images, folder, on_progress, workers)
                 else:
                     from evofool.bench.gate.acceptance import parse_acceptance_rule
-                    from evofool.bench.gate.at_threshold import threshold
+                    from evofool.bench.gate.at_threshold import GateAttacks, threshold
 
                     if budget is None:
                         raise RecipeError(
@@ -98,10 +98,8 @@ def gate(
                     verdict = threshold(
                         target,
                         parse_acceptance_rule(accept or ""),
-                        most=max_fooled,
-                        budget=budget,
-                        arms=[arm.strip() for arm in arms.split(",") if arm.strip()],
-                        seeds=seeds,
+                        GateAttacks([arm.strip() for arm in arms.split(",") if arm.strip()], budget, seeds),
+                        max_fooled=max_fooled,
                         folder=folder,
                         images=images,
                         on_progress=on_progress,
@@ -117,7 +115,7 @@ def gate(
     try:
         _print(verdict)
         for fault in unwritten:
-            if all(fault not in check.words for check in verdict.checks):
+            if all(fault not in check.message for check in verdict.checks):
                 print(f"evofool: {fault}", file=sys.stderr)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -153,7 +151,7 @@ def _error_text(error: BaseException) -> str:
 
 def _print(verdict: "GateVerdict") -> None:
     for check in verdict.checks:
-        print(f"{check.status:<8} {check.name}: {check.words}")
+        print(f"{check.status:<8} {check.name}: {check.message}")
     for note in verdict.notes:
         print(f"Note: {note}")
     print(f"The gate of {verdict.target}: {verdict.status} (exit status {verdict.exit_status})")

@@ -18,7 +18,7 @@ from evofool.bench.finish import BenchOutcome
 from evofool.bench.gate import against_result as against_home
 from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.against_result import compared_check
-from evofool.bench.gate.at_threshold import threshold
+from evofool.bench.gate.at_threshold import GateAttacks, threshold
 from evofool.bench.gate.outputs import GateOutputs
 from evofool.bench.json_file import read_json, write_json
 from evofool.bench.plan import parse
@@ -50,11 +50,11 @@ def gate(*arguments: str) -> tuple[int, str]:
 
 def harder(last: Path, to: Path, times: float) -> Path:
     """The result as if the target had been so many times as hard to fool."""
-    told = json.loads(last.read_text())
-    arm = told["scores"]["arms"]["cppn"]
+    found = json.loads(last.read_text())
+    arm = found["scores"]["arms"]["cppn"]
     arm["q50"]["per_seed"] = [None if q is None else q * times for q in arm["q50"]["per_seed"]]
     arm["accepted_at"] = {seed: [1] for seed in arm["accepted_at"]}
-    to.write_text(json.dumps(told))
+    to.write_text(json.dumps(found))
     return to
 
 
@@ -64,7 +64,7 @@ def test_the_same_target_holds_against_itself(last, tmp_path):
     assert "it takes 1.00 times the queries of before" in output
 
 
-def test_a_target_that_became_easier_fails_and_says_so_to_ci(last, tmp_path):
+def test_a_target_that_became_easier_fails_and_ci_gets_the_reason(last, tmp_path):
     before = harder(last, tmp_path / "before.json", 1.5)
     junit, summary = tmp_path / "gate.xml", tmp_path / "summary.md"
     summary.write_text("# of the build\n")
@@ -131,13 +131,13 @@ def test_another_budget_in_the_same_folder_is_another_attack(tmp_path):
     assert float(shares[0][0].strip("%")) < float(shares[1][0].strip("%"))
 
 
-def test_a_threshold_that_real_images_do_not_reach_is_no_gate(tmp_path):
+def test_a_threshold_that_real_images_do_not_reach_is_invalid(tmp_path):
     code, output = gate(
         "lenet", "--accept", "margin>=1000", "--budget", "100", "--seeds", "1", "--arms", "random", "--images", "digits",
         "--out", str(tmp_path / "g"),
     )  # fmt: skip
     assert code == 2
-    assert "a rule that rejects most of them is no use" in output
+    assert "a rule that rejects most of them is useless" in output
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be measured."""
 
     def never(*_: Any) -> BenchOutcome:
-        raise AssertionError("measured, though it could be told beforehand that nothing can be compared")
+        raise AssertionError("measured, though it could be found beforehand that nothing can be compared")
 
     monkeypatch.setattr(against_home, "run_bench", never)
 
@@ -184,8 +184,8 @@ def test_one_folder_takes_both_kinds_of_gate_and_every_protocol(last, tmp_path):
 
 def check(now: list[float | None], then: list[float | None]) -> tuple[str, str]:
     row = compare(result(now), result(then, fingerprint="g"))["arms"]["cppn"]
-    told = compared_check("cppn", row)
-    return told.status, told.words
+    found = compared_check("cppn", row)
+    return found.status, found.message
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def check(now: list[float | None], then: list[float | None]) -> tuple[str, str]:
         ([None] * 5, [100, None, None, 300, 200], "holds", "in no seed now, before in 3 of 5"),
         ([None], [900], "holds", "in no seed now, before in 1 of 1"),
         ([300, 400, 350, 200, 310], [None] * 5, "fails", "at most 0.30 times.*unbounded to 0.*0.75 is not shown$"),
-        ([990, 980, 995, 970, 999], [None] * 5, "fails", "at most 0.99 times.*the budget's end: more queries tell"),
+        ([990, 980, 995, 970, 999], [None] * 5, "fails", "at most 0.99 times.*the end of the budget: use more queries"),
         ([600, 620, 580, 610, 590], [600, None, None, 590, 610], "fails", "at most .*unbounded to"),
         ([None, None, 900, 950, 980], [300, 350, 280, 310, 290], "holds", "at least 3.16 times.*to unbounded"),
         ([None, 100, 120, 110, 90], [900, 400, 500, 450, 420], "fails", "at least 0.32 times.*0.75 is not shown"),
@@ -212,26 +212,26 @@ def check(now: list[float | None], then: list[float | None]) -> tuple[str, str]:
         ),
         ([None, 900, 850, None, 880], [None, 600, 570, None, 580], "holds", "3 pairs of seeds, 2 more are not done within"),
         ([None, None, None, None, 500], [None, None, None, None, 400], "invalid", "1 pair of seeds, 4 more.*no interval"),
-        ([500], [400], "invalid", "1 pair of seeds.*one pair alone has no interval"),
+        ([500], [400], "invalid", "1 pair of seeds.*a single pair has no interval"),
         ([500], [500], "holds", "1 pair of seeds.: every class as before"),
     ],
 )
 def test_a_check_is_of_the_lower_bound_and_of_what_a_budget_censors(now, then, status, words):
-    told = check(now, then)
-    assert told[0] == status, told
-    assert re.search(words, told[1]), told
+    found = check(now, then)
+    assert found[0] == status, found
+    assert re.search(words, found[1]), found
 
 
 @pytest.mark.parametrize("now", [[None] * 3, [None, 500, 600], [500, 600, 550], [200, 210, 190]])
 @pytest.mark.parametrize("then", [[None] * 3, [None, 510, 620], [505, 605, 555], [200, 210, 190]])
-def test_no_check_opens_where_a_lower_bound_is_under_three_quarters(now, then):
+def test_no_check_holds_where_a_lower_bound_is_under_three_quarters(now, then):
     row = compare(result(now), result(then, fingerprint="g"))["arms"]["cppn"]
     low = row["q50_ratio"]["low"]
     shown = now == [None] * 3 or row["same"] or (low is not None and low >= 0.75)
     assert (compared_check("cppn", row).status == "holds") == shown
 
 
-# --- what can be told before anything is measured
+# --- what can be found before anything is measured
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_no_check_opens_where_a_lower_bound_is_under_three_quarters(now, then):
         ("images.source", "photos", "was measured on real images of photos: name them by --images DIR"),
     ],
 )
-def test_what_cannot_be_compared_with_is_told_before_anything_is_measured(last, tmp_path, unasked, path, value, words):
+def test_what_cannot_be_compared_is_refused_before_anything_is_measured(last, tmp_path, unasked, path, value, words):
     before = tmp_path / "before.json"
     write_json(before, changed(read_json(last), path, value))
     code, output = gate("lenet", "--against", str(before), "--out", str(tmp_path / "g"))
@@ -281,15 +281,15 @@ def test_arms_that_neither_side_can_have_do_not_make_a_black_box_invalid(tmp_pat
     assert "Note: apgd: left out" in output
     assert "noise: Q50" not in output
     # One that had gradients then, and has none now, is not as it was; the other way round the arm was not measured before.
-    told = read_json(last)
-    told["scores"]["arms"]["apgd"] = told["scores"]["arms"]["random"] | {"kind": "white"}
-    write_json(tmp_path / "white.json", told)
+    found = read_json(last)
+    found["scores"]["arms"]["apgd"] = found["scores"]["arms"]["random"] | {"kind": "white"}
+    write_json(tmp_path / "white.json", found)
     code, output = gate(black_box, "--against", str(tmp_path / "white.json"), "--out", str(tmp_path / "g"))
     assert code == 2
-    assert f"it needs gradients, which {black_box} does not give; before, it had them" in output
+    assert f"it needs gradients, which {black_box} does not give, and the earlier target gave them" in output
 
 
-def test_a_cell_that_comes_to_nothing_now_makes_the_gate_invalid(last, tmp_path, monkeypatch):
+def test_a_cell_that_fails_now_makes_the_gate_invalid(last, tmp_path, monkeypatch):
     def lossy(*arguments: Any) -> BenchOutcome:
         outcome = run_bench(*arguments)
         (now,) = outcome.results.values()
@@ -310,8 +310,8 @@ def test_a_cell_that_comes_to_nothing_now_makes_the_gate_invalid(last, tmp_path,
         (["--accept", "p>=0.9", "--against", "x.json"], "needs one of --against"),
         (["--accept", "q>=0.9", "--budget", "100"], "p>=0.9"),
         (["--accept", "p>=0.9"], "--budget"),
-        (["--accept", "p>=0.9", "--budget", "100", "--arms", ""], "nobody attacks; name some of direct, cppn"),
-        (["--accept", "p>=0.9", "--budget", "100", "--arms", "noise"], "nobody attacks"),
+        (["--accept", "p>=0.9", "--budget", "100", "--arms", ""], "none of them attacks; add some of direct, cppn"),
+        (["--accept", "p>=0.9", "--budget", "100", "--arms", "noise"], "none of them attacks"),
         (["--accept", "p>=0.9", "--budget", "100", "--arms", "foo"], 'there is no arm "foo"'),
         (["--accept", "p>=0.9", "--budget", "100", "--arms", "cppn,cppn"], "an arm is named twice"),
         (["--accept", "p>=0.9", "--budget", "9", "--arms", "random,cppn"], "a budget of 9 queries is too small"),
@@ -321,7 +321,7 @@ def test_a_cell_that_comes_to_nothing_now_makes_the_gate_invalid(last, tmp_path,
         (["--against", "none.json", "--arms", "cppn"], "--arms is for --accept"),
     ],
 )
-def test_what_is_asked_wrongly_is_invalid_and_ci_hears_why(arguments, words, tmp_path):
+def test_wrong_options_are_invalid_and_ci_gets_the_reason(arguments, words, tmp_path):
     junit, summary = tmp_path / "gate.xml", tmp_path / "gate.md"
     out = ["--out", str(tmp_path / "g"), "--junit", str(junit), "--markdown", str(summary)]
     code, output = gate("lenet", *arguments, *out)
@@ -336,7 +336,7 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
     common = ["--accept", "p>=0.9", "--budget", "100", "--seeds", "1", "--out", str(tmp_path / "g")]
     code, output = gate(black_box, "--arms", "apgd,noise", *common)
     assert code == 2
-    assert f"{black_box} gives no gradients, which apgd cannot do without, and no other arm attacks" in output
+    assert f"{black_box} gives no gradients, needed by apgd, and no other arm attacks" in output
     code, output = gate(black_box, "--arms", "apgd,random", "--max-fooled", "1", *common)
     assert code == 0, output
     assert f"Note: apgd: left out; it needs gradients, which {black_box} does not give" in output
@@ -355,7 +355,7 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
         (BrokenPipeError(), "BrokenPipeError"),
     ],
 )
-def test_no_failure_of_the_work_is_an_answer(last, tmp_path, monkeypatch, error, words):
+def test_an_error_is_never_a_passing_or_failing_result(last, tmp_path, monkeypatch, error, words):
     def broken(*_: Any) -> BenchOutcome:
         raise error
 
@@ -368,7 +368,7 @@ def test_no_failure_of_the_work_is_an_answer(last, tmp_path, monkeypatch, error,
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("--junit", "--markdown"), ("--markdown", "--junit")])
-def test_a_file_that_cannot_be_written_is_told_before_the_work(last, tmp_path, unasked, wrong, right):
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(last, tmp_path, unasked, wrong, right):
     nowhere, there = tmp_path / "no" / "file", tmp_path / "there"
     code, output = gate(
         "lenet", "--against", str(last), wrong, str(nowhere), right, str(there), "--out", str(tmp_path / "g")
@@ -382,7 +382,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(last, tmp_path, u
     ET.parse(there)
 
 
-def test_a_disk_that_is_full_in_the_end_is_no_answer_either(last, tmp_path, monkeypatch):
+def test_a_full_disk_at_the_end_is_no_result(last, tmp_path, monkeypatch):
     def full(self: GateOutputs, verdict: Any) -> None:
         if verdict.seconds:
             raise StoreError("gate.md cannot be written (No space left on device)")
@@ -395,15 +395,15 @@ def test_a_disk_that_is_full_in_the_end_is_no_answer_either(last, tmp_path, monk
     assert "No space left on device" in output
 
 
-def test_a_gate_that_is_killed_has_left_a_report_that_says_so(tmp_path):
+def test_a_killed_gate_leaves_a_report_of_it(tmp_path):
     junit = tmp_path / "gate.xml"
     junit.write_text("of the last build: all is well")
     GateOutputs(junit, None).begin("net")
     (error,) = ET.parse(junit).getroot().iter("error")
-    assert error.attrib["message"] == "the gate did not come to its end"
+    assert error.attrib["message"] == "the gate did not finish"
 
 
-def test_an_interrupted_gate_exits_with_130_and_leaves_no_answer(last, tmp_path, monkeypatch):
+def test_an_interrupted_gate_exits_with_130_and_leaves_no_result(last, tmp_path, monkeypatch):
     monkeypatch.setattr(against_home, "run_bench", lambda *_: BenchOutcome(tmp_path, {}, {}, True, ()))
     junit = tmp_path / "gate.xml"
     code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--junit", str(junit))
@@ -412,22 +412,30 @@ def test_an_interrupted_gate_exits_with_130_and_leaves_no_answer(last, tmp_path,
     assert len(list(ET.parse(junit).getroot().iter("error"))) == 1
 
 
-def test_real_images_are_asked_about_no_longer_than_is_wanted(last, tmp_path):
-    heard = []
+def test_an_interruption_while_real_images_are_scored_takes_effect_at_once(last, tmp_path):
+    messages = []
 
     def on_progress(progress: Any) -> bool:
-        heard.append(progress.message)
-        return len(heard) == 3
+        messages.append(progress.message)
+        return len(messages) == 3
 
-    common = {"most": 0.5, "budget": 100, "arms": ["random"], "seeds": 1, "folder": tmp_path / "g", "images": "digits"}
+    attacks, folder = GateAttacks(["random"], 100, 1), tmp_path / "g"
     with pytest.raises(Interrupted):
-        threshold("lenet", AcceptanceRule("p", 0.9), on_progress=on_progress, **common)
-    assert heard[-1] == "96 of 2,500 real images"
+        threshold(
+            "lenet",
+            AcceptanceRule("p", 0.9),
+            attacks,
+            max_fooled=0.5,
+            folder=folder,
+            images="digits",
+            on_progress=on_progress,
+        )
+    assert messages[-1] == "96 of 2,500 real images"
     with pytest.raises(Interrupted):
         against_home.against("lenet", read_json(last), None, tmp_path / "g", lambda progress: True)
 
 
-def test_a_reader_that_is_gone_does_not_change_the_answer(last, tmp_path):
+def test_a_closed_pipe_does_not_change_the_exit_status(last, tmp_path):
     arguments = ["lenet", "--against", str(last), "--out", str(tmp_path / "g")]
     gate(*arguments)
     read, write = os.pipe()

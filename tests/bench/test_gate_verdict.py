@@ -24,14 +24,14 @@ def test_the_worst_check_decides_the_exit_status(statuses: tuple[Status, ...]) -
     assert bool(int(root.attrib["failures"]) or int(root.attrib["errors"])) == (slow > 0), "CI sees it the same way"
 
 
-def test_a_gate_that_checked_nothing_does_not_open() -> None:
+def test_a_gate_without_checks_is_invalid() -> None:
     nothing = GateVerdict("net", [], 0.0)
     assert nothing.exit_status == 2
     assert ET.fromstring(junit(nothing)).attrib["errors"] == "1"
     assert "Nothing was checked" in markdown(nothing)
 
 
-def test_the_xml_says_what_the_verdict_does() -> None:
+def test_the_xml_has_the_verdict() -> None:
     root = ET.fromstring(junit(GateVerdict("nets/my-net.onnx", [HELD, FAILED, INVALID], 12.3456)))
     assert root.tag == "testsuites"
     (suite,) = root
@@ -46,7 +46,7 @@ def test_the_xml_says_what_the_verdict_does() -> None:
     assert [[child.tag for child in case] for case in cases] == [
         ["system-out"], ["failure", "system-out"], ["error", "system-out"],
     ]  # fmt: skip
-    assert cases[1][0].attrib["message"] == cases[1][0].text == FAILED.words
+    assert cases[1][0].attrib["message"] == cases[1][0].text == FAILED.message
     assert cases[0][0].text == "0.3 of the classes, at most 0.5 may be\nshare: 0.3\nq50: none"
 
 
@@ -79,7 +79,7 @@ def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
     assert "| share accepted | holds | 0.3 of the classes, at most 0.5 may be | share: 0.3<br>q50: none |" in rows
 
 
-def test_notes_stand_beside_the_checks() -> None:
+def test_notes_are_in_the_outputs() -> None:
     verdict = GateVerdict("net", [HELD], 1.0, ["apgd: left out", "a <b> | c"])
     (suite,) = ET.fromstring(junit(verdict))
     assert suite.findtext("system-out") == "apgd: left out\na <b> | c"

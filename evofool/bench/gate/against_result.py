@@ -1,4 +1,4 @@
-"""A gate for CI: has a target become easier to fool than an earlier result says?"""
+"""A gate for CI: has a target become easier to fool than it was in an earlier result?"""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from evofool.errors import ImageError, Interrupted, RecipeError
 from evofool.targets import Target
 from evofool.targets import target as load_target
 
-EASIER = 0.75  # times the queries of before: the gate wants to be sure that it is not less
+EASIER = 0.75  # times the queries of before: the lower bound has to be at least this
 RANK = "margin"
 
 
@@ -34,12 +34,12 @@ def against(
 ) -> GateVerdict:
     """Measure a target by the protocol of a result, and compare the two: a check for each arm that searches.
 
-    An arm fails where the lower bound of its paired Q50 ratio, now over then, is under EASIER: it has not been shown that
-    the target costs at least three quarters of the queries that it did. The same target gives a ratio of exactly 1.
+    An arm fails where the lower bound of its paired Q50 ratio, now over then, is below EASIER: then it is not shown that
+    the target takes at least three quarters of the queries that it took. The same target gives a ratio of exactly 1.
 
     last: the JSON. images: its labelled real images; None for the digits that it was measured on. folder: has a benchmark
-    for each version of the target and each protocol, where the same call goes on. Everything that can be told beforehand is:
-    RecipeError, TargetError, ImageError or StoreError where nothing can be compared.
+    for each version of the target and each protocol, which the same call continues. What cannot be compared is refused
+    before anything is measured, with RecipeError, TargetError, ImageError or StoreError.
     Interrupted if on_progress returns True.
     """
     began = time.perf_counter()
@@ -59,9 +59,9 @@ def against(
         raise Interrupted
     mark_judged(home, target)
     (now,) = outcome.results.values()
-    told = [flag["message"] for flag in now["flags"] if flag["level"] == "invalid"]
+    faults = [flag["message"] for flag in now["flags"] if flag["level"] == "invalid"]
     if not now["valid"]:
-        checks = [Check("evaluation", "invalid", "; ".join(told) or "no arm has a valid cell")]
+        checks = [Check("evaluation", "invalid", "; ".join(faults) or "no arm has a valid cell")]
     else:
         checks, more = _checks(before, now, last, wanted)
         notes += more
@@ -77,21 +77,21 @@ def _arms(before: ComparableResult, target: Target) -> tuple[list[str], list[str
     refuse_unknown(before.protocol.arms)
     wanted, notes, checks = [], [], []
     for arm in before.protocol.arms:
-        told = before.scores.arms.get(arm)
+        earlier = before.scores.arms.get(arm)
         can = ARMS[arm].kind != "white" or target.differentiable
         if ARMS[arm].kind == "floor":
             continue
-        if told is None:
+        if earlier is None:
             notes.append(f"{arm}: left out, as it was before")
-        elif told.seeds and can:
+        elif earlier.seeds and can:
             wanted.append(arm)
-        elif told.seeds:
-            words = f"it needs gradients, which {target.name} does not give; before, it had them"
-            checks.append(Check(_title(arm), "invalid", words))
+        elif earlier.seeds:
+            message = f"it needs gradients, which {target.name} does not give, and the earlier target gave them"
+            checks.append(Check(_title(arm), "invalid", message))
         elif can:
-            why = "; ".join(sorted({*told.invalid.values()})) or "it has no seed"
+            reason = "; ".join(sorted({*earlier.invalid.values()})) or "it has no seed"
             checks.append(
-                Check(_title(arm), "invalid", f"it is not valid in the earlier result, so measure that again: {why}")
+                Check(_title(arm), "invalid", f"it is not valid in the earlier result, so measure that again: {reason}")
             )
         else:
             notes.append(f"{arm}: left out; it needs gradients, and neither had them")
@@ -156,15 +156,15 @@ def _checks(
     before: ComparableResult, now: Mapping[str, Any], last: Mapping[str, Any], arms: list[str]
 ) -> tuple[list[Check], list[str]]:
     """(a check of each arm, notes of the comparison)."""
-    told = now["scores"]["arms"]
+    arms_now = now["scores"]["arms"]
     checks, whole = [], []
     for arm in arms:
-        lost = [seed for seed in before.scores.arms[arm].seeds if seed not in told.get(arm, {}).get("seeds", ())]
+        lost = [seed for seed in before.scores.arms[arm].seeds if seed not in arms_now.get(arm, {}).get("seeds", ())]
         if lost:
-            whys = told.get(arm, {}).get("invalid", {})
-            why = "; ".join(sorted({*whys.values()})) or "it was not measured"
-            words = f"{len(lost)} of {len(before.scores.arms[arm].seeds)} seeds could not be measured: {why}"
-            checks.append(Check(_title(arm), "invalid", words))
+            reasons = arms_now.get(arm, {}).get("invalid", {})
+            reason = "; ".join(sorted({*reasons.values()})) or "it was not measured"
+            message = f"{len(lost)} of {len(before.scores.arms[arm].seeds)} seeds could not be measured: {reason}"
+            checks.append(Check(_title(arm), "invalid", message))
         else:
             whole.append(arm)
     if not whole:
@@ -175,11 +175,11 @@ def _checks(
 
 
 def compared_check(arm: str, row: Mapping[str, Any]) -> Check:
-    """What a row of `compare`, now against before, says of an arm.
+    """The check of an arm, from its row of `compare`, now against before.
 
-    What a budget censors: where it now stops every seed, none has been shown to be easier, whatever was before. Where it
-    stopped seeds before that are done now, the ratio has no lower bound, and the arm fails. Where it does both nothing is
-    bounded, which is invalid, as one pair alone is.
+    Censoring by the budget: if every seed is censored now, the target is not shown to be easier, and the arm holds. If
+    seeds were censored before and are not now, the ratio has no lower bound, and the arm fails. If both happen the ratio
+    has no bound at all, which is invalid; so is a single pair.
     """
     ratio, pairs, (now, then) = row["q50_ratio"], len(row["seeds"]), row["censored"]
     name, within = _title(arm), f"within {row['queries']:,} queries"
@@ -188,32 +188,34 @@ def compared_check(arm: str, row: Mapping[str, Any]) -> Check:
         were = "neither now nor before" if then == pairs else f"in no seed now, before in {pairs - then} of {pairs}"
         return Check(name, "holds", f"half of the classes are not accepted {within}, {were}", figures)
     if ratio["value"] is None:
-        words = (
-            f"half of the classes are not accepted {within} in {now} of {pairs} seeds now and in {then} before, others of "
-            "them, so nothing is bounded: measure both with more queries"
+        message = (
+            f"half of the classes are not accepted {within} in {now} of {pairs} seeds now and in {then} before (other "
+            "seeds), so the ratio has no bound: measure both with more queries"
         )
-        return Check(name, "invalid", words, figures)
+        return Check(name, "invalid", message, figures)
     bound = {"=": "", ">=": "at least ", "<=": "at most "}[ratio["bound"]]
     limits = " to ".join("unbounded" if ratio[k] is None else f"{ratio[k]:.2f}" for k in ("low", "high"))
-    untold = pairs - ratio["number"]
-    words = (
+    left = pairs - ratio["number"]
+    message = (
         f"it takes {bound}{ratio['value']:.2f} times the queries of before (95%: {limits}; {ratio['number']} "
         f"pair{'s' * (ratio['number'] != 1)} of seeds"
-        + (f", {untold} more are not done {within}, neither now nor before)" if untold else ")")
+        + (f", {left} more are not done {within}, neither now nor before)" if left else ")")
     )
     if row["same"]:
-        return Check(name, "holds", f"{words}: every class as before", figures)
+        return Check(name, "holds", f"{message}: every class as before", figures)
     if ratio["number"] < 2:
-        return Check(name, "invalid", f"{words}: one pair alone has no interval; more seeds, or a larger budget", figures)
+        return Check(
+            name, "invalid", f"{message}: a single pair has no interval; use more seeds, or a larger budget", figures
+        )
     if ratio["low"] is not None and ratio["low"] >= EASIER:
-        return Check(name, "holds", words, figures)
+        return Check(name, "holds", message, figures)
     if ratio["low"] is None:
-        doubt = "; that may be chance, or the budget's end: more queries tell" if ratio["high"] >= EASIER else ""
+        hint = "; that may be chance, or the end of the budget: use more queries" if ratio["high"] >= EASIER else ""
     else:
-        doubt = (
+        hint = (
             "" if ratio["high"] is not None and ratio["high"] < 1 else "; that may be chance: more seeds narrow the interval"
         )
-    return Check(name, "fails", f"{words}: at least {EASIER:g} is not shown{doubt}", figures)
+    return Check(name, "fails", f"{message}: at least {EASIER:g} is not shown{hint}", figures)
 
 
 def _title(arm: str) -> str:

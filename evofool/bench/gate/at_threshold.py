@@ -1,7 +1,8 @@
-"""A gate for CI: is a target too easily fooled at the threshold that it is deployed with?"""
+"""A gate for CI: is a target too easily fooled at the acceptance threshold that it is deployed with?"""
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,43 +26,50 @@ from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.validation import validate
 
-KEPT = 0.5  # of real images: a rule that rejects everything is fooled by nothing
+KEPT = 0.5  # of real images: a rule that rejects everything cannot be fooled
+
+
+@dataclass(frozen=True)
+class GateAttacks:
+    """The attacks of a gate: arms, queries of each cell over all classes, and the number of seeds."""
+
+    arms: Sequence[str]
+    budget: int
+    seeds: int
 
 
 def threshold(
     spec: str,
     accept: AcceptanceRule,
+    attacks: GateAttacks,
     *,
-    most: float,
-    budget: int,
-    arms: Sequence[str],
-    seeds: int,
+    max_fooled: float,
     folder: Path,
     images: str | None = None,
     on_progress: OnProgress = lambda _: False,
     workers: int = 0,
 ) -> GateVerdict:
-    """Attack a target, and see in how many of its classes it accepts an image by the rule that it is deployed with.
+    """Attack a target, and measure in how many classes it accepts an image by the rule that it is deployed with.
 
-    An arm fails where the mean share over seeds is above `most`. Without real images nothing is calibrated; with them, a
-    check says what share of those that are classified correctly the rule keeps, and where that is under KEPT nothing is
-    attacked. Searches rank as the rule does. Arms that need gradients are left out of a target without; RecipeError if no
-    arm is left that searches, or if the budget does not go round the classes. Interrupted if on_progress returns True.
+    An arm fails where the mean share over seeds is above `max_fooled`. Without real images nothing is calibrated; with
+    them, a check says what share of the correctly classified ones the rule accepts, and if that is below KEPT nothing is
+    attacked. Searches rank as the rule does. Arms that need gradients are left out for a target without; RecipeError if no
+    arm is left that attacks, or if the budget is too small for the classes. Interrupted if on_progress returns True.
     """
     began = time.perf_counter()
-    _refuse_arms(arms)
+    _refuse_arms(attacks.arms)
     target = load_target(spec, folder / "target")
-    usable, notes = _usable(arms, target)
+    usable, notes = _usable(attacks.arms, target)
     classes = tuple(range(len(target.labels)))
-    refuse_small(usable, budget, len(classes), target.name)
+    refuse_small(usable, attacks.budget, len(classes), target.name)
 
     def verdict(*checks: Check) -> GateVerdict:
         return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
 
-    rank, mark = "margin" if accept.kind == "margin" else "log_odds", target.fingerprint()
-    home = gate_folder(folder, f"accept-{mark[:12]}-{rank}-{budget}", target)
+    rank, fingerprint = "margin" if accept.kind == "margin" else "log_odds", target.fingerprint()
+    home = gate_folder(folder, f"accept-{fingerprint[:12]}-{rank}-{attacks.budget}", target)
     if target.counts_persist:
-        target.ignore_cache()  # what it answered an earlier gate may hold no more
+        target.ignore_cache()  # its answers to an earlier gate may be outdated
     with locked_folder(home):
         with torch_threads(1):
             checked = validate(target)
@@ -75,17 +83,19 @@ def threshold(
         if any(check.status == "invalid" for check in real):
             return verdict(*real)
         jobs = [
-            CellJob(home / f"{arm}-{seed}", target.name, arm, seed, budget, classes, rank=rank, fingerprint=mark)
+            CellJob(
+                home / f"{arm}-{seed}", target.name, arm, seed, attacks.budget, classes, rank=rank, fingerprint=fingerprint
+            )
             for arm in usable
-            for seed in range(seeds)
+            for seed in range(attacks.seeds)
         ]
         outcome = run_cells(jobs, home, Workers(workers), on_progress)
         if outcome.interrupted:
             raise Interrupted
         checks = []
         for arm in usable:
-            own = [(job, why) for job, why in zip(jobs, outcome.failures, strict=True) if job.arm == arm]
-            checks.append(_fooled(arm, own, accept, most))
+            cells = [(job, failure) for job, failure in zip(jobs, outcome.failures, strict=True) if job.arm == arm]
+            checks.append(_fooled(arm, cells, accept, max_fooled))
         mark_judged(home, target)
     return verdict(*real, *checks)
 
@@ -96,7 +106,7 @@ def _refuse_arms(arms: Sequence[str]) -> None:
         raise RecipeError(f"an arm is named twice: {', '.join(arms)}")
     if all(ARMS[arm].kind == "floor" for arm in arms):
         raise RecipeError(
-            f"--arms {','.join(arms)}: nobody attacks; name some of "
+            f"--arms {','.join(arms)}: none of them attacks; add some of "
             + ", ".join(arm for arm, row in ARMS.items() if row.kind != "floor")
         )
 
@@ -107,14 +117,14 @@ def _usable(arms: Sequence[str], target: Target) -> tuple[list[str], list[str]]:
     left = [arm for arm in arms if arm not in blind]
     if all(ARMS[arm].kind == "floor" for arm in left):
         raise RecipeError(
-            f"{target.name} gives no gradients, which {', '.join(blind)} cannot do without, and no other arm attacks: "
-            "name some of " + ", ".join(arm for arm, row in ARMS.items() if row.kind in ("search", "black"))
+            f"{target.name} gives no gradients, needed by {', '.join(blind)}, and no other arm attacks: "
+            "add some of " + ", ".join(arm for arm, row in ARMS.items() if row.kind in ("search", "black"))
         )
     return left, [f"{arm}: left out; it needs gradients, which {target.name} does not give" for arm in blind]
 
 
 def _kept(accept: AcceptanceRule, calibration: Calibration, who: str) -> Check:
-    """Whether the rule is one that real images pass."""
+    """Whether the rule accepts real images."""
     name = "real images"
     if faults := calibration.faults(who):
         return Check(name, "invalid", "; ".join(faults))
@@ -122,34 +132,34 @@ def _kept(accept: AcceptanceRule, calibration: Calibration, who: str) -> Check:
     margins = scores.margin(calibration.logits)[rows, classes]
     kept = accept.accepts(scores.log_odds(calibration.logits)[rows, classes], margins)[calibration.correct]
     share = float(kept.mean())
-    words = f"{accept} keeps {share:.3f} of {len(kept):,} real images that are classified correctly"
+    message = f"{accept} keeps {share:.3f} of {len(kept):,} real images that are classified correctly"
     if share < KEPT:
-        return Check(name, "invalid", f"{words}: a rule that rejects most of them is no use", {"kept": share})
-    return Check(name, "holds", words, {"kept": share})
+        return Check(name, "invalid", f"{message}: a rule that rejects most of them is useless", {"kept": share})
+    return Check(name, "holds", message, {"kept": share})
 
 
-def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRule, most: float) -> Check:
-    """What an arm's cells say. cells: each with why it came to nothing, or ""."""
+def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRule, max_fooled: float) -> Check:
+    """The check of an arm. cells: each with why it failed, or ""."""
     counts = []
-    for job, why in cells:
-        told = read_record(job.folder) if is_done(job) else None
-        if why or told is None:
-            return Check(arm, "invalid", f"seed {job.seed}: {why or 'it is not done'}")
-        if told["faults"]:
-            words = f"seed {job.seed}: its saved images do not score what was stored: {told['faults'][0]}"
-            return Check(arm, "invalid", words)
+    for job, failure in cells:
+        record = read_record(job.folder) if is_done(job) else None
+        if failure or record is None:
+            return Check(arm, "invalid", f"seed {job.seed}: {failure or 'it is not done'}")
+        if record["faults"]:
+            message = f"seed {job.seed}: its saved images do not score what was stored: {record['faults'][0]}"
+            return Check(arm, "invalid", message)
         with StoredRun(job.folder) as stored:
             rows = [elite.row for elite in stored.elites()]
         accepted = accept.accepts(np.array([row.log_odds for row in rows]), np.array([row.margin for row in rows]))
         counts.append(int(accepted.sum()))
     job, seeds = cells[0][0], len(cells)
     classes = len(job.classes)
-    share = sum(counts) / (classes * seeds)  # of whole numbers: a mean of rounded shares can come out above their own
-    told_of = share_interval([count / classes for count in counts], None, classes)
-    limits = "" if told_of.low is None else f" (95%: {told_of.low:.0%} to {told_of.high:.0%})"
-    words = (
+    share = sum(counts) / (classes * seeds)  # of integers: a mean of rounded shares can exceed them
+    interval = share_interval([count / classes for count in counts], None, classes)
+    limits = "" if interval.low is None else f" (95%: {interval.low:.0%} to {interval.high:.0%})"
+    message = (
         f"{share:.0%} of {classes:,} classes are fooled at {accept} within {job.queries:,} queries, over {seeds} "
-        f"seed{'s' * (seeds != 1)}{limits}; allowed are {100 * most:.4g}%"
+        f"seed{'s' * (seeds != 1)}{limits}; at most {100 * max_fooled:.4g}% are allowed"
     )
-    figures = {"share": share, "low": told_of.low, "high": told_of.high, "max_share": most}
-    return Check(arm, "holds" if share <= most else "fails", words, figures)
+    figures = {"share": share, "low": interval.low, "high": interval.high, "max_share": max_fooled}
+    return Check(arm, "holds" if share <= max_fooled else "fails", message, figures)

@@ -1,4 +1,4 @@
-"""Where both programs of the gate work."""
+"""The folder that a gate works in."""
 
 from itertools import count
 from pathlib import Path
@@ -10,15 +10,15 @@ _JUDGED = "judged.json"
 
 
 def gate_folder(folder: Path, name: str, target: Target) -> Path:
-    """The folder that a gate's cells are in: the same for the same name, so that work goes on there.
+    """The folder of a gate's cells: the same for the same name, so that an interrupted gate continues there.
 
-    Of a black box, which can change without a trace, a new one (NAME-2, ...) once a verdict was given.
+    For a black box, which can change unnoticed, a new one (NAME-2, ...) after each verdict.
     """
-    places = (folder / (name if k == 1 else f"{name}-{k}") for k in count(1))
-    return next(place.absolute() for place in places if not (target.counts_persist and (place / _JUDGED).exists()))
+    folders = (folder / (name if k == 1 else f"{name}-{k}") for k in count(1))
+    return next(path.absolute() for path in folders if not (target.counts_persist and (path / _JUDGED).exists()))
 
 
 def mark_judged(home: Path, target: Target) -> None:
-    """Note that a verdict was given by what is in here."""
+    """Record that a verdict was given from this folder."""
     if target.counts_persist and home.is_dir():
         write_json(home / _JUDGED, {"target": target.name})

@@ -1,4 +1,4 @@
-"""What a gate found out: each check holds, fails or is invalid, for the shell, for CI systems and for their readers."""
+"""The verdict of a gate: each check holds, fails or is invalid, for the shell, for CI systems and for their readers."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ _OUTCOMES: dict[Status, Literal["passed", "failure", "error"]] = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was asked of a target. "invalid": the evaluation cannot answer it; words say why, or what was found.
+    """One check of a target. "invalid": it could not be evaluated. message: what was found, or why it is invalid.
 
-    figures: by name, what the words rest on; None where there is no such number, as for what was not reached.
+    figures: by name, the numbers of the message; None where there is no such number, as for a budget that is too small.
     """
 
     name: str
     status: Status
-    words: str
+    message: str
     figures: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """All checks of one target, and the seconds that they took. notes: what a reader should know beside them."""
+    """All checks of one target, and the seconds that they took. notes: for the reader."""
 
     target: str
     checks: Sequence[Check]
@@ -41,29 +41,29 @@ class GateVerdict:
 
     @property
     def status(self) -> Status:
-        """The worst of all: invalid, then fails, then holds. Invalid if nothing was checked: no gate opens by itself."""
+        """The worst of all: invalid, then fails, then holds. Invalid if nothing was checked."""
         found = [check.status for check in self.checks]
         return max(found, key=_EXIT.__getitem__, default="invalid")
 
     @property
     def exit_status(self) -> int:
-        """0: all hold; 1: any fails; 2: any is invalid, whatever the others say."""
+        """0: all hold; 1: any fails; 2: any is invalid, whatever the others are."""
         return _EXIT[self.status]
 
 
 def junit(verdict: GateVerdict) -> str:
     """JUnit XML: a check that fails is a failure, one that is invalid an error."""
-    cases = [Case(c.name, _OUTCOMES[c.status], c.words, "\n".join(_lines(c))) for c in verdict.checks]
+    cases = [Case(c.name, _OUTCOMES[c.status], c.message, "\n".join(_lines(c))) for c in verdict.checks]
     if not cases:
         cases = [Case("checks", "error", "nothing was checked")]
     return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds, "\n".join(verdict.notes))
 
 
 def markdown(verdict: GateVerdict) -> str:
-    """A heading and a table, as GitHub's step summaries and GitLab's comments show them; no text breaks out of its cell."""
+    """A heading and a table, as GitHub's step summaries and GitLab's comments show them; all text is escaped."""
     n = len(verdict.checks)
     rows = [
-        f"| {_cell(c.name)} | {_shown(c.status)} | {_cell(c.words)} | {'<br>'.join(map(_cell, _lines(c)[1:]))} |"
+        f"| {_cell(c.name)} | {_shown(c.status)} | {_cell(c.message)} | {'<br>'.join(map(_cell, _lines(c)[1:]))} |"
         for c in verdict.checks
     ]
     head = f"### evofool gate: {_cell(verdict.target)} {_shown(verdict.status)}"
@@ -80,11 +80,11 @@ def _shown(status: Status) -> str:
 def _lines(check: Check) -> list[str]:
     """What was found, then a line for each figure."""
     figures = [f"{name}: {'none' if value is None else f'{value:.6g}'}" for name, value in check.figures.items()]
-    return [check.words, *figures]
+    return [check.message, *figures]
 
 
 def _cell(text: str) -> str:
-    """Text that Markdown takes as text, in one line of a table."""
+    """Text escaped for one line of a Markdown table."""
     flat = " ".join(text.split())
     for special in "\\`*_[]|":
         flat = flat.replace(special, f"\\{special}")

@@ -1,4 +1,4 @@
-"""JUnit's XML, as GitHub's, GitLab's and Jenkins' readers take it: one suite of test cases, each with what became of it."""
+"""JUnit XML, as GitHub, GitLab and Jenkins read it: one suite of test cases with their outcomes."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -14,7 +14,7 @@ class Case(NamedTuple):
 
     name: str
     outcome: Literal["passed", "failure", "error"]
-    words: str  # why, where it did not pass
+    message: str  # why it did not pass
     output: str = ""  # shown beside it
 
 
@@ -35,8 +35,8 @@ def junit(suite: str, group: str, cases: Sequence[Case], seconds: float, output:
         one = ET.SubElement(inside, "testcase", {"classname": _clean(group), "name": _clean(case.name)})
         if case.outcome != "passed":
             # Some readers show the attribute alone, others the text alone.
-            why = ET.SubElement(one, case.outcome, {"message": _clean(case.words), "type": case.outcome})
-            why.text = _clean(case.words)
+            reason = ET.SubElement(one, case.outcome, {"message": _clean(case.message), "type": case.outcome})
+            reason.text = _clean(case.message)
         if case.output:
             ET.SubElement(one, "system-out").text = _clean(case.output)
     if output:

@@ -1,4 +1,4 @@
-"""The files that a gate writes for CI systems: they are there from its first moment on."""
+"""The files that a gate writes for CI systems; they exist from its start."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,25 +9,25 @@ from evofool.errors import RecipeError, StoreError
 
 @dataclass(frozen=True)
 class GateOutputs:
-    """xml: JUnit, written anew. summary: Markdown, which is added to what is there. None: not asked for."""
+    """xml: JUnit, overwritten. summary: Markdown, appended to an existing file. None: not written."""
 
     xml: Path | None = None
     summary: Path | None = None
 
     def begin(self, target: str) -> None:
-        """See that both can be written; whatever kills the gate from now on, the XML says that it came to no end.
+        """Check that both can be written; if the gate is killed from now on, the XML says that it did not finish.
 
-        StoreError if one cannot be written, RecipeError if both are one.
+        StoreError if one cannot be written, RecipeError if both are the same file.
         """
-        if self._one:
+        if self._same_file:
             raise RecipeError(f"--junit and --markdown both name {self.xml}")
         for path in (self.xml, self.summary):
             if path is not None:
                 _write(path, "", "a")
-        self._write_xml(GateVerdict(target, [Check("evaluation", "invalid", "the gate did not come to its end")], 0.0))
+        self._write_xml(GateVerdict(target, [Check("evaluation", "invalid", "the gate did not finish")], 0.0))
 
     def end(self, verdict: GateVerdict) -> list[str]:
-        """Write both, the XML alone where they are one; in words, what could not be."""
+        """Write both, only the XML if they are the same file; messages on what could not be written."""
         faults = []
         for action in (self._write_xml, self._add_summary):
             try:
@@ -37,7 +37,7 @@ class GateOutputs:
         return faults
 
     @property
-    def _one(self) -> bool:
+    def _same_file(self) -> bool:
         return self.xml is not None and self.summary is not None and self.xml.resolve() == self.summary.resolve()
 
     def _write_xml(self, verdict: GateVerdict) -> None:
@@ -45,7 +45,7 @@ class GateOutputs:
             _write(self.xml, junit(verdict), "w")
 
     def _add_summary(self, verdict: GateVerdict) -> None:
-        if self.summary is not None and not self._one:
+        if self.summary is not None and not self._same_file:
             _write(self.summary, markdown(verdict), "a")
 
 
