@@ -99,7 +99,7 @@ def _resumed_state(meta: RunMeta, folder: Path, target: Target, plan: Mapping[st
     for key in ["method", *sorted({*wanted, *began} - {"method", *_DERIVED}), *_DERIVED]:
         if began.get(key) != wanted.get(key):
             raise RecipeError(
-                f"{folder} was begun with {key} = {_short(began.get(key))}, asked for is {_short(wanted.get(key))}; "
+                f"{folder} was begun with {key} = {_short(began.get(key))}, not {_short(wanted.get(key))}; "
                 "pass another --out"
             )
     return state.model_copy(update={"queries_before": 0 if target.counts_persist else queries_before - meta.answers})

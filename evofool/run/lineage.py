@@ -1,4 +1,4 @@
-"""Where an elite comes from: its line of mothers, and the classes that they held."""
+"""The lineage of an elite: its line of mothers, and the classes whose elites they were."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from evofool.run.stored import StoredRun
 
 @dataclass(frozen=True)
 class Ancestor:
-    """One genome of a line of descent, redrawn. held: the classes it won, by number, in order."""
+    """One genome of a line of mothers, drawn again. held: the numbers of the classes that it won, in order."""
 
     birth: int
     batch: int
     mother: int
     father: int
     held: tuple[int, ...]
-    switched: bool  # it won a cell that neither parent held: the line changed its goal here
+    switched: bool  # it won a cell whose elite was neither parent: a goal switch
     image: np.ndarray  # uint8 (C, H, W)
 
 
 def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
-    """From a first, random genome to `birth`, along the mothers. Every one of them was an elite once."""
+    """From a first genome, without a mother, to `birth`, along the mothers. Each of them was an elite."""
     line = run.store.descent(birth)[::-1]
     packed = run.store.genomes(ancestor.birth for ancestor in line)
     images = run.encoding.render(run.unpack([packed[ancestor.birth] for ancestor in line]))
@@ -34,7 +34,7 @@ def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
 
 
 def classes_passed(line: list[Ancestor]) -> list[tuple[int, ...]]:
-    """The sets of classes along the line, each named once while it stays the same."""
+    """The sets of classes along the line; equal neighbours count once."""
     passed: list[tuple[int, ...]] = []
     for ancestor in line:
         if not passed or passed[-1] != ancestor.held:

@@ -11,6 +11,7 @@ _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "
 
 
 def lock_run(folder: Path) -> FileLock:
+    """The acquired lock of a run's folder; StoreError if another process has it."""
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -24,13 +25,13 @@ def lock_run(folder: Path) -> FileLock:
 
 
 def refuse_network(folder: Path) -> None:
-    """SQLite's locks and shared memory do not work across a network, and then two writers destroy a run."""
+    """StoreError for a network file system: SQLite's locks do not work there, and two writers could destroy a run."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:
         return
-    here = folder.resolve()
-    on = [(mount, kind) for mount, kind in mounts if here.is_relative_to(mount.replace("\\040", " "))]
-    mount, kind = max(on, key=lambda m: len(m[0]), default=("", ""))
+    path = folder.resolve()
+    above = [(mount, kind) for mount, kind in mounts if path.is_relative_to(mount.replace("\\040", " "))]
+    mount, kind = max(above, key=lambda m: len(m[0]), default=("", ""))
     if kind.startswith(_NETWORK):
-        raise StoreError(f"{folder} lies on a network file system ({kind} at {mount}); a run needs a local disk (--out)")
+        raise StoreError(f"{folder} is on a network file system ({kind} at {mount}); a run needs a local disk (--out)")

@@ -10,13 +10,13 @@ class Progress:
     """The state of a run at one moment."""
 
     evaluations: int
-    seconds: float  # of search, over all sittings
-    rate: float  # evaluations per second, in this sitting
+    seconds: float  # of search, over all sessions
+    rate: float  # evaluations per second, in this session
     seconds_left: float | None  # to the limit on evaluations or seconds, whichever is nearer
     confidences: np.ndarray  # best of each class that is searched for
     distinct: int
     saved: int  # evaluations at the last checkpoint
-    answers: int  # images that the target answered, over all sittings: more than evaluations, because of its validation
+    answers: int  # images that the target answered, over all sessions: more than evaluations, because of its validation
     requests: int  # sent for them over a network
 
     @property

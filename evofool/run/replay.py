@@ -15,7 +15,7 @@ from evofool.errors import RecipeError, StoreError
 from evofool.machine import machine
 from evofool.recipe import StopPart
 from evofool.run.run import Run
-from evofool.run.seeding import kept
+from evofool.run.seeding import stored_parents
 from evofool.run.stored import StoredRun
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Evaluator, Order
@@ -111,7 +111,7 @@ def replay(
         unfinished = [
             Commit(committed + i, order.batch, order.drawn_after) for i, order in enumerate(stored.store.pending())
         ]
-        parents = kept(stored.store)
+        parents = stored_parents(stored.store)
         was = content(stored)
         same_machine = stored.meta.machine == machine(recipe.compute.threads)
         target = stored.own_target(target, trust)

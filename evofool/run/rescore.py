@@ -1,4 +1,4 @@
-"""What the elites of a search score the plain way, and how they look: what a run's file has of them."""
+"""The float32 scores and images of a search's elites, as a run's file has them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,35 +14,35 @@ from evofool.targets.network import FLOAT32
 
 
 class Rescorer:
-    """The scores that count, of an archive whose search may rank by faster ones.
+    """Scores the elites of an archive again, where its search does not rank by the stored scores.
 
-    A search that ranks in another number format, or by images that a device drew (they may differ by a grey level), has
-    its elites measured again by the float32 network; any other's scores stand as they are.
+    A search may rank in another number format than float32, or by images that another device drew (these may differ by a
+    grey level). Then its elites are scored again by the float32 network.
     """
 
-    def __init__(self, archive: Archive, batch_evaluator: BatchEvaluator, evaluator: Evaluator, ranks_plainly: bool) -> None:
+    def __init__(self, archive: Archive, batch_evaluator: BatchEvaluator, evaluator: Evaluator, exact_images: bool) -> None:
         self.archive, self.encoding, self.evaluator = archive, batch_evaluator.encoding, evaluator
-        self._who = f"{batch_evaluator.target.name}, in float32,"
-        self._ranks_plainly = ranks_plainly and batch_evaluator.number_format == FLOAT32
+        self._target_name = f"{batch_evaluator.target.name}, in float32,"
+        self._needed = not (exact_images and batch_evaluator.number_format == FLOAT32)
         cells = len(archive.birth)
-        self._birth = np.full(cells, -1, np.int64)  # whom each cell's figures are of; stale where another holds it
-        self._figures = np.full((2, cells), -np.inf)
+        self._birth = np.full(cells, -1, np.int64)  # by cell, the elite that was scored; it may be replaced by now
+        self._scores = np.full((2, cells), -np.inf)
 
     def best(self) -> np.ndarray:
-        """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""
+        """(K,) float64: every class's highest log-odds over its niches, in float32 where elites were rescored."""
         return self.scores()[0].reshape(self.archive.classes, -1).max(axis=1)
 
     def scores(self) -> np.ndarray:
-        """(2, cells): log-odds and margins, measured the plain way, or as ranked where that is yet to be done."""
+        """(2, cells): log-odds and margins, in float32, or as ranked where elites are not yet rescored."""
         ranked = np.stack([self.archive.log_odds, self.archive.margin])
-        return ranked if self._ranks_plainly else np.where(self._birth == self.archive.birth, self._figures, ranked)
+        return np.where(self._birth == self.archive.birth, self._scores, ranked) if self._needed else ranked
 
     def rescore(self, batch: int) -> None:
-        """Ask the target, the plain way, what the elites that are new score: once, however many cells one holds.
+        """Score the new elites in float32; one that has several cells is scored once.
 
-        ScoreError, naming batch, for answers that are not finite.
+        ScoreError, naming batch, for logits that are not finite.
         """
-        if self._ranks_plainly:
+        if not self._needed:
             return
         a = self.archive
         stale = np.flatnonzero((a.birth >= 0) & (a.birth != self._birth))
@@ -50,14 +50,14 @@ class Rescorer:
             return
         births, first, which = np.unique(a.birth[stale], return_index=True, return_inverse=True)
         logits = self.evaluator.reference_logits(births.tolist(), a.genomes(stale[first]))
-        refuse_unfinite(logits, batch, self._who)
-        every = np.arange(len(stale)), stale // a.niches
-        self._figures[0, stale] = log_odds(logits)[which][every]
-        self._figures[1, stale] = margin(logits)[which][every]
+        refuse_unfinite(logits, batch, self._target_name)
+        own_class = np.arange(len(stale)), stale // a.niches
+        self._scores[0, stale] = log_odds(logits)[which][own_class]
+        self._scores[1, stale] = margin(logits)[which][own_class]
         self._birth[stale] = a.birth[stale]
 
     def elites(self, cells: np.ndarray, batch: int) -> list[NewElite]:
-        """The elites of these cells, measured and drawn."""
+        """The elites of these cells, rescored and drawn."""
         if not len(cells):
             return []
         self.rescore(batch)
@@ -84,8 +84,8 @@ class Rescorer:
         ]
 
     def restore(self, rows: list[EliteRow]) -> None:
-        """Take over what was measured before."""
+        """Take over the scores of stored elites."""
         if rows:
             cells = np.array([row.cell for row in rows])
             self._birth[cells] = [row.birth for row in rows]
-            self._figures[:, cells] = np.transpose([(row.log_odds, row.margin) for row in rows])
+            self._scores[:, cells] = np.transpose([(row.log_odds, row.margin) for row in rows])

@@ -1,4 +1,4 @@
-"""A search brought back to where its file has it: who holds each cell, the logbook's rows, the orders under way."""
+"""Restores a search from a run's file: its elites, and the orders that were in progress."""
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from genomes import GenomeError, Key
 
 
 def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tuple[list[EliteRow], list[Order]]:
-    """Fill a new strategy and its archive from a run's file. Returns the stored elites, and the orders that were under way.
+    """Fill a new strategy and its archive from a run's file. Returns the stored elites, and the orders in progress.
 
-    Who holds each cell is told by its last change, since elites may be older. StoreError if the file does not agree with
-    itself.
+    The elite of a cell is the one of its last change, because the table elites may be older. StoreError if the file
+    contradicts itself.
     """
     strategy.committed = meta.committed
     strategy.last_progress = meta.last_progress
@@ -38,7 +38,7 @@ def _archive(strategy: MapElites, store: Store, shown_changes: int, rank: str) -
     archive, incumbents, rows = strategy.archive, store.incumbents(), store.elites()
     early = {change.cell for change in store.cell_history()[:shown_changes]}
     if {row.cell for row in rows} != early or any(not 0 <= i.cell < len(archive.birth) for i in incumbents):
-        raise StoreError(f"{store.path} is damaged: the cells that have elites are not those that were won")
+        raise StoreError(f"{store.path} is damaged: the cells that have elites are not those of cell_history")
     if not incumbents:
         return rows
     births = sorted({i.birth for i in incumbents})

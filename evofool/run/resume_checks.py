@@ -1,4 +1,4 @@
-"""What a resumed run may change of its recipe, and what it refuses."""
+"""Checks of the recipe of a new or resumed run."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +10,10 @@ from evofool.targets import Target, needs_trust, refuse_workers
 from evofool.targets.speed import choose_format
 
 
-def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
-    """The recipe with what its target decides: the number format and, on a GPU that it is too big for, the chunk.
+def with_settled_compute(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:
+    """The recipe with the number format for this target and, if a GPU is too small for its chunk, a smaller chunk.
 
-    Also what was measured to choose it, None if the recipe had chosen.
+    Also the measurements that these were chosen by, None if the recipe has the number format.
     """
     c, elsewhere = recipe.compute, device_elsewhere(recipe, target)
     if c.format != "auto":
@@ -36,15 +36,15 @@ def settled(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | No
 
 
 def device_elsewhere(recipe: Recipe, target: Target) -> bool:
-    """Whether workers have GPUs and this machine's target runs on none: then theirs decides the number format."""
+    """Whether workers have GPUs and this process has none, so that the number format depends on theirs."""
     here = target.network is not None and target.network.device.type != "cpu"
     return bool(recipe.compute.workers and recipe.compute.ray.gpus) and not here
 
 
-def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
-    """recipe with what was settled when the run began; RecipeError, naming the first key that differs, if another run's.
+def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
+    """recipe with the number format and chunk that the run began with; RecipeError names the first key that differs.
 
-    settled_chunk is what was measured to fit the device's memory, 0 if nothing was.
+    settled_chunk: the chunk that fitted the device's memory, 0 if none was measured.
     """
     compute = recipe.compute
     if compute.format == "auto":
@@ -56,22 +56,22 @@ def refuse_other(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chu
     for key in sorted({*ours, *theirs}):
         if ours.get(key) != theirs.get(key):
             raise RecipeError(
-                f"{folder} holds a run with {key} = {theirs.get(key)!r}, asked for is {ours.get(key)!r}. A run that has "
-                "begun keeps its recipe, only stop.*, save.*, compute.streams, compute.workers and compute.ray.* "
-                "may change: start another with --out DIR"
+                f"{folder} has a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}. A run that has begun "
+                "keeps its recipe; only stop.*, save.*, compute.streams, compute.workers and compute.ray.* may change. "
+                "Start another with --out DIR"
             )
     return recipe
 
 
 def wants_trust(recipe: Recipe) -> bool:
-    """Whether a run of this recipe is gone on with by --trust alone (Run.resume)."""
+    """Whether resuming a run of this recipe needs --trust (Run.resume)."""
     ray = recipe.compute.ray
-    joins = ray.address not in ("local", "auto") or bool(ray.environment)
-    return needs_trust(recipe.target) or bool(recipe.compute.workers and joins)
+    foreign = ray.address not in ("local", "auto") or bool(ray.environment)
+    return needs_trust(recipe.target) or bool(recipe.compute.workers and foreign)
 
 
 def refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:
-    """RecipeError where a run's file alone names a cluster to join, or code to bring there: it can come from anybody."""
+    """RecipeError if only the run's file names a cluster to join or code for its workers: the file may be forged."""
     ours, theirs = recipe.compute.ray, stored.compute.ray
     if trust or not recipe.compute.workers:
         return

@@ -1,4 +1,4 @@
-"""A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends where an unbroken one does."""
+"""A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends with the same bits as any other."""
 
 import time
 from collections.abc import Callable, Collection
@@ -19,9 +19,9 @@ from evofool.run.meta import PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.progress import Progress
 from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
-from evofool.run.resume_checks import device_elsewhere, refuse_other, refuse_stored_cluster, settled
+from evofool.run.resume_checks import device_elsewhere, refuse_other_recipe, refuse_stored_cluster, with_settled_compute
 from evofool.run.schema import Checkpoint
-from evofool.run.seeding import Parents, read, refuse_others
+from evofool.run.seeding import Parents, read_parents, refuse_other_parents
 from evofool.run.store import Store
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
@@ -33,12 +33,12 @@ from evofool.targets import target as load_target
 from evofool.targets.validation import validate
 from genomes import Encoding
 
-_STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # evaluations and batches after which a search should have got somewhere
-_NOTHING = 0.1  # log-odds; a search that works gains this much in its first few batches
+_STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # a search should have improved after so many evaluations and batches
+_LEAST_GAIN = 0.1  # log-odds that a working search gains in its first few batches
 
 
 class Run:
-    """One search and its store. Use start or resume; `with` closes it cleanly."""
+    """One search and its file. Make it with start or resume; a `with` statement closes it."""
 
     def __init__(self, recipe: Recipe, target: Target, store: Store, encoding: Encoding | None = None) -> None:
         self.recipe = recipe
@@ -70,17 +70,17 @@ class Run:
             classes=recipe.search.classes,
         )
         self.evaluator: Evaluator = self._evaluator()
-        # Images that a device draws may differ from those that are saved.
-        drawn_here = not (self.batch_evaluator.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
-        self.rescorer = Rescorer(self.archive, self.batch_evaluator, self.evaluator, drawn_here)
+        # Images that another device draws may differ from the stored ones.
+        exact_images = not (self.batch_evaluator.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
+        self.rescorer = Rescorer(self.archive, self.batch_evaluator, self.evaluator, exact_images)
         self.logbook = new_logbook(statistics())
         free = recipe.search.mode == "free"
         self.checkpoints = CheckpointWriter(store, self.strategy, self.rescorer, self.logbook, keep_commits=free)
         self.warnings: list[str] = []
-        self.seeds: Seeds | None = None  # the genomes that it began with, random ones left out
+        self.seeds: Seeds | None = None  # the elites of another run that it began with
         self.finished: str | None = None  # why the run ended by its own rules
         self._earlier_seconds = 0.0
-        self._earlier_answers = -target.queries  # what was asked before this run is not its own
+        self._earlier_answers = -target.queries  # queries before this run do not count
         self._began = 0.0
         self._rate_base: tuple[float, int] | None = None
         self._first_best: float | None = None
@@ -97,31 +97,30 @@ class Run:
         encoding: Encoding | None = None,
         parents: Parents | None = None,
     ) -> "Run":
-        """A new run of recipe in folder. target defaults to the one that the recipe names; another takes its place there.
+        """A new run of recipe in folder. target replaces the one that the recipe names, also in the stored recipe.
 
-        encoding stands in for the recipe's where that one's genomes are to be varied otherwise (evolve.PerIndividual): it
-        has to have the same genomes, and has to be passed again to resume. parents: in the place of the elites of
-        recipe.search.parents; either way they are in the run's file from now on.
+        encoding replaces the recipe's, with the same genomes but another variation (evolve.PerIndividual); it has to be
+        passed to resume too. parents replace the elites of recipe.search.parents. Both are copied into the run's file.
         """
         if target is None:
             if recipe.compute.workers:
                 refuse_black_box(recipe.target)
-            # A black box puts its bill into the folder before it asks for the first time: attempts that fail count too.
+            # The ledger of a black box is in the folder before its first request, so that failed attempts are counted too.
             target = load_target(recipe.target, Path(folder))
-            asked_before = 0
+            queries_before = 0
         else:
-            asked_before = target.queries
+            queries_before = target.queries
         recipe = recipe.model_copy(update={"target": target.name})
-        # A recipe that does not fit its target, or its parents, leaves no folder behind.
-        drawn = recipe.encoding.build(target.shape)
+        # Checked before the folder is made.
+        own_encoding = recipe.encoding.build(target.shape)
         if (wanted := recipe.search.classes) and wanted[-1] >= len(target.labels):
             raise RecipeError(
-                f"search.classes: {target.name} has the classes 0 to {len(target.labels) - 1}, and no {wanted[-1]}"
+                f"search.classes: {target.name} has the classes 0 to {len(target.labels) - 1}, not {wanted[-1]}"
             )
         if parents is None and recipe.search.parents:
-            parents = read(recipe, drawn, target.labels)
+            parents = read_parents(recipe, own_encoding, target.labels)
         with torch_threads(recipe.compute.threads):
-            recipe, speed = settled(recipe, target)
+            recipe, speed = with_settled_compute(recipe, target)
             validation = validate(target, recipe.chunk)
         if validation.position is None:
             raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
@@ -133,19 +132,19 @@ class Run:
             machine=machine(recipe.compute.threads),
             position=PositionRecord(**validation.position.to_dict()),
             speed=speed,
-            answers=target.queries - asked_before,  # those of the validation are not lost if the run is killed now
+            answers=target.queries - queries_before,  # those of the validation count even if the run is killed now
             warnings=warnings,
         )
         store = Store.create(Path(folder), meta)
         try:
             run = cls(recipe, target, store, encoding)
             if parents:
-                run._begin_with(parents)
+                run._store_parents(parents)
         except BaseException:
             store.withdraw()
             raise
         run.warnings = warnings
-        run._earlier_answers = -asked_before
+        run._earlier_answers = -queries_before
         target.store_in(run.folder)
         return run
 
@@ -159,13 +158,13 @@ class Run:
         trust: bool = False,
         named: Collection[str] = (),
     ) -> "Run":
-        """Go on with the run in folder from its last checkpoint.
+        """Resume the run in folder from its last checkpoint.
 
-        recipe defaults to the stored one; another may differ in stop and save, in how many workers there are, and in
-        the words that name the same target: weights that were moved, a higher cap on requests (RecipeError otherwise).
-        trust is for what a file that came from elsewhere could be up to: a target that is code or a server
-        (targets.stored_target), a cluster to join, a runtime environment. named: "target", "ray" where the user has just
-        named these; what a given recipe names otherwise than the file is trusted too.
+        recipe defaults to the stored one. Another may differ in stop, save and workers, and in the spec of the same target,
+        for example a new path of its weights or a higher cap on requests; otherwise RecipeError. A run's file may come from
+        somebody else, so trust is needed for a target that is code or a server (targets.stored_target), for a cluster to
+        join, and for a runtime environment. named: "target" or "ray" if the user has just named them, so that they are
+        trusted; so is what recipe names differently from the file.
         """
         store = Store.open(Path(folder), write=True)
         try:
@@ -173,36 +172,36 @@ class Run:
             stored = parse(meta.recipe, str(store.path))
             if meta.merged is not None:
                 raise StoreError(
-                    f"{folder} is merged from several runs: it has no search of its own; go on with one of them"
+                    f"{folder} is merged from several runs and has no search of its own; resume one of these runs"
                 )
             if meta.attack is not None:
-                how = meta.attack.plan.get("method")
+                method = meta.attack.plan.get("method")
                 raise StoreError(
-                    f"{folder} was made by {how}, not by a search: the command that made it goes on with it. To evolve from "
+                    f"{folder} was made by {method}, not by a search: the command that made it resumes it. To evolve from "
                     f"its images: evofool run RECIPE --parents {folder}"
                 )
             recipe = recipe or stored
             refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
-            recipe = refuse_other(recipe, stored, folder, (meta.speed or {}).get("chunk", 0))
-            refuse_others(recipe.search.parents, stored.search.parents, meta.seeds, folder)
+            recipe = refuse_other_recipe(recipe, stored, folder, (meta.speed or {}).get("chunk", 0))
+            refuse_other_parents(recipe.search.parents, stored.search.parents, meta.seeds, folder)
             trust = trust or "target" in named or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
             if target.fingerprint() != meta.target.fingerprint:
                 raise TargetError(
                     f"{folder}: the target {meta.target.name} is not the one that this run began with "
-                    "(labels, preprocessing or weights differ); its scores would not belong together"
+                    "(labels, preprocessing or weights differ); their scores cannot be compared"
                 )
             if recipe.compute.format not in target.formats and not device_elsewhere(recipe, target):
                 raise TargetError(
-                    f"{folder}: this run ranks in {recipe.compute.format}, and here {target.name} has "
-                    f"{', '.join(target.formats)}; go on where it began"
+                    f"{folder}: this run ranks in {recipe.compute.format}, and on this machine {target.name} has "
+                    f"{', '.join(target.formats)}; resume it where it began"
                 )
             target.store_in(store.path.parent)
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             try:
                 run._restore(meta)
-                if recipe.search.parents and not meta.seeds:  # killed as it began
-                    run._begin_with(read(recipe, run.encoding, target.labels))
+                if recipe.search.parents and not meta.seeds:  # killed before they were stored
+                    run._store_parents(read_parents(recipe, run.encoding, target.labels))
             except BaseException:
                 run.evaluator.close()
                 raise
@@ -218,22 +217,21 @@ class Run:
         self.evaluator.close()
         self.store.close(failed=kind is not None)
 
-    # -- going on
+    # -- searching
 
     def advance(
         self, tick: Callable[["Run"], bool] | None = None, every: float = 0.25, batches: int | None = None
     ) -> str | None:
-        """Search until a stop rule holds, tick returns true, or so many batches are done; then save.
+        """Search until a stop rule applies, tick returns true, or so many batches are done; then save.
 
-        tick(run) is called at most every so many seconds. Returns why the run ended, None if it was only interrupted.
+        tick(run) is called at most once in `every` seconds. Returns why the run ended, None if it was interrupted.
         """
         if self.finished and self._stop_reason() is None:
             self.finished = None
         self.finished = self.finished or self._stop_reason()
         if self.finished or batches == 0:
             if self.strategy.committed:
-                # What may change of a recipe may have; and a run that was killed as it ended has yet to bring its elites up
-                # to date.
+                # The recipe may have changed; and if the run was killed as it ended, its elites are not up to date.
                 with torch_threads(self.recipe.compute.threads):
                     self.save(whole=self.checkpoints.shown < self.strategy.committed)
             return self.finished
@@ -242,13 +240,13 @@ class Run:
         next_tick = self._began + every
         self._rate_base = None
         random_batches, done_here = self.recipe.search.lag + 1, 0
-        watch_at = random_batches + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / self.strategy.size))
+        check_at = random_batches + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / self.strategy.size))
 
         def give_up() -> bool:
             nonlocal next_tick
             now = time.perf_counter()
             if self.recipe.stop.seconds is not None and self.seconds >= self.recipe.stop.seconds:
-                return True  # even while nobody answers
+                return True  # even if no result comes
             if not tick or now < next_tick:
                 return False
             next_tick = now + every
@@ -258,19 +256,18 @@ class Run:
         def after(batch: int) -> bool:
             nonlocal done_here
             now = time.perf_counter()
-            # The first batches, random and bred, compile kernels and warm torch up: a rate that counted them would be wrong
-            # for minutes.
+            # The first batches compile kernels and warm torch up; they would distort the rate for minutes.
             done_here += 1
             if self._rate_base is None and done_here > random_batches:
                 self._rate_base = now, self.strategy.evaluations
             self.finished = self._stop_reason()
             stop = self.finished is not None
             stop = give_up() or stop
-            # Batches without parents end here. What begins with elites may be as good as it gets.
+            # The last random batch. A search that begins with elites may not improve on them.
             if self.strategy.committed == self.recipe.search.lag + 1 and not self.seeds:
                 self._first_best = float(self.archive.log_odds.max())
-            elif self.strategy.committed == watch_at:
-                self._watch()
+            elif self.strategy.committed == check_at:
+                self._check_gain()
             if self.checkpoints.due(now) and not stop:
                 whole = self.checkpoints.whole_due(now)
                 self.save(whole)
@@ -290,13 +287,13 @@ class Run:
                     callbacks=Callbacks(self._due, after, give_up),
                 )
             except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
-                # The bad batch is still pending and was not committed; what came before it is worth keeping.
+                # The failed batch was not committed and is still pending; save the batches before it.
                 if self.strategy.committed:
                     self.save(whole=False)
                 if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
                     raise TargetError(
                         f"{self.target.name}: the memory does not hold {self.batch_evaluator.chunk} images "
-                        f"{self.evaluator.at_once} times at once; go on with --set compute.streams=1, or start another run "
+                        f"{self.evaluator.at_once} times at once; resume with --set compute.streams=1, or start another run "
                         "with a smaller compute.chunk"
                     ) from None
                 raise
@@ -336,16 +333,16 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Seconds of search, over all sittings."""
+        """Seconds of search, over all sessions."""
         return self._earlier_seconds + (time.perf_counter() - self._began if self._began else 0.0)
 
     @property
     def answers(self) -> int:
-        """Images that the target answered for this run, over all sittings."""
+        """Images that the target answered for this run, over all sessions."""
         return self.target.queries if self.target.counts_persist else self._earlier_answers + self.target.queries
 
     def best(self) -> np.ndarray:
-        """(K,) float64: every class's highest log-odds over its niches, as measured the plain way where it has been."""
+        """(K,) float64: every class's highest log-odds over its niches, in float32 where elites were rescored."""
         return self.rescorer.best()
 
     def progress(self) -> Progress:
@@ -372,8 +369,8 @@ class Run:
 
     # -- inside
 
-    def _begin_with(self, parents: Parents) -> None:
-        """Take parents into the file, which stands alone from now on, and let the search begin with them."""
+    def _store_parents(self, parents: Parents) -> None:
+        """Copy parents into the run's file, and begin the search with them."""
         size = self.strategy.size
         self.store.save(
             Checkpoint(
@@ -422,7 +419,7 @@ class Run:
         stop, s = self.recipe.stop, self.strategy
         if s.committed == 0:
             return None
-        if stop.confidence is not None and self._all_are_at(self._level):
+        if stop.confidence is not None and self._all_reach(self._level):
             return f"every class is at confidence {stop.confidence:g}"
         if stop.evaluations is not None and s.evaluations >= stop.evaluations:
             return f"{s.evaluations:,} evaluations are done"
@@ -435,6 +432,7 @@ class Run:
         return None
 
     def _due(self, batch: int) -> bool:
+        """Whether this commit gets a row in the logbook."""
         if batch < self._next_row:
             return False
         self._next_row = row_after(batch)
@@ -442,21 +440,21 @@ class Run:
         return True
 
     def _note_costs(self) -> None:
-        """What a row of the logbook took: seconds and, of a black box, answers and requests."""
+        """Note the seconds at a row of the logbook and, for a black box, its answers and requests."""
         paid = {"answers": self.answers, "requests": self.target.requests} if self.target.counts_persist else {}
         self.checkpoints.add_cost(self.seconds, paid)
 
-    def _watch(self) -> None:
-        """Say once what to check if nothing came of the search since its first batch."""
-        if self._first_best is not None and self.archive.log_odds.max() - self._first_best < _NOTHING:
-            fed = self.target.details.get("preprocessing")
+    def _check_gain(self) -> None:
+        """Warn once if the search has not improved since its first batch."""
+        if self._first_best is not None and self.archive.log_odds.max() - self._first_best < _LEAST_GAIN:
+            preprocessing = self.target.details.get("preprocessing")
             self.warnings.append(
-                f"hardly anything has improved since the first batch, in {self.strategy.evaluations:,} evaluations. Check "
-                f"what the target is fed (input scaling, channel order, mean, std: {fed}), "
-                "that its outputs are logits of this input, and that it is the trained network"
+                f"there is hardly any improvement since the first batch, in {self.strategy.evaluations:,} evaluations. "
+                f"Check the target's preprocessing (input scaling, channel order, mean, std: {preprocessing}), that its outputs "
+                "are logits of its input, and that it is the trained network"
             )
 
-    def _all_are_at(self, level: float) -> bool:
+    def _all_reach(self, level: float) -> bool:
         wanted = self.strategy.classes
         if self.archive.best()[wanted].min() < level:
             return False

@@ -1,6 +1,6 @@
-"""Elites of another run as the first genomes of a search: read there once, from then on kept in the search's own file.
+"""Elites of another run as the first genomes of a search. They are read once, and copied into the search's file.
 
-They take the first births, 0 to number - 1, in the place of random genomes, and are judged like any other batch.
+They have the births 0 to number - 1, instead of random genomes, and are evaluated like any other batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,20 @@ from genomes import Encoding
 
 @dataclass(frozen=True)
 class Parents:
-    """Seeds, packed, by the births that they get."""
+    """The seeds of a new run."""
 
     seeds: Seeds
-    packed: Mapping[int, bytes]
-    methods: Mapping[int, str]  # by birth what made it; "seed" where a search did
+    packed: Mapping[int, bytes]  # genomes by their births in the new run
+    methods: Mapping[int, str]  # by birth, what made it; "seed" if a search did
 
 
-def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
-    """The elites of the run that recipe.search.parents names: all that are distinct, by the births that they have there.
+def read_parents(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
+    """The elites of the run that recipe.search.parents names: all distinct ones, in order of their births in that run.
 
-    With competition "per-class" and the same labels there as here, a genome counts once for every class that it holds, and
-    competes in that one; with other labels the seeds take turns at the classes, as random ones do. A run that goes on
-    meanwhile may be read.
+    With competition "per-class" and the same labels, a genome counts once for each class whose elite it is, and competes in
+    that class. With other labels the seeds take turns at the classes, as random genomes do. The run may still be going on.
 
-    RecipeError, naming the run, if it is not there, is damaged, has saved nothing, or draws its genomes otherwise than
-    encoding does.
+    RecipeError, naming the run, if it is missing or damaged, has saved nothing, or draws its genomes differently.
     """
     folder = Path(recipe.search.parents or "")
     try:
@@ -43,7 +41,7 @@ def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
             made_by = {(e.row.genome, e.row.class_id if by_class else -1): e.row.method for e in elites}
             distinct = list(made_by)
             packed = [genome for genome, _ in distinct]
-            stored.unpack(packed)  # raises what is wrong with them
+            stored.unpack(packed)  # raises StoreError if one of them is invalid
             run = stored.meta.id
     except StoreError as error:
         raise RecipeError(
@@ -54,46 +52,45 @@ def read(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:
     return Parents(Seeds(run=run, number=len(packed), classes=classes), dict(enumerate(packed)), methods)
 
 
-def kept(store: Store) -> Parents | None:
-    """The genomes that a run began with, as its own file has them; None if these were random."""
+def stored_parents(store: Store) -> Parents | None:
+    """The seeds in a run's file; None if it began with random genomes."""
     seeds = store.meta().seeds
     return Parents(seeds, store.genomes(range(seeds.number)), store.methods()) if seeds else None
 
 
-def refuse_others(asked: str | None, stored: str | None, seeds: Seeds | None, folder: Path | str) -> None:
-    """RecipeError if a run in folder that began with the parents `stored` is to go on with others.
+def refuse_other_parents(wanted: str | None, stored: str | None, seeds: Seeds | None, folder: Path | str) -> None:
+    """RecipeError if a run in folder, which began with the parents `stored`, is resumed with others.
 
-    A path is but a name: where the run that was read has moved, or is gone, all is well. As it is where nothing was read
-    yet, since the run was killed as it began.
+    Only the id of the parents' run counts, not its path. It is not checked if that run is not there any more, or if the run
+    was killed before it read any parents.
     """
-    if asked == stored or (stored and not seeds):
+    if wanted == stored or (stored and not seeds):
         return
-    if asked is None or stored is None:
+    if wanted is None or stored is None:
         began = f"began with the elites of {stored}" if stored else "began with random genomes"
-        wanted = f"search.parents = {asked!r}" if asked else "no search.parents"
+        now = f"search.parents = {wanted!r}" if wanted else "no search.parents"
         raise RecipeError(
-            f"{folder} holds a run that {began}, and asked for is one with {wanted}. A run that has begun keeps its "
-            "parents: start another with --out DIR"
+            f"{folder} has a run that {began}, and this recipe has {now}. A run that has begun keeps its parents: start "
+            "another with --out DIR"
         )
     try:
-        with StoredRun(Path(asked)) as other:
+        with StoredRun(Path(wanted)) as other:
             run = other.meta.id
     except EvofoolError:
         return
     assert seeds
     if run != seeds.run:
         raise RecipeError(
-            f"{folder} holds a run that began with the elites of {stored} (id {seeds.run}), and {asked} is another run (id "
+            f"{folder} has a run that began with the elites of {stored} (id {seeds.run}), and {wanted} is another run (id "
             f"{run}). A run that has begun keeps its parents: start another with --out DIR"
         )
 
 
-def _refuse_unlike(folder: Path, theirs: Encoding, ours: Encoding) -> None:
-    there, here = drawing(theirs), drawing(ours)
-    for key in [*here, *there]:
-        if here.get(key) != there.get(key):
+def _refuse_unlike(folder: Path, parents: Encoding, ours: Encoding) -> None:
+    theirs, wanted = drawing(parents), drawing(ours)
+    for key in [*wanted, *theirs]:
+        if wanted.get(key) != theirs.get(key):
             raise RecipeError(
-                f"search.parents: {folder} has {key} = {there.get(key)!r}, and this run {here.get(key)!r}. Parents have to "
-                "be drawn as this run draws: name a run with the same encoding and size of image, or make this run's "
-                "encoding that one's"
+                f"search.parents: {folder} has {key} = {theirs.get(key)!r}, and this run has {wanted.get(key)!r}. Parents "
+                "have to be drawn in the same way: name a run with the same encoding and size of images, or use its encoding"
             )

@@ -1,4 +1,4 @@
-"""A stored run, read for people and programs: elites with their labels, confidences and genomes."""
+"""A stored run, open for reading: its elites with their labels, confidences and genomes."""
 
 import json
 import math
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Elite:
-    """The best image of a class (and niche), with what is known of it."""
+    """The best image of a class (and niche), with its record."""
 
     row: EliteRow
     label: str
@@ -41,7 +41,7 @@ class Elite:
     def summary(self) -> dict[str, Any]:
         """Plain values, for JSON and CSV. log_odds, margin and confidence are natural-logarithm units and a probability."""
         r = self.row
-        measured = {measure.name: measure.value for measure in r.image_metrics}
+        metrics = {metric.name: metric.value for metric in r.image_metrics}
         return {
             "class": r.class_id,
             "label": self.label,
@@ -49,7 +49,7 @@ class Elite:
             "confidence": self.confidence,
             "log_odds": r.log_odds,
             "margin": r.margin,
-            "search_log_odds": r.search_log_odds,  # what the search ranked by, in its own number format
+            "search_log_odds": r.search_log_odds,  # ranked by, in the search's number format
             "search_margin": r.search_margin,
             "birth": r.birth,
             "batch": r.batch,
@@ -57,7 +57,7 @@ class Elite:
             "father": r.father,
             "method": r.method,
             "bytes_per_pixel": r.bytes_per_pixel,
-            **{name: measured.get(name) for name in IMAGE_METRICS},  # None: not found out yet
+            **{name: metrics.get(name) for name in IMAGE_METRICS},  # None: not measured
             "verdict": r.verdict,
             "verdict_by": r.verdict_by,
             "record_sha256": r.sha256,  # over class, niche, birth, scores and PNG
@@ -65,7 +65,7 @@ class Elite:
 
 
 class StoredRun:
-    """A run's file, open for reading; works while the run goes on."""
+    """A run's file, open for reading, also while the run goes on."""
 
     def __init__(self, folder: Path | str) -> None:
         self.store = Store.open(Path(folder))
@@ -91,7 +91,7 @@ class StoredRun:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """meta is read again, and with all that is read within it is of one checkpoint, while the run goes on."""
+        """A context in which meta, read again, and everything else that is read is of one checkpoint."""
         with self.store.snapshot():
             self.meta = self.store.meta()
             yield
@@ -119,7 +119,7 @@ class StoredRun:
 
     @property
     def elites_as_of(self) -> int:
-        """The evaluations that the stored elites stand for: whole checkpoints are rarer than others."""
+        """The evaluations after which the stored elites were the elites: partial checkpoints do not store elites."""
         return self.meta.shown * self.recipe.search.batch if self.meta.searched else self.evaluations
 
     def quarantine(self) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ class StoredRun:
         return class_of(text, self.labels, self.folder)
 
     def unpack(self, packed: Sequence[bytes]) -> Genomes:
-        """A batch of stored genomes; StoreError if one of them is none."""
+        """A batch of stored genomes; StoreError if one of them is invalid."""
         try:
             return self.encoding.unpack(list(packed))
         except GenomeError as error:
@@ -159,7 +159,7 @@ class StoredRun:
     def own_target(
         self, given: "Target | None" = None, trust: bool = False, ignore_cache: bool = False, way_out: str = ""
     ) -> "Target":
-        """What is given, or `target`; TargetError, with the way out, for another classifier than the run was made with."""
+        """given, or `target`; TargetError, ending with way_out, if it is not the classifier that the run was made with."""
         found = given or self.target(trust, ignore_cache)
         if found.fingerprint() != self.meta.target.fingerprint:
             raise TargetError(
@@ -177,7 +177,7 @@ class StoredRun:
 
 
 def to_json(data: Any) -> str:
-    """Readable JSON; numbers are exact, and null where they are not finite: JSON has no others."""
+    """Indented JSON. Numbers are exact; those that are not finite are null."""
     return json.dumps(_finite(data), indent=2, allow_nan=False)
 
 

@@ -186,7 +186,7 @@ def test_an_interrupted_polish_that_is_resumed_ends_with_the_same_bits(
     assert done.elites == len(done.after)
     again = polished(folder, tmp_path / "part", budget=4)
     assert np.array_equal(again.after, whole.after), "nothing is left to do"
-    with pytest.raises(RecipeError, match="was begun with budget = 4, asked for is 5; pass another --out"):
+    with pytest.raises(RecipeError, match="was begun with budget = 4, not 5; pass another --out"):
         polished(folder, tmp_path / "part", budget=5)
 
 

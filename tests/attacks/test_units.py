@@ -172,10 +172,10 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"units": ["hidden:2"]}, r"begun with units = \['hidden:1'\], asked for is \['hidden:2'\]"),
-        ({"settings": {"restarts": 2}}, "begun with restarts = 3, asked for is 2"),
-        ({"budget": 15}, "begun with budget = 12, asked for is 15"),
-        ({"seed": 5}, "begun with seed = 0, asked for is 5"),
+        ({"units": ["hidden:2"]}, r"begun with units = \['hidden:1'\], not \['hidden:2'\]"),
+        ({"settings": {"restarts": 2}}, "begun with restarts = 3, not 2"),
+        ({"budget": 15}, "begun with budget = 12, not 15"),
+        ({"seed": 5}, "begun with seed = 0, not 5"),
     ],
 )
 def test_other_units_are_refused_in_the_same_folder(tmp_path: Path, change: dict[str, Any], message: str) -> None:

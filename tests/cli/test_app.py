@@ -189,7 +189,7 @@ def test_a_warning_is_printed(call: Call, tmp_path: Path) -> None:
     changes = settings("stop.evaluations=1600", "stop.confidence=", 'target="lenet?weights=faint.safetensors"')
     result = call("run", "mnist-direct", *changes, "--out", "flat")
     assert result.code == 0
-    assert "hardly anything has improved since the first batch" in " ".join((result.out + result.err).split())
+    assert "there is hardly any improvement since the first batch" in " ".join((result.out + result.err).split())
 
 
 # --- show
@@ -518,10 +518,10 @@ def test_what_is_not_there_or_cannot_be_is_reported_in_one_sentence(
         (["show", "mine", "--class", "zero"], "no class zero; it has 0 to 9"),
         (["lineage", "mine", "--class", "10"], "no class 10"),
         (["run", "mine", "--out", "other"], "is continued in its folder; --out is for new runs"),
-        (["run", "mine", "--set", "search.seed=99"], r"search\.seed = 0, asked for is 99"),
+        (["run", "mine", "--set", "search.seed=99"], r"search\.seed = 0, not 99"),
         (["run", "mine", "--set", "search.sed=99"], r'unknown key "search\.sed"'),
         (["run", "mine", "--set", "stop.evaluations="], "give at least one of"),
-        (["run", "mnist-direct", "--out", "mine"], "holds a run with "),
+        (["run", "mnist-direct", "--out", "mine"], "has a run with "),
         (["export", "mine", "file"], "file is a file"),
         (["export", "mine", "file/below"], "cannot be written"),
     ],

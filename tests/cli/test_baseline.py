@@ -93,7 +93,7 @@ def test_it_makes_a_run_that_other_commands_read(call: Call, tmp_path: Path) -> 
     assert again.out.startswith("Continuing runs/a at 3 of 3 classes: apgd against lenet")
     other = call("baseline", "apgd", "lenet", "--classes", "3,7-8", "--budget", "31", "--out", "runs/a")
     assert other.code == 2
-    assert other.err == "evofool: runs/a was begun with budget = 30, asked for is 31; pass another --out\n"
+    assert other.err == "evofool: runs/a was begun with budget = 30, not 31; pass another --out\n"
 
 
 def test_its_folder_is_named_by_method_and_target(call: Call, tmp_path: Path) -> None:

@@ -381,7 +381,7 @@ def test_parents_that_are_drawn_otherwise_are_refused_and_leave_no_folder(
         (
             recipe("cppn", direct),
             fake(),
-            rf"^search\.parents: {direct} has encoding\.kind = 'direct', and this run 'cppn'\.",
+            rf"^search\.parents: {direct} has encoding\.kind = 'direct', and this run has 'cppn'\.",
         ),
         (recipe("direct", direct), fake(side=8), r"has encoding\.height = 6, and this run 8\. .* size of image"),
         (recipe({"kind": "cppn", "max_nodes": 70}, cppn), fake(), r"encoding\.max_nodes = 64, and this run 70"),
@@ -422,10 +422,10 @@ def test_a_run_that_has_begun_keeps_its_parents_wherever_they_are(tmp_path: Path
     other = searched(recipe(search={"seed": 78}), tmp_path / "other")
     with pytest.raises(RecipeError, match=r"began with the elites of .*, and .*other is another run .*--out DIR"):
         Run.resume(tmp_path / "run", recipe(parents=other), fake())
-    with pytest.raises(RecipeError, match=r"run holds a run that began with the elites of .* one with no search\.parents"):
+    with pytest.raises(RecipeError, match=r"run has a run that began with the elites .* recipe has no search\.parents"):
         Run.resume(tmp_path / "run", recipe(), fake())
     with pytest.raises(
-        RecipeError, match=r"orphan holds a run that began with random genomes, .* one with search\.parents ="
+        RecipeError, match=r"orphan has a run that began with random genomes, .* this recipe has search\.parents ="
     ):
         Run.resume(tmp_path / "orphan", recipe(parents=moved), fake())
 
