@@ -450,8 +450,8 @@ class Run:
             preprocessing = self.target.details.get("preprocessing")
             self.warnings.append(
                 f"there is hardly any improvement since the first batch, in {self.strategy.evaluations:,} evaluations. "
-                f"Check the target's preprocessing (input scaling, channel order, mean, std: {preprocessing}), that its outputs "
-                "are logits of its input, and that it is the trained network"
+                f"Check the target's preprocessing (input scaling, channel order, mean, std: {preprocessing}), that its "
+                "outputs are logits of its input, and that it is the trained network"
             )
 
     def _all_reach(self, level: float) -> bool:

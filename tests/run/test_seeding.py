@@ -383,8 +383,8 @@ def test_parents_that_are_drawn_otherwise_are_refused_and_leave_no_folder(
             fake(),
             rf"^search\.parents: {direct} has encoding\.kind = 'direct', and this run has 'cppn'\.",
         ),
-        (recipe("direct", direct), fake(side=8), r"has encoding\.height = 6, and this run 8\. .* size of image"),
-        (recipe({"kind": "cppn", "max_nodes": 70}, cppn), fake(), r"encoding\.max_nodes = 64, and this run 70"),
+        (recipe("direct", direct), fake(side=8), r"has encoding\.height = 6, and this run has 8\. .* size of image"),
+        (recipe({"kind": "cppn", "max_nodes": 70}, cppn), fake(), r"encoding\.max_nodes = 64, and this run has 70"),
     ):
         with pytest.raises(RecipeError, match=words):
             Run.start(what, tmp_path / "run", target)
