@@ -138,10 +138,10 @@ def _image_file(file: Path, which: str | None, spec: str | None) -> _Subject:
     return _Subject(target, image, class_id, file.name, [change] if change else [], file.with_name(f"{file.stem}-explained"))
 
 
-def _names(text: str | None, option: str, what: str) -> list[str]:
+def _names(text: str | None, option: str, kind: str) -> list[str]:
     from evofool.errors import TargetError
 
     names = [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
     if text is not None and not names:
-        raise TargetError(f'{option} "{text}" does not name {what}; leave it out for the default')
+        raise TargetError(f'{option} "{text}" does not name {kind}; leave it out for the default')
     return names
