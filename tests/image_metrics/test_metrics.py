@@ -114,9 +114,9 @@ def test_the_key_stands_for_the_real_images_their_parts_and_the_network() -> Non
     assert keys(features=NetworkFeatures(other(1)))[0] == plain
     others = [*keys(changed), *keys(held_out_rows=[1, 2]), keys(features=NetworkFeatures(other(1)))[1]]
     assert len({plain, features, *others}) == 2 + len(others)
-    told = ImageMetrics.of(box(), real(pictures), features=NetworkFeatures(other())).reference_details
-    assert told[plain] == {"images": "mine", "reference": 6, "held_out": 6}
-    assert told[features] == {"images": "mine", "reference": 6, "held_out": 6, "network": "other", "real": plain}
+    details = ImageMetrics.of(box(), real(pictures), features=NetworkFeatures(other())).reference_details
+    assert details[plain] == {"images": "mine", "reference": 6, "held_out": 6}
+    assert details[features] == {"images": "mine", "reference": 6, "held_out": 6, "network": "other", "real": plain}
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
