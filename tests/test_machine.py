@@ -19,8 +19,8 @@ NEEDS_MKL = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="to
 def recorded(code: str, **settings: str) -> list[str]:
     """MKL's mode and the settings as a new process records them, which runs code first."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "ONEDNN_", "DNNL_"))}
-    told = "from evofool.machine import machine; print(machine(1)['mkl'], machine(1)['settings'], sep='|')"
-    command = [sys.executable, "-W", "error", "-c", f"{code}\n{told}"]
+    report = "from evofool.machine import machine; print(machine(1)['mkl'], machine(1)['settings'], sep='|')"
+    command = [sys.executable, "-W", "error", "-c", f"{code}\n{report}"]
     return subprocess.run(command, env=ours | settings, capture_output=True, text=True, check=True).stdout.strip().split("|")
 
 

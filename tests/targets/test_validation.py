@@ -1,4 +1,4 @@
-"""What the validation finds: sound targets pass, and each fault that a user can make is told with what to check."""
+"""What validation finds: sound targets pass, and each mistake that a user can make has a message with what to check."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -94,19 +94,19 @@ def test_the_batch_is_small_but_for_the_position_which_takes_few_passes_of_the_c
 
 
 @pytest.mark.parametrize(
-    ("forward", "told"),
+    ("forward", "message"),
     [
         (lambda x: np.full((len(x), 3), np.nan, np.float32), "NaN or infinity for 15 of 15 images of patterns; check"),
         (lambda x: np.tile(np.float32([1, 2, 3]), (len(x), 1)), "the same to 14 different images; check that scale"),
         (lambda x: _softmax(x.mean((2, 3))), "taken for logits, but every row is positive and sums to 1"),
     ],
 )  # fmt: skip
-def test_answers_that_are_no_logits_are_a_fault(forward: Callable[[np.ndarray], np.ndarray], told: str) -> None:
+def test_answers_that_are_no_logits_are_a_fault(forward: Callable[[np.ndarray], np.ndarray], message: str) -> None:
     (fault,) = validate(own(forward)).faults
-    assert told in fault
+    assert message in fault
 
 
-def test_a_network_that_tells_drawings_apart_may_answer_all_noise_alike() -> None:
+def test_a_network_that_distinguishes_drawings_may_give_one_answer_to_all_noise() -> None:
     def forward(x: np.ndarray) -> np.ndarray:
         # Unsure of all that is neither nearly black nor nearly white.
         bright = x.mean((2, 3))
@@ -152,7 +152,7 @@ def test_answers_that_depend_on_the_batch_are_a_fault_or_a_note_by_how_much() ->
     assert any("in a batch of 6 differ by" in note for note in small.notes)
 
 
-def test_a_black_box_that_is_paid_by_the_request_is_asked_once() -> None:
+def test_a_target_that_is_billed_by_the_request_gets_one_request() -> None:
     class Paid(Target):
         sent = 1
 
