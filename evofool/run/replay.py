@@ -1,7 +1,7 @@
-"""A search done again from its record: batches drawn and committed as they were, then everything compared.
+"""Repeat a search from its record: draw and commit the batches in the same order, then compare everything.
 
-What a search in free mode commits depends on who was faster, and its file says in which order that was. So it can be
-repeated to the bit, as a reproducible one can from its recipe alone.
+The order in which a search in free mode commits its batches depends on how fast its workers are. Its file keeps that
+order, so it can be repeated to the bit. A reproducible search can be repeated from its recipe alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ from evofool.targets import Target
 from genomes import Genomes
 
 
-class Recorded:
-    """An Evaluator whose results come in the order of a record, whatever the order is in which `inner` has them.
+class RecordedEvaluator:
+    """An Evaluator that yields the results of `inner` in the order of a record.
 
     record: the commits, in order; unfinished: batches that were drawn and never committed.
     """
@@ -35,11 +35,11 @@ class Recorded:
         self.at_once, self.notes, self.machines = inner.at_once, inner.notes, inner.machines
         self._drawn = sorted(commit.drawn_after for commit in [*record, *unfinished])
         self._committed = 0
-        self._early: dict[int, tuple[Order, Winners]] = {}  # results whose turn has not come
+        self._early: dict[int, tuple[Order, Winners]] = {}  # results that come later in the record
 
     @property
     def orders_in_progress(self) -> int:
-        """All that had been drawn by now and was not committed."""
+        """The batches that were drawn after as many commits, and not committed."""
         return int(np.searchsorted(self._drawn, self._committed, "right")) - self._committed
 
     def submit(self, order: Order) -> None:
@@ -72,11 +72,11 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Replay:
-    """How a search came out the second time. differences name what is not the same; none if all is."""
+    """The result of a replay. differences name what is not equal; none if everything is."""
 
-    batches: int  # that were done again
+    batches: int  # that were repeated
     of: int  # that the run has committed
-    same_machine: bool  # bits are the same for sure on one kind of machine alone
+    same_machine: bool  # equal bits are claimed for one kind of machine
     differences: tuple[str, ...]
 
 
@@ -90,18 +90,21 @@ def replay(
     begun: Callable[[Run], None] = lambda run: None,
     tick: Callable[[Run], bool] | None = None,
 ) -> Replay:
-    """Do the search in `folder` again, as a new run in `out`, and compare the two.
+    """Repeat the search in `folder`, as a new run in `out`, and compare the two.
 
-    workers and address as in compute.workers and compute.ray.address; they change no bit. begun(run) is called once, tick
-    as by Run.advance. StoreError, TargetError or RecipeError if the run has saved nothing or is merged, if its target is
-    another one here, or if images broke the target and there is no worker to be broken again.
+    workers and address as in compute.workers and compute.ray.address; they do not change results. begun(run) is called once
+    the new run is open, tick as by Run.advance. Every image keeps its row in a chunk, so a replay is exact even where logits
+    depend on that (targets.position). StoreError, TargetError or RecipeError if the run has saved nothing, is merged or was
+    made by an attack, if its target has changed, or if images broke the target and workers is 0.
     """
     with StoredRun(folder) as stored, stored.store.snapshot():
         committed, recipe = stored.meta.committed, stored.recipe
         if stored.meta.merged is not None:
             raise StoreError(f"{folder} is merged from several runs; replay those")
         if stored.meta.attack is not None:
-            raise StoreError(f"{folder} was made by no search that could be replayed; evofool verify checks its images")
+            raise StoreError(
+                f"{folder} was not made by a search, and only searches can be replayed; evofool verify checks its images"
+            )
         if not committed:
             raise StoreError(f"{folder} has saved nothing yet")
         aside = len(stored.store.quarantine())
@@ -115,14 +118,14 @@ def replay(
         was = content(stored)
         same_machine = stored.meta.machine == machine(recipe.compute.threads)
         target = stored.own_target(target, trust)
-    # A run can come from anybody: the cluster and the runtime environment that it names are not followed.
-    # And all that several sittings set aside is set aside in one.
+    # A run can come from anybody: the cluster and the runtime environment that it names are not used.
+    # The quarantine of a run that was resumed may be larger than one sitting allows.
     part = recipe.compute.ray
     ray = part.model_copy(update={"address": address, "environment": {}, "quarantine": max(part.quarantine, aside)})
     compute = recipe.compute.model_copy(update={"workers": workers, "ray": ray})
     stop = StopPart(evaluations=committed * recipe.search.batch)
     with Run.start(recipe.model_copy(update={"compute": compute, "stop": stop}), out, target, parents=parents) as again:
-        again.evaluator = Recorded(again.evaluator, record, unfinished)
+        again.evaluator = RecordedEvaluator(again.evaluator, record, unfinished)
         begun(again)
         again.advance(tick, batches=committed)
         done = again.strategy.committed
@@ -132,11 +135,11 @@ def replay(
 
 
 def content(run: StoredRun) -> dict[str, Any]:
-    """What the way and the end of a search are, by names for people, without clocks and elites that are out of date."""
+    """The course and the end of a search, by names for people, without times and without elites that are out of date."""
     history = run.store.cell_history()
     births = {change.birth for change in history}
     return {
-        "who held which cell, and what it scored": history,
+        "elites of each cell and their scores": history,
         "genomes": run.store.genomes(births),
         "descent": run.store.ancestry(births),
         "quarantine": [row[:5] for row in run.store.quarantine()],
@@ -147,7 +150,7 @@ def content(run: StoredRun) -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """In what two searches differ, as content() names it; none if they took the same way to the same end."""
+    """The parts of content() that differ between two searches; none if their course and end are equal."""
     return [name for name in one if one[name] != other[name] and None not in (one[name], other[name])]
 
 

@@ -401,7 +401,7 @@ def test_a_search_and_an_attack_do_not_resume_each_other(tmp_path: Path, lenet: 
     run_baseline(AttackPlan("noise"), lenet, tmp_path / "noise")
     with pytest.raises(StoreError, match=r"was made by noise, not by a search.*evofool run RECIPE --parents"):
         Run.resume(tmp_path / "noise")
-    with pytest.raises(StoreError, match="was made by no search that could be replayed"):
+    with pytest.raises(StoreError, match="was not made by a search, and only searches can be replayed"):
         replay(tmp_path / "noise", tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
