@@ -1,4 +1,4 @@
-"""Recipes: every shipped one builds, and what is wrong with any other is told by file and key."""
+"""Recipes: every shipped one builds, and an invalid one is refused with file and key."""
 
 import tomllib
 from pathlib import Path
@@ -111,8 +111,8 @@ def test_a_truncated_recipe_names_the_file(tmp_path: Path) -> None:
         try:
             recipe = load(tmp_path / "cut.toml")
         except RecipeError as error:
-            told = str(error)
-            assert "cut.toml: " in told
+            message = str(error)
+            assert "cut.toml: " in message
         else:  # some cuts are sound recipes
             assert recipe.stop
 
@@ -127,7 +127,7 @@ def test_an_empty_recipe_lists_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "change", "told"),
+    ("data", "change", "message"),
     [
         (CPPN_DATA, "serch.seed=3", 'unknown key "serch"; did you mean "search"?'),
         (CPPN_DATA, "search.sed=3", 'unknown key "search.sed"; did you mean "search.seed"?'),
@@ -142,8 +142,8 @@ def test_an_empty_recipe_lists_what_is_missing(tmp_path: Path) -> None:
         (CPPN_DATA, "save.second=1", 'did you mean "save.seconds"?'),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_valid_one(data: dict[str, Any], change: str, told: str) -> None:
-    assert told in faults(data, change)
+def test_an_unknown_key_is_refused_with_the_nearest_valid_one(data: dict[str, Any], change: str, message: str) -> None:
+    assert message in faults(data, change)
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ def test_a_recipe_that_would_never_end_is_refused() -> None:
 
 
 def test_every_fault_is_told_at_once() -> None:
-    told = faults(CPPN_DATA, "search.seed=-1", "search.sed=1", "stop.evaluations=0")
-    assert all(part in told for part in ("search.seed", "search.sed", "stop.evaluations"))
+    message = faults(CPPN_DATA, "search.seed=-1", "search.sed=1", "stop.evaluations=0")
+    assert all(part in message for part in ("search.seed", "search.sed", "stop.evaluations"))
 
 
 def test_whole_numbers_are_taken_where_a_recipe_has_fractions() -> None:
@@ -255,17 +255,17 @@ def test_whole_numbers_are_taken_where_a_recipe_has_fractions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("encoding.initial_weight=20.0", "initial_weight <= weight_limit"),
         ("encoding.color=hsv", 'encoding.color "hsv" has 3 channels, the target takes 1'),
         ("encoding.activations=[]", "activation"),
     ],
 )
-def test_an_encoding_that_cannot_be_built_is_a_fault_of_the_recipe(change: str, told: str) -> None:
+def test_an_encoding_that_cannot_be_built_is_a_fault_of_the_recipe(change: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse(override(CPPN_DATA, [change]), "my.toml").encoding.build((1, 28, 28))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 # --- --set
@@ -352,7 +352,7 @@ def test_name_stop_save_and_workers_decide_no_bits_and_everything_else_does() ->
     ):
         assert recipe.changed([change], "x").fixed() != recipe.fixed()
     assert set(Recipe.model_fields) - set(recipe.fixed()) == {"name", "target", "stop", "save"}, (
-        "a target is told by its fingerprint"
+        "the fingerprint identifies a target"
     )
 
 

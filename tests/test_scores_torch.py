@@ -73,7 +73,7 @@ def test_scores_are_those_of_numba(logits: np.ndarray, device: str) -> None:
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 def test_the_best_of_each_cell_are_those_that_numpy_finds(rank: str, competition: str, niches: int, device: str) -> None:
     rng = np.random.default_rng(1)
-    told = 0
+    winners = 0
     for size, classes in ((1, 2), (30, 3), (64, 10), (40, 1000)):
         logits = rng.normal(0, 6, (size, classes)).astype(np.float32)
         logits[size // 2 :] = logits[: size - size // 2]  # equals: the first has to win
@@ -84,13 +84,13 @@ def test_the_best_of_each_cell_are_those_that_numpy_finds(rank: str, competition
             claims.flags.writeable = False  # as an array that came from another process is
         niche = rng.integers(0, niches, size) if niches else None
         expected = by_numpy(logits, thresholds, rank, claims, niche)
-        arguments: dict[str, Any] = {"batch": 0, "who": "net", "rank": rank, "niche": niche}
+        arguments: dict[str, Any] = {"batch": 0, "target_name": "net", "rank": rank, "niche": niche}
         z = torch.from_numpy(logits).to(device)
         alike(best(z, thresholds, claims=claims, **arguments), expected)
         if competition == "argmax":
             alike(best(z, thresholds, claims=z.argmax(1), **arguments), expected)
-        told += len(expected.cells)
-    assert told > 30
+        winners += len(expected.cells)
+    assert winners > 30
 
 
 def test_a_score_at_its_threshold_is_not_above_it_and_an_empty_cell_takes_any() -> None:
@@ -113,7 +113,7 @@ def test_a_class_that_no_row_claims_is_not_told_of() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_unfinite_logit_is_refused_with_batch_row_and_who_answered(bad: float) -> None:
+def test_an_unfinite_logit_is_refused_with_batch_row_and_target(bad: float) -> None:
     logits = torch.zeros(5, 10)
     logits[[2, 3], 7] = bad
     with pytest.raises(ScoreError, match=r"batch 41: my net .* 2 of 5 images \(first: row 18\)"):

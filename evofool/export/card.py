@@ -1,6 +1,6 @@
 """The data card of an exported archive: what its images are, how they were made, what their scores mean, what they are for.
 
-Nothing in it tells of the machine that it was written on: of files there are names and hashes, and no folders.
+It has nothing about the machine that wrote it: of files it has names and hashes, but no folders.
 """
 
 import json
@@ -33,7 +33,7 @@ _HUB = (
 """SPDX identifiers, in lower case, that are licences on Hugging Face's hub under the same name."""
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-# What the card says of a baseline's plan.
+# The keys of an attack's plan that the card has.
 _SETTINGS = ("by", "settings", "units", "budget", "rank", "rate", "grow", "seed", "target_confidence")
 
 
@@ -120,7 +120,7 @@ def _what(run: StoredRun, name: str, exported: Exported) -> str:
         f"classes of `{name}`.\n\n"
         "**A label here says what the classifier calls an image, or was meant to, not what the image shows.** The images "
         "were made for the classifier to be sure of a class; as a rule a person sees nothing of that class in them. "
-        "Nobody has checked each of them for that, unless `verdict` says so.\n"
+        "This was not checked for each image, unless `verdict` says so.\n"
     )
 
 
@@ -145,22 +145,22 @@ def _classifier(run: StoredRun, name: str) -> str:
     rows["outputs"] = str(details.get("outputs", "logits"))
     notes = [f"- {without_folders(note)}" for note in run.meta.warnings]
     noted = ["", "What was noted when it was asked:", "", *notes] if notes else []
-    return "\n".join(["## The classifier\n", *(f"- {what}: {told}" for what, told in rows.items()), *noted, ""])
+    return "\n".join(["## The classifier\n", *(f"- {what}: {value}" for what, value in rows.items()), *noted, ""])
 
 
 def _made(run: StoredRun, methods: Mapping[str, int]) -> str:
     if run.meta.merged is not None:
-        told = [f"The best of {len(run.meta.merged)} runs, class by class:", ""]
-        told += [f"- {_search(s.recipe, s.evaluations)}; run `{s.id}`" for s in run.meta.merged]
+        lines = [f"The best of {len(run.meta.merged)} runs, class by class:", ""]
+        lines += [f"- {_search(s.recipe, s.evaluations)}; run `{s.id}`" for s in run.meta.merged]
     elif run.meta.attack is not None:
-        told = [_attack(run.meta.attack)]
+        lines = [_attack(run.meta.attack)]
     else:
-        told = [_search(run.meta.recipe, run.elites_as_of)]
+        lines = [_search(run.meta.recipe, run.elites_as_of)]
     if run.meta.seeds:
-        told += ["", "It began with images of another run, some of which may be among these."]
-    told += ["", f"Made: {', '.join(f'{number:,} {method}' for method, number in sorted(methods.items()))}."]
+        lines += ["", "It began with images of another run, some of which may be among these."]
+    lines += ["", f"Made: {', '.join(f'{number:,} {method}' for method, number in sorted(methods.items()))}."]
     own = f"\n\nRun `{run.meta.id}`."
-    return "## How they were made\n\n" + "\n".join(told) + own + f"\nExported by evofool {_version()}.\n"
+    return "## How they were made\n\n" + "\n".join(lines) + own + f"\nExported by evofool {_version()}.\n"
 
 
 def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
@@ -182,10 +182,10 @@ def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
 def _attack(state: AttackState) -> str:
     plan = state.plan
     settings = {key: plan[key] for key in _SETTINGS if plan.get(key) not in (None, "", {})}
-    told = without_folders(", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()))
+    described = without_folders(", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()))
     source = f" of the elites of run `{plan['run']}`" if "run" in plan else ""
     return (
-        f"By the method `{plan['method']}`{source}: {told}; "
+        f"By the method `{plan['method']}`{source}: {described}; "
         f"{state.forwards:,} forward and {state.backwards:,} backward passes"
     )
 
@@ -207,8 +207,8 @@ With the logits z of an image and its class c:
   margins alike
 
 `search_log_odds` and `search_margin` are what the search ranked by. `birth`, `mother` and `father` number the genomes of the
-run (-1: none), `method` says what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
-`total_variation`, `verdict` and `verdict_by` are there where somebody has measured or judged an image.
+run (-1: none), `method` is what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
+`total_variation`, `verdict` and `verdict_by` are there if an image was measured or has a verdict.
 """
 
 

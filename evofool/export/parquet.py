@@ -34,7 +34,7 @@ COLUMNS = {
     "verdict_by": "string",
     "record_sha256": "string",
 }
-"""What stands beside image and label: what Elite.summary() tells, under its names, and the run's id."""
+"""The columns beside image and label: the keys of Elite.summary(), and the run's id."""
 
 _GROUP = 256  # rows that are made, and can be read, at once
 _Part = tuple[StoredRun, Sequence[Elite], Mapping[str, object]]  # a run, its elites, the extra columns' values
@@ -145,10 +145,10 @@ def _write(
 
 
 def _row(elite: Elite, run: StoredRun, size: int | None) -> dict[str, Any]:
-    told = elite.summary()
+    summary = elite.summary()
     image = {"bytes": picture(elite, run, size), "path": f"{stem(elite, run)}.png"}
-    own = {"image": image, "label": told["class"], "label_name": told["label"], "run": run.meta.id}
-    return {name: told[name] for name in COLUMNS if name in told} | own
+    own = {"image": image, "label": summary["class"], "label_name": summary["label"], "run": run.meta.id}
+    return {name: summary[name] for name in COLUMNS if name in summary} | own
 
 
 def _schema(arrow: Any, labels: Sequence[str] | None, extra: Mapping[str, str]) -> Any:

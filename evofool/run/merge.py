@@ -261,7 +261,7 @@ def _refuse_out(folders: Sequence[Path], out: Path) -> None:
     if out.resolve() in homes:
         raise StoreError(f"{out} is one of the runs to be merged, and is only read; pass another --out")
     if (out / FILE).exists():
-        raise StoreError(f"{out} holds a run already, and a merge makes a new one; pass another --out")
+        raise StoreError(f"{out} has a run already, and a merge makes a new one; pass another --out")
 
 
 def _write(out: Path, meta: RunMeta, checkpoint: Checkpoint) -> None:

@@ -41,7 +41,7 @@ class Reader:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read within is of one checkpoint, while the run goes on. One within another is the outer one's."""
+        """A context in which all that is read is of one checkpoint. A nested one joins the outer one."""
         if self._db.in_transaction:
             yield
             return
@@ -67,7 +67,7 @@ class Reader:
         """By class and niche; all from one checkpoint."""
         where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
         with self.snapshot(), self._guard("is damaged"):
-            measures = self._image_metrics()
+            metrics = self._image_metrics()
             rows = self._db.execute(
                 "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin,"
                 " e.search_log_odds, e.search_margin, e.png, e.sha256, e.bytes_per_pixel,"
@@ -78,16 +78,16 @@ class Reader:
             ).fetchall()
             sound = [checked(EliteRow(*row)) for row in rows]
             whole = self.genomes(row.birth for row in sound)
-        return [replace(row, genome=whole[row.birth], image_metrics=measures.get(row.cell, ())) for row in sound]
+        return [replace(row, genome=whole[row.birth], image_metrics=metrics.get(row.cell, ())) for row in sound]
 
     def _image_metrics(self) -> dict[int, tuple[ImageMetric, ...]]:
-        """By cell, what was found out of its elite's image, by name."""
+        """By cell, the image metrics of its elite, by name."""
         found: dict[int, tuple[ImageMetric, ...]] = {}
         for cell, *row in self._db.execute("SELECT cell, name, value, reference FROM image_metrics ORDER BY cell, name"):
-            measure = ImageMetric(*row)
-            if not isinstance(measure.value, float):
-                raise ValueError(f"cell {cell}: {measure.name} is {measure.value!r}, no number")
-            found[cell] = (*found.get(cell, ()), measure)
+            metric = ImageMetric(*row)
+            if not isinstance(metric.value, float):
+                raise ValueError(f"cell {cell}: {metric.name} is {metric.value!r}, not a number")
+            found[cell] = (*found.get(cell, ()), metric)
         return found
 
     def cells(self) -> set[int]:
@@ -96,7 +96,7 @@ class Reader:
             return {int(cell) for (cell,) in self._db.execute("SELECT cell FROM elites")}
 
     def genomes(self, births: Iterable[int]) -> dict[int, bytes]:
-        """The packed genomes of these births, whole; one that is not there or is damaged raises StoreError."""
+        """The packed genomes of these births, whole; one that is missing or damaged raises StoreError."""
         wanted = set(births)
         found: dict[int, bytes] = {}
         with self._guard("is damaged"):
@@ -105,7 +105,7 @@ class Reader:
         return {birth: found[birth] for birth in wanted}
 
     def steps(self) -> dict[int, int]:
-        """By birth, how many differences lie between a genome and a whole one; those that are whole are left out."""
+        """By birth, the number of differences between a genome and a whole one; whole genomes are left out."""
         with self._guard("is damaged"):
             return dict(self._db.execute("SELECT birth, steps FROM genomes WHERE steps > 0"))
 
@@ -118,7 +118,7 @@ class Reader:
             return bytes(row[0]), int(row[1])
 
     def _whole(self, birth: int, found: dict[int, bytes]) -> bytes:
-        """The genome of birth, put into found with those that it is a difference from."""
+        """The genome of birth; it is added to found, as are those that it is a difference from."""
         line: list[bytes] = []  # differences, the youngest first
         at = birth
         while at not in found:
@@ -133,8 +133,8 @@ class Reader:
             line.append(row[0])
             at = row[2]
         genome = found[at]
-        for less in reversed(line):
-            genome = apply_difference(less, genome)
+        for delta in reversed(line):
+            genome = apply_difference(delta, genome)
         found[birth] = genome
         return genome
 

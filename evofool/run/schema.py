@@ -192,7 +192,7 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one transaction adds to a run, and the small state that goes with it."""
+    """What one transaction writes: new rows of the tables, and the fields of meta that change."""
 
     state: Mapping[str, Any]  # fields of RunMeta that change
     genomes: Iterable[Offspring]  # read once
@@ -208,13 +208,13 @@ class Checkpoint:
 
 
 def checked(row: EliteRow) -> EliteRow:
-    """row, if its columns are what they should be; ValueError naming the class if not."""
+    """row; ValueError, naming the class, if a column has another type than it should."""
     numbers = (row.log_odds, row.margin, row.search_log_odds, row.search_margin)
     whole = (row.cell, row.class_id, row.niche, row.birth)
     if row.genome is None or row.batch is None:
         raise ValueError(f"class {row.class_id}: the genome of its elite, birth {row.birth}, is missing")
     if not all(isinstance(v, int) for v in whole) or not all(isinstance(v, float) for v in numbers):
-        raise ValueError(f"class {row.class_id}: its elite's numbers are no numbers")
+        raise ValueError(f"class {row.class_id}: its elite's numbers are not numbers")
     if not isinstance(row.png, bytes) or not isinstance(row.genome, bytes):
-        raise ValueError(f"class {row.class_id}: its elite's picture or genome is no data")
+        raise ValueError(f"class {row.class_id}: its elite's picture or genome is not binary data")
     return row

@@ -1,4 +1,4 @@
-"""A run's one SQLite file: elites, descent, metrics, checkpoint. Nothing in it is pickled.
+"""A run's SQLite file: elites, descent, metrics, checkpoint. Nothing in it is pickled.
 
 run.db, WAL, one writer. A checkpoint is one transaction, so whenever the writer dies the file is as after its last
 checkpoint. Readers work beside the writer. After a clean close the file stands alone; while a run goes on, or after a
@@ -29,7 +29,7 @@ _NOT_WRITTEN = "could not be written; what was saved before is safe, and the run
 
 
 class Store(Reader):
-    """The open file. Make one with create, for a new run, or open."""
+    """A run's open file. Make it with create, for a new run, or with open."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
         super().__init__(path, connection)
@@ -50,7 +50,7 @@ class Store(Reader):
         lock = lock_run(folder)
         try:
             if path.exists():
-                raise StoreError(f"{folder} holds a run already; go on with it (evofool run {folder}) or pass another --out")
+                raise StoreError(f"{folder} has a run already; resume it (evofool run {folder}) or pass another --out")
             try:
                 draft.unlink(missing_ok=True)
                 store = cls(draft, sqlite3.connect(draft, isolation_level=None), None)
@@ -104,15 +104,15 @@ class Store(Reader):
         return store
 
     def _refuse_foreign(self) -> None:
-        with self._guard("is no run of evofool's, or is damaged"):
+        with self._guard("is not a run of evofool, or is damaged"):
             ours = self._db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not ours or "meta" not in tables:
-            raise StoreError(f"{self.path} is no run of evofool's")
+            raise StoreError(f"{self.path} is not a run of evofool")
         meta = self._meta_values()
         version = meta.get("version")
         if meta.get("format") != FORMAT:
-            raise StoreError(f"{self.path} is no run of evofool's")
+            raise StoreError(f"{self.path} is not a run of evofool")
         if version != VERSION:
             raise StoreError(
                 f"{self.path} is a run of version {version}; this evofool reads version {VERSION}. Run its recipe again, or "
@@ -120,9 +120,9 @@ class Store(Reader):
             )
 
     def close(self, failed: bool = False) -> None:
-        """Fold the write-ahead log into the file and let it go; afterwards run.db stands alone.
+        """Fold the write-ahead log into the file and close it; afterwards run.db stands alone.
 
-        failed: something went wrong before, and that is what should be told: the log is left to the next writer.
+        failed: something went wrong before, and that error should be reported: the log is left to the next writer.
         """
         try:
             if self._lock and not failed:
@@ -138,7 +138,7 @@ class Store(Reader):
                 self._lock.release()
 
     def withdraw(self) -> None:
-        """Close a file that was just created and take it away, with its folder if nothing else is in there."""
+        """Close and delete a file that was just created, with its folder if that is empty."""
         self.close(failed=True)
         folder = self.path.parent
         with contextlib.suppress(OSError):
@@ -153,7 +153,7 @@ class Store(Reader):
         self.close(failed=kind is not None)
 
     def save(self, checkpoint: Checkpoint, failed: str = _NOT_WRITTEN) -> None:
-        """Write all of it, or, on any error, none of it; then StoreError says `failed`."""
+        """Write all of it, or, on any error, none of it; then StoreError has the message `failed`."""
         c = checkpoint
         with self._transaction(failed):
             self._db.executemany("INSERT OR IGNORE INTO genomes VALUES (?, ?, ?, ?, ?, ?)", c.genomes)
@@ -177,7 +177,7 @@ class Store(Reader):
             self._db.executemany("DELETE FROM image_metrics WHERE cell = ?", [(e.cell,) for e in c.elites])
             self._db.executemany(
                 "INSERT INTO image_metrics VALUES (?, ?, ?, ?)",
-                [(e.cell, *measure) for e in c.elites for measure in e.image_metrics],
+                [(e.cell, *metric) for e in c.elites for metric in e.image_metrics],
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
@@ -206,7 +206,7 @@ class Store(Reader):
             self._put(self.meta().updated(**c.state).model_dump())
 
     def set_verdict(self, cell: int, verdict: str, verdict_by: str) -> None:
-        """Note what somebody made of an elite. verdict is one of VERDICTS."""
+        """Store what people see in an elite's image. verdict is one of VERDICTS; verdict_by: who said so."""
         if verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {VERDICTS}")
         with self._transaction():
@@ -222,26 +222,26 @@ class Store(Reader):
         references: Mapping[str, Mapping[str, Any]] | None = None,
         dropped: Sequence[tuple[int, str]] = (),
     ) -> None:
-        """Note what was found out of elites' images: (cell, measure), in the place of what was known by that name.
+        """Store image metrics of elites, rows of (cell, metric); one replaces an older one of its name.
 
-        references tells of each key that a measure names what it stands for, as plain JSON; it joins meta.references,
-        which loses what no measure names any more. dropped: (cell, name) of measures that are taken out before.
+        references: by key, details of the real images that metrics refer to, as plain JSON. They are added to
+        meta.references, and those that no metric refers to are removed. dropped: (cell, name) of metrics that are removed.
         All of it or nothing: StoreError if a cell has no elite, ValueError for a name that is none of IMAGE_METRICS, for a
         value that is not finite, and for a percentile outside 0..100.
         """
         for _, (name, value, _) in rows:
             if name not in IMAGE_METRICS:
-                raise ValueError(f"measure {name!r} is none of {IMAGE_METRICS}")
+                raise ValueError(f"image metric {name!r} is none of {IMAGE_METRICS}")
             if not math.isfinite(value) or (name in PERCENTILES and not 0 <= value <= 100):
-                raise ValueError(f"{name} is {value}; a percentile lies in 0..100, and any other measure is finite")
+                raise ValueError(f"{name} is {value}; a percentile lies in 0..100, and any other metric is finite")
         with self._transaction():
-            there = self.cells()
+            filled = self.cells()
             for cell, _ in rows:
-                if cell not in there:
+                if cell not in filled:
                     raise StoreError(f"{self.path} has no elite in cell {cell}")
             self._db.executemany("DELETE FROM image_metrics WHERE cell = ? AND name = ?", dropped)
             self._db.executemany(
-                "INSERT OR REPLACE INTO image_metrics VALUES (?, ?, ?, ?)", [(cell, *measure) for cell, measure in rows]
+                "INSERT OR REPLACE INTO image_metrics VALUES (?, ?, ?, ?)", [(cell, *metric) for cell, metric in rows]
             )
             named = {key for (key,) in self._db.execute("SELECT DISTINCT reference FROM image_metrics")}
             known = {**self.meta().references, **(references or {})}

@@ -359,7 +359,7 @@ def test_a_replay_names_differences(here: Path) -> None:
         store._db.execute("UPDATE genomes SET father = -1 WHERE birth IN (SELECT max(birth) FROM genomes WHERE father >= 0)")
     found = replay(here / "run", here / "again", trust=True)
     assert found.differences == ("elites of each cell and their scores", "descent")
-    with pytest.raises(StoreError, match="holds a run already"):
+    with pytest.raises(StoreError, match="has a run already"):
         replay(here / "run", here / "again", trust=True)
 
 

@@ -98,17 +98,17 @@ def test_a_row_holds_the_stored_png_and_all_that_is_known_of_it(direct: StoredRu
     elites = direct.elites()
     assert write_elites(tmp_path / "t.parquet", [(direct.folder, {})]) == len(elites)
     for elite, row in zip(elites, pq.read_table(tmp_path / "t.parquet").to_pylist(), strict=True):
-        image, told = row.pop("image"), elite.summary()
+        image, expected = row.pop("image"), elite.summary()
         assert image["bytes"] == elite.row.png
         assert image["path"] == f"{elite.label}_{elite.confidence:.6f}_{elite.row.birth}_niche{elite.row.niche}.png"
         assert row.pop("run") == direct.meta.id
-        told |= {"label": told.pop("class"), "label_name": told["label"]}
-        assert row == told
+        expected |= {"label": expected.pop("class"), "label_name": expected["label"]}
+        assert row == expected
 
 
 def test_every_thing_that_is_told_of_an_elite_has_a_column(run: StoredRun) -> None:
-    told = run.elites()[0].summary()
-    assert COLUMNS.keys() - {"run", "label_name"} == told.keys() - {"class", "label"}
+    expected = run.elites()[0].summary()
+    assert COLUMNS.keys() - {"run", "label_name"} == expected.keys() - {"class", "label"}
 
 
 def test_the_schema_says_to_the_datasets_library_what_is_a_picture(run: StoredRun, tmp_path: Path) -> None:
@@ -131,11 +131,11 @@ def test_the_schema_says_to_the_datasets_library_what_is_a_picture(run: StoredRu
 
 def test_the_elites_of_many_runs_make_one_table(run: StoredRun, direct: StoredRun, tmp_path: Path) -> None:
     path = tmp_path / "new" / "elites.parquet"
-    told: list[tuple[Path, dict[str, Any]]] = [
+    expected: list[tuple[Path, dict[str, Any]]] = [
         (run.folder, {"target": "a", "arm": "cppn", "seed": 0, "share": 1, "valid": True, "why": None}),
         (direct.folder, {"target": "b", "arm": "direct", "seed": 1, "share": 0.5, "valid": False, "why": None}),
     ]
-    number = write_elites(path, told)
+    number = write_elites(path, expected)
     table = pq.read_table(path)
     assert number == len(table) == len(run.elites()) + len(direct.elites())
     first = table.slice(0, 10).to_pylist()
@@ -411,7 +411,7 @@ def test_no_file_tells_of_the_folders_of_this_machine(tmp_path: Path, layout: st
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("lenet", "lenet"),
         ("onnx:/home/me/nets/a.onnx?size=224", "onnx:a.onnx?size=224"),
@@ -422,8 +422,8 @@ def test_no_file_tells_of_the_folders_of_this_machine(tmp_path: Path, layout: st
         ("Sequential", "Sequential"),
     ],
 )  # fmt: skip
-def test_a_target_is_named_without_folders_and_secrets(name: str, told: str) -> None:
-    assert public_name(name) == told
+def test_a_target_is_named_without_folders_and_secrets(name: str, expected: str) -> None:
+    assert public_name(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_a_title_shows_the_short_name_of_a_target(name: str, short: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("weights of /home/me/a.bin are odd", "weights of a.bin are odd"),
         ("see 'C:\\Users\\me\\a.bin'", "see 'a.bin'"),
@@ -459,8 +459,8 @@ def test_a_title_shows_the_short_name_of_a_target(name: str, short: str) -> None
         ("~me/a/b.bin", "b.bin"),
     ],
 )
-def test_a_text_loses_its_folders(text: str, told: str) -> None:
-    assert without_folders(text) == told
+def test_a_text_loses_its_folders(text: str, expected: str) -> None:
+    assert without_folders(text) == expected
 
 
 # --- the command

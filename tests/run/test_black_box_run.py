@@ -208,10 +208,10 @@ def test_a_server_that_goes_away_ends_a_run_with_one_sentence_that_says_how_to_g
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         cli.main()
-    told = capsys.readouterr().err
-    assert (end.value.code, told.count("\n")) == (2, 1)
-    assert name.split("?")[0] in told
-    assert "continues with: evofool run RUN" in told
+    error = capsys.readouterr().err
+    assert (end.value.code, error.count("\n")) == (2, 1)
+    assert name.split("?")[0] in error
+    assert "continues with: evofool run RUN" in error
     with black_box() as server, Run.resume(folder, recipe(spec(server))) as run:
         assert run.advance() == "240 evaluations are done"
 

@@ -181,8 +181,8 @@ def test_every_cell_has_the_best_elite_of_all_runs(runs: Callable[[str], list[Pa
 
 def test_the_merge_of_one_run_is_a_copy_of_its_elites(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
     (a, *_) = runs("direct")
-    told = merge([a], tmp_path / "out")
-    assert (told.cells, told.evaluations, len(told.sources)) == (CLASSES, 200, 1)
+    merged_run = merge([a], tmp_path / "out")
+    assert (merged_run.cells, merged_run.evaluations, len(merged_run.sources)) == (CLASSES, 200, 1)
     ours, theirs = elites_of(tmp_path / "out"), elites_of(a)
     assert [(r.png, r.genome, r.log_odds) for r in ours.values()] == [(r.png, r.genome, r.log_odds) for r in theirs.values()]
 
@@ -225,8 +225,8 @@ def test_a_run_that_has_gone_on_is_taken_further(runs: Callable[[str], list[Path
     for place, way in enumerate(
         [[tmp_path / "early", new], [new, tmp_path / "early"], [old, tmp_path / "late"], [new, old, b], [old, b, new]]
     ):
-        told = merge(way, tmp_path / str(place))
-        assert told.evaluations == 240 + 320
+        merged_run = merge(way, tmp_path / str(place))
+        assert merged_run.evaluations == 240 + 320
         assert content(tmp_path / str(place)) == expected
 
 
@@ -321,12 +321,12 @@ def test_a_verdict_goes_along_and_a_judged_copy_of_an_elite_is_taken(
     runs: Callable[[str], list[Path]], tmp_path: Path
 ) -> None:
     a, b, _ = runs("direct")
-    judged = copy(a, tmp_path / "judged")
-    with Store.open(judged, write=True) as store:
+    with_verdict = copy(a, tmp_path / "with_verdict")
+    with Store.open(with_verdict, write=True) as store:
         for cell in range(CLASSES):
             store.set_verdict(cell, "unrecognised", "three people")
     merge([a], tmp_path / "plain")
-    for name, order in (("one", [judged, tmp_path / "plain", b]), ("other", [b, tmp_path / "plain", judged])):
+    for name, order in (("one", [with_verdict, tmp_path / "plain", b]), ("other", [b, tmp_path / "plain", with_verdict])):
         merge(order, tmp_path / name)
     assert content(tmp_path / "one") == content(tmp_path / "other")
     origins, from_a = origins_of(tmp_path / "one"), 0
@@ -345,12 +345,12 @@ def test_measures_go_along_and_so_does_what_they_were_measured_against(
     measured, barely = copy(a, tmp_path / "measured"), copy(a, tmp_path / "barely")
     found = {cell: ImageMetric("nearest_real_hog_percentile", 12.5 * cell, "key") for cell in range(CLASSES)}
     rough = ImageMetric("total_variation", 0.25, "")
-    for folder, rows, told in (
+    for folder, rows, merged_run in (
         (measured, [(cell, each) for cell in range(CLASSES) for each in (found[cell], rough)], {"images": "digits"}),
         (barely, [(cell, ImageMetric("total_variation", 0.125, "")) for cell in range(CLASSES)], {"images": "others"}),
     ):
         with Store.open(folder, write=True) as store:
-            store.set_image_metrics(rows, {"key": told})
+            store.set_image_metrics(rows, {"key": merged_run})
     merge([a], tmp_path / "plain")
     merge([barely, b], tmp_path / "some")
     for name, order in (
@@ -400,14 +400,14 @@ def test_genomes_that_were_set_aside_go_along_with_the_parents_that_are_kept(
 
 
 def test_a_merged_run_tells_its_sources_and_counts_them_together(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
-    told = merge(runs("direct"), tmp_path / "out")
-    assert isinstance(told, Merged)
-    assert [(s.folder, s.own_folder, s.evaluations) for s in told.sources] == [
+    merged_run = merge(runs("direct"), tmp_path / "out")
+    assert isinstance(merged_run, Merged)
+    assert [(s.folder, s.own_folder, s.evaluations) for s in merged_run.sources] == [
         (folder, True, n) for folder, n in zip(runs("direct"), (200, 320, 480), strict=True)
     ]
-    assert sum(s.cells for s in told.sources) == told.cells == CLASSES
+    assert sum(s.cells for s in merged_run.sources) == merged_run.cells == CLASSES
     with StoredRun(tmp_path / "out") as stored:
-        assert stored.evaluations == told.evaluations == 1000
+        assert stored.evaluations == merged_run.evaluations == 1000
         meta = stored.meta
         assert stored.recipe.name == "out"
     metas = sorted((meta_of(folder) for folder in runs("direct")), key=lambda m: m.id)
@@ -563,7 +563,7 @@ def test_a_missing_run_an_out_that_is_there_and_nothing_to_merge_are_told(
         merge([a, tmp_path / "nowhere"], tmp_path / "out")
     with pytest.raises(StoreError, match="is one of the runs to be merged, and is only read; pass another --out"):
         merge([a, b / FILE], b)
-    with pytest.raises(StoreError, match="holds a run already, and a merge makes a new one; pass another --out"):
+    with pytest.raises(StoreError, match="has a run already, and a merge makes a new one; pass another --out"):
         merge([a], b)
     with pytest.raises(StoreError, match="name at least one run"):
         merge([], tmp_path / "out")

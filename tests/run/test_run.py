@@ -591,7 +591,7 @@ def test_a_run_cannot_be_started_where_there_is_one_or_opened_twice(tmp_path: Pa
         run.advance(batches=2)
         with StoredRun(tmp_path) as stored:
             assert len(stored.elites()) == CLASSES
-    with pytest.raises(StoreError, match="holds a run already"):
+    with pytest.raises(StoreError, match="has a run already"):
         Run.start(recipe(), tmp_path, fake())
 
 

@@ -216,8 +216,8 @@ def test_a_verdict_is_kept_until_the_cell_changes_hands(run_folder: Path) -> Non
                 elites=one_cell.elites[2:],
             )
         )
-    judged = [(e.verdict, e.verdict_by) for e in read(run_folder)["elites"]]
-    assert judged == [("unjudged", None), ("unrecognised", "three people"), ("unjudged", None)]
+    verdicts = [(e.verdict, e.verdict_by) for e in read(run_folder)["elites"]]
+    assert verdicts == [("unjudged", None), ("unrecognised", "three people"), ("unjudged", None)]
 
 
 def test_a_verdict_that_is_none_is_refused(run_folder: Path) -> None:
@@ -273,7 +273,7 @@ def test_measures_are_written_together_or_not_at_all(run_folder: Path) -> None:
         for value in (-0.1, 100.1, float("nan")):
             with pytest.raises(ValueError, match=r"a percentile lies in 0..100"):
                 store.set_image_metrics([(0, FAR._replace(value=value))])
-        with pytest.raises(ValueError, match="any other measure is finite"):
+        with pytest.raises(ValueError, match="any other metric is finite"):
             store.set_image_metrics([(0, ROUGH._replace(value=float("inf")))])
     assert read(run_folder) == before
 
@@ -294,10 +294,10 @@ def test_a_measure_that_is_no_number_is_damage(run_folder: Path) -> None:
         store.elites()
 
 
-@pytest.mark.parametrize("told", ["[]", "3", '"abc"', '{"abc": 7}', "null"])
-def test_references_of_another_kind_are_damage(run_folder: Path, told: str) -> None:
+@pytest.mark.parametrize("value", ["[]", "3", '"abc"', '{"abc": 7}', "null"])
+def test_references_of_another_kind_are_damage(run_folder: Path, value: str) -> None:
     database = sqlite3.connect(run_folder / FILE)
-    database.execute("UPDATE meta SET value = ? WHERE key = 'references'", (told,))
+    database.execute("UPDATE meta SET value = ? WHERE key = 'references'", (value,))
     database.commit()
     database.close()
     with Store.open(run_folder, write=True) as store:
@@ -322,7 +322,7 @@ def test_a_folder_that_is_not_there_or_holds_no_run_is_refused(tmp_path: Path) -
 
 def test_a_second_run_in_the_same_folder_is_refused_and_the_first_stays(run_folder: Path) -> None:
     before = read(run_folder)
-    with pytest.raises(StoreError, match=r"holds a run already; go on with it .* --out"):
+    with pytest.raises(StoreError, match=r"has a run already; resume it .* --out"):
         Store.create(run_folder, META)
     assert read(run_folder) == before
 
@@ -332,7 +332,7 @@ def test_random_bytes_are_no_run_and_stay_as_they_are(tmp_path: Path, write: boo
     for size in (0, 1, 100, 20_000):
         noise = np.random.default_rng(size).bytes(size)
         (tmp_path / FILE).write_bytes(noise)
-        with pytest.raises(StoreError, match="no run of"):
+        with pytest.raises(StoreError, match="not a run of"):
             Store.open(tmp_path, write)
         assert (tmp_path / FILE).read_bytes() == noise
 
@@ -344,7 +344,7 @@ def test_somebody_else_s_database_is_no_run_and_stays_as_it_is(tmp_path: Path, s
     database.executescript(script)
     database.close()
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(StoreError, match="is no run of evofool's"):
+    with pytest.raises(StoreError, match="is not a run of evofool"):
         Store.open(tmp_path, write)
     assert (tmp_path / FILE).read_bytes() == before
 
