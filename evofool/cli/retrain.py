@@ -53,7 +53,7 @@ def retrain(
     core. Every network is kept, and every search as an ordinary run; retrain.json and retrain.png have the results. Ctrl-C
     or a kill loses at most the network in training: the same command continues, also with more --iterations and --repeats.
     """
-    from evofool.bench.retraining.analysis import results
+    from evofool.bench.retraining.analysis import analyse
     from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped
     from evofool.bench.retraining.retrain_loop import retrain as run_experiment
     from evofool.cli.console import interrupts, status, write
@@ -69,7 +69,7 @@ def retrain(
             run_experiment(plan, folder, lambda text: show_status(lambda: text) or bool(interrupted))
         except Stopped:
             stopped = True
-    data = results(plan, folder)
+    data = analyse(plan, folder)
     if data["iterations"]:
         show(data)
         plot = folder / "retrain.png"

@@ -64,7 +64,7 @@ def score_set(
             report: Callable[[str], None] = lambda text: show_status(lambda: text)  # noqa: E731
             calibration = None if images is None else calibrated(classifier, images, report)
             real = classifier.queries - before
-            scored = score_images(found, classifier, calibration, skip_unreadable=skip_unreadable, say=report)
+            scored = score_images(found, classifier, calibration, skip_unreadable=skip_unreadable, on_progress=report)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written")
         raise typer.Exit(130) from None

@@ -74,7 +74,7 @@ def transfer(
             calibrations = None if images is None else [calibrated(t.target, images, report, t.name) for t in loaded]
             real = [target.queries for target in all_targets]
             rows = [_elites_of(index, t) for index, t in enumerate(loaded) if t.runs]
-            found = matrix(rows, all_targets, calibrations, names=names, say=report)
+            found = matrix(rows, all_targets, calibrations, names=names, on_progress=report)
     except KeyboardInterrupt:
         print("Interrupted; nothing was written")
         raise typer.Exit(130) from None

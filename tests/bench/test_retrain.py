@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evofool.bench.retraining import retrain_loop as module
-from evofool.bench.retraining.analysis import PAPER, results
+from evofool.bench.retraining.analysis import PAPER, analyse
 from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped, champions, fooling_images, retrain
 from evofool.cli import retrain as cli_retrain
 from evofool.errors import RecipeError
@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A retraining that was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
     retrain(PLAN, folder)
-    results(PLAN, folder)
+    analyse(PLAN, folder)
     return folder
 
 
@@ -95,7 +95,7 @@ def test_work_that_was_stopped_ends_with_the_same_bits(
         pytest.fail("it never ends")
     assert stops >= 3
     assert networks(tmp_path) == networks(whole)
-    assert results(PLAN, tmp_path) == json.loads((whole / "retrain.json").read_text())
+    assert analyse(PLAN, tmp_path) == json.loads((whole / "retrain.json").read_text())
 
 
 def test_what_is_there_is_not_made_again(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,7 +312,7 @@ def test_an_interrupt_ends_it_and_gives_up_what_is_under_way() -> None:
 
     targets[1].cancel = lambda: given_up.append(True)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        matrix(rows[:1], targets, say=interrupted, batch=1)
+        matrix(rows[:1], targets, on_progress=interrupted, batch=1)
     assert given_up == [True]
     assert targets[1].queries <= len(rows[0].pngs)
 

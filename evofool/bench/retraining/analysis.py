@@ -31,7 +31,7 @@ PAPER = (
 _BATCH = 250  # of real digits, on any machine the same
 
 
-def results(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
+def analyse(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
     """The figures of all that is done, which become the folder's retrain.json. An iteration's are of the runs that have it.
 
     Confidences are of each digit's best image, of every evolution against every run's network. Two tests against the first
@@ -47,15 +47,15 @@ def results(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
     for row in rows:
         for name, other in (("first", rows[0]), ("before", rows[max(0, row["iteration"] - 2)])):
             row[f"against_{name}"] = None if row is rows[0] else _tests(row, other)
-    told = {
+    payload = {
         "schema": SCHEMA,
         "version": VERSION,
         "plan": asdict(plan) | {"changes": list(plan.changes)},
         "iterations": rows,
         "paper": "medians of Nguyen 2015, recalled, not measured here",
     }
-    write_json(folder / FILE, told)
-    return told
+    write_json(folder / FILE, payload)
+    return payload
 
 
 def _is_done(plan: RetrainingPlan, folder: Path, run: int, iteration: int) -> bool:
@@ -90,14 +90,14 @@ def _row(plan: RetrainingPlan, folder: Path, iteration: int, runs: Sequence[int]
 
 
 def _tests(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    told = {}
+    tests = {}
     for name, values in (
         ("images", [np.concatenate(one["confidences"]).tolist() for one in (row, other)]),
         ("runs", [one["of_runs"]["each"] for one in (row, other)]),
     ):
         u, p = mann_whitney(*values)
-        told[name] = {"u": u, "p": p}
-    return told
+        tests[name] = {"u": u, "p": p}
+    return tests
 
 
 def _on_digits(weights: Path) -> tuple[float, int]:

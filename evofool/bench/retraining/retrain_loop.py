@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from evofool.bench.json_file import read_json, write_json
-from evofool.bench.retraining.training import DEFENCES, described, keep, known, seed_of, there, train
+from evofool.bench.retraining.training import (
+    DEFENCES,
+    is_trained,
+    network_metadata,
+    refuse_unknown_defence,
+    save_network,
+    seed_of,
+    train,
+)
 from evofool.errors import RecipeError, StoreError
 from evofool.recipe import Recipe, load
 from evofool.run.run import Run
@@ -21,8 +29,8 @@ SHEET = "elites.png"  # of each run
 _GROWS = ("iterations", "runs")  # what may change of a plan that has begun
 _TRAINING, _EVOLUTION = 0, 1  # what a seed is for
 
-Say = Callable[[str], bool]
-"""Told where the work is, and now and then; returns whether it shall end."""
+OnProgress = Callable[[str], bool]
+"""Called with a line of progress; returns True to stop the work."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class RetrainingPlan:
 
     def check(self) -> None:
         """RecipeError, naming the fault, for what cannot be done."""
-        known(self.defence)
+        refuse_unknown_defence(self.defence)
         if self.defence == "none":
             raise RecipeError(f"retraining needs a defence: {', '.join(d for d in DEFENCES if d != 'none')}")
         if self.encoding not in ("cppn", "direct"):
@@ -72,11 +80,11 @@ class RetrainingPlan:
 
 
 class Stopped(Exception):
-    """Say has asked for the end; all that is done is kept."""
+    """on_progress returned True; what is finished is kept."""
 
 
-def retrain(plan: RetrainingPlan, folder: Path, say: Say = lambda text: False) -> None:
-    """Do what is left to do of a plan in its folder; raises Stopped as soon as say returns true.
+def retrain(plan: RetrainingPlan, folder: Path, on_progress: OnProgress = lambda text: False) -> None:
+    """Do what is left to do of a plan in its folder; raises Stopped as soon as on_progress returns True.
 
     Networks and runs that are there are not made again, so work that was killed at any point ends with the same bits. The
     folder: run-R/iteration-I/network.safetensors and evolution-E, an ordinary run. RecipeError if another plan has begun
@@ -88,20 +96,25 @@ def retrain(plan: RetrainingPlan, folder: Path, say: Say = lambda text: False) -
         for iteration in range(1, plan.iterations + 1):
             where = f"run {run} of {plan.runs}, network {iteration} of {plan.iterations}"
             place = iteration_folder(folder, run, iteration)
-            weights = make_network(plan, folder, run, iteration, _prefixed(say, f"{where}: "))
+            weights = make_network(plan, folder, run, iteration, _prefixed(on_progress, f"{where}: "))
             attacked: Target | None = None
             for evolution in range(1, plan.evolutions + 1):
                 home = place / f"evolution-{evolution}"
                 if not finished(home):
                     attacked = attacked or target(f"lenet?weights={weights.absolute()}")
                     recipe = plan.recipe(seed_of(plan.seed, _EVOLUTION, run << 40 | iteration << 20 | evolution))
-                    evolve(recipe, home, attacked, _prefixed(say, f"{where}: evolution {evolution} of {plan.evolutions}, "))
+                    evolve(
+                        recipe,
+                        home,
+                        attacked,
+                        _prefixed(on_progress, f"{where}: evolution {evolution} of {plan.evolutions}, "),
+                    )
                 if not (home / SHEET).exists():
                     draw_sheet(home)
 
 
-def _prefixed(say: Say, before: str) -> Say:
-    return lambda text: say(before + text)
+def _prefixed(on_progress: OnProgress, before: str) -> OnProgress:
+    return lambda text: on_progress(before + text)
 
 
 def begin(plan: RetrainingPlan, folder: Path) -> None:
@@ -124,23 +137,25 @@ def iteration_folder(folder: Path, run: int, iteration: int) -> Path:
     return folder / f"run-{run}" / f"iteration-{iteration}"
 
 
-def make_network(plan: RetrainingPlan, folder: Path, run: int, iteration: int, say: Say) -> Path:
+def make_network(plan: RetrainingPlan, folder: Path, run: int, iteration: int, on_progress: OnProgress) -> Path:
     """Weights of one network: the first sees digits alone, each later one the fooling images of all before it too."""
     path = iteration_folder(folder, run, iteration) / "network.safetensors"
     seed = seed_of(plan.seed, _TRAINING, run << 40 | iteration << 20)
     defence = "none" if iteration == 1 else plan.defence
-    told = described(seed, defence, plan.epochs, f"fooling images of {iteration - 1} networks before it", plan.share)
-    if there(path, told):
+    metadata = network_metadata(
+        seed, defence, plan.epochs, f"fooling images of {iteration - 1} networks before it", plan.share
+    )
+    if is_trained(path, metadata):
         return path
 
     def progress(done: int, epochs: int) -> None:
-        if say(f"epoch {done} of {epochs}"):
+        if on_progress(f"epoch {done} of {epochs}"):
             raise Stopped("stopped while a network was trained")
 
     fooling = None if iteration == 1 else fooling_images(folder, run, iteration - 1, plan.evolutions)
     images, labels = training_half()
     made = train(seed, defence, images, labels, fooling=fooling, share=plan.share, epochs=plan.epochs, progress=progress)
-    keep(made, path, told)
+    save_network(made, path, metadata)
     return path
 
 
@@ -168,11 +183,11 @@ def champions(stored: StoredRun) -> np.ndarray:
     return stored.encoding.render(stored.unpack([packed[birth] for birth in births]))
 
 
-def evolve(recipe: Recipe, home: Path, attacked: Target, say: Say) -> None:
+def evolve(recipe: Recipe, home: Path, attacked: Target, on_progress: OnProgress) -> None:
     """Begin or go on with a run until its recipe ends it."""
     begun = (home / "run.db").exists()
     with Run.resume(home, recipe, attacked) if begun else Run.start(recipe, home, attacked) as run:
-        if run.advance(lambda r: say(f"{r.strategy.evaluations:,} evaluations")) is None:
+        if run.advance(lambda r: on_progress(f"{r.strategy.evaluations:,} evaluations")) is None:
             raise Stopped("stopped during an evolution")
 
 

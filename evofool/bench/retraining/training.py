@@ -50,7 +50,7 @@ def train(
     ones of evofool.bench.retraining.outliers. `share`, in (0, 1), is theirs of all images that it is shown.
     progress(done, epochs) is called after each epoch; what it raises ends the training.
     """
-    known(defence)
+    refuse_unknown_defence(defence)
     with torch_threads(1):
         beside = None if defence == "none" else _Beside(defence, images, fooling, share, seed)
         return train_lenet.train(
@@ -74,14 +74,14 @@ def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None,
     Copies are independent: each defence and copy has its own seed, another one for other epochs than EPOCHS. The target is
     lenet?weights=FILE.
     """
-    known(defence)
+    refuse_unknown_defence(defence)
     epochs = epochs or EPOCHS
     seed = seed_of(list(DEFENCES).index(defence), copy, *((epochs,) if epochs != EPOCHS else ()))
     images, labels = training_half()
-    told = described(seed, defence, epochs, "evofool.bench.retraining.outliers")
+    metadata = network_metadata(seed, defence, epochs, "evofool.bench.retraining.outliers")
     path = folder / f"{defence}-{copy}.safetensors"
-    if not there(path, told):
-        keep(train(seed, defence, images, labels, epochs=epochs, progress=progress), path, told)
+    if not is_trained(path, metadata):
+        save_network(train(seed, defence, images, labels, epochs=epochs, progress=progress), path, metadata)
     return path
 
 
@@ -90,7 +90,7 @@ def seed_of(*numbers: int) -> int:
     return int(integers(Key(*numbers), 1 << 53, 1)[0])
 
 
-def described(seed: int, defence: str, epochs: int, others: str, share: float = SHARE) -> dict[str, str]:
+def network_metadata(seed: int, defence: str, epochs: int, others: str, share: float = SHARE) -> dict[str, str]:
     """A weights file's metadata; others says what a defended network was shown beside digits."""
     shown = "" if defence == "none" else f", {others}, {share:.4g} of all images shown"
     recipe = f"evofool.targets.train_lenet, peak rate {_PEAK_RATE}, batch {_BATCH}, {epochs} epochs; seed {seed}"
@@ -103,7 +103,7 @@ def described(seed: int, defence: str, epochs: int, others: str, share: float = 
     }
 
 
-def there(path: Path, told: Mapping[str, str]) -> bool:
+def is_trained(path: Path, metadata: Mapping[str, str]) -> bool:
     """Whether a network is in the file; StoreError if it is one of other metadata."""
     if not path.exists():
         return False
@@ -112,7 +112,7 @@ def there(path: Path, told: Mapping[str, str]) -> bool:
             found = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise StoreError(f"{path} cannot be read ({error})") from None
-    for key, value in told.items():
+    for key, value in metadata.items():
         if found.get(key) != value:
             raise StoreError(
                 f"{path} holds a network trained otherwise: its {key} is {found.get(key)!r}, asked for is {value!r}; "
@@ -121,18 +121,18 @@ def there(path: Path, told: Mapping[str, str]) -> bool:
     return True
 
 
-def keep(network: LeNet, path: Path, told: dict[str, str]) -> None:
+def save_network(network: LeNet, path: Path, metadata: dict[str, str]) -> None:
     """Write a network; the file is there whole or not at all."""
     draft = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(train_lenet.pack(network, told))
+        draft.write_bytes(train_lenet.pack(network, metadata))
         os.replace(draft, path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
 
 
-def known(defence: str) -> None:
+def refuse_unknown_defence(defence: str) -> None:
     """RecipeError, naming those that there are, unless there is such a defence."""
     if defence not in DEFENCES:
         listed = "\n".join(f"  {name:<18}{what}" for name, what in DEFENCES.items())
@@ -158,10 +158,10 @@ class _Beside:
         logits = network(torch.cat([images, others]))
         if self.rejects:
             return F.cross_entropy(logits, torch.cat([labels, labels.new_full((len(others),), len(LABELS))]))
-        told = F.cross_entropy(logits[: len(images)], labels)
+        loss = F.cross_entropy(logits[: len(images)], labels)
         if not len(others):
-            return told
-        return told - EXPOSURE * logits[len(images) :].log_softmax(1).mean()
+            return loss
+        return loss - EXPOSURE * logits[len(images) :].log_softmax(1).mean()
 
     def _next(self, count: int) -> torch.Tensor:
         while len(self.pool) < count:

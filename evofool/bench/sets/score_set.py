@@ -23,7 +23,7 @@ from evofool.run.attack_file import chunk_of
 from evofool.targets import Target
 from evofool.targets.position import measure
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def score_set(
@@ -32,7 +32,7 @@ def score_set(
     calibration: Calibration | None = None,
     *,
     skip_unreadable: bool = False,
-    say: Say = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> ScoredSet:
     """Ask the target once about every image, the plain way, in batches that are filled up.
 
@@ -71,7 +71,7 @@ def score_set(
             rows += numbers
             logits.append(answer)
             skipped += left
-            say(f"{len(rows):,} of {len(images):,} images")
+            on_progress(f"{len(rows):,} of {len(images):,} images")
     if not rows:
         raise ImageError(f"{images.source}: none of its {len(images)} images can be read; the first: {skipped[0][1]}")
     return ScoredSet(

@@ -94,8 +94,8 @@ class ScoredSet:
     @cached_property
     def calibrated_confidence(self) -> np.ndarray | None:
         """(n,) float64: the same at the temperature that fits the real images; None where none could be fitted."""
-        told = None if self.calibration is None else self.calibration.calibrated_confidence(self.logits)
-        return None if told is None else told[np.arange(len(self.rows)), self.classes]
+        p = None if self.calibration is None else self.calibration.calibrated_confidence(self.logits)
+        return None if p is None else p[np.arange(len(self.rows)), self.classes]
 
     @cached_property
     def judged(self) -> np.ndarray:
@@ -183,21 +183,21 @@ class ScoredSet:
     def _per_class(self) -> list[dict[str, Any]]:
         hits = {"called": self.margins > 0}
         hits |= {f"accepted_{level}": accepted for level, accepted in self.accepted.items()}
-        told = []
+        entries = []
         for row in self.best:
             here = self.classes == self.classes[row]
             judged = {"called"} if not self.judged[row] else hits.keys()
             counts = {name: int(hit[here].sum()) if name in judged else None for name, hit in hits.items()}
             label = self.target.labels[self.classes[row]]
-            told.append(
+            entries.append(
                 {"class": int(self.classes[row]), "label": label, "images": int(here.sum()), **counts, "best": int(row)}
             )
-        return told
+        return entries
 
     def _image(self, row: int) -> dict[str, Any]:
         c, labels, margin = self.calibration, self.target.labels, float(self.margins[row])
         meant, called = int(self.classes[row]), int(self.called[row])
-        told: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "name": self.images.names[self.rows[row]],
             "class": meant,
             "label": labels[meant],
@@ -207,12 +207,12 @@ class ScoredSet:
         }
         if c is not None:
             judged = self.judged[row]
-            told |= {f"accepted_{at}": bool(hits[row]) if judged else None for at, hits in self.accepted.items()}
-            told |= {"margin_percentile": float(c.percentile(self.margins[row])), "margin_of_scale": margin / c.scale}
-            told["calibrated_confidence"] = (
+            entry |= {f"accepted_{at}": bool(hits[row]) if judged else None for at, hits in self.accepted.items()}
+            entry |= {"margin_percentile": float(c.percentile(self.margins[row])), "margin_of_scale": margin / c.scale}
+            entry["calibrated_confidence"] = (
                 None if self.calibrated_confidence is None else float(self.calibrated_confidence[row])
             )
-        return told | {"raw": {"p": float(self.p[row]), "log_odds": float(self.log_odds[row]), "margin": margin}}
+        return entry | {"raw": {"p": float(self.p[row]), "log_odds": float(self.log_odds[row]), "margin": margin}}
 
 
 def _share(count: int, of: int) -> CountedShare:

@@ -26,7 +26,7 @@ RUNS = 3  # from so many on, intervals are over runs
 REPLICATES = 400  # bootstrap samples of the real images, and of the elites of a single run
 _KEY = 0x7A
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def matrix(
@@ -37,7 +37,7 @@ def matrix(
     names: Sequence[str] | None = None,
     batch: int = 16,
     seed: int = 0,
-    say: Say = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> TransferMatrix:
     """Ask every target about the elites of every other that this other accepts itself.
 
@@ -59,7 +59,7 @@ def matrix(
         positions = [measure(target, batch) for target in targets]
     before = [target.queries for target in targets]
     judges = [
-        _Judge(name, target, None if calibrations is None else calibrations[b], batch, say, positions[b], [])
+        _Judge(name, target, None if calibrations is None else calibrations[b], batch, on_progress, positions[b], [])
         for b, (name, target) in enumerate(zip(called, targets, strict=True))
     ]
     evolved = tuple(_evolved(row, judges, np.random.default_rng([_KEY, seed, row.target])) for row in rows)
@@ -97,7 +97,7 @@ class _Judge(NamedTuple):
     target: Target
     calibration: Calibration | None
     batch: int
-    say: Say
+    on_progress: OnProgress
     position: Position
     undecided: list[int]  # of each call: images that another place in a batch may decide otherwise
 
@@ -134,7 +134,7 @@ class _Judge(NamedTuple):
             try:
                 for answer in pool.map(ask, range(0, len(different), self.batch)):
                     answers.append(answer)
-                    self.say(f"{words}: {sum(map(len, answers)):,} of {len(different):,}")
+                    self.on_progress(f"{words}: {sum(map(len, answers)):,} of {len(different):,}")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.target.cancel()
@@ -204,14 +204,14 @@ def _share(
         run, of = groups[0], of.reshape(-1)
         hits, again = _any(hits, of), None if again is None else _any(again, of)
     per_run = tuple(float(hits[run == r].mean()) if (run == r).any() else None for r in range(runs))
-    told = [r for r in range(runs) if per_run[r] is not None]
-    if not told:
+    counted_runs = [r for r in range(runs) if per_run[r] is not None]
+    if not counted_runs:
         return TransferShare(None, None, None, 0, "", per_run)
     if found is None:
         return TransferShare(1.0, 1.0, 1.0, len(hits), "", per_run)
-    if len(told) >= RUNS:
-        of_runs = None if again is None else np.stack([again[:, run == r].mean(axis=1) for r in told], axis=1)
-        t = share_interval([per_run[r] or 0.0 for r in told], of_runs)
+    if len(counted_runs) >= RUNS:
+        of_runs = None if again is None else np.stack([again[:, run == r].mean(axis=1) for r in counted_runs], axis=1)
+        t = share_interval([per_run[r] or 0.0 for r in counted_runs], of_runs)
         return TransferShare(t.value, t.low, t.high, len(hits), "runs", per_run)
     low, high = wilson(int(hits.sum()), len(hits))
     if again is not None:

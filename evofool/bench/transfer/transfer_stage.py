@@ -26,7 +26,7 @@ def transferred(
     calibrations = [prepared.calibration for prepared, _ in measured]
     names = [prepared.name for prepared, _ in measured]
     try:
-        found = matrix(rows, classifiers, calibrations, names=names, say=report)
+        found = matrix(rows, classifiers, calibrations, names=names, on_progress=report)
         return found.as_json(), list(found.notes)
     except EvofoolError as error:
         return None, [f"transfer was not measured: {error}"]
