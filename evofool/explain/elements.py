@@ -1,4 +1,4 @@
-"""The elements of an image: what stands out from its background in one colour, and which of them repeat."""
+"""The elements of an image: connected patches of one colour that differ from the background, and which repeat."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""An image as a network's late layers see it: points in a layer's output, or in what the last linear layer is given."""
+"""An image's features: the output of a layer, or the input of the last linear layer."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The folder of an explanation: its page, the pictures beside it, and what an earlier one left there."""
+"""The folder of an explanation: its page, its pictures, and the pictures of an earlier explanation."""
 
 import os
 import re

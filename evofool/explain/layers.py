@@ -1,4 +1,4 @@
-"""Which layers to look into when none is named, some from the first to the last, and in which order they run."""
+"""The default layers of an explanation, evenly spaced over a network, and the order in which layers run."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Which parts of an image matter: cover them and ask again. Needs answers alone, so it works on a black box."""
+"""Which parts of an image affect a score: cover them and query again. Needs only scores, so it works for a black box."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where in the image the class is: saliency says which pixels surely are and are not, a graph cut finds the edge between."""
+"""Segmentation of a class: saliency gives object and background seeds, a graph cut finds the border between them."""
 
 import warnings
 from typing import NamedTuple

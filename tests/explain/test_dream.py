@@ -150,17 +150,17 @@ def test_digits_can_be_dreamt_on() -> None:
 
 
 def test_what_is_stopped_ends_with_the_frame_at_hand() -> None:
-    told: list[tuple[int, int]] = []
+    ticks: list[tuple[int, int]] = []
 
     def tick(done: int, of: int) -> bool:
-        told.append((done, of))
+        ticks.append((done, of))
         return done >= 9
 
     found, image = small(), picture()
     frames = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=3, zoom=2), tick=tick)
     assert len(frames) == 2
-    assert told[-1] == (9, 18)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert ticks[-1] == (9, 18)
+    assert [done for done, _ in ticks] == sorted(done for done, _ in ticks)
     assert not np.array_equal(frames[0], frames[1])
 
 

@@ -1,4 +1,4 @@
-"""What came of a retraining: accuracies, confidences and tests of each iteration, beside the paper's recalled medians."""
+"""The figures of a retraining: accuracies, confidences and tests of each iteration, and the paper's medians, recalled."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The retraining loop of Nguyen 2015, section 3.5: train, evolve fooling images, train again with these as no digit, ..."""
+"""The retraining loop of Nguyen 2015, section 3.5: train, evolve fooling images, train again with these as a class, ..."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -104,7 +104,7 @@ def network_metadata(seed: int, defence: str, epochs: int, others: str, share: f
 
 
 def is_trained(path: Path, metadata: Mapping[str, str]) -> bool:
-    """Whether a network is in the file; StoreError if it is one of other metadata."""
+    """Whether the file has a network with this metadata; StoreError if its metadata differ."""
     if not path.exists():
         return False
     try:
@@ -122,7 +122,7 @@ def is_trained(path: Path, metadata: Mapping[str, str]) -> bool:
 
 
 def save_network(network: LeNet, path: Path, metadata: dict[str, str]) -> None:
-    """Write a network; the file is there whole or not at all."""
+    """Write a network's file atomically."""
     draft = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def save_network(network: LeNet, path: Path, metadata: dict[str, str]) -> None:
 
 
 def refuse_unknown_defence(defence: str) -> None:
-    """RecipeError, naming those that there are, unless there is such a defence."""
+    """RecipeError, with the list of defences, for an unknown one."""
     if defence not in DEFENCES:
         listed = "\n".join(f"  {name:<18}{what}" for name, what in DEFENCES.items())
         raise RecipeError(f'there is no defence "{defence}"; there are\n{listed}')

@@ -1,4 +1,4 @@
-"""Fooling images that exist: a run's elites, an exported table, or a folder of pictures named by class."""
+"""A set of fooling images: a run's elites, an exported table, or a folder of pictures named by class."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

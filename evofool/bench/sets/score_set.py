@@ -1,4 +1,4 @@
-"""How well fooling images that exist fool a target: nothing is evolved, each image is asked about once.
+"""How well a given set of fooling images fools a target: nothing is evolved, each image is one query.
 
 With labelled real images the target judges by its own thresholds, as in the benchmark; without, there are only its calls
 and its confidences, which no two networks mean alike.

@@ -1,4 +1,4 @@
-"""What a target answered to a set of fooling images: shares of images and of classes, and all of it as plain values."""
+"""A target's scores for a set of fooling images: shares of images and of classes, and their JSON."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ CONFIDENCES = (0.5, 0.9, 0.99, 0.9999)
 
 @dataclass(frozen=True)
 class CountedShare:
-    """A share of `of` things, with Wilson's 95% limits, as if they were independent of one another; None of nothing."""
+    """A share of `of` things with Wilson's 95% limits, as for independent things; None where `of` is 0."""
 
     count: int
     of: int
@@ -33,7 +33,7 @@ class CountedShare:
 
 @dataclass(frozen=True)
 class CountedShares:
-    """Of the images, and of the classes that have any: a class counts if one of its images does."""
+    """Shares of the images, and of the classes with images: a class counts if one of its images counts."""
 
     images: CountedShare
     classes: CountedShare

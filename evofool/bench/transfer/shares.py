@@ -1,4 +1,4 @@
-"""What came of asking targets about each other's elites: shares with their limits, as a matrix and as plain values."""
+"""The results of transfer between targets: shares with their limits, as a matrix and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""The transfer part of a benchmark: every target asked about the elites of every other."""
+"""The transfer stage of a benchmark: every target classifies the elites of every other target."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
