@@ -59,7 +59,7 @@ FLOORS = (
     ("images", "scores"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),
-    ("image_metrics",),
+    ("image_metrics", "recipe_parts"),
     ("ascend", "recipe"),
     ("search",),
     ("cluster", "explain"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import machine
-from evofool.recipe import StopPart
+from evofool.recipe_parts import StopPart
 from evofool.run.run import Run
 from evofool.run.seeding import stored_parents
 from evofool.run.stored import StoredRun

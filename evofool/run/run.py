@@ -15,6 +15,7 @@ from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
+from evofool.run.evaluators import make_batch_evaluator, make_evaluator
 from evofool.run.meta import PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.progress import Progress
 from evofool.run.rescore import Rescorer
@@ -25,10 +26,10 @@ from evofool.run.seeding import Parents, read_parents, refuse_other_parents
 from evofool.run.store import Store
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
-from evofool.search.evaluate import BatchEvaluator, Evaluator, LocalEvaluator, stays_on_device
+from evofool.search.evaluate import Evaluator
 from evofool.search.evolve import Callbacks, LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.search.records import Offspring
-from evofool.targets import Target, refuse_black_box, refuse_workers, stored_target
+from evofool.targets import Target, refuse_black_box, stored_target
 from evofool.targets import target as load_target
 from evofool.targets.validation import validate
 from genomes import Encoding
@@ -46,19 +47,8 @@ class Run:
         self.store = store
         self.folder = store.path.parent
         self.encoding: Encoding = encoding or recipe.encoding.build(target.shape)
-        niches = recipe.niches
-        self.batch_evaluator = BatchEvaluator(
-            self.encoding,
-            target,
-            recipe.chunk,
-            recipe.search.rank,
-            recipe.search.competition,
-            niches.descriptor if niches else None,
-            niches.edges if niches else (),
-            recipe.compute.format,
-            resident=stays_on_device(target, niches.edges if niches else ()),
-            reference_batch=1 if store.meta().position.tolerance else 0,
-        )
+        one_by_one = bool(store.meta().position.tolerance)
+        self.batch_evaluator = make_batch_evaluator(recipe, target, self.encoding, one_by_one)
         self.archive = Archive(self.encoding, len(target.labels), self.batch_evaluator.niches)
         self.strategy = MapElites(
             self.archive,
@@ -69,7 +59,7 @@ class Run:
             selection=recipe.search.selection,
             classes=recipe.search.classes,
         )
-        self.evaluator: Evaluator = self._evaluator()
+        self.evaluator: Evaluator = make_evaluator(recipe, self.batch_evaluator)
         # Images that another device draws may differ from the stored ones.
         exact_images = not (self.batch_evaluator.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
         self.rescorer = Rescorer(self.archive, self.batch_evaluator, self.evaluator, exact_images)
@@ -389,26 +379,6 @@ class Run:
         """Add the new notes of the target and the evaluator to the warnings: both grow while the run goes on."""
         notes = [*self.target.details.get("notes", ()), *self.evaluator.notes]
         self.warnings += [note for note in notes if note not in self.warnings]
-
-    def _evaluator(self) -> Evaluator:
-        search, compute = self.recipe.search, self.recipe.compute
-        if compute.workers:
-            refuse_workers(self.target)
-            from evofool.cluster.evaluator import RayEvaluator
-            from evofool.cluster.settings import RayOptions
-
-            return RayEvaluator(
-                self.batch_evaluator,
-                RayOptions(**compute.ray.model_dump()),
-                workers=compute.workers,
-                seed=search.seed,
-                batch=search.batch,
-                torch_threads=compute.threads,
-                in_order=search.mode == "reproducible",
-                lag=search.lag,
-            )
-        at_once = (search.lag + 1) * ceil(search.batch / self.recipe.chunk)
-        return LocalEvaluator(self.batch_evaluator, min(compute.streams or self.target.streams, at_once), compute.threads)
 
     @cached_property
     def _level(self) -> float:

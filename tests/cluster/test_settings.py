@@ -1,7 +1,7 @@
 """RayOptions are the fields of a recipe's [compute.ray]."""
 
 from evofool.cluster.settings import RayOptions, amounts_text
-from evofool.recipe import RayPart
+from evofool.recipe_parts import RayPart
 
 
 def test_the_defaults_are_those_of_a_recipe() -> None:

@@ -1,0 +1,309 @@
+"""The tables of a recipe: strict, frozen models, whose docstrings are the documentation of their keys."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evofool.descriptors import DESCRIPTORS
+from evofool.errors import RecipeError
+from genomes import CPPN, Direct, Encoding
+from genomes.cppn import activations
+from genomes.cppn.vary import Rates
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DirectPart(Part):
+    """Genomes that are pixels (genomes.Direct)."""
+
+    kind: Literal["direct"]
+    """This kind of encoding: uint8 pixels."""
+    rate: Share | tuple[Share, Share] = 0.1
+    """The share of pixels that mutate, or `[low, high]`: each child draws its own rate, uniformly in the logarithm."""
+    eta: float = Field(15.0, gt=0)
+    """The index of Deb's polynomial mutation; the lower it is, the larger the steps."""
+    halve_every: int = Field(0, ge=0)
+    """The number of batches after which the rate halves; 0: never."""
+    crossover: Probability = 0.0
+    """The probability of simulated binary crossover (SBX)."""
+    eta_crossover: float = Field(10.0, gt=0)
+    """The index of that crossover."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "DirectPart":
+        if isinstance(self.rate, tuple) and self.rate[0] > self.rate[1]:
+            raise ValueError(f"rate {list(self.rate)} has to be [low, high]")
+        return self
+
+    def build(self, shape: tuple[int, int, int]) -> Encoding:
+        channels, height, width = shape
+        return Direct(channels, height, width, self.rate, self.eta, self.halve_every, self.crossover, self.eta_crossover)
+
+
+class MutationPart(Part):
+    """How a CPPN's child differs from its mother (genomes.cppn.vary.Rates)."""
+
+    weight: Probability = Rates._field_defaults["weight"]
+    """The share of weights that mutate."""
+    eta: float = Field(Rates._field_defaults["eta"], gt=0)
+    """The index of their polynomial mutation; the lower it is, the larger the steps."""
+    activation: Probability = Rates._field_defaults["activation"]
+    """The share of nodes whose activation function is drawn anew."""
+    add_edge: Probability = Rates._field_defaults["add_edge"]
+    """The probability that a child gets a new edge."""
+    delete_edge: Probability = Rates._field_defaults["delete_edge"]
+    """The probability that a child loses an edge."""
+    split_edge: Probability = Rates._field_defaults["split_edge"]
+    """The probability that an edge of a child is split by a new node."""
+    delete_node: Probability = Rates._field_defaults["delete_node"]
+    """The probability that a child loses a node."""
+
+
+class CPPNPart(Part):
+    """Genomes that are graphs of functions (genomes.CPPN)."""
+
+    kind: Literal["cppn"]
+    """This kind of encoding: compositional pattern-producing networks."""
+    preset: Literal["default", "nguyen2015"] = "default"
+    """`nguyen2015` has the settings of the 2015 code: raw pixel indices, four activation functions, weights between -10
+    and 10, and its colours. Other keys still override them.
+    """
+    color: Literal["auto", "grey", "rgb", "hsv", "grey2015", "hls2015"] = "auto"
+    """How outputs become colours; `auto` is grey for one channel and HSV for three."""
+    activations: str | tuple[str, ...] | None = None
+    """A set of activation functions by name (`default`, `nguyen2015`, `innovation2015`) or a list of functions; the
+    preset's if not given.
+    """
+    weight_limit: float | None = Field(None, gt=0, lt=1e6)
+    """The largest absolute value of a weight; 10 if not given."""
+    initial_weight: float | None = Field(None, gt=0, lt=1e6)
+    """The largest absolute value of a first weight; `weight_limit` if not given."""
+    coordinates: Literal["centred", "raw"] | None = None
+    """`centred`: independent of the resolution. `raw`: pixel indices. The preset's if not given."""
+    max_nodes: int = Field(64, ge=4, le=4096)
+    """The largest number of nodes of a genome."""
+    max_edges: int = Field(192, ge=16, le=16384)
+    """The largest number of edges of a genome."""
+    mutation: MutationPart = MutationPart()
+    """The rates of mutation."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "CPPNPart":
+        names = self.activations
+        if isinstance(names, str) and names not in activations.SETS:
+            raise ValueError(f'activations: no set "{names}"; there are {", ".join(activations.SETS)}')
+        for name in names if isinstance(names, tuple) else ():
+            activations.number(name)
+        return self
+
+    def build(self, shape: tuple[int, int, int]) -> Encoding:
+        channels, height, width = shape
+        given = {
+            "mode": None if self.color == "auto" else self.color,
+            "activation_set": self.activations,
+            "weight_limit": self.weight_limit,
+            "initial_weight": self.initial_weight,
+            "raw_coordinates": None if self.coordinates is None else self.coordinates == "raw",
+            "max_nodes": self.max_nodes,
+            "max_edges": self.max_edges,
+            "rates": Rates(**self.mutation.model_dump()),
+        }
+        changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        if "weight_limit" in changes:
+            changes.setdefault("initial_weight", changes["weight_limit"])
+        try:
+            if self.preset == "nguyen2015":
+                encoding = CPPN.nguyen2015(channels, height, width, **changes)
+            else:
+                changes.setdefault("mode", "grey" if channels == 1 else "hsv")
+                encoding = CPPN(height=height, width=width, **changes)
+        except ValueError as error:
+            raise RecipeError(f"encoding: {error}") from None
+        if encoding.channels != channels:
+            raise RecipeError(
+                f'encoding.color "{encoding.mode}" has {encoding.channels} channels, the target takes {channels}'
+            )
+        return encoding
+
+
+class SearchPart(Part):
+    """How MAP-Elites searches (evofool.search.evolve)."""
+
+    seed: int = Field(0, ge=0, lt=1 << 62)
+    """The key of every random draw."""
+    batch: int = Field(16, ge=1, le=1 << 20)
+    """The number of images that are made from one draw of parents. Small batches suit small targets."""
+    rank: Literal["log_odds", "margin"] = "log_odds"
+    """What elites are compared by."""
+    competition: Literal["all", "argmax", "per-class"] = "all"
+    """`all`: every image competes in every class. `argmax`: only in the class with the highest score. `per-class`: only
+    in the class that it was made for, so that classes share nothing (a control).
+    """
+    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1)
+    """The numbers of the classes that are searched for, such as `[0, 3, 8]`; all if not given. With `per-class` only
+    these take turns.
+    """
+    selection: Literal["uniform", "lagging"] = "uniform"
+    """How parents are drawn from the cells: `uniform`, or `lagging`: the worse of two, so that weak cells get more
+    children.
+    """
+    lag: int = Field(0, ge=0, le=1 << 16)
+    """Batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 batches are in progress and the
+    first lag + 1 are random. A lag keeps workers and streams busy, and costs evaluations.
+    """
+    mode: Literal["reproducible", "free"] = "reproducible"
+    """`reproducible`: batches are committed in order, and any number of workers gives the same results. `free`: with
+    workers, batches are committed as they finish, whatever the lag; the order is stored, and `evofool replay` repeats
+    it.
+    """
+    parents: str | None = Field(None, min_length=1)
+    """The folder of a run (`--parents RUN`) whose elites are the first genomes, in order of birth, instead of random
+    ones. They are scored anew, so its target may be another one; the encoding and the size of images have to be the
+    same. With `per-class` each competes in the class whose elite it was, if the labels are the same. The genomes are
+    copied into the run's file, so the folder is not needed afterwards.
+    """
+
+    @field_validator("classes")
+    @classmethod
+    def _ascending(cls, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """Ascending, so that equal recipes compare equal."""
+        if classes is not None and len(set(classes)) < len(classes):
+            raise ValueError("names a class twice")
+        return classes and tuple(sorted(classes))
+
+    @field_validator("parents")
+    @classmethod
+    def _absolute(cls, parents: str | None) -> str | None:
+        """An absolute path, so that it is valid in any folder."""
+        return parents and str(Path(parents).expanduser().absolute())
+
+
+class NichesPart(Part):
+    """Intervals of an image descriptor; every class keeps one elite for each interval."""
+
+    descriptor: str
+    """A registered descriptor: `png_bytes_per_pixel`, `mirror_symmetry` or one of your own."""
+    edges: tuple[float, ...] = Field(min_length=1)
+    """The edges between intervals, in ascending order; n edges make n + 1 intervals."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "NichesPart":
+        if self.descriptor not in DESCRIPTORS:
+            raise ValueError(f'descriptor: no "{self.descriptor}" is registered; there are {", ".join(DESCRIPTORS)}')
+        if any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError(f"edges {list(self.edges)} have to ascend")
+        return self
+
+
+class StopPart(Part):
+    """A run ends at the first of these that is reached; at least one is required."""
+
+    evaluations: int | None = Field(None, ge=1)
+    """The number of evaluated images."""
+    answers: int | None = Field(None, ge=1)
+    """The number of images that the target answered, validation included, over all sessions. What a black box had
+    answered before costs nothing.
+    """
+    seconds: float | None = Field(None, gt=0)
+    """Seconds of search, over all sessions."""
+    confidence: float | None = Field(None, gt=0, lt=1)
+    """Every class has reached this confidence."""
+    no_progress: int | None = Field(None, ge=1)
+    """No elite was replaced for this number of batches."""
+
+    @model_validator(mode="after")
+    def _some(self) -> "StopPart":
+        if all(value is None for value in self.__dict__.values()):
+            raise ValueError(
+                "give at least one of evaluations, answers, seconds, confidence, no_progress, or the run never ends"
+            )
+        return self
+
+
+class RayPart(Part):
+    """Where workers run and what each reserves (evofool.cluster). Does not change results."""
+
+    address: str = "local"
+    """`local` starts a Ray for this run on this machine; `auto` or `HOST:PORT` joins the cluster that this machine is a
+    node of.
+    """
+    cpus: float = Field(1.0, ge=0)
+    """The CPU cores that each worker reserves."""
+    gpus: float = Field(0.0, ge=0)
+    """The GPUs that each worker reserves; workers with a fraction share a GPU."""
+    memory: float = Field(0.0, ge=0)
+    """The GiB of memory that each worker reserves. Ray places workers by it, but does not enforce it."""
+    resources: dict[str, float] = {}
+    """Custom resources of Ray that each worker reserves: `--set 'compute.ray.resources={a100 = 1}'`."""
+    placement: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
+    """Ray's scheduling strategy: `DEFAULT` packs workers onto few nodes, `SPREAD` spreads them."""
+    environment: dict[str, Any] = {}
+    """Ray's runtime environment for workers: `--set 'compute.ray.environment={working_dir = "."}'`."""
+    in_flight: int = Field(2, ge=1, le=64)
+    """The number of calls that wait at each worker."""
+    timeout: float = Field(300.0, gt=0)
+    """Seconds after which a call counts as hanging; four times as many for a worker's first call."""
+    retries: int = Field(2, ge=1, le=100)
+    """The number of workers that may die during a call before it is split; an image that still kills workers when it is
+    alone is set aside.
+    """
+    quarantine: int = Field(16, ge=0)
+    """The number of images that may be set aside in one session before the search ends."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("has to be a fraction of one, or a whole number")
+        return gpus
+
+    @field_validator("resources")
+    @classmethod
+    def _custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        if any(name in ("CPU", "GPU", "memory") or amount <= 0 for name, amount in resources.items()):
+            raise ValueError("names a cluster's own resources with amounts above 0; the others are cpus, gpus and memory")
+        return resources
+
+    @field_validator("address")
+    @classmethod
+    def _reachable(cls, address: str) -> str:
+        if not re.fullmatch(r"local|auto|[^/\s]+:[0-9]{1,5}", address):
+            raise ValueError("has to be local, auto or HOST:PORT; a search joins a cluster as one of its nodes")
+        return address
+
+
+class ComputePart(Part):
+    """How images are classified. `chunk`, `threads` and `format` affect results; the other keys do not."""
+
+    chunk: int = Field(0, ge=0, le=1 << 20)
+    """Images in a forward pass; 0: the whole batch. Short chunks are padded. Affects the last bits of results."""
+    threads: int = Field(1, ge=1, le=1024)
+    """Torch threads of a forward pass. Affects the last bits of results."""
+    format: Literal["auto", "float32", "float32-folded", "bfloat16", "float16", "bfloat16-compiled", "float16-compiled"] = (
+        "auto"
+    )
+    """The number format that the search ranks by. `float32` is the network as given; `auto` measures the formats at the
+    start and keeps its choice. Affects results; elites are always scored again in float32.
+    """
+    streams: int = Field(0, ge=0, le=1024)
+    """Chunks that are classified at once by threads of this process; 0: chosen for this machine. Does not change results."""
+    workers: int = Field(0, ge=0, le=100_000)
+    """Processes of Ray that classify instead, one chunk at a time each, on this machine or a cluster; 0: none. Does not
+    change results, except in the free mode.
+    """
+    ray: RayPart = RayPart()
+    """Where these workers run."""
+
+
+class SavePart(Part):
+    """When the run is saved."""
+
+    seconds: float = Field(1.0, ge=0)
+    """The least time between checkpoints. After an expensive checkpoint the run waits 80 times what it took."""

@@ -1,0 +1,47 @@
+"""The evaluators of a run, as its recipe says: in this process, or in workers."""
+
+from math import ceil
+
+from evofool.recipe import Recipe
+from evofool.search.evaluate import BatchEvaluator, Evaluator, LocalEvaluator, stays_on_device
+from evofool.targets import Target, refuse_workers
+from genomes import Encoding
+
+
+def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, one_by_one: bool) -> BatchEvaluator:
+    """one_by_one: whether elites are scored again one by one, because logits depend on an image's place in a chunk."""
+    niches = recipe.niches
+    return BatchEvaluator(
+        encoding,
+        target,
+        recipe.chunk,
+        recipe.search.rank,
+        recipe.search.competition,
+        niches.descriptor if niches else None,
+        niches.edges if niches else (),
+        recipe.compute.format,
+        resident=stays_on_device(target, niches.edges if niches else ()),
+        reference_batch=1 if one_by_one else 0,
+    )
+
+
+def make_evaluator(recipe: Recipe, batch_evaluator: BatchEvaluator) -> Evaluator:
+    """Evaluates orders with batch_evaluator, in compute.workers worker processes or in compute.streams threads."""
+    search, compute, target = recipe.search, recipe.compute, batch_evaluator.target
+    if compute.workers:
+        refuse_workers(target)
+        from evofool.cluster.evaluator import RayEvaluator
+        from evofool.cluster.settings import RayOptions
+
+        return RayEvaluator(
+            batch_evaluator,
+            RayOptions(**compute.ray.model_dump()),
+            workers=compute.workers,
+            seed=search.seed,
+            batch=search.batch,
+            torch_threads=compute.threads,
+            in_order=search.mode == "reproducible",
+            lag=search.lag,
+        )
+    at_once = (search.lag + 1) * ceil(search.batch / recipe.chunk)
+    return LocalEvaluator(batch_evaluator, min(compute.streams or target.streams, at_once), compute.threads)
