@@ -15,6 +15,7 @@ from typer.main import get_command
 import evofool
 from docs import pages
 from evofool import recipe as recipes
+from evofool import recipe_parts
 from evofool.bench import plan
 from evofool.cli.app import PANELS, app
 from evofool.run.meta import RunMeta
@@ -37,12 +38,13 @@ def test_every_shipped_recipe_is_in_the_readme():
     assert [p.stem for p in recipes.shipped_recipes() if f"`{p.stem}`" not in readme] == []
 
 
-@pytest.mark.parametrize(("page", "module"), [("recipes", recipes), ("benchmarks", plan)])
-def test_every_key_is_on_its_page_with_its_default_and_a_description(page: str, module: ModuleType) -> None:
-    """The page asks for the table of every model of a module; the tables are made from the models."""
+@pytest.mark.parametrize(("page", "modules"), [("recipes", [recipes, recipe_parts]), ("benchmarks", [plan])])
+def test_every_key_is_on_its_page_with_its_default_and_a_description(page: str, modules: list[ModuleType]) -> None:
+    """The page has the table of every model of these modules; the tables are made from the models."""
     text = pages.on_page_markdown((ROOT / "docs" / f"{page}.md").read_text())
-    models = [m for m in vars(module).values() if isinstance(m, type) and issubclass(m, BaseModel) and m.model_fields]
-    models = [model for model in models if model.__module__ == module.__name__]
+    found = [m for module in modules for m in vars(module).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+    homes = {module.__name__ for module in modules}
+    models = [model for model in dict.fromkeys(found) if model.__module__ in homes and model.model_fields]
     assert len(models) > 4
     for model in models:
         for key, field in model.model_fields.items():
