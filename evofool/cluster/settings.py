@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RayOptions:
-    """Where workers run, what each reserves, and how failures are handled; recipe_parts.RayPart describes and checks the fields.
+    """Where workers run, what each reserves, and how failures are handled; recipe_parts.RayPart describes and checks them.
 
     in_flight, timeout and quarantine concern the orders of a search alone.
     """
