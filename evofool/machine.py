@@ -83,8 +83,12 @@ def machine(threads: int) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+        first: dict[str, str] = {}  # the fields of the first processor
+        for key, _, value in (line.partition(":") for line in lines):
+            first.setdefault(key.strip(), value.strip())
+        # The name alone may stand for several generations: a hypervisor can shorten it to "AMD EPYC".
+        cpu = f"{first['model name']} (family {first['cpu family']}, model {first['model']})"
+    except (OSError, KeyError):
         pass
     settings = (*_SETTINGS, "MKL_CBWR") if mkl_mode() == "unknown" else _SETTINGS
     return {

@@ -5,9 +5,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
+from typer.models import CommandInfo
 
 import evofool
 import genomes
+from evofool.cli.app import app
 
 ROOMS = {package.__name__: Path(package.__file__).parent for package in (evofool, genomes)}
 SOURCES = {
@@ -117,6 +120,32 @@ def test_arrows_point_down_only(package: str, floors: tuple[tuple[str, ...], ...
                 assert not up, f"{source} imports {', '.join(up)}, which {'is' if len(up) == 1 else 'are'} not below it"
 
 
+def commands_of(group: typer.Typer) -> list[CommandInfo]:
+    nested = [entry.typer_instance for entry in group.registered_groups]
+    return [*group.registered_commands, *(command for inner in nested if inner for command in commands_of(inner))]
+
+
+def test_no_source_has_over_450_lines() -> None:
+    lengths = {source: len(path.read_text(encoding="utf-8").splitlines()) for source, path in SOURCES.items()}
+    assert {source: lines for source, lines in lengths.items() if lines > 450} == {}
+
+
+def test_no_function_has_over_8_parameters() -> None:
+    """Left out are jitted functions, which take arrays one by one, and commands, whose parameters are options."""
+    commands = {(c.callback.__module__, c.callback.__name__) for c in commands_of(app) if c.callback}
+    assert ("evofool.cli.run", "run") in commands
+    long = []
+    for source, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                a = node.args
+                names = {argument.arg for argument in (*a.posonlyargs, *a.args, *a.kwonlyargs)} - {"self", "cls"}
+                jitted = any("jit" in text or "kernel" in text for text in map(ast.unparse, node.decorator_list))
+                if len(names) > 8 and not jitted and (module_of(source), node.name) not in commands:
+                    long.append(f"{source}:{node.name} has {len(names)}")
+    assert long == []
+
+
 def test_the_reader_of_imports_reads_them() -> None:
     assert {"evofool/run/run.py", "genomes/cppn/vary.py", "evofool/targets/__init__.py"} <= SOURCES.keys()
     assert asks_for("evofool/run/run.py", "evofool.run.store")
@@ -144,8 +173,7 @@ def test_one_file_alone_imports_each_of_these(library: str, home: str) -> None:
     assert who_imports(library) == homes & SOURCES.keys()
 
 
-def test_the_files_of_one_door_are_neighbours() -> None:
-    """What talks over the network is one room's: the requests, and the connection below them."""
+def test_only_the_http_client_uses_the_connection() -> None:
     assert who_imports("evofool.targets.connection") == {"evofool/targets/http_client.py"}
 
 

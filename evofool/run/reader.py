@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from evofool.errors import StoreError
 from evofool.run.meta import RunMeta
 from evofool.run.schema import (
-    Ancestor,
+    AncestorRow,
     EliteRow,
     GenomeId,
     ImageMetric,
     ImprovementRow,
     Incumbent,
     MetricsRow,
-    Parents,
+    ParentsRow,
     Pending,
     QuarantineRow,
     checked,
@@ -138,9 +138,9 @@ class Reader:
         found[birth] = genome
         return genome
 
-    def descent(self, birth: int) -> list[Ancestor]:
+    def descent(self, birth: int) -> list[AncestorRow]:
         """From this genome back along the mothers to one without a mother."""
-        line: list[Ancestor] = []
+        line: list[AncestorRow] = []
         with self._guard("cannot be read"):
             while birth >= 0:
                 row = self._db.execute(
@@ -148,13 +148,13 @@ class Reader:
                 ).fetchone()
                 if row is None or (line and row[0] >= line[-1].birth):
                     raise StoreError(f"{self.path} is damaged: the descent breaks off at birth {birth}")
-                line.append(Ancestor(*row))
+                line.append(AncestorRow(*row))
                 birth = line[-1].mother
         return line
 
-    def ancestry(self, births: Iterable[int]) -> dict[int, Parents]:
+    def ancestry(self, births: Iterable[int]) -> dict[int, ParentsRow]:
         """By birth the parents of these genomes and of all that they descend from, by mothers and fathers."""
-        found: dict[int, Parents] = {}
+        found: dict[int, ParentsRow] = {}
         wanted = set(births)
         with self._guard("cannot be read"):
             while wanted:
@@ -162,7 +162,7 @@ class Reader:
                 row = self._db.execute("SELECT batch, mother, father FROM genomes WHERE birth = ?", (birth,)).fetchone()
                 if row is None or max(row[1:]) >= birth:
                     raise StoreError(f"{self.path} is damaged: the descent breaks off at birth {birth}")
-                found[birth] = Parents(*row)
+                found[birth] = ParentsRow(*row)
                 wanted |= {parent for parent in row[1:] if parent >= 0 and parent not in found}
         return found
 

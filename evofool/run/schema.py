@@ -66,7 +66,7 @@ class ImageMetric(NamedTuple):
     reference: str  # a key of meta.references, or "" where nothing was compared
 
 
-class Parents(NamedTuple):
+class ParentsRow(NamedTuple):
     """Where a genome comes from: its batch and the births of its parents, -1 for none."""
 
     batch: int
@@ -74,7 +74,7 @@ class Parents(NamedTuple):
     father: int
 
 
-class Ancestor(NamedTuple):
+class AncestorRow(NamedTuple):
     """One genome of a line of mothers."""
 
     birth: int
