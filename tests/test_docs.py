@@ -101,6 +101,13 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version  # type: ignore[index]
 
 
+def test_lines_of_prose_wrap_at_100() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        prose = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        long = [line for line in prose.splitlines() if len(line) > 100 and not re.match(r" *(\||!\[|#|<)", line)]
+        assert not long, f"{page.name}: {long[0]}"
+
+
 def test_the_pictures_of_the_documents_are_there():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
