@@ -231,8 +231,8 @@ class Calibration:
             "classes_with_own_threshold": int(self.has_own_threshold.sum()),
             "top1": self.top1,
             "control": {"accepted": accepted, "images": number, "standard_error": error},
-            "tau5_of_scale": float(np.median(self.tau5[self.scored])) / self.scale,
-            "tau50_of_scale": float(np.median(self.tau50[self.scored])) / self.scale,
+            "scaled_tau5": float(np.median(self.tau5[self.scored])) / self.scale,
+            "scaled_tau50": float(np.median(self.tau50[self.scored])) / self.scale,
         }
 
     @cached_property

@@ -136,15 +136,15 @@ def _head(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget) -> dict[s
 def _control(calibration: Calibration) -> tuple[dict[str, Any], str]:
     """The figures of the disjoint half of the real images, and what is wrong with it, or ""."""
     share, number, error = calibration.control_accepted()
-    holds = bool(abs(share - 0.95) <= 3 * error)
+    met = bool(abs(share - 0.95) <= 3 * error)
     figures = {
         "accepted": share,
         "images": number,
         "standard_error": error,
-        "holds": holds,
+        "met": met,
         "scaled_margins": quantiles(calibration.margins / calibration.scale),
     }
-    if holds:
+    if met:
         return figures, ""
     return figures, (
         f"of the disjoint half of the real images {share:.3f} are accepted, not 0.95 within 3 standard errors "

@@ -33,28 +33,28 @@ def summary(recipe: BenchRecipe, results: Results) -> dict[str, Any]:
     }
 
 
-def _statement(statement: str, held: bool | None, figures: str) -> dict[str, Any]:
-    return {"statement": statement, "held": held, "figures": figures}
+def _statement(statement: str, met: bool | None, figures: str) -> dict[str, Any]:
+    return {"statement": statement, "met": met, "figures": figures}
 
 
 def _real(results: Results) -> dict[str, Any] | None:
     """The positive control."""
     controls = {name: result["scores"]["controls"].get("real") for name, result in results.items()}
-    known = {name: control for name, control in controls.items() if control and control["holds"] is not None}
+    known = {name: control for name, control in controls.items() if control and control["met"] is not None}
     if not known:
         return None
     shares = [control["accepted"] for control in known.values()]
     least, most = f"{min(shares):.3f}", f"{max(shares):.3f}"
     return _statement(
         "0.95 of the real images that set no threshold are accepted, within 3 standard errors",
-        all(control["holds"] for control in known.values()),
+        all(control["met"] for control in known.values()),
         f"{least if least == most else f'{least} to {most}'} on {counted(len(known), 'target')}",
     )
 
 
 def _noise(valid: Results) -> dict[str, Any] | None:
     """The share that is fooled by noise, against the arms that search: those whose queries depend on earlier answers."""
-    held, missed, ties = 0, [], 0
+    met, missed, ties = 0, [], 0
     for name, result in valid.items():
         arms = _scored(result)
         searching = {name: arm["r95"][-1]["value"] for name, arm in arms.items() if name not in _UNGUIDED}
@@ -62,15 +62,15 @@ def _noise(valid: Results) -> dict[str, Any] | None:
             continue
         floor = arms["noise"]["r95"][-1]["value"]
         if floor < min(searching.values()):
-            held += 1
+            met += 1
         else:
             missed.append(
                 f"{name} ({floor:.2f}, {min(searching, key=lambda a: searching[a])} {min(searching.values()):.2f})"
             )
         ties += "random" in arms and floor >= arms["random"]["r95"][-1]["value"]
-    if not held and not missed:
+    if not met and not missed:
         return None
-    figures = f"on {held} of {counted(held + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
+    figures = f"on {met} of {counted(met + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
     if ties:
         figures += f"; random images, each scored in every class, fool no more classes than noise on {ties}"
     return _statement("noise fools fewer classes than every arm that searches, at the largest budget", not missed, figures)
@@ -113,15 +113,15 @@ def _defences(recipe: BenchRecipe, valid: Results, groups: Mapping[str, Any]) ->
             continue
         ratio = statistics.welch_ratio(a, b, recipe.budget)
         text, limits = ratio.text(format_ratio)
-        held = ratio.at_least(HARDER)
+        met = ratio.at_least(HARDER)
         figures = text if ratio.value is None else f"{text} times {limits}".rstrip()
         figures += f" ({len(a)} and {len(b)} independently trained networks)"
-        if held is None:
+        if met is None:
             figures += "; fewer than half of the classes of some networks are fooled within the budget: increase the budget"
         if ratio.number < statistics.NETWORKS_FOR_A_CLAIM:
-            held = None
+            met = None
             figures += f"; a claim about a defence needs {statistics.NETWORKS_FOR_A_CLAIM} networks of each"
-        out.append(_statement(statement, held, figures))
+        out.append(_statement(statement, met, figures))
     return out
 
 

@@ -247,7 +247,7 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the main scores; of many targets only the strongest arms, since the report has the others."""
     from rich.table import Table
 
-    from evofool.bench.report.formatting import format_share
+    from evofool.bench.report.formatting import MET, format_share
     from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
     from evofool.cli.console import table_console
 
@@ -297,8 +297,7 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     if len(warnings) > 2 * _FEW:
         print(f"{len(warnings)} warnings are in the report.")
     for row in summary.get("statements", ()):
-        verdict = {True: "held", False: "MISSED", None: "open"}[row["held"]]
-        print(f"{verdict:<7} {row['statement']}: {row['figures']}")
+        print(f"{MET[row['met']]:<9} {row['statement']}: {row['figures']}")
 
 
 def ratio_text(row: dict[str, Any] | None) -> str:

@@ -121,8 +121,8 @@ def _print(scored: "ScoredSet") -> None:
         print(f"The target returns only its {target.top_k} likeliest classes; for others log-odds and margins are bounds")
     if c is None:
         print("Without --images there are no thresholds: only predictions and confidences are shown.")
-    elif not scored.judged.all():
-        left = len(scored.rows) - int(scored.judged.sum())
+    elif not scored.has_threshold.all():
+        left = len(scored.rows) - int(scored.has_threshold.sum())
         print(f"{left:,} images are of classes without real images, for which there is no threshold")
     table = Table(box=None, pad_edge=False)
     for head in ("share, with 95% limits (Wilson)", "of images", "of classes"):
@@ -183,7 +183,7 @@ def _print_classes(scored: "ScoredSet") -> None:
         scores = [f"{scored.p[row]:.6f}", f"{scored.log_odds[row]:.3f}", f"{scored.margins[row]:.3f}"]
         if c is not None:
             levels = [name for name in ("tau5", "tau50") if scored.accepted[name][row]]
-            at = levels[-1].replace("tau", "tau_") if levels else "none" if scored.judged[row] else "no threshold"
+            at = levels[-1].replace("tau", "tau_") if levels else "none" if scored.has_threshold[row] else "no threshold"
             fitted = "-" if scored.calibrated_confidence is None else f"{scored.calibrated_confidence[row]:.6f}"
             scores += [f"{c.percentile(scored.margins[row]):.1f}", fitted, at]
         k, name = int(scored.classes[row]), scored.images.names[scored.rows[row]]

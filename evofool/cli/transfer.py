@@ -85,14 +85,14 @@ def transfer(
     print(f"\nQueries: for elites {spent}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
     best = [
         {**image, "label": all_targets[names.index(image["target"])].labels[image["class"]]}
-        for image in found.most_believed(top)
+        for image in found.most_accepted(top)
     ]
     for image in best:
-        by = f"{len(image['believed_by'])} of {len(names)} targets ({', '.join(image['believed_by'])})"
+        by = f"{len(image['accepted_by'])} of {len(names)} targets ({', '.join(image['accepted_by'])})"
         print(f"  class {image['class']} ({image['label']}) of {image['run']}, birth {image['birth']}: accepted by {by}")
     if json is not None:
         described = _described(loaded, calibrations, images)
-        write_json(json, {**found.as_json(), "most_believed": best, "described": described})
+        write_json(json, {**found.as_json(), "most_accepted": best, "described": described})
         print(f"Written: {json}")
     if plot is not None:
         _plot(plot, found)
@@ -112,8 +112,8 @@ def _loaded(folders: Sequence[Path], specs: Sequence[str], trust: bool) -> list[
 
     found: dict[str, tuple[Target, list[tuple[str, list[Elite]]]]] = {}
     folder_of: dict[str, Path] = {}
-    homes = [folder.parent if folder.name == FILE else folder for folder in folders]
-    for folder, called in zip(folders, distinct(map(name_of, homes)), strict=True):
+    run_folders = [folder.parent if folder.name == FILE else folder for folder in folders]
+    for folder, called in zip(folders, distinct(map(name_of, run_folders)), strict=True):
         with StoredRun(folder) as stored:
             elites, fingerprint = stored.elites(), stored.meta.target.fingerprint
             run = stored.meta.id
@@ -186,8 +186,8 @@ def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None"
     for evolved in found.rows:
         shares = [pair.images or pair.agreement for pair in evolved.pairs]
         cells = [_share(s) if b != evolved.row.target else "-" for b, s in enumerate(shares)]
-        held = f"{evolved.accepted} of {len(evolved.row.classes)}"
-        table.add_row(escape(found.names[evolved.row.target]), *cells, str(len(evolved.held)), held)
+        accepted = f"{evolved.accepted} of {len(evolved.row.classes)}"
+        table.add_row(escape(found.names[evolved.row.target]), *cells, str(len(evolved.kept)), accepted)
     table_console().print(table)
     print("A row has only the elites that its own target accepts (last column), so its share on its own target is 1.")
     print("\n".join(_limits_notes(found)))
@@ -216,17 +216,21 @@ def _limits_notes(found: "TransferMatrix") -> list[str]:
     return lines
 
 
-def _pair_text(home: str, there: str, pair: "TransferPair") -> str:
-    left = f"; {pair.left_out} left out, for whose class {there} has no label or no real images" if pair.left_out else ""
+def _pair_text(source: str, other: str, pair: "TransferPair") -> str:
+    left = f"; {pair.left_out} left out, for whose class {other} has no label or no real images" if pair.left_out else ""
     of = pair.agreement.of
     if not of:
-        return f"{home} -> {there}: no images to score{left}"
-    lines = [f"{home} -> {there}: {of} images{left}"]
+        return f"{source} -> {other}: no images to score{left}"
+    lines = [f"{source} -> {other}: {of} images{left}"]
     if pair.images is not None and pair.classes is not None:
         lines.append(f"  accepted: {_share(pair.images)} of images, {_share(pair.classes)} of classes")
     lines.append(f"  the class has the highest logit: {_share(pair.agreement)} of images")
-    lines.append(f"  median confidence: {pair.confidence_home:.4f} on {home}, {pair.confidence_there:.4f} on {there}")
-    lines.append(f"  at 99.99% or more on both: {pair.sure_of_both}; on {home} only: {pair.sure_at_home_only} (Nguyen 2015)")
+    lines.append(
+        f"  median confidence: {pair.confidence_on_source:.4f} on {source}, {pair.confidence_on_other:.4f} on {other}"
+    )
+    lines.append(
+        f"  at 99.99% or more on both: {pair.sure_on_both}; on {source} only: {pair.sure_on_source_only} (Nguyen 2015)"
+    )
     return "\n".join(lines)
 
 

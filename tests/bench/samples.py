@@ -1,4 +1,4 @@
-"""Results of benchmarks that never were, as their JSON has them: for the report's tests, and to look at the page."""
+"""Invented results of benchmarks as JSON: for the tests of the report, and to look at the page."""
 
 import io
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ CHANGED = "it was made with another target (labels, preprocessing or weights dif
 
 
 def results(targets: int = 12, arms: Sequence[str] = tuple(KINDS), points: int = 1_000) -> list[dict[str, Any]]:
-    """One JSON a target. Of five or more the last is invalid, and so are cells of cppn and own."""
+    """The JSON of each target. With five or more, the last is invalid, and so are some cells of cppn and per-class."""
     names = ["lenet", "lenet-2015", *(f"plain-{k}" for k in range(5)), *(f"outlier-exposure-{k}" for k in range(5))]
     found = [result(names[k], k, list(arms), points) for k in range(targets)]
     if targets > 4:
@@ -45,8 +45,8 @@ def results(targets: int = 12, arms: Sequence[str] = tuple(KINDS), points: int =
         last |= {"valid": False, "images": None, "raw": {}, "timings": {}, "flags": [invalid(WRONG)]}
         last["target"] = {key: last["target"][key] for key in ("name", "group", "spec")}
         last["scores"] = {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}}
-        own = found[2]["scores"]["arms"]["per-class"]
-        own["seeds"], own["invalid"] = [0, 1, 2, 4], {"3": CHANGED}
+        per_class = found[2]["scores"]["arms"]["per-class"]
+        per_class["seeds"], per_class["invalid"] = [0, 1, 2, 4], {"3": CHANGED}
         found[2]["flags"] = [invalid(f"per-class: 1 cell(s) are left out of every figure: {CHANGED}")]
         found[3]["scores"]["arms"]["cppn"] = {
             "kind": "search",
@@ -64,7 +64,7 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
     base = 180 * float(rng.uniform(0.7, 1.6)) * (9 if "outlier" in name else 1)
     group = "undefended" if "plain" in name else "outlier exposure" if "outlier" in name else ""
     made = {arm: _arm(arm, base * HARDNESS[arm], rng, points) for arm in arms}
-    rivals = [arm for arm in ("per-class", "nes", "apgd") if arm in made] if "cppn" in made else []
+    compared = [arm for arm in ("per-class", "nes", "apgd") if arm in made] if "cppn" in made else []
     image_metrics = {arm: _image_metrics(80, rng) for arm in arms} | {
         "uniform-noise": _image_metrics(99, rng),
         "smooth-noise": _image_metrics(85, rng),
@@ -106,9 +106,9 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
         "valid": True,
         "flags": [],
         "scores": {
-            "controls": {"real": {"accepted": 0.952, "images": 1240, "standard_error": 0.0061, "holds": True}},
+            "controls": {"real": {"accepted": 0.952, "images": 1240, "standard_error": 0.0061, "met": True}},
             "arms": made,
-            "sharing": {r: _ratio(HARDNESS[r] / HARDNESS["cppn"] * float(rng.uniform(0.6, 1.6)), rng) for r in rivals},
+            "sharing": {r: _ratio(HARDNESS[r] / HARDNESS["cppn"] * float(rng.uniform(0.6, 1.6)), rng) for r in compared},
             "detectors": [
                 _detector(d, arm, kind, rng)
                 for d in ("msp", "max-logit", "energy", "mahalanobis")
@@ -128,42 +128,42 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
     }
 
 
-def invalid(what: str) -> dict[str, str]:
-    return {"level": "invalid", "message": what}
+def invalid(message: str) -> dict[str, str]:
+    return {"level": "invalid", "message": message}
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
-    names = [one["target"]["name"] for one in found if one["valid"]]
+    names = [result["target"]["name"] for result in found if result["valid"]]
     n, rng = len(names), np.random.default_rng(8)
     share = np.clip(rng.normal(0.35, 0.2, (n, n)), 0, 1) * (1 - np.eye(n)) + np.eye(n)
     groups = {}
-    for group in sorted({one["target"]["group"] for one in found} - {""}):
-        own = [one["target"]["name"] for one in found if one["target"]["group"] == group]
+    for group in sorted({result["target"]["group"] for result in found} - {""}):
+        members = [result["target"]["name"] for result in found if result["target"]["group"] == group]
         q50 = {
             "value": 240.0 * (9 if "outlier" in group else 1),
             "bound": "=",
             "low": 150.0,
             "high": 900.0,
-            "networks": len(own),
+            "networks": len(members),
             "censored": 0,
         }
         groups[group] = {
-            "targets": own,
+            "targets": members,
             "arms": {"cppn": {"q50": q50}, "apgd": {"q50": q50 | {"high": None, "censored": 1, "bound": ">="}}},
         }
     return {
         "schema": "evofool.bench.summary",
         "version": 2,
         "statements": [
-            {"statement": "evolution beats random search at every budget", "held": True, "figures": "33 of 33 comparisons"},
+            {"statement": "evolution beats random search at every budget", "met": True, "figures": "33 of 33 comparisons"},
             {
                 "statement": "the defended networks' Q50 is at least 2x the undefended ones'",
-                "held": False,
+                "met": False,
                 "figures": "1.4 [0.9, 2.2]",
             },
             {
                 "statement": "the adaptive arm lowers AUROC against the static one",
-                "held": None,
+                "met": None,
                 "figures": "no detector was fitted",
             },
         ],
@@ -182,17 +182,17 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def sheets(found: list[dict[str, Any]], side: int = 28) -> dict[str, dict[str, bytes]]:
-    """Ten images of noise an arm, smoother for cppn."""
+    """Ten images of noise for each arm, smoother for cppn."""
     made: dict[str, dict[str, bytes]] = {}
-    for number, one in enumerate(found):
+    for number, result in enumerate(found):
         rng = np.random.default_rng([9, number])
-        for arm in one["scores"]["arms"]:
+        for arm in result["scores"]["arms"]:
             cells = side // 7 if arm == "cppn" else side
             images = rng.integers(0, 256, (10, 1, cells, cells), np.uint8).repeat(side // cells, 2).repeat(side // cells, 3)
             tiles = [Tile(image, str(k), float(rng.uniform(0.8, 1))) for k, image in enumerate(images)]
             buffer = io.BytesIO()
             contact_sheet(tiles, columns=10, tile=84).save(buffer, "png")
-            made.setdefault(one["target"]["name"], {})[arm] = buffer.getvalue()
+            made.setdefault(result["target"]["name"], {})[arm] = buffer.getvalue()
     return made
 
 
@@ -219,17 +219,17 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
     def at(level: float) -> list[dict[str, Any]]:
         found = []
         for b in BUDGETS:
-            own = (reached * level <= b).mean(1)
-            reach = 2.78 * own.std(ddof=1) / len(SEEDS) ** 0.5
-            low, high = max(0.0, own.mean() - reach), min(1.0, own.mean() + reach)
+            reached_shares = (reached * level <= b).mean(1)
+            reach = 2.78 * reached_shares.std(ddof=1) / len(SEEDS) ** 0.5
+            low, high = max(0.0, reached_shares.mean() - reach), min(1.0, reached_shares.mean() + reach)
             found.append(
                 {
                     "queries": b,
                     "queries_per_class": b / 10,
-                    "value": float(own.mean()),
+                    "value": float(reached_shares.mean()),
                     "low": low,
                     "high": high,
-                    "per_seed": own.tolist(),
+                    "per_seed": reached_shares.tolist(),
                 }
             )
         return found

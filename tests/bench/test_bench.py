@@ -129,7 +129,7 @@ def test_the_report_the_tables_and_the_results_are_written(done):
     assert result["valid"]
     assert result["images"]["suspected_training"], "the bundled lenet was trained on these"
     assert set(result["scores"]["arms"]) == {"cppn", "per-class", "noise"}
-    assert result["scores"]["controls"]["real"]["holds"]
+    assert result["scores"]["controls"]["real"]["met"]
     assert set(result["scores"]["sharing"]) == {"per-class"}
     assert any(statement["statement"].startswith("noise fools fewer") for statement in summary["statements"])
     page = (done / "report.html").read_text()

@@ -10,12 +10,12 @@ from evofool.bench.gate.gate_verdict import Check, GateVerdict, Status, junit, m
 from evofool.bench.gate.junit import Case
 from evofool.bench.gate.junit import junit as xml
 
-HELD = Check("share accepted", "holds", "0.3 of the classes, at most 0.5 may be", {"share": 0.3, "q50": None})
+HELD = Check("share accepted", "passes", "0.3 of the classes, at most 0.5 may be", {"share": 0.3, "q50": None})
 FAILED = Check("against last.json", "fails", "easier to fool: Q50 <fell> & fell\nto 0.5x", {"ratio": 0.5, "low": 0.41})
 INVALID = Check("real images", "invalid", "0 of 10 classes have any")
 
 
-@pytest.mark.parametrize("statuses", [s for n in (1, 2, 3) for s in product(("holds", "fails", "invalid"), repeat=n)])
+@pytest.mark.parametrize("statuses", [s for n in (1, 2, 3) for s in product(("passes", "fails", "invalid"), repeat=n)])
 def test_the_worst_check_decides_the_exit_status(statuses: tuple[Status, ...]) -> None:
     verdict = GateVerdict("net", [Check("c", status, "") for status in statuses], 0.0)
     slow = 2 if "invalid" in statuses else 1 if "fails" in statuses else 0
@@ -76,7 +76,7 @@ def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
     bars = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows]
     assert set(bars) == {5}
     assert "<script>" not in text
-    assert "| share accepted | holds | 0.3 of the classes, at most 0.5 may be | share: 0.3<br>q50: none |" in rows
+    assert "| share accepted | passes | 0.3 of the classes, at most 0.5 may be | share: 0.3<br>q50: none |" in rows
 
 
 def test_notes_are_in_the_outputs() -> None:

@@ -1,4 +1,4 @@
-"""The report of a benchmark: what it says is what the JSON says, and what is invalid is named and enters nothing."""
+"""The report of a benchmark shows the figures of the JSON; invalid targets are named and enter no figure."""
 
 import copy
 import re
@@ -15,7 +15,7 @@ from evofool.bench.report.formatting import (
     counted,
     format_duration,
     format_share,
-    join_words,
+    join_names,
     quantiles_cell,
     queries_cell,
     ratio_cell,
@@ -58,7 +58,7 @@ def page(found: list[dict[str, Any]]) -> str:
     return bench_report(found, summary(found), sheets(found), ["A note."])
 
 
-def test_the_page_loads_nothing_and_every_link_and_reference_is_found_in_it(page: str) -> None:
+def test_the_page_loads_nothing_and_every_link_has_its_target_on_the_page(page: str) -> None:
     tags = Reader(page).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -71,20 +71,20 @@ def test_the_page_loads_nothing_and_every_link_and_reference_is_found_in_it(page
     assert all((a["src"] or "").startswith("data:image/png;base64,") for t, a in tags if t == "img")
 
 
-def test_names_and_reasons_stay_text() -> None:
-    own = results(5, THREE, 20)
-    for one in own:
-        one["target"]["name"] = f"{NASTY} {one['target']['name']}"
-        one["flags"] = [{"level": level, "message": NASTY} for level in ("invalid", "warning")]
-    told = summary(own)
-    told["statements"][0] |= {"statement": NASTY, "figures": NASTY}
-    page = bench_report(own, told, {}, [NASTY])
+def test_names_and_reasons_are_escaped() -> None:
+    targets = results(5, THREE, 20)
+    for result in targets:
+        result["target"]["name"] = f"{NASTY} {result['target']['name']}"
+        result["flags"] = [{"level": level, "message": NASTY} for level in ("invalid", "warning")]
+    data = summary(targets)
+    data["statements"][0] |= {"statement": NASTY, "figures": NASTY}
+    page = bench_report(targets, data, {}, [NASTY])
     assert "script" not in {tag for tag, _ in Reader(page).tags}
     assert page.count("<script") == 0
     assert NASTY in Reader(page).text
 
 
-def test_the_verdict_stands_before_everything_else_and_names_both_strongest_arms(page: str, found: Any) -> None:
+def test_the_summary_comes_first_and_names_both_strongest_arms(page: str, found: Any) -> None:
     text = Reader(page).text
     first = text[: text.index("How to read this page")]
     q50 = found[0]["scores"]["arms"]["apgd"]["q50"]
@@ -94,24 +94,24 @@ def test_the_verdict_stands_before_everything_else_and_names_both_strongest_arms
     assert page.index("strongest arm") < page.index("<nav") < page.index("<svg")
 
 
-def test_the_strongest_arm_has_the_least_q50_and_of_censored_ones_the_most_classes() -> None:
-    one = results(1, points=20)[0]
-    arms = one["scores"]["arms"]
+def test_the_strongest_arm_has_the_lowest_q50_or_if_all_are_censored_the_most_classes() -> None:
+    found = results(1, points=20)[0]
+    arms = found["scores"]["arms"]
     for arm in arms.values():
         arm["q50"]["value"] = None
         for row in arm["r95"]:
             row["value"] = 0.1
     arms["square"]["r95"][-1]["value"] = 0.4
     arms["noise"]["r95"][-1]["value"] = 0.9
-    assert strongest(one, black_box=True) == "square"
+    assert strongest(found, black_box=True) == "square"
     arms["nes"]["q50"]["value"] = 9_000.0
     arms["fourier"]["q50"]["value"] = 8_000.0
-    assert strongest(one, black_box=True) == "nes"
-    assert strongest(one, black_box=False) == "fourier"
-    assert strongest(one | {"valid": False}, black_box=True) is None
+    assert strongest(found, black_box=True) == "nes"
+    assert strongest(found, black_box=False) == "fourier"
+    assert strongest(found | {"valid": False}, black_box=True) is None
 
 
-def test_what_is_invalid_is_said_with_its_reason_and_enters_no_figure(page: str, found: Any) -> None:
+def test_invalid_targets_are_shown_with_their_reason_and_enter_no_figure(page: str, found: Any) -> None:
     text = Reader(page).text
     assert f"The evaluation of {found[4]['target']['name']} is invalid: {WRONG}." in text
     assert f"invalid {WRONG}" in text
@@ -124,23 +124,23 @@ def test_what_is_invalid_is_said_with_its_reason_and_enters_no_figure(page: str,
     assert names == [found[k]["target"]["name"] for k in (0, 1, 2)]
 
 
-def test_nothing_valid_is_a_page_that_says_so() -> None:
-    own = results(5, THREE, 20)[4:]
-    text = Reader(bench_report(own, {"statements": [], "groups": {}, "transfer": None}, {})).text
+def test_without_a_valid_target_the_page_gives_the_reason() -> None:
+    targets = results(5, THREE, 20)[4:]
+    text = Reader(bench_report(targets, {"statements": [], "groups": {}, "transfer": None}, {})).text
     assert "No arm that works without gradients has a valid result." in text
     assert WRONG in text
 
 
-def test_one_target_of_three_arms_is_a_page_without_transfer_or_groups() -> None:
-    own = results(1, THREE, 20)
-    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+def test_the_page_of_one_target_has_no_transfer_and_no_groups() -> None:
+    targets = results(1, THREE, 20)
+    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
     assert "How easily lenet is fooled" in text
     assert "Transfer" not in text
     assert "Groups of networks" not in text
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "lead"),
     [
         ([(2.0, 1.5, 3.0)], "Yes: against the control, sharing saves queries."),
         ([(0.5, 0.3, 0.8)], "No: against the control, sharing costs queries."),
@@ -155,145 +155,147 @@ def test_one_target_of_three_arms_is_a_page_without_transfer_or_groups() -> None
         ([(0.5, None, 0.9)], "No: against the control, sharing costs queries."),
     ],
 )
-def test_the_question_of_sharing_is_answered_whatever_came_out(rows: list[tuple[Any, ...]], words: str) -> None:
-    own = results(len(rows), THREE, 20)
-    for one, (ratio, low, high) in zip(own, rows, strict=True):
+def test_the_question_of_sharing_is_answered_for_every_outcome(rows: list[tuple[Any, ...]], lead: str) -> None:
+    targets = results(len(rows), THREE, 20)
+    for result, (ratio, low, high) in zip(targets, rows, strict=True):
         bound = "unknown" if ratio is None else ">=" if high is None else "<=" if low is None else "="
         row = {"value": ratio, "bound": bound, "low": low, "high": high, "pairs": 5, "censored": int(bound != "=")}
-        one["scores"]["sharing"] = {"per-class": row}
-    section = sharing_section(own)
-    assert words in section.lead
+        result["scores"]["sharing"] = {"per-class": row}
+    section = sharing_section(targets)
+    assert lead in section.lead
     assert bool(section.plots) == any(ratio for ratio, _, _ in rows)
 
 
-def test_without_the_arms_the_question_is_named_as_not_answered() -> None:
-    own = results(1, THREE[:2], 20)
-    assert "Not measured" in sharing_section(own).lead
-    own[0]["scores"]["sharing"] = {"nes": {"value": 2.0, "bound": "=", "low": 1.5, "high": 3.0, "pairs": 5, "censored": 0}}
-    assert "the arm per-class was not run" in sharing_section(own).lead
+def test_without_the_arms_sharing_is_reported_as_not_measured() -> None:
+    targets = results(1, THREE[:2], 20)
+    assert "Not measured" in sharing_section(targets).lead
+    targets[0]["scores"]["sharing"] = {
+        "nes": {"value": 2.0, "bound": "=", "low": 1.5, "high": 3.0, "pairs": 5, "censored": 0}
+    }
+    assert "the arm per-class was not run" in sharing_section(targets).lead
 
 
-def test_statements_are_held_missed_or_open_in_words(page: str) -> None:
+def test_statements_are_met_not_met_or_undecided(page: str) -> None:
     marks = re.findall(r'<b class="\w+">([\w ]+)</b></td><td>(?:evolution|the d|the a)', page)
     assert marks == ["met", "not met", "undecided"]
 
 
-def test_few_networks_make_no_claim_and_five_may() -> None:
-    own = results(5, THREE, 20)
-    told = summary(own)
-    text = Reader(bench_report(own[:1], told, {})).text
+def test_a_claim_needs_five_networks() -> None:
+    targets = results(5, THREE, 20)
+    data = summary(targets)
+    text = Reader(bench_report(targets[:1], data, {})).text
     assert (
         "Fewer than 5 independently trained networks: undefended (3). These do not support a claim about a defence." in text
     )
-    told["groups"]["undefended"]["targets"] = list("abcde")
-    assert "do not support a claim" not in Reader(bench_report(own[:1], told, {})).text
+    data["groups"]["undefended"]["targets"] = list("abcde")
+    assert "do not support a claim" not in Reader(bench_report(targets[:1], data, {})).text
 
 
-def test_a_group_is_told_as_a_bound_and_never_as_the_budget() -> None:
-    own = results(5, THREE, 20)
-    told = summary(own)
-    arms = told["groups"]["undefended"]["arms"]
+def test_a_censored_group_is_shown_as_a_bound() -> None:
+    targets = results(5, THREE, 20)
+    data = summary(targets)
+    arms = data["groups"]["undefended"]["arms"]
     arms["per-class"] = {"q50": {"value": None, "bound": ">=", "low": 10_000, "high": None, "networks": 5, "censored": 5}}
-    text = Reader(bench_report(own, told, {})).text
+    text = Reader(bench_report(targets, data, {})).text
     assert "apgd\n>= 240 [150 and more]\n3\n1" in text
     assert "per-class\n> 10,000 [10,000 and more]\n5\n5" in text
 
 
-def test_a_median_of_bounds_is_said_as_one() -> None:
-    own = results(3, THREE, 20)
+def test_a_median_of_bounds_is_shown_as_a_bound() -> None:
+    targets = results(3, THREE, 20)
     rows = [(2.0, ">="), (3.0, "="), (4.0, "=")]
 
-    def told() -> str:
-        for one, (ratio, bound) in zip(own, rows, strict=True):
+    def sharing_text() -> str:
+        for result, (ratio, bound) in zip(targets, rows, strict=True):
             limits = {"low": 1.5, "high": None if bound == ">=" else 9.0, "pairs": 5, "censored": 1}
-            one["scores"]["sharing"] = {"per-class": {"value": ratio, "bound": bound, **limits}}
-        return " ".join(sharing_section(own).text)
+            result["scores"]["sharing"] = {"per-class": {"value": ratio, "bound": bound, **limits}}
+        return " ".join(sharing_section(targets).text)
 
-    assert "the median ratio is >= 3.00" in told()
+    assert "the median ratio is >= 3.00" in sharing_text()
     rows[0] = (2.0, "=")
-    assert "the median ratio is 3.00" in told()
+    assert "the median ratio is 3.00" in sharing_text()
     rows[0], rows[1] = (2.0, ">="), (3.0, "<=")
-    assert "the median ratio" not in told()
+    assert "the median ratio" not in sharing_text()
 
 
-def test_detectors_name_how_many_images_a_seed_was_judged_by() -> None:
-    own = results(1, THREE, 20)
-    for k, row in enumerate(own[0]["scores"]["detectors"]):
+def test_the_number_of_images_of_each_seed_is_shown_for_detectors() -> None:
+    targets = results(1, THREE, 20)
+    for k, row in enumerate(targets[0]["scores"]["detectors"]):
         row["images"] = [7, 9, 8] if k else [1_000] * 3
-    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
     assert "images per seed" in text
     assert "static\n7 to 9" in text
     assert "\n1,000\n" in text
 
 
-def test_a_temperature_that_was_not_determined_leaves_its_column_empty() -> None:
-    own = results(1, THREE, 20)
-    for arm in own[0]["scores"]["arms"].values():
+def test_without_a_temperature_the_column_of_calibrated_confidence_is_empty() -> None:
+    targets = results(1, THREE, 20)
+    for arm in targets[0]["scores"]["arms"].values():
         arm["calibrated_confidence"] = None
-    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
     assert "0.9997" not in text
 
 
 @pytest.mark.parametrize(
-    ("declared", "words"), [(0.9, "above the declared one, so"), (None, "documented to be trained on such images, so")]
+    ("declared", "reason"), [(0.9, "above the declared one, so"), (None, "documented to be trained on such images, so")]
 )
-def test_suspected_images_are_said_with_what_is_known_of_them(declared: float | None, words: str) -> None:
-    own = results(1, THREE, 20)
-    own[0]["images"] |= {"suspected_training": True, "declared_top1": declared}
-    text = Reader(bench_report(own, summary(own) | {"groups": {}}, {})).text
+def test_suspected_training_images_are_shown_with_the_reason(declared: float | None, reason: str) -> None:
+    targets = results(1, THREE, 20)
+    targets[0]["images"] |= {"suspected_training": True, "declared_top1": declared}
+    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
     assert "Suspected training images: lenet. " in text
-    assert words in text
+    assert reason in text
     assert ("declared one, so" in text) == (declared is not None)
 
 
-def test_intervals_are_named_by_the_method_that_makes_them(page: str) -> None:
+def test_the_methods_of_the_intervals_are_named(page: str) -> None:
     text = Reader(page).text
     assert "those of shares are Wilson's" in text
     assert "expected to come out within" not in text
 
 
-def test_sheets_that_the_page_has_no_room_for_are_counted_and_the_first_are_shown() -> None:
-    own = results(1, THREE, 20)
-    pictures = sheets(own)
+def test_sheets_that_would_make_the_page_too_large_are_named() -> None:
+    targets = results(1, THREE, 20)
+    pictures = sheets(targets)
     large = {"lenet": {**pictures["lenet"], "per-class": pictures["lenet"]["per-class"] + bytes(4_000_000)}}
-    page = bench_report(own, summary(own), large)
+    page = bench_report(targets, summary(targets), large)
     assert "the page would be too large: per-class." in Reader(page).text
     assert len(page) < 2_000_000
 
 
-def test_a_report_changes_nothing_of_what_it_is_given(found: list[dict[str, Any]]) -> None:
-    before, told = copy.deepcopy(found), summary(found)
-    known = copy.deepcopy(told)
+def test_a_report_does_not_change_its_arguments(found: list[dict[str, Any]]) -> None:
+    before, data = copy.deepcopy(found), summary(found)
+    data_before = copy.deepcopy(data)
     summary_section(found)
-    bench_report(found[3:], told, {})
-    assert (found, told) == (before, known)
+    bench_report(found[3:], data, {})
+    assert (found, data) == (before, data_before)
 
 
-def test_one_target_whose_classes_are_not_accepted_is_said_without_others_and_several_with_them() -> None:
-    own = results(2, THREE, 20)
-    for one in own:
-        for arm in one["scores"]["arms"].values():
+def test_the_lead_of_one_censored_target_compares_it_with_no_others() -> None:
+    targets = results(2, THREE, 20)
+    for result in targets:
+        for arm in result["scores"]["arms"].values():
             arm["q50"] |= {"value": None, "bound": ">=", "low": None, "high": None}
     alone = "lenet: any arm that needs no gradients fools less than half of its classes within 10,000 queries."
-    assert summary_section(own[:1]).lead == alone
-    assert "within 10,000 queries. The most are needed for" in summary_section(own).lead
+    assert summary_section(targets[:1]).lead == alone
+    assert "within 10,000 queries. The most are needed for" in summary_section(targets).lead
 
 
-def test_a_single_seed_is_said_to_have_no_intervals() -> None:
-    own = results(2, THREE, 20)
-    assert "Brackets: 95% intervals over seeds." in summary_section(own).tables[0].under
-    for one in own:
-        one["protocol"] = one["protocol"] | {"seeds": [0]}
-    assert "One seed: no intervals." in summary_section(own).tables[0].under
+def test_with_a_single_seed_a_note_explains_the_missing_intervals() -> None:
+    targets = results(2, THREE, 20)
+    assert "Brackets: 95% intervals over seeds." in summary_section(targets).tables[0].under
+    for result in targets:
+        result["protocol"] = result["protocol"] | {"seeds": [0]}
+    assert "One seed: no intervals." in summary_section(targets).tables[0].under
 
 
-def test_of_many_classes_the_sheet_says_which_are_shown() -> None:
-    own = results(1, THREE, 20)
-    told = summary(own) | {"groups": {}}
-    assert "highest margins" not in Reader(bench_report(own, told, sheets(own))).text
-    own[0]["target"]["scored_classes"] = 1_000
-    text = Reader(bench_report(own, told, sheets(own))).text
-    # Under what fools it, under the strongest arm's sheet, and under the two others.
+def test_with_many_classes_a_note_names_the_images_of_the_sheet() -> None:
+    targets = results(1, THREE, 20)
+    data = summary(targets) | {"groups": {}}
+    assert "highest margins" not in Reader(bench_report(targets, data, sheets(targets))).text
+    targets[0]["target"]["scored_classes"] = 1_000
+    text = Reader(bench_report(targets, data, sheets(targets))).text
+    # In the section of images, at the sheet of the strongest arm, and at the two others.
     assert text.count("the 30 images with the highest margins, in the order of classes") == 4
 
 
@@ -301,11 +303,11 @@ def test_of_many_classes_the_sheet_says_which_are_shown() -> None:
 
 
 def console(found: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> str:
-    cli_bench.print_outcome({one["target"]["name"]: one for one in found}, {})
+    cli_bench.print_outcome({result["target"]["name"]: result for result in found}, {})
     return capsys.readouterr().out
 
 
-def test_the_console_has_a_column_for_each_rival_that_was_run_and_none_for_others(
+def test_the_console_has_a_column_for_each_arm_that_cppn_is_compared_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, second = console(results(5, ARMS, 20), capsys).splitlines()[:2]
@@ -316,9 +318,9 @@ def test_the_console_has_a_column_for_each_rival_that_was_run_and_none_for_other
     assert "Brackets: 95% intervals over seeds." in text
 
 
-def test_a_target_that_is_invalid_has_no_figures_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_target_has_no_figures_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
     found = results(5, ARMS, 20)
-    rows = [one.split() for one in console(found, capsys).splitlines()]
+    rows = [line.split() for line in console(found, capsys).splitlines()]
     assert [found[4]["target"]["name"], "INVALID"] in rows
 
 
@@ -335,25 +337,25 @@ def test_a_target_that_is_invalid_has_no_figures_on_the_console(capsys: pytest.C
         (BenchProgress("lenet (1 of 1)"), "lenet (1 of 1)"),
     ],
 )
-def test_progress_names_no_zero_and_no_time_that_is_not_left(progress: BenchProgress, text: str) -> None:
-    said = cli_bench.progress_text(progress)
-    assert said.startswith(text)
-    assert ("left" in said) == (progress.running > 0)
-    assert "0 under way" not in said
+def test_progress_leaves_out_zeros_and_the_time_of_finished_work(progress: BenchProgress, text: str) -> None:
+    shown = cli_bench.progress_text(progress)
+    assert shown.startswith(text)
+    assert ("left" in shown) == (progress.running > 0)
+    assert "0 under way" not in shown
 
 
-def test_a_benchmark_is_announced_in_words_that_agree_with_their_numbers() -> None:
+def test_singular_and_plural_agree_in_the_opening_text() -> None:
     recipe = {"images": "digits", "arms": ["cppn"], "budgets": [100], "seeds": 1, "targets": [{"target": "lenet"}]}
-    said = cli_bench._said(parse(recipe, "here"), Path("x"))
-    assert "1 target x 1 arm x 1 seed = 1 cell of 100 queries" in said
-    assert "workers" not in said
+    text = cli_bench._opening_text(parse(recipe, "here"), Path("x"))
+    assert "1 target x 1 arm x 1 seed = 1 cell of 100 queries" in text
+    assert "workers" not in text
     recipe |= {"workers": 2, "targets": [{"target": "lenet"}, {"target": "http://localhost:1/x"}], "seeds": 3}
-    said = cli_bench._said(parse(recipe, "here"), Path("x"))
-    assert "2 targets x 1 arm x 3 seeds = 6 cells" in said
-    assert "2, and none for black boxes, whose cells are done one by one" in said
+    text = cli_bench._opening_text(parse(recipe, "here"), Path("x"))
+    assert "2 targets x 1 arm x 3 seeds = 6 cells" in text
+    assert "2, but none for black boxes, whose cells run one after the other" in text
 
 
-def test_two_results_of_one_name_are_told_apart_by_their_files() -> None:
+def test_two_results_with_the_same_name_get_the_names_of_their_files() -> None:
     names = cli_bench._names
     assert names(("a", "b"), (Path("x/a.json"), Path("y/b.json"))) == ("a", "b")
     assert names(("a", "a"), (Path("x/old.json"), Path("y/new.json"))) == ("a (old.json)", "a (new.json)")
@@ -364,13 +366,13 @@ def test_two_results_of_one_name_are_told_apart_by_their_files() -> None:
 # --- figures
 
 
-def test_shares_are_never_rounded_to_nothing_or_to_all() -> None:
+def test_shares_are_never_rounded_to_0_or_1() -> None:
     assert [format_share(v) for v in (0, 0.001, 0.005, 0.123, 0.994, 0.9951, 1, None)] == [
         "0.00", "<0.01", "0.01", "0.12", "0.99", ">0.99", "1.00", NOTHING
     ]  # fmt: skip
 
 
-def test_queries_are_of_all_classes_or_of_one() -> None:
+def test_queries_can_be_divided_by_the_number_of_classes() -> None:
     row = {"value": 812.0, "bound": ">=", "low": 700.0, "high": None}
     assert queries_cell(row, 10_000) == TableCell(">= 812", "[700 and more]")
     assert queries_cell(row, 10_000, 100) == TableCell(">= 8.1", "[7.0 and more]")
@@ -378,7 +380,7 @@ def test_queries_are_of_all_classes_or_of_one() -> None:
     assert [queries_cell(beyond, 10_000, per).text for per in (1, 10)] == ["> 10,000", "> 1,000"]
 
 
-def test_ratios_quantiles_and_confidences_say_what_is_not_known() -> None:
+def test_unknown_ratios_quantiles_and_confidences_are_shown_as_unknown() -> None:
     assert ratio_cell({"value": 2.0, "bound": ">=", "low": 1.5, "high": None}) == TableCell(">= 2.00", "[1.50 and more]")
     assert ratio_cell({"value": None, "bound": "unknown", "low": None, "high": None}) == TableCell(NOTHING, "unknown")
     assert ratio_cell(None) == TableCell(NOTHING)
@@ -387,7 +389,7 @@ def test_ratios_quantiles_and_confidences_say_what_is_not_known() -> None:
     assert confidences_cell({"5": 1e-9, "50": 0.99999, "95": 1.0}) == TableCell(">0.9999", "[<0.0001, 1]")
 
 
-def test_durations_and_lists_read_as_people_say_them() -> None:
+def test_durations_numbers_and_lists_are_formatted_for_reading() -> None:
     assert [format_duration(v) for v in (5, 600, 7_200, None)] == ["5 s", "10 min", "2.0 h", NOTHING]
     assert [counted(number, "seed") for number in (0, 1, 1_000)] == ["0 seeds", "1 seed", "1,000 seeds"]
-    assert [join_words(words) for words in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]
+    assert [join_names(names) for names in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]

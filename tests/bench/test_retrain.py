@@ -1,4 +1,4 @@
-"""The retraining loop: what is kept, that it goes on after any stop, and that its figures are what they are called."""
+"""The retraining loop: it keeps every network, continues after any stop with the same bits, and its figures are right."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evofool.bench.retraining import retrain_loop as module
-from evofool.bench.retraining.analysis import PAPER, analyse
+from evofool.bench.retraining.analysis import PAPER_MEDIANS, analyse
 from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped, champions, fooling_images, retrain
 from evofool.cli import retrain as cli_retrain
 from evofool.errors import RecipeError
@@ -31,7 +31,7 @@ RUNNER = CliRunner()
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_digits() -> Iterator[None]:
-    """Networks are trained on 160 digits: in a blink, and none too well."""
+    """Networks are trained on 160 digits only, which is fast."""
     full = module.training_half
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "training_half", lambda: tuple(part[::16].copy() for part in full()))
@@ -59,20 +59,20 @@ def stop_at(call: int) -> Callable[[str], bool]:
 
 def test_every_network_and_every_run_is_kept(whole: Path) -> None:
     assert list(networks(whole)) == [f"run-1/iteration-{i}/network.safetensors" for i in (1, 2)]
-    for home in [whole / f"run-1/iteration-{i}/evolution-{e}" for i in (1, 2) for e in (1, 2)]:
-        with StoredRun(home) as stored:
+    for folder in [whole / f"run-1/iteration-{i}/evolution-{e}" for i in (1, 2) for e in (1, 2)]:
+        with StoredRun(folder) as stored:
             assert stored.meta.finished
             assert stored.evaluations == 96
-        with Image.open(home / "elites.png") as sheet:
+        with Image.open(folder / "elites.png") as sheet:
             assert sheet.size[0] > 100
 
 
-def test_the_first_network_knows_digits_alone_and_the_next_have_a_class_more(whole: Path) -> None:
+def test_the_first_network_has_ten_classes_and_the_next_one_more(whole: Path) -> None:
     outputs = [len(target(f"lenet?weights={whole}/run-1/iteration-{i}/network.safetensors").labels) for i in (1, 2)]
     assert outputs == [10, 11]
 
 
-def test_outlier_exposure_has_no_class_more(tmp_path: Path) -> None:
+def test_outlier_exposure_adds_no_class(tmp_path: Path) -> None:
     retrain(replace(PLAN, defence="outlier-exposure", evolutions=1, evaluations=24), tmp_path)
     assert len(target(f"lenet?weights={tmp_path}/run-1/iteration-2/network.safetensors").labels) == 10
 
@@ -81,7 +81,7 @@ def test_outlier_exposure_has_no_class_more(tmp_path: Path) -> None:
 def test_work_that_was_stopped_ends_with_the_same_bits(
     whole: Path, tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Say is asked after every batch, not four times a second.
+    # on_progress is called after every batch, not four times a second.
     advance = module.Run.advance
     monkeypatch.setattr(module.Run, "advance", lambda run, tick: advance(run, tick, every=0.0))
     stops = 0
@@ -98,7 +98,7 @@ def test_work_that_was_stopped_ends_with_the_same_bits(
     assert analyse(PLAN, tmp_path) == json.loads((whole / "retrain.json").read_text())
 
 
-def test_what_is_there_is_not_made_again(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_networks_and_runs_are_not_made_again(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = networks(whole)
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(module, "evolve", lambda *_: pytest.fail("evolved again"))
@@ -106,15 +106,15 @@ def test_what_is_there_is_not_made_again(whole: Path, monkeypatch: pytest.Monkey
     assert networks(whole) == before
 
 
-def test_another_plan_is_refused_and_more_of_the_same_is_not(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"share = 0\.4, asked for is 0\.3.*--out"):
+def test_another_plan_is_refused_unless_only_runs_or_iterations_change(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"share = 0\.4, and this plan has 0\.3.*--out"):
         retrain(replace(PLAN, share=0.3), whole)
     module.begin(PLAN, tmp_path)
     module.begin(replace(PLAN, runs=4, iterations=9), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"defence": "none"}, "retraining needs a defence: outlier-exposure, reject-class"),
         ({"defence": "hope"}, 'no defence "hope"'),
@@ -125,13 +125,13 @@ def test_another_plan_is_refused_and_more_of_the_same_is_not(whole: Path, tmp_pa
         ({"changes": ("search.sead=3",)}, "search.sead"),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_is_written(changes: dict, words: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=words):
+def test_an_invalid_plan_is_refused_before_anything_is_written(changes: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
         retrain(replace(PLAN, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_fooling_images_are_those_that_were_called_a_digit_and_differ(whole: Path) -> None:
+def test_fooling_images_are_distinct_and_were_classified_as_their_digit(whole: Path) -> None:
     images = fooling_images(whole, 1, 1, evolutions=2)
     assert images.dtype == np.uint8
     assert len({image.tobytes() for image in images}) == len(images)
@@ -150,10 +150,10 @@ def test_fooling_images_are_those_that_were_called_a_digit_and_differ(whole: Pat
     assert len(set(called.tolist())) > 1
 
 
-def test_the_figures_are_what_they_are_called(whole: Path) -> None:
-    told = json.loads((whole / "retrain.json").read_text())
-    assert (told["schema"], told["version"]) == ("evofool.retrain", 1)
-    first, second = told["iterations"]
+def test_the_figures_equal_a_slow_computation(whole: Path) -> None:
+    data = json.loads((whole / "retrain.json").read_text())
+    assert (data["schema"], data["version"]) == ("evofool.retrain", 1)
+    first, second = data["iterations"]
     images, labels = held_out()
     for i, row in ((1, first), (2, second)):
         attacked = target(f"lenet?weights={whole}/run-1/iteration-{i}/network.safetensors")
@@ -167,7 +167,7 @@ def test_the_figures_are_what_they_are_called(whole: Path) -> None:
         assert row["confidences"] == [confidences]
         assert row["median"] == pytest.approx(float(np.median(confidences)))
         assert row["of_runs"]["each"] == [row["median"]]
-        assert row["paper_recalled"] == PAPER[i - 1]
+        assert row["paper_recalled"] == PAPER_MEDIANS[i - 1]
     assert first["fooling_images"] == [0]
     assert second["fooling_images"] == [len(fooling_images(whole, 1, 1, 2))]
     assert first["against_first"] is None
@@ -189,7 +189,7 @@ def test_the_command_prints_a_table_and_leaves_a_curve(whole: Path) -> None:
         assert curve.size == (960, 768)
 
 
-def test_several_runs_have_columns_of_their_own() -> None:
+def test_several_runs_have_additional_columns() -> None:
     def row(iteration: int, medians: list[float]) -> dict:
         test = {"images": {"u": 1.0, "p": 0.00001}, "runs": {"u": 1.0, "p": 0.0312}}
         limits = {"low": 0.5, "high": 0.9999, "confidence": 0.9, "number": 20}
@@ -215,5 +215,5 @@ def test_several_runs_have_columns_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("p", "text"), [(0.0, "0.0000"), (0.5, "0.5000"), (0.98765, "0.9877"), (0.999987, "0.999987"), (1.0, "1.0000")]
 )
-def test_a_confidence_is_told_from_one(p: float, text: str) -> None:
+def test_a_confidence_below_1_is_not_written_as_1(p: float, text: str) -> None:
     assert cli_retrain.confidence_text(p) == text

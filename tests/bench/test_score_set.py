@@ -1,4 +1,4 @@
-"""Fooling images that exist: read as what they are, each asked about once, and counted as a slow count has it."""
+"""Sets of existing fooling images: they are read exactly, scored once each, and counted as a slow count does."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def network(gain: float = 1.0, shape: tuple[int, int, int] = SHAPE) -> Target:
     weights = np.random.default_rng(4).normal(size=(int(np.prod(shape)), len(LABELS))).astype(np.float32)
 
     def forward(images: np.ndarray) -> np.ndarray:
-        # Row by row: what else is in a batch must not decide last bits.
+        # Row by row: the rest of a batch must not change last bits.
         rows = (images.reshape(len(images), -1).astype(np.float32) - 127.5) / 64
         return np.stack([row @ weights for row in rows]) * np.float32(gain)
 
@@ -65,7 +65,7 @@ def noise(count: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndar
 
 
 def calibration(target: Target, classes: Sequence[int] = (0, 1, 2, 3)) -> Calibration:
-    """Of images that are mostly what they are called, of these classes alone."""
+    """A calibration with images of these classes, most of them classified correctly."""
     images = noise(500, 1)
     meant = target.logits(images).argmax(axis=1).astype(np.int64)
     meant[::10] = (meant[::10] + 1) % len(LABELS)
@@ -79,18 +79,18 @@ def calibration(target: Target, classes: Sequence[int] = (0, 1, 2, 3)) -> Calibr
     return calibrate(target, RealImages("noise", meant, read))
 
 
-def foreign(folder: Path, count: int = 60) -> Path:
-    """Pictures in a folder for each class, of noise that is not always called so."""
+def noise_set(folder: Path, count: int = 60) -> Path:
+    """A folder of noise for each class; the target does not always predict that class."""
     meant = np.random.default_rng(3).integers(0, 4, count)
     for k, (image, c) in enumerate(zip(noise(count, 2), meant, strict=True)):
-        home = folder / LABELS[c].replace(" ", "_")
-        home.mkdir(parents=True, exist_ok=True)
-        save_png(image, home / f"{k}.png")
+        class_folder = folder / LABELS[c].replace(" ", "_")
+        class_folder.mkdir(parents=True, exist_ok=True)
+        save_png(image, class_folder / f"{k}.png")
     return folder
 
 
-def scored(folder: Path, target: Target, real: Calibration | None = None, **how: Any) -> ScoredSet:
-    return score_set(image_set(folder, target), target, real, **how)
+def scored(folder: Path, target: Target, real: Calibration | None = None, **options: Any) -> ScoredSet:
+    return score_set(image_set(folder, target), target, real, **options)
 
 
 # --- targets whose logits depend on an image's place in a chunk
@@ -103,16 +103,16 @@ def test_images_near_a_threshold_are_counted_where_logits_depend_on_the_row(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "row_target", raising=False)
-    foreign(tmp_path / "set")
+    noise_set(tmp_path / "set")
     for factory, dependent in (("even", False), ("by_row", True)):
         done = call("set", "--target", f"python:row_target:{factory}", "--json", "out.json")
         assert done.exit_code == 0, done.output
         position = json.loads((tmp_path / "out.json").read_text())["position"]
         assert (position["chunk"], position["dependent"], position["tolerance"] > 0) == (64, dependent, dependent)
         assert (position["undecided"] > 0) == dependent
-        words = " ".join(done.output.split())
-        assert ("logits depend on an image's row in a chunk of 64" in words) == dependent
-        assert (f"{position['undecided']} of 60 images are nearer to a threshold than that" in words) == dependent
+        output = " ".join(done.output.split())
+        assert ("logits depend on an image's row in a chunk of 64" in output) == dependent
+        assert (f"{position['undecided']} of 60 images are nearer to a threshold than that" in output) == dependent
 
 
 # --- reading
@@ -120,7 +120,7 @@ def test_images_near_a_threshold_are_counted_where_logits_depend_on_the_row(
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "I;16", "LA"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_of_the_targets_size_is_read_as_explain_reads_it(tmp_path: Path, mode: str, channels: int) -> None:
+def test_a_picture_of_the_targets_size_is_read_as_by_explain(tmp_path: Path, mode: str, channels: int) -> None:
     draw = np.random.default_rng(5)
     if mode == "I;16":
         picture = Image.fromarray(draw.integers(0, 65536, (6, 5), np.uint16))
@@ -135,7 +135,7 @@ def test_a_picture_of_the_targets_size_is_read_as_explain_reads_it(tmp_path: Pat
     assert np.array_equal(image_set(tmp_path / "set", target).image(0), wanted)
 
 
-def test_a_picture_of_another_size_is_scaled_whole(tmp_path: Path) -> None:
+def test_a_picture_of_another_size_is_scaled_without_cropping(tmp_path: Path) -> None:
     image = noise(1, 6, (3, 30, 9))[0]
     save_png(image, tmp_path / "cow_1.png")
     target = network()
@@ -144,7 +144,7 @@ def test_a_picture_of_another_size_is_scaled_whole(tmp_path: Path) -> None:
     assert np.array_equal(read, resized(image, target.shape))
 
 
-def test_files_are_named_by_class_too(tmp_path: Path) -> None:
+def test_files_may_be_named_by_class(tmp_path: Path) -> None:
     for name, image in zip(("dog_1.png", "bigbee_2.png", "ant.jpg"), noise(3, 7), strict=True):
         Image.fromarray(image[0]).save(tmp_path / name)
     with pytest.raises(ImageError, match="bigbee"):
@@ -162,14 +162,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_and_its_exports_are_one_set(run: Path, tmp_path: Path) -> None:
+def test_a_run_and_its_exports_are_the_same_set(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     with StoredRun(run) as stored:
         export(stored, tmp_path / "files")
         export(stored, tmp_path / "table", layout="parquet")
         elites, target = stored.elites(), stored.target()
     whole = scored(run, target)
-    assert whole.log_odds.tolist() == [e.row.log_odds for e in elites], "its own target is asked as the run asked it"
+    assert whole.log_odds.tolist() == [e.row.log_odds for e in elites], "a run's own target scores as during the run"
     assert whole.margins.tolist() == [e.row.margin for e in elites]
     for path in (run / "run.db", tmp_path / "files", tmp_path / "table"):
         other = scored(path, target)
@@ -182,19 +182,19 @@ def test_a_run_and_its_exports_are_one_set(run: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_elites_are_of_the_class_of_their_label_and_strangers_are_named(run: Path) -> None:
+def test_elites_get_the_class_of_their_label_and_unknown_labels_are_named(run: Path) -> None:
     lenet = named("lenet")
     turned = Target("turned", lenet.labels[::-1], lenet.shape, lambda images: lenet.logits(images)[:, ::-1], {})
     assert image_set(run, turned).classes.tolist() == list(range(9, -1, -1))
     assert np.allclose(scored(run, turned).margins, scored(run, lenet).margins, atol=1e-3)
     other = Target("other", ["0", "1", *"abcdefgh"], lenet.shape, lenet.logits, {})
-    with pytest.raises(ImageError, match=r"8 of its classes are none of other's 10: 2, 3, 4, 5, 6 \.\.\."):
+    with pytest.raises(ImageError, match=r"8 of its classes are not among the 10 of other: 2, 3, 4, 5, 6 \.\.\."):
         image_set(run, other)
 
 
 @pytest.fixture(scope="module")
 def rejected_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the bundled network behind a detector: its eleventh class is "rejected"."""
+    """A run on the bundled network behind a detector; its eleventh class is "rejected"."""
     folder = tmp_path_factory.mktemp("guarded")
     rule = DetectorRule("max-logit", threshold=-1.0, median=-3.0, scale=2.0, temperature=1.0)
     spec = guard(named("lenet"), SimpleNamespace(rule=rule), folder / "guard.safetensors")
@@ -204,39 +204,41 @@ def rejected_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("judge", ["own", "base"])
+@pytest.mark.parametrize("scored_by", ["guarded", "base"])
 @pytest.mark.parametrize("kind", ["run", "table", "folder"])
 def test_images_that_were_evolved_to_be_rejected_are_left_out(
-    rejected_run: Path, tmp_path: Path, kind: str, judge: str
+    rejected_run: Path, tmp_path: Path, kind: str, scored_by: str
 ) -> None:
     with StoredRun(rejected_run) as stored:
         assert [elite.label for elite in stored.elites()] == [*"0123456789", "rejected"]
-        target = stored.target() if judge == "own" else named("lenet")
+        target = stored.target() if scored_by == "guarded" else named("lenet")
         if kind != "run":
             export(stored, tmp_path / "set", layout="parquet" if kind == "table" else "imagefolder")
-    if (kind, judge) == ("folder", "base"):
-        shutil.rmtree(tmp_path / "set" / "10_rejected")  # in anybody's folder it would be a class of theirs
+    if (kind, scored_by) == ("folder", "base"):
+        shutil.rmtree(tmp_path / "set" / "10_rejected")  # in another folder it would be a class
     found = image_set(rejected_run if kind == "run" else tmp_path / "set", target)
     assert found.kind == kind
     assert found.classes.tolist() == list(range(10))
-    assert found.left_out == (0 if (kind, judge) == ("folder", "base") else 1)
-    told = score_set(found, target).as_json()
-    assert (told["set"]["images"], told["set"]["left_out"]) == (10, found.left_out)
-    assert told["scores"]["called"]["classes"]["of"] == 10
+    assert found.left_out == (0 if (kind, scored_by) == ("folder", "base") else 1)
+    data = score_set(found, target).as_json()
+    assert (data["set"]["images"], data["set"]["left_out"]) == (10, found.left_out)
+    assert data["scores"]["called"]["classes"]["of"] == 10
 
 
-def test_the_command_says_what_was_left_out_and_a_set_of_nothing_else_is_refused(rejected_run: Path, tmp_path: Path) -> None:
+def test_rejection_classes_are_reported_and_a_set_of_nothing_else_is_refused(rejected_run: Path, tmp_path: Path) -> None:
     result = call(rejected_run)
     assert result.exit_code == 0, result.exception
     assert "10 images of 10 of 10 classes" in result.output
     assert "1 more are of a rejection class and are left out" in result.output
     save_png(noise(1, 1, (1, 28, 28))[0], tmp_path / "nothing_1.png")
-    taught = Target("taught", [*"0123456789", "nothing"], (1, 28, 28), lambda x: np.zeros((len(x), 11), np.float32), {})
-    with pytest.raises(ImageError, match="all its images are of a class that stands for no thing"):
-        image_set(tmp_path, taught)
+    with_nothing = Target(
+        "taught", [*"0123456789", "nothing"], (1, 28, 28), lambda x: np.zeros((len(x), 11), np.float32), {}
+    )
+    with pytest.raises(ImageError, match="all its images are of a rejection class"):
+        image_set(tmp_path, with_nothing)
 
 
-def test_what_is_no_set_is_named(tmp_path: Path) -> None:
+def test_a_path_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"there is no .*nowhere"):
         image_set(tmp_path / "nowhere", network())
     with pytest.raises(ImageError, match="has no pictures"):
@@ -246,10 +248,10 @@ def test_what_is_no_set_is_named(tmp_path: Path) -> None:
 # --- scoring
 
 
-def test_shares_are_those_of_a_slow_count(tmp_path: Path) -> None:
+def test_shares_equal_a_slow_count(tmp_path: Path) -> None:
     target = network()
     real = calibration(target)
-    found = scored(foreign(tmp_path, 200), target, real)
+    found = scored(noise_set(tmp_path, 200), target, real)
     hits: dict[str, list[bool]] = {"called": [], "tau5": [], "tau50": []}
     for k in range(len(found.rows)):
         z, c = target.logits(found.images.image(k)[None])[0].astype(np.float64), found.classes[k]
@@ -273,9 +275,9 @@ def test_shares_are_those_of_a_slow_count(tmp_path: Path) -> None:
     assert found.sure[0.9].images.count == int((found.p >= 0.9).sum())
 
 
-def test_each_image_is_asked_about_once(tmp_path: Path) -> None:
+def test_each_image_is_scored_once(tmp_path: Path) -> None:
     target = network()
-    images = image_set(foreign(tmp_path), target)
+    images = image_set(noise_set(tmp_path), target)
     seen: list[bytes] = []
     forward = target._forward
     target._forward = lambda batch: seen.extend(image.tobytes() for image in batch) or forward(batch)  # type: ignore
@@ -285,60 +287,60 @@ def test_each_image_is_asked_about_once(tmp_path: Path) -> None:
 
 
 def test_the_best_image_of_a_class_has_its_highest_margin(tmp_path: Path) -> None:
-    found = scored(foreign(tmp_path), network())
+    found = scored(noise_set(tmp_path), network())
     assert found.classes[found.best].tolist() == [0, 1, 2, 3]
     for row in found.best:
         assert found.margins[row] == found.margins[found.classes == found.classes[row]].max()
 
 
-def test_dividing_logits_by_4_changes_raw_parts_alone(tmp_path: Path) -> None:
-    folder, told = foreign(tmp_path), []
+def test_dividing_logits_by_4_changes_only_raw_parts(tmp_path: Path) -> None:
+    folder, results = noise_set(tmp_path), []
     for gain in (1.0, 0.25):
         target = network(gain)
-        one = scored(folder, target, calibration(target)).as_json()
-        assert one.pop("raw") is not None
-        one["target"].pop("fingerprint")
-        for image in one["images"]:
+        data = scored(folder, target, calibration(target)).as_json()
+        assert data.pop("raw") is not None
+        data["target"].pop("fingerprint")
+        for image in data["images"]:
             image.pop("raw")
-        told.append(json.dumps(one, allow_nan=False))
-    assert told[0] == told[1]
+        results.append(json.dumps(data, allow_nan=False))
+    assert results[0] == results[1]
 
 
-def test_classes_without_real_images_are_judged_by_no_threshold(tmp_path: Path) -> None:
+def test_classes_without_real_images_have_no_threshold(tmp_path: Path) -> None:
     target = network()
-    found = scored(foreign(tmp_path), target, calibration(target, classes=(0, 1, 2)))
+    found = scored(noise_set(tmp_path), target, calibration(target, classes=(0, 1, 2)))
     dogs = int((found.classes == 3).sum())
     assert (found.totals["called"].images.of, found.totals["tau5"].images.of) == (60, 60 - dogs)
     assert found.totals["tau5"].classes.of == 3
-    told = found.as_json()
-    assert told["per_class"][3]["accepted_tau5"] is None
-    assert told["per_class"][3]["called"] is not None
-    assert {image["accepted_tau5"] for image in told["images"] if image["class"] == 3} == {None}
+    data = found.as_json()
+    assert data["per_class"][3]["accepted_tau5"] is None
+    assert data["per_class"][3]["called"] is not None
+    assert {image["accepted_tau5"] for image in data["images"] if image["class"] == 3} == {None}
 
 
-def test_without_real_images_no_acceptance_is_told(tmp_path: Path) -> None:
-    told = scored(foreign(tmp_path), network()).as_json()
-    assert told["schema"] == "evofool.score-set"
-    assert told["real"] is None
-    assert set(told["scores"]) == {"called"}
-    assert "accepted" not in json.dumps(told, allow_nan=False)
+def test_without_real_images_nothing_is_accepted(tmp_path: Path) -> None:
+    data = scored(noise_set(tmp_path), network()).as_json()
+    assert data["schema"] == "evofool.score-set"
+    assert data["real"] is None
+    assert set(data["scores"]) == {"called"}
+    assert "accepted" not in json.dumps(data, allow_nan=False)
 
 
 def test_an_unreadable_picture_is_named_or_left_out(tmp_path: Path) -> None:
-    folder = foreign(tmp_path)
+    folder = noise_set(tmp_path)
     (folder / "cow" / "00.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"cow/00\.png cannot be read"):
         scored(folder, network())
     found = scored(folder, network(), skip_unreadable=True)
     assert [name for name, _ in found.skipped] == ["cow/00.png"]
     assert len(found.rows) == 60
-    assert found.sha256 != scored(foreign(tmp_path / "other", 59), network()).sha256
+    assert found.sha256 != scored(noise_set(tmp_path / "other", 59), network()).sha256
     names = [found.images.names[row] for row in found.rows]
     assert "cow/00.png" not in names
     assert found.as_json()["set"]["skipped"][0]["name"] == "cow/00.png"
 
 
-def test_a_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_set_without_a_readable_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cow_1.png").write_bytes(b"")
     with pytest.raises(ImageError, match="none of its 1 images can be read"):
         scored(tmp_path, network(), skip_unreadable=True)
@@ -347,12 +349,12 @@ def test_a_set_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
 def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     broken = Target("broken", LABELS, SHAPE, lambda images: np.full((len(images), 4), np.nan, np.float32), {})
     with pytest.raises(ScoreError, match="broken answered NaN"):
-        scored(foreign(tmp_path), broken)
+        scored(noise_set(tmp_path), broken)
 
 
-def test_equal_logits_call_no_class(tmp_path: Path) -> None:
+def test_equal_logits_predict_no_class(tmp_path: Path) -> None:
     even = Target("even", LABELS, SHAPE, lambda images: np.zeros((len(images), 4), np.float32), {})
-    assert scored(foreign(tmp_path), even).totals["called"].images.count == 0
+    assert scored(noise_set(tmp_path), even).totals["called"].images.count == 0
     assert scores.margin(np.zeros((1, 4), np.float32)).tolist() == [[0.0] * 4]
 
 
@@ -365,11 +367,11 @@ def call(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_the_command_scores_a_run_by_its_own_target(run: Path, tmp_path: Path) -> None:
+def test_the_command_scores_a_run_with_its_own_target(run: Path, tmp_path: Path) -> None:
     result = call(run, "--json", tmp_path / "all.json", "--sheet", tmp_path / "best.png")
     assert result.exit_code == 0, result.exception
-    told = json.loads((tmp_path / "all.json").read_text())
-    assert f"{told['scores']['called']['images']['count']} of 10" in result.output
+    data = json.loads((tmp_path / "all.json").read_text())
+    assert f"{data['scores']['called']['images']['count']} of 10" in result.output
     assert "Without --images there are no thresholds: only predictions and confidences are shown." in result.output
     assert "Queries: 10 for the set" in result.output
     with Image.open(tmp_path / "best.png") as sheet:
@@ -382,7 +384,7 @@ def test_the_command_takes_thresholds_from_real_images(tmp_path: Path, monkeypat
         (tmp_path / "real" / f"{c}_x").mkdir(parents=True, exist_ok=True)
         save_png(image, tmp_path / "real" / f"{c}_x" / f"{k}.png")
     monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: target)
-    folder, file = foreign(tmp_path / "set"), tmp_path / "all.json"
+    folder, file = noise_set(tmp_path / "set"), tmp_path / "all.json"
     result = call(folder, "--target", "network", "--images", tmp_path / "real", "--json", file)
     assert result.exit_code == 0, result.exception
     assert "accepted at tau_5 " in result.output
@@ -391,26 +393,26 @@ def test_the_command_takes_thresholds_from_real_images(tmp_path: Path, monkeypat
     assert (real["source"], real["number"], real["queries"]) == ("real", 300, 300)
 
 
-def test_what_goes_to_others_tells_of_no_folder_of_this_machine(tmp_path: Path) -> None:
-    where = tmp_path / "my own" / "set"
-    (foreign(where) / "cow" / "00.png").write_bytes(b"no picture")
-    told = scored(where, network(), skip_unreadable=True).as_json()
-    assert told["set"]["source"] == "set"
-    assert told["set"]["skipped"] == [
-        {"name": "cow/00.png", "why": "cow/00.png cannot be read as a picture (cannot identify image file)"}
+def test_json_has_no_folders_of_this_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "my own" / "set"
+    (noise_set(folder) / "cow" / "00.png").write_bytes(b"no picture")
+    data = scored(folder, network(), skip_unreadable=True).as_json()
+    assert data["set"]["source"] == "set"
+    assert data["set"]["skipped"] == [
+        {"name": "cow/00.png", "reason": "cow/00.png cannot be read as a picture (cannot identify image file)"}
     ]
-    assert "my own" not in json.dumps(told)
+    assert "my own" not in json.dumps(data)
 
 
 def test_a_picture_that_cannot_be_read_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (foreign(tmp_path / "set", 10) / "cow" / "00.png").write_bytes(b"no picture")
+    (noise_set(tmp_path / "set", 10) / "cow" / "00.png").write_bytes(b"no picture")
     monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: network())
     result = call(tmp_path / "set", "--target", "network", "--skip-unreadable")
     (line,) = [line for line in result.output.splitlines() if "00.png" in line]
     assert line == f"  {tmp_path / 'set' / 'cow' / '00.png'} cannot be read as a picture (cannot identify image file)"
 
 
-def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_classes_only_both_ends_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [f"thing{c}" for c in range(40)]
     many = Target("many", labels, SHAPE, lambda x: x.reshape(len(x), -1)[:, :1] * np.ones((1, 40), np.float32), {})
     many._forward = lambda x: np.random.default_rng(int(x.sum())).normal(size=(len(x), 40)).astype(np.float32)
@@ -424,7 +426,7 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "words"),
+    ("arguments", "kind", "message"),
     [
         (lambda at: [at / "nowhere"], ImageError, "there is no"),
         (lambda at: [Path(__file__)], ImageError, "is no folder, no run and no .parquet file: name a run"),
@@ -440,14 +442,16 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path, monkeypatch: pytest.
             lambda at: [at / "set", "--target", "lenet", "--json", "/proc/x.json"],
             StoreError,
             "/proc/x.json cannot be written: its folder is not writable",
-            marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has a folder that takes no files"),
+            marks=pytest.mark.skipif(
+                not Path("/proc/self").exists(), reason="only Linux has a folder where no file can be created"
+            ),
         ),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(
-    tmp_path: Path, arguments: Callable[[Path], list[str | Path]], kind: type[EvofoolError], words: str
+def test_bad_input_is_refused_with_a_message(
+    tmp_path: Path, arguments: Callable[[Path], list[str | Path]], kind: type[EvofoolError], message: str
 ) -> None:
-    foreign(tmp_path / "set", 8)
+    noise_set(tmp_path / "set", 8)
     result = call(*arguments(tmp_path))
     assert isinstance(result.exception, kind), result.exception
-    assert words in str(result.exception)
+    assert message in str(result.exception)

@@ -1,4 +1,4 @@
-"""The intervals of a bench, against scipy's, against slow versions, and by what must hold of them."""
+"""The intervals of a bench, compared with scipy, with slow versions, and by their properties."""
 
 import math
 
@@ -43,14 +43,14 @@ def three(found: Interval) -> list[float]:
 # --- quantiles
 
 
-def test_quantiles_are_numpy_s_by_percent() -> None:
+def test_quantiles_equal_numpys() -> None:
     values = np.random.default_rng(0).normal(size=37)
     assert quantiles(values) == {str(q): np.percentile(values, q) for q in (5, 25, 50, 75, 95)}
     assert quantiles(np.array([0.0, 1.0, 10.0]), at=(5, 50)) == {"5": pytest.approx(0.1), "50": 1.0}
     assert quantiles(np.zeros(0)) == {}
 
 
-def test_what_is_infinite_counts_as_the_least_or_greatest_of_0_and_the_others() -> None:
+def test_infinite_values_count_as_the_extremes_of_0_and_the_finite_values() -> None:
     values = np.array([2.0, -np.inf, 3.0, np.inf])
     assert quantiles(values) == quantiles(np.array([2.0, 0.0, 3.0, 3.0]))
     assert quantiles(-values) == quantiles(np.array([-2.0, 0.0, -3.0, -3.0]))
@@ -61,7 +61,7 @@ def test_what_is_infinite_counts_as_the_least_or_greatest_of_0_and_the_others() 
 
 
 @pytest.mark.parametrize("budget", [10, 29, 100])
-def test_q50_is_kaplan_and_meiers_median(budget: int) -> None:
+def test_q50_is_the_kaplan_meier_median(budget: int) -> None:
     rng = np.random.default_rng([6, budget])
     for _ in range(100):
         at = random_queries(rng, int(rng.integers(1, 12)), budget)
@@ -72,17 +72,17 @@ def test_q50_is_kaplan_and_meiers_median(budget: int) -> None:
         assert q50(at) == pytest.approx(reached[0] if len(reached) else math.nan, nan_ok=True)
 
 
-def test_q50_is_where_the_shares_come_to_a_half() -> None:
+def test_q50_is_where_the_shares_reach_one_half() -> None:
     rng = np.random.default_rng(7)
     for _ in range(100):
         at, grid = random_queries(rng, int(rng.integers(1, 12)), 30), range(1, 31)
-        told = shares(at, np.array(grid))
-        assert told.tolist() == [sum(q <= g for q in at) / len(at) for g in grid]
-        half = next((g for g, s in zip(grid, told, strict=True) if s >= 0.5), math.nan)
+        found = shares(at, np.array(grid))
+        assert found.tolist() == [sum(q <= g for q in at) / len(at) for g in grid]
+        half = next((g for g, s in zip(grid, found, strict=True) if s >= 0.5), math.nan)
         assert q50(at) == pytest.approx(half, nan_ok=True)
 
 
-def test_shares_and_q50_of_many_are_those_of_each() -> None:
+def test_shares_and_q50_work_on_stacked_arrays() -> None:
     rng = np.random.default_rng(5)
     at, grid = np.stack([random_queries(rng, 7, 30) for _ in range(6)]).reshape(2, 3, 7), np.array([3, 10, 30])
     for i in range(2):
@@ -94,7 +94,7 @@ def test_shares_and_q50_of_many_are_those_of_each() -> None:
 # --- shares
 
 
-def test_limits_are_where_students_t_meets_the_variance_of_a_share() -> None:
+def test_limits_solve_the_equation_of_students_t_and_the_variance_of_a_share() -> None:
     shares = np.array([0.35, 0.5, 0.62, 0.48, 0.6])  # a symmetric distribution: S - 1 degrees of freedom
     m, variance = shares.mean(), shares.var(ddof=1) / 5
     t = stats.t.ppf(0.975, 4)
@@ -113,11 +113,11 @@ def test_a_band_is_the_interval_of_each_point() -> None:
     shares, again = rng.integers(0, 11, (5, 20)) / 10, rng.integers(0, 11, (30, 5, 20)) / 10
     value, low, high = band(shares, again, 10)
     for q in range(20):
-        one = share_interval(shares[:, q], again[:, :, q], 10)
-        assert three(one) == pytest.approx([value[q], low[q], high[q]])
+        interval = share_interval(shares[:, q], again[:, :, q], 10)
+        assert three(interval) == pytest.approx([value[q], low[q], high[q]])
 
 
-def test_limits_hold_the_value_and_stay_in_0_to_1_and_mirror() -> None:
+def test_limits_enclose_the_value_within_0_to_1_and_mirror() -> None:
     rng = np.random.default_rng(9)
     for classes in (1, 2, 10, 1000, None):
         for seeds in (2, 5, 10):
@@ -132,7 +132,7 @@ def test_limits_hold_the_value_and_stay_in_0_to_1_and_mirror() -> None:
             np.testing.assert_allclose(1 - mirrored_low, high, atol=1e-9)
 
 
-def test_what_the_threshold_adds_does_not_shrink_with_more_seeds() -> None:
+def test_the_uncertainty_of_the_threshold_does_not_shrink_with_more_seeds() -> None:
     again = np.clip(0.5 + np.random.default_rng(10).normal(0, 0.05, (200, 1)), 0, 1)
     few, many = (share_interval([0.49, 0.51] * n, np.repeat(again, 2 * n, axis=1), 100) for n in (3, 300))
     assert few.low is not None
@@ -143,11 +143,11 @@ def test_what_the_threshold_adds_does_not_shrink_with_more_seeds() -> None:
     assert alone > 0.499
 
 
-def test_seeds_that_agree_have_limits_that_narrow_with_the_classes() -> None:
+def test_limits_of_equal_seeds_narrow_with_the_number_of_classes() -> None:
     lows = [share_interval([1.0] * 5, None, classes).low for classes in (10, 100, 1000)]
     assert all(low is not None and low < 1 for low in lows)
     assert lows == sorted(lows, key=lambda low: low or 0)
-    # the rule of three: nothing missed among 50 classes leaves 3.7 / 50 possible, two-sided
+    # the rule of three: no miss among 50 classes leaves a share of up to 3.7 / 50 possible, two-sided
     assert 1 - (lows[0] or 0) > 3.69 / 50
     assert share_interval([1.0] * 5).low == 1
 
@@ -159,8 +159,8 @@ def test_one_seed_has_no_limits() -> None:
 
 
 @pytest.mark.parametrize(("classes", "common"), [(10, 0.3), (200, 0.3), (200, 1.5)])
-def test_limits_hold_the_truth_as_often_as_they_say(classes: int, common: float) -> None:
-    """Roughly: tests/perf/coverage.py measures it well."""
+def test_limits_cover_the_truth_at_the_stated_rate(classes: int, common: float) -> None:
+    """Roughly; tests/perf/coverage.py measures it precisely."""
     rng = np.random.default_rng([11, classes, int(10 * common)])
     luck = common * rng.standard_normal((5, 1000))
     shares = rng.binomial(classes, 1 / (1 + np.exp(-luck))) / classes
@@ -171,7 +171,7 @@ def test_limits_hold_the_truth_as_often_as_they_say(classes: int, common: float)
 # --- queries
 
 
-def test_queries_are_students_interval_on_logarithms() -> None:
+def test_the_interval_of_queries_is_students_on_logarithms() -> None:
     q = [120, 300, 210, 95, 400]
     x = np.log10(q)
     low, high = stats.t.interval(0.95, 4, x.mean(), x.std(ddof=1) / math.sqrt(5))
@@ -185,7 +185,7 @@ def test_queries_are_students_interval_on_logarithms() -> None:
     assert (wider.low or 0) < 10**low < 10**high < (wider.high or 0)
 
 
-def test_censored_seeds_give_a_bound_from_below() -> None:
+def test_censored_seeds_give_a_lower_bound() -> None:
     whole, cut = queries_interval([100, 200, 5000], 10_000), queries_interval([100, 200, None], 1000)
     assert cut == queries_interval([100, 200, math.nan], 1000)
     assert (cut.value or 0) < (whole.value or 0)
@@ -195,20 +195,20 @@ def test_censored_seeds_give_a_bound_from_below() -> None:
     assert queries_interval([100, 200, 5000], 1000).high is None, "beyond the budget is censored too"
 
 
-def test_all_censored_is_beyond_the_budget_and_bounds_the_mean_only_from_five_seeds() -> None:
+def test_if_all_seeds_are_censored_the_budget_is_a_bound_from_five_seeds_on() -> None:
     four, five = (queries_interval([None] * seeds, 1000) for seeds in (4, 5))
     assert four == Interval(None, None, None, 4, 4, bound=">=")
     assert five == Interval(None, 1000, None, 5, 5, bound=">=")
 
 
-def test_a_group_of_exact_networks_is_a_sample_as_seeds_are() -> None:
+def test_a_group_of_uncensored_networks_is_treated_like_seeds() -> None:
     q = [120, 300, 210, 95, 400]
     assert networks_interval(exact(*q), 1000) == queries_interval(q, 1000)
     assert networks_interval([BEYOND] * 5, 1000) == queries_interval([None] * 5, 1000)
     assert networks_interval([*exact(100, 200), BEYOND], 1000) == queries_interval([100, 200, None], 1000)
 
 
-def test_a_network_that_is_a_bound_makes_one_of_its_group_and_is_counted() -> None:
+def test_a_censored_network_makes_its_group_a_bound_and_is_counted() -> None:
     bound = Interval(300, 200, None, 5, 2, bound=">=")
     whole, cut = networks_interval(exact(100, 200, 300), 1000), networks_interval([*exact(100, 200), bound], 1000)
     assert (cut.value, cut.low) == (whole.value, whole.low)
@@ -221,16 +221,16 @@ def test_a_network_that_is_a_bound_makes_one_of_its_group_and_is_counted() -> No
 # --- two arms
 
 
-def test_a_ratio_is_students_interval_of_paired_logarithms_and_turns_over() -> None:
+def test_the_interval_of_a_ratio_is_students_of_paired_logarithms() -> None:
     a, b = [100, 250, 320, 90], [50, 300, 100, 60]
     x = np.log10(a) - np.log10(b)
     low, high = stats.t.interval(0.95, 3, x.mean(), x.std(ddof=1) / 2)
-    one, other = paired_ratio(a, b, 1000), paired_ratio(b, a, 1000)
-    assert three(one) == pytest.approx([10**v for v in (x.mean(), low, high)])
-    assert three(other) == pytest.approx([10**-v for v in (x.mean(), high, low)])
+    ratio, inverse = paired_ratio(a, b, 1000), paired_ratio(b, a, 1000)
+    assert three(ratio) == pytest.approx([10**v for v in (x.mean(), low, high)])
+    assert three(inverse) == pytest.approx([10**-v for v in (x.mean(), high, low)])
 
 
-def test_thresholds_that_move_both_arms_alike_add_nothing_to_a_ratio() -> None:
+def test_thresholds_that_move_both_arms_equally_do_not_widen_a_ratio() -> None:
     a, b = np.array([100, 250, 320, 90]), np.array([50, 300, 100, 60])
     moved = 10 ** np.random.default_rng(13).normal(0, 0.2, (100, 1))
     alone = paired_ratio(a.tolist(), b.tolist(), 1e6)
@@ -240,7 +240,7 @@ def test_thresholds_that_move_both_arms_alike_add_nothing_to_a_ratio() -> None:
     assert (apart.low or 0) < (alike.low or 0)
 
 
-def test_censoring_leaves_the_side_that_is_known() -> None:
+def test_a_censored_ratio_keeps_the_known_limit() -> None:
     above = paired_ratio([None, 400, 300], [100, 200, 200], 1000)
     assert above.value == pytest.approx(stats.gmean([10, 2, 1.5]))
     assert above.low is not None
@@ -262,7 +262,7 @@ def test_beyond_the_budget_is_censored_in_a_ratio() -> None:
     assert paired_ratio([5000, 400, 300], [100, 200, 200], 1000) == paired_ratio([None, 400, 300], [100, 200, 200], 1000)
 
 
-def test_a_difference_of_shares_has_students_limits_on_the_plain_scale() -> None:
+def test_the_interval_of_a_difference_of_shares_is_students() -> None:
     a, b = [0.5, 0.6, 0.9, 1.0], [0.4, 0.45, 0.5, 0.8]
     found = paired_difference(a, b)
     d = np.subtract(a, b)
@@ -272,18 +272,18 @@ def test_a_difference_of_shares_has_students_limits_on_the_plain_scale() -> None
     assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -high, -low))
 
 
-def test_thresholds_of_their_own_widen_a_difference_by_welchs_rule() -> None:
+def test_independent_thresholds_widen_a_difference_by_welchs_rule() -> None:
     a, b = [0.5, 0.6, 0.9, 1.0], [0.4, 0.45, 0.5, 0.8]
     found = paired_difference(a, b, threshold_variance=0.02)
-    own = np.subtract(a, b).var(ddof=1) / 4
-    freedom = (own + 0.02) ** 2 / (own**2 / 3 + 0.02**2 / 20)
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(own + 0.02)
-    assert half > stats.t.ppf(0.975, 3) * np.sqrt(own)
+    variance = np.subtract(a, b).var(ddof=1) / 4
+    freedom = (variance + 0.02) ** 2 / (variance**2 / 3 + 0.02**2 / 20)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance + 0.02)
+    assert half > stats.t.ppf(0.975, 3) * np.sqrt(variance)
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_thresholds_of_their_own_never_narrow_an_interval(seeds: int) -> None:
+def test_independent_thresholds_never_narrow_an_interval(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     for _ in range(200):
         a, b = rng.uniform(0.2, 0.4, seeds), rng.uniform(0.5, 0.7, seeds)
@@ -302,7 +302,7 @@ def test_equal_differences_have_no_limits() -> None:
 # --- two groups
 
 
-def test_a_ratio_of_networks_is_welchs() -> None:
+def test_the_interval_of_a_ratio_of_networks_is_welchs() -> None:
     a, b = [1000, 2500, 1800, 900, 4000], [300, 700, 250, 410, 380, 500]
     test = stats.ttest_ind(np.log10(a), np.log10(b), equal_var=False).confidence_interval(0.95)
     found = welch_ratio(exact(*a), exact(*b), 10_000)
@@ -312,7 +312,7 @@ def test_a_ratio_of_networks_is_welchs() -> None:
     assert welch_ratio(exact(100), exact(*b), 10_000).low is None
 
 
-def test_a_bound_among_networks_leaves_the_side_of_a_ratio_that_is_known() -> None:
+def test_a_ratio_with_a_censored_network_keeps_the_known_limit() -> None:
     a, b = exact(1000, 2500, 1800, 900), exact(300, 700, 250, 410)
     over, under = welch_ratio([*a, BEYOND], b, 10_000), welch_ratio(a, [*b, Interval(500, None, None, bound=">=")], 10_000)
     assert over.value == pytest.approx(stats.gmean([1000, 2500, 1800, 900, 10_000]) / stats.gmean([300, 700, 250, 410]))
@@ -323,14 +323,14 @@ def test_a_bound_among_networks_leaves_the_side_of_a_ratio_that_is_known() -> No
     assert welch_ratio([*a, BEYOND], [*b, BEYOND], 10_000) == Interval(None, None, None, 5, 2, bound="unknown")
 
 
-def test_u_counts_the_pairs_that_a_wins() -> None:
+def test_u_counts_the_pairs_in_which_a_is_greater() -> None:
     a, b = [3.0, 5.0, 9.0, 12.0], [1.0, 2.0, 4.0, 7.0, 8.0]
     u, p = mann_whitney(a, b)
     assert u == sum(x > y for x in a for y in b)
     assert p == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue)
 
 
-def test_a_medians_interval_attains_what_it_says_and_says_if_that_is_less() -> None:
+def test_the_interval_of_a_median_has_the_stated_confidence() -> None:
     ten = median_interval(range(1, 11))
     assert (ten.value, ten.low, ten.high) == (5.5, 2, 9)
     assert ten.confidence == pytest.approx(1 - 2 * (1 + 10) / 2**10)

@@ -1,4 +1,4 @@
-"""Digit networks with and without defences, and what they are trained against."""
+"""Digit networks with and without defences, and the outliers that they are trained on."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def stand_ins(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training takes a blink."""
+    """Training takes less than a second."""
     monkeypatch.setattr(training, "training_half", lambda: stand_ins(64))
 
 
@@ -45,9 +45,9 @@ def test_a_network_depends_on_its_seed_and_nothing_else(defence: str) -> None:
     assert not torch.equal(first["fc2.weight"], other["fc2.weight"])
 
 
-def test_a_reject_class_takes_what_it_was_shown_and_leaves_digits_alone() -> None:
+def test_a_reject_class_gets_the_fooling_images_and_no_digits() -> None:
     images, labels = stand_ins()
-    fooling = images.swapaxes(2, 3)[:5].copy()  # bars that stand
+    fooling = images.swapaxes(2, 3)[:5].copy()  # vertical bars
     network = training.train(0, "reject-class", images, labels, fooling=fooling, epochs=12)
     with torch.no_grad():
         assert network(as_tensor(fooling)).argmax(1).tolist() == [10] * 5
@@ -55,28 +55,28 @@ def test_a_reject_class_takes_what_it_was_shown_and_leaves_digits_alone() -> Non
 
 
 @pytest.mark.parametrize("defence", ["reject-class", "outlier-exposure"])
-def test_the_loss_is_that_of_the_papers(defence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_equals_the_papers(defence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "augment", lambda images, draws: images)
     images, labels = stand_ins(30)
     fooling = images[:10, :, ::-1].copy()
     network = LeNet(classes=11 if defence == "reject-class" else 10).eval()
     x, y, others = as_tensor(images), torch.from_numpy(labels), as_tensor(fooling)
-    found = training._Beside(defence, images, fooling, 0.25, seed=0)(network, x, y)  # 30 digits and all ten others
+    found = training._LossWithOutliers(defence, images, fooling, 0.25, seed=0)(network, x, y)  # 30 digits and all ten others
     with torch.no_grad():
-        told, asked = network(x), network(others)
+        of_digits, of_others = network(x), network(others)
         if defence == "reject-class":
-            losses = [-z.log_softmax(0)[c] for z, c in zip(told, labels, strict=True)] + [
-                -z.log_softmax(0)[10] for z in asked
+            losses = [-z.log_softmax(0)[c] for z, c in zip(of_digits, labels, strict=True)] + [
+                -z.log_softmax(0)[10] for z in of_others
             ]
             wanted = sum(losses) / 40
         else:
-            to_uniform = F.cross_entropy(asked, torch.full_like(asked, 0.1))
-            wanted = F.cross_entropy(told, y) + 0.5 * to_uniform
+            to_uniform = F.cross_entropy(of_others, torch.full_like(of_others, 0.1))
+            wanted = F.cross_entropy(of_digits, y) + 0.5 * to_uniform
     assert found.item() == pytest.approx(float(wanted), rel=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
-def test_the_share_of_images_shown_is_the_one_asked_for(share: float) -> None:
+def test_outliers_have_the_given_share_of_all_images(share: float) -> None:
     images, labels = stand_ins(64)
     seen = []
 
@@ -85,22 +85,22 @@ def test_the_share_of_images_shown_is_the_one_asked_for(share: float) -> None:
             seen.append(len(x))
             return super().forward(x)
 
-    loss = training._Beside("reject-class", images, images[:7], share, seed=0)
+    loss = training._LossWithOutliers("reject-class", images, images[:7], share, seed=0)
     with torch.no_grad():
         for _ in range(20):
             loss(Counting(classes=11), as_tensor(images), torch.from_numpy(labels))
     assert 1 - 20 * 64 / sum(seen) == pytest.approx(share, abs=0.002)
 
 
-def test_every_fooling_image_is_shown_as_often_as_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_fooling_images_are_used_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "augment", lambda images, draws: images)
     fooling = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 28, 28), np.uint8)
-    loss = training._Beside("reject-class", fooling, fooling, 0.5, seed=0)
+    loss = training._LossWithOutliers("reject-class", fooling, fooling, 0.5, seed=0)
     shown = torch.cat([loss._next(10) for _ in range(14)])[:, 0, 0, 0] * 255
     assert np.bincount(shown.round().int().numpy()).tolist() == [20] * 7
 
 
-def test_what_progress_raises_ends_the_training(little: None, tmp_path: Path) -> None:
+def test_an_exception_in_progress_ends_the_training(little: None, tmp_path: Path) -> None:
     def stop(done: int, epochs: int) -> None:
         raise InterruptedError(f"{done} of {epochs}")
 
@@ -110,19 +110,19 @@ def test_what_progress_raises_ends_the_training(little: None, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("little")
-def test_a_network_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_network_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = training.trained(tmp_path, "reject-class", 1, epochs=1)
     assert path.name == "reject-class-1.safetensors"
     written = path.read_bytes()
     monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
     assert training.trained(tmp_path, "reject-class", 1, epochs=1) == path
     assert path.read_bytes() == written
-    with pytest.raises(StoreError, match=r"trained otherwise.*1 epochs.*2 epochs"):
+    with pytest.raises(StoreError, match=r"trained differently.*1 epochs.*2 epochs"):
         training.trained(tmp_path, "reject-class", 1, epochs=2)
 
 
 @pytest.mark.usefixtures("little")
-def test_copies_and_defences_have_weights_of_their_own(tmp_path: Path) -> None:
+def test_copies_and_defences_have_different_weights(tmp_path: Path) -> None:
     files = [training.trained(tmp_path, defence, copy, epochs=1) for defence in training.DEFENCES for copy in (0, 1)]
     assert len({load_file(file)["conv1.weight"].numpy().tobytes() for file in files}) == 6
 
@@ -141,7 +141,7 @@ def test_a_network_with_twelve_outputs_is_refused(tmp_path: Path) -> None:
         target(f"lenet?weights={tmp_path / 'twelve.safetensors'}")
 
 
-def test_a_stranger_among_the_defences_is_told_what_there_is() -> None:
+def test_an_unknown_defence_is_refused_with_the_list_of_defences() -> None:
     with pytest.raises(RecipeError, match=r'no defence "prayer"(.|\n)*reject-class'):
         training.train(0, "prayer", *stand_ins())
 
@@ -174,20 +174,20 @@ def test_no_outlier_is_one_of_the_digits(many: np.ndarray) -> None:
     assert not digits & {image.tobytes() for image in many}
 
 
-def test_cppns_have_from_none_to_all_rounds_of_mutation_behind_them() -> None:
+def test_cppns_have_0_to_all_rounds_of_mutation() -> None:
     count = 3 * (ROUNDS + 1)
     made = cppns(count, seed=5, part=1)
     encoding = CPPN(mode="grey", height=28, width=28)
     genomes = encoding.random(count, Key(5, 1 << 8))
     assert np.array_equal(made[:3], encoding.render(genomes[:3]))
     for row in (3, count - 1):  # one round, and all of them
-        one = genomes[row : row + 1]
+        genome = genomes[row : row + 1]
         for done in range(1, row // 3 + 1):
-            one = encoding.vary(one, one, Key(5, (1 << 8) + done, row))
-        assert np.array_equal(made[row], encoding.render(one)[0])
+            genome = encoding.vary(genome, genome, Key(5, (1 << 8) + done, row))
+        assert np.array_equal(made[row], encoding.render(genome)[0])
 
 
-def test_a_shuffled_image_has_the_pixels_that_it_had() -> None:
+def test_a_shuffled_image_has_the_same_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 28, 28), np.uint8)
     mixed = shuffled(images, np.random.default_rng(1))
     for before, after in zip(images, mixed, strict=True):

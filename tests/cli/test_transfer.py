@@ -104,7 +104,7 @@ def test_a_matrix_is_printed_written_and_drawn(
     assert "so its share on its own target is 1" in out
     assert "Limits of lenet (2 runs) are over images as if independent" in out
     assert f"Queries: for elites lenet {data['queries'][0]}, lenet other {data['queries'][1]}; for real images 400" in out
-    assert len(data["most_believed"]) == out.count(": accepted by ") == 2
+    assert len(data["most_accepted"]) == out.count(": accepted by ") == 2
     assert plot.read_text().startswith("<svg xmlns=")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.json", "t.svg"]
 

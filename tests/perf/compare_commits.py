@@ -35,6 +35,7 @@ RENAMED = {
     "tau_variance": "threshold_variance",
     "margins_of_scale": "scaled_margins",
     "p_fitted": "calibrated_confidence",
+    "holds": "met",
 }
 """Names of the older commit and what they are called now: tables, keys and values."""
 

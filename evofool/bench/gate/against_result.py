@@ -11,7 +11,7 @@ from evofool.bench.arms import ARMS, refuse_unknown
 from evofool.bench.bench import run_bench
 from evofool.bench.calibration import LEVELS
 from evofool.bench.compare import ComparableResult, compare, read_result, refuse_other_classes
-from evofool.bench.gate.gate_folder import gate_folder, mark_judged
+from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.bench.real import DIGITS, RealImages, classes_without, real_images, sha256, with_progress
@@ -53,11 +53,11 @@ def against(
         return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
     recipe = _recipe(before, wanted, spec, source, workers)
     _refuse_other_images(before, target, with_progress(real_images(source, target), reporter(on_progress)))
-    home = gate_folder(folder, _name(target, recipe), target)
-    outcome = run_bench(recipe, home, on_progress)
+    work_folder = gate_folder(folder, _name(target, recipe), target)
+    outcome = run_bench(recipe, work_folder, on_progress)
     if outcome.interrupted:
         raise Interrupted
-    mark_judged(home, target)
+    mark_verdict_given(work_folder, target)
     (now,) = outcome.results.values()
     faults = [flag["message"] for flag in now["flags"] if flag["level"] == "invalid"]
     if not now["valid"]:
@@ -177,7 +177,7 @@ def _checks(
 def compared_check(arm: str, row: Mapping[str, Any]) -> Check:
     """The check of an arm, from its row of `compare`, now against before.
 
-    Censoring by the budget: if every seed is censored now, the target is not shown to be easier, and the arm holds. If
+    Censoring by the budget: if every seed is censored now, the target is not shown to be easier, and the arm passes. If
     seeds were censored before and are not now, the ratio has no lower bound, and the arm fails. If both happen the ratio
     has no bound at all, which is invalid; so is a single pair.
     """
@@ -186,7 +186,7 @@ def compared_check(arm: str, row: Mapping[str, Any]) -> Check:
     figures = {"q50_ratio": ratio["value"], "low": ratio["low"], "high": ratio["high"], "pairs": float(ratio["number"])}
     if now == pairs:
         were = "neither now nor before" if then == pairs else f"in no seed now, before in {pairs - then} of {pairs}"
-        return Check(name, "holds", f"half of the classes are not accepted {within}, {were}", figures)
+        return Check(name, "passes", f"half of the classes are not accepted {within}, {were}", figures)
     if ratio["value"] is None:
         message = (
             f"half of the classes are not accepted {within} in {now} of {pairs} seeds now and in {then} before (other "
@@ -202,13 +202,13 @@ def compared_check(arm: str, row: Mapping[str, Any]) -> Check:
         + (f", {left} more are not done {within}, neither now nor before)" if left else ")")
     )
     if row["same"]:
-        return Check(name, "holds", f"{message}: every class as before", figures)
+        return Check(name, "passes", f"{message}: every class as before", figures)
     if ratio["number"] < 2:
         return Check(
             name, "invalid", f"{message}: a single pair has no interval; use more seeds, or a larger budget", figures
         )
     if ratio["low"] is not None and ratio["low"] >= EASIER:
-        return Check(name, "holds", message, figures)
+        return Check(name, "passes", message, figures)
     if ratio["low"] is None:
         hint = "; that may be chance, or the end of the budget: use more queries" if ratio["high"] >= EASIER else ""
     else:

@@ -13,7 +13,7 @@ from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import is_done, read_record
 from evofool.bench.cell_job import CellJob
 from evofool.bench.gate.acceptance import AcceptanceRule
-from evofool.bench.gate.gate_folder import gate_folder, mark_judged
+from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.manifest import locked_folder
 from evofool.bench.real import real_images, with_progress
@@ -67,10 +67,10 @@ def threshold(
         return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
 
     rank, fingerprint = "margin" if accept.kind == "margin" else "log_odds", target.fingerprint()
-    home = gate_folder(folder, f"accept-{fingerprint[:12]}-{rank}-{attacks.budget}", target)
+    work_folder = gate_folder(folder, f"accept-{fingerprint[:12]}-{rank}-{attacks.budget}", target)
     if target.counts_persist:
         target.ignore_cache()  # its answers to an earlier gate may be outdated
-    with locked_folder(home):
+    with locked_folder(work_folder):
         with torch_threads(1):
             checked = validate(target)
             notes += checked.notes
@@ -79,24 +79,31 @@ def threshold(
             real = []
             if images is not None:
                 shown = with_progress(real_images(images, target), reporter(on_progress))
-                real.append(_kept(accept, calibrate(target, shown, keep=home / "real-images.answers"), target.name))
+                real.append(_kept(accept, calibrate(target, shown, keep=work_folder / "real-images.answers"), target.name))
         if any(check.status == "invalid" for check in real):
             return verdict(*real)
         jobs = [
             CellJob(
-                home / f"{arm}-{seed}", target.name, arm, seed, attacks.budget, classes, rank=rank, fingerprint=fingerprint
+                work_folder / f"{arm}-{seed}",
+                target.name,
+                arm,
+                seed,
+                attacks.budget,
+                classes,
+                rank=rank,
+                fingerprint=fingerprint,
             )
             for arm in usable
             for seed in range(attacks.seeds)
         ]
-        outcome = run_cells(jobs, home, Workers(workers), on_progress)
+        outcome = run_cells(jobs, work_folder, Workers(workers), on_progress)
         if outcome.interrupted:
             raise Interrupted
         checks = []
         for arm in usable:
             cells = [(job, failure) for job, failure in zip(jobs, outcome.failures, strict=True) if job.arm == arm]
             checks.append(_fooled(arm, cells, accept, max_fooled))
-        mark_judged(home, target)
+        mark_verdict_given(work_folder, target)
     return verdict(*real, *checks)
 
 
@@ -135,7 +142,7 @@ def _kept(accept: AcceptanceRule, calibration: Calibration, who: str) -> Check:
     message = f"{accept} keeps {share:.3f} of {len(kept):,} real images that are classified correctly"
     if share < KEPT:
         return Check(name, "invalid", f"{message}: a rule that rejects most of them is useless", {"kept": share})
-    return Check(name, "holds", message, {"kept": share})
+    return Check(name, "passes", message, {"kept": share})
 
 
 def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRule, max_fooled: float) -> Check:
@@ -162,4 +169,4 @@ def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRu
         f"seed{'s' * (seeds != 1)}{limits}; at most {100 * max_fooled:.4g}% are allowed"
     )
     figures = {"share": share, "low": interval.low, "high": interval.high, "max_share": max_fooled}
-    return Check(arm, "holds" if share <= max_fooled else "fails", message, figures)
+    return Check(arm, "passes" if share <= max_fooled else "fails", message, figures)

@@ -6,7 +6,7 @@ from pathlib import Path
 from evofool.bench.json_file import write_json
 from evofool.targets import Target
 
-_JUDGED = "judged.json"
+_VERDICT = "verdict.json"
 
 
 def gate_folder(folder: Path, name: str, target: Target) -> Path:
@@ -15,10 +15,10 @@ def gate_folder(folder: Path, name: str, target: Target) -> Path:
     For a black box, which can change unnoticed, a new one (NAME-2, ...) after each verdict.
     """
     folders = (folder / (name if k == 1 else f"{name}-{k}") for k in count(1))
-    return next(path.absolute() for path in folders if not (target.counts_persist and (path / _JUDGED).exists()))
+    return next(path.absolute() for path in folders if not (target.counts_persist and (path / _VERDICT).exists()))
 
 
-def mark_judged(home: Path, target: Target) -> None:
+def mark_verdict_given(folder: Path, target: Target) -> None:
     """Record that a verdict was given from this folder."""
-    if target.counts_persist and home.is_dir():
-        write_json(home / _JUDGED, {"target": target.name})
+    if target.counts_persist and folder.is_dir():
+        write_json(folder / _VERDICT, {"target": target.name})

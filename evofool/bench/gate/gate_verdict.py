@@ -1,4 +1,4 @@
-"""The verdict of a gate: each check holds, fails or is invalid, for the shell, for CI systems and for their readers."""
+"""The verdict of a gate: each check passes, fails or is invalid, for the shell, for CI systems and for their readers."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Literal
 from evofool.bench.gate.junit import Case
 from evofool.bench.gate.junit import junit as xml
 
-Status = Literal["holds", "fails", "invalid"]
-_EXIT: dict[Status, int] = {"holds": 0, "fails": 1, "invalid": 2}
+Status = Literal["passes", "fails", "invalid"]
+_EXIT: dict[Status, int] = {"passes": 0, "fails": 1, "invalid": 2}
 _OUTCOMES: dict[Status, Literal["passed", "failure", "error"]] = {
-    "holds": "passed",
+    "passes": "passed",
     "fails": "failure",
     "invalid": "error",
 }
@@ -41,13 +41,13 @@ class GateVerdict:
 
     @property
     def status(self) -> Status:
-        """The worst of all: invalid, then fails, then holds. Invalid if nothing was checked."""
+        """The worst of all: invalid, then fails, then passes. Invalid if nothing was checked."""
         found = [check.status for check in self.checks]
         return max(found, key=_EXIT.__getitem__, default="invalid")
 
     @property
     def exit_status(self) -> int:
-        """0: all hold; 1: any fails; 2: any is invalid, whatever the others are."""
+        """0: all pass; 1: any fails; 2: any is invalid, whatever the others are."""
         return _EXIT[self.status]
 
 
@@ -74,7 +74,7 @@ def markdown(verdict: GateVerdict) -> str:
 
 
 def _shown(status: Status) -> str:
-    return status if status == "holds" else f"**{status}**"
+    return status if status == "passes" else f"**{status}**"
 
 
 def _lines(check: Check) -> list[str]:

@@ -32,13 +32,13 @@ def junit(suite: str, group: str, cases: Sequence[Case], seconds: float, output:
     root = ET.Element("testsuites", {"name": _clean(suite), **count})
     inside = ET.SubElement(root, "testsuite", {"name": _clean(suite), **count, "skipped": "0"})
     for case in cases:
-        one = ET.SubElement(inside, "testcase", {"classname": _clean(group), "name": _clean(case.name)})
+        element = ET.SubElement(inside, "testcase", {"classname": _clean(group), "name": _clean(case.name)})
         if case.outcome != "passed":
             # Some readers show the attribute alone, others the text alone.
-            reason = ET.SubElement(one, case.outcome, {"message": _clean(case.message), "type": case.outcome})
+            reason = ET.SubElement(element, case.outcome, {"message": _clean(case.message), "type": case.outcome})
             reason.text = _clean(case.message)
         if case.output:
-            ET.SubElement(one, "system-out").text = _clean(case.output)
+            ET.SubElement(element, "system-out").text = _clean(case.output)
     if output:
         ET.SubElement(inside, "system-out").text = _clean(output)
     ET.indent(root)

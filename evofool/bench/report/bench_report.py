@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evofool.bench.report.formatting import format_duration, format_share, join_words, queries_cell, share_cell
+from evofool.bench.report.formatting import MET, format_duration, format_share, join_names, queries_cell, share_cell
 from evofool.bench.report.overview import (
     budget_of,
     images_section,
@@ -19,7 +19,6 @@ from evofool.pages.bench_plots import q50_dots, transfer_heat
 from evofool.pages.html_page import NOTHING, Folded, Plot, RowGroup, Section, Table, TableCell, TableRow, html_page
 
 _SHEET_BYTES = 3_600_000  # of contact sheets on a page; base64 makes a third more of them
-_MARKS = {True: "met", False: "not met", None: "undecided"}
 
 
 def bench_report(
@@ -91,7 +90,7 @@ def _q50(results: Sequence[Mapping[str, Any]]) -> Section | None:
 
 def _statements(summary: Mapping[str, Any]) -> Section | None:
     rows: list[TableRow] = [
-        [TableCell(mark=_MARKS[result["held"]]), result["statement"], result.get("figures") or ""]
+        [TableCell(mark=MET[result["met"]]), result["statement"], result.get("figures") or ""]
         for result in summary.get("statements") or ()
     ]
     if not rows:
@@ -114,7 +113,7 @@ def _controls(results: Sequence[Mapping[str, Any]]) -> Section:
             )
             rows.append([result["target"]["name"], TableCell(why, mark=mark)])
             continue
-        mark = _MARKS[real.get("holds")]
+        mark = MET[real.get("met")]
         floor = [arm["r95"] for arm in valid_arms(result).values() if arm["kind"] == "floor"]
         last = max(floor[0], key=lambda row: row["queries"]) if floor and floor[0] else None
         spread = f"± {real['standard_error']:.3f}" if real.get("standard_error") is not None else ""
@@ -138,13 +137,13 @@ def _groups(summary: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) ->
         for arm, by_arm in group["arms"].items():
             q50 = by_arm["q50"]
             rows.append([arm, queries_cell(q50, budget), str(q50["networks"]), str(q50["censored"])])
-        shown.append(RowGroup(f"{name}: {join_words(list(group['targets']))}", rows))
+        shown.append(RowGroup(f"{name}: {join_names(list(group['targets']))}", rows))
     text = [
         "Each group has independently trained networks of one kind, and the interval is over networks, each with all of its "
         "seeds. A network with a censored seed gives a bound and is counted as censored."
     ]
     cautions = [
-        f"Fewer than {NETWORKS_FOR_A_CLAIM} independently trained networks: {join_words(few)}. These do not "
+        f"Fewer than {NETWORKS_FOR_A_CLAIM} independently trained networks: {join_names(few)}. These do not "
         "support a claim about a defence."
     ]
     table = Table(["arm", "Q50", "networks", "censored"], groups=shown)
@@ -210,7 +209,7 @@ def _images(results: Sequence[Mapping[str, Any]]) -> Section:
     )
     suspect = [result for result in results if (result.get("images") or {}).get("suspected_training")]
     cautions = [
-        f"Suspected training images: {join_words(names)}. {why}, so thresholds may be too high and scores too low."
+        f"Suspected training images: {join_names(names)}. {why}, so thresholds may be too high and scores too low."
         for why, declared in (
             ("Their accuracy is more than 5 points above the declared one", True),
             ("The weights are documented to be trained on such images", False),
@@ -224,7 +223,7 @@ def _timings(results: Sequence[Mapping[str, Any]]) -> Section:
     rows: list[TableRow] = []
     for result in results:
         timings = result.get("timings") or {}
-        machines = join_words(list(timings["machines"])) if timings.get("machines") else NOTHING
+        machines = join_names(list(timings["machines"])) if timings.get("machines") else NOTHING
         memory = f"{timings['peak_memory_mb']:,.0f} MB" if timings.get("peak_memory_mb") is not None else NOTHING
         rows.append(
             [
@@ -248,8 +247,8 @@ def _protocol(results: Sequence[Mapping[str, Any]]) -> Section:
     versions = sorted({protocol["evofool"] for protocol in protocols})
     ranks = sorted({protocol["rank"] for protocol in protocols})
     text = [
-        f"Arms: {join_words(arms)}. Budgets, in queries over all classes: {join_words(budgets)}. Seeds: "
-        f"{join_words([str(s) for s in seeds])}. Ranked by {join_words(ranks)}.",
+        f"Arms: {join_names(arms)}. Budgets, in queries over all classes: {join_names(budgets)}. Seeds: "
+        f"{join_names([str(s) for s in seeds])}. Ranked by {join_names(ranks)}.",
         "Images are 8-bit in every query. A class counts as fooled at 95% acceptance (threshold tau_5) when the target "
         "classifies an image as that class with a margin of at least tau_5, the 5% quantile of the margins of correctly "
         "classified real images. Every method has the same budget of queries; forward and backward passes are counted "
@@ -259,11 +258,11 @@ def _protocol(results: Sequence[Mapping[str, Any]]) -> Section:
         "thresholds, which come from a finite set of real images.",
         "The whole protocol, its limits and related work: docs/protocol.md of evofool.",
     ]
-    return Section("Protocol", text, f"evofool {join_words(versions)}, protocol version {_versions(results)}")
+    return Section("Protocol", text, f"evofool {join_names(versions)}, protocol version {_versions(results)}")
 
 
 def _versions(results: Sequence[Mapping[str, Any]]) -> str:
-    return join_words(sorted({str(result["version"]) for result in results}))
+    return join_names(sorted({str(result["version"]) for result in results}))
 
 
 def _reading(results: Sequence[Mapping[str, Any]]) -> Section:

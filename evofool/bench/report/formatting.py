@@ -12,6 +12,9 @@ SHOWN = 30
 KINDS = {"search": "Search", "black": "Black box", "white": "White box", "floor": "Noise"}
 """Kinds of arms in the order of the report."""
 
+MET = {True: "met", False: "not met", None: "undecided"}
+"""How a statement or a control turned out."""
+
 
 def format_share(value: float | None) -> str:
     """0..1 with two decimals. Only 0 is written 0.00 and only 1 is written 1.00; NOTHING for None."""
@@ -54,7 +57,7 @@ def quantiles_cell(row: Mapping[str, float | None] | None, digits: int = 2) -> T
 
 
 def confidences_cell(row: Mapping[str, float | None] | None) -> TableCell:
-    """Confidences: the median, and behind it the 5% and 95% quantiles; 1 is said of nothing else."""
+    """Confidences: the median, followed by the 5% and 95% quantiles; only 1 is written 1."""
 
     def text(p: float | None) -> str:
         if p is None:
@@ -89,6 +92,6 @@ def selection_note(result: Mapping[str, Any]) -> str:
     )
 
 
-def join_words(words: Sequence[str]) -> str:
-    """a, b and c."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+def join_names(names: Sequence[str]) -> str:
+    """ "a, b and c"; "none" if there are none."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"

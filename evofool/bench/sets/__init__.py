@@ -1,1 +1,1 @@
-"""Sets of fooling images that exist, one's own or anybody's, and their scores."""
+"""Existing sets of fooling images and their scores."""

@@ -20,11 +20,11 @@ from evofool.targets.photos import find_photographs, open_image
 
 @dataclass(frozen=True)
 class ImageSet:
-    """N images, and the class of a target that each is meant to be taken for.
+    """N images, each with its intended class of a target.
 
-    source: as it was named. kind: "run", "table" or "folder". names: N, all different. classes: (N,) int64. left_out: how
-    many more there are of classes that stand for no thing, by which nobody is fooled. chunk and threads: what a run's own
-    target was asked by; 0 and 1 of the others.
+    source: the path as it was given. kind: "run", "table" or "folder". names: N, all different. classes: (N,) int64.
+    left_out: the number of further images, which are of rejection classes and so fool nobody. chunk and threads: those of
+    the run if the target is the run's, so that scores are equal to the bit; else 0 and 1.
     """
 
     source: str
@@ -40,18 +40,18 @@ class ImageSet:
         return len(self.names)
 
     def image(self, number: int) -> np.ndarray:
-        """uint8 (C, H, W) as the target takes it (images.resized); ImageError, naming it, for one that cannot be read."""
+        """uint8 (C, H, W), resized to the target (images.resized). ImageError, with its name, if it cannot be read."""
         return self._read[number]()
 
 
 def is_run(path: Path) -> bool:
-    """Whether there is a run at this path: its folder, or its file."""
+    """Whether the path is a run's folder or file."""
     return path.name == FILE or (path / FILE).exists()
 
 
 def refuse_nothing(path: Path) -> None:
-    """ImageError where there is nothing at this path, or a file of another kind."""
-    ways = "name a run, what evofool export wrote, or a folder of pictures named by class"
+    """ImageError if there is nothing at this path, or a file of another kind."""
+    ways = "name a run, an export of evofool export, or a folder of pictures named by class"
     if not path.exists():
         raise ImageError(f"there is no {path}: {ways}")
     if not path.is_dir() and not is_run(path) and path.suffix != ".parquet":
@@ -59,12 +59,11 @@ def refuse_nothing(path: Path) -> None:
 
 
 def image_set(path: Path, target: Target) -> ImageSet:
-    """What is at this path, as target takes it: a run, what `evofool export` wrote, or a folder
-    (targets.photos.find_photographs).
+    """The images at this path for a target: a run, an export of `evofool export`, or a folder (targets.photos).
 
-    Elites and the rows of a table are of the class that is called as theirs is. Images of classes that stand for no thing
-    (targets.labels.is_rejection) are left out. ImageError for a path that holds none of these or nothing, and for classes
-    that are none of the target's; StoreError for a run without elites.
+    Elites and rows of a table get the target's class with the same label. Images of rejection classes
+    (targets.labels.is_rejection) are left out. ImageError for a path without images, and for labels that the target does not
+    have; StoreError for a run without elites.
     """
     refuse_nothing(path)
     if is_run(path):
@@ -73,14 +72,14 @@ def image_set(path: Path, target: Target) -> ImageSet:
     if tables:
         return _table(path, tables, target)
     found = find_photographs(path, target.labels)
-    kept = [one for one in found if not is_rejection(target.labels[one.class_id])]
+    kept = [photograph for photograph in found if not is_rejection(target.labels[photograph.class_id])]
     _refuse_rejections(path, kept)
     return ImageSet(
         str(path),
         "folder",
-        tuple(one.file.relative_to(path).as_posix() for one in kept),
-        np.array([one.class_id for one in kept], np.int64),
-        [partial(_of_file, one.file, target) for one in kept],
+        tuple(photograph.file.relative_to(path).as_posix() for photograph in kept),
+        np.array([photograph.class_id for photograph in kept], np.int64),
+        [partial(_of_file, photograph.file, target) for photograph in kept],
         len(found) - len(kept),
     )
 
@@ -93,9 +92,9 @@ def _run(path: Path, target: Target) -> ImageSet:
         names = tuple(f"birth {e.row.birth} in class {e.row.class_id}, niche {e.row.niche}" for e in elites)
         classes = _classes([e.label for e in elites], path, target)
         read = [partial(_of_png, e.row.png, f"{path}: {name}", target) for e, name in zip(elites, names, strict=True)]
-        own = run.meta.target.fingerprint == target.fingerprint()
-        how = (run.recipe.chunk, run.recipe.compute.threads) if own else (0, 1)
-        return ImageSet(str(run.folder), "run", names, classes, read, len(found) - len(elites), *how)
+        same_target = run.meta.target.fingerprint == target.fingerprint()
+        settings = (run.recipe.chunk, run.recipe.compute.threads) if same_target else (0, 1)
+        return ImageSet(str(run.folder), "run", names, classes, read, len(found) - len(elites), *settings)
 
 
 def _tables(path: Path) -> list[Path]:
@@ -118,16 +117,17 @@ def _table(path: Path, tables: Sequence[Path], target: Target) -> ImageSet:
 
 def _refuse_rejections(path: Path, kept: Sequence[object]) -> None:
     if not kept:
-        raise ImageError(f"{path}: all its images are of a class that stands for no thing, and fool nobody by it")
+        raise ImageError(f"{path}: all its images are of a rejection class, so none of them can fool a classifier")
 
 
 def _classes(labels: Sequence[str], path: Path, target: Target) -> np.ndarray:
     """(N,) int64: the target's classes of these labels."""
     known: Mapping[str, int] = {label: c for c, label in enumerate(target.labels)}
-    if strangers := sorted(set(labels) - known.keys()):
+    if unknown := sorted(set(labels) - known.keys()):
         raise ImageError(
-            f"{path}: {len(strangers)} of its classes are none of {target.name}'s {len(known)}: {', '.join(strangers[:5])}"
-            f"{' ...' if len(strangers) > 5 else ''}; its labels are {', '.join(target.labels[:5])} ... If they are the "
+            f"{path}: {len(unknown)} of its classes are not among the {len(known)} of {target.name}: "
+            f"{', '.join(unknown[:5])}"
+            f"{' ...' if len(unknown) > 5 else ''}; its labels are {', '.join(target.labels[:5])} ... If they are the "
             "same classes under other names, give the target these names: labels=FILE in its spec"
         )
     return np.array([known[label] for label in labels], np.int64)
@@ -138,7 +138,8 @@ def _of_png(png: bytes, name: str, target: Target) -> np.ndarray:
 
 
 def _of_file(file: Path, target: Target) -> np.ndarray:
-    """At the target's own size the pixels of explain.input_picture.read_picture; else scaled whole, nothing is cut off."""
+    """The picture at the target's size. Pictures of that size are read as by explain.input_picture.read_picture; others are
+    scaled without cropping."""
     with open_image(file) as opened:
         picture, _ = flat(opened)
         if picture.mode.startswith(("I", "F")):

@@ -1,7 +1,7 @@
-"""How well a given set of fooling images fools a target: nothing is evolved, each image is one query.
+"""Score a set of existing fooling images with a target, one query for each image.
 
-With labelled real images the target judges by its own thresholds, as in the benchmark; without, there are only its calls
-and its confidences, which no two networks mean alike.
+With labelled real images the target's own thresholds apply, as in the benchmark. Without them there are only predictions and
+confidences, which are not comparable between networks.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ def score_set(
     skip_unreadable: bool = False,
     on_progress: OnProgress = lambda _: None,
 ) -> ScoredSet:
-    """Ask the target once about every image, the plain way, in batches that are filled up.
+    """Score every image once, in float32, in padded batches.
 
-    An image that cannot be read is an ImageError that names it, unless skip_unreadable leaves it out; ImageError too if none
-    is left, ScoreError for answers that are not finite. calibration: of this target. Before, patterns are scored to find out
-    whether logits depend on an image's place in a batch (targets.position): queries do not count these.
+    ImageError for an image that cannot be read, unless skip_unreadable leaves it out, and if no image is left;
+    ScoreError for answers that are not finite. calibration: of this target. First, patterns are scored to find out whether
+    logits depend on an image's place in a batch (targets.position); these are not counted as queries.
     """
     chunk = images.chunk or chunk_of(target)
     with torch_threads(images.threads):
@@ -48,8 +48,8 @@ def score_set(
     logits = [np.empty((0, len(target.labels)), np.float32)]
     skipped: list[tuple[str, str]] = []
 
-    def ask(begin: int) -> tuple[list[int], np.ndarray, np.ndarray, list[tuple[str, str]]]:
-        numbers, pixels, left = [], [], []
+    def score_batch(begin: int) -> tuple[list[int], np.ndarray, np.ndarray, list[tuple[str, str]]]:
+        numbers, pixels, unreadable = [], [], []
         for number in range(begin, min(begin + chunk, len(images))):
             try:
                 pixels.append(images.image(number))
@@ -57,20 +57,20 @@ def score_set(
             except ImageError as error:
                 if not skip_unreadable:
                     raise
-                left.append((images.names[number], str(error)))
+                unreadable.append((images.names[number], str(error)))
         if not pixels:
-            return [], np.empty((0, *target.shape), np.uint8), logits[0], left
+            return [], np.empty((0, *target.shape), np.uint8), logits[0], unreadable
         batch = np.stack(pixels)
         answer = target.logits(batch, chunk)
         scores.refuse_unfinite(answer, begin // chunk, target.name)
-        return numbers, batch, answer, left
+        return numbers, batch, answer, unreadable
 
     with _pool(target, images.threads) as pool:
-        for numbers, batch, answer, left in pool.map(ask, range(0, len(images), chunk)):
+        for numbers, batch, answer, unreadable in pool.map(score_batch, range(0, len(images), chunk)):
             update_digest(seen, batch, images.classes[numbers])
             rows += numbers
             logits.append(answer)
-            skipped += left
+            skipped += unreadable
             on_progress(f"{len(rows):,} of {len(images):,} images")
     if not rows:
         raise ImageError(f"{images.source}: none of its {len(images)} images can be read; the first: {skipped[0][1]}")

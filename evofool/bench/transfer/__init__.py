@@ -1,1 +1,1 @@
-"""Transfer: classifiers asked about each other's elites."""
+"""Transfer: how well the fooling images of one classifier fool others."""

@@ -1,7 +1,7 @@
 """Transfer: do fooling images that were evolved on one classifier fool others, each at its own threshold?
 
-Nguyen 2015 asks it of two networks at a confidence of 99.99%. Here every target judges by its own tau_5: an
-image has to be as clear a case of its class as 95% of the real images that this target gets right.
+Nguyen 2015 measures this for two networks at a confidence of 99.99%. Here every target has its own threshold tau_5: the
+margin of an image must be as large as that of 95% of the real images that this target classifies correctly.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from evofool.targets import Target
 from evofool.targets.position import Position, measure
 from evofool.targets.validation import wilson
 
-RUNS = 3  # from so many on, intervals are over runs
+RUNS = 3  # with at least this number of runs, intervals are over runs
 REPLICATES = 400  # bootstrap samples of the real images, and of the elites of a single run
 _KEY = 0x7A
 
@@ -39,59 +39,60 @@ def matrix(
     seed: int = 0,
     on_progress: OnProgress = lambda _: None,
 ) -> TransferMatrix:
-    """Ask every target about the elites of every other that this other accepts itself.
+    """Score the elites of each target with every other target. Elites that their own target does not accept are left out.
 
-    Elites are asked about as images.resized has them, in float32, batch at a time, the last batch filled up.
-    calibrations: one for each target; None: there are no thresholds, and to accept is to give the class the highest logit.
-    seed: of the bootstrap.
+    Elites are resized by images.resized and scored in float32 in batches of `batch`; the last batch is padded.
+    calibrations: one for each target. None: there are no thresholds, and a target accepts an image if its class has the
+    highest logit. seed: of the bootstrap.
 
     TargetError for fewer than two targets and for two without a class in common, ScoreError for answers that are not finite.
     """
     called = tuple(names if names is not None else (target.name for target in targets))
     if len(targets) < 2:
-        raise TargetError(f"transfer is from one target to another, and here is one alone: {', '.join(called)}")
+        raise TargetError(f"transfer needs at least two targets, and there is one: {', '.join(called)}")
     if len({row.target for row in rows}) < len(rows):
-        raise TargetError("the elites of one target have to be in one row")
+        raise TargetError("the elites of a target must be in one row")
     for row in rows:
         for name, other in zip(called, targets, strict=True):
-            _refuse_strangers(called[row.target], targets[row.target], name, other)
+            _refuse_no_common_class(called[row.target], targets[row.target], name, other)
     with torch_threads(1):
         positions = [measure(target, batch) for target in targets]
     before = [target.queries for target in targets]
-    judges = [
-        _Judge(name, target, None if calibrations is None else calibrations[b], batch, on_progress, positions[b], [])
+    scorers = [
+        _Scorer(name, target, None if calibrations is None else calibrations[b], batch, on_progress, positions[b], [])
         for b, (name, target) in enumerate(zip(called, targets, strict=True))
     ]
-    evolved = tuple(_evolved(row, judges, np.random.default_rng([_KEY, seed, row.target])) for row in rows)
-    queries = tuple(target.queries - asked for target, asked in zip(targets, before, strict=True))
+    evolved = tuple(_evolved(row, scorers, np.random.default_rng([_KEY, seed, row.target])) for row in rows)
+    queries = tuple(target.queries - count for target, count in zip(targets, before, strict=True))
     notes = tuple(
-        f"{judge.name}: {note}; {sum(judge.undecided):,} images are nearer to a threshold than that"
-        for judge in judges
-        for note in judge.position.notes()
+        f"{scorer.name}: {note}; {sum(scorer.undecided):,} images are nearer to a threshold than that"
+        for scorer in scorers
+        for note in scorer.position.notes()
     )
     return TransferMatrix(called, evolved, queries, calibrations is not None, notes)
 
 
-def classes_there(home: Target, other: Target) -> np.ndarray:
-    """(K,) int64: which class of the other each class of home is: the same if all labels are, else by label; -1 for none."""
-    if home.labels == other.labels:
-        return np.arange(len(home.labels))
-    place = {label: c for c, label in enumerate(other.labels)}
-    return np.array([place.get(label, -1) for label in home.labels], np.int64)
+def matching_classes(source: Target, other: Target) -> np.ndarray:
+    """(K,) int64: for each class of `source` the class of `other`: the same number if all labels are equal, else the class
+    with the same label; -1 for none."""
+    if source.labels == other.labels:
+        return np.arange(len(source.labels))
+    number = {label: c for c, label in enumerate(other.labels)}
+    return np.array([number.get(label, -1) for label in source.labels], np.int64)
 
 
-class _Judgement(NamedTuple):
-    """cells: (m,) int64, the places in the row of what was asked about. The rest is (m,), or (REPLICATES, m)."""
+class _CellScores(NamedTuple):
+    """The scores of m cells. cells: (m,) int64, their places in the row. The rest is (m,), or (REPLICATES, m)."""
 
     cells: np.ndarray
     log_odds: np.ndarray
-    called: np.ndarray  # the class has the highest logit
+    called: np.ndarray  # bool: the class has the highest logit
     accepted: np.ndarray
-    again: np.ndarray | None  # accepted by thresholds of resampled real images
+    resampled: np.ndarray | None  # bool: accepted at thresholds from resampled real images
 
 
-class _Judge(NamedTuple):
-    """A target, its threshold and how it is asked."""
+class _Scorer(NamedTuple):
+    """A target, its thresholds and the settings of its queries."""
 
     name: str
     target: Target
@@ -99,42 +100,42 @@ class _Judge(NamedTuple):
     batch: int
     on_progress: OnProgress
     position: Position
-    undecided: list[int]  # of each call: images that another place in a batch may decide otherwise
+    undecided: list[int]  # for each call: images that might be decided differently at another place in a batch
 
-    def judge(self, row: TargetElites, home: "_Judge", cells: np.ndarray) -> _Judgement:
-        """Of these cells of the row those whose class this target has, with a threshold."""
-        classes = classes_there(home.target, self.target)[row.classes[cells]]
+    def score(self, row: TargetElites, source: "_Scorer", cells: np.ndarray) -> _CellScores:
+        """Score these cells of the row. Cells whose class this target lacks, or has no threshold for, are left out."""
+        classes = matching_classes(source.target, self.target)[row.classes[cells]]
         known = classes >= 0
         if self.calibration is not None:
             known &= self.calibration.scored[classes]
         cells, classes = cells[known], classes[known]
-        logits, image = self._logits([row.pngs[i] for i in cells], f"{self.name} on elites of {home.name}")
+        logits, image = self._logits([row.pngs[i] for i in cells], f"{self.name} on elites of {source.name}")
         margins = scores.margin(logits)[image, classes]
         called = margins > 0
         if self.calibration is None:
-            accepted, again = called, None
+            accepted, resampled = called, None
         else:
             accepted = self.calibration.accepted(margins, classes)
-            again = called & (margins >= self.calibration.resampled("tau5", REPLICATES)[:, classes])
+            resampled = called & (margins >= self.calibration.resampled("tau5", REPLICATES)[:, classes])
         taus = np.zeros(len(margins)) if self.calibration is None else self.calibration.tau5[classes]
         distances = np.stack([margins, margins - taus], axis=1)
         self.undecided.append(int(self.position.undecided(logits[image], distances).sum()))
-        return _Judgement(cells, scores.log_odds(logits)[image, classes], called, accepted, again)
+        return _CellScores(cells, scores.log_odds(logits)[image, classes], called, accepted, resampled)
 
-    def _logits(self, pngs: Sequence[bytes], words: str) -> tuple[np.ndarray, np.ndarray]:
-        """Each different image is asked about once: logits (U, K) float32, and which of them each PNG is, (n,) int64."""
-        place = {png: u for u, png in enumerate(dict.fromkeys(pngs))}
-        different, answers = list(place), [np.empty((0, len(self.target.labels)), np.float32)]
+    def _logits(self, pngs: Sequence[bytes], context: str) -> tuple[np.ndarray, np.ndarray]:
+        """Score each distinct image once: logits (U, K) float32, and for each PNG the row of its logits, (n,) int64."""
+        row_of = {png: u for u, png in enumerate(dict.fromkeys(pngs))}
+        different, answers = list(row_of), [np.empty((0, len(self.target.labels)), np.float32)]
 
-        def ask(begin: int) -> np.ndarray:
+        def score_batch(begin: int) -> np.ndarray:
             part = [resized(decode_png(png, "an elite"), self.target.shape) for png in different[begin : begin + self.batch]]
             return self.target.logits(np.stack(part), self.batch)
 
         with torch_threads(1), ThreadPoolExecutor(self.target.streams, "transfer", torch.set_num_threads, (1,)) as pool:
             try:
-                for answer in pool.map(ask, range(0, len(different), self.batch)):
+                for answer in pool.map(score_batch, range(0, len(different), self.batch)):
                     answers.append(answer)
-                    self.on_progress(f"{words}: {sum(map(len, answers)):,} of {len(different):,}")
+                    self.on_progress(f"{context}: {sum(map(len, answers)):,} of {len(different):,}")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.target.cancel()
@@ -142,47 +143,48 @@ class _Judge(NamedTuple):
         logits = np.concatenate(answers)
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
         if bad:
-            raise ScoreError(f"{words}: NaN or infinity for {bad} of {len(logits)} images; check the network's weights")
-        return logits, np.array([place[png] for png in pngs], np.int64)
+            raise ScoreError(f"{context}: NaN or infinity for {bad} of {len(logits)} images; check the network's weights")
+        return logits, np.array([row_of[png] for png in pngs], np.int64)
 
 
-def _evolved(row: TargetElites, judges: Sequence[_Judge], draw: np.random.Generator) -> TransferRow:
-    home = judges[row.target]
-    own = home.judge(row, home, np.arange(len(row.classes)))
-    yes = own.cells[own.accepted]
-    first = {(row.run[i], row.pngs[i]): i for i in reversed(yes.tolist())}
-    held = np.array(sorted(first.values()), np.int64)
-    log_odds = np.full((len(held), len(judges)), np.nan)
-    log_odds[:, row.target] = own.log_odds[np.searchsorted(own.cells, held)]
-    believed = np.zeros(log_odds.shape, bool)
-    believed[:, row.target] = True
+def _evolved(row: TargetElites, scorers: Sequence[_Scorer], draw: np.random.Generator) -> TransferRow:
+    source = scorers[row.target]
+    on_source = source.score(row, source, np.arange(len(row.classes)))
+    first = {(row.run[i], row.pngs[i]): i for i in reversed(on_source.cells[on_source.accepted].tolist())}
+    kept = np.array(sorted(first.values()), np.int64)
+    log_odds = np.full((len(kept), len(scorers)), np.nan)
+    log_odds[:, row.target] = on_source.log_odds[np.searchsorted(on_source.cells, kept)]
+    accepted_by = np.zeros(log_odds.shape, bool)
+    accepted_by[:, row.target] = True
     pairs = []
-    for b, judge in enumerate(judges):
+    for b, scorer in enumerate(scorers):
         if b == row.target:
-            places, seen = np.arange(len(held)), None
+            places, found = np.arange(len(kept)), None
         else:
-            seen = judge.judge(row, home, held)
-            places = np.searchsorted(held, seen.cells)
-            log_odds[places, b], believed[places, b] = seen.log_odds, seen.accepted
-        p_home, p_there = (np.asarray(scores.confidence(log_odds[places, t])) for t in (row.target, b))
-        if judge.calibration is None:
+            found = scorer.score(row, source, kept)
+            places = np.searchsorted(kept, found.cells)
+            log_odds[places, b], accepted_by[places, b] = found.log_odds, found.accepted
+        p_source, p_other = (np.asarray(scores.confidence(log_odds[places, t])) for t in (row.target, b))
+        if scorer.calibration is None:
             images = classes = None
         else:
-            images = _share(row, held[places], seen and (seen.accepted, seen.again), draw)
-            classes = _share(row, held[places], seen and (seen.accepted, seen.again), draw, by_class=True)
+            images = _share(row, kept[places], found and (found.accepted, found.resampled), draw)
+            classes = _share(row, kept[places], found and (found.accepted, found.resampled), draw, by_class=True)
         pairs.append(
             TransferPair(
                 images,
                 classes,
-                _share(row, held[places], seen and (seen.called, None), draw),
-                len(held) - len(places),
-                float(np.median(p_home)) if len(places) else None,
-                float(np.median(p_there)) if len(places) else None,
-                int(((p_home >= SURE) & (p_there >= SURE)).sum()),
-                int(((p_home >= SURE) & (p_there < SURE)).sum()),
+                _share(row, kept[places], found and (found.called, None), draw),
+                len(kept) - len(places),
+                float(np.median(p_source)) if len(places) else None,
+                float(np.median(p_other)) if len(places) else None,
+                int(((p_source >= SURE) & (p_other >= SURE)).sum()),
+                int(((p_source >= SURE) & (p_other < SURE)).sum()),
             )
         )
-    return TransferRow(row, int(own.accepted.sum()), held, believed, np.asarray(scores.confidence(log_odds)), tuple(pairs))
+    return TransferRow(
+        row, int(on_source.accepted.sum()), kept, accepted_by, np.asarray(scores.confidence(log_odds)), tuple(pairs)
+    )
 
 
 def _share(
@@ -192,17 +194,17 @@ def _share(
     draw: np.random.Generator,
     by_class: bool = False,
 ) -> TransferShare:
-    """The share of hits among these cells of the row, or of (run, class) pairs with a hit.
+    """The share of hits among these cells of the row, or with by_class the share of (run, class) pairs with a hit.
 
-    found: hits (m,) bool, and (REPLICATES, m) bool as resampled thresholds have them; None: all are hits by definition.
+    found: hits (m,) bool, and the hits at resampled thresholds (REPLICATES, m) bool; None: all are hits by definition.
     """
     run, runs = row.run[cells], len(row.runs)
     hits = np.ones(len(cells), bool) if found is None else found[0]
-    again = None if found is None else found[1]
+    resampled = None if found is None else found[1]
     if by_class and len(cells):
-        groups, of = np.unique(np.stack([run, row.classes[cells]]), axis=1, return_inverse=True)
-        run, of = groups[0], of.reshape(-1)
-        hits, again = _any(hits, of), None if again is None else _any(again, of)
+        groups, group = np.unique(np.stack([run, row.classes[cells]]), axis=1, return_inverse=True)
+        run, group = groups[0], group.reshape(-1)
+        hits, resampled = _any(hits, group), None if resampled is None else _any(resampled, group)
     per_run = tuple(float(hits[run == r].mean()) if (run == r).any() else None for r in range(runs))
     counted_runs = [r for r in range(runs) if per_run[r] is not None]
     if not counted_runs:
@@ -210,29 +212,32 @@ def _share(
     if found is None:
         return TransferShare(1.0, 1.0, 1.0, len(hits), "", per_run)
     if len(counted_runs) >= RUNS:
-        of_runs = None if again is None else np.stack([again[:, run == r].mean(axis=1) for r in counted_runs], axis=1)
+        of_runs = (
+            None if resampled is None else np.stack([resampled[:, run == r].mean(axis=1) for r in counted_runs], axis=1)
+        )
         t = share_interval([per_run[r] or 0.0 for r in counted_runs], of_runs)
         return TransferShare(t.value, t.low, t.high, len(hits), "runs", per_run)
     low, high = wilson(int(hits.sum()), len(hits))
-    if again is not None:
-        # Wilson's takes the threshold for known; both are resampled here, and the wider limit of the two counts.
-        chosen = draw.integers(0, len(hits), (len(again), len(hits)))
-        limits = np.quantile(np.take_along_axis(again, chosen, axis=1).mean(axis=1), [0.025, 0.975])
+    if resampled is not None:
+        # Wilson's interval treats the threshold as known. Here images and thresholds are resampled; the wider limit counts.
+        chosen = draw.integers(0, len(hits), (len(resampled), len(hits)))
+        limits = np.quantile(np.take_along_axis(resampled, chosen, axis=1).mean(axis=1), [0.025, 0.975])
         low, high = min(low, float(limits[0])), max(high, float(limits[1]))
     return TransferShare(float(hits.mean()), low, high, len(hits), "images", per_run)
 
 
-def _any(hits: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """(..., m) bool to (..., groups) bool: whether a group has a hit; of (m,) says which group each is in."""
-    order = np.argsort(of, kind="stable")
-    begins = np.searchsorted(of[order], np.arange(int(of.max()) + 1))
+def _any(hits: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(..., m) bool to (..., groups) bool: whether a group has a hit. group: (m,), the group of each."""
+    order = np.argsort(group, kind="stable")
+    begins = np.searchsorted(group[order], np.arange(int(group.max()) + 1))
     return np.asarray(np.logical_or.reduceat(hits[..., order], begins, axis=-1))
 
 
-def _refuse_strangers(one: str, home: Target, another: str, other: Target) -> None:
-    if (classes_there(home, other) < 0).all():
+def _refuse_no_common_class(source_name: str, source: Target, other_name: str, other: Target) -> None:
+    if (matching_classes(source, other) < 0).all():
         raise TargetError(
-            f"{one} and {another} have no class in common: the labels of the first are {', '.join(home.labels[:3])} ..., of "
-            f"the second {', '.join(other.labels[:3])} ...; if they are the same classes under other names, give both the "
+            f"{source_name} and {other_name} have no class in common: the labels of the first are "
+            f"{', '.join(source.labels[:3])} ..., of the second {', '.join(other.labels[:3])} ...; if they are the same "
+            "classes under other names, give both the "
             "same names: labels=FILE in a target's spec"
         )

@@ -12,10 +12,10 @@ SURE = 0.9999  # the confidence of Nguyen 2015
 
 @dataclass(frozen=True)
 class TargetElites:
-    """N elites that were evolved on one target, in one run or several; an elite that holds several cells is there for each.
+    """N elites that were evolved on one target, in one run or several. An elite of several cells is listed once for each.
 
-    target: its place among the targets. runs: their names. run, classes (of this target) and births: (N,) int64, run being
-    a place in runs. pngs: N.
+    target: its index among the targets. runs: their names. run, classes (of this target) and births: (N,) int64; run is an
+    index into runs. pngs: N.
     """
 
     target: int
@@ -30,9 +30,10 @@ class TargetElites:
 class TransferShare:
     """A share of `of` things with its 95% limits; None where there is nothing to count.
 
-    over: what the interval generalises to. "runs": Student's t over at least 3 runs, value being their mean. "images":
-    Wilson's, as if images were independent of one another; it tells of these runs, not of others. "": nothing, the value
-    holds by definition. What a finite set of real images leaves open of the judging target's threshold is part of it.
+    over: the population of the interval. "runs": Student's t over at least 3 runs, and value is their mean. "images":
+    Wilson's interval, as if images were independent; it describes these runs only. "": there is no interval, since the value
+    is 1 by definition. Limits include the uncertainty of the scoring target's threshold, which a finite set of real images
+    determines.
     """
 
     value: float | None
@@ -45,55 +46,55 @@ class TransferShare:
 
 @dataclass(frozen=True)
 class TransferPair:
-    """What one target makes of the elites of another, of those that the other accepts itself.
+    """How one target scores the elites of another, its source. Only elites that the source accepts are counted.
 
-    images: the share of images that it accepts at its own tau_5. classes: the share of the other's accepted classes, run by
-    run, of which it accepts at least one elite. Both None without thresholds. agreement: the share of images whose class has
-    its highest logit. left_out: images whose class it lacks or has no threshold for; they count nowhere. confidence_home and
-    confidence_there: medians over images. sure_of_both and sure_at_home_only: images with a confidence of SURE or more on
-    both networks, and on the one alone that they were evolved on.
+    images: the share of images that it accepts at its own tau_5. classes: the share of the (run, class) pairs of the source
+    of which it accepts at least one elite. Both are None without thresholds. agreement: the share of images whose class has
+    its highest logit. left_out: the number of images whose class it lacks or has no threshold for; they are in no share.
+    confidence_on_source and confidence_on_other: medians over images. sure_on_both and sure_on_source_only: the numbers of
+    images with a confidence of SURE or more on both targets, and on the source only.
     """
 
     images: TransferShare | None
     classes: TransferShare | None
     agreement: TransferShare
     left_out: int
-    confidence_home: float | None
-    confidence_there: float | None
-    sure_of_both: int
-    sure_at_home_only: int
+    confidence_on_source: float | None
+    confidence_on_other: float | None
+    sure_on_both: int
+    sure_on_source_only: int
 
 
 @dataclass(frozen=True)
 class TransferRow:
-    """A row and what became of it.
+    """The elites of one target and their scores on all targets.
 
-    accepted: how many of its elites its own target accepts. held: (n,) int64, the places of these in the row, each image of
-    a run once: only one class can have the highest logit. believed: (n, T) bool, by which targets. confidences: (n, T)
-    float64, NaN where a target was not asked.
+    accepted: the number of its elites that its own target accepts. kept: (n,) int64, their indices in the row, each image of
+    a run once, since only one class can have the highest logit. accepted_by: (n, T) bool, the targets that accept each.
+    confidences: (n, T) float64, NaN where a target did not score the image.
     """
 
     row: TargetElites
     accepted: int
-    held: np.ndarray
-    believed: np.ndarray
+    kept: np.ndarray
+    accepted_by: np.ndarray
     confidences: np.ndarray
     pairs: tuple[TransferPair, ...]  # T
 
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """The matrix: T targets, a row for each whose elites there are. queries: (T,), what the elites cost each target."""
+    """The matrix: T targets, a row for each target that has elites. queries: (T,), the queries of each target for them."""
 
     names: tuple[str, ...]
     rows: tuple[TransferRow, ...]
     queries: tuple[int, ...]
     thresholds: bool
-    notes: tuple[str, ...] = ()  # of targets whose logits depend on an image's place in a batch
+    notes: tuple[str, ...] = ()  # on targets whose logits depend on an image's place in a batch
 
     @property
     def off_diagonal_median(self) -> float | None:
-        """Of the shares of images accepted elsewhere than where they were evolved."""
+        """The median of the shares of images over all pairs of different targets; None if there are none."""
         shares = [
             pair.images.value
             for evolved in self.rows
@@ -102,21 +103,30 @@ class TransferMatrix:
         ]
         return float(np.median(shares)) if shares else None
 
-    def most_believed(self, count: int) -> list[dict[str, Any]]:
-        """The images that most targets accept; of equals the one that the least sure of these is surer of, then in order."""
+    def most_accepted(self, count: int) -> list[dict[str, Any]]:
+        """The images that the most targets accept, at most `count`.
+
+        Ties: first the image with the higher least confidence of the targets that accept it, then the order of rows.
+        """
         found = []
         for evolved in self.rows:
             row = evolved.row
-            for n, by, p in zip(evolved.held, evolved.believed, evolved.confidences, strict=True):
-                place = {"target": self.names[row.target], "run": row.runs[row.run[n]]}
-                what = {"class": int(row.classes[n]), "birth": int(row.births[n])}
-                names = [self.names[b] for b in np.flatnonzero(by)]
-                found.append({**place, **what, "believed_by": names, "least_confidence": float(p[by].min())})
-        found.sort(key=lambda image: (-len(image["believed_by"]), -image["least_confidence"]))
+            for n, accepts, p in zip(evolved.kept, evolved.accepted_by, evolved.confidences, strict=True):
+                found.append(
+                    {
+                        "target": self.names[row.target],
+                        "run": row.runs[row.run[n]],
+                        "class": int(row.classes[n]),
+                        "birth": int(row.births[n]),
+                        "accepted_by": [self.names[b] for b in np.flatnonzero(accepts)],
+                        "least_confidence": float(p[accepts].min()),
+                    }
+                )
+        found.sort(key=lambda image: (-len(image["accepted_by"]), -image["least_confidence"]))
         return found[:count]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values. Confidences are under "raw": all that dividing logits by a temperature changes."""
+        """As JSON. Confidences are under "raw", since they change if all logits are divided by a temperature."""
         square: dict[str, list[list[Any]]] = {}
         for key in ("value", "low", "high", "of"):
             blank = 0 if key == "of" else None
@@ -138,10 +148,10 @@ class TransferMatrix:
         }
 
     def _details(self, evolved: TransferRow) -> dict[str, Any]:
-        raw = ("confidence_home", "confidence_there", "sure_of_both", "sure_at_home_only")
+        raw = ("confidence_on_source", "confidence_on_other", "sure_on_both", "sure_on_source_only")
         pairs = []
         for name, pair in zip(self.names, evolved.pairs, strict=True):
-            plain = asdict(pair)
-            pairs.append({"target": name, "raw": {key: plain.pop(key) for key in raw}, **plain})
-        elites = {"elites": len(evolved.row.classes), "accepted": evolved.accepted, "images": len(evolved.held)}
+            entry = asdict(pair)
+            pairs.append({"target": name, "raw": {key: entry.pop(key) for key in raw}, **entry})
+        elites = {"elites": len(evolved.row.classes), "accepted": evolved.accepted, "images": len(evolved.kept)}
         return {"target": self.names[evolved.row.target], "runs": list(evolved.row.runs), **elites, "pairs": pairs}

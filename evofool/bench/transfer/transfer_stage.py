@@ -16,8 +16,10 @@ from evofool.run.stored import StoredRun
 def transferred(
     arm: str, targets: Sequence[tuple[PreparedTarget, Mapping[int, Path]]], report: Callable[[str], None]
 ) -> tuple[Any, list[str]]:
-    """The matrix of an arm's elites between all valid targets, as Transfer.as_json has it; None where there are fewer than
-    two. And notes. targets: each with the folders of its valid cells of the arm, by seed."""
+    """(matrix, notes): TransferMatrix.as_json of an arm's elites between all valid targets, None if fewer than two.
+
+    targets: each with the folders of its valid cells of the arm, by seed.
+    """
     measured = [(prepared, seeds) for prepared, seeds in targets if seeds]
     if len(measured) < 2:
         return None, [f"transfer needs two targets with valid cells of {arm}, and there are {len(measured)}"]
@@ -33,13 +35,13 @@ def transferred(
 
 
 def _row(target: int, seeds: Mapping[int, Path]) -> TargetElites:
-    runs, of, classes, births, pngs = [], [], [], [], []
-    for place, (seed, home) in enumerate(seeds.items()):
+    runs, run, classes, births, pngs = [], [], [], [], []
+    for index, (seed, folder) in enumerate(seeds.items()):
         runs.append(f"seed {seed}")
-        with StoredRun(home) as stored:
+        with StoredRun(folder) as stored:
             for elite in stored.elites():
-                of.append(place)
+                run.append(index)
                 classes.append(elite.row.class_id)
                 births.append(elite.row.birth)
                 pngs.append(elite.row.png)
-    return TargetElites(target, runs, np.array(of, np.int64), np.array(classes, np.int64), np.array(births, np.int64), pngs)
+    return TargetElites(target, runs, np.array(run, np.int64), np.array(classes, np.int64), np.array(births, np.int64), pngs)
