@@ -1,4 +1,4 @@
-"""A classifier behind a detector: its margins are what they are said to be, and its file is read strictly."""
+"""A classifier with a detector: its margins are as documented, and its file is read strictly."""
 
 import json
 import threading
@@ -47,8 +47,8 @@ def rule(detector: str, scale: float = 2.0, features: int = D) -> DetectorRule:
     shapes = {"middle": (features,), "project": (features, R), "means": (3, R)}
     tensors = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
     tensors["precision"] = torch.diag(torch.rand(R, generator=draw) + 0.5)
-    eyes = detector == "mahalanobis"
-    return DetectorRule(detector, 1.5, -0.5, scale, 0.7, "last" if eyes else "", tensors if eyes else {})
+    uses_features = detector == "mahalanobis"
+    return DetectorRule(detector, 1.5, -0.5, scale, 0.7, "last" if uses_features else "", tensors if uses_features else {})
 
 
 def images(n: int = 9, side: int = SIDE, channels: int = 1) -> np.ndarray:
@@ -73,26 +73,30 @@ def inside_slowly(r: DetectorRule, logits: np.ndarray, features: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_the_margin_of_the_highest_class_is_the_lower_of_its_own_and_the_distance_to_the_threshold(detector: str) -> None:
-    plain, r = base(), rule(detector)
-    assert plain.network is not None
+def test_the_margin_of_the_highest_class_is_the_smaller_of_the_base_s_margin_and_the_distance_to_the_threshold(
+    detector: str,
+) -> None:
+    unguarded, r = base(), rule(detector)
+    assert unguarded.network is not None
     pixels = torch.from_numpy(images()).float() / 255 - 0.3
-    body = plain.network.module.get_submodule("body")
+    body = unguarded.network.module.get_submodule("body")
     features = body(pixels).detach().numpy()
-    z = plain.logits(images())
-    found = guarded(plain, r, "g").logits(images())
+    z = unguarded.logits(images())
+    found = guarded(unguarded, r, "g").logits(images())
     inside = inside_slowly(r, z, features)
     np.testing.assert_array_equal(found[:, :K], z / np.float32(r.scale))
     np.testing.assert_allclose(found[:, :K].max(1) - found[:, K], inside, rtol=1e-4, atol=1e-5)
     top = z.argmax(1)
-    own = scores.margin(z)[range(len(z)), top] / r.scale
-    np.testing.assert_allclose(scores.margin(found)[range(len(z)), top], np.minimum(own, inside), rtol=1e-4, atol=1e-5)
+    class_margin = scores.margin(z)[range(len(z)), top] / r.scale
+    np.testing.assert_allclose(
+        scores.margin(found)[range(len(z)), top], np.minimum(class_margin, inside), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_logits_divided_by_four_change_no_bit(detector: str) -> None:
-    one, other = (guarded(base(by), rule(detector, 2.3 / by), "g").logits(images()) for by in (1.0, 4.0))
-    np.testing.assert_array_equal(one, other)
+def test_dividing_the_logits_by_four_does_not_change_the_result(detector: str) -> None:
+    first, second = (guarded(base(by), rule(detector, 2.3 / by), "g").logits(images()) for by in (1.0, 4.0))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -111,14 +115,14 @@ def test_gradients_are_those_of_the_score(detector: str) -> None:
 
 
 @pytest.mark.parametrize("detector", [d for d in DETECTORS if d != "mahalanobis"])
-def test_a_black_box_is_guarded_as_a_network_is(detector: str) -> None:
-    plain = base()
+def test_a_guarded_black_box_has_the_logits_of_the_guarded_network(detector: str) -> None:
+    unguarded = base()
     box = Target.probed(
-        "box", lambda x: plain.logits(x), None, plain.shape, Preprocessing(), "logits", {"source_sha256": "0"}
+        "box", lambda x: unguarded.logits(x), None, unguarded.shape, Preprocessing(), "logits", {"source_sha256": "0"}
     )
     found = guarded(box, rule(detector), "g")
     assert not found.differentiable
-    np.testing.assert_allclose(found.logits(images()), guarded(plain, rule(detector), "g").logits(images()), rtol=1e-6)
+    np.testing.assert_allclose(found.logits(images()), guarded(unguarded, rule(detector), "g").logits(images()), rtol=1e-6)
 
 
 def test_a_network_of_probabilities_is_guarded_by_their_logarithms() -> None:
@@ -129,7 +133,7 @@ def test_a_network_of_probabilities_is_guarded_by_their_logarithms() -> None:
     np.testing.assert_allclose(found - found[:, :1], wanted - wanted[:, :1], rtol=1e-3, atol=1e-4)
 
 
-def test_concurrent_threads_get_their_own_features() -> None:
+def test_concurrent_threads_do_not_mix_their_features() -> None:
     found = guarded(base(), rule("mahalanobis"), "g")
     alone = [found.logits(images(64)[k : k + 1]) for k in range(64)]
     with ThreadPoolExecutor(8) as pool:
@@ -137,50 +141,52 @@ def test_concurrent_threads_get_their_own_features() -> None:
 
 
 def test_nothing_is_hooked_on_the_base_and_its_weights_are_shared() -> None:
-    plain = base()
-    assert plain.network is not None
-    module = plain.network.module
-    alone = plain.logits(images())
-    several = [guarded(plain, rule("mahalanobis"), "g") for _ in range(3)]
+    unguarded = base()
+    assert unguarded.network is not None
+    module = unguarded.network.module
+    alone = unguarded.logits(images())
+    several = [guarded(unguarded, rule("mahalanobis"), "g") for _ in range(3)]
     for found in several:
         found.logits(images())
         assert found.network is not None
-        own = found.network.module
-        assert [p.data_ptr() for p in own.parameters()] == [p.data_ptr() for p in module.parameters()]
+        copied = found.network.module
+        assert [p.data_ptr() for p in copied.parameters()] == [p.data_ptr() for p in module.parameters()]
     assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
-    np.testing.assert_array_equal(plain.logits(images()), alone)
+    np.testing.assert_array_equal(unguarded.logits(images()), alone)
     assert not any(found.network.module._features for found in several if found.network), "no image is kept"
 
 
 def test_a_module_that_computes_its_weights_is_guarded_too() -> None:
-    """Its weight is a tensor that is made anew at every pass, and none that can be copied."""
+    """Its weight is a tensor that every pass computes again and that cannot be copied."""
     with pytest.warns(FutureWarning):
         module = nn.utils.weight_norm(Small().last)
     net = Small()
     net.last = module
-    plain = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
-    found = guarded(plain, rule("mahalanobis"), "g")
-    np.testing.assert_allclose(found.logits(images())[:, :K], plain.logits(images()) / 2.0, rtol=1e-6)
+    unguarded = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
+    found = guarded(unguarded, rule("mahalanobis"), "g")
+    np.testing.assert_allclose(found.logits(images())[:, :K], unguarded.logits(images()) / 2.0, rtol=1e-6)
 
 
 def test_a_module_that_cannot_be_copied_can_have_a_detector_of_logits_only() -> None:
     net = Small()
     net.lock = threading.Lock()  # type: ignore[assignment]
-    plain = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
-    assert guarded(plain, rule("energy"), "g").logits(images()).shape == (9, K + 1)
+    unguarded = Target.from_module(net, None, (1, SIDE, SIDE), Preprocessing(mean=(0.3,)))
+    assert guarded(unguarded, rule("energy"), "g").logits(images()).shape == (9, K + 1)
     with pytest.raises(TargetError, match=r"Small cannot be copied \(TypeError: .*, and mahalanobis needs a copy"):
-        guarded(plain, rule("mahalanobis"), "g")
+        guarded(unguarded, rule("mahalanobis"), "g")
 
 
-def test_faster_formats_see_the_detector_too() -> None:
+def test_faster_formats_include_the_detector() -> None:
     torch.manual_seed(0)
     norm = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     module = nn.Sequential(norm)
     module.add_module("last", nn.Linear(16, K))
     found = guarded(Target.from_module(module, None, (3, 64, 64)), rule("mahalanobis", features=16), "g")
-    plain = found.logits(images(4, 64, 3))
+    reference = found.logits(images(4, 64, 3))
     for number_format in ("float32", "bfloat16"):
-        np.testing.assert_allclose(found.logits(images(4, 64, 3), number_format=number_format), plain, atol=0.1, rtol=0.05)
+        np.testing.assert_allclose(
+            found.logits(images(4, 64, 3), number_format=number_format), reference, atol=0.1, rtol=0.05
+        )
 
 
 # -- files
@@ -213,7 +219,7 @@ def test_the_spec_loads_the_written_guard(detector: str, tmp_path: Path, monkeyp
     spec = guard(target("lenet"), made, Path("g.safetensors"))
     found = target(spec)
     assert (spec, found.name) == (f"guarded:{tmp_path / 'g.safetensors'}",) * 2
-    assert target("guarded:g.safetensors").name == spec, "it holds wherever it is read"
+    assert target("guarded:g.safetensors").name == spec, "the spec does not depend on the current folder"
     assert found.labels == (*"0123456789", "rejected")
     refuse_workers(found)
     x = images(4, 28)
@@ -252,7 +258,7 @@ def test_a_base_that_has_changed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("meta", "tensors", "words"),
+    ("meta", "tensors", "message"),
     [
         ({"format": "another"}, {}, 'not a guard that this evofool supports: its format is "another"'),
         ({"detector": "odin"}, {}, 'no detector "odin"; there are msp'),
@@ -274,7 +280,7 @@ def test_a_base_that_has_changed_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_with_anything_wrong_is_refused(
-    meta: dict[str, str], tensors: dict[str, torch.Tensor | None], words: str, tmp_path: Path
+    meta: dict[str, str], tensors: dict[str, torch.Tensor | None], message: str, tmp_path: Path
 ) -> None:
     from safetensors import safe_open
 
@@ -284,7 +290,7 @@ def test_a_file_with_anything_wrong_is_refused(
         written = file.metadata()
     kept = {name: tensor for name, tensor in {**load_file(path), **tensors}.items() if tensor is not None}
     save_file(kept, path, metadata={**written, **meta})
-    with pytest.raises(TargetError, match=words):
+    with pytest.raises(TargetError, match=message):
         target(spec)
 
 
@@ -300,7 +306,7 @@ def test_another_file_is_refused_and_needs_no_trust(content: bytes | None, tmp_p
         target(f"guarded:{path}")
 
 
-def test_what_cannot_be_guarded_is_refused(tmp_path: Path) -> None:
+def test_targets_that_cannot_be_guarded_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     with pytest.raises(TargetError, match="refers to its base by a spec, and mine is not a spec"):
         guard(base(name="mine"), lenet_rule(), path)
@@ -326,15 +332,15 @@ def test_crops_and_features_of_a_black_box_are_refused() -> None:
     few.top_k = 2
     with pytest.raises(TargetError, match="a detector needs all"):
         guarded(few, rule("energy"), "g")
-    blind = base()
-    blind.network = None
+    black_box = base()
+    black_box.network = None
     with pytest.raises(TargetError, match="black box"):
-        guarded(blind, rule("mahalanobis"), "g")
+        guarded(black_box, rule("mahalanobis"), "g")
 
 
 def test_a_base_that_has_a_reject_class_keeps_its_label() -> None:
-    plain = Target.from_module(Small(), ["a", "b", "c", "d", "rejected"], (1, SIDE, SIDE))
-    assert guarded(plain, rule("energy"), "g").labels[-2:] == ("rejected", "rejected by energy")
+    unguarded = Target.from_module(Small(), ["a", "b", "c", "d", "rejected"], (1, SIDE, SIDE))
+    assert guarded(unguarded, rule("energy"), "g").labels[-2:] == ("rejected", "rejected by energy")
 
 
 def test_a_guard_needs_trust_if_its_base_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,16 +352,16 @@ def test_a_guard_needs_trust_if_its_base_does(tmp_path: Path, monkeypatch: pytes
         "    return made\n"
     )
     monkeypatch.chdir(tmp_path)
-    ours = guard(target("lenet"), lenet_rule(), tmp_path / "ours.safetensors")
-    theirs = guard(target("python:guarded_code:factory"), lenet_rule(), tmp_path / "theirs.safetensors")
-    assert (needs_trust(ours), needs_trust(theirs)) == (False, True)
-    assert stored_target(ours, tmp_path, trust=False).name == ours
+    bundled = guard(target("lenet"), lenet_rule(), tmp_path / "bundled.safetensors")
+    user_code = guard(target("python:guarded_code:factory"), lenet_rule(), tmp_path / "user_code.safetensors")
+    assert (needs_trust(bundled), needs_trust(user_code)) == (False, True)
+    assert stored_target(bundled, tmp_path, trust=False).name == bundled
     with pytest.raises(TargetError, match="--trust"):
-        stored_target(theirs, tmp_path, trust=False)
-    assert stored_target(theirs, tmp_path, trust=True).name == theirs
+        stored_target(user_code, tmp_path, trust=False)
+    assert stored_target(user_code, tmp_path, trust=True).name == user_code
 
 
-def test_a_run_against_it_is_an_ordinary_one(tmp_path: Path) -> None:
+def test_a_guarded_target_can_be_searched_and_verified(tmp_path: Path) -> None:
     spec = guard(target("lenet"), lenet_rule("mahalanobis"), tmp_path / "g.safetensors")
     recipe = {"target": spec, "encoding": {"kind": "cppn"}, "search": {"batch": 12, "rank": "margin"}}
     with Run.start(parse({**recipe, "stop": {"evaluations": 120}}, "test"), tmp_path / "run") as run:

@@ -20,7 +20,7 @@ class Mean(nn.Module):
 
 
 def block(norm: nn.Module | None = None, conv: nn.Module | None = None) -> nn.Sequential:
-    """A convolution, a batch norm with statistics of its own, and a mean."""
+    """A convolution, a batch norm with random statistics, and a mean."""
     torch.manual_seed(0)
     norm = norm or nn.BatchNorm2d(8)
     for name, value in norm.named_buffers():
@@ -30,7 +30,7 @@ def block(norm: nn.Module | None = None, conv: nn.Module | None = None) -> nn.Se
 
 
 class Branch(nn.Module):
-    """What the convolution answers is used beside the norm as well, so the norm cannot be folded into it."""
+    """The convolution's output is also used without the norm, so the norm cannot be folded into it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Named(nn.Module):
 
 
 class Float32(nn.Module):
-    """Makes float32 tensors of its own, which do not go with weights of another number format."""
+    """Creates float32 tensors, which cannot be combined with weights of another number format."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ NETWORKS = {
     "a norm without weights": lambda: block(nn.BatchNorm2d(8, affine=False)),
     "weight norm": lambda: block(conv=weight_norm(nn.Conv2d(3, 8, 3))),
     "named arguments": Named,
-    "float32 of its own": Float32,
+    "creates float32 tensors": Float32,
     "cannot be copied": Uncopiable,
 }
 
@@ -106,11 +106,11 @@ def images(count: int = 4, side: int = 64, seed: int = 0) -> np.ndarray:
 def test_faster_formats_are_close_to_float32(name: str, number_format: str, near: float) -> None:
     network = Network(NETWORKS[name](), Preprocessing())
     before = {key: value.clone() for key, value in network.module.state_dict().items()}
-    plain = network.numpy(images(), FLOAT32)
+    reference = network.numpy(images(), FLOAT32)
     fast = network.numpy(images(), number_format)
-    assert fast.dtype == plain.dtype == np.float32
-    assert np.abs(fast - plain).max() <= near * max(1.0, np.abs(plain).max())
-    assert np.array_equal(network.numpy(images(), FLOAT32), plain)
+    assert fast.dtype == reference.dtype == np.float32
+    assert np.abs(fast - reference).max() <= near * max(1.0, np.abs(reference).max())
+    assert np.array_equal(network.numpy(images(), FLOAT32), reference)
     assert all(torch.equal(value, before[key]) for key, value in network.module.state_dict().items())
 
 
@@ -137,7 +137,7 @@ def test_a_network_is_put_into_eval_mode() -> None:
     assert not Network(block().train(), Preprocessing()).module.training
 
 
-def test_what_is_not_a_tensor_is_refused() -> None:
+def test_a_network_that_does_not_return_a_tensor_is_refused() -> None:
     class Two(nn.Module):
         def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
             return [x, x]
@@ -146,7 +146,7 @@ def test_what_is_not_a_tensor_is_refused() -> None:
         Network(Two(), Preprocessing()).numpy(images(), FLOAT32)
 
 
-def test_several_threads_get_the_answers_that_one_gets() -> None:
+def test_several_threads_get_the_logits_of_a_single_thread() -> None:
     network = Network(block(), Preprocessing())
     batches = [images(2, seed=seed) for seed in range(12)]
     alone = [Network(block(), Preprocessing()).numpy(batch, "float32-folded") for batch in batches]

@@ -1,4 +1,4 @@
-"""Networks of one's own by the name of what makes them, and the sentences for what makes none."""
+"""User-defined networks by the name of their factory, and the error messages for factories that return none."""
 
 import itertools
 import sys
@@ -13,7 +13,7 @@ from evofool.errors import ScoreError, TargetError
 from evofool.scores import refuse_unfinite
 from evofool.targets import Target, target
 
-OWN = """
+SOURCE = """
 import os
 import sys
 
@@ -47,33 +47,29 @@ class Box:
         return images.reshape(len(images), -1).astype(np.float64) @ W
 
 
-def plain():
+def function():
     return lambda images: images.reshape(len(images), -1) @ W
 
 
-def rude():
-    def ask(images):
-        answer = plain()(images)
+def overwrites():
+    def call(images):
+        answer = function()(images)
         images[:] = 0
         return answer
-    return ask
+    return call
 
 
 def softmax():
-    def ask(images):
+    def call(images):
         z = images.reshape(len(images), -1) / 255 @ W
         e = np.exp(z - z.max(1, keepdims=True))
         return e / e.sum(1, keepdims=True)
-    return ask
+    return call
 
 
-def ready():
+def make_target():
     return evofool.Target.from_module(known(), "abcdef", (3, 4, 5), name="mine")
 
-
-def here():
-    made = plain()
-    return made
 
 
 def nan():
@@ -117,19 +113,19 @@ def few():
 
 
 def breaks():
-    def ask(images):
+    def call(images):
         raise RuntimeError("out of luck")
-    return ask
+    return call
 
 
 def odd_shape():
-    made = plain()
+    made = function()
     made.shape = (3, 4)
     return made
 
 
 def odd_labels():
-    made = plain()
+    made = function()
     made.shape, made.labels = (3, 4, 5), 6
     return made
 
@@ -141,13 +137,13 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Specs of things in a module of its own for each test, in the current folder."""
-    name = f"own_{next(NUMBERS)}"
+def spec_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """The spec of a factory in SOURCE; each test has a new copy of the module, in the current folder."""
+    name = f"user_code_{next(NUMBERS)}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    (tmp_path / f"{name}.py").write_text(OWN, encoding="utf-8")
-    return lambda what: f"python:{name}:{what}"
+    (tmp_path / f"{name}.py").write_text(SOURCE, encoding="utf-8")
+    return lambda factory: f"python:{name}:{factory}"
 
 
 def images(count: int = 7, seed: int = 0) -> np.ndarray:
@@ -158,19 +154,19 @@ def weights() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
 
 
-def test_a_module_is_a_white_box_that_takes_preprocessed_floats(own: Callable[[str], str]) -> None:
-    found = target(own(f"module?{SIZE}"))
+def test_a_module_is_a_white_box_that_takes_preprocessed_floats(spec_of: Callable[[str], str]) -> None:
+    found = target(spec_of(f"module?{SIZE}"))
     assert found.differentiable
     assert (found.shape, found.labels) == ((3, 4, 5), tuple("012345"))
     assert found.logits(images()) == pytest.approx(images().reshape(7, -1) / 255 @ weights(), abs=1e-4)
-    shifted = target(own(f"module?{SIZE}&mean=0.5&std=0.25&order=BGR"))
+    shifted = target(spec_of(f"module?{SIZE}&mean=0.5&std=0.25&order=BGR"))
     x = (images()[:, ::-1] / 255 - 0.5) / 0.25
     assert shifted.logits(images()) == pytest.approx(x.reshape(7, -1) @ weights(), abs=1e-4)
     assert len(found.details["weights_sha256"]) == len(found.details["source_sha256"]) == 64
 
 
-def test_a_callable_takes_pixels_or_floats_if_options_say_how(own: Callable[[str], str]) -> None:
-    found = target(own(f"plain?{SIZE}"))
+def test_a_callable_takes_pixels_or_floats_if_options_say_how(spec_of: Callable[[str], str]) -> None:
+    found = target(spec_of(f"function?{SIZE}"))
     assert not found.differentiable
     assert found.logits(images()) == pytest.approx(images().reshape(7, -1) @ weights(), rel=1e-4, abs=0.01)
     assert found.queries == 7
@@ -179,73 +175,73 @@ def test_a_callable_takes_pixels_or_floats_if_options_say_how(own: Callable[[str
         ("mean=0.5", images() / 255 - 0.5),
         ("order=BGR", images()[:, ::-1] / 255),
     ):
-        answer = target(own(f"plain?{SIZE}&{options}")).logits(images())
+        answer = target(spec_of(f"function?{SIZE}&{options}")).logits(images())
         assert answer == pytest.approx(x.reshape(7, -1) @ weights(), abs=1e-3)
-    crops = target(own(f"plain?{SIZE}&crops=10&resize=6"))
+    crops = target(spec_of(f"function?{SIZE}&crops=10&resize=6"))
     assert crops.shape == (3, 6, 6)
     assert crops.logits(np.zeros((2, 3, 6, 6), np.uint8)).shape == (2, 6)
 
 
 def test_shape_and_labels_come_from_the_object_unless_options_say_otherwise(
-    own: Callable[[str], str], tmp_path: Path
+    spec_of: Callable[[str], str], tmp_path: Path
 ) -> None:
-    assert target(own("known")).labels == ("a [0]", "b", "c", "d", "e", "a [5]")
-    box = target(own("Box"))
+    assert target(spec_of("known")).labels == ("a [0]", "b", "c", "d", "e", "a [5]")
+    box = target(spec_of("Box"))
     assert (box.shape, box.labels) == ((3, 4, 5), tuple("uvwxyz"))
     assert box.logits(images()).dtype == np.float32
     (tmp_path / "labels.txt").write_text("\n".join("ghijkl"), encoding="utf-8")
-    assert target(own("Box?labels=labels.txt&size=5x4")).labels == tuple("ghijkl")
-    assert target(own("plain?channels=1&size=10x6")).shape == (1, 10, 6)
+    assert target(spec_of("Box?labels=labels.txt&size=5x4")).labels == tuple("ghijkl")
+    assert target(spec_of("function?channels=1&size=10x6")).shape == (1, 10, 6)
     with pytest.raises(TargetError, match="the size of its images is not known; give size=224, or size=HEIGHTxWIDTH"):
-        target(own("plain"))
+        target(spec_of("function"))
 
 
-def test_a_callable_may_change_its_images(own: Callable[[str], str]) -> None:
+def test_a_callable_may_change_its_images(spec_of: Callable[[str], str]) -> None:
     pixels = images()
-    target(own(f"rude?{SIZE}")).logits(pixels)
+    target(spec_of(f"overwrites?{SIZE}")).logits(pixels)
     assert np.array_equal(pixels, images())
 
 
-def test_a_target_is_used_as_it_is_with_the_spec_as_its_name(own: Callable[[str], str]) -> None:
-    found = target(own("ready"))
+def test_a_target_is_used_as_it_is_with_the_spec_as_its_name(spec_of: Callable[[str], str]) -> None:
+    found = target(spec_of("make_target"))
     assert isinstance(found, Target)
-    assert (found.name, found.labels) == (own("ready"), tuple("abcdef"))
-    with pytest.raises(TargetError, match=r"ready\(\) returns a Target, which is used as it is; set size, mean there"):
-        target(own("ready?size=4x5&mean=0.5"))
+    assert (found.name, found.labels) == (spec_of("make_target"), tuple("abcdef"))
+    with pytest.raises(TargetError, match=r"make_target\(\) returns a Target, which is used as it is; set size, mean there"):
+        target(spec_of("make_target?size=4x5&mean=0.5"))
 
 
 def test_a_changed_source_file_makes_another_target_once_it_is_imported(
-    own: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec_of: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = [target(own(f"{what}?{SIZE}")).fingerprint() for what in ("plain", "plain", "rude")]
+    before = [target(spec_of(f"{factory}?{SIZE}")).fingerprint() for factory in ("function", "function", "overwrites")]
     assert before[0] == before[1] != before[2]
-    (file,) = tmp_path.glob("own_*.py")
-    file.write_text(OWN.replace("@ W", "@ -W"), encoding="utf-8")
-    assert target(own(f"plain?{SIZE}")).fingerprint() == before[0]
+    (file,) = tmp_path.glob("user_code_*.py")
+    file.write_text(SOURCE.replace("@ W", "@ -W"), encoding="utf-8")
+    assert target(spec_of(f"function?{SIZE}")).fingerprint() == before[0]
     monkeypatch.delitem(sys.modules, file.stem)
-    assert target(own(f"plain?{SIZE}")).fingerprint() != before[0]
+    assert target(spec_of(f"function?{SIZE}")).fingerprint() != before[0]
 
 
-def test_probabilities_and_logits_are_distinguished(own: Callable[[str], str]) -> None:
-    assert target(own(f"softmax?{SIZE}")).outputs == "probabilities"
+def test_probabilities_and_logits_are_distinguished(spec_of: Callable[[str], str]) -> None:
+    assert target(spec_of(f"softmax?{SIZE}")).outputs == "probabilities"
     with pytest.raises(TargetError, match="the network returns probabilities, but outputs is logits"):
-        target(own(f"softmax?{SIZE}&outputs=logits"))
+        target(spec_of(f"softmax?{SIZE}&outputs=logits"))
     with pytest.raises(TargetError, match="outputs is probabilities, but rows of its answer sum to"):
-        target(own(f"plain?{SIZE}&outputs=probabilities"))
+        target(spec_of(f"function?{SIZE}&outputs=probabilities"))
 
 
-def test_nan_passes_through_and_is_refused_by_the_search(own: Callable[[str], str]) -> None:
-    found = target(own(f"nan?{SIZE}"))
+def test_nan_passes_through_and_is_refused_by_the_search(spec_of: Callable[[str], str]) -> None:
+    found = target(spec_of(f"nan?{SIZE}"))
     answer = found.logits(images())
     assert np.isnan(answer).all()
-    with pytest.raises(ScoreError, match=r"batch 2: python:own_.* answered NaN or infinity for 7 of 7 images"):
+    with pytest.raises(ScoreError, match=r"batch 2: python:user_code_.* answered NaN or infinity for 7 of 7 images"):
         refuse_unfinite(answer, 2, found.name)
 
 
 def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_why(
-    own: Callable[[str], str], tmp_path: Path
+    spec_of: Callable[[str], str], tmp_path: Path
 ) -> None:
-    name = own("x").split(":")[1]
+    name = spec_of("x").split(":")[1]
     package = tmp_path / f"{name}_package"
     package.mkdir()
     (package / "__init__.py").write_text("", encoding="utf-8")
@@ -263,7 +259,7 @@ def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_wh
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("factory", "message"),
     [
         ("modul", 'has no function "modul"; did you mean "module"'),
         ("number", 'has no function "number"'),
@@ -280,21 +276,21 @@ def test_a_package_in_the_current_folder_is_found_and_one_that_is_broken_says_wh
         ("module?size=9", r"does not take images of shape \(3, 9, 9\)"),
         ("odd_shape", r"its shape is \(3, 4\); it has to be \(C, H, W\)"),
         ("odd_labels", "its labels are 6; they have to be a list of names"),
-        (f"plain?{SIZE}&channels=2", r"\(1 or 3, H, W\), not \(2, 4, 5\)"),
-        (f"plain?{SIZE}&weights=x", 'no option "weights"'),
-        (f"plain?{SIZE}&lables=x", 'no option "lables"; did you mean "labels"'),
+        (f"function?{SIZE}&channels=2", r"\(1 or 3, H, W\), not \(2, 4, 5\)"),
+        (f"function?{SIZE}&weights=x", 'no option "weights"'),
+        (f"function?{SIZE}&lables=x", 'no option "lables"; did you mean "labels"'),
     ],
 )
-def test_objects_that_cannot_be_targets_are_refused(own: Callable[[str], str], what: str, message: str) -> None:
+def test_objects_that_cannot_be_targets_are_refused(spec_of: Callable[[str], str], factory: str, message: str) -> None:
     with pytest.raises(TargetError, match=message) as caught:
-        target(own(what))
-    assert str(caught.value).startswith(own(what).partition("?")[0])
+        target(spec_of(factory))
+    assert str(caught.value).startswith(spec_of(factory).partition("?")[0])
 
 
-def test_labels_have_to_be_as_many_as_scores(own: Callable[[str], str], tmp_path: Path) -> None:
+def test_labels_have_to_be_as_many_as_scores(spec_of: Callable[[str], str], tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\n", encoding="utf-8")
     with pytest.raises(TargetError, match="6 outputs but 2 labels"):
-        target(own(f"plain?{SIZE}&labels=labels.txt"))
+        target(spec_of(f"function?{SIZE}&labels=labels.txt"))
 
 
 @pytest.mark.parametrize("text", ["python", "python:json", "python:json:", "python::dumps"])
@@ -310,8 +306,8 @@ def test_a_missing_module_is_reported_with_the_places_searched(tmp_path: Path, m
         target("python:no_such_package.network:make")
 
 
-def test_the_module_is_moved_to_the_device_and_put_into_eval_mode(own: Callable[[str], str]) -> None:
-    found = target(own("known?device=cpu"))
+def test_the_module_is_moved_to_the_device_and_put_into_eval_mode(spec_of: Callable[[str], str]) -> None:
+    found = target(spec_of("known?device=cpu"))
     assert found.network is not None
     assert found.details["device"] == "cpu"
     assert not found.network.module.training

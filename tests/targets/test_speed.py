@@ -1,4 +1,4 @@
-"""Which number format is chosen, and how rates are taken: with formats of our own, never by the real ones' speed."""
+"""The choice of a number format, and how rates are measured: with synthetic formats, never by the speed of real ones."""
 
 import threading
 import time
@@ -26,20 +26,20 @@ from evofool.targets.speed import (
 
 
 class Formats(Target):
-    """Ten pixels as logits; each format adds what its function of the number of images gives."""
+    """Ten pixels as logits; each format adds the value of a function of the number of images."""
 
     formats = ()  # type: ignore[assignment]
 
     def __init__(self, **formats: Callable[[int], float]) -> None:
         self.added = {FLOAT32: lambda n: 0.0, **formats}
-        self.asked: list[tuple[str, int]] = []
+        self.calls: list[tuple[str, int]] = []
         details = {"preprocessing": {}, "device": "cuda"}
         network = Network(nn.Flatten(), Preprocessing())
-        super().__init__("own", list("0123456789"), (1, 2, 5), lambda x: x, details, network=network)
+        super().__init__("fake", list("0123456789"), (1, 2, 5), lambda x: x, details, network=network)
         self.formats = tuple(self.added)  # type: ignore[assignment]
 
     def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
-        self.asked.append((number_format, len(images)))
+        self.calls.append((number_format, len(images)))
         out = images.reshape(len(images), -1).astype(np.float32) / 64
         out[:, 0] += self.added[number_format](len(images))
         return out
@@ -51,7 +51,7 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def full(most: int) -> Callable[[int], float]:
-    """A format whose memory holds so many images."""
+    """A format for which at most this many images fit into memory."""
 
     def added(images: int) -> float:
         if images > most:
@@ -95,10 +95,10 @@ def test_on_a_cpu_a_busy_moment_does_not_change_the_choice(rates: dict[str, floa
 
 
 def test_formats_that_differ_too_much_or_fail_are_dropped_with_the_reason() -> None:
-    own = Formats(
+    fake = Formats(
         **{"float32-folded": lambda n: 0.01}, bfloat16=lambda n: 9.0, float16=lambda n: float("nan"), compiled=broken
     )
-    choice = choose_format(own, 8)
+    choice = choose_format(fake, 8)
     assert choice.chunk == 8
     assert set(choice.rates) == {"float32", "float32-folded"}
     assert set(choice.differences) == {"float32-folded", "bfloat16"}
@@ -110,15 +110,15 @@ def test_formats_that_differ_too_much_or_fail_are_dropped_with_the_reason() -> N
 
 
 def test_the_chunk_is_halved_until_every_format_fits_the_memory() -> None:
-    own = Formats(**{"float32-folded": full(24)})
-    choice = choose_format(own, 64)
+    fake = Formats(**{"float32-folded": full(24)})
+    choice = choose_format(fake, 64)
     assert choice.chunk == 16
     assert set(choice.rates) == {"float32", "float32-folded"}
-    assert {n for _, n in own.asked} == {64, 32, 16}
+    assert {n for _, n in fake.calls} == {64, 32, 16}
 
 
 def test_too_little_memory_for_one_image_is_an_error() -> None:
-    with pytest.raises(TargetError, match=r"own: the memory of cuda does not hold one image's forward pass; use a smaller"):
+    with pytest.raises(TargetError, match=r"fake: the memory of cuda does not hold one image's forward pass; use a smaller"):
         choose_format(Formats(float32=full(0)), 64)
 
 
@@ -130,19 +130,19 @@ def test_a_target_with_one_format_is_not_queried() -> None:
 
 
 def test_the_difference_is_that_of_log_odds() -> None:
-    own = Formats(**{"float32-folded": lambda n: 0.0}, bfloat16=lambda n: 3.0)
-    images = patterns(own.shape, 6)
-    assert log_odds_difference(own, "float32-folded", images) == (0.0, 0.0)
-    median, most = log_odds_difference(own, "bfloat16", images)
+    fake = Formats(**{"float32-folded": lambda n: 0.0}, bfloat16=lambda n: 3.0)
+    images = patterns(fake.shape, 6)
+    assert log_odds_difference(fake, "float32-folded", images) == (0.0, 0.0)
+    median, most = log_odds_difference(fake, "bfloat16", images)
     assert 0 < median <= most <= 3.0 + 1e-5
 
 
 def test_a_rate_counts_its_queries_and_leaves_torch_s_threads_as_they_were() -> None:
     before = torch.get_num_threads()
-    own = Formats()
-    assert images_per_second(own, FLOAT32, 4, workers=3, seconds=0.0) > 0
-    assert own.asked == [(FLOAT32, 4)] * 6  # a first and one timed chunk of every worker
-    assert own.queries == 24
+    fake = Formats()
+    assert images_per_second(fake, FLOAT32, 4, workers=3, seconds=0.0) > 0
+    assert fake.calls == [(FLOAT32, 4)] * 6  # a first and one timed chunk of every worker
+    assert fake.queries == 24
     assert torch.get_num_threads() == before
 
 
@@ -151,13 +151,13 @@ def test_workers_run_concurrently() -> None:
 
     class Meeting(Formats):
         def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
-            met.wait()  # passes when two are in here at once
+            met.wait()  # passes when two calls run at once
             return super()._raw(images, number_format)
 
     assert images_per_second(Meeting(), FLOAT32, 1, workers=2, seconds=0.0) > 0
 
 
-def test_what_stops_a_worker_is_raised() -> None:
+def test_an_error_in_a_worker_is_raised() -> None:
     for workers in (1, 3):
         with pytest.raises(TargetError, match="no compiler"):
             images_per_second(Formats(odd=broken), "odd", 2, workers)
@@ -172,12 +172,12 @@ def test_what_stops_a_worker_is_raised() -> None:
 
 
 def test_a_table_has_a_row_for_every_setting_and_compiled_formats_one_chunk() -> None:
-    own = Formats(**{"float32-folded": full(4), "float16-compiled": lambda n: 0.0})
-    own.streams = 2
-    rows = list(measure_speeds(own, own.formats, (1, 8), seconds=0.0))
+    fake = Formats(**{"float32-folded": full(4), "float16-compiled": lambda n: 0.0})
+    fake.streams = 2
+    rows = list(measure_speeds(fake, fake.formats, (1, 8), seconds=0.0))
     assert [(r.number_format, r.chunk, r.workers) for r in rows] == [
         (f, chunk, workers)
-        for f in own.formats
+        for f in fake.formats
         for chunk in ((1, 8) if f != "float16-compiled" else (8,))
         for workers in (1, 2)
     ]

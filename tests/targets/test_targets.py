@@ -1,4 +1,4 @@
-"""The face of a classifier: the bundled networks, people's own, and what is wrong with those that do not fit."""
+"""The interface of a classifier: the bundled networks, users' networks, and the errors for those that do not fit."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +33,10 @@ def small(seed: int = 0, channels: int = 3, classes: int = 4) -> nn.Module:
     )
 
 
-# --- the bundled one
+# --- the bundled network
 
 
-def test_lenet_has_ten_digits_and_says_what_it_is(lenet: Target) -> None:
+def test_lenet_has_ten_digits_and_describes_itself(lenet: Target) -> None:
     assert lenet.name == "lenet"
     assert lenet.labels == tuple("0123456789")
     assert lenet.shape == (1, 28, 28)
@@ -51,7 +51,7 @@ def test_lenet_has_ten_digits_and_says_what_it_is(lenet: Target) -> None:
     assert out.dtype == np.float32
 
 
-def test_two_lenets_are_the_same_classifier_with_counters_of_their_own() -> None:
+def test_two_lenets_are_the_same_classifier_with_separate_counters() -> None:
     first, second = target("lenet"), target("lenet")
     assert first.fingerprint() == second.fingerprint()
     first.logits(images_of((1, 28, 28)))
@@ -63,15 +63,15 @@ def test_a_user_s_weights_file_makes_another_classifier(tmp_path: Path) -> None:
     for name, network in (("lenet", LeNet()), ("lenet-caffe", CaffeLeNet())):
         path = weights_file(tmp_path, network, f"{name} 50%+.safetensors")
         for spec in (f"{name}?weights={quote(str(path))}", f"{name}?weights={path}".replace("%", "%25")):
-            own = target(spec)
-            assert own.name.startswith(f"{name}?weights={tmp_path}")
-            assert target(own.name).fingerprint() == own.fingerprint()
-            assert own.fingerprint() != target("lenet").fingerprint()
+            custom = target(spec)
+            assert custom.name.startswith(f"{name}?weights={tmp_path}")
+            assert target(custom.name).fingerprint() == custom.fingerprint()
+            assert custom.fingerprint() != target("lenet").fingerprint()
             pixels = images_of((1, 28, 28))
             scale = 1 / 255 if name == "lenet" else 1 / 256
             with torch.no_grad():
                 expected = network.eval()(torch.from_numpy(pixels).float() * scale)
-            assert own.logits(pixels) == pytest.approx(expected.numpy(), abs=1e-5)
+            assert custom.logits(pixels) == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +121,15 @@ def test_another_network_s_weights_are_named_by_what_is_missing_unexpected_and_w
         assert part in str(caught.value)
 
 
-# --- people's own
+# --- users' networks
 
 
 def test_a_module_becomes_a_target_in_eval_mode() -> None:
     module = nn.Sequential(small(), nn.Dropout(0.5))
-    own = Target.from_module(module, list("abcd"), (3, 6, 6), name="mine")
+    custom = Target.from_module(module, list("abcd"), (3, 6, 6), name="mine")
     assert not module.training
-    assert (own.name, own.labels, own.shape, own.queries) == ("mine", ("a", "b", "c", "d"), (3, 6, 6), 0)
-    assert np.array_equal(own.logits(images_of((3, 6, 6))), own.logits(images_of((3, 6, 6))))
+    assert (custom.name, custom.labels, custom.shape, custom.queries) == ("mine", ("a", "b", "c", "d"), (3, 6, 6), 0)
+    assert np.array_equal(custom.logits(images_of((3, 6, 6))), custom.logits(images_of((3, 6, 6))))
     assert Target.from_module(small(), list("abcd"), (3, 6, 6)).name == "Sequential"
 
 
@@ -138,10 +138,8 @@ def test_a_module_becomes_a_target_in_eval_mode() -> None:
     ("scale", "mean", "std"),
     [(1 / 255, (0.0,), (1.0,)), (1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)), (1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))],
 )
-def test_preprocessing_is_what_numpy_makes_of_it(
-    order: str, scale: float, mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
-    own = Target.from_module(
+def test_preprocessing_equals_numpy_s(order: str, scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    custom = Target.from_module(
         nn.Flatten(), [str(k) for k in range(3 * 4 * 5)], (3, 4, 5), Preprocessing(scale, mean, std, order)
     )
     pixels = images_of((3, 4, 5))
@@ -149,17 +147,17 @@ def test_preprocessing_is_what_numpy_makes_of_it(
     if order == "BGR":
         x = x[:, [2, 1, 0]]
     expected = (x * scale - np.reshape(mean, (1, -1, 1, 1))) / np.reshape(std, (1, -1, 1, 1))
-    assert own.logits(pixels) == pytest.approx(expected.reshape(len(pixels), -1), rel=1e-5, abs=1e-5)
+    assert custom.logits(pixels) == pytest.approx(expected.reshape(len(pixels), -1), rel=1e-5, abs=1e-5)
     floats = torch.from_numpy(pixels).float() / 255
-    assert own.logits_float(floats).numpy() == pytest.approx(expected.reshape(len(pixels), -1), rel=1e-4, abs=1e-4)
+    assert custom.logits_float(floats).numpy() == pytest.approx(expected.reshape(len(pixels), -1), rel=1e-4, abs=1e-4)
 
 
-def test_one_mean_may_go_with_a_std_per_channel_and_the_other_way_round() -> None:
+def test_a_single_mean_may_be_combined_with_a_std_per_channel_and_vice_versa() -> None:
     pixels = images_of((3, 4, 5))
     for mean, std in (((0.5, 0.4, 0.3), (1.0,)), ((0.5,), (0.2, 0.3, 0.25))):
-        own = Target.from_module(nn.Flatten(), [str(k) for k in range(60)], (3, 4, 5), Preprocessing(1 / 255, mean, std))
+        custom = Target.from_module(nn.Flatten(), [str(k) for k in range(60)], (3, 4, 5), Preprocessing(1 / 255, mean, std))
         expected = (pixels / 255.0 - np.reshape(mean, (1, -1, 1, 1))) / np.reshape(std, (1, -1, 1, 1))
-        assert own.logits(pixels) == pytest.approx(expected.reshape(len(pixels), -1), rel=1e-5, abs=1e-5)
+        assert custom.logits(pixels) == pytest.approx(expected.reshape(len(pixels), -1), rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,7 @@ def test_one_mean_may_go_with_a_std_per_channel_and_the_other_way_round() -> Non
         ({"std": (0.0,)}, "std"), ({"std": (1.0, -1.0, 1.0)}, "std"), ({"scale": float("nan")}, "scale nan"),
     ],
 )  # fmt: skip
-def test_preprocessing_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_preprocessing_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TargetError, match=message):
         Preprocessing(**settings)
 
@@ -216,11 +214,11 @@ def test_a_mean_for_another_number_of_channels_is_refused() -> None:
         Target.from_module(small(), list("abcd"), (3, 6, 6), Preprocessing(mean=(0.1, 0.2), std=(1.0, 1.0)))
 
 
-# --- asking
+# --- queries
 
 
-def plain(forward: Callable[[np.ndarray], np.ndarray] | None = None) -> Target:
-    return Target("plain", list("ab"), (1, 3, 4), forward or (lambda x: np.zeros((len(x), 2), np.float32)), {})
+def simple(forward: Callable[[np.ndarray], np.ndarray] | None = None) -> Target:
+    return Target("simple", list("ab"), (1, 3, 4), forward or (lambda x: np.zeros((len(x), 2), np.float32)), {})
 
 
 @pytest.mark.parametrize(
@@ -232,10 +230,10 @@ def plain(forward: Callable[[np.ndarray], np.ndarray] | None = None) -> Target:
     ids=lambda x: f"{x.dtype} {x.shape}",
 )  # fmt: skip
 def test_only_whole_batches_of_uint8_images_are_taken(images: np.ndarray) -> None:
-    asked = plain()
-    with pytest.raises(TargetError, match=r"plain: takes uint8 images \(B, 1, 3, 4\), not"):
-        asked.logits(images)
-    assert asked.queries == 0
+    found = simple()
+    with pytest.raises(TargetError, match=r"simple: takes uint8 images \(B, 1, 3, 4\), not"):
+        found.logits(images)
+    assert found.queries == 0
 
 
 def test_queries_count_images_and_padding_is_neither_counted_nor_returned() -> None:
@@ -245,35 +243,35 @@ def test_queries_count_images_and_padding_is_neither_counted_nor_returned() -> N
         shapes.append(len(images))
         return np.stack([images.reshape(len(images), -1).sum(axis=1), np.ones(len(images))], axis=1).astype(np.float32)
 
-    asked = plain(forward)
+    found = simple(forward)
     images = images_of((1, 3, 4), 5)
-    whole = asked.logits(images)
+    whole = found.logits(images)
     for pad_to in (0, 3, 5, 8):
-        assert np.array_equal(asked.logits(images, pad_to=pad_to), whole)
+        assert np.array_equal(found.logits(images, pad_to=pad_to), whole)
     assert shapes == [5, 5, 5, 5, 8]
-    assert asked.queries == 25
+    assert found.queries == 25
 
 
 def test_an_answer_of_the_wrong_shape_is_refused_with_both_numbers() -> None:
     for shape in ((5, 3), (4, 2), (5,), (5, 2, 1)):
-        with pytest.raises(TargetError, match=r"plain: \d logits but 2 labels \(answer of shape \("):
-            plain(lambda x, shape=shape: np.zeros(shape, np.float32)).logits(images_of((1, 3, 4), 5))
+        with pytest.raises(TargetError, match=r"simple: \d logits but 2 labels \(answer of shape \("):
+            simple(lambda x, shape=shape: np.zeros(shape, np.float32)).logits(images_of((1, 3, 4), 5))
 
 
 def test_nan_passes_through_for_the_search_to_refuse() -> None:
-    assert np.isnan(plain(lambda x: np.full((len(x), 2), np.nan, np.float32)).logits(images_of((1, 3, 4), 2))).all()
+    assert np.isnan(simple(lambda x: np.full((len(x), 2), np.nan, np.float32)).logits(images_of((1, 3, 4), 2))).all()
 
 
-def test_a_black_box_says_that_it_is_one() -> None:
-    asked = plain()
-    assert not asked.differentiable
-    with pytest.raises(TargetError, match="plain: a black box, which has neither gradients nor layers"):
-        asked.logits_float(torch.zeros(1, 1, 3, 4))
+def test_a_black_box_has_neither_gradients_nor_layers() -> None:
+    found = simple()
+    assert not found.differentiable
+    with pytest.raises(TargetError, match="simple: a black box, which has neither gradients nor layers"):
+        found.logits_float(torch.zeros(1, 1, 3, 4))
     with pytest.raises(TargetError, match="black box"):
-        asked.activations(torch.zeros(1, 1, 3, 4), "fc")
+        found.activations(torch.zeros(1, 1, 3, 4), "fc")
 
 
-def test_the_answer_to_an_image_does_not_depend_on_what_else_is_in_its_batch(lenet: Target) -> None:
+def test_the_logits_of_an_image_do_not_depend_on_the_rest_of_the_batch(lenet: Target) -> None:
     images = images_of((1, 28, 28), 16)
     together = lenet.logits(images)
     shuffled = np.random.default_rng(1).permutation(16)
@@ -295,42 +293,42 @@ def test_logits_of_floats_are_those_of_the_pixels_and_have_gradients(lenet: Targ
 
 
 def test_the_gradient_is_the_slope_of_the_logits() -> None:
-    own = Target.from_module(small(), list("abcd"), (3, 6, 6), Preprocessing(1 / 255, (0.5,), (0.25,), "BGR"))
+    custom = Target.from_module(small(), list("abcd"), (3, 6, 6), Preprocessing(1 / 255, (0.5,), (0.25,), "BGR"))
     x = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    (gradient,) = torch.autograd.grad(own.logits_float(x)[0, 2], x)
-    for place in ((0, 0, 0, 0), (0, 1, 3, 2), (0, 2, 5, 5)):
+    (gradient,) = torch.autograd.grad(custom.logits_float(x)[0, 2], x)
+    for pixel in ((0, 0, 0, 0), (0, 1, 3, 2), (0, 2, 5, 5)):
         step = torch.zeros_like(x)
-        step[place] = 0.05
+        step[pixel] = 0.05
         with torch.no_grad():
-            slope = (own.logits_float(x + step)[0, 2] - own.logits_float(x - step)[0, 2]) / 0.1
-        assert float(slope) == pytest.approx(float(gradient[place]), abs=0.02 + 0.1 * abs(float(gradient[place])))
+            slope = (custom.logits_float(x + step)[0, 2] - custom.logits_float(x - step)[0, 2]) / 0.1
+        assert float(slope) == pytest.approx(float(gradient[pixel]), abs=0.02 + 0.1 * abs(float(gradient[pixel])))
 
 
 def test_activations_are_a_layer_s_output_and_no_hook_stays_behind() -> None:
     module = small()
-    own = Target.from_module(module, list("abcd"), (3, 6, 6))
+    custom = Target.from_module(module, list("abcd"), (3, 6, 6))
     x = torch.rand(2, 3, 6, 6)
     for layer in ("0", "2", "5"):
         expected = module[: int(layer) + 1](x)
-        assert torch.allclose(own.activations(x, layer), expected, atol=1e-5)
-    assert torch.allclose(own.activations(x, ""), own.logits_float(x), atol=1e-5)
+        assert torch.allclose(custom.activations(x, layer), expected, atol=1e-5)
+    assert torch.allclose(custom.activations(x, ""), custom.logits_float(x), atol=1e-5)
     with pytest.raises(TargetError, match="Sequential: no layer '9'; there are 0, 1, 2, 3, 4, 5"):
-        own.activations(x, "9")
+        custom.activations(x, "9")
     with pytest.raises(RuntimeError):
-        own.activations(torch.rand(2, 3, 9, 9), "0")
+        custom.activations(torch.rand(2, 3, 9, 9), "0")
     assert not any(layer._forward_hooks for layer in module.modules())
     y = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(own.activations(y, "0")[:, 1].mean(), y)
+    (gradient,) = torch.autograd.grad(custom.activations(y, "0")[:, 1].mean(), y)
     assert gradient.abs().sum() > 0
 
 
 def test_activations_are_not_overwritten_by_a_layer_that_works_in_place() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(80, 4))
-    own = Target.from_module(module, list("abcd"), (3, 6, 6))
+    custom = Target.from_module(module, list("abcd"), (3, 6, 6))
     x = torch.rand(2, 3, 6, 6)
     with torch.no_grad():
-        assert torch.allclose(own.activations(x, "0"), module[0](x), atol=1e-5)
+        assert torch.allclose(custom.activations(x, "0"), module[0](x), atol=1e-5)
 
 
 def test_a_layer_that_is_not_used_is_an_error() -> None:
@@ -342,20 +340,20 @@ def test_a_layer_that_is_not_used_is_an_error() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.body(x)
 
-    own = Target.from_module(Idle(), list("abcd"), (3, 6, 6), name="mine")
+    custom = Target.from_module(Idle(), list("abcd"), (3, 6, 6), name="mine")
     with pytest.raises(TargetError, match="idle"):
-        own.activations(torch.rand(1, 3, 6, 6), "idle")
+        custom.activations(torch.rand(1, 3, 6, 6), "idle")
 
 
 def test_white_box_queries_are_counted_as_well() -> None:
-    own = Target.from_module(small(), list("abcd"), (3, 6, 6))
-    own.logits_float(torch.rand(2, 3, 6, 6))
-    own.activations(torch.rand(3, 3, 6, 6), "0")
-    own.logits(images_of((3, 6, 6), 4))
-    assert own.queries == 9
+    custom = Target.from_module(small(), list("abcd"), (3, 6, 6))
+    custom.logits_float(torch.rand(2, 3, 6, 6))
+    custom.activations(torch.rand(3, 3, 6, 6), "0")
+    custom.logits(images_of((3, 6, 6), 4))
+    assert custom.queries == 9
 
 
-# --- who it is
+# --- fingerprint
 
 
 def test_the_fingerprint_changes_with_weights_labels_shape_and_preprocessing_alone() -> None:

