@@ -189,7 +189,7 @@ class HttpClient:
         for piece in response.iter_raw():
             content += piece
             if len(content) > MAX_BYTES:
-                raise TargetError(f"the answer is longer than {MAX_BYTES >> 20} MB; ask for fewer images at once (batch=)")
+                raise TargetError(f"the answer is longer than {MAX_BYTES >> 20} MB; send fewer images at once (batch=)")
         return bytes(content)
 
     def _check_status(self, response: "httpx.Response", content: bytes) -> None:

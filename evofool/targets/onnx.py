@@ -158,6 +158,6 @@ def _whole_digest(content: bytes, path: Path, who: str) -> str:
     for location in sorted(locations):
         name = PurePosixPath(location.decode(errors="replace"))
         if name.is_absolute() or ".." in name.parts:
-            raise TargetError(f"{who}: {path} has tensors in {name}, outside of its own folder; move them beside it")
+            raise TargetError(f"{who}: {path} has tensors in {name}, outside of its folder; move them beside it")
         digest.update(read_file(path.parent / name, who, f"external data of {path.name}:"))
     return digest.hexdigest()

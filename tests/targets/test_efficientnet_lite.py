@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: its layers against a second implementation, its weights on photographs."""
+"""EfficientNet-Lite: its layers compared with a second implementation, its weights on photographs."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_the_published_weights_fit_and_name_their_file(scale: str) -> None:
 def test_most_photographs_are_classified_correctly() -> None:
     packaged("lite0")
     if not PHOTOGRAPHS.is_dir():
-        pytest.skip("the photographs are not here")
+        pytest.skip("the photographs are missing")
     found = target("efficientnet-lite0")
     classes = np.arange(0, 1000, 25)
     files = [sorted(PHOTOGRAPHS.glob("*.jpg"))[c] for c in classes]
@@ -57,7 +57,7 @@ def test_most_photographs_are_classified_correctly() -> None:
     assert right >= 0.75
 
 
-def test_the_network_is_the_one_of_the_second_implementation() -> None:
+def test_the_network_equals_a_second_implementation() -> None:
     packaged("lite0")
     other = pytest.importorskip("efficientnet_lite_pytorch")
     found = target("efficientnet-lite0")
@@ -75,7 +75,7 @@ def test_padding_is_tensorflow_s_same(kernel: int, stride: int, side: int) -> No
     x = torch.randn(1, 2, side, side, generator=torch.Generator().manual_seed(0))
     out = -(-side // stride)
     before = max((out - 1) * stride + kernel - side, 0) // 2
-    wide = F.pad(x, (before, kernel, before, kernel))  # more than enough behind: what is too much is cut off
+    wide = F.pad(x, (before, kernel, before, kernel))  # more than needed at the far end; the rest is cut off
     expected = F.conv2d(wide, conv.weight, stride=stride)[:, :, :out, :out]
     assert conv(x).shape == (1, 3, out, out)
     assert torch.allclose(conv(x), expected, atol=1e-5)
@@ -92,7 +92,7 @@ def test_a_user_s_weights_and_other_sizes_are_accepted(tmp_path: Path) -> None:
     assert found.logits(pixels) == pytest.approx(expected, abs=1e-4)
 
 
-def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise PackageNotFoundError(name)
 

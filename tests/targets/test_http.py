@@ -1,4 +1,4 @@
-"""A black box over HTTP, against real servers on this machine: honest, faulty, lying, rounding, silent ones."""
+"""A black box over HTTP, tested with real servers on this machine: correct, faulty, contradictory, rounding, silent ones."""
 
 import base64
 import email.utils
@@ -40,17 +40,17 @@ DESCRIPTION = {
 
 @dataclass
 class Reply:
-    """What a fake server does with one request."""
+    """The reply of a fake server to one request."""
 
     body: Any = None  # as JSON, or bytes as they are
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    act: str = "answer"  # or "hang" until the test ends, "drop" before an answer, "cut" in the middle of it; or bytes one by
-    # one, for far longer than any test's time-out: "dribble" from the start, "drip" from the body
+    act: str = "answer"  # or "hang" until the test ends, "drop" before an answer, "cut" in the middle of it; or single
+    # bytes, for far longer than any test's time-out: "dribble" from the start, "drip" from the body
 
 
 Script = Callable[[int, list[np.ndarray]], Reply]
-"""The number of a POST, from 0, and its images, to what is done with it."""
+"""The number of a POST, from 0, and its images, to the reply."""
 
 
 def row(image: np.ndarray) -> list[float]:
@@ -59,7 +59,7 @@ def row(image: np.ndarray) -> list[float]:
     return [float(np.float32(v)) for v in (x.mean() / 40, x.std() / 10, x @ np.arange(16) / 5000)]
 
 
-def honest(number: int, images: list[np.ndarray]) -> Reply:
+def correct(number: int, images: list[np.ndarray]) -> Reply:
     return Reply({"logits": [row(image) for image in images]})
 
 
@@ -69,7 +69,7 @@ def answering(kind: str, answer: Callable[[np.ndarray], Any]) -> Script:
 
 
 class Fake(ThreadingHTTPServer):
-    """Counts every request that reaches it, and keeps what it was asked."""
+    """Counts every request that reaches it, and keeps its content."""
 
     daemon_threads = False
 
@@ -120,21 +120,21 @@ class FakeHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if reply.act == "dribble":
-            self.one_by_one(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 400 + b"\r\n\r\n")
+            self.send_slowly(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 400 + b"\r\n\r\n")
             return
         self.send_response(reply.status)
         for key, value in {"Content-Length": str(len(body)), **reply.headers}.items():
             self.send_header(key, value)
         self.end_headers()
         if reply.act == "drip":
-            self.one_by_one(b" " * 400 + body)
+            self.send_slowly(b" " * 400 + body)
             return
         if reply.act == "cut":
             self.close_connection = True
             body = body[: len(body) // 2]
         self.wfile.write(body)
 
-    def one_by_one(self, content: bytes) -> None:
+    def send_slowly(self, content: bytes) -> None:
         self.close_connection = True
         for i in range(len(content)):
             self.wfile.write(content[i : i + 1])
@@ -145,7 +145,7 @@ class FakeHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake(script: Script = honest, description: Any = None) -> Iterator[Fake]:
+def fake(script: Script = correct, description: Any = None) -> Iterator[Fake]:
     server = Fake(script, DESCRIPTION if description is None else description)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -159,7 +159,7 @@ def fake(script: Script = honest, description: Any = None) -> Iterator[Fake]:
 
 
 class Time:
-    """A clock that goes on only when somebody waits."""
+    """A clock that advances only by waiting."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.at, self.slept = now, cast("list[float]", [])
@@ -190,54 +190,59 @@ def expected(images: np.ndarray) -> np.ndarray:
     return np.array([row(image) for image in images], np.float32)
 
 
-# --- an honest server
+# --- a correct server
 
 
 def test_a_server_is_what_it_describes() -> None:
     with fake() as server:
-        asked = target(server.url)
-        assert isinstance(asked, Target)
-        assert (asked.labels, asked.shape, asked.top_k) == (tuple(LABELS), SHAPE, 3)
-        assert not asked.differentiable
-        assert asked.formats == ("float32",)
-        assert asked.name == server.url
-        assert (asked.details["outputs"], asked.details["backend"], asked.details["file"]) == ("logits", "http", server.url)
-        assert asked.details["notes"] == []
+        remote = target(server.url)
+        assert isinstance(remote, Target)
+        assert (remote.labels, remote.shape, remote.top_k) == (tuple(LABELS), SHAPE, 3)
+        assert not remote.differentiable
+        assert remote.formats == ("float32",)
+        assert remote.name == server.url
+        assert (remote.details["outputs"], remote.details["backend"], remote.details["file"]) == (
+            "logits",
+            "http",
+            server.url,
+        )
+        assert remote.details["notes"] == []
         images = images_of(70)
-        assert np.array_equal(asked.logits(images), expected(images))
-        assert (asked.queries, asked.requests, server.received) == (74, 5, 5)  # GET, the probe's 4, 32 + 32 + 6
+        assert np.array_equal(remote.logits(images), expected(images))
+        assert (remote.queries, remote.requests, server.received) == (74, 5, 5)  # GET, the probe's 4, 32 + 32 + 6
         with pytest.raises(TargetError, match="a black box, which has neither gradients nor layers"):
-            asked.activations(None, "fc")  # type: ignore[arg-type]
+            remote.activations(None, "fc")  # type: ignore[arg-type]
 
 
 def test_images_arrive_unchanged_and_each_is_sent_once() -> None:
     with fake() as server:
-        asked = black_box(server.url)
+        remote = black_box(server.url)
         before = len(server.seen)
         images = images_of(5)
         twice = np.concatenate([images, images[::-1], images])
-        assert np.array_equal(asked.logits(twice, pad_to=64), expected(twice))
+        assert np.array_equal(remote.logits(twice, pad_to=64), expected(twice))
         assert np.array_equal(np.stack([decode_png(png) for png in server.seen[before:]]), images)
-        requests = asked.requests
-        assert np.array_equal(asked.logits(images[2:]), expected(images[2:]))
-        assert (asked.queries, asked.requests) == (9, requests)
+        requests = remote.requests
+        assert np.array_equal(remote.logits(images[2:]), expected(images[2:]))
+        assert (remote.queries, remote.requests) == (9, requests)
         with pytest.raises(TargetError, match=r"takes uint8 images \(B, 1, 4, 4\), not uint8 \(2, 3, 4, 4\)"):
-            asked.logits(np.zeros((2, 3, 4, 4), np.uint8))
+            remote.logits(np.zeros((2, 3, 4, 4), np.uint8))
 
 
 @pytest.mark.parametrize("answers", ["logits", "probabilities", "top"])
-def test_a_target_that_is_served_scores_as_it_does_here(answers: str) -> None:
+def test_a_served_target_has_the_scores_of_the_local_one(answers: str) -> None:
     local = target("lenet")
     images = images_of(40, shape=(1, 28, 28)) // np.arange(1, 41, dtype=np.uint8)[:, None, None, None]
-    here = scores.log_odds(local.logits(images, 64))
+    local_odds = scores.log_odds(local.logits(images, 64))
     with serving(local, options=ResponseOptions(answers, top=3 if answers == "top" else None)) as url:
-        asked = target(url)
-        there = scores.log_odds(asked.logits(images))
-        classes = np.argsort(-here, axis=1)[:, :3] if answers == "top" else np.argsort(-here, axis=1)
-        assert asked.top_k == classes.shape[1]
-        there, here = np.take_along_axis(there, classes, 1), np.take_along_axis(here, classes, 1)
-        # float32's digits: of a probability's logarithm, and of logits out of passes of another size, as the server's are.
-        assert there == pytest.approx(here, abs=1e-5)
+        remote = target(url)
+        remote_odds = scores.log_odds(remote.logits(images))
+        classes = np.argsort(-local_odds, axis=1)[:, :3] if answers == "top" else np.argsort(-local_odds, axis=1)
+        assert remote.top_k == classes.shape[1]
+        remote_odds = np.take_along_axis(remote_odds, classes, 1)
+        local_odds = np.take_along_axis(local_odds, classes, 1)
+        # Equal up to float32's rounding: of a probability's logarithm, and of passes of the server's size.
+        assert remote_odds == pytest.approx(local_odds, abs=1e-5)
 
 
 def test_a_real_server_and_the_target_behind_it_have_the_same_preprocessing_of_photographs() -> None:
@@ -249,11 +254,11 @@ def test_a_real_server_and_the_target_behind_it_have_the_same_preprocessing_of_p
 
 
 def test_the_fingerprint_is_the_classifier_s_alone() -> None:
-    with fake() as one, fake() as other, fake(description={**DESCRIPTION, "labels": ["a", "b", "c"]}) as third:
+    with fake() as first, fake() as second, fake(description={**DESCRIPTION, "labels": ["a", "b", "c"]}) as third:
         same = [
-            black_box(one.url).fingerprint(),
-            black_box(one.url, "max_requests=99&timeout=7&rate=3&batch=2&retries=1&parallel=9").fingerprint(),
-            black_box(f"{other.url}path?model=a").fingerprint(),
+            black_box(first.url).fingerprint(),
+            black_box(first.url, "max_requests=99&timeout=7&rate=3&batch=2&retries=1&parallel=9").fingerprint(),
+            black_box(f"{second.url}path?model=a").fingerprint(),
         ]
         assert len(set(same)) == 1
         assert black_box(third.url).fingerprint() not in same
@@ -263,20 +268,20 @@ def test_calls_from_several_threads_are_sent_at_once() -> None:
     both = threading.Barrier(3)
 
     def together(number: int, images: list[np.ndarray]) -> Reply:
-        if number:  # but the probe
+        if number:  # not for the probe
             both.wait(20)
-        return honest(number, images)
+        return correct(number, images)
 
     with fake(together) as server, ThreadPoolExecutor(3) as pool:
-        asked = black_box(server.url, "parallel=3")
-        assert asked.streams == 3
+        remote = black_box(server.url, "parallel=3")
+        assert remote.streams == 3
         parts = [images_of(3, seed) for seed in range(3)]
-        found = list(pool.map(asked.logits, parts))
+        found = list(pool.map(remote.logits, parts))
         assert all(np.array_equal(a, expected(b)) for a, b in zip(found, parts, strict=True))
-        assert (asked.queries, asked.requests, server.received) == (13, 5, 5)
+        assert (remote.queries, remote.requests, server.received) == (13, 5, 5)
 
 
-# --- servers that do not describe themselves, and what may be set
+# --- servers that do not describe themselves, and options
 
 
 def test_a_server_without_a_description_needs_size_and_labels(tmp_path: Path) -> None:
@@ -284,9 +289,9 @@ def test_a_server_without_a_description_needs_size_and_labels(tmp_path: Path) ->
     options_given = f"size=4&channels=1&labels={tmp_path}/labels.txt"
     for get in (Reply({"error": "POST alone"}, 405), Reply(b"<html>Hello</html>"), Reply({"hello": 1})):
         with fake(description=get) as server:
-            asked = black_box(server.url, options_given)
-            assert np.array_equal(asked.logits(images_of(3)), expected(images_of(3)))
-            assert (asked.queries, asked.requests) == (7, 3)
+            remote = black_box(server.url, options_given)
+            assert np.array_equal(remote.logits(images_of(3)), expected(images_of(3)))
+            assert (remote.queries, remote.requests) == (7, 3)
             for options, missing in (
                 ("", "size and labels"),
                 (options_given.partition("&labels")[0], "labels"),
@@ -324,7 +329,7 @@ def test_a_description_that_is_wrong_is_refused(change: dict[str, Any], message:
         black_box(server.url)
 
 
-def test_options_that_contradict_the_server_or_make_no_sense_are_refused(
+def test_invalid_options_and_options_that_contradict_the_server_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "two.txt").write_text("a\nb\n")
@@ -373,48 +378,48 @@ def test_options_that_contradict_the_server_or_make_no_sense_are_refused(
 def test_the_rest_of_a_query_goes_to_the_server_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY_OF_MINE", "sesame")
     with fake() as server:
-        asked = black_box(f"{server.url}classify?model=secret-7&batch=2&token_env=KEY_OF_MINE")
-        asked.logits(images_of(3))
+        remote = black_box(f"{server.url}classify?model=secret-7&batch=2&token_env=KEY_OF_MINE")
+        remote.logits(images_of(3))
         assert server.paths == ["/classify?model=secret-7"] * 4
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer sesame"}
-        assert asked.details["file"] == f"{server.url}classify?model=..."
-        assert "sesame" not in f"{asked.name}{asked.details}"
+        assert remote.details["file"] == f"{server.url}classify?model=..."
+        assert "sesame" not in f"{remote.name}{remote.details}"
         server.script = lambda number, images: Reply({"error": "no more"}, 403)
         with pytest.raises(TargetError, match=r'classify\?model=\.\.\.: HTTP 403: "no more"$') as caught:
-            asked.logits(images_of(3, 2))
+            remote.logits(images_of(3, 2))
         assert "secret-7" not in str(caught.value)
 
 
-# --- what may pass
+# --- temporary errors
 
 
 def faulty(number: int, images: list[np.ndarray]) -> Reply:
-    """Of ten requests two fail, two connections drop, and of twenty one is not answered in time."""
+    """Of ten requests two fail and two connections drop; one of twenty is not answered in time."""
     if number % 20 == 7:
         return Reply(act="hang")
     act = {1: "500", 4: "drop", 6: "503", 8: "cut"}.get(number % 10)
     if act in ("500", "503"):
-        return Reply({"error": "tired"}, int(act), {"Retry-After": "2"} if act == "503" else {})
+        return Reply({"error": "overloaded"}, int(act), {"Retry-After": "2"} if act == "503" else {})
     return Reply({"logits": [row(image) for image in images]}, act=act or "answer")
 
 
-def test_faults_change_no_answer_and_each_counts_once() -> None:
+def test_temporary_errors_change_no_result_and_each_counts_as_one_request() -> None:
     images, time = images_of(40), Time()
     with fake(faulty) as server:
-        asked = black_box(server.url, "batch=2&retries=9&timeout=0.5", time=time)
+        remote = black_box(server.url, "batch=2&retries=9&timeout=0.5", time=time)
         with ThreadPoolExecutor(3) as pool:
-            found = list(pool.map(asked.logits, np.split(images, 10)))
+            found = list(pool.map(remote.logits, np.split(images, 10)))
         assert np.array_equal(np.concatenate(found), expected(images))
-        assert asked.queries == 44
-        until(lambda: asked.requests == server.received)  # one that was given up may still be on its way
-        assert asked.requests > 22
+        assert remote.queries == 44
+        until(lambda: remote.requests == server.received)  # a cancelled request may still arrive
+        assert remote.requests > 22
         assert 2.0 in time.slept
 
 
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (Reply({"error": "tired"}, 500), r'3 x HTTP 500: "tired"'),
+        (Reply({"error": "overloaded"}, 500), r'3 x HTTP 500: "overloaded"'),
         (Reply(b"<h1>Bad\x1b[2J gateway</h1>", 502), r'3 x HTTP 502: "<h1>Bad \[2J gateway</h1>"'),
         (Reply({}, 429), r"3 x HTTP 429"),
         (Reply({}, 408), r"3 x HTTP 408"),
@@ -426,54 +431,54 @@ def test_faults_change_no_answer_and_each_counts_once() -> None:
         (Reply(b"[" * 100_000), "an answer that is not JSON"),
     ],
 )
-def test_errors_that_do_not_pass_are_reported_with_the_number_of_attempts(reply: Reply, message: str) -> None:
+def test_persistent_errors_are_reported_with_the_number_of_attempts(reply: Reply, message: str) -> None:
     with fake() as server:
-        asked = black_box(server.url, "retries=2")
+        remote = black_box(server.url, "retries=2")
         server.script = lambda number, images: reply
         with pytest.raises(
             TargetError, match=f"no answer after 3 requests .*{message}.*; a run has kept the earlier answers"
         ) as caught:
-            asked.logits(images_of(2))
+            remote.logits(images_of(2))
         assert "evofool run RUN" in str(caught.value)
         assert "\x1b" not in str(caught.value)
-        assert (asked.queries, asked.requests, server.received) == (4, 5, 5)
-        server.script = honest
-        assert np.array_equal(asked.logits(images_of(2)), expected(images_of(2)))
-        assert (asked.queries, asked.requests) == (6, 6)
+        assert (remote.queries, remote.requests, server.received) == (4, 5, 5)
+        server.script = correct
+        assert np.array_equal(remote.logits(images_of(2)), expected(images_of(2)))
+        assert (remote.queries, remote.requests) == (6, 6)
 
 
 def test_a_server_that_hangs_or_is_unreachable_is_an_error() -> None:
     with fake() as server:
-        asked = black_box(server.url, "retries=1&timeout=0.3")
+        remote = black_box(server.url, "retries=1&timeout=0.3")
         server.script = lambda number, images: Reply(act="hang")
         with pytest.raises(TargetError, match=r"no answer after 2 requests \(2 x no whole answer within 0.3 s\)"):
-            asked.logits(images_of(1))
+            remote.logits(images_of(1))
     with pytest.raises(TargetError, match=r"no answer after 3 requests \(.* x no connection \(.*refused"):
         black_box(server.url, "retries=2")
 
 
 @pytest.mark.parametrize("act", ["dribble", "drip"])
-def test_a_server_that_answers_byte_by_byte_has_no_longer_than_one_that_hangs(act: str) -> None:
+def test_the_time_limit_applies_to_a_server_that_answers_byte_by_byte(act: str) -> None:
     with fake() as server:
-        asked = black_box(server.url, "retries=1&timeout=0.3")
+        remote = black_box(server.url, "retries=1&timeout=0.3")
         server.script = lambda number, images: Reply({"logits": [[1.0, 2.0, 3.0]]}, act=act)
         for _ in range(2):  # on a connection that was used before, and on new ones
             with pytest.raises(TargetError, match=r"no answer after 2 requests \(2 x no whole answer within 0.3 s\)"):
-                asked.logits(images_of(1))
-        server.script = honest
+                remote.logits(images_of(1))
+        server.script = correct
 
         def answered() -> bool:
             try:
-                return np.array_equal(asked.logits(images_of(1)), expected(images_of(1)))
+                return np.array_equal(remote.logits(images_of(1)), expected(images_of(1)))
             except TargetError:  # a busy machine may take more than that time
                 return False
 
         until(answered)
 
 
-def test_a_refusal_can_be_raised_again_with_other_words() -> None:
-    again = type(HttpError("no", 404))("no, says the server")
-    assert (str(again), again.status) == ("no, says the server", 0)
+def test_an_http_error_can_be_raised_again_with_another_message() -> None:
+    again = type(HttpError("no", 404))("refused by the server")
+    assert (str(again), again.status) == ("refused by the server", 0)
 
 
 def test_parallel_limits_the_concurrent_requests_of_all_threads() -> None:
@@ -487,17 +492,17 @@ def test_parallel_limits_the_concurrent_requests_of_all_threads() -> None:
         real_time.sleep(0.02)
         with lock:
             running -= 1
-        return honest(number, images)
+        return correct(number, images)
 
     with fake(slow) as server, ThreadPoolExecutor(8) as pool:
-        asked = black_box(server.url, "parallel=2&batch=1")
+        remote = black_box(server.url, "parallel=2&batch=1")
         parts = [images_of(2, seed) for seed in range(8)]
-        found = list(pool.map(asked.logits, parts))
+        found = list(pool.map(remote.logits, parts))
         assert all(np.array_equal(a, expected(b)) for a, b in zip(found, parts, strict=True))
         assert most == 2
 
 
-# --- giving up
+# --- cancelling
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -505,7 +510,7 @@ def until(true: Callable[[], bool]) -> None:
         if true():
             return
         real_time.sleep(0.005)
-    raise AssertionError("it never came to that")
+    raise AssertionError("the condition did not become true")
 
 
 @pytest.mark.parametrize(
@@ -523,32 +528,34 @@ def test_cancelled_calls_end_wherever_they_wait_and_send_nothing_more(
 ) -> None:
     begun, begin = [], HttpClient.call
     with fake() as server, ThreadPoolExecutor(calls) as pool:
-        black_box(server.url, "", tmp_path)  # so that nobody asks for noise at that rate
-        asked = black_box(server.url, options, tmp_path, clock=Clock())
-        requests, received = asked.requests, server.received
+        black_box(server.url, "", tmp_path)  # so that the probe is not limited to that rate
+        remote = black_box(server.url, options, tmp_path, clock=Clock())
+        requests, received = remote.requests, server.received
         server.script = lambda number, images: reply
         monkeypatch.setattr(HttpClient, "call", lambda self: begun.append(1) or begin(self))
-        found = [pool.submit(asked.logits, images_of(40, seed)) for seed in range(calls)]
-        until(lambda: len(begun) == calls and asked.requests == requests + 1 and server.received == received + sent)
-        asked.cancel()
+        found = [pool.submit(remote.logits, images_of(40, seed)) for seed in range(calls)]
+        until(lambda: len(begun) == calls and remote.requests == requests + 1 and server.received == received + sent)
+        remote.cancel()
         for call in found:
             with pytest.raises(TargetError, match=f"^{server.url}: cancelled before the server answered; a run has kept"):
                 call.result()
-        assert (asked.requests, server.received) == (requests + sent, received + sent), "what was not sent is not billed"
-        asked.cancel()  # nothing is under way
+        assert (remote.requests, server.received) == (requests + sent, received + sent), (
+            "requests that were not sent are not counted"
+        )
+        remote.cancel()  # nothing is in progress
         if sent:
-            server.script = honest
-            assert np.array_equal(asked.logits(images_of(40)), expected(images_of(40)))
+            server.script = correct
+            assert np.array_equal(remote.logits(images_of(40)), expected(images_of(40)))
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 501])
 def test_permanent_errors_are_not_retried(status: int) -> None:
     with fake() as server:
-        asked = black_box(server.url)
+        remote = black_box(server.url)
         server.script = lambda number, images: Reply({"error": "that's it"}, status)
         with pytest.raises(TargetError, match=rf'^{server.url}: HTTP {status}: "that\'s it"$'):
-            asked.logits(images_of(2))
-        assert asked.requests == server.received == 3
+            remote.logits(images_of(2))
+        assert remote.requests == server.received == 3
 
 
 def test_redirects_are_reported_and_not_followed() -> None:
@@ -560,74 +567,74 @@ def test_redirects_are_reported_and_not_followed() -> None:
         assert elsewhere.received == 0
 
 
-def test_waits_grow_unless_the_server_says_how_long() -> None:
+def test_waiting_times_grow_without_a_retry_after() -> None:
     time = Time()
     with fake() as server:
-        asked = black_box(server.url, "retries=9", time=time)
+        remote = black_box(server.url, "retries=9", time=time)
         server.script = lambda number, images: Reply({}, 500)
         with pytest.raises(TargetError):
-            asked.logits(images_of(1))
+            remote.logits(images_of(1))
         assert time.slept == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_a_server_that_says_how_long_to_wait_is_obeyed() -> None:
+def test_a_retry_after_sets_the_waiting_time() -> None:
     time = Time()
     date = email.utils.formatdate(time.at + 40, usegmt=True)
     with fake() as server:
-        asked = black_box(server.url, "retries=1", time=time)
+        remote = black_box(server.url, "retries=1", time=time)
         for retry_after, waited in ((date, 40), ("7", 7), ("0", 0), ("99999", 300), (date, 0), ("soon", 0.5), ("", 0.5)):
             server.script = lambda number, images, retry_after=retry_after: Reply({}, 429, {"Retry-After": retry_after})  # type: ignore[misc]
             time.slept = []
             with pytest.raises(TargetError, match="2 x HTTP 429"):
-                asked.logits(images_of(1))
+                remote.logits(images_of(1))
             assert time.slept == [waited]
 
 
-def test_the_rate_holds_over_threads_and_processes(tmp_path: Path) -> None:
+def test_the_rate_is_kept_over_threads_and_processes(tmp_path: Path) -> None:
     time, times, lock = Time(), cast("list[float]", []), threading.Lock()
 
     def note(number: int, images: list[np.ndarray]) -> Reply:
         with lock:
             times.append(time.at)
-        return honest(number, images)
+        return correct(number, images)
 
     with fake(note) as server:
-        one = black_box(server.url, "rate=4&batch=1", tmp_path, time)
-        one.logits(images_of(4))
-        other = black_box(server.url, "rate=4&batch=1", tmp_path, time)
-        other.logits(images_of(6))
-    assert np.diff(times) == pytest.approx([0.25] * 4 + [0.5, 0.25])  # the other's description was one, too
+        first = black_box(server.url, "rate=4&batch=1", tmp_path, time)
+        first.logits(images_of(4))
+        second = black_box(server.url, "rate=4&batch=1", tmp_path, time)
+        second.logits(images_of(6))
+    assert np.diff(times) == pytest.approx([0.25] * 4 + [0.5, 0.25])  # the second description counts too
 
 
-# --- the cap, and what is kept
+# --- the limit of requests, and the ledger
 
 
 @pytest.mark.parametrize("cap", range(1, 9))
 def test_the_request_limit_is_never_exceeded(cap: int, tmp_path: Path) -> None:
     images = images_of(12)
 
-    def ask(cap: int) -> tuple[int, str]:
+    def query(cap: int) -> tuple[int, str]:
         try:
-            asked = black_box(server.url, f"batch=2&retries=3&timeout=5&max_requests={cap}", tmp_path)
-            return len(asked.logits(images)), ""
+            remote = black_box(server.url, f"batch=2&retries=3&timeout=5&max_requests={cap}", tmp_path)
+            return len(remote.logits(images)), ""
         except BudgetError as error:
             return 0, str(error)
 
-    def often_tired(number: int, images: list[np.ndarray]) -> Reply:
-        return Reply({}, 500) if number % 3 == 1 else honest(number, images)
+    def often_failing(number: int, images: list[np.ndarray]) -> Reply:
+        return Reply({}, 500) if number % 3 == 1 else correct(number, images)
 
-    with fake(often_tired) as server:
+    with fake(often_failing) as server:
         for _ in range(3):
-            answered, message = ask(cap)
+            answered, message = query(cap)
             assert answered == 0
             assert server.received == cap
         assert f"the limit of {cap} requests is reached (max_requests={cap}); raise it in the target's spec" in message
         assert message.count("max_requests=") == 2
         assert f'evofool run RUN --set "target={server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}"' in message
-        assert ask(99) == (12, "")
-        asked = black_box(server.url, "", tmp_path)
-        assert asked.queries == 16
-        assert asked.requests == server.received
+        assert query(99) == (12, "")
+        remote = black_box(server.url, "", tmp_path)
+        assert remote.queries == 16
+        assert remote.requests == server.received
 
 
 def test_failed_attempts_to_start_share_a_ledger_and_its_limit(tmp_path: Path) -> None:
@@ -642,7 +649,7 @@ def test_failed_attempts_to_start_share_a_ledger_and_its_limit(tmp_path: Path) -
             with pytest.raises(TargetError, match=message):
                 black_box(server.url, "retries=0&max_requests=5", folder)
             assert server.received == sent
-        server.script = honest
+        server.script = correct
         begun = black_box(server.url, "max_requests=9", folder)
         begun.store_in(folder)
         assert (begun.queries, begun.requests, server.received) == (4, 7, 7)
@@ -658,7 +665,7 @@ def test_images_sent_again_count_as_requests_and_not_as_answers(tmp_path: Path) 
         again = black_box(server.url, "max_requests=6", tmp_path)
         again.ignore_cache()
         before = len(server.seen)
-        server.script = answering("logits", lambda image: [3.0, 2.0, 1.0])  # it has changed
+        server.script = answering("logits", lambda image: [3.0, 2.0, 1.0])  # the server has changed
         twice = np.concatenate([images[:4], images[:4]])
         assert np.array_equal(again.logits(twice), [[3.0, 2.0, 1.0]] * 8)
         assert len(server.seen) == before + 4
@@ -668,7 +675,7 @@ def test_images_sent_again_count_as_requests_and_not_as_answers(tmp_path: Path) 
             again.logits(images)
         assert server.received == 6
         kept = black_box(server.url, "max_requests=6", tmp_path)
-        assert np.array_equal(kept.logits(images[:4]), expected(images[:4])), "the run's own answers stay what they were"
+        assert np.array_equal(kept.logits(images[:4]), expected(images[:4])), "the run's stored answers do not change"
 
 
 def test_earlier_answers_remain_available_once_the_limit_is_reached(tmp_path: Path) -> None:
@@ -685,17 +692,17 @@ def test_earlier_answers_remain_available_once_the_limit_is_reached(tmp_path: Pa
 
 def test_threads_share_the_limit() -> None:
     with fake() as server, ThreadPoolExecutor(6) as pool:
-        asked = black_box(server.url, "batch=1&max_requests=20")
+        remote = black_box(server.url, "batch=1&max_requests=20")
 
-        def ask(seed: int) -> int:
+        def query(seed: int) -> int:
             try:
-                return len(asked.logits(images_of(5, seed)))
+                return len(remote.logits(images_of(5, seed)))
             except BudgetError:
                 return 0
 
-        assert sum(pool.map(ask, range(6))) <= 18
-        assert asked.requests == server.received == 20
-        assert asked.queries == 4 + 18
+        assert sum(pool.map(query, range(6))) <= 18
+        assert remote.requests == server.received == 20
+        assert remote.queries == 4 + 18
 
 
 def test_a_killed_run_continues_with_its_counts_and_answers(tmp_path: Path) -> None:
@@ -730,7 +737,7 @@ def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
             black_box(server.url, "", tmp_path)
 
 
-# --- lies
+# --- invalid responses
 
 
 @pytest.mark.parametrize(
@@ -755,11 +762,11 @@ def test_a_ledger_of_another_classifier_is_refused(tmp_path: Path) -> None:
 )
 def test_an_invalid_answer_is_refused_at_once(answer: Any, message: str) -> None:
     with fake() as server:
-        asked = black_box(server.url)
+        remote = black_box(server.url)
         server.script = lambda number, images: Reply(answer)
         with pytest.raises(TargetError, match=f"^{server.url}: .*{message}"):
-            asked.logits(images_of(2))
-        assert (asked.queries, asked.requests, server.received) == (4, 3, 3)
+            remote.logits(images_of(2))
+        assert (remote.queries, remote.requests, server.received) == (4, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -816,28 +823,28 @@ def test_an_invalid_top_list_is_refused(content: list[Any], message: str) -> Non
 def test_lists_of_different_lengths_are_refused() -> None:
     two = [{"class": 1, "probability": 0.6}, {"class": 0, "probability": 0.3}]
     with fake(answering("top", lambda image: two), {**DESCRIPTION, "answers": "top"}) as server:
-        asked = black_box(server.url)
+        remote = black_box(server.url)
         server.script = answering("top", lambda image: two[:1])
         with pytest.raises(TargetError, match='an answer of "top" has 1 classes, earlier answers had 2'):
-            asked.logits(images_of(1))
+            remote.logits(images_of(1))
         server.script = lambda number, images: Reply({"top": [two, two[:1]]})
         with pytest.raises(TargetError, match='"top" has 1 classes for one image and 2 for another'):
-            asked.logits(images_of(2))
+            remote.logits(images_of(2))
 
 
 def test_a_very_long_answer_and_a_compressed_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake() as server:
-        asked = black_box(server.url)
+        remote = black_box(server.url)
         monkeypatch.setattr("evofool.targets.http_client.MAX_BYTES", 1 << 20)
         server.script = lambda number, images: Reply(b" " * (3 << 20))
-        with pytest.raises(TargetError, match=r"the answer is longer than 1 MB; ask for fewer images at once \(batch=\)"):
-            asked.logits(images_of(1))
+        with pytest.raises(TargetError, match=r"the answer is longer than 1 MB; send fewer images at once \(batch=\)"):
+            remote.logits(images_of(1))
         server.script = lambda number, images: Reply(b"", headers={"Content-Encoding": "gzip"})
         with pytest.raises(TargetError, match='compresses its answers \\("gzip"\\), although the request forbids it'):
-            asked.logits(images_of(1))
+            remote.logits(images_of(1))
 
 
-# --- rounded answers, and those of a few classes
+# --- rounded responses, and responses with the top classes only
 
 
 def softmax(image: np.ndarray) -> np.ndarray:
@@ -850,16 +857,16 @@ def softmax(image: np.ndarray) -> np.ndarray:
 def test_rounding_is_detected_and_its_effect_is_noted(decimals: int) -> None:
     rounded = answering("probabilities", lambda image: np.round(softmax(image), decimals).tolist())
     with fake(rounded, {**DESCRIPTION, "answers": "probabilities"}) as server:
-        asked = black_box(server.url)
+        remote = black_box(server.url)
         note = re.match(
-            r"answers are rounded to (\d) decimals?: confidences above ([\d.]+) cannot", asked.details["notes"][0]
+            r"answers are rounded to (\d) decimals?: confidences above ([\d.]+) cannot", remote.details["notes"][0]
         )
         assert note
         assert (int(note[1]), float(note[2])) == (decimals, pytest.approx(1 - 0.5 * 10**-decimals))
-        assert f"log-odds are limited to +-{np.log(2 * 10**decimals - 1):.1f}" in asked.details["notes"][0]
+        assert f"log-odds are limited to +-{np.log(2 * 10**decimals - 1):.1f}" in remote.details["notes"][0]
         half = 0.5 * 10**-decimals
         server.script = answering("probabilities", lambda image: [0.0, 1.0, 0.0])
-        log_odds = scores.log_odds(asked.logits(images_of(1)))[0]
+        log_odds = scores.log_odds(remote.logits(images_of(1)))[0]
         assert log_odds[1] == pytest.approx(np.log(1 / half), abs=1e-3)
         assert log_odds[0] == log_odds[2] == pytest.approx(np.log(half / 2), abs=half)
 
@@ -881,8 +888,8 @@ def test_the_order_of_confidences_is_kept_for_any_number_of_classes() -> None:
         lambda number, images: Reply({"probabilities": rows[: len(images)].tolist()}),
         {**DESCRIPTION, "labels": labels, "answers": "probabilities"},
     ) as server:
-        asked = black_box(server.url)
-        found = scores.confidence(scores.log_odds(asked.logits(images_of(4)))[:, 0])
+        remote = black_box(server.url)
+        found = scores.confidence(scores.log_odds(remote.logits(images_of(4)))[:, 0])
         assert found == pytest.approx([0.98, 0.98, 0.981, 1.0], abs=1e-3)
         assert max(found[:2]) < found[2] < found[3] <= 0.9996
 
@@ -891,10 +898,10 @@ def test_unrounded_probabilities_keep_every_digit_and_a_zero_stays_finite() -> N
     with fake(
         answering("probabilities", lambda image: softmax(image).tolist()), {**DESCRIPTION, "answers": "probabilities"}
     ) as server:
-        asked = black_box(server.url)
-        assert asked.details["notes"] == []
+        remote = black_box(server.url)
+        assert remote.details["notes"] == []
         server.script = answering("probabilities", lambda image: [1.0, 1e-100, 0.0])
-        z = asked.logits(images_of(1))[0]
+        z = remote.logits(images_of(1))[0]
         assert np.isfinite(z).all()
         assert z[1] == pytest.approx(np.log(1e-100), rel=1e-6)
         assert z[2] <= z[1] < z[0]
@@ -902,31 +909,31 @@ def test_unrounded_probabilities_keep_every_digit_and_a_zero_stays_finite() -> N
 
 def test_answers_of_only_0_and_1_are_noted_and_so_are_later_ones() -> None:
     with fake(answering("probabilities", lambda image: [0, 1, 0]), {**DESCRIPTION, "answers": "probabilities"}) as server:
-        asked = black_box(server.url)
+        remote = black_box(server.url)
         assert (
             "every probability in the answers to noise is 0 or 1: the server may return only the class"
-            in asked.details["notes"][0]
+            in remote.details["notes"][0]
         )
         server.script = answering("probabilities", lambda image: [0.25, 0.75, 0.0])
-        asked.logits(images_of(2))
-        assert asked.details["notes"][1:] == [
+        remote.logits(images_of(2))
+        assert remote.details["notes"][1:] == [
             "the answers to noise were all 0 or 1, later ones are not: answers are rounded to 2 decimals: confidences above "
             "0.995 cannot be distinguished from 1, log-odds are limited to +-5.3, and classes with probability 0 share the "
             "rest"
         ]
-        asked.logits(images_of(2, 2))
-        assert len(asked.details["notes"]) == 2
+        remote.logits(images_of(2, 2))
+        assert len(remote.details["notes"]) == 2
 
 
 def test_rounding_that_ends_later_is_noted_and_scores_stay_comparable(tmp_path: Path) -> None:
     with fake(
         answering("probabilities", lambda image: [0.25, 0.75, 0.0]), {**DESCRIPTION, "answers": "probabilities"}
     ) as server:
-        asked = black_box(server.url, "", tmp_path)
-        before = asked.logits(images_of(1))
+        remote = black_box(server.url, "", tmp_path)
+        before = remote.logits(images_of(1))
         server.script = answering("probabilities", lambda image: softmax(image).tolist())
-        asked.logits(images_of(2, 2))
-        assert "were rounded to 2 decimals, later ones are not" in asked.details["notes"][-1]
+        remote.logits(images_of(2, 2))
+        assert "were rounded to 2 decimals, later ones are not" in remote.details["notes"][-1]
         again = black_box(server.url, "", tmp_path)
         assert "rounded to 2 decimals" in again.details["notes"][0]
         assert np.array_equal(again.logits(images_of(1)), before)
@@ -941,13 +948,13 @@ def test_rounding_that_ends_later_is_noted_and_scores_stay_comparable(tmp_path: 
 def test_a_server_that_returns_the_same_single_class_is_accepted(probability: float) -> None:
     label = [{"class": "bee", "probability": probability}]
     with fake(answering("top", lambda image: label), {**DESCRIPTION, "answers": "top"}) as server:
-        asked = black_box(server.url)
-        assert asked.top_k == 1
-        z = asked.logits(images_of(5))
+        remote = black_box(server.url)
+        assert remote.top_k == 1
+        z = remote.logits(images_of(5))
         assert np.isfinite(scores.log_odds(z)).all()
         assert (z.argmax(axis=1) == 1).all()
         assert (z[:, 1] > z[:, [0, 2]].max(axis=1)).all()
-        assert any("contain only the top 1 of 3 classes" in note for note in asked.details["notes"])
+        assert any("contain only the top 1 of 3 classes" in note for note in remote.details["notes"])
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
@@ -957,20 +964,22 @@ def test_the_largest_logits_are_exactly_those_of_the_answer(k: int) -> None:
     draws[0] = [1, 0, 0, 0, 0]  # a probability of 0, among other zeros
     draws[1] = 0.2
 
-    def likeliest(p: np.ndarray) -> list[dict[str, Any]]:
+    def top_list(p: np.ndarray) -> list[dict[str, Any]]:
         best = np.argsort(-p, kind="stable")[:k]
         return [{"class": int(c) if c % 2 else labels[c], "probability": float(p[c])} for c in best]
 
-    rows = [likeliest(p) for p in draws]
+    rows = [top_list(p) for p in draws]
     description = {**DESCRIPTION, "labels": labels, "answers": "top"}
     with fake(
         lambda number, images: Reply({"top": rows[4 : 4 + len(images)] if number == 0 else rows}), description
     ) as server:
-        asked = black_box(server.url, "batch=40")
-        assert asked.top_k == k
-        assert f"answers contain only the top {k} of 5 classes: scores of the others are bounds" in asked.details["notes"][0]
-        assert any("margins are bounds" in note for note in asked.details["notes"]) == (k == 1)
-        z = asked.logits(images_of(40))
+        remote = black_box(server.url, "batch=40")
+        assert remote.top_k == k
+        assert (
+            f"answers contain only the top {k} of 5 classes: scores of the others are bounds" in remote.details["notes"][0]
+        )
+        assert any("margins are bounds" in note for note in remote.details["notes"]) == (k == 1)
+        z = remote.logits(images_of(40))
         assert np.isfinite(z).all()
         log_odds = scores.log_odds(z)
         for i, p in enumerate(draws):

