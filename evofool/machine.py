@@ -1,4 +1,4 @@
-"""What of the machine and of its settings decides the last bits of a forward pass."""
+"""The properties of a machine and its settings that affect the last bits of a forward pass."""
 
 import ctypes
 import os
@@ -27,7 +27,7 @@ _ALL, _STRICT = -1, 0x10000  # MKL_CBWR_ALL, MKL_CBWR_STRICT
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Run torch with this many threads, then as before: their number decides last bits."""
+    """Run torch with this number of threads inside the block; the number affects last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -38,10 +38,11 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 @cache
 def keep_memory() -> None:
-    """Have the C library keep big blocks that were freed, for the whole process, where it is glibc.
+    """Configure glibc to keep large freed blocks of memory, for the whole process. Does nothing for other C libraries.
 
-    It gives them back to the system at once by itself, and a forward pass then waits for fresh zeroed pages: measured on
-    EfficientNet-Lite0 with two shared cores, 10 instead of 42 images/s in float32 at a batch of 64. No bit depends on it.
+    By default glibc returns them to the system at once, and each forward pass waits for new zeroed pages: measured on
+    EfficientNet-Lite0 with two shared cores, 10 instead of 42 images/s in float32 at a batch of 64. This does not change
+    results.
     """
     trim_threshold, mmap_threshold = -1, -3
     with suppress(OSError, AttributeError):
@@ -57,15 +58,19 @@ def cpus() -> int:
 
 @cache
 def mkl_mode() -> str:
-    """How MKL chooses between its kernels in this process, as MKL_CBWR names it; "none" where torch has no MKL.
+    """How MKL chooses between its kernels in this process, as a value of MKL_CBWR; "none" if torch has no MKL.
 
-    MKL settles this at its first call. "AUTO": by the processor and the shapes alone: in all products of several rows that
-    were measured (torch 2.13, MKL 2024.2, AMD EPYC with AVX-512) a row then has the same bits at any place. A single row
-    still differs from the same row among others, and "COMPATIBLE" is slower and keeps rows equal less often. "off": also by
-    where rows lie in memory, and a row's last bits depend on its place among the others. `import evofool` sets MKL_CBWR=AUTO
-    where the user has set nothing, which counts if nothing was multiplied before: if this is "off" all the same, import
-    evofool first, or set MKL_CBWR=AUTO before Python starts. A mode cannot be changed later, neither by the variable nor by
-    MKL's own mkl_cbwr_set. "unknown": MKL does not report it; the settings of `machine` then have the variable.
+    MKL fixes the mode at its first call.
+
+    - "AUTO": the choice depends only on the processor and the shapes. In all measured products of several rows (torch 2.13,
+      MKL 2024.2, AMD EPYC with AVX-512) a row then has the same bits at every position. A single row still differs from the
+      same row among others. "COMPATIBLE" is slower, and rows are equal less often.
+    - "off": the choice also depends on memory addresses, and the last bits of a row depend on its position.
+    - "unknown": MKL does not report the mode; the settings of `machine` then contain the variable.
+
+    `import evofool` sets MKL_CBWR=AUTO unless the user has set the variable. It has no effect after the first matrix
+    product: if the mode is "off" nevertheless, import evofool first, or set MKL_CBWR=AUTO before Python starts. The mode
+    cannot be changed later, neither by the variable nor by MKL's mkl_cbwr_set.
     """
     if not torch.backends.mkl.is_available():
         return "none"
@@ -79,7 +84,7 @@ def mkl_mode() -> str:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What decides the last bits of a forward pass: machines that agree in all of it are of one kind."""
+    """What affects the last bits of a forward pass. Machines with equal values are of the same kind."""
     cpu = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

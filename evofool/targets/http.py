@@ -85,7 +85,9 @@ def load(spec: Spec, answers_folder: Path | None = None, clock: Clock | None = N
 
 
 class BlackBox(Target):
-    """A classifier that is queried over HTTP. queries: images that the server has answered, each once, over all sittings.
+    """A classifier that is queried over HTTP.
+
+    queries: images that the server has answered, each once, over all sessions of a run.
 
     Equal images are sent once, a batch is never padded, and earlier answers come from the ledger.
     """
@@ -127,7 +129,7 @@ class BlackBox(Target):
         return super().logits(images, 0, number_format)
 
     def count(self, queries: int) -> None:
-        """Take the ledger's count, over all threads and processes; an image that it had is not a query."""
+        """Take the ledger's count, over all threads and processes; an image that it had already is not a query."""
         answered = self._ledger.answers
         with self._counting:
             self.queries = max(self.queries, answered)
@@ -256,8 +258,8 @@ def _checked(described: dict[str, Any]) -> dict[str, Any]:
 def _check_options(spec: Spec) -> None:
     spec.allow(*OPTIONS)
     who = redacted_url(spec.name)
-    if given := [option for option in _SERVER_SIDE if option in spec.options]:
-        raise TargetError(f"{who}: {', '.join(given)} cannot be set: the server preprocesses its images itself")
+    if refused := [option for option in _SERVER_SIDE if option in spec.options]:
+        raise TargetError(f"{who}: {', '.join(refused)} cannot be set: the server preprocesses its images itself")
     if spec.outputs not in ("auto", *KINDS):
         raise TargetError(f'{who}: outputs "{spec.outputs}" is none of auto, {", ".join(KINDS)}')
     if spec.whole("channels", 3) not in (1, 3):
@@ -265,7 +267,7 @@ def _check_options(spec: Spec) -> None:
 
 
 def _noise(shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 (4, C, H, W): noise of falling contrast, and dark noise. On strong noise alone many networks are certain."""
+    """uint8 (4, C, H, W): noise of falling contrast, and dark noise. Many networks are certain about strong noise."""
     draws = np.random.default_rng(0).integers(-128, 128, (4, *shape))
     middle, fainter = (np.array(v).reshape(4, 1, 1, 1) for v in ((128, 128, 128, 32), (1, 4, 16, 8)))
     return (middle + draws // fainter).astype(np.uint8)

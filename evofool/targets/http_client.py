@@ -27,7 +27,7 @@ OPTIONS = ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "t
 MAX_BYTES = 64 << 20  # of a response
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
-_GRACE = 1.0  # seconds that a request in progress, which is paid for, still has when its call is cancelled
+_GRACE = 1.0  # seconds that a request in progress, which is paid for, may still take after its call is cancelled
 _KEPT = "a run has kept the earlier answers and continues with: evofool run RUN"
 _CANCELLED = f"cancelled before the server answered; {_KEPT}"
 _T = TypeVar("_T")
@@ -103,7 +103,7 @@ class HttpClient:
                     content = self._send(connection, method, body, call)
                 return read(content)
             except _TemporaryError as failure:
-                failures[failure.what] += 1
+                failures[failure.reason] += 1
                 retry_after = failure.retry_after
             except InvalidJson as error:
                 failures[f"an answer that is {error}"] += 1
@@ -118,7 +118,7 @@ class HttpClient:
         tried = sum(failures.values())
         raise TargetError(
             f"{self.url}: no answer after {tried} request{'s' if tried > 1 else ''} "
-            f"({', '.join(f'{n} x {what}' for what, n in failures.items())}); {_KEPT}"
+            f"({', '.join(f'{n} x {reason}' for reason, n in failures.items())}); {_KEPT}"
         )
 
     @contextmanager
@@ -193,13 +193,13 @@ class HttpClient:
         return bytes(content)
 
     def _check_status(self, response: "httpx.Response", content: bytes) -> None:
-        """Raise the error that a status other than 2xx stands for."""
+        """Raise the error for a status other than 2xx."""
         status = response.status_code
         if 200 <= status < 300:
             return
         if 300 <= status < 400:
-            where = printable(redacted_url(response.headers.get("Location", "nowhere")))
-            raise HttpError(f"HTTP {status} redirects to {where}; if that is the server, name it as the target", status)
+            location = printable(redacted_url(response.headers.get("Location", "nowhere")))
+            raise HttpError(f"HTTP {status} redirects to {location}; if that is the server, name it as the target", status)
         reason = _error_text(content)
         if status in _TEMPORARY or (status >= 500 and status != 501):
             raise _TemporaryError(f"HTTP {status}{reason}", _seconds(response.headers.get("Retry-After"), self._clock.now()))
@@ -209,9 +209,9 @@ class HttpClient:
 class _TemporaryError(Exception):
     """An error that may not occur next time; retry_after: seconds that the server asked the client to wait, if it did."""
 
-    def __init__(self, what: str, retry_after: float | None = None) -> None:
-        super().__init__(what)
-        self.what, self.retry_after = what, retry_after
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.retry_after = reason, retry_after
 
 
 def redacted_url(url: str) -> str:

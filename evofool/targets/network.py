@@ -17,7 +17,7 @@ from evofool.targets.preprocessing import Preprocessing
 FLOAT32 = "float32"
 FOLDED = "float32-folded"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BIG = 64  # pixels a side from which faster formats pay
+_BIG = 64  # pixels a side from which faster formats are worthwhile
 
 
 class Network:
@@ -30,7 +30,7 @@ class Network:
 
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        if self.device.type == "cuda":  # else convolutions in float32 have the precision of half of it
+        if self.device.type == "cuda":  # otherwise float32 convolutions are computed in TF32, with 10 bits
             torch.backends.cudnn.allow_tf32 = False
         self.module = module.to(self.device).eval()
         self.prepare = preprocessing.affine(self.device)
@@ -57,8 +57,8 @@ class Network:
             pixels = images.float() if number_format == FLOAT32 else images.to(memory_format=torch.channels_last).float()
             # Ten crops of a chunk are ten passes: a single pass would take ten times the memory and no less time.
             parts = self.prepare(pixels).split(len(images))
-            answers = [_tensor(forward(part)).float() for part in parts]
-            return answers[0] if len(answers) == 1 else torch.cat(answers)
+            outputs = [_tensor(forward(part)).float() for part in parts]
+            return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def numpy(self, images: np.ndarray, number_format: str) -> np.ndarray:
         """The same for NumPy arrays."""
@@ -68,7 +68,7 @@ class Network:
         """The network for gradients with images of this shape (C, H, W), in float32.
 
         For big images batch norms are folded and channels come last (EfficientNet-Lite0 is 1.5 times as fast): close to the
-        network as given, not equal to the bit. Layers have the same names. Also returns the names of layers whose outputs
+        network as given, but not exactly equal. Layers have the same names. Also returns the names of layers whose outputs
         differ: convolutions into which a batch norm was folded.
         """
         big = min(shape[1:]) >= _BIG
@@ -136,7 +136,7 @@ def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozen
     finally:
         for hook in hooks:
             hook.remove()
-    places = {id(child): (parent, name) for parent in out.modules() for name, child in parent.named_children()}
+    parents = {id(child): (parent, name) for parent in out.modules() for name, child in parent.named_children()}
     times = [id(part) for part, _, _ in ran]
     names = {id(part): name for name, part in out.named_modules()}
     fused = set()
@@ -145,7 +145,7 @@ def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozen
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm_input is conv_output and once:
             fused.add(names[id(conv)])
             for part, new in ((conv, fuse_conv_bn_eval(conv, norm)), (norm, nn.Identity())):
-                parent, name = places[id(part)]
+                parent, name = parents[id(part)]
                 setattr(parent, name, new)
     spread = float(before.std()) or 1.0
     same = torch.allclose(_tensor(out(example)), before, rtol=0, atol=1e-3 * spread)
@@ -156,7 +156,7 @@ def _channels_last(module: nn.Module) -> nn.Module:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _tensor(answer: object) -> torch.Tensor:
-    if not isinstance(answer, torch.Tensor):
-        raise TargetError(f"the network returns a {type(answer).__name__}; it has to return logits (B, K)")
-    return answer
+def _tensor(output: object) -> torch.Tensor:
+    if not isinstance(output, torch.Tensor):
+        raise TargetError(f"the network returns a {type(output).__name__}; it has to return logits (B, K)")
+    return output

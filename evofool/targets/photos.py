@@ -152,8 +152,8 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _classes(names: list[str], labels: Sequence[str], folder: Path, what: str) -> dict[str, int]:
-    """The class of each name."""
+def _classes(names: list[str], labels: Sequence[str], folder: Path, entries: str) -> dict[str, int]:
+    """The class of each name. entries: what the names are of, for the error message."""
     known = {_normalized(label): c for c, label in enumerate(labels)}
     if len(known) < len(labels):  # labels that differ only in punctuation
         known = {label: c for c, label in enumerate(labels)}
@@ -165,11 +165,11 @@ def _classes(names: list[str], labels: Sequence[str], folder: Path, what: str) -
     classes = real if len(names) == len(real) else range(len(labels))
     ordered = dict(zip(sorted(names, key=_sort_key), classes, strict=False))
     numbered = all(n.isdecimal() and int(n) == c for n, c in ((name.partition("_")[0], c) for name, c in ordered.items()))
-    # If only some names are labels, a name is misspelt or the classes are others: the order would assign wrong classes.
+    # If only some names are labels, a name is misspelt or the classes differ: the order would assign wrong classes.
     if len(names) == len(classes) and (numbered or len(unknown) == len(names)):
         return ordered
     raise ImageError(
-        f"{folder}: {len(names)} different {what}, of which {len(unknown)} are not among the target's {len(labels)} "
+        f"{folder}: {len(names)} different {entries}, of which {len(unknown)} are not among the target's {len(labels)} "
         f"({', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}); they have to be labels "
         f"({', '.join(labels[:3])} ...), or exactly {len(real)} names in class order. Layouts: {_LAYOUTS}"
     )

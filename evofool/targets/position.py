@@ -1,7 +1,7 @@
 """Whether a target's logits for an image depend on its row in a chunk and on the other images there.
 
 Sums of floats are rounded, and a matrix product may add up in another order in another row: on some processors the last
-bits of an image's logits then change with its place. What scores an image again (verify, a benchmark's cell) can ask for
+bits of an image's logits then depend on its row. Code that scores an image again (verify, a benchmark's cell) can require
 equal bits only if they do not. So the dependence is measured, at the chunk size of the run.
 """
 
@@ -46,7 +46,7 @@ class Position:
         return 2.0 * (self.tolerance or 0.0) * np.abs(logits.astype(np.float64)).max(axis=1)
 
     def undecided(self, logits: np.ndarray, distances: np.ndarray) -> np.ndarray:
-        """(B,) bool: whether an image's margin is so near to a threshold that another place may change the decision.
+        """(B,) bool: whether an image's margin is so near to a threshold that another row may change the decision.
 
         distances: (B, T), of the margins to T thresholds.
         """
@@ -54,19 +54,19 @@ class Position:
         return np.asarray(((np.abs(distances) <= allowed) & (allowed > 0)).any(axis=1))
 
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of a dependence that was measured; empty if there is none."""
+        """Notes for the user on a measured dependence; empty if there is none."""
         if not self.tolerance:
             return ()
-        late = ""
+        hint = ""
         if mkl_mode() == "off":
-            late = (
+            hint = (
                 "; torch multiplied matrices before evofool was imported, which may be why: import evofool first, or set "
                 "MKL_CBWR=AUTO before Python starts"
             )
         return (
             f"logits depend on an image's row in a chunk of {self.chunk} or on the images beside it: images that are scored "
             f"again are compared within {self.tolerance:.2g} of the size of their logits ({SAFETY:g} times the largest "
-            f"difference measured){late}",
+            f"difference measured){hint}",
         )
 
 
@@ -76,8 +76,8 @@ def measure(target: Target, chunk: int) -> Position:
     Images are shifted cyclically by 1, 2, 4, ... rows (of images of 64 pixels a side or more by 1 alone), and half of them
     are scored without the other half. A shift by 1 compares every row with the next one, so few shifts find a dependence;
     if there is one, all other shifts follow. That is 3 passes at least and chunk + 1 at most, each of chunk images, which
-    count as queries. A target that is billed or keeps its answers is sent nothing. Nothing is measured where the memory does
-    not hold a chunk.
+    count as queries. A target that is billed or keeps its answers is sent nothing. Nothing is measured if a chunk does not
+    fit into memory.
     """
     if target.counts_persist or target.requests:
         return Position(chunk, True, None)
@@ -92,7 +92,7 @@ def measure(target: Target, chunk: int) -> Position:
         if largest:
             largest = max(largest, _shifted(target, images, first, sorted({*range(1, chunk)} - {*few})))
     except (MemoryError, torch.OutOfMemoryError):
-        return Position(chunk, True, None)  # a search of such chunks ends with an error that says so
+        return Position(chunk, True, None)  # a search with such chunks ends with a memory error
     return Position(chunk, largest > 0, SAFETY * largest)
 
 
@@ -113,9 +113,9 @@ def _shifted(target: Target, images: np.ndarray, first: np.ndarray, shifts: Iter
 
 
 def _difference(logits: np.ndarray, others: np.ndarray) -> float:
-    """The largest difference of a logit as a share of the image's largest; what is not finite is left out."""
+    """The largest difference of a logit as a share of the image's largest; rows that are not finite are left out."""
     sound = np.isfinite(logits).all(axis=1) & np.isfinite(others).all(axis=1)
     a, b = logits[sound].astype(np.float64), others[sound].astype(np.float64)
-    apart = np.abs(a - b).max(axis=1, initial=0.0)
+    difference = np.abs(a - b).max(axis=1, initial=0.0)
     size = np.maximum(np.abs(a), np.abs(b)).max(axis=1, initial=0.0)
-    return float(np.divide(apart, size, out=np.zeros_like(apart), where=size > 0).max(initial=0.0))
+    return float(np.divide(difference, size, out=np.zeros_like(difference), where=size > 0).max(initial=0.0))

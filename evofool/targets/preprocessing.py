@@ -51,7 +51,7 @@ class Preprocessing:
             raise TargetError(f"resize {self.resize} has to be at least 1 pixel")
 
     def affine(self, device: torch.device | str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function from float pixels (B, C, H, W) on 0..255 to (B * crops, C, h, w), what the network takes.
+        """A function from float pixels (B, C, H, W) on 0..255 to the network's input (B * crops, C, h, w).
 
         Differentiable. The crops of an image are neighbours.
         """

@@ -1,4 +1,4 @@
-"""A user's own network, made by a function: python:package.module:factory."""
+"""A user's network, returned by a function: python:package.module:factory."""
 
 import difflib
 import hashlib
@@ -62,40 +62,40 @@ def load(spec: Spec) -> Target:
 
 
 def _factory(spec: Spec) -> tuple[ModuleType, Callable[[], Any]]:
-    place, _, name = spec.name.partition(":")
-    if not place or not name:
+    module_name, _, name = spec.name.partition(":")
+    if not module_name or not name:
         raise TargetError(f"{spec.head}: write python:package.module:factory, a function that returns the network")
-    # Not removed again, since the code may import more of its own modules later.
+    # Not removed again, since the code may import further modules later.
     if not {"", os.getcwd()} & {*sys.path}:
         sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()
     try:
-        module = importlib.import_module(place)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and (place + ".").startswith(error.name + "."):
+        if error.name and (module_name + ".").startswith(error.name + "."):
             raise TargetError(
                 f"{spec.head}: there is no module {error.name}, neither in {os.getcwd()} nor installed"
             ) from None
-        raise _raised(f"{spec.head}: importing {place}", error) from error
+        raise _raised(f"{spec.head}: importing {module_name}", error) from error
     except (Exception, SystemExit) as error:
-        raise _raised(f"{spec.head}: importing {place}", error) from error
+        raise _raised(f"{spec.head}: importing {module_name}", error) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         near = difflib.get_close_matches(name, [n for n in dir(module) if callable(getattr(module, n))], 1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise TargetError(f'{spec.head}: {place} has no function "{name}"{hint}')
+        raise TargetError(f'{spec.head}: {module_name} has no function "{name}"{hint}')
     return module, factory
 
 
-def _run(factory: Callable[[], Any], what: str) -> Any:
+def _run(factory: Callable[[], Any], call: str) -> Any:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise _raised(what, error) from error
+        raise _raised(call, error) from error
 
 
-def _raised(what: str, error: BaseException) -> TargetError:
-    return TargetError(f"{what} raises {type(error).__name__}: {str(error)[:300]}")
+def _raised(action: str, error: BaseException) -> TargetError:
+    return TargetError(f"{action} raises {type(error).__name__}: {str(error)[:300]}")
 
 
 def _shape(made: Any, spec: Spec) -> tuple[int, tuple[int, int]]:

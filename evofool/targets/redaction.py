@@ -24,7 +24,7 @@ def short_name(name: str) -> str:
 def _public(name: str, only: Collection[str] | None) -> str:
     try:
         spec = parse(name, KINDS, OPTIONS)
-    except TargetError:  # a classifier of the user's own, whose name is no spec
+    except TargetError:  # a user's classifier, whose name is not a spec
         return without_folders(last_part(name))
     head = redacted_url(spec.name) if spec.kind == "http" else last_part(spec.name)
     options = {key: last_part(value) for key, value in spec.options.items() if only is None or key in only}

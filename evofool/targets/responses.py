@@ -43,7 +43,7 @@ class ResponseFormat:
         return 0.5 * 10.0 ** -(self.decimals or _DECIMALS)
 
     def notes(self) -> list[str]:
-        """What cannot be claimed of scores from such responses."""
+        """Limits on the meaning of scores from such responses."""
         notes, cut = [], math.log((1 - self.half) / self.half)
         if self.decimals == ONLY_0_AND_1:
             notes.append(

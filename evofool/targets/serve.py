@@ -78,7 +78,7 @@ def serve(
 def serving(
     target: Target, host: str = "127.0.0.1", port: int = 0, options: ResponseOptions = ResponseOptions()
 ) -> Iterator[str]:
-    """Serve in a thread of its own while the block runs; yields the URL."""
+    """Serve in a separate thread while the block runs; yields the URL."""
     server = _Server(target, host, port, options)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, {"error": str(error)}
         try:
             answer = self.server.answer(images)
-        except Exception as error:  # a user's own network may raise anything
+        except Exception as error:  # a user's network may raise any error
             return 500, {"error": str(error) if isinstance(error, EvofoolError) else f"{type(error).__name__}: {error}"}
         self.server.count(len(images))
         return 200, answer

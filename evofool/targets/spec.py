@@ -153,11 +153,12 @@ class Spec:
         return values
 
 
-def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
-    """The Spec of a text. kinds: the valid kinds. own: options of a URL that are evofool's and not sent to the server."""
+def parse(text: str, kinds: Iterable[str], url_options: Iterable[str]) -> Spec:
+    """The Spec of a text. kinds: the valid kinds. url_options: options of a URL that are
+    evofool's and not sent to the server."""
     text = text.strip()
     if text.startswith(("http://", "https://")):
-        return _url(text, (*own, *COMMON))
+        return _url(text, (*url_options, *COMMON))
     head, _, query = text.partition("?")
     kind, _, name = head.partition(":")
     if kind not in kinds:
@@ -166,7 +167,7 @@ def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
         raise TargetError(f'no target is called "{kind}"; there are {", ".join(kinds)}{hint} (evofool targets list)')
     if name and kind not in _NAMED:
         raise TargetError(f'{kind}: takes no name, but "{name}" is given; options follow a question mark')
-    # A plain "+" in a file's name must stay one, so only % escapes are undone.
+    # A "+" in a file's name must stay a "+", so only % escapes are decoded.
     given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
     options = dict(given)
     if len(options) < len(given):
@@ -176,15 +177,15 @@ def parse(text: str, kinds: Iterable[str], own: Iterable[str]) -> Spec:
     return Spec(kind, name, _absolute_files(options))
 
 
-def _url(text: str, ours: tuple[str, ...]) -> Spec:
+def _url(text: str, options_known: tuple[str, ...]) -> Spec:
     head, _, query = text.partition("?")
     options: dict[str, Any] = {}
     sent = []
     for part in query.split("&") if query else []:
         key, _, value = part.partition("=")
-        if key in ours:
+        if key in options_known:
             options[key] = parse_qsl(f"v={value.replace('+', '%2B')}", keep_blank_values=True)[0][1]
-        elif near := difflib.get_close_matches(key, ours, 1, 0.75):
+        elif near := difflib.get_close_matches(key, options_known, 1, 0.75):
             raise TargetError(f'{text}: no option "{key}"; did you mean "{near[0]}"?')
         else:
             sent.append(part)
@@ -198,9 +199,9 @@ def distinct(labels: Iterable[str]) -> list[str]:
     return [f"{name} [{c}]" if times[name] > 1 else name for c, name in enumerate(names)]
 
 
-def data(**given: Any) -> dict[str, Any]:
+def data(**values: Any) -> dict[str, Any]:
     """A dict for a target's details, without the None values."""
-    return {k: v for k, v in given.items() if v is not None}
+    return {k: v for k, v in values.items() if v is not None}
 
 
 def _absolute_files(options: dict[str, str]) -> dict[str, str]:

@@ -70,7 +70,7 @@ def images_per_second(target: Target, number_format: str, chunk: int, workers: i
     worker is raised here.
     """
     images = patterns(target.shape, chunk)
-    ready = threading.Barrier(workers + 1)
+    start = threading.Barrier(workers + 1)
     faults: list[BaseException] = []
     ends = [(0, 0.0)] * workers
 
@@ -78,7 +78,7 @@ def images_per_second(target: Target, number_format: str, chunk: int, workers: i
         try:
             torch.set_num_threads(1)
             target.logits(images, chunk, number_format)
-            ready.wait()
+            start.wait()
             begin, done = time.perf_counter(), 0
             while not done or time.perf_counter() - begin < seconds:
                 target.logits(images, chunk, number_format)
@@ -86,14 +86,14 @@ def images_per_second(target: Target, number_format: str, chunk: int, workers: i
             ends[worker] = done, time.perf_counter() - begin
         except BaseException as fault:
             faults.append(fault)
-            ready.abort()
+            start.abort()
 
     with torch_threads(1):
         threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in range(workers)]
         for thread in threads:
             thread.start()
         with suppress(threading.BrokenBarrierError):
-            ready.wait()
+            start.wait()
         for thread in threads:
             thread.join()
     for fault in faults:
@@ -190,7 +190,7 @@ def choose_for_gpu(rates: dict[str, float]) -> str:
 
 
 def _rates(target: Target, images: np.ndarray, formats: list[str]) -> dict[str, float]:
-    """images/s by format: the best of some rounds over all formats, so that no format is measured only in a busy moment."""
+    """images/s by format: the best of some rounds over all formats, so that a busy moment affects all formats."""
     best, spent = dict.fromkeys(formats, 0.0), dict.fromkeys(formats, 0.0)
     for _ in range(_ROUNDS):
         for number_format in formats:

@@ -30,8 +30,8 @@ class Target:
 
     name: the spec, or the name it was given. labels: K names. shape: (C, H, W) of its images. details: what was resolved
     (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed) as JSON values; stored with a
-    run. queries: images answered so far. requests: requests sent over a network. lasting: both counts continue when a run is
-    resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
+    run. queries: images answered so far. requests: requests sent over a network. counts_persist: both counts continue when a
+    run is resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
     concurrent calls that raises throughput (logits may be called from several threads if it is over 1). formats: the number
     formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
     """
@@ -122,9 +122,9 @@ class Target:
         """
         shape = cast(tuple[int, int, int], tuple(shape))
         _refuse_shape(name, shape)
-        for what, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        for field, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             if len(values) not in (1, shape[0]):
-                raise TargetError(f"{name}: {what} has {len(values)} numbers, its images {shape[0]} channel(s)")
+                raise TargetError(f"{name}: {field} has {len(values)} numbers, its images {shape[0]} channel(s)")
         if outputs not in OUTPUTS:
             raise TargetError(f'{name}: outputs "{outputs}" is none of {", ".join(OUTPUTS)}')
         images = np.random.default_rng(0).integers(0, 256, (PROBE, *shape), np.uint8)
@@ -133,7 +133,7 @@ class Target:
         except EvofoolError as error:
             error.args = (f"{name}: {str(error).removeprefix(f'{name}: ')}",)
             raise
-        except Exception as error:  # a user's own code may raise anything
+        except Exception as error:  # a user's code may raise any error
             raise TargetError(f"{name}: it does not take images of shape {shape} ({_error_text(error)})") from None
         rows = PROBE * preprocessing.crops
         if not isinstance(answer, np.ndarray) or answer.ndim != 2 or len(answer) != rows:
@@ -166,7 +166,7 @@ class Target:
         """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B queries. May be called from several threads at once.
 
         A batch shorter than pad_to is padded with black images, whose answers are dropped: first_row of them come before
-        it, the others after it. The shape of a forward pass can decide last bits, and so can an image's row in it
+        it, the others after it. The shape of a forward pass can affect last bits, and so can an image's row in it
         (evofool.targets.position). Values are not checked: NaN passes through.
         number_format is one of `formats`; scores are defined by float32.
         """
@@ -185,7 +185,7 @@ class Target:
             raw = self._raw(images, number_format)
         except (EvofoolError, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # a user's own code may raise anything
+        except Exception as error:  # a user's code may raise any error
             raise TargetError(f"{self.name}: failed on {len(images)} images ({_error_text(error)})") from error
         if raw.shape != (len(images) * self.crops, len(self.labels)):
             raise TargetError(
@@ -226,7 +226,7 @@ class Target:
 
     @property
     def requests(self) -> int:
-        """Requests sent over a network so far: 0 for a network that runs here."""
+        """Requests sent over a network so far: 0 for a network that runs locally."""
         return 0
 
     @property
@@ -293,8 +293,8 @@ class Target:
 
         Library versions, devices and paths are left out: they change last bits, not the classifier.
         """
-        what = {k: v for k, v in self.details.items() if k not in _NOT_IN_FINGERPRINT}
-        text = json.dumps([self.labels, self.shape, what], sort_keys=True)
+        identity = {k: v for k, v in self.details.items() if k not in _NOT_IN_FINGERPRINT}
+        text = json.dumps([self.labels, self.shape, identity], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

