@@ -1,8 +1,10 @@
-"""Writes the generated part of the site (mkdocs.yml names this file as a hook).
+"""Writes the generated part of the site (mkdocs.yml names this file as a hook), and the tables of keys in docs/.
 
 Pages out of other files: index.md (README.md), changelog.md, contributing.md, commands.md (the typer app), and a page for
-each notebook. Inside pages, three comments are replaced: `<!-- keys: MODULE.MODEL PREFIX -->` by the table of a pydantic
-model's keys, `<!-- svg: rooms -->` and mermaid drawings by pictures that need no script.
+each notebook. Mermaid drawings are replaced by pictures that need no script.
+
+`python -m docs.pages` writes the tables of keys into docs/*.md: a model's table stands between
+`<!-- keys: MODULE.MODEL PREFIX -->` and `<!-- end of keys -->`.
 """
 
 import re
@@ -37,8 +39,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put generated tables and drawings where a page asks for them."""
-    markdown = re.sub(r"<!-- keys: (\S+)\.(\w+) ?(\S*) -->", lambda m: keys_table(*m.groups()), markdown)
+    """Replace drawings by pictures, and links to a notebook by links to its page."""
+    markdown = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", markdown)
     return re.sub(r"```mermaid\n(.*?)```", lambda m: drawing(m[1]), markdown, flags=re.DOTALL)
 
 
@@ -134,6 +136,15 @@ def _markup(text: str) -> str:
 
 
 # Keys of recipes
+
+
+def with_keys(markdown: str) -> str:
+    """The page with the table of keys after each comment that names a model."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{keys_table(*match.groups()[1:])}\n\n<!-- end of keys -->"
+
+    return re.sub(r"(<!-- keys: (\S+)\.(\w+) ?(\S*) -->).*?<!-- end of keys -->", block, markdown, flags=re.DOTALL)
 
 
 def keys_table(module: str, model: str, prefix: str = "") -> str:
@@ -237,3 +248,8 @@ def drawing(mermaid: str) -> str:
     tip += '<path d="M0 0 L8 4 L0 8 z" fill="currentColor" fill-opacity="0.6"/></marker>'
     box = f"0 0 {width} {len(floors) * (height + gap)}"
     return f'<svg viewBox="{box}" role="img" aria-label="rooms"><defs>{tip}</defs>{"".join(lines + boxes)}</svg>\n'
+
+
+if __name__ == "__main__":
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        path.write_text(with_keys(path.read_text(encoding="utf-8")), encoding="utf-8")
