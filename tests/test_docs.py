@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_every_command_and_group_is_in_the_readme_under_its_panel() -> None:
     readme = (ROOT / "README.md").read_text()
-    lines = re.findall(r"^- (\w+): ((?:`evofool [a-z-]+`[,\s]*)+)", readme, re.MULTILINE)
+    lines = re.findall(r"^- (\w+): (`evofool .*?)(?=\n- |\n\n)", readme, re.MULTILINE | re.DOTALL)
     named = {panel: re.findall(r"`evofool ([a-z-]+)`", line) for panel, line in lines}
     assert named == {panel: list(commands) for panel, commands in PANELS.items()}
 
