@@ -154,6 +154,19 @@ def test_the_reader_of_imports_reads_them() -> None:
     assert not asks_for("evofool/scores.py", "evofool.run.store")
 
 
+def test_the_lazy_names_of_evofool_are_for_users() -> None:
+    """`import evofool` or `from evofool import Run` inside the package would hide from which room a name comes."""
+    modules = {module_of(source) for source in SOURCES}
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(SOURCES[source].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import) and not source.startswith("evofool/cli/"):
+                assert "evofool" not in {alias.name for alias in node.names}, f"{source}: name the module"
+            elif isinstance(node, ast.ImportFrom) and node.module == "evofool" and source != "evofool/__init__.py":
+                assert {f"evofool.{alias.name}" for alias in node.names} <= modules, f"{source}: name the module"
+            elif isinstance(node, ast.ImportFrom) and node.module == "importlib":
+                assert all(alias.asname is None for alias in node.names), f"{source}: import_module keeps its name"
+
+
 def test_genomes_never_imports_evofool() -> None:
     assert {source for source in who_imports("evofool") if source.startswith("genomes/")} == set()
 

@@ -119,7 +119,9 @@ def polish(
     plan = _settled(plan, source, target)
     recipe = _recipe(source, plan, out)
     seeds = Seeds(run=source.run, number=len(source.births))
-    store, state = open_attack(out, target, recipe, {**plan.__dict__, "classes": list(plan.classes)}, plan.chunk, seeds)
+    described = {**plan.__dict__, "classes": list(plan.classes)}
+    with torch_threads(plan.threads):  # for the validation, whose bits depend on their number
+        store, state = open_attack(out, target, recipe, described, plan.chunk, seeds)
     with Session(store, state, len(source.elites), tick) as session:
         on_start(plan, session.done, session.items)
         while session.goes_on:
@@ -168,7 +170,7 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
     folder, recipe = stored.folder, stored.recipe
     by = by or ("weights" if recipe.encoding.kind == "cppn" else "pixels")
     if by not in BY:
-        raise RecipeError(f'polishing is by {" or ".join(BY)}, not by "{by}"')
+        raise RecipeError(f'the parameters to polish are {" or ".join(BY)}, not "{by}" (--parameters)')
     if by == "weights" and recipe.encoding.kind != "cppn":
         raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights; pass --parameters pixels")
     with stored.store.snapshot():

@@ -160,7 +160,8 @@ def run_baseline(
     or RecipeError if folder holds another run, TargetError if it was started with another target.
     """
     plan = plan.settled(target)
-    store, state = open_attack(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
+    with torch_threads(plan.threads):  # for the validation, whose bits depend on their number
+        store, state = open_attack(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
     with Session(store, state, len(plan.classes), tick) as session:
         on_start(plan, session.done)
         while session.goes_on:

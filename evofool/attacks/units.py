@@ -68,7 +68,8 @@ def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, ti
         "method": "erhan", "units": names, "settings": settings,
         "budget": plan.budget, "seed": plan.seed, "threads": plan.threads,
     }  # fmt: skip
-    store, state = open_attack(folder, target, _recipe(plan, target, folder, chunk), described, chunk)
+    with torch_threads(plan.threads):  # for the validation, whose bits depend on their number
+        store, state = open_attack(folder, target, _recipe(plan, target, folder, chunk), described, chunk)
     if state.done:
         store.close()
         return UnitOutcome((f"{folder} has all of these units already.",))

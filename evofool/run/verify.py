@@ -76,7 +76,7 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
     scored = _scored_again(run, target, drawn, same_machine)
     return Verdict(
         len(elites),
-        same_machine and not scored.position.dependent,
+        same_machine and not scored.position.tolerance,
         _comparison(scored.position, same_machine),
         scored.largest_difference,
         (*faults, *scored.faults),

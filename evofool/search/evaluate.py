@@ -23,7 +23,7 @@ from genomes import Encoding, Genomes, Key
 
 COMPETITIONS = ("all", "argmax", "per-class")
 """all: every image competes in every class (Nguyen 2015). argmax: only in the class that it is classified as.
-own: only in the class that it was made for, from parents of that class, so that classes share nothing (a control)."""
+per-class: only in the class that it was made for, from parents of that class, so that classes share nothing (a control)."""
 
 
 @dataclass(frozen=True)

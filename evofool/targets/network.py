@@ -11,13 +11,13 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from evofool.errors import TargetError
+from evofool.images import is_large
 from evofool.machine import keep_memory
 from evofool.targets.preprocessing import Preprocessing
 
 FLOAT32 = "float32"
 FOLDED = "float32-folded"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BIG = 64  # pixels a side from which faster formats are worthwhile
 
 
 class Network:
@@ -35,12 +35,12 @@ class Network:
         self.module = module.to(self.device).eval()
         self.prepare = preprocessing.affine(self.device)
         self._forwards: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {FLOAT32: self.module}
-        self._for_gradients: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # by whether images are big
+        self._for_gradients: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # by whether images are large
         self._lock = threading.Lock()
 
-    def formats(self, side: int) -> tuple[str, ...]:
-        """The number formats for images of this many pixels a side, float32 first."""
-        if side < _BIG:
+    def formats(self, shape: tuple[int, int, int]) -> tuple[str, ...]:
+        """The number formats for images of this shape (C, H, W), float32 first. Others are faster for large images only."""
+        if not is_large(shape):
             return (FLOAT32,)
         if self.device.type == "cpu":
             return (FLOAT32, FOLDED, "bfloat16")
@@ -67,15 +67,15 @@ class Network:
     def gradient_module(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
         """The network for gradients with images of this shape (C, H, W), in float32.
 
-        For big images batch norms are folded and channels come last (EfficientNet-Lite0 is 1.5 times as fast): close to the
-        network as given, but not exactly equal. Layers have the same names. Also returns the names of layers whose outputs
-        differ: convolutions into which a batch norm was folded.
+        For large images batch norms are folded and channels come last (EfficientNet-Lite0 is 1.5 times as fast): close to
+        the network as given, but not exactly equal. Layers have the same names. Also returns the names of layers whose
+        outputs differ: convolutions into which a batch norm was folded.
         """
-        big = min(shape[1:]) >= _BIG
+        large = is_large(shape)
         with self._lock:
-            if big not in self._for_gradients:
-                self._for_gradients[big] = self._folded_for_gradients(shape) if big else (self.module, frozenset())
-            return self._for_gradients[big]
+            if large not in self._for_gradients:
+                self._for_gradients[large] = self._folded_for_gradients(shape) if large else (self.module, frozenset())
+            return self._for_gradients[large]
 
     def _folded_for_gradients(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
         if self.device.type == "cpu":

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from evofool.images import is_large
 from evofool.machine import mkl_mode
 from evofool.targets.photos import patterns
 from evofool.targets.target import Target
 
 SAFETY = 4.0
 """The tolerance is this many times the largest difference that was measured: other images may differ by more."""
-_BIG = 64  # pixels a side from which few shifts are tried, since a pass takes long
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Position:
 def measure(target: Target, chunk: int) -> Position:
     """Score one chunk of patterns in other rows and beside other images, and compare.
 
-    Images are shifted cyclically by 1, 2, 4, ... rows (of images of 64 pixels a side or more by 1 alone), and half of them
+    Images are shifted cyclically by 1, 2, 4, ... rows (large images, images.is_large, by 1 alone), and half of them
     are scored without the other half. A shift by 1 compares every row with the next one, so few shifts find a dependence;
     if there is one, all other shifts follow. That is 3 passes at least and chunk + 1 at most, each of chunk images, which
     count as queries. A target that is billed or keeps its answers is sent nothing. Nothing is measured if a chunk does not
@@ -84,7 +84,7 @@ def measure(target: Target, chunk: int) -> Position:
     if chunk == 1:
         return Position(chunk, False, 0.0)
     images, half = patterns(target.shape, chunk), chunk // 2
-    few = [1 << k for k in range((chunk - 1).bit_length())] if min(target.shape[1:]) < _BIG else [1]
+    few = [1] if is_large(target.shape) else [1 << k for k in range((chunk - 1).bit_length())]
     try:
         first = target.logits(images)
         largest = _difference(first[half:], target.logits(images[half:], chunk))

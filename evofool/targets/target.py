@@ -231,7 +231,7 @@ class Target:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        return (FLOAT32,) if self.network is None else self.network.formats(min(self.shape[1:]))
+        return (FLOAT32,) if self.network is None else self.network.formats(self.shape)
 
     def store_in(self, folder: Path) -> None:
         """From now on store a black box's answers and number of requests in this folder. Other targets do nothing."""

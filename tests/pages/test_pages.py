@@ -373,7 +373,7 @@ def test_a_graph_names_its_channels_from_top_to_bottom() -> None:
 
 
 def test_what_is_no_sound_cppn_is_refused() -> None:
-    with pytest.raises(GenomeError, match="not a CPPN"):
+    with pytest.raises(GenomeError, match="not an evofool CPPN"):
         graph_svg({"format": "direct"})
     with pytest.raises(GenomeError, match="activation"):
         graph_svg(written([[4, "<script>"]], []))

@@ -31,9 +31,9 @@ def ratio(name: str, target: Target, batch: int, pairs: int, seconds: float) -> 
     asked: list[np.ndarray] = []
     answer = target.logits
 
-    def noted(images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32) -> np.ndarray:
+    def noted(images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:
         asked.append(images)
-        return answer(images, pad_to, number_format)
+        return answer(images, pad_to, number_format, first_row)
 
     def bare() -> float:
         started = time.perf_counter()

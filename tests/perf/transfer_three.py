@@ -36,7 +36,7 @@ def main() -> None:
             changes = [f"target={spec}", "search.rank=margin", f"search.seed={seed}", f"stop.evaluations={args.evaluations}"]
             runs.append(evolved(args.folder / f"{name}-{seed}", [*changes, f"compute.streams={args.streams}"]))
     outputs = {"json": args.folder / "transfer.json", "plot": args.folder / "transfer.svg"}
-    transfer(runs, images=args.images, listed=10, **outputs)
+    transfer(runs, images=args.images, top=10, **outputs)
 
 
 def evolved(folder: Path, changes: list[str]) -> Path:

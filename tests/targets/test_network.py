@@ -129,8 +129,8 @@ def test_norms_are_folded_where_they_can_be_and_only_there() -> None:
 
 def test_small_images_have_only_float32() -> None:
     network = Network(block(), Preprocessing())
-    assert network.formats(28) == (FLOAT32,)
-    assert network.formats(224) == (FLOAT32, "float32-folded", "bfloat16")
+    assert network.formats((3, 28, 28)) == (FLOAT32,)
+    assert network.formats((3, 224, 224)) == (FLOAT32, "float32-folded", "bfloat16")
 
 
 def test_a_network_is_put_into_eval_mode() -> None:
