@@ -23,7 +23,7 @@ _JITTER = 32  # pixels; for small images a seventh of the shorter side, as 32 is
 class DreamSettings:
     """How an image is enhanced; the constants are those of Mordvintsev, Olah & Tyka 2015.
 
-    octaves: sizes, each `scale` times the one before, up to the image's own. iterations: steps an octave; each moves pixels
+    octaves: sizes, each `scale` times the one before, up to the image's size. iterations: steps an octave; each moves pixels
     (on [0, 1]) by `rate` times the gradient over its mean magnitude. jitter: pixels by which the image is rolled at random
     before each step; None: 32, and at most a seventh of the image's shorter side. zoom: further frames, each made from the
     centre of the one before, enlarged by the share zoom_by.
@@ -66,7 +66,7 @@ def dream(
     tick is called with the iterations of all frames; once it returns True, the current frame is finished as it is and is
     the last one. Costs iterations + 1 forward and iterations backward passes an octave, up to the layer; one query more for
     each octave, and one for checking sizes. TargetError for a target without gradients, for an unknown layer or channel, and
-    for a layer that does not accept the smallest octave (octaves=1 has the image's own size only). ScoreError where the
+    for a layer that does not accept the smallest octave (octaves=1 uses only the image's size). ScoreError where the
     layer's output is not finite.
     """
     settings = settings or DreamSettings()
@@ -155,17 +155,17 @@ def _output(target: Target, hooks: Hooks, image: np.ndarray, layer: str, sides: 
             output = hooks.forward(_resized(whole, (height, width))).layer(layer)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # a user's module may raise anything
-            why = f"{type(error).__name__}: {str(error)[:200]}"
+        except Exception as error:  # a user's module may raise any error
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
             continue
         if not skipped:
             return output
         small = " x ".join(map(str, sides[0]))
         raise TargetError(
             f'{target.name}: layer "{layer}" does not accept images of {small} pixels, the smallest of {len(sides)} octaves '
-            f"({why}); at most octaves={len(sides) - skipped} are possible"
+            f"({reason}); at most octaves={len(sides) - skipped} are possible"
         )
-    raise TargetError(f'{target.name}: layer "{layer}" does not accept images of {height} x {width} pixels ({why})')
+    raise TargetError(f'{target.name}: layer "{layer}" does not accept images of {height} x {width} pixels ({reason})')
 
 
 def _sizes(size: tuple[int, ...], octaves: int, scale: float) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ _COLOUR, _FACTOR = 32.0, 1.3  # how much copies may differ: grey levels in any c
 
 @dataclass(frozen=True)
 class Element:
-    """A part of an image. Elements of one group are alike in size, shape and colour: copies of one another.
+    """A part of an image. Elements of one group have similar size, shape and colour: they are copies of one another.
 
     mask: bool (H, W), what it encloses included. box: top, left, bottom, right; the last two are outside. colour: its mean,
     one 8-bit number per channel. group: 0 is the group of most copies.
@@ -38,8 +38,8 @@ def find_elements(
     """The elements of a uint8 image (C, H, W), group by group (most copies first, then the largest), each in reading order.
 
     The image is reduced to so many colours by k-means; an element is a connected patch of one of them (neighbours share an
-    edge) with what it encloses, of at least `least` and at most `most` of the image. A larger patch is background, but what
-    sticks out of it and is thinner than an eighth of the image's shorter side is an element too, as the teeth of a comb.
+    edge) with what it encloses, of at least `least` and at most `most` of the image. A larger patch is background, but its
+    parts that are thinner than an eighth of the image's shorter side are elements too, such as the teeth of a comb.
     The `limit` largest are kept. A gradient, or noise, may have none.
     """
     if image.dtype != np.uint8 or image.ndim != 3:
@@ -69,25 +69,25 @@ def _quantised(image: np.ndarray, colours: int, seed: int) -> np.ndarray:
 
 
 def _patches(where: np.ndarray, smallest: float, largest: float, thin: bool = True) -> list[np.ndarray]:
-    """The connected patches of a mask, holes filled unless that makes one too large; thin: and what sticks out of those."""
+    """The connected patches of a mask, filled unless that makes one too large. thin: also the thin parts of larger ones."""
     numbers, _ = ndimage.label(where)
     areas = np.bincount(numbers.ravel())
     masks = []
-    for number, place in enumerate(ndimage.find_objects(numbers), 1):
-        if areas[number] > largest and thin:  # once: a net is thin everywhere, and too large for an element all the same
+    for number, window in enumerate(ndimage.find_objects(numbers), 1):
+        if areas[number] > largest and thin:  # once: a net is thin everywhere and still too large for an element
             masks += _patches(_thin(numbers == number), smallest, largest, thin=False)
         if not smallest <= areas[number] <= largest:
             continue
-        patch = numbers[place] == number
+        patch = numbers[window] == number
         filled = ndimage.binary_fill_holes(patch)
         mask = np.zeros(where.shape, bool)
-        mask[place] = filled if filled.sum() <= largest else patch
+        mask[window] = filled if filled.sum() <= largest else patch
         masks.append(mask)
     return masks
 
 
 def _thin(patch: np.ndarray) -> np.ndarray:
-    """What a square of an eighth of the shorter side cannot reach within the patch; beyond the border it goes on."""
+    """The pixels of a patch that no square inside it covers, an eighth of the shorter side wide; borders are extended."""
     side = max(2, min(patch.shape) // 8)
     eroded = ndimage.minimum_filter(np.pad(patch, side, "edge"), side)
     # An even square has no middle: its dilation is shifted against its erosion.
@@ -104,10 +104,10 @@ def _element(image: np.ndarray, mask: np.ndarray) -> Element:
 def _grouped(elements: list[Element]) -> list[Element]:
     if not elements:
         return []
-    looks = np.array([_look(element) for element in elements])
-    # One copy leads to the next: a row of shapes that shrink little by little is one group.
-    alike = (np.abs(looks[:, None] - looks[None]) <= 1).all(2)
-    _, groups = csgraph.connected_components(alike, directed=False)
+    features = np.array([_features(element) for element in elements])
+    # Similarity is transitive: a row of shapes that shrink in small steps is one group.
+    similar = (np.abs(features[:, None] - features[None]) <= 1).all(2)
+    _, groups = csgraph.connected_components(similar, directed=False)
     sizes = np.bincount(groups)
     areas = np.bincount(groups, weights=[element.area for element in elements])
     ranks = np.empty(len(sizes), np.int64)
@@ -116,11 +116,11 @@ def _grouped(elements: list[Element]) -> list[Element]:
     return sorted(found, key=lambda e: (e.group, e.box))
 
 
-def _look(element: Element) -> list[float]:
-    """What copies have in common, wherever they lie and however they are turned: alike where no number differs by over 1.
+def _features(element: Element) -> list[float]:
+    """Numbers that do not depend on position and rotation: two elements are copies if no number differs by more than 1.
 
-    Area, the two principal second moments per area (how long, how wide), the edge's length, and colour, in units of what
-    may differ.
+    Area, the two principal second moments per area (how long, how wide), the edge's length, and colour, in units of the
+    largest difference between copies.
     """
     y, x = np.nonzero(element.mask)
     spread = np.cov(np.stack([y, x]), bias=True) + np.eye(2) / 12  # a pixel is as wide as one

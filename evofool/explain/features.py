@@ -11,11 +11,11 @@ from evofool.targets import Target
 
 
 class Features:
-    """A context in which uint8 images (B, C, H, W) become points (B, D) float32; its hook lasts as long as it does.
+    """A context that maps uint8 images (B, C, H, W) to points (B, D) float32; its hook is removed at the end.
 
     layer: the layer whose output it is; None: the input of `last_layer`, and finding that costs a forward pass. Outputs are
     flattened, several crops' averaged. name: the layer's. Every call counts B queries. TargetError for a black box, and for
-    a layer that is not there or takes no part.
+    an unknown layer, or one that is not used in the forward pass.
     """
 
     def __init__(self, target: Target, layer: str | None = None) -> None:
@@ -45,5 +45,5 @@ class Features:
             self.network.module(self.network.prepare(torch.from_numpy(images).to(self.network.device).float()))
         self.target.count(len(images))
         if not self.kept:
-            raise TargetError(f"{self.target.name}: layer {self.name!r} takes no part in the network's answer")
+            raise TargetError(f"{self.target.name}: layer {self.name!r} is not used in the network's forward pass")
         return self.kept[-1].unflatten(0, (len(images), -1)).mean(1).numpy()

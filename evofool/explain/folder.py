@@ -12,16 +12,18 @@ PAGE = "index.html"
 
 
 class ExplanationFolder:
-    """Nothing is touched before the first `write`. That removes the pictures of the explanation that was here before, and
-    no other file: a name that is taken gets a number. StoreError for a folder that cannot be, or holds another's page.
+    """A folder that does not change before the first `write`, which removes the pictures of an earlier explanation.
+
+    No other file is removed or overwritten: a name that is in use gets a number. StoreError for a folder that cannot be
+    created, and for one with a page that `evofool explain` did not write.
 
     pictures: the files of this explanation, in order.
     """
 
     def __init__(self, path: Path) -> None:
-        standing = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if not standing.is_dir():
-            raise StoreError(f"{standing} is a file, so {path} cannot be a folder; name another by --out DIR")
+        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        if not existing.is_dir():
+            raise StoreError(f"{existing} is a file, so {path} cannot be a folder; name another by --out DIR")
         self.path, self.page = path, path / PAGE
         self.pictures: list[Path] = []
         self._earlier = self._left_behind()
@@ -30,19 +32,19 @@ class ExplanationFolder:
     def add(self, part: str, pictures: Sequence[Picture]) -> None:
         """Names for a part's pictures, which the next `write` writes."""
         for picture in pictures:
-            words = re.sub(r"[^a-z0-9]+", "-", f"{part} {picture.title}".lower()).strip("-")[:60] or "picture"
-            file, number = self.path / f"{words}.png", 1
+            slug = re.sub(r"[^a-z0-9]+", "-", f"{part} {picture.title}".lower()).strip("-")[:60] or "picture"
+            file, number = self.path / f"{slug}.png", 1
             while file in self.pictures or (file not in self._earlier and file.exists()):
                 number += 1
-                file = self.path / f"{words}-{number}.png"
+                file = self.path / f"{slug}-{number}.png"
             self.pictures.append(file)
             self._waiting.append((file, picture.png))
 
     def write(self, page: str) -> None:
-        """The page, and the pictures that are new. Of two pages one is there whole, whenever this is ended."""
+        """Write the page and the new pictures. An interruption leaves either the earlier page or the new one, complete."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # The page first: it tells of its pictures, so none is ever left that no page knows.
+            # The page first: it lists its pictures, so that no picture is ever left without a page that lists it.
             draft = self.path / f".{PAGE}.new"
             draft.write_text(page, encoding="utf-8")
             for file in self._earlier:
@@ -59,10 +61,10 @@ class ExplanationFolder:
             return set()
         try:
             names = files_of(self.page.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # nothing that can be read, or no text
+        except (OSError, ValueError):  # unreadable, or not text
             names = None
         if names is None:
             raise StoreError(
-                f"{self.page} is no page of `evofool explain` and is left alone; name another folder by --out DIR"
+                f"{self.page} was not written by `evofool explain` and is not changed; name another folder by --out DIR"
             )
         return {self.path / name for name in names}

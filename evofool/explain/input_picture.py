@@ -1,4 +1,4 @@
-"""A picture file as a target takes it, and what had to be changed for that."""
+"""A picture file as an input of a target, and a description of the changes."""
 
 from pathlib import Path
 
@@ -14,15 +14,16 @@ _NAMES = {"L": "grey", "I;16": "16-bit grey", "I;16B": "16-bit grey", "I;16L": "
 
 
 def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
-    """uint8 (C, H, W) as the target takes it, and what was changed, "" if nothing was.
+    """uint8 (C, H, W) as the target takes it, and a description of the changes, "" if there are none.
 
-    A picture of the target's own size keeps its pixels: an elite is not scaled and cut as a photograph would be. What is
-    transparent is laid on white; 16-bit grey is divided by 257. ImageError, naming the file, for what cannot be read.
+    A picture of the target's size keeps its pixels: an elite is not resized and cropped as a photograph would be.
+    Transparent pixels are blended with white; 16-bit grey is divided by 257. ImageError, naming the file, for a file that
+    cannot be read.
     """
     channels, height, width = target.shape
     mode = "L" if channels == 1 else "RGB"
     with open_image(file) as opened:
-        size, was = opened.size, opened.mode
+        size, old_mode = opened.size, opened.mode
         picture, flattened = flat(opened)
         if size == (width, height) and picture.mode in _KEPT:
             image = from_pil(picture.convert(mode))
@@ -30,19 +31,19 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
             image = to_input(picture, target)
     resize = target.details.get("preprocessing", {}).get("resize")
     how = "" if size == (width, height) else f" (short side {resize}, centre)" if resize else " (squeezed)"
-    if size == (width, height) and was == mode and not flattened:
+    if size == (width, height) and old_mode == mode and not flattened:
         return image, ""
     now = f"{width}x{height} {_NAMES.get(mode, mode)}"
-    return image, f"{file.name}: {size[0]}x{size[1]} {_NAMES.get(was, was)} became {now}{how}{flattened}"
+    return image, f"{file.name}: {size[0]}x{size[1]} {_NAMES.get(old_mode, old_mode)} became {now}{how}{flattened}"
 
 
 def flat(picture: Image.Image) -> tuple[Image.Image, str]:
-    """The picture without what no target sees, and what became of that."""
+    """The picture without transparency and in 8 bits, and a description of the change."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8)), ", its 16 bits divided by 257"
     if picture.has_transparency_data:
         full = picture.convert("RGBA")
         if np.asarray(full)[..., 3].min() < 255:
             white = Image.new("RGBA", picture.size, "white")
-            return Image.alpha_composite(white, full).convert("RGB"), ", what is transparent laid on white"
+            return Image.alpha_composite(white, full).convert("RGB"), ", transparency blended with white"
     return picture, ""

@@ -17,19 +17,19 @@ from evofool.targets import Target
 def evenly(target: Target, count: int = 5) -> list[str]:
     """Up to `count` layers, evenly spread over the network's depth: the first and the last, and some between.
 
-    Counted are blocks: what takes part in an answer, has weights of its own or within, and is not inside another block; a
-    Sequential is no block, but what it holds. Costs one forward pass.
+    A block is a module that is used in the forward pass, contains weights and is not inside another block. A Sequential is
+    not a block, but its modules may be. Costs one forward pass.
     """
     blocks: list[str] = []
     modules, ran = _ran(target)
     for name in ran:
-        above = [".".join(name.split(".")[:k]) for k in range(1, name.count(".") + 1)]
-        inside = any(other in ran and not isinstance(modules[other], nn.Sequential) for other in above)
-        weighty = any(p.dim() > 1 for p in modules[name].parameters())
-        if weighty and not inside and not isinstance(modules[name], nn.Sequential):
+        parents = [".".join(name.split(".")[:k]) for k in range(1, name.count(".") + 1)]
+        inside = any(other in ran and not isinstance(modules[other], nn.Sequential) for other in parents)
+        has_weights = any(p.dim() > 1 for p in modules[name].parameters())
+        if has_weights and not inside and not isinstance(modules[name], nn.Sequential):
             blocks.append(name)
     if not blocks:
-        raise TargetError(f"{target.name}: no block with weights takes part in its answer; name a layer")
+        raise TargetError(f"{target.name}: no block with weights is used in its forward pass; name a layer")
     chosen = np.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().astype(int)
     return [blocks[k] for k in chosen]
 
@@ -37,15 +37,15 @@ def evenly(target: Target, count: int = 5) -> list[str]:
 def in_order(target: Target, layers: Sequence[str]) -> list[str]:
     """Each of the layers once, as they run: the deepest last, and after it "logits". Costs one forward pass.
 
-    What takes no part in an answer stands before LOGITS, in the order given.
+    Layers that are not used in the forward pass come before LOGITS, in the given order.
     """
     _, ran = _ran(target)
-    place = {name: k for k, name in enumerate([*ran, *(name for name in layers if name not in (*ran, LOGITS)), LOGITS])}
-    return sorted(set(layers), key=place.__getitem__)
+    position = {name: k for k, name in enumerate([*ran, *(name for name in layers if name not in (*ran, LOGITS)), LOGITS])}
+    return sorted(set(layers), key=position.__getitem__)
 
 
 def last_layer(target: Target) -> str:
-    """The last linear layer that takes part in an answer; without one, the last convolution. Costs one forward pass."""
+    """The last linear layer that is used in the forward pass; without one, the last convolution. Costs one forward pass."""
     modules, ran = _ran(target)
     for kind in (nn.Linear, nn.Conv2d):
         found = [name for name in ran if isinstance(modules[name], kind)]
@@ -55,7 +55,7 @@ def last_layer(target: Target) -> str:
 
 
 def _ran(target: Target) -> tuple[dict[str, nn.Module], list[str]]:
-    """All modules by name, and the names of those that answer a black image with a tensor, in the order of their answers."""
+    """All modules by name, and the names of those that return a tensor for a black image, in the order in which they run."""
     network = target.network
     if network is None:
         raise no_gradients(target)

@@ -19,10 +19,10 @@ class Nearest:
     """The real images nearest to an image in one space, nearest first; at equal distances the first by path.
 
     space: "pixels", or the layer. files, classes (None where the folder has none), distances: (k,) Euclidean; of pixels on
-    [0, 1]. nearest_real_percentile: 0 to 100, the share of sampled real images whose own nearest real image is no further
+    [0, 1]. nearest_real_percentile: 0 to 100, the share of sampled real images whose nearest other real image is no further
     away than distances[0]; at 100 the image is at least as far from its nearest as every one of them. images: uint8
     (k, C, H, W). compared: the number of real images; sampled: the number that the percentile is taken over; unreadable:
-    files that are no pictures, left out.
+    files that are not pictures, left out.
     """
 
     space: str
@@ -66,7 +66,7 @@ def nearest_real(
             # Features first, because the classifier depends on them.
             spaces = {name: features, **spaces}
         sampled = _sample(found, sample, target)
-        owners = np.array([-1, *(i for i, _ in sampled)])  # a picture's number, so that it is not its own neighbour
+        owners = np.array([-1, *(i for i, _ in sampled)])  # a picture's number, so that it is not a neighbour of itself
         queries = [image, *(real for _, real in sampled)]
         tables = {name: Neighbours(_all_points(space, queries, batch), owners, k) for name, space in spaces.items()}
         readable: set[int] = set()
@@ -97,7 +97,7 @@ def real_pictures(folder: Path, target: Target) -> list[Photograph]:
             raise
         found = [Photograph(file, -1) for file in files]
     if len(found) < 2:
-        raise ImageError(f"{folder} holds {len(found)} picture(s); at least 2 are needed")
+        raise ImageError(f"{folder} has {len(found)} picture(s); at least 2 are needed")
     return found
 
 

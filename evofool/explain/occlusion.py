@@ -12,14 +12,14 @@ from evofool.explain.elements import Element
 from evofool.scores import log_odds
 from evofool.targets import Target
 
-_GROWN = 1  # pixels by which a cover reaches over an element, so that no soft edge of it stays
-_AROUND = 2  # pixels beyond that whose colour the cover takes
+_GROWN = 1  # pixels by which a cover reaches over an element, so that a soft edge is covered too
+_AROUND = 2  # pixels beyond the cover, whose colour it gets
 
 
 class Occlusion(NamedTuple):
     """How far the log-odds of a class drop when a square of `patch` pixels a side is covered.
 
-    drops: (n,) float64, patch by patch in reading order, positive where it speaks for the class; corners: (n, 2) int64, the
+    drops: (n,) float64, patch by patch in reading order, positive where it supports the class; corners: (n, 2) int64, the
     top and left of each. map: float32 (H, W), at each pixel the mean over the patches that cover it: its extremes are
     milder than those of drops.
     """
@@ -40,7 +40,7 @@ def occlude(
     fill: int | None = None,
     batch: int = 32,
 ) -> Occlusion:
-    """Cover a square patch of the image, uint8 (C, H, W), and ask again, patch by patch.
+    """Cover a square patch of the image, uint8 (C, H, W), and query again, patch by patch.
 
     patch: pixels a side, an eighth of the shorter side unless given; stride: half a patch; patches reach into every corner.
     fill: a grey level, or the mean colour of the image. Costs a query, and one more
@@ -72,9 +72,9 @@ def occlude(
 
 @dataclass(frozen=True)
 class Ablation:
-    """What an image is to the classifier without its elements. All log-odds are of the same class.
+    """The classifier's scores of an image without its elements. All log-odds are of the same class.
 
-    log_odds: of the whole image. alone: (n,) float64, without one element each. images: uint8 (n, C, H, W), what was asked.
+    log_odds: of the whole image. alone: (n,) float64, without one element each. images: uint8 (n, C, H, W), as queried.
     together: for every group of k copies (k + 1,) float64, without the first 0 to k of them, in the elements' order;
     emptied: for every group the uint8 image (C, H, W) without all of its copies.
     """
@@ -89,7 +89,7 @@ class Ablation:
 def ablate(target: Target, image: np.ndarray, class_id: int, elements: Sequence[Element], *, batch: int = 32) -> Ablation:
     """Cover every element alone, and the copies of each group one after the other, with the colour around them.
 
-    The images asked are 8-bit. Costs 1 + n queries, and one more for every copy but the first of a group. Source: Nguyen
+    The queried images are 8-bit. Costs 1 + n queries, and one more for every copy but the first of a group. Source: Nguyen
     2015, who removed some of the repeated elements of CPPN images: confidence fell, often a little with each.
     """
     if not elements:
@@ -103,14 +103,14 @@ def ablate(target: Target, image: np.ndarray, class_id: int, elements: Sequence[
         so_far.append(_covered(so_far[-1] if so_far else image, *cover))
     # The first step of a group is an image of `alone`.
     further = [step for group in steps.values() for step in group[1:]]
-    asked = [image, *alone, *further]
-    odds = np.concatenate([_odds(target, asked[k : k + batch], class_id) for k in range(0, len(asked), batch)])
+    queried = [image, *alone, *further]
+    odds = np.concatenate([_odds(target, queried[k : k + batch], class_id) for k in range(0, len(queried), batch)])
     whole, single, rest = float(odds[0]), odds[1 : len(elements) + 1], odds[len(elements) + 1 :]
     first = {element.group: k for k, element in reversed(list(enumerate(elements)))}
     together = {}
     for group, images in steps.items():
-        mine, rest = rest[: len(images) - 1], rest[len(images) - 1 :]
-        together[group] = np.array([whole, single[first[group]], *mine])
+        group_odds, rest = rest[: len(images) - 1], rest[len(images) - 1 :]
+        together[group] = np.array([whole, single[first[group]], *group_odds])
     return Ablation(whole, single, alone, together, {group: images[-1] for group, images in steps.items()})
 
 
@@ -125,7 +125,7 @@ def _odds(target: Target, images: Sequence[np.ndarray] | np.ndarray, class_id: i
         raise TargetError(f"{target.name}: no class {class_id}; it has 0 to {len(target.labels) - 1}")
     logits = target.logits(np.stack(list(images)))
     if not np.isfinite(logits).all():
-        raise ScoreError(f"{target.name} answered NaN or infinity for a covered image; check its weights")
+        raise ScoreError(f"{target.name} returned NaN or infinity for a covered image; check its weights")
     return log_odds(logits)[:, class_id]
 
 

@@ -25,7 +25,7 @@ _BY_GRADIENT = ("saliency", "segmentation", "inversion", "dream")
 
 @dataclass(frozen=True)
 class ExplanationOptions:
-    """What an explanation has. only: names of PARTS; empty: all that are possible.
+    """The content of an explanation. only: names of PARTS; empty: all that are possible.
 
     A black box has only the parts that need no gradients. real_images: a folder, which the part nearest needs. layers: to be
     inverted, in any order; empty: five. dream: the layer to enhance; empty: no dream. zoom: further frames of the dream.
@@ -42,7 +42,7 @@ class ExplanationOptions:
 
 @dataclass
 class Explanation:
-    """What was written: the page, its pictures, and the failures by part. forwards, backwards: passes spent."""
+    """The result of explain: the page, its pictures, and the failures by part. forwards, backwards: passes spent."""
 
     page: Path
     pictures: list[Path] = field(default_factory=list)

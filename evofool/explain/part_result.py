@@ -60,5 +60,5 @@ class PassCounter:
 
 
 def fault_of(error: Exception) -> str:
-    """An error's message, with the type of an error that is not evofool's own."""
+    """An error's message, with the error's type unless it is an EvofoolError."""
     return str(error) if isinstance(error, EvofoolError) else f"{type(error).__name__}: {error}"

@@ -70,7 +70,7 @@ def saliency_part(target: Target, image: np.ndarray, class_id: int, seed: int, p
         by = "for a pixel from black to white"
         figures = f"largest {weight.max():.3g} {unit} {by}, median {np.median(weight):.3g}"
         alone.append(Picture(title, encode_png(heat(weight)), figures))
-    what = (
+    description = (
         "Which pixels the class's logit depends on: the magnitude of its gradient by each pixel, the maximum over channels. "
         "Where the map is bright, a small change of the pixel changes the logit most."
     )
@@ -81,7 +81,7 @@ def saliency_part(target: Target, image: np.ndarray, class_id: int, seed: int, p
     # Two maps are shown, the others are folded.
     rest = [*(over[k] for k in (1, 3, 4)), *alone]
     folded = Folded("Other averages, and the maps alone", rest)
-    return PartResult(Section("Saliency", [what], source, [over[0], over[2]], folded=[folded]))
+    return PartResult(Section("Saliency", [description], source, [over[0], over[2]], folded=[folded]))
 
 
 def segmentation_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: PassCounter) -> PartResult:
@@ -89,20 +89,20 @@ def segmentation_part(target: Target, image: np.ndarray, class_id: int, seed: in
     with passes.as_forward(target):
         weight = saliency(target, image[None], [class_id], averaging=Averaging("crops"), seed=seed)[0]
     mask = segment(image, weight, seed=seed)
-    what = (
+    description = (
         "An estimate, from saliency and colour, of where the class is: pixels with the highest saliency count as object, "
         "pixels with the lowest as background, and a graph cut finds the border between, along changes of colour."
     )
     source = "Simonyan, Vedaldi & Zisserman 2014, section 3.2; Boykov & Jolly 2001."
     if not mask.any():
         nothing = "Saliency is the same everywhere, so there is no mask."
-        return PartResult(Section("Segmentation", [what, nothing], source))
+        return PartResult(Section("Segmentation", [description, nothing], source))
     found = f"The mask covers {mask.mean():.1%} of the image; its box is {box_text(*box(mask))}."
     pictures = [
         Picture("Mask and box", encode_png(outlined(image, mask, box(mask))), "the rest dimmed"),
         Picture("Mask", encode_png(np.where(mask, 255, 0).astype(np.uint8)[None])),
     ]
-    return PartResult(Section("Segmentation", [what, found], source, pictures))
+    return PartResult(Section("Segmentation", [description, found], source, pictures))
 
 
 def nearest_part(target: Target, image: np.ndarray, real: Path, report: Report) -> PartResult:
@@ -110,9 +110,8 @@ def nearest_part(target: Target, image: np.ndarray, real: Path, report: Report) 
     found = nearest_real(target, image, real, report=report)
     text = [
         "The real images nearest to this one, by the features of a layer and by pixels. The percentile compares the "
-        "distance with real images: it is the share of sampled real images whose own nearest real image is no further away. "
-        "At 100 "
-        "this image is at least as far from its nearest real image as every sampled real image is from its own."
+        "distance with real images: it is the share of sampled real images whose nearest other real image is no further "
+        "away. At 100 this image is at least as far from its nearest real image as every sampled real image."
     ]
     if not target.differentiable:
         text.append("A black box has no features, so only pixels are compared.")

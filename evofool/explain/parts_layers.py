@@ -83,7 +83,7 @@ def _inverted(
     of_errors = ["error, squared", "error, unsquared", "relative to norm"] if pairs else ["error"]
     heads = ["layer", *of_errors, "class kept", f"log-odds of {called}", "confidence"]
     rows += [[layer, "failed", *[""] * (len(heads) - 2)] for layer in failed]
-    what = (
+    description = (
         "What a layer keeps of the image: starting from faint noise, an image is searched for that has the same features at "
         "the layer. Differences to the given image were dropped by the layer, smoothed by the search, or not removed in "
         f"{steps} steps. The class is kept if the target classifies the inversion as {called} too."
@@ -99,7 +99,7 @@ def _inverted(
     if missing:
         faults.append(f"Interrupted before these layers were finished: {', '.join(missing)}")
     notes = [f"{inversion.layer}: {note}" for inversion in done for note in inversion.notes]
-    text = [_result(target, done[-1], image, called), what, how, *notes]
+    text = [_result(target, done[-1], image, called), description, how, *notes]
     table = Table(heads, rows)
     return PartResult(Section("Inversion", text, "Mahendran & Vedaldi 2014.", pictures, [table], fault="; ".join(faults)))
 
@@ -112,7 +112,7 @@ def dream_part(
     before, after = energies(target, np.stack([image, frames[0]]), layer)
     odds = log_odds(target.logits(np.stack(frames)))
     label = target.labels[class_id]
-    sides = f"{octaves} sizes" if octaves > 1 else "its own size only, because the layer accepts no smaller one"
+    sides = f"{octaves} sizes" if octaves > 1 else "only its original size, because the layer accepts no smaller one"
     called = target.labels[int(odds[0].argmax())]
     text = [
         f"The image, changed by gradient ascent to increase the response of {layer}, at {sides}. The energy of the layer, "

@@ -33,7 +33,7 @@ def occlusion_part(target: Target, image: np.ndarray, class_id: int) -> PartResu
     )
     if found.drops[least] < 0:
         result += f" Covering another patch raises them by {three_decimals(-found.drops[least])} at most: {where(least)}."
-    what = (
+    description = (
         f"How much the log-odds of the class drop when a patch of {found.patch} x {found.patch} pixels is covered by the "
         f"image's mean colour, for {len(found.drops):,} patches. Each pixel of the map has the mean over the patches that "
         "cover it. Only queries are needed, no gradients."
@@ -44,12 +44,12 @@ def occlusion_part(target: Target, image: np.ndarray, class_id: int) -> PartResu
         Picture("Drop of log-odds, over the image", encode_png(heat(found.map, image, signed=True)), scale),
         Picture("Drop of log-odds", encode_png(heat(found.map, signed=True)), _range(found.map)),
     ]
-    return PartResult(Section("Occlusion", [result, what], "Zeiler & Fergus 2014, section 4.2.", pictures))
+    return PartResult(Section("Occlusion", [result, description], "Zeiler & Fergus 2014, section 4.2.", pictures))
 
 
 def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -> PartResult:
     """The effect of covering the image's elements, alone and group by group. Up to some hundred queries."""
-    what = (
+    description = (
         "The image is divided into elements, connected patches of one colour. Elements of similar size, shape and colour "
         "form a group of copies. Each element is covered by the colour around it and the target is queried again: first "
         "each element alone, then the copies of a group one after the other, in reading order."
@@ -58,7 +58,7 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -
     elements = find_elements(image, seed=seed)
     if not elements:
         nothing = "The image has no elements of one colour that differ from their background."
-        return PartResult(Section("Elements", [nothing, what], source))
+        return PartResult(Section("Elements", [nothing, description], source))
     result = ablate(target, image, class_id, elements)
     # Numbered by effect: covering element 1, or group A, lowers the log-odds most.
     ranked = [int(k) for k in np.argsort(result.alone, kind="stable")]
@@ -74,7 +74,7 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -
         )
     text = [
         _costliest(elements, ranked, result),
-        f"{what} Found: {counted(len(elements), 'element')}, {counted(len(repeated), 'group')} of copies.",
+        f"{description} Found: {counted(len(elements), 'element')}, {counted(len(repeated), 'group')} of copies.",
     ]
     for group in repeated[:_GROUPS]:
         odds, letter = result.together[group], letters[group]

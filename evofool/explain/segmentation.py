@@ -21,7 +21,7 @@ _SAMPLE = 4096  # pixels to which a mixture is fitted at most
 
 
 class Edges(NamedTuple):
-    """Pairs of neighbouring pixels, each once: indices int64 (E,) of both, and what it costs to part them, float64 (E,)."""
+    """Pairs of neighbouring pixels, each once: indices int64 (E,) of both, and the cost of separating them, float64 (E,)."""
 
     tails: np.ndarray
     heads: np.ndarray
@@ -39,15 +39,15 @@ def segment(
     smoothness: float = 5.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """The largest connected part of what a graph cut takes for the object, bool (H, W) (Simonyan 2014, section 3.2).
+    """The largest connected part of the object found by a graph cut, bool (H, W) (Simonyan 2014, section 3.2).
 
     image is uint8 (C, H, W), saliency float (H, W), which is first blurred by a Gaussian, `blur` of the shorter side wide.
     Pixels at or above its `foreground` quantile are surely the object, those at or below its `background` quantile surely
     not. Gaussian mixtures of so many components model the colours of either kind; the cut (Boykov & Jolly 2001) weighs how
     much better one fits a pixel than the other against `smoothness` exp(-d^2 / (2 mean d^2)) / length for each pair of
-    8-neighbours that it parts, d their difference in colour. It is the exact minimum, in integers, at the image's own size.
+    8-neighbours that it separates, d their difference in colour. It is the exact minimum, in integers, at the image's size.
 
-    Where saliency is nowhere higher than its background quantile nothing stands out and the mask is empty. Of equally large
+    Where saliency is nowhere higher than its background quantile the mask is empty. Of equally large
     parts the one first from the top is taken. ImageError for shapes that do not go together, ScoreError for saliency
     that is not finite.
     """
@@ -81,8 +81,8 @@ def box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _seeds(saliency: np.ndarray, foreground: float, background: float, blur: float) -> tuple[np.ndarray, np.ndarray]:
-    """What surely is the object and what surely is not, bool (H, W), without a pixel in common."""
-    # Scaled, so that the tiniest gradients are not lost, and float64, so that blurring a constant leaves it one.
+    """The pixels that are surely the object and those that are surely not, bool (H, W), disjoint."""
+    # Scaled, so that very small gradients are not lost, and float64, so that blurring a constant leaves it one.
     smooth = saliency.astype(np.float64)
     smooth = (smooth - smooth.min()) / (np.ptp(smooth) or 1.0)
     smooth = ndimage.gaussian_filter(smooth, blur * min(smooth.shape)) if blur > 0 else smooth
@@ -101,7 +101,7 @@ def _log_likelihood(colours: np.ndarray, seeds: np.ndarray, components: int, see
     # The floor under the variances, a thirtieth of the range, keeps a single colour from being infinitely likely.
     mixture = GaussianMixture(count, reg_covar=1e-3, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a colour model need not be the very best
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an approximate colour model suffices
         return mixture.fit(known).score_samples(colours)
 
 
@@ -111,11 +111,11 @@ def _neighbours(image: np.ndarray, smoothness: float) -> Edges:
     index = np.arange(height * width).reshape(height, width)
     tails, heads, distances, lengths = [], [], [], []
     for down, right in _STEPS:
-        here = (slice(0, height - down), slice(max(0, -right), width - max(0, right)))
-        there = (slice(down, height), slice(max(0, right), width - max(0, -right)))
-        tails.append(index[here].ravel())
-        heads.append(index[there].ravel())
-        distances.append(((pixels[:, *here] - pixels[:, *there]) ** 2).sum(0).ravel())
+        first = (slice(0, height - down), slice(max(0, -right), width - max(0, right)))
+        second = (slice(down, height), slice(max(0, right), width - max(0, -right)))
+        tails.append(index[first].ravel())
+        heads.append(index[second].ravel())
+        distances.append(((pixels[:, *first] - pixels[:, *second]) ** 2).sum(0).ravel())
         lengths.append(np.full(tails[-1].size, np.hypot(down, right)))
     distance = np.concatenate(distances)
     spread = distance.mean() if distance.size else 0.0
@@ -124,15 +124,15 @@ def _neighbours(image: np.ndarray, smoothness: float) -> Edges:
 
 
 def _cut(preference: np.ndarray, edges: Edges, surely: np.ndarray, surely_not: np.ndarray) -> np.ndarray:
-    """The minimum cut: what stays with the source, bool (H, W); preference is by how much a pixel would rather be there."""
+    """The minimum cut: what stays with the source, bool (H, W); preference: how much a pixel prefers the source."""
     count = preference.size
     source, sink = count, count + 1
     tails, heads, costs = edges
-    # More than all a pixel's neighbours together: no cut ever parts a seed from its end (Boykov & Jolly 2001, K).
+    # Larger than the sum of a pixel's edges, so that no cut separates a seed from its terminal (Boykov & Jolly 2001, K).
     sure = 1.0 + np.bincount(np.concatenate([tails, heads]), np.tile(costs, 2), count).max()
-    wish = preference.ravel()
-    to_source = np.where(surely.ravel(), sure, np.where(surely_not.ravel(), 0.0, np.maximum(wish, 0.0)))
-    to_sink = np.where(surely_not.ravel(), sure, np.where(surely.ravel(), 0.0, np.maximum(-wish, 0.0)))
+    preferences = preference.ravel()
+    to_source = np.where(surely.ravel(), sure, np.where(surely_not.ravel(), 0.0, np.maximum(preferences, 0.0)))
+    to_sink = np.where(surely_not.ravel(), sure, np.where(surely.ravel(), 0.0, np.maximum(-preferences, 0.0)))
     unit = min(_FINEST, _FLOW / (to_source.sum() + to_sink.sum() + costs.sum()))
     nodes = np.arange(count)
     rows = np.concatenate([tails, heads, np.full(count, source), nodes])

@@ -1,4 +1,4 @@
-"""Metrics of images: their distance to real ones, total variation, file size. None of them says what people see."""
+"""Metrics of images: their distance to real ones, total variation, file size. None of them measures what people see."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from evofool.image_metrics.spaces import RealPoints, flat, hog
 from evofool.images import encode_png
 from evofool.targets import Target
 
-MIN_REAL_IMAGES = 50  # among fewer a percentile says nothing
+MIN_REAL_IMAGES = 50  # with fewer a percentile is not meaningful
 CHUNK = 128  # images that are measured together
 _HELD_OUT = 500  # real images that the percentile is taken over, unless they are named
 _EXAMPLES = 64  # of the held-out images, that are kept as examples
@@ -53,10 +53,10 @@ class ImageMetrics:
     """Measures images of one shape, beside real ones. Make an instance with `of`; call it with images.
 
     names: the metrics. references: by the name of a metric that compares, the key of the real images (and the network) that
-    it compares with. reference_details: by key, what that stands for ("real": the key of the real images alone, where it is
-    another). compared, held_out: how many real images there are of each kind. examples: uint8 (n, C, H, W), up to 64 of the
-    held-out real images, evenly spread; their percentiles are even on 0..100 by construction. network: whose features are
-    the third space, or None.
+    it compares with. reference_details: by key, a description of those images ("real": the key of the real images alone,
+    where it is another). compared, held_out: the number of real images of each kind. examples: uint8 (n, C, H, W), up to 64
+    of the held-out real images, evenly spread; their percentiles are even on 0..100 by construction. network: whose features
+    are the third space, or None.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ImageMetrics:
     ) -> "ImageMetrics":
         """Read the real images once, as target takes them; the classifier itself is not queried.
 
-        Images are compared with the reference, and their distances with those of the held-out images, which are other ones.
+        Images are compared with the reference, and their distances with those of the held-out images, a disjoint set.
         By default the held-out ones are up to 500 (half of all at most), evenly spread, and the reference is the rest.
         features: a network other than target, whose features are the third space; None: that space is left out. report is
         called after each batch.

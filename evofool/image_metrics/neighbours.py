@@ -16,7 +16,7 @@ def pixels(images: np.ndarray) -> np.ndarray:
 class Neighbours:
     """The k nearest points of a stream, for each query point of (A, D); of equally near ones the earlier.
 
-    owners (A,): the number that a query point has itself in the stream, so that none is its own neighbour; -1: none.
+    owners (A,): the number that a query point has itself in the stream, so that it is not a neighbour of itself; -1: none.
     distances (A, k): Euclidean, ascending, to about 1e-5 of themselves, inf where the stream was shorter. which (A, k):
     their numbers.
     """

@@ -157,7 +157,7 @@ def transfer_heat(
                 if value is None:
                     axes.text(j, i, "none", ha="center", va="center", color=INK, fontsize=8)
                     continue
-                # By definition a target accepts all of its own elites that are counted.
+                # By definition a target accepts all of its counted elites.
                 below, above = (None, None) if i == j else (low[i][j], high[i][j])
                 alone = below is None or above is None
                 axes.text(j, i if alone else i - 0.13, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)

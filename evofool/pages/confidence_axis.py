@@ -30,7 +30,7 @@ def set_confidence_axis(axes: "Axes", drawn: Iterable[np.ndarray], label: str) -
 
     Ticks on the left are confidences, on a second axis on the right log-odds at the same heights.
     """
-    values = np.concatenate([np.ravel(one) for one in drawn])
+    values = np.concatenate([np.ravel(log_odds) for log_odds in drawn])
     low, high = min(0.0, float(values.min())), max(5.0, float(values.max()))
     pad = 0.04 * (high - low)
     axes.set_ylim(low - pad, high + pad)

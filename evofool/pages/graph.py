@@ -30,7 +30,7 @@ _STEP, _GAP, _PASSING, _MARGIN = (
 _SWEEPS = 12
 
 Edge = tuple[int, int, float]
-Place = tuple[int, int]
+Slot = tuple[int, int]
 """(0, node id), or (edge number + 1, layer) where an edge passes a layer between its ends."""
 
 
@@ -47,7 +47,7 @@ def graph_svg(genome: Mapping[str, Any]) -> str:
     paths = [_path(k, s, t, layer) for k, (s, t, _) in enumerate(edges)]
     columns = _order(_columns(layer, paths), paths)
     y = _heights(columns, paths)
-    x = {place: _MARGIN + _WIDTH / 2 + i * _STEP for i, column in enumerate(columns) for place in column}
+    x = {slot: _MARGIN + _WIDTH / 2 + i * _STEP for i, column in enumerate(columns) for slot in column}
     alive = _reach(outputs, edges)
 
     heaviest = max((abs(w) for _, _, w in edges), default=0.0) or 1.0
@@ -104,21 +104,21 @@ def _layers(ids: list[int], outputs: list[int], edges: list[Edge]) -> dict[int, 
     return layer | dict.fromkeys(outputs, last)
 
 
-def _path(k: int, s: int, t: int, layer: Mapping[int, int]) -> list[Place]:
+def _path(k: int, s: int, t: int, layer: Mapping[int, int]) -> list[Slot]:
     return [(0, s), *((k + 1, i) for i in range(layer[s] + 1, layer[t])), (0, t)]
 
 
-def _columns(layer: Mapping[int, int], paths: list[list[Place]]) -> list[list[Place]]:
-    columns: list[list[Place]] = [[] for _ in range(1 + max(layer.values()))]
+def _columns(layer: Mapping[int, int], paths: list[list[Slot]]) -> list[list[Slot]]:
+    columns: list[list[Slot]] = [[] for _ in range(1 + max(layer.values()))]
     for i, at in layer.items():
         columns[at].append((0, i))
     for path in paths:
-        for place in path[1:-1]:
-            columns[place[1]].append(place)
+        for slot in path[1:-1]:
+            columns[slot[1]].append(slot)
     return columns
 
 
-def _order(columns: list[list[Place]], paths: list[list[Place]]) -> list[list[Place]]:
+def _order(columns: list[list[Slot]], paths: list[list[Slot]]) -> list[list[Slot]]:
     """Each column sorted by the mean position of its neighbours, in sweeps in both directions, so that few edges cross.
 
     Inputs (x, y, d, bias) and outputs (the channels) keep their order.
@@ -129,15 +129,15 @@ def _order(columns: list[list[Place]], paths: list[list[Place]]) -> list[list[Pl
         near = before if sweep % 2 == 0 else after
         for column in columns[1:-1] if sweep % 2 == 0 else columns[-2:0:-1]:
             column.sort(key=lambda p: (_mean([rank[q] for q in near[p]], rank[p]), p))
-            for k, place in enumerate(column):
-                rank[place] = k / max(1, len(column) - 1)
+            for k, slot in enumerate(column):
+                rank[slot] = k / max(1, len(column) - 1)
     return columns
 
 
-def _heights(columns: list[list[Place]], paths: list[list[Place]]) -> dict[Place, float]:
-    """The y of every place: near those of its neighbours, in the column's order, without overlap."""
+def _heights(columns: list[list[Slot]], paths: list[list[Slot]]) -> dict[Slot, float]:
+    """The y of every slot: near those of its neighbours, in the column's order, without overlap."""
     before, after = _neighbours(paths)
-    y: dict[Place, float] = {}
+    y: dict[Slot, float] = {}
     for column in columns:
         down = _offsets(column)
         y |= {p: d - down[-1] / 2 for p, d in zip(column, down, strict=True)}
@@ -149,8 +149,8 @@ def _heights(columns: list[list[Place]], paths: list[list[Place]]) -> dict[Place
     return y
 
 
-def _offsets(column: list[Place]) -> list[float]:
-    """The smallest distance of each place below the first one of the column."""
+def _offsets(column: list[Slot]) -> list[float]:
+    """The smallest distance of each slot below the first one of the column."""
     half = [(_HEIGHT + _GAP) / 2 if p[0] == 0 else _PASSING / 2 for p in column]
     down = [0.0]
     for a, b in pairwise(half):
@@ -170,8 +170,8 @@ def _ascending(values: list[float]) -> list[float]:
     return [total / n for total, n in pools for _ in range(n)]
 
 
-def _neighbours(paths: list[list[Place]]) -> tuple[dict[Place, list[Place]], dict[Place, list[Place]]]:
-    before, after = defaultdict[Place, list[Place]](list), defaultdict[Place, list[Place]](list)
+def _neighbours(paths: list[list[Slot]]) -> tuple[dict[Slot, list[Slot]], dict[Slot, list[Slot]]]:
+    before, after = defaultdict[Slot, list[Slot]](list), defaultdict[Slot, list[Slot]](list)
     for path in paths:
         for a, b in pairwise(path):
             after[a].append(b)

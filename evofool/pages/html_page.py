@@ -111,15 +111,15 @@ def html_page(
     """
     first, *others = sections or [Section("")]
     numbers = count(1)
-    anchors = _anchors([one.title for one in others]) if contents else []
+    anchors = _anchors([section.title for section in others]) if contents else []
     body = "\n".join(
         [
             f"<header><h1>{escape(title)}</h1>\n{_inside(first, numbers, 2)}</header>",
             _contents(others, anchors) if anchors else "",
             *(
-                f"<section{f' id={chr(34)}{anchor}{chr(34)}' if anchor else ''}><h2>{escape(one.title)}</h2>\n"
-                f"{_inside(one, numbers, 3)}</section>"
-                for one, anchor in zip(others, anchors or [""] * len(others), strict=True)
+                f"<section{f' id={chr(34)}{anchor}{chr(34)}' if anchor else ''}><h2>{escape(section.title)}</h2>\n"
+                f"{_inside(section, numbers, 3)}</section>"
+                for section, anchor in zip(others, anchors or [""] * len(others), strict=True)
             ),
             f"<footer>{''.join(f'<div>{escape(note)}</div>' for note in notes)}</footer>" if notes else "",
         ]
@@ -158,7 +158,7 @@ def _anchors(titles: Sequence[str]) -> list[str]:
 
 
 def _contents(sections: Sequence[Section], anchors: Sequence[str]) -> str:
-    lines = (f'<li><a href="#{a}">{escape(one.title)}</a></li>' for one, a in zip(sections, anchors, strict=True))
+    lines = (f'<li><a href="#{a}">{escape(section.title)}</a></li>' for section, a in zip(sections, anchors, strict=True))
     return f'<nav aria-label="Contents"><ol>{"".join(lines)}</ol></nav>'
 
 

@@ -34,9 +34,9 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     if title:
         figure.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=12, color=INK, parse_math=False)
 
-    drawn: list[np.ndarray] = []  # log-odds of all that the axis has to show
+    drawn: list[np.ndarray] = []  # all log-odds that the axis has to include
     for k, row in enumerate(rows):
-        every = to_log_odds(np.concatenate([np.asarray(one, float) for one in row["confidences"]]))
+        every = to_log_odds(np.concatenate([np.asarray(of_run, float) for of_run in row["confidences"]]))
         # Side by side in the order of runs, not at random, so that the file is the same every time.
         beside = np.linspace(-0.16, 0.16, len(every)) if len(every) > 1 else np.zeros(1)
         label = "one image" if k == 0 else None
@@ -59,7 +59,7 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     for k, row in enumerate(rows):
         label = "one network" if k == 0 else None
         lower.plot([x[k]] * len(row["accuracy"]), row["accuracy"], "o", ms=5, mew=0, color=BLUE, alpha=0.5, label=label)
-    lower.axhline(_ACCURACY, color=FAINT, lw=1, ls=":", label=f"accuracy asked for, {_ACCURACY:g}")
+    lower.axhline(_ACCURACY, color=FAINT, lw=1, ls=":", label=f"required accuracy, {_ACCURACY:g}")
     lower.set_ylabel("accuracy on real digits", color=INK)
     lower.set_xlabel("network in turn", color=INK)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))

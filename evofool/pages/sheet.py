@@ -156,7 +156,7 @@ def thumbnail(image: np.ndarray, side: int) -> "Image.Image":
 
 
 def font(size: int) -> "ImageFont.FreeTypeFont":
-    """Pillow's own scalable font; it has ASCII and little more (see to_ascii)."""
+    """Pillow's default scalable font; it has ASCII and little more (see to_ascii)."""
     from PIL import ImageFont
 
     found = ImageFont.load_default(size=size)

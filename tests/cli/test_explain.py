@@ -121,12 +121,12 @@ def test_a_picture_of_the_targets_own_size_keeps_its_pixels(call: Call, tmp_path
     np.testing.assert_array_equal(decode_png(Path("own/image.png").read_bytes()), pixels)
     photo(tmp_path / "clear.png", (16, 16), "RGBA")
     result = call("explain", "clear.png", "--target", f"{stub}?resize=18", "--parts", "elements")
-    assert "clear.png: 16x16 RGBA became 16x16 RGB, what is transparent laid on white\n" in result.out
+    assert "clear.png: 16x16 RGBA became 16x16 RGB, transparency blended with white\n" in result.out
     seen = decode_png(Path("clear-explained/image.png").read_bytes())
     white = Image.new("RGBA", (16, 16), "white")
     expected = np.asarray(Image.alpha_composite(white, Image.open("clear.png")))[..., :3].transpose(2, 0, 1)
     np.testing.assert_array_equal(seen, expected)
-    assert "transparent laid on white" in Path("clear-explained/index.html").read_text(encoding="utf-8")
+    assert "transparency blended with white" in Path("clear-explained/index.html").read_text(encoding="utf-8")
 
 
 def test_an_opaque_picture_is_not_called_transparent_and_a_transparent_palette_is(
@@ -137,7 +137,7 @@ def test_an_opaque_picture_is_not_called_transparent_and_a_transparent_palette_i
     assert "opaque.png: 16x16 RGBA became 16x16 RGB\n" in result.out
     Image.new("P", (16, 16), 0).save(tmp_path / "palette.png", transparency=0)
     result = call("explain", "palette.png", "--target", stub, "--parts", "occlusion")
-    assert "palette.png: 16x16 palette became 16x16 RGB, what is transparent laid on white" in result.out
+    assert "palette.png: 16x16 palette became 16x16 RGB, transparency blended with white" in result.out
     assert (decode_png(Path("palette-explained/image.png").read_bytes()) == 255).all()
 
 

@@ -1,4 +1,4 @@
-"""DeepDream: what it climbs, octaves against a loop written out, zoom, sizes, and what cannot be."""
+"""DeepDream: its objectives, octaves compared with a simple loop, zoom, sizes, and errors."""
 
 from itertools import pairwise
 
@@ -35,14 +35,14 @@ def answers(found: Target, image: np.ndarray, layer: str) -> torch.Tensor:
         return hooks.forward(torch.tensor(image)[None].float() / 255).layer(layer)
 
 
-def test_the_layer_answers_more_than_to_noise_of_the_same_size() -> None:
+def test_the_layer_responds_more_than_to_noise_of_the_same_size() -> None:
     found, image = small(), picture()
     for layer, jitter in (
         ("0", None),
         ("1", None),
         ("2", None),
         ("5", 0),
-    ):  # to a linear layer what is rolled is another image
+    ):  # for a linear layer a rolled image is another image
         (dreamt,) = dream(found, image, layer, settings=DreamSettings(octaves=1, jitter=jitter))
         assert (dreamt.dtype, dreamt.shape) == (np.uint8, image.shape)
         size = np.abs(dreamt.astype(float) - image).mean()
@@ -58,7 +58,7 @@ def test_energy_is_half_the_sum_of_squares_of_the_layer() -> None:
     assert energies(found, image[None], "2") == pytest.approx([wanted], rel=1e-5)
 
 
-def test_octaves_are_those_of_a_loop_written_out() -> None:
+def test_octaves_equal_those_of_a_simple_loop() -> None:
     found, image = small(), picture()
     assert found.network is not None
     convolutions = found.network.module[:3]  # type: ignore[index]
@@ -92,12 +92,12 @@ def test_octaves_change_low_frequencies_more() -> None:
     assert low(with_octaves) > low(without)
 
 
-def test_each_frame_of_a_zoom_dreams_on_from_the_one_before() -> None:
+def test_each_frame_of_a_zoom_starts_from_the_one_before() -> None:
     found, image = small(), picture()
-    one = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2))
+    single = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2))
     frames = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2, zoom=2, zoom_by=0.1))
     assert len(frames) == 3
-    assert np.array_equal(frames[0], one[0])
+    assert np.array_equal(frames[0], single[0])
     for before, after in pairwise(frames):
         larger = dreams._enlarged(torch.tensor(before)[None].float() / 255, 0.1)[0].numpy() * 255
         assert np.abs(after - larger).mean() < 0.5 * np.abs(after - before.astype(float)).mean()
@@ -109,7 +109,7 @@ def test_a_zoom_enlarges_about_the_centre() -> None:
     assert torch.allclose(larger, torch.stack([x, y, x])[None] * 0.75, atol=1e-4)
 
 
-def test_a_channel_alone_answers_more() -> None:
+def test_a_channel_alone_responds_more() -> None:
     found, image = small(), picture()
     (dreamt,) = dream(found, image, "2", channel=3, settings=DreamSettings(octaves=2))
     before, after = (answers(found, x, "2")[0].mean((1, 2)) for x in (image, dreamt))
@@ -117,17 +117,17 @@ def test_a_channel_alone_answers_more() -> None:
     assert after[3] - before[3] == (after - before).max()
 
 
-def test_a_guide_draws_every_place_to_what_is_most_like_it_there() -> None:
-    def alike(x: np.ndarray) -> float:
+def test_a_guide_moves_every_position_towards_the_most_similar_one() -> None:
+    def similarity(x: np.ndarray) -> float:
         a, b = (answers(found, y, "2")[0].flatten(1).double() for y in (x, guide))
         return sum(max(float(p @ q) for q in b.T) for p in a.T)
 
     found, image, guide = small(), picture(), picture(10, 10, seed=2)
     (dreamt,) = dream(found, image, "2", guide=guide, settings=DreamSettings(octaves=1, iterations=5))
-    assert alike(dreamt) > alike(image)
+    assert similarity(dreamt) > similarity(image)
 
 
-def test_a_dream_hangs_on_the_seed() -> None:
+def test_a_dream_depends_on_the_seed() -> None:
     found, image = small(), picture()
     first, again, other = (
         dream(found, image, "2", settings=DreamSettings(iterations=2, octaves=2), seed=s)[0] for s in (0, 0, 1)
@@ -149,7 +149,7 @@ def test_digits_can_be_dreamt_on() -> None:
     assert energies(found, frames[0][None], "conv2") > 1.1 * energies(found, image[None], "conv2")
 
 
-def test_what_is_stopped_ends_with_the_frame_at_hand() -> None:
+def test_a_stopped_dream_ends_with_the_current_frame() -> None:
     ticks: list[tuple[int, int]] = []
 
     def tick(done: int, of: int) -> bool:
@@ -174,7 +174,7 @@ def test_networks_of_torchvision_and_timm_dream(kind: str) -> None:
     assert after > before
 
 
-def test_a_layer_that_takes_no_smaller_images_says_how_many_octaves_there_can_be() -> None:
+def test_a_layer_that_takes_no_smaller_images_names_the_possible_number_of_octaves() -> None:
     found, image = small(), picture()
     with pytest.raises(
         TargetError, match=r'layer "5" does not accept images of 9 x 12 pixels, .* at most octaves=1 are possible'
@@ -189,7 +189,7 @@ def test_a_layer_that_takes_no_smaller_images_says_how_many_octaves_there_can_be
     assert len(dream(found, image, "5", settings=DreamSettings(octaves=1, iterations=1))) == 1
 
 
-def test_what_cannot_be_is_said_in_words() -> None:
+def test_invalid_arguments_are_errors() -> None:
     found, image = small(), picture()
     with pytest.raises(TargetError, match='small: no layer "7"'):
         dream(found, image, "7")

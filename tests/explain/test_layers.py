@@ -1,4 +1,4 @@
-"""Which layers are looked into when none is named."""
+"""The default layers of an explanation."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_blocks_are_spread_from_first_to_last_in_the_order_in_which_they_run() -
     assert evenly(evofool.target("lenet")) == ["conv1", "conv2", "fc1", "fc2"]
 
 
-def test_named_layers_stand_once_as_they_run_and_the_answer_last() -> None:
+def test_named_layers_are_ordered_as_they_run_with_the_logits_last() -> None:
     found = target(Network())
     assert in_order(found, ["head", "logits", "body.2", "stem", "head", "body"]) == [
         "stem",
@@ -61,7 +61,7 @@ def test_the_last_layer_is_linear_or_else_a_convolution() -> None:
     assert last_layer(target(nn.Sequential(nn.Conv2d(3, 3, 8), nn.Flatten()))) == "0"
 
 
-def test_looking_leaves_no_hook_and_counts_a_pass() -> None:
+def test_choosing_layers_leaves_no_hook_and_counts_a_pass() -> None:
     found = target(Network())
     before = found.queries
     evenly(found)
@@ -70,10 +70,10 @@ def test_looking_leaves_no_hook_and_counts_a_pass() -> None:
     assert not any(module._forward_hooks for module in found.network.module.modules())
 
 
-def test_a_network_without_weights_and_a_black_box_are_told() -> None:
+def test_a_network_without_weights_and_a_black_box_are_errors() -> None:
     bare = target(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    for look in (evenly, last_layer):
+    for choose in (evenly, last_layer):
         with pytest.raises(TargetError, match="name a layer"):
-            look(bare)
+            choose(bare)
         with pytest.raises(TargetError, match="neither gradients nor layers"):
-            look(Target("box", ["a", "b"], (3, 8, 8), lambda x: x, {}))
+            choose(Target("box", ["a", "b"], (3, 8, 8), lambda x: x, {}))

@@ -1,4 +1,4 @@
-"""The nearest real images: against a loop over all pairs, in features and in pixels, on white boxes and black ones."""
+"""The nearest real images: compared with a loop over all pairs, in features and in pixels, for networks and black boxes."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def black() -> Target:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """23 pictures that tell no classes."""
+    """23 pictures without classes."""
     for i in range(23):
         save_png(drawn(i), tmp_path / f"p{i:02d}.png")
     return tmp_path
@@ -55,11 +55,11 @@ def slow(points: np.ndarray, point: np.ndarray) -> tuple[list[int], list[float],
     """Every pair by itself: the three nearest, their distances, the percentile."""
     away = [float(np.linalg.norm(p.astype(np.float64) - point)) for p in points]
     order = sorted(range(len(points)), key=lambda i: away[i])[:3]
-    own = [
+    nearest_other = [
         min(float(np.linalg.norm(p.astype(np.float64) - q)) for j, q in enumerate(points) if j != i)
         for i, p in enumerate(points)
     ]
-    return order, [away[i] for i in order], 100.0 * sum(d <= away[order[0]] for d in own) / len(own)
+    return order, [away[i] for i in order], 100.0 * sum(d <= away[order[0]] for d in nearest_other) / len(nearest_other)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 64])
@@ -86,8 +86,8 @@ def test_nearest_are_those_that_a_loop_over_all_pairs_finds(folder: Path, batch:
 def test_a_named_layer_is_the_space(folder: Path) -> None:
     target = white()
     found = nearest_real(target, drawn(3), folder, layer="conv", k=1)
-    assert [one.space for one in found] == ["conv", "pixels"]
-    assert [one.files[0].name for one in found] == ["p03.png"] * 2
+    assert [near.space for near in found] == ["conv", "pixels"]
+    assert [near.files[0].name for near in found] == ["p03.png"] * 2
 
 
 def test_an_image_of_the_folder_is_at_distance_0_and_percentile_0(folder: Path) -> None:
@@ -104,22 +104,22 @@ def test_an_image_unlike_all_others_is_at_percentile_100(folder: Path) -> None:
     assert by_pixels.distances[0] > 0
 
 
-def test_a_black_box_has_pixels_alone_and_is_asked_nothing(folder: Path) -> None:
+def test_a_black_box_has_only_pixels_and_is_not_queried(folder: Path) -> None:
     box = black()
     found = nearest_real(box, drawn(5), folder)
-    assert [one.space for one in found] == ["pixels"]
+    assert [near.space for near in found] == ["pixels"]
     assert found[0].files[0].name == "p05.png"
     assert box.queries == 0
 
 
-def test_a_sample_bears_the_percentile_while_all_are_compared(folder: Path) -> None:
+def test_the_percentile_is_taken_over_a_sample_and_all_are_compared(folder: Path) -> None:
     few, every = (nearest_real(black(), drawn(50), folder, sample=sample)[0] for sample in (5, 100))
     assert (few.compared, few.sampled) == (23, 5)
     assert few.files == every.files
     assert few.nearest_real_percentile in {0, 20, 40, 60, 80, 100}
 
 
-def test_classes_are_told_where_the_folder_tells_them(tmp_path: Path) -> None:
+def test_classes_are_given_where_the_folder_has_them(tmp_path: Path) -> None:
     for c, name in enumerate("abcde"):
         (tmp_path / name).mkdir()
         save_png(drawn(c), tmp_path / name / "one.png")
@@ -134,7 +134,7 @@ def test_the_earlier_of_equal_pictures_is_the_nearer(tmp_path: Path) -> None:
     assert [file.name for file in nearest_real(black(), drawn(1), tmp_path, batch=2)[0].files] == ["a.png", "b.png", "c.png"]
 
 
-def test_crops_of_an_image_are_averaged_and_convolutions_stand_in_for_linear_layers(tmp_path: Path) -> None:
+def test_crops_of_an_image_are_averaged_and_convolutions_replace_linear_layers(tmp_path: Path) -> None:
     class Convolved(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -158,7 +158,7 @@ def test_some_real_images_are_spread_over_the_folder(folder: Path) -> None:
     assert len(some_real(black(), folder, 100)) == 23
 
 
-def test_pictures_that_cannot_be_read_are_passed_over_and_told(folder: Path) -> None:
+def test_pictures_that_cannot_be_read_are_left_out_and_listed(folder: Path) -> None:
     whole = nearest_real(white(), drawn(99), folder)
     for name in ("p00b.png", "q.png"):
         (folder / name).write_text("none")
@@ -172,7 +172,7 @@ def test_pictures_that_cannot_be_read_are_passed_over_and_told(folder: Path) -> 
     assert len(some_real(black(), folder, 100)) == 23
 
 
-def test_too_few_that_can_be_read_are_no_neighbours(tmp_path: Path) -> None:
+def test_too_few_readable_pictures_are_an_error(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / f"{name}.png").write_text("none")
     with pytest.raises(ImageError, match=r"none of 3 real pictures can be read; the first is .*a\.png"):
@@ -195,7 +195,7 @@ def test_no_hook_is_left_even_where_it_fails(folder: Path) -> None:
     assert not any(module._forward_hooks for module in target.network.module.modules())
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_folders_and_layers_are_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="is not a folder"):
         nearest_real(black(), drawn(0), tmp_path / "none")
     with pytest.raises(ImageError, match="has no pictures"):
@@ -206,13 +206,13 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     save_png(drawn(1), tmp_path / "two.png")
     with pytest.raises(TargetError, match=r'no layer "cnv".*nearest conv'):
         nearest_real(white(), drawn(0), tmp_path, layer="cnv")
-    with pytest.raises(TargetError, match="takes no part"):
+    with pytest.raises(TargetError, match="is not used in the network's forward pass"):
         nearest_real(white(), drawn(0), tmp_path, layer="unused")
     with pytest.raises(TargetError, match="neither gradients nor layers"):
         last_layer(black())
 
 
-def test_pictures_of_any_size_are_seen_as_the_target_sees_them(tmp_path: Path) -> None:
+def test_pictures_of_any_size_are_preprocessed_as_the_target_s(tmp_path: Path) -> None:
     for i in range(3):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (30 + i, 50, 4), np.uint8), "RGBA").save(
             tmp_path / f"{i}.png"

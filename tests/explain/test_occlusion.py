@@ -1,4 +1,4 @@
-"""Covering parts of an image: on classifiers by hand, whose reasons are known."""
+"""Covering parts of an image: with simple classifiers whose response is known."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ RED, GREEN, BLUE, PAPER = (220, 30, 30), (30, 200, 40), (40, 60, 220), (240, 238
 
 
 class CountsRed(nn.Module):
-    """Class 0's logit is what the bright red pixels weigh, so its log-odds grow evenly with the red blobs."""
+    """Class 0's logit is proportional to the number of bright red pixels."""
 
     def __init__(self, weight: float = 0.05) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def counts_red() -> Target:
 
 
 def black_box() -> Target:
-    """The same without a network: only answers."""
+    """The same classifier without a network."""
     white = counts_red()
     return Target("box", white.labels, SHAPE, white.logits, {})
 
@@ -72,7 +72,7 @@ def slow_map(target: Target, image: np.ndarray, class_id: int, patch: int, strid
 
 
 @pytest.mark.parametrize(("patch", "stride"), [(8, 4), (7, 5), (3, 3), (40, 1)])
-def test_the_map_is_what_asking_patch_by_patch_gives(patch: int, stride: int) -> None:
+def test_the_map_equals_that_of_a_loop_over_patches(patch: int, stride: int) -> None:
     target = counts_red()
     fast = occlude(target, THREE_AND_TWO, 0, patch=patch, stride=stride, fill=128, batch=5).map
     np.testing.assert_allclose(fast, slow_map(target, THREE_AND_TWO, 0, patch, stride, 128), atol=1e-4)
@@ -80,13 +80,13 @@ def test_the_map_is_what_asking_patch_by_patch_gives(patch: int, stride: int) ->
     assert fast.dtype == np.float32
 
 
-def test_the_map_peaks_on_what_the_class_is_called_for_and_is_the_negative_for_the_other_class() -> None:
+def test_the_map_peaks_on_the_evidence_for_the_class_and_is_the_negative_for_the_other_class() -> None:
     target = counts_red()
     image = blobs((10, 28, 4, RED), (30, 10, 4, GREEN))
     drop = occlude(target, image, 0).map
     peak = np.unravel_index(drop.argmax(), drop.shape)
     assert np.hypot(peak[0] - 10, peak[1] - 28) <= 5
-    assert abs(drop[30, 10]) < 1e-5, "the green one is not counted"
+    assert abs(drop[30, 10]) < 1e-5, "green blobs are not counted"
     np.testing.assert_allclose(occlude(target, image, 1).map, -drop, atol=1e-4)
 
 
@@ -103,7 +103,7 @@ def test_drops_are_those_of_single_patches_and_reach_further_than_the_map() -> N
     assert found.drops.max() > found.map.max() + 0.1
 
 
-def test_a_black_box_is_asked_and_counted_image_by_image() -> None:
+def test_a_black_box_is_queried_image_by_image() -> None:
     white, box = counts_red(), black_box()
     before = box.queries
     found = occlude(box, THREE_AND_TWO, 0, patch=10, stride=10)
@@ -112,7 +112,7 @@ def test_a_black_box_is_asked_and_counted_image_by_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("how", "message"),
     [
         ({"patch": 41}, "patch of 41 pixels"),
         ({"patch": 0}, "patch of 0 pixels"),
@@ -120,17 +120,17 @@ def test_a_black_box_is_asked_and_counted_image_by_image() -> None:
         ({"patch": 4, "stride": 0}, "every 0"),
     ],
 )
-def test_patches_that_do_not_go_over_the_image_are_refused(how: dict[str, int], words: str) -> None:
-    with pytest.raises(ImageError, match=words):
+def test_patches_that_do_not_fit_the_image_are_refused(how: dict[str, int], message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         occlude(counts_red(), THREE_AND_TWO, 0, **how)
 
 
-def test_a_class_that_does_not_exist_and_an_answer_of_nan_are_named() -> None:
+def test_a_class_that_does_not_exist_and_nan_are_named() -> None:
     with pytest.raises(TargetError, match="no class 2; it has 0 to 1"):
         occlude(counts_red(), THREE_AND_TWO, 2)
-    sick = Target("sick", ["a", "b"], SHAPE, lambda x: np.full((len(x), 2), np.nan, np.float32), {})
-    with pytest.raises(ScoreError, match="sick answered NaN"):
-        occlude(sick, THREE_AND_TWO, 0)
+    broken = Target("broken", ["a", "b"], SHAPE, lambda x: np.full((len(x), 2), np.nan, np.float32), {})
+    with pytest.raises(ScoreError, match="broken returned NaN"):
+        occlude(broken, THREE_AND_TWO, 0)
 
 
 # --- the elements
@@ -160,7 +160,7 @@ def test_turned_and_mirrored_copies_are_copies() -> None:
     assert [e.group for e in find_elements(image)] == [0, 0, 0, 0]
 
 
-def test_an_element_holds_what_it_encloses_and_a_frame_does_not_hold_the_picture() -> None:
+def test_an_element_includes_what_it_encloses_and_a_frame_does_not_include_the_picture() -> None:
     image = blobs((20, 20, 8, BLUE), (20, 20, 4, PAPER))
     ring = max(find_elements(image), key=lambda e: e.area)
     assert ring.mask[20, 20]
@@ -180,7 +180,7 @@ def test_the_teeth_of_a_comb_and_the_gaps_between_them_are_elements() -> None:
     ]
 
 
-def test_a_soft_edge_is_no_element_of_its_own() -> None:
+def test_a_soft_edge_is_not_a_separate_element() -> None:
     """Anti-aliased: rendered at four times the size and averaged."""
     y, x = np.mgrid[:160, :160] / 4
     disc = np.zeros((160, 160))
@@ -202,16 +202,16 @@ def test_a_flat_image_a_split_one_and_noise_have_no_elements() -> None:
 
 def test_equal_seeds_find_equal_elements_and_only_the_largest_are_kept() -> None:
     image = np.random.default_rng(1).integers(0, 256, (1, 28, 28), np.uint8)
-    one, two = find_elements(image, seed=3), find_elements(image, seed=3)
-    assert [(e.box, e.group) for e in one] == [(e.box, e.group) for e in two]
+    first, second = find_elements(image, seed=3), find_elements(image, seed=3)
+    assert [(e.box, e.group) for e in first] == [(e.box, e.group) for e in second]
     few = find_elements(THREE_AND_TWO, limit=2)
     assert len(few) == 2
 
 
-# --- what each is worth
+# --- effects
 
 
-def test_each_copy_is_worth_what_the_counting_network_gives_it() -> None:
+def test_each_copy_has_the_effect_that_the_network_gives_it() -> None:
     target = counts_red()
     elements = find_elements(THREE_AND_TWO)
     before = target.queries
@@ -224,7 +224,7 @@ def test_each_copy_is_worth_what_the_counting_network_gives_it() -> None:
     np.testing.assert_allclose(found.together[1], [3 * each] * 3, atol=1e-4)
 
 
-def test_what_is_asked_is_the_image_with_the_paper_where_the_element_was() -> None:
+def test_elements_are_covered_by_the_background_colour() -> None:
     elements = find_elements(THREE_AND_TWO)
     found = ablate(counts_red(), THREE_AND_TWO, 0, elements)
     np.testing.assert_array_equal(
@@ -234,14 +234,14 @@ def test_what_is_asked_is_the_image_with_the_paper_where_the_element_was() -> No
     assert found.images.dtype == np.uint8
 
 
-def test_neighbours_do_not_lend_their_colour() -> None:
-    """Two discs close together: the paper covers each, not the other's red."""
+def test_the_colour_of_neighbours_is_not_used() -> None:
+    """Two discs close together: each is covered by the background colour, not by the other's red."""
     image = blobs((20, 14, 4, RED), (20, 24, 4, RED))
     found = ablate(counts_red(), image, 0, find_elements(image))
     np.testing.assert_array_equal(found.emptied[0], blobs())
 
 
-def test_a_black_box_is_ablated_alike_and_no_elements_are_refused() -> None:
+def test_a_black_box_is_ablated_the_same_and_no_elements_are_refused() -> None:
     elements = find_elements(THREE_AND_TWO)
     np.testing.assert_array_equal(
         ablate(black_box(), THREE_AND_TWO, 0, elements).alone, ablate(counts_red(), THREE_AND_TWO, 0, elements).alone
@@ -250,7 +250,7 @@ def test_a_black_box_is_ablated_alike_and_no_elements_are_refused() -> None:
         ablate(black_box(), THREE_AND_TWO, 0, [])
 
 
-def test_an_element_that_fills_the_image_is_covered_all_the_same() -> None:
+def test_an_element_that_fills_the_image_is_covered_too() -> None:
     mask = np.zeros((40, 40), bool)
     mask[1:-1, 1:-1] = True
     found = ablate(counts_red(), THREE_AND_TWO, 0, [Element(mask, (1, 1, 39, 39), RED)])
@@ -258,7 +258,7 @@ def test_an_element_that_fills_the_image_is_covered_all_the_same() -> None:
 
 
 def test_a_net_is_background_and_its_meshes_are_elements() -> None:
-    """Lines of one pixel that cover a third of the image hang together: too large for an element, and thin everywhere."""
+    """Lines of one pixel that cover a third of the image are connected: too large for an element, and thin everywhere."""
     image = np.zeros((1, 64, 64), np.uint8)
     image[:, ::6] = image[:, :, ::6] = 255
     found = find_elements(image, least=0.001)

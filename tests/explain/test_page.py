@@ -1,4 +1,4 @@
-"""All parts of an explanation in one folder: a page by itself, what is kept when a part fails, what a black box has."""
+"""All parts of an explanation in one folder: the page, failures and interruptions of parts, black boxes."""
 
 import html
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Unless layers are named one alone is inverted; a thread, as the command has it."""
+    """By default a single layer is inverted; one thread, as in the command."""
     monkeypatch.setattr("evofool.explain.page.evenly", lambda _target, count=1: ["fc1", "conv2", "fc2"][:count])
     with torch_threads(1):
         yield
@@ -101,7 +101,7 @@ def test_passes_of_a_part_that_fails_are_counted_too(lenet: Target, tmp_path: Pa
     assert found.backwards == 10 + 3 * 10  # ten crops; three octaves
 
 
-def test_inversions_tell_the_error_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
+def test_inversions_show_the_error_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
     lines: list[str] = []
     found = explained(lenet, tmp_path, only=["inversion"], layers=["fc2", "conv1", "fc2"], report=lines.append)
     assert [path.name for path in found.pictures] == ["image.png", "inversion-from-conv1.png", "inversion-from-fc2.png"]
@@ -115,7 +115,7 @@ def test_inversions_tell_the_error_and_whether_the_class_was_kept(lenet: Target,
     assert "inversion: conv1, step 100 of 200" in lines
 
 
-def test_inversions_tell_both_errors_where_real_images_are_there(lenet: Target, tmp_path: Path) -> None:
+def test_inversions_show_both_errors_with_real_images(lenet: Target, tmp_path: Path) -> None:
     for i in range(3):
         save_png(np.random.default_rng(i).integers(0, 256, (1, 28, 28), np.uint8), tmp_path / f"{i}.png")
     text = text_of(explained(lenet, tmp_path / "out", only=["inversion"], layers=["conv1"], real_images=tmp_path).page)
@@ -123,14 +123,14 @@ def test_inversions_tell_both_errors_where_real_images_are_there(lenet: Target, 
     assert "error, unsquared" in text
 
 
-def test_an_inversion_that_is_the_image_again_is_called_no_fooling_image(lenet: Target, tmp_path: Path) -> None:
+def test_an_inversion_that_equals_the_image_is_not_called_a_fooling_image(lenet: Target, tmp_path: Path) -> None:
     text = text_of(explained(lenet, tmp_path, only=["inversion"], layers=["conv1"]).page)
     assert "The inversion of conv1, the deepest of the layers, is classified as 0 too" in text
     assert "fooling image" not in text
 
 
 def inverting_until(layer: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inversions of the other layers go well."""
+    """Inversions of the other layers succeed."""
 
     def some(target: Target, images: np.ndarray, name: str, **how: object) -> object:
         if name == layer:
@@ -173,18 +173,18 @@ def test_a_zoom_shows_some_frames_and_keeps_all(lenet: Target, tmp_path: Path) -
         assert decode_png((tmp_path / name).read_bytes()).shape == (1, 28, 28)
 
 
-def test_a_layer_that_takes_one_size_alone_is_dreamt_of_at_that_size(lenet: Target, tmp_path: Path) -> None:
+def test_a_layer_that_accepts_only_one_size_is_enhanced_at_that_size(lenet: Target, tmp_path: Path) -> None:
     found = explained(lenet, tmp_path, only=["dream"], dream="fc1")
-    assert "its own size only" in text_of(found.page)
+    assert "only its original size" in text_of(found.page)
     assert found.backwards == 10
 
 
 def test_equal_seeds_give_equal_files(lenet: Target, tmp_path: Path) -> None:
-    one, two = (explained(lenet, tmp_path / name, seed=3) for name in "ab")
-    assert one.page.read_bytes() == two.page.read_bytes()
+    first, second = (explained(lenet, tmp_path / name, seed=3) for name in "ab")
+    assert first.page.read_bytes() == second.page.read_bytes()
 
 
-def test_a_black_box_says_what_it_has_not_and_has_the_rest(tmp_path: Path) -> None:
+def test_a_black_box_has_the_parts_without_gradients(tmp_path: Path) -> None:
     found = explained(black(), tmp_path)
     assert headings(found.page) == ["Occlusion", "Elements"]
     text = text_of(found.page)
@@ -195,7 +195,7 @@ def test_a_black_box_says_what_it_has_not_and_has_the_rest(tmp_path: Path) -> No
         explained(black(), tmp_path, only=["saliency"])
 
 
-def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_there(
+def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_kept(
     lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -210,9 +210,7 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_there(
     assert "segmentation failed: RuntimeError: out of <luck>" in lines
 
 
-def test_what_was_done_is_kept_when_it_is_interrupted(
-    lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_parts_are_kept_after_an_interrupt(lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -227,7 +225,7 @@ def test_what_was_done_is_kept_when_it_is_interrupted(
     assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
 
 
-def test_a_page_takes_the_place_of_an_earlier_one_and_of_its_pictures_alone(lenet: Target, tmp_path: Path) -> None:
+def test_a_page_replaces_an_earlier_one_and_only_its_pictures(lenet: Target, tmp_path: Path) -> None:
     explained(lenet, tmp_path, only=["dream"], dream="conv1", zoom=13)
     (tmp_path / "mine.png").write_bytes(b"mine")
     (tmp_path / "elements-elements.png").write_bytes(b"mine too")
@@ -258,15 +256,15 @@ def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_a_page_of_somebody_else_is_left_alone(lenet: Target, tmp_path: Path) -> None:
+def test_a_page_of_another_program_is_not_changed(lenet: Target, tmp_path: Path) -> None:
     for content in (b"<html>mine</html>", b"\xff\xfe\xfa"):
         (tmp_path / "index.html").write_bytes(content)
-        with pytest.raises(StoreError, match=r"is no page of `evofool explain` and is left alone; .* --out DIR"):
+        with pytest.raises(StoreError, match=r"was not written by `evofool explain` and is not changed; .* --out DIR"):
             explained(lenet, tmp_path, only=["occlusion"])
         assert (tmp_path / "index.html").read_bytes() == content
 
 
-def test_another_class_than_the_one_called_is_explained_and_said(lenet: Target, tmp_path: Path) -> None:
+def test_another_class_than_the_predicted_one_is_explained(lenet: Target, tmp_path: Path) -> None:
     found = explain(lenet, ring(), 7, tmp_path, source="ring.png", options=ExplanationOptions(only=["occlusion"]))
     text = text_of(found.page)
     assert "Evidence for 7 in an image that lenet classifies as 0" in text
@@ -274,7 +272,7 @@ def test_another_class_than_the_one_called_is_explained_and_said(lenet: Target, 
     assert "Why lenet classifies" not in text
 
 
-def test_elements_are_told_by_what_covering_them_costs(lenet: Target, tmp_path: Path) -> None:
+def test_elements_are_listed_by_the_effect_of_covering_them(lenet: Target, tmp_path: Path) -> None:
     image = np.zeros((1, 28, 28), np.uint8)
     for row in range(2, 26, 6):
         image[0, row : row + 3, 2:5] = image[0, row : row + 3, 14:17] = 255
@@ -307,7 +305,7 @@ def test_the_rest_of_many_elements_is_folded(lenet: Target, tmp_path: Path) -> N
     assert folded.count("<summary>Group A") == 1
 
 
-def test_occlusion_tells_the_patch_that_costs_most(lenet: Target, tmp_path: Path) -> None:
+def test_occlusion_names_the_patch_with_the_largest_effect(lenet: Target, tmp_path: Path) -> None:
     found = occlude(lenet, ring(), 0)
     top, left = found.corners[found.drops.argmax()].tolist()
     text = text_of(explained(lenet, tmp_path, only=["occlusion"]).page)
@@ -318,13 +316,13 @@ def test_occlusion_tells_the_patch_that_costs_most(lenet: Target, tmp_path: Path
     assert f"full red by {np.quantile(np.abs(found.map), 0.995):.3g}" in text
 
 
-def test_an_image_without_elements_says_so(lenet: Target, tmp_path: Path) -> None:
+def test_an_image_without_elements_has_a_message(lenet: Target, tmp_path: Path) -> None:
     flat = np.full((1, 28, 28), 77, np.uint8)
     found = explain(lenet, flat, 1, tmp_path, source="flat.png", options=ExplanationOptions(only=["elements"]))
     assert "no elements" in text_of(found.page)
 
 
-def test_what_cannot_be_is_refused_before_anything_is_written(lenet: Target, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused_before_anything_is_written(lenet: Target, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with pytest.raises(TargetError, match=r'no part "saleincy".*did you mean "saliency"'):
         explained(lenet, folder, only=["saleincy"])
@@ -348,7 +346,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(lenet: Target, tmp
 
 
 def test_a_folder_that_cannot_be_written_is_named(lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("a file")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(StoreError, match=r"file is a file, so .* cannot be a folder; .* --out DIR"):
             explained(lenet, out)
@@ -361,7 +359,7 @@ def test_a_folder_that_cannot_be_written_is_named(lenet: Target, tmp_path: Path,
         explained(lenet, tmp_path / "out", only=["occlusion"])
 
 
-def test_every_part_has_something_to_do(lenet: Target, tmp_path: Path) -> None:
+def test_every_part_is_tested(lenet: Target, tmp_path: Path) -> None:
     for name in PARTS:
         if name != "nearest":
             assert len(headings(explained(lenet, tmp_path / name, only=[name], dream="conv1").page)) == 1

@@ -1,4 +1,4 @@
-"""Saliency against captum's, its averages against their definitions, and what it refuses."""
+"""Saliency compared with captum's, averages compared with their definitions, and errors."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from evofool.targets.photos import patterns
 CAPTUM = {"smooth": "smoothgrad", "smooth_squared": "smoothgrad_sq", "variance": "vargrad"}
 
 
-def asked(found: Target, count: int) -> tuple[np.ndarray, np.ndarray]:
+def inputs(found: Target, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Images of all kinds, and classes in turn."""
     return patterns(found.shape, count), np.arange(count) * 37 % len(found.labels)
 
@@ -30,7 +30,7 @@ def tensors(images: np.ndarray, classes: np.ndarray) -> tuple[torch.Tensor, torc
 def test_saliency_is_captums(spec: str, count: int) -> None:
     attr = pytest.importorskip("captum.attr")
     found = target(spec)
-    images, classes = asked(found, count)
+    images, classes = inputs(found, count)
     x, c = tensors(images, classes)
     theirs = attr.Saliency(found.logits_float).attribute(x.requires_grad_(), target=c)
     ours = saliency(found, images, classes, microbatch=count)
@@ -46,7 +46,7 @@ def test_smooth_averages_are_captums_noise_tunnel_of_the_same_noise(
 ) -> None:
     attr = pytest.importorskip("captum.attr")
     count, samples, noise = 4, 7, 0.2
-    images, classes = asked(lenet, count)
+    images, classes = inputs(lenet, count)
     x, c = tensors(images, classes)
     drawn = torch.stack([Draws(5, range(count), s).normal(*lenet.shape) for s in range(samples)], 1).flatten(0, 1)
 
@@ -66,21 +66,21 @@ def test_smooth_averages_are_captums_noise_tunnel_of_the_same_noise(
 
 
 def test_the_gradient_is_the_logits_slope(lenet: Target) -> None:
-    images, classes = asked(lenet, 3)
+    images, classes = inputs(lenet, 3)
     slopes = gradient(lenet, images, classes)
     x, c = tensors(images, classes)
     rng = np.random.default_rng(0)
     for _ in range(5):
-        way = torch.from_numpy(rng.standard_normal(images.shape).astype(np.float32))
+        direction = torch.from_numpy(rng.standard_normal(images.shape).astype(np.float32))
         step = 1e-4  # small enough to meet no kink of the network
         with torch.no_grad():
-            up, down = (lenet.logits_float(x + s * way).gather(1, c[:, None])[:, 0] for s in (step, -step))
+            up, down = (lenet.logits_float(x + s * direction).gather(1, c[:, None])[:, 0] for s in (step, -step))
         expected = ((up - down) / (2 * step)).numpy()
-        np.testing.assert_allclose((slopes * way.numpy()).sum((1, 2, 3)), expected, rtol=0.05, atol=0.1)
+        np.testing.assert_allclose((slopes * direction.numpy()).sum((1, 2, 3)), expected, rtol=0.05, atol=0.1)
 
 
 def test_ten_crops_are_the_mean_of_each_sub_image_put_back_by_hand(lenet: Target) -> None:
-    images, classes = asked(lenet, 2)
+    images, classes = inputs(lenet, 2)
     found = saliency(lenet, images, classes, averaging=Averaging("crops", shift=3))
     height, width = lenet.shape[1:]
     total, shown = np.zeros((2, *lenet.shape)), np.zeros((height, width))
@@ -100,15 +100,15 @@ def test_ten_crops_are_the_mean_of_each_sub_image_put_back_by_hand(lenet: Target
 
 
 def test_crops_of_no_shift_see_the_image_and_its_mirror(lenet: Target) -> None:
-    images, classes = asked(lenet, 2)
-    plain, mirrored = (gradient(lenet, np.ascontiguousarray(i), classes) for i in (images, images[..., ::-1]))
-    expected = (np.abs(plain) + np.abs(mirrored[..., ::-1])).max(1) / 2
+    images, classes = inputs(lenet, 2)
+    unmirrored, mirrored = (gradient(lenet, np.ascontiguousarray(i), classes) for i in (images, images[..., ::-1]))
+    expected = (np.abs(unmirrored) + np.abs(mirrored[..., ::-1])).max(1) / 2
     found = saliency(lenet, images, classes, averaging=Averaging("crops", shift=0))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_pass_counts_as_a_query(lenet: Target) -> None:
-    images, classes = asked(lenet, 3)
+    images, classes = inputs(lenet, 3)
     passes = {}
     for average in AVERAGES:
         before = lenet.queries
@@ -118,8 +118,8 @@ def test_a_pass_counts_as_a_query(lenet: Target) -> None:
 
 
 @pytest.mark.parametrize("average", AVERAGES)
-def test_equal_seeds_give_equal_bits_and_company_changes_no_noise(lenet: Target, average: str) -> None:
-    images, classes = asked(lenet, 5)
+def test_equal_seeds_give_equal_results_and_noise_does_not_depend_on_the_batch(lenet: Target, average: str) -> None:
+    images, classes = inputs(lenet, 5)
     found = saliency(lenet, images, classes, averaging=Averaging(average, samples=3), seed=1)
     assert (found == saliency(lenet, images, classes, averaging=Averaging(average, samples=3), seed=1)).all()
     for other in (
@@ -133,20 +133,20 @@ def test_equal_seeds_give_equal_bits_and_company_changes_no_noise(lenet: Target,
 
 def test_nothing_is_left_in_the_network(lenet: Target) -> None:
     assert lenet.network is not None
-    images, classes = asked(lenet, 2)
+    images, classes = inputs(lenet, 2)
     saliency(lenet, images, classes, averaging=Averaging("crops"))
     assert all(p.grad is None for p in lenet.network.module.parameters())
     assert not any(m._forward_hooks or m._backward_hooks for m in lenet.network.module.modules())
 
 
-def test_a_black_box_says_what_is_left_to_it() -> None:
+def test_a_black_box_names_the_alternatives() -> None:
     box = Target("box", ("a", "b"), (1, 4, 4), lambda images: np.zeros((len(images), 2), np.float32), {})
     with pytest.raises(TargetError, match=r"box: a target without gradients.*Occlusion.*square.*nes.*random"):
         saliency(box, np.zeros((1, 1, 4, 4), np.uint8), [0])
 
 
 @pytest.mark.parametrize(
-    ("images", "classes", "kind", "words"),
+    ("images", "classes", "kind", "message"),
     [
         (np.zeros((1, 1, 28, 28), np.uint8), [10], TargetError, r"no class 10; there are 10, 0 \(0\) to 9"),
         (np.zeros((1, 1, 28, 28), np.uint8), [-1], TargetError, "no class -1"),
@@ -156,13 +156,15 @@ def test_a_black_box_says_what_is_left_to_it() -> None:
         (np.zeros((0, 1, 28, 28), np.uint8), [], ImageError, r"not uint8 \(0,"),
     ],
 )
-def test_what_does_not_fit_is_named(lenet: Target, images: Any, classes: Any, kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
+def test_invalid_images_and_classes_are_named(
+    lenet: Target, images: Any, classes: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
         saliency(lenet, images, classes)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ({"kind": "median"}, '"median" is none of none, crops, smooth'),
         ({"samples": 0}, "samples 0 has to be at least 1"),
@@ -171,10 +173,10 @@ def test_what_does_not_fit_is_named(lenet: Target, images: Any, classes: Any, ki
         ({"keys": (1, 2)}, "2 keys for 1 images"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(lenet: Target, wrong: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(lenet: Target, wrong: dict[str, Any], message: str) -> None:
     keys = wrong.get("keys")
     wrong = {name: value for name, value in wrong.items() if name != "keys"}
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         saliency(lenet, np.zeros((1, 1, 28, 28), np.uint8), [0], averaging=Averaging(**wrong), keys=keys)
 
 
@@ -190,11 +192,11 @@ class Cracked(nn.Module):
         return x.flatten(1)[:, :3].sqrt()
 
 
-@pytest.mark.parametrize(("network", "kind", "words"), [
+@pytest.mark.parametrize(("network", "kind", "message"), [
     (Detaching, TargetError, "no gradient reaches the image"),
     (Cracked, ScoreError, "gradient of class 1 is not finite"),
 ])  # fmt: skip
-def test_a_gradient_that_is_none_is_no_map(network: type[nn.Module], kind: type[Exception], words: str) -> None:
+def test_a_missing_or_infinite_gradient_is_an_error(network: type[nn.Module], kind: type[Exception], message: str) -> None:
     found = Target.from_module(network(), None, (1, 4, 4), outputs="logits")
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=message):
         saliency(found, np.zeros((2, 1, 4, 4), np.uint8), [1, 1])

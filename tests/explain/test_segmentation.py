@@ -1,4 +1,4 @@
-"""Graph cuts against trying every mask, and images that leave nothing to cut."""
+"""Graph cuts compared with a search over all masks, and images without an object."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def blob(height: int = 48, width: int = 64, channels: int = 3) -> tuple[np.ndarr
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_object_is_found_whole_from_saliency_in_a_part_of_it(channels: int) -> None:
+def test_an_object_is_found_completely_from_saliency_in_a_part_of_it(channels: int) -> None:
     image, heat, disc = blob(channels=channels)
     mask = segment(image, heat)
     assert mask.dtype == bool
@@ -88,7 +88,7 @@ def test_flat_images_and_flat_saliency_give_a_mask_or_none(channels: int, flat: 
     heat = np.full_like(heat, 0.3) if flat != "image" else heat
     mask = segment(image, heat)
     assert mask.shape == heat.shape
-    assert mask.any() == (flat == "image"), "where nothing stands out, the mask is empty"
+    assert mask.any() == (flat == "image"), "the mask is empty for flat saliency"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 3), (28, 28)])
@@ -112,7 +112,7 @@ def test_box_is_the_tightest_rectangle() -> None:
     assert box(mask) == (1, 2, 4, 6)
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_invalid_arguments_are_named() -> None:
     image, heat, _ = blob()
     with pytest.raises(ImageError, match=r"uint8 \(3, 48, 64\) and \(48, 63\)"):
         segment(image, heat[:, 1:])

@@ -1,4 +1,4 @@
-"""The plots of a benchmark: sound SVG that loads nothing, whose text is text, and whose marks stand at their values."""
+"""The plots of a benchmark: valid SVG that loads nothing, with real text, and marks at their values."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ PLOTS: dict[str, Callable[[], str]] = {
         {NASTY: {"cppn": q50(100, 50, 200), NASTY: q50(None, bound=">=")}, "b": {"per-class": q50(9, 1, bound=">=")}},
         {NASTY: 999, "b": 999},
     ),
-    "q50 of one": lambda: q50_dots({"a": {NASTY: q50(100, 50, 200)}}, {"a": 1_000}),
+    "q50 of one target": lambda: q50_dots({"a": {NASTY: q50(100, 50, 200)}}, {"a": 1_000}),
     "ratio": lambda: ratio_dots({"a": {NASTY: q50(2.0, 1.5, bound=">=")}}),
     "margins": lambda: margin_quantiles({NASTY: {"5": -0.1, "25": 0.5, "50": 1.0, "75": 2.0, "95": 30.0}}),
     "heat": lambda: transfer_heat([NASTY, "b"], [[1, 0.2], [None, 1]], [[0.9, 0.1], [None, 0.9]], [[1, 0.3], [None, 1]]),
@@ -47,7 +47,7 @@ PLOTS: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_a_plot_is_sound_xml_that_loads_nothing_and_keeps_its_text(name: str) -> None:
+def test_a_plot_is_valid_xml_that_loads_nothing_and_keeps_its_text(name: str) -> None:
     drawn = PLOTS[name]()
     root = ElementTree.fromstring(drawn)
     assert "script" not in {element.tag for element in root.iter()}
@@ -82,15 +82,15 @@ def test_a_curve_with_gaps_and_one_that_nothing_is_accepted_on_are_drawn() -> No
     assert "noise" in share_curves({"noise": gaps}, [100])
 
 
-def test_every_arm_has_a_style_of_its_own_and_keeps_it() -> None:
+def test_every_arm_has_a_separate_fixed_style() -> None:
     arms = ["direct", "cppn", "per-class", "random", "square", "nes", "apgd", "fourier", "noise", "mine", "yours"]
     styles = bench_plots._styles(arms)
     assert len(set(styles.values())) == len(arms)
-    assert len({look.marker for look in styles.values()}) == len(arms)
+    assert len({style.marker for style in styles.values()}) == len(arms)
     assert all(bench_plots._styles([arm])[arm] == styles[arm] for arm in arms[:9])
 
 
-def test_a_bound_has_an_arrow_and_what_is_exact_has_none() -> None:
+def test_a_bound_has_an_arrow_and_an_exact_value_has_none() -> None:
     def arrows(row: dict[str, Any]) -> int:
         return q50_dots({"a": {"cppn": row}}, {"a": 1_000}).count("stroke-linecap: round")
 
@@ -101,7 +101,7 @@ def test_a_bound_has_an_arrow_and_what_is_exact_has_none() -> None:
     assert arrows(q50(100, None, 200, bound="<=")) > 0
 
 
-def test_one_target_of_which_all_is_beyond_the_budget_has_its_arrows_on_an_axis_that_leads_to_it() -> None:
+def test_one_target_beyond_the_budget_has_its_arrows_on_the_axis() -> None:
     drawn = q50_dots({"a": {"cppn": q50(None, bound=">="), "per-class": q50(None, 1_000, bound=">=")}}, {"a": 1_000})
     arrows = re.findall(r'd="M ([\d.]+) [\d.]+ Q [\d.]+ [\d.]+ ([\d.]+)', drawn)
     assert len(arrows) == 2
@@ -110,13 +110,13 @@ def test_one_target_of_which_all_is_beyond_the_budget_has_its_arrows_on_an_axis_
     assert ">1,000<" in drawn
 
 
-def test_a_target_s_own_share_has_no_interval_and_others_have() -> None:
+def test_the_diagonal_has_no_intervals_and_other_cells_have() -> None:
     drawn = transfer_heat(["a", "b"], [[1, 0.2], [0.3, 1]], [[0.91, 0.1], [0.2, 0.92]], [[1, 0.3], [0.4, 1]])
     assert set(re.findall(r">(\d\.\d\d - \d\.\d\d)<", drawn)) == {"0.10 - 0.30", "0.20 - 0.40"}
 
 
 @pytest.mark.parametrize(("row", "side"), [(q50(2.0, 1.5, bound=">="), 1), (q50(0.5, None, 0.8, bound="<="), -1)])
-def test_the_arrow_of_a_bound_points_to_where_the_true_one_may_be(row: dict[str, Any], side: int) -> None:
+def test_the_arrow_of_a_bound_points_to_the_possible_true_values(row: dict[str, Any], side: int) -> None:
     drawn = ratio_dots({"a": {"per-class": row}})
     ((start, end),) = re.findall(r'd="M ([\d.]+) [\d.]+ Q [\d.]+ [\d.]+ ([\d.]+)', drawn)
     assert (float(end) - float(start)) * side > 0
@@ -124,7 +124,7 @@ def test_the_arrow_of_a_bound_points_to_where_the_true_one_may_be(row: dict[str,
     assert (float(start) - (low + high) / 2) * side > 0, "it goes on where the whisker ends"
 
 
-def test_static_stands_beside_adaptive_and_the_axes_say_what_is_flagged() -> None:
+def test_static_is_beside_adaptive_and_the_axes_name_what_is_flagged() -> None:
     drawn = detector_curves([detector("cppn", "static"), detector("cppn", "adaptive")])
     places = {text: float(x) for x, text in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>(cppn, \w+)</text>', drawn)}
     assert places["cppn, static"] < places["cppn, adaptive"]

@@ -61,7 +61,7 @@ def full() -> str:
     )
 
 
-def test_whatever_it_is_given_stays_text() -> None:
+def test_all_text_is_escaped() -> None:
     page = Reader(full())
     assert not page.open
     assert "script" not in {tag for tag, _ in page.tags}
@@ -70,7 +70,7 @@ def test_whatever_it_is_given_stays_text() -> None:
     assert images[0]["alt"] == f"{NASTY}, {NASTY}"
 
 
-def test_pictures_are_in_the_page_to_the_bit_and_nothing_is_loaded_from_elsewhere() -> None:
+def test_pictures_are_embedded_unchanged_and_nothing_is_loaded_from_elsewhere() -> None:
     page = Reader(full())
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     found = [base64.b64decode((source or "").removeprefix("data:image/png;base64,")) for source in sources]
@@ -87,7 +87,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor_without_smoothing_and_lar
     assert (large["width"], large["height"], large.get("class")) == ("300", "300", None)
 
 
-def test_columns_of_numbers_alone_are_set_to_the_right() -> None:
+def test_columns_of_numbers_are_aligned_to_the_right() -> None:
     cells = [attributes.get("class") for tag, attributes in Reader(full()).tags if tag in ("th", "td")]
     assert cells == [None, "number"] * 6
 
@@ -98,25 +98,25 @@ def test_bounds_and_shares_are_numbers_too() -> None:
     assert cells == ["number"] * 4
 
 
-def test_what_failed_stands_before_the_text() -> None:
+def test_faults_come_before_the_text() -> None:
     page = html_page("Title", [Section("", ["Text."], fault="Not done.")])
     assert page.index("<h1>") < page.index("Not done.") < page.index("Text.")
 
 
-def test_a_page_tells_its_files_and_another_page_tells_none() -> None:
+def test_the_files_of_a_page_are_read_back_and_those_of_another_page_are_none() -> None:
     assert files_of(html_page(NASTY, [], files=["a-1.png", "b.png"])) == ["a-1.png", "b.png"]
     assert files_of(full()) == []
     assert files_of("<html></html>") is None
     assert files_of(full().replace('pictures" content=""', 'pictures" content="..png a.png -/b.png"')) is None
 
 
-def test_a_page_says_light_and_dark_and_print_and_its_language() -> None:
+def test_a_page_has_its_language_and_styles_for_light_dark_and_print() -> None:
     page = full()
-    for words in ("prefers-color-scheme: dark", "@media print", '<html lang="en">', '<meta charset="utf-8">', "viewport"):
-        assert words in page
+    for part in ("prefers-color-scheme: dark", "@media print", '<html lang="en">', '<meta charset="utf-8">', "viewport"):
+        assert part in page
 
 
-def test_a_page_of_nothing_is_a_page() -> None:
+def test_an_empty_page_is_valid() -> None:
     assert Reader(html_page("Empty", [])).text.count("Empty") == 2
 
 
@@ -131,7 +131,7 @@ def test_the_contents_name_every_section_but_the_first_and_lead_to_it() -> None:
     assert "nav" not in {tag for tag, _ in Reader(html_page("Title", sections)).tags}
 
 
-def test_sections_within_sections_have_smaller_headings_and_the_lead_stands_before_the_text() -> None:
+def test_sections_within_sections_have_smaller_headings_and_the_lead_comes_before_the_text() -> None:
     inner = Section("Inner", ["Text."], lead="Outcome.", parts=[Section("Innermost", ["Deep."])])
     page = html_page("Title", [Section(""), Section("Outer", parts=[inner])])
     assert "<h2>Outer</h2>" in page
@@ -141,7 +141,7 @@ def test_sections_within_sections_have_smaller_headings_and_the_lead_stands_befo
     assert not Reader(page).open
 
 
-def test_faults_stand_a_line_a_paragraph_before_the_cautions() -> None:
+def test_each_line_of_a_fault_is_a_paragraph_before_the_cautions() -> None:
     page = html_page("Title", [Section("", ["Text."], fault="One.\nTwo.", cautions=["Three."])])
     assert page.count('<p class="fault">') == 2
     assert page.index("One.") < page.index("Two.") < page.index("Three.") < page.index("Text.")
@@ -154,9 +154,9 @@ def test_a_mark_is_a_word_before_the_text_and_others_are_refused() -> None:
         html_page("", [Section("", tables=[Table(["a"], [[TableCell("b", mark="maybe")]])])])
 
 
-def test_groups_of_rows_have_a_title_and_columns_are_judged_over_all_of_them() -> None:
+def test_groups_of_rows_have_a_title_and_columns_are_aligned_over_all_of_them() -> None:
     groups = [
-        RowGroup("one", [["a", "1"], ["b", NOTHING]]),
+        RowGroup("first", [["a", "1"], ["b", NOTHING]]),
         RowGroup(NASTY, [["c", TableCell("2", "[1, 3]")], ["d", TableCell("", "", "met")]]),
     ]
     page = Reader(html_page("", [Section("", tables=[Table(["name", "value"], groups=groups)])]))
@@ -168,13 +168,13 @@ def test_groups_of_rows_have_a_title_and_columns_are_judged_over_all_of_them() -
 
 
 def test_the_last_cell_of_a_short_row_takes_the_rest() -> None:
-    page = Reader(html_page("", [Section("", tables=[Table(["a", "b", "c"], [["1", "2", "3"], ["4", "words"]])])]))
+    page = Reader(html_page("", [Section("", tables=[Table(["a", "b", "c"], [["1", "2", "3"], ["4", "text"]])])]))
     cells = [attributes for tag, attributes in page.tags if tag == "td"]
     assert [cell.get("colspan") for cell in cells] == [None, None, None, None, "2"]
     assert [cell.get("class") for cell in cells[:3]] == ["number"] * 3
 
 
-def test_two_plots_of_a_page_share_no_id_and_still_find_their_own() -> None:
+def test_two_plots_of_a_page_share_no_id_and_keep_their_references() -> None:
     svg = '<svg><defs><path id="a"/></defs><use href="#a"/><g clip-path="url(#a)"/></svg>'
     plots = [Plot(NASTY, svg), Plot("b", svg), Plot("c", png(300))]
     page = Reader(html_page("", [Section("", plots=plots)]))

@@ -1,4 +1,4 @@
-"""Pictures for people: their sizes, that nothing in them overlaps, and that the values shown are the values given."""
+"""Pictures: their sizes, that nothing overlaps, and that the shown values are correct."""
 
 import ast
 import io
@@ -75,12 +75,12 @@ def test_the_shown_confidence_is_below_the_true_one_by_less_than_its_last_digit(
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0001, math.nan, math.inf])
-def test_what_is_no_confidence_is_refused(p: float) -> None:
+def test_an_invalid_confidence_is_refused(p: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         contact_sheet([Tile(noise(), "a", p)])
 
 
-def test_colours_change_where_the_legend_says() -> None:
+def test_colours_change_at_the_values_of_the_legend() -> None:
     shades = [color(p) for p in (0.49, 0.5, 0.9, 0.99, 0.999, 1.0)]
     assert len(set(shades)) == 5
     assert shades[-1] == shades[-2]
@@ -117,7 +117,7 @@ def test_the_sheet_shows_every_picture_as_it_is() -> None:
         )
 
 
-def test_ten_digits_stand_in_two_rows_of_five() -> None:
+def test_ten_digits_are_in_two_rows_of_five() -> None:
     tiles = [Tile(noise(), str(k), 0.9) for k in range(10)]
     assert contact_sheet(tiles).size == contact_sheet(tiles, columns=5).size
 
@@ -131,7 +131,7 @@ def test_a_large_sheet_is_about_as_wide_as_a_screen_and_below_6000_pixels(n: int
 
 
 @pytest.mark.parametrize("tile", [None, 8])
-def test_a_long_label_stays_within_its_own_tile(tile: int | None) -> None:
+def test_a_long_label_stays_within_its_tile(tile: int | None) -> None:
     tiles = [Tile(noise(seed=k), "a", 0.9, "b") for k in range(7)]
     plain_sheet = contact_sheet(tiles, columns=3, tile=tile)
     boxes = []
@@ -143,7 +143,7 @@ def test_a_long_label_stays_within_its_own_tile(tile: int | None) -> None:
     assert disjoint(boxes)
 
 
-def test_a_label_is_cut_short_with_an_ellipsis_at_the_width_it_is_given() -> None:
+def test_a_label_is_cut_short_with_an_ellipsis_at_the_given_width() -> None:
     small = font(12)
     assert fit("cat", small, 200) == "cat"
     for width in range(0, 200, 7):
@@ -172,8 +172,8 @@ def test_a_long_title_is_wrapped_and_nothing_of_it_is_cut() -> None:
     lines = wrapped(title, head, 480)
     assert " ".join(lines) == title
     assert all(head.getlength(line) <= 480 for line in lines)
-    one = Tile(noise(), "a", 0.5)
-    assert contact_sheet([one], title=title).height > contact_sheet([one], title="short").height
+    tile = Tile(noise(), "a", 0.5)
+    assert contact_sheet([tile], title=title).height > contact_sheet([tile], title="short").height
 
 
 def test_the_bar_is_as_long_as_the_confidence() -> None:
@@ -185,7 +185,7 @@ def test_the_bar_is_as_long_as_the_confidence() -> None:
     assert [length(p) for p in (0.0, 0.25, 0.5, 0.95, 0.99999, 1.0)] == [1, 35, 70, 133, 139, 140]
 
 
-def test_a_sheet_of_nothing_and_sizes_below_one_are_refused() -> None:
+def test_an_empty_sheet_and_sizes_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one tile"):
         contact_sheet([])
     with pytest.raises(ValueError, match="columns has to be at least 1, not 0"):
@@ -208,7 +208,7 @@ def test_a_sheet_of_nothing_and_sizes_below_one_are_refused() -> None:
         [row(10**k, 1 - 10.0**-k) for k in range(1, 9)],
         [row(k, 1.0, at_99=k, distinct=0) for k in range(200, 300)],
     ],
-    ids=["one row", "equal evaluations", "nothing yet", "nine decades", "certain"],
+    ids=["one row", "equal evaluations", "no elites", "nine decades", "certain"],
 )
 @pytest.mark.parametrize("classes", [0, 10, 1000])
 def test_a_curve_is_a_png_whatever_the_rows(rows: list[dict[str, float]], classes: int) -> None:
@@ -232,7 +232,7 @@ def test_a_curve_without_rows_or_with_a_column_missing_is_refused() -> None:
         curve([row(1), {k: v for k, v in row(2).items() if k not in ("q25", "distinct")}])
 
 
-def test_a_curve_goes_on_rising_where_a_confidence_is_all_but_one() -> None:
+def test_a_curve_keeps_rising_where_the_confidence_is_nearly_1() -> None:
     odds = to_log_odds(np.array([0.0, 0.5, 1 - 1e-7, 1 - 1e-9, 1.0]))
     assert odds == pytest.approx([LOWEST, 0, 16.118, 20.723, 36.737], abs=1e-3)
     assert curve([row(1, 1 - 1e-8)]) != curve([row(1, 1 - 1e-9)])
@@ -277,7 +277,7 @@ def written(nodes: list, edges: list) -> dict:
 
 
 def chain() -> dict:
-    """64 nodes, one behind the other."""
+    """64 nodes in a chain."""
     ids = range(5, 68)
     edges = [[0, 5, 1.0], *([i, i + 1, -0.5] for i in ids[:-1]), [67, 4, 2.0], [1, 67, 3.0]]
     return written([[4, "step"], *([i, "square"] for i in ids)], edges)
@@ -356,7 +356,7 @@ def test_an_edge_starts_and_ends_at_its_nodes_in_the_colour_of_its_sign_and_the_
     assert ends[1] == pytest.approx((box[0][1] + box[0][3]) / 2, abs=0.1)
 
 
-def test_what_reaches_no_output_is_faint() -> None:
+def test_nodes_that_reach_no_output_are_faint() -> None:
     # 6 feeds 7, and 7 feeds nothing; input x feeds 6 alone
     genome = written([[4, "sin"], [5, "cos"], [6, "abs"], [7, "relu"]], [[1, 5, 1.0], [5, 4, 1.0], [0, 6, 1.0], [6, 7, 1.0]])
     svg = ElementTree.fromstring(graph_svg(genome))
@@ -372,7 +372,7 @@ def test_a_graph_names_its_channels_from_top_to_bottom() -> None:
     assert texts["hue"] < texts["saturation"] < texts["value"]
 
 
-def test_what_is_no_sound_cppn_is_refused() -> None:
+def test_an_invalid_cppn_is_refused() -> None:
     with pytest.raises(GenomeError, match="not an evofool CPPN"):
         graph_svg({"format": "direct"})
     with pytest.raises(GenomeError, match="activation"):
@@ -386,7 +386,7 @@ def test_what_is_no_sound_cppn_is_refused() -> None:
 # --- descent
 
 
-def test_a_descent_starts_with_the_oldest_whatever_the_order_given() -> None:
+def test_a_descent_starts_with_the_oldest_for_every_order_given() -> None:
     steps = [DescentStep(noise(seed=k), 10 * k, str(k)) for k in range(5)]
     assert descent_strip(steps[::-1]).tobytes() == descent_strip(steps).tobytes()
 
@@ -418,13 +418,13 @@ def test_only_a_goal_switch_has_the_coloured_frame() -> None:
         )
         return int((pixels == shade).all(-1).sum())
 
-    one = framed([False, True, False])
+    single = framed([False, True, False])
     assert framed([False] * 3) == 0
-    assert one >= 120 * 120 - 112 * 112
-    assert framed([True, True, False]) - one == 120 * 120 - 112 * 112
+    assert single >= 120 * 120 - 112 * 112
+    assert framed([True, True, False]) - single == 120 * 120 - 112 * 112
 
 
-def test_a_descent_of_nothing_and_no_columns_are_refused() -> None:
+def test_an_empty_descent_and_no_columns_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         descent_strip([])
     with pytest.raises(ValueError, match="columns has to be at least 1, not 0"):

@@ -1,4 +1,4 @@
-"""The curve of retraining holds all that is drawn on it, and names what its line is."""
+"""The curve of a retraining: its axes include all values, and its line is labelled."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ def row(iteration: int, median: float, recalled: float | None) -> dict[str, Any]
     }
 
 
-def test_the_paper_s_points_lie_on_the_plot_though_ours_are_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_paper_s_points_lie_on_the_plot_although_the_measured_ones_are_lower(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(module, "png", lambda figure, axes: drawn.append(axes) or b"")
     retrain_curve([row(1, 0.9, 0.9999), row(2, 0.7, 0.8)])
     ((upper, lower),) = drawn
     assert upper.get_ylim()[1] > to_log_odds(0.9999)
-    assert "accuracy asked for, 0.98" in lower.get_legend_handles_labels()[1]
+    assert "required accuracy, 0.98" in lower.get_legend_handles_labels()[1]
 
 
 def test_without_rows_there_is_no_curve() -> None:
