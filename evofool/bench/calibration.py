@@ -18,14 +18,14 @@ from evofool.errors import ImageError, StoreError, TargetError
 from evofool.targets import Target
 
 LEVELS = {"tau5": 0.05, "tau50": 0.5}
-MIN_OF_CLASS = 100  # correctly classified images of a class, from which on it has its own threshold
-MIN_CORRECT = 40  # of the calibration half, classified correctly: with fewer a 5% quantile means nothing
-# Of the calibration half, misclassified. The fewer there are, the more the temperature depends on a single one,
-# which may be a wrong label; with five, one more or less moves it by about 4% (simulated, 600 images).
+MIN_OF_CLASS = 100  # correctly classified images; a class with at least this number has its own threshold
+MIN_CORRECT = 40  # correctly classified images of the calibration half; with fewer, a 5% quantile is meaningless
+# Misclassified images of the calibration half. The fewer there are, the more the temperature depends on a single image,
+# which may have a wrong label. With five, one image more or less changes it by about 4% (simulated, 600 images).
 MIN_WRONG = 5
-_LOG_T = (-8.0, 4.0)  # where the logarithm of the temperature is searched, in units of scale
+_LOG_T = (-8.0, 4.0)  # the range of log(temperature) that is searched, in units of scale
 _HALVES = 0x5EED  # keys the split
-SUSPECTED = 0.05  # top-1 so far above the declared one: the target may have been trained on the images
+SUSPECTED = 0.05  # if top-1 exceeds the declared one by more, the target may have been trained on the images
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Calibration:
 
     @property
     def top1(self) -> float:
-        """The share of all images that is classified correctly; where the highest logits are equal, none is."""
+        """The share of images that are classified correctly. An image with two equal highest logits is not."""
         return float(self.correct.mean())
 
     @cached_property
@@ -222,7 +222,7 @@ class Calibration:
         return declared is not None and self.top1 > declared + SUSPECTED
 
     def summary(self) -> dict[str, Any]:
-        """Figures of the real images and their thresholds, as plain values that no temperature changes."""
+        """Figures of the real images and their thresholds for JSON. A temperature does not change them."""
         accepted, number, error = self.control_accepted()
         return {
             "sha256": self.sha256,

@@ -1,4 +1,4 @@
-"""Rules of acceptance, as an engineer writes them."""
+"""Rules of acceptance in the form of the command line."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ from evofool.scores import confidence, log_odds, margin
         ("log_odds>-1e1", AcceptanceRule("log_odds", -10.0, strict=True)),
     ],
 )
-def test_a_rule_is_read_and_reads_as_it_says(text: str, rule: AcceptanceRule) -> None:
+def test_a_rule_is_parsed_and_printed(text: str, rule: AcceptanceRule) -> None:
     assert parse_acceptance_rule(text) == rule
     assert parse_acceptance_rule(str(rule)) == rule
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "message"),
     [
         ("0.9", "is no rule"),
         ("p=0.9", "is no rule"),
@@ -41,12 +41,12 @@ def test_a_rule_is_read_and_reads_as_it_says(text: str, rule: AcceptanceRule) ->
         ("log_odds>=inf", "inf is no level of log_odds"),
     ],
 )
-def test_what_is_no_rule_is_told_what_is(text: str, what: str) -> None:
-    with pytest.raises(RecipeError, match=f"{what}.*write p>=0.9 .*, margin>=3 .* or log_odds>=2"):
+def test_invalid_rules_are_refused_with_the_valid_forms(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=f"{message}.*write p>=0.9 .*, margin>=3 .* or log_odds>=2"):
         parse_acceptance_rule(text)
 
 
-def test_images_are_accepted_as_a_plain_reading_of_the_rule_has_it() -> None:
+def test_images_are_accepted_as_by_a_slow_evaluation_of_the_rule() -> None:
     logits = np.random.default_rng([6, 1]).normal(0, 3, (400, 4)).astype(np.float32)
     odds, margins = log_odds(logits), margin(logits)
     for text in ("p>=0.9", "p>0.3", "margin>=3", "margin>0", "log_odds>=2", "log_odds>-5"):
@@ -63,7 +63,7 @@ def test_images_are_accepted_as_a_plain_reading_of_the_rule_has_it() -> None:
         assert 0 < found.sum() < found.size
 
 
-def test_only_a_strict_rule_refuses_its_own_level_and_ties_and_nan_are_never_accepted() -> None:
+def test_a_strict_rule_excludes_its_level_and_ties_and_nan_are_never_accepted() -> None:
     level = np.array([2.0, 2.0, np.nan])
     margins = np.array([1.0, 0.0, np.nan])
     assert AcceptanceRule("log_odds", 2.0).accepts(level, margins).tolist() == [True, False, False]
@@ -71,7 +71,7 @@ def test_only_a_strict_rule_refuses_its_own_level_and_ties_and_nan_are_never_acc
     assert AcceptanceRule("margin", 0.0).accepts(level, margins).tolist() == [True, False, False]
 
 
-def test_a_confidence_that_a_softmax_rounds_to_one_is_still_told_apart() -> None:
+def test_confidences_that_a_softmax_rounds_to_1_are_distinguished() -> None:
     rule = parse_acceptance_rule("p>=0.999999999999")
     assert confidence(40.0) == 1.0
     assert rule.accepts(np.array([27.0, 28.0]), np.array([27.0, 28.0])).tolist() == [False, True]

@@ -10,7 +10,7 @@ from evofool.bench.real import RealImages
 from evofool.errors import Interrupted
 from evofool.targets import Target, target
 
-NUMBER = 100  # three batches of 32, and one of 4
+NUMBER = 100  # three batches of 32 and a batch of 4
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def lenet() -> Target:
 
 
 def real(seed: int = 0, other: int | None = None) -> RealImages:
-    """Noise; the image of number `other` is another one."""
+    """Noise; the image with number `other` is replaced."""
     images = np.random.default_rng(seed).integers(0, 256, (NUMBER, 1, 28, 28), np.uint8)
     if other is not None:
         images[other] = 255 - images[other]

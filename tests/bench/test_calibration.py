@@ -1,4 +1,4 @@
-"""Thresholds from real images: against a slow version of each, and what a temperature must not change."""
+"""Thresholds from real images, compared with a slow version, and the figures that a temperature must not change."""
 
 import dataclasses
 
@@ -116,7 +116,7 @@ def test_a_temperature_needs_misclassified_images(wrong: int):
 
 def test_a_likelihood_without_a_maximum_gives_no_temperature():
     c = some(n=400, right=3.0)
-    # Own classes are below the average on the whole: the hotter, the better.
+    # The logit of the true class is below the average, so the likelihood increases with the temperature.
     rows = np.flatnonzero(~c.control)[::2]
     c.logits[rows, c.classes[rows]] -= 99
     assert c.temperature is None

@@ -1,4 +1,4 @@
-"""A cell of a benchmark: run once for a job, and again for another."""
+"""A cell of a benchmark is run once for a job, and again for another job."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ def evaluations(folder: Path) -> int:
         return stored.evaluations
 
 
-def test_a_job_survives_a_journey_as_plain_values(tmp_path: Path) -> None:
+def test_a_job_is_equal_after_conversion_to_a_dict_and_back(tmp_path: Path) -> None:
     sent = job(tmp_path, changes=("search.batch=12",), classes=(3, 4))
     assert CellJob.from_dict(sent.to_dict()) == sent
 
@@ -39,25 +39,25 @@ def test_a_done_cell_is_not_run_again(tmp_path: Path) -> None:
     "change", [{"queries": 120}, {"rank": "log_odds"}, {"classes": (3, 4)}, {"changes": ("search.lag=1",)}]
 )
 def test_a_cell_made_for_another_job_is_moved_aside_and_run_again(tmp_path: Path, change: dict[str, object]) -> None:
-    home = tmp_path / "cell"
-    run_cell(job(home).to_dict())
-    other = job(home, **change)
+    folder = tmp_path / "cell"
+    run_cell(job(folder).to_dict())
+    other = job(folder, **change)
     assert not is_done(other)
     assert run_cell(other.to_dict())
     assert is_done(other)
-    assert evaluations(home) == other.queries
+    assert evaluations(folder) == other.queries
     assert evaluations(tmp_path / ASIDE / "cell-1") == 60
-    run_cell(job(home).to_dict())
+    run_cell(job(folder).to_dict())
     assert evaluations(tmp_path / ASIDE / "cell-2") == other.queries
-    assert is_done(job(home))
+    assert is_done(job(folder))
 
 
 def test_an_interrupted_cell_of_another_job_is_not_continued(tmp_path: Path) -> None:
-    home = tmp_path / "cell"
-    assert run_cell(job(home, queries=6_000_000, changes=("save.seconds=0.05",)).to_dict(), lambda report: True) is None
-    assert read_record(home) is None
-    assert run_cell(job(home).to_dict())
-    assert evaluations(home) == 60
+    folder = tmp_path / "cell"
+    assert run_cell(job(folder, queries=6_000_000, changes=("save.seconds=0.05",)).to_dict(), lambda report: True) is None
+    assert read_record(folder) is None
+    assert run_cell(job(folder).to_dict())
+    assert evaluations(folder) == 60
 
 
 def test_a_target_that_is_not_the_job_s_is_refused(tmp_path: Path) -> None:
@@ -85,12 +85,12 @@ def test_a_search_never_makes_more_queries_than_its_budget() -> None:
 
 
 def test_a_cell_of_another_job_is_moved_aside_before_workers_start(tmp_path: Path) -> None:
-    home = tmp_path / "cell"
-    run_cell(job(home).to_dict())
-    clear_folder(job(home))
-    assert home.exists()
-    clear_folder(job(home, queries=120))
-    assert not home.exists()
+    folder = tmp_path / "cell"
+    run_cell(job(folder).to_dict())
+    clear_folder(job(folder))
+    assert folder.exists()
+    clear_folder(job(folder, queries=120))
+    assert not folder.exists()
     assert evaluations(tmp_path / ASIDE / "cell-1") == 60
 
 
@@ -106,16 +106,16 @@ class ByRow:
 
 
 @pytest.mark.parametrize("arm", ["direct", "random", "square", "noise"])
-def test_a_cell_holds_though_logits_depend_on_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
+def test_a_cell_is_valid_even_if_logits_depend_on_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
     (tmp_path / "row_cell_target.py").write_text(ROW_TARGET)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    home = tmp_path / "cell"
-    done = run_cell(job(home, target="python:row_cell_target:ByRow", arm=arm, queries=600, classes=(0, 1, 2)).to_dict())
+    folder = tmp_path / "cell"
+    done = run_cell(job(folder, target="python:row_cell_target:ByRow", arm=arm, queries=600, classes=(0, 1, 2)).to_dict())
     assert done is not None
     assert done["faults"] == []
     assert done["comparison"].startswith("within ")
-    with StoredRun(home) as stored:
+    with StoredRun(folder) as stored:
         assert stored.meta.position.dependent
         assert 0 < stored.meta.position.tolerance < 1e-3
-    assert read_record(home) == done
+    assert read_record(folder) == done

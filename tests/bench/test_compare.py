@@ -1,4 +1,4 @@
-"""Two results side by side: what may be compared, and what the pairs of seeds say."""
+"""Comparing two results: which ones are comparable, and the intervals over pairs of seeds."""
 
 import copy
 from typing import Any
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 def result(halves: list[float | None], shares: list[float] | None = None, arm: str = "cppn", **target: Any) -> Json:
-    """The JSON of a target, as far as it is read: one arm, its Q50 and R95 by seed, each class accepted at the Q50."""
+    """The part of a target's JSON that is read: one arm, its Q50 and R95 by seed, each class accepted at the Q50."""
     seeds = list(range(len(halves)))
     r95 = {"queries": BUDGET, "per_seed": shares or [0.5] * len(seeds), "threshold_variance": 0.01}
     return {
@@ -49,7 +49,7 @@ def result(halves: list[float | None], shares: list[float] | None = None, arm: s
 
 
 def changed(data: Json, path: str, value: Any) -> Json:
-    """A copy with one value changed, or taken away where it is None."""
+    """A copy with one value changed, or removed if it is None."""
     data = copy.deepcopy(data)
     *above, last = path.split(".")
     inside = data
@@ -78,11 +78,11 @@ def test_pairs_are_those_of_the_same_seed() -> None:
     assert row["q50_ratio"]["value"] == pytest.approx(slow.value)
 
 
-def test_thresholds_of_their_own_widen_both_intervals() -> None:
-    """The same network, a network of its own, and a server that changed behind the same address."""
+def test_independent_thresholds_widen_both_intervals() -> None:
+    """The same network, another network, and a server that changed behind the same address."""
     same = compare(result(A, SHARES[0]), result(B, SHARES[1]))["arms"]["cppn"]
-    plain = paired_ratio(A, B, BUDGET), paired_difference(*SHARES)
-    assert (same["q50_ratio"]["low"], same["r95"]["low"]) == (plain[0].low, plain[1].low)
+    narrow = paired_ratio(A, B, BUDGET), paired_difference(*SHARES)
+    assert (same["q50_ratio"]["low"], same["r95"]["low"]) == (narrow[0].low, narrow[1].low)
     wide = paired_ratio(A, B, BUDGET, threshold_variance=0.004), paired_difference(*SHARES, threshold_variance=0.02)
     for other in (
         result(B, SHARES[1], fingerprint="g"),
@@ -95,19 +95,19 @@ def test_thresholds_of_their_own_widen_both_intervals() -> None:
         assert row["r95"]["low"] < same["r95"]["low"]
 
 
-def test_all_as_before_is_of_every_class_and_not_of_the_median_alone() -> None:
+def test_same_means_every_class_not_only_the_median() -> None:
     assert compare(result(A), result(A))["arms"]["cppn"]["same"]
     other = result(A)
     other["scores"]["arms"]["cppn"]["accepted_at"]["3"][0] += 1
     assert not compare(result(A), other)["arms"]["cppn"]["same"]
 
 
-def test_what_is_beyond_the_budget_is_counted() -> None:
+def test_seeds_beyond_the_budget_are_counted() -> None:
     assert compare(result([None, 100, 2000]), result([None, None, 900]))["arms"]["cppn"]["censored"] == [2, 2]
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("path", "value", "message"),
     [
         ("target.labels", ["cat", "dog", "2"], r"have different classes: only net 0, 1 \(2\); only net cat, dog \(2\)"),
         ("images.classes_without_images", ["1"], r"are scored in different classes: only net 1 \(1\)"),
@@ -124,22 +124,22 @@ def test_what_is_beyond_the_budget_is_counted() -> None:
         ("target", None, "this is not a complete result"),
     ],
 )
-def test_what_is_not_comparable_is_refused(path: str, value: Any, words: str) -> None:
+def test_incomparable_results_are_refused(path: str, value: Any, message: str) -> None:
     good, bad = result(A), changed(result(A), path, value)
     for pair in ((good, bad), (bad, good)):
         with pytest.raises(RecipeError):
             compare(*pair)
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(RecipeError, match=message):
         compare(good, bad)
 
 
-def test_the_order_of_classes_does_not_matter_and_two_of_one_label_are_two() -> None:
+def test_the_order_of_classes_does_not_matter_and_equal_labels_are_counted() -> None:
     assert compare(result(A, labels=["2", "0", "1"]), result(A))["arms"]
     with pytest.raises(RecipeError, match=r"only net 1 \(1\)"):
         compare(result(A, labels=["0", "1", "1"]), result(A, labels=["0", "1", "2"]))
 
 
-def test_notes_say_what_is_to_be_borne_in_mind() -> None:
+def test_notes_name_the_limits_of_a_comparison() -> None:
     other = changed(changed(result(B[:2]), "images.sha256", "j"), "protocol.evofool", "0.9")
     other["target"]["shape"] = [1, 32, 32]
     other["scores"]["arms"]["cppn"]["invalid"] = {"2": "out of memory"}

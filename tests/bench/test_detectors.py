@@ -138,7 +138,7 @@ def test_detectors_have_the_same_names_everywhere() -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_noise_is_more_suspicious_than_real_images(name: str) -> None:
-    """The orientation: with the sign the other way round this would be far below one half."""
+    """The orientation: with the opposite sign the AUROC would be far below 0.5."""
     found, calibration = fitted(name, net())
     assert curves(found(dim()), found.of_control(calibration, real())).auroc > 0.8
 
@@ -170,11 +170,11 @@ def test_mahalanobis_equals_that_of_pytorch_ood_where_it_is_well_conditioned() -
     classes = np.arange(300) % 3
     features = (draw.normal(size=(300, 5)) @ draw.normal(size=(5, 5)) + classes[:, None]).astype(np.float32)
     model, tensors = detectors._mahalanobis(ood.Mahalanobis, features, classes)
-    plain = ood.Mahalanobis(None).fit_features(torch.from_numpy(features), torch.from_numpy(classes))
+    library = ood.Mahalanobis(None).fit_features(torch.from_numpy(features), torch.from_numpy(classes))
     other = (draw.normal(size=(40, 5)) * 4).astype(np.float32)
     found, wanted = (
         model.predict_features(detectors._projected(other, tensors)),
-        plain.predict_features(torch.from_numpy(other)),
+        library.predict_features(torch.from_numpy(other)),
     )
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-3)
 
@@ -209,13 +209,13 @@ def test_a_guard_s_suspicion_ranks_as_the_detector_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_dividing_all_logits_by_four_changes_no_bit(name: str) -> None:
-    (one, calibration), (other, divided) = fitted(name, net()), fitted(name, net(4.0))
+    (first, calibration), (other, divided) = fitted(name, net()), fitted(name, net(4.0))
     assert divided.scale == calibration.scale / 4
-    np.testing.assert_array_equal(one(noise()), other(noise()))
-    np.testing.assert_array_equal(one.of_control(calibration, real()), other.of_control(divided, real()))
-    assert (one.rule.threshold, one.rule.median) == (other.rule.threshold, other.rule.median)
+    np.testing.assert_array_equal(first(noise()), other(noise()))
+    np.testing.assert_array_equal(first.of_control(calibration, real()), other.of_control(divided, real()))
+    assert (first.rule.threshold, first.rule.median) == (other.rule.threshold, other.rule.median)
     np.testing.assert_array_equal(
-        guarded(net(), one.rule, "g").logits(noise()), guarded(net(4.0), other.rule, "g").logits(noise())
+        guarded(net(), first.rule, "g").logits(noise()), guarded(net(4.0), other.rule, "g").logits(noise())
     )
 
 
@@ -248,12 +248,12 @@ def test_with_too_few_images_mahalanobis_is_left_out_with_a_reason() -> None:
     few = real(160).classes.copy()
     rare = np.flatnonzero((few == 3) & ~calibration.control)[1:]
     few[rare] = 0
-    one = Calibration(calibration.logits, few, calibration.control, "", "", found.labels)
-    _, left_out = fit_all(found, one, RealImages("made", few, real(160)._read))
+    few_images = Calibration(calibration.logits, few, calibration.control, "", "", found.labels)
+    _, left_out = fit_all(found, few_images, RealImages("made", few, real(160)._read))
     assert left_out.keys() == {"mahalanobis"}
     assert "1 classes have fewer than 2 (the first is 3)" in left_out["mahalanobis"]
     assert "the bench recipe's key detectors.fit" in left_out["mahalanobis"]
-    apart, none = fit_all(found, one, RealImages("made", few, real(160)._read), apart=real(seed=7))
+    apart, none = fit_all(found, few_images, RealImages("made", few, real(160)._read), apart=real(seed=7))
     assert (set(apart), none) == (set(DETECTORS), {})
 
 
@@ -304,20 +304,20 @@ Evolved = tuple[PreparedTarget, FittedDetectors, dict[str, Path]]
 @pytest.fixture(scope="module")
 def evolved(tmp_path_factory: pytest.TempPathFactory) -> Evolved:
     """lenet, with energy fitted to noise that it classifies as digits, and a cell of each kind: "static", "adaptive"."""
-    home = tmp_path_factory.mktemp("evolved")
-    plain = target("lenet")
+    folder = tmp_path_factory.mktemp("evolved")
+    undefended = target("lenet")
     pixels = np.random.default_rng(0).integers(0, 256, (100, 1, 28, 28), np.uint8)
-    z = plain.logits(pixels)
-    calibration = Calibration(z, z.argmax(1), np.arange(100) % 2 == 0, "", "", plain.labels)
+    z = undefended.logits(pixels)
+    calibration = Calibration(z, z.argmax(1), np.arange(100) % 2 == 0, "", "", undefended.labels)
     images = RealImages("made", z.argmax(1), lambda batch: iter(()))
-    prepared = PreparedTarget(Entry("lenet", "lenet"), plain, images, calibration)
-    detector = fit("energy", plain, calibration, images)
-    specs = {"static": "lenet", "adaptive": guard(plain, detector, home / "g.safetensors")}
+    prepared = PreparedTarget(Entry("lenet", "lenet"), undefended, images, calibration)
+    detector = fit("energy", undefended, calibration, images)
+    specs = {"static": "lenet", "adaptive": guard(undefended, detector, folder / "g.safetensors")}
     for name, spec in specs.items():
-        job = CellJob(home / name, spec, "cppn", 0, 60, tuple(range(10)), ("search.batch=12",))
+        job = CellJob(folder / name, spec, "cppn", 0, 60, tuple(range(10)), ("search.batch=12",))
         assert run_cell(job.to_dict())
     fitted = FittedDetectors({"energy": detector}, {"energy": specs["adaptive"]})
-    return prepared, fitted, {name: home / name for name in specs}
+    return prepared, fitted, {name: folder / name for name in specs}
 
 
 def with_logits(folder: Path, copy: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> Path:
@@ -386,7 +386,7 @@ def test_a_folder_without_a_done_cell_is_refused(evolved: Evolved, tmp_path: Pat
         fooling_images(tmp_path / "nowhere", np.ones(10, bool))
     shutil.copytree(folders["static"], tmp_path / "mixed")
     save_file({"classes": np.arange(3), "logits": np.zeros((3, 10), np.float32)}, tmp_path / "mixed" / LOGITS)
-    with pytest.raises(StoreError, match="of other elites"):
+    with pytest.raises(StoreError, match="belongs to other elites"):
         fooling_images(tmp_path / "mixed", np.ones(10, bool))
 
 

@@ -1,4 +1,4 @@
-"""The gate: holds, fails, and says when it cannot tell, for the shell and for CI systems."""
+"""The gate passes, fails or is invalid, for the shell and for CI systems."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from evofool.bench.bench import run_bench
 from evofool.bench.compare import compare
 from evofool.bench.finish import BenchOutcome
-from evofool.bench.gate import against_result as against_home
+from evofool.bench.gate import against_result as against_module
 from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.against_result import compared_check
 from evofool.bench.gate.at_threshold import GateAttacks, threshold
@@ -58,7 +58,7 @@ def harder(last: Path, to: Path, times: float) -> Path:
     return to
 
 
-def test_the_same_target_holds_against_itself(last, tmp_path):
+def test_the_same_target_passes_against_itself(last, tmp_path):
     code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"))
     assert code == 0, output
     assert "it takes 1.00 times the queries of before" in output
@@ -79,26 +79,26 @@ def test_a_target_that_became_easier_fails_and_ci_gets_the_reason(last, tmp_path
     assert "**fails**" in summary.read_text()
 
 
-def test_one_that_became_harder_holds(last, tmp_path):
+def test_a_target_that_became_harder_passes(last, tmp_path):
     code, output = gate("lenet", "--against", str(harder(last, tmp_path / "b.json", 0.5)), "--out", str(tmp_path / "g"))
     assert code == 0, output
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"valid": False}, "this result is invalid"),
         ({"schema": "other"}, "is not a file of schema evofool.bench"),
         ({"version": 99}, "has version 99; this evofool reads version 2; older results are not converted"),
     ],
 )
-def test_a_result_that_cannot_be_compared_with_is_invalid(last, tmp_path, change, words):
+def test_a_result_that_cannot_be_compared_with_is_invalid(last, tmp_path, change, message):
     path = tmp_path / "last.json"
     path.write_text(json.dumps(json.loads(last.read_text()) | change))
     junit = tmp_path / "gate.xml"
     code, output = gate("lenet", "--against", str(path), "--out", str(tmp_path / "g"), "--junit", str(junit))
     assert code == 2
-    assert words in output
+    assert message in output
     assert [case.tag for case in ET.parse(junit).getroot().iter("error")] == ["error"]
 
 
@@ -108,7 +108,7 @@ def test_a_target_that_cannot_be_measured_is_invalid(last, tmp_path):
     assert 'images = "digits" are grey and 28x28' in output
 
 
-def test_the_deployed_threshold_is_what_counts(tmp_path):
+def test_the_deployed_threshold_decides(tmp_path):
     common = ["lenet", "--budget", "400", "--seeds", "1", "--arms", "cppn,random", "--out", str(tmp_path / "g")]
     code, output = gate(*common, "--accept", "p>=0.5", "--max-fooled", "1")
     assert code == 0, output
@@ -141,13 +141,13 @@ def test_a_threshold_that_real_images_do_not_reach_is_invalid(tmp_path):
 
 
 @pytest.fixture
-def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing may be measured."""
+def forbid_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring raises an error."""
 
     def never(*_: Any) -> BenchOutcome:
         raise AssertionError("measured, though it could be found beforehand that nothing can be compared")
 
-    monkeypatch.setattr(against_home, "run_bench", never)
+    monkeypatch.setattr(against_module, "run_bench", never)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_one_folder_takes_both_kinds_of_gate_and_every_protocol(last, tmp_path):
     assert other["protocol"]["budgets"] == [100, 2000]
 
 
-# --- what the pairs of seeds say, and what a budget leaves open
+# --- pairs of seeds, and censoring by the budget
 
 
 def check(now: list[float | None], then: list[float | None]) -> tuple[str, str]:
@@ -189,7 +189,7 @@ def check(now: list[float | None], then: list[float | None]) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("now", "then", "status", "words"),
+    ("now", "then", "status", "message"),
     [
         ([500] * 5, [500] * 5, "passes", "1.00 times the queries of before.*5 pairs of seeds.: every class as before"),
         ([700, 520, 610, 660, 580], [500, 400, 450, 480, 420], "passes", "it takes 1.36 times"),
@@ -216,26 +216,26 @@ def check(now: list[float | None], then: list[float | None]) -> tuple[str, str]:
         ([500], [500], "passes", "1 pair of seeds.: every class as before"),
     ],
 )
-def test_a_check_is_of_the_lower_bound_and_of_what_a_budget_censors(now, then, status, words):
+def test_a_check_depends_on_the_lower_bound_and_on_censoring(now, then, status, message):
     found = check(now, then)
     assert found[0] == status, found
-    assert re.search(words, found[1]), found
+    assert re.search(message, found[1]), found
 
 
 @pytest.mark.parametrize("now", [[None] * 3, [None, 500, 600], [500, 600, 550], [200, 210, 190]])
 @pytest.mark.parametrize("then", [[None] * 3, [None, 510, 620], [505, 605, 555], [200, 210, 190]])
-def test_no_check_holds_where_a_lower_bound_is_under_three_quarters(now, then):
+def test_no_check_passes_with_a_lower_bound_under_three_quarters(now, then):
     row = compare(result(now), result(then, fingerprint="g"))["arms"]["cppn"]
     low = row["q50_ratio"]["low"]
     shown = now == [None] * 3 or row["same"] or (low is not None and low >= 0.75)
     assert (compared_check("cppn", row).status == "passes") == shown
 
 
-# --- what can be found before anything is measured
+# --- errors that are found before anything is measured
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("path", "value", "message"),
     [
         (
             "target.labels",
@@ -259,12 +259,14 @@ def test_no_check_holds_where_a_lower_bound_is_under_three_quarters(now, then):
         ("images.source", "photos", "was measured on real images of photos: name them by --images DIR"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_is_measured(last, tmp_path, unasked, path, value, words):
+def test_incomparable_results_are_refused_before_anything_is_measured(
+    last, tmp_path, forbid_measuring, path, value, message
+):
     before = tmp_path / "before.json"
     write_json(before, changed(read_json(last), path, value))
     code, output = gate("lenet", "--against", str(before), "--out", str(tmp_path / "g"))
     assert code == 2, output
-    assert words in output
+    assert message in output
 
 
 def test_arms_that_neither_side_can_have_do_not_make_a_black_box_invalid(tmp_path, black_box):
@@ -280,7 +282,7 @@ def test_arms_that_neither_side_can_have_do_not_make_a_black_box_invalid(tmp_pat
     assert code == 0, output
     assert "Note: apgd: left out" in output
     assert "noise: Q50" not in output
-    # One that had gradients then, and has none now, is not as it was; the other way round the arm was not measured before.
+    # A target that gave gradients before and gives none now has changed. The opposite case is no comparison.
     found = read_json(last)
     found["scores"]["arms"]["apgd"] = found["scores"]["arms"]["random"] | {"kind": "white"}
     write_json(tmp_path / "white.json", found)
@@ -297,14 +299,14 @@ def test_a_cell_that_fails_now_makes_the_gate_invalid(last, tmp_path, monkeypatc
         arm |= {"seeds": [0, 1], "invalid": {"2": "out of memory"}}
         return outcome
 
-    monkeypatch.setattr(against_home, "run_bench", lossy)
+    monkeypatch.setattr(against_module, "run_bench", lossy)
     code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"))
     assert code == 2
     assert "1 of 3 seeds could not be measured: out of memory" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ([], "needs one of --against"),
         (["--accept", "p>=0.9", "--against", "x.json"], "needs one of --against"),
@@ -321,14 +323,14 @@ def test_a_cell_that_fails_now_makes_the_gate_invalid(last, tmp_path, monkeypatc
         (["--against", "none.json", "--arms", "cppn"], "--arms is for --accept"),
     ],
 )
-def test_wrong_options_are_invalid_and_ci_gets_the_reason(arguments, words, tmp_path):
+def test_wrong_options_are_invalid_and_ci_gets_the_reason(arguments, message, tmp_path):
     junit, summary = tmp_path / "gate.xml", tmp_path / "gate.md"
     out = ["--out", str(tmp_path / "g"), "--junit", str(junit), "--markdown", str(summary)]
     code, output = gate("lenet", *arguments, *out)
     assert code == 2, output
-    assert words in output
+    assert message in output
     (error,) = ET.parse(junit).getroot().iter("error")
-    assert words in error.attrib["message"]
+    assert message in error.attrib["message"]
     assert "**invalid**" in summary.read_text()
 
 
@@ -342,11 +344,11 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
     assert f"Note: apgd: left out; it needs gradients, which {black_box} does not give" in output
 
 
-# --- whatever happens, CI hears of it, and takes it for no answer
+# --- every error ends in a report for CI, and never in a passing result
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (KeyError("lost"), "KeyError: 'lost'. This is a bug in evofool or in the target"),
         (SystemExit(0), "SystemExit"),
@@ -355,27 +357,27 @@ def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
         (BrokenPipeError(), "BrokenPipeError"),
     ],
 )
-def test_an_error_is_never_a_passing_or_failing_result(last, tmp_path, monkeypatch, error, words):
+def test_an_error_is_never_a_passing_or_failing_result(last, tmp_path, monkeypatch, error, message):
     def broken(*_: Any) -> BenchOutcome:
         raise error
 
-    monkeypatch.setattr(against_home, "run_bench", broken)
+    monkeypatch.setattr(against_module, "run_bench", broken)
     junit = tmp_path / "gate.xml"
     code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--junit", str(junit))
     assert code == 2
-    assert words in output
-    assert [words in case.attrib["message"] for case in ET.parse(junit).getroot().iter("error")] == [True]
+    assert message in output
+    assert [message in case.attrib["message"] for case in ET.parse(junit).getroot().iter("error")] == [True]
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("--junit", "--markdown"), ("--markdown", "--junit")])
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(last, tmp_path, unasked, wrong, right):
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(last, tmp_path, forbid_measuring, wrong, right):
     nowhere, there = tmp_path / "no" / "file", tmp_path / "there"
     code, output = gate(
         "lenet", "--against", str(last), wrong, str(nowhere), right, str(there), "--out", str(tmp_path / "g")
     )
     assert code == 2
     assert f"{nowhere} cannot be written" in output
-    assert "cannot be written" in there.read_text(), "the other one says so"
+    assert "cannot be written" in there.read_text(), "the other file has the reason"
     code, output = gate("lenet", "--against", str(last), "--junit", str(there), "--markdown", str(there))
     assert code == 2
     assert f"--junit and --markdown both name {there}" in output
@@ -397,14 +399,14 @@ def test_a_full_disk_at_the_end_is_no_result(last, tmp_path, monkeypatch):
 
 def test_a_killed_gate_leaves_a_report_of_it(tmp_path):
     junit = tmp_path / "gate.xml"
-    junit.write_text("of the last build: all is well")
+    junit.write_text("the report of the last build")
     GateOutputs(junit, None).begin("net")
     (error,) = ET.parse(junit).getroot().iter("error")
     assert error.attrib["message"] == "the gate did not finish"
 
 
 def test_an_interrupted_gate_exits_with_130_and_leaves_no_result(last, tmp_path, monkeypatch):
-    monkeypatch.setattr(against_home, "run_bench", lambda *_: BenchOutcome(tmp_path, {}, {}, True, ()))
+    monkeypatch.setattr(against_module, "run_bench", lambda *_: BenchOutcome(tmp_path, {}, {}, True, ()))
     junit = tmp_path / "gate.xml"
     code, output = gate("lenet", "--against", str(last), "--out", str(tmp_path / "g"), "--junit", str(junit))
     assert code == 130
@@ -432,7 +434,7 @@ def test_an_interruption_while_real_images_are_scored_takes_effect_at_once(last,
         )
     assert messages[-1] == "96 of 2,500 real images"
     with pytest.raises(Interrupted):
-        against_home.against("lenet", read_json(last), None, tmp_path / "g", lambda progress: True)
+        against_module.against("lenet", read_json(last), None, tmp_path / "g", lambda progress: True)
 
 
 def test_a_closed_pipe_does_not_change_the_exit_status(last, tmp_path):
@@ -450,13 +452,13 @@ def test_a_closed_pipe_does_not_change_the_exit_status(last, tmp_path):
 def test_a_server_that_was_swapped_does_not_pass_on_old_answers(tmp_path):
     sure = target("lenet")
     unsure = Target("unsure", sure.labels, sure.shape, lambda images: sure.logits(images) * 1e-3, {})
-    judgements = []
+    exit_statuses = []
     port = 0
     for behind in (sure, unsure):
         with serving(behind, port=port) as url:
             port = int(url.rstrip("/").rpartition(":")[2])
             options = ["--accept", "p>=0.5", "--seeds", "1", "--arms", "random", "--budget", "40", "--max-fooled", "0"]
             code, _ = gate(url, *options, "--out", str(tmp_path / "g"))
-            judgements.append(code)
-    assert judgements == [1, 0]
+            exit_statuses.append(code)
+    assert exit_statuses == [1, 0]
     assert {path.name[-4:] for path in (tmp_path / "g").glob("accept-*")} == {"s-40", "40-2"}

@@ -10,7 +10,7 @@ from evofool.bench.gate.gate_verdict import Check, GateVerdict, Status, junit, m
 from evofool.bench.gate.junit import Case
 from evofool.bench.gate.junit import junit as xml
 
-HELD = Check("share accepted", "passes", "0.3 of the classes, at most 0.5 may be", {"share": 0.3, "q50": None})
+PASSED = Check("share accepted", "passes", "0.3 of the classes, at most 0.5 may be", {"share": 0.3, "q50": None})
 FAILED = Check("against last.json", "fails", "easier to fool: Q50 <fell> & fell\nto 0.5x", {"ratio": 0.5, "low": 0.41})
 INVALID = Check("real images", "invalid", "0 of 10 classes have any")
 
@@ -32,12 +32,12 @@ def test_a_gate_without_checks_is_invalid() -> None:
 
 
 def test_the_xml_has_the_verdict() -> None:
-    root = ET.fromstring(junit(GateVerdict("nets/my-net.onnx", [HELD, FAILED, INVALID], 12.3456)))
+    root = ET.fromstring(junit(GateVerdict("nets/my-net.onnx", [PASSED, FAILED, INVALID], 12.3456)))
     assert root.tag == "testsuites"
     (suite,) = root
     assert suite.tag == "testsuite"
-    for one in (root, suite):
-        assert {k: one.attrib[k] for k in ("tests", "failures", "errors", "time")} == {
+    for element in (root, suite):
+        assert {k: element.attrib[k] for k in ("tests", "failures", "errors", "time")} == {
             "tests": "3", "failures": "1", "errors": "1", "time": "12.346",
         }  # fmt: skip
     cases = list(suite)
@@ -68,7 +68,7 @@ def test_characters_that_xml_lacks_are_dropped_and_all_others_come_back() -> Non
 
 def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
     odd = Check("a|b `c`", "fails", "x | y\n| z <script>\\|", {"low|high": 1 / 3})
-    text = markdown(GateVerdict("my_net", [HELD, odd, INVALID], 1.0))
+    text = markdown(GateVerdict("my_net", [PASSED, odd, INVALID], 1.0))
     assert text.startswith("### evofool gate: my\\_net **invalid**\n")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 5
@@ -80,8 +80,8 @@ def test_the_markdown_is_a_table_that_no_text_can_break() -> None:
 
 
 def test_notes_are_in_the_outputs() -> None:
-    verdict = GateVerdict("net", [HELD], 1.0, ["apgd: left out", "a <b> | c"])
+    verdict = GateVerdict("net", [PASSED], 1.0, ["apgd: left out", "a <b> | c"])
     (suite,) = ET.fromstring(junit(verdict))
     assert suite.findtext("system-out") == "apgd: left out\na <b> | c"
     assert "\n\n- apgd: left out\n- a &lt;b&gt; \\| c\n\n1 check in 1.0 s\n" in markdown(verdict)
-    assert ET.fromstring(junit(GateVerdict("net", [HELD], 1.0)))[0].find("system-out") is None
+    assert ET.fromstring(junit(GateVerdict("net", [PASSED], 1.0)))[0].find("system-out") is None

@@ -79,8 +79,8 @@ def test_a_target_is_not_compared_with_itself_by_features(tmp_path: Path, monkey
     grey, control = random_images(30, 0, (1, 10, 10)), np.arange(30) % 2 == 0
     found = {}
     for name, target in (("b", other(1)), ("a", other()), ("c", other(2))):
-        what = {"target": name, "encoding": {"kind": "direct"}, "stop": {"evaluations": 8}, "search": {"batch": 8}}
-        with Run.start(parse(what, "test"), tmp_path / name, target) as run:
+        settings = {"target": name, "encoding": {"kind": "direct"}, "stop": {"evaluations": 8}, "search": {"batch": 8}}
+        with Run.start(parse(settings, "test"), tmp_path / name, target) as run:
             run.advance()
         calibration = Calibration(target.logits(grey), np.zeros(30, np.int64), control, "", "", target.labels)
         found[name] = measure(
@@ -90,7 +90,12 @@ def test_a_target_is_not_compared_with_itself_by_features(tmp_path: Path, monkey
     for name in ("b", "c"):
         figures, notes = found[name]
         assert not notes
-        assert {kind for kind, one in figures.items() if one[FEATURES]} == {"cppn", "uniform-noise", "smooth-noise", "real"}
+        assert {kind for kind, figure in figures.items() if figure[FEATURES]} == {
+            "cppn",
+            "uniform-noise",
+            "smooth-noise",
+            "real",
+        }
     figures, notes = found["a"]
     assert notes == [
         "a: it is the independent network itself, so its elites were not compared by features; "

@@ -1,4 +1,4 @@
-"""A figure that may be a bound: what it can show, and how it is said."""
+"""A figure that may be a bound: the comparisons that it allows, and its text."""
 
 import pytest
 
@@ -7,19 +7,19 @@ from evofool.bench.interval import Interval, Sign, format_queries, format_ratio
 
 @pytest.mark.parametrize("bound", ["=", ">=", "<="])
 @pytest.mark.parametrize("value", [0.5, 1.9, 2.0, 2.1, 10.0])
-def test_a_bound_shows_only_what_every_true_value_behind_it_has(value: float, bound: Sign) -> None:
+def test_a_bound_shows_only_what_is_true_of_every_value_within_it(value: float, bound: Sign) -> None:
     worlds = {"=": [value], ">=": [value, value + 100], "<=": [value, value / 100]}[bound]
     answers = {world >= 2 for world in worlds}
     assert Interval(value, None, None, bound=bound).at_least(2) == (answers.pop() if len(answers) == 1 else None)
 
 
-def test_what_is_not_known_shows_nothing():
+def test_an_unknown_value_shows_nothing():
     assert Interval(None, None, None, bound="unknown").at_least(2) is None
     assert Interval(None, 1000, None, bound=">=").at_least(2) is None
 
 
 @pytest.mark.parametrize(
-    ("interval", "words"),
+    ("interval", "text"),
     [
         (Interval(812, 700, 900), ("812", "[700, 900]")),
         (Interval(812, None, None), ("812", "")),
@@ -30,15 +30,15 @@ def test_what_is_not_known_shows_nothing():
         (Interval(None, None, None, bound="unknown"), ("unknown", "")),
     ],
 )
-def test_a_bound_is_said_with_its_sign(interval: Interval, words: tuple[str, str]):
-    assert interval.text(format_queries, 1000) == words
-    assert Interval.from_row(interval.to_dict()).text(format_queries, 1000) == words, "JSON keeps it"
+def test_a_bound_is_printed_with_its_sign(interval: Interval, text: tuple[str, str]):
+    assert interval.text(format_queries, 1000) == text
+    assert Interval.from_row(interval.to_dict()).text(format_queries, 1000) == text, "JSON keeps it"
 
 
 def test_a_row_of_a_share_is_exact():
     assert Interval.from_row({"queries": 10, "value": 0.5, "low": 0.4, "high": 0.6}) == Interval(0.5, 0.4, 0.6)
 
 
-def test_ratios_and_queries_are_said_in_few_digits():
+def test_ratios_and_queries_are_rounded():
     assert [format_ratio(v) for v in (0.123, 2.5, 1234.5)] == ["0.12", "2.50", "1,234"]
     assert [format_queries(v) for v in (5.25, 12345.6)] == ["5.2", "12,346"]

@@ -1,4 +1,4 @@
-"""A benchmark's folder: until there is a cell everything may change, then nothing that the cells depend on."""
+"""A benchmark's folder: without cells everything may change, with cells nothing that they depend on."""
 
 import json
 import os
@@ -27,7 +27,7 @@ TINY = {"images": "digits", "targets": [{"target": "lenet"}], "budgets": [20], "
 
 
 def results(outcome, name: str = "lenet") -> dict:
-    """What the benchmark says of a target, without timings."""
+    """The JSON of a target without timings."""
     return {key: value for key, value in outcome.results[name].items() if key != "timings"}
 
 
@@ -41,10 +41,10 @@ def photos(tmp_path) -> Path:
     """Ten pictures of each digit."""
     images, labels = held_out()
     for digit in range(10):
-        home = tmp_path / "real" / str(digit)
-        home.mkdir(parents=True)
+        image_folder = tmp_path / "real" / str(digit)
+        image_folder.mkdir(parents=True)
         for k, image in enumerate(images[labels == digit][:10]):
-            Image.fromarray(image[0]).save(home / f"{k}.png")
+            Image.fromarray(image[0]).save(image_folder / f"{k}.png")
     return tmp_path / "real"
 
 
@@ -54,7 +54,7 @@ def of_photos(photos) -> dict:
 
 
 def shift_labels(photos: Path) -> None:
-    """The folders of 0 to 4 become those of 1 to 5, and that of 5 the one of 0: done six times nothing has changed."""
+    """Rotate the names of the folders 0 to 5 by one; six rotations change nothing."""
     for digit in range(6):
         (photos / str(digit)).rename(photos / f"moved{digit}")
     for digit in range(6):
@@ -162,7 +162,7 @@ def test_a_lost_calibration_is_made_again_from_the_same_images_only(photos, of_p
     assert "have changed since this benchmark was started" in invalid(run_bench(recipe, folder))
 
 
-def test_notes_of_the_validation_are_said_again(tmp_path, monkeypatch):
+def test_notes_of_the_validation_are_repeated(tmp_path, monkeypatch):
     (tmp_path / "unit_net.py").write_text("""
 import torch
 from evofool.targets import target
@@ -209,7 +209,7 @@ def test_a_target_keeps_its_name_if_the_other_of_that_name_is_removed(tmp_path):
     assert names(b, a) == ["lenet-2", "lenet"]
 
 
-def test_a_name_that_the_recipe_gives_stands(tmp_path):
+def test_a_name_from_the_recipe_is_kept(tmp_path):
     recipe = parse({**TINY, "targets": [{"target": "lenet?weights=b", "name": "mine"}]}, "here")
     assert [entry.name for entry in entries(recipe, tmp_path, {"mine": "lenet?weights=a"})] == ["mine"]
 
@@ -255,7 +255,7 @@ def test_a_benchmark_that_was_killed_while_writing_its_manifest_starts_again(tmp
         ({"targets": [{"target": "lenet"}, {"target": "lenett"}]}, r'targets: no target is called "lenett".*mean "lenet"'),
     ],
 )
-def test_what_is_needed_at_the_end_is_checked_at_the_beginning(tmp_path, change, message):
+def test_packages_and_settings_of_later_stages_are_checked_first(tmp_path, change, message):
     folder = tmp_path / "b"
     with pytest.raises(RecipeError, match=message):
         run_bench(parse({**TINY, **change}, "here"), folder)
@@ -265,12 +265,12 @@ def test_what_is_needed_at_the_end_is_checked_at_the_beginning(tmp_path, change,
         run_bench(parse({**TINY, **change}, "here"), folder)
 
 
-def test_no_folder_is_published_even_with_blanks_in_it(of_photos, photos, tmp_path):
-    home = tmp_path / "my secret place"
-    photos.rename(home)
-    recipe = parse({**of_photos, "images": str(home)}, "here")
+def test_no_folder_is_published_even_if_its_name_has_spaces(of_photos, photos, tmp_path):
+    image_folder = tmp_path / "my secret place"
+    photos.rename(image_folder)
+    recipe = parse({**of_photos, "images": str(image_folder)}, "here")
     assert run_bench(recipe, tmp_path / "b").valid
-    shutil.rmtree(home / "0")
+    shutil.rmtree(image_folder / "0")
     outcome = run_bench(recipe, tmp_path / "b")
     assert "the real images in my secret place have changed" in invalid(outcome)
     for path in (tmp_path / "b" / "report.html", tmp_path / "b" / "results" / "lenet.json"):

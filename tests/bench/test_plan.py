@@ -1,4 +1,4 @@
-"""bench.toml, read strictly."""
+"""Bench recipes are parsed strictly."""
 
 import pytest
 
@@ -48,8 +48,8 @@ def test_a_recipe_needs_only_images_and_targets():
         ({"arm": {"direct": {"set": ["compute.format=bfloat16"]}}}, "compute cannot be set for one arm"),
         ({"targets": [{"train": "none"}, {"train": "none", "epochs": 20, "name": "b"}]}, "with 20 epochs is given twice"),
         (
-            {"targets": [{"target": "lenet", "name": "plain"}, {"target": "lenet", "name": "mine", "defends": "plian"}]},
-            'mine defends "plian", which is not another group or name; there are plain; did you mean "plain"',
+            {"targets": [{"target": "lenet", "name": "base"}, {"target": "lenet", "name": "mine", "defends": "bsae"}]},
+            'mine defends "bsae", which is not another group or name; there are base; did you mean "base"',
         ),
         ({"targets": [{"target": "lenet", "defends": "lenet"}]}, "there is no other"),
         ({"seeds": 0}, "seeds: "),
@@ -96,12 +96,12 @@ def test_settings_that_do_not_fit_a_target_are_refused_before_it_is_measured():
 def test_a_target_compared_by_name_is_in_a_group_of_that_name(tmp_path):
     targets = [{"target": "lenet?weights=a"}, {"target": "lenet?weights=b", "name": "mine", "defends": "lenet"}]
     recipe = parse({**LEAST, "targets": targets}, "here")
-    assert [(one.name, one.group) for one in entries(recipe, tmp_path)] == [("lenet", "lenet"), ("mine", "mine")]
+    assert [(entry.name, entry.group) for entry in entries(recipe, tmp_path)] == [("lenet", "lenet"), ("mine", "mine")]
 
 
 def test_networks_of_other_epochs_are_other_files(tmp_path):
     targets = [{"train": "none", "name": "a"}, {"train": "none", "name": "b", "epochs": 3}]
-    specs = [one.spec for one in entries(parse({**LEAST, "targets": targets}, "here"), tmp_path)]
+    specs = [entry.spec for entry in entries(parse({**LEAST, "targets": targets}, "here"), tmp_path)]
     assert len(set(specs)) == 2
     targets[0]["epochs"] = 5
     assert entries(parse({**LEAST, "targets": targets}, "here"), tmp_path)[0].spec not in specs

@@ -1,4 +1,4 @@
-"""Scores out of traces: against a slow version, and what follows from how a class is accepted."""
+"""Scores from traces, compared with a slow version, and their properties."""
 
 import numpy as np
 import pytest
@@ -31,16 +31,16 @@ def scoring(divide: float = 1.0, **arms: float) -> Scoring:
     return Scoring(calibration(divide), cells, BUDGETS, replicates=20)
 
 
-def test_shares_and_q50_are_what_counting_gives():
+def test_shares_and_q50_equal_a_slow_count():
     s = scoring(cppn=1.0)
     arm, tau = s.arm("cppn"), s.calibration.tau5
     for b, budget in enumerate(BUDGETS):
         shares = []
-        for one in s.cells["cppn"].values():
+        for cell_data in s.cells["cppn"].values():
             hits = [
                 any(
                     q <= budget and m >= tau[c] and m > 0
-                    for q, m in zip(one.trace.queries[c], one.trace.margins[c], strict=True)
+                    for q, m in zip(cell_data.trace.queries[c], cell_data.trace.margins[c], strict=True)
                 )
                 for c in range(5)
             ]
@@ -58,7 +58,7 @@ def test_shares_and_q50_are_what_counting_gives():
     assert curve["value"][-1] == arm["r95"][-1]["value"]
 
 
-def test_r50_is_never_above_r95_and_intervals_hold_their_value():
+def test_r50_is_never_above_r95_and_intervals_contain_their_value():
     arm = scoring(cppn=4.0).arm("cppn")
     for easy, hard in zip(arm["r95"], arm["r50"], strict=True):
         assert hard["value"] <= easy["value"]

@@ -1,4 +1,4 @@
-"""What follows the cells of a benchmark: detectors, image metrics, transfer of two targets, and a third, invalid one."""
+"""The stages after the cells of a benchmark: detectors, image metrics, transfer between two valid targets."""
 
 import json
 import sys
@@ -72,10 +72,10 @@ def scores(done: BenchOutcome, name: str) -> dict[str, Any]:
 def test_every_detector_has_a_static_and_an_adaptive_row(done: BenchOutcome, name: str) -> None:
     rows = scores(done, name)["detectors"]
     assert [(row["detector"], row["kind"]) for row in rows] == [(d, k) for d in NAMES for k in ("static", "adaptive")]
-    assert rows[0]["images"] == rows[2]["images"], "the same elites, whatever judges them"
+    assert rows[0]["images"] == rows[2]["images"], "the same elites for every detector"
     for row in rows:
         assert (row["arm"], row["seeds"], len(row["images"])) == ("cppn", [0, 1], 2)
-        assert all(1 <= n <= 10 for n in row["images"]), "of each class one at the most, and none that is rejected"
+        assert all(1 <= n <= 10 for n in row["images"]), "at most one of each class, and none that is rejected"
         assert row["auroc"] == pytest.approx(sum(row["per_seed"]) / 2)
         assert row["curve"]["tpr"][-1] == 1.0
 
@@ -117,4 +117,4 @@ def test_an_invalid_target_is_in_no_figure(done: BenchOutcome) -> None:
     pyarrow = pytest.importorskip("pyarrow.parquet")
     table = pyarrow.read_table(done.folder / "elites.parquet")
     assert set(table.column("target").to_pylist()) == {"lenet", "shifted"}
-    assert set(table.column("arm").to_pylist()) == {"cppn"}, "nor is what was evolved against a detector"
+    assert set(table.column("arm").to_pylist()) == {"cppn"}, "no elites that were evolved against a detector"

@@ -1,4 +1,4 @@
-"""A budget for so many minutes."""
+"""Budgets for a number of minutes."""
 
 from pathlib import Path
 
@@ -28,11 +28,11 @@ def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path
     for minutes in (1, 3, 10, 60):
         budget = most(minutes, 0.001)
         assert str(budget).rstrip("0") in ("1", "2", "5")
-        # Of what the minutes are for at most; 7.5: what a query of each arm takes, in passes.
+        # The upper limit of the minutes; 7.5: the passes of one query of every arm.
         assert budget * 5 * 7.5 * 0.001 <= 60 * minutes
 
 
-def _said(recipe: dict[str, object], minutes: int, folder: Path) -> str:
+def _opening_text(recipe: dict[str, object], minutes: int, folder: Path) -> str:
     try:
         return time_budget.with_budget(parse(recipe, "here"), minutes, folder)[1]
     except RecipeError as error:
@@ -46,8 +46,8 @@ def test_many_classes_get_fewer_seeds_and_a_note_if_that_is_not_enough(monkeypat
     assert recipe.budget >= 2000
     assert note == ""
     tight = {**LENET, "seeds": 2}
-    needed = next(n for n in range(1, 60) if not _said(tight, n, tmp_path))
-    assert f"about {needed} minutes here" in _said(tight, needed - 1, tmp_path)
+    needed = next(n for n in range(1, 60) if not _opening_text(tight, n, tmp_path))
+    assert f"about {needed} minutes here" in _opening_text(tight, needed - 1, tmp_path)
     with pytest.raises(
         RecipeError, match=r"1 minutes are not enough: 1,000 classes need at least 2,000 .* give --minutes [0-9]+"
     ):

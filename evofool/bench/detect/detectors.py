@@ -112,11 +112,11 @@ def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
     # The numbers of scores at or above each threshold: equal ones are flagged together.
     hits, alarms = (len(s) - np.searchsorted(np.sort(s), thresholds, side="left") for s in (fooling, real))
     hits, alarms = np.concatenate([[0], hits]), np.concatenate([[0], alarms])
-    # In integers, so that nothing is rounded before the end.
+    # The area is computed in integers, so that only the division rounds.
     area = int((np.diff(alarms) * (hits[1:] + hits[:-1])).sum())
-    enough = int(np.argmax(hits * 20 >= 19 * len(fooling)))
+    first_95 = int(np.argmax(hits * 20 >= 19 * len(fooling)))
     fpr, tpr = alarms / len(real), hits / len(fooling)
-    return Roc(area / (2 * len(fooling) * len(real)), float(fpr[enough]), fpr, tpr)
+    return Roc(area / (2 * len(fooling) * len(real)), float(fpr[first_95]), fpr, tpr)
 
 
 def fooling_images(folder: Path, classes: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ def fooling_images(folder: Path, classes: np.ndarray) -> np.ndarray:
     with StoredRun(folder) as run:
         elites = run.elites()
         if not np.array_equal(intended, [elite.row.class_id for elite in elites]):
-            raise StoreError(f"{folder}: {LOGITS} is of other elites; delete it and {RECORD} beside it")
+            raise StoreError(f"{folder}: {LOGITS} belongs to other elites; delete it and {RECORD} in the same folder")
         unguarded = intended < len(classes)  # not the class "rejected"
         fooled = np.zeros(len(intended), bool)
         margins = margin(logits[unguarded, : len(classes)])
