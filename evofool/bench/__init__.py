@@ -1,6 +1,6 @@
 """The protocol that scores how well classifiers resist fooling: arms, transfer, detectors, statistics, report, gate.
 
-load_bench() reads a benchmark's recipe; run_bench() does what it says. Both are loaded when they are first used.
+load_bench() reads a benchmark's recipe; run_bench() carries it out. Both are loaded when they are first used.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What one cell of a benchmark has to do, as plain values that travel to a worker and are stored beside the cell."""
+"""The job of a cell of a benchmark, in values that can be sent to a worker and stored in the cell's folder."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -35,13 +35,21 @@ class CellPlan:
 def plan_cells(recipe: BenchRecipe, prepared: PreparedTarget, folder: Path) -> CellPlan:
     """The cells of a target, below folder/cells; the recipe's detectors are fitted to it, since some cells attack them."""
     target = prepared.target
-    home = (folder / CELLS / prepared.name).absolute()
+    cells_folder = (folder / CELLS / prepared.name).absolute()
     warnings: list[str] = []
 
     def job(arm: str, seed: int, name: str, spec: str, fingerprint: str) -> CellJob:
         changes = tuple(recipe.changes(arm))
         return CellJob(
-            home / name, spec, arm, seed, recipe.budget, prepared.classes, changes, recipe.format, fingerprint=fingerprint
+            cells_folder / name,
+            spec,
+            arm,
+            seed,
+            recipe.budget,
+            prepared.classes,
+            changes,
+            recipe.format,
+            fingerprint=fingerprint,
         )
 
     arms = [arm for arm in recipe.arms if is_applicable(arm, target)]

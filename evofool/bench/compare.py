@@ -133,14 +133,14 @@ def refuse_other_classes(
     labels: all labels of each; without: those without a real image, which are not scored.
     """
     scored = [Counter(every) - Counter(missing) for every, missing in zip(labels, without, strict=True)]
-    for what, (ours, theirs) in (("have", tuple(map(Counter, labels))), ("are scored in", scored)):
+    for verb, (ours, theirs) in (("have", tuple(map(Counter, labels))), ("are scored in", scored)):
         apart = [
             f"only {name} {', '.join(sorted(more)[:5])}{' ...' if len(more) > 5 else ''} ({len(more):,})"
             for name, more in zip(names, (ours - theirs, theirs - ours), strict=True)
             if more
         ]
         if apart:
-            raise RecipeError(f"the two targets {what} different classes: {'; '.join(apart)}")
+            raise RecipeError(f"the two targets {verb} different classes: {'; '.join(apart)}")
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,17 +162,17 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     alike = _alike(ours, theirs)
     notes = _notes(ours, theirs)
     arms = {}
-    for name, one in ours.scores.arms.items():
+    for name, arm in ours.scores.arms.items():
         other = theirs.scores.arms.get(name)
-        both = [] if other is None else [seed for seed in one.seeds if seed in other.seeds]
+        both = [] if other is None else [seed for seed in arm.seeds if seed in other.seeds]
         if other is None or not both:
             continue
-        arms[name] = _row(one, other, both, ours.budget, alike)
+        arms[name] = _row(arm, other, both, ours.budget, alike)
         if len(both) < _FEW_PAIRS:
             notes.append(
                 f"{name}: {len(both)} pair{'s' * (len(both) != 1)} of seeds; 5 give a first impression, a claim needs 10"
             )
-        lost = sorted({*one.invalid, *other.invalid})
+        lost = sorted({*arm.invalid, *other.invalid})
         if lost:
             notes.append(f"{name}: seed {', '.join(map(str, lost))} is invalid in one of the two and is left out")
     if not arms:
@@ -183,9 +183,9 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
 def _row(a: ArmRecord, b: ArmRecord, both: Sequence[int], budget: int, alike: bool) -> dict[str, Any]:
     assert a.q50 is not None
     assert b.q50 is not None
-    rows = [[one.seeds.index(seed) for seed in both] for one in (a, b)]
+    rows = [[arm.seeds.index(seed) for seed in both] for arm in (a, b)]
     q50 = [[queries.per_seed[k] for k in row] for queries, row in zip((a.q50, b.q50), rows, strict=True)]
-    shares = [[one.r95[-1].per_seed[k] for k in row] for one, row in zip((a, b), rows, strict=True)]
+    shares = [[arm.r95[-1].per_seed[k] for k in row] for arm, row in zip((a, b), rows, strict=True)]
     variances = (
         (0.0, 0.0)
         if alike
@@ -215,7 +215,7 @@ def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
         ours, theirs = getattr(a.protocol, key), getattr(b.protocol, key)
         if ours != theirs:
             raise RecipeError(f"the two results have different protocols: {key} is {ours!r} and {theirs!r}")
-    for arm in sorted(name for name, one in a.scores.arms.items() if one.seeds and b.scores.arms.get(name, one).seeds):
+    for arm in sorted(name for name, row in a.scores.arms.items() if row.seeds and b.scores.arms.get(name, row).seeds):
         ours, theirs = a.protocol.settings.get(arm, ()), b.protocol.settings.get(arm, ())
         if ours != theirs and arm in b.scores.arms:
             raise RecipeError(f"the two results have different protocols: the settings of {arm} are {ours!r} and {theirs!r}")
@@ -243,5 +243,5 @@ def _notes(a: ComparableResult, b: ComparableResult) -> list[str]:
     return notes
 
 
-def _shape(one: ComparableResult) -> str:
-    return "x".join(map(str, one.target.shape))
+def _shape(result: ComparableResult) -> str:
+    return "x".join(map(str, result.target.shape))

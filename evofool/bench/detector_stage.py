@@ -23,7 +23,7 @@ _POINTS = 60  # of a curve
 class FittedDetectors:
     """Detectors fitted to a target, by name. guarded: by name, the spec of the target guarded by it.
 
-    What could not be fitted or guarded is left out, and warnings say why.
+    Detectors that could not be fitted or guarded are left out, with a warning each.
     """
 
     detectors: Mapping[str, Detector]
@@ -69,7 +69,7 @@ def score_detectors(
     """AUROC and FPR95 of each detector, on images evolved against the target alone, and against the target guarded by it.
 
     arm: the search that made them. static: folders of its valid cells, by seed; adaptive: by detector and seed. Seeds and
-    detectors that could not be measured are in no row, and a warning says why.
+    detectors that could not be measured are in no row, and a warning gives the reason.
     """
     scored = prepared.calibration.scored
     unguarded, warnings = _fooling(f"detectors: static, {arm}", static, scored)

@@ -29,7 +29,7 @@ def entries(recipe: BenchRecipe, folder: Path, pinned: Mapping[str, str] | None 
     """All classifiers of a recipe, in its order, under different names: of equal names the later ones get -2, -3 ... added.
 
     pinned: the specs by name of targets that have cells. They keep these names whatever other targets are added or removed;
-    a name that the recipe itself gives always stands.
+    a name from the recipe is always kept.
     """
     defended = {part.defends for part in recipe.targets}
     unnamed = [(part, entry) for part in recipe.targets for entry in _of_part(part, folder, defended)]

@@ -128,7 +128,7 @@ def prepare(
 
 
 def _stored_calibration(loaded: _Loaded, manifest: Manifest) -> _Calibrated | None:
-    """The stored calibration, if it still holds or cells depend on it; None if a new one is to be made."""
+    """The stored calibration, if it is still valid or cells depend on it; None if a new one is to be made."""
     name = loaded.entry.name
     calibrated_as, begun = manifest.calibrated_as(name), manifest.has_cells(name)
     if not calibrated_as.fingerprint:

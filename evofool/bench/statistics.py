@@ -305,7 +305,9 @@ def _half(
 
 def _networks(networks: Sequence[Interval], budget: float) -> tuple[np.ndarray, np.ndarray]:
     """log10 of each network's Q50, with the budget where it is above it, and (n,) bool: which of them are bounds."""
-    return _logs([one.value for one in networks], budget), np.array([one.bound != "=" for one in networks], bool)
+    return _logs([network.value for network in networks], budget), np.array(
+        [network.bound != "=" for network in networks], bool
+    )
 
 
 def _geometric_mean(

@@ -36,7 +36,7 @@ class AcceptanceRule:
 
 
 def parse_acceptance_rule(text: str) -> AcceptanceRule:
-    """The rule that is written so; RecipeError says what may be."""
+    """Parse a rule. RecipeError, with the valid forms, for an invalid one."""
     found = _RULE.fullmatch(text)
     if found is None:
         raise RecipeError(f'"{text}" is no rule of acceptance; write {_ALLOWED}')

@@ -51,10 +51,10 @@ def threshold(
 ) -> GateVerdict:
     """Attack a target, and measure in how many classes it accepts an image by the rule that it is deployed with.
 
-    An arm fails where the mean share over seeds is above `max_fooled`. Without real images nothing is calibrated; with
-    them, a check says what share of the correctly classified ones the rule accepts, and if that is below KEPT nothing is
-    attacked. Searches rank as the rule does. Arms that need gradients are left out for a target without; RecipeError if no
-    arm is left that attacks, or if the budget is too small for the classes. Interrupted if on_progress returns True.
+    An arm fails if the mean share over seeds is above `max_fooled`. Without real images nothing is calibrated. With them, a
+    check gives the share of the correctly classified ones that the rule accepts; below KEPT nothing is attacked. Searches
+    rank as the rule does. Arms that need gradients are left out if the target gives none. RecipeError if no arm is left that
+    attacks, or if the budget is too small for the classes. Interrupted if on_progress returns True.
     """
     began = time.perf_counter()
     _refuse_arms(attacks.arms)

@@ -43,7 +43,7 @@ def ratio_cell(row: Mapping[str, Any] | None) -> TableCell:
     """A paired ratio with its interval."""
     if not row:
         return TableCell(NOTHING)
-    # A dash may stand in a column of numbers.
+    # A column of numbers may contain a dash.
     return TableCell(NOTHING, "unknown") if row["value"] is None else TableCell(*Interval.from_row(row).text(format_ratio))
 
 

@@ -37,8 +37,8 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
         level: [flag["message"] for flag in result["flags"] if flag["level"] == level] for level in ("invalid", "warning")
     }
     before = [] if result["valid"] else ["Invalid: no figure of this report includes this target."]
-    fault = "\n".join([*before, *(f"Invalid: {what.rstrip('.')}." for what in flags["invalid"])])
-    cautions = [f"Warning: {what.rstrip('.')}." for what in flags["warning"]]
+    fault = "\n".join([*before, *(f"Invalid: {message.rstrip('.')}." for message in flags["invalid"])])
+    cautions = [f"Warning: {message.rstrip('.')}." for message in flags["warning"]]
     text = f"Target: {target['spec']}."
     if target.get("shape"):
         classes = f"{target['classes']:,} classes, {target['scored_classes']:,} of them scored"
