@@ -247,7 +247,7 @@ def drawing(mermaid: str) -> str:
     tip = '<marker id="tip" viewBox="0 0 8 8" refX="5" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     tip += '<path d="M0 0 L8 4 L0 8 z" fill="currentColor" fill-opacity="0.6"/></marker>'
     box = f"0 0 {width} {len(floors) * (height + gap)}"
-    return f'<svg viewBox="{box}" role="img" aria-label="rooms"><defs>{tip}</defs>{"".join(lines + boxes)}</svg>\n'
+    return f'<svg viewBox="{box}" role="img" aria-label="layers"><defs>{tip}</defs>{"".join(lines + boxes)}</svg>\n'
 
 
 if __name__ == "__main__":
