@@ -79,10 +79,24 @@ class Recipe(Part):
 def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """The recipe in a file, or the shipped one of that name, with --set changes ("search.seed=3") applied.
 
-    RecipeError names file and key, and the nearest valid one.
+    RecipeError names file and key, or the change where the file alone is valid, and the nearest valid key.
     """
     path = find(recipe)
-    return parse(from_file(path, changes), str(path))
+    try:
+        return parse(from_file(path, changes), str(path))
+    except RecipeError:
+        if not changes or not _valid(path, ()):
+            raise
+    guilty = [change for change in changes if not _valid(path, (change,))] or changes
+    return parse(from_file(path, changes), " ".join(f"--set {change}" for change in guilty))
+
+
+def _valid(path: Path, changes: Sequence[str]) -> bool:
+    try:
+        parse(from_file(path, changes), "")
+    except RecipeError:
+        return False
+    return True
 
 
 def from_file(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -115,8 +129,13 @@ def find(recipe: str | Path) -> Path:
         raise RecipeError(f"{recipe} is a benchmark, of many runs: evofool bench {recipe}")
     names = [p.stem for p in shipped_recipes()]
     near = difflib.get_close_matches(str(recipe), names, 1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
-    raise RecipeError(f"{recipe} is no recipe, no file and no run; the shipped recipes are {', '.join(names)}{hint}")
+    if near:
+        hint = f' Did you mean "{near[0]}"?'
+    else:
+        hint = f" To attack another target with a recipe: --set target={recipe}" if ":" in str(recipe) else ""
+    raise RecipeError(
+        f'there is no recipe, recipe file or run folder "{recipe}".{hint} The shipped recipes are {", ".join(names)}'
+    )
 
 
 def shipped_recipes() -> list[Path]:
@@ -147,7 +166,7 @@ def override(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         for parent in parents:
             at = at.setdefault(parent, {})
             if not isinstance(at, dict):
-                raise RecipeError(f"--set {change}: {parent} is no table")
+                raise RecipeError(f"--set {change}: {parent} is not a table")
         if not text.strip():
             at.pop(leaf, None)
             continue

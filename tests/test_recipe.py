@@ -83,11 +83,28 @@ def test_a_recipe_is_found_by_name_by_path_and_without_its_suffix(tmp_path: Path
 def test_a_recipe_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"there is no recipe .*nowhere\.toml"):
         load(tmp_path / "nowhere.toml")
-    with pytest.raises(RecipeError, match=r'mnist-cpn is no recipe, no file and no run; .* did you mean "mnist-cppn"\?'):
+    with pytest.raises(RecipeError, match=r'there is no recipe.* folder "mnist-cpn"\. Did you mean "mnist-cppn"\?'):
         load("mnist-cpn")
-    with pytest.raises(RecipeError, match="the shipped recipes are ") as caught:
+    with pytest.raises(RecipeError, match="The shipped recipes are ") as caught:
         load("zzz")
     assert all(name in str(caught.value) for name in NAMES)
+
+
+def test_a_target_in_the_place_of_a_recipe_is_recognised() -> None:
+    with pytest.raises(RecipeError, match=r"attack another target with a recipe: --set target=python:my\.py:model"):
+        load("python:my.py:model")
+
+
+def test_a_wrong_change_is_blamed_instead_of_a_file_that_is_valid(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r'^--set serch\.seed=3: unknown key "serch"; did you mean "search"\?$'):
+        load("mnist-cppn", ["search.seed=1", "serch.seed=3"])
+    (tmp_path / "bad.toml").write_text('[encoding]\nkind = "direct"\n[stop]\nevaluation = 9\n')
+    with pytest.raises(RecipeError, match=r"^.*bad\.toml: .*unknown key"):
+        load(tmp_path / "bad.toml", ["search.seed=1"])
+    with pytest.raises(
+        RecipeError, match=r"^--set compute\.chunk=5 --set search\.batch=4: recipe: compute\.chunk 5 is more"
+    ):
+        load("mnist-direct", ["compute.chunk=5", "search.batch=4"])
 
 
 def test_a_file_of_any_name_is_a_recipe(tmp_path: Path) -> None:
@@ -309,7 +326,7 @@ def test_set_without_key_or_sign_says_how_it_is_written(change: str) -> None:
 
 
 def test_set_below_a_value_that_is_no_table_is_told() -> None:
-    with pytest.raises(RecipeError, match=r"--set target\.x=3: target is no table"):
+    with pytest.raises(RecipeError, match=r"--set target\.x=3: target is not a table"):
         load("mnist-cppn", ["target.x=3"])
 
 
@@ -319,8 +336,8 @@ def test_set_changes_nothing_but_a_copy() -> None:
     assert data == {"a": {"b": {"c": 1}}}
 
 
-def test_a_fault_in_a_change_names_the_file_and_the_key() -> None:
-    with pytest.raises(RecipeError, match=r'mnist-cppn\.toml: unknown key "search\.sed"; did you mean "search\.seed"\?'):
+def test_a_fault_in_a_change_names_the_change_and_the_key() -> None:
+    with pytest.raises(RecipeError, match=r'--set search\.sed=3: unknown key "search\.sed"; did you mean "search\.seed"\?'):
         load("mnist-cppn", ["search.sed=3"])
 
 

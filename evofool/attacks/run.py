@@ -46,11 +46,11 @@ METHODS: dict[str, Method] = {
     "erhan": Method(gradient.erhan, True, "on a sphere, from nine starts; single units: evofool units (Erhan 2009)"),
     "inceptionism": Method(gradient.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
     "fourier": Method(gradient.fourier, True, "Fourier space under robust transforms, for recognisable images (Olah 2017)"),
-    "apgd": Method(gradient.apgd, True, "Auto-PGD on the margin, from noise: the strongest (Croce & Hein 2020)"),
+    "apgd": Method(gradient.apgd, True, "Auto-PGD on the margin, from noise (Croce & Hein 2020)"),
     "square": Method(square, False, "Square attack without a source image (Andriushchenko 2020)", 1000),
     "nes": Method(nes, False, "natural evolution strategy on low-frequency pixels (Ilyas 2018)", 1000),
-    "random": Method(random_search, False, "random images, each tried in every class", 1000, True),
-    "noise": Method(noise, False, "one image of noise per class, without selection: the lower bound", 1),
+    "random": Method(random_search, False, "random images, each scored in every class: random search", 1000, True),
+    "noise": Method(noise, False, "one image of noise per class, without selection: a control", 1),
 }  # fmt: skip
 
 

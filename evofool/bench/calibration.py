@@ -308,7 +308,7 @@ def calibrate(
             update_digest(digest, images, real.classes[rows])
             parts.append(query(images))
             done += len(images)
-            report(f"{done:,} of {n:,} real images")
+            report(f"scoring real images: {done:,} of {n:,}")
     if done != n:
         raise TargetError(f"{real.source}: {done} of {n} real images could be read")
     control = halves(real.classes)

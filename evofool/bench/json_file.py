@@ -28,8 +28,12 @@ def read_json(path: Path, schema: str = SCHEMA, version: int = VERSION, remedy: 
     """What write_json has written; StoreError for another schema or version. remedy: what to do about another version."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read as JSON ({error})") from None
+    except FileNotFoundError:
+        raise StoreError(f"there is no file {path}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise StoreError(f"{path} is not a JSON file ({error})") from None
     found = data.get("schema") if isinstance(data, dict) else None
     if found != schema:
         raise StoreError(f"{path} is not a file of schema {schema} (its schema is {found!r})")

@@ -1,7 +1,9 @@
 """The command line: the app, its groups and main(). A command imports what it needs when it runs, so help is quick."""
 
+import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -51,6 +53,11 @@ class _InPanelOrder(TyperGroup):
         return [name for panel in PANELS.values() for name in panel]
 
 
+def unwrapped(text: str) -> str:
+    """text with each paragraph on one line, so that the terminal wraps it once. Indented lines stay as they are."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", text)
+
+
 app = typer.Typer(
     name="evofool",
     cls=_InPanelOrder,
@@ -58,14 +65,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="""Evolve fooling images: pictures that a classifier is sure about and that were not drawn to show anything.
+    help=unwrapped("""Evolve fooling images: images that a classifier assigns to a class with high
+confidence, and that were not drawn to depict anything.
 
 A [bold]run[/bold] keeps the best image of every class in a folder, as one SQLite file. Begin with
 
     evofool run mnist-cppn          evolve images for ten digits, in seconds
     evofool show runs/mnist-cppn    show its best images as a table
     evofool targets list            list the classifiers that can be attacked
-""",
+"""),
 )
 
 
@@ -89,9 +97,11 @@ def root(
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         if isinstance(command, typer.Typer):
+            for group_command in command.registered_commands:
+                group_command.help = unwrapped(inspect.getdoc(group_command.callback) or "")
             app.add_typer(command, name=name, rich_help_panel=panel)
         else:
-            app.command(name, rich_help_panel=panel)(command)
+            app.command(name, rich_help_panel=panel, help=unwrapped(inspect.getdoc(command) or ""))(command)
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targ
 OUT = typer.Option(
     metavar="RUN", help="Folder of the run; runs/METHOD-TARGET by default. A run that was begun there is continued."
 )
-BUDGET = typer.Option(min=0, help="Forward passes for each class; 0: as published.")
+BUDGET = typer.Option(min=0, help="Forward passes for each class; 0: the published number.")
 TARGET_CONFIDENCE = typer.Option(
     help="Stop a class when its 8-bit image reaches this confidence; 1: spend the whole budget."
 )
-RANK = typer.Option(metavar="log_odds|margin", help="The score by which the best image of a class is chosen.")
+RANK = typer.Option(metavar="log_odds|margin", help="The score by which the best image of a class is chosen: the highest.")
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method: --set setting=l2, --set restarts=5.")
 THREADS = typer.Option(min=1, help="Torch threads of one pass.")
 
@@ -43,10 +43,10 @@ def baseline(
     """Make one fooling image for each class by a published method.
 
     With gradients: nguyen (setting=plain, l2, blur or sparse), simonyan, erhan, inceptionism, fourier (made to be
-    recognisable), apgd (the strongest). Without gradients, for black boxes too: square, nes, random, and noise as the
-    floor. The result is a run: it can be shown, exported and verified like any other, and evolution can start from it
-    (evofool run RECIPE --parents RUN). Its curve counts forward passes. Ctrl-C keeps the finished classes, and the same
-    command continues.
+    recognisable), apgd (Auto-PGD). Without gradients, for black boxes too: square, nes, random (random search), and noise
+    (one image per class, a control). The result is a run: it can be shown, exported and verified like any other, and
+    evolution can start from it (evofool run RECIPE --parents RUN). Its curve counts forward passes. Ctrl-C saves the
+    finished classes, and the same command continues.
     """
     from evofool.attacks.run import METHODS, AttackPlan, run_baseline
     from evofool.cli.console import interrupts, report, status
@@ -91,7 +91,7 @@ def baseline(
     for note in outcome.notes:
         print(f"Warning: {note}.")
     if not outcome.done:
-        print("Stopped before the first classes were finished; nothing was kept. The same command starts again.")
+        print("Stopped before the first classes were finished; nothing was saved. The same command starts again.")
         raise typer.Exit(130)
     if not outcome.images:
         raise ScoreError(

@@ -46,7 +46,10 @@ BENCH = typer.Argument(
 )
 TARGETS = typer.Option("--target", metavar="SPEC", help="A classifier to measure (`evofool targets list`); may be repeated.")
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images that set the thresholds, or digits.")
-ARMS = typer.Option(metavar="ARM,ARM", help="direct, cppn, per-class, random, square, nes, apgd, fourier, noise.")
+ARMS = typer.Option(
+    metavar="ARM,ARM",
+    help="Attacks and controls: direct, cppn, per-class, random, square, nes, apgd, fourier, noise.",
+)
 BUDGET = typer.Option("--budget", metavar="N,N", help="Budgets in queries of all classes together, ascending: 1000,10000.")
 SEEDS = typer.Option(min=1, help="The number of seeds: 5 for a first look, 10 or more for a claim.")
 MINUTES = typer.Option(metavar="M", help="Instead of --budget: choose the budget that takes about this many minutes here.")
@@ -76,7 +79,8 @@ def run(
 ) -> None:
     """Measure how easily classifiers are fooled (default command).
 
-    A cell is a target, an arm and a seed, and is an ordinary run in DIR/cells. The results are DIR/report.html, a JSON file
+    An arm is an attack or a control, such as noise. A cell is a target, an arm and a seed, and is an ordinary run in
+    DIR/cells. The results are DIR/report.html, a JSON file
     for each target in DIR/results, DIR/summary.json and DIR/elites.parquet. Ctrl-C saves, and the same command continues.
     Exits with 2 if a target could not be measured. docs/protocol.md explains the scores.
     """
@@ -134,7 +138,7 @@ def compare(
     """Compare two results, by the arms that both have, paired by seed: which target is harder to fool?
 
     Prints the ratio of Q50, the queries until half of the classes are fooled, and the difference of R95, the share of
-    classes fooled at 95% acceptance.
+    classes fooled at 95% acceptance (the threshold that 95% of real images pass).
     """
     from evofool.bench.compare import compare as compare_results
     from evofool.bench.json_file import read_json
@@ -257,32 +261,34 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         table.add_column(head, no_wrap=True)
     ratios = [result["scores"]["sharing"] for result in results.values() if result["valid"]]
     compared = [arm for arm in ("per-class", "nes", "apgd") if any(ratio.get(arm) for ratio in ratios)]
-    shares = ("fooled at 95%\nacceptance", "fooled at 50%\nacceptance")
-    for head in (*shares, "Q50\n(queries)", *(f"Q50 / cppn's:\n{arm}" for arm in compared)):
+    shares = ("fooled at 95%\nacceptance", "fooled at 50%\n(stricter)")
+    for head in (*shares, "Q50\n(queries)"):
         table.add_column(head, justify="right", no_wrap=True)
     for name, result in results.items():
         if not result["valid"]:
             table.add_row(name, "INVALID")
             continue
         arms, budget = valid_arms(result), budget_of(result)
-        sharing = [ratio_text(result["scores"]["sharing"].get(arm)) for arm in compared]
         # The strongest black-box arm and the strongest arm, which are often the same.
         best = dict.fromkeys(arm for only in (True, False) if (arm := strongest(result, black_box=only)))
         for arm in best if many else arms:
             scores = arms[arm]
             fooled = [_text(scores[level][-1], format_share) for level in ("r95", "r50")]
-            table.add_row(name, arm, *fooled, _text(scores["q50"], format_queries, budget), *sharing)
-            name, sharing = "", []
+            table.add_row(name, arm, *fooled, _text(scores["q50"], format_queries, budget))
+            name = ""
     table_console().print(table)
     budget = next(map(budget_of, results.values()))
     print(
-        f"Fooled at 95% acceptance (R95), at 50% (R50): the share of classes accepted at tau_5, at tau_50, after {budget:,} "
-        "queries. Q50: queries until half of the classes are fooled at 95% acceptance."
+        f"Fooled at 95% acceptance (R95), at 50% (R50): the share of classes with an image above the threshold that 95% "
+        f"(tau_5) or 50% (tau_50, stricter) of real images pass, after {budget:,} queries. Q50: queries until half of the "
+        "classes are fooled at 95% acceptance."
     )
     if compared:
-        print(
-            "Q50 / cppn's: an arm's Q50 over that of cppn, whose classes share images; above 1 the arm needs more queries."
-        )
+        print("Ratios of Q50 to that of cppn, whose classes share images; above 1 the arm needs more queries than cppn:")
+        for name, result in results.items():
+            if result["valid"]:
+                sharing = result["scores"]["sharing"]
+                print(f"  {name}: " + "; ".join(f"{arm} / cppn {ratio_text(sharing.get(arm))}" for arm in compared))
     print(brackets_note(list(results.values())))
     invalid = [
         (name, flag["message"]) for name, result in results.items() for flag in result["flags"] if flag["level"] == "invalid"

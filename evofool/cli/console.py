@@ -156,7 +156,7 @@ def _progress_text(run: "Run") -> str:
     median = confidence_text(p.median, statistics.median(run.best()[run.strategy.classes].tolist()))
     return (
         f"{p.evaluations:,} evaluations{rate}{left}; median confidence {median}, "
-        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} distinct elites{requests}"
+        f"{p.at_99}/{len(p.confidences)} classes at 0.99, {p.distinct} different images{requests}"
     )
 
 
@@ -211,8 +211,6 @@ def report(folder: Path, reason: str | None) -> None:
         sure = sum(e.confidence >= 0.99 for e in best.values())
         very = sum(e.confidence >= 0.9999 for e in best.values())
         seconds = stored.meta.seconds
-        if reason:
-            print(f"Done: {reason}.")
         without = classes - len(best)
         median = confidence_text(
             statistics.median([*(e.confidence for e in best.values()), *[0.0] * without]),
@@ -298,11 +296,11 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         as_of = f"{stored.elites_as_of:,} evaluations"
         print(f"\nAs of {as_of}, when elites were last saved; the search has continued since.")
     state = f"ended: {meta.finished}" if meta.finished else "not ended yet"
-    share = f"{switches / wins:.1%}" if wins else "none"
+    share = f"{switches / wins:.1%}" if wins else "0%"
     # A merged run has no history of its searches.
-    won = f"{wins:,} cells replaced, {share} by goal switch; " if meta.searched else ""
+    won = f"{wins:,} elite replacements, {share} of them goal switches; " if meta.searched else ""
     distinct = len({e.row.birth for e in elites})
-    print(f"\n{len(elites)} elites, {distinct} distinct; {_spent(stored)}; {won}{state}")
+    print(f"\n{len(elites)} elites, {distinct} different images; {_spent(stored)}; {won}{state}")
     quarantine = stored.quarantine()
     if quarantine:
         print(f"\n{len(quarantine)} images in quarantine: they are kept in the run's file and not evaluated again:")
@@ -358,7 +356,8 @@ def show_one(
     )
     print("runners-up  " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
     print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
-    print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG; {row.verdict}")
+    verdict = "; no human verdict" if row.verdict == "unjudged" else f"; human verdict: {row.verdict}"
+    print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:
         print("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
     if is_graph:

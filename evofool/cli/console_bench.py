@@ -38,8 +38,9 @@ def calibrated(target: "Target", images: str, report: Callable[[str], None], nam
     print(
         f"{name}: top-1 {format_share(calibration.top1)} on {summary['number']:,} real images of "
         f"{summary['classes']:,} classes{doubt}. "
-        f"tau_5 is {summary['scaled_tau5']:.3f} of their median margin; of {control['images']:,} held-out ones "
-        f"{format_share(control['accepted'])} +- {control['standard_error']:.3f} reach it; 0.95 is expected",
+        f"tau_5 = {summary['scaled_tau5']:.3f} x the median margin of the real images; the share of {control['images']:,} "
+        f"held-out real images above it is {format_share(control['accepted'])} +- {control['standard_error']:.3f} "
+        "(expected: 0.95)",
         flush=True,
     )
     return calibration

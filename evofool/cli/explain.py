@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 RUN_OR_IMAGE = typer.Argument(metavar="RUN|IMAGE", help="A run's folder, or an image file of any size.")
 CLASS = typer.Option(
     "--class",
-    help="A class number or a label: of a run the elite to explain, of an image file the class; by default the class that "
-    "the target predicts for the file.",
+    help="A class number or a label. With a run: the class whose elite is explained. With an image file: the class to "
+    "explain, by default the predicted one.",
 )
 TARGET = typer.Option(
-    "--target", metavar="SPEC", help="The classifier of an image file (see `evofool targets list`); a run has its own."
+    "--target",
+    metavar="SPEC",
+    help="The classifier of an image file (see `evofool targets list`). With a run, the run's target is used.",
 )
 OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained by default.")
 REAL_IMAGES = typer.Option(
@@ -59,7 +61,7 @@ def explain(
     seed: Seed = 0,
     trust: Trust = False,
 ) -> None:
-    """Explain why the classifier predicts a class for an image: writes a page, index.html, and its pictures.
+    """Show which parts of an image the classifier's score depends on: writes a page, index.html, and its pictures.
 
     The image is an elite of a run or any image file. The page shows occlusion, the effect of repeated elements, saliency,
     segmentation, inversions of layers, with --dream a DeepDream, and with --real-images the nearest real images. For a
@@ -81,7 +83,7 @@ def explain(
     with torch_threads(1):
         if run_or_image.is_dir() or run_or_image.name == "run.db":
             if target is not None:
-                raise TargetError(f"{run_or_image} is a run and has its own target; --target is for an image file")
+                raise TargetError(f"{run_or_image} is a run, whose own target is used; --target is for an image file")
             subject = _elite(run_or_image.parent if run_or_image.name == "run.db" else run_or_image, which, trust)
         else:
             subject = _image_file(run_or_image, which, target)

@@ -31,6 +31,8 @@ ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: the attacks. White-b
 SEEDS = typer.Option(min=1, help="With --accept: the number of seeds.")
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; with --against the images of the result.")
 OUT = typer.Option(metavar="DIR", help="Folder of the cells; runs/gate-TARGET by default. The same command continues there.")
+_SHOWN = {"holds": "PASS", "fails": "FAIL", "invalid": "INVALID"}
+
 WORKERS = typer.Option(
     min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other, in this process."
 )
@@ -55,9 +57,10 @@ def gate(
 ) -> None:
     """Fail a CI build whose classifier is too easily fooled. Exit status 0: passed, 1: failed, 2: invalid evaluation.
 
-    --against LAST.json measures the target by the protocol of an earlier result. It passes if the paired comparison of seeds
-    shows that fooling half of the classes takes at least 0.75 times as many queries as before. --accept RULE attacks the
-    target with --budget queries and fails if images of more than the share --max-fooled of the classes reach the rule.
+    --against LAST.json measures the target by the protocol of an earlier result. An arm passes if fooling half of the
+    classes takes at least 0.75 times as many queries as before, by the lower limit of the 95% interval of the paired
+    seeds. --accept RULE attacks the target with --budget queries and fails if more than --max-fooled (a share, 0 to 1) of
+    the classes have an image that satisfies RULE.
     """
     from evofool.bench.gate.gate_verdict import Check, GateVerdict
     from evofool.bench.gate.outputs import GateOutputs
@@ -79,7 +82,7 @@ def gate(
                     return bool(interrupted)
 
                 if (against is None) == (accept is None):
-                    raise RecipeError("a gate needs one of --against LAST.json and --accept 'p>=0.9'")
+                    raise RecipeError("give one of --against LAST.json and --accept RULE, for example --accept 'p>=0.9'")
                 folder = out or _folder(target)
                 if against is not None:
                     from evofool.bench.gate.against_result import against as easier
@@ -109,7 +112,7 @@ def gate(
             print("Interrupted; finished cells are saved. The same command continues.")
             raise typer.Exit(130) from None
         except (Exception, SystemExit) as error:  # a target's code may raise SystemExit
-            check = Check("evaluation", "invalid", _error_text(error))
+            check = Check("options" if isinstance(error, RecipeError) else "evaluation", "invalid", _error_text(error))
             verdict = GateVerdict(target, [check], time.perf_counter() - began)
     unwritten = outputs.end(verdict)
     try:
@@ -151,7 +154,7 @@ def _error_text(error: BaseException) -> str:
 
 def _print(verdict: "GateVerdict") -> None:
     for check in verdict.checks:
-        print(f"{check.status:<8} {check.name}: {check.message}")
+        print(f"{_SHOWN[check.status]:<8} {check.name}: {check.message}")
     for note in verdict.notes:
         print(f"Note: {note}")
-    print(f"The gate of {verdict.target}: {verdict.status} (exit status {verdict.exit_status})")
+    print(f"The gate of {verdict.target}: {_SHOWN[verdict.status]} (exit status {verdict.exit_status})")

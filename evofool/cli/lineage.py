@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from evofool.run.lineage import Ancestor
 
-IMAGE = typer.Option(metavar="FILE", help="Draw the line of descent there, a PNG.")
+IMAGE = typer.Option(metavar="FILE", help="Draw the line of ancestors there, a PNG.")
 
 
 def lineage(
@@ -22,10 +22,11 @@ def lineage(
     image: Annotated[Path | None, IMAGE] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Trace an elite's line of descent, along its mothers, and the classes that its ancestors held.
+    """Trace an elite's ancestors, and the classes whose elites they were.
 
-    An image that wins a class which neither of its parents held is a goal switch. Writes nothing but the file that --image
-    names.
+    The line follows first parents: the mother is the parent that was mutated, and a father only contributes to crossover.
+    A goal switch is an image that became the elite of a class in which neither of its parents was the elite. Writes nothing
+    but the file that --image names.
     """
     from evofool.run.lineage import classes_passed
     from evofool.run.lineage import lineage as trace
@@ -36,7 +37,7 @@ def lineage(
         class_id = stored.class_id(which)
         elite = max(stored.elites(class_id), key=lambda e: e.row.log_odds)
         line = trace(stored, elite.row.birth)
-        names = lambda held: " ".join(stored.labels[c] for c in held)  # noqa: E731
+        names = lambda held: ", ".join(stored.labels[c] for c in held)  # noqa: E731
         if image is not None:
             _draw(image, line, names)
         if as_json:
@@ -49,10 +50,10 @@ def lineage(
             return
         for ancestor in line:
             mark = "  goal switch" if ancestor.switched else ""
-            print(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  held {names(ancestor.held)}{mark}")
+            print(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  elite of {names(ancestor.held)}{mark}")
         passed = " -> ".join(names(held) for held in classes_passed(line))
         switches = sum(a.switched for a in line)
-        print(f"\n{elite.label} descends from {len(line) - 1} ancestors with {switches} goal switches: {passed}")
+        print(f"\n{elite.label}: {len(line) - 1} ancestors through first parents, {switches} goal switches: {passed}")
         if image is not None:
             print(f"Picture: {image}")
 

@@ -80,6 +80,15 @@ def _different(replaced: "Sequence[Mapping[str, Any]]") -> "list[Mapping[str, An
     return list({(r["images"], r["reference"], r["held_out"]): r for r in replaced}.values())
 
 
+def _shown(name: str) -> str:
+    """A metric's name in words: "nearest_real_hog_percentile" is "HOG distance to the nearest real image, percentile"."""
+    space = name.removeprefix("nearest_real_").removesuffix("_percentile")
+    if space == name:
+        return name.replace("_", " ")
+    kind = {"pixels": "pixel", "hog": "HOG", "features": "feature"}[space]
+    return f"{kind} distance to the nearest real image, percentile"
+
+
 def _print(
     elites: "Mapping[str, np.ndarray]", controls: "Mapping[str, Mapping[str, np.ndarray]]", metrics: "ImageMetrics"
 ) -> None:
@@ -96,19 +105,17 @@ def _print(
     medians = [quantiles_of(figures, at=(50,)) for figures in columns.values()]
     for name in metrics.names:
         # The run may have metrics of an earlier measurement too, which are not printed.
-        table.add_row(
-            name.replace("_", " "), *(f"{column[name]['50']:.4g}" if name in column else "-" for column in medians)
-        )
+        table.add_row(_shown(name), *(f"{column[name]['50']:.4g}" if name in column else "-" for column in medians))
     table_console().print(table)
     blunt = [name for name in metrics.references if min(noise[name]["50"] for noise in medians[1:3]) < _FAR]
     if blunt:
         print(
-            f"\nNoise is near these real images too by {', '.join(name.replace('_', ' ') for name in blunt)}, so the "
+            f"\nNoise is near these real images too by {', '.join(map(_shown, blunt))}, so the "
             "values of elites mean little there."
         )
     features = "" if metrics.network else " The features of another classifier were not compared: --network SPEC."
     print(
-        f"\nPercentile 100: at least as far from its nearest real image as each of {metrics.held_out:,} held-out real "
-        f"images from its own.{features} None of these values shows whether people recognise an image, which takes a study "
+        f"\nPercentile 100: at least as far from its nearest real image as all {metrics.held_out:,} held-out real images "
+        f"are from theirs.{features} None of these values shows whether people recognise an image, which takes a study "
         "with people (Zhou and Firestone 2019)."
     )

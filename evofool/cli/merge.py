@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-RUNS = typer.Argument(metavar="RUN...", help="Folders of runs of one target, merged runs included; they are only read.")
+RUNS = typer.Argument(metavar="RUN...", help="Folders of runs of one target, merged runs included; they are not modified.")
 OUT = typer.Option(metavar="RUN", help="A new folder for the merged run.")
 
 
 def merge(folders: Annotated[list[Path], RUNS], out: Annotated[Path, OUT]) -> None:
-    """Merge runs of one target into a new run that holds the best elite of every class (and niche).
+    """Merge runs of one target into a new run with the best elite of every class (and niche).
 
     Best by the stored log-odds (or margin, as the recipes rank). The runs must share target, niches, search.rank and the
     kind of genome; seeds, budgets and mutation rates may differ. The order and grouping of the runs do not change the

@@ -9,7 +9,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, 
 Trust = Annotated[
     bool, typer.Option("--trust", help="Allow the run's stored target to import code or to send requests to a server.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print exact numbers as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON, with numbers that are not rounded.")]
 Classes = Annotated[
     str | None, typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all classes by default.")
 ]

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from evofool.attacks.polish import PolishPlan
     from evofool.attacks.session import AttackProgress
 
-RUN = typer.Argument(metavar="RUN", help="The run whose elites are improved; it is only read.")
+RUN = typer.Argument(metavar="RUN", help="The run whose elites are improved; it is not modified.")
 OUT = typer.Option(metavar="NEW", help="Folder of the new run; RUN-polished by default. A run begun there is continued.")
 PARAMETERS = typer.Option(
     "--parameters",
     metavar="weights|pixels",
     help="What the gradient changes; by default the CPPN's weights where there are any, else pixels.",
 )
-BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17.")
+BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17 passes.")
 CHANGES = typer.Option(
     "--set", metavar="KEY=VALUE", help="rate=0.01: the step size in pixels; grow=false: add no edges to the graphs."
 )
@@ -41,9 +41,9 @@ def polish(
     """Improve a run's elites by gradient ascent, and keep the better images as a new run.
 
     With --parameters weights an image stays one that a CPPN draws; with pixels it does not. Images that score higher
-    replace their elites, are marked as polished and have the originals as mothers; the other elites stay. The new run can
-    be shown, exported, verified and merged with RUN, and evolution can start from it (evofool run RECIPE --parents NEW).
-    Its curve counts forward passes. Ctrl-C keeps the finished elites, and the same command continues.
+    replace their elites, are marked as polished and have the originals as parents (mothers); the other elites stay. The
+    new run can be shown, exported, verified and merged with RUN, and evolution can start from it (evofool run RECIPE
+    --parents NEW). Its curve counts forward passes. Ctrl-C saves the finished elites, and the same command continues.
     """
     import numpy as np
 
@@ -78,7 +78,7 @@ def polish(
     for note in done.notes:
         print(f"Warning: {note}.")
     if not len(done.before):
-        print("Stopped before the first elites were finished; nothing was kept. The same command starts again.")
+        print("Stopped before the first elites were finished; nothing was saved. The same command starts again.")
         raise typer.Exit(130)
     report(new, None)
     print(

@@ -13,7 +13,7 @@ from evofool.cli.options import Trust
 if TYPE_CHECKING:
     from evofool.run.run import Run
 
-RUN = typer.Argument(metavar="RUN", help="A run's folder; it is only read.")
+RUN = typer.Argument(metavar="RUN", help="A run's folder; it is not modified.")
 OUT = typer.Option(metavar="RUN", help="Keep the repeated run in this folder; it is deleted by default.")
 WORKERS = typer.Option(min=0, help="Classify in this number of Ray processes; 0: in this process. Does not change results.")
 RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
@@ -26,7 +26,7 @@ def replay(
     ray: Annotated[str, RAY] = "local",
     trust: Trust = False,
 ) -> None:
-    """Repeat a run's search, batch by batch, and check that the result is the same to the bit.
+    """Repeat a run's search, batch by batch, and check that the result is bit-identical.
 
     A search in free mode repeats the order of commits that its file has recorded; any other follows from its recipe. Exits
     with 1 and names what differs. Takes as long as the search itself.
@@ -57,4 +57,4 @@ def replay(
     if found.differences:
         kind = "" if found.same_machine else " (this machine is of another kind than the run's, so last bits may differ)"
         raise VerifyError(f"{folder} is not reproduced: {'; '.join(found.differences)} differ{kind}")
-    print(f"{folder} is reproduced: {found.of:,} batches, archive and lineage equal to the bit")
+    print(f"{folder} is reproduced: {found.of:,} batches, archive and lineage bit-identical")

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ITERATIONS = typer.Option(
-    min=1, max=1000, help="The number of networks: each is attacked, and its fooling images train the next."
+    min=1, max=1000, help="The number of networks: each is attacked, and the next is trained with its fooling images."
 )
 REPEATS = typer.Option(min=1, max=1000, help="Independent repetitions of the experiment, with different seeds.")
 DEFENCE = typer.Option(
     metavar="reject-class|outlier-exposure",
-    help="How fooling images train a network: as one more class after the digits, as in the paper, or as images for which "
-    "its output is to be uniform.",
+    help="How a network is trained with fooling images: as one more class after the digits, as in the paper, or as images "
+    "on which it is trained to give uniform probabilities.",
 )
 FOOLING_SHARE = typer.Option(help="The share of fooling images in a network's training set; they are repeated to reach it.")
 SEARCHES = typer.Option(min=1, max=1000, help="Searches against each network.")

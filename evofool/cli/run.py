@@ -28,7 +28,8 @@ def run(
             metavar="KEY=VALUE",
             help="Change one value of the recipe: --set search.seed=3. May be repeated; an empty value "
             "(--set stop.confidence=) removes the key. In a run that has begun, only stop.*, save.*, compute.streams, "
-            "compute.workers, compute.ray.* and another spelling of the same target can change.",
+            "compute.workers and compute.ray.* can change, and target if it is still the same classifier (for example "
+            "after its weights file was moved).",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME by default.")] = None,
@@ -42,15 +43,17 @@ def run(
     ] = None,
     parents: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Start from the elites of this run instead of random genomes; it is only read."),
+        typer.Option(metavar="RUN", help="Start from the elites of this run instead of random genomes; it is not modified."),
     ] = None,
     trust: Trust = False,
 ) -> None:
     """Start a run, or continue one.
 
     Ctrl-C finishes the batch, saves, and prints the command that continues the run. A run that was killed continues from
-    its last checkpoint and ends with the same result, to the bit, as one that was never stopped. At the end it writes
-    elites.png (every elite with its label and confidence) and curve.png.
+    its last checkpoint. On one kind of machine its result is bit-identical to that of a run that was never stopped (with
+    search.mode=free: evofool replay). A run that is continued by its folder keeps its stop.* and save.* values; one that is
+    continued by its recipe gets those of the recipe, and the changes are printed. At the end it writes elites.png (every
+    elite, that is the best image of a class, with its label and confidence) and curve.png.
     """
     from evofool.errors import ScoreError, TargetError
     from evofool.run.resume_checks import wants_trust
@@ -61,7 +64,10 @@ def run(
     changes += [] if ray is None else [f"compute.ray.address={ray}"]
     changes += [] if parents is None else [f"search.parents={parents.absolute()}"]
     folder, recipe, named = _which_run(recipe_or_run, changes, out)
+    changed_lines: list[str] = []
     if recipe is None or (folder / "run.db").exists():
+        if recipe is not None:
+            changed_lines = _changed_lines(folder, recipe, changes)
         opened = Run.resume(folder, recipe, trust=trust, named=named)
         start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
@@ -77,6 +83,8 @@ def run(
             flush=True,
         )
         trust_option = " --trust" if wants_trust(r) else ""
+        for line in changed_lines:
+            print(f"  {line}")
         describe(search)
         before = search.strategy.evaluations
         try:
@@ -87,7 +95,10 @@ def run(
             error.args = (f"{error} ({saved})",)
             raise
         if reason and before == search.strategy.evaluations:
-            print(f"This run has ended: {reason}. To continue it, raise its limit: --set stop.evaluations=N")
+            key = reason.split()[0]
+            print(f"This run has ended: {reason}. To continue it: --set {key}=VALUE, or --set {key}= to remove this limit")
+        elif reason:
+            print(f"Stopped: {reason}.")
         nothing_done = not search.strategy.committed
     if nothing_done:
         print(f"Interrupted before the first batch was finished. Start again with:  evofool run {folder}{trust_option}")
@@ -96,6 +107,23 @@ def run(
     if interrupted and not reason:
         print(f"Interrupted and saved. Continue with:  evofool run {folder}{trust_option}")
         raise typer.Exit(130)
+
+
+def _changed_lines(folder: Path, recipe: "Recipe", changes: list[str]) -> list[str]:
+    """A line for each value of the run in folder that continues with another one: by --set, or from the recipe."""
+    from evofool.run.resume_checks import changed_values
+    from evofool.run.stored import StoredRun
+
+    with StoredRun(folder) as stored:
+        values = changed_values(recipe, stored.recipe)
+    given = {change.split("=")[0].strip() for change in changes}
+    text = lambda value: f"{value:,}" if type(value) is int else "none" if value is None else str(value)  # noqa: E731
+    return [
+        f"{key} is now {text(new)} (it was {text(old)})"
+        if key in given
+        else f"{key} is back to {text(new)} (the recipe's value; it was {text(old)})"
+        for key, old, new in values
+    ]
 
 
 def _which_run(recipe_or_run: str, changes: list[str], out: Path | None) -> "tuple[Path, Recipe | None, set[str]]":

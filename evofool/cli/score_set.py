@@ -73,8 +73,8 @@ def score_set(
         print(f"\nNote: {note}; {scored.undecided:,} of {len(scored.rows):,} images are nearer to a threshold than that")
     of_real = f", {real:,} for real images" if images else ""
     patterns = classifier.queries - before - real - scored.queries
-    of_patterns = f", {patterns:,} for patterns, to test whether an image's place in a batch matters" if patterns else ""
-    print(f"\nQueries: {scored.queries:,} for the set{of_real}{of_patterns}")
+    of_patterns = f", {patterns:,} for patterns that test the position in a batch" if patterns else ""
+    print(f"\nQueries: {scored.queries:,} for the images of the set{of_real}{of_patterns}")
     if json is not None:
         data = scored.as_json()
         if images is not None:
@@ -125,27 +125,29 @@ def _print(scored: "ScoredSet") -> None:
         left = len(scored.rows) - int(scored.has_threshold.sum())
         print(f"{left:,} images are of classes without real images, for which there is no threshold")
     table = Table(box=None, pad_edge=False)
-    for head in ("share, with 95% limits (Wilson)", "of images", "of classes"):
-        table.add_column(escape(head), justify="right" if head.startswith("of") else "left")
+    for head in ("", "share of images", "classes"):
+        table.add_column(escape(head), justify="right" if head else "left")
     names = {"called": "predicted as intended", "tau5": "accepted at tau_5", "tau50": "accepted at tau_50"}
     for name, shares in scored.totals.items():
         table.add_row(names[name], *_cells(shares))
     for p, shares in scored.sure.items():
         table.add_row(f"p >= {p:g}", *_cells(shares))
     table_console().print(table)
+    print("In brackets: 95% limits (Wilson), for images as if independent. Classes are fixed and are only counted.")
     _print_classes(scored)
 
 
 def _cells(shares: "CountedShares") -> tuple[str, str]:
     from evofool.cli.console_bench import format_share
 
-    def cell(share: "CountedShare") -> str:
-        if share.value is None or share.low is None or share.high is None:
-            return "none"
-        limits = f"[{format_share(share.low)}, {format_share(share.high)}]"
-        return f"{format_share(share.value)} {limits} {share.count:,} of {share.of:,}"
+    def count(share: "CountedShare") -> str:
+        return f"{share.count:,} of {share.of:,}" if share.of else "none"
 
-    return cell(shares.images), cell(shares.classes)
+    images = shares.images
+    if images.value is None or images.low is None or images.high is None:
+        return "none", count(shares.classes)
+    limits = f"[{format_share(images.low)}, {format_share(images.high)}]"
+    return f"{format_share(images.value)} {limits} {count(images)}", count(shares.classes)
 
 
 def _print_skipped(scored: "ScoredSet") -> None:
@@ -172,7 +174,7 @@ def _print_classes(scored: "ScoredSet") -> None:
         + ("each class:" if few else f"the {_SHOWN} classes with the largest and the {_SHOWN} with the smallest margins:")
     )
     heads = ["class", "label", "image", "predicted", "p", "log-odds", "margin"]
-    heads += [] if c is None else ["percentile of real margins", "p fitted", "accepted at"]
+    heads += [] if c is None else ["percentile of real margins", "p at fitted temperature", "accepted at"]
     table = Table(box=None, pad_edge=False)
     for head in heads:
         table.add_column(head, justify="left" if head in ("label", "image", "predicted", "accepted at") else "right")

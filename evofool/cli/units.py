@@ -10,10 +10,10 @@ from evofool.cli.options import Seed, Streams
 TARGET = typer.Argument(metavar="TARGET", help="A classifier with gradients, as `evofool targets list` names it.")
 UNITS = typer.Argument(
     metavar="LAYER:INDEX...",
-    help="Units to maximise: LAYER:CHANNEL (of a feature map its middle) or LAYER:CHANNEL:Y:X, as in conv2:7:4:4.",
+    help="Units to maximise: LAYER:CHANNEL (in a feature map: its central unit) or LAYER:CHANNEL:Y:X, as in conv2:7:4:4.",
 )
 OUT = typer.Option(metavar="RUN", help="Folder of the run; runs/units-TARGET by default.")
-BUDGET = typer.Option(min=0, help="Forward passes for each unit; 0: as published.")
+BUDGET = typer.Option(min=0, help="Forward passes for each unit; 0: the published number.")
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method: --set restarts=5.")
 THREADS = typer.Option(min=1, help="Torch threads of one pass.")
 
@@ -31,7 +31,8 @@ def units(
     """Make images that maximise single units of a network, by gradient (Erhan 2009).
 
     A unit has no class, so its images compete in every class, as in evolution. The result is a run, with the best image
-    of each unit as unit-LAYER-INDEX.png, all of them in units.png, and the activations in units.json. Ctrl-C keeps nothing.
+    of each unit as unit-LAYER-INDEX.png, all of them in units.png, and the activations in units.json. If it is
+    interrupted, nothing is saved.
     """
     from evofool.attacks.units import UnitPlan, run_units
     from evofool.cli.console import interrupts, report, status

@@ -7,7 +7,7 @@ def verify(folder: RunFolder, trust: Trust = False) -> None:
     """Check a run's file: hashes, images redrawn from their genomes, and every image scored again.
 
     Checks the integrity of the file, a SHA-256 over class, birth, score and PNG of each elite, and that every genome still
-    draws its image. Then every PNG is scored again: scores are equal to the bit on the kind of machine that made the run
+    draws its image. Then every PNG is scored again: scores are bit-identical on the kind of machine that made the run
     (or within a measured tolerance, where logits depend on an image's place in a chunk), and within 1e-3 log-odds
     elsewhere. Exits with 1 and names the class if a check fails.
     """

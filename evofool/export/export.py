@@ -90,9 +90,7 @@ def _whole_or_nothing(folder: Path) -> Iterator[None]:
         if note.exists():
             _clear(folder)
         if any(folder.iterdir()):
-            raise StoreError(
-                f"{folder} is not empty; export into a new folder, or old and new champions would lie side by side"
-            )
+            raise StoreError(f"{folder} is not empty; export into a new folder, so that old and new elites are not mixed")
         note.touch()
         try:
             yield

@@ -4,8 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evofool.errors import RecipeError
+from evofool.errors import RecipeError, StoreError
 from evofool.recipe import Recipe
+from evofool.run.meta import RunMeta
 from evofool.targets import Target, needs_trust, refuse_workers
 from evofool.targets.speed import choose_format
 
@@ -63,11 +64,33 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
     return recipe
 
 
+def changed_values(recipe: Recipe, stored: Recipe) -> list[tuple[str, Any, Any]]:
+    """(key, value in stored, value in recipe) of each key that differs and that may: of stop, save and compute.
+
+    None where a recipe does not have the key.
+    """
+    may_change = {"stop": True, "save": True, "compute": {"streams", "workers", "ray"}}
+    old, new = (_flat(r.model_dump(mode="json", include=may_change, exclude_none=True)) for r in (stored, recipe))
+    return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
 def wants_trust(recipe: Recipe) -> bool:
     """Whether resuming a run of this recipe needs --trust (Run.resume)."""
     ray = recipe.compute.ray
     foreign = ray.address not in ("local", "auto") or bool(ray.environment)
     return needs_trust(recipe.target) or bool(recipe.compute.workers and foreign)
+
+
+def refuse_without_search(meta: RunMeta, folder: Path | str) -> None:
+    """StoreError for a merged run and for the run of an attack, which have no search to continue."""
+    if meta.merged is not None:
+        raise StoreError(f"{folder} is merged from several runs and has no search of its own; resume one of these runs")
+    if meta.attack is not None:
+        method = meta.attack.plan.get("method")
+        raise StoreError(
+            f"{folder} was made by {method}, not by a search: the command that made it resumes it. To evolve from "
+            f"its images: evofool run RECIPE --parents {folder}"
+        )
 
 
 def refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, trust: bool) -> None:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
+from evofool.errors import RecipeError, ScoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
@@ -20,7 +20,13 @@ from evofool.run.meta import PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.progress import Progress
 from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
-from evofool.run.resume_checks import device_elsewhere, refuse_other_recipe, refuse_stored_cluster, with_settled_compute
+from evofool.run.resume_checks import (
+    device_elsewhere,
+    refuse_other_recipe,
+    refuse_stored_cluster,
+    refuse_without_search,
+    with_settled_compute,
+)
 from evofool.run.schema import Checkpoint
 from evofool.run.seeding import Parents, read_parents, refuse_other_parents
 from evofool.run.store import Store
@@ -160,16 +166,7 @@ class Run:
         try:
             meta = store.meta()
             stored = parse(meta.recipe, str(store.path))
-            if meta.merged is not None:
-                raise StoreError(
-                    f"{folder} is merged from several runs and has no search of its own; resume one of these runs"
-                )
-            if meta.attack is not None:
-                method = meta.attack.plan.get("method")
-                raise StoreError(
-                    f"{folder} was made by {method}, not by a search: the command that made it resumes it. To evolve from "
-                    f"its images: evofool run RECIPE --parents {folder}"
-                )
+            refuse_without_search(meta, folder)
             recipe = recipe or stored
             refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
             recipe = refuse_other_recipe(recipe, stored, folder, (meta.speed or {}).get("chunk", 0))
@@ -216,9 +213,7 @@ class Run:
 
         tick(run) is called at most once in `every` seconds. Returns why the run ended, None if it was interrupted.
         """
-        if self.finished and self._stop_reason() is None:
-            self.finished = None
-        self.finished = self.finished or self._stop_reason()
+        self.finished = self._stop_reason()
         if self.finished or batches == 0:
             if self.strategy.committed:
                 # The recipe may have changed; and if the run was killed as it ended, its elites are not up to date.
@@ -386,19 +381,20 @@ class Run:
         return np.inf if wanted is None else needed_log_odds(wanted)
 
     def _stop_reason(self) -> str | None:
+        """The first limit that is reached, which begins with its key; None if none is."""
         stop, s = self.recipe.stop, self.strategy
         if s.committed == 0:
             return None
         if stop.confidence is not None and self._all_reach(self._level):
-            return f"every class is at confidence {stop.confidence:g}"
+            return f"stop.confidence = {stop.confidence:g} is reached in every class"
         if stop.evaluations is not None and s.evaluations >= stop.evaluations:
-            return f"{s.evaluations:,} evaluations are done"
+            return f"stop.evaluations = {stop.evaluations:,} is reached"
         if stop.answers is not None and self.answers >= stop.answers:
-            return f"the target has answered {self.answers:,} images"
+            return f"stop.answers = {stop.answers:,} is reached ({self.answers:,} answers)"
         if stop.no_progress is not None and s.committed - 1 - s.last_progress >= stop.no_progress:
-            return f"no elite was replaced in the last {stop.no_progress:,} batches"
+            return f"stop.no_progress = {stop.no_progress:,} is reached: no elite was replaced in the last batches"
         if stop.seconds is not None and self.seconds >= stop.seconds:
-            return f"{stop.seconds:g} seconds are over"
+            return f"stop.seconds = {stop.seconds:g} is reached"
         return None
 
     def _due(self, batch: int) -> bool:

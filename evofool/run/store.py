@@ -75,8 +75,9 @@ class Store(Reader):
         path = folder / FILE
         try:
             if not path.is_file():
-                what = "holds no run" if folder.is_dir() else "is not there"
-                raise StoreError(f"{folder} {what} (no {FILE})")
+                if folder.is_dir():
+                    raise StoreError(f"{folder} is not a run (it has no {FILE})")
+                raise StoreError(f"there is no folder {folder}")
             with path.open("rb"):
                 pass
         except StoreError:

@@ -181,7 +181,7 @@ def _comparison(position: Position, same_machine: bool) -> str:
         else ""
     )
     if same_machine:
-        return of_place or "equal to the bit"
+        return of_place or "bit-identical"
     return f"within {TOLERANCE:g} (another kind of machine, a GPU or a server)" + (f", or {of_place}" if of_place else "")
 
 

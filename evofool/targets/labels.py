@@ -20,9 +20,10 @@ def class_of(text: str, labels: Sequence[str], who: object) -> int:
         return list(labels).index(text)
     if text.isdecimal() and int(text) < len(labels):
         return int(text)
-    near = difflib.get_close_matches(text, labels, 3)
+    # Numbers that look similar are not what a number out of range was meant to be.
+    near = [] if text.lstrip("-").isdecimal() else difflib.get_close_matches(text, labels, 3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise TargetError(f"{who}: no class {text}; it has 0 to {len(labels) - 1}, or by label{hint}")
+    raise TargetError(f"{who}: no class {text}; its classes are 0 to {len(labels) - 1}, by number or by label{hint}")
 
 
 def is_rejection(label: str) -> bool:

@@ -285,7 +285,7 @@ def test_workers_give_the_same_scores(done, tmp_path):
             ["bench", "--target", "lenet", "--images", "digits", "--budget", "12", "--arms", "apgd", "--out", "b"],
             "too small",
         ),
-        (["bench", "compare", "a.json", "b.json"], "a.json cannot be read as JSON"),
+        (["bench", "compare", "a.json", "b.json"], "there is no file a.json"),
     ],
 )
 def test_wrong_input_gives_a_message(arguments, message, tmp_path, monkeypatch):

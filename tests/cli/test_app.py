@@ -103,6 +103,9 @@ def test_the_help_of_a_command_explains_it_and_each_option(path: tuple[str, ...]
     assert command.help
     assert len(command.help.split()) >= 5
     assert command.help.split()[0] in result.output
+    assert not re.search(r"\S\n(?!evofool )\S", command.help), (
+        "the terminal wraps a paragraph; lines that were wrapped before are torn"
+    )
     for parameter in command.params:
         assert parameter.help, f"{' '.join(path)}: {parameter.name} has no help"
         shown = parameter.metavar if parameter.param_type_name == "argument" else parameter.opts[0]
@@ -142,7 +145,7 @@ def test_run_starts_a_run_and_leaves_a_sheet_and_a_curve(call: Call, tmp_path: P
     folder = Path("runs") / "mnist-cppn"
     lines = result.out.splitlines()
     assert lines[0].startswith(f"New run in {folder}: cppn against lenet (10 classes), seed 5, batch ")
-    assert "Done: 640 evaluations are done." in lines
+    assert "Stopped: stop.evaluations = 640 is reached." in lines
     assert f"Contact sheet: {folder / 'elites.png'}" in lines
     assert {p.name for p in folder.iterdir()} >= {FILE, "elites.png", "curve.png"}
     assert not (folder / f"{FILE}-wal").exists()
@@ -168,10 +171,12 @@ def test_run_continues_a_finished_run_only_if_its_limit_is_raised(call: Call, mi
     result = call("run", "mine")
     assert result.code == 0
     assert "Continuing mine at 640 evaluations" in result.out
-    assert "This run has ended: 640 evaluations are done. To continue it, raise its limit" in result.out
+    assert "This run has ended: stop.evaluations = 640 is reached. To continue it: --set stop.evaluations=" in result.out
+    assert "Stopped" not in result.out
     result = call("run", mine / FILE, *settings("stop.evaluations=800"))
     assert result.code == 0
-    assert "Done: 800 evaluations are done." in result.out
+    assert "Stopped: stop.evaluations = 800 is reached." in result.out
+    assert "  stop.evaluations is now 800 (it was 640)" in result.out.splitlines()
     with Store.open(mine) as store:
         assert store.meta().committed == 50
 
@@ -180,6 +185,22 @@ def test_the_same_command_again_continues_the_run(call: Call) -> None:
     command = ("run", "mnist-cppn", *settings(*TINY), "--out", "mine")
     assert "New run in mine" in call(*command).out
     assert "Continuing mine" in call(*command).out
+
+
+def test_a_run_that_ended_by_its_confidence_names_that_limit(call: Call) -> None:
+    command = ("run", "mnist-cppn", *settings(*TINY, "stop.confidence=0.2"), "--out", "mine")
+    assert "Stopped: stop.confidence = 0.2 is reached in every class." in call(*command).out
+    again = call("run", "mine", *settings("stop.evaluations=20_000")).out
+    assert "This run has ended: stop.confidence = 0.2 is reached in every class. " in again
+    assert "To continue it: --set stop.confidence=VALUE, or --set stop.confidence= to remove this limit" in again
+
+
+def test_the_recipe_again_names_the_values_that_it_brings_back(call: Call) -> None:
+    call("run", "mnist-cppn", *settings(*TINY, "save.seconds=7"), "--out", "mine")
+    again = call("run", "mnist-cppn", *settings(*TINY[1:], TINY[0], "stop.seconds=0.001"), "--out", "mine").out.splitlines()
+    assert "  save.seconds is back to 1.0 (the recipe's value; it was 7.0)" in again
+    assert "  stop.seconds is now 0.001 (it was none)" in again
+    assert not any("stop.evaluations is" in line for line in again)
 
 
 def test_a_warning_is_printed(call: Call, tmp_path: Path) -> None:
@@ -209,8 +230,8 @@ def test_show_prints_a_row_per_elite(call: Call, mine: Path) -> None:
         assert f"{row.log_odds:.3f}" in line
         assert str(row.birth) in line.split()
     assert "10 elites" in result.out
-    assert f"{wins:,} cells replaced, {switches / wins:.1%} by goal switch" in result.out
-    assert "ended: 640 evaluations are done" in result.out
+    assert f"{wins:,} elite replacements, {switches / wins:.1%} of them goal switches" in result.out
+    assert "ended: stop.evaluations = 640 is reached" in result.out
 
 
 def test_show_prints_niches_where_there_are_some(call: Call, direct_run: Path) -> None:
@@ -223,7 +244,7 @@ def test_show_as_json_is_exact_and_complete(call: Call, cppn_run: Path) -> None:
     assert result.code == 0
     data = json.loads(result.out)
     assert data["evaluations"] == 640
-    assert data["finished"] == "640 evaluations are done"
+    assert data["finished"] == "stop.evaluations = 640 is reached"
     assert data["target"]["labels"] == list("0123456789")
     chosen = load("mnist-cppn", [*TINY, "compute.format=float32"])
     assert data["recipe"] == chosen.model_dump(mode="json", exclude_none=True)
@@ -360,7 +381,7 @@ def test_export_of_pixels_has_no_genomes_and_names_the_niche(call: Call, direct_
 def test_verify_prints_what_was_checked(call: Call, cppn_run: Path) -> None:
     result = call("verify", cppn_run)
     assert result.code == 0
-    assert "10 elites, hashes correct, every image scored again, log-odds equal to the bit" in result.out
+    assert "10 elites, hashes correct, every image scored again, log-odds bit-identical" in result.out
 
 
 @pytest.mark.parametrize(
@@ -388,7 +409,7 @@ def test_lineage_goes_from_a_random_genome_to_the_elite(call: Call, mine: Path) 
     before = sorted(mine.iterdir())
     result = call("lineage", "mine", "--class", "3")
     assert result.code == 0
-    assert f"descends from {len(line) - 1} ancestors" in result.out
+    assert f"3: {len(line) - 1} ancestors through first parents" in result.out
     assert "Picture" not in result.out
     result = call("lineage", "mine", "--class", "3", "--image", "line.png")
     assert result.out.endswith("Picture: line.png\n")
@@ -467,7 +488,7 @@ def one_sentence(result: Result, message: str = "") -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "mnist-cpn"], 'did you mean "mnist-cppn"'),
+        (["run", "mnist-cpn"], 'Did you mean "mnist-cppn"'),
         (["run", "nowhere.toml"], r"there is no recipe nowhere\.toml"),
         (["run", "x" * 300], "no recipe"),
         (["run", "."], r"folder without a run \(it has no run\.db\)"),
@@ -476,10 +497,10 @@ def one_sentence(result: Result, message: str = "") -> None:
         (["run", "binary.toml"], r"binary\.toml: not TOML"),
         (
             ["run", "mnist-cppn", "--set", "search.sed=3"],
-            r'mnist-cppn\.toml: unknown key "search\.sed"; did you mean "search',
+            r'--set search\.sed=3: unknown key "search\.sed"; did you mean "search',
         ),
-        (["run", "mnist-cppn", "--set", "search.seed=x"], r"mnist-cppn\.toml: search\.seed"),
-        (["run", "mnist-cppn", "--set", "search.batch=0"], r"mnist-cppn\.toml: search\.batch"),
+        (["run", "mnist-cppn", "--set", "search.seed=x"], r"--set search\.seed=x: search\.seed: "),
+        (["run", "mnist-cppn", "--set", "search.batch=0"], r"--set search\.batch=0: search\.batch: "),
         (["run", "mnist-cppn", "--set", "search.seed"], "has to be KEY=VALUE"),
         (["run", "mnist-cppn", "--set", "encoding.color=rgb"], "3 channels, the target takes 1"),
         (["run", "mnist-cppn", "--set", "encoding.initial_weight=99.0"], "initial_weight"),
@@ -491,12 +512,12 @@ def one_sentence(result: Result, message: str = "") -> None:
         ),
         (["run", "mnist-cppn", "--out", "empty.toml"], "empty.toml"),
         (["run", "mnist-cppn", "--out", "empty.toml/below"], "empty.toml"),
-        (["show", "nowhere"], "nowhere is not there"),
-        (["show", "."], "holds no run"),
+        (["show", "nowhere"], "there is no folder .*nowhere"),
+        (["show", "."], "is not a run"),
         (["show", "empty.toml"], "empty.toml"),
-        (["export", "nowhere", "out"], "nowhere is not there"),
-        (["verify", "nowhere"], "nowhere is not there"),
-        (["lineage", "nowhere", "--class", "3"], "nowhere is not there"),
+        (["export", "nowhere", "out"], "there is no folder .*nowhere"),
+        (["verify", "nowhere"], "there is no folder .*nowhere"),
+        (["lineage", "nowhere", "--class", "3"], "there is no folder .*nowhere"),
         (["init", "empty.toml"], "empty.toml"),
     ],
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
@@ -514,9 +535,9 @@ def test_what_is_not_there_or_cannot_be_is_reported_in_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "mine", "--class", "11"], "no class 11; it has 0 to 9"),
-        (["show", "mine", "--class", "zero"], "no class zero; it has 0 to 9"),
-        (["lineage", "mine", "--class", "10"], "no class 10"),
+        (["show", "mine", "--class", "11"], "no class 11; its classes are 0 to 9"),
+        (["show", "mine", "--class", "zero"], "no class zero; its classes are 0 to 9"),
+        (["lineage", "mine", "--class", "10"], "no class 10; its classes are 0 to 9, by number or by label$"),
         (["run", "mine", "--out", "other"], "is continued in its folder; --out is for new runs"),
         (["run", "mine", "--set", "search.seed=99"], r"search\.seed = 0, not 99"),
         (["run", "mine", "--set", "search.sed=99"], r'unknown key "search\.sed"'),

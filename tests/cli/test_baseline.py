@@ -78,7 +78,7 @@ def test_it_makes_a_run_that_other_commands_read(call: Call, tmp_path: Path) -> 
     shown = call("show", "runs/a")
     assert shown.code == 0
     assert shown.out.count(" apgd ") == 3
-    assert "3 elites, 3 distinct; 90 forward and " in shown.out
+    assert "3 elites, 3 different images; 90 forward and " in shown.out
     one = call("show", "runs/a", "--class", "7")
     assert "birth       1 in batch 0; no parents, made by apgd" in one.out
     verified = call("verify", "runs/a")
@@ -182,7 +182,7 @@ def test_interrupted_before_a_class_is_done_it_leaves_nothing(call: Call, monkey
     broken = call("baseline", "apgd", "--budget", "12", "--out", "a")
     assert broken.code == 130
     assert broken.out.endswith(
-        "Stopped before the first classes were finished; nothing was kept. The same command starts again.\n"
+        "Stopped before the first classes were finished; nothing was saved. The same command starts again.\n"
     )
     assert not Path("a").exists()
 
@@ -226,7 +226,7 @@ def test_interrupted_units_leave_nothing(call: Call, monkeypatch: pytest.MonkeyP
             "target_confidence has to lie in (0, 1], not 0.0",
         ),
         (("apgd", "--budget", "1"), "a budget of 1 forward passes is too small; it has to be at least 2"),
-        (("apgd", "--classes", "10"), "lenet: no class 10; it has 0 to 9, or by label"),
+        (("apgd", "--classes", "10"), "lenet: no class 10; its classes are 0 to 9, by number or by label"),
         (("apgd", "--seed", str(1 << 62)), "search.seed"),
     ],
 )
@@ -315,8 +315,8 @@ def test_classes_by_numbers_ranges_and_labels() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("6", "fake: no class 6; it has 0 to 5, or by label"),
-        ("ante", "fake: no class ante; it has 0 to 5, or by label; did you mean ant"),
+        ("6", "fake: no class 6; its classes are 0 to 5, by number or by label"),
+        ("ante", "fake: no class ante; its classes are 0 to 5, by number or by label; did you mean ant"),
         ("2-9", "fake: no class 2-9;"),
         ("4-2", "fake: no class 4-2;"),
         ("-1", "fake: no class -1;"),

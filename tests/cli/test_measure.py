@@ -36,7 +36,7 @@ def test_the_command_warns_where_noise_is_near_real_images(tmp_path: Path) -> No
     app = Typer()
     app.command()(measure)
     result = CliRunner().invoke(app, [str(folder), "--images", str(pictures)])
-    assert "Noise is near these real images too by nearest real pixels percentile" in result.output
+    assert "Noise is near these real images too by pixel distance to the nearest real image, percentile" in result.output
 
 
 def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_command_prints_medians_beside_those_of_the_controls(tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert "4 elites of" in result.output
     assert "30 real images of" in result.output
-    assert "nearest real features percentile" in result.output
+    assert "feature distance to the nearest real image, percentile" in result.output
     assert "uniform noise" in result.output
     assert "a study with people (Zhou and Firestone 2019)" in result.output
     assert "nrecognis" not in result.output

@@ -159,7 +159,7 @@ def test_the_cap_holds_over_all_sittings_and_a_higher_one_goes_on_to_the_same_en
                 run.advance()
         assert server.received == 17, "not even to ask what it is"
         with Run.resume(folder, recipe(spec(server, max_requests=500))) as run:
-            assert run.advance() == "240 evaluations are done"
+            assert run.advance() == "stop.evaluations = 240 is reached"
             assert run.progress().requests >= server.received - 2
             assert run.answers == without_faults[1], "what was answered before the cap is not asked again"
     assert archive(folder) == without_faults[0]
@@ -213,7 +213,7 @@ def test_a_server_that_goes_away_ends_a_run_with_one_sentence_that_says_how_to_g
     assert name.split("?")[0] in error
     assert "continues with: evofool run RUN" in error
     with black_box() as server, Run.resume(folder, recipe(spec(server))) as run:
-        assert run.advance() == "240 evaluations are done"
+        assert run.advance() == "stop.evaluations = 240 is reached"
 
 
 def test_attempts_to_start_that_fail_and_verify_are_on_the_bill_of_the_run(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_budget_of_answers_counts_what_the_server_answered_and_nothing_twice(t
         with Run.start(what, tmp_path / "run") as run:
             reason = run.advance()
             answers, evaluations = run.answers, run.strategy.evaluations
-        assert reason == f"the target has answered {answers:,} images"
+        assert reason == f"stop.answers = 100 is reached ({answers:,} answers)"
         assert 100 <= answers <= 100 + 24
         assert evaluations + 4 >= answers, "beside the children only the first look was paid for"
         with StoredRun(tmp_path / "run") as stored:

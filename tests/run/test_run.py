@@ -327,13 +327,13 @@ def test_a_run_killed_in_its_last_checkpoint_has_its_elites_brought_up_to_date(t
         assert stored.meta.finished
         assert stored.meta.shown == earlier
     with Run.resume(tmp_path / "killed", target=photo_network()) as run:
-        assert run.advance() == "240 evaluations are done"
+        assert run.advance() == "stop.evaluations = 240 is reached"
     assert content(tmp_path / "killed") == expected
 
 
 def test_a_confidence_to_stop_at_has_to_be_measured_not_ranked(tmp_path: Path) -> None:
     with Run.start(ranked_in_bfloat16({"confidence": 0.35, "evaluations": 50_000}), tmp_path, photo_network()) as run:
-        assert run.advance() == "every class is at confidence 0.35"
+        assert run.advance() == "stop.confidence = 0.35 is reached in every class"
         assert (confidence(run.best()) >= 0.35).all()
         measured = [row.log_odds for row in run.store.elites()]
     assert (confidence(np.array(measured)) >= 0.35).all()
@@ -396,7 +396,7 @@ def test_a_target_may_be_named_in_other_words_if_it_is_the_same(tmp_path: Path) 
         Run.resume(tmp_path / "run")
     moved = what.changed([f"target=lenet?weights={tmp_path / 'b.safetensors'}"], "test")
     with Run.resume(tmp_path / "run", moved) as run:
-        assert run.advance() == "40 evaluations are done"
+        assert run.advance() == "stop.evaluations = 40 is reached"
     with StoredRun(tmp_path / "run") as stored:
         assert stored.recipe.target == f"lenet?weights={tmp_path / 'b.safetensors'}"
 
@@ -406,20 +406,21 @@ def test_a_target_may_be_named_in_other_words_if_it_is_the_same(tmp_path: Path) 
 
 def test_a_run_stops_at_its_number_of_evaluations(tmp_path: Path) -> None:
     with Run.start(recipe(stop={"evaluations": 41}), tmp_path, fake()) as run:
-        assert run.advance() == "48 evaluations are done"
+        assert run.advance() == "stop.evaluations = 41 is reached"
+        assert run.strategy.evaluations == 48
         assert run.strategy.evaluations == 48
         assert run.answers == run.target.queries >= 48, "validation is counted too"
 
 
 def test_a_run_stops_when_its_seconds_are_over(tmp_path: Path) -> None:
     with Run.start(recipe(stop={"seconds": 0.05}), tmp_path, fake()) as run:
-        assert run.advance() == "0.05 seconds are over"
+        assert run.advance() == "stop.seconds = 0.05 is reached"
         assert run.seconds >= 0.05
 
 
 def test_a_run_stops_when_every_class_is_at_its_confidence(tmp_path: Path) -> None:
     with Run.start(recipe(stop={"confidence": 0.9, "evaluations": 100_000}), tmp_path, fake()) as run:
-        assert run.advance() == "every class is at confidence 0.9"
+        assert run.advance() == "stop.confidence = 0.9 is reached in every class"
         assert (run.progress().confidences >= 0.9).all()
         last = [r for r in run.store.cell_history() if r.batch == run.strategy.committed - 1]
         assert last, "the batch before was not enough"
@@ -427,7 +428,7 @@ def test_a_run_stops_when_every_class_is_at_its_confidence(tmp_path: Path) -> No
 
 def test_a_run_stops_when_nothing_has_changed_for_a_number_of_batches(tmp_path: Path) -> None:
     with Run.start(recipe(stop={"no_progress": 7}), tmp_path, fake(lambda x: parity(x, 1.0))) as run:
-        assert run.advance() == "no elite was replaced in the last 7 batches"
+        assert run.advance() == "stop.no_progress = 7 is reached: no elite was replaced in the last batches"
         assert run.strategy.committed == 8
     with Run.start(recipe(stop={"no_progress": 3}), tmp_path / "climbs", fake()) as run:
         run.advance()
@@ -440,23 +441,23 @@ def test_a_run_stops_when_nothing_has_changed_for_a_number_of_batches(tmp_path: 
 def test_the_first_stop_rule_that_holds_ends_a_run(tmp_path: Path) -> None:
     stop = {"evaluations": 80, "confidence": 0.999999, "no_progress": 10_000, "seconds": 3600}
     with Run.start(recipe(stop=stop), tmp_path, fake()) as run:
-        assert run.advance() == "80 evaluations are done"
+        assert run.advance() == "stop.evaluations = 80 is reached"
 
 
 def test_a_run_that_has_ended_stays_so_until_its_limit_is_moved(tmp_path: Path) -> None:
     what = recipe(stop={"evaluations": 160})
     with Run.start(what, tmp_path / "run", fake()) as run:
         run.advance()
-        assert run.advance() == "160 evaluations are done"
+        assert run.advance() == "stop.evaluations = 160 is reached"
         assert run.strategy.evaluations == 160
     ended = content(tmp_path / "run")
     with Run.resume(tmp_path / "run", target=fake()) as run:
-        assert run.finished == "160 evaluations are done"
-        assert run.advance() == "160 evaluations are done"
+        assert run.finished == "stop.evaluations = 160 is reached"
+        assert run.advance() == "stop.evaluations = 160 is reached"
     assert content(tmp_path / "run") == ended
     further = what.changed(["stop.evaluations=480", "save.seconds=0", "name=other"], "test")
     with Run.resume(tmp_path / "run", further, fake()) as run:
-        assert run.advance() == "480 evaluations are done"
+        assert run.advance() == "stop.evaluations = 480 is reached"
     whole, parts = unbroken(tmp_path / "whole", recipe()), content(tmp_path / "run")
     for what_is_the_same in ("elites", "cell_history", "pending", "counts", "genomes"):
         assert parts[what_is_the_same] == whole[what_is_the_same]
@@ -607,7 +608,7 @@ def test_only_the_classes_that_are_searched_for_are_filled_and_counted(tmp_path:
     what = recipe(search=search | {"classes": [CLASSES - 1, 0]}, stop={"confidence": 0.5, "evaluations": 8_000})
     with Run.start(what, tmp_path, fake()) as run:
         assert run.recipe.search.classes == (0, CLASSES - 1)
-        assert run.advance() == "every class is at confidence 0.5"
+        assert run.advance() == "stop.confidence = 0.5 is reached in every class"
         assert len(run.progress().confidences) == 2
         assert run.logbook[-1]["min"] >= 0.5
     with StoredRun(tmp_path) as stored:

@@ -283,7 +283,7 @@ def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goe
     with Run.resume(tmp_path / "run", target=fake()) as run:
         run.advance()
     assert content(tmp_path / "run") == expected
-    with pytest.raises(RecipeError, match=r"^search\.parents: .*gone is not there .*--set search\.parents="):
+    with pytest.raises(RecipeError, match=r"^search\.parents: .*there is no folder .*gone.*--set search\.parents="):
         Run.resume(tmp_path / "orphan", target=fake())
     with Run.resume(tmp_path / "orphan", recipe(), fake()) as run:
         assert run.advance()
@@ -399,8 +399,8 @@ def test_parents_that_are_missing_empty_or_damaged_are_refused_and_leave_no_fold
     with Store.open(damaged, write=True) as store:
         store._db.execute("UPDATE genomes SET genome = x'00' WHERE birth = (SELECT MIN(birth) FROM elites)")
     for folder, words in (
-        (tmp_path / "nowhere", "nowhere is not there"),
-        (tmp_path, "holds no run"),
+        (tmp_path / "nowhere", "there is no folder .*nowhere"),
+        (tmp_path, "is not a run"),
         (tmp_path / "empty", "empty has saved nothing yet"),
         (damaged, "is damaged"),
     ):

@@ -165,8 +165,8 @@ def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRu
     interval = share_interval([count / classes for count in counts], None, classes)
     limits = "" if interval.low is None else f" (95%: {interval.low:.0%} to {interval.high:.0%})"
     message = (
-        f"{share:.0%} of {classes:,} classes are fooled at {accept} within {job.queries:,} queries, over {seeds} "
-        f"seed{'s' * (seeds != 1)}{limits}; at most {100 * max_fooled:.4g}% are allowed"
+        f"{share * classes:.4g} of {classes:,} classes ({share:.0%}) are fooled at {accept} within {job.queries:,} queries, "
+        f"over {seeds} seed{'s' * (seeds != 1)}{limits}; at most {100 * max_fooled:.4g}% are allowed"
     )
     figures = {"share": share, "low": interval.low, "high": interval.high, "max_share": max_fooled}
     return Check(arm, "passes" if share <= max_fooled else "fails", message, figures)
