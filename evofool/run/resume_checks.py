@@ -69,7 +69,7 @@ def changed_values(recipe: Recipe, stored: Recipe) -> list[tuple[str, Any, Any]]
 
     None where a recipe does not have the key.
     """
-    may_change = {"stop": True, "save": True, "compute": {"streams", "workers", "ray"}}
+    may_change: dict[str, Any] = {"stop": True, "save": True, "compute": {"streams", "workers", "ray"}}
     old, new = (_flat(r.model_dump(mode="json", include=may_change, exclude_none=True)) for r in (stored, recipe))
     return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
 
