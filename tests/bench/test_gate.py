@@ -308,8 +308,8 @@ def test_a_cell_that_fails_now_makes_the_gate_invalid(last, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "needs one of --against"),
-        (["--accept", "p>=0.9", "--against", "x.json"], "needs one of --against"),
+        ([], "give one of --against"),
+        (["--accept", "p>=0.9", "--against", "x.json"], "give one of --against"),
         (["--accept", "q>=0.9", "--budget", "100"], "p>=0.9"),
         (["--accept", "p>=0.9"], "--budget"),
         (["--accept", "p>=0.9", "--budget", "100", "--arms", ""], "none of them attacks; add some of direct, cppn"),

@@ -307,14 +307,15 @@ def console(found: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> 
     return capsys.readouterr().out
 
 
-def test_the_console_has_a_column_for_each_arm_that_cppn_is_compared_with(
+def test_the_console_has_the_ratio_of_each_arm_that_cppn_is_compared_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first, second = console(results(5, ARMS, 20), capsys).splitlines()[:2]
-    assert first.count("Q50 / cppn's:") == 2
-    assert second.split() == ["target", "strongest", "arms", "acceptance", "acceptance", "(queries)", "per-class", "apgd"]
+    text = console(results(5, ARMS, 20), capsys)
+    assert text.splitlines()[1].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
+    assert text.count(": per-class / cppn ") == text.count("; apgd / cppn ") == 4, "one target is invalid"
+    assert "nes / cppn" not in text
     text = console(results(1, ["direct", "cppn"], 20), capsys)
-    assert "cppn's" not in text
+    assert " / cppn " not in text
     assert "Brackets: 95% intervals over seeds." in text
 
 

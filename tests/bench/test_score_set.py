@@ -373,7 +373,7 @@ def test_the_command_scores_a_run_with_its_own_target(run: Path, tmp_path: Path)
     data = json.loads((tmp_path / "all.json").read_text())
     assert f"{data['scores']['called']['images']['count']} of 10" in result.output
     assert "Without --images there are no thresholds: only predictions and confidences are shown." in result.output
-    assert "Queries: 10 for the set" in result.output
+    assert "Queries: 10 for the images of the set" in result.output
     with Image.open(tmp_path / "best.png") as sheet:
         assert sheet.format == "PNG"
 
@@ -388,7 +388,7 @@ def test_the_command_takes_thresholds_from_real_images(tmp_path: Path, monkeypat
     result = call(folder, "--target", "network", "--images", tmp_path / "real", "--json", file)
     assert result.exit_code == 0, result.exception
     assert "accepted at tau_5 " in result.output
-    assert "Queries: 60 for the set, 300 for real images" in result.output
+    assert "Queries: 60 for the images of the set, 300 for real images" in result.output
     real = json.loads(file.read_text())["real"]
     assert (real["source"], real["number"], real["queries"]) == ("real", 300, 300)
 
