@@ -1,13 +1,19 @@
 """Writes the generated part of the site (mkdocs.yml names this file as a hook), and the tables of keys in docs/.
 
 Pages out of other files: index.md (README.md), changelog.md, contributing.md, commands.md (the typer app), and a page for
-each notebook. Mermaid drawings are replaced by pictures that need no script.
+each notebook. Mermaid drawings are replaced by pictures that need no script. Pages that evofool itself writes are linked as
+examples: they are made in docs/examples/ unless they are there (under a minute; delete the folder to make them again).
 
 `python -m docs.pages` writes the tables of keys into docs/*.md: a model's table stands between
 `<!-- keys: MODULE.MODEL PREFIX -->` and `<!-- end of keys -->`.
 """
 
+import logging
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 import types
 import typing
 from collections.abc import Iterator
@@ -16,6 +22,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = {
+    "explain.html": ("runs/mnist-cppn/explain-3/index.html", "run mnist-cppn", "explain runs/mnist-cppn --class 3"),
+    "report.html": (
+        "runs/lenet/report.html",
+        "bench --target lenet --images digits --budget 100,400 --seeds 2 --workers 0 --out runs/lenet",
+    ),
+}
+"""Of each example: the page that the commands leave in an empty folder, and the commands of evofool."""
+
+
+def on_pre_build(config: Any) -> None:
+    """Make the examples that are missing, before mkdocs lists the files of docs/."""
+    for name, (page, *commands) in EXAMPLES.items():
+        if not (file := Path(config.docs_dir) / "examples" / name).exists():
+            make_example(file, page, commands)
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -84,6 +105,26 @@ def _joined(outputs: list[Any]) -> list[Any]:
         else:
             joined.append(output)
     return joined
+
+
+# Examples
+
+
+def make_example(file: Path, page: str, commands: list[str]) -> None:
+    """Write the file: the page that these commands of evofool leave in an empty folder."""
+    from mkdocs.exceptions import PluginError
+
+    file.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for command in commands:
+            logging.getLogger("mkdocs.hooks").info("examples/%s: evofool %s", file.name, command)
+            arguments = [sys.executable, "-m", "evofool", *command.split()]
+            done = subprocess.run(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode:
+                raise PluginError(f"examples/{file.name}: evofool {command} failed:\n{done.stdout}")
+        part = file.with_suffix(".part")
+        shutil.copyfile(Path(folder, page), part)
+        part.replace(file)
 
 
 # Commands

@@ -115,6 +115,11 @@ def test_the_pictures_of_the_documents_are_there():
             assert (page.parent / picture).is_file(), f"{page.name} shows {picture}"
 
 
+def test_the_pages_link_the_examples_that_the_site_makes() -> None:
+    texts = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    assert {link for text in texts for link in re.findall(r"\]\(examples/([^)]+)\)", text)} == set(pages.EXAMPLES)
+
+
 def test_the_page_of_the_file_has_every_table_column_and_key() -> None:
     page = (ROOT / "docs" / "run-file.md").read_text()
     database = sqlite3.connect(":memory:")
