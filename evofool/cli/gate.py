@@ -13,7 +13,7 @@ import typer
 from evofool.errors import EvofoolError, RecipeError
 
 if TYPE_CHECKING:
-    from evofool.bench.gate.gate_verdict import GateVerdict
+    from evofool.bench.gate.gate_verdict import GateVerdict, Status
     from evofool.bench.scheduler import BenchProgress
 
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targets list` names it.")
@@ -31,7 +31,7 @@ ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: the attacks. White-b
 SEEDS = typer.Option(min=1, help="With --accept: the number of seeds.")
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; with --against the images of the result.")
 OUT = typer.Option(metavar="DIR", help="Folder of the cells; runs/gate-TARGET by default. The same command continues there.")
-_SHOWN = {"holds": "PASS", "fails": "FAIL", "invalid": "INVALID"}
+_SHOWN: "dict[Status, str]" = {"passes": "PASS", "fails": "FAIL", "invalid": "INVALID"}
 
 WORKERS = typer.Option(
     min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other, in this process."

@@ -114,7 +114,7 @@ def test_the_deployed_threshold_decides(tmp_path):
     assert code == 0, output
     code, output = gate(*common, "--accept", "p>=0.5", "--max-fooled", "0.05", "--images", "digits")
     assert code == 1, output
-    assert "of 10 classes are fooled at p >= 0.5 within 400 queries" in output
+    assert "(100%) are fooled at p >= 0.5 within 400 queries" in output
     assert "real images that are classified correctly" in output
 
 
@@ -125,7 +125,7 @@ def test_another_budget_in_the_same_folder_is_another_attack(tmp_path):
     for budget in ("16", "800", "16"):
         code, output = gate(*common, "--budget", budget)
         assert code == 0, output
-        shares.append(re.search(r"(\S+) of 10 classes are fooled at .* within ([\d,]+) queries", output).groups())
+        shares.append(re.search(r"(\S+) of 10 classes \(\S+\) are fooled at .* within ([\d,]+) queries", output).groups())
     assert [within for _, within in shares] == ["16", "800", "16"]
     assert shares[0] == shares[2]
     assert float(shares[0][0].strip("%")) < float(shares[1][0].strip("%"))
@@ -318,7 +318,7 @@ def test_a_cell_that_fails_now_makes_the_gate_invalid(last, tmp_path, monkeypatc
         (["--accept", "p>=0.9", "--budget", "100", "--arms", "cppn,cppn"], "an arm is named twice"),
         (["--accept", "p>=0.9", "--budget", "9", "--arms", "random,cppn"], "a budget of 9 queries is too small"),
         (["--accept", "p>=0.9", "--budget", "100", "--images", "nowhere"], "nowhere is not a folder"),
-        (["--against", "none.json"], "none.json cannot be read"),
+        (["--against", "none.json"], "there is no file none.json"),
         (["--against", "none.json", "--budget", "100"], "--budget is for --accept"),
         (["--against", "none.json", "--arms", "cppn"], "--arms is for --accept"),
     ],
