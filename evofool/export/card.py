@@ -119,8 +119,8 @@ def _what(run: StoredRun, name: str, exported: Exported) -> str:
         f"{exported.images:,} fooling images, 8-bit {kind}, {size}, for {exported.classes:,} of the {len(run.labels):,} "
         f"classes of `{name}`.\n\n"
         "**A label here says what the classifier calls an image, or was meant to, not what the image shows.** The images "
-        "were made for the classifier to be sure of a class; as a rule a person sees nothing of that class in them. "
-        "This was not checked for each image, unless `verdict` says so.\n"
+        "were made for the classifier to be sure of a class, and were not drawn to show anything. What people see in them "
+        "was not measured, unless `verdict` says so.\n"
     )
 
 
@@ -237,11 +237,11 @@ def _limits(run: StoredRun, exported: Exported) -> str:
     stated = exported.license or "not stated; add it with --license"
     return f"""## What they are for, and what not
 
-To study what classifiers answer far from their data: to test detectors and defences, whether images fool other classifiers
-too, and what explanations make of them. They were made against one classifier with one preprocessing: what another one
-answers to them is an open question, and a high confidence says nothing about how hard it was to reach. As training data for
-a classifier they are wrong by design, unless it is to learn that they are nothing. They are no sample of anything: each is
-the best that was found.
+To study the outputs of classifiers far from their training data: to test detectors and defences, to test whether images
+fool other classifiers too, and to compare explanations. The images were made against one classifier with one preprocessing:
+the outputs of other classifiers were not measured, and a high confidence does not show how hard it was to reach. The labels
+are not ground truth: do not train a classifier to predict them. The images are not a random sample: each is the best that
+was found.
 
 ## Licence
 

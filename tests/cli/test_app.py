@@ -323,7 +323,9 @@ def test_json_has_null_for_a_number_that_is_infinite(call: Call, mine: Path) -> 
 
 
 def test_show_class_as_json_holds_a_genome_that_draws_the_picture(call: Call, mine: Path) -> None:
+    before = sorted(mine.iterdir())
     data = json.loads(call("show", "mine", "--class", "3", "--json").out)
+    assert sorted(mine.iterdir()) == before
     assert data["class"] == 3
     assert len(data["runners_up"]) == 5
     confidences = [data["confidence"], *(r["confidence"] for r in data["runners_up"])]

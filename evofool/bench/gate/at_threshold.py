@@ -72,7 +72,7 @@ def threshold(
         target.ignore_cache()  # its answers to an earlier gate may be outdated
     with locked_folder(work_folder):
         with torch_threads(1):
-            checked = validate(target)
+            checked = validate(target, 32)  # as many images as calibrate scores at once
             notes += checked.notes
             if checked.faults:
                 return verdict(Check("validation", "invalid", "; ".join(checked.faults)))
@@ -168,5 +168,5 @@ def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRu
         f"{share * classes:.4g} of {classes:,} classes ({share:.0%}) are fooled at {accept} within {job.queries:,} queries, "
         f"over {seeds} seed{'s' * (seeds != 1)}{limits}; at most {100 * max_fooled:.4g}% are allowed"
     )
-    figures = {"share": share, "low": interval.low, "high": interval.high, "max_share": max_fooled}
+    figures = {"share": share, "low": interval.low, "high": interval.high, "max_fooled": max_fooled}
     return Check(arm, "passes" if share <= max_fooled else "fails", message, figures)

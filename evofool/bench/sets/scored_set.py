@@ -16,7 +16,7 @@ from evofool.targets.position import Position
 from evofool.targets.redaction import name_of, public_name, without_folders
 from evofool.targets.validation import wilson
 
-SCHEMA, VERSION = "evofool.score-set", 1
+SCHEMA, VERSION = "evofool.score-set", 2
 CONFIDENCES = (0.5, 0.9, 0.99, 0.9999)
 
 
