@@ -46,7 +46,7 @@ def _real(results: Results) -> dict[str, Any] | None:
     shares = [control["accepted"] for control in known.values()]
     least, most = f"{min(shares):.3f}", f"{max(shares):.3f}"
     return _statement(
-        "0.95 of the real images that set no threshold are accepted, within 3 standard errors",
+        "0.95 of the held-out real images are accepted, within 3 standard errors",
         all(control["met"] for control in known.values()),
         f"{least if least == most else f'{least} to {most}'} on {counted(len(known), 'target')}",
     )

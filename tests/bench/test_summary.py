@@ -159,7 +159,7 @@ def test_an_invalid_target_enters_no_statement():
 
 def test_the_positive_control_covers_all_targets_that_have_one():
     off = result(valid=False, control={"accepted": 0.8, "met": False})
-    found = statement({"a": result(), "b": off}, "that set no threshold")
+    found = statement({"a": result(), "b": off}, "held-out real images")
     assert found["met"] is False
     assert "0.800 to 0.950 on 2 targets" in found["figures"]
-    assert statement({"a": result()}, "that set no threshold")["figures"] == "0.950 on 1 target"
+    assert statement({"a": result()}, "held-out real images")["figures"] == "0.950 on 1 target"
