@@ -111,7 +111,7 @@ def polish(
     """
     with StoredRun(folder) as stored:
         if out.resolve() == stored.folder.resolve():
-            raise StoreError(f"{out} is the run to be polished, and is only read; pass another --out")
+            raise StoreError(f"{out} is the run to be polished, which is not modified; pass another --out")
         source = _read(stored, plan.by, plan.classes)
         target = stored.own_target(target, trust)
     if target.network is None:

@@ -235,10 +235,10 @@ class _Case:
         _Case(
             RecipeError, "has direct images, which have no weights; pass --parameters pixels", kind="direct", by="weights"
         ),
-        _Case(RecipeError, 'is by weights or pixels, not by "waits"', by="waits"),
+        _Case(RecipeError, r'parameters to polish are weights or pixels, not "waits"', by="waits"),
         _Case(RecipeError, "a budget of 1 forward passes is too small", budget=1),
         _Case(RecipeError, "rate, the size of the first step, has to be finite and at least 0, not -1", rate=-1.0),
-        _Case(StoreError, "is the run to be polished, and is only read; pass another --out", out="source"),
+        _Case(StoreError, "is the run to be polished, which is not modified; pass another --out", out="source"),
         _Case(StoreError, "holds another kind of run; pass another --out", out="search"),
     ],
     ids=lambda case: case.message[:30],
