@@ -81,7 +81,7 @@ def retrain(
 
 
 def title(plan: Any) -> str:
-    times = "" if plan.runs == 1 else f", {plan.runs} runs"
+    times = "" if plan.repeats == 1 else f", {plan.repeats} repeats"
     return f"Retraining against fooling images: {plan.defence}, {plan.encoding}, {plan.evaluations:,} evaluations{times}"
 
 

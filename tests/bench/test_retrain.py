@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("mlxtend")
 
-PLAN = RetrainingPlan(iterations=2, runs=1, share=0.4, evolutions=2, evaluations=96, epochs=1, seed=5)
+PLAN = RetrainingPlan(iterations=2, repeats=1, fooling_share=0.4, searches=2, evaluations=96, epochs=1, seed=5)
 RUNNER = CliRunner()
 
 
@@ -73,7 +73,7 @@ def test_the_first_network_has_ten_classes_and_the_next_one_more(whole: Path) ->
 
 
 def test_outlier_exposure_adds_no_class(tmp_path: Path) -> None:
-    retrain(replace(PLAN, defence="outlier-exposure", evolutions=1, evaluations=24), tmp_path)
+    retrain(replace(PLAN, defence="outlier-exposure", searches=1, evaluations=24), tmp_path)
     assert len(target(f"lenet?weights={tmp_path}/run-1/iteration-2/network.safetensors").labels) == 10
 
 
@@ -107,10 +107,10 @@ def test_existing_networks_and_runs_are_not_made_again(whole: Path, monkeypatch:
 
 
 def test_another_plan_is_refused_unless_only_runs_or_iterations_change(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"share = 0\.4, and this plan has 0\.3.*--out"):
-        retrain(replace(PLAN, share=0.3), whole)
+    with pytest.raises(RecipeError, match=r"fooling_share = 0\.4, and this plan has 0\.3.*--out"):
+        retrain(replace(PLAN, fooling_share=0.3), whole)
     module.begin(PLAN, tmp_path)
-    module.begin(replace(PLAN, runs=4, iterations=9), tmp_path)
+    module.begin(replace(PLAN, repeats=4, iterations=9), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_another_plan_is_refused_unless_only_runs_or_iterations_change(whole: Pa
     [
         ({"defence": "none"}, "retraining needs a defence: outlier-exposure, reject-class"),
         ({"defence": "hope"}, 'no defence "hope"'),
-        ({"share": 1.0}, "--fooling-share 1 has to lie between 0 and 1"),
+        ({"fooling_share": 1.0}, "--fooling-share 1 has to lie between 0 and 1"),
         ({"encoding": "clay"}, 'no encoding "clay"'),
         ({"changes": ("search.seed=3",)}, "--seed N keys them all"),
         ({"changes": ("target=lenet",)}, "only search"),
@@ -152,7 +152,7 @@ def test_fooling_images_are_distinct_and_were_classified_as_their_digit(whole: P
 
 def test_the_figures_equal_a_slow_computation(whole: Path) -> None:
     data = json.loads((whole / "retrain.json").read_text())
-    assert (data["schema"], data["version"]) == ("evofool.retrain", 1)
+    assert (data["schema"], data["version"]) == ("evofool.retrain", 2)
     first, second = data["iterations"]
     images, labels = held_out()
     for i, row in ((1, first), (2, second)):

@@ -40,7 +40,7 @@ def analyse(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
     """
     rows: list[dict[str, Any]] = []
     for iteration in range(1, plan.iterations + 1):
-        done = [run for run in range(1, plan.runs + 1) if _is_done(plan, folder, run, iteration)]
+        done = [run for run in range(1, plan.repeats + 1) if _is_done(plan, folder, run, iteration)]
         if not done:
             break
         rows.append(_row(plan, folder, iteration, done))
@@ -60,16 +60,16 @@ def analyse(plan: RetrainingPlan, folder: Path) -> dict[str, Any]:
 
 def _is_done(plan: RetrainingPlan, folder: Path, run: int, iteration: int) -> bool:
     network_folder = iteration_folder(folder, run, iteration)
-    return all(finished(network_folder / f"evolution-{e}") for e in range(1, plan.evolutions + 1))
+    return all(finished(network_folder / f"evolution-{e}") for e in range(1, plan.searches + 1))
 
 
 def _row(plan: RetrainingPlan, folder: Path, iteration: int, runs: Sequence[int]) -> dict[str, Any]:
     networks = [_on_digits(iteration_folder(folder, run, iteration) / "network.safetensors") for run in runs]
-    by_run = [_confidences(iteration_folder(folder, run, iteration), plan.evolutions) for run in runs]
+    by_run = [_confidences(iteration_folder(folder, run, iteration), plan.searches) for run in runs]
     medians = [float(np.median(confidences)) for confidences in by_run]
     pooled = np.concatenate(by_run)
     images, over_runs = median_interval(pooled.tolist()), median_interval(medians)
-    shown = [len(fooling_images(folder, run, iteration - 1, plan.evolutions)) if iteration > 1 else 0 for run in runs]
+    shown = [len(fooling_images(folder, run, iteration - 1, plan.searches)) if iteration > 1 else 0 for run in runs]
     return {
         "iteration": iteration,
         "runs": list(runs),

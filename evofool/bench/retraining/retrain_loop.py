@@ -23,10 +23,10 @@ from evofool.run.stored import StoredRun
 from evofool.targets import Target, target
 from evofool.targets.digits import LABELS, training_half
 
-SCHEMA, VERSION = "evofool.retrain", 1
+SCHEMA, VERSION = "evofool.retrain", 2
 FILE = "retrain.json"
 SHEET = "elites.png"  # of each run
-_GROWS = ("iterations", "runs")  # keys that may change after a plan has begun
+_GROWS = ("iterations", "repeats")  # keys that may change after a plan has begun
 _TRAINING, _EVOLUTION = 0, 1  # keys of seeds
 
 OnProgress = Callable[[str], bool]
@@ -37,17 +37,17 @@ OnProgress = Callable[[str], bool]
 class RetrainingPlan:
     """The settings of a retraining.
 
-    runs: independent repetitions, each of `iterations` networks. evolutions: searches against each network, each with
-    `evaluations` evaluations. share: the share of fooling images among the images that a network is trained on, reached by
-    repeating them; in the paper it rose from 6,000 in 66,000 to 20,000 in 80,000 [recalled]. changes: KEY=VALUE changes of
-    the recipe, as for --set.
+    repeats: independent repetitions, each of `iterations` networks. searches: against each network, each with `evaluations`
+    evaluations. fooling_share: of fooling images among the images that a network is trained on, reached by repeating them;
+    in the paper it rose from 6,000 in 66,000 to 20,000 in 80,000 [recalled]. changes: KEY=VALUE changes of the recipe, as
+    for --set.
     """
 
     iterations: int = 5
-    runs: int = 1
+    repeats: int = 1
     defence: str = "reject-class"
-    share: float = 0.1
-    evolutions: int = 3
+    fooling_share: float = 0.1
+    searches: int = 3
     evaluations: int = 5_000
     encoding: str = "cppn"
     seed: int = 0
@@ -61,9 +61,9 @@ class RetrainingPlan:
             raise RecipeError(f"retraining needs a defence: {', '.join(d for d in DEFENCES if d != 'none')}")
         if self.encoding not in ("cppn", "direct"):
             raise RecipeError(f'there is no encoding "{self.encoding}" of digits; there are cppn and direct')
-        if not 0 < self.share < 1:
+        if not 0 < self.fooling_share < 1:
             raise RecipeError(
-                f"--fooling-share {self.share:g} has to lie between 0 and 1, exclusive: it is a share of the training set"
+                f"--fooling-share {self.fooling_share:g} has to lie between 0 and 1, exclusive: a share of the training set"
             )
         for change in self.changes:
             key = change.partition("=")[0].strip()
@@ -91,17 +91,17 @@ def retrain(plan: RetrainingPlan, folder: Path, on_progress: OnProgress = lambda
 
     Existing networks and runs are not made again, so work that was killed at any point ends with the same bits. The
     folder has run-R/iteration-I/network.safetensors and run-R/iteration-I/evolution-E, an ordinary run. RecipeError if the
-    folder has another plan; only iterations and runs may change.
+    folder has another plan; only iterations and repeats may change.
     """
     plan.check()
     begin(plan, folder)
-    for run in range(1, plan.runs + 1):
+    for run in range(1, plan.repeats + 1):
         for iteration in range(1, plan.iterations + 1):
-            prefix = f"run {run} of {plan.runs}, network {iteration} of {plan.iterations}"
+            prefix = f"repeat {run} of {plan.repeats}, network {iteration} of {plan.iterations}"
             network_folder = iteration_folder(folder, run, iteration)
             weights = make_network(plan, folder, run, iteration, _prefixed(on_progress, f"{prefix}: "))
             attacked: Target | None = None
-            for evolution in range(1, plan.evolutions + 1):
+            for evolution in range(1, plan.searches + 1):
                 run_folder = network_folder / f"evolution-{evolution}"
                 if not finished(run_folder):
                     attacked = attacked or target(f"lenet?weights={weights.absolute()}")
@@ -110,7 +110,7 @@ def retrain(plan: RetrainingPlan, folder: Path, on_progress: OnProgress = lambda
                         recipe,
                         run_folder,
                         attacked,
-                        _prefixed(on_progress, f"{prefix}: evolution {evolution} of {plan.evolutions}, "),
+                        _prefixed(on_progress, f"{prefix}: search {evolution} of {plan.searches}, "),
                     )
                 if not (run_folder / SHEET).exists():
                     draw_sheet(run_folder)
@@ -147,7 +147,7 @@ def make_network(plan: RetrainingPlan, folder: Path, run: int, iteration: int, o
     seed = seed_of(plan.seed, _TRAINING, run << 40 | iteration << 20)
     defence = "none" if iteration == 1 else plan.defence
     metadata = network_metadata(
-        seed, defence, plan.epochs, f"fooling images of {iteration - 1} networks before it", plan.share
+        seed, defence, plan.epochs, f"fooling images of {iteration - 1} networks before it", plan.fooling_share
     )
     if is_trained(path, metadata):
         return path
@@ -156,9 +156,11 @@ def make_network(plan: RetrainingPlan, folder: Path, run: int, iteration: int, o
         if on_progress(f"epoch {done} of {epochs}"):
             raise Stopped("stopped while a network was trained")
 
-    fooling = None if iteration == 1 else fooling_images(folder, run, iteration - 1, plan.evolutions)
+    fooling = None if iteration == 1 else fooling_images(folder, run, iteration - 1, plan.searches)
     images, labels = training_half()
-    made = train(seed, defence, images, labels, fooling=fooling, share=plan.share, epochs=plan.epochs, progress=progress)
+    made = train(
+        seed, defence, images, labels, fooling=fooling, share=plan.fooling_share, epochs=plan.epochs, progress=progress
+    )
     save_network(made, path, metadata)
     return path
 
