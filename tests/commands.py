@@ -1,7 +1,11 @@
-"""What the fixture `call` of tests/conftest.py returns."""
+"""Calling a command: what the fixture `call` of tests/conftest.py returns, and one command without the program around it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+import typer.testing
 
 
 @dataclass(frozen=True)
@@ -14,3 +18,10 @@ class Result:
 
 
 Call = Callable[..., Result]
+
+
+def invoke(command: Callable[..., None], *arguments: str | Path) -> typer.testing.Result:
+    """The function of one command, by itself: its exit code, its output and the exception that it raised."""
+    app = typer.Typer()
+    app.command()(command)
+    return typer.testing.CliRunner().invoke(app, [str(argument) for argument in arguments])

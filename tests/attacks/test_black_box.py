@@ -25,18 +25,18 @@ WEIGHTS = np.random.default_rng(5).integers(-20, 21, (CLASSES, math.prod(SHAPE))
 Attack = Callable[..., AscentResult]
 
 
-def linear(images: np.ndarray) -> np.ndarray:
+def whole_number_logits(images: np.ndarray) -> np.ndarray:
     """Logits from whole numbers, scaled by a power of 2, so that they do not depend on the batch size."""
     return ((images.reshape(len(images), -1).astype(np.int64) @ WEIGHTS.T) / 2**14).astype(np.float32)
 
 
-def black_box(forward: Callable[[np.ndarray], np.ndarray] = linear, top_k: int = CLASSES) -> Target:
+def black_box(forward: Callable[[np.ndarray], np.ndarray] = whole_number_logits, top_k: int = CLASSES) -> Target:
     box = Target("box", [f"class {c}" for c in range(CLASSES)], SHAPE, forward, {})
     box.top_k = top_k
     return box
 
 
-def recorded(forward: Callable[[np.ndarray], np.ndarray] = linear) -> tuple[Target, list[np.ndarray]]:
+def recorded(forward: Callable[[np.ndarray], np.ndarray] = whole_number_logits) -> tuple[Target, list[np.ndarray]]:
     """A black box and the list of images that it received; to be queried with a chunk of 1."""
     seen: list[np.ndarray] = []
 
@@ -171,7 +171,7 @@ def test_tick_counts_the_queries_and_can_stop(attack: Attack) -> None:
 
 def nan_for(image: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     def forward(images: np.ndarray) -> np.ndarray:
-        logits = linear(images)
+        logits = whole_number_logits(images)
         logits[(images == image).all((1, 2, 3))] = np.nan
         return logits
 
@@ -205,7 +205,7 @@ def test_the_best_image_before_nan_is_kept(attack: Attack) -> None:
     assert "its best before that is kept" in result.notes[0][1]
     assert rises(result, 0)[: len(rises(alone, 0)) - 1] == rises(alone, 0)[:-1]
     assert np.isfinite(result.scores[0])
-    assert log_odds(linear(result.images))[0, 3] == result.scores[0]
+    assert log_odds(whole_number_logits(result.images))[0, 3] == result.scores[0]
     assert not np.array_equal(result.images[0], alone.images[0])
     assert result.forwards[0] <= 60
 
@@ -213,7 +213,7 @@ def test_the_best_image_before_nan_is_kept(attack: Attack) -> None:
 @pytest.mark.parametrize("attack", ALL)
 def test_a_class_outside_the_top_k_has_no_score(attack: Attack) -> None:
     result = attack(black_box(top_k=2), range(CLASSES), budget=80)
-    logits = linear(result.images)
+    logits = whole_number_logits(result.images)
     noted = {item for item, _ in result.notes}
     assert len(noted) < CLASSES
     for item in range(CLASSES):
@@ -227,7 +227,7 @@ def test_a_class_outside_the_top_k_has_no_score(attack: Attack) -> None:
 
 def test_square_keeps_every_change_while_the_class_is_not_returned() -> None:
     def never_last(images: np.ndarray) -> np.ndarray:
-        logits = linear(images)
+        logits = whole_number_logits(images)
         logits[:, -1] = logits.min(axis=1) - 1
         return logits
 
@@ -286,7 +286,7 @@ def test_random_search_equals_a_plain_loop() -> None:
     for step in range(40):
         for c in classes:
             drawn = Draws(7, [c], step).integers(0, 256, *SHAPE).numpy().astype(np.uint8)
-            scores = log_odds(linear(drawn))[0, classes]
+            scores = log_odds(whole_number_logits(drawn))[0, classes]
             for k in range(3):
                 if scores[k] > best[k]:
                     best[k], image[k] = scores[k], drawn[0]
@@ -310,7 +310,7 @@ def one_square(before: np.ndarray, after: np.ndarray) -> set[tuple[int, ...]]:
 def test_square_changes_one_square_of_the_best_image_to_one_colour() -> None:
     box, seen = recorded()
     result = square(box, [2], budget=120, chunk=1)
-    odds = log_odds(linear(np.stack(seen)))[:, 2]
+    odds = log_odds(whole_number_logits(np.stack(seen)))[:, 2]
     best = seen[0]
     assert set(np.unique(best)) == {0, 255}
     assert (best == best[:, :1]).all()  # vertical stripes
@@ -352,7 +352,7 @@ def test_nes_moves_along_its_rank_weighted_directions() -> None:
     box, seen = recorded()
     settings = {"cells": 12, "pairs": 4, "sigma": 0.05, "rate": 0.1, "momentum": 0.0}
     nes(box, [2], budget=10, chunk=1, **settings)
-    odds = log_odds(linear(np.stack(seen[1:9])))[:, 2]
+    odds = log_odds(whole_number_logits(np.stack(seen[1:9])))[:, 2]
     ranks = np.argsort(np.argsort(odds))
     directions = Draws(0, [2], 1).normal(4, *SHAPE)[0].numpy()
     step = sum((ranks[2 * k + 1] - ranks[2 * k]) * directions[k] for k in range(4))

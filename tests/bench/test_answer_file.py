@@ -13,11 +13,6 @@ from evofool.targets import Target, target
 NUMBER = 100  # three batches of 32 and a batch of 4
 
 
-@pytest.fixture
-def lenet() -> Target:
-    return target("lenet")
-
-
 def real(seed: int = 0, other: int | None = None) -> RealImages:
     """Noise; the image with number `other` is replaced."""
     images = np.random.default_rng(seed).integers(0, 256, (NUMBER, 1, 28, 28), np.uint8)

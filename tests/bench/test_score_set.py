@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 from evofool import scores
 from evofool.bench.calibration import Calibration, calibrate
@@ -32,6 +30,7 @@ from evofool.targets import Target
 from evofool.targets import target as named
 from evofool.targets.guarded import DetectorRule, guard
 from evofool.targets.validation import wilson
+from tests.commands import invoke
 
 ROW_TARGET = """
 import numpy as np
@@ -105,7 +104,7 @@ def test_images_near_a_threshold_are_counted_where_logits_depend_on_the_row(
     monkeypatch.delitem(sys.modules, "row_target", raising=False)
     noise_set(tmp_path / "set")
     for factory, dependent in (("even", False), ("by_row", True)):
-        done = call("set", "--target", f"python:row_target:{factory}", "--json", "out.json")
+        done = invoke(command, "set", "--target", f"python:row_target:{factory}", "--json", "out.json")
         assert done.exit_code == 0, done.output
         position = json.loads((tmp_path / "out.json").read_text())["position"]
         assert (position["chunk"], position["dependent"], position["tolerance"] > 0) == (64, dependent, dependent)
@@ -226,7 +225,7 @@ def test_images_that_were_evolved_to_be_rejected_are_left_out(
 
 
 def test_rejection_classes_are_reported_and_a_set_of_nothing_else_is_refused(rejected_run: Path, tmp_path: Path) -> None:
-    result = call(rejected_run)
+    result = invoke(command, rejected_run)
     assert result.exit_code == 0, result.exception
     assert "10 images of 10 of 10 classes" in result.output
     assert "1 more are of a rejection class and are left out" in result.output
@@ -361,14 +360,8 @@ def test_equal_logits_predict_no_class(tmp_path: Path) -> None:
 # --- the command
 
 
-def call(*arguments: str | Path) -> Any:
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
 def test_the_command_scores_a_run_with_its_own_target(run: Path, tmp_path: Path) -> None:
-    result = call(run, "--json", tmp_path / "all.json", "--sheet", tmp_path / "best.png")
+    result = invoke(command, run, "--json", tmp_path / "all.json", "--sheet", tmp_path / "best.png")
     assert result.exit_code == 0, result.exception
     data = json.loads((tmp_path / "all.json").read_text())
     assert f"{data['scores']['called']['images']['count']} of 10" in result.output
@@ -385,7 +378,7 @@ def test_the_command_takes_thresholds_from_real_images(tmp_path: Path, monkeypat
         save_png(image, tmp_path / "real" / f"{c}_x" / f"{k}.png")
     monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: target)
     folder, file = noise_set(tmp_path / "set"), tmp_path / "all.json"
-    result = call(folder, "--target", "network", "--images", tmp_path / "real", "--json", file)
+    result = invoke(command, folder, "--target", "network", "--images", tmp_path / "real", "--json", file)
     assert result.exit_code == 0, result.exception
     assert "accepted at tau_5 " in result.output
     assert "Queries: 60 for the images of the set, 300 for real images" in result.output
@@ -407,7 +400,7 @@ def test_json_has_no_folders_of_this_machine(tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_read_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (noise_set(tmp_path / "set", 10) / "cow" / "00.png").write_bytes(b"no picture")
     monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: network())
-    result = call(tmp_path / "set", "--target", "network", "--skip-unreadable")
+    result = invoke(command, tmp_path / "set", "--target", "network", "--skip-unreadable")
     (line,) = [line for line in result.output.splitlines() if "00.png" in line]
     assert line == f"  {tmp_path / 'set' / 'cow' / '00.png'} cannot be read as a picture (cannot identify image file)"
 
@@ -419,7 +412,7 @@ def test_of_many_classes_only_both_ends_are_shown(tmp_path: Path, monkeypatch: p
     for c, image in enumerate(noise(40, 9)):
         save_png(image, tmp_path / f"thing{c}_a.png")
     monkeypatch.setattr(sys.modules["evofool.targets"], "target", lambda spec: many)
-    result = call(tmp_path, "--target", "many")
+    result = invoke(command, tmp_path, "--target", "many")
     assert result.exit_code == 0, result.exception
     assert "the 5 classes with the largest and the 5 with the smallest margins" in result.output
     assert result.output.count("_a.png") == 10
@@ -452,6 +445,6 @@ def test_bad_input_is_refused_with_a_message(
     tmp_path: Path, arguments: Callable[[Path], list[str | Path]], kind: type[EvofoolError], message: str
 ) -> None:
     noise_set(tmp_path / "set", 8)
-    result = call(*arguments(tmp_path))
+    result = invoke(command, *arguments(tmp_path))
     assert isinstance(result.exception, kind), result.exception
     assert message in str(result.exception)

@@ -16,23 +16,18 @@ from evofool.cluster.jobs import JobQueue, OrderJob
 from evofool.errors import ScoreError, TargetError
 from evofool.search.archive import Quarantined, Winners
 from evofool.search.evaluate import BatchEvaluator, Order
-from evofool.targets import Target
 from genomes import Direct, Key
+from tests.synthetic import CLASSES, SIDE, fake, linear
 
-CLASSES, SIDE = 5, 6
 DIRECT = Direct(1, SIDE, SIDE, rate=0.2, crossover=0.5)
-WEIGHTS = np.random.default_rng(9).integers(-8, 9, (SIDE * SIDE, CLASSES))
 
 
 def stepped(images: np.ndarray) -> np.ndarray:
-    """Logits linear in the pixels, in exact arithmetic, rounded so that many are equal."""
-    z = images.reshape(len(images), -1).astype(np.int64) @ WEIGHTS / 1024.0
-    return (np.round(z / 2) * 2).astype(np.float32)
+    """linear, rounded so that many logits are equal."""
+    return np.round(linear(images) / 2) * 2
 
 
-BATCH_EVALUATOR = BatchEvaluator(
-    DIRECT, Target("fake", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), stepped, {}), 4
-)
+BATCH_EVALUATOR = BatchEvaluator(DIRECT, fake(stepped), 4)
 
 
 def jobs_of(in_order: bool = True, retries: int = 2, most: int = 1000) -> JobQueue:

@@ -16,8 +16,8 @@ from evofool.cluster.messages import Lineage, Receiver, Sender, WinnersMessage, 
 from evofool.search.archive import Archive, Winners
 from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order
 from evofool.search.evolve import MapElites
-from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Genomes, Key
+from tests.synthetic import fake
 
 CLASSES, SIDE, BATCH, SEED = 12, 6, 8, 7
 DIRECT = Direct(1, SIDE, SIDE, rate=0.2)
@@ -25,18 +25,8 @@ CROSSED = Direct(1, SIDE, SIDE, rate=0.2, crossover=0.4)
 ENCODINGS = {"direct": DIRECT, "crossed": CROSSED, "cppn": CPPN(height=SIDE, width=SIDE)}
 PAIR = Direct(1, 1, 2, rate=0.5, crossover=0.5)
 EDGES = (0.55, 0.62, 0.7)
-WEIGHTS = np.random.default_rng(9).integers(-8, 9, (SIDE * SIDE, CLASSES))
 
 each_encoding = pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
-
-
-def linear(images: np.ndarray) -> np.ndarray:
-    """Logits linear in the pixels, in exact arithmetic."""
-    return (images.reshape(len(images), -1).astype(np.int64) @ WEIGHTS / 1024.0).astype(np.float32)
-
-
-def fake(forward: Any = linear, shape: tuple[int, int, int] = (1, SIDE, SIDE), classes: int = CLASSES) -> Target:
-    return Target("fake", [f"class {c}" for c in range(classes)], shape, forward, {})
 
 
 def carried(thing: Any, sizes: list[int] | None = None) -> Any:
@@ -94,7 +84,7 @@ class Search:
     """A search whose batches take turns at two workers; one is replaced halfway. Answers are compared with local ones."""
 
     def __init__(self, encoding: Encoding, batches: int, **rules: Any) -> None:
-        batch_evaluator = BatchEvaluator(encoding, fake(), 5, **rules)
+        batch_evaluator = BatchEvaluator(encoding, fake(classes=CLASSES), 5, **rules)
         self.archive = Archive(encoding, CLASSES)
         self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=batch_evaluator.competition)
         self.lineage = Lineage()
@@ -141,7 +131,7 @@ def test_decoded_winners_equal_those_of_the_batch_evaluator(
     encoding: Encoding, competition: str, rank: str, edges: tuple[float, ...]
 ) -> None:
     descriptor = "mirror_symmetry" if edges else None
-    batch_evaluator = BatchEvaluator(encoding, fake(), 5, rank, competition, descriptor, edges)
+    batch_evaluator = BatchEvaluator(encoding, fake(classes=CLASSES), 5, rank, competition, descriptor, edges)
     cells, size = CLASSES * batch_evaluator.niches, 16
     claims = np.arange(size) % CLASSES if competition == "per-class" else None
     empty = np.full(cells, -np.inf)
@@ -176,7 +166,7 @@ def test_a_decoded_order_equals_the_encoded_one_without_incumbents(encoding: Enc
 
 def test_scores_that_are_ranked_by_are_sent_once() -> None:
     for rank, absent, present in (("log_odds", "log_odds", "margins"), ("margin", "margins", "log_odds")):
-        batch_evaluator = BatchEvaluator(DIRECT, fake(), 5, rank)
+        batch_evaluator = BatchEvaluator(DIRECT, fake(classes=CLASSES), 5, rank)
         order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
         sent = encode_winners(order, batch_evaluator(order))
         assert getattr(sent, absent) is None
@@ -186,7 +176,7 @@ def test_scores_that_are_ranked_by_are_sent_once() -> None:
 def test_broken_rows_are_sent_with_the_winners() -> None:
     order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
     aside = [(3, "broke"), (7, "hung")]
-    assert carried(encode_winners(order, BatchEvaluator(DIRECT, fake(), 5)(order), aside)).broken == (
+    assert carried(encode_winners(order, BatchEvaluator(DIRECT, fake(classes=CLASSES), 5)(order), aside)).broken == (
         (3, "broke"),
         (7, "hung"),
     )
@@ -372,7 +362,7 @@ def test_a_parent_with_a_long_ancestry_is_sent_as_a_genome(
 
 
 def test_the_lineage_keeps_the_last_winners_with_both_parents(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch_evaluator = BatchEvaluator(CROSSED, fake(), 5)
+    batch_evaluator = BatchEvaluator(CROSSED, fake(classes=CLASSES), 5)
     order = order_of(1, 16, np.full(CLASSES, -np.inf), CROSSED)
     w = batch_evaluator(order)
     births = w.births.tolist()
@@ -393,7 +383,7 @@ def test_the_lineage_keeps_the_last_winners_with_both_parents(monkeypatch: pytes
 
 @each_encoding
 def test_updates_can_be_sent_between_orders(encoding: Encoding) -> None:
-    batch_evaluator = BatchEvaluator(encoding, fake(), 5)
+    batch_evaluator = BatchEvaluator(encoding, fake(classes=CLASSES), 5)
     whole = order_of(1, 16, np.full(CLASSES, -np.inf), encoding)
     others = {birth: encoding.random(1, Key(60, birth)) for birth in (900, 901)}
     lineage: Lineage = Lineage()

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
 
 import evofool.export.export as exports
 from evofool.cli.export import export as command
@@ -26,6 +24,7 @@ from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import lenet
 from evofool.targets.redaction import public_name, short_name, without_folders
+from tests.commands import invoke
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -466,23 +465,17 @@ def test_a_text_loses_its_folders(text: str, expected: str) -> None:
 # --- the command
 
 
-def call(*arguments: str | Path) -> Any:
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
 def test_the_command_writes_either_layout(folder: Path, tmp_path: Path) -> None:
     for layout, file in (("imagefolder", "elites.csv"), ("parquet", TABLE)):
         to = tmp_path / layout
-        result = call(folder, to, "--format", layout, "--license", "CC0-1.0")
+        result = invoke(command, folder, to, "--format", layout, "--license", "CC0-1.0")
         assert (result.exit_code, result.output.replace("\n", "")) == (0, f"10 elites written to {to}")
         assert (to / file).is_file()
 
 
 def test_another_layout_or_licence_is_refused_with_what_there_is(folder: Path, tmp_path: Path) -> None:
     for options, words in ((("--format", "csv"), "imagefolder and parquet"), (("--license", "my own"), "CC-BY-4.0")):
-        result = call(folder, tmp_path / "out", *options)
+        result = invoke(command, folder, tmp_path / "out", *options)
         assert isinstance(result.exception, RecipeError)
         assert words in str(result.exception)
         assert not (tmp_path / "out").exists()

@@ -41,7 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def fake(side: int = SIDE, labels: str = "abcde", seed: int = 9, **details: Any) -> Target:
+def scaled_target(side: int = SIDE, labels: str = "abcde", seed: int = 9, **details: Any) -> Target:
     weights = np.random.default_rng(seed).integers(-8, 9, (side * side, len(labels)))
 
     def linear(images: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def made(folder: Path, seed: int = 0, side: int = SIDE, target: Target | None = 
         **parts,
         "search": {"batch": 8, "seed": seed, **parts.get("search", {})},
     }
-    with Run.start(parse(data, "test"), folder, target or fake(side)) as run:
+    with Run.start(parse(data, "test"), folder, target or scaled_target(side)) as run:
         assert run.advance()
     return folder
 
@@ -213,10 +213,10 @@ def test_the_measured_score_counts_and_not_what_the_search_ranked_by(tmp_path: P
 def test_a_run_that_has_gone_on_is_taken_further(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
     b = runs("direct")[1]
     what = {"encoding": {"kind": "direct"}, "search": {"batch": 8, "seed": 7}, "stop": {"evaluations": 240}}
-    with Run.start(parse({"target": "fake", **what}, "test"), tmp_path / "new", fake()) as run:
+    with Run.start(parse({"target": "fake", **what}, "test"), tmp_path / "new", scaled_target()) as run:
         run.advance(batches=12)
     new, old = tmp_path / "new", copy(tmp_path / "new", tmp_path / "old")
-    with Run.resume(new, target=fake()) as run:
+    with Run.resume(new, target=scaled_target()) as run:
         run.advance()
     assert elites_of(old) != elites_of(new)
     merge([old, b], tmp_path / "early")
@@ -232,7 +232,7 @@ def test_a_run_that_has_gone_on_is_taken_further(runs: Callable[[str], list[Path
 
 def test_a_run_can_be_merged_while_it_goes_on(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
     what = {"target": "fake", "encoding": {"kind": "direct"}, "stop": {"evaluations": 800}}
-    with Run.start(parse(what, "test"), tmp_path / "going", fake()) as run:
+    with Run.start(parse(what, "test"), tmp_path / "going", scaled_target()) as run:
         for name in ("first", "second"):
             run.advance(batches=5)
             merge([tmp_path / "going", runs("direct")[0]], tmp_path / name)
@@ -240,7 +240,7 @@ def test_a_run_can_be_merged_while_it_goes_on(runs: Callable[[str], list[Path]],
         assert run.strategy.committed == 12
     for name in ("first", "second"):
         with StoredRun(tmp_path / name) as stored:
-            assert not verify(stored, fake()).faults
+            assert not verify(stored, scaled_target()).faults
 
 
 # -- descent
@@ -396,7 +396,7 @@ def test_genomes_that_were_set_aside_go_along_with_the_parents_that_are_kept(
             ]
         )
     with StoredRun(tmp_path / "out") as stored:
-        assert not verify(stored, fake()).faults
+        assert not verify(stored, scaled_target()).faults
 
 
 def test_a_merged_run_tells_its_sources_and_counts_them_together(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_sources_stay_as_they_are(runs: Callable[[str], list[Path]], tmp_path: P
 def test_a_merged_run_holds_to_the_bit(runs: Callable[[str], list[Path]], tmp_path: Path, kind: str) -> None:
     merge(runs(kind), tmp_path / "out")
     with StoredRun(tmp_path / "out") as stored:
-        verdict = verify(stored, fake(KINDS[kind].get("side", SIDE)))
+        verdict = verify(stored, scaled_target(KINDS[kind].get("side", SIDE)))
     assert (verdict.faults, verdict.exact, verdict.largest_difference) == ((), True, 0.0)
 
 
@@ -451,7 +451,7 @@ def test_runs_of_several_kinds_of_machine_are_verified_within_the_tolerance(tmp_
     merge([tmp_path / "out", a], tmp_path / "again")
     for folder in (tmp_path / "out", tmp_path / "again"):
         with StoredRun(folder) as stored:
-            verdict = verify(stored, fake())
+            verdict = verify(stored, scaled_target())
         assert (verdict.faults, verdict.exact) == ((), False)
 
 
@@ -492,13 +492,13 @@ def test_the_command_tells_what_each_run_gave_and_leaves_a_sheet(tmp_path: Path)
     ("parts", "error", "words"),
     [
         (
-            {"target": fake(seed=10, weights_sha256="x")},
+            {"target": scaled_target(seed=10, weights_sha256="x")},
             TargetError,
             r"first.*second.*different classifiers \(fingerprint: ",
         ),
-        ({"target": fake(labels="abcdf")}, TargetError, r"labels: class 4 is 'e' and 'f'\)"),
-        ({"target": fake(labels="abc")}, TargetError, r"labels: 5 of them and 3\)"),
-        ({"target": fake(7)}, TargetError, r"shape: \[1, 6, 6\] and \[1, 7, 7\]"),
+        ({"target": scaled_target(labels="abcdf")}, TargetError, r"labels: class 4 is 'e' and 'f'\)"),
+        ({"target": scaled_target(labels="abc")}, TargetError, r"labels: 5 of them and 3\)"),
+        ({"target": scaled_target(7)}, TargetError, r"shape: \[1, 6, 6\] and \[1, 7, 7\]"),
         ({"encoding": {"kind": "cppn"}}, RecipeError, r"first and .*second cannot.*encoding.kind is 'direct' .* 'cppn'"),
         ({"search": {"rank": "margin"}}, RecipeError, "search.rank is 'log_odds' in the first and 'margin' in the second"),
         ({"niches": NICHES}, RecipeError, "niches.descriptor is None in the first and 'mirror_symmetry' in the second"),
@@ -552,7 +552,7 @@ def test_seeds_budgets_competition_and_ways_of_mutation_may_differ(tmp_path: Pat
     merge([c, d], tmp_path / "cd")
     for folder in (tmp_path / "ab", tmp_path / "cd"):
         with StoredRun(folder) as stored:
-            assert not verify(stored, fake()).faults
+            assert not verify(stored, scaled_target()).faults
 
 
 def test_a_missing_run_an_out_that_is_there_and_nothing_to_merge_are_told(
@@ -575,7 +575,7 @@ def test_a_run_without_an_id_or_without_elites_is_refused(runs: Callable[[str], 
     with pytest.raises(StoreError, match=r"is damaged: meta\.id is missing"):
         merge([damaged], tmp_path / "out")
     what = {"target": "fake", "encoding": {"kind": "direct"}, "stop": {"evaluations": 80}}
-    with Run.start(parse(what, "test"), tmp_path / "young", fake()):
+    with Run.start(parse(what, "test"), tmp_path / "young", scaled_target()):
         pass
     with pytest.raises(StoreError, match="young has saved nothing yet"):
         merge([tmp_path / "young"], tmp_path / "out")

@@ -26,16 +26,11 @@ from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds
 from evofool.targets import Target
+from tests.synthetic import CLASSES, SIDE, fake, linear
 
 HOME = Path(evofool.__file__).parent.parent
-CLASSES, SIDE = 5, 6
 ENCODINGS: dict[str, dict[str, Any]] = {"cppn": {"kind": "cppn"}, "direct": {"kind": "direct", "crossover": 0.3}}
 NICHES = {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]}
-
-
-def linear(images: np.ndarray) -> np.ndarray:
-    weights = np.random.default_rng(9).integers(-8, 9, (images[0].size, CLASSES))
-    return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
 
 
 def parity(images: np.ndarray, high: float) -> np.ndarray:
@@ -43,10 +38,6 @@ def parity(images: np.ndarray, high: float) -> np.ndarray:
     z = np.full((len(images), CLASSES), -1.0, np.float32)
     z[:, 0] += (images[:, 0, 0, 0] % 2) * high
     return z
-
-
-def fake(forward: Callable[[np.ndarray], np.ndarray] = linear, **details: Any) -> Target:
-    return Target("fake", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), forward, details)
 
 
 def recipe(encoding: str = "direct", stop: dict[str, Any] | None = None, **parts: Any) -> Recipe:

@@ -28,6 +28,7 @@ from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order, childre
 from evofool.search.evolve import MapElites
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
+from tests.synthetic import fake
 
 CLASSES, SIDE, BATCH, SEED = 20, 6, 8, 3
 ENCODINGS: dict[str, dict[str, Any]] = {"cppn": {"kind": "cppn"}, "direct": {"kind": "direct", "crossover": 0.3}}
@@ -35,16 +36,6 @@ BUILT: dict[str, Encoding] = {"cppn": CPPN(height=SIDE, width=SIDE), "direct": D
 NICHES = {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]}
 
 each_encoding = pytest.mark.parametrize("encoding", list(ENCODINGS))
-
-
-def fake(classes: int = CLASSES, seed: int = 9, side: int = SIDE, name: str = "fake") -> Target:
-    """Logits linear in the pixels, in exact arithmetic: the same whatever shares a batch."""
-    weights = np.random.default_rng(seed).integers(-8, 9, (side * side, classes))
-
-    def forward(images: np.ndarray) -> np.ndarray:
-        return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
-
-    return Target(name, [f"class {c}" for c in range(classes)], (1, side, side), forward, {})
 
 
 def recipe(
@@ -59,7 +50,7 @@ def recipe(
 
 
 def searched(what: Recipe, folder: Path, target: Target | None = None) -> Path:
-    with Run.start(what, folder, target or fake()) as run:
+    with Run.start(what, folder, target or fake(classes=CLASSES)) as run:
         run.advance()
     return folder
 
@@ -111,7 +102,7 @@ def test_the_elites_of_another_run_are_the_first_genomes_and_random_ones_fill_th
     batches = ceil(len(given) / BATCH)
     assert batches > 1
     assert len(given) % BATCH
-    with Run.start(recipe(encoding, parents(encoding)), tmp_path / "run", fake()) as run:
+    with Run.start(recipe(encoding, parents(encoding)), tmp_path / "run", fake(classes=CLASSES)) as run:
         orders = [run.strategy.order() for _ in range(batches)]
         after = run.strategy.order()
         born = np.concatenate([children(run.encoding, order) for order in orders])
@@ -133,7 +124,7 @@ def test_a_search_is_as_good_as_its_parents_once_they_are_judged(
     with StoredRun(parents(encoding)) as stored:
         before = np.array([elite.row.search_log_odds for elite in stored.elites()])
     batches = ceil(len(given_by(parents(encoding))) / BATCH)
-    with Run.start(recipe(encoding, parents(encoding), search={"lag": lag}), tmp_path / "run", fake()) as run:
+    with Run.start(recipe(encoding, parents(encoding), search={"lag": lag}), tmp_path / "run", fake(classes=CLASSES)) as run:
         run.advance(batches=batches)
         assert len(before) == CLASSES
         assert (run.archive.log_odds >= before).all()
@@ -172,7 +163,7 @@ def test_an_independent_climber_begins_where_the_parents_climber_ended(
     with StoredRun(parents("cppn")) as stored:
         elites = stored.elites()
     assert len(given_by(parents("cppn"))) < len(elites)
-    with Run.start(what, tmp_path / "run", fake()) as run:
+    with Run.start(what, tmp_path / "run", fake(classes=CLASSES)) as run:
         assert run.seeds
         assert run.seeds.number == len(elites)
         claims = np.concatenate([claims for number in range(4) if (claims := run.strategy.claims(number)) is not None])
@@ -236,7 +227,7 @@ def test_a_run_killed_among_its_given_batches_ends_where_an_unbroken_one_does_wi
             copies.append(shutil.copytree(run.folder, tmp_path / f"killed after {batch}"))
         return False
 
-    with Run.start(what, tmp_path / "run", fake()) as run:
+    with Run.start(what, tmp_path / "run", fake(classes=CLASSES)) as run:
         copies.append(shutil.copytree(run.folder, tmp_path / "killed at once"))
         shutil.rmtree(gone)
         assert run.advance(tick, every=0.0)
@@ -244,10 +235,10 @@ def test_a_run_killed_among_its_given_batches_ends_where_an_unbroken_one_does_wi
     assert expected["seeds"].number > BATCH
     committed = []
     for copied in copies:
-        with Run.resume(copied, target=fake()) as run:
+        with Run.resume(copied, target=fake(classes=CLASSES)) as run:
             committed.append(run.strategy.committed)
             run.advance(batches=1)
-        with Run.resume(copied, target=fake()) as run:
+        with Run.resume(copied, target=fake(classes=CLASSES)) as run:
             run.advance()
         assert content(copied) == expected
     assert committed == [0, 1, 2, 2, 2, 5, 5]
@@ -261,7 +252,7 @@ def test_a_replay_takes_the_same_way_without_the_parents_folder(
     gone = shutil.copytree(parents(encoding), tmp_path / "parents")
     folder = searched(recipe(encoding, gone, search=search), tmp_path / "run")
     shutil.rmtree(gone)
-    again = replay(folder, tmp_path / "again", target=fake())
+    again = replay(folder, tmp_path / "again", target=fake(classes=CLASSES))
     assert (again.batches, again.differences) == (again.of, ())
     assert content(tmp_path / "again") == content(folder)
 
@@ -272,7 +263,7 @@ def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goe
     what = recipe(parents=parents("direct"))
     expected = content(searched(what, tmp_path / "unbroken"))
     for name in ("run", "orphan"):
-        Run.start(what, tmp_path / name, fake()).__exit__()
+        Run.start(what, tmp_path / name, fake(classes=CLASSES)).__exit__()
         with Store.open(tmp_path / name, write=True) as store:
             store._db.execute("DELETE FROM meta WHERE key = 'seeds'")
             store._db.execute("DELETE FROM genomes")
@@ -280,21 +271,21 @@ def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goe
                 stored = store.meta().recipe
                 stored["search"]["parents"] = str(tmp_path / "gone")
                 store._db.execute("UPDATE meta SET value = ? WHERE key = 'recipe'", (json.dumps(stored),))
-    with Run.resume(tmp_path / "run", target=fake()) as run:
+    with Run.resume(tmp_path / "run", target=fake(classes=CLASSES)) as run:
         run.advance()
     assert content(tmp_path / "run") == expected
     with pytest.raises(RecipeError, match=r"^search\.parents: .*there is no folder .*gone.*--set search\.parents="):
-        Run.resume(tmp_path / "orphan", target=fake())
-    with Run.resume(tmp_path / "orphan", recipe(), fake()) as run:
+        Run.resume(tmp_path / "orphan", target=fake(classes=CLASSES))
+    with Run.resume(tmp_path / "orphan", recipe(), fake(classes=CLASSES)) as run:
         assert run.advance()
         assert run.seeds is None
-    with Run.resume(tmp_path / "orphan", target=fake()) as run:
+    with Run.resume(tmp_path / "orphan", target=fake(classes=CLASSES)) as run:
         assert run.seeds is None
 
 
 def verify_holds(folder: Path) -> bool:
     with StoredRun(folder) as stored:
-        verdict = verify(stored, fake())
+        verdict = verify(stored, fake(classes=CLASSES))
     return verdict.faults == () and verdict.exact
 
 
@@ -335,7 +326,7 @@ def test_a_cut_of_a_given_batch_gives_the_same_children(encoding: str) -> None:
 @pytest.mark.parametrize("competition", COMPETITIONS)
 def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, competition: str) -> None:
     """Each batch is cut in two, and every worker but the first comes later."""
-    built, target = BUILT[encoding], fake()
+    built, target = BUILT[encoding], fake(classes=CLASSES)
     batch_evaluator = BatchEvaluator(built, target, 3, competition=competition)
     strategy = MapElites(Archive(built, CLASSES), built, seed=SEED, batch=BATCH, competition=competition)
     elders = built.random(21, Key(60, 0))
@@ -380,11 +371,19 @@ def test_parents_that_are_drawn_otherwise_are_refused_and_leave_no_folder(
     for what, target, words in (
         (
             recipe("cppn", direct),
-            fake(),
+            fake(classes=CLASSES),
             rf"^search\.parents: {direct} has encoding\.kind = 'direct', and this run has 'cppn'\.",
         ),
-        (recipe("direct", direct), fake(side=8), r"has encoding\.height = 6, and this run has 8\. .* size of image"),
-        (recipe({"kind": "cppn", "max_nodes": 70}, cppn), fake(), r"encoding\.max_nodes = 64, and this run has 70"),
+        (
+            recipe("direct", direct),
+            fake(shape=(1, 8, 8), classes=CLASSES),
+            r"has encoding\.height = 6, and this run has 8\. .* size of image",
+        ),
+        (
+            recipe({"kind": "cppn", "max_nodes": 70}, cppn),
+            fake(classes=CLASSES),
+            r"encoding\.max_nodes = 64, and this run has 70",
+        ),
     ):
         with pytest.raises(RecipeError, match=words):
             Run.start(what, tmp_path / "run", target)
@@ -394,7 +393,7 @@ def test_parents_that_are_drawn_otherwise_are_refused_and_leave_no_folder(
 def test_parents_that_are_missing_empty_or_damaged_are_refused_and_leave_no_folder(
     tmp_path: Path, parents: Callable[[str], Path]
 ) -> None:
-    Run.start(recipe(), tmp_path / "empty", fake()).__exit__()
+    Run.start(recipe(), tmp_path / "empty", fake(classes=CLASSES)).__exit__()
     damaged = shutil.copytree(parents("direct"), tmp_path / "damaged")
     with Store.open(damaged, write=True) as store:
         store._db.execute("UPDATE genomes SET genome = x'00' WHERE birth = (SELECT MIN(birth) FROM elites)")
@@ -405,29 +404,29 @@ def test_parents_that_are_missing_empty_or_damaged_are_refused_and_leave_no_fold
         (damaged, "is damaged"),
     ):
         with pytest.raises(RecipeError, match=rf"^search\.parents: .*{words}.*--parents RUN"):
-            Run.start(recipe(parents=folder), tmp_path / "run", fake())
+            Run.start(recipe(parents=folder), tmp_path / "run", fake(classes=CLASSES))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_has_begun_keeps_its_parents_wherever_they_are(tmp_path: Path, parents: Callable[[str], Path]) -> None:
     first = shutil.copytree(parents("direct"), tmp_path / "first")
-    with Run.start(recipe(parents=first), tmp_path / "run", fake()) as run:
+    with Run.start(recipe(parents=first), tmp_path / "run", fake(classes=CLASSES)) as run:
         run.advance(batches=1)
-    with Run.start(recipe(), tmp_path / "orphan", fake()) as run:
+    with Run.start(recipe(), tmp_path / "orphan", fake(classes=CLASSES)) as run:
         run.advance(batches=1)
     moved = first.rename(tmp_path / "moved")
     for elsewhere in (first, moved, tmp_path / "nowhere"):
-        with Run.resume(tmp_path / "run", recipe(parents=elsewhere), fake()) as run:
+        with Run.resume(tmp_path / "run", recipe(parents=elsewhere), fake(classes=CLASSES)) as run:
             run.advance(batches=1)
     other = searched(recipe(search={"seed": 78}), tmp_path / "other")
     with pytest.raises(RecipeError, match=r"began with the elites of .*, and .*other is another run .*--out DIR"):
-        Run.resume(tmp_path / "run", recipe(parents=other), fake())
+        Run.resume(tmp_path / "run", recipe(parents=other), fake(classes=CLASSES))
     with pytest.raises(RecipeError, match=r"run has a run that began with the elites .* recipe has no search\.parents"):
-        Run.resume(tmp_path / "run", recipe(), fake())
+        Run.resume(tmp_path / "run", recipe(), fake(classes=CLASSES))
     with pytest.raises(
         RecipeError, match=r"orphan has a run that began with random genomes, .* this recipe has search\.parents ="
     ):
-        Run.resume(tmp_path / "orphan", recipe(parents=moved), fake())
+        Run.resume(tmp_path / "orphan", recipe(parents=moved), fake(classes=CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -438,21 +437,21 @@ def test_a_run_that_has_begun_keeps_its_parents_wherever_they_are(tmp_path: Path
 def test_a_file_that_tells_nonsense_of_its_parents_is_damaged(
     tmp_path: Path, parents: Callable[[str], Path], damaged: Any
 ) -> None:
-    with Run.start(recipe(parents=parents("direct")), tmp_path / "run", fake()) as run:
+    with Run.start(recipe(parents=parents("direct")), tmp_path / "run", fake(classes=CLASSES)) as run:
         run.advance(batches=1)
     with Store.open(tmp_path / "run", write=True) as store:
         store._db.execute("UPDATE meta SET value = ? WHERE key = 'seeds'", (json.dumps(damaged),))
     with pytest.raises(StoreError, match=r"is damaged: meta\.seeds is"):
-        Run.resume(tmp_path / "run", target=fake())
+        Run.resume(tmp_path / "run", target=fake(classes=CLASSES))
 
 
 def test_a_given_genome_that_is_lost_is_missed(tmp_path: Path, parents: Callable[[str], Path]) -> None:
-    with Run.start(recipe(parents=parents("direct")), tmp_path / "run", fake()) as run:
+    with Run.start(recipe(parents=parents("direct")), tmp_path / "run", fake(classes=CLASSES)) as run:
         run.advance(batches=1)
     with Store.open(tmp_path / "run", write=True) as store:
         store._db.execute(f"DELETE FROM genomes WHERE birth = {BATCH}")
     with pytest.raises(StoreError, match=f"is damaged: the genome of birth {BATCH} is missing"):
-        Run.resume(tmp_path / "run", target=fake())
+        Run.resume(tmp_path / "run", target=fake(classes=CLASSES))
 
 
 # --- named in a recipe, or on the command line

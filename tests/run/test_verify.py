@@ -22,18 +22,13 @@ from evofool.run.verify import TOLERANCE, Verdict, verify
 from evofool.targets import Target
 from evofool.targets.photos import patterns
 from evofool.targets.position import Position
+from tests.synthetic import CLASSES, SIDE, linear
 
-CLASSES, SIDE = 5, 6
 LABELS = ["ant", "bee", "cat", "dog", "elk"]
 EDGES = (0.6, 0.68)
 
 
-def linear(images: np.ndarray) -> np.ndarray:
-    weights = np.random.default_rng(9).integers(-8, 9, (images[0].size, CLASSES))
-    return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
-
-
-def fake(forward: Callable[[np.ndarray], np.ndarray] = linear, **details: Any) -> Target:
+def animal_target(forward: Callable[[np.ndarray], np.ndarray] = linear, **details: Any) -> Target:
     return Target("fake", LABELS, (1, SIDE, SIDE), forward, details)
 
 
@@ -53,7 +48,7 @@ def made(
     }
     if niches:
         data["niches"] = {"descriptor": "mirror_symmetry", "edges": list(EDGES)}
-    with Run.start(parse(data, "test"), folder, fake(forward)) as run:
+    with Run.start(parse(data, "test"), folder, animal_target(forward)) as run:
         run.advance()
     return folder
 
@@ -76,7 +71,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 
 def check(folder: Path, target: Target | None = None) -> Verdict:
     with StoredRun(folder) as stored:
-        return verify(stored, target or fake())
+        return verify(stored, target or animal_target())
 
 
 def change(folder: Path, statement: str, *values: Any) -> None:
@@ -138,13 +133,13 @@ def test_images_are_scored_in_chunks_of_the_recipe_s_size_the_last_one_padded(fo
         shapes.append(images.shape)
         return linear(images)
 
-    assert check(folder, fake(forward)).faults == ()
+    assert check(folder, animal_target(forward)).faults == ()
     assert shapes == [(8, 1, SIDE, SIDE)]
 
 
 def test_a_run_that_is_going_on_can_be_verified(tmp_path: Path) -> None:
     what = parse({"target": "fake", "encoding": {"kind": "direct"}, "stop": {"evaluations": 400}}, "test")
-    with Run.start(what, tmp_path, fake()) as run:
+    with Run.start(what, tmp_path, animal_target()) as run:
         run.advance(batches=5)
         assert check(tmp_path).faults == ()
         run.advance(batches=5)
@@ -334,7 +329,7 @@ def by_row_of_elites(images: np.ndarray) -> np.ndarray:
 def changed(folder: Path, by: float) -> Verdict:
     change(folder, "UPDATE elites SET log_odds = log_odds + ?, margin = margin + ? WHERE class = 1", by, by)
     sign(folder)
-    return check(folder, fake(by_row))
+    return check(folder, animal_target(by_row))
 
 
 def test_a_run_of_a_target_that_depends_on_the_row_holds_within_what_was_measured(tmp_path: Path) -> None:
@@ -344,20 +339,20 @@ def test_a_run_of_a_target_that_depends_on_the_row_holds_within_what_was_measure
     assert position.dependent
     assert position.tolerance
     assert sum("logits depend on an image's row in a chunk of 8" in warning for warning in warnings) == 1
-    verdict = check(folder, fake(by_row))
+    verdict = check(folder, animal_target(by_row))
     assert verdict.faults == ()
     assert not verdict.exact
     assert 0 < verdict.largest_difference < 1e-3
     assert verdict.comparison.startswith(f"within {position.tolerance:.2g} of the size of the logits (measured: ")
     # On another kind of machine the usual tolerance holds as well.
     other_machine(folder)
-    assert check(folder, fake(by_row)).comparison.startswith("within 0.001 (another kind of machine")
+    assert check(folder, animal_target(by_row)).comparison.startswith("within 0.001 (another kind of machine")
 
 
 def test_a_score_beyond_the_tolerance_of_the_place_names_the_class(tmp_path: Path) -> None:
     folder = made(tmp_path / "run", forward=by_row)
     with StoredRun(folder) as stored:
-        verdict = verify(stored, fake(by_row))
+        verdict = verify(stored, animal_target(by_row))
         allowed = float(Position(**stored.meta.position.model_dump()).allowed(verdict.logits)[1])
     assert allowed < 0.05
     (fault,) = changed(folder, 2 * allowed).faults
@@ -368,7 +363,7 @@ def test_elites_that_depend_on_the_row_as_no_pattern_did_are_measured_themselves
     folder = made(tmp_path / "run", forward=by_row_of_elites)
     with StoredRun(folder) as stored:
         assert Position(**stored.meta.position.model_dump()) == Position(8, False, 0.0)
-    target = fake(by_row_of_elites)
+    target = animal_target(by_row_of_elites)
     verdict = check(folder, target)
     assert verdict.faults == ()
     assert not verdict.exact
@@ -386,16 +381,16 @@ def test_a_search_whose_logits_depend_on_the_row_is_resumed_and_replayed_to_the_
     made(tmp_path / "broken", forward=by_row, search={"batch": 20, "lag": 1}, compute={"chunk": 8}, **stop)
     with StoredRun(unbroken) as stored:
         whole, recipe = content(stored), stored.recipe
-    with Run.resume(tmp_path / "broken", recipe, fake(by_row)) as run:
+    with Run.resume(tmp_path / "broken", recipe, animal_target(by_row)) as run:
         run.advance()
     with StoredRun(tmp_path / "broken") as stored:
         assert differences(whole, content(stored)) == []
-    again = replay(unbroken, tmp_path / "again", fake(by_row))
+    again = replay(unbroken, tmp_path / "again", animal_target(by_row))
     assert (again.batches, again.of, again.differences) == (20, 20, ())
 
 
 def test_scores_that_are_equal_to_the_bit_cost_nothing_more(folder: Path) -> None:
-    target = fake()
+    target = animal_target()
     assert check(folder, target).exact
     assert target.queries == CLASSES
 
@@ -407,9 +402,9 @@ def test_a_network_that_answers_nan_does_not_pass(folder: Path) -> None:
     for twice in range(2):
         if twice:
             other_machine(folder)
-        assert len(check(folder, fake(forward)).faults) == CLASSES
+        assert len(check(folder, animal_target(forward)).faults) == CLASSES
 
 
 def test_another_network_than_the_run_s_is_refused(folder: Path) -> None:
     with pytest.raises(TargetError, match="the target fake is not the one that this run was made with"):
-        check(folder, fake(weights_sha256="other"))
+        check(folder, animal_target(weights_sha256="other"))

@@ -18,21 +18,15 @@ from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, LocalEvaluator
 from evofool.search.evolve import MapElites, ea_map_elites, toolbox
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
+from tests.synthetic import CLASSES, SIDE, fake, linear
 
-CLASSES, SIDE = 5, 6
 DIRECT = Direct(1, SIDE, SIDE, rate=0.2)
 EDGES = (0.55, 0.62, 0.7)
 
 
-def linear(images: np.ndarray, step: float = 0.0) -> np.ndarray:
-    """Logits linear in the pixels, in exact arithmetic, so that no split can change a bit; step makes ties."""
-    weights = np.random.default_rng(9).integers(-8, 9, (images[0].size, CLASSES))
-    z = images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0
-    return (np.round(z / step) * step if step else z).astype(np.float32)
-
-
-def fake(forward: Callable[[np.ndarray], np.ndarray] = linear, side: int = SIDE) -> Target:
-    return Target("fake", [f"class {c}" for c in range(CLASSES)], (1, side, side), forward, {})
+def stepped(images: np.ndarray, step: float) -> np.ndarray:
+    """linear, rounded to multiples of step so that many logits are equal."""
+    return (np.round(linear(images).astype(np.float64) / step) * step if step else linear(images)).astype(np.float32)
 
 
 def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding = DIRECT, **changes: Any) -> Order:
@@ -92,7 +86,7 @@ def test_winners_are_those_of_a_loop_over_children_and_classes(
     competition: str, rank: str, edges: tuple[float, ...], step: float
 ) -> None:
     descriptor = "mirror_symmetry" if edges else None
-    batch_evaluator = BatchEvaluator(DIRECT, fake(lambda x: linear(x, step)), 8, rank, competition, descriptor, edges)
+    batch_evaluator = BatchEvaluator(DIRECT, fake(lambda x: stepped(x, step)), 8, rank, competition, descriptor, edges)
     cells = CLASSES * batch_evaluator.niches
     claims = np.arange(24) % CLASSES if competition == "per-class" else None
     rng = np.random.default_rng(3)

@@ -14,18 +14,12 @@ from evofool.scores import confidence
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, LocalEvaluator, Order
 from evofool.search.evolve import Batch, Callbacks, MapElites, PerIndividual, ea_map_elites, new_logbook, statistics, toolbox
-from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
+from tests.synthetic import CLASSES, SIDE, fake, linear
 
-CLASSES, SIDE = 5, 6
 DIRECT = Direct(1, SIDE, SIDE, rate=0.1)
 GRAPHS = CPPN(height=SIDE, width=SIDE)
 EDGES = (0.6, 0.68)
-
-
-def linear(images: np.ndarray) -> np.ndarray:
-    weights = np.random.default_rng(9).integers(-8, 9, (images[0].size, CLASSES))
-    return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
 
 
 class Search:
@@ -35,7 +29,7 @@ class Search:
         self, encoding: Encoding = DIRECT, *, seed: int = 3, batch: int = 8, competition: str = "all",
         rank: str = "log_odds", edges: tuple[float, ...] = (), forward: Callable[[np.ndarray], np.ndarray] = linear,
     ) -> None:  # fmt: skip
-        target = Target("linear", [f"class {c}" for c in range(CLASSES)], (1, SIDE, SIDE), forward, {})
+        target = fake(forward)
         descriptor = "mirror_symmetry" if edges else None
         self.batch_evaluator = BatchEvaluator(encoding, target, batch, rank, competition, descriptor, edges)
         self.archive = Archive(encoding, CLASSES, self.batch_evaluator.niches)

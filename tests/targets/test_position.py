@@ -13,17 +13,12 @@ from evofool.targets import Target
 from evofool.targets.guarded import DetectorRule, guarded
 from evofool.targets.photos import patterns
 from evofool.targets.position import SAFETY, Position, measure, measure_on
+from tests.synthetic import CLASSES, SIDE, fake, linear
 
-SIDE, CLASSES, CHUNK = 6, 5, 16
+CHUNK = 16
 SHAPE = (1, SIDE, SIDE)
 
 Forward = Callable[[np.ndarray], np.ndarray]
-
-
-def linear(images: np.ndarray) -> np.ndarray:
-    """Logits in exact arithmetic: the same in every row."""
-    weights = np.random.default_rng(9).integers(-8, 9, (images[0].size, CLASSES))
-    return (images.reshape(len(images), -1).astype(np.int64) @ weights / 1024.0).astype(np.float32)
 
 
 def by_row(images: np.ndarray) -> np.ndarray:
@@ -39,10 +34,6 @@ def in_the_last_row(images: np.ndarray) -> np.ndarray:
 
 def by_other_images(images: np.ndarray) -> np.ndarray:
     return linear(images) + np.float32([1e-6, 0, 0, 0, 0]) * np.float32(images.max(axis=(1, 2, 3)).mean())
-
-
-def fake(forward: Forward = linear, shape: tuple[int, int, int] = SHAPE) -> Target:
-    return Target("fake", [f"class {c}" for c in range(CLASSES)], shape, forward, {})
 
 
 def slow_tolerance(target: Target, images: np.ndarray, chunk: int) -> float:
