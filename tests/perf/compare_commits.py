@@ -5,8 +5,8 @@
 
 The older commit is checked out into a folder of its own and runs there, on this machine, in its own process. Compared are
 the elites (scores, images, births), the lineage (every genome that entered the archive, its parents, and every cell that
-was replaced), the rows of metrics, and the `scores` of the benchmark. Tables, columns and JSON keys that were renamed since
-are listed in RENAMED. `cost.answers`, which counts the images that validate a target too, is printed for both and not
+was replaced), the rows of metrics, and the `scores` of the benchmark. JSON keys and values that were renamed since are
+listed in RENAMED. `cost.answers`, which counts the images that validate a target too, is printed for both and not
 compared. Exits with 1 on any other difference. --keep keeps the older results there, and reuses them.
 """
 
@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 EVALUATIONS = {"mnist-cppn": 3000, "mnist-direct": 3000, "imagenet-cppn-10k": 1000}
 
 RENAMED = {
-    "reigns": "cell_history",
     "looks": "image_metrics",
     "own": "per-class",
     "plain": "float32",
@@ -37,7 +36,7 @@ RENAMED = {
     "p_fitted": "calibrated_confidence",
     "holds": "met",
 }
-"""Names of the older commit and what they are called now: tables, keys and values."""
+"""Names of the older commit and what they are called now: keys and values."""
 
 QUERIES = {
     "elites": "SELECT cell, class, niche, birth, log_odds, margin, search_log_odds, search_margin, png, sha256 FROM elites"
@@ -85,9 +84,10 @@ def run(tree: Path, recipe: str, out: Path, number_format: str | None) -> str:
 def content(folder: Path) -> dict[str, list[Any]]:
     """What the file of a run in folder holds, of this version or an older one."""
     with sqlite3.connect(folder / "run.db") as db:
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        older = {new: old for old, new in RENAMED.items() if old in tables}
-        history = older.get("cell_history", "cell_history")
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        # The table's name has changed, its columns have not.
+        columns = {table: {row[1] for row in db.execute(f"PRAGMA table_info({table})")} for table in tables}
+        (history,) = [table for table in tables if {"cell", "switched"} <= columns[table]]
         return {part: db.execute(query.format(cell_history=history)).fetchall() for part, query in QUERIES.items()}
 
 
