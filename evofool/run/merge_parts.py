@@ -1,4 +1,4 @@
-"""What a merge reads of its runs, and what has to be the same in all of them."""
+"""The runs to be merged: their best elites, their quarantine, and what has to be the same in all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from evofool.run.stored import StoredRun
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a merge reads of one folder."""
+class SourceRun:
+    """One of the runs to be merged, as read from its folder."""
 
     folder: Path
-    likeness: dict[str, Any]  # has to be the same in all folders
+    signature: dict[str, Any]  # has to be the same in all runs
     target: TargetRecord
     sources: list[MergedSource]  # by ascending id
     origins: dict[int, GenomeId]  # empty unless the run was merged
@@ -36,11 +36,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Champion:
+class BestElite:
     """The best elite of a cell so far."""
 
     genome_id: GenomeId
-    part: int
+    run_index: int
     row: EliteRow
     pixels: int
     rank: str
@@ -55,7 +55,7 @@ class Champion:
         return (-best, self.genome_id, -other, -r.search_log_odds, -r.search_margin, *later)
 
 
-class Aside(NamedTuple):
+class QuarantinedGenome(NamedTuple):
     """A quarantined genome; parents as births in the run that made it, -1 for none and for those that a merge left out."""
 
     batch: int
@@ -65,16 +65,16 @@ class Aside(NamedTuple):
     reason: str
 
 
-def read_parts(folders: Sequence[Path]) -> tuple[list[Part], dict[int, Champion], dict[GenomeId, Aside]]:
+def read_runs(folders: Sequence[Path]) -> tuple[list[SourceRun], dict[int, BestElite], dict[GenomeId, QuarantinedGenome]]:
     """Everything but ancestors: the folders, the best elite of each cell, the quarantined genomes."""
-    parts: list[Part] = []
-    champions: dict[int, Champion] = {}
-    quarantine: dict[GenomeId, Aside] = {}
+    runs: list[SourceRun] = []
+    best_elites: dict[int, BestElite] = {}
+    quarantine: dict[GenomeId, QuarantinedGenome] = {}
     for index, folder in enumerate(folders):
         with StoredRun(folder) as stored, stored.store.snapshot():
-            part = _part(stored)
-            parts.append(part)
-            _refuse_unlike(parts[0], part)
+            run = _source_run(stored)
+            runs.append(run)
+            _refuse_incompatible(runs[0], run)
             for elite in stored.elites():
                 row = elite.row
                 if row.digest() != row.sha256 or row.cell != row.class_id * stored.niches + row.niche:
@@ -83,21 +83,23 @@ def read_parts(folders: Sequence[Path]) -> tuple[list[Part], dict[int, Champion]
                         f"evofool verify {folder} says more. Leave this run out"
                     )
                 pixels = stored.encoding.height * stored.encoding.width
-                champion = Champion(part.id_of(row.birth), index, row, pixels, stored.recipe.search.rank)
-                if row.cell not in champions or champion.order < champions[row.cell].order:
-                    champions[row.cell] = champion
+                best = BestElite(run.id_of(row.birth), index, row, pixels, stored.recipe.search.rank)
+                if row.cell not in best_elites or best.order < best_elites[row.cell].order:
+                    best_elites[row.cell] = best
             for q in stored.store.quarantine():
-                genome_id = part.id_of(q.birth)
-                found = Aside(q.batch, part.source_birth(q.mother), part.source_birth(q.father), q.genome, q.reason)
-                quarantine[genome_id] = _both(genome_id, quarantine.get(genome_id, found), found, folder)
-    return parts, champions, quarantine
+                genome_id = run.id_of(q.birth)
+                found = QuarantinedGenome(
+                    q.batch, run.source_birth(q.mother), run.source_birth(q.father), q.genome, q.reason
+                )
+                quarantine[genome_id] = _same_genome(genome_id, quarantine.get(genome_id, found), found, folder)
+    return runs, best_elites, quarantine
 
 
-def _part(stored: StoredRun) -> Part:
+def _source_run(stored: StoredRun) -> SourceRun:
     folder, recipe = stored.folder, stored.recipe
     meta = stored.store.meta()
     target = meta.target
-    likeness = {
+    signature = {
         "labels": stored.labels,
         "shape": list(stored.shape),
         "fingerprint": target.fingerprint,
@@ -118,18 +120,18 @@ def _part(stored: StoredRun) -> Part:
             seconds=meta.seconds,
             answers=meta.answers,
         )
-        return Part(folder, likeness, target, [source], {}, meta.references)
+        return SourceRun(folder, signature, target, [source], {}, meta.references)
     origins = stored.store.origins()
     if not origins:
         raise StoreError(f"{folder} has saved nothing: its merge was broken off. Remove it, and merge its runs again")
-    return Part(folder, likeness, target, sorted(meta.merged, key=lambda source: source.id), origins, meta.references)
+    return SourceRun(folder, signature, target, sorted(meta.merged, key=lambda source: source.id), origins, meta.references)
 
 
-def _refuse_unlike(one: Part, other: Part) -> None:
+def _refuse_incompatible(first: SourceRun, other: SourceRun) -> None:
     """Raise the error that names the first difference, if the two cannot be merged."""
-    for key in [*one.likeness, *other.likeness]:
-        a: Any = one.likeness.get(key)
-        b: Any = other.likeness.get(key)
+    for key in [*first.signature, *other.signature]:
+        a: Any = first.signature.get(key)
+        b: Any = other.signature.get(key)
         if a == b:
             continue
         if key in ("labels", "shape", "fingerprint"):
@@ -137,21 +139,21 @@ def _refuse_unlike(one: Part, other: Part) -> None:
                 c = next((c for c, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
                 a, b = (f"{len(a)} of them", f"{len(b)}") if c is None else (f"class {c} is {a[c]!r}", f"{b[c]!r}")
             raise TargetError(
-                f"{one.folder} ({one.target.name}) and {other.folder} ({other.target.name}) cannot be merged: their "
+                f"{first.folder} ({first.target.name}) and {other.folder} ({other.target.name}) cannot be merged: their "
                 f"targets are different classifiers ({key}: {a} and {b}). Merge the runs of each target by themselves"
             )
         raise RecipeError(
-            f"{one.folder} and {other.folder} cannot be merged: {key} is {a!r} in the first and {b!r} in the second. Runs "
+            f"{first.folder} and {other.folder} cannot be merged: {key} is {a!r} in the first and {b!r} in the second. Runs "
             "that are merged have to agree in search.rank, in niches and in how a genome is drawn; leave one out, or search "
             f"again with the other's {key}"
         )
 
 
-def _both(genome_id: GenomeId, a: Aside, b: Aside, folder: Path) -> Aside:
+def _same_genome(genome_id: GenomeId, a: QuarantinedGenome, b: QuarantinedGenome, folder: Path) -> QuarantinedGenome:
     """The quarantined genome that two runs have."""
     if (a.batch, a.genome) != (b.batch, b.genome):
         raise copies_differ(genome_id, [folder])
-    return Aside(a.batch, max(a.mother, b.mother), max(a.father, b.father), a.genome, max(a.reason, b.reason))
+    return QuarantinedGenome(a.batch, max(a.mother, b.mother), max(a.father, b.father), a.genome, max(a.reason, b.reason))
 
 
 def copies_differ(genome_id: GenomeId, folders: Sequence[Path]) -> StoreError:

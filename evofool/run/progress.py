@@ -11,7 +11,7 @@ class Progress:
 
     evaluations: int
     seconds: float  # of search, over all sessions
-    rate: float  # evaluations per second, in this session
+    rate: float  # evaluations per second, since the run was started or resumed
     seconds_left: float | None  # to the limit on evaluations or seconds, whichever is nearer
     confidences: np.ndarray  # best of each class that is searched for
     distinct: int
