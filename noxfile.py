@@ -48,7 +48,7 @@ def fast(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff and mypy."""
+    """ruff and mypy, which the extra `test` installs."""
     python(session, "-m", "ruff", "check", ".")
     python(session, "-m", "ruff", "format", "--check", ".")
     python(session, "-m", "mypy")
@@ -74,7 +74,9 @@ def notebook(session: nox.Session) -> None:
     python(session, "-m", "pip", "install", "--quiet", "-e", ".[docs]")
     target = ["--inplace"] if "--inplace" in session.posargs else ["--output-dir", session.create_tmp()]
     arguments = ["--to", "notebook", "--execute", *target, "docs/benchmark.ipynb"]
-    python(session, "-m", "jupyter", "nbconvert", *arguments)
+    # Its cells call `evofool`, which is beside this Python.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    python(session, "-m", "jupyter", "nbconvert", *arguments, env={**os.environ, "PATH": path})
 
 
 @nox.session
