@@ -48,9 +48,17 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
 """The commands and groups by the panel of `evofool --help` that lists them, in its order."""
 
 
-class _InPanelOrder(TyperGroup):
+class _Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the panels."""
         return [name for panel in PANELS.values() for name in panel]
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("\nInterrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
 
 
 def unwrapped(text: str) -> str:
@@ -60,7 +68,7 @@ def unwrapped(text: str) -> str:
 
 app = typer.Typer(
     name="evofool",
-    cls=_InPanelOrder,
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -105,7 +113,7 @@ for panel, commands in PANELS.items():
 
 
 def main() -> None:
-    """The console command. A user's error ends in one sentence on standard error and an exit status."""
+    """The command line. A user's error ends in one sentence on standard error and an exit status."""
     from evofool.errors import EvofoolError, VerifyError
 
     # A label that the terminal's encoding lacks is escaped; it does not end the command.
@@ -134,7 +142,3 @@ def main() -> None:
 def _fail(message: str, status: int) -> None:
     print(f"evofool: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,12 @@
 """What the commands print of a run: progress, summaries, tables. Plain text to standard output."""
 
 import contextlib
+import errno
+import io
 import math
 import os
 import signal
+import stat
 import statistics
 import sys
 import tempfile
@@ -27,10 +30,18 @@ _BEST = 100  # the most images on best.png
 
 @contextlib.contextmanager
 def interrupts(message: str = "Finishing the batch and saving ...") -> Iterator[list[int]]:
-    """Append Ctrl-C and SIGTERM to the list and print the message, so that the work can end soon; a second one exits."""
+    """Append Ctrl-C, SIGTERM and SIGHUP to the list and print the message, so that the work can end soon.
+
+    A second one exits. A terminal that closes sends more than one SIGHUP, so that those after the first are ignored, and
+    so are all of them where they were ignored before (nohup).
+    """
     caught: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
+            if caught:
+                return
         if caught:
             # As after a kill, the run's file has its last checkpoint.
             if sys.stderr.isatty():
@@ -40,12 +51,35 @@ def interrupts(message: str = "Finishing the batch and saving ...") -> Iterator[
         caught.append(number)
         print(f"\n{message}", file=sys.stderr)
 
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in handled}
     try:
         yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _unless_terminal_closed() -> Iterator[None]:
+    """Print to a terminal that may have closed by now: SIGHUP may come only after the first write has failed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _leave_terminal()
+
+
+def _leave_terminal() -> None:
+    """Print to nowhere instead of to a terminal that has closed: writing to it fails, and would end the work unsaved."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
+            # A closed terminal is still a character device, although isatty() is false by then.
+            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def describe(run: "Run") -> None:
@@ -85,7 +119,8 @@ def display(run: "Run") -> Iterator[Any]:
     with status(console) as show_status:
 
         def show_progress(run: "Run") -> None:
-            warn(run, console)
+            with _unless_terminal_closed():
+                warn(run, console)
             show_status(lambda: _progress_text(run), lambda: _worker_lines(run))
 
         yield show_progress
@@ -122,7 +157,8 @@ def status(console: "Console | None" = None) -> Iterator[Callable[..., None]]:
         def update(text: Callable[[], str], details: Callable[[], list[str]] = list) -> None:
             if time.perf_counter() - drawn[0] >= 0.1:
                 drawn[0] = time.perf_counter()
-                lines.update(Text("\n".join([text().replace("; ", "\n"), *details()])), refresh=True)
+                with _unless_terminal_closed():
+                    lines.update(Text("\n".join([text().replace("; ", "\n"), *details()])), refresh=True)
 
         yield update
 

@@ -50,9 +50,13 @@ class CheckpointWriter:
         self._saved_changes = len(self._store.cell_history())
 
     def start(self, interval: float) -> None:
-        """Count the time to the next checkpoints from now: at least `interval` seconds between two."""
+        """Count the time to the next checkpoints from now: at least `interval` seconds between two.
+
+        A partial one is due at once, after the first batch, so that a run which is killed again and again still advances.
+        """
         self._interval = interval
-        self._next_partial = self._next_whole = time.perf_counter() + interval
+        self._next_partial = time.perf_counter()
+        self._next_whole = self._next_partial + interval
 
     def due(self, now: float) -> bool:
         """Whether a checkpoint of either kind is due at `now` (time.perf_counter)."""

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -133,6 +134,31 @@ def test_help_needs_neither_torch_nor_ray_nor_numba() -> None:
     loaded = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "evofool.cli.app" in loaded
     assert not loaded & {"torch", "ray", "numba", "deap"}
+
+
+@pytest.mark.parametrize("module", ["typer", "evofool.cli.app", "numpy", "torch", "numba.core", "evofool.run.run"])
+def test_ctrl_c_during_an_import_ends_in_one_line(module: str, tmp_path: Path) -> None:
+    """An import that sends this process what Ctrl-C sends."""
+    code = f"""
+import importlib.abc, os, signal, sys
+class Pressed(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+sys.argv = ["evofool", "run", "mnist-cppn"]
+from evofool.__main__ import main
+main()
+"""
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "Interrupted"
+
+
+def test_ctrl_c_between_imports_ends_in_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "start", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    result = call("run", "mnist-cppn")
+    assert result.code == 130
+    assert result.err.strip() == "Interrupted"
 
 
 # --- run

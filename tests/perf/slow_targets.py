@@ -47,6 +47,11 @@ def lenet_200ms() -> Slow:
     return _lenet(0.2)
 
 
+def lenet_1s() -> Slow:
+    """A LeNet that sleeps a second a forward pass."""
+    return _lenet(1.0)
+
+
 def uneven_20ms() -> Slow:
     """sleep_20ms, but one worker sleeps 60 ms: whichever holds the lock on a file in the folder that FOLDER names.
 

@@ -1,6 +1,7 @@
 """A run, stopped by its rules, by a person or by a kill: it ends where an unbroken one does."""
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -694,6 +695,34 @@ def test_a_process_killed_again_and_again_ends_where_an_unbroken_one_does(tmp_pa
     with Run.resume(folder) as run:
         run.advance()
     assert content(folder) == content(tmp_path / "unbroken") | {"meta": content(folder)["meta"]}
+
+
+def test_the_first_batch_is_saved_at_once(tmp_path: Path) -> None:
+    """So that a run which is killed every few seconds advances each time."""
+    seen: list[int] = []
+    with Run.start(recipe(save={"seconds": 1e6}), tmp_path / "run", fake()) as run:
+        run.advance(lambda run: bool(seen.append(committed(run.folder))), every=0, batches=2)
+        assert seen == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_run_saves_when_its_terminal_closes(tmp_path: Path) -> None:
+    """Then it gets SIGHUP, and whatever it prints fails."""
+    changes = ("stop.evaluations=1000000000", "stop.confidence=", "save.seconds=1000000")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        line = [sys.executable, "-m", "evofool", "run", "mnist-direct", "--out", "mine", *options(*changes)]
+        os.execve(sys.executable, line, environment)
+    while b"images/s" not in os.read(terminal, 1 << 16) and committed(tmp_path / "mine") < 1:
+        pass
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert committed(tmp_path / "mine") > 1
+    assert not (tmp_path / "mine" / f"{FILE}-wal").exists()
+    assert (tmp_path / "mine" / "elites.png").is_file()
 
 
 @pytest.mark.slow
