@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from evofool.errors import StoreError
@@ -38,12 +39,11 @@ def main() -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
             batches.append(_committed(folder))
-        gained = [after - before for before, after in zip(batches, batches[1:], strict=False)]
+        gained = [after - before for before, after in pairwise(batches)]
+        lost = args.seconds - sum(gained) / len(gained)
         print(f"{args.kills} kills, each {args.seconds:g} s after a start: {batches[-1]} batches of 1 s")
         print(f"gained from one kill to the next: {' '.join(map(str, gained))}")
-        print(
-            f"starts that gained nothing: {gained.count(0)}; other seconds: {args.seconds - sum(gained) / len(gained):.1f} a start"
-        )
+        print(f"starts that gained nothing: {gained.count(0)}; seconds of a start without a batch: {lost:.1f}")
 
 
 def _committed(folder: Path) -> int:
