@@ -174,7 +174,11 @@ def test_genomes_never_imports_evofool() -> None:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("ray", "cluster/evaluator.py cluster/slots.py cluster/tasks.py cluster/session.py cluster/dashboard.py"),
+        (
+            "ray",
+            "cluster/evaluator.py cluster/slots.py cluster/tasks.py cluster/task_progress.py cluster/session.py "
+            "cluster/dashboard.py",
+        ),
         ("deap", "search/evolve.py"),
         ("httpx", "targets/http_client.py targets/connection.py"),
         ("onnxruntime", "targets/onnx.py"),

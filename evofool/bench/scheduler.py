@@ -147,8 +147,9 @@ def _remote(
     """As _local, by workers, in the order in which they end."""
     if not jobs:
         return
+    from evofool.cluster.job_function import JobFailure
     from evofool.cluster.settings import RayOptions
-    from evofool.cluster.tasks import JobFailure, JobsProgress, run_jobs
+    from evofool.cluster.tasks import JobsProgress, run_jobs
 
     indices = list(jobs)
 

@@ -55,15 +55,35 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write files below a folder."""
+    """Write files below a folder, which is created if needed.
+
+    StoreError for a name that does not lead to a file below it (`path_below`); then nothing is written.
+    """
+    paths = {name: path_below(folder, name) for name in files}
     for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        paths[name].write_bytes(content)
+
+
+def path_below(folder: Path, name: str) -> Path:
+    """The path of a file that another machine has named, relative to a folder and with "/" between its parts.
+
+    StoreError if it would lie outside: for a name with "..", a root or a drive, with a backslash or a colon, which Windows
+    understands as such, and where a symbolic link leads out of the folder.
+    """
+    parts = name.split("/")
+    path = folder.joinpath(*parts) if all(parts) else folder
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or any(character in name for character in "\\:\0")
+        or not path.resolve().is_relative_to(folder.resolve())
+    ):
+        raise StoreError(f"{folder}: a file was sent with the name {name!r}, which does not lead to a file below it")
+    return path
 
 
 def replace_folder(files: Mapping[str, bytes], folder: Path) -> None:
-    """Replace the files of a folder by these. StoreError if they cannot be written; the folder is then as before.
+    """Replace the files of a folder by these. StoreError if one cannot be written; the folder is then as before.
 
     They are written to a folder beside it, which is then renamed, so that a database never lies beside the log of another.
     If the process is killed between the two renames, the old folder is left as NAME.before: `restore_folder` recovers it.
@@ -77,10 +97,12 @@ def replace_folder(files: Mapping[str, bytes], folder: Path) -> None:
         if folder.exists():
             folder.rename(before)
         draft.rename(folder)
-    except OSError as error:
+    except (OSError, StoreError) as error:
         with suppress(StoreError):
             restore_folder(folder)
         shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(f"{folder}: the files that a worker sent cannot be written ({error.strerror})") from None
     shutil.rmtree(before, ignore_errors=True)
 

@@ -4,12 +4,9 @@ A job is a run of its own, of minutes or hours. A job whose worker died is repea
 how often it repeats. One actor beside the driver, the ProgressActor, collects the jobs' progress and asks them to end.
 """
 
-import importlib
-import inspect
 import os
 import tempfile
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,31 +27,16 @@ from evofool.cluster.folder_transfer import (
     restore_folder,
     write_files,
 )
+from evofool.cluster.job_function import JobFailure, JobFunction, call_job, failure_of, name_of
 from evofool.cluster.session import connect, disconnect, ping, shortage_text
 from evofool.cluster.settings import RayOptions
-from evofool.errors import EvofoolError, RecipeError, StoreError
+from evofool.cluster.task_progress import POLL, Reporter, progress_actor
+from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
 
-_POLL = 1.0  # seconds between progress reports and between checks of whether to stop
 _SHORTAGE_NOTE = 20.0  # seconds without any running job after which a note says what the workers need
 _CLUSTER_CHECK = 5.0  # seconds between pings of the cluster; it counts as gone at the second failure in a row
 _GRACE = 20.0  # seconds that jobs which report progress have to end, once they are asked to
-
-JobFunction = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class JobFailure:
-    """The outcome of a job that has no result.
-
-    kind "error": it raised an EvofoolError of class `name` with this message; also a StoreError if its folder cannot be
-    read, or the files that its worker sent cannot be written. "died": its workers died, one after another. "fault": it
-    raised another exception, of class `name`; message says where.
-    """
-
-    kind: str
-    message: str
-    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +77,7 @@ def run_jobs(
     closed or left by an error, jobs that have reported progress are asked to end and have 20 seconds to do so; the others
     are killed, and their folders are those of interrupted runs. RecipeError if Ray cannot be reached, or is gone.
     """
-    name = _name_of(function)
+    name = name_of(function)
     connect(options, workers)
     try:
         token = leave_token(shared) if shared else ""
@@ -137,7 +119,7 @@ class _TaskPool:
 
     def __post_init__(self) -> None:
         driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(_progress_actor()).options(num_cpus=0, scheduling_strategy=driver_node)
+        actor: Any = ray.remote(progress_actor()).options(num_cpus=0, scheduling_strategy=driver_node)
         self._progress_actor: Any = actor.remote()
         self._task = ray.remote(_run_job).options(**self.options.remote_options(), max_retries=0)
         self._head = ray.get_runtime_context().gcs_address
@@ -151,9 +133,9 @@ class _TaskPool:
     ) -> Iterator[tuple[int, Any]]:
         todo, deaths = deque(range(len(self.jobs))), [0] * len(self.jobs)
         done = failed = 0
-        polled, retries = -_POLL, self.options.retries
+        polled, retries = -POLL, self.options.retries
         while todo or self.running:
-            if time.monotonic() - polled >= _POLL:
+            if time.monotonic() - polled >= POLL:
                 polled = time.monotonic()
                 if stop():
                     return
@@ -165,7 +147,7 @@ class _TaskPool:
                     yield index, failure
             if not self.running:
                 continue
-            ready, _ = ray.wait(list(self.running), timeout=_POLL)
+            ready, _ = ray.wait(list(self.running), timeout=POLL)
             for answer in ready:
                 index = self.running.pop(answer)
                 self._reports.pop(index, None)
@@ -213,7 +195,7 @@ class _TaskPool:
                 # In a list, so that only a worker that needs the files fetches them.
                 files = [ray.put(content)] if (content := read_files(folder)) else []
             except StoreError as error:
-                return _failure(error)
+                return failure_of(error)
         self.running[self._task.remote(self.call, index, job, files, self._progress_actor)] = index
         return None
 
@@ -240,7 +222,7 @@ class _TaskPool:
             try:
                 replace_folder(reply.files, Path(self.jobs[index]["folder"]).absolute())
             except StoreError as error:
-                return _failure(error)
+                return failure_of(error)
         return reply.value
 
     def _progress(self, done: int, failed: int) -> JobsProgress:
@@ -277,92 +259,18 @@ class _TaskPool:
                 ) from None
 
 
-def _progress_actor() -> type:
-    """The class of an actor beside the driver.
-
-    It is made in a function so that Ray sends its code: its process then imports neither evofool nor torch.
-    """
-
-    class ProgressActor:
-        def __init__(self) -> None:
-            self._reports: dict[int, Any] = {}
-            self._closing = False
-
-        def report(self, index: int, report: Any) -> bool:
-            self._reports[index] = report
-            return self._closing
-
-        def reports(self) -> dict[int, Any]:
-            return self._reports
-
-        def close(self) -> None:
-            self._closing = True
-
-    return ProgressActor
-
-
-class _Reporter:
-    """Reports a job's progress to the ProgressActor, without waiting for it; returns True once the job should end."""
-
-    def __init__(self, progress_actor: Any, index: int) -> None:
-        self._progress_actor, self._index = progress_actor, index
-        self._closing, self._next = False, 0.0
-        self._answer = progress_actor.report.remote(index, {})
-
-    def __call__(self, report: Mapping[str, Any]) -> bool:
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            with suppress(RayError):
-                self._closing = ray.get(self._answer)
-            self._answer = None
-        if self._answer is None and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _POLL
-            self._answer = self._progress_actor.report.remote(self._index, dict(report))
-        return self._closing
-
-
 def _run_job(call: _Call, index: int, job: dict[str, Any], files: list[Any], progress_actor: Any) -> _TaskReply:
     """The task: the job, in its own folder or, if the driver's disk is not shared, in a temporary copy of it."""
-    reporter = _Reporter(progress_actor, index)
+    reporter = Reporter(progress_actor, index)
     # Relative paths and the modules of python: targets are looked up there. Another machine may lack the folder.
     with suppress(OSError):
         os.chdir(call.cwd)
     with torch_threads(call.threads):
         if not call.shared or is_shared(call.shared, call.token):
-            return _TaskReply(_outcome(call.function, job, reporter), None)
+            return _TaskReply(call_job(call.function, job, reporter), None)
         with tempfile.TemporaryDirectory(prefix="evofool-") as temporary:
             folder = Path(temporary) / Path(job["folder"]).name
             if files:
                 write_files(ray.get(files[0]), folder)
-            value = _outcome(call.function, job | {"folder": str(folder)}, reporter)
+            value = call_job(call.function, job | {"folder": str(folder)}, reporter)
             return _TaskReply(value, read_files(folder) if folder.exists() else None)
-
-
-def _outcome(name: str, job: dict[str, Any], reporter: _Reporter) -> Any:
-    """The result of the job, or a JobFailure for the exception that it raised."""
-    try:
-        function = _function(name)
-        reports = "on_progress" in inspect.signature(function).parameters
-        return function(job, on_progress=reporter) if reports else function(job)
-    except EvofoolError as error:
-        return _failure(error)
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}, line {last.lineno})"
-        return JobFailure("fault", message, type(error).__name__)
-
-
-def _failure(error: EvofoolError) -> JobFailure:
-    return JobFailure("error", str(error), type(error).__name__)
-
-
-def _name_of(function: str | JobFunction) -> str:
-    """package.module:function; an assertion fails if a worker could not import the function by that name."""
-    name = function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
-    found = _function(name)
-    assert found is function or isinstance(function, str), f"{name} is another function"
-    return name
-
-
-def _function(name: str) -> JobFunction:
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)

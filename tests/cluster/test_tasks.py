@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 
 import evofool
-from evofool.cluster.folder_transfer import is_shared, leave_token, read_files, replace_folder, restore_folder
+from evofool.cluster.folder_transfer import (
+    is_shared,
+    leave_token,
+    read_files,
+    replace_folder,
+    restore_folder,
+    write_files,
+)
+from evofool.cluster.job_function import JobFailure
 from evofool.cluster.settings import RayOptions
-from evofool.cluster.tasks import JobFailure, JobsProgress, run_jobs
+from evofool.cluster.tasks import JobsProgress, run_jobs
 from evofool.errors import StoreError
 
 pytestmark = pytest.mark.slow
@@ -252,3 +260,49 @@ def test_a_folder_whose_driver_was_killed_between_the_renames_is_restored(tmp_pa
     restore_folder(cell)
     assert read_files(cell) == {"run.db": b"1"}, "an existing folder is the newer one"
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../out",
+        "sub/../../out",
+        "sub/..",
+        "..",
+        ".",
+        "",
+        "/etc/out",
+        "//host/share/out",
+        "sub//out",
+        "C:/out",
+        "C:out",
+        "..\\out",
+        "sub\\..\\..\\out",
+        "\\\\host\\share\\out",
+        "out\0",
+        "elsewhere/out",
+        "elsewhere",
+    ],
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    cell, outside = tmp_path / "cell", tmp_path / "outside"
+    replace_folder({"run.db": b"1"}, cell)
+    outside.mkdir()
+    (cell / "elsewhere").symlink_to(outside)
+    with pytest.raises(StoreError, match="does not lead to a file below it"):
+        write_files({"run.db": b"2", name: b"x"}, cell)
+    assert (cell / "run.db").read_bytes() == b"1"
+    if not name.startswith("elsewhere"):  # the new folder has no link, so this is an ordinary name there
+        with pytest.raises(StoreError, match="does not lead to a file below it"):
+            replace_folder({"run.db": b"2", name: b"x"}, cell)
+        assert (cell / "run.db").read_bytes() == b"1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cell", "outside"]
+    assert not list(outside.iterdir())
+
+
+def test_a_link_that_stays_inside_the_folder_may_be_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    write_files({"alias/image.png": b"i", "..odd": b"o"}, tmp_path)
+    assert (tmp_path / "real" / "image.png").read_bytes() == b"i"
+    assert (tmp_path / "..odd").read_bytes() == b"o"
