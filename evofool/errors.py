@@ -3,7 +3,8 @@
 EvofoolError                 caught by the command line, which prints its message and exits with 2
 |-- RecipeError(ValueError)  an invalid recipe or --set
 |-- TargetError(ValueError)  a classifier that cannot be loaded, or whose output is invalid
-|   `-- BudgetError          a black box whose cap on requests is reached
+|   |-- BudgetError          a black box whose cap on requests is reached
+|   `-- UnansweredError      a callable that hangs or ends its helper process
 |-- ScoreError(ArithmeticError)  scores that are not finite
 |-- ImageError(ValueError)   an unreadable picture, or one of the wrong size
 |-- StoreError(OSError)      a run's folder or file: missing, of another program, damaged, full disk, in use
@@ -27,6 +28,14 @@ class TargetError(EvofoolError, ValueError):
 
 class BudgetError(TargetError):
     """Names the cap and how to continue; nothing that was paid for is lost."""
+
+
+class UnansweredError(TargetError):
+    """Names the image that a callable hung or ended its process on. row: its row in the batch, None if none does alone."""
+
+    def __init__(self, text: str, row: int | None = None) -> None:
+        super().__init__(text)
+        self.row = row
 
 
 class ScoreError(EvofoolError, ArithmeticError):

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -31,8 +32,18 @@ def load(spec: Spec) -> Target:
     (B, C, H, W) as NumPy, or floats if scale, mean, std, order or crops is given, and returns (B, K); it may be called by
     several threads at once. Either may have `shape` = (C, H, W) and `labels`; else size= is needed, and channels= unless 3.
     A Target is used as it is, without options. Only name code that you trust: it is executed.
+
+    timeout=20: a callable, or a Target without a network, is called in a helper process (HelperTarget), at most 20 seconds
+    for each batch.
     """
-    spec.allow("channels")
+    spec.allow("channels", "timeout")
+    if "timeout" in spec.options:
+        from evofool.targets.helper import HelperTarget
+
+        seconds = spec.number("timeout", 0.0)
+        if not 0 < seconds < math.inf:
+            raise TargetError(f"{spec.head}: timeout is {spec.options['timeout']}; it has to be a number of seconds above 0")
+        return HelperTarget(spec, seconds)
     module, factory = _factory(spec)
     call = spec.name.partition(":")[2] + "()"
     made = _run(factory, f"{spec.head}: {call}")

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from evofool.errors import EvofoolError, TargetError
+from evofool.errors import EvofoolError, TargetError, UnansweredError
 from evofool.machine import cpus
 from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
@@ -175,14 +175,18 @@ class Target:
             raise TargetError(
                 f"{self.name}: takes uint8 images (B, {', '.join(map(str, self.shape))}), not {images.dtype} {images.shape}"
             )
-        rows = slice(n)
+        rows = slice(0, n)
         if n < pad_to:
             rows = slice(first_row, first_row + n)
             padded = np.zeros((pad_to, *self.shape), np.uint8)
             padded[rows] = images
             images = padded
         try:
-            raw = self._raw(images, number_format)
+            raw = self.raw(images, number_format)
+        except UnansweredError as error:
+            if error.row is not None:  # black images that fill up the batch have no row
+                error.row = error.row - rows.start if error.row in range(*rows.indices(len(images))) else None
+            raise
         except (EvofoolError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a user's code may raise any error
@@ -212,7 +216,8 @@ class Target:
         self.count(n)
         return to_logits(network(images, number_format), self.outputs, self.crops)[rows]
 
-    def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
+    def raw(self, images: np.ndarray, number_format: str = FLOAT32) -> np.ndarray:
+        """The network's own output for uint8 (B, C, H, W), float32 (B * crops, K); checks and counts nothing."""
         if number_format == FLOAT32:
             return self._forward(images)
         if self.network is None or number_format not in self.formats:

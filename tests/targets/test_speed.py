@@ -38,7 +38,7 @@ class Formats(Target):
         super().__init__("fake", list("0123456789"), (1, 2, 5), lambda x: x, details, network=network)
         self.formats = tuple(self.added)  # type: ignore[assignment]
 
-    def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
+    def raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
         self.calls.append((number_format, len(images)))
         out = images.reshape(len(images), -1).astype(np.float32) / 64
         out[:, 0] += self.added[number_format](len(images))
@@ -150,9 +150,9 @@ def test_workers_run_concurrently() -> None:
     met = threading.Barrier(2, timeout=30)
 
     class Meeting(Formats):
-        def _raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
+        def raw(self, images: np.ndarray, number_format: str) -> np.ndarray:
             met.wait()  # passes when two calls run at once
-            return super()._raw(images, number_format)
+            return super().raw(images, number_format)
 
     assert images_per_second(Meeting(), FLOAT32, 1, workers=2, seconds=0.0) > 0
 
