@@ -154,7 +154,7 @@ def _remote(
     indices = list(jobs)
 
     def on_progress(progress: JobsProgress) -> None:
-        share = sum(_share(jobs[indices[number]], report) for number, report in progress.running.items())
+        share = sum(_share(jobs[indices[number]], running.report or {}) for number, running in progress.running.items())
         tracker.report(len(progress.running), share, progress.note)
 
     for number, result in run_jobs(

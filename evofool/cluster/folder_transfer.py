@@ -1,13 +1,14 @@
 """Sending a job's folder to a worker that cannot see the driver's disk: all of its files travel as bytes.
 
 The driver leaves a token in a folder that all jobs' folders lie below. A worker that can read the same token there writes
-into the job's folder itself. Any other worker writes into a folder of its own, whose files then replace those of the job's.
+into the job's folder itself. Any other worker writes into a folder of its own, sends what has changed there whenever the
+job has saved (folder_changes.py), and all of it at the end.
 """
 
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,14 +43,16 @@ def remove_token(folder: Path) -> None:
         (folder / _TOKEN_FILE).unlink()
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path from there; {} if there is no such folder. Locks are left out.
+def files_below(folder: Path) -> list[tuple[str, Path]]:
+    """(path from there, path) of every file below a folder, in order, but locks; none if there is no such folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(_LOCAL_SUFFIXES))
+    return [(path.relative_to(folder).as_posix(), path) for path in paths]
 
-    StoreError for a file that cannot be read.
-    """
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder (`files_below`), by its path from there. StoreError for one that cannot be read."""
     try:
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(_LOCAL_SUFFIXES))
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        return {name: path.read_bytes() for name, path in files_below(folder)}
     except OSError as error:
         raise StoreError(f"{error.filename or folder} cannot be read ({error.strerror})") from None
 
@@ -83,17 +86,22 @@ def path_below(folder: Path, name: str) -> Path:
 
 
 def replace_folder(files: Mapping[str, bytes], folder: Path) -> None:
-    """Replace the files of a folder by these. StoreError if one cannot be written; the folder is then as before.
+    """Replace the files of a folder by these (`rebuild_folder`)."""
+    rebuild_folder(folder, lambda draft: write_files(files, draft))
 
-    They are written to a folder beside it, which is then renamed, so that a database never lies beside the log of another.
-    If the process is killed between the two renames, the old folder is left as NAME.before: `restore_folder` recovers it.
+
+def rebuild_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Replace a folder by what write(draft) writes below draft. StoreError if that fails; the folder is then as before.
+
+    The draft lies beside the folder and is then renamed, so that a database never lies beside the log of another. If the
+    process is killed between the two renames, the old folder is left as NAME.before: `restore_folder` recovers it.
     """
     draft, before = folder.with_name(f"{folder.name}.draft"), _before(folder)
     try:
         restore_folder(folder)
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        write_files(files, draft)
+        write(draft)
         if folder.exists():
             folder.rename(before)
         draft.rename(folder)

@@ -1,17 +1,77 @@
-"""Progress of tasks: an actor beside the driver that collects it, and what reports it from within a task."""
+"""Progress of tasks, and the files of those that do not share the driver's disk: from within a task to the driver.
 
+Both go by way of an actor beside the driver, which also passes on the request to end.
+"""
+
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from evofool.cluster.folder_changes import Changes, FolderWatcher
+from evofool.errors import StoreError
 
 POLL = 1.0  # seconds between progress reports and between checks of whether to stop
+_FETCH = 5.0  # seconds that the actor has to hand over everything
+_IDLE_SHARE = 20  # the next changes of a folder are looked for after this many times as long as the last ones took
 
 
-def progress_actor() -> type:
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that a worker is running.
+
+    node: the name of the worker's machine. attempt: how many workers had it before. first, report: the job's first and last
+    report of this attempt; {} before there is one.
+    """
+
+    node: str
+    attempt: int = 0
+    first: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] | None = None
+
+
+class TaskNews:
+    """The driver's side. running: by the job's index, those that a worker has begun, as of the last fetch."""
+
+    def __init__(self) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.actor: Any = ray.remote(_progress_actor()).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._answer: Any = None  # ray.ObjectRef of what the actor has
+        self.running: dict[int, RunningJob] = {}
+
+    def fetch(self, wait: bool = False) -> Iterator[tuple[int, int, Changes]]:
+        """Update `running`; yields (index, attempt, changes in the job's folder), in the order in which they were sent.
+
+        What has arrived here; with wait also what has arrived at the actor.
+        """
+        for _ in range(2 if wait else 1):
+            arrived = self._answer is not None and ray.wait([self._answer], timeout=_FETCH if wait else 0)[0]
+            answer, self._answer = (self._answer, None) if arrived else (None, self._answer)
+            if self._answer is None:
+                self._answer = self.actor.take.remote()
+            if answer is not None:
+                with suppress(RayError):
+                    reports, changes = ray.get(answer)
+                    self.running = {index: RunningJob(*report) for index, report in reports.items()}
+                    yield from changes
+
+    def ask_to_end(self) -> None:
+        """From now on every report is answered with the request to end."""
+        self.actor.close.remote()
+
+    def close(self) -> None:
+        """Kill the actor."""
+        ray.kill(self.actor)
+
+
+def _progress_actor() -> type:
     """The class of an actor beside the driver.
 
     It is made in a function so that Ray sends its code: its process then imports neither evofool nor torch.
@@ -19,15 +79,20 @@ def progress_actor() -> type:
 
     class ProgressActor:
         def __init__(self) -> None:
-            self._reports: dict[int, Any] = {}
+            self._reports: dict[int, tuple[Any, ...]] = {}
+            self._changes: list[tuple[int, int, Any]] = []
             self._closing = False
 
-        def report(self, index: int, report: Any) -> bool:
+        def report(self, index: int, report: tuple[Any, ...]) -> bool:
             self._reports[index] = report
             return self._closing
 
-        def reports(self) -> dict[int, Any]:
-            return self._reports
+        def keep(self, index: int, attempt: int, changes: Any) -> None:
+            self._changes.append((index, attempt, changes))
+
+        def take(self) -> tuple[dict[int, tuple[Any, ...]], list[tuple[int, int, Any]]]:
+            changes, self._changes = self._changes, []
+            return self._reports, changes
 
         def close(self) -> None:
             self._closing = True
@@ -36,19 +101,50 @@ def progress_actor() -> type:
 
 
 class Reporter:
-    """Reports a job's progress to the ProgressActor, without waiting for it; returns True once the job should end."""
+    """Reports a job's progress to the ProgressActor, without waiting for it; returns True once the job should end.
 
-    def __init__(self, progress_actor: Any, index: int) -> None:
-        self._progress_actor, self._index = progress_actor, index
+    If `watch` was called, changes in the job's folder are sent along, without waiting for them either.
+    """
+
+    def __init__(self, actor: Any, index: int, attempt: int) -> None:
+        self._actor, self._index, self._attempt = actor, index, attempt
+        self._node = socket.gethostname()
+        self._first: dict[str, Any] | None = None
         self._closing, self._next = False, 0.0
-        self._answer = progress_actor.report.remote(index, {})
+        self._watcher: FolderWatcher | None = None
+        self._keeping: Any = None  # ray.ObjectRef, ready once the actor has the last changes
+        self._next_look = 0.0
+        self._answer = self._send(None)
+
+    def watch(self, folder: Path) -> None:
+        """From now on changes in the folder, which the driver has as it is now, are sent at every report."""
+        self._watcher = FolderWatcher(folder)
+        self._watcher.changes()
 
     def __call__(self, report: Mapping[str, Any]) -> bool:
+        if self._first is None:
+            self._first = dict(report)
+        self._send_changes()
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
             with suppress(RayError):
                 self._closing = ray.get(self._answer)
             self._answer = None
         if self._answer is None and time.monotonic() >= self._next:
             self._next = time.monotonic() + POLL
-            self._answer = self._progress_actor.report.remote(self._index, dict(report))
+            self._answer = self._send(dict(report))
         return self._closing
+
+    def _send(self, report: dict[str, Any] | None) -> Any:
+        return self._actor.report.remote(self._index, (self._node, self._attempt, self._first, report))
+
+    def _send_changes(self) -> None:
+        """Send what has changed since the last time, if that has arrived. It costs at most 5% of the job's time."""
+        began = time.monotonic()
+        if self._watcher is None or began < self._next_look:
+            return
+        if self._keeping is not None and not ray.wait([self._keeping], timeout=0)[0]:
+            return
+        with suppress(StoreError):  # of a file that cannot be read, the job itself will tell
+            if changes := self._watcher.changes():
+                self._keeping = self._actor.keep.remote(self._index, self._attempt, changes)
+        self._next_look = time.monotonic() + _IDLE_SHARE * (time.monotonic() - began)

@@ -1,7 +1,7 @@
 """Jobs as Ray tasks, a limited number at a time: a job that fails leaves the others alone.
 
 A job is a run of its own, of minutes or hours. A job whose worker died is repeated here, not by Ray, which does not report
-how often it repeats. One actor beside the driver, the ProgressActor, collects the jobs' progress and asks them to end.
+how often it repeats. One actor beside the driver collects the jobs' progress and asks them to end (task_progress.py).
 """
 
 import os
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from evofool.cluster.folder_changes import apply_changes
 from evofool.cluster.folder_transfer import (
     is_shared,
     leave_token,
@@ -30,7 +30,7 @@ from evofool.cluster.folder_transfer import (
 from evofool.cluster.job_function import JobFailure, JobFunction, call_job, failure_of, name_of
 from evofool.cluster.session import connect, disconnect, ping, shortage_text
 from evofool.cluster.settings import RayOptions
-from evofool.cluster.task_progress import POLL, Reporter, progress_actor
+from evofool.cluster.task_progress import POLL, Reporter, RunningJob, TaskNews
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
 
@@ -41,12 +41,12 @@ _GRACE = 20.0  # seconds that jobs which report progress have to end, once they 
 
 @dataclass(frozen=True)
 class JobsProgress:
-    """Progress of all jobs. running: by the job's index, its last report; {} before its first one."""
+    """Progress of all jobs. running: by the job's index, those that a worker has begun."""
 
     total: int
     done: int
     failed: int  # of those that are done
-    running: Mapping[int, Mapping[str, Any]]
+    running: Mapping[int, RunningJob]
     seconds: float
     note: str = ""  # what the workers need, if none has been running for long
 
@@ -66,11 +66,13 @@ def run_jobs(
 
     function is a function of a module, or its name as "package.module:function". Jobs and results are JSON-like values. If
     the function has a parameter `on_progress`, it is passed a function that takes a mapping, the job's report, and returns
-    True once the job should save and end. It may be called often: it sends about once a second.
+    True once the job should save and end. It may be called often, at moments at which the job's files are in a state that it
+    can go on from: it sends about once a second.
 
     shared: a folder that every job's "folder" lies below. A worker that cannot see it works in a temporary folder with
-    the contents of the job's folder; what the worker leaves there is in the job's folder before its index is yielded, also
-    if the job failed.
+    the contents of the job's folder. What changes there is sent when the job reports, and is in the job's folder before a
+    job whose worker died is repeated; what the worker leaves there is in it before its index is yielded, also if the job
+    failed.
 
     Each worker reserves what options says, and runs torch with `threads` threads; a job whose worker dies is repeated
     options.retries times. stop and on_progress are called about once a second. When stop() is true, or the generator is
@@ -118,20 +120,18 @@ class _TaskPool:
     running: dict[Any, int] = field(default_factory=dict)  # index by ray.ObjectRef of a _TaskReply
 
     def __post_init__(self) -> None:
-        driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(progress_actor()).options(num_cpus=0, scheduling_strategy=driver_node)
-        self._progress_actor: Any = actor.remote()
+        self._news = TaskNews()
         self._task = ray.remote(_run_job).options(**self.options.remote_options(), max_retries=0)
         self._head = ray.get_runtime_context().gcs_address
-        self._reports: dict[int, dict[str, Any]] = {}
-        self._answer: Any = None  # ray.ObjectRef of the ProgressActor's reports
+        self._attempts = [0] * len(self.jobs)  # deaths of workers, by the job's index
+        self._behind: set[tuple[int, int]] = set()  # (index, attempt) whose changes could not be written
         self._checked = self._last_running = self._began = time.monotonic()
         self._failed_pings = 0
 
     def results(
         self, workers: int, stop: Callable[[], bool], on_progress: Callable[[JobsProgress], Any]
     ) -> Iterator[tuple[int, Any]]:
-        todo, deaths = deque(range(len(self.jobs))), [0] * len(self.jobs)
+        todo = deque(range(len(self.jobs)))
         done = failed = 0
         polled, retries = -POLL, self.options.retries
         while todo or self.running:
@@ -150,12 +150,12 @@ class _TaskPool:
             ready, _ = ray.wait(list(self.running), timeout=POLL)
             for answer in ready:
                 index = self.running.pop(answer)
-                self._reports.pop(index, None)
                 try:
                     value = self._take(index, answer)
                 except RayError as error:
-                    deaths[index] += 1
-                    if deaths[index] <= retries:
+                    self._fetch(wait=True)  # what the worker had sent of its folder
+                    self._attempts[index] += 1
+                    if self._attempts[index] <= retries:
                         todo.append(index)  # after the others: it may need more than its worker had
                         continue
                     reason = (str(error).strip().splitlines() or [""])[0]
@@ -170,8 +170,8 @@ class _TaskPool:
             return
         try:
             self._check()
-            self._progress_actor.close.remote()
-            reporting = [answer for answer, index in self.running.items() if self._reports.get(index)]
+            self._news.ask_to_end()
+            reporting = [answer for answer, index in self.running.items() if self._has_reported(index)]
             self._kill(set(self.running) - set(reporting))
             if reporting:
                 ready, _ = ray.wait(reporting, num_returns=len(reporting), timeout=_GRACE)
@@ -179,8 +179,11 @@ class _TaskPool:
                     with suppress(RayError):
                         self._take(self.running.pop(answer), answer)
         finally:
+            killed = bool(self.running)
             self._kill(set(self.running))
-            ray.kill(self._progress_actor)
+            if killed:
+                self._fetch(wait=True)
+            self._news.close()
 
     # -- inside
 
@@ -196,7 +199,7 @@ class _TaskPool:
                 files = [ray.put(content)] if (content := read_files(folder)) else []
             except StoreError as error:
                 return failure_of(error)
-        self.running[self._task.remote(self.call, index, job, files, self._progress_actor)] = index
+        self.running[self._task.remote(self.call, index, self._attempts[index], job, files, self._news.actor)] = index
         return None
 
     def _kill(self, answers: set[Any]) -> None:
@@ -228,22 +231,36 @@ class _TaskPool:
     def _progress(self, done: int, failed: int) -> JobsProgress:
         self._check()
         now, note = time.monotonic(), ""
-        running = set(self.running.values())
-        reports = {index: report for index, report in self._reports.items() if index in running}
-        if reports or not running:
+        running = {index: job for index in self.running.values() if (job := self._begun(index))}
+        if running or not self.running:
             self._last_running = now
         elif now - self._last_running > _SHORTAGE_NOTE:
             note = f"no worker is running: {shortage_text(self.options)}; waiting for resources"
-        return JobsProgress(len(self.jobs), done, failed, reports, now - self._began, note)
+        return JobsProgress(len(self.jobs), done, failed, running, now - self._began, note)
+
+    def _begun(self, index: int) -> RunningJob | None:
+        """A job as its present worker reports it; None until that worker has begun."""
+        job = self._news.running.get(index)
+        return job if job and job.attempt == self._attempts[index] else None
+
+    def _has_reported(self, index: int) -> bool:
+        job = self._begun(index)
+        return bool(job and job.report)
+
+    def _fetch(self, wait: bool = False) -> None:
+        """Fetch the latest reports, and write what has changed in folders that workers do not share."""
+        for index, attempt, changes in self._news.fetch(wait):
+            # Those of a worker that is taken to be dead are for another state of the folder.
+            if attempt != self._attempts[index] or (index, attempt) in self._behind:
+                continue
+            try:
+                apply_changes(changes, Path(self.jobs[index]["folder"]).absolute())
+            except StoreError:
+                self._behind.add((index, attempt))  # the next ones do not fit; all files come at the end
 
     def _check(self) -> None:
-        """Fetch the latest reports. RecipeError if the head of the cluster is gone: Ray would end this process later."""
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            with suppress(RayError):
-                self._reports = ray.get(self._answer)
-            self._answer = None
-        if self._answer is None:
-            self._answer = self._progress_actor.reports.remote()
+        """Fetch the latest news. RecipeError if the head of the cluster is gone: Ray would end this process later."""
+        self._fetch()
         if time.monotonic() - self._checked < _CLUSTER_CHECK:
             return
         self._checked = time.monotonic()
@@ -259,9 +276,11 @@ class _TaskPool:
                 ) from None
 
 
-def _run_job(call: _Call, index: int, job: dict[str, Any], files: list[Any], progress_actor: Any) -> _TaskReply:
+def _run_job(
+    call: _Call, index: int, attempt: int, job: dict[str, Any], files: list[Any], progress_actor: Any
+) -> _TaskReply:
     """The task: the job, in its own folder or, if the driver's disk is not shared, in a temporary copy of it."""
-    reporter = Reporter(progress_actor, index)
+    reporter = Reporter(progress_actor, index, attempt)
     # Relative paths and the modules of python: targets are looked up there. Another machine may lack the folder.
     with suppress(OSError):
         os.chdir(call.cwd)
@@ -272,5 +291,6 @@ def _run_job(call: _Call, index: int, job: dict[str, Any], files: list[Any], pro
             folder = Path(temporary) / Path(job["folder"]).name
             if files:
                 write_files(ray.get(files[0]), folder)
+            reporter.watch(folder)
             value = call_job(call.function, job | {"folder": str(folder)}, reporter)
             return _TaskReply(value, read_files(folder) if folder.exists() else None)

@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,21 @@ def steady(job, on_progress):
         time.sleep(0.02)
     if job.get("error"): raise TargetError("gone")
     return {"at": at, "folder": str(folder)}
+
+def preempted(job, on_progress):
+    """Counts as steady does; it is killed as soon as the driver has seen 3 more, unless it has come to its number."""
+    folder, driver = Path(job["folder"]), Path(job["driver"])
+    folder.mkdir(parents=True, exist_ok=True)
+    counted = folder / "count"
+    begun = at = int(counted.read_text()) if counted.exists() else 0
+    (folder / f"begun-{begun}").write_text("")
+    while at < job["to"]:
+        at += 1
+        counted.write_text(str(at))
+        on_progress({"at": at})
+        if driver.exists() and int(driver.read_text()) >= begun + 3: os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02 if at < job["to"] - 1 else 2)
+    return sorted(int(path.name.partition("-")[2]) for path in folder.glob("begun-*"))
 '''
 
 
@@ -90,6 +106,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def reported(progress: JobsProgress, index: int) -> Mapping[str, Any]:
+    """The last report of a running job; {} if there is none."""
+    job = progress.running.get(index)
+    return job.report or {} if job else {}
+
+
 def test_every_job_is_done_once_in_the_drivers_folder_with_its_threads(jobs: Any) -> None:
     made = list(run_jobs(jobs.doubled, [{"number": n} for n in range(7)], RayOptions(), workers=2, threads=3))
     assert sorted(index for index, _ in made) == list(range(7))
@@ -101,7 +123,7 @@ def test_jobs_report_progress_and_end_themselves_when_asked_to(jobs: Any, tmp_pa
     each = [{"folder": str(tmp_path / name), "to": to} for name, to in (("a", 100_000), ("b", 3), ("c", 100_000))]
 
     def both_have_reported() -> bool:
-        return bool(seen) and all(seen[-1].running.get(index) for index in (0, 2))
+        return bool(seen) and all(reported(seen[-1], index) for index in (0, 2))
 
     run = run_jobs(
         jobs.steady, each, RayOptions(), workers=2, shared=tmp_path, on_progress=seen.append, stop=both_have_reported
@@ -114,7 +136,7 @@ def test_jobs_report_progress_and_end_themselves_when_asked_to(jobs: Any, tmp_pa
     assert set(last.running) == {0, 2}
     for name, index in (("a", 0), ("c", 2)):
         counted = int((tmp_path / name / "count").read_text())
-        assert counted >= last.running[index]["at"]
+        assert counted >= reported(last, index)["at"]
         time.sleep(0.1)
         assert int((tmp_path / name / "count").read_text()) == counted, "the job has ended"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
@@ -147,10 +169,29 @@ def test_folders_that_workers_do_not_share_are_sent_and_come_back(
         workers=1,
         shared=tmp_path,
         on_progress=seen.append,
-        stop=lambda: bool(seen and seen[-1].running.get(0)),
+        stop=lambda: bool(seen and reported(seen[-1], 0)),
     )
     assert list(run) == []
-    assert int((tmp_path / "far" / "count").read_text()) >= seen[-1].running[0]["at"], "progress is not lost"
+    assert int((tmp_path / "far" / "count").read_text()) >= reported(seen[-1], 0)["at"], "progress is not lost"
+
+
+def test_a_job_whose_worker_dies_goes_on_from_what_it_had_sent(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evofool.cluster.tasks.leave_token", lambda folder: "another disk's")
+    job = {"folder": str(tmp_path / "far"), "driver": str(tmp_path / "far" / "count"), "to": 1_000_000}
+    seen: list[JobsProgress] = []
+    options = RayOptions(retries=2)
+    ((_, failure),) = run_jobs(jobs.preempted, [job], options, workers=1, shared=tmp_path, on_progress=seen.append)
+    assert failure.kind == "died"
+    begun = sorted(int(path.name.partition("-")[2]) for path in (tmp_path / "far").glob("begun-*"))
+    assert len(begun) == 3
+    assert begun[0] == 0
+    assert all(later >= earlier + 3 for earlier, later in pairwise(begun)), "each began where the one before was saved"
+    last = int((tmp_path / "far" / "count").read_text())
+    assert last >= begun[-1] + 3, "what the last one had sent is there too"
+    started = {job.attempt: job.first["at"] for progress in seen for job in progress.running.values() if job.first}
+    assert [started[attempt] for attempt in sorted(started)] == [b + 1 for b in begun[: len(started)]]
 
 
 def test_a_folder_that_cannot_be_read_or_written_fails_its_job_alone(
