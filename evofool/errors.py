@@ -13,9 +13,20 @@ EvofoolError                 caught by the command line, which prints its messag
 Invalid genomes raise genomes.GenomeError; that package does not import this one.
 """
 
+from evofool.text import visible
+
 
 class EvofoolError(Exception):
-    """Any of the errors below."""
+    """Any of the errors below. Each argument is one line of the message, and usually there is one.
+
+    str() escapes what is not printable (evofool.text.visible), because messages quote files, servers and other libraries.
+    """
+
+    def __init__(self, *lines: object) -> None:
+        Exception.__init__(self, *lines)  # not OSError's, which takes a second argument for the text of an error number
+
+    def __str__(self) -> str:
+        return "\n".join(map(visible, self.args))
 
 
 class RecipeError(EvofoolError, ValueError):

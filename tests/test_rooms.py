@@ -1,6 +1,7 @@
 """Which room may know which: read from the imports of the sources, whether or not they are ever executed."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def who_imports(*modules: str) -> set[str]:
 
 
 FLOORS = (
-    ("errors", "lazy", "machine"),
+    ("text",),
+    ("errors", "lazy", "machine", "printer"),
     ("images", "scores"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),
@@ -183,6 +185,8 @@ def test_genomes_never_imports_evofool() -> None:
         ("httpx", "targets/http_client.py targets/connection.py"),
         ("onnxruntime", "targets/onnx.py"),
         ("timm", "targets/zoo.py"),
+        ("rich", "printer.py"),
+        ("csv", "export/csv_file.py"),
     ],
 )
 def test_one_file_alone_imports_each_of_these(library: str, home: str) -> None:
@@ -192,6 +196,22 @@ def test_one_file_alone_imports_each_of_these(library: str, home: str) -> None:
 
 def test_only_the_http_client_uses_the_connection() -> None:
     assert who_imports("evofool.targets.connection") == {"evofool/targets/http_client.py"}
+
+
+def test_only_the_printer_prints() -> None:
+    """Whatever is printed elsewhere would reach the terminal with the escape sequences in it."""
+    printing = re.compile(
+        r"(print|input|breakpoint)|(typer|click)\.s?echo|sys\.(stdout|stderr|__stdout__|__stderr__)(\.buffer)?\.write(lines)?"
+        r"|traceback\.print_\w+|os\.write|warnings\.(warn|showwarning)\w*|logging\.\w+"
+    )
+    found = [
+        f"{source}:{node.lineno} {ast.unparse(node.func)}"
+        for source, path in SOURCES.items()
+        if source != "evofool/printer.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and printing.fullmatch(ast.unparse(node.func))
+    ]
+    assert found == [], "print with evofool.printer"
 
 
 @pytest.mark.parametrize("library", ["pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"])

@@ -1,6 +1,5 @@
 """Activation maximisation of single units (Erhan 2009), saved as a run, with the classes that the images are assigned to."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from evofool.run.attack_file import Image, ImageGroup, chunk_of, commit, float32
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
 from evofool.targets.redaction import short_name
+from evofool.text import to_json
 
 _Unit = tuple[str, tuple[int, ...]]
 """A layer's name and an index into it."""
@@ -214,7 +214,7 @@ def _pictures(target: Target, folder: Path, units: Sequence[_Unit], result: _Uni
         entries.append({"unit": name, "file": file, "activations": each.tolist(), "called": label, "confidence": p})
     title = f"{short_name(target.name)}: units, and the classes of their images"
     contact_sheet(tiles, title=title).save(folder / "units.png")
-    (folder / "units.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    (folder / "units.json").write_text(to_json(entries) + "\n", encoding="utf-8")
 
 
 def _name(layer: str, index: Sequence[int]) -> str:

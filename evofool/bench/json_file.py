@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evofool.errors import StoreError
+from evofool.text import ascii_json
 
 SCHEMA, VERSION = "evofool.bench", 2
 """Of a target's results."""
@@ -18,7 +19,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     draft = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        draft.write_text(ascii_json(data, indent=1) + "\n", encoding="utf-8")
         draft.replace(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror})") from None

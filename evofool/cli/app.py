@@ -1,11 +1,13 @@
 """The command line: the app, its groups and main(). A command imports what it needs when it runs, so help is quick."""
 
+import contextlib
+import functools
 import inspect
 import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +31,8 @@ from evofool.cli.targets import targets
 from evofool.cli.transfer import transfer
 from evofool.cli.units import units
 from evofool.cli.verify import verify
+from evofool.printer import escape_foreign_messages, print_lines, print_traceback
+from evofool.text import visible
 
 PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
     "Launch": {"run": run, "baseline": baseline, "units": units, "polish": polish, "init": init},
@@ -49,16 +53,34 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
 
 
 class _Commands(TyperGroup):
+    """The commands in the order of their panels. Usage errors quote arguments with control characters escaped."""
+
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order of the panels."""
         return [name for panel in PANELS.values() for name in panel]
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _visible_usage_errors():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _visible_usage_errors():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("\nInterrupted", file=sys.stderr)
+            print_lines("", "Interrupted", error=True)
             raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def _visible_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Of Click, which Typer has a copy of: its exceptions have no public name there.
+        if message := getattr(error, "format_message", None):
+            error.format_message = functools.partial(visible, message())  # type: ignore[attr-defined]
+        raise
 
 
 def unwrapped(text: str) -> str:
@@ -89,7 +111,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         import evofool
 
-        print(f"evofool {evofool.__version__}")
+        print_lines(f"evofool {evofool.__version__}")
         raise typer.Exit
 
 
@@ -116,6 +138,7 @@ def main() -> None:
     """The command line. A user's error ends in one sentence on standard error and an exit status."""
     from evofool.errors import EvofoolError, VerifyError
 
+    escape_foreign_messages()
     # A label that the terminal's encoding lacks is escaped; it does not end the command.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -123,9 +146,9 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except VerifyError as error:
-        _fail(str(error), 1)
+        _fail(error, 1)
     except EvofoolError as error:
-        _fail(str(error), 2)
+        _fail(error, 2)
     except ModuleNotFoundError as error:
         _fail(f"the Python package {error.name} is missing; install evofool again with pip", 2)
     except MemoryError:
@@ -135,10 +158,12 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         if os.environ.get("EVOFOOL_TRACEBACK"):
-            raise
+            print_traceback(error)
+            sys.exit(70)
         _fail(f"{type(error).__name__}: {error}. This is a bug in evofool; EVOFOOL_TRACEBACK=1 shows where", 70)
 
 
-def _fail(message: str, status: int) -> None:
-    print(f"evofool: {message}", file=sys.stderr)
+def _fail(message: str | Exception, status: int) -> None:
+    lines = message.args if isinstance(message, Exception) else (message,)
+    print_lines(*(f"evofool: {line}" if n == 0 else line for n, line in enumerate(lines)), error=True)
     sys.exit(status)

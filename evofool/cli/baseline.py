@@ -7,6 +7,7 @@ import typer
 
 from evofool.cli.options import Classes, Seed, Streams, class_ids
 from evofool.errors import RecipeError, ScoreError
+from evofool.printer import print_lines, status
 
 if TYPE_CHECKING:
     from evofool.attacks.session import AttackProgress
@@ -49,15 +50,15 @@ def baseline(
     finished classes, and the same command continues.
     """
     from evofool.attacks.run import METHODS, AttackPlan, run_baseline
-    from evofool.cli.console import interrupts, report, status
+    from evofool.cli.console import interrupts, report
     from evofool.cli.console_attacks import progress_text
     from evofool.export.image_file import file_name
     from evofool.recipe import override
     from evofool.targets import target as load_target
 
     if method not in METHODS:
-        listed = "\n".join(f"  {name:<13}{row.what}" for name, row in METHODS.items())
-        raise RecipeError(f'there is no baseline "{method}"; there are\n{listed}')
+        listed = [f"  {name:<13}{row.what}" for name, row in METHODS.items()]
+        raise RecipeError(f'there is no baseline "{method}"; there are', *listed)
     folder = out or Path("runs") / f"{method}-{file_name(target)}"
     found = load_target(target, folder)
     settings = override({}, changes or [])
@@ -77,9 +78,9 @@ def baseline(
         shown = ", ".join(f"{k}={v}" for k, v in settled.settings.items())
         passes = f"{settled.budget:,} forward pass{'es' if settled.budget > 1 else ''} a class"
         limit = passes if settled.budget else "its published budget"
-        print(f"{start}: {method} against {found.name} ({len(settled.classes)} classes), seed {seed}, {limit}", flush=True)
+        print_lines(f"{start}: {method} against {found.name} ({len(settled.classes)} classes), seed {seed}, {limit}")
         if shown:
-            print(f"  settings {shown}", flush=True)
+            print_lines(f"  settings {shown}")
 
     with interrupts("Stopping; the finished classes are saved ...") as interrupted, status() as show_status:
 
@@ -89,9 +90,9 @@ def baseline(
 
         outcome = run_baseline(plan, found, folder, streams, begun, tick)
     for note in outcome.notes:
-        print(f"Warning: {note}.")
+        print_lines(f"Warning: {note}.")
     if not outcome.done:
-        print("Stopped before the first classes were finished; nothing was saved. The same command starts again.")
+        print_lines("Stopped before the first classes were finished; nothing was saved. The same command starts again.")
         raise typer.Exit(130)
     if not outcome.images:
         raise ScoreError(
@@ -99,5 +100,5 @@ def baseline(
         )
     report(folder, None)
     if outcome.done < outcome.classes:
-        print(f"Stopped after {outcome.done} of {outcome.classes} classes. The same command continues.")
+        print_lines(f"Stopped after {outcome.done} of {outcome.classes} classes. The same command continues.")
         raise typer.Exit(130)

@@ -11,6 +11,7 @@ from evofool.bench.interval import Interval, format_queries, format_ratio
 from evofool.cli.options import AsJson
 from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
+from evofool.printer import Table, print_json, print_lines, status
 
 if TYPE_CHECKING:
     from evofool.bench.plan import BenchRecipe
@@ -85,7 +86,7 @@ def run(
     Exits with 2 if a target could not be measured. docs/protocol.md explains the scores.
     """
     from evofool.bench.bench import run_bench
-    from evofool.cli.console import interrupts, status
+    from evofool.cli.console import interrupts
 
     options = given_options(images, arms, budget, seeds, workers, ray)
     recipe = recipe_of(bench_recipe, target or [], options, changes or [])
@@ -97,8 +98,8 @@ def run(
             raise RecipeError("--minutes chooses the budget; give one of --minutes and --budget")
         recipe, note = with_budget(recipe, minutes, folder)
         if note:
-            print(note)
-    print(_opening_text(recipe, folder), flush=True)
+            print_lines(note)
+    print_lines(*_opening_lines(recipe, folder))
     ended = ""
     with interrupts("Saving the unfinished cells ...") as interrupted, status() as show_status:
 
@@ -108,21 +109,21 @@ def run(
             if not p.total or p.done < p.total:
                 show_status(lambda: text)
             elif text != ended:  # the end of each stage is printed, however short the stage was
-                print(ended := text, flush=True)
+                print_lines(ended := text)
             return bool(interrupted)
 
         outcome = run_bench(recipe, folder, on_progress)
     if outcome.interrupted:
-        print("Interrupted; finished cells are saved. The same command continues.")
+        print_lines("Interrupted; finished cells are saved. The same command continues.")
         raise typer.Exit(130)
     print_outcome(outcome.results, outcome.summary)
     for note in outcome.notes:
-        print(f"Note: {note}")
-    print(f"Report:  {folder / 'report.html'}")
-    print(f"Results: {folder / 'results'}")
+        print_lines(f"Note: {note}")
+    print_lines(f"Report:  {folder / 'report.html'}")
+    print_lines(f"Results: {folder / 'results'}")
     if not outcome.valid:
         bad = [name for name, result in outcome.results.items() if not result["valid"]]
-        typer.echo(f"evofool: these targets are invalid and left out of all scores: {', '.join(bad)}", err=True)
+        print_lines(f"evofool: these targets are invalid and left out of all scores: {', '.join(bad)}", error=True)
         raise typer.Exit(2)
 
 
@@ -142,20 +143,21 @@ def compare(
     """
     from evofool.bench.compare import compare as compare_results
     from evofool.bench.json_file import read_json
-    from evofool.run.stored import to_json
 
     comparison = compare_results(read_json(a), read_json(b))
     if as_json:
-        print(to_json(comparison))
+        print_json(comparison)
         return
-    print(" against ".join(_names((comparison["a"], comparison["b"]), (a, b))))
-    print("Q50 ratio: first over second; above 1 the first is harder to fool.")
-    print("Difference of the share fooled at 95% acceptance (R95): first minus second; below 0 the first is harder to fool.")
+    print_lines(" against ".join(_names((comparison["a"], comparison["b"]), (a, b))))
+    print_lines("Q50 ratio: first over second; above 1 the first is harder to fool.")
+    print_lines(
+        "Difference of the share fooled at 95% acceptance (R95): first minus second; below 0 the first is harder to fool."
+    )
     for arm, row in comparison["arms"].items():
         ratio, difference = _ratio_or_reason(row["q50_ratio"]), _difference_text(row["r95"])
-        print(f"  {arm:<9}Q50 ratio {ratio}; difference of R95 at {row['queries']:,} queries {difference}")
+        print_lines(f"  {arm:<9}Q50 ratio {ratio}; difference of R95 at {row['queries']:,} queries {difference}")
     for note in comparison["notes"]:
-        print(f"Note: {note}")
+        print_lines(f"Note: {note}")
 
 
 def _names(names: tuple[str, str], files: tuple[Path, Path]) -> tuple[str, str]:
@@ -249,24 +251,20 @@ def progress_text(p: "BenchProgress") -> str:
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the main scores; of many targets only the strongest arms, since the report has the others."""
-    from rich.table import Table
-
     from evofool.bench.report.formatting import MET, format_share
     from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
-    from evofool.cli.console import table_console
 
     many = len(results) > _FEW
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     for head in ("target", "strongest arms" if many else "arm"):
-        table.add_column(head, no_wrap=True)
+        table.column(head, no_wrap=True)
     ratios = [result["scores"]["sharing"] for result in results.values() if result["valid"]]
     compared = [arm for arm in ("per-class", "nes", "apgd") if any(ratio.get(arm) for ratio in ratios)]
-    shares = ("fooled at 95%\nacceptance", "fooled at 50%\n(stricter)")
-    for head in (*shares, "Q50\n(queries)"):
-        table.add_column(head, justify="right", no_wrap=True)
+    for lines in (("fooled at 95%", "acceptance"), ("fooled at 50%", "(stricter)"), ("Q50", "(queries)")):
+        table.column(*lines, right=True, no_wrap=True)
     for name, result in results.items():
         if not result["valid"]:
-            table.add_row(name, "INVALID")
+            table.row(name, "INVALID")
             continue
         arms, budget = valid_arms(result), budget_of(result)
         # The strongest black-box arm and the strongest arm, which are often the same.
@@ -274,22 +272,24 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         for arm in best if many else arms:
             scores = arms[arm]
             fooled = [_text(scores[level][-1], format_share) for level in ("r95", "r50")]
-            table.add_row(name, arm, *fooled, _text(scores["q50"], format_queries, budget))
+            table.row(name, arm, *fooled, _text(scores["q50"], format_queries, budget))
             name = ""
-    table_console().print(table)
+    table.print()
     budget = next(map(budget_of, results.values()))
-    print(
+    print_lines(
         f"Fooled at 95% acceptance (R95), at 50% (R50): the share of classes with an image above the threshold that 95% "
         f"(tau_5) or 50% (tau_50, stricter) of real images pass, after {budget:,} queries. Q50: queries until half of the "
         "classes are fooled at 95% acceptance."
     )
     if compared:
-        print("Ratios of Q50 to that of cppn, whose classes share images; above 1 the arm needs more queries than cppn:")
+        print_lines(
+            "Ratios of Q50 to that of cppn, whose classes share images; above 1 the arm needs more queries than cppn:"
+        )
         for name, result in results.items():
             if result["valid"]:
                 sharing = result["scores"]["sharing"]
-                print(f"  {name}: " + "; ".join(f"{arm} / cppn {ratio_text(sharing.get(arm))}" for arm in compared))
-    print(brackets_note(list(results.values())))
+                print_lines(f"  {name}: " + "; ".join(f"{arm} / cppn {ratio_text(sharing.get(arm))}" for arm in compared))
+    print_lines(brackets_note(list(results.values())))
     invalid = [
         (name, flag["message"]) for name, result in results.items() for flag in result["flags"] if flag["level"] == "invalid"
     ]
@@ -297,13 +297,13 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         (name, flag["message"]) for name, result in results.items() for flag in result["flags"] if flag["level"] != "invalid"
     ]
     for name, message in invalid:
-        print(f"INVALID {name}: {message}")
+        print_lines(f"INVALID {name}: {message}")
     for name, message in warnings if len(warnings) <= 2 * _FEW else ():
-        print(f"Warning {name}: {message}")
+        print_lines(f"Warning {name}: {message}")
     if len(warnings) > 2 * _FEW:
-        print(f"{len(warnings)} warnings are in the report.")
+        print_lines(f"{len(warnings)} warnings are in the report.")
     for row in summary.get("statements", ()):
-        print(f"{MET[row['met']]:<9} {row['statement']}: {row['figures']}")
+        print_lines(f"{MET[row['met']]:<9} {row['statement']}: {row['figures']}")
 
 
 def ratio_text(row: dict[str, Any] | None) -> str:
@@ -315,17 +315,20 @@ def _text(row: Mapping[str, Any], number: Callable[[float], str], budget: float 
     return " ".join(Interval.from_row(row).text(number, budget)).rstrip()
 
 
-def _opening_text(recipe: "BenchRecipe", folder: Path) -> str:
+def _opening_lines(recipe: "BenchRecipe", folder: Path) -> list[str]:
     from evofool.bench.report.formatting import counted
     from evofool.targets import is_black_box
 
     targets = sum(part.copies for part in recipe.targets)
     cells = targets * len(recipe.arms) * recipe.seeds
     sizes = counted(targets, "target"), counted(len(recipe.arms), "arm"), counted(recipe.seeds, "seed")
-    workers = f"\n  workers      {recipe.workers}" if recipe.workers else ""
-    if workers and any(is_black_box(part.target or "") for part in recipe.targets):
-        workers += ", but none for black boxes, whose cells run one after the other"
-    return (
-        f"Benchmark in {folder}: {' x '.join(sizes)} = {counted(cells, 'cell')} of "
-        f"{recipe.budget:,} queries\n  arms         {', '.join(recipe.arms)}\n  real images  {recipe.images}{workers}"
-    )
+    lines = [
+        f"Benchmark in {folder}: {' x '.join(sizes)} = {counted(cells, 'cell')} of {recipe.budget:,} queries",
+        f"  arms         {', '.join(recipe.arms)}",
+        f"  real images  {recipe.images}",
+    ]
+    if recipe.workers:
+        black_box = any(is_black_box(part.target or "") for part in recipe.targets)
+        limit = ", but none for black boxes, whose cells run one after the other" if black_box else ""
+        lines.append(f"  workers      {recipe.workers}{limit}")
+    return lines

@@ -1,25 +1,20 @@
 """What the commands print of a run: progress, summaries, tables. Plain text to standard output."""
 
 import contextlib
-import errno
-import io
 import math
 import os
 import signal
-import stat
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evofool.errors import StoreError, TargetError
+from evofool.printer import Table, leave_terminal, print_json, print_lines, show_cursor, status
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from rich.console import Console
 
     from evofool.run.run import Run
     from evofool.run.stored import Elite, StoredRun
@@ -39,17 +34,16 @@ def interrupts(message: str = "Finishing the batch and saving ...") -> Iterator[
 
     def note(number: int, _frame: Any) -> None:
         if number == signal.SIGHUP:
-            _leave_terminal()
+            leave_terminal()
             if caught:
                 return
         if caught:
             # As after a kill, the run's file has its last checkpoint.
-            if sys.stderr.isatty():
-                print("\x1b[?25h", end="", file=sys.stderr)  # the live display hides the cursor
-            print("Stopped immediately; everything up to the last checkpoint is saved", file=sys.stderr, flush=True)
+            show_cursor()
+            print_lines("Stopped immediately; everything up to the last checkpoint is saved", error=True)
             os._exit(130)
         caught.append(number)
-        print(f"\n{message}", file=sys.stderr)
+        print_lines("", f"{message}", error=True)
 
     handled = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -62,35 +56,15 @@ def interrupts(message: str = "Finishing the batch and saving ...") -> Iterator[
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def _unless_terminal_closed() -> Iterator[None]:
-    """Print to a terminal that may have closed by now: SIGHUP may come only after the first write has failed."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        _leave_terminal()
-
-
-def _leave_terminal() -> None:
-    """Print to nowhere instead of to a terminal that has closed: writing to it fails, and would end the work unsaved."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
-            # A closed terminal is still a character device, although isatty() is false by then.
-            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
-                os.dup2(nowhere.fileno(), stream.fileno())
-
-
 def describe(run: "Run") -> None:
     """Print the target: one line each for preprocessing, weights, and how the search runs it."""
     details, c = run.target.details, run.recipe.compute
     fed = details.get("preprocessing", {})
     usual = {"crops": 1, "interpolation": fed.get("interpolation")}
     shown = ", ".join(f"{k} {_value_text(v)}" for k, v in fed.items() if v is not None and v != usual.get(k))
-    print(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
+    print_lines(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
     if "file_sha256" in details:
-        print(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
+        print_lines(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
     threads = f"{c.threads} torch thread{'s' if c.threads > 1 else ''} each"
     parallel = (
         f"{c.workers} Ray worker{'s' if c.workers > 1 else ''} ({c.ray.address})"
@@ -101,7 +75,7 @@ def describe(run: "Run") -> None:
     if c.format != "float32":
         how += "; elites are scored again in float32"
     where = details.get("device") or details.get("file", "?")
-    print(f"  runs on  {where} ({details.get('backend', '?')}): {how}", flush=True)
+    print_lines(f"  runs on  {where} ({details.get('backend', '?')}): {how}")
 
 
 def _value_text(value: Any) -> str:
@@ -113,65 +87,26 @@ def _value_text(value: Any) -> str:
 @contextlib.contextmanager
 def display(run: "Run") -> Iterator[Any]:
     """A function that shows the progress of the run it is called with: live on a terminal, in lines elsewhere."""
-    from rich.console import Console
-
-    console, warn = Console(), _warner()
-    with status(console) as show_status:
+    warn = _warner()
+    with status() as show_status:
 
         def show_progress(run: "Run") -> None:
-            with _unless_terminal_closed():
-                warn(run, console)
+            warn(run)
             show_status(lambda: _progress_text(run), lambda: _worker_lines(run))
 
         yield show_progress
-    warn(run, console)
+    warn(run)
 
 
-@contextlib.contextmanager
-def status(console: "Console | None" = None) -> Iterator[Callable[..., None]]:
-    """A function show_status(text, details): text() is the progress of long work, details() more lines for a terminal.
-
-    On a terminal the lines are live and disappear at the end; elsewhere the text is printed from time to time.
-    """
-    from rich.console import Console
-
-    console = console or Console()
-    if not console.is_terminal:
-        last = [time.perf_counter(), 2.0]
-
-        def print_lines(text: Callable[[], str], details: Callable[[], list[str]] = list) -> None:
-            if time.perf_counter() - last[0] >= last[1]:
-                # 2, 3, 4.5 ... up to 60 seconds apart: short work prints something, long work does not fill a log.
-                last[:] = time.perf_counter(), min(60.0, last[1] * 1.5)
-                print(text(), flush=True)
-
-        yield print_lines
-        return
-    from rich.live import Live
-    from rich.text import Text
-
-    # Two lines: one would be cut at 80 columns.
-    with Live(Text("starting ..."), console=console, transient=True, auto_refresh=False) as lines:
-        drawn = [0.0]
-
-        def update(text: Callable[[], str], details: Callable[[], list[str]] = list) -> None:
-            if time.perf_counter() - drawn[0] >= 0.1:
-                drawn[0] = time.perf_counter()
-                with _unless_terminal_closed():
-                    lines.update(Text("\n".join([text().replace("; ", "\n"), *details()])), refresh=True)
-
-        yield update
-
-
-def _warner() -> "Callable[[Run, Console], None]":
+def _warner() -> "Callable[[Run], None]":
     """A function that prints each warning of a run once."""
     printed: set[str] = set()
 
-    def warn(run: "Run", console: "Console") -> None:
+    def warn(run: "Run") -> None:
         for warning in run.warnings:
             if warning not in printed:
                 printed.add(warning)
-                console.print(f"Warning: {warning}.", markup=False, highlight=False, soft_wrap=True)
+                print_lines(f"Warning: {warning}.")
 
     return warn
 
@@ -252,7 +187,7 @@ def report(folder: Path, reason: str | None) -> None:
             statistics.median([*(e.confidence for e in best.values()), *[0.0] * without]),
             statistics.median([*(e.row.log_odds for e in best.values()), *[-math.inf] * without]),
         )
-        print(
+        print_lines(
             f"{_spent(stored)} in {duration(seconds)}: {sure} of {classes} classes at 0.99 or more, "
             f"{very} at 0.9999 or more; median {median}."
         )
@@ -266,10 +201,12 @@ def report(folder: Path, reason: str | None) -> None:
             late += [f"{stored.labels[c]} (no elite)" for c in stored.classes if c not in best]
             if late:
                 names = ", ".join(late[:10]) + (" ..." if len(late) > 10 else "")
-                print(f"Below {wanted:g}: {names}. Another seed may give better results: --set search.seed=N")
-        print(f"Contact sheet: {sheet}" + (f" (the best {_BEST}: {folder / 'best.png'})" if len(tiles) > _BEST else ""))
+                print_lines(f"Below {wanted:g}: {names}. Another seed may give better results: --set search.seed=N")
+        print_lines(
+            f"Contact sheet: {sheet}" + (f" (the best {_BEST}: {folder / 'best.png'})" if len(tiles) > _BEST else "")
+        )
         if rows:
-            print(f"Curve:         {plot}")
+            print_lines(f"Curve:         {plot}")
 
 
 def _spent(stored: "StoredRun") -> str:
@@ -300,10 +237,7 @@ def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
 
 
 def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     niches = stored.recipe.niches is not None
     for name in [
         "class",
@@ -316,7 +250,7 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         "parents",
         "bytes/px",
     ]:
-        table.add_column(name, justify="left" if name in ("label", "parents") else "right")
+        table.column(name, right=name not in ("label", "parents"))
     for e in elites:
         r = e.row
         first = "random" if r.method == "evolved" else r.method
@@ -324,24 +258,26 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         parents += f" ({r.method})" if r.mother >= 0 and r.method != "evolved" else ""
         niche = [str(r.niche)] if niches else []
         scores = [f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}"]
-        table.add_row(str(r.class_id), escape(e.label), *niche, *scores, str(r.birth), parents, f"{r.bytes_per_pixel:.2f}")
-    table_console().print(table)
+        table.row(r.class_id, e.label, *niche, *scores, r.birth, parents, f"{r.bytes_per_pixel:.2f}")
+    table.print()
     wins, switches = stored.store.counts()
     meta = stored.meta
     if meta.shown < meta.committed:
         as_of = f"{stored.elites_as_of:,} evaluations"
-        print(f"\nAs of {as_of}, when elites were last saved; the search has continued since.")
+        print_lines("", f"As of {as_of}, when elites were last saved; the search has continued since.")
     state = f"ended: {meta.finished}" if meta.finished else "not ended yet"
     share = f"{switches / wins:.1%}" if wins else "0%"
     # A merged run has no history of its searches.
     won = f"{wins:,} elite replacements, {share} of them goal switches; " if meta.searched else ""
     distinct = len({e.row.birth for e in elites})
-    print(f"\n{len(elites)} elites, {distinct} different images; {_spent(stored)}; {won}{state}")
+    print_lines("", f"{len(elites)} elites, {distinct} different images; {_spent(stored)}; {won}{state}")
     quarantine = stored.quarantine()
     if quarantine:
-        print(f"\n{len(quarantine)} images in quarantine: they are kept in the run's file and not evaluated again:")
+        print_lines("", f"{len(quarantine)} images in quarantine: they are kept in the run's file and not evaluated again:")
     for row in quarantine:
-        print(f"  birth {row['birth']} in batch {row['batch']} ({_parents(row['mother'], row['father'])}): {row['reason']}")
+        print_lines(
+            f"  birth {row['birth']} in batch {row['batch']} ({_parents(row['mother'], row['father'])}): {row['reason']}"
+        )
 
 
 def show_one(
@@ -356,7 +292,6 @@ def show_one(
     import numpy as np
 
     from evofool.machine import torch_threads
-    from evofool.run.stored import to_json
     from evofool.scores import confidence, log_odds
 
     elite = max(stored.elites(stored.class_id(which)), key=lambda e: e.row.log_odds)
@@ -384,26 +319,28 @@ def show_one(
         drawing, svg = graph, graph_svg(genome)
         write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
     if as_json:
-        print(to_json({**elite.summary(), "runners_up": seen, "genome": genome}))
+        print_json({**elite.summary(), "runners_up": seen, "genome": genome})
         return
-    print(
+    print_lines(
         f"class {row.class_id} ({elite.label}): confidence {elite.confidence:.8f}, "
         f"log-odds {row.log_odds:.4f}, margin {row.margin:.4f}"
     )
-    print("runners-up  " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
-    print(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
+    print_lines("runners-up  " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
+    print_lines(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
     verdict = "; no human verdict" if row.verdict == "unjudged" else f"; human verdict: {row.verdict}"
-    print(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
+    print_lines(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:
-        print("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
+        print_lines("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
     if is_graph:
         from genomes.cppn.json_ import identity
 
-        print(f"genome      {len(genome['nodes'])} nodes, {len(genome['edges'])} edges, SHA-256 {identity(genome)[:16]}...")
+        print_lines(
+            f"genome      {len(genome['nodes'])} nodes, {len(genome['edges'])} edges, SHA-256 {identity(genome)[:16]}..."
+        )
     if image is not None:
-        print(f"picture     {image}")
+        print_lines(f"picture     {image}")
     if graph is not None:
-        print(f"graph       {graph}")
+        print_lines(f"graph       {graph}")
 
 
 def _parents(mother: int, father: int, method: str = "evolved") -> str:
@@ -411,14 +348,6 @@ def _parents(mother: int, father: int, method: str = "evolved") -> str:
     if mother < 0:
         return f"no parents{by or ': a random genome'}"
     return (f"mother {mother}" if father < 0 else f"mother {mother}, father {father}") + by
-
-
-def table_console() -> "Console":
-    """The console that tables are printed to; wide where the output is no terminal, so that no number is cut."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
 
 
 def refuse_unwritable(path: Path | None) -> None:

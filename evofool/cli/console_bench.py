@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from evofool.printer import print_lines
+
 if TYPE_CHECKING:
     from evofool.bench.calibration import Calibration
     from evofool.targets import Target
@@ -35,12 +37,11 @@ def calibrated(target: "Target", images: str, report: Callable[[str], None], nam
     doubt = ""
     if declared is not None and calibration.suspected(declared):
         doubt = f", but {format_share(declared)} is published: the target may have been trained on these images"
-    print(
+    print_lines(
         f"{name}: top-1 {format_share(calibration.top1)} on {summary['number']:,} real images of "
         f"{summary['classes']:,} classes{doubt}. "
         f"tau_5 = {summary['scaled_tau5']:.3f} x the median margin of the real images; the share of {control['images']:,} "
         f"held-out real images above it is {format_share(control['accepted'])} +- {control['standard_error']:.3f} "
         "(expected: 0.95)",
-        flush=True,
     )
     return calibration

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from evofool.cli.console import table_console
+from evofool.printer import Table, print_lines
 
 if TYPE_CHECKING:
     from evofool.targets.validation import Accuracy, Report, Validation
@@ -28,18 +28,15 @@ def kinds() -> list[dict[str, Any]]:
 
 
 def print_kinds(rows: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("target", no_wrap=True)
-    table.add_column("description")
-    table.add_column("needs", no_wrap=True)
+    table = Table()
+    table.column("target", no_wrap=True)
+    table.column("description")
+    table.column("needs", no_wrap=True)
     for row in rows:
         needs = "" if row["extra"] is None else f"evofool[{row['extra']}]" + ("" if row["installed"] else ", not installed")
-        table.add_row(escape(row["spec"]), escape(row["description"]), escape(needs))
-    table_console().print(table)
-    print("\nOptions follow a question mark, KIND:NAME?size=224&labels=FILE; docs/targets.md has them all.")
+        table.row(row["spec"], row["description"], needs)
+    table.print()
+    print_lines("", "Options follow a question mark, KIND:NAME?size=224&labels=FILE; docs/targets.md has them all.")
 
 
 def print_target(description: dict[str, Any]) -> None:
@@ -64,9 +61,9 @@ def print_target(description: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         if value:
-            print(f"{name:<12} {value}")
+            print_lines(f"{name:<12} {value}")
     for note in description.get("notes", ()):
-        print(f"note         {note}")
+        print_lines(f"note         {note}")
 
 
 def print_report(report: "Report") -> None:
@@ -78,65 +75,63 @@ def print_report(report: "Report") -> None:
     if report.rates:
         _print_speed(report)
     queries = f"{report.queries:,} images" + (f" in {report.requests:,} requests" if report.requests else "")
-    print(f"{'queries':<12} {queries}")
+    print_lines(f"{'queries':<12} {queries}")
     for note in report.notes:
-        print(f"{'note':<12} {note}")
+        print_lines(f"{'note':<12} {note}")
     if not report.faults:
-        print(f"{report.target['spec']} passes")
+        print_lines(f"{report.target['spec']} passes")
 
 
 def _print_validation(validation: "Validation") -> None:
-    print(f"{'finite':<12} {'yes' if validation.finite else 'no'}, on {validation.images} patterns")
+    print_lines(f"{'finite':<12} {'yes' if validation.finite else 'no'}, on {validation.images} patterns")
     for name, value, comparison in (
         ("twice", validation.twice, "the same images scored twice"),
         ("alone", validation.alone, f"batch 1 against batch {validation.images}"),
     ):
         if value is not None:
-            print(f"{name:<12} {comparison}: log-odds differ by at most {value:.2g}")
+            print_lines(f"{name:<12} {comparison}: log-odds differ by at most {value:.2g}")
     position = validation.position
     if position is not None and position.tolerance is not None:
         depends = "depend" if position.dependent else "do not depend"
-        print(f"{'position':<12} last bits {depends} on an image's row in a batch of {position.chunk}")
+        print_lines(f"{'position':<12} last bits {depends} on an image's row in a batch of {position.chunk}")
 
 
 def _print_accuracy(accuracy: "Accuracy") -> None:
     a = accuracy
-    print(
+    print_lines(
         f"{'top-1':<12} {a.top1:.3f} +- {a.standard_error:.3f} (95% interval {a.interval[0]:.3f} to {a.interval[1]:.3f}): "
         f"{a.correct:,} of {a.images:,} photographs" + ("" if a.published is None else f"; published: {a.published:.3f}")
     )
-    print(f"{'confidence':<12} median {a.median_confidence:.4f}")
+    print_lines(f"{'confidence':<12} median {a.median_confidence:.4f}")
     if a.margins:
-        print(f"{'':<12} of those classified correctly, quantiles: " + "  ".join(f"{q:>7}" for q in a.margins))
+        print_lines(f"{'':<12} of those classified correctly, quantiles: " + "  ".join(f"{q:>7}" for q in a.margins))
         for name, values in (("margin", a.margins), ("confidence", a.confidences)):
-            print(f"{'':<12} {name:>41}: " + "  ".join(f"{v:7.4g}" for v in values.values()))
+            print_lines(f"{'':<12} {name:>41}: " + "  ".join(f"{v:7.4g}" for v in values.values()))
 
 
 def _print_speed(report: "Report") -> None:
-    from rich.table import Table
-
     assert report.choice is not None
     settings = sorted({(r.chunk, r.workers) for r in report.rates})
     cells = {(r.number_format, r.chunk, r.workers): r.images_per_second for r in report.rates}
-    table = Table(box=None, pad_edge=False, title="images/s", title_justify="left", title_style="")
-    table.add_column("number format", no_wrap=True)
-    table.add_column("log-odds from float32: median, 99%", justify="right")
+    table = Table("images/s")
+    table.column("number format", no_wrap=True)
+    table.column("log-odds from float32: median, 99%", right=True)
     for chunk, workers in settings:
-        table.add_column(f"{chunk} x {workers}", justify="right", no_wrap=True)
+        table.column(f"{chunk} x {workers}", right=True, no_wrap=True)
     for name in dict.fromkeys(r.number_format for r in report.rates):
         difference = report.choice.differences.get(name)
         row = [
             f"{cells[(name, *s)]:,.1f}" if cells.get((name, *s)) is not None else "none" if (name, *s) in cells else ""
             for s in settings
         ]
-        table.add_row(name, "" if difference is None else f"{difference[0]:.2g}, {difference[1]:.2g}", *row)
-    table_console().print(table)
-    print("chunk x calls at once, one thread each; none: out of memory")
+        table.row(name, "" if difference is None else f"{difference[0]:.2g}, {difference[1]:.2g}", *row)
+    table.print()
+    print_lines("chunk x calls at once, one thread each; none: out of memory")
     for name, reason in report.choice.dropped.items():
-        print(f"{'left out':<12} {name}: {reason}")
+        print_lines(f"{'left out':<12} {name}: {reason}")
     best = max(report.rates, key=lambda r: r.images_per_second or 0.0)
-    print(f"{'fastest':<12} {best.number_format}, {best.chunk} x {best.workers}")
-    print(f"{'ranks by':<12} {report.choice.number_format}")
+    print_lines(f"{'fastest':<12} {best.number_format}, {best.chunk} x {best.workers}")
+    print_lines(f"{'ranks by':<12} {report.choice.number_format}")
 
 
 def _pixels(p: dict[str, Any], channels: int) -> str:

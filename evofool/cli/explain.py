@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from evofool.cli.options import Seed, Trust
+from evofool.printer import print_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,15 +97,15 @@ def explain(
                 source=subject.source,
                 notes=subject.notes,
                 options=ExplanationOptions(chosen, real_images, inverted, dream or "", zoom, seed),
-                report=lambda line: print(line, flush=True),
+                report=print_lines,
             )
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
     passes = f"{explanation.forwards:,} forward and {explanation.backwards:,} backward passes"
-    print(f"{len(explanation.pictures)} pictures; {passes}. Page: {explanation.page}", flush=True)
+    print_lines(f"{len(explanation.pictures)} pictures; {passes}. Page: {explanation.page}")
     if explanation.faults:
         failed = "; ".join(f"{part}: {fault}" for part, fault in explanation.faults.items())
-        typer.echo(f"evofool: some parts failed; the page has the others. {failed}", err=True)
+        print_lines(f"evofool: some parts failed; the page has the others. {failed}", error=True)
         raise typer.Exit(2)
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from evofool.printer import print_lines
+
 RUN = typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")
 TO = typer.Argument(metavar="DIR", help="Where to write; created if it does not exist.")
 SIZE = typer.Option(min=1, max=16384, help="Redraw CPPN images this many pixels wide.")
@@ -32,4 +34,4 @@ def export(
     from evofool.run.stored import StoredRun
 
     with StoredRun(folder) as stored:
-        print(f"{write_files(stored, to, size, layout, license)} elites written to {to}")
+        print_lines(f"{write_files(stored, to, size, layout, license)} elites written to {to}")

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.errors import EvofoolError, RecipeError
+from evofool.printer import print_lines, print_traceback, status
 
 if TYPE_CHECKING:
     from evofool.bench.gate.gate_verdict import GateVerdict, Status
@@ -64,7 +64,7 @@ def gate(
     """
     from evofool.bench.gate.gate_verdict import Check, GateVerdict
     from evofool.bench.gate.outputs import GateOutputs
-    from evofool.cli.console import interrupts, status
+    from evofool.cli.console import interrupts
     from evofool.errors import Interrupted
 
     outputs, began = GateOutputs(junit, markdown), time.perf_counter()
@@ -109,7 +109,7 @@ def gate(
                         workers=workers,
                     )
         except Interrupted:
-            print("Interrupted; finished cells are saved. The same command continues.")
+            print_lines("Interrupted; finished cells are saved. The same command continues.")
             raise typer.Exit(130) from None
         except (Exception, SystemExit) as error:  # a target's code may raise SystemExit
             check = Check("options" if isinstance(error, RecipeError) else "evaluation", "invalid", _error_text(error))
@@ -119,7 +119,7 @@ def gate(
         _print(verdict)
         for fault in unwritten:
             if all(fault not in check.message for check in verdict.checks):
-                print(f"evofool: {fault}", file=sys.stderr)
+                print_lines(f"evofool: {fault}", error=True)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -148,13 +148,13 @@ def _error_text(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "out of memory"
     if os.environ.get("EVOFOOL_TRACEBACK"):
-        traceback.print_exception(error)
+        print_traceback(error)
     return f"{type(error).__name__}: {error}. This is a bug in evofool or in the target; EVOFOOL_TRACEBACK=1 shows where"
 
 
 def _print(verdict: "GateVerdict") -> None:
     for check in verdict.checks:
-        print(f"{_SHOWN[check.status]:<8} {check.name}: {check.message}")
+        print_lines(f"{_SHOWN[check.status]:<8} {check.name}: {check.message}")
     for note in verdict.notes:
-        print(f"Note: {note}")
-    print(f"The gate of {verdict.target}: {_SHOWN[verdict.status]} (exit status {verdict.exit_status})")
+        print_lines(f"Note: {note}")
+    print_lines(f"The gate of {verdict.target}: {_SHOWN[verdict.status]} (exit status {verdict.exit_status})")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from evofool.cli.console import write
+from evofool.printer import print_lines
 
 
 def init(
@@ -21,8 +22,8 @@ def init(
     for recipe in [*shipped_recipes(), *shipped_benches()]:
         to = folder / recipe.name
         if to.exists():
-            print(f"kept    {to}")
+            print_lines(f"kept    {to}")
         else:
             write(to, partial(shutil.copyfile, recipe, to))
-            print(f"written {to}")
-    print(f"Edit one and run it:  evofool run {folder / 'mnist-cppn.toml'}")
+            print_lines(f"written {to}")
+    print_lines(f"Edit one and run it:  evofool run {folder / 'mnist-cppn.toml'}")

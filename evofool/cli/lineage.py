@@ -7,6 +7,7 @@ import typer
 
 from evofool.cli.console import refuse_unwritable, write
 from evofool.cli.options import AsJson, RunFolder
+from evofool.printer import print_json, print_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ def lineage(
     """
     from evofool.run.lineage import classes_passed
     from evofool.run.lineage import lineage as trace
-    from evofool.run.stored import StoredRun, to_json
+    from evofool.run.stored import StoredRun
 
     refuse_unwritable(image)
     with StoredRun(folder) as stored:
@@ -46,16 +47,18 @@ def lineage(
                  "held": [stored.labels[c] for c in a.held]}
                 for a in line
             ]  # fmt: skip
-            print(to_json({"class": class_id, "label": elite.label, "line": steps}))
+            print_json({"class": class_id, "label": elite.label, "line": steps})
             return
         for ancestor in line:
             mark = "  goal switch" if ancestor.switched else ""
-            print(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  elite of {names(ancestor.held)}{mark}")
+            print_lines(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  elite of {names(ancestor.held)}{mark}")
         passed = " -> ".join(names(held) for held in classes_passed(line))
         switches = sum(a.switched for a in line)
-        print(f"\n{elite.label}: {len(line) - 1} ancestors through first parents, {switches} goal switches: {passed}")
+        print_lines(
+            "", f"{elite.label}: {len(line) - 1} ancestors through first parents, {switches} goal switches: {passed}"
+        )
         if image is not None:
-            print(f"Picture: {image}")
+            print_lines(f"Picture: {image}")
 
 
 def _draw(path: Path, line: "list[Ancestor]", names: "Callable[[tuple[int, ...]], str]") -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evofool.printer import Table, print_lines, status
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -36,7 +38,6 @@ def measure(
     from evofool.bench.image_metrics_stage import measure_controls
     from evofool.bench.network_features import NetworkFeatures
     from evofool.bench.real import real_images
-    from evofool.cli.console import status
     from evofool.errors import ImageError
     from evofool.image_metrics.metrics import MIN_REAL_IMAGES, ImageMetrics
     from evofool.machine import keep_memory, torch_threads
@@ -63,15 +64,15 @@ def measure(
                 measured = measure_run(folder, metrics, report)
                 controls = measure_controls(metrics)
         except KeyboardInterrupt:
-            print("Interrupted; the elites that were measured are stored, and the same command continues from there")
+            print_lines("Interrupted; the elites that were measured are stored, and the same command continues from there")
             raise typer.Exit(130) from None
-    print(f"{measured} elites of {folder} measured, by comparison with {metrics.compared:,} real images of {images}")
+    print_lines(f"{measured} elites of {folder} measured, by comparison with {metrics.compared:,} real images of {images}")
     if replaced:
         others = "; ".join(
             f"{reference['images']} ({reference['reference']:,} and {reference['held_out']:,} held out)"
             for reference in _different(replaced)
         )
-        print(f"Results with other real images were replaced: {others}")
+        print_lines(f"Results with other real images were replaced: {others}")
     _print(stored_metrics([folder]), controls, metrics)
 
 
@@ -92,30 +93,29 @@ def _shown(name: str) -> str:
 def _print(
     elites: "Mapping[str, np.ndarray]", controls: "Mapping[str, Mapping[str, np.ndarray]]", metrics: "ImageMetrics"
 ) -> None:
-    from rich.table import Table
-
     from evofool.bench.image_metrics_stage import quantiles_of
-    from evofool.cli.console import table_console
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("median of")
+    table = Table()
+    table.column("median of")
     columns = {"elites": elites, **controls}
     for name in columns:
-        table.add_column(name.replace("-", " "), justify="right")
+        table.column(name.replace("-", " "), right=True)
     medians = [quantiles_of(figures, at=(50,)) for figures in columns.values()]
     for name in metrics.names:
         # The run may have metrics of an earlier measurement too, which are not printed.
-        table.add_row(_shown(name), *(f"{column[name]['50']:.4g}" if name in column else "-" for column in medians))
-    table_console().print(table)
+        table.row(_shown(name), *(f"{column[name]['50']:.4g}" if name in column else "-" for column in medians))
+    table.print()
     blunt = [name for name in metrics.references if min(noise[name]["50"] for noise in medians[1:3]) < _FAR]
     if blunt:
-        print(
-            f"\nNoise is near these real images too by {', '.join(map(_shown, blunt))}, so the "
-            "values of elites mean little there."
+        print_lines(
+            "",
+            f"Noise is near these real images too by {', '.join(map(_shown, blunt))}, so the "
+            "values of elites mean little there.",
         )
     features = "" if metrics.network else " The features of another classifier were not compared: --network SPEC."
-    print(
-        f"\nPercentile 100: at least as far from its nearest real image as all {metrics.held_out:,} held-out real images "
+    print_lines(
+        "",
+        f"Percentile 100: at least as far from its nearest real image as all {metrics.held_out:,} held-out real images "
         f"are from theirs.{features} None of these values shows whether people recognise an image, which takes a study "
-        "with people (Zhou and Firestone 2019)."
+        "with people (Zhou and Firestone 2019).",
     )

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from evofool.printer import print_lines
+
 RUNS = typer.Argument(metavar="RUN...", help="Folders of runs of one target, merged runs included; they are not modified.")
 OUT = typer.Option(metavar="RUN", help="A new folder for the merged run.")
 
@@ -23,5 +25,7 @@ def merge(folders: Annotated[list[Path], RUNS], out: Annotated[Path, OUT]) -> No
     merged = merge_runs(folders, out)
     for source in merged.sources:
         inside = "" if source.own_folder else f" ({source.name}, {source.id[:8]})"
-        print(f"{source.folder}{inside}: {source.evaluations:,} evaluations, best in {source.cells} of {merged.cells} cells")
+        print_lines(
+            f"{source.folder}{inside}: {source.evaluations:,} evaluations, best in {source.cells} of {merged.cells} cells"
+        )
     report(out, None)

@@ -8,6 +8,7 @@ import typer
 from evofool.cli.console_attacks import progress_text
 from evofool.cli.options import Classes, Streams, Trust, class_ids
 from evofool.errors import RecipeError
+from evofool.printer import print_lines, status
 
 if TYPE_CHECKING:
     from evofool.attacks.polish import PolishPlan
@@ -49,7 +50,7 @@ def polish(
 
     from evofool.attacks.polish import PolishPlan
     from evofool.attacks.polish import polish as polish_run
-    from evofool.cli.console import interrupts, report, status
+    from evofool.cli.console import interrupts, report
     from evofool.recipe import override
     from evofool.run.stored import StoredRun
 
@@ -61,10 +62,9 @@ def polish(
 
     def begun(plan: "PolishPlan", done: int, elites: int) -> None:
         start = f"Continuing {new} at {done:,} of {elites:,} elites" if done else f"New run in {new}"
-        print(
+        print_lines(
             f"{start}: {elites:,} elites of {folder} polished by {plan.by}, {plan.budget:,} forward passes each, "
             f"rate {plan.rate:g}",
-            flush=True,
         )
 
     with interrupts("Stopping; the finished elites are saved ...") as interrupted, status() as show_status:
@@ -76,17 +76,17 @@ def polish(
         plan = PolishPlan(parameters, tuple(chosen), budget, threads=threads, **settings)
         done = polish_run(folder, new, plan, trust=trust, streams=streams, on_start=begun, tick=tick)
     for note in done.notes:
-        print(f"Warning: {note}.")
+        print_lines(f"Warning: {note}.")
     if not len(done.before):
-        print("Stopped before the first elites were finished; nothing was saved. The same command starts again.")
+        print_lines("Stopped before the first elites were finished; nothing was saved. The same command starts again.")
         raise typer.Exit(130)
     report(new, None)
-    print(
+    print_lines(
         f"Polished: {done.polished:,} of {len(done.before):,} elites; median log-odds {np.median(done.before):.2f} before, "
         f"{np.median(done.after):.2f} after; {done.forwards:,} forward and {done.backwards:,} backward passes."
     )
     if len(done.before) < done.elites:
-        print(f"Stopped after {len(done.before):,} of {done.elites:,} elites. The same command continues.")
+        print_lines(f"Stopped after {len(done.before):,} of {done.elites:,} elites. The same command continues.")
         raise typer.Exit(130)
 
 

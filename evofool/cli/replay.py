@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.cli.options import Trust
+from evofool.printer import print_lines
 
 if TYPE_CHECKING:
     from evofool.run.run import Run
@@ -52,9 +53,9 @@ def replay(
             tick=lambda run: draw[0](run) or bool(interrupted),
         )
     if found.batches < found.of:
-        print(f"Interrupted after {found.batches:,} of {found.of:,} batches; the result is not known")
+        print_lines(f"Interrupted after {found.batches:,} of {found.of:,} batches; the result is not known")
         raise typer.Exit(130)
     if found.differences:
         kind = "" if found.same_machine else " (this machine is of another kind than the run's, so last bits may differ)"
         raise VerifyError(f"{folder} is not reproduced: {'; '.join(found.differences)} differ{kind}")
-    print(f"{folder} is reproduced: {found.of:,} batches, archive and lineage bit-identical")
+    print_lines(f"{folder} is reproduced: {found.of:,} batches, archive and lineage bit-identical")

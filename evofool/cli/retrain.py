@@ -2,14 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from evofool.cli.options import Seed
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from evofool.printer import Table, print_lines, status
 
 ITERATIONS = typer.Option(
     min=1, max=1000, help="The number of networks: each is attacked, and the next is trained with its fooling images."
@@ -56,7 +54,7 @@ def retrain(
     from evofool.bench.retraining.analysis import analyse
     from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped
     from evofool.bench.retraining.retrain_loop import retrain as run_experiment
-    from evofool.cli.console import interrupts, status, write
+    from evofool.cli.console import interrupts, write
     from evofool.pages.retrain_curve import retrain_curve
 
     plan = RetrainingPlan(
@@ -74,9 +72,9 @@ def retrain(
         show(data)
         plot = folder / "retrain.png"
         write(plot, lambda: plot.write_bytes(retrain_curve(data["iterations"], title(plan))))
-        print(f"\nFigures: {folder / 'retrain.json'}\nCurve:   {plot}")
+        print_lines("", f"Figures: {folder / 'retrain.json'}", f"Curve:   {plot}")
     if stopped:
-        print("Stopped. The same command continues.")
+        print_lines("Stopped. The same command continues.")
         raise typer.Exit(130)
 
 
@@ -86,29 +84,36 @@ def title(plan: Any) -> str:
 
 
 def show(data: dict[str, Any]) -> None:
-    from evofool.cli.console import table_console
-
-    table_console().print(table(data["iterations"]))
+    table(data["iterations"]).print()
     least = min(min(row["accuracy"]) for row in data["iterations"])
     networks = sum(len(row["accuracy"]) for row in data["iterations"])
-    print(f"\nAccuracy on held-out real digits: at least {least:.4f} in all {networks} networks.")
-    print("Confidence: median of each digit's best image, with the interval of that median; p: Mann-Whitney U, two-sided.")
+    print_lines("", f"Accuracy on held-out real digits: at least {least:.4f} in all {networks} networks.")
+    print_lines(
+        "Confidence: median of each digit's best image, with the interval of that median; p: Mann-Whitney U, two-sided."
+    )
     if any(len(row["runs"]) > 1 for row in data["iterations"]):
-        print("p: of images, as in the paper, although those of one network are not independent; and of runs' medians.")
-    print(f"Paper: {data['paper']}.")
+        print_lines(
+            "p: of images, as in the paper, although those of one network are not independent; and of runs' medians."
+        )
+    print_lines(f"Paper: {data['paper']}.")
 
 
-def table(rows: list[dict[str, Any]]) -> "Table":
+def table(rows: list[dict[str, Any]]) -> Table:
     """A row for each network; with several runs also columns for the medians of runs."""
-    from rich.table import Table
-
     several = any(len(row["runs"]) > 1 for row in rows)
-    made = Table(box=None, pad_edge=False)
-    heads = ["network", "accuracy", "real digits\nrejected", "fooling images\nshown", "confidence", "interval"]
-    heads += ["p of images\nto the first", "to the one\nbefore"]
-    heads += ["runs' median", "interval", "p of runs\nto the first"] if several else []
-    for head in [*heads, "paper\n(recalled)"]:
-        made.add_column(head, justify="right")
+    made = Table()
+    heads = [
+        ["network"],
+        ["accuracy"],
+        ["real digits", "rejected"],
+        ["fooling images", "shown"],
+        ["confidence"],
+        ["interval"],
+    ]
+    heads += [["p of images", "to the first"], ["to the one", "before"]]
+    heads += [["runs' median"], ["interval"], ["p of runs", "to the first"]] if several else []
+    for head in [*heads, ["paper", "(recalled)"]]:
+        made.column(*head, right=True)
     for row in rows:
         images, of_runs = row["of_images"], row["of_runs"]
         cells = [
@@ -124,7 +129,7 @@ def table(rows: list[dict[str, Any]]) -> "Table":
         if several:
             cells += [confidence_text(of_runs["median"]), interval(of_runs), p_text(row["against_first"], "runs")]
         recalled = row["paper_recalled"]
-        made.add_row(*cells, "" if recalled is None else f"{recalled:.4f}")
+        made.row(*cells, "" if recalled is None else f"{recalled:.4f}")
     return made
 
 

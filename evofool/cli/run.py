@@ -7,6 +7,7 @@ import typer
 
 from evofool.cli.console import describe, display, interrupts, report
 from evofool.cli.options import Trust
+from evofool.printer import print_lines
 
 if TYPE_CHECKING:
     from evofool.recipe import Recipe
@@ -77,14 +78,13 @@ def run(
         start = f"New run in {folder}{begins}"
     with opened as search:
         r = search.recipe
-        print(
+        print_lines(
             f"{start}: {r.encoding.kind} against {r.target} ({len(search.target.labels)} classes), seed {r.search.seed}, "
             f"batch {r.search.batch}",
-            flush=True,
         )
         trust_option = " --trust" if wants_trust(r) else ""
         for line in changed_lines:
-            print(f"  {line}")
+            print_lines(f"  {line}")
         describe(search)
         before = search.strategy.evaluations
         try:
@@ -96,16 +96,20 @@ def run(
             raise
         if reason and before == search.strategy.evaluations:
             key = reason.split()[0]
-            print(f"This run has ended: {reason}. To continue it: --set {key}=VALUE, or --set {key}= to remove this limit")
+            print_lines(
+                f"This run has ended: {reason}. To continue it: --set {key}=VALUE, or --set {key}= to remove this limit"
+            )
         elif reason:
-            print(f"Stopped: {reason}.")
+            print_lines(f"Stopped: {reason}.")
         nothing_done = not search.strategy.committed
     if nothing_done:
-        print(f"Interrupted before the first batch was finished. Start again with:  evofool run {folder}{trust_option}")
+        print_lines(
+            f"Interrupted before the first batch was finished. Start again with:  evofool run {folder}{trust_option}"
+        )
         raise typer.Exit(130)
     report(folder, reason)
     if interrupted and not reason:
-        print(f"Interrupted and saved. Continue with:  evofool run {folder}{trust_option}")
+        print_lines(f"Interrupted and saved. Continue with:  evofool run {folder}{trust_option}")
         raise typer.Exit(130)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.cli.options import Trust
+from evofool.printer import Table, print_lines, status
 
 if TYPE_CHECKING:
     from evofool.bench.sets.scored_set import CountedShare, CountedShares, ScoredSet
@@ -48,7 +49,7 @@ def score_set(
     from evofool.bench.json_file import write_json
     from evofool.bench.sets.image_set import image_set
     from evofool.bench.sets.score_set import score_set as score_images
-    from evofool.cli.console import refuse_unwritable, status
+    from evofool.cli.console import refuse_unwritable
     from evofool.cli.console_bench import calibrated
     from evofool.machine import keep_memory
     from evofool.targets.redaction import name_of
@@ -66,24 +67,26 @@ def score_set(
             real = classifier.queries - before
             scored = score_images(found, classifier, calibration, skip_unreadable=skip_unreadable, on_progress=report)
     except KeyboardInterrupt:
-        print("Interrupted; nothing was written")
+        print_lines("Interrupted; nothing was written")
         raise typer.Exit(130) from None
     _print(scored)
     for note in scored.position.notes():
-        print(f"\nNote: {note}; {scored.undecided:,} of {len(scored.rows):,} images are nearer to a threshold than that")
+        print_lines(
+            "", f"Note: {note}; {scored.undecided:,} of {len(scored.rows):,} images are nearer to a threshold than that"
+        )
     of_real = f", {real:,} for real images" if images else ""
     patterns = classifier.queries - before - real - scored.queries
     of_patterns = f", {patterns:,} for patterns that test the position in a batch" if patterns else ""
-    print(f"\nQueries: {scored.queries:,} for the images of the set{of_real}{of_patterns}")
+    print_lines("", f"Queries: {scored.queries:,} for the images of the set{of_real}{of_patterns}")
     if json is not None:
         data = scored.as_json()
         if images is not None:
             data["real"] |= {"source": name_of(images), "queries": real}
         write_json(json, data)
-        print(f"Written: {json}")
+        print_lines(f"Written: {json}")
     if sheet is not None:
         _draw(sheet, scored)
-        print(f"Written: {sheet}")
+        print_lines(f"Written: {sheet}")
 
 
 def _target(images_or_run: Path, spec: str | None, trust: bool) -> "Target":
@@ -102,38 +105,36 @@ def _target(images_or_run: Path, spec: str | None, trust: bool) -> "Target":
 
 
 def _print(scored: "ScoredSet") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from evofool.cli.console import table_console
     from evofool.targets.labels import is_rejection
 
     c, target = scored.calibration, scored.target
     things = sum(not is_rejection(label) for label in target.labels)
-    print(
+    print_lines(
         f"{scored.images.source}: {len(scored.rows):,} images of {len(scored.best):,} of {things:,} classes, "
         f"scored by {target.name}"
     )
     if left_out := scored.images.left_out:
-        print(f"{left_out:,} more are of a rejection class and are left out")
+        print_lines(f"{left_out:,} more are of a rejection class and are left out")
     _print_skipped(scored)
     if target.top_k < len(target.labels):
-        print(f"The target returns only its {target.top_k} likeliest classes; for others log-odds and margins are bounds")
+        print_lines(
+            f"The target returns only its {target.top_k} likeliest classes; for others log-odds and margins are bounds"
+        )
     if c is None:
-        print("Without --images there are no thresholds: only predictions and confidences are shown.")
+        print_lines("Without --images there are no thresholds: only predictions and confidences are shown.")
     elif not scored.has_threshold.all():
         left = len(scored.rows) - int(scored.has_threshold.sum())
-        print(f"{left:,} images are of classes without real images, for which there is no threshold")
-    table = Table(box=None, pad_edge=False)
+        print_lines(f"{left:,} images are of classes without real images, for which there is no threshold")
+    table = Table()
     for head in ("", "share of images", "classes"):
-        table.add_column(escape(head), justify="right" if head else "left")
+        table.column(head, right=bool(head))
     names = {"called": "predicted as intended", "tau5": "accepted at tau_5", "tau50": "accepted at tau_50"}
     for name, shares in scored.totals.items():
-        table.add_row(names[name], *_cells(shares))
+        table.row(names[name], *_cells(shares))
     for p, shares in scored.sure.items():
-        table.add_row(f"p >= {p:g}", *_cells(shares))
-    table_console().print(table)
-    print("In brackets: 95% limits (Wilson), for images as if independent. Classes are fixed and are only counted.")
+        table.row(f"p >= {p:g}", *_cells(shares))
+    table.print()
+    print_lines("In brackets: 95% limits (Wilson), for images as if independent. Classes are fixed and are only counted.")
     _print_classes(scored)
 
 
@@ -152,35 +153,31 @@ def _cells(shares: "CountedShares") -> tuple[str, str]:
 
 def _print_skipped(scored: "ScoredSet") -> None:
     if scored.skipped:
-        print(f"{len(scored.skipped)} images that cannot be read were left out:")
+        print_lines(f"{len(scored.skipped)} images that cannot be read were left out:")
         for name, why in scored.skipped[:_LISTED]:
-            print(f"  {why}" if name in why else f"  {name}: {why}")
+            print_lines(f"  {why}" if name in why else f"  {name}: {why}")
         if len(scored.skipped) > _LISTED:
-            print("  ...")
+            print_lines("  ...")
 
 
 def _print_classes(scored: "ScoredSet") -> None:
     """The classes whose best images have the largest and the smallest margins; all of them if they are few."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from evofool.cli.console import table_console
-
     c, labels = scored.calibration, scored.target.labels
     order = sorted(scored.best, key=lambda row: -scored.margins[row])
     few = len(order) <= 2 * _SHOWN + 2
-    print(
-        "\nThe best image of "
-        + ("each class:" if few else f"the {_SHOWN} classes with the largest and the {_SHOWN} with the smallest margins:")
+    print_lines(
+        "",
+        "The best image of "
+        + ("each class:" if few else f"the {_SHOWN} classes with the largest and the {_SHOWN} with the smallest margins:"),
     )
     heads = ["class", "label", "image", "predicted", "p", "log-odds", "margin"]
     heads += [] if c is None else ["percentile of real margins", "p at fitted temperature", "accepted at"]
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     for head in heads:
-        table.add_column(head, justify="left" if head in ("label", "image", "predicted", "accepted at") else "right")
+        table.column(head, right=head not in ("label", "image", "predicted", "accepted at"))
     for row in order if few else [*order[:_SHOWN], None, *order[-_SHOWN:]]:
         if row is None:
-            table.add_row("...")
+            table.row("...")
             continue
         scores = [f"{scored.p[row]:.6f}", f"{scored.log_odds[row]:.3f}", f"{scored.margins[row]:.3f}"]
         if c is not None:
@@ -189,8 +186,8 @@ def _print_classes(scored: "ScoredSet") -> None:
             fitted = "-" if scored.calibrated_confidence is None else f"{scored.calibrated_confidence[row]:.6f}"
             scores += [f"{c.percentile(scored.margins[row]):.1f}", fitted, at]
         k, name = int(scored.classes[row]), scored.images.names[scored.rows[row]]
-        table.add_row(str(k), escape(labels[k]), escape(name), escape(labels[scored.called[row]]), *scores)
-    table_console().print(table)
+        table.row(k, labels[k], name, labels[scored.called[row]], *scores)
+    table.print()
 
 
 def _draw(path: Path, scored: "ScoredSet") -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.console import print_table, refuse_unwritable, show_one, table_console
+from evofool.cli.console import print_table, refuse_unwritable, show_one
 from evofool.cli.options import AsJson, RunFolder, Trust
+from evofool.printer import Table, print_json, print_lines
 
 if TYPE_CHECKING:
     from evofool.run.stored import StoredRun
@@ -35,7 +36,7 @@ def show(
     run goes on, and writes nothing but the files that --image and --graph name.
     """
     from evofool.errors import StoreError
-    from evofool.run.stored import StoredRun, to_json
+    from evofool.run.stored import StoredRun
 
     if which is None and (image is not None or graph is not None):
         raise StoreError(f"{'--graph' if image is None else '--image'} writes one elite's file; name the elite by --class")
@@ -53,24 +54,22 @@ def show(
         elites = stored.elites()
         if as_json:
             rows = stored.rows()
-            print(
-                to_json(
-                    {
-                        "run": str(folder),
-                        "recipe": stored.meta.recipe,
-                        "target": stored.meta.target.model_dump(),
-                        "machine": stored.meta.machine,
-                        "evaluations": stored.evaluations,
-                        "seconds": stored.meta.seconds,
-                        "elites_as_of": stored.elites_as_of,
-                        "finished": stored.meta.finished,
-                        "warnings": stored.meta.warnings,
-                        "quarantine": stored.quarantine(),
-                        "metrics": rows,
-                        "references": stored.meta.references,
-                        "elites": [elite.summary() for elite in elites],
-                    }
-                )
+            print_json(
+                {
+                    "run": str(folder),
+                    "recipe": stored.meta.recipe,
+                    "target": stored.meta.target.model_dump(),
+                    "machine": stored.meta.machine,
+                    "evaluations": stored.evaluations,
+                    "seconds": stored.meta.seconds,
+                    "elites_as_of": stored.elites_as_of,
+                    "finished": stored.meta.finished,
+                    "warnings": stored.meta.warnings,
+                    "quarantine": stored.quarantine(),
+                    "metrics": rows,
+                    "references": stored.meta.references,
+                    "elites": [elite.summary() for elite in elites],
+                }
             )
             return
         print_table(stored, elites)
@@ -78,37 +77,36 @@ def show(
 
 def _print_workers(stored: "StoredRun", as_json: bool) -> None:
     """What each worker was doing at the run's last checkpoint."""
-    from rich.table import Table
-
     from evofool.run.meta import WorkersRecord
-    from evofool.run.stored import to_json
 
     seen = stored.meta.workers or WorkersRecord(time=0.0, workers=[])
     finished = stored.meta.finished
     if as_json:
-        print(to_json(seen.model_dump()))
+        print_json(seen.model_dump())
         return
     if not seen.workers:
-        print(f"{stored.folder} has no workers; a search has some with evofool run ... --workers N")
+        print_lines(f"{stored.folder} has no workers; a search has some with evofool run ... --workers N")
         return
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     columns = ("worker", "state", "images/s", "busy", "in flight", "restarts", "images", "pid", "node", "device")
     for name in columns:
-        table.add_column(name, justify="left" if name in ("state", "node", "device") else "right")
+        table.column(name, right=name not in ("state", "node", "device"))
     for worker in seen.workers:
-        table.add_row(
-            str(worker["worker"]),
+        table.row(
+            worker["worker"],
             worker["state"],
             f"{worker['images_per_second']:,.1f}",
             f"{worker['busy']:.0%}",
-            str(worker["in_flight"]),
-            str(worker["restarts"]),
+            worker["in_flight"],
+            worker["restarts"],
             f"{worker['images']:,}",
-            str(worker["pid"] or ""),
+            worker["pid"] or "",
             worker["node"],
             worker["device"],
         )
-    table_console().print(table)
+    table.print()
     total = sum(worker["images_per_second"] for worker in seen.workers)
     age = max(0.0, time.time() - seen.time)
-    print(f"\n{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else ""))
+    print_lines(
+        "", f"{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else "")
+    )

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from evofool.cli.options import AsJson
+from evofool.printer import print_json, print_lines
 
 targets = typer.Typer(
     no_args_is_help=True,
@@ -22,10 +23,9 @@ SPEC = typer.Argument(
 def list_(as_json: AsJson = False) -> None:
     """List the kinds of targets, how to write each, and whether its packages are installed."""
     from evofool.cli.console_targets import kinds, print_kinds
-    from evofool.run.stored import to_json
 
     if as_json:
-        print(to_json(kinds()))
+        print_json(kinds())
     else:
         print_kinds(kinds())
 
@@ -34,13 +34,12 @@ def list_(as_json: AsJson = False) -> None:
 def show(spec: Annotated[str, SPEC], as_json: AsJson = False) -> None:
     """Load a target and show its preprocessing, weights and their SHA-256, device and number formats."""
     from evofool.cli.console_targets import print_target
-    from evofool.run.stored import to_json
     from evofool.targets import target
     from evofool.targets.validation import describe
 
     description = describe(target(spec))
     if as_json:
-        print(to_json(description))
+        print_json(description)
     else:
         print_target(description)
 
@@ -63,22 +62,20 @@ def check(
 
     Exits with 1 and names what to check if a check fails. Every run makes the quick checks when it starts.
     """
-    import sys
     from dataclasses import asdict
 
     from evofool.cli.console_targets import print_report
     from evofool.errors import VerifyError
-    from evofool.run.stored import to_json
     from evofool.targets import target
     from evofool.targets.validation import check as check_target
 
-    report = check_target(target(spec), images, published, speed, lambda line: print(line, file=sys.stderr, flush=True))
+    report = check_target(target(spec), images, published, speed, lambda line: print_lines(line, error=True))
     if as_json:
-        print(to_json(asdict(report)), flush=True)
+        print_json(asdict(report))
     else:
         print_report(report)
     if report.faults:
-        raise VerifyError(f"{report.target['spec']} does not pass:\n  " + "\n  ".join(report.faults))
+        raise VerifyError(f"{report.target['spec']} does not pass:", *(f"  {fault}" for fault in report.faults))
 
 
 @targets.command("serve")
@@ -105,9 +102,9 @@ def serve_(
     recipe = "mnist-cppn" if served.shape[0] == 1 else "imagenet-cppn-10k"
 
     def report(line: str) -> None:
-        print(line, flush=True)
+        print_lines(line)
         if " answers at " in line:
             url = line.rsplit(" ", 1)[1]
-            print(f"Attack it:  evofool run {recipe} --set target={url}\nCtrl-C stops it.", flush=True)
+            print_lines(f"Attack it:  evofool run {recipe} --set target={url}", "Ctrl-C stops it.")
 
     serve(served, host, port, ResponseOptions(answers, decimals, top), report)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from evofool.cli.options import Trust
+from evofool.printer import Table, print_lines, status
 
 if TYPE_CHECKING:
     from evofool.bench.calibration import Calibration
@@ -55,7 +56,7 @@ def transfer(
     """
     from evofool.bench.json_file import write_json
     from evofool.bench.transfer.matrix import matrix
-    from evofool.cli.console import refuse_unwritable, status
+    from evofool.cli.console import refuse_unwritable
     from evofool.cli.console_bench import calibrated
     from evofool.errors import TargetError
     from evofool.machine import keep_memory
@@ -76,24 +77,26 @@ def transfer(
             rows = [_elites_of(index, t) for index, t in enumerate(loaded) if t.runs]
             found = matrix(rows, all_targets, calibrations, names=names, on_progress=report)
     except KeyboardInterrupt:
-        print("Interrupted; nothing was written")
+        print_lines("Interrupted; nothing was written")
         raise typer.Exit(130) from None
     _print(found, calibrations)
     for note in found.notes:
-        print(f"\nNote: {note}")
+        print_lines("", f"Note: {note}")
     spent = ", ".join(f"{n} {q:,}" for n, q in zip(names, found.queries, strict=True))
-    print(f"\nQueries: for elites {spent}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
+    print_lines("", f"Queries: for elites {spent}; {'for real images ' + f'{sum(real):,}' if images else 'no real images'}")
     best = [
         {**image, "label": all_targets[names.index(image["target"])].labels[image["class"]]}
         for image in found.most_accepted(top)
     ]
     for image in best:
         by = f"{len(image['accepted_by'])} of {len(names)} targets ({', '.join(image['accepted_by'])})"
-        print(f"  class {image['class']} ({image['label']}) of {image['run']}, birth {image['birth']}: accepted by {by}")
+        print_lines(
+            f"  class {image['class']} ({image['label']}) of {image['run']}, birth {image['birth']}: accepted by {by}"
+        )
     if json is not None:
         described = _described(loaded, calibrations, images)
         write_json(json, {**found.as_json(), "most_accepted": best, "described": described})
-        print(f"Written: {json}")
+        print_lines(f"Written: {json}")
     if plot is not None:
         _plot(plot, found)
 
@@ -168,10 +171,6 @@ def _refuse_alone(names: Sequence[str]) -> None:
 
 
 def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from evofool.cli.console import table_console
     from evofool.cli.console_bench import format_share
 
     accepts = (
@@ -179,25 +178,25 @@ def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None"
         if found.thresholds
         else "gives the highest logit to their class (thresholds need --images)"
     )
-    print(f"\nShare of a row's images that the column's target {accepts}, with 95% limits:")
-    table = Table(box=None, pad_edge=False)
+    print_lines("", f"Share of a row's images that the column's target {accepts}, with 95% limits:")
+    table = Table()
     for head in ("evolved on", *found.names, "images", "of elites"):
-        table.add_column(escape(head), justify="left" if head == "evolved on" else "right")
+        table.column(head, right=head != "evolved on")
     for evolved in found.rows:
         shares = [pair.images or pair.agreement for pair in evolved.pairs]
         cells = [_share(s) if b != evolved.row.target else "-" for b, s in enumerate(shares)]
         accepted = f"{evolved.accepted} of {len(evolved.row.classes)}"
-        table.add_row(escape(found.names[evolved.row.target]), *cells, str(len(evolved.kept)), accepted)
-    table_console().print(table)
-    print("A row has only the elites that its own target accepts (last column), so its share on its own target is 1.")
-    print("\n".join(_limits_notes(found)))
+        table.row(found.names[evolved.row.target], *cells, len(evolved.kept), accepted)
+    table.print()
+    print_lines("A row has only the elites that its own target accepts (last column), so its share on its own target is 1.")
+    print_lines(*_limits_notes(found))
     median = found.off_diagonal_median
     if median is not None:
-        print(f"Median over the pairs: {format_share(median)}")
+        print_lines(f"Median over the pairs: {format_share(median)}")
     for evolved in found.rows:
         for b, pair in enumerate(evolved.pairs):
             if b != evolved.row.target:
-                print("\n" + _pair_text(found.names[evolved.row.target], found.names[b], pair))
+                print_lines("", *_pair_lines(found.names[evolved.row.target], found.names[b], pair))
 
 
 def _limits_notes(found: "TransferMatrix") -> list[str]:
@@ -216,11 +215,11 @@ def _limits_notes(found: "TransferMatrix") -> list[str]:
     return lines
 
 
-def _pair_text(source: str, other: str, pair: "TransferPair") -> str:
+def _pair_lines(source: str, other: str, pair: "TransferPair") -> list[str]:
     left = f"; {pair.left_out} left out, for whose class {other} has no label or no real images" if pair.left_out else ""
     of = pair.agreement.of
     if not of:
-        return f"{source} -> {other}: no images to score{left}"
+        return [f"{source} -> {other}: no images to score{left}"]
     lines = [f"{source} -> {other}: {of} images{left}"]
     if pair.images is not None and pair.classes is not None:
         lines.append(f"  accepted: {_share(pair.images)} of images, {_share(pair.classes)} of classes")
@@ -231,7 +230,7 @@ def _pair_text(source: str, other: str, pair: "TransferPair") -> str:
     lines.append(
         f"  at 99.99% or more on both: {pair.sure_on_both}; on {source} only: {pair.sure_on_source_only} (Nguyen 2015)"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _share(share: "TransferShare") -> str:
@@ -279,4 +278,4 @@ def _write(path: Path, data: bytes) -> None:
         os.replace(draft, path)
 
     write(path, action)
-    print(f"Written: {path}")
+    print_lines(f"Written: {path}")

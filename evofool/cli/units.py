@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from evofool.cli.options import Seed, Streams
+from evofool.printer import print_lines, status
 
 TARGET = typer.Argument(metavar="TARGET", help="A classifier with gradients, as `evofool targets list` names it.")
 UNITS = typer.Argument(
@@ -35,7 +36,7 @@ def units(
     interrupted, nothing is saved.
     """
     from evofool.attacks.units import UnitPlan, run_units
-    from evofool.cli.console import interrupts, report, status
+    from evofool.cli.console import interrupts, report
     from evofool.export.image_file import file_name
     from evofool.recipe import override
     from evofool.targets import target as load_target
@@ -50,7 +51,7 @@ def units(
 
         outcome = run_units(plan, load_target(target, folder), folder, streams, tick)
     for line in outcome.lines:
-        print(line)
+        print_lines(line)
     if not outcome.done:
         raise typer.Exit(130)
     report(folder, None)

@@ -1,6 +1,7 @@
 """The command `evofool verify`."""
 
 from evofool.cli.options import RunFolder, Trust
+from evofool.printer import print_lines
 
 
 def verify(folder: RunFolder, trust: Trust = False) -> None:
@@ -18,8 +19,8 @@ def verify(folder: RunFolder, trust: Trust = False) -> None:
     with StoredRun(folder) as stored:
         verdict = check(stored, trust=trust)
     if verdict.faults:
-        raise VerifyError(f"{folder} fails:\n  " + "\n  ".join(verdict.faults))
-    print(
+        raise VerifyError(f"{folder} fails:", *(f"  {fault}" for fault in verdict.faults))
+    print_lines(
         f"{folder} passes: {verdict.elites} elites, hashes correct, every image scored again, log-odds {verdict.comparison} "
         f"(largest difference {verdict.largest_difference:.2g})"
     )

@@ -1,6 +1,5 @@
 """A run's elites for others: as ordinary files in ImageFolder layout, or as a table of Hugging Face's data sets."""
 
-import csv
 import re
 import shutil
 from collections import Counter
@@ -10,9 +9,11 @@ from pathlib import Path
 
 from evofool.errors import RecipeError, StoreError
 from evofool.export.card import Exported, card, refuse_license
+from evofool.export.csv_file import write_csv
 from evofool.export.image_file import file_name, picture, refuse_size, stem
 from evofool.export.parquet import write_run
-from evofool.run.stored import Elite, StoredRun, to_json
+from evofool.run.stored import Elite, StoredRun
+from evofool.text import to_json
 from genomes import CPPN
 
 LAYOUTS = ("imagefolder", "parquet")
@@ -54,17 +55,16 @@ def export(
 
 
 def _image_folder(run: StoredRun, elites: list[Elite], folder: Path, size: int | None) -> None:
-    with open(folder / _TABLE, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["file", *elites[0].summary()])
-        table.writeheader()
-        for elite in elites:
-            home = folder / _home(run, elite)
-            home.mkdir(exist_ok=True)
-            path = home / f"{stem(elite, run)}.png"
-            path.write_bytes(picture(elite, run, size))
-            if isinstance(run.encoding, CPPN):
-                path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
-            table.writerow({"file": path.relative_to(folder).as_posix(), **elite.summary()})
+    rows = []
+    for elite in elites:
+        home = folder / _home(run, elite)
+        home.mkdir(exist_ok=True)
+        path = home / f"{stem(elite, run)}.png"
+        path.write_bytes(picture(elite, run, size))
+        if isinstance(run.encoding, CPPN):
+            path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
+        rows.append({"file": path.relative_to(folder).as_posix(), **elite.summary()})
+    write_csv(folder / _TABLE, list(rows[0]), rows)
 
 
 def _home(run: StoredRun, elite: Elite) -> str:

@@ -1,7 +1,5 @@
 """A stored run, open for reading: its elites with their labels, confidences and genomes."""
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,16 +172,3 @@ class StoredRun:
     def rows(self) -> list[dict[str, Any]]:
         """The metrics, in order, each with its seconds of search."""
         return [{**m.row, "seconds": m.seconds} for m in self.store.metrics()]
-
-
-def to_json(data: Any) -> str:
-    """Indented JSON. Numbers are exact; those that are not finite are null."""
-    return json.dumps(_finite(data), indent=2, allow_nan=False)
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

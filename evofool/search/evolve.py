@@ -15,6 +15,7 @@ import numpy as np
 from deap import base, tools
 
 from evofool.images import quantise
+from evofool.printer import print_lines
 from evofool.scores import confidence
 from evofool.search.archive import Archive, Quarantined, Winners
 from evofool.search.delta import MAX_STEPS, MIN_BYTES, difference
@@ -335,7 +336,7 @@ def ea_map_elites(
         if callbacks.record(gen):
             logbook.record(gen=gen, nevals=len(batch), **(stats.compile(population) if stats else {}))
             if verbose:
-                print(logbook.stream)
+                print_lines(*logbook.stream.expandtabs().split("\n"))
         if callbacks.after(gen) or done == ngen:
             break
         top_up()

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch.nn import functional as F
 
 from evofool.errors import TargetError
+from evofool.printer import print_lines
 from evofool.targets.digits import digits
 from evofool.targets.networks import LeNet
 
@@ -53,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     accuracies = cross_validate(images, labels, args.folds, args.epochs, args.seed) if args.folds else []
     network = train(images, labels, args.epochs, args.seed, printed("final", args.epochs))
-    print(f"final: {accuracy(network, images, labels):.2%} of the digits it was trained on")
+    print_lines(f"final: {accuracy(network, images, labels):.2%} of the digits it was trained on")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     # Not by safetensors' save_file, whose file is readable only by its owner.
     args.out.write_bytes(pack(network, describe(len(images), args.epochs, args.seed, accuracies)))
-    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+    print_lines(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
 
 
 def load_digits() -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,7 +156,7 @@ def printed(name: str, epochs: int) -> Callable[[int, float], None]:
         if epoch % max(1, epochs // REPORTS) == 0 or epoch == epochs:
             rate = epoch / (time.perf_counter() - started)
             pace = f"{rate:.2f} epochs/s, {(epochs - epoch) / rate:.0f} s left"
-            print(f"{name}: epoch {epoch}/{epochs}, loss {loss:.4f}, {pace}", flush=True)
+            print_lines(f"{name}: epoch {epoch}/{epochs}, loss {loss:.4f}, {pace}")
 
     return report
 
@@ -177,8 +178,8 @@ def cross_validate(images: torch.Tensor, labels: torch.Tensor, folds: int, epoch
         # The final network is trained with the seed itself.
         network = train(images[~test], labels[~test], epochs, seed + 1 + fold, printed(f"fold {fold + 1}/{folds}", epochs))
         accuracies.append(accuracy(network, images[test], labels[test]))
-        print(f"fold {fold + 1}/{folds}: accuracy {accuracies[-1]:.2%} on {int(test.sum())} unseen digits", flush=True)
-    print(f"mean of {folds} folds: {sum(accuracies) / folds:.2%}", flush=True)
+        print_lines(f"fold {fold + 1}/{folds}: accuracy {accuracies[-1]:.2%} on {int(test.sum())} unseen digits")
+    print_lines(f"mean of {folds} folds: {sum(accuracies) / folds:.2%}")
     return accuracies
 
 
