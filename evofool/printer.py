@@ -37,12 +37,15 @@ def print_json(data: Any) -> None:
 
 
 class Table:
-    """A table without borders, printed by `print`. Cells are plain text: they have no markup and stay on one line."""
+    """A table without borders, printed by `print`. Cells are plain text: they have no markup and stay on one line.
+
+    rows: the cells as they are printed.
+    """
 
     def __init__(self, title: str = "") -> None:
         self._title = title
         self._columns: list[tuple[str, Literal["left", "right"], bool]] = []
-        self._rows: list[tuple[str, ...]] = []
+        self.rows: list[tuple[str, ...]] = []
 
     def column(self, *head: object, right: bool = False, no_wrap: bool = False) -> None:
         """Add a column; each argument is one line of its head."""
@@ -50,7 +53,7 @@ class Table:
 
     def row(self, *cells: object) -> None:
         """Add a row; the cells that it lacks are empty."""
-        self._rows.append(tuple(map(visible, cells)))
+        self.rows.append(tuple(map(visible, cells)))
 
     def print(self) -> None:
         """Print it; wide where the output is no terminal, so that no number is cut."""
@@ -61,7 +64,7 @@ class Table:
         table = RichTable(box=None, pad_edge=False, title=title, title_justify="left", title_style="")
         for head, justify, no_wrap in self._columns:
             table.add_column(Text(head), justify=justify, no_wrap=no_wrap)
-        for row in self._rows:
+        for row in self.rows:
             table.add_row(*map(Text, row))
         console = _console()
         (console if console.is_terminal else _console(width=200)).print(table)

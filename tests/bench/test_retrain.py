@@ -203,7 +203,7 @@ def test_several_runs_have_additional_columns() -> None:
 
     rows = [row(1, [0.9, 0.95]), row(2, [0.5, 0.6])]
     table = cli_retrain.table(rows)
-    text = [" ".join(cell for cell in cells) for cells in zip(*(column._cells for column in table.columns), strict=True)]
+    text = [" ".join(cells) for cells in table.rows]
     assert "0.9810 - 0.9900" in text[0]
     assert "0.10%" in text[0]
     assert "< 0.0001" in text[1]
