@@ -23,11 +23,12 @@ from evofool.cluster.messages import Lineage, Sender, WinnersMessage, decode_win
 from evofool.cluster.session import connect, disconnect, ping, shortage_text
 from evofool.cluster.settings import RayOptions
 from evofool.cluster.slots import ReferenceJob, WorkerSlot
-from evofool.cluster.worker import OUT_OF_MEMORY, Reply, Worker, WorkerInfo, spans
+from evofool.cluster.worker import Reply, Worker, WorkerInfo, spans
 from evofool.errors import EvofoolError, TargetError
 from evofool.machine import machine
 from evofool.search.archive import Winners
 from evofool.search.evaluate import BatchEvaluator, Order
+from evofool.search.isolation import OUT_OF_MEMORY
 from genomes import Genomes
 
 _POLL = 0.2  # seconds between checks of time-outs and of whether to give up

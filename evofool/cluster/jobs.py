@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from evofool.errors import ScoreError, TargetError
+from evofool.errors import ScoreError
 from evofool.search.archive import Quarantined, Winners
-from evofool.search.evaluate import Order, children
+from evofool.search.evaluate import Order
+from evofool.search.isolation import Quarantine, refuse_whole_batch
 from genomes import Encoding
 
 _PARTS = 8  # that a job which kills its worker is split into
@@ -43,9 +44,8 @@ class JobQueue:
 
     def __init__(self, encoding: Encoding, *, in_order: bool, retries: int, max_quarantined: int, target_name: str) -> None:
         self.encoding = encoding
-        self.in_order, self.retries = in_order, retries
-        self.max_quarantined, self.target_name = max_quarantined, target_name
-        self.quarantined = 0
+        self.in_order, self.retries, self.target_name = in_order, retries, target_name
+        self._aside = Quarantine(encoding, target_name, max_quarantined)
         self._batches: dict[int, _PendingBatch] = {}  # in the order of submission
         self._queue: deque[OrderJob] = deque()
 
@@ -104,32 +104,30 @@ class JobQueue:
         """Remove and yield the complete batches; in order, up to the first batch that is not complete."""
         for number, batch in list(self._batches.items()):
             if batch.missing == 0:
-                if batch.order.size > 1 and len(batch.quarantined) == batch.order.size:
-                    reason = next(iter(batch.quarantined.values())).reason
-                    raise TargetError(f"{self.target_name}: fails on every image of batch {number}: {reason}")
+                quarantined = tuple(q for _, q in sorted(batch.quarantined.items()))
+                refuse_whole_batch(batch.order, [q.reason for q in quarantined], self.target_name)
                 del self._batches[number]
                 # Parts arrive as workers finish them: sorted, the batch is the same whichever was first.
                 parts = sorted((p for p in batch.parts if len(p.births)), key=lambda part: part.births[0])
                 winners = Winners.merged(parts) if parts else Winners.none(self.encoding)
-                yield batch.order, replace(winners, quarantined=tuple(q for _, q in sorted(batch.quarantined.items())))
+                yield batch.order, replace(winners, quarantined=quarantined)
             elif self.in_order:
                 return
+
+    @property
+    def quarantined(self) -> int:
+        """The number of images that were set aside."""
+        return len(self._aside)
 
     def pending(self) -> list[Order]:
         return [batch.order for batch in self._batches.values()]
 
     def _quarantine(self, job: OrderJob, reason: str) -> None:
         """Quarantine the one row of a job."""
-        order, quarantined = job.order, job.batch.quarantined
-        birth = order.first_birth
-        if birth in quarantined:
+        if job.order.first_birth in job.batch.quarantined:
             return
-        self.quarantined += 1
-        if self.quarantined > self.max_quarantined:
+        try:
+            job.batch.quarantined[job.order.first_birth] = self._aside.add(job.order, reason)
+        except ScoreError:
             self.put_back(job)
-            raise ScoreError(
-                f"batch {order.batch}: {self.target_name}: {reason}. More than {self.max_quarantined} images are "
-                "quarantined: check the target, or raise compute.ray.quarantine"
-            )
-        mother, father = int(order.mothers[0]), int(order.fathers[0])
-        quarantined[birth] = Quarantined(birth, order.batch, mother, father, children(self.encoding, order), reason)
+            raise

@@ -6,22 +6,18 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from evofool.cluster.messages import OrderMessage, ParentUpdate, Receiver, encode_winners
-from evofool.errors import EvofoolError, ScoreError, TargetError
+from evofool.errors import EvofoolError
 from evofool.machine import machine
-from evofool.search.archive import Winners
-from evofool.search.evaluate import BatchEvaluator, Order, stays_on_device
+from evofool.search.evaluate import BatchEvaluator, stays_on_device
+from evofool.search.isolation import isolate
 from evofool.targets import target
 from genomes import Key
-
-_MAX_BROKEN = 8  # images that break the target in one call, before the target itself is taken to be broken
-OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
 class Reply(NamedTuple):
@@ -95,10 +91,7 @@ class Worker:
         """The winners of an order, and the rows that break the target by themselves."""
         began, before = time.perf_counter(), self.target.queries
         order = self._receiver.decode(message)
-        broken: list[tuple[int, str]] = []
-        cuts = pairwise([*self._batch_evaluator.parts(order), order.size])
-        parts = [self._evaluate_part(order.cut(at, end), at, broken) for at, end in cuts]
-        answer = encode_winners(order, Winners.merged(parts), broken)
+        answer = encode_winners(order, *isolate(self._batch_evaluator, order))
         return Reply(answer, self.target.queries - before, time.perf_counter() - began)
 
     def reference_logits(self, births: tuple[int, ...], update: ParentUpdate) -> Reply:
@@ -107,25 +100,6 @@ class Worker:
         genomes = self._receiver.apply(update, births)
         logits = self._batch_evaluator.reference_logits(np.concatenate([genomes[birth] for birth in births]))
         return Reply(logits, self.target.queries - before, time.perf_counter() - began)
-
-    def _evaluate_part(self, order: Order, begin: int, broken: list[tuple[int, str]]) -> Winners:
-        """The winners of a chunk. A chunk that fails is halved, down to the images that break the target.
-
-        Every image keeps its row in the forward pass (BatchEvaluator.part), since its last bits may depend on that.
-        """
-        try:
-            return self._batch_evaluator(order)
-        except OUT_OF_MEMORY:
-            raise
-        except (ScoreError, TargetError) as error:
-            if order.size == 1:
-                broken.append((begin, str(error)))
-                if len(broken) > _MAX_BROKEN:
-                    raise
-                return Winners.none(self._batch_evaluator.encoding)
-        half = order.size // 2
-        halves = (order.cut(0, half), begin), (order.cut(half, order.size), begin + half)
-        return Winners.merged([self._evaluate_part(cut, at, broken) for cut, at in halves])
 
 
 def spans(size: int, step: int) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,8 @@
 from math import ceil
 
 from evofool.recipe import Recipe
-from evofool.search.evaluate import BatchEvaluator, Evaluator, LocalEvaluator, stays_on_device
+from evofool.search.evaluate import BatchEvaluator, Evaluator, stays_on_device
+from evofool.search.local_evaluator import LocalEvaluator
 from evofool.targets import Target, refuse_workers
 from genomes import Encoding
 
@@ -44,4 +45,5 @@ def make_evaluator(recipe: Recipe, batch_evaluator: BatchEvaluator) -> Evaluator
             lag=search.lag,
         )
     at_once = (search.lag + 1) * ceil(search.batch / recipe.chunk)
-    return LocalEvaluator(batch_evaluator, min(compute.streams or target.streams, at_once), compute.threads)
+    streams = min(compute.streams or target.streams, at_once)
+    return LocalEvaluator(batch_evaluator, streams, compute.threads, compute.ray.quarantine)

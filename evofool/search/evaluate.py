@@ -4,9 +4,7 @@ An order has parents and a key, but no children: these are made where the order 
 machine, and the same order gives the same bits.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,7 +13,6 @@ import torch
 
 from evofool import scores, scores_torch
 from evofool.descriptors import DESCRIPTORS, bins
-from evofool.machine import machine
 from evofool.search.archive import Winners
 from evofool.targets.network import FLOAT32
 from evofool.targets.target import Target
@@ -245,89 +242,6 @@ class Evaluator(Protocol):
     def close(self) -> None:
         """Release everything, without waiting for unfinished work."""
         ...
-
-
-class LocalEvaluator:
-    """Evaluates in this process: one chunk after another, or as many at once as there are streams.
-
-    Streams are threads, each with torch_threads for its forward passes (numba and torch release the interpreter lock), so
-    that one draws while another classifies. Their number does not change results.
-    """
-
-    orders_in_progress: int | None = None
-
-    def __init__(self, batch_evaluator: BatchEvaluator, streams: int = 1, torch_threads: int = 1) -> None:
-        self.batch_evaluator = batch_evaluator
-        self.at_once = streams
-        self.notes: list[str] = []
-        self.machines = [machine(torch_threads)]
-        self._orders: deque[_Submitted] = deque()
-        self._pool: ThreadPoolExecutor | None = None
-        if streams > 1:
-            self._pool = ThreadPoolExecutor(streams, "evofool", torch.set_num_threads, (torch_threads,))
-
-    def submit(self, order: Order) -> None:
-        self._orders.append(_Submitted(order))
-
-    def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
-        """In the order of submission. A batch is always finished; give_up is not called."""
-        while self._orders:
-            head = self._orders[0]
-            if self._pool is None:
-                winners = self.batch_evaluator(head.order)
-            else:
-                for submitted in self._orders:
-                    self._begin(submitted)
-                try:
-                    wait(head.parts, return_when=FIRST_EXCEPTION)
-                    failed = [part for part in head.parts if part.done() and part.exception()]
-                    winners = Winners.merged([part.result() for part in failed or head.parts])
-                except BaseException:
-                    # A later call evaluates the batch again; logits that are still being computed are not waited for.
-                    self.batch_evaluator.target.cancel()
-                    for submitted in self._orders:
-                        for part in submitted.parts:
-                            part.cancel()
-                        submitted.parts = []
-                    raise
-            self._orders.popleft()
-            yield head.order, winners
-
-    def pending(self) -> list[Order]:
-        return [submitted.order for submitted in self._orders]
-
-    def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        step = self.batch_evaluator.reference_batch
-        parts = [genomes[at : at + step] for at in range(0, len(genomes), step)]
-        answers = (
-            self._pool.map(self.batch_evaluator.reference_logits, parts)
-            if self._pool
-            else map(self.batch_evaluator.reference_logits, parts)
-        )
-        return np.concatenate(list(answers))
-
-    def workers(self) -> list[dict[str, Any]]:
-        return []
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self.batch_evaluator.target.cancel()
-
-    def _begin(self, submitted: "_Submitted") -> None:
-        if self._pool is not None and not submitted.parts:
-            submitted.parts = [
-                self._pool.submit(self.batch_evaluator.part, submitted.order, row)
-                for row in self.batch_evaluator.parts(submitted.order)
-            ]
-
-
-@dataclass
-class _Submitted:
-    """An order, and its chunks that are being evaluated."""
-
-    order: Order
-    parts: list[Future[Winners]] = field(default_factory=list)
 
 
 def _best(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

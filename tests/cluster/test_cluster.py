@@ -25,7 +25,7 @@ from evofool.run.run import Run
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
-from evofool.search.evaluate import LocalEvaluator
+from evofool.search.local_evaluator import LocalEvaluator
 from genomes import Key
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,8 @@ import torch
 from evofool.machine import machine
 from evofool.recipe import load
 from evofool.scores_torch import log_odds
-from evofool.search.evaluate import BatchEvaluator, LocalEvaluator, Order
+from evofool.search.evaluate import BatchEvaluator, Order
+from evofool.search.local_evaluator import LocalEvaluator
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.network import Network

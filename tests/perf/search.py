@@ -9,8 +9,9 @@ from evofool.recipe import Recipe
 from evofool.run.run import Run
 from evofool.scores import confidence, needed_log_odds
 from evofool.search.archive import Archive
-from evofool.search.evaluate import BatchEvaluator, LocalEvaluator
+from evofool.search.evaluate import BatchEvaluator
 from evofool.search.evolve import Callbacks, MapElites, ea_map_elites, toolbox
+from evofool.search.local_evaluator import LocalEvaluator
 from evofool.targets import Target
 
 

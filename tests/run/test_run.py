@@ -620,7 +620,7 @@ def test_unfinite_scores_end_a_run_by_their_batch_and_what_was_saved_stays(tmp_p
     def forward(images: np.ndarray) -> np.ndarray:
         z = linear(images)
         if sick:
-            z[3, 2] = np.nan
+            z[:, 2] = np.nan
         return z
 
     sick: list[int] = []
@@ -628,7 +628,7 @@ def test_unfinite_scores_end_a_run_by_their_batch_and_what_was_saved_stays(tmp_p
         run.advance(batches=12)
         before = content(tmp_path)
         sick.append(1)
-        with pytest.raises(ScoreError, match="batch 12: fake answered NaN"):
+        with pytest.raises(TargetError, match="fails on every image of batch 12: the answer to it is NaN"):
             run.advance()
     after = content(tmp_path)
     assert {**after, "pending": []} == {**before, "pending": []}
@@ -636,6 +636,56 @@ def test_unfinite_scores_end_a_run_by_their_batch_and_what_was_saved_stays(tmp_p
         run.advance()
     healed, expected = content(tmp_path), unbroken(tmp_path / "unbroken", recipe())
     assert healed == expected
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_images_that_break_the_target_are_set_aside_and_the_run_goes_on(tmp_path: Path, streams: int) -> None:
+    def forward(images: np.ndarray) -> np.ndarray:
+        z, bright = linear(images), (images.reshape(len(images), -1).mean(axis=1) > 150) & bool(begun)
+        if bright.any() and streams == 3:
+            raise ValueError("too bright")
+        z[bright, 1] = np.nan
+        return z
+
+    begun: list[int] = []  # filled after the target is validated
+    what = recipe(compute={"chunk": 4, "streams": streams}, search={"lag": 2})
+    with Run.start(what, tmp_path, fake(forward)) as run:
+        begun.append(1)
+        assert run.advance() == "stop.evaluations = 480 is reached"
+        rows = run.store.quarantine()
+        assert 1 <= len(rows) <= 16
+        assert all(f"birth {row.birth}, of batch {row.batch}, is set aside" in "\n".join(run.warnings) for row in rows)
+        reason = "too bright" if streams == 3 else "NaN or infinite"
+        assert all(reason in row.reason for row in rows)
+        for row in rows:
+            genome = run.encoding.unpack([row.genome])
+            assert run.encoding.render(genome).mean() > 150
+        held = {change.birth for change in run.store.cell_history()}
+        assert not held & {row.birth for row in rows}
+    with Run.resume(tmp_path, what.changed(["stop.evaluations=960"], "test"), fake(forward)) as run:
+        run.advance()
+    begun.clear()
+    with Run.start(what.changed(["stop.evaluations=960"], "test"), tmp_path / "unbroken", fake(forward)) as run:
+        begun.append(1)
+        run.advance()
+    same = [{k: v for k, v in content(folder).items() if k != "meta"} for folder in (tmp_path, tmp_path / "unbroken")]
+    assert same[0] == same[1]
+
+
+def test_too_many_images_that_break_the_target_end_the_run(tmp_path: Path) -> None:
+    def forward(images: np.ndarray) -> np.ndarray:
+        z = linear(images)
+        z[(images[:, 0, 0, 0] % 8 == 0) & bool(begun)] = np.inf
+        return z
+
+    begun: list[int] = []  # filled after the target is validated
+    with Run.start(recipe(), tmp_path, fake(forward)) as run:
+        begun.append(1)
+        with pytest.raises(ScoreError, match="More than 16 images"):
+            run.advance()
+    with StoredRun(tmp_path) as stored:
+        assert 0 < len(stored.quarantine()) <= 16
+        assert stored.meta.committed > 0
 
 
 def test_a_damaged_genome_is_named_on_resuming(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from evofool.descriptors import DESCRIPTORS, bins, mirror_symmetry, png_bytes_per_pixel, register
-from evofool.errors import ScoreError, TargetError
+from evofool.errors import BudgetError, ScoreError, TargetError
 from evofool.images import encode_png
 from evofool.scores import log_odds, margin
 from evofool.search.archive import Archive, Winners
-from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, LocalEvaluator, Order
+from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order, children
 from evofool.search.evolve import MapElites, ea_map_elites, toolbox
+from evofool.search.local_evaluator import LocalEvaluator
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
 from tests.synthetic import CLASSES, SIDE, fake, linear
@@ -225,35 +226,86 @@ def test_padding_never_wins() -> None:
 # --- faults
 
 
-def nan_after(images_until: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
-    """linear, but one logit of the image with that number is no number."""
+def nan_in(calls: Callable[[int], bool], value: float) -> Callable[[np.ndarray], np.ndarray]:
+    """linear, but in these calls, counted from 0, one logit of each image is no number."""
     done = [0]
 
     def forward(images: np.ndarray) -> np.ndarray:
         z = linear(images)
-        if done[0] <= images_until < done[0] + len(images):
-            z[images_until - done[0], 1] = value
-        done[0] += len(images)
+        if calls(done[0]):
+            z[:, 1] = value
+        done[0] += 1
         return z
 
     return forward
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_unfinite_answer_names_the_batch_and_leaves_the_archive_as_it_was(value: float) -> None:
-    batch_evaluator = BatchEvaluator(DIRECT, fake(nan_after(8 * 3 + 5, value)), 4)
+def test_unfinite_answers_name_the_batch_and_leave_the_archive_as_it_was(value: float) -> None:
+    batch_evaluator = BatchEvaluator(DIRECT, fake(nan_in(lambda call: call >= 3, value)), 12)
     archive = Archive(DIRECT, CLASSES)
-    strategy = MapElites(archive, DIRECT, seed=1, batch=8)
+    strategy = MapElites(archive, DIRECT, seed=1, batch=12)
     evaluator = LocalEvaluator(batch_evaluator)
     box = toolbox(strategy, batch_evaluator, evaluator)
     ea_map_elites(box, 3)
     before = (archive.birth.tolist(), archive.score.tolist(), len(strategy.offspring), len(strategy.cell_history))
     assert strategy.committed == 3
-    with pytest.raises(ScoreError, match=r"batch 3: fake answered NaN or infinity for 1 of 4 images \(first: row 5\)"):
+    with pytest.raises(ScoreError, match=r"batch 3: fake answered NaN or infinity for 12 of 12 images \(first: row 0\)"):
         ea_map_elites(box, 5)
     assert (archive.birth.tolist(), archive.score.tolist(), len(strategy.offspring), len(strategy.cell_history)) == before
     assert strategy.committed == 3
     assert [order.batch for order in evaluator.pending()] == [3]
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_fault_that_passes_costs_no_image(streams: int) -> None:
+    order = order_of(1, 8, np.full(CLASSES, -np.inf))
+    evaluator = LocalEvaluator(BatchEvaluator(DIRECT, fake(nan_in(lambda call: call in (0, 2), np.nan)), 3), streams)
+    evaluator.submit(order)
+    ((_, winners),) = evaluator.results()
+    evaluator.close()
+    assert as_dict(order, winners) == slow_winners(BatchEvaluator(DIRECT, fake(), 3), order)
+    assert winners.quarantined == ()
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_an_image_that_always_breaks_the_target_wins_nothing_and_changes_nothing_for_others(streams: int) -> None:
+    order = order_of(1, 8, np.full(CLASSES, -np.inf))
+    bad = children(DIRECT, order)[5]
+
+    def forward(images: np.ndarray, low: bool = False) -> np.ndarray:
+        z, rows = linear(images), (images == bad).all(axis=(1, 2, 3))
+        z[rows] = -1e30 if low else np.nan
+        return z
+
+    evaluator = LocalEvaluator(BatchEvaluator(DIRECT, fake(forward), 3), streams)
+    evaluator.submit(order)
+    ((_, winners),) = evaluator.results()
+    evaluator.close()
+    (aside,) = winners.quarantined
+    assert (aside.birth, aside.batch, aside.reason) == (order.first_birth + 5, 1, "the answer to it is NaN or infinite")
+    assert (aside.genome[0] == bad).all()
+    assert order.first_birth + 5 not in winners.births
+    without = BatchEvaluator(DIRECT, fake(), 3)
+    keep = Winners.merged([without(order.cut(0, 5)), without(order.cut(6, 8))])
+    assert as_dict(order, winners) == as_dict(order, keep)
+
+
+@pytest.mark.parametrize("fault", [TargetError("fake: refused"), BudgetError("fake: the cap is reached")])
+def test_a_black_box_is_not_paid_for_finding_the_image_that_breaks_it(fault: TargetError) -> None:
+    asked = []
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        asked.append(len(images))
+        raise fault
+
+    target = fake(forward)
+    target.counts_persist = True
+    evaluator = LocalEvaluator(BatchEvaluator(DIRECT, target, 3))
+    evaluator.submit(order_of(1, 8, np.full(CLASSES, -np.inf)))
+    with pytest.raises(type(fault), match=str(fault)):
+        next(evaluator.results())
+    assert asked == [3]
 
 
 def test_an_unfinite_answer_in_the_padding_harms_nobody() -> None:

@@ -1,0 +1,85 @@
+"""Finds the images that break a target: batches that fail are halved, and single images are set aside in quarantine."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+from evofool.errors import ScoreError, TargetError
+from evofool.search.archive import Quarantined, Winners
+from evofool.search.evaluate import BatchEvaluator, Order, children
+from genomes import Encoding
+
+MAX_BROKEN = 8  # images that break the target in one call, before the target itself is taken to be broken
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+
+
+def isolate(batch_evaluator: BatchEvaluator, order: Order) -> tuple[Winners, list[tuple[int, str]]]:
+    """The winners of an order, and (row, reason) of the rows that break the target by themselves.
+
+    Raises the target's first error if more than 8 rows break it, if it is out of memory, or if it is a black box, which
+    would have to be paid for more queries.
+    """
+    search = _Isolation(batch_evaluator)
+    cuts = pairwise([*batch_evaluator.parts(order), order.size])
+    return Winners.merged([search.part(order.cut(at, end), at) for at, end in cuts]), search.broken
+
+
+class _Isolation:
+    """The rows of one order that break the target, so far."""
+
+    def __init__(self, batch_evaluator: BatchEvaluator) -> None:
+        self.batch_evaluator = batch_evaluator
+        self.broken: list[tuple[int, str]] = []
+        self._first: ScoreError | TargetError | None = None
+
+    def part(self, order: Order, begin: int) -> Winners:
+        """The winners of a chunk. A chunk that fails is halved, down to the images that break the target.
+
+        Every image keeps its row in the forward pass (BatchEvaluator.part), since its last bits may depend on that.
+        """
+        try:
+            return self.batch_evaluator(order)
+        except OUT_OF_MEMORY:
+            raise
+        except (ScoreError, TargetError) as error:
+            if self.batch_evaluator.target.counts_persist:
+                raise
+            self._first = self._first or error
+            if order.size == 1:
+                reason = "the answer to it is NaN or infinite" if isinstance(error, ScoreError) else str(error)
+                self.broken.append((begin, reason))
+                if len(self.broken) > MAX_BROKEN:
+                    raise self._first from None
+                return Winners.none(self.batch_evaluator.encoding)
+        half = order.size // 2
+        return Winners.merged([self.part(order.cut(0, half), begin), self.part(order.cut(half, order.size), begin + half)])
+
+
+class Quarantine:
+    """Sets single images aside: at most `limit`, in one session, before a ScoreError ends the search."""
+
+    def __init__(self, encoding: Encoding, target_name: str, limit: int) -> None:
+        self._encoding, self._target_name, self._limit = encoding, target_name, limit
+        self._births: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._births)
+
+    def add(self, order: Order, reason: str) -> Quarantined:
+        """The one image of an order, set aside. ScoreError if there are too many; this one then does not count."""
+        birth = order.first_birth
+        if birth not in self._births and len(self._births) >= self._limit:
+            raise ScoreError(
+                f"batch {order.batch}: {self._target_name}: {reason}. More than {self._limit} images are quarantined: check "
+                "the target, or raise compute.ray.quarantine"
+            )
+        self._births.add(birth)
+        mother, father = int(order.mothers[0]), int(order.fathers[0])
+        return Quarantined(birth, order.batch, mother, father, children(self._encoding, order), reason)
+
+
+def refuse_whole_batch(order: Order, reasons: Sequence[str], target_name: str) -> None:
+    """TargetError if all images of a batch of several broke the target; reasons: of those that did."""
+    if order.size > 1 and len(reasons) == order.size:
+        raise TargetError(f"{target_name}: fails on every image of batch {order.batch}: {reasons[0]}")

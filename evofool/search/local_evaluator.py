@@ -1,0 +1,136 @@
+"""Orders evaluated in this process."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from evofool.machine import machine
+from evofool.search.archive import Winners
+from evofool.search.evaluate import BatchEvaluator, Order
+from evofool.search.isolation import Quarantine, isolate, refuse_whole_batch
+from genomes import Genomes
+
+
+class LocalEvaluator:
+    """Evaluates in this process: one chunk after another, or as many at once as there are streams.
+
+    Streams are threads, each with torch_threads for its forward passes (numba and torch release the interpreter lock), so
+    that one draws while another classifies. Their number does not change results.
+
+    An image that breaks the target is evaluated once more, alone, and then set aside: at most `quarantine` of them, before a
+    ScoreError ends the search. A black box is not queried again for images that it refused: its error is raised.
+    """
+
+    orders_in_progress: int | None = None
+
+    def __init__(
+        self, batch_evaluator: BatchEvaluator, streams: int = 1, torch_threads: int = 1, quarantine: int = 16
+    ) -> None:
+        self.batch_evaluator = batch_evaluator
+        self.at_once = streams
+        self.notes: list[str] = []
+        self.machines = [machine(torch_threads)]
+        self._quarantine = Quarantine(batch_evaluator.encoding, batch_evaluator.target.name, quarantine)
+        self._orders: deque[_Submitted] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        if streams > 1:
+            self._pool = ThreadPoolExecutor(streams, "evofool", torch.set_num_threads, (torch_threads,))
+
+    def submit(self, order: Order) -> None:
+        self._orders.append(_Submitted(order))
+
+    def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
+        """In the order of submission. A batch is always finished; give_up is not called."""
+        while self._orders:
+            head = self._orders[0]
+            for submitted in self._orders:
+                self._begin(submitted)
+            try:
+                winners = self._merged(head.order, self._parts(head))
+            except BaseException:
+                # A later call evaluates the batch again; logits that are still being computed are not waited for.
+                self.batch_evaluator.target.cancel()
+                for submitted in self._orders:
+                    for part in submitted.parts:
+                        part.cancel()
+                    submitted.parts = []
+                raise
+            self._orders.popleft()
+            yield head.order, winners
+
+    def pending(self) -> list[Order]:
+        return [submitted.order for submitted in self._orders]
+
+    def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
+        step = self.batch_evaluator.reference_batch
+        parts = [genomes[at : at + step] for at in range(0, len(genomes), step)]
+        answers = (
+            self._pool.map(self.batch_evaluator.reference_logits, parts)
+            if self._pool
+            else map(self.batch_evaluator.reference_logits, parts)
+        )
+        return np.concatenate(list(answers))
+
+    def workers(self) -> list[dict[str, Any]]:
+        return []
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self.batch_evaluator.target.cancel()
+
+    # -- inside
+
+    def _begin(self, submitted: "_Submitted") -> None:
+        if self._pool is not None and not submitted.parts:
+            submitted.parts = [self._pool.submit(self._part, order) for order in self._chunks(submitted.order)]
+
+    def _parts(self, submitted: "_Submitted") -> "list[_Part]":
+        """The chunks of an order, evaluated; what the first one that failed has raised."""
+        if self._pool is None:
+            return [self._part(order) for order in self._chunks(submitted.order)]
+        wait(submitted.parts, return_when=FIRST_EXCEPTION)
+        failed = [part for part in submitted.parts if part.done() and part.exception()]
+        return [part.result() for part in failed or submitted.parts]
+
+    def _chunks(self, order: Order) -> list[Order]:
+        ends = [*self.batch_evaluator.parts(order), order.size]
+        return [order.cut(begin, end) for begin, end in pairwise(ends)]
+
+    def _part(self, order: Order) -> "_Part":
+        """A chunk. An image that breaks the target alone gets another chance: the fault may have passed."""
+        winners, broken = isolate(self.batch_evaluator, order)
+        parts, aside = [winners], []
+        for row, _ in broken:
+            alone = order.cut(row, row + 1)
+            again, still_broken = isolate(self.batch_evaluator, alone)
+            parts.append(again)
+            aside += [(alone, reason) for _, reason in still_broken]
+        return _Part(Winners.merged(parts), aside)
+
+    def _merged(self, order: Order, parts: "Sequence[_Part]") -> Winners:
+        aside = [image for part in parts for image in part.aside]
+        refuse_whole_batch(order, [reason for _, reason in aside], self.batch_evaluator.target.name)
+        quarantined = tuple(self._quarantine.add(alone, reason) for alone, reason in aside)
+        return replace(Winners.merged([part.winners for part in parts]), quarantined=quarantined)
+
+
+class _Part(NamedTuple):
+    """A chunk's winners, and the images that are to be set aside: each an order of its own, with the reason."""
+
+    winners: Winners
+    aside: list[tuple[Order, str]]
+
+
+@dataclass
+class _Submitted:
+    """An order, and its chunks that are being evaluated."""
+
+    order: Order
+    parts: list[Future[_Part]] = field(default_factory=list)
