@@ -21,7 +21,7 @@ from evofool.search.archive import Archive, Quarantined, Winners
 from evofool.search.delta import MAX_STEPS, MIN_BYTES, difference
 from evofool.search.evaluate import BatchEvaluator, Evaluator, Order
 from evofool.search.records import CellChange, Commit, Offspring
-from genomes import Direct, Encoding, Genomes, Key
+from genomes import Direct, Encoding, GenomeError, Genomes, Key
 
 # The stream of draws for a whole batch; rows have lower numbers.
 _PARENTS = 1 << 62
@@ -377,9 +377,9 @@ class PerIndividual:
         with _seeded(key):
             child = self._open(mother)
             if self.mate:
-                child = self.mate(child, self._open(father))[0]
+                child = _individuals(self.mate(child, self._open(father)), "mate", 2)[0]
             if self.mutate:
-                (child,) = self.mutate(child)
+                (child,) = _individuals(self.mutate(child), "mutate", 1)
         return self._close(child)
 
     def _open(self, genome: Any) -> Any:
@@ -388,10 +388,31 @@ class PerIndividual:
         return self.encoding.to_json(genome)
 
     def _close(self, individual: Any) -> Genomes:
-        if isinstance(self.encoding, Direct):
-            pixels = quantise(np.asarray(individual, float) / 255.0)
-            return pixels.reshape(1, *self.encoding.shape)
-        return self.encoding.from_json(individual)
+        if not isinstance(self.encoding, Direct):
+            return self.encoding.from_json(individual)
+        try:
+            pixels = np.asarray(individual, float)
+        except (TypeError, ValueError) as error:
+            raise GenomeError(f"an operator returned an individual that is not a list of numbers ({error})") from None
+        size = int(np.prod(self.encoding.shape))
+        if pixels.shape != (size,) or not np.isfinite(pixels).all():
+            raise GenomeError(
+                f"an operator returned an individual of shape {pixels.shape}"
+                f"{'' if np.isfinite(pixels).all() else ' with numbers that are not finite'}; it has to have {size} finite "
+                "numbers, the pixels on 0..255"
+            )
+        return quantise(pixels / 255.0).reshape(1, *self.encoding.shape)
+
+
+def _individuals(returned: Any, operator: str, number: int) -> tuple[Any, ...]:
+    """What an operator returned, a tuple or list of so many individuals; GenomeError for anything else."""
+    if isinstance(returned, tuple | list) and len(returned) == number:
+        return tuple(returned)
+    many = f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
+    raise GenomeError(
+        f"{operator} returned a {type(returned).__name__}{many}; DEAP's convention is a tuple of {number} "
+        f"individual{'s' if number > 1 else ''}"
+    )
 
 
 @contextmanager

@@ -5,11 +5,13 @@ sent, so a run that is killed has sent at most one request less than its ledger 
 """
 
 import json
+import math
 import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ class Ledger:
         gap is the minimum number of seconds between two requests, over all threads and processes.
         """
         with self._transaction():
-            requests, free_at, entered_at = self._db.execute("SELECT requests, free_at, entered_at FROM bill").fetchone()
+            requests, _, free_at, entered_at, _ = _bill(self._db)
             if limit is not None and requests >= limit:
                 return None
             # Other threads' times may be slightly ahead. If they are far ahead, the clock was set back.
@@ -113,8 +115,9 @@ class Ledger:
                 part = wanted[start : start + 500]
                 marks = ",".join("?" * len(part))
                 for image, logits in self._db.execute(f"SELECT image, logits FROM answers WHERE image IN ({marks})", part):
-                    if len(logits) != 4 * classes:
-                        raise sqlite3.DatabaseError(f"an answer of {len(logits)} bytes for {classes} classes")
+                    if not isinstance(logits, bytes) or len(logits) != 4 * classes:
+                        size = f"{len(logits)} bytes" if isinstance(logits, bytes) else f"type {type(logits).__name__}"
+                        raise sqlite3.DatabaseError(f"an answer of {size} for {classes} classes")
                     found[image] = np.frombuffer(logits, "<f4").astype(np.float32)
         return found
 
@@ -126,15 +129,13 @@ class Ledger:
 
     @property
     def requests(self) -> int:
-        return self._count("requests")
+        with self._transaction():
+            return _bill(self._db)[0]
 
     @property
     def answers(self) -> int:
-        return self._count("answers")
-
-    def _count(self, column: str) -> int:
         with self._transaction():
-            return int(self._db.execute(f"SELECT {column} FROM bill").fetchone()[0])
+            return _bill(self._db)[1]
 
     def _insert(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
         """Store these; returns how many were new."""
@@ -150,7 +151,7 @@ class Ledger:
     def _add(self, other: sqlite3.Connection) -> None:
         """Add the counts and answers of another connection's ledger."""
         self._require_same(self._stored_format(self._db), self._stored_format(other))
-        requests, answers, *times, response_format = other.execute(f"SELECT {_BILL} FROM bill").fetchone()
+        requests, answers, *times, response_format = _bill(other)
         rows = other.execute("SELECT image, logits FROM answers ORDER BY id").fetchall()
         # Images that both have sent, such as the probe's noise, count once.
         answers -= len(rows) - self._insert(rows)
@@ -171,7 +172,7 @@ class Ledger:
 
     @staticmethod
     def _stored_format(db: sqlite3.Connection) -> dict[str, Any] | None:
-        text = db.execute("SELECT reading FROM bill").fetchone()[0]
+        text = _bill(db)[4]
         if text is None:
             return None
         try:
@@ -179,7 +180,7 @@ class Ledger:
             if not (type(stored["top_k"]) is int and type(stored["decimals"]) in (int, type(None))):
                 raise ValueError
             return {**stored, "kind": str(stored["kind"]), "classifier": str(stored["classifier"])}
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise sqlite3.DatabaseError(f"the response format is damaged: {text!r:.100}") from None
 
     def _use(self, connection: sqlite3.Connection) -> None:
@@ -226,7 +227,9 @@ def _opened(path: Path) -> sqlite3.Connection:
                 raise sqlite3.DatabaseError("it is another database")
             elif (version := cursor.execute("PRAGMA user_version").fetchone()[0]) != _VERSION:
                 raise sqlite3.DatabaseError(f"its format has version {version}; this evofool supports version {_VERSION}")
-            cursor.execute(f"SELECT {_BILL} FROM bill WHERE id = 1").fetchone()[0]
+            elif strange := _tables(db) - _own_tables():
+                raise sqlite3.DatabaseError(f"it has a {min(strange)[0]} that no ledger has, {min(strange)[1]}")
+            _bill(db)
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
         # Each request is on disk before it is sent, so that none is lost in a power cut.
@@ -238,6 +241,31 @@ def _opened(path: Path) -> sqlite3.Connection:
             "may be paid for again"
         ) from None
     return db
+
+
+def _bill(db: sqlite3.Connection) -> tuple[int, int, float, float, str | None]:
+    """The one row of bill; DatabaseError if a value in it has another type, since SQLite stores any value in any column."""
+    rows = db.execute(f"SELECT {_BILL} FROM bill LIMIT 2").fetchall()
+    if len(rows) != 1:
+        raise sqlite3.DatabaseError(f"it has {'no bill' if not rows else 'several bills'}")
+    (requests, answers, free_at, entered_at, reading) = rows[0]
+    counts = all(type(n) is int and n >= 0 for n in (requests, answers))
+    times = all(isinstance(t, float) and math.isfinite(t) for t in (free_at, entered_at))
+    if not counts or not times or not isinstance(reading, str | None):
+        raise sqlite3.DatabaseError(f"the bill is damaged: {rows[0]!r:.200}")
+    return requests, answers, free_at, entered_at, reading
+
+
+def _tables(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """(type, name, statement) of everything in a database's schema. A view or a trigger would be executed."""
+    return set(db.execute("SELECT type, name, COALESCE(sql, '') FROM sqlite_master"))
+
+
+@cache
+def _own_tables() -> set[tuple[str, str, str]]:
+    with closing(_connected(":memory:")) as db:
+        _create(db)
+        return _tables(db)
 
 
 def _create(db: sqlite3.Connection) -> None:
