@@ -278,11 +278,11 @@ class Calibration:
         try:
             with safe_open(path, "numpy") as file:
                 meta = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in ("logits", "classes", "control")}
-            return cls(
-                **tensors, sha256=meta["sha256"], fingerprint=meta["fingerprint"], labels=tuple(json.loads(meta["labels"]))
-            )
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                logits, classes, control = (file.get_tensor(name) for name in ("logits", "classes", "control"))
+            labels = json.loads(meta["labels"])
+            _refuse_other_tensors(logits, classes, control, labels)
+            return cls(logits, classes, control, meta["sha256"], meta["fingerprint"], tuple(labels))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise StoreError(f"{path} is damaged ({error}); delete it, and the real images are classified again") from None
 
 
@@ -313,6 +313,22 @@ def calibrate(
         raise TargetError(f"{real.source}: {done} of {n} real images could be read")
     control = halves(real.classes)
     return Calibration(np.concatenate(parts), real.classes, control, digest.hexdigest(), target.fingerprint(), target.labels)
+
+
+def _refuse_other_tensors(logits: np.ndarray, classes: np.ndarray, control: np.ndarray, labels: Any) -> None:
+    """ValueError for tensors of another type or shape than Calibration has, and for classes that have no label."""
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ValueError("its labels are not a list of names")
+    n = len(classes) if classes.ndim else -1
+    for name, tensor, dtype, shape in (
+        ("logits", logits, np.float32, (n, len(labels))),
+        ("classes", classes, np.int64, (n,)),
+        ("control", control, np.bool_, (n,)),
+    ):
+        if tensor.dtype != dtype or tensor.shape != shape:
+            raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, not {np.dtype(dtype)} {shape}")
+    if n and not 0 <= classes.min() <= classes.max() < len(labels):
+        raise ValueError(f"it has the class {classes.max() if classes.min() >= 0 else classes.min()} of {len(labels)}")
 
 
 def halves(classes: np.ndarray) -> np.ndarray:

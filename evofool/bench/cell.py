@@ -1,6 +1,7 @@
 """One cell of a benchmark: a target, an arm and a seed, as an ordinary run that is verified when it is done."""
 
 import json
+import math
 import resource
 import sys
 import time
@@ -35,6 +36,20 @@ ASIDE = "aside"
 LOGITS = "logits.safetensors"  # the target's outputs for the saved images
 OnCellProgress = Callable[[Mapping[str, Any]], bool]
 """Called often with {"queries": how many are done}; returns True once the cell should save and end."""
+
+_RECORD: dict[str, type] = {
+    "fingerprint": str,
+    "answers": int,
+    "forwards": int,
+    "backwards": int,
+    "faults": list,
+    "comparison": str,
+    "seconds": float,
+    "peak_memory_mb": float,
+    "device": str,
+    "machine": dict,
+}
+"""The types of the values of a record that are read."""
 
 _PATIENCE = 60.0  # seconds
 _loaded: dict[str, Target] = {}  # the last one, so that the cells of a target load it once
@@ -101,11 +116,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record, dict) and isinstance(record["fingerprint"], str) and isinstance(record["faults"], list):
+        if isinstance(record, dict) and all(_is_valid(record[key], kind) for key, kind in _RECORD.items()):
             return record
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, RecursionError):
         pass
     raise StoreError(f"{folder.parent.name}/{folder.name}/{RECORD} is damaged; delete it, and the cell is verified again")
+
+
+def _is_valid(value: Any, kind: type) -> bool:
+    """Whether a value of a record has this type; numbers are finite and not negative, lists are of texts."""
+    if kind is float:
+        return type(value) in (int, float) and 0 <= value < math.inf
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if kind is int:
+        return type(value) is int and value >= 0
+    return type(value) is kind
 
 
 def read_logits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -116,8 +142,14 @@ def read_logits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     path = folder / LOGITS
     try:
         tensors = load_file(path)
-        return tensors["classes"], tensors["logits"]
-    except (SafetensorError, OSError, KeyError) as error:
+        classes, logits = tensors["classes"], tensors["logits"]
+        kinds = classes.dtype == np.int64 and logits.dtype == np.float32
+        if not kinds or classes.ndim != 1 or logits.ndim != 2 or len(classes) != len(logits):
+            raise ValueError(f"classes {classes.dtype} {classes.shape}, logits {logits.dtype} {logits.shape}")
+        if len(classes) and not (classes[0] >= 0 and (np.diff(classes) >= 0).all() and classes[-1] < logits.shape[1]):
+            raise ValueError("its classes do not ascend, or have no logit")
+        return classes, logits
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"{path} is damaged ({error}); delete it and {RECORD} beside it, and the cell is verified again"
         ) from None
@@ -174,7 +206,7 @@ def _search(job: CellJob, target: Target, on_progress: OnCellProgress) -> float 
 def _stored_identity(folder: Path) -> dict[str, Any] | None:
     try:
         identity = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return identity if isinstance(identity, dict) else None
 

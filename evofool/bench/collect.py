@@ -87,6 +87,8 @@ def _read(job: CellJob, calibration: Calibration) -> DoneCell | str:
         if record["faults"]:
             return _does_not_reproduce(record)
         classes, logits = read_logits(job.folder)
+        if logits.shape[1] != len(calibration.labels):
+            return f"its outputs are of {logits.shape[1]} classes, not {len(calibration.labels)}"
         if not np.isfinite(logits).all():
             return "the target returns NaN or infinity for an image of it"
         with StoredRun(job.folder) as stored:

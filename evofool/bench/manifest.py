@@ -149,12 +149,20 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Calib
     remedy = f"a benchmark of an older version cannot be continued: take another --out, or delete {folder}"
     record = read_json(folder / MANIFEST, SCHEMA, VERSION, remedy)
     try:
-        targets = {
-            name: CalibratedAs(**values | {"notes": tuple(values.get("notes", ()))})
-            for name, values in record.get("targets", {}).items()
-        }
+        targets = {name: _calibrated(name, values) for name, values in record.get("targets", {}).items()}
         return dict(record["fixed"]), dict(record["recipe"]), targets
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"{folder / MANIFEST} is damaged ({type(error).__name__}: {error}); take another --out, or delete {folder}"
         ) from None
+
+
+def _calibrated(name: str, values: Mapping[str, Any]) -> CalibratedAs:
+    """What bench.json has of a target; ValueError or TypeError for a name that is no folder's, and for other values."""
+    if Path(name).name != name or "\0" in name:
+        raise ValueError(f"{name!r:.80} cannot be a target's name")
+    found = CalibratedAs(**{**values, "notes": tuple(values.get("notes", ()))})
+    texts = (found.spec, found.fingerprint, found.images, found.listing, *found.notes)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(found.faulty, bool):
+        raise ValueError(f"target {name}: {values!r:.200}")
+    return found

@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 from evofool.errors import TargetError
@@ -79,6 +80,8 @@ def client_factory(timeout: float, token: str | None, through_proxies: bool) -> 
     if token:
         headers["Authorization"] = f"Bearer {token}"
     certificates: ssl.SSLContext = httpx.create_ssl_context(trust_env=through_proxies)
+    # A server's cookies are not kept: images have to be answered alike, whatever was asked before.
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     return lambda: httpx.Client(
         timeout=timeout,
         follow_redirects=False,
@@ -86,4 +89,5 @@ def client_factory(timeout: float, token: str | None, through_proxies: bool) -> 
         verify=certificates,
         limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
         headers=headers,
+        cookies=no_cookies,
     )

@@ -127,7 +127,9 @@ def begin(plan: RetrainingPlan, folder: Path) -> None:
     if not path.exists():
         write_json(path, {"schema": SCHEMA, "version": VERSION, "plan": new, "iterations": []})
         return
-    stored = read_json(path, SCHEMA, VERSION, "take another --out")["plan"]
+    stored = read_json(path, SCHEMA, VERSION, "take another --out").get("plan")
+    if not isinstance(stored, dict):
+        raise StoreError(f"{path} is damaged: it has no plan; take another --out")
     for key, value in new.items():
         if key not in _GROWS and stored.get(key) != value:
             raise RecipeError(

@@ -1,0 +1,53 @@
+"""Cases that once broke a rule, by area."""
+
+from typing import Any
+
+from tests.fuzz.areas import ledgers
+from tests.fuzz.mutations import DEEP
+
+_TRIGGER = "CREATE TRIGGER t AFTER UPDATE ON bill BEGIN DELETE FROM answers; DELETE FROM bill; END"
+
+ROWS: dict[str, list[Any]] = {
+    "genomes": [
+        ("direct", 0, "returned", 1.5),
+        ("direct", 0, "returned", [0.5, 1.5]),
+        ("direct", 0, "returned", ({"a": 1},)),
+        ("direct", 0, "returned", (["x"],)),
+        ("direct", 0, "changed", [("replace", 0, None)]),
+        ("direct", 0, "returned", ([float("nan")] * 42,)),
+        ("grey", 0, "returned", ({}, {})),
+    ],
+    "weights": [
+        ("calibration", "whole", (4, "", "BF16", 0)),
+        ("calibration", "whole", (12, "", "I32", 2)),
+        ("calibration", "whole", (20, "", "BOOL", 0)),
+        ("calibration", "whole", (3, "[" * 9999, "BF16", 0)),
+        ("logits", "whole", (0, "", "F64", 1)),
+        ("logits", "whole", (2, "", "I8", 3)),
+    ],
+    "servers": [
+        (
+            "get",
+            "logits",
+            "raw",
+            b"x",
+            ("HTTP/1.1 200 x", [("Set-Cookie", "\x1b]0;PWN\x07"), ("Set-Cookie", "é=é")], None, "whole"),
+            "",
+        ),
+    ],
+    "benches": [
+        ("retraining", "json", [("replace", 712, "")]),
+        ("retraining", "json", [("delete", 10621)]),
+        ("cell", "json", [("replace", 96, DEEP)]),
+        ("manifest", "json", [("add", 4071, "", [float("nan")])]),
+    ],
+    "ledgers": [
+        ("value", "bill", "free_at", b"x"),
+        ("value", "bill", "entered_at", "x"),
+        ("value", "bill", "requests", "x"),
+        ("value", "bill", "answers", 1.5),
+        ("value", "answers", "logits", -1),
+        ("value", "bill", "reading", {**ledgers.FORMAT, "described": DEEP}),
+        ("statement", _TRIGGER),
+    ],
+}
