@@ -61,7 +61,7 @@ def who_imports(*modules: str) -> set[str]:
 FLOORS = (
     ("text",),
     ("errors", "lazy", "machine", "printer"),
-    ("images", "scores"),
+    ("images", "json_file", "scores"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),
     ("image_metrics", "recipe_parts"),
@@ -70,6 +70,7 @@ FLOORS = (
     ("cluster", "explain"),
     ("run",),
     ("attacks", "export"),
+    ("sweep",),
     ("bench",),
     ("cli",),
     ("__main__",),
@@ -77,7 +78,7 @@ FLOORS = (
 """The rooms of evofool/, files and packages, the lowest floor first. A room imports only from floors below its own."""
 
 BENCH_FLOORS = (
-    ("answer_file", "cell_job", "interval", "json_file", "network_features", "real", "trace"),
+    ("answer_file", "cell_job", "interval", "network_features", "real", "result_file", "trace"),
     ("arms", "calibration", "statistics"),
     ("cell", "compare", "report", "retraining", "scoring", "sets"),
     ("detect", "plan"),

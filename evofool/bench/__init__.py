@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from evofool.bench.bench import run_bench as run_bench
     from evofool.bench.plan import BenchRecipe as BenchRecipe
     from evofool.bench.plan import load as load_bench
-    from evofool.bench.scheduler import BenchProgress as BenchProgress
+    from evofool.sweep.runner import WorkProgress as WorkProgress
 else:
     __getattr__ = lazy(
         __name__,
         {
-            "BenchProgress": "evofool.bench.scheduler",
+            "WorkProgress": "evofool.sweep.runner",
             "BenchRecipe": "evofool.bench.plan",
             "load_bench": "evofool.bench.plan:load",
             "run_bench": "evofool.bench.bench",
         },
     )
 
-__all__ = ["BenchProgress", "BenchRecipe", "load_bench", "run_bench"]
+__all__ = ["BenchRecipe", "WorkProgress", "load_bench", "run_bench"]

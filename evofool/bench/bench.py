@@ -4,13 +4,10 @@ Each stage takes the objects of the one before and makes new ones: entries -> pr
 plan_cells (CellPlan) -> run_cells -> collect_cells (CollectedCells) -> score_target (ScoredTarget) -> JSON and report.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from evofool.bench.cell import is_done
-from evofool.bench.cell_job import CellJob
 from evofool.bench.cell_plan import CellPlan, plan_cells
 from evofool.bench.entries import entries, training_jobs, weights_file
 from evofool.bench.finish import BenchOutcome, finish
@@ -18,9 +15,12 @@ from evofool.bench.manifest import Manifest, open_manifest
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget, PreparedTarget, prepare
 from evofool.bench.real import DIGITS
-from evofool.bench.scheduler import OnProgress, Workers, reporter, run_cells, train_networks
-from evofool.errors import Interrupted, RecipeError, StoreError, TargetError
+from evofool.bench.scheduler import run_cells, train_networks
+from evofool.cluster.settings import RayOptions
+from evofool.errors import Interrupted, RecipeError, TargetError
 from evofool.machine import torch_threads
+from evofool.sweep.runner import OnProgress, Workers, WorkProgress, reporter
+from evofool.sweep.status import StatusFile
 from evofool.targets import check_spec
 from evofool.targets import target as load_target
 
@@ -32,9 +32,15 @@ def run_bench(recipe: BenchRecipe, folder: Path, on_progress: OnProgress = lambd
     it, its weights have changed since the folder was created) is marked invalid and left out of every figure; the others
     are measured. RecipeError or StoreError where nothing can be started.
     """
-    with open_manifest(recipe, folder) as manifest:
+    with open_manifest(recipe, folder) as manifest, StatusFile(folder) as status:
+
+        def report(progress: WorkProgress) -> bool:
+            if not progress.total:
+                status.message(progress.message)
+            return on_progress(progress)
+
         try:
-            prepared = _prepare_all(recipe, manifest, on_progress)
+            prepared = _prepare_all(recipe, manifest, report, status)
             # One thread: their number changes the last bits of what detectors are fitted to.
             with torch_threads(1), threadpool_limits(1):
                 targets = [
@@ -42,24 +48,32 @@ def run_bench(recipe: BenchRecipe, folder: Path, on_progress: OnProgress = lambd
                     for target in prepared
                 ]
             plans = [target for target in targets if isinstance(target, CellPlan)]
-            failures = _run_missing(recipe, [job for plan in plans for job in plan.all_cells], folder, on_progress)
+            cells = [job for plan in plans for job in plan.all_cells]
+            outcome = run_cells(cells, folder, _workers(recipe), report, status)
+            if outcome.interrupted:
+                raise Interrupted
+            failures = {job.folder: failure for job, failure in zip(cells, outcome.failures, strict=True)}
             with torch_threads(1):
-                return finish(recipe, targets, failures, folder, reporter(on_progress))
+                return finish(recipe, targets, failures, folder, reporter(report))
         except Interrupted:
+            status.state = "interrupted"
             return BenchOutcome(folder, {}, {}, True, ())
 
 
-def _prepare_all(recipe: BenchRecipe, manifest: Manifest, on_progress: OnProgress) -> list[PreparedTarget | InvalidTarget]:
+def _prepare_all(
+    recipe: BenchRecipe, manifest: Manifest, on_progress: OnProgress, status: StatusFile
+) -> list[PreparedTarget | InvalidTarget]:
     """Train the networks that are missing, and prepare every target."""
     folder = manifest.folder
     _refuse_missing(recipe)
     listed = entries(recipe, folder, manifest.pinned())
     manifest.set_names(listed)
     jobs = training_jobs(listed, folder)
-    trained = train_networks(jobs, folder, _workers(recipe), on_progress)
-    if trained.interrupted:
+    trained = train_networks(jobs, folder, _workers(recipe), on_progress, status) if jobs else None
+    if trained and trained.interrupted:
         raise Interrupted
-    untrained = {job["folder"]: failure for job, failure in zip(jobs, trained.failures, strict=True) if failure}
+    failures = trained.failures if trained else ()
+    untrained = {job["folder"]: failure for job, failure in zip(jobs, failures, strict=True) if failure}
     prepared: list[PreparedTarget | InvalidTarget] = []
     for number, entry in enumerate(listed, 1):
         where = f"{entry.name} ({number} of {len(listed)})"
@@ -72,25 +86,8 @@ def _prepare_all(recipe: BenchRecipe, manifest: Manifest, on_progress: OnProgres
     return prepared
 
 
-def _run_missing(recipe: BenchRecipe, jobs: Sequence[CellJob], folder: Path, on_progress: OnProgress) -> dict[Path, str]:
-    """Run the cells that are not done; by folder, why one failed, or ""."""
-    missing = [job for job in jobs if not _is_settled(job)]
-    outcome = run_cells(missing, folder, _workers(recipe), on_progress, len(jobs))
-    if outcome.interrupted:
-        raise Interrupted
-    return {job.folder: failure for job, failure in zip(missing, outcome.failures, strict=True)}
-
-
-def _is_settled(job: CellJob) -> bool:
-    """Whether a cell is done or damaged; a damaged one is reported with the results."""
-    try:
-        return is_done(job)
-    except StoreError:
-        return True
-
-
 def _workers(recipe: BenchRecipe) -> Workers:
-    return Workers(recipe.workers, recipe.ray)
+    return Workers(recipe.workers, RayOptions(**recipe.ray.model_dump()))
 
 
 def _refuse_missing(recipe: BenchRecipe) -> None:

@@ -18,9 +18,9 @@ from evofool.attacks.run import run_baseline
 from evofool.attacks.session import AttackProgress
 from evofool.bench.arms import ARMS, attack_plan, search_recipe
 from evofool.bench.cell_job import CellJob
-from evofool.bench.json_file import write_json
 from evofool.cluster.folder_transfer import restore_folder
 from evofool.errors import StoreError, TargetError
+from evofool.json_file import write_json
 from evofool.machine import keep_memory, machine, torch_threads
 from evofool.run.lock import LOCK
 from evofool.run.reader import FILE
@@ -35,7 +35,7 @@ JOB = "job.json"  # the identity of the job that the cell was started for
 ASIDE = "aside"
 LOGITS = "logits.safetensors"  # the target's outputs for the saved images
 OnCellProgress = Callable[[Mapping[str, Any]], bool]
-"""Called often with {"queries": how many are done}; returns True once the cell should save and end."""
+"""Called often with {"done": the number of queries}; returns True once the cell should save and end."""
 
 _RECORD: dict[str, type] = {
     "fingerprint": str,
@@ -189,12 +189,13 @@ def _search(job: CellJob, target: Target, on_progress: OnCellProgress) -> float 
         begun = (folder / FILE).exists()
         run = Run.resume(folder, recipe, target, trust=True) if begun else Run.start(recipe, folder, target)
         with run:
-            reason = run.advance(lambda run: on_progress({"queries": run.strategy.evaluations}))
+            on_progress({"done": run.strategy.evaluations})
+            reason = run.advance(lambda run: on_progress({"done": run.strategy.evaluations}))
             return run.seconds if reason else None
 
     def report(progress: AttackProgress) -> bool:
         share = (progress.done + progress.group * min(1.0, progress.step / max(1, progress.steps))) / progress.classes
-        return on_progress({"queries": int(share * job.queries)})
+        return on_progress({"done": int(share * job.queries)})
 
     outcome = run_baseline(attack_plan(job), target, folder, streams=1, tick=report)
     if outcome.done < outcome.classes:

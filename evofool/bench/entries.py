@@ -60,7 +60,7 @@ def train(job: Mapping[str, Any], on_progress: Callable[[Mapping[str, Any]], boo
     from evofool.bench.retraining.training import trained
 
     def report(done: int, epochs: int) -> None:
-        if on_progress({"training": job["defence"], "epochs": done}):
+        if on_progress({"done": done}):
             raise Interrupted
 
     try:

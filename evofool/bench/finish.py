@@ -9,13 +9,13 @@ from typing import Any
 
 from evofool.bench.cell_plan import CellPlan
 from evofool.bench.collect import collect_cells
-from evofool.bench.json_file import write_json
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget
 from evofool.bench.report.formatting import SHOWN
 from evofool.bench.results import ScoredTarget, invalid_json, score_target, scored_json
 from evofool.bench.summary import summary as summarize
 from evofool.errors import EvofoolError, StoreError
+from evofool.json_file import write_json
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import without_folders
 

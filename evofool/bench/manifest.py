@@ -9,15 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from evofool.bench.entries import Entry
-from evofool.bench.json_file import read_json, write_json
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.errors import RecipeError, StoreError
+from evofool.json_file import read_json, write_json
 from evofool.run.reader import FILE
+from evofool.sweep.folder import LOCK, locked_folder
 
-MANIFEST, CELLS, LOCK = "bench.json", "cells", "bench.lock"
+MANIFEST, CELLS = "bench.json", "cells"
 SCHEMA, VERSION = "evofool.bench.plan", 2
 _LEFT_BY_A_KILL = (LOCK, f"{MANIFEST}.new")  # files of a benchmark that was killed as it started
 
@@ -108,29 +107,10 @@ def open_manifest(recipe: BenchRecipe, folder: Path) -> Iterator[Manifest]:
 
     StoreError if the folder is in use, or not empty and no benchmark.
     """
-    with locked_folder(folder):
+    with locked_folder(folder, "benchmark"):
         if not (folder / MANIFEST).is_file() and any(path.name not in _LEFT_BY_A_KILL for path in folder.iterdir()):
             raise StoreError(f"{folder} is not empty and holds no benchmark ({MANIFEST}); take another --out")
         yield Manifest(recipe, folder)
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """A folder that is created if needed and locked until the end. StoreError if another process has locked it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(f"{folder} is in use: another evofool is working on this benchmark") from None
-    except OSError as error:
-        if folder.is_file():
-            raise StoreError(f"{folder} is a file, and a folder is needed: take another --out") from None
-        raise StoreError(f"{folder} cannot be written ({error.strerror or error})") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def has_cells(folder: Path, name: str = "") -> bool:

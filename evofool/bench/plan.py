@@ -12,8 +12,9 @@ from evofool.bench.arms import ARMS, refuse_small, refuse_unknown, search_recipe
 from evofool.bench.cell_job import CellJob
 from evofool.errors import RecipeError
 from evofool.export.export import file_name
-from evofool.recipe import from_file, shipped_benches
+from evofool.recipe import from_file, override, shipped_benches
 from evofool.recipe import load as load_run
+from evofool.recipe_parts import RayPart
 from evofool.targets import Target
 
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
@@ -156,8 +157,23 @@ class BenchRecipe(_Part):
     """Whether every target is also shown the elites of the others."""
     workers: int = Field(0, ge=0, le=100_000)
     """Processes of Ray that do cells in parallel; 0: one cell after the other. Does not change results."""
-    ray: str = "local"
-    """`local` starts a Ray for this benchmark; `auto` or `HOST:PORT` joins a cluster."""
+    ray: RayPart = RayPart()
+    """Where workers run and what each reserves: the keys of a run's `compute.ray`, such as `ray.gpus`. A text is short for
+    `ray.address`.
+    """
+
+    @field_validator("ray", mode="before")
+    @classmethod
+    def _table(cls, ray: Any) -> Any:
+        return _ray_table(ray)
+
+    @field_validator("ray")
+    @classmethod
+    def _of_runs(cls, ray: RayPart) -> RayPart:
+        for key in ("in_flight", "quarantine"):
+            if getattr(ray, key) != RayPart.model_fields[key].default:
+                raise ValueError(f"{key} is for the workers of a single search; here each worker runs whole cells")
+        return ray
 
     @field_validator("arms")
     @classmethod
@@ -257,7 +273,10 @@ def load(bench: str | Path, changes: Sequence[str] = ()) -> BenchRecipe:
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise RecipeError(f"{bench} is not a bench recipe; shipped are {', '.join(shipped)}, or give a .toml file{hint}")
         path = shipped[str(bench)]
-    return parse(from_file(path, changes), str(path))
+    data = from_file(path)
+    if "ray" in data:
+        data["ray"] = _ray_table(data["ray"])  # so that changes of single keys can be applied
+    return parse(override(data, changes), str(path))
 
 
 def parse(data: Any, where: str) -> BenchRecipe:
@@ -268,8 +287,7 @@ def parse(data: Any, where: str) -> BenchRecipe:
         faults = []
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
-            near = difflib.get_close_matches(str(item["loc"][-1]) if item["loc"] else "", _keys(), 1)
-            hint = f' (did you mean "{near[0]}"?)' if item["type"] == "extra_forbidden" and near else ""
+            hint = _hint([str(part) for part in item["loc"]]) if item["type"] == "extra_forbidden" else ""
             message = (
                 "there is no such key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
             )
@@ -297,9 +315,22 @@ def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
         raise faults[0]
 
 
-def _keys() -> list[str]:
+def _hint(path: Sequence[str]) -> str:
+    """Which key may be meant by one that does not exist."""
+    if path == ["compute"]:
+        return " (workers and ray.* say where cells run, format in which number format searches rank)"
     models = (BenchRecipe, TargetPart, ArmPart, DetectorsPart, ImageMetricsPart)
-    return [key for model in models for key in model.model_fields]
+    keys = [key for model in models for key in model.model_fields]
+    keys += [key for key in RayPart.model_fields if key not in keys]
+    near = difflib.get_close_matches(path[-1], keys, 1)
+    if not near:
+        return ""
+    of_ray = near[0] in RayPart.model_fields and path[:-1] != ["ray"]
+    return f' (did you mean "{"ray." if of_ray else ""}{near[0]}"?)'
+
+
+def _ray_table(ray: Any) -> Any:
+    return {"address": ray} if isinstance(ray, str) else ray
 
 
 def _tuples(data: Any) -> Any:

@@ -12,9 +12,9 @@ from evofool.bench.arms import ARMS
 from evofool.bench.calibration import LEVELS, Calibration
 from evofool.bench.collect import CollectedCells
 from evofool.bench.detector_stage import DetectorScores, score_detectors
-from evofool.bench.json_file import SCHEMA, VERSION
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget, PreparedTarget
+from evofool.bench.result_file import SCHEMA, VERSION
 from evofool.bench.scoring import Scoring, flags
 from evofool.bench.statistics import quantiles
 from evofool.targets.redaction import name_of, public_name

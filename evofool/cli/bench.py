@@ -15,7 +15,7 @@ from evofool.printer import Table, print_json, print_lines, status
 
 if TYPE_CHECKING:
     from evofool.bench.plan import BenchRecipe
-    from evofool.bench.scheduler import BenchProgress
+    from evofool.sweep.runner import WorkProgress
 
 
 _FEW = 3  # targets of which all arms are printed
@@ -103,7 +103,7 @@ def run(
     ended = ""
     with interrupts("Saving the unfinished cells ...") as interrupted, status() as show_status:
 
-        def on_progress(p: "BenchProgress") -> bool:
+        def on_progress(p: "WorkProgress") -> bool:
             nonlocal ended
             text = progress_text(p)
             if not p.total or p.done < p.total:
@@ -142,9 +142,9 @@ def compare(
     classes fooled at 95% acceptance (the threshold that 95% of real images pass).
     """
     from evofool.bench.compare import compare as compare_results
-    from evofool.bench.json_file import read_json
+    from evofool.bench.result_file import load_result
 
-    comparison = compare_results(read_json(a), read_json(b))
+    comparison = compare_results(load_result(a), load_result(b))
     if as_json:
         print_json(comparison)
         return
@@ -186,11 +186,13 @@ def given_options(
     images: str | None, arms: str | None, budget: str | None, seeds: int | None, workers: int | None, ray: str | None
 ) -> dict[str, Any]:
     """The keys of a bench recipe that the options of the command set."""
-    options: dict[str, Any] = {"images": images, "seeds": seeds, "workers": workers, "ray": ray}
+    options: dict[str, Any] = {"images": images, "seeds": seeds, "workers": workers}
     if arms is not None:
         options["arms"] = [arm.strip() for arm in arms.split(",") if arm.strip()]
     if budget is not None:
         options["budgets"] = numbers(budget)
+    if ray is not None:
+        options["ray"] = {"address": ray}
     return {key: value for key, value in options.items() if value is not None}
 
 
@@ -216,6 +218,8 @@ def recipe_of(
         return parse(override(data, changes), "the command line")
     recipe = load(bench_recipe, changes)
     data = recipe.model_dump(mode="json", exclude_unset=True) | dict(options)
+    if "ray" in options:
+        data["ray"] = recipe.ray.model_dump(mode="json", exclude_unset=True) | options["ray"]
     data["targets"] = [*data["targets"], *named]
     return parse(data, bench_recipe)
 
@@ -235,7 +239,7 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def progress_text(p: "BenchProgress") -> str:
+def progress_text(p: "WorkProgress") -> str:
     """The progress of a benchmark in one line: cells done, and the time left."""
     from evofool.bench.report.formatting import counted
     from evofool.cli.console import duration

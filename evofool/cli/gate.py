@@ -14,7 +14,7 @@ from evofool.printer import print_lines, print_traceback, status
 
 if TYPE_CHECKING:
     from evofool.bench.gate.gate_verdict import GateVerdict, Status
-    from evofool.bench.scheduler import BenchProgress
+    from evofool.sweep.runner import WorkProgress
 
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targets list` names it.")
 AGAINST = typer.Option(
@@ -74,7 +74,7 @@ def gate(
             outputs.begin(target)
             with status() as show_status:
 
-                def on_progress(p: "BenchProgress") -> bool:
+                def on_progress(p: "WorkProgress") -> bool:
                     from evofool.cli.bench import progress_text
 
                     with suppress(BrokenPipeError):  # nobody reads the progress; the exit status still counts
@@ -86,10 +86,10 @@ def gate(
                 folder = out or _folder(target)
                 if against is not None:
                     from evofool.bench.gate.against_result import against as easier
-                    from evofool.bench.json_file import read_json
+                    from evofool.bench.result_file import load_result
 
                     _refuse_given(context, "max_fooled", "budget", "arms", "seeds")
-                    verdict = easier(target, read_json(against), images, folder, on_progress, workers)
+                    verdict = easier(target, load_result(against), images, folder, on_progress, workers)
                 else:
                     from evofool.bench.gate.acceptance import parse_acceptance_rule
                     from evofool.bench.gate.at_threshold import GateAttacks, threshold

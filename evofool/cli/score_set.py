@@ -46,11 +46,11 @@ def score_set(
     accepted: its intended class is predicted, with a margin that 95% (tau_5) or half (tau_50) of the correctly classified
     real images reach. Images of another size are resized. A class counts as accepted if one of its images is.
     """
-    from evofool.bench.json_file import write_json
     from evofool.bench.sets.image_set import image_set
     from evofool.bench.sets.score_set import score_set as score_images
     from evofool.cli.console import refuse_unwritable
     from evofool.cli.console_bench import calibrated
+    from evofool.json_file import write_json
     from evofool.machine import keep_memory
     from evofool.targets.redaction import name_of
 

@@ -54,11 +54,11 @@ def transfer(
     classifies correctly reach (tau_5). Images of another size are resized. Classes are matched by number where the labels
     are the same, else by label.
     """
-    from evofool.bench.json_file import write_json
     from evofool.bench.transfer.matrix import matrix
     from evofool.cli.console import refuse_unwritable
     from evofool.cli.console_bench import calibrated
     from evofool.errors import TargetError
+    from evofool.json_file import write_json
     from evofool.machine import keep_memory
 
     if plot is not None and images is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evofool.errors import EvofoolError
+from evofool.errors import EvofoolError, Interrupted
 
 JobFunction = Callable[..., Any]
 
@@ -17,9 +17,9 @@ JobFunction = Callable[..., Any]
 class JobFailure:
     """The outcome of a job that has no result.
 
-    kind "error": it raised an EvofoolError of class `name` with this message; also a StoreError if its folder cannot be
-    read, or the files that its worker sent cannot be written. "died": its workers died, one after another. "fault": it
-    raised another exception, of class `name`; message says where.
+    kind "error": it raised an EvofoolError of class `name` with this message, or ran out of memory; also a StoreError if its
+    folder cannot be read, or the files that its worker sent cannot be written. "died": its workers died, one after another.
+    "fault": it raised another exception, of class `name`; message says where.
     """
 
     kind: str
@@ -27,14 +27,33 @@ class JobFailure:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that is being done.
+
+    node: the name of the machine. attempt: how many workers had it before, and died. first, last: the first and the last
+    report of this attempt, None before there is one, and seconds between them.
+    """
+
+    node: str
+    attempt: int = 0
+    first: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    seconds: float = 0.0
+
+
 def call_job(name: str, job: Mapping[str, Any], on_progress: Callable[[Mapping[str, Any]], bool]) -> Any:
-    """The result of the job, or a JobFailure for the exception that it raised."""
+    """The result of the job, None if it was interrupted, or a JobFailure for the exception that it raised."""
     try:
         function = _function(name)
         reports = "on_progress" in inspect.signature(function).parameters
         return function(job, on_progress=on_progress) if reports else function(job)
+    except Interrupted:
+        return None
     except EvofoolError as error:
         return failure_of(error)
+    except MemoryError:
+        return JobFailure("error", "out of memory", "MemoryError")
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}, line {last.lineno})"

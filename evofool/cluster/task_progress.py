@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evofool.cluster.folder_changes import Changes, FolderWatcher
+from evofool.cluster.job_function import RunningJob
 from evofool.errors import StoreError
 
 POLL = 1.0  # seconds between progress reports and between checks of whether to stop
 _FETCH = 5.0  # seconds that the actor has to hand over everything
 _IDLE_SHARE = 20  # the next changes of a folder are looked for after this many times as long as the last ones took
-
-
-@dataclass(frozen=True)
-class RunningJob:
-    """A job that a worker is running.
-
-    node: the name of the worker's machine. attempt: how many workers had it before. first, report: the job's first and last
-    report of this attempt; {} before there is one.
-    """
-
-    node: str
-    attempt: int = 0
-    first: Mapping[str, Any] | None = None
-    report: Mapping[str, Any] | None = None
 
 
 class TaskNews:
@@ -110,6 +96,7 @@ class Reporter:
         self._actor, self._index, self._attempt = actor, index, attempt
         self._node = socket.gethostname()
         self._first: dict[str, Any] | None = None
+        self._began = 0.0
         self._closing, self._next = False, 0.0
         self._watcher: FolderWatcher | None = None
         self._keeping: Any = None  # ray.ObjectRef, ready once the actor has the last changes
@@ -123,7 +110,7 @@ class Reporter:
 
     def __call__(self, report: Mapping[str, Any]) -> bool:
         if self._first is None:
-            self._first = dict(report)
+            self._first, self._began = dict(report), time.monotonic()
         self._send_changes()
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
             with suppress(RayError):
@@ -135,7 +122,8 @@ class Reporter:
         return self._closing
 
     def _send(self, report: dict[str, Any] | None) -> Any:
-        return self._actor.report.remote(self._index, (self._node, self._attempt, self._first, report))
+        seconds = 0.0 if self._first is None else time.monotonic() - self._began
+        return self._actor.report.remote(self._index, (self._node, self._attempt, self._first, report, seconds))
 
     def _send_changes(self) -> None:
         """Send what has changed since the last time, if that has arrived. It costs at most 5% of the job's time."""

@@ -27,10 +27,10 @@ from evofool.cluster.folder_transfer import (
     restore_folder,
     write_files,
 )
-from evofool.cluster.job_function import JobFailure, JobFunction, call_job, failure_of, name_of
+from evofool.cluster.job_function import JobFailure, JobFunction, RunningJob, call_job, failure_of, name_of
 from evofool.cluster.session import connect, disconnect, ping, shortage_text
 from evofool.cluster.settings import RayOptions
-from evofool.cluster.task_progress import POLL, Reporter, RunningJob, TaskNews
+from evofool.cluster.task_progress import POLL, Reporter, TaskNews
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
 
@@ -245,7 +245,7 @@ class _TaskPool:
 
     def _has_reported(self, index: int) -> bool:
         job = self._begun(index)
-        return bool(job and job.report)
+        return bool(job and job.last)
 
     def _fetch(self, wait: bool = False) -> None:
         """Fetch the latest reports, and write what has changed in folders that workers do not share."""

@@ -20,10 +20,11 @@ from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.against_result import compared_check
 from evofool.bench.gate.at_threshold import GateAttacks, threshold
 from evofool.bench.gate.outputs import GateOutputs
-from evofool.bench.json_file import read_json, write_json
 from evofool.bench.plan import parse
+from evofool.bench.result_file import load_result
 from evofool.cli.app import app
 from evofool.errors import Interrupted, StoreError
+from evofool.json_file import write_json
 from evofool.targets import Target, target
 from evofool.targets.serve import serving
 from tests.bench.test_compare import changed, result
@@ -172,7 +173,7 @@ def test_one_folder_takes_both_kinds_of_gate_and_every_protocol(last, tmp_path):
     assert code in (0, 1), output
     code, output = gate("lenet", "--against", str(last), *out)
     assert code == 0, output
-    other = read_json(last)
+    other = load_result(last)
     run_bench(parse(BENCH | {"budgets": [100, 1000], "seeds": 2, "arms": ["random"]}, "here"), tmp_path / "other")
     code, output = gate("lenet", "--against", str(tmp_path / "other" / "results" / "lenet.json"), *out)
     assert code == 0, output
@@ -263,7 +264,7 @@ def test_incomparable_results_are_refused_before_anything_is_measured(
     last, tmp_path, forbid_measuring, path, value, message
 ):
     before = tmp_path / "before.json"
-    write_json(before, changed(read_json(last), path, value))
+    write_json(before, changed(load_result(last), path, value))
     code, output = gate("lenet", "--against", str(before), "--out", str(tmp_path / "g"))
     assert code == 2, output
     assert message in output
@@ -283,7 +284,7 @@ def test_arms_that_neither_side_can_have_do_not_make_a_black_box_invalid(tmp_pat
     assert "Note: apgd: left out" in output
     assert "noise: Q50" not in output
     # A target that gave gradients before and gives none now has changed. The opposite case is no comparison.
-    found = read_json(last)
+    found = load_result(last)
     found["scores"]["arms"]["apgd"] = found["scores"]["arms"]["random"] | {"kind": "white"}
     write_json(tmp_path / "white.json", found)
     code, output = gate(black_box, "--against", str(tmp_path / "white.json"), "--out", str(tmp_path / "g"))
@@ -434,7 +435,7 @@ def test_an_interruption_while_real_images_are_scored_takes_effect_at_once(last,
         )
     assert messages[-1] == "96 of 2,500 real images"
     with pytest.raises(Interrupted):
-        against_module.against("lenet", read_json(last), None, tmp_path / "g", lambda progress: True)
+        against_module.against("lenet", load_result(last), None, tmp_path / "g", lambda progress: True)
 
 
 def test_a_closed_pipe_does_not_change_the_exit_status(last, tmp_path):

@@ -15,8 +15,8 @@ from evofool.bench.bench import run_bench
 from evofool.bench.entries import entries
 from evofool.bench.manifest import Manifest, has_cells, stored_recipe
 from evofool.bench.plan import parse
-from evofool.bench.scheduler import BenchProgress
 from evofool.errors import RecipeError, StoreError
+from evofool.sweep.runner import WorkProgress
 from evofool.targets.digits import held_out
 
 pytestmark = pytest.mark.slow
@@ -109,7 +109,7 @@ def test_a_wrong_preprocessing_may_be_corrected(of_photos, tmp_path):
 
 
 def test_other_images_are_calibrated_again_where_no_cell_depends_on_them(photos, of_photos, tmp_path):
-    def after_the_first_real_images(progress: BenchProgress) -> bool:
+    def after_the_first_real_images(progress: WorkProgress) -> bool:
         return progress.total > 0
 
     recipe, folder = parse(of_photos, "here"), tmp_path / "b"
@@ -224,7 +224,7 @@ def test_a_damaged_plan_is_named(tmp_path):
 
 @pytest.mark.parametrize("message", ["64 of 100 real images", "scoring lenet", "writing the report"])
 def test_an_interruption_takes_effect_at_once_and_loses_nothing(message, of_photos, tmp_path):
-    def on_progress(progress: BenchProgress) -> bool:
+    def on_progress(progress: WorkProgress) -> bool:
         messages.append(progress.message)
         return message in progress.message
 
@@ -243,7 +243,7 @@ def test_a_benchmark_that_was_killed_while_writing_its_manifest_starts_again(tmp
     folder = tmp_path / "b"
     folder.mkdir()
     (folder / "bench.json.new").write_text("{")
-    (folder / "bench.lock").touch()
+    (folder / "jobs.lock").touch()
     assert run_bench(parse(TINY, "here"), folder).valid
 
 
@@ -280,7 +280,7 @@ def test_no_folder_is_published_even_if_its_name_has_spaces(of_photos, photos, t
 def test_a_folder_is_used_by_one_benchmark_at_a_time(tmp_path):
     folder = tmp_path / "b"
 
-    def on_progress(progress: BenchProgress) -> bool:
+    def on_progress(progress: WorkProgress) -> bool:
         with pytest.raises(StoreError, match="is in use"):
             run_bench(parse(TINY, "here"), folder)
         return True

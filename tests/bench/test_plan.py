@@ -4,6 +4,7 @@ import pytest
 
 from evofool.bench.entries import entries, train
 from evofool.bench.plan import load, parse
+from evofool.cli.bench import given_options, recipe_of
 from evofool.errors import RecipeError
 from evofool.recipe import shipped_benches, shipped_recipes
 from evofool.targets import target
@@ -53,12 +54,34 @@ def test_a_recipe_needs_only_images_and_targets():
         ),
         ({"targets": [{"target": "lenet", "defends": "lenet"}]}, "there is no other"),
         ({"seeds": 0}, "seeds: "),
+        ({"gpus": 0.5}, r'gpus: there is no such key \(did you mean "ray.gpus"\?\)'),
+        ({"ray": {"gpu": 0.5}}, r'ray.gpu: there is no such key \(did you mean "gpus"\?\)'),
+        ({"ray": {"gpus": 1.5}}, "ray.gpus: has to be a fraction of one, or a whole number"),
+        ({"ray": {"resources": {"GPU": 1.0}}}, "ray.resources: names a cluster's own resources"),
+        ({"ray": {"address": "ray://x:1"}}, "ray.address: has to be local, auto or HOST:PORT"),
+        ({"ray": "somewhere"}, "ray.address: has to be local, auto or HOST:PORT"),
+        ({"ray": {"in_flight": 4}}, "ray: in_flight is for the workers of a single search"),
+        ({"compute": {"ray": {"gpus": 1}}}, r"compute: there is no such key \(workers and ray.\* say where cells run"),
         ({"images": ""}, "images: "),
     ],
 )
 def test_invalid_values_are_refused_with_their_key(change, message):
     with pytest.raises(RecipeError, match=message):
         parse({**LEAST, **change}, "here")
+
+
+def test_workers_are_placed_with_the_keys_of_a_run(tmp_path):
+    """A text is an address, so that --set changes single keys of either form; the option --ray keeps the others."""
+    file = tmp_path / "b.toml"
+    file.write_text('images = "digits"\nray = "auto"\n[[targets]]\ntarget = "lenet"\n')
+    recipe = recipe_of(str(file), [], {}, ["ray.gpus=0.5", "ray.resources={a100 = 1}"])
+    assert (recipe.ray.address, recipe.ray.gpus, recipe.ray.resources) == ("auto", 0.5, {"a100": 1})
+    named = recipe_of(str(file), [], given_options(None, None, None, None, None, "10.0.0.1:6379"), ["ray.gpus=0.5"])
+    assert (named.ray.address, named.ray.gpus) == ("10.0.0.1:6379", 0.5)
+    alone = recipe_of(None, ["lenet"], given_options("digits", None, None, None, 2, "auto"), ["ray.memory=1.5"])
+    assert (alone.workers, alone.ray.address, alone.ray.memory) == (2, "auto", 1.5)
+    assert parse(recipe.model_dump(mode="json"), "stored") == recipe
+    assert "ray" not in recipe.fixed()
 
 
 def test_an_unknown_recipe_gets_the_nearest_name():
@@ -109,7 +132,7 @@ def test_networks_of_other_epochs_are_other_files(tmp_path):
 
 def test_training_is_interrupted_between_epochs(tmp_path):
     job = {"folder": str(tmp_path / "n"), "defence": "none", "copy": 0, "epochs": 2}
-    assert train(job, lambda report: report["epochs"] == 1) is None
+    assert train(job, lambda report: report["done"] == 1) is None
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -21,9 +21,9 @@ from evofool.bench.report.formatting import (
     ratio_cell,
 )
 from evofool.bench.report.overview import sharing_section, strongest, summary_section
-from evofool.bench.scheduler import BenchProgress
 from evofool.cli import bench as cli_bench
 from evofool.pages.html_page import NOTHING, TableCell
+from evofool.sweep.runner import WorkProgress
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
 
 ARMS = ["direct", "cppn", "per-class", "square", "apgd"]
@@ -328,17 +328,17 @@ def test_an_invalid_target_has_no_figures_on_the_console(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("progress", "text"),
     [
-        (BenchProgress(done=24, total=130), "24 of 130 cells done"),
+        (WorkProgress(done=24, total=130), "24 of 130 cells done"),
         (
-            BenchProgress(done=24, total=130, running=2, running_share=1.0, done_here=4, seconds=50),
+            WorkProgress(done=24, total=130, running=2, running_share=1.0, done_here=4, seconds=50),
             "24 of 130 cells done, 2 runn",
         ),
-        (BenchProgress(done=1, total=1, done_here=1, seconds=9), "1 of 1 cell done"),
-        (BenchProgress("training networks", 4, 4, 0, 0.0, 4, 9.0), "training networks: 4 of 4 done"),
-        (BenchProgress("lenet (1 of 1)"), "lenet (1 of 1)"),
+        (WorkProgress(done=1, total=1, done_here=1, seconds=9), "1 of 1 cell done"),
+        (WorkProgress("training networks", 4, 4, 0, 0.0, 4, 9.0), "training networks: 4 of 4 done"),
+        (WorkProgress("lenet (1 of 1)"), "lenet (1 of 1)"),
     ],
 )
-def test_progress_leaves_out_zeros_and_the_time_of_finished_work(progress: BenchProgress, text: str) -> None:
+def test_progress_leaves_out_zeros_and_the_time_of_finished_work(progress: WorkProgress, text: str) -> None:
     shown = cli_bench.progress_text(progress)
     assert shown.startswith(text)
     assert ("left" in shown) == (progress.running > 0)

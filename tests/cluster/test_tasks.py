@@ -109,7 +109,7 @@ def alive(pid: int) -> bool:
 def reported(progress: JobsProgress, index: int) -> Mapping[str, Any]:
     """The last report of a running job; {} if there is none."""
     job = progress.running.get(index)
-    return job.report or {} if job else {}
+    return job.last or {} if job else {}
 
 
 def test_every_job_is_done_once_in_the_drivers_folder_with_its_threads(jobs: Any) -> None:

@@ -15,8 +15,8 @@ from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.bench.real import DIGITS, RealImages, classes_without, real_images, sha256, with_progress
-from evofool.bench.scheduler import OnProgress, reporter
 from evofool.errors import ImageError, Interrupted, RecipeError
+from evofool.sweep.runner import OnProgress, reporter
 from evofool.targets import Target
 from evofool.targets import target as load_target
 

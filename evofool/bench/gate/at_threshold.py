@@ -15,13 +15,14 @@ from evofool.bench.cell_job import CellJob
 from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
-from evofool.bench.manifest import locked_folder
 from evofool.bench.real import real_images, with_progress
-from evofool.bench.scheduler import OnProgress, Workers, reporter, run_cells
+from evofool.bench.scheduler import run_cells
 from evofool.bench.statistics import share_interval
 from evofool.errors import Interrupted, RecipeError
 from evofool.machine import torch_threads
 from evofool.run.stored import StoredRun
+from evofool.sweep.folder import locked_folder
+from evofool.sweep.runner import OnProgress, Workers, reporter
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.validation import validate
@@ -70,7 +71,7 @@ def threshold(
     work_folder = gate_folder(folder, f"accept-{fingerprint[:12]}-{rank}-{attacks.budget}", target)
     if target.counts_persist:
         target.ignore_cache()  # its answers to an earlier gate may be outdated
-    with locked_folder(work_folder):
+    with locked_folder(work_folder, "gate"):
         with torch_threads(1):
             checked = validate(target, 32)  # as many images as calibrate scores at once
             notes += checked.notes

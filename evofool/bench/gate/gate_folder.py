@@ -3,7 +3,7 @@
 from itertools import count
 from pathlib import Path
 
-from evofool.bench.json_file import write_json
+from evofool.json_file import write_json
 from evofool.targets import Target
 
 _VERDICT = "verdict.json"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.json_file import write_json
 from evofool.bench.retraining.retrain_loop import (
     FILE,
     SCHEMA,
@@ -18,6 +17,7 @@ from evofool.bench.retraining.retrain_loop import (
     iteration_folder,
 )
 from evofool.bench.statistics import mann_whitney, median_interval
+from evofool.json_file import write_json
 from evofool.machine import torch_threads
 from evofool.run.stored import StoredRun
 from evofool.targets import target

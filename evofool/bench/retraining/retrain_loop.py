@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.bench.json_file import read_json, write_json
 from evofool.bench.retraining.training import (
     DEFENCES,
     is_trained,
@@ -17,6 +16,7 @@ from evofool.bench.retraining.training import (
     train,
 )
 from evofool.errors import RecipeError, StoreError
+from evofool.json_file import read_json, write_json
 from evofool.recipe import Recipe, load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun

@@ -1,4 +1,4 @@
-"""The JSON files of a benchmark, each with its schema and version."""
+"""JSON files with a schema and a version, written whole or not at all."""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +7,6 @@ from typing import Any
 
 from evofool.errors import StoreError
 from evofool.text import ascii_json
-
-SCHEMA, VERSION = "evofool.bench", 2
-"""Of a target's results."""
-
-NEW_RESULT = "older results are not converted: measure the target again with this evofool"
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -25,7 +20,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         raise StoreError(f"{path} cannot be written ({error.strerror})") from None
 
 
-def read_json(path: Path, schema: str = SCHEMA, version: int = VERSION, remedy: str = NEW_RESULT) -> dict[str, Any]:
+def read_json(path: Path, schema: str, version: int, remedy: str) -> dict[str, Any]:
     """What write_json has written; StoreError for another schema or version. remedy: what to do about another version."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
