@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from evofool.bench.answer_file import stored_queries
 from evofool.bench.cell import read_record
 from evofool.bench.gate.against_result import against
-from evofool.bench.json_file import SCHEMA, VERSION
 from evofool.bench.manifest import MANIFEST, Manifest, has_cells, stored_recipe
 from evofool.bench.plan import BenchRecipe, parse
+from evofool.bench.result_file import SCHEMA, VERSION
 from evofool.bench.retraining import retrain_loop
 from evofool.explain.folder import PAGE, ExplanationFolder
 from evofool.run.reader import FILE
@@ -84,7 +84,7 @@ def _compare(content: bytes, room: Room) -> None:
 
 
 def _gate(content: bytes, room: Room) -> None:
-    from evofool.bench.json_file import read_json
+    from evofool.json_file import read_json
 
     against("lenet", read_json(room.give("last.json", content)), None, room.work)
     raise Fault("a result of other images is accepted")
