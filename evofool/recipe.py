@@ -1,8 +1,8 @@
 """Recipes: what a run does, from a TOML file. Rooms below take plain arguments, never a recipe."""
 
 import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,8 @@ from evofool.recipe_parts import (
     SearchPart,
     StopPart,
 )
+from evofool.text import shortened
+from evofool.toml_file import MAX_DEPTH, read_toml, value_of
 
 
 class Recipe(Part):
@@ -88,7 +90,7 @@ def load(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
         if not changes or not _valid(path, ()):
             raise
     guilty = [change for change in changes if not _valid(path, (change,))] or changes
-    return parse(from_file(path, changes), " ".join(f"--set {change}" for change in guilty))
+    return parse(from_file(path, changes), " ".join(f"--set {shortened(change)}" for change in guilty))
 
 
 def _valid(path: Path, changes: Sequence[str]) -> bool:
@@ -101,12 +103,7 @@ def _valid(path: Path, changes: Sequence[str]) -> bool:
 
 def from_file(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """A recipe file as plain data, with --set changes applied; "name" defaults to the file's. RecipeError if unreadable."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not TOML ({error})") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
+    data = read_toml(path)
     data.setdefault("name", path.stem)
     return override(data, changes)
 
@@ -114,13 +111,10 @@ def from_file(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
 def find(recipe: str | Path) -> Path:
     """The file of a recipe: a path, or the name of a shipped one."""
     path = Path(recipe)
-    try:
-        path.is_file()
-    except (OSError, ValueError) as error:  # a name too long, a NUL
-        raise RecipeError(f"{str(recipe)[:60]} ... can be no recipe ({error})") from None
-    if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
-            raise RecipeError(f"there is no recipe {path}")
+    # os.path: a name that is too long or has a NUL is that of no file, and no error.
+    if path.suffix == ".toml" or os.path.isfile(path):
+        if not os.path.exists(path):
+            raise RecipeError(f"there is no recipe {shortened(path)}")
         return path
     for shipped in shipped_recipes():
         if shipped.stem == str(recipe):
@@ -132,9 +126,10 @@ def find(recipe: str | Path) -> Path:
     if near:
         hint = f' Did you mean "{near[0]}"?'
     else:
-        hint = f" To attack another target with a recipe: --set target={recipe}" if ":" in str(recipe) else ""
+        hint = f" To attack another target with a recipe: --set target={shortened(recipe)}" if ":" in str(recipe) else ""
     raise RecipeError(
-        f'there is no recipe, recipe file or run folder "{recipe}".{hint} The shipped recipes are {", ".join(names)}'
+        f'there is no recipe, recipe file or run folder "{shortened(recipe)}".{hint} '
+        f"The shipped recipes are {', '.join(names)}"
     )
 
 
@@ -159,21 +154,21 @@ def override(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     out: dict[str, Any] = _copy(data)
     for change in changes:
         key, sign, text = change.partition("=")
+        where = f"--set {shortened(change)}"
         if not sign or not key.strip():
-            raise RecipeError(f"--set {change}: has to be KEY=VALUE, as in --set search.seed=3")
+            raise RecipeError(f"{where}: has to be KEY=VALUE, as in --set search.seed=3")
         *parents, leaf = key.strip().split(".")
+        if len(parents) >= MAX_DEPTH:
+            raise RecipeError(f"{where}: its key has {len(parents) + 1:,} parts, more than {MAX_DEPTH}")
         at = out
         for parent in parents:
             at = at.setdefault(parent, {})
             if not isinstance(at, dict):
-                raise RecipeError(f"--set {change}: {parent} is not a table")
+                raise RecipeError(f"{where}: {parent} is not a table")
         if not text.strip():
             at.pop(leaf, None)
             continue
-        try:
-            at[leaf] = tomllib.loads(f"v = {text}")["v"]
-        except tomllib.TOMLDecodeError:
-            at[leaf] = text.strip()
+        at[leaf] = value_of(text, where)
     return out
 
 
@@ -183,10 +178,17 @@ def parse(data: Mapping[str, Any], where: str) -> Recipe:
         # Strict JSON-like data: TOML has lists where the model has tuples, and whole numbers where it has floats.
         return Recipe.model_validate(_tuples(data))
     except ValidationError as error:
-        faults = [_fault(item) for item in error.errors()]
-        raise RecipeError(f"{where}: " + "; ".join(faults)) from None
+        raise RecipeError(f"{where}: {faults_text(error, _fault)}") from None
 
 
+def faults_text(error: ValidationError, describe: Callable[[Any], str]) -> str:
+    """What is wrong, as describe says of each of pydantic's faults; the first ten."""
+    faults = error.errors(include_url=False)
+    more = [f"and {len(faults) - _FAULTS:,} more"] if len(faults) > _FAULTS else []
+    return "; ".join([*map(describe, faults[:_FAULTS]), *more])
+
+
+_FAULTS = 10  # more are not read, and a file that is no recipe can have a million
 _VARIATION = {"rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set"}
 """Settings of an encoding that affect variation, but not how a genome is drawn or packed; these may differ."""
 _SETTINGS = {"name": "kind", "mode": "color", "raw_coordinates": "coordinates"}
@@ -217,7 +219,7 @@ def _fault(item: Any) -> str:
     # The names that pydantic gives to kinds of an encoding and to alternatives of a union are left out.
     loc = item["loc"][:1] + item["loc"][2:] if item["loc"][:1] == ("encoding",) and len(item["loc"]) > 1 else item["loc"]
     path = [str(p) for p in loc if "[" not in str(p) and "constrained" not in str(p)]
-    key = ".".join(path) or "recipe"
+    key = shortened(".".join(path)) or "recipe"
     if item["type"] == "extra_forbidden":
         valid = _keys(path[:-1], item["loc"])
         near = difflib.get_close_matches(path[-1], valid, 1, 0.5)
@@ -225,7 +227,7 @@ def _fault(item: Any) -> str:
         return f'unknown key "{key}"{hint}'
     if item["type"] == "missing":
         return f'"{key}" is missing'
-    shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
+    shown = "" if isinstance(item["input"], dict) else f" (it is {shortened(repr(item['input']))})"
     return f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}"
 
 

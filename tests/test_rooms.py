@@ -61,7 +61,7 @@ def who_imports(*modules: str) -> set[str]:
 FLOORS = (
     ("text",),
     ("errors", "lazy", "machine", "printer"),
-    ("images", "json_file", "scores"),
+    ("images", "json_file", "scores", "toml_file"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),
     ("image_metrics", "recipe_parts"),

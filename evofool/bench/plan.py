@@ -1,6 +1,7 @@
 """The recipe of a benchmark: bench.toml <-> BenchRecipe. Strict and frozen, as recipe.py is for runs."""
 
 import difflib
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +13,11 @@ from evofool.bench.arms import ARMS, refuse_small, refuse_unknown, search_recipe
 from evofool.bench.cell_job import CellJob
 from evofool.errors import RecipeError
 from evofool.export.export import file_name
-from evofool.recipe import from_file, override, shipped_benches
+from evofool.recipe import faults_text, from_file, override, shipped_benches
 from evofool.recipe import load as load_run
 from evofool.recipe_parts import RayPart
 from evofool.targets import Target
+from evofool.text import shortened
 
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
 DEFENCES = ("none", "outlier-exposure", "reject-class")
@@ -266,12 +268,14 @@ class BenchRecipe(_Part):
 def load(bench: str | Path, changes: Sequence[str] = ()) -> BenchRecipe:
     """The bench recipe in a file, or the shipped one of that name, with --set changes applied. RecipeError if none."""
     path = Path(bench)
-    if path.suffix != ".toml" or not path.is_file():
+    if path.suffix != ".toml" or not os.path.exists(path):
         shipped = {p.stem: p for p in shipped_benches()}
         if str(bench) not in shipped:
             near = difflib.get_close_matches(str(bench), shipped, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise RecipeError(f"{bench} is not a bench recipe; shipped are {', '.join(shipped)}, or give a .toml file{hint}")
+            raise RecipeError(
+                f"{shortened(bench)} is not a bench recipe; shipped are {', '.join(shipped)}, or give a .toml file{hint}"
+            )
         path = shipped[str(bench)]
     data = from_file(path)
     if "ray" in data:
@@ -284,15 +288,15 @@ def parse(data: Any, where: str) -> BenchRecipe:
     try:
         return BenchRecipe.model_validate(_tuples(data))
     except ValidationError as error:
-        faults = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"])
-            hint = _hint([str(part) for part in item["loc"]]) if item["type"] == "extra_forbidden" else ""
-            message = (
-                "there is no such key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-            )
-            faults.append(f"{key}: {message}{hint}" if key else message)
-        raise RecipeError(f"{where}: " + "; ".join(faults)) from None
+        raise RecipeError(f"{where}: {faults_text(error, _fault)}") from None
+
+
+def _fault(item: Any) -> str:
+    key = shortened(".".join(str(part) for part in item["loc"]))
+    message: str = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "there is no such key" + _hint([str(part) for part in item["loc"]])
+    return f"{key}: {message}" if key else message
 
 
 def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
