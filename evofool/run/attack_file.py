@@ -68,7 +68,7 @@ def open_attack(
             store.close(failed=True)
             raise
         store.withdraw()  # killed before anything was saved: begin again
-    validation = validate(target, chunk)
+    validation = validate(target, chunk, folder)
     if validation.position is None:
         raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
     state = AttackState(plan=dict(plan), queries_before=queries_before)

@@ -117,7 +117,7 @@ class Run:
             parents = read_parents(recipe, own_encoding, target.labels)
         with torch_threads(recipe.compute.threads):
             recipe, speed = with_settled_compute(recipe, target)
-            validation = validate(target, recipe.chunk)
+            validation = validate(target, recipe.chunk, Path(folder))
         if validation.position is None:
             raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
         warnings = [*target.details.get("notes", ()), *validation.notes]

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch
 
-from evofool.errors import ScoreError, TargetError
+from evofool.errors import ScoreError, TargetError, UnansweredError
 from evofool.search.archive import Quarantined, Winners
 from evofool.search.evaluate import BatchEvaluator, Order, children
 from genomes import Encoding
@@ -52,8 +52,10 @@ class _Isolation:
                 if len(self.broken) > MAX_BROKEN:
                     raise self._first from None
                 return Winners.none(self.batch_evaluator.encoding)
-        half = order.size // 2
-        return Winners.merged([self.part(order.cut(0, half), begin), self.part(order.cut(half, order.size), begin + half)])
+            cuts = [0, order.size // 2, order.size]
+            if isinstance(error, UnansweredError) and error.row is not None:  # each attempt may take long
+                cuts = sorted({0, error.row, error.row + 1, order.size})
+        return Winners.merged([self.part(order.cut(at, end), begin + at) for at, end in pairwise(cuts)])
 
 
 class Quarantine:

@@ -13,6 +13,7 @@ import torch
 
 from evofool.errors import EvofoolError, TargetError, UnansweredError
 from evofool.machine import cpus
+from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
 
@@ -58,6 +59,7 @@ class Target:
         self.top_k = len(self.labels)
         self.streams = 1
         self.counts_persist = False
+        self.answer_record: AnswerRecord | None = None  # while the target is validated
         self._forward = forward
         self._counting = threading.Lock()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -182,7 +184,10 @@ class Target:
             padded[rows] = images
             images = padded
         try:
-            raw = self.raw(images, number_format)
+            if self.answer_record is None:
+                raw = self.raw(images, number_format)
+            else:
+                raw = self.answer_record.answer(images, len(images) * self.crops, lambda: self.raw(images, number_format))
         except UnansweredError as error:
             if error.row is not None:  # black images that fill up the batch have no row
                 error.row = error.row - rows.start if error.row in range(*rows.indices(len(images))) else None

@@ -13,6 +13,7 @@ import torch
 from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
+from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
 from evofool.targets.position import Position, measure
 from evofool.targets.preprocessing import Preprocessing, to_logits
@@ -23,6 +24,7 @@ from evofool.targets.target import Target
 VARIES, DEPENDS = 1e-3, 0.1  # differences of log-odds: above the first a note, above the second the target is refused
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PUBLISHED = {"efficientnet-lite0": 0.751, "efficientnet-lite1": 0.767, "efficientnet-lite2": 0.776}
+_ANSWERS = "validation.answers"
 _DRAWN = 8  # drawings for a target whose answers to all patterns are equal
 _PROBED = 64  # photographs that other preprocessings are tried on
 _MISTAKES = (
@@ -86,13 +88,30 @@ class Report:
     notes: tuple[str, ...]
 
 
-def validate(target: Target, chunk: int = 6) -> Validation:
+def validate(target: Target, chunk: int = 6, folder: Path | None = None) -> Validation:
     """Check that outputs are finite, repeatable, the same alone and in a batch, and not all equal: with at most 23 images.
 
     Then measure whether they depend on an image's row in a chunk (position.measure), with a few chunks of images. A
     target that is billed by the request gets four images, once. Errors of the target pass through.
+
+    folder: where the answers of a slow target are kept meanwhile (AnswerRecord), so that a validation which is killed or
+    interrupted goes on from there. A black box keeps its answers itself.
     """
-    return _validate(target, together=min(max(chunk, 4), 6), single=3, chunk=chunk)
+    record = None
+    if folder is not None and not target.counts_persist:
+        key = f"{target.fingerprint()} {machine(torch.get_num_threads())} {chunk}"
+        record = target.answer_record = AnswerRecord(folder / _ANSWERS, key)
+    try:
+        validation = _validate(target, together=min(max(chunk, 4), 6), single=3, chunk=chunk)
+    except Exception:
+        if record:
+            record.remove()
+        raise
+    finally:
+        target.answer_record = None
+    if record:
+        record.remove()
+    return validation
 
 
 def check(

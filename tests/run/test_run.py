@@ -672,6 +672,31 @@ def test_images_that_break_the_target_are_set_aside_and_the_run_goes_on(tmp_path
     assert same[0] == same[1]
 
 
+HANGS = """
+import time
+import numpy as np
+from tests.synthetic import linear
+class Hangs:
+    shape, labels = (1, 6, 6), [str(c) for c in range(5)]
+    def __call__(self, images):
+        if (images[:, 0, 0, 0] == 7).any(): time.sleep(3600)
+        return linear(images)
+"""
+
+
+@pytest.mark.slow
+def test_an_image_that_hangs_a_callable_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hanging.py").write_text(HANGS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(HOME))
+    what = recipe(stop={"evaluations": 64}).model_copy(update={"target": "python:hanging:Hangs?timeout=0.5"})
+    with Run.start(what, tmp_path / "run") as run:
+        assert run.advance() == "stop.evaluations = 64 is reached"
+        (row,) = run.store.quarantine()
+        assert "0.5 s" in row.reason
+        assert run.encoding.render(run.encoding.unpack([row.genome]))[0, 0, 0, 0] == 7
+
+
 def test_too_many_images_that_break_the_target_end_the_run(tmp_path: Path) -> None:
     def forward(images: np.ndarray) -> np.ndarray:
         z = linear(images)
