@@ -28,7 +28,7 @@ from evofool.toml_file import MAX_DEPTH, read_toml, value_of
 
 
 class Recipe(Part):
-    """A whole run. Only stop, save and the keys that do not change results may change once it has begun."""
+    """A whole run. Only stop, save, search.lag and the keys that do not change results may change once it has begun."""
 
     name: str = Field("run", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")
     """Names the run's folder, `runs/NAME`; the name of the recipe's file if not given."""
@@ -63,8 +63,9 @@ class Recipe(Part):
         return parse(override(self.model_dump(mode="json", exclude_none=True), changes), where)
 
     def fixed(self) -> dict[str, Any]:
-        """The keys that affect results, which a resumed run cannot change. The target is left out, because its fingerprint
-        identifies it, and so are parents, because they are in the run's file (evofool.run.seeding)."""
+        """The keys that affect results, which a resumed run cannot change, but for search.lag. The target is left out,
+        because its fingerprint identifies it, and so are parents, because they are in the run's file (evofool.run.seeding).
+        """
         return self.model_dump(
             mode="json",
             exclude={

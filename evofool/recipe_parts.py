@@ -156,7 +156,9 @@ class SearchPart(Part):
     """
     lag: int = Field(0, ge=0, le=1 << 16)
     """Batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 batches are in progress and the
-    first lag + 1 are random. A lag keeps workers and streams busy, and costs evaluations.
+    first lag + 1 are random. A lag keeps workers and streams busy, and costs evaluations. Without this key a new `evofool
+    run` with workers takes the least lag that gives each one work. A run that is continued with another lag draws its
+    next batches with it.
     """
     mode: Literal["reproducible", "free"] = "reproducible"
     """`reproducible`: batches are committed in order, and any number of workers gives the same results. `free`: with
@@ -246,8 +248,10 @@ class RayPart(Part):
     """Ray's scheduling strategy: `DEFAULT` packs workers onto few nodes, `SPREAD` spreads them."""
     environment: dict[str, Any] = {}
     """Ray's runtime environment for workers: `--set 'compute.ray.environment={working_dir = "."}'`."""
-    in_flight: int = Field(2, ge=1, le=64)
-    """The number of calls that wait at each worker."""
+    in_flight: int = Field(0, ge=0, le=64)
+    """The calls that each worker has at once; 0: one if its last call took 0.1 s or longer, else two, so that it does not
+    wait for the next one. In free mode parents are the older the more there are.
+    """
     timeout: float = Field(300.0, gt=0)
     """Seconds after which a call counts as hanging; four times as many for a worker's first call."""
     retries: int = Field(2, ge=1, le=100)

@@ -1,5 +1,6 @@
 """The command `evofool run`."""
 
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ from evofool.printer import print_lines
 
 if TYPE_CHECKING:
     from evofool.recipe import Recipe
+
+_COST_OF_LAG = ((1, 1.05), (2, 1.3), (4, 1.45), (8, 1.91), (16, 2.9), (32, 4.0))
+"""(lag, evaluations in multiples of those of lag 0) of mnist-direct: docs/measured.md, tests/perf/lag_curve.py."""
 
 
 def run(
@@ -28,9 +32,9 @@ def run(
             "--set",
             metavar="KEY=VALUE",
             help="Change one value of the recipe: --set search.seed=3. May be repeated; an empty value "
-            "(--set stop.confidence=) removes the key. In a run that has begun, only stop.*, save.*, compute.streams, "
-            "compute.workers and compute.ray.* can change, and target if it is still the same classifier (for example "
-            "after its weights file was moved).",
+            "(--set stop.confidence=) removes the key. In a run that has begun, only stop.*, save.*, search.lag, "
+            "compute.streams, compute.workers and compute.ray.* can change, and target if it is still the same classifier "
+            "(for example after its weights file was moved).",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME by default.")] = None,
@@ -72,6 +76,7 @@ def run(
         opened = Run.resume(folder, recipe, trust=trust, named=named)
         start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
+        recipe, changed_lines = _with_lag(recipe)
         opened = Run.start(recipe, folder)
         given = opened.seeds
         begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
@@ -111,6 +116,24 @@ def run(
     if interrupted and not reason:
         print_lines(f"Interrupted and saved. Continue with:  evofool run {folder}{trust_option}")
         raise typer.Exit(130)
+
+
+def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
+    """The recipe of a new run with the lag that its workers need, unless it gives one; and what to print about it."""
+    from evofool.cluster.settings import lag_for
+
+    search, workers = recipe.search, recipe.compute.workers
+    lag = lag_for(workers, ceil(search.batch / recipe.chunk), recipe.compute.ray.in_flight)
+    if "lag" in search.model_fields_set or search.mode == "free" or lag <= search.lag:
+        return recipe, []
+    lines = [f"search.lag is {lag}, so that {workers} workers have work: the recipe gives none (--set search.lag=N)"]
+    if recipe.encoding.kind == "direct":
+        cost = next((f"{times:g} times at lag {at}" for at, times in _COST_OF_LAG if at >= lag), "4 times at lag 32")
+        lines.append(
+            f"Such a lag costs pixels evaluations: {cost} (mnist-direct on a LeNet, medians of 20 seeds). --set "
+            "search.mode=free draws parents as late as it can instead, but the order of results decides what it finds"
+        )
+    return recipe.model_copy(update={"search": search.model_copy(update={"lag": lag})}), lines
 
 
 def _changed_lines(folder: Path, recipe: "Recipe", changes: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ from evofool.cluster.dashboard import Dashboard
 from evofool.cluster.jobs import JobQueue, OrderJob
 from evofool.cluster.messages import Lineage, Sender, WinnersMessage, decode_winners
 from evofool.cluster.session import connect, disconnect, ping, shortage_text
-from evofool.cluster.settings import RayOptions
+from evofool.cluster.settings import RayOptions, lag_for
 from evofool.cluster.slots import ReferenceJob, WorkerSlot
 from evofool.cluster.worker import Reply, Worker, WorkerInfo, spans
 from evofool.errors import EvofoolError, TargetError
@@ -92,16 +92,18 @@ class RayEvaluator:
 
     @property
     def orders_in_progress(self) -> int | None:
-        return None if self._in_order else self._options.in_flight * max(1, len(self._working()))
+        return None if self._in_order else max(1, self._wanted_calls())
 
     def submit(self, order: Order) -> None:
-        """Cut into so many parts of whole chunks that every worker gets its share of the orders under way."""
+        """Cut into so many parts of whole chunks that every worker gets its share of the orders under way, and send them."""
         chunks = ceil(order.size / self.batch_evaluator.chunk)
         parts = 1
         if self._in_order:
-            parts = min(chunks, ceil(self._options.in_flight * max(1, len(self._working())) / (self._lag + 1)))
+            parts = min(chunks, ceil((self._wanted_calls() or self.at_once) / (self._lag + 1)))
         step = ceil(chunks / parts) * self.batch_evaluator.chunk
         self._jobs.add(order, [order.cut(at, end) for at, end in spans(order.size, step)])
+        # At once: a worker without a call does not wait until other batches are committed and drawn.
+        self._fill()
 
     def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
         while self._jobs.pending():
@@ -141,6 +143,10 @@ class RayEvaluator:
     def _working(self) -> list[WorkerSlot]:
         return [slot for slot in self._slots if slot.info]
 
+    def _wanted_calls(self) -> int:
+        """The number of calls that keep the workers busy."""
+        return sum(slot.wanted_calls(self._options.in_flight) for slot in self._working())
+
     def _step(self) -> None:
         """Send jobs to workers, wait for the first answers, take them, and check the workers."""
         self._fill()
@@ -162,12 +168,12 @@ class RayEvaluator:
         """Note if some workers will have no work; chunks: of a batch."""
         chunks_in_progress = (self._lag + 1) * chunks
         if chunks_in_progress < workers:
-            enough = ceil(self._options.in_flight * workers / chunks) - 1
+            enough = lag_for(workers, chunks, self._options.in_flight)
             self._note(
                 f"search.lag {self._lag} keeps {chunks_in_progress} chunk{'s' * (chunks_in_progress > 1)} in progress, so "
                 f"{workers - chunks_in_progress} "
-                f"of {workers} workers will have no work. To use all of them, start another run with search.lag={enough}, a "
-                "smaller compute.chunk, or search.mode=free"
+                f"of {workers} workers will have no work. To use all of them, continue this run with --set "
+                f"search.lag={enough}, or start another one with a smaller compute.chunk or search.mode=free"
             )
 
     def _fill(self) -> None:
@@ -177,9 +183,10 @@ class RayEvaluator:
                 slot.start(self._make_actor)
         working = self._working()
         # Every worker gets its first call before any gets its second.
-        for depth in range(self._options.in_flight):
-            for slot in working:
-                if len(slot.calls) == depth:
+        wanted = [slot.wanted_calls(self._options.in_flight) for slot in working]
+        for depth in range(max(wanted, default=0)):
+            for slot, most in zip(working, wanted, strict=True):
+                if len(slot.calls) == depth < most:
                     job = self._reference_jobs.popleft() if self._reference_jobs else self._jobs.next()
                     if job is None:
                         return

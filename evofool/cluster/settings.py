@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 
@@ -19,7 +20,7 @@ class RayOptions:
     resources: Mapping[str, float] = field(default_factory=dict)
     placement: str = "DEFAULT"
     environment: Mapping[str, Any] = field(default_factory=dict)  # Ray's runtime_env
-    in_flight: int = 2
+    in_flight: int = 0  # 0: 1 at a worker whose calls are long, else 2
     timeout: float = 300.0  # seconds
     retries: int = 2
     quarantine: int = 16
@@ -45,6 +46,14 @@ class RayOptions:
         if self.environment:
             options["runtime_env"] = self.runtime_env()
         return options
+
+
+def lag_for(workers: int, chunks: int, in_flight: int = 0) -> int:
+    """The least search.lag at which every worker has a chunk for each of its calls, 0 of which count as 1.
+
+    chunks: of a batch.
+    """
+    return ceil(workers * max(1, in_flight) / chunks) - 1
 
 
 def amounts_text(amounts: Mapping[str, float]) -> str:

@@ -15,6 +15,7 @@ from evofool.cluster.messages import Sender
 from evofool.cluster.worker import Reply, WorkerInfo
 from genomes import Genomes
 
+_LONG_CALL = 0.1  # seconds; beside such a call the time between two calls (some ms) is short
 _MAX_DELAY = 30.0  # seconds at most before a worker that dies at once is started again
 
 
@@ -48,8 +49,8 @@ class WorkerSlot:
     since: float = 0.0  # when its current call began, or its actor was started
     ready_since: float = 0.0
     images: int = 0
-    answered: bool = False  # whether this actor has answered a call
     busy: float = 0.0  # seconds within calls, of this actor
+    last_seconds: float | None = None  # of its last call; None until this actor has answered one
     starts: int = 0
     failed_starts: int = 0  # in a row
     start_after: float = 0.0
@@ -69,6 +70,17 @@ class WorkerSlot:
         self.info, self.sender = info, sender
         self.ready_since = self.since = time.monotonic()
 
+    @property
+    def answered(self) -> bool:
+        """Whether this actor has answered a call."""
+        return self.last_seconds is not None
+
+    def wanted_calls(self, in_flight: int) -> int:
+        """The calls that it is to have at once; in_flight as in RayOptions."""
+        if in_flight:
+            return in_flight
+        return 2 if self.last_seconds is not None and self.last_seconds < _LONG_CALL else 1
+
     def send(self, job: OrderJob | ReferenceJob) -> None:
         """Queue a call at the actor."""
         assert self.sender is not None
@@ -86,7 +98,8 @@ class WorkerSlot:
         self.since = time.monotonic()
         self.images += reply.images
         self.busy += reply.seconds
-        self.answered, self.failed_starts = True, 0
+        self.last_seconds = reply.seconds
+        self.failed_starts = 0
 
     def stop(self) -> list[OrderJob | ReferenceJob]:
         """Kill the actor; returns the jobs of its calls, oldest first. A failed start, until an actor answers a call."""
@@ -94,7 +107,7 @@ class WorkerSlot:
         if self.info:
             self.earlier_seconds += time.monotonic() - self.ready_since
             self.earlier_busy += self.busy
-        self.busy, self.answered = 0.0, False
+        self.busy, self.last_seconds = 0.0, None
         self.kill()
         self.actor = self.placed = self.building = self.sender = self.info = None
         self.calls.clear()

@@ -44,6 +44,14 @@ class WorkersRecord(_Record):
     workers: list[dict[str, Any]]  # Evaluator.workers
 
 
+class LagRecord(_Record):
+    """The search.lag of the batches from one on; see run/lags.py."""
+
+    batch: NonNegativeInt  # the first one whose parents are drawn with it
+    committed: NonNegativeInt  # batches, when the search went on with it
+    lag: NonNegativeInt
+
+
 class AttackState(_Record):
     """How far an attack, not a search, has come: what it was asked to do, and what is done of it."""
 
@@ -107,6 +115,7 @@ class RunMeta(_Record):
     warnings: list[str] = []
     workers: WorkersRecord | None = None
     seeds: Seeds | None = None
+    lags: list[LagRecord] = []  # of a run that was continued with another search.lag, the first one included; else empty
     references: dict[str, dict[str, Any]] = {}  # by key, what elites' images were compared with
     merged: list[MergedSource] | None = None  # of merged runs, by id
     attack: AttackState | None = None  # of runs that no search made
@@ -120,6 +129,14 @@ class RunMeta(_Record):
             if any(c >= len(info.data["target"].labels) for c in seeds.classes):
                 raise ValueError("the target has no such class")
         return seeds
+
+    @field_validator("lags")
+    @classmethod
+    def _ascending(cls, lags: list[LagRecord]) -> list[LagRecord]:
+        batches = [one.batch for one in lags]
+        if lags and (batches != sorted(set(batches)) or batches[0] != 0 or any(one.committed > one.batch for one in lags)):
+            raise ValueError("batches do not ascend from 0, or more are committed than drawn")
+        return lags
 
     @property
     def machines(self) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import machine
 from evofool.recipe_parts import StopPart
+from evofool.run.lags import drawn_after
 from evofool.run.run import Run
 from evofool.run.seeding import stored_parents
 from evofool.run.stored import StoredRun
@@ -155,10 +156,10 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def _record(stored: StoredRun) -> list[Commit]:
-    """The commits in order: as the file has them in free mode, else as the lag decides them."""
-    committed, lag = stored.meta.committed, stored.recipe.search.lag
+    """The commits in order: as the file has them in free mode, else as its lags decide them."""
+    committed, lag, lags = stored.meta.committed, stored.recipe.search.lag, stored.meta.lags
     if stored.recipe.search.mode == "reproducible":
-        return [Commit(batch, batch, max(0, batch - lag)) for batch in range(committed)]
+        return [Commit(batch, batch, drawn_after(batch, lag, lags)) for batch in range(committed)]
     record = stored.store.commits()
     if len(record) != committed:
         raise StoreError(f"{stored.store.path} is damaged: its record of commits has {len(record)} of {committed} batches")

@@ -45,33 +45,42 @@ def device_elsewhere(recipe: Recipe, target: Target) -> bool:
 def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
     """recipe with the number format and chunk that the run began with; RecipeError names the first key that differs.
 
-    settled_chunk: the chunk that fitted the device's memory, 0 if none was measured.
+    If it gives no search.lag, it gets that of the run, which the command line may have chosen. settled_chunk: the chunk that
+    fitted the device's memory, 0 if none was measured.
     """
     compute = recipe.compute
     if compute.format == "auto":
         compute = compute.model_copy(update={"format": stored.compute.format})
     if compute.chunk == 0 or compute.chunk > settled_chunk == stored.compute.chunk:
         compute = compute.model_copy(update={"chunk": stored.compute.chunk})
-    recipe = recipe.model_copy(update={"compute": compute})
+    recipe = _with_lag_of(stored, recipe.model_copy(update={"compute": compute}))
     ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
-    for key in sorted({*ours, *theirs}):
+    for key in sorted({*ours, *theirs} - {"search.lag"}):
         if ours.get(key) != theirs.get(key):
             raise RecipeError(
                 f"{folder} has a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}. A run that has begun "
-                "keeps its recipe; only stop.*, save.*, compute.streams, compute.workers and compute.ray.* may change. "
+                "keeps its recipe; only stop.*, save.*, search.lag, compute.streams, compute.workers and compute.ray.* may "
+                "change. "
                 "Start another with --out DIR"
             )
     return recipe
 
 
 def changed_values(recipe: Recipe, stored: Recipe) -> list[tuple[str, Any, Any]]:
-    """(key, value in stored, value in recipe) of each key that differs and that may: of stop, save and compute.
+    """(key, value in stored, value in recipe) of each key that differs and that may: of stop, save, compute, and the lag.
 
     None where a recipe does not have the key.
     """
-    may_change: dict[str, Any] = {"stop": True, "save": True, "compute": {"streams", "workers", "ray"}}
-    old, new = (_flat(r.model_dump(mode="json", include=may_change, exclude_none=True)) for r in (stored, recipe))
+    may_change: dict[str, Any] = {"stop": True, "save": True, "search": {"lag"}, "compute": {"streams", "workers", "ray"}}
+    both = stored, _with_lag_of(stored, recipe)
+    old, new = (_flat(r.model_dump(mode="json", include=may_change, exclude_none=True)) for r in both)
     return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
+def _with_lag_of(stored: Recipe, recipe: Recipe) -> Recipe:
+    if "lag" in recipe.search.model_fields_set:
+        return recipe
+    return recipe.model_copy(update={"search": recipe.search.model_copy(update={"lag": stored.search.lag})})
 
 
 def wants_trust(recipe: Recipe) -> bool:

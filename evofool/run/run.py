@@ -16,7 +16,8 @@ from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
 from evofool.run.evaluators import make_batch_evaluator, make_evaluator
-from evofool.run.meta import PositionRecord, RunMeta, Seeds, TargetRecord
+from evofool.run.lags import with_lag
+from evofool.run.meta import LagRecord, PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.progress import Progress
 from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
@@ -74,6 +75,7 @@ class Run:
         self.checkpoints = CheckpointWriter(store, self.strategy, self.rescorer, self.logbook, keep_commits=free)
         self.warnings: list[str] = []
         self.seeds: Seeds | None = None  # the elites of another run that it began with
+        self.lags: list[LagRecord] = []  # RunMeta.lags
         self.finished: str | None = None  # why the run ended by its own rules
         self._earlier_seconds = 0.0
         self._earlier_answers = -target.queries  # queries before this run do not count
@@ -156,11 +158,11 @@ class Run:
     ) -> "Run":
         """Resume the run in folder from its last checkpoint.
 
-        recipe defaults to the stored one. Another may differ in stop, save and workers, and in the spec of the same target,
-        for example a new path of its weights or a higher cap on requests; otherwise RecipeError. A run's file may come from
-        somebody else, so trust is needed for a target that is code or a server (targets.stored_target), for a cluster to
-        join, and for a runtime environment. named: "target" or "ray" if the user has just named them, so that they are
-        trusted; so is what recipe names differently from the file.
+        recipe defaults to the stored one. Another may differ in stop, save, workers and lag (run/lags.py), and in the spec
+        of the same target, for example a new path of its weights or a higher cap on requests; otherwise RecipeError. If it
+        gives no lag, the lag stays. A run's file may come from somebody else, so trust is needed for a target that is code
+        or a server (targets.stored_target), for a cluster to join, and for a runtime environment. named: "target" or "ray"
+        if the user has just named them, so that they are trusted; so is what recipe names differently from the file.
         """
         store = Store.open(Path(folder), write=True)
         try:
@@ -186,7 +188,7 @@ class Run:
             target.store_in(store.path.parent)
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             try:
-                run._restore(meta)
+                run._restore(meta, stored.search.lag)
                 if recipe.search.parents and not meta.seeds:  # killed before they were stored
                     run._store_parents(read_parents(recipe, run.encoding, target.labels))
             except BaseException:
@@ -260,16 +262,12 @@ class Run:
             return stop
 
         limit = batches if batches is not None else 1 << 62
+        callbacks = Callbacks(self._due, after, give_up)
         with torch_threads(self.recipe.compute.threads):
             box = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
             try:
                 ea_map_elites(
-                    box,
-                    limit,
-                    statistics(),
-                    lag=self.recipe.search.lag,
-                    logbook=self.logbook,
-                    callbacks=Callbacks(self._due, after, give_up),
+                    box, limit, statistics(), lag=self.recipe.search.lag, logbook=self.logbook, callbacks=callbacks
                 )
             except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
                 # The failed batch was not committed and is still pending; save the batches before it.
@@ -313,6 +311,7 @@ class Run:
             "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
             "warnings": self.warnings,
             "answers": self.answers,
+            "lags": self.lags,
         }
         self.checkpoints.write(state, self.evaluator, whole)
 
@@ -427,7 +426,7 @@ class Run:
         self.rescorer.rescore(self.strategy.committed)
         return bool(self.best()[wanted].min() >= level)
 
-    def _restore(self, meta: RunMeta) -> None:
+    def _restore(self, meta: RunMeta, lag_before: int) -> None:
         self._earlier_seconds = meta.seconds
         self._earlier_answers += meta.answers
         self.finished = meta.finished
@@ -443,3 +442,7 @@ class Run:
             self.logbook.record(**saved.row)
             self._next_row = row_after(saved.batch)
         self.checkpoints.restore(meta.shown, meta.shown_changes, rows)
+        lag, s = self.recipe.search.lag, self.strategy
+        self.lags = with_lag(meta.lags, lag_before, lag, next_batch=s.next_batch, committed=s.committed)
+        if lag != lag_before:
+            self.save(whole=False)  # before a batch is drawn with it

@@ -97,6 +97,12 @@ def slow():
         return logits
     return Answer(does)
 
+def long():
+    def does(logits, kinds):
+        time.sleep(0.1)
+        return logits
+    return Answer(does)
+
 def sick():
     """The first process that is a worker breaks everything from its 100th image on."""
     seen = [0]
@@ -340,6 +346,15 @@ def test_free_mode_commits_in_order_of_arrival_and_can_be_replayed(here: Path) -
     with Store.open(here / "again") as store:
         assert store.commits() == record
         assert [(p.batch, p.drawn_after) for p in store.pending()] == open_ones
+
+
+def test_a_free_search_draws_parents_of_a_long_call_when_its_worker_has_nothing_else_to_do(here: Path) -> None:
+    free = recipe("long", workers=3, search={"mode": "free"}, stop={"evaluations": 320})
+    with Run.start(free, here / "free") as run:
+        run.advance()
+    with Store.open(here / "free") as store:
+        in_progress = [commit.batch - commit.drawn_after for commit in store.commits()]
+    assert max(in_progress) == 2, "beside each batch there were two others, one at each other worker"
 
 
 def test_an_interrupted_free_search_continues_and_can_be_replayed(here: Path) -> None:

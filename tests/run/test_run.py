@@ -21,11 +21,14 @@ import evofool.run.verify
 from evofool.errors import RecipeError, ScoreError, StoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, load, parse
+from evofool.run.lags import drawn_after
 from evofool.run.reader import FILE
+from evofool.run.replay import replay
 from evofool.run.run import Run, row_after
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds
+from evofool.search.evaluate import Order
 from evofool.targets import Target
 from tests.synthetic import CLASSES, SIDE, fake, linear
 
@@ -555,7 +558,9 @@ def test_a_run_keeps_its_recipe_and_the_changed_key_is_named(tmp_path: Path, cha
     before = content(tmp_path)
     with pytest.raises(RecipeError, match=message) as caught:
         Run.resume(tmp_path, what.changed([change], "test"), fake())
-    assert "only stop.*, save.*, compute.streams, compute.workers and compute.ray.* may change" in str(caught.value)
+    assert "only stop.*, save.*, search.lag, compute.streams, compute.workers and compute.ray.* may change" in str(
+        caught.value
+    )
     assert "--out" in str(caught.value)
     assert content(tmp_path) == before
     Run.resume(tmp_path, target=fake()).__exit__()
@@ -636,6 +641,54 @@ def test_unfinite_scores_end_a_run_by_their_batch_and_what_was_saved_stays(tmp_p
         run.advance()
     healed, expected = content(tmp_path), unbroken(tmp_path / "unbroken", recipe())
     assert healed == expected
+
+
+@pytest.mark.parametrize("lags", [(0, 3), (3, 0), (4, 1, 6)], ids=str)
+def test_a_run_that_continues_with_another_lag_can_be_killed_and_replayed(tmp_path: Path, lags: tuple[int, ...]) -> None:
+    first, *others = (recipe(search={"lag": lag}) for lag in lags)
+    drawn: dict[int, int] = {}
+
+    def advance(run: Run, batches: int | None) -> None:
+        order = run.strategy.order
+
+        def noting() -> Order:
+            one = order()
+            drawn[one.batch] = one.drawn_after
+            return one
+
+        run.strategy.order = noting  # type: ignore[method-assign]
+        run.advance(batches=batches)
+
+    with Run.start(first, tmp_path / "run", fake()) as run:
+        advance(run, 10)
+    killed = tmp_path / "killed"
+    for other in others:
+        shutil.rmtree(killed, ignore_errors=True)
+        with Run.resume(tmp_path / "run", other, fake()) as run:
+            shutil.copytree(tmp_path / "run", killed)  # before anything is evaluated
+            advance(run, 15)
+        for batches in (1, 14):
+            with Run.resume(killed, target=fake()) as run:
+                run.advance(batches=batches)
+        assert content(killed) == content(tmp_path / "run")
+    with Run.resume(tmp_path / "run", target=fake()) as run:
+        assert run.recipe.search.lag == lags[-1]
+        advance(run, None)
+        assert [drawn_after(batch, lags[-1], run.lags) for batch in sorted(drawn)] == [
+            drawn[batch] for batch in sorted(drawn)
+        ]
+        assert [one.lag for one in run.lags] == list(lags)
+    again = replay(tmp_path / "run", tmp_path / "again", fake())
+    assert (again.batches, again.differences) == (60, ())
+
+
+def test_a_recipe_without_a_lag_continues_with_that_of_the_run(tmp_path: Path) -> None:
+    with Run.start(recipe(search={"lag": 2}), tmp_path, fake()) as run:
+        run.advance(batches=3)
+    for lag, search in ((2, {}), (0, {"lag": 0}), (0, {}), (1, {"lag": 1}), (0, {"lag": 0})):
+        with Run.resume(tmp_path, recipe(search=search), fake()) as run:
+            assert run.recipe.search.lag == lag
+            assert len(run.lags) == (0 if lag == 2 else 2), "a lag that no batch was drawn with is forgotten"
 
 
 @pytest.mark.parametrize("streams", [1, 3])

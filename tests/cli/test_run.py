@@ -1,0 +1,46 @@
+"""What `evofool run` decides before a run begins."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from evofool.cli.app import app
+from evofool.errors import StoreError
+from evofool.recipe import Recipe
+from evofool.run.run import Run
+
+
+class _Begun(StoreError):
+    """Raised in place of a run that begins."""
+
+
+@pytest.mark.parametrize(
+    ("options", "lag", "says"),
+    [
+        ("mnist-cppn", 0, False),
+        ("mnist-cppn --workers 1", 0, False),
+        ("mnist-cppn --workers 4", 3, True),
+        ("mnist-cppn --set compute.workers=4", 3, True),
+        ("mnist-cppn --workers 4 --set compute.chunk=6", 1, True),
+        ("mnist-cppn --workers 4 --set compute.ray.in_flight=2", 7, True),
+        ("mnist-cppn --workers 4 --set search.lag=0", 0, False),
+        ("mnist-cppn --workers 4 --set search.mode=free", 0, False),
+        ("imagenet-cppn --workers 16", 1, False),  # it has a lag of its own
+        ("mnist-direct --workers 8", 7, True),
+    ],
+)
+def test_a_new_run_with_workers_gets_the_lag_that_they_need(
+    options: str, lag: int, says: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Recipe] = []
+
+    def start(recipe: Recipe, *_: Any) -> None:
+        begun.append(recipe)
+        raise _Begun
+
+    monkeypatch.setattr(Run, "start", start)
+    CliRunner().invoke(app, ["run", *options.split(), "--out", str(tmp_path / "run")])
+    assert begun[0].search.lag == lag
+    assert begun[0].model_dump()["search"]["lag"] == lag, "it is stored"
