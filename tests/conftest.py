@@ -11,7 +11,12 @@ from evofool.cli import app as cli
 from evofool.targets import Target, target
 from tests.commands import Call, Result
 
-RAY = ("tests/cluster/test_cluster.py", "tests/cluster/test_tasks.py", "tests/bench/test_bench.py")
+RAY = (
+    "tests/cluster/test_cluster.py",
+    "tests/cluster/test_tasks.py",
+    "tests/cluster/test_wrong_workers.py",
+    "tests/bench/test_bench.py",
+)
 """Files whose tests start Ray. Two at once would compete for cores and ports."""
 
 

@@ -7,9 +7,10 @@ sent what its predecessor had received. By measurement, two calls are queued at 
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -17,17 +18,19 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from evofool.cluster.agreement import Contributor, Kind
+from evofool.cluster.checks import Checks
 from evofool.cluster.dashboard import Dashboard
-from evofool.cluster.jobs import JobQueue, OrderJob
-from evofool.cluster.messages import Lineage, Sender, WinnersMessage, decode_winners
+from evofool.cluster.jobs import CheckJob, JobQueue, OrderJob, ProbeJob
 from evofool.cluster.session import connect, disconnect, ping, shortage_text
-from evofool.cluster.settings import RayOptions, lag_for
-from evofool.cluster.slots import ReferenceJob, WorkerSlot
-from evofool.cluster.worker import Reply, Worker, WorkerInfo, spans
+from evofool.cluster.settings import RayOptions, idle_workers_text
+from evofool.cluster.slots import WorkerSlot
+from evofool.cluster.work import Job, Work
+from evofool.cluster.worker import Reply, Worker, WorkerInfo, device_record, spans
 from evofool.errors import EvofoolError, TargetError
 from evofool.machine import machine
 from evofool.search.archive import Winners
-from evofool.search.evaluate import BatchEvaluator, Order
+from evofool.search.evaluate import AnswersWithdrawn, BatchEvaluator, Measured, Order
 from evofool.search.isolation import OUT_OF_MEMORY
 from genomes import Genomes
 
@@ -36,6 +39,7 @@ _SHORTAGE_NOTE = 20.0  # seconds without a worker after which a note says what t
 _CLUSTER_CHECK = 2.0  # seconds without a worker after which the cluster is pinged
 _FIRST_CALL = 4  # times `timeout` that a worker's first call may take
 _MAX_FAILED_STARTS = 3  # of one worker, while none works, end the search
+_LAST_CHECKS = 10.0  # seconds in which workers may complete checks, before this process does
 
 
 class RayEvaluator:
@@ -43,6 +47,7 @@ class RayEvaluator:
 
     in_order: results come in the order of submission, and any number of workers gives the same bits; else results come as
     they are complete, and every worker always has work. Workers may join and leave; one without resources is waited for.
+    evofool/cluster/checks.py finds workers that are wrong.
     """
 
     def __init__(
@@ -62,15 +67,24 @@ class RayEvaluator:
         self.notes: list[str] = []
         self.machines: list[dict[str, Any]] = []
         self._options, self._in_order, self._lag = options, in_order, lag
-        self._jobs = JobQueue(
+        jobs = JobQueue(
             batch_evaluator.encoding,
             in_order=in_order,
             retries=options.retries,
             max_quarantined=options.quarantine,
             target_name=batch_evaluator.target.name,
         )
-        self._reference_jobs: deque[ReferenceJob] = deque()
-        self._lineage: Lineage = Lineage()
+        target = batch_evaluator.target
+        record = machine(torch_threads) | device_record(target)
+        checks = Checks(
+            batch_evaluator,
+            strict=in_order,
+            own=Kind(record, batch_evaluator.number_format, batch_evaluator.resident),
+            threads=torch_threads,
+            note=self._note,
+        )
+        self._jobs, self._checks = jobs, checks
+        self._work = Work(batch_evaluator, jobs, checks)
         connect(options, workers)
         settings = {
             name: getattr(batch_evaluator, name)
@@ -80,12 +94,14 @@ class RayEvaluator:
         self._make_actor = partial(
             remote.remote, batch_evaluator.target.name, settings, seed, batch, torch_threads, os.getcwd()
         )
-        if in_order:
-            self._note_idle_workers(workers, ceil(batch / batch_evaluator.chunk))
+        chunks = ceil(batch / batch_evaluator.chunk)
+        if in_order and (note := idle_workers_text(workers, chunks, lag, options.in_flight)):
+            self._note(note)
         self._dashboard = Dashboard()
         self._slots = [WorkerSlot(number) for number in range(workers)]
         self._head = ray.get_runtime_context().gcs_address
         self._answered = False  # by any worker
+        self._last_difference = ""
         self._no_worker_since, self._shortage_noted = time.monotonic(), False
         for slot in self._slots:
             slot.start(self._make_actor)
@@ -93,6 +109,14 @@ class RayEvaluator:
     @property
     def orders_in_progress(self) -> int | None:
         return None if self._in_order else max(1, self._wanted_calls())
+
+    @property
+    def repeated(self) -> int:
+        return self._checks.repeated
+
+    @property
+    def check_seconds(self) -> float:
+        return self._checks.check_seconds
 
     def submit(self, order: Order) -> None:
         """Cut into so many parts of whole chunks that every worker gets its share of the orders under way, and send them."""
@@ -102,6 +126,7 @@ class RayEvaluator:
             parts = min(chunks, ceil((self._wanted_calls() or self.at_once) / (self._lag + 1)))
         step = ceil(chunks / parts) * self.batch_evaluator.chunk
         self._jobs.add(order, [order.cut(at, end) for at, end in spans(order.size, step)])
+        self._checks.note_order(order)
         # At once: a worker without a call does not wait until other batches are committed and drawn.
         self._fill()
 
@@ -117,14 +142,46 @@ class RayEvaluator:
         return self._jobs.pending()
 
     def reference_logits(self, births: Sequence[int], genomes: Genomes) -> np.ndarray:
-        jobs = []
-        for at, end in spans(len(births), self.batch_evaluator.reference_batch):
-            part = tuple(births[at:end])
-            jobs.append(ReferenceJob(part, {b: genomes[at + i : at + i + 1] for i, b in enumerate(part)}))
-        self._reference_jobs = deque(jobs)  # replaces jobs that are left of an earlier call that failed
+        jobs = self._work.reference_jobs(births, genomes)
         while any(job.logits is None for job in jobs):
             self._step()
         return np.concatenate([job.logits for job in jobs if job.logits is not None])
+
+    def measure_elsewhere(self, births: Sequence[int], genomes: Genomes) -> Measured | None:
+        """By this process where only the worker that scored an elite is at work."""
+        jobs = self._work.jobs_elsewhere(births, genomes)
+        with self._holding_orders():
+            while any(job.logits is None for job in jobs):
+                numbers = {slot.number for slot in self._working()}
+                alone = next((job for job in self._work.references if numbers <= job.not_by), None)
+                if alone:
+                    self._work.references.remove(alone)
+                    alone.logits = self._checks.measure(alone.work)
+                else:
+                    self._step()
+        logits = np.concatenate([job.logits for job in jobs if job.logits is not None])
+        row_of = {birth: row for row, birth in enumerate(birth for job in jobs for birth in job.work.births)}
+        return Measured(logits[[row_of[birth] for birth in births]], self._checks.exact(self.machines))
+
+    def mark(self) -> int:
+        return self._checks.mark()
+
+    def confirmed(self, mark: int) -> bool:
+        return self._checks.confirmed(mark)
+
+    def confirm(self) -> None:
+        """By the workers, for some seconds, then by this process: they may be gone, or busy."""
+        mark, end = self.mark(), time.monotonic() + _LAST_CHECKS
+        with self._holding_orders(), suppress(EvofoolError):
+            while not self.confirmed(mark) and self._working() and time.monotonic() < end:
+                self._step()
+        for job in self._checks.outstanding():
+            self._wrong(self._checks.decide(job, last=True))
+
+    def rewind(self, committed: int) -> None:
+        self._work.clear()
+        for slot in self._slots:
+            slot.forget(self._work.new_sender())
 
     def workers(self) -> list[dict[str, Any]]:
         """By slot: node, device, images, images/s and share of time busy since it was ready, calls in flight, restarts."""
@@ -141,7 +198,16 @@ class RayEvaluator:
     # -- inside
 
     def _working(self) -> list[WorkerSlot]:
-        return [slot for slot in self._slots if slot.info]
+        return [slot for slot in self._slots if slot.contributor]
+
+    @contextmanager
+    def _holding_orders(self) -> Iterator[None]:
+        """Workers get no more orders in this block."""
+        self._work.holds_orders = True
+        try:
+            yield
+        finally:
+            self._work.holds_orders = False
 
     def _wanted_calls(self) -> int:
         """The number of calls that keep the workers busy."""
@@ -149,7 +215,12 @@ class RayEvaluator:
 
     def _step(self) -> None:
         """Send jobs to workers, wait for the first answers, take them, and check the workers."""
+        if self._slots and all(slot.retired for slot in self._slots):
+            raise TargetError(f"no worker is left: {self._last_difference}")
         self._fill()
+        contributors = [slot.contributor for slot in self._working() if slot.contributor]
+        while check := self._checks.without_worker(contributors, self._options.timeout):
+            self._wrong(self._checks.decide(check))
         waiting = {slot.building: slot for slot in self._slots if slot.building is not None}
         waiting |= {call.answer: slot for slot in self._slots for call in slot.calls}
         if waiting:
@@ -164,32 +235,18 @@ class RayEvaluator:
             time.sleep(_POLL)
         self._check_workers()
 
-    def _note_idle_workers(self, workers: int, chunks: int) -> None:
-        """Note if some workers will have no work; chunks: of a batch."""
-        chunks_in_progress = (self._lag + 1) * chunks
-        if chunks_in_progress < workers:
-            enough = lag_for(workers, chunks, self._options.in_flight)
-            self._note(
-                f"search.lag {self._lag} keeps {chunks_in_progress} chunk{'s' * (chunks_in_progress > 1)} in progress, so "
-                f"{workers - chunks_in_progress} "
-                f"of {workers} workers will have no work. To use all of them, continue this run with --set "
-                f"search.lag={enough}, or start another one with a smaller compute.chunk or search.mode=free"
-            )
-
     def _fill(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
-            if slot.actor is None and now >= slot.start_after:
+            if slot.actor is None and now >= slot.start_after and not slot.retired:
                 slot.start(self._make_actor)
         working = self._working()
         # Every worker gets its first call before any gets its second.
         wanted = [slot.wanted_calls(self._options.in_flight) for slot in working]
         for depth in range(max(wanted, default=0)):
             for slot, most in zip(working, wanted, strict=True):
-                if len(slot.calls) == depth < most:
-                    job = self._reference_jobs.popleft() if self._reference_jobs else self._jobs.next()
-                    if job is None:
-                        return
+                assert slot.contributor is not None
+                if len(slot.calls) == depth < most and (job := self._work.next_for(slot.contributor)):
                     slot.send(job)
 
     def _take(self, slot: WorkerSlot, answers: set[Any]) -> None:
@@ -209,17 +266,45 @@ class RayEvaluator:
                 return
             slot.finish(reply)
             self._answered = True
-            self.batch_evaluator.target.count(reply.images)
-            if isinstance(call.job, OrderJob):
-                message: WinnersMessage = reply.value
-                made = decode_winners(self.batch_evaluator.encoding, call.job.order, message, self._lineage)
-                if self._jobs.complete(call.job, made, message.broken):
-                    # The images or this process may be the cause: a new process evaluates them again.
-                    self._note(f"a worker was replaced: {message.broken[0][1]}")
-                    self._replace(slot)
-                    return
-            else:
-                call.job.logits = reply.value
+            self._take_reply(slot, call.job, reply)
+            if not slot.actor:
+                return
+
+    def _take_reply(self, slot: WorkerSlot, job: Job | None, reply: Reply) -> None:
+        if isinstance(job, ProbeJob):
+            self._take_probe(slot, job, reply.value)
+            return
+        assert slot.contributor is not None
+        taken = self._work.take(slot.contributor, job, reply)
+        if taken.broken:
+            self._note(f"a worker was replaced: {taken.broken}")
+            self._replace(slot)
+        self._wrong(taken.wrong)
+
+    def _take_probe(self, slot: WorkerSlot, job: ProbeJob, logits: np.ndarray) -> None:
+        """A new worker has answered a probe; after the last one it gets work."""
+        assert slot.candidate is not None
+        text = self._checks.probed(job, slot.candidate, logits)
+        if text:
+            self._wrong([(slot.candidate, text)])
+        elif not slot.calls:
+            slot.contributor = slot.candidate
+            self._checks.accept(slot.candidate)
+
+    def _wrong(self, wrong: Sequence[tuple[Contributor, str]]) -> None:
+        """End workers that are wrong. AnswersWithdrawn if any of them has given answers that are not agreed on."""
+        withdrawn = []
+        for worker, text in wrong:
+            slot = self._slots[worker.number]
+            slot.wrong += 1
+            if slot.candidate is worker:
+                self._replace(slot)
+            self._last_difference = text
+            self._note(f"{text}. It is {'not used any more in this session' if slot.retired else 'started once more'}")
+            if self._checks.withdraw(worker):
+                withdrawn.append(text)
+        if withdrawn:
+            raise AnswersWithdrawn("; ".join(withdrawn))
 
     def _take_info(self, slot: WorkerSlot) -> None:
         try:
@@ -241,7 +326,10 @@ class RayEvaluator:
             return
         if info.machine not in self.machines:
             self.machines.append(info.machine)
-        slot.begin(info, Sender(self.batch_evaluator.encoding, self._lineage))
+        kind = Kind(info.machine, self.batch_evaluator.number_format, info.on_device)
+        slot.begin(Contributor(slot.number, info, kind), self._work.new_sender())
+        for probe in self._checks.probes():
+            slot.send(probe)
         own = machine(info.machine.get("threads", 1))
         if info.machine != own and "device" not in info.machine:
             differing = ", ".join(k for k, v in own.items() if info.machine.get(k) != v)
@@ -257,9 +345,19 @@ class RayEvaluator:
         if slot.failed_starts >= _MAX_FAILED_STARTS and not self._working():
             raise TargetError(f"no worker can be started: {reason}")
 
-    def _raised(self, slot: WorkerSlot, job: OrderJob | ReferenceJob, cause: BaseException) -> None:
+    def _raised(self, slot: WorkerSlot, job: Job | None, cause: BaseException) -> None:
         """A call raised an error. Its worker is replaced although it lives, since a broken device stays broken."""
-        if job.failures >= self._options.retries - 1:
+        if isinstance(job, ProbeJob) and isinstance(cause, EvofoolError):
+            self._checks.other_probes()
+            self._failed_start(slot, str(cause))
+            return
+        if isinstance(job, OrderJob) and isinstance(cause, EvofoolError) and slot.contributor:
+            parts = pairwise([*self.batch_evaluator.parts(job.order), job.order.size])
+            orders = [job.order.cut(at, end) for at, end in parts]
+            if text := self._checks.wrongly_broken(slot.contributor, orders, str(cause)):
+                self._wrong([(slot.contributor, text)])
+                return
+        if job and not isinstance(job, CheckJob) and job.failures >= self._options.retries - 1:
             if isinstance(cause, EvofoolError):
                 self._replace(slot)
                 raise type(cause)(*cause.args)
@@ -277,27 +375,27 @@ class RayEvaluator:
         self._note(f"a worker was replaced: {reason}")
         jobs = slot.stop()
         for job in reversed(jobs[1:]):
-            self._put_back(job)
-        if jobs:
-            job = jobs[0]
-            if isinstance(job, OrderJob):
-                self._jobs.fail(job, reason)
-                return
-            job.failures += 1
-            if job.failures > self._options.retries:
-                raise TargetError(f"{self.batch_evaluator.target.name}: elites cannot be scored in float32: {reason}")
-            self._reference_jobs.appendleft(job)
+            self._work.put_back(job)
+        if not jobs or jobs[0] is None:
+            return
+        job = jobs[0]
+        if isinstance(job, OrderJob):
+            self._jobs.fail(job, reason)
+            return
+        job.failures += 1
+        if isinstance(job, ProbeJob):
+            self._checks.other_probes()
+        elif job.failures <= self._options.retries:
+            self._work.put_back(job)
+        elif isinstance(job, CheckJob):
+            self._wrong(self._checks.decide(job))
+        else:
+            raise TargetError(f"{self.batch_evaluator.target.name}: elites cannot be scored in float32: {reason}")
 
     def _replace(self, slot: WorkerSlot) -> None:
         """End the actor of a slot and repeat its calls, without counting a failure."""
         for job in reversed(slot.stop()):
-            self._put_back(job)
-
-    def _put_back(self, job: OrderJob | ReferenceJob) -> None:
-        if isinstance(job, OrderJob):
-            self._jobs.put_back(job)
-        else:
-            self._reference_jobs.appendleft(job)
+            self._work.put_back(job)
 
     def _check_workers(self) -> None:
         """Find calls that hang, workers that are never placed, and a lost cluster; update the dashboard."""

@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from evofool.cluster.agreement import Contributor, Evidence, Kind, References
 from evofool.errors import ScoreError
 from evofool.search.archive import Quarantined, Winners
 from evofool.search.evaluate import Order
@@ -23,6 +26,52 @@ class OrderJob:
     order: Order
     batch: "_PendingBatch"
     failures: int = 0
+    broken_by: tuple[Contributor, ...] = ()  # the workers for which its rows broke the target
+
+
+@dataclass(eq=False)
+class ReferenceJob:
+    """Genomes whose float32 logits are wanted. not_by: numbers of workers that are not to be asked.
+
+    again: they have been scored before, and are measured again to compare.
+    """
+
+    work: References
+    not_by: frozenset[int] = frozenset()
+    again: bool = False
+    failures: int = 0
+    logits: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class ProbeJob:
+    """A question to a worker that has just started, whose answer is known or will be."""
+
+    order: Order
+    failures: int = 0
+    own: "tuple[np.ndarray, Kind] | None" = None  # this process's answer
+    first: "tuple[np.ndarray, Contributor] | None" = None  # that of the first worker that was accepted
+
+
+@dataclass(eq=False)
+class CheckJob:
+    """Work of one worker that another process repeats.
+
+    here: in this process. others: the workers that answered differently, with their logits.
+    """
+
+    evidence: Evidence
+    begun: float  # time.monotonic
+    here: bool = False
+    failures: int = 0
+    others: list[tuple[Contributor, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def work(self) -> Order | References:
+        return self.evidence.work
+
+    def may_go_to(self, worker: Contributor) -> bool:
+        return not self.here and worker is not self.evidence.by and all(worker is not other for other, _ in self.others)
 
 
 @dataclass(eq=False)
@@ -62,15 +111,21 @@ class JobQueue:
         """Return a job whose worker is gone for another reason: it comes next, and counts no failure."""
         self._queue.appendleft(job)
 
-    def complete(self, job: OrderJob, winners: Winners, broken: Sequence[tuple[int, str]] = ()) -> bool:
+    def complete(
+        self, job: OrderJob, winners: Winners, broken: Sequence[tuple[int, str]] = (), by: Contributor | None = None
+    ) -> bool:
         """Take a job's winners; called once per job. broken: rows of it that broke the target, each with the reason.
+
+        by: the worker that answered.
 
         Such rows are queued again, each alone, until they have failed `retries` times. Returns whether any were.
         """
         job.batch.parts.append(winners)
         job.batch.missing -= job.order.size - len(broken)
+        broken_by = job.broken_by if by is None else (*job.broken_by, by)
         failed = [
-            (OrderJob(job.order.cut(row, row + 1), job.batch, self._failures_of_row(job)), reason) for row, reason in broken
+            (OrderJob(job.order.cut(row, row + 1), job.batch, self._failures_of_row(job), broken_by), reason)
+            for row, reason in broken
         ]
         again = [row_job for row_job, _ in failed if row_job.failures < self.retries]
         self._queue.extendleft(reversed(again))
@@ -121,6 +176,11 @@ class JobQueue:
 
     def pending(self) -> list[Order]:
         return [batch.order for batch in self._batches.values()]
+
+    def clear(self) -> None:
+        """Forget all batches and jobs, but not how many images were quarantined."""
+        self._batches.clear()
+        self._queue.clear()
 
     def _quarantine(self, job: OrderJob, reason: str) -> None:
         """Quarantine the one row of a job."""

@@ -8,8 +8,11 @@ search has the parents and makes the winners again. So pixels of 150 kB cost som
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from genomes import Encoding, Genomes, Key
 
 _MAX_ANCESTORS = 64  # genomes that a worker makes to obtain one parent
 _MAX_LINEAGE = 1 << 18  # winners whose parents the search remembers
+_SAMPLE = 16  # logits of a seal
 _CACHE_BYTES = 1 << 29  # of parents that a worker keeps, besides those of the current order
 
 Lineage = OrderedDict[int, tuple[int, int]]
@@ -61,6 +65,31 @@ class WinnersMessage(NamedTuple):
     broken: tuple[tuple[int, str], ...]  # rows that broke the target, each with the reason
 
 
+class Seal(NamedTuple):
+    """What a worker's answer keeps of the logits of the last chunk, so that another process can repeat and compare them."""
+
+    begin: int  # the chunk's first row in the order
+    size: int
+    checksum: int  # of all logits
+    sample: np.ndarray  # (16,) float32, some of them
+
+
+def seal(begin: int, logits: np.ndarray) -> Seal:
+    """The seal of logits (B, K)."""
+    return Seal(begin, len(logits), checksum(logits), logits.reshape(-1)[places(logits.size)])
+
+
+def checksum(logits: np.ndarray) -> int:
+    """CRC-32 of float32 logits: it differs, but for 1 in 4 billion cases, if any bit does."""
+    return crc32(np.ascontiguousarray(logits, np.float32).data)
+
+
+@cache
+def places(size: int) -> np.ndarray:
+    """(16,) int64: the places of a seal's sample among so many logits."""
+    return np.random.default_rng(size).integers(0, size, _SAMPLE)
+
+
 class Sender:
     """The search's side of one worker: tracks which parents and thresholds that worker has."""
 
@@ -88,6 +117,13 @@ class Sender:
             thresholds=thresholds,
             update=self.update(needed, order.parents),
         )
+
+    def encode_check(self, order: Order) -> OrderMessage:
+        """The message for an order whose logits are wanted: its thresholds are not sent."""
+        kept, self._thresholds = self._thresholds, np.zeros(0)
+        message = self.encode(replace(order, thresholds=self._thresholds))
+        self._thresholds = kept
+        return message
 
     def update(self, births: Iterable[int], genomes: Mapping[int, Genomes]) -> ParentUpdate:
         """What the worker has to receive to know these births; genomes has all of them."""

@@ -56,6 +56,19 @@ def lag_for(workers: int, chunks: int, in_flight: int = 0) -> int:
     return ceil(workers * max(1, in_flight) / chunks) - 1
 
 
+def idle_workers_text(workers: int, chunks: int, lag: int, in_flight: int) -> str | None:
+    """A note if some workers will have no work; None if all will have some. chunks: of a batch."""
+    in_progress = (lag + 1) * chunks
+    if in_progress >= workers:
+        return None
+    return (
+        f"search.lag {lag} keeps {in_progress} chunk{'s' * (in_progress > 1)} in progress, so {workers - in_progress} of "
+        f"{workers} workers will have no work. To use all of them, continue this run with --set "
+        f"search.lag={lag_for(workers, chunks, in_flight)}, or start another one with a smaller compute.chunk or "
+        "search.mode=free"
+    )
+
+
 def amounts_text(amounts: Mapping[str, float]) -> str:
     """Amounts as Ray counts them, for a message; memory, which Ray counts in bytes, in GiB."""
     shown = {k: v for k, v in sorted(amounts.items()) if v and not k.startswith(("node:", "object_store"))}

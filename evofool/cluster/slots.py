@@ -7,31 +7,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import ray
 
-from evofool.cluster.jobs import OrderJob
+from evofool.cluster.agreement import VERSIONS, Contributor, References
+from evofool.cluster.jobs import OrderJob, ProbeJob
 from evofool.cluster.messages import Sender
+from evofool.cluster.work import Job
 from evofool.cluster.worker import Reply, WorkerInfo
-from genomes import Genomes
 
 _LONG_CALL = 0.1  # seconds; beside such a call the time between two calls (some ms) is short
 _MAX_DELAY = 30.0  # seconds at most before a worker that dies at once is started again
-
-
-@dataclass(eq=False)
-class ReferenceJob:
-    """Genomes whose float32 logits are wanted."""
-
-    births: tuple[int, ...]
-    genomes: dict[int, Genomes]
-    failures: int = 0
-    logits: np.ndarray | None = None
+_MAX_WRONG = 2  # processes of a worker that differ from others before it is not used any more
 
 
 @dataclass
 class Call:
-    job: OrderJob | ReferenceJob
+    job: Job | None  # None: its answer is not wanted any more
     answer: Any  # ray.ObjectRef of a Reply
 
 
@@ -44,7 +35,9 @@ class WorkerSlot:
     placed: Any = None  # ray.ObjectRef, ready once the actor has its resources; None once that was seen
     building: Any = None  # ray.ObjectRef of a WorkerInfo; None once it has arrived
     sender: Sender | None = None
-    info: WorkerInfo | None = None  # None until the actor is ready
+    info: WorkerInfo | None = None  # None until the actor has built its target
+    candidate: Contributor | None = None  # its process, once that has built its target
+    contributor: Contributor | None = None  # the same; None until it has answered the probes as it should
     calls: deque[Call] = field(default_factory=deque)
     since: float = 0.0  # when its current call began, or its actor was started
     ready_since: float = 0.0
@@ -54,8 +47,14 @@ class WorkerSlot:
     starts: int = 0
     failed_starts: int = 0  # in a row
     start_after: float = 0.0
+    wrong: int = 0  # processes that differed from others
     earlier_seconds: float = 0.0  # for which earlier actors of the slot were ready
     earlier_busy: float = 0.0
+
+    @property
+    def retired(self) -> bool:
+        """Whether it is not started any more, because too many of its processes differed from others."""
+        return self.wrong >= _MAX_WRONG
 
     def start(self, make_actor: Callable[[], Any]) -> None:
         """Start an actor."""
@@ -65,9 +64,9 @@ class WorkerSlot:
         self.since = time.monotonic()
         self.starts += 1
 
-    def begin(self, info: WorkerInfo, sender: Sender) -> None:
+    def begin(self, candidate: Contributor, sender: Sender) -> None:
         """The actor has built its target."""
-        self.info, self.sender = info, sender
+        self.candidate, self.info, self.sender = candidate, candidate.info, sender
         self.ready_since = self.since = time.monotonic()
 
     @property
@@ -81,7 +80,7 @@ class WorkerSlot:
             return in_flight
         return 2 if self.last_seconds is not None and self.last_seconds < _LONG_CALL else 1
 
-    def send(self, job: OrderJob | ReferenceJob) -> None:
+    def send(self, job: Job) -> None:
         """Queue a call at the actor."""
         assert self.sender is not None
         if not self.calls:
@@ -89,8 +88,20 @@ class WorkerSlot:
         if isinstance(job, OrderJob):
             answer = self.actor.evaluate.remote(self.sender.encode(job.order))
         else:
-            answer = self.actor.reference_logits.remote(job.births, self.sender.update(job.births, job.genomes))
+            work = job.order if isinstance(job, ProbeJob) else job.work
+            if isinstance(work, References):
+                answer = self.actor.reference_logits.remote(work.births, self.sender.update(work.births, work.genomes))
+            else:
+                answer = self.actor.check.remote(self.sender.encode_check(work))
         self.calls.append(Call(job, answer))
+
+    def forget(self, sender: Sender) -> None:
+        """Discard the calls, and what the actor knows; a new sender is needed. Probes are still wanted."""
+        for call in self.calls:
+            call.job = call.job if isinstance(call.job, ProbeJob) else None
+        if self.sender is not None:
+            self.actor.forget.remote()
+            self.sender = sender
 
     def finish(self, reply: Reply) -> None:
         """The oldest call is answered."""
@@ -101,15 +112,18 @@ class WorkerSlot:
         self.last_seconds = reply.seconds
         self.failed_starts = 0
 
-    def stop(self) -> list[OrderJob | ReferenceJob]:
+    def stop(self) -> list[Job | None]:
         """Kill the actor; returns the jobs of its calls, oldest first. A failed start, until an actor answers a call."""
         jobs = [call.job for call in self.calls]
+        if self.candidate:
+            self.candidate.gone = True
         if self.info:
             self.earlier_seconds += time.monotonic() - self.ready_since
             self.earlier_busy += self.busy
         self.busy, self.last_seconds = 0.0, None
         self.kill()
         self.actor = self.placed = self.building = self.sender = self.info = None
+        self.candidate = self.contributor = None
         self.calls.clear()
         self.failed_starts += 1
         # The first one is replaced at once; those that die before they have answered anything wait longer each time.
@@ -128,10 +142,11 @@ class WorkerSlot:
         busy = self.earlier_busy + self.busy
         return {
             "worker": self.number,
-            "state": "working" if self.info else "starting",
+            "state": self._state(),
             "node": self.info.node if self.info else "",
             "pid": self.info.pid if self.info else 0,
             "device": self.info.device if self.info else "",
+            "versions": {name: self.info.machine.get(name, "") for name in VERSIONS} if self.info else {},
             "images": self.images,
             "images_per_second": self.images / seconds if seconds else 0.0,
             "busy": min(1.0, busy / seconds) if seconds else 0.0,
@@ -139,3 +154,8 @@ class WorkerSlot:
             "in_flight": len(self.calls),
             "restarts": max(0, self.starts - 1),
         }
+
+    def _state(self) -> str:
+        if self.contributor:
+            return "working"
+        return "retired" if self.retired else "differs" if self.wrong else "starting"

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from evofool.cluster.messages import OrderMessage, ParentUpdate, Receiver, encode_winners
+from evofool.cluster.messages import OrderMessage, ParentUpdate, Receiver, Seal, encode_winners, seal
 from evofool.errors import EvofoolError
 from evofool.machine import machine
-from evofool.search.evaluate import BatchEvaluator, stays_on_device
+from evofool.search.evaluate import BatchEvaluator, on_host, stays_on_device
 from evofool.search.isolation import isolate
-from evofool.targets import target
+from evofool.targets import Target, target
 from genomes import Key
 
 
@@ -26,6 +26,8 @@ class Reply(NamedTuple):
     value: Any  # WinnersMessage, or float32 logits
     images: int  # that the target answered
     seconds: float  # from taking the call to answering it
+    seal: Seal | None = None  # of an order's last chunk that was classified
+    unsteady: tuple[tuple[int, int], ...] = ()  # (begin, end) of an order's rows that broke the target, but not again
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class WorkerInfo:
     device: str = ""
     node: str = ""
     pid: int = 0
+    on_device: bool = False  # images are drawn on its GPU
 
 
 class Worker:
@@ -47,7 +50,12 @@ class Worker:
         self, spec: str, evaluator_settings: dict[str, Any], seed: int, batch: int, threads: int, folder: str
     ) -> None:
         self._spec, self._settings, self._threads, self._folder = spec, evaluator_settings, threads, folder
-        self._receiver = Receiver(evaluator_settings["encoding"], seed, batch)
+        self._seed, self._batch = seed, batch
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all parents and thresholds: the search goes back to a checkpoint, and births get other genomes."""
+        self._receiver = Receiver(self._settings["encoding"], self._seed, self._batch)
 
     def placed(self) -> None:
         """Returns once the actor has its resources."""
@@ -65,9 +73,6 @@ class Worker:
         resident = stays_on_device(self.target, self._settings["edges"])
         self._batch_evaluator = BatchEvaluator(target=self.target, resident=resident, **self._settings)
         self._warm_up()
-        device = str(self.target.details.get("device", "cpu"))
-        if device.startswith("cuda"):
-            device = torch.cuda.get_device_name(device)
         if self._batch_evaluator.number_format not in self.target.formats:
             available = ", ".join(self.target.formats)
             return WorkerInfo(
@@ -75,10 +80,11 @@ class Worker:
             )
         return WorkerInfo(
             fingerprint=self.target.fingerprint(),
-            machine=machine(self._threads) | ({} if device == "cpu" else {"device": device}),
-            device=device,
+            machine=machine(self._threads) | device_record(self.target),
+            device=device_name(self.target),
             node=socket.gethostname(),
             pid=os.getpid(),
+            on_device=resident,
         )
 
     def _warm_up(self) -> None:
@@ -91,8 +97,16 @@ class Worker:
         """The winners of an order, and the rows that break the target by themselves."""
         began, before = time.perf_counter(), self.target.queries
         order = self._receiver.decode(message)
-        answer = encode_winners(order, *isolate(self._batch_evaluator, order))
-        return Reply(answer, self.target.queries - before, time.perf_counter() - began)
+        found = isolate(self._batch_evaluator, order)
+        answer = encode_winners(order, found.winners, found.broken)
+        last = seal(found.last[0], on_host(found.last[1])) if found.last else None
+        return Reply(answer, self.target.queries - before, time.perf_counter() - began, last, tuple(found.unsteady))
+
+    def check(self, message: OrderMessage) -> Reply:
+        """The logits, (B, K) float32, of an order that lies within one chunk."""
+        began, before = time.perf_counter(), self.target.queries
+        logits = self._batch_evaluator.logits(self._receiver.decode(message))
+        return Reply(logits, self.target.queries - before, time.perf_counter() - began)
 
     def reference_logits(self, births: tuple[int, ...], update: ParentUpdate) -> Reply:
         """The float32 logits of genomes."""
@@ -100,6 +114,18 @@ class Worker:
         genomes = self._receiver.apply(update, births)
         logits = self._batch_evaluator.reference_logits(np.concatenate([genomes[birth] for birth in births]))
         return Reply(logits, self.target.queries - before, time.perf_counter() - began)
+
+
+def device_name(target: Target) -> str:
+    """The device that a target runs on; of a GPU its model."""
+    device = str(target.details.get("device", "cpu"))
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def device_record(target: Target) -> dict[str, str]:
+    """What is added to evofool.machine for a target that does not run on the CPU."""
+    name = device_name(target)
+    return {} if name == "cpu" else {"device": name}
 
 
 def spans(size: int, step: int) -> Iterator[tuple[int, int]]:

@@ -1,9 +1,10 @@
 """What a checkpoint of a search contains, and when the next one is due."""
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,12 +16,21 @@ from evofool.search.evaluate import Evaluator
 from evofool.search.evolve import MapElites
 
 _ROW_GROWTH = 1.02  # a metrics row whenever the number of batches has grown by this much
-_SAVE_SHARE = 80  # the next checkpoint of a kind waits at least this many times as long as the last one took
+_SAVE_SHARE = 80  # the next checkpoint of a kind waits at least this many times as long as the last one took ...
+_CHECK_SHARE = 20  # ... and as long as a worker spends on its check
 _NO_CELLS = np.zeros(0, np.int64)
 
 
+class _Held(NamedTuple):
+    """A checkpoint that is not yet written, since the checks of what is in it are not completed."""
+
+    mark: int  # Evaluator.mark
+    checkpoint: Checkpoint
+    evaluations: int
+
+
 class CheckpointWriter:
-    """Writes what a search has done since the last checkpoint.
+    """Writes what a search has done since the last checkpoint, once all workers agree on it.
 
     A whole checkpoint also brings the file's elites up to date: new ones are drawn and, where the search does not rank by
     float32, rescored. A partial one has all that the run needs to go on, and costs little.
@@ -39,6 +49,8 @@ class CheckpointWriter:
         self._saved_rows = 0  # of the logbook
         self._costs: list[tuple[float, dict[str, int]]] = []  # of its rows since then
         self._interval = self._next_partial = self._next_whole = 0.0
+        self._held: deque[_Held] = deque()
+        self._check_seconds = 0.0
         self.machines: list[dict[str, Any]] = []  # all kinds that have evaluated for this run
 
     def restore(self, shown: int, shown_changes: int, rows: Sequence[EliteRow]) -> None:
@@ -59,8 +71,8 @@ class CheckpointWriter:
         self._next_whole = self._next_partial + interval
 
     def due(self, now: float) -> bool:
-        """Whether a checkpoint of either kind is due at `now` (time.perf_counter)."""
-        return now >= min(self._next_partial, self._next_whole)
+        """Whether a checkpoint of either kind is due at `now` (time.perf_counter). None is while one is being checked."""
+        return not self._held and now >= min(self._next_partial, self._next_whole)
 
     def whole_due(self, now: float) -> bool:
         return now >= self._next_whole
@@ -68,7 +80,7 @@ class CheckpointWriter:
     def saved(self, began: float, whole: bool) -> None:
         """A checkpoint that began at `began` is done: set the time of the next."""
         now = time.perf_counter()
-        later = now + max(self._interval, _SAVE_SHARE * (now - began))
+        later = now + max(self._interval, _SAVE_SHARE * (now - began), _CHECK_SHARE * self._check_seconds)
         if whole:
             self._next_whole, self._next_partial = later, now + self._interval
         else:
@@ -78,8 +90,8 @@ class CheckpointWriter:
         """The seconds of search at the next row of the logbook, and what a black box was asked by then."""
         self._costs.append((seconds, paid))
 
-    def write(self, state: Mapping[str, Any], evaluator: Evaluator, whole: bool) -> None:
-        """One transaction. state: values of meta beside those that the search itself has."""
+    def take(self, state: Mapping[str, Any], evaluator: Evaluator, whole: bool) -> None:
+        """Take a checkpoint of the search as it is now; `write` writes it. state: values of meta that the search lacks."""
         s = self._strategy
         self.machines += [kind for kind in evaluator.machines if kind not in self.machines]
         changed = np.flatnonzero(s.archive.birth != self._shown_births) if whole else _NO_CELLS
@@ -88,40 +100,50 @@ class CheckpointWriter:
         changes = self._saved_changes + len(s.cell_history)
         if whole:
             self.shown, self._shown_changes = s.committed, changes
-        self._store.save(
-            Checkpoint(
-                state={
-                    **state,
-                    "committed": s.committed,
-                    "shown": self.shown,
-                    "shown_changes": self._shown_changes,
-                    "last_progress": s.last_progress,
-                    "workers": WorkersRecord(time=time.time(), workers=workers),
-                    **self._machine(),
-                },
-                genomes=s.offspring,
-                cell_history=s.cell_history,
-                elites=elites,
-                metrics=[
-                    MetricsRow(row["gen"], seconds, _json_values(row) | paid)
-                    for (seconds, paid), row in zip(self._costs, self._logbook[self._saved_rows :], strict=True)
-                ],
-                pending=[
-                    Pending(o.batch, o.mothers, o.fathers, o.incumbents, o.thresholds, o.drawn_after)
-                    for o in evaluator.pending()
-                ],
-                quarantine=[
-                    QuarantineRow(q.birth, q.batch, q.mother, q.father, s.encoding.pack(q.genome[0]), q.reason)
-                    for q in s.quarantined
-                ],
-                commits=s.commits if self._keep_commits else (),
+        self._held.append(
+            _Held(
+                evaluator.mark(),
+                Checkpoint(
+                    state={
+                        **state,
+                        "committed": s.committed,
+                        "shown": self.shown,
+                        "shown_changes": self._shown_changes,
+                        "last_progress": s.last_progress,
+                        "workers": WorkersRecord(time=time.time(), workers=workers),
+                        **self._machine(),
+                    },
+                    genomes=list(s.offspring),
+                    cell_history=list(s.cell_history),
+                    elites=elites,
+                    metrics=[
+                        MetricsRow(row["gen"], seconds, _json_values(row) | paid)
+                        for (seconds, paid), row in zip(self._costs, self._logbook[self._saved_rows :], strict=True)
+                    ],
+                    pending=[
+                        Pending(o.batch, o.mothers, o.fathers, o.incumbents, o.thresholds, o.drawn_after)
+                        for o in evaluator.pending()
+                    ],
+                    quarantine=[
+                        QuarantineRow(q.birth, q.batch, q.mother, q.father, s.encoding.pack(q.genome[0]), q.reason)
+                        for q in s.quarantined
+                    ],
+                    commits=list(s.commits) if self._keep_commits else (),
+                ),
+                s.evaluations,
             )
         )
         self._shown_births[changed] = s.archive.birth[changed]
         for records in (s.offspring, s.cell_history, s.quarantined, s.commits, self._costs):
             records.clear()
         self._saved_changes, self._saved_rows = changes, len(self._logbook)
-        self.saved_evaluations = s.evaluations
+
+    def write(self, evaluator: Evaluator) -> None:
+        """Write the checkpoints that all workers agree on, each in one transaction."""
+        while self._held and evaluator.confirmed(self._held[0].mark):
+            self._store.save(self._held[0].checkpoint)
+            self.saved_evaluations = self._held.popleft().evaluations
+        self._check_seconds = evaluator.check_seconds
 
     def _machine(self) -> dict[str, Any]:
         """What meta's "machine" is to be; as it was while nothing was evaluated."""

@@ -9,8 +9,8 @@ from evofool.targets import Target, refuse_workers
 from genomes import Encoding
 
 
-def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, one_by_one: bool) -> BatchEvaluator:
-    """one_by_one: whether elites are scored again one by one, because logits depend on an image's place in a chunk."""
+def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, position: float) -> BatchEvaluator:
+    """position: Position.tolerance; if logits depend on an image's place in a chunk, elites are scored again one by one."""
     niches = recipe.niches
     return BatchEvaluator(
         encoding,
@@ -22,7 +22,8 @@ def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, one
         niches.edges if niches else (),
         recipe.compute.format,
         resident=stays_on_device(target, niches.edges if niches else ()),
-        reference_batch=1 if one_by_one else 0,
+        reference_batch=1 if position else 0,
+        position=position,
     )
 
 

@@ -112,6 +112,7 @@ class RunMeta(_Record):
     seconds: float = Field(0.0, ge=0, strict=True)  # of search, over all sittings
     finished: str | None = None  # why the run ended by its own rules
     answers: NonNegativeInt = 0  # images that the target answered, over all sittings
+    repeated: NonNegativeInt = 0  # images that were evaluated again, to compare workers or after a rewind; not in answers
     warnings: list[str] = []
     workers: WorkersRecord | None = None
     seeds: Seeds | None = None

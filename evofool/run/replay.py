@@ -19,7 +19,7 @@ from evofool.run.run import Run
 from evofool.run.seeding import stored_parents
 from evofool.run.stored import StoredRun
 from evofool.search.archive import Winners
-from evofool.search.evaluate import Evaluator, Order
+from evofool.search.evaluate import Evaluator, Measured, Order
 from evofool.search.records import Commit
 from evofool.targets import Target
 from genomes import Genomes
@@ -37,6 +37,14 @@ class RecordedEvaluator:
         self._drawn = sorted(commit.drawn_after for commit in [*record, *unfinished])
         self._committed = 0
         self._early: dict[int, tuple[Order, Winners]] = {}  # results that come later in the record
+
+    @property
+    def repeated(self) -> int:
+        return self.inner.repeated
+
+    @property
+    def check_seconds(self) -> float:
+        return self.inner.check_seconds
 
     @property
     def orders_in_progress(self) -> int:
@@ -66,6 +74,23 @@ class RecordedEvaluator:
 
     def workers(self) -> list[dict[str, Any]]:
         return self.inner.workers()
+
+    def mark(self) -> int:
+        return self.inner.mark()
+
+    def confirmed(self, mark: int) -> bool:
+        return self.inner.confirmed(mark)
+
+    def confirm(self) -> None:
+        self.inner.confirm()
+
+    def rewind(self, committed: int) -> None:
+        self.inner.rewind(committed)
+        self._committed = committed
+        self._early.clear()
+
+    def measure_elsewhere(self, births: Sequence[int], genomes: Genomes) -> Measured | None:
+        return self.inner.measure_elsewhere(births, genomes)
 
     def close(self) -> None:
         self.inner.close()

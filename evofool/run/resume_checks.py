@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evofool.errors import RecipeError, StoreError
+from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.recipe import Recipe
 from evofool.run.meta import RunMeta
 from evofool.targets import Target, needs_trust, refuse_workers
@@ -42,6 +42,12 @@ def device_elsewhere(recipe: Recipe, target: Target) -> bool:
     return bool(recipe.compute.workers and recipe.compute.ray.gpus) and not here
 
 
+def refuse_missing_classes(recipe: Recipe, target: Target) -> None:
+    """RecipeError if the recipe searches for classes that the target does not have."""
+    if (wanted := recipe.search.classes) and wanted[-1] >= len(target.labels):
+        raise RecipeError(f"search.classes: {target.name} has the classes 0 to {len(target.labels) - 1}, not {wanted[-1]}")
+
+
 def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
     """recipe with the number format and chunk that the run began with; RecipeError names the first key that differs.
 
@@ -64,6 +70,20 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
                 "Start another with --out DIR"
             )
     return recipe
+
+
+def refuse_other_target(target: Target, recipe: Recipe, meta: RunMeta, folder: Path | str) -> None:
+    """TargetError for another target than the run began with, and for one that lacks its number format here."""
+    if target.fingerprint() != meta.target.fingerprint:
+        raise TargetError(
+            f"{folder}: the target {meta.target.name} is not the one that this run began with "
+            "(labels, preprocessing or weights differ); their scores cannot be compared"
+        )
+    if recipe.compute.format not in target.formats and not device_elsewhere(recipe, target):
+        raise TargetError(
+            f"{folder}: this run ranks in {recipe.compute.format}, and on this machine {target.name} has "
+            f"{', '.join(target.formats)}; resume it where it began"
+        )
 
 
 def changed_values(recipe: Recipe, stored: Recipe) -> list[tuple[str, Any, Any]]:

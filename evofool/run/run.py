@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection
-from functools import cached_property
-from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
@@ -11,38 +9,38 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from evofool.errors import RecipeError, ScoreError, TargetError
+from evofool.errors import ScoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
 from evofool.run.evaluators import make_batch_evaluator, make_evaluator
+from evofool.run.gain import GainCheck
 from evofool.run.lags import with_lag
 from evofool.run.meta import LagRecord, PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.progress import Progress
+from evofool.run.remeasure import differing_elites
 from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
 from evofool.run.resume_checks import (
-    device_elsewhere,
+    refuse_missing_classes,
     refuse_other_recipe,
+    refuse_other_target,
     refuse_stored_cluster,
     refuse_without_search,
     with_settled_compute,
 )
-from evofool.run.schema import Checkpoint
 from evofool.run.seeding import Parents, read_parents, refuse_other_parents
+from evofool.run.stopping import seconds_left, stop_reason
 from evofool.run.store import Store
-from evofool.scores import confidence, needed_log_odds
+from evofool.scores import confidence
 from evofool.search.archive import Archive
-from evofool.search.evaluate import Evaluator
+from evofool.search.evaluate import AnswersWithdrawn, Evaluator
 from evofool.search.evolve import Callbacks, LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
-from evofool.search.records import Offspring
 from evofool.targets import Target, refuse_black_box, stored_target
 from evofool.targets import target as load_target
+from evofool.targets.position import Position
 from evofool.targets.validation import validate
 from genomes import Encoding
-
-_STAGNANT_AFTER, _STAGNANT_BATCHES = 1000, 20  # a search should have improved after so many evaluations and batches
-_LEAST_GAIN = 0.1  # log-odds that a working search gains in its first few batches
 
 
 class Run:
@@ -54,9 +52,25 @@ class Run:
         self.store = store
         self.folder = store.path.parent
         self.encoding: Encoding = encoding or recipe.encoding.build(target.shape)
-        one_by_one = bool(store.meta().position.tolerance)
-        self.batch_evaluator = make_batch_evaluator(recipe, target, self.encoding, one_by_one)
-        self.archive = Archive(self.encoding, len(target.labels), self.batch_evaluator.niches)
+        self._position = Position(**store.meta().position.model_dump())
+        self.batch_evaluator = make_batch_evaluator(recipe, target, self.encoding, self._position.tolerance or 0.0)
+        self.evaluator: Evaluator = make_evaluator(recipe, self.batch_evaluator)
+        self._begin_search()
+        self.warnings: list[str] = []
+        self.seeds: Seeds | None = None  # the elites of another run that it began with
+        self.lags: list[LagRecord] = []  # RunMeta.lags
+        self.finished: str | None = None  # why the run ended by its own rules
+        self._earlier_seconds = 0.0
+        self._earlier_answers = -target.queries  # queries before this run do not count
+        self._earlier_repeated = 0
+        self._gain = GainCheck(recipe.search.lag, recipe.search.batch)
+        self._began = 0.0
+        self._rate_base: tuple[float, int] | None = None
+
+    def _begin_search(self) -> None:
+        """An empty search."""
+        recipe = self.recipe
+        self.archive = Archive(self.encoding, len(self.target.labels), self.batch_evaluator.niches)
         self.strategy = MapElites(
             self.archive,
             self.encoding,
@@ -66,22 +80,12 @@ class Run:
             selection=recipe.search.selection,
             classes=recipe.search.classes,
         )
-        self.evaluator: Evaluator = make_evaluator(recipe, self.batch_evaluator)
         # Images that another device draws may differ from the stored ones.
         exact_images = not (self.batch_evaluator.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
         self.rescorer = Rescorer(self.archive, self.batch_evaluator, self.evaluator, exact_images)
         self.logbook = new_logbook(statistics())
         free = recipe.search.mode == "free"
-        self.checkpoints = CheckpointWriter(store, self.strategy, self.rescorer, self.logbook, keep_commits=free)
-        self.warnings: list[str] = []
-        self.seeds: Seeds | None = None  # the elites of another run that it began with
-        self.lags: list[LagRecord] = []  # RunMeta.lags
-        self.finished: str | None = None  # why the run ended by its own rules
-        self._earlier_seconds = 0.0
-        self._earlier_answers = -target.queries  # queries before this run do not count
-        self._began = 0.0
-        self._rate_base: tuple[float, int] | None = None
-        self._first_best: float | None = None
+        self.checkpoints = CheckpointWriter(self.store, self.strategy, self.rescorer, self.logbook, keep_commits=free)
         self._next_row = 0
 
     # -- opening
@@ -111,10 +115,7 @@ class Run:
         recipe = recipe.model_copy(update={"target": target.name})
         # Checked before the folder is made.
         own_encoding = recipe.encoding.build(target.shape)
-        if (wanted := recipe.search.classes) and wanted[-1] >= len(target.labels):
-            raise RecipeError(
-                f"search.classes: {target.name} has the classes 0 to {len(target.labels) - 1}, not {wanted[-1]}"
-            )
+        refuse_missing_classes(recipe, target)
         if parents is None and recipe.search.parents:
             parents = read_parents(recipe, own_encoding, target.labels)
         with torch_threads(recipe.compute.threads):
@@ -175,16 +176,7 @@ class Run:
             refuse_other_parents(recipe.search.parents, stored.search.parents, meta.seeds, folder)
             trust = trust or "target" in named or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
-            if target.fingerprint() != meta.target.fingerprint:
-                raise TargetError(
-                    f"{folder}: the target {meta.target.name} is not the one that this run began with "
-                    "(labels, preprocessing or weights differ); their scores cannot be compared"
-                )
-            if recipe.compute.format not in target.formats and not device_elsewhere(recipe, target):
-                raise TargetError(
-                    f"{folder}: this run ranks in {recipe.compute.format}, and on this machine {target.name} has "
-                    f"{', '.join(target.formats)}; resume it where it began"
-                )
+            refuse_other_target(target, recipe, meta, folder)
             target.store_in(store.path.parent)
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
             try:
@@ -215,7 +207,7 @@ class Run:
 
         tick(run) is called at most once in `every` seconds. Returns why the run ended, None if it was interrupted.
         """
-        self.finished = self._stop_reason()
+        self.finished = stop_reason(self)
         if self.finished or batches == 0:
             if self.strategy.committed:
                 # The recipe may have changed; and if the run was killed as it ended, its elites are not up to date.
@@ -226,19 +218,21 @@ class Run:
         self.checkpoints.start(self.recipe.save.seconds)
         next_tick = self._began + every
         self._rate_base = None
-        random_batches, done_here = self.recipe.search.lag + 1, 0
-        check_at = random_batches + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / self.strategy.size))
+        random_batches, done_here, stopped = self.recipe.search.lag + 1, 0, False
+        goal = self.strategy.committed + batches if batches is not None else 1 << 62
 
         def give_up() -> bool:
-            nonlocal next_tick
+            nonlocal next_tick, stopped
             now = time.perf_counter()
-            if self.recipe.stop.seconds is not None and self.seconds >= self.recipe.stop.seconds:
+            self.checkpoints.write(self.evaluator)
+            if stopped or (self.recipe.stop.seconds is not None and self.seconds >= self.recipe.stop.seconds):
                 return True  # even if no result comes
             if not tick or now < next_tick:
                 return False
             next_tick = now + every
             self._collect_notes()
-            return tick(self)
+            stopped = tick(self)
+            return stopped
 
         def after(batch: int) -> bool:
             nonlocal done_here
@@ -247,51 +241,68 @@ class Run:
             done_here += 1
             if self._rate_base is None and done_here > random_batches:
                 self._rate_base = now, self.strategy.evaluations
-            self.finished = self._stop_reason()
+            self.finished = stop_reason(self)
             stop = self.finished is not None
             stop = give_up() or stop
-            # The last random batch. A search that begins with elites may not improve on them.
-            if self.strategy.committed == self.recipe.search.lag + 1 and not self.seeds:
-                self._first_best = float(self.archive.log_odds.max())
-            elif self.strategy.committed == check_at:
-                self._check_gain()
+            # A search that begins with elites may not improve on them.
+            if not self.seeds and (warning := self._gain.after_commit(self.strategy, self.target)):
+                self.warnings.append(warning)
             if self.checkpoints.due(now) and not stop:
                 whole = self.checkpoints.whole_due(now)
-                self.save(whole)
+                for part in (False, True) if whole else (False,):
+                    self._take_checkpoint(part)
                 self.checkpoints.saved(now, whole)
             return stop
 
-        limit = batches if batches is not None else 1 << 62
-        callbacks = Callbacks(self._due, after, give_up)
         with torch_threads(self.recipe.compute.threads):
-            box = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
-            try:
-                ea_map_elites(
-                    box, limit, statistics(), lag=self.recipe.search.lag, logbook=self.logbook, callbacks=callbacks
-                )
-            except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
-                # The failed batch was not committed and is still pending; save the batches before it.
-                if self.strategy.committed:
-                    self.save(whole=False)
-                if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-                    raise TargetError(
-                        f"{self.target.name}: the memory does not hold {self.batch_evaluator.chunk} images "
-                        f"{self.evaluator.at_once} times at once; resume with --set compute.streams=1, or start another run "
-                        "with a smaller compute.chunk"
-                    ) from None
-                raise
-            if not self.strategy.committed:
-                return None
-            self.finished = self.finished or self._stop_reason()
-            if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
-                final = SimpleNamespace(row=LazyRow(self.strategy))
-                row = {"gen": self.strategy.committed - 1, "nevals": self.strategy.size, **statistics().compile([final])}
-                self._note_costs()
-                self.logbook.record(**row)
-            self.save()
+            while True:
+                try:
+                    self._search(goal - self.strategy.committed, Callbacks(self._due, after, give_up))
+                    break
+                except AnswersWithdrawn as withdrawn:
+                    self._rewind(str(withdrawn))
         self._earlier_seconds = self.seconds
         self._began = 0.0
         return self.finished
+
+    def _search(self, batches: int, callbacks: Callbacks) -> None:
+        """Search for so many more batches, and save. AnswersWithdrawn if the run has to be rewound."""
+        box = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
+        lag = self.recipe.search.lag
+        try:
+            ea_map_elites(box, batches, statistics(), lag=lag, logbook=self.logbook, callbacks=callbacks)
+        except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
+            # The failed batch was not committed and is still pending; save the batches before it.
+            if self.strategy.committed:
+                self.save(whole=False)
+            if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+                raise TargetError(
+                    f"{self.target.name}: the memory does not hold {self.batch_evaluator.chunk} images "
+                    f"{self.evaluator.at_once} times at once; resume with --set compute.streams=1, or start another run "
+                    "with a smaller compute.chunk"
+                ) from None
+            raise
+        if not self.strategy.committed:
+            return
+        self.finished = self.finished or stop_reason(self)
+        if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
+            final = SimpleNamespace(row=LazyRow(self.strategy))
+            row = {"gen": self.strategy.committed - 1, "nevals": self.strategy.size, **statistics().compile([final])}
+            self._note_costs()
+            self.logbook.record(**row)
+        self._save(whole=True)
+        if self.finished:
+            self._measure_elites_again()
+
+    def _measure_elites_again(self) -> None:
+        """TargetError if elites do not have their stored scores when another process measures them."""
+        before = self.repeated
+        text = differing_elites(self.archive, self.rescorer, self.evaluator, self._position, self.target)
+        self.warnings += [text] if text else []
+        if self.repeated > before:
+            self._save(whole=False)
+        if text:
+            raise TargetError(text)
 
     def save(self, whole: bool = True) -> None:
         """One checkpoint: everything since the last one, in one transaction.
@@ -300,8 +311,23 @@ class Run:
         rescored. A partial one has all that the run needs to go on, and costs little. A whole one is preceded by a partial
         one, because drawing and rescoring take time, and workers may have died.
         """
+        try:
+            self._save(whole)
+        except AnswersWithdrawn as withdrawn:
+            self._rewind(str(withdrawn))
+            if self.strategy.committed:
+                self._save(whole=False)  # the warnings
+
+    def _save(self, whole: bool) -> None:
+        """As save. AnswersWithdrawn, and nothing is written, if the run has to be rewound."""
         if whole:
-            self.save(whole=False)
+            self._save(whole=False)
+        self._take_checkpoint(whole)
+        self.evaluator.confirm()
+        self.checkpoints.write(self.evaluator)
+
+    def _take_checkpoint(self, whole: bool) -> None:
+        """What all workers agree on already is written now, the rest later."""
         self._collect_notes()
         for q in self.strategy.quarantined:
             self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.reason}")
@@ -309,11 +335,13 @@ class Run:
             "seconds": self.seconds,
             "finished": self.finished,
             "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
-            "warnings": self.warnings,
+            "warnings": list(self.warnings),
             "answers": self.answers,
             "lags": self.lags,
+            "repeated": self.repeated,
         }
-        self.checkpoints.write(state, self.evaluator, whole)
+        self.checkpoints.take(state, self.evaluator, whole)
+        self.checkpoints.write(self.evaluator)
 
     @property
     def seconds(self) -> float:
@@ -325,6 +353,11 @@ class Run:
         """Images that the target answered for this run, over all sessions."""
         return self.target.queries if self.target.counts_persist else self._earlier_answers + self.target.queries
 
+    @property
+    def repeated(self) -> int:
+        """Images that were evaluated again, over all sessions: to compare workers, or since the run was rewound."""
+        return self._earlier_repeated + self.evaluator.repeated
+
     def best(self) -> np.ndarray:
         """(K,) float64: every class's highest log-odds over its niches, in float32 where elites were rescored."""
         return self.rescorer.best()
@@ -333,17 +366,11 @@ class Run:
         now, done = time.perf_counter(), self.strategy.evaluations
         base_time, base_done = self._rate_base or (now, done)
         rate = (done - base_done) / max(now - base_time, 1e-9)
-        stop = self.recipe.stop
-        left = []
-        if stop.evaluations is not None and rate > 0:
-            left.append(max(0.0, (stop.evaluations - done) / rate))
-        if stop.seconds is not None:
-            left.append(max(0.0, stop.seconds - self.seconds))
         return Progress(
             evaluations=done,
             seconds=self.seconds,
             rate=rate,
-            seconds_left=min(left, default=None),
+            seconds_left=seconds_left(self, rate),
             confidences=np.asarray(confidence(self.best()[self.strategy.classes])),
             distinct=self.archive.distinct(),
             saved=self.checkpoints.saved_evaluations,
@@ -355,17 +382,7 @@ class Run:
 
     def _store_parents(self, parents: Parents) -> None:
         """Copy parents into the run's file, and begin the search with them."""
-        size = self.strategy.size
-        self.store.save(
-            Checkpoint(
-                state={"seeds": parents.seeds},
-                genomes=(Offspring(birth, birth // size, -1, -1, packed, 0) for birth, packed in parents.packed.items()),
-                cell_history=(),
-                elites=(),
-                metrics=(),
-                methods=parents.methods,
-            )
-        )
+        self.store.save(parents.checkpoint(self.strategy.size))
         self.seeds = parents.seeds
         self.strategy.seed_with(parents.packed, parents.seeds.classes)
 
@@ -373,28 +390,6 @@ class Run:
         """Add the new notes of the target and the evaluator to the warnings: both grow while the run goes on."""
         notes = [*self.target.details.get("notes", ()), *self.evaluator.notes]
         self.warnings += [note for note in notes if note not in self.warnings]
-
-    @cached_property
-    def _level(self) -> float:
-        wanted = self.recipe.stop.confidence
-        return np.inf if wanted is None else needed_log_odds(wanted)
-
-    def _stop_reason(self) -> str | None:
-        """The first limit that is reached, which begins with its key; None if none is."""
-        stop, s = self.recipe.stop, self.strategy
-        if s.committed == 0:
-            return None
-        if stop.confidence is not None and self._all_reach(self._level):
-            return f"stop.confidence = {stop.confidence:g} is reached in every class"
-        if stop.evaluations is not None and s.evaluations >= stop.evaluations:
-            return f"stop.evaluations = {stop.evaluations:,} is reached"
-        if stop.answers is not None and self.answers >= stop.answers:
-            return f"stop.answers = {stop.answers:,} is reached ({self.answers:,} answers)"
-        if stop.no_progress is not None and s.committed - 1 - s.last_progress >= stop.no_progress:
-            return f"stop.no_progress = {stop.no_progress:,} is reached: no elite was replaced in the last batches"
-        if stop.seconds is not None and self.seconds >= stop.seconds:
-            return f"stop.seconds = {stop.seconds:g} is reached"
-        return None
 
     def _due(self, batch: int) -> bool:
         """Whether this commit gets a row in the logbook."""
@@ -409,31 +404,22 @@ class Run:
         paid = {"answers": self.answers, "requests": self.target.requests} if self.target.counts_persist else {}
         self.checkpoints.add_cost(self.seconds, paid)
 
-    def _check_gain(self) -> None:
-        """Warn once if the search has not improved since its first batch."""
-        if self._first_best is not None and self.archive.log_odds.max() - self._first_best < _LEAST_GAIN:
-            preprocessing = self.target.details.get("preprocessing")
-            self.warnings.append(
-                f"there is hardly any improvement since the first batch, in {self.strategy.evaluations:,} evaluations. "
-                f"Check the target's preprocessing (input scaling, channel order, mean, std: {preprocessing}), that its "
-                "outputs are logits of its input, and that it is the trained network"
-            )
-
-    def _all_reach(self, level: float) -> bool:
-        wanted = self.strategy.classes
-        if self.archive.best()[wanted].min() < level:
-            return False
-        self.rescorer.rescore(self.strategy.committed)
-        return bool(self.best()[wanted].min() >= level)
-
     def _restore(self, meta: RunMeta, lag_before: int) -> None:
         self._earlier_seconds = meta.seconds
         self._earlier_answers += meta.answers
+        self._earlier_repeated = meta.repeated
         self.finished = meta.finished
         self.warnings = list(meta.warnings)
+        self.seeds = meta.seeds
         if meta.committed:
             self.checkpoints.machines = meta.machines
-        self.seeds = meta.seeds
+        self._restore_search(meta)
+        lag, s = self.recipe.search.lag, self.strategy
+        self.lags = with_lag(meta.lags, lag_before, lag, next_batch=s.next_batch, committed=s.committed)
+        if lag != lag_before:
+            self.save(whole=False)  # before a batch is drawn with it
+
+    def _restore_search(self, meta: RunMeta) -> None:
         rows, orders = restore(self.strategy, self.store, meta, self.recipe.search.rank)
         self.rescorer.restore(rows)
         for order in orders:
@@ -442,7 +428,18 @@ class Run:
             self.logbook.record(**saved.row)
             self._next_row = row_after(saved.batch)
         self.checkpoints.restore(meta.shown, meta.shown_changes, rows)
-        lag, s = self.recipe.search.lag, self.strategy
-        self.lags = with_lag(meta.lags, lag_before, lag, next_batch=s.next_batch, committed=s.committed)
-        if lag != lag_before:
-            self.save(whole=False)  # before a batch is drawn with it
+
+    def _rewind(self, reason: str) -> None:
+        """Go back to the last checkpoint, because answers since then are wrong. What was not saved is evaluated again."""
+        meta, machines, evaluations = self.store.meta(), self.checkpoints.machines, self.strategy.evaluations
+        self._collect_notes()
+        self.evaluator.rewind(meta.committed)
+        self._begin_search()
+        self._restore_search(meta)
+        self.checkpoints.machines = machines
+        self.checkpoints.start(self.recipe.save.seconds)
+        self._earlier_repeated += max(0, evaluations - self.strategy.evaluations)
+        self._earlier_answers = meta.answers - self.target.queries
+        self._rate_base, self.finished = None, None
+        where = "its beginning" if not meta.committed else "the last checkpoint at which all workers agreed"
+        self.warnings.append(f"rewound to {self.strategy.evaluations:,} evaluations, {where}, because {reason}")

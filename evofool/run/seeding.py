@@ -10,8 +10,10 @@ from pathlib import Path
 from evofool.errors import EvofoolError, RecipeError, StoreError
 from evofool.recipe import Recipe, drawing
 from evofool.run.meta import Seeds
+from evofool.run.schema import Checkpoint
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
+from evofool.search.records import Offspring
 from genomes import Encoding
 
 
@@ -22,6 +24,11 @@ class Parents:
     seeds: Seeds
     packed: Mapping[int, bytes]  # genomes by their births in the new run
     methods: Mapping[int, str]  # by birth, what made it; "seed" if a search did
+
+    def checkpoint(self, batch: int) -> Checkpoint:
+        """What they add to the file of a search with batches of so many images."""
+        genomes = [Offspring(birth, birth // batch, -1, -1, packed, 0) for birth, packed in self.packed.items()]
+        return Checkpoint({"seeds": self.seeds}, genomes, (), (), (), methods=self.methods)
 
 
 def read_parents(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> Parents:

@@ -6,7 +6,7 @@ machine, and the same order gives the same bits.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -77,6 +77,22 @@ def children(encoding: Encoding, order: Order) -> Genomes:
     return encoding.vary(mothers, np.concatenate([order.parents[birth] for birth in births.tolist()]), order.key)
 
 
+OnLogits = Callable[[np.ndarray | torch.Tensor], None]
+"""Is called with the logits of a chunk, (B, K), on the device where they were computed."""
+
+
+def on_host(logits: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Logits as a float32 array."""
+    return logits.float().cpu().numpy() if isinstance(logits, torch.Tensor) else logits
+
+
+class AnswersWithdrawn(Exception):
+    """Results that an evaluator has yielded are wrong: the search has to go back to its last checkpoint.
+
+    The evaluator has to be told with Evaluator.rewind before it is used again.
+    """
+
+
 @dataclass(frozen=True)
 class BatchEvaluator:
     """Evaluates an order when it is called: returns its winners. Frozen, and cheap to build on a worker.
@@ -85,7 +101,8 @@ class BatchEvaluator:
     number_format: the one of Target.formats that the search ranks by. resident: images, logits and scores stay on the
     target's device, and only the winners are copied; for a torch network without niches. reference_batch: the number of
     images in a pass of reference_logits, chunk unless given. It is 1 where logits depend on an image's place, so that an
-    elite's reference scores do not depend on the elites that are scored with it.
+    elite's reference scores do not depend on the elites that are scored with it. position: Position.tolerance of the target
+    at this chunk size (evofool.targets.position), 0 if logits do not depend on an image's place.
     """
 
     encoding: Encoding
@@ -98,6 +115,7 @@ class BatchEvaluator:
     number_format: str = FLOAT32
     resident: bool = False
     reference_batch: int = 0
+    position: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference_batch", self.reference_batch or self.chunk)
@@ -114,20 +132,34 @@ class BatchEvaluator:
         """The rows where the chunks of a batch begin; a piece of a batch is cut at the same rows as the whole batch."""
         return [0, *range(self.chunk - order.key.row % self.chunk, order.size, self.chunk)]
 
-    def part(self, order: Order, begin: int) -> Winners:
-        """The winners of one chunk. May be called from several threads at once.
+    def part(self, order: Order, begin: int, on_logits: OnLogits = lambda logits: None) -> Winners:
+        """The winners of one chunk. May be called from several threads at once. on_logits is called with its logits.
 
         In a piece that begins within a chunk every image keeps its row there: black images are put before it.
         """
+        genomes, images, logits = self._classify(order, begin)
+        on_logits(logits)
+        if isinstance(logits, torch.Tensor):
+            return self._compete_on_device(order, begin, genomes, logits)
+        niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
+        return self._compete(order, begin, genomes, logits, niche)
+
+    def logits(self, order: Order) -> np.ndarray:
+        """(size, K) float32: the logits that the images of an order are ranked by. The order lies within one chunk."""
+        return on_host(self._classify(order, 0)[2])
+
+    def _classify(self, order: Order, begin: int) -> tuple[Genomes, Any, np.ndarray | torch.Tensor]:
+        """The genomes, images and logits of the chunk that begins, or goes on, at the row `begin`."""
         row = (order.key.row + begin) % self.chunk
         end = min(begin + self.chunk - row, order.size)
         genomes = self.children(order, begin, end)
         if self.resident:
-            return self._resident(order, begin, genomes, row)
+            network = self.target.network
+            assert network is not None
+            drawn = self.encoding.draw(genomes, network.device)
+            return genomes, drawn, self.target.logits_on_device(drawn, self.chunk, self.number_format, row)
         images = self.encoding.render(genomes)
-        logits = self.target.logits(images, self.chunk, self.number_format, row)
-        niche = bins(DESCRIPTORS[self.descriptor](images), self.edges) if self.descriptor else None
-        return self._compete(order, begin, genomes, logits, niche)
+        return genomes, images, self.target.logits(images, self.chunk, self.number_format, row)
 
     def children(self, order: Order, begin: int, end: int) -> Genomes:
         """The children of the rows begin:end, the same however the batch is cut."""
@@ -159,11 +191,7 @@ class BatchEvaluator:
         best = scores_torch.Best(cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
         return self._winners(order, begin, genomes, best)
 
-    def _resident(self, order: Order, begin: int, genomes: Genomes, row: int) -> Winners:
-        network = self.target.network
-        assert network is not None
-        images = self.encoding.draw(genomes, network.device)
-        logits = self.target.logits_on_device(images, self.chunk, self.number_format, row)
+    def _compete_on_device(self, order: Order, begin: int, genomes: Genomes, logits: torch.Tensor) -> Winners:
         claims: np.ndarray | torch.Tensor | None = None
         if self.competition != "all":
             claims = logits.argmax(1) if order.claims is None else order.claims[begin : begin + len(genomes)]
@@ -201,6 +229,13 @@ def stays_on_device(target: Target, edges: Sequence[float]) -> bool:
     return not edges and target.network is not None and target.network.device.type != "cpu"
 
 
+class Measured(NamedTuple):
+    """Elites that were measured again."""
+
+    logits: np.ndarray  # (B, K) float32
+    exact: bool  # whether they have to be equal to the bit: all machines are of one kind, and rows make no difference
+
+
 class Evaluator(Protocol):
     """Evaluates orders, and returns their winners."""
 
@@ -210,6 +245,16 @@ class Evaluator(Protocol):
     """Messages for the user about the evaluation; grows."""
     machines: list[dict[str, Any]]
     """The kinds of machine (evofool.machine) that evaluate; grows."""
+
+    @property
+    def repeated(self) -> int:
+        """Images that were evaluated a second time, to compare workers. They are not among the target's queries."""
+        ...
+
+    @property
+    def check_seconds(self) -> float:
+        """The time that a worker spends on the check of a checkpoint; 0 if there are none."""
+        ...
 
     @property
     def orders_in_progress(self) -> int | None:
@@ -237,6 +282,26 @@ class Evaluator(Protocol):
 
     def workers(self) -> list[dict[str, Any]]:
         """The state of each worker process, as plain values for a display; none if there are no workers."""
+        ...
+
+    def mark(self) -> int:
+        """A number that stands for all results so far. Begins the checks that they need."""
+        ...
+
+    def confirmed(self, mark: int) -> bool:
+        """Whether all results before a mark are agreed on, so that they may be saved."""
+        ...
+
+    def confirm(self) -> None:
+        """Complete the checks of all results so far. Raises AnswersWithdrawn, as results and reference_logits may."""
+        ...
+
+    def rewind(self, committed: int) -> None:
+        """Forget all orders and results: the search goes on after so many commits, with other orders."""
+        ...
+
+    def measure_elsewhere(self, births: Sequence[int], genomes: Genomes) -> "Measured | None":
+        """The float32 logits of elites, of other processes than those that scored them; None without workers."""
         ...
 
     def close(self) -> None:

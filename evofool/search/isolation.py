@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from evofool.errors import ScoreError, TargetError, UnansweredError
@@ -14,23 +16,35 @@ MAX_BROKEN = 8  # images that break the target in one call, before the target it
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
-def isolate(batch_evaluator: BatchEvaluator, order: Order) -> tuple[Winners, list[tuple[int, str]]]:
-    """The winners of an order, and (row, reason) of the rows that break the target by themselves.
+class Isolated(NamedTuple):
+    """An order evaluated, but for the rows that break the target by themselves."""
+
+    winners: Winners
+    broken: list[tuple[int, str]]  # these rows, each with the reason
+    unsteady: list[tuple[int, int]]  # (begin, end) of rows whose answer was not finite, though none of them is broken
+    last: tuple[int, np.ndarray | torch.Tensor] | None  # the last chunk, or part of one, that did not fail: row, logits
+
+
+def isolate(batch_evaluator: BatchEvaluator, order: Order) -> Isolated:
+    """The winners of an order, and the rows that break the target by themselves.
 
     Raises the target's first error if more than 8 rows break it, if it is out of memory, or if it is a black box, which
     would have to be paid for more queries.
     """
     search = _Isolation(batch_evaluator)
     cuts = pairwise([*batch_evaluator.parts(order), order.size])
-    return Winners.merged([search.part(order.cut(at, end), at) for at, end in cuts]), search.broken
+    winners = Winners.merged([search.part(order.cut(at, end), at) for at, end in cuts])
+    return Isolated(winners, search.broken, search.unsteady, search.last)
 
 
 class _Isolation:
-    """The rows of one order that break the target, so far."""
+    """What is known of one order so far."""
 
     def __init__(self, batch_evaluator: BatchEvaluator) -> None:
         self.batch_evaluator = batch_evaluator
         self.broken: list[tuple[int, str]] = []
+        self.unsteady: list[tuple[int, int]] = []
+        self.last: tuple[int, np.ndarray | torch.Tensor] | None = None
         self._first: ScoreError | TargetError | None = None
 
     def part(self, order: Order, begin: int) -> Winners:
@@ -38,8 +52,11 @@ class _Isolation:
 
         Every image keeps its row in the forward pass (BatchEvaluator.part), since its last bits may depend on that.
         """
+        seen: list[np.ndarray | torch.Tensor] = []
         try:
-            return self.batch_evaluator(order)
+            winners = self.batch_evaluator.part(order, 0, seen.append)
+            self.last = begin, seen[0]
+            return winners
         except OUT_OF_MEMORY:
             raise
         except (ScoreError, TargetError) as error:
@@ -52,10 +69,13 @@ class _Isolation:
                 if len(self.broken) > MAX_BROKEN:
                     raise self._first from None
                 return Winners.none(self.batch_evaluator.encoding)
-            cuts = [0, order.size // 2, order.size]
+            cuts, failed, before = [0, order.size // 2, order.size], error, len(self.broken)
             if isinstance(error, UnansweredError) and error.row is not None:  # each attempt may take long
                 cuts = sorted({0, error.row, error.row + 1, order.size})
-        return Winners.merged([self.part(order.cut(at, end), begin + at) for at, end in pairwise(cuts)])
+        winners = Winners.merged([self.part(order.cut(at, end), begin + at) for at, end in pairwise(cuts)])
+        if isinstance(failed, ScoreError) and len(self.broken) == before:
+            self.unsteady.append((begin, begin + order.size))
+        return winners
 
 
 class Quarantine:

@@ -12,7 +12,7 @@ import torch
 
 from evofool.machine import machine
 from evofool.search.archive import Winners
-from evofool.search.evaluate import BatchEvaluator, Order
+from evofool.search.evaluate import BatchEvaluator, Measured, Order
 from evofool.search.isolation import Quarantine, isolate, refuse_whole_batch
 from genomes import Genomes
 
@@ -28,6 +28,7 @@ class LocalEvaluator:
     """
 
     orders_in_progress: int | None = None
+    repeated, check_seconds = 0, 0.0
 
     def __init__(
         self, batch_evaluator: BatchEvaluator, streams: int = 1, torch_threads: int = 1, quarantine: int = 16
@@ -80,6 +81,20 @@ class LocalEvaluator:
     def workers(self) -> list[dict[str, Any]]:
         return []
 
+    def mark(self) -> int:
+        return 0
+
+    def confirmed(self, mark: int) -> bool:
+        return True
+
+    def confirm(self) -> None: ...
+
+    def rewind(self, committed: int) -> None:
+        self._orders.clear()
+
+    def measure_elsewhere(self, births: Sequence[int], genomes: Genomes) -> Measured | None:
+        return None
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -105,13 +120,13 @@ class LocalEvaluator:
 
     def _part(self, order: Order) -> "_Part":
         """A chunk. An image that breaks the target alone gets another chance: the fault may have passed."""
-        winners, broken = isolate(self.batch_evaluator, order)
-        parts, aside = [winners], []
-        for row, _ in broken:
+        found = isolate(self.batch_evaluator, order)
+        parts, aside = [found.winners], []
+        for row, _ in found.broken:
             alone = order.cut(row, row + 1)
-            again, still_broken = isolate(self.batch_evaluator, alone)
-            parts.append(again)
-            aside += [(alone, reason) for _, reason in still_broken]
+            again = isolate(self.batch_evaluator, alone)
+            parts.append(again.winners)
+            aside += [(alone, reason) for _, reason in again.broken]
         return _Part(Winners.merged(parts), aside)
 
     def _merged(self, order: Order, parts: "Sequence[_Part]") -> Winners:

@@ -440,7 +440,7 @@ def test_a_run_on_several_kinds_of_machine_is_verified_within_a_tolerance(
         alike = stored.meta.machine
         assert verify(stored, trust=True).exact
     with monkeypatch.context() as patch:
-        patch.setattr("evofool.search.evaluate.machine", lambda threads: {"cpu": "another"})
+        patch.setattr("evofool.search.local_evaluator.machine", lambda threads: {"cpu": "another"})
         with Run.start(recipe(), here / "both") as run:
             run.advance(batches=5)
     with monkeypatch.context() as patch:
