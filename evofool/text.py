@@ -1,5 +1,6 @@
 """Text from outside, made safe to show: no character of it controls a terminal, a line or the direction of text."""
 
+import html
 import json
 import math
 import re
@@ -21,6 +22,16 @@ def visible(text: object) -> str:
     (zero-width ones too), line and paragraph separators, and lone surrogates. All others stay, as do backslashes.
     """
     return _NOT_PRINTABLE.sub(_escape, str(text))
+
+
+def visible_lines(text: object) -> str:
+    """visible, except that newlines stay: for whole files and pages, in whose single texts they do no harm."""
+    return "\n".join(map(visible, str(text).split("\n")))
+
+
+def escaped(text: object) -> str:
+    """visible_lines as HTML or SVG text, and as the value of an attribute in quotes."""
+    return html.escape(visible_lines(text))
 
 
 def shortened(text: object, length: int = 80) -> str:

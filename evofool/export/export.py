@@ -13,7 +13,7 @@ from evofool.export.csv_file import write_csv
 from evofool.export.image_file import file_name, picture, refuse_size, stem
 from evofool.export.parquet import write_run
 from evofool.run.stored import Elite, StoredRun
-from evofool.text import to_json
+from evofool.text import to_json, visible_lines
 from genomes import CPPN
 
 LAYOUTS = ("imagefolder", "parquet")
@@ -50,7 +50,7 @@ def export(
             write_run(folder / _DATA / "train-00000-of-00001.parquet", run, elites, size)
         else:
             _image_folder(run, elites, folder, size)
-        (folder / _CARD).write_text(card(run, exported), encoding="utf-8")
+        (folder / _CARD).write_text(visible_lines(card(run, exported)), encoding="utf-8")
     return len(elites)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from evofool.pages.confidence_axis import set_confidence_axis, to_log_odds
 from evofool.pages.palette import BLUE, FAINT, INK, MINT, ORANGE, PAPER, png
+from evofool.text import visible
 
 _COLUMNS = ("evaluations", "median", "q25", "q75", "min", "at_99", "distinct")
 TITLE_WIDTH = 90
@@ -43,7 +44,7 @@ def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.1, 1))
     if title:
         figure.suptitle(
-            textwrap.fill(title, TITLE_WIDTH), fontsize=12, color=INK, parse_math=False
+            textwrap.fill(visible(title), TITLE_WIDTH), fontsize=12, color=INK, parse_math=False
         )  # a recipe's name may hold a dollar sign
 
     upper.fill_between(x, odds["q25"], odds["q75"], color=BLUE, alpha=0.18, linewidth=0, label="25% to 75%")

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from html import escape
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from evofool.pages.palette import FAINT, INK, PAPER
+from evofool.text import escaped
 from genomes.cppn import activations, arrays, json_
 from genomes.cppn.arrays import INPUTS, N_IN
 
@@ -71,7 +71,7 @@ def graph_svg(genome: Mapping[str, Any]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {top:.1f} {width:.1f} {height:.1f}" '
         f'width="{width:.0f}" height="{height:.0f}" role="img" font-family="system-ui, Helvetica, Arial, sans-serif">'
-        f"<title>{escape(title)}</title>"
+        f"<title>{escaped(title)}</title>"
         f'<rect x="0" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{PAPER}"/>'
         + "\n".join(parts)
         + "</svg>\n"
@@ -209,7 +209,7 @@ def _edge(points: list[tuple[float, float]], weight: float, share: float, alive:
     shade = _BLUE if weight > 0 else _RED if weight < 0 else _LINE
     return (
         f'<path class="edge" d="{d}" fill="none" stroke="{shade}" stroke-width="{0.6 + 3.4 * share:.2f}" '
-        f'stroke-linecap="round" opacity="{0.75 if alive else 0.15}"><title>{escape(name)}</title></path>'
+        f'stroke-linecap="round" opacity="{0.75 if alive else 0.15}"><title>{escaped(name)}</title></path>'
     )
 
 
@@ -248,7 +248,7 @@ def _node(i: int, activation: str, at: tuple[float, float], alive: bool, output:
 
 def _group(i: int, alive: bool, name: str, inside: str) -> str:
     faint = "" if alive else ' opacity="0.3"'
-    return f'<g class="node" data-id="{i}"{faint}><title>{escape(name)}</title>{inside}</g>'
+    return f'<g class="node" data-id="{i}"{faint}><title>{escaped(name)}</title>{inside}</g>'
 
 
 def _name(i: int) -> str:
@@ -256,7 +256,7 @@ def _name(i: int) -> str:
 
 
 def _text(x: float, y: float, text: str, size: int, fill: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{fill}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{fill}" text-anchor="{anchor}">{escaped(text)}</text>'
 
 
 def _legend(x: float, y: float) -> str:

@@ -5,11 +5,11 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import chain, count
 
 from evofool.pages.stylesheet import STYLE
 from evofool.pages.svg import prefixed
+from evofool.text import escaped
 
 _SHORT = 224  # pixels; a smaller picture is enlarged by a whole factor, up to this size
 _FILES = "evofool-pictures"  # the meta tag with the names of the pictures written beside the page
@@ -114,14 +114,14 @@ def html_page(
     anchors = _anchors([section.title for section in others]) if contents else []
     body = "\n".join(
         [
-            f"<header><h1>{escape(title)}</h1>\n{_inside(first, numbers, 2)}</header>",
+            f"<header><h1>{escaped(title)}</h1>\n{_inside(first, numbers, 2)}</header>",
             _contents(others, anchors) if anchors else "",
             *(
-                f"<section{f' id={chr(34)}{anchor}{chr(34)}' if anchor else ''}><h2>{escape(section.title)}</h2>\n"
+                f"<section{f' id={chr(34)}{anchor}{chr(34)}' if anchor else ''}><h2>{escaped(section.title)}</h2>\n"
                 f"{_inside(section, numbers, 3)}</section>"
                 for section, anchor in zip(others, anchors or [""] * len(others), strict=True)
             ),
-            f"<footer>{''.join(f'<div>{escape(note)}</div>' for note in notes)}</footer>" if notes else "",
+            f"<footer>{''.join(f'<div>{escaped(note)}</div>' for note in notes)}</footer>" if notes else "",
         ]
     )
     return f"""<!doctype html>
@@ -130,8 +130,8 @@ def html_page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="{_FILES}" content="{escape(" ".join(files))}">
-<title>{escape(title)}</title>
+<meta name="{_FILES}" content="{escaped(" ".join(files))}">
+<title>{escaped(title)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
@@ -158,24 +158,24 @@ def _anchors(titles: Sequence[str]) -> list[str]:
 
 
 def _contents(sections: Sequence[Section], anchors: Sequence[str]) -> str:
-    lines = (f'<li><a href="#{a}">{escape(section.title)}</a></li>' for section, a in zip(sections, anchors, strict=True))
+    lines = (f'<li><a href="#{a}">{escaped(section.title)}</a></li>' for section, a in zip(sections, anchors, strict=True))
     return f'<nav aria-label="Contents"><ol>{"".join(lines)}</ol></nav>'
 
 
 def _inside(section: Section, numbers: Iterator[int], level: int) -> str:
     """numbers: a new one for each plot of the page; level: of the headings of subsections."""
-    parts = [f'<p class="fault">{escape(fault)}</p>' for fault in section.fault.splitlines()]
-    parts += [f'<p class="caution">{escape(caution)}</p>' for caution in section.cautions]
+    parts = [f'<p class="fault">{escaped(fault)}</p>' for fault in section.fault.splitlines()]
+    parts += [f'<p class="caution">{escaped(caution)}</p>' for caution in section.cautions]
     if section.lead:
-        parts.append(f'<p class="lead">{escape(section.lead)}</p>')
-    parts += [f"<p>{_breaking(escape(paragraph))}</p>" for paragraph in section.text]
+        parts.append(f'<p class="lead">{escaped(section.lead)}</p>')
+    parts += [f"<p>{_breaking(escaped(paragraph))}</p>" for paragraph in section.text]
     if section.source:
-        parts.append(f'<p class="source">{escape(section.source)}</p>')
+        parts.append(f'<p class="source">{escaped(section.source)}</p>')
     parts.append(_shown(section, numbers))
     for folded in section.folded:
-        parts.append(f"<details><summary>{escape(folded.summary)}</summary>\n{_shown(folded, numbers)}\n</details>")
+        parts.append(f"<details><summary>{escaped(folded.summary)}</summary>\n{_shown(folded, numbers)}\n</details>")
     for part in section.parts:
-        parts.append(f"<h{level}>{escape(part.title)}</h{level}>\n{_inside(part, numbers, level + 1)}")
+        parts.append(f"<h{level}>{escaped(part.title)}</h{level}>\n{_inside(part, numbers, level + 1)}")
     return "\n".join(parts) + "\n"
 
 
@@ -195,13 +195,13 @@ def _figure(picture: Picture) -> str:
     small = ' class="small"' if factor > 1 else ""
     text = f"{picture.title}, {picture.caption}" if picture.caption else picture.title
     return (
-        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{escape(text)}" '
+        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{escaped(text)}" '
         f'src="{_data(picture.png)}">{_caption(picture)}</figure>\n'
     )
 
 
 def _plot(plot: Plot, number: int) -> str:
-    text = escape(f"{plot.title}. {plot.caption}" if plot.caption else plot.title)
+    text = escaped(f"{plot.title}. {plot.caption}" if plot.caption else plot.title)
     if isinstance(plot.drawn, str):
         drawn = prefixed(plot.drawn, f"p{number}-").replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
     else:
@@ -210,8 +210,8 @@ def _plot(plot: Plot, number: int) -> str:
 
 
 def _caption(shown: Picture | Plot) -> str:
-    more = f"<span>{escape(shown.caption)}</span>" if shown.caption else ""
-    return f"<figcaption>{escape(shown.title)}{more}</figcaption>"
+    more = f"<span>{escaped(shown.caption)}</span>" if shown.caption else ""
+    return f"<figcaption>{escaped(shown.title)}{more}</figcaption>"
 
 
 def _data(png: bytes) -> str:
@@ -233,13 +233,13 @@ def _table(table: Table) -> str:
     def lines(of: Sequence[Sequence[TableCell]]) -> str:
         return "\n".join(line([_cell(cell) for cell in cells], "td") for cells in of)
 
-    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
-    head = line([escape(h) for h in table.heads], "th")
+    caption = f"<caption>{escaped(table.caption)}</caption>" if table.caption else ""
+    head = line([escaped(h) for h in table.heads], "th")
     bodies = [f"<tbody>\n{lines(rows)}\n</tbody>"] if rows or not groups else []
     span = f'<tr><th class="group" scope="rowgroup" colspan="{columns}">'
-    bodies += [f"<tbody>\n{span}{escape(title)}</th></tr>\n{lines(members)}\n</tbody>" for title, members in groups]
+    bodies += [f"<tbody>\n{span}{escaped(title)}</th></tr>\n{lines(members)}\n</tbody>" for title, members in groups]
     dense = ' class="dense"' if columns >= _DENSE else ""
-    under = f'<p class="under">{escape(table.under)}</p>' if table.under else ""
+    under = f'<p class="under">{escaped(table.under)}</p>' if table.under else ""
     return f'<div class="wide"><table{dense}>{caption}<thead>{head}</thead>{"".join(bodies)}</table></div>{under}'
 
 
@@ -256,8 +256,8 @@ def _cell(cell: TableCell) -> str:
     if cell.mark and cell.mark not in _MARKS:
         raise ValueError(f'the mark of a cell is one of {", ".join(_MARKS)}, not "{cell.mark}"')
     mark = f'<b class="{_MARKS[cell.mark]}">{cell.mark}</b>' if cell.mark else ""
-    faint = f"<i>{escape(cell.faint)}</i>" if cell.faint else ""
-    return " ".join(piece for piece in (mark, escape(cell.text), faint) if piece)
+    faint = f"<i>{escaped(cell.faint)}</i>" if cell.faint else ""
+    return " ".join(piece for piece in (mark, escaped(cell.text), faint) if piece)
 
 
 def _is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from evofool.pages.confidence_axis import set_confidence_axis, to_log_odds
 from evofool.pages.curve import TITLE_WIDTH
 from evofool.pages.palette import BLUE, FAINT, INK, ORANGE, PAPER, png
+from evofool.text import visible
 
 _ENDS = ("low", "high")  # of an interval
 _ACCURACY = 0.98  # on real digits, which retraining should not go below
@@ -32,7 +33,7 @@ def retrain_curve(rows: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.1, 1))
     if title:
-        figure.suptitle(textwrap.fill(title, TITLE_WIDTH), fontsize=12, color=INK, parse_math=False)
+        figure.suptitle(textwrap.fill(visible(title), TITLE_WIDTH), fontsize=12, color=INK, parse_math=False)
 
     drawn: list[np.ndarray] = []  # all log-odds that the axis has to include
     for k, row in enumerate(rows):

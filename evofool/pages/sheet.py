@@ -11,6 +11,7 @@ import numpy as np
 
 from evofool.images import to_pil
 from evofool.pages.palette import FAINT, INK, LINE, PAPER
+from evofool.text import visible
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -188,8 +189,11 @@ def wrapped(text: str, font: "ImageFont.FreeTypeFont", width: int) -> list[str]:
 
 
 def to_ascii(text: str) -> str:
-    """text in the characters that Pillow's font has: no accents, dashes as hyphens, anything else as a question mark."""
-    text = " ".join(text.translate(_ASCII).split())
+    """text in the characters that Pillow's font has: no accents, dashes as hyphens, anything else as a question mark.
+
+    What is not printable is escaped, as in evofool.text.visible.
+    """
+    text = visible(" ".join(text.translate(_ASCII).split()))
     bare = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if " " <= c <= "~" or c in "·°" else "?" for c in bare)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from evofool.pages.palette import FAINT, INK, following
+from evofool.text import visible_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
         yield plot
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    plot.svg = following(_lean(buffer.getvalue()))
+    plot.svg = following(_lean(visible_lines(buffer.getvalue())))
 
 
 def prefixed(svg: str, prefix: str) -> str:

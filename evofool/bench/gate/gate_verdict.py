@@ -7,6 +7,7 @@ from typing import Literal
 
 from evofool.bench.gate.junit import Case
 from evofool.bench.gate.junit import junit as xml
+from evofool.text import visible
 
 Status = Literal["passes", "fails", "invalid"]
 _EXIT: dict[Status, int] = {"passes": 0, "fails": 1, "invalid": 2}
@@ -88,4 +89,4 @@ def _cell(text: str) -> str:
     flat = " ".join(text.split())
     for special in "\\`*_[]|":
         flat = flat.replace(special, f"\\{special}")
-    return html.escape(flat, quote=False)
+    return html.escape(visible(flat), quote=False)

@@ -5,6 +5,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from evofool.text import visible_lines
+
 # All that XML 1.0 has no way to write, not even escaped: control characters, lone surrogates, two non-characters.
 _UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -21,7 +23,7 @@ class Case(NamedTuple):
 def junit(suite: str, group: str, cases: Sequence[Case], seconds: float, output: str = "") -> str:
     """The XML of a suite. group: the class name that readers list its cases under; output: shown beside all of them.
 
-    Characters that XML lacks are dropped.
+    Characters that are not printable are escaped, and others that XML lacks are dropped.
     """
     count = {
         "tests": str(len(cases)),
@@ -46,4 +48,4 @@ def junit(suite: str, group: str, cases: Sequence[Case], seconds: float, output:
 
 
 def _clean(text: str) -> str:
-    return _UNWRITABLE.sub("", text)
+    return _UNWRITABLE.sub("", visible_lines(text))
