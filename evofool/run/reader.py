@@ -215,7 +215,7 @@ class Reader:
         """In the order of batches."""
         with self._guard("is damaged"):
             rows = self._db.execute("SELECT batch, seconds, row FROM metrics ORDER BY batch").fetchall()
-            return [MetricsRow(int(batch), float(seconds), dict(json.loads(row))) for batch, seconds, row in rows]
+            return [MetricsRow(int(batch), float(seconds), dict(_json(row))) for batch, seconds, row in rows]
 
     def pending(self) -> list[Pending]:
         """The orders under way, the lowest batch first."""
@@ -256,7 +256,7 @@ class Reader:
 
     def _meta_values(self) -> dict[str, Any]:
         with self._guard("cannot be read"):
-            return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+            return {key: _json(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:
@@ -266,3 +266,10 @@ class Reader:
             raise
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             raise StoreError(f"{self.path} {what} ({error})") from None
+
+
+def _json(text: str) -> Any:
+    """The JSON in a column; ValueError also for a lone surrogate in it, which nothing that is written later could hold."""
+    found = json.loads(text)
+    json.dumps(found, ensure_ascii=False).encode()
+    return found
