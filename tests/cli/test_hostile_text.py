@@ -20,13 +20,16 @@ import pytest
 import typer
 
 from evofool.bench import manifest
+from evofool.bench.retraining import retrain_loop
 from evofool.cli import app as cli
 from evofool.images import save_png
 from evofool.run.reader import FILE
 from evofool.run.schema import IMAGE_METRICS, TABLES
+from evofool.sweep import status
 from evofool.text import visible
 from tests.bench.samples import result
 
+BAD_IMAGE = "\x1b]0;PWN\x07\u202e.png"
 HOSTILE = "\x1b]0;PWN\x07\x9d0;PWN\x9c\r\n\x7f\t\u202e\u2066\u061c\u200b\u2028"
 
 COMMANDS: dict[str, list[str]] = {
@@ -35,8 +38,8 @@ COMMANDS: dict[str, list[str]] = {
     "units": ["lenet fc1:0 --out {run}"],
     "polish": ["{run} --out {new} --classes 3 --parameters pixels --budget 2"],
     "init": [],  # reads the shipped recipes alone
-    "show": ["{run}", "{run} --json", "{run} --class 3", "{run} --class 3 --json", "{run} --workers", "{run} --workers --json"],
-    "explain": ["{run} --class 3 --parts saliency --out {new}"],
+    "show": [f"{{run}}{what}{form}" for what in ("", " --class 3", " --workers") for form in ("", " --json")],
+    "explain": ["{run} --class 3 --parts saliency --out {new}", "{image} --target lenet"],
     "lineage": ["{run} --class 3 --image {new}.png", "{run} --class 3 --json"],
     "export": ["{run} {new}", "{run} {new} --format parquet"],
     "merge": ["{run} --out {new}"],
@@ -48,13 +51,14 @@ COMMANDS: dict[str, list[str]] = {
     "bench compare": ["{result} {other}", "{result} {other} --json"],
     "bench retrain": ["--out {retrain}"],
     "gate": ["lenet --against {result} --out {new} --images {nothing}"],
-    "sweep": ["mnist-cppn --targets lenet --seeds 0:1 --out {sweep}"],
-    "transfer": ["{run} --target zero.onnx", "{run} {run}"],
-    "score-set": ["{run} --sheet {new}.png", "{images} --target lenet"],
+    "sweep run": ["mnist-cppn --targets lenet --seeds 0:1 --out {sweep}"],
+    "sweep show": ["{sweep}"],
+    "transfer": ["{run} --target lenet?labels={labels} --json {new}.json", "{run} {run}"],
+    "score-set": ["{run} --sheet {new}.png", "{bad} --target lenet"],
     "targets list": [],
-    "targets show": ["onnx:{images}/3/\x1b]0;PWN\x07\u202e.png"],
-    "targets check": ["onnx:{images}/3/\x1b]0;PWN\x07\u202e.png --images {images}"],
-    "targets serve": ["onnx:{images}/3/\x1b]0;PWN\x07\u202e.png"],
+    "targets show": ["onnx:{image}"],
+    "targets check": ["lenet --no-speed --images {bad}", "onnx:{image}"],
+    "targets serve": ["onnx:{image}"],
 }
 """By command, its arguments with each kind of file that it reads."""
 
@@ -196,7 +200,8 @@ def leaves(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of each text of JSON; of lists, only that of the first."""
     if isinstance(data, str):
         yield path
-    for key, value in data.items() if isinstance(data, dict) else list(enumerate(data))[:1] if isinstance(data, list) else ():
+    parts = data.items() if isinstance(data, dict) else list(enumerate(data))[:1] if isinstance(data, list) else ()
+    for key, value in parts:
         yield from leaves(value, (*path, key))
 
 
@@ -224,14 +229,22 @@ def arguments_of(line: str, **paths: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of ten classes; one is no image, and has a name that not every terminal should see."""
+    """Images of ten classes."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for k in range(10):
         (folder / str(k)).mkdir()
         for n in range(6):
             save_png(rng.integers(0, 256, (1, 28, 28), np.uint8), folder / str(k) / f"{n}.png")
-    (folder / "3" / "\x1b]0;PWN\x07\u202e.png").write_bytes(b"none")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bad_images(images: Path) -> Path:
+    """The same, and a file that is no image."""
+    folder = images.with_name("bad")
+    shutil.copytree(images, folder)
+    (folder / "3" / BAD_IMAGE).write_bytes(b"none")
     return folder
 
 
@@ -243,24 +256,124 @@ def test_a_lone_surrogate_in_a_run_is_named(command: Command, sound: Path, tmp_p
 
 def test_a_text_of_a_run_reaches_no_terminal_raw(command: Command, sound: Path, images: Path, tmp_path: Path) -> None:
     """Each text by itself by some commands, and those that do not damage the file together by all of them."""
+    (tmp_path / "labels.txt").write_text("".join(f"{k}\n" for k in "123456789x"))
+    paths = {"images": images, "labels": tmp_path / "labels.txt"}
     lines = [(name, line) for name, rows in COMMANDS.items() for line in rows if "{run}" in line]
-    harmless: list[Change] = []
+    harmless: dict[str, Change] = {}
     for number, (name, change) in enumerate(changes_of(sound).items()):
         folder = hostile_copy(sound, tmp_path / f"each-{number}", [change])
         status = command("show", str(folder), terminal=bool(number % 2))
         if status == 0 and command("show", str(folder), "--class", "3") == 0:
-            harmless += [] if name in ("meta.value", "metrics.row") else [change]  # these are no JSON any more
+            if name not in ("meta.value", "metrics.row"):  # these are no JSON any more
+                harmless[name] = change
             continue
-        assert status in (0, 1, 2), name
+        assert status in (0, 2), name
         # All read the file by the same reader, so that two for each fault are enough: over all faults it is every one.
         for other, line in (lines[2 * number % len(lines)], lines[(2 * number + 1) % len(lines)]):
-            out = tmp_path / f"out-{number}-{other.replace(' ', '-')}"
-            command(*other.split(), *arguments_of(line, run=folder, new=out, images=images))
+            out = tmp_path / f"out-{number}-{other}"
+            command(*other.split(), *arguments_of(line, run=folder, new=out, **paths))
     assert len(harmless) > 20
+    sound_target = [change for name, change in harmless.items() if not re.search(r"target|sha256", name)]
+    done = set()
     for number, (name, line) in enumerate(lines):
-        for terminal in (False, True):
-            folder = hostile_copy(sound, tmp_path / f"all-{number}-{terminal}", harmless)
+        for terminal, changes in ((True, list(harmless.values())), (False, sound_target)):
+            folder = hostile_copy(sound, tmp_path / f"all-{number}-{terminal}", changes)
             out = tmp_path / f"new-{number}-{terminal}"
-            command(*name.split(), *arguments_of(line, run=folder, new=out, images=images), terminal=terminal)
-            for written in (*out.rglob("*.csv"), *out.rglob("*.md"), *out.rglob("*.html"), *out.rglob("*.svg")):
+            arguments = arguments_of(line, run=folder, new=out, **paths)
+            if command(*name.split(), *arguments, terminal=terminal) == 0:
+                done.add(name)
+            for written in (path for path in out.rglob("*") if path.suffix in (".csv", ".md", ".html", ".svg")):
                 assert_no_controls(written.read_text(), False, f"{name} in {written.name}")
+    assert {"run", "show", "explain", "lineage", "export", "measure", "transfer", "score-set"} <= done
+
+
+# -- the JSON of benchmarks
+
+
+def every_text_changed(data: Any, kept: frozenset[str] = frozenset({"schema"})) -> Any:
+    if isinstance(data, dict):
+        return {key: value if key in kept else every_text_changed(value, kept) for key, value in data.items()}
+    if isinstance(data, list):
+        return [every_text_changed(value, kept) for value in data]
+    return data + HOSTILE if isinstance(data, str) else data
+
+
+def test_a_text_of_a_result_reaches_no_terminal_raw(command: Command, tmp_path: Path) -> None:
+    sound = result("lenet", 0, ["cppn", "random"], points=20)
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(result("lenet", 1, ["cppn", "random"], points=20)))
+    file = tmp_path / "result.json"
+    variants = [changed(sound, path) for path in leaves(sound)] + [every_text_changed(sound)]
+    for number, variant in enumerate(variants):
+        file.write_text(json.dumps(variant))
+        for line in COMMANDS["bench compare"] if variant is variants[-1] else COMMANDS["bench compare"][:1]:
+            command("bench", "compare", *arguments_of(line, result=file, other=other), terminal=bool(number % 2))
+    for line in COMMANDS["gate"]:
+        command("gate", *arguments_of(line, result=file, new=tmp_path / "gate", nothing=tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "record"),
+    [
+        ("bench run", manifest.MANIFEST, {"schema": manifest.SCHEMA, "version": manifest.VERSION}),
+        ("bench show", status.FILE, {"schema": status.SCHEMA, "version": status.VERSION}),
+        ("sweep show", status.FILE, {"schema": status.SCHEMA, "version": status.VERSION}),
+        ("bench retrain", retrain_loop.FILE, {"schema": retrain_loop.SCHEMA, "version": retrain_loop.VERSION}),
+    ],
+)
+def test_a_text_of_a_folder_reaches_no_terminal_raw(
+    command: Command, tmp_path: Path, name: str, file: str, record: dict[str, Any]
+) -> None:
+    variants = record | {"schema": HOSTILE}, record | {"version": HOSTILE}, record | {HOSTILE: HOSTILE}
+    for number, variant in enumerate(variants):
+        folder = tmp_path / f"folder-{number}"
+        folder.mkdir()
+        (folder / file).write_text(json.dumps(variant))
+        for line in COMMANDS[name]:
+            assert command(*name.split(), *arguments_of(line, bench=folder, retrain=folder, sweep=folder)) == 2
+
+
+# -- what the user names
+
+
+@pytest.mark.parametrize("name", sorted(set(all_commands()) - {"targets list"}))
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_argument_reaches_no_terminal_raw(command: Command, name: str, terminal: bool) -> None:
+    """A file whose name somebody else has chosen, as a shell's * gives it."""
+    argument = "x\x1b]0;PWN\x07\u202e\x9d"
+    assert command(*name.split(), f"--{argument}", terminal=terminal) == 2
+    if name not in ("init", "bench retrain"):
+        assert command(*name.split(), argument, *(["--out", "new"] if name == "merge" else []), terminal=terminal) == 2
+
+
+def test_a_file_s_name_reaches_no_terminal_raw(command: Command, bad_images: Path, tmp_path: Path) -> None:
+    for name, rows in COMMANDS.items():
+        for line in rows:
+            if "{bad}" in line or "{image}" in line:
+                arguments = arguments_of(line, bad=bad_images, image=bad_images / "3" / BAD_IMAGE)
+                assert command(*name.split(), *arguments, terminal=True) in (1, 2)
+    assert command("score-set", str(bad_images), "--target", "lenet", "--skip-unreadable") == 0
+    (tmp_path / "3_\x1b]0;PWN\x07.png").write_bytes((bad_images / "3" / "0.png").read_bytes())
+    assert command("score-set", str(tmp_path), "--target", "lenet") == 0
+    assert command("explain", str(tmp_path / "3_\x1b]0;PWN\x07.png"), "--target", "lenet", "--parts", "saliency") == 0
+
+
+def test_an_option_s_value_reaches_no_terminal_raw(command: Command) -> None:
+    for arguments in (
+        ["run", "mnist-cppn", "--set", f"search.seed={HOSTILE}"],
+        ["run", "mnist-cppn", "--set", f"{HOSTILE}=3"],
+        ["run", "mnist-cppn", "--workers", HOSTILE],
+        ["targets", "show", f"onnx:{HOSTILE}.onnx"],
+        ["targets", "show", f"lenet?{HOSTILE}=3"],
+    ):
+        assert command(*(a.replace("\0", "") for a in arguments)) == 2
+
+
+def test_a_recipe_s_text_reaches_no_terminal_raw(command: Command, tmp_path: Path) -> None:
+    escaped = json.dumps(HOSTILE)
+    rest = "\n[encoding]\nkind = 'cppn'\n[stop]\nevaluations = 9\n"
+    file = tmp_path / "hostile.toml"
+    for text in (f"{escaped} = 1", f"target = {escaped}", f"search.rank = {escaped}", HOSTILE, f"name = '{HOSTILE}'"):
+        file.write_text(text + rest)
+        assert command("run", str(file)) == 2
+        assert command("bench", str(file)) == 2
