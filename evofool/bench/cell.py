@@ -6,13 +6,11 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from evofool.attacks.run import run_baseline
 from evofool.attacks.session import AttackProgress
@@ -22,7 +20,7 @@ from evofool.cluster.folder_transfer import restore_folder
 from evofool.errors import StoreError, TargetError
 from evofool.json_file import write_json
 from evofool.machine import keep_memory, machine, torch_threads
-from evofool.run.lock import LOCK
+from evofool.run.lock import wait_for_lock
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
@@ -51,7 +49,6 @@ _RECORD: dict[str, type] = {
 }
 """The types of the values of a record that are read."""
 
-_PATIENCE = 60.0  # seconds
 _loaded: dict[str, Target] = {}  # the last one, so that the cells of a target load it once
 
 
@@ -69,7 +66,7 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
     folder = cell.folder
     if is_done(cell):
         return read_record(folder)
-    _wait_for_lock(folder)
+    wait_for_lock(folder)
     target = _target(cell.target, folder)
     if cell.fingerprint and target.fingerprint() != cell.fingerprint:
         raise TargetError(f"{target.name} has changed since: its labels, preprocessing or weights differ")
@@ -172,7 +169,7 @@ def clear_folder(job: CellJob) -> None:
     restore_folder(folder)
     if not (folder / FILE).exists() or _stored_identity(folder) == job.identity:
         return
-    _wait_for_lock(folder)
+    wait_for_lock(folder)
     others = folder.parent / ASIDE
     try:
         others.mkdir(exist_ok=True)
@@ -210,14 +207,6 @@ def _stored_identity(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return identity if isinstance(identity, dict) else None
-
-
-def _wait_for_lock(folder: Path) -> None:
-    """Wait until the worker of a killed process ends: it may still be writing this cell."""
-    if (folder / LOCK).exists():
-        # If it does not end, opening the run fails with a message.
-        with suppress(Timeout, OSError), FileLock(folder / LOCK).acquire(timeout=_PATIENCE):
-            pass
 
 
 def _save_logits(verdict: Verdict, path: Path) -> None:

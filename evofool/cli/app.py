@@ -27,6 +27,7 @@ from evofool.cli.replay import replay
 from evofool.cli.run import run
 from evofool.cli.score_set import score_set
 from evofool.cli.show import show
+from evofool.cli.sweep import sweep
 from evofool.cli.targets import targets
 from evofool.cli.transfer import transfer
 from evofool.cli.units import units
@@ -35,7 +36,7 @@ from evofool.printer import escape_foreign_messages, print_lines, print_tracebac
 from evofool.text import visible
 
 PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
-    "Launch": {"run": run, "baseline": baseline, "units": units, "polish": polish, "init": init},
+    "Launch": {"run": run, "sweep": sweep, "baseline": baseline, "units": units, "polish": polish, "init": init},
     "Inspect": {
         "show": show,
         "explain": explain,

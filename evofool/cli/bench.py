@@ -1,42 +1,32 @@
-"""The group `evofool bench`: run (the default command) and compare; retrain is in a file of its own."""
+"""The group `evofool bench`: run (the default command), show and compare; retrain is in a file of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from evofool.bench.interval import Interval, format_queries, format_ratio
-from evofool.cli.options import AsJson
+from evofool.cli.options import AsJson, WithDefault
 from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
-from evofool.printer import Table, print_json, print_lines, status
+from evofool.printer import Table, print_json, print_lines
 
 if TYPE_CHECKING:
     from evofool.bench.plan import BenchRecipe
-    from evofool.sweep.runner import WorkProgress
 
 
 _FEW = 3  # targets of which all arms are printed
 
 
-class _WithDefault(TyperGroup):
-    """A group with a default command: `evofool bench bench-digits` is `evofool bench run bench-digits`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 bench = typer.Typer(
-    cls=_WithDefault,
+    cls=WithDefault,
     no_args_is_help=True,
     help="""Measure how well classifiers resist fooling: scores, controls and a report.
 
     evofool bench bench-digits                  a shipped benchmark
     evofool bench --target SPEC --images DIR    your classifier and your real images
+    evofool bench show DIR                      how far each cell is
     evofool bench compare A.json B.json         two results, paired by seed
     evofool bench retrain                       training with fooling images
 """,
@@ -86,7 +76,7 @@ def run(
     Exits with 2 if a target could not be measured. docs/protocol.md explains the scores.
     """
     from evofool.bench.bench import run_bench
-    from evofool.cli.console import interrupts
+    from evofool.cli.console_jobs import work_display
 
     options = given_options(images, arms, budget, seeds, workers, ray)
     recipe = recipe_of(bench_recipe, target or [], options, changes or [])
@@ -100,18 +90,7 @@ def run(
         if note:
             print_lines(note)
     print_lines(*_opening_lines(recipe, folder))
-    ended = ""
-    with interrupts("Saving the unfinished cells ...") as interrupted, status() as show_status:
-
-        def on_progress(p: "WorkProgress") -> bool:
-            nonlocal ended
-            text = progress_text(p)
-            if not p.total or p.done < p.total:
-                show_status(lambda: text)
-            elif text != ended:  # the end of each stage is printed, however short the stage was
-                print_lines(ended := text)
-            return bool(interrupted)
-
+    with work_display("cell") as on_progress:
         outcome = run_bench(recipe, folder, on_progress)
     if outcome.interrupted:
         print_lines("Interrupted; finished cells are saved. The same command continues.")
@@ -128,6 +107,19 @@ def run(
 
 
 bench.command("retrain")(retrain)
+
+
+@bench.command("show")
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a benchmark.")], as_json: AsJson = False
+) -> None:
+    """Show how far each cell of a benchmark is, also while it goes on in another process, and after that was killed.
+
+    For each cell: whether it waits, runs (on which machine, queries per second, time left), is done, or failed and why.
+    """
+    from evofool.cli.console_jobs import show_jobs
+
+    show_jobs(folder, as_json)
 
 
 @bench.command("compare")
@@ -237,20 +229,6 @@ def numbers(text: str) -> list[int]:
     if not all(part.isdecimal() for part in parts):
         raise RecipeError(f'--budget "{text}" has to be whole numbers of queries, as in 1000,10000')
     return [int(part) for part in parts]
-
-
-def progress_text(p: "WorkProgress") -> str:
-    """The progress of a benchmark in one line: cells done, and the time left."""
-    from evofool.bench.report.formatting import counted
-    from evofool.cli.console import duration
-
-    if p.message and not p.total:
-        return p.message
-    share, more = p.done_here + p.running_share, p.total - p.done - p.running_share
-    left = f", about {duration(more * p.seconds / share)} left" if share > 0.05 and more > 0 else ""
-    running = f", {p.running} running" if p.running and not p.message else ""
-    total = f"{p.total:,}" if p.message else counted(p.total, "cell")
-    return f"{f'{p.message}: ' if p.message else ''}{p.done:,} of {total} done{running}{left}"
 
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -75,10 +75,10 @@ def gate(
             with status() as show_status:
 
                 def on_progress(p: "WorkProgress") -> bool:
-                    from evofool.cli.bench import progress_text
+                    from evofool.cli.console_jobs import progress_text
 
                     with suppress(BrokenPipeError):  # nobody reads the progress; the exit status still counts
-                        show_status(lambda: progress_text(p))
+                        show_status(lambda: progress_text(p, "cell"))
                     return bool(interrupted)
 
                 if (against is None) == (accept is None):

@@ -1,9 +1,10 @@
 """Options and arguments that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")]
 Trust = Annotated[
@@ -17,6 +18,16 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
 Streams = Annotated[
     int, typer.Option(min=0, help="Passes at the same time; 0: chosen automatically. Does not change results.")
 ]
+
+
+class WithDefault(TyperGroup):
+    """A group whose command `run` is the default: `evofool bench bench-digits` is `evofool bench run bench-digits`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `run` before arguments that begin with no command."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
 
 def class_ids(text: str | None, labels: tuple[str, ...], name: str) -> list[int]:

@@ -1,5 +1,6 @@
 """One writer at a time for a run's folder, on a local disk."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -7,6 +8,7 @@ from filelock import FileLock, Timeout
 from evofool.errors import StoreError
 
 LOCK = "run.lock"
+_PATIENCE = 60.0  # seconds
 _NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
 
 
@@ -22,6 +24,14 @@ def lock_run(folder: Path) -> FileLock:
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror or error})") from None
     return lock
+
+
+def wait_for_lock(folder: Path) -> None:
+    """Wait until the worker of a killed process ends, for a minute at most: it may still be writing this run."""
+    if (folder / LOCK).exists():
+        # If it does not end, opening the run fails with a message.
+        with suppress(Timeout, OSError), FileLock(folder / LOCK).acquire(timeout=_PATIENCE):
+            pass
 
 
 def refuse_network(folder: Path) -> None:

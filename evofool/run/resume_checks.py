@@ -60,7 +60,7 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
     if compute.chunk == 0 or compute.chunk > settled_chunk == stored.compute.chunk:
         compute = compute.model_copy(update={"chunk": stored.compute.chunk})
     recipe = _with_lag_of(stored, recipe.model_copy(update={"compute": compute}))
-    ours, theirs = _flat(recipe.fixed()), _flat(stored.fixed())
+    ours, theirs = flat(recipe.fixed()), flat(stored.fixed())
     for key in sorted({*ours, *theirs} - {"search.lag"}):
         if ours.get(key) != theirs.get(key):
             raise RecipeError(
@@ -93,7 +93,7 @@ def changed_values(recipe: Recipe, stored: Recipe) -> list[tuple[str, Any, Any]]
     """
     may_change: dict[str, Any] = {"stop": True, "save": True, "search": {"lag"}, "compute": {"streams", "workers", "ray"}}
     both = stored, _with_lag_of(stored, recipe)
-    old, new = (_flat(r.model_dump(mode="json", include=may_change, exclude_none=True)) for r in both)
+    old, new = (flat(r.model_dump(mode="json", include=may_change, exclude_none=True)) for r in both)
     return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
 
 
@@ -133,7 +133,8 @@ def refuse_stored_cluster(recipe: Recipe, stored: Recipe, folder: Path | str, tr
         raise RecipeError(f"{folder}: its recipe has a runtime environment for Ray; if you trust it, add --trust")
 
 
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+def flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with keys such as "search.seed"."""
     if not isinstance(data, dict):
         return {prefix: data}
-    return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, value in data.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}

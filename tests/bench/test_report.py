@@ -22,6 +22,7 @@ from evofool.bench.report.formatting import (
 )
 from evofool.bench.report.overview import sharing_section, strongest, summary_section
 from evofool.cli import bench as cli_bench
+from evofool.cli import console_jobs
 from evofool.pages.html_page import NOTHING, TableCell
 from evofool.sweep.runner import WorkProgress
 from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
@@ -339,7 +340,7 @@ def test_an_invalid_target_has_no_figures_on_the_console(capsys: pytest.CaptureF
     ],
 )
 def test_progress_leaves_out_zeros_and_the_time_of_finished_work(progress: WorkProgress, text: str) -> None:
-    shown = cli_bench.progress_text(progress)
+    shown = console_jobs.progress_text(progress, "cell")
     assert shown.startswith(text)
     assert ("left" in shown) == (progress.running > 0)
     assert "0 under way" not in shown
@@ -347,11 +348,11 @@ def test_progress_leaves_out_zeros_and_the_time_of_finished_work(progress: WorkP
 
 def test_singular_and_plural_agree_in_the_opening_text() -> None:
     recipe = {"images": "digits", "arms": ["cppn"], "budgets": [100], "seeds": 1, "targets": [{"target": "lenet"}]}
-    text = cli_bench._opening_text(parse(recipe, "here"), Path("x"))
+    text = "\n".join(cli_bench._opening_lines(parse(recipe, "here"), Path("x")))
     assert "1 target x 1 arm x 1 seed = 1 cell of 100 queries" in text
     assert "workers" not in text
     recipe |= {"workers": 2, "targets": [{"target": "lenet"}, {"target": "http://localhost:1/x"}], "seeds": 3}
-    text = cli_bench._opening_text(parse(recipe, "here"), Path("x"))
+    text = "\n".join(cli_bench._opening_lines(parse(recipe, "here"), Path("x")))
     assert "2 targets x 1 arm x 3 seeds = 6 cells" in text
     assert "2, but none for black boxes, whose cells run one after the other" in text
 

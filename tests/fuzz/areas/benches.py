@@ -84,9 +84,9 @@ def _compare(content: bytes, room: Room) -> None:
 
 
 def _gate(content: bytes, room: Room) -> None:
-    from evofool.json_file import read_json
+    from evofool.bench.result_file import load_result
 
-    against("lenet", read_json(room.give("last.json", content)), None, room.work)
+    against("lenet", load_result(room.give("last.json", content)), None, room.work)
     raise Fault("a result of other images is accepted")
 
 
