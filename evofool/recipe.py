@@ -15,6 +15,7 @@ from evofool.recipe_parts import (
     ComputePart,
     CPPNPart,
     DirectPart,
+    FolderName,
     MutationPart,
     NichesPart,
     Part,
@@ -30,7 +31,7 @@ from evofool.toml_file import MAX_DEPTH, read_toml, value_of
 class Recipe(Part):
     """A whole run. Only stop, save, search.lag and the keys that do not change results may change once it has begun."""
 
-    name: str = Field("run", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")
+    name: FolderName = "run"
     """Names the run's folder, `runs/NAME`; the name of the recipe's file if not given."""
     target: str = "lenet"
     """The classifier, in the grammar of targets."""

@@ -14,6 +14,9 @@ from genomes.cppn.vary import Rates
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+_NOT_IN_NAMES = r"/\\\p{Cc}\p{Cf}\p{Zl}\p{Zp}"
+FolderName = Annotated[str, Field(pattern=rf"^[^{_NOT_IN_NAMES}]*[^{_NOT_IN_NAMES}. ][^{_NOT_IN_NAMES}]*$")]
+"""Of one folder, in printable characters, and not only dots and spaces."""
 
 
 class Part(BaseModel):

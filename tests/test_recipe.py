@@ -232,6 +232,9 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_key(data: dict[str, Any], c
         (CPPN_DATA, "niches={descriptor='mirror_symmetry', edges=[0.5, 0.5]}", "have to ascend"),
         (CPPN_DATA, "niches.edges=[0.5]", '"niches.descriptor" is missing'),
         (CPPN_DATA, "name=a/b", "name"),
+        (CPPN_DATA, "name='..'", "name"),
+        (CPPN_DATA, 'name="a\\u001b]0;PWN\\u0007"', "name"),
+        (CPPN_DATA, 'name="a\\u202eb"', "name"),
     ],
 )
 def test_an_impossible_value_is_refused_by_its_key(data: dict[str, Any], change: str, key: str) -> None:

@@ -15,7 +15,7 @@ from evofool.errors import RecipeError
 from evofool.export.export import file_name
 from evofool.recipe import faults_text, from_file, override, shipped_benches
 from evofool.recipe import load as load_run
-from evofool.recipe_parts import RayPart
+from evofool.recipe_parts import FolderName, RayPart
 from evofool.targets import Target
 from evofool.text import shortened
 
@@ -131,7 +131,7 @@ class ImageMetricsPart(_Part):
 class BenchRecipe(_Part):
     """A whole benchmark. Every number of queries is the total over all classes."""
 
-    name: str = Field("bench", pattern=r"^[^/\\\x00]*[^/\\\x00. ][^/\\\x00]*$")
+    name: FolderName = "bench"
     """Names the benchmark's folder, `runs/NAME`; the name of the file if not given."""
     images: str = Field(min_length=1)
     """A folder of labelled real images, or `digits`: the 2,500 that the extra `bench` brings."""
