@@ -16,6 +16,7 @@ from evofool.run.checkpoints import CheckpointWriter, row_after
 from evofool.run.evaluators import make_batch_evaluator, make_evaluator
 from evofool.run.gain import GainCheck
 from evofool.run.lags import with_lag
+from evofool.run.location import temporary_note
 from evofool.run.meta import LagRecord, PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.progress import Progress
 from evofool.run.remeasure import differing_elites
@@ -124,6 +125,8 @@ class Run:
         if validation.position is None:
             raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
         warnings = [*target.details.get("notes", ()), *validation.notes]
+        if note := temporary_note(Path(folder)):
+            warnings.append(note)
         meta = RunMeta(
             id=uuid4().hex,
             recipe=recipe.model_dump(mode="json", exclude_none=True),

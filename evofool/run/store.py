@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from filelock import FileLock
 
 from evofool.errors import StoreError
 from evofool.image_metrics.names import PERCENTILES
-from evofool.run.lock import LOCK, lock_run, refuse_network
+from evofool.run.location import local_copy, network_file_system, refuse_network
+from evofool.run.lock import LOCK, lock_run
 from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE, Reader
 from evofool.run.schema import IMAGE_METRICS, TABLES, VERDICTS, Checkpoint, ImageMetric, elite_digest
@@ -34,6 +36,7 @@ class Store(Reader):
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
         super().__init__(path, connection)
         self._lock = lock
+        self._copy: tempfile.TemporaryDirectory[str] | None = None  # that is read in place of the file
 
     @classmethod
     def create(cls, folder: Path, meta: RunMeta) -> "Store":
@@ -69,7 +72,10 @@ class Store(Reader):
 
     @classmethod
     def open(cls, folder: Path, write: bool = False) -> "Store":
-        """The run in folder. Only one process at a time may write; any number may read meanwhile."""
+        """The run in folder. Only one process at a time may write; any number may read meanwhile.
+
+        On a network file system, where locks do not work, a copy is read, and nothing is written: StoreError.
+        """
         if folder.name == FILE:
             folder = folder.parent
         path = folder / FILE
@@ -84,11 +90,17 @@ class Store(Reader):
             raise
         except (OSError, ValueError) as error:
             raise StoreError(f"{folder} cannot be read ({error})") from None
-        refuse_network(folder)
+        copy = None
+        if write:
+            refuse_network(folder)
+        elif network_file_system(folder):
+            copy = local_copy(path)
         lock = lock_run(folder) if write else None
         try:
-            uri = path.resolve().as_uri() + ("?mode=rw" if write else "?mode=ro")
+            source = Path(copy.name) / FILE if copy else path.resolve()
+            uri = source.as_uri() + ("?mode=rw" if write or copy else "?mode=ro")
             store = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30), lock)
+            store._copy = copy
         except BaseException:
             if lock:
                 lock.release()
@@ -137,6 +149,8 @@ class Store(Reader):
             self._db.close()
             if self._lock:
                 self._lock.release()
+            if self._copy:
+                self._copy.cleanup()
 
     def withdraw(self) -> None:
         """Close and delete a file that was just created, with its folder if that is empty."""
