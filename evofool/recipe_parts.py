@@ -262,7 +262,7 @@ class RayPart(Part):
     alone is set aside.
     """
     quarantine: int = Field(16, ge=0)
-    """The number of images that may be set aside in one session before the search ends."""
+    """The number of images that may be set aside in one session, with workers or without, before the search ends."""
 
     @field_validator("gpus")
     @classmethod
