@@ -73,7 +73,7 @@ def all_commands(group: typer.Typer = cli.app, path: str = "") -> Iterator[str]:
 
 
 def test_every_command_has_its_rows() -> None:
-    assert set(all_commands()) <= COMMANDS.keys(), "say in COMMANDS how the new command reads files"
+    assert set(all_commands()) == COMMANDS.keys(), "say in COMMANDS how a new command reads files"
 
 
 class Stream(io.StringIO):
@@ -331,6 +331,17 @@ def test_a_text_of_a_folder_reaches_no_terminal_raw(
         (folder / file).write_text(json.dumps(variant))
         for line in COMMANDS[name]:
             assert command(*name.split(), *arguments_of(line, bench=folder, retrain=folder, sweep=folder)) == 2
+
+
+@pytest.mark.parametrize("name", ["bench show", "sweep show"])
+@pytest.mark.parametrize("state", ["done", "failed", "interrupted"])
+def test_a_text_of_a_list_of_jobs_reaches_no_terminal_raw(command: Command, tmp_path: Path, name: str, state: str) -> None:
+    job = status.JobStatus(HOSTILE, HOSTILE, state, node=HOSTILE, reason=HOSTILE)
+    record = status.ListStatus("done", HOSTILE, 0.0, HOSTILE, 1, (job,)).as_json()
+    record |= {"schema": status.SCHEMA, "version": status.VERSION}
+    (tmp_path / status.FILE).write_text(json.dumps(record))
+    for terminal in (False, True):
+        assert command(*name.split(), str(tmp_path), terminal=terminal) in (0, 2)
 
 
 # -- what the user names
