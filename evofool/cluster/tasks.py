@@ -125,6 +125,7 @@ class _TaskPool:
         self._head = ray.get_runtime_context().gcs_address
         self._attempts = [0] * len(self.jobs)  # deaths of workers, by the job's index
         self._behind: set[tuple[int, int]] = set()  # (index, attempt) whose changes could not be written
+        self._answered: set[int] = set()  # jobs whose folders are final
         self._checked = self._last_running = self._began = time.monotonic()
         self._failed_pings = 0
 
@@ -214,6 +215,7 @@ class _TaskPool:
         """The result of a task, once its files are in the job's folder; RayError if the worker died."""
         try:
             reply: _TaskReply = ray.get(answer)
+            self._answered.add(index)
         except RayTaskError as error:  # not raised by the job, whose errors are in its reply
             hint = "; install on every node what is installed here" if "No module named" in str(error.cause) else ""
             return JobFailure(
@@ -250,8 +252,8 @@ class _TaskPool:
     def _fetch(self, wait: bool = False) -> None:
         """Fetch the latest reports, and write what has changed in folders that workers do not share."""
         for index, attempt, changes in self._news.fetch(wait):
-            # Those of a worker that is taken to be dead are for another state of the folder.
-            if attempt != self._attempts[index] or (index, attempt) in self._behind:
+            # Those of a worker that is taken to be dead, or has answered meanwhile, are for another state of the folder.
+            if index in self._answered or attempt != self._attempts[index] or (index, attempt) in self._behind:
                 continue
             try:
                 apply_changes(changes, Path(self.jobs[index]["folder"]).absolute())

@@ -23,6 +23,7 @@ from evofool.cluster.folder_transfer import (
 )
 from evofool.cluster.job_function import JobFailure
 from evofool.cluster.settings import RayOptions
+from evofool.cluster.task_progress import TaskNews
 from evofool.cluster.tasks import JobsProgress, run_jobs
 from evofool.errors import StoreError
 
@@ -63,6 +64,7 @@ def steady(job, on_progress):
         counted.write_text(str(at))
         if on_progress({"at": at, "folder": str(folder)}): return "ended early"
         time.sleep(0.02)
+    (folder / "end").write_text("")
     if job.get("error"): raise TargetError("gone")
     return {"at": at, "folder": str(folder)}
 
@@ -192,6 +194,36 @@ def test_a_job_whose_worker_dies_goes_on_from_what_it_had_sent(
     assert last >= begun[-1] + 3, "what the last one had sent is there too"
     started = {job.attempt: job.first["at"] for progress in seen for job in progress.running.values() if job.first}
     assert [started[attempt] for attempt in sorted(started)] == [b + 1 for b in begun[: len(started)]]
+
+
+def test_changes_that_come_after_the_answer_do_not_replace_the_final_files(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evofool.cluster.tasks.leave_token", lambda folder: "another disk's")
+    fetch, held, released = TaskNews.fetch, [], []
+
+    def late(news: TaskNews, wait: bool = False) -> Any:
+        held.extend(fetch(news, wait))
+        if answered:
+            released.extend(held)
+            yield from held
+            held.clear()
+
+    monkeypatch.setattr(TaskNews, "fetch", late)
+    answered: list[int] = []
+    each = [{"folder": str(tmp_path / "short"), "to": 100}, {"folder": str(tmp_path / "long"), "to": 100_000}]
+    run = run_jobs(
+        jobs.steady,
+        each,
+        RayOptions(),
+        workers=2,
+        shared=tmp_path,
+        stop=lambda: any(index == 0 for index, _, _ in released),
+    )
+    for index, _ in run:
+        answered.append(index)
+    assert answered == [0]
+    assert sorted(path.name for path in (tmp_path / "short").iterdir()) == ["count", "end"]
 
 
 def test_a_folder_that_cannot_be_read_or_written_fails_its_job_alone(
