@@ -262,6 +262,8 @@ class RayEvaluator:
                 self._raised(slot, call.job, error.cause)
                 return
             except RayError as error:
+                if isinstance(call.job, ProbeJob):
+                    self._checks.other_probes()  # an image of it may kill workers
                 self._lost(slot, f"the worker's process died over it ({type(error).__name__})")
                 return
             slot.finish(reply)
@@ -384,8 +386,8 @@ class RayEvaluator:
             return
         job.failures += 1
         if isinstance(job, ProbeJob):
-            self._checks.other_probes()
-        elif job.failures <= self._options.retries:
+            return
+        if job.failures <= self._options.retries:
             self._work.put_back(job)
         elif isinstance(job, CheckJob):
             self._wrong(self._checks.decide(job))
