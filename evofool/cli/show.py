@@ -82,15 +82,15 @@ def _print_workers(stored: "StoredRun", as_json: bool) -> None:
     seen = stored.meta.workers or WorkersRecord(time=0.0, workers=[])
     finished = stored.meta.finished
     if as_json:
-        print_json(seen.model_dump())
+        print_json({**seen.model_dump(), "repeated": stored.meta.repeated})
         return
     if not seen.workers:
         print_lines(f"{stored.folder} has no workers; a search has some with evofool run ... --workers N")
         return
     table = Table()
-    columns = ("worker", "state", "images/s", "busy", "in flight", "restarts", "images", "pid", "node", "device")
+    columns = ("worker", "state", "images/s", "busy", "in flight", "restarts", "images", "pid", "node", "device", "torch")
     for name in columns:
-        table.column(name, right=name not in ("state", "node", "device"))
+        table.column(name, right=name not in ("state", "node", "device", "torch"))
     for worker in seen.workers:
         table.row(
             worker["worker"],
@@ -103,10 +103,14 @@ def _print_workers(stored: "StoredRun", as_json: bool) -> None:
             worker["pid"] or "",
             worker["node"],
             worker["device"],
+            worker.get("torch", ""),  # files of earlier versions lack it
         )
     table.print()
     total = sum(worker["images_per_second"] for worker in seen.workers)
     age = max(0.0, time.time() - seen.time)
+    repeated = stored.meta.repeated
     print_lines(
-        "", f"{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else "")
+        "",
+        f"{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else ""),
+        f"{repeated:,} images were evaluated again, most of them to compare workers" if repeated else "",
     )

@@ -146,7 +146,7 @@ class WorkerSlot:
             "node": self.info.node if self.info else "",
             "pid": self.info.pid if self.info else 0,
             "device": self.info.device if self.info else "",
-            "versions": {name: self.info.machine.get(name, "") for name in VERSIONS} if self.info else {},
+            **{name: str(self.info.machine.get(name, "")) if self.info else "" for name in VERSIONS},
             "images": self.images,
             "images_per_second": self.images / seconds if seconds else 0.0,
             "busy": min(1.0, busy / seconds) if seconds else 0.0,

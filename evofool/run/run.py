@@ -444,5 +444,7 @@ class Run:
         self._earlier_repeated += max(0, evaluations - self.strategy.evaluations)
         self._earlier_answers = meta.answers - self.target.queries
         self._rate_base, self.finished = None, None
-        where = "its beginning" if not meta.committed else "the last checkpoint at which all workers agreed"
-        self.warnings.append(f"rewound to {self.strategy.evaluations:,} evaluations, {where}, because {reason}")
+        where = "the last checkpoint at which all workers agreed" if meta.committed else "its beginning"
+        self.warnings.append(
+            f"rewound to {self.strategy.evaluations:,} evaluations, {where}, from {evaluations:,}, because {reason}"
+        )

@@ -148,7 +148,8 @@ def test_a_worker_that_becomes_wrong_is_named_and_the_run_is_rewound(here: Path,
         await_workers(run, both_work)
         assert run.advance()
         (rewound,) = [text for text in run.warnings if text.startswith("rewound to")]
-        assert "the last checkpoint at which all workers agreed, because worker" in rewound
+        assert "evaluations, the last checkpoint at which all workers agreed, from " in rewound
+        assert ", because worker " in rewound
         repeated = run.repeated
     assert differing(undisturbed, here / "run") == []
     with StoredRun(here / "run") as stored:
