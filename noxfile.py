@@ -91,6 +91,12 @@ def capabilities(session: nox.Session, capability: str) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Thousands of hostile inputs, of two seeds. Arguments go to tests.fuzz. Slow."""
+    python(session, "-m", "tests.fuzz", *(session.posargs or ("--seeds", "1,2")))
+
+
+@nox.session
 def perf(session: nox.Session) -> None:
     """Comparisons that docs/measured.md quotes and that need no weights of your own. Slow."""
     for script in ("exact_renders", "renderer_ratio", "driver_capacity", "start_up", "kills", "cluster_same"):

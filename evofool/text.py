@@ -40,6 +40,11 @@ def shortened(text: object, length: int = 80) -> str:
     return whole if len(whole) <= length else f"{whole[: length - 4]} ..."
 
 
+def whole_number(text: str) -> int | None:
+    """The number of a text of at most 18 decimal digits; None for every other text. Python's int refuses 4,301 digits."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else None
+
+
 def _escape(match: re.Match[str]) -> str:
     character = match[0]
     code = ord(character)

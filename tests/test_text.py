@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from evofool.text import ascii_json, shortened, to_json, visible
+from evofool.text import ascii_json, shortened, to_json, visible, whole_number
 
 # The signs that are seen although Unicode calls them format characters.
 SEEN = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
@@ -57,3 +57,8 @@ def test_json_is_ascii_without_controls_and_reads_back() -> None:
 def test_long_text_is_cut() -> None:
     assert shortened("x" * 80) == "x" * 80
     assert shortened("x" * 81) == "x" * 76 + " ..."
+
+
+def test_a_whole_number_has_at_most_18_digits() -> None:
+    assert [whole_number(text) for text in ("0", "007", "9" * 18)] == [0, 7, 10**18 - 1]
+    assert [whole_number(text) for text in ("", "-1", "1.0", "1_0", "x", "²", "9" * 19, "9" * 5000)] == [None] * 8

@@ -22,7 +22,7 @@ from evofool.run.attack_file import Image, ImageGroup, chunk_of, commit, float32
 from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
 from evofool.targets.redaction import short_name
-from evofool.text import to_json
+from evofool.text import to_json, whole_number
 
 _Unit = tuple[str, tuple[int, ...]]
 """A layer's name and an index into it."""
@@ -103,11 +103,11 @@ def unit_of(target: Target, text: str) -> _Unit:
     if target.network is None:
         raise no_gradients(target)
     layer, *numbers = text.split(":")
-    if not numbers or not all(n.isdecimal() for n in numbers):
+    index = tuple(number for number in map(whole_number, numbers) if number is not None)
+    if not numbers or len(index) < len(numbers):
         raise TargetError(f"unit {text} has to be LAYER:CHANNEL or LAYER:CHANNEL:Y:X, as in fc1:7")
     if layer not in dict(target.network.module.named_modules()):
         raise unknown_layer(target, layer)
-    index = tuple(int(n) for n in numbers)
     with Hooks(target, [layer], logits=False) as hooks, torch.no_grad():
         shape = tuple(hooks.forward(torch.zeros(1, *target.shape)).layer(layer).shape[1:])
     sides = " x ".join(map(str, shape))

@@ -11,6 +11,7 @@ from evofool.cli.options import AsJson, WithDefault
 from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
 from evofool.printer import Table, print_json, print_lines
+from evofool.text import whole_number
 
 if TYPE_CHECKING:
     from evofool.bench.plan import BenchRecipe
@@ -225,10 +226,10 @@ def _default_workers(specs: Sequence[str]) -> int:
 
 def numbers(text: str) -> list[int]:
     """The whole numbers in "1000,10_000"."""
-    parts = [part.strip().replace("_", "") for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    found = [whole_number(part.strip().replace("_", "")) for part in text.split(",")]
+    if None in found:
         raise RecipeError(f'--budget "{text}" has to be whole numbers of queries, as in 1000,10000')
-    return [int(part) for part in parts]
+    return [number for number in found if number is not None]
 
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -37,13 +37,15 @@ def class_ids(text: str | None, labels: tuple[str, ...], name: str) -> list[int]
     labels.
     """
     from evofool.targets.labels import class_of
+    from evofool.text import whole_number
 
     ids: list[int] = []
     for part in [] if text is None else text.split(","):
         entry = part.strip()
         low, dash, high = entry.partition("-")
-        if entry not in labels and dash and low.isdecimal() and high.isdecimal() and int(low) <= int(high) < len(labels):
-            ids += range(int(low), int(high) + 1)
+        first, last = whole_number(low), whole_number(high)
+        if entry not in labels and dash and first is not None and last is not None and first <= last < len(labels):
+            ids += range(first, last + 1)
         else:
             ids.append(class_of(entry, labels, name))
     return list(dict.fromkeys(ids))

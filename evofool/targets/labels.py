@@ -7,6 +7,7 @@ from importlib import resources
 from evofool.errors import TargetError
 from evofool.targets.digits import NOTHING
 from evofool.targets.guarded import REJECTED
+from evofool.text import whole_number
 
 
 def imagenet_labels() -> list[str]:
@@ -18,8 +19,9 @@ def class_of(text: str, labels: Sequence[str], who: object) -> int:
     """The class of a label or a number; TargetError, naming `who` and the nearest labels, if there is none."""
     if text in labels:
         return list(labels).index(text)
-    if text.isdecimal() and int(text) < len(labels):
-        return int(text)
+    number = whole_number(text)
+    if number is not None and number < len(labels):
+        return number
     # Numbers that look similar are not what a number out of range was meant to be.
     near = [] if text.lstrip("-").isdecimal() else difflib.get_close_matches(text, labels, 3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""

@@ -14,6 +14,7 @@ from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
 from evofool.targets.target import Forward, Target
 from evofool.targets.weights import check_sha256, read_file
+from evofool.text import whole_number
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
@@ -116,7 +117,7 @@ def _session(onnxruntime: Any, path: Path, spec: Spec) -> tuple[Any, str]:
     requested = spec.options.get("device", "auto")
     name, _, index = requested.partition(":")
     has_gpu = gpu in onnxruntime.get_available_providers()
-    if name not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+    if name not in ("auto", "cpu", "cuda") or (index and whole_number(index) is None):
         raise TargetError(f'{spec.head}: device is "{requested}"; it has to be cpu, cuda or cuda:NUMBER')
     if name == "cuda" and not has_gpu:
         raise TargetError(f"{spec.head}: this onnxruntime has no {gpu}; pip install onnxruntime-gpu, or use device=cpu")
@@ -125,7 +126,7 @@ def _session(onnxruntime: Any, path: Path, spec: Spec) -> tuple[Any, str]:
         # Without TensorFloat-32, which keeps 10 bits of each factor.
         providers.insert(0, (gpu, {"device_id": int(index or 0), "use_tf32": 0}))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = spec.whole("threads", 1)
+    options.intra_op_num_threads = spec.whole("threads", 1, most=1024)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only, which are raised as well
     try:

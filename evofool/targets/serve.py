@@ -20,6 +20,7 @@ from evofool.images import decode_png
 from evofool.targets.http import FORMAT, VERSION
 from evofool.targets.responses import KINDS, InvalidJson, parse_json
 from evofool.targets.target import Target
+from evofool.text import whole_number
 
 MAX_BYTES = 64 << 20  # of a request
 _IDLE_TIMEOUT = 60.0  # seconds after which an idle connection is closed
@@ -199,12 +200,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._accept():
             return
         length = self.headers.get("Content-Length", "")
+        size = whole_number(length)
         if not length.isdecimal():
             self._refuse(411, "a request needs a Content-Length")
-        elif int(length) > MAX_BYTES:
+        elif size is None or size > MAX_BYTES:
             self._refuse(413, f"a request of {length} bytes is too long; send at most {MAX_BYTES}, fewer images at once")
         else:
-            body = self.rfile.read(int(length))
+            body = self.rfile.read(size)
             self._send(*self._answer(body))
 
     def _answer(self, body: bytes) -> tuple[int, dict[str, Any]]:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote
 
 from evofool.errors import TargetError
 from evofool.targets.preprocessing import Preprocessing
+from evofool.text import shortened, whole_number
 
 COMMON = ("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device")
 """Options that every target takes."""
@@ -46,14 +47,16 @@ class Spec:
                 hint = f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(allowed)}"
                 raise TargetError(f'{self.head}: no option "{option}"{hint}')
 
-    def whole(self, option: str, default: int | None = None, least: int = 1) -> int | None:
-        """An option that is a whole number of at least `least`."""
+    def whole(self, option: str, default: int | None = None, least: int = 1, most: int = 1 << 53) -> int | None:
+        """An option that is a whole number from `least` to `most`."""
         text = self.options.get(option)
         if text is None:
             return default
-        if not text.isdecimal() or int(text) < least:
-            raise TargetError(f'{self.head}: {option} is "{text}"; it has to be a whole number, {least} or more')
-        return int(text)
+        number = whole_number(text)
+        if number is None or not least <= number <= most:
+            up_to = f"from {least} to {most:,}" if most < 1 << 53 else f"{least} or more"
+            raise TargetError(f'{self.head}: {option} is "{shortened(text)}"; it has to be a whole number, {up_to}')
+        return number
 
     def number(self, option: str, default: float) -> float:
         """An option that is a number."""
@@ -66,10 +69,10 @@ class Spec:
             if default is None:
                 raise TargetError(f"{self.head}: the size of its images is not known; give size=224, or size=HEIGHTxWIDTH")
             return default
-        parts = text.split("x")
-        if len(parts) > 2 or not all(p.isdecimal() and 1 <= int(p) <= 16384 for p in parts):
-            raise TargetError(f'{self.head}: size is "{text}"; it has to be pixels, 224 or HEIGHTxWIDTH')
-        return int(parts[0]), int(parts[-1])
+        sides = [whole_number(part) or 0 for part in text.split("x")]
+        if len(sides) > 2 or not all(1 <= side <= 16384 for side in sides):
+            raise TargetError(f'{self.head}: size is "{shortened(text)}"; it has to be pixels, 224 or HEIGHTxWIDTH')
+        return sides[0], sides[-1]
 
     def preprocessing(self, default: Preprocessing, size: tuple[int, int]) -> tuple[Preprocessing, tuple[int, int]]:
         """default changed by the options, and (height, width) of the images for a network that takes `size`.
@@ -113,7 +116,7 @@ class Spec:
         path = Path(self.options["labels"])
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise TargetError(f"{self.head}: the labels' file {path} cannot be read ({error})") from None
         return distinct(line.strip() for line in lines if line.strip())
 

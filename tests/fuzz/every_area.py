@@ -1,11 +1,19 @@
 """All areas."""
 
-from tests.fuzz.areas import benches, genome, ledgers, pictures, servers, weights
+from tests.fuzz.areas import benches, genome, ledgers, pictures, recipes, servers, weights
 from tests.fuzz.room import Area
 
-AREAS: dict[str, Area] = {
-    area.name: area for area in (genome.AREA, weights.AREA, servers.AREA, benches.AREA, pictures.AREA, ledgers.AREA)
-}
+_ALL = (
+    genome.AREA,
+    recipes.AREA,
+    weights.AREA,
+    servers.AREA,
+    servers.REQUESTS_AREA,
+    benches.AREA,
+    pictures.AREA,
+    ledgers.AREA,
+)
+AREAS: dict[str, Area] = {area.name: area for area in _ALL}
 
 
 def shares(examples: int) -> dict[str, int]:

@@ -37,7 +37,8 @@ class Area:
     """A kind of input. enter(case, room) writes the case to the room and gives it to the code that reads it.
 
     cases: plain data (numbers, texts, bytes, lists), so that a failing one can be printed and pasted into a test. weight:
-    its share of all examples. prepare: makes what all cases need, once for each process.
+    its share of all examples. prepare: makes what all cases need, once for each process; warm: compiles what they use. line:
+    writes a case to the room and gives the arguments of a command that reads it, None where there is none.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Area:
     enter: Callable[[Any, "Room"], None]
     weight: int = 1
     prepare: Callable[[], object] = lambda: None
+    warm: Callable[[], object] = lambda: None
+    line: "Callable[[Any, Room], list[str | Path] | None]" = lambda case, room: None
 
 
 @dataclass
@@ -84,8 +87,10 @@ def check_output(status: int, output: str) -> int:
     if bad := BAD_CHARACTERS.search(output):
         line = next(line for line in output.split("\n") if BAD_CHARACTERS.search(line))
         raise Fault(f"a raw {bad[0]!r} is printed\n{line!r:.2000}")
-    if "This is a bug" in output or "Traceback (most recent call last)" in output or "out of memory" in output:
-        raise Fault(f"a fault is admitted\n{output[-3000:]}")
+    for sign in ("This is a bug", "Traceback (most recent call last)", "out of memory"):
+        if sign in output:
+            line = next(line for line in output.split("\n") if sign in line)
+            raise Fault(f"a fault is admitted: {line[:150]}\n{output[-3000:]}")
     if status not in (0, 1, 2):
         raise Fault(f"exit status {status}\n{output[-2000:]}")
     return status
@@ -96,8 +101,9 @@ def attempt(area: Area, case: Any) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory()))
     room = Room(folder)
     room.work.mkdir()
-    before = Path.cwd()
+    before, temporary = Path.cwd(), tempfile.tempdir
     os.chdir(room.work)
+    tempfile.tempdir = str(folder)
     try:
         with _watched(folder) as outside:
             try:
@@ -113,6 +119,7 @@ def attempt(area: Area, case: Any) -> None:
         room.check()
     finally:
         os.chdir(before)
+        tempfile.tempdir = temporary
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.fuzz.areas import ledgers
-from tests.fuzz.mutations import DEEP
+from tests.fuzz.mutations import DEEP, DIGITS
 
 _TRIGGER = "CREATE TRIGGER t AFTER UPDATE ON bill BEGIN DELETE FROM answers; DELETE FROM bill; END"
 
@@ -24,6 +24,9 @@ ROWS: dict[str, list[Any]] = {
         ("calibration", "whole", (3, "[" * 9999, "BF16", 0)),
         ("logits", "whole", (0, "", "F64", 1)),
         ("logits", "whole", (2, "", "I8", 3)),
+        ("spec", "", "lenet?size=" + "9" * 5000),
+        ("spec", "", "lenet?crops=" + "9" * 5000),
+        ("spec", "", "lenet?labels=%00"),
     ],
     "servers": [
         (
@@ -34,6 +37,16 @@ ROWS: dict[str, list[Any]] = {
             ("HTTP/1.1 200 x", [("Set-Cookie", "\x1b]0;PWN\x07"), ("Set-Cookie", "é=é")], None, "whole"),
             "",
         ),
+    ],
+    "requests": [("POST", "json", [], [], "9" * 5000)],
+    "recipes": [
+        ("data", 0, [("replace", 0, DEEP)], []),
+        ("data", 99, [("replace", 1097, DIGITS)], []),
+        ("data", 0, [("add", 0, "", 1)], []),
+        ("text", 0, [], [".".join("a" * 3000) + "=1"]),
+        ("text", 0, [], ["search.seed=" + "9" * 5000]),
+        ("text", 0, [], ["niches.edges=" + "[" * 3000]),
+        ("text", 0, [], ["a=" + "{" * 2000]),
     ],
     "benches": [
         ("retraining", "json", [("replace", 712, "")]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from evofool.bench.cell import read_record
 from evofool.bench.gate.against_result import against
 from evofool.bench.manifest import MANIFEST, Manifest, has_cells, stored_recipe
 from evofool.bench.plan import BenchRecipe, parse
-from evofool.bench.result_file import SCHEMA, VERSION
+from evofool.bench.result_file import SCHEMA, VERSION, load_result
 from evofool.bench.retraining import retrain_loop
 from evofool.explain.folder import PAGE, ExplanationFolder
 from evofool.run.reader import FILE
+from evofool.sweep import status
 from evofool.targets import Target
 from tests.bench.test_compare import result
 from tests.fuzz.mutations import apply_bytes, apply_json, as_json, byte_edits, json_edits
@@ -53,6 +55,10 @@ def sample(kind: str) -> Any:
             "recipe": whole,
             "targets": {"lenet": calibrated},
         }
+    if kind == "status":
+        jobs = [vars(status.JobStatus("lenet/cppn-0")) | {"state": state} for state in status.STATES]
+        head = {"schema": status.SCHEMA, "version": status.VERSION, "state": "running", "message": "", "time": 1.0}
+        return {**head, "host": "h", "pid": 1, "jobs": jobs}
     if kind == "cell":
         numbers = {"answers": 9, "forwards": 9, "backwards": 0, "seconds": 1.0, "peak_memory_mb": 5.5}
         texts = {"fingerprint": "f", "comparison": "to the bit", "device": "cpu"}
@@ -65,16 +71,17 @@ def sample(kind: str) -> Any:
     return b"\x00" * (3 * 5 * 4 + 32) * 2
 
 
-def enter(case: tuple[Any, ...], room: Room) -> None:
+def content_of(case: tuple[Any, ...]) -> bytes:
+    """The content of the case's file."""
     kind, how, edits = case
     whole = sample(kind)
     if how == "json" and not isinstance(whole, bytes):
-        content = as_json(apply_json(whole, edits)).encode("utf-8", "surrogatepass")
-    else:
-        content = apply_bytes(
-            whole if isinstance(whole, bytes) else as_json(whole).encode(), edits if how == "bytes" else []
-        )
-    READERS[kind](content, room)
+        return as_json(apply_json(whole, edits)).encode("utf-8", "surrogatepass")
+    return apply_bytes(whole if isinstance(whole, bytes) else as_json(whole).encode(), edits if how == "bytes" else [])
+
+
+def enter(case: tuple[Any, ...], room: Room) -> None:
+    READERS[case[0]](content_of(case), room)
 
 
 def _compare(content: bytes, room: Room) -> None:
@@ -84,8 +91,6 @@ def _compare(content: bytes, room: Room) -> None:
 
 
 def _gate(content: bytes, room: Room) -> None:
-    from evofool.bench.result_file import load_result
-
     against("lenet", load_result(room.give("last.json", content)), None, room.work)
     raise Fault("a result of other images is accepted")
 
@@ -105,6 +110,13 @@ def _manifest(content: bytes, room: Room) -> None:
             manifest.pinned()
         finally:
             has_cells(room.work)
+
+
+def _status(content: bytes, room: Room) -> None:
+    (room.work / status.FILE).write_bytes(content)
+    (room.work / MANIFEST).write_text(as_json(sample("manifest")))
+    status.read_status(room.work)
+    room.call("bench", "show", room.work)
 
 
 def _cell(content: bytes, room: Room) -> None:
@@ -138,12 +150,13 @@ READERS: dict[str, Callable[[bytes, Room], None]] = {
     "compare": _compare,
     "gate": _gate,
     "manifest": _manifest,
+    "status": _status,
     "cell": _cell,
     "retraining": _retraining,
     "page": _page,
     "answers": _answers,
 }
-_KINDS = ("compare", "compare", "gate", "manifest", "manifest", "cell", "retraining")
+_KINDS = ("compare", "compare", "gate", "manifest", "manifest", "status", "cell", "retraining")
 CASES = st.one_of(
     st.tuples(st.sampled_from(_KINDS), st.just("json"), json_edits()),
     st.tuples(st.sampled_from(_KINDS), st.just("json"), json_edits(6)),
@@ -158,4 +171,14 @@ def prepare() -> None:
     real_images("digits", load("lenet"))
 
 
-AREA = Area("benches", CASES, enter, weight=3, prepare=prepare)
+def line(case: tuple[Any, ...], room: Room) -> list[str | Path] | None:
+    kind, _, _ = case
+    if kind not in ("compare", "gate"):
+        return None
+    path = room.give("a.json", content_of(case))
+    if kind == "gate":
+        return ["gate", "lenet", "--against", path, "--out", room.work / "gate"]
+    return ["bench", "compare", path, room.give("b.json", as_json(RESULT).encode())]
+
+
+AREA = Area("benches", CASES, enter, 3, prepare, line=line)

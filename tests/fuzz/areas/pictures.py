@@ -3,6 +3,7 @@
 import io
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,4 +135,13 @@ def prepare() -> None:
     targets()
 
 
-AREA = Area("images", CASES, enter, weight=3, prepare=prepare)
+def line(case: tuple[Any, ...], room: Room) -> list[str | Path] | None:
+    if case[0] != "file":
+        return None
+    _, suffix, mode, side, edits = case
+    path = room.give(f"pictures/3_x.{suffix}", apply_bytes(picture(suffix, mode, side), edits))
+    options = ["--target", "lenet", "--class", "3", "--parts", "occlusion"]
+    return ["explain", path, *options, "--out", room.work / "page"]
+
+
+AREA = Area("pictures", CASES, enter, 3, prepare, line=line)

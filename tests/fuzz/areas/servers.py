@@ -1,19 +1,24 @@
 """Answers of a black box over HTTP, sent by a raw socket: status lines, headers, bodies, and how they are delivered."""
 
+import atexit
+import base64
 import socket
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from evofool.images import encode_png
 from evofool.targets.http import load
 from evofool.targets.http_client import Clock
+from evofool.targets.serve import serving
 from evofool.targets.spec import parse
 from tests.fuzz.mutations import STRINGS, apply_bytes, apply_json, as_json, byte_edits, json_edits
-from tests.fuzz.room import Area, Room
+from tests.fuzz.room import Area, Fault, Room
+from tests.synthetic import fake
 
 DESCRIPTION = {
     "format": "evofool.target", "version": 1, "name": "x", "labels": ["ant", "bee", "cat"], "shape": [1, 4, 4],
@@ -182,3 +187,52 @@ CASES = st.builds(
     st.sampled_from(["", "", "", "&size=4", "&channels=1", "&batch=2", "&max_requests=1"]),
 )
 AREA = Area("servers", CASES, enter, weight=3, prepare=server)
+
+
+@cache
+def url() -> str:
+    """Where `evofool targets serve` answers, until this process ends."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(serving(fake(shape=(1, 4, 4))))
+
+
+def request(case: tuple[Any, ...], _: Room) -> None:
+    """A request to our own server, which has to answer whatever it is."""
+    method, how, edits, headers, length = case
+    png = base64.b64encode(encode_png(np.zeros((1, 4, 4), np.uint8))).decode()
+    sample: Any = {"images": [png, png]}
+    if how == "json":
+        body = as_json(apply_json(sample, edits)).encode("utf-8", "surrogatepass")
+    elif how == "png":
+        damaged = base64.b64encode(apply_bytes(base64.b64decode(png), edits)).decode()
+        body = as_json({"images": [damaged, png]}).encode()
+    else:
+        body = apply_bytes(as_json(sample).encode(), edits)
+    host, port = url().removeprefix("http://").rstrip("/").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        lines = [("Host", "localhost"), ("Connection", "close"), *headers]
+        connection.sendall(message(f"{method} / HTTP/1.1", lines, body, length))
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while more := connection.recv(65_536):
+            answer += more
+    if not answer.startswith(b"HTTP/1."):
+        raise Fault(f"a request gets no answer\n{answer[:300]!r}")
+
+
+_LENGTH = st.sampled_from([None, None, None, None, "none", "-1", "x", "9" * 30, "9" * 5000, "²", "٣"])
+REQUESTS = st.builds(
+    lambda method, body, headers, length: (method, *body, headers, length),
+    st.sampled_from(["POST", "POST", "POST", "POST", "GET", "PUT", "HEAD", "X"]),
+    st.one_of(
+        st.tuples(st.just("json"), json_edits()),
+        st.tuples(st.just("png"), byte_edits()),
+        st.tuples(st.just("bytes"), byte_edits()),
+    ),
+    st.lists(
+        st.tuples(st.sampled_from(["Expect", "Transfer-Encoding", "Content-Type", "Cookie"]), _HEADER_VALUES), max_size=2
+    ),
+    _LENGTH,
+)
+REQUESTS_AREA = Area("requests", REQUESTS, request, weight=2, prepare=url)
