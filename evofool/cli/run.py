@@ -1,5 +1,6 @@
 """The command `evofool run`."""
 
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +78,8 @@ def run(
         start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         recipe, changed_lines = _with_lag(recipe)
-        opened = Run.start(recipe, folder)
+        with _workers_ahead(recipe):
+            opened = Run.start(recipe, folder)
         given = opened.seeds
         begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
         start = f"New run in {folder}{begins}"
@@ -116,6 +118,18 @@ def run(
     if interrupted and not reason:
         print_lines(f"Interrupted and saved. Continue with:  evofool run {folder}{trust_option}")
         raise typer.Exit(130)
+
+
+def _workers_ahead(recipe: "Recipe") -> AbstractContextManager[None]:
+    """Within it the workers' Ray starts while the target is validated, if the recipe has workers."""
+    from evofool.targets import is_black_box
+
+    if not recipe.compute.workers or is_black_box(recipe.target):
+        return nullcontext()
+    from evofool.cluster.ahead import started_ahead
+    from evofool.cluster.settings import RayOptions
+
+    return started_ahead(RayOptions(**recipe.compute.ray.model_dump()), recipe.compute.workers)
 
 
 def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
@@ -31,13 +32,20 @@ class _Session:
 
 
 _SESSION = _Session()
+_CONNECTING = threading.Lock()
 
 
 def connect(options: RayOptions, workers: int) -> None:
     """Join a Ray cluster, or start one on this machine; each caller has to call disconnect().
 
-    A cluster that this process has joined already is used as it is. RecipeError if the address cannot be reached.
+    A cluster that this process has joined already is used as it is, and one that another thread is joining is waited for.
+    RecipeError if the address cannot be reached.
     """
+    with _CONNECTING:
+        _connect(options, workers)
+
+
+def _connect(options: RayOptions, workers: int) -> None:
     if ray.is_initialized():
         _SESSION.users += 1
         return

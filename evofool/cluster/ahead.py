@@ -1,0 +1,56 @@
+"""Starts Ray beside other work, so that a search with workers begins sooner."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.exceptions import RayError
+
+from evofool.cluster.session import connect, disconnect
+from evofool.cluster.settings import RayOptions
+from evofool.errors import EvofoolError
+
+
+@contextmanager
+def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
+    """Start a Ray on this machine while the caller loads and validates a target; connect() waits until it has started.
+
+    As many of its processes as there are processors also import what workers need: more at once would make the first one
+    late. A Ray that cannot be started is left to the next connect(), which raises why. At the end the Ray is left to those
+    that have connected; if none has, it is shut down.
+    """
+    if options.address != "local" or not workers:
+        yield
+        return
+    connected: list[bool] = []
+    over, done = threading.Event(), threading.Event()
+
+    def start() -> None:
+        try:
+            connect(options, workers)
+            connected.append(True)
+            if not over.is_set():
+                imports = ray.remote(_import_worker).options(**options.remote_options())
+                for _ in range(min(workers, os.cpu_count() or 1)):
+                    imports.remote()
+        except (EvofoolError, RayError):
+            pass
+        finally:
+            done.set()
+        threading.Event().wait()  # for ever: processes that Ray has started end with the thread that started them
+
+    threading.Thread(target=start, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        done.wait()
+        if connected:
+            disconnect()
+
+
+def _import_worker() -> None:
+    """In a process of Ray, which becomes a worker afterwards."""
+    import evofool.cluster.worker  # noqa: F401
