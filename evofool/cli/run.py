@@ -1,6 +1,5 @@
 """The command `evofool run`."""
 
-from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from evofool.printer import print_lines
 
 if TYPE_CHECKING:
     from evofool.recipe import Recipe
+    from evofool.run.run import Run
 
 _COST_OF_LAG = ((1, 1.05), (2, 1.3), (4, 1.45), (8, 1.91), (16, 2.9), (32, 4.0))
 """(lag, evaluations in multiples of those of lag 0) of mnist-direct: docs/measured.md, tests/perf/lag_curve.py."""
@@ -78,8 +78,7 @@ def run(
         start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         recipe, changed_lines = _with_lag(recipe)
-        with _workers_ahead(recipe):
-            opened = Run.start(recipe, folder)
+        opened = _start(recipe, folder)
         given = opened.seeds
         begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
         start = f"New run in {folder}{begins}"
@@ -120,16 +119,21 @@ def run(
         raise typer.Exit(130)
 
 
-def _workers_ahead(recipe: "Recipe") -> AbstractContextManager[None]:
-    """Within it the workers' Ray starts while the target is validated, if the recipe has workers."""
+def _start(recipe: "Recipe", folder: Path) -> "Run":
+    """Run.start. The Ray of its workers starts while the target is validated."""
+    from evofool.run.run import Run
     from evofool.targets import is_black_box
+    from evofool.targets import target as load_target
 
-    if not recipe.compute.workers or is_black_box(recipe.target):
-        return nullcontext()
+    workers = recipe.compute.workers
+    if not workers or is_black_box(recipe.target):
+        return Run.start(recipe, folder)
     from evofool.cluster.ahead import started_ahead
     from evofool.cluster.settings import RayOptions
 
-    return started_ahead(RayOptions(**recipe.compute.ray.model_dump()), recipe.compute.workers)
+    target = load_target(recipe.target)  # before Ray starts: an error in the spec is reported at once
+    with started_ahead(RayOptions(**recipe.compute.ray.model_dump()), workers):
+        return Run.start(recipe, folder, target)
 
 
 def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":

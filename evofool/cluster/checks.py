@@ -64,6 +64,7 @@ class Checks:
         self._batch_evaluator, self._strict = batch_evaluator, strict
         self._own, self._threads, self._note = own, threads, note
         self._answers = self._turns = 0
+        self._marked = False  # whether there was a checkpoint
         self._contributors: list[Contributor] = []
         self._first: Contributor | None = None  # the worker that was accepted first
         self._running: dict[Contributor, CheckJob] = {}  # by the worker that is checked
@@ -158,7 +159,9 @@ class Checks:
         """Evaluator.mark."""
         self._probes = self._probes[:1]  # later ones have newer elites
         self._contributors = [c for c in self._contributors if c.unagreed or not c.gone]
-        turn = self._turn(self._contributors)
+        # At the first one all workers have just agreed with this process on probes, and would wait while it repeats a chunk.
+        turn = self._turn(self._contributors) if self._marked else None
+        self._marked = True
         for contributor in self._contributors:
             running = self._running.get(contributor)
             if not contributor.unagreed or (running and running.evidence.number >= contributor.unagreed[-1]):

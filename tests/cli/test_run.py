@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from evofool.cli.app import app
 from evofool.errors import StoreError
 from evofool.recipe import Recipe
-from evofool.run.run import Run
 
 
 class _Begun(StoreError):
@@ -40,7 +39,7 @@ def test_a_new_run_with_workers_gets_the_lag_that_they_need(
         begun.append(recipe)
         raise _Begun
 
-    monkeypatch.setattr(Run, "start", start)
+    monkeypatch.setattr("evofool.cli.run._start", start)
     CliRunner().invoke(app, ["run", *options.split(), "--out", str(tmp_path / "run")])
     assert begun[0].search.lag == lag
     assert begun[0].model_dump()["search"]["lag"] == lag, "it is stored"

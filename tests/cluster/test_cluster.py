@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import evofool
+from evofool.cluster import session
+from evofool.cluster.ahead import started_ahead
 from evofool.cluster.evaluator import RayEvaluator
 from evofool.cluster.session import choose_on_worker
 from evofool.cluster.settings import RayOptions
@@ -415,6 +417,17 @@ def test_a_search_that_waits_for_resources_notes_what_is_needed_and_available(
     with Run.start(big, here / "run") as run:
         assert run.advance(lambda run: bool(run.warnings), every=0.1) is None
         assert "each needs 1 CPU, 100,000 GiB of memory, available: 6 CPU" in run.warnings[0]
+
+
+def test_ray_starts_beside_other_work_and_stays_for_those_who_use_it() -> None:
+    import ray
+
+    users = session._SESSION.users
+    with started_ahead(RayOptions(), 2):
+        session.connect(RayOptions(), 2)
+    assert session._SESSION.users == users + 1
+    session.disconnect()
+    assert ray.is_initialized(), "this module's own Ray"
 
 
 def test_a_lag_too_small_for_the_workers_is_noted(here: Path) -> None:
