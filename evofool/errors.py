@@ -4,6 +4,7 @@ EvofoolError                 caught by the command line, which prints its messag
 |-- RecipeError(ValueError)  an invalid recipe or --set
 |-- TargetError(ValueError)  a classifier that cannot be loaded, or whose output is invalid
 |   |-- BudgetError          a black box whose cap on requests is reached
+|   |-- DriftError           a black box that answers known images differently than before
 |   `-- UnansweredError      a callable that hangs or ends its helper process
 |-- ScoreError(ArithmeticError)  scores that are not finite
 |-- ImageError(ValueError)   an unreadable picture, or one of the wrong size
@@ -38,7 +39,23 @@ class TargetError(EvofoolError, ValueError):
 
 
 class BudgetError(TargetError):
-    """Names the cap and how to continue; nothing that was paid for is lost."""
+    """Names the cap; nothing that was paid for is lost. raised: the target's spec with twice the cap."""
+
+    def __init__(self, text: str, raised: str = "") -> None:
+        super().__init__(text)
+        self.raised = raised
+
+
+class DriftError(TargetError):
+    """Names an image and a class whose answer changed.
+
+    agreed, now: the numbers of requests when the target last agreed with its first answers, and now. largest: the largest
+    difference of log-odds.
+    """
+
+    def __init__(self, text: str, agreed: int = 0, now: int = 0, largest: float = 0.0) -> None:
+        super().__init__(text)
+        self.agreed, self.now, self.largest = agreed, now, largest
 
 
 class UnansweredError(TargetError):

@@ -75,7 +75,7 @@ class Recipe(Part):
                 "stop": True,
                 "save": True,
                 "search": {"parents"},
-                "compute": {"streams", "workers", "ray"},
+                "compute": {"streams", "workers", "ray", "recheck", "recheck_tolerance"},
             },
         )
 

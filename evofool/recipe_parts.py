@@ -305,6 +305,14 @@ class ComputePart(Part):
     """Processes of Ray that classify instead, one chunk at a time each, on this machine or a cluster; 0: none. Does not
     change results, except in the free mode.
     """
+    recheck: int = Field(50, ge=0)
+    """For black boxes: after so many requests known images are asked again, to notice that the target has changed; 0:
+    never. The requests and answers that this costs are counted. Does not change results.
+    """
+    recheck_tolerance: float | None = Field(None, gt=0)
+    """The difference of log-odds from their first answers that these images may have; measured at the start if not given.
+    Does not change results.
+    """
     ray: RayPart = RayPart()
     """Where these workers run."""
 

@@ -122,7 +122,7 @@ def polish(
     described = {**plan.__dict__, "classes": list(plan.classes)}
     with torch_threads(plan.threads):  # for the validation, whose bits depend on their number
         store, state = open_attack(out, target, recipe, described, plan.chunk, seeds)
-    with Session(store, state, len(source.elites), tick) as session:
+    with Session(store, state, target, len(source.elites), tick) as session:
         on_start(plan, session.done, session.items)
         while session.goes_on:
             group = source.part(session.done, plan.group)
@@ -355,7 +355,7 @@ def _save(session: Session, source: _Source, done: _PolishedImages, target: Targ
         niches=niches,
     )
     finished = f"all {state.done} elites are done" if state.done == len(source.elites) else None
-    commit(store, state, images, time.perf_counter() - began, finished, target.queries)
+    commit(store, state, images, time.perf_counter() - began, finished, target)
     session.state = state
 
 

@@ -162,7 +162,7 @@ def run_baseline(
     plan = plan.settled(target)
     with torch_threads(plan.threads):  # for the validation, whose bits depend on their number
         store, state = open_attack(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
-    with Session(store, state, len(plan.classes), tick) as session:
+    with Session(store, state, target, len(plan.classes), tick) as session:
         on_start(plan, session.done)
         while session.goes_on:
             classes = plan.classes[session.done : session.done + plan.group]
@@ -238,7 +238,7 @@ def _save(session: Session, plan: AttackPlan, target: Target, group: _Group, sec
     if METHODS[plan.method].shared:  # an image may be the best of several classes
         distinct = len({image.birth for image in images})
         rows = [(at, {**row, "distinct": min(row["distinct"], distinct)}) for at, row in rows]
-    commit(store, state, ImageGroup(images, plan.method, rows, new), seconds, finished, target.queries)
+    commit(store, state, ImageGroup(images, plan.method, rows, new), seconds, finished, target)
     session.state = state
 
 

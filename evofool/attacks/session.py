@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from evofool.ascend.loop import AscentResult, Tick
-from evofool.run.attack_file import close_attack, metrics_row
+from evofool.errors import DriftError
+from evofool.run.attack_file import close_attack, mark_drift, metrics_row
 from evofool.run.checkpoints import row_after
 from evofool.run.meta import AttackState
 from evofool.run.schema import ImprovementRow
 from evofool.run.store import Store
 from evofool.scores import confidence
+from evofool.targets import Target
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,15 @@ class AttackProgress:
 class Session:
     """A context that keeps an attack's state, reports its progress, and closes its file in the end.
 
-    state: from run.attack_file.open_attack. items: the number of classes or elites in all. on_step(progress) is called
-    after every step; True stops the attack. A run without any saved group is deleted.
+    state: from run.attack_file.open_attack. target: is attacked. items: the number of classes or elites in all.
+    on_step(progress) is called after every step; True stops the attack. A run without any saved group is deleted.
     """
 
-    def __init__(self, store: Store, state: AttackState, items: int, on_step: Callable[[AttackProgress], bool]) -> None:
+    def __init__(
+        self, store: Store, state: AttackState, target: Target, items: int, on_step: Callable[[AttackProgress], bool]
+    ) -> None:
         self.store, self.items = store, items
+        self._target = target
         self.state = state
         self._on_step, self._stopped = on_step, False
         self._start, self._began = state, time.perf_counter()
@@ -50,6 +55,8 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, DriftError) and self.state.done:
+            mark_drift(self.store, self._target, error)
         close_attack(self.store, self.state, failed=error is not None)
 
     @property

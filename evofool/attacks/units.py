@@ -87,7 +87,7 @@ def run_units(plan: UnitPlan, target: Target, folder: Path, streams: int = 0, ti
         _pictures(target, folder, units, result, logits)
         spent = time.perf_counter() - began
         group = ImageGroup(winners, "erhan", [(1, row)])
-        commit(store, state, group, spent, f"all {len(names)} units are done", target.queries)
+        commit(store, state, group, spent, f"all {len(names)} units are done", target)
     except BaseException:
         store.withdraw()
         raise

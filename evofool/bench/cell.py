@@ -221,7 +221,7 @@ def _target(spec: str, folder: Path) -> Target:
     """The target, loaded once for consecutive cells; a black box stores its answers with the cell."""
     if spec not in _loaded:
         target = load_target(spec, folder)
-        if target.counts_persist or target.requests:
+        if target.monitor is not None:  # it has the known images and answers of one cell
             return target
         _loaded.clear()
         _loaded[spec] = target

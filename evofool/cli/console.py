@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHOWN_WORKERS = 8
 _BEST = 100  # the most images on best.png
+_NAMED = 10  # the most elites that a line names
 
 
 @contextlib.contextmanager
@@ -62,6 +63,8 @@ def describe(run: "Run") -> None:
     fed = details.get("preprocessing", {})
     usual = {"crops": 1, "interpolation": fed.get("interpolation")}
     shown = ", ".join(f"{k} {_value_text(v)}" for k, v in fed.items() if v is not None and v != usual.get(k))
+    if details.get("backend") == "http":  # these are of photographs only
+        shown = "preprocessed by the server"
     print_lines(f"  images   {'x'.join(map(str, run.target.shape))}; {shown}; outputs {details.get('outputs', 'logits')}")
     if "file_sha256" in details:
         print_lines(f"  weights  SHA-256 {details['file_sha256'][:16]}...  {details.get('file', '(bundled)')}")
@@ -76,6 +79,8 @@ def describe(run: "Run") -> None:
         how += "; elites are scored again in float32"
     where = details.get("device") or details.get("file", "?")
     print_lines(f"  runs on  {where} ({details.get('backend', '?')}): {how}")
+    if run.target.monitor is not None:
+        print_lines(f"  checks   {run.target.monitor.plan()}")
 
 
 def _value_text(value: Any) -> str:
@@ -258,7 +263,15 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
         parents += f" ({r.method})" if r.mother >= 0 and r.method != "evolved" else ""
         niche = [str(r.niche)] if niches else []
         scores = [f"{e.confidence:.6f}", f"{r.log_odds:.3f}", f"{r.margin:.3f}"]
-        table.row(r.class_id, e.label, *niche, *scores, r.birth, parents, f"{r.bytes_per_pixel:.2f}")
+        table.row(
+            f"~{r.class_id}" if e.drifted else r.class_id,
+            e.label,
+            *niche,
+            *scores,
+            r.birth,
+            parents,
+            f"{r.bytes_per_pixel:.2f}",
+        )
     table.print()
     wins, switches = stored.store.counts()
     meta = stored.meta
@@ -271,12 +284,25 @@ def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
     won = f"{wins:,} elite replacements, {share} of them goal switches; " if meta.searched else ""
     distinct = len({e.row.birth for e in elites})
     print_lines("", f"{len(elites)} elites, {distinct} different images; {_spent(stored)}; {won}{state}")
+    print_drifts(stored)
     quarantine = stored.quarantine()
     if quarantine:
         print_lines("", f"{len(quarantine)} images in quarantine: they are kept in the run's file and not evaluated again:")
     for row in quarantine:
         print_lines(
             f"  birth {row['birth']} in batch {row['batch']} ({_parents(row['mother'], row['father'])}): {row['reason']}"
+        )
+
+
+def print_drifts(stored: "StoredRun") -> None:
+    """Print which elites are marked, because the black box that scored them may have changed by then."""
+    if stored.drifts:
+        elites = stored.elites()
+        marked = [elite.label for elite in elites if elite.drifted]
+        names = ", ".join(marked[:_NAMED]) + (" ..." if len(marked) > _NAMED else "")
+        print_lines(
+            f"{len(marked)} of {len(elites)} elites are marked (~): the target was found to differ at request "
+            f"{stored.drifts[-1].requests:,}, and may have differed when it scored them" + (f": {names}" if marked else "")
         )
 
 
@@ -327,6 +353,8 @@ def show_one(
     )
     print_lines("runners-up  " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
     print_lines(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
+    if elite.drifted:
+        print_lines("marked      made after the target last agreed with its first answers; it was found to differ later")
     verdict = "; no human verdict" if row.verdict == "unjudged" else f"; human verdict: {row.verdict}"
     print_lines(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:

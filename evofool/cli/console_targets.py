@@ -49,7 +49,7 @@ def print_target(description: dict[str, Any]) -> None:
         "labels": ", ".join(labels[:_SHOWN_LABELS]) + more,
         "outputs": description["outputs"]
         + (f" of the top {description['top_k']} classes" if description["top_k"] < len(labels) else ""),
-        "pixels": _pixels(p, channels),
+        "pixels": "preprocessed by the server" if description.get("backend") == "http" else _pixels(p, channels),
         "photographs": _photographs(p),
         "weights": description.get("file"),
         "SHA-256": description.get("file_sha256") or description.get("weights_sha256"),

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from evofool.cli.console import print_drifts
 from evofool.printer import print_lines
 
 RUN = typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")
@@ -35,3 +36,4 @@ def export(
 
     with StoredRun(folder) as stored:
         print_lines(f"{write_files(stored, to, size, layout, license)} elites written to {to}")
+        print_drifts(stored)

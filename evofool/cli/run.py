@@ -2,6 +2,7 @@
 
 from math import ceil
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,8 +35,8 @@ def run(
             metavar="KEY=VALUE",
             help="Change one value of the recipe: --set search.seed=3. May be repeated; an empty value "
             "(--set stop.confidence=) removes the key. In a run that has begun, only stop.*, save.*, search.lag, "
-            "compute.streams, compute.workers and compute.ray.* can change, and target if it is still the same classifier "
-            "(for example after its weights file was moved).",
+            "compute.streams, compute.workers, compute.ray.* and compute.recheck* can change, and target if it is still the "
+            "same classifier (for example after its weights file was moved).",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of a new run; runs/NAME by default.")] = None,
@@ -61,9 +62,10 @@ def run(
     continued by its recipe gets those of the recipe, and the changes are printed. At the end it writes elites.png (every
     elite, that is the best image of a class, with its label and confidence) and curve.png.
     """
-    from evofool.errors import ScoreError, TargetError
+    from evofool.errors import BudgetError, DriftError, ScoreError, TargetError
     from evofool.run.resume_checks import wants_trust
     from evofool.run.run import Run
+    from evofool.targets.http_client import NoResponseError
 
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]
@@ -74,7 +76,11 @@ def run(
     if recipe is None or (folder / "run.db").exists():
         if recipe is not None:
             changed_lines = _changed_lines(folder, recipe, changes)
-        opened = Run.resume(folder, recipe, trust=trust, named=named)
+        try:
+            opened = Run.resume(folder, recipe, trust=trust, named=named)
+        except (BudgetError, NoResponseError) as error:
+            error.args = (f"{error}; continue with:  {_again(folder, error, True)}",)
+            raise
         start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         recipe, changed_lines = _with_lag(recipe)
@@ -96,8 +102,11 @@ def run(
         try:
             with interrupts() as interrupted, display(search) as show_progress:
                 reason = search.advance(lambda run: show_progress(run) or bool(interrupted))
+        except DriftError:
+            raise  # it says how to go on
         except (ScoreError, TargetError) as error:
-            saved = f"{search.progress().saved:,} evaluations are saved; continue with:  evofool run {folder}{trust_option}"
+            again = _again(folder, error, wants_trust(r))
+            saved = f"{search.progress().saved:,} evaluations are saved; continue with:  {again}"
             error.args = (f"{error} ({saved})",)
             raise
         if reason and before == search.strategy.evaluations:
@@ -108,12 +117,15 @@ def run(
         elif reason:
             print_lines(f"Stopped: {reason}.")
         nothing_done = not search.strategy.committed
+        checked = search.target.monitor.summary() if search.target.monitor is not None else ""
     if nothing_done:
         print_lines(
             f"Interrupted before the first batch was finished. Start again with:  evofool run {folder}{trust_option}"
         )
         raise typer.Exit(130)
     report(folder, reason)
+    if checked:
+        print_lines(f"{checked}.")
     if interrupted and not reason:
         print_lines(f"Interrupted and saved. Continue with:  evofool run {folder}{trust_option}")
         raise typer.Exit(130)
@@ -152,6 +164,19 @@ def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
             "search.mode=free draws parents as late as it can instead, but the order of results decides what it finds"
         )
     return recipe.model_copy(update={"search": search.model_copy(update={"lag": lag})}), lines
+
+
+def _again(folder: Path, error: Exception, trust: bool) -> str:
+    """The command that continues a run after an error; for a cap on requests that was reached, with a higher one."""
+    from evofool.errors import BudgetError
+    from evofool.targets.http_client import redacted_url
+
+    again = f"evofool run {quote(str(folder))}"
+    if not isinstance(error, BudgetError):
+        return f"{again} --trust" if trust else again
+    shown = redacted_url(error.raised)
+    hint = "" if shown == error.raised else " (with the URL's own values in place of ...)"
+    return f"{again} --set {quote(f'target={shown}')}{hint}"
 
 
 def _changed_lines(folder: Path, recipe: "Recipe", changes: list[str]) -> list[str]:

@@ -65,6 +65,7 @@ def show(
                     "elites_as_of": stored.elites_as_of,
                     "finished": stored.meta.finished,
                     "warnings": stored.meta.warnings,
+                    "drifts": [drift.model_dump() for drift in stored.drifts],
                     "quarantine": stored.quarantine(),
                     "metrics": rows,
                     "references": stored.meta.references,

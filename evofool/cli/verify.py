@@ -1,5 +1,6 @@
 """The command `evofool verify`."""
 
+from evofool.cli.console import print_drifts
 from evofool.cli.options import RunFolder, Trust
 from evofool.printer import print_lines
 
@@ -18,6 +19,7 @@ def verify(folder: RunFolder, trust: Trust = False) -> None:
 
     with StoredRun(folder) as stored:
         verdict = check(stored, trust=trust)
+        print_drifts(stored)
     if verdict.faults:
         raise VerifyError(f"{folder} fails:", *(f"  {fault}" for fault in verdict.faults))
     print_lines(

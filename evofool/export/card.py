@@ -140,7 +140,9 @@ def _classifier(run: StoredRun, name: str) -> str:
         rows["SHA-256 of the weights"] = "not known: a black box"
     rows["fingerprint"] = f"`{target.fingerprint}` (SHA-256 over labels, shape, preprocessing and weights)"
     rows["input"] = f"uint8 (channels, height, width) = {tuple(run.shape)}"
-    if "preprocessing" in details:
+    if details.get("backend") == "http":
+        rows["preprocessing"] = "by the server"
+    elif "preprocessing" in details:
         rows["preprocessing"] = f"`{json.dumps(details['preprocessing'])}`"
     rows["outputs"] = str(details.get("outputs", "logits"))
     notes = [f"- {without_folders(note)}" for note in run.meta.warnings]
@@ -158,6 +160,12 @@ def _made(run: StoredRun, methods: Mapping[str, int]) -> str:
         lines = [_search(run.meta.recipe, run.elites_as_of)]
     if run.meta.seeds:
         lines += ["", "It began with images of another run, some of which may be among these."]
+    if run.drifts:
+        lines += [
+            "",
+            "The classifier was found to answer differently than at first. Images in whose row `drifted` is true were made "
+            "after it last agreed with its first answers, so their scores may be those of another classifier.",
+        ]
     lines += ["", f"Made: {', '.join(f'{number:,} {method}' for method, number in sorted(methods.items()))}."]
     own = f"\n\nRun `{run.meta.id}`."
     return "## How they were made\n\n" + "\n".join(lines) + own + f"\nExported by evofool {_version()}.\n"

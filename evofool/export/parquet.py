@@ -32,6 +32,7 @@ COLUMNS = {
     **dict.fromkeys(IMAGE_METRICS, "float64"),
     "verdict": "string",
     "verdict_by": "string",
+    "drifted": "bool",
     "record_sha256": "string",
 }
 """The columns beside image and label: the keys of Elite.summary(), and the run's id."""

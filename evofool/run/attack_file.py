@@ -17,6 +17,7 @@ from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.images import encode_png, is_large
 from evofool.machine import machine
 from evofool.recipe import Recipe
+from evofool.run.drift_marks import DriftMarks
 from evofool.run.meta import AttackState, PositionRecord, RunMeta, Seeds, TargetRecord
 from evofool.run.reader import FILE
 from evofool.run.schema import Checkpoint, GenomeId, ImprovementRow, MetricsRow, NewElite
@@ -127,13 +128,18 @@ class ImageGroup:
         return image.class_id * self.niches + image.niche
 
 
-def commit(store: Store, state: AttackState, group: ImageGroup, seconds: float, finished: str | None, answers: int) -> None:
+def commit(
+    store: Store, state: AttackState, group: ImageGroup, seconds: float, finished: str | None, target: Target
+) -> None:
     """One checkpoint: the images of group win their cells, and state replaces the old one.
 
-    seconds are added to the run's. answers: target.queries by now.
+    seconds are added to the run's. A black box is checked before the last one; DriftError if it does not agree.
     """
     meta = store.meta()
     batch = meta.committed
+    marks = DriftMarks(target, None, meta, store.path.parent)
+    marks.end(batch + 1, finished)
+    marks.note(batch + 1)
     images = [*group.originals, *group.images]
     changes = [CellChange(group.cell(i), i.birth, batch, i.log_odds, i.margin, False) for i in images]
     elites = [
@@ -152,7 +158,8 @@ def commit(store: Store, state: AttackState, group: ImageGroup, seconds: float, 
                 "last_progress": batch,
                 "seconds": total,
                 "finished": finished,
-                "answers": answers - state.queries_before,
+                "answers": target.queries - state.queries_before,
+                **marks.state(),
             },
             genomes=[*(Offspring(s.birth, batch, -1, -1, s.genome, 0) for s in group.seeds), *made.values()],
             cell_history=changes,
@@ -163,6 +170,14 @@ def commit(store: Store, state: AttackState, group: ImageGroup, seconds: float, 
             origins=group.origins,
         )
     )
+
+
+def mark_drift(store: Store, target: Target, error: BaseException | None) -> None:
+    """If a drift stopped the run, mark the elites since the target last agreed with its first answers, and say so in it."""
+    meta = store.meta()
+    marks = DriftMarks(target, None, meta, store.path.parent)
+    if marks.stopped(error, meta.committed, np.array([elite.batch for elite in store.elites()], np.int64)):
+        store.save(Checkpoint(state=marks.state(), genomes=(), cell_history=(), elites=(), metrics=()))
 
 
 def _short(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from math import ceil
 
+from evofool.errors import TargetError
 from evofool.recipe import Recipe
 from evofool.search.evaluate import BatchEvaluator, Evaluator, stays_on_device
 from evofool.search.local_evaluator import LocalEvaluator
@@ -24,6 +25,14 @@ def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, pos
         resident=stays_on_device(target, niches.edges if niches else ()),
         reference_batch=1 if position else 0,
         position=position,
+    )
+
+
+def out_of_memory(batch_evaluator: BatchEvaluator, evaluator: Evaluator) -> TargetError:
+    """The error for a search whose images do not fit into memory."""
+    return TargetError(
+        f"{batch_evaluator.target.name}: the memory does not hold {batch_evaluator.chunk} images {evaluator.at_once} times "
+        "at once; resume with --set compute.streams=1, or start another run with a smaller compute.chunk"
     )
 
 

@@ -24,9 +24,10 @@ class GainCheck:
             self._first_best = float(best.max())
         if strategy.committed != self._at or self._first_best is None or best.max() - self._first_best >= _LEAST_GAIN:
             return None
+        known = target.details.get("backend") != "http"
+        preprocessing = target.details.get("preprocessing") if known else "the server's own"
         return (
             f"there is hardly any improvement since the first batch, in {strategy.evaluations:,} evaluations. "
-            f"Check the target's preprocessing (input scaling, channel order, mean, std: "
-            f"{target.details.get('preprocessing')}), that its outputs are logits of its input, and that it is the trained "
-            "network"
+            f"Check the target's preprocessing (input scaling, channel order, mean, std: {preprocessing}), that its outputs "
+            "are logits of its input, and that it is the trained network"
         )

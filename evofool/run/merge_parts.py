@@ -119,6 +119,7 @@ def _source_run(stored: StoredRun) -> SourceRun:
             evaluations=stored.elites_as_of,
             seconds=meta.seconds,
             answers=meta.answers,
+            drifts=meta.drifts,
         )
         return SourceRun(folder, signature, target, [source], {}, meta.references)
     origins = stored.store.origins()

@@ -82,6 +82,25 @@ class PositionRecord(_Record):
     tolerance: float | None
 
 
+class AgreementRecord(_Record):
+    """When a black box last gave known images the same answers as before (evofool.targets.drift)."""
+
+    committed: NonNegativeInt  # batches by then
+    requests: NonNegativeInt
+
+
+class DriftRecord(_Record):
+    """Batches that a black box answered between the last check that agreed and one that did not: begin to end - 1.
+
+    Their elites are marked, because it is not known which of them were answered by the target that the run began with.
+    """
+
+    begin: NonNegativeInt
+    end: NonNegativeInt
+    requests: NonNegativeInt  # at the check that did not agree
+    reason: StrictStr
+
+
 class MergedSource(_Record):
     """One search that went into a merged run. machine, device and backend: those that scored its elites."""
 
@@ -94,6 +113,7 @@ class MergedSource(_Record):
     evaluations: NonNegativeInt
     seconds: NonNegativeFloat
     answers: NonNegativeInt
+    drifts: list[DriftRecord] = []
 
 
 class RunMeta(_Record):
@@ -120,6 +140,8 @@ class RunMeta(_Record):
     references: dict[str, dict[str, Any]] = {}  # by key, what elites' images were compared with
     merged: list[MergedSource] | None = None  # of merged runs, by id
     attack: AttackState | None = None  # of runs that no search made
+    agreed: AgreementRecord | None = None  # of black boxes
+    drifts: list[DriftRecord] = []  # of black boxes, oldest first
 
     @field_validator("seeds")
     @classmethod

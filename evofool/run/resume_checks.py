@@ -65,9 +65,8 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
         if ours.get(key) != theirs.get(key):
             raise RecipeError(
                 f"{folder} has a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}. A run that has begun "
-                "keeps its recipe; only stop.*, save.*, search.lag, compute.streams, compute.workers and compute.ray.* may "
-                "change. "
-                "Start another with --out DIR"
+                "keeps its recipe; only stop.*, save.*, search.lag, compute.streams, compute.workers, compute.ray.* and "
+                "compute.recheck* may change. Start another with --out DIR"
             )
     return recipe
 
@@ -91,7 +90,8 @@ def changed_values(recipe: Recipe, stored: Recipe) -> list[tuple[str, Any, Any]]
 
     None where a recipe does not have the key.
     """
-    may_change: dict[str, Any] = {"stop": True, "save": True, "search": {"lag"}, "compute": {"streams", "workers", "ray"}}
+    compute = {"streams", "workers", "ray", "recheck", "recheck_tolerance"}
+    may_change: dict[str, Any] = {"stop": True, "save": True, "search": {"lag"}, "compute": compute}
     both = stored, _with_lag_of(stored, recipe)
     old, new = (flat(r.model_dump(mode="json", include=may_change, exclude_none=True)) for r in both)
     return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]

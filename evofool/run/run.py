@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import SimpleNamespace
 from uuid import uuid4
 
 import numpy as np
@@ -13,7 +12,8 @@ from evofool.errors import ScoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
-from evofool.run.evaluators import make_batch_evaluator, make_evaluator
+from evofool.run.drift_marks import DriftMarks, configure
+from evofool.run.evaluators import make_batch_evaluator, make_evaluator, out_of_memory
 from evofool.run.gain import GainCheck
 from evofool.run.lags import with_lag
 from evofool.run.location import temporary_note
@@ -36,7 +36,7 @@ from evofool.run.store import Store
 from evofool.scores import confidence
 from evofool.search.archive import Archive
 from evofool.search.evaluate import AnswersWithdrawn, Evaluator
-from evofool.search.evolve import Callbacks, LazyRow, MapElites, ea_map_elites, new_logbook, statistics, toolbox
+from evofool.search.evolve import Callbacks, MapElites, ea_map_elites, new_logbook, row_of, statistics, toolbox
 from evofool.targets import Target, refuse_black_box, stored_target
 from evofool.targets import target as load_target
 from evofool.targets.position import Position
@@ -53,7 +53,9 @@ class Run:
         self.store = store
         self.folder = store.path.parent
         self.encoding: Encoding = encoding or recipe.encoding.build(target.shape)
-        self._position = Position(**store.meta().position.model_dump())
+        meta = store.meta()
+        self._position = Position(**meta.position.model_dump())
+        self.marks = DriftMarks(target, recipe.compute, meta, self.folder)
         self.batch_evaluator = make_batch_evaluator(recipe, target, self.encoding, self._position.tolerance or 0.0)
         self.evaluator: Evaluator = make_evaluator(recipe, self.batch_evaluator)
         self._begin_search()
@@ -114,6 +116,7 @@ class Run:
         else:
             queries_before = target.queries
         recipe = recipe.model_copy(update={"target": target.name})
+        configure(target, recipe.compute)
         # Checked before the folder is made.
         own_encoding = recipe.encoding.build(target.shape)
         refuse_missing_classes(recipe, target)
@@ -124,9 +127,8 @@ class Run:
             validation = validate(target, recipe.chunk, Path(folder))
         if validation.position is None:
             raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
-        warnings = [*target.details.get("notes", ()), *validation.notes]
-        if note := temporary_note(Path(folder)):
-            warnings.append(note)
+        note = temporary_note(Path(folder))
+        warnings = [*target.details.get("notes", ()), *validation.notes, *([note] if note else ())]
         meta = RunMeta(
             id=uuid4().hex,
             recipe=recipe.model_dump(mode="json", exclude_none=True),
@@ -244,9 +246,9 @@ class Run:
             done_here += 1
             if self._rate_base is None and done_here > random_batches:
                 self._rate_base = now, self.strategy.evaluations
+            self.marks.note(self.strategy.committed)
             self.finished = stop_reason(self)
-            stop = self.finished is not None
-            stop = give_up() or stop
+            stop = give_up() or self.finished is not None
             # A search that begins with elites may not improve on them.
             if not self.seeds and (warning := self._gain.after_commit(self.strategy, self.target)):
                 self.warnings.append(warning)
@@ -270,29 +272,25 @@ class Run:
 
     def _search(self, batches: int, callbacks: Callbacks) -> None:
         """Search for so many more batches, and save. AnswersWithdrawn if the run has to be rewound."""
-        box = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
-        lag = self.recipe.search.lag
+        box, lag = toolbox(self.strategy, self.batch_evaluator, self.evaluator), self.recipe.search.lag
         try:
             ea_map_elites(box, batches, statistics(), lag=lag, logbook=self.logbook, callbacks=callbacks)
+            self.marks.end(self.strategy.committed, stop_reason(self))
         except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
             # The failed batch was not committed and is still pending; save the batches before it.
+            drifted = self.marks.stopped(error, self.strategy.committed, self.archive.birth // self.strategy.size)
+            self.finished = None if drifted else self.finished
             if self.strategy.committed:
-                self.save(whole=False)
+                self.save(whole=drifted)
             if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-                raise TargetError(
-                    f"{self.target.name}: the memory does not hold {self.batch_evaluator.chunk} images "
-                    f"{self.evaluator.at_once} times at once; resume with --set compute.streams=1, or start another run "
-                    "with a smaller compute.chunk"
-                ) from None
+                raise out_of_memory(self.batch_evaluator, self.evaluator) from None
             raise
         if not self.strategy.committed:
             return
         self.finished = self.finished or stop_reason(self)
         if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
-            final = SimpleNamespace(row=LazyRow(self.strategy))
-            row = {"gen": self.strategy.committed - 1, "nevals": self.strategy.size, **statistics().compile([final])}
             self._note_costs()
-            self.logbook.record(**row)
+            self.logbook.record(**row_of(self.strategy))
         self._save(whole=True)
         if self.finished:
             self._measure_elites_again()
@@ -342,6 +340,7 @@ class Run:
             "answers": self.answers,
             "lags": self.lags,
             "repeated": self.repeated,
+            **self.marks.state(),
         }
         self.checkpoints.take(state, self.evaluator, whole)
         self.checkpoints.write(self.evaluator)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from evofool.errors import EvofoolError, StoreError, TargetError
 from evofool.images import decode_png
 from evofool.recipe import Recipe, parse
-from evofool.run.schema import IMAGE_METRICS, EliteRow
+from evofool.run.drift_marks import is_marked
+from evofool.run.meta import DriftRecord
+from evofool.run.schema import IMAGE_METRICS, EliteRow, GenomeId
 from evofool.run.store import Store
 from evofool.scores import confidence
 from genomes import Encoding, GenomeError, Genomes
@@ -26,6 +29,7 @@ class Elite:
 
     row: EliteRow
     label: str
+    drifted: bool = False  # made after a black box last agreed with its first answers, and before it was found to differ
 
     @property
     def confidence(self) -> float:
@@ -58,6 +62,7 @@ class Elite:
             **{name: metrics.get(name) for name in IMAGE_METRICS},  # None: not measured
             "verdict": r.verdict,
             "verdict_by": r.verdict_by,
+            "drifted": self.drifted,
             "record_sha256": r.sha256,  # over class, niche, birth, scores and PNG
         }
 
@@ -104,7 +109,24 @@ class StoredRun:
         for row in rows:
             if not 0 <= row.class_id < len(self.labels):
                 raise StoreError(f"{self.store.path} is damaged: it has an elite of class {row.class_id}")
-        return [Elite(row, self.labels[row.class_id]) for row in rows]
+        return [Elite(row, self.labels[row.class_id], self._drifted(row)) for row in rows]
+
+    @property
+    def drifts(self) -> list[DriftRecord]:
+        """The drifts of a black box, of a merged run those of all its sources."""
+        return [*self.meta.drifts, *(drift for source in self.meta.merged or () for drift in source.drifts)]
+
+    def _drifted(self, row: EliteRow) -> bool:
+        if self.meta.merged is None:
+            return is_marked(row.batch, self.meta.drifts)
+        if not self.drifts:
+            return False
+        run = self._origins[row.birth].run if row.birth in self._origins else None
+        return any(source.id == run and is_marked(row.batch, source.drifts) for source in self.meta.merged)
+
+    @cached_property
+    def _origins(self) -> dict[int, GenomeId]:
+        return self.store.origins()
 
     @property
     def evaluations(self) -> int:

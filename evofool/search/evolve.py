@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,12 @@ def statistics() -> tools.Statistics:
     for name in ("distinct", "wins", "switches"):
         stats.register(name, lambda rows, name=name: int(rows[-1][name]))
     return stats
+
+
+def row_of(strategy: MapElites) -> dict[str, Any]:
+    """The logbook's row of the archive as it is now."""
+    last = SimpleNamespace(row=LazyRow(strategy))
+    return {"gen": strategy.committed - 1, "nevals": strategy.size, **statistics().compile([last])}
 
 
 def new_logbook(stats: tools.Statistics | None = None) -> tools.Logbook:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from evofool.errors import ScoreError, TargetError, UnansweredError
+from evofool.errors import DriftError, ScoreError, TargetError, UnansweredError
 from evofool.search.archive import Quarantined, Winners
 from evofool.search.evaluate import BatchEvaluator, Order, children
 from genomes import Encoding
@@ -28,8 +28,8 @@ class Isolated(NamedTuple):
 def isolate(batch_evaluator: BatchEvaluator, order: Order) -> Isolated:
     """The winners of an order, and the rows that break the target by themselves.
 
-    Raises the target's first error if more than 8 rows break it, if it is out of memory, or if it is a black box, which
-    would have to be paid for more queries.
+    Raises the target's first error if more than 8 rows break it, if it is out of memory or was changed, or if it is a black
+    box, which would have to be paid for more queries.
     """
     search = _Isolation(batch_evaluator)
     cuts = pairwise([*batch_evaluator.parts(order), order.size])
@@ -60,7 +60,7 @@ class _Isolation:
         except OUT_OF_MEMORY:
             raise
         except (ScoreError, TargetError) as error:
-            if self.batch_evaluator.target.counts_persist:
+            if self.batch_evaluator.target.counts_persist or isinstance(error, DriftError):
                 raise
             self._first = self._first or error
             if order.size == 1:

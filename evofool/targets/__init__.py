@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from evofool.errors import TargetError
 from evofool.targets.preprocessing import Preprocessing
@@ -64,7 +64,12 @@ def target(spec: str, answers_folder: Path | None = None) -> Target:
     """
     parsed = _parsed(spec)
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load
-    return load(parsed, answers_folder) if parsed.kind == "http" and answers_folder else load(parsed)
+    if parsed.kind == "http" and answers_folder:
+        return cast(Target, load(parsed, answers_folder))
+    found = cast(Target, load(parsed))
+    if answers_folder:
+        found.store_in(answers_folder)
+    return found
 
 
 def _parsed(spec: str) -> Spec:

@@ -34,11 +34,11 @@ class HelperTarget(Target):
 
     A call that takes more than `seconds`, or that ends the child, raises UnansweredError with the row of the image that
     causes it, which is found by calling with each image alone. The next call starts another child. Answers and fingerprint
-    are those of the same spec without timeout=.
+    are those of the same spec without timeout= and black_box=.
     """
 
     def __init__(self, spec: Spec, seconds: float) -> None:
-        plain = replace(spec, options={k: v for k, v in spec.options.items() if k != "timeout"})
+        plain = replace(spec, options={k: v for k, v in spec.options.items() if k not in ("timeout", "black_box")})
         self._child = _Child(plain.text, spec.text)
         self._seconds = seconds
         self._calling = threading.Lock()

@@ -14,9 +14,11 @@ import numpy as np
 from evofool.errors import BudgetError, TargetError
 from evofool.images import encode_png
 from evofool.targets import responses
+from evofool.targets.drift import DriftMonitor, Line, form_of, image_key
 from evofool.targets.http_client import OPTIONS, Clock, HttpClient, HttpError, redacted_url
 from evofool.targets.ledger import Ledger
 from evofool.targets.network import FLOAT32
+from evofool.targets.photos import patterns
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.responses import KINDS, InvalidJson, ResponseFormat, brief, parse_json
 from evofool.targets.spec import Spec, distinct
@@ -89,7 +91,8 @@ class BlackBox(Target):
 
     queries: images that the server has answered, each once, over all sessions of a run.
 
-    Equal images are sent once, a batch is never padded, and earlier answers come from the ledger.
+    Equal images are sent once, a batch is never padded, and earlier answers come from the ledger. Known images are sent
+    again from time to time (monitor).
     """
 
     def __init__(
@@ -119,6 +122,10 @@ class BlackBox(Target):
                 f"{client.url}: it answers {interface.kind} now, and answered {self._format.kind} before; the scores would "
                 "not be comparable"
             )
+        first = np.concatenate([_noise(self.shape), patterns(self.shape, 4)])  # those of the probe and of the validation
+        form = lambda: form_of(self._format.kind, self._format.top_k, self._format.decimals)  # noqa: E731
+        line = Line(client.url, self.labels, self._ask_again, lambda: ledger.requests, form, client.batch)
+        self.monitor = self._drift = DriftMonitor(ledger, line, first)
         details["outputs"] = self._format.kind
         self.top_k = self._format.top_k
         self._note(*self._format.notes())
@@ -144,6 +151,7 @@ class BlackBox(Target):
         self._format = self._stored_format() or self._format
         self._note(*self._format.notes())
         self.count(0)
+        super().store_in(folder)
 
     def ignore_cache(self) -> None:
         """From now on send all images. Requests are counted in the ledger; answers that it has are not counted again."""
@@ -156,16 +164,38 @@ class BlackBox(Target):
     def _answers(self, images: np.ndarray) -> np.ndarray:
         """uint8 (B, C, H, W) to float32 (B, K), in requests of `batch` images, each image once."""
         call = self._client.call()
-        keys = [_key(image) for image in images]
+        keys = [image_key(image) for image in images]
         unique = dict(zip(keys, images, strict=True))
         known = {} if self._ignore_cache else self._ledger.known(unique, len(self.labels))
         unknown = [key for key in unique if key not in known]
         for start in range(0, len(unknown), self._client.batch):
-            part = unknown[start : start + self._client.batch]
-            known.update(self._query({key: unique[key] for key in part}, call))
+            part = {key: unique[key] for key in unknown[start : start + self._client.batch]}
+            if not self._ignore_cache:
+                self._check_for_drift()
+            rows = self._query(part, call)
+            self._drift.learn(np.stack(list(part.values())), np.stack(list(rows.values())))
+            known.update(rows)
         return np.stack([known[key] for key in keys])
 
+    def _check_for_drift(self) -> None:
+        self._drift.before_request()
+        self._note(*self._drift.notes)
+
     def _query(self, images: dict[bytes, np.ndarray], call: threading.Event) -> dict[bytes, np.ndarray]:
+        rows = dict(zip(images, self._read(list(images.values()), call), strict=True))
+        self._ledger.keep(rows)
+        self.count(0)
+        return rows
+
+    def _ask_again(self, images: np.ndarray) -> np.ndarray:
+        """(B, K) logits; the images are sent although their answers are known, and the ledger does not keep these."""
+        logits = self._read(list(images), self._client.call())
+        self._ledger.count_repeated(len(images))
+        self.count(0)
+        return logits
+
+    def _read(self, images: list[np.ndarray], call: threading.Event) -> np.ndarray:
+        """Send images, and read the answer in the format that was detected."""
         response_format = self._format
 
         def read(answer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -174,13 +204,10 @@ class BlackBox(Target):
             )
             return numbers, responses.response_logits(numbers, response_format)
 
-        numbers, logits = self._send(list(images.values()), read, call)
-        rows = dict(zip(images, logits, strict=True))
-        self._ledger.keep(rows)
-        self.count(0)
+        numbers, logits = self._send(images, read, call)
         if contradiction := responses.contradiction(numbers, response_format):
             self._note(contradiction)
-        return rows
+        return logits
 
     def _probe(self, kind: str | None, described: Mapping[str, Any]) -> ResponseFormat:
         """Send noise: the answers show their kind, the number of classes in them, and whether they are rounded."""
@@ -193,7 +220,7 @@ class BlackBox(Target):
 
         response_format, logits = self._send(list(noise), read, self._client.call())
         self._ledger.response_format({"classifier": self._classifier, "described": described, **asdict(response_format)})
-        self._ledger.keep({_key(image): row for image, row in zip(noise, logits, strict=True)})
+        self._ledger.keep({image_key(image): row for image, row in zip(noise, logits, strict=True)})
         return self._stored_format() or response_format
 
     def _send(self, images: list[np.ndarray], read: Callable[[Any], _T], call: threading.Event) -> _T:
@@ -271,8 +298,3 @@ def _noise(shape: tuple[int, int, int]) -> np.ndarray:
     draws = np.random.default_rng(0).integers(-128, 128, (4, *shape))
     middle, fainter = (np.array(v).reshape(4, 1, 1, 1) for v in ((128, 128, 128, 32), (1, 4, 16, 8)))
     return (middle + draws // fainter).astype(np.uint8)
-
-
-def _key(image: np.ndarray) -> bytes:
-    """SHA-256 over an image's shape and pixels, independent of its PNG encoding."""
-    return hashlib.sha256(np.array(image.shape, "<i4").tobytes() + image.tobytes()).digest()

@@ -28,7 +28,7 @@ MAX_BYTES = 64 << 20  # of a response
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
 _GRACE = 1.0  # seconds that a request in progress, which is paid for, may still take after its call is cancelled
-_KEPT = "a run has kept the earlier answers and continues with: evofool run RUN"
+_KEPT = "a run has kept the earlier answers"
 _CANCELLED = f"cancelled before the server answered; {_KEPT}"
 _T = TypeVar("_T")
 
@@ -49,6 +49,10 @@ class HttpError(TargetError):
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
+
+
+class NoResponseError(TargetError):
+    """All attempts of a request have failed."""
 
 
 class HttpClient:
@@ -116,7 +120,7 @@ class HttpClient:
         if call.is_set():
             raise TargetError(f"{self.url}: {_CANCELLED}")
         tried = sum(failures.values())
-        raise TargetError(
+        raise NoResponseError(
             f"{self.url}: no answer after {tried} request{'s' if tried > 1 else ''} "
             f"({', '.join(f'{n} x {reason}' for reason, n in failures.items())}); {_KEPT}"
         )
@@ -146,10 +150,12 @@ class HttpClient:
         now = self._clock.now()
         at = self._ledger.spend(self._cap, self._gap, now)
         if at is None:
-            more = Spec("http", self._spec.name, {**self._spec.options, "max_requests": str(2 * (self._cap or 1))})
+            more = 2 * (self._cap or 1)
+            raised = Spec("http", self._spec.name, {**self._spec.options, "max_requests": str(more)})
             raise BudgetError(
-                f"the limit of {self._cap} requests is reached (max_requests={self._cap}); raise it in the target's spec; "
-                f'{_KEPT} --set "target={redacted_url(more.text)}"'
+                f"the limit of {self._cap} requests is reached (max_requests={self._cap}); raise it in the target's spec "
+                f"(max_requests={more}); {_KEPT}",
+                raised.text,
             )
         try:
             if at > now:

@@ -1,4 +1,4 @@
-"""The ledger of a black box: the number of requests sent, and the answers; in memory, or in a run's folder as answers.db.
+"""The ledger of a black box: requests, answers, and checks of known images; in memory, or in a run's folder as answers.db.
 
 One SQLite file (WAL, small transactions), shared by all threads and processes of a run. A request is recorded before it is
 sent, so a run that is killed has sent at most one request less than its ledger says, and never exceeds its limit.
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ _APPLICATION_ID = 0x65766F61  # "evoa"
 _HOUR = 3600.0
 _VERSION = 2  # of the tables and the response format
 _BILL = "requests, answers, free_at, entered_at, reading"
+_CHECK = "requests, images, size, share, agreed, newest"  # as Check has them
 _SCHEMA = """
 -- one row: requests sent, images answered, when the rate allows the next request and when the last one was recorded (UNIX
 -- time), the response format (JSON)
@@ -36,6 +37,37 @@ CREATE TABLE bill (id INTEGER PRIMARY KEY CHECK (id = 1), requests INTEGER NOT N
 CREATE TABLE answers (id INTEGER PRIMARY KEY, image BLOB NOT NULL UNIQUE, logits BLOB NOT NULL);
 INSERT INTO bill VALUES (1, 0, 0, 0, 0, NULL);
 """
+_ANSWER = "image BLOB NOT NULL UNIQUE, logits BLOB NOT NULL"
+# Ledgers of earlier versions of evofool do not have these tables.
+_CHECK_SCHEMA = f"""
+-- known images that are asked again. first: of the target's first images, else of the run
+CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, png BLOB NOT NULL, {_ANSWER});
+-- one row for each time that they were asked again, with the counts by then. newest: the last row of answers. size, share:
+-- the largest difference, in log-odds and as a share of the largest logit. agreed: whether it was within the tolerance
+CREATE TABLE IF NOT EXISTS checks (id INTEGER PRIMARY KEY, requests INTEGER NOT NULL, images INTEGER NOT NULL,
+                                   newest INTEGER NOT NULL, size REAL NOT NULL, share REAL NOT NULL,
+                                   agreed INTEGER NOT NULL);
+"""
+
+
+class Probe(NamedTuple):
+    """A known image: its key, its PNG, its first answer (K,) float32, and whether it is one of the target's first images."""
+
+    image: bytes
+    png: bytes
+    logits: np.ndarray
+    first: bool
+
+
+class Check(NamedTuple):
+    """A time at which known images were asked again: the number of requests by then, and how much answers differed."""
+
+    requests: int
+    images: int
+    size: float  # largest difference of log-odds
+    share: float  # the same as a share of the largest logit
+    agreed: bool
+    newest: int = 0  # the last row of answers by then; filled in by the ledger
 
 
 class Ledger:
@@ -127,6 +159,62 @@ class Ledger:
             new = self._insert((image, row.astype("<f4").tobytes()) for image, row in answers.items())
             self._db.execute("UPDATE bill SET answers = answers + ?", (new,))
 
+    def count_repeated(self, images: int) -> None:
+        """Count answers to images that were answered before."""
+        with self._transaction():
+            self._db.execute("UPDATE bill SET answers = answers + ?", (images,))
+
+    # -- known images that are asked again (evofool.targets.drift)
+
+    def probes(self) -> list[Probe]:
+        """The known images, oldest first."""
+        with self._transaction():
+            rows = self._db.execute("SELECT image, png, logits, first FROM probes ORDER BY id").fetchall()
+            for image, png, logits, first in rows:
+                if (
+                    not all(isinstance(blob, bytes) for blob in (image, png, logits))
+                    or len(logits) % 4
+                    or first not in (0, 1)
+                ):
+                    raise sqlite3.DatabaseError("a known image is damaged")
+        return [Probe(row[0], row[1], np.frombuffer(row[2], "<f4").astype(np.float32), bool(row[3])) for row in rows]
+
+    def keep_probes(self, probes: Iterable[Probe], most: int) -> None:
+        """Add known images; of those that are not first images the newest `most` are kept."""
+        with self._transaction():
+            for probe in probes:
+                self._insert_probe(probe.first, probe.png, probe.image, probe.logits.astype("<f4").tobytes())
+            self._db.execute(
+                "DELETE FROM probes WHERE NOT first AND id NOT IN "
+                "(SELECT id FROM probes WHERE NOT first ORDER BY id DESC LIMIT ?)",
+                (most,),
+            )
+
+    def drop_probe(self, image: bytes) -> None:
+        """Remove a known image."""
+        with self._transaction():
+            self._db.execute("DELETE FROM probes WHERE image = ?", (image,))
+
+    def add_check(self, check: Check) -> None:
+        """Record a check. After one that did not agree, the answers since the last that did are dropped."""
+        with self._transaction():
+            last = self._db.execute("SELECT agreed FROM checks ORDER BY id DESC LIMIT 1").fetchone()
+            if not check.agreed or (last and not last[0]):  # a request that was in progress may have been answered later
+                agreed = self._db.execute("SELECT newest FROM checks WHERE agreed ORDER BY id DESC LIMIT 1").fetchone()
+                self._db.execute("DELETE FROM answers WHERE id > ?", agreed or (0,))
+            newest = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM answers").fetchone()[0]
+            self._db.execute(f"INSERT INTO checks ({_CHECK}) VALUES (?, ?, ?, ?, ?, ?)", (*check._replace(newest=newest),))
+
+    def checks(self) -> list[Check]:
+        """All checks, oldest first."""
+        with self._transaction():
+            rows = self._db.execute(f"SELECT {_CHECK} FROM checks ORDER BY id").fetchall()
+            for requests, images, *sizes, agreed, newest in rows:
+                whole = all(type(n) is int and n >= 0 for n in (requests, images, agreed, newest))
+                if not whole or not all(isinstance(size, float) and math.isfinite(size) for size in sizes):
+                    raise sqlite3.DatabaseError("a check of known images is damaged")
+        return [Check(*row)._replace(agreed=bool(row[4])) for row in rows]
+
     @property
     def requests(self) -> int:
         with self._transaction():
@@ -148,11 +236,16 @@ class Ledger:
             self._db.execute("DELETE FROM answers WHERE id <= (SELECT MAX(id) FROM answers) - ?", (most,))
         return new
 
+    def _insert_probe(self, *row: object) -> None:
+        self._db.execute("INSERT OR IGNORE INTO probes (first, png, image, logits) VALUES (?, ?, ?, ?)", row)
+
     def _add(self, other: sqlite3.Connection) -> None:
         """Add the counts and answers of another connection's ledger."""
         self._require_same(self._stored_format(self._db), self._stored_format(other))
         requests, answers, *times, response_format = _bill(other)
         rows = other.execute("SELECT image, logits FROM answers ORDER BY id").fetchall()
+        if not self._db.execute("SELECT 1 FROM probes").fetchone():
+            self._add_checks(other)
         # Images that both have sent, such as the probe's noise, count once.
         answers -= len(rows) - self._insert(rows)
         self._db.execute(
@@ -160,6 +253,20 @@ class Ledger:
             "entered_at = MAX(entered_at, ?), reading = COALESCE(reading, ?)",
             (requests, answers, *times, response_format),
         )
+
+    def _add_checks(self, other: sqlite3.Connection) -> None:
+        """Take over the known images and checks of another connection's ledger, before its answers."""
+        for row in other.execute("SELECT first, png, image, logits FROM probes ORDER BY id").fetchall():
+            self._insert_probe(*row)
+        requests, newest = self._db.execute(
+            "SELECT requests, (SELECT COALESCE(MAX(id), 0) FROM answers) FROM bill"
+        ).fetchone()
+        for row in other.execute(f"SELECT {_CHECK} FROM checks ORDER BY id").fetchall():
+            # An answer's row there, and here once the answers are added.
+            before = other.execute("SELECT COUNT(*) FROM answers WHERE id <= ?", (row[5],)).fetchone()[0]
+            self._db.execute(
+                f"INSERT INTO checks ({_CHECK}) VALUES (?, ?, ?, ?, ?, ?)", (row[0] + requests, *row[1:5], newest + before)
+            )
 
     def _require_same(self, stored: dict[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any] | None:
         for key in ("classifier", "kind", "top_k"):
@@ -230,6 +337,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             elif strange := _tables(db) - _own_tables():
                 raise sqlite3.DatabaseError(f"it has a {min(strange)[0]} that no ledger has, {min(strange)[1]}")
             _bill(db)
+            _create_checks(db)
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
         # Each request is on disk before it is sent, so that none is lost in a power cut.
@@ -271,5 +379,11 @@ def _own_tables() -> set[tuple[str, str, str]]:
 def _create(db: sqlite3.Connection) -> None:
     for statement in _SCHEMA.split(";\n"):
         db.execute(statement)
+    _create_checks(db)
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _create_checks(db: sqlite3.Connection) -> None:
+    for statement in _CHECK_SCHEMA.split(";\n"):
+        db.execute(statement)

@@ -20,6 +20,7 @@ from evofool.errors import TargetError
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.target import Forward, Target
+from evofool.targets.watched import watch
 
 _FLOAT_OPTIONS = ("scale", "mean", "std", "order", "crops")
 """Options with which a callable gets floats in place of uint8."""
@@ -34,23 +35,34 @@ def load(spec: Spec) -> Target:
     A Target is used as it is, without options. Only name code that you trust: it is executed.
 
     timeout=20: a callable, or a Target without a network, is called in a helper process (HelperTarget), at most 20 seconds
-    for each batch.
+    for each batch. black_box=yes: it may change while it is used, and known images are asked again (watched.watch).
     """
-    spec.allow("channels", "timeout")
+    spec.allow("channels", "timeout", "black_box")
+    declared = spec.options.get("black_box", "no")
+    if declared not in ("yes", "no"):
+        raise TargetError(f"{spec.head}: black_box is {declared}; it is yes or no")
+    seconds = spec.number("timeout", math.inf)
+    if "timeout" in spec.options and not 0 < seconds < math.inf:
+        raise TargetError(f"{spec.head}: timeout is {spec.options['timeout']}; it has to be a number of seconds above 0")
     if "timeout" in spec.options:
         from evofool.targets.helper import HelperTarget
 
-        seconds = spec.number("timeout", 0.0)
-        if not 0 < seconds < math.inf:
-            raise TargetError(f"{spec.head}: timeout is {spec.options['timeout']}; it has to be a number of seconds above 0")
-        return HelperTarget(spec, seconds)
+        found: Target = HelperTarget(spec, seconds)
+    else:
+        found = _loaded(spec)
+    if declared == "yes":
+        watch(found)
+    return found
+
+
+def _loaded(spec: Spec) -> Target:
     module, factory = _factory(spec)
     call = spec.name.partition(":")[2] + "()"
     made = _run(factory, f"{spec.head}: {call}")
     if isinstance(made, Target):
-        if spec.options:
+        if options := [option for option in spec.options if option != "black_box"]:
             raise TargetError(
-                f"{spec.head}: {call} returns a Target, which is used as it is; set {', '.join(spec.options)} there"
+                f"{spec.head}: {call} returns a Target, which is used as it is; set {', '.join(options)} there"
             )
         made.name = spec.text
         return made

@@ -14,6 +14,7 @@ import torch
 from evofool.errors import EvofoolError, TargetError, UnansweredError
 from evofool.machine import cpus
 from evofool.targets.answer_record import AnswerRecord
+from evofool.targets.drift import DriftMonitor
 from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
 
@@ -35,6 +36,7 @@ class Target:
     run is resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
     concurrent calls that raises throughput (logits may be called from several threads if it is over 1). formats: the number
     formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
+    monitor: asks a black box known images again; None for other targets.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Target:
         self.streams = 1
         self.counts_persist = False
         self.answer_record: AnswerRecord | None = None  # while the target is validated
+        self.monitor: DriftMonitor | None = None
         self._forward = forward
         self._counting = threading.Lock()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -229,6 +232,10 @@ class Target:
             raise TargetError(f'{self.name}: no number format "{number_format}"; it has {", ".join(self.formats)}')
         return self.network.numpy(images, number_format)
 
+    def wrap(self, wrapper: Callable[[Forward], Forward]) -> None:
+        """Replace the forward function by wrapper(forward function)."""
+        self._forward = wrapper(self._forward)
+
     def count(self, queries: int) -> None:
         """Add to queries the number of images that were answered."""
         with self._counting:
@@ -245,6 +252,8 @@ class Target:
 
     def store_in(self, folder: Path) -> None:
         """From now on store a black box's answers and number of requests in this folder. Other targets do nothing."""
+        if self.monitor is not None:
+            self.monitor.store_in(folder)
 
     def ignore_cache(self) -> None:
         """From now on query again for images that were answered before. Targets that keep no answers do nothing."""

@@ -91,8 +91,9 @@ class Report:
 def validate(target: Target, chunk: int = 6, folder: Path | None = None) -> Validation:
     """Check that outputs are finite, repeatable, the same alone and in a batch, and not all equal: with at most 23 images.
 
-    Then measure whether they depend on an image's row in a chunk (position.measure), with a few chunks of images. A
-    target that is billed by the request gets four images, once. Errors of the target pass through.
+        Then measure whether they depend on an image's row in a chunk (position.measure), with a few chunks of images. A
+    target that is billed by the request gets four images, and then these and its first four once more
+    (drift.DriftMonitor.measure). Errors of the target pass through.
 
     folder: where the answers of a slow target are kept meanwhile (AnswerRecord), so that a validation which is killed or
     interrupted goes on from there. A black box keeps its answers itself.
@@ -219,9 +220,12 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     billed = target.requests > 0  # loading it sent requests
     images = patterns(target.shape, 4 if billed else together)
     first = target.logits(images)
+    measured = target.monitor.measure() if target.monitor is not None else None
     if billed:
         again, alone = first, first[:0]
-        notes = ["every request counts and answers are kept: whether equal images get equal answers is not known"]
+        notes = []
+        if measured is None:
+            notes.append("every request counts and answers are kept: whether equal images get equal answers is not known")
     else:
         again, alone = target.logits(images), np.concatenate([target.logits(images[i : i + 1]) for i in range(single)])
         notes = []
@@ -250,7 +254,7 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     _check_outputs(target, first, faults, notes)
     if billed:
         position = None if faults else measure(target, chunk)
-        return Validation(len(images), True, None, None, position, tuple(faults), tuple(notes))
+        return Validation(len(images), True, measured, None, position, tuple(faults), tuple(notes))
     twice, apart = _largest_difference(again, first), _largest_difference(alone, first[:single])
     if twice > VARIES:
         faults.append(

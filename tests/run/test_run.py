@@ -558,7 +558,7 @@ def test_a_run_keeps_its_recipe_and_the_changed_key_is_named(tmp_path: Path, cha
     before = content(tmp_path)
     with pytest.raises(RecipeError, match=message) as caught:
         Run.resume(tmp_path, what.changed([change], "test"), fake())
-    assert "only stop.*, save.*, search.lag, compute.streams, compute.workers and compute.ray.* may change" in str(
+    assert "only stop.*, save.*, search.lag, compute.streams, compute.workers, compute.ray.* and compute.recheck*" in str(
         caught.value
     )
     assert "--out" in str(caught.value)

@@ -439,7 +439,7 @@ def test_persistent_errors_are_reported_with_the_number_of_attempts(reply: Reply
             TargetError, match=f"no answer after 3 requests .*{message}.*; a run has kept the earlier answers"
         ) as caught:
             remote.logits(images_of(2))
-        assert "evofool run RUN" in str(caught.value)
+        assert "evofool" not in str(caught.value), "the command that asked names the one that goes on"
         assert "\x1b" not in str(caught.value)
         assert (remote.queries, remote.requests, server.received) == (4, 5, 5)
         server.script = correct
@@ -618,7 +618,7 @@ def test_the_request_limit_is_never_exceeded(cap: int, tmp_path: Path) -> None:
             remote = black_box(server.url, f"batch=2&retries=3&timeout=5&max_requests={cap}", tmp_path)
             return len(remote.logits(images)), ""
         except BudgetError as error:
-            return 0, str(error)
+            return 0, f"{error}, {error.raised}"
 
     def often_failing(number: int, images: list[np.ndarray]) -> Reply:
         return Reply({}, 500) if number % 3 == 1 else correct(number, images)
@@ -629,8 +629,8 @@ def test_the_request_limit_is_never_exceeded(cap: int, tmp_path: Path) -> None:
             assert answered == 0
             assert server.received == cap
         assert f"the limit of {cap} requests is reached (max_requests={cap}); raise it in the target's spec" in message
-        assert message.count("max_requests=") == 2
-        assert f'evofool run RUN --set "target={server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}"' in message
+        assert f"raise it in the target's spec (max_requests={2 * cap}); " in message
+        assert message.endswith(f", {server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}")
         assert query(99) == (12, "")
         remote = black_box(server.url, "", tmp_path)
         assert remote.queries == 16
