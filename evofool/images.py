@@ -15,6 +15,9 @@ little above this."""
 GIANTS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 """The exceptions that Pillow raises for a picture that could be an attack."""
 
+MOST_VALUES = 1 << 24
+"""The most values of an image that a target takes, over all channels: RGB of 2,364 x 2,364 pixels. Published classifiers
+take up to 1,024 x 1,024, and one batch of RGB images of 10,000 x 10,000 pixels does not fit into memory."""
 
 LARGE_SIDE = 64
 """Pixels: from this short side on images are large, as photographs are; below it they are small, as digits are."""
@@ -23,6 +26,16 @@ LARGE_SIDE = 64
 def is_large(shape: tuple[int, int, int]) -> bool:
     """Whether images of this shape (C, H, W) are large. They are scored and optimised a few at a time."""
     return min(shape[1:]) >= LARGE_SIDE
+
+
+def shape_fault(shape: tuple[int, ...]) -> str:
+    """Why no target can have images of this shape; empty if one can: (C, H, W) whole numbers, C 1 or 3, H and W > 0."""
+    whole = len(shape) == 3 and all(isinstance(side, int) and not isinstance(side, bool) for side in shape)
+    if not whole or shape[0] not in (1, 3) or min(shape) < 1:
+        return f"the shape of an image is (1 or 3, H, W), not {shape}"
+    if shape[0] * shape[1] * shape[2] > MOST_VALUES:
+        return f"an image of shape {shape} has {shape[0] * shape[1] * shape[2]:,} values; {MOST_VALUES:,} are the most"
+    return ""
 
 
 def levels(x: Any) -> Any:
@@ -70,21 +83,27 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_png(png: bytes, where: str = "PNG") -> np.ndarray:
-    """The uint8 (C, H, W) that encode_png encoded.
+def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | None = None) -> np.ndarray:
+    """The uint8 (C, H, W) that encode_png encoded. shape: that it has to have; None allows any.
 
     ImageError, naming `where`, for anything else than such a PNG, and for one of more than MOST_PIXELS.
     """
     # The size is read from the header, because Pillow would warn of a large picture first, and unpack it.
     width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
-    if png[12:16] == b"IHDR" and width * height > MOST_PIXELS:
-        raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {MOST_PIXELS:,} are the most that is read")
+    if png[12:16] == b"IHDR":
+        if shape is not None and (height, width) != shape[1:]:
+            raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels, not {shape[2]:,} x {shape[1]:,}")
+        if width * height > MOST_PIXELS:
+            raise ImageError(f"{where}: a PNG of {width:,} x {height:,} pixels; {MOST_PIXELS:,} are the most that is read")
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
             picture.load()
             if picture.mode not in ("L", "RGB"):
                 raise ImageError(f"{where}: PNG of mode {picture.mode}; expected 8-bit grey (L) or RGB")
-            return from_pil(picture)
+            image = from_pil(picture)
+            if shape is not None and image.shape != shape:
+                raise ImageError(f"{where}: its picture is {image.shape}, not {shape}")
+            return image
     except ImageError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, *GIANTS) as error:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from evofool.errors import StoreError
+from evofool.json_text import parse_json
 from evofool.text import ascii_json
+
+_MOST_CHARACTERS = 1 << 26  # results with every elite of thousands of classes
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -23,7 +26,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def read_json(path: Path, schema: str, version: int, remedy: str) -> dict[str, Any]:
     """What write_json has written; StoreError for another schema or version. remedy: what to do about another version."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"), _MOST_CHARACTERS)
     except FileNotFoundError:
         raise StoreError(f"there is no file {path}") from None
     except OSError as error:

@@ -60,7 +60,7 @@ def who_imports(*modules: str) -> set[str]:
 
 FLOORS = (
     ("text",),
-    ("errors", "lazy", "machine", "printer"),
+    ("errors", "json_text", "lazy", "machine", "printer"),
     ("images", "json_file", "scores", "toml_file"),
     ("descriptors", "scores_torch", "pages"),
     ("targets",),

@@ -151,6 +151,7 @@ class _Source:
     elites: Sequence[Elite]
     encoding: Encoding  # of the new run
     births: Mapping[int, int]  # birth in the source run -> birth in the new run
+    genomes: Mapping[int, bytes]  # by birth in the source run, packed
 
     def part(self, first: int, number: int) -> "_Source":
         return replace(self, elites=self.elites[first : first + number])
@@ -162,7 +163,7 @@ class _Source:
     def packed(self) -> list[bytes]:
         """The elites' genomes, of the new run's encoding."""
         if self.by == "weights" or self.recipe.encoding.kind == "direct":
-            return [elite.row.genome for elite in self.elites]
+            return [self.genomes[elite.row.birth] for elite in self.elites]
         return [self.encoding.pack(image) for image in self.images()]
 
 
@@ -175,6 +176,7 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
         raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights; pass --parameters pixels")
     with stored.store.snapshot():
         elites = stored.elites()
+        genomes = stored.store.genomes(elite.row.birth for elite in elites)
         run = stored.meta.id
     if classes:
         held = {elite.row.class_id for elite in elites}
@@ -187,7 +189,7 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
             raise _damaged(folder, elite, "does not match its hash")
     births = {birth: k for k, birth in enumerate(sorted({elite.row.birth for elite in elites}))}
     part = recipe.encoding if by == "weights" or recipe.encoding.kind == "direct" else DirectPart(kind="direct")
-    return _Source(folder, run, by, recipe, elites, part.build(stored.shape), births)
+    return _Source(folder, run, by, recipe, elites, part.build(stored.shape), births, genomes)
 
 
 def _damaged(folder: Path, elite: Elite, what: str) -> StoreError:

@@ -6,7 +6,7 @@ import os
 import signal
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from evofool.run.run import Run
-    from evofool.run.stored import Elite, StoredRun
+    from evofool.run.stored import Elite, ListedElite, StoredRun
 
 _SHOWN_WORKERS = 8
 _BEST = 100  # the most images on best.png
@@ -241,7 +241,7 @@ def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
     return best
 
 
-def print_table(stored: "StoredRun", elites: "list[Elite]") -> None:
+def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
     table = Table()
     niches = stored.recipe.niches is not None
     for name in [

@@ -36,7 +36,7 @@ def lineage(
     refuse_unwritable(image)
     with StoredRun(folder) as stored:
         class_id = stored.class_id(which)
-        elite = max(stored.elites(class_id), key=lambda e: e.row.log_odds)
+        elite = max(stored.listed(class_id), key=lambda e: e.row.log_odds)
         line = trace(stored, elite.row.birth)
         names = lambda held: ", ".join(stored.labels[c] for c in held)  # noqa: E731
         if image is not None:

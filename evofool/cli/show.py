@@ -51,7 +51,7 @@ def show(
         if workers:
             _print_workers(stored, as_json)
             return
-        elites = stored.elites()
+        elites = stored.listed()
         if as_json:
             rows = stored.rows()
             print_json(
@@ -94,20 +94,20 @@ def _print_workers(stored: "StoredRun", as_json: bool) -> None:
         table.column(name, right=name not in ("state", "node", "device", "torch"))
     for worker in seen.workers:
         table.row(
-            worker["worker"],
-            worker["state"],
-            f"{worker['images_per_second']:,.1f}",
-            f"{worker['busy']:.0%}",
-            worker["in_flight"],
-            worker["restarts"],
-            f"{worker['images']:,}",
-            worker["pid"] or "",
-            worker["node"],
-            worker["device"],
-            worker.get("torch", ""),  # files of earlier versions lack it
+            worker.worker,
+            worker.state,
+            f"{worker.images_per_second:,.1f}",
+            f"{worker.busy:.0%}",
+            worker.in_flight,
+            worker.restarts,
+            f"{worker.images:,}",
+            worker.pid or "",
+            worker.node,
+            worker.device,
+            worker.torch,
         )
     table.print()
-    total = sum(worker["images_per_second"] for worker in seen.workers)
+    total = sum(worker.images_per_second for worker in seen.workers)
     age = max(0.0, time.time() - seen.time)
     repeated = stored.meta.repeated
     print_lines(

@@ -28,7 +28,7 @@ def picture(elite: Elite, run: StoredRun, size: int | None = None) -> bytes:
     _, height, width = run.shape
     scale = size / max(height, width)
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    drawn: np.ndarray = run.encoding.render(run.unpack([elite.row.genome]), shape)[0]
+    drawn: np.ndarray = run.encoding.render(run.genome(elite), shape)[0]
     return encode_png(drawn)
 
 

@@ -10,7 +10,7 @@ from evofool.errors import ImageError, TargetError
 from evofool.image_metrics.metrics import CHUNK, ImageMetrics
 from evofool.image_metrics.names import BYTES_PER_PIXEL, PIXELS
 from evofool.images import decode_png
-from evofool.run.schema import EliteRow, ImageMetric
+from evofool.run.schema import EliteRecord, ImageMetric
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
@@ -45,7 +45,7 @@ def measure_run(folder: Path, metrics: ImageMetrics, report: Callable[[str], Non
         images = list(cells)
         for begin in range(0, len(images), CHUNK):
             part = images[begin : begin + CHUNK]
-            values = metrics(np.stack([decode_png(png, f"{folder}, cell {cells[png][0]}") for png in part]))
+            values = metrics(np.stack([decode_png(png, f"{folder}, cell {cells[png][0]}", metrics.shape) for png in part]))
             store.set_image_metrics(
                 [
                     (cell, ImageMetric(name, float(values[name][k]), reference))
@@ -65,7 +65,7 @@ def stale_references(folder: Path, metrics: ImageMetrics) -> list[dict[str, Any]
     """The details of the references that stored values compare with and that measure_run would replace."""
     with StoredRun(folder) as stored:
         known = stored.store.meta().references
-        rows = [elite.row for elite in stored.elites()]
+        rows = [elite.row for elite in stored.listed()]
     keys = {m.reference for row in rows for m in row.image_metrics if _is_stale(m, metrics, known)}
     return [details for key, details in known.items() if key in keys]
 
@@ -94,12 +94,12 @@ def stored_metrics(folders: Iterable[Path]) -> dict[str, np.ndarray]:
     found: dict[str, list[float]] = {}
     for folder in folders:
         with StoredRun(folder) as stored:
-            for row in (elite.row for elite in stored.elites()):
+            for row in (elite.row for elite in stored.listed()):
                 for name, value in metrics_of(row).items():
                     found.setdefault(name, []).append(value)
     return {name: np.array(values) for name, values in found.items()}
 
 
-def metrics_of(row: EliteRow) -> dict[str, float]:
+def metrics_of(row: EliteRecord) -> dict[str, float]:
     """The stored image metrics of an elite, by name."""
     return {**{m.name: m.value for m in row.image_metrics}, BYTES_PER_PIXEL: row.bytes_per_pixel}

@@ -1,66 +1,158 @@
-"""The facts about a run that its file keeps as JSON, in the table meta. They are written and read through RunMeta."""
+"""The facts about a run that its file keeps as JSON, in the table meta. They are written and read through RunMeta.
 
-from typing import Any
+A run's file may come from anyone, so every value that a command uses has a type and bounds here.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
+    StrictBool,
+    StrictInt,
     StrictStr,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
+
+from evofool.images import shape_fault
+
+MOST = 1 << 53
+"""Counts and births lie below this: they are exact as float64 too, and sums of some of them fit into int64."""
+
+Count = Annotated[int, Field(ge=0, lt=MOST, strict=True)]
+Positive = Annotated[int, Field(gt=0, lt=MOST, strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _OpenRecord(BaseModel):
+    """Has fields beside those that are named: they are only compared and printed."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
 class TargetRecord(_Record):
     """What is kept of the target (Target.description)."""
 
     name: StrictStr
-    labels: list[StrictStr]
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # (C, H, W)
+    labels: list[StrictStr] = Field(min_length=2)
+    shape: tuple[StrictInt, StrictInt, StrictInt]  # (C, H, W)
     fingerprint: StrictStr  # SHA-256 over labels, shape, preprocessing and weights
     details: dict[str, Any]
+
+    @field_validator("labels")
+    @classmethod
+    def _differ(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("two classes have the same label")
+        for label in labels:
+            if not label.isprintable():
+                raise ValueError(f"the label {label!r:.80} has characters that cannot be printed")
+        return labels
+
+    @field_validator("shape")
+    @classmethod
+    def _sensible(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        if fault := shape_fault(shape):
+            raise ValueError(fault)
+        return shape
+
+    @field_validator("details")
+    @classmethod
+    def _read(cls, details: dict[str, Any]) -> dict[str, Any]:
+        _Details.model_validate(details)
+        return details
+
+
+class _Preprocessing(_OpenRecord):
+    """What commands read of a stored preprocessing (targets.Preprocessing)."""
+
+    resize: Annotated[int, Field(gt=0, lt=1 << 16, strict=True)] | None = None
+    interpolation: StrictStr = "bilinear"
+
+
+class _Details(_OpenRecord):
+    """What commands read of a stored target's details; the rest is only compared and printed."""
+
+    device: StrictStr = "cpu"
+    backend: StrictStr | None = None
+    outputs: StrictStr = "logits"
+    preprocessing: _Preprocessing = _Preprocessing()
+    notes: list[StrictStr] = []
+
+
+class SpeedRecord(_Record):
+    """The measurements that the number format was chosen by (targets.speed.FormatChoice)."""
+
+    number_format: StrictStr
+    chunk: Positive
+    rates: dict[str, NotNegative]  # images/s by format
+    differences: dict[str, tuple[NotNegative, NotNegative]]  # from float32: median, 99% quantile
+    dropped: dict[str, StrictStr]  # by format, why it cannot be used
 
 
 class Seeds(_Record):
     """The elites of another run that a search begins with. They have the births 0 to number - 1."""
 
     run: StrictStr  # the id of the other run
-    number: int = Field(gt=0, strict=True)
-    classes: tuple[NonNegativeInt, ...] = ()  # by birth its class, with competition "per-class"; else none
+    number: Positive
+    classes: tuple[Count, ...] = ()  # by birth its class, with competition "per-class"; else none
+
+
+class WorkerRecord(_OpenRecord):
+    """One worker at a checkpoint (cluster.evaluator.RayEvaluator.workers)."""
+
+    worker: Count
+    state: StrictStr
+    node: StrictStr
+    pid: Count
+    device: StrictStr
+    images: Count
+    images_per_second: NotNegative
+    busy: NotNegative  # share of time
+    in_flight: Count
+    restarts: Count
+    torch: StrictStr = ""  # files of earlier versions lack it
 
 
 class WorkersRecord(_Record):
     """The workers at a checkpoint."""
 
-    time: float  # Unix time
-    workers: list[dict[str, Any]]  # Evaluator.workers
+    time: NotNegative  # Unix time
+    workers: list[WorkerRecord]
 
 
 class LagRecord(_Record):
     """The search.lag of the batches from one on; see run/lags.py."""
 
-    batch: NonNegativeInt  # the first one whose parents are drawn with it
-    committed: NonNegativeInt  # batches, when the search went on with it
-    lag: NonNegativeInt
+    batch: Count  # the first one whose parents are drawn with it
+    committed: Count  # batches, when the search went on with it
+    lag: Annotated[int, Field(ge=0, le=1 << 16, strict=True)]
 
 
 class AttackState(_Record):
     """How far an attack, not a search, has come: what it was asked to do, and what is done of it."""
 
-    plan: dict[str, Any]  # plain JSON; has at least "method"
-    done: NonNegativeInt = 0  # classes, elites or units
-    forwards: NonNegativeInt = 0  # passes
-    backwards: NonNegativeInt = 0
-    notes: list[str] = []
-    queries_before: int = 0  # of the target's query counter, what is not this run's
+    plan: dict[str, Any]  # plain JSON
+    done: Count = 0  # classes, elites or units
+    forwards: Count = 0  # passes
+    backwards: Count = 0
+    notes: list[StrictStr] = []
+    queries_before: Annotated[int, Field(strict=True, gt=-MOST, lt=MOST)] = 0  # of the target's counter, not this run's
+
+    @field_validator("plan")
+    @classmethod
+    def _read(cls, plan: dict[str, Any]) -> dict[str, Any]:
+        _Plan.model_validate(plan)
+        return plan
 
     def advanced(self, done: int, forwards: int, backwards: int, notes: list[str]) -> "AttackState":
         """The state after so many more classes, elites or units, and passes. notes are all of them."""
@@ -74,19 +166,28 @@ class AttackState(_Record):
         )
 
 
+class _Plan(_OpenRecord):
+    """What commands read of an attack's plan; the rest is compared with the plan of the command that resumes it."""
+
+    method: StrictStr
+    classes: list[Count] = []
+    settings: dict[str, Any] = {}
+    run: StrictStr = ""
+
+
 class PositionRecord(_Record):
     """Whether logits depend on an image's row in a chunk (evofool.targets.position.Position)."""
 
-    chunk: PositiveInt
-    dependent: bool
-    tolerance: float | None
+    chunk: Positive
+    dependent: StrictBool
+    tolerance: NotNegative | None
 
 
 class AgreementRecord(_Record):
     """When a black box last gave known images the same answers as before (evofool.targets.drift)."""
 
-    committed: NonNegativeInt  # batches by then
-    requests: NonNegativeInt
+    committed: Count  # batches by then
+    requests: Count
 
 
 class DriftRecord(_Record):
@@ -95,9 +196,9 @@ class DriftRecord(_Record):
     Their elites are marked, because it is not known which of them were answered by the target that the run began with.
     """
 
-    begin: NonNegativeInt
-    end: NonNegativeInt
-    requests: NonNegativeInt  # at the check that did not agree
+    begin: Count
+    end: Count
+    requests: Count  # at the check that did not agree
     reason: StrictStr
 
 
@@ -108,12 +209,22 @@ class MergedSource(_Record):
     recipe: dict[str, Any]
     machine: dict[str, Any]
     position: PositionRecord
-    device: str
-    backend: str | None
-    evaluations: NonNegativeInt
-    seconds: NonNegativeFloat
-    answers: NonNegativeInt
+    device: StrictStr
+    backend: StrictStr | None
+    evaluations: Count
+    seconds: NotNegative
+    answers: Count
     drifts: list[DriftRecord] = []
+
+
+class ReferenceRecord(_OpenRecord):
+    """Real images that elites' images were compared with (image_metrics.ImageMetrics.reference_details)."""
+
+    images: StrictStr
+    reference: Count  # the number of real images that are compared with
+    held_out: Count
+    network: StrictStr | None = None
+    real: StrictStr | None = None  # the key of the images alone
 
 
 class RunMeta(_Record):
@@ -124,24 +235,48 @@ class RunMeta(_Record):
     target: TargetRecord
     machine: dict[str, Any]  # evofool.machine; {"several kinds": [...]} where machines differed
     position: PositionRecord
-    speed: dict[str, Any] | None = None  # the measurements that the number format was chosen by
-    committed: int = Field(0, ge=0, strict=True)  # batches
-    shown: int = Field(0, ge=0, strict=True)  # batches that the table elites is up to date with
-    shown_changes: int = Field(0, ge=0, strict=True)  # the same in rows of cell_history
-    last_progress: int = Field(0, ge=0, strict=True)  # the last commit that changed a cell, from 0
-    seconds: float = Field(0.0, ge=0, strict=True)  # of search, over all sittings
-    finished: str | None = None  # why the run ended by its own rules
-    answers: NonNegativeInt = 0  # images that the target answered, over all sittings
-    repeated: NonNegativeInt = 0  # images that were evaluated again, to compare workers or after a rewind; not in answers
-    warnings: list[str] = []
+    speed: SpeedRecord | None = None
+    committed: Count = 0  # batches
+    shown: Count = 0  # batches that the table elites is up to date with
+    shown_changes: Count = 0  # the same in rows of cell_history
+    last_progress: Count = 0  # the last commit that changed a cell, from 0
+    seconds: NotNegative = 0.0  # of search, over all sittings
+    finished: StrictStr | None = None  # why the run ended by its own rules
+    answers: Count = 0  # images that the target answered, over all sittings
+    repeated: Count = 0  # images that were evaluated again, to compare workers or after a rewind; not in answers
+    warnings: list[StrictStr] = []
     workers: WorkersRecord | None = None
     seeds: Seeds | None = None
     lags: list[LagRecord] = []  # of a run that was continued with another search.lag, the first one included; else empty
     references: dict[str, dict[str, Any]] = {}  # by key, what elites' images were compared with
-    merged: list[MergedSource] | None = None  # of merged runs, by id
+    merged: Annotated[list[MergedSource], Field(min_length=1)] | None = None  # of merged runs, by id
     attack: AttackState | None = None  # of runs that no search made
     agreed: AgreementRecord | None = None  # of black boxes
     drifts: list[DriftRecord] = []  # of black boxes, oldest first
+
+    @field_validator("recipe")
+    @classmethod
+    def _edges_are_numbers(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        """The niches decide the cells; evofool.recipe reads the whole of the recipe."""
+        niches = recipe.get("niches")
+        if niches is not None and not (isinstance(niches, Mapping) and isinstance(niches.get("edges"), (list, tuple))):
+            raise ValueError("niches have no list of edges")
+        return recipe
+
+    @field_validator("machine")
+    @classmethod
+    def _kinds_are_tables(cls, machine: dict[str, Any]) -> dict[str, Any]:
+        kinds = machine.get("several kinds", [machine])
+        if not isinstance(kinds, (list, tuple)) or not all(isinstance(kind, dict) for kind in kinds):
+            raise ValueError('"several kinds" is no list of kinds')
+        return machine
+
+    @field_validator("references")
+    @classmethod
+    def _describe_images(cls, references: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for details in references.values():
+            ReferenceRecord.model_validate(details)
+        return references
 
     @field_validator("seeds")
     @classmethod
@@ -161,6 +296,20 @@ class RunMeta(_Record):
             raise ValueError("batches do not ascend from 0, or more are committed than drawn")
         return lags
 
+    @field_validator("attack")
+    @classmethod
+    def _attacked_classes_exist(cls, attack: AttackState | None, info: ValidationInfo) -> AttackState | None:
+        classes = attack.plan.get("classes", ()) if attack and "target" in info.data else ()
+        if any(c >= len(info.data["target"].labels) for c in classes):
+            raise ValueError("plan.classes: the target has no such class")
+        return attack
+
+    @property
+    def niches(self) -> int:
+        """Niches per class; cell = class * niches + niche."""
+        niches = self.recipe.get("niches")
+        return len(niches["edges"]) + 1 if niches else 1
+
     @property
     def machines(self) -> list[dict[str, Any]]:
         """The kinds of machine that evaluated for this run."""
@@ -174,3 +323,17 @@ class RunMeta(_Record):
     def updated(self, **changes: Any) -> "RunMeta":
         """A copy with changes, which are checked like the rest: ValidationError for a key or a value that cannot be."""
         return RunMeta.model_validate({**dict(self), **changes})
+
+
+def fault_of(error: ValidationError) -> str:
+    """The first fault, as in "target.shape.1: Input should be a valid integer (it is 28.0)"."""
+    item, path = error.errors()[0], list[str]()
+    while True:
+        path += map(str, item["loc"])
+        inner = item.get("ctx", {}).get("error")
+        if not isinstance(inner, ValidationError):
+            break
+        item = inner.errors()[0]
+    if item["type"] == "missing":
+        return f"{'.'.join(path)} is missing"
+    return f"{'.'.join(path)}: {item['msg'].removeprefix('Value error, ')} (it is {item['input']!r:.80})"

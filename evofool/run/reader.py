@@ -1,10 +1,9 @@
-"""Every query of a run's file."""
+"""Every query of a run's file. Every row that is read is checked (evofool/run/columns.py)."""
 
 import contextlib
-import json
+import math
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from evofool.errors import StoreError
-from evofool.run.meta import RunMeta
+from evofool.json_text import MOST_CHARACTERS, parse_json
+from evofool.run.columns import COLUMNS, Cells, refuse_rows
+from evofool.run.meta import MOST, RunMeta, fault_of
 from evofool.run.schema import (
     AncestorRow,
+    EliteRecord,
     EliteRow,
     GenomeId,
     ImageMetric,
@@ -24,12 +26,16 @@ from evofool.run.schema import (
     ParentsRow,
     Pending,
     QuarantineRow,
-    checked,
 )
+from evofool.run.sqlite_file import Limit
 from evofool.search.delta import MAX_STEPS, apply_difference
 from evofool.search.records import CellChange, Commit
 
 FILE = "run.db"
+
+_ABOUT_FILE = ("format", "version")  # keys of meta that RunMeta does not have
+_SLACK = 1 << 16  # bytes that a query may yield beyond the size of the file
+_AT_ONCE = 1000  # rows
 
 
 class Reader:
@@ -38,6 +44,8 @@ class Reader:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._db = connection
+        self._limit = Limit(path, connection)
+        self._known_cells: Cells | None = None
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -55,45 +63,63 @@ class Reader:
 
     def meta(self) -> RunMeta:
         """The facts about the run; StoreError names the first one that is missing or damaged."""
-        values = {key: value for key, value in self._meta_values().items() if key not in ("format", "version")}
-        try:
-            return RunMeta.model_validate(values)
-        except ValidationError as error:
-            key = str(error.errors()[0]["loc"][0])
-            what = f"is {values[key]!r:.80}" if key in values else "is missing"
-            raise StoreError(f"{self.path} is damaged: meta.{key} {what}") from None
+        with self._guard("is damaged"):
+            values = {key: value for key, value in self._meta_values().items() if key not in _ABOUT_FILE}
+            try:
+                meta = RunMeta.model_validate(values)
+            except ValidationError as error:
+                raise StoreError(f"{self.path} is damaged: meta.{fault_of(error)}") from None
+        self._known_cells = Cells(meta.target.labels, meta.niches)
+        return meta
 
-    def elites(self, class_id: int | None = None) -> list[EliteRow]:
-        """By class and niche; all from one checkpoint."""
-        where, values = ("WHERE e.class = ?", (class_id,)) if class_id is not None else ("", ())
+    def records(self, class_id: int | None = None) -> list[EliteRecord]:
+        """The elites without their images, by class and niche; all from one checkpoint."""
+        where, values = ("WHERE class = ?", (class_id,)) if class_id is not None else ("", ())
+        own = f"WHERE birth IN (SELECT birth FROM elites {where})"
         with self.snapshot(), self._guard("is damaged"):
             metrics = self._image_metrics()
-            rows = self._db.execute(
-                "SELECT e.cell, e.class, e.niche, e.birth, g.batch, g.mother, g.father, e.log_odds, e.margin,"
-                " e.search_log_odds, e.search_margin, e.png, e.sha256, e.bytes_per_pixel,"
-                " e.verdict, e.verdict_by, COALESCE(m.method, 'evolved'), g.genome"
-                " FROM elites e LEFT JOIN genomes g ON g.birth = e.birth LEFT JOIN methods m ON m.birth = e.birth"
-                f" {where} ORDER BY e.class, e.niche",
-                values,
-            ).fetchall()
-            sound = [checked(EliteRow(*row)) for row in rows]
-            whole = self.genomes(row.birth for row in sound)
-        return [replace(row, genome=whole[row.birth], image_metrics=metrics.get(row.cell, ())) for row in sound]
+            genomes = self._rows("genomes", ("birth", "batch", "mother", "father"), own, values)
+            parents = {birth: ParentsRow(*row) for birth, *row in genomes}
+            methods = dict(self._rows("methods", ("birth", "method"), own, values))
+            names = [name for name in COLUMNS["elites"] if name != "png"]
+            records = []
+            for row in self._rows("elites", names, f"{where} ORDER BY class, niche", values):
+                known = {"class_id" if name == "class" else name: value for name, value in zip(names, row, strict=True)}
+                birth = known["birth"]
+                if birth not in parents:
+                    raise ValueError(f"class {known['class_id']}: the genome of its elite, birth {birth}, is missing")
+                made = {"method": methods.get(birth, "evolved"), "image_metrics": metrics.get(known["cell"], ())}
+                records.append(EliteRecord(**known, **parents[birth]._asdict(), **made))
+            return records
+
+    def elites(self, class_id: int | None = None) -> list[EliteRow]:
+        """The elites with their images, by class and niche; all from one checkpoint."""
+        where, values = ("WHERE class = ?", (class_id,)) if class_id is not None else ("", ())
+        with self.snapshot(), self._guard("is damaged"):
+            records = self.records(class_id)
+            self._refuse_long_pngs()
+            pngs = dict(self._rows("elites", ("cell", "png"), where, values))
+            return [EliteRow(**record.__dict__, png=pngs[record.cell]) for record in records]
+
+    def _refuse_long_pngs(self) -> None:
+        """ValueError for a PNG that is longer than one of the run's shape can be. It is not read."""
+        shape = self.meta().target.shape
+        most = 2 * math.prod(shape) + 1024  # one that does not compress is 1.01 times as long as its values
+        row = self._db.execute("SELECT class, length(png) FROM elites WHERE length(png) > ? LIMIT 1", (most,)).fetchone()
+        if row is not None:
+            raise ValueError(f"class {row[0]}: its PNG has {row[1]:,} bytes; one of shape {shape} has at most {most:,}")
 
     def _image_metrics(self) -> dict[int, tuple[ImageMetric, ...]]:
         """By cell, the image metrics of its elite, by name."""
         found: dict[int, tuple[ImageMetric, ...]] = {}
-        for cell, *row in self._db.execute("SELECT cell, name, value, reference FROM image_metrics ORDER BY cell, name"):
-            metric = ImageMetric(*row)
-            if not isinstance(metric.value, float):
-                raise ValueError(f"cell {cell}: {metric.name} is {metric.value!r}, not a number")
-            found[cell] = (*found.get(cell, ()), metric)
+        for cell, *row in self._rows("image_metrics", ("cell", "name", "value", "reference"), "ORDER BY cell, name"):
+            found[cell] = (*found.get(cell, ()), ImageMetric(*row))
         return found
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""
         with self._guard("is damaged"):
-            return {int(cell) for (cell,) in self._db.execute("SELECT cell FROM elites")}
+            return {cell for (cell,) in self._rows("elites", ("cell",))}
 
     def genomes(self, births: Iterable[int]) -> dict[int, bytes]:
         """The packed genomes of these births, whole; one that is missing or damaged raises StoreError."""
@@ -107,48 +133,65 @@ class Reader:
     def steps(self) -> dict[int, int]:
         """By birth, the number of differences between a genome and a whole one; whole genomes are left out."""
         with self._guard("is damaged"):
-            return dict(self._db.execute("SELECT birth, steps FROM genomes WHERE steps > 0"))
+            return dict(self._rows("genomes", ("birth", "steps"), "WHERE steps <> 0"))
 
     def stored(self, birth: int) -> tuple[bytes, int]:
         """(genome, steps) as the file has them: the genome may be a difference from its mother's."""
         with self._guard("is damaged"):
-            row = self._db.execute("SELECT genome, steps FROM genomes WHERE birth = ?", (birth,)).fetchone()
-            if row is None:
-                raise StoreError(f"{self.path} is damaged: the genome of birth {birth} is missing")
-            return bytes(row[0]), int(row[1])
+            genome, steps, _ = self._genome_row(birth)
+            return genome, steps
+
+    def seeds(self, births: range) -> dict[int, bytes]:
+        """The packed genomes of these births, which a search begins with; StoreError if there are not as many."""
+        with self._guard("is damaged"):
+            where = "WHERE birth >= ? AND birth < ?"
+            # Asked first, because the number of seeds in a damaged file may be any.
+            found = [birth for (birth,) in self._rows("genomes", ("birth",), where, (births.start, births.stop))]
+            if len(found) != len(births):
+                found = sorted(found)
+                missing = next(birth for k, birth in enumerate(births) if k == len(found) or found[k] != birth)
+                raise ValueError(f"the genome of birth {missing} is missing")
+            return self.genomes(found)
 
     def _whole(self, birth: int, found: dict[int, bytes]) -> bytes:
         """The genome of birth; it is added to found, as are those that it is a difference from."""
         line: list[bytes] = []  # differences, the youngest first
         at = birth
         while at not in found:
-            row = self._db.execute("SELECT genome, steps, mother FROM genomes WHERE birth = ?", (at,)).fetchone()
-            if row is None:
-                raise StoreError(f"{self.path} is damaged: the genome of birth {at} is missing")
-            if row[1] == 0:
-                found[at] = row[0]
+            packed, steps, mother = self._genome_row(at)
+            if steps == 0:
+                found[at] = packed
                 break
             if len(line) > MAX_STEPS:
-                raise StoreError(f"{self.path} is damaged: the genome of birth {birth} is a difference from nothing whole")
-            line.append(row[0])
-            at = row[2]
+                raise ValueError(f"the genome of birth {birth} is a difference from nothing whole")
+            line.append(packed)
+            at = mother
         genome = found[at]
         for delta in reversed(line):
             genome = apply_difference(delta, genome)
         found[birth] = genome
         return genome
 
+    def _genome_row(self, birth: int) -> tuple[bytes, int, int]:
+        """(genome, steps, mother) as stored."""
+        rows = self._rows("genomes", ("genome", "steps", "mother"), "WHERE birth = ?", (birth,))
+        if not rows:
+            raise ValueError(f"the genome of birth {birth} is missing")
+        return rows[0]
+
+    def _parents(self, birth: int) -> ParentsRow:
+        """Of a genome; each of them was born before it."""
+        rows = self._rows("genomes", ("batch", "mother", "father"), "WHERE birth = ?", (birth,))
+        if not rows or max(rows[0][1:]) >= birth:
+            raise ValueError(f"the descent breaks off at birth {birth}")
+        return ParentsRow(*rows[0])
+
     def descent(self, birth: int) -> list[AncestorRow]:
         """From this genome back along the mothers to one without a mother."""
         line: list[AncestorRow] = []
-        with self._guard("cannot be read"):
+        with self._guard("is damaged"):
             while birth >= 0:
-                row = self._db.execute(
-                    "SELECT birth, batch, mother, father FROM genomes WHERE birth = ?", (birth,)
-                ).fetchone()
-                if row is None or (line and row[0] >= line[-1].birth):
-                    raise StoreError(f"{self.path} is damaged: the descent breaks off at birth {birth}")
-                line.append(AncestorRow(*row))
+                line.append(AncestorRow(birth, *self._parents(birth)))
                 birth = line[-1].mother
         return line
 
@@ -156,92 +199,93 @@ class Reader:
         """By birth the parents of these genomes and of all that they descend from, by mothers and fathers."""
         found: dict[int, ParentsRow] = {}
         wanted = set(births)
-        with self._guard("cannot be read"):
+        with self._guard("is damaged"):
             while wanted:
                 birth = wanted.pop()
-                row = self._db.execute("SELECT batch, mother, father FROM genomes WHERE birth = ?", (birth,)).fetchone()
-                if row is None or max(row[1:]) >= birth:
-                    raise StoreError(f"{self.path} is damaged: the descent breaks off at birth {birth}")
-                found[birth] = ParentsRow(*row)
-                wanted |= {parent for parent in row[1:] if parent >= 0 and parent not in found}
+                found[birth] = self._parents(birth)
+                wanted |= {parent for parent in found[birth][1:] if parent >= 0 and parent not in found}
         return found
 
     def origins(self) -> dict[int, GenomeId]:
         """By birth where the genomes of a merged or polished run come from; of any other run empty."""
         with self._guard("is damaged"):
-            rows = self._db.execute("SELECT birth, source_run, source_birth FROM origins ORDER BY birth").fetchall()
-            return {int(birth): GenomeId(str(run), int(source)) for birth, run, source in rows}
+            rows = self._rows("origins", ("birth", "source_run", "source_birth"), "ORDER BY birth")
+            return {birth: GenomeId(run, source) for birth, run, source in rows}
 
     def methods(self) -> dict[int, str]:
         """By birth the method that made a genome, of those that variation did not make."""
         with self._guard("is damaged"):
-            return {int(birth): str(method) for birth, method in self._db.execute("SELECT birth, method FROM methods")}
+            return dict(self._rows("methods", ("birth", "method")))
 
     def improvements(self) -> list[ImprovementRow]:
         """By cell, in the order in which its image came out better."""
         with self._guard("is damaged"):
-            rows = self._db.execute(
-                "SELECT cell, forwards, backwards, score, log_odds FROM improvements ORDER BY cell, rowid"
-            ).fetchall()
-            return [ImprovementRow(*row) for row in rows]
+            names = ("cell", "forwards", "backwards", "score", "log_odds")
+            return [ImprovementRow(*row) for row in self._rows("improvements", names, "ORDER BY cell, rowid")]
 
     def cell_history(self, birth: int | None = None) -> list[CellChange]:
         """In the order in which elites were replaced; those of one birth, which are all of one batch, by cell."""
         where, values = ("WHERE birth = ? ORDER BY cell", (birth,)) if birth is not None else ("ORDER BY id", ())
-        with self._guard("cannot be read"):
-            rows = self._db.execute(
-                f"SELECT cell, birth, batch, log_odds, margin, switched FROM cell_history {where}", values
-            ).fetchall()
-            return [CellChange(*row)._replace(switched=bool(row[5])) for row in rows]
+        with self._guard("is damaged"):
+            names = ("cell", "birth", "batch", "log_odds", "margin", "switched")
+            rows = self._rows("cell_history", names, where, values)
+            return [CellChange(*row)._replace(switched=row[5] == 1) for row in rows]
 
     def incumbents(self) -> list[Incumbent]:
         """By cell, its elite after the cell's last change."""
-        with self._guard("cannot be read"):
-            rows = self._db.execute(
-                "SELECT cell, birth, log_odds, margin FROM cell_history"
-                " WHERE id IN (SELECT MAX(id) FROM cell_history GROUP BY cell) ORDER BY cell"
-            ).fetchall()
+        with self._guard("is damaged"):
+            last = "WHERE id IN (SELECT MAX(id) FROM cell_history GROUP BY cell) ORDER BY cell"
+            rows = self._rows("cell_history", ("cell", "birth", "log_odds", "margin"), last)
             return [Incumbent(*row) for row in rows]
 
     def counts(self) -> tuple[int, int]:
         """(wins, switches): changes of cells other than first fillings, and how many of them were goal switches."""
-        with self._guard("cannot be read"):
+        with self._guard("is damaged"):
             n, cells, switches = self._db.execute(
-                "SELECT COUNT(*), COUNT(DISTINCT cell), COALESCE(SUM(switched), 0) FROM cell_history"
+                "SELECT COUNT(*), COUNT(DISTINCT cell), COUNT(CASE WHEN switched = 1 THEN 1 END) FROM cell_history"
             ).fetchone()
         return n - cells, switches
 
     def metrics(self) -> list[MetricsRow]:
         """In the order of batches."""
         with self._guard("is damaged"):
-            rows = self._db.execute("SELECT batch, seconds, row FROM metrics ORDER BY batch").fetchall()
-            return [MetricsRow(int(batch), float(seconds), dict(_json(row))) for batch, seconds, row in rows]
+            found = []
+            for batch, seconds, text in self._rows("metrics", ("batch", "seconds", "row"), "ORDER BY batch"):
+                row = parse_json(text)
+                if not isinstance(row, dict):
+                    raise ValueError(f"metrics.row of batch {batch} is {text!r:.80}, not an object")
+                found.append(MetricsRow(batch, seconds, row))
+            return found
 
     def pending(self) -> list[Pending]:
         """The orders under way, the lowest batch first."""
         with self._guard("is damaged"):
-            out = []
-            for batch, *births, thresholds, drawn_after in self._db.execute(
-                "SELECT batch, mothers, fathers, incumbents, thresholds, drawn_after FROM pending ORDER BY batch"
-            ):
+            cells = self._cells().number
+            names = ("batch", "mothers", "fathers", "incumbents", "thresholds", "drawn_after")
+            found = []
+            for batch, *births, thresholds, drawn_after in self._rows("pending", names, "ORDER BY batch"):
                 mothers, fathers, incumbents = (np.frombuffer(b, "<i8").astype(np.int64) for b in births)
                 levels = np.frombuffer(thresholds, "<f8").astype(np.float64)
-                out.append(Pending(int(batch), mothers, fathers, incumbents, levels, int(drawn_after)))
-            return out
+                if len(mothers) != len(fathers) or not len(incumbents) == len(levels) == cells:
+                    raise ValueError(f"pending: batch {batch} has lists of other lengths than its parents and cells")
+                if any(len(ids) and not -1 <= ids.min() <= ids.max() < MOST for ids in (mothers, fathers, incumbents)):
+                    raise ValueError(f"pending: batch {batch} has births that cannot be")
+                if np.isnan(levels).any():
+                    raise ValueError(f"pending: batch {batch} has thresholds that are no numbers")
+                found.append(Pending(batch, mothers, fathers, incumbents, levels, drawn_after))
+            return found
 
     def quarantine(self) -> list[QuarantineRow]:
         """The genomes that were set aside, by birth."""
         with self._guard("is damaged"):
-            rows = self._db.execute(
-                "SELECT birth, batch, mother, father, genome, reason FROM quarantine ORDER BY birth"
-            ).fetchall()
-            return [QuarantineRow(*row) for row in rows]
+            names = ("birth", "batch", "mother", "father", "genome", "reason")
+            return [QuarantineRow(*row) for row in self._rows("quarantine", names, "ORDER BY birth")]
 
     def commits(self) -> list[Commit]:
         """In the order of commits; only a search in free mode keeps them."""
         with self._guard("is damaged"):
-            rows = self._db.execute("SELECT position, batch, drawn_after FROM commits ORDER BY position").fetchall()
-            return [Commit(*row) for row in rows]
+            names = ("position", "batch", "drawn_after")
+            return [Commit(*row) for row in self._rows("commits", names, "ORDER BY position")]
 
     def faults(self) -> list[str]:
         """What SQLite's own integrity check finds; empty for a sound file."""
@@ -254,22 +298,48 @@ class Reader:
             found.append(f"it has {length} bytes instead of {pages * size}")
         return found
 
-    def _meta_values(self) -> dict[str, Any]:
-        with self._guard("cannot be read"):
-            return {key: _json(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+    def _meta_values(self, keys: Sequence[str] = ()) -> dict[str, Any]:
+        """By key its value; of all keys if none are named."""
+        where = f"WHERE key IN ({', '.join('?' * len(keys))})" if keys else ""
+        (length,) = self._db.execute("SELECT TOTAL(length(value)) FROM meta").fetchone()
+        if length > MOST_CHARACTERS:
+            raise ValueError(f"meta has {length:,.0f} characters; {MOST_CHARACTERS:,} are the most that is read")
+        values = {}
+        for key, text in self._rows("meta", ("key", "value"), where, tuple(keys)):
+            try:
+                values[key] = parse_json(text)
+            except ValueError as error:
+                raise ValueError(f"meta.{key[:80]}: {error}") from None
+        return values
+
+    def _cells(self) -> Cells:
+        """How many cells the run has. Neither its labels nor its niches ever change."""
+        return self._known_cells or Cells((meta := self.meta()).target.labels, meta.niches)
+
+    def _rows(self, table: str, columns: Sequence[str], rest: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a table, checked; ValueError for one that cannot be. rest: what follows the table's name."""
+        cursor = self._db.execute(f"SELECT {', '.join(columns)} FROM {table} {rest}", tuple(values))
+        wide = [k for k, name in enumerate(columns) if COLUMNS[table][name].kind in (str, bytes)]
+        # Pages can stand for many rows or values at once in a forged file, but no sound one is shorter than its values.
+        room = self._limit.size() + _SLACK
+        rows: list[tuple[Any, ...]] = []
+        while part := cursor.fetchmany(1 if wide else _AT_ONCE):
+            room -= len(part) * len(columns) + sum(
+                len(row[k]) for row in part for k in wide if isinstance(row[k], str | bytes)
+            )
+            if room < 0:
+                raise ValueError(f"{table} has more rows than fit into the file")
+            rows += part
+        refuse_rows(table, columns, rows, Cells((), 0) if table == "meta" else self._cells())
+        return rows
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:
         try:
-            yield
+            with self._limit.one_query():
+                yield
         except StoreError:
             raise
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            raise StoreError(f"{self.path} {what} ({error})") from None
-
-
-def _json(text: str) -> Any:
-    """The JSON in a column; ValueError also for a lone surrogate in it, which nothing that is written later could hold."""
-    found = json.loads(text)
-    json.dumps(found, ensure_ascii=False).encode()
-    return found
+            reason = "a query does not end: its pages name one another" if str(error) == "interrupted" else str(error)
+            raise StoreError(f"{self.path} {what}: {reason}") from None

@@ -30,7 +30,7 @@ def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tupl
     except GenomeError as error:
         raise StoreError(f"{store.path} is damaged: {error}") from None
     strategy.next_batch = strategy.committed + len(orders)
-    strategy.seeds = store.genomes(range(strategy.next_batch * strategy.size, number))
+    strategy.seeds = store.seeds(range(strategy.next_batch * strategy.size, number))
     return rows, orders
 
 

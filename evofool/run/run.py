@@ -17,7 +17,7 @@ from evofool.run.evaluators import make_batch_evaluator, make_evaluator, out_of_
 from evofool.run.gain import GainCheck
 from evofool.run.lags import with_lag
 from evofool.run.location import temporary_note
-from evofool.run.meta import LagRecord, PositionRecord, RunMeta, Seeds, TargetRecord
+from evofool.run.meta import LagRecord, PositionRecord, RunMeta, Seeds, SpeedRecord, TargetRecord
 from evofool.run.progress import Progress
 from evofool.run.remeasure import differing_elites
 from evofool.run.rescore import Rescorer
@@ -135,7 +135,7 @@ class Run:
             target=TargetRecord(**target.description()),
             machine=machine(recipe.compute.threads),
             position=PositionRecord(**validation.position.to_dict()),
-            speed=speed,
+            speed=SpeedRecord(**speed) if speed else None,
             answers=target.queries - queries_before,  # those of the validation count even if the run is killed now
             warnings=warnings,
         )
@@ -177,7 +177,7 @@ class Run:
             refuse_without_search(meta, folder)
             recipe = recipe or stored
             refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
-            recipe = refuse_other_recipe(recipe, stored, folder, (meta.speed or {}).get("chunk", 0))
+            recipe = refuse_other_recipe(recipe, stored, folder, meta.speed.chunk if meta.speed else 0)
             refuse_other_parents(recipe.search.parents, stored.search.parents, meta.seeds, folder)
             trust = trust or "target" in named or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)

@@ -129,8 +129,8 @@ class ImprovementRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EliteRow:
-    """An elite as stored: its image, scores and parents, and what was measured or said of it later."""
+class EliteRecord:
+    """An elite as stored but for its image: its scores and parents, and what was measured or said of it later."""
 
     cell: int
     class_id: int
@@ -143,14 +143,19 @@ class EliteRow:
     margin: float
     search_log_odds: float  # what the search ranked by
     search_margin: float
-    png: bytes
     sha256: str
     bytes_per_pixel: float
     verdict: str
     verdict_by: str | None
     method: str  # what made its genome: "evolved", or the method's name
-    genome: bytes
     image_metrics: tuple[ImageMetric, ...] = ()  # by name
+
+
+@dataclass(frozen=True)
+class EliteRow(EliteRecord):
+    """An elite as stored, with its image."""
+
+    png: bytes = field(kw_only=True)
 
     def digest(self) -> str:
         scores = (self.log_odds, self.margin, self.search_log_odds, self.search_margin)
@@ -205,16 +210,3 @@ class Checkpoint:
     origins: Mapping[int, GenomeId] = field(default_factory=dict)  # by birth, where a genome comes from
     methods: Mapping[int, str] = field(default_factory=dict)  # by birth, what made a genome that variation did not make
     improvements: Sequence[ImprovementRow] = ()
-
-
-def checked(row: EliteRow) -> EliteRow:
-    """row; ValueError, naming the class, if a column has another type than it should."""
-    numbers = (row.log_odds, row.margin, row.search_log_odds, row.search_margin)
-    whole = (row.cell, row.class_id, row.niche, row.birth)
-    if row.genome is None or row.batch is None:
-        raise ValueError(f"class {row.class_id}: the genome of its elite, birth {row.birth}, is missing")
-    if not all(isinstance(v, int) for v in whole) or not all(isinstance(v, float) for v in numbers):
-        raise ValueError(f"class {row.class_id}: its elite's numbers are not numbers")
-    if not isinstance(row.png, bytes) or not isinstance(row.genome, bytes):
-        raise ValueError(f"class {row.class_id}: its elite's picture or genome is not binary data")
-    return row

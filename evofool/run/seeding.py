@@ -43,9 +43,10 @@ def read_parents(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> P
     try:
         with StoredRun(folder) as stored, stored.store.snapshot():
             _refuse_unlike(folder, stored.encoding, encoding)
-            elites = sorted(stored.elites(), key=lambda elite: (elite.row.birth, elite.row.cell))
+            elites = sorted(stored.listed(), key=lambda elite: (elite.row.birth, elite.row.cell))
             by_class = recipe.search.competition == "per-class" and stored.labels == list(labels)
-            made_by = {(e.row.genome, e.row.class_id if by_class else -1): e.row.method for e in elites}
+            packed_of = stored.store.genomes(e.row.birth for e in elites)
+            made_by = {(packed_of[e.row.birth], e.row.class_id if by_class else -1): e.row.method for e in elites}
             distinct = list(made_by)
             packed = [genome for genome, _ in distinct]
             stored.unpack(packed)  # raises StoreError if one of them is invalid
@@ -62,7 +63,7 @@ def read_parents(recipe: Recipe, encoding: Encoding, labels: Sequence[str]) -> P
 def stored_parents(store: Store) -> Parents | None:
     """The seeds in a run's file; None if it began with random genomes."""
     seeds = store.meta().seeds
-    return Parents(seeds, store.genomes(range(seeds.number)), store.methods()) if seeds else None
+    return Parents(seeds, store.seeds(range(seeds.number)), store.methods()) if seeds else None
 
 
 def refuse_other_parents(wanted: str | None, stored: str | None, seeds: Seeds | None, folder: Path | str) -> None:

@@ -6,7 +6,6 @@ kill, run.db-wal belongs to it and has to be copied with it.
 """
 
 import contextlib
-import json
 import math
 import sqlite3
 import tempfile
@@ -18,11 +17,13 @@ from filelock import FileLock
 
 from evofool.errors import StoreError
 from evofool.image_metrics.names import PERCENTILES
+from evofool.json_text import json_text
 from evofool.run.location import local_copy, network_file_system, refuse_network
 from evofool.run.lock import LOCK, lock_run
 from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE, Reader
 from evofool.run.schema import IMAGE_METRICS, TABLES, VERDICTS, Checkpoint, ImageMetric, elite_digest
+from evofool.run.sqlite_file import connect, refuse_special, restrict, schema_fault
 
 FORMAT = "evofool.run"
 VERSION = 6
@@ -57,6 +58,7 @@ class Store(Reader):
             try:
                 draft.unlink(missing_ok=True)
                 store = cls(draft, sqlite3.connect(draft, isolation_level=None), None)
+                restrict(store._db)
                 with contextlib.closing(store._db), store._transaction("cannot be made"):
                     for statement in TABLES.split(";\n"):
                         store._db.execute(statement)
@@ -84,6 +86,7 @@ class Store(Reader):
                 if folder.is_dir():
                     raise StoreError(f"{folder} is not a run (it has no {FILE})")
                 raise StoreError(f"there is no folder {folder}")
+            refuse_special(path)
             with path.open("rb"):
                 pass
         except StoreError:
@@ -97,13 +100,14 @@ class Store(Reader):
             copy = local_copy(path)
         lock = lock_run(folder) if write else None
         try:
-            source = Path(copy.name) / FILE if copy else path.resolve()
-            uri = source.as_uri() + ("?mode=rw" if write or copy else "?mode=ro")
-            store = cls(path, sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30), lock)
+            source = Path(copy.name) / FILE if copy else path
+            store = cls(path, connect(source, write=write or copy is not None), lock)
             store._copy = copy
-        except BaseException:
+        except BaseException as error:
             if lock:
                 lock.release()
+            if isinstance(error, OSError | sqlite3.Error) and not isinstance(error, StoreError):
+                raise StoreError(f"{path} cannot be opened ({error})") from None
             raise
         try:
             store._refuse_foreign()
@@ -119,10 +123,10 @@ class Store(Reader):
     def _refuse_foreign(self) -> None:
         with self._guard("is not a run of evofool, or is damaged"):
             ours = self._db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
-            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not ours or "meta" not in tables:
-            raise StoreError(f"{self.path} is not a run of evofool")
-        meta = self._meta_values()
+            # Of another version it may have other tables, but meta was always the same. A view may take for ever.
+            if not ours or schema_fault(self._db, only="meta"):
+                raise StoreError(f"{self.path} is not a run of evofool")
+            meta = self._meta_values(("format", "version"))
         version = meta.get("version")
         if meta.get("format") != FORMAT:
             raise StoreError(f"{self.path} is not a run of evofool")
@@ -131,6 +135,9 @@ class Store(Reader):
                 f"{self.path} is a run of version {version}; this evofool reads version {VERSION}. Run its recipe again, or "
                 "read it with the evofool that wrote it"
             )
+        with self._guard("is damaged"):
+            if fault := schema_fault(self._db):
+                raise StoreError(f"{self.path} is damaged: {fault}")
 
     def close(self, failed: bool = False) -> None:
         """Fold the write-ahead log into the file and close it; afterwards run.db stands alone.
@@ -196,7 +203,7 @@ class Store(Reader):
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
-                [(batch, seconds, json.dumps(dict(row), sort_keys=True)) for batch, seconds, row in c.metrics],
+                [(batch, seconds, json_text(dict(row))) for batch, seconds, row in c.metrics],
             )
             self._db.execute("DELETE FROM pending")
             self._db.executemany(
@@ -266,7 +273,7 @@ class Store(Reader):
     def _put(self, values: Mapping[str, Any]) -> None:
         """Write those values of meta that have changed."""
         known = dict(self._db.execute("SELECT key, value FROM meta"))
-        texts = {key: json.dumps(value, sort_keys=True) for key, value in values.items()}
+        texts = {key: json_text(value) for key, value in values.items()}
         changed = [(key, text) for key, text in texts.items() if known.get(key) != text]
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", changed)
 

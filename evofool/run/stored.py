@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from evofool.images import decode_png
 from evofool.recipe import Recipe, parse
 from evofool.run.drift_marks import is_marked
 from evofool.run.meta import DriftRecord
-from evofool.run.schema import IMAGE_METRICS, EliteRow, GenomeId
+from evofool.run.schema import IMAGE_METRICS, EliteRecord, EliteRow, GenomeId
 from evofool.run.store import Store
 from evofool.scores import confidence
 from genomes import Encoding, GenomeError, Genomes
@@ -24,21 +24,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Elite:
-    """The best image of a class (and niche), with its record."""
+class ListedElite:
+    """The record of the best image of a class (and niche), without the image."""
 
-    row: EliteRow
+    row: EliteRecord
     label: str
     drifted: bool = False  # made after a black box last agreed with its first answers, and before it was found to differ
 
     @property
     def confidence(self) -> float:
         return float(confidence(self.row.log_odds))
-
-    @property
-    def image(self) -> np.ndarray:
-        """uint8 (C, H, W), decoded from the stored PNG."""
-        return decode_png(self.row.png, f"class {self.row.class_id} ({self.label})")
 
     def summary(self) -> dict[str, Any]:
         """Plain values, for JSON and CSV. log_odds, margin and confidence are natural-logarithm units and a probability."""
@@ -67,6 +62,19 @@ class Elite:
         }
 
 
+@dataclass(frozen=True)
+class Elite(ListedElite):
+    """The best image of a class (and niche), with its record."""
+
+    row: EliteRow
+    shape: tuple[int, int, int] = field(kw_only=True)  # of the run's images
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 (C, H, W), decoded from the stored PNG; ImageError if it has another shape."""
+        return decode_png(self.row.png, f"class {self.row.class_id} ({self.label})", self.shape)
+
+
 class StoredRun:
     """A run's file, open for reading, also while the run goes on."""
 
@@ -81,9 +89,6 @@ class StoredRun:
             raise
         self.labels: list[str] = self.meta.target.labels
         self.shape: tuple[int, int, int] = self.meta.target.shape
-        if not all(label.isprintable() for label in self.labels):
-            self.store.close()
-            raise StoreError(f"{self.store.path} is damaged: it has a label that cannot be printed")
         self.encoding: Encoding = self.recipe.encoding.build(self.shape)
 
     def __enter__(self) -> "StoredRun":
@@ -100,23 +105,29 @@ class StoredRun:
             yield
 
     def elites(self, class_id: int | None = None) -> list[Elite]:
-        """By class and niche; StoreError if the run has saved nothing yet."""
+        """By class and niche, with their images; StoreError if the run has saved nothing yet."""
         rows = self.store.elites(class_id)
+        self._refuse_none(rows, class_id)
+        return [Elite(row, self.labels[row.class_id], self._drifted(row), shape=self.shape) for row in rows]
+
+    def listed(self, class_id: int | None = None) -> list[ListedElite]:
+        """As elites, without the images, which are not read."""
+        rows = self.store.records(class_id)
+        self._refuse_none(rows, class_id)
+        return [ListedElite(row, self.labels[row.class_id], self._drifted(row)) for row in rows]
+
+    def _refuse_none(self, rows: Sequence[object], class_id: int | None) -> None:
         if not rows:
             hint = "; if it was copied from a run that went on or was killed, copy run.db-wal too"
             what = f"has saved nothing yet{hint}" if class_id is None else f"has no elite of class {class_id} yet"
             raise StoreError(f"{self.folder} {what}")
-        for row in rows:
-            if not 0 <= row.class_id < len(self.labels):
-                raise StoreError(f"{self.store.path} is damaged: it has an elite of class {row.class_id}")
-        return [Elite(row, self.labels[row.class_id], self._drifted(row)) for row in rows]
 
     @property
     def drifts(self) -> list[DriftRecord]:
         """The drifts of a black box, of a merged run those of all its sources."""
         return [*self.meta.drifts, *(drift for source in self.meta.merged or () for drift in source.drifts)]
 
-    def _drifted(self, row: EliteRow) -> bool:
+    def _drifted(self, row: EliteRecord) -> bool:
         if self.meta.merged is None:
             return is_marked(row.batch, self.meta.drifts)
         if not self.drifts:
@@ -149,7 +160,7 @@ class StoredRun:
     @property
     def niches(self) -> int:
         """Niches per class; cell = class * niches + niche."""
-        return len(self.recipe.niches.edges) + 1 if self.recipe.niches else 1
+        return self.meta.niches
 
     @property
     def classes(self) -> list[int]:
@@ -188,8 +199,13 @@ class StoredRun:
             )
         return found
 
-    def genome_json(self, elite: Elite) -> dict[str, Any]:
-        return self.encoding.to_json(self.unpack([elite.row.genome])[0])
+    def genome(self, elite: ListedElite) -> Genomes:
+        """Of one elite, as a batch of one."""
+        birth = elite.row.birth
+        return self.unpack([self.store.genomes([birth])[birth]])
+
+    def genome_json(self, elite: ListedElite) -> dict[str, Any]:
+        return self.encoding.to_json(self.genome(elite)[0])
 
     def rows(self) -> list[dict[str, Any]]:
         """The metrics, in order, each with its seconds of search."""

@@ -120,10 +120,8 @@ def _drawn_again(run: StoredRun, elite: Elite) -> tuple[np.ndarray | None, list[
         image = elite.image
     except ImageError as error:
         return None, [*faults, str(error)]
-    if image.shape != run.shape:
-        return None, [*faults, f"{who}: its picture is {image.shape}, not {run.shape}"]
     try:
-        if not np.array_equal(run.encoding.render(run.unpack([elite.row.genome]))[0], image):
+        if not np.array_equal(run.encoding.render(run.genome(elite))[0], image):
             faults.append(f"{who}: its genome draws another picture than the stored one")
     except StoreError as error:
         faults.append(f"{who}: {error}")

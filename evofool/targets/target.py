@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from evofool.errors import EvofoolError, TargetError, UnansweredError
+from evofool.images import shape_fault
 from evofool.machine import cpus
 from evofool.targets.answer_record import AnswerRecord
 from evofool.targets.drift import DriftMonitor
@@ -322,5 +323,5 @@ def _error_text(error: Exception) -> str:
 
 
 def _refuse_shape(name: str, shape: tuple[int, ...]) -> None:
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise TargetError(f"{name}: the shape of an image is (1 or 3, H, W), not {shape}")
+    if fault := shape_fault(shape):
+        raise TargetError(f"{name}: {fault}")

@@ -124,9 +124,9 @@ def test_better_images_replace_their_elites_and_the_others_stay(
                 assert e.row.method == "seed"
                 assert e.row.mother == -1
                 assert e.row.log_odds == original.row.log_odds
-        genomes = new.unpack([e.row.genome for e in after.values()])
+        genomes = np.concatenate([new.genome(e) for e in after.values()])
         if by == "weights":
-            theirs = old.unpack([before[cell].row.genome for cell in after])
+            theirs = np.concatenate([old.genome(before[cell]) for cell in after])
             for field in ("n_nodes", "node_id", "act", *(() if grow else ("n_edges", "src", "dst"))):
                 assert (genomes[field] == theirs[field]).all(), "the graphs are the same"
             assert (genomes["n_edges"] > theirs["n_edges"]).any() == grow

@@ -26,6 +26,7 @@ from evofool.recipe import load, shipped_benches, shipped_recipes
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.store import Store
+from evofool.run.stored import to_json
 from evofool.targets.networks import LeNet
 from genomes import CPPN
 from genomes.cppn.encoding import from_json
@@ -336,16 +337,18 @@ def test_options_of_show_that_do_not_go_together(call: Call, mine: Path, options
     one_sentence(call("show", "mine", *options), message)
 
 
-def test_json_has_null_for_a_number_that_is_infinite(call: Call, mine: Path) -> None:
+def test_a_number_that_is_infinite_is_damage_and_null_in_json(call: Call, mine: Path) -> None:
     database = sqlite3.connect(mine / "run.db")
     database.execute("INSERT INTO image_metrics VALUES (3, 'total_variation', 9e999, '')")
     database.commit()
     database.close()
     for options in ((), ("--class", "3")):
         result = call("show", "mine", *options, "--json")
-        assert (result.code, result.err) == (0, "")
-        data = json.loads(result.out, parse_constant=pytest.fail)
-        assert (data if options else data["elites"][3])["total_variation"] is None
+        assert (result.code, result.out) == (2, "")
+        assert "damaged: image_metrics.value is inf in row 0 of cell 3" in result.err
+    assert json.loads(to_json({"a": [float("inf"), float("nan"), 1.5]}), parse_constant=pytest.fail) == {
+        "a": [None, None, 1.5]
+    }
 
 
 def test_show_class_as_json_holds_a_genome_that_draws_the_picture(call: Call, mine: Path) -> None:
@@ -392,8 +395,9 @@ def test_export_redraws_graphs_at_any_size(call: Call, mine: Path, tmp_path: Pat
     assert {decode_png(p.read_bytes()).shape for p in pictures} == {(1, 112, 112)}
     encoding = CPPN()
     with Store.open(mine) as store:
-        row = store.elites()[0]
-    expected = encoding.render(encoding.unpack([row.genome]), (112, 112))[0]
+        birth = store.elites()[0].birth
+        genome = store.genomes([birth])[birth]
+    expected = encoding.render(encoding.unpack([genome]), (112, 112))[0]
     assert any(np.array_equal(decode_png(p.read_bytes()), expected) for p in pictures)
 
 

@@ -40,6 +40,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "differences": {"encoding": {"kind": "direct", "rate": 0.01}, "side": BIG},
 }
 
+DIGITS = {"images": "digits", "reference": 50, "held_out": 20}
+
 
 def scaled_target(side: int = SIDE, labels: str = "abcde", seed: int = 9, **details: Any) -> Target:
     weights = np.random.default_rng(seed).integers(-8, 9, (side * side, len(labels)))
@@ -122,6 +124,13 @@ def elites_of(folder: Path) -> dict[int, Any]:
         return {row.cell: row for row in store.elites()}
 
 
+def genomes_of(folder: Path) -> list[bytes]:
+    """Of the elites, by cell."""
+    with Store.open(folder) as store:
+        births = [row.birth for row in store.elites()]
+        return [store.genomes(births)[birth] for birth in births]
+
+
 def origins_of(folder: Path) -> dict[int, tuple[str, int]]:
     with Store.open(folder) as store:
         return store.origins()
@@ -184,7 +193,8 @@ def test_the_merge_of_one_run_is_a_copy_of_its_elites(runs: Callable[[str], list
     merged_run = merge([a], tmp_path / "out")
     assert (merged_run.cells, merged_run.evaluations, len(merged_run.sources)) == (CLASSES, 200, 1)
     ours, theirs = elites_of(tmp_path / "out"), elites_of(a)
-    assert [(r.png, r.genome, r.log_odds) for r in ours.values()] == [(r.png, r.genome, r.log_odds) for r in theirs.values()]
+    assert [(r.png, r.log_odds) for r in ours.values()] == [(r.png, r.log_odds) for r in theirs.values()]
+    assert genomes_of(tmp_path / "out") == genomes_of(a)
 
 
 def test_of_equal_elites_the_lower_id_holds_the_cell(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
@@ -346,8 +356,16 @@ def test_measures_go_along_and_so_does_what_they_were_measured_against(
     found = {cell: ImageMetric("nearest_real_hog_percentile", 12.5 * cell, "key") for cell in range(CLASSES)}
     rough = ImageMetric("total_variation", 0.25, "")
     for folder, rows, merged_run in (
-        (measured, [(cell, each) for cell in range(CLASSES) for each in (found[cell], rough)], {"images": "digits"}),
-        (barely, [(cell, ImageMetric("total_variation", 0.125, "")) for cell in range(CLASSES)], {"images": "others"}),
+        (
+            measured,
+            [(cell, each) for cell in range(CLASSES) for each in (found[cell], rough)],
+            DIGITS,
+        ),
+        (
+            barely,
+            [(cell, ImageMetric("total_variation", 0.125, "")) for cell in range(CLASSES)],
+            {**DIGITS, "images": "others"},
+        ),
     ):
         with Store.open(folder, write=True) as store:
             store.set_image_metrics(rows, {"key": merged_run})
@@ -366,7 +384,7 @@ def test_measures_go_along_and_so_does_what_they_were_measured_against(
         assert row.image_metrics == ((found[cell], rough) if ours else ())
         from_a += ours
     assert 0 < from_a < CLASSES
-    assert meta_of(tmp_path / "one").references == {"key": {"images": "digits"}}
+    assert meta_of(tmp_path / "one").references == {"key": DIGITS}
     merge([a, b], tmp_path / "unmeasured")
     assert meta_of(tmp_path / "unmeasured").references == {}
 

@@ -72,7 +72,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def given_by(folder: Path) -> list[bytes]:
     """The distinct genomes of a run's elites, by birth."""
     with StoredRun(folder) as stored:
-        return [genome for _, genome in sorted({(e.row.birth, e.row.genome) for e in stored.elites()})]
+        return list(dict(sorted(stored.store.genomes(e.row.birth for e in stored.elites()).items())).values())
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -162,6 +162,7 @@ def test_an_independent_climber_begins_where_the_parents_climber_ended(
     what = recipe("cppn", parents("cppn"), search={"competition": "per-class"})
     with StoredRun(parents("cppn")) as stored:
         elites = stored.elites()
+        genomes = stored.store.genomes(e.row.birth for e in elites)
     assert len(given_by(parents("cppn"))) < len(elites)
     with Run.start(what, tmp_path / "run", fake(classes=CLASSES)) as run:
         assert run.seeds
@@ -169,7 +170,7 @@ def test_an_independent_climber_begins_where_the_parents_climber_ended(
         claims = np.concatenate([claims for number in range(4) if (claims := run.strategy.claims(number)) is not None])
         packed = list(run.strategy.seeds.values())
         pairs = {(genome, int(c)) for genome, c in zip(packed, claims, strict=False)}
-        assert pairs == {(e.row.genome, e.row.class_id) for e in elites}
+        assert pairs == {(genomes[e.row.birth], e.row.class_id) for e in elites}
         assert claims[len(elites) :].tolist() == [birth % CLASSES for birth in range(len(elites), 4 * BATCH)]
         run.advance(batches=3)
         assert (run.archive.log_odds >= [e.row.search_log_odds for e in elites]).all()
@@ -441,7 +442,7 @@ def test_a_file_that_tells_nonsense_of_its_parents_is_damaged(
         run.advance(batches=1)
     with Store.open(tmp_path / "run", write=True) as store:
         store._db.execute("UPDATE meta SET value = ? WHERE key = 'seeds'", (json.dumps(damaged),))
-    with pytest.raises(StoreError, match=r"is damaged: meta\.seeds is"):
+    with pytest.raises(StoreError, match=r"is damaged: meta\.seeds(\.[a-z]+)?(: .* \(it is | is missing)"):
         Run.resume(tmp_path / "run", target=fake(classes=CLASSES))
 
 

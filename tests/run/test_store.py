@@ -19,29 +19,19 @@ import pytest
 import evofool
 import genomes
 from evofool.errors import EvofoolError, StoreError
-from evofool.images import encode_png
 from evofool.recipe import load
-from evofool.run.meta import PositionRecord, RunMeta, TargetRecord
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.schema import (
     VERDICTS,
     Checkpoint,
     ImageMetric,
-    ImprovementRow,
-    MetricsRow,
-    NewElite,
-    Pending,
-    QuarantineRow,
     elite_digest,
 )
 from evofool.run.store import Store
-from evofool.search.records import CellChange, Commit, Offspring
+from tests.made_up import META, checkpoint, everything
 
 HOME = Path(evofool.__file__).parent.parent
-TARGET = TargetRecord(name="zwölf ½", labels=["a", "b", "c"], shape=(1, 8, 8), fingerprint="f", details={})
-POSITION = PositionRecord(chunk=8, dependent=False, tolerance=0.0)
-META = RunMeta(id="one", recipe={"a": 1}, target=TARGET, machine={"cpu": "any"}, position=POSITION)
 NOTHING = Checkpoint({}, [], [], [], [], [])
 
 
@@ -52,52 +42,6 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         capture_output=True, text=True, env=environment, timeout=120, check=False,
     )  # fmt: skip
-
-
-def png(birth: int) -> bytes:
-    return encode_png(np.random.default_rng(birth).integers(0, 256, (1, 8, 8), dtype=np.uint8))
-
-
-def checkpoint(number: int, size: int = 3) -> Checkpoint:
-    """The number-th of a made-up run of one niche: `size` cells get new elites."""
-    births = list(range(number * size, (number + 1) * size))
-    rng = np.random.default_rng(number)
-    scores = [(float(a), float(b)) for a, b in rng.normal(0, 10, (size, 2))]
-    parent = births[0] - 1
-    return Checkpoint(
-        state={"committed": number + 1, "recipe": {"a": 1, "number": number}},
-        genomes=[Offspring(b, number, parent, parent, b"genome %d" % b, 0) for b in births],
-        cell_history=[CellChange(c, b, number, *scores[c], c % 2 == 1) for c, b in enumerate(births)],
-        elites=[NewElite(c, 0, c, b, (*scores[c], *scores[c][::-1]), png(b), 64) for c, b in enumerate(births)],
-        metrics=[MetricsRow(number, number * 0.5, {"gen": number, "median": 0.1 * number, "name": "x"})],
-        pending=[
-            Pending(
-                k, np.arange(4) + k, np.arange(4) - 1, np.arange(3) + number, np.array([-np.inf, 0.1 * k, 1e300]), number
-            )
-            for k in (number + 1, number + 2)
-        ],
-        quarantine=[QuarantineRow(10_000 + number, number, parent, -1, b"poison %d" % number, "it kills")],
-        commits=[Commit(number, number, max(0, number - 1))],
-        methods={births[-1]: "apgd"},
-        improvements=[ImprovementRow(c, number + c, number, *scores[c]) for c in range(size)],
-    )
-
-
-def everything(store: Store) -> dict[str, Any]:
-    """All that can be read, as plain values."""
-    return {
-        "meta": store.meta(),
-        "elites": store.elites(),
-        "cell_history": store.cell_history(),
-        "metrics": store.metrics(),
-        "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-        "quarantine": store.quarantine(),
-        "commits": store.commits(),
-        "methods": store.methods(),
-        "improvements": store.improvements(),
-        "counts": store.counts(),
-        "genomes": store.genomes({r.birth for r in store.cell_history()}),
-    }
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -144,7 +88,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert (row.cell, row.class_id, row.niche, row.birth) == (new.cell, new.class_id, new.niche, new.birth)
         assert (row.log_odds, row.margin, row.search_log_odds, row.search_margin) == new.scores
         assert row.png == new.png
-        assert (row.birth, row.batch, row.mother, row.father, row.genome, 0) == genome
+        assert (row.birth, row.batch, row.mother, row.father, found["genomes"][row.birth], 0) == genome
         assert row.bytes_per_pixel == len(new.png) / 64
         assert row.sha256 == row.digest()
         assert (row.verdict, row.verdict_by, row.image_metrics) == ("unjudged", None, ())
@@ -182,7 +126,7 @@ def test_a_descent_that_runs_in_a_circle_is_refused(run_folder: Path) -> None:
     database.execute("UPDATE genomes SET mother = 5 WHERE birth = 2")
     database.commit()
     database.close()
-    with Store.open(run_folder) as store, pytest.raises(StoreError, match="damaged: the descent breaks off at birth 5"):
+    with Store.open(run_folder) as store, pytest.raises(StoreError, match="damaged: the descent breaks off at birth 2"):
         store.descent(5)
 
 
@@ -231,17 +175,19 @@ def test_a_verdict_that_is_none_is_refused(run_folder: Path) -> None:
 
 # --- measuring
 
+DIGITS = {"images": "digits", "reference": 50, "held_out": 20}
+OTHERS = {"images": "others", "reference": 40, "held_out": 30}
 FAR = ImageMetric("nearest_real_pixels_percentile", 99.5, "abc")
 ROUGH = ImageMetric("total_variation", 0.1 + 0.2, "")
 
 
 def test_measures_are_kept_until_the_cell_changes_hands(run_folder: Path) -> None:
     with Store.open(run_folder, write=True) as store:
-        store.set_image_metrics([(1, ROUGH), (1, FAR), (2, FAR)], {"abc": {"images": "digits"}})
+        store.set_image_metrics([(1, ROUGH), (1, FAR), (2, FAR)], {"abc": DIGITS})
         two = checkpoint(2)
         store.save(replace(two, genomes=list(two.genomes)[2:], cell_history=two.cell_history[2:], elites=two.elites[2:]))
         assert [e.image_metrics for e in store.elites(1)] == [(FAR, ROUGH)]
-        assert store.meta().references == {"abc": {"images": "digits"}}
+        assert store.meta().references == {"abc": DIGITS}
     assert [e.image_metrics for e in read(run_folder)["elites"]] == [(), (FAR, ROUGH), ()]
     database = sqlite3.connect(run_folder / FILE)
     assert database.execute("SELECT * FROM image_metrics").fetchall() == [(1, *FAR), (1, *ROUGH)]
@@ -250,10 +196,10 @@ def test_measures_are_kept_until_the_cell_changes_hands(run_folder: Path) -> Non
 
 def test_a_measure_found_again_takes_the_place_of_the_old_one_and_no_other_s(run_folder: Path) -> None:
     with Store.open(run_folder, write=True) as store:
-        store.set_image_metrics([(0, FAR), (0, ROUGH), (1, FAR)], {"abc": {"n": 1}})
-        store.set_image_metrics([(0, FAR._replace(value=3.0, reference="def"))], {"def": {"n": 2}})
+        store.set_image_metrics([(0, FAR), (0, ROUGH), (1, FAR)], {"abc": DIGITS})
+        store.set_image_metrics([(0, FAR._replace(value=3.0, reference="def"))], {"def": OTHERS})
         assert [e.image_metrics for e in store.elites()] == [(FAR._replace(value=3.0, reference="def"), ROUGH), (FAR,), ()]
-        assert store.meta().references == {"abc": {"n": 1}, "def": {"n": 2}}
+        assert store.meta().references == {"abc": DIGITS, "def": OTHERS}
 
 
 def test_an_elite_s_hash_does_not_cover_what_is_found_out_later(run_folder: Path) -> None:
@@ -290,7 +236,7 @@ def test_a_measure_that_is_no_number_is_damage(run_folder: Path) -> None:
     database.execute("INSERT INTO image_metrics VALUES (0, 'total_variation', 'much', '')")
     database.commit()
     database.close()
-    with Store.open(run_folder) as store, pytest.raises(StoreError, match=r"is damaged .*total_variation is 'much'"):
+    with Store.open(run_folder) as store, pytest.raises(StoreError, match=r"is damaged: image_metrics\.value is 'much'"):
         store.elites()
 
 
@@ -301,10 +247,12 @@ def test_references_of_another_kind_are_damage(run_folder: Path, value: str) -> 
     database.commit()
     database.close()
     with Store.open(run_folder, write=True) as store:
-        for ask in (store.meta, lambda: store.set_image_metrics([(1, FAR)], {"abc": {"images": "digits"}})):
-            with pytest.raises(StoreError, match=r"is damaged: meta\.references is"):
+        for ask in (store.meta, lambda: store.set_image_metrics([(1, FAR)], {"abc": DIGITS})):
+            with pytest.raises(StoreError, match=r"is damaged: meta\.references(\.abc)?: .* \(it is"):
                 ask()
-        assert all(not elite.image_metrics for elite in store.elites())
+    database = sqlite3.connect(run_folder / FILE)
+    assert database.execute("SELECT * FROM image_metrics").fetchall() == []
+    database.close()
 
 
 # --- refusing

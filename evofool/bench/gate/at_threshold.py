@@ -157,7 +157,7 @@ def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRu
             message = f"seed {job.seed}: its saved images do not score what was stored: {record['faults'][0]}"
             return Check(arm, "invalid", message)
         with StoredRun(job.folder) as stored:
-            rows = [elite.row for elite in stored.elites()]
+            rows = [elite.row for elite in stored.listed()]
         accepted = accept.accepts(np.array([row.log_odds for row in rows]), np.array([row.margin for row in rows]))
         counts.append(int(accepted.sum()))
     job, seeds = cells[0][0], len(cells)

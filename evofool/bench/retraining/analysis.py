@@ -115,7 +115,7 @@ def _confidences(network_folder: Path, evolutions: int) -> np.ndarray:
     best = np.zeros((evolutions, len(LABELS)))
     for e in range(evolutions):
         with StoredRun(network_folder / f"evolution-{e + 1}") as stored:
-            for elite in stored.elites():
+            for elite in stored.listed():
                 if elite.row.class_id < len(LABELS):
                     best[e, elite.row.class_id] = max(best[e, elite.row.class_id], elite.confidence)
     return best.ravel()
