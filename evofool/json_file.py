@@ -1,6 +1,5 @@
 """JSON files with a schema and a version, written whole or not at all."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -26,8 +26,8 @@ from evofool.recipe import load, shipped_benches, shipped_recipes
 from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.store import Store
-from evofool.run.stored import to_json
 from evofool.targets.networks import LeNet
+from evofool.text import to_json
 from genomes import CPPN
 from genomes.cppn.encoding import from_json
 from tests.commands import Call, Result
