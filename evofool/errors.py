@@ -6,6 +6,7 @@ EvofoolError                 caught by the command line, which prints its messag
 |   |-- BudgetError          a black box whose cap on requests is reached
 |   |-- DriftError           a black box that answers known images differently than before
 |   `-- UnansweredError      a callable that hangs or ends its helper process
+|-- ClusterError(ConnectionError)  a Ray cluster that is lost or does not answer
 |-- ScoreError(ArithmeticError)  scores that are not finite
 |-- ImageError(ValueError)   an unreadable picture, or one of the wrong size
 |-- StoreError(OSError)      a run's folder or file: missing, of another program, damaged, full disk, in use
@@ -64,6 +65,10 @@ class UnansweredError(TargetError):
     def __init__(self, text: str, row: int | None = None) -> None:
         super().__init__(text)
         self.row = row
+
+
+class ClusterError(EvofoolError, ConnectionError):
+    """Names the cluster and how it failed; what was saved before is safe."""
 
 
 class ScoreError(EvofoolError, ArithmeticError):

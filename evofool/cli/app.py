@@ -136,7 +136,17 @@ for panel, commands in PANELS.items():
 
 
 def main() -> None:
-    """The command line. A user's error ends in one sentence on standard error and an exit status."""
+    """The console command. A user's error ends in one sentence on standard error and an exit status."""
+    try:
+        _run_command()
+    except SystemExit as end:
+        session = sys.modules.get("evofool.cluster.session")
+        if session is not None and session.abandoned():
+            session.end_process(end.code if isinstance(end.code, int) else bool(end.code))
+        raise
+
+
+def _run_command() -> None:
     from evofool.errors import EvofoolError, VerifyError
 
     escape_foreign_messages()

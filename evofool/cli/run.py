@@ -62,7 +62,7 @@ def run(
     continued by its recipe gets those of the recipe, and the changes are printed. At the end it writes elites.png (every
     elite, that is the best image of a class, with its label and confidence) and curve.png.
     """
-    from evofool.errors import BudgetError, DriftError, ScoreError, TargetError
+    from evofool.errors import BudgetError, ClusterError, DriftError, ScoreError, TargetError
     from evofool.run.resume_checks import wants_trust
     from evofool.run.run import Run
     from evofool.targets.http_client import NoResponseError
@@ -104,7 +104,7 @@ def run(
                 reason = search.advance(lambda run: show_progress(run) or bool(interrupted))
         except DriftError:
             raise  # it says how to go on
-        except (ScoreError, TargetError) as error:
+        except (ClusterError, ScoreError, TargetError) as error:
             again = _again(folder, error, wants_trust(r))
             saved = f"{search.progress().saved:,} evaluations are saved; continue with:  {again}"
             error.args = (f"{error} ({saved})",)

@@ -22,9 +22,10 @@ from evofool.cluster.agreement import Contributor, Kind
 from evofool.cluster.checks import Checks
 from evofool.cluster.dashboard import Dashboard
 from evofool.cluster.jobs import CheckJob, JobQueue, OrderJob, ProbeJob
-from evofool.cluster.session import connect, disconnect, ping, shortage_text
+from evofool.cluster.session import ask, check_cluster, connect, disconnect, ready, result
 from evofool.cluster.settings import RayOptions, idle_workers_text
 from evofool.cluster.slots import WorkerSlot
+from evofool.cluster.start_up import FIRST, StartUp, start_error
 from evofool.cluster.work import Job, Work
 from evofool.cluster.worker import Reply, Worker, WorkerInfo, device_record, spans
 from evofool.errors import EvofoolError, TargetError
@@ -35,10 +36,6 @@ from evofool.search.isolation import OUT_OF_MEMORY
 from genomes import Genomes
 
 _POLL = 0.2  # seconds between checks of time-outs and of whether to give up
-_SHORTAGE_NOTE = 20.0  # seconds without a worker after which a note says what the workers need
-_CLUSTER_CHECK = 2.0  # seconds without a worker after which the cluster is pinged
-_FIRST_CALL = 4  # times `timeout` that a worker's first call may take
-_MAX_FAILED_STARTS = 3  # of one worker, while none works, end the search
 _LAST_CHECKS = 10.0  # seconds in which workers may complete checks, before this process does
 
 
@@ -99,12 +96,14 @@ class RayEvaluator:
             self._note(note)
         self._dashboard = Dashboard()
         self._slots = [WorkerSlot(number) for number in range(workers)]
-        self._head = ray.get_runtime_context().gcs_address
-        self._answered = False  # by any worker
         self._last_difference = ""
-        self._no_worker_since, self._shortage_noted = time.monotonic(), False
-        for slot in self._slots:
-            slot.start(self._make_actor)
+        self._start_up = StartUp(options, workers)
+        try:
+            for slot in self._slots:
+                ask(partial(slot.start, self._make_actor))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def orders_in_progress(self) -> int | None:
@@ -190,7 +189,8 @@ class RayEvaluator:
 
     def close(self) -> None:
         for slot in self._slots:
-            slot.kill()
+            with suppress(Exception):  # of a cluster that is lost
+                ask(slot.kill)
         if self._slots:
             self._slots = []
             disconnect()
@@ -225,11 +225,11 @@ class RayEvaluator:
         waiting |= {call.answer: slot for slot in self._slots for call in slot.calls}
         if waiting:
             refs = list(waiting)
-            ready, _ = ray.wait(refs, timeout=_POLL)
-            if ready and len(refs) > 1:
-                ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-            answers = set(ready)
-            for slot in dict.fromkeys(waiting[ref] for ref in ready):
+            arrived = ready(refs, _POLL)
+            if arrived and len(refs) > 1:
+                arrived = ready(refs, 0, len(refs))
+            answers = set(arrived)
+            for slot in dict.fromkeys(waiting[ref] for ref in arrived):
                 self._take(slot, answers)
         else:
             time.sleep(_POLL)
@@ -239,7 +239,7 @@ class RayEvaluator:
         now = time.monotonic()
         for slot in self._slots:
             if slot.actor is None and now >= slot.start_after and not slot.retired:
-                slot.start(self._make_actor)
+                ask(partial(slot.start, self._make_actor))
         working = self._working()
         # Every worker gets its first call before any gets its second.
         wanted = [slot.wanted_calls(self._options.in_flight) for slot in working]
@@ -247,7 +247,7 @@ class RayEvaluator:
             for slot, most in zip(working, wanted, strict=True):
                 assert slot.contributor is not None
                 if len(slot.calls) == depth < most and (job := self._work.next_for(slot.contributor)):
-                    slot.send(job)
+                    ask(partial(slot.send, job))
 
     def _take(self, slot: WorkerSlot, answers: set[Any]) -> None:
         """Take what has arrived of a slot's calls, in the order in which they were sent. answers: all that have arrived."""
@@ -257,7 +257,7 @@ class RayEvaluator:
         while slot.calls and slot.calls[0].answer in answers:
             call = slot.calls[0]
             try:
-                reply: Reply = ray.get(call.answer)
+                reply: Reply = result(call.answer)
             except RayTaskError as error:
                 self._raised(slot, call.job, error.cause)
                 return
@@ -265,9 +265,10 @@ class RayEvaluator:
                 if isinstance(call.job, ProbeJob):
                     self._checks.other_probes()  # an image of it may kill workers
                 self._lost(slot, f"the worker's process died over it ({type(error).__name__})")
+                self._start_up.died(slot.number)
                 return
             slot.finish(reply)
-            self._answered = True
+            self._start_up.answer(slot.number)
             self._take_reply(slot, call.job, reply)
             if not slot.actor:
                 return
@@ -310,12 +311,13 @@ class RayEvaluator:
 
     def _take_info(self, slot: WorkerSlot) -> None:
         try:
-            info: WorkerInfo = ray.get(slot.building)
+            info: WorkerInfo = result(slot.building)
         except RayError as error:
-            lines = str(error).strip().splitlines()  # the last line is what was raised there, if anything was
-            reason = lines[-1] if lines else type(error).__name__
-            hint = "; install on every node what is installed here" if "No module named" in reason else ""
-            info = WorkerInfo(f"a worker's process died while it started: {reason}{hint}")
+            info = WorkerInfo(start_error(error))
+            if not info.error:
+                self._lost(slot, "its process was killed or crashed while it started")
+                self._start_up.died(slot.number)
+                return
         slot.building = None
         target = self.batch_evaluator.target
         if not info.error and info.fingerprint != target.fingerprint():
@@ -331,7 +333,7 @@ class RayEvaluator:
         kind = Kind(info.machine, self.batch_evaluator.number_format, info.on_device)
         slot.begin(Contributor(slot.number, info, kind), self._work.new_sender())
         for probe in self._checks.probes():
-            slot.send(probe)
+            ask(partial(slot.send, probe))
         own = machine(info.machine.get("threads", 1))
         if info.machine != own and "device" not in info.machine:
             differing = ", ".join(k for k, v in own.items() if info.machine.get(k) != v)
@@ -342,10 +344,9 @@ class RayEvaluator:
 
     def _failed_start(self, slot: WorkerSlot, reason: str) -> None:
         """A worker cannot build its target."""
-        slot.stop()
+        ask(slot.stop)
         self._note(f"worker {slot.number} cannot start: {reason}")
-        if slot.failed_starts >= _MAX_FAILED_STARTS and not self._working():
-            raise TargetError(f"no worker can be started: {reason}")
+        self._start_up.failed(slot.number, reason, bool(self._working()))
 
     def _raised(self, slot: WorkerSlot, job: Job | None, cause: BaseException) -> None:
         """A call raised an error. Its worker is replaced although it lives, since a broken device stays broken."""
@@ -363,7 +364,7 @@ class RayEvaluator:
             if isinstance(cause, EvofoolError):
                 self._replace(slot)
                 raise type(cause)(*cause.args)
-            if isinstance(cause, OUT_OF_MEMORY) and not self._answered:
+            if isinstance(cause, OUT_OF_MEMORY) and not self._start_up.answered:
                 self._replace(slot)
                 raise TargetError(
                     f"{self.batch_evaluator.target.name}: a worker's memory does not hold {self.batch_evaluator.chunk} "
@@ -375,7 +376,7 @@ class RayEvaluator:
     def _lost(self, slot: WorkerSlot, reason: str) -> None:
         """A worker is gone: its oldest call counts a failure, the calls that waited behind it do not."""
         self._note(f"a worker was replaced: {reason}")
-        jobs = slot.stop()
+        jobs = ask(slot.stop)
         for job in reversed(jobs[1:]):
             self._work.put_back(job)
         if not jobs or jobs[0] is None:
@@ -396,43 +397,25 @@ class RayEvaluator:
 
     def _replace(self, slot: WorkerSlot) -> None:
         """End the actor of a slot and repeat its calls, without counting a failure."""
-        for job in reversed(slot.stop()):
+        for job in reversed(ask(slot.stop)):
             self._work.put_back(job)
 
     def _check_workers(self) -> None:
-        """Find calls that hang, workers that are never placed, and a lost cluster; update the dashboard."""
+        """Find calls and starts that hang, and a lost cluster; update the dashboard."""
+        check_cluster()
         now = time.monotonic()
         for slot in self._slots:
-            if slot.placed is not None and ray.wait([slot.placed], timeout=0)[0]:
-                slot.placed, slot.since = None, now
-            # A network may be compiled in a worker's first call.
-            limit = self._options.timeout * (1 if slot.answered else _FIRST_CALL)
-            if now - slot.since <= limit:
-                continue
-            if slot.calls:
+            limit = self._options.timeout * (1 if slot.answered else FIRST)
+            if slot.calls and now - slot.since > limit:
                 self._lost(slot, f"no answer in {limit:g} seconds")
-            elif slot.building is not None and slot.placed is None:
-                self._failed_start(slot, f"its target was not loaded in {limit:g} seconds")
-        if self._working():
-            self._no_worker_since, self._shortage_noted = now, False
-        elif now - self._no_worker_since > _CLUSTER_CHECK:
-            self._check_cluster()
-            if now - self._no_worker_since > _SHORTAGE_NOTE and not self._shortage_noted:
-                self._shortage_noted = True
-                self.notes.append(
-                    f"no worker is running: {shortage_text(self._options)}; waiting for resources, or for a target that "
-                    "loads slowly"
-                )
+        for slot, reason in list(self._start_up.hanging(self._slots, now)):
+            if reason:
+                self._failed_start(slot, reason)
+            else:
+                ask(slot.stop)
+        if note := self._start_up.note(self._slots, bool(self._working()), now):
+            self.notes.append(note)
         self._dashboard.update(self.workers, now)
-
-    def _check_cluster(self) -> None:
-        """TargetError if the head of the cluster is gone; Ray would end this process a minute later."""
-        try:
-            ping(self._head)
-        except OSError as error:
-            raise TargetError(
-                f"the Ray cluster at {self._head} is gone ({error}); continue on another one, or with --workers 0"
-            ) from None
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

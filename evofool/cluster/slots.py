@@ -32,7 +32,7 @@ class WorkerSlot:
 
     number: int
     actor: Any = None
-    placed: Any = None  # ray.ObjectRef, ready once the actor has its resources; None once that was seen
+    placed: bool = False  # whether the actor has got a process
     building: Any = None  # ray.ObjectRef of a WorkerInfo; None once it has arrived
     sender: Sender | None = None
     info: WorkerInfo | None = None  # None until the actor has built its target
@@ -59,7 +59,7 @@ class WorkerSlot:
     def start(self, make_actor: Callable[[], Any]) -> None:
         """Start an actor."""
         self.actor = make_actor()
-        self.placed = self.actor.placed.remote()
+        self.placed = False
         self.building = self.actor.build.remote()
         self.since = time.monotonic()
         self.starts += 1
@@ -122,7 +122,7 @@ class WorkerSlot:
             self.earlier_busy += self.busy
         self.busy, self.last_seconds = 0.0, None
         self.kill()
-        self.actor = self.placed = self.building = self.sender = self.info = None
+        self.actor = self.building = self.sender = self.info = None
         self.candidate = self.contributor = None
         self.calls.clear()
         self.failed_starts += 1

@@ -4,6 +4,7 @@ Both go by way of an actor beside the driver, which also passes on the request t
 """
 
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,21 +17,31 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evofool.cluster.folder_changes import Changes, FolderWatcher
 from evofool.cluster.job_function import RunningJob
+from evofool.cluster.session import TRANSFER, ask, ready, result
 from evofool.errors import StoreError
 
 POLL = 1.0  # seconds between progress reports and between checks of whether to stop
 _FETCH = 5.0  # seconds that the actor has to hand over everything
+_SILENT = 30.0  # seconds without an answer of the actor, after which it is replaced
+_BEAT = 2.0  # seconds between signs of life of a job's process
 _IDLE_SHARE = 20  # the next changes of a folder are looked for after this many times as long as the last ones took
 
 
 class TaskNews:
-    """The driver's side. running: by the job's index, those that a worker has begun, as of the last fetch."""
+    """The driver's side.
+
+    running: by the job's index, those that a worker has begun, as of the last fetch. counts: by (index, attempt), how many
+    reports and signs of life have come. answered: when the actor has last answered.
+    """
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.actor: Any = ray.remote(_progress_actor()).options(num_cpus=0, scheduling_strategy=here).remote()
+        options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
+        self.actor: Any = ask(lambda: ray.remote(_progress_actor()).options(**options).remote())
         self._answer: Any = None  # ray.ObjectRef of what the actor has
+        self.answered = time.monotonic()
         self.running: dict[int, RunningJob] = {}
+        self.counts: dict[tuple[int, int], tuple[int, int]] = {}
 
     def fetch(self, wait: bool = False) -> Iterator[tuple[int, int, Changes]]:
         """Update `running`; yields (index, attempt, changes in the job's folder), in the order in which they were sent.
@@ -38,23 +49,27 @@ class TaskNews:
         What has arrived here; with wait also what has arrived at the actor.
         """
         for _ in range(2 if wait else 1):
-            arrived = self._answer is not None and ray.wait([self._answer], timeout=_FETCH if wait else 0)[0]
+            arrived = self._answer is not None and ready([self._answer], _FETCH if wait else 0)
             answer, self._answer = (self._answer, None) if arrived else (None, self._answer)
             if self._answer is None:
-                self._answer = self.actor.take.remote()
+                self._answer = ask(self.actor.take.remote)
             if answer is not None:
                 with suppress(RayError):
-                    reports, changes = ray.get(answer)
+                    reports, changes, self.counts = result(answer, TRANSFER)
+                    self.answered = time.monotonic()
                     self.running = {index: RunningJob(*report) for index, report in reports.items()}
                     yield from changes
+        if time.monotonic() - self.answered > _SILENT:
+            ask(lambda: ray.kill(self.actor, no_restart=False))
+            self._answer, self.answered = None, time.monotonic()
 
     def ask_to_end(self) -> None:
         """From now on every report is answered with the request to end."""
-        self.actor.close.remote()
+        ask(self.actor.close.remote)
 
     def close(self) -> None:
         """Kill the actor."""
-        ray.kill(self.actor)
+        ask(lambda: ray.kill(self.actor))
 
 
 def _progress_actor() -> type:
@@ -67,18 +82,25 @@ def _progress_actor() -> type:
         def __init__(self) -> None:
             self._reports: dict[int, tuple[Any, ...]] = {}
             self._changes: list[tuple[int, int, Any]] = []
+            self._counts: dict[tuple[int, int], tuple[int, int]] = {}
             self._closing = False
 
+        def beat(self, index: int, attempt: int, reports: int = 0) -> None:
+            """A sign of life of a job's process; also called for each report."""
+            before = self._counts.get((index, attempt), (0, 0))
+            self._counts[index, attempt] = before[0] + reports, before[1] + 1
+
         def report(self, index: int, report: tuple[Any, ...]) -> bool:
+            self.beat(index, report[1], 1)
             self._reports[index] = report
             return self._closing
 
         def keep(self, index: int, attempt: int, changes: Any) -> None:
             self._changes.append((index, attempt, changes))
 
-        def take(self) -> tuple[dict[int, tuple[Any, ...]], list[tuple[int, int, Any]]]:
+        def take(self) -> tuple[Any, ...]:
             changes, self._changes = self._changes, []
-            return self._reports, changes
+            return self._reports, changes, self._counts
 
         def close(self) -> None:
             self._closing = True
@@ -102,6 +124,12 @@ class Reporter:
         self._keeping: Any = None  # ray.ObjectRef, ready once the actor has the last changes
         self._next_look = 0.0
         self._answer = self._send(None)
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, name="evofool-beat", daemon=True).start()
+
+    def end(self) -> None:
+        """The job is done."""
+        self._ended.set()
 
     def watch(self, folder: Path) -> None:
         """From now on changes in the folder, which the driver has as it is now, are sent at every report."""
@@ -136,3 +164,11 @@ class Reporter:
             if changes := self._watcher.changes():
                 self._keeping = self._actor.keep.remote(self._index, self._attempt, changes)
         self._next_look = time.monotonic() + _IDLE_SHARE * (time.monotonic() - began)
+
+    def _beat(self) -> None:
+        """Signs of life, also while the job does not report. The last one has to arrive before the next one is sent."""
+        answer: Any = None
+        while not self._ended.wait(_BEAT):
+            with suppress(RayError):
+                if answer is None or ray.wait([answer], timeout=0)[0]:
+                    answer = self._actor.beat.remote(self._index, self._attempt)

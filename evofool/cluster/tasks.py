@@ -1,7 +1,7 @@
 """Jobs as Ray tasks, a limited number at a time: a job that fails leaves the others alone.
 
-A job is a run of its own, of minutes or hours. A job whose worker died is repeated here, not by Ray, which does not report
-how often it repeats. One actor beside the driver collects the jobs' progress and asks them to end (task_progress.py).
+A job is a run of its own, of minutes or hours. A job whose worker died or hangs is repeated here, not by Ray, which does not
+report how often it repeats. One actor beside the driver collects the jobs' progress and asks them to end (task_progress.py).
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, TaskUnschedulableError
 
 from evofool.cluster.folder_changes import apply_changes
 from evofool.cluster.folder_transfer import (
@@ -28,15 +28,18 @@ from evofool.cluster.folder_transfer import (
     write_files,
 )
 from evofool.cluster.job_function import JobFailure, JobFunction, RunningJob, call_job, failure_of, name_of
-from evofool.cluster.session import connect, disconnect, ping, shortage_text
+from evofool.cluster.room import has_room, shortage_text
+from evofool.cluster.session import TRANSFER, ask, check_cluster, connect, disconnect, owns_cluster, ready
 from evofool.cluster.settings import RayOptions
+from evofool.cluster.silence import Silence
 from evofool.cluster.task_progress import POLL, Reporter, TaskNews
-from evofool.errors import RecipeError, StoreError
+from evofool.errors import ClusterError, StoreError
 from evofool.machine import torch_threads
 
 _SHORTAGE_NOTE = 20.0  # seconds without any running job after which a note says what the workers need
-_CLUSTER_CHECK = 5.0  # seconds between pings of the cluster; it counts as gone at the second failure in a row
-_GRACE = 20.0  # seconds that jobs which report progress have to end, once they are asked to
+_REPLACED_NOTE = 30.0  # seconds for which a note says that a worker was replaced
+_LATE = 5.0  # seconds without news, after which a silence is not the jobs' own
+_GRACE = 20.0  # seconds that jobs which report progress have to end once they are asked to, and others once they are killed
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class JobsProgress:
     failed: int  # of those that are done
     running: Mapping[int, RunningJob]
     seconds: float
-    note: str = ""  # what the workers need, if none has been running for long
+    note: str = ""  # that a worker was replaced, or what is waited for if none has been running for long
 
 
 def run_jobs(
@@ -75,9 +78,11 @@ def run_jobs(
     failed.
 
     Each worker reserves what options says, and runs torch with `threads` threads; a job whose worker dies is repeated
-    options.retries times. stop and on_progress are called about once a second. When stop() is true, or the generator is
-    closed or left by an error, jobs that have reported progress are asked to end and have 20 seconds to do so; the others
-    are killed, and their folders are those of interrupted runs. RecipeError if Ray cannot be reached, or is gone.
+    options.retries times. So is a job that hangs: its process gives no sign of life for options.timeout seconds, or it does
+    not begin, or reports no progress, for four times as long. stop and on_progress are called about once a second. When
+    stop() is true, or the generator is closed or left by an error, jobs that have reported progress are asked to end and
+    have 20 seconds to do so; the others are killed, and their folders are those of interrupted runs. RecipeError if Ray
+    cannot be reached, ClusterError if it is lost.
     """
     name = name_of(function)
     connect(options, workers)
@@ -121,13 +126,15 @@ class _TaskPool:
 
     def __post_init__(self) -> None:
         self._news = TaskNews()
-        self._task = ray.remote(_run_job).options(**self.options.remote_options(), max_retries=0)
-        self._head = ray.get_runtime_context().gcs_address
-        self._attempts = [0] * len(self.jobs)  # deaths of workers, by the job's index
+        self._task = ray.remote(_task()).options(**self.options.remote_options(), max_retries=0)
+        self._attempts = [0] * len(self.jobs)  # workers that a job has had before, by the job's index
+        self._deaths = [0] * len(self.jobs)  # of a job's workers, by the job's index
         self._behind: set[tuple[int, int]] = set()  # (index, attempt) whose changes could not be written
         self._answered: set[int] = set()  # jobs whose folders are final
-        self._checked = self._last_running = self._began = time.monotonic()
-        self._failed_pings = 0
+        self._last_running = self._began = time.monotonic()
+        self._silence = Silence(self.options.timeout)
+        self._replaced = ("", 0.0)  # why and when a worker was replaced last
+        self._hung: dict[Any, tuple[str, float]] = {}  # why and when a task was killed, by its answer; "" if it only waited
 
     def results(
         self, workers: int, stop: Callable[[], bool], on_progress: Callable[[JobsProgress], Any]
@@ -148,43 +155,45 @@ class _TaskPool:
                     yield index, failure
             if not self.running:
                 continue
-            ready, _ = ray.wait(list(self.running), timeout=POLL)
-            for answer in ready:
+            answers = ready(list(self.running), POLL, 1) and ready(list(self.running), 0, len(self.running))
+            for answer in [*answers, *(self._stuck() - set(answers))]:
                 index = self.running.pop(answer)
+                hung = self._hung.pop(answer, None)
                 try:
-                    value = self._take(index, answer)
+                    value = self._take(index, answer, wait=hung is None)
                 except RayError as error:
                     self._fetch(wait=True)  # what the worker had sent of its folder
                     self._attempts[index] += 1
-                    if self._attempts[index] <= retries:
+                    reason = _reason(error) if hung is None else hung[0]
+                    self._deaths[index] += bool(reason)
+                    self._replaced = reason, time.monotonic()
+                    if self._deaths[index] <= retries:
                         todo.append(index)  # after the others: it may need more than its worker had
                         continue
-                    reason = (str(error).strip().splitlines() or [""])[0]
                     times = f"{retries + 1} times" if retries else "once"
-                    value = JobFailure("died", f"its worker died {times}, the last time by {type(error).__name__}: {reason}")
+                    value = JobFailure("died", f"its worker died {times}, the last time because {reason}")
                 done, failed = done + 1, failed + isinstance(value, JobFailure)
                 yield index, value
 
     def end(self) -> None:
         """End all running jobs: those that report progress get time to do so, and their folders come back."""
-        if self._failed_pings:  # Ray would wait for the head
-            return
         try:
-            self._check()
+            self._fetch()
             self._news.ask_to_end()
             reporting = [answer for answer, index in self.running.items() if self._has_reported(index)]
             self._kill(set(self.running) - set(reporting))
             if reporting:
-                ready, _ = ray.wait(reporting, num_returns=len(reporting), timeout=_GRACE)
-                for answer in ready:
+                for answer in ready(reporting, _GRACE, len(reporting)):
                     with suppress(RayError):
                         self._take(self.running.pop(answer), answer)
         finally:
-            killed = bool(self.running)
-            self._kill(set(self.running))
-            if killed:
-                self._fetch(wait=True)
-            self._news.close()
+            # If the cluster is lost, its processes have ended or will; the error that says so is on its way.
+            with suppress(ClusterError):
+                killed = bool(self.running)
+                self._kill(set(self.running))
+                if killed:
+                    self._fetch(wait=True)
+                self._news.close()
 
     # -- inside
 
@@ -197,24 +206,38 @@ class _TaskPool:
             try:
                 restore_folder(folder)
                 # In a list, so that only a worker that needs the files fetches them.
-                files = [ray.put(content)] if (content := read_files(folder)) else []
+                content = read_files(folder)
+                files = [ask(lambda: ray.put(content), TRANSFER)] if content else []
             except StoreError as error:
                 return failure_of(error)
-        self.running[self._task.remote(self.call, index, self._attempts[index], job, files, self._news.actor)] = index
+        sent = tuple(self.call), index, self._attempts[index], job, files, self._news.actor
+        self.running[ask(lambda: self._task.remote(*sent))] = index
+        self._silence.begin(index, time.monotonic())
         return None
 
     def _kill(self, answers: set[Any]) -> None:
         for answer in answers:
             del self.running[answer]
-            ray.cancel(answer, force=True)
+            self._cancel(answer)
         if answers:
             # Their processes have to be gone before anything else opens their folders.
-            ray.wait(list(answers), num_returns=len(answers), timeout=_GRACE)
+            ready(list(answers), _GRACE, len(answers))
 
-    def _take(self, index: int, answer: Any) -> Any:
-        """The result of a task, once its files are in the job's folder; RayError if the worker died."""
+    @staticmethod
+    def _cancel(answer: Any) -> None:
+        """Kill a task's process; Ray takes 5 s for one that is stopped."""
+        with suppress(RayError):
+            ask(lambda: ray.cancel(answer, force=True))
+
+    def _stuck(self) -> set[Any]:
+        """The answers of tasks that were killed, and whose nodes have not confirmed it."""
+        now = time.monotonic()
+        return {answer for answer, (_, when) in self._hung.items() if now - when > _GRACE}
+
+    def _take(self, index: int, answer: Any, wait: bool = True) -> Any:
+        """The result of a task, once its files are in the job's folder; RayError if the worker died, or did not wait."""
         try:
-            reply: _TaskReply = ray.get(answer)
+            reply: _TaskReply = ask(lambda: ray.get(answer, timeout=None if wait else 0), TRANSFER)
             self._answered.add(index)
         except RayTaskError as error:  # not raised by the job, whose errors are in its reply
             hint = "; install on every node what is installed here" if "No module named" in str(error.cause) else ""
@@ -231,13 +254,20 @@ class _TaskPool:
         return reply.value
 
     def _progress(self, done: int, failed: int) -> JobsProgress:
-        self._check()
-        now, note = time.monotonic(), ""
+        check_cluster()
+        self._fetch()
+        self._kill_hung()
+        now = time.monotonic()
+        text, when = self._replaced
+        note = f"a worker was replaced, since {text}" if text and now - when < _REPLACED_NOTE else ""
         running = {index: job for index in self.running.values() if (job := self._begun(index))}
         if running or not self.running:
             self._last_running = now
         elif now - self._last_running > _SHORTAGE_NOTE:
-            note = f"no worker is running: {shortage_text(self.options)}; waiting for resources"
+            if ask(lambda: has_room(self.options, owns_cluster())):
+                note = f"no worker has begun yet, although there is room; each has {4 * self.options.timeout:g} seconds"
+            else:
+                note = f"no worker is running: {ask(lambda: shortage_text(self.options))}; waiting for resources"
         return JobsProgress(len(self.jobs), done, failed, running, now - self._began, note)
 
     def _begun(self, index: int) -> RunningJob | None:
@@ -260,29 +290,58 @@ class _TaskPool:
             except StoreError:
                 self._behind.add((index, attempt))  # the next ones do not fit; all files come at the end
 
-    def _check(self) -> None:
-        """Fetch the latest news. RecipeError if the head of the cluster is gone: Ray would end this process later."""
-        self._fetch()
-        if time.monotonic() - self._checked < _CLUSTER_CHECK:
-            return
-        self._checked = time.monotonic()
-        try:
-            ping(self._head)
-            self._failed_pings = 0
-        except OSError as error:
-            self._failed_pings += 1
-            if self._failed_pings > 1:
-                raise RecipeError(
-                    f"the Ray cluster at {self._head} is gone ({error}); what is done is safe: continue on another cluster, "
-                    "or without one"
-                ) from None
+    def _kill_hung(self) -> None:
+        """Kill the tasks that are silent for too long."""
+        now = time.monotonic()
+        current = {index: self._news.counts.get((index, self._attempts[index]), (0, 0)) for index in self.running.values()}
+        for index, counts in current.items():
+            self._silence.hear(index, counts, now)
+        if now - self._news.answered > _LATE:
+            self._silence.excuse(current, now)
+        for answer, index in self.running.items():
+            if answer in self._hung or not (reason := self._silence.reason(index, now)):
+                continue
+            # One that has no process yet loses nothing by being sent again; where there is room, its process hangs.
+            waits = not self._silence.begun(index) and not ask(lambda: has_room(self.options, owns_cluster()))
+            self._hung[answer] = "" if waits else reason, now
+            self._cancel(answer)
+
+
+def _reason(error: RayError) -> str:
+    """Why a worker died, without Ray's own words, which are many."""
+    if isinstance(error, OutOfMemoryError):
+        return "the memory of its node ran out"
+    if isinstance(error, NodeDiedError):
+        return "its node was lost"
+    if isinstance(error, TaskUnschedulableError):
+        return "no node can run it"
+    return f"its process was killed or crashed ({type(error).__name__})"
+
+
+def _task() -> Callable[..., _TaskReply]:
+    """The task. It is made in a function so that Ray sends its code, and it gives a sign of life before its imports."""
+
+    def run_job(call: tuple[Any, ...], index: int, attempt: int, *rest: Any) -> Any:
+        rest[-1].beat.remote(index, attempt)
+        from evofool.cluster.tasks import _Call, _run_job
+
+        return _run_job(_Call(*call), index, attempt, *rest)
+
+    return run_job
 
 
 def _run_job(
     call: _Call, index: int, attempt: int, job: dict[str, Any], files: list[Any], progress_actor: Any
 ) -> _TaskReply:
-    """The task: the job, in its own folder or, if the driver's disk is not shared, in a temporary copy of it."""
+    """The job, in its own folder or, if the driver's disk is not shared, in a temporary copy of it."""
     reporter = Reporter(progress_actor, index, attempt)
+    try:
+        return _run_reported(call, job, files, reporter)
+    finally:
+        reporter.end()
+
+
+def _run_reported(call: _Call, job: dict[str, Any], files: list[Any], reporter: Reporter) -> _TaskReply:
     # Relative paths and the modules of python: targets are looked up there. Another machine may lack the folder.
     with suppress(OSError):
         os.chdir(call.cwd)

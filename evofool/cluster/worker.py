@@ -57,9 +57,6 @@ class Worker:
         """Forget all parents and thresholds: the search goes back to a checkpoint, and births get other genomes."""
         self._receiver = Receiver(self._settings["encoding"], self._seed, self._batch)
 
-    def placed(self) -> None:
-        """Returns once the actor has its resources."""
-
     def build(self) -> WorkerInfo:
         """Build the target."""
         # python: targets look for their module in the folder where they were named, which another machine may lack.

@@ -8,7 +8,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from evofool.errors import ScoreError, TargetError
+from evofool.errors import ClusterError, ScoreError, TargetError
 from evofool.machine import machine, torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
@@ -276,7 +276,7 @@ class Run:
         try:
             ea_map_elites(box, batches, statistics(), lag=lag, logbook=self.logbook, callbacks=callbacks)
             self.marks.end(self.strategy.committed, stop_reason(self))
-        except (ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
+        except (ClusterError, ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
             # The failed batch was not committed and is still pending; save the batches before it.
             drifted = self.marks.stopped(error, self.strategy.committed, self.archive.birth // self.strategy.size)
             self.finished = None if drifted else self.finished

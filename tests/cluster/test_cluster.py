@@ -412,7 +412,7 @@ def test_a_worker_with_another_target_is_refused(here: Path) -> None:
 def test_a_search_that_waits_for_resources_notes_what_is_needed_and_available(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evofool.cluster.evaluator._SHORTAGE_NOTE", 0.5)
+    monkeypatch.setattr("evofool.cluster.start_up._NOTE", 0.5)
     big = recipe(workers=1, ray={"memory": 100_000.0})
     with Run.start(big, here / "run") as run:
         assert run.advance(lambda run: bool(run.warnings), every=0.1) is None

@@ -263,7 +263,7 @@ def test_a_job_that_fails_ends_alone_with_the_reason(tmp_path: Path) -> None:
     assert (made[2].kind, made[2].name) == ("fault", "KeyError")
     assert made[2].message.startswith("KeyError: 'nothing' (odd_jobs.py, line ")
     assert made[3].kind == "died"
-    assert made[3].message.startswith("its worker died 2 times, the last time by ")
+    assert made[3].message.startswith("its worker died 2 times, the last time because its process was killed or crashed")
     assert (tmp_path / "died").read_text() == "xx"
 
 

@@ -140,7 +140,7 @@ def driver(args: argparse.Namespace, folder: Path, changes: list[str], draw: ran
         left = _gone(f"driver-{number}")
         longest = max(longest, time.perf_counter() - began)
         stayed += left
-        for pid in _marked(f"driver-{number}"):
+        for pid in marked(f"driver-{number}"):
             _kill(pid)
     finish(RECIPE, folder, changes, limit=LIMIT)
     print(
@@ -159,7 +159,7 @@ def cluster(args: argparse.Namespace, folder: Path, changes: list[str], draw: ra
         mark, last = f"cluster-{number}", number == args.kills
         with tempfile.TemporaryDirectory() as temp:
             try:
-                address = _start_cluster(mark, args.workers, Path(temp))
+                address = start_cluster(mark, args.workers, Path(temp))
                 options = [*changes, f"compute.ray.address={address}"]
                 if last:
                     finish(RECIPE, folder, options, limit=LIMIT)
@@ -167,7 +167,7 @@ def cluster(args: argparse.Namespace, folder: Path, changes: list[str], draw: ra
                 with _search(folder, options, f"{mark}-driver", stderr=Path(temp) / "stderr") as process:
                     _await_progress(process, folder)
                     time.sleep(draw.uniform(0.0, 2.0))
-                    killed = _kill_all(mark)
+                    killed = kill_all(mark)
                     began = time.perf_counter()
                     try:
                         status = process.wait(_ENDS_ALONE)
@@ -182,10 +182,10 @@ def cluster(args: argparse.Namespace, folder: Path, changes: list[str], draw: ra
                 left = _gone(f"{mark}-driver")
                 if left:
                     print(f"  FAILED: stayed behind: {', '.join(left)}")
-                    _kill_all(f"{mark}-driver")
+                    kill_all(f"{mark}-driver")
                     fine = False
             finally:
-                _kill_all(mark)
+                kill_all(mark)
     return fine
 
 
@@ -237,20 +237,20 @@ def _search(folder: Path, changes: list[str], mark: str, stderr: Path = Path(os.
     """A search in a process, begun or gone on with; it and what it starts are marked."""
     with stderr.open("wb") as file:
         line = command(RECIPE, folder, changes)
-        return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=file, env=os.environ | {MARK: _mark(mark)})
+        return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=file, env=os.environ | {MARK: mark_of(mark)})
 
 
 def _await_progress(process: "subprocess.Popen[bytes]", folder: Path) -> None:
     """Until the search has saved more than there was, or has ended."""
-    before, began = _committed(folder), time.perf_counter()
-    while process.poll() is None and _committed(folder) <= before:
+    before, began = saved_batches(folder), time.perf_counter()
+    while process.poll() is None and saved_batches(folder) <= before:
         time.sleep(0.2)
         if time.perf_counter() - began > LIMIT:
             process.kill()
             raise SystemExit(f"no checkpoint in {LIMIT:g} s after batch {before}")
 
 
-def _committed(folder: Path) -> int:
+def saved_batches(folder: Path) -> int:
     if not has_checkpoint(folder):
         return 0
     with Store.open(folder) as store:
@@ -264,13 +264,13 @@ def _late(run: Run) -> bool:
 # -- processes
 
 
-def _mark(name: str) -> str:
+def mark_of(name: str) -> str:
     return f"{os.getpid()}-{name}"
 
 
-def _marked(name: str) -> list[int]:
+def marked(name: str) -> list[int]:
     """The processes that live and have this mark, according to /proc."""
-    wanted = f"{MARK}={_mark(name)}".encode()
+    wanted = f"{MARK}={mark_of(name)}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -284,7 +284,7 @@ def _marked(name: str) -> list[int]:
 def _gone(name: str) -> list[str]:
     """Wait until no process has this mark; the names of those that stay."""
     end = time.perf_counter() + LINGERS
-    while left := _marked(name):
+    while left := marked(name):
         if time.perf_counter() > end:
             return [_program(pid) for pid in left]
         time.sleep(0.1)
@@ -304,10 +304,10 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _kill_all(name: str) -> int:
+def kill_all(name: str) -> int:
     """SIGKILL to all that have this mark, until none is left; how many there were."""
     killed: set[int] = set()
-    while left := _marked(name):
+    while left := marked(name):
         killed.update(left)
         for pid in left:
             _kill(pid)
@@ -315,7 +315,7 @@ def _kill_all(name: str) -> int:
     return len(killed)
 
 
-def _start_cluster(mark: str, cpus: int, temp: Path) -> str:
+def start_cluster(mark: str, cpus: int, temp: Path) -> str:
     """`ray start --head`, with ports of its own; its address."""
     port, agent = _free_ports(2)
     line = [
@@ -331,7 +331,7 @@ def _start_cluster(mark: str, cpus: int, temp: Path) -> str:
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
-    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {MARK: _mark(mark)})
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {MARK: mark_of(mark)})
     if done.returncode:
         raise SystemExit(f"{' '.join(line)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return f"127.0.0.1:{port}"
