@@ -39,7 +39,6 @@ def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
             pass
         finally:
             done.set()
-        threading.Event().wait()  # for ever: processes that Ray has started end with the thread that started them
 
     threading.Thread(target=start, daemon=True).start()
     try:
