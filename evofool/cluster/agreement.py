@@ -16,7 +16,7 @@ from genomes import Genomes
 
 VERSIONS = ("torch", "numpy", "numba")
 """Keys of evofool.machine that can be made equal by installing the same packages."""
-_CLOSE = 1e-3  # between logits of two kinds of machine, as verify allows for log-odds ...
+ROUGHLY_EQUAL = 1e-3  # between logits of two kinds of machine, as verify allows for log-odds ...
 _ROUNDING = 1e-5  # ... or as a share of the image's largest logit: 1 against 2 torch threads of EfficientNet-Lite0
 
 
@@ -63,7 +63,7 @@ def allowance(one: Kind, other: Kind, strict: bool, position: float) -> Allowanc
         return Allowance(share=position)
     if not one.number_format.startswith(FLOAT32) and one.machine != other.machine:
         return Allowance(NEAR[1], median=NEAR[0])
-    return Allowance(_CLOSE, max(_ROUNDING, position))
+    return Allowance(ROUGHLY_EQUAL, max(_ROUNDING, position))
 
 
 class Difference(NamedTuple):

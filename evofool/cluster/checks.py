@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from evofool.cluster.agreement import (
+    ROUGHLY_EQUAL,
     VERSIONS,
     Contributor,
     Difference,
@@ -243,11 +244,14 @@ class Checks:
             if wrong or not job.others:
                 self._agree(job) if all(worker is not evidence.by for worker, _ in wrong) else self._drop(job)
                 return wrong
+        if job.here and not last:
+            job.here = False  # a worker may be able to
+            self.queue.append(job)
+            return []
         if not job.others:
             self._agree(job)
             self._note(f"answers of {evidence.by} are not checked: its images break the target on this machine")
             return []
-        job.here = False
         if not last and len(job.others) == 1 and any(job.may_go_to(c) and not c.gone for c in self._contributors):
             self.queue.append(job)
             return []
@@ -358,6 +362,8 @@ class Checks:
             remedy = f"it has {there}, this machine {here}: install there what is installed here"
         else:
             remedy = f"check the memory, the device and the files of {worker.info.node}"
+            if found.allowed == 0 and found.largest < ROUGHLY_EQUAL:
+                remedy += ", or start another run with search.mode=free, which allows other last bits"
         return f"{worker} answers differently from {other}: {found}; {remedy}"
 
     def _agree(self, job: CheckJob) -> None:
