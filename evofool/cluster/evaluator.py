@@ -220,7 +220,8 @@ class RayEvaluator:
         self._fill()
         contributors = [slot.contributor for slot in self._working() if slot.contributor]
         while check := self._checks.without_worker(contributors, self._options.timeout):
-            self._wrong(self._checks.decide(check))
+            overdue = time.monotonic() - check.begun > self._options.timeout
+            self._wrong(self._checks.decide(check, last=overdue))
         waiting = {slot.building: slot for slot in self._slots if slot.building is not None}
         waiting |= {call.answer: slot for slot in self._slots for call in slot.calls}
         if waiting:
@@ -391,7 +392,7 @@ class RayEvaluator:
         if job.failures <= self._options.retries:
             self._work.put_back(job)
         elif isinstance(job, CheckJob):
-            self._wrong(self._checks.decide(job))
+            self._wrong(self._checks.decide(job, last=True))
         else:
             raise TargetError(f"{self.batch_evaluator.target.name}: elites cannot be scored in float32: {reason}")
 
