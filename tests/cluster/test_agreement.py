@@ -142,6 +142,7 @@ def test_answers_are_confirmed_once_another_worker_has_repeated_the_last_one() -
     checks, one, other = checks_of(), worker(1), worker(0)
     checks.accept(other)
     checks.accept(one)
+    checks.mark()
     answered(checks, other, number=9)
     for number in range(3):
         answered(checks, one, number=number)

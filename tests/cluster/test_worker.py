@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evofool.cluster.messages import Lineage, Sender, decode_winners
+from evofool.cluster.messages import Lineage, Sender, decode_winners, seal
 from evofool.cluster.worker import Worker
 from evofool.search.archive import Winners
 from evofool.search.evaluate import BatchEvaluator, Order
@@ -29,19 +29,31 @@ class ByRow:
             logits[odd] = np.nan
         return logits.astype(np.float32)
 
+class NanOnce(ByRow):
+    calls = 0
+    def __call__(self, images):
+        self.calls += 1
+        logits = super().__call__(images)
+        if self.calls == 4: logits[1] = np.nan  # after the probe of a target that is built, and two chunks
+        return logits
+
 def whole(): return ByRow(False)
+def nan_once(): return NanOnce(False)
 def breaks(): return ByRow(True)
 """
 
 
-def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Order:
+    """Of random images; the targets' module is in the current folder."""
     (tmp_path / "row_targets.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "row_targets", raising=False)
-    order = Order(Key(7, 0), 0, SIZE, np.full(3, -np.inf), np.full(3, -1), np.full(SIZE, -1), np.full(SIZE, -1))
+    return Order(Key(7, 0), 0, SIZE, np.full(3, -np.inf), np.full(3, -1), np.full(SIZE, -1), np.full(SIZE, -1))
+
+
+def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(tmp_path: Path, order: Order) -> None:
     batch_evaluator = BatchEvaluator(DIRECT, target("python:row_targets:whole"), CHUNK)
     images = DIRECT.render(batch_evaluator.children(order, 0, SIZE))
     odd = np.flatnonzero(images.reshape(SIZE, -1)[:, 3] % 7 == 6).tolist()
@@ -56,6 +68,31 @@ def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(
     expected = Winners.merged(healthy)
     for name in ("births", "cells", "scores", "log_odds", "margins"):
         assert getattr(winners, name).tolist() == getattr(expected, name).tolist()
+
+
+def test_an_answer_has_a_seal_of_its_last_chunk_that_a_check_repeats(tmp_path: Path, order: Order) -> None:
+    batch_evaluator = BatchEvaluator(DIRECT, target("python:row_targets:whole"), CHUNK)
+    worker = Worker("python:row_targets:whole", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
+    worker.build()
+    sender = Sender(DIRECT, Lineage())
+    kept = worker.evaluate(sender.encode(order)).seal
+    assert kept is not None
+    assert (kept.begin, kept.size) == (16, 4)
+    chunk = order.cut(kept.begin, kept.begin + kept.size)
+    logits = worker.check(sender.encode_check(chunk)).value
+    assert np.array_equal(logits, batch_evaluator.logits(chunk))
+    assert seal(16, logits)[:3] == kept[:3]
+    worker.forget()
+    assert worker.evaluate(Sender(DIRECT, Lineage()).encode(order)).seal[:3] == kept[:3]  # type: ignore[index]
+
+
+def test_images_that_break_the_target_once_but_not_again_are_reported(tmp_path: Path, order: Order) -> None:
+    batch_evaluator = BatchEvaluator(DIRECT, target("python:row_targets:whole"), CHUNK)
+    worker = Worker("python:row_targets:nan_once", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
+    worker.build()
+    reply = worker.evaluate(Sender(DIRECT, Lineage()).encode(order))
+    assert reply.value.broken == ()
+    assert reply.unsteady == ((16, 20),)
 
 
 def settings(batch_evaluator: BatchEvaluator) -> dict[str, object]:

@@ -28,7 +28,7 @@ from evofool.run.run import Run, row_after
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds
-from evofool.search.evaluate import Order
+from evofool.search.evaluate import AnswersWithdrawn, Order
 from evofool.targets import Target
 from tests.synthetic import CLASSES, SIDE, fake, linear
 
@@ -301,6 +301,51 @@ def test_a_checkpoint_without_pictures_is_enough_to_go_on_from(tmp_path: Path) -
         found = content(copied)
         assert found == expected
     assert behind == [4, 0, 6, 13]
+
+
+def test_a_checkpoint_is_written_once_its_checks_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agreed: list[int] = []
+    what = recipe(stop={"evaluations": 48}, save={"seconds": 0})
+    with Run.start(what, tmp_path / "run", fake()) as run:
+        monkeypatch.setattr(run.evaluator, "mark", lambda: run.strategy.committed)
+        monkeypatch.setattr(run.evaluator, "confirmed", lambda mark: bool(agreed) and mark <= agreed[-1])
+        seen: list[tuple[int, int]] = []
+
+        def tick(run: Run) -> bool:
+            done, stored = run.strategy.committed, run.store.meta().committed
+            seen.append((done, stored))
+            agreed.append(done - 2)  # the checks of a batch are completed two batches later
+            return False
+
+        monkeypatch.setattr(run.evaluator, "confirm", lambda: agreed.append(run.strategy.committed))
+        run.advance(tick, every=0.0)
+        assert all(stored <= max(0, done - 2) for done, stored in seen)
+        assert max(stored for _, stored in seen) > 0
+        assert run.store.meta().committed == 6
+    assert content(tmp_path / "run") == unbroken(tmp_path / "unbroken", what)
+
+
+def test_a_run_whose_answers_are_withdrawn_goes_back_to_its_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = recipe(save={"seconds": 0})
+    with Run.start(what, tmp_path / "run", fake()) as run:
+        results, withdrawn = run.evaluator.results, list[int]()
+
+        def wrong_once(give_up: Any) -> Any:
+            for order, winners in results(give_up):
+                if len(withdrawn) < 2 and run.strategy.committed == 3:
+                    run.archive.log_odds += 1.0
+                    withdrawn.append(run.strategy.committed)
+                    raise AnswersWithdrawn("worker 7 is wrong")
+                yield order, winners
+
+        monkeypatch.setattr(run.evaluator, "results", wrong_once)
+        assert run.advance()
+        assert withdrawn == [3, 3]
+        assert "at which all workers agreed, from 24, because worker 7 is wrong" in run.warnings[-1]
+    stored, expected = content(tmp_path / "run"), unbroken(tmp_path / "unbroken", what)
+    assert {**stored, "meta": {**stored["meta"], "warnings": [], "repeated": 0}} == expected
 
 
 @pytest.mark.parametrize("earlier", [0, 9])
