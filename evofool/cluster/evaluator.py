@@ -2,7 +2,7 @@
 
 Each actor builds its target once. evofool/cluster/messages.py defines what is sent to an actor; evofool/cluster/jobs.py
 keeps what has to be repeated when an actor dies. Dead actors are replaced here, not by Ray, because a new actor has to be
-sent what its predecessor had received. By measurement, two calls are queued at each actor, so that it never waits.
+sent what its predecessor had received.
 """
 
 import os

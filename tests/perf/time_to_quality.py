@@ -9,20 +9,26 @@ The reference is one worker in the setting that is the fastest for it: no lag (t
 lag of 1 and two calls in flight (it never waits, and parents are a batch older). `speed-up` is the reference's geometric
 mean of seconds over that of W workers at the same seeds, `of W` the same over W, with an interval of 95% (a bootstrap over
 the seeds). Medians of seconds and evaluations stand beside. `use` is the share of the time for which the workers' targets
-slept: where it is equal, the evaluations alone decide. A search that meets the cap counts with the time until then.
+slept: where it is equal, the evaluations alone decide. `load` is that of the machine. A search that meets the cap counts
+with the time until then.
 """
 
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from evofool.cluster import evaluator
+from evofool.cluster.evaluator import RayEvaluator
+from evofool.cluster.session import connect, disconnect
+from evofool.cluster.settings import RayOptions
+from evofool.cluster.slots import WorkerSlot
+from evofool.cluster.worker import Worker
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.scores import needed_log_odds
@@ -47,11 +53,10 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=60_000)
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
     parser.add_argument("--save", type=Path, help="a file of JSON lines; searches that it has are not repeated")
-    parser.add_argument("--one", type=int, nargs=2, metavar=("WORKERS", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(_one(args, *args.one)))
-        return
+    os.environ[LENET] = args.target
+    _keep_actors()
+    connect(RayOptions(), max(args.workers))
     settings = {name: (1, changes) for name, changes in REFERENCES.items()}
     for workers in args.workers:
         settings[f"{workers} workers, lag {workers - 1}"] = workers, [f"search.lag={workers - 1}"]
@@ -60,7 +65,7 @@ def main() -> None:
     known = _known(args.save)
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name, (workers, changes) in settings.items():
-            one = known.get((name, seed)) or _ask(workers, seed, changes)
+            one = known.get((name, seed)) or _search(args, workers, seed, changes)
             found[name].append(one)
             if args.save and (name, seed) not in known:
                 with args.save.open("a") as file:
@@ -79,7 +84,7 @@ def _print_table(found: dict[str, list[dict[str, float]]], workers: dict[str, in
     print(f"reference: {reference}")
     print(
         f"{'':<20}{'seconds':>9}{'evaluations':>13}{'use':>6}{'speed-up':>10}{'of W':>7}  95% interval{'missed':>8}"
-        f"{'start':>8}"
+        f"{'load':>6}"
     )
     for name, each in found.items():
         gains = logs[reference] - logs[name]
@@ -90,7 +95,7 @@ def _print_table(found: dict[str, list[dict[str, float]]], workers: dict[str, in
         print(
             f"{name:<20}{np.median(column['seconds']):>9.2f}{np.median(column['evaluations']):>13,.0f}"
             f"{np.mean(column['use']):>6.0%}{gain:>10.2f}{gain / w:>7.2f}  {low / w:.2f} to {high / w:.2f}"
-            f"{sum(not one['met'] for one in each):>8}{np.median(column['start']):>6.1f} s",
+            f"{sum(not one['met'] for one in each):>8}{np.median(column['load']):>6.1f}",
             flush=True,
         )
 
@@ -102,20 +107,9 @@ def _known(file: Path | None) -> dict[tuple[str, int], dict[str, float]]:
     return {(row.pop("name"), row.pop("seed")): row for row in rows}
 
 
-def _ask(workers: int, seed: int, changes: list[str]) -> dict[str, float]:
-    line = [sys.executable, "-m", "tests.perf.time_to_quality", *sys.argv[1:], "--one", str(workers), str(seed)]
-    done = subprocess.run(
-        [*line, *(part for change in changes for part in ("--set", change))], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(line)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _one(args: argparse.Namespace, workers: int, seed: int) -> dict[str, float]:
+def _search(args: argparse.Namespace, workers: int, seed: int, changes: list[str]) -> dict[str, float]:
     """One search, until the goal or the cap."""
-    os.environ[LENET] = args.target
-    changes = [f"target={SLOW}", f"search.seed={seed}", f"compute.workers={workers}", "stop.confidence="]
+    changes = [f"target={SLOW}", f"search.seed={seed}", f"compute.workers={workers}", "stop.confidence=", *changes]
     changes += [f"stop.evaluations={args.cap}", *args.changes]
     worst = np.median if args.goal == "median" else np.min
     needed = needed_log_odds(LEVEL)
@@ -126,7 +120,6 @@ def _one(args: argparse.Namespace, workers: int, seed: int) -> dict[str, float]:
             end.append((time.perf_counter(), _slept(run)))
         return bool(end)
 
-    begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, Run.start(load(args.recipe, changes), Path(scratch) / "run") as run:
         await_workers(run)
         ready, before = time.perf_counter(), _slept(run)
@@ -138,8 +131,41 @@ def _one(args: argparse.Namespace, workers: int, seed: int) -> dict[str, float]:
             "evaluations": run.strategy.evaluations,
             "met": met,
             "use": (slept - before) / (workers * (ended - ready)),
-            "start": ready - begun,
+            "load": os.getloadavg()[0],
         }
+
+
+class KeptWorker(Worker):
+    """An actor that one search after another uses: sixteen new processes take a minute on two cores."""
+
+    def renew(self, *arguments: Any) -> None:
+        Worker.__init__(self, *arguments)
+
+
+_KEPT: list[Any] = []
+"""Actors that no search uses."""
+
+
+def _keep_actors() -> None:
+    """Searches take the actors that earlier ones have left."""
+    start = WorkerSlot.start
+
+    def start_kept(slot: WorkerSlot, make_actor: Any) -> None:
+        if not _KEPT:
+            start(slot, make_actor)
+            return
+        actor = _KEPT.pop()
+        actor.renew.remote(*make_actor.args)
+        start(slot, lambda: actor)
+
+    def close(self: RayEvaluator) -> None:
+        _KEPT.extend(slot.actor for slot in self._slots if slot.actor)
+        self._slots = []
+        disconnect()
+
+    evaluator.Worker = KeptWorker  # type: ignore[misc]
+    WorkerSlot.start = start_kept  # type: ignore[method-assign]
+    RayEvaluator.close = close  # type: ignore[method-assign]
 
 
 def _slept(run: Run) -> float:
