@@ -50,7 +50,9 @@ def quantise(x: np.ndarray) -> np.ndarray:
 
 def to_pil(image: np.ndarray) -> Image.Image:
     """uint8 (C, H, W), C 1 (grey) or 3 (RGB)."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"an image is a NumPy array, uint8 (1 or 3, H, W), not a {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3) or not image.size:
         raise ImageError(f"an image is uint8 (1 or 3, H, W), not {image.dtype} {image.shape}")
     return Image.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
@@ -67,8 +69,10 @@ def resized(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     The whole image is scaled and nothing is cropped: bilinear, averaging where it shrinks (Pillow's). RGB becomes grey by
     the luma of ITU-R 601, grey becomes three equal channels.
     """
+    if fault := shape_fault(shape):
+        raise ImageError(fault)
     channels, height, width = shape
-    if image.shape == shape and image.dtype == np.uint8:
+    if isinstance(image, np.ndarray) and image.shape == shape and image.dtype == np.uint8:
         return image
     picture = to_pil(image).convert("L" if channels == 1 else "RGB")
     if picture.size != (width, height):
@@ -88,6 +92,8 @@ def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | Non
 
     ImageError, naming `where`, for anything else than such a PNG, and for one of more than MOST_PIXELS.
     """
+    if not isinstance(png, bytes):
+        raise ImageError(f"{where}: a PNG is bytes, not a {type(png).__name__}")
     # The size is read from the header, because Pillow would warn of a large picture first, and unpack it.
     width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
     if png[12:16] == b"IHDR":

@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -32,7 +33,10 @@ class Network:
         self.device = torch.device(device)
         if self.device.type == "cuda":  # otherwise float32 convolutions are computed in TF32, with 10 bits
             torch.backends.cudnn.allow_tf32 = False
-        self.module = module.to(self.device).eval()
+        self.module = module.to(self.device)
+        # torch.export's modules refuse eval(): their mode is part of the graph.
+        with suppress(NotImplementedError):
+            self.module.eval()
         self.prepare = preprocessing.affine(self.device)
         self._forwards: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {FLOAT32: self.module}
         self._for_gradients: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # by whether images are large
@@ -62,7 +66,9 @@ class Network:
 
     def numpy(self, images: np.ndarray, number_format: str) -> np.ndarray:
         """The same for NumPy arrays."""
-        return self(torch.from_numpy(images).to(self.device), number_format).cpu().numpy()
+        # torch warns of an array that may not be written to.
+        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
+        return self(pixels.to(self.device), number_format).cpu().numpy()
 
     def gradient_module(self, shape: tuple[int, int, int]) -> tuple[nn.Module, frozenset[str]]:
         """The network for gradients with images of this shape (C, H, W), in float32.

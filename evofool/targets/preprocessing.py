@@ -1,8 +1,9 @@
 """From 8-bit images to a network's input (scaling, channel order, crops), and from its output to one row of logits."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch.nn import functional as F
@@ -34,6 +35,26 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or not all(map(_is_number, values)):
+                raise _wrong(name, values, "a tuple of numbers: one, or one per channel")
+            plain = (value if isinstance(value, (int, float)) else float(value) for value in values)  # JSON has no NumPy
+            object.__setattr__(self, name, tuple(plain))
+        if not _is_number(self.scale):
+            raise _wrong("scale", self.scale, "a number")
+        for name in ("crops", "resize"):
+            value = getattr(self, name)
+            if not (_is_whole(value) or (name == "resize" and value is None)):
+                raise _wrong(name, value, "a whole number")
+        if self.crop is not None:
+            if (
+                not isinstance(self.crop, Sequence)
+                or len(self.crop) != 2
+                or not all(_is_whole(s) and s > 0 for s in self.crop)
+            ):
+                raise _wrong("crop", self.crop, "(height, width) in pixels")
+            object.__setattr__(self, "crop", tuple(self.crop))
         if self.order not in ("RGB", "BGR"):
             raise TargetError(f'channel order "{self.order}" is neither RGB nor BGR')
         if not self.scale > 0 or any(not s > 0 for s in self.std):
@@ -66,6 +87,18 @@ class Preprocessing:
             return x if self.crop is None else _cut(x, self.crops, self.crop)
 
         return apply
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _wrong(name: str, value: object, wanted: str) -> TargetError:
+    return TargetError(f"Preprocessing: {name} is {value!r:.80} ({type(value).__name__}); it has to be {wanted}")
 
 
 def _cut(x: torch.Tensor, crops: int, crop: tuple[int, int]) -> torch.Tensor:

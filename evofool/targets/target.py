@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from evofool.errors import EvofoolError, TargetError, UnansweredError
-from evofool.images import shape_fault
 from evofool.machine import cpus
 from evofool.targets.answer_record import AnswerRecord
+from evofool.targets.arguments import float_images, image_shape, label_names, pixel_images, refuse, texts
 from evofool.targets.drift import DriftMonitor
 from evofool.targets.network import FLOAT32, Network
 from evofool.targets.preprocessing import Preprocessing, to_logits
@@ -53,8 +53,14 @@ class Target:
         network: Network | None = None,
     ) -> None:
         self.name = name
-        self.labels = tuple(str(label) for label in labels)
-        self.shape = cast(tuple[int, int, int], tuple(shape))
+        if not isinstance(name, str):
+            refuse("Target", "name", name, "a text")
+        if not callable(forward):
+            refuse(name, "forward", forward, "a function of uint8 images (B, C, H, W)")
+        if not isinstance(details, dict):
+            refuse(name, "details", details, "a dict of JSON values")
+        self.labels = label_names(name, labels)
+        self.shape = image_shape(name, shape)
         self.details = details
         self.outputs, self.crops = outputs, crops
         self.network = network
@@ -66,12 +72,6 @@ class Target:
         self.monitor: DriftMonitor | None = None
         self._forward = forward
         self._counting = threading.Lock()
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise TargetError(f"{name}: labels have to be at least two different names, not {self.labels[:12]}")
-        for label in self.labels:
-            if not label.isprintable():  # a terminal may interpret it
-                raise TargetError(f"{name}: the label {label!r} has characters that cannot be printed")
-        _refuse_shape(name, self.shape)
 
     @classmethod
     def from_module(
@@ -87,11 +87,20 @@ class Target:
     ) -> "Target":
         """A torch network that takes float (B, C, H, W) and returns logits, or probabilities, (B, K).
 
-        It is put into eval mode. For the rest see `probed`.
+        It is put into eval mode, except for a module of torch.export, which keeps the mode that it was exported in. For
+        the rest see `probed`.
         """
         name = name or type(module).__name__
+        if not isinstance(module, torch.nn.Module):
+            hint = "; of an ExportedProgram pass its module()" if isinstance(module, torch.export.ExportedProgram) else ""
+            refuse(name, "module", module, f"a torch.nn.Module (for any other callable: Target.probed){hint}")
         preprocessing = preprocessing or Preprocessing()
-        network = Network(module, preprocessing, device)
+        if not isinstance(preprocessing, Preprocessing):
+            refuse(name, "preprocessing", preprocessing, "an evofool.Preprocessing")
+        try:
+            network = Network(module, preprocessing, device)
+        except (RuntimeError, TypeError, AssertionError) as error:  # no such device, or one that is not there
+            raise TargetError(f"{name}: cannot be put on the device {device!r} ({_error_text(error)})") from None
         weights = hashlib.sha256()
         for key, value in module.state_dict().items():
             weights.update(key.encode())
@@ -126,8 +135,9 @@ class Target:
         logits. TargetError if it does not take the images, if the number of labels is wrong, and for probabilities where
         outputs is "logits".
         """
-        shape = cast(tuple[int, int, int], tuple(shape))
-        _refuse_shape(name, shape)
+        shape = image_shape(name, shape)
+        if labels is not None:
+            labels = texts(name, labels)
         for field, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             if len(values) not in (1, shape[0]):
                 raise TargetError(f"{name}: {field} has {len(values)} numbers, its images {shape[0]} channel(s)")
@@ -176,11 +186,8 @@ class Target:
         (evofool.targets.position). Values are not checked: NaN passes through.
         number_format is one of `formats`; scores are defined by float32.
         """
+        images = pixel_images(self.name, images, self.shape)
         n = len(images)
-        if images.dtype != np.uint8 or images.shape[1:] != self.shape or n == 0:
-            raise TargetError(
-                f"{self.name}: takes uint8 images (B, {', '.join(map(str, self.shape))}), not {images.dtype} {images.shape}"
-            )
         rows = slice(0, n)
         if n < pad_to:
             rows = slice(first_row, first_row + n)
@@ -269,6 +276,7 @@ class Target:
     def logits_float(self, images: torch.Tensor) -> torch.Tensor:
         """float (B, C, H, W) on [0, 1] to logits (B, K), with gradients; counts B queries. Pixels are not rounded."""
         network = self._white_box()
+        images = float_images(self.name, images, self.shape)
         self.count(len(images))
         return to_logits(network.module(network.prepare(images * 255.0)), self.outputs, self.crops)
 
@@ -278,6 +286,7 @@ class Target:
         With several crops, those of an image are neighbours along the first axis.
         """
         network = self._white_box()
+        images = float_images(self.name, images, self.shape)
         layers = dict(network.module.named_modules())
         if layer not in layers:
             raise TargetError(f"{self.name}: no layer {layer!r}; there are {', '.join(name for name in layers if name)}")
@@ -320,8 +329,3 @@ class Target:
 
 def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:300]}"
-
-
-def _refuse_shape(name: str, shape: tuple[int, ...]) -> None:
-    if fault := shape_fault(shape):
-        raise TargetError(f"{name}: {fault}")

@@ -68,7 +68,7 @@ def softmax():
 
 
 def make_target():
-    return evofool.Target.from_module(known(), "abcdef", (3, 4, 5), name="mine")
+    return evofool.Target.from_module(known(), list("abcdef"), (3, 4, 5), name="mine")
 
 
 
