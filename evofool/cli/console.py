@@ -182,7 +182,11 @@ def report(folder: Path, reason: str | None) -> None:
             ranked = stored.recipe.compute.format
             by = "" if ranked == "float32" else f" (scores of the search, in {ranked})"
             unit = "forward passes" if stored.meta.attack else "evaluations"
-            write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
+            try:
+                write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
+            except ValueError as error:  # metrics of a damaged file; its elites may be sound
+                rows = []
+                print_lines(f"Warning: the curve is not drawn: {error}; evofool verify {folder} says more.")
         best = _best_of_classes(elites)
         sure = sum(e.confidence >= 0.99 for e in best.values())
         very = sum(e.confidence >= 0.9999 for e in best.values())

@@ -10,6 +10,7 @@ from evofool.pages.palette import BLUE, FAINT, INK, MINT, ORANGE, PAPER, png
 from evofool.text import visible
 
 _COLUMNS = ("evaluations", "median", "q25", "q75", "min", "at_99", "distinct")
+_MOST = 1e18  # of a number that an axis shows
 TITLE_WIDTH = 90
 """Characters of a title that fit on one line of a plot; longer titles are wrapped."""
 
@@ -17,7 +18,8 @@ TITLE_WIDTH = 90
 def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0, spent: str = "evaluations") -> bytes:
     """A PNG of a run's metric rows (evolve.statistics), in the order given, over evaluations on a logarithmic scale.
 
-    spent: the label of the horizontal axis, which has the rows' "evaluations".
+    spent: the label of the horizontal axis, which has the rows' "evaluations". ValueError, naming the row and the column,
+    for a value that is missing or no finite number, and for no rows.
 
     The upper panel has median, quartiles and minimum of the classes' best confidences, drawn at their log-odds; the left
     axis is labelled with confidences, the right one with log-odds. Confidences below 0.0009, as of a class without an elite,
@@ -33,6 +35,8 @@ def curve(rows: Sequence[Mapping[str, float]], title: str = "", classes: int = 0
     for k, row in enumerate(rows):
         if missing := [c for c in _COLUMNS if c not in row]:
             raise ValueError(f"row {k} has no {', '.join(missing)}; a curve is drawn from {', '.join(_COLUMNS)}")
+        if wrong := [c for c in _COLUMNS if not (isinstance(row[c], (int, float)) and abs(row[c]) < _MOST)]:
+            raise ValueError(f"row {k} has {wrong[0]} = {row[wrong[0]]!r:.40}; a curve is drawn from finite numbers")
     column = {c: np.array([float(row[c]) for row in rows]) for c in _COLUMNS}
     x = np.maximum(column["evaluations"], 1)
     odds = {c: to_log_odds(column[c]) for c in ("median", "q25", "q75", "min")}

@@ -105,6 +105,18 @@ def refuse_rows(table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ..
                 raise ValueError(f"image_metrics.value is {row[value]!r} for {row[named]}, which lies in 0..100")
 
 
+def metrics_fault(row: object) -> str:
+    """What is wrong with the JSON of metrics.row, which a logbook takes as it is; empty if nothing is."""
+    if not isinstance(row, dict):
+        return f"is {row!r:.80}, not an object"
+    for name, value in row.items():
+        if not isinstance(value, (str, int, float, type(None))) or not name.isidentifier() or name == "self":
+            return f"has {name[:40]!r} with {value!r:.40}, not a name with a number or a text"
+    if not isinstance(row.get("gen"), int) or not 0 <= row["gen"] < MOST:
+        return f"has gen {row.get('gen')!r:.40}, not the number of a batch"
+    return ""
+
+
 def _holds(column: Column, values: Sequence[Any], cells: Cells) -> bool:
     if column.optional:
         values = [value for value in values if value is not None]

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from evofool.errors import StoreError
 from evofool.json_text import MOST_CHARACTERS, parse_json
-from evofool.run.columns import COLUMNS, Cells, refuse_rows
+from evofool.run.columns import COLUMNS, Cells, metrics_fault, refuse_rows
+from evofool.run.digests import DIGESTS, HASHED, Digests
 from evofool.run.meta import MOST, RunMeta, fault_of
 from evofool.run.schema import (
     AncestorRow,
@@ -33,7 +34,7 @@ from evofool.search.records import CellChange, Commit
 
 FILE = "run.db"
 
-_ABOUT_FILE = ("format", "version")  # keys of meta that RunMeta does not have
+_ABOUT_FILE = ("format", "version", DIGESTS)  # keys of meta that RunMeta does not have
 _SLACK = 1 << 16  # bytes that a query may yield beyond the size of the file
 _AT_ONCE = 1000  # rows
 
@@ -115,6 +116,11 @@ class Reader:
         for cell, *row in self._rows("image_metrics", ("cell", "name", "value", "reference"), "ORDER BY cell, name"):
             found[cell] = (*found.get(cell, ()), ImageMetric(*row))
         return found
+
+    def births(self) -> list[int]:
+        """Of all genomes, ascending."""
+        with self._guard("is damaged"):
+            return [birth for (birth,) in self._rows("genomes", ("birth",), "ORDER BY birth")]
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""
@@ -252,8 +258,8 @@ class Reader:
             found = []
             for batch, seconds, text in self._rows("metrics", ("batch", "seconds", "row"), "ORDER BY batch"):
                 row = parse_json(text)
-                if not isinstance(row, dict):
-                    raise ValueError(f"metrics.row of batch {batch} is {text!r:.80}, not an object")
+                if fault := metrics_fault(row):
+                    raise ValueError(f"metrics.row of batch {batch} {fault}")
                 found.append(MetricsRow(batch, seconds, row))
             return found
 
@@ -298,6 +304,26 @@ class Reader:
             found.append(f"it has {length} bytes instead of {pages * size}")
         return found
 
+    def changed_tables(self) -> list[str]:
+        """The tables that are not as they were saved, by their digests; none in a file that has no digests."""
+        with self.snapshot(), self._guard("is damaged"):
+            saved = self._digests()
+            if saved is None:
+                return []
+            found = Digests()
+            for table, names in HASHED.items():
+                rest = f"WHERE key <> '{DIGESTS}'" if table == "meta" else ""
+                for part in self._fetched(table, names, rest):
+                    found.add(table, part)
+            was = saved.stored()
+            return [table for table, digest in found.stored().items() if digest != was[table]]
+
+    def _digests(self) -> Digests | None:
+        """As saved; None in a file of an earlier release, which has none."""
+        with self._guard("is damaged"):
+            stored = self._meta_values((DIGESTS,))
+            return Digests(stored[DIGESTS]) if stored else None
+
     def _meta_values(self, keys: Sequence[str] = ()) -> dict[str, Any]:
         """By key its value; of all keys if none are named."""
         where = f"WHERE key IN ({', '.join('?' * len(keys))})" if keys else ""
@@ -318,20 +344,25 @@ class Reader:
 
     def _rows(self, table: str, columns: Sequence[str], rest: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a table, checked; ValueError for one that cannot be. rest: what follows the table's name."""
+        rows = [row for part in self._fetched(table, columns, rest, values) for row in part]
+        refuse_rows(table, columns, rows, Cells((), 0) if table == "meta" else self._cells())
+        return rows
+
+    def _fetched(
+        self, table: str, columns: Sequence[str], rest: str = "", values: Sequence[Any] = ()
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """The same rows in parts, not checked; ValueError for more than a file of this size can have."""
         cursor = self._db.execute(f"SELECT {', '.join(columns)} FROM {table} {rest}", tuple(values))
         wide = [k for k, name in enumerate(columns) if COLUMNS[table][name].kind in (str, bytes)]
         # Pages can stand for many rows or values at once in a forged file, but no sound one is shorter than its values.
         room = self._limit.size() + _SLACK
-        rows: list[tuple[Any, ...]] = []
         while part := cursor.fetchmany(1 if wide else _AT_ONCE):
             room -= len(part) * len(columns) + sum(
                 len(row[k]) for row in part for k in wide if isinstance(row[k], str | bytes)
             )
             if room < 0:
                 raise ValueError(f"{table} has more rows than fit into the file")
-            rows += part
-        refuse_rows(table, columns, rows, Cells((), 0) if table == "meta" else self._cells())
-        return rows
+            yield part
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:

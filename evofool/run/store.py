@@ -18,12 +18,14 @@ from filelock import FileLock
 from evofool.errors import StoreError
 from evofool.image_metrics.names import PERCENTILES
 from evofool.json_text import json_text
+from evofool.run.digests import DIGESTS, Digests
 from evofool.run.location import local_copy, network_file_system, refuse_network
 from evofool.run.lock import LOCK, lock_run
 from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE, Reader
-from evofool.run.schema import IMAGE_METRICS, TABLES, VERDICTS, Checkpoint, ImageMetric, elite_digest
+from evofool.run.schema import IMAGE_METRICS, TABLES, VERDICTS, Checkpoint, ImageMetric, NewElite, Pending, elite_digest
 from evofool.run.sqlite_file import connect, refuse_special, restrict, schema_fault
+from evofool.run.table_writer import TableWriter
 
 FORMAT = "evofool.run"
 VERSION = 6
@@ -59,11 +61,11 @@ class Store(Reader):
                 draft.unlink(missing_ok=True)
                 store = cls(draft, sqlite3.connect(draft, isolation_level=None), None)
                 restrict(store._db)
-                with contextlib.closing(store._db), store._transaction("cannot be made"):
+                with contextlib.closing(store._db), store._transaction("cannot be made", new=True) as tables:
                     for statement in TABLES.split(";\n"):
                         store._db.execute(statement)
                     store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    store._put({"format": FORMAT, "version": VERSION, **meta.model_dump()})
+                    store._put(tables, {"format": FORMAT, "version": VERSION, **meta.model_dump()})
                 draft.replace(path)
             except (OSError, sqlite3.Error) as error:
                 draft.unlink(missing_ok=True)
@@ -177,66 +179,33 @@ class Store(Reader):
     def save(self, checkpoint: Checkpoint, failed: str = _NOT_WRITTEN) -> None:
         """Write all of it, or, on any error, none of it; then StoreError has the message `failed`."""
         c = checkpoint
-        with self._transaction(failed):
-            self._db.executemany("INSERT OR IGNORE INTO genomes VALUES (?, ?, ?, ?, ?, ?)", c.genomes)
-            self._db.executemany(
-                "INSERT INTO cell_history (cell, birth, batch, log_odds, margin, switched) VALUES (?, ?, ?, ?, ?, ?)",
-                c.cell_history,
-            )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO elites (cell, class, niche, birth, log_odds, margin, search_log_odds,"
-                " search_margin, png, sha256, bytes_per_pixel, verdict, verdict_by)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        e.cell, e.class_id, e.niche, e.birth, *e.scores, e.png,
-                        elite_digest(e.class_id, e.niche, e.birth, e.scores, e.png), len(e.png) / e.pixels,
-                        e.verdict, e.verdict_by,
-                    )
-                    for e in c.elites
-                ],
-            )  # fmt: skip
-            self._db.executemany("DELETE FROM image_metrics WHERE cell = ?", [(e.cell,) for e in c.elites])
-            self._db.executemany(
-                "INSERT INTO image_metrics VALUES (?, ?, ?, ?)",
-                [(e.cell, *metric) for e in c.elites for metric in e.image_metrics],
-            )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
-                [(batch, seconds, json_text(dict(row))) for batch, seconds, row in c.metrics],
-            )
-            self._db.execute("DELETE FROM pending")
-            self._db.executemany(
-                "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        p.batch,
-                        *(a.astype("<i8").tobytes() for a in (p.mothers, p.fathers, p.incumbents)),
-                        p.thresholds.astype("<f8").tobytes(),
-                        p.drawn_after,
-                    )
-                    for p in c.pending
-                ],
-            )
-            self._db.executemany("INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", c.quarantine)
-            self._db.executemany("INSERT INTO commits VALUES (?, ?, ?)", c.commits)
-            self._db.executemany(
-                "INSERT INTO origins VALUES (?, ?, ?)", [(birth, *origin) for birth, origin in c.origins.items()]
-            )
-            self._db.executemany("INSERT OR REPLACE INTO methods VALUES (?, ?)", c.methods.items())
-            self._db.executemany("INSERT INTO improvements VALUES (?, ?, ?, ?, ?)", c.improvements)
-            self._put(self.meta().updated(**c.state).model_dump())
+        with self._transaction(failed) as tables:
+            tables.insert_new("genomes", c.genomes)
+            ((last,),) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM cell_history").fetchall()
+            tables.insert("cell_history", ((last + 1 + k, *change) for k, change in enumerate(c.cell_history)))
+            tables.replace("elites", map(_elite_row, c.elites))
+            for elite in c.elites:
+                tables.delete("image_metrics", "cell = ?", (elite.cell,))
+                tables.insert("image_metrics", ((elite.cell, *metric) for metric in elite.image_metrics))
+            tables.replace("metrics", ((batch, seconds, json_text(dict(row))) for batch, seconds, row in c.metrics))
+            tables.delete("pending")
+            tables.insert("pending", map(_pending_row, c.pending))
+            tables.insert_new("quarantine", c.quarantine)
+            tables.insert("commits", c.commits)
+            tables.insert("origins", ((birth, *origin) for birth, origin in c.origins.items()))
+            tables.replace("methods", c.methods.items())
+            tables.insert("improvements", c.improvements)
+            self._put(tables, self.meta().updated(**c.state).model_dump())
 
     def set_verdict(self, cell: int, verdict: str, verdict_by: str) -> None:
         """Store what people see in an elite's image. verdict is one of VERDICTS; verdict_by: who said so."""
         if verdict not in VERDICTS:
             raise ValueError(f"verdict {verdict!r} is none of {VERDICTS}")
-        with self._transaction():
-            done = self._db.execute(
-                "UPDATE elites SET verdict = ?, verdict_by = ? WHERE cell = ?", (verdict, verdict_by, cell)
-            )
-            if done.rowcount != 1:
+        with self._transaction() as tables:
+            rows = self._db.execute("SELECT * FROM elites WHERE cell = ?", (cell,)).fetchall()
+            if not rows:
                 raise StoreError(f"{self.path} has no elite in cell {cell}")
+            tables.replace("elites", [(*rows[0][:-2], verdict, verdict_by)])
 
     def set_image_metrics(
         self,
@@ -256,32 +225,37 @@ class Store(Reader):
                 raise ValueError(f"image metric {name!r} is none of {IMAGE_METRICS}")
             if not math.isfinite(value) or (name in PERCENTILES and not 0 <= value <= 100):
                 raise ValueError(f"{name} is {value}; a percentile lies in 0..100, and any other metric is finite")
-        with self._transaction():
+        with self._transaction() as tables:
             filled = self.cells()
             for cell, _ in rows:
                 if cell not in filled:
                     raise StoreError(f"{self.path} has no elite in cell {cell}")
-            self._db.executemany("DELETE FROM image_metrics WHERE cell = ? AND name = ?", dropped)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO image_metrics VALUES (?, ?, ?, ?)", [(cell, *metric) for cell, metric in rows]
-            )
+            for each in dropped:
+                tables.delete("image_metrics", "cell = ? AND name = ?", each)
+            tables.replace("image_metrics", ((cell, *metric) for cell, metric in rows))
             named = {key for (key,) in self._db.execute("SELECT DISTINCT reference FROM image_metrics")}
             known = {**self.meta().references, **(references or {})}
             references = {key: what for key, what in known.items() if key in named}
-            self._put(self.meta().updated(references=references).model_dump())
+            self._put(tables, self.meta().updated(references=references).model_dump())
 
-    def _put(self, values: Mapping[str, Any]) -> None:
+    def _put(self, tables: TableWriter, values: Mapping[str, Any]) -> None:
         """Write those values of meta that have changed."""
         known = dict(self._db.execute("SELECT key, value FROM meta"))
         texts = {key: json_text(value) for key, value in values.items()}
         changed = [(key, text) for key, text in texts.items() if known.get(key) != text]
-        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", changed)
+        tables.replace("meta", changed)
 
     @contextlib.contextmanager
-    def _transaction(self, what: str = _NOT_WRITTEN) -> Iterator[None]:
+    def _transaction(self, what: str = _NOT_WRITTEN, new: bool = False) -> Iterator[TableWriter]:
+        """Within, rows are changed through the TableWriter. new: the file gets its tables within it."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            yield
+            saved = Digests() if new else self._digests()
+            tables = TableWriter(self._db, saved or Digests())
+            yield tables
+            if saved is not None:  # a file of an earlier release has none
+                row = DIGESTS, json_text(tables.digests.stored())
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
             self._db.execute("COMMIT")
         except BaseException as error:
             # After a full disk SQLite has rolled back by itself; a second ROLLBACK would hide the first error.
@@ -290,3 +264,14 @@ class Store(Reader):
             if isinstance(error, sqlite3.Error):
                 raise StoreError(f"{self.path} {what} (SQLite: {error})") from None
             raise
+
+
+def _elite_row(e: NewElite) -> tuple[Any, ...]:
+    digest = elite_digest(e.class_id, e.niche, e.birth, e.scores, e.png)
+    own = e.cell, e.class_id, e.niche, e.birth, *e.scores
+    return *own, e.png, digest, len(e.png) / e.pixels, e.verdict, e.verdict_by
+
+
+def _pending_row(p: Pending) -> tuple[Any, ...]:
+    births = (part.astype("<i8").tobytes() for part in (p.mothers, p.fathers, p.incumbents))
+    return p.batch, *births, p.thresholds.astype("<f8").tobytes(), p.drawn_after

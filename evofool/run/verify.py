@@ -1,5 +1,6 @@
 """Whether a run is sound: its file and hashes, every stored image drawn again from its genome and scored again."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from evofool.targets.position import Position, measure_on
 TOLERANCE = 1e-3
 """How far log-odds and margins may lie from the stored ones on another kind of machine."""
 
-_AT_ONCE = 256  # genomes that are read at once: those of pixels are large
+_AT_ONCE, _BYTES_AT_ONCE = 256, 1 << 26  # genomes that are read at once: those of pixels are large
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,16 @@ class _Scored(NamedTuple):
 def verify(run: StoredRun, target: Target | None = None, trust: bool = False) -> Verdict:
     """Check a run's file, hashes and scores.
 
-    SQLite's integrity check; a SHA-256 over class, niche, birth, scores and PNG of each elite; every genome drawn again,
-    which has to give the PNG's pixels to the bit on any machine; the stored labels and shape of the target against its own;
-    then every PNG is scored in chunks of the recipe's size, the last one padded. target defaults to the run's own
-    (StoredRun.target, for trust too).
+    The file: SQLite's integrity check; the schema; types and bounds of every value of every table, meta with all of its
+    keys included; the digest of every table (run/digests.py), which covers every column but the PNG and finds any value
+    that was changed since it was saved, and any row that was added or lost (a file of an earlier release has no digests);
+    every genome, also those that no elite descends from, unpacked, with its parents in the file; an elite for each cell
+    that was won.
+
+    The elites: a SHA-256 over class, niche, birth, scores and PNG of each; bytes_per_pixel against the PNG; every genome
+    drawn again, which has to give the PNG's pixels to the bit on any machine; the stored labels and shape of the target
+    against its own; then every PNG is scored in chunks of the recipe's size, the last one padded. target defaults to the
+    run's own (StoredRun.target, for trust too).
 
     On the kind of machine that made the run (evofool.machine; nothing over a network, no GPU) log-odds and margins have to
     be equal to the bit, unless the target's logits depend on an image's place in a chunk. Then they have to lie within the
@@ -89,16 +96,21 @@ def _read(run: StoredRun) -> tuple[list[Elite], list[str]]:
     """The elites, and what is wrong with the file. Everything in it is read once, so that damage anywhere is found."""
     faults = [f"the file: {fault}" for fault in run.store.faults()]
     elites: list[Elite] = []
+    size = run.encoding.dtype.itemsize * math.prod(run.encoding.shape)
+    at_once = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))
     try:
+        changed = run.store.changed_tables()
+        faults += [f"the table {table} is not as it was saved: a value or a row was changed" for table in changed]
         cell_history = run.store.cell_history()
         won = {change.cell for change in cell_history[: run.meta.shown_changes]}
         missing = {cell // run.niches for cell in won - run.store.cells()}
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
-        seeds = run.meta.seeds
-        births = sorted({change.birth for change in cell_history} | set(range(seeds.number if seeds else 0)))
-        for at in range(0, len(births), _AT_ONCE):
-            run.unpack(list(run.store.genomes(births[at : at + _AT_ONCE]).values()))
+        births = run.store.births()
+        run.store.ancestry({*births, *(change.birth for change in cell_history)})
+        run.store.seeds(range(run.meta.seeds.number if run.meta.seeds else 0))
+        for at in range(0, len(births), at_once):
+            run.unpack(list(run.store.genomes(births[at : at + at_once]).values()))
         run.store.metrics()
         run.store.pending()
         run.store.commits()
@@ -116,6 +128,9 @@ def _drawn_again(run: StoredRun, elite: Elite) -> tuple[np.ndarray | None, list[
     who, faults = f"class {elite.row.class_id} ({elite.label})", []
     if elite.row.digest() != elite.row.sha256:
         faults.append(f"{who}: its hash does not fit; class, birth, score or picture was changed")
+    pixels = math.prod(run.shape[1:])
+    if elite.row.bytes_per_pixel != len(elite.row.png) / pixels:
+        faults.append(f"{who}: its bytes_per_pixel are not those of its PNG")
     try:
         image = elite.image
     except ImageError as error:

@@ -6,21 +6,28 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evofool.errors import EvofoolError, StoreError
 from evofool.recipe import load
 from evofool.run.columns import COLUMNS
+from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE
 from evofool.run.run import Run
-from evofool.run.schema import ImageMetric
+from evofool.run.schema import Checkpoint, GenomeId, ImageMetric, ImprovementRow, Pending, QuarantineRow
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
+from evofool.run.verify import verify
+from genomes import Key
 from tests.commands import Call
 from tests.made_up import META, checkpoint, everything
+
+NOTHING = Checkpoint({}, [], [], [], [], [])
 
 COMMANDS = {
     "show": ("show", "run"),
@@ -401,3 +408,103 @@ def test_a_journal_that_names_another_file_is_refused_and_that_file_stays(full: 
         with pytest.raises(StoreError, match="names another file"):
             Store.open(full, write)
     assert victim.read_text() == "precious"
+
+
+# --- verify
+
+
+@pytest.fixture(scope="module")
+def every_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound run in free mode whose tables all have rows, as Store.save writes them."""
+    folder = tmp_path_factory.mktemp("every") / "run"
+    what = ["stop.evaluations=64", "stop.confidence=", "search.batch=16", "search.lag=1", 'search.mode="free"']
+    with Run.start(load("mnist-cppn", what), folder) as run:
+        run.advance()
+        genome = run.encoding.pack(run.encoding.random(1, Key(3, 0))[0])
+        zeros, cells = np.zeros(16, np.int64) - 1, np.zeros(10)
+        run.store.save(
+            replace(
+                NOTHING,
+                pending=[Pending(4, zeros, zeros, zeros[:10], cells, 3)],
+                quarantine=[QuarantineRow(7000, 4, -1, -1, genome, "it kills")],
+                origins={0: GenomeId("other", 7)},
+                methods={0: "apgd"},
+                improvements=[ImprovementRow(1, 2, 3, 4.0, 5.0)],
+            )
+        )
+        run.store.set_image_metrics([(0, ImageMetric("total_variation", 0.5, ""))])
+    return folder
+
+
+def flips() -> list[tuple[str, str]]:
+    """Every column of every table; of meta every key."""
+    columns = [(table, name) for table, names in COLUMNS.items() for name in names if table != "meta"]
+    return [*columns, *(("meta", key) for key in ("format", "version", "digests", *RunMeta.model_fields))]
+
+
+def test_a_sound_run_with_every_table_passes(every_table: Path) -> None:
+    with StoredRun(every_table) as stored:
+        assert verify(stored).faults == ()
+        assert all(stored.store._rows(table, list(names)[:1]) for table, names in COLUMNS.items())
+
+
+@pytest.mark.parametrize(("table", "name"), flips())
+def test_verify_notices_another_value_in_any_column(every_table: Path, tmp_path: Path, table: str, name: str) -> None:
+    """Values of the right type and within bounds wherever there are such."""
+    folder = shutil.copytree(every_table, tmp_path / "run")
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        if table == "meta":
+            statement, old = "UPDATE meta SET value = ? WHERE key = ?", (name,)
+            ((value,),) = database.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchall()
+            spoilt = {"format": '"other"', "version": "5"}.get(name) or spoilt_json(value)
+        else:
+            key = "cell" if table == "image_metrics" else "rowid"
+            last = f'SELECT "{name}", {key} FROM {table} ORDER BY {key} DESC LIMIT 1'
+            ((value, row),) = database.execute(last).fetchall()
+            statement, old = f'UPDATE {table} SET "{name}" = ? WHERE {key} = ?', (row,)
+            spoilt = spoilt_value(name, value)
+        assert spoilt != value
+        assert database.execute(statement, (spoilt, *old)).rowcount == 1
+        database.commit()
+    try:
+        with StoredRun(folder) as stored:
+            faults = verify(stored).faults
+    except EvofoolError:
+        return
+    assert any(table in fault or "class" in fault for fault in faults), faults
+
+
+def spoilt_value(name: str, value: Any) -> Any:
+    """Another value that the column may hold; of a blob with one bit flipped."""
+    if isinstance(value, bytes):
+        return value[:-1] + bytes([value[-1] ^ 1])
+    if name == "verdict":
+        return "recognised"
+    if name == "name":
+        return "nearest_real_hog_percentile"
+    if name in ("row", "sha256"):
+        return value.replace("0", "1", 1) if "0" in value else value.replace("1", "2", 1)
+    if name == "switched":
+        return 1 - value
+    return "x" if value is None else value + "x" if isinstance(value, str) else value + 1
+
+
+def spoilt_json(text: str) -> str:
+    """The text of another value of the same kind."""
+    value = json.loads(text)
+    if isinstance(value, dict):
+        key = min(value, default="x")
+        value.setdefault(key, None)
+        return json.dumps({**value, key: json.loads(spoilt_json(json.dumps(value[key])))}, sort_keys=True)
+    if isinstance(value, list):
+        return json.dumps([*value, "x"])
+    return json.dumps("x" if value is None else value + "x" if isinstance(value, str) else value + 1)
+
+
+def test_a_flipped_byte_in_metrics_does_not_end_a_run(call: Call, folder: Path) -> None:
+    change(folder, """UPDATE metrics SET row = replace(row, '"median"', '"medIan"')""")
+    said = call("verify", "run")
+    assert (said.code, "the table metrics is not as it was saved" in said.err) == (1, True)
+    said = call("run", "run", "--set", "stop.evaluations=96")
+    assert said.code == 0, said.err
+    assert "Warning: the curve is not drawn: row 0 has no median" in said.out

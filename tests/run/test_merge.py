@@ -88,6 +88,7 @@ def content(folder: Path) -> dict[str, Any]:
     out: dict[str, Any] = {name: database.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in tables}
     database.close()
     meta = {key: json.loads(value) for key, value in out["meta"]}
+    meta["digests"].pop("meta")
     out["meta"] = {**meta, "id": "", "recipe": {**meta["recipe"], "name": ""}}
     return out
 
