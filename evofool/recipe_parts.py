@@ -159,9 +159,9 @@ class SearchPart(Part):
     """
     lag: int = Field(0, ge=0, le=1 << 16)
     """Batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 batches are in progress and the
-    first lag + 1 are random. A lag keeps workers and streams busy, and costs evaluations. Without this key a new `evofool
-    run` with workers takes the least lag that gives each one work. A run that is continued with another lag draws its
-    next batches with it.
+    first lag + 1 are random. A lag keeps workers and streams busy, and costs evaluations. If it is not given, a new
+    `evofool run` with workers chooses the least lag that keeps all of them busy. If a run is continued with another lag,
+    its next batches are drawn with that.
     """
     mode: Literal["reproducible", "free"] = "reproducible"
     """`reproducible`: batches are committed in order, and any number of workers gives the same results. `free`: with
@@ -253,16 +253,18 @@ class RayPart(Part):
     """Ray's runtime environment for workers: `--set 'compute.ray.environment={working_dir = "."}'`."""
     in_flight: int = Field(0, ge=0, le=64)
     """The calls that each worker has at once; 0: one if its last call took 0.1 s or longer, else two, so that it does not
-    wait for the next one. In free mode parents are the older the more there are.
+    wait for the next one. More calls mean older parents in free mode.
     """
     timeout: float = Field(300.0, gt=0)
-    """Seconds after which a call counts as hanging; four times as many for a worker's first call."""
+    """Seconds after which a call counts as hanging; four times as many for a worker's first call. For whole runs as jobs
+    ([many machines](cluster.md)): the seconds that a job's process may give no sign of life.
+    """
     retries: int = Field(2, ge=1, le=100)
     """The number of workers that may die during a call before it is split; an image that still kills workers when it is
-    alone is set aside.
+    alone is quarantined. For whole runs as jobs: the number of workers that a job may lose before it fails.
     """
     quarantine: int = Field(16, ge=0)
-    """The number of images that may be set aside in one session, with workers or without, before the search ends."""
+    """The number of images that may be quarantined in one session, with workers or without, before the search ends."""
 
     @field_validator("gpus")
     @classmethod
@@ -306,12 +308,12 @@ class ComputePart(Part):
     change results, except in the free mode.
     """
     recheck: int = Field(50, ge=0)
-    """For black boxes: after so many requests known images are asked again, to notice that the target has changed; 0:
-    never. The requests and answers that this costs are counted. Does not change results.
+    """For black boxes: the number of requests after which known images are asked again, to notice that the target has
+    changed; 0: never. These requests and answers are counted. Does not change results.
     """
     recheck_tolerance: float | None = Field(None, gt=0)
-    """The difference of log-odds from their first answers that these images may have; measured at the start if not given.
-    Does not change results.
+    """The largest difference of log-odds from their first answers that is allowed for these images; if not given, it
+    follows from what is measured at the start. Does not change results.
     """
     ray: RayPart = RayPart()
     """Where these workers run."""
