@@ -179,7 +179,7 @@ def clear_folder(job: CellJob) -> None:
 
 
 def _search(job: CellJob, target: Target, on_progress: OnCellProgress) -> float | None:
-    """Run the search or attack; the seconds that it took, over all sittings, or None if it was interrupted."""
+    """Run the search or attack; the seconds that it took, over all sessions, or None if it was interrupted."""
     folder = job.folder
     if ARMS[job.arm].kind == "search":
         recipe = search_recipe(job, target)

@@ -120,7 +120,7 @@ def has_cells(folder: Path, name: str = "") -> bool:
 
 
 def stored_recipe(folder: Path) -> BenchRecipe | None:
-    """The recipe of a folder's last sitting; None where it has no cell."""
+    """The recipe of a folder's last session; None where it has no cell."""
     return parse(_read(folder)[1], str(folder / MANIFEST)) if (folder / MANIFEST).is_file() and has_cells(folder) else None
 
 

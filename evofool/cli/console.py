@@ -305,8 +305,9 @@ def print_drifts(stored: "StoredRun") -> None:
         marked = [elite.label for elite in elites if elite.drifted]
         names = ", ".join(marked[:_NAMED]) + (" ..." if len(marked) > _NAMED else "")
         print_lines(
-            f"{len(marked)} of {len(elites)} elites are marked (~): the target was found to differ at request "
-            f"{stored.drifts[-1].requests:,}, and may have differed when it scored them" + (f": {names}" if marked else "")
+            f"{len(marked)} of {len(elites)} elites are marked (~): at request {stored.drifts[-1].requests:,} the target "
+            "answered known images differently, and it may have changed before it scored these"
+            + (f": {names}" if marked else "")
         )
 
 
@@ -358,7 +359,7 @@ def show_one(
     print_lines("runners-up  " + (", ".join(f"{s['label']} ({s['confidence']:.2e})" for s in seen) if seen else unknown))
     print_lines(f"birth       {row.birth} in batch {row.batch}; {_parents(row.mother, row.father, row.method)}")
     if elite.drifted:
-        print_lines("marked      made after the target last agreed with its first answers; it was found to differ later")
+        print_lines("marked      made after the last check that agreed; the target then answered known images differently")
     verdict = "; no human verdict" if row.verdict == "unjudged" else f"; human verdict: {row.verdict}"
     print_lines(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:

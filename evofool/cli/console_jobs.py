@@ -50,7 +50,7 @@ def progress_text(p: WorkProgress, noun: str) -> str:
 def show_jobs(folder: Path, as_json: bool) -> None:
     """Print how far the jobs in a folder are, also while another process runs them and after it was killed."""
     if not (folder / FILE).is_file():
-        raise StoreError(f"{folder} holds no benchmark and no sweep that was started (it has no {FILE})")
+        raise StoreError(f"{folder} has no benchmark and no sweep that was started (there is no {FILE})")
     noun = "run" if (folder / SWEEP).is_file() else "cell" if (folder / BENCH).is_file() else "job"
     figures = run_figures_of(folder) if noun == "run" else {}
 
@@ -71,8 +71,8 @@ def show_jobs(folder: Path, as_json: bool) -> None:
     age = max(0.0, time.time() - found.time)
     states = {
         "running": f"{found.message or 'at work'}; as of {duration(age)} ago",
-        "interrupted": f"not at work since {duration(age)} ago; the command that began it continues it",
-        "failed": f"ended by an error {duration(age)} ago; the command that began it continues it",
+        "interrupted": f"interrupted {duration(age)} ago; the command that started it continues it",
+        "failed": f"ended by an error {duration(age)} ago; the command that started it continues it",
         "done": "ended",
     }
     print_lines("", f"{counts_text(found, noun)}; {states[found.state]}")
@@ -86,14 +86,14 @@ def counts_text(found: ListStatus, noun: str) -> str:
     states = [job.state for job in found.jobs]
     counts = [f"{n} {state}" for state in ("running", "interrupted", "failed", "waiting") if (n := states.count(state))]
     twice = sum(job.repeated for job in found.jobs)
-    again = [f"{counted(twice, 'evaluation')} done twice after kills"] if twice else []
+    again = [f"{twice:,} {_unit(noun)} done twice"] if twice else []
     return ", ".join([f"{states.count('done')} of {counted(len(states), noun)} done", *counts, *again])
 
 
 def print_jobs(found: ListStatus, noun: str, figures: dict[str, RunFigures]) -> None:
     """A table of the jobs; columns without an entry are left out."""
-    unit = "evaluations" if noun == "run" else "queries"
-    heads = [noun, "state", "node", unit, "of", "per s", "left", "done twice", "restarts", "median", ">= 0.99", "took"]
+    counts = [_unit(noun), "of", "per s", "left", "done twice", "restarts"]
+    heads = [noun, "state", "node", *counts, "median", ">= 0.99", "took"]
     rows = [_cells(job, figures.get(job.name)) for job in found.jobs]
     wanted = [k for k in range(len(heads)) if k < 2 or any(row[k] for row in rows)]
     table = Table()
@@ -102,6 +102,11 @@ def print_jobs(found: ListStatus, noun: str, figures: dict[str, RunFigures]) -> 
     for row in rows:
         table.row(*(row[k] for k in wanted))
     table.print()
+
+
+def _unit(noun: str) -> str:
+    """What the jobs are counted in."""
+    return "evaluations" if noun == "run" else "queries"
 
 
 def _cells(job: JobStatus, figures: RunFigures | None) -> list[str]:

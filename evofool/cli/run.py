@@ -156,12 +156,12 @@ def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
     lag = lag_for(workers, ceil(search.batch / recipe.chunk), recipe.compute.ray.in_flight)
     if "lag" in search.model_fields_set or search.mode == "free" or lag <= search.lag:
         return recipe, []
-    lines = [f"search.lag is {lag}, so that {workers} workers have work: the recipe gives none (--set search.lag=N)"]
+    lines = [f"search.lag is {lag}, the least that keeps {workers} workers busy; the recipe has none (--set search.lag=N)"]
     if recipe.encoding.kind == "direct":
         cost = next((f"{times:g} times at lag {at}" for at, times in _COST_OF_LAG if at >= lag), "4 times at lag 32")
         lines.append(
-            f"Such a lag costs pixels evaluations: {cost} (mnist-direct on a LeNet, medians of 20 seeds). --set "
-            "search.mode=free draws parents as late as it can instead, but the order of results decides what it finds"
+            f"With pixels a lag costs evaluations: {cost} (mnist-direct on a LeNet, medians of 20 seeds). With --set "
+            "search.mode=free parents are newer, but results depend on the order in which workers finish"
         )
     return recipe.model_copy(update={"search": search.model_copy(update={"lag": lag})}), lines
 

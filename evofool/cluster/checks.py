@@ -250,7 +250,7 @@ class Checks:
             return []
         if not job.others:
             self._agree(job)
-            self._note(f"answers of {evidence.by} are not checked: its images break the target on this machine")
+            self._note(f"answers of {evidence.by} are not checked: the target fails on these images on this machine")
             return []
         if not last and len(job.others) == 1 and any(job.may_go_to(c) and not c.gone for c in self._contributors):
             self.queue.append(job)
@@ -280,7 +280,7 @@ class Checks:
         answers = [self._repeat(order) for order in orders]
         if any(answer is None or not np.isfinite(answer[0]).all() for answer in answers):
             return None
-        return f"{by} breaks on images that this machine classifies: {reason}"
+        return f"{by} fails on images that this machine classifies: {reason}"
 
     def withdraw(self, worker: Contributor) -> bool:
         """A worker was wrong. Returns whether it had given answers that are not agreed on."""

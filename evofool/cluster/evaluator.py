@@ -265,7 +265,7 @@ class RayEvaluator:
             except RayError as error:
                 if isinstance(call.job, ProbeJob):
                     self._checks.other_probes()  # an image of it may kill workers
-                self._lost(slot, f"the worker's process died over it ({type(error).__name__})")
+                self._lost(slot, f"the worker's process died ({type(error).__name__})")
                 self._start_up.died(slot.number)
                 return
             slot.finish(reply)

@@ -73,7 +73,10 @@ class StartUp:
                 yield slot, f"its target was not loaded in {self._limit:g} seconds"
             else:
                 room = ask(lambda: has_room(self._options, owns_cluster()))
-                yield slot, f"it has no process after {self._limit:g} seconds, although there is room" if room else ""
+                yield (
+                    slot,
+                    f"Ray has not started its process in {self._limit:g} seconds, although it has room" if room else "",
+                )
 
     def note(self, slots: Sequence[WorkerSlot], working: bool, now: float) -> str:
         """What is waited for, once no worker has worked for a while; "" if that was said, or some work."""

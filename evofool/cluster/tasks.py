@@ -265,7 +265,7 @@ class _TaskPool:
             self._last_running = now
         elif now - self._last_running > _SHORTAGE_NOTE:
             if ask(lambda: has_room(self.options, owns_cluster())):
-                note = f"no worker has begun yet, although there is room; each has {4 * self.options.timeout:g} seconds"
+                note = f"no worker has begun yet, although Ray has room; each may take {4 * self.options.timeout:g} seconds"
             else:
                 note = f"no worker is running: {ask(lambda: shortage_text(self.options))}; waiting for resources"
         return JobsProgress(len(self.jobs), done, failed, running, now - self._began, note)

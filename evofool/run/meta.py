@@ -240,9 +240,9 @@ class RunMeta(_Record):
     shown: Count = 0  # batches that the table elites is up to date with
     shown_changes: Count = 0  # the same in rows of cell_history
     last_progress: Count = 0  # the last commit that changed a cell, from 0
-    seconds: NotNegative = 0.0  # of search, over all sittings
+    seconds: NotNegative = 0.0  # of search, over all sessions
     finished: StrictStr | None = None  # why the run ended by its own rules
-    answers: Count = 0  # images that the target answered, over all sittings
+    answers: Count = 0  # images that the target answered, over all sessions
     repeated: Count = 0  # images that were evaluated again, to compare workers or after a rewind; not in answers
     warnings: list[StrictStr] = []
     workers: WorkersRecord | None = None

@@ -38,6 +38,6 @@ def differing_elites(
     named[_NAMED:] = ["..."] * (len(named) > _NAMED)
     return (
         f"{target.name}: measured again by another process, {differing.sum()} elites do not have their stored scores: "
-        f"classes {', '.join(named)}; largest difference {apart.max():.3g} in log-odds or "
-        "margin. A worker was wrong for some images only, and others may be missing: start another run without it"
+        f"classes {', '.join(named)}; largest difference {apart.max():.3g} in log-odds or margin. A worker was wrong for "
+        "some images, and elites that it missed cannot be restored: start another run without that worker"
     )

@@ -145,7 +145,7 @@ def replay(
         same_machine = stored.meta.machine == machine(recipe.compute.threads)
         target = stored.own_target(target, trust)
     # A run can come from anybody: the cluster and the runtime environment that it names are not used.
-    # The quarantine of a run that was resumed may be larger than one sitting allows.
+    # The quarantine of a run that was resumed may be larger than one session allows.
     part = recipe.compute.ray
     ray = part.model_copy(update={"address": address, "environment": {}, "quarantine": max(part.quarantine, aside)})
     compute = recipe.compute.model_copy(update={"workers": workers, "ray": ray})

@@ -72,14 +72,14 @@ class ListStatus:
 
 @dataclass
 class _Seen:
-    """What was last seen of a job in this sitting."""
+    """What was last seen of a job in this session."""
 
     attempt: int = -1
     restarts_before: int = 0
 
 
 class StatusFile:
-    """Writes status.json while it is open. What earlier sittings have counted of a job is kept.
+    """Writes status.json while it is open. What earlier sessions have counted of a job is kept.
 
     state: how the work has ended, when it is closed: "done", or what was set. An error makes it "failed".
     """

@@ -69,7 +69,7 @@ def plan_sweep(recipe: Recipe, folder: Path, targets: Sequence[str], seeds: Sequ
     """
     for what, given in (("targets", targets), ("seeds", seeds)):
         if not given or len(set(given)) < len(given):
-            raise RecipeError(f"{what} have to be given, each once; these are {', '.join(map(str, given)) or 'none'}")
+            raise RecipeError(f"{what} have to be given, each once; given are {', '.join(map(str, given)) or 'none'}")
     for spec in targets:
         try:
             check_spec(spec)

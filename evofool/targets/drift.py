@@ -229,7 +229,7 @@ class DriftMonitor:
             self._judge(asked, after, count)
         if self._jitter[0] > VARIES and not self._line.form().labels:
             self.notes.append(
-                f"equal images get answers that differ by {self._jitter[0]:.2g} in log-odds: a change of the target by less "
+                f"answers to the same image differ by {self._jitter[0]:.2g} in log-odds: a change of the target by less "
                 f"than {SAFETY * self._jitter[0]:.2g} is not noticed"
             )
         self._agree(count, *self._jitter)
@@ -274,8 +274,8 @@ class DriftMonitor:
         raise DriftError(
             f"{self._line.name}: known images get other answers than before. Image {asked[k].image.hex()[:16]} ({whose}) "
             f"has p = {now:.6g} in class {c} ({self._line.labels[c]}) and had {then:.6g}, a difference of {largest:.3g} in "
-            f"log-odds; {int(beyond.sum())} of {len(asked)} images that were asked again differ by too much. The target "
-            f"last agreed at request {self.agreed:,}; this is request {requests:,}",
+            f"log-odds; {int(beyond.sum())} of {len(asked)} images that were asked again differ by more than is allowed. "
+            f"The target last agreed at request {self.agreed:,}; this is request {requests:,}",
             self.agreed,
             requests,
             largest,

@@ -171,7 +171,7 @@ def test_a_worker_that_answers_nan_now_and_then_is_named_and_no_image_is_quarant
     with Run.start(recipe("now_and_then"), here / "run") as run:
         await_workers(run, both_work)
         assert run.advance()
-        assert any(text.startswith("worker ") and "breaks on images" in text for text in run.warnings)
+        assert any(text.startswith("worker ") and "fails on images" in text for text in run.warnings)
     assert differing(undisturbed, here / "run") == [], "the quarantine is part of it"
 
 

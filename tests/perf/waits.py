@@ -163,7 +163,7 @@ FAST, SLOW = ("compute.ray.timeout=5",), ("compute.ray.timeout=20",)
 WAITS = {
     "cell stopped": Wait(signal_to("ray::run_job", STOP), r"replaced, since its process gave no sign", 0, bench=True),
     "call: worker stopped": Wait(signal_to("ray::Worker", STOP), r"no answer in 20 seconds", 0, changes=SLOW),
-    "start: process hangs": Wait(nothing, r"it has no process after 20 seconds", 2, changes=FAST, hangs="process"),
+    "start: process hangs": Wait(nothing, r"Ray has not started its process in 20 s", 2, changes=FAST, hangs="process"),
     "start: import hangs": Wait(nothing, r"its target was not loaded in 20 seconds", 2, changes=FAST, hangs="import"),
     "start: target hangs": Wait(
         nothing, r"its target was not loaded in 20 seconds", 2, changes=(*FAST, "target=python:waits_targets:hangs")

@@ -156,7 +156,7 @@ def test_other_recipes_and_other_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other" / "mine.txt").write_text("x")
     with pytest.raises(StoreError, match="is not empty and holds no sweep"):
         run_sweep(plan_sweep(recipe(), tmp_path / "other", ["lenet"], [0]))
-    with pytest.raises(RecipeError, match="seeds have to be given, each once; these are 1, 1"):
+    with pytest.raises(RecipeError, match="seeds have to be given, each once; given are 1, 1"):
         plan_sweep(recipe(), tmp_path / "new", ["lenet"], [1, 1])
     with pytest.raises(RecipeError, match=r"targets: .*lanet"):
         plan_sweep(recipe(), tmp_path / "new", ["lanet"], [1])
@@ -182,4 +182,4 @@ def test_commas_within_the_options_of_a_target_do_not_separate() -> None:
 def test_a_folder_without_jobs_has_no_status(call: Call) -> None:
     shown = call("bench", "show", "nowhere")
     assert shown.code == 2
-    assert "nowhere holds no benchmark and no sweep that was started" in shown.err
+    assert "nowhere has no benchmark and no sweep that was started" in shown.err
