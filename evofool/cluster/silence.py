@@ -1,6 +1,6 @@
 """Which jobs have been silent for too long. Independent of Ray."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 FIRST = 4  # times the limit that a first report, and a pause between two reports, may take: networks are loaded and compiled
@@ -33,19 +33,20 @@ class Silence:
             heard.life = now
         heard.counts = counts
 
-    def excuse(self, jobs: Mapping[int, object], now: float) -> None:
+    def excuse(self, jobs: Iterable[int], now: float) -> None:
         """The silence so far is not that of the jobs: what passes on their signs did not answer."""
         for job in jobs:
             self._heard[job].report = self._heard[job].life = now
 
     def begun(self, job: int) -> bool:
+        """Whether a process has it."""
         return self._heard[job].counts != (0, 0)
 
     def reason(self, job: int, now: float) -> str:
         """Why a job is taken to hang, "" if it is not."""
         heard = self._heard[job]
-        if not self.begun(job):
-            return self._text("it was not begun", heard.life, self.limit * FIRST, now)
+        if not heard.counts[0]:  # no process, or one that is still importing what the job needs
+            return self._text("it was not begun", heard.report, self.limit * FIRST, now)
         silent = self._text("its process gave no sign of life", heard.life, self.limit, now)
         return silent or self._text("it reported no progress", heard.report, self.limit * FIRST, now)
 

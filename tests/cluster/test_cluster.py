@@ -554,3 +554,31 @@ def test_ray_is_imported_only_for_workers(here: Path) -> None:
         [sys.executable, "-c", code, *RUN, "--out", "run"], capture_output=True, text=True, env=environment_of(), check=True
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_ray_that_is_lost_ends_the_search_with_one_sentence(here: Path, process: str) -> None:
+    words = [*RUN, "--workers", "1", "--out", "run", "--set", "stop.evaluations=1000000", "--set", "save.seconds=1"]
+    line = [sys.executable, "-c", OURS, *words]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment_of()) as driver:
+        assert wait_for(lambda: committed(here / "run") > 0 or driver.poll() is not None)
+        (pid,) = [pid for pid in children(driver.pid) if process.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(pid, signal.SIGKILL)
+        printed, complaint = driver.communicate(timeout=300)
+    assert driver.returncode == 2
+    assert complaint.count("\n") == 1, complaint
+    assert f"has failed (its process {process} has ended); what is saved is safe" in complaint
+    assert "evaluations are saved; continue with:" in complaint
+    assert "raylet)" not in printed
+    assert evofool_command("verify", "run").returncode == 0
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(parent):
+                found.append(int(entry.name))
+        except OSError:
+            pass
+    return found

@@ -23,6 +23,7 @@ from evofool.cluster.folder_transfer import (
 )
 from evofool.cluster.job_function import JobFailure
 from evofool.cluster.settings import RayOptions
+from evofool.cluster.silence import Silence
 from evofool.cluster.task_progress import TaskNews
 from evofool.cluster.tasks import JobsProgress, run_jobs
 from evofool.errors import StoreError
@@ -51,6 +52,17 @@ def mixed(job):
 def endless(job):
     Path(job["note"]).write_text(str(os.getpid()))
     time.sleep(600)
+
+def stops_once(job, on_progress):
+    """Its process is stopped in the middle, the first time."""
+    note = Path(job["note"])
+    for at in range(20):
+        on_progress({"done": at})
+        if at == 3 and job["always"] or not note.exists():
+            note.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.02)
+    return "done"
 
 def steady(job, on_progress):
     """Counts in its folder until it is asked to end, or has reached its number."""
@@ -101,11 +113,16 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     del sys.modules["odd_jobs"]
 
 
-def alive(pid: int) -> bool:
+def state(pid: int) -> str:
+    """Of a process, as /proc has it; "" if there is none."""
     try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
+
+
+def alive(pid: int) -> bool:
+    return state(pid) not in ("", "Z")
 
 
 def reported(progress: JobsProgress, index: int) -> Mapping[str, Any]:
@@ -265,6 +282,28 @@ def test_a_job_that_fails_ends_alone_with_the_reason(tmp_path: Path) -> None:
     assert made[3].kind == "died"
     assert made[3].message.startswith("its worker died 2 times, the last time because its process was killed or crashed")
     assert (tmp_path / "died").read_text() == "xx"
+
+
+def test_a_job_whose_process_is_stopped_is_repeated_or_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("once", "always")
+
+    def reason(silence: Silence, job: int, now: float) -> str:
+        """However slow the machine is, a job hangs if its process is stopped."""
+        note = tmp_path / names[job]
+        stopped = note.exists() and note.read_text() and state(int(note.read_text())) == "T"
+        return "its process gave no sign of life in 300 seconds" if stopped else ""
+
+    monkeypatch.setattr(Silence, "reason", reason)
+    seen: list[JobsProgress] = []
+    each = [{"note": str(tmp_path / name), "always": name == "always"} for name in names]
+    made = dict(run_jobs("odd_jobs:stops_once", each, RayOptions(retries=1), workers=2, on_progress=seen.append))
+    assert made[0] == "done"
+    assert made[1] == JobFailure(
+        "died", "its worker died 2 times, the last time because its process gave no sign of life in 300 seconds"
+    )
+    assert any(progress.note.startswith("a worker was replaced, since its process gave no sign") for progress in seen)
+    for name in names:
+        assert not alive(int((tmp_path / name).read_text()))
 
 
 def test_a_job_that_reports_no_progress_is_killed_at_the_end(jobs: Any, tmp_path: Path) -> None:
