@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from evofool.cli.app import app
+from evofool.cli.run import _with_lag
 from evofool.errors import StoreError
-from evofool.recipe import Recipe
+from evofool.recipe import Recipe, load
 
 
 class _Begun(StoreError):
@@ -43,3 +44,11 @@ def test_a_new_run_with_workers_gets_the_lag_that_they_need(
     CliRunner().invoke(app, ["run", *options.split(), "--out", str(tmp_path / "run")])
     assert begun[0].search.lag == lag
     assert begun[0].model_dump()["search"]["lag"] == lag, "it is stored"
+
+
+def test_what_a_lag_costs_pixels_is_said() -> None:
+    recipe, lines = _with_lag(load("mnist-direct", ["compute.workers=8"]))
+    assert recipe.search.lag == 7
+    assert "1.91 times at lag 8" in lines[1]
+    assert "search.mode=free" in lines[1]
+    assert len(_with_lag(load("mnist-cppn", ["compute.workers=8"]))[1]) == 1
