@@ -161,7 +161,7 @@ def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
         cost = next((f"{times:g} times at lag {at}" for at, times in _COST_OF_LAG if at >= lag), "4 times at lag 32")
         lines.append(
             f"With pixels a lag costs evaluations: {cost} (mnist-direct on a LeNet, medians of 20 seeds). With --set "
-            "search.mode=free parents are drawn when a worker is free, but results depend on the order in which workers finish"
+            "search.mode=free parents are drawn when a worker is free, but results depend on which worker is faster"
         )
     return recipe.model_copy(update={"search": search.model_copy(update={"lag": lag})}), lines
 
