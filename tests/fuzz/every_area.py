@@ -1,9 +1,11 @@
 """All areas."""
 
-from tests.fuzz.areas import benches, genome, ledgers, pictures, recipes, servers, weights
+from tests.fuzz.areas import benches, genome, ledgers, pictures, recipes, runs, servers, weights
 from tests.fuzz.room import Area
 
 _ALL = (
+    runs.TABLES_AREA,
+    runs.BYTES_AREA,
     genome.AREA,
     recipes.AREA,
     weights.AREA,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.fuzz.areas import ledgers
+from tests.fuzz.areas import ledgers, runs
 from tests.fuzz.mutations import DEEP, DIGITS
 
 _TRIGGER = "CREATE TRIGGER t AFTER UPDATE ON bill BEGIN DELETE FROM answers; DELETE FROM bill; END"
@@ -16,6 +16,14 @@ ROWS: dict[str, list[Any]] = {
         ("direct", 0, "changed", [("replace", 0, None)]),
         ("direct", 0, "returned", ([float("nan")] * 42,)),
         ("grey", 0, "returned", ({}, {})),
+    ],
+    "run tables": [
+        ("cppn", "show", "tables", [("view", ("elites", "png"), runs.ENDLESS)]),
+        ("cppn", "export", "tables", [("view", ("image_metrics", "value"), runs.ENDLESS)]),
+        ("cppn", "show", "tables", [("set", ("elites", "png"), 0, "zeros 40000000")]),
+        ("cppn", "verify", "tables", [("set", ("genomes", "batch"), 0, "zeros 40000000")]),
+        ("cppn", "show --json", "tables", [("json", "target", [("replace", 0, DEEP)])]),
+        ("cppn", "verify", "tables", [("row json", 0, [("replace", 0, DEEP)])]),
     ],
     "weights": [
         ("calibration", "whole", (4, "", "BF16", 0)),

@@ -181,4 +181,4 @@ def line(case: tuple[Any, ...], room: Room) -> list[str | Path] | None:
     return ["bench", "compare", path, room.give("b.json", as_json(RESULT).encode())]
 
 
-AREA = Area("benches", CASES, enter, 3, prepare, line=line)
+AREA = Area("benches", CASES, enter, 4, prepare, line=line)

@@ -90,4 +90,4 @@ def prepare() -> None:
         _require_whole(encoding, np.array(samples(name)))
 
 
-AREA = Area("genomes", CASES, enter, weight=4, prepare=prepare)
+AREA = Area("genomes", CASES, enter, 8, prepare=prepare)

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from evofool.targets.ledger import FILE, Ledger
+from evofool.targets.ledger import FILE, Check, Ledger, Probe
 from tests.fuzz.mutations import apply_bytes, as_json, byte_edits, page_edits, sql_values, values
 from tests.fuzz.room import Area, Fault, Room
 
 FORMAT = {"classifier": "c", "kind": "logits", "top_k": 3, "decimals": None, "described": {"missing": "x"}}
-COLUMNS = {"bill": ("id", "requests", "answers", "free_at", "entered_at", "reading"), "answers": ("id", "image", "logits")}
+COLUMNS = {
+    "bill": ("id", "requests", "answers", "free_at", "entered_at", "reading"),
+    "answers": ("id", "image", "logits"),
+    "probes": ("id", "first", "png", "image", "logits"),
+    "checks": ("id", "requests", "images", "newest", "size", "share", "agreed"),
+}
 STATEMENTS = (
     "DROP TABLE answers", "DROP TABLE bill", "DELETE FROM bill", "PRAGMA user_version = 9", "PRAGMA application_id = 1",
     "DROP TABLE answers; CREATE VIEW answers AS SELECT 1 id, x'00' image, x'00' logits",
@@ -36,6 +41,8 @@ def sample() -> bytes:
         ledger.response_format(FORMAT)
         ledger.keep({bytes([k]) * 32: np.arange(3, dtype=np.float32) for k in range(3)})
         ledger.spend(None, 0.0, 1e9)
+        ledger.keep_probes([Probe(b"p" * 32, b"png", np.ones(3, np.float32), True)], 2)
+        ledger.add_check(Check(1, 1, 0.5, 0.25, True))
         del ledger
         path = Path(folder) / FILE
         with sqlite3.connect(path) as db:
@@ -60,6 +67,9 @@ def enter(case: tuple[Any, ...], room: Room) -> None:
     if at is not None and not (isinstance(at, float | int) and at == at):
         raise Fault(f"a request may be sent at {at!r}")
     ledger.refund()
+    ledger.probes()
+    ledger.checks()
+    ledger.add_check(Check(2, 2, 0.5, 0.25, False))
     ledger.keep({b"8" * 32: np.ones(3, np.float32)})
     if not isinstance(ledger.requests + ledger.answers, int):
         raise Fault("the counts are not whole numbers")
@@ -94,4 +104,4 @@ CASES = st.one_of(
     st.tuples(st.just("value"), st.just("bill"), st.just("reading"), values()),
     st.tuples(st.just("statement"), st.sampled_from(STATEMENTS)),
 )  # fmt: skip
-AREA = Area("ledgers", CASES, enter, weight=2, prepare=sample)
+AREA = Area("ledgers", CASES, enter, 5, prepare=sample)

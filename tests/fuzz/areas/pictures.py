@@ -144,4 +144,4 @@ def line(case: tuple[Any, ...], room: Room) -> list[str | Path] | None:
     return ["explain", path, *options, "--out", room.work / "page"]
 
 
-AREA = Area("pictures", CASES, enter, 3, prepare, line=line)
+AREA = Area("pictures", CASES, enter, 5, prepare, line=line)

@@ -112,4 +112,4 @@ def line(case: tuple[Any, ...], room: Room) -> list[str | Path] | None:
     return None
 
 
-AREA = Area("recipes", CASES, enter, 3, line=line)
+AREA = Area("recipes", CASES, enter, 6, line=line)

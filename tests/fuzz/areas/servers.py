@@ -186,7 +186,7 @@ CASES = st.builds(
     _TRANSPORT,
     st.sampled_from(["", "", "", "&size=4", "&channels=1", "&batch=2", "&max_requests=1"]),
 )
-AREA = Area("servers", CASES, enter, weight=3, prepare=server)
+AREA = Area("servers", CASES, enter, 4, prepare=server)
 
 
 @cache
@@ -235,4 +235,4 @@ REQUESTS = st.builds(
     ),
     _LENGTH,
 )
-REQUESTS_AREA = Area("requests", REQUESTS, request, weight=2, prepare=url)
+REQUESTS_AREA = Area("requests", REQUESTS, request, 4, prepare=url)

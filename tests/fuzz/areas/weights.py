@@ -215,4 +215,4 @@ def prepare() -> None:
     target("lenet")
 
 
-AREA = Area("weights", CASES, enter, 3, prepare, line=line)
+AREA = Area("weights", CASES, enter, 6, prepare, line=line)
