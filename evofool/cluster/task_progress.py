@@ -20,7 +20,8 @@ from evofool.cluster.job_function import RunningJob
 from evofool.cluster.session import TRANSFER, ask, ready, result
 from evofool.errors import StoreError
 
-POLL = 1.0  # seconds between progress reports and between checks of whether to stop
+POLL = 1.0  # seconds between checks of the news and of whether to stop
+_REPORT = 0.25  # seconds between reports of a job; the last one before a kill tells what is done twice
 _FETCH = 5.0  # seconds that the actor has to hand over everything
 _SILENT = 30.0  # seconds without an answer of the actor, after which it is replaced
 _BEAT = 2.0  # seconds between signs of life of a job's process
@@ -145,7 +146,7 @@ class Reporter:
                 self._closing = ray.get(self._answer)
             self._answer = None
         if self._answer is None and time.monotonic() >= self._next:
-            self._next = time.monotonic() + POLL
+            self._next = time.monotonic() + _REPORT
             self._answer = self._send(dict(report))
         return self._closing
 
@@ -154,16 +155,16 @@ class Reporter:
         return self._actor.report.remote(self._index, (self._node, self._attempt, self._first, report, seconds))
 
     def _send_changes(self) -> None:
-        """Send what has changed since the last time, if that has arrived. It costs at most 5% of the job's time."""
-        began = time.monotonic()
-        if self._watcher is None or began < self._next_look:
+        """Send what has changed since the last time, if that has arrived; it takes at most 5% of the job's time."""
+        if self._watcher is None or time.monotonic() < self._next_look:
             return
         if self._keeping is not None and not ray.wait([self._keeping], timeout=0)[0]:
             return
+        began = time.thread_time()
         with suppress(StoreError):  # of a file that cannot be read, the job itself will tell
             if changes := self._watcher.changes():
                 self._keeping = self._actor.keep.remote(self._index, self._attempt, changes)
-        self._next_look = time.monotonic() + _IDLE_SHARE * (time.monotonic() - began)
+        self._next_look = time.monotonic() + _IDLE_SHARE * (time.thread_time() - began)
 
     def _beat(self) -> None:
         """Signs of life, also while the job does not report. The last one has to arrive before the next one is sent."""

@@ -70,7 +70,7 @@ def run_jobs(
     function is a function of a module, or its name as "package.module:function". Jobs and results are JSON-like values. If
     the function has a parameter `on_progress`, it is passed a function that takes a mapping, the job's report, and returns
     True once the job should save and end. It may be called often, at moments at which the job's files are in a state that it
-    can go on from: it sends about once a second.
+    can go on from: it sends at most four times a second.
 
     shared: a folder that every job's "folder" lies below. A worker that cannot see it works in a temporary folder with
     the contents of the job's folder. What changes there is sent when the job reports, and is in the job's folder before a
@@ -162,7 +162,8 @@ class _TaskPool:
                 try:
                     value = self._take(index, answer, wait=hung is None)
                 except RayError as error:
-                    self._fetch(wait=True)  # what the worker had sent of its folder
+                    self._fetch(wait=True)  # what the worker had reported, and sent of its folder
+                    on_progress(self._snapshot(done, failed, lost=index))
                     self._attempts[index] += 1
                     reason = _reason(error) if hung is None else hung[0]
                     self._deaths[index] += bool(reason)
@@ -260,15 +261,20 @@ class _TaskPool:
         now = time.monotonic()
         text, when = self._replaced
         note = f"a worker was replaced, since {text}" if text and now - when < _REPLACED_NOTE else ""
-        running = {index: job for index in self.running.values() if (job := self._begun(index))}
-        if running or not self.running:
+        if not self.running or any(self._begun(index) for index in self.running.values()):
             self._last_running = now
         elif now - self._last_running > _SHORTAGE_NOTE:
             if ask(lambda: has_room(self.options, owns_cluster())):
                 note = f"no worker has begun yet, although Ray has room; each may take {4 * self.options.timeout:g} seconds"
             else:
                 note = f"no worker is running: {ask(lambda: shortage_text(self.options))}; waiting for resources"
-        return JobsProgress(len(self.jobs), done, failed, running, now - self._began, note)
+        return self._snapshot(done, failed, note)
+
+    def _snapshot(self, done: int, failed: int, note: str = "", lost: int | None = None) -> JobsProgress:
+        """As of the last news. lost: the index of a job whose worker has died, which is shown as it was then."""
+        indices = [*self.running.values(), *([] if lost is None else [lost])]
+        running = {index: job for index in indices if (job := self._begun(index))}
+        return JobsProgress(len(self.jobs), done, failed, running, time.monotonic() - self._began, note)
 
     def _begun(self, index: int) -> RunningJob | None:
         """A job as its present worker reports it; None until that worker has begun."""

@@ -19,7 +19,7 @@ from evofool.sweep.folder import is_in_use
 
 FILE, SCHEMA, VERSION = "status.json", "evofool.jobs", 1
 STATES = ("waiting", "running", "interrupted", "done", "failed")
-_INTERVAL = 1.0  # seconds between two writes
+_INTERVAL = 0.9  # seconds between two writes; workers' news come once a second
 _IDLE_SHARE = 100  # times as long as the last write took until the next one
 _REMEDY = "read it with the evofool that wrote it"
 
@@ -30,8 +30,8 @@ class JobStatus:
 
     folder: from that of the list. done, total: evaluations, or queries of a benchmark; total 0 if it is not known. node: of
     the worker that has, or had, it. rate: of them per second, 0 if not known. repeated: how many were done twice, because
-    a worker or the whole work was killed after its last checkpoint, as far as reports tell, which come once a second.
-    restarts: workers that died with it. reason: why it failed.
+    a worker or the whole work was killed after its last checkpoint, as of the last report before the kill (a quarter of a
+    second, or a second for the whole work). restarts: workers that died with it. reason: why it failed.
     """
 
     name: str
@@ -158,9 +158,9 @@ class StatusFile:
 
     def write(self, now: bool = False) -> None:
         """Write the file if something has changed and it is time to, or now."""
-        began = time.monotonic()
-        if not self._changed or (began < self._next and not now):
+        if not self._changed or (time.monotonic() < self._next and not now):
             return
+        began = time.thread_time()
         record = ListStatus(
             self._state, self._message, time.time(), socket.gethostname(), os.getpid(), tuple(self._jobs.values())
         )
@@ -168,7 +168,7 @@ class StatusFile:
         with suppress(StoreError):
             write_json(self._path, {"schema": SCHEMA, "version": VERSION, **record.as_json()})
             self._changed = False
-        self._next = began + max(_INTERVAL, _IDLE_SHARE * (time.monotonic() - began))
+        self._next = time.monotonic() + max(_INTERVAL, _IDLE_SHARE * (time.thread_time() - began))
 
     @staticmethod
     def _end(job: JobStatus, failure: str, done: int | None) -> None:
