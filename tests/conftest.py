@@ -15,6 +15,7 @@ RAY = (
     "tests/cluster/test_cluster.py",
     "tests/cluster/test_tasks.py",
     "tests/cluster/test_wrong_workers.py",
+    "tests/cluster/test_bench_on_nodes.py",
     "tests/bench/test_bench.py",
 )
 """Files whose tests start Ray. Two at once would compete for cores and ports."""
