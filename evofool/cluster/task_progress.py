@@ -44,9 +44,10 @@ class TaskNews:
         self.running: dict[int, RunningJob] = {}
         self.counts: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def fetch(self, wait: bool = False) -> Iterator[tuple[int, int, Changes]]:
-        """Update `running`; yields (index, attempt, changes in the job's folder), in the order in which they were sent.
+    def fetch(self, wait: bool = False) -> Iterator[tuple[int, int, int, Changes]]:
+        """Update `running`; yields (index, attempt, number, changes in the job's folder), in the order of their numbers.
 
+        Numbers begin with 1 in each attempt; one that is missing was lost with an actor that had to be replaced.
         What has arrived here; with wait also what has arrived at the actor.
         """
         for _ in range(2 if wait else 1):
@@ -82,7 +83,7 @@ def _progress_actor() -> type:
     class ProgressActor:
         def __init__(self) -> None:
             self._reports: dict[int, tuple[Any, ...]] = {}
-            self._changes: list[tuple[int, int, Any]] = []
+            self._changes: list[tuple[int, int, int, Any]] = []
             self._counts: dict[tuple[int, int], tuple[int, int]] = {}
             self._closing = False
 
@@ -96,8 +97,8 @@ def _progress_actor() -> type:
             self._reports[index] = report
             return self._closing
 
-        def keep(self, index: int, attempt: int, changes: Any) -> None:
-            self._changes.append((index, attempt, changes))
+        def keep(self, index: int, attempt: int, number: int, changes: Any) -> None:
+            self._changes.append((index, attempt, number, changes))
 
         def take(self) -> tuple[Any, ...]:
             changes, self._changes = self._changes, []
@@ -122,6 +123,7 @@ class Reporter:
         self._began = 0.0
         self._closing, self._next = False, 0.0
         self._watcher: FolderWatcher | None = None
+        self._sent = 0  # changes
         self._keeping: Any = None  # ray.ObjectRef, ready once the actor has the last changes
         self._next_look = 0.0
         self._answer = self._send(None)
@@ -163,7 +165,8 @@ class Reporter:
         began = time.thread_time()
         with suppress(StoreError):  # of a file that cannot be read, the job itself will tell
             if changes := self._watcher.changes():
-                self._keeping = self._actor.keep.remote(self._index, self._attempt, changes)
+                self._sent += 1
+                self._keeping = self._actor.keep.remote(self._index, self._attempt, self._sent, changes)
         self._next_look = time.monotonic() + _IDLE_SHARE * (time.thread_time() - began)
 
     def _beat(self) -> None:

@@ -129,7 +129,7 @@ class _TaskPool:
         self._task = ray.remote(_task()).options(**self.options.remote_options(), max_retries=0)
         self._attempts = [0] * len(self.jobs)  # workers that a job has had before, by the job's index
         self._deaths = [0] * len(self.jobs)  # of a job's workers, by the job's index
-        self._behind: set[tuple[int, int]] = set()  # (index, attempt) whose changes could not be written
+        self._applied: dict[tuple[int, int], int] = {}  # by (index, attempt), the number of the last changes written
         self._answered: set[int] = set()  # jobs whose folders are final
         self._last_running = self._began = time.monotonic()
         self._silence = Silence(self.options.timeout)
@@ -287,14 +287,16 @@ class _TaskPool:
 
     def _fetch(self, wait: bool = False) -> None:
         """Fetch the latest reports, and write what has changed in folders that workers do not share."""
-        for index, attempt, changes in self._news.fetch(wait):
+        for index, attempt, number, changes in self._news.fetch(wait):
             # Those of a worker that is taken to be dead, or has answered meanwhile, are for another state of the folder.
-            if index in self._answered or attempt != self._attempts[index] or (index, attempt) in self._behind:
+            if index in self._answered or attempt != self._attempts[index]:
                 continue
-            try:
+            # After some that were lost, or could not be written, the next ones do not fit; all files come at the end.
+            if number != self._applied.get((index, attempt), 0) + 1:
+                continue
+            with suppress(StoreError):
                 apply_changes(changes, Path(self.jobs[index]["folder"]).absolute())
-            except StoreError:
-                self._behind.add((index, attempt))  # the next ones do not fit; all files come at the end
+                self._applied[index, attempt] = number
 
     def _kill_hung(self) -> None:
         """Kill the tasks that are silent for too long."""

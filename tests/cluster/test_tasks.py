@@ -213,6 +213,26 @@ def test_a_job_whose_worker_dies_goes_on_from_what_it_had_sent(
     assert [started[attempt] for attempt in sorted(started)] == [b + 1 for b in begun[: len(started)]]
 
 
+def test_changes_that_follow_lost_ones_are_not_applied(jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are for a state of the folder that never came; as when the actor that had them was replaced."""
+    monkeypatch.setattr("evofool.cluster.tasks.leave_token", lambda folder: "another disk's")
+    fetch, late = TaskNews.fetch, []
+
+    def lossy(news: TaskNews, wait: bool = False) -> Any:
+        for row in fetch(news, wait):
+            late.append(row[2])
+            if row[2] != 1:
+                yield row
+
+    monkeypatch.setattr(TaskNews, "fetch", lossy)
+    applied: list[Any] = []
+    monkeypatch.setattr("evofool.cluster.tasks.apply_changes", lambda changes, folder: applied.append(changes))
+    each = [{"folder": str(tmp_path / "far"), "to": 100_000}]
+    run = run_jobs(jobs.steady, each, RayOptions(), workers=1, shared=tmp_path, stop=lambda: any(n > 3 for n in late))
+    assert list(run) == []
+    assert applied == []
+
+
 def test_changes_that_come_after_the_answer_do_not_replace_the_final_files(
     jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +255,7 @@ def test_changes_that_come_after_the_answer_do_not_replace_the_final_files(
         RayOptions(),
         workers=2,
         shared=tmp_path,
-        stop=lambda: any(index == 0 for index, _, _ in released),
+        stop=lambda: any(index == 0 for index, *_ in released),
     )
     for index, _ in run:
         answered.append(index)
