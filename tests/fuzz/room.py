@@ -87,7 +87,12 @@ def check_output(status: int, output: str) -> int:
     if bad := BAD_CHARACTERS.search(output):
         line = next(line for line in output.split("\n") if BAD_CHARACTERS.search(line))
         raise Fault(f"a raw {bad[0]!r} is printed\n{line!r:.2000}")
-    for sign in ("This is a bug", "Traceback (most recent call last)", "out of memory"):
+    for sign in (
+        "This is a bug",
+        "Traceback (most recent call last)",
+        "evofool: out of memory",
+        "evaluation: out of memory",
+    ):
         if sign in output:
             line = next(line for line in output.split("\n") if sign in line)
             raise Fault(f"a fault is admitted: {line[:150]}\n{output[-3000:]}")
