@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from evofool.cluster import evaluator
-from evofool.cluster.worker import Worker, WorkerInfo
+from evofool.cluster.messages import Sender
+from evofool.cluster.work import Work
+from evofool.cluster.worker import Reply, Worker, WorkerInfo
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.search.archive import Winners
-from evofool.search.evaluate import BatchEvaluator, Order
+from evofool.search.evaluate import BatchEvaluator, OnLogits, Order
 from tests.perf.search import await_workers
 
 SECONDS = 0.02  # that the target sleeps
@@ -33,8 +35,10 @@ class Recorded(BatchEvaluator):
 
     record: dict[int, list[tuple[int, int]]]  # by batch: (row, cell)
 
-    def __call__(self, order: Order) -> Winners:
+    def part(self, order: Order, begin: int, on_logits: OnLogits = lambda logits: None) -> Winners:
+        assert begin == 0, "workers pass one chunk"
         time.sleep(SECONDS)
+        on_logits(self.logits(order))
         begin = order.key.row
         won = sorted(
             (cell, row - begin) for row, cell in self.record.get(order.batch, ()) if begin <= row < begin + order.size
@@ -90,19 +94,20 @@ def main() -> None:
         "save.seconds=1000",
     ]
     weights = {"orders": 0, "replies": 0}
-    encode, decode = evaluator.Sender.encode, evaluator.decode_winners
+    encode, take = Sender.encode, Work.take
 
     def weighed_order(self: Any, order: Order) -> Any:
         made = encode(self, order)
         weights["orders"] += len(pickle.dumps(made, 5))
         return made
 
-    def weighed_winners(encoding: Any, order: Order, sent: Any, lineage: Any) -> Winners:
-        weights["replies"] += len(pickle.dumps(sent, 5))
-        return decode(encoding, order, sent, lineage)
+    def weighed_reply(self: Any, by: Any, job: Any, reply: Reply) -> Any:
+        weights["replies"] += len(pickle.dumps(reply, 5))
+        return take(self, by, job, reply)
 
-    evaluator.Sender.encode = weighed_order  # type: ignore[method-assign]
-    evaluator.decode_winners = weighed_winners
+    Sender.encode = weighed_order  # type: ignore[method-assign]
+    Work.take = weighed_reply  # type: ignore[method-assign]
+    Run._measure_elites_again = lambda self: None  # type: ignore[method-assign]  # their scores are recorded ones
     here = recipe.changed(changes, "here")
     with tempfile.TemporaryDirectory() as scratch, Run.start(here, Path(scratch) / "run") as run:
         genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))
