@@ -322,7 +322,7 @@ def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
 def _hint(path: Sequence[str]) -> str:
     """Which key may be meant by one that does not exist."""
     if path == ["compute"]:
-        return " (workers and ray.* say where cells run, format in which number format searches rank)"
+        return " (workers and ray.* say where cells run; format is the number format that searches rank by)"
     models = (BenchRecipe, TargetPart, ArmPart, DetectorsPart, ImageMetricsPart)
     keys = [key for model in models for key in model.model_fields]
     keys += [key for key in RayPart.model_fields if key not in keys]

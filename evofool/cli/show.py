@@ -113,5 +113,5 @@ def _print_workers(stored: "StoredRun", as_json: bool) -> None:
     print_lines(
         "",
         f"{total:,.1f} images/s together, {age:,.0f} s ago" + (f"; the run has ended: {finished}" if finished else ""),
-        f"{repeated:,} images were evaluated again, most of them to compare workers" if repeated else "",
+        f"{repeated:,} images were evaluated again, to compare workers or after the run was rewound" if repeated else "",
     )

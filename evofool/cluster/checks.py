@@ -363,7 +363,7 @@ class Checks:
         else:
             remedy = f"check the memory, the device and the files of {worker.info.node}"
             if found.allowed == 0 and found.largest < ROUGHLY_EQUAL:
-                remedy += ", or start another run with search.mode=free, which allows other last bits"
+                remedy += ", or start another run with search.mode=free, which allows such differences"
         return f"{worker} answers differently from {other}: {found}; {remedy}"
 
     def _agree(self, job: CheckJob) -> None:

@@ -171,7 +171,7 @@ class JobQueue:
 
     @property
     def quarantined(self) -> int:
-        """The number of images that were set aside."""
+        """The number of quarantined images."""
         return len(self._aside)
 
     def pending(self) -> list[Order]:

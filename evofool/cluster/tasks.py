@@ -69,8 +69,8 @@ def run_jobs(
 
     function is a function of a module, or its name as "package.module:function". Jobs and results are JSON-like values. If
     the function has a parameter `on_progress`, it is passed a function that takes a mapping, the job's report, and returns
-    True once the job should save and end. It may be called often, at moments at which the job's files are in a state that it
-    can go on from: it sends at most four times a second.
+    True once the job should save and end. It may be called often, but only while the job can be continued from its files as
+    they are; at most four reports a second are sent.
 
     shared: a folder that every job's "folder" lies below. A worker that cannot see it works in a temporary folder with
     the contents of the job's folder. What changes there is sent when the job reports, and is in the job's folder before a

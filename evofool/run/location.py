@@ -49,4 +49,5 @@ def temporary_note(folder: Path) -> str | None:
     parts = folder.absolute().parts
     if "runtime_resources" not in parts or not any(part.startswith("_ray_pkg_") for part in parts):
         return None
-    return f"{folder.absolute()} is in Ray's package cache, which Ray deletes after the job; pass --out an absolute path"
+    path = folder.absolute()
+    return f"{path} is in Ray's package cache, which Ray deletes after the job; give an absolute path elsewhere (--out)"

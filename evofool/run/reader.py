@@ -169,7 +169,7 @@ class Reader:
                 found[at] = packed
                 break
             if len(line) > MAX_STEPS:
-                raise ValueError(f"the genome of birth {birth} is a difference from nothing whole")
+                raise ValueError(f"the genome of birth {birth} is a difference, and no whole genome is before it")
             line.append(packed)
             at = mother
         genome = found[at]
@@ -189,7 +189,7 @@ class Reader:
         """Of a genome; each of them was born before it."""
         rows = self._rows("genomes", ("batch", "mother", "father"), "WHERE birth = ?", (birth,))
         if not rows or max(rows[0][1:]) >= birth:
-            raise ValueError(f"the descent breaks off at birth {birth}")
+            raise ValueError(f"the genome of birth {birth} is missing, or has parents that are not older")
         return ParentsRow(*rows[0])
 
     def descent(self, birth: int) -> list[AncestorRow]:
@@ -275,14 +275,14 @@ class Reader:
                 if len(mothers) != len(fathers) or not len(incumbents) == len(levels) == cells:
                     raise ValueError(f"pending: batch {batch} has lists of other lengths than its parents and cells")
                 if any(len(ids) and not -1 <= ids.min() <= ids.max() < MOST for ids in (mothers, fathers, incumbents)):
-                    raise ValueError(f"pending: batch {batch} has births that cannot be")
+                    raise ValueError(f"pending: batch {batch} has invalid births")
                 if np.isnan(levels).any():
                     raise ValueError(f"pending: batch {batch} has thresholds that are no numbers")
                 found.append(Pending(batch, mothers, fathers, incumbents, levels, drawn_after))
             return found
 
     def quarantine(self) -> list[QuarantineRow]:
-        """The genomes that were set aside, by birth."""
+        """The quarantined genomes, by birth."""
         with self._guard("is damaged"):
             names = ("birth", "batch", "mother", "father", "genome", "reason")
             return [QuarantineRow(*row) for row in self._rows("quarantine", names, "ORDER BY birth")]
@@ -372,5 +372,5 @@ class Reader:
         except StoreError:
             raise
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            reason = "a query does not end: its pages name one another" if str(error) == "interrupted" else str(error)
+            reason = "a query does not end: its pages refer to each other" if str(error) == "interrupted" else str(error)
             raise StoreError(f"{self.path} {what}: {reason}") from None

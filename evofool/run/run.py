@@ -331,7 +331,7 @@ class Run:
         """What all workers agree on already is written now, the rest later."""
         self._collect_notes()
         for q in self.strategy.quarantined:
-            self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is set aside in quarantine: {q.reason}")
+            self.warnings.append(f"birth {q.birth}, of batch {q.batch}, is quarantined: {q.reason}")
         state = {
             "seconds": self.seconds,
             "finished": self.finished,

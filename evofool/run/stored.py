@@ -154,7 +154,7 @@ class StoredRun:
         return self.meta.shown * self.recipe.search.batch if self.meta.searched else self.evaluations
 
     def quarantine(self) -> list[dict[str, Any]]:
-        """The genomes that were set aside, as plain values: birth, batch, mother, father, reason."""
+        """The quarantined genomes, as plain values: birth, batch, mother, father, reason."""
         return [{k: v for k, v in row._asdict().items() if k != "genome"} for row in self.store.quarantine()]
 
     @property

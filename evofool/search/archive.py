@@ -11,7 +11,7 @@ from genomes.random import integers
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A genome that was set aside, because its image kills, hangs or breaks the target. It won no cell."""
+    """A genome that was quarantined, because its image kills, hangs or breaks the target. It won no cell."""
 
     birth: int
     batch: int

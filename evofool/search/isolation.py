@@ -1,4 +1,4 @@
-"""Finds the images that break a target: batches that fail are halved, and single images are set aside in quarantine."""
+"""Finds the images that break a target: batches that fail are halved, and single images are quarantined."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -79,7 +79,7 @@ class _Isolation:
 
 
 class Quarantine:
-    """Sets single images aside: at most `limit`, in one session, before a ScoreError ends the search."""
+    """Quarantines single images: at most `limit`, in one session, before a ScoreError ends the search."""
 
     def __init__(self, encoding: Encoding, target_name: str, limit: int) -> None:
         self._encoding, self._target_name, self._limit = encoding, target_name, limit
@@ -89,7 +89,7 @@ class Quarantine:
         return len(self._births)
 
     def add(self, order: Order, reason: str) -> Quarantined:
-        """The one image of an order, set aside. ScoreError if there are too many; this one then does not count."""
+        """The one image of an order, quarantined. ScoreError if there are too many; this one then does not count."""
         birth = order.first_birth
         if birth not in self._births and len(self._births) >= self._limit:
             raise ScoreError(

@@ -23,8 +23,8 @@ class LocalEvaluator:
     Streams are threads, each with torch_threads for its forward passes (numba and torch release the interpreter lock), so
     that one draws while another classifies. Their number does not change results.
 
-    An image that breaks the target is evaluated once more, alone, and then set aside: at most `quarantine` of them, before a
-    ScoreError ends the search. A black box is not queried again for images that it refused: its error is raised.
+    An image that breaks the target is evaluated once more, alone, and then quarantined: at most `quarantine` of them, before
+    a ScoreError ends the search. A black box is not queried again for images that it refused: its error is raised.
     """
 
     orders_in_progress: int | None = None
@@ -137,7 +137,7 @@ class LocalEvaluator:
 
 
 class _Part(NamedTuple):
-    """A chunk's winners, and the images that are to be set aside: each an order of its own, with the reason."""
+    """A chunk's winners, and the images that are to be quarantined: each an order of its own, with the reason."""
 
     winners: Winners
     aside: list[tuple[Order, str]]

@@ -87,7 +87,7 @@ def run_jobs(
 
     A job that fails leaves the others alone. folder: contains all of theirs. message: names the work in progress reports.
     settled: jobs that are not run, with the reason why they failed earlier, "" for those that are done; they are counted as
-    done. Those with black boxes run in this process, one after the other, once the workers are done: their bills and rates
+    done. Jobs with black boxes run in this process, one after the other, once the workers are done: their bills and rates
     are kept per process.
     """
     tracker = _Tracker(jobs, settled, folder, on_progress, message, status)

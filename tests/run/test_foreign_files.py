@@ -276,7 +276,7 @@ def test_sound_rows_are_read(full: Path) -> None:
         ("UPDATE pending SET thresholds = zeroblob(16)", "lists of other lengths"),
         ("UPDATE pending SET thresholds = zeroblob(17)", "buffer size must be a multiple"),
         ("UPDATE pending SET mothers = zeroblob(8)", "lists of other lengths"),
-        ("UPDATE pending SET fathers = x'" + "ff" * 7 + "80" + "00" * 24 + "'", "births that cannot be"),
+        ("UPDATE pending SET fathers = x'" + "ff" * 7 + "80" + "00" * 24 + "'", "has invalid births"),
         ("UPDATE pending SET thresholds = x'" + "ff" * 24 + "'", "thresholds that are no numbers"),
         ("UPDATE metrics SET row = '[]'", r"metrics\.row of batch 0 is '\[\]', not an object"),
         ("UPDATE metrics SET row = '{\"median\": NaN}'", "NaN is not a number"),
@@ -285,7 +285,7 @@ def test_sound_rows_are_read(full: Path) -> None:
             "UPDATE elites SET png = zeroblob(3000000) WHERE cell = 2",
             r"class 2: its PNG has 3,000,000 bytes; .* at most 1,152",
         ),
-        ("UPDATE genomes SET father = 9 WHERE birth = 2", "the descent breaks off at birth 2"),
+        ("UPDATE genomes SET father = 9 WHERE birth = 2", "the genome of birth 2 is missing, or has parents"),
     ],
 )
 def test_rows_that_contradict_the_run_are_told(full: Path, statement: str, words: str) -> None:

@@ -752,7 +752,7 @@ def test_images_that_break_the_target_are_set_aside_and_the_run_goes_on(tmp_path
         assert run.advance() == "stop.evaluations = 480 is reached"
         rows = run.store.quarantine()
         assert 1 <= len(rows) <= 16
-        assert all(f"birth {row.birth}, of batch {row.batch}, is set aside" in "\n".join(run.warnings) for row in rows)
+        assert all(f"birth {row.birth}, of batch {row.batch}, is quarantined" in "\n".join(run.warnings) for row in rows)
         reason = "too bright" if streams == 3 else "NaN or infinite"
         assert all(reason in row.reason for row in rows)
         for row in rows:
