@@ -18,8 +18,8 @@ def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
     """Start a Ray on this machine while the caller loads and validates a target; connect() waits until it has started.
 
     As many of its processes as there are processors also import what workers need: more at once would make the first one
-    late. A Ray that cannot be started is left to the next connect(), which raises why. At the end the Ray is left to those
-    that have connected; if none has, it is shut down.
+    late. If Ray cannot be started, the next connect() tries again and raises the error. At the end Ray is shut down if
+    nothing else has connected.
     """
     if options.address != "local" or not workers:
         yield

@@ -271,9 +271,7 @@ class Checks:
     def wrongly_broken(self, by: Contributor, orders: Sequence[Order], reason: str) -> str | None:
         """How a worker differs for which the target breaks on images of these orders, each within one chunk.
 
-        None if it breaks on them in this process too.
-
-        None also where this process does not have the search's number format and cannot tell.
+        None if it breaks on them in this process too, or if this process lacks the search's number format and cannot tell.
         """
         if self._batch_evaluator.number_format not in self._batch_evaluator.target.formats:
             return None

@@ -114,11 +114,10 @@ class JobQueue:
     def complete(
         self, job: OrderJob, winners: Winners, broken: Sequence[tuple[int, str]] = (), by: Contributor | None = None
     ) -> bool:
-        """Take a job's winners; called once per job. broken: rows of it that broke the target, each with the reason.
+        """Take a job's winners; called once per job. by: the worker that answered.
 
-        by: the worker that answered.
-
-        Such rows are queued again, each alone, until they have failed `retries` times. Returns whether any were.
+        broken: rows of it that broke the target, each with the reason. They are queued again, each alone, until they have
+        failed `retries` times. Returns whether any were.
         """
         job.batch.parts.append(winners)
         job.batch.missing -= job.order.size - len(broken)

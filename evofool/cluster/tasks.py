@@ -303,9 +303,9 @@ class _TaskPool:
         now = time.monotonic()
         current = {index: self._news.counts.get((index, self._attempts[index]), (0, 0)) for index in self.running.values()}
         for index, counts in current.items():
-            self._silence.hear(index, counts, now)
+            self._silence.update(index, counts, now)
         if now - self._news.answered > _LATE:
-            self._silence.excuse(current, now)
+            self._silence.restart(current, now)
         for answer, index in self.running.items():
             if answer in self._hung or not (reason := self._silence.reason(index, now)):
                 continue

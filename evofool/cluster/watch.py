@@ -149,7 +149,7 @@ class ClusterWatch:
 
     def _lose(self, reason: str) -> None:
         if self.own:
-            text = f"the Ray that this process has started has failed ({reason}); what is saved is safe"
+            text = f"the Ray instance that this process has started has failed ({reason}); what is saved is safe"
         else:
             text = (
                 f"the Ray cluster at {self._head} is lost ({reason}); what is saved is safe: continue on another cluster, "

@@ -91,9 +91,9 @@ class Report:
 def validate(target: Target, chunk: int = 6, folder: Path | None = None) -> Validation:
     """Check that outputs are finite, repeatable, the same alone and in a batch, and not all equal: with at most 23 images.
 
-        Then measure whether they depend on an image's row in a chunk (position.measure), with a few chunks of images. A
-    target that is billed by the request gets four images, and then these and its first four once more
-    (drift.DriftMonitor.measure). Errors of the target pass through.
+    Then measure whether they depend on an image's row in a chunk (position.measure), with a few chunks of images. A target
+    that is billed by the request gets four images, and then these and its first four once more (drift.DriftMonitor.measure).
+    Errors of the target pass through.
 
     folder: where the answers of a slow target are kept meanwhile (AnswerRecord), so that a validation which is killed or
     interrupted goes on from there. A black box keeps its answers itself.

@@ -11,22 +11,22 @@ from evofool.errors import TargetError
 def test_a_job_hangs_if_its_process_gives_no_sign_of_life() -> None:
     silence = Silence(10.0)
     silence.begin(3, 0.0)
-    silence.hear(3, (1, 1), 5.0)
+    silence.update(3, (1, 1), 5.0)
     assert silence.reason(3, 14.0) == ""
     assert silence.reason(3, 16.0) == "its process gave no sign of life in 10 seconds"
-    silence.hear(3, (1, 2), 16.0)
+    silence.update(3, (1, 2), 16.0)
     assert silence.reason(3, 17.0) == ""
 
 
 def test_a_job_hangs_if_it_lives_and_reports_no_progress_for_four_times_as_long() -> None:
     silence = Silence(10.0)
     silence.begin(0, 0.0)
-    silence.hear(0, (1, 1), 0.0)
+    silence.update(0, (1, 1), 0.0)
     for second in range(1, 50):
-        silence.hear(0, (1, 1 + second), float(second))
+        silence.update(0, (1, 1 + second), float(second))
     assert silence.reason(0, 40.0) == ""
     assert silence.reason(0, 41.0) == "it reported no progress in 40 seconds"
-    silence.hear(0, (2, 100), 42.0)
+    silence.update(0, (2, 100), 42.0)
     assert silence.reason(0, 43.0) == ""
 
 
@@ -34,17 +34,17 @@ def test_a_job_that_is_not_begun_may_wait_four_times_as_long() -> None:
     silence = Silence(10.0)
     silence.begin(0, 0.0)
     assert not silence.begun(0)
-    silence.hear(0, (0, 1), 25.0)
+    silence.update(0, (0, 1), 25.0)
     assert silence.begun(0), "it imports what it needs"
     assert silence.reason(0, 39.0) == ""
     assert silence.reason(0, 41.0) == "it was not begun in 40 seconds"
 
 
-def test_a_silence_of_what_passes_signs_on_is_excused() -> None:
+def test_where_signs_are_not_passed_on_time_counts_anew() -> None:
     silence = Silence(10.0)
     silence.begin(0, 0.0)
-    silence.hear(0, (1, 1), 0.0)
-    silence.excuse([0], 30.0)
+    silence.update(0, (1, 1), 0.0)
+    silence.restart([0], 30.0)
     assert silence.reason(0, 39.0) == ""
 
 

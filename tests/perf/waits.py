@@ -171,10 +171,10 @@ WAITS = {
     "start: target crashes": Wait(
         nothing, r"killed or crashed 7 times", 2, changes=("target=python:waits_targets:crashes",)
     ),
-    "own raylet killed": Wait(signal_to("raylet", KILL), r"evofool: the Ray that .*raylet has ended", 2),
-    "own gcs killed": Wait(signal_to("gcs_server", KILL), r"evofool: the Ray that .*gcs_server has ended", 2),
-    "own raylet stopped": Wait(signal_to("raylet", STOP), r"evofool: the Ray that ", 2),
-    "own gcs stopped": Wait(signal_to("gcs_server", STOP), r"evofool: the Ray that .*no answer", 2),
+    "own raylet killed": Wait(signal_to("raylet", KILL), r"evofool: the Ray instance that .*raylet has ended", 2),
+    "own gcs killed": Wait(signal_to("gcs_server", KILL), r"evofool: the Ray instance that .*gcs_server has ended", 2),
+    "own raylet stopped": Wait(signal_to("raylet", STOP), r"evofool: the Ray instance that ", 2),
+    "own gcs stopped": Wait(signal_to("gcs_server", STOP), r"evofool: the Ray instance that .*no answer", 2),
     "joined raylet killed": Wait(
         signal_to("raylet", KILL, cluster=True), r"evofool: the Ray cluster at .*raylet on this machine", 2, joined=True
     ),
