@@ -278,7 +278,7 @@ def test_sound_rows_are_read(full: Path) -> None:
         ("UPDATE pending SET mothers = zeroblob(8)", "lists of other lengths"),
         ("UPDATE pending SET fathers = x'" + "ff" * 7 + "80" + "00" * 24 + "'", "has invalid births"),
         ("UPDATE pending SET thresholds = x'" + "ff" * 24 + "'", "thresholds that are no numbers"),
-        ("UPDATE metrics SET row = '[]'", r"metrics\.row of batch 0 is '\[\]', not an object"),
+        ("UPDATE metrics SET row = '[]'", r"metrics\.row of batch 0 is \[\], not an object"),
         ("UPDATE metrics SET row = '{\"median\": NaN}'", "NaN is not a number"),
         ("UPDATE image_metrics SET name = 'nearest_real_hog_percentile', value = 101", r"101\.0 .* lies in 0\.\.100"),
         (
