@@ -89,7 +89,7 @@ class Work:
             return Taken([], message.broken[0][1])
         if message.broken:
             return Taken([])
-        text = f"breaks on an image of batch {job.order.batch} that {by} classifies"
+        text = f"fails on an image of batch {job.order.batch} that {by} classifies"
         return Taken([(other, f"{other} {text}") for other in job.broken_by if other is not by])
 
     def reference_jobs(self, births: Sequence[int], genomes: Genomes) -> list[ReferenceJob]:

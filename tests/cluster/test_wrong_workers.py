@@ -167,7 +167,9 @@ def test_a_worker_that_answers_nan_now_and_then_is_named_and_no_image_is_quarant
     with Run.start(recipe("now_and_then"), here / "run") as run:
         await_workers(run, both_work)
         assert run.advance()
-        assert any(text.startswith("worker ") and "fails on images" in text for text in run.warnings)
+        # It may be a check that the worker answers so, not an order.
+        says = ("fails on images that this machine classifies", "NaN or infinity where finite logits are expected")
+        assert any(text.startswith("worker ") and any(part in text for part in says) for text in run.warnings)
     assert differing(undisturbed, here / "run") == [], "the quarantine is part of it"
 
 

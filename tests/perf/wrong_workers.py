@@ -95,7 +95,7 @@ def _row(args: argparse.Namespace, fault: str, seed: int, scratch: Path) -> bool
 
 def _named(run: Run) -> bool:
     return any(
-        note.startswith("worker ") and ("answers differently" in note or "breaks on" in note) for note in run.evaluator.notes
+        note.startswith("worker ") and ("answers differently" in note or "fails on" in note) for note in run.evaluator.notes
     )
 
 
