@@ -219,7 +219,9 @@ def main() -> None:
     parser.add_argument("--arms", nargs=2, default=["cppn", "per-class"])
     parser.add_argument("--queries", type=int, default=6000)
     parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=0.02, help="seconds that a worker sleeps at each call of a network")
     args = parser.parse_args()
+    os.environ["NOTED_PAUSE"] = str(args.pause)  # a quick machine would finish a cell before its node is killed
     size = args.targets, args.seeds, args.queries, args.arms
     with tempfile.TemporaryDirectory() as scratch, noted_nets(Path(scratch)) as note:
         folder = Path(scratch)
