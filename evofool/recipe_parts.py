@@ -256,8 +256,8 @@ class RayPart(Part):
     wait for the next one. More calls mean older parents in free mode.
     """
     timeout: float = Field(300.0, gt=0)
-    """Seconds after which a call counts as hanging; four times as many for a worker's first call. For whole runs as jobs
-    ([many machines](cluster.md)): the seconds that a job's process may give no sign of life.
+    """Seconds after which a call counts as hanging; four times as many for a worker's start and its first call. For whole
+    runs as jobs ([many machines](cluster.md)): the seconds that a job's process may give no sign of life.
     """
     retries: int = Field(2, ge=1, le=100)
     """The number of workers that may die during a call before it is split; an image that still kills workers when it is

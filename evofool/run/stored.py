@@ -29,7 +29,7 @@ class ListedElite:
 
     row: EliteRecord
     label: str
-    drifted: bool = False  # made after a black box last agreed with its first answers, and before it was found to differ
+    drifted: bool = False  # made between a check of the black box that agreed and one that did not
 
     @property
     def confidence(self) -> float:
