@@ -301,7 +301,7 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
 def print_drifts(stored: "StoredRun") -> None:
     """Print which elites are marked, because the black box that scored them may have changed by then."""
     if stored.drifts:
-        elites = stored.elites()
+        elites = stored.listed()
         marked = [elite.label for elite in elites if elite.drifted]
         names = ", ".join(marked[:_NAMED]) + (" ..." if len(marked) > _NAMED else "")
         print_lines(

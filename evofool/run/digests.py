@@ -54,7 +54,8 @@ def _of_row(table: str, row: tuple[Any, ...]) -> int:
         if isinstance(value, bytes):
             data = value
         else:  # a value to be written may be a whole number where SQLite makes a fraction of it, or True where it makes 1
-            whole = float(value) if COLUMNS[table][name].kind is float and isinstance(value, int) else value
+            # ... and it stores -0.0 as 0.0.
+            whole = float(value) + 0.0 if COLUMNS[table][name].kind is float and isinstance(value, (int, float)) else value
             data = repr(int(whole) if isinstance(whole, bool) else whole).encode(errors="surrogatepass")
         parts += [b"%d:" % len(data), data]
     return int.from_bytes(hashlib.sha256(b"".join(parts)).digest())

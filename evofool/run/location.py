@@ -6,7 +6,12 @@ from pathlib import Path
 
 from evofool.errors import StoreError
 
-_NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "lustre", "gpfs", "ceph")
+_NETWORK = (
+    *("nfs", "cifs", "smb", "9p", "afs", "lustre", "gpfs", "ceph", "beegfs", "glusterfs", "vboxsf"),
+    *("fuse.sshfs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone"),
+)
+
+_ATTEMPTS = 5  # to copy a file that changes meanwhile
 
 
 def network_file_system(folder: Path) -> str | None:
@@ -17,7 +22,8 @@ def network_file_system(folder: Path) -> str | None:
         return None
     path = folder.resolve()
     above = [(mount, kind) for mount, kind in mounts if path.is_relative_to(mount.replace("\\040", " "))]
-    mount, kind = max(above, key=lambda m: len(m[0]), default=("", ""))
+    # Of several mounts at one place, as with autofs, the last one is used.
+    mount, kind = max(reversed(above), key=lambda m: len(m[0]), default=("", ""))
     return f"{kind} at {mount}" if kind.startswith(_NETWORK) else None
 
 
@@ -34,14 +40,32 @@ def refuse_network(folder: Path) -> None:
 def local_copy(database: Path) -> tempfile.TemporaryDirectory[str]:
     """A temporary folder with a copy of a database and of the log beside it, to be read without locks of its own."""
     folder = tempfile.TemporaryDirectory(prefix="evofool-")
+    files = [database, database.with_name(f"{database.name}-wal")]
     try:
-        for name in (database.name, f"{database.name}-wal"):
-            if name == database.name or database.with_name(name).exists():
-                shutil.copyfile(database.with_name(name), Path(folder.name) / name)
+        for _ in range(_ATTEMPTS):
+            before = [_state(file) for file in files]
+            for file in files:
+                copy = Path(folder.name) / file.name
+                copy.unlink(missing_ok=True)
+                if file == database or file.exists():
+                    shutil.copyfile(file, copy)
+            if [_state(file) for file in files] == before:
+                return folder
+        raise StoreError(f"{database} is being written on another machine; read it there, or when the run has stopped")
     except OSError as error:
         folder.cleanup()
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(f"{database} cannot be copied to be read ({error.strerror})") from None
-    return folder
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    """Size and time of the last change; None if there is no such file."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def temporary_note(folder: Path) -> str | None:

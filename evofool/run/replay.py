@@ -121,7 +121,8 @@ def replay(
     workers and address as in compute.workers and compute.ray.address; they do not change results. begun(run) is called once
     the new run is open, tick as by Run.advance. Every image keeps its row in a chunk, so a replay is exact even where logits
     depend on that (targets.position). StoreError, TargetError or RecipeError if the run has saved nothing, is merged or was
-    made by an attack, if its target has changed, or if images broke the target and workers is 0.
+    made by an attack, if its target has changed, or if workers is 0 and images broke the target of a run with workers: they
+    may end the process that scores them.
     """
     with StoredRun(folder) as stored, stored.store.snapshot():
         committed, recipe = stored.meta.committed, stored.recipe
@@ -134,7 +135,7 @@ def replay(
         if not committed:
             raise StoreError(f"{folder} has saved nothing yet")
         aside = len(stored.store.quarantine())
-        if aside and not workers:
+        if aside and recipe.compute.workers and not workers:
             raise RecipeError(f"{folder}: images in its quarantine broke the target; replay it with workers: --workers 1")
         record = _record(stored)
         unfinished = [

@@ -115,6 +115,10 @@ def refuse_black_box(spec: str) -> None:
 def refuse_workers(found: Target) -> None:
     """TargetError for a target that other processes cannot build: a black box (refuse_black_box), or one without a spec."""
     refuse_black_box(found.name)
+    if found.monitor is not None:
+        raise TargetError(
+            f"{found.name} is watched for changes, which one process does; leave black_box= out, or use --workers 0"
+        )
     try:
         _parsed(found.name)
     except TargetError as error:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evofool.errors import DriftError
+from evofool.errors import DriftError, TargetError
 from evofool.images import decode_png, encode_png
 from evofool.scores import confidence, log_odds, of_top_k
 from evofool.targets.ledger import Check, Ledger, Probe
@@ -129,6 +129,8 @@ class DriftMonitor:
                 return
             if self.ledger.path is not None:
                 self.ledger = Ledger()
+                self._last, self._jitter, self._turn, self._flipped = None, (0.0, 0.0), 0, []
+                self._surest = self._closest = None
             self.ledger.store_in(folder)
             self._begun = False
 
@@ -237,6 +239,8 @@ class DriftMonitor:
     def _judge(self, asked: list[Probe], after: np.ndarray, count: int) -> tuple[float, float]:
         """The largest differences from the first answers; DriftError if they are beyond the tolerance."""
         before, form = _logits(asked), self._line.form()
+        if not np.isfinite(after).all():
+            raise TargetError(f"{self._line.name}: the answer to a known image is NaN or infinite, and was finite before")
         found = differences(before, after, form)
         largest = found.max(axis=1)
         allowed = np.full(len(asked), VARIES if self.tolerance is None else self.tolerance)

@@ -85,6 +85,7 @@ def test_writing_on_a_network_file_system_is_refused_and_the_message_says_what_t
         ("server:/x /share nfs4 rw 0 0\n/dev/sda / ext4 rw 0 0\n", "/share/a/b", "nfs4 at /share"),
         ("/dev/sda / ext4 rw 0 0\nserver:/x /share nfs4 rw 0 0\n", "/shared/a", None),
         ("server:/x / nfs rw 0 0\n/dev/sda /tmp ext4 rw 0 0\n", "/tmp/a", None),
+        ("systemd-1 /data autofs rw 0 0\nserver:/d /data nfs4 rw 0 0\n/dev/sda / ext4 rw 0 0\n", "/data/a", "nfs4 at /data"),
         ("", "/tmp/a", None),
     ],
 )
@@ -100,3 +101,24 @@ def test_a_run_in_the_package_cache_of_ray_is_warned_about(tmp_path: Path) -> No
     with Run.start(recipe(), folder, fake()) as run:
         assert any("Ray's package cache" in warning and "--out" in warning for warning in run.warnings)
     assert location.temporary_note(tmp_path / "runs") is None
+
+
+def test_a_copy_that_changes_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, copied = tmp_path / FILE, []
+    database.write_bytes(b"old")
+
+    def copyfile(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes())
+        copied.append(source)
+        if len(copied) in busy:
+            source.write_bytes(b"newer" * len(copied))
+
+    monkeypatch.setattr(location.shutil, "copyfile", copyfile)
+    busy = {1, 2}
+    with location.local_copy(database) as folder:
+        assert (Path(folder) / FILE).read_bytes() == database.read_bytes() == b"newernewer"
+    assert len(copied) == 3
+    copied.clear()
+    busy = set(range(100))
+    with pytest.raises(StoreError, match="is being written on another machine"):
+        location.local_copy(database)

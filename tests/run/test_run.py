@@ -768,6 +768,9 @@ def test_images_that_break_the_target_are_set_aside_and_the_run_goes_on(tmp_path
         run.advance()
     same = [{k: v for k, v in content(folder).items() if k != "meta"} for folder in (tmp_path, tmp_path / "unbroken")]
     assert same[0] == same[1]
+    begun.clear()
+    again = replay(tmp_path, tmp_path / "again", fake(forward), begun=lambda run: begun.append(1))
+    assert again.differences == ()
 
 
 HANGS = """

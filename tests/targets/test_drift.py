@@ -96,6 +96,25 @@ def test_a_change_is_noticed_at_the_next_check(changed, at_once: int) -> None:
     assert box.monitor.agreed == box.requests - 1, "it answers as before again"
 
 
+def test_an_answer_to_a_known_image_that_is_not_finite_is_named() -> None:
+    box = Box()
+    box.monitor.measure()
+    box.answers = lambda images: np.full((len(images), 4), np.nan, np.float32)
+    with pytest.raises(TargetError, match="box: the answer to a known image is NaN or infinite"):
+        box.queries(range(2 * EVERY))
+
+
+def test_a_second_folder_begins_its_own_known_images(tmp_path: Path) -> None:
+    box = Box()
+    box.monitor.store_in(tmp_path / "one")
+    box.monitor.measure()
+    box.queries(range(60))
+    box.monitor.store_in(tmp_path / "two")
+    box.monitor.measure()
+    box.queries(range(60, 120))
+    assert all(check.agreed for check in box.monitor.ledger.checks())
+
+
 @pytest.mark.parametrize("sigma", [1e-4, 3e-3, 0.03, 0.5])
 def test_answers_that_vary_from_the_start_are_no_change(sigma: float) -> None:
     for run in range(5):
