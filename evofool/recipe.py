@@ -220,7 +220,9 @@ _TABLES: dict[str, type[BaseModel]] = {
 def _fault(item: Any) -> str:
     # The names that pydantic gives to kinds of an encoding and to alternatives of a union are left out.
     loc = item["loc"][:1] + item["loc"][2:] if item["loc"][:1] == ("encoding",) and len(item["loc"]) > 1 else item["loc"]
-    path = [str(p) for p in loc if "[" not in str(p) and "constrained" not in str(p)]
+    unknown = loc[-1:] if item["type"] == "extra_forbidden" else ()  # the user's own key, which may look like such a name
+    known = [str(p) for p in loc[: len(loc) - len(unknown)] if "[" not in str(p) and "constrained" not in str(p)]
+    path = [*known, *map(str, unknown)]
     key = shortened(".".join(path)) or "recipe"
     if item["type"] == "extra_forbidden":
         valid = _keys(path[:-1], item["loc"])

@@ -50,7 +50,8 @@ ROWS: dict[str, list[Any]] = {
     "recipes": [
         ("data", 0, [("replace", 0, DEEP)], []),
         ("data", 99, [("replace", 1097, DIGITS)], []),
-        ("data", 0, [("add", 0, "", 1)], []),
+        ("text", 0, [], ["x[0]=1"]),
+        ("text", 0, [], ["search.constrained=1"]),
         ("text", 0, [], [".".join("a" * 3000) + "=1"]),
         ("text", 0, [], ["search.seed=" + "9" * 5000]),
         ("text", 0, [], ["niches.edges=" + "[" * 3000]),
