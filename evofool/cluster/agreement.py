@@ -75,6 +75,8 @@ class Difference(NamedTuple):
     def __str__(self) -> str:
         if not np.isfinite(self.largest):
             return "NaN or infinity where finite logits are expected"
+        if self.largest == 0:
+            return "the checksums of their logits differ, although those that were compared one by one are equal"
         return f"largest difference {self.largest:.3g} in logits (tolerance {self.allowed:.3g})"
 
 

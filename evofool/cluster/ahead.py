@@ -12,6 +12,8 @@ from evofool.cluster.session import connect, disconnect
 from evofool.cluster.settings import RayOptions
 from evofool.errors import EvofoolError
 
+_PATIENCE = 5.0  # seconds that a start may take to end after an error; then it is left alone
+
 
 @contextmanager
 def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
@@ -41,11 +43,15 @@ def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
             done.set()
 
     threading.Thread(target=start, daemon=True).start()
+    patience: float | None = None
     try:
         yield
+    except BaseException:
+        patience = _PATIENCE  # Ctrl-C does not wait for a start that hangs
+        raise
     finally:
         over.set()
-        done.wait()
+        done.wait(patience)
         if connected:
             disconnect()
 

@@ -360,7 +360,7 @@ class Checks:
             remedy = f"it has {there}, this machine {here}: install there what is installed here"
         else:
             remedy = f"check the memory, the device and the files of {worker.info.node}"
-            if found.allowed == 0 and found.largest < ROUGHLY_EQUAL:
+            if found.allowed == 0 and 0 < found.largest < ROUGHLY_EQUAL:
                 remedy += ", or start another run with search.mode=free, which allows such differences"
         return f"{worker} answers differently from {other}: {found}; {remedy}"
 

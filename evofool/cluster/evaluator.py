@@ -180,7 +180,7 @@ class RayEvaluator:
     def rewind(self, committed: int) -> None:
         self._work.clear()
         for slot in self._slots:
-            slot.forget(self._work.new_sender())
+            ask(partial(slot.forget, self._work.new_sender()))
 
     def workers(self) -> list[dict[str, Any]]:
         """By slot: node, device, images, images/s and share of time busy since it was ready, calls in flight, restarts."""
@@ -292,8 +292,7 @@ class RayEvaluator:
         if text:
             self._wrong([(slot.candidate, text)])
         elif not slot.calls:
-            slot.contributor = slot.candidate
-            self._checks.accept(slot.candidate)
+            self._accept(slot)
 
     def _wrong(self, wrong: Sequence[tuple[Contributor, str]]) -> None:
         """End workers that are wrong. AnswersWithdrawn if any of them has given answers that are not agreed on."""
@@ -329,12 +328,19 @@ class RayEvaluator:
         if info.error:
             self._failed_start(slot, info.error)
             return
-        if info.machine not in self.machines:
-            self.machines.append(info.machine)
         kind = Kind(info.machine, self.batch_evaluator.number_format, info.on_device)
         slot.begin(Contributor(slot.number, info, kind), self._work.new_sender())
         for probe in self._checks.probes():
             ask(partial(slot.send, probe))
+
+    def _accept(self, slot: WorkerSlot) -> None:
+        """A worker has answered all probes as it should: it gets work."""
+        slot.contributor = slot.candidate
+        assert slot.contributor is not None
+        self._checks.accept(slot.contributor)
+        info = slot.contributor.info
+        if info.machine not in self.machines:
+            self.machines.append(info.machine)
         own = machine(info.machine.get("threads", 1))
         if info.machine != own and "device" not in info.machine:
             differing = ", ".join(k for k, v in own.items() if info.machine.get(k) != v)

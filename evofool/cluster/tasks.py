@@ -133,6 +133,7 @@ class _TaskPool:
         self._answered: set[int] = set()  # jobs whose folders are final
         self._last_running = self._began = time.monotonic()
         self._silence = Silence(self.options.timeout)
+        self._looked = time.monotonic()  # for tasks that hang
         self._replaced = ("", 0.0)  # why and when a worker was replaced last
         self._hung: dict[Any, tuple[str, float]] = {}  # why and when a task was killed, by its answer; "" if it only waited
 
@@ -304,8 +305,10 @@ class _TaskPool:
         current = {index: self._news.counts.get((index, self._attempts[index]), (0, 0)) for index in self.running.values()}
         for index, counts in current.items():
             self._silence.update(index, counts, now)
-        if now - self._news.answered > _LATE:
+        # Also if this process was stopped for a while: what has come of the tasks' signs by now is old.
+        if max(now - self._news.answered, now - self._looked) > _LATE:
             self._silence.restart(current, now)
+        self._looked = now
         for answer, index in self.running.items():
             if answer in self._hung or not (reason := self._silence.reason(index, now)):
                 continue

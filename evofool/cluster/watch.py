@@ -81,14 +81,16 @@ class ClusterWatch:
         self.check()
         helper, self._helper = self._helper or HelperThread(), None  # one that hangs is not used again
         helper.begin(what)
-        end = time.monotonic() + seconds
+        waited, last = 0.0, time.monotonic()
         while True:
             try:
                 value, error = helper.answer(_INTERVAL)
             except Empty:
-                self.check()
-                if time.monotonic() > end:
+                now = time.monotonic()
+                waited, last = waited + min(now - last, 2 * _INTERVAL), now  # this process may have been stopped for a while
+                if waited > seconds:
                     self._lose(f"no answer for {seconds:g} s")
+                self.check()
                 continue
             self._helper = helper
             if error is not None:

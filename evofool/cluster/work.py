@@ -10,6 +10,7 @@ from evofool.cluster.jobs import CheckJob, JobQueue, OrderJob, ProbeJob, Referen
 from evofool.cluster.messages import Lineage, Sender, WinnersMessage, decode_winners
 from evofool.cluster.worker import Reply, spans
 from evofool.search.evaluate import BatchEvaluator
+from evofool.search.isolation import NOT_FINITE
 from genomes import Genomes
 
 Job = OrderJob | ReferenceJob | ProbeJob | CheckJob
@@ -74,17 +75,19 @@ class Work:
 
     def _take_winners(self, by: Contributor, job: OrderJob, reply: Reply) -> Taken:
         message: WinnersMessage = reply.value
-        suspect = [job.order.cut(row, row + 1) for row, _ in message.broken]
+        # An error may pass, as a time-out on a busy machine: then the image is evaluated by another process, as below.
+        not_finite = [row for row, reason in message.broken if reason == NOT_FINITE]
+        suspect = [job.order.cut(row, row + 1) for row in not_finite]
         suspect += [job.order.cut(begin, end) for begin, end in reply.unsteady]
         if suspect:
-            reason = message.broken[0][1] if message.broken else "the answer to them was NaN or infinite once"
+            reason = NOT_FINITE if not_finite else "the answer to them was NaN or infinite once"
             found = (self.checks.wrongly_broken(by, [order], reason) for order in suspect)
             if text := next(filter(None, found), None):
                 self.put_back(job)
                 return Taken([(by, text)])
         made = decode_winners(self._batch_evaluator.encoding, job.order, message, self._lineage)
         self.checks.answered_order(by, job.order, reply.seal, made.births.tolist())
-        if self.jobs.complete(job, made, message.broken, by):
+        if self.jobs.complete(job, made, message.broken, by if not_finite else None):
             # The images or the worker's process may be the cause: a new process evaluates them again.
             return Taken([], message.broken[0][1])
         if message.broken:

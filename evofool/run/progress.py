@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evofool.run.stopping import Search, seconds_left
+from evofool.scores import confidence
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -18,6 +21,21 @@ class Progress:
     saved: int  # evaluations at the last checkpoint
     answers: int  # images that the target answered, over all sessions: more than evaluations, because of its validation
     requests: int  # sent for them over a network
+
+    @classmethod
+    def of(cls, run: Search, rate: float, saved: int, requests: int) -> "Progress":
+        """Of a run that makes so many evaluations per second, and was saved after so many."""
+        return cls(
+            evaluations=run.strategy.evaluations,
+            seconds=run.seconds,
+            rate=rate,
+            seconds_left=seconds_left(run, rate),
+            confidences=np.asarray(confidence(run.best()[run.strategy.classes])),
+            distinct=run.strategy.archive.distinct(),
+            saved=saved,
+            answers=run.answers,
+            requests=requests,
+        )
 
     @property
     def median(self) -> float:

@@ -31,9 +31,8 @@ from evofool.run.resume_checks import (
     with_settled_compute,
 )
 from evofool.run.seeding import Parents, read_parents, refuse_other_parents
-from evofool.run.stopping import seconds_left, stop_reason
+from evofool.run.stopping import stop_reason
 from evofool.run.store import Store
-from evofool.scores import confidence
 from evofool.search.archive import Archive
 from evofool.search.evaluate import AnswersWithdrawn, Evaluator
 from evofool.search.evolve import Callbacks, MapElites, ea_map_elites, new_logbook, row_of, statistics, toolbox
@@ -212,8 +211,8 @@ class Run:
 
         tick(run) is called at most once in `every` seconds. Returns why the run ended, None if it was interrupted.
         """
-        self.finished = stop_reason(self)
-        if self.finished or batches == 0:
+        ended_before, self.finished = self.finished is not None, stop_reason(self)
+        if (self.finished and ended_before) or batches == 0:
             if self.strategy.committed:
                 # The recipe may have changed; and if the run was killed as it ended, its elites are not up to date.
                 with torch_threads(self.recipe.compute.threads):
@@ -262,6 +261,7 @@ class Run:
         with torch_threads(self.recipe.compute.threads):
             while True:
                 try:
+                    self.finished = stop_reason(self)  # also of what is left after the run was rewound
                     self._search(goal - self.strategy.committed, Callbacks(self._due, after, give_up))
                     break
                 except AnswersWithdrawn as withdrawn:
@@ -274,7 +274,8 @@ class Run:
         """Search for so many more batches, and save. AnswersWithdrawn if the run has to be rewound."""
         box, lag = toolbox(self.strategy, self.batch_evaluator, self.evaluator), self.recipe.search.lag
         try:
-            ea_map_elites(box, batches, statistics(), lag=lag, logbook=self.logbook, callbacks=callbacks)
+            if not self.finished:
+                ea_map_elites(box, batches, statistics(), lag=lag, logbook=self.logbook, callbacks=callbacks)
             self.marks.end(self.strategy.committed, stop_reason(self))
         except (ClusterError, ScoreError, TargetError, MemoryError, torch.OutOfMemoryError) as error:
             # The failed batch was not committed and is still pending; save the batches before it.
@@ -291,9 +292,12 @@ class Run:
         if self.finished and self.logbook[-1]["gen"] != self.strategy.committed - 1:
             self._note_costs()
             self.logbook.record(**row_of(self.strategy))
+        reason, self.finished = self.finished, None
         self._save(whole=True)
-        if self.finished:
+        if reason:
             self._measure_elites_again()
+            self.finished = reason
+            self._save(whole=False)
 
     def _measure_elites_again(self) -> None:
         """TargetError if elites do not have their stored scores when another process measures them."""
@@ -368,17 +372,7 @@ class Run:
         now, done = time.perf_counter(), self.strategy.evaluations
         base_time, base_done = self._rate_base or (now, done)
         rate = (done - base_done) / max(now - base_time, 1e-9)
-        return Progress(
-            evaluations=done,
-            seconds=self.seconds,
-            rate=rate,
-            seconds_left=seconds_left(self, rate),
-            confidences=np.asarray(confidence(self.best()[self.strategy.classes])),
-            distinct=self.archive.distinct(),
-            saved=self.checkpoints.saved_evaluations,
-            answers=self.answers,
-            requests=self.target.requests,
-        )
+        return Progress.of(self, rate, self.checkpoints.saved_evaluations, self.target.requests)
 
     # -- inside
 

@@ -13,6 +13,7 @@ from evofool.search.evaluate import BatchEvaluator, Order, children
 from genomes import Encoding
 
 MAX_BROKEN = 8  # images that break the target in one call, before the target itself is taken to be broken
+NOT_FINITE = "the answer to it is NaN or infinite"
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
@@ -64,7 +65,7 @@ class _Isolation:
                 raise
             self._first = self._first or error
             if order.size == 1:
-                reason = "the answer to it is NaN or infinite" if isinstance(error, ScoreError) else str(error)
+                reason = NOT_FINITE if isinstance(error, ScoreError) else str(error)
                 self.broken.append((begin, reason))
                 if len(self.broken) > MAX_BROKEN:
                     raise self._first from None

@@ -198,7 +198,7 @@ def test_elites_that_score_otherwise_at_the_end_are_named(here: Path, monkeypatc
 
         def tampered(whole: bool) -> None:
             save(whole)
-            if run.finished:
+            if whole:
                 run.archive.log_odds[2] += 0.5
 
         monkeypatch.setattr(run, "_save", tampered)

@@ -325,6 +325,50 @@ def test_a_checkpoint_is_written_once_its_checks_are_completed(tmp_path: Path, m
     assert content(tmp_path / "run") == unbroken(tmp_path / "unbroken", what)
 
 
+@pytest.mark.parametrize("lag", [0, 3])
+@pytest.mark.parametrize("saved", [1, 2])
+def test_answers_that_are_withdrawn_at_the_end_add_no_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, lag: int
+) -> None:
+    """Withdrawn before the last checkpoint is written (its partial one, or the whole one): then nothing is left to search."""
+    what = recipe(stop={"evaluations": 160}, search={"lag": lag})
+    expected = unbroken(tmp_path / "unbroken", what)
+    confirmed: list[int] = []
+    with Run.start(what, tmp_path / "run", fake()) as run:
+
+        def confirm() -> None:
+            confirmed.append(1)
+            if len(confirmed) == saved:
+                raise AnswersWithdrawn("worker 7 is wrong")
+
+        monkeypatch.setattr(run.evaluator, "confirm", confirm)
+        assert run.advance() == "stop.evaluations = 160 is reached"
+        assert run.strategy.evaluations == 160
+    found = content(tmp_path / "run")
+    for name in ("elites", "cell_history", "pending", "counts", "genomes"):
+        assert found[name] == expected[name], name
+    assert found["meta"]["finished"] == expected["meta"]["finished"]
+
+
+def test_elites_are_measured_again_by_the_next_command_if_that_was_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ["class 2 differs"]
+    monkeypatch.setattr("evofool.run.run.differing_elites", lambda *_: found[0] if found else None)
+    with Run.start(recipe(stop={"evaluations": 160}), tmp_path / "run", fake()) as run:
+        with pytest.raises(TargetError, match="class 2 differs"):
+            run.advance()
+        assert run.store.meta().finished is None
+    with Run.resume(tmp_path / "run", target=fake()) as run, pytest.raises(TargetError, match="class 2 differs"):
+        run.advance()
+    found.clear()
+    with Run.resume(tmp_path / "run", target=fake()) as run:
+        assert run.advance() == "stop.evaluations = 160 is reached"
+        assert run.store.meta().finished == "stop.evaluations = 160 is reached"
+        found.append("not looked at again")
+        assert run.advance() == "stop.evaluations = 160 is reached"
+
+
 def test_a_run_whose_answers_are_withdrawn_goes_back_to_its_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
