@@ -330,7 +330,7 @@ def test_a_checkpoint_is_written_once_its_checks_are_completed(tmp_path: Path, m
 def test_answers_that_are_withdrawn_at_the_end_add_no_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, lag: int
 ) -> None:
-    """Withdrawn before the last checkpoint is written (its partial one, or the whole one): then nothing is left to search."""
+    """Before the partial or the whole one of the last checkpoints is written: then nothing is left to search."""
     what = recipe(stop={"evaluations": 160}, search={"lag": lag})
     expected = unbroken(tmp_path / "unbroken", what)
     confirmed: list[int] = []
