@@ -16,8 +16,8 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "WorkProgress": "evofool.sweep.runner",
             "BenchRecipe": "evofool.bench.plan",
+            "WorkProgress": "evofool.sweep.runner",
             "load_bench": "evofool.bench.plan:load",
             "run_bench": "evofool.bench.bench",
         },

@@ -264,7 +264,8 @@ def test_a_text_of_a_run_reaches_no_terminal_raw(command: Command, sound: Path, 
         folder = hostile_copy(sound, tmp_path / f"each-{number}", [change])
         status = command("show", str(folder), terminal=bool(number % 2))
         if status == 0 and command("show", str(folder), "--class", "3") == 0:
-            if name not in ("meta.value", "metrics.row"):  # these are no JSON any more
+            # The first two are no JSON any more, and a digest is read by what writes or verifies.
+            if name not in ("meta.value", "metrics.row") and "digests" not in name:
                 harmless[name] = change
             continue
         assert status in (0, 2), name

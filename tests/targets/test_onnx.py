@@ -231,7 +231,7 @@ def test_a_network_that_takes_no_images_is_refused(
         ("size=9", r"its images cannot be 9x9"),
         ("ouput=scores", 'no option "ouput"; did you mean "output"'),
         ("weights=w", 'no option "weights"'),
-        ("threads=0", 'threads is "0"; it has to be a whole number, 1 or more'),
+        ("threads=0", 'threads is "0"; it has to be a whole number, from 1 to 1,024'),
         ("device=tpu", 'device is "tpu"; it has to be cpu, cuda or cuda:NUMBER'),
         (f"sha256={'0' * 64}", f"n.onnx has SHA-256 .*, not {'0' * 64}"),
         ("outputs=odds", 'outputs "odds" is none of auto, logits, probabilities'),
