@@ -116,7 +116,7 @@ def find(recipe: str | Path) -> Path:
     # os.path: a name that is too long or has a NUL is that of no file, and no error.
     if path.suffix == ".toml" or os.path.isfile(path):
         if not os.path.exists(path):
-            raise RecipeError(f"there is no recipe {shortened(path, 4096)}")
+            raise RecipeError(f"there is no recipe {shortened(path, 300)}")
         return path
     for shipped in shipped_recipes():
         if shipped.stem == str(recipe):
