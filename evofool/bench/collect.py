@@ -63,7 +63,7 @@ class CollectedCells:
 
 
 def collect_cells(plan: CellPlan, failures: Mapping[Path, str]) -> CollectedCells:
-    """Read the cells of a plan. failures: by folder, why a cell failed in this session."""
+    """Read the cells of a plan. failures: by folder, why a cell failed in this process."""
     valid: dict[str, dict[int, DoneCell]] = {}
     invalid: dict[str, dict[str, str]] = {}
     for job in plan.cells:

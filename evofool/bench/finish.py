@@ -51,7 +51,7 @@ def finish(
 ) -> BenchOutcome:
     """Score every target by its cells, and write results/TARGET.json, summary.json, elites.parquet and report.html.
 
-    failures: by folder, why a cell failed in this session.
+    failures: by folder, why a cell failed in this process.
     """
     scored: list[ScoredTarget | InvalidTarget] = []
     for plan in targets:

@@ -303,7 +303,7 @@ class RayEvaluator:
             if slot.candidate is worker:
                 self._replace(slot)
             self._last_difference = text
-            self._note(f"{text}. It is {'not used any more in this session' if slot.retired else 'started once more'}")
+            self._note(f"{text}. It is {'not used until the run is resumed' if slot.retired else 'started once more'}")
             if self._checks.withdraw(worker):
                 withdrawn.append(text)
         if withdrawn:

@@ -40,7 +40,7 @@ class WorkProgress:
     """How far a list of jobs is.
 
     message: what is done, where that is not running jobs. done: finished jobs, of `total`. running: jobs that are running,
-    and running_share how much of them is done, in jobs. done_here: jobs finished in this session, in so many seconds.
+    and running_share how much of them is done, in jobs. done_here: jobs that this process has finished, in so many seconds.
     """
 
     message: str = ""

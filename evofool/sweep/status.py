@@ -72,7 +72,7 @@ class ListStatus:
 
 @dataclass
 class _Seen:
-    """What was last seen of a job in this session."""
+    """What this process has last seen of a job."""
 
     attempt: int = -1
     restarts_before: int = 0
