@@ -184,6 +184,8 @@ def _start_or_join(options: RayOptions, workers: int) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # A lost worker's calls are repeated: errors of its abandoned answers are not reported.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    # A Ray that is started here would wait for its first processes with Python's lock held, without end if they hang.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     settings |= {"address": options.address, "runtime_env": options.runtime_env()}
     if options.address == "local":
