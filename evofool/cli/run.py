@@ -1,5 +1,6 @@
 """The command `evofool run`."""
 
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from pathlib import Path
 from shlex import quote
@@ -62,10 +63,7 @@ def run(
     continued by its recipe gets those of the recipe, and the changes are printed. At the end it writes elites.png (every
     elite, that is the best image of a class, with its label and confidence) and curve.png.
     """
-    from evofool.errors import BudgetError, ClusterError, DriftError, ScoreError, TargetError
-    from evofool.run.resume_checks import wants_trust
-    from evofool.run.run import Run
-    from evofool.targets.http_client import NoResponseError
+    from evofool.errors import ClusterError, DriftError, ScoreError, TargetError
 
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]
@@ -76,11 +74,7 @@ def run(
     if recipe is None or (folder / "run.db").exists():
         if recipe is not None:
             changed_lines = _changed_lines(folder, recipe, changes)
-        try:
-            opened = Run.resume(folder, recipe, trust=trust, named=named)
-        except (BudgetError, NoResponseError) as error:
-            error.args = (f"{error}; continue with:  {_again(folder, error, True)}",)
-            raise
+        opened = _resume(folder, recipe, trust, named)
         start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         recipe, changed_lines = _with_lag(recipe)
@@ -88,6 +82,8 @@ def run(
         given = opened.seeds
         begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
         start = f"New run in {folder}{begins}"
+    from evofool.run.resume_checks import wants_trust
+
     with opened as search:
         r = search.recipe
         print_lines(
@@ -131,21 +127,33 @@ def run(
         raise typer.Exit(130)
 
 
-def _start(recipe: "Recipe", folder: Path) -> "Run":
-    """Run.start. The Ray of its workers starts while the target is validated."""
+def _resume(folder: Path, recipe: "Recipe | None", trust: bool, named: set[str]) -> "Run":
+    from evofool.errors import BudgetError
     from evofool.run.run import Run
-    from evofool.targets import is_black_box
-    from evofool.targets import target as load_target
+    from evofool.targets.http_client import NoResponseError
 
-    workers = recipe.compute.workers
-    if not workers or is_black_box(recipe.target):
+    try:
+        return Run.resume(folder, recipe, trust=trust, named=named)
+    except (BudgetError, NoResponseError) as error:
+        error.args = (f"{error}; continue with:  {_again(folder, error, True)}",)
+        raise
+
+
+def _start(recipe: "Recipe", folder: Path) -> "Run":
+    """Run.start. The Ray of its workers starts while PyTorch is imported and the target is loaded and validated."""
+    with _ray_of(recipe):
+        from evofool.run.run import Run
+
         return Run.start(recipe, folder)
+
+
+def _ray_of(recipe: "Recipe") -> AbstractContextManager[None]:
+    if not recipe.compute.workers:
+        return nullcontext()
     from evofool.cluster.ahead import started_ahead
     from evofool.cluster.settings import RayOptions
 
-    target = load_target(recipe.target)  # before Ray starts: an error in the spec is reported at once
-    with started_ahead(RayOptions(**recipe.compute.ray.model_dump()), workers):
-        return Run.start(recipe, folder, target)
+    return started_ahead(RayOptions(**recipe.compute.ray.model_dump()), recipe.compute.workers)
 
 
 def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
@@ -200,7 +208,6 @@ def _which_run(recipe_or_run: str, changes: list[str], out: Path | None) -> "tup
     """(folder, recipe, those of "target" and "ray" that the user gave); recipe is None where the stored one is meant."""
     from evofool.errors import RecipeError, StoreError
     from evofool.recipe import load, shipped_recipes
-    from evofool.run.stored import StoredRun
 
     path = Path(recipe_or_run)
     if path.name == "run.db":
@@ -211,6 +218,8 @@ def _which_run(recipe_or_run: str, changes: list[str], out: Path | None) -> "tup
             raise StoreError(f"{path} is a folder without a run (it has no run.db); name a run's folder or a recipe")
         if out is not None:
             raise RecipeError(f"{path} is a run, which is continued in its folder; --out is for new runs")
+        from evofool.run.stored import StoredRun
+
         with StoredRun(path) as stored:
             recipe = stored.recipe.changed(changes, f"--set for {path}") if changes else None
         keys = [change.split("=")[0].strip() for change in changes]

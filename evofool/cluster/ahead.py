@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import ray
 from ray.exceptions import RayError
 
-from evofool.cluster.session import connect, disconnect
+from evofool.cluster.session import connect, disconnect, is_awaited
 from evofool.cluster.settings import RayOptions
 from evofool.errors import EvofoolError
 
@@ -19,9 +19,9 @@ _PATIENCE = 5.0  # seconds that a start may take to end after an error; then it 
 def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
     """Start a Ray on this machine while the caller loads and validates a target; connect() waits until it has started.
 
-    As many of its processes as there are processors also import what workers need: more at once would make the first one
-    late. If Ray cannot be started, the next connect() tries again and raises the error. At the end Ray is shut down if
-    nothing else has connected.
+    If the caller does not wait for it yet, as many of its processes as there are processors also import what workers need:
+    more at once would make the first one late. If Ray cannot be started, the next connect() raises the error. At the end
+    Ray is shut down if nothing else has connected.
     """
     if options.address != "local" or not workers:
         yield
@@ -33,7 +33,7 @@ def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
         try:
             connect(options, workers)
             connected.append(True)
-            if not over.is_set():
+            if not over.is_set() and not is_awaited():
                 imports = ray.remote(_import_worker).options(**options.remote_options())
                 for _ in range(min(workers, os.cpu_count() or 1)):
                     imports.remote()

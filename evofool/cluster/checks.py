@@ -84,6 +84,12 @@ class Checks:
             self._probes.append(ProbeJob(self._elites(self._newest)))
         return list(self._probes)
 
+    def answer_probes(self) -> None:
+        """Answer new probes in this process, so that the first worker does not wait for that."""
+        if not self._probes:
+            for job in self.probes():
+                job.own = self._repeat(job.order)
+
     def other_probes(self) -> None:
         """Ask the next worker for other images: the target may break on one of these."""
         self._probes = []

@@ -22,7 +22,7 @@ from evofool.cluster.agreement import Contributor, Kind
 from evofool.cluster.checks import Checks
 from evofool.cluster.dashboard import Dashboard
 from evofool.cluster.jobs import CheckJob, JobQueue, OrderJob, ProbeJob
-from evofool.cluster.session import ask, check_cluster, connect, disconnect, ready, result
+from evofool.cluster.session import ask, check_cluster, connect, disconnect, owns_cluster, ready, result
 from evofool.cluster.settings import RayOptions, idle_workers_text
 from evofool.cluster.slots import WorkerSlot
 from evofool.cluster.start_up import FIRST, StartUp, start_error
@@ -36,6 +36,7 @@ from evofool.search.isolation import OUT_OF_MEMORY
 from genomes import Genomes
 
 _POLL = 0.2  # seconds between checks of time-outs and of whether to give up
+_MIN_STARTING = 2  # workers that start at a time, at least, also on a machine with one processor
 _LAST_CHECKS = 10.0  # seconds in which workers may complete checks, before this process does
 
 
@@ -99,8 +100,7 @@ class RayEvaluator:
         self._last_difference = ""
         self._start_up = StartUp(options, workers)
         try:
-            for slot in self._slots:
-                ask(partial(slot.start, self._make_actor))
+            self._start_workers()
         except BaseException:
             self.close()
             raise
@@ -224,6 +224,8 @@ class RayEvaluator:
             self._wrong(self._checks.decide(check, last=overdue))
         waiting = {slot.building: slot for slot in self._slots if slot.building is not None}
         waiting |= {call.answer: slot for slot in self._slots for call in slot.calls}
+        if not contributors:
+            self._checks.answer_probes()
         if waiting:
             refs = list(waiting)
             arrived = ready(refs, _POLL)
@@ -237,10 +239,7 @@ class RayEvaluator:
         self._check_workers()
 
     def _fill(self) -> None:
-        now = time.monotonic()
-        for slot in self._slots:
-            if slot.actor is None and now >= slot.start_after and not slot.retired:
-                ask(partial(slot.start, self._make_actor))
+        self._start_workers()
         working = self._working()
         # Every worker gets its first call before any gets its second.
         wanted = [slot.wanted_calls(self._options.in_flight) for slot in working]
@@ -249,6 +248,16 @@ class RayEvaluator:
                 assert slot.contributor is not None
                 if len(slot.calls) == depth < most and (job := self._work.next_for(slot.contributor)):
                     ask(partial(slot.send, job))
+
+    def _start_workers(self) -> None:
+        """On this machine alone as many at a time as there are processors, so that the first ones begin sooner."""
+        now = time.monotonic()
+        at_once = max(_MIN_STARTING, os.cpu_count() or 1) if owns_cluster() else len(self._slots)
+        starting = sum(slot.building is not None for slot in self._slots)
+        for slot in self._slots:
+            if slot.actor is None and now >= slot.start_after and not slot.retired and starting < at_once:
+                ask(partial(slot.start, self._make_actor))
+                starting += 1
 
     def _take(self, slot: WorkerSlot, answers: set[Any]) -> None:
         """Take what has arrived of a slot's calls, in the order in which they were sent. answers: all that have arrived."""

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,15 +16,10 @@ from queue import Empty
 from typing import Any, TypeVar
 
 import ray
-import torch
-from ray.exceptions import RayError, RayTaskError
 
-from evofool.cluster.room import shortage_text
 from evofool.cluster.settings import RayOptions
 from evofool.cluster.watch import ClusterWatch, HelperThread
-from evofool.errors import ClusterError, EvofoolError, RecipeError, TargetError
-from evofool.targets import target
-from evofool.targets.speed import FormatChoice, choose_format
+from evofool.errors import ClusterError, RecipeError
 
 _OBJECT_STORE_BYTES = 1 << 29  # of a Ray that is started here; messages are small
 _PING = 10.0  # seconds
@@ -35,8 +29,6 @@ TRANSFER = 600.0  # seconds that a call may take which sends or fetches a folder
 _ANSWER = 30.0  # seconds that a call may take by default
 _LEAVE = 20.0  # seconds to leave a cluster, or to end the one that was started here
 _LEAVE_LOST = 5.0  # the same, if the cluster is lost
-_CHOICE_TIMEOUT = 300.0  # seconds that a worker may take to start and to try number formats
-_POLL = 1.0  # seconds
 
 T = TypeVar("T")
 
@@ -45,14 +37,16 @@ T = TypeVar("T")
 class _Session:
     """users: evaluators and task pools that use Ray. owned: one of them joined or started it.
 
-    abandoned: Ray hangs in a thread of this process, which cannot use it any more.
+    awaited: a thread waits, or has waited, while another one connects. abandoned: why Ray cannot be used any more by this
+    process, in a thread of which it hangs; "" if it can.
     """
 
     users: int = 0
     owned: bool = False
+    awaited: bool = False
     watch: ClusterWatch | None = None
     thread: HelperThread | None = None  # in which Ray is started and ended
-    abandoned: bool = False
+    abandoned: str = ""
     silence: ExitStack = field(default_factory=ExitStack)
 
 
@@ -66,13 +60,18 @@ def connect(options: RayOptions, workers: int) -> None:
     A cluster that this process has joined already is used as it is, and one that another thread is joining is waited for.
     RecipeError if the address cannot be reached; ClusterError if Ray does not answer in time.
     """
-    with _CONNECTING:
+    _SESSION.awaited = not _CONNECTING.acquire(blocking=False)
+    if _SESSION.awaited:
+        _CONNECTING.acquire()
+    try:
         _connect(options, workers)
+    finally:
+        _CONNECTING.release()
 
 
 def _connect(options: RayOptions, workers: int) -> None:
     if _SESSION.abandoned:
-        raise ClusterError("Ray hangs in this process; start the command again")
+        raise ClusterError(f"Ray cannot be used any more by this process ({_SESSION.abandoned}); start the command again")
     if not ray.is_initialized():
         _SESSION.silence.enter_context(_silence())
         try:
@@ -84,6 +83,11 @@ def _connect(options: RayOptions, workers: int) -> None:
     if _SESSION.watch is None:
         _SESSION.watch = ClusterWatch()
     _SESSION.users += 1
+
+
+def is_awaited() -> bool:
+    """Whether the latest connect() has begun while another thread was connecting."""
+    return _SESSION.awaited
 
 
 def ping(address: str) -> None:
@@ -133,7 +137,7 @@ def disconnect() -> None:
 
 def abandoned() -> bool:
     """Whether Ray hangs in this process, which then has to end by end_process."""
-    return _SESSION.abandoned
+    return bool(_SESSION.abandoned)
 
 
 def end_process(status: int) -> None:
@@ -142,32 +146,6 @@ def end_process(status: int) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
-
-
-def choose_on_worker(spec: str, chunk: int, threads: int, options: RayOptions) -> FormatChoice:
-    """targets.speed.choose_format, run as a worker: for a search on a machine that lacks the device."""
-    connect(options, 1)
-    try:
-        task = ray.remote(_choose).options(**options.remote_options(), max_retries=options.retries)
-        answer = ask(lambda: task.remote(spec, chunk, threads, os.getcwd()))
-        end = time.monotonic() + _CHOICE_TIMEOUT
-        while not ready([answer], _POLL):
-            if time.monotonic() > end:
-                with suppress(RayError):
-                    ask(lambda: ray.cancel(answer, force=True))
-                raise RecipeError(
-                    f"no worker has tried the number formats of {spec} in {_CHOICE_TIMEOUT:g} s "
-                    f"({ask(lambda: shortage_text(options))}). Name a format, as in --set compute.format=bfloat16"
-                )
-        return result(answer)
-    except RayTaskError as error:
-        if isinstance(error.cause, EvofoolError):
-            raise type(error.cause)(*error.cause.args) from None
-        raise TargetError(f"{spec}: a worker cannot try its number formats: {error.cause}") from None
-    except RayError as error:
-        raise TargetError(f"{spec}: a worker cannot try its number formats ({type(error).__name__})") from None
-    finally:
-        disconnect()
 
 
 # -- inside
@@ -203,8 +181,9 @@ def _start_or_join(options: RayOptions, workers: int) -> None:
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if isinstance(error, TimeoutError):
-            _abandon()
-            raise ClusterError(f'compute.ray.address "{options.address}": {reason}') from None
+            _abandon(reason)
+            logs = "what it waits for is in its logs, /tmp/ray/session_latest/logs"
+            raise ClusterError(f'compute.ray.address "{options.address}": {reason}; {logs}') from None
         if isinstance(error, OSError):
             reason = (
                 f"no Ray answers there ({reason}); start one with `ray start --head`, or use --ray local. A cluster that "
@@ -261,15 +240,15 @@ def _leave(watch: ClusterWatch) -> None:
         _kill(watch.pids())  # a process that is stopped would be waited for
     try:
         _in_time(ray.shutdown, _LEAVE if watch.own or not watch.lost else _LEAVE_LOST)
-    except TimeoutError:
+    except TimeoutError as error:
         _kill(watch.pids())
-        _abandon()
+        _abandon(str(error))
     # A worker that is stopped does not notice that its cluster has ended.
     _kill(pid for pid in children if _is_worker(pid))
 
 
-def _abandon() -> None:
-    _SESSION.abandoned = True
+def _abandon(reason: str) -> None:
+    _SESSION.abandoned = reason
     # Ray's own end would wait for what hangs; without it, the end of the interpreter crashes.
     atexit.unregister(ray.shutdown)
     atexit.register(end_process, 1)
@@ -293,10 +272,3 @@ def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _choose(spec: str, chunk: int, threads: int, folder: str) -> FormatChoice:
-    with suppress(OSError):
-        os.chdir(folder)
-    torch.set_num_threads(threads)
-    return choose_format(target(spec), chunk)

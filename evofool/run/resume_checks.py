@@ -24,7 +24,7 @@ def with_settled_compute(recipe: Recipe, target: Target) -> tuple[Recipe, dict[s
             )
         return recipe, None
     if elsewhere:
-        from evofool.cluster.session import choose_on_worker
+        from evofool.cluster.format_choice import choose_on_worker
         from evofool.cluster.settings import RayOptions
 
         refuse_workers(target)

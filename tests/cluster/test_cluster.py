@@ -18,7 +18,7 @@ import evofool
 from evofool.cluster import session
 from evofool.cluster.ahead import started_ahead
 from evofool.cluster.evaluator import RayEvaluator
-from evofool.cluster.session import choose_on_worker
+from evofool.cluster.format_choice import choose_on_worker
 from evofool.cluster.settings import RayOptions
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.recipe import Recipe, parse
