@@ -1,14 +1,14 @@
-"""Starts Ray beside other work, so that a search with workers begins sooner."""
+"""Starts Ray and workers beside other work, so that a search with workers begins sooner."""
 
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-import ray
 from ray.exceptions import RayError
 
-from evofool.cluster.session import connect, disconnect, is_awaited
+from evofool.cluster.actors import STARTING, end_spare, start_spare
+from evofool.cluster.session import connect, disconnect
 from evofool.cluster.settings import RayOptions
 from evofool.errors import EvofoolError
 
@@ -19,9 +19,8 @@ _PATIENCE = 5.0  # seconds that a start may take to end after an error; then it 
 def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
     """Start a Ray on this machine while the caller loads and validates a target; connect() waits until it has started.
 
-    If the caller does not wait for it yet, as many of its processes as there are processors also import what workers need:
-    more at once would make the first one late. If Ray cannot be started, the next connect() raises the error. At the end
-    Ray is shut down if nothing else has connected.
+    As many workers' processes as there are processors are started too: more at once would make the first one late. If Ray
+    cannot be started, the next connect() raises the error. At the end Ray is shut down if nothing else has connected.
     """
     if options.address != "local" or not workers:
         yield
@@ -31,12 +30,11 @@ def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
 
     def start() -> None:
         try:
-            connect(options, workers)
-            connected.append(True)
-            if not over.is_set() and not is_awaited():
-                imports = ray.remote(_import_worker).options(**options.remote_options())
-                for _ in range(min(workers, os.cpu_count() or 1)):
-                    imports.remote()
+            with STARTING:
+                connect(options, workers)
+                connected.append(True)
+                if not over.is_set():
+                    start_spare(options, min(workers, os.cpu_count() or 1))
         except (EvofoolError, RayError):
             pass
         finally:
@@ -53,9 +51,6 @@ def started_ahead(options: RayOptions, workers: int) -> Iterator[None]:
         over.set()
         done.wait(patience)
         if connected:
+            with suppress(EvofoolError, RayError):
+                end_spare()
             disconnect()
-
-
-def _import_worker() -> None:
-    """In a process of Ray, which becomes a worker afterwards."""
-    import evofool.cluster.worker  # noqa: F401

@@ -15,9 +15,9 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import ray
 from ray.exceptions import RayError, RayTaskError
 
+from evofool.cluster.actors import new_actor
 from evofool.cluster.agreement import Contributor, Kind
 from evofool.cluster.checks import Checks
 from evofool.cluster.dashboard import Dashboard
@@ -27,7 +27,7 @@ from evofool.cluster.settings import RayOptions, idle_workers_text
 from evofool.cluster.slots import WorkerSlot
 from evofool.cluster.start_up import FIRST, StartUp, start_error
 from evofool.cluster.work import Job, Work
-from evofool.cluster.worker import Reply, Worker, WorkerInfo, device_record, spans
+from evofool.cluster.worker import Reply, WorkerInfo, WorkerSetup, device_record, spans
 from evofool.errors import EvofoolError, TargetError
 from evofool.machine import machine
 from evofool.search.archive import Winners
@@ -88,10 +88,7 @@ class RayEvaluator:
             name: getattr(batch_evaluator, name)
             for name in ("encoding", "chunk", "rank", "competition", "descriptor", "edges", "number_format")
         }
-        remote = ray.remote(Worker).options(**options.remote_options(), max_restarts=0)
-        self._make_actor = partial(
-            remote.remote, batch_evaluator.target.name, settings, seed, batch, torch_threads, os.getcwd()
-        )
+        self._setup = WorkerSetup(batch_evaluator.target.name, settings, seed, batch, torch_threads, os.getcwd())
         chunks = ceil(batch / batch_evaluator.chunk)
         if in_order and (note := idle_workers_text(workers, chunks, lag, options.in_flight)):
             self._note(note)
@@ -256,7 +253,7 @@ class RayEvaluator:
         starting = sum(slot.building is not None for slot in self._slots)
         for slot in self._slots:
             if slot.actor is None and now >= slot.start_after and not slot.retired and starting < at_once:
-                ask(partial(slot.start, self._make_actor))
+                ask(partial(slot.start, partial(new_actor, self._options), self._setup))
                 starting += 1
 
     def _take(self, slot: WorkerSlot, answers: set[Any]) -> None:

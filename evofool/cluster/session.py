@@ -37,13 +37,11 @@ T = TypeVar("T")
 class _Session:
     """users: evaluators and task pools that use Ray. owned: one of them joined or started it.
 
-    awaited: a thread waits, or has waited, while another one connects. abandoned: why Ray cannot be used any more by this
-    process, in a thread of which it hangs; "" if it can.
+    abandoned: why this process cannot use Ray any more, which hangs in a thread of it; "" if it can.
     """
 
     users: int = 0
     owned: bool = False
-    awaited: bool = False
     watch: ClusterWatch | None = None
     thread: HelperThread | None = None  # in which Ray is started and ended
     abandoned: str = ""
@@ -60,13 +58,8 @@ def connect(options: RayOptions, workers: int) -> None:
     A cluster that this process has joined already is used as it is, and one that another thread is joining is waited for.
     RecipeError if the address cannot be reached; ClusterError if Ray does not answer in time.
     """
-    _SESSION.awaited = not _CONNECTING.acquire(blocking=False)
-    if _SESSION.awaited:
-        _CONNECTING.acquire()
-    try:
+    with _CONNECTING:
         _connect(options, workers)
-    finally:
-        _CONNECTING.release()
 
 
 def _connect(options: RayOptions, workers: int) -> None:
@@ -83,11 +76,6 @@ def _connect(options: RayOptions, workers: int) -> None:
     if _SESSION.watch is None:
         _SESSION.watch = ClusterWatch()
     _SESSION.users += 1
-
-
-def is_awaited() -> bool:
-    """Whether the latest connect() has begun while another thread was connecting."""
-    return _SESSION.awaited
 
 
 def ping(address: str) -> None:

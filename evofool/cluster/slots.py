@@ -13,7 +13,7 @@ from evofool.cluster.agreement import VERSIONS, Contributor, References
 from evofool.cluster.jobs import OrderJob, ProbeJob
 from evofool.cluster.messages import Sender
 from evofool.cluster.work import Job
-from evofool.cluster.worker import Reply, WorkerInfo
+from evofool.cluster.worker import Reply, WorkerInfo, WorkerSetup
 
 _LONG_CALL = 0.1  # seconds; beside such a call the time between two calls (some ms) is short
 _MAX_DELAY = 30.0  # seconds at most before a worker that dies at once is started again
@@ -56,11 +56,11 @@ class WorkerSlot:
         """Whether it is not started any more, because too many of its processes differed from others."""
         return self.wrong >= _MAX_WRONG
 
-    def start(self, make_actor: Callable[[], Any]) -> None:
+    def start(self, make_actor: Callable[[], Any], setup: WorkerSetup) -> None:
         """Start an actor."""
         self.actor = make_actor()
         self.placed = False
-        self.building = self.actor.build.remote()
+        self.building = self.actor.build.remote(setup)
         self.since = time.monotonic()
         self.starts += 1
 

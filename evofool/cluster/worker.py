@@ -43,32 +43,40 @@ class WorkerInfo:
     on_device: bool = False  # images are drawn on its GPU
 
 
-class Worker:
-    """The class of the actors. evaluator_settings: the fields of the batch evaluator, but for target and resident."""
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker is built with."""
 
-    def __init__(
-        self, spec: str, evaluator_settings: dict[str, Any], seed: int, batch: int, threads: int, folder: str
-    ) -> None:
-        self._spec, self._settings, self._threads, self._folder = spec, evaluator_settings, threads, folder
-        self._seed, self._batch = seed, batch
-        self.forget()
+    spec: str  # of the target
+    evaluator_settings: dict[str, Any]  # the fields of the batch evaluator, but for target and resident
+    seed: int
+    batch: int
+    threads: int
+    folder: str  # in which modules of python: targets are looked for
+
+
+class Worker:
+    """The class of the actors; build() comes first."""
 
     def forget(self) -> None:
         """Forget all parents and thresholds: the search goes back to a checkpoint, and births get other genomes."""
-        self._receiver = Receiver(self._settings["encoding"], self._seed, self._batch)
+        setup = self._setup
+        self._receiver = Receiver(setup.evaluator_settings["encoding"], setup.seed, setup.batch)
 
-    def build(self) -> WorkerInfo:
+    def build(self, setup: WorkerSetup) -> WorkerInfo:
         """Build the target."""
+        self._setup = setup
+        self.forget()
         # python: targets look for their module in the folder where they were named, which another machine may lack.
         with suppress(OSError):
-            os.chdir(self._folder)
-        torch.set_num_threads(self._threads)
+            os.chdir(setup.folder)
+        torch.set_num_threads(setup.threads)
         try:
-            self.target = target(self._spec)
+            self.target = target(setup.spec)
         except EvofoolError as error:
             return WorkerInfo(str(error))
-        resident = stays_on_device(self.target, self._settings["edges"])
-        self._batch_evaluator = BatchEvaluator(target=self.target, resident=resident, **self._settings)
+        resident = stays_on_device(self.target, setup.evaluator_settings["edges"])
+        self._batch_evaluator = BatchEvaluator(target=self.target, resident=resident, **setup.evaluator_settings)
         self._warm_up()
         if self._batch_evaluator.number_format not in self.target.formats:
             available = ", ".join(self.target.formats)
@@ -77,7 +85,7 @@ class Worker:
             )
         return WorkerInfo(
             fingerprint=self.target.fingerprint(),
-            machine=machine(self._threads) | device_record(self.target),
+            machine=machine(setup.threads) | device_record(self.target),
             device=device_name(self.target),
             node=socket.gethostname(),
             pid=os.getpid(),

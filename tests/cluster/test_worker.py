@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evofool.cluster.messages import Lineage, Sender, decode_winners, seal
-from evofool.cluster.worker import Worker
+from evofool.cluster.worker import Worker, WorkerSetup
 from evofool.search.archive import Winners
 from evofool.search.evaluate import BatchEvaluator, Order
 from evofool.targets import target
@@ -58,8 +58,9 @@ def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(t
     images = DIRECT.render(batch_evaluator.children(order, 0, SIZE))
     odd = np.flatnonzero(images.reshape(SIZE, -1)[:, 3] % 7 == 6).tolist()
     assert odd
-    worker = Worker("python:row_targets:breaks", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
-    assert worker.build().error == ""
+    setup = WorkerSetup("python:row_targets:breaks", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
+    worker = Worker()
+    assert worker.build(setup).error == ""
     lineage = Lineage()
     reply = worker.evaluate(Sender(DIRECT, lineage).encode(order))
     winners = decode_winners(DIRECT, order, reply.value, lineage)
@@ -72,8 +73,9 @@ def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(t
 
 def test_an_answer_has_a_seal_of_its_last_chunk_that_a_check_repeats(tmp_path: Path, order: Order) -> None:
     batch_evaluator = BatchEvaluator(DIRECT, target("python:row_targets:whole"), CHUNK)
-    worker = Worker("python:row_targets:whole", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
-    worker.build()
+    setup = WorkerSetup("python:row_targets:whole", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
+    worker = Worker()
+    worker.build(setup)
     sender = Sender(DIRECT, Lineage())
     kept = worker.evaluate(sender.encode(order)).seal
     assert kept is not None
@@ -88,8 +90,9 @@ def test_an_answer_has_a_seal_of_its_last_chunk_that_a_check_repeats(tmp_path: P
 
 def test_images_that_break_the_target_once_but_not_again_are_reported(tmp_path: Path, order: Order) -> None:
     batch_evaluator = BatchEvaluator(DIRECT, target("python:row_targets:whole"), CHUNK)
-    worker = Worker("python:row_targets:nan_once", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
-    worker.build()
+    setup = WorkerSetup("python:row_targets:nan_once", settings(batch_evaluator), 7, SIZE, 1, str(tmp_path))
+    worker = Worker()
+    worker.build(setup)
     reply = worker.evaluate(Sender(DIRECT, Lineage()).encode(order))
     assert reply.value.broken == ()
     assert reply.unsteady == ((16, 20),)

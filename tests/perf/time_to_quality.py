@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from evofool.cluster import evaluator
 from evofool.cluster.evaluator import RayEvaluator
 from evofool.cluster.session import connect, disconnect
 from evofool.cluster.settings import RayOptions
 from evofool.cluster.slots import WorkerSlot
-from evofool.cluster.worker import Worker
+from evofool.cluster.worker import WorkerSetup
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.scores import needed_log_odds
@@ -135,35 +134,22 @@ def _search(args: argparse.Namespace, workers: int, seed: int, changes: list[str
         }
 
 
-class KeptWorker(Worker):
-    """An actor that one search after another uses: sixteen new processes take a minute on two cores."""
-
-    def renew(self, *arguments: Any) -> None:
-        Worker.__init__(self, *arguments)
-
-
 _KEPT: list[Any] = []
-"""Actors that no search uses."""
+"""Actors that no search uses: sixteen new processes take a minute on two cores."""
 
 
 def _keep_actors() -> None:
     """Searches take the actors that earlier ones have left."""
     start = WorkerSlot.start
 
-    def start_kept(slot: WorkerSlot, make_actor: Any) -> None:
-        if not _KEPT:
-            start(slot, make_actor)
-            return
-        actor = _KEPT.pop()
-        actor.renew.remote(*make_actor.args)
-        start(slot, lambda: actor)
+    def start_kept(slot: WorkerSlot, make_actor: Any, setup: WorkerSetup) -> None:
+        start(slot, _KEPT.pop if _KEPT else make_actor, setup)
 
     def close(self: RayEvaluator) -> None:
         _KEPT.extend(slot.actor for slot in self._slots if slot.actor)
         self._slots = []
         disconnect()
 
-    evaluator.Worker = KeptWorker  # type: ignore[misc]
     WorkerSlot.start = start_kept  # type: ignore[method-assign]
     RayEvaluator.close = close  # type: ignore[method-assign]
 
