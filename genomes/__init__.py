@@ -4,9 +4,10 @@ This package never imports evofool; it needs numpy, numba and torch only.
 """
 
 import genomes.cache  # first: numba reads its settings when it is imported  # noqa: F401
+from genomes.canvas.encoding import Canvas
 from genomes.cppn.encoding import CPPN
 from genomes.direct import Direct
 from genomes.encoding import Encoding, GenomeError, Genomes
 from genomes.random import Key
 
-__all__ = ["CPPN", "Direct", "Encoding", "GenomeError", "Genomes", "Key"]
+__all__ = ["CPPN", "Canvas", "Direct", "Encoding", "GenomeError", "Genomes", "Key"]

@@ -14,7 +14,7 @@ def centred(height: int, width: int) -> np.ndarray:
     """
     x = ((2 * np.arange(width) + 1) / width - 1).astype(np.float32)
     y = ((2 * np.arange(height) + 1) / height - 1).astype(np.float32)
-    return _planes(x, y, x, y)
+    return planes(x, y, x, y)
 
 
 @lru_cache(maxsize=16)
@@ -26,13 +26,14 @@ def raw(height: int, width: int, native_height: int, native_width: int) -> np.nd
     x = ((np.arange(width) + 0.5) * (native_width / width) - 0.5).astype(np.float32)
     y = ((np.arange(height) + 0.5) * (native_height / height) - 0.5).astype(np.float32)
     around = centred(height, width).reshape(4, height, width)
-    return _planes(x, y, around[0, 0], around[1, :, 0])
+    return planes(x, y, around[0, 0], around[1, :, 0])
 
 
-def _planes(x: np.ndarray, y: np.ndarray, cx: np.ndarray, cy: np.ndarray) -> np.ndarray:
+def planes(x: np.ndarray, y: np.ndarray, cx: np.ndarray, cy: np.ndarray) -> np.ndarray:
+    """float32 (4, height * width), read-only, of any grid: x (width,), y (height,); d is the distance sqrt(cx^2 + cy^2)."""
     shape = (len(y), len(x))
     d = np.sqrt(cx[None, :] * cx[None, :] + cy[:, None] * cy[:, None])
-    planes = [np.broadcast_to(x[None, :], shape), np.broadcast_to(y[:, None], shape), d, np.ones(shape)]
-    out = np.stack(planes).astype(np.float32).reshape(4, -1)
+    inputs = [np.broadcast_to(x[None, :], shape), np.broadcast_to(y[:, None], shape), d, np.ones(shape)]
+    out = np.stack(inputs).astype(np.float32).reshape(4, -1)
     out.flags.writeable = False
     return out

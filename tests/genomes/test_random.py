@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genomes import Direct, Key
-from genomes.random import integers, start, uniform
+from genomes.random import integers, normal, start, uniform
 
 KEYS = [(0, 0, 0), (1, 2, 3), (3, 2, 1), (2**63 - 1, 0, 1), (7, 2**63 - 1, 5), (7, 5, 2**63 - 1), (2**40, 2**41, 2**42)]
 
@@ -47,6 +47,17 @@ def test_uniform_draws_lie_in_the_half_open_unit_interval_and_have_its_moments()
     assert abs(u.mean() - 1 / 2) < 4 * np.sqrt(1 / 12 / u.size)
     assert abs(u.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / u.size)
     assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 4 / np.sqrt(u.size)
+
+
+def test_normal_draws_are_sums_of_twelve_uniform_ones_and_have_the_moments_of_the_normal_distribution() -> None:
+    stream = np.empty(1, np.uint64)
+    start(stream, 1, 2, 3)
+    z = np.array([normal(stream) for _ in range(20_000)])
+    np.testing.assert_allclose(z, drawn((1, 2, 3), 240_000).reshape(-1, 12).sum(axis=1) - 6, atol=1e-12)
+    assert abs(z.mean()) < 4 / np.sqrt(z.size)
+    assert abs(z.var() - 1) < 4 * np.sqrt(2 / z.size)
+    assert abs((np.abs(z) < 1).mean() - 0.683) < 0.015
+    assert np.abs(z).max() < 6
 
 
 @pytest.mark.parametrize("n", [2, 7, 64, 1000])

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from evofool.search.evolve import PerIndividual
-from genomes import CPPN, Direct, Encoding
+from genomes import CPPN, Canvas, Direct, Encoding
 from genomes.cppn.encoding import from_json
 from genomes.random import Key
 from tests.fuzz.mutations import apply_bytes, apply_json, byte_edits, json_edits, values
@@ -19,6 +19,8 @@ ENCODINGS: dict[str, Encoding] = {
     "2015": CPPN.nguyen2015(1, 6, 7),
     "direct": Direct(1, 6, 7),
     "colour": Direct(3, 6, 7),
+    "canvas": Canvas(1, 6, 7),
+    "canvas of noise": Canvas(3, 6, 7, start="noise"),
 }
 
 

@@ -1,0 +1,267 @@
+"""The canvas encoding: a small picture, mirrored to the image's size, which begins as a CPPN and is varied by operators."""
+
+import base64
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genomes.canvas import compression, operators
+from genomes.canvas.operators import Rates
+from genomes.canvas.resample import resampled
+from genomes.cppn import coordinates, render_numba
+from genomes.cppn.encoding import CPPN
+from genomes.cppn.program import compile_programs
+from genomes.encoding import GenomeError, Genomes
+from genomes.random import Key, integers
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = "evofool.canvas"
+VERSION = 1
+STARTS = ("cppn", "waves", "noise")
+MAX_SIZE = 512
+MAX_WALK = 12
+"""Random CPPNs have 0 to MAX_WALK - 1 neutral mutations behind them."""
+
+_KEYS = ("format", "version", "channels", "size", "mirror", "image", "cppn", "pixels")
+_GRAPH, _CODED, _RAW = b"\0", b"\1", b"\2"  # the first byte of a packed genome
+# Streams of CPPNs have other rows than those of the operators, so that their draws are independent.
+_GRAPH_ROWS = 1 << 40
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """uint8 pictures (B, C, size, size), mirrored to images of height x width: structured, low-frequency variation.
+
+    mirror: the image has mirror x mirror copies of the canvas, every second one reflected, and is cropped at the right and
+    at the bottom to height x width; 1: no reflections. size: 0 chooses the least that covers the image, the longer side
+    divided by mirror and rounded up; it may be at most MAX_SIZE. start: what random canvases are. "cppn": CPPNs after 0 to
+    11 neutral mutations; "waves": a low-frequency field on a colour; "noise": independent values. rates: how often each
+    operator makes a child (genomes/canvas/operators.py). cppn: the encoding of the CPPNs, of the canvas's size and channels;
+    by default grey or HSV with the settings of CPPN.
+
+    A genome has the fields "pixels" and "cppn". As long as it was only varied by the mutation of CPPNs, "cppn" is the graph
+    that draws its pixels; any other operator empties it (n_nodes 0).
+    """
+
+    channels: int = 3
+    height: int = 224
+    width: int = 224
+    size: int = 0
+    mirror: int = 2
+    start: str = "cppn"
+    rates: Rates = Rates()
+    cppn: CPPN = None  # type: ignore[assignment]  # set below
+
+    name: str = field(default="canvas", init=False)
+    variation: str = field(default=operators.VERSION, init=False, compare=False)
+    dtype: np.dtype = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        longer = max(self.height, self.width)
+        if self.mirror < 1:
+            raise ValueError(f"canvas: mirror is {self.mirror}; it has to be at least 1")
+        if not self.size:
+            object.__setattr__(self, "size", -(-longer // self.mirror))
+        if self.size * self.mirror < longer:
+            raise ValueError(
+                f"canvas: size {self.size} x mirror {self.mirror} covers {self.size * self.mirror} pixels, and the image "
+                f"has {self.height}x{self.width}; size has to be at least {-(-longer // self.mirror)}"
+            )
+        if not 2 <= self.size <= MAX_SIZE:
+            raise ValueError(
+                f"canvas: size is {self.size}; it has to lie in 2..{MAX_SIZE}. For images of {self.height}x{self.width}, "
+                f"mirror can be {max(1, -(-longer // MAX_SIZE))} to {longer // 2}"
+            )
+        if self.start not in STARTS:
+            raise ValueError(f'canvas: start is "{self.start}"; it has to be one of {", ".join(STARTS)}')
+        if not (all(0 <= rate < 1e6 for rate in self.rates) and any(self.rates)):
+            raise ValueError(f"canvas: rates {list(self.rates)} have to lie in [0, 1e6), and not all of them can be 0")
+        if self.cppn is None:
+            mode = "grey" if self.channels == 1 else "hsv"
+            object.__setattr__(self, "cppn", CPPN(mode=mode, height=self.size, width=self.size))
+        graph, own = self.cppn, (self.channels, self.size, self.size)
+        if (graph.channels, graph.height, graph.width) != own:
+            raise ValueError(f"canvas: cppn draws {(graph.channels, graph.height, graph.width)}, the canvas is {own}")
+        object.__setattr__(self, "dtype", np.dtype([("pixels", np.uint8, own), ("cppn", graph.dtype)]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    def random(self, n: int, key: Key) -> Genomes:
+        """As start says."""
+        if self.start == "waves":
+            return self._of_pixels(operators.waves(n, self.channels, self.size, key))
+        if self.start == "noise":
+            return self._of_pixels(operators.noise(n, self.channels, self.size, key))
+        graphs = self.cppn.random(n, key.at(_GRAPH_ROWS))
+        steps = np.array([integers(key.at(i), MAX_WALK, 1)[0] for i in range(n)], np.int64)
+        for step in range(int(steps.max(initial=0))):
+            varied = self.cppn.vary(graphs, graphs, key.at((2 + step) * _GRAPH_ROWS))
+            graphs = np.where(step < steps, varied, graphs)
+        return self._of_graphs(graphs)
+
+    def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
+        """Each child is made by one operator, drawn by rates.
+
+        A father that equals the mother stands for none: operators that need one take the mother, moved, in his place.
+        """
+        pure = mothers["cppn"]["n_nodes"] > 0
+        pixels, graphs = operators.vary(
+            np.ascontiguousarray(mothers["pixels"]), np.ascontiguousarray(fathers["pixels"]), pure, self.rates, key
+        )
+        out = self._of_pixels(pixels)
+        rows = np.flatnonzero(graphs)
+        if len(rows):
+            parts = [mothers["cppn"][i : i + 1] for i in rows]
+            varied = [self.cppn.vary(g, g, key.at(_GRAPH_ROWS + i)) for g, i in zip(parts, rows.tolist(), strict=True)]
+            out[rows] = self._of_graphs(np.concatenate(varied))
+        return out
+
+    def uses_second_parent(self, n: int, key: Key) -> np.ndarray:
+        """The children that blend, extrapolate, mask, paste or paste_moved makes."""
+        return operators.uses_father(operators.drawn(n, self.rates, key))
+
+    def is_cppn(self, genomes: Genomes) -> np.ndarray:
+        """(B,) bool: the genomes that are still CPPNs, which render draws exactly at any size."""
+        return np.asarray(genomes["cppn"]["n_nodes"] > 0)
+
+    def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
+        """The mirrored canvases. At another size than the encoding's, a canvas that is still a CPPN (is_cppn) is drawn by it
+        with so many pixels; the image of any other is resampled by a triangle filter (genomes/canvas/resample.py)."""
+        if size is None or tuple(size) == (self.height, self.width):
+            return _mirrored(genomes["pixels"], self.height, self.width)
+        height, width = size
+        out = np.empty((len(genomes), self.channels, height, width), np.uint8)
+        graphs = self.is_cppn(genomes)
+        out[~graphs] = resampled(_mirrored(genomes["pixels"][~graphs], self.height, self.width), height, width)
+        if graphs.any():
+            programs = compile_programs(genomes["cppn"][graphs], self.channels)
+            drawn = render_numba.render(programs, self._coordinates(height, width), self.cppn.mode)
+            out[graphs] = drawn.reshape(-1, self.channels, height, width)
+        return out
+
+    def draw(self, genomes: Genomes, device: "torch.device | str") -> "torch.Tensor":
+        """The canvases are copied to the device and mirrored there."""
+        import torch
+
+        canvases = torch.tensor(np.ascontiguousarray(genomes["pixels"]), device=device)
+        down, across = (
+            torch.from_numpy(_places(self.size, n).copy()).to(canvases.device) for n in (self.height, self.width)
+        )
+        return canvases.index_select(3, across).index_select(2, down)
+
+    def pack(self, genome: Any) -> bytes:
+        """One byte for the kind, then the packed CPPN if it is one; else pixels, compressed where that is shorter."""
+        if genome["cppn"]["n_nodes"] > 0:
+            return _GRAPH + self.cppn.pack(genome["cppn"])
+        coded = compression.encode(genome["pixels"])
+        raw = np.ascontiguousarray(genome["pixels"]).tobytes()
+        return _CODED + coded if len(coded) < len(raw) else _RAW + raw
+
+    def unpack(self, blobs: list[bytes]) -> Genomes:
+        out = np.zeros(len(blobs), self.dtype)
+        graphs = [i for i, blob in enumerate(blobs) if blob[:1] == _GRAPH]
+        if graphs:
+            out[graphs] = self._of_graphs(self.cppn.unpack([blobs[i][1:] for i in graphs]))
+        for i, blob in enumerate(blobs):
+            if blob[:1] != _GRAPH:
+                out["pixels"][i] = self._pixels(blob)
+        return out
+
+    def to_json(self, genome: Any) -> dict[str, Any]:
+        """format, version, channels, size and mirror of the canvas, image [H, W]; then either "cppn", the graph's JSON, or
+        "pixels", the canvas in base64 of C-ordered bytes; the other is null."""
+        pure = bool(genome["cppn"]["n_nodes"] > 0)
+        pixels = base64.b64encode(np.ascontiguousarray(genome["pixels"]).tobytes()).decode("ascii")
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "channels": self.channels,
+            "size": self.size,
+            "mirror": self.mirror,
+            "image": [self.height, self.width],
+            "cppn": self.cppn.to_json(genome["cppn"]) if pure else None,
+            "pixels": None if pure else pixels,
+        }
+
+    def from_json(self, data: dict[str, Any]) -> Genomes:
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise GenomeError(f'not a canvas genome: "format" has to be "{FORMAT}"')
+        if data.get("version") != VERSION:
+            raise GenomeError(f"canvas genome of version {data.get('version')!r}; this evofool reads {VERSION}")
+        missing, unknown = [k for k in _KEYS if k not in data], [k for k in data if k not in _KEYS]
+        if missing or unknown:
+            raise GenomeError(f"a canvas genome with missing keys {missing} and unknown keys {unknown}")
+        own = {"channels": self.channels, "size": self.size, "mirror": self.mirror, "image": [self.height, self.width]}
+        for key, value in own.items():
+            if data[key] != value or type(data[key]) is not type(value):
+                raise GenomeError(f'canvas genome with "{key}" {data[key]!r:.80}; this encoding has {value!r}')
+        if (data["cppn"] is None) == (data["pixels"] is None):
+            raise GenomeError('a canvas genome has either "cppn" or "pixels"; the other is null')
+        if data["cppn"] is not None:
+            return self._of_graphs(self.cppn.from_json(data["cppn"]))
+        try:
+            pixels = base64.b64decode(data["pixels"], validate=True)
+        except (TypeError, ValueError) as error:
+            raise GenomeError(f'canvas genome: "pixels" is no base64 ({error})') from None
+        return self._of_pixels(self._pixels(_RAW + pixels)[None])
+
+    # -- inside
+
+    def _of_pixels(self, pixels: np.ndarray) -> Genomes:
+        out = np.zeros(len(pixels), self.dtype)
+        out["pixels"] = pixels
+        return out
+
+    def _of_graphs(self, graphs: Genomes) -> Genomes:
+        out = np.zeros(len(graphs), self.dtype)
+        out["cppn"] = graphs
+        out["pixels"] = self.cppn.render(graphs)
+        return out
+
+    def _pixels(self, blob: bytes) -> np.ndarray:
+        """Of a packed genome that is no CPPN."""
+        shape = (self.channels, self.size, self.size)
+        count = self.channels * self.size * self.size
+        if blob[:1] == _RAW:
+            if len(blob) != 1 + count:
+                raise GenomeError(f"a canvas of shape {shape} has {count} pixels, not {len(blob) - 1}")
+            return np.frombuffer(blob, np.uint8, offset=1).reshape(shape)
+        found = compression.decode(blob[1:], shape) if blob[:1] == _CODED else None
+        if found is None:
+            raise GenomeError(f"a packed canvas of {len(blob)} bytes is damaged, or is none of shape {shape}")
+        return found
+
+    def _coordinates(self, height: int, width: int) -> np.ndarray:
+        """The places on the canvas of an image's pixels at this size, as a CPPN's inputs."""
+        x, y = _reflected(self.size, self.width, width), _reflected(self.size, self.height, height)
+        cx, cy = ((2 * t / self.size - 1).astype(np.float32) for t in (x, y))
+        if self.cppn.raw_coordinates:
+            return coordinates.planes((x - 0.5).astype(np.float32), (y - 0.5).astype(np.float32), cx, cy)
+        return coordinates.planes(cx, cy, cx, cy)
+
+
+def _reflected(size: int, length: int, pixels: int) -> np.ndarray:
+    """float64 (pixels,): where the centres of so many pixels along a side of the image, which is `length` long, lie on a
+    canvas that is mirrored without end, in pixels of the canvas."""
+    t = (np.arange(pixels) + 0.5) * (length / pixels) % (2 * size)
+    return np.where(t > size, 2 * size - t, t)
+
+
+@lru_cache(maxsize=16)
+def _places(size: int, length: int) -> np.ndarray:
+    """int64 (length,), read-only: for each pixel along a side of the image, the pixel of the canvas."""
+    places = np.floor(_reflected(size, length, length)).astype(np.int64)
+    places.flags.writeable = False
+    return places
+
+
+def _mirrored(canvases: np.ndarray, height: int, width: int) -> np.ndarray:
+    size = canvases.shape[-1]
+    wide = np.take(canvases, _places(size, width), axis=3)
+    return np.take(wide, _places(size, height), axis=2)
