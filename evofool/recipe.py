@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +12,15 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evofool.errors import RecipeError
 from evofool.recipe_parts import (
+    CanvasCPPNPart,
+    CanvasPart,
     ComputePart,
     CPPNPart,
     DirectPart,
     FolderName,
     MutationPart,
     NichesPart,
+    OperatorsPart,
     Part,
     RayPart,
     SavePart,
@@ -35,7 +38,7 @@ class Recipe(Part):
     """Names the run's folder, `runs/NAME`; the name of the recipe's file if not given."""
     target: str = "lenet"
     """The classifier, in the grammar of targets."""
-    encoding: Annotated[DirectPart | CPPNPart, Field(discriminator="kind")]
+    encoding: Annotated[DirectPart | CPPNPart | CanvasPart, Field(discriminator="kind")]
     """What images are made of."""
     search: SearchPart = SearchPart()
     """How the search works."""
@@ -191,7 +194,9 @@ def faults_text(error: ValidationError, describe: Callable[[Any], str]) -> str:
 
 
 _FAULTS = 10  # more are not read, and a file that is no recipe can have a million
-_VARIATION = {"rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set"}
+_VARIATION = {
+    "rate", "eta", "halve_every", "crossover", "eta_crossover", "rates", "initial_weight", "activation_set", "start",
+}  # fmt: skip
 """Settings of an encoding that affect variation, but not how a genome is drawn or packed; these may differ."""
 _SETTINGS = {"name": "kind", "mode": "color", "raw_coordinates": "coordinates"}
 """Settings that have another name in a recipe."""
@@ -199,11 +204,17 @@ _SETTINGS = {"name": "kind", "mode": "color", "raw_coordinates": "coordinates"}
 
 def drawing(encoding: Any) -> dict[str, Any]:
     """The settings that affect how a genome of this encoding is drawn and packed, under the keys of a recipe."""
+    return {f"encoding.{name}": value for name, value in _drawing(encoding).items()}
+
+
+def _drawing(encoding: Any) -> dict[str, Any]:
     names = ["name", *(f.name for f in fields(encoding) if f.compare and f.name not in _VARIATION)]
     compared = {_SETTINGS.get(name, name): getattr(encoding, name) for name in names}
     if "coordinates" in compared:
         compared["coordinates"] = "raw" if compared["coordinates"] else "centred"
-    return {f"encoding.{name}": value for name, value in compared.items()}
+    if is_dataclass(inner := compared.pop("cppn", None)):  # the CPPNs of canvases
+        compared |= {f"cppn.{name}": value for name, value in _drawing(inner).items()}
+    return compared
 
 
 _TABLES: dict[str, type[BaseModel]] = {
@@ -214,7 +225,10 @@ _TABLES: dict[str, type[BaseModel]] = {
     "ray": RayPart,
     "save": SavePart,
     "mutation": MutationPart,
+    "cppn": CanvasCPPNPart,
+    "rates": OperatorsPart,
 }
+_ENCODINGS: dict[str, type[BaseModel]] = {"direct": DirectPart, "cppn": CPPNPart, "canvas": CanvasPart}
 
 
 def _fault(item: Any) -> str:
@@ -240,7 +254,7 @@ def _keys(path: list[str], loc: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Recipe
     for part in path:
         if part == "encoding":
-            model = CPPNPart if "cppn" in loc else DirectPart
+            model = _ENCODINGS[loc[1]]
             continue
         model = _TABLES.get(part, model)
     return list(model.model_fields)

@@ -2,18 +2,21 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evofool.descriptors import DESCRIPTORS
 from evofool.errors import RecipeError
-from genomes import CPPN, Direct, Encoding
+from genomes import CPPN, Canvas, Direct, Encoding
+from genomes.canvas import encoding as canvas
+from genomes.canvas import operators
 from genomes.cppn import activations
 from genomes.cppn.vary import Rates
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+OperatorRate = Annotated[float, Field(ge=0, lt=1e6)]
 _NOT_IN_NAMES = r"/\\\p{Cc}\p{Cf}\p{Zl}\p{Zp}"
 FolderName = Annotated[str, Field(pattern=rf"^[^{_NOT_IN_NAMES}]*[^{_NOT_IN_NAMES}. ][^{_NOT_IN_NAMES}]*$")]
 """Of one folder, in printable characters, and not only dots and spaces."""
@@ -97,6 +100,8 @@ class CPPNPart(Part):
     mutation: MutationPart = MutationPart()
     """The rates of mutation."""
 
+    table: ClassVar[str] = "encoding"
+
     @model_validator(mode="after")
     def _known(self) -> "CPPNPart":
         names = self.activations
@@ -106,7 +111,7 @@ class CPPNPart(Part):
             activations.number(name)
         return self
 
-    def build(self, shape: tuple[int, int, int]) -> Encoding:
+    def build(self, shape: tuple[int, int, int]) -> CPPN:
         channels, height, width = shape
         given = {
             "mode": None if self.color == "auto" else self.color,
@@ -128,12 +133,88 @@ class CPPNPart(Part):
                 changes.setdefault("mode", "grey" if channels == 1 else "hsv")
                 encoding = CPPN(height=height, width=width, **changes)
         except ValueError as error:
-            raise RecipeError(f"encoding: {error}") from None
+            raise RecipeError(f"{self.table}: {error}") from None
         if encoding.channels != channels:
             raise RecipeError(
-                f'encoding.color "{encoding.mode}" has {encoding.channels} channels, the target takes {channels}'
+                f'{self.table}.color "{encoding.mode}" has {encoding.channels} channels, the target takes {channels}'
             )
         return encoding
+
+
+class CanvasCPPNPart(CPPNPart):
+    """The CPPNs that canvases begin as."""
+
+    kind: Literal["cppn"] = "cppn"
+    """The kind of encoding that canvases begin with; may be left out."""
+
+    table: ClassVar[str] = "encoding.cppn"
+
+
+class OperatorsPart(Part):
+    """How often each operator makes a child, relative to the others (genomes.canvas.operators)."""
+
+    cppn: OperatorRate = 1.0
+    """The mutation of a canvas that is still a CPPN; any other canvas gets a field."""
+    field: OperatorRate = 1.0
+    """Adds a low-frequency field: a random sum of cosines of up to 2 to 24 half waves a side."""
+    low_field: OperatorRate = 1.0
+    """Adds a field of at most 10 half waves a side."""
+    local_field: OperatorRate = 1.0
+    """Adds a field within an ellipse."""
+    blend: OperatorRate = 1.0
+    """Mixes mother and father."""
+    extrapolate: OperatorRate = 1.0
+    """Moves the mother's pixels away from the father's."""
+    mask: OperatorRate = 1.0
+    """Joins parts of mother and father along soft, winding borders."""
+    paste: OperatorRate = 1.0
+    """Pastes an ellipse of the father."""
+    paste_moved: OperatorRate = 1.0
+    """Pastes an ellipse of the father, which is scaled, turned and shifted before."""
+    paste_own: OperatorRate = 1.0
+    """Pastes an ellipse of the mother, which is scaled, turned and shifted before."""
+    move: OperatorRate = 1.0
+    """Scales, turns and shifts the canvas."""
+    color: OperatorRate = 1.0
+    """Mixes the channels."""
+    contrast: OperatorRate = 1.0
+    """Scales all values around their mean, and shifts them."""
+    patch: OperatorRate = 1.0
+    """Paints an ellipse with a colour."""
+
+    @model_validator(mode="after")
+    def _some(self) -> "OperatorsPart":
+        if not any(self.__dict__.values()):
+            raise ValueError("all operators have the rate 0, so that no child can be made")
+        return self
+
+
+class CanvasPart(Part):
+    """Genomes that are small pictures, mirrored to the image's size (genomes.Canvas)."""
+
+    kind: Literal["canvas"]
+    """This kind of encoding: small pictures that are varied by operators."""
+    size: int | None = Field(None, ge=2, le=canvas.MAX_SIZE)
+    """The side of the canvas in pixels; if not given, the least that covers the image: its longer side divided by
+    `mirror`.
+    """
+    mirror: int = Field(2, ge=1, le=64)
+    """The image has so many copies of the canvas along each side, every second one reflected; 1: no reflections."""
+    start: Literal["cppn", "waves", "noise"] = "cppn"
+    """What random canvases are: CPPNs after 0 to 11 mutations, a low-frequency field on a colour, or noise."""
+    cppn: CanvasCPPNPart = CanvasCPPNPart()
+    """The CPPNs of `start = "cppn"`."""
+    rates: OperatorsPart = OperatorsPart()
+    """How often each operator makes a child."""
+
+    def build(self, shape: tuple[int, int, int]) -> Encoding:
+        channels, height, width = shape
+        size = self.size or canvas.least_size(height, width, self.mirror)
+        cppn, rates = self.cppn.build((channels, size, size)), operators.Rates(**self.rates.model_dump())
+        try:
+            return Canvas(channels, height, width, size, self.mirror, self.start, rates, cppn)
+        except ValueError as error:
+            raise RecipeError(f"encoding: {error}") from None
 
 
 class SearchPart(Part):
@@ -163,6 +244,8 @@ class SearchPart(Part):
     `evofool run` with workers chooses the least lag that keeps all of them busy. If a run is continued with another lag,
     its next batches are drawn with that.
     """
+    random: int = Field(0, ge=0, lt=1 << 53)
+    """The first so many images are random, in whole batches; 0: only those of the first lag + 1 batches."""
     mode: Literal["reproducible", "free"] = "reproducible"
     """`reproducible`: batches are committed in order, and any number of workers gives the same results. `free`: with
     workers, batches are committed as they finish, whatever the lag; the order is stored, and `evofool replay` repeats

@@ -98,7 +98,7 @@ class Direct:
         if size is not None and tuple(size) != (self.height, self.width):
             raise GenomeError(
                 f"a direct genome is {self.height}x{self.width} pixels and cannot be rendered at {size[0]}x{size[1]}; "
-                "only a CPPN can be rendered at any size"
+                "only CPPNs and canvases can be rendered at any size"
             )
         return genomes
 

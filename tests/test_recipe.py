@@ -1,6 +1,7 @@
 """Recipes: every shipped one builds, and an invalid one is refused with file and key."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from evofool.errors import EvofoolError, RecipeError
-from evofool.recipe import Recipe, find, load, override, parse, shipped_recipes
-from genomes import CPPN, Direct
+from evofool.recipe import Recipe, drawing, find, load, override, parse, shipped_recipes
+from genomes import CPPN, Canvas, Direct
+from genomes.canvas.operators import Rates
+from genomes.cppn.vary import Rates as GraphRates
 
 NAMES = ["mnist-cppn", "mnist-cppn-nguyen2015", "mnist-direct", "mnist-direct-nguyen2015"]
 CPPN_DATA: dict[str, Any] = {"encoding": {"kind": "cppn"}, "stop": {"evaluations": 100}}
+CANVAS_DATA: dict[str, Any] = {"encoding": {"kind": "canvas"}, "stop": {"evaluations": 100}}
 DIRECT_DATA: dict[str, Any] = {"encoding": {"kind": "direct"}, "stop": {"evaluations": 100}}
 
 
@@ -155,6 +159,10 @@ def test_an_empty_recipe_lists_what_is_missing(tmp_path: Path) -> None:
         (DIRECT_DATA, "encoding.halv_every=3", 'unknown key "encoding.halv_every"; did you mean "encoding.halve_every"?'),
         (DIRECT_DATA, "encoding.preset=nguyen2015", 'unknown key "encoding.preset"'),
         (CPPN_DATA, "encoding.mutation.wieght=0.1", 'did you mean "encoding.mutation.weight"?'),
+        (CANVAS_DATA, "encoding.mirrors=1", 'unknown key "encoding.mirrors"; did you mean "encoding.mirror"?'),
+        (CANVAS_DATA, "encoding.rates.blent=1", 'unknown key "encoding.rates.blent"; did you mean "encoding.rates.blend"?'),
+        (CANVAS_DATA, "encoding.cppn.prest=1", 'unknown key "encoding.cppn.prest"; did you mean "encoding.cppn.preset"?'),
+        (CANVAS_DATA, "encoding.cppn.mutation.wieght=1", 'did you mean "encoding.cppn.mutation.weight"?'),
         (CPPN_DATA, "compute.thread=1", 'did you mean "compute.threads"?'),
         (CPPN_DATA, "save.second=1", 'did you mean "save.seconds"?'),
     ],
@@ -225,6 +233,13 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_key(data: dict[str, Any], c
         (DIRECT_DATA, "encoding.eta=0", "encoding.eta"),
         (DIRECT_DATA, "encoding.crossover=2", "encoding.crossover"),
         (DIRECT_DATA, "encoding.halve_every=-1", "encoding.halve_every"),
+        (CANVAS_DATA, "encoding.size=1", "encoding.size"),
+        (CANVAS_DATA, "encoding.size=513", "encoding.size"),
+        (CANVAS_DATA, "encoding.mirror=0", "encoding.mirror"),
+        (CANVAS_DATA, "encoding.start=rain", "encoding.start"),
+        (CANVAS_DATA, "encoding.rates.move=-1", "encoding.rates.move"),
+        (CANVAS_DATA, "encoding.cppn.max_nodes=0", "encoding.cppn.max_nodes"),
+        (CPPN_DATA, "search.random=-1", "search.random"),
         (CPPN_DATA, "encoding.kind=upconv", "encoding"),
         (CPPN_DATA, "encoding.kind=", "encoding"),
         (CPPN_DATA, "niches={descriptor='nosuch', edges=[1.0]}", 'no "nosuch" is registered'),
@@ -280,6 +295,10 @@ def test_whole_numbers_are_taken_where_a_recipe_has_fractions() -> None:
         ("encoding.initial_weight=20.0", "initial_weight <= weight_limit"),
         ("encoding.color=hsv", 'encoding.color "hsv" has 3 channels, the target takes 1'),
         ("encoding.activations=[]", "activation"),
+        ("encoding={kind='canvas', size=13}", "encoding: canvas: size 13 x mirror 2 covers 26 pixels"),
+        ("encoding={kind='canvas', mirror=28}", "encoding: canvas: size is 1"),
+        ("encoding={kind='canvas', cppn={color='hsv'}}", 'encoding.cppn.color "hsv" has 3 channels, the target takes 1'),
+        ("encoding={kind='canvas', cppn={initial_weight=20.0}}", "encoding.cppn: cppn: 0 < initial_weight"),
     ],
 )
 def test_an_encoding_that_cannot_be_built_is_a_fault_of_the_recipe(change: str, message: str) -> None:
@@ -379,3 +398,26 @@ def test_name_stop_save_and_workers_decide_no_bits_and_everything_else_does() ->
 def test_the_chunk_is_the_batch_unless_given() -> None:
     assert load("mnist-cppn", ["search.batch=33"]).chunk == 33
     assert load("mnist-cppn", ["search.batch=33", "compute.chunk=8"]).chunk == 8
+
+
+def test_a_canvas_without_any_operator_is_refused() -> None:
+    rates = ", ".join(f"{name}=0" for name in Rates._fields)
+    assert "encoding.rates: all operators have the rate 0" in faults(CANVAS_DATA, f"encoding.rates={{{rates}}}")
+
+
+def test_a_canvas_is_as_large_as_the_target_needs_and_its_cppns_have_their_own_keys() -> None:
+    changes = ["encoding.cppn.activations=['sin']", "encoding.cppn.mutation.weight=0.3", "encoding.rates.move=2"]
+    part = parse(override(CANVAS_DATA, changes), "x").encoding
+    graphs = CPPN("hsv", 112, 112, ("sin",), rates=GraphRates(weight=0.3))
+    assert part.build((3, 224, 200)) == Canvas(3, 224, 200, 112, 2, "cppn", Rates(move=2.0), graphs)
+    small = replace(graphs, mode="grey", height=14, width=14)
+    assert part.build((1, 28, 28)) == Canvas(1, 28, 28, 14, rates=Rates(move=2.0), cppn=small)
+
+
+def test_canvases_are_drawn_alike_unless_size_mirror_or_their_cppns_graphs_differ() -> None:
+    one = drawing(parse(CANVAS_DATA, "x").encoding.build((1, 28, 28)))
+    for change in ("start=noise", "rates.blend=0", "cppn.mutation.weight=0.5", "cppn.activations=['sin']"):
+        assert drawing(parse(override(CANVAS_DATA, [f"encoding.{change}"]), "x").encoding.build((1, 28, 28))) == one
+    for change, key in (("size=20", "size"), ("mirror=1", "mirror"), ("cppn.max_nodes=70", "cppn.max_nodes")):
+        other = drawing(parse(override(CANVAS_DATA, [f"encoding.{change}"]), "x").encoding.build((1, 28, 28)))
+        assert other[f"encoding.{key}"] != one[f"encoding.{key}"]

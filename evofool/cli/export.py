@@ -10,7 +10,9 @@ from evofool.printer import print_lines
 
 RUN = typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")
 TO = typer.Argument(metavar="DIR", help="Where to write; created if it does not exist.")
-SIZE = typer.Option(min=1, max=16384, help="Redraw CPPN images this many pixels wide.")
+SIZE = typer.Option(
+    min=1, max=16384, help="Redraw CPPN images this many pixels wide; canvases that are no CPPNs any more are resampled."
+)
 LAYOUT = typer.Option(
     "--format",
     metavar="imagefolder|parquet",
@@ -35,5 +37,10 @@ def export(
     from evofool.run.stored import StoredRun
 
     with StoredRun(folder) as stored:
-        print_lines(f"{write_files(stored, to, size, layout, license)} elites written to {to}")
+        exported = write_files(stored, to, size, layout, license)
+        print_lines(f"{exported.images} elites written to {to}")
+        if exported.resampled:
+            print_lines(
+                f"{exported.resampled} of them are resampled: their canvases are no CPPNs, which could be drawn anew"
+            )
         print_drifts(stored)

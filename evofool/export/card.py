@@ -49,6 +49,7 @@ class Exported:
     classes: int
     methods: Mapping[str, int]
     size: int | None
+    resampled: int  # of the images: not drawn again at this size, but resampled
     license: str | None
 
 
@@ -114,7 +115,7 @@ def _quoted(text: str) -> str:
 def _what(run: StoredRun, name: str, exported: Exported) -> str:
     channels, height, width = run.shape
     kind = "grey" if channels == 1 else "RGB"
-    size = f"{width} x {height} pixels" if exported.size is None else f"drawn again with {exported.size} pixels a side"
+    size = f"{width} x {height} pixels" if exported.size is None else f"made anew with {exported.size} pixels a side"
     return (
         f"{exported.images:,} fooling images, 8-bit {kind}, {size}, for {exported.classes:,} of the {len(run.labels):,} "
         f"classes of `{name}`.\n\n"
@@ -173,7 +174,11 @@ def _made(run: StoredRun, methods: Mapping[str, int]) -> str:
 
 def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
     encoding, search = recipe["encoding"], recipe.get("search", {})
-    what = {"cppn": "CPPNs (graphs of functions)", "direct": "bare pixels"}.get(encoding["kind"], encoding["kind"])
+    what = {
+        "cppn": "CPPNs (graphs of functions)",
+        "direct": "bare pixels",
+        "canvas": "canvases (small mirrored pictures, varied by low-frequency operators)",
+    }.get(encoding["kind"], encoding["kind"])
     competition = {
         "all": "every image competes in every class",
         "argmax": "an image competes in the class that it is called",
@@ -224,8 +229,7 @@ def _files(run: StoredRun, exported: Exported) -> str:
     again = (
         ""
         if exported.size is None
-        else "The pictures were drawn again from their genomes at another size: scores are those of the size the classifier "
-        f"takes, {run.shape[2]} x {run.shape[1]}.\n"
+        else f"{_redrawn(exported)}: scores are those of the size the classifier takes, {run.shape[2]} x {run.shape[1]}.\n"
     )
     if exported.layout == "parquet":
         return (
@@ -238,6 +242,15 @@ def _files(run: StoredRun, exported: Exported) -> str:
         + ". `elites.csv`: everything that is known of each, by `file`. `datasets.load_dataset(FOLDER)` and "
         "`torchvision.datasets.ImageFolder` number the folders in order, which is the class's number where every class has "
         "one.\n" + again
+    )
+
+
+def _redrawn(exported: Exported) -> str:
+    if not exported.resampled:
+        return "The pictures were drawn again from their genomes at another size"
+    drawn = exported.images - exported.resampled
+    return f"{exported.resampled:,} pictures were resampled to another size by a triangle filter" + (
+        f", and {drawn:,}, whose genomes are CPPNs, drawn again" if drawn else ""
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from evofool.errors import RecipeError, StoreError
 from evofool.export.card import Exported, card, refuse_license
 from evofool.export.csv_file import write_csv
-from evofool.export.image_file import file_name, picture, refuse_size, stem
+from evofool.export.image_file import file_name, picture, refuse_size, resampled, stem
 from evofool.export.parquet import write_run
 from evofool.run.stored import Elite, StoredRun
 from evofool.text import to_json, visible_lines
@@ -25,17 +25,17 @@ _OURS = re.compile(r"README\.md|elites\.csv|data|[0-9]+_[A-Za-z0-9_-]+")  # all 
 
 def export(
     run: StoredRun, folder: Path, size: int | None = None, layout: str = "imagefolder", license: str | None = None
-) -> int:
-    """Write the elites into folder, which is new or empty, with a data card, README.md. Returns the number of elites.
+) -> Exported:
+    """Write the elites into folder, which is new or empty, with a data card, README.md. Returns what was written.
 
     "imagefolder": DIR/<class>_<label>/<label>_<confidence>_<birth>.png, DIR/elites.csv and, for CPPNs, genomes beside the
     PNGs. "parquet": DIR/data/train-00000-of-00001.parquet, as dataset.write_elites has it. Either folder is a data set that
     `datasets` loads as it is. Elites and card are of one checkpoint, though the run may go on.
 
-    size redraws CPPNs with that many pixels on the longer side; pixels have one size only (StoreError). Scores are those of
-    the stored size. license: an SPDX identifier for the card. RecipeError for a layout or a licence that is none; StoreError
-    for a folder that is not empty or cannot be written: nothing is left there then, and what was left by an export that was
-    killed is no hindrance.
+    size redraws CPPNs with that many pixels on the longer side, and resamples canvases that are no CPPNs any more; pixels
+    have one size only (StoreError). Scores are those of the stored size. license: an SPDX identifier for the card.
+    RecipeError for a layout or a licence that is none; StoreError for a folder that is not empty or cannot be written:
+    nothing is left there then, and what was left by an export that was killed is no hindrance.
     """
     if layout not in LAYOUTS:
         raise RecipeError(f'there is no layout "{layout}" to export; there are {" and ".join(LAYOUTS)}')
@@ -44,14 +44,22 @@ def export(
     with run.snapshot():
         elites = run.elites()
     methods = Counter(elite.row.method for elite in elites)
-    exported = Exported(layout, len(elites), len({elite.row.class_id for elite in elites}), methods, size, license)
+    exported = Exported(
+        layout=layout,
+        images=len(elites),
+        classes=len({elite.row.class_id for elite in elites}),
+        methods=methods,
+        size=size,
+        resampled=0 if size is None else resampled(elites, run),
+        license=license,
+    )
     with _whole_or_nothing(folder):
         if layout == "parquet":
             write_run(folder / _DATA / "train-00000-of-00001.parquet", run, elites, size)
         else:
             _image_folder(run, elites, folder, size)
         (folder / _CARD).write_text(visible_lines(card(run, exported)), encoding="utf-8")
-    return len(elites)
+    return exported
 
 
 def _image_folder(run: StoredRun, elites: list[Elite], folder: Path, size: int | None) -> None:

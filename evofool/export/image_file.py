@@ -1,13 +1,14 @@
 """An elite's picture as a file for others: what it is called, and its bytes, at any size where it has none of its own."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from evofool.errors import StoreError
 from evofool.images import encode_png
 from evofool.run.stored import Elite, StoredRun
-from genomes import CPPN
+from genomes import Canvas, Direct
 
 
 def file_name(label: str) -> str:
@@ -22,7 +23,7 @@ def stem(elite: Elite, run: StoredRun) -> str:
 
 
 def picture(elite: Elite, run: StoredRun, size: int | None = None) -> bytes:
-    """The PNG as stored; with size drawn again, with that many pixels on the longer side (refuse_size)."""
+    """The PNG as stored; with size drawn again or resampled (resampled), with that many pixels on the longer side."""
     if size is None:
         return elite.row.png
     _, height, width = run.shape
@@ -34,5 +35,12 @@ def picture(elite: Elite, run: StoredRun, size: int | None = None) -> bytes:
 
 def refuse_size(run: StoredRun, size: int | None) -> None:
     """StoreError for a size, where the run's genomes are pixels and have one already."""
-    if size is not None and not isinstance(run.encoding, CPPN):
-        raise StoreError(f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN runs")
+    if size is not None and isinstance(run.encoding, Direct):
+        raise StoreError(f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN and canvas runs")
+
+
+def resampled(elites: Sequence[Elite], run: StoredRun) -> int:
+    """How many pictures of another size are resampled: those of canvases that are no CPPNs any more."""
+    if not isinstance(run.encoding, Canvas):
+        return 0
+    return sum(not run.encoding.is_cppn(run.genome(elite))[0] for elite in elites)

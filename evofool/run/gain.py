@@ -12,8 +12,8 @@ _LEAST_GAIN = 0.1  # log-odds that a working search gains in its first few batch
 class GainCheck:
     """Looks once, some batches after the random ones, whether the best log-odds have risen since these."""
 
-    def __init__(self, lag: int, size: int) -> None:
-        self._random = lag + 1
+    def __init__(self, lag: int, size: int, random: int) -> None:
+        self._random = max(lag + 1, ceil(random / size))
         self._at = self._random + max(_STAGNANT_BATCHES, ceil(_STAGNANT_AFTER / size))
         self._first_best: float | None = None
 

@@ -65,7 +65,7 @@ class Run:
         self._earlier_seconds = 0.0
         self._earlier_answers = -target.queries  # queries before this run do not count
         self._earlier_repeated = 0
-        self._gain = GainCheck(recipe.search.lag, recipe.search.batch)
+        self._gain = GainCheck(recipe.search.lag, recipe.search.batch, recipe.search.random)
         self._began = 0.0
         self._rate_base: tuple[float, int] | None = None
 
@@ -80,6 +80,7 @@ class Run:
             batch=recipe.search.batch,
             competition=recipe.search.competition,
             selection=recipe.search.selection,
+            random=recipe.search.random,
             classes=recipe.search.classes,
         )
         # Images that another device draws may differ from the stored ones.

@@ -75,7 +75,8 @@ class MapElites:
 
     Parents are drawn for `batch` images at once, as `selection` says (Archive.sample); seed is the key of every draw. With
     competition "per-class" child i of a batch is made for one class, from parents of this class; the classes take turns.
-    classes: the numbers, ascending, of the classes that are searched for; None: all. The cells of the others stay empty.
+    random: batches that begin before this birth have no parents. classes: the numbers, ascending, of the classes that are
+    searched for; None: all. The cells of the others stay empty.
     """
 
     def __init__(
@@ -87,12 +88,13 @@ class MapElites:
         batch: int,
         competition: str = "all",
         selection: str = "uniform",
+        random: int = 0,
         classes: Sequence[int] | None = None,
     ) -> None:
         self.archive = archive
         self.encoding = encoding
         self.seed, self.size = seed, batch
-        self.competition, self.selection = competition, selection
+        self.competition, self.selection, self.random = competition, selection, random
         self.classes = np.arange(archive.classes) if classes is None else np.array(classes, np.int64)
         self._closed = np.repeat(
             ~np.isin(np.arange(archive.classes), self.classes), archive.niches
@@ -124,7 +126,7 @@ class MapElites:
         self.seed_classes = np.array(classes, np.int64)
 
     def generate(self) -> list[Batch]:
-        """The next batch, as a population of one. The first batches are seeds, then random until there are elites."""
+        """The next batch, as a population of one. The first batches are seeds or random."""
         return [Batch(self.order())]
 
     def order(self) -> Order:
@@ -154,7 +156,8 @@ class MapElites:
     def _parents(self, number: int, claims: np.ndarray | None) -> dict[str, Any]:
         n, archive = self.size, self.archive
         seeds = [birth for birth in range(number * n, (number + 1) * n) if birth in self.seeds] if self.seeds else []
-        if seeds or not len(archive) or (claims is not None and not self._all_classes_filled()):
+        early = number * n < self.random or not len(archive) or (claims is not None and not self._all_classes_filled())
+        if seeds or early:
             none = np.full(n, -1, np.int64)
             genomes = self.encoding.unpack([self.seeds.pop(birth) for birth in seeds]) if seeds else ()
             parents = {birth: genomes[i : i + 1] for i, birth in enumerate(seeds)}

@@ -32,6 +32,11 @@ _GRAPH, _CODED, _RAW = b"\0", b"\1", b"\2"  # the first byte of a packed genome
 _GRAPH_ROWS = 1 << 40
 
 
+def least_size(height: int, width: int, mirror: int) -> int:
+    """The side of the least canvas that covers an image when it is mirrored."""
+    return -(-max(height, width) // mirror)
+
+
 @dataclass(frozen=True)
 class Canvas:
     """uint8 pictures (B, C, size, size), mirrored to images of height x width: structured, low-frequency variation.
@@ -64,12 +69,13 @@ class Canvas:
         longer = max(self.height, self.width)
         if self.mirror < 1:
             raise ValueError(f"canvas: mirror is {self.mirror}; it has to be at least 1")
+        least = least_size(self.height, self.width, self.mirror)
         if not self.size:
-            object.__setattr__(self, "size", -(-longer // self.mirror))
+            object.__setattr__(self, "size", least)
         if self.size * self.mirror < longer:
             raise ValueError(
                 f"canvas: size {self.size} x mirror {self.mirror} covers {self.size * self.mirror} pixels, and the image "
-                f"has {self.height}x{self.width}; size has to be at least {-(-longer // self.mirror)}"
+                f"has {self.height}x{self.width}; size has to be at least {least}"
             )
         if not 2 <= self.size <= MAX_SIZE:
             raise ValueError(

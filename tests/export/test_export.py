@@ -81,7 +81,7 @@ def front_matter(card: Path) -> list[str]:
 
 
 def test_the_target_gives_the_exported_images_the_exported_scores(run: StoredRun, tmp_path: Path) -> None:
-    assert export(run, tmp_path / "out", layout="parquet") == 10
+    assert export(run, tmp_path / "out", layout="parquet").images == 10
     rows = pq.read_table(tmp_path / "out" / TABLE).to_pylist()
     images = np.stack([decode_png(row["image"]["bytes"]) for row in rows])
     target, chunk = run.target(), run.recipe.chunk
@@ -263,8 +263,27 @@ def test_pictures_drawn_again_keep_the_scores_of_the_stored_size(run: StoredRun,
     assert "scores are those of the size the classifier takes, 28 x 28" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_canvases_of_another_size_are_drawn_again_while_they_are_cppns_and_else_resampled(tmp_path: Path) -> None:
+    # a high rate of the CPPNs' mutation, so that some elites are still CPPNs
+    made("mnist-canvas", tmp_path / "run", "search.seed=2", "encoding.rates.cppn=40")
+    with StoredRun(tmp_path / "run") as stored:
+        elites = stored.elites()
+        genomes = np.concatenate([stored.genome(elite) for elite in elites])
+        drawn = int(stored.encoding.is_cppn(genomes).sum())  # type: ignore[attr-defined]
+        assert 0 < drawn < len(elites)
+        exported = export(stored, tmp_path / "out", size=56, layout="parquet")
+        assert (exported.images, exported.resampled) == (len(elites), len(elites) - drawn)
+        rows = pq.read_table(tmp_path / "out" / TABLE).to_pylist()
+        np.testing.assert_array_equal(
+            [decode_png(row["image"]["bytes"]) for row in rows], stored.encoding.render(genomes, (56, 56))
+        )
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"{exported.resampled} pictures were resampled to another size by a triangle filter, and {drawn}, whose" in card
+    assert "MAP-Elites over canvases" in card
+
+
 def test_pixels_are_drawn_at_no_other_size(direct: StoredRun, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="--size is for CPPN runs"):
+    with pytest.raises(StoreError, match="--size is for CPPN and canvas runs"):
         export(direct, tmp_path / "out", size=56, layout="parquet")
     assert not (tmp_path / "out").exists()
 
@@ -298,7 +317,7 @@ def test_what_a_killed_export_has_left_is_no_hindrance(
         export(run, half, layout=layout)
     assert list(files(half)) == ["mine.txt"], "what is not the export's stays"
     (half / "mine.txt").unlink()
-    assert export(run, half, layout=layout) == 10
+    assert export(run, half, layout=layout).images == 10
     assert files(half) == files(tmp_path / "whole")
 
 
@@ -349,7 +368,7 @@ def test_without_pyarrow_the_extra_is_named(run: StoredRun, tmp_path: Path, monk
     with pytest.raises(EvofoolError, match=r"pip install 'evofool\[bench\]'"):
         export(run, tmp_path / "out", layout="parquet")
     assert not list(tmp_path.rglob("*.parquet"))
-    assert export(run, tmp_path / "files") == 10, "the other layout needs none"
+    assert export(run, tmp_path / "files").images == 10, "the other layout needs none"
 
 
 # --- the card

@@ -282,7 +282,9 @@ def test_a_genome_renders_as_itself_and_at_no_other_size() -> None:
     np.testing.assert_array_equal(SMALL.render(genomes), genomes)
     np.testing.assert_array_equal(SMALL.render(genomes, (4, 5), threads=2), genomes)
     for size in ((5, 4), (8, 10), (28, 28)):
-        with pytest.raises(GenomeError, match=f"4x5 pixels and cannot be rendered at {size[0]}x{size[1]}; only a CPPN can"):
+        with pytest.raises(
+            GenomeError, match=f"4x5 pixels and cannot be rendered at {size[0]}x{size[1]}; only CPPNs and canvases can"
+        ):
             SMALL.render(genomes, size)
 
 

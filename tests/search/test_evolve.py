@@ -29,12 +29,13 @@ class Search:
     def __init__(
         self, encoding: Encoding = DIRECT, *, seed: int = 3, batch: int = 8, competition: str = "all",
         rank: str = "log_odds", edges: tuple[float, ...] = (), forward: Callable[[np.ndarray], np.ndarray] = linear,
+        random: int = 0,
     ) -> None:  # fmt: skip
         target = fake(forward)
         descriptor = "mirror_symmetry" if edges else None
         self.batch_evaluator = BatchEvaluator(encoding, target, batch, rank, competition, descriptor, edges)
         self.archive = Archive(encoding, CLASSES, self.batch_evaluator.niches)
-        self.strategy = MapElites(self.archive, encoding, seed=seed, batch=batch, competition=competition)
+        self.strategy = MapElites(self.archive, encoding, seed=seed, batch=batch, competition=competition, random=random)
         self.evaluator = LocalEvaluator(self.batch_evaluator)
         self.toolbox: base.Toolbox = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
 
@@ -101,6 +102,14 @@ def test_the_archive_is_that_of_a_loop_without_deap(competition: str, lag: int) 
         plain.archive.add(plain.batch_evaluator(order))
         waiting.append(plain.strategy.order())
     assert search.state() == plain.state()
+
+
+@pytest.mark.parametrize(("random", "batches"), [(0, 2), (16, 2), (17, 3), (40, 5)])
+def test_the_first_images_are_random_in_whole_batches(random: int, batches: int) -> None:
+    search = Search(random=random)
+    orders, _, _ = watched(search)
+    ea_map_elites(search.toolbox, 10, lag=1)
+    assert [bool(order.mothers[0] < 0) for order in orders] == [k < batches for k in range(11)]
 
 
 def test_each_lag_and_each_seed_is_a_search_of_its_own() -> None:
