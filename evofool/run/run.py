@@ -104,7 +104,7 @@ class Run:
     ) -> "Run":
         """A new run of recipe in folder. target replaces the one that the recipe names, also in the stored recipe.
 
-        encoding replaces the recipe's, with the same genomes but another variation (evolve.PerIndividual); it has to be
+        encoding replaces the recipe's, with the same genomes but another variation (search.per_individual); it has to be
         passed to resume too. parents replace the elites of recipe.search.parents. Both are copied into the run's file.
         """
         if target is None:

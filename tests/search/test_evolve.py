@@ -13,8 +13,9 @@ from deap import algorithms, base, tools
 from evofool.scores import confidence
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, Order
-from evofool.search.evolve import Batch, Callbacks, MapElites, PerIndividual, ea_map_elites, new_logbook, statistics, toolbox
+from evofool.search.evolve import Batch, Callbacks, MapElites, ea_map_elites, new_logbook, statistics, toolbox
 from evofool.search.local_evaluator import LocalEvaluator
+from evofool.search.per_individual import PerIndividual
 from genomes import CPPN, Direct, Encoding, Key
 from tests.synthetic import CLASSES, SIDE, fake, linear
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from evofool.search.evolve import PerIndividual
+from evofool.search.per_individual import PerIndividual
 from genomes import CPPN, Canvas, Direct, Encoding
 from genomes.cppn.encoding import from_json
 from genomes.random import Key
