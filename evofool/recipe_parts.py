@@ -238,6 +238,11 @@ class SearchPart(Part):
     """How parents are drawn from the cells: `uniform`, or `lagging`: the worse of two, so that weak cells get more
     children.
     """
+    keep: int = Field(1, ge=1, le=256)
+    """The number of genomes that a cell keeps: its best one, the elite, and runners-up. With more than one, a mother is the
+    elite in 80% of the cases and else any of them, and a father is another of the same cell. Only elites are shown, exported
+    and verified.
+    """
     lag: int = Field(0, ge=0, le=1 << 16)
     """Batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 batches are in progress and the
     first lag + 1 are random. A lag keeps workers and streams busy, and costs evaluations. If it is not given, a new

@@ -1,4 +1,4 @@
-"""The scores of scores.py on the device of the logits, and the best image of each cell, so that only these are copied."""
+"""The scores of scores.py on the device of the logits, and the best images of each cell, so that only these are copied."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from evofool.scores import refuse_unfinite
 
 
 class Best(NamedTuple):
-    """M images above their cells' thresholds, one for each cell; all (M,), ordered by niche, then class.
+    """M images above their cells' thresholds; all (M,), by cell, and in one cell the best first.
 
     log_odds and margins are those of the cell's class.
     """
 
-    cells: np.ndarray  # int64, class * niches + niche
-    rows: np.ndarray  # int64, of the logits; of equals the first
+    cells: np.ndarray  # int64, class * niches + niche, ascending
+    rows: np.ndarray  # int64, of the logits; of equals the first ones
     scores: np.ndarray  # float64, ranked by
     log_odds: np.ndarray  # float64
     margins: np.ndarray  # float64
@@ -30,13 +30,13 @@ def best(
     begin: int = 0,
     rank: str = "log_odds",
     claims: np.ndarray | torch.Tensor | None = None,
-    niche: np.ndarray | None = None,
+    keep: int = 1,
 ) -> Best:
-    """The best row of each cell, of logits (B, K) float32 on any device, where it beats the threshold.
+    """The best `keep` rows of each class, of logits (B, K) float32 on any device, where they beat the threshold.
 
-    thresholds: (K * niches,) float64, -inf for an empty cell. rank: "log_odds" or "margin". claims: (B,) int64, the one
-    class that each row competes in; None: all (`logits.argmax(1)`, of equals the first, is the competition argmax).
-    niche: (B,) the niche of each row; None: there is one. Waits for the device once.
+    There is one niche, so a class is a cell. thresholds: (K,) float64, -inf for an empty cell. rank: "log_odds" or "margin".
+    claims: (B,) int64, the one class that each row competes in; None: all (`logits.argmax(1)`, of equals the first, is the
+    competition argmax). Waits for the device once.
     ScoreError, as from scores.refuse_unfinite, names batch, target_name and the row, counted from begin, of logits that are
     not finite.
     """
@@ -46,27 +46,19 @@ def best(
         # torch.tensor copies: torch warns of sharing an array that came over a network, since it cannot be written to
         column = torch.tensor(claims, device=logits.device)[:, None] if isinstance(claims, np.ndarray) else claims[:, None]
         allowed = torch.full_like(ranked, -torch.inf).scatter_(1, column, ranked.gather(1, column))
-    found = [allowed.argmax(0)]
-    present = np.zeros(1, np.int64)
-    if niche is not None:
-        present = np.unique(niche)
-        groups = [torch.from_numpy(np.flatnonzero(niche == n)).to(logits.device) for n in present]
-        found = [members[allowed[members].argmax(0)] for members in groups]
-    row = torch.stack(found)
-    columns = [row.double(), *(x.gather(0, row) for x in (allowed, ranked, log_odds_, margin_))]
+    row, score = _highest(allowed, keep)
+    columns = [row.double(), score, *(x.gather(0, row) for x in (log_odds_, margin_))]
     columns.append(logits.isfinite().all().double().expand_as(row))
-    where, score, ranks, odds, gaps, finite = torch.stack(columns).cpu().numpy()
+    where, found, odds, gaps, finite = torch.stack(columns).cpu().numpy()
     if not finite.all():
         refuse_unfinite(logits.cpu().numpy(), batch, target_name, begin)
-    by_niche = thresholds.reshape(logits.shape[1], -1)
-    assert niche is not None or by_niche.shape[1] == 1
-    c, n = np.nonzero((score > by_niche[:, present].T).T)
+    c, place = np.nonzero((found > thresholds).T)
     return Best(
-        cells=c * by_niche.shape[1] + present[n],
-        rows=where[n, c].astype(np.int64),
-        scores=ranks[n, c],
-        log_odds=odds[n, c],
-        margins=gaps[n, c],
+        cells=c,
+        rows=where[place, c].astype(np.int64),
+        scores=found[place, c],
+        log_odds=odds[place, c],
+        margins=gaps[place, c],
     )
 
 
@@ -93,3 +85,16 @@ def _two_highest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
     z = logits.double()
     top = logits.argmax(1, keepdim=True)
     return z, top, z.gather(1, top), z.scatter(1, top, -torch.inf).amax(1, keepdim=True)
+
+
+def _highest(scores: torch.Tensor, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows (k, K) of the k = min(keep, B) highest of each column of scores (B, K), of equals the first; their scores."""
+    left = scores.clone() if keep > 1 else scores
+    rows: list[torch.Tensor] = []
+    found = []
+    for _ in range(min(keep, len(scores))):  # topk does not say which of equals it returns
+        if rows:
+            left.scatter_(0, rows[-1], -torch.inf)
+        rows.append(left.argmax(0, keepdim=True))
+        found.append(left.gather(0, rows[-1]))
+    return torch.cat(rows), torch.cat(found)

@@ -19,7 +19,7 @@ from evofool import recipe_parts
 from evofool.bench import plan
 from evofool.cli.app import PANELS, app
 from evofool.run.meta import RunMeta
-from evofool.run.schema import TABLES
+from evofool.run.schema import OPTIONAL_TABLE, TABLES
 from evofool.run.store import VERSION
 from tests.test_rooms import FLOORS, asks_for, rooms_of
 
@@ -123,7 +123,7 @@ def test_the_pages_link_the_examples_that_the_site_makes() -> None:
 def test_the_page_of_the_file_has_every_table_column_and_key() -> None:
     page = (ROOT / "docs" / "run-file.md").read_text()
     database = sqlite3.connect(":memory:")
-    database.executescript(TABLES)
+    database.executescript(TABLES + OPTIONAL_TABLE)
     for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         (row,) = re.findall(rf"^\| `{table}` \|.*$", page, re.MULTILINE)
         columns = [column[1] for column in database.execute(f"PRAGMA table_info({table})")]

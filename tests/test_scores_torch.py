@@ -9,7 +9,7 @@ import torch
 from evofool import scores, scores_torch
 from evofool.errors import ScoreError
 from evofool.scores_torch import Best, best
-from evofool.search.evaluate import _best, _best_by_niche
+from evofool.search.evaluate import best_rows
 
 DEVICES = [
     "cpu",
@@ -27,22 +27,14 @@ def batches() -> list[np.ndarray]:
     return [batch.astype(np.float32) for batch in made]
 
 
-def by_numpy(
-    logits: np.ndarray, thresholds: np.ndarray, rank: str, claims: np.ndarray | None, niche: np.ndarray | None
-) -> Best:
+def by_numpy(logits: np.ndarray, thresholds: np.ndarray, rank: str, claims: np.ndarray | None, keep: int) -> Best:
     """What evaluate.py does with logits in the computer's memory."""
     log_odds, margins = scores.log_odds(logits), scores.margin(logits)
     allowed = ranked = log_odds if rank == "log_odds" else margins
     if claims is not None:
         allowed = np.where(np.arange(logits.shape[1]) == claims[:, None], ranked, -np.inf)
-    if niche is None:
-        cells, rows = _best(allowed, thresholds)
-        classes = cells
-    else:
-        niches = len(thresholds) // logits.shape[1]
-        cells, rows = _best_by_niche(allowed, thresholds, niche, niches)
-        classes = cells // niches
-    return Best(cells, rows, ranked[rows, classes], log_odds[rows, classes], margins[rows, classes])
+    cells, rows = best_rows(allowed, thresholds, keep, None, 1)
+    return Best(cells, rows, *(z[rows, cells] for z in (ranked, log_odds, margins)))
 
 
 def alike(found: Best, expected: Best) -> None:
@@ -68,23 +60,22 @@ def test_scores_are_those_of_numba(logits: np.ndarray, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("niches", [0, 1, 4])
+@pytest.mark.parametrize("keep", [1, 3, 50])
 @pytest.mark.parametrize("competition", ["all", "argmax", "per-class"])
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
-def test_the_best_of_each_cell_are_those_that_numpy_finds(rank: str, competition: str, niches: int, device: str) -> None:
+def test_the_best_of_each_class_are_those_that_numpy_finds(rank: str, competition: str, keep: int, device: str) -> None:
     rng = np.random.default_rng(1)
     winners = 0
     for size, classes in ((1, 2), (30, 3), (64, 10), (40, 1000)):
         logits = rng.normal(0, 6, (size, classes)).astype(np.float32)
-        logits[size // 2 :] = logits[: size - size // 2]  # equals: the first has to win
-        thresholds = rng.normal(-5, 8, classes * max(1, niches))
+        logits[size // 2 :] = logits[: size - size // 2]  # equals: the first have to win
+        thresholds = rng.normal(-5, 8, classes)
         thresholds[rng.random(len(thresholds)) < 0.3] = -np.inf
         claims = {"all": None, "argmax": logits.argmax(axis=1), "per-class": rng.integers(0, classes, size)}[competition]
         if claims is not None:
             claims.flags.writeable = False  # as an array that came from another process is
-        niche = rng.integers(0, niches, size) if niches else None
-        expected = by_numpy(logits, thresholds, rank, claims, niche)
-        arguments: dict[str, Any] = {"batch": 0, "target_name": "net", "rank": rank, "niche": niche}
+        expected = by_numpy(logits, thresholds, rank, claims, keep)
+        arguments: dict[str, Any] = {"batch": 0, "target_name": "net", "rank": rank, "keep": keep}
         z = torch.from_numpy(logits).to(device)
         alike(best(z, thresholds, claims=claims, **arguments), expected)
         if competition == "argmax":

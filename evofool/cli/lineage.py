@@ -26,8 +26,8 @@ def lineage(
     """Trace an elite's ancestors, and the classes whose elites they were.
 
     The line follows first parents: the mother is the parent that was mutated, and a father only contributes to crossover.
-    A goal switch is an image that became the elite of a class in which neither of its parents was the elite. Writes nothing
-    but the file that --image names.
+    A goal switch is an image that became the elite of a class in which neither of its parents was the elite or a runner-up
+    (search.keep). Writes nothing but the file that --image names.
     """
     from evofool.run.lineage import classes_passed
     from evofool.run.lineage import lineage as trace
@@ -44,14 +44,14 @@ def lineage(
         if as_json:
             steps = [
                 {"birth": a.birth, "batch": a.batch, "mother": a.mother, "father": a.father, "switched": a.switched,
-                 "held": [stored.labels[c] for c in a.held]}
+                 "held": [stored.labels[c] for c in a.held], "runner_up": [stored.labels[c] for c in a.runner_up]}
                 for a in line
             ]  # fmt: skip
             print_json({"class": class_id, "label": elite.label, "line": steps})
             return
         for ancestor in line:
             mark = "  goal switch" if ancestor.switched else ""
-            print_lines(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  elite of {names(ancestor.held)}{mark}")
+            print_lines(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  {_was(ancestor, names)}{mark}")
         passed = " -> ".join(names(held) for held in classes_passed(line))
         switches = sum(a.switched for a in line)
         print_lines(
@@ -61,8 +61,19 @@ def lineage(
             print_lines(f"Picture: {image}")
 
 
+def _was(ancestor: "Ancestor", names: "Callable[[tuple[int, ...]], str]") -> str:
+    """What an ancestor was; a merged run does not say of which classes it was a runner-up."""
+    if ancestor.held:
+        return f"elite of {names(ancestor.held)}"
+    return f"runner-up of {names(ancestor.runner_up)}" if ancestor.runner_up else "runner-up"
+
+
 def _draw(path: Path, line: "list[Ancestor]", names: "Callable[[tuple[int, ...]], str]") -> None:
     from evofool.pages.descent import DescentStep, descent_strip
 
-    steps = [DescentStep(a.image, a.birth, names(a.held), "goal switch" if a.switched else "", a.switched) for a in line]
+    labels = [names(a.held) or f"({names(a.runner_up) or 'runner-up'})" for a in line]
+    steps = [
+        DescentStep(a.image, a.birth, label, "goal switch" if a.switched else "", a.switched)
+        for a, label in zip(line, labels, strict=True)
+    ]
     write(path, lambda: descent_strip(steps).save(path, "PNG"))

@@ -71,6 +71,7 @@ class RayEvaluator:
             retries=options.retries,
             max_quarantined=options.quarantine,
             target_name=batch_evaluator.target.name,
+            keep=batch_evaluator.keep,
         )
         target = batch_evaluator.target
         record = machine(torch_threads) | device_record(target)
@@ -86,7 +87,7 @@ class RayEvaluator:
         connect(options, workers)
         settings = {
             name: getattr(batch_evaluator, name)
-            for name in ("encoding", "chunk", "rank", "competition", "descriptor", "edges", "number_format")
+            for name in ("encoding", "chunk", "rank", "competition", "descriptor", "edges", "number_format", "keep")
         }
         self._setup = WorkerSetup(batch_evaluator.target.name, settings, seed, batch, torch_threads, os.getcwd())
         chunks = ceil(batch / batch_evaluator.chunk)

@@ -88,11 +88,20 @@ class JobQueue:
     in_order: results come in the order of submission, else as they are complete. A job of several rows that has failed
     `retries` times is split. A row that fails alone once more than that is quarantined: it wins nothing. More than
     max_quarantined of them end the search with a ScoreError; a batch of several rows that are all quarantined ends it with a
-    TargetError. target_name is for messages.
+    TargetError. target_name is for messages. keep: the most winners of a cell (BatchEvaluator.keep).
     """
 
-    def __init__(self, encoding: Encoding, *, in_order: bool, retries: int, max_quarantined: int, target_name: str) -> None:
-        self.encoding = encoding
+    def __init__(
+        self,
+        encoding: Encoding,
+        *,
+        in_order: bool,
+        retries: int,
+        max_quarantined: int,
+        target_name: str,
+        keep: int = 1,
+    ) -> None:
+        self.encoding, self.keep = encoding, keep
         self.in_order, self.retries, self.target_name = in_order, retries, target_name
         self._aside = Quarantine(encoding, target_name, max_quarantined)
         self._batches: dict[int, _PendingBatch] = {}  # in the order of submission
@@ -163,7 +172,7 @@ class JobQueue:
                 del self._batches[number]
                 # Parts arrive as workers finish them: sorted, the batch is the same whichever was first.
                 parts = sorted((p for p in batch.parts if len(p.births)), key=lambda part: part.births[0])
-                winners = Winners.merged(parts) if parts else Winners.none(self.encoding)
+                winners = Winners.merged(parts, self.keep) if parts else Winners.none(self.encoding)
                 yield batch.order, replace(winners, quarantined=quarantined)
             elif self.in_order:
                 return

@@ -14,6 +14,7 @@ class Cells(NamedTuple):
 
     labels: Sequence[str]  # of the classes
     niches: int  # per class
+    keep: int = 1  # genomes in the list of a cell, at most
 
     @property
     def number(self) -> int:
@@ -51,6 +52,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "id": _COUNT, "cell": _CELL, "birth": _BIRTH, "batch": _BATCH, "log_odds": _SCORE, "margin": _SCORE,
         "switched": Column(int, 0, 1),
     },
+    "runners_up": {"birth": _BIRTH, "cell": _CELL, "batch": _BATCH, "log_odds": _SCORE, "margin": _SCORE},
     "elites": {
         "cell": _CELL, "class": Column(int, 0, bound="classes"), "niche": Column(int, 0, bound="niches"), "birth": _BIRTH,
         "log_odds": _SCORE, "margin": _SCORE, "search_log_odds": _SCORE, "search_margin": _SCORE, "png": _BLOB,

@@ -23,6 +23,7 @@ def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, pos
         niches.edges if niches else (),
         recipe.compute.format,
         resident=stays_on_device(target, niches.edges if niches else ()),
+        keep=recipe.search.keep,
         reference_batch=1 if position else 0,
         position=position,
     )

@@ -9,19 +9,23 @@ from evofool.run.stored import StoredRun
 
 @dataclass(frozen=True)
 class Ancestor:
-    """One genome of a line of mothers, drawn again. held: the numbers of the classes that it won, in order."""
+    """One genome of a line of mothers, drawn again. held: the numbers of the classes that it won, in order.
+
+    runner_up: those in whose list it was without having been the elite (search.keep).
+    """
 
     birth: int
     batch: int
     mother: int
     father: int
     held: tuple[int, ...]
-    switched: bool  # it won a cell whose elite was neither parent: a goal switch
+    runner_up: tuple[int, ...]
+    switched: bool  # it won a cell in whose list neither parent was: a goal switch
     image: np.ndarray  # uint8 (C, H, W)
 
 
 def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
-    """From a first genome, without a mother, to `birth`, along the mothers. Each of them was an elite."""
+    """From a first genome, without a mother, to `birth`, along the mothers. Each of them was an elite or a runner-up."""
     line = run.store.descent(birth)[::-1]
     packed = run.store.genomes(ancestor.birth for ancestor in line)
     images = run.encoding.render(run.unpack([packed[ancestor.birth] for ancestor in line]))
@@ -29,14 +33,17 @@ def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
     for (birth_id, batch, mother, father), image in zip(line, images, strict=True):
         changes = run.store.cell_history(birth_id)
         held = tuple(dict.fromkeys(change.cell // run.niches for change in changes))
-        ancestors.append(Ancestor(birth_id, batch, mother, father, held, any(change.switched for change in changes), image))
+        others = dict.fromkeys(entry.cell // run.niches for entry in run.store.runners_up(birth_id))
+        runner_up = tuple(c for c in others if c not in held)
+        switched = any(change.switched for change in changes)
+        ancestors.append(Ancestor(birth_id, batch, mother, father, held, runner_up, switched, image))
     return ancestors
 
 
 def classes_passed(line: list[Ancestor]) -> list[tuple[int, ...]]:
-    """The sets of classes along the line; equal neighbours count once."""
+    """The sets of classes won along the line; equal neighbours count once, and runners-up do not count."""
     passed: list[tuple[int, ...]] = []
     for ancestor in line:
-        if not passed or passed[-1] != ancestor.held:
+        if ancestor.held and (not passed or passed[-1] != ancestor.held):
             passed.append(ancestor.held)
     return passed

@@ -256,9 +256,12 @@ class RunMeta(_Record):
 
     @field_validator("recipe")
     @classmethod
-    def _edges_are_numbers(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        """The niches decide the cells; evofool.recipe reads the whole of the recipe."""
-        niches = recipe.get("niches")
+    def _cells_are_known(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        """The niches decide the cells, and keep their lists; evofool.recipe reads the whole of the recipe."""
+        niches, search = recipe.get("niches"), recipe.get("search")
+        keep = search.get("keep", 1) if isinstance(search, Mapping) else 1
+        if not isinstance(keep, int) or isinstance(keep, bool) or not 1 <= keep <= 256:
+            raise ValueError("search.keep is no number of genomes")
         if niches is not None and not (isinstance(niches, Mapping) and isinstance(niches.get("edges"), (list, tuple))):
             raise ValueError("niches have no list of edges")
         return recipe
@@ -309,6 +312,12 @@ class RunMeta(_Record):
         """Niches per class; cell = class * niches + niche."""
         niches = self.recipe.get("niches")
         return len(niches["edges"]) + 1 if niches else 1
+
+    @property
+    def keep(self) -> int:
+        """The most genomes in a cell's list; only a search has more than one."""
+        search = self.recipe.get("search")
+        return search.get("keep", 1) if self.searched and isinstance(search, Mapping) else 1
 
     @property
     def machines(self) -> list[dict[str, Any]]:

@@ -16,21 +16,23 @@ from evofool.run.columns import COLUMNS, Cells, metrics_fault, refuse_rows
 from evofool.run.digests import DIGESTS, HASHED, Digests
 from evofool.run.meta import MOST, RunMeta, fault_of
 from evofool.run.schema import (
+    OPTIONAL,
     AncestorRow,
     EliteRecord,
     EliteRow,
     GenomeId,
     ImageMetric,
     ImprovementRow,
-    Incumbent,
+    Lists,
     MetricsRow,
     ParentsRow,
     Pending,
     QuarantineRow,
 )
 from evofool.run.sqlite_file import Limit
+from evofool.search.archive import best_of_cells
 from evofool.search.delta import MAX_STEPS, apply_difference
-from evofool.search.records import CellChange, Commit
+from evofool.search.records import CellChange, Commit, RunnerUp
 
 FILE = "run.db"
 
@@ -70,7 +72,7 @@ class Reader:
                 meta = RunMeta.model_validate(values)
             except ValidationError as error:
                 raise StoreError(f"{self.path} is damaged: meta.{fault_of(error)}") from None
-        self._known_cells = Cells(meta.target.labels, meta.niches)
+        self._known_cells = Cells(meta.target.labels, meta.niches, meta.keep)
         return meta
 
     def records(self, class_id: int | None = None) -> list[EliteRecord]:
@@ -237,12 +239,31 @@ class Reader:
             rows = self._rows("cell_history", names, where, values)
             return [CellChange(*row)._replace(switched=row[5] == 1) for row in rows]
 
-    def incumbents(self) -> list[Incumbent]:
-        """By cell, its elite after the cell's last change."""
+    def runners_up(self, birth: int | None = None) -> list[RunnerUp]:
+        """Those that entered a list without becoming the elite, by birth and cell; birth: those of this one alone."""
+        where, values = ("WHERE birth = ?", (birth,)) if birth is not None else ("", ())
         with self._guard("is damaged"):
-            last = "WHERE id IN (SELECT MAX(id) FROM cell_history GROUP BY cell) ORDER BY cell"
-            rows = self._rows("cell_history", ("cell", "birth", "log_odds", "margin"), last)
-            return [Incumbent(*row) for row in rows]
+            if not self._has_lists():
+                return []
+            names = ("cell", "birth", "batch", "log_odds", "margin")
+            return [RunnerUp(*row) for row in self._rows(OPTIONAL, names, f"{where} ORDER BY birth, cell", values)]
+
+    def lists(self, rank: str) -> Lists:
+        """The lists of all cells of a search; of these the first ones are the elites. rank: search.rank."""
+        names = ("cell", "birth", "log_odds", "margin")
+        parts = [np.zeros((0, len(names)))]  # births are exact as float64: a search may have millions of rows
+        with self._guard("is damaged"):
+            for table in ("cell_history", OPTIONAL) if self._has_lists() else ("cell_history",):
+                for part in self._fetched(table, names):
+                    refuse_rows(table, names, part, self._cells())
+                    parts.append(np.array(part, np.float64))
+        columns = np.concatenate(parts).T
+        cells, births, (log_odds, margins) = columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2:]
+        best = best_of_cells(cells, margins if rank == "margin" else log_odds, births, self._cells().keep)
+        return Lists(cells[best], births[best], log_odds[best], margins[best])
+
+    def _has_lists(self) -> bool:
+        return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (OPTIONAL,)).fetchall())
 
     def counts(self) -> tuple[int, int]:
         """(wins, switches): changes of cells other than first fillings, and how many of them were goal switches."""
@@ -266,19 +287,21 @@ class Reader:
     def pending(self) -> list[Pending]:
         """The orders under way, the lowest batch first."""
         with self._guard("is damaged"):
-            cells = self._cells().number
+            cells = self._cells()
             names = ("batch", "mothers", "fathers", "incumbents", "thresholds", "drawn_after")
             found = []
             for batch, *births, thresholds, drawn_after in self._rows("pending", names, "ORDER BY batch"):
                 mothers, fathers, incumbents = (np.frombuffer(b, "<i8").astype(np.int64) for b in births)
                 levels = np.frombuffer(thresholds, "<f8").astype(np.float64)
-                if len(mothers) != len(fathers) or not len(incumbents) == len(levels) == cells:
+                places = cells.number * cells.keep
+                if (len(mothers), len(levels), len(incumbents)) != (len(fathers), cells.number, places):
                     raise ValueError(f"pending: batch {batch} has lists of other lengths than its parents and cells")
                 if any(len(ids) and not -1 <= ids.min() <= ids.max() < MOST for ids in (mothers, fathers, incumbents)):
                     raise ValueError(f"pending: batch {batch} has invalid births")
                 if np.isnan(levels).any():
                     raise ValueError(f"pending: batch {batch} has thresholds that are no numbers")
-                found.append(Pending(batch, mothers, fathers, incumbents, levels, drawn_after))
+                lists = incumbents.reshape(cells.number, cells.keep)
+                found.append(Pending(batch, mothers, fathers, lists, levels, drawn_after))
             return found
 
     def quarantine(self) -> list[QuarantineRow]:
@@ -312,11 +335,13 @@ class Reader:
                 return []
             found = Digests()
             for table, names in HASHED.items():
+                if table == OPTIONAL and not self._has_lists():
+                    continue
                 rest = f"WHERE key <> '{DIGESTS}'" if table == "meta" else ""
                 for part in self._fetched(table, names, rest):
                     found.add(table, part)
-            was = saved.stored()
-            return [table for table, digest in found.stored().items() if digest != was[table]]
+            was, now = saved.stored(), found.stored()
+            return [table for table in HASHED if now.get(table) != was.get(table)]
 
     def _digests(self) -> Digests | None:
         """As saved; None in a file of an earlier release, which has none."""
@@ -339,8 +364,8 @@ class Reader:
         return values
 
     def _cells(self) -> Cells:
-        """How many cells the run has. Neither its labels nor its niches ever change."""
-        return self._known_cells or Cells((meta := self.meta()).target.labels, meta.niches)
+        """How many cells the run has. Neither its labels nor its niches, nor the length of lists, ever change."""
+        return self._known_cells or Cells((meta := self.meta()).target.labels, meta.niches, meta.keep)
 
     def _rows(self, table: str, columns: Sequence[str], rest: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a table, checked; ValueError for one that cannot be. rest: what follows the table's name."""

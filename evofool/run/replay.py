@@ -163,10 +163,11 @@ def replay(
 
 def content(run: StoredRun) -> dict[str, Any]:
     """The course and the end of a search, by names for people, without times and without elites that are out of date."""
-    history = run.store.cell_history()
-    births = {change.birth for change in history}
+    history, runners_up = run.store.cell_history(), run.store.runners_up()
+    births = {change.birth for change in history} | {entry.birth for entry in runners_up}
     return {
         "elites of each cell and their scores": history,
+        "runners-up of each cell and their scores": runners_up,
         "genomes": run.store.genomes(births),
         "descent": run.store.ancestry(births),
         "quarantine": [row[:5] for row in run.store.quarantine()],

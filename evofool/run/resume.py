@@ -1,4 +1,4 @@
-"""Restores a search from a run's file: its elites, and the orders that were in progress."""
+"""Restores a search from a run's file: the lists of its cells, and the orders that were in progress."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from genomes import GenomeError, Key
 def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tuple[list[EliteRow], list[Order]]:
     """Fill a new strategy and its archive from a run's file. Returns the stored elites, and the orders in progress.
 
-    The elite of a cell is the one of its last change, because the table elites may be older. StoreError if the file
+    The lists of cells come from cell_history and runners_up, because the table elites may be older. StoreError if the file
     contradicts itself.
     """
     strategy.committed = meta.committed
@@ -35,28 +35,26 @@ def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tupl
 
 
 def _archive(strategy: MapElites, store: Store, shown_changes: int, rank: str) -> list[EliteRow]:
-    archive, incumbents, rows = strategy.archive, store.incumbents(), store.elites()
+    lists, rows = store.lists(rank), store.elites()
     early = {change.cell for change in store.cell_history()[:shown_changes]}
-    if {row.cell for row in rows} != early or any(not 0 <= i.cell < len(archive.birth) for i in incumbents):
+    if {row.cell for row in rows} != early:
         raise StoreError(f"{store.path} is damaged: the cells that have elites are not those of cell_history")
-    if not incumbents:
+    if not len(lists.cells):
         return rows
-    births = sorted({i.birth for i in incumbents})
-    row_of = {birth: i for i, birth in enumerate(births)}
-    packed = store.genomes(births)
-    log_odds, margins = np.array([i.log_odds for i in incumbents]), np.array([i.margin for i in incumbents])
+    births, which = np.unique(lists.births, return_inverse=True)
+    packed = store.genomes(births.tolist())
     unknown = np.full(len(births), -1, np.int64)
-    archive.add(
+    strategy.archive.add(
         Winners(
-            births=np.array(births, np.int64),
+            births=births,
             mothers=unknown,
             fathers=unknown,
-            genomes=strategy.encoding.unpack([packed[birth] for birth in births]),
-            cells=np.array([i.cell for i in incumbents], np.int64),
-            rows=np.array([row_of[i.birth] for i in incumbents], np.int64),
-            scores=log_odds if rank == "log_odds" else margins,
-            log_odds=log_odds,
-            margins=margins,
+            genomes=strategy.encoding.unpack([packed[birth] for birth in births.tolist()]),
+            cells=lists.cells,
+            rows=which,
+            scores=lists.margins if rank == "margin" else lists.log_odds,
+            log_odds=lists.log_odds,
+            margins=lists.margins,
         )
     )
     return rows

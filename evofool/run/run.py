@@ -72,7 +72,7 @@ class Run:
     def _begin_search(self) -> None:
         """An empty search."""
         recipe = self.recipe
-        self.archive = Archive(self.encoding, len(self.target.labels), self.batch_evaluator.niches)
+        self.archive = Archive(self.encoding, len(self.target.labels), self.batch_evaluator.niches, recipe.search.keep)
         self.strategy = MapElites(
             self.archive,
             self.encoding,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evofool.image_metrics.names import PERCENTILES, TOTAL_VARIATION
-from evofool.search.records import CellChange, Commit, Offspring
+from evofool.search.records import CellChange, Commit, Offspring, RunnerUp
 
 VERDICTS = ("unjudged", "unrecognised", "recognised")
 IMAGE_METRICS = (*PERCENTILES, TOTAL_VARIATION)
@@ -16,8 +16,9 @@ IMAGE_METRICS = (*PERCENTILES, TOTAL_VARIATION)
 
 TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
--- every genome that ever held a cell; mother and father are births, -1 for the first ones. steps 0: genome is whole; else it
--- is the difference from its mother's (evofool/search/delta.py), and the whole one is that many differences away
+-- every genome that was ever in the list of a cell; mother and father are births, -1 for the first ones. steps 0: genome is
+-- whole; else it is the difference from its mother's (evofool/search/delta.py), and the whole one is that many differences
+-- away
 CREATE TABLE genomes (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
                       father INTEGER NOT NULL, genome BLOB NOT NULL, steps INTEGER NOT NULL);
 -- every time the elite of a cell was replaced, or its first one came, in order; cell = class * niches + niche
@@ -56,6 +57,15 @@ CREATE TABLE methods (birth INTEGER PRIMARY KEY, method TEXT NOT NULL);
 CREATE TABLE improvements (cell INTEGER NOT NULL, forwards INTEGER NOT NULL, backwards INTEGER NOT NULL, score REAL NOT NULL,
                            log_odds REAL NOT NULL);
 """
+OPTIONAL = "runners_up"
+"""The table that only searches with search.keep above 1 have."""
+
+OPTIONAL_TABLE = """
+-- only with search.keep above 1: every time a genome entered the list of a cell without becoming its elite. The list is the
+-- best `keep`, by score, then lower birth, of all that cell_history and this table have of the cell
+CREATE TABLE runners_up (birth INTEGER NOT NULL, cell INTEGER NOT NULL, batch INTEGER NOT NULL, log_odds REAL NOT NULL,
+                         margin REAL NOT NULL, PRIMARY KEY (birth, cell)) WITHOUT ROWID;
+"""
 
 
 class ImageMetric(NamedTuple):
@@ -83,13 +93,13 @@ class AncestorRow(NamedTuple):
     father: int
 
 
-class Incumbent(NamedTuple):
-    """The elite of a cell after its last change, with the scores that it was ranked by."""
+class Lists(NamedTuple):
+    """The genomes in the lists of cells, all (M,), by cell, and in one cell from the best, which is the elite."""
 
-    cell: int
-    birth: int
-    log_odds: float
-    margin: float
+    cells: np.ndarray  # int64
+    births: np.ndarray  # int64
+    log_odds: np.ndarray  # float64, as are margins: what the search ranked by
+    margins: np.ndarray
 
 
 class MetricsRow(NamedTuple):
@@ -190,7 +200,7 @@ class Pending(NamedTuple):
     batch: int
     mothers: np.ndarray  # (B,) int64
     fathers: np.ndarray  # (B,) int64
-    incumbents: np.ndarray  # (cells,) int64
+    incumbents: np.ndarray  # (cells, keep) int64
     thresholds: np.ndarray  # (cells,) float64
     drawn_after: int
 
@@ -210,3 +220,4 @@ class Checkpoint:
     origins: Mapping[int, GenomeId] = field(default_factory=dict)  # by birth, where a genome comes from
     methods: Mapping[int, str] = field(default_factory=dict)  # by birth, what made a genome that variation did not make
     improvements: Sequence[ImprovementRow] = ()
+    runners_up: Sequence[RunnerUp] = ()

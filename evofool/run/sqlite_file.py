@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from evofool.errors import StoreError
-from evofool.run.schema import TABLES
+from evofool.run.schema import OPTIONAL, OPTIONAL_TABLE, TABLES
 
 MOST_BYTES = 1 << 26
 """Of one value, and of one row. The largest are images of images.MOST_VALUES and thresholds of eight million cells."""
@@ -47,8 +47,9 @@ def restrict(connection: sqlite3.Connection) -> None:
 def schema_fault(connection: sqlite3.Connection, only: str = "") -> str:
     """The first table, index, view or trigger that is not as evofool makes it; empty if there is none. only: this table."""
     found = _schema(connection)
+    lacking = {key for key, (table, _) in _our_schema().items() if table == OPTIONAL and key not in found}
     for key in [*_our_schema(), *found]:
-        if only in ("", key[1]) and found.get(key) != _our_schema().get(key):
+        if key not in lacking and only in ("", key[1]) and found.get(key) != _our_schema().get(key):
             kind, name = key
             what = "is missing" if key not in found else "is not as evofool makes it"
             return f"the {kind} {name!r:.80} {what}"
@@ -116,5 +117,5 @@ def _schema(connection: sqlite3.Connection) -> _Schema:
 @cache
 def _our_schema() -> _Schema:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(TABLES)
+        connection.executescript(TABLES + OPTIONAL_TABLE)
         return _schema(connection)

@@ -23,7 +23,17 @@ from evofool.run.location import local_copy, network_file_system, refuse_network
 from evofool.run.lock import LOCK, lock_run
 from evofool.run.meta import RunMeta
 from evofool.run.reader import FILE, Reader
-from evofool.run.schema import IMAGE_METRICS, TABLES, VERDICTS, Checkpoint, ImageMetric, NewElite, Pending, elite_digest
+from evofool.run.schema import (
+    IMAGE_METRICS,
+    OPTIONAL_TABLE,
+    TABLES,
+    VERDICTS,
+    Checkpoint,
+    ImageMetric,
+    NewElite,
+    Pending,
+    elite_digest,
+)
 from evofool.run.sqlite_file import connect, refuse_special, restrict, schema_fault
 from evofool.run.table_writer import TableWriter
 
@@ -62,7 +72,7 @@ class Store(Reader):
                 store = cls(draft, sqlite3.connect(draft, isolation_level=None), None)
                 restrict(store._db)
                 with contextlib.closing(store._db), store._transaction("cannot be made", new=True) as tables:
-                    for statement in TABLES.split(";\n"):
+                    for statement in (TABLES + (OPTIONAL_TABLE if meta.keep > 1 else "")).split(";\n"):
                         store._db.execute(statement)
                     store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     store._put(tables, {"format": FORMAT, "version": VERSION, **meta.model_dump()})
@@ -183,6 +193,7 @@ class Store(Reader):
             tables.insert_new("genomes", c.genomes)
             ((last,),) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM cell_history").fetchall()
             tables.insert("cell_history", ((last + 1 + k, *change) for k, change in enumerate(c.cell_history)))
+            tables.insert("runners_up", ((r.birth, r.cell, *r[2:]) for r in c.runners_up))
             tables.replace("elites", map(_elite_row, c.elites))
             for elite in c.elites:
                 tables.delete("image_metrics", "cell = ?", (elite.cell,))

@@ -20,6 +20,8 @@ class TableWriter:
     def insert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """rows: all columns, in order."""
         new = [tuple(row) for row in rows]
+        if not new:
+            return
         self._db.executemany(_statement("INSERT", table), new)
         self.digests.add(table, (_hashed(table, row) for row in new))
 

@@ -107,7 +107,8 @@ def _read(run: StoredRun) -> tuple[list[Elite], list[str]]:
         faults += [f"class {c} ({run.labels[c]}): an elite of it is missing" for c in sorted(missing)]
         elites = run.elites()
         births = run.store.births()
-        run.store.ancestry({*births, *(change.birth for change in cell_history)})
+        listed = {change.birth for change in cell_history} | {entry.birth for entry in run.store.runners_up()}
+        run.store.ancestry({*births, *listed})
         run.store.seeds(range(run.meta.seeds.number if run.meta.seeds else 0))
         for at in range(0, len(births), at_once):
             run.unpack(list(run.store.genomes(births[at : at + at_once]).values()))

@@ -1,7 +1,8 @@
-"""The archive: the best genome found so far for each class and niche, in memory."""
+"""The archive: the best genomes found so far for each class and niche, in memory."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +26,15 @@ class Quarantined:
 class Winners:
     """The genomes of one batch that beat the thresholds of its order, and the cells in which they did.
 
-    W genomes won M cells; one genome may win many cells. Births ascend.
+    W genomes won M places in cells' lists: one genome may win a place in many cells, and at most one in each. A cell has up
+    to `keep` places (BatchEvaluator.keep). Births ascend.
     """
 
     births: np.ndarray  # (W,) int64
     mothers: np.ndarray  # (W,) int64 births, -1 for the first batch, which has no parents
     fathers: np.ndarray  # (W,) int64, -1 also where a child took nothing from the father that was drawn
     genomes: Genomes  # (W, ...)
-    cells: np.ndarray  # (M,) int64, class * niches + niche, ascending
+    cells: np.ndarray  # (M,) int64, class * niches + niche, ascending; in one cell the best first, of equals the lower birth
     rows: np.ndarray  # (M,) int64 into the W genomes
     scores: np.ndarray  # (M,) float64, by which the search ranks
     log_odds: np.ndarray  # (M,) float64
@@ -47,41 +49,65 @@ class Winners:
         return cls(births, births, births, genomes, births, births, scores, scores, scores)
 
     @classmethod
-    def merged(cls, parts: "Sequence[Winners]") -> "Winners":
-        """The winners of a batch that was evaluated in parts: the best of each cell, of equals the lower birth."""
+    def merged(cls, parts: "Sequence[Winners]", keep: int) -> "Winners":
+        """The winners of a batch that was evaluated in parts: of each cell the best `keep`, of equals the lower births.
+
+        A part may be there twice.
+        """
         if len(parts) == 1:
             return parts[0]
         offsets = np.cumsum([0, *(len(p.births) for p in parts[:-1])])
         rows = np.concatenate([p.rows + offset for p, offset in zip(parts, offsets, strict=True)])
         births, cells, scores = (np.concatenate([getattr(p, n) for p in parts]) for n in ("births", "cells", "scores"))
-        order = np.lexsort((births[rows], -scores, cells))
-        first = order[np.flatnonzero(np.diff(cells[order], prepend=-1))]
-        kept, which = np.unique(rows[first], return_inverse=True)
-        by_genome = {n: np.concatenate([getattr(p, n) for p in parts])[kept] for n in ("mothers", "fathers", "genomes")}
-        by_cell = {n: np.concatenate([getattr(p, n) for p in parts])[first] for n in ("log_odds", "margins")}
+        best = best_of_cells(cells, scores, births[rows], keep)
+        kept, which = np.unique(births[rows[best]], return_inverse=True)
+        known, first = np.unique(births, return_index=True)
+        at = first[np.searchsorted(known, kept)]
+        by_genome = {n: np.concatenate([getattr(p, n) for p in parts])[at] for n in ("mothers", "fathers", "genomes")}
+        by_place = {n: np.concatenate([getattr(p, n) for p in parts])[best] for n in ("log_odds", "margins")}
         aside = tuple(q for p in parts for q in p.quarantined)
-        return cls(
-            births[kept], cells=cells[first], rows=which, scores=scores[first], quarantined=aside, **by_genome, **by_cell
-        )
+        return cls(kept, cells=cells[best], rows=which, scores=scores[best], quarantined=aside, **by_genome, **by_place)
+
+
+def best_of_cells(cells: np.ndarray, scores: np.ndarray, births: np.ndarray, keep: int) -> np.ndarray:
+    """Which of N claims to cells win: of each cell the best `keep`, of equals the lower births, a birth at most once.
+
+    cells, births: (N,) int64; scores: (N,) float64. Returns indices, by cell, and in one cell from the best.
+    """
+    order = np.arange(len(cells))
+    if keep > 1:  # of claims of one birth the best one counts, of equals the first
+        order = np.lexsort((-scores, births, cells))
+        again = (np.diff(cells[order], prepend=-1) == 0) & (np.diff(births[order], prepend=-1) == 0)
+        order = order[~again]
+    order = order[np.lexsort((births[order], -scores[order], cells[order]))]
+    by_cell = cells[order]
+    kept = np.ones(len(order), bool)
+    kept[keep:] = by_cell[keep:] != by_cell[:-keep]
+    return order[kept]
 
 
 class Archive:
-    """K classes x D niches = cells, each holding one elite or none.
+    """K classes x D niches = cells, each with a list of its best `keep` genomes or fewer. The first one is the elite.
 
-    Arrays over cells: birth (int64, -1 empty), score, log_odds, margin (float64, -inf empty). A genome that is the elite of
-    many cells is kept once.
+    Lists are ordered by score, of equals the lower birth comes first, and no genome is in a list twice. Arrays over cells
+    and places in their lists, (cells, keep): births (int64, -1 empty), scores, and over cells, of the elites: birth,
+    score, log_odds, margin (float64, -inf empty). A genome that is in many lists is kept once.
     """
 
-    def __init__(self, encoding: Encoding, classes: int, niches: int = 1) -> None:
-        self.classes, self.niches = classes, niches
-        cells = classes * niches
-        self.birth = np.full(cells, -1, np.int64)
-        self.score = np.full(cells, -np.inf)
-        self.log_odds = np.full(cells, -np.inf)
-        self.margin = np.full(cells, -np.inf)
+    def __init__(self, encoding: Encoding, classes: int, niches: int = 1, keep: int = 1) -> None:
+        self.classes, self.niches, self.keep = classes, niches, keep
+        places = classes * niches, keep
+        self.births = np.full(places, -1, np.int64)
+        self.scores = np.full(places, -np.inf)
+        self._log_odds = np.full(places, -np.inf)
+        self._margins = np.full(places, -np.inf)
+        self._arrays = self.births, self.scores, self._log_odds, self._margins
+        # Views, so that they are always up to date.
+        self.birth, self.score = self.births[:, 0], self.scores[:, 0]
+        self.log_odds, self.margin = self._log_odds[:, 0], self._margins[:, 0]
         self._empty = np.zeros((0, *encoding.shape), encoding.dtype)
         self._genomes: dict[int, Genomes] = {}  # by birth, each a batch of one, never written to
-        self._uses: dict[int, int] = {}  # by birth, the number of its cells
+        self._uses: dict[int, int] = {}  # by birth, the number of its places
         self._filled = np.zeros(0, np.int64)
         self._filled_of_class: list[np.ndarray] = []
 
@@ -90,37 +116,72 @@ class Archive:
         return len(self._filled)
 
     def add(self, winners: Winners) -> np.ndarray:
-        """Let every winner compete in its cells. Returns (M,) bool: which of winners.cells got a new elite.
+        """Let every winner compete in its cells. Returns (M,) bool: which of winners.cells took their genome into the list.
 
-        An elite is replaced by a strictly higher score; of equal scores the lower birth id wins. So the order of
-        batches does not change the result, and adding a batch twice changes nothing. Source: Nguyen 2015,
-        section 2; the tie rule is ours.
+        Of a list that is full the last one leaves. A place goes to a strictly higher score; of equal scores the lower birth
+        id wins. So the order of batches does not change the result, and adding a batch twice changes nothing. Source:
+        Nguyen 2015, section 2, with one place; the tie rule and the lists are ours.
         """
         w = winners
+        entered = np.zeros(len(w.cells), bool)
         if not len(w.cells):
-            return np.zeros(0, bool)
-        old_score, old_birth, births = self.score[w.cells], self.birth[w.cells], w.births[w.rows]
-        changed = (w.scores > old_score) | ((w.scores == old_score) & (births < old_birth))
-        if not changed.any():
-            return changed
-        cells, rows = w.cells[changed], w.rows[changed]
-        if (old_birth[changed] < 0).any():
-            filling = cells[old_birth[changed] < 0]
-            self._note_filled(np.union1d(self._filled, filling))
-        for row, birth in zip(rows.tolist(), births[changed].tolist(), strict=True):
+            return entered
+        births = w.births[w.rows]
+        last_score, last_birth = self.scores[w.cells, -1], self.births[w.cells, -1]
+        able = np.flatnonzero((w.scores > last_score) | ((w.scores == last_score) & (births < last_birth)))
+        if not len(able):
+            return entered
+        cells = w.cells[able]
+        values = births[able], w.scores[able], w.log_odds[able], w.margins[able]
+        if (self.birth[cells] < 0).any():
+            self._note_filled(np.union1d(self._filled, cells))
+        if self.keep == 1:  # each is of a cell of its own
+            new, left = able, last_birth[able]
+            self._write((cells, 0), values)
+        else:
+            inserted, left = self._insert(cells, values)
+            new = able[inserted]
+        entered[new] = True
+        self._count(w, new, left)
+        return entered
+
+    def _insert(self, cells: np.ndarray, values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Write values, one of each array in the order of _write, into the lists of these cells, as far as they are among
+        the best. Returns which of them were, indices, and the births that were in the lists and are not now, or not as such.
+        """
+        of_lists = np.unique(cells)
+        held = self.births[of_lists] >= 0
+        in_lists = int(held.sum())
+        claimed = np.concatenate([np.repeat(of_lists, held.sum(axis=1)), cells])
+        before = [array[of_lists][held] for array in self._arrays]
+        births, scores, *more = (np.concatenate(pair) for pair in zip(before, values, strict=True))
+        best = best_of_cells(claimed, scores, births, self.keep)
+        at = claimed[best]
+        place = np.arange(len(at)) - np.searchsorted(at, at)
+        self._write((at, place), [array[best] for array in (births, scores, *more)])
+        left = np.ones(in_lists, bool)
+        left[best[best < in_lists]] = False
+        return best[best >= in_lists] - in_lists, before[0][left]
+
+    def _write(self, places: tuple[Any, Any], values: Sequence[np.ndarray]) -> None:
+        for array, value in zip(self._arrays, values, strict=True):
+            array[places] = value
+
+    def _count(self, winners: Winners, new: np.ndarray, left: np.ndarray) -> None:
+        """Note that winners came into lists, new: indices into winners.cells, and that births left some, -1: none.
+
+        Genomes are copied when they come into their first list, and forgotten when they leave their last one.
+        """
+        rows = winners.rows[new]
+        for row, birth in zip(rows.tolist(), winners.births[rows].tolist(), strict=True):
             self._uses[birth] = self._uses.get(birth, 0) + 1
             if birth not in self._genomes:
-                self._genomes[birth] = w.genomes[row : row + 1].copy()
-        for birth in old_birth[changed].tolist():
+                self._genomes[birth] = winners.genomes[row : row + 1].copy()
+        for birth in left.tolist():
             if birth >= 0:
                 self._uses[birth] -= 1
                 if self._uses[birth] == 0:
                     del self._uses[birth], self._genomes[birth]
-        self.birth[cells] = births[changed]
-        self.score[cells] = w.scores[changed]
-        self.log_odds[cells] = w.log_odds[changed]
-        self.margin[cells] = w.margins[changed]
-        return changed
 
     def sample(self, n: int, key: Key, selection: str = "uniform", claims: np.ndarray | None = None) -> np.ndarray:
         """(n,) int64 filled cells, each drawn independently.
@@ -139,12 +200,25 @@ class Archive:
         cells = [self._filled_of_class[c] for c in claims.tolist()]
         return np.array([of[draw % len(of)] for of, draw in zip(cells, draws.tolist(), strict=True)], np.int64)
 
+    def couples(self, cells: np.ndarray, key: Key) -> tuple[np.ndarray, np.ndarray]:
+        """Mothers and fathers, (n,) int64 births each, from the lists of these (filled) cells. For lists of several places.
+
+        A mother is the elite with probability 0.8, else any of the list, each as likely. A father is any other of the same
+        list, each as likely; -1 if there is none.
+        """
+        lists = self.births[cells]
+        size, n = (lists >= 0).sum(axis=1), np.arange(len(cells))
+        often, mother, father = integers(key, 1 << 53, 3 * len(cells)).reshape(3, -1)
+        mother = np.where(often % 10 < 8, 0, mother % size)
+        father = father % np.maximum(size - 1, 1)
+        return lists[n, mother], lists[n, father + (father >= mother)]
+
     def genomes(self, cells: np.ndarray) -> Genomes:
         """A copy of the elites of these (filled) cells, in this order."""
         return np.concatenate([self._empty, *(self._genomes[birth] for birth in self.birth[cells].tolist())])
 
     def of_births(self, births: Iterable[int]) -> dict[int, Genomes]:
-        """The genomes of these births, each of which is an elite, as batches of one, shared with the archive."""
+        """The genomes of these births, each of which is in a list, as batches of one, shared with the archive."""
         return {birth: self._genomes[birth] for birth in births}
 
     def best(self) -> np.ndarray:
@@ -153,7 +227,7 @@ class Archive:
 
     def distinct(self) -> int:
         """The number of different genomes among the elites."""
-        return len(self._genomes)
+        return len(np.unique(self.birth[self._filled]))
 
     def _note_filled(self, filled: np.ndarray) -> None:
         self._filled = filled

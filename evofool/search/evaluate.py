@@ -1,4 +1,4 @@
-"""Evaluation of a batch: make the children, draw them, score them with the target, keep those that beat the thresholds.
+"""Evaluation of a batch: make the children, draw them, score them with the target, return those that beat the thresholds.
 
 An order has parents and a key, but no children: these are made where the order is evaluated, in this process or on another
 machine, and the same order gives the same bits.
@@ -31,7 +31,7 @@ class Order:
     first_birth: int
     size: int
     thresholds: np.ndarray  # (cells,) float64: only images that beat them are returned
-    incumbents: np.ndarray  # (cells,) int64: the elites when the parents were drawn; not needed to evaluate
+    incumbents: np.ndarray  # (cells, keep) int64: the cells' lists when the parents were drawn; not needed to evaluate
     mothers: np.ndarray  # (size,) int64 births; -1: none, the children are seeds or random
     fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from a father
     # By birth, each a batch of one, never written to. Without mothers: the children that are seeds.
@@ -99,7 +99,8 @@ class BatchEvaluator:
 
     chunk is the number of images in a forward pass. It affects the last bits of scores; the number of workers does not.
     number_format: the one of Target.formats that the search ranks by. resident: images, logits and scores stay on the
-    target's device, and only the winners are copied; for a torch network without niches. reference_batch: the number of
+    target's device, and only the winners are copied; for a torch network without niches. keep: the most winners of a cell,
+    the length of the archive's lists (Archive). reference_batch: the number of
     images in a pass of reference_logits, chunk unless given. It is 1 where logits depend on an image's place, so that an
     elite's reference scores do not depend on the elites that are scored with it. position: Position.tolerance of the target
     at this chunk size (evofool.targets.position), 0 if logits do not depend on an image's place.
@@ -114,6 +115,7 @@ class BatchEvaluator:
     edges: tuple[float, ...] = ()
     number_format: str = FLOAT32
     resident: bool = False
+    keep: int = 1
     reference_batch: int = 0
     position: float = 0.0
 
@@ -126,7 +128,7 @@ class BatchEvaluator:
 
     def __call__(self, order: Order) -> Winners:
         """ScoreError, naming the batch, if any logit is not finite; then nothing of the batch is kept."""
-        return Winners.merged([self.part(order, row) for row in self.parts(order)])
+        return Winners.merged([self.part(order, row) for row in self.parts(order)], self.keep)
 
     def parts(self, order: Order) -> list[int]:
         """The rows where the chunks of a batch begin; a piece of a batch is cut at the same rows as the whole batch."""
@@ -180,12 +182,8 @@ class BatchEvaluator:
             only, every = np.full_like(ranked, -np.inf), np.arange(n)
             only[every, claims] = allowed[every, claims]
             allowed = only
-        if niche is None:
-            cells, rows = _best(allowed, order.thresholds)
-            classes = cells
-        else:
-            cells, rows = _best_by_niche(allowed, order.thresholds, niche, self.niches)
-            classes = cells // self.niches
+        cells, rows = best_rows(allowed, order.thresholds, self.keep, niche, self.niches)
+        classes = cells // self.niches
         # Late in a search most chunks win nothing, and need no margins.
         margins = ranked if self.rank == "margin" or not len(cells) else scores.margin(logits)
         best = scores_torch.Best(cells, rows, *(z[rows, classes] for z in (ranked, log_odds, margins)))
@@ -203,6 +201,7 @@ class BatchEvaluator:
             begin=order.key.row + begin,
             rank=self.rank,
             claims=claims,
+            keep=self.keep,
         )
         return self._winners(order, begin, genomes, best)
 
@@ -309,23 +308,41 @@ class Evaluator(Protocol):
         ...
 
 
-def _best(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best row of each column, where it is above the threshold; of equals the first row. (M,) columns, (M,) rows."""
-    columns = np.flatnonzero(scores.max(axis=0) > thresholds)
-    return columns, scores[:, columns].argmax(axis=0)
-
-
-def _best_by_niche(
-    scores: np.ndarray, thresholds: np.ndarray, niche: np.ndarray, niches: int
+def best_rows(
+    scores: np.ndarray, thresholds: np.ndarray, keep: int, niche: np.ndarray | None, niches: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As _best, among the rows of each niche; cell = class * niches + niche, ascending."""
+    """The best `keep` rows of each cell, of those above its threshold; of equals the first ones.
+
+    scores: (B, K) float64; thresholds: (K * niches,) float64; niche: (B,) int64, of each row, None: there is one. Returns
+    (M,) int64 cells = class * niches + niche, ascending, and their rows, the best of a cell first.
+    """
+    if niche is None:
+        return _best(scores, thresholds, keep)
     by_niche = thresholds.reshape(-1, niches)
     cells, rows = [], []
     for n in np.unique(niche):
         members = np.flatnonzero(niche == n)
-        columns, best = _best(scores[members], by_niche[:, n])
-        cells.append(columns * niches + n)
+        classes, best = _best(scores[members], by_niche[:, n], keep)
+        cells.append(classes * niches + n)
         rows.append(members[best])
     found = np.concatenate(cells)
-    order = np.argsort(found)
+    order = np.argsort(found, kind="stable")
     return found[order], np.concatenate(rows)[order]
+
+
+def _best(scores: np.ndarray, thresholds: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
+    """As best_rows, of one niche: columns and rows."""
+    columns = np.flatnonzero(scores.max(axis=0) > thresholds)
+    left = scores[:, columns]
+    found, rows = [columns], [left.argmax(axis=0)]
+    while len(found) < keep and len(columns):
+        left[rows[-1], np.arange(len(columns))] = -np.inf
+        more = np.flatnonzero(left.max(axis=0) > thresholds[columns])
+        columns, left = columns[more], left[:, more]
+        found.append(columns)
+        rows.append(left.argmax(axis=0))
+    if len(found) == 1:
+        return columns, rows[0]
+    cells = np.concatenate(found)
+    order = np.argsort(cells, kind="stable")
+    return cells[order], np.concatenate(rows)[order]

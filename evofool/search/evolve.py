@@ -17,15 +17,15 @@ from evofool.scores import confidence
 from evofool.search.archive import Archive, Quarantined, Winners
 from evofool.search.delta import MAX_STEPS, MIN_BYTES, difference
 from evofool.search.evaluate import BatchEvaluator, Evaluator, Order
-from evofool.search.records import CellChange, Commit, Offspring
+from evofool.search.records import CellChange, Commit, Offspring, RunnerUp
 from genomes import Encoding, Key
 
-# The stream of draws for a whole batch; rows have lower numbers.
-_PARENTS = 1 << 62
+# The streams of draws for a whole batch; rows have lower numbers.
+_PARENTS, _COUPLES = 1 << 62, (1 << 62) + 1
 
 
 class LazyFitness(base.Fitness):
-    """A batch's fitness: the number of cells that it won, computed from its winners when it is read."""
+    """A batch's fitness: the number of places in cells' lists that it won, computed from its winners when it is read."""
 
     weights = (1.0,)
 
@@ -70,8 +70,9 @@ class MapElites:
 
     Parents are drawn for `batch` images at once, as `selection` says (Archive.sample); seed is the key of every draw. With
     competition "per-class" child i of a batch is made for one class, from parents of this class; the classes take turns.
-    random: batches that begin before this birth have no parents. classes: the numbers, ascending, of the classes that are
-    searched for; None: all. The cells of the others stay empty.
+    With an archive that keeps one genome a cell, mother and father are the elites of two cells; else they are of the list of
+    one cell (Archive.couples). random: batches that begin before this birth have no parents. classes: the numbers,
+    ascending, of the classes that are searched for; None: all. The cells of the others stay empty.
     """
 
     def __init__(
@@ -98,12 +99,13 @@ class MapElites:
         self.seed_classes = np.zeros(0, np.int64)
         self.next_batch = 0  # to be generated
         self.committed = 0  # batches in the archive
-        self.last_progress = 0  # the last commit that changed a cell, counted from 0
-        self.wins = 0  # elites that were replaced; the first one of a cell does not count
+        self.last_progress = 0  # the last commit that brought a cell a new elite, counted from 0
+        self.wins = 0  # elites that were replaced, by one of the batch at most; the first one of a cell does not count
         self.switches = 0  # of these, goal switches
         self.offspring: list[Offspring] = []  # since the last save
         self.steps: dict[int, int] = {}  # Offspring.steps of those that are not whole
-        self.cell_history: list[CellChange] = []  # since the last save, as are the next two
+        self.cell_history: list[CellChange] = []  # since the last save, as are the next three
+        self.runners_up: list[RunnerUp] = []
         self.quarantined: list[Quarantined] = []
         self.commits: list[Commit] = []
 
@@ -132,8 +134,8 @@ class MapElites:
             key=Key(self.seed, number),
             first_birth=number * n,
             size=n,
-            thresholds=np.where(self._closed, np.inf, archive.score),
-            incumbents=archive.birth.copy(),
+            thresholds=np.where(self._closed, np.inf, archive.scores[:, -1]),
+            incumbents=archive.births.copy(),
             claims=claims,
             drawn_after=self.committed,
             **self._parents(number, claims),
@@ -157,9 +159,13 @@ class MapElites:
             genomes = self.encoding.unpack([self.seeds.pop(birth) for birth in seeds]) if seeds else ()
             parents = {birth: genomes[i : i + 1] for i, birth in enumerate(seeds)}
             return {"mothers": none, "fathers": none, "parents": parents}
-        twice = None if claims is None else np.concatenate([claims, claims])
-        cells = archive.sample(2 * n, Key(self.seed, number, _PARENTS), self.selection, twice)
-        mothers, fathers = archive.birth[cells].reshape(2, n)
+        key = Key(self.seed, number, _PARENTS)
+        if archive.keep == 1:
+            twice = None if claims is None else np.concatenate([claims, claims])
+            mothers, fathers = archive.birth[archive.sample(2 * n, key, self.selection, twice)].reshape(2, n)
+        else:
+            cells = archive.sample(n, key, self.selection, claims)
+            mothers, fathers = archive.couples(cells, Key(self.seed, number, _COUPLES))
         fathers = np.where(self.encoding.uses_second_parent(n, Key(self.seed, number)), fathers, -1)
         needed = {*mothers.tolist(), *fathers.tolist()} - {-1}
         return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed)}
@@ -173,30 +179,36 @@ class MapElites:
             batch.row = LazyRow(self)
 
     def _commit(self, order: Order, winners: Winners) -> None:
-        filled = self.archive.birth[winners.cells] >= 0
-        changed = self.archive.add(winners)
+        before = self.archive.birth[winners.cells]
+        entered = self.archive.add(winners)
         self.commits.append(Commit(self.committed, order.batch, order.drawn_after))
         self.committed += 1
         self.quarantined += winners.quarantined
-        if not changed.any():
+        if not entered.any():
             return
-        self.last_progress = self.committed - 1
-        self.wins += int(filled[changed].sum())
         w = winners
-        rows = w.rows[changed]
-        for row in np.unique(rows).tolist():
+        births = w.births[w.rows]
+        best = entered & (self.archive.birth[w.cells] == births)
+        if best.any():
+            self.last_progress = self.committed - 1
+        self.wins += int((before[best] >= 0).sum())
+        for row in np.unique(w.rows[entered]).tolist():
             self.offspring.append(self._offspring(order, w, row))
-        for cell, row, log_odds, margin in zip(
-            w.cells[changed].tolist(),
-            rows.tolist(),
-            w.log_odds[changed].tolist(),
-            w.margins[changed].tolist(),
-            strict=True,
-        ):
-            incumbent, parents = order.incumbents[cell], (w.mothers[row], w.fathers[row])
-            switched = bool(incumbent >= 0 and w.mothers[row] >= 0 and incumbent not in parents)
-            self.cell_history.append(CellChange(cell, int(w.births[row]), order.batch, log_odds, margin, switched))
-            self.switches += switched
+        for i in np.flatnonzero(entered).tolist():
+            place = int(w.cells[i]), int(births[i]), order.batch, float(w.log_odds[i]), float(w.margins[i])
+            if best[i]:
+                switched = self._switched(order, place[0], int(w.mothers[w.rows[i]]), int(w.fathers[w.rows[i]]))
+                self.cell_history.append(CellChange(*place, switched))
+                self.switches += switched
+            else:
+                self.runners_up.append(RunnerUp(*place))
+
+    @staticmethod
+    def _switched(order: Order, cell: int, mother: int, father: int) -> bool:
+        """Whether a new elite of a cell is a goal switch (CellChange)."""
+        incumbents = order.incumbents[cell].tolist()
+        own = mother in incumbents or (father >= 0 and father in incumbents)
+        return bool(mother >= 0 and incumbents[0] >= 0 and not own)
 
     def _offspring(self, order: Order, w: Winners, row: int) -> Offspring:
         birth, mother = int(w.births[row]), int(w.mothers[row])

@@ -34,7 +34,7 @@ def isolate(batch_evaluator: BatchEvaluator, order: Order) -> Isolated:
     """
     search = _Isolation(batch_evaluator)
     cuts = pairwise([*batch_evaluator.parts(order), order.size])
-    winners = Winners.merged([search.part(order.cut(at, end), at) for at, end in cuts])
+    winners = Winners.merged([search.part(order.cut(at, end), at) for at, end in cuts], batch_evaluator.keep)
     return Isolated(winners, search.broken, search.unsteady, search.last)
 
 
@@ -73,10 +73,10 @@ class _Isolation:
             cuts, failed, before = [0, order.size // 2, order.size], error, len(self.broken)
             if isinstance(error, UnansweredError) and error.row is not None:  # each attempt may take long
                 cuts = sorted({0, error.row, error.row + 1, order.size})
-        winners = Winners.merged([self.part(order.cut(at, end), begin + at) for at, end in pairwise(cuts)])
+        parts = [self.part(order.cut(at, end), begin + at) for at, end in pairwise(cuts)]
         if isinstance(failed, ScoreError) and len(self.broken) == before:
             self.unsteady.append((begin, begin + order.size))
-        return winners
+        return Winners.merged(parts, self.batch_evaluator.keep)
 
 
 class Quarantine:

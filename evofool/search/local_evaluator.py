@@ -127,13 +127,14 @@ class LocalEvaluator:
             again = isolate(self.batch_evaluator, alone)
             parts.append(again.winners)
             aside += [(alone, reason) for _, reason in again.broken]
-        return _Part(Winners.merged(parts), aside)
+        return _Part(Winners.merged(parts, self.batch_evaluator.keep), aside)
 
     def _merged(self, order: Order, parts: "Sequence[_Part]") -> Winners:
         aside = [image for part in parts for image in part.aside]
         refuse_whole_batch(order, [reason for _, reason in aside], self.batch_evaluator.target.name)
         quarantined = tuple(self._quarantine.add(alone, reason) for alone, reason in aside)
-        return replace(Winners.merged([part.winners for part in parts]), quarantined=quarantined)
+        winners = Winners.merged([part.winners for part in parts], self.batch_evaluator.keep)
+        return replace(winners, quarantined=quarantined)
 
 
 class _Part(NamedTuple):

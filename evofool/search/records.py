@@ -1,4 +1,4 @@
-"""What a search records for a run's file: genomes that entered the archive, cells that changed, batches committed."""
+"""What a search records for a run's file: genomes that entered the archive, and as what; batches committed."""
 
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ class Offspring(NamedTuple):
 class CellChange(NamedTuple):
     """A cell whose elite was replaced, or that got its first one. Scores are those that the search ranked by.
 
-    switched: the cell had an elite when the parents were drawn, and neither parent was it: a goal switch (Nguyen 2015b,
-    Innovation Engines).
+    switched: the cell had an elite when the parents were drawn, and neither parent was in the cell's list: a goal switch
+    (Nguyen 2015b, Innovation Engines).
     """
 
     cell: int
@@ -27,6 +27,19 @@ class CellChange(NamedTuple):
     log_odds: float
     margin: float
     switched: bool
+
+
+class RunnerUp(NamedTuple):
+    """A genome that entered a cell's list when its batch was committed, and did not become the elite; as CellChange.
+
+    The list is at any time the best of all that were ever its elites or runners-up.
+    """
+
+    cell: int
+    birth: int
+    batch: int
+    log_odds: float
+    margin: float
 
 
 class Commit(NamedTuple):

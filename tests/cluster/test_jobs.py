@@ -55,7 +55,7 @@ def cut(order: Order, step: int) -> list[Order]:
 def one_by_one(order: Order, without: Collection[int] = ()) -> Winners:
     """The winners among the remaining rows, each evaluated by itself."""
     rows = [row for row in range(order.size) if row not in without]
-    return Winners.merged([BATCH_EVALUATOR(order.cut(row, row + 1)) for row in rows])
+    return Winners.merged([BATCH_EVALUATOR(order.cut(row, row + 1)) for row in rows], 1)
 
 
 def set_aside(order: Order, rows: Iterable[int], why: str) -> tuple[Quarantined, ...]:
@@ -210,7 +210,7 @@ def test_results_do_not_depend_on_the_order_of_completion(number: int) -> None:
         parts = all_jobs(jobs)
         for i in chosen:
             # Each has lost its second row.
-            rest = Winners.merged([BATCH_EVALUATOR(parts[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))])
+            rest = Winners.merged([BATCH_EVALUATOR(parts[i].order.cut(a, b)) for a, b in ((0, 1), (2, 4))], 1)
             assert jobs.complete(parts[i], rest, [(1, "broke")])
         assert list(jobs.results()) == []
         assert fail_again(jobs, "broke") == 4

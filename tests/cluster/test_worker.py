@@ -66,7 +66,7 @@ def test_images_that_break_the_target_leave_the_rows_of_the_others_as_they_are(t
     winners = decode_winners(DIRECT, order, reply.value, lineage)
     assert [row for row, _ in reply.value.broken] == odd
     healthy = [batch_evaluator(order.cut(row, row + 1)) for row in range(SIZE) if row not in odd]
-    expected = Winners.merged(healthy)
+    expected = Winners.merged(healthy, 1)
     for name in ("births", "cells", "scores", "log_odds", "margins"):
         assert getattr(winners, name).tolist() == getattr(expected, name).tolist()
 

@@ -140,7 +140,7 @@ def order(encoding: Encoding, parents: Genomes, size: int, batch: int, threshold
         first_birth=batch * size,
         size=size,
         thresholds=thresholds,
-        incumbents=np.full(len(thresholds), -1),
+        incumbents=np.full((len(thresholds), 1), -1),
         mothers=births,
         fathers=births,
         parents={birth: parents[birth : birth + 1] for birth in range(size)},

@@ -140,6 +140,9 @@ WRONG_META: list[tuple[str, object, str]] = [
     ("machine", [], "machine"),
     ("recipe", [], "recipe"),
     ("recipe.niches", 3, "recipe"),
+    ("recipe.search.keep", "8", "recipe: search.keep is no number of genomes"),
+    ("recipe.search.keep", 0, "recipe: search.keep is no number of genomes"),
+    ("recipe.search.keep", 1 << 40, "recipe: search.keep is no number of genomes"),
     ("recipe.niches", {"edges": 7}, "recipe"),
     ("position.chunk", 0, r"position\.chunk"),
     ("position.dependent", "yes", r"position\.dependent"),
@@ -223,6 +226,8 @@ def test_every_command_refuses_wrong_metadata(call: Call, folder: Path, command:
 
 UNREAD = {("cell_history", "id")}
 """Columns whose values no command uses; they only order the rows."""
+ROW_KEYS = {"image_metrics": "cell", "runners_up": "birth * 1000 + cell"}
+"""What identifies a row of a table that has no rowid."""
 KEYS = {("elites", "cell"), ("genomes", "birth"), ("quarantine", "birth"), ("origins", "birth"), ("methods", "birth")}
 KEYS |= {("metrics", "batch"), ("pending", "batch"), ("commits", "position")}
 
@@ -251,8 +256,8 @@ def wrong_values() -> Iterator[tuple[str, str, object]]:
 
 @pytest.mark.parametrize(("table", "name", "value"), list(wrong_values()))
 def test_a_wrong_value_in_any_column_is_named(full: Path, table: str, name: str, value: object) -> None:
-    change(full, f'UPDATE {table} SET "{name}" = ? WHERE rowid = (SELECT MIN(rowid) FROM {table})'
-           if table != "image_metrics" else f'UPDATE image_metrics SET "{name}" = ?', values=(value,))  # fmt: skip
+    key = ROW_KEYS.get(table, "rowid")
+    change(full, f'UPDATE {table} SET "{name}" = ? WHERE {key} = (SELECT MIN({key}) FROM {table})', values=(value,))
     with Store.open(full) as store:
         store.meta()
         with pytest.raises(StoreError, match=rf"run\.db is damaged: ({table}\.{name} is |.* birth 0, is missing)"):
@@ -418,6 +423,7 @@ def every_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound run in free mode whose tables all have rows, as Store.save writes them."""
     folder = tmp_path_factory.mktemp("every") / "run"
     what = ["stop.evaluations=64", "stop.confidence=", "search.batch=16", "search.lag=1", 'search.mode="free"']
+    what.append("search.keep=2")
     with Run.start(load("mnist-cppn", what), folder) as run:
         run.advance()
         genome = run.encoding.pack(run.encoding.random(1, Key(3, 0))[0])
@@ -425,7 +431,7 @@ def every_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run.store.save(
             replace(
                 NOTHING,
-                pending=[Pending(4, zeros, zeros, zeros[:10], cells, 3)],
+                pending=[Pending(4, zeros, zeros, np.full((10, 2), -1), cells, 3)],
                 quarantine=[QuarantineRow(7000, 4, -1, -1, genome, "it kills")],
                 origins={0: GenomeId("other", 7)},
                 methods={0: "apgd"},
@@ -458,7 +464,7 @@ def test_verify_notices_another_value_in_any_column(every_table: Path, tmp_path:
             ((value,),) = database.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchall()
             spoilt = {"format": '"other"', "version": "5"}.get(name) or spoilt_json(value)
         else:
-            key = "cell" if table == "image_metrics" else "rowid"
+            key = ROW_KEYS.get(table, "rowid")
             last = f'SELECT "{name}", {key} FROM {table} ORDER BY {key} DESC LIMIT 1'
             ((value, row),) = database.execute(last).fetchall()
             statement, old = f'UPDATE {table} SET "{name}" = ? WHERE {key} = ?', (row,)
@@ -472,6 +478,13 @@ def test_verify_notices_another_value_in_any_column(every_table: Path, tmp_path:
     except EvofoolError:
         return
     assert any(table in fault or "class" in fault for fault in faults), faults
+
+
+def test_verify_notices_that_the_optional_table_is_gone(every_table: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(every_table, tmp_path / "run")
+    change(folder, "DROP TABLE runners_up")
+    with StoredRun(folder) as stored:
+        assert "the table runners_up is not as it was saved: a value or a row was changed" in verify(stored).faults
 
 
 def spoilt_value(name: str, value: Any) -> Any:

@@ -307,7 +307,7 @@ def test_all_ancestors_are_kept_and_nobody_else(runs: Callable[[str], list[Path]
 def test_the_last_change_of_a_cell_is_its_elite_s(runs: Callable[[str], list[Path]], tmp_path: Path, kind: str) -> None:
     merge(runs(kind), tmp_path / "out")
     with Store.open(tmp_path / "out") as store:
-        held = {cell: (birth, log_odds, margin) for cell, birth, log_odds, margin in store.incumbents()}
+        held = {r.cell: (r.birth, r.log_odds, r.margin) for r in store.cell_history()}
         assert held == {r.cell: (r.birth, r.search_log_odds, r.search_margin) for r in store.elites()}
         assert len({(cell, birth) for cell, birth, *_ in store.cell_history()}) == len(store.cell_history())
 

@@ -354,7 +354,7 @@ def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, comp
             assert back.births.tolist() == batch_evaluator(cut).births.tolist()
             assert set(sender._known) == set(receiver._genomes)
             parts.append(back)
-        batch.fitness.values = type(back).merged(parts)
+        batch.fitness.values = type(back).merged(parts, 1)
         strategy.update([batch])
     assert strategy.seeds == {}
     assert strategy.wins > 10

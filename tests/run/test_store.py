@@ -75,6 +75,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     last = saved[-1]
     assert found["meta"] == META.updated(**last.state)
     assert found["cell_history"] == [r for c in saved for r in c.cell_history]
+    assert found["runners_up"] == sorted((r for c in saved for r in c.runners_up), key=lambda r: (r.birth, r.cell))
     assert found["metrics"] == [tuple(m) for c in saved for m in c.metrics]
     assert found["pending"] == [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in last.pending]
     assert found["quarantine"] == [q for c in saved for q in c.quarantine]
@@ -110,6 +111,8 @@ def test_elites_and_reigns_can_be_asked_for_one_at_a_time(run_folder: Path) -> N
         assert store.elites(7) == []
         assert store.cell_history(4) == [r for r in checkpoint(1).cell_history if r.birth == 4]
         assert store.cell_history(99) == []
+        assert store.runners_up(4) == [r for r in checkpoint(1).runners_up if r.birth == 4]
+        assert store.runners_up(99) == []
 
 
 def test_descent_follows_the_mothers_to_a_first_genome(run_folder: Path) -> None:

@@ -39,13 +39,17 @@ def order_of(number: int, size: int, thresholds: np.ndarray, encoding: Encoding 
             "fathers": np.arange(size) + 4,
             "parents": dict(zip(range(3, size + 4), encoding.random(size + 1, Key(50, number))[:, None], strict=True)),
         }
-    incumbents = np.full(len(thresholds), -1)
+    incumbents = np.full((len(thresholds), 1), -1)
     return Order(Key(7, number), number * size, size, thresholds, incumbents, **(parents | changes))
 
 
-def slow_winners(batch_evaluator: BatchEvaluator, order: Order) -> dict[int, tuple[int, float, float, float]]:
-    """Per cell the (row, score, log-odds, margin) of the best child above the threshold, the first of equals."""
-    best: dict[int, tuple[int, float, float, float]] = {}
+Won = tuple[int, float, float, float]
+"""(row, score, log-odds, margin)"""
+
+
+def slow_winners(batch_evaluator: BatchEvaluator, order: Order) -> dict[int, list[Won]]:
+    """Per cell the best children above the threshold, from the best, the first of equals: as many as a cell keeps."""
+    best: dict[int, list[Won]] = {}
     for row in range(order.size):
         mother, father = int(order.mothers[row]), int(order.fathers[row])
         if mother < 0:
@@ -65,29 +69,35 @@ def slow_winners(batch_evaluator: BatchEvaluator, order: Order) -> dict[int, tup
                 continue
             score = float((odds if batch_evaluator.rank == "log_odds" else gaps)[c])
             cell = c * batch_evaluator.niches + niche
-            if score > order.thresholds[cell] and (cell not in best or score > best[cell][1]):
-                best[cell] = (row, score, float(odds[c]), float(gaps[c]))
-    return best
+            if score > order.thresholds[cell]:
+                best.setdefault(cell, []).append((row, score, float(odds[c]), float(gaps[c])))
+    return {cell: sorted(won, key=lambda one: -one[1])[: batch_evaluator.keep] for cell, won in best.items()}
 
 
-def as_dict(order: Order, w: Winners) -> dict[int, tuple[int, float, float, float]]:
-    assert len(set(w.cells.tolist())) == len(w.cells)
+def as_dict(order: Order, w: Winners) -> dict[int, list[Won]]:
+    assert (np.diff(w.cells) >= 0).all()
+    assert len(set(zip(w.cells.tolist(), w.rows.tolist(), strict=True))) == len(w.cells)
     assert (np.diff(w.births) > 0).all()
     assert sorted(set(w.rows.tolist())) == list(range(len(w.births))), "every genome that is sent won something"
     rows = (w.births - order.first_birth)[w.rows]
     values = zip(rows.tolist(), w.scores.tolist(), w.log_odds.tolist(), w.margins.tolist(), strict=True)
-    return dict(zip(w.cells.tolist(), values, strict=True))
+    won: dict[int, list[Won]] = {}
+    for cell, value in zip(w.cells.tolist(), values, strict=True):
+        won.setdefault(cell, []).append(value)
+    return won
 
 
 @pytest.mark.parametrize("competition", COMPETITIONS)
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
 @pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "four niches"])
 @pytest.mark.parametrize("step", [0.0, 2.0], ids=["no ties", "ties"])
+@pytest.mark.parametrize("keep", [1, 3])
 def test_winners_are_those_of_a_loop_over_children_and_classes(
-    competition: str, rank: str, edges: tuple[float, ...], step: float
+    competition: str, rank: str, edges: tuple[float, ...], step: float, keep: int
 ) -> None:
     descriptor = "mirror_symmetry" if edges else None
-    batch_evaluator = BatchEvaluator(DIRECT, fake(lambda x: stepped(x, step)), 8, rank, competition, descriptor, edges)
+    rules: dict[str, Any] = {"rank": rank, "competition": competition, "descriptor": descriptor, "edges": edges}
+    batch_evaluator = BatchEvaluator(DIRECT, fake(lambda x: stepped(x, step)), 8, **rules, keep=keep)
     cells = CLASSES * batch_evaluator.niches
     claims = np.arange(24) % CLASSES if competition == "per-class" else None
     rng = np.random.default_rng(3)
@@ -128,14 +138,15 @@ def test_with_every_image_alike_the_first_child_wins_every_class() -> None:
 
 @pytest.mark.parametrize("encoding", [DIRECT, CPPN(height=SIDE, width=SIDE)], ids=lambda e: e.name)
 @pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "four niches"])
+@pytest.mark.parametrize("keep", [1, 3])
 def test_the_chunk_size_changes_no_winner_of_a_target_that_it_changes_no_bit_of(
-    encoding: Encoding, edges: tuple[float, ...]
+    encoding: Encoding, edges: tuple[float, ...], keep: int
 ) -> None:
     for number in (0, 1):
         found = []
         for chunk in (1, 7, 16, 20, 64):
             batch_evaluator = BatchEvaluator(
-                encoding, fake(), chunk, "log_odds", "all", "mirror_symmetry" if edges else None, edges
+                encoding, fake(), chunk, descriptor="mirror_symmetry" if edges else None, edges=edges, keep=keep
             )
             order = order_of(number, 20, np.full(CLASSES * batch_evaluator.niches, -np.inf), encoding)
             w = batch_evaluator(order)
@@ -187,11 +198,11 @@ def test_a_piece_of_a_batch_has_the_winners_of_its_rows_even_if_logits_depend_on
     batch_evaluator = BatchEvaluator(DIRECT, fake(by_row), 8)
     order = order_of(1, 20, np.full(CLASSES, -np.inf))
     pieces = [batch_evaluator(order.cut(begin, end)) for begin, end in pairwise([0, *cuts, 20])]
-    whole, merged = batch_evaluator(order), Winners.merged(pieces)
+    whole, merged = batch_evaluator(order), Winners.merged(pieces, 1)
     assert as_dict(order, merged) == as_dict(order, whole)
     moved = [order.cut(begin, begin + 1) for begin in range(20)]
     moved = [batch_evaluator(replace(piece, key=piece.key.at(-piece.key.row))) for piece in moved]
-    assert as_dict(order, Winners.merged(moved)) != as_dict(order, whole), "the row matters to this target"
+    assert as_dict(order, Winners.merged(moved, 1)) != as_dict(order, whole), "the row matters to this target"
 
 
 def test_an_image_keeps_its_row_on_the_device_too() -> None:
@@ -287,7 +298,7 @@ def test_an_image_that_always_breaks_the_target_wins_nothing_and_changes_nothing
     assert (aside.genome[0] == bad).all()
     assert order.first_birth + 5 not in winners.births
     without = BatchEvaluator(DIRECT, fake(), 3)
-    keep = Winners.merged([without(order.cut(0, 5)), without(order.cut(6, 8))])
+    keep = Winners.merged([without(order.cut(0, 5)), without(order.cut(6, 8))], 1)
     assert as_dict(order, winners) == as_dict(order, keep)
 
 
@@ -320,8 +331,11 @@ def test_an_unfinite_answer_in_the_padding_harms_nobody() -> None:
 
 @pytest.mark.parametrize("competition", COMPETITIONS)
 @pytest.mark.parametrize("rank", ["log_odds", "margin"])
+@pytest.mark.parametrize("keep", [1, 4])
 @pytest.mark.parametrize("encoding", [DIRECT, CPPN(height=SIDE, width=SIDE)], ids=lambda e: e.name)
-def test_the_path_that_stays_on_the_device_finds_the_same_winners(competition: str, rank: str, encoding: Encoding) -> None:
+def test_the_path_that_stays_on_the_device_finds_the_same_winners(
+    competition: str, rank: str, encoding: Encoding, keep: int
+) -> None:
     torch.manual_seed(1)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, CLASSES))
     target = Target.from_module(network, None, (1, SIDE, SIDE), name="linear")
@@ -329,11 +343,13 @@ def test_the_path_that_stays_on_the_device_finds_the_same_winners(competition: s
     for number in (0, 1, 2):
         order = order_of(number, 24, np.full(CLASSES, -1.0 if number == 2 else -np.inf), encoding, claims=claims)
         batch_evaluators = [
-            BatchEvaluator(encoding, target, 7, rank, competition, resident=resident) for resident in (False, True)
+            BatchEvaluator(encoding, target, 7, rank, competition, resident=resident, keep=keep)
+            for resident in (False, True)
         ]
         here, there = (batch_evaluator(order) for batch_evaluator in batch_evaluators)
         assert here.cells.tolist() == there.cells.tolist()
         assert here.births.tolist() == there.births.tolist()
+        assert here.rows.tolist() == there.rows.tolist()
         assert here.genomes.tobytes() == there.genomes.tobytes()
         for name in ("scores", "log_odds", "margins"):
             assert getattr(here, name) == pytest.approx(getattr(there, name), abs=1e-9)
@@ -358,18 +374,20 @@ def test_what_a_black_box_does_not_tell_wins_nothing() -> None:
 
 @pytest.mark.parametrize("workers", [2, 5])
 @pytest.mark.parametrize("lag", [0, 3])
-def test_workers_change_no_bit(workers: int, lag: int) -> None:
+@pytest.mark.parametrize("keep", [1, 3])
+def test_workers_change_no_bit(workers: int, lag: int, keep: int) -> None:
     ends = []
     for count in (1, workers):
-        archive = Archive(DIRECT, CLASSES)
-        batch_evaluator = BatchEvaluator(DIRECT, fake(), 3)
+        archive = Archive(DIRECT, CLASSES, keep=keep)
+        batch_evaluator = BatchEvaluator(DIRECT, fake(), 3, keep=keep)
         strategy = MapElites(archive, DIRECT, seed=1, batch=8)
         evaluator = LocalEvaluator(batch_evaluator, count)
         ea_map_elites(toolbox(strategy, batch_evaluator, evaluator), 30, lag=lag)
         genomes = DIRECT.random(8, Key(3, 0))
         assert np.array_equal(evaluator.reference_logits(range(8), genomes), linear(genomes))
         evaluator.close()
-        ends.append((archive.birth.tolist(), archive.score.tolist(), [r.birth for r in strategy.cell_history]))
+        births = [r.birth for r in (*strategy.cell_history, *strategy.runners_up)]
+        ends.append((archive.births.tolist(), archive.scores.tolist(), births))
     assert ends[0] == ends[1]
 
 

@@ -30,12 +30,12 @@ class Search:
     def __init__(
         self, encoding: Encoding = DIRECT, *, seed: int = 3, batch: int = 8, competition: str = "all",
         rank: str = "log_odds", edges: tuple[float, ...] = (), forward: Callable[[np.ndarray], np.ndarray] = linear,
-        random: int = 0,
+        random: int = 0, keep: int = 1,
     ) -> None:  # fmt: skip
         target = fake(forward)
         descriptor = "mirror_symmetry" if edges else None
-        self.batch_evaluator = BatchEvaluator(encoding, target, batch, rank, competition, descriptor, edges)
-        self.archive = Archive(encoding, CLASSES, self.batch_evaluator.niches)
+        self.batch_evaluator = BatchEvaluator(encoding, target, batch, rank, competition, descriptor, edges, keep=keep)
+        self.archive = Archive(encoding, CLASSES, self.batch_evaluator.niches, keep)
         self.strategy = MapElites(self.archive, encoding, seed=seed, batch=batch, competition=competition, random=random)
         self.evaluator = LocalEvaluator(self.batch_evaluator)
         self.toolbox: base.Toolbox = toolbox(self.strategy, self.batch_evaluator, self.evaluator)
@@ -44,14 +44,14 @@ class Search:
         a = self.archive
         held = np.flatnonzero(a.birth >= 0)
         packed = tuple(self.strategy.encoding.pack(g) for g in a.genomes(held))
-        return (*(tuple(v.tolist()) for v in (a.birth, a.score, a.log_odds, a.margin)), packed)
+        return (*(tuple(v.ravel().tolist()) for v in (a.births, a.scores, a.log_odds, a.margin)), packed)
 
 
 def watched(search: Search) -> tuple[list[Order], list[int], list[np.ndarray]]:
-    """Notes every order, how many batches the archive held when it was drawn, and who held the cells after each batch."""
+    """Notes every order, how many batches the archive held when it was drawn, and the cells' lists after each batch."""
     orders: list[Order] = []
     committed: list[int] = []
-    incumbents = [search.archive.birth.copy()]
+    incumbents = [search.archive.births.copy()]
     generate, update = search.toolbox.generate, search.toolbox.update
 
     def noting_generate() -> list[Batch]:
@@ -62,7 +62,7 @@ def watched(search: Search) -> tuple[list[Order], list[int], list[np.ndarray]]:
 
     def noting_update(population: list[Batch]) -> None:
         update(population)
-        incumbents.append(search.archive.birth.copy())
+        incumbents.append(search.archive.births.copy())
 
     search.toolbox.register("generate", noting_generate)
     search.toolbox.register("update", noting_update)
@@ -71,8 +71,11 @@ def watched(search: Search) -> tuple[list[Order], list[int], list[np.ndarray]]:
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
 @pytest.mark.parametrize("encoding", [DIRECT, GRAPHS], ids=lambda e: e.name)
-def test_batch_k_draws_its_parents_from_the_archive_after_batch_k_less_1_less_lag(encoding: Encoding, lag: int) -> None:
-    search = Search(encoding)
+@pytest.mark.parametrize("keep", [1, 3])
+def test_batch_k_draws_its_parents_from_the_archive_after_batch_k_less_1_less_lag(
+    encoding: Encoding, lag: int, keep: int
+) -> None:
+    search = Search(encoding, keep=keep)
     orders, committed, incumbents = watched(search)
     ea_map_elites(search.toolbox, 30, lag=lag)
     assert [order.batch for order in orders] == list(range(30 + lag))
@@ -84,8 +87,8 @@ def test_batch_k_draws_its_parents_from_the_archive_after_batch_k_less_1_less_la
             assert not order.parents
             assert set(order.mothers) == set(order.fathers) == {-1}
         else:
-            assert set(order.mothers.tolist()) <= set(seen.tolist()) - {-1}
-            assert set(order.fathers.tolist()) <= set(seen.tolist()) | {-1}
+            assert set(order.mothers.tolist()) <= set(seen.ravel().tolist()) - {-1}
+            assert set(order.fathers.tolist()) <= set(seen.ravel().tolist()) | {-1}
             assert set(order.parents) == {*order.mothers.tolist(), *order.fathers.tolist()} - {-1}
         assert order.drawn_after == max(0, k - lag)
     assert [order.batch for order in search.evaluator.pending()] == list(range(30, 30 + lag))
@@ -93,10 +96,11 @@ def test_batch_k_draws_its_parents_from_the_archive_after_batch_k_less_1_less_la
 
 @pytest.mark.parametrize("lag", [0, 2])
 @pytest.mark.parametrize("competition", ["all", "argmax", "per-class"])
-def test_the_archive_is_that_of_a_loop_without_deap(competition: str, lag: int) -> None:
-    search = Search(competition=competition, edges=EDGES)
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_archive_is_that_of_a_loop_without_deap(competition: str, lag: int, keep: int) -> None:
+    search = Search(competition=competition, edges=EDGES, keep=keep)
     ea_map_elites(search.toolbox, 25, lag=lag)
-    plain = Search(competition=competition, edges=EDGES)
+    plain = Search(competition=competition, edges=EDGES, keep=keep)
     waiting = [plain.strategy.order() for _ in range(lag + 1)]
     for _ in range(25):
         order = waiting.pop(0)
@@ -261,8 +265,10 @@ def test_an_unevaluated_brood_cannot_be_committed() -> None:
 # --- descent
 
 
-def grown(competition: str = "all", lag: int = 0, edges: tuple[float, ...] = (), batches: int = 60) -> tuple[Search, Any]:
-    search = Search(competition=competition, edges=edges)
+def grown(
+    competition: str = "all", lag: int = 0, edges: tuple[float, ...] = (), batches: int = 60, **more: Any
+) -> tuple[Search, Any]:
+    search = Search(competition=competition, edges=edges, **more)
     notes = watched(search)
     ea_map_elites(search.toolbox, batches, lag=lag)
     return search, notes
@@ -307,15 +313,16 @@ def test_a_champion_s_genome_is_made_again_from_its_parents_and_its_key() -> Non
 
 
 @pytest.mark.parametrize("lag", [0, 2])
-def test_a_goal_switch_is_a_win_over_a_holder_who_is_neither_parent(lag: int) -> None:
-    search, (orders, _, incumbents) = grown(lag=lag, edges=EDGES)
-    parents = {b.birth: {b.mother, b.father} for b in search.strategy.offspring}
+@pytest.mark.parametrize("keep", [1, 3])
+def test_a_goal_switch_is_a_win_over_an_elite_in_whose_list_neither_parent_was(lag: int, keep: int) -> None:
+    search, (orders, _, incumbents) = grown(lag=lag, edges=EDGES, keep=keep)
+    parents = {b.birth: {b.mother, b.father} - {-1} for b in search.strategy.offspring}
     kinds = set()
     for change in search.strategy.cell_history:
-        before = int(incumbents[max(0, change.batch - lag)][change.cell])
-        switched = before >= 0 and parents[change.birth] != {-1} and before not in parents[change.birth]
+        before = incumbents[max(0, change.batch - lag)][change.cell].tolist()
+        switched = before[0] >= 0 and bool(parents[change.birth]) and parents[change.birth].isdisjoint(before)
         assert change.switched == switched
-        assert orders[change.batch].incumbents[change.cell] == before
+        assert orders[change.batch].incumbents[change.cell].tolist() == before
         kinds.add(switched)
     assert kinds == {True, False}
     assert search.strategy.switches == sum(r.switched for r in search.strategy.cell_history)
@@ -331,6 +338,57 @@ def test_the_reigns_replayed_end_in_the_archive() -> None:
     assert sorted(last) == held
     assert last == {c: (int(a.birth[c]), float(a.log_odds[c]), float(a.margin[c])) for c in held}
     assert search.strategy.last_progress == search.strategy.cell_history[-1].batch
+
+
+@pytest.mark.parametrize("rank", ["log_odds", "margin"])
+def test_the_lists_are_the_best_of_all_elites_and_runners_up(rank: str) -> None:
+    search, (_, _, lists) = grown(edges=EDGES, rank=rank, keep=3, batches=90)
+    s, a = search.strategy, search.archive
+    entries: dict[int, list[tuple[float, int]]] = {}
+    for entry in (*s.cell_history, *s.runners_up):
+        entries.setdefault(entry.cell, []).append((-getattr(entry, rank), entry.birth))
+    for cell, of in entries.items():
+        assert len({birth for _, birth in of}) == len(of), "a genome enters a list once"
+        assert [birth for _, birth in sorted(of)[:3]] == [birth for birth in a.births[cell].tolist() if birth >= 0]
+    assert {birth for of in entries.values() for _, birth in of} == {b.birth for b in s.offspring}
+    # New in a list is what it has after a batch and had not before; a new elite is what came to the first place.
+    for batch in range(s.committed):
+        before, after = lists[batch], lists[batch + 1]
+        new = {(c, b) for c, of in enumerate(after.tolist()) for b in of if b >= 0 and b not in before[c]}
+        elites = {(c, int(after[c, 0])) for c in np.flatnonzero(before[:, 0] != after[:, 0])}
+        assert {(r.cell, r.birth) for r in s.cell_history if r.batch == batch} == elites
+        assert {(r.cell, r.birth) for r in s.runners_up if r.batch == batch} == new - elites
+    assert len(s.runners_up) > 50
+    assert s.last_progress == s.cell_history[-1].batch
+
+
+def test_an_archive_of_one_genome_a_cell_has_no_runners_up() -> None:
+    search, _ = grown()
+    assert search.strategy.runners_up == []
+
+
+@pytest.mark.parametrize("competition", ["all", "per-class"])
+@pytest.mark.parametrize("lag", [0, 2])
+def test_both_parents_are_of_one_list_as_it_was_when_they_were_drawn(competition: str, lag: int) -> None:
+    encoding = replace(DIRECT, crossover=0.5)
+    _, (orders, _, lists) = grown(competition, lag, keep=4, encoding=encoding, batches=90)
+    with_father = 0
+    for order in orders:
+        if order.mothers[0] < 0:
+            continue
+        seen = lists[order.drawn_after]
+        drawn = encoding.uses_second_parent(order.size, order.key)
+        for i, (mother, father) in enumerate(zip(order.mothers.tolist(), order.fathers.tolist(), strict=True)):
+            homes = [set(of) - {-1} for of in seen.tolist() if mother in of]
+            if order.claims is not None:
+                assert mother in seen[order.claims[i]]
+            if father >= 0:
+                assert father != mother
+                assert any(father in home for home in homes)
+                with_father += 1
+            else:
+                assert not drawn[i] or any(home == {mother} for home in homes)
+    assert with_father > 100
 
 
 @pytest.mark.parametrize("edges", [(), EDGES], ids=["one niche", "three niches"])
