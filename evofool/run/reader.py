@@ -194,6 +194,11 @@ class Reader:
             raise ValueError(f"the genome of birth {birth} is missing, or has parents that are not older")
         return ParentsRow(*rows[0])
 
+    def parents(self, births: Iterable[int]) -> dict[int, ParentsRow]:
+        """By birth the batch and the parents of these genomes; StoreError if one is missing."""
+        with self._guard("is damaged"):
+            return {birth: self._parents(birth) for birth in births}
+
     def descent(self, birth: int) -> list[AncestorRow]:
         """From this genome back along the mothers to one without a mother."""
         line: list[AncestorRow] = []

@@ -75,6 +75,23 @@ class Elite(ListedElite):
         return decode_png(self.row.png, f"class {self.row.class_id} ({self.label})", self.shape)
 
 
+@dataclass(frozen=True)
+class ListedGenome:
+    """A genome in the list of a class (and niche): the elite has the place 0. Scores are those that the search ranked by."""
+
+    niche: int
+    place: int
+    birth: int
+    mother: int  # a birth; -1: none
+    father: int
+    log_odds: float
+    margin: float
+
+    @property
+    def confidence(self) -> float:
+        return float(confidence(self.log_odds))
+
+
 class StoredRun:
     """A run's file, open for reading, also while the run goes on."""
 
@@ -203,6 +220,29 @@ class StoredRun:
         """Of one elite, as a batch of one."""
         birth = elite.row.birth
         return self.unpack([self.store.genomes([birth])[birth]])
+
+    def class_list(self, class_id: int) -> list[ListedGenome]:
+        """The genomes that the cells of a class keep, by niche, from the best; StoreError if a cell keeps only one."""
+        if self.meta.keep == 1:
+            raise StoreError(f"{self.folder} keeps one genome a cell, its elite (search.keep is 1)")
+        with self.store.snapshot():
+            lists = self.store.lists(self.recipe.search.rank)
+            own = np.flatnonzero(lists.cells // self.niches == class_id)
+            self._refuse_none(own.tolist(), class_id)
+            cells, births = lists.cells[own], lists.births[own].tolist()
+            parents = self.store.parents(births)
+        places = own - np.searchsorted(lists.cells, cells)
+        return [
+            ListedGenome(cell % self.niches, place, birth, parents[birth].mother, parents[birth].father, log_odds, margin)
+            for cell, place, birth, log_odds, margin in zip(
+                cells.tolist(),
+                places.tolist(),
+                births,
+                lists.log_odds[own].tolist(),
+                lists.margins[own].tolist(),
+                strict=True,
+            )
+        ]
 
     def genome_json(self, elite: ListedElite) -> dict[str, Any]:
         return self.encoding.to_json(self.genome(elite)[0])

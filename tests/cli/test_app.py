@@ -331,10 +331,34 @@ def test_pixels_have_no_graph(call: Call, direct_run: Path, tmp_path: Path) -> N
         (["--image", "3.png"], "--image writes one elite's file; name the elite by --class"),
         (["--class", "3", "--workers"], "give one of them"),
         (["--class", "3", "--image", "nowhere/3.png"], "its folder does not exist"),
+        (["--list"], "--list shows the runners-up of a class: name it by --class, and leave --graph out"),
+        (["--list", "--class", "3", "--graph", "3.svg"], "leave --graph out"),
+        (["--list", "--class", "3"], "mine keeps one genome a cell, its elite"),
     ],
 )
 def test_options_of_show_that_do_not_go_together(call: Call, mine: Path, options: list[str], message: str) -> None:
     one_sentence(call("show", "mine", *options), message)
+
+
+def test_show_list_has_the_genomes_that_a_class_keeps(call: Call) -> None:
+    line = "run mnist-direct --out listed --set search.keep=3 --set stop.evaluations=200 --set search.batch=20"
+    assert call(*line.split()).code == 0
+    result = call("show", "listed", "--class", "3", "--list", "--image", "3.png")
+    assert (result.code, result.err) == (0, "")
+    assert [row.split()[0] for row in result.out.splitlines()[:4]] == ["place", "0", "1", "2"]
+    assert "3: 3 genomes of at most 3 a cell" in result.out
+    assert Path("3.png").read_bytes().startswith(b"\x89PNG")
+    data = json.loads(call("show", "listed", "--class", "3", "--list", "--json").out)
+    assert (data["class"], data["label"], data["keep"]) == (3, "3", 3)
+    odds = [row["log_odds"] for row in data["list"]]
+    assert odds == sorted(odds, reverse=True)
+    with Store.open(Path("listed")) as store:
+        (elite,) = store.elites(3)
+        assert (elite.birth, elite.search_log_odds) == (data["list"][0]["birth"], odds[0])
+        for row in data["list"]:
+            assert store.ancestry([row["birth"]])[row["birth"]][1:] == (row["mother"], row["father"])
+    line = call("lineage", "listed", "--class", "3").out
+    assert line.splitlines()[0].startswith("birth ")
 
 
 def test_a_number_that_is_infinite_is_damage_and_null_in_json(call: Call, mine: Path) -> None:

@@ -38,7 +38,9 @@ COMMANDS: dict[str, list[str]] = {
     "units": ["lenet fc1:0 --out {run}"],
     "polish": ["{run} --out {new} --classes 3 --parameters pixels --budget 2"],
     "init": [],  # reads the shipped recipes alone
-    "show": [f"{{run}}{what}{form}" for what in ("", " --class 3", " --workers") for form in ("", " --json")],
+    "show": [
+        f"{{run}}{what}{form}" for what in ("", " --class 3", " --class 3 --list", " --workers") for form in ("", " --json")
+    ],
     "explain": ["{run} --class 3 --parts saliency --out {new}", "{image} --target lenet"],
     "lineage": ["{run} --class 3 --image {new}.png", "{run} --class 3 --json"],
     "export": ["{run} {new}", "{run} {new} --format parquet"],
@@ -134,7 +136,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from evofool.run.run import Run
 
     folder = tmp_path_factory.mktemp("hostile") / "run"
-    changes = ["stop.evaluations=24", "stop.confidence=", "search.batch=12"]
+    changes = ["stop.evaluations=24", "stop.confidence=", "search.batch=12", "search.keep=2"]
     with Run.start(load("mnist-cppn", changes), folder) as run:
         run.advance(lambda _: False)
     meta: dict[str, Any] = {

@@ -18,7 +18,7 @@ from evofool.run.stored import StoredRun
 from tests.perf.kills import content
 
 EVALUATIONS = {"mnist-cppn": 6000, "mnist-direct": 6000, "imagenet-cppn": 2000}
-PARTS = ("elites", "cell_history", "descent", "genomes", "metrics", "pending", "quarantine", "faults")
+PARTS = ("elites", "cell_history", "runners_up", "descent", "genomes", "metrics", "pending", "quarantine", "faults")
 """What kills.content holds, in its order."""
 
 

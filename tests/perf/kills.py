@@ -26,8 +26,9 @@ def content(folder: Path) -> list[object]:
         return [
             elites,
             cell_history,
+            store.runners_up(),
             [store.descent(elite.birth) for elite in elites],
-            store.genomes(change.birth for change in cell_history),
+            store.genomes(store.births()),
             [(m.batch, m.row) for m in store.metrics()],
             [(p.batch, *(a.tobytes() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             store.quarantine(),

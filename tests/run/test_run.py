@@ -66,11 +66,12 @@ def content(folder: Path) -> dict[str, Any]:
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
+            "runners_up": store.runners_up(),
             "metrics": [(m.batch, m.row) for m in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": store.quarantine(),
             "counts": store.counts(),
-            "genomes": store.genomes({r.birth for r in store.cell_history()}),
+            "genomes": store.genomes(store.births()),
             "meta": store.meta().model_dump(exclude=_OWN),
         }
 
@@ -82,19 +83,24 @@ def unbroken(folder: Path, what: Recipe, target: Target | None = None) -> dict[s
 
 
 CASES = [
-    pytest.param(encoding, lag, competition, niches, id=f"{encoding}-lag{lag}-{competition}{'-niches' if niches else ''}")
+    pytest.param(encoding, lag, competition, niches, 1, id=f"{encoding}-lag{lag}-{competition}{'-niches' if niches else ''}")
     for encoding in ENCODINGS
     for lag in (0, 3)
     for competition in ("all", "per-class")
     for niches in (None, NICHES)
 ]
+CASES += [
+    pytest.param("direct", 0, "all", None, 4, id="direct-keep4"),
+    pytest.param("cppn", 3, "per-class", NICHES, 4, id="cppn-lag3-per-class-niches-keep4"),
+]
 
 
-@pytest.mark.parametrize(("encoding", "lag", "competition", "niches"), CASES)
+@pytest.mark.parametrize(("encoding", "lag", "competition", "niches", "keep"), CASES)
 def test_a_run_interrupted_at_any_batch_and_resumed_ends_where_an_unbroken_one_does(
-    tmp_path: Path, encoding: str, lag: int, competition: str, niches: dict[str, Any] | None
+    tmp_path: Path, encoding: str, lag: int, competition: str, niches: dict[str, Any] | None, keep: int
 ) -> None:
-    what = recipe(encoding, search={"lag": lag, "competition": competition}, **({"niches": niches} if niches else {}))
+    search = {"lag": lag, "competition": competition, "keep": keep}
+    what = recipe(encoding, search=search, **({"niches": niches} if niches else {}))
     expected = unbroken(tmp_path / "unbroken", what)
     assert len(expected["elites"]) > CLASSES if niches else len(expected["elites"]) == CLASSES
     assert expected["counts"][0] > 10
@@ -111,13 +117,14 @@ def test_a_run_interrupted_at_any_batch_and_resumed_ends_where_an_unbroken_one_d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", list(ENCODINGS))
-@pytest.mark.parametrize("lag", [0, 3])
+@pytest.mark.parametrize(
+    ("encoding", "lag", "keep"), [("cppn", 0, 1), ("direct", 0, 1), ("cppn", 3, 1), ("direct", 3, 1), ("direct", 3, 4)]
+)
 def test_a_run_killed_anywhere_goes_on_from_its_last_checkpoint_to_the_same_end(
-    tmp_path: Path, encoding: str, lag: int
+    tmp_path: Path, encoding: str, lag: int, keep: int
 ) -> None:
     """A kill is a copy of the files at that moment: what was not yet saved is in neither."""
-    what = recipe(encoding, search={"lag": lag}, save={"seconds": 3600.0})
+    what = recipe(encoding, search={"lag": lag, "keep": keep}, save={"seconds": 3600.0})
     expected = unbroken(tmp_path / "unbroken", what)
     saves, kills = {0, 4, 5, 21, 40}, {0, 3, 4, 11, 22, 40, 58}
     copies: list[Path] = []
@@ -369,10 +376,11 @@ def test_elites_are_measured_again_by_the_next_command_if_that_was_cut_short(
         assert run.advance() == "stop.evaluations = 160 is reached"
 
 
+@pytest.mark.parametrize("keep", [1, 4])
 def test_a_run_whose_answers_are_withdrawn_goes_back_to_its_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int
 ) -> None:
-    what = recipe(save={"seconds": 0})
+    what = recipe(save={"seconds": 0}, search={"keep": keep})
     with Run.start(what, tmp_path / "run", fake()) as run:
         results, withdrawn = run.evaluator.results, list[int]()
 

@@ -57,7 +57,7 @@ def sample(kind: str) -> tuple[bytes, bytes]:
         elif kind == "attack":
             run_baseline(AttackPlan("apgd", classes=(2, 3), budget=3), target("lenet"), folder)
         elif kind == "everything":
-            return _with_every_table(_search(folder, "mnist-cppn"))
+            return _with_every_table(_search(folder, "mnist-cppn", "search.keep=3"))
         else:
             _search(folder, "mnist-cppn")
         return (folder / FILE).read_bytes(), b""
@@ -71,7 +71,7 @@ def _search(folder: Path, recipe: str, *changes: str) -> Path:
 
 def _unfinished(folder: Path) -> tuple[bytes, bytes]:
     """A run that was killed after some batches, with orders under way and a log that is not folded in."""
-    with Run.start(load("mnist-cppn", [*TINY, "search.lag=2"]), folder) as run:
+    with Run.start(load("mnist-cppn", [*TINY, "search.lag=2", "search.keep=3"]), folder) as run:
         batches = 0
 
         def stop(_: Run) -> bool:
@@ -102,7 +102,7 @@ def columns() -> list[tuple[str, str]]:
     """(table, column) of all tables of a run's file."""
     with TemporaryDirectory() as name:
         path = Path(name) / FILE
-        path.write_bytes(sample("cppn")[0])
+        path.write_bytes(sample("everything")[0])
         with closing(sqlite3.connect(path)) as db:
             tables = [table for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
             return [(table, row[1]) for table in tables for row in db.execute(f"PRAGMA table_info({table})")]
@@ -115,6 +115,7 @@ READING: dict[str, Callable[[Path, Room], list[str | Path]]] = {
     "show --class": lambda run, room: [
         "show", run, "--class", "3", "--image", room.work / "x.png", "--graph", room.work / "x.svg",
     ],
+    "show --list": lambda run, room: ["show", run, "--class", "3", "--list", "--image", room.work / "x.png"],
     "lineage": lambda run, room: ["lineage", run, "--class", "3"],
     "lineage --json": lambda run, room: ["lineage", run, "--class", "2", "--json"],
     "export": lambda run, room: ["export", run, room.work / "out"],
@@ -284,7 +285,17 @@ _CHANGE = st.one_of(
     st.tuples(st.just("definition"), _COLUMN, st.sampled_from(["x", "", "CHECK", "\x1b[2J"])),
     st.tuples(st.just("statement"), st.sampled_from(_STATEMENTS), _COLUMN),
 )
-_QUICK = ("show", "show --json", "show --class", "show --workers", "lineage", "lineage --json", "export", "verify")
+_QUICK = (
+    "show",
+    "show --json",
+    "show --class",
+    "show --list",
+    "show --workers",
+    "lineage",
+    "lineage --json",
+    "export",
+    "verify",
+)
 _NAMES = st.sampled_from([*COMMANDS, *_QUICK, *_QUICK, *_QUICK])
 BYTES = st.one_of(
     st.tuples(st.sampled_from(KINDS), _NAMES, st.just("bytes"), byte_edits()),
