@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numba
 import numpy as np
@@ -39,6 +39,7 @@ class Direct:
     eta_crossover: float = 10.0
 
     name: str = field(default="direct", init=False)
+    variation: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         low, high = self._rates()

@@ -51,6 +51,12 @@ class Encoding(Protocol):
         """Of one genome: a batch is (B, *shape)."""
         ...
 
+    @property
+    def variation(self) -> str:
+        """The version of random and vary, if a child should be stored by its parents and key and made again from these; an
+        empty text if it should be stored itself."""
+        ...
+
     def random(self, n: int, key: Key) -> Genomes:
         """n new genomes; row i draws from the stream key.at(i)."""
         ...

@@ -18,6 +18,7 @@ import numpy as np
 
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Order, children
+from evofool.search.remaking import made
 from genomes import Encoding, Genomes, Key
 
 _MAX_ANCESTORS = 64  # genomes that a worker makes to obtain one parent
@@ -226,10 +227,8 @@ class Receiver:
         return out
 
     def _make(self, birth: int, mother: int, father: int) -> Genomes:
-        number, row = divmod(birth, self._batch)
-        none = np.zeros(0)
-        key, mothers, fathers = Key(self._seed, number, row), np.array([mother]), np.array([father])
-        return children(self._encoding, Order(key, birth, 1, none, none, mothers, fathers, self._genomes))
+        parents = (self._genomes[parent] if parent >= 0 else None for parent in (mother, father))
+        return made(self._encoding, Key(self._seed, *divmod(birth, self._batch)), *parents)
 
 
 def encode_winners(order: Order, winners: Winners, broken: Iterable[tuple[int, str]] = ()) -> WinnersMessage:

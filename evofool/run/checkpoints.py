@@ -90,14 +90,19 @@ class CheckpointWriter:
         """The seconds of search at the next row of the logbook, and what a black box was asked by then."""
         self._costs.append((seconds, paid))
 
-    def take(self, state: Mapping[str, Any], evaluator: Evaluator, whole: bool) -> None:
-        """Take a checkpoint of the search as it is now; `write` writes it. state: values of meta that the search lacks."""
+    def take(self, state: Mapping[str, Any], evaluator: Evaluator, whole: bool, end: bool = False) -> None:
+        """Take a checkpoint of the search as it is now; `write` writes it. state: values of meta that the search lacks.
+
+        end: genomes that the search would go on with are not left stored by their parents, so that an evofool with other
+        operators can go on with it.
+        """
         s = self._strategy
         self.machines += [kind for kind in evaluator.machines if kind not in self.machines]
         changed = np.flatnonzero(s.archive.birth != self._shown_births) if whole else _NO_CELLS
         workers = evaluator.workers()
         elites = self._rescorer.elites(changed, s.committed)
         changes = self._saved_changes + len(s.cell_history)
+        parents = {birth: genome for order in evaluator.pending() for birth, genome in order.parents.items()}
         if whole:
             self.shown, self._shown_changes = s.committed, changes
         self._held.append(
@@ -130,6 +135,7 @@ class CheckpointWriter:
                         for q in s.quarantined
                     ],
                     commits=list(s.commits) if self._keep_commits else (),
+                    whole=s.stored_genomes.whole({**parents, **s.archive.held()}) if end else {},
                 ),
                 s.evaluations,
             )

@@ -27,8 +27,7 @@ class Ancestor:
 def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
     """From a first genome, without a mother, to `birth`, along the mothers. Each of them was an elite or a runner-up."""
     line = run.store.descent(birth)[::-1]
-    packed = run.store.genomes(ancestor.birth for ancestor in line)
-    images = run.encoding.render(run.unpack([packed[ancestor.birth] for ancestor in line]))
+    images = run.encoding.render(run.genomes([ancestor.birth for ancestor in line]))
     ancestors = []
     for (birth_id, batch, mother, father), image in zip(line, images, strict=True):
         changes = run.store.cell_history(birth_id)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from evofool.json_text import MOST_CHARACTERS, parse_json
 from evofool.run.columns import COLUMNS, Cells, metrics_fault, refuse_rows
 from evofool.run.digests import DIGESTS, HASHED, Digests
 from evofool.run.meta import MOST, RunMeta, fault_of
+from evofool.run.remaker import OtherVariationError, Remaker, StoredGenome
 from evofool.run.schema import (
     OPTIONAL,
     AncestorRow,
@@ -33,6 +35,8 @@ from evofool.run.sqlite_file import Limit
 from evofool.search.archive import best_of_cells
 from evofool.search.delta import MAX_STEPS, apply_difference
 from evofool.search.records import CellChange, Commit, RunnerUp
+from evofool.search.remaking import variation_of
+from genomes import Genomes
 
 FILE = "run.db"
 
@@ -138,16 +142,20 @@ class Reader:
                 self._whole(birth, found)
         return {birth: found[birth] for birth in wanted}
 
+    def unpacked(self, births: Iterable[int]) -> list[Genomes]:
+        """The genomes of these births, each a batch of one; as `genomes`, but those that are made again are not packed."""
+        with self._guard("is damaged"):
+            return [self._remaker.genome(birth) for birth in births]
+
     def steps(self) -> dict[int, int]:
-        """By birth, the number of differences between a genome and a whole one; whole genomes are left out."""
+        """StoredGenomes.steps of the genomes that are not stored whole, by birth."""
         with self._guard("is damaged"):
             return dict(self._rows("genomes", ("birth", "steps"), "WHERE steps <> 0"))
 
     def stored(self, birth: int) -> tuple[bytes, int]:
-        """(genome, steps) as the file has them: the genome may be a difference from its mother's."""
+        """(genome, steps) as the file has them, in any of the forms of StoredGenomes."""
         with self._guard("is damaged"):
-            genome, steps, _ = self._genome_row(birth)
-            return genome, steps
+            return self._genome_row(birth)[:2]
 
     def seeds(self, births: range) -> dict[int, bytes]:
         """The packed genomes of these births, which a search begins with; StoreError if there are not as many."""
@@ -166,26 +174,31 @@ class Reader:
         line: list[bytes] = []  # differences, the youngest first
         at = birth
         while at not in found:
-            packed, steps, mother = self._genome_row(at)
-            if steps == 0:
-                found[at] = packed
+            row = self._genome_row(at)
+            if row.steps == 0 or variation_of(row.genome) is not None:
+                found[at] = row.genome if row.steps == 0 else self._remaker.packed(at)
                 break
             if len(line) > MAX_STEPS:
                 raise ValueError(f"the genome of birth {birth} is a difference, and no whole genome is before it")
-            line.append(packed)
-            at = mother
+            line.append(row.genome)
+            at = row.mother
         genome = found[at]
         for delta in reversed(line):
             genome = apply_difference(delta, genome)
         found[birth] = genome
         return genome
 
-    def _genome_row(self, birth: int) -> tuple[bytes, int, int]:
-        """(genome, steps, mother) as stored."""
-        rows = self._rows("genomes", ("genome", "steps", "mother"), "WHERE birth = ?", (birth,))
+    @cached_property
+    def _remaker(self) -> Remaker:
+        meta = self.meta()
+        origins = self.origins() if meta.merged is not None else {}
+        return Remaker(meta, origins, self._genome_row, lambda birth: self._whole(birth, {}))
+
+    def _genome_row(self, birth: int) -> StoredGenome:
+        rows = self._rows("genomes", StoredGenome._fields, "WHERE birth = ?", (birth,))
         if not rows:
             raise ValueError(f"the genome of birth {birth} is missing")
-        return rows[0]
+        return StoredGenome(*rows[0])
 
     def _parents(self, birth: int) -> ParentsRow:
         """Of a genome; each of them was born before it."""
@@ -401,6 +414,8 @@ class Reader:
                 yield
         except StoreError:
             raise
+        except OtherVariationError as error:
+            raise StoreError(f"{self.path}: {error}") from None
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             reason = "a query does not end: its pages refer to each other" if str(error) == "interrupted" else str(error)
             raise StoreError(f"{self.path} {what}: {reason}") from None

@@ -21,7 +21,7 @@ def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tupl
     strategy.committed = meta.committed
     strategy.last_progress = meta.last_progress
     strategy.wins, strategy.switches = store.counts()
-    strategy.steps = store.steps()
+    strategy.stored_genomes.steps = store.steps()
     number = meta.seeds.number if meta.seeds else 0
     strategy.seed_with({}, meta.seeds.classes if meta.seeds else ())
     try:

@@ -294,7 +294,7 @@ class Run:
             self._note_costs()
             self.logbook.record(**row_of(self.strategy))
         reason, self.finished = self.finished, None
-        self._save(whole=True)
+        self._save(whole=True, end=True)
         if reason:
             self._measure_elites_again()
             self.finished = reason
@@ -324,15 +324,15 @@ class Run:
             if self.strategy.committed:
                 self._save(whole=False)  # the warnings
 
-    def _save(self, whole: bool) -> None:
-        """As save. AnswersWithdrawn, and nothing is written, if the run has to be rewound."""
+    def _save(self, whole: bool, end: bool = False) -> None:
+        """As save. AnswersWithdrawn, and nothing is written, if the run has to be rewound. end: CheckpointWriter.take."""
         if whole:
             self._save(whole=False)
-        self._take_checkpoint(whole)
+        self._take_checkpoint(whole, end)
         self.evaluator.confirm()
         self.checkpoints.write(self.evaluator)
 
-    def _take_checkpoint(self, whole: bool) -> None:
+    def _take_checkpoint(self, whole: bool, end: bool = False) -> None:
         """What all workers agree on already is written now, the rest later."""
         self._collect_notes()
         for q in self.strategy.quarantined:
@@ -347,7 +347,7 @@ class Run:
             "repeated": self.repeated,
             **self.marks.state(),
         }
-        self.checkpoints.take(state, self.evaluator, whole)
+        self.checkpoints.take(state, self.evaluator, whole, end)
         self.checkpoints.write(self.evaluator)
 
     @property

@@ -18,7 +18,8 @@ TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 -- every genome that was ever in the list of a cell; mother and father are births, -1 for the first ones. steps 0: genome is
 -- whole; else it is the difference from its mother's (evofool/search/delta.py), and the whole one is that many differences
--- away
+-- away, or it says what makes it again from its parents (evofool/search/remaking.py), and at most so many genomes have to be
+-- made for it
 CREATE TABLE genomes (birth INTEGER PRIMARY KEY, batch INTEGER NOT NULL, mother INTEGER NOT NULL,
                       father INTEGER NOT NULL, genome BLOB NOT NULL, steps INTEGER NOT NULL);
 -- every time the elite of a cell was replaced, or its first one came, in order; cell = class * niches + niche
@@ -219,5 +220,6 @@ class Checkpoint:
     commits: Sequence[Commit] = ()
     origins: Mapping[int, GenomeId] = field(default_factory=dict)  # by birth, where a genome comes from
     methods: Mapping[int, str] = field(default_factory=dict)  # by birth, what made a genome that variation did not make
+    whole: Mapping[int, bytes] = field(default_factory=dict)  # by birth, genomes that replace those that are not whole
     improvements: Sequence[ImprovementRow] = ()
     runners_up: Sequence[RunnerUp] = ()

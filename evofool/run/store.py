@@ -191,6 +191,9 @@ class Store(Reader):
         c = checkpoint
         with self._transaction(failed) as tables:
             tables.insert_new("genomes", c.genomes)
+            for birth, genome in c.whole.items():
+                ((*born,),) = self._db.execute("SELECT batch, mother, father FROM genomes WHERE birth = ?", (birth,))
+                tables.replace("genomes", [(birth, *born, genome, 0)])
             ((last,),) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM cell_history").fetchall()
             tables.insert("cell_history", ((last + 1 + k, *change) for k, change in enumerate(c.cell_history)))
             tables.insert("runners_up", ((r.birth, r.cell, *r[2:]) for r in c.runners_up))

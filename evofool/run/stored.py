@@ -216,10 +216,16 @@ class StoredRun:
             )
         return found
 
+    def genomes(self, births: Sequence[int]) -> Genomes:
+        """A batch of the genomes of these births; StoreError if one of them is missing or invalid."""
+        if self.encoding.variation:
+            return np.concatenate([self.encoding.unpack([]), *self.store.unpacked(births)])
+        packed = self.store.genomes(births)
+        return self.unpack([packed[birth] for birth in births])
+
     def genome(self, elite: ListedElite) -> Genomes:
         """Of one elite, as a batch of one."""
-        birth = elite.row.birth
-        return self.unpack([self.store.genomes([birth])[birth]])
+        return self.genomes([elite.row.birth])
 
     def class_list(self, class_id: int) -> list[ListedGenome]:
         """The genomes that the cells of a class keep, by niche, from the best; StoreError if a cell keeps only one."""

@@ -111,7 +111,7 @@ def _read(run: StoredRun) -> tuple[list[Elite], list[str]]:
         run.store.ancestry({*births, *listed})
         run.store.seeds(range(run.meta.seeds.number if run.meta.seeds else 0))
         for at in range(0, len(births), at_once):
-            run.unpack(list(run.store.genomes(births[at : at + at_once]).values()))
+            run.genomes(births[at : at + at_once])
         run.store.metrics()
         run.store.pending()
         run.store.commits()

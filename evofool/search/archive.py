@@ -1,6 +1,6 @@
 """The archive: the best genomes found so far for each class and niche, in memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,6 +220,10 @@ class Archive:
     def of_births(self, births: Iterable[int]) -> dict[int, Genomes]:
         """The genomes of these births, each of which is in a list, as batches of one, shared with the archive."""
         return {birth: self._genomes[birth] for birth in births}
+
+    def held(self) -> Mapping[int, Genomes]:
+        """By birth the genomes that are kept, as batches of one, shared with the archive."""
+        return dict(self._genomes)
 
     def best(self) -> np.ndarray:
         """(K,) float64: every class's highest log-odds over its niches; -inf where no niche is filled."""

@@ -15,9 +15,9 @@ from deap import base, tools
 from evofool.printer import print_lines
 from evofool.scores import confidence
 from evofool.search.archive import Archive, Quarantined, Winners
-from evofool.search.delta import MAX_STEPS, MIN_BYTES, difference
 from evofool.search.evaluate import BatchEvaluator, Evaluator, Order
 from evofool.search.records import CellChange, Commit, Offspring, RunnerUp
+from evofool.search.stored_genomes import StoredGenomes
 from genomes import Encoding, Key
 
 # The streams of draws for a whole batch; rows have lower numbers.
@@ -103,7 +103,7 @@ class MapElites:
         self.wins = 0  # elites that were replaced, by one of the batch at most; the first one of a cell does not count
         self.switches = 0  # of these, goal switches
         self.offspring: list[Offspring] = []  # since the last save
-        self.steps: dict[int, int] = {}  # Offspring.steps of those that are not whole
+        self.stored_genomes = StoredGenomes(encoding)
         self.cell_history: list[CellChange] = []  # since the last save, as are the next three
         self.runners_up: list[RunnerUp] = []
         self.quarantined: list[Quarantined] = []
@@ -211,14 +211,9 @@ class MapElites:
         return bool(mother >= 0 and incumbents[0] >= 0 and not own)
 
     def _offspring(self, order: Order, w: Winners, row: int) -> Offspring:
-        birth, mother = int(w.births[row]), int(w.mothers[row])
-        packed, steps = self.encoding.pack(w.genomes[row]), self.steps.get(mother, 0) + 1
-        if mother >= 0 and len(packed) >= MIN_BYTES and steps <= MAX_STEPS:
-            delta = difference(packed, self.encoding.pack(order.parents[mother][0]))
-            if delta is not None:
-                self.steps[birth] = steps
-                return Offspring(birth, order.batch, mother, int(w.fathers[row]), delta, steps)
-        return Offspring(birth, order.batch, mother, int(w.fathers[row]), packed, 0)
+        birth, mother, father = int(w.births[row]), int(w.mothers[row]), int(w.fathers[row])
+        form = self.stored_genomes.form(birth, (mother, father), w.genomes[row : row + 1], order.parents)
+        return Offspring(birth, order.batch, mother, father, *form)
 
     def _all_classes_filled(self) -> bool:
         return bool((self.archive.birth.reshape(self.archive.classes, -1)[self.classes] >= 0).any(axis=1).all())

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class PerIndividual:
     encoding: Encoding
     mutate: Callable[[Any], Any] | None = None
     mate: Callable[[Any, Any], Any] | None = None
+
+    variation: ClassVar[str] = ""  # a file cannot name the operators, so children are stored whole
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "encoding":  # looked up while a copy is made

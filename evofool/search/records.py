@@ -10,8 +10,8 @@ class Offspring(NamedTuple):
     batch: int
     mother: int  # a birth; -1: none
     father: int  # a birth; -1: none, or nothing was taken from it
-    genome: bytes  # packed; whole, or its difference from its mother's (evofool/search/delta.py)
-    steps: int  # 0: whole; else the number of differences from a whole one
+    genome: bytes  # packed and whole, or another form (evofool/search/stored_genomes.py)
+    steps: int  # 0: whole; else what it takes at the most to make it whole
 
 
 class CellChange(NamedTuple):

@@ -3,7 +3,7 @@
 import base64
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Canvas:
     cppn: CPPN = None  # type: ignore[assignment]  # set below
 
     name: str = field(default="canvas", init=False)
-    variation: str = field(default=operators.VERSION, init=False, compare=False)
+    variation: ClassVar[str] = operators.VERSION
     dtype: np.dtype = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class CPPN:
     max_edges: int = 192
 
     name: str = field(default="cppn", init=False)
+    variation: ClassVar[str] = ""
     dtype: np.dtype = field(init=False, repr=False, compare=False)
     kinds: np.ndarray = field(init=False, repr=False, compare=False)
 

@@ -16,13 +16,18 @@ from evofool.cluster.messages import Lineage, Receiver, Sender, WinnersMessage, 
 from evofool.search.archive import Archive, Winners
 from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order
 from evofool.search.evolve import MapElites
-from genomes import CPPN, Direct, Encoding, Genomes, Key
+from genomes import CPPN, Canvas, Direct, Encoding, Genomes, Key
 from tests.synthetic import fake
 
 CLASSES, SIDE, BATCH, SEED = 12, 6, 8, 7
 DIRECT = Direct(1, SIDE, SIDE, rate=0.2)
 CROSSED = Direct(1, SIDE, SIDE, rate=0.2, crossover=0.4)
-ENCODINGS = {"direct": DIRECT, "crossed": CROSSED, "cppn": CPPN(height=SIDE, width=SIDE)}
+ENCODINGS: dict[str, Encoding] = {
+    "direct": DIRECT,
+    "crossed": CROSSED,
+    "cppn": CPPN(height=SIDE, width=SIDE),
+    "canvas": Canvas(1, SIDE, SIDE),
+}
 PAIR = Direct(1, 1, 2, rate=0.5, crossover=0.5)
 EDGES = (0.55, 0.62, 0.7)
 

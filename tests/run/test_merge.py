@@ -477,7 +477,7 @@ def test_runs_of_several_kinds_of_machine_are_verified_within_the_tolerance(tmp_
 def test_a_merged_run_is_exported(runs: Callable[[str], list[Path]], tmp_path: Path) -> None:
     merge(runs("cppn"), tmp_path / "out")
     with StoredRun(tmp_path / "out") as stored:
-        assert export(stored, tmp_path / "files", 40) == CLASSES
+        assert export(stored, tmp_path / "files", 40).images == CLASSES
     assert len(list((tmp_path / "files").glob("*/*.png"))) == CLASSES
 
 

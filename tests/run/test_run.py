@@ -33,7 +33,11 @@ from evofool.targets import Target
 from tests.synthetic import CLASSES, SIDE, fake, linear
 
 HOME = Path(evofool.__file__).parent.parent
-ENCODINGS: dict[str, dict[str, Any]] = {"cppn": {"kind": "cppn"}, "direct": {"kind": "direct", "crossover": 0.3}}
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "cppn": {"kind": "cppn"},
+    "direct": {"kind": "direct", "crossover": 0.3},
+    "canvas": {"kind": "canvas", "mirror": 1},
+}
 NICHES = {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]}
 
 
