@@ -119,13 +119,15 @@ def test_every_genome_that_was_ever_an_elite_is_read_as_it_was(tmp_path: Path, g
             np.testing.assert_array_equal([ancestor.image for ancestor in line], expected)
 
 
-def test_elites_and_parents_of_orders_are_whole_at_a_clean_end(sound: Path) -> None:
-    stored = forms(sound)
-    with Store.open(sound) as store:
-        needed = {row.birth for row in store.elites()} | {row.birth for row in store.incumbents()}
+@pytest.mark.parametrize("keep", [1, 4])
+def test_elites_runners_up_and_parents_of_orders_are_whole_at_a_clean_end(tmp_path: Path, keep: int) -> None:
+    folder = run(tmp_path / "run", search={"batch": BATCH, "lag": 1, "keep": keep})
+    stored = forms(folder)
+    with Store.open(folder) as store:
+        needed = {row.birth for row in store.elites()} | {*store.lists("log_odds").births.tolist()}
         for order in store.pending():
             needed |= {*order.mothers.tolist(), *order.fathers.tolist()} - {-1}
-    assert len(needed) > 3
+    assert len(needed) > 3 * keep
     assert all(stored[birth][1] == 0 for birth in needed)
 
 
