@@ -207,11 +207,12 @@ def content(folder: Path) -> dict[str, Any]:
         return {
             "elites": store.elites(),
             "cell_history": store.cell_history(),
+            "runners_up": store.runners_up(),
             "metrics": [(m.batch, m.row) for m in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": [row[:5] for row in store.quarantine()],
-            "genomes": store.genomes({r.birth for r in store.cell_history()}),
-            "descent": store.ancestry({r.birth for r in store.cell_history()}),
+            "genomes": store.genomes(store.births()),
+            "descent": store.ancestry(store.births()),
         }
 
 
@@ -257,8 +258,10 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
             "search": {"lag": 1, "rank": "margin", "competition": "per-class", "selection": "lagging"},
             "niches": {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]},
         },
+        {"search": {"lag": 0, "keep": 8}},
+        {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
     ],
-    ids=["no lag", "lag 8", "niches, classes of their own, margins"],
+    ids=["no lag", "lag 8", "niches, classes of their own, margins", "runners-up", "runners-up, lag 8, argmax"],
 )
 def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: dict[str, Any]) -> None:
     finished(here / "none", recipe(**parts))
