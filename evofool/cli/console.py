@@ -338,16 +338,16 @@ def show_one(
     except (TargetError, StoreError) as error:
         unknown = f"unknown: {error}"
     genome = stored.genome_json(elite)
-    is_graph = genome["format"] == "evofool.cppn"
-    if graph is not None and not is_graph:
-        raise StoreError(f"{stored.folder} has {stored.recipe.encoding.kind} images, which have no graph: leave --graph out")
+    cppn = genome if genome["format"] == "evofool.cppn" else genome.get("cppn")  # of a canvas, if it is still one
+    if cppn is None and graph is not None:
+        raise StoreError(f"{stored.folder}: a {stored.recipe.encoding.kind} image has no graph; leave --graph out")
     if image is not None:
         path = image
         write(path, lambda: path.write_bytes(row.png))
-    if graph is not None:
+    if cppn is not None and graph is not None:
         from evofool.pages.graph import graph_svg
 
-        drawing, svg = graph, graph_svg(genome)
+        drawing, svg = graph, graph_svg(cppn)
         write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
     if as_json:
         print_json({**elite.summary(), "runners_up": seen, "genome": genome})
@@ -364,12 +364,14 @@ def show_one(
     print_lines(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:
         print_lines("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))
-    if is_graph:
+    if "mirror" in genome:
+        print_lines(
+            f"canvas      {genome['size']} x {genome['size']} pixels, mirrored {genome['mirror']} x {genome['mirror']}"
+        )
+    if cppn is not None:
         from genomes.cppn.json_ import identity
 
-        print_lines(
-            f"genome      {len(genome['nodes'])} nodes, {len(genome['edges'])} edges, SHA-256 {identity(genome)[:16]}..."
-        )
+        print_lines(f"genome      {len(cppn['nodes'])} nodes, {len(cppn['edges'])} edges, SHA-256 {identity(cppn)[:16]}...")
     if image is not None:
         print_lines(f"picture     {image}")
     if graph is not None:

@@ -320,7 +320,9 @@ def test_show_writes_the_image_and_the_graph_of_an_elite_to_named_files(call: Ca
 
 
 def test_pixels_have_no_graph(call: Call, direct_run: Path, tmp_path: Path) -> None:
-    one_sentence(call("show", direct_run, "--class", "3", "--graph", "3.svg"), "have no graph: leave --graph out")
+    one_sentence(
+        call("show", direct_run, "--class", "3", "--graph", "3.svg"), "a direct image has no graph; leave --graph out"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -37,7 +37,9 @@ from tests.fuzz.room import Area, Room, attempt
 
 TINY = ("stop.evaluations=96", "stop.confidence=", "search.batch=16", "save.seconds=0.001")
 DIRECT = ("mnist-direct", "niches={descriptor='mirror_symmetry', edges=[0.6, 0.68]}")
-KINDS = ("cppn", "direct", "free", "unfinished", "merged", "attack", "everything")
+# large enough to be stored by their parents
+CANVAS = ("mnist-canvas", "encoding.size=64", "encoding.start=waves", "search.keep=2")
+KINDS = ("cppn", "direct", "canvas", "canvases merged", "free", "unfinished", "merged", "attack", "everything")
 
 
 @cache
@@ -47,6 +49,10 @@ def sample(kind: str) -> tuple[bytes, bytes]:
         folder = Path(name) / kind
         if kind == "direct":
             _search(folder, *DIRECT)
+        elif kind == "canvas":
+            _search(folder, *CANVAS)
+        elif kind == "canvases merged":
+            merge([_search(Path(name) / f"source-{seed}", *CANVAS, f"search.seed={seed}") for seed in (1, 2)], folder)
         elif kind == "free":
             _search(folder, "mnist-cppn", "search.mode=free", "search.lag=1")
         elif kind == "unfinished":
