@@ -175,7 +175,10 @@ def _recolor(stream: np.ndarray, mother: np.ndarray, x: np.ndarray) -> None:
     channels = x.shape[0]
     for c in range(channels):
         shift = _f(normal(stream) * 12.0) + _MIDDLE
-        x[c] = shift
+        for h in range(x.shape[1]):
+            line = x[c, h]
+            for w in range(line.size):
+                line[w] = shift
         for d in range(channels):
             weight = _f(normal(stream) * 0.2) + (_ONE if c == d else _ZERO)
             for h in range(x.shape[1]):
@@ -219,6 +222,26 @@ def _round(x: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
+def _copy(image: np.ndarray, x: np.ndarray) -> None:
+    for c in range(x.shape[0]):
+        for h in range(x.shape[1]):
+            row, line = image[c, h], x[c, h]
+            for w in range(line.size):
+                line[w] = _f(row[w])
+
+
+@kernel
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    for c in range(a.shape[0]):
+        for h in range(a.shape[1]):
+            one, other = a[c, h], b[c, h]
+            for w in range(one.size):
+                if one[w] != other[w]:
+                    return False
+    return True
+
+
+@kernel
 def _child(
     operator: int,
     mother: np.ndarray,
@@ -231,7 +254,7 @@ def _child(
     x: np.ndarray,
 ) -> None:
     """Set x to the child that the operator makes, before rounding. share and moved are scratch memory."""
-    if operator in (_BLEND, _EXTRAPOLATE, _MASK, _PASTE) and np.array_equal(mother, father):
+    if operator in (_BLEND, _EXTRAPOLATE, _MASK, _PASTE) and _equal(mother, father):
         move(stream, mother, moved)
         father = moved
     if operator in (_CPPN, _FIELD):
@@ -264,7 +287,7 @@ def _child(
         _mix(mother, moved, share, x)
     elif operator == _MOVE:
         move(stream, mother, moved)
-        x[:] = moved
+        _copy(moved, x)
     elif operator == _COLOR:
         _recolor(stream, mother, x)
     elif operator == _CONTRAST:
@@ -298,8 +321,8 @@ def _vary(
 ) -> None:
     stream = np.empty(1, np.uint64)
     size = out.shape[2]
-    x, share = np.empty(out.shape[1:], np.float32), np.empty((1, size, size), np.float32)
-    moved = np.empty(out.shape[1:], np.uint8)
+    x, share = np.empty((out.shape[1], size, size), np.float32), np.zeros((1, size, size), np.float32)
+    moved = np.empty((out.shape[1], size, size), np.uint8)
     for i in range(out.shape[0]):
         start(stream, seed, batch, row + i)
         operator = _operator(stream, cumulated)

@@ -100,14 +100,16 @@ def field(stream: np.ndarray, cosines: np.ndarray, band: float, rms: float, out:
     for c in range(channels):
         for i in range(n):
             row = half[i]
-            row[:] = _ZERO
+            for w in range(size):
+                row[w] = _ZERO
             for j in range(n):
                 weight, wave = coefficients[c, i, j] * scale, cosines[j]
                 for w in range(size):
                     row[w] += weight * wave[w]
         for h in range(size):
             line = out[c, h]
-            line[:] = _ZERO
+            for w in range(size):
+                line[w] = _ZERO
             for i in range(n):
                 weight, wave = cosines[i, h], half[i]
                 for w in range(size):
