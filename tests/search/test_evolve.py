@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from deap import algorithms, base, tools
 
-from evofool.scores import confidence
+from evofool.descriptors import bins, mirror_symmetry
+from evofool.scores import confidence, log_odds
 from evofool.search.archive import Archive
 from evofool.search.evaluate import BatchEvaluator, Order
 from evofool.search.evolve import Batch, Callbacks, MapElites, ea_map_elites, new_logbook, statistics, toolbox
@@ -34,7 +35,7 @@ class Search:
     ) -> None:  # fmt: skip
         target = fake(forward)
         descriptor = "mirror_symmetry" if edges else None
-        self.batch_evaluator = BatchEvaluator(encoding, target, batch, rank, competition, descriptor, edges, keep=keep)
+        self.batch_evaluator = BatchEvaluator(encoding, target, 3, rank, competition, descriptor, edges, keep=keep)
         self.archive = Archive(encoding, CLASSES, self.batch_evaluator.niches, keep)
         self.strategy = MapElites(self.archive, encoding, seed=seed, batch=batch, competition=competition, random=random)
         self.evaluator = LocalEvaluator(self.batch_evaluator)
@@ -360,6 +361,23 @@ def test_the_lists_are_the_best_of_all_elites_and_runners_up(rank: str) -> None:
         assert {(r.cell, r.birth) for r in s.runners_up if r.batch == batch} == new - elites
     assert len(s.runners_up) > 50
     assert s.last_progress == s.cell_history[-1].batch
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_lists_are_the_best_of_all_images_that_were_evaluated(lag: int, keep: int) -> None:
+    search, (orders, _, _) = grown(lag=lag, edges=EDGES, keep=keep)
+    seen: dict[int, list[tuple[float, int]]] = {}
+    for order in orders[: search.strategy.committed]:
+        images = DIRECT.render(search.batch_evaluator.children(order, 0, order.size))
+        niche = bins(mirror_symmetry(images), EDGES)
+        for row, odds in enumerate(log_odds(linear(images))):
+            for c in range(CLASSES):
+                claim = (-float(odds[c]), order.first_birth + row)
+                seen.setdefault(c * search.archive.niches + int(niche[row]), []).append(claim)
+    for cell, births in enumerate(search.archive.births.tolist()):
+        best = [birth for _, birth in sorted(seen.get(cell, []))[:keep]]
+        assert births == best + [-1] * (keep - len(best))
 
 
 def test_an_archive_of_one_genome_a_cell_has_no_runners_up() -> None:
