@@ -26,6 +26,7 @@ from evofool.recipe_parts import (
     SavePart,
     SearchPart,
     StopPart,
+    SurrogatePart,
 )
 from evofool.text import shortened
 from evofool.toml_file import MAX_DEPTH, read_toml, value_of
@@ -55,6 +56,10 @@ class Recipe(Part):
     def _fits(self) -> "Recipe":
         if self.compute.chunk > self.search.batch:
             raise ValueError(f"compute.chunk {self.compute.chunk} is more than search.batch {self.search.batch}")
+        if self.search.surrogate and self.encoding.kind == "cppn":
+            raise ValueError(
+                'search.surrogate: its gradients move pixels, and CPPNs have none; use encoding.kind = "canvas" or "direct"'
+            )
         return self
 
     @property
@@ -68,7 +73,8 @@ class Recipe(Part):
 
     def fixed(self) -> dict[str, Any]:
         """The keys that affect results, which a resumed run cannot change, but for search.lag. The target is left out,
-        because its fingerprint identifies it, and so are parents, because they are in the run's file (evofool.run.seeding).
+        because its fingerprint identifies it, as are surrogates, and so are parents, because they are in the run's file
+        (evofool.run.seeding).
         """
         return self.model_dump(
             mode="json",
@@ -77,7 +83,7 @@ class Recipe(Part):
                 "target": True,
                 "stop": True,
                 "save": True,
-                "search": {"parents"},
+                "search": {"parents": True, "surrogate": {"targets"}},
                 "compute": {"streams", "workers", "ray", "recheck", "recheck_tolerance"},
             },
         )
@@ -227,6 +233,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "mutation": MutationPart,
     "cppn": CanvasCPPNPart,
     "rates": OperatorsPart,
+    "surrogate": SurrogatePart,
 }
 _ENCODINGS: dict[str, type[BaseModel]] = {"direct": DirectPart, "cppn": CPPNPart, "canvas": CanvasPart}
 

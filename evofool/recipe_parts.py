@@ -217,6 +217,27 @@ class CanvasPart(Part):
             raise RecipeError(f"encoding: {error}") from None
 
 
+class SurrogatePart(Part):
+    """Children that are made by climbing the gradients of other networks, the surrogates (docs/surrogates.md). The target is
+    queried for them once, as for any child. For encodings of pixels and canvases.
+    """
+
+    targets: tuple[str, ...] = Field(min_length=1, max_length=16)
+    """The surrogates, in the grammar of targets: networks with gradients. Those of the target's own family help; unrelated
+    ones give nothing (`evofool targets kinship`).
+    """
+    steps: int = Field(14, ge=1, le=10_000)
+    """The number of steps of a climb: so many forward and backward passes of each surrogate."""
+    band: int = Field(28, ge=1, le=4096)
+    """A step is made of so many cosines along each side of the pixels, the lowest ones."""
+    rate: float = Field(2.5, gt=0, le=255)
+    """The standard deviation of a step, in grey levels."""
+    share: Share = 0.5
+    """The share of children that climb, each from its mother, for the class that she was drawn for."""
+    after: int = Field(0, ge=0, lt=1 << 53)
+    """No child climbs before so many evaluations."""
+
+
 class SearchPart(Part):
     """How MAP-Elites searches (evofool.search.evolve)."""
 
@@ -257,6 +278,8 @@ class SearchPart(Part):
     workers, batches are committed as they finish, whatever the lag; the order is stored, and `evofool replay` repeats
     it.
     """
+    surrogate: SurrogatePart | None = None
+    """Children that climb the gradients of surrogates."""
     parents: str | None = Field(None, min_length=1)
     """The folder of a run (`--parents RUN`) whose elites are the first genomes, in order of birth, instead of random
     ones. They are scored anew, so its target may be another one; the encoding and the size of images have to be the

@@ -7,7 +7,7 @@ import genomes.cache  # first: numba reads its settings when it is imported  # n
 from genomes.canvas.encoding import Canvas
 from genomes.cppn.encoding import CPPN
 from genomes.direct import Direct
-from genomes.encoding import Encoding, GenomeError, Genomes
+from genomes.encoding import Encoding, GenomeError, Genomes, PixelEncoding
 from genomes.random import Key
 
-__all__ = ["CPPN", "Canvas", "Direct", "Encoding", "GenomeError", "Genomes", "Key"]
+__all__ = ["CPPN", "Canvas", "Direct", "Encoding", "GenomeError", "Genomes", "Key", "PixelEncoding"]

@@ -109,6 +109,18 @@ class Direct:
 
         return torch.tensor(np.ascontiguousarray(genomes), device=device)
 
+    def pixels(self, genomes: Genomes) -> np.ndarray:
+        """The genomes themselves."""
+        return genomes
+
+    def of_pixels(self, pixels: np.ndarray) -> Genomes:
+        """A copy of the pixels."""
+        return pixels.copy()
+
+    def spread(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """The pixels themselves."""
+        return pixels
+
     def pack(self, genome: Any) -> bytes:
         return np.ascontiguousarray(genome, np.uint8).tobytes()
 

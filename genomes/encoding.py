@@ -99,3 +99,19 @@ class Encoding(Protocol):
     def from_json(self, data: dict[str, Any]) -> Genomes:
         """A batch of one genome. Raises GenomeError naming what is missing, unknown or out of range."""
         ...
+
+
+class PixelEncoding(Encoding, Protocol):
+    """An encoding of genomes that are pixels, so that a gradient of the image is one of the genome."""
+
+    def pixels(self, genomes: Genomes) -> np.ndarray:
+        """uint8 (B, C, h, w); h and w need not be those of the image."""
+        ...
+
+    def of_pixels(self, pixels: np.ndarray) -> Genomes:
+        """The genomes with these pixels, uint8 (B, C, h, w)."""
+        ...
+
+    def spread(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """Pixels (B, C, h, w) of any dtype to the images (B, C, H, W), as render draws them; differentiable."""
+        ...

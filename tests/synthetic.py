@@ -1,12 +1,14 @@
-"""Small targets whose logits are one line of numpy."""
+"""Small targets: logits that are one line of numpy, and a network with gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
-from evofool.targets import Target
+from evofool.targets import Preprocessing, Target
 
 CLASSES, SIDE = 5, 6
 
@@ -29,3 +31,13 @@ def fake(
     """A target with the logits of `forward`, or of `linear` with this seed."""
     logits = forward or partial(linear, classes=classes, seed=seed)
     return Target(name, [f"class {c}" for c in range(classes)], shape, logits, details)
+
+
+def network(seed: int, shape: tuple[int, int, int] = (1, 12, 12), labels: Sequence[str] = (), whole: bool = True) -> Target:
+    """A convnet with the labels of `fake`, or others; whole: it takes images of any size."""
+    labels = labels or [f"class {c}" for c in range(CLASSES)]
+    torch.manual_seed(seed)
+    pool: nn.Module = nn.AdaptiveAvgPool2d(3) if whole else nn.MaxPool2d(shape[1] // 3)
+    module = nn.Sequential(nn.Conv2d(shape[0], 8, 3), nn.ReLU(), pool, nn.Flatten(), nn.LazyLinear(len(labels)))
+    module(torch.zeros(1, *shape))
+    return Target.from_module(module, list(labels), shape, Preprocessing(scale=1 / 255), f"network {seed}")

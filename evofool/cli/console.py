@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evofool.errors import StoreError, TargetError
 from evofool.printer import Table, leave_terminal, print_json, print_lines, show_cursor, status
+from evofool.search.records import SURROGATE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,6 +80,13 @@ def describe(run: "Run") -> None:
         how += "; elites are scored again in float32"
     where = details.get("device") or details.get("file", "?")
     print_lines(f"  runs on  {where} ({details.get('backend', '?')}): {how}")
+    if run.surrogates and (part := run.recipe.search.surrogate):
+        names = ", ".join(network.name for network in run.surrogates.networks)
+        later = f" from evaluation {part.after:,} on" if part.after else ""
+        print_lines(
+            f"  climbs   {part.share:.0%} of the children{later}: {part.steps} steps along the gradients of {names}, whose "
+            "passes are no queries of the target"
+        )
     if run.target.monitor is not None:
         print_lines(f"  checks   {run.target.monitor.plan()}")
 
@@ -120,6 +128,7 @@ def _progress_text(run: "Run") -> str:
     p = run.progress()
     left = "" if p.seconds_left is None else f", at most {duration(p.seconds_left)} left"
     requests = f"; {p.requests:,} requests, {p.answers:,} answers" if p.requests else ""
+    requests += f"; {p.passes:,} passes of surrogates" if p.passes else ""
     rate = f", {p.rate:,.0f}/s" if p.rate else ""  # none yet: the first batch compiles
     workers = run.evaluator.workers()
     if workers:
@@ -288,6 +297,7 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
     won = f"{wins:,} elite replacements, {share} of them goal switches; " if meta.searched else ""
     distinct = len({e.row.birth for e in elites})
     print_lines("", f"{len(elites)} elites, {distinct} different images; {_spent(stored)}; {won}{state}")
+    _print_surrogates(stored, elites)
     print_drifts(stored)
     quarantine = stored.quarantine()
     if quarantine:
@@ -296,6 +306,19 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
         print_lines(
             f"  birth {row['birth']} in batch {row['batch']} ({_parents(row['mother'], row['father'])}): {row['reason']}"
         )
+
+
+def _print_surrogates(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
+    """Print what the surrogates of a search did."""
+    found = stored.meta.surrogates
+    if found is None:
+        return
+    made = sum(e.row.method == SURROGATE for e in elites)
+    print_lines(
+        f"{found.children:,} children climbed the gradients of {', '.join(n.name for n in found.networks)}, in "
+        f"{found.forwards:,} forward and {found.backwards:,} backward passes, which are no queries of the target; {made} of "
+        f"{len(elites)} elites are such children"
+    )
 
 
 def print_drifts(stored: "StoredRun") -> None:

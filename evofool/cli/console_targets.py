@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evofool.printer import Table, print_lines
 
 if TYPE_CHECKING:
+    from evofool.ascend.kinship import Kinship
     from evofool.targets.validation import Accuracy, Report, Validation
 
 _SHOWN_LABELS = 6
@@ -64,6 +65,19 @@ def print_target(description: dict[str, Any]) -> None:
             print_lines(f"{name:<12} {value}")
     for note in description.get("notes", ()):
         print_lines(f"note         {note}")
+
+
+def print_kinship(found: "Sequence[Kinship]") -> None:
+    table = Table()
+    table.column("surrogate", no_wrap=True)
+    for name in ("images", "agrees", "95% interval", "by chance"):
+        table.column(name, right=True, no_wrap=True)
+    for each in found:
+        low, high = each.interval
+        table.row(
+            each.surrogate, f"{each.images:,}", f"{each.agreement:.1%}", f"{low:.1%} to {high:.1%}", f"{each.by_chance:.1%}"
+        )
+    table.print()
 
 
 def print_report(report: "Report") -> None:

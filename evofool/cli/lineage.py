@@ -44,13 +44,15 @@ def lineage(
         if as_json:
             steps = [
                 {"birth": a.birth, "batch": a.batch, "mother": a.mother, "father": a.father, "switched": a.switched,
+                 "method": a.method,
                  "held": [stored.labels[c] for c in a.held], "runner_up": [stored.labels[c] for c in a.runner_up]}
                 for a in line
             ]  # fmt: skip
             print_json({"class": class_id, "label": elite.label, "line": steps})
             return
         for ancestor in line:
-            mark = "  goal switch" if ancestor.switched else ""
+            mark = "" if ancestor.method == "evolved" else f"  made by {ancestor.method}"
+            mark += "  goal switch" if ancestor.switched else ""
             print_lines(f"birth {ancestor.birth:>8}  batch {ancestor.batch:>7}  {_was(ancestor, names)}{mark}")
         passed = " -> ".join(names(held) for held in classes_passed(line))
         switches = sum(a.switched for a in line)

@@ -77,6 +77,7 @@ def show(
                     "elites_as_of": stored.elites_as_of,
                     "finished": stored.meta.finished,
                     "warnings": stored.meta.warnings,
+                    "surrogates": stored.meta.surrogates and stored.meta.surrogates.model_dump(exclude={"climbs"}),
                     "drifts": [drift.model_dump() for drift in stored.drifts],
                     "quarantine": stored.quarantine(),
                     "metrics": rows,

@@ -1,4 +1,4 @@
-"""The commands about targets: `evofool targets list|show|check|serve`."""
+"""The commands about targets: `evofool targets list|show|check|kinship|serve`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from evofool.printer import print_json, print_lines
 targets = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="List, show, check and serve the classifiers that evofool can attack.",
+    help="List, show, check, compare and serve the classifiers that evofool can attack.",
 )
 
 SPEC = typer.Argument(
@@ -76,6 +76,32 @@ def check(
         print_report(report)
     if report.faults:
         raise VerifyError(f"{report.target['spec']} does not pass:", *(f"  {fault}" for fault in report.faults))
+
+
+@targets.command()
+def kinship(
+    spec: Annotated[str, SPEC],
+    surrogates: Annotated[list[str], typer.Argument(metavar="SURROGATE...", help="The surrogates: targets with gradients.")],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of pictures; without one, 256 random CPPN images.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how often surrogates agree with a target on the class of an image.
+
+    A surrogate that seldom agrees on photographs gives a search little or nothing ([search.surrogate]).
+    """
+    from dataclasses import asdict
+
+    from evofool.ascend.kinship import kinship as measured
+    from evofool.cli.console_targets import print_kinship
+    from evofool.targets import target
+
+    found = measured(target(spec), [target(each) for each in surrogates], images)
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        print_kinship(found)
 
 
 @targets.command("serve")

@@ -80,13 +80,29 @@ class Difference(NamedTuple):
         return f"largest difference {self.largest:.3g} in logits (tolerance {self.allowed:.3g})"
 
 
-def difference(answer: Seal | np.ndarray, logits: np.ndarray, allowed: Allowance) -> Difference | None:
-    """How an answer differs from another process's logits (B, K); None if it does not differ by more than is allowed."""
+def same_gradients(one: Kind, other: Kind) -> bool:
+    """Whether two kinds of process have gradients of equal bits: CPUs of one kind, with the same packages."""
+    return one.machine == other.machine and "device" not in one.machine
+
+
+def difference(
+    answer: Seal | np.ndarray, logits: np.ndarray, allowed: Allowance, skipped: np.ndarray | None = None
+) -> Difference | None:
+    """How an answer differs from another process's logits (B, K); None if it does not differ by more than is allowed.
+
+    skipped: (B,) bool, images that are not compared: they may be others in the other process.
+    """
     logits = np.asarray(logits, np.float32)
-    if allowed.exact and (answer.checksum if isinstance(answer, Seal) else checksum(answer)) == checksum(logits):
+    whole = skipped is None or not skipped.any()
+    if whole and allowed.exact and (answer.checksum if isinstance(answer, Seal) else checksum(answer)) == checksum(logits):
         return None
     at = places(logits.size) if isinstance(answer, Seal) else np.arange(logits.size)
     given = np.asarray(answer.sample if isinstance(answer, Seal) else answer, np.float64).reshape(-1)
+    if skipped is not None:
+        compared = ~skipped[at // logits.shape[1]]
+        if not compared.any():
+            return None
+        at, given = at[compared], given[compared]
     expected = logits.astype(np.float64).reshape(-1)[at]
     with np.errstate(invalid="ignore"):
         apart = np.abs(given - expected)
@@ -94,7 +110,7 @@ def difference(answer: Seal | np.ndarray, logits: np.ndarray, allowed: Allowance
     apart = np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
     size = np.nan_to_num(np.abs(logits.astype(np.float64))).max(axis=1)[at // logits.shape[1]]
     limit = np.maximum(allowed.most, allowed.share * size)
-    if not allowed.exact and (apart <= limit).all() and np.median(apart) <= allowed.median:
+    if not (whole and allowed.exact) and (apart <= limit).all() and np.median(apart) <= allowed.median:
         return None
     worst = int(apart.argmax())
     return Difference(float(apart[worst]), float(limit[worst]))

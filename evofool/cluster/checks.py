@@ -26,6 +26,7 @@ from evofool.cluster.agreement import (
     References,
     allowance,
     difference,
+    same_gradients,
 )
 from evofool.cluster.jobs import CheckJob, ProbeJob
 from evofool.cluster.messages import Seal
@@ -218,7 +219,7 @@ class Checks:
         evidence = job.evidence
         if self._running.get(evidence.by) is not job:
             return []  # a later answer is being checked instead
-        found = self._difference(evidence.answer, evidence.kind_of(evidence.by.kind), logits, evidence.kind_of(by.kind))
+        found = self._differs(evidence, (evidence.by, evidence.answer), logits, evidence.kind_of(by.kind))
         if found:
             job.others.append((by, logits))
             return self.decide(job)
@@ -226,7 +227,7 @@ class Checks:
         return [
             (other, self._text(other, apart, f"{evidence.by} and {by}"))
             for other, answer in job.others
-            if (apart := self._difference(answer, evidence.kind_of(other.kind), logits, evidence.kind_of(by.kind)))
+            if (apart := self._differs(evidence, (other, answer), logits, evidence.kind_of(by.kind)))
         ]
 
     def outstanding(self) -> list[CheckJob]:
@@ -245,7 +246,7 @@ class Checks:
             wrong = [
                 (worker, self._text(worker, found, "this machine"))
                 for worker, answer in answers
-                if (found := self._difference(answer, evidence.kind_of(worker.kind), own[0], evidence.kind_of(own[1])))
+                if (found := self._differs(evidence, (worker, answer), own[0], evidence.kind_of(own[1])))
             ]
             if wrong or not job.others:
                 self._agree(job) if all(worker is not evidence.by for worker, _ in wrong) else self._drop(job)
@@ -262,10 +263,10 @@ class Checks:
             self.queue.append(job)
             return []
         other, logits = job.others[-1]
-        found = self._difference(evidence.answer, evidence.kind_of(evidence.by.kind), logits, evidence.kind_of(other.kind))
+        found = self._differs(evidence, (evidence.by, evidence.answer), logits, evidence.kind_of(other.kind))
         assert found is not None
         alike = [
-            self._difference(answer, evidence.kind_of(by.kind), logits, evidence.kind_of(other.kind)) is None
+            self._differs(evidence, (by, answer), logits, evidence.kind_of(other.kind)) is None
             for by, answer in job.others[:-1]
         ]
         if evidence.by is self._first and not any(alike):
@@ -355,6 +356,20 @@ class Checks:
 
     def _difference(self, answer: Seal | np.ndarray, of: Kind, logits: np.ndarray, other: Kind) -> Difference | None:
         return difference(answer, logits, allowance(of, other, self._strict, self._batch_evaluator.position))
+
+    def _differs(
+        self, evidence: Evidence, answered: tuple[Contributor, Seal | np.ndarray], logits: np.ndarray, other: Kind
+    ) -> Difference | None:
+        """How an answer to this work differs from the logits of a process of another kind.
+
+        Children that climb surrogates' gradients are compared only where these have equal bits.
+        """
+        by, answer = answered
+        of, work = evidence.kind_of(by.kind), evidence.work
+        skipped = None
+        if isinstance(work, Order) and work.climbs is not None and not same_gradients(of, other):
+            skipped = work.climbs >= 0
+        return difference(answer, logits, allowance(of, other, self._strict, self._batch_evaluator.position), skipped)
 
     def _text(self, worker: Contributor, found: Difference, other: str) -> str:
         """What is wrong with a worker, and what can be done."""

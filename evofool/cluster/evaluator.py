@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from math import ceil
@@ -72,6 +73,7 @@ class RayEvaluator:
             max_quarantined=options.quarantine,
             target_name=batch_evaluator.target.name,
             keep=batch_evaluator.keep,
+            surrogates=batch_evaluator.surrogates,
         )
         target = batch_evaluator.target
         record = machine(torch_threads) | device_record(target)
@@ -90,6 +92,9 @@ class RayEvaluator:
             for name in ("encoding", "chunk", "rank", "competition", "descriptor", "edges", "number_format", "keep")
         }
         self._setup = WorkerSetup(batch_evaluator.target.name, settings, seed, batch, torch_threads, os.getcwd())
+        if surrogates := batch_evaluator.surrogates:
+            specs = tuple(network.name for network in surrogates.networks)
+            self._setup = replace(self._setup, surrogates=(specs, surrogates.climb))
         chunks = ceil(batch / batch_evaluator.chunk)
         if in_order and (note := idle_workers_text(workers, chunks, lag, options.in_flight)):
             self._note(note)
@@ -331,6 +336,12 @@ class RayEvaluator:
             info = WorkerInfo(
                 f"{info.node} has another {target.name} than this machine: labels, preprocessing or weights differ; "
                 "put the same files there"
+            )
+        surrogates = self.batch_evaluator.surrogates
+        if not info.error and surrogates and info.surrogates != surrogates.fingerprints:
+            info = WorkerInfo(
+                f"{info.node} has other surrogates than this machine: labels, preprocessing or weights differ; put the same "
+                "files there"
             )
         if info.error:
             self._failed_start(slot, info.error)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from evofool.ascend.surrogates import Surrogates
 from evofool.cluster.agreement import Contributor, Evidence, Kind, References
 from evofool.errors import ScoreError
 from evofool.search.archive import Quarantined, Winners
@@ -88,7 +89,7 @@ class JobQueue:
     in_order: results come in the order of submission, else as they are complete. A job of several rows that has failed
     `retries` times is split. A row that fails alone once more than that is quarantined: it wins nothing. More than
     max_quarantined of them end the search with a ScoreError; a batch of several rows that are all quarantined ends it with a
-    TargetError. target_name is for messages. keep: the most winners of a cell (BatchEvaluator.keep).
+    TargetError. target_name is for messages. keep, surrogates: those of the BatchEvaluator.
     """
 
     def __init__(
@@ -100,10 +101,11 @@ class JobQueue:
         max_quarantined: int,
         target_name: str,
         keep: int = 1,
+        surrogates: Surrogates | None = None,
     ) -> None:
         self.encoding, self.keep = encoding, keep
         self.in_order, self.retries, self.target_name = in_order, retries, target_name
-        self._aside = Quarantine(encoding, target_name, max_quarantined)
+        self._aside = Quarantine(encoding, target_name, max_quarantined, surrogates)
         self._batches: dict[int, _PendingBatch] = {}  # in the order of submission
         self._queue: deque[OrderJob] = deque()
 

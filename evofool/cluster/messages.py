@@ -2,8 +2,9 @@
 
 A worker keeps the parents that it knows. For a parent that it does not know, it is sent the parent's ancestry (mother,
 father, and birth, from which the key of the variation follows) and makes the genome again. The genome itself is sent only
-where the ancestry is unknown or long, and for seeds. Thresholds are sent as changes. The answer holds births and scores; the
-search has the parents and makes the winners again. So pixels of 150 kB cost some tens of bytes.
+where the ancestry is unknown or long, for seeds, and for children that have climbed surrogates' gradients. Thresholds are
+sent as changes. The answer holds births and scores, and the genomes of winners that have climbed; the search has the parents
+and makes the others again. So pixels of 150 kB cost some tens of bytes.
 """
 
 from collections import OrderedDict
@@ -28,7 +29,7 @@ _CACHE_BYTES = 1 << 29  # of parents that a worker keeps, besides those of the c
 
 Lineage = OrderedDict[int, tuple[int, int]]
 """By birth the (mother, father) of winners, -1 for none, in the order in which they were seen; shared by all senders.
-Seeds are not in it."""
+Seeds and children that have climbed are not in it."""
 
 
 class ParentUpdate(NamedTuple):
@@ -47,8 +48,9 @@ class OrderMessage(NamedTuple):
     first_birth: int
     mothers: np.ndarray  # (B,) int64
     fathers: np.ndarray | None  # None: no child has a father
-    seeds: list[int]  # births of the order that are seeds
+    given: list[int]  # births of the order that are not made (Order.given)
     claims: np.ndarray | None
+    climbs: np.ndarray | None
     cells: np.ndarray | None  # (N,) int32 whose thresholds changed; None: all thresholds follow
     thresholds: np.ndarray  # (N,) float64
     update: ParentUpdate
@@ -64,6 +66,7 @@ class WinnersMessage(NamedTuple):
     log_odds: np.ndarray | None  # None: equal to scores
     margins: np.ndarray | None  # None: equal to scores
     broken: tuple[tuple[int, str], ...]  # rows that broke the target, each with the reason
+    climbed: tuple[bytes, ...] = ()  # the packed genomes of those of `rows` that have climbed, in this order
 
 
 class Seal(NamedTuple):
@@ -103,8 +106,8 @@ class Sender:
     def encode(self, order: Order) -> OrderMessage:
         """The message for an order. The worker has to decode messages in the order in which they were encoded."""
         mothers, fathers = order.mothers, order.fathers
-        no_fathers, seeds = bool((fathers < 0).all()), order.seeds
-        needed = dict.fromkeys([*seeds, *mothers.tolist(), *([] if no_fathers else fathers.tolist())])
+        no_fathers, given = bool((fathers < 0).all()), order.given
+        needed = dict.fromkeys([*given, *mothers.tolist(), *([] if no_fathers else fathers.tolist())])
         needed.pop(-1, None)
         cells, thresholds = self._changed(order.thresholds)
         return OrderMessage(
@@ -112,8 +115,9 @@ class Sender:
             first_birth=order.first_birth,
             mothers=mothers,
             fathers=None if no_fathers else fathers,
-            seeds=seeds,
+            given=given,
             claims=order.claims,
+            climbs=order.climbs,
             cells=cells,
             thresholds=thresholds,
             update=self.update(needed, order.parents),
@@ -200,7 +204,7 @@ class Receiver:
             self._thresholds[message.cells] = message.thresholds
         none = np.full(len(message.mothers), -1, np.int64)
         fathers = none if message.fathers is None else message.fathers
-        births = {*message.seeds, *message.mothers.tolist(), *fathers.tolist()} - {-1}
+        births = {*message.given, *message.mothers.tolist(), *fathers.tolist()} - {-1}
         parents = self.apply(message.update, births)
         return Order(
             key=Key(*message.key),
@@ -212,6 +216,7 @@ class Receiver:
             fathers=fathers,
             parents=parents,
             claims=message.claims,
+            climbs=message.climbs,
         )
 
     def apply(self, update: ParentUpdate, births: Iterable[int]) -> dict[int, Genomes]:
@@ -231,7 +236,9 @@ class Receiver:
         return made(self._encoding, Key(self._seed, *divmod(birth, self._batch)), *parents)
 
 
-def encode_winners(order: Order, winners: Winners, broken: Iterable[tuple[int, str]] = ()) -> WinnersMessage:
+def encode_winners(
+    encoding: Encoding, order: Order, winners: Winners, broken: Iterable[tuple[int, str]] = ()
+) -> WinnersMessage:
     """The message for the winners of an order; broken: rows that broke the target, each with the reason."""
     w = winners
     return WinnersMessage(
@@ -242,17 +249,23 @@ def encode_winners(order: Order, winners: Winners, broken: Iterable[tuple[int, s
         log_odds=None if np.array_equal(w.log_odds, w.scores) else w.log_odds,
         margins=None if np.array_equal(w.margins, w.scores) else w.margins,
         broken=tuple(broken),
+        climbed=tuple(encoding.pack(genome) for genome in w.genomes[order.climbed(w.births)]),
     )
 
 
 def decode_winners(encoding: Encoding, order: Order, message: WinnersMessage, lineage: Lineage) -> Winners:
-    """The winners of an order, made again from its parents; they are added to lineage."""
+    """The winners of an order, made again from its parents but for those that have climbed; they are added to lineage."""
     rows = message.rows.astype(np.int64)
-    made = [children(encoding, order.cut(row, row + 1)) for row in rows.tolist()]
     births, mothers, fathers = order.first_birth + rows, order.mothers[rows], order.fathers[rows]
-    seeds = set(order.seeds)
+    climbed, sent = order.climbed(births), encoding.unpack(list(message.climbed))
+    places = np.cumsum(climbed) - 1  # in sent
+    made = [
+        sent[place : place + 1] if by_climb else children(encoding, order.cut(row, row + 1))
+        for row, place, by_climb in zip(rows.tolist(), places.tolist(), climbed.tolist(), strict=True)
+    ]
+    unmade = {*order.given, *births[climbed].tolist()}
     for birth, mother, father in zip(births.tolist(), mothers.tolist(), fathers.tolist(), strict=True):
-        if birth not in seeds:
+        if birth not in unmade:
             lineage[birth] = mother, father
     while len(lineage) > _MAX_LINEAGE:
         lineage.popitem(last=False)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from evofool.ascend.surrogates import Climb, Surrogates
 from evofool.cluster.messages import OrderMessage, ParentUpdate, Receiver, Seal, encode_winners, seal
 from evofool.errors import EvofoolError
 from evofool.machine import machine
@@ -36,6 +37,7 @@ class WorkerInfo:
 
     error: str = ""
     fingerprint: str = ""
+    surrogates: tuple[str, ...] = ()  # their fingerprints
     machine: dict[str, Any] = field(default_factory=dict)
     device: str = ""
     node: str = ""
@@ -48,11 +50,12 @@ class WorkerSetup:
     """What a worker is built with."""
 
     spec: str  # of the target
-    evaluator_settings: dict[str, Any]  # the fields of the batch evaluator, but for target and resident
+    evaluator_settings: dict[str, Any]  # the fields of the batch evaluator, but for target, surrogates and resident
     seed: int
     batch: int
     threads: int
     folder: str  # in which modules of python: targets are looked for
+    surrogates: tuple[tuple[str, ...], Climb] | None = None  # their specs, and how children climb
 
 
 class Worker:
@@ -75,8 +78,18 @@ class Worker:
             self.target = target(setup.spec)
         except EvofoolError as error:
             return WorkerInfo(str(error))
+        surrogates = None
+        if setup.surrogates:
+            specs, climb = setup.surrogates
+            try:
+                networks = [target(spec) for spec in specs]
+                surrogates = Surrogates(networks, self.target, setup.evaluator_settings["encoding"], climb)
+            except EvofoolError as error:
+                return WorkerInfo(str(error))
         resident = stays_on_device(self.target, setup.evaluator_settings["edges"])
-        self._batch_evaluator = BatchEvaluator(target=self.target, resident=resident, **setup.evaluator_settings)
+        self._batch_evaluator = BatchEvaluator(
+            target=self.target, resident=resident, surrogates=surrogates, **setup.evaluator_settings
+        )
         self._warm_up()
         if self._batch_evaluator.number_format not in self.target.formats:
             available = ", ".join(self.target.formats)
@@ -85,6 +98,7 @@ class Worker:
             )
         return WorkerInfo(
             fingerprint=self.target.fingerprint(),
+            surrogates=surrogates.fingerprints if surrogates else (),
             machine=machine(setup.threads) | device_record(self.target),
             device=device_name(self.target),
             node=socket.gethostname(),
@@ -103,7 +117,7 @@ class Worker:
         began, before = time.perf_counter(), self.target.queries
         order = self._receiver.decode(message)
         found = isolate(self._batch_evaluator, order)
-        answer = encode_winners(order, found.winners, found.broken)
+        answer = encode_winners(self._batch_evaluator.encoding, order, found.winners, found.broken)
         last = seal(found.last[0], on_host(found.last[1])) if found.last else None
         return Reply(answer, self.target.queries - before, time.perf_counter() - began, last, tuple(found.unsteady))
 

@@ -120,6 +120,7 @@ class CheckpointWriter:
                     },
                     genomes=list(s.offspring),
                     cell_history=list(s.cell_history),
+                    methods=dict(s.methods),
                     runners_up=list(s.runners_up),
                     elites=elites,
                     metrics=[
@@ -141,7 +142,7 @@ class CheckpointWriter:
             )
         )
         self._shown_births[changed] = s.archive.birth[changed]
-        for records in (s.offspring, s.cell_history, s.runners_up, s.quarantined, s.commits, self._costs):
+        for records in (s.offspring, s.methods, s.cell_history, s.runners_up, s.quarantined, s.commits, self._costs):
             records.clear()
         self._saved_changes, self._saved_rows = changes, len(self._logbook)
 

@@ -2,6 +2,7 @@
 
 from math import ceil
 
+from evofool.ascend.surrogates import Surrogates
 from evofool.errors import TargetError
 from evofool.recipe import Recipe
 from evofool.search.evaluate import BatchEvaluator, Evaluator, stays_on_device
@@ -10,7 +11,9 @@ from evofool.targets import Target, refuse_workers
 from genomes import Encoding
 
 
-def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, position: float) -> BatchEvaluator:
+def make_batch_evaluator(
+    recipe: Recipe, target: Target, encoding: Encoding, position: float, surrogates: Surrogates | None = None
+) -> BatchEvaluator:
     """position: Position.tolerance; if logits depend on an image's place in a chunk, elites are scored again one by one."""
     niches = recipe.niches
     return BatchEvaluator(
@@ -24,6 +27,7 @@ def make_batch_evaluator(recipe: Recipe, target: Target, encoding: Encoding, pos
         recipe.compute.format,
         resident=stays_on_device(target, niches.edges if niches else ()),
         keep=recipe.search.keep,
+        surrogates=surrogates,
         reference_batch=1 if position else 0,
         position=position,
     )
@@ -41,7 +45,8 @@ def make_evaluator(recipe: Recipe, batch_evaluator: BatchEvaluator) -> Evaluator
     """Evaluates orders with batch_evaluator, in compute.workers worker processes or in compute.streams threads."""
     search, compute, target = recipe.search, recipe.compute, batch_evaluator.target
     if compute.workers:
-        refuse_workers(target)
+        for network in (target, *(batch_evaluator.surrogates.networks if batch_evaluator.surrogates else ())):
+            refuse_workers(network)
         from evofool.cluster.evaluator import RayEvaluator
         from evofool.cluster.settings import RayOptions
 

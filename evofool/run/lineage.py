@@ -22,20 +22,22 @@ class Ancestor:
     runner_up: tuple[int, ...]
     switched: bool  # it won a cell in whose list neither parent was: a goal switch
     image: np.ndarray  # uint8 (C, H, W)
+    method: str  # what made it: "evolved", or the method's name
 
 
 def lineage(run: StoredRun, birth: int) -> list[Ancestor]:
     """From a first genome, without a mother, to `birth`, along the mothers. Each of them was an elite or a runner-up."""
     line = run.store.descent(birth)[::-1]
     images = run.encoding.render(run.genomes([ancestor.birth for ancestor in line]))
-    ancestors = []
+    ancestors, methods = [], run.store.methods()
     for (birth_id, batch, mother, father), image in zip(line, images, strict=True):
         changes = run.store.cell_history(birth_id)
         held = tuple(dict.fromkeys(change.cell // run.niches for change in changes))
         others = dict.fromkeys(entry.cell // run.niches for entry in run.store.runners_up(birth_id))
         runner_up = tuple(c for c in others if c not in held)
         switched = any(change.switched for change in changes)
-        ancestors.append(Ancestor(birth_id, batch, mother, father, held, runner_up, switched, image))
+        method = methods.get(birth_id, "evolved")
+        ancestors.append(Ancestor(birth_id, batch, mother, father, held, runner_up, switched, image, method))
     return ancestors
 
 

@@ -166,6 +166,24 @@ class AttackState(_Record):
         )
 
 
+class SurrogateRecord(_Record):
+    """A network whose gradients children climb."""
+
+    name: StrictStr
+    fingerprint: StrictStr
+
+
+class SurrogatesRecord(_Record):
+    """The surrogates of a search, and what they did for the batches that are committed. Their passes are no queries."""
+
+    networks: list[SurrogateRecord]
+    children: Count = 0  # that have climbed
+    forwards: Count = 0  # passes
+    backwards: Count = 0
+    climbs: dict[StrictStr, list[Annotated[int, Field(ge=-1, lt=1 << 24, strict=True)]]] = {}
+    """By the number of a batch in progress, Order.climbs."""
+
+
 class _Plan(_OpenRecord):
     """What commands read of an attack's plan; the rest is compared with the plan of the command that resumes it."""
 
@@ -253,6 +271,7 @@ class RunMeta(_Record):
     attack: AttackState | None = None  # of runs that no search made
     agreed: AgreementRecord | None = None  # of black boxes
     drifts: list[DriftRecord] = []  # of black boxes, oldest first
+    surrogates: SurrogatesRecord | None = None  # of searches with search.surrogate
 
     @field_validator("recipe")
     @classmethod
@@ -306,6 +325,14 @@ class RunMeta(_Record):
         if any(c >= len(info.data["target"].labels) for c in classes):
             raise ValueError("plan.classes: the target has no such class")
         return attack
+
+    @field_validator("surrogates")
+    @classmethod
+    def _climbed_classes_exist(cls, found: SurrogatesRecord | None, info: ValidationInfo) -> SurrogatesRecord | None:
+        classes = [c for climbs in found.climbs.values() for c in climbs] if found and "target" in info.data else []
+        if any(c >= len(info.data["target"].labels) for c in classes):
+            raise ValueError("climbs: the target has no such class")
+        return found
 
     @property
     def niches(self) -> int:

@@ -21,6 +21,7 @@ class Progress:
     saved: int  # evaluations at the last checkpoint
     answers: int  # images that the target answered, over all sessions: more than evaluations, because of its validation
     requests: int  # sent for them over a network
+    passes: int  # forward passes of surrogates, and as many backward ones
 
     @classmethod
     def of(cls, run: Search, rate: float, saved: int, requests: int) -> "Progress":
@@ -35,6 +36,7 @@ class Progress:
             saved=saved,
             answers=run.answers,
             requests=requests,
+            passes=run.strategy.passes,
         )
 
     @property

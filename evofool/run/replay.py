@@ -5,7 +5,7 @@ order, so it can be repeated to the bit. A reproducible search can be repeated f
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from evofool.run.lags import drawn_after
 from evofool.run.run import Run
 from evofool.run.seeding import stored_parents
 from evofool.run.stored import StoredRun
+from evofool.run.surrogate_record import load_networks, refuse_other_surrogates
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Evaluator, Measured, Order
-from evofool.search.records import Commit
+from evofool.search.records import SURROGATE, Commit
 from evofool.targets import Target
 from genomes import Genomes
 
@@ -28,11 +29,18 @@ from genomes import Genomes
 class RecordedEvaluator:
     """An Evaluator that yields the results of `inner` in the order of a record.
 
-    record: the commits, in order; unfinished: batches that were drawn and never committed.
+    record: the commits, in order; unfinished: batches that were drawn and never committed. climbed: by birth the genomes of
+    children that climbed surrogates' gradients and entered a list; they are taken as they are.
     """
 
-    def __init__(self, inner: Evaluator, record: Sequence[Commit], unfinished: Sequence[Commit]) -> None:
-        self.inner, self.record = inner, record
+    def __init__(
+        self,
+        inner: Evaluator,
+        record: Sequence[Commit],
+        unfinished: Sequence[Commit],
+        climbed: Callable[[Sequence[int]], Mapping[int, Genomes]] = lambda births: {},
+    ) -> None:
+        self.inner, self.record, self._climbed = inner, record, climbed
         self.at_once, self.notes, self.machines = inner.at_once, inner.notes, inner.machines
         self._drawn = sorted(commit.drawn_after for commit in [*record, *unfinished])
         self._committed = 0
@@ -52,7 +60,9 @@ class RecordedEvaluator:
         return int(np.searchsorted(self._drawn, self._committed, "right")) - self._committed
 
     def submit(self, order: Order) -> None:
-        self.inner.submit(order)
+        births = order.first_birth + np.arange(order.size)
+        known = self._climbed(births[order.climbed(births)].tolist())
+        self.inner.submit(replace(order, parents={**order.parents, **known}) if known else order)
 
     def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
         coming = self.inner.results(give_up)
@@ -118,6 +128,8 @@ def replay(
 ) -> Replay:
     """Repeat the search in `folder`, as a new run in `out`, and compare the two.
 
+    Children that climbed surrogates' gradients are taken as they are if they entered a list; the others climb again.
+
     workers and address as in compute.workers and compute.ray.address; they do not change results. begun(run) is called once
     the new run is open, tick as by Run.advance. Every image keeps its row in a chunk, so a replay is exact even where logits
     depend on that (targets.position). StoreError, TargetError or RecipeError if the run has saved nothing, is merged or was
@@ -145,14 +157,17 @@ def replay(
         was = content(stored)
         same_machine = stored.meta.machine == machine(recipe.compute.threads)
         target = stored.own_target(target, trust)
+        networks = load_networks(recipe, stored.folder, trust)
     # A run can come from anybody: the cluster and the runtime environment that it names are not used.
     # The quarantine of a run that was resumed may be larger than one session allows.
     part = recipe.compute.ray
     ray = part.model_copy(update={"address": address, "environment": {}, "quarantine": max(part.quarantine, aside)})
     compute = recipe.compute.model_copy(update={"workers": workers, "ray": ray})
     stop = StopPart(evaluations=committed * recipe.search.batch)
-    with Run.start(recipe.model_copy(update={"compute": compute, "stop": stop}), out, target, parents=parents) as again:
-        again.evaluator = RecordedEvaluator(again.evaluator, record, unfinished)
+    recipe = recipe.model_copy(update={"compute": compute, "stop": stop})
+    with StoredRun(folder) as stored, Run.start(recipe, out, target, parents=parents, surrogates=networks) as again:
+        refuse_other_surrogates(again.surrogates, stored.meta.surrogates, folder)
+        again.evaluator = RecordedEvaluator(again.evaluator, record, unfinished, _climbed(stored))
         begun(again)
         again.advance(tick, batches=committed)
         done = again.strategy.committed
@@ -170,6 +185,7 @@ def content(run: StoredRun) -> dict[str, Any]:
         "runners-up of each cell and their scores": runners_up,
         "genomes": run.store.genomes(births),
         "descent": run.store.ancestry(births),
+        "methods that made genomes": run.store.methods(),
         "quarantine": [row[:5] for row in run.store.quarantine()],
         "elites": [(row.birth, row.digest()) for row in run.store.elites()]
         if run.meta.shown_changes == len(history)
@@ -180,6 +196,20 @@ def content(run: StoredRun) -> dict[str, Any]:
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The parts of content() that differ between two searches; none if their course and end are equal."""
     return [name for name in one if one[name] != other[name] and None not in (one[name], other[name])]
+
+
+def _climbed(stored: StoredRun) -> Callable[[Sequence[int]], Mapping[int, Genomes]]:
+    """A function that reads genomes that climbed, of those among these births that entered a list."""
+    known = {birth for birth, method in stored.store.methods().items() if method == SURROGATE}
+
+    def read(births: Sequence[int]) -> Mapping[int, Genomes]:
+        wanted = [birth for birth in births if birth in known]
+        if not wanted:
+            return {}
+        genomes = stored.genomes(wanted)
+        return {birth: genomes[i : i + 1] for i, birth in enumerate(wanted)}
+
+    return read
 
 
 def _record(stored: StoredRun) -> list[Commit]:

@@ -1,5 +1,7 @@
 """Restores a search from a run's file: the lists of its cells, and the orders that were in progress."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from evofool.errors import StoreError
@@ -22,11 +24,13 @@ def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tupl
     strategy.last_progress = meta.last_progress
     strategy.wins, strategy.switches = store.counts()
     strategy.stored_genomes.steps = store.steps()
+    if meta.surrogates:
+        strategy.climbed, strategy.passes = meta.surrogates.children, meta.surrogates.forwards
     number = meta.seeds.number if meta.seeds else 0
     strategy.seed_with({}, meta.seeds.classes if meta.seeds else ())
     try:
         rows = _archive(strategy, store, meta.shown_changes, rank)
-        orders = _orders(strategy, store, number)
+        orders = _orders(strategy, store, number, meta.surrogates.climbs if meta.surrogates else {})
     except GenomeError as error:
         raise StoreError(f"{store.path} is damaged: {error}") from None
     strategy.next_batch = strategy.committed + len(orders)
@@ -60,9 +64,12 @@ def _archive(strategy: MapElites, store: Store, shown_changes: int, rank: str) -
     return rows
 
 
-def _orders(strategy: MapElites, store: Store, seeds: int) -> list[Order]:
+def _orders(strategy: MapElites, store: Store, seeds: int, climbs: Mapping[str, Sequence[int]]) -> list[Order]:
     orders, size = [], strategy.size
     for batch, mothers, fathers, incumbents, thresholds, drawn_after in store.pending():
+        climbing = np.array(climbs[str(batch)], np.int64) if str(batch) in climbs else None
+        if climbing is not None and len(climbing) != len(mothers):
+            raise StoreError(f"{store.path} is damaged: meta.surrogates.climbs of batch {batch} has another length")
         own = range(batch * size, min((batch + 1) * size, seeds))
         packed = store.genomes({*own, *mothers.tolist(), *fathers.tolist()} - {-1})
         genomes = strategy.encoding.unpack(list(packed.values()))
@@ -78,6 +85,7 @@ def _orders(strategy: MapElites, store: Store, seeds: int) -> list[Order]:
                 parents={birth: genomes[i : i + 1] for i, birth in enumerate(packed)},
                 claims=strategy.claims(batch),
                 drawn_after=drawn_after,
+                climbs=climbing,
             )
         )
     return orders

@@ -107,7 +107,8 @@ def wants_trust(recipe: Recipe) -> bool:
     """Whether resuming a run of this recipe needs --trust (Run.resume)."""
     ray = recipe.compute.ray
     foreign = ray.address not in ("local", "auto") or bool(ray.environment)
-    return needs_trust(recipe.target) or bool(recipe.compute.workers and foreign)
+    named = recipe.target, *(recipe.search.surrogate.targets if recipe.search.surrogate else ())
+    return any(map(needs_trust, named)) or bool(recipe.compute.workers and foreign)
 
 
 def refuse_without_search(meta: RunMeta, folder: Path | str) -> None:

@@ -1,38 +1,36 @@
 """A run: started from a recipe, advanced, saved, resumed. Killed at any moment, it ends with the same bits as any other."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 
+from evofool.ascend.surrogates import Surrogates
 from evofool.errors import ClusterError, ScoreError, TargetError
-from evofool.machine import machine, torch_threads
+from evofool.machine import torch_threads
 from evofool.recipe import Recipe, parse
 from evofool.run.checkpoints import CheckpointWriter, row_after
 from evofool.run.drift_marks import DriftMarks, configure
 from evofool.run.evaluators import make_batch_evaluator, make_evaluator, out_of_memory
 from evofool.run.gain import GainCheck
 from evofool.run.lags import with_lag
-from evofool.run.location import temporary_note
-from evofool.run.meta import LagRecord, PositionRecord, RunMeta, Seeds, SpeedRecord, TargetRecord
+from evofool.run.meta import LagRecord, RunMeta, Seeds
+from evofool.run.opening import new_meta, recipe_to_resume
 from evofool.run.progress import Progress
 from evofool.run.remeasure import differing_elites
 from evofool.run.rescore import Rescorer
 from evofool.run.resume import restore
 from evofool.run.resume_checks import (
     refuse_missing_classes,
-    refuse_other_recipe,
     refuse_other_target,
-    refuse_stored_cluster,
-    refuse_without_search,
     with_settled_compute,
 )
-from evofool.run.seeding import Parents, read_parents, refuse_other_parents
+from evofool.run.seeding import Parents, read_parents
 from evofool.run.stopping import stop_reason
 from evofool.run.store import Store
+from evofool.run.surrogate_record import build_surrogates, load_networks, record_of, refuse_other_surrogates
 from evofool.search.archive import Archive
 from evofool.search.evaluate import AnswersWithdrawn, Evaluator
 from evofool.search.evolve import Callbacks, MapElites, ea_map_elites, new_logbook, row_of, statistics, toolbox
@@ -46,7 +44,14 @@ from genomes import Encoding
 class Run:
     """One search and its file. Make it with start or resume; a `with` statement closes it."""
 
-    def __init__(self, recipe: Recipe, target: Target, store: Store, encoding: Encoding | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        target: Target,
+        store: Store,
+        encoding: Encoding | None = None,
+        surrogates: Surrogates | None = None,
+    ) -> None:
         self.recipe = recipe
         self.target = target
         self.store = store
@@ -55,7 +60,8 @@ class Run:
         meta = store.meta()
         self._position = Position(**meta.position.model_dump())
         self.marks = DriftMarks(target, recipe.compute, meta, self.folder)
-        self.batch_evaluator = make_batch_evaluator(recipe, target, self.encoding, self._position.tolerance or 0.0)
+        self.surrogates, position = surrogates, self._position.tolerance or 0.0
+        self.batch_evaluator = make_batch_evaluator(recipe, target, self.encoding, position, surrogates)
         self.evaluator: Evaluator = make_evaluator(recipe, self.batch_evaluator)
         self._begin_search()
         self.warnings: list[str] = []
@@ -83,6 +89,8 @@ class Run:
             random=recipe.search.random,
             classes=recipe.search.classes,
         )
+        if self.surrogates and (part := recipe.search.surrogate):
+            self.strategy.use_surrogates(part.share, part.after, self.surrogates.costs)
         # Images that another device draws may differ from the stored ones.
         exact_images = not (self.batch_evaluator.resident or (recipe.compute.workers and recipe.compute.ray.gpus))
         self.rescorer = Rescorer(self.archive, self.batch_evaluator, self.evaluator, exact_images)
@@ -101,11 +109,13 @@ class Run:
         target: Target | None = None,
         encoding: Encoding | None = None,
         parents: Parents | None = None,
+        surrogates: Sequence[Target] | None = None,
     ) -> "Run":
         """A new run of recipe in folder. target replaces the one that the recipe names, also in the stored recipe.
 
         encoding replaces the recipe's, with the same genomes but another variation (search.per_individual); it has to be
         passed to resume too. parents replace the elites of recipe.search.parents. Both are copied into the run's file.
+        surrogates replace the networks that recipe.search.surrogate names.
         """
         if target is None:
             if recipe.compute.workers:
@@ -122,32 +132,22 @@ class Run:
         refuse_missing_classes(recipe, target)
         if parents is None and recipe.search.parents:
             parents = read_parents(recipe, own_encoding, target.labels)
+        networks = load_networks(recipe, Path(folder), trust=True) if surrogates is None else surrogates
+        recipe, climbed = build_surrogates(recipe, networks, target, encoding or own_encoding)
         with torch_threads(recipe.compute.threads):
             recipe, speed = with_settled_compute(recipe, target)
             validation = validate(target, recipe.chunk, Path(folder))
-        if validation.position is None:
-            raise TargetError(f"{target.name}: " + "; ".join(validation.faults))
-        note = temporary_note(Path(folder))
-        warnings = [*target.details.get("notes", ()), *validation.notes, *([note] if note else ())]
-        meta = RunMeta(
-            id=uuid4().hex,
-            recipe=recipe.model_dump(mode="json", exclude_none=True),
-            target=TargetRecord(**target.description()),
-            machine=machine(recipe.compute.threads),
-            position=PositionRecord(**validation.position.to_dict()),
-            speed=SpeedRecord(**speed) if speed else None,
-            answers=target.queries - queries_before,  # those of the validation count even if the run is killed now
-            warnings=warnings,
-        )
+        answers = target.queries - queries_before  # those of the validation count even if the run is killed now
+        meta = new_meta(recipe, target, validation, speed, answers, climbed, Path(folder))
         store = Store.create(Path(folder), meta)
         try:
-            run = cls(recipe, target, store, encoding)
+            run = cls(recipe, target, store, encoding, climbed)
             if parents:
                 run._store_parents(parents)
         except BaseException:
             store.withdraw()
             raise
-        run.warnings = warnings
+        run.warnings = list(meta.warnings)
         run._earlier_answers = -queries_before
         target.store_in(run.folder)
         return run
@@ -161,6 +161,7 @@ class Run:
         encoding: Encoding | None = None,
         trust: bool = False,
         named: Collection[str] = (),
+        surrogates: Sequence[Target] | None = None,
     ) -> "Run":
         """Resume the run in folder from its last checkpoint.
 
@@ -174,16 +175,17 @@ class Run:
         try:
             meta = store.meta()
             stored = parse(meta.recipe, str(store.path))
-            refuse_without_search(meta, folder)
-            recipe = recipe or stored
-            refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
-            recipe = refuse_other_recipe(recipe, stored, folder, meta.speed.chunk if meta.speed else 0)
-            refuse_other_parents(recipe.search.parents, stored.search.parents, meta.seeds, folder)
-            trust = trust or "target" in named or recipe.target != stored.target
+            recipe = recipe_to_resume(recipe, stored, meta, folder, trust or "ray" in named)
+            trust = trust or "target" in named
+            trusts_others = trust or recipe.search.surrogate != stored.search.surrogate
+            networks = surrogates or load_networks(recipe, store.path.parent, trusts_others)
+            trust = trust or recipe.target != stored.target
             target = target or stored_target(recipe.target, store.path.parent, trust)
             refuse_other_target(target, recipe, meta, folder)
             target.store_in(store.path.parent)
-            run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding)
+            recipe, climbed = build_surrogates(recipe, networks, target, encoding or recipe.encoding.build(target.shape))
+            refuse_other_surrogates(climbed, meta.surrogates, folder)
+            run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding, climbed)
             try:
                 run._restore(meta, stored.search.lag)
                 if recipe.search.parents and not meta.seeds:  # killed before they were stored
@@ -345,6 +347,7 @@ class Run:
             "answers": self.answers,
             "lags": self.lags,
             "repeated": self.repeated,
+            "surrogates": record_of(self.surrogates, self.strategy, self.evaluator.pending()),
             **self.marks.state(),
         }
         self.checkpoints.take(state, self.evaluator, whole, end)

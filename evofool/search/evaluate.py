@@ -1,7 +1,8 @@
 """Evaluation of a batch: make the children, draw them, score them with the target, return those that beat the thresholds.
 
 An order has parents and a key, but no children: these are made where the order is evaluated, in this process or on another
-machine, and the same order gives the same bits.
+machine, and the same order gives the same bits. Where an order says so, a child is its mother after a climb of surrogates'
+gradients (evofool/ascend/surrogates.py): then the same bits are claimed for one kind of CPU.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from evofool import scores, scores_torch
+from evofool.ascend.surrogates import Surrogates
 from evofool.descriptors import DESCRIPTORS, bins
 from evofool.search.archive import Winners
 from evofool.targets.network import FLOAT32
@@ -34,19 +36,20 @@ class Order:
     incumbents: np.ndarray  # (cells, keep) int64: the cells' lists when the parents were drawn; not needed to evaluate
     mothers: np.ndarray  # (size,) int64 births; -1: none, the children are seeds or random
     fathers: np.ndarray  # (size,) int64, -1 where a child takes nothing from a father
-    # By birth, each a batch of one, never written to. Without mothers: the children that are seeds.
+    # By birth, each a batch of one, never written to; also of the children that are given.
     parents: Mapping[int, Genomes] = field(default_factory=dict)
     claims: np.ndarray | None = None  # (size,) int64: the class that each child competes in, with per-class
     drawn_after: int = 0  # number of batches that were committed when the parents were drawn
+    climbs: np.ndarray | None = None  # (size,) int64: the class that a child has climbed for; -1: it is made by variation
 
     @property
     def batch(self) -> int:
         return self.key.batch
 
     @property
-    def seeds(self) -> list[int]:
-        """The births of the children that are seeds: parents has their genomes."""
-        if not self.parents or not self.size or self.mothers[0] >= 0:
+    def given(self) -> list[int]:
+        """The births of the children that are not made: seeds, and in a replay those that climbed. parents has them."""
+        if not self.parents or not self.size or (self.mothers[0] >= 0 and self.climbs is None):
             return []
         return [birth for birth in range(self.first_birth, self.first_birth + self.size) if birth in self.parents]
 
@@ -60,21 +63,44 @@ class Order:
             mothers=self.mothers[begin:end],
             fathers=self.fathers[begin:end],
             claims=None if self.claims is None else self.claims[begin:end],
+            climbs=None if self.climbs is None else self.climbs[begin:end],
         )
 
+    def climbed(self, births: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of these children have climbed; variation cannot make them again."""
+        return np.zeros(len(births), bool) if self.climbs is None else self.climbs[births - self.first_birth] >= 0
 
-def children(encoding: Encoding, order: Order) -> Genomes:
-    """The genomes of an order's batch. The same order gives the same children on every machine."""
+
+def children(encoding: Encoding, order: Order, surrogates: Surrogates | None = None) -> Genomes:
+    """The genomes of an order's batch. The same order gives the same children on every machine, but for those that climb.
+
+    surrogates: needed for an order with children that climb and are not given.
+    """
     if not order.size or order.mothers[0] < 0:
-        first = encoding.random(order.size, order.key)
-        for birth in order.seeds:
-            first[birth - order.first_birth] = order.parents[birth][0]
-        return first
-    mothers = np.concatenate([order.parents[birth] for birth in order.mothers.tolist()])
-    if (order.fathers < 0).all():
-        return encoding.vary(mothers, mothers, order.key)
-    births = np.where(order.fathers < 0, order.mothers, order.fathers)
-    return encoding.vary(mothers, np.concatenate([order.parents[birth] for birth in births.tolist()]), order.key)
+        made = encoding.random(order.size, order.key)
+    else:
+        mothers = np.concatenate([order.parents[birth] for birth in order.mothers.tolist()])
+        births = np.where(order.fathers < 0, order.mothers, order.fathers)
+        fathers = mothers
+        if (order.fathers >= 0).any():
+            fathers = np.concatenate([order.parents[birth] for birth in births.tolist()])
+        made = encoding.vary(mothers, fathers, order.key)
+        _climb(made, mothers, order, surrogates)
+    for birth in order.given:
+        made[birth - order.first_birth] = order.parents[birth][0]
+    return made
+
+
+def _climb(made: Genomes, mothers: Genomes, order: Order, surrogates: Surrogates | None) -> None:
+    """Replace the children that climb and are not given."""
+    if order.climbs is None:
+        return
+    rows = np.flatnonzero(order.climbs >= 0)
+    rows = rows[[order.first_birth + row not in order.parents for row in rows.tolist()]]
+    if len(rows):
+        assert surrogates is not None
+        keys = [order.key.at(row) for row in rows.tolist()]
+        made[rows] = surrogates.children(mothers[rows], order.climbs[rows], keys)
 
 
 OnLogits = Callable[[np.ndarray | torch.Tensor], None]
@@ -100,8 +126,8 @@ class BatchEvaluator:
     chunk is the number of images in a forward pass. It affects the last bits of scores; the number of workers does not.
     number_format: the one of Target.formats that the search ranks by. resident: images, logits and scores stay on the
     target's device, and only the winners are copied; for a torch network without niches. keep: the most winners of a cell,
-    the length of the archive's lists (Archive). reference_batch: the number of
-    images in a pass of reference_logits, chunk unless given. It is 1 where logits depend on an image's place, so that an
+    the length of the archive's lists (Archive). surrogates: for orders with children that climb. reference_batch: the number
+    of images in a pass of reference_logits, chunk unless given. It is 1 where logits depend on an image's place, so that an
     elite's reference scores do not depend on the elites that are scored with it. position: Position.tolerance of the target
     at this chunk size (evofool.targets.position), 0 if logits do not depend on an image's place.
     """
@@ -116,6 +142,7 @@ class BatchEvaluator:
     number_format: str = FLOAT32
     resident: bool = False
     keep: int = 1
+    surrogates: Surrogates | None = None
     reference_batch: int = 0
     position: float = 0.0
 
@@ -165,7 +192,7 @@ class BatchEvaluator:
 
     def children(self, order: Order, begin: int, end: int) -> Genomes:
         """The children of the rows begin:end, the same however the batch is cut."""
-        return children(self.encoding, order.cut(begin, end))
+        return children(self.encoding, order.cut(begin, end), self.surrogates)
 
     def reference_logits(self, genomes: Genomes) -> np.ndarray:
         """(B, K): the float32 logits of up to a chunk of genomes, in the first rows of a pass; they define the scores."""

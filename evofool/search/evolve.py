@@ -16,12 +16,13 @@ from evofool.printer import print_lines
 from evofool.scores import confidence
 from evofool.search.archive import Archive, Quarantined, Winners
 from evofool.search.evaluate import BatchEvaluator, Evaluator, Order
-from evofool.search.records import CellChange, Commit, Offspring, RunnerUp
+from evofool.search.records import SURROGATE, CellChange, Commit, Offspring, RunnerUp
 from evofool.search.stored_genomes import StoredGenomes
 from genomes import Encoding, Key
+from genomes.random import integers
 
 # The streams of draws for a whole batch; rows have lower numbers.
-_PARENTS, _COUPLES = 1 << 62, (1 << 62) + 1
+_PARENTS, _COUPLES, _CLIMBS = 1 << 62, (1 << 62) + 1, (1 << 62) + 2
 
 
 class LazyFitness(base.Fitness):
@@ -97,6 +98,8 @@ class MapElites:
         )  # these cells stay empty
         self.seeds: dict[int, bytes] = {}  # packed, by birth: those that are not yet in an order (seed_with)
         self.seed_classes = np.zeros(0, np.int64)
+        self._share, self._after, self._costs = 0.0, 0, np.zeros(0, np.int64)  # use_surrogates
+        self.climbed = self.passes = 0  # children that have climbed, and surrogates' forward passes for them
         self.next_batch = 0  # to be generated
         self.committed = 0  # batches in the archive
         self.last_progress = 0  # the last commit that brought a cell a new elite, counted from 0
@@ -104,6 +107,7 @@ class MapElites:
         self.switches = 0  # of these, goal switches
         self.offspring: list[Offspring] = []  # since the last save
         self.stored_genomes = StoredGenomes(encoding)
+        self.methods: dict[int, str] = {}  # by birth, what made those of them that variation did not make
         self.cell_history: list[CellChange] = []  # since the last save, as are the next three
         self.runners_up: list[RunnerUp] = []
         self.quarantined: list[Quarantined] = []
@@ -121,6 +125,13 @@ class MapElites:
         """
         self.seeds = dict(packed)
         self.seed_classes = np.array(classes, np.int64)
+
+    def use_surrogates(self, share: float, after: int, costs: np.ndarray) -> None:
+        """Let this share of the children climb for the class that their mother was drawn for, from birth `after` on.
+
+        costs: (K,) int64, forward passes of a climb for each class; for a class of 0 passes no child climbs.
+        """
+        self._share, self._after, self._costs = share, after, costs
 
     def generate(self) -> list[Batch]:
         """The next batch, as a population of one. The first batches are seeds or random."""
@@ -162,13 +173,23 @@ class MapElites:
         key = Key(self.seed, number, _PARENTS)
         if archive.keep == 1:
             twice = None if claims is None else np.concatenate([claims, claims])
-            mothers, fathers = archive.birth[archive.sample(2 * n, key, self.selection, twice)].reshape(2, n)
+            cells = archive.sample(2 * n, key, self.selection, twice)
+            mothers, fathers = archive.birth[cells].reshape(2, n)
         else:
             cells = archive.sample(n, key, self.selection, claims)
             mothers, fathers = archive.couples(cells, Key(self.seed, number, _COUPLES))
-        fathers = np.where(self.encoding.uses_second_parent(n, Key(self.seed, number)), fathers, -1)
+        climbs = self._climbs(number, cells[:n] // archive.niches)
+        varied = self.encoding.uses_second_parent(n, Key(self.seed, number))
+        fathers = np.where(varied if climbs is None else varied & (climbs < 0), fathers, -1)
         needed = {*mothers.tolist(), *fathers.tolist()} - {-1}
-        return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed)}
+        return {"mothers": mothers, "fathers": fathers, "parents": archive.of_births(needed), "climbs": climbs}
+
+    def _climbs(self, number: int, classes: np.ndarray) -> np.ndarray | None:
+        """Order.climbs of a batch whose mothers were drawn for these classes."""
+        if not self._share or number * self.size < self._after:
+            return None
+        draws = integers(Key(self.seed, number, _CLIMBS), 1 << 53, self.size)
+        return np.where((draws < self._share * (1 << 53)) & (self._costs[classes] > 0), classes, -1)
 
     def update(self, population: list[Batch]) -> None:
         """Commit batches, in this order, and record the descent of new elites."""
@@ -184,6 +205,9 @@ class MapElites:
         self.commits.append(Commit(self.committed, order.batch, order.drawn_after))
         self.committed += 1
         self.quarantined += winners.quarantined
+        if order.climbs is not None:
+            climbed = order.climbs[order.climbs >= 0]
+            self.climbed, self.passes = self.climbed + len(climbed), self.passes + int(self._costs[climbed].sum())
         if not entered.any():
             return
         w = winners
@@ -192,8 +216,10 @@ class MapElites:
         if best.any():
             self.last_progress = self.committed - 1
         self.wins += int((before[best] >= 0).sum())
-        for row in np.unique(w.rows[entered]).tolist():
+        rows = np.unique(w.rows[entered])
+        for row in rows.tolist():
             self.offspring.append(self._offspring(order, w, row))
+        self.methods |= dict.fromkeys(w.births[rows][order.climbed(w.births[rows])].tolist(), SURROGATE)
         for i in np.flatnonzero(entered).tolist():
             place = int(w.cells[i]), int(births[i]), order.batch, float(w.log_odds[i]), float(w.margins[i])
             if best[i]:
@@ -212,6 +238,8 @@ class MapElites:
 
     def _offspring(self, order: Order, w: Winners, row: int) -> Offspring:
         birth, mother, father = int(w.births[row]), int(w.mothers[row]), int(w.fathers[row])
+        if order.climbed(w.births[row : row + 1]).all():  # its parents and its key do not make it again
+            return Offspring(birth, order.batch, mother, father, self.encoding.pack(w.genomes[row]), 0)
         form = self.stored_genomes.form(birth, (mother, father), w.genomes[row : row + 1], order.parents)
         return Offspring(birth, order.batch, mother, father, *form)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from evofool.ascend.surrogates import Surrogates
 from evofool.errors import DriftError, ScoreError, TargetError, UnansweredError
 from evofool.search.archive import Quarantined, Winners
 from evofool.search.evaluate import BatchEvaluator, Order, children
@@ -82,8 +83,9 @@ class _Isolation:
 class Quarantine:
     """Quarantines single images: at most `limit`, in one session, before a ScoreError ends the search."""
 
-    def __init__(self, encoding: Encoding, target_name: str, limit: int) -> None:
-        self._encoding, self._target_name, self._limit = encoding, target_name, limit
+    def __init__(self, encoding: Encoding, target_name: str, limit: int, surrogates: Surrogates | None = None) -> None:
+        self._encoding, self._surrogates = encoding, surrogates
+        self._target_name, self._limit = target_name, limit
         self._births: set[int] = set()
 
     def __len__(self) -> int:
@@ -99,7 +101,8 @@ class Quarantine:
             )
         self._births.add(birth)
         mother, father = int(order.mothers[0]), int(order.fathers[0])
-        return Quarantined(birth, order.batch, mother, father, children(self._encoding, order), reason)
+        genome = children(self._encoding, order, self._surrogates)
+        return Quarantined(birth, order.batch, mother, father, genome, reason)
 
 
 def refuse_whole_batch(order: Order, reasons: Sequence[str], target_name: str) -> None:

@@ -37,7 +37,8 @@ class LocalEvaluator:
         self.at_once = streams
         self.notes: list[str] = []
         self.machines = [machine(torch_threads)]
-        self._quarantine = Quarantine(batch_evaluator.encoding, batch_evaluator.target.name, quarantine)
+        e = batch_evaluator
+        self._quarantine = Quarantine(e.encoding, e.target.name, quarantine, e.surrogates)
         self._orders: deque[_Submitted] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if streams > 1:

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+SURROGATE = "surrogate"
+"""The method that made a genome by climbing the gradients of surrogates."""
+
 
 class Offspring(NamedTuple):
     """A genome that entered the archive when its batch was committed, or that a run began with."""

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Sequence
 from importlib import resources
 
+import numpy as np
+
 from evofool.errors import TargetError
 from evofool.targets.digits import NOTHING
 from evofool.targets.guarded import REJECTED
@@ -26,6 +28,15 @@ def class_of(text: str, labels: Sequence[str], who: object) -> int:
     near = [] if text.lstrip("-").isdecimal() else difflib.get_close_matches(text, labels, 3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise TargetError(f"{who}: no class {text}; its classes are 0 to {len(labels) - 1}, by number or by label{hint}")
+
+
+def matching_classes(labels: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    """(K,) int64: for each class with one of `labels` the class of another target: the same number if all labels are equal,
+    else the class with the same label; -1 for none."""
+    if list(labels) == list(others):
+        return np.arange(len(labels))
+    number = {label: c for c, label in enumerate(others)}
+    return np.array([number.get(label, -1) for label in labels], np.int64)
 
 
 def is_rejection(label: str) -> bool:

@@ -101,9 +101,9 @@ class Canvas:
     def random(self, n: int, key: Key) -> Genomes:
         """As start says."""
         if self.start == "waves":
-            return self._of_pixels(operators.waves(n, self.channels, self.size, key))
+            return self.of_pixels(operators.waves(n, self.channels, self.size, key))
         if self.start == "noise":
-            return self._of_pixels(operators.noise(n, self.channels, self.size, key))
+            return self.of_pixels(operators.noise(n, self.channels, self.size, key))
         graphs = self.cppn.random(n, key.at(_GRAPH_ROWS))
         steps = np.array([integers(key.at(i), MAX_WALK, 1)[0] for i in range(n)], np.int64)
         for step in range(int(steps.max(initial=0))):
@@ -120,7 +120,7 @@ class Canvas:
         pixels, graphs = operators.vary(
             np.ascontiguousarray(mothers["pixels"]), np.ascontiguousarray(fathers["pixels"]), pure, self.rates, key
         )
-        out = self._of_pixels(pixels)
+        out = self.of_pixels(pixels)
         rows = np.flatnonzero(graphs)
         if len(rows):
             parts = [mothers["cppn"][i : i + 1] for i in rows]
@@ -155,11 +155,24 @@ class Canvas:
         """The canvases are copied to the device and mirrored there."""
         import torch
 
-        canvases = torch.tensor(np.ascontiguousarray(genomes["pixels"]), device=device)
-        down, across = (
-            torch.from_numpy(_places(self.size, n).copy()).to(canvases.device) for n in (self.height, self.width)
-        )
-        return canvases.index_select(3, across).index_select(2, down)
+        return self.spread(torch.tensor(np.ascontiguousarray(genomes["pixels"]), device=device))
+
+    def pixels(self, genomes: Genomes) -> np.ndarray:
+        """The canvases, not mirrored."""
+        return np.asarray(genomes["pixels"])
+
+    def of_pixels(self, pixels: np.ndarray) -> Genomes:
+        """Canvases that are no CPPNs."""
+        out = np.zeros(len(pixels), self.dtype)
+        out["pixels"] = pixels
+        return out
+
+    def spread(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """The canvases, mirrored."""
+        import torch
+
+        down, across = (torch.from_numpy(_places(self.size, n).copy()).to(pixels.device) for n in (self.height, self.width))
+        return pixels.index_select(3, across).index_select(2, down)
 
     def pack(self, genome: Any) -> bytes:
         """One byte for the kind, then the packed CPPN if it is one; else pixels, compressed where that is shorter."""
@@ -215,14 +228,9 @@ class Canvas:
             pixels = base64.b64decode(data["pixels"], validate=True)
         except (TypeError, ValueError) as error:
             raise GenomeError(f'canvas genome: "pixels" is no base64 ({error})') from None
-        return self._of_pixels(self._pixels(_RAW + pixels)[None])
+        return self.of_pixels(self._pixels(_RAW + pixels)[None])
 
     # -- inside
-
-    def _of_pixels(self, pixels: np.ndarray) -> Genomes:
-        out = np.zeros(len(pixels), self.dtype)
-        out["pixels"] = pixels
-        return out
 
     def _of_graphs(self, graphs: Genomes) -> Genomes:
         out = np.zeros(len(graphs), self.dtype)

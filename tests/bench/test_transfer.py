@@ -10,11 +10,12 @@ import pytest
 from evofool import scores
 from evofool.bench.calibration import Calibration
 from evofool.bench.statistics import share_interval
-from evofool.bench.transfer.matrix import REPLICATES, matching_classes, matrix
+from evofool.bench.transfer.matrix import REPLICATES, matrix
 from evofool.bench.transfer.shares import SURE, TargetElites, TransferMatrix, TransferPair, TransferShare
 from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, encode_png, resized
 from evofool.targets import Target
+from evofool.targets.labels import matching_classes
 from evofool.targets.validation import wilson
 
 SHAPE, CLASSES = (1, 6, 5), 7
@@ -205,7 +206,7 @@ def test_labels_in_another_order_change_nothing() -> None:
     turned = Target("turned", [second.labels[c] for c in turn], SHAPE, lambda x: second.logits(x)[:, turn], {})
     one = matrix(rows[:1], targets[:2], calibrations[:2])
     other = matrix(rows[:1], [targets[0], turned], [calibrations[0], calibrated(turned)], names=one.names)
-    np.testing.assert_array_equal(matching_classes(targets[0], turned), np.argsort(turn))
+    np.testing.assert_array_equal(matching_classes(targets[0].labels, turned.labels), np.argsort(turn))
     assert one.rows[0].pairs[1].agreement == other.rows[0].pairs[1].agreement
     assert one.rows[0].pairs[1].confidence_on_other == pytest.approx(other.rows[0].pairs[1].confidence_on_other)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evofool.cluster.agreement import Allowance, Contributor, Kind, References, allowance, difference
+from evofool.cluster.agreement import Allowance, Contributor, Kind, References, allowance, difference, same_gradients
 from evofool.cluster.checks import Checks
 from evofool.cluster.messages import Lineage, Receiver, Sender, seal
 from evofool.cluster.worker import WorkerInfo
@@ -70,6 +70,22 @@ def test_faults_are_found_in_whole_answers_and_in_seals(fault: str, other: Kind)
     assert found.largest == pytest.approx(np.inf if fault == "NaN" else np.abs(wrong - LOGITS).max())
     if fault != "NaN" or allowed.exact:  # a sample of 16 logits need not have the row
         assert difference(seal(0, wrong), LOGITS, allowed) is not None
+
+
+def test_images_that_may_be_others_are_not_compared() -> None:
+    wrong = LOGITS.copy()
+    wrong[3] *= 2
+    skipped = np.arange(len(LOGITS)) == 3
+    for other in (kind(), kind(cpu="b")):
+        allowed = allowance(OWN, other, True, 0.0)
+        for answer in (wrong, seal(0, wrong)):
+            assert difference(answer, LOGITS, allowed, skipped) is None
+            assert difference(answer, LOGITS, allowed, np.ones(len(LOGITS), bool)) is None
+        assert difference(wrong, LOGITS, allowed, ~skipped) is not None
+    assert difference(seal(0, LOGITS + 1), LOGITS, allowance(OWN, kind(), True, 0.0), skipped) is not None
+    assert same_gradients(OWN, kind())
+    assert not any(same_gradients(OWN, other) for other in (kind(torch="2.12"), kind(cpu="b")))
+    assert not same_gradients(kind(device="GPU"), kind(device="GPU"))
 
 
 def test_last_bits_count_on_one_kind_of_machine_alone() -> None:

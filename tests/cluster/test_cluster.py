@@ -126,6 +126,13 @@ def endless():
     if in_a_worker(): time.sleep(600)
     return plain()
 
+def near():
+    import torch
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 5))
+    net.shape, net.labels = Answer.shape, Answer.labels
+    return net
+
 def here_alone():
     answer = plain()
     if in_a_worker(): answer.labels = ["a", "b", "c", "d", "E"]
@@ -208,6 +215,8 @@ def content(folder: Path) -> dict[str, Any]:
             "elites": store.elites(),
             "cell_history": store.cell_history(),
             "runners_up": store.runners_up(),
+            "methods": store.methods(),
+            "surrogates": store.meta().surrogates,
             "metrics": [(m.batch, m.row) for m in store.metrics()],
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": [row[:5] for row in store.quarantine()],
@@ -260,8 +269,16 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         },
         {"search": {"lag": 0, "keep": 8}},
         {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
+        {"search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}}},
     ],
-    ids=["no lag", "lag 8", "niches, classes of their own, margins", "runners-up", "runners-up, lag 8, argmax"],
+    ids=[
+        "no lag",
+        "lag 8",
+        "niches, classes of their own, margins",
+        "runners-up",
+        "runners-up, lag 8, argmax",
+        "surrogates",
+    ],
 )
 def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: dict[str, Any]) -> None:
     finished(here / "none", recipe(**parts))

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evofool.ascend.surrogates import Climb, Surrogates
 from evofool.cluster import messages
 from evofool.cluster.messages import Lineage, Receiver, Sender, WinnersMessage, decode_winners, encode_winners
 from evofool.search.archive import Archive, Winners
 from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order
 from evofool.search.evolve import MapElites
 from genomes import CPPN, Canvas, Direct, Encoding, Genomes, Key
-from tests.synthetic import fake
+from tests.synthetic import fake, network
 
 CLASSES, SIDE, BATCH, SEED = 12, 6, 8, 7
 DIRECT = Direct(1, SIDE, SIDE, rate=0.2)
@@ -77,7 +78,9 @@ class Far:
         order, message = self.pipe.popleft()
         there = self.receiver.decode(message)
         assert np.array_equal(there.thresholds, order.thresholds)
-        sent: WinnersMessage = carried(encode_winners(there, self.batch_evaluator(there)), self.answers)
+        sent: WinnersMessage = carried(
+            encode_winners(self.batch_evaluator.encoding, there, self.batch_evaluator(there)), self.answers
+        )
         return decode_winners(self.batch_evaluator.encoding, order, sent, self.lineage)
 
     def agree(self) -> None:
@@ -92,6 +95,8 @@ class Search:
         batch_evaluator = BatchEvaluator(encoding, fake(classes=CLASSES), 5, **rules)
         self.archive = Archive(encoding, CLASSES, keep=batch_evaluator.keep)
         self.strategy = MapElites(self.archive, encoding, seed=SEED, batch=BATCH, competition=batch_evaluator.competition)
+        if surrogates := batch_evaluator.surrogates:
+            self.strategy.use_surrogates(0.5, 16, surrogates.costs)
         self.lineage = Lineage()
         self.workers = [Far(batch_evaluator, self.lineage), Far(batch_evaluator, self.lineage)]
         orders_in_progress: deque[tuple[Any, Far]] = deque()
@@ -170,11 +175,28 @@ def test_a_decoded_order_equals_the_encoded_one_without_incumbents(encoding: Enc
                 assert (genome.shape, genome.tobytes()) == (order.parents[birth].shape, order.parents[birth].tobytes())
 
 
+@pytest.mark.parametrize("name", ["crossed", "canvas"])
+def test_winners_that_climbed_are_sent_whole_both_ways(name: str) -> None:
+    encoding, labels = ENCODINGS[name], [f"class {c}" for c in range(CLASSES)]
+    target = fake(classes=CLASSES)
+    surrogates = Surrogates([network(1, (1, SIDE, SIDE), labels)], target, encoding, Climb(2))
+    search = Search(encoding, 40, surrogates=surrogates, keep=2)
+    assert search.strategy.climbed > 100
+    assert search.strategy.passes == 2 * search.strategy.climbed
+    made = {offspring.birth: offspring.steps for offspring in search.strategy.offspring}
+    assert search.strategy.methods
+    for birth in search.strategy.methods:
+        assert birth not in search.lineage
+        assert made[birth] == 0
+    assert search.lineage.keys() & made.keys() == made.keys() - search.strategy.methods.keys()
+    assert search.workers[1].whole
+
+
 def test_scores_that_are_ranked_by_are_sent_once() -> None:
     for rank, absent, present in (("log_odds", "log_odds", "margins"), ("margin", "margins", "log_odds")):
         batch_evaluator = BatchEvaluator(DIRECT, fake(classes=CLASSES), 5, rank)
         order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
-        sent = encode_winners(order, batch_evaluator(order))
+        sent = encode_winners(DIRECT, order, batch_evaluator(order))
         assert getattr(sent, absent) is None
         assert getattr(sent, present) is not None
 
@@ -182,7 +204,7 @@ def test_scores_that_are_ranked_by_are_sent_once() -> None:
 def test_broken_rows_are_sent_with_the_winners() -> None:
     order = order_of(0, 16, np.full(CLASSES, -np.inf), DIRECT)
     aside = [(3, "broke"), (7, "hung")]
-    assert carried(encode_winners(order, BatchEvaluator(DIRECT, fake(classes=CLASSES), 5)(order), aside)).broken == (
+    assert carried(encode_winners(DIRECT, order, BatchEvaluator(DIRECT, fake(classes=CLASSES), 5)(order), aside)).broken == (
         (3, "broke"),
         (7, "hung"),
     )
@@ -376,11 +398,11 @@ def test_the_lineage_keeps_the_last_winners_with_both_parents(monkeypatch: pytes
     assert len(births) > 3
     assert {father < 0 for _, father in parents.values()} == {True, False}
     lineage: Lineage = Lineage({-5: (-1, -1)})
-    decode_winners(CROSSED, order, encode_winners(order, w), lineage)
+    decode_winners(CROSSED, order, encode_winners(CROSSED, order, w), lineage)
     assert lineage == {-5: (-1, -1)} | parents
     monkeypatch.setattr(messages, "_MAX_LINEAGE", 3)
     lineage = Lineage({-5: (-1, -1)})
-    decode_winners(CROSSED, order, encode_winners(order, w), lineage)
+    decode_winners(CROSSED, order, encode_winners(CROSSED, order, w), lineage)
     assert list(lineage) == births[-3:]
 
 

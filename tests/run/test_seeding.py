@@ -349,7 +349,7 @@ def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, comp
             whole.update(message.update.births)
             there = receiver.decode(message)
             assert there.seeds == cut.seeds
-            back = decode_winners(built, cut, encode_winners(there, batch_evaluator(there)), lineage)
+            back = decode_winners(built, cut, encode_winners(built, there, batch_evaluator(there)), lineage)
             assert back.genomes.tobytes() == batch_evaluator(cut).genomes.tobytes()
             assert back.births.tolist() == batch_evaluator(cut).births.tolist()
             assert set(sender._known) == set(receiver._genomes)

@@ -19,6 +19,7 @@ from evofool.errors import ScoreError, TargetError
 from evofool.images import decode_png, resized
 from evofool.machine import torch_threads
 from evofool.targets import Target
+from evofool.targets.labels import matching_classes
 from evofool.targets.position import Position, measure
 from evofool.targets.validation import wilson
 
@@ -72,15 +73,6 @@ def matrix(
     return TransferMatrix(called, evolved, queries, calibrations is not None, notes)
 
 
-def matching_classes(source: Target, other: Target) -> np.ndarray:
-    """(K,) int64: for each class of `source` the class of `other`: the same number if all labels are equal, else the class
-    with the same label; -1 for none."""
-    if source.labels == other.labels:
-        return np.arange(len(source.labels))
-    number = {label: c for c, label in enumerate(other.labels)}
-    return np.array([number.get(label, -1) for label in source.labels], np.int64)
-
-
 class _CellScores(NamedTuple):
     """The scores of m cells. cells: (m,) int64, their places in the row. The rest is (m,), or (REPLICATES, m)."""
 
@@ -104,7 +96,7 @@ class _Scorer(NamedTuple):
 
     def score(self, row: TargetElites, source: "_Scorer", cells: np.ndarray) -> _CellScores:
         """Score these cells of the row. Cells whose class this target lacks, or has no threshold for, are left out."""
-        classes = matching_classes(source.target, self.target)[row.classes[cells]]
+        classes = matching_classes(source.target.labels, self.target.labels)[row.classes[cells]]
         known = classes >= 0
         if self.calibration is not None:
             known &= self.calibration.scored[classes]
@@ -234,7 +226,7 @@ def _any(hits: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def _refuse_no_common_class(source_name: str, source: Target, other_name: str, other: Target) -> None:
-    if (matching_classes(source, other) < 0).all():
+    if (matching_classes(source.labels, other.labels) < 0).all():
         raise TargetError(
             f"{source_name} and {other_name} have no class in common: the labels of the first are "
             f"{', '.join(source.labels[:3])} ..., of the second {', '.join(other.labels[:3])} ...; if they are the same "
