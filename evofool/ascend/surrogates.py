@@ -49,7 +49,7 @@ class Surrogates:
         if not hasattr(encoding, "of_pixels"):
             raise RecipeError(f"surrogates' gradients move pixels, and {encoding.name} genomes have none")
         self.networks, self.climb = tuple(networks), climb
-        self._encoding = cast(PixelEncoding, encoding)
+        self.encoding = cast(PixelEncoding, encoding)
         self._guides = [_Guide(network, target) for network in networks]
         self.costs = climb.steps * np.array([guide.classes >= 0 for guide in self._guides], np.int64).sum(axis=0)
         self.fingerprints = tuple(network.fingerprint() for network in networks)
@@ -67,9 +67,9 @@ class Surrogates:
         """
         pixels = [
             self._climbed(start, int(c), key)
-            for start, c, key in zip(self._encoding.pixels(mothers), classes, keys, strict=True)
+            for start, c, key in zip(self.encoding.pixels(mothers), classes, keys, strict=True)
         ]
-        return self._encoding.of_pixels(np.stack(pixels)) if pixels else mothers[:0]
+        return self.encoding.of_pixels(np.stack(pixels)) if pixels else mothers[:0]
 
     def classes(self, images: np.ndarray) -> np.ndarray:
         """(surrogates, B) int64: the target's class with each highest logit, of uint8 (B, C, H, W); -1: it has none."""
@@ -80,7 +80,7 @@ class Surrogates:
     def _climbed(self, start: np.ndarray, class_id: int, key: Key) -> np.ndarray:
         """uint8 (C, h, w), from such pixels."""
         guides = [guide for guide in self._guides if guide.classes[class_id] >= 0]
-        most = [max(1, round(_JITTER * side)) for side in (self._encoding.height, self._encoding.width)]
+        most = [max(1, round(_JITTER * side)) for side in (self.encoding.height, self.encoding.width)]
         drawn = integers(key.at(_ROWS), 1 << 53, self.climb.steps * len(guides) * 2).reshape(-1, len(guides), 2)
         shifts = (drawn % (2 * np.array(most) + 1) - most).tolist()
         x = torch.tensor(start, dtype=torch.float64)
@@ -98,7 +98,7 @@ class Surrogates:
         """float64 (C, h, w): of the log-odds of a class of the target, for pixels (C, h, w)."""
         pixels = x.float().requires_grad_()
         with torch.enable_grad():
-            images = torch.roll(self._encoding.spread(pixels[None]) / 255.0, shift, (2, 3))
+            images = torch.roll(self.encoding.spread(pixels[None]) / 255.0, shift, (2, 3))
             (gradient,) = torch.autograd.grad(guide.log_odds(images, class_id), pixels)
         return torch.nan_to_num(gradient.double(), 0.0, 0.0, 0.0)
 

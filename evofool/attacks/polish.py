@@ -17,7 +17,9 @@ from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param, Pixels
 from evofool.ascend.rules import APGD
 from evofool.ascend.scaled_weights import ScaledWeights
+from evofool.ascend.surrogates import Climb, Surrogates
 from evofool.attacks.session import AttackProgress, Session, metrics_rows
+from evofool.attacks.surrogate_climb import climb, judge_of, record_after
 from evofool.descriptors import DESCRIPTORS, Descriptor, bins
 from evofool.errors import RecipeError, StoreError
 from evofool.images import is_large
@@ -29,15 +31,18 @@ from evofool.run.meta import Seeds
 from evofool.run.schema import GenomeId
 from evofool.run.store import Store
 from evofool.run.stored import Elite, StoredRun
+from evofool.run.surrogate_record import record_of
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
-from genomes import CPPN, Encoding
+from evofool.targets import target as load_target
+from genomes import CPPN, Encoding, Genomes
 from genomes.cppn.complete import complete
 
 METHOD = "polish"
 BY = ("weights", "pixels")
-_BUDGET = 17  # forward passes per elite
-_RATE = {"weights": 0.003, "pixels": 2 / 255}
+BY_SURROGATES = "surrogates"
+_BUDGET = {"weights": 17, "pixels": 17, BY_SURROGATES: 5}  # forward passes per elite
+_RATE = {"weights": 0.003, "pixels": 2 / 255, BY_SURROGATES: 2.5 / 255}
 _GROUP = 64  # elites at most that are polished and saved at a time
 _GROUP_BYTES = 1 << 29  # memory for their states, at about ten tensors of an image's size per elite
 
@@ -52,6 +57,10 @@ class PolishPlan:
     weight or each pixel (0: 0.003 for weights, 2/255 for pixels). grow: graphs get all edges that they could have, at weight
     0, and these are varied too, which takes more memory and gains more. threads: torch threads of a pass (0: as in the run).
 
+    surrogates: the specs of networks whose gradients are used in place of the target's (by is then "surrogates"): pixels, or
+    canvases, climb them, by steps of the standard deviation rate (0: 2.5/255), and every forward pass of the target but the
+    first one judges a climb (budget 0: 5 passes).
+
     The other fields are filled in by polish: run and elites identify the elites (the run's id; a hash); group elites climb
     at the same time; microbatch is that of ascend; chunk images are scored at once.
     """
@@ -62,6 +71,7 @@ class PolishPlan:
     rate: float = 0.0
     grow: bool = True
     threads: int = 0
+    surrogates: tuple[str, ...] = ()
     run: str = ""
     elites: str = ""
     group: int = 0
@@ -106,22 +116,27 @@ def polish(
     step; if it returns True polishing stops, and the unfinished group is dropped. target: the run's own by default (trust as
     in StoredRun.target). streams: passes at once (0: the target's choice); they do not change results.
 
-    TargetError for a target without gradients; StoreError or RecipeError if the run has nothing to polish, or if out holds
-    another run.
+    With surrogates each elite climbs log-odds by their gradients, and one query of the target judges each climb.
+
+    TargetError for a target without gradients, if no surrogate is named; StoreError or RecipeError if the run has nothing to
+    polish, or if out holds another run.
     """
     with StoredRun(folder) as stored:
         if out.resolve() == stored.folder.resolve():
             raise StoreError(f"{out} is the run to be polished, which is not modified; pass another --out")
-        source = _read(stored, plan.by, plan.classes)
+        source = _read(stored, BY_SURROGATES if plan.surrogates else plan.by, plan.classes)
         target = stored.own_target(target, trust)
-    if target.network is None:
+    if target.network is None and not plan.surrogates:
         raise no_gradients(target)
     plan = _settled(plan, source, target)
+    surrogates = _surrogates(source, plan, target)
     recipe = _recipe(source, plan, out)
     seeds = Seeds(run=source.run, number=len(source.births))
-    described = {**plan.__dict__, "classes": list(plan.classes)}
+    described = {**plan.__dict__, "classes": list(plan.classes), "surrogates": list(plan.surrogates)}
+    if surrogates is None:
+        del described["surrogates"]
     with torch_threads(plan.threads):  # for the validation, whose bits depend on their number
-        store, state = open_attack(out, target, recipe, described, plan.chunk, seeds)
+        store, state = open_attack(out, target, recipe, described, plan.chunk, seeds, record_of(surrogates))
     with Session(store, state, target, len(source.elites), tick) as session:
         on_start(plan, session.done, session.items)
         while session.goes_on:
@@ -129,11 +144,15 @@ def polish(
             began = time.perf_counter()
             with torch_threads(plan.threads):
                 ticked = session.tick(len(group.elites))
-                result, genomes = _climb(group, plan, target, streams or target.streams, ticked)
+                at_once = streams or target.streams
+                if surrogates is None:
+                    result, genomes = _climb(group, plan, target, at_once, ticked)
+                else:
+                    result, genomes = _climb_surrogates(group, plan, target, surrogates, at_once, ticked)
                 if result.interrupted:
                     break
                 images = _PolishedImages.of(group, plan, target, result, genomes)
-                _save(session, source, images, target, began)
+                _save(session, source, images, target, began, surrogates)
         return _outcome(store, session)
 
 
@@ -162,15 +181,23 @@ class _Source:
 
     def packed(self) -> list[bytes]:
         """The elites' genomes, of the new run's encoding."""
-        if self.by == "weights" or self.recipe.encoding.kind == "direct":
+        if _keeps(self.by, self.recipe.encoding.kind):
             return [self.genomes[elite.row.birth] for elite in self.elites]
         return [self.encoding.pack(image) for image in self.images()]
+
+    def sound_genomes(self) -> Genomes:
+        """The same, unpacked; StoreError if one of them does not render its elite's image."""
+        genomes = self.encoding.unpack(self.packed())
+        wrong = (self.encoding.render(genomes) != self.images()).any(axis=(1, 2, 3))
+        if wrong.any():
+            raise _damaged(self.folder, self.elites[int(wrong.argmax())], "is not the image that its genome renders")
+        return genomes
 
 
 def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
     folder, recipe = stored.folder, stored.recipe
     by = by or ("weights" if recipe.encoding.kind == "cppn" else "pixels")
-    if by not in BY:
+    if by not in (*BY, BY_SURROGATES):
         raise RecipeError(f'the parameters to polish are {" or ".join(BY)}, not "{by}" (--parameters)')
     if by == "weights" and recipe.encoding.kind != "cppn":
         raise RecipeError(f"{folder} has {recipe.encoding.kind} images, which have no weights; pass --parameters pixels")
@@ -188,8 +215,20 @@ def _read(stored: StoredRun, by: str, classes: Sequence[int]) -> _Source:
         if elite.row.digest() != elite.row.sha256:
             raise _damaged(folder, elite, "does not match its hash")
     births = {birth: k for k, birth in enumerate(sorted({elite.row.birth for elite in elites}))}
-    part = recipe.encoding if by == "weights" or recipe.encoding.kind == "direct" else DirectPart(kind="direct")
+    part = recipe.encoding if _keeps(by, recipe.encoding.kind) else DirectPart(kind="direct")
     return _Source(folder, run, by, recipe, elites, part.build(stored.shape), births, genomes)
+
+
+def _keeps(by: str, kind: str) -> bool:
+    """Whether the new run has the encoding of the run that is polished; else it has pixels."""
+    return by == "weights" or kind == "direct" or (by == BY_SURROGATES and kind == "canvas")
+
+
+def _surrogates(source: _Source, plan: PolishPlan, target: Target) -> Surrogates | None:
+    if not plan.surrogates:
+        return None
+    networks = [load_target(spec) for spec in plan.surrogates]
+    return Surrogates(networks, target, source.encoding, Climb(rate=plan.rate * 255))
 
 
 def _damaged(folder: Path, elite: Elite, what: str) -> StoreError:
@@ -205,15 +244,15 @@ def _settled(plan: PolishPlan, source: _Source, target: Target) -> PolishPlan:
         )
     if plan.rate < 0 or not math.isfinite(plan.rate):
         raise RecipeError(f"rate, the size of the first step, has to be finite and at least 0, not {plan.rate}")
-    assert target.network is not None
-    on_cpu = target.network.device.type == "cpu"
+    on_cpu = target.network is None or target.network.device.type == "cpu"
     digest = hashlib.sha256("".join(elite.row.sha256 for elite in source.elites).encode()).hexdigest()
     return PolishPlan(
         run=source.run,
         elites=f"{len(source.elites)}, SHA-256 {digest[:32]}",
         by=source.by,
         classes=tuple(sorted(set(plan.classes))),
-        budget=plan.budget or _BUDGET,
+        budget=plan.budget or _BUDGET[source.by],
+        surrogates=plan.surrogates,
         rate=plan.rate or _RATE[source.by],
         grow=plan.grow and source.by == "weights",
         group=max(1, min(_GROUP, _GROUP_BYTES // (40 * math.prod(target.shape)))),
@@ -226,12 +265,12 @@ def _settled(plan: PolishPlan, source: _Source, target: Target) -> PolishPlan:
 def _recipe(source: _Source, plan: PolishPlan, out: Path) -> Recipe:
     """The recipe of the new run: as the source's in what determines rendering, ranking and cells."""
     r = source.recipe
-    kept = plan.by == "weights" or r.encoding.kind == "direct"
+    kept = _keeps(plan.by, r.encoding.kind)
     return Recipe(
         name=out.resolve().name or METHOD,
         target=r.target,
         encoding=r.encoding if kept else DirectPart(kind="direct"),
-        search=r.search.model_copy(update={"parents": None}),
+        search=r.search.model_copy(update={"parents": None, "surrogate": None}),
         niches=r.niches,
         stop=StopPart(evaluations=plan.budget * len(source.elites)),
         compute=ComputePart(chunk=plan.chunk, threads=plan.threads, format="float32"),
@@ -249,10 +288,7 @@ def _climb(group: _Source, plan: PolishPlan, target: Target, streams: int, tick:
     param: Param
     if plan.by == "weights":
         assert isinstance(group.encoding, CPPN)
-        genomes = group.encoding.unpack(group.packed())
-        wrong = (group.encoding.render(genomes) != images).any(axis=(1, 2, 3))
-        if wrong.any():
-            raise _damaged(group.folder, group.elites[int(wrong.argmax())], "is not the image that its genome renders")
+        genomes = group.sound_genomes()
         if plan.grow:
             genomes = complete(genomes, group.encoding.channels)
         param = ScaledWeights(group.encoding, genomes, target.network.device)
@@ -272,6 +308,23 @@ def _climb(group: _Source, plan: PolishPlan, target: Target, streams: int, tick:
         assert result.states is not None
         return result, param.genomes(result.states, torch.arange(len(rows)))
     return result, result.images
+
+
+def _climb_surrogates(
+    group: _Source, plan: PolishPlan, target: Target, surrogates: Surrogates, streams: int, tick: Tick
+) -> tuple[AscentResult, np.ndarray]:
+    """The climbs of a group of elites, and the genomes of the best images."""
+    cells = [elite.row.cell for elite in group.elites]
+    classes, wanted = (np.array([getattr(e.row, name) for e in group.elites]) for name in ("class_id", "niche"))
+    niches = group.recipe.niches
+
+    def inside(items: np.ndarray, images: np.ndarray) -> np.ndarray:
+        assert niches is not None
+        return bins(DESCRIPTORS[niches.descriptor](images), niches.edges) == wanted[items]
+
+    judge = judge_of(target, plan.chunk, classes, group.recipe.search.rank, inside if niches else None)
+    genomes, queries = group.sound_genomes(), plan.budget
+    return climb(surrogates, genomes, classes, cells, judge, queries=queries, streams=streams, tick=tick)
 
 
 def _inside(score: Objective, descriptor: Descriptor, edges: Sequence[float], niches: np.ndarray) -> Objective:
@@ -338,7 +391,9 @@ class _PolishedImages:
         return [f"{self.group.elites[item].label}: {note}" for item, note in self.result.notes]
 
 
-def _save(session: Session, source: _Source, done: _PolishedImages, target: Target, began: float) -> None:
+def _save(
+    session: Session, source: _Source, done: _PolishedImages, target: Target, began: float, surrogates: Surrogates | None
+) -> None:
     """Write a group that is done in one transaction."""
     store, first = session.store, session.done == 0
     cells = [elite.row.cell for elite in done.group.elites]
@@ -355,6 +410,9 @@ def _save(session: Session, source: _Source, done: _PolishedImages, target: Targ
         origins={birth: GenomeId(source.run, original) for original, birth in source.births.items()} if first else {},
         originals=done.originals(),
         niches=niches,
+        surrogates=record_after(
+            store.meta().surrogates, surrogates, done.result, [e.row.class_id for e in done.group.elites]
+        ),
     )
     finished = f"all {state.done} elites are done" if state.done == len(source.elites) else None
     commit(store, state, images, time.perf_counter() - began, finished, target)

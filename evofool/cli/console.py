@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from evofool.errors import StoreError, TargetError
 from evofool.printer import Table, leave_terminal, print_json, print_lines, show_cursor, status
-from evofool.search.records import SURROGATE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -297,7 +296,7 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
     won = f"{wins:,} elite replacements, {share} of them goal switches; " if meta.searched else ""
     distinct = len({e.row.birth for e in elites})
     print_lines("", f"{len(elites)} elites, {distinct} different images; {_spent(stored)}; {won}{state}")
-    _print_surrogates(stored, elites)
+    print_surrogates(stored)
     print_drifts(stored)
     quarantine = stored.quarantine()
     if quarantine:
@@ -308,17 +307,14 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
         )
 
 
-def _print_surrogates(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
-    """Print what the surrogates of a search did."""
+def print_surrogates(stored: "StoredRun") -> None:
+    """Print what the surrogates of a run did; nothing if it has none."""
     found = stored.meta.surrogates
-    if found is None:
-        return
-    made = sum(e.row.method == SURROGATE for e in elites)
-    print_lines(
-        f"{found.children:,} children climbed the gradients of {', '.join(n.name for n in found.networks)}, in "
-        f"{found.forwards:,} forward and {found.backwards:,} backward passes, which are no queries of the target; {made} of "
-        f"{len(elites)} elites are such children"
-    )
+    if found is not None:
+        print_lines(
+            f"{found.children:,} images climbed the gradients of {', '.join(n.name for n in found.networks)}, in "
+            f"{found.forwards:,} forward and {found.backwards:,} backward passes, which are no queries of the target"
+        )
 
 
 def print_drifts(stored: "StoredRun") -> None:

@@ -21,9 +21,15 @@ PARAMETERS = typer.Option(
     metavar="weights|pixels",
     help="What the gradient changes; by default the CPPN's weights where there are any, else pixels.",
 )
-BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17 passes.")
+BUDGET = typer.Option(min=0, help="Forward passes for each elite; 0: 17 passes, with --surrogate 5.")
 CHANGES = typer.Option(
     "--set", metavar="KEY=VALUE", help="rate=0.01: the step size in pixels; grow=false: add no edges to the graphs."
+)
+SURROGATES = typer.Option(
+    "--surrogate",
+    metavar="SPEC",
+    help="Use the gradients of this network in place of the target's, which judges the images; may be repeated "
+    "(docs/surrogates.md).",
 )
 THREADS = typer.Option(min=0, help="Torch threads of one pass; 0: as many as RUN has.")
 
@@ -35,11 +41,14 @@ def polish(
     budget: Annotated[int, BUDGET] = 0,
     classes: Classes = None,
     changes: Annotated[list[str] | None, CHANGES] = None,
+    surrogates: Annotated[list[str] | None, SURROGATES] = None,
     trust: Trust = False,
     threads: Annotated[int, THREADS] = 0,
     streams: Streams = 0,
 ) -> None:
     """Improve a run's elites by gradient ascent, and keep the better images as a new run.
+
+    The gradients are the target's own, or with --surrogate those of other networks.
 
     With --parameters weights an image stays one that a CPPN draws; with pixels it does not. Images that score higher
     replace their elites, are marked as polished and have the originals as parents (mothers); the other elites stay. The
@@ -50,12 +59,14 @@ def polish(
 
     from evofool.attacks.polish import PolishPlan
     from evofool.attacks.polish import polish as polish_run
-    from evofool.cli.console import interrupts, report
+    from evofool.cli.console import interrupts, print_surrogates, report
     from evofool.recipe import override
     from evofool.run.stored import StoredRun
 
     with StoredRun(folder) as stored:
         folder, labels = stored.folder, tuple(stored.labels)
+    if surrogates and parameters:
+        raise RecipeError("--surrogate climbs in pixels, or canvases if RUN has these; leave --parameters out")
     chosen = class_ids(classes, labels, str(folder))
     settings = _settings(override({}, changes or []))
     new = out or folder.with_name(f"{folder.resolve().name}-polished")
@@ -73,7 +84,8 @@ def polish(
             show_status(lambda: progress_text(p).replace("classes", "elites"))
             return bool(interrupted)
 
-        plan = PolishPlan(parameters, tuple(chosen), budget, threads=threads, **settings)
+        named = tuple(surrogates or ())
+        plan = PolishPlan(parameters, tuple(chosen), budget, threads=threads, surrogates=named, **settings)
         done = polish_run(folder, new, plan, trust=trust, streams=streams, on_start=begun, tick=tick)
     for note in done.notes:
         print_lines(f"Warning: {note}.")
@@ -85,6 +97,8 @@ def polish(
         f"Polished: {done.polished:,} of {len(done.before):,} elites; median log-odds {np.median(done.before):.2f} before, "
         f"{np.median(done.after):.2f} after; {done.forwards:,} forward and {done.backwards:,} backward passes."
     )
+    with StoredRun(new) as stored:
+        print_surrogates(stored)
     if len(done.before) < done.elites:
         print_lines(f"Stopped after {len(done.before):,} of {done.elites:,} elites. The same command continues.")
         raise typer.Exit(130)

@@ -34,7 +34,7 @@ _HUB = (
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 # The keys of an attack's plan that the card has.
-_SETTINGS = ("by", "settings", "units", "budget", "rank", "rate", "grow", "seed", "target_confidence")
+_SETTINGS = ("by", "surrogates", "settings", "units", "budget", "rank", "rate", "grow", "seed", "target_confidence")
 
 
 @dataclass(frozen=True)
@@ -184,17 +184,22 @@ def _search(recipe: Mapping[str, Any], evaluations: int) -> str:
         "argmax": "an image competes in the class that it is called",
         "per-class": "classes are searched apart",
     }.get(search.get("competition", "all"), "")
-    niches = recipe.get("niches")
+    niches, surrogate = recipe.get("niches"), search.get("surrogate")
+    climbs = ""
+    if surrogate:
+        names = ", ".join(f"`{public_name(name)}`" for name in surrogate["targets"])
+        climbs = f"; {surrogate['share']:.0%} of the children climbed gradients of other networks ({names})"
+        climbs += f" from evaluation {surrogate['after']:,} on" if surrogate.get("after") else ""
     apart = f"; {len(niches['edges']) + 1} niches per class, by {niches['descriptor']}" if niches else ""
     return (
         f"MAP-Elites over {what}; {competition}; ranked by {search.get('rank', 'log_odds')}; "
-        f"seed {search.get('seed', 0)}; batches of {search.get('batch', '?')}; {evaluations:,} evaluations{apart}"
+        f"seed {search.get('seed', 0)}; batches of {search.get('batch', '?')}; {evaluations:,} evaluations{apart}{climbs}"
     )
 
 
 def _attack(state: AttackState) -> str:
     plan = state.plan
-    settings = {key: plan[key] for key in _SETTINGS if plan.get(key) not in (None, "", {})}
+    settings = {key: plan[key] for key in _SETTINGS if plan.get(key) not in (None, "", {}, [])}
     described = without_folders(", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()))
     source = f" of the elites of run `{plan['run']}`" if "run" in plan else ""
     return (

@@ -18,10 +18,11 @@ from evofool.images import encode_png, is_large
 from evofool.machine import machine
 from evofool.recipe import Recipe
 from evofool.run.drift_marks import DriftMarks
-from evofool.run.meta import AttackState, PositionRecord, RunMeta, Seeds, TargetRecord
+from evofool.run.meta import AttackState, PositionRecord, RunMeta, Seeds, SurrogatesRecord, TargetRecord
 from evofool.run.reader import FILE
 from evofool.run.schema import Checkpoint, GenomeId, ImprovementRow, MetricsRow, NewElite
 from evofool.run.store import Store
+from evofool.run.surrogate_record import refuse_other_surrogates
 from evofool.search.records import CellChange, Offspring
 from evofool.targets import Target
 from evofool.targets.validation import validate
@@ -51,12 +52,18 @@ class Seed(NamedTuple):
 
 
 def open_attack(
-    folder: Path, target: Target, recipe: Recipe, plan: Mapping[str, Any], chunk: int, seeds: Seeds | None = None
+    folder: Path,
+    target: Target,
+    recipe: Recipe,
+    plan: Mapping[str, Any],
+    chunk: int,
+    seeds: Seeds | None = None,
+    surrogates: SurrogatesRecord | None = None,
 ) -> tuple[Store, AttackState]:
     """The file of a run that follows this plan, created or, if the folder has it already, opened; and its state.
 
-    seeds: of a new file, the genomes that images come from; the first commit has to have them. StoreError, RecipeError or
-    TargetError if folder has anything else, or if the target is invalid.
+    seeds: of a new file, the genomes that images come from; the first commit has to have them. surrogates: the ones that a
+    new file names. StoreError, RecipeError or TargetError if folder has anything else, or if the target is invalid.
     """
     queries_before = 0 if target.counts_persist else target.queries
     if (folder / FILE).exists():
@@ -64,7 +71,9 @@ def open_attack(
         try:
             meta = store.meta()
             if meta.committed or meta.attack is None:
-                return store, _resumed_state(meta, folder, target, plan, queries_before)
+                state = _resumed_state(meta, folder, target, plan, queries_before)
+                refuse_other_surrogates(surrogates, meta.surrogates, folder)
+                return store, state
         except BaseException:
             store.close(failed=True)
             raise
@@ -82,6 +91,7 @@ def open_attack(
         warnings=[*target.details.get("notes", ()), *validation.notes],
         seeds=seeds,
         attack=state,
+        surrogates=surrogates,
     )
     return Store.create(folder, meta), state
 
@@ -123,6 +133,7 @@ class ImageGroup:
     origins: Mapping[int, GenomeId] = field(default_factory=dict)  # by birth, where seeds come from
     originals: Sequence[Image] = ()  # images of seeds, which win their cells before `images` do
     niches: int = 1  # of a class
+    surrogates: SurrogatesRecord | None = None  # the new record, where there is one
 
     def cell(self, image: Image) -> int:
         return image.class_id * self.niches + image.niche
@@ -159,6 +170,7 @@ def commit(
                 "seconds": total,
                 "finished": finished,
                 "answers": target.queries - state.queries_before,
+                **({"surrogates": group.surrogates} if group.surrogates else {}),
                 **marks.state(),
             },
             genomes=[*(Offspring(s.birth, batch, -1, -1, s.genome, 0) for s in group.seeds), *made.values()],

@@ -166,7 +166,7 @@ def replay(
     stop = StopPart(evaluations=committed * recipe.search.batch)
     recipe = recipe.model_copy(update={"compute": compute, "stop": stop})
     with StoredRun(folder) as stored, Run.start(recipe, out, target, parents=parents, surrogates=networks) as again:
-        refuse_other_surrogates(again.surrogates, stored.meta.surrogates, folder)
+        refuse_other_surrogates(again.store.meta().surrogates, stored.meta.surrogates, folder)
         again.evaluator = RecordedEvaluator(again.evaluator, record, unfinished, _climbed(stored))
         begun(again)
         again.advance(tick, batches=committed)

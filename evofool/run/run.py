@@ -184,7 +184,7 @@ class Run:
             refuse_other_target(target, recipe, meta, folder)
             target.store_in(store.path.parent)
             recipe, climbed = build_surrogates(recipe, networks, target, encoding or recipe.encoding.build(target.shape))
-            refuse_other_surrogates(climbed, meta.surrogates, folder)
+            refuse_other_surrogates(record_of(climbed), meta.surrogates, folder)
             run = cls(recipe.model_copy(update={"target": target.name}), target, store, encoding, climbed)
             try:
                 run._restore(meta, stored.search.lag)

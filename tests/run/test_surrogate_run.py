@@ -110,7 +110,7 @@ def test_children_climb_from_the_evaluation_on_and_are_marked_and_counted(here: 
         assert stored.meta.answers < 320 + 100, "their passes are no queries"
     shown = call("show", here / "run").out
     assert (
-        f"{record.children:,} children climbed the gradients of python:near_targets:first, python:near_targets:second, in "
+        f"{record.children:,} images climbed the gradients of python:near_targets:first, python:near_targets:second, in "
     )
     assert f"{record.forwards:,} forward and {record.forwards:,} backward passes, which are no queries" in " ".join(
         shown.split()
