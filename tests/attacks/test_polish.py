@@ -195,7 +195,7 @@ def test_the_new_run_can_be_exported_merged_polished_and_evolved_from(source: Ca
     polished(folder, new, budget=4)
     with StoredRun(new) as stored:
         elites = stored.elites()
-        assert export(stored, tmp_path / "files") == len(elites)
+        assert export(stored, tmp_path / "files").images == len(elites)
     merged = merge([folder, new], tmp_path / "merged")
     assert merged.cells == len(elites)
     with holds(tmp_path / "merged") as both:
