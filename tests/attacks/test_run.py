@@ -136,7 +136,7 @@ def test_every_method_makes_a_run_that_can_be_verified_and_exported(tmp_path: Pa
         assert verdict.exact
         assert verdict.faults == ()
         assert verdict.largest_difference == 0.0
-        assert export(stored, tmp_path / "files") == 2
+        assert export(stored, tmp_path / "files").images == 2
         for e in elites:
             (path,) = (tmp_path / "files").glob(f"{e.row.class_id}_*/*.png")
             assert np.array_equal(decode_png(path.read_bytes()), e.image)

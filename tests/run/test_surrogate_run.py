@@ -109,12 +109,9 @@ def test_children_climb_from_the_evaluation_on_and_are_marked_and_counted(here: 
     with StoredRun(here / "run") as stored:
         assert stored.meta.answers < 320 + 100, "their passes are no queries"
     shown = call("show", here / "run").out
-    assert (
-        f"{record.children:,} images climbed the gradients of python:near_targets:first, python:near_targets:second, in "
-    )
-    assert f"{record.forwards:,} forward and {record.forwards:,} backward passes, which are no queries" in " ".join(
-        shown.split()
-    )
+    line = " ".join(shown.split())
+    assert f"{record.children:,} images climbed the gradients of python:near_targets:first" in line
+    assert f"{record.forwards:,} forward and {record.forwards:,} backward passes, which are no queries" in line
 
 
 def test_streams_and_chunks_and_classes_without_a_share_change_nothing(here: Path) -> None:
