@@ -81,8 +81,8 @@ class Surrogates:
         """uint8 (C, h, w), from such pixels."""
         guides = [guide for guide in self._guides if guide.classes[class_id] >= 0]
         most = [max(1, round(_JITTER * side)) for side in (self.encoding.height, self.encoding.width)]
-        drawn = integers(key.at(_ROWS), 1 << 53, self.climb.steps * len(guides) * 2).reshape(-1, len(guides), 2)
-        shifts = (drawn % (2 * np.array(most) + 1) - most).tolist()
+        drawn = integers(key.at(_ROWS), 1 << 53, self.climb.steps * len(guides) * 2)
+        shifts = (drawn.reshape(-1, 2) % (2 * np.array(most) + 1) - most).reshape(self.climb.steps, len(guides), 2).tolist()
         x = torch.tensor(start, dtype=torch.float64)
         lows = [_low_frequencies(side, self.climb.band) for side in x.shape[1:]]
         momentum = torch.zeros_like(x)

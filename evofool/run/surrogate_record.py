@@ -1,7 +1,6 @@
 """The surrogates of a run: loaded as its recipe says, and what its file keeps of them."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 from evofool.ascend.surrogates import Climb, Surrogates, lacks_gradients
@@ -43,9 +42,9 @@ def build_surrogates(
 
 def refuse_other_surrogates(ours: SurrogatesRecord | None, record: SurrogatesRecord | None, folder: Path | str) -> None:
     """TargetError for other surrogates than a run began with. record: of its file."""
-    for network, known in zip_longest(ours.networks if ours else (), record.networks if record else ()):
-        if network is None or known is None:
-            raise TargetError(f"{folder}: this run began with another number of surrogates; pass those that it began with")
+    if (ours and len(ours.networks)) != (record and len(record.networks)):
+        raise TargetError(f"{folder}: this run began with another number of surrogates; pass those that it began with")
+    for network, known in zip(ours.networks if ours else (), record.networks if record else (), strict=True):
         if network.fingerprint != known.fingerprint:
             raise TargetError(
                 f"{folder}: the surrogate {network.name} is not the one that this run began with, {known.name} (labels, "

@@ -11,6 +11,7 @@ from evofool.ascend.surrogates import Surrogates
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.recipe import Recipe, parse
 from evofool.run.lineage import lineage
+from evofool.run.merge import merge
 from evofool.run.meta import SurrogatesRecord
 from evofool.run.replay import replay
 from evofool.run.run import Run
@@ -153,6 +154,21 @@ def test_a_replay_takes_children_that_climbed_as_they_are(here: Path, monkeypatc
     assert content(here / "again") == found
 
 
+def test_merged_runs_and_parents_keep_what_climbed(here: Path) -> None:
+    encoding = {"kind": "canvas", "start": "waves"}
+    finished(here / "one", recipe(encoding=encoding))
+    finished(here / "two", recipe(encoding=encoding, search={"seed": 4}))
+    with StoredRun(here / "one") as stored:
+        merge([here / "one", here / "two"], here / "merged")
+        made = {elite.row.method for elite in stored.elites()}
+    with StoredRun(here / "merged") as stored:
+        assert verify(stored, trust=True).faults == ()
+        assert {elite.row.method for elite in stored.elites()} == made == {"evolved", "surrogate"}
+    search = {"parents": str(here / "one"), "surrogate": None}
+    with Run.start(recipe(encoding=encoding, search=search), here / "next") as run:
+        assert set(run.store.methods().values()) == {"seed", "surrogate"}
+
+
 def test_what_cannot_be_is_refused(here: Path) -> None:
     def refused(part: dict[str, Any], match: str) -> None:
         with pytest.raises(TargetError, match=match):
@@ -176,6 +192,8 @@ def test_a_run_goes_on_with_the_surrogates_that_it_began_with_and_trusts_no_othe
     other = recipe({"targets": ("python:near_targets:first", "python:near_targets:third")})
     with pytest.raises(TargetError, match=r"the surrogate python:near_targets:third is not the one .* began with"):
         Run.resume(here / "run", other, trust=True)
+    with pytest.raises(TargetError, match="this run began with another number of surrogates"):
+        Run.resume(here / "run", recipe({"targets": ("python:near_targets:first",)}), trust=True)
     with pytest.raises(RecipeError, match=r"search\.surrogate\.share = 0\.5, not 0\.25"):
         Run.resume(here / "run", recipe({"share": 0.25}))
     with Run.resume(here / "run", recipe(), named={"target"}) as run:
