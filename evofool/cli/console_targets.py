@@ -68,6 +68,8 @@ def print_target(description: dict[str, Any]) -> None:
 
 
 def print_kinship(found: "Sequence[Kinship]") -> None:
+    from evofool.targets.redaction import short_name
+
     table = Table()
     table.column("surrogate", no_wrap=True)
     for name in ("images", "agrees", "95% interval", "by chance"):
@@ -75,7 +77,11 @@ def print_kinship(found: "Sequence[Kinship]") -> None:
     for each in found:
         low, high = each.interval
         table.row(
-            each.surrogate, f"{each.images:,}", f"{each.agreement:.1%}", f"{low:.1%} to {high:.1%}", f"{each.by_chance:.1%}"
+            short_name(each.surrogate),
+            f"{each.images:,}",
+            f"{each.agreement:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{each.by_chance:.1%}",
         )
     table.print()
 

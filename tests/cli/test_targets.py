@@ -53,6 +53,15 @@ def test_show_prints_the_resolved_target(call: Call) -> None:
     assert len(whole["fingerprint"]) == len(whole["file_sha256"]) == 64
 
 
+def test_kinship_prints_how_often_surrogates_agree_with_the_target(call: Call) -> None:
+    surrogate = "lenet?mean=0.1&std=0.3"
+    (row,) = json.loads(call("targets", "kinship", "lenet", surrogate, "--json").out)
+    assert (row["surrogate"], row["images"]) == (surrogate, 256)
+    assert 0 < row["agreement"] < 1
+    assert f"{row['agreement']:.1%}" in call("targets", "kinship", "lenet", surrogate).out
+    assert "is the target itself" in call("targets", "kinship", "lenet", "lenet").err
+
+
 @pytest.mark.parametrize("command", ["show", "check"])
 def test_a_target_that_cannot_be_loaded_ends_in_one_sentence(call: Call, command: str) -> None:
     result = call("targets", command, "lenets")

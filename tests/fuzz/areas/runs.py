@@ -39,7 +39,10 @@ TINY = ("stop.evaluations=96", "stop.confidence=", "search.batch=16", "save.seco
 DIRECT = ("mnist-direct", "niches={descriptor='mirror_symmetry', edges=[0.6, 0.68]}")
 # large enough to be stored by their parents
 CANVAS = ("mnist-canvas", "encoding.size=64", "encoding.start=waves", "search.keep=2")
-KINDS = ("cppn", "direct", "canvas", "canvases merged", "free", "unfinished", "merged", "attack", "everything")
+SURROGATE = "search.surrogate={targets=['lenet?mean=0.1&std=0.3'], steps=1}"
+KINDS = (
+    "cppn", "direct", "canvas", "canvases merged", "free", "unfinished", "climbing", "merged", "attack", "everything",
+)  # fmt: skip
 
 
 @cache
@@ -56,7 +59,9 @@ def sample(kind: str) -> tuple[bytes, bytes]:
         elif kind == "free":
             _search(folder, "mnist-cppn", "search.mode=free", "search.lag=1")
         elif kind == "unfinished":
-            return _unfinished(folder)
+            return _unfinished(folder, "mnist-cppn", "search.keep=3")
+        elif kind == "climbing":
+            return _unfinished(folder, "mnist-canvas", "encoding.start=waves", SURROGATE)
         elif kind == "merged":
             sources = [_search(Path(name) / f"source-{seed}", "mnist-cppn", f"search.seed={seed}") for seed in (1, 2)]
             merge(sources, folder)
@@ -75,9 +80,9 @@ def _search(folder: Path, recipe: str, *changes: str) -> Path:
     return folder
 
 
-def _unfinished(folder: Path) -> tuple[bytes, bytes]:
+def _unfinished(folder: Path, recipe: str, *changes: str) -> tuple[bytes, bytes]:
     """A run that was killed after some batches, with orders under way and a log that is not folded in."""
-    with Run.start(load("mnist-cppn", [*TINY, "search.lag=2", "search.keep=3"]), folder) as run:
+    with Run.start(load(recipe, [*TINY, "search.lag=2", *changes]), folder) as run:
         batches = 0
 
         def stop(_: Run) -> bool:
