@@ -270,6 +270,7 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         {"search": {"lag": 0, "keep": 8}},
         {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
         {"search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}}},
+        {"search": {"lag": 8, "keep": 8, "random": 160}, "encoding": {"kind": "canvas", "size": 64}},
     ],
     ids=[
         "no lag",
@@ -278,6 +279,7 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         "runners-up",
         "runners-up, lag 8, argmax",
         "surrogates",
+        "canvas",
     ],
 )
 def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: dict[str, Any]) -> None:
