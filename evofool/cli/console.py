@@ -208,6 +208,7 @@ def report(folder: Path, reason: str | None) -> None:
             f"{_spent(stored)} in {duration(seconds)}: {sure} of {classes} classes at 0.99 or more, "
             f"{very} at 0.9999 or more; median {median}."
         )
+        print_surrogates(stored)
         wanted = stored.recipe.stop.confidence
         if reason and wanted is not None:
             late = [
@@ -227,11 +228,12 @@ def report(folder: Path, reason: str | None) -> None:
 
 
 def _spent(stored: "StoredRun") -> str:
-    """What a run has spent so far: evaluations, or the passes of a baseline."""
-    attack = stored.meta.attack
+    """What a run has spent so far: evaluations, or the passes of a baseline; and climbs by surrogates."""
+    attack, surrogates = stored.meta.attack, stored.meta.surrogates
+    climbs = f", {surrogates.children:,} climbs by surrogates" if surrogates else ""
     if attack is None:
-        return f"{stored.evaluations:,} evaluations"
-    return f"{attack.forwards:,} forward and {attack.backwards:,} backward passes"
+        return f"{stored.evaluations:,} evaluations{climbs}"
+    return f"{attack.forwards:,} forward and {attack.backwards:,} backward passes{climbs}"
 
 
 def _best_sheet(elites: "list[Elite]", title: str) -> "Image":
@@ -313,7 +315,8 @@ def print_surrogates(stored: "StoredRun") -> None:
     if found is not None:
         print_lines(
             f"{found.children:,} images climbed the gradients of {', '.join(n.name for n in found.networks)}, in "
-            f"{found.forwards:,} forward and {found.backwards:,} backward passes, which are no queries of the target"
+            f"{found.forwards:,} forward and {found.backwards:,} backward passes, which are no queries of "
+            f"{stored.recipe.target}"
         )
 
 

@@ -59,7 +59,7 @@ def polish(
 
     from evofool.attacks.polish import PolishPlan
     from evofool.attacks.polish import polish as polish_run
-    from evofool.cli.console import interrupts, print_surrogates, report
+    from evofool.cli.console import interrupts, report
     from evofool.recipe import override
     from evofool.run.stored import StoredRun
 
@@ -97,8 +97,6 @@ def polish(
         f"Polished: {done.polished:,} of {len(done.before):,} elites; median log-odds {np.median(done.before):.2f} before, "
         f"{np.median(done.after):.2f} after; {done.forwards:,} forward and {done.backwards:,} backward passes."
     )
-    with StoredRun(new) as stored:
-        print_surrogates(stored)
     if len(done.before) < done.elites:
         print_lines(f"Stopped after {len(done.before):,} of {done.elites:,} elites. The same command continues.")
         raise typer.Exit(130)
