@@ -43,7 +43,7 @@ class Weighed:
 
     def results(self, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[Order, Winners]]:
         for order, winners in self._inner.results(give_up):
-            answer = encode_winners(order, winners)
+            answer = encode_winners(self._encoding, order, winners)
             self.answers.append(len(pickle.dumps(answer, 5)))
             decode_winners(self._encoding, order, answer, self._lineage)
             yield order, winners
@@ -66,6 +66,8 @@ def measure(recipe: str, changes: list[str], keep: int, evaluations: int) -> Non
             run.advance()
             genome = run.encoding.dtype.itemsize * int(np.prod(run.encoding.shape))
             held = len(np.unique(run.archive.births[run.archive.births >= 0]))
+            scores = run.archive.scores
+            alike = int(((scores[:, 1:] == scores[:, :-1]) & np.isfinite(scores[:, 1:])).sum())
             median = float(np.median(confidence(run.best())))
             history, runners_up = len(run.store.cell_history()), len(run.store.runners_up())
             genomes = len(run.store.births())
@@ -77,7 +79,8 @@ def measure(recipe: str, changes: list[str], keep: int, evaluations: int) -> Non
 
     print(
         f"{recipe}, keep {keep}, {evaluations:,} evaluations: median {median:.4f}\n"
-        f"  memory: {held:,} genomes in lists x {genome:,} bytes = {held * genome / 1e6:,.1f} MB\n"
+        f"  memory: {held:,} genomes in lists x {genome:,} bytes = {held * genome / 1e6:,.1f} MB; {alike:,} places "
+        f"of {scores.size:,} have the score of the place before them\n"
         f"  bytes of an order: {mean(weighed.orders)}; of the largest {max(weighed.orders):,}\n"
         f"  bytes of an answer: {mean(weighed.answers)}; of the largest {max(weighed.answers):,}\n"
         f"  bytes for an evaluation, both ways: {(sum(weighed.orders) + sum(weighed.answers)) / evaluations:,.0f}\n"
