@@ -28,6 +28,7 @@ from evofool.run.resume_checks import (
     refuse_other_target,
     refuse_stored_cluster,
     refuse_without_search,
+    refuse_wrong_types,
     with_settled_compute,
 )
 from evofool.run.seeding import Parents, read_parents, refuse_other_parents
@@ -106,6 +107,7 @@ class Run:
         encoding replaces the recipe's, with the same genomes but another variation (evolve.PerIndividual); it has to be
         passed to resume too. parents replace the elites of recipe.search.parents. Both are copied into the run's file.
         """
+        refuse_wrong_types(recipe, folder, target)
         if target is None:
             if recipe.compute.workers:
                 refuse_black_box(recipe.target)
@@ -174,7 +176,8 @@ class Run:
             meta = store.meta()
             stored = parse(meta.recipe, str(store.path))
             refuse_without_search(meta, folder)
-            recipe = recipe or stored
+            recipe = stored if recipe is None else recipe
+            refuse_wrong_types(recipe, folder, target)
             refuse_stored_cluster(recipe, stored, folder, trust or "ray" in named)
             recipe = refuse_other_recipe(recipe, stored, folder, meta.speed.chunk if meta.speed else 0)
             refuse_other_parents(recipe.search.parents, stored.search.parents, meta.seeds, folder)
