@@ -173,7 +173,9 @@ def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
         return recipe, []
     lines = [f"search.lag is {lag}, the least that keeps {workers} workers busy; the recipe has none (--set search.lag=N)"]
     if recipe.encoding.kind == "direct":
-        cost = next((f"{times:g} times at lag {at}" for at, times in _COST_OF_LAG if at >= lag), "4 times at lag 32")
+        most = _COST_OF_LAG[-1]
+        beyond = f"over {most[1]:g} times (measured up to lag {most[0]})"
+        cost = next((f"{times:g} times at lag {at}" for at, times in _COST_OF_LAG if at >= lag), beyond)
         lines.append(
             f"With pixels a lag costs evaluations: {cost} (mnist-direct on a LeNet, medians of 20 seeds). With --set "
             "search.mode=free parents are drawn when a worker is free, but results depend on which worker is faster"
