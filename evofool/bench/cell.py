@@ -79,7 +79,7 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
             return None
         before, began = target.queries, time.perf_counter()
         with StoredRun(folder) as stored:
-            verdict = verify(stored, target)
+            verdict = verify(stored, target, tick=lambda: on_progress({"done": cell.queries}))
             _save_logits(verdict, folder / LOGITS)
             forwards, backwards = count_passes(stored, target.crops)
             answers = stored.meta.answers + (0 if target.counts_persist else target.queries - before)

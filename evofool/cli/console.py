@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from evofool.run.stored import Elite, ListedElite, StoredRun
 
 _SHOWN_WORKERS = 8
+SHEET, BEST_SHEET, CURVE = "elites.png", "best.png", "curve.png"
+"""The pictures in a run's folder."""
 _BEST = 100  # the most images on best.png
 _NAMED = 10  # the most elites that a line names
 
@@ -169,32 +171,44 @@ def confidence_text(confidence: float, log_odds: float) -> str:
     return f"{text} (log-odds {log_odds:.1f})" if text == "1.0000" else text
 
 
-def report(folder: Path, reason: str | None) -> None:
-    """Print a run's summary and write its contact sheet and its curve."""
+def draw_pictures(stored: "StoredRun", elites: "list[Elite]") -> str:
+    """Write elites.png, curve.png and, for more than 100 elites, best.png into a run's folder.
+
+    Returns why the curve is not drawn; "" if it is.
+    """
     from evofool.pages.curve import curve
     from evofool.pages.sheet import Tile, contact_sheet
-    from evofool.run.stored import StoredRun
     from evofool.targets.redaction import short_name
 
+    folder = stored.folder
+    title = f"{stored.recipe.name}: {short_name(stored.recipe.target)}, {_spent(stored)}"
+    tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in elites]
+    sheet, best, plot = folder / SHEET, folder / BEST_SHEET, folder / CURVE
+    write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
+    if len(elites) > _BEST:
+        write(best, lambda: _best_sheet(elites, title).save(best))
+    rows = stored.rows()
+    if not rows:
+        return "no batch was committed"
+    ranked = stored.recipe.compute.format
+    by = "" if ranked == "float32" else f" (scores of the search, in {ranked})"
+    unit = "forward passes" if stored.meta.attack else "evaluations"
+    try:
+        write(plot, lambda: plot.write_bytes(curve(rows, title + by, len(stored.classes), unit)))
+    except ValueError as error:  # metrics of a damaged file; its elites may be sound
+        return str(error)
+    return ""
+
+
+def report(folder: Path, reason: str | None) -> None:
+    """Print a run's summary and write its contact sheet and its curve."""
+    from evofool.run.stored import StoredRun
+
     with StoredRun(folder) as stored:
-        elites = stored.elites()
-        title = f"{stored.recipe.name}: {short_name(stored.recipe.target)}, {_spent(stored)}"
-        tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in elites]
-        sheet, plot = folder / "elites.png", folder / "curve.png"
-        write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
-        if len(tiles) > _BEST:
-            write(folder / "best.png", lambda: _best_sheet(elites, title).save(folder / "best.png"))
-        rows = stored.rows()
-        classes = len(stored.classes)
-        if rows:
-            ranked = stored.recipe.compute.format
-            by = "" if ranked == "float32" else f" (scores of the search, in {ranked})"
-            unit = "forward passes" if stored.meta.attack else "evaluations"
-            try:
-                write(plot, lambda: plot.write_bytes(curve(rows, title + by, classes, unit)))
-            except ValueError as error:  # metrics of a damaged file; its elites may be sound
-                rows = []
-                print_lines(f"Warning: the curve is not drawn: {error}; evofool verify {folder} says more.")
+        elites, classes = stored.elites(), len(stored.classes)
+        without_curve = draw_pictures(stored, elites)
+        if without_curve and stored.rows():
+            print_lines(f"Warning: the curve is not drawn: {without_curve}; evofool verify {folder} says more.")
         best = _best_of_classes(elites)
         sure = sum(e.confidence >= 0.99 for e in best.values())
         very = sum(e.confidence >= 0.9999 for e in best.values())
@@ -221,10 +235,11 @@ def report(folder: Path, reason: str | None) -> None:
                 names = ", ".join(late[:10]) + (" ..." if len(late) > 10 else "")
                 print_lines(f"Below {wanted:g}: {names}. Another seed may give better results: --set search.seed=N")
         print_lines(
-            f"Contact sheet: {sheet}" + (f" (the best {_BEST}: {folder / 'best.png'})" if len(tiles) > _BEST else "")
+            f"Contact sheet: {folder / SHEET}"
+            + (f" (the best {_BEST}: {folder / BEST_SHEET})" if len(elites) > _BEST else "")
         )
-        if rows:
-            print_lines(f"Curve:         {plot}")
+        if not without_curve:
+            print_lines(f"Curve:         {folder / CURVE}")
 
 
 def _spent(stored: "StoredRun") -> str:

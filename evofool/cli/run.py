@@ -13,6 +13,7 @@ from evofool.cli.options import Trust
 from evofool.printer import print_lines
 
 if TYPE_CHECKING:
+    from evofool.errors import BudgetError
     from evofool.recipe import Recipe
     from evofool.run.run import Run
 
@@ -63,7 +64,7 @@ def run(
     continued by its recipe gets those of the recipe, and the changes are printed. At the end it writes elites.png (every
     elite, that is the best image of a class, with its label and confidence) and curve.png.
     """
-    from evofool.errors import ClusterError, DriftError, ScoreError, TargetError
+    from evofool.errors import BudgetError, ClusterError, DriftError, ScoreError, TargetError
 
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]
@@ -78,7 +79,13 @@ def run(
         start = f"Continuing {folder} at {opened.strategy.evaluations:,} evaluations"
     else:
         recipe, changed_lines = _with_lag(recipe)
-        opened = _start(recipe, folder)
+        try:
+            opened = _start(recipe, folder)
+        except BudgetError as error:
+            others = [change for change in changes if change.split("=")[0].strip() != "target"]
+            command = ["evofool", "run", recipe_or_run, *(f"--set={change}" for change in others), f"--out={folder}"]
+            error.args = (f"{error}; start again with:  {' '.join(map(quote, command))} {_raised(error)}",)
+            raise
         given = opened.seeds
         begins = f", which begins with {given.number} genomes of {recipe.search.parents}" if given else ""
         start = f"New run in {folder}{begins}"
@@ -166,7 +173,9 @@ def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
         return recipe, []
     lines = [f"search.lag is {lag}, the least that keeps {workers} workers busy; the recipe has none (--set search.lag=N)"]
     if recipe.encoding.kind == "direct":
-        cost = next((f"{times:g} times at lag {at}" for at, times in _COST_OF_LAG if at >= lag), "4 times at lag 32")
+        most = _COST_OF_LAG[-1]
+        beyond = f"over {most[1]:g} times (measured up to lag {most[0]})"
+        cost = next((f"{times:g} times at lag {at}" for at, times in _COST_OF_LAG if at >= lag), beyond)
         lines.append(
             f"With pixels a lag costs evaluations: {cost} (mnist-direct on a LeNet, medians of 20 seeds). With --set "
             "search.mode=free parents are drawn when a worker is free, but results depend on which worker is faster"
@@ -177,14 +186,20 @@ def _with_lag(recipe: "Recipe") -> "tuple[Recipe, list[str]]":
 def _again(folder: Path, error: Exception, trust: bool) -> str:
     """The command that continues a run after an error; for a cap on requests that was reached, with a higher one."""
     from evofool.errors import BudgetError
-    from evofool.targets.http_client import redacted_url
 
     again = f"evofool run {quote(str(folder))}"
     if not isinstance(error, BudgetError):
         return f"{again} --trust" if trust else again
+    return f"{again} {_raised(error)}"
+
+
+def _raised(error: "BudgetError") -> str:
+    """The option that raises the cap on requests that was reached."""
+    from evofool.targets.http_client import redacted_url
+
     shown = redacted_url(error.raised)
     hint = "" if shown == error.raised else " (with the URL's own values in place of ...)"
-    return f"{again} --set {quote(f'target={shown}')}{hint}"
+    return f"--set {quote(f'target={shown}')}{hint}"
 
 
 def _changed_lines(folder: Path, recipe: "Recipe", changes: list[str]) -> list[str]:

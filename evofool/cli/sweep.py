@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from evofool.cli.options import AsJson, WithDefault
-from evofool.errors import RecipeError
+from evofool.errors import RecipeError, StoreError
 from evofool.printer import print_lines
 
 sweep = typer.Typer(
@@ -52,9 +52,9 @@ def run(
 ) -> None:
     """Run a recipe from several seeds and against several targets (default command).
 
-    Each run is an ordinary one, in DIR/TARGET/seed-N: `evofool show` and all other commands read it, and its result is that
-    of `evofool run` with the same values. Ctrl-C saves, and the same command continues, also with more seeds or targets. A
-    run that fails does not stop the others; then the exit status is 2.
+    Each run is an ordinary one, in DIR/TARGET/seed-N: `evofool show` and all other commands read it, and its result and
+    pictures are those of `evofool run` with the same values. Ctrl-C saves, and the same command continues, also with more
+    seeds or targets. A run that fails does not stop the others; then the exit status is 2.
     """
     from evofool.bench.report.formatting import counted
     from evofool.cli.console_jobs import print_jobs, run_figures_of, work_display
@@ -83,6 +83,8 @@ def run(
         print_lines("Interrupted and saved. The same command continues.")
         raise typer.Exit(130)
     print_jobs(read_status(folder), "run", run_figures_of(folder))
+    for job in plan.jobs:
+        _draw(Path(job.arguments["folder"]))
     failed = [(job.name, failure) for job, failure in zip(plan.jobs, outcome.failures, strict=True) if failure]
     for name, failure in failed:
         print_lines(f"evofool: {name} failed: {failure}", error=True)
@@ -90,6 +92,22 @@ def run(
         total = counted(number, "run")
         print_lines(f"evofool: {len(failed)} of {total} failed; the same command tries them again", error=True)
         raise typer.Exit(2)
+
+
+def _draw(folder: Path) -> None:
+    """The pictures of a run, unless they are there and it has not been continued since."""
+    from evofool.cli.console import SHEET, draw_pictures
+    from evofool.run.reader import FILE
+    from evofool.run.stored import StoredRun
+
+    run, sheet = folder / FILE, folder / SHEET
+    if not run.is_file() or (sheet.is_file() and sheet.stat().st_mtime > run.stat().st_mtime):
+        return
+    try:
+        with StoredRun(folder) as stored:
+            draw_pictures(stored, stored.elites())
+    except StoreError as error:
+        print_lines(f"Warning: {error}")
 
 
 @sweep.command("show")

@@ -106,6 +106,9 @@ class RecordedEvaluator:
         self.inner.close()
 
 
+_MOST = 10_000_000  # batches that are replayed: their record is held in memory
+
+
 @dataclass(frozen=True)
 class Replay:
     """The result of a replay. differences name what is not equal; none if everything is."""
@@ -215,6 +218,8 @@ def _climbed(stored: StoredRun) -> Callable[[Sequence[int]], Mapping[int, Genome
 def _record(stored: StoredRun) -> list[Commit]:
     """The commits in order: as the file has them in free mode, else as its lags decide them."""
     committed, lag, lags = stored.meta.committed, stored.recipe.search.lag, stored.meta.lags
+    if committed > _MOST:
+        raise StoreError(f"{stored.store.path} has {committed:,} batches; at most {_MOST:,} can be replayed")
     if stored.recipe.search.mode == "reproducible":
         return [Commit(batch, batch, drawn_after(batch, lag, lags)) for batch in range(committed)]
     record = stored.store.commits()

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from evofool.errors import RecipeError, StoreError, TargetError
@@ -9,6 +10,17 @@ from evofool.recipe import Recipe
 from evofool.run.meta import RunMeta
 from evofool.targets import Target, needs_trust, refuse_workers
 from evofool.targets.speed import choose_format
+
+
+def refuse_wrong_types(recipe: object, folder: object, target: object) -> None:
+    """RecipeError for arguments of Run.start and Run.resume that are no Recipe, path and Target (or None)."""
+    for name, value, kinds, wanted in (
+        ("recipe", recipe, (Recipe,), 'a Recipe, as evofool.load_recipe("mnist-cppn") returns'),
+        ("folder", folder, (str, Path), "a path"),
+        ("target", target, (Target, NoneType), 'a Target, as evofool.target("lenet") returns'),
+    ):
+        if not isinstance(value, kinds):
+            raise RecipeError(f"{name} is {value!r:.80} ({type(value).__name__}); it has to be {wanted}")
 
 
 def with_settled_compute(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, Any] | None]:

@@ -25,6 +25,7 @@ from evofool.run.resume import restore
 from evofool.run.resume_checks import (
     refuse_missing_classes,
     refuse_other_target,
+    refuse_wrong_types,
     with_settled_compute,
 )
 from evofool.run.seeding import Parents, read_parents
@@ -117,6 +118,7 @@ class Run:
         passed to resume too. parents replace the elites of recipe.search.parents. Both are copied into the run's file.
         surrogates replace the networks that recipe.search.surrogate names.
         """
+        refuse_wrong_types(recipe, folder, target)
         if target is None:
             if recipe.compute.workers:
                 refuse_black_box(recipe.target)
@@ -175,6 +177,7 @@ class Run:
         try:
             meta = store.meta()
             stored = parse(meta.recipe, str(store.path))
+            refuse_wrong_types(stored if recipe is None else recipe, folder, target)
             recipe = recipe_to_resume(recipe, stored, meta, folder, trust or "ray" in named)
             trust = trust or "target" in named
             trusts_others = trust or recipe.search.surrogate != stored.search.surrogate

@@ -118,7 +118,7 @@ class Store(Reader):
         except BaseException as error:
             if lock:
                 lock.release()
-            if isinstance(error, OSError | sqlite3.Error) and not isinstance(error, StoreError):
+            if isinstance(error, OSError | sqlite3.Error | UnicodeDecodeError) and not isinstance(error, StoreError):
                 raise StoreError(f"{path} cannot be opened ({error})") from None
             raise
         try:
@@ -275,7 +275,7 @@ class Store(Reader):
             # After a full disk SQLite has rolled back by itself; a second ROLLBACK would hide the first error.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | UnicodeDecodeError):  # a message may quote bytes of a damaged file
                 raise StoreError(f"{self.path} {what} (SQLite: {error})") from None
             raise
 

@@ -1,7 +1,7 @@
 """Whether a run is sound: its file and hashes, every stored image drawn again from its genome and scored again."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -48,8 +48,10 @@ class _Scored(NamedTuple):
     faults: list[str]
 
 
-def verify(run: StoredRun, target: Target | None = None, trust: bool = False) -> Verdict:
-    """Check a run's file, hashes and scores.
+def verify(
+    run: StoredRun, target: Target | None = None, trust: bool = False, tick: Callable[[], object] = lambda: None
+) -> Verdict:
+    """Check a run's file, hashes and scores. tick is called often meanwhile.
 
     The file: SQLite's integrity check; the schema; types and bounds of every value of every table, meta with all of its
     keys included; the digest of every table (run/digests.py), which covers every column but the PNG and finds any value
@@ -75,12 +77,13 @@ def verify(run: StoredRun, target: Target | None = None, trust: bool = False) ->
         faults.append(f"the labels or the shape that are stored of {target.name} are not its own")
     drawn: list[tuple[Elite, np.ndarray]] = []
     for elite in elites:
+        tick()
         image, found = _drawn_again(run, elite)
         faults += found
         if image is not None:
             drawn.append((elite, image))
     same_machine = _same_machine(run, target)
-    scored = _scored_again(run, target, drawn, same_machine)
+    scored = _scored_again(run, target, drawn, same_machine, tick)
     return Verdict(
         len(elites),
         same_machine and not scored.position.tolerance,
@@ -144,13 +147,22 @@ def _drawn_again(run: StoredRun, elite: Elite) -> tuple[np.ndarray | None, list[
     return image, faults
 
 
-def _scored_again(run: StoredRun, target: Target, drawn: Sequence[tuple[Elite, np.ndarray]], same_machine: bool) -> _Scored:
+def _scored_again(
+    run: StoredRun,
+    target: Target,
+    drawn: Sequence[tuple[Elite, np.ndarray]],
+    same_machine: bool,
+    tick: Callable[[], object],
+) -> _Scored:
     chunk, threads = run.recipe.chunk, run.recipe.compute.threads
     parts = [drawn[at : at + chunk] for at in range(0, len(drawn), chunk)]
     position, largest, faults = Position(**run.meta.position.model_dump()), 0.0, list[str]()
     with torch_threads(threads), ThreadPoolExecutor(target.streams, "verify", torch.set_num_threads, (threads,)) as pool:
         try:
-            answers = list(pool.map(lambda part: target.logits(_images(part), chunk), parts))
+            answers = []
+            for answer in pool.map(lambda part: target.logits(_images(part), chunk), parts):
+                answers.append(answer)
+                tick()
         except BaseException:
             target.cancel()
             raise

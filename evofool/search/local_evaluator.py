@@ -122,16 +122,21 @@ class LocalEvaluator:
     def _part(self, order: Order) -> "_Part":
         """A chunk. An image that breaks the target alone gets another chance: the fault may have passed."""
         found = isolate(self.batch_evaluator, order)
-        parts, aside = [found.winners], []
+        parts, aside, varies = [found.winners], [], bool(found.unsteady)
         for row, _ in found.broken:
             alone = order.cut(row, row + 1)
             again = isolate(self.batch_evaluator, alone)
             parts.append(again.winners)
             aside += [(alone, reason) for _, reason in again.broken]
-        return _Part(Winners.merged(parts, self.batch_evaluator.keep), aside)
+            varies |= not again.broken
+        return _Part(Winners.merged(parts, self.batch_evaluator.keep), aside, varies)
 
     def _merged(self, order: Order, parts: "Sequence[_Part]") -> Winners:
         aside = [image for part in parts for image in part.aside]
+        if any(part.varies for part in parts) and not self.notes:
+            self.notes.append(
+                f"images of batch {order.batch} broke {self.batch_evaluator.target.name} once, not twice: its answers vary"
+            )
         refuse_whole_batch(order, [reason for _, reason in aside], self.batch_evaluator.target.name)
         quarantined = tuple(self._quarantine.add(alone, reason) for alone, reason in aside)
         winners = Winners.merged([part.winners for part in parts], self.batch_evaluator.keep)
@@ -139,10 +144,15 @@ class LocalEvaluator:
 
 
 class _Part(NamedTuple):
-    """A chunk's winners, and the images that are to be quarantined: each an order of its own, with the reason."""
+    """A chunk's winners.
+
+    aside: the images that are to be quarantined, each an order of its own, with the reason. varies: some images broke the
+    target, but not again.
+    """
 
     winners: Winners
     aside: list[tuple[Order, str]]
+    varies: bool
 
 
 @dataclass

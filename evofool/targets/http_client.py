@@ -153,8 +153,8 @@ class HttpClient:
             more = 2 * (self._cap or 1)
             raised = Spec("http", self._spec.name, {**self._spec.options, "max_requests": str(more)})
             raise BudgetError(
-                f"the limit of {self._cap} requests is reached (max_requests={self._cap}); raise it in the target's spec "
-                f"(max_requests={more}); {_KEPT}",
+                f"the limit of {self._cap} requests is reached (max_requests={self._cap}); raise it in the target's spec, "
+                f"as in {redacted_url(raised.text)}; {_KEPT}",
                 raised.text,
             )
         try:

@@ -24,6 +24,7 @@ CACHE_BYTES = 1 << 30
 """The most bytes of answers that are kept, in memory or in the file: 268,000 of 1,000 classes. The oldest go first."""
 _APPLICATION_ID = 0x65766F61  # "evoa"
 _HOUR = 3600.0
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # a message may quote bytes of a damaged file
 _VERSION = 2  # of the tables and the response format
 _BILL = "requests, answers, free_at, entered_at, reading"
 _CHECK = "requests, images, size, share, agreed, newest"  # as Check has them
@@ -307,7 +308,7 @@ class Ledger:
                     if self._db.in_transaction:  # a full disk may have rolled it back already
                         self._db.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as error:
+            except _SQLITE_ERRORS as error:
                 raise StoreError(
                     f"{self.path}: the ledger of requests and answers cannot be used ({error}); its contents are "
                     "safe, but nothing more is sent"
@@ -323,7 +324,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         db = _connected(path)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, *_SQLITE_ERRORS) as error:
         raise StoreError(f"{path}: the ledger of requests and answers cannot be opened ({error})") from None
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -342,7 +343,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         # Each request is on disk before it is sent, so that none is lost in a power cut.
         db.execute("PRAGMA synchronous = FULL")
-    except (sqlite3.Error, TypeError) as error:
+    except (*_SQLITE_ERRORS, TypeError) as error:
         db.close()
         raise StoreError(
             f"{path} is not a ledger of requests and answers, or is damaged ({error}); move it away only if its answers "

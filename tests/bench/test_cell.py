@@ -35,6 +35,14 @@ def test_a_done_cell_is_not_run_again(tmp_path: Path) -> None:
     assert run_cell(job(tmp_path / "cell").to_dict(), lambda report: pytest.fail("it was begun again")) == first
 
 
+def test_a_cell_reports_while_its_images_are_verified(tmp_path: Path) -> None:
+    """Otherwise a cell on a worker would be taken to hang."""
+    reports: list[int] = []
+    run_cell(job(tmp_path / "cell").to_dict(), lambda report: bool(reports.append(report["done"])))  # type: ignore[func-returns-value]
+    after_the_search = len(reports) - reports.index(60) - 1
+    assert after_the_search >= len(ALL)
+
+
 @pytest.mark.parametrize(
     "change", [{"queries": 120}, {"rank": "log_odds"}, {"classes": (3, 4)}, {"changes": ("search.lag=1",)}]
 )

@@ -71,5 +71,6 @@ ROWS: dict[str, list[Any]] = {
         ("value", "answers", "logits", -1),
         ("value", "bill", "reading", {**ledgers.FORMAT, "described": DEEP}),
         ("statement", _TRIGGER),
+        ("bytes", [("set", 0, 185), ("set", 268, 0)]),
     ],
 }

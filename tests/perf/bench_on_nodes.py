@@ -81,10 +81,14 @@ class Arrivals:
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill of a node. before: the cells that ran then, and their evaluations that had come to the driver."""
+    """A kill of a node. before: the cells that ran then, and their evaluations that had come to the driver.
+
+    cells: the processes of that node that were at a cell.
+    """
 
     seconds: float
     before: dict[str, int]
+    cells: int
 
 
 def recipe(targets: int, seeds: int, queries: int, arms: list[str], workers: int = 0, address: str = "local") -> BenchRecipe:
@@ -145,20 +149,33 @@ class Killer:
         at = {name: found[-1] for name, found in states.items() if len(found) >= self._counted.get(name, 0) + 2}
         if len(at) == 2 and all(0.1 < done / self._total < 0.6 for done in at.values()):
             began = time.perf_counter()
-            self._kill(self._cluster.list_all_nodes()[-1])
+            cells = self._kill(self._cluster.list_all_nodes()[-1])
             self._cluster.add_node(num_cpus=1, num_gpus=1)
-            self.kills.append(Kill(time.perf_counter() - began, at))
+            self.kills.append(Kill(time.perf_counter() - began, at, cells))
             self._counted = {name: len(found) for name, found in self._arrivals.found.items()}
             self._left -= 1
         return False
 
-    def _kill(self, node: Any) -> None:
-        """Kill all processes of a node at once, as a machine that loses its power; its workers would outlive its raylet."""
+    def _kill(self, node: Any) -> int:
+        """Kill all processes of a node at once, as a machine that loses its power; its workers would outlive its raylet.
+
+        Returns how many of them were at a cell.
+        """
         (raylet,) = (info.process.pid for info in node.all_processes["raylet"])
-        for pid in [raylet, *children(raylet)]:
+        pids = [raylet, *children(raylet)]
+        cells = sum("run_job" in title(pid) for pid in pids)
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._cluster.remove_node(node, allow_graceful=False)
+        return cells
+
+
+def title(pid: int) -> str:
+    """What a process calls itself."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
 
 
 def children(parent: int) -> list[int]:
@@ -243,7 +260,7 @@ def main() -> None:
         print(f"FAILED: {len(killer.kills)} of {args.kills} kills; give it more --queries")
     for number, kill in enumerate(killer.kills, 1):
         at = ", ".join(f"{name} at {done:,}" for name, done in kill.before.items())
-        print(f"kill {number}: with {at}; another node after {kill.seconds:.1f} s")
+        print(f"kill {number}: {kill.cells} worker(s), with {at}; another node after {kill.seconds:.1f} s")
     for job in status.jobs:
         if job.restarts:
             states = [0, *arrivals.found[job.name]]

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from evofool.cluster import evaluator
+from evofool.cluster import worker
 from evofool.cluster.messages import Sender
 from evofool.cluster.work import Work
-from evofool.cluster.worker import Reply, Worker, WorkerInfo
+from evofool.cluster.worker import Reply, Worker, WorkerInfo, WorkerSetup
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.search.archive import Winners
@@ -67,8 +67,8 @@ class RecordedWorker(Worker):
 
     run = ""
 
-    def build(self) -> WorkerInfo:
-        info = super().build()
+    def build(self, setup: WorkerSetup) -> WorkerInfo:
+        info = super().build(setup)
         object.__setattr__(self._batch_evaluator, "__class__", Recorded)
         object.__setattr__(self._batch_evaluator, "record", _record(self.run))
         return info
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--lag", type=int, help="two calls in flight at each worker unless given")
     args = parser.parse_args()
     RecordedWorker.run = str(args.recorded.resolve())
-    evaluator.Worker = RecordedWorker  # type: ignore[misc]
+    worker.Worker = RecordedWorker  # type: ignore[misc]
     with StoredRun(args.recorded) as stored:
         batches, recipe = stored.meta.committed, stored.recipe
         wins = len(stored.store.cell_history())

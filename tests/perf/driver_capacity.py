@@ -18,14 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.cluster import evaluator
-from evofool.cluster.worker import Worker, WorkerInfo
+from evofool.cluster import worker
+from evofool.cluster.worker import Worker, WorkerInfo, WorkerSetup
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.search.archive import Winners
 from evofool.search.evaluate import BatchEvaluator, Order
 
-ROOMS = ("evaluator", "gauges", "shipping", "jobs", "evolve", "archive", "run", "store", "measured", "evaluate")
+ROOMS = (
+    "evaluator", "slots", "checks", "work", "messages", "jobs", "dashboard", "session", "watch",
+    "evolve", "archive", "evaluate", "run", "store", "checkpoints", "digests", "rescore",
+)  # fmt: skip
 
 
 class Easy(BatchEvaluator):
@@ -58,8 +61,8 @@ class Easy(BatchEvaluator):
 class EasyWorker(Worker):
     """A worker whose batch evaluator is Easy, so that what it costs is its message and its reply."""
 
-    def build(self) -> WorkerInfo:
-        info = super().build()
+    def build(self, setup: WorkerSetup) -> WorkerInfo:
+        info = super().build(setup)
         object.__setattr__(self._batch_evaluator, "__class__", Easy)
         return info
 
@@ -73,7 +76,7 @@ def main() -> None:
     parser.add_argument("--mode", default="free", choices=["free", "reproducible"])
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
-    evaluator.Worker = EasyWorker  # type: ignore[misc]
+    worker.Worker = EasyWorker  # type: ignore[misc]
     for chunk in args.chunks:
         changes = [
             "target=python:tests.perf.slow_targets:free_1000_small",

@@ -68,7 +68,7 @@ def crashes():
 """
 BENCH = """
 images = "digits"
-budgets = [20_000]
+budgets = [100_000]
 seeds = 3
 arms = ["cppn"]
 [[targets]]

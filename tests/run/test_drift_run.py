@@ -138,14 +138,19 @@ def test_a_baseline_is_checked_too(tmp_path: Path) -> None:
         assert box.requests <= 40 + 50 + 5
 
 
-def test_the_command_that_a_cap_names_continues_the_run_as_it_is_printed(tmp_path: Path, call: Call) -> None:
+@pytest.mark.parametrize(("cap", "words"), [(15, "continue with"), (2, "start again with")])
+def test_the_command_that_a_cap_names_works_as_it_is_printed(cap: int, words: str, tmp_path: Path, call: Call) -> None:
     folder = tmp_path / "a run"
     with served() as (_, url):
-        changes = ["search.batch=8", "stop.evaluations=160", "stop.confidence=", f"target={url}?max_requests=15"]
+        changes = ["search.batch=8", "stop.evaluations=160", "stop.confidence=", f"target={url}?max_requests={cap}"]
         stopped = call("run", "mnist-cppn", *(f"--set={change}" for change in changes), "--out", str(folder))
         assert (stopped.code, stopped.err.count("evofool run ")) == (2, 1)
-        (again,) = re.findall(r"continue with:  (evofool run .*)\)$", stopped.err.strip())
+        (again,) = re.findall(rf"{words}:  (evofool run .*?)\)?$", stopped.err.strip())
         done = call(*shlex.split(again)[1:])
+        while done.code:  # twice the cap may be reached, too
+            assert (done.code, done.err.count("evofool run ")) == (2, 1)
+            (again,) = re.findall(r" with:  (evofool run .*?)\)?$", done.err.strip())
+            done = call(*shlex.split(again)[1:])
         assert done.code == 0
         assert "Stopped: stop.evaluations = 160 is reached." in done.out
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -692,6 +693,21 @@ def test_a_run_cannot_be_started_where_there_is_one_or_opened_twice(tmp_path: Pa
             assert len(stored.elites()) == CLASSES
     with pytest.raises(StoreError, match="has a run already"):
         Run.start(recipe(), tmp_path, fake())
+
+
+def test_arguments_of_the_wrong_type_are_named(tmp_path: Path) -> None:
+    name: Any = "mnist-cppn"
+    nowhere: Any = None
+    recipe, folder = load(name), tmp_path / "run"
+    wrong: list[tuple[Callable[[], Any], str]] = [
+        (lambda: Run.start(name, folder), "recipe is 'mnist-cppn' (str); it has to be a Recipe"),
+        (lambda: Run.start(recipe, nowhere), "folder is None (NoneType); it has to be a path"),
+        (lambda: Run.start(recipe, folder, name), "target is 'mnist-cppn' (str); it has to be a Target"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            call()
+    assert not folder.exists()
 
 
 def test_a_recipe_that_does_not_fit_its_target_leaves_no_folder(tmp_path: Path) -> None:

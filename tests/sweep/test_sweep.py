@@ -71,6 +71,7 @@ def test_each_run_is_an_ordinary_one_and_a_failed_one_does_not_stop_the_others(c
     assert more.code == 0, more.err
     names = [path.parent.relative_to("s").as_posix() for path in sorted(Path("s").rglob("run.db"))]
     assert names == ["lenet-2/seed-0", "lenet-2/seed-1", "lenet-2/seed-2"], "a target keeps the name of its folder"
+    assert all((Path("s") / name / picture).is_file() for name in names for picture in ("elites.png", "curve.png"))
 
 
 def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path: Path, alone: list[Path]) -> None:

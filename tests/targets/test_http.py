@@ -628,9 +628,10 @@ def test_the_request_limit_is_never_exceeded(cap: int, tmp_path: Path) -> None:
             answered, message = query(cap)
             assert answered == 0
             assert server.received == cap
-        assert f"the limit of {cap} requests is reached (max_requests={cap}); raise it in the target's spec" in message
-        assert f"raise it in the target's spec (max_requests={2 * cap}); " in message
-        assert message.endswith(f", {server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}")
+        raised = f"{server.url}?batch=2&retries=3&timeout=5&max_requests={2 * cap}"
+        assert f"the limit of {cap} requests is reached (max_requests={cap}); " in message
+        assert f"raise it in the target's spec, as in {raised}; " in message
+        assert message.endswith(f", {raised}")
         assert query(99) == (12, "")
         remote = black_box(server.url, "", tmp_path)
         assert remote.queries == 16
