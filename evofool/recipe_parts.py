@@ -231,7 +231,7 @@ class SurrogatePart(Part):
     band: int = Field(28, ge=1, le=4096)
     """A step is made of so many cosines along each side of the pixels, the lowest ones."""
     rate: float = Field(2.5, gt=0, le=255)
-    """The standard deviation of a step, in grey levels."""
+    """The root mean square of a step, in grey levels."""
     share: Share = 0.5
     """The share of children that climb, each from its mother, for the class that she was drawn for."""
     after: int = Field(0, ge=0, lt=1 << 53)

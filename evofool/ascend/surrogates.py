@@ -28,7 +28,7 @@ _ROWS = 1 << 61  # the rows of the keys of shifts: other ones than those of vari
 
 class Climb(NamedTuple):
     """How an image climbs. steps: on each surrogate. band: the number of cosines along a side of the pixels that steps are
-    made of. rate: the standard deviation of a step in grey levels."""
+    made of. rate: the root mean square of a step in grey levels."""
 
     steps: int = 14
     band: int = 28
@@ -58,7 +58,7 @@ class Surrogates:
     def children(self, mothers: Genomes, classes: np.ndarray, keys: Sequence[Key]) -> Genomes:
         """A child of each mother, which has climbed the log-odds of its class, (n,) int64; keys: of the children's rows.
 
-        The step is the mean of the surrogates' gradients, each divided by its standard deviation, with momentum 0.6. It is
+        The step is the mean of the surrogates' gradients, each divided by its root mean square, with momentum 0.6. It is
         projected onto the lowest `band` cosines of the discrete cosine transform along each side. Before each pass the image
         is shifted, cyclically, by up to 10/224 of its sides, as the key says. In the end it is rounded to 8 bits.
 
@@ -185,8 +185,9 @@ class _Guide:
 
 
 def _scaled(x: torch.Tensor) -> torch.Tensor:
-    """x divided by its standard deviation; 0 where all values are equal."""
-    return x / x.std(correction=0).clamp_min(1e-150)
+    """x divided by its root mean square; 0 if that is 0."""
+    size = x.square().mean().sqrt()
+    return x / size if size > 0 else x
 
 
 @lru_cache(maxsize=16)

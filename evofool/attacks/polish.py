@@ -58,7 +58,7 @@ class PolishPlan:
     0, and these are varied too, which takes more memory and gains more. threads: torch threads of a pass (0: as in the run).
 
     surrogates: the specs of networks whose gradients are used in place of the target's (by is then "surrogates"): pixels, or
-    canvases, climb them, by steps of the standard deviation rate (0: 2.5/255), and every forward pass of the target but the
+    canvases, climb them, by steps whose root mean square is rate (0: 2.5/255), and every forward pass of the target but the
     first one judges a climb (budget 0: 5 passes).
 
     The other fields are filled in by polish: run and elites identify the elites (the run's id; a hash); group elites climb

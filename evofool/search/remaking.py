@@ -8,9 +8,6 @@ from genomes import Encoding, Genomes, Key
 MAX_MADE = 32
 """The most genomes that are made to obtain one; the next one is stored whole."""
 
-MIN_BYTES = 1024
-"""From this size in bytes on a packed genome is stored by its parents."""
-
 _MADE = b"made by "
 
 

@@ -3,7 +3,7 @@
 import base64
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ MAX_SIZE = 512
 MAX_WALK = 12
 """Random CPPNs have 0 to MAX_WALK - 1 neutral mutations behind them."""
 
+_LEAST_BY_PARENTS = 1024  # values
 _KEYS = ("format", "version", "channels", "size", "mirror", "image", "cppn", "pixels")
 _GRAPH, _CODED, _RAW = b"\0", b"\1", b"\2"  # the first byte of a packed genome
 # Streams of CPPNs have other rows than those of the operators, so that their draws are independent.
@@ -62,7 +63,6 @@ class Canvas:
     cppn: CPPN = None  # type: ignore[assignment]  # set below
 
     name: str = field(default="canvas", init=False)
-    variation: ClassVar[str] = operators.VERSION
     dtype: np.dtype = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +97,11 @@ class Canvas:
     @property
     def shape(self) -> tuple[int, ...]:
         return ()
+
+    @property
+    def variation(self) -> str:
+        """The version of the operators; empty for small canvases, which are better stored whole."""
+        return operators.VERSION if self.channels * self.size**2 >= _LEAST_BY_PARENTS else ""
 
     def random(self, n: int, key: Key) -> Genomes:
         """As start says."""

@@ -14,7 +14,7 @@ from evofool.recipe import load
 from evofool.targets import target as load_target
 from tests.perf.search import middle, search
 
-PAIRS = (("mnist-cppn", "mnist-cppn-nguyen2015"), ("mnist-direct", "mnist-direct-nguyen2015"))
+RECIPES = ("mnist-cppn", "mnist-cppn-nguyen2015", "mnist-direct", "mnist-direct-nguyen2015", "mnist-canvas")
 
 
 def main() -> None:
@@ -24,22 +24,24 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--cap", type=int, default=400_000)
     parser.add_argument("--level", type=float, default=0.9999)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="some of the recipes")
     args = parser.parse_args()
     torch.set_num_threads(1)
     target = load_target(args.target)
     print(f"{'recipe':<26}{'median digit':>14}{'all digits':>12}{'missed the cap':>16}")
-    for pair in PAIRS:
-        figures = []
-        for name in pair:
-            runs = [
-                search(load(name), target, seed, args.cap, args.level)
-                for seed in range(args.first_seed, args.first_seed + args.seeds)
-            ]
-            figures.append((middle([r.median for r in runs]), middle([r.all for r in runs])))
-            missed = sum(r.all is None for r in runs)
-            print(f"{name:<26}{figures[-1][0]:>14,.0f}{figures[-1][1]:>12,.0f}{missed:>12} of {len(runs)}", flush=True)
-        (ours_median, ours_all), (theirs_median, theirs_all) = figures
-        print(f"{'  ours / 2015':<26}{ours_median / theirs_median:>14.3f}{ours_all / theirs_all:>12.3f}")
+    found: dict[str, tuple[float, float]] = {}
+    for name in args.recipes:
+        runs = [
+            search(load(name), target, seed, args.cap, args.level)
+            for seed in range(args.first_seed, args.first_seed + args.seeds)
+        ]
+        found[name] = middle([r.median for r in runs]), middle([r.all for r in runs])
+        missed = sum(r.all is None for r in runs)
+        print(f"{name:<26}{found[name][0]:>14,.0f}{found[name][1]:>12,.0f}{missed:>12} of {len(runs)}", flush=True)
+    for name, (median, all_digits) in found.items():
+        if name + "-nguyen2015" in found:
+            theirs = found[name + "-nguyen2015"]
+            print(f"{name + ' / 2015':<26}{median / theirs[0]:>14.3f}{all_digits / theirs[1]:>12.3f}")
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ class Reached:
 def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) -> Reached:
     """Run the recipe's search on target until every class is at `level` or `cap` evaluations are spent."""
     encoding, s = recipe.encoding.build(target.shape), recipe.search
-    batch_evaluator = BatchEvaluator(encoding, target, recipe.chunk, s.rank, s.competition)
-    archive = Archive(encoding, len(target.labels))
+    batch_evaluator = BatchEvaluator(encoding, target, recipe.chunk, s.rank, s.competition, keep=s.keep)
+    archive = Archive(encoding, len(target.labels), keep=s.keep)
     strategy = MapElites(
-        archive, encoding, seed=seed, batch=s.batch, competition=s.competition, selection=s.selection
+        archive, encoding, seed=seed, batch=s.batch, competition=s.competition, selection=s.selection, random=s.random
     )  # fmt: skip
     needed, median = needed_log_odds(level), [None]
 

@@ -25,6 +25,7 @@ from evofool.search.remaking import MAX_MADE, variation_of
 from evofool.search.stored_genomes import StoredGenomes
 from evofool.targets import Target
 from genomes import Canvas, Key
+from genomes.canvas.operators import VERSION
 from tests.synthetic import fake
 
 SHAPE, CLASSES, BATCH = (3, 64, 64), 6, 8
@@ -103,7 +104,7 @@ def test_every_genome_that_was_ever_an_elite_is_read_as_it_was(tmp_path: Path, g
         assert stored.keys() == genes.keys()
         by_parents = {birth for birth, (_, steps) in stored.items() if steps}
         assert len(by_parents) > 0.5 * len(stored)
-        assert {variation_of(stored[birth][0]) for birth in by_parents} == {Canvas.variation}
+        assert {variation_of(stored[birth][0]) for birth in by_parents} == {VERSION}
         assert 8 < max(steps for _, steps in stored.values()) <= MAX_MADE
         with Store.open(folder) as store:
             assert store.genomes(genes) == genes
@@ -140,6 +141,11 @@ def test_a_file_has_at_most_a_third_of_the_bytes_of_whole_genomes(tmp_path: Path
     assert (small / FILE).stat().st_size <= (large / FILE).stat().st_size / 3
     with StoredRun(small) as one, StoredRun(large) as other:
         assert differences(content(one), content(other)) == []
+
+
+def test_small_canvases_are_stored_whole() -> None:
+    assert Canvas(1, 32, 32, mirror=1).variation == Canvas(3, 20, 20, mirror=1).variation == VERSION
+    assert Canvas(1, 28, 28, mirror=1).variation == Canvas(3, 28, 28).variation == ""
 
 
 def test_the_number_of_genomes_that_are_made_for_one_is_bounded_however_long_a_line_is() -> None:
@@ -237,7 +243,7 @@ def test_merged_runs_have_every_ancestor_whatever_their_rates(sound: Path, tmp_p
         with StoredRun(tmp_path / name) as stored:
             assert verify(stored, target()).faults == ()
             births = stored.store.births()
-            assert {variation_of(forms(tmp_path / name)[birth][0]) for birth in births} == {None, Canvas.variation}
+            assert {variation_of(forms(tmp_path / name)[birth][0]) for birth in births} == {None, VERSION}
             origins, ours = stored.store.origins(), stored.store.genomes(births)
         for folder in (sound, other):
             with StoredRun(folder) as source:

@@ -341,14 +341,14 @@ def test_workers_that_come_and_go_find_what_is_found_at_home(encoding: str, comp
             workers.append((Sender(built, lineage), Receiver(built, SEED, BATCH)))
         batch = strategy.generate()[0]
         if number < 3:
-            assert batch.order.seeds == list(range(number * BATCH, min((number + 1) * BATCH, 21)))
+            assert batch.order.given == list(range(number * BATCH, min((number + 1) * BATCH, 21)))
         parts = []
         for i, cut in enumerate((batch.order.cut(0, 3), batch.order.cut(3, BATCH))):
             sender, receiver = workers[(number + i) % len(workers)]
             message = pickle.loads(pickle.dumps(sender.encode(cut)))  # noqa: S301 - our own, of a moment ago
             whole.update(message.update.births)
             there = receiver.decode(message)
-            assert there.seeds == cut.seeds
+            assert there.given == cut.given
             back = decode_winners(built, cut, encode_winners(built, there, batch_evaluator(there)), lineage)
             assert back.genomes.tobytes() == batch_evaluator(cut).genomes.tobytes()
             assert back.births.tolist() == batch_evaluator(cut).births.tolist()
