@@ -89,6 +89,8 @@ class Remaker:
             if variation is None:
                 known[at] = self._unpacked(at)
                 continue
+            if not self.encoding.variation:
+                raise ValueError(f"the genome of birth {at} is stored by its parents, and those of this encoding are not")
             if variation != self.encoding.variation:
                 raise OtherVariationError(
                     f"the genome of birth {at} is stored by its parents and has to be made again by operators of version "

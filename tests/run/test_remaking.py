@@ -327,6 +327,17 @@ def test_a_line_that_is_longer_than_any_that_is_written_is_refused(copy: Path) -
         store.genomes([births[-1]])
 
 
+def test_a_genome_of_an_encoding_that_stores_none_by_their_parents_is_refused(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", encoding={"kind": "direct"})
+    birth = max(forms(folder))
+    change(folder, "UPDATE genomes SET genome = ?, steps = 1 WHERE birth = ?", b"made by canvas 1", birth)
+    with (
+        Store.open(folder) as store,
+        pytest.raises(StoreError, match=f"is damaged: the genome of birth {birth} is stored by"),
+    ):
+        store.genomes([birth])
+
+
 def test_parents_that_are_not_older_are_refused(copy: Path) -> None:
     births = made_births(copy)[:2]
     change(copy, "UPDATE genomes SET mother = ? WHERE birth = ?", births[1], births[0])
