@@ -36,7 +36,7 @@ from evofool.search.archive import best_of_cells
 from evofool.search.delta import MAX_STEPS, apply_difference
 from evofool.search.records import CellChange, Commit, RunnerUp
 from evofool.search.remaking import variation_of
-from genomes import Genomes
+from genomes import Encoding, Genomes
 
 FILE = "run.db"
 
@@ -142,10 +142,13 @@ class Reader:
                 self._whole(birth, found)
         return {birth: found[birth] for birth in wanted}
 
-    def unpacked(self, births: Iterable[int]) -> list[Genomes]:
-        """The genomes of these births, each a batch of one; as `genomes`, but those that are made again are not packed."""
+    def unpacked(self, births: Sequence[int], encoding: Encoding) -> Genomes:
+        """A batch of the genomes of these births. Those that are made again need not be packed for that."""
         with self._guard("is damaged"):
-            return [self._remaker.genome(birth) for birth in births]
+            if encoding.variation:
+                return np.concatenate([encoding.unpack([]), *(self._remaker.genome(birth) for birth in births)])
+            packed = self.genomes(births)
+            return encoding.unpack([packed[birth] for birth in births])
 
     def steps(self) -> dict[int, int]:
         """StoredGenomes.steps of the genomes that are not stored whole, by birth."""

@@ -11,7 +11,7 @@ from evofool.run.store import Store
 from evofool.search.archive import Winners
 from evofool.search.evaluate import Order
 from evofool.search.evolve import MapElites
-from genomes import GenomeError, Key
+from genomes import Key
 
 
 def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tuple[list[EliteRow], list[Order]]:
@@ -28,11 +28,8 @@ def restore(strategy: MapElites, store: Store, meta: RunMeta, rank: str) -> tupl
         strategy.climbed, strategy.passes = meta.surrogates.children, meta.surrogates.forwards
     number = meta.seeds.number if meta.seeds else 0
     strategy.seed_with({}, meta.seeds.classes if meta.seeds else ())
-    try:
-        rows = _archive(strategy, store, meta.shown_changes, rank)
-        orders = _orders(strategy, store, number, meta.surrogates.climbs if meta.surrogates else {})
-    except GenomeError as error:
-        raise StoreError(f"{store.path} is damaged: {error}") from None
+    rows = _archive(strategy, store, meta.shown_changes, rank)
+    orders = _orders(strategy, store, number, meta.surrogates.climbs if meta.surrogates else {})
     strategy.next_batch = strategy.committed + len(orders)
     strategy.seeds = store.seeds(range(strategy.next_batch * strategy.size, number))
     return rows, orders
@@ -46,14 +43,13 @@ def _archive(strategy: MapElites, store: Store, shown_changes: int, rank: str) -
     if not len(lists.cells):
         return rows
     births, which = np.unique(lists.births, return_inverse=True)
-    packed = store.genomes(births.tolist())
     unknown = np.full(len(births), -1, np.int64)
     strategy.archive.add(
         Winners(
             births=births,
             mothers=unknown,
             fathers=unknown,
-            genomes=strategy.encoding.unpack([packed[birth] for birth in births.tolist()]),
+            genomes=store.unpacked(births.tolist(), strategy.encoding),
             cells=lists.cells,
             rows=which,
             scores=lists.margins if rank == "margin" else lists.log_odds,
@@ -71,8 +67,8 @@ def _orders(strategy: MapElites, store: Store, seeds: int, climbs: Mapping[str, 
         if climbing is not None and len(climbing) != len(mothers):
             raise StoreError(f"{store.path} is damaged: meta.surrogates.climbs of batch {batch} has another length")
         own = range(batch * size, min((batch + 1) * size, seeds))
-        packed = store.genomes({*own, *mothers.tolist(), *fathers.tolist()} - {-1})
-        genomes = strategy.encoding.unpack(list(packed.values()))
+        parents = sorted({*own, *mothers.tolist(), *fathers.tolist()} - {-1})
+        genomes = store.unpacked(parents, strategy.encoding)
         orders.append(
             Order(
                 key=Key(strategy.seed, batch),
@@ -82,7 +78,7 @@ def _orders(strategy: MapElites, store: Store, seeds: int, climbs: Mapping[str, 
                 incumbents=incumbents,
                 mothers=mothers,
                 fathers=fathers,
-                parents={birth: genomes[i : i + 1] for i, birth in enumerate(packed)},
+                parents={birth: genomes[i : i + 1] for i, birth in enumerate(parents)},
                 claims=strategy.claims(batch),
                 drawn_after=drawn_after,
                 climbs=climbing,

@@ -218,10 +218,7 @@ class StoredRun:
 
     def genomes(self, births: Sequence[int]) -> Genomes:
         """A batch of the genomes of these births; StoreError if one of them is missing or invalid."""
-        if self.encoding.variation:
-            return np.concatenate([self.encoding.unpack([]), *self.store.unpacked(births)])
-        packed = self.store.genomes(births)
-        return self.unpack([packed[birth] for birth in births])
+        return self.store.unpacked(births, self.encoding)
 
     def genome(self, elite: ListedElite) -> Genomes:
         """Of one elite, as a batch of one."""
