@@ -60,6 +60,7 @@ COMMANDS: dict[str, list[str]] = {
     "targets list": [],
     "targets show": ["onnx:{image}"],
     "targets check": ["lenet --no-speed --images {bad}", "onnx:{image}"],
+    "targets kinship": ["lenet lenet --images {bad}", "lenet onnx:{image}"],
     "targets serve": ["onnx:{image}"],
 }
 """By command, its arguments with each kind of file that it reads."""

@@ -196,8 +196,8 @@ def test_elites_that_score_otherwise_at_the_end_are_named(here: Path, monkeypatc
     with Run.start(recipe("right"), here / "run") as run:
         save = run._save
 
-        def tampered(whole: bool) -> None:
-            save(whole)
+        def tampered(whole: bool, end: bool = False) -> None:
+            save(whole, end)
             if whole:
                 run.archive.log_odds[2] += 0.5
 
