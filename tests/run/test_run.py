@@ -961,6 +961,7 @@ def test_a_run_saves_when_its_terminal_closes(tmp_path: Path) -> None:
     process, terminal = pty.fork()
     if not process:
         os.chdir(tmp_path)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         line = [sys.executable, "-m", "evofool", "run", "mnist-direct", "--out", "mine", *options(*changes)]
         os.execve(sys.executable, line, environment)
     while b"images/s" not in os.read(terminal, 1 << 16) and committed(tmp_path / "mine") < 1:
