@@ -52,14 +52,23 @@ class Recipe(Part):
     save: SavePart = SavePart()
     """When the run is saved."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _can_climb(cls, data: Any) -> Any:
+        """Checked first: a recipe that was written for an encoding of pixels has keys of it that CPPNs lack."""
+        tables = [data.get(name) if isinstance(data, Mapping) else None for name in ("encoding", "search")]
+        encoding, search = (table if isinstance(table, Mapping) else {} for table in tables)
+        if search.get("surrogate") is not None and encoding.get("kind") == "cppn":
+            raise ValueError(
+                "search.surrogate: CPPN genomes cannot climb on surrogates, whose gradients move pixels; use "
+                'encoding.kind = "canvas" or "direct", or leave search.surrogate out'
+            )
+        return data
+
     @model_validator(mode="after")
     def _fits(self) -> "Recipe":
         if self.compute.chunk > self.search.batch:
             raise ValueError(f"compute.chunk {self.compute.chunk} is more than search.batch {self.search.batch}")
-        if self.search.surrogate and self.encoding.kind == "cppn":
-            raise ValueError(
-                'search.surrogate: its gradients move pixels, and CPPNs have none; use encoding.kind = "canvas" or "direct"'
-            )
         return self
 
     @property

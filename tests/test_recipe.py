@@ -421,3 +421,19 @@ def test_canvases_are_drawn_alike_unless_size_mirror_or_their_cppns_graphs_diffe
     for change, key in (("size=20", "size"), ("mirror=1", "mirror"), ("cppn.max_nodes=70", "cppn.max_nodes")):
         other = drawing(parse(override(CANVAS_DATA, [f"encoding.{change}"]), "x").encoding.build((1, 28, 28)))
         assert other[f"encoding.{key}"] != one[f"encoding.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change"),
+    [("imagenet-surrogate", "encoding.kind=cppn"), ("imagenet-cppn", 'search.surrogate.targets=["efficientnet-lite1"]')],
+)
+def test_cppns_with_surrogates_are_refused_by_the_encodings_that_can_climb_whatever_other_keys_say(
+    recipe: str, change: str
+) -> None:
+    """The first recipe has keys of canvases, which CPPNs lack: these are not what is wrong."""
+    with pytest.raises(RecipeError) as caught:
+        load(recipe, [change])
+    assert str(caught.value) == (
+        f"--set {change}: recipe: search.surrogate: CPPN genomes cannot climb on surrogates, whose gradients move pixels; "
+        'use encoding.kind = "canvas" or "direct", or leave search.surrogate out'
+    )

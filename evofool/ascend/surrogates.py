@@ -47,7 +47,9 @@ class Surrogates:
 
     def __init__(self, networks: Sequence[Target], target: Target, encoding: Encoding, climb: Climb) -> None:
         if not hasattr(encoding, "of_pixels"):
-            raise RecipeError(f"surrogates' gradients move pixels, and {encoding.name} genomes have none")
+            raise RecipeError(
+                f"{encoding.name} genomes cannot climb on surrogates, whose gradients move pixels; canvas and direct can"
+            )
         self.networks, self.climb = tuple(networks), climb
         self.encoding = cast(PixelEncoding, encoding)
         self._guides = [_Guide(network, target) for network in networks]

@@ -119,7 +119,7 @@ def test_what_cannot_be_a_surrogate_is_refused() -> None:
     refused(network(1), "network 1 is the target itself, not a surrogate")
     refused(network(2, (3, 12, 12)), "has to take images of 1 channels, not 3")
     refused(network(2, labels=["x", "y"]), r"network 2 has no class of network 1: its labels are x, y \.\.\., the target's")
-    with pytest.raises(RecipeError, match="surrogates' gradients move pixels, and cppn genomes have none"):
+    with pytest.raises(RecipeError, match="cppn genomes cannot climb on surrogates"):
         Surrogates([network(2)], target, CPPN(height=12, width=12), Climb())
 
 

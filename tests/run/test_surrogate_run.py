@@ -178,7 +178,7 @@ def test_what_cannot_be_is_refused(here: Path) -> None:
     refused({"targets": ("python:near_targets:exact",)}, "cannot be a surrogate: it has no gradients")
     refused({"targets": ("http://127.0.0.1:9/x",)}, "http://127.0.0.1:9/x cannot be a surrogate: it has no gradients")
     refused({"targets": ("python:near_targets:foreign",)}, "has no class of python:near_targets:exact")
-    with pytest.raises(RecipeError, match=r'CPPNs have none; use encoding.kind = "canvas" or "direct"'):
+    with pytest.raises(RecipeError, match=r'CPPN genomes cannot climb .*; use encoding.kind = "canvas" or "direct"'):
         recipe(encoding={"kind": "cppn"})
     with pytest.raises(RecipeError, match=r'did you mean "search.surrogate.share"'):
         recipe({"shar": 0.3})
