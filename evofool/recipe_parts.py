@@ -200,6 +200,10 @@ class CanvasPart(Part):
     """
     mirror: int = Field(2, ge=1, le=64)
     """The image has so many copies of the canvas along each side, every second one reflected; 1: no reflections."""
+    cosines: int = Field(0, ge=0, le=canvas.MAX_SIZE)
+    """0: a canvas is made of pixels. 2 or more, at most `size`: it is a sum of so many cosines along each side of a channel,
+    and can be drawn at any size (`evofool export --size`).
+    """
     start: Literal["cppn", "waves", "noise"] = "cppn"
     """What random canvases are: CPPNs after 0 to 11 mutations, a low-frequency field on a colour, or noise."""
     cppn: CanvasCPPNPart = CanvasCPPNPart()
@@ -212,7 +216,7 @@ class CanvasPart(Part):
         size = self.size or canvas.least_size(height, width, self.mirror)
         cppn, rates = self.cppn.build((channels, size, size)), operators.Rates(**self.rates.model_dump())
         try:
-            return Canvas(channels, height, width, size, self.mirror, self.start, rates, cppn)
+            return Canvas(channels, height, width, size, self.mirror, self.start, rates, cppn, self.cosines)
         except ValueError as error:
             raise RecipeError(f"encoding: {error}") from None
 

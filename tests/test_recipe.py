@@ -296,6 +296,10 @@ def test_whole_numbers_are_taken_where_a_recipe_has_fractions() -> None:
         ("encoding.color=hsv", 'encoding.color "hsv" has 3 channels, the target takes 1'),
         ("encoding.activations=[]", "activation"),
         ("encoding={kind='canvas', size=13}", "encoding: canvas: size 13 x mirror 2 covers 26 pixels"),
+        (
+            "encoding={kind='canvas', cosines=15}",
+            "encoding: canvas: cosines is 15; it has to be 0, or in 2..14 for this size",
+        ),
         ("encoding={kind='canvas', mirror=28}", "encoding: canvas: size is 1"),
         ("encoding={kind='canvas', cppn={color='hsv'}}", 'encoding.cppn.color "hsv" has 3 channels, the target takes 1'),
         ("encoding={kind='canvas', cppn={initial_weight=20.0}}", "encoding.cppn: cppn: 0 < initial_weight"),
@@ -418,7 +422,12 @@ def test_canvases_are_drawn_alike_unless_size_mirror_or_their_cppns_graphs_diffe
     one = drawing(parse(CANVAS_DATA, "x").encoding.build((1, 28, 28)))
     for change in ("start=noise", "rates.blend=0", "cppn.mutation.weight=0.5", "cppn.activations=['sin']"):
         assert drawing(parse(override(CANVAS_DATA, [f"encoding.{change}"]), "x").encoding.build((1, 28, 28))) == one
-    for change, key in (("size=20", "size"), ("mirror=1", "mirror"), ("cppn.max_nodes=70", "cppn.max_nodes")):
+    for change, key in (
+        ("size=20", "size"),
+        ("mirror=1", "mirror"),
+        ("cosines=8", "cosines"),
+        ("cppn.max_nodes=70", "cppn.max_nodes"),
+    ):
         other = drawing(parse(override(CANVAS_DATA, [f"encoding.{change}"]), "x").encoding.build((1, 28, 28)))
         assert other[f"encoding.{key}"] != one[f"encoding.{key}"]
 

@@ -11,7 +11,9 @@ from evofool.printer import print_lines
 RUN = typer.Argument(metavar="RUN", help="A run's folder, for example runs/mnist-cppn.")
 TO = typer.Argument(metavar="DIR", help="Where to write; created if it does not exist.")
 SIZE = typer.Option(
-    min=1, max=16384, help="Redraw CPPN images this many pixels wide; canvases that are no CPPNs any more are resampled."
+    min=1,
+    max=16384,
+    help="Draw CPPNs and canvases of cosines this many pixels wide; canvases of pixels are resampled.",
 )
 LAYOUT = typer.Option(
     "--format",
@@ -40,7 +42,5 @@ def export(
         exported = write_files(stored, to, size, layout, license)
         print_lines(f"{exported.images} elites written to {to}")
         if exported.resampled:
-            print_lines(
-                f"{exported.resampled} of them are resampled: their canvases are no CPPNs, which could be drawn anew"
-            )
+            print_lines(f"{exported.resampled} of them are resampled: their canvases are pixels, which have no other size")
         print_drifts(stored)

@@ -32,10 +32,10 @@ def export(
     PNGs. "parquet": DIR/data/train-00000-of-00001.parquet, as dataset.write_elites has it. Either folder is a data set that
     `datasets` loads as it is. Elites and card are of one checkpoint, though the run may go on.
 
-    size redraws CPPNs with that many pixels on the longer side, and resamples canvases that are no CPPNs any more; pixels
-    have one size only (StoreError). Scores are those of the stored size. license: an SPDX identifier for the card.
-    RecipeError for a layout or a licence that is none; StoreError for a folder that is not empty or cannot be written:
-    nothing is left there then, and what was left by an export that was killed is no hindrance.
+    size draws CPPNs, and canvases that are CPPNs or have cosines, with that many pixels on the longer side, and resamples
+    other canvases; pixels have one size only (StoreError). Scores are those of the stored size. license: an SPDX
+    identifier for the card. RecipeError for a layout or a licence that is none; StoreError for a folder that is not empty
+    or cannot be written: nothing is left there then, and what was left by an export that was killed is no hindrance.
     """
     if layout not in LAYOUTS:
         raise RecipeError(f'there is no layout "{layout}" to export; there are {" and ".join(LAYOUTS)}')

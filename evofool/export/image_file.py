@@ -40,7 +40,7 @@ def refuse_size(run: StoredRun, size: int | None) -> None:
 
 
 def resampled(elites: Sequence[Elite], run: StoredRun) -> int:
-    """How many pictures of another size are resampled: those of canvases that are no CPPNs any more."""
+    """How many pictures of another size are resampled: those of canvases of pixels (genomes.Canvas.has_any_size)."""
     if not isinstance(run.encoding, Canvas):
         return 0
-    return sum(not run.encoding.is_cppn(run.genome(elite))[0] for elite in elites)
+    return sum(not run.encoding.has_any_size(run.genome(elite))[0] for elite in elites)

@@ -1,14 +1,15 @@
 """The canvas encoding: a small picture, mirrored to the image's size, which begins as a CPPN and is varied by operators."""
 
 import base64
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genomes.canvas import compression, operators
-from genomes.canvas.operators import Rates
+from genomes.canvas import compression, cosines, operators
+from genomes.canvas.operators import Parents, Rates
 from genomes.canvas.resample import resampled
 from genomes.cppn import coordinates, render_numba
 from genomes.cppn.encoding import CPPN
@@ -27,8 +28,8 @@ MAX_WALK = 12
 """Random CPPNs have 0 to MAX_WALK - 1 neutral mutations behind them."""
 
 _LEAST_BY_PARENTS = 1024  # values
-_KEYS = ("format", "version", "channels", "size", "mirror", "image", "cppn", "pixels")
-_GRAPH, _CODED, _RAW = b"\0", b"\1", b"\2"  # the first byte of a packed genome
+_KEYS = ("format", "version", "channels", "size", "mirror", "image", "cppn")
+_GRAPH, _CODED, _RAW, _COSINES = b"\0", b"\1", b"\2", b"\3"  # the first byte of a packed genome
 # Streams of CPPNs have other rows than those of the operators, so that their draws are independent.
 _GRAPH_ROWS = 1 << 40
 
@@ -47,10 +48,12 @@ class Canvas:
     divided by mirror and rounded up; it may be at most MAX_SIZE. start: what random canvases are. "cppn": CPPNs after 0 to
     11 neutral mutations; "waves": a low-frequency field on a colour; "noise": independent values. rates: how often each
     operator makes a child (genomes/canvas/operators.py). cppn: the encoding of the CPPNs, of the canvas's size and channels;
-    by default grey or HSV with the settings of CPPN.
+    by default grey or HSV with the settings of CPPN. cosines: if not 0, a canvas is a sum of so many cosines along each side
+    of a channel, at most size (genomes/canvas/cosines.py), so that it can be drawn at any size; its pixels are this sum.
 
-    A genome has the fields "pixels" and "cppn". As long as it was only varied by the mutation of CPPNs, "cppn" is the graph
-    that draws its pixels; any other operator empties it (n_nodes 0).
+    A genome has the fields "pixels" and "cppn", and "cosines" if there are any. As long as it was only varied by the
+    mutation of CPPNs, "cppn" is the graph that draws its pixels, and its cosines are 0; any other operator empties it
+    (n_nodes 0).
     """
 
     channels: int = 3
@@ -61,6 +64,7 @@ class Canvas:
     start: str = "cppn"
     rates: Rates = Rates()
     cppn: CPPN = None  # type: ignore[assignment]  # set below
+    cosines: int = 0
 
     name: str = field(default="canvas", init=False)
     dtype: np.dtype = field(init=False, repr=False, compare=False)
@@ -92,7 +96,10 @@ class Canvas:
         graph, own = self.cppn, (self.channels, self.size, self.size)
         if (graph.channels, graph.height, graph.width) != own:
             raise ValueError(f"canvas: cppn draws {(graph.channels, graph.height, graph.width)}, the canvas is {own}")
-        object.__setattr__(self, "dtype", np.dtype([("pixels", np.uint8, own), ("cppn", graph.dtype)]))
+        if self.cosines and not 2 <= self.cosines <= self.size:
+            raise ValueError(f"canvas: cosines is {self.cosines}; it has to be 0, or in 2..{self.size} for this size")
+        waves = [("cosines", np.int16, (self.channels, self.cosines, self.cosines))] if self.cosines else []
+        object.__setattr__(self, "dtype", np.dtype([("pixels", np.uint8, own), ("cppn", graph.dtype), *waves]))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -121,11 +128,11 @@ class Canvas:
 
         A father that equals the mother stands for none: operators that need one take the mother, moved, in his place.
         """
-        pure = mothers["cppn"]["n_nodes"] > 0
-        pixels, graphs = operators.vary(
-            np.ascontiguousarray(mothers["pixels"]), np.ascontiguousarray(fathers["pixels"]), pure, self.rates, key
-        )
-        out = self.of_pixels(pixels)
+        pixels, coefficients, graphs = operators.vary(self._parents(mothers), self._parents(fathers), self.rates, key)
+        out = np.zeros(len(pixels), self.dtype)
+        out["pixels"] = pixels
+        if self.cosines:
+            out["cosines"] = coefficients
         rows = np.flatnonzero(graphs)
         if len(rows):
             parts = [mothers["cppn"][i : i + 1] for i in rows]
@@ -138,18 +145,29 @@ class Canvas:
         return operators.uses_father(operators.drawn(n, self.rates, key))
 
     def is_cppn(self, genomes: Genomes) -> np.ndarray:
-        """(B,) bool: the genomes that are still CPPNs, which render draws exactly at any size."""
+        """(B,) bool: the genomes that are still CPPNs."""
         return np.asarray(genomes["cppn"]["n_nodes"] > 0)
 
+    def has_any_size(self, genomes: Genomes) -> np.ndarray:
+        """(B,) bool: those that render draws exactly at any size: CPPNs, and with cosines all; others are resampled."""
+        return self.is_cppn(genomes) | bool(self.cosines)
+
     def render(self, genomes: Genomes, size: tuple[int, int] | None = None, threads: int = 1) -> np.ndarray:
-        """The mirrored canvases. At another size than the encoding's, a canvas that is still a CPPN (is_cppn) is drawn by it
+        """The mirrored canvases. At another size than the encoding's, a canvas that is still a CPPN or has cosines is drawn
         with so many pixels; the image of any other is resampled by a triangle filter (genomes/canvas/resample.py)."""
         if size is None or tuple(size) == (self.height, self.width):
             return _mirrored(genomes["pixels"], self.height, self.width)
         height, width = size
         out = np.empty((len(genomes), self.channels, height, width), np.uint8)
         graphs = self.is_cppn(genomes)
-        out[~graphs] = resampled(_mirrored(genomes["pixels"][~graphs], self.height, self.width), height, width)
+        others = genomes[~graphs]
+        if self.cosines:
+            down, across = (
+                cosines.cosines(self.cosines, self.size, *of) for of in ((self.height, height), (self.width, width))
+            )
+            out[~graphs] = cosines.drawn(others["cosines"], down, across)
+        else:
+            out[~graphs] = resampled(_mirrored(others["pixels"], self.height, self.width), height, width)
         if graphs.any():
             programs = compile_programs(genomes["cppn"][graphs], self.channels)
             drawn = render_numba.render(programs, self._coordinates(height, width), self.cppn.mode)
@@ -167,7 +185,9 @@ class Canvas:
         return np.asarray(genomes["pixels"])
 
     def of_pixels(self, pixels: np.ndarray) -> Genomes:
-        """Canvases that are no CPPNs."""
+        """Canvases that are no CPPNs. With cosines, their pixels are the nearest that these can draw."""
+        if self.cosines:
+            return self._of_cosines(cosines.of_pixels(pixels, self.cosines))
         out = np.zeros(len(pixels), self.dtype)
         out["pixels"] = pixels
         return out
@@ -180,9 +200,11 @@ class Canvas:
         return pixels.index_select(3, across).index_select(2, down)
 
     def pack(self, genome: Any) -> bytes:
-        """One byte for the kind, then the packed CPPN if it is one; else pixels, compressed where that is shorter."""
+        """One byte for the kind; then the packed CPPN if it is one, else cosines, or pixels, compressed where it helps."""
         if genome["cppn"]["n_nodes"] > 0:
             return _GRAPH + self.cppn.pack(genome["cppn"])
+        if self.cosines:
+            return _COSINES + cosines.packed(genome["cosines"])
         coded = compression.encode(genome["pixels"])
         raw = np.ascontiguousarray(genome["pixels"]).tobytes()
         return _CODED + coded if len(coded) < len(raw) else _RAW + raw
@@ -192,16 +214,19 @@ class Canvas:
         graphs = [i for i, blob in enumerate(blobs) if blob[:1] == _GRAPH]
         if graphs:
             out[graphs] = self._of_graphs(self.cppn.unpack([blobs[i][1:] for i in graphs]))
-        for i, blob in enumerate(blobs):
-            if blob[:1] != _GRAPH:
-                out["pixels"][i] = self._pixels(blob)
+        others = [i for i, blob in enumerate(blobs) if blob[:1] != _GRAPH]
+        if others and self.cosines:
+            out[others] = self._of_cosines(np.stack([self._coefficients(blobs[i]) for i in others]))
+        elif others:
+            out["pixels"][others] = [self._pixels(blobs[i]) for i in others]
         return out
 
     def to_json(self, genome: Any) -> dict[str, Any]:
         """format, version, channels, size and mirror of the canvas, image [H, W]; then either "cppn", the graph's JSON, or
-        "pixels", the canvas in base64 of C-ordered bytes; the other is null."""
+        "pixels", the canvas in base64 of C-ordered bytes; the other is null. With cosines these are in place of "pixels",
+        in base64 of C-ordered little-endian int16."""
         pure = bool(genome["cppn"]["n_nodes"] > 0)
-        pixels = base64.b64encode(np.ascontiguousarray(genome["pixels"]).tobytes()).decode("ascii")
+        values = np.ascontiguousarray(genome[self._values], "<i2" if self.cosines else np.uint8)
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -210,7 +235,7 @@ class Canvas:
             "mirror": self.mirror,
             "image": [self.height, self.width],
             "cppn": self.cppn.to_json(genome["cppn"]) if pure else None,
-            "pixels": None if pure else pixels,
+            self._values: None if pure else base64.b64encode(values.tobytes()).decode("ascii"),
         }
 
     def from_json(self, data: dict[str, Any]) -> Genomes:
@@ -218,24 +243,58 @@ class Canvas:
             raise GenomeError(f'not a canvas genome: "format" has to be "{FORMAT}"')
         if data.get("version") != VERSION:
             raise GenomeError(f"canvas genome of version {data.get('version')!r}; this evofool reads {VERSION}")
-        missing, unknown = [k for k in _KEYS if k not in data], [k for k in data if k not in _KEYS]
+        keys = *_KEYS, self._values
+        missing, unknown = [k for k in keys if k not in data], [k for k in data if k not in keys]
         if missing or unknown:
             raise GenomeError(f"a canvas genome with missing keys {missing} and unknown keys {unknown}")
         own = {"channels": self.channels, "size": self.size, "mirror": self.mirror, "image": [self.height, self.width]}
         for key, value in own.items():
             if data[key] != value or type(data[key]) is not type(value):
                 raise GenomeError(f'canvas genome with "{key}" {data[key]!r:.80}; this encoding has {value!r}')
-        if (data["cppn"] is None) == (data["pixels"] is None):
-            raise GenomeError('a canvas genome has either "cppn" or "pixels"; the other is null')
+        if (data["cppn"] is None) == (data[self._values] is None):
+            raise GenomeError(f'a canvas genome has either "cppn" or "{self._values}"; the other is null')
         if data["cppn"] is not None:
             return self._of_graphs(self.cppn.from_json(data["cppn"]))
         try:
-            pixels = base64.b64decode(data["pixels"], validate=True)
+            values = base64.b64decode(data[self._values], validate=True)
         except (TypeError, ValueError) as error:
-            raise GenomeError(f'canvas genome: "pixels" is no base64 ({error})') from None
-        return self.of_pixels(self._pixels(_RAW + pixels)[None])
+            raise GenomeError(f'canvas genome: "{self._values}" is no base64 ({error})') from None
+        if not self.cosines:
+            return self.of_pixels(self._pixels(_RAW + values)[None])
+        shape = (1, self.channels, self.cosines, self.cosines)
+        if len(values) != 2 * math.prod(shape):
+            raise GenomeError(
+                f"canvas genome: cosines of shape {shape[1:]} have {2 * math.prod(shape)} bytes, not {len(values)}"
+            )
+        return self._of_cosines(np.frombuffer(values, "<i2").astype(np.int16).reshape(shape))
 
     # -- inside
+
+    @property
+    def _values(self) -> str:
+        """The field of a genome that is no CPPN."""
+        return "cosines" if self.cosines else "pixels"
+
+    def _parents(self, genomes: Genomes) -> Parents:
+        coefficients = genomes["cosines"] if self.cosines else np.empty((len(genomes), self.channels, 0, 0), np.int16)
+        return Parents(
+            np.ascontiguousarray(genomes["pixels"]), np.ascontiguousarray(coefficients), genomes["cppn"]["n_nodes"] > 0
+        )
+
+    def _of_cosines(self, coefficients: np.ndarray) -> Genomes:
+        out = np.zeros(len(coefficients), self.dtype)
+        out["cosines"] = coefficients
+        waves, _ = cosines.tables(self.cosines, self.size)
+        out["pixels"] = cosines.drawn(coefficients, waves, waves)
+        return out
+
+    def _coefficients(self, blob: bytes) -> np.ndarray:
+        """Of a packed genome that is no CPPN."""
+        shape = (self.channels, self.cosines, self.cosines)
+        found = cosines.unpacked(blob[1:], shape) if blob[:1] == _COSINES else None
+        if found is None:
+            raise GenomeError(f"a packed canvas of {len(blob)} bytes is damaged, or has no cosines of shape {shape}")
+        return found
 
     def _of_graphs(self, graphs: Genomes) -> Genomes:
         out = np.zeros(len(graphs), self.dtype)

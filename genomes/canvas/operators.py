@@ -1,7 +1,8 @@
 """The operators that make a child of canvases: kernels over float32 pixels, with keyed draws and the same bits anywhere.
 
 A child is made by one operator, drawn in proportion to the rates. Lengths are shares of the canvas's side, colours grey
-levels on 0..255. The result is clipped to 0..255 and rounded half up. No libm function is called, no sum depends on the
+levels on 0..255. A canvas of pixels is clipped to 0..255 and rounded half up; one of cosines (genomes/canvas/cosines.py) is
+neither, but is projected onto its cosines. No libm function is called, no sum depends on the
 machine, and there are no fast-math flags; normal draws are those of genomes.random.normal.
 
 - field, low_field, local_field: adds a random low-frequency field (shapes.field) to the whole canvas or within a blob.
@@ -20,7 +21,8 @@ import numba
 import numpy as np
 
 # numba's cache does not notice when these are edited; touch this file then.
-from genomes.canvas.shapes import basis, between, blob, field, kernel, ln, log_between, move, soft_border
+from genomes.canvas.cosines import kernel, ln, tables, to_coefficients, to_uint8, to_values
+from genomes.canvas.shapes import Basis, basis, between, blob, field, log_between, move, soft_border
 from genomes.cppn.render_numba import _exp
 from genomes.random import Key, normal, start, uniform
 
@@ -54,7 +56,7 @@ class Rates(NamedTuple):
 _WITH_FATHER = np.array([name in ("blend", "extrapolate", "mask", "paste", "paste_moved") for name in Rates._fields])
 
 _f = np.float32
-_255, _HALF, _ONE, _MIDDLE, _ZERO = _f(255), _f(0.5), _f(1), _f(128), _f(0)
+_ONE, _MIDDLE, _ZERO = _f(1), _f(128), _f(0)
 _LN_2, _LN_5, _LN_10, _LN_15, _LN_50, _LN_90 = (ln(x) for x in (2, 5, 10, 15, 50, 90))
 
 
@@ -70,19 +72,27 @@ def uses_father(operators: np.ndarray) -> np.ndarray:
     return _WITH_FATHER[operators]
 
 
-def vary(
-    mothers: np.ndarray, fathers: np.ndarray, pure: np.ndarray, rates: Rates, key: Key
-) -> tuple[np.ndarray, np.ndarray]:
-    """The children of uint8 (n, C, size, size) canvases, as such, and (n,) bool: those that a CPPN's mutation has to make.
+class Parents(NamedTuple):
+    """n canvases. pure: those that are still CPPNs, which have pixels and no coefficients."""
 
-    pure, (n,) bool: the mothers that are still CPPNs. The pixels of children that are not made here are undefined.
+    pixels: np.ndarray  # uint8 (n, C, size, size)
+    coefficients: np.ndarray  # int16 (n, C, bands, bands); bands is 0 for canvases of pixels
+    pure: np.ndarray  # (n,) bool
+
+
+def vary(mothers: Parents, fathers: Parents, rates: Rates, key: Key) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The children's pixels and coefficients, as of Parents, and (n,) bool: those that a CPPN's mutation has to make.
+
+    The values of children that are not made here are undefined.
     """
-    out, graphs = np.empty(mothers.shape, np.uint8), np.zeros(len(mothers), np.bool_)
-    b = basis(mothers.shape[-1])
+    pixels, coefficients = np.empty_like(mothers.pixels), np.empty_like(mothers.coefficients)
+    graphs = np.zeros(len(pixels), np.bool_)
+    size = pixels.shape[-1]
     _vary(
-        mothers, fathers, pure, _cumulated(rates), b.cosines, b.log_bands, key.seed, key.batch, key.row, out, graphs,
+        mothers, fathers, _cumulated(rates), basis(size), tables(coefficients.shape[-1], size), key, pixels, coefficients,
+        graphs,
     )  # fmt: skip
-    return out, graphs
+    return pixels, coefficients, graphs
 
 
 def waves(n: int, channels: int, size: int, key: Key) -> np.ndarray:
@@ -102,11 +112,6 @@ def noise(n: int, channels: int, size: int, key: Key) -> np.ndarray:
 
 def _cumulated(rates: Rates) -> np.ndarray:
     return np.cumsum(np.array(rates, np.float64))
-
-
-@kernel
-def _to_uint8(x: np.float32) -> np.uint8:
-    return np.uint8(np.int32(min(max(x, _ZERO), _255) + _HALF))
 
 
 @kernel
@@ -135,7 +140,7 @@ def _mix(mother: np.ndarray, other: np.ndarray, share: np.ndarray, x: np.ndarray
 
 @kernel
 def _mean(values: np.ndarray) -> float:
-    total = 0
+    total = 0.0
     flat = values.reshape(-1)
     for k in range(flat.size):
         total += flat[k]
@@ -218,7 +223,7 @@ def _round(x: np.ndarray, out: np.ndarray) -> None:
         for h in range(x.shape[1]):
             line, row = x[c, h], out[c, h]
             for w in range(line.size):
-                row[w] = _to_uint8(line[w])
+                row[w] = to_uint8(line[w])
 
 
 @kernel
@@ -305,32 +310,50 @@ def _drawn(seed: int, batch: int, row: int, cumulated: np.ndarray, out: np.ndarr
         out[i] = _operator(stream, cumulated)
 
 
+@kernel
+def _read(parents: Parents, i: int, waves: np.ndarray, half: np.ndarray, x: np.ndarray) -> None:
+    """Set x to the grey levels of parent i; those of cosines may lie outside 0..255."""
+    if waves.shape[0] and not parents.pure[i]:
+        to_values(parents.coefficients[i], waves, waves, half, x)
+    else:
+        _copy(parents.pixels[i], x)
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _vary(
-    mothers: np.ndarray,
-    fathers: np.ndarray,
-    pure: np.ndarray,
+    mothers: Parents,
+    fathers: Parents,
     cumulated: np.ndarray,
-    cosines: np.ndarray,
-    log_bands: float,
-    seed: int,
-    batch: int,
-    row: int,
-    out: np.ndarray,
+    fields: Basis,
+    cosines: tuple[np.ndarray, np.ndarray],
+    key: Key,
+    pixels: np.ndarray,
+    coefficients: np.ndarray,
     graphs: np.ndarray,
 ) -> None:
     stream = np.empty(1, np.uint64)
-    size = out.shape[2]
-    x, share = np.empty((out.shape[1], size, size), np.float32), np.zeros((1, size, size), np.float32)
-    moved = np.empty((out.shape[1], size, size), np.uint8)
-    for i in range(out.shape[0]):
-        start(stream, seed, batch, row + i)
+    channels, size = pixels.shape[1], pixels.shape[2]
+    waves, by_place = cosines
+    shape = channels, size, size
+    mother, father, moved, x = (
+        np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.float32),
+    )  # fmt: skip
+    share, half = np.zeros((1, size, size), np.float32), np.empty((waves.shape[0], size), np.float32)
+    row = np.empty(size, np.float32)
+    for i in range(len(pixels)):
+        start(stream, key.seed, key.batch, key.row + i)
         operator = _operator(stream, cumulated)
-        if operator == _CPPN and pure[i]:
+        if operator == _CPPN and mothers.pure[i]:
             graphs[i] = True
             continue
-        _child(operator, mothers[i], fathers[i], stream, cosines, log_bands, share, moved, x)
-        _round(x, out[i])
+        _read(mothers, i, waves, half, mother)
+        if operator in (_BLEND, _EXTRAPOLATE, _MASK, _PASTE, _PASTE_MOVED):
+            _read(fathers, i, waves, half, father)
+        _child(operator, mother, father, stream, fields.cosines, fields.log_bands, share, moved, x)
+        if waves.shape[0]:
+            to_coefficients(x, waves, by_place, row, coefficients[i])
+            to_values(coefficients[i], waves, waves, half, x)
+        _round(x, pixels[i])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

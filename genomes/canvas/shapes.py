@@ -4,14 +4,13 @@ Kernels with keyed draws and the same bits on any machine: no libm function is c
 there are no fast-math flags. Lengths are shares of the canvas's side.
 """
 
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 # numba's cache does not notice when these are edited; touch operators.py then, and also when this file is edited.
+from genomes.canvas.cosines import cosines, kernel, ln
 from genomes.cppn.render_numba import _cos, _exp, _sin
 from genomes.random import normal, uniform
 
@@ -21,13 +20,6 @@ BANDS = 24
 _f = np.float32
 _HALF, _ONE, _TWO, _ZERO, _STEEP = _f(0.5), _f(1), _f(2), _f(0), _f(30)
 _PI = 3.141592653589793
-
-
-def ln(x: float) -> float:
-    """The natural logarithm, correctly rounded on any machine."""
-    return float(Decimal(str(x)).ln())
-
-
 _LN_LEAST_BLOB, _LN_LARGEST_BLOB = ln(0.08), ln(0.5)
 
 
@@ -42,21 +34,7 @@ class Basis(NamedTuple):
 def basis(size: int) -> Basis:
     """The basis of fields for canvases of this side; read-only."""
     bands = min(BANDS, size)
-    steps = np.arange(bands)[:, None] * (2 * np.arange(size) + 1)[None, :] % (4 * size)  # angle = pi steps / (2 size)
-    steps = np.where(steps > 2 * size, 4 * size - steps, steps)  # cos is even around pi ...
-    sign = np.where(steps > size, -1.0, 1.0)
-    steps = np.where(steps > size, 2 * size - steps, steps)  # ... and odd around pi / 2
-    angle = steps * _PI / (2 * size)
-    term, total = np.ones(angle.shape), np.ones(angle.shape)
-    for k in range(1, 13):  # Taylor's series, below 1e-17 on 0..pi/2
-        term = -term * (angle * angle) / ((2 * k - 1) * (2 * k))
-        total = total + term
-    cosines = (sign * total).astype(np.float32)
-    cosines.flags.writeable = False
-    return Basis(cosines, ln(bands))
-
-
-kernel = numba.njit(error_model="numpy", nogil=True)
+    return Basis(cosines(bands, size, size, size), ln(bands))
 
 
 @kernel
@@ -154,8 +132,8 @@ def _reflected(t: np.float32, size: int) -> Any:
 
 @kernel
 def move(stream: np.ndarray, image: np.ndarray, out: np.ndarray) -> None:
-    """Fill out with the image, uint8 (C, S, S) both, scaled (1/2 to 2), turned (rms 29 degrees), shifted by up to 0.3 sides
-    and in three of ten cases flipped. The image is mirrored at its edges; the nearest pixel is taken."""
+    """Fill out with the image, float32 (C, S, S) both, scaled (1/2 to 2), turned (rms 29 degrees), shifted by up to 0.3
+    sides and in three of ten cases flipped. The image is mirrored at its edges; the nearest pixel is taken."""
     size = image.shape[1]
     scale, angle = float(_exp(_f(between(stream, -0.7, 0.7)))), _f(normal(stream) * 0.5)
     cos, sin = _cos(angle) * _f(scale), _sin(angle) * _f(scale)

@@ -282,6 +282,17 @@ def test_canvases_of_another_size_are_drawn_again_while_they_are_cppns_and_else_
     assert "MAP-Elites over canvases" in card
 
 
+def test_canvases_of_cosines_are_drawn_at_another_size_and_none_is_resampled(tmp_path: Path) -> None:
+    made("mnist-canvas", tmp_path / "run", "search.seed=2", "encoding.cosines=12", "encoding.rates.cppn=40")
+    with StoredRun(tmp_path / "run") as stored:
+        genomes = np.concatenate([stored.genome(elite) for elite in stored.elites()])
+        exported = export(stored, tmp_path / "out", size=100, layout="parquet")
+        rows = pq.read_table(tmp_path / "out" / TABLE).to_pylist()
+        large = stored.encoding.render(genomes, (100, 100))
+    assert exported.resampled == 0
+    np.testing.assert_array_equal([decode_png(row["image"]["bytes"]) for row in rows], large)
+
+
 def test_pixels_are_drawn_at_no_other_size(direct: StoredRun, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="--size is for CPPN and canvas runs"):
         export(direct, tmp_path / "out", size=56, layout="parquet")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genomes import CPPN, Canvas, GenomeError, Genomes, Key
-from genomes.canvas import compression, operators, shapes
+from genomes.canvas import compression, cosines, operators, shapes
 from genomes.canvas.operators import Rates
 from genomes.canvas.resample import resampled
 
@@ -58,6 +59,7 @@ BITS = {
     "contrast": "d3ba9e067418cab7",
     "patch": "2daf85e86581796f",
 }
+COSINES = "d099397b4e016374"
 STARTS = {"cppn": "6c7c58ccc8a64df4", "waves": "3d082bccfa6d8a03", "noise": "cbf7e5ced42db001"}
 
 
@@ -69,6 +71,17 @@ def test_each_operator_makes_the_same_bits_on_every_machine(name: str) -> None:
         mothers, fathers = pictures(encoding, 6, 1), pictures(encoding, 6, 2)
         made.append(encoding.vary(mothers, fathers, Key(3, 4, 5))["pixels"])
     assert (operators.VERSION, digest(*made)) == ("canvas 1", BITS[name])
+
+
+def test_canvases_of_cosines_have_the_same_bits_on_every_machine() -> None:
+    made = []
+    for channels, side, bands in ((3, 40, 9), (1, 28, 14), (3, 11, 2)):
+        encoding = Canvas(channels, side, side, start="waves", cosines=bands)
+        genomes = encoding.random(30, Key(1, 0))
+        for batch in range(1, 5):
+            genomes = encoding.vary(genomes, genomes[::-1].copy(), Key(3, batch))
+        made += [genomes["cosines"].astype("<i2"), encoding.render(genomes, (33, 50))]
+    assert digest(*made) == COSINES
 
 
 @pytest.mark.parametrize("start", ["cppn", "waves", "noise"])
@@ -136,7 +149,7 @@ class Plain:
         place = [np.minimum(np.abs((t + 1) % 2 - 1) * self.size, self.size - 1).astype(int) for t in (v, u)]
         return image[:, place[0], place[1]]
 
-    def child(self, name: str) -> np.ndarray:
+    def child(self, name: str, clipped: bool = True) -> np.ndarray:
         self.s.uniform()  # draws the operator
         m, channels = self.m, len(self.m)
         if name in WITH_FATHER[:4] and np.array_equal(m, self.f):
@@ -180,7 +193,7 @@ class Plain:
                 share, fade = self.blob(), self.s.uniform()
                 color = np.array([70 * self.normal() for _ in range(channels)])[:, None, None]
                 out = m + share * (m * fade + color - m)
-        return np.clip(out, 0, 255)
+        return np.clip(out, 0, 255) if clipped else np.asarray(out)
 
 
 @pytest.mark.parametrize("name", Rates._fields)
@@ -207,6 +220,89 @@ def test_cosines_are_orthogonal_and_those_of_libm() -> None:
         expected = np.cos(np.pi * np.arange(bands)[:, None] * (np.arange(size) + 0.5) / size)
         np.testing.assert_allclose(cosines, expected, atol=4e-8)
         np.testing.assert_allclose(cosines @ cosines.T, np.diag([size, *[size / 2] * (bands - 1)]), atol=1e-5)
+
+
+# Canvases of cosines
+
+
+def summed(coefficients: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The sums of float64 cosines at the centres of height x width parts of a canvas, not clipped."""
+    bands = np.arange(coefficients.shape[-1])[:, None]
+    down, across = (np.cos(np.pi * bands * (np.arange(n) + 0.5) / n) for n in (height, width))
+    return 128 + np.asarray(np.einsum("bcij,ih,jw->bchw", coefficients / 64, down, across))
+
+
+def nearest(values: np.ndarray, bands: int) -> np.ndarray:
+    """The coefficients that leave the least sum of squares, found by least squares."""
+    size = values.shape[-1]
+    waves = np.cos(np.pi * np.arange(bands)[None, :] * (np.arange(size)[:, None] + 0.5) / size)
+    inverse = np.linalg.pinv(waves)
+    return 64 * np.asarray(np.einsum("ih,bchw,jw->bcij", inverse, values - 128.0, inverse))
+
+
+def test_cosines_of_pixels_are_the_nearest_and_draw_these_pixels() -> None:
+    encoding = Canvas(3, 40, 40, cosines=7)
+    pixels = pictures(Canvas(3, 40, 40), 5, 1)["pixels"]
+    genomes = encoding.of_pixels(pixels)
+    assert np.abs(genomes["cosines"] - nearest(pixels, 7)).max() < 0.51
+    apart = np.abs(genomes["pixels"] - np.clip(summed(genomes["cosines"], 20, 20), 0, 255))
+    assert apart.max() < 0.502
+    same = encoding.of_pixels(genomes["pixels"])["cosines"].astype(int)
+    assert np.abs(same - genomes["cosines"]).mean() < 20  # grey levels that were clipped are lost
+
+
+@pytest.mark.parametrize("name", Rates._fields)
+def test_a_child_of_cosines_is_the_nearest_to_what_the_operator_makes(
+    name: str, reference_stream: Callable[..., Stream]
+) -> None:
+    encoding = replace(made_by(name), cosines=12)
+    mothers, fathers = (pictures(encoding, 8, seed) for seed in (1, 2))
+    assert np.abs(mothers["cosines"][:, :, 0, 0] / 64).max() > 20
+    children = encoding.vary(mothers, fathers, Key(3, 4))
+    values = [summed(parents["cosines"], 20, 20) for parents in (mothers, fathers)]
+    for row in range(8):
+        plain = Plain(reference_stream(3, 4, row), values[0][row], values[1][row]).child(name, clipped=False)
+        apart = np.abs(children["cosines"][row] - nearest(plain[None], 12)[0])
+        assert np.median(apart) < 1  # a place on the border of two pixels may be read from either
+        assert np.quantile(apart, 0.98) < 30
+
+
+def test_extremes_are_held_within_the_coefficients() -> None:
+    encoding = replace(made_by("extrapolate", 1, 8, 1), cosines=8)
+    bright, dark = (encoding.of_pixels(np.full((1, 1, 8, 8), level, np.uint8)) for level in (255, 0))
+    for batch in range(40):
+        bright = encoding.vary(bright, dark, Key(1, batch))
+    assert bright["cosines"][0, 0, 0, 0] == 32767
+    assert (bright["pixels"] == 255).all()
+
+
+@pytest.mark.parametrize("encoding", [Canvas(3, 20, 32, cosines=9), Canvas(1, 27, 28, size=10, mirror=3, cosines=10)])
+def test_canvases_of_cosines_are_drawn_at_any_size(encoding: Canvas) -> None:
+    genomes = np.concatenate([pictures(encoding, 4, 1), encoding.random(4, Key(1, 0))])
+    image = encoding.render(genomes)
+    for times in (3, 5):
+        large = encoding.render(genomes, (times * encoding.height, times * encoding.width))
+        middle = slice(times // 2, None, times)  # the centres of these pixels are those of the small image
+        apart = np.abs(large[:, :, middle, middle].astype(int) - image)
+        assert apart.max() <= 1
+        assert (apart > 0).mean() < 0.001  # sums in float32 that lie beside a half
+    assert encoding.has_any_size(genomes).all()
+    assert not Canvas(1, 8, 8, start="waves").has_any_size(Canvas(1, 8, 8, start="waves").random(3, Key(0, 0))).any()
+    assert encoding.render(genomes, (1, 7)).shape == (8, encoding.channels, 1, 7)
+
+
+@given(st.integers(0, 1 << 30), st.sampled_from([(1, 2, 2), (3, 9, 9)]), st.sampled_from([0, 1, 300, 32767]))
+@settings(max_examples=60, deadline=None)
+def test_packing_gives_all_coefficients_back(seed: int, shape: tuple[int, int, int], spread: int) -> None:
+    coefficients = np.random.default_rng(seed).integers(-spread, spread + 1, shape, np.int16)
+    np.testing.assert_array_equal(cosines.unpacked(cosines.packed(coefficients), shape), coefficients)
+
+
+def test_damaged_coefficients_are_refused() -> None:
+    data = cosines.packed(np.arange(12, dtype=np.int16).reshape(3, 2, 2))
+    assert cosines.unpacked(data, (3, 2, 2)) is not None
+    for wrong in (data[:-1], data + b"x", b"", b"evofool", zlib.compress(bytes(23)), zlib.compress(bytes(1 << 24))):
+        assert cosines.unpacked(wrong, (3, 2, 2)) is None
 
 
 # Which operator, and which parents
@@ -352,6 +448,8 @@ def test_packed_canvases_are_short_and_one_that_does_not_compress_is_stored_as_i
 
 
 SMALL = Canvas(1, 8, 8)
+WAVES = replace(SMALL, cosines=2)
+SUM = WAVES.to_json(pictures(WAVES, 1, 1)[0])
 PICTURE, GRAPH = SMALL.to_json(pictures(SMALL, 1, 1)[0]), SMALL.to_json(SMALL.random(1, Key(0, 0))[0])
 
 
@@ -378,6 +476,26 @@ def test_errors_for_an_invalid_text_name_the_fault(data: Any, message: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (SUM | {"cosines": "AA"}, '"cosines" is no base64'),
+        (SUM | {"cosines": "AAAA"}, r"cosines of shape \(1, 2, 2\) have 8 bytes, not 3"),
+        (SUM | {"cosines": None}, 'either "cppn" or "cosines"'),
+        (PICTURE, r"missing keys \['cosines'\] and unknown keys \['pixels'\]"),
+    ],
+)
+def test_errors_for_an_invalid_text_of_cosines_name_the_fault(data: Any, message: str) -> None:
+    with pytest.raises(GenomeError, match=message):
+        WAVES.from_json(json.loads(json.dumps(data)))
+
+
+@pytest.mark.parametrize("blob", [b"", b"\3", b"\3xyz", SMALL.pack(pictures(SMALL, 1, 1)[0])])
+def test_errors_for_invalid_bytes_of_cosines_name_the_fault(blob: bytes) -> None:
+    with pytest.raises(GenomeError, match=r"damaged, or has no cosines of shape \(1, 2, 2\)"):
+        WAVES.unpack([blob])
+
+
+@pytest.mark.parametrize(
     ("blob", "message"),
     [
         (b"", "0 bytes is damaged"),
@@ -400,6 +518,8 @@ def test_errors_for_invalid_bytes_name_the_fault(blob: bytes, message: str) -> N
         ({"size": 600}, r"size is 600; it has to lie in 2..512"),
         ({"mirror": 8}, r"size is 1; it has to lie in 2..512. For images of 8x8, mirror can be 1 to 4"),
         ({"height": 2000, "width": 1500}, r"size is 1000; .* For images of 2000x1500, mirror can be 4 to 1000"),
+        ({"cosines": 1}, r"cosines is 1; it has to be 0, or in 2..4 for this size"),
+        ({"cosines": 5}, r"cosines is 5; it has to be 0, or in 2..4 for this size"),
         ({"start": "rain"}, 'start is "rain"; it has to be one of cppn, waves, noise'),
         ({"rates": Rates(*[0.0] * 14)}, "not all of them can be 0"),
         ({"rates": Rates(field=-1.0)}, r"have to lie in \[0, 1e6\)"),

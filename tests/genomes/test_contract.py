@@ -29,6 +29,9 @@ ENCODINGS: dict[str, Callable[[], Encoding]] = {
     "canvas, colour, not square": lambda: Canvas(3, 20, 33, start="waves", rates=Rates(cppn=0.0, field=3.0)),
     "canvas, cropped": lambda: Canvas(3, 10, 13, size=6, mirror=3, start="noise"),
     "canvas, cppns only": lambda: Canvas(3, 21, 16, rates=Rates(1.0, *[0.0] * 13)),
+    "canvas of cosines": lambda: Canvas(1, 28, 28, cosines=9),
+    "canvas of cosines, colour, not square": lambda: Canvas(3, 20, 33, start="waves", cosines=17),
+    "canvas of cosines, cropped": lambda: Canvas(3, 10, 13, size=6, mirror=3, start="noise", cosines=2),
     "canvas, nguyen2015": lambda: Canvas(1, 14, 14, mirror=1, cppn=CPPN.nguyen2015(1, 14, 14)),
 }
 

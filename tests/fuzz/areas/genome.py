@@ -20,6 +20,7 @@ ENCODINGS: dict[str, Encoding] = {
     "direct": Direct(1, 6, 7),
     "colour": Direct(3, 6, 7),
     "canvas": Canvas(1, 6, 7),
+    "canvas of cosines": Canvas(3, 6, 7, start="waves", cosines=3),
     "canvas of noise": Canvas(3, 6, 7, start="noise"),
 }
 
