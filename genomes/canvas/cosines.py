@@ -160,7 +160,8 @@ def _of_pixels(pixels: np.ndarray, waves: np.ndarray, by_place: np.ndarray, out:
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _drawn(coefficients: np.ndarray, down: np.ndarray, across: np.ndarray, out: np.ndarray) -> None:
-    x, half = np.empty(out.shape[1:], np.float32), np.empty((down.shape[0], across.shape[1]), np.float32)
+    x = np.empty((out.shape[1], out.shape[2], out.shape[3]), np.float32)
+    half = np.empty((down.shape[0], across.shape[1]), np.float32)
     for b in range(out.shape[0]):
         to_values(coefficients[b], down, across, half, x)
         for c in range(x.shape[0]):
