@@ -44,11 +44,14 @@ def kinship(target: Target, networks: Sequence[Target], folder: Path | None = No
         called.append(target.logits(images).argmax(axis=1))
         of_surrogates.append(surrogates.classes(images))
     ours, others = np.concatenate(called), np.concatenate(of_surrogates, axis=1)
-    return [_kinship(network.name, ours, theirs) for network, theirs in zip(networks, others, strict=True)]
+    return [agreement(network.name, ours, theirs) for network, theirs in zip(networks, others, strict=True)]
 
 
-def _kinship(name: str, ours: np.ndarray, theirs: np.ndarray) -> Kinship:
-    """ours, theirs: (n,) int64, the target's classes; -1 for a class that the target does not have."""
+def agreement(name: str, ours: np.ndarray, theirs: np.ndarray) -> Kinship:
+    """Of a surrogate, from the highest class of each of n images by the target and by it.
+
+    ours, theirs: (n,) int64, the target's classes; -1 for a class that the target does not have (Surrogates.classes).
+    """
     n, same = len(ours), int((ours == theirs).sum())
     found, counts = np.unique(ours, return_counts=True)
     chance = sum(count / n * float((theirs == c).mean()) for c, count in zip(found, counts, strict=True))

@@ -12,10 +12,12 @@ from evofool.targets import Target
 
 
 class ArmDefinition(NamedTuple):
-    """A row of the protocol. kind: "search", "black" (uses outputs only), "white" (needs gradients) or "floor".
+    """A row of the protocol.
 
-    recipe: of a search, the shipped recipe for digits (mnist-RECIPE) or photographs (imagenet-RECIPE). method: of the
-    others, the method of `evofool baseline`.
+    kind: "search" and "black" use the target's outputs only, "surrogate" also has the weights of other networks (a transfer
+    attack, no black box), "white" needs the target's gradients, "floor" searches for nothing. recipe: of an arm that
+    evolves, the shipped recipe for digits (mnist-RECIPE) or photographs (imagenet-RECIPE). method: of the others, the method
+    of `evofool baseline`.
     """
 
     kind: str
@@ -28,16 +30,21 @@ class ArmDefinition(NamedTuple):
 ARMS: dict[str, ArmDefinition] = {
     "direct": ArmDefinition("search", "MAP-Elites over pixels", "direct"),
     "cppn": ArmDefinition("search", "MAP-Elites over CPPNs", "cppn"),
+    "canvas": ArmDefinition("search", "MAP-Elites over canvases", "canvas"),
     "per-class": ArmDefinition(
         "search", "the control: CPPNs, each class searched by itself, nothing shared", "cppn", "per-class"
     ),
     "random": ArmDefinition("black", "random images, each tried in every class", method="random"),
     "square": ArmDefinition("black", "Square attack, class by class (Andriushchenko 2020)", method="square"),
     "nes": ArmDefinition("black", "evolution strategy on low-frequency pixels, class by class (Ilyas 2018)", method="nes"),
+    "surrogate": ArmDefinition("surrogate", "MAP-Elites over canvases that climb other networks' gradients", "canvas"),
     "apgd": ArmDefinition("white", "Auto-PGD on the margin, class by class (Croce & Hein 2020)", method="apgd"),
     "fourier": ArmDefinition("white", "Fourier space under robust transforms, class by class (Olah 2017)", method="fourier"),
     "noise": ArmDefinition("floor", "one image of noise a class, nothing selected", method="noise"),
 }
+
+SURROGATE = "surrogate"
+_SURROGATE_SHARE = 0.9  # of the children, as in runs/imagenet-surrogate.toml
 
 SHARING = ("per-class", "nes", "apgd")
 """The arms that cppn is compared with to answer whether sharing between classes helps."""
@@ -55,15 +62,32 @@ def is_applicable(arm: str, target: Target) -> bool:
     return ARMS[arm].kind != "white" or target.differentiable
 
 
+def evolves(arm: str) -> bool:
+    """Whether the arm is an evolutionary search, with the keys of a run's recipe."""
+    return bool(ARMS[arm].recipe)
+
+
+def changed_recipe(arm: str, large: bool, changes: Sequence[str], surrogates: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe of an arm that evolves as plain data: the shipped one for images of this size, with --set changes.
+
+    surrogates: specs, for the arm of that name. Its children climb after twice the number of first random images.
+    """
+    shipped = load(f"{'imagenet' if large else 'mnist'}-{ARMS[arm].recipe}")
+    data = shipped.model_dump(mode="json", exclude_none=True)
+    if arm == SURROGATE:
+        climbs = {"targets": list(surrogates), "share": _SURROGATE_SHARE, "after": 2 * shipped.search.random}
+        data["search"]["surrogate"] = climbs
+    return override(data, changes)
+
+
 def search_recipe(job: CellJob, target: Target) -> Recipe:
-    """The recipe of a search arm: the shipped one for images of this size, with the job's seed, rank, classes and budget.
+    """The recipe of an arm that evolves: that for images of this size, with the job's seed, rank, classes and budget.
 
     The number of evaluations is a multiple of the batch size: the budget, or a few below it, never above. The job's changes
     override the shipped values. Streams are 1 and workers 0: several cells run side by side instead.
     """
     arm = ARMS[job.arm]
-    shipped = load(f"{'imagenet' if is_large(target.shape) else 'mnist'}-{arm.recipe}")
-    data = override(shipped.model_dump(mode="json", exclude_none=True), job.changes)
+    data = changed_recipe(job.arm, is_large(target.shape), job.changes, [network.spec for network in job.surrogates])
     most = min(data.get("search", {}).get("batch", 16), job.queries)
     batch = min(range(most, most // 2, -1), key=lambda b: job.queries % b)  # the largest of those with the least remainder
     data |= {"name": job.folder.name, "target": target.name, "stop": {"evaluations": job.queries - job.queries % batch}}
@@ -86,7 +110,7 @@ def attack_plan(job: CellJob) -> AttackPlan:
 def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = None) -> int:
     """The smallest budget of all classes together with which an arm can run."""
     kind, method = ARMS[arm].kind, ARMS[arm].method
-    if kind == "search":
+    if evolves(arm):
         return 1
     if kind == "white":
         known = settings_of(method, settings or {})

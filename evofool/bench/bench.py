@@ -16,6 +16,7 @@ from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget, PreparedTarget, prepare
 from evofool.bench.real import DIGITS
 from evofool.bench.scheduler import run_cells, train_networks
+from evofool.bench.surrogate_stage import refuse_surrogates
 from evofool.cluster.settings import RayOptions
 from evofool.errors import Interrupted, RecipeError, TargetError
 from evofool.machine import torch_threads
@@ -44,7 +45,7 @@ def run_bench(recipe: BenchRecipe, folder: Path, on_progress: OnProgress = lambd
             # One thread: their number changes the last bits of what detectors are fitted to.
             with torch_threads(1), threadpool_limits(1):
                 targets = [
-                    target if isinstance(target, InvalidTarget) else plan_cells(recipe, target, folder)
+                    target if isinstance(target, InvalidTarget) else plan_cells(recipe, target, folder, reporter(report))
                     for target in prepared
                 ]
             plans = [target for target in targets if isinstance(target, CellPlan)]
@@ -65,6 +66,7 @@ def _prepare_all(
 ) -> list[PreparedTarget | InvalidTarget]:
     """Train the networks that are missing, and prepare every target."""
     folder = manifest.folder
+    refuse_surrogates(recipe.surrogates, recipe.arms)
     _refuse_missing(recipe)
     listed = entries(recipe, folder, manifest.pinned())
     manifest.set_names(listed)

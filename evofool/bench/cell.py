@@ -14,7 +14,7 @@ import numpy as np
 
 from evofool.attacks.run import run_baseline
 from evofool.attacks.session import AttackProgress
-from evofool.bench.arms import ARMS, attack_plan, search_recipe
+from evofool.bench.arms import attack_plan, evolves, search_recipe
 from evofool.bench.cell_job import CellJob
 from evofool.cluster.folder_transfer import restore_folder
 from evofool.errors import StoreError, TargetError
@@ -48,6 +48,8 @@ _RECORD: dict[str, type] = {
     "machine": dict,
 }
 """The types of the values of a record that are read."""
+_OPTIONAL: dict[str, type] = {"surrogate_forwards": int, "surrogate_backwards": int}
+"""The same of values that only cells of the arm `surrogate` have."""
 
 _loaded: dict[str, Target] = {}  # the last one, so that the cells of a target load it once
 
@@ -59,8 +61,8 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
 
     The record: fingerprint, answers (all outputs that were requested for the cell, verification included), forwards,
     backwards, faults (of verify: the saved images do not score what was stored), comparison (how verify compared them),
-    seconds, peak_memory_mb, machine.
-    TargetError if the target is not the job's.
+    seconds, peak_memory_mb, machine; of the arm surrogate also the passes of the surrogates, which are no queries.
+    TargetError if the target or a surrogate is not the job's.
     """
     cell = CellJob.from_dict(job)
     folder = cell.folder
@@ -83,7 +85,7 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
             _save_logits(verdict, folder / LOGITS)
             forwards, backwards = count_passes(stored, target.crops)
             answers = stored.meta.answers + (0 if target.counts_persist else target.queries - before)
-            made_by = stored.meta.machine
+            made_by, climbed = stored.meta.machine, stored.meta.surrogates
         record = {
             "fingerprint": target.fingerprint(),
             "answers": answers,
@@ -97,6 +99,8 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
             "machine": made_by,
             "verified_on": machine(1),
         }
+        if climbed:
+            record |= {"surrogate_forwards": climbed.forwards, "surrogate_backwards": climbed.backwards}
     write_json(folder / RECORD, record)
     return record
 
@@ -113,8 +117,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record, dict) and all(_is_valid(record[key], kind) for key, kind in _RECORD.items()):
-            return record
+        needed = isinstance(record, dict) and all(_is_valid(record[key], kind) for key, kind in _RECORD.items())
+        if needed and all(_is_valid(record[key], kind) for key, kind in _OPTIONAL.items() if key in record):
+            return dict(record)
     except (OSError, ValueError, KeyError, RecursionError):
         pass
     raise StoreError(f"{folder.parent.name}/{folder.name}/{RECORD} is damaged; delete it, and the cell is verified again")
@@ -181,10 +186,12 @@ def clear_folder(job: CellJob) -> None:
 def _search(job: CellJob, target: Target, on_progress: OnCellProgress) -> float | None:
     """Run the search or attack; the seconds that it took, over all sessions, or None if it was interrupted."""
     folder = job.folder
-    if ARMS[job.arm].kind == "search":
-        recipe = search_recipe(job, target)
-        begun = (folder / FILE).exists()
-        run = Run.resume(folder, recipe, target, trust=True) if begun else Run.start(recipe, folder, target)
+    if evolves(job.arm):
+        recipe, networks = search_recipe(job, target), _surrogates(job)
+        if (folder / FILE).exists():
+            run = Run.resume(folder, recipe, target, trust=True, surrogates=networks)
+        else:
+            run = Run.start(recipe, folder, target, surrogates=networks)
         with run:
             on_progress({"done": run.strategy.evaluations})
             reason = run.advance(lambda run: on_progress({"done": run.strategy.evaluations}))
@@ -199,6 +206,15 @@ def _search(job: CellJob, target: Target, on_progress: OnCellProgress) -> float 
         return None
     with StoredRun(folder) as stored:
         return stored.meta.seconds
+
+
+def _surrogates(job: CellJob) -> list[Target]:
+    """The job's surrogates. TargetError if one has changed since."""
+    networks = [load_target(surrogate.spec) for surrogate in job.surrogates]
+    for network, surrogate in zip(networks, job.surrogates, strict=True):
+        if network.fingerprint() != surrogate.fingerprint:
+            raise TargetError(f"the surrogate {network.name} has changed since: its labels, preprocessing or weights differ")
+    return networks
 
 
 def _stored_identity(folder: Path) -> dict[str, Any] | None:

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class JobSurrogate(NamedTuple):
+    """A network whose gradients the arm `surrogate` uses: a spec, and the fingerprint that it has to have."""
+
+    spec: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -12,7 +19,7 @@ class CellJob:
 
     target: a spec. fingerprint: of that target, "" if it is not checked. queries: the budget of all classes together.
     classes: the numbers of the classes that are attacked, ascending. changes: --set of the arm. format: the number format
-    that a search ranks by. rank: "margin" or "log_odds".
+    that a search ranks by. rank: "margin" or "log_odds". surrogates: of the arm of that name, none for the others.
     """
 
     folder: Path
@@ -25,18 +32,26 @@ class CellJob:
     format: str = "float32"
     rank: str = "margin"
     fingerprint: str = ""
+    surrogates: tuple[JobSurrogate, ...] = ()
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "CellJob":
         """The job that to_dict has written."""
         tuples = {"classes": tuple(record["classes"]), "changes": tuple(record["changes"])}
-        return cls(**{**record, **tuples, "folder": Path(record["folder"])})
+        surrogates = tuple(JobSurrogate(*network) for network in record.get("surrogates", ()))
+        return cls(**{**record, **tuples, "surrogates": surrogates, "folder": Path(record["folder"])})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and other processes."""
-        return asdict(self) | {"folder": str(self.folder), "classes": list(self.classes), "changes": list(self.changes)}
+        lists = {
+            "classes": list(self.classes),
+            "changes": list(self.changes),
+            "surrogates": list(map(list, self.surrogates)),
+        }
+        return asdict(self) | {"folder": str(self.folder)} | lists
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The part that a cell's results depend on: all but the folder and how the target is addressed."""
-        return {key: value for key, value in self.to_dict().items() if key not in ("folder", "target")}
+        """The part that a cell's results depend on: all but the folder and how networks are addressed."""
+        own = {key: value for key, value in self.to_dict().items() if key not in ("folder", "target", "surrogates")}
+        return own | ({"surrogates": [network.fingerprint for network in self.surrogates]} if self.surrogates else {})

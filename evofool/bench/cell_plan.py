@@ -1,14 +1,16 @@
 """Which cells a target of a benchmark needs: one for each arm and seed, and those against its detectors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evofool.bench.arms import is_applicable
+from evofool.bench.arms import SURROGATE, is_applicable
 from evofool.bench.cell_job import CellJob
 from evofool.bench.detector_stage import FittedDetectors, fit_detectors
 from evofool.bench.manifest import CELLS
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import PreparedTarget
+from evofool.bench.surrogate_stage import ArmSurrogates, choose_surrogates
 from evofool.targets import is_black_box
 from evofool.targets import target as load_target
 
@@ -17,13 +19,14 @@ from evofool.targets import target as load_target
 class CellPlan:
     """The cells of a target. guarded: by the name of a detector, the cells of the target that it guards.
 
-    detectors: None unless the recipe has detectors. warnings: for the user.
+    detectors: None unless the recipe has detectors. surrogates: none without the arm of that name. warnings: for the user.
     """
 
     prepared: PreparedTarget
     cells: tuple[CellJob, ...]
     guarded: dict[str, tuple[CellJob, ...]]
     detectors: FittedDetectors | None
+    surrogates: ArmSurrogates
     warnings: tuple[str, ...]
 
     @property
@@ -32,11 +35,19 @@ class CellPlan:
         return (*self.cells, *(job for jobs in self.guarded.values() for job in jobs))
 
 
-def plan_cells(recipe: BenchRecipe, prepared: PreparedTarget, folder: Path) -> CellPlan:
-    """The cells of a target, below folder/cells; the recipe's detectors are fitted to it, since some cells attack them."""
+def plan_cells(
+    recipe: BenchRecipe, prepared: PreparedTarget, folder: Path, report: Callable[[str], None] = lambda message: None
+) -> CellPlan:
+    """The cells of a target, below folder/cells; the recipe's detectors are fitted to it, since some cells attack them.
+
+    report is called with what is being done, and what it raises passes through.
+    """
     target = prepared.target
+    surrogates = ArmSurrogates()
+    if SURROGATE in recipe.arms:
+        surrogates = choose_surrogates(recipe.surrogates, prepared, folder, report)
     cells_folder = (folder / CELLS / prepared.name).absolute()
-    warnings: list[str] = []
+    warnings: list[str] = [*surrogates.warnings]
 
     def job(arm: str, seed: int, name: str, spec: str, fingerprint: str) -> CellJob:
         changes = tuple(recipe.changes(arm))
@@ -50,10 +61,14 @@ def plan_cells(recipe: BenchRecipe, prepared: PreparedTarget, folder: Path) -> C
             changes,
             recipe.format,
             fingerprint=fingerprint,
+            surrogates=surrogates.networks if arm == SURROGATE else (),
         )
 
     arms = [arm for arm in recipe.arms if is_applicable(arm, target)]
-    if left_out := [arm for arm in recipe.arms if arm not in arms]:
+    if SURROGATE in arms and not surrogates.networks:
+        arms.remove(SURROGATE)
+        warnings.append(f"{SURROGATE}: none of the named networks can be a surrogate of this target; left out")
+    if left_out := [arm for arm in recipe.arms if not is_applicable(arm, target)]:
         warnings.append(f"{', '.join(left_out)}: need gradients, and this target gives none; left out")
     fingerprint = target.fingerprint()
     cells = [job(arm, seed, f"{arm}-{seed}", target.name, fingerprint) for arm in arms for seed in recipe.each_seed]
@@ -71,4 +86,4 @@ def plan_cells(recipe: BenchRecipe, prepared: PreparedTarget, folder: Path) -> C
         warnings.append(
             "a black box: its calibration and each of its cells keep bills of their own, and max_requests is the cap of each"
         )
-    return CellPlan(prepared, tuple(cells), guarded, detectors, tuple(warnings))
+    return CellPlan(prepared, tuple(cells), guarded, detectors, surrogates, tuple(warnings))

@@ -95,7 +95,8 @@ def _read(job: CellJob, calibration: Calibration) -> DoneCell | str:
             trace = read_trace(stored, np.flatnonzero(calibration.scored).tolist(), job.queries)
         kept = calibration.scored[classes]
         passes = record["forwards"], record["backwards"], record["answers"]
-        return DoneCell(job.folder, record, CellData(trace, classes[kept], logits[kept], *passes))
+        climbs = record.get("surrogate_forwards", 0), record.get("surrogate_backwards", 0)
+        return DoneCell(job.folder, record, CellData(trace, classes[kept], logits[kept], *passes, *climbs))
     except EvofoolError as error:
         return str(error)
 

@@ -81,6 +81,13 @@ class _ImagesRecord(_Record):
     classes_without_images: tuple[str, ...] = ()
 
 
+class SurrogateRecord(_Record):
+    """A network whose gradients the arm `surrogate` climbed."""
+
+    name: str
+    fingerprint: str
+
+
 class _ScoresRecord(_Record):
     arms: dict[str, ArmRecord]
 
@@ -97,6 +104,7 @@ class ComparableResult(_Record):
     images: _ImagesRecord
     scores: _ScoresRecord
     raw: _RawRecord
+    surrogates: tuple[SurrogateRecord, ...] = ()
 
     @property
     def budget(self) -> int:
@@ -233,6 +241,10 @@ def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
 def _notes(a: ComparableResult, b: ComparableResult) -> list[str]:
     """Differences that a comparison of the two has to consider."""
     notes = []
+    climbed = [[network.fingerprint for network in result.surrogates] for result in (a, b)]
+    if all(climbed) and climbed[0] != climbed[1]:
+        names = (", ".join(network.name for network in result.surrogates) for result in (a, b))
+        notes.append(f"the arm surrogate climbed other networks in each: {' against '.join(names)}")
     if a.images.sha256 != b.images.sha256:
         sizes = "" if a.target.shape == b.target.shape else f" ({_shape(a)} and {_shape(b)})"
         notes.append(f"the real images differ, as the targets receive them{sizes}: thresholds come from different samples")

@@ -3,18 +3,28 @@
 import difflib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from evofool.bench.arms import ARMS, refuse_small, refuse_unknown, search_recipe, settings_for
-from evofool.bench.cell_job import CellJob
+from evofool.bench.arms import (
+    ARMS,
+    SURROGATE,
+    changed_recipe,
+    evolves,
+    refuse_small,
+    refuse_unknown,
+    search_recipe,
+    settings_for,
+)
+from evofool.bench.cell_job import CellJob, JobSurrogate
 from evofool.errors import RecipeError
 from evofool.export.export import file_name
 from evofool.recipe import faults_text, from_file, override, shipped_benches
-from evofool.recipe import load as load_run
+from evofool.recipe import parse as parse_run
 from evofool.recipe_parts import FolderName, RayPart
 from evofool.targets import Target
 from evofool.text import shortened
@@ -24,14 +34,17 @@ DEFENCES = ("none", "outlier-exposure", "reject-class")
 QUICK = ("cppn", "per-class", "random", "apgd", "noise")
 """The default arms: the question of sharing, the strongest attack and the floor."""
 
-_SHARED_KEYS = ("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute")
+_SHARED_KEYS = (
+    *("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute"),
+    "search.surrogate.targets",
+)
 """Keys of a search's recipe that the benchmark sets for all arms alike."""
 
 _NOT_FIXED = {
-    *("name", "workers", "ray", "seeds", "first_seed", "arms", "targets"),
+    *("name", "workers", "ray", "seeds", "first_seed", "arms", "targets", "surrogates"),
     *("transfer", "image_metrics", "detectors"),
 }
-"""Keys of a benchmark that may change while there are cells."""
+"""Keys of a benchmark that may change while there are cells. Cells of other surrogates are done again."""
 
 Level = Annotated[float, Field(gt=0, lt=1)]
 
@@ -96,7 +109,7 @@ class ArmPart(_Part):
     set: tuple[str, ...] = ()
     """Changes such as `["search.batch=32"]`: keys of a run's recipe for an arm that evolves, settings of its method for
     the others. Keys that all arms share are refused: `target`, `stop`, `compute`, `search.seed`, `search.rank`,
-    `search.competition`, `search.classes`.
+    `search.competition`, `search.classes`, and `search.surrogate.targets`, which `surrogates` names.
     """
 
 
@@ -141,6 +154,10 @@ class BenchRecipe(_Part):
     """The ways to search for fooling images."""
     arm: dict[str, ArmPart] = {}
     """Changes of single arms."""
+    surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), max_length=16)
+    """Networks with gradients, in the grammar of targets, which the arm `surrogate` climbs. A target is never its own
+    surrogate: it is left out of its list. A network of the target's own family helps, an unrelated one does not.
+    """
     budgets: tuple[Annotated[int, Field(ge=1, le=10**9)], ...] = Field((1_000, 10_000), min_length=1)
     """Numbers of queries, in ascending order. Every cell gets the last one; results are reported at each."""
     seeds: int = Field(5, ge=1, le=1000)
@@ -196,7 +213,7 @@ class BenchRecipe(_Part):
     def _fits(self) -> "BenchRecipe":
         refuse_unknown(list(self.arm))
         for name, part in self.arm.items():
-            if ARMS[name].kind == "search":
+            if evolves(name):
                 _refuse_changes(name, part.set)
             else:
                 settings_for(name, part.set)
@@ -249,16 +266,17 @@ class BenchRecipe(_Part):
     def refuse_small(self, classes: int, name: str, differentiable: bool = True) -> None:
         """RecipeError where the budget is too small for the number of classes of a target, `name`."""
         arms = [arm for arm in self.arms if differentiable or ARMS[arm].kind != "white"]
-        settings = {arm: settings_for(arm, self.changes(arm)) for arm in arms if ARMS[arm].kind != "search"}
+        settings = {arm: settings_for(arm, self.changes(arm)) for arm in arms if not evolves(arm)}
         refuse_small(arms, self.budget, classes, name, settings)
 
     def refuse_settings(self, target: Target) -> None:
-        """RecipeError where the settings of a search arm do not fit images of a target's shape."""
+        """RecipeError where the settings of an arm that evolves do not fit images of a target's shape."""
         for arm in self.arms:
-            if ARMS[arm].kind == "search":
+            if evolves(arm):
                 classes = tuple(range(len(target.labels)))
                 job = CellJob(Path(arm), target.name, arm, 0, self.budget, classes, self.changes(arm), self.format)
-                search_recipe(job, target).encoding.build(target.shape)
+                surrogates = tuple(JobSurrogate(spec, "") for spec in self.surrogates) if arm == SURROGATE else ()
+                search_recipe(replace(job, surrogates=surrogates), target).encoding.build(target.shape)
 
     def fixed(self) -> dict[str, Any]:
         """The part that figures depend on, as plain JSON: without where the work is done, seeds, arms and targets."""
@@ -300,7 +318,7 @@ def _fault(item: Any) -> str:
 
 
 def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
-    """RecipeError unless the changes fit a search arm's recipe: the one for photographs or the one for digits."""
+    """RecipeError unless the changes fit the recipe of an arm that evolves: the one for photographs or that for digits."""
     for change in changes:
         key = change.partition("=")[0].strip()
         shared = next((k for k in _SHARED_KEYS if f"{key}.".startswith(f"{k}.") or f"{k}.".startswith(f"{key}.")), None)
@@ -310,9 +328,9 @@ def _refuse_changes(arm: str, changes: Sequence[str]) -> None:
                 "for all arms; the protocol sets rank and competition)"
             )
     faults = []
-    for family in ("mnist", "imagenet"):
+    for large in (False, True):
         try:
-            load_run(f"{family}-{ARMS[arm].recipe}").changed(changes, f"arm.{arm}.set")
+            parse_run(changed_recipe(arm, large, changes, ["lenet"]), f"arm.{arm}.set")  # the surrogate's name has no part
         except RecipeError as error:
             faults.append(error)
     if len(faults) == 2:

@@ -17,6 +17,7 @@ from evofool.bench.prepare import InvalidTarget, PreparedTarget
 from evofool.bench.result_file import SCHEMA, VERSION
 from evofool.bench.scoring import Scoring, flags
 from evofool.bench.statistics import quantiles
+from evofool.bench.surrogate_stage import kinship_rows
 from evofool.targets.redaction import name_of, public_name
 
 
@@ -104,6 +105,7 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
             "confidence": {arm: scored.scoring.raw(arm) for arm in scored.arms},
         },
         "timings": _timings(cells),
+        **_surrogates(cells),
     }
 
 
@@ -196,6 +198,12 @@ def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibra
         "classes_with_own_threshold": int(calibration.has_own_threshold.sum()),
         "classes_without_images": [label for label, has_images in scored if not has_images],
     }
+
+
+def _surrogates(cells: CollectedCells) -> dict[str, Any]:
+    """The surrogates of the arm of that name; nothing for a target without it."""
+    rows = kinship_rows(cells.plan.surrogates)
+    return {"surrogates": [row | {"name": public_name(row["name"])} for row in rows]} if rows else {}
 
 
 def _timings(cells: CollectedCells) -> dict[str, Any]:

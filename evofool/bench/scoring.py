@@ -14,7 +14,8 @@ from evofool.bench.trace import Trace
 
 REPLICATES = 400  # bootstrap samples of the real images
 _POINTS = 80  # of a curve
-_GUIDED = ("search", "black", "white")
+_GUIDED = ("search", "black", "surrogate", "white")
+_CLIMBS = ("surrogate_forwards", "surrogate_backwards")
 _TOLERANCE = 1e-9
 
 
@@ -28,6 +29,8 @@ class CellData:
     forwards: int
     backwards: int
     answers: int
+    surrogate_forwards: int = 0  # passes of surrogates, which are no queries
+    surrogate_backwards: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Scoring:
                 "queries": self.budget if ARMS[name].kind != "floor" else k,
                 **{
                     key: float(np.mean([getattr(cell, key) for cell in cells.values()]))
-                    for key in ("forwards", "backwards", "answers")
+                    for key in ("forwards", "backwards", "answers", *(_CLIMBS if ARMS[name].kind == "surrogate" else ()))
                 },
             },
         }
@@ -202,7 +205,7 @@ def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     def last(kinds: Sequence[str]) -> dict[str, float]:
         return {name: arm["r95"][-1]["value"] for name, arm in arms.items() if arm["kind"] in kinds}
 
-    white, black = last(["white"]), last(["search", "black"])
+    white, black = last(["white"]), last(["search", "black", "surrogate"])
     if white and black and max(white.values()) < max(black.values()) - _TOLERANCE:
         best, other = max(white, key=lambda n: white[n]), max(black, key=lambda n: black[n])
         messages.append(

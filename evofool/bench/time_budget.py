@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.bench.arms import ARMS, is_applicable, least_queries, settings_for
+from evofool.bench.arms import ARMS, SURROGATE, evolves, is_applicable, least_queries, settings_for
 from evofool.bench.manifest import stored_recipe
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.real import real_images
@@ -16,9 +16,10 @@ from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.photos import patterns
 
-_COSTS = {"search": 1.2, "black": 1.1, "white": 4.0, "floor": 0.0}
+_COSTS = {"search": 1.2, "black": 1.1, "surrogate": 1.2, "white": 4.0, "floor": 0.0}
 """The cost of a query of an arm, in forward passes: gradients are expensive, and rendering costs something too."""
-_VERIFIED = {"search": 1, "black": 2, "white": 2, "floor": 3}
+_CLIMB = 40.0  # the same of a child's climb on one surrogate, if it is as large as the target: 14 passes forth and back
+_VERIFIED = {"search": 1, "black": 2, "surrogate": 1, "white": 2, "floor": 3}
 """How often the best image of every class is classified at the end of an arm's cell."""
 _SPARE = 0.2  # of the minutes, for loading, real images and the report
 _OVER = 1.5  # times the minutes that a benchmark may take if it cannot take less
@@ -47,7 +48,8 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
         target = load_target(part.target)
         each, k = _pace(target, recipe.images)
         arms = [arm for arm in recipe.arms if is_applicable(arm, target)]
-        cost += each * max(1.0, sum(_COSTS[ARMS[arm].kind] for arm in arms))
+        climbs = _CLIMB * len(recipe.surrogates) if SURROGATE in arms else 0.0
+        cost += each * max(1.0, climbs + sum(_COSTS[ARMS[arm].kind] for arm in arms))
         ends += each * k * sum(_VERIFIED[ARMS[arm].kind] for arm in arms)
         classes, least = max(classes, k), max(least, *(least_queries(arm, k, _settings(recipe, arm)) for arm in arms), 1)
     seconds = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus()))
@@ -75,7 +77,7 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
 
 
 def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:
-    return None if ARMS[arm].kind == "search" else settings_for(arm, recipe.changes(arm))
+    return None if evolves(arm) else settings_for(arm, recipe.changes(arm))
 
 
 def _pace(target: Target, real: str) -> tuple[float, int]:

@@ -40,7 +40,12 @@ TARGETS = typer.Option("--target", metavar="SPEC", help="A classifier to measure
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images that set the thresholds, or digits.")
 ARMS = typer.Option(
     metavar="ARM,ARM",
-    help="Attacks and controls: direct, cppn, per-class, random, square, nes, apgd, fourier, noise.",
+    help="Attacks and controls: direct, cppn, canvas, per-class, random, square, nes, surrogate, apgd, fourier, noise.",
+)
+SURROGATES = typer.Option(
+    "--surrogate",
+    metavar="SPEC",
+    help="With the arm surrogate: another network than the target, whose gradients it climbs; may be repeated.",
 )
 BUDGET = typer.Option("--budget", metavar="N,N", help="Budgets in queries of all classes together, ascending: 1000,10000.")
 SEEDS = typer.Option(min=1, help="The number of seeds: 5 for a first look, 10 or more for a claim.")
@@ -61,6 +66,7 @@ def run(
     target: Annotated[list[str] | None, TARGETS] = None,
     images: Annotated[str | None, IMAGES] = None,
     arms: Annotated[str | None, ARMS] = None,
+    surrogate: Annotated[list[str] | None, SURROGATES] = None,
     budget: Annotated[str | None, BUDGET] = None,
     seeds: Annotated[int | None, SEEDS] = None,
     minutes: Annotated[float | None, MINUTES] = None,
@@ -80,7 +86,7 @@ def run(
     from evofool.cli.console_jobs import work_display
 
     options = given_options(images, arms, budget, seeds, workers, ray)
-    recipe = recipe_of(bench_recipe, target or [], options, changes or [])
+    recipe = recipe_of(bench_recipe, target or [], options, changes or [], surrogate or [])
     folder = out or Path("runs") / recipe.name
     if minutes is not None:
         from evofool.bench.time_budget import with_budget
@@ -190,9 +196,13 @@ def given_options(
 
 
 def recipe_of(
-    bench_recipe: str | None, targets: Sequence[str], options: Mapping[str, Any], changes: Sequence[str]
+    bench_recipe: str | None,
+    targets: Sequence[str],
+    options: Mapping[str, Any],
+    changes: Sequence[str],
+    surrogates: Sequence[str] = (),
 ) -> "BenchRecipe":
-    """The recipe of a file or a shipped name, with options and targets added; without one, a recipe of these alone."""
+    """The recipe of a file or a shipped name, with options, targets and surrogates added; without one, of these alone."""
     from evofool.bench.plan import load, parse
     from evofool.export.export import file_name
     from evofool.recipe import override
@@ -207,13 +217,14 @@ def recipe_of(
                 "files named CLASS_anything.jpg); for digits: --images digits"
             )
         name = "bench-" + file_name(targets[0].partition("?")[0]).lower()
-        data = {"name": name, "targets": named, "workers": _default_workers(targets), **options}
+        data = {"name": name, "targets": named, "surrogates": surrogates, "workers": _default_workers(targets), **options}
         return parse(override(data, changes), "the command line")
     recipe = load(bench_recipe, changes)
     data = recipe.model_dump(mode="json", exclude_unset=True) | dict(options)
     if "ray" in options:
         data["ray"] = recipe.ray.model_dump(mode="json", exclude_unset=True) | options["ray"]
     data["targets"] = [*data["targets"], *named]
+    data["surrogates"] = [*data.get("surrogates", ()), *surrogates]
     return parse(data, bench_recipe)
 
 
@@ -272,6 +283,7 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
             if result["valid"]:
                 sharing = result["scores"]["sharing"]
                 print_lines(f"  {name}: " + "; ".join(f"{arm} / cppn {ratio_text(sharing.get(arm))}" for arm in compared))
+    print_lines(*_surrogate_lines(results))
     print_lines(brackets_note(list(results.values())))
     invalid = [
         (name, flag["message"]) for name, result in results.items() for flag in result["flags"] if flag["level"] == "invalid"
@@ -287,6 +299,19 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         print_lines(f"{len(warnings)} warnings are in the report.")
     for row in summary.get("statements", ()):
         print_lines(f"{MET[row['met']]:<9} {row['statement']}: {row['figures']}")
+
+
+def _surrogate_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the arm surrogate climbed, and how near these networks are to each target."""
+    from evofool.bench.report.formatting import format_share, join_names
+
+    lines = []
+    for name, result in results.items():
+        listed = [f"{row['name']} ({format_share(row['agreement'])})" for row in result.get("surrogates", ())]
+        if listed:
+            lines.append(f"  {name}: {join_names(listed)}")
+    head = "Surrogates, whose weights the arm surrogate has (share of real images on which each agrees with the target):"
+    return [head, *lines] if lines else []
 
 
 def ratio_text(row: dict[str, Any] | None) -> str:
@@ -310,6 +335,8 @@ def _opening_lines(recipe: "BenchRecipe", folder: Path) -> list[str]:
         f"  arms         {', '.join(recipe.arms)}",
         f"  real images  {recipe.images}",
     ]
+    if recipe.surrogates:
+        lines.append(f"  surrogates   {', '.join(recipe.surrogates)}")
     if recipe.workers:
         black_box = any(is_black_box(part.target or "") for part in recipe.targets)
         limit = ", but none for black boxes, whose cells run one after the other" if black_box else ""

@@ -28,6 +28,12 @@ SHARE = typer.Option(
 )
 BUDGET = typer.Option(min=1, help="With --accept: queries of all classes together.")
 ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: the attacks. White-box arms are left out for a black box.")
+SURROGATES = typer.Option(
+    "--surrogate",
+    metavar="SPEC",
+    help="Another network whose gradients the arm surrogate climbs; may be repeated. With --against, where those of the "
+    "result are now.",
+)
 SEEDS = typer.Option(min=1, help="With --accept: the number of seeds.")
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; with --against the images of the result.")
 OUT = typer.Option(metavar="DIR", help="Folder of the cells; runs/gate-TARGET by default. The same command continues there.")
@@ -48,6 +54,7 @@ def gate(
     max_fooled: Annotated[float, SHARE] = 0.5,
     budget: Annotated[int | None, BUDGET] = None,
     arms: Annotated[str, ARMS] = "cppn,random,apgd",
+    surrogate: Annotated[list[str] | None, SURROGATES] = None,
     seeds: Annotated[int, SEEDS] = 3,
     images: Annotated[str | None, IMAGES] = None,
     out: Annotated[Path | None, OUT] = None,
@@ -89,7 +96,7 @@ def gate(
                     from evofool.bench.result_file import load_result
 
                     _refuse_given(context, "max_fooled", "budget", "arms", "seeds")
-                    verdict = easier(target, load_result(against), images, folder, on_progress, workers)
+                    verdict = easier(target, load_result(against), images, folder, on_progress, workers, surrogate or [])
                 else:
                     from evofool.bench.gate.acceptance import parse_acceptance_rule
                     from evofool.bench.gate.at_threshold import GateAttacks, threshold
@@ -98,10 +105,11 @@ def gate(
                         raise RecipeError(
                             "--accept needs --budget: the number of queries of an attack, of all classes together"
                         )
+                    named = [arm.strip() for arm in arms.split(",") if arm.strip()]
                     verdict = threshold(
                         target,
                         parse_acceptance_rule(accept or ""),
-                        GateAttacks([arm.strip() for arm in arms.split(",") if arm.strip()], budget, seeds),
+                        GateAttacks(named, budget, seeds, surrogate or []),
                         max_fooled=max_fooled,
                         folder=folder,
                         images=images,

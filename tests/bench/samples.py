@@ -11,10 +11,12 @@ from evofool.pages.sheet import Tile, contact_sheet
 KINDS = {
     "direct": "search",
     "cppn": "search",
+    "canvas": "search",
     "per-class": "search",
     "random": "black",
     "square": "black",
     "nes": "black",
+    "surrogate": "surrogate",
     "apgd": "white",
     "fourier": "white",
     "noise": "floor",
@@ -22,14 +24,27 @@ KINDS = {
 HARDNESS = {
     "direct": 2.6,
     "cppn": 1.0,
+    "canvas": 0.9,
     "per-class": 1.5,
     "random": 60.0,
     "square": 3.5,
     "nes": 5.0,
+    "surrogate": 0.2,
     "apgd": 0.25,
     "fourier": 0.6,
     "noise": 1e6,
 }
+SURROGATES = [
+    {
+        "name": "lenet-cousin",
+        "fingerprint": "44af86d081884c7d659a2feaa0c55ad015",
+        "images": 2500,
+        "agreement": 0.9632,
+        "low": 0.955,
+        "high": 0.970,
+        "by_chance": 0.1003,
+    }
+]
 BUDGETS = [100, 300, 1_000, 3_000, 10_000]
 SEEDS = [0, 1, 2, 3, 4]
 WRONG = "the same image was answered twice, and differently (3 of 64)"
@@ -124,6 +139,7 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
             "temperature": 1.4,
             "confidence": {arm: {"5": 0.7, "50": 0.9999, "95": 1.0} for arm in arms},
         },
+        **({"surrogates": SURROGATES} if "surrogate" in arms else {}),
         "timings": {"wall_seconds": 812.0 + 60 * key, "device": "cpu", "machines": ["a processor"], "peak_memory_mb": 512.0},
     }
 
@@ -260,7 +276,8 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
         "scaled_margins": margins,
         "calibrated_confidence": {"5": 0.91, "50": 0.9997, "95": 1.0},
         "accepted_at": {"0": q50},
-        "cost": {"queries": budget, "forwards": budget, "backwards": budget if gradient else 0, "answers": budget + 310},
+        "cost": {"queries": budget, "forwards": budget, "backwards": budget if gradient else 0, "answers": budget + 310}
+        | (dict.fromkeys(("surrogate_forwards", "surrogate_backwards"), 12_345.0) if KINDS[arm] == "surrogate" else {}),
     }
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from evofool.bench import cell as cells
+from evofool.bench import surrogate_stage
 from evofool.bench.bench import run_bench
 from evofool.bench.plan import parse
 from evofool.cli.app import app
@@ -285,6 +286,21 @@ def test_workers_give_the_same_scores(done, tmp_path):
             ["bench", "--target", "lenet", "--images", "digits", "--budget", "12", "--arms", "apgd", "--out", "b"],
             "too small",
         ),
+        (
+            ["bench", "--target", "lenet", "--images", "digits", "--arms", "surrogate", "--out", "b"],
+            "name them by --surrogate SPEC",
+        ),
+        (
+            ["bench", "--target", "lenet", "--images", "digits", "--surrogate", "lenet", "--out", "b"],
+            "surrogates are for the arm surrogate, and the arms are cppn",
+        ),
+        (
+            [
+                *("bench", "--target", "lenet", "--images", "digits", "--out", "b"),
+                *("--arms", "surrogate", "--surrogate", "http://127.0.0.1:9/x"),
+            ],
+            "surrogates: http://127.0.0.1:9/x cannot be a surrogate: it has no gradients",
+        ),
         (["bench", "compare", "a.json", "b.json"], "there is no file a.json"),
     ],
 )
@@ -320,6 +336,54 @@ def test_ctrl_c_during_calibration_ends_soon_and_the_same_command_continues(here
     assert second.exit_code == 0, second.output
     assert "noise" in second.output
     sys.modules.pop("signal_net")
+
+
+def test_each_target_is_attacked_by_the_surrogates_that_it_is_not_itself(tmp_path, monkeypatch):
+    """And the gate takes them too, from a result and by an option."""
+    recipe = {
+        "images": "digits",
+        "targets": [{"target": "lenet"}, {"target": "lenet?mean=0.1", "name": "shifted"}],
+        "arms": ["surrogate", "random"],
+        "arm": {"surrogate": {"set": ["search.random=24", "search.surrogate.after=24", "search.surrogate.steps=2"]}},
+        "surrogates": ["lenet", "lenet?mean=0.1"],
+        "budgets": [30, 60],
+        "seeds": 1,
+    }
+    outcome = run_bench(parse(recipe, "here"), tmp_path / "b")
+    assert outcome.valid
+    for name, other in (("lenet", "lenet?mean=0.1"), ("shifted", "lenet")):
+        found = outcome.results[name]
+        assert [row["name"] for row in found["surrogates"]] == [other]
+        (row,) = found["surrogates"]
+        assert row["by_chance"] < 0.2 < row["low"] < row["agreement"] < row["high"]
+        assert row["images"] == found["images"]["number"]
+        arm = found["scores"]["arms"]["surrogate"]
+        assert (arm["kind"], arm["seeds"], arm["cost"]["forwards"], arm["cost"]["backwards"]) == ("surrogate", [0], 60, 0)
+        assert arm["cost"]["surrogate_forwards"] > 0
+        assert any("it is the target itself" in flag["message"] for flag in found["flags"])
+    with monkeypatch.context() as patch:
+        patch.setattr(surrogate_stage, "_measured", lambda *_: pytest.fail("the kinship was measured again"))
+        again = run_bench(parse(recipe, "here"), tmp_path / "b")
+    assert [again.results[n]["surrogates"] for n in again.results] == [
+        outcome.results[n]["surrogates"] for n in again.results
+    ]
+    alone = run_bench(parse(recipe | {"surrogates": ["lenet"], "targets": recipe["targets"][:1]}, "here"), tmp_path / "b")
+    assert [*alone.results["lenet"]["scores"]["arms"]] == ["random"]
+    assert any("can be a surrogate of this target; left out" in flag["message"] for flag in alone.results["lenet"]["flags"])
+
+    last = tmp_path / "last.json"
+    last.write_text(json.dumps(outcome.results["lenet"]))
+    result = CliRunner().invoke(app, ["gate", "lenet", "--against", str(last), "--out", str(tmp_path / "g")])
+    assert "surrogate: Q50 against before" in result.output
+    assert result.exit_code == 0, result.output
+    options = ["--against", str(last), "--surrogate", "lenet?mean=0.2", "--out", str(tmp_path / "g")]
+    result = CliRunner().invoke(app, ["gate", "lenet", *options])
+    assert result.exit_code == 2
+    assert "are not the surrogates of before" in " ".join(result.output.split())
+    options = ["--accept", "p>=0.9", "--budget", "30", "--seeds", "1", "--out", str(tmp_path / "g"), "--max-fooled", "1"]
+    result = CliRunner().invoke(app, ["gate", "lenet", "--arms", "surrogate", "--surrogate", "lenet?mean=0.1", *options])
+    assert result.exit_code == 0, result.output
+    assert "of 10 classes" in result.output
 
 
 def test_two_results_are_compared_by_seed(done, tmp_path):

@@ -1,5 +1,6 @@
 """A cell of a benchmark is run once for a job, and again for another job."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 
 from evofool.bench.arms import search_recipe
 from evofool.bench.cell import ASIDE, clear_folder, is_done, read_record, run_cell
-from evofool.bench.cell_job import CellJob
+from evofool.bench.cell_job import CellJob, JobSurrogate
 from evofool.errors import TargetError
+from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.targets import target
 
@@ -27,6 +29,43 @@ def evaluations(folder: Path) -> int:
 def test_a_job_is_equal_after_conversion_to_a_dict_and_back(tmp_path: Path) -> None:
     sent = job(tmp_path, changes=("search.batch=12",), classes=(3, 4))
     assert CellJob.from_dict(sent.to_dict()) == sent
+    assert "surrogates" not in sent.identity, "cells that were made before there were any are still theirs"
+    sent = replace(sent, arm="surrogate", surrogates=(JobSurrogate("lenet?mean=0.1", "a"), JobSurrogate("other", "b")))
+    assert CellJob.from_dict(json.loads(json.dumps(sent.to_dict()))) == sent
+    assert sent.identity["surrogates"] == ["a", "b"]
+
+
+CLIMBS = ("search.batch=12", "search.random=12", "search.surrogate.after=24", "search.surrogate.steps=2")
+
+
+def test_a_cell_whose_children_climb_counts_passes_apart_from_queries_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint = target("lenet?mean=0.1").fingerprint()
+
+    def climbing(name: str, of: str = fingerprint) -> dict[str, object]:
+        surrogates = (JobSurrogate("lenet?mean=0.1", of),)
+        return job(tmp_path / name, arm="surrogate", changes=CLIMBS, surrogates=surrogates).to_dict()
+
+    whole = run_cell(climbing("whole"))
+    assert whole is not None
+    assert (whole["forwards"], whole["backwards"]) == (60, 0)
+    with StoredRun(tmp_path / "whole") as stored:
+        climbed = stored.meta.surrogates
+        assert climbed is not None
+        assert climbed.children > 0
+        elites = [elite.summary() for elite in stored.elites()]
+    assert whole["surrogate_forwards"] == whole["surrogate_backwards"] == climbed.forwards == 2 * climbed.children
+    with monkeypatch.context() as patch:
+        advance = Run.advance
+        patch.setattr(Run, "advance", lambda run, tick: advance(run, tick, batches=3))
+        assert run_cell(climbing("cut")) is None
+    assert run_cell(climbing("cut")) is not None
+    with StoredRun(tmp_path / "cut") as stored:
+        assert stored.meta.surrogates == climbed
+        assert [elite.summary() for elite in stored.elites()] == elites
+    with pytest.raises(TargetError, match=r"the surrogate lenet\?mean=0\.1 has changed since"):
+        run_cell(climbing("other", "another"))
 
 
 def test_a_done_cell_is_not_run_again(tmp_path: Path) -> None:

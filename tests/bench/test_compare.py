@@ -102,6 +102,16 @@ def test_same_means_every_class_not_only_the_median() -> None:
     assert not compare(result(A), other)["arms"]["cppn"]["same"]
 
 
+def test_results_of_other_surrogates_are_compared_with_a_note() -> None:
+    ours, theirs = result(A), result(A)
+    ours["surrogates"], theirs["surrogates"] = ([{"name": name, "fingerprint": name}] for name in ("lite1", "lite2"))
+    note = "the arm surrogate climbed other networks in each: lite1 against lite2"
+    assert note in compare(ours, theirs)["notes"]
+    theirs["surrogates"][0]["fingerprint"] = "lite1"
+    assert note not in compare(ours, theirs)["notes"]
+    assert note not in compare(ours, result(A))["notes"]
+
+
 def test_seeds_beyond_the_budget_are_counted() -> None:
     assert compare(result([None, 100, 2000]), result([None, None, 900]))["arms"]["cppn"]["censored"] == [2, 2]
 

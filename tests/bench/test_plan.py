@@ -2,10 +2,12 @@
 
 import pytest
 
+from evofool.bench.arms import changed_recipe
 from evofool.bench.entries import entries, train
 from evofool.bench.plan import load, parse
 from evofool.cli.bench import given_options, recipe_of
 from evofool.errors import RecipeError
+from evofool.recipe import load as load_run
 from evofool.recipe import shipped_benches, shipped_recipes
 from evofool.targets import target
 
@@ -44,6 +46,15 @@ def test_a_recipe_needs_only_images_and_targets():
         ),
         ({"arm": {"per-class": {"set": ["search.batch=few"]}}}, "arm.per-class.set: search.batch: .*valid integer"),
         ({"arm": {"cppn": {"set": ["search.rank=log_odds"]}}}, "search.rank cannot be set for one arm"),
+        ({"detectors": {"arm": "surrogate"}}, "has to be one that searches: direct, cppn, canvas, per-class"),
+        (
+            {"arm": {"surrogate": {"set": ['search.surrogate.targets=["lenet"]']}}},
+            r"search\.surrogate\.targets cannot be set for one arm",
+        ),
+        (
+            {"arm": {"surrogate": {"set": ["encoding.kind=cppn"]}}},
+            "arm.surrogate.set: recipe: search.surrogate: CPPN genomes cannot climb on surrogates",
+        ),
         ({"arm": {"cppn": {"set": ["search={seed=3}"]}}}, "search.seed cannot be set for one arm"),
         ({"arm": {"cppn": {"set": ["stop.seconds=3"]}}}, "stop cannot be set for one arm"),
         ({"arm": {"direct": {"set": ["compute.format=bfloat16"]}}}, "compute cannot be set for one arm"),
@@ -108,6 +119,29 @@ def test_equal_names_are_numbered(tmp_path):
 def test_settings_of_searches_are_those_of_their_recipes():
     changes = ["search.batch=8", "encoding.max_nodes=16", "save.seconds=5"]
     assert parse({**LEAST, "arm": {"cppn": {"set": changes}}}, "here").changes("cppn") == tuple(changes)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_arm_canvas_has_the_shipped_settings_and_surrogate_those_of_its_recipe_too(large):
+    def of_arm(arm, *surrogates):
+        return changed_recipe(arm, large, (), surrogates)
+
+    def of_recipe(name):
+        return load_run(name).model_dump(mode="json", exclude_none=True)
+
+    canvas = of_recipe("imagenet-canvas" if large else "mnist-canvas")
+    assert of_arm("canvas") == canvas
+    climbs = of_arm("surrogate", "efficientnet-lite1", "efficientnet-lite2")
+    assert climbs["search"].pop("surrogate")["after"] == 2 * canvas["search"]["random"]
+    assert climbs == canvas
+    if large:
+        shipped, climbs = of_recipe("imagenet-surrogate"), of_arm("surrogate", "efficientnet-lite1", "efficientnet-lite2")
+        surrogate = {
+            key: value for key, value in shipped["search"].pop("surrogate").items() if key in ("targets", "share", "after")
+        }
+        assert climbs["search"].pop("surrogate") == surrogate
+        assert climbs["search"] == shipped["search"]
+        assert climbs["encoding"] == shipped["encoding"]
 
 
 def test_settings_that_do_not_fit_a_target_are_refused_before_it_is_measured():

@@ -320,6 +320,21 @@ def test_the_console_has_the_ratio_of_each_arm_that_cppn_is_compared_with(
     assert "Brackets: 95% intervals over seeds." in text
 
 
+def test_a_transfer_attack_is_named_with_its_surrogates_and_is_no_black_box(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(1, ["cppn", "surrogate"], 60)
+    assert strongest(found[0], black_box=True) == "cppn"
+    assert strongest(found[0], black_box=False) == "surrogate"
+    text = Reader(bench_report(found, summary(found), {})).text
+    assert "Threat model of the arm surrogate: transfer." in text
+    assert "It is no black-box arm" in text
+    for figure in ("lenet-cousin", "0.96", "2,500", "surrogates' forwards", "12,345"):
+        assert figure in text
+    assert "lenet: lenet-cousin (0.96)" in console(found, capsys)
+    alone = results(1, ["cppn"], 60)
+    assert "surrogate" not in Reader(bench_report(alone, summary(alone), {})).text
+    assert "urrogate" not in console(alone, capsys)
+
+
 def test_an_invalid_target_has_no_figures_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
     found = results(5, ARMS, 20)
     rows = [line.split() for line in console(found, capsys).splitlines()]

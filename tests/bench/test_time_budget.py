@@ -32,6 +32,16 @@ def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path
         assert budget * 5 * 7.5 * 0.001 <= 60 * minutes
 
 
+def test_an_arm_that_climbs_surrogates_leaves_time_for_fewer_queries(monkeypatch, tmp_path):
+    def most(*surrogates: str) -> int:
+        with_pace(monkeypatch, 0.001, 10)
+        arms = ["cppn", "surrogate"] if surrogates else ["cppn"]
+        recipe = parse({**LENET, "arms": arms, "surrogates": surrogates}, "here")
+        return time_budget.with_budget(recipe, 10, tmp_path)[0].budget
+
+    assert most() > most("a") > most("a", "b", "c", "d")
+
+
 def _opening_text(recipe: dict[str, object], minutes: int, folder: Path) -> str:
     try:
         return time_budget.with_budget(parse(recipe, "here"), minutes, folder)[1]

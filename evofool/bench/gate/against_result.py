@@ -3,11 +3,11 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evofool.bench.arms import ARMS, refuse_unknown
+from evofool.bench.arms import ARMS, SURROGATE, refuse_unknown
 from evofool.bench.bench import run_bench
 from evofool.bench.calibration import LEVELS
 from evofool.bench.compare import ComparableResult, compare, read_result, refuse_other_classes
@@ -15,6 +15,7 @@ from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.bench.real import DIGITS, RealImages, classes_without, real_images, sha256, with_progress
+from evofool.bench.surrogate_stage import usable_surrogates
 from evofool.errors import ImageError, Interrupted, RecipeError
 from evofool.sweep.runner import OnProgress, reporter
 from evofool.targets import Target
@@ -31,14 +32,16 @@ def against(
     folder: Path,
     on_progress: OnProgress = lambda _: False,
     workers: int = 0,
+    surrogates: Sequence[str] = (),
 ) -> GateVerdict:
     """Measure a target by the protocol of a result, and compare the two: a check for each arm that searches.
 
     An arm fails where the lower bound of its paired Q50 ratio, now over then, is below EASIER: then it is not shown that
     the target takes at least three quarters of the queries that it took. The same target gives a ratio of exactly 1.
 
-    last: the JSON. images: its labelled real images; None for the digits that it was measured on. folder: has a benchmark
-    for each version of the target and each protocol, which the same call continues. What cannot be compared is refused
+    last: the JSON. images: its labelled real images; None for the digits that it was measured on. surrogates: where those of
+    the arm of that name are now; by default where the result says. folder: has a benchmark for each version of the target
+    and each protocol, which the same call continues. What cannot be compared is refused
     before anything is measured, with RecipeError, TargetError, ImageError or StoreError.
     Interrupted if on_progress returns True.
     """
@@ -49,9 +52,14 @@ def against(
     if source is None:
         raise RecipeError(f"the result was measured on real images of {before.images.source}: name them by --images DIR")
     wanted, notes, checks = _arms(before, target)
+    if SURROGATE in wanted:
+        surrogates = surrogates or [network.name for network in before.surrogates]
+        checks += _other_surrogates(before, target, surrogates)
+    elif surrogates:
+        raise RecipeError(f"--surrogate is for results with the arm {SURROGATE}, which this one does not have")
     if checks:
         return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
-    recipe = _recipe(before, wanted, spec, source, workers)
+    recipe = _recipe(before, wanted, spec, source, workers, surrogates)
     _refuse_other_images(before, target, with_progress(real_images(source, target), reporter(on_progress)))
     work_folder = gate_folder(folder, _name(target, recipe), target)
     outcome = run_bench(recipe, work_folder, on_progress)
@@ -102,7 +110,22 @@ def _arms(before: ComparableResult, target: Target) -> tuple[list[str], list[str
     return wanted, notes, checks
 
 
-def _recipe(before: ComparableResult, arms: list[str], spec: str, source: str, workers: int) -> BenchRecipe:
+def _other_surrogates(before: ComparableResult, target: Target, specs: Sequence[str]) -> list[Check]:
+    """An invalid check where these are not the surrogates of before."""
+    networks, _ = usable_surrogates(specs, target)
+    if [network.fingerprint() for network in networks] == [network.fingerprint for network in before.surrogates]:
+        return []
+    then = ", ".join(network.name for network in before.surrogates)
+    message = (
+        f"{', '.join(specs)} are not the surrogates of before, {then} (labels, preprocessing or weights differ): name those "
+        "by --surrogate, in the same order"
+    )
+    return [Check(_title(SURROGATE), "invalid", message)]
+
+
+def _recipe(
+    before: ComparableResult, arms: list[str], spec: str, source: str, workers: int, surrogates: Sequence[str]
+) -> BenchRecipe:
     """The benchmark that measures a target as the result was measured."""
     protocol = before.protocol
     if protocol.rank != RANK or protocol.levels != LEVELS:
@@ -124,6 +147,7 @@ def _recipe(before: ComparableResult, arms: list[str], spec: str, source: str, w
         "first_seed": first,
         "format": protocol.format,
         "arm": {arm: {"set": changes} for arm, changes in protocol.settings.items() if arm in arms},
+        "surrogates": surrogates if SURROGATE in arms else (),
         "workers": workers,
     }
     return parse(data, "the protocol of the earlier result")

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from evofool import scores
-from evofool.bench.arms import ARMS, refuse_small, refuse_unknown
+from evofool.bench.arms import ARMS, SURROGATE, refuse_small, refuse_unknown
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import is_done, read_record
-from evofool.bench.cell_job import CellJob
+from evofool.bench.cell_job import CellJob, JobSurrogate
 from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.real import real_images, with_progress
 from evofool.bench.scheduler import run_cells
 from evofool.bench.statistics import share_interval
+from evofool.bench.surrogate_stage import refuse_surrogates, usable_surrogates
 from evofool.errors import Interrupted, RecipeError
 from evofool.machine import torch_threads
 from evofool.run.stored import StoredRun
@@ -32,11 +33,12 @@ KEPT = 0.5  # of real images: a rule that rejects everything cannot be fooled
 
 @dataclass(frozen=True)
 class GateAttacks:
-    """The attacks of a gate: arms, queries of each cell over all classes, and the number of seeds."""
+    """The attacks of a gate: arms, queries of each cell over all classes, the number of seeds, and the surrogates' specs."""
 
     arms: Sequence[str]
     budget: int
     seeds: int
+    surrogates: Sequence[str] = ()
 
 
 def threshold(
@@ -59,8 +61,9 @@ def threshold(
     """
     began = time.perf_counter()
     _refuse_arms(attacks.arms)
+    refuse_surrogates(attacks.surrogates, attacks.arms)
     target = load_target(spec, folder / "target")
-    usable, notes = _usable(attacks.arms, target)
+    usable, surrogates, notes = _usable(attacks, target)
     classes = tuple(range(len(target.labels)))
     refuse_small(usable, attacks.budget, len(classes), target.name)
 
@@ -93,6 +96,7 @@ def threshold(
                 classes,
                 rank=rank,
                 fingerprint=fingerprint,
+                surrogates=surrogates if arm == SURROGATE else (),
             )
             for arm in usable
             for seed in range(attacks.seeds)
@@ -119,16 +123,22 @@ def _refuse_arms(arms: Sequence[str]) -> None:
         )
 
 
-def _usable(arms: Sequence[str], target: Target) -> tuple[list[str], list[str]]:
-    """(the arms that the target can be attacked by, notes on the others)."""
-    blind = [arm for arm in arms if ARMS[arm].kind == "white" and not target.differentiable]
-    left = [arm for arm in arms if arm not in blind]
+def _usable(attacks: GateAttacks, target: Target) -> tuple[list[str], tuple[JobSurrogate, ...], list[str]]:
+    """(the arms that the target can be attacked by, its surrogates, notes on what is left out)."""
+    networks, notes = usable_surrogates(attacks.surrogates, target)
+    blind = [arm for arm in attacks.arms if ARMS[arm].kind == "white" and not target.differentiable]
+    alone = [arm for arm in attacks.arms if arm == SURROGATE and not networks]
+    left = [arm for arm in attacks.arms if arm not in (*blind, *alone)]
     if all(ARMS[arm].kind == "floor" for arm in left):
+        why = [f"{target.name} gives no gradients, needed by {', '.join(blind)}"] if blind else []
+        why += [f"none of the named networks can be a surrogate of {target.name}"] if alone else []
         raise RecipeError(
-            f"{target.name} gives no gradients, needed by {', '.join(blind)}, and no other arm attacks: "
+            f"{', '.join(why)}, and no other arm attacks: "
             "add some of " + ", ".join(arm for arm, row in ARMS.items() if row.kind in ("search", "black"))
         )
-    return left, [f"{arm}: left out; it needs gradients, which {target.name} does not give" for arm in blind]
+    notes += [f"{arm}: left out; it needs gradients, which {target.name} does not give" for arm in blind]
+    notes += [f"{arm}: left out; none of the named networks can be a surrogate of {target.name}" for arm in alone]
+    return left, tuple(JobSurrogate(network.name, network.fingerprint()) for network in networks), notes
 
 
 def _kept(accept: AcceptanceRule, calibration: Calibration, who: str) -> Check:

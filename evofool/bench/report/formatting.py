@@ -9,7 +9,13 @@ from evofool.pages.html_page import NOTHING, TableCell
 SHOWN = 30
 """The most images on a contact sheet of the report."""
 
-KINDS = {"search": "Search", "black": "Black box", "white": "White box", "floor": "Noise"}
+KINDS = {
+    "search": "Search",
+    "black": "Black box",
+    "surrogate": "Transfer, by surrogates",
+    "white": "White box",
+    "floor": "Noise",
+}
 """Kinds of arms in the order of the report."""
 
 MET = {True: "met", False: "not met", None: "undecided"}

@@ -35,7 +35,7 @@ def strongest(result: Mapping[str, Any], black_box: bool) -> str | None:
 
     Of arms with equal Q50 the one that fools more classes. A bound counts as its value; an arm without a Q50 comes last.
     """
-    kinds = ("search", "black") if black_box else ("search", "black", "white")
+    kinds = ("search", "black") if black_box else ("search", "black", "surrogate", "white")
 
     def order(item: tuple[str, Mapping[str, Any]]) -> tuple[float, list[float]]:
         value = item[1]["q50"]["value"]

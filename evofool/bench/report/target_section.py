@@ -6,6 +6,7 @@ from typing import Any
 from evofool.bench.report.formatting import (
     KINDS,
     confidences_cell,
+    format_share,
     join_names,
     quantiles_cell,
     queries_cell,
@@ -63,6 +64,8 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
             else []
         )
         parts.append(Section("Margins, confidences and cost", plots=drawn, tables=[_cost(result)]))
+    if result.get("surrogates"):
+        parts.append(_surrogates(result))
     if sheets or left_out:
         parts.append(_images(result, sheets, left_out))
     if result["valid"] and result["scores"].get("detectors"):
@@ -116,24 +119,48 @@ def _accepted(result: Mapping[str, Any]) -> Table:
     return Table(heads, groups=_by_kind(result, row))
 
 
+def _surrogates(result: Mapping[str, Any]) -> Section:
+    """The threat model of the arm surrogate, and how often each surrogate agrees with the target."""
+    name = result["target"]["name"]
+    text = [
+        f"Threat model of the arm surrogate: transfer. The attacker has the weights of the networks below and climbs their "
+        f"gradients; {name} itself is asked for outputs only, and each image that it classifies is a query. The surrogates' "
+        "passes are no queries and are counted apart. It is no black-box arm, which has no other network."
+    ]
+    rows: list[TableRow] = [
+        [row["name"], share_cell(row | {"value": row["agreement"]}), format_share(row["by_chance"]), f"{row['images']:,}"]
+        for row in result["surrogates"]
+    ]
+    under = (
+        f"Agrees: the share of real images that the surrogate and {name} assign to the same class. By chance: the share if "
+        "both named classes as often as they do, but independently. A surrogate that seldom agrees gives little or nothing."
+    )
+    return Section(
+        "Surrogates", text, tables=[Table(["surrogate", f"agrees with {name}", "by chance", "of"], rows, under=under)]
+    )
+
+
 def _cost(result: Mapping[str, Any]) -> Table:
+    costs = (*_COSTS, *(_CLIMBS if result.get("surrogates") else ()))
+
     def row(name: str, arm: Mapping[str, Any]) -> TableRow:
         if not arm["seeds"]:
             return [name, TableCell("no seed is valid", mark="invalid")]
         cost = arm["cost"]
-        spent = [f"{cost[key]:,.0f}" if cost.get(key) is not None else NOTHING for key in _COSTS]
+        spent = [f"{cost[key]:,.0f}" if cost.get(key) is not None else NOTHING for key in costs]
         margins = quantiles_cell(arm.get("scaled_margins")), quantiles_cell(arm.get("margin_percentiles"), 1)
         return [name, *margins, confidences_cell(arm.get("calibrated_confidence")), *spent]
 
     heads = [
         "arm", "margin, in medians of real images", "its percentile among real images", "confidence at fitted temperature",
-        *_COSTS,
+        *(key.replace("_", "s' ") for key in costs),
     ]  # fmt: skip
     under = "Medians over the elites, and [5%, 95%]. Cost: mean over seeds; answers include repeats and verification."
     return Table(heads, groups=_by_kind(result, row), under=under)
 
 
 _COSTS = ("queries", "forwards", "backwards", "answers")
+_CLIMBS = ("surrogate_forwards", "surrogate_backwards")
 
 
 def _detectors(result: Mapping[str, Any]) -> Section:
