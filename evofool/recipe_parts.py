@@ -266,8 +266,8 @@ class SearchPart(Part):
     keep: int = Field(1, ge=1, le=256)
     """The number of genomes that each class (and niche) keeps: the best one, its elite, and runners-up. With 1, mother and
     father are the elites of any two. With more, both are of the same class and niche: the mother is the elite in 80% of the
-    cases, else any of its genomes, and the father is another of them. Elites are exported and verified, and `evofool show
-    --list` shows the runners-up.
+    cases, else any of its genomes, and the father is another of them. Elites are exported and verified; `evofool show
+    --list` shows the runners-up, and `evofool export --runners-up` writes them, too.
     """
     lag: int = Field(0, ge=0, le=1 << 16)
     """Batch k draws its parents from the archive after batch k - 1 - lag, so lag + 1 batches are in progress and the

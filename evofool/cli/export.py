@@ -20,6 +20,11 @@ LAYOUT = typer.Option(
     metavar="imagefolder|parquet",
     help="PNGs in one folder per class, or one Parquet table in the form of Hugging Face data sets.",
 )
+RUNNERS_UP = typer.Option(
+    "--runners-up",
+    help="Write the runners-up, too: the other genomes that the search keeps of each class (search.keep), as `evofool show "
+    "--class C --list` lists them, with the scores that it ranks by.",
+)
 LICENSE = typer.Option(metavar="SPDX", help="The licence of the images, for the data card: CC-BY-4.0, CC0-1.0, ...")
 
 
@@ -29,6 +34,7 @@ def export(
     size: Annotated[int | None, SIZE] = None,
     layout: Annotated[str, LAYOUT] = "imagefolder",
     license: Annotated[str | None, LICENSE] = None,
+    runners_up: Annotated[bool, RUNNERS_UP] = False,
 ) -> None:
     """Write a run's elites as a data set: PNGs with a CSV and the CPPNs as JSON, or Parquet.
 
@@ -39,8 +45,10 @@ def export(
     from evofool.run.stored import StoredRun
 
     with StoredRun(folder) as stored:
-        exported = write_files(stored, to, size, layout, license)
-        print_lines(f"{exported.images} elites written to {to}")
+        exported = write_files(stored, to, size, layout, license, runners_up)
+        others = exported.runners_up
+        what = "" if others is None else f" and {others} runners-up"
+        print_lines(f"{exported.images - (others or 0)} elites{what} written to {to}")
         if exported.resampled:
             print_lines(f"{exported.resampled} of them are resampled: their canvases are pixels, which have no other size")
         print_drifts(stored)

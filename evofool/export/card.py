@@ -41,7 +41,8 @@ _SETTINGS = ("by", "surrogates", "settings", "units", "budget", "rank", "rate", 
 class Exported:
     """What an export has written: the layout, how many images of how many classes, at what size (None: as stored).
 
-    methods: what made these images (Elite.summary()), and how many of them.
+    methods: what made these images (Elite.summary()), and how many of them. runners_up: how many of the images are no
+    elites; None: only elites were to be written.
     """
 
     layout: str
@@ -51,6 +52,7 @@ class Exported:
     size: int | None
     resampled: int  # of the images: not drawn again at this size, but resampled
     license: str | None
+    runners_up: int | None = None
 
 
 def refuse_license(license: str | None) -> None:
@@ -70,7 +72,7 @@ def card(run: StoredRun, exported: Exported) -> str:
         _what(run, name, exported),
         _classifier(run, name),
         _made(run, exported.methods),
-        _scores(run),
+        _scores(run, exported),
         _files(run, exported),
         _limits(run, exported),
         _CITATION,
@@ -116,9 +118,10 @@ def _what(run: StoredRun, name: str, exported: Exported) -> str:
     channels, height, width = run.shape
     kind = "grey" if channels == 1 else "RGB"
     size = f"{width} x {height} pixels" if exported.size is None else f"made anew with {exported.size} pixels a side"
+    others = f", {exported.runners_up:,} of them runners-up" if exported.runners_up else ""
     return (
-        f"{exported.images:,} fooling images, 8-bit {kind}, {size}, for {exported.classes:,} of the {len(run.labels):,} "
-        f"classes of `{name}`.\n\n"
+        f"{exported.images:,} fooling images{others}, 8-bit {kind}, {size}, for {exported.classes:,} of the "
+        f"{len(run.labels):,} classes of `{name}`.\n\n"
         "**A label here says what the classifier calls an image, or was meant to, not what the image shows.** The images "
         "were made for the classifier to be sure of a class, and were not drawn to show anything. What people see in them "
         "was not measured, unless `verdict` says so.\n"
@@ -208,7 +211,7 @@ def _attack(state: AttackState) -> str:
     )
 
 
-def _scores(run: StoredRun) -> str:
+def _scores(run: StoredRun, exported: Exported) -> str:
     chunk, threads = run.recipe.chunk, run.recipe.compute.threads
     machine = f"{run.meta.machine.get('cpu')}, torch {run.meta.machine.get('torch')}"
     return f"""## What the scores mean
@@ -227,6 +230,13 @@ With the logits z of an image and its class c:
 `search_log_odds` and `search_margin` are what the search ranked by. `birth`, `mother` and `father` number the genomes of the
 run (-1: none), `method` is what made one. `bytes_per_pixel` is the PNG's size. `nearest_real_*_percentile`,
 `total_variation`, `verdict` and `verdict_by` are there if an image was measured or has a verdict.
+{"" if exported.runners_up is None else _RUNNERS_UP}"""
+
+
+_RUNNERS_UP = """
+`place` is 0 for the best image of a class, and 1, 2 and so on for the runners-up that the search kept. These were drawn
+from their genomes for this data set. They were not measured in float32: `log_odds`, `margin`, `confidence` and
+`bytes_per_pixel` are empty, and the confidence in a file's name follows from `search_log_odds`.
 """
 
 
@@ -260,14 +270,14 @@ def _redrawn(exported: Exported) -> str:
 
 
 def _limits(run: StoredRun, exported: Exported) -> str:
+    best = "each is the best that was found" if not exported.runners_up else "the best that were found were kept"
     stated = exported.license or "not stated; add it with --license"
     return f"""## What they are for, and what not
 
 To study the outputs of classifiers far from their training data: to test detectors and defences, to test whether images
 fool other classifiers too, and to compare explanations. The images were made against one classifier with one preprocessing:
 the outputs of other classifiers were not measured, and a high confidence does not show how hard it was to reach. The labels
-are not ground truth: do not train a classifier to predict them. The images are not a random sample: each is the best that
-was found.
+are not ground truth: do not train a classifier to predict them. The images are not a random sample: {best}.
 
 ## Licence
 

@@ -12,7 +12,7 @@ from evofool.export.card import Exported, card, refuse_license
 from evofool.export.csv_file import write_csv
 from evofool.export.image_file import file_name, picture, refuse_size, resampled, stem
 from evofool.export.parquet import write_run
-from evofool.run.stored import Elite, StoredRun
+from evofool.run.stored import ListedElite, ListedRunnerUp, StoredRun
 from evofool.text import to_json, visible_lines
 from genomes import CPPN
 
@@ -24,7 +24,12 @@ _OURS = re.compile(r"README\.md|elites\.csv|data|[0-9]+_[A-Za-z0-9_-]+")  # all 
 
 
 def export(
-    run: StoredRun, folder: Path, size: int | None = None, layout: str = "imagefolder", license: str | None = None
+    run: StoredRun,
+    folder: Path,
+    size: int | None = None,
+    layout: str = "imagefolder",
+    license: str | None = None,
+    runners_up: bool = False,
 ) -> Exported:
     """Write the elites into folder, which is new or empty, with a data card, README.md. Returns what was written.
 
@@ -32,6 +37,8 @@ def export(
     PNGs. "parquet": DIR/data/train-00000-of-00001.parquet, as dataset.write_elites has it. Either folder is a data set that
     `datasets` loads as it is. Elites and card are of one checkpoint, though the run may go on.
 
+    runners_up: the other genomes that the search keeps are written, too (StoreError if it keeps only elites). Their images
+    are drawn, their scores are those that the search ranked by, and the column place is 0 for an elite, 1 for the next best.
     size draws CPPNs, and canvases that are CPPNs or have cosines, with that many pixels on the longer side, and resamples
     other canvases; pixels have one size only (StoreError). Scores are those of the stored size. license: an SPDX
     identifier for the card. RecipeError for a layout or a licence that is none; StoreError for a folder that is not empty
@@ -43,26 +50,31 @@ def export(
     refuse_size(run, size)
     with run.snapshot():
         elites = run.elites()
-    methods = Counter(elite.row.method for elite in elites)
+        # While a run goes on its lists may be newer than its elites.
+        shown = {(elite.row.cell, elite.row.birth) for elite in elites}
+        others = [each for each in run.runners_up() if (each.row.cell, each.row.birth) not in shown] if runners_up else None
+    images: list[ListedElite] = [*elites, *(others or ())]
+    methods = Counter(image.row.method for image in images)
     exported = Exported(
         layout=layout,
-        images=len(elites),
+        images=len(images),
         classes=len({elite.row.class_id for elite in elites}),
         methods=methods,
         size=size,
-        resampled=0 if size is None else resampled(elites, run),
+        resampled=0 if size is None else resampled(images, run),
         license=license,
+        runners_up=None if others is None else len(others),
     )
     with _whole_or_nothing(folder):
         if layout == "parquet":
-            write_run(folder / _DATA / "train-00000-of-00001.parquet", run, elites, size)
+            write_run(folder / _DATA / "train-00000-of-00001.parquet", run, elites, others, size)
         else:
-            _image_folder(run, elites, folder, size)
+            _image_folder(run, images, folder, size, with_places=others is not None)
         (folder / _CARD).write_text(visible_lines(card(run, exported)), encoding="utf-8")
     return exported
 
 
-def _image_folder(run: StoredRun, elites: list[Elite], folder: Path, size: int | None) -> None:
+def _image_folder(run: StoredRun, elites: list[ListedElite], folder: Path, size: int | None, with_places: bool) -> None:
     rows = []
     for elite in elites:
         home = folder / _home(run, elite)
@@ -71,11 +83,12 @@ def _image_folder(run: StoredRun, elites: list[Elite], folder: Path, size: int |
         path.write_bytes(picture(elite, run, size))
         if isinstance(run.encoding, CPPN):
             path.with_suffix(".json").write_text(to_json(run.genome_json(elite)) + "\n", encoding="utf-8")
-        rows.append({"file": path.relative_to(folder).as_posix(), **elite.summary()})
+        place = {"place": elite.place if isinstance(elite, ListedRunnerUp) else 0} if with_places else {}
+        rows.append({"file": path.relative_to(folder).as_posix(), **place, **elite.summary()})
     write_csv(folder / _TABLE, list(rows[0]), rows)
 
 
-def _home(run: StoredRun, elite: Elite) -> str:
+def _home(run: StoredRun, elite: ListedElite) -> str:
     """The folder of an elite's class: 003_tiger_shark."""
     digits = len(str(len(run.labels) - 1))
     return f"{elite.row.class_id:0{digits}d}_{file_name(elite.label)}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from evofool.errors import StoreError
 from evofool.images import encode_png
-from evofool.run.stored import Elite, StoredRun
+from evofool.run.stored import Elite, ListedElite, ListedRunnerUp, StoredRun
 from genomes import Canvas, Direct
 
 
@@ -16,18 +16,21 @@ def file_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "_", label).strip("_")[:40] or "class"
 
 
-def stem(elite: Elite, run: StoredRun) -> str:
-    """label_confidence_birth, with the niche where there are several."""
+def stem(elite: ListedElite, run: StoredRun) -> str:
+    """label_confidence_birth, with the niche where there are several, and the place of a runner-up."""
     niche = f"_niche{elite.row.niche}" if run.recipe.niches else ""
-    return f"{file_name(elite.label)}_{elite.confidence:.6f}_{elite.row.birth}{niche}"
+    place = f"_place{elite.place}" if isinstance(elite, ListedRunnerUp) else ""
+    return f"{file_name(elite.label)}_{elite.confidence:.6f}_{elite.row.birth}{niche}{place}"
 
 
-def picture(elite: Elite, run: StoredRun, size: int | None = None) -> bytes:
-    """The PNG as stored; with size drawn again or resampled (resampled), with that many pixels on the longer side."""
-    if size is None:
+def picture(elite: ListedElite, run: StoredRun, size: int | None = None) -> bytes:
+    """The PNG as stored, or of a runner-up as its genome is drawn; with size drawn again or resampled (resampled), with that
+    many pixels on the longer side.
+    """
+    if size is None and isinstance(elite, Elite):
         return elite.row.png
     _, height, width = run.shape
-    scale = size / max(height, width)
+    scale = 1 if size is None else size / max(height, width)
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     drawn: np.ndarray = run.encoding.render(run.genome(elite), shape)[0]
     return encode_png(drawn)
@@ -39,7 +42,7 @@ def refuse_size(run: StoredRun, size: int | None) -> None:
         raise StoreError(f"{run.folder}: its genomes are pixels and have one size; --size is for CPPN and canvas runs")
 
 
-def resampled(elites: Sequence[Elite], run: StoredRun) -> int:
+def resampled(elites: Sequence[ListedElite], run: StoredRun) -> int:
     """How many pictures of another size are resampled: those of canvases of pixels (genomes.Canvas.has_any_size)."""
     if not isinstance(run.encoding, Canvas):
         return 0

@@ -12,7 +12,7 @@ from typing import Any
 from evofool.errors import EvofoolError, ImageError, StoreError
 from evofool.export.image_file import picture, stem
 from evofool.run.schema import IMAGE_METRICS
-from evofool.run.stored import Elite, StoredRun
+from evofool.run.stored import Elite, ListedElite, ListedRunnerUp, StoredRun
 
 COLUMNS = {
     "label_name": "string",
@@ -38,7 +38,7 @@ COLUMNS = {
 """The columns beside image and label: the keys of Elite.summary(), and the run's id."""
 
 _GROUP = 256  # rows that are made, and can be read, at once
-_Part = tuple[StoredRun, Sequence[Elite], Mapping[str, object]]  # a run, its elites, the extra columns' values
+_Part = tuple[StoredRun, Sequence[ListedElite], Mapping[str, object]]  # a run, its elites, the extra columns' values
 _TYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
 
 
@@ -59,9 +59,24 @@ def write_elites(path: Path, runs: Sequence[tuple[Path, Mapping[str, object]]], 
         return _write(path, opened, labels.pop() if len(labels) == 1 else None, extra, size)
 
 
-def write_run(path: Path, run: StoredRun, elites: Sequence[Elite], size: int | None = None) -> int:
-    """As write_elites, of these elites of one run, without extra columns."""
-    return _write(path, [(run, elites, {})], run.labels, {}, size)
+def write_run(
+    path: Path,
+    run: StoredRun,
+    elites: Sequence[Elite],
+    runners_up: Sequence[ListedRunnerUp] | None = None,
+    size: int | None = None,
+) -> int:
+    """As write_elites, of these elites of one run, without extra columns.
+
+    runners_up: rows that follow those of the elites, by place. With them, even if there are none, there is the column place:
+    0 of an elite, and 1 of the next best.
+    """
+    if runners_up is None:
+        return _write(path, [(run, elites, {})], run.labels, {}, size)
+    parts: list[_Part] = [(run, elites, {"place": 0})]
+    for place in sorted({each.place for each in runners_up}):
+        parts.append((run, [each for each in runners_up if each.place == place], {"place": place}))
+    return _write(path, parts, run.labels, {"place": "int64"}, size)
 
 
 def read_images(file: Path) -> Iterator[tuple[str, str, bytes]]:
@@ -145,7 +160,7 @@ def _write(
     return written
 
 
-def _row(elite: Elite, run: StoredRun, size: int | None) -> dict[str, Any]:
+def _row(elite: ListedElite, run: StoredRun, size: int | None) -> dict[str, Any]:
     summary = elite.summary()
     image = {"bytes": picture(elite, run, size), "path": f"{stem(elite, run)}.png"}
     own = {"image": image, "label": summary["class"], "label_name": summary["label"], "run": run.meta.id}

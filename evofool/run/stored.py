@@ -76,6 +76,20 @@ class Elite(ListedElite):
 
 
 @dataclass(frozen=True)
+class ListedRunnerUp(ListedElite):
+    """A genome of a list (search.keep) that is not the elite: place 1 is the next best. row has the scores that the search
+    ranked by; its image is not stored and was not measured in float32, so what the summary has of these is None.
+    """
+
+    place: int = field(kw_only=True)
+
+    def summary(self) -> dict[str, Any]:
+        """As of an elite."""
+        unknown = ("confidence", "log_odds", "margin", "bytes_per_pixel", "verdict", "record_sha256")
+        return {**super().summary(), **dict.fromkeys(unknown)}
+
+
+@dataclass(frozen=True)
 class ListedGenome:
     """A genome in the list of a class (and niche): the elite has the place 0. Scores are those that the search ranked by."""
 
@@ -226,25 +240,35 @@ class StoredRun:
 
     def class_list(self, class_id: int) -> list[ListedGenome]:
         """The genomes that the cells of a class keep, by niche, from the best; StoreError if a cell keeps only one."""
+        places = self._places(class_id)
+        self._refuse_none(places, class_id)
+        return [place for _, _, place in places]
+
+    def runners_up(self) -> list[ListedRunnerUp]:
+        """The genomes that are kept beside the elites, by class, niche and place; StoreError if a cell keeps only one."""
+        methods, found = self.store.methods(), list[ListedRunnerUp]()
+        for cell, batch, p in self._places():
+            if p.place:
+                scores = (p.log_odds, p.margin) * 2
+                method = methods.get(p.birth, "evolved")
+                made = p.birth, batch, p.mother, p.father
+                row = EliteRecord(cell, cell // self.niches, p.niche, *made, *scores, "", 0.0, "unjudged", None, method)
+                found.append(ListedRunnerUp(row, self.labels[row.class_id], self._drifted(row), place=p.place))
+        return found
+
+    def _places(self, class_id: int | None = None) -> list[tuple[int, int, ListedGenome]]:
+        """(cell, batch, genome) of the lists of a class, or of all; StoreError if a cell keeps only one."""
         if self.meta.keep == 1:
             raise StoreError(f"{self.folder} keeps one genome a cell, its elite (search.keep is 1)")
         with self.store.snapshot():
             lists = self.store.lists(self.recipe.search.rank)
-            own = np.flatnonzero(lists.cells // self.niches == class_id)
-            self._refuse_none(own.tolist(), class_id)
-            cells, births = lists.cells[own], lists.births[own].tolist()
-            parents = self.store.parents(births)
-        places = own - np.searchsorted(lists.cells, cells)
+            mine = np.ones(len(lists.cells), bool) if class_id is None else lists.cells // self.niches == class_id
+            parents = self.store.parents(lists.births[mine].tolist())
+        places = np.arange(len(lists.cells)) - np.searchsorted(lists.cells, lists.cells)
+        rows = zip(*(column[mine].tolist() for column in (lists.cells, places, *lists[1:])), strict=True)
         return [
-            ListedGenome(cell % self.niches, place, birth, parents[birth].mother, parents[birth].father, log_odds, margin)
-            for cell, place, birth, log_odds, margin in zip(
-                cells.tolist(),
-                places.tolist(),
-                births,
-                lists.log_odds[own].tolist(),
-                lists.margins[own].tolist(),
-                strict=True,
-            )
+            (cell, parents[birth].batch, ListedGenome(cell % self.niches, place, birth, *parents[birth][1:], *scores))
+            for cell, place, birth, *scores in rows
         ]
 
     def genome_json(self, elite: ListedElite) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An archive for others: the Parquet table, the data card, and what neither may tell."""
 
+import csv
 import json
 import shutil
 import sys
@@ -490,6 +491,44 @@ def test_a_title_shows_the_short_name_of_a_target(name: str, short: str) -> None
 )
 def test_a_text_loses_its_folders(text: str, expected: str) -> None:
     assert without_folders(text) == expected
+
+
+# --- runners-up
+
+
+def test_runners_up_are_exported_on_request_with_the_scores_that_they_are_ranked_by(folder: Path, tmp_path: Path) -> None:
+    kept = made("mnist-direct", tmp_path / "run", "search.keep=3", "stop.evaluations=160")
+    for layout, to in (("imagefolder", tmp_path / "folder"), ("parquet", tmp_path / "table")):
+        result = invoke(command, kept, to, "--runners-up", "--format", layout)
+        assert (result.exit_code, result.output.replace("\n", "")) == (0, f"10 elites and 20 runners-up written to {to}")
+    card = (tmp_path / "table" / "README.md").read_text()
+    assert "30 fooling images, 20 of them runners-up" in card
+    assert "`place` is 0 for the best image of a class" in card
+    with (tmp_path / "folder" / "elites.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = pq.read_table(tmp_path / "table" / TABLE).to_pylist()
+    assert sorted((row["class"], row["place"], row["birth"]) for row in rows) == sorted(
+        (str(row["label"]), str(row["place"]), str(row["birth"])) for row in table
+    )
+    with StoredRun(kept) as run:
+        listed = {(c, each.place): each for c in range(10) for each in run.class_list(c)}
+        for row in table:
+            each = listed.pop((row["label"], row["place"]))
+            known = row["birth"], row["search_log_odds"], row["search_margin"], row["mother"], row["father"]
+            assert known == (each.birth, each.log_odds, each.margin, each.mother, each.father)
+            assert (row["confidence"] is None) == (row["log_odds"] is None) == (each.place > 0)
+            drawn = run.encoding.render(run.genomes([each.birth]))[0]
+            assert (decode_png(row["image"]["bytes"]) == drawn).all()
+        assert not listed
+    (best,) = (row for row in rows if (row["class"], row["place"]) == ("3", "1"))
+    assert best["file"] == f"3_3/3_{confidence(float(best['search_log_odds'])):.6f}_{best['birth']}_place1.png"
+    assert best["log_odds"] == ""
+    with (
+        StoredRun(folder) as run,
+        pytest.raises(StoreError, match=r"keeps one genome a cell, its elite \(search\.keep is 1\)"),
+    ):
+        export(run, tmp_path / "none", runners_up=True)
+    assert not (tmp_path / "none").exists()
 
 
 # --- the command
