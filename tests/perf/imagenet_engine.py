@@ -1,6 +1,7 @@
 """What the engine costs beside an ImageNet network on the CPU, and what its setting is worth.
 
     python -m tests.perf.imagenet_engine
+    python -m tests.perf.imagenet_engine --recipe imagenet-canvas --pairs 30
 
 First the bare target, in every number format and several settings. Then, alternating in one run: a long search of the
 recipe as it is (breeding, rendering, archive, checkpoints, elites measured again in float32), paused now and then for the
@@ -135,6 +136,8 @@ def main() -> None:
     print(f"engine / target at its best       {middle(e / a for e, a in zip(engine, alone, strict=True)):.3f}")
     # All stretches are as long, so this is all evaluations over all seconds: whole checkpoints weigh what they take.
     print(f"  of all stretches together       {statistics.mean(engine) / statistics.mean(alone):.3f}")
+    # What grows with the age of genomes lowers the later ones.
+    print(f"  of the first and last stretch   {engine[0] / alone[0]:.3f}, {engine[-1] / alone[-1]:.3f}")
     print(f"target at its best / in float32   {middle(a / f for a, f in zip(alone, float32, strict=True)):.2f}")
     print(f"target at its best / naive        {middle(a / n for a, n in zip(alone, unbatched, strict=True)):.1f}")
 

@@ -139,6 +139,31 @@ def test_a_run_that_is_killed_after_every_third_batch_ends_as_an_unbroken_one(he
     assert content(here / "run") == whole
 
 
+@pytest.mark.parametrize("lag", [0, 8])
+def test_canvases_with_runners_up_random_images_and_surrogates_are_killed_resumed_verified_and_replayed(
+    here: Path, lag: int
+) -> None:
+    surrogate = {"targets": ["python:near_targets:first"], "steps": 2, "after": 128}
+    search = {"lag": lag, "keep": 8, "random": 80, "selection": "lagging", "surrogate": surrogate}
+    one = recipe(encoding={"kind": "canvas", "size": 64}, search=search)
+    whole = finished(here / "whole", one)
+    assert whole["runners_up"]
+    assert whole["surrogates"].children > 50
+    run = Run.start(one, here / "run")
+    for batches in (5, 11, 13):  # while all images are random, before any child climbs, and after
+        assert run.advance(batches=batches) is None
+        run.store.close(failed=True)
+        run.evaluator.close()
+        run = Run.resume(here / "run", trust=True)
+    with run:
+        assert run.advance()
+    assert content(here / "run") == whole
+    with StoredRun(here / "run") as stored:
+        assert verify(stored, trust=True).faults == ()
+    assert replay(here / "run", here / "again", trust=True).differences == ()
+    assert content(here / "again") == whole
+
+
 def test_a_replay_takes_children_that_climbed_as_they_are(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = finished(here / "run", recipe())
     made: list[int] = []
