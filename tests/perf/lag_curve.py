@@ -36,14 +36,17 @@ def main() -> None:
         for lag in args.lags:
             recipe = load(name, [*args.changes, f"search.lag={lag}"])
             seeds = range(args.first_seed, args.first_seed + args.seeds)
-            runs = [search(recipe, target, seed, args.cap, args.level) for seed in seeds]
-            ends = [np.inf if run.all is None else run.all for run in runs]
-            found, (low, high) = middle([run.all for run in runs]), np.quantile(ends, (0.25, 0.75), method="nearest")
+            runs = [search(recipe, target, seed, args.cap, [args.level]) for seed in seeds]
+            ends = [np.inf if run.all[args.level] is None else run.all[args.level] for run in runs]
+            found, (low, high) = (
+                middle([run.all[args.level] for run in runs]),
+                np.quantile(ends, (0.25, 0.75), method="nearest"),
+            )
             base = base or found
             quartiles = f"({low:,.0f} {high:,.0f})"
-            missed = sum(run.all is None for run in runs)
+            missed = sum(run.all[args.level] is None for run in runs)
             print(
-                f"{name:<14}{lag:>4}{middle([run.median for run in runs]):>14,.0f}{found:>12,.0f}{quartiles:>18}"
+                f"{name:<14}{lag:>4}{middle([run.median[args.level] for run in runs]):>14,.0f}{found:>12,.0f}{quartiles:>18}"
                 f"{found / base:>10.2f}{missed:>8}",
                 flush=True,
             )

@@ -32,11 +32,11 @@ def main() -> None:
     found: dict[str, tuple[float, float]] = {}
     for name in args.recipes:
         runs = [
-            search(load(name), target, seed, args.cap, args.level)
+            search(load(name), target, seed, args.cap, [args.level])
             for seed in range(args.first_seed, args.first_seed + args.seeds)
         ]
-        found[name] = middle([r.median for r in runs]), middle([r.all for r in runs])
-        missed = sum(r.all is None for r in runs)
+        found[name] = middle([r.median[args.level] for r in runs]), middle([r.all[args.level] for r in runs])
+        missed = sum(r.all[args.level] is None for r in runs)
         print(f"{name:<26}{found[name][0]:>14,.0f}{found[name][1]:>12,.0f}{missed:>12} of {len(runs)}", flush=True)
     for name, (median, all_digits) in found.items():
         if name + "-nguyen2015" in found:

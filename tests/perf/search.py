@@ -1,6 +1,7 @@
 """A search in memory, for the scripts that count evaluations: a recipe's search without a run's file."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,29 +18,34 @@ from evofool.targets import Target
 
 @dataclass(frozen=True)
 class Reached:
-    """Evaluations until the median class, and until all classes, were at the level; None if the cap came first."""
+    """By level, evaluations until the median class, and until all classes, were there; None if the cap came first."""
 
-    median: int | None
-    all: int | None
+    median: dict[float, int | None]
+    all: dict[float, int | None]
     seconds: float
     confidences: np.ndarray  # (K,) at the end
 
 
-def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) -> Reached:
-    """Run the recipe's search on target until every class is at `level` or `cap` evaluations are spent."""
+def search(recipe: Recipe, target: Target, seed: int, cap: int, levels: Sequence[float]) -> Reached:
+    """Run the recipe's search on target until every class is at every level or `cap` evaluations are spent."""
     encoding, s = recipe.encoding.build(target.shape), recipe.search
     batch_evaluator = BatchEvaluator(encoding, target, recipe.chunk, s.rank, s.competition, keep=s.keep)
     archive = Archive(encoding, len(target.labels), keep=s.keep)
     strategy = MapElites(
         archive, encoding, seed=seed, batch=s.batch, competition=s.competition, selection=s.selection, random=s.random
     )  # fmt: skip
-    needed, median = needed_log_odds(level), [None]
+    median: dict[float, int | None] = dict.fromkeys(levels)
+    lowest = median.copy()
 
     def after(_batch: int) -> bool:
         best = archive.best()
-        if median[0] is None and np.median(best) >= needed:
-            median[0] = strategy.evaluations
-        return best.min() >= needed
+        for level in levels:
+            needed = needed_log_odds(level)
+            if median[level] is None and np.median(best) >= needed:
+                median[level] = strategy.evaluations
+            if lowest[level] is None and best.min() >= needed:
+                lowest[level] = strategy.evaluations
+        return None not in lowest.values()
 
     started = time.perf_counter()
     ea_map_elites(
@@ -49,8 +55,7 @@ def search(recipe: Recipe, target: Target, seed: int, cap: int, level: float) ->
         callbacks=Callbacks(record=lambda _: False, after=after),
     )
     seconds = time.perf_counter() - started
-    done = archive.best().min() >= needed
-    return Reached(median[0], strategy.evaluations if done else None, seconds, np.asarray(confidence(archive.best())))
+    return Reached(median, lowest, seconds, np.asarray(confidence(archive.best())))
 
 
 def middle(values: list[int | None]) -> float:

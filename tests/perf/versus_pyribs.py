@@ -33,13 +33,13 @@ def main() -> None:
     target = load_target(args.target)
     target.logits(np.zeros((30, *target.shape), np.uint8))
     for name in OURS:
-        search(load(name), target, 0, 200, args.level)  # compiles the kernels
+        search(load(name), target, 0, 200, [args.level])  # compiles the kernels
     figures: dict[str, list[tuple[int, float, int]]] = {}
     for seed in range(args.seeds):
         for name in OURS:
-            r = search(load(name), target, seed, args.cap, args.level)
+            r = search(load(name), target, seed, args.cap, [args.level])
             reached = int((r.confidences >= args.level).sum())
-            figures.setdefault(name, []).append((r.all or args.cap, r.seconds, reached))
+            figures.setdefault(name, []).append((r.all[args.level] or args.cap, r.seconds, reached))
         for name, arm in ARMS.items():
             if name != "notebook" or seed < args.notebook_seeds:
                 o = arm(target.logits, seed, args.cap, args.level)
