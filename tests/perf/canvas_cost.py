@@ -1,8 +1,8 @@
 """What canvases cost: microseconds of each operator, of rendering and packing, and the bytes that a run's file has.
 
-    python -m tests.perf.canvas_cost runs/imagenet-canvas
+    python -m tests.perf.canvas_cost runs/imagenet
 
-Times are of one core, the best of five rounds, for 64 genomes of the shape of imagenet-canvas that 30 batches were varied.
+Times are of one core, the best of five rounds, for 64 genomes of the shape of imagenet that 30 batches were varied.
 Without a run only these are printed. Of a run: its genomes, how many are whole, their bytes, and what they would take if all
 were whole, packed and as pixels.
 """
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", type=Path)
     args = parser.parse_args()
-    encoding = load("imagenet-canvas").encoding.build((3, 224, 224))
+    encoding = load("imagenet").encoding.build((3, 224, 224))
     assert isinstance(encoding, Canvas)
     genomes = encoding.random(COUNT, Key(0, 0))
     for batch in range(1, 31):
