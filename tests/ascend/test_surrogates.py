@@ -1,5 +1,6 @@
 """Climbs of surrogates' gradients: towards the class, in low frequencies, keyed, each child by itself; what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,9 @@ def keys(n: int) -> list[Key]:
     return [Key(3, 7, row) for row in range(n)]
 
 
-@pytest.mark.parametrize("encoding", [CANVAS, Direct(1, 12, 12)], ids=["canvas", "direct"])
+@pytest.mark.parametrize(
+    "encoding", [CANVAS, replace(CANVAS, cosines=4), Direct(1, 12, 12)], ids=["canvas", "canvas of cosines", "direct"]
+)
 def test_surrogates_are_surer_of_nearly_every_child_than_of_its_mother(encoding: Encoding) -> None:
     surrogates = Surrogates([network(1), network(2)], fake(shape=(1, 12, 12)), encoding, Climb())
     mothers, classes = encoding.random(8, Key(0, 0)), np.arange(8) % 5
