@@ -271,6 +271,7 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
         {"search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}}},
         {"search": {"lag": 8, "keep": 8, "random": 160}, "encoding": {"kind": "canvas", "size": 64}},
+        {"search": {"lag": 0}, "encoding": {"kind": "canvas", "size": 64, "cosines": 24}},
     ],
     ids=[
         "no lag",
@@ -280,6 +281,7 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         "runners-up, lag 8, argmax",
         "surrogates",
         "canvas",
+        "canvas of cosines",
     ],
 )
 def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: dict[str, Any]) -> None:

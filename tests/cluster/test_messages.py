@@ -28,6 +28,7 @@ ENCODINGS: dict[str, Encoding] = {
     "crossed": CROSSED,
     "cppn": CPPN(height=SIDE, width=SIDE),
     "canvas": Canvas(1, SIDE, SIDE),
+    "canvas of cosines": Canvas(1, SIDE, SIDE, cosines=3),
 }
 PAIR = Direct(1, 1, 2, rate=0.5, crossover=0.5)
 EDGES = (0.55, 0.62, 0.7)
@@ -175,7 +176,7 @@ def test_a_decoded_order_equals_the_encoded_one_without_incumbents(encoding: Enc
                 assert (genome.shape, genome.tobytes()) == (order.parents[birth].shape, order.parents[birth].tobytes())
 
 
-@pytest.mark.parametrize("name", ["crossed", "canvas"])
+@pytest.mark.parametrize("name", ["crossed", "canvas", "canvas of cosines"])
 def test_winners_that_climbed_are_sent_whole_both_ways(name: str) -> None:
     encoding, labels = ENCODINGS[name], [f"class {c}" for c in range(CLASSES)]
     target = fake(classes=CLASSES)

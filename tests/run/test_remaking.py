@@ -97,9 +97,9 @@ def made_births(folder: Path) -> list[int]:
 
 
 def test_every_genome_that_was_ever_an_elite_is_read_as_it_was(tmp_path: Path, genes: Genes) -> None:
-    for number, start in enumerate(("cppn", "waves", "noise")):
+    for number, settings in enumerate(({}, {"start": "waves"}, {"start": "noise"}, {"cosines": 16})):
         genes.clear()
-        folder = run(tmp_path / start, number, encoding={"kind": "canvas", "start": start})
+        folder = run(tmp_path / str(number), number, encoding={"kind": "canvas", **settings})
         stored = forms(folder)
         assert stored.keys() == genes.keys()
         by_parents = {birth for birth, (_, steps) in stored.items() if steps}
