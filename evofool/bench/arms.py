@@ -15,36 +15,43 @@ class ArmDefinition(NamedTuple):
     """A row of the protocol.
 
     kind: "search" and "black" use the target's outputs only, "surrogate" also has the weights of other networks (a transfer
-    attack, no black box), "white" needs the target's gradients, "floor" searches for nothing. recipe: of an arm that
-    evolves, the shipped recipe for digits (mnist-RECIPE) or photographs (imagenet-RECIPE). method: of the others, the method
-    of `evofool baseline`.
+    attack, no black box), "white" needs the target's gradients, "floor" searches for nothing. recipes: of an arm that
+    evolves, the shipped recipes for images of digits' size and of photographs' size. method: of the others, the method of
+    `evofool baseline`.
     """
 
     kind: str
     description: str
-    recipe: str = ""
+    recipes: tuple[str, str] | None = None
     competition: str = "all"
     method: str = ""
 
 
 ARMS: dict[str, ArmDefinition] = {
-    "direct": ArmDefinition("search", "MAP-Elites over pixels", "direct"),
-    "cppn": ArmDefinition("search", "MAP-Elites over CPPNs", "cppn"),
-    "canvas": ArmDefinition("search", "MAP-Elites over canvases", "canvas"),
+    "direct": ArmDefinition("search", "MAP-Elites over pixels", ("mnist-direct", "imagenet-direct")),
+    "cppn": ArmDefinition("search", "MAP-Elites over CPPNs", ("mnist-cppn", "imagenet-cppn")),
+    "canvas": ArmDefinition("search", "MAP-Elites over canvases", ("mnist-canvas", "imagenet")),
     "per-class": ArmDefinition(
-        "search", "the control: CPPNs, each class searched by itself, nothing shared", "cppn", "per-class"
+        "search",
+        "the control: CPPNs, each class searched by itself, nothing shared",
+        ("mnist-cppn", "imagenet-cppn"),
+        "per-class",
     ),
     "random": ArmDefinition("black", "random images, each tried in every class", method="random"),
     "square": ArmDefinition("black", "Square attack, class by class (Andriushchenko 2020)", method="square"),
     "nes": ArmDefinition("black", "evolution strategy on low-frequency pixels, class by class (Ilyas 2018)", method="nes"),
-    "surrogate": ArmDefinition("surrogate", "MAP-Elites over canvases that climb other networks' gradients", "canvas"),
+    "surrogate": ArmDefinition(
+        "surrogate",
+        "MAP-Elites over canvases that climb other networks' gradients",
+        ("mnist-canvas", "imagenet-surrogate"),
+    ),
     "apgd": ArmDefinition("white", "Auto-PGD on the margin, class by class (Croce & Hein 2020)", method="apgd"),
     "fourier": ArmDefinition("white", "Fourier space under robust transforms, class by class (Olah 2017)", method="fourier"),
     "noise": ArmDefinition("floor", "one image of noise a class, nothing selected", method="noise"),
 }
 
 SURROGATE = "surrogate"
-_SURROGATE_SHARE = 0.9  # of the children, as in runs/imagenet-surrogate.toml
+_SURROGATE_SHARE = 0.9  # of the children, where the recipe has no surrogates of its own
 
 SHARING = ("per-class", "nes", "apgd")
 """The arms that cppn is compared with to answer whether sharing between classes helps."""
@@ -64,19 +71,23 @@ def is_applicable(arm: str, target: Target) -> bool:
 
 def evolves(arm: str) -> bool:
     """Whether the arm is an evolutionary search, with the keys of a run's recipe."""
-    return bool(ARMS[arm].recipe)
+    return ARMS[arm].recipes is not None
 
 
 def changed_recipe(arm: str, large: bool, changes: Sequence[str], surrogates: Sequence[str] = ()) -> dict[str, Any]:
     """The recipe of an arm that evolves as plain data: the shipped one for images of this size, with --set changes.
 
-    surrogates: specs, for the arm of that name. Its children climb after twice the number of first random images.
+    surrogates: specs, for the arm of that name. Its children climb as the recipe says, on digits after twice the number of
+    first random images. ValueError for an arm that does not evolve.
     """
-    shipped = load(f"{'imagenet' if large else 'mnist'}-{ARMS[arm].recipe}")
-    data = shipped.model_dump(mode="json", exclude_none=True)
+    recipes = ARMS[arm].recipes
+    if recipes is None:
+        raise ValueError(f"the arm {arm} does not evolve")
+    data = load(recipes[large]).model_dump(mode="json", exclude_none=True)
     if arm == SURROGATE:
-        climbs = {"targets": list(surrogates), "share": _SURROGATE_SHARE, "after": 2 * shipped.search.random}
-        data["search"]["surrogate"] = climbs
+        search = data["search"]
+        climbs = search.get("surrogate", {"share": _SURROGATE_SHARE, "after": 2 * search["random"]})
+        search["surrogate"] = climbs | {"targets": list(surrogates)}
     return override(data, changes)
 
 

@@ -1,7 +1,7 @@
 """What the engine costs beside an ImageNet network on the CPU, and what its setting is worth.
 
     python -m tests.perf.imagenet_engine
-    python -m tests.perf.imagenet_engine --recipe imagenet-canvas --pairs 30
+    python -m tests.perf.imagenet_engine --recipe imagenet --pairs 30
 
 First the bare target, in every number format and several settings. Then, alternating in one run: a long search of the
 recipe as it is (breeding, rendering, archive, checkpoints, elites measured again in float32), paused now and then for the
