@@ -270,7 +270,6 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         {"search": {"lag": 0, "keep": 8}},
         {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
         {"search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}}},
-        {"search": {"lag": 8, "keep": 8, "random": 160}, "encoding": {"kind": "canvas", "size": 64}},
         {"search": {"lag": 0}, "encoding": {"kind": "canvas", "size": 64, "cosines": 24}},
     ],
     ids=[
@@ -280,7 +279,6 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         "runners-up",
         "runners-up, lag 8, argmax",
         "surrogates",
-        "canvas",
         "canvas of cosines",
     ],
 )
@@ -291,6 +289,37 @@ def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: di
         assert len(each) == workers
         assert sum(one["images"] for one in each) >= 960
         assert content(here / f"{workers}") == content(here / "none")
+
+
+@pytest.mark.parametrize("lag", [0, 8])
+def test_canvases_with_runners_up_and_surrogates_are_the_same_bits_with_0_1_2_and_4_workers(here: Path, lag: int) -> None:
+    """And in a run that is killed and goes on with another number, which can be verified and replayed."""
+    surrogate = {"targets": ["python:odd_targets:near"], "steps": 3, "after": 200}
+    search = {"lag": lag, "keep": 8, "random": 160, "selection": "lagging", "surrogate": surrogate}
+
+    def with_workers(number: int) -> Recipe:
+        return recipe(workers=number, evaluations=480, search=search, encoding={"kind": "canvas", "size": 64})
+
+    finished(here / "0", with_workers(0))
+    whole = content(here / "0")
+    assert whole["runners_up"]
+    assert whole["surrogates"].children > 100
+    for workers in (1, 2):
+        assert len(finished(here / f"{workers}", with_workers(workers))) == workers
+        assert content(here / f"{workers}") == whole
+    run = Run.start(with_workers(4), here / "4")
+    await_workers(run)
+    assert run.advance(batches=22) is None
+    assert sum(one["images"] > 0 for one in run.evaluator.workers()) > (1 if lag else 0)
+    run.store.close(failed=True)
+    run.evaluator.close()
+    with Run.resume(here / "4", with_workers(0), trust=True) as run:
+        assert run.advance()
+    assert content(here / "4") == whole
+    with StoredRun(here / "4") as stored:
+        assert verify(stored, trust=True).faults == ()
+    assert replay(here / "4", here / "again", trust=True).differences == ()
+    assert content(here / "again") == whole
 
 
 def test_workers_that_are_killed_are_replaced_and_nothing_is_lost(here: Path) -> None:
