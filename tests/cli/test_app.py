@@ -144,7 +144,7 @@ def test_ctrl_c_during_an_import_ends_in_one_line(module: str, tmp_path: Path) -
 import importlib.abc, os, signal, sys
 class Pressed(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)
+        if name == {module!r}: signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Pressed())
 sys.argv = ["evofool", "run", "mnist-cppn"]
 from evofool.__main__ import main
@@ -156,7 +156,7 @@ main()
 
 
 def test_ctrl_c_between_imports_ends_in_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "start", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(Run, "start", lambda *_: signal.raise_signal(signal.SIGINT))
     result = call("run", "mnist-cppn")
     assert result.code == 130
     assert result.err.strip() == "Interrupted"
