@@ -157,7 +157,9 @@ main()
 
 def test_ctrl_c_between_imports_ends_in_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "start", lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
     result = call("run", "mnist-cppn")
+    signal.signal(signal.SIGINT, before)
     assert result.code == 130
     assert result.err.strip() == "Interrupted"
 
