@@ -161,14 +161,14 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """
     ours, theirs = read_result(a, "the first result"), read_result(b, "the second result")
     names = ours.target.name, theirs.target.name
-    _refuse_other_protocol(ours, theirs)
+    refuse_other_protocol(ours, theirs)
     refuse_other_classes(
         names,
         (ours.target.labels, theirs.target.labels),
         (ours.images.classes_without_images, theirs.images.classes_without_images),
     )
     alike = _alike(ours, theirs)
-    notes = _notes(ours, theirs)
+    notes = differences(ours, theirs)
     arms = {}
     for name, arm in ours.scores.arms.items():
         other = theirs.scores.arms.get(name)
@@ -218,7 +218,8 @@ def _alike(a: ComparableResult, b: ComparableResult) -> bool:
     return same and math.isclose(a.raw.tau5, b.raw.tau5, rel_tol=1e-3)
 
 
-def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
+def refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
+    """RecipeError unless both were measured alike: their ranks, settings of arms, budgets and sizes of images."""
     for key in _SAME:
         ours, theirs = getattr(a.protocol, key), getattr(b.protocol, key)
         if ours != theirs:
@@ -238,7 +239,7 @@ def _refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
         )
 
 
-def _notes(a: ComparableResult, b: ComparableResult) -> list[str]:
+def differences(a: ComparableResult, b: ComparableResult) -> list[str]:
     """Differences that a comparison of the two has to consider."""
     notes = []
     climbed = [[network.fingerprint for network in result.surrogates] for result in (a, b)]

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from evofool.sweep.runner import WorkProgress
 
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targets list` names it.")
+RESULTS = typer.Argument(
+    metavar="[RESULT.json]...", help="With --against: results of more trainings of the same network.", show_default=False
+)
 AGAINST = typer.Option(
-    metavar="LAST.json", help="A result of `evofool bench`: fail if the target has become easier to fool."
+    metavar="RESULT.json",
+    help="A result of `evofool bench`, or several, of networks that were trained alike: fail if it is shown that the target "
+    "became easier to fool.",
+)
+STRICT = typer.Option(
+    "--strict", help="With --against: fail unless it is shown that the target did not become easier to fool."
 )
 ACCEPT = typer.Option(
     metavar="RULE", help="The target's acceptance rule in production: 'p>=0.9', 'margin>=3' or 'log_odds>=2'."
@@ -27,7 +35,11 @@ SHARE = typer.Option(
     "--max-fooled", min=0.0, max=1.0, help="With --accept: the largest share of classes that may be fooled."
 )
 BUDGET = typer.Option(min=1, help="With --accept: queries of all classes together.")
-ARMS = typer.Option(metavar="ARM,ARM", help="With --accept: the attacks. White-box arms are left out for a black box.")
+ARMS = typer.Option(
+    metavar="ARM,ARM",
+    help="With --accept: the attacks, by default cppn,random,apgd; white-box arms are left out for a black box. With "
+    "--against: the arms of the result that are measured and decide; by default all are measured, and apgd decides.",
+)
 SURROGATES = typer.Option(
     "--surrogate",
     metavar="SPEC",
@@ -37,7 +49,8 @@ SURROGATES = typer.Option(
 SEEDS = typer.Option(min=1, help="With --accept: the number of seeds.")
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; with --against the images of the result.")
 OUT = typer.Option(metavar="DIR", help="Folder of the cells; runs/gate-TARGET by default. The same command continues there.")
-_SHOWN: "dict[Status, str]" = {"passes": "PASS", "fails": "FAIL", "invalid": "INVALID"}
+_ACCEPT_ARMS = ("cppn", "random", "apgd")
+_SHOWN: "dict[Status, str]" = {"informs": "INFO", "passes": "PASS", "fails": "FAIL", "invalid": "INVALID"}
 
 WORKERS = typer.Option(
     min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other, in this process."
@@ -49,11 +62,13 @@ MARKDOWN = typer.Option(metavar="FILE", help="Write a summary in Markdown; an ex
 def gate(
     context: typer.Context,
     target: Annotated[str, TARGET],
-    against: Annotated[Path | None, AGAINST] = None,
+    results: Annotated[list[Path] | None, RESULTS] = None,
+    against: Annotated[list[Path] | None, AGAINST] = None,
+    strict: Annotated[bool, STRICT] = False,
     accept: Annotated[str | None, ACCEPT] = None,
     max_fooled: Annotated[float, SHARE] = 0.5,
     budget: Annotated[int | None, BUDGET] = None,
-    arms: Annotated[str, ARMS] = "cppn,random,apgd",
+    arms: Annotated[str | None, ARMS] = None,
     surrogate: Annotated[list[str] | None, SURROGATES] = None,
     seeds: Annotated[int, SEEDS] = 3,
     images: Annotated[str | None, IMAGES] = None,
@@ -64,10 +79,14 @@ def gate(
 ) -> None:
     """Fail a CI build whose classifier is too easily fooled. Exit status 0: passed, 1: failed, 2: invalid evaluation.
 
-    --against LAST.json measures the target by the protocol of an earlier result. An arm passes if fooling half of the
-    classes takes at least 0.75 times as many queries as before, by the lower limit of the 95% interval of the paired
-    seeds. --accept RULE attacks the target with --budget queries and fails if more than --max-fooled (a share, 0 to 1) of
-    the classes have an image that satisfies RULE.
+    --against RESULT.json measures the target by the protocol of an earlier result. It fails if it is shown (95%) that
+    fooling a class takes less than 0.75 times the queries of before. With results of several trainings of the network it
+    also has to take fewer than one more training would, since networks that are trained alike differ by chance. With
+    --strict it fails unless it is shown that it takes at least 0.75 times the queries; if the results have too few seeds
+    to show this, the gate says how many it needs and is invalid.
+
+    --accept RULE attacks the target with --budget queries and fails if more than --max-fooled (a share, 0 to 1) of the
+    classes have an image that satisfies RULE.
     """
     from evofool.bench.gate.gate_verdict import Check, GateVerdict
     from evofool.bench.gate.outputs import GateOutputs
@@ -88,28 +107,33 @@ def gate(
                         show_status(lambda: progress_text(p, "cell"))
                     return bool(interrupted)
 
-                if (against is None) == (accept is None):
-                    raise RecipeError("give one of --against LAST.json and --accept RULE, for example --accept 'p>=0.9'")
+                if (not against) == (accept is None):
+                    raise RecipeError("give one of --against RESULT.json and --accept RULE, for example --accept 'p>=0.9'")
                 folder = out or _folder(target)
-                if against is not None:
+                named = _named(arms)
+                if against:
+                    from evofool.bench.gate.against_result import AgainstRule
                     from evofool.bench.gate.against_result import against as easier
                     from evofool.bench.result_file import load_result
 
-                    _refuse_given(context, "max_fooled", "budget", "arms", "seeds")
-                    verdict = easier(target, load_result(against), images, folder, on_progress, workers, surrogate or [])
+                    _refuse_given(context, "max_fooled", "budget", "seeds")
+                    last = [load_result(path) for path in [*against, *(results or [])]]
+                    rule = AgainstRule(strict, named)
+                    verdict = easier(target, last, images, folder, rule, on_progress, workers, surrogate or [])
                 else:
                     from evofool.bench.gate.acceptance import parse_acceptance_rule
                     from evofool.bench.gate.at_threshold import GateAttacks, threshold
 
+                    if results or strict:
+                        raise RecipeError(f"{'--strict is' if strict else 'results are'} for --against, not for --accept")
                     if budget is None:
                         raise RecipeError(
                             "--accept needs --budget: the number of queries of an attack, of all classes together"
                         )
-                    named = [arm.strip() for arm in arms.split(",") if arm.strip()]
                     verdict = threshold(
                         target,
                         parse_acceptance_rule(accept or ""),
-                        GateAttacks(named, budget, seeds, surrogate or []),
+                        GateAttacks(_ACCEPT_ARMS if arms is None else named, budget, seeds, surrogate or []),
                         max_fooled=max_fooled,
                         folder=folder,
                         images=images,
@@ -138,6 +162,10 @@ def _folder(target: str) -> Path:
     from evofool.export.export import file_name
 
     return Path("runs") / f"gate-{file_name(target.partition('?')[0]).lower()}"
+
+
+def _named(arms: str | None) -> list[str]:
+    return [arm.strip() for arm in (arms or "").split(",") if arm.strip()]
 
 
 def _refuse_given(context: typer.Context, *names: str) -> None:

@@ -16,10 +16,13 @@ FAILED = Check("against last.json", "fails", "easier to fool: Q50 <fell> & fell\
 INVALID = Check("real images", "invalid", "0 of 10 classes have any")
 
 
-@pytest.mark.parametrize("statuses", [s for n in (1, 2, 3) for s in product(("passes", "fails", "invalid"), repeat=n)])
+STATUSES = ("informs", "passes", "fails", "invalid")
+
+
+@pytest.mark.parametrize("statuses", [s for n in (1, 2, 3) for s in product(STATUSES, repeat=n)])
 def test_the_worst_check_decides_the_exit_status(statuses: tuple[Status, ...]) -> None:
     verdict = GateVerdict("net", [Check("c", status, "") for status in statuses], 0.0)
-    slow = 2 if "invalid" in statuses else 1 if "fails" in statuses else 0
+    slow = 2 if "invalid" in statuses or {*statuses} == {"informs"} else 1 if "fails" in statuses else 0
     assert verdict.exit_status == slow
     root = ET.fromstring(junit(verdict))
     assert bool(int(root.attrib["failures"]) or int(root.attrib["errors"])) == (slow > 0), "CI sees it the same way"
@@ -49,6 +52,18 @@ def test_the_xml_has_the_verdict() -> None:
     ]  # fmt: skip
     assert cases[1][0].attrib["message"] == cases[1][0].text == FAILED.message
     assert cases[0][0].text == "0.3 of the classes, at most 0.5 may be\nshare: 0.3\nq50: none"
+
+
+def test_a_check_that_does_not_decide_is_skipped_in_the_xml() -> None:
+    (suite,) = ET.fromstring(junit(GateVerdict("net", [PASSED, Check("cppn", "informs", "does not decide: it fell")], 1.0)))
+    assert {key: suite.attrib[key] for key in ("tests", "skipped", "failures", "errors")} == {
+        "tests": "2", "skipped": "1", "failures": "0", "errors": "0",
+    }  # fmt: skip
+    (skipped,) = suite.iter("skipped")
+    assert skipped.attrib["message"] == "does not decide: it fell"
+    assert "| cppn | informs | does not decide: it fell |" in markdown(
+        GateVerdict("net", [PASSED, Check("cppn", "informs", "does not decide: it fell")], 1.0)
+    )
 
 
 def test_characters_that_xml_lacks_are_escaped_or_dropped_and_all_others_come_back() -> None:

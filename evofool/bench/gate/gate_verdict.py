@@ -1,17 +1,18 @@
-"""The verdict of a gate: each check passes, fails or is invalid, for the shell, for CI systems and for their readers."""
+"""The verdict of a gate: what each check found, for the shell, for CI systems and for their readers."""
 
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evofool.bench.gate.junit import Case
+from evofool.bench.gate.junit import Case, Outcome
 from evofool.bench.gate.junit import junit as xml
 from evofool.text import visible
 
-Status = Literal["passes", "fails", "invalid"]
-_EXIT: dict[Status, int] = {"passes": 0, "fails": 1, "invalid": 2}
-_OUTCOMES: dict[Status, Literal["passed", "failure", "error"]] = {
+Status = Literal["informs", "passes", "fails", "invalid"]
+_EXIT: dict[Status, int] = {"informs": 0, "passes": 0, "fails": 1, "invalid": 2}
+_OUTCOMES: dict[Status, Outcome] = {
+    "informs": "skipped",
     "passes": "passed",
     "fails": "failure",
     "invalid": "error",
@@ -20,7 +21,9 @@ _OUTCOMES: dict[Status, Literal["passed", "failure", "error"]] = {
 
 @dataclass(frozen=True)
 class Check:
-    """One check of a target. "invalid": it could not be evaluated. message: what was found, or why it is invalid.
+    """One check of a target. "informs": it does not decide. "invalid": it could not be evaluated.
+
+    message: what was found, or why it is invalid.
 
     figures: by name, the numbers of the message; None where there is no such number, as for a budget that is too small.
     """
@@ -42,8 +45,8 @@ class GateVerdict:
 
     @property
     def status(self) -> Status:
-        """The worst of all: invalid, then fails, then passes. Invalid if nothing was checked."""
-        found = [check.status for check in self.checks]
+        """The worst of all that decide: invalid, then fails, then passes. Invalid if none decides."""
+        found = [check.status for check in self.checks if check.status != "informs"]
         return max(found, key=_EXIT.__getitem__, default="invalid")
 
     @property
@@ -53,10 +56,10 @@ class GateVerdict:
 
 
 def junit(verdict: GateVerdict) -> str:
-    """JUnit XML: a check that fails is a failure, one that is invalid an error."""
+    """JUnit XML: a check that fails is a failure, one that is invalid an error, one that does not decide is skipped."""
     cases = [Case(c.name, _OUTCOMES[c.status], c.message, "\n".join(_lines(c))) for c in verdict.checks]
-    if not cases:
-        cases = [Case("checks", "error", "nothing was checked")]
+    if all(check.status == "informs" for check in verdict.checks):
+        cases.append(Case("checks", "error", "nothing was checked"))
     return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds, "\n".join(verdict.notes))
 
 
@@ -75,7 +78,7 @@ def markdown(verdict: GateVerdict) -> str:
 
 
 def _shown(status: Status) -> str:
-    return status if status == "passes" else f"**{status}**"
+    return f"**{status}**" if _EXIT[status] else status
 
 
 def _lines(check: Check) -> list[str]:

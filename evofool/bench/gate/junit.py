@@ -11,11 +11,14 @@ from evofool.text import visible_lines
 _UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+Outcome = Literal["passed", "skipped", "failure", "error"]
+
+
 class Case(NamedTuple):
-    """A test case. "failure": what was tested does not hold; "error": it could not be tested."""
+    """A test case. "skipped": it decides nothing; "failure": what was tested does not hold; "error": it was not tested."""
 
     name: str
-    outcome: Literal["passed", "failure", "error"]
+    outcome: Outcome
     message: str  # why it did not pass
     output: str = ""  # shown beside it
 
@@ -32,7 +35,8 @@ def junit(suite: str, group: str, cases: Sequence[Case], seconds: float, output:
         "time": f"{seconds:.3f}",
     }
     root = ET.Element("testsuites", {"name": _clean(suite), **count})
-    inside = ET.SubElement(root, "testsuite", {"name": _clean(suite), **count, "skipped": "0"})
+    skipped = str(sum(case.outcome == "skipped" for case in cases))
+    inside = ET.SubElement(root, "testsuite", {"name": _clean(suite), **count, "skipped": skipped})
     for case in cases:
         element = ET.SubElement(inside, "testcase", {"classname": _clean(group), "name": _clean(case.name)})
         if case.outcome != "passed":

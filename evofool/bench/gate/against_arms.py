@@ -1,0 +1,85 @@
+"""Which arms a gate against earlier results measures, and which of them decide."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from evofool.bench.arms import ARMS, refuse_unknown
+from evofool.bench.gate.earlier import EarlierResults
+from evofool.bench.gate.gate_verdict import Check
+from evofool.errors import RecipeError
+from evofool.targets import Target
+
+DECIDING = ("apgd",)
+"""The arms that decide unless others are named: those whose queries vary little between seeds and between trainings."""
+
+CLASSES_APART = ("square", "nes", "apgd", "fourier")
+"""The arms that attack each class by itself, with random numbers of its own."""
+
+
+@dataclass
+class ArmChoice:
+    """measured: the arms to measure; deciding: those of them that decide. checks: arms that are invalid already."""
+
+    measured: list[str] = field(default_factory=list)
+    deciding: list[str] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = ()) -> ArmChoice:
+    """The arms of the earlier results that search, or of these those that are named, which then all decide.
+
+    Otherwise DECIDING decide, or, where neither side can have these, all arms. A deciding arm that one side cannot have
+    while the other has it makes the gate invalid; any other arm is left out, with a note.
+    """
+    refuse_unknown([*earlier.first.protocol.arms, *named])
+    searching = [arm for arm in earlier.first.protocol.arms if ARMS[arm].kind != "floor"]
+    if not searching:
+        raise RecipeError(
+            f"the earlier result has no arm that searches ({', '.join(earlier.first.protocol.arms)}), and nothing to compare"
+        )
+    for arm in named:
+        if arm not in searching:
+            raise RecipeError(
+                f"--arms {arm}: the earlier result has no such arm to compare with; it has {', '.join(searching)}"
+            )
+    possible = [arm for arm in named or searching if earlier.seeds(arm) or (earlier.arms(arm) and _can(arm, target))]
+    low = [arm for arm in possible if arm in DECIDING]
+    deciding = list(named) or low or possible
+    choice = ArmChoice(deciding=[])
+    for arm in named or searching:
+        if earlier.seeds(arm) and _can(arm, target):
+            choice.measured.append(arm)
+            if arm in deciding:
+                choice.deciding.append(arm)
+        elif arm in deciding:
+            choice.checks.append(Check(title(arm), "invalid", _missing(arm, earlier, target)))
+        else:
+            choice.notes.append(f"{arm}: left out; {_missing(arm, earlier, target)}")
+    if not named and not low and choice.deciding:
+        choice.notes.append(
+            f"all arms decide ({', '.join(choice.deciding)}), since there is no {' or '.join(DECIDING)}, neither now nor "
+            "before; their queries vary more, so that the gate finds less: docs/gate.md has their error rates"
+        )
+    return choice
+
+
+def title(arm: str) -> str:
+    """The name of an arm's check."""
+    return f"{arm}: queries against before"
+
+
+def _can(arm: str, target: Target) -> bool:
+    return ARMS[arm].kind != "white" or target.differentiable
+
+
+def _missing(arm: str, earlier: EarlierResults, target: Target) -> str:
+    """Why an arm cannot be compared."""
+    if not earlier.arms(arm):
+        return "it was left out before"
+    if earlier.seeds(arm):
+        return f"it needs gradients, which {target.name} does not give, and the earlier target gave them"
+    if _can(arm, target):
+        reason = earlier.faults(arm) or "it has no seed"
+        return f"it is not valid in the earlier result, so measure that again: {reason}"
+    return "it needs gradients, and neither had them"
