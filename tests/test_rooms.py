@@ -85,7 +85,7 @@ BENCH_FLOORS = (
     ("entries", "summary"),
     ("manifest", "scheduler"),
     ("prepare", "time_budget"),
-    ("detector_stage", "image_metrics_stage", "surrogate_stage", "transfer"),
+    ("detector_stage", "gradient_stage", "image_metrics_stage", "surrogate_stage", "transfer"),
     ("cell_plan",),
     ("collect",),
     ("results",),

@@ -9,6 +9,7 @@ from types import TracebackType
 import torch
 from torch import nn
 
+from evofool.ascend.approximation import Approximation, Forward
 from evofool.errors import TargetError
 from evofool.targets.preprocessing import to_logits
 from evofool.targets.target import Target
@@ -41,9 +42,17 @@ class Hooks:
     Without logits the pass stops at the deepest named layer. Several threads may call forward at the same time, and several
     contexts may be open at once. All hooks are removed when the context closes. Entering it takes one query, a black image,
     to find out which layer runs last. TargetError for a black box, and for a layer that does not exist or is not used.
+
+    approximation: where the gradients of the logits come from instead of the network; the logits stay the same.
     """
 
-    def __init__(self, target: Target, layers: Sequence[str] = (), logits: bool = True) -> None:
+    def __init__(
+        self,
+        target: Target,
+        layers: Sequence[str] = (),
+        logits: bool = True,
+        approximation: Approximation | None = None,
+    ) -> None:
         network = target.network
         if network is None:
             raise no_gradients(target)
@@ -60,6 +69,8 @@ class Hooks:
         self._local = threading.local()
         self._hooks = ExitStack()
         self._last: tuple[str, int] | None = None  # the layer that the pass stops at, and at which of its runs
+        self._approximation = approximation
+        self._approximate: Forward | None = None
 
     def __enter__(self) -> "Hooks":
         for name, module in self._modules.items():
@@ -67,6 +78,8 @@ class Hooks:
         try:
             if self._names:
                 self._find_last_layer()
+            if self._approximation is not None:
+                self._approximate = self._hooks.enter_context(self._approximation.attached(self._module))
         except BaseException:
             self._hooks.close()
             raise
@@ -79,19 +92,23 @@ class Hooks:
         """One pass of float images (B, C, H, W) on [0, 1], of any size that the layers accept; counts B queries."""
         target, network = self._target, self._network
         self._local.runs, self._local.kept = [], {}
-        raw: torch.Tensor | None = None
+        logits: torch.Tensor | None = None
         try:
             x = network.prepare(images.to(network.device) * 255.0)
             if self._module is not network.module:
                 x = x.contiguous(memory_format=torch.channels_last)
-            raw = self._module(x)
+            logits = (
+                self._finish(self._module(x)) if self._approximate is None else self._approximate(images, x, self._finish)
+            )
         except _Stop:
             pass
         finally:
             kept, self._local.kept, self._local.runs = self._local.kept, None, None
         target.count(len(images))
-        logits = None if raw is None else to_logits(raw.float(), target.outputs, target.crops)
         return ForwardPass(logits, kept)
+
+    def _finish(self, raw: torch.Tensor) -> torch.Tensor:
+        return to_logits(raw.float(), self._target.outputs, self._target.crops)
 
     def _find_last_layer(self) -> None:
         with torch.no_grad():

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from evofool.ascend.approximation import Approximation
 from evofool.ascend.draws import Draws
 from evofool.ascend.hooks import ForwardPass, Hooks
 from evofool.ascend.objectives import Objective
 from evofool.ascend.params import Param
 from evofool.ascend.rules import Step, StepRule
 from evofool.ascend.transforms import Transform
+from evofool.errors import TargetError
 from evofool.images import levels
 from evofool.targets.target import Target
 
@@ -98,6 +100,7 @@ def ascend(
     microbatch: int = 0,
     streams: int = 1,
     tick: Tick | None = None,
+    approximation: Approximation | None = None,
 ) -> AscentResult:
     """Climb from the start of each of the n items `keys`, and keep the best iterate of each.
 
@@ -107,11 +110,13 @@ def ascend(
 
     microbatch: items that share a pass (0: 2 on a CPU, 32 elsewhere). streams: passes that run at the same time, each with
     the caller's number of torch threads. Equal seed and microbatch give equal bits for any number of streams; another
-    microbatch has the same draws. TargetError for a target without gradients.
+    microbatch has the same draws. approximation: where gradients come from instead of the network, whose outputs are scored
+    in any case. TargetError for a target without gradients.
     """
     keys = list(keys)
     layers = [layer for objective in ascent.objectives for layer in objective.layers]
-    with Hooks(target, layers, logits=any(objective.logits for objective in ascent.objectives)) as hooks:
+    logits = any(objective.logits for objective in ascent.objectives)
+    with Hooks(target, layers, logits, approximation) as hooks:
         loop = _Loop(target, hooks, ascent, keys, seed)
         size = microbatch or (2 if loop.device.type == "cpu" else 32)
         active = list(range(len(keys)))
@@ -151,7 +156,7 @@ class _Loop:
     def __init__(self, target: Target, hooks: Hooks, ascent: Ascent, keys: Sequence[int], seed: int) -> None:
         assert target.network is not None
         self.device = target.network.device
-        self._hooks, self._ascent, self._keys, self._seed = hooks, ascent, keys, seed
+        self._target, self._hooks, self._ascent, self._keys, self._seed = target, hooks, ascent, keys, seed
         n = len(keys)
         self._states = ascent.param.init(Draws(seed, keys, 0)).to(self.device)
         ascent.rule.begin(n, ascent.steps)
@@ -178,7 +183,7 @@ class _Loop:
         self._note_stopped([items[k] for k, ok in enumerate(finite) if not ok], "score")
         if not on:
             return []
-        (all_gradients,) = torch.autograd.grad(values[on].sum(), at.state)
+        all_gradients = self._gradients(values[on].sum(), at.state)
         self.out.backwards[[items[k] for k in on]] += 1
         gradient = all_gradients[on]
         self._moved[[items[k] for k in on]] |= gradient.flatten(1).any(1).cpu().numpy()
@@ -194,6 +199,16 @@ class _Loop:
             self._states[at.rows[on]] = self._ascent.rule.step(step)
         self.out.iterations[going] += 1
         return going
+
+    def _gradients(self, value: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        gradients = torch.autograd.grad(value, state, allow_unused=True)[0] if value.requires_grad else None
+        if gradients is None:
+            raise TargetError(
+                f"{self._target.name}: it gives no gradients: its output does not depend on the image for autograd (a "
+                "comparison, rounding or detach cuts the graph). evofool bench and evofool gate replace such gradients; "
+                "evofool targets check shows what is wrong with them"
+            )
+        return gradients
 
     def finish(self) -> AscentResult:
         """The result, in an order that does not depend on threads."""

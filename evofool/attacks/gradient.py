@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from evofool.ascend import objectives
+from evofool.ascend.approximation import Approximation
 from evofool.ascend.draws import Draws
 from evofool.ascend.hooks import no_gradients
 from evofool.ascend.loop import Ascent, AscentResult, Improvement, Tick, ascend
@@ -29,7 +30,7 @@ class Options(TypedDict, total=False):
     """Keywords that all attacks of this file take.
 
     budget: forward passes per class, restarts and selection included (0, the default: as published). Each gradient step is
-    one forward and one backward pass. stop_at: a class is done at this score. seed, microbatch, streams, tick: as in ascend.
+    one forward and one backward pass. stop_at: a class is done at this score. The others: as in ascend.
     """
 
     budget: int
@@ -38,6 +39,7 @@ class Options(TypedDict, total=False):
     microbatch: int
     streams: int
     tick: Tick | None
+    approximation: Approximation | None
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,20 @@ class _Options:
     microbatch: int = 0
     streams: int = 1
     tick: Tick | None = None
+    approximation: Approximation | None = None
 
     def ascend(self, target: Target, ascent: Ascent, keys: Sequence[int]) -> AscentResult:
         ascent = replace(ascent, stop_at=self.stop_at)
-        passes = {"microbatch": self.microbatch, "streams": self.streams}
-        return ascend(target, ascent, keys, seed=self.seed, tick=self.tick, **passes)
+        return ascend(
+            target,
+            ascent,
+            keys,
+            seed=self.seed,
+            microbatch=self.microbatch,
+            streams=self.streams,
+            tick=self.tick,
+            approximation=self.approximation,
+        )
 
 
 class _Setting(NamedTuple):

@@ -4,14 +4,17 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from evofool.ascend.approximation import STRAIGHT_THROUGH, Approximation, GradientSource
 from evofool.ascend.hooks import no_gradients
 from evofool.ascend.loop import STUCK, AscentResult, Tick
+from evofool.ascend.straight_through import StraightThrough
+from evofool.ascend.student import Lesson, train_student
 from evofool.attacks import gradient
 from evofool.attacks.black_box.nes import nes
 from evofool.attacks.black_box.random_search import noise, random_search
@@ -61,7 +64,8 @@ class AttackPlan:
     classes: () means all. budget: 0 means the method's default. target_confidence: a class ends once its image reaches it;
     1 means never. With rank "margin" it ends at a margin that only such images have. group: how many classes climb at the
     same time; 0 means as many as fit in half a gigabyte. microbatch: as in ascend. chunk: images that are scored at once.
-    microbatch and chunk 0: chosen by the image size.
+    microbatch and chunk 0: chosen by the image size. gradients: what a method that uses gradients climbs instead of the
+    target's own; a student's queries are the first ones of the budget, the same number for each class.
     """
 
     method: str
@@ -75,6 +79,7 @@ class AttackPlan:
     microbatch: int = 0
     chunk: int = 0
     threads: int = 1
+    gradients: GradientSource | None = None
 
     def settled(self, target: Target) -> "AttackPlan":
         """The plan with all defaults filled in for this target; RecipeError or TargetError if it is not possible."""
@@ -110,6 +115,7 @@ class AttackPlan:
             self.microbatch or ((2 if big else 64) if on_cpu else 32),
             self.chunk or min(chunk_of(target), group),
             self.threads,
+            self.gradients,
         )
 
 
@@ -164,11 +170,12 @@ def run_baseline(
         store, state = open_attack(folder, target, _recipe(plan, target, folder), _described(plan), plan.chunk)
     with Session(store, state, target, len(plan.classes), tick) as session:
         on_start(plan, session.done)
+        approximation = _approximation(plan, target) if session.goes_on else None
         while session.goes_on:
             classes = plan.classes[session.done : session.done + plan.group]
             began = time.perf_counter()
             with torch_threads(plan.threads):
-                result = _attack(plan, target, classes, streams, session.tick(len(classes)))
+                result = _attack(plan, target, classes, streams, session.tick(len(classes)), approximation)
                 if result.interrupted:
                     break
                 logits = float32_logits(target, result.images, plan.chunk)
@@ -176,7 +183,26 @@ def run_baseline(
         return AttackOutcome(session.done, len(plan.classes), len(store.cells()), tuple(session.state.notes))
 
 
-def _attack(plan: AttackPlan, target: Target, classes: Sequence[int], streams: int, tick: Tick) -> AscentResult:
+def _approximation(plan: AttackPlan, target: Target) -> Approximation | None:
+    """What the attack climbs instead of the target's gradients; a student is trained now."""
+    source = plan.gradients
+    if source is None:
+        return None
+    if source.kind == STRAIGHT_THROUGH:
+        return StraightThrough(source.start, source.end)
+    with torch_threads(plan.threads):
+        return train_student(target, Lesson(source.queries), plan.seed)
+
+
+def _attack(
+    plan: AttackPlan,
+    target: Target,
+    classes: Sequence[int],
+    streams: int,
+    tick: Tick,
+    approximation: Approximation | None,
+) -> AscentResult:
+    spent = math.ceil(plan.gradients.queries / len(plan.classes)) if plan.gradients else 0
     method = METHODS[plan.method]
     stop_at = math.inf
     if plan.target_confidence < 1:
@@ -184,13 +210,17 @@ def _attack(plan: AttackPlan, target: Target, classes: Sequence[int], streams: i
         above = math.log(len(target.labels) - 1) if plan.rank == "margin" else 0.0
         stop_at = needed_log_odds(plan.target_confidence) + _SLACK + above
     options: dict[str, Any] = {
-        "rank": plan.rank, "seed": plan.seed, "budget": plan.budget, "stop_at": stop_at, "tick": tick
+        "rank": plan.rank, "seed": plan.seed, "budget": plan.budget - spent, "stop_at": stop_at, "tick": tick
     }  # fmt: skip
     if method.gradients:
-        options |= {"microbatch": plan.microbatch, "streams": streams or target.streams}
+        options |= {"microbatch": plan.microbatch, "streams": streams or target.streams, "approximation": approximation}
     else:
         options |= {"chunk": plan.chunk}
-    return method.attack(target, classes, **options, **plan.settings)
+    result = method.attack(target, classes, **options, **plan.settings)
+    if spent:
+        result.forwards += spent
+        result.improvements = [found._replace(forwards=found.forwards + spent) for found in result.improvements]
+    return result
 
 
 @dataclass(frozen=True)
@@ -257,4 +287,6 @@ def _recipe(plan: AttackPlan, target: Target, folder: Path) -> Recipe:
 
 def _described(plan: AttackPlan) -> dict[str, Any]:
     """The plan as JSON values."""
-    return {**plan.__dict__, "classes": list(plan.classes), "settings": dict(plan.settings)}
+    described = {**plan.__dict__, "classes": list(plan.classes), "settings": dict(plan.settings)}
+    del described["gradients"]  # plans without it stay as they were stored before there was such a key
+    return described if plan.gradients is None else {**described, "gradients": asdict(plan.gradients)}

@@ -1,6 +1,7 @@
 """The arms of a benchmark: methods of searching for fooling images, each of which becomes an ordinary run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from evofool.attacks.run import METHODS, AttackPlan, settings_of
@@ -115,7 +116,8 @@ def attack_plan(job: CellJob) -> AttackPlan:
     arm = ARMS[job.arm]
     settings = settings_for(job.arm, job.changes)
     per_class = METHODS[arm.method].budget if arm.kind == "floor" else job.queries // len(job.classes)
-    return AttackPlan(arm.method, tuple(job.classes), settings, per_class, job.rank, job.seed)
+    plan = AttackPlan(arm.method, tuple(job.classes), settings, per_class, job.rank, job.seed)
+    return replace(plan, gradients=job.gradients)
 
 
 def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = None) -> int:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evofool.ascend.approximation import GradientSource
+
 
 class JobSurrogate(NamedTuple):
     """A network whose gradients the arm `surrogate` uses: a spec, and the fingerprint that it has to have."""
@@ -20,6 +22,7 @@ class CellJob:
     target: a spec. fingerprint: of that target, "" if it is not checked. queries: the budget of all classes together.
     classes: the numbers of the classes that are attacked, ascending. changes: --set of the arm. format: the number format
     that a search ranks by. rank: "margin" or "log_odds". surrogates: of the arm of that name, none for the others.
+    gradients: what a white-box arm climbs instead of the target's own.
     """
 
     folder: Path
@@ -33,13 +36,16 @@ class CellJob:
     rank: str = "margin"
     fingerprint: str = ""
     surrogates: tuple[JobSurrogate, ...] = ()
+    gradients: GradientSource | None = None
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "CellJob":
         """The job that to_dict has written."""
         tuples = {"classes": tuple(record["classes"]), "changes": tuple(record["changes"])}
         surrogates = tuple(JobSurrogate(*network) for network in record.get("surrogates", ()))
-        return cls(**{**record, **tuples, "surrogates": surrogates, "folder": Path(record["folder"])})
+        gradients = GradientSource(**record["gradients"]) if record.get("gradients") else None
+        networks = {"surrogates": surrogates, "gradients": gradients}
+        return cls(**{**record, **tuples, **networks, "folder": Path(record["folder"])})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and other processes."""
@@ -53,5 +59,6 @@ class CellJob:
     @property
     def identity(self) -> dict[str, Any]:
         """The part that a cell's results depend on: all but the folder and how networks are addressed."""
-        own = {key: value for key, value in self.to_dict().items() if key not in ("folder", "target", "surrogates")}
+        unnamed = "folder", "target", "surrogates", *(["gradients"] if self.gradients is None else [])
+        own = {key: value for key, value in self.to_dict().items() if key not in unnamed}
         return own | ({"surrogates": [network.fingerprint for network in self.surrogates]} if self.surrogates else {})

@@ -7,6 +7,7 @@ from pathlib import Path
 from evofool.bench.arms import SURROGATE, is_applicable
 from evofool.bench.cell_job import CellJob
 from evofool.bench.detector_stage import FittedDetectors, fit_detectors
+from evofool.bench.gradient_stage import ArmGradients, choose_gradients
 from evofool.bench.manifest import CELLS
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import PreparedTarget
@@ -19,7 +20,8 @@ from evofool.targets import target as load_target
 class CellPlan:
     """The cells of a target. guarded: by the name of a detector, the cells of the target that it guards.
 
-    detectors: None unless the recipe has detectors. surrogates: none without the arm of that name. warnings: for the user.
+    detectors: None unless the recipe has detectors. surrogates: none without the arm of that name. gradients: of the
+    white-box arms. warnings: for the user.
     """
 
     prepared: PreparedTarget
@@ -27,6 +29,7 @@ class CellPlan:
     guarded: dict[str, tuple[CellJob, ...]]
     detectors: FittedDetectors | None
     surrogates: ArmSurrogates
+    gradients: ArmGradients
     warnings: tuple[str, ...]
 
     @property
@@ -46,6 +49,10 @@ def plan_cells(
     surrogates = ArmSurrogates()
     if SURROGATE in recipe.arms:
         surrogates = choose_surrogates(recipe.surrogates, prepared, folder, report)
+    report("checking the target's gradients")
+    gradients = choose_gradients(
+        target, recipe.arms, recipe.budget, len(prepared.classes), recipe.settings(), next(prepared.real.batches())[0]
+    )
     cells_folder = (folder / CELLS / prepared.name).absolute()
     warnings: list[str] = [*surrogates.warnings]
 
@@ -62,14 +69,17 @@ def plan_cells(
             recipe.format,
             fingerprint=fingerprint,
             surrogates=surrogates.networks if arm == SURROGATE else (),
+            gradients=gradients.of(arm),
         )
 
-    arms = [arm for arm in recipe.arms if is_applicable(arm, target)]
+    arms = [arm for arm in recipe.arms if is_applicable(arm, target) and arm not in gradients.left_out]
     if SURROGATE in arms and not surrogates.networks:
         arms.remove(SURROGATE)
         warnings.append(f"{SURROGATE}: none of the named networks can be a surrogate of this target; left out")
     if left_out := [arm for arm in recipe.arms if not is_applicable(arm, target)]:
         warnings.append(f"{', '.join(left_out)}: need gradients, and this target gives none; left out")
+    if gradients.masked:
+        warnings.insert(0, gradients.message(recipe.arms))
     fingerprint = target.fingerprint()
     cells = [job(arm, seed, f"{arm}-{seed}", target.name, fingerprint) for arm in arms for seed in recipe.each_seed]
     detectors = fit_detectors(recipe.detectors, prepared, folder) if recipe.detectors else None
@@ -86,4 +96,4 @@ def plan_cells(
         warnings.append(
             "a black box: its calibration and each of its cells keep bills of their own, and max_requests is the cap of each"
         )
-    return CellPlan(prepared, tuple(cells), guarded, detectors, surrogates, tuple(warnings))
+    return CellPlan(prepared, tuple(cells), guarded, detectors, surrogates, gradients, tuple(warnings))

@@ -266,8 +266,11 @@ class BenchRecipe(_Part):
     def refuse_small(self, classes: int, name: str, differentiable: bool = True) -> None:
         """RecipeError where the budget is too small for the number of classes of a target, `name`."""
         arms = [arm for arm in self.arms if differentiable or ARMS[arm].kind != "white"]
-        settings = {arm: settings_for(arm, self.changes(arm)) for arm in arms if not evolves(arm)}
-        refuse_small(arms, self.budget, classes, name, settings)
+        refuse_small(arms, self.budget, classes, name, self.settings())
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """By arm that does not evolve, its settings."""
+        return {arm: settings_for(arm, self.changes(arm)) for arm in self.arms if not evolves(arm)}
 
     def refuse_settings(self, target: Target) -> None:
         """RecipeError where the settings of an arm that evolves do not fit images of a target's shape."""

@@ -1,7 +1,7 @@
 """The scores of a target, and its results as one JSON. docs/protocol.md describes it, key by key."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,9 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
     """The JSON of a target that was measured. image_metrics: its figures (image_metrics_stage), {} if there are none."""
     cells, prepared, calibration = scored.cells, scored.prepared, scored.prepared.calibration
     arms = {
-        arm: scored.arms.get(arm, {"kind": ARMS[arm].kind, "seeds": []}) | {"invalid": cells.invalid.get(arm, {})}
+        arm: scored.arms.get(arm, {"kind": ARMS[arm].kind, "seeds": []})
+        | {"invalid": cells.invalid.get(arm, {})}
+        | _climbed(arm, cells)
         for arm in recipe.arms
         if arm in scored.arms or arm in cells.invalid
     }
@@ -106,6 +108,7 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
         },
         "timings": _timings(cells),
         **_surrogates(cells),
+        **_gradients(cells),
     }
 
 
@@ -200,10 +203,25 @@ def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibra
     }
 
 
+def _climbed(arm: str, cells: CollectedCells) -> dict[str, str]:
+    """What a white-box arm climbed instead of masked gradients; nothing for the others."""
+    source = cells.plan.gradients.of(arm)
+    return {} if source is None else {"gradients": source.kind}
+
+
 def _surrogates(cells: CollectedCells) -> dict[str, Any]:
     """The surrogates of the arm of that name; nothing for a target without it."""
     rows = kinship_rows(cells.plan.surrogates)
     return {"surrogates": [row | {"name": public_name(row["name"])} for row in rows]} if rows else {}
+
+
+def _gradients(cells: CollectedCells) -> dict[str, Any]:
+    """What is wrong with masked gradients, and what white-box arms climb instead; nothing for a target with its own."""
+    chosen = cells.plan.gradients
+    if not chosen.masked:
+        return {}
+    source = {key: value for key, value in asdict(chosen.source).items() if value} if chosen.source else {}
+    return {"gradients": {"masked": chosen.masked, **source, "left_out": list(chosen.left_out)}}
 
 
 def _timings(cells: CollectedCells) -> dict[str, Any]:

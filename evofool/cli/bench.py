@@ -245,7 +245,7 @@ def numbers(text: str) -> list[int]:
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the main scores; of many targets only the strongest arms, since the report has the others."""
-    from evofool.bench.report.formatting import MET, format_share
+    from evofool.bench.report.formatting import MET, arm_title, format_share
     from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
 
     many = len(results) > _FEW
@@ -266,7 +266,7 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
         for arm in best if many else arms:
             scores = arms[arm]
             fooled = [_text(scores[level][-1], format_share) for level in ("r95", "r50")]
-            table.row(name, arm, *fooled, _text(scores["q50"], format_queries, budget))
+            table.row(name, arm_title(arm, scores), *fooled, _text(scores["q50"], format_queries, budget))
             name = ""
     table.print()
     budget = next(map(budget_of, results.values()))

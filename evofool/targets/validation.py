@@ -14,6 +14,7 @@ from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
 from evofool.targets.answer_record import AnswerRecord
+from evofool.targets.gradients import check_gradients
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
 from evofool.targets.position import Position, measure
 from evofool.targets.preprocessing import Preprocessing, to_logits
@@ -134,7 +135,9 @@ def check(
     progress("scoring patterns, alone and in a batch")
     validation = _validate(target, together=32, single=8, chunk=32)
     faults, notes = [*validation.faults], [*validation.notes]
-    gradient = _gradient(target)
+    gradient = "none: a black box" if target.network is None else check_gradients(target).fault or "yes"
+    if target.network is not None and gradient != "yes":
+        notes.append(f"gradients masked: {gradient}; evofool bench and evofool gate replace them for white-box attacks")
     accuracy = None
     if found is not None and validation.finite:
         if str(target.details.get("device", "")) == "cpu":
@@ -300,19 +303,6 @@ def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes:
                 f"to about {sums.mean():.3g}: sigmoids, percentages or rounded probabilities would look like this, and the "
                 "confidences of those would mean nothing"
             )
-
-
-def _gradient(target: Target) -> str:
-    if target.network is None:
-        return "none: a black box"
-    x = torch.from_numpy(patterns(target.shape, 1)).to(target.network.device).float().div(255).requires_grad_()
-    try:
-        (gradient,) = torch.autograd.grad(target.logits_float(x).amax(), x)
-    except RuntimeError as error:
-        return f"none: {str(error).splitlines()[0]}"
-    if not torch.isfinite(gradient).all():
-        return "not finite"
-    return "yes" if gradient.any() else "zero everywhere"
 
 
 def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from evofool.bench.interval import format_ratio
-from evofool.bench.report.formatting import join_names, queries_cell, ratio_cell, selection_note, share_cell
+from evofool.bench.report.formatting import arm_title, join_names, queries_cell, ratio_cell, selection_note, share_cell
 from evofool.pages.bench_plots import ratio_dots
 from evofool.pages.html_page import Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 
@@ -182,7 +182,7 @@ def _row(result: Mapping[str, Any], name: str, arm: str, among: str, budgets: Se
     at = {row["queries"]: row for row in scores["r95"]}
     shares = [share_cell(at.get(b)) for b in budgets]
     each = queries_cell(scores["q50"], budget, result["target"]["scored_classes"])
-    return [name, TableCell(arm, among), *shares, queries_cell(scores["q50"], budget), each]
+    return [name, TableCell(arm_title(arm, scores), among), *shares, queries_cell(scores["q50"], budget), each]
 
 
 def _side(row: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from evofool.bench.report.formatting import (
     KINDS,
+    arm_title,
     confidences_cell,
     format_share,
     join_names,
@@ -46,7 +47,9 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
         text = f"{text} {classes}; images of {_shape(target['shape'])}. Fingerprint {target['fingerprint'][:16]}."
     parts, plots, tables = [], [], []
     if arms:
-        curves = share_curves({name: _curve(arm) for name, arm in arms.items()}, result["protocol"]["budgets"])
+        curves = share_curves(
+            {arm_title(name, arm): _curve(arm) for name, arm in arms.items()}, result["protocol"]["budgets"]
+        )
         plots.append(
             Plot(
                 "Share of classes fooled at 95% acceptance, against queries",
@@ -56,7 +59,7 @@ def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_
         )
     if arms or result["valid"]:
         tables.append(_accepted(result))
-        margins = {name: arm["scaled_margins"] for name, arm in arms.items() if arm.get("scaled_margins")}
+        margins = {arm_title(name, arm): arm["scaled_margins"] for name, arm in arms.items() if arm.get("scaled_margins")}
         real = (result["scores"]["controls"].get("real") or {}).get("scaled_margins")
         drawn = (
             [Plot("Margins of the elites at the largest budget", margin_quantiles(margins, real=real), _MARGINS)]
@@ -221,7 +224,9 @@ def _image_metrics(result: Mapping[str, Any]) -> Section:
 def _by_kind(result: Mapping[str, Any], row: Any) -> list[RowGroup]:
     arms = result["scores"]["arms"]
     kinds = dict.fromkeys([*KINDS, *(arm["kind"] for arm in arms.values())])
-    groups = [(kind, [row(name, arm) for name, arm in arms.items() if arm["kind"] == kind]) for kind in kinds]
+    groups = [
+        (kind, [row(arm_title(name, arm), arm) for name, arm in arms.items() if arm["kind"] == kind]) for kind in kinds
+    ]
     return [RowGroup(KINDS.get(kind, kind), rows) for kind, rows in groups if rows]
 
 

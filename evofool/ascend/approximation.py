@@ -1,0 +1,53 @@
+"""Gradients in place of a network's own: the outputs are the network's, the backward pass goes through an approximation."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+STRAIGHT_THROUGH, STUDENT = "straight-through", "student"
+
+Finish = Callable[[torch.Tensor], torch.Tensor]
+"""A network's output to logits (B, K)."""
+Forward = Callable[[torch.Tensor, torch.Tensor, Finish], torch.Tensor]
+"""(images (B, C, H, W) on [0, 1], the network's input made from them, finish) -> logits (B, K)."""
+
+
+@dataclass(frozen=True)
+class GradientSource:
+    """Which Approximation an attack climbs, in plain values.
+
+    kind: STRAIGHT_THROUGH (StraightThrough, with its start and end) or STUDENT (train_student, with its queries).
+    """
+
+    kind: str
+    start: str = ""
+    end: str = ""
+    queries: int = 0
+
+
+class Approximation(Protocol):
+    """Where the gradients of a network come from instead."""
+
+    def attached(self, module: nn.Module) -> AbstractContextManager[Forward]:
+        """A context with a forward pass of the module, whose logits are its own, and whose gradients are approximate."""
+
+
+class _Replaced(torch.autograd.Function):
+    """The first argument, with the gradient of the second."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, approximation: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, gradient
+
+
+def with_gradient_of(value: torch.Tensor, approximation: torch.Tensor) -> torch.Tensor:
+    """`value` to the bit, with the gradient of `approximation`, of the same shape."""
+    return _Replaced.apply(value.detach(), approximation.to(value.dtype))

@@ -1,0 +1,110 @@
+"""Gradients that skip what comes before or after a part of the network, straight through.
+
+Source: backward pass differentiable approximation, BPDA (Athalye, Carlini & Wagner 2018, section 4.1).
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from evofool.ascend.approximation import Finish, Forward, with_gradient_of
+from evofool.ascend.hooks import Hooks
+from evofool.targets.gradients import check_gradients
+from evofool.targets.target import Target
+
+_TRIED = 3  # layers at each end
+
+
+class StraightThrough:
+    """The backward pass skips what comes before layer `start`, what comes after layer `end`, or both ("": skips nothing).
+
+    The gradient at the input of `start`, when it first runs, is taken for that of the network's input, resized where the
+    sizes differ. The logits get the gradient of the output of `end`, when it last ran.
+    """
+
+    def __init__(self, start: str = "", end: str = "") -> None:
+        self.start, self.end = start, end
+
+    @contextmanager
+    def attached(self, module: nn.Module) -> Iterator[Forward]:
+        """As in Approximation; several threads may call the forward pass at the same time."""
+        local = threading.local()
+
+        def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            x, local.x = getattr(local, "x", None), None
+            if x is None:  # not the first time, or a pass outside of this context
+                return None
+            return with_gradient_of(args[0], _resized(x, args[0].shape)), *args[1:]
+
+        def leave(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
+            local.output = output
+
+        def forward(_images: torch.Tensor, x: torch.Tensor, finish: Finish) -> torch.Tensor:
+            local.x, local.output = x, None
+            logits = finish(module(x))
+            local.x = None
+            output, local.output = local.output, None
+            return with_gradient_of(logits, output) if output is not None else logits
+
+        layers = dict(module.named_modules())
+        with ExitStack() as hooks:
+            if self.start:
+                hooks.callback(layers[self.start].register_forward_pre_hook(enter).remove)
+            if self.end:
+                hooks.callback(layers[self.end].register_forward_hook(leave).remove)
+            yield forward
+
+
+def find_straight_through(target: Target, real: np.ndarray | None = None) -> StraightThrough | None:
+    """The straight-through approximation with usable gradients (check_gradients) that skips the least; None if none has.
+
+    Tried are the first layers that take images of the target's channels, and the last ones whose output has the shape of
+    the logits: what masks gradients has to come before the former or after the latter.
+    """
+    starts, ends = _layers(target)
+    pairs = [*product([""], ends), *product(starts, ["", *ends])]
+    for start, end in pairs:
+        approximation = StraightThrough(start, end)
+        with Hooks(target, approximation=approximation) as hooks:
+            if not check_gradients(target, real, lambda x: hooks.forward(x).logits).fault:
+                return approximation
+    return None
+
+
+def _layers(target: Target) -> tuple[list[str], list[str]]:
+    """(names of the first layers that take images, first one first; of the last ones that return logits, last one first)."""
+    network = target.network
+    assert network is not None
+    module, _ = network.gradient_module(target.shape)
+    with torch.no_grad():
+        x = network.prepare(torch.zeros((1, *target.shape), device=network.device))
+    starts, ends = list[str](), list[str]()
+
+    def entered(name: str, args: Sequence[object]) -> None:
+        taken = args[0] if args else None
+        if isinstance(taken, torch.Tensor) and taken.is_floating_point() and taken.ndim == 4:
+            starts.extend([name] * (taken.shape[:2] == x.shape[:2]))
+
+    def left(name: str, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.shape == (1, len(target.labels)):
+            ends.append(name)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, layer in module.named_modules():
+            if name:
+                hooks.callback(layer.register_forward_pre_hook(lambda _m, args, name=name: entered(name, args)).remove)
+                hooks.callback(layer.register_forward_hook(lambda _m, _args, output, name=name: left(name, output)).remove)
+        module(x)
+    target.count(1)
+    return list(dict.fromkeys(starts))[:_TRIED], list(dict.fromkeys(reversed(ends)))[:_TRIED]
+
+
+def _resized(x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    return x if x.shape == shape else F.interpolate(x, shape[2:], mode="bilinear", antialias=True).expand(shape)

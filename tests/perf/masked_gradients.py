@@ -1,0 +1,95 @@
+"""A digit network, and the same network behind layers that mask its gradients.
+
+    evofool bench --target 'python:tests.perf.masked_gradients:threshold' --images digits
+
+The network is the first undefended one of bench-digits. It is trained when it is first loaded, in under a minute on one CPU
+thread, and kept in runs/masked-gradients/.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from evofool.bench.retraining.training import trained
+from evofool.targets.networks import LeNet
+from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.target import Target
+
+FOLDER = Path("runs") / "masked-gradients"
+TEMPERATURE = 1e-3
+
+
+class Masked(nn.Module):
+    """output(network(input))."""
+
+    def __init__(
+        self,
+        before: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+        after: Callable[[torch.Tensor], torch.Tensor] = lambda z: z,
+    ) -> None:
+        super().__init__()
+        self.network = LeNet()
+        self.network.load_state_dict(load_file(trained(FOLDER, "none", 0)))
+        self._before, self._after = before, after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._after(self.network(self._before(x)))
+
+
+class Middle(nn.Module):
+    """The outputs of the last hidden layer are rounded to quarters: neither the input nor the output is cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = LeNet()
+        self.network.load_state_dict(load_file(trained(FOLDER, "none", 0)))
+        self.network.fc1.register_forward_hook(lambda _module, _args, output: (4 * output).round() / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+def plain() -> Target:
+    return _target("plain", Masked())
+
+
+def threshold() -> Target:
+    return _target("threshold", Masked(before=lambda x: (x > 0.5).float()))
+
+
+def detached() -> Target:
+    return _target("detached", Masked(before=lambda x: x.detach()))
+
+
+def detached_logits() -> Target:
+    return _target("detached_logits", Masked(after=lambda z: z.detach()))
+
+
+def temperature() -> Target:
+    """Probabilities, nearly all of which are 0 or 1 in float32."""
+    return _target("temperature", Masked(after=lambda z: (z / TEMPERATURE).softmax(1)))
+
+
+def fifth_power() -> Target:
+    return _target("fifth_power", Masked(after=lambda z: z**5))
+
+
+def exploding() -> Target:
+    """A ripple of at most a quarter of a grey level, whose derivative is up to 10^5 times that of the image."""
+    return _target("exploding", Masked(before=lambda x: x + 1e-3 * torch.sin(1e8 * x)))
+
+
+def rounded() -> Target:
+    return _target("rounded", Masked(after=lambda z: (100 * z).round() / 100))
+
+
+def middle() -> Target:
+    return _target("middle", Middle())
+
+
+def _target(name: str, network: nn.Module) -> Target:
+    digits = tuple(str(digit) for digit in range(10))
+    return Target.from_module(network.eval(), digits, (1, 28, 28), Preprocessing(scale=1 / 255), name)
