@@ -20,12 +20,13 @@ Forward = Callable[[torch.Tensor, torch.Tensor, Finish], torch.Tensor]
 class GradientSource:
     """Which Approximation an attack climbs, in plain values.
 
-    kind: STRAIGHT_THROUGH (StraightThrough, with its start and end) or STUDENT (train_student, with its queries).
+    kind: STRAIGHT_THROUGH (StraightThrough: start, end, operations) or STUDENT (train_student: queries).
     """
 
     kind: str
     start: str = ""
     end: str = ""
+    operations: bool = False
     queries: int = 0
 
 

@@ -5,7 +5,7 @@ Source: backward pass differentiable approximation, BPDA (Athalye, Carlini & Wag
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import product
 from typing import Any
 
@@ -16,21 +16,25 @@ from torch.nn import functional as F
 
 from evofool.ascend.approximation import Finish, Forward, with_gradient_of
 from evofool.ascend.hooks import Hooks
+from evofool.ascend.operations import StraightOperations
 from evofool.targets.gradients import check_gradients
+from evofool.targets.photos import patterns
 from evofool.targets.target import Target
 
 _TRIED = 3  # layers at each end
+_COMPARED = 8
 
 
 class StraightThrough:
     """The backward pass skips what comes before layer `start`, what comes after layer `end`, or both ("": skips nothing).
 
+    operations: it also skips single operations that mask gradients, wherever they are (StraightOperations).
     The gradient at the input of `start`, when it first runs, is taken for that of the network's input, resized where the
     sizes differ. The logits get the gradient of the output of `end`, when it last ran.
     """
 
-    def __init__(self, start: str = "", end: str = "") -> None:
-        self.start, self.end = start, end
+    def __init__(self, start: str = "", end: str = "", operations: bool = False) -> None:
+        self.start, self.end, self.operations = start, end, operations
 
     @contextmanager
     def attached(self, module: nn.Module) -> Iterator[Forward]:
@@ -48,7 +52,8 @@ class StraightThrough:
 
         def forward(_images: torch.Tensor, x: torch.Tensor, finish: Finish) -> torch.Tensor:
             local.x, local.output = x, None
-            logits = finish(module(x))
+            with StraightOperations() if self.operations else nullcontext():
+                logits = finish(module(x))
             local.x = None
             output, local.output = local.output, None
             return with_gradient_of(logits, output) if output is not None else logits
@@ -66,16 +71,31 @@ def find_straight_through(target: Target, real: np.ndarray | None = None) -> Str
     """The straight-through approximation with usable gradients (check_gradients) that skips the least; None if none has.
 
     Tried are the first layers that take images of the target's channels, and the last ones whose output has the shape of
-    the logits: what masks gradients has to come before the former or after the latter.
+    the logits: what masks gradients has to come before the former or after the latter. Then single operations are skipped,
+    if the logits of some patterns stay the same.
     """
     starts, ends = _layers(target)
     pairs = [*product([""], ends), *product(starts, ["", *ends])]
-    for start, end in pairs:
-        approximation = StraightThrough(start, end)
+    tried = [*(StraightThrough(start, end) for start, end in pairs), StraightThrough(operations=True)]
+    return next((each for each in tried if _works(each, target, real)), None)
+
+
+def _works(approximation: StraightThrough, target: Target, real: np.ndarray | None) -> bool:
+    """Whether it has usable gradients and, where it changes operations, the target's own logits."""
+    try:
         with Hooks(target, approximation=approximation) as hooks:
-            if not check_gradients(target, real, lambda x: hooks.forward(x).logits).fault:
-                return approximation
-    return None
+            if approximation.operations:
+                assert target.network is not None
+                x = torch.from_numpy(patterns(target.shape, _COMPARED)).to(target.network.device).float() / 255.0
+                if not torch.equal(hooks.forward(x).logits.detach(), target.logits_float(x).detach()):
+                    return False
+            return not check_gradients(target, real, lambda x: hooks.forward(x).logits).fault
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # a network that cannot do with floats in place of booleans may raise any error
+        if not approximation.operations:
+            raise
+        return False
 
 
 def _layers(target: Target) -> tuple[list[str], list[str]]:

@@ -189,7 +189,7 @@ def _approximation(plan: AttackPlan, target: Target) -> Approximation | None:
     if source is None:
         return None
     if source.kind == STRAIGHT_THROUGH:
-        return StraightThrough(source.start, source.end)
+        return StraightThrough(source.start, source.end, source.operations)
     with torch_threads(plan.threads):
         return train_student(target, Lesson(source.queries), plan.seed)
 

@@ -36,7 +36,10 @@ class ShareRecord(_Record):
 
 
 class ArmRecord(_Record):
-    """seeds: those with a valid cell, in the order of all lists by seed. invalid: by seed, why a cell was left out."""
+    """seeds: those with a valid cell, in the order of all lists by seed. invalid: by seed, why a cell was left out.
+
+    gradients: what a white-box arm climbed instead of masked gradients, "" if nothing.
+    """
 
     kind: str
     seeds: tuple[int, ...]
@@ -44,6 +47,7 @@ class ArmRecord(_Record):
     q50: QueriesRecord | None = None
     r95: tuple[ShareRecord, ...] = ()
     accepted_at: dict[str, tuple[int | None, ...]] = {}
+    gradients: str = ""
 
     @model_validator(mode="after")
     def _whole(self) -> "ArmRecord":
@@ -88,6 +92,12 @@ class SurrogateRecord(_Record):
     fingerprint: str
 
 
+class _GradientsRecord(_Record):
+    """Why a target's own gradients were not used."""
+
+    masked: str
+
+
 class _ScoresRecord(_Record):
     arms: dict[str, ArmRecord]
 
@@ -105,6 +115,7 @@ class ComparableResult(_Record):
     scores: _ScoresRecord
     raw: _RawRecord
     surrogates: tuple[SurrogateRecord, ...] = ()
+    gradients: _GradientsRecord | None = None
 
     @property
     def budget(self) -> int:
@@ -246,6 +257,11 @@ def differences(a: ComparableResult, b: ComparableResult) -> list[str]:
     if all(climbed) and climbed[0] != climbed[1]:
         names = (", ".join(network.name for network in result.surrogates) for result in (a, b))
         notes.append(f"the arm surrogate climbed other networks in each: {' against '.join(names)}")
+    for arm in (name for name in a.scores.arms if name in b.scores.arms):
+        sources = [result.scores.arms[arm].gradients for result in (a, b)]
+        if sources[0] != sources[1]:
+            climbed_by = " against ".join(source or "the target's own" for source in sources)
+            notes.append(f"{arm} climbed other gradients in each: {climbed_by}")
     if a.images.sha256 != b.images.sha256:
         sizes = "" if a.target.shape == b.target.shape else f" ({_shape(a)} and {_shape(b)})"
         notes.append(f"the real images differ, as the targets receive them{sizes}: thresholds come from different samples")

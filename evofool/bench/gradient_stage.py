@@ -68,7 +68,7 @@ def choose_gradients(
         return ArmGradients()
     found = find_straight_through(target, real)
     if found is not None:
-        return ArmGradients(masked, GradientSource(STRAIGHT_THROUGH, found.start, found.end))
+        return ArmGradients(masked, GradientSource(STRAIGHT_THROUGH, found.start, found.end, found.operations))
     queries = min(budget // 2, _LESSONS * classes, _MOST)
     queries -= queries % classes  # as many for each class
     chosen = ArmGradients(masked, GradientSource(STUDENT, queries=queries))
@@ -83,6 +83,8 @@ def _described(source: GradientSource) -> str:
             f"the gradients of a student network, trained on {source.queries:,} of the target's answers, which are counted "
             "as queries"
         )
+    if source.operations:
+        return "straight through: the backward pass skips rounding, comparisons, casts to integers and detach"
     skipped = [f"before the layer {source.start}"] * bool(source.start) + [f"after the layer {source.end}"] * bool(
         source.end
     )

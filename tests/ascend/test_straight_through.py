@@ -57,10 +57,51 @@ def test_a_gradient_at_images_of_another_size_is_resized() -> None:
     assert slope.any()
 
 
-def test_a_cut_in_the_middle_cannot_be_skipped() -> None:
+def in_the_middle(change: Callable[[torch.Tensor], torch.Tensor]) -> Target:
     target = around()
-    target.network.module.network[2].register_forward_hook(lambda _m, _a, output: output.round())  # type: ignore[union-attr,index]
-    assert find_straight_through(target) is None
+    target.network.module.network[2].register_forward_hook(lambda _m, _a, output: change(output))  # type: ignore[union-attr,index]
+    return target
+
+
+def without_gradients(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return x * 1.0
+
+
+OPERATIONS = {
+    "round": lambda x: (64 * x).round() / 64,
+    "detach": lambda x: x.detach(),
+    "no_grad": without_gradients,
+    "compared": lambda x: (x > 0.2).float() + (x >= 0.4) + (x < 0.1).to(torch.float32),
+    "integers": lambda x: (64 * x).int() / 64,
+    "sign": lambda x: torch.sign(x - 0.2),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_single_operations_in_the_middle_are_skipped(name: str) -> None:
+    target = in_the_middle(OPERATIONS[name])
+    found = find_straight_through(target)
+    assert found is not None
+    assert (found.start, found.end, found.operations) == ("", "", True)
+    x = torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(2))
+    with Hooks(target, approximation=found) as hooks:
+        assert torch.equal(hooks.forward(x).logits, target.logits_float(x))
+        slope = gradient(lambda x: hooks.forward(x).logits, x)
+    if name in ("detach", "no_grad", "round", "integers"):
+        torch.testing.assert_close(slope, gradient(around().logits_float, x))
+    assert slope.any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: torch.from_numpy(x.detach().numpy().copy()),  # autograd does not see NumPy
+        lambda x: x * (x[x > 0.2].numel() >= 0) * 0 + x.detach().round() * 0 + x.argsort(-1).float(),
+    ],
+)
+def test_other_cuts_in_the_middle_cannot_be_skipped(change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    assert find_straight_through(in_the_middle(change)) is None
 
 
 def test_threads_do_not_mix_their_passes() -> None:

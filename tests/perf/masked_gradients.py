@@ -40,13 +40,13 @@ class Masked(nn.Module):
 
 
 class Middle(nn.Module):
-    """The outputs of the last hidden layer are rounded to quarters: neither the input nor the output is cut."""
+    """The outputs of the hidden layer are changed: neither the input nor the output is cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.network = LeNet()
         self.network.load_state_dict(load_file(trained(FOLDER, "none", 0)))
-        self.network.fc1.register_forward_hook(lambda _module, _args, output: (4 * output).round() / 4)
+        self.network.fc1.register_forward_hook(lambda _module, _args, output: change(output))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(x)  # type: ignore[no-any-return]
@@ -73,6 +73,10 @@ def temperature() -> Target:
     return _target("temperature", Masked(after=lambda z: (z / TEMPERATURE).softmax(1)))
 
 
+def cold_logits() -> Target:
+    return _target("cold_logits", Masked(after=lambda z: z / TEMPERATURE))
+
+
 def fifth_power() -> Target:
     return _target("fifth_power", Masked(after=lambda z: z**5))
 
@@ -87,7 +91,12 @@ def rounded() -> Target:
 
 
 def middle() -> Target:
-    return _target("middle", Middle())
+    return _target("middle", Middle(lambda h: (4 * h).round() / 4))
+
+
+def opaque() -> Target:
+    """The hidden layer passes through NumPy, which autograd does not see."""
+    return _target("opaque", Middle(lambda h: torch.from_numpy(h.detach().numpy().copy())))
 
 
 def _target(name: str, network: nn.Module) -> Target:

@@ -1,9 +1,11 @@
 """Which arms a gate against earlier results measures, and which of them decide."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from evofool.ascend.approximation import STUDENT
 from evofool.bench.arms import ARMS, refuse_unknown
+from evofool.bench.compare import ComparableResult
 from evofool.bench.gate.earlier import EarlierResults
 from evofool.bench.gate.gate_verdict import Check
 from evofool.errors import RecipeError
@@ -62,6 +64,34 @@ def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = 
             "before; their queries vary more, so that the gate finds less: docs/gate.md has their error rates"
         )
     return choice
+
+
+def without_masked(choice: ArmChoice, now: ComparableResult, earlier: EarlierResults) -> ArmChoice:
+    """The choice once the target is measured: a student's gradients do not decide where earlier ones were no student's.
+
+    A student takes more queries than the target's own gradients would, so such an arm (or one that was left out, since
+    gradients are masked) cannot show that the target did not become easier. The arms without gradients decide instead; if
+    none was measured, the arm fails.
+    """
+    if now.gradients is None:
+        return choice
+
+    def lost(arm: str) -> bool:
+        found = now.scores.arms.get(arm)
+        alike = all(each.gradients == STUDENT for each in earlier.arms(arm))
+        return ARMS[arm].kind == "white" and not alike and (found is None or found.gradients == STUDENT)
+
+    gone = [arm for arm in choice.deciding if lost(arm)]
+    kept = [arm for arm in choice.deciding if arm not in gone]
+    kept = kept or [arm for arm in choice.measured if ARMS[arm].kind != "white"]
+    if not gone:
+        return choice
+    why = f"its gradients are masked ({now.gradients.masked}), and were not before"
+    if kept:
+        notes = [*choice.notes, f"{', '.join(gone)}: does not decide, since {why}; {', '.join(kept)} decides instead"]
+        return replace(choice, deciding=kept, notes=notes)
+    message = f"{why}, and no arm without gradients was measured that could decide: add one to the earlier result"
+    return replace(choice, deciding=[], checks=[Check(title(arm), "fails", message) for arm in gone])
 
 
 def title(arm: str) -> str:

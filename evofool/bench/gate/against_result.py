@@ -18,7 +18,7 @@ from evofool.bench.compare import (
     refuse_other_classes,
     refuse_other_protocol,
 )
-from evofool.bench.gate.against_arms import CLASSES_APART, ArmChoice, choose_arms, title
+from evofool.bench.gate.against_arms import CLASSES_APART, ArmChoice, choose_arms, title, without_masked
 from evofool.bench.gate.against_check import CONFIDENCE, arm_check
 from evofool.bench.gate.earlier import EarlierResults, queries, read_earlier
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
@@ -100,7 +100,10 @@ def against(
         measured = read_result(now, "the result now")
         refuse_other_protocol(measured, before)
         notes += [note for each in earlier.results for note in differences(measured, each) if note not in notes]
-        checks = [_check(arm, measured, earlier, choice, rule.strict) for arm in choice.measured]
+        before_measured = len(choice.notes)
+        choice = without_masked(choice, measured, earlier)
+        notes += choice.notes[before_measured:]
+        checks = [*choice.checks, *(_check(arm, measured, earlier, choice, rule.strict) for arm in choice.measured)]
     notes += [flag["message"] for flag in now["flags"] if flag["level"] != "invalid"]
     return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
 

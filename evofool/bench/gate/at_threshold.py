@@ -15,7 +15,9 @@ from evofool.bench.cell_job import CellJob, JobSurrogate
 from evofool.bench.gate.acceptance import AcceptanceRule
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
+from evofool.bench.gradient_stage import choose_gradients
 from evofool.bench.real import real_images, with_progress
+from evofool.bench.report.formatting import CLIMBED
 from evofool.bench.scheduler import run_cells
 from evofool.bench.statistics import share_interval
 from evofool.bench.surrogate_stage import refuse_surrogates, usable_surrogates
@@ -86,6 +88,14 @@ def threshold(
                 real.append(_kept(accept, calibrate(target, shown, keep=work_folder / "real-images.answers"), target.name))
         if any(check.status == "invalid" for check in real):
             return verdict(*real)
+        gradients = choose_gradients(target, usable, attacks.budget, len(classes))
+        notes += [gradients.message(usable)] if gradients.masked else []
+        usable = [arm for arm in usable if arm not in gradients.left_out]
+        if all(ARMS[arm].kind == "floor" for arm in usable):
+            message = (
+                f"{gradients.message(gradients.left_out)}; no other arm attacks: raise --budget, or add one of the others"
+            )
+            return verdict(*real, *(Check(arm, "fails", message) for arm in gradients.left_out))
         jobs = [
             CellJob(
                 work_folder / f"{arm}-{seed}",
@@ -97,6 +107,7 @@ def threshold(
                 rank=rank,
                 fingerprint=fingerprint,
                 surrogates=surrogates if arm == SURROGATE else (),
+                gradients=gradients.of(arm),
             )
             for arm in usable
             for seed in range(attacks.seeds)
@@ -175,9 +186,11 @@ def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRu
     share = sum(counts) / (classes * seeds)  # of integers: a mean of rounded shares can exceed them
     interval = share_interval([count / classes for count in counts], None, classes)
     limits = "" if interval.low is None else f" (95%: {interval.low:.0%} to {interval.high:.0%})"
+    climbed = f" {CLIMBED[job.gradients.kind]}" if job.gradients else ""
     message = (
-        f"{share * classes:.4g} of {classes:,} classes ({share:.0%}) are fooled at {accept} within {job.queries:,} queries, "
-        f"over {seeds} seed{'s' * (seeds != 1)}{limits}; at most {100 * max_fooled:.4g}% are allowed"
+        f"{share * classes:.4g} of {classes:,} classes ({share:.0%}) are fooled{climbed} at {accept} "
+        f"within {job.queries:,} queries, over {seeds} seed{'s' * (seeds != 1)}{limits}; "
+        f"at most {100 * max_fooled:.4g}% are allowed"
     )
     figures = {"share": share, "low": interval.low, "high": interval.high, "max_fooled": max_fooled}
     return Check(arm, "passes" if share <= max_fooled else "fails", message, figures)

@@ -22,13 +22,14 @@ MET = {True: "met", False: "not met", None: "undecided"}
 """How a statement or a control turned out."""
 
 
-_CLIMBED = {"straight-through": "straight through", "student": "through a student"}
+CLIMBED = {"straight-through": "straight through", "student": "through a student"}
+"""What a white-box arm climbs instead of masked gradients (ascend.approximation)."""
 
 
 def arm_title(name: str, arm: Mapping[str, Any]) -> str:
     """The name of an arm; of a white-box arm against masked gradients also what it climbs instead."""
     climbed = arm.get("gradients")
-    return f"{name} ({_CLIMBED.get(climbed, climbed)})" if climbed else name
+    return f"{name} ({CLIMBED.get(climbed, climbed)})" if climbed else name
 
 
 def format_share(value: float | None) -> str:
