@@ -249,7 +249,8 @@ class RayEvaluator:
         for depth in range(max(wanted, default=0)):
             for slot, most in zip(working, wanted, strict=True):
                 assert slot.contributor is not None
-                if len(slot.calls) == depth < most and (job := self._work.next_for(slot.contributor)):
+                free = len(slot.calls) == depth < most and not slot.has_suspect
+                if free and (job := self._work.next_for(slot.contributor, alone=depth == 0)):
                     ask(partial(slot.send, job))
 
     def _start_workers(self) -> None:

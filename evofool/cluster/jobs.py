@@ -114,9 +114,12 @@ class JobQueue:
         batch = self._batches[order.batch] = _PendingBatch(order, order.size)
         self._queue += [OrderJob(part, batch) for part in parts]
 
-    def next(self) -> OrderJob | None:
-        """The next job; None if every job is with a worker or complete."""
-        return self._queue.popleft() if self._queue else None
+    def next(self, alone: bool = True) -> OrderJob | None:
+        """The next job; None if there is none. alone: its worker has no other call, so that a job that has failed may go."""
+        job = next((job for job in self._queue if alone or not job.failures), None)
+        if job:
+            self._queue.remove(job)
+        return job
 
     def put_back(self, job: OrderJob) -> None:
         """Return a job whose worker is gone for another reason: it comes next, and counts no failure."""

@@ -74,6 +74,15 @@ class WorkerSlot:
         """Whether this actor has answered a call."""
         return self.last_seconds is not None
 
+    @property
+    def has_suspect(self) -> bool:
+        """Whether a part of an order that has failed is among the calls.
+
+        Such a job is sent alone. Where a worker dies with two calls, its answer to the first one may be lost, and the first
+        one would be blamed for what the second one did.
+        """
+        return any(isinstance(call.job, OrderJob) and call.job.failures for call in self.calls)
+
     def wanted_calls(self, in_flight: int) -> int:
         """The calls that it is to have at once; in_flight as in RayOptions."""
         if in_flight:

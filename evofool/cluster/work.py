@@ -37,8 +37,8 @@ class Work:
         """For a worker that knows no parents yet."""
         return Sender(self._batch_evaluator.encoding, self._lineage)
 
-    def next_for(self, worker: Contributor) -> Job | None:
-        """What a worker is to do next, checks first; None if there is nothing for it."""
+    def next_for(self, worker: Contributor, alone: bool) -> Job | None:
+        """What a worker is to do next, checks first; None if there is nothing for it. alone: as in JobQueue.next."""
         check = self.checks.next_for(worker)
         if check:
             return check
@@ -46,7 +46,7 @@ class Work:
             if worker.number not in job.not_by:
                 self.references.remove(job)
                 return job
-        return None if self.holds_orders else self.jobs.next()
+        return None if self.holds_orders else self.jobs.next(alone)
 
     def put_back(self, job: Job | None) -> None:
         """Return a job whose worker is gone. A new worker gets its probes anyway."""

@@ -19,7 +19,10 @@ from evofool.cluster import session
 from evofool.cluster.ahead import started_ahead
 from evofool.cluster.evaluator import RayEvaluator
 from evofool.cluster.format_choice import choose_on_worker
+from evofool.cluster.jobs import OrderJob
 from evofool.cluster.settings import RayOptions
+from evofool.cluster.slots import WorkerSlot
+from evofool.cluster.work import Job
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.recipe import Recipe, parse
 from evofool.run.replay import replay
@@ -354,11 +357,30 @@ def only_hanging_calls_time_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(RayEvaluator, "_check_workers", check_workers)
 
 
+@pytest.fixture
+def suspects_sent_with_others(monkeypatch: pytest.MonkeyPatch) -> list[OrderJob]:
+    """The jobs that had failed and were with a worker together with another call."""
+    found: list[OrderJob] = []
+    send = WorkerSlot.send
+
+    def send_and_note(slot: WorkerSlot, job: Job) -> None:
+        send(slot, job)
+        jobs = [call.job for call in slot.calls]
+        if len(jobs) > 1:
+            found.extend(job for job in jobs if isinstance(job, OrderJob) and job.failures)
+
+    monkeypatch.setattr(WorkerSlot, "send", send_and_note)
+    return found
+
+
 @pytest.mark.usefixtures("only_hanging_calls_time_out")
-def test_images_that_kill_raise_hang_or_are_nan_are_quarantined_and_others_are_not_affected(here: Path) -> None:
+def test_images_that_kill_raise_hang_or_are_nan_are_quarantined_and_others_are_not_affected(
+    here: Path, suspects_sent_with_others: list[OrderJob]
+) -> None:
     finished(here / "tame", recipe("tame"))
     wild = recipe("wild", workers=2, ray={"timeout": 3600.0, "retries": 1})
     finished(here / "wild", wild)
+    assert not suspects_sent_with_others
     tame, found = content(here / "tame"), content(here / "wild")
     assert found["quarantine"]
     with StoredRun(here / "wild") as stored:

@@ -423,6 +423,19 @@ def test_more_quarantined_images_than_allowed_end_the_search(by: str, most: int)
     assert list(jobs.results()) == []
 
 
+def test_a_job_that_has_failed_goes_only_to_a_worker_that_has_no_other_call() -> None:
+    order, jobs = order_of(1), jobs_of(retries=2)
+    jobs.add(order, cut(order, 8))
+    failed = jobs.next()
+    assert failed is not None
+    jobs.fail(failed, "died")
+    other = jobs.next(alone=False)
+    assert other is not None
+    assert rows_of(other, order)[0] == 8
+    assert jobs.next(alone=False) is None
+    assert jobs.next(alone=True) is failed
+
+
 # --- anything at all
 
 
