@@ -109,6 +109,10 @@ def gate(
 
                 if (not against) == (accept is None):
                     raise RecipeError("give one of --against RESULT.json and --accept RULE, for example --accept 'p>=0.9'")
+                if against and target.endswith(".json"):
+                    raise RecipeError(
+                        f"{target} is no target: name it first, as in evofool gate TARGET --against A.json B.json"
+                    )
                 folder = out or _folder(target)
                 named = _named(arms)
                 if against:

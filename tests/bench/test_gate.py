@@ -312,6 +312,12 @@ def test_wrong_options_are_invalid_and_ci_gets_the_reason(arguments, message, tm
     assert "**invalid**" in summary.read_text()
 
 
+def test_a_result_in_the_place_of_the_target_is_named():
+    code, output = gate("--against", "a.json", "b.json", "lenet")
+    assert code == 2
+    assert "b.json is no target: name it first" in output
+
+
 def test_white_boxes_alone_cannot_attack_a_black_box(tmp_path, black_box):
     common = ["--accept", "p>=0.9", "--budget", "100", "--seeds", "1", "--out", str(tmp_path / "g")]
     code, output = gate(black_box, "--arms", "apgd,noise", *common)
