@@ -39,10 +39,10 @@ def arms_of(*arms: str, **invalid: str) -> Json:
         (arms_of("cppn", "apgd"), WITH, (), ["cppn", "apgd"], ["apgd"], [], []),
         (arms_of("cppn", "apgd"), WITH, ("cppn",), ["cppn"], ["cppn"], [], []),
         (arms_of("cppn", "random"), WITHOUT, (), ["cppn", "random"], ["cppn", "random"], [], ["all arms decide"]),
-        (arms_of("cppn", "apgd"), WITHOUT, (), ["cppn"], [], ["apgd.*it needs gradients, which net does not give"], []),
+        (arms_of("cppn", "apgd"), WITHOUT, (), ["cppn"], ["apgd"], ["apgd.*gradients, which net does not give"], []),
         (arms_of("cppn", "apgd"), WITHOUT, ("cppn",), ["cppn"], ["cppn"], [], []),
         (arms_of("cppn", "apgd", apgd=""), WITHOUT, (), ["cppn"], ["cppn"], [], ["apgd: left out", "all"]),
-        (arms_of("cppn", "apgd", apgd="a disk died"), WITH, (), ["cppn"], [], ["measure that again: a disk died"], []),
+        (arms_of("cppn", "apgd", apgd="a disk died"), WITH, (), ["cppn"], ["apgd"], ["measure that again: a disk died"], []),
         (arms_of("cppn", "apgd", cppn="a disk died"), WITH, (), ["apgd"], ["apgd"], [], ["cppn: left out.*a disk died"]),
     ],
 )  # fmt: skip

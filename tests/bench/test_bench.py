@@ -374,7 +374,7 @@ def test_each_target_is_attacked_by_the_surrogates_that_it_is_not_itself(tmp_pat
     last = tmp_path / "last.json"
     last.write_text(json.dumps(outcome.results["lenet"]))
     result = CliRunner().invoke(app, ["gate", "lenet", "--against", str(last), "--out", str(tmp_path / "g")])
-    assert "surrogate: Q50 against before" in result.output
+    assert "surrogate: queries against before" in result.output
     assert result.exit_code == 0, result.output
     options = ["--against", str(last), "--surrogate", "lenet?mean=0.2", "--out", str(tmp_path / "g")]
     result = CliRunner().invoke(app, ["gate", "lenet", *options])

@@ -27,6 +27,14 @@ class ArmChoice:
     checks: list[Check] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def leave_out(self, arm: str, reason: str) -> None:
+        """Do not measure an arm. If it decides, that is an invalid check."""
+        if arm in self.deciding:
+            self.checks.append(Check(title(arm), "invalid", reason))
+        else:
+            self.notes.append(f"{arm}: left out; {reason}")
+        self.measured = [other for other in self.measured if other != arm]
+
 
 def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = ()) -> ArmChoice:
     """The arms of the earlier results that search, or of these those that are named, which then all decide.
@@ -47,18 +55,11 @@ def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = 
             )
     possible = [arm for arm in named or searching if earlier.seeds(arm) or (earlier.arms(arm) and _can(arm, target))]
     low = [arm for arm in possible if arm in DECIDING]
-    deciding = list(named) or low or possible
-    choice = ArmChoice(deciding=[])
+    choice = ArmChoice(list(named or searching), list(named) or low or possible)
     for arm in named or searching:
-        if earlier.seeds(arm) and _can(arm, target):
-            choice.measured.append(arm)
-            if arm in deciding:
-                choice.deciding.append(arm)
-        elif arm in deciding:
-            choice.checks.append(Check(title(arm), "invalid", _missing(arm, earlier, target)))
-        else:
-            choice.notes.append(f"{arm}: left out; {_missing(arm, earlier, target)}")
-    if not named and not low and choice.deciding:
+        if not (earlier.seeds(arm) and _can(arm, target)):
+            choice.leave_out(arm, _missing(arm, earlier, target))
+    if not named and not low and choice.measured:
         choice.notes.append(
             f"all arms decide ({', '.join(choice.deciding)}), since there is no {' or '.join(DECIDING)}, neither now nor "
             "before; their queries vary more, so that the gate finds less: docs/gate.md has their error rates"

@@ -75,9 +75,12 @@ def against(
     choice = choose_arms(earlier, target, rule.arms)
     if SURROGATE in choice.measured:
         surrogates = surrogates or [network.name for network in before.surrogates]
-        choice.checks += _other_surrogates(before, target, surrogates)
+        if message := _other_surrogates(before, target, surrogates):
+            choice.leave_out(SURROGATE, message)
     elif surrogates:
         raise RecipeError(f"--surrogate is for results with the arm {SURROGATE}, which this one does not have")
+    if not choice.measured and not choice.checks:
+        raise RecipeError(f"no arm of the earlier result can be measured: {'; '.join(choice.notes)}")
     notes = [*choice.notes, _question(earlier, rule.strict)]
     if len(earlier) == 2:
         notes.append("two trainings hardly tell how much trainings differ, so that little can be shown: give at least three")
@@ -108,17 +111,16 @@ def against(
     return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
 
 
-def _other_surrogates(before: ComparableResult, target: Target, specs: Sequence[str]) -> list[Check]:
-    """An invalid check where these are not the surrogates of before."""
+def _other_surrogates(before: ComparableResult, target: Target, specs: Sequence[str]) -> str:
+    """What is wrong if these are not the surrogates of before, or ""."""
     networks, _ = usable_surrogates(specs, target)
     if [network.fingerprint() for network in networks] == [network.fingerprint for network in before.surrogates]:
-        return []
+        return ""
     then = ", ".join(network.name for network in before.surrogates)
-    message = (
+    return (
         f"{', '.join(specs)} are not the surrogates of before, {then} (labels, preprocessing or weights differ): name those "
         "by --surrogate, in the same order"
     )
-    return [Check(title(SURROGATE), "invalid", message)]
 
 
 def _recipe(
