@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from evofool.bench.gate.against_arms import choose_arms
+from evofool.bench.gate.against_arms import attacks_classes_apart, choose_arms
 from evofool.bench.gate.against_check import arm_check
 from evofool.bench.gate.earlier import queries, read_earlier
 from evofool.bench.gate.log_ratio import LogPairs
@@ -63,6 +63,15 @@ def test_arms_that_the_result_does_not_have_are_refused() -> None:
         choose_arms(read_earlier([arms_of("cppn", "apgd")]), WITH, ("nes",))
     with pytest.raises(RecipeError, match="--arms noise"):
         choose_arms(read_earlier([arms_of("cppn")]), WITH, ("noise",))
+
+
+def test_classes_that_climb_one_student_network_are_not_independent() -> None:
+    assert attacks_classes_apart("apgd", {"", "straight-through"})
+    assert not attacks_classes_apart("apgd", {"", "student"})
+    assert not attacks_classes_apart("cppn")
+    masked = arms_of("apgd")
+    masked["scores"]["arms"]["apgd"] = masked["scores"]["arms"]["apgd"] | {"gradients": "student"}
+    assert read_earlier([masked]).gradients("apgd") == {"student"}
 
 
 # --- the check of an arm

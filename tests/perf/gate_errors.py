@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from evofool.bench.compare import read_result
-from evofool.bench.gate.against_arms import CLASSES_APART
+from evofool.bench.gate.against_arms import attacks_classes_apart
 from evofool.bench.gate.against_check import CONFIDENCE, MARGIN, arm_check, became_easier
 from evofool.bench.gate.earlier import EarlierResults
 from evofool.bench.gate.log_ratio import LogPairs, middle, needed_seeds
@@ -74,7 +74,7 @@ class Gate:
         self.arm, self.budget, self.margin, self.confidence = arm, budget, margin, confidence
 
     def fails(self, now: np.ndarray, before: np.ndarray) -> bool:
-        pairs = LogPairs(now, before, self.budget, self.arm in CLASSES_APART)
+        pairs = LogPairs(now, before, self.budget, attacks_classes_apart(self.arm))
         return not np.isnan(now).all() and became_easier(pairs, self.confidence, self.margin)
 
     def failures(self, queries: np.ndarray, n: int, seeds: int, factor: float, draws: int, rng: np.random.Generator) -> str:
@@ -160,7 +160,7 @@ def print_strict(alike: EarlierResults, arms: Sequence[str]) -> None:
     )
     for arm in arms:
         queries = alike.queries(arm, alike.seeds(arm))
-        budget, apart = alike.first.budget, arm in CLASSES_APART
+        budget, apart = alike.first.budget, attacks_classes_apart(arm)
         needs = [needed_seeds(each[:3], budget, apart, MARGIN, CONFIDENCE) for each in queries]
         pairs = list(permutations(range(len(queries)), 2))
         strict = [passes_strict(LogPairs(queries[i, :3], queries[[j], :3], budget, apart)) for i, j in pairs]

@@ -1,6 +1,6 @@
 """Which arms a gate against earlier results measures, and which of them decide."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from evofool.ascend.approximation import STUDENT
@@ -14,8 +14,7 @@ from evofool.targets import Target
 DECIDING = ("apgd",)
 """The arms that decide unless others are named: those whose queries vary little between seeds and between trainings."""
 
-CLASSES_APART = ("square", "nes", "apgd", "fourier")
-"""The arms that attack each class by itself, with random numbers of its own."""
+_CLASSES_APART = ("square", "nes", "apgd", "fourier")
 
 
 @dataclass
@@ -93,6 +92,14 @@ def without_masked(choice: ArmChoice, now: ComparableResult, earlier: EarlierRes
         return replace(choice, deciding=kept, notes=notes)
     message = f"{why}, and no arm without gradients was measured that could decide: add one to the earlier result"
     return replace(choice, deciding=[], checks=[Check(title(arm), "fails", message) for arm in gone])
+
+
+def attacks_classes_apart(arm: str, gradients: Collection[str] = ()) -> bool:
+    """Whether an arm attacks each class by itself, with random numbers of its own.
+
+    gradients: what it climbed instead of masked gradients, "" for none; classes of a seed climb the same student network.
+    """
+    return arm in _CLASSES_APART and STUDENT not in gradients
 
 
 def title(arm: str) -> str:

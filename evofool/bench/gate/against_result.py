@@ -18,7 +18,13 @@ from evofool.bench.compare import (
     refuse_other_classes,
     refuse_other_protocol,
 )
-from evofool.bench.gate.against_arms import CLASSES_APART, ArmChoice, choose_arms, title, without_masked
+from evofool.bench.gate.against_arms import (
+    ArmChoice,
+    attacks_classes_apart,
+    choose_arms,
+    title,
+    without_masked,
+)
 from evofool.bench.gate.against_check import CONFIDENCE, arm_check
 from evofool.bench.gate.earlier import EarlierResults, queries, read_earlier
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
@@ -184,7 +190,8 @@ def _check(arm: str, now: ComparableResult, earlier: EarlierResults, choice: Arm
         reason = "; ".join(sorted({*found.invalid.values()})) if found else ""
         message = f"{len(lost)} of {len(seeds)} seeds could not be measured: {reason or 'they were not measured'}"
         return Check(title(arm), "invalid" if decides else "informs", message if decides else f"does not decide: {message}")
-    pairs = LogPairs(queries(now, arm, seeds, earlier.labels), earlier.queries(arm, seeds), now.budget, arm in CLASSES_APART)
+    apart = attacks_classes_apart(arm, earlier.gradients(arm) | {now.scores.arms[arm].gradients})
+    pairs = LogPairs(queries(now, arm, seeds, earlier.labels), earlier.queries(arm, seeds), now.budget, apart)
     # Any deciding arm can fail a default gate, so they share its error; a strict one passes only where all of them do.
     confidence = CONFIDENCE if strict else 1 - (1 - CONFIDENCE) / max(1, len(choice.deciding))
     return arm_check(arm, pairs, decides=decides, strict=strict, confidence=confidence)

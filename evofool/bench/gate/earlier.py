@@ -36,6 +36,10 @@ class EarlierResults:
         arms = self.arms(name)
         return [seed for seed in arms[0].seeds if all(seed in arm.seeds for arm in arms)] if arms else []
 
+    def gradients(self, name: str) -> set[str]:
+        """What an arm climbed in each result instead of masked gradients; "" for the target's own."""
+        return {arm.gradients for arm in self.arms(name)}
+
     def faults(self, name: str) -> str:
         """Why seeds of an arm have no valid cell, or ""."""
         return "; ".join(sorted({reason for arm in self.arms(name) for reason in arm.invalid.values()}))

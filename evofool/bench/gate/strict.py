@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evofool.bench.gate.against_arms import CLASSES_APART
+from evofool.bench.gate.against_arms import attacks_classes_apart
 from evofool.bench.gate.against_check import CONFIDENCE, MARGIN
 from evofool.bench.gate.earlier import EarlierResults
 from evofool.bench.gate.log_ratio import MOST, POWER, needed_seeds, needed_trainings
@@ -24,7 +24,8 @@ def refuse_few(earlier: EarlierResults, arms: Sequence[str]) -> list[str]:
                 "measure the earlier target again with at least 2"
             )
         before = earlier.queries(arm, seeds)
-        needs = [needed_seeds(each, earlier.first.budget, arm in CLASSES_APART, MARGIN, CONFIDENCE) for each in before]
+        apart = attacks_classes_apart(arm, earlier.gradients(arm))
+        needs = [needed_seeds(each, earlier.first.budget, apart, MARGIN, CONFIDENCE) for each in before]
         need = None if None in needs else max(n for n in needs if n is not None)
         _sort(few, enough, arm, "seeds", need, len(seeds))
         if len(earlier) > 1:
