@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numba
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FORMAT = "evofool.direct"
 VERSION = 1
 _LOWEST_RATE = 1e-12  # halving stops here; at this rate practically no gene changes
+_LARGEST_EXPONENT = 64.0  # of a random image of "shades": a mean of 255 / 65 grey levels
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Direct:
     uniformly in the logarithm (the heavy-tailed mutation of Doerr 2017: large changes early, single pixels late). eta is
     Deb's distribution index, > 0: the higher, the smaller the steps (mean |step| = 255 / (eta + 2) grey levels).
     halve_every: the rate is halved after every so many batches (1000 generations in Nguyen 2015); 0: never. crossover is the
-    probability of SBX with index eta_crossover between mother and father, 0 to 1.
+    probability of SBX with index eta_crossover between mother and father, 0 to 1. start: what random images are. "noise":
+    pixels uniform on 0..255. "shades": noise of many mean brightnesses; each image draws an exponent from 1 to 64, uniformly
+    in the logarithm, its pixels are uniform draws raised to it, and every second image, by chance, is inverted.
     """
 
     channels: int = 1
@@ -37,6 +40,7 @@ class Direct:
     halve_every: int = 0
     crossover: float = 0.0
     eta_crossover: float = 10.0
+    start: Literal["noise", "shades"] = "noise"
 
     name: str = field(default="direct", init=False)
     variation: ClassVar[str] = ""
@@ -52,6 +56,8 @@ class Direct:
             )
         if not (self.eta > 0 and self.eta_crossover > 0):
             raise ValueError(f"direct: eta {self.eta} and eta_crossover {self.eta_crossover} have to be > 0")
+        if self.start not in ("noise", "shades"):
+            raise ValueError(f'direct: start is "{self.start}"; it has to be "noise" or "shades"')
 
     @property
     def dtype(self) -> np.dtype:
@@ -62,9 +68,9 @@ class Direct:
         return (self.channels, self.height, self.width)
 
     def random(self, n: int, key: Key) -> Genomes:
-        """Independent pixels, uniform on 0..255."""
+        """Independent pixels, distributed as `start` says."""
         out = np.empty((n, *self.shape), np.uint8)
-        _random(key.seed, key.batch, key.row, out.reshape(n, self._genes))
+        _random(key.seed, key.batch, key.row, self.start == "shades", out.reshape(n, self._genes))
         return out
 
     def vary(self, mothers: Genomes, fathers: Genomes, key: Key) -> Genomes:
@@ -180,12 +186,19 @@ def sbx(a: float, b: float, u: float, lower: bool, eta: float) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
-def _random(seed: int, batch: int, row: int, out: np.ndarray) -> None:
+def _random(seed: int, batch: int, row: int, shades: bool, out: np.ndarray) -> None:
     stream = np.empty(1, np.uint64)
     for i in range(out.shape[0]):
         start(stream, seed, batch, row + i)
+        if not shades:
+            for k in range(out.shape[1]):
+                out[i, k] = np.uint8(uniform(stream) * 256.0)
+            continue
+        exponent = _LARGEST_EXPONENT ** uniform(stream)
+        inverted = uniform(stream) < 0.5
         for k in range(out.shape[1]):
-            out[i, k] = np.uint8(uniform(stream) * 256.0)
+            value = np.uint8(uniform(stream) ** exponent * 256.0)
+            out[i, k] = np.uint8(255 - value) if inverted else value
 
 
 @numba.njit(cache=True, nogil=True)

@@ -86,7 +86,7 @@ class Run:
             seed=recipe.search.seed,
             batch=recipe.search.batch,
             competition=recipe.search.competition,
-            selection=recipe.search.selection,
+            tournament=recipe.search.cells_per_draw,
             random=recipe.search.random,
             classes=recipe.search.classes,
         )

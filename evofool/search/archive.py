@@ -183,19 +183,17 @@ class Archive:
                 if self._uses[birth] == 0:
                     del self._uses[birth], self._genomes[birth]
 
-    def sample(self, n: int, key: Key, selection: str = "uniform", claims: np.ndarray | None = None) -> np.ndarray:
+    def sample(self, n: int, key: Key, tournament: int = 1, claims: np.ndarray | None = None) -> np.ndarray:
         """(n,) int64 filled cells, each drawn independently.
 
-        selection "uniform": uniformly over cells, not over genomes (Nguyen 2015). "lagging": a tournament, the lower
-        score of two uniform draws (the first one of equals), so that the worst cells get the most children.
-        With claims, (n,) classes, each is drawn uniformly over the filled niches of its class instead. Needs at least one
-        filled cell (of every claimed class).
+        Each is the one with the lowest score of `tournament` cells drawn uniformly, with repetition (the first one of equals):
+        with 1 all cells are as likely (Nguyen 2015), with more the worst cells get the most children. With claims, (n,)
+        classes, each is drawn uniformly over the filled niches of its class instead. Needs at least one filled cell (of every
+        claimed class).
         """
-        if claims is None and selection == "lagging":
-            a, b = self._filled[integers(key, len(self._filled), 2 * n)].reshape(2, n)
-            return np.where(self.score[b] < self.score[a], b, a)
         if claims is None:
-            return self._filled[integers(key, len(self._filled), n)]
+            drawn = self._filled[integers(key, len(self._filled), tournament * n)].reshape(tournament, n)
+            return drawn[self.score[drawn].argmin(axis=0), np.arange(n)]
         draws = integers(key, 1 << 53, n)
         cells = [self._filled_of_class[c] for c in claims.tolist()]
         return np.array([of[draw % len(of)] for of, draw in zip(cells, draws.tolist(), strict=True)], np.int64)

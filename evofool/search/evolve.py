@@ -69,7 +69,7 @@ class Batch:
 class MapElites:
     """MAP-Elites over classes as a DEAP strategy: generate() makes batches, update(population) commits them.
 
-    Parents are drawn for `batch` images at once, as `selection` says (Archive.sample); seed is the key of every draw. With
+    Parents are drawn for `batch` images at once, by a `tournament` of so many cells (Archive.sample); seed is the key of every draw. With
     competition "per-class" child i of a batch is made for one class, from parents of this class; the classes take turns.
     With an archive that keeps one genome a cell, mother and father are the elites of two cells; else they are of the list of
     one cell (Archive.couples). random: batches that begin before this birth have no parents. classes: the numbers,
@@ -84,14 +84,14 @@ class MapElites:
         seed: int,
         batch: int,
         competition: str = "all",
-        selection: str = "uniform",
+        tournament: int = 1,
         random: int = 0,
         classes: Sequence[int] | None = None,
     ) -> None:
         self.archive = archive
         self.encoding = encoding
         self.seed, self.size = seed, batch
-        self.competition, self.selection, self.random = competition, selection, random
+        self.competition, self.tournament, self.random = competition, tournament, random
         self.classes = np.arange(archive.classes) if classes is None else np.array(classes, np.int64)
         self._closed = np.repeat(
             ~np.isin(np.arange(archive.classes), self.classes), archive.niches
@@ -173,10 +173,10 @@ class MapElites:
         key = Key(self.seed, number, _PARENTS)
         if archive.keep == 1:
             twice = None if claims is None else np.concatenate([claims, claims])
-            cells = archive.sample(2 * n, key, self.selection, twice)
+            cells = archive.sample(2 * n, key, self.tournament, twice)
             mothers, fathers = archive.birth[cells].reshape(2, n)
         else:
-            cells = archive.sample(n, key, self.selection, claims)
+            cells = archive.sample(n, key, self.tournament, claims)
             mothers, fathers = archive.couples(cells, Key(self.seed, number, _COUPLES))
         climbs = self._climbs(number, cells[:n] // archive.niches)
         varied = self.encoding.uses_second_parent(n, Key(self.seed, number))

@@ -270,6 +270,10 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
             "search": {"lag": 1, "rank": "margin", "competition": "per-class", "selection": "lagging"},
             "niches": {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]},
         },
+        {
+            "search": {"lag": 1, "selection": "lagging", "tournament": 6, "random": 40},
+            "encoding": {"kind": "direct", "start": "shades"},
+        },
         {"search": {"lag": 0, "keep": 8}},
         {"search": {"lag": 8, "keep": 8, "competition": "argmax", "selection": "lagging"}},
         {"search": {"lag": 8, "surrogate": {"targets": ["python:odd_targets:near"], "steps": 3}}},
@@ -279,6 +283,7 @@ def test_a_killed_search_with_a_local_ray_continues(here: Path) -> None:
         "no lag",
         "lag 8",
         "niches, classes of their own, margins",
+        "random images of many brightnesses, tournament of six",
         "runners-up",
         "runners-up, lag 8, argmax",
         "surrogates",

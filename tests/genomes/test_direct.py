@@ -89,6 +89,26 @@ def test_random_genomes_follow_the_reference_stream_and_are_evenly_spread(refere
     assert abs(chi_square - 255) < 4 * np.sqrt(2 * 255)
 
 
+def test_shades_follow_the_reference_stream(reference_stream: Any) -> None:
+    genomes = Direct(channels=3, height=5, width=4, start="shades").random(60, Key(3, 4, 5))
+    inversions = 0
+    for row, genome in enumerate(genomes):
+        stream = reference_stream(3, 4, 5 + row)
+        exponent, inverted = 64 ** stream.uniform(), stream.uniform() < 0.5
+        values = [int(stream.uniform() ** exponent * 256) for _ in range(60)]
+        assert genome.ravel().tolist() == [255 - value if inverted else value for value in values]
+        inversions += inverted
+    assert 15 < inversions < 45
+
+
+def test_shades_have_mean_brightnesses_from_black_to_white() -> None:
+    means = Direct(start="shades").random(400, Key(1, 0)).mean(axis=(1, 2, 3))
+    counts = np.histogram(means, [0, 16, 64, 128, 192, 240, 256])[0]
+    assert counts.min() > 40
+    assert means.min() < 6
+    assert means.max() > 249
+
+
 # Mutation
 
 
@@ -361,6 +381,7 @@ def test_bytes_of_another_length_are_refused(length: int) -> None:
         ({"rate": (0.0, 0.1)}, "rate is .0.0, 0.1."),
         ({"eta": 0.0}, "eta 0.0 and eta_crossover 10.0 have to be > 0"),
         ({"eta_crossover": -1.0}, "eta_crossover -1.0"),
+        ({"start": "grey"}, 'start is "grey"; it has to be "noise" or "shades"'),
     ],
 )
 def test_errors_name_invalid_settings(settings: dict[str, Any], message: str) -> None:

@@ -32,7 +32,7 @@ def search(recipe: Recipe, target: Target, seed: int, cap: int, levels: Sequence
     batch_evaluator = BatchEvaluator(encoding, target, recipe.chunk, s.rank, s.competition, keep=s.keep)
     archive = Archive(encoding, len(target.labels), keep=s.keep)
     strategy = MapElites(
-        archive, encoding, seed=seed, batch=s.batch, competition=s.competition, selection=s.selection, random=s.random
+        archive, encoding, seed=seed, batch=s.batch, competition=s.competition, tournament=s.cells_per_draw, random=s.random
     )  # fmt: skip
     median: dict[float, int | None] = dict.fromkeys(levels)
     lowest = median.copy()

@@ -85,7 +85,7 @@ def simulate(recipe: Recipe, target: Target, seed: int, policy: Policy, goal: st
     evaluate = BatchEvaluator(encoding, target, recipe.chunk, s.rank, s.competition)
     archive = Archive(encoding, len(target.labels))
     strategy = MapElites(
-        archive, encoding, seed=seed, batch=s.batch, competition=s.competition, selection=s.selection, random=s.random
+        archive, encoding, seed=seed, batch=s.batch, competition=s.competition, tournament=s.cells_per_draw, random=s.random
     )  # fmt: skip
     cluster = Cluster(policy, np.random.default_rng([seed, policy.workers]))
     needed, worst = needed_log_odds(LEVEL), np.median if goal == "median" else np.min

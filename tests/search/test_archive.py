@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evofool.search.archive import Archive, Winners, best_of_cells
 from genomes import Direct, Key
+from genomes.random import integers
 
 ENCODING = Direct(1, 2, 3)
 
@@ -273,6 +274,19 @@ def test_samples_are_uniform_over_cells_where_one_genome_holds_most_of_them() ->
     archive.add(winners_of(*((cell, 1.0, 7) for cell in range(9)), (9, 1.0, 8)))
     drawn = Counter(archive.sample(20_000, Key(1, 1)).tolist())
     assert chi_square([drawn[c] for c in range(10)]) < 35
+
+
+@pytest.mark.parametrize("tournament", [2, 6])
+def test_a_tournament_draws_the_worst_of_so_many_cells_and_the_first_of_equals(tournament: int) -> None:
+    scores = [5.0, 1.0, 3.0, 1.0, 9.0, 2.0, 8.0, 4.0, 7.0, 6.0]
+    archive = Archive(ENCODING, 10)
+    archive.add(winners_of(*((cell, score, 100 + cell) for cell, score in enumerate(scores))))
+    rounds = integers(Key(5, 6), 10, tournament * 3000).reshape(tournament, 3000)
+    slow = [min(column, key=lambda cell: scores[cell]) for column in rounds.T.tolist()]
+    drawn = archive.sample(3000, Key(5, 6), tournament)
+    assert drawn.tolist() == slow
+    worst = 1 - 0.8**tournament  # of the two cells with the lowest score
+    assert abs(np.isin(drawn, [1, 3]).mean() - worst) < 4 * np.sqrt(worst * (1 - worst) / 3000)
 
 
 def test_the_same_key_draws_the_same_cells_and_another_key_others() -> None:
