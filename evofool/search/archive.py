@@ -186,10 +186,10 @@ class Archive:
     def sample(self, n: int, key: Key, tournament: int = 1, claims: np.ndarray | None = None) -> np.ndarray:
         """(n,) int64 filled cells, each drawn independently.
 
-        Each is the one with the lowest score of `tournament` cells drawn uniformly, with repetition (the first one of equals):
-        with 1 all cells are as likely (Nguyen 2015), with more the worst cells get the most children. With claims, (n,)
-        classes, each is drawn uniformly over the filled niches of its class instead. Needs at least one filled cell (of every
-        claimed class).
+        Each is the one with the lowest score of `tournament` cells drawn uniformly with repetition (the first of equals):
+        with 1 all cells are equally likely (Nguyen 2015), with more the worst cells get the most children. With claims,
+        (n,) classes, each is drawn uniformly over the filled niches of its class instead. Needs at least one filled cell
+        (of every claimed class).
         """
         if claims is None:
             drawn = self._filled[integers(key, len(self._filled), tournament * n)].reshape(tournament, n)

@@ -69,11 +69,11 @@ class Batch:
 class MapElites:
     """MAP-Elites over classes as a DEAP strategy: generate() makes batches, update(population) commits them.
 
-    Parents are drawn for `batch` images at once, by a `tournament` of so many cells (Archive.sample); seed is the key of every draw. With
-    competition "per-class" child i of a batch is made for one class, from parents of this class; the classes take turns.
-    With an archive that keeps one genome a cell, mother and father are the elites of two cells; else they are of the list of
-    one cell (Archive.couples). random: batches that begin before this birth have no parents. classes: the numbers,
-    ascending, of the classes that are searched for; None: all. The cells of the others stay empty.
+    Parents are drawn for `batch` images at once, by a `tournament` of so many cells (Archive.sample); seed is the key of
+    every draw. With competition "per-class" child i of a batch is made for one class, from parents of this class; the
+    classes take turns. With an archive that keeps one genome a cell, mother and father are the elites of two cells; else
+    they are of the list of one cell (Archive.couples). random: batches that begin before this birth have no parents.
+    classes: the numbers, ascending, of the classes that are searched for; None: all. The cells of the others stay empty.
     """
 
     def __init__(
