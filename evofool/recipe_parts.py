@@ -265,9 +265,7 @@ class SearchPart(Part):
     more children.
     """
     tournament: int = Field(2, ge=2, le=256)
-    """The number of cells that `lagging` draws, with repetition, to take the worst; the more, the more children the worst
-    cells get. Of ten cells the worst gets 19% of the children with 2, 47% with 6.
-    """
+    """The number of cells of which `lagging` takes the worst. Of ten the worst gets 19% of children with 2, 47% with 6."""
     keep: int = Field(1, ge=1, le=256)
     """The number of genomes that each class (and niche) keeps: the best one, its elite, and runners-up. With 1, mother and
     father are the elites of any two. With more, both are of the same class and niche: the mother is the elite in 80% of the
