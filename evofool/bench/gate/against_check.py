@@ -1,6 +1,6 @@
 """The check of an arm: is it shown that a target takes fewer queries than before, or (strict) that it does not?"""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -64,7 +64,13 @@ def became_easier(pairs: LogPairs, confidence: float = CONFIDENCE, margin: float
     return len(pairs.before) == 1 or log_ratio.shown_beyond_trainings(pairs, confidence)
 
 
-def _default(pairs: LogPairs, message: str, confidence: float, check: Any, figures: dict[str, float | None]) -> Check:
+def _default(
+    pairs: LogPairs,
+    message: str,
+    confidence: float,
+    check: Callable[[Status, str], Check],
+    figures: dict[str, float | None],
+) -> Check:
     fails = became_easier(pairs, confidence)
     if not log_ratio.shown_below(pairs, MARGIN, confidence):
         figures["found"] = found = log_ratio.detectable(pairs, MARGIN, confidence)
