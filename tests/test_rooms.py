@@ -72,7 +72,7 @@ FLOORS = (
     ("attacks", "export"),
     ("sweep",),
     ("bench",),
-    ("cli",),
+    ("cli", "pytest_plugin"),
     ("__main__",),
 )
 """The rooms of evofool/, files and packages, the lowest floor first. A room imports only from floors below its own."""

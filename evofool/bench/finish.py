@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,17 @@ Folders = Mapping[str, Mapping[str, Mapping[int, Path]]]
 
 @dataclass(frozen=True)
 class BenchOutcome:
-    """How a benchmark ended. results: the JSON of every target, by name; notes: what could not be written or measured."""
+    """How a benchmark ended. results: the JSON of every target, by name; notes: what could not be written or measured.
+
+    cells: by target, arm and seed, the folders of the valid cells of targets that were measured.
+    """
 
     folder: Path
     results: dict[str, dict[str, Any]]
     summary: dict[str, Any]
     interrupted: bool
     notes: tuple[str, ...]
+    cells: dict[str, dict[str, dict[int, Path]]] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool:
@@ -88,7 +92,7 @@ def finish(
     notes += _write_table(folder, folders)
     report("writing the report")
     _write_report(folder, results, total, folders, notes)
-    return BenchOutcome(folder, results, total, False, tuple(notes))
+    return BenchOutcome(folder, results, total, False, tuple(notes), folders)
 
 
 def _image_metrics(

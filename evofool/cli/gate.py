@@ -2,7 +2,7 @@
 
 import os
 import sys
-import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.errors import EvofoolError, RecipeError
-from evofool.printer import print_lines, print_traceback, status
+from evofool.printer import print_lines, status
 
 if TYPE_CHECKING:
+    from evofool.bench.gate.gate import GateOptions
     from evofool.bench.gate.gate_verdict import GateVerdict, Status
     from evofool.sweep.runner import WorkProgress
 
@@ -49,13 +50,13 @@ SURROGATES = typer.Option(
 SEEDS = typer.Option(min=1, help="With --accept: the number of seeds.")
 IMAGES = typer.Option(metavar="DIR", help="Labelled real images, or digits; with --against the images of the result.")
 OUT = typer.Option(metavar="DIR", help="Folder of the cells; runs/gate-TARGET by default. The same command continues there.")
-_ACCEPT_ARMS = ("cppn", "random", "apgd")
 _SHOWN: "dict[Status, str]" = {"informs": "INFO", "passes": "PASS", "fails": "FAIL", "invalid": "INVALID"}
 
 WORKERS = typer.Option(
     min=0, help="Run cells in parallel in this number of Ray processes; 0: one after the other, in this process."
 )
 JUNIT = typer.Option(metavar="FILE", help="Write JUnit XML for a CI system.")
+METRICS = typer.Option(metavar="FILE", help="Write the figures as OpenMetrics text, for GitLab's metrics reports.")
 MARKDOWN = typer.Option(metavar="FILE", help="Write a summary in Markdown; an existing file is appended to.")
 
 
@@ -76,6 +77,7 @@ def gate(
     workers: Annotated[int, WORKERS] = 0,
     junit: Annotated[Path | None, JUNIT] = None,
     markdown: Annotated[Path | None, MARKDOWN] = None,
+    metrics: Annotated[Path | None, METRICS] = None,
 ) -> None:
     """Fail a CI build whose classifier is too easily fooled. Exit status 0: passed, 1: failed, 2: invalid evaluation.
 
@@ -88,68 +90,44 @@ def gate(
     --accept RULE attacks the target with --budget queries and fails if more than --max-fooled (a share, 0 to 1) of the
     classes have an image that satisfies RULE.
     """
-    from evofool.bench.gate.gate_verdict import Check, GateVerdict
+    from evofool.bench.gate.gate import GateOptions, invalid, run_gate
     from evofool.bench.gate.outputs import GateOutputs
     from evofool.cli.console import interrupts
     from evofool.errors import Interrupted
 
-    outputs, began = GateOutputs(junit, markdown), time.perf_counter()
-    with interrupts("Saving the unfinished cells ...") as interrupted:
-        # Any error ends in status 2 and a report of the cause, so that a build cannot mistake it for a result.
+    outputs = GateOutputs(junit, markdown, metrics)
+    options = GateOptions(
+        target=target,
+        against=[*(against or []), *(results or [])] if against else [],
+        strict=strict,
+        accept=accept,
+        max_fooled=max_fooled,
+        budget=budget,
+        arms=None if arms is None else [arm.strip() for arm in arms.split(",") if arm.strip()],
+        surrogates=surrogate or [],
+        seeds=seeds,
+        images=images,
+        folder=out,
+        workers=workers,
+    )
+    with interrupts("Saving the unfinished cells ...") as interrupted, status() as show_status:
+
+        def on_progress(p: "WorkProgress") -> bool:
+            from evofool.cli.console_jobs import progress_text
+
+            with suppress(BrokenPipeError):  # nobody reads the progress; the exit status still counts
+                show_status(lambda: progress_text(p, "cell"))
+            return bool(interrupted)
+
         try:
             outputs.begin(target)
-            with status() as show_status:
-
-                def on_progress(p: "WorkProgress") -> bool:
-                    from evofool.cli.console_jobs import progress_text
-
-                    with suppress(BrokenPipeError):  # nobody reads the progress; the exit status still counts
-                        show_status(lambda: progress_text(p, "cell"))
-                    return bool(interrupted)
-
-                if (not against) == (accept is None):
-                    raise RecipeError("give one of --against RESULT.json and --accept RULE, for example --accept 'p>=0.9'")
-                if against and target.endswith(".json"):
-                    raise RecipeError(
-                        f"{target} is no target: name it first, as in evofool gate TARGET --against A.json B.json"
-                    )
-                folder = out or _folder(target)
-                named = _named(arms)
-                if against:
-                    from evofool.bench.gate.against_result import AgainstRule
-                    from evofool.bench.gate.against_result import against as easier
-                    from evofool.bench.result_file import load_result
-
-                    _refuse_given(context, "max_fooled", "budget", "seeds")
-                    last = [load_result(path) for path in [*against, *(results or [])]]
-                    rule = AgainstRule(strict, named)
-                    verdict = easier(target, last, images, folder, rule, on_progress, workers, surrogate or [])
-                else:
-                    from evofool.bench.gate.acceptance import parse_acceptance_rule
-                    from evofool.bench.gate.at_threshold import GateAttacks, threshold
-
-                    if results or strict:
-                        raise RecipeError(f"{'--strict is' if strict else 'results are'} for --against, not for --accept")
-                    if budget is None:
-                        raise RecipeError(
-                            "--accept needs --budget: the number of queries of an attack, of all classes together"
-                        )
-                    verdict = threshold(
-                        target,
-                        parse_acceptance_rule(accept or ""),
-                        GateAttacks(_ACCEPT_ARMS if arms is None else named, budget, seeds, surrogate or []),
-                        max_fooled=max_fooled,
-                        folder=folder,
-                        images=images,
-                        on_progress=on_progress,
-                        workers=workers,
-                    )
+            _refuse_ignored(context, options, results or [])
+            verdict = run_gate(options, on_progress)
         except Interrupted:
             print_lines("Interrupted; finished cells are saved. The same command continues.")
             raise typer.Exit(130) from None
-        except (Exception, SystemExit) as error:  # a target's code may raise SystemExit
-            check = Check("options" if isinstance(error, RecipeError) else "evaluation", "invalid", _error_text(error))
-            verdict = GateVerdict(target, [check], time.perf_counter() - began)
+        except EvofoolError as error:
+            verdict = invalid(target, error)
     unwritten = outputs.end(verdict)
     try:
         _print(verdict)
@@ -162,34 +140,14 @@ def gate(
     raise typer.Exit(2 if unwritten else verdict.exit_status)
 
 
-def _folder(target: str) -> Path:
-    from evofool.export.export import file_name
-
-    return Path("runs") / f"gate-{file_name(target.partition('?')[0]).lower()}"
-
-
-def _named(arms: str | None) -> list[str]:
-    return [arm.strip() for arm in (arms or "").split(",") if arm.strip()]
-
-
-def _refuse_given(context: typer.Context, *names: str) -> None:
-    """RecipeError for an option that --against would ignore, because it takes it from the result."""
-    for name in names:
+def _refuse_ignored(context: typer.Context, options: "GateOptions", results: Sequence[Path]) -> None:
+    """RecipeError for what the form of the gate that was asked for would ignore."""
+    if results and not options.against:
+        raise RecipeError("results are for --against, not for --accept")
+    for name in ("max_fooled", "budget", "seeds") if options.against else ():
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             raise RecipeError(f"--{name.replace('_', '-')} is for --accept; --against uses the settings of the result")
-
-
-def _error_text(error: BaseException) -> str:
-    if isinstance(error, EvofoolError):
-        return str(error)
-    if isinstance(error, ModuleNotFoundError):
-        return f"the Python package {error.name} is missing; install evofool again with pip"
-    if isinstance(error, MemoryError):
-        return "out of memory"
-    if os.environ.get("EVOFOOL_TRACEBACK"):
-        print_traceback(error)
-    return f"{type(error).__name__}: {error}. This is a bug in evofool or in the target; EVOFOOL_TRACEBACK=1 shows where"
 
 
 def _print(verdict: "GateVerdict") -> None:

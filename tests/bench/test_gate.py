@@ -353,7 +353,9 @@ def test_an_error_is_never_a_passing_or_failing_result(last, tmp_path, monkeypat
     assert [message in case.attrib["message"] for case in ET.parse(junit).getroot().iter("error")] == [True]
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("--junit", "--markdown"), ("--markdown", "--junit")])
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("--junit", "--markdown"), ("--markdown", "--junit"), ("--metrics", "--junit")]
+)
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(last, tmp_path, forbid_measuring, wrong, right):
     nowhere, there = tmp_path / "no" / "file", tmp_path / "there"
     code, output = gate(
@@ -365,6 +367,9 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(last, tmp_path
     code, output = gate("lenet", "--against", str(last), "--junit", str(there), "--markdown", str(there))
     assert code == 2
     assert f"--junit and --markdown both name {there}" in output
+    code, output = gate("lenet", "--against", str(last), "--markdown", str(there), "--metrics", str(there))
+    assert code == 2
+    assert f"--markdown and --metrics both name {there}" in output
     ET.parse(there)
 
 

@@ -2,11 +2,13 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 
-from evofool.bench.gate.gate_verdict import Check, GateVerdict, Status, junit, markdown
+from evofool.bench.gate.gate_verdict import Check, GateVerdict, Status, junit, markdown, metrics
 from evofool.bench.gate.junit import Case
 from evofool.bench.gate.junit import junit as xml
 from evofool.text import visible_lines
@@ -66,6 +68,37 @@ def test_a_check_that_does_not_decide_is_skipped_in_the_xml() -> None:
     )
 
 
+def test_the_xml_has_the_time_and_the_worst_image_of_each_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = Check("apgd", "fails", "fell", seconds=12.3456, image=tmp_path / "g" / "worst.png", image_text="the worst: 3")
+    elsewhere = replace(found, image=tmp_path.parent / "worst.png")
+    first, second, third = ET.fromstring(junit(GateVerdict("net", [found, elsewhere, PASSED], 20.0))).iter("testcase")
+    assert [case.attrib["time"] for case in (first, second, third)] == ["12.346", "12.346", "0.000"]
+    outputs = [case.findtext("system-out") or "" for case in (first, second, third)]
+    assert outputs[0] == f"fell\nthe worst: 3: {tmp_path / 'g' / 'worst.png'}\n[[ATTACHMENT|g/worst.png]]"
+    assert f"[[ATTACHMENT|{tmp_path.parent / 'worst.png'}]]" in outputs[1], "not below the folder of the process"
+    assert "ATTACHMENT" not in outputs[2]
+
+
+def test_the_metrics_are_open_metrics_text_that_a_parser_reads_back() -> None:
+    checks = [PASSED, FAILED, Check('a "b"\\c\nd', "passes", "", {"ratio": 1.25}, arm=""), replace(FAILED, arm="apgd")]
+    text = metrics(GateVerdict('net "1"', checks, 1.0))
+    assert text.endswith("# EOF\n")
+    sample = re.compile(r'(\w+)\{target="((?:[^"\\]|\\.)*)"(?:,check="((?:[^"\\]|\\.)*)")?\} (\S+)')
+    found = [sample.fullmatch(line) for line in text.splitlines() if not line.startswith("#")]
+    assert {match[2] for match in found if match} == {r"net \"1\""}
+    assert [(match[1], match[3], float(match[4])) for match in found if match] == [
+        ("evofool_gate_exit_status", None, 1.0),
+        ("evofool_gate_low", "against last.json", 0.41),
+        ("evofool_gate_low", "apgd", 0.41),
+        ("evofool_gate_ratio", "against last.json", 0.5),
+        ("evofool_gate_ratio", r"a \"b\"\\c d", 1.25),
+        ("evofool_gate_ratio", "apgd", 0.5),
+        ("evofool_gate_share", "share accepted", 0.3),
+    ]
+    assert len(found) == 7
+
+
 def test_characters_that_xml_lacks_are_escaped_or_dropped_and_all_others_come_back() -> None:
     nasty = "".join(map(chr, [*range(0x300), 0xD800, 0xDFFF, 0xFFFD, 0xFFFE, 0xFFFF, 0x1F600, 0x10FFFF])) + "]]>&amp;'\"<!--"
     text = xml("s", nasty, [Case(nasty, "error", nasty, nasty)], 0.0)
@@ -77,7 +110,7 @@ def test_characters_that_xml_lacks_are_escaped_or_dropped_and_all_others_come_ba
         return c in "\t\n\r" or 0x20 <= ord(c) <= 0xD7FF or 0xE000 <= ord(c) <= 0xFFFD or ord(c) >= 0x10000
 
     kept = "".join(filter(allowed, visible_lines(nasty)))
-    assert case.attrib == {"classname": kept, "name": kept}
+    assert case.attrib == {"classname": kept, "name": kept, "time": "0.000"}
     assert case[0].attrib["message"] == kept
     assert case[0].text == kept.replace("\r", "\n"), "a parser reads a carriage return in text as the end of a line"
 

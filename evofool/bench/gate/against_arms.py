@@ -29,10 +29,20 @@ class ArmChoice:
     def leave_out(self, arm: str, reason: str) -> None:
         """Do not measure an arm. If it decides, that is an invalid check."""
         if arm in self.deciding:
-            self.checks.append(Check(title(arm), "invalid", reason))
+            self.checks.append(Check(title(arm), "invalid", reason, arm=arm))
         else:
             self.notes.append(f"{arm}: left out; {reason}")
         self.measured = [other for other in self.measured if other != arm]
+
+
+def searching_arms(earlier: EarlierResults) -> list[str]:
+    """The arms of the earlier results that search; RecipeError if there is none, or an unknown one."""
+    arms = earlier.first.protocol.arms
+    refuse_unknown(arms)
+    searching = [arm for arm in arms if ARMS[arm].kind != "floor"]
+    if not searching:
+        raise RecipeError(f"the earlier result has no arm that searches ({', '.join(arms)}), and nothing to compare")
+    return searching
 
 
 def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = ()) -> ArmChoice:
@@ -41,12 +51,8 @@ def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = 
     Otherwise DECIDING decide, or, where neither side can have these, all arms. A deciding arm that one side cannot have
     while the other has it makes the gate invalid; any other arm is left out, with a note.
     """
-    refuse_unknown([*earlier.first.protocol.arms, *named])
-    searching = [arm for arm in earlier.first.protocol.arms if ARMS[arm].kind != "floor"]
-    if not searching:
-        raise RecipeError(
-            f"the earlier result has no arm that searches ({', '.join(earlier.first.protocol.arms)}), and nothing to compare"
-        )
+    refuse_unknown(named)
+    searching = searching_arms(earlier)
     for arm in named:
         if arm not in searching:
             raise RecipeError(
@@ -91,7 +97,7 @@ def without_masked(choice: ArmChoice, now: ComparableResult, earlier: EarlierRes
         notes = [*choice.notes, f"{', '.join(gone)}: does not decide, since {why}; {', '.join(kept)} decides instead"]
         return replace(choice, deciding=kept, notes=notes)
     message = f"{why}, and no arm without gradients was measured that could decide: add one to the earlier result"
-    return replace(choice, deciding=[], checks=[Check(title(arm), "fails", message) for arm in gone])
+    return replace(choice, deciding=[], checks=[Check(title(arm), "fails", message, arm=arm) for arm in gone])
 
 
 def attacks_classes_apart(arm: str, gradients: Collection[str] = ()) -> bool:

@@ -26,6 +26,7 @@ from evofool.bench.gate.against_arms import (
     without_masked,
 )
 from evofool.bench.gate.against_check import CONFIDENCE, arm_check
+from evofool.bench.gate.arm_cells import with_cells
 from evofool.bench.gate.earlier import EarlierResults, queries, read_earlier
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
@@ -101,7 +102,7 @@ def against(
     if outcome.interrupted:
         raise Interrupted
     mark_verdict_given(work_folder, target)
-    (now,) = outcome.results.values()
+    ((name, now),) = outcome.results.items()
     faults = [flag["message"] for flag in now["flags"] if flag["level"] == "invalid"]
     if not now["valid"]:
         checks = [Check("evaluation", "invalid", "; ".join(faults) or "no arm has a valid cell")]
@@ -112,7 +113,10 @@ def against(
         before_measured = len(choice.notes)
         choice = without_masked(choice, measured, earlier)
         notes += choice.notes[before_measured:]
-        checks = [*choice.checks, *(_check(arm, measured, earlier, choice, rule.strict) for arm in choice.measured)]
+        compared = {arm: _check(arm, measured, earlier, choice, rule.strict) for arm in choice.measured}
+        cells = outcome.cells[name]
+        checks = [*choice.checks]
+        checks += [with_cells(check, arm, list(cells.get(arm, {}).values()), work_folder) for arm, check in compared.items()]
     notes += [flag["message"] for flag in now["flags"] if flag["level"] != "invalid"]
     return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
 

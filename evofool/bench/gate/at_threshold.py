@@ -13,6 +13,7 @@ from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import is_done, read_record
 from evofool.bench.cell_job import CellJob, JobSurrogate
 from evofool.bench.gate.acceptance import AcceptanceRule
+from evofool.bench.gate.arm_cells import with_cells
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.gradient_stage import choose_gradients
@@ -95,7 +96,7 @@ def threshold(
             message = (
                 f"{gradients.message(gradients.left_out)}; no other arm attacks: raise --budget, or add one of the others"
             )
-            return verdict(*real, *(Check(arm, "fails", message) for arm in gradients.left_out))
+            return verdict(*real, *(Check(arm, "fails", message, arm=arm) for arm in gradients.left_out))
         jobs = [
             CellJob(
                 work_folder / f"{arm}-{seed}",
@@ -118,7 +119,8 @@ def threshold(
         checks = []
         for arm in usable:
             cells = [(job, failure) for job, failure in zip(jobs, outcome.failures, strict=True) if job.arm == arm]
-            checks.append(_fooled(arm, cells, accept, max_fooled))
+            check = _fooled(arm, cells, accept, max_fooled)
+            checks.append(with_cells(check, arm, [job.folder for job, _ in cells], work_folder))
         mark_verdict_given(work_folder, target)
     return verdict(*real, *checks)
 

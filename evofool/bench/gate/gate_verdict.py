@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from evofool.bench.gate.junit import Case, Outcome
@@ -23,15 +24,19 @@ _OUTCOMES: dict[Status, Outcome] = {
 class Check:
     """One check of a target. "informs": it does not decide. "invalid": it could not be evaluated.
 
-    message: what was found, or why it is invalid.
-
-    figures: by name, the numbers of the message; None where there is no such number, as for a budget that is too small.
+    message: what was found, or why it is invalid. figures: by name, the numbers of the message; None where there is no such
+    number, as for a budget that is too small. arm: the arm that was checked, or "". seconds: what its cells took. image: a
+    PNG of the worst image that was found, which image_text describes.
     """
 
     name: str
     status: Status
     message: str
     figures: Mapping[str, float | None] = field(default_factory=dict)
+    arm: str = ""
+    seconds: float = 0.0
+    image: Path | None = None
+    image_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class GateVerdict:
 
 def junit(verdict: GateVerdict) -> str:
     """JUnit XML: a check that fails is a failure, one that is invalid an error, one that does not decide is skipped."""
-    cases = [Case(c.name, _OUTCOMES[c.status], c.message, "\n".join(_lines(c))) for c in verdict.checks]
+    cases = [Case(c.name, _OUTCOMES[c.status], c.message, "\n".join(_lines(c)), c.seconds, c.image) for c in verdict.checks]
     if all(check.status == "informs" for check in verdict.checks):
         cases.append(Case("checks", "error", "nothing was checked"))
     return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds, "\n".join(verdict.notes))
@@ -77,14 +82,33 @@ def markdown(verdict: GateVerdict) -> str:
     return "\n".join([head, "", *table, "", *notes, *[""][: len(notes)], last, ""])
 
 
+def metrics(verdict: GateVerdict) -> str:
+    """OpenMetrics text, as GitLab's metrics reports show it: the exit status, and each figure with its target and check."""
+    names = sorted({name for check in verdict.checks for name in check.figures})
+    target = _metric_label(verdict.target)
+    lines = ["# TYPE evofool_gate_exit_status gauge", f'evofool_gate_exit_status{{target="{target}"}} {verdict.exit_status}']
+    for name in names:
+        lines.append(f"# TYPE evofool_gate_{name} gauge")
+        for check in verdict.checks:
+            if (value := check.figures.get(name)) is not None:
+                labels = f'target="{target}",check="{_metric_label(check.arm or check.name)}"'
+                lines.append(f"evofool_gate_{name}{{{labels}}} {value:.6g}")
+    return "\n".join([*lines, "# EOF", ""])
+
+
+def _metric_label(text: str) -> str:
+    return visible(" ".join(text.split())).replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _shown(status: Status) -> str:
     return f"**{status}**" if _EXIT[status] else status
 
 
 def _lines(check: Check) -> list[str]:
-    """What was found, then a line for each figure."""
+    """What was found, then a line for each figure, and one for the image."""
     figures = [f"{name}: {'none' if value is None else f'{value:.6g}'}" for name, value in check.figures.items()]
-    return [check.message, *figures]
+    image = [f"{check.image_text}: {check.image}"] if check.image else []
+    return [check.message, *figures, *image]
 
 
 def _cell(text: str) -> str:
