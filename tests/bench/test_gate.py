@@ -367,10 +367,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(last, tmp_path
     code, output = gate("lenet", "--against", str(last), "--junit", str(there), "--markdown", str(there))
     assert code == 2
     assert f"--junit and --markdown both name {there}" in output
+    ET.parse(there)
     code, output = gate("lenet", "--against", str(last), "--markdown", str(there), "--metrics", str(there))
     assert code == 2
     assert f"--markdown and --metrics both name {there}" in output
-    ET.parse(there)
 
 
 def test_a_full_disk_at_the_end_is_no_result(last, tmp_path, monkeypatch):
