@@ -23,6 +23,7 @@ MIN_CORRECT = 40  # correctly classified images of the calibration half; with fe
 # Misclassified images of the calibration half. The fewer there are, the more the temperature depends on a single image,
 # which may have a wrong label. With five, one image more or less changes it by about 4% (simulated, 600 images).
 MIN_WRONG = 5
+MANY_TIED = 0.01  # of the real images
 _LOG_T = (-8.0, 4.0)  # the range of log(temperature) that is searched, in units of scale
 _HALVES = 0x5EED  # keys the split
 SUSPECTED = 0.05  # if top-1 exceeds the declared one by more, the target may have been trained on the images
@@ -160,6 +161,16 @@ class Calibration:
         share = float(self.accepted(self._margins[rows], self.classes[rows]).mean()) if number else math.nan
         return share, number, math.sqrt(0.05 * 0.95 * (1 / max(1, number) + 1 / set_by))
 
+    @cached_property
+    def tied(self) -> float:
+        """The share of the margins that set tau5 which are exactly at it; 0 where only a few are, as by chance.
+
+        Saturated or coarse outputs have ties: then tau5 keeps up to so much more than 0.95, and no level keeps exactly 0.95.
+        """
+        rows = self.correct & ~self.control
+        share = float((self._margins[rows] == self.tau5[self.classes[rows]]).mean()) if rows.any() else 0.0
+        return share if share > MANY_TIED else 0.0
+
     def resampled(self, level: str, replicates: int, seed: int = 0) -> np.ndarray:
         """(replicates, K) float64: thresholds from bootstrap samples of the real images that set them."""
         draw = np.random.default_rng([_HALVES, seed])
@@ -206,6 +217,15 @@ class Calibration:
 
     def doubts(self) -> list[str]:
         """Warnings on what could not be determined; none of them makes a score invalid."""
+        if self.tied:
+            ties = (
+                f"{self.tied:.0%} of the real images that set the threshold have exactly its margin (saturated or coarse "
+                "outputs), so it keeps more than 95% of them, and no threshold would tell better images from these"
+            )
+            return [ties, *self._temperature_doubts()]
+        return self._temperature_doubts()
+
+    def _temperature_doubts(self) -> list[str]:
         if self.temperature is not None:
             return []
         n = int((~self.control).sum())

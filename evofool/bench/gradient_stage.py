@@ -13,7 +13,7 @@ from evofool.targets import Target
 from evofool.targets.gradients import check_gradients
 
 _LESSONS = 50  # queries of a student for each class, at most
-_MOST = 4_000  # the same of all classes together
+_MOST = 2_000  # the same of all classes together
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class ArmGradients:
         kept = [arm for arm in white if arm not in self.left_out]
         said = [f"gradients masked: {self.masked}"]
         if kept and self.source is not None:
-            said.append(
-                f"{', '.join(kept)}: {_described(self.source)}; what they fool is a lower bound for white-box attacks"
-            )
+            weak = " and a weak one: judge the target by arms without gradients" if self.source.kind == STUDENT else ""
+            bound = f"what they fool is a lower bound for white-box attacks{weak}"
+            said.append(f"{', '.join(kept)}: {_described(self.source)}; {bound}")
         if self.left_out:
             said.append(f"{', '.join(self.left_out)}: left out, since the budget is too small to train a student network")
         return ". ".join(said)

@@ -34,7 +34,19 @@ _HUB = (
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 # The keys of an attack's plan that the card has.
-_SETTINGS = ("by", "surrogates", "settings", "units", "budget", "rank", "rate", "grow", "seed", "target_confidence")
+_SETTINGS = (
+    "by",
+    "surrogates",
+    "settings",
+    "gradients",
+    "units",
+    "budget",
+    "rank",
+    "rate",
+    "grow",
+    "seed",
+    "target_confidence",
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import torch
 
 from evofool.ascend.hooks import Hooks
 from evofool.ascend.straight_through import StraightThrough, find_straight_through
+from evofool.attacks.gradient import apgd
+from evofool.errors import TargetError
 from evofool.targets import Target
 from tests.targets.test_gradients import MASKED, SHAPE, around
 
@@ -117,3 +119,12 @@ def test_threads_do_not_mix_their_passes() -> None:
         for thread in threads:
             thread.join()
     assert all(torch.equal(found[k], alone[k]) for k in range(24))
+
+
+@pytest.mark.parametrize("name", ["threshold", "detached logits"])
+def test_an_attack_on_a_network_without_gradients_says_so(name: str) -> None:
+    target, _ = MASKED[name]
+    with pytest.raises(TargetError, match="around: it gives no gradients: its output does not depend on the image"):
+        apgd(target, [1, 2], budget=10)
+    found = find_straight_through(target)
+    assert not apgd(target, [1, 2], budget=10, approximation=found).stuck

@@ -7,6 +7,7 @@ import pytest
 
 from evofool.bench.calibration import MIN_CORRECT, MIN_WRONG, Calibration, calibrate, halves
 from evofool.bench.real import RealImages, real_images
+from evofool.bench.results import _control
 from evofool.errors import ImageError, StoreError
 from evofool.targets import target as load_target
 
@@ -206,3 +207,16 @@ def test_the_digits_are_those_that_no_network_was_trained_on():
     assert images.shape == (7, 1, 28, 28)
     assert rows.tolist() == list(range(7))
     assert (real.some(np.array([3, 500, 2499]))[0] == images[3]).all()
+
+
+def test_real_images_that_saturate_tie_at_the_threshold_and_are_still_a_valid_control():
+    c = some(n=3000, right=6.0)
+    assert c.tied == 0.0
+    saturated = made(np.clip(c.logits - c.logits.max(axis=1, keepdims=True), -1e-3, 0.0), c.classes)
+    assert saturated.tied > 0.95
+    figures, fault = _control(saturated)
+    assert (figures["accepted"], fault) == (1.0, "")
+    assert "have exactly its margin (saturated or coarse outputs)" in saturated.doubts()[0]
+    few = made(np.where(c.control[:, None], c.logits * 9, c.logits), c.classes)
+    assert few.tied == 0.0
+    assert "the two halves differ" in _control(few)[1], "without ties more than 0.95 is a fault"
