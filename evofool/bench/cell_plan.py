@@ -49,10 +49,7 @@ def plan_cells(
     surrogates = ArmSurrogates()
     if SURROGATE in recipe.arms:
         surrogates = choose_surrogates(recipe.surrogates, prepared, folder, report)
-    report("checking the target's gradients")
-    gradients = choose_gradients(
-        target, recipe.arms, recipe.budget, len(prepared.classes), recipe.settings(), next(prepared.real.batches())[0]
-    )
+    gradients = choose_gradients(target, recipe.arms, recipe.budget, len(prepared.classes), recipe.settings(), prepared.real)
     cells_folder = (folder / CELLS / prepared.name).absolute()
     warnings: list[str] = [*surrogates.warnings]
 

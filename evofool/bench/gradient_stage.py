@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from evofool.ascend.approximation import STRAIGHT_THROUGH, STUDENT, GradientSource
 from evofool.ascend.straight_through import find_straight_through
 from evofool.bench.arms import ARMS, least_queries
+from evofool.bench.real import RealImages
 from evofool.targets import Target
 from evofool.targets.gradients import check_gradients
 
@@ -53,20 +52,22 @@ def choose_gradients(
     budget: int,
     classes: int,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    real: np.ndarray | None = None,
+    real: RealImages | None = None,
 ) -> ArmGradients:
     """Check the gradients of a target if an arm uses them, and choose what arms climb instead of masked ones.
 
     Straight through the layers that mask them, where such layers are found; otherwise a student, which is trained with at
-    most half of the budget. real: real images, uint8 (n, C, H, W). settings: by arm, those that differ from the defaults.
+    most half of the budget. real: the first of these images are tried too. settings: by arm, those that differ from the
+    defaults.
     """
     white = [arm for arm in arms if ARMS[arm].kind == "white"]
     if not white or not target.differentiable:
         return ArmGradients()
-    masked = check_gradients(target, real).fault
+    shown = None if real is None else next(iter(real.batches()))[0]
+    masked = check_gradients(target, shown).fault
     if not masked:
         return ArmGradients()
-    found = find_straight_through(target, real)
+    found = find_straight_through(target, shown)
     if found is not None:
         return ArmGradients(masked, GradientSource(STRAIGHT_THROUGH, found.start, found.end, found.operations))
     queries = min(budget // 2, _LESSONS * classes, _MOST)
