@@ -80,7 +80,7 @@ def train_student(target: Target, lesson: Lesson, seed: int, on_round: Callable[
     return Student(network, device)
 
 
-def _network(shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Module:
+def _network(shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Sequential:
     sides = [min(side, round(side * _SIDE / max(shape[1:]))) if max(shape[1:]) > _SIDE else side for side in shape[1:]]
     layers: list[nn.Module] = [_Fit((sides[0], sides[1]))]
     channels = shape[0]
@@ -129,7 +129,7 @@ def _answers(target: Target, images: np.ndarray) -> np.ndarray:
 
 
 def _train(
-    network: nn.Module,
+    network: nn.Sequential,
     images: np.ndarray,
     answers: np.ndarray,
     passes: int,
@@ -137,7 +137,10 @@ def _train(
     device: torch.device,
 ) -> None:
     scale = float(answers.std()) or 1.0
-    x, y = torch.from_numpy(images), torch.from_numpy(answers) / scale
+    fit, layers = network[0], network[1:]
+    # Resized once: that takes longer than a pass.
+    fitted = [fit(torch.from_numpy(part).float() / 255.0) for part in np.array_split(images, -(-len(images) // _CHUNK))]
+    x, y = torch.cat(fitted), torch.from_numpy(answers) / scale
     total = passes * -(-len(x) // _BATCH)
     network.train().requires_grad_(True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-4)
@@ -145,7 +148,7 @@ def _train(
     with torch.enable_grad():
         for _ in range(passes):
             for rows in torch.randperm(len(x), generator=generator).split(_BATCH):
-                z = network(x[rows].to(device).float() / 255.0)
+                z = layers(x[rows].to(device))
                 loss = F.smooth_l1_loss(z - z.mean(1, keepdim=True), y[rows].to(device))
                 optimiser.zero_grad()
                 loss.backward()
