@@ -262,7 +262,7 @@ class SearchPart(Part):
     """
     selection: Literal["uniform", "lagging"] = "uniform"
     """How parents are drawn from the cells: `uniform`, or `lagging`: the worst of `tournament` cells, so that weak cells get
-    more children.
+    more children. With `per-class` it has no effect, since every child is made for a given class.
     """
     tournament: int = Field(2, ge=2, le=256)
     """The number of cells of which `lagging` takes the worst. Of ten the worst gets 19% of children with 2, 47% with 6."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SWITCH = "#d2416b"
 _SIDE, _MARGIN, _GAP, _LINE, _FRAME = 112, 28, 30, 17, 4
 _ARROW_COLOUR = "#9a9ea6"
-_LEGEND = "goal switch: became the elite of a class of which neither parent was an elite"
+_LEGEND = "goal switch: became the elite of a class of which neither parent was an elite or a runner-up"
 
 
 @dataclass(frozen=True)

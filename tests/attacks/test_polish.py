@@ -207,7 +207,7 @@ def test_the_new_run_can_be_exported_merged_polished_and_evolved_from(source: Ca
         assert all(b.row.log_odds >= a.row.log_odds for a, b in zip(elites, twice.elites(), strict=True))
         e = next(e for e in twice.elites() if e.row.method == "polish" and twice.store.methods()[e.row.mother] == "polish")
         assert e.row.mother in twice.store.origins(), "polished from what was polished"
-    recipe = load("mnist-cppn", [f"search.parents={new}", "stop.evaluations=24"])
+    recipe = load("mnist-cppn", [f"search.parents={new}", "search.random=0", "stop.evaluations=24"])
     with Run.start(recipe, tmp_path / "on", LENET) as run:
         run.advance()
         assert run.seeds is not None

@@ -137,7 +137,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from evofool.run.run import Run
 
     folder = tmp_path_factory.mktemp("hostile") / "run"
-    changes = ["stop.evaluations=24", "stop.confidence=", "search.batch=12", "search.keep=2"]
+    changes = ["stop.evaluations=24", "stop.confidence=", "search.batch=12", "search.keep=2", "search.random=0"]
     with Run.start(load("mnist-cppn", changes), folder) as run:
         run.advance(lambda _: False)
     meta: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """Evaluations until all ten digits are at 0.99 and at 0.9999, of recipes on several digit networks.
 
-    python -m tests.perf.digits --recipes mnist-cppn "mnist-cppn search.random=120" --networks lenet mlp batch-norm
+    python -m tests.perf.digits --recipes mnist-cppn "mnist-cppn search.keep=1" --networks lenet mlp batch-norm
 
 A recipe is a name and changes to its keys, separated by spaces. Networks: `lenet`, `mlp` and `batch-norm`
 (digit_networks.py), or any target. Of each level the median, the worst run and the runs that the limit ended before; such a

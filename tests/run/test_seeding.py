@@ -474,7 +474,8 @@ def test_the_command_line_names_the_parents_and_goes_on_without_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    short = ["--set", "stop.confidence=", "--set", "stop.evaluations=64", "--set", "search.batch=16"]
+    changes = ("stop.confidence=", "stop.evaluations=64", "search.batch=16", "search.random=0")
+    short = [word for change in changes for word in ("--set", change)]
 
     def call(*words: str) -> str:
         said = CliRunner().invoke(app, [*words], catch_exceptions=False)

@@ -35,7 +35,7 @@ from tests.fuzz.mutations import (
 )
 from tests.fuzz.room import Area, Room, attempt
 
-TINY = ("stop.evaluations=96", "stop.confidence=", "search.batch=16", "save.seconds=0.001")
+TINY = ("stop.evaluations=96", "stop.confidence=", "search.batch=16", "search.random=32", "save.seconds=0.001")
 DIRECT = ("mnist-direct", "niches={descriptor='mirror_symmetry', edges=[0.6, 0.68]}")
 # large enough to be stored by their parents
 CANVAS = ("mnist-canvas", "encoding.size=64", "encoding.start=waves", "search.keep=2")
@@ -138,7 +138,7 @@ READING: dict[str, Callable[[Path, Room], list[str | Path]]] = {
     "transfer": lambda run, room: ["transfer", run, "--target", "lenet?scale=1/256"],
     "parents": lambda run, room: [
         "run", "mnist-cppn", "--parents", run, "--out", room.work / "child", "--set", "stop.evaluations=32", "--set",
-        "search.batch=16", "--set", "stop.confidence=",
+        "search.batch=16", "--set", "search.random=0", "--set", "stop.confidence=",
     ],
 }  # fmt: skip
 WRITING: dict[str, Callable[[Path, Room], list[str | Path]]] = {
