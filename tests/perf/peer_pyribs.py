@@ -156,18 +156,24 @@ def class_es(
     batch: int = 8,
     sigma0: float = 0.2,
     es: str = "sep_cma_es",
+    shades: bool = False,
 ) -> Outcome:
     """One evolution strategy per class that climbs that class's log-odds; every image is offered to all ten classes.
 
     No textbook quality-diversity algorithm, but its parts are all pyribs': ten EvolutionStrategyEmitters with the
-    objective ranker and "mu" selection on one archive. Each starts at its class's best of `noise` uniform images and is
-    left out once its class is at the threshold. batch is per emitter.
+    objective ranker and "mu" selection on one archive. Each starts at its class's best of `noise` uniform images (shades:
+    images of many mean brightnesses, as `start = "shades"` of our pixels draws them) and is left out once its class is at
+    the threshold. batch is per emitter.
     """
     archive_seed, noise_seed, *emitter_seeds = _seeds(seed, 12)
     _warm_up()
     started = time.perf_counter()
     archive = _archive(archive_seed)
-    solutions = np.random.default_rng(noise_seed).random((min(noise, cap), PIXELS))
+    draws = np.random.default_rng(noise_seed)
+    solutions = draws.random((min(noise, cap), PIXELS))
+    if shades:
+        solutions **= 64.0 ** draws.random((len(solutions), 1))
+        solutions = np.where(draws.random((len(solutions), 1)) < 0.5, solutions, 1 - solutions)
     scores = log_odds(logits(to_pixels(solutions)))
     _offer(archive, solutions, scores)
     evaluations, confidences = len(solutions), _sigmoid(_objectives(archive))
@@ -200,7 +206,12 @@ def class_es(
         _offer(archive, solutions, scores)
         _tell(at_work, asked, own_scores, own_classes, add_info)
         confidences = _sigmoid(_objectives(archive))
-    return _outcome("class_es", started, evaluations, confidences, threshold)
+    return _outcome("class_es_shades" if shades else "class_es", started, evaluations, confidences, threshold)
+
+
+def class_es_shades(logits: Logits, seed: int, cap: int = 900_000, threshold: float = 0.99) -> Outcome:
+    """class_es that begins with 50 images of many mean brightnesses, as `mnist-direct` does."""
+    return class_es(logits, seed, cap, threshold, noise=50, shades=True)
 
 
 ARMS: dict[str, Callable[[Logits, int, int, float], Outcome]] = {
@@ -208,6 +219,7 @@ ARMS: dict[str, Callable[[Logits, int, int, float], Outcome]] = {
     "iso_line": iso_line,
     "cma_me": cma_me,
     "class_es": class_es,
+    "class_es_shades": class_es_shades,
 }
 
 
@@ -308,7 +320,7 @@ def main() -> None:
     for arm in args.arms:
         for seed in range(args.seeds):
             o = ARMS[arm](logits, seed, args.cap, args.threshold)
-            row = f"{o.arm:<10}{seed:>5}{o.reached:>8}{o.evaluations:>13,}{o.seconds:>10.2f}{o.confidences.min():>18.4f}"
+            row = f"{o.arm:<16}{seed:>5}{o.reached:>8}{o.evaluations:>13,}{o.seconds:>10.2f}{o.confidences.min():>18.4f}"
             print(row, flush=True)
 
 

@@ -24,7 +24,9 @@ OURS = ("mnist-direct", "mnist-cppn")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default="lenet")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="of pyribs")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--notebook-seeds", type=int, default=1, help="the notebook's settings take minutes each")
     parser.add_argument("--cap", type=int, default=900_000)
     parser.add_argument("--level", type=float, default=0.99)
@@ -35,28 +37,28 @@ def main() -> None:
     for name in OURS:
         search(load(name), target, 0, 200, [args.level])  # compiles the kernels
     figures: dict[str, list[tuple[int, float, int]]] = {}
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name in OURS:
             r = search(load(name), target, seed, args.cap, [args.level])
             reached = int((r.confidences >= args.level).sum())
             figures.setdefault(name, []).append((r.all[args.level] or args.cap, r.seconds, reached))
-        for name, arm in ARMS.items():
-            if name != "notebook" or seed < args.notebook_seeds:
-                o = arm(target.logits, seed, args.cap, args.level)
+        for name in args.arms:
+            if name != "notebook" or seed < args.first_seed + args.notebook_seeds:
+                o = ARMS[name](target.logits, seed, args.cap, args.level)
                 figures.setdefault(f"ribs {name}", []).append((o.evaluations, o.seconds, o.reached))
-    print(
-        f"{'arm':<16}{'seeds':>6}{'evaluations':>13}{'seconds':>9}{'all ten':>9}   medians; evaluations / seconds over ours"
-    )
+    columns = f"{'arm':<22}{'seeds':>6}{'evaluations':>13}{'longest':>9}{'seconds':>9}{'all ten':>9}"
+    print(f"{columns}   medians, longest; evaluations / seconds over ours")
     ours = {name: [median(column) for column in zip(*figures[name], strict=True)] for name in OURS}
     for name, rows in figures.items():
         evaluations, seconds, _ = (median(column) for column in zip(*rows, strict=True))
+        longest = max(row[0] for row in rows)
         done = f"{sum(reached == 10 for *_, reached in rows)}/{len(rows)}"
         beside = "   ".join(
             f"{evaluations / mine[0]:.2f}x / {seconds / mine[1]:.2f}x {other}"
             for other, mine in ours.items()
             if other != name
         )
-        print(f"{name:<16}{len(rows):>6}{evaluations:>13,.0f}{seconds:>9.2f}{done:>9}   {beside}", flush=True)
+        print(f"{name:<22}{len(rows):>6}{evaluations:>13,.0f}{longest:>9,}{seconds:>9.2f}{done:>9}   {beside}", flush=True)
 
 
 if __name__ == "__main__":
