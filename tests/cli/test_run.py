@@ -49,6 +49,6 @@ def test_a_new_run_with_workers_gets_the_lag_that_they_need(
 def test_what_a_lag_costs_pixels_is_said() -> None:
     recipe, lines = _with_lag(load("mnist-direct", ["compute.workers=8"]))
     assert recipe.search.lag == 7
-    assert "1.91 times at lag 8" in lines[1]
+    assert "2.55 times at lag 8" in lines[1]
     assert "search.mode=free" in lines[1]
     assert len(_with_lag(load("mnist-cppn", ["compute.workers=8"]))[1]) == 1
