@@ -337,11 +337,14 @@ def test_pixels_have_no_graph(call: Call, direct_run: Path, tmp_path: Path) -> N
         (["--class", "3", "--image", "nowhere/3.png"], "its folder does not exist"),
         (["--list"], "--list shows the runners-up of a class: name it by --class, and leave --graph out"),
         (["--list", "--class", "3", "--graph", "3.svg"], "leave --graph out"),
-        (["--list", "--class", "3"], "mine keeps one genome a cell, its elite"),
     ],
 )
 def test_options_of_show_that_do_not_go_together(call: Call, mine: Path, options: list[str], message: str) -> None:
     one_sentence(call("show", "mine", *options), message)
+
+
+def test_show_list_needs_a_run_that_keeps_more_than_elites(call: Call, direct_run: Path) -> None:
+    one_sentence(call("show", direct_run, "--class", "3", "--list"), f"{direct_run} keeps one genome a cell, its elite")
 
 
 def test_show_list_has_the_genomes_that_a_class_keeps(call: Call) -> None:

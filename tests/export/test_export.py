@@ -496,7 +496,9 @@ def test_a_text_loses_its_folders(text: str, expected: str) -> None:
 # --- runners-up
 
 
-def test_runners_up_are_exported_on_request_with_the_scores_that_they_are_ranked_by(folder: Path, tmp_path: Path) -> None:
+def test_runners_up_are_exported_on_request_with_the_scores_that_they_are_ranked_by(
+    direct_folder: Path, tmp_path: Path
+) -> None:
     kept = made("mnist-direct", tmp_path / "run", "search.keep=3", "stop.evaluations=160")
     for layout, to in (("imagefolder", tmp_path / "folder"), ("parquet", tmp_path / "table")):
         result = invoke(command, kept, to, "--runners-up", "--format", layout)
@@ -524,7 +526,7 @@ def test_runners_up_are_exported_on_request_with_the_scores_that_they_are_ranked
     assert best["file"] == f"3_3/3_{confidence(float(best['search_log_odds'])):.6f}_{best['birth']}_place1.png"
     assert best["log_odds"] == ""
     with (
-        StoredRun(folder) as run,
+        StoredRun(direct_folder) as run,
         pytest.raises(StoreError, match=r"keeps one genome a cell, its elite \(search\.keep is 1\)"),
     ):
         export(run, tmp_path / "none", runners_up=True)
