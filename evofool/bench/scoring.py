@@ -212,6 +212,13 @@ def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
             f"white-box arms are accepted in fewer classes than others ({best} in {white[best]:.2f}, {other} in "
             f"{black[other]:.2f} of them): gradients may be masked, or of little use at this budget"
         )
+    floor = last(["floor"])
+    for name, share in (white | black).items():
+        if name != "random" and floor and share < max(floor.values()):
+            messages.append(
+                f"{name} is accepted in fewer classes than noise ({share:.2f} of them, noise in {max(floor.values()):.2f}): "
+                "what it follows may be masked, or the budget is too small for it"
+            )
     for name, arm in arms.items():
         shares = [point["value"] for point in arm["r95"]]
         if arm["kind"] in _GUIDED and name != "random" and len(shares) > 1 and shares[-1] <= shares[0] < 1:

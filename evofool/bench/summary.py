@@ -53,34 +53,48 @@ def _real(results: Results) -> dict[str, Any] | None:
 
 
 def _noise(valid: Results) -> dict[str, Any] | None:
-    """The share that is fooled by noise, against the arms that search: those whose queries depend on earlier answers."""
-    met, missed, ties = 0, [], 0
+    """The share that is fooled by noise, against the strongest arm that searches: whose queries depend on earlier answers.
+
+    Undecided where both are 0: the target may resist the search as well as noise.
+    """
+    met, missed, open_, ties = 0, [], [], 0
     for name, result in valid.items():
         arms = _scored(result)
         searching = {name: arm["r95"][-1]["value"] for name, arm in arms.items() if name not in _UNGUIDED}
         if "noise" not in arms or not searching:
             continue
-        floor = arms["noise"]["r95"][-1]["value"]
-        if floor < min(searching.values()):
+        floor, best = arms["noise"]["r95"][-1]["value"], max(searching, key=lambda arm: searching[arm])
+        if floor < searching[best]:
             met += 1
+        elif floor == 0:
+            open_.append(f"{name} (0.00, no arm finds more)")
         else:
-            missed.append(
-                f"{name} ({floor:.2f}, {min(searching, key=lambda a: searching[a])} {min(searching.values()):.2f})"
-            )
-        ties += "random" in arms and floor >= arms["random"]["r95"][-1]["value"]
-    if not met and not missed:
+            missed.append(f"{name} ({floor:.2f}, {best} {searching[best]:.2f})")
+        ties += "random" in arms and 0 < arms["random"]["r95"][-1]["value"] <= floor
+    if not (met or missed or open_):
         return None
-    figures = f"on {met} of {counted(met + len(missed), 'target')}" + (f"; not on {', '.join(missed)}" if missed else "")
+    figures = f"on {met} of {counted(met + len(missed) + len(open_), 'target')}"
+    figures += f"; not on {', '.join(missed)}" * bool(missed) + f"; undecided on {', '.join(open_)}" * bool(open_)
     if ties:
         figures += f"; random images, each scored in every class, fool no more classes than noise on {ties}"
-    return _statement("noise fools fewer classes than every arm that searches, at the largest budget", not missed, figures)
+    return _statement(
+        "noise fools fewer classes than the strongest arm that searches, at the largest budget",
+        _outcome(bool(met), bool(missed), bool(open_)),
+        figures,
+    )
+
+
+def _outcome(met: bool, missed: bool, open_: bool) -> bool | None:
+    """Of a statement on several cases: met if it is met in all; not met if it is missed in any; else undecided."""
+    return False if missed else True if met and not open_ else None
 
 
 def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
+    """Undecided where both fool no class at all."""
     if _EVOLUTION not in recipe.arms or "random" not in recipe.arms:
         return None
     points = {budget: [0, 0] for budget in recipe.budgets}
-    exceptions = []
+    exceptions, open_ = [], []
     for name, result in valid.items():
         arms = _scored(result)
         if _EVOLUTION not in arms or "random" not in arms:
@@ -88,16 +102,23 @@ def _evolution(recipe: BenchRecipe, valid: Results) -> dict[str, Any] | None:
         for ours, theirs in zip(arms[_EVOLUTION]["r95"], arms["random"]["r95"], strict=True):
             better = ours["value"] > theirs["value"]
             points[ours["queries"]][not better] += 1
-            if not better:
+            if not ours["value"] and not theirs["value"]:
+                open_.append(f"{name} at {ours['queries']:,}")
+            elif not better:
                 exceptions.append(f"{name} at {ours['queries']:,} ({ours['value']:.2f}, {theirs['value']:.2f})")
+    met = sum(more for more, _ in points.values())
     if not any(sum(counts) for counts in points.values()):
         return None
     figures = "; ".join(
         f"at {budget:,} on {more} of {counted(more + less, 'target')}" for budget, (more, less) in points.items()
     )
-    more = f"; not: {', '.join(exceptions[:6])}{' ...' if len(exceptions) > 6 else ''}" if exceptions else ""
+    for text, names in (("not", exceptions), ("undecided, since both fool no class", open_)):
+        if names:
+            figures += f"; {text}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
     return _statement(
-        "evolution (cppn) fools more classes than random search, at every budget", not exceptions, figures + more
+        "evolution (cppn) fools more classes than random search, at every budget",
+        _outcome(bool(met), bool(exceptions), bool(open_)),
+        figures,
     )
 
 

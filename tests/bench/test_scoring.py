@@ -105,6 +105,14 @@ def test_suspicious_results_are_flagged():
     assert flags({name: figures[name] for name in ("cppn", "nes")}) == []
 
 
+def test_an_arm_below_noise_is_flagged_but_random_search_is_not():
+    arms = scoring(cppn=5.0, apgd=-9.0, random=-9.0, noise=5.0)
+    figures = {name: arms.arm(name) for name in ("cppn", "apgd", "random", "noise")}
+    messages = [flag["message"] for flag in flags(figures) if "fewer classes than noise" in flag["message"]]
+    assert len(messages) == 1
+    assert messages[0].startswith("apgd is accepted in fewer classes than noise (0.00 of them, noise in 1.00)")
+
+
 def test_a_class_without_an_image_counts_as_not_fooled():
     full = cell(0, 9.0)
     empty = np.zeros(0, np.int64), np.zeros(0)
