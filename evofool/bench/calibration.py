@@ -34,7 +34,8 @@ class Calibration:
     """A target's outputs for real images, and thresholds derived from them. Source: docs/protocol.md, points 2 and 3.
 
     logits: (N, K) float32; classes: (N,) int64; control: (N,) bool, the half that sets no threshold; sha256: of the images
-    as the target receives them; fingerprint: of the target; labels: K.
+    as the target receives them; fingerprint: of the target; labels: K. most: how many classes are scored at most; None: all
+    that have real images.
 
     If the target's logits are divided by a power of two, everything but logits stays equal to the bit, or is divided by it
     too: margins are reported in units of `scale`.
@@ -46,12 +47,27 @@ class Calibration:
     sha256: str
     fingerprint: str
     labels: tuple[str, ...]
+    most: int | None = None
+
+    @cached_property
+    def has_images(self) -> np.ndarray:
+        """(K,) bool: the classes that have real images. All of these set the thresholds."""
+        found = np.zeros(len(self.labels), bool)
+        found[self.classes] = True
+        return found
 
     @cached_property
     def scored(self) -> np.ndarray:
-        """(K,) bool: the classes that have real images. Others are left out of every score."""
+        """(K,) bool: the classes that are scored: those with real images, or `most` of them.
+
+        Of n classes in the order of the labels those at places floor((k + 1/2) n / most), one of each of `most` strata of
+        equal size: in the order of ImageNet neighbours are related.
+        """
+        known = np.flatnonzero(self.has_images)
+        if self.most is not None and self.most < len(known):
+            known = known[(2 * np.arange(self.most) + 1) * len(known) // (2 * self.most)]
         scored = np.zeros(len(self.labels), bool)
-        scored[self.classes] = True
+        scored[known] = True
         return scored
 
     @cached_property
@@ -202,7 +218,7 @@ class Calibration:
                 f"{by_half[0]} and {by_half[1]} images of the two halves are classified correctly, and thresholds need "
                 f"{MIN_CORRECT} in each: add real images, or check their labels and the preprocessing; {check}"
             )
-        chance = 1 / max(2, int(self.scored.sum()))
+        chance = 1 / max(2, int(self.has_images.sum()))
         if top1 < chance + 3 * math.sqrt(chance * (1 - chance) / n):
             found.append(
                 f"only {top1:.3f} of {n} real images are classified correctly, hardly more than by chance ({chance:.3f}): "

@@ -69,6 +69,7 @@ class ProtocolRecord(_Record):
     format: str
     levels: dict[str, float]
     evofool: str
+    classes: int | None = None
 
 
 class _TargetRecord(_Record):
@@ -83,6 +84,12 @@ class _ImagesRecord(_Record):
     sha256: str
     declared_top1: float | None = None
     classes_without_images: tuple[str, ...] = ()
+    classes_left_out: tuple[str, ...] = ()
+
+    @property
+    def unscored(self) -> tuple[str, ...]:
+        """The classes that are not scored: those without images, and those that were left out to score fewer."""
+        return self.classes_without_images + self.classes_left_out
 
 
 class SurrogateRecord(_Record):
@@ -149,7 +156,7 @@ def refuse_other_classes(
 ) -> None:
     """RecipeError unless two targets have the same classes, in any order, and are scored in the same ones.
 
-    labels: all labels of each; without: those without a real image, which are not scored.
+    labels: all labels of each; without: those that are not scored.
     """
     scored = [Counter(every) - Counter(missing) for every, missing in zip(labels, without, strict=True)]
     for verb, (ours, theirs) in (("have", tuple(map(Counter, labels))), ("are scored in", scored)):
@@ -176,7 +183,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     refuse_other_classes(
         names,
         (ours.target.labels, theirs.target.labels),
-        (ours.images.classes_without_images, theirs.images.classes_without_images),
+        (ours.images.unscored, theirs.images.unscored),
     )
     alike = _alike(ours, theirs)
     notes = differences(ours, theirs)

@@ -160,6 +160,10 @@ class BenchRecipe(_Part):
     """
     budgets: tuple[Annotated[int, Field(ge=1, le=10**9)], ...] = Field((1_000, 10_000), min_length=1)
     """Numbers of queries, in ascending order. Every cell gets the last one; results are reported at each."""
+    classes: int | None = Field(None, ge=2, le=10**6)
+    """The number of classes that are attacked and scored, if fewer than there are: of the classes with real images, in
+    the order of the labels, evenly spaced ones. All images set the thresholds. All classes if not given.
+    """
     seeds: int = Field(5, ge=1, le=1000)
     """The number of seeds."""
     first_seed: int = Field(0, ge=0, lt=1 << 32)

@@ -43,7 +43,7 @@ class PreparedTarget:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The classes that are scored: those with real images."""
+        """The classes that are scored: those with real images, or so many of them as the recipe says."""
         return tuple(np.flatnonzero(self.calibration.scored).tolist())
 
 
@@ -114,6 +114,8 @@ def prepare(
     except EvofoolError as error:
         return InvalidTarget(entry, str(error), target, declared_top1=declared_top1, warnings=warnings)
     calibration, fault = calibrated.calibration, calibrated.fault
+    if calibration is not None:
+        calibration = replace(calibration, most=recipe.classes)
     warnings += calibrated.notes
     if calibration is None:
         return InvalidTarget(entry, fault, target, declared_top1=declared_top1, warnings=warnings)

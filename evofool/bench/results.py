@@ -179,6 +179,7 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
         "seeds": list(recipe.each_seed),
         "arms": list(recipe.arms),
         "settings": {arm: list(recipe.changes(arm)) for arm in recipe.arms if recipe.changes(arm)},
+        **({} if recipe.classes is None else {"classes": recipe.classes}),
         "rank": "margin",
         "format": recipe.format,
         "levels": LEVELS,
@@ -188,7 +189,7 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
 
 
 def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibration: Calibration) -> dict[str, Any]:
-    scored = zip(calibration.labels, calibration.scored, strict=True)
+    labels = np.array(calibration.labels, object)
     return {
         "source": recipe.images if recipe.images == "digits" else name_of(recipe.images),
         "sha256": calibration.sha256,
@@ -200,7 +201,12 @@ def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibra
         "declared_top1": target.declared_top1,
         "suspected_training": target.suspected_training,
         "classes_with_own_threshold": int(calibration.has_own_threshold.sum()),
-        "classes_without_images": [label for label, has_images in scored if not has_images],
+        "classes_without_images": labels[~calibration.has_images].tolist(),
+        **(
+            {}
+            if recipe.classes is None
+            else {"classes_left_out": labels[calibration.has_images & ~calibration.scored].tolist()}
+        ),
     }
 
 

@@ -2,7 +2,9 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.photos import patterns
 
+MANY_CLASSES = (100, 50)
+"""Of more classes than the first number so many are scored, or the second if they would get fewer than PER_CLASS queries."""
+PER_CLASS = 100  # queries
 _COSTS = {"search": 1.2, "black": 1.1, "surrogate": 1.2, "white": 4.0, "floor": 0.0}
 """The cost of a query of an arm, in forward passes: gradients are expensive, and rendering costs something too."""
 _CLIMB = 40.0  # the same of a child's climb on one surrogate, if it is as large as the target: 14 passes forth and back
@@ -29,51 +34,88 @@ _TIMED = 16
 def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[BenchRecipe, str]:
     """The recipe with budgets that should take so many minutes here, or with those of the cells in folder; and a note.
 
-    The largest is 1, 2 or 5 times a power of ten, and a third and a tenth of it are the smaller ones. If that is too small
-    for the number of classes there are fewer seeds, at least two, unless the recipe gives their number; if it still takes
-    longer, the note says how long, and RecipeError if it takes more than 1.5 times as long.
+    The largest is 1, 2 or 5 times a power of ten, and a third and a tenth of it are the smaller ones. Of more than 100
+    classes 100 are scored, or 50 if these 100 get fewer than 100 queries each, unless the recipe gives their number. If the
+    budget is too small for the number of classes there are fewer seeds, at least two, unless the recipe gives their number;
+    if it still takes longer, the note says how long, and RecipeError if it takes more than 1.5 times as long.
     """
     if not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes has to be above 0, not {minutes:g}")
-    named = "seeds" in recipe.model_fields_set
     if before := stored_recipe(folder):
-        budgets, seeds = before.budgets, recipe.seeds if named else before.seeds
-        listed = ", ".join(f"{budget:,}" for budget in budgets)
+        seeds = recipe.seeds if "seeds" in recipe.model_fields_set else before.seeds
+        listed = ", ".join(f"{budget:,}" for budget in before.budgets)
         note = f"{folder} was started with budgets of {listed} queries, which stay: --minutes is for a new folder"
-        return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), note
-    cost, ends, classes, least = 0.0, 0.0, 2, 1
-    for part in recipe.targets:
-        if part.target is None:
-            raise RecipeError("--minutes is for --target SPEC; a benchmark that trains networks needs budgets")
-        target = load_target(part.target)
-        each, k = _pace(target, recipe.images)
-        arms = [arm for arm in recipe.arms if is_applicable(arm, target)]
-        climbs = _CLIMB * len(recipe.surrogates) if SURROGATE in arms else 0.0
-        cost += each * max(1.0, climbs + sum(_COSTS[ARMS[arm].kind] for arm in arms))
-        ends += each * k * sum(_VERIFIED[ARMS[arm].kind] for arm in arms)
-        classes, least = max(classes, k), max(least, *(least_queries(arm, k, _settings(recipe, arm)) for arm in arms), 1)
-    seconds = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus()))
-    fewest = recipe.seeds if named else min(2, recipe.seeds)
-
-    def affordable(seeds: int) -> float:
-        return (seconds / seeds - ends) / cost
-
-    seeds = next((n for n in range(recipe.seeds, fewest, -1) if affordable(n) >= least), fewest)
-    note = ""
-    if affordable(seeds) < least:
-        needed = minutes * seeds * (least * cost + ends) / seconds
-        note = (
-            f"{classes:,} classes need at least {least:,} queries of each arm and {seeds} seeds, about {math.ceil(needed)} "
-            "minutes here; fewer --arms or --seeds take less"
+        kept = {"budgets": before.budgets, "seeds": seeds, "classes": before.classes}
+        return recipe.model_copy(update=kept), note
+    paces = [_pace_of(recipe, part.target) for part in recipe.targets]
+    known, notes = max(pace.classes for pace in paces), []
+    if recipe.classes is None and known > MANY_CLASSES[0]:
+        enough = (most for most in MANY_CLASSES if _Plan(recipe, paces, minutes, most).per_class >= PER_CLASS)
+        recipe = recipe.model_copy(update={"classes": next(enough, MANY_CLASSES[-1])})
+        notes.append(f"{recipe.classes} of {known:,} classes are scored, evenly spaced ones; --classes N takes others")
+    plan = _Plan(recipe, paces, minutes, recipe.classes)
+    if plan.affordable(plan.seeds) < plan.least:
+        needed = minutes * plan.seeds * (plan.least * plan.cost + plan.ends) / plan.seconds
+        short = (
+            f"{plan.classes:,} classes need at least {plan.least:,} queries of each arm and {plan.seeds} seeds, about "
+            f"{math.ceil(needed)} minutes here; fewer --arms, --seeds or --classes take less"
         )
         if needed > _OVER * minutes:
-            raise RecipeError(f"{minutes:g} minutes are not enough: {note}, or give --minutes {math.ceil(needed)}")
+            raise RecipeError(f"{minutes:g} minutes are not enough: {short}, or give --minutes {math.ceil(needed)}")
+        notes.append(short)
     # Rounded to a number that reads well, but not below what is needed.
-    queries = max(affordable(seeds), least)
+    queries = max(plan.affordable(plan.seeds), plan.least)
     power = 10 ** math.floor(math.log10(queries))
-    most = max(int(power * max(f for f in (1, 2, 5) if f * power <= queries)), least)
+    most = max(int(power * max(f for f in (1, 2, 5) if f * power <= queries)), plan.least)
     budgets = tuple(sorted({max(1, most // 10), max(1, most // 3), most}))
-    return recipe.model_copy(update={"budgets": budgets, "seeds": seeds}), note
+    return recipe.model_copy(update={"budgets": budgets, "seeds": plan.seeds}), "; ".join(notes)
+
+
+class _Pace(NamedTuple):
+    """Of a target: seconds of a forward pass, the number of classes with real images, and the arms that attack it."""
+
+    seconds: float
+    classes: int
+    arms: list[str]
+
+
+class _Plan:
+    """What a benchmark costs that scores `most` classes of each target (None: all), and what so many minutes allow.
+
+    cost: seconds per query of all arms; ends: seconds per seed besides; least: the smallest budget that all arms can begin
+    with; seconds: that there are; seeds: the most that can begin, at least two, or the recipe's own number.
+    """
+
+    def __init__(self, recipe: BenchRecipe, paces: Sequence[_Pace], minutes: float, most: int | None) -> None:
+        self.cost, self.ends, self.classes, self.least = 0.0, 0.0, 2, 1
+        for pace in paces:
+            k = pace.classes if most is None else min(most, pace.classes)
+            climbs = _CLIMB * len(recipe.surrogates) if SURROGATE in pace.arms else 0.0
+            self.cost += pace.seconds * max(1.0, climbs + sum(_COSTS[ARMS[arm].kind] for arm in pace.arms))
+            self.ends += pace.seconds * k * sum(_VERIFIED[ARMS[arm].kind] for arm in pace.arms)
+            self.classes = max(self.classes, k)
+            self.least = max(self.least, *(least_queries(arm, k, _settings(recipe, arm)) for arm in pace.arms), 1)
+        self.seconds = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus()))
+        fewest = recipe.seeds if "seeds" in recipe.model_fields_set else min(2, recipe.seeds)
+        can_begin = (n for n in range(recipe.seeds, fewest, -1) if self.affordable(n) >= self.least)
+        self.seeds = next(can_begin, fewest)
+
+    def affordable(self, seeds: int) -> float:
+        """The budget of each cell with so many seeds; below 0 if there is no time for any."""
+        return (self.seconds / seeds - self.ends) / self.cost
+
+    @property
+    def per_class(self) -> float:
+        """The budget of each cell, divided by the number of classes."""
+        return self.affordable(self.seeds) / self.classes
+
+
+def _pace_of(recipe: BenchRecipe, spec: str | None) -> _Pace:
+    if spec is None:
+        raise RecipeError("--minutes is for --target SPEC; a benchmark that trains networks needs budgets")
+    target = load_target(spec)
+    seconds, classes = _pace(target, recipe.images)
+    return _Pace(seconds, classes, [arm for arm in recipe.arms if is_applicable(arm, target)])
 
 
 def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:

@@ -49,7 +49,14 @@ SURROGATES = typer.Option(
 )
 BUDGET = typer.Option("--budget", metavar="N,N", help="Budgets in queries of all classes together, ascending: 1000,10000.")
 SEEDS = typer.Option(min=1, help="The number of seeds: 5 for a first look, 10 or more for a claim.")
-MINUTES = typer.Option(metavar="M", help="Instead of --budget: choose the budget that takes about this many minutes here.")
+CLASSES = typer.Option(
+    metavar="N", help="Attack and score so many classes, evenly spaced in the order of the labels, instead of all."
+)
+MINUTES = typer.Option(
+    metavar="M",
+    help="Instead of --budget: choose the budget that takes about this many minutes here. Of more than 100 classes, 100 or "
+    "50 are scored.",
+)
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
 OUT = typer.Option(metavar="DIR", help="Folder of the benchmark; runs/NAME by default. One begun there is continued.")
 WORKERS = typer.Option(
@@ -69,6 +76,7 @@ def run(
     surrogate: Annotated[list[str] | None, SURROGATES] = None,
     budget: Annotated[str | None, BUDGET] = None,
     seeds: Annotated[int | None, SEEDS] = None,
+    classes: Annotated[int | None, CLASSES] = None,
     minutes: Annotated[float | None, MINUTES] = None,
     changes: Annotated[list[str] | None, CHANGES] = None,
     out: Annotated[Path | None, OUT] = None,
@@ -86,6 +94,8 @@ def run(
     from evofool.cli.console_jobs import work_display
 
     options = given_options(images, arms, budget, seeds, workers, ray)
+    if classes is not None:
+        options["classes"] = classes
     recipe = recipe_of(bench_recipe, target or [], options, changes or [], surrogate or [])
     folder = out or Path("runs") / recipe.name
     if minutes is not None:
@@ -335,6 +345,8 @@ def _opening_lines(recipe: "BenchRecipe", folder: Path) -> list[str]:
         f"  arms         {', '.join(recipe.arms)}",
         f"  real images  {recipe.images}",
     ]
+    if recipe.classes is not None:
+        lines.append(f"  classes      at most {recipe.classes:,}, evenly spaced in the order of the labels")
     if recipe.surrogates:
         lines.append(f"  surrogates   {', '.join(recipe.surrogates)}")
     if recipe.workers:

@@ -180,7 +180,7 @@ def test_classes_are_matched_by_their_labels_and_those_without_images_left_out()
         earlier.queries("cppn", [0, 1, 2]), [[[1, 3], [10, nan], [100, nan]], [[3, 1], [nan, 10], [nan, 100]]]
     )
     short = changed(data, "scores.arms.cppn.accepted_at", {"0": [1], "1": [1], "2": [1]})
-    with pytest.raises(RecipeError, match="1 classes in accepted_at of cppn, seed 0, but 2 classes with real images"):
+    with pytest.raises(RecipeError, match="1 classes in accepted_at of cppn, seed 0, but 2 scored classes"):
         queries(read_earlier([short]).first, "cppn", [0], ["a", "c"])
 
 

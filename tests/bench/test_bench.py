@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from evofool.bench import cell as cells
 from evofool.bench import surrogate_stage
 from evofool.bench.bench import run_bench
+from evofool.bench.compare import compare
 from evofool.bench.plan import parse
 from evofool.cli.app import app
 from evofool.errors import EvofoolError, RecipeError, StoreError
@@ -399,6 +400,28 @@ def test_two_results_are_compared_by_seed(done, tmp_path):
     result = CliRunner().invoke(app, ["bench", "compare", str(done / "results/lenet.json"), str(tmp_path / "other.json")])
     assert isinstance(result.exception, RecipeError)
     assert "different budgets, 200 and 400" in str(result.exception)
+
+
+def test_a_benchmark_of_some_classes_attacks_and_scores_these_alone(done, tmp_path):
+    folder = tmp_path / "b"
+    outcome = run_bench(parse({**SMALL, "seeds": 2, "arms": ["cppn", "noise"], "classes": 4}, "here"), folder)
+    assert outcome.valid
+    result, whole = scores(folder), scores(done)
+    assert (result["target"]["scored_classes"], result["protocol"]["classes"]) == (4, 4)
+    assert result["images"]["classes_left_out"] == list("024579"[:6])
+    assert result["images"]["classes_without_images"] == []
+    assert result["raw"]["tau5"] == whole["raw"]["tau5"], "all images set the thresholds"
+    with StoredRun(folder / "cells" / "lenet" / "cppn-0") as run:
+        assert {row.class_id for row in run.store.records(None)} == {1, 3, 6, 8}
+    assert all(len(row) == 4 for row in result["scores"]["arms"]["cppn"]["accepted_at"].values())
+    assert np.isclose(result["scores"]["arms"]["cppn"]["r95"][0]["queries_per_class"], 50 / 4)
+    with pytest.raises(RecipeError, match="are scored in different classes"):
+        compare(result, whole)
+    again = CliRunner().invoke(app, ["gate", "lenet", "--against", str(folder / "results" / "lenet.json")])
+    assert again.exit_code == 0, again.output
+    assert "every class takes as many queries as before (2 seeds, 4 classes)" in again.output
+    with pytest.raises(RecipeError, match="classes"):
+        run_bench(parse({**SMALL, "arms": ["cppn", "noise"], "classes": 5}, "here"), folder)
 
 
 def test_queries_per_class_are_the_budget_over_the_scored_classes(done):

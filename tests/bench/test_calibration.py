@@ -44,6 +44,24 @@ def test_thresholds_are_quantiles_of_correctly_classified_calibration_images_onl
     assert (c.tau50 > c.tau5).all()
 
 
+def test_of_the_classes_with_images_evenly_spaced_ones_are_scored_and_thresholds_stay() -> None:
+    c = made(np.eye(9)[[0, 1, 3, 4, 5, 6, 8]] * 3.0, np.array([0, 1, 3, 4, 5, 6, 8]))
+    assert np.flatnonzero(c.scored).tolist() == [0, 1, 3, 4, 5, 6, 8]
+    for most, scored in ((1, [4]), (2, [1, 6]), (3, [1, 4, 6]), (6, [0, 1, 3, 5, 6, 8]), (7, [0, 1, 3, 4, 5, 6, 8])):
+        few = dataclasses.replace(c, most=most)
+        assert np.flatnonzero(few.scored).tolist() == scored
+        assert (few.has_images == c.has_images).all()
+    whole = some(k=8, n=700)
+    assert (dataclasses.replace(whole, most=3).tau5 == whole.tau5).all()
+    for n in range(1, 60):
+        each = made(np.eye(n) * 3.0, np.arange(n))
+        for most in range(1, n + 1):
+            places = np.flatnonzero(dataclasses.replace(each, most=most).scored)
+            assert len(places) == most
+            assert {*np.diff(places)} <= {n // most, -(-n // most)}, "evenly spaced"
+            assert abs((places[0] + 1) - (n - places[-1])) <= 1, "as far from both ends"
+
+
 def test_a_class_with_a_hundred_correct_images_has_its_own_threshold():
     draw = np.random.default_rng(1)
     classes = np.repeat([0, 1, 2], [400, 400, 100])

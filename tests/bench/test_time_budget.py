@@ -51,19 +51,34 @@ def _opening_text(recipe: dict[str, object], minutes: int, folder: Path) -> str:
 
 def test_many_classes_get_fewer_seeds_and_a_note_if_that_is_not_enough(monkeypatch, tmp_path):
     with_pace(monkeypatch, 0.02, 1000)
-    recipe, note = time_budget.with_budget(parse(LENET, "here"), 30, tmp_path)
+    all_of_them = {**LENET, "classes": 1000}
+    recipe, note = time_budget.with_budget(parse(all_of_them, "here"), 30, tmp_path)
     assert 2 <= recipe.seeds < 5
     assert recipe.budget >= 2000
     assert note == ""
-    tight = {**LENET, "seeds": 2}
+    tight = {**all_of_them, "seeds": 2}
     needed = next(n for n in range(1, 60) if not _opening_text(tight, n, tmp_path))
     assert f"about {needed} minutes here" in _opening_text(tight, needed - 1, tmp_path)
     with pytest.raises(
         RecipeError, match=r"1 minutes are not enough: 1,000 classes need at least 2,000 .* give --minutes [0-9]+"
     ):
-        time_budget.with_budget(parse(LENET, "here"), 1, tmp_path)
-    with pytest.raises(RecipeError, match=r" 5 seeds.*fewer --arms or --seeds"):
-        time_budget.with_budget(parse({**LENET, "seeds": 5}, "here"), 20, tmp_path)
+        time_budget.with_budget(parse(all_of_them, "here"), 1, tmp_path)
+    with pytest.raises(RecipeError, match=r" 5 seeds.*fewer --arms, --seeds or --classes"):
+        time_budget.with_budget(parse({**all_of_them, "seeds": 5}, "here"), 20, tmp_path)
+
+
+def test_of_many_classes_so_many_are_scored_that_each_gets_enough_queries(monkeypatch, tmp_path):
+    def found(seconds: float, known: int, **changes: object) -> tuple[int | None, float, str]:
+        with_pace(monkeypatch, seconds, known)
+        recipe, note = time_budget.with_budget(parse({**LENET, **changes}, "here"), 10, tmp_path)
+        return recipe.classes, recipe.budget, note
+
+    few, budget, note = found(0.001, 1000)
+    assert (few, note) == (100, "100 of 1,000 classes are scored, evenly spaced ones; --classes N takes others")
+    assert budget >= 100 * 100
+    assert found(0.005, 1000)[0] == 50
+    assert found(0.001, 100)[::2] == (None, "")
+    assert found(0.001, 1000, classes=30)[::2] == (30, "")
 
 
 def test_the_pace_is_measured_and_the_classes_with_images_are_counted(tmp_path):

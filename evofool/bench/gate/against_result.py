@@ -153,6 +153,7 @@ def _recipe(
         "targets": [{"target": spec} | ({} if declared is None else {"top1": declared})],
         "arms": arms,
         "budgets": protocol.budgets,
+        "classes": protocol.classes,
         "seeds": number,
         "first_seed": first,
         "format": protocol.format,

@@ -68,7 +68,7 @@ def read_earlier(data: Sequence[Mapping[str, Any]]) -> EarlierResults:
         refuse_other_classes(
             names,
             (first.target.labels, other.target.labels),
-            (first.images.classes_without_images, other.images.classes_without_images),
+            (first.images.unscored, other.images.unscored),
         )
         for key in ("seeds", "arms"):
             ours, theirs = (list(getattr(result.protocol, key)) for result in (first, other))
@@ -94,15 +94,15 @@ def queries(result: ComparableResult, arm: str, seeds: Sequence[int], labels: Se
         if len(row) != len(own):
             raise RecipeError(
                 f"the result of {result.target.name} has {len(row)} classes in accepted_at of {arm}, seed {seed}, but "
-                f"{len(own)} classes with real images: measure it again"
+                f"{len(own)} scored classes: measure it again"
             )
     found = np.array(lists, float).reshape(len(seeds), len(own))[:, _order(own, labels)]
     return np.where(found <= result.budget, found, np.nan)
 
 
 def _scored_labels(result: ComparableResult) -> list[str]:
-    """The labels of the classes with real images, in the order of accepted_at."""
-    left = Counter(result.images.classes_without_images)
+    """The labels of the scored classes, in the order of accepted_at."""
+    left = Counter(result.images.unscored)
     scored = []
     for label in result.target.labels:
         if left[label] > 0:
