@@ -25,7 +25,9 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("mlxtend")
 
-PLAN = RetrainingPlan(iterations=2, repeats=1, fooling_share=0.4, searches=2, evaluations=96, epochs=1, seed=5)
+PLAN = RetrainingPlan(
+    iterations=2, repeats=1, fooling_share=0.4, searches=2, evaluations=96, epochs=1, seed=5, changes=("search.random=0",)
+)
 RUNNER = CliRunner()
 
 
@@ -179,7 +181,7 @@ def test_the_figures_equal_a_slow_computation(whole: Path) -> None:
 def test_the_command_prints_a_table_and_leaves_a_curve(whole: Path) -> None:
     app = typer.Typer()
     app.command()(cli_retrain.retrain)
-    searches = ["--searches", "2", "--evaluations", "96", "--seed", "5"]
+    searches = ["--searches", "2", "--evaluations", "96", "--seed", "5", "--set", "search.random=0"]
     training = ["--iterations", "2", "--fooling-share", "0.4", "--epochs", "1"]
     done = RUNNER.invoke(app, [*training, *searches, "--out", str(whole)])
     assert done.exit_code == 0, done.output

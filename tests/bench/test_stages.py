@@ -39,6 +39,7 @@ RECIPE = {
         {"target": "lenet?mean=0.1", "name": "shifted"},
     ],
     "arms": ["cppn"],
+    "arm": {"cppn": {"set": ["search.random=0"]}},  # the recipe begins with as many random images as the budget
     "budgets": [60, 120],
     "seeds": 2,
     "detectors": {"names": list(NAMES)},
