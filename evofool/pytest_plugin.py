@@ -67,7 +67,8 @@ class _GateCollector(pytest.Collector):
         arms = _arms(self.options)
         for arm in [*arms, _REST]:
             test = _ArmTest.from_parent(self, name=arm, arms=arms)
-            test.add_marker(pytest.mark.xdist_group(self.name))  # one process runs the gate
+            if self.config.pluginmanager.hasplugin("xdist"):
+                test.add_marker(pytest.mark.xdist_group(self.name))  # one process runs the gate
             yield test
 
     @property
@@ -101,6 +102,8 @@ class _ArmTest(pytest.Item):
         for check in checks:
             self._show(check)
         bad = [check for check in checks if check.status in ("fails", "invalid")]
+        if self.name == _REST and all(check.status == "informs" for check in verdict.checks):
+            raise _NotPassed("nothing was checked")
         if bad:
             raise _NotPassed("\n".join(f"{check.name} ({check.status}): {check.message}" for check in bad))
         if checks and all(check.status == "informs" for check in checks):
@@ -132,7 +135,10 @@ def _options(config: pytest.Config, target: str) -> "GateOptions":
     """What was asked, on the command line or in pytest's settings. UsageError for what is no number."""
     from evofool.bench.gate.gate import GateOptions
 
-    given = {name: config.getoption(f"evofool_{name}") or config.getini(f"evofool_{name}") for name, _, _ in _SETTINGS}
+    given = {name: _given(config, name) for name, _, _ in _SETTINGS}
+    for rule, other in (("accept", "against"), ("against", "accept")):
+        if config.getoption(f"evofool_{rule}") and not config.getoption(f"evofool_{other}"):
+            given[other] = None  # the command line decides which form of the gate it is
 
     def number(name: str, kind: type, default: Any) -> Any:
         try:
@@ -147,7 +153,7 @@ def _options(config: pytest.Config, target: str) -> "GateOptions":
         )
     return GateOptions(
         target=target,
-        against=[Path(config.rootpath, path) for path in given["against"] or []],
+        against=[Path(path) for path in given["against"] or []],
         strict=str(given["strict"] or "").lower() in ("true", "1", "yes"),
         accept=given["accept"] or None,
         max_fooled=number("max_fooled", float, 0.5),
@@ -158,6 +164,16 @@ def _options(config: pytest.Config, target: str) -> "GateOptions":
         images=given["images"] or None,
         workers=number("workers", int, 0),
     )
+
+
+def _given(config: pytest.Config, name: str) -> Any:
+    """A setting from the command line, or else from pytest's settings, whose paths begin at the root of the project."""
+    if value := config.getoption(f"evofool_{name}"):
+        return value
+    value = config.getini(f"evofool_{name}")
+    if name == "against":
+        return [str(Path(config.rootpath, path)) for path in value]
+    return str(Path(config.rootpath, value)) if name == "images" and value and value != "digits" else value
 
 
 def _arms(options: "GateOptions") -> list[str]:

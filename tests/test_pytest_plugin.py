@@ -68,6 +68,11 @@ def test_settings_in_a_file_and_a_choice_by_name(runs: Runs, folder: Path) -> No
     code, printed = runs("-c", "own.ini", TARGET, "-k", "apgd or gate")
     assert code == 0, printed
     assert "2 passed, 2 deselected" in printed
+    code, printed = runs("-c", "own.ini", TARGET, "--evofool-against=missing.json")
+    assert "missing.json" in printed, "the command line decides which form of the gate it is"
+    (folder / "own.ini").write_text("[pytest]\nevofool_against = missing.json\n")
+    code, printed = runs("-c", "own.ini", TARGET)
+    assert str(folder / "missing.json") in printed, "from the root of the project"
 
 
 def test_what_is_asked_wrongly_is_a_usage_error(runs: Runs) -> None:
@@ -77,6 +82,17 @@ def test_what_is_asked_wrongly_is_a_usage_error(runs: Runs) -> None:
     ):
         code, printed = runs(*arguments)
         assert (code, message in printed) == (pytest.ExitCode.USAGE_ERROR, True), printed
+    for wrong in ("--evofool-max-fooled=50", "--evofool-seeds=0"):
+        code, printed = runs(TARGET, *RULE, wrong)
+        assert code == 1, printed
+        assert "lenet::gate FAILED" in printed
+        assert re.search(r"options \(invalid\): .*(from 0 to 1, not 50|seeds \(0\))", printed), printed
+
+
+def test_markers_are_known_without_xdist(runs: Runs) -> None:
+    code, printed = runs(TARGET, *RULE, "--strict-markers", "-W", "error", "--collect-only", "-q")
+    assert code == 0, printed
+    assert "<_ArmTest apgd>" in printed
 
 
 def test_a_gate_that_cannot_run_fails_and_its_arms_are_skipped(runs: Runs) -> None:

@@ -142,7 +142,7 @@ def _control(calibration: Calibration) -> tuple[dict[str, Any], str]:
     """The figures of the disjoint half of the real images, and what is wrong with it, or ""."""
     share, number, error = calibration.control_accepted()
     # With ties at the threshold it keeps more than 0.95.
-    met = bool(abs(share - 0.95) <= 3 * error or 0.95 < share <= 0.95 + calibration.tied)
+    met = bool(-3 * error <= share - 0.95 <= calibration.tied + 3 * error)
     figures = {
         "accepted": share,
         "images": number,

@@ -217,7 +217,7 @@ def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
         if name != "random" and floor and share < max(floor.values()):
             messages.append(
                 f"{name} is accepted in fewer classes than noise ({share:.2f} of them, noise in {max(floor.values()):.2f}): "
-                "what it follows may be masked, or the budget is too small for it"
+                "its gradients or scores may be masked, or the budget is too small for it"
             )
     for name, arm in arms.items():
         shares = [point["value"] for point in arm["r95"]]

@@ -19,7 +19,8 @@ from evofool.targets import target as load_target
 from evofool.targets.photos import patterns
 
 MANY_CLASSES = (100, 50)
-"""Of more classes than the first number so many are scored, or the second if they would get fewer than PER_CLASS queries."""
+"""If there are more classes than the first number, that many are scored, or the second number if each of the first would get
+fewer than PER_CLASS queries."""
 PER_CLASS = 100  # queries
 _COSTS = {"search": 1.2, "black": 1.1, "surrogate": 1.2, "white": 4.0, "floor": 0.0}
 """The cost of a query of an arm, in forward passes: gradients are expensive, and rendering costs something too."""
@@ -45,14 +46,15 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
         seeds = recipe.seeds if "seeds" in recipe.model_fields_set else before.seeds
         listed = ", ".join(f"{budget:,}" for budget in before.budgets)
         note = f"{folder} was started with budgets of {listed} queries, which stay: --minutes is for a new folder"
-        kept = {"budgets": before.budgets, "seeds": seeds, "classes": before.classes}
+        classes = recipe.classes if recipe.classes is not None else before.classes  # other ones are refused
+        kept = {"budgets": before.budgets, "seeds": seeds, "classes": classes}
         return recipe.model_copy(update=kept), note
     paces = [_pace_of(recipe, part.target) for part in recipe.targets]
     known, notes = max(pace.classes for pace in paces), []
     if recipe.classes is None and known > MANY_CLASSES[0]:
         enough = (most for most in MANY_CLASSES if _Plan(recipe, paces, minutes, most).per_class >= PER_CLASS)
         recipe = recipe.model_copy(update={"classes": next(enough, MANY_CLASSES[-1])})
-        notes.append(f"{recipe.classes} of {known:,} classes are scored, evenly spaced ones; --classes N takes others")
+        notes.append(f"{recipe.classes} of {known:,} classes are scored, evenly spaced; --classes N scores another number")
     plan = _Plan(recipe, paces, minutes, recipe.classes)
     if plan.affordable(plan.seeds) < plan.least:
         needed = minutes * plan.seeds * (plan.least * plan.cost + plan.ends) / plan.seconds

@@ -7,7 +7,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from evofool.bench.gate.against_arms import attacks_classes_apart, choose_arms
+from evofool.bench.compare import read_result
+from evofool.bench.gate.against_arms import attacks_classes_apart, choose_arms, without_masked
 from evofool.bench.gate.against_check import arm_check
 from evofool.bench.gate.earlier import queries, read_earlier
 from evofool.bench.gate.log_ratio import LogPairs
@@ -74,6 +75,37 @@ def test_classes_that_climb_one_student_network_are_not_independent() -> None:
     assert read_earlier([masked]).gradients("apgd") == {"student"}
 
 
+def climbed(data: Json, source: str) -> Json:
+    """The result as if apgd had climbed this source, since the target's gradients were masked."""
+    row = data["scores"]["arms"]["apgd"] | {"kind": "white", "gradients": source}
+    scores = data["scores"] | {"arms": data["scores"]["arms"] | {"apgd": row}}
+    return data | {"scores": scores} | ({"gradients": {"masked": "they are zero"}} if source else {})
+
+
+@pytest.mark.parametrize(
+    ("arms", "before", "now", "deciding", "status", "message"),
+    [
+        (("cppn", "apgd"), "", "", ["apgd"], None, ""),
+        (("cppn", "apgd"), "student", "student", ["apgd"], None, ""),
+        (("cppn", "apgd"), "", "straight-through", ["apgd"], None, ""),
+        (("cppn", "apgd"), "", "student", ["cppn"], None, "are masked .they are zero., and were not before; cppn decides"),
+        (("cppn", "apgd"), "student", "", ["cppn"], None, "are not masked, and were before; cppn decides"),
+        (("random", "apgd"), "", "student", [], "fails", "no arm without gradients .*: add one to the earlier result"),
+        (("random", "apgd"), "student", "", [], "invalid", "no arm without gradients .*: measure the earlier target again"),
+    ],
+)
+def test_a_student_on_one_side_only_does_not_decide(
+    arms: Any, before: str, now: str, deciding: list[str], status: str | None, message: str
+) -> None:
+    earlier = read_earlier([climbed(arms_of(*arms), before)])
+    measured = read_result(climbed(arms_of(*arms), now), "now")
+    choice = without_masked(choose_arms(earlier, WITH), measured, earlier)
+    assert choice.deciding == deciding
+    assert {check.status for check in choice.checks} == ({status} if status else set())
+    assert re.search(message, " ".join([*choice.notes, *(check.message for check in choice.checks)]))
+    assert not {check.arm for check in choice.checks} & {*choice.measured}, "one check for each arm"
+
+
 # --- the check of an arm
 
 
@@ -130,14 +162,14 @@ def test_a_check_fails_where_less_is_shown_and_a_strict_one_unless_more_is_shown
     assert check(now, before, decides=False) == ("informs", f"does not decide: {found[1]}")
 
 
-def test_several_trainings_are_what_chance_may_do() -> None:
+def test_several_trainings_show_how_much_chance_may_do() -> None:
     now = [200, 210, 190]
     status, message = check(now, [500, 400, 450], [520, 410, 440], [480, 390, 470])
     assert status == "fails"
-    assert re.search("3 trainings.*less than 0.75 is shown, and one more training would come down to 0.9. only", message)
+    assert re.search("3 trainings.*less than 0.75 is shown, and one more such training would take at least 0.9", message)
     status, message = check(now, [500, 400, 450], [1000, 800, 900], [250, 200, 225])
     assert status == "passes"
-    assert re.search("less than 0.75 is shown, but one more training would come down to 0.[01]. by chance", message)
+    assert re.search("less than 0.75 is shown, but one more such training may take as little as 0.[01]. times", message)
     status, message = check([450, 460, 440], [500, 400, 450], [600, 500, 550], [400, 320, 360], strict=True)
     assert status == "fails", "three trainings that differ by 1.5 do not show that a fourth is within 0.75"
     assert check([450, 460, 440], [500, 400, 450], [510, 410, 460], [490, 390, 440], strict=True)[0] == "passes"

@@ -74,7 +74,7 @@ def test_of_many_classes_so_many_are_scored_that_each_gets_enough_queries(monkey
         return recipe.classes, recipe.budget, note
 
     few, budget, note = found(0.001, 1000)
-    assert (few, note) == (100, "100 of 1,000 classes are scored, evenly spaced ones; --classes N takes others")
+    assert (few, note) == (100, "100 of 1,000 classes are scored, evenly spaced; --classes N scores another number")
     assert budget >= 100 * 100
     assert found(0.005, 1000)[0] == 50
     assert found(0.001, 100)[::2] == (None, "")

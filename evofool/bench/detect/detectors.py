@@ -217,7 +217,7 @@ def _images_to_fit(calibration: Calibration, apart: RealImages | None) -> tuple[
         fitted_by, rows = half[~kept_back], half[kept_back]
         classes = calibration.classes[fitted_by]
     number = np.bincount(classes, minlength=len(calibration.labels))
-    few = [calibration.labels[c] for c in np.flatnonzero(calibration.scored & (number < 2))]
+    few = [calibration.labels[c] for c in np.flatnonzero(calibration.has_images & (number < 2))]
     if few or not len(rows):
         reason = f"{len(few)} classes have fewer than 2 (the first is {few[0]})" if few else "none is left for a threshold"
         raise ImageError(

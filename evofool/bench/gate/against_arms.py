@@ -7,13 +7,14 @@ from evofool.ascend.approximation import STUDENT
 from evofool.bench.arms import ARMS, refuse_unknown
 from evofool.bench.compare import ComparableResult
 from evofool.bench.gate.earlier import EarlierResults
-from evofool.bench.gate.gate_verdict import Check
+from evofool.bench.gate.gate_verdict import Check, Status
 from evofool.errors import RecipeError
 from evofool.targets import Target
 
 DECIDING = ("apgd",)
 """The arms that decide unless others are named: those whose queries vary little between seeds and between trainings."""
 
+_CANNOT_DECIDE = ("random",)  # unless it is named: it reaches too few classes to find a change
 _CLASSES_APART = ("square", "nes", "apgd", "fourier")
 
 
@@ -73,31 +74,41 @@ def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = 
 
 
 def without_masked(choice: ArmChoice, now: ComparableResult, earlier: EarlierResults) -> ArmChoice:
-    """The choice once the target is measured: a student's gradients do not decide where earlier ones were no student's.
+    """The choice once the target is measured: an arm that climbed a student on one side only does not decide.
 
-    A student takes more queries than the target's own gradients would, so such an arm (or one that was left out, since
-    gradients are masked) cannot show that the target did not become easier. The arms without gradients decide instead; if
-    none was measured, the arm fails.
+    A student takes more queries than the target's own gradients would. So such an arm (or one that was left out, since
+    gradients are masked) shows neither that the target became easier nor that it did not. The arms without gradients decide
+    instead. If none was measured that could, the arm fails where gradients are masked now, and is invalid where they were
+    masked before.
     """
-    if now.gradients is None:
-        return choice
+
+    def sources(arm: str) -> tuple[bool, list[bool]]:
+        """Whether it climbs a student, or nothing, now; whether it climbed a student in each earlier result."""
+        found = now.scores.arms.get(arm)
+        student = (found is None and now.gradients is not None) or (found is not None and found.gradients == STUDENT)
+        return student, [each.gradients == STUDENT for each in earlier.arms(arm)]
 
     def lost(arm: str) -> bool:
-        found = now.scores.arms.get(arm)
-        alike = all(each.gradients == STUDENT for each in earlier.arms(arm))
-        return ARMS[arm].kind == "white" and not alike and (found is None or found.gradients == STUDENT)
+        student, before = sources(arm)
+        return ARMS[arm].kind == "white" and any(student != was for was in before)
 
     gone = [arm for arm in choice.deciding if lost(arm)]
-    kept = [arm for arm in choice.deciding if arm not in gone]
-    kept = kept or [arm for arm in choice.measured if ARMS[arm].kind != "white"]
     if not gone:
         return choice
-    why = f"its gradients are masked ({now.gradients.masked}), and were not before"
+    kept = [arm for arm in choice.deciding if arm not in gone]
+    kept = kept or [arm for arm in choice.measured if ARMS[arm].kind != "white" and arm not in _CANNOT_DECIDE]
+    masked = sources(gone[0])[0]
+    found = f" ({now.gradients.masked})" if masked and now.gradients else ""
+    why = f"its gradients are {'' if masked else 'not '}masked{found}, and were {'not ' if masked else ''}before"
     if kept:
         notes = [*choice.notes, f"{', '.join(gone)}: does not decide, since {why}; {', '.join(kept)} decides instead"]
         return replace(choice, deciding=kept, notes=notes)
-    message = f"{why}, and no arm without gradients was measured that could decide: add one to the earlier result"
-    return replace(choice, deciding=[], checks=[Check(title(arm), "fails", message, arm=arm) for arm in gone])
+    remedy = "add one to the earlier result" if masked else "measure the earlier target again"
+    message = f"{why}, and no arm without gradients was measured that could decide: {remedy}"
+    status: Status = "fails" if masked else "invalid"
+    checks = [Check(title(arm), status, message, arm=arm) for arm in gone]
+    measured = [arm for arm in choice.measured if arm not in gone]
+    return replace(choice, measured=measured, deciding=[], checks=checks)
 
 
 def attacks_classes_apart(arm: str, gradients: Collection[str] = ()) -> bool:

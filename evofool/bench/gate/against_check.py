@@ -79,6 +79,9 @@ def _default(
     message += f": less than {MARGIN:g} is shown"
     if len(pairs.before) > 1:
         figures["retrained"] = retrained = log_ratio.retrained_low(pairs, confidence)
-        reach = f"one more training would come down to {retrained:.2f}"
-        message += f", and {reach} only" if fails else f", but {reach} by chance"
+        message += (
+            f", and one more such training would take at least {retrained:.2f} times the queries"
+            if fails
+            else f", but one more such training may take as little as {retrained:.2f} times the queries"
+        )
     return check("fails" if fails else "passes", message)

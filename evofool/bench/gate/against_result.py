@@ -109,10 +109,17 @@ def against(
     else:
         measured = read_result(now, "the result now")
         refuse_other_protocol(measured, before)
+        refuse_other_classes(
+            (measured.target.name, "before"),
+            (measured.target.labels, before.target.labels),
+            (measured.images.unscored, before.images.unscored),
+        )
         notes += [note for each in earlier.results for note in differences(measured, each) if note not in notes]
         before_measured = len(choice.notes)
         choice = without_masked(choice, measured, earlier)
         notes += choice.notes[before_measured:]
+        if rule.strict:
+            notes += [note for note in refuse_few(earlier, choice.deciding) if note not in notes]
         compared = {arm: _check(arm, measured, earlier, choice, rule.strict) for arm in choice.measured}
         cells = outcome.cells[name]
         checks = [*choice.checks]

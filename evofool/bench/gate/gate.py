@@ -99,6 +99,12 @@ def _verdict(options: GateOptions, on_progress: OnProgress) -> GateVerdict:
         )
     if options.strict:
         raise RecipeError("--strict is for --against, not for --accept")
+    if not 0 <= options.max_fooled <= 1:
+        raise RecipeError(
+            f"the largest share of classes that may be fooled has to be from 0 to 1, not {options.max_fooled:g}"
+        )
+    if options.seeds < 1 or (options.budget is not None and options.budget < 1):
+        raise RecipeError(f"seeds ({options.seeds}) and budget ({options.budget}) have to be at least 1")
     if options.budget is None:
         raise RecipeError("--accept needs --budget: the number of queries of an attack, of all classes together")
     arms = ACCEPT_ARMS if options.arms is None else options.arms

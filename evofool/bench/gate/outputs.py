@@ -19,7 +19,7 @@ class GateOutputs:
     figures: Path | None = None
 
     def begin(self, target: str) -> None:
-        """Check that all can be written; if the gate is killed from now on, the XML says that it did not finish.
+        """Check that all can be written. If the gate is killed from now on, the XML and the figures say so.
 
         StoreError if one cannot be written, RecipeError if two are the same file.
         """
@@ -34,7 +34,9 @@ class GateOutputs:
                     raise RecipeError(f"{other} and {option} both name {path}")
         for _, path in named:
             _write(path, "", "a")
-        self._write_xml(GateVerdict(target, [Check("evaluation", "invalid", "the gate did not finish")], 0.0))
+        unfinished = GateVerdict(target, [Check("evaluation", "invalid", "the gate did not finish")], 0.0)
+        self._write_xml(unfinished)
+        self._write_figures(unfinished)
 
     def end(self, verdict: GateVerdict) -> list[str]:
         """Write all, of equal paths only the first; messages on what could not be written."""

@@ -102,7 +102,7 @@ class ScoredSet:
         """(n,) bool: whether the class of an image has real images, and so a threshold."""
         if self.calibration is None:
             return np.zeros(len(self.rows), bool)
-        return self.calibration.scored[self.classes]
+        return self.calibration.has_images[self.classes]
 
     @cached_property
     def best(self) -> np.ndarray:

@@ -99,7 +99,7 @@ class _Scorer(NamedTuple):
         classes = matching_classes(source.target.labels, self.target.labels)[row.classes[cells]]
         known = classes >= 0
         if self.calibration is not None:
-            known &= self.calibration.scored[classes]
+            known &= self.calibration.has_images[classes]
         cells, classes = cells[known], classes[known]
         logits, image = self._logits([row.pngs[i] for i in cells], f"{self.name} on elites of {source.name}")
         margins = scores.margin(logits)[image, classes]
