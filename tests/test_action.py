@@ -22,16 +22,17 @@ def step(name: str) -> dict[str, Any]:
     return found
 
 
-def run(name: str, folder: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
-    """A step in a folder, with `evofool` and `python` of this environment."""
+def expanded(text: str, /, **inputs: str) -> str:
+    """A text of the action, with its expressions replaced by what they say for these inputs."""
     unknown = {*inputs} - {*ACTION["inputs"]}
     assert not unknown
     values = {f"inputs.{key}": inputs.get(key, entry.get("default", "")) for key, entry in ACTION["inputs"].items()}
     values["github.action_path"] = str(HOME)
+    return re.sub(r"\$\{\{ (.+?) \}\}", lambda found: values[found[1]], text)
 
-    def expanded(text: str) -> str:
-        return re.sub(r"\$\{\{ (.+?) \}\}", lambda found: values[found[1]], text)
 
+def run(name: str, folder: Path, /, **inputs: str) -> subprocess.CompletedProcess[str]:
+    """A step in a folder, with `evofool` and `python` of this environment."""
     bin_folder = folder / "bin"
     bin_folder.mkdir(exist_ok=True)
     evofool, python = bin_folder / "evofool", bin_folder / "python"
@@ -45,24 +46,30 @@ def run(name: str, folder: Path, **inputs: str) -> subprocess.CompletedProcess[s
         "PATH": f"{bin_folder}:{os.environ['PATH']}",
         "PYTHONPATH": str(HOME),
         "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
-        **{key: expanded(value) for key, value in one["env"].items()},
+        **{key: expanded(value, **inputs) for key, value in one["env"].items()},
     }
     # As GitHub calls `shell: bash`.
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", one["run"]]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_the_gate_runs_and_its_result_is_what_the_action_keeps(tmp_path: Path) -> None:
-    inputs = {"target": "lenet", "accept": "p>=0.99", "budget": "300", "arms": "apgd"}
-    done = run("Run the gate", tmp_path, **inputs, **{"max-fooled": "0.5"})
-    assert done.returncode == 1, done.stderr
-    (case,) = ET.parse(tmp_path / "evofool-gate.xml").iter("testcase")
+@pytest.mark.parametrize(
+    ("named", "name", "most", "expected", "word"),
+    [({}, "evofool-gate", "0.5", 1, "fails"), ({"name": "gate-linux"}, "gate-linux", "1.0", 0, "passes")],
+)
+def test_the_gate_runs_and_its_result_is_what_the_action_keeps(
+    tmp_path: Path, named: dict[str, str], name: str, most: str, expected: int, word: str
+) -> None:
+    """Under a name of its own, where one is given: two artifacts of a workflow cannot have the same."""
+    inputs = {"target": "lenet", "accept": "p>=0.99", "budget": "300", "arms": "apgd", "max-fooled": most, **named}
+    done = run("Run the gate", tmp_path, **inputs)
+    assert done.returncode == expected, done.stderr
+    (case,) = ET.parse(tmp_path / f"{name}.xml").iter("testcase")
     assert float(case.get("time", "")) > 0
-    assert "**fails**" in (tmp_path / "summary.md").read_text()
-    kept = step("Keep the result and the worst images")["with"]["path"].split()
-    assert [len([*tmp_path.glob(pattern)]) for pattern in kept] == [1, 1]
-    done = run("Run the gate", tmp_path, **inputs, **{"max-fooled": "1.0"})
-    assert done.returncode == 0, done.stderr
+    assert word in (tmp_path / "summary.md").read_text()
+    kept = {key: expanded(value, **inputs) for key, value in step("Keep the result and the worst images")["with"].items()}
+    assert kept["name"] == name
+    assert [len([*tmp_path.glob(pattern)]) for pattern in kept["path"].split()] == [1, 1]
 
 
 def test_results_and_other_options_reach_the_command(tmp_path: Path) -> None:
