@@ -2,6 +2,7 @@
 
     python -m tests.perf.imagenet_engine
     python -m tests.perf.imagenet_engine --recipe imagenet --pairs 30
+    python -m tests.perf.imagenet_engine --recipe imagenet --run runs/imagenet  # a copy of an old run goes on
 
 First the bare target, in every number format and several settings. Then, alternating in one run: a long search of the
 recipe as it is (breeding, rendering, archive, checkpoints, elites measured again in float32), paused now and then for the
@@ -10,6 +11,7 @@ naive way (float32, contiguous, batch 64, torch's own threads) in a process of i
 """
 
 import argparse
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,8 +24,9 @@ import numpy as np
 import torch
 
 from evofool.machine import cpus
-from evofool.recipe import load
+from evofool.recipe import Recipe, load
 from evofool.run.run import Run
+from evofool.run.stored import StoredRun
 from evofool.targets import Target
 from evofool.targets import target as load_target
 
@@ -72,11 +75,21 @@ def naive(spec: str) -> float:
     return float(done.stdout)
 
 
+def _search(recipe: Recipe, aged: Path | None, folder: Path, target: Target) -> Run:
+    if aged is None:
+        return Run.start(recipe, folder, target)
+    shutil.copytree(aged, folder)
+    with StoredRun(folder) as stored:
+        longer = stored.recipe.model_copy(update={"stop": recipe.stop})
+    return Run.resume(folder, longer, target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="imagenet-cppn")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each stretch of the search")
+    parser.add_argument("--run", type=Path, help="folder of a run of the recipe: the search continues a copy of it")
     parser.add_argument("--warm", type=float, default=60.0, help="seconds of search before the first pair")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -100,7 +113,7 @@ def main() -> None:
     print(f"best setting {best}, best in float32 {best32}", flush=True)
 
     engine, alone, float32, unbatched = [], [], [], []
-    with tempfile.TemporaryDirectory() as folder, Run.start(recipe, Path(folder) / "run", target) as run:
+    with tempfile.TemporaryDirectory() as folder, _search(recipe, args.run, Path(folder) / "run", target) as run:
         began, evaluations = time.perf_counter(), None
 
         def pause(search: Run) -> bool:
