@@ -1,4 +1,6 @@
-"""The detectors of a benchmark: a guarded target for each, and how well each separates elites from real images."""
+"""The detectors of a benchmark: a guarded target for each, how well each separates elites from real images, and in how many
+classes target and detector are fooled together.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.detect.detectors import Detector, Roc, curves, fit_all, fooling_images
+from evofool.bench.detect.detectors import Detector, FoolingImages, Roc, curves, fit_all, fooling_images
+from evofool.bench.detect.through import Pair
 from evofool.bench.plan import DetectorsPart
 from evofool.bench.prepare import PreparedTarget
 from evofool.bench.real import real_images
@@ -66,43 +69,83 @@ def score_detectors(
     static: Mapping[int, Path],
     adaptive: Mapping[str, Mapping[int, Path]],
 ) -> DetectorScores:
-    """AUROC and FPR95 of each detector, on images evolved against the target alone, and against the target guarded by it.
+    """How well each detector separates fooling images from real ones, and in how many classes it is fooled together with
+    the target: by images evolved against the target alone, and against the target guarded by it.
 
     arm: the search that made them. static: folders of its valid cells, by seed; adaptive: by detector and seed. Seeds and
     detectors that could not be measured are in no row, and a warning gives the reason.
     """
-    scored = prepared.calibration.scored
-    unguarded, warnings = _fooling(f"detectors: static, {arm}", static, scored)
+    calibration = prepared.calibration
+    unguarded, warnings = _fooling(f"detectors: static, {arm}", static, calibration.scored)
     rows: list[dict[str, Any]] = []
     for name, detector in fitted.detectors.items():
-        guarded, more = _fooling(f"detectors: {arm} against {name}", adaptive.get(name, {}), scored)
+        guarded, more = _fooling(f"detectors: {arm} against {name}", adaptive.get(name, {}), calibration.scored)
         warnings += more
         try:
-            real = detector.of_control(prepared.calibration, prepared.real)
-            rows += [
-                {"detector": name, "arm": arm, "kind": kind, **_figures(detector, images, real)}
-                for kind, images in (("static", unguarded), ("adaptive", guarded))
-                if images
-            ]
+            real = detector.of_control(calibration, prepared.real)
+            pair = Pair(detector, calibration, real)
+            # Margins of a guarded target are in units of the median margin of real images.
+            for kind, images, unit in (("static", unguarded, 1.0), ("adaptive", guarded, calibration.scale)):
+                if not images:
+                    continue
+                scores = {seed: detector(each.images) if len(each) else np.zeros(0) for seed, each in images.items()}
+                through = pair.fooled({seed: (each, scores[seed]) for seed, each in images.items()}, unit)
+                row = {"detector": name, "arm": arm, "kind": kind, **_figures(scores, real)}
+                rows.append(row | {"real": pair.detector_control(), "through": through})
+            warnings += _control_faults(name, pair)
         except EvofoolError as error:
             warnings.append(f"{name} was not measured: {error}")
     return DetectorScores(tuple(rows), tuple(warnings))
 
 
-def _fooling(what: str, folders: Mapping[int, Path], scored: np.ndarray) -> tuple[dict[int, np.ndarray], list[str]]:
-    """By seed, the images of each cell that fool the classifier; and warnings on the seeds that have none."""
+def _control_faults(name: str, pair: Pair) -> list[str]:
+    """What is wrong with the detector's threshold, or with the joint level, on the held-out real images."""
+    control, joint = pair.detector_control(), pair.real("joint")
+    found = []
+    if not control["met"]:
+        found.append(
+            f"{name} rejects {control['rejected']:.3f} of the held-out real images, not 0.05 within 3 standard errors "
+            f"({control['standard_error']:.3f}): its share of fooled classes is not that of a detector that keeps 95%"
+        )
+    if not joint["met"]:
+        found.append(
+            f"{name} and the target at their joint level keep {joint['kept']:.3f} of the held-out real images, not 0.95 "
+            f"within 3 standard errors ({joint['standard_error']:.3f})"
+        )
+    return found
+
+
+def _fooling(what: str, folders: Mapping[int, Path], scored: np.ndarray) -> tuple[dict[int, FoolingImages], list[str]]:
+    """By seed, the images of each cell that fool the classifier; and warnings on seeds that have none or are damaged."""
     found, warnings = {}, []
     for seed, folder in folders.items():
         try:
             found[seed] = fooling_images(folder, scored)
         except EvofoolError as error:
             warnings.append(f"{what}, seed {seed} is left out: {error}")
+            continue
+        if not len(found[seed]):
+            warnings.append(
+                f"{what}, seed {seed} is left out of AUROC and FPR95: none of its images is classified as the scored class "
+                "that it was made for"
+            )
     return found, warnings
 
 
-def _figures(detector: Detector, images: Mapping[int, np.ndarray], real: np.ndarray) -> dict[str, Any]:
-    """The figures of a row, for fooling images by seed. real: the scores of real images."""
-    found = [curves(detector(each), real) for each in images.values()]
+def _figures(scores: Mapping[int, np.ndarray], real: np.ndarray) -> dict[str, Any]:
+    """AUROC and FPR95 of a row. scores: of fooling images, by seed; seeds without any are left out. real: of real images.
+
+    Without a fooling image in any seed, figures are None and the lists are empty.
+    """
+    known = {seed: each for seed, each in scores.items() if len(each)}
+    found = [curves(each, real) for each in known.values()]
+    lists = {
+        "per_seed": [roc.auroc for roc in found],
+        "seeds": list(known),
+        "images": [len(each) for each in known.values()],
+    }
+    if not found:
+        return dict.fromkeys(("auroc", "low", "high", "fpr95", "fpr95_low", "fpr95_high", "curve")) | lists
     auroc = share_interval([roc.auroc for roc in found])
     fpr95 = share_interval([roc.fpr95 for roc in found])
     grid = np.linspace(0.0, 1.0, _POINTS)
@@ -113,9 +156,7 @@ def _figures(detector: Detector, images: Mapping[int, np.ndarray], real: np.ndar
         "fpr95": fpr95.value,
         "fpr95_low": fpr95.low,
         "fpr95_high": fpr95.high,
-        "per_seed": [roc.auroc for roc in found],
-        "seeds": list(images),
-        "images": [len(each) for each in images.values()],
+        **lists,
         "curve": {"fpr": grid.tolist(), "tpr": _mean_curve(found, grid)},
     }
 

@@ -150,7 +150,8 @@ def _adaptive(valid: Results) -> list[dict[str, Any]]:
     """For each detector: whether evolving against it lowers its AUROC."""
     found: dict[str, list[tuple[str, float, float]]] = {}
     for name, result in valid.items():
-        by_kind = {(row["detector"], row["kind"]): row["auroc"] for row in result["scores"]["detectors"]}
+        measured = [row for row in result["scores"]["detectors"] if row["auroc"] is not None]
+        by_kind = {(row["detector"], row["kind"]): row["auroc"] for row in measured}
         for detector, kind in by_kind:
             if kind == "adaptive" and (detector, "static") in by_kind:
                 found.setdefault(detector, []).append((name, by_kind[detector, "static"], by_kind[detector, "adaptive"]))

@@ -304,7 +304,18 @@ def _detector(detector: str, arm: str, kind: str, rng: np.random.Generator) -> d
         "per_seed": [area] * 5,
         "images": [9, 10, 10, 9, 10],
         "curve": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+        "real": {"rejected": 0.052, "images": 1250, "standard_error": 0.0087, "met": True},
+        "through": {
+            "seeds": [0, 1, 2, 3, 4],
+            "separate": _through(0.5, 0.05, {"kept": 0.91, "images": 1240, "standard_error": 0.0081}),
+            "joint": _through(0.6, 0.031, {"kept": 0.949, "images": 1240, "standard_error": 0.0087, "met": True}),
+        },
     }
+
+
+def _through(share: float, level: float, real: dict[str, Any]) -> dict[str, Any]:
+    limits = {"low": share - 0.1, "high": share + 0.1, "per_seed": [share] * 5}
+    return {"value": share, "level": level, "real": real, **limits}
 
 
 def _image_metrics(middle: float, rng: np.random.Generator) -> dict[str, dict[str, float]]:

@@ -27,6 +27,7 @@ from evofool.bench.real import Batches, RealImages
 from evofool.errors import EvofoolError, ImageError, StoreError, TargetError
 from evofool.explain.features import Features
 from evofool.run.stored import StoredRun
+from evofool.scores import margin
 from evofool.targets import Target, target
 from evofool.targets import guarded as guards
 from evofool.targets.guarded import guard, guarded, suspicion
@@ -350,11 +351,15 @@ def test_fooling_images_are_those_classified_as_the_class_they_were_made_for(
     called = {c: int(prepared.target.logits(image[None]).argmax()) for c, image in elites.items()}
     wanted = [image for c, image in elites.items() if c < 10 and scored[c] and called[c] == c]
     assert 0 < len(wanted) < len(elites)
-    np.testing.assert_array_equal(fooling_images(folders[kind], scored), wanted)
+    found = fooling_images(folders[kind], scored)
+    np.testing.assert_array_equal(found.images, wanted)
+    assert [int(c) for c in found.classes] == [c for c in elites if c < 10 and scored[c] and called[c] == c]
+    z = prepared.target.logits(found.images)
+    unit = 1.0 if kind == "static" else prepared.calibration.scale
+    np.testing.assert_allclose(found.margins * unit, margin(z)[np.arange(len(z)), found.classes], rtol=1e-4)
     alone = with_logits(folders[kind], tmp_path / "alone", one_class(7))
-    np.testing.assert_array_equal(fooling_images(alone, scored), [elites[7]])
-    with pytest.raises(ImageError, match="is classified as the scored class that it was made for"):
-        fooling_images(alone, np.arange(10) == 4)
+    np.testing.assert_array_equal(fooling_images(alone, scored).images, [elites[7]])
+    assert len(fooling_images(alone, np.arange(10) == 4)) == 0
 
 
 def test_an_image_that_a_detector_rejects_still_counts_as_fooling(evolved: Evolved, tmp_path: Path) -> None:
@@ -366,7 +371,8 @@ def test_an_image_that_a_detector_rejects_still_counts_as_fooling(evolved: Evolv
     _, _, folders = evolved
     every = np.ones(10, bool)
     rejected = with_logits(folders["adaptive"], tmp_path / "rejected", reject)
-    np.testing.assert_array_equal(fooling_images(rejected, every), fooling_images(folders["adaptive"], every))
+    ours, theirs = fooling_images(rejected, every), fooling_images(folders["adaptive"], every)
+    np.testing.assert_array_equal(ours.images, theirs.images)
 
 
 def test_an_elite_of_several_cells_is_counted_once(evolved: Evolved, tmp_path: Path) -> None:
@@ -402,15 +408,20 @@ def test_rows_are_of_the_seeds_that_have_fooling_images_and_the_others_give_warn
     detector = fitted.detectors["energy"]
     real_ones = detector.of_control(prepared.calibration, prepared.real)
     for row, kind, seeds in zip(scores.rows, ("static", "adaptive"), ([0, 3], [0]), strict=True):
-        some = fooling_images(folders[kind], prepared.calibration.scored)
+        some = fooling_images(folders[kind], prepared.calibration.scored).images
         assert (row["detector"], row["kind"], row["seeds"]) == ("energy", kind, seeds)
         assert row["images"] == [len(some)] * len(seeds)
         assert row["per_seed"] == [curves(detector(some), real_ones).auroc] * len(seeds)
-    assert [warning.split(" is left out: ")[0] for warning in scores.warnings] == [
+    assert [warning.split(" is left out")[0] for warning in scores.warnings] == [
         f"detectors: static, cppn, seed {seed}" for seed in (1, 2)
     ]
+    assert "none of its images is classified as the scored class that it was made for" in scores.warnings[0]
+    assert scores.rows[0]["through"]["seeds"] == [0, 1, 3], "a seed that fools no class counts"
+    assert scores.rows[0]["through"]["joint"]["per_seed"][1] == 0.0
     scores = score_detectors(prepared, fitted, "cppn", {1: none}, {})
-    assert scores.rows == ()
+    (row,) = scores.rows
+    assert (row["auroc"], row["per_seed"], row["seeds"]) == (None, [], [])
+    assert row["through"]["joint"]["per_seed"] == [0.0]
     assert len(scores.warnings) == 1
 
 

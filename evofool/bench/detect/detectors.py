@@ -30,6 +30,20 @@ THIRD = 3  # without images to fit to, every third real image of a class is kept
 _SUM = 1e-2  # how far from 0 the logarithm of a sum of probabilities may be
 
 
+@dataclass(frozen=True)
+class FoolingImages:
+    """Images that fool a classifier: uint8 (n, C, H, W), the classes (n,) int64 that they were made for, and (n,) float64
+    their margins in them, all above 0, in units of the logits of the cell's target.
+    """
+
+    images: np.ndarray
+    classes: np.ndarray
+    margins: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
 class DetectorMethod(NamedTuple):
     """A row of DETECTORS. library: the class of pytorch_ood.detector; features: whether it uses features instead of logits;
     unnormalised: whether these logits must not be logarithms of probabilities."""
@@ -54,14 +68,18 @@ DETECTORS: dict[str, DetectorMethod] = {
 class Detector:
     """A detector fitted to a target: images, or the target's outputs, to scores (B,) float64, higher = more suspicious.
 
-    rule: its parameters, for targets.guarded.guard. Logits are calibrated first, so dividing all of them changes no score.
-    A score is that of pytorch-ood under the same name. msp is an exception: its score is the log-odds of pytorch-ood's
-    probability, in the same order. The probability itself is 1.0 to the last bit of float64 for most real and most fooling
-    images of a confident network, and all of these would be equal (the bundled lenet: AUROC 0.5 whatever the images).
+    rule: its parameters, for targets.guarded.guard. rows, real_scores: (n,) the numbers of the real images that set its
+    threshold, all of the calibration half, and their scores. Logits are calibrated first, so dividing all of them changes no
+    score. A score is that of pytorch-ood under the same name. msp is an exception: its score is the log-odds of
+    pytorch-ood's probability, in the same order. The probability itself is 1.0 to the last bit of float64 for most real and
+    most fooling images of a confident network, and all of these would be equal (the bundled lenet: AUROC 0.5 whatever the
+    images).
     """
 
     name: str
     rule: DetectorRule
+    rows: np.ndarray
+    real_scores: np.ndarray
     _target: Target
     _calibrated: Callable[[np.ndarray], np.ndarray]
     _score: Callable[[torch.Tensor], torch.Tensor]
@@ -119,27 +137,26 @@ def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
     return Roc(area / (2 * len(fooling) * len(real)), float(fpr[first_95]), fpr, tpr)
 
 
-def fooling_images(folder: Path, classes: np.ndarray) -> np.ndarray:
-    """uint8 (n, C, H, W): the images of a done cell that fool the classifier, each once: margin above 0 in their class.
+def fooling_images(folder: Path, classes: np.ndarray) -> FoolingImages:
+    """The images of a done cell that fool the classifier, each once: margin above 0 in their class. There may be none.
 
     classes: (K,) bool, the scored ones, of the classifier without a detector. The margin of a guarded cell is computed over
-    these classes too, so that images which the detector rejects are included: their number is what is measured. ImageError
-    if there is none, StoreError for a folder that is no done cell.
+    these classes too, so that images which the detector rejects are included: their number is what is measured. StoreError
+    for a folder that is no done cell.
     """
     intended, logits = read_logits(folder)
     with StoredRun(folder) as run:
         elites = run.elites()
         if not np.array_equal(intended, [elite.row.class_id for elite in elites]):
             raise StoreError(f"{folder}: {LOGITS} belongs to other elites; delete it and {RECORD} in the same folder")
-        unguarded = intended < len(classes)  # not the class "rejected"
-        fooled = np.zeros(len(intended), bool)
-        margins = margin(logits[unguarded, : len(classes)])
-        labels = intended[unguarded]
-        fooled[unguarded] = classes[labels] & (margins[np.arange(len(margins)), labels] > 0)
-        found = {elite.row.png: elite.image for elite, fools in zip(elites, fooled, strict=True) if fools}
-    if not found:
-        raise ImageError(f"none of its {len(intended)} images is classified as the scored class that it was made for")
-    return np.stack(list(found.values()))
+        rows = np.flatnonzero(intended < len(classes))  # not those of the class "rejected"
+        margins = margin(logits[rows, : len(classes)])[np.arange(len(rows)), intended[rows]]
+        found: dict[bytes, tuple[np.ndarray, int, float]] = {}
+        for row, value in zip(rows, margins, strict=True):
+            if classes[intended[row]] and value > 0:
+                found.setdefault(elites[row].row.png, (elites[row].image, int(intended[row]), float(value)))
+    images, labels, values = zip(*found.values(), strict=True) if found else ((), (), ())
+    return FoolingImages(np.array(images, np.uint8), np.array(labels, np.int64), np.array(values, np.float64))
 
 
 def fit(
@@ -162,7 +179,7 @@ def fit(
     if DETECTORS[name].unnormalised and _normalised(target, calibration):
         raise TargetError(f"{target.name} returns probabilities, and {name} needs logits")
     library = getattr(_library(), DETECTORS[name].library)
-    half = ~calibration.control
+    rows = np.flatnonzero(~calibration.control)
     numbers = {"scale": calibration.scale, "temperature": calibration.unit}
     layer = ""
     tensors: dict[str, torch.Tensor] = {}
@@ -177,11 +194,11 @@ def fit(
         z, features_of = torch.empty(0), torch.from_numpy(_features(target, real, rows))
     else:
         score = library.score if name != "msp" else lambda z: suspicion("msp", z, None, {})
-        z, features_of = torch.from_numpy(calibration.calibrated(calibration.logits[half])), None
+        z, features_of = torch.from_numpy(calibration.calibrated(calibration.logits[rows])), None
     scores = suspicion(name, z, features_of, tensors).numpy().astype(np.float64)
     threshold = float(np.quantile(scores, 0.95, method="higher"))
     rule = DetectorRule(name, threshold, float(np.median(scores)), layer=layer, tensors=tensors, **numbers)
-    return Detector(name, rule, target, calibration.calibrated, score)
+    return Detector(name, rule, rows, scores, target, calibration.calibrated, score)
 
 
 def fit_all(

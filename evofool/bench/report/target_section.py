@@ -15,6 +15,7 @@ from evofool.bench.report.formatting import (
     share_cell,
 )
 from evofool.bench.report.overview import budget_of, strongest, valid_arms
+from evofool.bench.report.through_table import through_table
 from evofool.pages.bench_plots import detector_curves, margin_quantiles, share_curves
 from evofool.pages.html_page import NOTHING, Folded, Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 
@@ -189,7 +190,14 @@ def _detectors(result: Mapping[str, Any]) -> Section:
     table = Table(["arm", "detector", "elites", "images per seed", "AUROC", "FPR95"], rows, under=under)
     drawn = [entry for entry in found if entry.get("curve")]
     plots = [Plot("ROC curves of the detectors", detector_curves(drawn))] if drawn else []
-    return Section("Detectors", text, plots=plots, folded=[Folded(f"All {len(rows)} figures", tables=[table])])
+    through = through_table(result["scores"]["detectors"])
+    return Section(
+        "Detectors",
+        text,
+        plots=plots,
+        tables=[through] if through else [],
+        folded=[Folded(f"All {len(rows)} figures", tables=[table])],
+    )
 
 
 def _number_of(entry: Mapping[str, Any]) -> str:
