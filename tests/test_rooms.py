@@ -80,6 +80,7 @@ FLOORS = (
 BENCH_FLOORS = (
     ("answer_file", "cell_job", "interval", "network_features", "real", "result_file", "trace"),
     ("arms", "calibration", "statistics"),
+    ("headline",),
     ("cell", "compare", "report", "retraining", "scoring", "sets"),
     ("detect", "plan"),
     ("entries", "summary"),

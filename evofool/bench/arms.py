@@ -58,11 +58,21 @@ SHARING = ("per-class", "nes", "apgd")
 """The arms that cppn is compared with to answer whether sharing between classes helps."""
 
 
+CLIMBED = {"straight-through": "straight through", "student": "through a student"}
+"""What a white-box arm climbs instead of masked gradients (ascend.approximation)."""
+
+
 def refuse_unknown(arms: Sequence[str]) -> None:
     """RecipeError for an arm that does not exist."""
     for name in arms:
         if name not in ARMS:
             raise RecipeError(f'there is no arm "{name}"; there are {", ".join(ARMS)}')
+
+
+def arm_title(name: str, arm: Mapping[str, Any]) -> str:
+    """The name of an arm; of a white-box arm against masked gradients also what it climbs instead."""
+    climbed = arm.get("gradients")
+    return f"{name} ({CLIMBED.get(climbed, climbed)})" if climbed else name
 
 
 def is_applicable(arm: str, target: Target) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.arms import ARMS
+from evofool.bench.arms import ARMS, is_applicable
 from evofool.bench.calibration import LEVELS, Calibration
 from evofool.bench.collect import CollectedCells
 from evofool.bench.detector_stage import DetectorScores, score_detectors
+from evofool.bench.headline import SUITE
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget, PreparedTarget
 from evofool.bench.result_file import SCHEMA, VERSION
@@ -94,6 +95,7 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
             *_flags("warning", *warnings, *scored.detectors.warnings),
         ],
         "scores": {
+            "headline": scored.scoring.headline(_missing(recipe, cells)) if scored.valid else None,
             "controls": {"real": scored.control},
             "arms": arms,
             "sharing": scored.scoring.sharing(),
@@ -118,7 +120,7 @@ def invalid_json(recipe: BenchRecipe, invalid: InvalidTarget) -> dict[str, Any]:
         **_head(recipe, invalid),
         "valid": False,
         "flags": [*_flags("invalid", invalid.fault), *_flags("warning", *invalid.warnings)],
-        "scores": {"controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}},
+        "scores": {"headline": None, "controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}},
         "raw": {},
         "timings": {},
     }
@@ -214,6 +216,21 @@ def _climbed(arm: str, cells: CollectedCells) -> dict[str, str]:
     """What a white-box arm climbed instead of masked gradients; nothing for the others."""
     source = cells.plan.gradients.of(arm)
     return {} if source is None else {"gradients": source.kind}
+
+
+def _missing(recipe: BenchRecipe, cells: CollectedCells) -> dict[str, str]:
+    """By arm of the headline's suite without a valid cell, the reason."""
+    reasons = {}
+    for arm in SUITE:
+        if arm not in recipe.arms:
+            reasons[arm] = "not among the arms of this benchmark"
+        elif not is_applicable(arm, cells.prepared.target):
+            reasons[arm] = "needs gradients, and this target gives none"
+        elif arm in cells.plan.gradients.left_out:
+            reasons[arm] = "gradients are masked, and the budget is too small to train a student network"
+        elif not cells.valid.get(arm):
+            reasons[arm] = "no seed is valid"
+    return reasons
 
 
 def _surrogates(cells: CollectedCells) -> dict[str, Any]:

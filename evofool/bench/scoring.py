@@ -9,6 +9,7 @@ import numpy as np
 from evofool.bench import statistics
 from evofool.bench.arms import ARMS, SHARING
 from evofool.bench.calibration import Calibration
+from evofool.bench.headline import SUITE, ArmAcceptance, headline
 from evofool.bench.statistics import quantiles
 from evofool.bench.trace import Trace
 
@@ -142,6 +143,14 @@ class Scoring:
             ratio = statistics.paired_ratio(theirs.q50(), ours.q50(), self.budget, *replicates)
             ratios[other] = ratio.to_dict() | {"pairs": ratio.number, "censored": ratio.censored}
         return ratios
+
+    def headline(self, left_out: Mapping[str, str]) -> dict[str, Any] | None:
+        """How many classes the fixed suite of arms fools; left_out: those of its arms that were not measured, and why."""
+        accepted = {}
+        for name in (arm for arm in SUITE if self.cells.get(arm)):
+            acceptance = self.acceptance(name, "tau5")
+            accepted[name] = ArmAcceptance(list(self.cells[name]), acceptance.at, acceptance.replicates)
+        return headline({"margin": accepted}, len(self.classes), self.budget, left_out)
 
     def acceptance(self, name: str, level: str) -> _Acceptance:
         """When the classes of an arm's cells were accepted, at "tau5" or "tau50"."""

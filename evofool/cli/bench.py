@@ -254,10 +254,13 @@ def numbers(text: str) -> list[int]:
 
 
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Print the main scores; of many targets only the strongest arms, since the report has the others."""
-    from evofool.bench.report.formatting import MET, arm_title, format_share
+    """Print the headline of each target, then the main scores; of many targets only those of the strongest arms."""
+    from evofool.bench.arms import arm_title
+    from evofool.bench.headline import headline_sentence
+    from evofool.bench.report.formatting import MET, format_share
     from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
 
+    print_lines(*(f"{name}: {headline_sentence(result)}" for name, result in results.items()))
     many = len(results) > _FEW
     table = Table()
     for head in ("target", "strongest arms" if many else "arm"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evofool import scores
-from evofool.bench.arms import ARMS, SURROGATE, refuse_small, refuse_unknown
+from evofool.bench.arms import ARMS, CLIMBED, SURROGATE, refuse_small, refuse_unknown
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import is_done, read_record
 from evofool.bench.cell_job import CellJob, JobSurrogate
@@ -18,7 +18,6 @@ from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.gradient_stage import choose_gradients
 from evofool.bench.real import real_images, with_progress
-from evofool.bench.report.formatting import CLIMBED
 from evofool.bench.scheduler import run_cells
 from evofool.bench.statistics import share_interval
 from evofool.bench.surrogate_stage import refuse_surrogates, usable_surrogates

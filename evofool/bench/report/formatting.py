@@ -22,16 +22,6 @@ MET = {True: "met", False: "not met", None: "undecided"}
 """How a statement or a control turned out."""
 
 
-CLIMBED = {"straight-through": "straight through", "student": "through a student"}
-"""What a white-box arm climbs instead of masked gradients (ascend.approximation)."""
-
-
-def arm_title(name: str, arm: Mapping[str, Any]) -> str:
-    """The name of an arm; of a white-box arm against masked gradients also what it climbs instead."""
-    climbed = arm.get("gradients")
-    return f"{name} ({CLIMBED.get(climbed, climbed)})" if climbed else name
-
-
 def format_share(value: float | None) -> str:
     """0..1 with two decimals. Only 0 is written 0.00 and only 1 is written 1.00; NOTHING for None."""
     if value is None:

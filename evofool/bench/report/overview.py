@@ -5,8 +5,9 @@ from math import inf
 from statistics import median
 from typing import Any
 
+from evofool.bench.arms import arm_title
 from evofool.bench.interval import format_ratio
-from evofool.bench.report.formatting import arm_title, join_names, queries_cell, ratio_cell, selection_note, share_cell
+from evofool.bench.report.formatting import join_names, queries_cell, ratio_cell, selection_note, share_cell
 from evofool.pages.bench_plots import ratio_dots
 from evofool.pages.html_page import Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evofool.bench.arms import arm_title
 from evofool.bench.report.formatting import (
     KINDS,
-    arm_title,
     confidences_cell,
     format_share,
     join_names,

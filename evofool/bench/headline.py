@@ -1,0 +1,146 @@
+"""The headline of a benchmark: how many classes are fooled within 100 queries a class, by at least one attack of a suite.
+
+The union over the suite is taken class by class, within a seed, as AutoAttack takes the worst case over its attacks image by
+image (Croce & Hein 2020, arXiv 2003.01690).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evofool.bench import statistics
+from evofool.bench.arms import arm_title
+
+SUITE = ("canvas", "square", "apgd")
+"""The attacks. They differ in kind: evolution, in which all classes share every image; random search by squares and gradient
+ascent, for one class at a time. The first two need outputs only. docs/protocol.md has the reasons.
+"""
+PER_CLASS = 100  # queries of each attack for a class
+CONFIDENCE = 0.95
+
+
+class ArmAcceptance(NamedTuple):
+    """After how many queries the n scored classes were accepted by an arm, counted over all classes; NaN where never.
+
+    seeds: S. at: (S, n) float64. replicates: (R, S, n), the same with thresholds from each of R bootstrap samples of the
+    real images, which are the same samples for all arms.
+    """
+
+    seeds: Sequence[int]
+    at: np.ndarray
+    replicates: np.ndarray
+
+
+def headline(
+    accepted: Mapping[str, Mapping[str, ArmAcceptance]], classes: int, budget: int, left_out: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """scores.headline of a result. None where the budget is below one query a class, or no seed has all arms.
+
+    accepted: by acceptance score and arm, of the arms of the suite that were measured; other arms are not looked at.
+    classes: n, how many are scored. budget: of each arm, over all classes. left_out: by arm of the suite that was not
+    measured, the reason.
+
+    The share of a seed is that of classes which at least one arm has fooled within min(PER_CLASS, budget // n) queries a
+    class. The value is the mean over the seeds that all arms have, under the acceptance score for which it is greatest: the
+    easiest, of equals the first. Of m scores each has limits at 1 - 0.05 / m, and those of the easiest are the highest lower
+    and the highest upper limit. They contain the greatest true share whenever all m intervals contain theirs: in at least
+    95% of cases (Bonferroni), whichever score turns out to be the easiest.
+    """
+    per_class = min(PER_CLASS, budget // classes)
+    by_score: dict[str, dict[str, Any]] = {}
+    seeds: list[int] = []
+    for score, arms in accepted.items():
+        suite = {name: arms[name] for name in SUITE if name in arms}
+        seeds = _common_seeds(suite)
+        if not seeds or not per_class:
+            return None
+        shares, replicates = _union(list(suite.values()), seeds, per_class * classes)
+        interval = statistics.share_interval(shares, replicates, classes, 1 - (1 - CONFIDENCE) / len(accepted))
+        by_score[score] = {
+            "value": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+            "per_seed": shares.tolist(),
+            # Of the mean share, since thresholds are estimates.
+            "threshold_variance": float(replicates.mean(axis=1).var(ddof=1)),
+        }
+    if not by_score:
+        return None
+    easiest = max(by_score, key=lambda score: by_score[score]["value"])
+    limits = {limit: max(row[limit] for row in by_score.values()) if len(seeds) > 1 else None for limit in ("low", "high")}
+    return {
+        "queries_per_class": per_class,
+        "attack_queries_per_class": budget / classes,
+        "classes": classes,
+        "arms": [name for name in SUITE if name in next(iter(accepted.values()))],
+        "left_out": dict(left_out),
+        "seeds": seeds,
+        "score": easiest,
+        "value": by_score[easiest]["value"],
+        **limits,
+        "per_seed": by_score[easiest]["per_seed"],
+        "by_score": by_score,
+    }
+
+
+def _common_seeds(arms: Mapping[str, ArmAcceptance]) -> list[int]:
+    first, *others = [list(arm.seeds) for arm in arms.values()] or [[]]
+    return [seed for seed in first if all(seed in seeds for seeds in others)]
+
+
+def _union(arms: Sequence[ArmAcceptance], seeds: Sequence[int], queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """(S,) and (R, S): the share of classes that any arm has fooled within so many queries over all classes."""
+    rows = [[list(arm.seeds).index(seed) for seed in seeds] for arm in arms]
+    at = np.fmin.reduce([arm.at[row] for arm, row in zip(arms, rows, strict=True)])
+    replicates = np.fmin.reduce([arm.replicates[:, row] for arm, row in zip(arms, rows, strict=True)])
+    return (at <= queries).mean(axis=-1), (replicates <= queries).mean(axis=-1)
+
+
+def headline_sentence(result: Mapping[str, Any]) -> str:
+    """The headline of a result as one sentence, and short ones on what is missing. Plain text, whatever the result has."""
+    if not result["valid"]:
+        return "Not measured: the evaluation is invalid."
+    if "headline" not in result["scores"]:
+        return "The result has no headline: it was written by an earlier evofool."
+    row = result["scores"]["headline"]
+    if row is None:
+        return f"No headline: none of {', '.join(SUITE)} was measured with at least one query a class."
+    classes, queries = row["classes"], row["queries_per_class"]
+    count, known = _count(row["value"], classes), result["target"]["classes"]
+    limits = "" if row["low"] is None else f" ({_count(row['low'], classes)} to {_count(row['high'], classes)})"
+    of = f"{classes:,} classes" if known == classes else f"{classes:,} scored classes (the target has {known:,})"
+    scored = result["scores"]["arms"]
+    arms = [arm_title(name, scored.get(name, {})) for name in row["arms"]]
+    by = f"at least one of {', '.join(arms)}" if len(arms) > 1 else arms[0]
+    sentence = (
+        f"Of {of}, {count}{limits} {'is' if count == '1' else 'are'} fooled within {queries:,} "
+        f"{'query' if queries == 1 else 'queries'} a class by {by}, at the threshold that keeps 95% of real images"
+    )
+    if len(row["by_score"]) > 1:
+        sentence += f", under the easiest of {len(row['by_score'])} acceptance scores ({row['score']})"
+    return " ".join([f"{sentence}.", *_caveats(row)])
+
+
+def _caveats(row: Mapping[str, Any]) -> list[str]:
+    """What is not as the protocol has it."""
+    said = []
+    if row["queries_per_class"] < PER_CLASS:
+        said.append(f"The budget allows no more queries than that; the protocol has {PER_CLASS}.")
+    if row["left_out"]:
+        listed = "; ".join(f"{arm}: {reason}" for arm, reason in row["left_out"].items())
+        said.append(f"Not measured: {listed}.")
+    if row["low"] is None:
+        said.append("One seed, so there is no interval.")
+    return said
+
+
+def _count(share: float, classes: int) -> str:
+    """A mean number of classes: "8.4" of ten, "93" of a hundred; only none is written 0, and only all are written as all."""
+    number, digits = share * classes, 0 if classes >= 100 else 1
+    least = 10.0**-digits
+    if 0 < number < least / 2:
+        return f"<{least:g}"
+    if classes - least / 2 <= number < classes:
+        return f">{classes - least:,g}"
+    return f"{number:,.{digits}f}".removesuffix(".0")

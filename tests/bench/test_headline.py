@@ -1,0 +1,170 @@
+"""The headline: the union over the suite compared with a slow count, its interval, and its sentence in all cases."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evofool.bench import statistics
+from evofool.bench.headline import SUITE, ArmAcceptance, headline, headline_sentence
+from tests.bench import samples
+
+KEPT = "at the threshold that keeps 95% of real images"
+
+
+def acceptance(key: int, seeds: list[int], classes: int = 10, scale: float = 2000) -> ArmAcceptance:
+    """Queries of which some are over a budget of 2,000, so that they are NaN; the thresholds multiply them by 1/2 to 2."""
+    draw = np.random.default_rng(key)
+    at = draw.exponential(scale, (len(seeds), classes)).round() + 1
+    replicates = at * np.geomspace(0.5, 2, 30)[:, None, None]
+    return ArmAcceptance(seeds, np.where(at > 2000, np.nan, at), np.where(replicates > 2000, np.nan, replicates))
+
+
+def suite(seeds: list[int] | None = None, classes: int = 10, scale: float = 2000) -> dict[str, ArmAcceptance]:
+    return {arm: acceptance(key, seeds or [3, 4, 5, 6], classes, scale) for key, arm in enumerate(SUITE)}
+
+
+def result(row: dict[str, Any] | None, classes: int = 10) -> dict[str, Any]:
+    made = samples.results(1)[0]
+    made["target"] |= {"classes": classes, "scored_classes": classes}
+    made["scores"]["headline"] = row
+    return made
+
+
+def sentence(value: float, low: float | None, high: float | None, classes: int, **changed: Any) -> str:
+    row = {
+        "queries_per_class": 100, "classes": classes, "arms": list(SUITE), "left_out": {}, "score": "margin",
+        "value": value, "low": low, "high": high, "by_score": {"margin": {}},
+    }  # fmt: skip
+    return headline_sentence(result(row | changed, classes))
+
+
+def test_a_class_counts_if_any_arm_of_the_suite_fools_it_in_the_same_seed():
+    arms = suite()
+    found = headline({"margin": arms | {"cppn": acceptance(9, [3, 4, 5, 6], scale=1)}}, 10, 2000, {})
+    assert found is not None
+    shares = []
+    for row in range(4):
+        fooled = [any(arm.at[row, c] <= 1000 for arm in arms.values()) for c in range(10)]
+        shares.append(sum(fooled) / 10)
+    assert found["per_seed"] == pytest.approx(shares)
+    assert found["value"] == pytest.approx(np.mean(shares))
+    assert 0 < found["low"] < found["value"] < found["high"] < 1
+    assert (found["arms"], found["seeds"], found["score"]) == (list(SUITE), [3, 4, 5, 6], "margin")
+    assert (found["queries_per_class"], found["attack_queries_per_class"]) == (100, 200)
+    alone = [headline({"margin": {arm: arms[arm]}}, 10, 2000, {}) for arm in SUITE]
+    assert all(row is not None and row["value"] < found["value"] for row in alone)
+
+
+def test_arms_are_paired_by_the_number_of_the_seed():
+    arms = suite()
+    turned = ArmAcceptance([6, 5, 4, 3], arms["apgd"].at[::-1], arms["apgd"].replicates[:, ::-1])
+    assert headline({"margin": arms | {"apgd": turned}}, 10, 2000, {}) == headline({"margin": arms}, 10, 2000, {})
+    fewer = ArmAcceptance([4, 6], arms["apgd"].at[[1, 3]], arms["apgd"].replicates[:, [1, 3]])
+    found, whole = (headline({"margin": arms | {"apgd": apgd}}, 10, 2000, {}) for apgd in (fewer, arms["apgd"]))
+    assert found is not None
+    assert whole is not None
+    assert found["seeds"] == [4, 6]
+    assert found["per_seed"] == whole["per_seed"][1::2]
+
+
+def test_the_interval_of_one_score_is_that_of_a_share_with_its_thresholds():
+    arms = suite()
+    found = headline({"margin": arms}, 10, 2000, {})
+    assert found is not None
+    joint = np.fmin.reduce([arm.replicates for arm in arms.values()])
+    interval = statistics.share_interval(found["per_seed"], (joint <= 1000).mean(axis=-1), 10)
+    assert (found["low"], found["high"]) == (interval.low, interval.high)
+    narrow = statistics.share_interval(found["per_seed"], None, 10)
+    assert narrow.low is not None
+    assert found["low"] < narrow.low
+
+
+def test_of_several_scores_the_easiest_counts_and_its_limits_allow_for_the_choice():
+    by_score = {"margin": suite(scale=2500), "pair": suite(scale=2000), "features": suite(scale=3500)}
+    found = headline(by_score, 10, 2000, {})
+    assert found is not None
+    rows = found["by_score"]
+    assert found["score"] == "pair"
+    assert found["value"] == rows["pair"]["value"] == max(row["value"] for row in rows.values())
+    assert found["per_seed"] == rows["pair"]["per_seed"]
+    assert (found["low"], found["high"]) == tuple(max(row[limit] for row in rows.values()) for limit in ("low", "high"))
+    alone = headline({"pair": by_score["pair"]}, 10, 2000, {})
+    assert alone is not None
+    assert rows["pair"]["low"] < alone["low"]
+    assert rows["pair"]["high"] > alone["high"]
+
+
+def test_the_greatest_of_several_shares_is_in_the_interval_as_often_as_it_says():
+    draw, truths, inside = np.random.default_rng(5), np.array([0.7, 0.75, 0.75]), 0
+    for _ in range(200):
+        scores = {}
+        for name, truth in enumerate(truths):
+            at = np.where(draw.random((5, 10)) < truth, 1.0, np.nan)
+            scores[str(name)] = {"apgd": ArmAcceptance(range(5), at, np.stack([at, at]))}
+        found = headline(scores, 10, 1000, {})
+        assert found is not None
+        inside += found["low"] <= truths.max() <= found["high"]
+    assert inside >= 186
+
+
+@pytest.mark.parametrize(("budget", "queries"), [(1000, 100), (999, 99), (10, 1), (50_000, 100)])
+def test_a_smaller_budget_gives_the_queries_that_it_has(budget: int, queries: int):
+    found = headline({"margin": suite()}, 10, budget, {})
+    assert found is not None
+    assert found["queries_per_class"] == queries
+
+
+def test_without_a_query_a_class_an_arm_or_a_common_seed_there_is_no_headline():
+    arms = suite()
+    others = ArmAcceptance([7, 8, 9, 10], arms["apgd"].at, arms["apgd"].replicates)
+    assert headline({"margin": arms}, 10, 9, {}) is None
+    assert headline({"margin": {}}, 10, 1000, {}) is None
+    assert headline({"margin": {"cppn": arms["apgd"]}}, 10, 1000, {}) is None
+    assert headline({"margin": arms | {"apgd": others}}, 10, 1000, {}) is None
+
+
+def test_one_seed_has_no_interval():
+    found = headline({"margin": suite([0])}, 10, 2000, {})
+    assert found is not None
+    assert (found["low"], found["high"]) == (None, None)
+    assert "One seed, so there is no interval." in headline_sentence(result(found))
+
+
+def test_the_sentence():
+    by = "within 100 queries a class by at least one of canvas, square, apgd"
+    assert sentence(0.93, 0.89, 0.96, 100) == f"Of 100 classes, 93 (89 to 96) are fooled {by}, {KEPT}."
+    assert sentence(0.84, 0.6, 0.95, 10) == f"Of 10 classes, 8.4 (6 to 9.5) are fooled {by}, {KEPT}."
+    assert sentence(0.0, 0.0, 0.02, 10).startswith("Of 10 classes, 0 (0 to 0.2) are fooled")
+    assert sentence(1.0, 0.91, 1.0, 10).startswith("Of 10 classes, 10 (9.1 to 10) are fooled")
+    assert sentence(0.1, 0.01, 0.3, 10).startswith("Of 10 classes, 1 (0.1 to 3) is fooled")
+    assert sentence(0.999, 0.99, 0.9999, 1000).startswith("Of 1,000 classes, 999 (990 to >999) are fooled")
+    assert sentence(0.0001, 0.0, 0.999, 100).startswith("Of 100 classes, <1 (0 to >99) are fooled")
+
+
+def test_the_sentence_says_what_is_missing():
+    left_out = {"apgd": "needs gradients, and this target gives none"}
+    text = sentence(0.5, None, None, 10, arms=["canvas", "square"], left_out=left_out, queries_per_class=1)
+    assert text == (
+        f"Of 10 classes, 5 are fooled within 1 query a class by at least one of canvas, square, {KEPT}. The budget allows "
+        "no more queries than that; the protocol has 100. Not measured: apgd: needs gradients, and this target gives none. "
+        "One seed, so there is no interval."
+    )
+    assert f" a class by canvas, {KEPT}." in sentence(0.5, 0.4, 0.6, 10, arms=["canvas"])
+    several = {"margin": {}, "pair": {}}
+    text = sentence(0.5, 0.4, 0.6, 10, by_score=several, score="pair")
+    assert text.endswith(f"{KEPT}, under the easiest of 2 acceptance scores (pair).")
+    some = result(headline({"margin": suite(classes=5)}, 5, 500, {}))
+    assert headline_sentence(some).startswith("Of 5 scored classes (the target has 10), ")
+    some["scores"]["arms"]["apgd"]["gradients"] = "student"
+    assert "at least one of canvas, square, apgd (through a student)," in headline_sentence(some)
+
+
+def test_results_without_a_headline_say_so():
+    assert headline_sentence(result(None)) == (
+        "No headline: none of canvas, square, apgd was measured with at least one query a class."
+    )
+    older = samples.results(1)[0]
+    del older["scores"]["headline"]
+    assert headline_sentence(older) == "The result has no headline: it was written by an earlier evofool."
+    assert headline_sentence({**older, "valid": False}) == "Not measured: the evaluation is invalid."
