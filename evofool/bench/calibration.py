@@ -52,23 +52,12 @@ class Calibration:
     @cached_property
     def has_images(self) -> np.ndarray:
         """(K,) bool: the classes that have real images. All of these set the thresholds."""
-        found = np.zeros(len(self.labels), bool)
-        found[self.classes] = True
-        return found
+        return scored_classes(self.classes, len(self.labels))
 
     @cached_property
     def scored(self) -> np.ndarray:
-        """(K,) bool: the classes that are scored: those with real images, or `most` of them.
-
-        Of n classes in the order of the labels those at places floor((k + 1/2) n / most), one of each of `most` strata of
-        equal size: in the order of ImageNet neighbours are related.
-        """
-        known = np.flatnonzero(self.has_images)
-        if self.most is not None and self.most < len(known):
-            known = known[(2 * np.arange(self.most) + 1) * len(known) // (2 * self.most)]
-        scored = np.zeros(len(self.labels), bool)
-        scored[known] = True
-        return scored
+        """(K,) bool: the classes that are scored: those with real images, or `most` of them."""
+        return scored_classes(self.classes, len(self.labels), self.most)
 
     @cached_property
     def correct(self) -> np.ndarray:
@@ -365,6 +354,20 @@ def _refuse_other_tensors(logits: np.ndarray, classes: np.ndarray, control: np.n
             raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, not {np.dtype(dtype)} {shape}")
     if n and not 0 <= classes.min() <= classes.max() < len(labels):
         raise ValueError(f"it has the class {classes.max() if classes.min() >= 0 else classes.min()} of {len(labels)}")
+
+
+def scored_classes(classes: np.ndarray, number: int, most: int | None = None) -> np.ndarray:
+    """(number,) bool: which classes are scored: those of `classes`, the classes of real images, or `most` of them.
+
+    Of n classes in the order of the labels those at places floor((k + 1/2) n / most), one of each of `most` strata of equal
+    size: in the order of ImageNet neighbours are related.
+    """
+    known = np.unique(classes)
+    if most is not None and most < len(known):
+        known = known[(2 * np.arange(most) + 1) * len(known) // (2 * most)]
+    scored = np.zeros(number, bool)
+    scored[known] = True
+    return scored
 
 
 def halves(classes: np.ndarray) -> np.ndarray:

@@ -152,21 +152,24 @@ def read_result(data: Mapping[str, Any], which: str) -> ComparableResult:
 
 
 def refuse_other_classes(
-    names: tuple[str, str], labels: tuple[Sequence[str], Sequence[str]], without: tuple[Sequence[str], Sequence[str]]
+    names: tuple[str, str],
+    labels: tuple[Sequence[str], Sequence[str]],
+    without: tuple[Sequence[str], Sequence[str]],
+    remedy: str = "",
 ) -> None:
     """RecipeError unless two targets have the same classes, in any order, and are scored in the same ones.
 
-    labels: all labels of each; without: those that are not scored.
+    labels: all labels of each; without: those that are not scored; remedy: for the user if the scored ones differ.
     """
     scored = [Counter(every) - Counter(missing) for every, missing in zip(labels, without, strict=True)]
-    for verb, (ours, theirs) in (("have", tuple(map(Counter, labels))), ("are scored in", scored)):
+    for verb, (ours, theirs), end in (("have", tuple(map(Counter, labels)), ""), ("are scored in", scored, remedy)):
         apart = [
             f"only {name} {', '.join(sorted(more)[:5])}{' ...' if len(more) > 5 else ''} ({len(more):,})"
             for name, more in zip(names, (ours - theirs, theirs - ours), strict=True)
             if more
         ]
         if apart:
-            raise RecipeError(f"the two targets {verb} different classes: {'; '.join(apart)}")
+            raise RecipeError(f"the two targets {verb} different classes: {'; '.join(apart)}{end}")
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

@@ -242,6 +242,20 @@ def test_incomparable_results_are_refused_before_anything_is_measured(
     assert message in output
 
 
+def test_some_classes_in_another_order_are_refused_before_anything_is_measured(last, tmp_path, forbid_measuring):
+    """Which classes `classes = N` chooses depends on the order of the labels."""
+    before = load_result(last)
+    before["protocol"]["classes"] = 2
+    before["images"]["classes_left_out"] = list(
+        "01245789"
+    )  # as if the labels had had another order; in this one 2 and 7 are
+    write_json(tmp_path / "before.json", before)
+    code, output = gate("lenet", "--against", str(tmp_path / "before.json"), "--out", str(tmp_path / "g"))
+    assert code == 2, output
+    assert "are scored in different classes: only lenet 2, 7 (2); only before 3, 6 (2)" in output
+    assert "of all classes 2 are scored, chosen by the order of the labels: keep that order" in output
+
+
 def test_arms_that_neither_side_can_have_do_not_make_a_black_box_invalid(tmp_path, black_box):
     recipe = BENCH | {
         "targets": [{"target": black_box}],

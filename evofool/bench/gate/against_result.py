@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evofool.bench.arms import SURROGATE
 from evofool.bench.bench import run_bench
-from evofool.bench.calibration import LEVELS
+from evofool.bench.calibration import LEVELS, scored_classes
 from evofool.bench.compare import (
     ComparableResult,
     differences,
@@ -34,7 +36,7 @@ from evofool.bench.gate.log_ratio import LogPairs
 from evofool.bench.gate.strict import refuse_few
 from evofool.bench.headline import headline_sentence
 from evofool.bench.plan import BenchRecipe, parse
-from evofool.bench.real import DIGITS, RealImages, classes_without, real_images, sha256, with_progress
+from evofool.bench.real import DIGITS, RealImages, real_images, sha256, with_progress
 from evofool.bench.surrogate_stage import usable_surrogates
 from evofool.errors import ImageError, Interrupted, RecipeError
 from evofool.sweep.runner import OnProgress, reporter
@@ -110,11 +112,6 @@ def against(
     else:
         measured = read_result(now, "the result now")
         refuse_other_protocol(measured, before)
-        refuse_other_classes(
-            (measured.target.name, "before"),
-            (measured.target.labels, before.target.labels),
-            (measured.images.unscored, before.images.unscored),
-        )
         notes += [note for each in earlier.results for note in differences(measured, each) if note not in notes]
         before_measured = len(choice.notes)
         choice = without_masked(choice, measured, earlier)
@@ -176,10 +173,12 @@ def _recipe(
 
 def _refuse_other_images(before: ComparableResult, target: Target, real: RealImages) -> None:
     """RecipeError for other classes, ImageError for other pixels than those of before."""
+    labels, most = np.array(target.labels), before.protocol.classes
     refuse_other_classes(
         (target.name, "before"),
         (target.labels, before.target.labels),
-        (classes_without(real, target), before.images.classes_without_images),
+        (labels[~scored_classes(real.classes, len(labels), most)].tolist(), before.images.unscored),
+        "" if most is None else f"; of all classes {most:,} are scored, chosen by the order of the labels: keep that order",
     )
     seen = sha256(real)
     if seen != before.images.sha256:

@@ -82,20 +82,20 @@ def threshold(
             notes += checked.notes
             if checked.faults:
                 return verdict(Check("validation", "invalid", "; ".join(checked.faults)))
-            real = []
+            real, kept = None, []
             if images is not None:
-                shown = with_progress(real_images(images, target), reporter(on_progress))
-                real.append(_kept(accept, calibrate(target, shown, keep=work_folder / "real-images.answers"), target.name))
-        if any(check.status == "invalid" for check in real):
-            return verdict(*real)
-        gradients = choose_gradients(target, usable, attacks.budget, len(classes))
+                real = with_progress(real_images(images, target), reporter(on_progress))
+                kept.append(_kept(accept, calibrate(target, real, keep=work_folder / "real-images.answers"), target.name))
+        if any(check.status == "invalid" for check in kept):
+            return verdict(*kept)
+        gradients = choose_gradients(target, usable, attacks.budget, len(classes), real=real)
         notes += [gradients.message(usable)] if gradients.masked else []
         usable = [arm for arm in usable if arm not in gradients.left_out]
         if all(ARMS[arm].kind == "floor" for arm in usable):
             message = (
                 f"{gradients.message(gradients.left_out)}; no other arm attacks: raise --budget, or add one of the others"
             )
-            return verdict(*real, *(Check(arm, "fails", message, arm=arm) for arm in gradients.left_out))
+            return verdict(*kept, *(Check(arm, "fails", message, arm=arm) for arm in gradients.left_out))
         jobs = [
             CellJob(
                 work_folder / f"{arm}-{seed}",
@@ -121,7 +121,7 @@ def threshold(
             check = _fooled(arm, cells, accept, max_fooled)
             checks.append(with_cells(check, arm, [job.folder for job, _ in cells], work_folder))
         mark_verdict_given(work_folder, target)
-    return verdict(*real, *checks)
+    return verdict(*kept, *checks)
 
 
 def _refuse_arms(arms: Sequence[str]) -> None:
