@@ -1,4 +1,4 @@
-"""The group `evofool bench`: run (the default command), show and compare; retrain is in a file of its own."""
+"""The group `evofool bench`: run (the default command), show, compare; retrain and reject-class are in their own files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from evofool.bench.interval import Interval, format_queries, format_ratio
 from evofool.cli.options import AsJson, WithDefault
+from evofool.cli.reject_class import reject_class
 from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
 from evofool.printer import Table, print_json, print_lines
@@ -30,6 +31,7 @@ bench = typer.Typer(
     evofool bench show DIR                      how far each cell is
     evofool bench compare A.json B.json         two results, paired by seed
     evofool bench retrain                       training with fooling images
+    evofool bench reject-class SPEC RUN         a class for fooling images, in an existing network
 """,
 )
 
@@ -124,6 +126,7 @@ def run(
 
 
 bench.command("retrain")(retrain)
+bench.command("reject-class")(reject_class)
 
 
 @bench.command("show")

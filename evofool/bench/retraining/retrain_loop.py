@@ -21,7 +21,8 @@ from evofool.recipe import Recipe, load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.targets import Target, target
-from evofool.targets.digits import LABELS, training_half
+from evofool.targets.digits import training_half
+from evofool.targets.labels import is_rejection
 
 SCHEMA, VERSION = "evofool.retrain", 2
 FILE = "retrain.json"
@@ -187,10 +188,15 @@ def fooling_images(folder: Path, run: int, iterations: int, evolutions: int) -> 
 
 
 def champions(stored: StoredRun) -> np.ndarray:
-    """uint8 (M, C, H, W): by birth, every image that was at some time the elite of a digit and was classified as it."""
-    births = sorted({c.birth for c in stored.store.cell_history() if c.margin > 0 and c.cell // stored.niches < len(LABELS)})
-    packed = stored.store.genomes(births)
-    return stored.encoding.render(stored.unpack([packed[birth] for birth in births]))
+    """uint8 (M, C, H, W): by birth, every image that was at some time the elite of a class and was classified as it."""
+    return stored.encoding.render(stored.genomes(champion_births(stored)))
+
+
+def champion_births(stored: StoredRun) -> list[int]:
+    """The births of these images, ascending; those of rejection classes are left out."""
+    rejects = [is_rejection(label) for label in stored.labels]
+    history = stored.store.cell_history()
+    return sorted({change.birth for change in history if change.margin > 0 and not rejects[change.cell // stored.niches]})
 
 
 def evolve(recipe: Recipe, run_folder: Path, attacked: Target, on_progress: OnProgress) -> None:
