@@ -13,7 +13,10 @@ NETWORKS = "networks"
 
 @dataclass(frozen=True)
 class Entry:
-    """One classifier of a benchmark. defence, copy, epochs: of one that is trained, else "", 0 and 0."""
+    """One classifier of a benchmark. defence, copy, epochs: of one that is trained, else "", 0 and 0.
+
+    stated_defence: what the recipe says of the defence, for results.
+    """
 
     name: str
     spec: str
@@ -23,6 +26,7 @@ class Entry:
     defence: str = ""
     copy: int = 0
     epochs: int = 0
+    stated_defence: str = ""
 
 
 def entries(recipe: BenchRecipe, folder: Path, pinned: Mapping[str, str] | None = None) -> list[Entry]:
@@ -88,13 +92,16 @@ def _of_part(part: TargetPart, folder: Path, defended: Collection[str]) -> list[
     if part.target is not None:
         # A single target is in no group, unless it is compared as one.
         group = part.group or (part.family if part.defends or part.family in defended else "")
-        return [Entry(part.called, part.target, group, part.defends, part.top1)]
+        return [Entry(part.called, part.target, group, part.defends, part.top1, stated_defence=part.defence)]
     assert part.train is not None
     trained = [
         Entry(f"{part.called}-{k + 1}", "", part.family, part.defends, part.top1, part.train, k, part.each_epochs)
         for k in range(part.copies)
     ]
-    return [replace(entry, spec=f"lenet?weights={weights_file(entry, folder).absolute()}") for entry in trained]
+    return [
+        replace(entry, spec=f"lenet?weights={weights_file(entry, folder).absolute()}", stated_defence=part.defence)
+        for entry in trained
+    ]
 
 
 def _free_name(entry: Entry, taken: Collection[str], pinned: Mapping[str, str], reserved: Collection[str]) -> str:

@@ -78,13 +78,16 @@ def finish(
     _write_results(folder / RESULTS, results)
     total = summarize(recipe, results)
     if recipe.transfer:
-        from evofool.bench.transfer.transfer_stage import transferred
+        from evofool.bench.transfer.transfer_stage import accepted_by, transferred
 
         report("measuring transfer between targets")
         arm = "cppn" if "cppn" in recipe.arms else recipe.arms[0]
         measured = [(target.prepared, target.folders.get(arm, {})) for target in valid]
         total["transfer"], more = transferred(arm, measured, report)
         notes += more
+        for name, row in accepted_by(arm, total["transfer"]).items():
+            results[name]["scores"]["transfer"] = row
+        _write_results(folder / RESULTS, results)
     notes = [hidden(note) for note in notes]
     write_json(folder / SUMMARY, total)
     folders = {target.name: target.folders for target in valid}

@@ -68,6 +68,8 @@ class TargetPart(_Part):
     """The name in results; the name of the target or of the defence if not given. Copies are numbered."""
     group: str = ""
     """Networks with the same group are reported together; the name if not given."""
+    defence: str = Field("", max_length=100)
+    """The defence that the network has, in a few words, for the board; the value of `train` if not given."""
     defends: str = ""
     """The name or group of the networks that this one is stated to be harder to fool than. The report says whether that
     held.

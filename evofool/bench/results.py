@@ -15,6 +15,7 @@ from evofool.bench.detector_stage import DetectorScores, score_detectors
 from evofool.bench.headline import SUITE
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget, PreparedTarget
+from evofool.bench.real import content_sha256
 from evofool.bench.result_file import SCHEMA, VERSION
 from evofool.bench.scoring import Scoring, flags
 from evofool.bench.statistics import quantiles
@@ -162,6 +163,8 @@ def _control(calibration: Calibration) -> tuple[dict[str, Any], str]:
 
 def _target_json(target: PreparedTarget | InvalidTarget) -> dict[str, Any]:
     found: dict[str, Any] = {"name": target.name, "group": target.entry.group, "spec": public_name(target.entry.spec)}
+    if defence := target.entry.stated_defence or target.entry.defence:
+        found["defence"] = defence
     if target.target is not None:
         labels = list(target.target.labels)
         found |= {
@@ -192,9 +195,11 @@ def _protocol(recipe: BenchRecipe) -> dict[str, Any]:
 
 def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibration: Calibration) -> dict[str, Any]:
     labels = np.array(calibration.labels, object)
+    content = content_sha256(target.real, calibration.labels) or None if isinstance(target, PreparedTarget) else None
     return {
         "source": recipe.images if recipe.images == "digits" else name_of(recipe.images),
         "sha256": calibration.sha256,
+        **({} if content is None else {"content_sha256": content}),
         "number": len(calibration.classes),
         "calibration": int((~calibration.control).sum()),
         "control": int(calibration.control.sum()),

@@ -105,6 +105,11 @@ def test_transfer_is_between_the_valid_targets(done: BenchOutcome) -> None:
     assert result["targets"] == ["lenet", "shifted"]
     assert [result["share"][k][k] for k in (0, 1)] == [1.0, 1.0]
     assert all(0.0 <= result["share"][a][b] <= 1.0 for a, b in ((0, 1), (1, 0)))
+    for own, other in ((0, 1), (1, 0)):
+        of = {result["targets"][other]: result["share"][other][own]}
+        wanted = {"arm": "cppn", "of": of, "median": result["share"][other][own]}
+        assert scores(done, result["targets"][own])["transfer"] == wanted
+    assert "transfer" not in scores(done, "wrong")
     assert result["off_diagonal_median"] == pytest.approx((result["share"][0][1] + result["share"][1][0]) / 2)
 
 
@@ -119,3 +124,9 @@ def test_an_invalid_target_is_in_no_figure(done: BenchOutcome) -> None:
     table = pyarrow.read_table(done.folder / "elites.parquet")
     assert set(table.column("target").to_pylist()) == {"lenet", "shifted"}
     assert set(table.column("arm").to_pylist()) == {"cppn"}, "no elites that were evolved against a detector"
+
+
+def test_the_same_files_have_one_hash_whatever_a_target_makes_of_them(done: BenchOutcome) -> None:
+    found = [json.loads((done.folder / "results" / f"{name}.json").read_text())["images"] for name in ("lenet", "shifted")]
+    assert found[0]["content_sha256"] == found[1]["content_sha256"]
+    assert len(found[0]["content_sha256"]) == 64

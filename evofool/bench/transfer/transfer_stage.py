@@ -34,6 +34,21 @@ def transferred(
         return None, [f"transfer was not measured: {error}"]
 
 
+def accepted_by(arm: str, found: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """By target, scores.transfer of its result: which share of each other target's elites it accepts, and their median.
+
+    found: TransferMatrix.as_json, None if it was not measured. A share is None where the other target has no elite.
+    """
+    if found is None:
+        return {}
+    rows = {}
+    for j, name in enumerate(found["targets"]):
+        shares = {other: found["share"][i][j] for i, other in enumerate(found["targets"]) if i != j}
+        known = [share for share in shares.values() if share is not None]
+        rows[name] = {"arm": arm, "of": shares, "median": float(np.median(known)) if known else None}
+    return rows
+
+
 def _row(target: int, seeds: Mapping[int, Path]) -> TargetElites:
     runs, run, classes, births, pngs = [], [], [], [], []
     for index, (seed, folder) in enumerate(seeds.items()):
