@@ -30,7 +30,6 @@ from evofool.targets import Target
 from evofool.text import shortened
 
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
-DEFENCES = ("none", "outlier-exposure", "reject-class")
 QUICK = ("cppn", "per-class", "random", "apgd", "noise")
 """The default arms: the question of sharing, the strongest attack and the floor."""
 
@@ -58,8 +57,10 @@ class TargetPart(_Part):
 
     target: str | None = Field(None, min_length=1)
     """A classifier, in the grammar of targets."""
-    train: Literal["none", "outlier-exposure", "reject-class"] | None = None
-    """Digit networks that are trained first: `none` as usual, `outlier-exposure` and `reject-class` with a defence."""
+    train: Literal["none", "outlier-exposure", "reject-class", "adversarial"] | None = None
+    """Digit networks that are trained first: `none` as usual, the others with a defence. `outlier-exposure` and
+    `reject-class` learn from images without digits, `adversarial` from the worst images near the digits.
+    """
     copies: int = Field(1, ge=1, le=100)
     """How many are trained, each from a seed of its own."""
     epochs: int | None = Field(None, ge=1, le=10_000)

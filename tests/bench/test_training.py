@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from evofool.bench.retraining import training
+from evofool.bench.retraining import adversarial, training
 from evofool.bench.retraining.outliers import ROUNDS, cppns, outliers, shuffled, smooth_noise
 from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.targets import target
@@ -73,6 +73,41 @@ def test_the_loss_equals_the_papers(defence: str, monkeypatch: pytest.MonkeyPatc
             to_uniform = F.cross_entropy(of_others, torch.full_like(of_others, 0.1))
             wanted = F.cross_entropy(of_digits, y) + 0.5 * to_uniform
     assert found.item() == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_an_adversary_stays_near_the_images_and_finds_a_higher_loss_than_random_signs() -> None:
+    images, labels = stand_ins(40)
+    network = training.train(0, "none", images, labels, epochs=4)
+    network.zero_grad()  # of the training
+    x, y = as_tensor(images), torch.from_numpy(labels)
+    draws = torch.Generator().manual_seed(0)
+    start = torch.rand(x.shape, generator=draws) * 2 - 1
+    for share in (0.5, 1.0):
+        found = adversarial.worst_near(network, x, y, start, share)
+        radius = share * adversarial.RADIUS
+        assert (found - x).abs().max() <= radius + 1e-6
+        assert 0 <= found.min() <= found.max() <= 1
+        with torch.no_grad():
+            others = [(x + radius * (torch.rand(x.shape, generator=draws) - 0.5).sign()).clamp(0, 1) for _ in range(20)]
+            worst, *random = (F.cross_entropy(network(z), y, reduction="none") for z in (found, *others))
+        assert (worst >= torch.stack(random).max(0).values).float().mean() > 0.9
+        assert all(p.grad is None for p in network.parameters())
+
+
+def test_adversarial_training_is_on_these_images_alone_and_the_radius_grows() -> None:
+    images, labels = stand_ins(20)
+    network, x, y = LeNet().eval(), as_tensor(images), torch.from_numpy(labels)
+    loss, farthest = adversarial.AdversarialLoss(3), []
+    for batch in (1, 150, 300, 900):
+        loss.batches = batch - 1
+        seen: list[torch.Tensor] = []
+        hook = network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].detach()))
+        found = loss(network, x, y)
+        hook.remove()
+        assert len(seen) == adversarial.STEPS + 1
+        assert found.item() == pytest.approx(F.cross_entropy(network(seen[-1]), y).item())
+        farthest.append((seen[-1] - x).abs().max().item())
+    assert farthest == pytest.approx([0.001, 0.15, 0.3, 0.3], abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.6])

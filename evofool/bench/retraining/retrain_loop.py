@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evofool.bench.retraining.training import (
-    DEFENCES,
+    WITH_OUTLIERS,
     is_trained,
     network_metadata,
     refuse_unknown_defence,
@@ -58,8 +58,10 @@ class RetrainingPlan:
     def check(self) -> None:
         """RecipeError, with the reason, for a plan that cannot be carried out."""
         refuse_unknown_defence(self.defence)
-        if self.defence == "none":
-            raise RecipeError(f"retraining needs a defence: {', '.join(d for d in DEFENCES if d != 'none')}")
+        if self.defence not in WITH_OUTLIERS:
+            raise RecipeError(
+                f"retraining needs a defence that learns fooling images, {' or '.join(WITH_OUTLIERS)}, not {self.defence}"
+            )
         if self.encoding not in ("cppn", "direct"):
             raise RecipeError(f'there is no encoding "{self.encoding}" of digits; there are cppn and direct')
         if not 0 < self.fooling_share < 1:

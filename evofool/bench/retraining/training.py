@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional as F
 
+from evofool.bench.retraining import adversarial
 from evofool.bench.retraining.outliers import outliers
 from evofool.errors import RecipeError, StoreError
 from evofool.machine import torch_threads
@@ -22,7 +23,10 @@ DEFENCES = {
     "none": "digits alone",
     "outlier-exposure": "on images that are no digit, the ten probabilities are to be equal (Hendrycks 2019)",
     "reject-class": "images that are no digit are a class of their own, after the digits (Nguyen 2015, section 3.5)",
+    "adversarial": "on the worst images that 3 steps of PGD find within 0.3 of the digits (Madry 2018)",
 }
+WITH_OUTLIERS = ("outlier-exposure", "reject-class")
+"""The defences that are trained on images without digits too."""
 EPOCHS = 20
 SHARE = 0.25  # of images without digits among all training images
 EXPOSURE = 0.5  # weight of the term of outlier exposure (Hendrycks 2019, lambda)
@@ -46,14 +50,19 @@ def train(
 ) -> LeNet:
     """A LeNet in eval mode, trained on digits uint8 (N, 1, 28, 28) and labels int64 (N,), on one thread, keyed by seed.
 
-    A defended network is also trained on outliers: the images `fooling`, uint8 (M, 1, 28, 28), all equally often, or if that
-    is None on new images of evofool.bench.retraining.outliers. share: of outliers among all images, in (0, 1).
+    With a defence of WITH_OUTLIERS it is also trained on outliers: the images `fooling`, uint8 (M, 1, 28, 28), all equally
+    often, or if that is None on new images of evofool.bench.retraining.outliers. share: of outliers among all images, in
+    (0, 1).
     progress(done, epochs) is called after each epoch; an exception that it raises ends the training.
     """
     refuse_unknown_defence(defence)
     with torch_threads(1):
-        loss_with_outliers = None if defence == "none" else _LossWithOutliers(defence, images, fooling, share, seed)
-        return train_lenet.train(
+        loss: Callable[[LeNet, torch.Tensor, torch.Tensor], torch.Tensor] = train_lenet.cross_entropy
+        if defence in WITH_OUTLIERS:
+            loss = _LossWithOutliers(defence, images, fooling, share, seed)
+        elif defence == "adversarial":
+            loss = adversarial.AdversarialLoss(seed)
+        network = train_lenet.train(
             as_tensor(images),
             torch.from_numpy(labels),
             epochs,
@@ -63,9 +72,10 @@ def train(
                 classes=len(LABELS) + (defence == "reject-class"),
                 batch=_BATCH,
                 peak_rate=_PEAK_RATE,
-                loss=loss_with_outliers or train_lenet.cross_entropy,
+                loss=loss,
             ),
         )
+        return network.to(memory_format=torch.contiguous_format)
 
 
 def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None, progress: Progress | None = None) -> Path:
@@ -91,8 +101,8 @@ def seed_of(*numbers: int) -> int:
 
 
 def network_metadata(seed: int, defence: str, epochs: int, others: str, share: float = SHARE) -> dict[str, str]:
-    """The metadata of a weights file. others: describes the images without digits that a defended network is trained on."""
-    others_shown = "" if defence == "none" else f", {others}, {share:.4g} of all images shown"
+    """The metadata of a weights file. others: describes the outliers, for a defence that is trained on them."""
+    others_shown = f", {others}, {share:.4g} of all images shown" if defence in WITH_OUTLIERS else ""
     recipe = f"evofool.targets.train_lenet, peak rate {_PEAK_RATE}, batch {_BATCH}, {epochs} epochs; seed {seed}"
     return {
         "architecture": "evofool.targets.networks.LeNet",
