@@ -21,6 +21,7 @@ from evofool.bench.arms import (
     settings_for,
 )
 from evofool.bench.cell_job import CellJob, JobSurrogate
+from evofool.bench.headline import SUITE
 from evofool.errors import RecipeError
 from evofool.export.export import file_name
 from evofool.recipe import faults_text, from_file, override, shipped_benches
@@ -30,8 +31,8 @@ from evofool.targets import Target
 from evofool.text import shortened
 
 DETECTORS = ("msp", "max-logit", "energy", "mahalanobis")
-QUICK = ("cppn", "per-class", "random", "apgd", "noise")
-"""The default arms: the question of sharing, the strongest attack and the floor."""
+QUICK = (*SUITE, "cppn", "per-class", "noise")
+"""The default arms: the headline's suite, the question of sharing, and the floor."""
 
 _SHARED_KEYS = (
     *("name", "target", "search.seed", "search.rank", "search.competition", "search.classes", "stop", "compute"),

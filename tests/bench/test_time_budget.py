@@ -28,8 +28,8 @@ def test_more_minutes_and_faster_targets_have_more_queries(monkeypatch, tmp_path
     for minutes in (1, 3, 10, 60):
         budget = most(minutes, 0.001)
         assert str(budget).rstrip("0") in ("1", "2", "5")
-        # The upper limit of the minutes; 7.5: the passes of one query of every arm.
-        assert budget * 5 * 7.5 * 0.001 <= 60 * minutes
+        # The upper limit of the minutes; 8.7: the passes of one query of every arm.
+        assert budget * 5 * 8.7 * 0.001 <= 60 * minutes
 
 
 def test_an_arm_that_climbs_surrogates_leaves_time_for_fewer_queries(monkeypatch, tmp_path):

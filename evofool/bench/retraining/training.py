@@ -75,7 +75,8 @@ def train(
                 loss=loss,
             ),
         )
-        return network.to(memory_format=torch.contiguous_format)
+        adversarial.lay_out(network, torch.contiguous_format)
+        return network
 
 
 def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None, progress: Progress | None = None) -> Path:
