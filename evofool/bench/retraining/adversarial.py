@@ -14,7 +14,7 @@ WARM_UP = 300  # batches in which the radius rises from 0, since the whole radiu
 class AdversarialLoss:
     """Cross entropy of the images that PGD finds within RADIUS of the given ones; the network stays in training mode.
 
-    Its weights are laid out channels last, where a step takes about 0.6 of the time.
+    Its weights are laid out channels last, which saves a sixth of the time.
     """
 
     def __init__(self, seed: int) -> None:
@@ -23,17 +23,10 @@ class AdversarialLoss:
 
     def __call__(self, network: LeNet, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         self.batches += 1
-        lay_out(network, torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share = min(1.0, self.batches / WARM_UP)
         start = torch.rand(images.shape, generator=self.draws) * 2 - 1
         return F.cross_entropy(network(worst_near(network, images, labels, start, share)), labels)
-
-
-def lay_out(network: torch.nn.Module, order: torch.memory_format) -> None:
-    """Lay the weights of convolutions out in memory as torch.channels_last, or again as torch.contiguous_format."""
-    for weight in network.parameters():
-        if weight.dim() == 4:
-            weight.data = weight.data.contiguous(memory_format=order)
 
 
 def worst_near(

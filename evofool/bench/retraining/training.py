@@ -75,8 +75,8 @@ def train(
                 loss=loss,
             ),
         )
-        adversarial.lay_out(network, torch.contiguous_format)
-        return network
+        # Contiguous weights, as files have them; adversarial training leaves them in another order.
+        return network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def trained(folder: Path, defence: str, copy: int, *, epochs: int | None = None, progress: Progress | None = None) -> Path:
