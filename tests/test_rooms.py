@@ -84,7 +84,7 @@ BENCH_FLOORS = (
     ("cell", "compare", "report", "retraining", "scoring", "sets"),
     ("detect", "plan"),
     ("entries", "summary"),
-    ("manifest", "scheduler"),
+    ("board", "manifest", "scheduler"),
     ("prepare", "time_budget"),
     ("detector_stage", "gradient_stage", "image_metrics_stage", "surrogate_stage", "transfer"),
     ("cell_plan",),

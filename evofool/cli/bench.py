@@ -1,4 +1,4 @@
-"""The group `evofool bench`: run (the default command), show, compare; retrain and reject-class are in their own files."""
+"""The group `evofool bench`: run (the default command), show, compare; the others are in their own files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evofool.bench.interval import Interval, format_queries, format_ratio
+from evofool.cli.board import board
 from evofool.cli.options import AsJson, WithDefault
 from evofool.cli.reject_class import reject_class
 from evofool.cli.retrain import retrain
@@ -30,6 +31,7 @@ bench = typer.Typer(
     evofool bench --target SPEC --images DIR    your classifier and your real images
     evofool bench show DIR                      how far each cell is
     evofool bench compare A.json B.json         two results, paired by seed
+    evofool bench board RESULT...               a leaderboard, as a page
     evofool bench retrain                       training with fooling images
     evofool bench reject-class SPEC RUN         a class for fooling images, in an existing network
 """,
@@ -125,6 +127,7 @@ def run(
         raise typer.Exit(2)
 
 
+bench.command("board")(board)
 bench.command("retrain")(retrain)
 bench.command("reject-class")(reject_class)
 

@@ -51,6 +51,7 @@ COMMANDS: dict[str, list[str]] = {
     "bench run": ["bench-digits --out {bench}"],
     "bench show": ["{bench}"],
     "bench compare": ["{result} {other}", "{result} {other} --json"],
+    "bench board": ["{result} {other} --out {new}.html --csv {new}.csv", "{result} {other} --json"],
     "bench retrain": ["--out {retrain}"],
     "gate": ["lenet --against {result} --out {new} --images {nothing}"],
     "sweep run": ["mnist-cppn --targets lenet --seeds 0:1 --out {sweep}"],
@@ -312,6 +313,12 @@ def test_a_text_of_a_result_reaches_no_terminal_raw(command: Command, tmp_path: 
         file.write_text(json.dumps(variant))
         for line in COMMANDS["bench compare"] if variant is variants[-1] else COMMANDS["bench compare"][:1]:
             command("bench", "compare", *arguments_of(line, result=file, other=other), terminal=bool(number % 2))
+        for line in COMMANDS["bench board"] if variant is variants[-1] else COMMANDS["bench board"][: number % 3 == 0]:
+            new = tmp_path / f"board-{number}"
+            command("bench", "board", *arguments_of(line, result=file, other=other, new=new), terminal=bool(number % 2))
+    for written in (*tmp_path.glob("board-*.csv"), *tmp_path.glob("board-*.html")):
+        assert_no_controls(written.read_text(), False, written.name)
+    assert len(list(tmp_path.glob("board-*.html"))) > len(variants) / 4
     for line in COMMANDS["gate"]:
         command("gate", *arguments_of(line, result=file, new=tmp_path / "gate", nothing=tmp_path / "nothing"))
 

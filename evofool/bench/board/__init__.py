@@ -1,0 +1,1 @@
+"""The leaderboard of results: what is read of them, which of them compare, and the page."""

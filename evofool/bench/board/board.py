@@ -1,0 +1,145 @@
+"""The leaderboard: results in groups that compare, ranked by their headlines; as a page, a table and JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from evofool.bench.arms import arm_title
+from evofool.bench.board.entry import BoardEntry, DetectorRecord, HeadlineRecord, QueriesRecord, invalid_reason, read_entry
+from evofool.bench.result_file import load_result
+from evofool.errors import RecipeError
+
+RESULTS = "results"  # the folder of a benchmark that has its results
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A ranked result. first, last: the places that it may have: as many rows of its group are shown to be harder to fool
+    (first - 1), and easier (the number of rows - last).
+    """
+
+    file: str
+    entry: BoardEntry
+    headline: HeadlineRecord
+    first: int
+    last: int
+
+    @property
+    def rank(self) -> str:
+        """ "2", or "1-3" where no difference is shown."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    @property
+    def q50(self) -> tuple[str, QueriesRecord] | None:
+        """The arm of the suite with the lowest Q50, and it; None if no arm has one."""
+        found = [(arm, of.q50) for arm, of in self.entry.measured.items() if arm in self.headline.arms and of.q50]
+        return min(found, key=lambda item: inf if item[1].value is None else item[1].value, default=None)
+
+    @property
+    def detector(self) -> DetectorRecord | None:
+        """The detector behind which the fewest classes are fooled, by elites that were evolved against both."""
+        found = [row for row in self.entry.scores.detectors if row.kind == "adaptive" and row.through]
+        return min(found, key=lambda row: row.through.joint.value if row.through else inf, default=None)
+
+    @property
+    def attacks(self) -> list[str]:
+        """The suite's attacks that were measured."""
+        return [arm_title(arm, self.entry.scores.arms[arm].model_dump()) for arm in self.headline.arms]
+
+
+@dataclass(frozen=True)
+class BoardGroup:
+    """Results that compare, by places. None of two groups compare."""
+
+    rows: tuple[BoardRow, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Whether a difference is shown between any two rows."""
+        return any((row.first, row.last) != (1, len(self.rows)) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """A result without a place. name: of its target; reason: why."""
+
+    file: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """The groups with most rows first; and the results that have no place."""
+
+    groups: tuple[BoardGroup, ...]
+    unranked: tuple[Unranked, ...]
+
+
+def result_files(paths: Sequence[Path]) -> list[Path]:
+    """The files of results: of a folder those in its folder "results", or in itself. RecipeError for one without any."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        folder = path / RESULTS if (path / RESULTS).is_dir() else path
+        files = sorted(folder.glob("*.json"))
+        if not files:
+            raise RecipeError(f"{folder} has no result (TARGET.json); name files, or folders of evofool bench")
+        found += files
+    return list(dict.fromkeys(found))
+
+
+def make_board(files: Sequence[Path]) -> Board:
+    """The board of result files. StoreError or RecipeError, with the file's name, for a file that is no result of this
+    protocol, and for two results of the same network under the same protocol and seeds.
+    """
+    return rank_results({str(file): load_result(file) for file in files})
+
+
+def rank_results(results: Mapping[str, Mapping[str, Any]]) -> Board:
+    """The board of results by the names of their files; the JSON of each is of this schema and version."""
+    groups: dict[str, dict[tuple[Any, ...], tuple[str, BoardEntry, HeadlineRecord]]] = {}
+    unranked = []
+    for file, data in results.items():
+        if reason := invalid_reason(data):
+            target = data.get("target")
+            name = str(target.get("name")) if isinstance(target, Mapping) else "?"
+            unranked.append(Unranked(file, name, f"invalid: {reason}"))
+            continue
+        entry = read_entry(data, file)
+        if entry.scores.headline is None:
+            reason = "no headline: an earlier evofool wrote it, or no attack of the suite was measured with enough queries"
+            unranked.append(Unranked(file, entry.target.name, reason))
+            continue
+        headline = entry.scores.headline
+        same = groups.setdefault(entry.compares_by(headline), {})
+        key = entry.target.fingerprint, headline.seeds, entry.protocol.evofool
+        if key in same:
+            raise RecipeError(
+                f"{same[key][0]} and {file} are results of the same network, protocol and seeds; name one of them"
+            )
+        same[key] = file, entry, headline
+    ranked = [BoardGroup(_ranked(list(rows.values()))) for rows in groups.values()]
+    return Board(tuple(sorted(ranked, key=lambda group: -len(group.rows))), tuple(unranked))
+
+
+def _ranked(found: Sequence[tuple[str, BoardEntry, HeadlineRecord]]) -> tuple[BoardRow, ...]:
+    """Rows by places, the hardest to fool first. A difference is shown where two intervals do not overlap.
+
+    Without an interval, from a single seed, nothing is shown.
+    """
+    rows = []
+    for file, entry, headline in found:
+        low, high = _limits(headline)
+        harder = sum(_limits(other)[1] < low for _, _, other in found)
+        easier = sum(_limits(other)[0] > high for _, _, other in found)
+        rows.append(BoardRow(file, entry, headline, 1 + harder, len(found) - easier))
+    return tuple(sorted(rows, key=lambda row: (row.headline.value, row.first, row.last, row.entry.target.name)))
+
+
+def _limits(headline: HeadlineRecord) -> tuple[float, float]:
+    return (0.0 if headline.low is None else headline.low), (1.0 if headline.high is None else headline.high)

@@ -1,0 +1,26 @@
+"""Small copies of results, to be published or committed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+STRIPPED = ("scores.arms.*.curve", "scores.detectors.*.curve", "scores.image_metrics")
+"""What a small copy lacks; everything that the board, `bench compare` and `gate --against` read is kept."""
+
+
+def small_copy(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without its largest parts, which the key "stripped" lists. A copy of a small copy is equal to it."""
+    scores = result["scores"]
+    return {
+        **result,
+        "scores": {
+            **scores,
+            "arms": {name: _without(arm, "curve") for name, arm in scores["arms"].items()},
+            "detectors": [_without(row, "curve") for row in scores["detectors"]],
+            "image_metrics": {},
+        },
+        "stripped": list(STRIPPED),
+    }
+
+
+def _without(part: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != key}
