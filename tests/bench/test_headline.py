@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evofool.bench import statistics
-from evofool.bench.headline import SUITE, ArmAcceptance, headline, headline_sentence
+from evofool.bench.headline import SUITE, ArmAcceptance, headline, headline_sentence, second_sentence
 from tests.bench import samples
 
 KEPT = "at the threshold that keeps 95% of real images"
@@ -35,6 +35,7 @@ def sentence(value: float, low: float | None, high: float | None, classes: int, 
     row = {
         "queries_per_class": 100, "classes": classes, "arms": list(SUITE), "left_out": {}, "score": "margin",
         "value": value, "low": low, "high": high, "by_score": {"margin": {}},
+        "queries": {"value": 7.2, "low": 6.1, "high": 12.4},
     }  # fmt: skip
     return headline_sentence(result(row | changed, classes))
 
@@ -95,6 +96,30 @@ def test_of_several_scores_the_easiest_counts_and_its_limits_allow_for_the_choic
     assert rows["pair"]["high"] > alone["high"]
 
 
+def test_the_second_figure_is_the_geometric_mean_of_the_queries_that_a_class_takes():
+    arms = suite()
+    found = headline({"margin": arms}, 10, 2000, {})
+    assert found is not None
+    means = []
+    for row in range(4):
+        each = [min([100.0, *(arm.at[row, c] / 10 for arm in arms.values() if arm.at[row, c] <= 1000)]) for c in range(10)]
+        means.append(np.prod(each) ** 0.1)
+    queries = found["queries"]
+    assert queries["per_seed"] == pytest.approx(means)
+    assert queries["value"] == pytest.approx(np.prod(means) ** 0.25)
+    assert 1 < queries["low"] < queries["value"] < queries["high"] < 100
+    never = ArmAcceptance([0, 1], np.full((2, 10), np.nan), np.full((5, 2, 10), np.nan))
+    none = headline({"margin": {"apgd": never}}, 10, 2000, {})
+    assert none is not None
+    assert (none["value"], none["queries"]["value"]) == (0, 100)
+    assert (none["queries"]["low"], none["queries"]["high"]) == pytest.approx((100, 100))
+    scores = {"margin": suite(scale=900), "pair": suite(scale=3000)}
+    several = headline(scores, 10, 2000, {})
+    assert several is not None
+    rows = [row["queries"] for row in several["by_score"].values()]
+    assert several["queries"] == rows[0] | {limit: min(row[limit] for row in rows) for limit in ("low", "high")}
+
+
 def test_the_greatest_of_several_shares_is_in_the_interval_as_often_as_it_says():
     draw, truths, inside = np.random.default_rng(5), np.array([0.7, 0.75, 0.75]), 0
     for _ in range(200):
@@ -120,6 +145,7 @@ def test_without_a_query_a_class_an_arm_or_a_common_seed_there_is_no_headline():
     others = ArmAcceptance([7, 8, 9, 10], arms["apgd"].at, arms["apgd"].replicates)
     assert headline({"margin": arms}, 10, 9, {}) is None
     assert headline({"margin": {}}, 10, 1000, {}) is None
+    assert headline({"margin": arms, "pair": {}}, 10, 1000, {}) == headline({"margin": arms}, 10, 1000, {})
     assert headline({"margin": {"cppn": arms["apgd"]}}, 10, 1000, {}) is None
     assert headline({"margin": arms | {"apgd": others}}, 10, 1000, {}) is None
 
@@ -158,6 +184,18 @@ def test_the_sentence_says_what_is_missing():
     assert headline_sentence(some).startswith("Of 5 scored classes (the target has 10), ")
     some["scores"]["arms"]["apgd"]["gradients"] = "student"
     assert "at least one of canvas, square, apgd (through a student)," in headline_sentence(some)
+
+
+def test_the_second_sentence():
+    some = result(headline({"margin": suite(classes=5)}, 5, 500, {}), 5)
+    some["scores"]["headline"]["queries"] |= {"value": 7.21, "low": 6.1, "high": 12.4}
+    assert second_sentence(some) == (
+        "A class takes 7.2 (6.1 to 12) queries until it is fooled: the geometric mean over classes, where a class that is "
+        "not fooled counts as 100."
+    )
+    some["scores"]["headline"]["queries"] |= {"low": None, "high": None}
+    assert second_sentence(some).startswith("A class takes 7.2 queries until")
+    assert second_sentence(result(None)) == second_sentence({**some, "valid": False}) == ""
 
 
 def test_results_without_a_headline_say_so():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evofool.bench.headline import headline_sentence
+from evofool.bench.headline import headline_sentence, second_sentence
 from evofool.bench.plan import parse
 from evofool.bench.report.bench_report import bench_report
 from evofool.bench.report.formatting import (
@@ -313,7 +313,7 @@ def test_the_console_has_the_ratio_of_each_arm_that_cppn_is_compared_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = console(found := results(5, ARMS, 20), capsys)
-    heads = [f"{result['target']['name']}: {headline_sentence(result)}" for result in found]
+    heads = [f"{each['target']['name']}: {headline_sentence(each)} {second_sentence(each)}".rstrip() for each in found]
     assert text.splitlines()[:5] == heads
     assert text.splitlines()[6].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
     assert text.count(": per-class / cppn ") == text.count("; apgd / cppn ") == 4, "one target is invalid"
