@@ -11,6 +11,8 @@ from evofool.run.meta import RunMeta
 from evofool.targets import Target, needs_trust, refuse_workers
 from evofool.targets.speed import choose_format
 
+_NAMED = 5  # keys that an error names
+
 
 def refuse_wrong_types(recipe: object, folder: object, target: object) -> None:
     """RecipeError for arguments of Run.start and Run.resume that are no Recipe, path and Target (or None)."""
@@ -61,7 +63,7 @@ def refuse_missing_classes(recipe: Recipe, target: Target) -> None:
 
 
 def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, settled_chunk: int = 0) -> Recipe:
-    """recipe with the number format and chunk that the run began with; RecipeError names the first key that differs.
+    """recipe with the number format and chunk that the run began with; RecipeError names the keys that differ.
 
     If it gives no search.lag, it gets that of the run, which the command line may have chosen. settled_chunk: the chunk that
     fitted the device's memory, 0 if none was measured.
@@ -73,13 +75,15 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
         compute = compute.model_copy(update={"chunk": stored.compute.chunk})
     recipe = _with_lag_of(stored, recipe.model_copy(update={"compute": compute}))
     ours, theirs = flat(recipe.fixed()), flat(stored.fixed())
-    for key in sorted({*ours, *theirs} - {"search.lag"}):
-        if ours.get(key) != theirs.get(key):
-            raise RecipeError(
-                f"{folder} has a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}. A run that has begun "
-                "keeps its recipe; only stop.*, save.*, search.lag, compute.streams, compute.workers, compute.ray.* and "
-                "compute.recheck* may change. Start another with --out DIR"
-            )
+    keys = [key for key in sorted({*ours, *theirs} - {"search.lag"}) if ours.get(key) != theirs.get(key)]
+    if keys:
+        apart = "; ".join(f"{key} = {theirs.get(key)!r}, not {ours.get(key)!r}" for key in keys[:_NAMED])
+        more = f"; and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+        raise RecipeError(
+            f"{folder} has a run with {apart}{more}. A run keeps the recipe that it began with: continue it by evofool run "
+            f"{folder}, or start another with --out DIR. Only stop.*, save.*, search.lag, compute.streams, compute.workers, "
+            "compute.ray.* and compute.recheck* may change"
+        )
     return recipe
 
 
