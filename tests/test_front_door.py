@@ -46,6 +46,11 @@ def test_the_import_loads_nothing_heavy() -> None:
     assert run_python("-c", code).stdout.strip() == "[]"
 
 
+def test_a_spec_is_checked_before_torch_is_imported() -> None:
+    code = "from evofool.targets import check_spec; import sys; check_spec('lenet?size=28'); print('torch' in sys.modules)"
+    assert run_python("-c", code).stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("package", [evofool, evofool.bench, evofool.explain], ids=lambda p: p.__name__)
 def test_every_public_name_is_there_and_an_unknown_one_names_them(package: Any) -> None:
     for name in package.__all__:

@@ -11,8 +11,8 @@ from torch import nn
 
 from evofool.ascend.approximation import Approximation, Forward
 from evofool.errors import TargetError
+from evofool.targets.classifier import Target
 from evofool.targets.preprocessing import to_logits
-from evofool.targets.target import Target
 
 
 class _Stop(Exception):

@@ -18,7 +18,7 @@ from evofool.ascend.rules import Step, StepRule
 from evofool.ascend.transforms import Transform
 from evofool.errors import TargetError
 from evofool.images import levels
-from evofool.targets.target import Target
+from evofool.targets.classifier import Target
 
 Tick = Callable[[int, int], bool]
 """(finished iteration, counted from 0; number of iterations) -> whether to stop now; called after each iteration."""

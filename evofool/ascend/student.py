@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from evofool.ascend.approximation import Finish, Forward, with_gradient_of
 from evofool.images import levels
+from evofool.targets.classifier import Target
 from evofool.targets.photos import drawings, patterns
-from evofool.targets.target import Target
 
 _SIDE = 64  # pixels of the student's input, at most
 _WIDTHS = (16, 32, 64)  # channels

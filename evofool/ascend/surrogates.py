@@ -16,8 +16,8 @@ from evofool.ascend.hooks import ForwardPass, Hooks
 from evofool.ascend.objectives import log_odds
 from evofool.errors import RecipeError, TargetError
 from evofool.images import levels
+from evofool.targets.classifier import Target
 from evofool.targets.labels import matching_classes
-from evofool.targets.target import Target
 from genomes import Encoding, Genomes, Key, PixelEncoding
 from genomes.random import integers
 

@@ -21,7 +21,7 @@ from evofool.ascend.params import Coarse, Fourier, Pixels
 from evofool.ascend.rules import APGD, NO_REGULARISERS, Momentum, Normalised, Optimiser, ProgressSteps, Regularisers
 from evofool.ascend.transforms import Jitter, Transform, robust
 from evofool.errors import RecipeError, TargetError
-from evofool.targets.target import Target
+from evofool.targets.classifier import Target
 
 _MAX_RESTARTS = 256  # or octaves; the draws of a restart are keyed class * 256 + restart
 

@@ -147,7 +147,16 @@ def _resume(folder: Path, recipe: "Recipe | None", trust: bool, named: set[str])
 
 
 def _start(recipe: "Recipe", folder: Path) -> "Run":
-    """Run.start. The Ray of its workers starts while PyTorch is imported and the target is loaded and validated."""
+    """Run.start. The Ray of its workers starts while PyTorch is imported and the target is loaded and validated.
+
+    Errors of the specs are found before: they are told at once, since a Ray that starts has to be waited for.
+    """
+    from evofool.targets import check_spec, refuse_black_box
+
+    for spec in (recipe.target, *(recipe.search.surrogate.targets if recipe.search.surrogate else ())):
+        check_spec(spec)
+    if recipe.compute.workers:
+        refuse_black_box(recipe.target)
     with _ray_of(recipe):
         from evofool.run.run import Run
 

@@ -16,8 +16,8 @@ from evofool import scores, scores_torch
 from evofool.ascend.surrogates import Surrogates
 from evofool.descriptors import DESCRIPTORS, bins
 from evofool.search.archive import Winners
+from evofool.targets.classifier import Target
 from evofool.targets.network import FLOAT32
-from evofool.targets.target import Target
 from genomes import Encoding, Genomes, Key
 
 COMPETITIONS = ("all", "argmax", "per-class")

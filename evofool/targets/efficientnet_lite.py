@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from evofool.errors import TargetError
+from evofool.targets.classifier import Target
 from evofool.targets.labels import imagenet_labels
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
-from evofool.targets.target import Target
 from evofool.targets.weights import fill, read_weights
 
 # (width, depth, side of the input) of each scale
@@ -32,7 +32,6 @@ def load(spec: Spec) -> Target:
     Photographs: short side to 32 pixels more than the input, bicubic, then the centre (TensorFlow's
     evaluation is similar: it crops before it resizes).
     """
-    spec.allow("weights", "sha256")
     scale = spec.kind.removeprefix("efficientnet-")
     path = Path(spec.options["weights"]) if "weights" in spec.options else _packaged(scale)
     state, digest = read_weights(path, spec.head, spec.options.get("sha256"))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from evofool.targets.classifier import Target
 from evofool.targets.photos import drawings, patterns
-from evofool.targets.target import Target
 
 REAL = 16  # real images that a check looks at, at most
 _EACH = 8  # patterns, and as many drawings

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from evofool.errors import TargetError
+from evofool.targets.classifier import Target
 from evofool.targets.preprocessing import Preprocessing, to_logits
 from evofool.targets.spec import Spec
-from evofool.targets.target import Target
 from evofool.targets.weights import read_file
 
 REJECTED = "rejected"
@@ -214,8 +214,8 @@ def load(spec: Spec) -> Target:
     """
     from evofool.targets import target
 
-    if not spec.name or spec.options:
-        raise TargetError(f"{spec.head}: write guarded:FILE.safetensors; options belong to the base that the file names")
+    if not spec.name:
+        raise TargetError("guarded: write guarded:FILE.safetensors")
     path = Path(spec.name)
     digest = hashlib.sha256(read_file(path, spec.head, "guard")).hexdigest()
     base_spec, fingerprint, rule = _read(path, spec.head)
@@ -294,13 +294,12 @@ def _read(path: Path, who: str) -> tuple[str, str, DetectorRule]:
 
 def _check_base_spec(base: str, who: str) -> None:
     """TargetError for a spec that cannot be that of a base."""
-    from evofool.targets import KINDS
     from evofool.targets.spec import parse
 
     if base.startswith(("http://", "https://")):
         raise TargetError(f"{who}: {base} is a server, whose requests are counted for one run; servers cannot be guarded")
     try:
-        kind = parse(base, KINDS, ()).kind
+        kind = parse(base).kind
     except TargetError as error:
         raise TargetError(
             f"{who}: a guard's file refers to its base by a spec, and {base} is not a spec ({error})"

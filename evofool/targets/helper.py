@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from evofool.errors import EvofoolError, TargetError, UnansweredError
+from evofool.targets.classifier import Target
 from evofool.targets.spec import Spec
-from evofool.targets.target import Target
 
 START_SECONDS = 300.0  # for the start of a child: its imports, the factory, and the first answer
 _GRACE = 5.0  # seconds that a child outlives its time-out if nobody kills it

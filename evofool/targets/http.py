@@ -14,17 +14,17 @@ import numpy as np
 from evofool.errors import BudgetError, TargetError
 from evofool.images import encode_png
 from evofool.targets import responses
+from evofool.targets.classifier import Target
 from evofool.targets.drift import DriftMonitor, Line, form_of, image_key
-from evofool.targets.http_client import OPTIONS, Clock, HttpClient, HttpError, redacted_url
+from evofool.targets.http_client import Clock, HttpClient, HttpError, redacted_url
 from evofool.targets.ledger import Ledger
 from evofool.targets.network import FLOAT32
 from evofool.targets.photos import patterns
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.responses import KINDS, InvalidJson, ResponseFormat, brief, parse_json
 from evofool.targets.spec import Spec, distinct
-from evofool.targets.target import Target
 
-__all__ = ["FORMAT", "OPTIONS", "VERSION", "BlackBox", "load"]
+__all__ = ["FORMAT", "VERSION", "BlackBox", "load"]
 
 FORMAT, VERSION = "evofool.target", 1
 _SERVER_SIDE = ("mean", "std", "scale", "order", "crops", "device")
@@ -283,7 +283,6 @@ def _checked(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_options(spec: Spec) -> None:
-    spec.allow(*OPTIONS)
     who = redacted_url(spec.name)
     if refused := [option for option in _SERVER_SIDE if option in spec.options]:
         raise TargetError(f"{who}: {', '.join(refused)} cannot be set: the server preprocesses its images itself")

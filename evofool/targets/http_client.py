@@ -16,14 +16,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 from evofool.errors import BudgetError, TargetError
 from evofool.targets.connection import Connection, client_factory
+from evofool.targets.kinds import COMMON, KINDS
 from evofool.targets.ledger import Ledger
 from evofool.targets.responses import InvalidJson, printable
-from evofool.targets.spec import COMMON, Spec
+from evofool.targets.spec import Spec
 
 if TYPE_CHECKING:
     import httpx
 
-OPTIONS = ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "channels")
+OPTIONS = (*(KINDS["http"].options or ()), *COMMON)
+"""The options of a URL that are evofool's; all others are sent to the server."""
 MAX_BYTES = 64 << 20  # of a response
 _TEMPORARY = (408, 425, 429)  # the temporary 4xx; every 5xx counts as temporary, except 501, "not implemented"
 _FIRST_WAIT, _MAX_WAIT, _MAX_RETRY_AFTER = 0.5, 60.0, 300.0  # seconds: between attempts, and a server's Retry-After
@@ -227,7 +229,7 @@ def redacted_url(url: str) -> str:
     except ValueError:
         return url.partition("?")[0].rpartition("@")[2]
     queries = (query.partition("=") for query in parts.query.split("&") if query)
-    query = "&".join(f"{key}={value if key in (*OPTIONS, *COMMON) else '...'}" for key, _, value in queries)
+    query = "&".join(f"{key}={value if key in OPTIONS else '...'}" for key, _, value in queries)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 

@@ -4,11 +4,11 @@ from importlib import resources
 from pathlib import Path
 
 from evofool.errors import TargetError
+from evofool.targets.classifier import Target
 from evofool.targets.digits import LABELS, NOTHING
 from evofool.targets.networks import CaffeLeNet, LeNet
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
-from evofool.targets.target import Target
 from evofool.targets.weights import fill, read_weights
 
 
@@ -19,7 +19,6 @@ def load(spec: Spec) -> Target:
 
     lenet-caffe: the architecture of Nguyen, Yosinski & Clune (2015), pixel / 256; needs weights=.
     """
-    spec.allow("weights", "sha256")
     caffe = spec.kind == "lenet-caffe"
     weights = spec.options.get("weights")
     if weights is None and caffe:

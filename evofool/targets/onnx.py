@@ -10,9 +10,9 @@ import torch
 
 from evofool.errors import TargetError
 from evofool.machine import cpus
+from evofool.targets.classifier import Forward, Target
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec
-from evofool.targets.target import Forward, Target
 from evofool.targets.weights import check_sha256, read_file
 from evofool.text import whole_number
 
@@ -26,7 +26,6 @@ def load(spec: Spec) -> Target:
     threads, 1 by default, since several calls run at once. sha256= is that of the file; weights_sha256 includes tensors in
     files beside it.
     """
-    spec.allow("sha256", "output", "threads")
     if not spec.name:
         raise TargetError("onnx: has no file; write onnx:FILE")
     try:

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from evofool.errors import ImageError
 from evofool.images import GIANTS, MOST_PIXELS, from_pil
+from evofool.targets.classifier import Target
 from evofool.targets.labels import is_rejection
-from evofool.targets.target import Target
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF"]

@@ -14,8 +14,8 @@ import torch
 
 from evofool.images import is_large
 from evofool.machine import mkl_mode
+from evofool.targets.classifier import Target
 from evofool.targets.photos import patterns
-from evofool.targets.target import Target
 
 SAFETY = 4.0
 """The tolerance is this many times the largest difference that was measured: other images may differ by more."""

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from evofool.errors import TargetError
+from evofool.targets.classifier import Forward, Target
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
-from evofool.targets.target import Forward, Target
 from evofool.targets.watched import watch
 
 _FLOAT_OPTIONS = ("scale", "mean", "std", "order", "crops")
@@ -37,7 +37,6 @@ def load(spec: Spec) -> Target:
     timeout=20: a callable, or a Target without a network, is called in a helper process (HelperTarget), at most 20 seconds
     for each batch. black_box=yes: it may change while it is used, and known images are asked again (watched.watch).
     """
-    spec.allow("channels", "timeout", "black_box")
     declared = spec.options.get("black_box", "no")
     if declared not in ("yes", "no"):
         raise TargetError(f"{spec.head}: black_box is {declared}; it is yes or no")

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from evofool.errors import TargetError
-from evofool.targets import KINDS
-from evofool.targets.http_client import OPTIONS, redacted_url
+from evofool.targets.http_client import redacted_url
 from evofool.targets.spec import parse
 
 
@@ -23,7 +22,7 @@ def short_name(name: str) -> str:
 
 def _public(name: str, only: Collection[str] | None) -> str:
     try:
-        spec = parse(name, KINDS, OPTIONS)
+        spec = parse(name)
     except TargetError:  # a user's classifier, whose name is not a spec
         return without_folders(last_part(name))
     head = redacted_url(spec.name) if spec.kind == "http" else last_part(spec.name)

@@ -5,15 +5,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 from evofool.errors import TargetError
-from evofool.targets.preprocessing import Preprocessing
+from evofool.targets.kinds import COMMON, KINDS
 from evofool.text import shortened, whole_number
 
-COMMON = ("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device")
-"""Options that every target takes."""
+if TYPE_CHECKING:
+    from evofool.targets.preprocessing import Preprocessing
+
 _FILES = ("weights", "labels")
 _NAMED = ("torchvision", "timm", "onnx", "python", "guarded")  # kinds that a name follows
 
@@ -37,15 +38,6 @@ class Spec:
             return self.head
         tail = "&".join(f"{k}={quote(v, safe='/:,+.')}" for k, v in self.options.items())
         return f"{self.head}{'&' if '?' in self.head else '?'}{tail}"
-
-    def allow(self, *names: str) -> None:
-        """TargetError, with the nearest valid option, for an option that is neither one of these nor in COMMON."""
-        allowed = (*names, *COMMON)
-        for option in self.options:
-            if option not in allowed:
-                near = difflib.get_close_matches(option, allowed, 1)
-                hint = f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(allowed)}"
-                raise TargetError(f'{self.head}: no option "{option}"{hint}')
 
     def whole(self, option: str, default: int | None = None, least: int = 1, most: int = 1 << 53) -> int | None:
         """An option that is a whole number from `least` to `most`."""
@@ -74,11 +66,13 @@ class Spec:
             raise TargetError(f'{self.head}: size is "{shortened(text)}"; it has to be pixels, 224 or HEIGHTxWIDTH')
         return sides[0], sides[-1]
 
-    def preprocessing(self, default: Preprocessing, size: tuple[int, int]) -> tuple[Preprocessing, tuple[int, int]]:
+    def preprocessing(self, default: "Preprocessing", size: tuple[int, int]) -> "tuple[Preprocessing, tuple[int, int]]":
         """default changed by the options, and (height, width) of the images for a network that takes `size`.
 
         With several crops the network takes crops of `size` from images of resize x resize (256 by default).
         """
+        from evofool.targets.preprocessing import Preprocessing  # imports torch, which parsing a spec does not need
+
         o, crops = self.options, self.whole("crops", default.crops) or 1
         resize = default.resize
         if "resize" in o:
@@ -156,18 +150,17 @@ class Spec:
         return values
 
 
-def parse(text: str, kinds: Iterable[str], url_options: Iterable[str]) -> Spec:
-    """The Spec of a text. kinds: the valid kinds. url_options: options of a URL that are
-    evofool's and not sent to the server."""
+def parse(text: str) -> Spec:
+    """The Spec of a text. TargetError for an unknown kind or option, with the nearest valid one. Nothing is loaded."""
     text = text.strip()
     if text.startswith(("http://", "https://")):
-        return _url(text, (*url_options, *COMMON))
+        return _url(text)
     head, _, query = text.partition("?")
     kind, _, name = head.partition(":")
-    if kind not in kinds:
-        near = difflib.get_close_matches(kind, list(kinds), 1)
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, list(KINDS), 1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise TargetError(f'no target is called "{kind}"; there are {", ".join(kinds)}{hint} (evofool targets list)')
+        raise TargetError(f'no target is called "{kind}"; there are {", ".join(KINDS)}{hint} (evofool targets list)')
     if name and kind not in _NAMED:
         raise TargetError(f'{kind}: takes no name, but "{name}" is given; options follow a question mark')
     # A "+" in a file's name must stay a "+", so only % escapes are decoded.
@@ -177,18 +170,34 @@ def parse(text: str, kinds: Iterable[str], url_options: Iterable[str]) -> Spec:
         raise TargetError(f"{head}: an option is given twice in {query}")
     if kind in ("onnx", "guarded") and name:
         name = _absolute(name)
-    return Spec(kind, name, _absolute_files(options))
+    spec = Spec(kind, name, _absolute_files(options))
+    _refuse_unknown_options(spec)
+    return spec
 
 
-def _url(text: str, options_known: tuple[str, ...]) -> Spec:
+def _refuse_unknown_options(spec: Spec) -> None:
+    own = KINDS[spec.kind].options
+    if own is None and spec.options:
+        raise TargetError(f"{spec.head}: takes none; options belong to the base that its file names")
+    allowed = (*(own or ()), *COMMON)
+    for option in spec.options:
+        if option not in allowed:
+            near = difflib.get_close_matches(option, allowed, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(allowed)}"
+            raise TargetError(f'{spec.head}: no option "{option}"{hint}')
+
+
+def _url(text: str) -> Spec:
+    """Of a URL. Parts of its query that are no options of evofool, nor nearly one, are sent to the server."""
+    known = (*(KINDS["http"].options or ()), *COMMON)
     head, _, query = text.partition("?")
     options: dict[str, Any] = {}
     sent = []
     for part in query.split("&") if query else []:
         key, _, value = part.partition("=")
-        if key in options_known:
+        if key in known:
             options[key] = parse_qsl(f"v={value.replace('+', '%2B')}", keep_blank_values=True)[0][1]
-        elif near := difflib.get_close_matches(key, options_known, 1, 0.75):
+        elif near := difflib.get_close_matches(key, known, 1, 0.75):
             raise TargetError(f'{text}: no option "{key}"; did you mean "{near[0]}"?')
         else:
             sent.append(part)

@@ -13,9 +13,9 @@ import torch
 from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import torch_threads
+from evofool.targets.classifier import Target
 from evofool.targets.network import FLOAT32
 from evofool.targets.photos import patterns
-from evofool.targets.target import Target
 
 # A format can be chosen if its log-odds are this close to float32's (EfficientNet-Lite0 in bfloat16: 0.08 and 0.5) ...
 NEAR = (0.25, 1.5)  # median, 99% quantile

@@ -14,13 +14,13 @@ from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
 from evofool.targets.answer_record import AnswerRecord
+from evofool.targets.classifier import Target
 from evofool.targets.gradients import check_gradients
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
 from evofool.targets.position import Position, measure
 from evofool.targets.preprocessing import Preprocessing, to_logits
 from evofool.targets.spec import Spec
 from evofool.targets.speed import FormatChoice, SpeedMeasurement, choose_format, measure_speeds
-from evofool.targets.target import Target
 
 VARIES, DEPENDS = 1e-3, 0.1  # differences of log-odds: above the first a note, above the second the target is refused
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

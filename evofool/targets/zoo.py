@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from evofool.errors import TargetError
+from evofool.targets.classifier import Target
 from evofool.targets.labels import imagenet_labels
 from evofool.targets.preprocessing import INTERPOLATIONS, Preprocessing
 from evofool.targets.spec import Spec, data
-from evofool.targets.target import Target
 from evofool.targets.weights import fill, read_weights
 
 UNTRAINED = "untrained: random weights from seed 0, only for measuring speed"
@@ -46,7 +46,6 @@ def load(spec: Spec) -> Target:
     weights=FILE reads them from a file, which may have another number of classes; weights=random leaves the network
     untrained. If size= differs from the library's, photographs are resized in proportion.
     """
-    spec.allow("weights", "sha256")
     model = (_torchvision if spec.kind == "torchvision" else _timm)(spec)
     weights, sha256, labels = spec.options.get("weights"), spec.options.get("sha256"), spec.labels()
     build, wanted = partial(_built, model, spec), data(num_classes=len(labels) if labels else None)

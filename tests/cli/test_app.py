@@ -605,7 +605,10 @@ def test_what_is_not_there_or_cannot_be_is_reported_in_one_sentence(
         (["run", "mine", "--set", "search.seed=99"], r"search\.seed = 0, not 99"),
         (["run", "mine", "--set", "search.sed=99"], r'unknown key "search\.sed"'),
         (["run", "mine", "--set", "stop.evaluations="], "give at least one of"),
-        (["run", "mnist-direct", "--out", "mine"], "has a run with "),
+        (
+            ["run", "mnist-direct", "--out", "mine"],
+            r"has a run with .*; .* continue it by evofool run mine, or start another with",
+        ),
         (["export", "mine", "file"], "file is a file"),
         (["export", "mine", "file/below"], "cannot be written"),
     ],

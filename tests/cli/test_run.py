@@ -1,5 +1,6 @@
 """What `evofool run` decides before a run begins."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from evofool.cli.app import app
 from evofool.cli.run import _with_lag
-from evofool.errors import StoreError
+from evofool.errors import StoreError, TargetError
 from evofool.recipe import Recipe, load
 
 
@@ -44,6 +45,28 @@ def test_a_new_run_with_workers_gets_the_lag_that_they_need(
     CliRunner().invoke(app, ["run", *options.split(), "--out", str(tmp_path / "run")])
     assert begun[0].search.lag == lag
     assert begun[0].model_dump()["search"]["lag"] == lag, "it is stored"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["target=lenett"], 'no target is called "lenett".* did you mean "lenet"'),
+        (["target=lenet?wieghts=x"], 'lenet: no option "wieghts"; did you mean "weights"'),
+        (["target=http://host/p"], "a black box is queried by one process"),
+        (["search.surrogate.targets=['lenett']"], 'no target is called "lenett"'),
+    ],
+)
+def test_an_error_of_a_spec_is_reported_before_ray_is_started(
+    changes: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("evofool.cli.run._ray_of", never)
+    options = [part for change in changes for part in ("--set", change)]
+    result = CliRunner().invoke(app, ["run", "mnist-canvas", "--workers", "2", "--out", str(tmp_path / "run"), *options])
+    assert isinstance(result.exception, TargetError)
+    assert re.search(message, str(result.exception))
 
 
 def test_what_a_lag_costs_pixels_is_said() -> None:

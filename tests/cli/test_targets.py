@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from evofool.targets import KINDS
-from evofool.targets.http import OPTIONS
-from evofool.targets.spec import COMMON
+from evofool.targets.kinds import COMMON
 from tests.commands import Call
 
 
@@ -149,5 +148,5 @@ def test_a_server_that_cannot_be_started_says_why(call: Call) -> None:
 def test_every_kind_and_every_option_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
     assert [kind.form for kind in KINDS.values() if f"`{kind.form}`" not in page] == []
-    options = (*COMMON, *OPTIONS, "weights", "sha256", "output", "threads", "channels")
+    options = {*COMMON, *(option for kind in KINDS.values() for option in kind.options or ())}
     assert [option for option in options if f"`{option}`" not in page] == []

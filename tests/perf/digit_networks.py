@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from evofool.targets.classifier import Target
 from evofool.targets.digits import training_half
 from evofool.targets.preprocessing import Preprocessing
-from evofool.targets.target import Target
 from evofool.targets.train_lenet import accuracy, as_tensor, augment, learning_rate, load_digits
 
 FOLDER = Path("runs") / "digit-networks"

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from evofool.bench.retraining.training import trained
 from evofool.cli.app import app
+from evofool.targets.classifier import Target
 from evofool.targets.networks import LeNet
 from evofool.targets.preprocessing import Preprocessing
-from evofool.targets.target import Target
 
 FOLDER = Path("runs") / "masked-gradients"
 TEMPERATURE = 1e-3

@@ -20,8 +20,8 @@ import pytest
 from evofool import scores
 from evofool.errors import BudgetError, StoreError, TargetError
 from evofool.images import decode_png
-from evofool.targets import KINDS, Target, target
-from evofool.targets.http import OPTIONS, BlackBox, load
+from evofool.targets import Target, target
+from evofool.targets.http import BlackBox, load
 from evofool.targets.http_client import Clock, HttpClient, HttpError
 from evofool.targets.serve import ResponseOptions, serving
 from evofool.targets.spec import parse
@@ -178,7 +178,7 @@ class Time:
 def black_box(
     url: str, options: str = "", answers_folder: Path | None = None, time: Time | None = None, clock: Clock | None = None
 ) -> BlackBox:
-    spec = parse(f"{url}{'&' if '?' in url else '?'}{options}" if options else url, KINDS, OPTIONS)
+    spec = parse(f"{url}{'&' if '?' in url else '?'}{options}" if options else url)
     return cast(BlackBox, load(spec, answers_folder, clock or (time or Time()).clock))
 
 

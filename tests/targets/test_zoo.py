@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from evofool.errors import TargetError
-from evofool.targets import KINDS, Target, target, zoo
+from evofool.targets import Target, target, zoo
 from evofool.targets.labels import imagenet_labels
-from evofool.targets.spec import Spec, parse
+from evofool.targets.spec import parse as spec
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +24,6 @@ DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 SQUEEZENET = (
     f"torchvision:squeezenet1_0?weights={DATA / 'squeezenet1_0.safetensors'}&size=227&resize=256&scale=1&mean=123,117,104"
 )
-
-
-def spec(text: str) -> Spec:
-    return parse(text, KINDS, ())
 
 
 def module_of(found: Target) -> torch.nn.Module:

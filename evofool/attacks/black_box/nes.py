@@ -12,7 +12,7 @@ from evofool.ascend.loop import AscentResult
 from evofool.attacks.black_box.grid import enlarged
 from evofool.attacks.black_box.query import QueryLoop, QueryOptions
 from evofool.errors import RecipeError
-from evofool.targets.target import Target
+from evofool.targets.classifier import Target
 
 
 def nes(

@@ -9,7 +9,7 @@ import numpy as np
 from evofool import scores
 from evofool.ascend.loop import AscentResult, Improvement, Tick
 from evofool.errors import RecipeError, TargetError
-from evofool.targets.target import Target
+from evofool.targets.classifier import Target
 
 RANKS = {"log_odds": scores.log_odds, "margin": scores.margin}
 

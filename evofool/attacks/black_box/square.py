@@ -11,7 +11,7 @@ from evofool.ascend.draws import Draws
 from evofool.ascend.loop import AscentResult
 from evofool.attacks.black_box.query import QueryLoop, QueryOptions
 from evofool.errors import RecipeError
-from evofool.targets.target import Target
+from evofool.targets.classifier import Target
 
 # Of 10,000 queries: those after which the share of changed pixels is halved, as in the authors' code.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -106,9 +106,7 @@ def enter(case: tuple[Any, ...], room: Room) -> None:
     setattr(there, which, message(status, headers, body, length))
     there.delivery = delivery
     spec = f"http://127.0.0.1:{there.port}/x?timeout=0.15&retries=1{options}"
-    target = load(
-        parse(spec, ("http",), ("timeout", "retries", "channels", "batch", "max_requests")), room.work, no_waiting()
-    )
+    target = load(parse(spec), room.work, no_waiting())
     if np.prod(target.shape) <= 1 << 16:
         target.logits(np.arange(4 * int(np.prod(target.shape)), dtype=np.uint8).reshape(4, *target.shape))
 

