@@ -1,4 +1,4 @@
-"""Gradients that skip what comes before or after a part of the network, straight through.
+"""Straight-through gradients: the backward pass skips the beginning or the end of the network, or single operations.
 
 Source: backward pass differentiable approximation, BPDA (Athalye, Carlini & Wagner 2018, section 4.1).
 """
@@ -26,11 +26,11 @@ _COMPARED = 8
 
 
 class StraightThrough:
-    """The backward pass skips what comes before layer `start`, what comes after layer `end`, or both ("": skips nothing).
+    """A backward pass that skips what comes before the layer `start` and what comes after the layer `end` ("": nothing).
 
-    operations: it also skips single operations that mask gradients, wherever they are (StraightOperations).
-    The gradient at the input of `start`, when it first runs, is taken for that of the network's input, resized where the
-    sizes differ. The logits get the gradient of the output of `end`, when it last ran.
+    The gradient at the input of `start`, in its first call of a pass, becomes that of the network's input, resized if their
+    sizes differ. The gradient of the logits goes to the output of `end`, in its last call of a pass. operations: also skip
+    single operations that mask gradients, wherever they are (StraightOperations).
     """
 
     def __init__(self, start: str = "", end: str = "", operations: bool = False) -> None:
@@ -68,11 +68,11 @@ class StraightThrough:
 
 
 def find_straight_through(target: Target, real: np.ndarray | None = None) -> StraightThrough | None:
-    """The straight-through approximation with usable gradients (check_gradients) that skips the least; None if none has.
+    """The first straight-through approximation that has usable gradients (check_gradients); None if none has.
 
-    Tried are the first layers that take images of the target's channels, and the last ones whose output has the shape of
-    the logits: what masks gradients has to come before the former or after the latter. Then single operations are skipped,
-    if the logits of some patterns stay the same.
+    These are tried: skip what comes after one of the last layers whose output has the shape of the logits; what comes
+    before one of the first layers that take images with the target's channels; both; and single operations, provided that
+    the logits of some patterns stay the same. Layers that skip less are tried first.
     """
     starts, ends = _layers(target)
     pairs = [*product([""], ends), *product(starts, ["", *ends])]

@@ -26,9 +26,11 @@ _CHUNK = 32  # images that the target answers at once
 
 
 class Lesson(NamedTuple):
-    """How a student is trained. queries: images that the target answers. rounds: after the first half of them, so many
-    times as many images as are left for each are made by climbing the student, and it is trained again. passes: of all
-    answers, at each training. steps: of a climb."""
+    """How a student is trained.
+
+    queries: images that the target answers, in all. The second half of them are made in `rounds` equal parts, each by
+    climbing the student, which is then trained again. passes: how often each training uses every answer. steps: of a climb.
+    """
 
     queries: int
     rounds: int = 2
@@ -55,11 +57,11 @@ class Student:
 
 
 def train_student(target: Target, lesson: Lesson, seed: int, on_round: Callable[[], object] = lambda: None) -> Student:
-    """A student, trained with lesson.queries queries of the target, and keyed by seed and torch's number of threads.
+    """A student that is trained with lesson.queries queries of the target.
 
-    The first half of the images are strokes, smooth colours and noise; the others climbed the student as it then was.
-    Answers are logits, centred for each image and divided by their standard deviation, so that a temperature changes
-    nothing.
+    The first half of the images are strokes, smooth colours and noise. The others are made by climbing the student as
+    trained so far. It learns the logits, centred for each image and divided by the standard deviation of all, so that a
+    temperature changes nothing. The same seed and the same number of torch's threads give the same student.
     """
     device = torch.device("cpu") if target.network is None else target.network.device
     generator = torch.Generator().manual_seed(seed)
@@ -123,7 +125,7 @@ def _first_images(shape: tuple[int, int, int], n: int, seed: int) -> np.ndarray:
 
 
 def _answers(target: Target, images: np.ndarray) -> np.ndarray:
-    """float32 (n, K), centred and standardised."""
+    """float32 (n, K): logits, centred for each image."""
     logits = np.concatenate([target.logits(images[at : at + _CHUNK]) for at in range(0, len(images), _CHUNK)])
     return np.asarray(logits - logits.mean(axis=1, keepdims=True), np.float32)
 

@@ -49,8 +49,8 @@ def searching_arms(earlier: EarlierResults) -> list[str]:
 def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = ()) -> ArmChoice:
     """The arms of the earlier results that search, or of these those that are named, which then all decide.
 
-    Otherwise DECIDING decide, or, where neither side can have these, all arms. A deciding arm that one side cannot have
-    while the other has it makes the gate invalid; any other arm is left out, with a note.
+    If none are named, DECIDING decide, or all arms if neither side can have DECIDING. If one side has a deciding arm and the
+    other cannot have it, the gate is invalid. Any other arm that is missing on one side is left out, with a note.
     """
     refuse_unknown(named)
     searching = searching_arms(earlier)
@@ -74,12 +74,11 @@ def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = 
 
 
 def without_masked(choice: ArmChoice, now: ComparableResult, earlier: EarlierResults) -> ArmChoice:
-    """The choice once the target is measured: an arm that climbed a student on one side only does not decide.
+    """The choice after the target was measured: an arm that climbed a student on one side only does not decide.
 
-    A student takes more queries than the target's own gradients would. So such an arm (or one that was left out, since
-    gradients are masked) shows neither that the target became easier nor that it did not. The arms without gradients decide
-    instead. If none was measured that could, the arm fails where gradients are masked now, and is invalid where they were
-    masked before.
+    A student takes more queries than the target's own gradients would, so the ratio says nothing about the target. The same
+    holds for an arm that was left out because gradients are masked. The arms without gradients decide instead. If none of
+    these was measured, the arm fails if gradients are masked now, and is invalid if they were masked before.
     """
 
     def sources(arm: str) -> tuple[bool, list[bool]]:

@@ -16,11 +16,11 @@ CONFIDENCE = 0.95  # one-sided
 def arm_check(arm: str, pairs: LogPairs, *, decides: bool, strict: bool, confidence: float) -> Check:
     """The check of an arm, from its queries now and in N earlier results.
 
-    By default it fails where it is shown, with the confidence, that the target takes less than MARGIN times the queries of
-    before, and, if N is at least 2, also fewer than one more training of the same kind would. Strict, it passes only where
-    it is shown that the target takes at least MARGIN times as many. Both pass if the classes in the middle are in no seed
-    accepted within the budget now, and if all queries are those of a single earlier result. Fewer than two seeds are
-    invalid. An arm that does not decide has status "informs" instead.
+    By default it fails if it is shown, with the confidence, that the target takes less than MARGIN times the queries of
+    before and, if N is at least 2, also fewer than one more training of the same kind would. A strict check passes only if
+    it is shown that the target takes at least MARGIN times as many. Both pass if no seed reaches the classes in the middle
+    within the budget now, and if N is 1 and all queries are equal. Fewer than two seeds are invalid. An arm that does not
+    decide has status "informs" instead.
     """
     trainings, seeds, classes = pairs.before.shape
     figures: dict[str, float | None] = {"seeds": float(seeds), "classes": float(classes), "trainings": float(trainings)}

@@ -48,8 +48,11 @@ RANK = "margin"
 
 @dataclass(frozen=True)
 class AgainstRule:
-    """How the target is compared. strict: it has to be shown that it did not become easier to fool; otherwise it fails only
-    where it is shown that it did. arms: those that are measured and decide; none: all are, and the default ones decide.
+    """How the target is compared.
+
+    strict: it passes only if it is shown that it did not become easier to fool; otherwise it fails only if it is shown that
+    it did. arms: those that are measured, all of which decide; if none are named, all are measured and the default ones
+    decide.
     """
 
     strict: bool = False
@@ -68,12 +71,12 @@ def against(
 ) -> GateVerdict:
     """Measure a target by the protocol of earlier results, and compare: a check for each arm that searches (arm_check).
 
-    last: the JSON of one result, or of several trainings of a network, whose differences are then what chance may do.
-    images: their labelled real images; None for the digits that they were measured on. surrogates: where those of
-    the arm of that name are now; by default where the result says. folder: has a benchmark for each version of the target
-    and each protocol, which the same call continues. What cannot be compared, and a strict gate with too few seeds or
-    trainings, is refused before anything is measured, with RecipeError, TargetError, ImageError or StoreError.
-    Interrupted if on_progress returns True.
+    last: the JSON of one result, or of several trainings of a network, whose differences are then allowed for.
+    images: their labelled real images; None for the digits that they were measured on. surrogates: the specs of the
+    surrogates now; by default those of the result. folder: has a benchmark for each version of the target and each
+    protocol, which the same call continues. RecipeError, TargetError, ImageError or StoreError, before anything is measured,
+    for results that cannot be compared, and for a strict gate with too few seeds or trainings. Interrupted if on_progress
+    returns True.
     """
     began = time.perf_counter()
     earlier = read_earlier(last)

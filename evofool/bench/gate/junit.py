@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from evofool.text import visible_lines
 
-# All that XML 1.0 has no way to write, not even escaped: control characters, lone surrogates, two non-characters.
+# Characters that XML 1.0 cannot contain, not even escaped: control characters, lone surrogates, two non-characters.
 _UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -1,13 +1,13 @@
-"""How many times the queries of before a target takes now, from the logarithms of each class and seed.
+"""The ratio of a target's queries now to those before, from the logarithms of each class and seed.
 
-A search that did not reach a class within the budget is censored. To test one ratio r, the queries of now are divided by r,
-and those of both sides are cut at the number of queries up to which both are known: the budget, or the budget / r if r is
-above 1. If r is the true ratio, both sides then have the same distribution, whatever was censored, so that the differences
-of their logarithms are symmetric about 0. They are lower if the true ratio is lower, and higher if it is higher. Limits are
-the nearest ratios that such tests reject.
+A search that did not reach a class within the budget is censored. A ratio r is tested as follows. The queries now are
+divided by r. Both sides are cut at the number of queries up to which both are known: the budget, or the budget / r if r is
+above 1. If r is the true ratio, both sides then have the same distribution, whatever was censored, and the differences of
+their logarithms are symmetric about 0. If the true ratio is lower they are lower, and if it is higher, higher. The limits of
+the ratio are the nearest ones that such tests reject.
 
-Of the classes' differences (means over seeds) the middle is taken: their mean without the fifth of the classes that are
-lowest and the fifth that are highest. Networks that are trained alike differ most in single classes.
+The differences are averaged over seeds. The fifth of the classes with the lowest average and the fifth with the highest are
+left out, and the others are averaged: networks that are trained alike differ most in single classes.
 """
 
 import math
@@ -55,7 +55,7 @@ class Shift:
     freedom: float
 
     def half(self, confidence: float) -> float:
-        """What chance makes of the value, with a one-sided confidence."""
+        """How far the value may be off by chance, with a one-sided confidence."""
         return self.error * _student(confidence, self.freedom)
 
 
