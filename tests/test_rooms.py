@@ -78,9 +78,9 @@ FLOORS = (
 """The rooms of evofool/, files and packages, the lowest floor first. A room imports only from floors below its own."""
 
 BENCH_FLOORS = (
-    ("answer_file", "cell_job", "interval", "network_features", "real", "result_file", "trace"),
-    ("arms", "calibration", "statistics"),
-    ("headline",),
+    ("acceptance", "answer_file", "cell_job", "interval", "network_features", "real", "result_file"),
+    ("arms", "calibration", "real_features", "seen_answers", "statistics"),
+    ("headline", "trace"),
     ("cell", "compare", "report", "retraining", "scoring", "sets"),
     ("detect", "plan"),
     ("entries", "summary"),

@@ -23,6 +23,10 @@ from evofool.targets.classifier import Target
 Tick = Callable[[int, int], bool]
 """(finished iteration, counted from 0; number of iterations) -> whether to stop now; called after each iteration."""
 
+OnAnswers = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""(items (m,) int64, the forward passes (m,) int64 that each has used so far, logits (m, K) float32 of their images): called
+with each answer to images as they are saved, of 8 bits and not transformed, in the order of an item's passes."""
+
 
 @dataclass(frozen=True)
 class Ascent:
@@ -33,6 +37,7 @@ class Ascent:
     The best iterate of each item is kept: the one with the highest score by select_by (default: the objective); the first
     one of equal scores. With transforms, select_by scores the image without them, in a forward pass of its own at every
     select_every-th iteration and at the last one. secondary: another score that is recorded with each improvement.
+    on_answers: not called unless the network sees rounded images and its logits are read.
 
     An item ends when its score by select_by reaches stop_at. restarts: groups of so many consecutive items have the same
     aim, and a group ends together. rounded: the network sees the image rounded to 8 bits, and the gradient is passed
@@ -50,6 +55,7 @@ class Ascent:
     stop_at: float = math.inf
     restarts: int = 1
     rounded: bool = True
+    on_answers: OnAnswers | None = None
 
     @property
     def objectives(self) -> list[Objective]:
@@ -231,6 +237,7 @@ class _Loop:
             forward = self._hooks.forward(at.shown)
             values = self._ascent.objective(forward, at.images, at.rows)
         self.out.forwards[at.items] += 1
+        self._report(forward, at)
         return values, self._selection(forward, at, values)
 
     def _transformed_scores(self, at: _Iterate) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -242,8 +249,10 @@ class _Loop:
         values = scores = None
         if ascent.select_by is not None and (at.iteration % ascent.select_every == 0 or at.last):
             with torch.no_grad():
-                scores = self._selection(self._hooks.forward(at.shown), at, None)
+                plain = self._hooks.forward(at.shown)
+                scores = self._selection(plain, at, None)
             self.out.forwards[at.items] += 1
+            self._report(plain, at)
         if not at.last or ascent.select_by is None:
             draws = Draws(self._seed, [self._keys[item] for item in at.items], at.iteration + 1, self.device)
             transformed = at.shown
@@ -256,6 +265,11 @@ class _Loop:
             if ascent.select_by is None:
                 scores = self._selection(forward, at, values)
         return values, scores
+
+    def _report(self, forward: ForwardPass, at: _Iterate) -> None:
+        if self._ascent.on_answers is not None and self._ascent.rounded:
+            logits = forward.logits.detach().float().cpu().numpy()
+            self._ascent.on_answers(np.array(at.items, np.int64), self.out.forwards[at.items], logits)
 
     @torch.no_grad()
     def _selection(self, forward: ForwardPass, at: _Iterate, values: torch.Tensor | None) -> torch.Tensor:

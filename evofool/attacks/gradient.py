@@ -16,7 +16,7 @@ from evofool.ascend import objectives
 from evofool.ascend.approximation import Approximation
 from evofool.ascend.draws import Draws
 from evofool.ascend.hooks import no_gradients
-from evofool.ascend.loop import Ascent, AscentResult, Improvement, Tick, ascend
+from evofool.ascend.loop import Ascent, AscentResult, Improvement, OnAnswers, Tick, ascend
 from evofool.ascend.params import Coarse, Fourier, Pixels
 from evofool.ascend.rules import APGD, NO_REGULARISERS, Momentum, Normalised, Optimiser, ProgressSteps, Regularisers
 from evofool.ascend.transforms import Jitter, Transform, robust
@@ -30,7 +30,8 @@ class Options(TypedDict, total=False):
     """Keywords that all attacks of this file take.
 
     budget: forward passes per class, restarts and selection included (0, the default: as published). Each gradient step is
-    one forward and one backward pass. stop_at: a class is done at this score. The others: as in ascend.
+    one forward and one backward pass. stop_at: a class is done at this score. on_answers: as in Ascent; items are the
+    classes, and restarts count as climbing at the same time. The others: as in ascend.
     """
 
     budget: int
@@ -40,6 +41,7 @@ class Options(TypedDict, total=False):
     streams: int
     tick: Tick | None
     approximation: Approximation | None
+    on_answers: OnAnswers | None
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ class _Options:
     streams: int = 1
     tick: Tick | None = None
     approximation: Approximation | None = None
+    on_answers: OnAnswers | None = None
 
     def ascend(self, target: Target, ascent: Ascent, keys: Sequence[int]) -> AscentResult:
-        ascent = replace(ascent, stop_at=self.stop_at)
+        ascent = replace(ascent, stop_at=self.stop_at, on_answers=self._of_classes(ascent.restarts))
         return ascend(
             target,
             ascent,
@@ -66,6 +69,13 @@ class _Options:
             tick=self.tick,
             approximation=self.approximation,
         )
+
+    def _of_classes(self, restarts: int) -> OnAnswers | None:
+        """on_answers for an ascent of so many items for each class."""
+        report = self.on_answers
+        if report is None or restarts == 1:
+            return report
+        return lambda items, forwards, logits: report(items // restarts, forwards * restarts, logits)
 
 
 class _Setting(NamedTuple):

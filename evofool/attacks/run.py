@@ -12,7 +12,7 @@ import numpy as np
 
 from evofool.ascend.approximation import STRAIGHT_THROUGH, Approximation, GradientSource
 from evofool.ascend.hooks import no_gradients
-from evofool.ascend.loop import STUCK, AscentResult, Tick
+from evofool.ascend.loop import STUCK, AscentResult, OnAnswers, Tick
 from evofool.ascend.straight_through import StraightThrough
 from evofool.ascend.student import Lesson, train_student
 from evofool.attacks import gradient
@@ -156,13 +156,15 @@ def run_baseline(
     streams: int = 0,
     on_start: Callable[[AttackPlan, int], None] = lambda plan, done: None,
     tick: Callable[[AttackProgress], bool] = lambda progress: False,
+    on_answers: OnAnswers | None = None,
 ) -> AttackOutcome:
     """Run the attack of plan and save its images as a run in folder; resume it if it was started there before.
 
     The elite of a class is the image made for it, with the scores that `target.logits` gives, as in every run. A class
     without an image has no elite, and a note says so. A group of classes is saved when all of them are done. on_start(plan
     with defaults, classes done) is called once, tick(progress) after every step; if it returns True the attack stops, and
-    the unfinished group is dropped. streams: passes at once (0: the target's choice); they do not change results. StoreError
+    the unfinished group is dropped. streams: passes at once (0: the target's choice); they do not change results.
+    on_answers: is called as by Ascent, with classes for items; their forward passes include a student's queries. StoreError
     or RecipeError if folder holds another run, TargetError if it was started with another target.
     """
     plan = plan.settled(target)
@@ -175,7 +177,8 @@ def run_baseline(
             classes = plan.classes[session.done : session.done + plan.group]
             began = time.perf_counter()
             with torch_threads(plan.threads):
-                result = _attack(plan, target, classes, streams, session.tick(len(classes)), approximation)
+                calls = _Calls(session.tick(len(classes)), on_answers)
+                result = _attack(plan, target, classes, streams, calls, approximation)
                 if result.interrupted:
                     break
                 logits = float32_logits(target, result.images, plan.chunk)
@@ -194,12 +197,27 @@ def _approximation(plan: AttackPlan, target: Target) -> Approximation | None:
         return train_student(target, Lesson(source.queries), plan.seed)
 
 
+class _Calls(NamedTuple):
+    """What an attack calls."""
+
+    tick: Tick
+    on_answers: OnAnswers | None
+
+    def of(self, classes: Sequence[int], spent: int) -> OnAnswers | None:
+        """on_answers of the attack on these classes, each of which has used so many passes before."""
+        report = self.on_answers
+        if report is None:
+            return None
+        of = np.array(classes, np.int64)
+        return lambda items, forwards, logits: report(of[items], forwards + spent, logits)
+
+
 def _attack(
     plan: AttackPlan,
     target: Target,
     classes: Sequence[int],
     streams: int,
-    tick: Tick,
+    calls: _Calls,
     approximation: Approximation | None,
 ) -> AscentResult:
     spent = math.ceil(plan.gradients.queries / len(plan.classes)) if plan.gradients else 0
@@ -210,7 +228,8 @@ def _attack(
         above = math.log(len(target.labels) - 1) if plan.rank == "margin" else 0.0
         stop_at = needed_log_odds(plan.target_confidence) + _SLACK + above
     options: dict[str, Any] = {
-        "rank": plan.rank, "seed": plan.seed, "budget": plan.budget - spent, "stop_at": stop_at, "tick": tick
+        "rank": plan.rank, "seed": plan.seed, "budget": plan.budget - spent, "stop_at": stop_at, "tick": calls.tick,
+        "on_answers": calls.of(classes, spent),
     }  # fmt: skip
     if method.gradients:
         options |= {"microbatch": plan.microbatch, "streams": streams or target.streams, "approximation": approximation}

@@ -12,18 +12,24 @@ from typing import Any
 import numpy as np
 
 from evofool import scores
+from evofool.bench.acceptance import (
+    FEATURES,
+    MARGIN,
+    PAIR,
+    AcceptanceScore,
+    AcceptanceScores,
+    PairScale,
+    top_two,
+)
 from evofool.bench.answer_file import stored_queries
 from evofool.bench.real import RealImages, update_digest
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.targets import Target
 
-LEVELS = {"tau5": 0.05, "tau50": 0.5}
-MIN_OF_CLASS = 100  # correctly classified images; a class with at least this number has its own threshold
 MIN_CORRECT = 40  # correctly classified images of the calibration half; with fewer, a 5% quantile is meaningless
 # Misclassified images of the calibration half. The fewer there are, the more the temperature depends on a single image,
 # which may have a wrong label. With five, one image more or less changes it by about 4% (simulated, 600 images).
 MIN_WRONG = 5
-MANY_TIED = 0.01  # of the real images
 _LOG_T = (-8.0, 4.0)  # the range of log(temperature) that is searched, in units of scale
 _HALVES = 0x5EED  # keys the split
 SUSPECTED = 0.05  # if top-1 exceeds the declared one by more, the target may have been trained on the images
@@ -80,19 +86,59 @@ class Calibration:
         return float(np.median(self.margins))
 
     @cached_property
+    def margin_score(self) -> AcceptanceScore:
+        """The margins of the real images in their own classes, with their thresholds."""
+        return self.acceptance_score(MARGIN, self._margins)
+
+    def acceptance_score(self, name: str, values: np.ndarray) -> AcceptanceScore:
+        """A score with the values (N,) of the real images, each in its own class."""
+        return AcceptanceScore(name, values, self.classes, self.correct, self.control, len(self.labels))
+
+    def acceptance(self, top_k: int, likeness: np.ndarray | None = None, no_features: str = "") -> AcceptanceScores:
+        """All acceptance scores that can be had. top_k: the number of classes that the target returns of an image.
+
+        likeness: (N,) float64, the real images' values by features; None where there are none, and no_features says why. A
+        score whose disjoint half is not accepted as often as it has to be is left out, but for the margin, without which
+        nothing is valid.
+        """
+        found, left_out = {MARGIN: self.margin_score}, dict[str, str]()
+        pair: PairScale | None = None
+        if top_k < 2:
+            left_out[PAIR] = "the target returns the top class only, and the pair needs the runner-up"
+        else:
+            tops, seconds = (values.astype(np.float64) for values in top_two(self.logits))
+            rows = self.margin_score.rows
+            pair = PairScale(np.sort(tops[rows]), np.sort(seconds[rows]))
+            # Those that set the scale are ranked among the others, as a new image is among all.
+            found[PAIR] = self.acceptance_score(PAIR, pair(tops, seconds) - rows)
+        if likeness is None:
+            left_out[FEATURES] = no_features
+        else:
+            found[FEATURES] = self.acceptance_score(FEATURES, likeness)
+        for name, score in list(found.items()):
+            if name != MARGIN and not score.control_met:
+                share, _, error = score.control_accepted()
+                left_out[name] = (
+                    f"of the disjoint half of the real images {share:.3f} are accepted, not 0.95 within 3 standard errors "
+                    f"({error:.3f})"
+                )
+                del found[name]
+        return AcceptanceScores(found, left_out, pair)
+
+    @cached_property
     def tau5(self) -> np.ndarray:
         """(K,) float64: the margin that 95% of the real images classified correctly reach."""
-        return self._taus("tau5", self._margins)
+        return self.margin_score.tau("tau5")
 
     @cached_property
     def tau50(self) -> np.ndarray:
         """(K,) float64: the margin that half of them reach."""
-        return self._taus("tau50", self._margins)
+        return self.margin_score.tau("tau50")
 
-    @cached_property
+    @property
     def has_own_threshold(self) -> np.ndarray:
         """(K,) bool: the classes with at least 100 correctly classified images, which have their own thresholds."""
-        return np.bincount(self.classes[self.correct & ~self.control], minlength=len(self.labels)) >= MIN_OF_CLASS
+        return self.margin_score.has_own_threshold
 
     @cached_property
     def temperature(self) -> float | None:
@@ -157,38 +203,17 @@ class Calibration:
         return 100.0 * np.searchsorted(self.margins, margins, side="right") / len(self.margins)
 
     def control_accepted(self) -> tuple[float, int, float]:
-        """The positive control: (the share accepted at tau5, the number, and the standard error) of the disjoint half.
+        """The positive control: AcceptanceScore.control_accepted of the margins."""
+        return self.margin_score.control_accepted()
 
-        Of its correctly classified images. The standard error is that of a true share of 0.95; both halves are samples.
-        """
-        rows = self.correct & self.control
-        number, set_by = int(rows.sum()), len(self.margins)
-        share = float(self.accepted(self._margins[rows], self.classes[rows]).mean()) if number else math.nan
-        return share, number, math.sqrt(0.05 * 0.95 * (1 / max(1, number) + 1 / set_by))
-
-    @cached_property
+    @property
     def tied(self) -> float:
-        """The share of the margins that set tau5 which are exactly at it; 0 where only a few are, as by chance.
-
-        Saturated or coarse outputs have ties: then tau5 keeps up to so much more than 0.95, and no level keeps exactly 0.95.
-        """
-        rows = self.correct & ~self.control
-        share = float((self._margins[rows] == self.tau5[self.classes[rows]]).mean()) if rows.any() else 0.0
-        return share if share > MANY_TIED else 0.0
+        """The share of the margins that set tau5 which are exactly at it: AcceptanceScore.tied."""
+        return self.margin_score.tied
 
     def resampled(self, level: str, replicates: int, seed: int = 0) -> np.ndarray:
         """(replicates, K) float64: thresholds from bootstrap samples of the real images that set them."""
-        draw = np.random.default_rng([_HALVES, seed])
-        rows = np.flatnonzero(self.correct & ~self.control)
-        pooled = self._margins[rows]
-        taus = np.empty((replicates, len(self.labels)))
-        for row in taus:
-            row[:] = _quantile(pooled[draw.integers(0, len(pooled), len(pooled))], LEVELS[level])
-        for c in np.flatnonzero(self.has_own_threshold):
-            of_class = pooled[self.classes[rows] == c]
-            for row in taus:
-                row[c] = _quantile(of_class[draw.integers(0, len(of_class), len(of_class))], LEVELS[level])
-        return taus
+        return self.margin_score.resampled(level, replicates, seed)
 
     def faults(self, name: str, declared: float | None = None) -> list[str]:
         """Why nothing can be measured with these images; empty if it can.
@@ -269,13 +294,6 @@ class Calibration:
     def _margins(self) -> np.ndarray:
         """(N,) float64: each image's margin in its class."""
         return scores.margin(self.logits)[np.arange(len(self.classes)), self.classes]
-
-    def _taus(self, level: str, margins: np.ndarray) -> np.ndarray:
-        rows = self.correct & ~self.control
-        tau = np.full(len(self.labels), _quantile(margins[rows], LEVELS[level]))
-        for c in np.flatnonzero(self.has_own_threshold):
-            tau[c] = _quantile(margins[rows & (self.classes == c)], LEVELS[level])
-        return tau
 
     # -- stored in a file
 
@@ -382,8 +400,3 @@ def halves(classes: np.ndarray) -> np.ndarray:
     control = np.zeros(len(classes), bool)
     control[order[1::2]] = True
     return control
-
-
-def _quantile(values: np.ndarray, share: float) -> float:
-    """A new value exceeds it with probability 1 - share on average: Weibull's plotting position k / (n + 1)."""
-    return float(np.quantile(values, share, method="weibull")) if len(values) else math.nan

@@ -6,16 +6,21 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from evofool.attacks.run import run_baseline
+from evofool.attacks.run import METHODS, run_baseline
 from evofool.attacks.session import AttackProgress
 from evofool.bench.arms import attack_plan, evolves, search_recipe
 from evofool.bench.cell_job import CellJob
+from evofool.bench.real_features import FeatureProbe, RealFeatures
+from evofool.bench.seen_answers import FILE as SEEN_FILE
+from evofool.bench.seen_answers import SeenAnswers, Similarity
 from evofool.cluster.folder_transfer import restore_folder
 from evofool.errors import StoreError, TargetError
 from evofool.json_file import write_json
@@ -25,8 +30,11 @@ from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.run.verify import Verdict, verify
+from evofool.search.evaluate import Order, on_host
+from evofool.search.local_evaluator import LocalEvaluator
 from evofool.targets import Target
 from evofool.targets import target as load_target
+from evofool.targets.network import FLOAT32
 
 RECORD = "cell.json"  # beside the run, once the cell is done
 JOB = "job.json"  # the identity of the job that the cell was started for
@@ -185,27 +193,71 @@ def clear_folder(job: CellJob) -> None:
 
 def _search(job: CellJob, target: Target, on_progress: OnCellProgress) -> float | None:
     """Run the search or attack; the seconds that it took, over all sessions, or None if it was interrupted."""
-    folder = job.folder
     if evolves(job.arm):
-        recipe, networks = search_recipe(job, target), _surrogates(job)
-        if (folder / FILE).exists():
-            run = Run.resume(folder, recipe, target, trust=True, surrogates=networks)
-        else:
-            run = Run.start(recipe, folder, target, surrogates=networks)
-        with run:
-            on_progress({"done": run.strategy.evaluations})
-            reason = run.advance(lambda run: on_progress({"done": run.strategy.evaluations}))
-            return run.seconds if reason else None
+        return _evolve(job, target, on_progress)
 
     def report(progress: AttackProgress) -> bool:
         share = (progress.done + progress.group * min(1.0, progress.step / max(1, progress.steps))) / progress.classes
         return on_progress({"done": int(share * job.queries)})
 
-    outcome = run_baseline(attack_plan(job), target, folder, streams=1, tick=report)
+    plan, folder = attack_plan(job), job.folder
+    shared = METHODS[plan.method].shared
+    with ExitStack() as stack:
+        seen = stack.enter_context(SeenAnswers(folder, _similarity(job, target, stack)))
+        if done := _classes_done(folder):
+            if (folder / SEEN_FILE).exists():  # else the cell was begun by a version that kept none
+                seen.begin(lambda records: np.isin(records["class"], plan.classes[:done]))
+        else:
+            seen.begin(lambda records: np.zeros(len(records), bool))
+
+        def note(classes: np.ndarray, forwards: np.ndarray, logits: np.ndarray) -> None:
+            seen.note(None if shared else classes, forwards, logits)
+
+        outcome = run_baseline(plan, target, folder, streams=1, tick=report, on_answers=note)
     if outcome.done < outcome.classes:
         return None
     with StoredRun(folder) as stored:
         return stored.meta.seconds
+
+
+def _evolve(job: CellJob, target: Target, on_progress: OnCellProgress) -> float | None:
+    """_search for an arm that evolves."""
+    folder, recipe, networks = job.folder, search_recipe(job, target), _surrogates(job)
+    if (folder / FILE).exists():
+        run = Run.resume(folder, recipe, target, trust=True, surrogates=networks)
+    else:
+        run = Run.start(recipe, folder, target, surrogates=networks)
+    with run, ExitStack() as stack:
+        seen = stack.enter_context(SeenAnswers(folder, _similarity(job, target, stack)))
+        done = run.strategy.evaluations
+        if not done or (folder / SEEN_FILE).exists():  # else the cell was begun by a version that kept none
+            seen.begin(lambda records: records["at"] <= done)
+
+        def note(order: Order, logits: np.ndarray | torch.Tensor) -> None:
+            at = order.first_birth + 1 + np.arange(len(logits), dtype=np.int64)
+            seen.note(order.claims, at, on_host(logits), order.key.row % run.batch_evaluator.chunk)
+
+        assert isinstance(run.evaluator, LocalEvaluator)
+        run.evaluator.on_answers = note
+        on_progress({"done": done})
+        reason = run.advance(lambda run: on_progress({"done": run.strategy.evaluations}))
+        return run.seconds if reason else None
+
+
+def _similarity(job: CellJob, target: Target, stack: ExitStack) -> Similarity | None:
+    """Compares images with the real ones by features; None where the job has none, or another number format."""
+    real = RealFeatures.load(Path(job.features)) if job.features else None
+    if real is None or job.gradients is not None or (evolves(job.arm) and job.format != FLOAT32):
+        return None
+    return stack.enter_context(FeatureProbe(target, real))
+
+
+def _classes_done(folder: Path) -> int:
+    """The classes that the attack in a folder has saved; 0 if there is none."""
+    if not (folder / FILE).exists():
+        return 0
+    with StoredRun(folder) as stored:
+        return stored.meta.attack.done if stored.meta.attack and stored.meta.committed else 0
 
 
 def _surrogates(job: CellJob) -> list[Target]:

@@ -22,7 +22,8 @@ class CellJob:
     target: a spec. fingerprint: of that target, "" if it is not checked. queries: the budget of all classes together.
     classes: the numbers of the classes that are attacked, ascending. changes: --set of the arm. format: the number format
     that a search ranks by. rank: "margin" or "log_odds". surrogates: of the arm of that name, none for the others.
-    gradients: what a white-box arm climbs instead of the target's own.
+    gradients: what a white-box arm climbs instead of the target's own. features: the file of real_features.RealFeatures
+    that images are compared with, "" if there is none.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class CellJob:
     fingerprint: str = ""
     surrogates: tuple[JobSurrogate, ...] = ()
     gradients: GradientSource | None = None
+    features: str = ""
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "CellJob":
@@ -58,7 +60,7 @@ class CellJob:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The part that a cell's results depend on: all but the folder and how networks are addressed."""
-        unnamed = "folder", "target", "surrogates", *(["gradients"] if self.gradients is None else [])
+        """The part that a cell's results depend on: all but the folder and how networks and files are addressed."""
+        unnamed = "folder", "target", "surrogates", "features", *(["gradients"] if self.gradients is None else [])
         own = {key: value for key, value in self.to_dict().items() if key not in unnamed}
         return own | ({"surrogates": [network.fingerprint for network in self.surrogates]} if self.surrogates else {})

@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evofool.bench.calibration import Calibration
+from evofool.bench.acceptance import FEATURES, MARGIN
 from evofool.bench.cell import read_logits, read_record
 from evofool.bench.cell_job import CellJob
 from evofool.bench.cell_plan import CellPlan
 from evofool.bench.prepare import PreparedTarget
 from evofool.bench.scoring import CellData
-from evofool.bench.trace import read_trace
+from evofool.bench.seen_answers import read_seen
+from evofool.bench.trace import Trace, read_trace, read_trace_of_score
 from evofool.errors import EvofoolError
 from evofool.run.stored import StoredRun
 
@@ -67,7 +69,7 @@ def collect_cells(plan: CellPlan, failures: Mapping[Path, str]) -> CollectedCell
     valid: dict[str, dict[int, DoneCell]] = {}
     invalid: dict[str, dict[str, str]] = {}
     for job in plan.cells:
-        cell = failures.get(job.folder, "") or _read(job, plan.prepared.calibration)
+        cell = failures.get(job.folder, "") or _read(job, plan.prepared)
         if isinstance(cell, str):
             invalid.setdefault(job.arm, {})[str(job.seed)] = cell
         else:
@@ -76,8 +78,9 @@ def collect_cells(plan: CellPlan, failures: Mapping[Path, str]) -> CollectedCell
     return CollectedCells(plan, valid, invalid, guarded, tuple(warnings))
 
 
-def _read(job: CellJob, calibration: Calibration) -> DoneCell | str:
+def _read(job: CellJob, prepared: PreparedTarget) -> DoneCell | str:
     """A done cell, or why it cannot be used."""
+    calibration = prepared.calibration
     try:
         record = read_record(job.folder)
         if record is None:
@@ -93,12 +96,26 @@ def _read(job: CellJob, calibration: Calibration) -> DoneCell | str:
             return "the target returns NaN or infinity for an image of it"
         with StoredRun(job.folder) as stored:
             trace = read_trace(stored, np.flatnonzero(calibration.scored).tolist(), job.queries)
+            by_score = _other_traces(job, stored, prepared)
         kept = calibration.scored[classes]
         passes = record["forwards"], record["backwards"], record["answers"]
         climbs = record.get("surrogate_forwards", 0), record.get("surrogate_backwards", 0)
-        return DoneCell(job.folder, record, CellData(trace, classes[kept], logits[kept], *passes, *climbs))
+        return DoneCell(job.folder, record, CellData(trace, classes[kept], logits[kept], *passes, *climbs, by_score))
     except EvofoolError as error:
         return str(error)
+
+
+def _other_traces(job: CellJob, stored: StoredRun, prepared: PreparedTarget) -> dict[str, Trace]:
+    """The traces of the acceptance scores other than the margin; none if the cell has no records for them."""
+    seen, acceptance = read_seen(job.folder), prepared.acceptance
+    if seen is None:
+        return {}
+    classes = np.flatnonzero(prepared.calibration.scored).tolist()
+    return {
+        name: read_trace_of_score(stored, seen, classes, job.queries, partial(acceptance.values, name))
+        for name in acceptance.scores
+        if name != MARGIN and not (name == FEATURES and len(seen) and np.isnan(seen["similarity"]).all())
+    }
 
 
 def _collect_guarded(

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from evofool.bench.acceptance import FEW, AcceptanceScores
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.entries import Entry
 from evofool.bench.manifest import CalibratedAs, Manifest
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.real import DIGITS, RealImages, classes_without, listing, real_images, sha256, with_progress
+from evofool.bench.real_features import RealFeatures
 from evofool.errors import EvofoolError, RecipeError
+from evofool.explain.features import Features
 from evofool.machine import keep_memory, torch_threads
 from evofool.targets import Target
 from evofool.targets import target as load_target
@@ -21,11 +25,23 @@ FOLDER = "calibration"
 
 
 @dataclass(frozen=True)
+class TargetFeatures:
+    """The features of a target's real images, in a file; None if there are none, and fault says why.
+
+    likeness: (N,) float64, the values of the real images (RealFeatures.of_real).
+    """
+
+    file: Path | None
+    fault: str = ""
+    likeness: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class PreparedTarget:
     """A target that can be measured.
 
     declared_top1: the accuracy that it is declared or published to have. suspected_training: whether it may have been
-    trained on the real images. warnings: for the user.
+    trained on the real images. warnings: for the user. features: of the real images.
     """
 
     entry: Entry
@@ -35,6 +51,7 @@ class PreparedTarget:
     declared_top1: float | None = None
     suspected_training: bool = False
     warnings: tuple[str, ...] = ()
+    features: TargetFeatures = TargetFeatures(None, "they were not computed")
 
     @property
     def name(self) -> str:
@@ -45,6 +62,11 @@ class PreparedTarget:
     def classes(self) -> tuple[int, ...]:
         """The classes that are scored: those with real images, or so many of them as the recipe says."""
         return tuple(np.flatnonzero(self.calibration.scored).tolist())
+
+    @cached_property
+    def acceptance(self) -> AcceptanceScores:
+        """The scores under which images are accepted."""
+        return self.calibration.acceptance(self.target.top_k, self.features.likeness, self.features.fault)
 
 
 @dataclass(frozen=True)
@@ -124,7 +146,9 @@ def prepare(
     fault = fault or "; ".join(calibration.faults(target.name, declared_top1))
     if fault:
         return InvalidTarget(entry, fault, target, calibration, declared_top1, bool(suspicion), warnings)
-    prepared = PreparedTarget(entry, target, real, calibration, declared_top1, bool(suspicion), warnings)
+    with torch_threads(1):
+        features = _features(loaded, calibration, manifest.folder / FOLDER / f"{entry.name}.features.safetensors")
+    prepared = PreparedTarget(entry, target, real, calibration, declared_top1, bool(suspicion), warnings, features)
     recipe.refuse_small(len(prepared.classes), entry.name, target.differentiable)
     return prepared
 
@@ -190,6 +214,32 @@ def _new_calibration(loaded: _Loaded, manifest: Manifest) -> _Calibrated:
     manifest.set_calibrated_as(name, calibrated_as)
     answers.unlink(missing_ok=True)
     return _Calibrated(made, _images_changed(loaded) if other else "", notes)
+
+
+def _features(loaded: _Loaded, calibration: Calibration, path: Path) -> TargetFeatures:
+    """The features of the real images, from the file or computed now: one more forward pass for each image."""
+    target, rows = loaded.target, calibration.margin_score.rows
+    number = np.bincount(calibration.classes[rows], minlength=len(calibration.labels))[calibration.scored]
+    if target.network is None:
+        return TargetFeatures(None, "a target without a PyTorch network gives no features")
+    if target.crops > 1:
+        return TargetFeatures(None, "an image of several crops has several features")
+    if number.min() < FEW:
+        return TargetFeatures(
+            None,
+            f"a class has {number.min()} correctly classified real images to compare with, and at least {FEW} are needed",
+        )
+    made_for = f"{calibration.fingerprint} {calibration.sha256} {int(rows.sum())}"
+    known = RealFeatures.load(path)
+    if known is None or known.made_for != made_for:
+        try:
+            with Features(target) as features:
+                parts = [features(images) for images, _ in loaded.real.batches(32)]
+                known = RealFeatures(features.name, np.concatenate(parts), calibration.classes, rows, made_for)
+        except EvofoolError as error:
+            return TargetFeatures(None, str(error))
+        known.save(path)
+    return TargetFeatures(path, "", known.of_real())
 
 
 def _file(folder: Path, name: str) -> Path:

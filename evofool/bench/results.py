@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from evofool.bench.acceptance import LEVELS
 from evofool.bench.arms import ARMS, is_applicable
-from evofool.bench.calibration import LEVELS, Calibration
+from evofool.bench.calibration import Calibration
 from evofool.bench.collect import CollectedCells
 from evofool.bench.detector_stage import DetectorScores, score_detectors
 from evofool.bench.headline import SUITE
@@ -59,7 +60,7 @@ class ScoredTarget:
 def score_target(recipe: BenchRecipe, cells: CollectedCells) -> ScoredTarget:
     """Score the arms of a target, and its detectors."""
     prepared, detectors = cells.prepared, cells.plan.detectors
-    scoring = Scoring(prepared.calibration, cells.data, recipe.budgets)
+    scoring = Scoring(prepared.calibration, cells.data, recipe.budgets, acceptance=prepared.acceptance)
     arms = {arm: scoring.arm(arm) for arm in recipe.arms if cells.valid.get(arm)}
     control, fault = _control(prepared.calibration)
     # A fault of the real images makes the target invalid; a fault of a cell only that cell.
@@ -99,6 +100,7 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
             "headline": scored.scoring.headline(_missing(recipe, cells)) if scored.valid else None,
             "controls": {"real": scored.control},
             "arms": arms,
+            "spread": _spread(scored),
             "sharing": scored.scoring.sharing(),
             "detectors": list(scored.detectors.rows),
             "image_metrics": dict(image_metrics),
@@ -145,7 +147,7 @@ def _control(calibration: Calibration) -> tuple[dict[str, Any], str]:
     """The figures of the disjoint half of the real images, and what is wrong with it, or ""."""
     share, number, error = calibration.control_accepted()
     # With ties at the threshold it keeps more than 0.95.
-    met = bool(-3 * error <= share - 0.95 <= calibration.tied + 3 * error)
+    met = calibration.margin_score.control_met
     figures = {
         "accepted": share,
         "images": number,
@@ -159,6 +161,17 @@ def _control(calibration: Calibration) -> tuple[dict[str, Any], str]:
         f"of the disjoint half of the real images {share:.3f} are accepted, not 0.95 within 3 standard errors "
         f"({error:.3f}): the two halves differ, or a threshold is wrong"
     )
+
+
+def _spread(scored: ScoredTarget) -> dict[str, Any]:
+    """Scoring.spread, with the positive control of each score."""
+    spread = scored.scoring.spread()
+    controls = {}
+    for name, score in scored.scoring.scores.scores.items():
+        share, number, error = score.control_accepted()
+        controls[name] = {"accepted": share, "images": number, "standard_error": error}
+    rows = {name: {**row, "control": controls[name]} for name, row in spread["scores"].items()}
+    return {**spread, "scores": rows}
 
 
 def _target_json(target: PreparedTarget | InvalidTarget) -> dict[str, Any]:

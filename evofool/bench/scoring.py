@@ -1,12 +1,13 @@
 """A target's scores, computed from the traces of its cells: the numbers of the protocol. No temperature changes them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from evofool.bench import statistics
+from evofool.bench.acceptance import MARGIN, AcceptanceScores
 from evofool.bench.arms import ARMS, SHARING
 from evofool.bench.calibration import Calibration
 from evofool.bench.headline import SUITE, ArmAcceptance, headline
@@ -22,7 +23,10 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class CellData:
-    """What scores are computed from, of one done cell. logits: (n, K) float32 of the saved images of `classes` (n,)."""
+    """What scores are computed from, of one done cell. logits: (n, K) float32 of the saved images of `classes` (n,).
+
+    by_score: the traces of the acceptance scores other than the margin; none of a cell of an earlier version.
+    """
 
     trace: Trace
     classes: np.ndarray
@@ -32,6 +36,11 @@ class CellData:
     answers: int
     surrogate_forwards: int = 0  # passes of surrogates, which are no queries
     surrogate_backwards: int = 0
+    by_score: Mapping[str, Trace] = field(default_factory=dict)
+
+    def trace_of(self, score: str) -> Trace:
+        """The trace of an acceptance score."""
+        return self.trace if score == MARGIN else self.by_score[score]
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,8 @@ class _Acceptance:
 class Scoring:
     """Scores a target's arms, with the thresholds of its calibration.
 
-    cells: by arm and seed, valid ones only. budgets: ascending. Classes without real images are left out.
+    cells: by arm and seed, valid ones only. budgets: ascending. Classes without real images are left out. acceptance: None:
+    the margin alone.
     """
 
     def __init__(
@@ -65,18 +75,15 @@ class Scoring:
         cells: Mapping[str, Mapping[int, CellData]],
         budgets: Sequence[int],
         replicates: int = REPLICATES,
+        acceptance: AcceptanceScores | None = None,
     ) -> None:
         self.calibration, self.cells, self.budgets = calibration, cells, tuple(budgets)
         self.budget = self.budgets[-1]
         self.classes = np.flatnonzero(calibration.scored)
-        self._taus = {
-            level: (
-                calibration.tau(level)[None, self.classes],
-                calibration.resampled(level, replicates)[:, self.classes],
-            )
-            for level in ("tau5", "tau50")
-        }
-        self._acceptances: dict[tuple[str, str], _Acceptance] = {}
+        self.scores = acceptance or AcceptanceScores({MARGIN: calibration.margin_score})
+        self._replicates = replicates
+        self._taus: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+        self._acceptances: dict[tuple[str, str, str], _Acceptance] = {}
 
     def arm(self, name: str) -> dict[str, Any]:
         """The figures of an arm that has at least one valid cell, as the JSON has them."""
@@ -85,30 +92,19 @@ class Scoring:
         acceptance = self.acceptance(name, "tau5")
         grid = _grid(self.budget, self.budgets)
         value, low, high = statistics.band(acceptance.shares(grid), statistics.shares(acceptance.replicates, grid), k)
-        per_seed, replicates = acceptance.q50(), statistics.q50(acceptance.replicates)
-        q50 = statistics.queries_interval(per_seed, self.budget, replicates)
         best = np.concatenate([cell.trace.best() for cell in cells.values()])
         return {
             "kind": ARMS[name].kind,
             "seeds": list(cells),
             "r95": self._at_budgets(acceptance),
             "r50": self._at_budgets(self.acceptance(name, "tau50")),
-            "q50": {
-                **q50.to_dict(),
-                "censored": q50.censored,
-                "per_seed": per_seed,
-                # Of the mean of log10 Q50, since thresholds are estimates: bench compare needs it.
-                "threshold_variance": statistics.threshold_variance(replicates, self.budget),
-                "queries_per_class": None if q50.value is None else q50.value / k,
-            },
+            "q50": self._q50(acceptance),
             "curve": {"queries": grid.tolist(), "value": _list(value), "low": _list(low), "high": _list(high)},
             "margin_percentiles": quantiles(self.calibration.percentile(best)),
             "scaled_margins": quantiles(best / self.calibration.scale),
             "calibrated_confidence": self._calibrated_confidence(name),
-            "accepted_at": {
-                str(seed): [None if np.isnan(q) else int(q) for q in row]
-                for seed, row in zip(cells, acceptance.at, strict=True)
-            },
+            "accepted_at": self._accepted_at(name, acceptance),
+            "by_score": {score: self._by_score(name, score) for score in self.scores_of(name)},
             "cost": {
                 "queries": self.budget if ARMS[name].kind != "floor" else k,
                 **{
@@ -145,23 +141,86 @@ class Scoring:
         return ratios
 
     def headline(self, left_out: Mapping[str, str]) -> dict[str, Any] | None:
-        """How many classes the fixed suite of arms fools; left_out: those of its arms that were not measured, and why."""
-        accepted = {}
-        for name in (arm for arm in SUITE if self.cells.get(arm)):
-            acceptance = self.acceptance(name, "tau5")
-            accepted[name] = ArmAcceptance(list(self.cells[name]), acceptance.at, acceptance.replicates)
-        return headline({"margin": accepted}, len(self.classes), self.budget, left_out)
+        """How many classes the fixed suite of arms fools; left_out: those of its arms that were not measured, and why.
 
-    def acceptance(self, name: str, level: str) -> _Acceptance:
-        """When the classes of an arm's cells were accepted, at "tau5" or "tau50"."""
-        if (name, level) not in self._acceptances:
-            tau, resampled = self._taus[level]
-            traces = [cell.trace for cell in self.cells[name].values()]
+        Under every acceptance score that all measured arms of the suite have.
+        """
+        suite = [arm for arm in SUITE if self.cells.get(arm)]
+        accepted: dict[str, dict[str, ArmAcceptance]] = {}
+        for score in self.scores.scores:
+            if all(score in self.scores_of(name) for name in suite):
+                found = {name: self.acceptance(name, "tau5", score) for name in suite}
+                accepted[score] = {
+                    name: ArmAcceptance(list(self.cells[name]), one.at, one.replicates) for name, one in found.items()
+                }
+        return headline(accepted, len(self.classes), self.budget, left_out)
+
+    def scores_of(self, name: str) -> list[str]:
+        """The acceptance scores that an arm has: those for which all of its cells have records."""
+        cells = self.cells[name].values()
+        return [score for score in self.scores.scores if score == MARGIN or all(score in cell.by_score for cell in cells)]
+
+    def acceptance(self, name: str, level: str = "tau5", score: str = MARGIN) -> _Acceptance:
+        """When the classes of an arm's cells were accepted under a score, at "tau5" or "tau50"."""
+        if (name, level, score) not in self._acceptances:
+            tau, resampled = self._thresholds(level, score)
+            traces = [cell.trace_of(score) for cell in self.cells[name].values()]
             at = np.concatenate([trace.accepted_at(tau) for trace in traces])
-            self._acceptances[name, level] = _Acceptance(
+            self._acceptances[name, level, score] = _Acceptance(
                 at, np.stack([trace.accepted_at(resampled) for trace in traces], axis=1)
             )
-        return self._acceptances[name, level]
+        return self._acceptances[name, level, score]
+
+    def spread(self) -> dict[str, Any]:
+        """The control: how far the acceptance scores differ, each by the arm that fools the most classes under it.
+
+        Of equal arms the one with the lower Q50. `easiest`: the score under which the most classes are fooled, of equal ones
+        that with the lowest Q50: a defence counts only as far as it holds under this one. None if no arm searches.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        arms = [arm for arm, cells in self.cells.items() if cells and ARMS[arm].kind in _GUIDED]
+        for score in self.scores.scores:
+            rows = {arm: self._by_score(arm, score) for arm in arms if score in self.scores_of(arm)}
+            if rows:
+                best = min(rows, key=lambda arm: _hardness(rows[arm]))
+                found[score] = {"arm": best, **{key: rows[best][key] for key in ("r95", "q50")}}
+        easiest = min(found, key=lambda score: _hardness(found[score])) if found else None
+        return {"easiest": easiest, "scores": found, "left_out": dict(self.scores.left_out)}
+
+    def _thresholds(self, level: str, score: str) -> tuple[np.ndarray, np.ndarray]:
+        """(1, n) thresholds of the scored classes, and (R, n) from resampled real images."""
+        if (level, score) not in self._taus:
+            of = self.scores.scores[score]
+            resampled = of.resampled(level, self._replicates)[:, self.classes]
+            self._taus[level, score] = of.tau(level)[None, self.classes], resampled
+        return self._taus[level, score]
+
+    def _by_score(self, name: str, score: str) -> dict[str, Any]:
+        """The figures of an arm under an acceptance score, at the largest budget."""
+        acceptance = self.acceptance(name, "tau5", score)
+        return {
+            "r95": self._at_budgets(acceptance)[-1],
+            "q50": self._q50(acceptance),
+            "accepted_at": self._accepted_at(name, acceptance),
+        }
+
+    def _q50(self, acceptance: _Acceptance) -> dict[str, Any]:
+        per_seed, replicates = acceptance.q50(), statistics.q50(acceptance.replicates)
+        q50 = statistics.queries_interval(per_seed, self.budget, replicates)
+        return {
+            **q50.to_dict(),
+            "censored": q50.censored,
+            "per_seed": per_seed,
+            # Of the mean of log10 Q50, since thresholds are estimates: bench compare needs it.
+            "threshold_variance": statistics.threshold_variance(replicates, self.budget),
+            "queries_per_class": None if q50.value is None else q50.value / len(self.classes),
+        }
+
+    def _accepted_at(self, name: str, acceptance: _Acceptance) -> dict[str, list[int | None]]:
+        return {
+            str(seed): [None if np.isnan(q) else int(q) for q in row]
+            for seed, row in zip(self.cells[name], acceptance.at, strict=True)
+        }
 
     def _of_seeds(self, name: str, seeds: Sequence[int]) -> _Acceptance:
         acceptance, rows = self.acceptance(name, "tau5"), [list(self.cells[name]).index(seed) for seed in seeds]
@@ -242,6 +301,12 @@ def flags(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
 def _grid(budget: int, budgets: Sequence[int]) -> np.ndarray:
     """Numbers of queries from 1 to the budget, evenly spread on a logarithmic scale, the budgets among them."""
     return np.unique(np.concatenate([np.geomspace(1, budget, _POINTS).round(), budgets]).astype(int))
+
+
+def _hardness(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Orders rows of _by_score: less is easier to fool."""
+    q50 = row["q50"]["value"]
+    return -row["r95"]["value"], np.inf if q50 is None else q50
 
 
 def _list(values: np.ndarray) -> list[float | None]:

@@ -1,6 +1,6 @@
 """Finds the images that break a target: batches that fail are halved, and single images are quarantined."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from genomes import Encoding
 
 MAX_BROKEN = 8  # images that break the target in one call, before the target itself is taken to be broken
 NOT_FINITE = "the answer to it is NaN or infinite"
+OnAnswers = Callable[[Order, np.ndarray | torch.Tensor], None]
+"""Is called with an order within one chunk, and the logits of its images, (B, K), where all of them are finite."""
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
@@ -27,13 +29,13 @@ class Isolated(NamedTuple):
     last: tuple[int, np.ndarray | torch.Tensor] | None  # the last chunk, or part of one, that did not fail: row, logits
 
 
-def isolate(batch_evaluator: BatchEvaluator, order: Order) -> Isolated:
-    """The winners of an order, and the rows that break the target by themselves.
+def isolate(batch_evaluator: BatchEvaluator, order: Order, on_answers: OnAnswers | None = None) -> Isolated:
+    """The winners of an order, and the rows that break the target by themselves. on_answers is called with each chunk.
 
     Raises the target's first error if more than 8 rows break it, if it is out of memory or was changed, or if it is a black
     box, which would have to be paid for more queries.
     """
-    search = _Isolation(batch_evaluator)
+    search = _Isolation(batch_evaluator, on_answers)
     cuts = pairwise([*batch_evaluator.parts(order), order.size])
     winners = Winners.merged([search.part(order.cut(at, end), at) for at, end in cuts], batch_evaluator.keep)
     return Isolated(winners, search.broken, search.unsteady, search.last)
@@ -42,8 +44,8 @@ def isolate(batch_evaluator: BatchEvaluator, order: Order) -> Isolated:
 class _Isolation:
     """What is known of one order so far."""
 
-    def __init__(self, batch_evaluator: BatchEvaluator) -> None:
-        self.batch_evaluator = batch_evaluator
+    def __init__(self, batch_evaluator: BatchEvaluator, on_answers: OnAnswers | None) -> None:
+        self.batch_evaluator, self._on_answers = batch_evaluator, on_answers
         self.broken: list[tuple[int, str]] = []
         self.unsteady: list[tuple[int, int]] = []
         self.last: tuple[int, np.ndarray | torch.Tensor] | None = None
@@ -58,6 +60,8 @@ class _Isolation:
         try:
             winners = self.batch_evaluator.part(order, 0, seen.append)
             self.last = begin, seen[0]
+            if self._on_answers is not None:
+                self._on_answers(order, seen[0])
             return winners
         except OUT_OF_MEMORY:
             raise

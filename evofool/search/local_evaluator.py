@@ -13,7 +13,7 @@ import torch
 from evofool.machine import machine
 from evofool.search.archive import Winners
 from evofool.search.evaluate import BatchEvaluator, Measured, Order
-from evofool.search.isolation import Quarantine, isolate, refuse_whole_batch
+from evofool.search.isolation import OnAnswers, Quarantine, isolate, refuse_whole_batch
 from genomes import Genomes
 
 
@@ -25,6 +25,9 @@ class LocalEvaluator:
 
     An image that breaks the target is evaluated once more, alone, and then quarantined: at most `quarantine` of them, before
     a ScoreError ends the search. A black box is not queried again for images that it refused: its error is raised.
+
+    on_answers is called with the answers to every chunk, from the thread that evaluates it; with one stream in the order of
+    births. A chunk that is evaluated again, because the search was interrupted before it was committed, is passed again.
     """
 
     orders_in_progress: int | None = None
@@ -35,6 +38,7 @@ class LocalEvaluator:
     ) -> None:
         self.batch_evaluator = batch_evaluator
         self.at_once = streams
+        self.on_answers: OnAnswers | None = None
         self.notes: list[str] = []
         self.machines = [machine(torch_threads)]
         e = batch_evaluator
@@ -121,11 +125,11 @@ class LocalEvaluator:
 
     def _part(self, order: Order) -> "_Part":
         """A chunk. An image that breaks the target alone gets another chance: the fault may have passed."""
-        found = isolate(self.batch_evaluator, order)
+        found = isolate(self.batch_evaluator, order, self.on_answers)
         parts, aside, varies = [found.winners], [], bool(found.unsteady)
         for row, _ in found.broken:
             alone = order.cut(row, row + 1)
-            again = isolate(self.batch_evaluator, alone)
+            again = isolate(self.batch_evaluator, alone, self.on_answers)
             parts.append(again.winners)
             aside += [(alone, reason) for _, reason in again.broken]
             varies |= not again.broken

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from evofool import scores
-from evofool.ascend.loop import AscentResult, Improvement, Tick
+from evofool.ascend.loop import AscentResult, Improvement, OnAnswers, Tick
 from evofool.errors import RecipeError, TargetError
 from evofool.targets.classifier import Target
 
@@ -15,12 +16,12 @@ RANKS = {"log_odds": scores.log_odds, "margin": scores.margin}
 
 
 class QueryOptions(TypedDict, total=False):
-    """Keywords that all black-box attacks take, with the defaults of QueryLoop.
+    """Keywords that all black-box attacks take, with the defaults of _Options.
 
     budget: queries (forward passes) per class. rank: "log_odds" or "margin", the score that is maximised. seed: together
     with the class it determines an item's draws. stop_at: a class is done at this score. chunk: images per forward pass;
     short ones are padded, so with few classes a smaller chunk is faster. tick(queries done per class, budget): called after
-    each round; True stops the attack.
+    each round; True stops the attack. on_answers: is called with the answers to every chunk.
     """
 
     budget: int
@@ -29,6 +30,20 @@ class QueryOptions(TypedDict, total=False):
     stop_at: float
     chunk: int
     tick: Tick | None
+    on_answers: OnAnswers | None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """QueryOptions with their defaults."""
+
+    budget: int = 1000
+    rank: str = "log_odds"
+    seed: int = 0
+    stop_at: float = math.inf
+    chunk: int = 16
+    tick: Tick | None = None
+    on_answers: OnAnswers | None = None
 
 
 class QueryLoop:
@@ -39,34 +54,25 @@ class QueryLoop:
     so). Improvements have the log-odds as secondary score.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        classes: Sequence[int],
-        *,
-        budget: int = 1000,
-        rank: str = "log_odds",
-        seed: int = 0,
-        stop_at: float = math.inf,
-        chunk: int = 16,
-        tick: Tick | None = None,
-    ) -> None:
+    def __init__(self, target: Target, classes: Sequence[int], **options: Unpack[QueryOptions]) -> None:
         """TargetError for a class that does not exist, RecipeError for an invalid option."""
         self.classes = [int(c) for c in classes]
         for c in self.classes:
             if not 0 <= c < len(target.labels):
                 raise TargetError(f"{target.name}: no class {c}; it has 0 to {len(target.labels) - 1}")
-        if rank not in RANKS:
-            raise RecipeError(f'there is no rank "{rank}"; there are {", ".join(RANKS)}')
-        if budget < 1 or chunk < 1:
-            raise RecipeError(f"budget and chunk have to be at least 1, not {budget} and {chunk}")
+        given = _Options(**options)
+        if given.rank not in RANKS:
+            raise RecipeError(f'there is no rank "{given.rank}"; there are {", ".join(RANKS)}')
+        if given.budget < 1 or given.chunk < 1:
+            raise RecipeError(f"budget and chunk have to be at least 1, not {given.budget} and {given.chunk}")
         n = len(self.classes)
         self.active = list(range(n))
         blank = np.zeros((n, *target.shape), np.uint8)
         iterations, forwards, backwards = (np.zeros(n, np.int64) for _ in range(3))
         self.out = AscentResult(blank, None, np.full(n, -np.inf), iterations, forwards, backwards)
-        self.seed, self.budget = seed, budget
-        self._target, self._rank, self._stop_at, self._chunk, self._tick = target, RANKS[rank], stop_at, chunk, tick
+        self.seed, self.budget = given.seed, given.budget
+        self._target, self._rank, self._stop_at, self._chunk = target, RANKS[given.rank], given.stop_at, given.chunk
+        self._tick, self._on_answers = given.tick, given.on_answers
 
     def query(self, items: Sequence[int], draw: Callable[[int, int], np.ndarray], *, shared: bool = False) -> np.ndarray:
         """One round of len(items) images; the k-th is a query of items[k], which is active.
@@ -81,7 +87,9 @@ class QueryLoop:
         for begin in range(0, len(items), self._chunk):
             part = items[begin : begin + self._chunk]
             images = draw(begin, begin + len(part))
-            ranked, odds = self._scores(images)
+            logits = self._target.logits(images, self._chunk)
+            ranked, odds = self._scores(logits)
+            passes = np.empty(len(part), np.int64)
             own_scores[begin : begin + len(part)] = ranked[np.arange(len(part)), list(part)]
             for k, item in enumerate(part):
                 self.out.forwards[item] += 1
@@ -89,9 +97,11 @@ class QueryLoop:
                 won = competing[ranked[k, competing] > self.out.scores[competing]]
                 self.out.scores[won] = ranked[k, won]
                 self.out.images[won] = images[k]
-                forwards = int(self.out.forwards[item])
+                passes[k] = forwards = int(self.out.forwards[item])
                 for i in won.tolist():
                     self.out.improvements.append(Improvement(i, forwards, 0, float(ranked[k, i]), float(odds[k, i])))
+            if self._on_answers is not None:
+                self._on_answers(np.array(part, np.int64), passes, logits)
         self.out.iterations[np.unique(items)] += 1
         not_finite = {items[k] for k in np.flatnonzero(np.isnan(own_scores)).tolist()}
         self._note_stopped(sorted(not_finite))
@@ -114,9 +124,8 @@ class QueryLoop:
                 self.out.notes.append((item, f"none of {self.out.forwards[item]} outputs contained the class"))
         return self.out
 
-    def _scores(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(m, n) float64: each image's score in each item's class, and its log-odds."""
-        logits = self._target.logits(images, self._chunk)
+    def _scores(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(m, n) float64: each image's score in each item's class, and its log-odds, from logits (m, K)."""
         ranked, odds = np.full(logits.shape, np.nan), np.full(logits.shape, np.nan)
         finite = np.isfinite(logits).all(axis=1)
         if finite.any():

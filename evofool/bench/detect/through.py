@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from evofool.bench.calibration import LEVELS, MANY_TIED, Calibration
+from evofool.bench.acceptance import LEVELS, MANY_TIED
+from evofool.bench.calibration import Calibration
 from evofool.bench.detect.detectors import Detector, FoolingImages
 from evofool.bench.statistics import share_interval
 from evofool.scores import margin

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from evofool.bench.acceptance import LEVELS
 from evofool.bench.arms import SURROGATE
 from evofool.bench.bench import run_bench
-from evofool.bench.calibration import LEVELS, scored_classes
+from evofool.bench.calibration import scored_classes
 from evofool.bench.compare import (
     ComparableResult,
     differences,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from evofool import scores
-from evofool.bench.calibration import LEVELS, Calibration
+from evofool.bench.acceptance import LEVELS
+from evofool.bench.calibration import Calibration
 from evofool.bench.sets.image_set import ImageSet
 from evofool.bench.statistics import quantiles
 from evofool.targets import Target
