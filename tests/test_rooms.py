@@ -79,7 +79,7 @@ FLOORS = (
 
 BENCH_FLOORS = (
     ("acceptance", "answer_file", "cell_job", "interval", "network_features", "real", "result_file"),
-    ("arms", "calibration", "real_features", "seen_answers", "statistics"),
+    ("arms", "calibration", "real_features", "seen_answers", "statistics", "training_images"),
     ("headline", "trace"),
     ("cell", "compare", "report", "retraining", "scoring", "sets"),
     ("detect", "plan"),

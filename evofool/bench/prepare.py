@@ -12,8 +12,9 @@ from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.entries import Entry
 from evofool.bench.manifest import CalibratedAs, Manifest
 from evofool.bench.plan import BenchRecipe
-from evofool.bench.real import DIGITS, RealImages, classes_without, listing, real_images, sha256, with_progress
+from evofool.bench.real import RealImages, classes_without, listing, real_images, sha256, with_progress
 from evofool.bench.real_features import RealFeatures
+from evofool.bench.training_images import trained_on
 from evofool.errors import EvofoolError, RecipeError
 from evofool.explain.features import Features
 from evofool.machine import keep_memory, torch_threads
@@ -41,7 +42,8 @@ class PreparedTarget:
     """A target that can be measured.
 
     declared_top1: the accuracy that it is declared or published to have. suspected_training: whether it may have been
-    trained on the real images. warnings: for the user. features: of the real images.
+    trained on the real images; trained_on: on how many of them it certainly was. warnings: for the user. features: of
+    the real images.
     """
 
     entry: Entry
@@ -52,6 +54,7 @@ class PreparedTarget:
     suspected_training: bool = False
     warnings: tuple[str, ...] = ()
     features: TargetFeatures = TargetFeatures(None, "they were not computed")
+    trained_on: int = 0
 
     @property
     def name(self) -> str:
@@ -80,6 +83,7 @@ class InvalidTarget:
     declared_top1: float | None = None
     suspected_training: bool = False
     warnings: tuple[str, ...] = ()
+    trained_on: int = 0
 
     @property
     def name(self) -> str:
@@ -141,14 +145,17 @@ def prepare(
     warnings += calibrated.notes
     if calibration is None:
         return InvalidTarget(entry, fault, target, declared_top1=declared_top1, warnings=warnings)
-    suspicion = _training_suspicion(loaded, calibration)
+    known = trained_on(target, real)
+    suspicion = _training_suspicion(loaded, calibration, known)
     warnings += _image_warnings(loaded, suspicion)
     fault = fault or "; ".join(calibration.faults(target.name, declared_top1))
     if fault:
-        return InvalidTarget(entry, fault, target, calibration, declared_top1, bool(suspicion), warnings)
+        return InvalidTarget(entry, fault, target, calibration, declared_top1, bool(suspicion), warnings, known)
     with torch_threads(1):
         features = _features(loaded, calibration, manifest.folder / FOLDER / f"{entry.name}.features.safetensors")
-    prepared = PreparedTarget(entry, target, real, calibration, declared_top1, bool(suspicion), warnings, features)
+    prepared = PreparedTarget(
+        entry, target, real, calibration, declared_top1, bool(suspicion), warnings, features, trained_on=known
+    )
     recipe.refuse_small(len(prepared.classes), entry.name, target.differentiable)
     return prepared
 
@@ -258,14 +265,15 @@ def _remedy(name: str) -> str:
     return f"measure it in another folder (--out), or delete its cells (cells/{name}) to measure it again"
 
 
-def _training_suspicion(loaded: _Loaded, calibration: Calibration) -> str:
-    """Why the target may have been trained on the real images; "" if nothing suggests it."""
-    if loaded.real.source == DIGITS and loaded.target.name == "lenet":
-        return "suspected training images: the bundled lenet was trained on all digits that it is measured with"
+def _training_suspicion(loaded: _Loaded, calibration: Calibration, known: int) -> str:
+    """Why the target may have been trained on the real images; "" if nothing suggests it. known: of so many it is known."""
+    lower = "on new images margins are lower, and so are thresholds"
+    if known:
+        return f"suspected training images: its weights were trained on {known:,} of the {len(loaded.real):,}; {lower}"
     if calibration.suspected(loaded.declared_top1):
         return (
             f"suspected training images: top-1 on them is {calibration.top1:.3f}, declared is {loaded.declared_top1:.3f}; "
-            "on new images margins are lower, and so are thresholds"
+            f"{lower}"
         )
     return ""
 

@@ -220,6 +220,7 @@ def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibra
         "top1": calibration.top1,
         "declared_top1": target.declared_top1,
         "suspected_training": target.suspected_training,
+        "trained_on": target.trained_on,
         "classes_with_own_threshold": int(calibration.has_own_threshold.sum()),
         "classes_without_images": labels[~calibration.has_images].tolist(),
         **(

@@ -22,20 +22,22 @@ def calibrated(target: "Target", images: str, report: Callable[[str], None], nam
     """
     from evofool.bench.calibration import calibrate
     from evofool.bench.real import real_images
+    from evofool.bench.training_images import trained_on
     from evofool.errors import TargetError
     from evofool.machine import torch_threads
     from evofool.targets.validation import published_top1
 
     name = name or target.name
     with torch_threads(1):
-        calibration = calibrate(target, real_images(images, target), lambda text: report(f"{name}: {text}"))
+        real = real_images(images, target)
+        calibration = calibrate(target, real, lambda text: report(f"{name}: {text}"))
     declared = published_top1(target)
     if faults := calibration.faults(target.name, declared):
         raise TargetError(f"{target.name}: {'; '.join(faults)}")
     summary = calibration.summary()
     control = summary["control"]
-    doubt = ""
-    if declared is not None and calibration.suspected(declared):
+    doubt = f", of which its weights were trained on {known:,}" if (known := trained_on(target, real)) else ""
+    if not doubt and declared is not None and calibration.suspected(declared):
         doubt = f", but {format_share(declared)} is published: the target may have been trained on these images"
     print_lines(
         f"{name}: top-1 {format_share(calibration.top1)} on {summary['number']:,} real images of "

@@ -216,7 +216,11 @@ def test_one_folder_takes_both_kinds_of_gate_and_every_protocol(last, tmp_path):
             "the two targets have different classes: only lenet 0, 1, 2, 3, 4 ... (10)",
         ),
         ("images.classes_without_images", ["3"], "are scored in different classes: only lenet 3 (1)"),
-        ("images.sha256", "0" * 64, "the real images in digits are not those of before"),
+        (
+            "images.sha256",
+            "0" * 64,
+            "the real images of a folder called digits, and the built-in digits are others (SHA-256",
+        ),
         ("protocol.settings", None, "not a complete result of evofool bench (protocol.settings: Field required)"),
         ("protocol.seeds", [0, 2, 5], "has seeds [0, 2, 5], which do not follow one another"),
         ("protocol.rank", "log_odds", "of another protocol: rank log_odds"),

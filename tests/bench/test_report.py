@@ -239,15 +239,15 @@ def test_without_a_temperature_the_column_of_calibrated_confidence_is_empty() ->
 
 
 @pytest.mark.parametrize(
-    ("declared", "reason"), [(0.9, "above the declared one, so"), (None, "documented to be trained on such images, so")]
+    ("known", "reason"), [(0, "above the declared one, so"), (2500, "The weights were trained on some or all of them, so")]
 )
-def test_suspected_training_images_are_shown_with_the_reason(declared: float | None, reason: str) -> None:
+def test_suspected_training_images_are_shown_with_the_reason(known: int, reason: str) -> None:
     targets = results(1, THREE, 20)
-    targets[0]["images"] |= {"suspected_training": True, "declared_top1": declared}
+    targets[0]["images"] |= {"suspected_training": True, "declared_top1": 0.9, "trained_on": known}
     text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
     assert "Suspected training images: lenet. " in text
     assert reason in text
-    assert ("declared one, so" in text) == (declared is not None)
+    assert ("declared one, so" in text) == (not known)
 
 
 def test_the_methods_of_the_intervals_are_named(page: str) -> None:

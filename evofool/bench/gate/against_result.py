@@ -185,6 +185,12 @@ def _refuse_other_images(before: ComparableResult, target: Target, real: RealIma
         "" if most is None else f"; of all classes {most:,} are scored, chosen by the order of the labels: keep that order",
     )
     seen = sha256(real)
+    if seen != before.images.sha256 and not real.files:
+        raise ImageError(
+            f"the earlier result was measured on the real images of a folder called {before.images.source}, and the "
+            f"built-in digits are others (SHA-256 {seen[:12]}..., before {before.images.sha256[:12]}...): name that "
+            "folder by --images DIR"
+        )
     if seen != before.images.sha256:
         shape = "" if target.shape == before.target.shape else f", in {target.shape} where it was {before.target.shape}"
         raise ImageError(

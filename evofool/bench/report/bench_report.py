@@ -210,13 +210,18 @@ def _images(results: Sequence[Mapping[str, Any]]) -> Section:
     suspect = [result for result in results if (result.get("images") or {}).get("suspected_training")]
     cautions = [
         f"Suspected training images: {join_names(names)}. {why}, so thresholds may be too high and scores too low."
-        for why, declared in (
-            ("Their accuracy is more than 5 points above the declared one", True),
-            ("The weights are documented to be trained on such images", False),
+        for why, known in (
+            ("Their accuracy is more than 5 points above the declared one", False),
+            ("The weights were trained on some or all of them", True),
         )
-        if (names := [o["target"]["name"] for o in suspect if (o["images"].get("declared_top1") is not None) == declared])
+        if (names := [o["target"]["name"] for o in suspect if _documented(o["images"]) == known])
     ]
     return Section("Real images", tables=[Table(heads, rows, under=under)], cautions=cautions)
+
+
+def _documented(images: Mapping[str, Any]) -> bool:
+    """Whether it is known of some images that the target was trained on them."""
+    return bool(images.get("trained_on")) or images.get("declared_top1") is None
 
 
 def _timings(results: Sequence[Mapping[str, Any]]) -> Section:
