@@ -110,9 +110,9 @@ def search_recipe(job: CellJob, target: Target) -> Recipe:
     """
     arm = ARMS[job.arm]
     data = changed_recipe(job.arm, is_large(target.shape), job.changes, [network.spec for network in job.surrogates])
-    most = min(data.get("search", {}).get("batch", 16), job.queries)
-    batch = min(range(most, most // 2, -1), key=lambda b: job.queries % b)  # the largest of those with the least remainder
-    data |= {"name": job.folder.name, "target": target.name, "stop": {"evaluations": job.queries - job.queries % batch}}
+    most = min(data.get("search", {}).get("batch", 16), job.images)
+    batch = min(range(most, most // 2, -1), key=lambda b: job.images % b)  # the largest of those with the least remainder
+    data |= {"name": job.folder.name, "target": target.name, "stop": {"evaluations": job.images - job.images % batch}}
     search = {"seed": job.seed, "batch": batch, "rank": job.rank, "competition": arm.competition}
     if len(job.classes) < len(target.labels):
         search["classes"] = list(job.classes)
@@ -122,16 +122,16 @@ def search_recipe(job: CellJob, target: Target) -> Recipe:
 
 
 def attack_plan(job: CellJob) -> AttackPlan:
-    """The plan of an arm that is no search: its classes share the queries equally, each forward pass being one query."""
+    """The plan of an arm that is no search: its classes share the images equally, each of which is a forward pass."""
     arm = ARMS[job.arm]
     settings = settings_for(job.arm, job.changes)
-    per_class = METHODS[arm.method].budget if arm.kind == "floor" else job.queries // len(job.classes)
+    per_class = METHODS[arm.method].budget if arm.kind == "floor" else job.images // len(job.classes)
     plan = AttackPlan(arm.method, tuple(job.classes), settings, per_class, job.rank, job.seed)
     return replace(plan, gradients=job.gradients)
 
 
 def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = None) -> int:
-    """The smallest budget of all classes together with which an arm can run."""
+    """The smallest number of images of all classes together with which an arm can run."""
     kind, method = ARMS[arm].kind, ARMS[arm].method
     if evolves(arm):
         return 1
@@ -142,11 +142,19 @@ def least_queries(arm: str, classes: int, settings: Mapping[str, Any] | None = N
 
 
 def refuse_small(
-    arms: Sequence[str], budget: int, classes: int, name: str, settings: Mapping[str, Mapping[str, Any]] | None = None
+    arms: Sequence[str],
+    budget: int,
+    classes: int,
+    name: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    per_image: int = 1,
 ) -> None:
-    """RecipeError where the budget is too small for the number of classes of a target, `name`, in one of the arms."""
+    """RecipeError where the budget is too small for the number of classes of a target, `name`, in one of the arms.
+
+    per_image: the queries that an image takes.
+    """
     for arm in arms:
-        least = least_queries(arm, classes, (settings or {}).get(arm))
+        least = per_image * least_queries(arm, classes, (settings or {}).get(arm))
         if budget < least:
             raise RecipeError(
                 f"{name}: a budget of {budget:,} queries is too small for {classes:,} classes: {arm} needs at least "

@@ -211,6 +211,12 @@ class Calibration:
         """The share of the margins that set tau5 which are exactly at it: AcceptanceScore.tied."""
         return self.margin_score.tied
 
+    @cached_property
+    def only_top(self) -> bool:
+        """Whether all correctly classified real images have one margin, as where the arg-max is all that is known."""
+        margins = self._margins[self.correct]
+        return len(margins) > 1 and float(np.ptp(margins)) == 0.0
+
     def resampled(self, level: str, replicates: int, seed: int = 0) -> np.ndarray:
         """(replicates, K) float64: thresholds from bootstrap samples of the real images that set them."""
         return self.margin_score.resampled(level, replicates, seed)
@@ -247,6 +253,14 @@ class Calibration:
 
     def doubts(self) -> list[str]:
         """Warnings on what could not be determined; none of them makes a score invalid."""
+        if self.only_top:
+            return [
+                f"only the top class is known: the margins of all {len(self.margins):,} real images that set the threshold "
+                "are equal (one-hot outputs, or a label alone), so that every image of a class is accepted and searches "
+                "have nothing to climb; views=32 in the target's spec scores by the agreement of 32 views, at 32 queries "
+                "an image",
+                *self._temperature_doubts(),
+            ]
         if self.tied:
             ties = (
                 f"{self.tied:.0%} of the real images that set the threshold have exactly its margin (saturated or coarse "

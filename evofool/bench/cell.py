@@ -91,7 +91,7 @@ def run_cell(job: Mapping[str, Any], on_progress: OnCellProgress = lambda report
         with StoredRun(folder) as stored:
             verdict = verify(stored, target, tick=lambda: on_progress({"done": cell.queries}))
             _save_logits(verdict, folder / LOGITS)
-            forwards, backwards = count_passes(stored, target.crops)
+            forwards, backwards = count_passes(stored, target.crops * target.queries_per_image)
             answers = stored.meta.answers + (0 if target.counts_persist else target.queries - before)
             made_by, climbed = stored.meta.machine, stored.meta.surrogates
         record = {
@@ -166,7 +166,7 @@ def read_logits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def count_passes(stored: StoredRun, crops: int = 1) -> tuple[int, int]:
-    """(forward, backward) passes that a run's search has made; each crop is a pass."""
+    """(forward, backward) passes that a run's search has made; each crop, and each of several answers, is a pass."""
     state = stored.meta.attack
     if state is not None:
         return state.forwards * crops, state.backwards * crops
@@ -239,8 +239,8 @@ def _evolve(job: CellJob, target: Target, on_progress: OnCellProgress) -> float 
 
         assert isinstance(run.evaluator, LocalEvaluator)
         run.evaluator.on_answers = note
-        on_progress({"done": done})
-        reason = run.advance(lambda run: on_progress({"done": run.strategy.evaluations}))
+        on_progress({"done": done * job.queries_per_image})
+        reason = run.advance(lambda run: on_progress({"done": run.strategy.evaluations * job.queries_per_image}))
         return run.seconds if reason else None
 
 

@@ -23,7 +23,7 @@ class CellJob:
     classes: the numbers of the classes that are attacked, ascending. changes: --set of the arm. format: the number format
     that a search ranks by. rank: "margin" or "log_odds". surrogates: of the arm of that name, none for the others.
     gradients: what a white-box arm climbs instead of the target's own. features: the file of real_features.RealFeatures
-    that images are compared with, "" if there is none.
+    that images are compared with, "" if there is none. queries_per_image: of the target.
     """
 
     folder: Path
@@ -39,6 +39,12 @@ class CellJob:
     surrogates: tuple[JobSurrogate, ...] = ()
     gradients: GradientSource | None = None
     features: str = ""
+    queries_per_image: int = 1
+
+    @property
+    def images(self) -> int:
+        """How many images the budget is enough for."""
+        return self.queries // self.queries_per_image
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "CellJob":
@@ -61,6 +67,7 @@ class CellJob:
     @property
     def identity(self) -> dict[str, Any]:
         """The part that a cell's results depend on: all but the folder and how networks and files are addressed."""
-        unnamed = "folder", "target", "surrogates", "features", *(["gradients"] if self.gradients is None else [])
+        unset = ["gradients"] * (self.gradients is None) + ["queries_per_image"] * (self.queries_per_image == 1)
+        unnamed = "folder", "target", "surrogates", "features", *unset
         own = {key: value for key, value in self.to_dict().items() if key not in unnamed}
         return own | ({"surrogates": [network.fingerprint for network in self.surrogates]} if self.surrogates else {})

@@ -68,6 +68,7 @@ def plan_cells(
             surrogates=surrogates.networks if arm == SURROGATE else (),
             gradients=gradients.of(arm),
             features=str(prepared.features.file.absolute()) if prepared.features.file and spec == target.name else "",
+            queries_per_image=target.queries_per_image,
         )
 
     arms = [arm for arm in recipe.arms if is_applicable(arm, target) and arm not in gradients.left_out]

@@ -95,7 +95,8 @@ def _read(job: CellJob, prepared: PreparedTarget) -> DoneCell | str:
         if not np.isfinite(logits).all():
             return "the target returns NaN or infinity for an image of it"
         with StoredRun(job.folder) as stored:
-            trace = read_trace(stored, np.flatnonzero(calibration.scored).tolist(), job.queries)
+            scored = np.flatnonzero(calibration.scored).tolist()
+            trace = read_trace(stored, scored, job.queries, job.queries_per_image)
             by_score = _other_traces(job, stored, prepared)
         kept = calibration.scored[classes]
         passes = record["forwards"], record["backwards"], record["answers"]
@@ -112,7 +113,9 @@ def _other_traces(job: CellJob, stored: StoredRun, prepared: PreparedTarget) -> 
         return {}
     classes = np.flatnonzero(prepared.calibration.scored).tolist()
     return {
-        name: read_trace_of_score(stored, seen, classes, job.queries, partial(acceptance.values, name))
+        name: read_trace_of_score(
+            stored, seen, classes, job.queries, partial(acceptance.values, name), job.queries_per_image
+        )
         for name in acceptance.scores
         if name != MARGIN and not (name == FEATURES and len(seen) and np.isnan(seen["similarity"]).all())
     }

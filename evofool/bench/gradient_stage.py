@@ -70,6 +70,7 @@ def choose_gradients(
     found = find_straight_through(target, shown)
     if found is not None:
         return ArmGradients(masked, GradientSource(STRAIGHT_THROUGH, found.start, found.end, found.operations))
+    budget //= target.queries_per_image
     queries = min(budget // 2, _LESSONS * classes, _MOST)
     queries -= queries % classes  # as many for each class
     chosen = ArmGradients(masked, GradientSource(STUDENT, queries=queries))

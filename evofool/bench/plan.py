@@ -271,10 +271,13 @@ class BenchRecipe(_Part):
         """The --set changes of an arm."""
         return self.arm[arm].set if arm in self.arm else ()
 
-    def refuse_small(self, classes: int, name: str, differentiable: bool = True) -> None:
-        """RecipeError where the budget is too small for the number of classes of a target, `name`."""
+    def refuse_small(self, classes: int, name: str, differentiable: bool = True, per_image: int = 1) -> None:
+        """RecipeError where the budget is too small for the number of classes of a target, `name`.
+
+        per_image: the queries that an image takes.
+        """
         arms = [arm for arm in self.arms if differentiable or ARMS[arm].kind != "white"]
-        refuse_small(arms, self.budget, classes, name, self.settings())
+        refuse_small(arms, self.budget, classes, name, self.settings(), per_image)
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """By arm that does not evolve, its settings."""

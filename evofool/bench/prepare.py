@@ -156,7 +156,7 @@ def prepare(
     prepared = PreparedTarget(
         entry, target, real, calibration, declared_top1, bool(suspicion), warnings, features, trained_on=known
     )
-    recipe.refuse_small(len(prepared.classes), entry.name, target.differentiable)
+    recipe.refuse_small(len(prepared.classes), entry.name, target.differentiable, target.queries_per_image)
     return prepared
 
 
@@ -229,8 +229,8 @@ def _features(loaded: _Loaded, calibration: Calibration, path: Path) -> TargetFe
     number = np.bincount(calibration.classes[rows], minlength=len(calibration.labels))[calibration.scored]
     if target.network is None:
         return TargetFeatures(None, "a target without a PyTorch network gives no features")
-    if target.crops > 1:
-        return TargetFeatures(None, "an image of several crops has several features")
+    if target.crops > 1 or target.queries_per_image > 1:
+        return TargetFeatures(None, "an image of several crops or answers has several features")
     if number.min() < FEW:
         return TargetFeatures(
             None,

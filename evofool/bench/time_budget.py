@@ -74,11 +74,14 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
 
 
 class _Pace(NamedTuple):
-    """Of a target: seconds of a forward pass, the number of classes with real images, and the arms that attack it."""
+    """Of a target: seconds of a query, the number of classes with real images, the arms that attack it, and the queries that
+    an image takes.
+    """
 
     seconds: float
     classes: int
     arms: list[str]
+    per_image: int = 1
 
 
 class _Plan:
@@ -94,9 +97,10 @@ class _Plan:
             k = pace.classes if most is None else min(most, pace.classes)
             climbs = _CLIMB * len(recipe.surrogates) if SURROGATE in pace.arms else 0.0
             self.cost += pace.seconds * max(1.0, climbs + sum(_COSTS[ARMS[arm].kind] for arm in pace.arms))
-            self.ends += pace.seconds * k * sum(_VERIFIED[ARMS[arm].kind] for arm in pace.arms)
+            self.ends += pace.seconds * pace.per_image * k * sum(_VERIFIED[ARMS[arm].kind] for arm in pace.arms)
             self.classes = max(self.classes, k)
-            self.least = max(self.least, *(least_queries(arm, k, _settings(recipe, arm)) for arm in pace.arms), 1)
+            images = max(*(least_queries(arm, k, _settings(recipe, arm)) for arm in pace.arms), 1)
+            self.least = max(self.least, images * pace.per_image)
         self.seconds = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus()))
         fewest = recipe.seeds if "seeds" in recipe.model_fields_set else min(2, recipe.seeds)
         can_begin = (n for n in range(recipe.seeds, fewest, -1) if self.affordable(n) >= self.least)
@@ -117,7 +121,8 @@ def _pace_of(recipe: BenchRecipe, spec: str | None) -> _Pace:
         raise RecipeError("--minutes is for --target SPEC; a benchmark that trains networks needs budgets")
     target = load_target(spec)
     seconds, classes = _pace(target, recipe.images)
-    return _Pace(seconds, classes, [arm for arm in recipe.arms if is_applicable(arm, target)])
+    arms = [arm for arm in recipe.arms if is_applicable(arm, target)]
+    return _Pace(seconds, classes, arms, target.queries_per_image)
 
 
 def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:
@@ -125,7 +130,7 @@ def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:
 
 
 def _pace(target: Target, real: str) -> tuple[float, int]:
-    """Seconds of a forward pass of one image in one thread, and the number of classes with real images."""
+    """Seconds of a query in one thread, and the number of classes with real images."""
     if target.requests:
         raise RecipeError(f"{target.name}: every request counts, so its speed is not measured; give a --budget")
     classes = len(np.unique(real_images(real, target).classes))
@@ -138,4 +143,4 @@ def _pace(target: Target, real: str) -> tuple[float, int]:
             began = time.perf_counter()
             target.logits(images)
             took.append(time.perf_counter() - began)
-    return sorted(took)[1] / _TIMED, classes
+    return sorted(took)[1] / (_TIMED * target.queries_per_image), classes

@@ -40,17 +40,17 @@ class Trace:
         return np.array([margins[-1] if len(margins) else -np.inf for margins in self.margins])
 
 
-def read_trace(stored: StoredRun, classes: Sequence[int], budget: int) -> Trace:
-    """The trace of a run that was ranked by margin, up to `budget` queries.
+def read_trace(stored: StoredRun, classes: Sequence[int], budget: int, per_image: int = 1) -> Trace:
+    """The trace of a run that was ranked by margin, up to `budget` queries. per_image: the queries that an image takes.
 
-    In a search, query n has birth n - 1. The classes of a baseline count as if attacked in parallel, in whatever order they
-    were attacked: f forward passes of one class are f * len(classes) queries.
+    In a search, image n has birth n - 1. The classes of a baseline count as if attacked in parallel, in whatever order they
+    were attacked: f images of one class are f * len(classes) images.
     """
     by_class: dict[int, list[tuple[int, float]]] = {c: [] for c in classes}
     if stored.meta.attack is not None:
-        rows = [(row.cell, row.forwards * len(classes), row.score) for row in stored.store.improvements()]
+        rows = [(row.cell, row.forwards * len(classes) * per_image, row.score) for row in stored.store.improvements()]
     else:
-        rows = [(change.cell, change.birth + 1, change.margin) for change in stored.store.cell_history()]
+        rows = [(change.cell, (change.birth + 1) * per_image, change.margin) for change in stored.store.cell_history()]
     for cell, at, margin in rows:
         found = by_class.get(cell // stored.niches)
         if found is not None and at <= budget and margin > (found[-1][1] if found else -np.inf):
@@ -68,6 +68,7 @@ def read_trace_of_score(
     classes: Sequence[int],
     budget: int,
     values: Callable[[np.ndarray], np.ndarray],
+    per_image: int = 1,
 ) -> Trace:
     """The trace of a run under another acceptance score, from its records `seen` (seen_answers.read_seen).
 
@@ -76,7 +77,8 @@ def read_trace_of_score(
     by margin no other one enters the archive.
     """
     state = stored.meta.attack
-    records = in_order(seen, 1 if state is None else len(classes), budget if state else min(budget, stored.evaluations))
+    images = budget // per_image
+    records = in_order(seen, 1 if state is None else len(classes), images if state else min(images, stored.evaluations))
     score = np.nan_to_num(values(records), nan=-np.inf)
     queries, rises = [], []
     for c in classes:
@@ -88,6 +90,6 @@ def read_trace_of_score(
             at, of_class = at[chosen], of_class[chosen]
         best = np.maximum.accumulate(of_class)
         first = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
-        queries.append(at[first])
+        queries.append(at[first] * per_image)
         rises.append(best[first])
     return Trace(tuple(queries), tuple(rises), budget, -np.inf)

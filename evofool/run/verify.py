@@ -87,7 +87,7 @@ def verify(
     return Verdict(
         len(elites),
         same_machine and not scored.position.tolerance,
-        _comparison(scored.position, same_machine),
+        _comparison(scored.position, same_machine, "average" in target.details),
         scored.largest_difference,
         (*faults, *scored.faults),
         np.array([elite.row.class_id for elite, _ in drawn], np.int64),
@@ -199,13 +199,10 @@ def _allowed(position: Position, logits: np.ndarray, same_machine: bool) -> np.n
     return of_place if same_machine else np.maximum(of_place, TOLERANCE)
 
 
-def _comparison(position: Position, same_machine: bool) -> str:
+def _comparison(position: Position, same_machine: bool, random: bool) -> str:
     """How scores were compared."""
-    of_place = (
-        f"within {position.tolerance:.2g} of the size of the logits (measured: they depend on an image's place in a chunk)"
-        if position.tolerance
-        else ""
-    )
+    why = "its answers are random" if random else "they depend on an image's place in a chunk"
+    of_place = f"within {position.tolerance:.2g} of the size of the logits (measured: {why})" if position.tolerance else ""
     if same_machine:
         return of_place or "bit-identical"
     return f"within {TOLERANCE:g} (another kind of machine, a GPU or a server)" + (f", or {of_place}" if of_place else "")

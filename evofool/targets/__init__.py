@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from evofool.errors import TargetError
 from evofool.lazy import lazy
 from evofool.targets.kinds import KINDS, Kind
-from evofool.targets.spec import parse
+from evofool.targets.spec import Spec, parse
 
 if TYPE_CHECKING:
     from evofool.targets.classifier import Target as Target
@@ -20,6 +20,10 @@ else:
 __all__ = ["KINDS", "Kind", "Preprocessing", "Target", "needs_trust", "refuse_workers", "stored_target", "target"]
 
 
+_SEVERAL = (("average", "averaged", "average"), ("views", "views", "vote"))
+"""Options that make an answer out of several, in the order in which they act, and their functions of a target."""
+
+
 def target(spec: str, answers_folder: Path | None = None) -> "Target":
     """The classifier that a spec names: KIND[:NAME][?option=value&...] or a URL. TargetError lists the kinds.
 
@@ -29,10 +33,18 @@ def target(spec: str, answers_folder: Path | None = None) -> "Target":
     parsed = parse(spec)
     load = import_module(f"evofool.targets.{KINDS[parsed.kind].loader}").load
     if parsed.kind == "http" and answers_folder:
-        return cast("Target", load(parsed, answers_folder))
+        return _with_several(cast("Target", load(parsed, answers_folder)), parsed)
     found = cast("Target", load(parsed))
     if answers_folder:
         found.store_in(answers_folder)
+    return _with_several(found, parsed)
+
+
+def _with_several(found: "Target", spec: Spec) -> "Target":
+    """The target with the options that make its answer out of several."""
+    for option, module, function in _SEVERAL:
+        if (number := spec.whole(option)) is not None:
+            getattr(import_module(f"evofool.targets.{module}"), function)(found, number)
     return found
 
 

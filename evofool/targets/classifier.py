@@ -33,7 +33,8 @@ class Target:
 
     name: the spec, or the name it was given. labels: K names. shape: (C, H, W) of its images. details: what was resolved
     (preprocessing, outputs, SHA-256 of the weights, versions, notes on what cannot be claimed) as JSON values; stored with a
-    run. queries: images answered so far. requests: requests sent over a network. counts_persist: both counts continue when a
+    run. queries: answers so far. queries_per_image: how many of these an image takes, if its answer is made of several
+    (averaged.average, views.vote). requests: requests sent over a network. counts_persist: both counts continue when a
     run is resumed. top_k: the number of classes in an answer; the logits of the others are bounds. streams: the number of
     concurrent calls that raises throughput (logits may be called from several threads if it is over 1). formats: the number
     formats it can rank by, float32 first. network: the torch network, or None: then there are no gradients and no layers.
@@ -64,7 +65,7 @@ class Target:
         self.details = details
         self.outputs, self.crops = outputs, crops
         self.network = network
-        self.queries = 0
+        self.queries, self.queries_per_image = 0, 1
         self.top_k = len(self.labels)
         self.streams = 1
         self.counts_persist = False
@@ -179,7 +180,9 @@ class Target:
         return cls(name, labels, shape, forward, details, outputs=outputs, crops=preprocessing.crops, network=network)
 
     def logits(self, images: np.ndarray, pad_to: int = 0, number_format: str = FLOAT32, first_row: int = 0) -> np.ndarray:
-        """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B queries. May be called from several threads at once.
+        """uint8 (B, C, H, W) to float32 (B, K), B >= 1; counts B * queries_per_image queries.
+
+        May be called from several threads at once.
 
         A batch shorter than pad_to is padded with black images, whose answers are dropped: first_row of them come before
         it, the others after it. The shape of a forward pass can affect last bits, and so can an image's row in it
@@ -244,10 +247,10 @@ class Target:
         """Replace the forward function by wrapper(forward function)."""
         self._forward = wrapper(self._forward)
 
-    def count(self, queries: int) -> None:
-        """Add to queries the number of images that were answered."""
+    def count(self, images: int) -> None:
+        """Add to queries those of a number of images that were answered."""
         with self._counting:
-            self.queries += queries
+            self.queries += images * self.queries_per_image
 
     @property
     def requests(self) -> int:

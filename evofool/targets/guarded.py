@@ -313,6 +313,8 @@ def _check_base(base: Target, rule: DetectorRule, who: str) -> None:
         raise TargetError(
             f"{who}: a guard needs one row of logits for an image, and its base has {base.crops} crops; leave crops out"
         )
+    if base.queries_per_image > 1:
+        raise TargetError(f"{who}: its base answers by several answers (average=, views=), which no detector is fitted to")
     if base.top_k < len(base.labels):
         raise TargetError(f"{who}: its base returns only the top {base.top_k} classes; a detector needs all")
     if rule.layer:

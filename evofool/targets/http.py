@@ -135,7 +135,7 @@ class BlackBox(Target):
         """As Target.logits, but never padded to pad_to: only real images are sent and paid for."""
         return super().logits(images, 0, number_format)
 
-    def count(self, queries: int) -> None:
+    def count(self, images: int) -> None:
         """Take the ledger's count, over all threads and processes; an image that it had already is not a query."""
         answered = self._ledger.answers
         with self._counting:

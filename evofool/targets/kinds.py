@@ -2,7 +2,12 @@
 
 from typing import NamedTuple
 
-COMMON = ("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device")
+SEVERAL = ("average", "views")
+"""Options that make an answer out of several (evofool.targets.averaged, evofool.targets.views)."""
+COMMON = (
+    *("size", "resize", "interpolation", "mean", "std", "scale", "order", "crops", "labels", "outputs", "device"),
+    *SEVERAL,
+)
 """Options that every kind takes but `guarded`, whose base has them."""
 
 

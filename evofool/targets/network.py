@@ -40,11 +40,17 @@ class Network:
         self.prepare = preprocessing.affine(self.device)
         self._forwards: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {FLOAT32: self.module}
         self._for_gradients: dict[bool, tuple[nn.Module, frozenset[str]]] = {}  # by whether images are large
+        self._averaged = False
         self._lock = threading.Lock()
+
+    def average(self, answers: int) -> None:
+        """From now on outputs are the mean of so many passes, and gradients too, in float32 alone and as given."""
+        self.module = _Mean(self.module, answers)
+        self._forwards, self._for_gradients, self._averaged = {FLOAT32: self.module}, {}, True
 
     def formats(self, shape: tuple[int, int, int]) -> tuple[str, ...]:
         """The number formats for images of this shape (C, H, W), float32 first. Others are faster for large images only."""
-        if not is_large(shape):
+        if not is_large(shape) or self._averaged:
             return (FLOAT32,)
         if self.device.type == "cpu":
             return (FLOAT32, FOLDED, "bfloat16")
@@ -77,7 +83,7 @@ class Network:
         the network as given, but not exactly equal. Layers have the same names. Also returns the names of layers whose
         outputs differ: convolutions into which a batch norm was folded.
         """
-        large = is_large(shape)
+        large = is_large(shape) and not self._averaged
         with self._lock:
             if large not in self._for_gradients:
                 self._for_gradients[large] = self._folded_for_gradients(shape) if large else (self.module, frozenset())
@@ -122,6 +128,21 @@ class Network:
                 return module(x.to(memory_format=torch.channels_last))
 
         return forward
+
+
+class _Mean(nn.Module):
+    """The mean of the outputs of several passes of a network whose outputs are random."""
+
+    def __init__(self, network: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.network = network
+        self._passes = passes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = _tensor(self.network(x))
+        for _ in range(self._passes - 1):
+            total = total + self.network(x)
+        return total / self._passes
 
 
 def _folded(module: nn.Module, example: torch.Tensor) -> tuple[nn.Module, frozenset[str]]:

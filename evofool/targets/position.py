@@ -70,14 +70,14 @@ class Position:
         )
 
 
-def measure(target: Target, chunk: int) -> Position:
+def measure(target: Target, chunk: int, random: bool = False) -> Position:
     """Score one chunk of patterns in other rows and beside other images, and compare.
 
     Images are shifted cyclically by 1, 2, 4, ... rows (large images, images.is_large, by 1 alone), and half of them
     are scored without the other half. A shift by 1 compares every row with the next one, so few shifts find a dependence;
     if there is one, all other shifts follow. That is 3 passes at least and chunk + 1 at most, each of chunk images, which
     count as queries. A target that is billed or keeps its answers is sent nothing. Nothing is measured if a chunk does not
-    fit into memory.
+    fit into memory. random: answers are, so that a difference says nothing about rows, and no other shifts follow.
     """
     if target.counts_persist or target.requests:
         return Position(chunk, True, None)
@@ -89,7 +89,7 @@ def measure(target: Target, chunk: int) -> Position:
         first = target.logits(images)
         largest = _difference(first[half:], target.logits(images[half:], chunk))
         largest = max(largest, _shifted(target, images, first, few))
-        if largest:
+        if largest and not random:
             largest = max(largest, _shifted(target, images, first, sorted({*range(1, chunk)} - {*few})))
     except (MemoryError, torch.OutOfMemoryError):
         return Position(chunk, True, None)  # a search with such chunks ends with a memory error

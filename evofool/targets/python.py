@@ -18,6 +18,7 @@ from torch import nn
 
 from evofool.errors import TargetError
 from evofool.targets.classifier import Forward, Target
+from evofool.targets.kinds import SEVERAL
 from evofool.targets.preprocessing import Preprocessing
 from evofool.targets.spec import Spec, data
 from evofool.targets.watched import watch
@@ -59,7 +60,7 @@ def _loaded(spec: Spec) -> Target:
     call = spec.name.partition(":")[2] + "()"
     made = _run(factory, f"{spec.head}: {call}")
     if isinstance(made, Target):
-        if options := [option for option in spec.options if option != "black_box"]:
+        if options := [option for option in spec.options if option not in ("black_box", *SEVERAL)]:
             raise TargetError(
                 f"{spec.head}: {call} returns a Target, which is used as it is; set {', '.join(options)} there"
             )

@@ -14,6 +14,7 @@ from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
 from evofool.targets.answer_record import AnswerRecord
+from evofool.targets.averaged import MOST, TOLERANCE, needed, repeatability
 from evofool.targets.classifier import Target
 from evofool.targets.gradients import check_gradients
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
@@ -259,11 +260,9 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
         position = None if faults else measure(target, chunk)
         return Validation(len(images), True, measured, None, position, tuple(faults), tuple(notes))
     twice, apart = _largest_difference(again, first), _largest_difference(alone, first[:single])
-    if twice > VARIES:
-        faults.append(
-            f"the same images scored twice differ by {twice:.3g} in log-odds; something in it is random: dropout in "
-            "training mode, random crops"
-        )
+    random = twice > VARIES
+    if random:
+        (faults if (fault := _random_fault(target, twice)) else notes).append(fault or _random_note(target))
     elif apart > DEPENDS:
         faults.append(
             f"an image alone and the same one together with {len(images) - 1} others differ by {apart:.3g} in log-odds; "
@@ -273,15 +272,44 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
         notes.append(f"an image alone and the same one in a batch of {len(images)} differ by {apart:.3g} in log-odds")
     if 0 < twice <= VARIES:
         notes.append(f"last bits vary from call to call (log-odds by {twice:.2g}): a repeated run may end differently")
-    position = None if faults else measure(target, chunk)
-    if position is not None:
+    position = None if faults else measure(target, chunk, random)
+    if position is not None and not random:
         notes += position.notes()
     return Validation(len(images), True, twice, apart, position, tuple(faults), tuple(notes))
 
 
+def _random_fault(target: Target, twice: float) -> str:
+    """Why a target whose answers are random cannot be used, or ""."""
+    answers = int(target.details.get("average", 1))
+    noise, spread = repeatability(target)
+    if answers > 1 and noise <= TOLERANCE * spread:
+        return ""
+    enough = needed(noise, spread, answers)
+    noisy = f"margins vary by {noise:.3g} from one answer to the next, and by {spread:.3g} between images"
+    if enough is None:
+        remedy = f"{noisy}, so that even means of {MOST:,} answers would not repeat"
+    else:
+        remedy = f"{noisy}; average={enough} in its spec repeats within {TOLERANCE:.0%} of that (a mean of {enough} answers)"
+    if answers > 1:
+        return f"its answers are random, and means of {answers} do not repeat: {remedy}"
+    return (
+        f"the same images scored twice differ by {twice:.3g} in log-odds; something in it is random: dropout in "
+        f"training mode, random crops. If that is meant, as a defence: {remedy}"
+    )
+
+
+def _random_note(target: Target) -> str:
+    answers = target.details["average"]
+    return (
+        f"its answers are random, and means of {answers} are used ({answers} queries for each image): they repeat within "
+        f"{TOLERANCE:.0%} of the spread of margins between images, not to the bit, so that a repeated or resumed run ends "
+        "differently, and images that are scored again are compared within a measured tolerance"
+    )
+
+
 def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:
     """Whether the answers are logits or probabilities, as the target states."""
-    if target.top_k < len(target.labels) or target.crops > 1:
+    if target.top_k < len(target.labels) or target.crops > 1 or "views" in target.details:
         return
     if target.outputs == "probabilities":
         sums = np.exp(logits.astype(np.float64)).sum(axis=1)

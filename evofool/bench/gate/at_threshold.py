@@ -67,7 +67,7 @@ def threshold(
     target = load_target(spec, folder / "target")
     usable, surrogates, notes = _usable(attacks, target)
     classes = tuple(range(len(target.labels)))
-    refuse_small(usable, attacks.budget, len(classes), target.name)
+    refuse_small(usable, attacks.budget, len(classes), target.name, per_image=target.queries_per_image)
 
     def verdict(*checks: Check) -> GateVerdict:
         return GateVerdict(target.name, checks, time.perf_counter() - began, notes)
@@ -108,6 +108,7 @@ def threshold(
                 fingerprint=fingerprint,
                 surrogates=surrogates if arm == SURROGATE else (),
                 gradients=gradients.of(arm),
+                queries_per_image=target.queries_per_image,
             )
             for arm in usable
             for seed in range(attacks.seeds)

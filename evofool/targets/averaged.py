@@ -1,0 +1,71 @@
+"""The mean of several answers of a target that answers at random: an attack on the expectation (EOT, Athalye 2018)."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from evofool import scores
+from evofool.errors import TargetError
+from evofool.targets.classifier import Forward, Target
+from evofool.targets.photos import drawings, patterns
+
+TOLERANCE = 0.05
+"""How far a mean may differ from the next one: the standard deviation of its margins, as a share of that between images."""
+MOST = 1000  # answers
+_IMAGES = 8  # patterns, and as many drawings
+
+
+def average(target: Target, answers: int) -> None:
+    """From now on a target's answer is the mean of so many of its own, each of which counts as a query of the image.
+
+    The mean of logits, or of probabilities where it answers these. So is a network's gradient. TargetError for a target that
+    keeps its answers or is watched for changes.
+    """
+    if not 2 <= answers <= MOST:
+        raise TargetError(f"{target.name}: average is {answers}; it has to be from 2 to {MOST:,} answers")
+    if target.monitor is not None or target.counts_persist:
+        raise TargetError(
+            f"{target.name}: average={answers} is for targets in this process; answers of a black box are kept and asked "
+            "again, to notice that it changes: average them on the server, or in a callable (python:)"
+        )
+    if target.network is not None:
+        target.network.average(answers)  # its forward function is the network's
+    else:
+        target.wrap(lambda forward: _mean_of(forward, answers))
+    target.queries_per_image *= answers
+    target.details |= {"average": answers}
+
+
+def repeatability(target: Target) -> tuple[float, float]:
+    """(noise, spread) of the margins that a target answers, each a root mean square over classes.
+
+    noise: the standard deviation from one answer to the next for one image; spread: that between images, which are patterns
+    and drawings, less the part of the noise. They are classified twice. NaN where margins are not finite.
+    """
+    images = np.concatenate([patterns(target.shape, _IMAGES), drawings(target.shape, _IMAGES)])
+    first, again = (scores.margin(target.logits(images)) for _ in range(2))
+    noise = float(np.square(first - again).mean()) / 2
+    spread = float(((first + again) / 2).var(axis=0, ddof=1).mean()) - noise / 2
+    return math.sqrt(noise), math.sqrt(max(0.0, spread)) if math.isfinite(spread) else math.nan
+
+
+def needed(noise: float, spread: float, answers: int = 1) -> int | None:
+    """How many answers have a mean that repeats within TOLERANCE, if means of `answers` do not; None if more than MOST.
+
+    A quarter more than by these figures, since they are estimates.
+    """
+    if not (math.isfinite(noise) and spread > 0):
+        return None
+    n = math.ceil(1.25 * answers * (noise / (TOLERANCE * spread)) ** 2)
+    return max(2, n) if n <= MOST else None
+
+
+def _mean_of(forward: Forward, answers: int) -> Callable[[np.ndarray], np.ndarray]:
+    def mean(images: np.ndarray) -> np.ndarray:
+        total = forward(images).astype(np.float64)
+        for _ in range(answers - 1):
+            total += forward(images)
+        return (total / answers).astype(np.float32)
+
+    return mean
