@@ -203,7 +203,7 @@ def _new_calibration(loaded: _Loaded, manifest: Manifest) -> _Calibrated:
     if manifest.calibrated_as(name).faulty:
         target.ignore_cache()  # a server may have been repaired behind its address
     with torch_threads(1):
-        checked = validate(target, 32)  # as many images as calibrate scores at once
+        checked = validate(target, 32, probe=True)  # as many images as calibrate scores at once
         notes = tuple(checked.notes)
         if checked.faults:
             return _Calibrated(None, "; ".join(checked.faults), notes)

@@ -61,6 +61,36 @@ def needed(noise: float, spread: float, answers: int = 1) -> int | None:
     return max(2, n) if n <= MOST else None
 
 
+def random_fault(target: Target, twice: float) -> str:
+    """Why a target whose answers are random cannot be used, or "". twice: the largest difference of log-odds."""
+    answers = int(target.details.get("average", 1))
+    noise, spread = repeatability(target)
+    if answers > 1 and noise <= TOLERANCE * spread:
+        return ""
+    enough = needed(noise, spread, answers)
+    noisy = f"margins vary by {noise:.3g} from one answer to the next, and by {spread:.3g} between images"
+    if enough is None:
+        remedy = f"{noisy}, so that even means of {MOST:,} answers would not repeat"
+    else:
+        remedy = f"{noisy}; average={enough} in its spec repeats within {TOLERANCE:.0%} of that (a mean of {enough} answers)"
+    if answers > 1:
+        return f"its answers are random, and means of {answers} do not repeat: {remedy}"
+    return (
+        f"the same images scored twice differ by {twice:.3g} in log-odds; something in it is random: dropout in "
+        f"training mode, random crops. If that is meant, as a defence: {remedy}"
+    )
+
+
+def random_note(target: Target) -> str:
+    """What the user of a target that answers by means of random answers has to know."""
+    answers = target.details["average"]
+    return (
+        f"its answers are random, and means of {answers} are used ({answers} queries for each image): they repeat within "
+        f"{TOLERANCE:.0%} of the spread of margins between images, not to the bit, so that a repeated or resumed run ends "
+        "differently, and images that are scored again are compared within a measured tolerance"
+    )
+
+
 def _mean_of(forward: Forward, answers: int) -> Callable[[np.ndarray], np.ndarray]:
     def mean(images: np.ndarray) -> np.ndarray:
         total = forward(images).astype(np.float64)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from evofool import scores
 from evofool.errors import TargetError
 from evofool.machine import keep_memory, machine
+from evofool.targets.abruptness import measure_changes
 from evofool.targets.answer_record import AnswerRecord
-from evofool.targets.averaged import MOST, TOLERANCE, needed, repeatability
+from evofool.targets.averaged import random_fault, random_note
 from evofool.targets.classifier import Target
 from evofool.targets.gradients import check_gradients
 from evofool.targets.photos import Photograph, drawings, find_photographs, patterns, photographs
@@ -90,7 +91,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-def validate(target: Target, chunk: int = 6, folder: Path | None = None) -> Validation:
+def validate(target: Target, chunk: int = 6, folder: Path | None = None, probe: bool = False) -> Validation:
     """Check that outputs are finite, repeatable, the same alone and in a batch, and not all equal: with at most 23 images.
 
     Then measure whether they depend on an image's row in a chunk (position.measure), with a few chunks of images. A target
@@ -98,7 +99,8 @@ def validate(target: Target, chunk: int = 6, folder: Path | None = None) -> Vali
     Errors of the target pass through.
 
     folder: where the answers of a slow target are kept meanwhile (AnswerRecord), so that a validation which is killed or
-    interrupted goes on from there. A black box keeps its answers itself.
+    interrupted goes on from there. A black box keeps its answers itself. probe: see also whether answers change abruptly
+    (abruptness.measure_changes), with 48 images.
     """
     record = None
     if folder is not None and not target.counts_persist:
@@ -114,7 +116,7 @@ def validate(target: Target, chunk: int = 6, folder: Path | None = None) -> Vali
         target.answer_record = None
     if record:
         record.remove()
-    return validation
+    return _probed(target, validation) if probe else validation
 
 
 def check(
@@ -135,6 +137,8 @@ def check(
     before = target.queries, target.requests
     progress("scoring patterns, alone and in a batch")
     validation = _validate(target, together=32, single=8, chunk=32)
+    if not target.requests:
+        validation = _probed(target, validation)
     faults, notes = [*validation.faults], [*validation.notes]
     gradient = "none: a black box" if target.network is None else check_gradients(target).fault or "yes"
     if target.network is not None and gradient != "yes":
@@ -262,7 +266,7 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     twice, apart = _largest_difference(again, first), _largest_difference(alone, first[:single])
     random = twice > VARIES
     if random:
-        (faults if (fault := _random_fault(target, twice)) else notes).append(fault or _random_note(target))
+        (faults if (fault := random_fault(target, twice)) else notes).append(fault or random_note(target))
     elif apart > DEPENDS:
         faults.append(
             f"an image alone and the same one together with {len(images) - 1} others differ by {apart:.3g} in log-odds; "
@@ -278,33 +282,12 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     return Validation(len(images), True, twice, apart, position, tuple(faults), tuple(notes))
 
 
-def _random_fault(target: Target, twice: float) -> str:
-    """Why a target whose answers are random cannot be used, or ""."""
-    answers = int(target.details.get("average", 1))
-    noise, spread = repeatability(target)
-    if answers > 1 and noise <= TOLERANCE * spread:
-        return ""
-    enough = needed(noise, spread, answers)
-    noisy = f"margins vary by {noise:.3g} from one answer to the next, and by {spread:.3g} between images"
-    if enough is None:
-        remedy = f"{noisy}, so that even means of {MOST:,} answers would not repeat"
-    else:
-        remedy = f"{noisy}; average={enough} in its spec repeats within {TOLERANCE:.0%} of that (a mean of {enough} answers)"
-    if answers > 1:
-        return f"its answers are random, and means of {answers} do not repeat: {remedy}"
-    return (
-        f"the same images scored twice differ by {twice:.3g} in log-odds; something in it is random: dropout in "
-        f"training mode, random crops. If that is meant, as a defence: {remedy}"
-    )
-
-
-def _random_note(target: Target) -> str:
-    answers = target.details["average"]
-    return (
-        f"its answers are random, and means of {answers} are used ({answers} queries for each image): they repeat within "
-        f"{TOLERANCE:.0%} of the spread of margins between images, not to the bit, so that a repeated or resumed run ends "
-        "differently, and images that are scored again are compared within a measured tolerance"
-    )
+def _probed(target: Target, validation: Validation) -> Validation:
+    """The validation with a note if answers change abruptly; unsound ones and those that answer at random are not asked."""
+    if validation.faults or (validation.twice or 0.0) > VARIES:
+        return validation
+    note = measure_changes(target).note()
+    return replace(validation, notes=(*validation.notes, note)) if note else validation
 
 
 def _check_outputs(target: Target, logits: np.ndarray, faults: list[str], notes: list[str]) -> None:

@@ -78,7 +78,7 @@ def threshold(
         target.ignore_cache()  # its answers to an earlier gate may be outdated
     with locked_folder(work_folder, "gate"):
         with torch_threads(1):
-            checked = validate(target, 32)  # as many images as calibrate scores at once
+            checked = validate(target, 32, probe=True)  # as many images as calibrate scores at once
             notes += checked.notes
             if checked.faults:
                 return verdict(Check("validation", "invalid", "; ".join(checked.faults)))
