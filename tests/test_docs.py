@@ -1,14 +1,18 @@
 """The documents say what the code does."""
 
+import argparse
 import re
+import shlex
 import sqlite3
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import typer
 from pydantic import BaseModel
 from typer.main import get_command
 
@@ -18,6 +22,7 @@ from evofool import recipe as recipes
 from evofool import recipe_parts
 from evofool.bench import plan
 from evofool.cli.app import PANELS, app
+from evofool.errors import RecipeError
 from evofool.run.meta import RunMeta
 from evofool.run.schema import OPTIONAL_TABLE, TABLES
 from evofool.run.store import VERSION
@@ -143,6 +148,65 @@ def test_the_drawing_of_rooms_has_every_floor_and_every_arrow() -> None:
     assert [room for floor in floors for room in floor] == [room for floor in reversed(FLOORS[:-1]) for room in floor]
     assert len(arrows) > len(floors)
     assert pages.drawing(drawn).count("<path") == len(arrows) + 1
+
+
+def test_the_page_of_2015_has_thirteen_rows_with_their_sources_and_commands_that_parse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = (ROOT / "docs" / "fooling-2015.md").read_text()
+    figures, measured = (
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        for table in re.findall(r"^\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE)[:2]
+    )
+    assert [row[0] for row in figures] == [row[0] for row in measured] == [str(number) for number in range(1, 14)]
+    assert {len(row) for row in figures} == {5}
+    assert {len(row) for row in measured} == {3}
+    for number, what, theirs, ours, difference in figures:
+        assert re.search(r"\((read|recalled)\b", theirs), (
+            f"row {number} ({what}): say whether 2015's figure was read or recalled"
+        )
+        assert re.search(r"\d", ours) or ours.startswith("none:"), number
+        assert re.match(r"(holds|in part|does not hold|open)\b", difference), f"row {number}: {difference}"
+    for number, commands, conditions in measured:
+        assert re.findall(r"`((?:evofool|python -m) [^`]+)`", commands), f"row {number} has no command"
+        assert conditions, number
+    commands = re.findall(r"`((?:evofool|python -m) [^`]+)`", page)
+    assert len(commands) >= 13
+    for command in commands:
+        refuse_unparsed(command, monkeypatch)
+    for wrong in ("evofool transfer RUN --set a=1", "python -m tests.perf.reproduce_2015 --sead 1", "evofool run imagenot"):
+        with pytest.raises((typer.TyperException, RecipeError, SystemExit)):
+            refuse_unparsed(wrong, monkeypatch)
+
+
+def refuse_unparsed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raises for a command whose options its program does not have, or whose recipe does not load; nothing is run."""
+    program, *words = shlex.split(command)
+    if program == "python":
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+        monkeypatch.setattr("sys.argv", words[1:])
+        with pytest.raises(Parsed):
+            import_module(words[1]).main()
+        return
+    here: Any = get_command(app)
+    while hasattr(here, "commands"):
+        here = here.commands[words.pop(0) if words[0] in here.commands else "run"]
+    context = here.make_context(command, words)
+    if here.name == "run" and "recipe_or_run" in context.params:
+        changes = [change for change in context.params["changes"] or () if not change.startswith("target=")]
+        recipes.load(context.params["recipe_or_run"], changes)
+
+
+class Parsed(Exception):
+    """The arguments of a script are valid."""
+
+
+def parse_only(parser: argparse.ArgumentParser) -> None:
+    """In the place of ArgumentParser.parse_args."""
+    _, unknown = parser.parse_known_args()
+    if unknown:
+        parser.error(f"unknown: {unknown}")
+    raise Parsed
 
 
 def drawing_of_rooms() -> str:
