@@ -20,6 +20,7 @@ from evofool.bench.statistics import mann_whitney
 from evofool.run.stored import StoredRun
 from evofool.scores import confidence
 
+CLASSES = 1000
 WEAK = slice(156, 287)
 SIDE = 32
 
@@ -35,7 +36,7 @@ def main() -> None:
             scores.append(final(stored) if args.at is None else as_of(stored, args.at))
             print_scores(folder, stored, scores[-1], args.at or stored.evaluations)
             if args.at is None:
-                thumbnails.append(np.stack([thumbnail(elite.image) for elite in stored.elites()]))
+                thumbnails.append(np.stack([thumbnail(elite.image) for elite in stored.elites()[:CLASSES]]))
                 print_neighbours(thumbnails[-1])
     for a, b in combinations(range(len(args.runs)), 2):
         print(f"{args.runs[a]} and {args.runs[b]}:")
@@ -49,26 +50,26 @@ def main() -> None:
 
 
 def final(stored: StoredRun) -> np.ndarray:
-    """(K,) confidences in float32 at the end."""
-    return np.array([elite.confidence for elite in stored.listed()])
+    """(1000,) confidences in float32 at the end; a class after the 1,000 is left out."""
+    return np.array([elite.confidence for elite in stored.listed()])[:CLASSES]
 
 
 def as_of(stored: StoredRun, evaluations: int) -> np.ndarray:
-    """(K,) confidences after so many evaluations, as ranked; 0 where there was no elite."""
+    """(1000,) confidences after so many evaluations, as ranked; 0 where there was no elite."""
     best = np.full(len(stored.labels), -np.inf)
     for change in stored.store.cell_history():
         if (change.batch + 1) * stored.recipe.search.batch <= evaluations:
             best[change.cell] = change.log_odds  # in the order in which they happened
-    return np.asarray(confidence(best))
+    return np.asarray(confidence(best))[:CLASSES]
 
 
 def print_scores(folder: Path, stored: StoredRun, p: np.ndarray, evaluations: int) -> None:
     wins, switches = stored.store.counts()
-    others = np.concatenate([p[: WEAK.start], p[WEAK.stop : 1000]])
+    others = np.concatenate([p[: WEAK.start], p[WEAK.stop :]])
     print(f"{folder}: {stored.meta.target.name}, {evaluations:,} evaluations, seed {stored.recipe.search.seed}")
     differ = mann_whitney(p[WEAK].tolist(), others.tolist())[1]
     print(
-        f"  median {np.median(p[:1000]):.4f}; at 0.99 {(p >= 0.99).sum()}, at 0.9999 {(p >= 0.9999).sum()}; "
+        f"  median {np.median(p):.4f}; at 0.99 {(p >= 0.99).sum()}, at 0.9999 {(p >= 0.9999).sum()}; "
         f"classes 156 to 286 {np.median(p[WEAK]):.4f}, others {np.median(others):.4f}, p {differ:.2g}"
     )
     print(f"  {switches:,} of {wins:,} elite replacements are goal switches, {switches / wins:.1%}, in the whole run")
