@@ -54,7 +54,7 @@ def board(
     for group in found.groups:
         print_lines(f"{group.rows[0].headline.classes:,} classes of {group.rows[0].entry.images.source}:")
         print_lines(
-            *(f"  {row.rank:<7}{row.headline.value:.3f} fooled  {row.entry.target.name}" for row in group.rows),
+            *(f"  {row.places!s:<7}{row.headline.value:.3f} fooled  {row.entry.target.name}" for row in group.rows),
         )
     print_lines(*(f"No rank: {one.name}: {one.reason}" for one in found.unranked))
     print_lines(*(f"{kind} {file}" for kind, file in (("Page:  ", page), ("Table: ", csv), ("Copies:", copies)) if file))

@@ -36,7 +36,7 @@ def ranked(*results: dict[str, Any]) -> Board:
 
 
 def places(board: Board) -> list[list[tuple[str, str]]]:
-    return [[(row.entry.target.name, row.rank) for row in group.rows] for group in board.groups]
+    return [[(row.entry.target.name, str(row.places)) for row in group.rows] for group in board.groups]
 
 
 def test_a_place_is_a_range_where_no_difference_is_shown() -> None:
@@ -52,9 +52,23 @@ def test_a_place_is_a_range_where_no_difference_is_shown() -> None:
     same = ranked(made("a", 0.3, 0.2, 0.4), made("b", 0.5, 0.4, 0.6), made("c", 0.4, 0.3, 0.5))
     assert places(same) == [[("a", "1-3"), ("c", "1-3"), ("b", "1-3")]], "an equal limit is no difference"
     assert not same.groups[0].decided
-    assert "No difference is shown between any two of these rows." in board_page(same)
-    assert "No difference is shown between any two of these rows." not in board_page(board)
+    none = "No difference of the share fooled is shown between any two of these rows."
+    assert none in board_page(same)
+    assert none not in board_page(board)
     assert places(ranked(made("a", 0.1, 0, 0.2), made("b", 0.9, 0.8, 1))) == [[("a", "1"), ("b", "2")]]
+
+
+def test_where_all_classes_are_fooled_the_queries_have_ranks_of_their_own() -> None:
+    """More queries are harder."""
+    found = [made(name, 1.0, 0.9, 1.0) for name in "abc"]
+    for result_, (value, low, high) in zip(found, ((7.0, 6.0, 8.0), (30.0, 20.0, 40.0), (25.0, 18.0, 35.0)), strict=True):
+        result_["scores"]["headline"]["queries"] = {"value": value, "low": low, "high": high, "per_seed": [value]}
+    board = ranked(*found)
+    assert places(board) == [[("b", "1-3"), ("c", "1-3"), ("a", "1-3")]]
+    assert [str(row.queries_places) for row in board.groups[0].rows] == ["1-2", "1-2", "3"]
+    assert "[6.0, 8.0] rank 3" in board_page(board)
+    del found[0]["scores"]["headline"]["queries"]
+    assert [str(row.queries_places) for row in ranked(*found).groups[0].rows] == ["1-3", "1-3", "1-3"]
 
 
 def test_equal_values_are_in_the_order_of_names_and_have_the_same_places() -> None:
@@ -193,6 +207,7 @@ def test_the_page_has_each_figure_of_each_row() -> None:
         "rank": "1",
         "defence": "outlier-exposure",
         "fooled": "0.84 [0.70, 0.95] by margin",
+        "queries a class": cells["queries a class "].strip(),
         "Q50": cells["Q50 "].strip(),
         "through a detector": "0.60 [0.50, 0.70] msp",
         "transfer": "0.50 of 2 networks, cppn",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evofool.bench.arms import arm_title
 from evofool.bench.board.entry import BoardEntry, DetectorRecord, HeadlineRecord, QueriesRecord, invalid_reason, read_entry
@@ -14,22 +14,28 @@ from evofool.errors import RecipeError
 RESULTS = "results"  # the folder of a benchmark that has its results
 
 
+class Places(NamedTuple):
+    """The places that a row may have: first - 1 rows of its group are shown to be harder to fool, and as many as come after
+    last are shown to be easier.
+    """
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        """ "2", or "1-3" where no difference is shown."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
 @dataclass(frozen=True)
 class BoardRow:
-    """A ranked result. first, last: the places that it may have: as many rows of its group are shown to be harder to fool
-    (first - 1), and easier (the number of rows - last).
-    """
+    """A ranked result. places: by the share of classes fooled; queries_places: by the queries that a class takes."""
 
     file: str
     entry: BoardEntry
     headline: HeadlineRecord
-    first: int
-    last: int
-
-    @property
-    def rank(self) -> str:
-        """ "2", or "1-3" where no difference is shown."""
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+    places: "Places"
+    queries_places: "Places"
 
     @property
     def q50(self) -> tuple[str, QueriesRecord] | None:
@@ -57,8 +63,8 @@ class BoardGroup:
 
     @property
     def decided(self) -> bool:
-        """Whether a difference is shown between any two rows."""
-        return any((row.first, row.last) != (1, len(self.rows)) for row in self.rows)
+        """Whether a difference of the share fooled is shown between any two rows."""
+        return any(row.places != (1, len(self.rows)) for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -128,18 +134,37 @@ def rank_results(results: Mapping[str, Mapping[str, Any]]) -> Board:
 
 
 def _ranked(found: Sequence[tuple[str, BoardEntry, HeadlineRecord]]) -> tuple[BoardRow, ...]:
-    """Rows by places, the hardest to fool first. A difference is shown where two intervals do not overlap.
+    """Rows by the share of classes fooled, the lowest first; of equal ones that which takes more queries, then by names."""
+    places = _places([_limits(headline.low, headline.high) for _, _, headline in found])
+    # More queries are harder, so the signs are changed.
+    queries = [(-high, -low) for low, high in (_queries_limits(headline) for _, _, headline in found)]
+    rows = [BoardRow(*result, *of) for *of, result in zip(places, _places(queries), found, strict=True)]
 
-    Without an interval, from a single seed, nothing is shown.
+    def order(row: BoardRow) -> tuple[float, float, str]:
+        taken = row.headline.queries
+        return row.headline.value, -taken.value if taken else 0.0, row.entry.target.name
+
+    return tuple(sorted(rows, key=order))
+
+
+def _places(intervals: Sequence[tuple[float, float]]) -> list[Places]:
+    """By row, its places among intervals (low, high) of which lower ones are harder to fool.
+
+    A difference is shown where two intervals do not overlap.
     """
-    rows = []
-    for file, entry, headline in found:
-        low, high = _limits(headline)
-        harder = sum(_limits(other)[1] < low for _, _, other in found)
-        easier = sum(_limits(other)[0] > high for _, _, other in found)
-        rows.append(BoardRow(file, entry, headline, 1 + harder, len(found) - easier))
-    return tuple(sorted(rows, key=lambda row: (row.headline.value, row.first, row.last, row.entry.target.name)))
+    return [
+        Places(
+            1 + sum(other_high < low for _, other_high in intervals),
+            len(intervals) - sum(other_low > high for other_low, _ in intervals),
+        )
+        for low, high in intervals
+    ]
 
 
-def _limits(headline: HeadlineRecord) -> tuple[float, float]:
-    return (0.0 if headline.low is None else headline.low), (1.0 if headline.high is None else headline.high)
+def _limits(low: float | None, high: float | None) -> tuple[float, float]:
+    """Without a limit, as from a single seed, nothing is shown."""
+    return (-inf if low is None else low), (inf if high is None else high)
+
+
+def _queries_limits(headline: HeadlineRecord) -> tuple[float, float]:
+    return (-inf, inf) if headline.queries is None else _limits(headline.queries.low, headline.queries.high)

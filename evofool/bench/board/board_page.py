@@ -13,7 +13,8 @@ from evofool.text import shortened
 _MOST = 60  # characters of a name
 _HASH = 12  # digits of a hash
 _HEADS = (
-    "classifier", "rank", "defence", "fooled", "Q50", "through a detector", "transfer", "top-1", "seeds", "protocol",
+    "classifier", "rank", "defence", "fooled", "queries a class", "Q50", "through a detector", "transfer", "top-1",
+    "seeds", "protocol",
     "hashes",
 )  # fmt: skip
 
@@ -39,16 +40,19 @@ def board_page(board: Board, title: str = "How easily classifiers are fooled") -
 _NOTES = (
     "Rank: the places that a row may have. A difference between two rows is shown only where their intervals do not "
     "overlap; 1-3 is first, second or third. A single seed has no interval, so that nothing is shown.",
-    "Only rows of one table are ranked, and no two tables compare. Other real images give other thresholds, another suite "
-    "or budget is another attack, and with other classes the share is of something else. So a table has results of the same "
-    "files of real images, scored classes, attacks with their settings, budget, acceptance scores and version of the "
-    "protocol.",
-    "Q50: the queries, over all classes, until the fastest attack of the suite has fooled half of the classes; > means not "
-    "within the budget. Through a detector: the share of classes fooled through classifier and detector together, by images "
-    "evolved against both, at thresholds that together keep 95% of real images; of several detectors the one that lets "
-    "the fewest through. Transfer: the median over other networks of the share of their fooling images that this one "
-    "accepts; it depends on which networks these are, and is not ranked. Hashes: the start of the SHA-256 of weights, "
-    "labels and preprocessing, and of the real images.",
+    "Only rows of one table are ranked, and no two tables compare. Other real images give other thresholds, another "
+    "suite or budget is another attack, and with other classes the share is of something else. So a table has results "
+    "of the same files of real images, scored classes, attacks with their settings, budget, acceptance scores and "
+    "version of the protocol.",
+    "Queries a class: the geometric mean over classes of the queries until a class is fooled by any attack of the "
+    "suite, where a class that is not fooled counts as the most queries. It still differs where all classes are "
+    "fooled, and has ranks of its own. Q50: the queries, over all classes, until the fastest attack of the suite has "
+    "fooled half of the classes; > means not within the budget.",
+    "Through a detector: the share of classes fooled through classifier and detector together, by images evolved "
+    "against both, at thresholds that together keep 95% of real images; of several detectors the one that lets the "
+    "fewest through. Transfer: the median over other networks of the share of their fooling images that this one "
+    "accepts; it depends on which networks these are, and is not ranked.",
+    "Hashes: the start of the SHA-256 of weights, labels and preprocessing, and of the real images.",
 )
 
 
@@ -62,7 +66,7 @@ def _group(group: BoardGroup) -> SortableTable:
         "control the thresholds."
     ]
     if len(group.rows) > 1 and not group.decided:
-        text.append("No difference is shown between any two of these rows.")
+        text.append("No difference of the share fooled is shown between any two of these rows.")
     versions = sorted({row.entry.protocol.evofool for row in group.rows})
     if len(versions) > 1:
         listed = join_names([_name(version) for version in versions])
@@ -81,9 +85,10 @@ def _cells(row: BoardRow, place: int) -> list[SortableCell]:
     return [
         SortableCell(_name(target.name), "" if target.spec == target.name else _name(target.spec), target.name),
         # Of equal first places the rows keep their order.
-        SortableCell(row.rank, key=float(row.first + place / 1e6)),
+        SortableCell(str(row.places), key=row.places.first + place / 1e6),
         SortableCell(_name(defence) or NOTHING, key=defence or None),
         SortableCell(fooled, f"{limits} by {_name(headline.score)}".strip(), headline.value),
+        _queries(row),
         _q50(row),
         _detector(row),
         _transfer(row),
@@ -92,6 +97,14 @@ def _cells(row: BoardRow, place: int) -> list[SortableCell]:
         SortableCell(f"version {entry.version}", f"evofool {_name(entry.protocol.evofool)}", entry.protocol.evofool),
         SortableCell(target.fingerprint[:_HASH], f"images {content[:_HASH]}", target.fingerprint),
     ]
+
+
+def _queries(row: BoardRow) -> SortableCell:
+    found = row.headline.queries
+    if found is None:
+        return SortableCell()
+    text, limits = Interval(found.value, found.low, found.high).text(format_queries)
+    return SortableCell(text, f"{limits} rank {row.queries_places}".strip(), found.value)
 
 
 def _q50(row: BoardRow) -> SortableCell:
@@ -129,10 +142,11 @@ def _name(text: str) -> str:
 
 _BOUNDS = {"=": "exact", ">=": "at least", "<=": "at most"}
 COLUMNS = (
-    "group", "rank_first", "rank_last", "classifier", "spec", "defence", "fooled", "fooled_low", "fooled_high", "score",
-    "classes", "queries_per_class", "attacks", "q50", "q50_bound", "q50_low", "q50_high", "q50_arm", "detector",
-    "through_detector", "through_detector_low", "through_detector_high", "transfer_median", "transfer_networks", "top1",
-    "suspected_training", "seeds", "protocol", "evofool", "weights", "images", "file",
+    "group", "rank_first", "rank_last", "queries_rank_first", "queries_rank_last", "classifier", "spec", "defence",
+    "fooled", "fooled_low", "fooled_high", "score", "queries", "queries_low", "queries_high", "classes",
+    "queries_per_class", "attacks", "q50", "q50_bound", "q50_low", "q50_high", "q50_arm", "detector", "through_detector",
+    "through_detector_low", "through_detector_high", "transfer_median", "transfer_networks", "top1", "suspected_training",
+    "seeds", "protocol", "evofool", "weights", "images", "file",
 )  # fmt: skip
 
 
@@ -151,12 +165,14 @@ def _row(number: int, row: BoardRow) -> dict[str, Any]:
     entry, headline = row.entry, row.headline
     target, images = entry.target, entry.images
     arm, q50 = row.q50 or (None, None)
+    taken = headline.queries
     found = row.detector
     joint = found.through.joint if found and found.through else None
     transfer = entry.scores.transfer
     values: Sequence[Any] = (
-        number, row.first, row.last, target.name, target.spec, target.defence or target.group,
-        headline.value, headline.low, headline.high, headline.score, headline.classes, headline.queries_per_class,
+        number, *row.places, *row.queries_places, target.name, target.spec, target.defence or target.group,
+        headline.value, headline.low, headline.high, headline.score,
+        taken and taken.value, taken and taken.low, taken and taken.high, headline.classes, headline.queries_per_class,
         " ".join(row.attacks), q50 and q50.value, q50 and _BOUNDS.get(q50.bound, "unknown"), q50 and q50.low,
         q50 and q50.high, arm,
         found and found.detector, joint and joint.value, joint and joint.low, joint and joint.high,

@@ -28,6 +28,14 @@ class ShareRecord(_Record):
     high: Share | None = None
 
 
+class MeanQueriesRecord(_Record):
+    """The geometric mean over classes of the queries a class until it is fooled, with its interval."""
+
+    value: float = Field(gt=0)
+    low: float | None = None
+    high: float | None = None
+
+
 class HeadlineRecord(ShareRecord):
     """scores.headline: the share of classes fooled by at least one attack of the suite."""
 
@@ -37,6 +45,7 @@ class HeadlineRecord(ShareRecord):
     arms: tuple[Name, ...] = Field(min_length=1)
     left_out: dict[Name, Name] = {}
     score: Name
+    queries: MeanQueriesRecord | None = None
     by_score: dict[Name, ShareRecord]
     seeds: tuple[int, ...] = Field(min_length=1)
 
