@@ -12,7 +12,7 @@ import numpy as np
 
 from evofool.bench import statistics
 from evofool.bench.arms import arm_title
-from evofool.bench.interval import format_queries
+from evofool.bench.interval import Interval, format_queries
 
 SUITE = ("canvas", "square", "apgd")
 """The attacks. They differ in kind: evolution, in which all classes share every image; random search by squares and gradient
@@ -88,7 +88,7 @@ def _figures(arms: Sequence[ArmAcceptance], seeds: Sequence[int], per_class: int
     shares, share_replicates = (at <= most).mean(axis=-1), (replicates <= most).mean(axis=-1)
     interval = statistics.share_interval(shares, share_replicates, classes, confidence)
     means, mean_replicates = _mean_queries(at, per_class), _mean_queries(replicates, per_class)
-    queries = statistics.queries_interval(means.tolist(), per_class, mean_replicates, confidence)
+    queries = statistics.queries_interval(means.tolist(), per_class, mean_replicates, confidence, whole=False)
     return {
         "value": interval.value,
         "low": interval.low,
@@ -107,11 +107,15 @@ def _mean_queries(at: np.ndarray, per_class: int) -> np.ndarray:
 
 
 def _limits(rows: Iterable[Mapping[str, Any]], easiest: Callable[[list[float]], float]) -> dict[str, float | None]:
-    """The limits of the easiest of several figures, whichever it is; None with one seed."""
-    listed = list(rows)
+    """The limits of the easiest of several figures, whichever it is; None where there is none, as with one seed.
+
+    A lower limit of one figure is one of the highest of all; an upper limit has to be above all. Of the lowest, the reverse.
+    """
+    listed, of_any = list(rows), "low" if easiest is max else "high"
+    found = {limit: [row[limit] for row in listed if row[limit] is not None] for limit in ("low", "high")}
     return {
-        limit: None if any(row[limit] is None for row in listed) else easiest([row[limit] for row in listed])
-        for limit in ("low", "high")
+        limit: easiest(known) if known and (limit == of_any or len(known) == len(listed)) else None
+        for limit, known in found.items()
     }
 
 
@@ -166,8 +170,9 @@ def queries_text(row: Mapping[str, Any]) -> str:
 
 
 def _with_limits(row: Mapping[str, Any], number: Callable[[float], str]) -> str:
-    limits = "" if row["low"] is None else f" ({number(row['low'])} to {number(row['high'])})"
-    return f"{number(row['value'])}{limits}"
+    """The value with "(low to high)", "(at least low)" or "(at most high)"."""
+    limits = Interval.from_row(row).text(number)[1].strip("[]").replace(", ", " to ")
+    return f"{number(row['value'])}{limits and f' ({limits})'}"
 
 
 def _caveats(row: Mapping[str, Any]) -> list[str]:
@@ -178,7 +183,7 @@ def _caveats(row: Mapping[str, Any]) -> list[str]:
     if row["left_out"]:
         listed = "; ".join(f"{arm}: {reason}" for arm, reason in row["left_out"].items())
         said.append(f"Not measured: {listed}.")
-    if row["low"] is None:
+    if row["low"] is None and row["high"] is None:
         said.append("One seed, so there is no interval.")
     return said
 

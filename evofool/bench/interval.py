@@ -1,4 +1,4 @@
-"""A figure with an interval, which may be a bound where searches were censored at their budget; and its text."""
+"""A figure with an interval, or with a bound where an interval cannot be trusted; and its text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ Sign = Literal["=", ">=", "<=", "unknown"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the limits of its interval; None where unknown, or where censoring leaves no limit.
+    """A value and the limits of its interval; None where unknown, or where no limit can be trusted.
 
-    bound is the relation of the true value to `value`: "=", or ">=" (a lower bound, because searches were stopped at the
-    budget), or "<=" (an upper bound). A value of None with ">=" is above the budget; with "unknown" there is no bound.
+    bound: "=" for an interval of two limits (none for a single seed); ">=" where the true value is only bounded from below,
+    by `low`, because searches were stopped at the budget or a share is near 1; "<=" where it is only bounded from above, by
+    `high`; "unknown" where it is not bounded. Without limits the value is the bound. A value of None with ">=" is above the
+    budget.
     """
 
     value: float | None
@@ -35,22 +37,24 @@ class Interval:
     def at_least(self, least: float) -> bool | None:
         """Whether the true value is at least `least`; None where the bound does not decide it.
 
-        A lower bound can only confirm it, an upper bound only refute it.
+        A lower bound can only confirm it, an upper bound only refute it, by the limit that is printed.
         """
-        if self.value is None:
+        limit = {"=": None, ">=": self.low, "<=": self.high, "unknown": None}[self.bound]
+        known = self.value if limit is None else limit
+        if known is None:
             return None
-        reached = self.value >= least
+        reached = known >= least
         return {"=": reached, ">=": reached or None, "<=": None if reached else False, "unknown": None}[self.bound]
 
     def text(self, number: Callable[[float], str], budget: float | None = None) -> tuple[str, str]:
-        """The value with the sign of its bound, and the limits in brackets ("" without limits).
+        """The value and, in brackets, the limits or the bound ("" without limits: the value then has the sign of its bound).
 
         number: formats a figure. budget: what a value of None with ">=" is above.
         """
         low, high = (None if limit is None else number(limit) for limit in (self.low, self.high))
-        inside = f"[{low}, {high}]" if low and high else f"[{low} and more]" if low else f"[at most {high}]" if high else ""
+        inside = f"[{low}, {high}]" if low and high else f"[at least {low}]" if low else f"[at most {high}]" if high else ""
         if self.value is not None:
-            sign = {"=": "", ">=": ">= ", "<=": "<= ", "unknown": ""}[self.bound]
+            sign = "" if inside else {"=": "", ">=": ">= ", "<=": "<= ", "unknown": ""}[self.bound]
             return sign + number(self.value), inside
         if self.bound != ">=":
             return "unknown", ""

@@ -236,9 +236,7 @@ class Scoring:
                 {
                     "queries": budget,
                     "queries_per_class": budget / k,
-                    "value": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
+                    **interval.to_dict(),
                     "per_seed": shares[:, b].tolist(),
                     # Of the mean share, since thresholds are estimates: bench compare needs it.
                     "threshold_variance": float(replicates[..., b].mean(axis=1).var(ddof=1)),

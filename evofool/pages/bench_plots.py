@@ -48,7 +48,7 @@ def share_curves(arms: Mapping[str, Mapping[str, Any]], budgets: Sequence[int]) 
     """The share of classes fooled at 95% acceptance against total queries, a line for each arm, with its interval as a band.
 
     arms: each has "queries" (ascending), and "value", "low" and "high" of equal length, 0..1; without "low" there is no
-    band. budgets are marked by dotted lines.
+    band. Where one of the two is None, the band ends at the value. budgets are marked by dotted lines.
     """
     with drawing(WIDE, 3.9) as plot:
         axes = plot.figure.subplots()
@@ -58,7 +58,8 @@ def share_curves(arms: Mapping[str, Mapping[str, Any]], budgets: Sequence[int]) 
             x, y = (np.asarray(curve[key], float)[kept] for key in ("queries", "value"))
             style = styles[arm]
             if "low" in curve:
-                low, high = (np.asarray(curve[key], float)[kept] for key in ("low", "high"))
+                limits = (np.asarray(curve[key], float)[kept] for key in ("low", "high"))
+                low, high = (np.where(np.isnan(limit), y, limit) for limit in limits)
                 axes.fill_between(x, low, high, color=style.colour, alpha=0.1, linewidth=0)
             # Only a few markers, at different places for every arm.
             every = (len(kept) // 7 * list(arms).index(arm) // len(arms), max(1, len(kept) // 6))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evofool.bench import statistics
-from evofool.bench.headline import SUITE, ArmAcceptance, headline, headline_sentence, second_sentence
+from evofool.bench.headline import SUITE, ArmAcceptance, _limits, headline, headline_sentence, second_sentence
 from tests.bench import samples
 
 KEPT = "at the threshold that keeps 95% of real images"
@@ -164,6 +164,8 @@ def test_the_sentence():
     assert sentence(0.0, 0.0, 0.02, 10).startswith("Of 10 classes, 0 (0 to 0.2) are fooled")
     assert sentence(1.0, 0.91, 1.0, 10).startswith("Of 10 classes, 10 (9.1 to 10) are fooled")
     assert sentence(0.1, 0.01, 0.3, 10).startswith("Of 10 classes, 1 (0.1 to 3) is fooled")
+    assert sentence(1.0, 0.756, None, 10) == f"Of 10 classes, 10 (at least 7.6) are fooled {by}, {KEPT}."
+    assert sentence(0.0, None, 0.244, 10) == f"Of 10 classes, 0 (at most 2.4) are fooled {by}, {KEPT}."
     assert sentence(0.999, 0.99, 0.9999, 1000).startswith("Of 1,000 classes, 999 (990 to >999) are fooled")
     assert sentence(0.0001, 0.0, 0.999, 100).startswith("Of 100 classes, <1 (0 to >99) are fooled")
 
@@ -206,3 +208,23 @@ def test_results_without_a_headline_say_so():
     del older["scores"]["headline"]
     assert headline_sentence(older) == "The result has no headline: it was written by an earlier evofool."
     assert headline_sentence({**older, "valid": False}) == "Not measured: the evaluation is invalid."
+
+
+def test_a_bound_of_one_score_bounds_the_easiest_on_the_side_that_it_knows() -> None:
+    below, inside, above = ({"low": None, "high": 0.2}, {"low": 0.5, "high": 0.7}, {"low": 0.8, "high": None})
+    assert _limits([inside, below], max) == {"low": 0.5, "high": 0.7}
+    assert _limits([inside, above], max) == {"low": 0.8, "high": None}
+    assert _limits([below, above], min) == {"low": None, "high": 0.2}
+    assert _limits([inside, above], min) == {"low": 0.5, "high": 0.7}
+    assert _limits([{"low": None, "high": None}] * 2, max) == {"low": None, "high": None}
+
+
+@pytest.mark.parametrize(("seeds", "low"), [(3, 0.756), (5, 0.846)])
+def test_where_every_class_is_fooled_in_every_seed_the_headline_is_a_bound(seeds: int, low: float) -> None:
+    at = np.full((seeds, 10), 20.0)
+    arm = ArmAcceptance(list(range(seeds)), at, np.repeat(at[None], 20, axis=0))
+    found = headline({"margin": {"apgd": arm}}, 10, 1000, {})
+    assert found is not None
+    assert (found["value"], found["low"], found["high"]) == (1.0, pytest.approx(low, abs=1e-3), None)
+    queries = found["queries"]
+    assert (queries["low"], queries["high"]) == pytest.approx((2.0, 2.0)), "means of queries are no whole numbers"

@@ -15,7 +15,15 @@ def test_a_bound_shows_only_what_is_true_of_every_value_within_it(value: float, 
 
 def test_an_unknown_value_shows_nothing():
     assert Interval(None, None, None, bound="unknown").at_least(2) is None
-    assert Interval(None, 1000, None, bound=">=").at_least(2) is None
+    assert Interval(None, None, None, bound=">=").at_least(2) is None
+
+
+def test_a_bound_decides_by_the_limit_that_is_printed() -> None:
+    assert Interval(None, 1000, None, bound=">=").at_least(2) is True
+    assert Interval(2.5, 1.5, None, bound=">=").at_least(2) is None
+    assert Interval(1.5, 1.2, None, bound=">=").at_least(2) is None, "a lower bound cannot refute it"
+    assert Interval(1.5, None, 2.5, bound="<=").at_least(2) is None
+    assert Interval(1.5, None, 1.9, bound="<=").at_least(2) is False
 
 
 @pytest.mark.parametrize(
@@ -23,14 +31,15 @@ def test_an_unknown_value_shows_nothing():
     [
         (Interval(812, 700, 900), ("812", "[700, 900]")),
         (Interval(812, None, None), ("812", "")),
-        (Interval(812, 700, None, bound=">="), (">= 812", "[700 and more]")),
-        (Interval(812, None, 900, bound="<="), ("<= 812", "[at most 900]")),
+        (Interval(812, 700, None, bound=">="), ("812", "[at least 700]")),
+        (Interval(812, None, 900, bound="<="), ("812", "[at most 900]")),
+        (Interval(812, None, None, bound=">="), (">= 812", "")),
         (Interval(None, None, None, bound=">="), ("> 1,000", "")),
-        (Interval(None, 1000, None, bound=">="), ("> 1,000", "[1,000 and more]")),
+        (Interval(None, 1000, None, bound=">="), ("> 1,000", "[at least 1,000]")),
         (Interval(None, None, None, bound="unknown"), ("unknown", "")),
     ],
 )
-def test_a_bound_is_printed_with_its_sign(interval: Interval, text: tuple[str, str]):
+def test_a_bound_is_printed_in_place_of_an_interval(interval: Interval, text: tuple[str, str]):
     assert interval.text(format_queries, 1000) == text
     assert Interval.from_row(interval.to_dict()).text(format_queries, 1000) == text, "JSON keeps it"
 

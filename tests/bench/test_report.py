@@ -20,8 +20,10 @@ from evofool.bench.report.formatting import (
     quantiles_cell,
     queries_cell,
     ratio_cell,
+    share_cell,
 )
 from evofool.bench.report.overview import sharing_section, strongest, summary_section
+from evofool.bench.statistics import share_interval
 from evofool.cli import bench as cli_bench
 from evofool.cli import console_jobs
 from evofool.pages.html_page import NOTHING, TableCell
@@ -199,8 +201,8 @@ def test_a_censored_group_is_shown_as_a_bound() -> None:
     arms = data["groups"]["undefended"]["arms"]
     arms["per-class"] = {"q50": {"value": None, "bound": ">=", "low": 10_000, "high": None, "networks": 5, "censored": 5}}
     text = Reader(bench_report(targets, data, {})).text
-    assert "apgd\n>= 240 [150 and more]\n3\n1" in text
-    assert "per-class\n> 10,000 [10,000 and more]\n5\n5" in text
+    assert "apgd\n240 [at least 150]\n3\n1" in text
+    assert "per-class\n> 10,000 [at least 10,000]\n5\n5" in text
 
 
 def test_a_median_of_bounds_is_shown_as_a_bound() -> None:
@@ -392,16 +394,22 @@ def test_shares_are_never_rounded_to_0_or_1() -> None:
     ]  # fmt: skip
 
 
+def test_a_share_near_1_is_shown_with_a_bound() -> None:
+    found = share_interval([1.0] * 3, None, 10)
+    assert share_cell(found.to_dict()) == TableCell("1.00", "[at least 0.76]")
+    assert share_cell(share_interval([0.0] * 3, None, 10).to_dict()) == TableCell("0.00", "[at most 0.24]")
+
+
 def test_queries_can_be_divided_by_the_number_of_classes() -> None:
     row = {"value": 812.0, "bound": ">=", "low": 700.0, "high": None}
-    assert queries_cell(row, 10_000) == TableCell(">= 812", "[700 and more]")
-    assert queries_cell(row, 10_000, 100) == TableCell(">= 8.1", "[7.0 and more]")
+    assert queries_cell(row, 10_000) == TableCell("812", "[at least 700]")
+    assert queries_cell(row, 10_000, 100) == TableCell("8.1", "[at least 7.0]")
     beyond = {"value": None, "bound": ">=", "low": None, "high": None}
     assert [queries_cell(beyond, 10_000, per).text for per in (1, 10)] == ["> 10,000", "> 1,000"]
 
 
 def test_unknown_ratios_quantiles_and_confidences_are_shown_as_unknown() -> None:
-    assert ratio_cell({"value": 2.0, "bound": ">=", "low": 1.5, "high": None}) == TableCell(">= 2.00", "[1.50 and more]")
+    assert ratio_cell({"value": 2.0, "bound": ">=", "low": 1.5, "high": None}) == TableCell("2.00", "[at least 1.50]")
     assert ratio_cell({"value": None, "bound": "unknown", "low": None, "high": None}) == TableCell(NOTHING, "unknown")
     assert ratio_cell(None) == TableCell(NOTHING)
     assert quantiles_cell({}) == TableCell(NOTHING)

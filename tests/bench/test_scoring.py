@@ -62,7 +62,10 @@ def test_r50_is_never_above_r95_and_intervals_contain_their_value():
     arm = scoring(cppn=4.0).arm("cppn")
     for easy, hard in zip(arm["r95"], arm["r50"], strict=True):
         assert hard["value"] <= easy["value"]
-        assert easy["low"] <= easy["value"] <= easy["high"]
+        low, high = easy["low"], easy["high"]
+        assert low is None or low <= easy["value"]
+        assert high is None or easy["value"] <= high
+        assert easy["bound"] == ("<=" if low is None else ">=" if high is None else "=")
 
 
 def test_dividing_all_logits_by_four_changes_no_score():

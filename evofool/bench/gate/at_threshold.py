@@ -187,7 +187,8 @@ def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRu
     classes = len(job.classes)
     share = sum(counts) / (classes * seeds)  # of integers: a mean of rounded shares can exceed them
     interval = share_interval([count / classes for count in counts], None, classes)
-    limits = "" if interval.low is None else f" (95%: {interval.low:.0%} to {interval.high:.0%})"
+    limits = interval.text(lambda share: f"{share:.0%}")[1].strip("[]").replace(", ", " to ")
+    limits = limits and f" (95%: {limits})"
     climbed = f" {CLIMBED[job.gradients.kind]}" if job.gradients else ""
     message = (
         f"{share * classes:.4g} of {classes:,} classes ({share:.0%}) are fooled{climbed} at {accept} "

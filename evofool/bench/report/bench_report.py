@@ -283,11 +283,11 @@ def _reading(results: Sequence[Mapping[str, Any]]) -> Section:
         "target that is harder to fool. Per class: divided by the number of scored classes.",
         f"> {top}": "censored: fewer than half of the classes are fooled within the budget, so the true number is larger. "
         "The budget is never used in its place.",
-        ">= or <=": "a bound, where some seeds are censored: the true figure is at least (at most) the value. An interval "
-        "with one limit is written [low and more] or [at most high].",
-        "Intervals": "[low, high] for the mean over all possible seeds; about 95 of 100 such intervals contain it. A single "
-        "seed may lie outside. Where two intervals overlap, no difference is claimed. Paired ratios have narrower "
-        "intervals, because both arms of a pair have the same seed.",
+        "at least, at most": "a bound in place of an interval, with 95% confidence. Shares near 0 or 1 have one, and "
+        "queries where some seeds are censored.",
+        "Intervals": "[low, high] for all possible seeds, of the mean of a share and of the median of queries; about 95 of "
+        "100 such intervals contain it. One seed may lie outside. Where two intervals overlap, no difference is claimed. "
+        "Paired ratios have narrower intervals, because both arms of a pair have the same seed.",
         "Few seeds": "the spread of two or three seeds is poorly known, so their interval may reach far beyond the budget. "
         "Such an interval calls for more seeds; it does not mean that so many queries were made.",
         "Invalid": "the evaluation failed, for the reason given. Nothing is concluded about the target, and it enters no "
