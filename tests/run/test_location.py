@@ -13,7 +13,7 @@ from evofool.run.run import Run
 from evofool.run.store import Store
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
-from tests.run.test_run import recipe
+from tests.run.cases import recipe
 from tests.synthetic import fake
 
 
