@@ -81,7 +81,7 @@ def refuse_other_recipe(recipe: Recipe, stored: Recipe, folder: Path | str, sett
         more = f"; and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
         raise RecipeError(
             f"{folder} has a run with {apart}{more}. A run keeps the recipe that it began with: continue it by evofool run "
-            f"{folder}, or start another with --out DIR. Only stop.*, save.*, search.lag, compute.streams, compute.workers, "
+            f"{folder}, or start another with --out DIR; only stop.*, save.*, search.lag, compute.streams, compute.workers, "
             "compute.ray.* and compute.recheck* may change"
         )
     return recipe
