@@ -166,7 +166,7 @@ def test_the_page_of_2015_has_thirteen_rows_with_their_sources_and_commands_that
             f"row {number} ({what}): say whether 2015's figure was read or recalled"
         )
         assert re.search(r"\d", ours) or ours.startswith("none:"), number
-        assert re.match(r"(holds|in part|does not hold|open)\b", difference), f"row {number}: {difference}"
+        assert re.match(r"\*\*(holds|in part|does not hold|open)\*\*", difference), f"row {number}: {difference}"
     for number, commands, conditions in measured:
         assert re.findall(r"`((?:evofool|python -m) [^`]+)`", commands), f"row {number} has no command"
         assert conditions, number
