@@ -33,6 +33,9 @@ class Ascent:
     """What is climbed and how. Each of the n items climbs independently of the others.
 
     param gives the starts, objective is maximised by rule in so many steps. The network sees the images after transforms.
+    beside: further objectives, climbed at the same time: a step follows the sum of all gradients, each divided by its
+    Euclidean length. They share the forward pass, and each takes a backward pass. A gradient that is 0 or not finite does
+    not count beside others. The values that rule and stop_at get remain those of objective and select_by.
 
     The best iterate of each item is kept: the one with the highest score by select_by (default: the objective); the first
     one of equal scores. With transforms, select_by scores the image without them, in a forward pass of its own at every
@@ -56,11 +59,12 @@ class Ascent:
     restarts: int = 1
     rounded: bool = True
     on_answers: OnAnswers | None = None
+    beside: Sequence[Objective] = ()
 
     @property
     def objectives(self) -> list[Objective]:
         """All scores that are read from the network."""
-        return [each for each in (self.objective, self.select_by, self.secondary) if each is not None]
+        return [each for each in (self.objective, self.select_by, self.secondary, *self.beside) if each is not None]
 
 
 class Improvement(NamedTuple):
@@ -177,21 +181,21 @@ class _Loop:
     def step(self, items: list[int], iteration: int) -> list[int]:
         """One iteration of these items; returns those that go on."""
         at = self._iterate(items, iteration)
-        values, selected = self._transformed_scores(at) if self._ascent.transforms else self._scores(at)
+        climbed, selected = self._transformed_scores(at) if self._ascent.transforms else self._scores(at)
         scores = None if selected is None else selected.double().cpu().numpy()
         if scores is not None:
             self._keep_best(at, scores)
         if at.last:
             return []
-        assert values is not None
+        assert climbed
+        values = climbed[0]
         finite = torch.isfinite(values).tolist()
         on = [k for k, ok in enumerate(finite) if ok and not (scores is not None and scores[k, 0] >= self._ascent.stop_at)]
         self._note_stopped([items[k] for k, ok in enumerate(finite) if not ok], "score")
         if not on:
             return []
-        all_gradients = self._gradients(values[on].sum(), at.state)
-        self.out.backwards[[items[k] for k in on]] += 1
-        gradient = all_gradients[on]
+        gradient = self._direction([each[on].sum() for each in climbed], at.state)[on]
+        self.out.backwards[[items[k] for k in on]] += len(climbed)
         self._moved[[items[k] for k in on]] |= gradient.flatten(1).any(1).cpu().numpy()
         sound = torch.isfinite(gradient.flatten(1)).all(1).tolist()
         self._note_stopped([items[k] for k, ok in zip(on, sound, strict=True) if not ok], "gradient")
@@ -206,8 +210,19 @@ class _Loop:
         self.out.iterations[going] += 1
         return going
 
-    def _gradients(self, value: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        gradients = torch.autograd.grad(value, state, allow_unused=True)[0] if value.requires_grad else None
+    def _direction(self, totals: Sequence[torch.Tensor], state: torch.Tensor) -> torch.Tensor:
+        """The gradient of the only total, or the sum of those of several, each of an item's divided by its length."""
+        if len(totals) == 1:
+            return self._gradients(totals[0], state)
+        parts = [unit_length(self._gradients(total, state, keep=True)) for total in totals]
+        known = torch.stack([torch.isfinite(part.flatten(1)).all(1) for part in parts]).any(0)
+        total = torch.stack([part.nan_to_num(0.0, 0.0, 0.0) for part in parts]).sum(0)
+        return torch.where(known.view(-1, *[1] * (state.ndim - 1)), total, torch.full_like(total, torch.nan))
+
+    def _gradients(self, value: torch.Tensor, state: torch.Tensor, keep: bool = False) -> torch.Tensor:
+        gradients = None
+        if value.requires_grad:
+            gradients = torch.autograd.grad(value, state, allow_unused=True, retain_graph=keep or None)[0]
         if gradients is None:
             raise TargetError(
                 f"{self._target.name}: it gives no gradients: its output does not depend on the image for autograd (a "
@@ -231,22 +246,26 @@ class _Loop:
         shown = straight_through(images) if self._ascent.rounded else images
         return _Iterate(items, rows, iteration, last, state, images, shown)
 
-    def _scores(self, at: _Iterate) -> tuple[torch.Tensor, torch.Tensor]:
-        """The objective's values (m,), and the selection's scores (m, 2) from the same pass."""
+    def _scores(self, at: _Iterate) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The values (m,) of the objective and those beside it, and the selection's scores (m, 2) from the same pass."""
         with torch.set_grad_enabled(not at.last):
             forward = self._hooks.forward(at.shown)
-            values = self._ascent.objective(forward, at.images, at.rows)
+            values = self._climbed(forward, at)
         self.out.forwards[at.items] += 1
         self._report(forward, at)
-        return values, self._selection(forward, at, values)
+        return values, self._selection(forward, at, values[0])
 
-    def _transformed_scores(self, at: _Iterate) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The objective's values (m,) under the transforms, and the selection's scores (m, 2) without them.
+    def _climbed(self, forward: ForwardPass, at: _Iterate) -> list[torch.Tensor]:
+        return [each(forward, at.images, at.rows) for each in (self._ascent.objective, *self._ascent.beside)]
 
-        None for each that is not needed at this iteration.
+    def _transformed_scores(self, at: _Iterate) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """The objectives' values (m,) under the transforms, and the selection's scores (m, 2) without them.
+
+        None, or no values, where they are not needed at this iteration.
         """
         ascent = self._ascent
-        values = scores = None
+        values: list[torch.Tensor] = []
+        scores = None
         if ascent.select_by is not None and (at.iteration % ascent.select_every == 0 or at.last):
             with torch.no_grad():
                 plain = self._hooks.forward(at.shown)
@@ -260,10 +279,10 @@ class _Loop:
                 transformed = transform(transformed, draws)
             with torch.set_grad_enabled(not at.last):
                 forward = self._hooks.forward(transformed)
-                values = ascent.objective(forward, at.images, at.rows)
+                values = self._climbed(forward, at)
             self.out.forwards[at.items] += 1
             if ascent.select_by is None:
-                scores = self._selection(forward, at, values)
+                scores = self._selection(forward, at, values[0])
         return values, scores
 
     def _report(self, forward: ForwardPass, at: _Iterate) -> None:
@@ -302,6 +321,18 @@ class _Loop:
             kept = "nothing of it is kept" if not np.isfinite(self.out.scores[item]) else "its best before that is kept"
             after = f"after {self.out.iterations[item]} steps"
             self.out.notes.append((item, f"its {quantity} was NaN or infinite {after}, and it was stopped; {kept}"))
+
+
+def unit_length(gradient: torch.Tensor) -> torch.Tensor:
+    """(m, ...): each item's gradient divided by its Euclidean length; zeros stay, and NaN or infinity gives NaN.
+
+    Exact under multiplication by a power of two, and so is the sum of several.
+    """
+    largest = gradient.flatten(1).abs().amax(1)
+    # Divided by the largest element first, so that the squares of tiny gradients do not vanish.
+    scaled = gradient / torch.where(largest > 0, largest, 1.0).view(-1, *[1] * (gradient.ndim - 1))
+    length = scaled.flatten(1).norm(dim=1)
+    return scaled / torch.where(length > 0, length, 1.0).view(-1, *[1] * (gradient.ndim - 1))
 
 
 def straight_through(images: torch.Tensor) -> torch.Tensor:

@@ -67,6 +67,19 @@ def margin(classes: torch.Tensor) -> Objective:
     return Objective(score, logits=True)
 
 
+def ratio(classes: torch.Tensor) -> Objective:
+    """The margin over the difference of the highest and the third highest z, which a temperature or a shift of the logits
+    does not change: the targeted form of Croce & Hein 2020's difference of logits ratio. It needs at least three classes.
+    """
+
+    def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        z = forward.logits
+        highest = z.topk(3, dim=1)[0]
+        return (_of_class(z, classes, items) - _others(z, classes, items).amax(1)) / (highest[:, 0] - highest[:, 2])
+
+    return Objective(score, logits=True)
+
+
 def probability(classes: torch.Tensor) -> Objective:
     """The softmax's p_c, as in Nguyen 2015; in float32 it stops growing at 1."""
     return Objective(lambda forward, _, items: _of_class(forward.logits.softmax(1), classes, items), logits=True)

@@ -249,6 +249,16 @@ def fourier(
     return _climb(target, classes, rank, ascent, options)
 
 
+LOSSES = {
+    "margin": objectives.margin,
+    "logit": objectives.class_logit,
+    "log_odds": objectives.log_odds,
+    "ratio": objectives.ratio,
+}
+"""What apgd climbs, by name. log_odds: the cross-entropy without its saturation; a temperature changes its gradient's
+direction, and that of no other."""
+
+
 def apgd(
     target: Target,
     classes: Sequence[int],
@@ -256,21 +266,30 @@ def apgd(
     rank: str = "log_odds",
     restarts: int = 1,
     rate: float = 0.03,
+    losses: str = "margin",
     **keywords: Unpack[Options],
 ) -> AscentResult:
     """Auto-PGD on the margin, from noise, in the whole box [0, 1]: the strongest of these attacks (Croce & Hein 2020).
 
     It uses their step rule, without a source image to stay close to. rate: the first step size of a pixel. 100 steps without
-    a budget. Restarts share the budget and climb at the same time.
+    a budget. Restarts share the budget and climb at the same time. losses: one of LOSSES, or several, as in "margin+logit":
+    each step follows the sum of their gradients, each scaled to the same length (Ascent.beside), so that they share the
+    forward pass; the first one decides when steps become smaller.
     """
     options = _Options(**keywords)
     steps = _steps(options.budget, 100, restarts)
     of = torch.tensor(list(classes)).repeat_interleave(restarts)
+    names = losses.split("+")
+    for name in names:
+        _check_choice("loss", name, LOSSES)
+    if "ratio" in names and len(target.labels) < 3:
+        raise RecipeError(f"{target.name}: the loss ratio needs three classes, and it has {len(target.labels)}")
+    first, *beside = (LOSSES[name](of) for name in names)
 
     def start(draws: Draws) -> torch.Tensor:
         return 0.5 + draws.normal(*target.shape) * 0.1
 
-    ascent = Ascent(Pixels(start), objectives.margin(of), APGD(rate), steps, restarts=restarts)
+    ascent = Ascent(Pixels(start), first, APGD(rate), steps, restarts=restarts, beside=beside)
     return _climb(target, classes, rank, ascent, options)
 
 

@@ -32,6 +32,8 @@ _GROUP_BYTES = 1 << 29  # memory for the states of a group, at about ten tensors
 # The network that computes gradients differs from the one that scores images in the last bits.
 _SLACK = 1e-3  # log-odds beyond target_confidence at which an attack stops
 
+_LATER = {("losses", "margin")}  # settings that plans did not have before, with the values of then; they are not stored
+
 
 class Method(NamedTuple):
     """A published method of `evofool baseline`."""
@@ -306,6 +308,7 @@ def _recipe(plan: AttackPlan, target: Target, folder: Path) -> Recipe:
 
 def _described(plan: AttackPlan) -> dict[str, Any]:
     """The plan as JSON values."""
-    described = {**plan.__dict__, "classes": list(plan.classes), "settings": dict(plan.settings)}
+    settings = {name: value for name, value in plan.settings.items() if (name, value) not in _LATER}
+    described = {**plan.__dict__, "classes": list(plan.classes), "settings": settings}
     del described["gradients"]  # plans without it stay as they were stored before there was such a key
     return described if plan.gradients is None else {**described, "gradients": asdict(plan.gradients)}

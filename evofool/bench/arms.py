@@ -18,7 +18,7 @@ class ArmDefinition(NamedTuple):
     kind: "search" and "black" use the target's outputs only, "surrogate" also has the weights of other networks (a transfer
     attack, no black box), "white" needs the target's gradients, "floor" searches for nothing. recipes: of an arm that
     evolves, the shipped recipes for images of digits' size and of photographs' size. method: of the others, the method of
-    `evofool baseline`.
+    `evofool baseline`. changes: --set changes of the method that the arm has unless others are given.
     """
 
     kind: str
@@ -26,6 +26,7 @@ class ArmDefinition(NamedTuple):
     recipes: tuple[str, str] | None = None
     competition: str = "all"
     method: str = ""
+    changes: tuple[str, ...] = ()
 
 
 ARMS: dict[str, ArmDefinition] = {
@@ -46,7 +47,12 @@ ARMS: dict[str, ArmDefinition] = {
         "MAP-Elites over canvases that climb other networks' gradients",
         ("mnist-canvas", "imagenet-surrogate"),
     ),
-    "apgd": ArmDefinition("white", "Auto-PGD on the margin, class by class (Croce & Hein 2020)", method="apgd"),
+    "apgd": ArmDefinition(
+        "white",
+        "Auto-PGD on margin and logit at the same time, class by class (Croce & Hein 2020)",
+        method="apgd",
+        changes=("losses=margin+logit",),
+    ),
     "fourier": ArmDefinition("white", "Fourier space under robust transforms, class by class (Olah 2017)", method="fourier"),
     "noise": ArmDefinition("floor", "one image of noise a class, nothing selected", method="noise"),
 }
@@ -57,6 +63,8 @@ _SURROGATE_SHARE = 0.9  # of the children, where the recipe has no surrogates of
 SHARING = ("per-class", "nes", "apgd")
 """The arms that cppn is compared with to answer whether sharing between classes helps."""
 
+
+_BEFORE = {"apgd": ("losses=margin",)}
 
 CLIMBED = {"straight-through": "straight through", "student": "through a student"}
 """What a white-box arm climbs instead of masked gradients (ascend.approximation)."""
@@ -73,6 +81,21 @@ def arm_title(name: str, arm: Mapping[str, Any]) -> str:
     """The name of an arm; of a white-box arm against masked gradients also what it climbs instead."""
     climbed = arm.get("gradients")
     return f"{name} ({CLIMBED.get(climbed, climbed)})" if climbed else name
+
+
+def all_changes(arm: str, changes: Sequence[str]) -> tuple[str, ...]:
+    """The --set changes of an arm: the given ones, and its own of settings that are not given."""
+    return (*_not_given(ARMS[arm].changes, changes), *changes)
+
+
+def earlier_changes(arm: str, changes: Sequence[str]) -> tuple[str, ...]:
+    """The --set changes of an arm as a result states them: of results from before it had its own, the ones it had then."""
+    return (*_not_given(_BEFORE.get(arm, ()), changes), *changes)
+
+
+def _not_given(own: Sequence[str], changes: Sequence[str]) -> list[str]:
+    given = {change.partition("=")[0].strip() for change in changes}
+    return [change for change in own if change.partition("=")[0] not in given]
 
 
 def is_applicable(arm: str, target: Target) -> bool:

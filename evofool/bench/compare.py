@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from evofool.bench.arms import earlier_changes
 from evofool.bench.statistics import paired_difference, paired_ratio
 from evofool.errors import RecipeError
 from evofool.images import LARGE_SIDE, is_large
@@ -70,6 +71,10 @@ class ProtocolRecord(_Record):
     levels: dict[str, float]
     evofool: str
     classes: int | None = None
+
+    def changes(self, arm: str) -> tuple[str, ...]:
+        """The --set changes that an arm was measured with."""
+        return earlier_changes(arm, self.settings.get(arm, ()))
 
 
 class _TargetRecord(_Record):
@@ -246,7 +251,7 @@ def refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
         if ours != theirs:
             raise RecipeError(f"the two results have different protocols: {key} is {ours!r} and {theirs!r}")
     for arm in sorted(name for name, row in a.scores.arms.items() if row.seeds and b.scores.arms.get(name, row).seeds):
-        ours, theirs = a.protocol.settings.get(arm, ()), b.protocol.settings.get(arm, ())
+        ours, theirs = a.protocol.changes(arm), b.protocol.changes(arm)
         if ours != theirs and arm in b.scores.arms:
             raise RecipeError(f"the two results have different protocols: the settings of {arm} are {ours!r} and {theirs!r}")
     if a.budget != b.budget:

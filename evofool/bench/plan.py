@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from evofool.bench.arms import (
     ARMS,
     SURROGATE,
+    all_changes,
     changed_recipe,
     evolves,
     refuse_small,
@@ -268,8 +269,8 @@ class BenchRecipe(_Part):
         return self.budgets[-1]
 
     def changes(self, arm: str) -> tuple[str, ...]:
-        """The --set changes of an arm."""
-        return self.arm[arm].set if arm in self.arm else ()
+        """The --set changes of an arm: those of the recipe, and the arm's own."""
+        return all_changes(arm, self.arm[arm].set if arm in self.arm else ())
 
     def refuse_small(self, classes: int, name: str, differentiable: bool = True, per_image: int = 1) -> None:
         """RecipeError where the budget is too small for the number of classes of a target, `name`.

@@ -64,7 +64,7 @@ def test_it_makes_a_run_that_other_commands_read(call: Call, tmp_path: Path) -> 
     lines = made.out.splitlines()
     assert lines[:2] == [
         "New run in runs/a: apgd against lenet (3 classes), seed 0, 30 forward passes a class",
-        "  settings restarts=1, rate=0.03",
+        "  settings restarts=1, rate=0.03, losses=margin",
     ]
     # Of the classes that it is about, not of all.
     assert re.fullmatch(
@@ -213,7 +213,7 @@ def test_interrupted_units_leave_nothing(call: Call, monkeypatch: pytest.MonkeyP
     [
         (("pgd",), 'there is no baseline "pgd"; there are\n  nguyen       ascent on p; setting=plain'),
         (("apgd", "lenett"), "lenett"),
-        (("apgd", "--set", "octaves=3"), 'apgd has no setting "octaves"; it has restarts, rate'),
+        (("apgd", "--set", "octaves=3"), 'apgd has no setting "octaves"; it has restarts, rate, losses'),
         (("apgd", "--set", "restarts=two"), "apgd: restarts has to be a value like 1, not 'two'"),
         (("apgd", "--set", "restarts"), "--set restarts: has to be KEY=VALUE"),
         (("apgd", "--set", "restarts=0"), "restarts has to lie in 1..256, not 0"),

@@ -168,7 +168,7 @@ def _recipe(
         "seeds": number,
         "first_seed": first,
         "format": protocol.format,
-        "arm": {arm: {"set": changes} for arm, changes in protocol.settings.items() if arm in arms},
+        "arm": {arm: {"set": changes} for arm in arms if (changes := protocol.changes(arm))},
         "surrogates": surrogates if SURROGATE in arms else (),
         "workers": workers,
     }

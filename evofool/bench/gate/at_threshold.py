@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evofool import scores
-from evofool.bench.arms import ARMS, CLIMBED, SURROGATE, refuse_small, refuse_unknown
+from evofool.bench.arms import ARMS, CLIMBED, SURROGATE, all_changes, refuse_small, refuse_unknown
 from evofool.bench.calibration import Calibration, calibrate
 from evofool.bench.cell import is_done, read_record
 from evofool.bench.cell_job import CellJob, JobSurrogate
@@ -104,6 +104,7 @@ def threshold(
                 seed,
                 attacks.budget,
                 classes,
+                all_changes(arm, ()),
                 rank=rank,
                 fingerprint=fingerprint,
                 surrogates=surrogates if arm == SURROGATE else (),
