@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evofool.bench.arms import arm_title
+from evofool.bench.arms import arm_title, earlier_changes
 from evofool.errors import RecipeError
 from evofool.images import is_large
 from evofool.text import shortened
@@ -175,7 +175,7 @@ class BoardEntry(_Record):
         the acceptance scores.
         """
         unscored = {*self.images.classes_without_images, *self.images.classes_left_out}
-        settings = {arm: self.protocol.changes(arm) for arm in headline.arms}
+        settings = {arm: earlier_changes(arm, self.protocol.settings.get(arm, ())) for arm in headline.arms}
         common = [
             self.version, self.protocol.rank, self.protocol.format, self.protocol.levels, self.protocol.confidence,
             self.images.content_sha256 or self.images.sha256, sorted(set(self.target.labels) - unscored),
