@@ -1,6 +1,6 @@
 """What a benchmark and a gate say of one digit network behind defences that look strong: flags, scores and exit statuses.
 
-    python -m tests.perf.defences OUT     # about 15 minutes on a quiet core: the table of docs/measured.md
+    python -m tests.perf.defences OUT     # about 10 minutes on a quiet core: the table of docs/measured.md
     evofool bench --target 'python:tests.perf.defences:hash_noise' --images digits
 
 The network, and those whose gradients are masked, are those of tests.perf.masked_gradients.
@@ -34,7 +34,7 @@ SPECS = {
     f"random_noise?average={ANSWERS}": ANSWERS,
 }
 """By the part of the spec after the module, how many queries an image takes."""
-BUDGETS = (200, 1000)  # images
+BUDGETS = (100, 400)  # images
 SHOWN = ("gradients masked", "answers change abruptly", "only the top class", "exactly its margin", "are random", "twice")
 
 __all__ = [
@@ -83,22 +83,24 @@ def _target(name: str, network: nn.Module) -> Target:
 
 def main(out: Path) -> None:
     """Measure each by `evofool bench`, then by `evofool gate` against the result of plain; print what each gives."""
-    base: Path | None = None
+    results: dict[str, Path] = {}
     for spec, per_image in SPECS.items():
-        folder, name = out / spec.replace("?", "-"), f"python:tests.perf.defences:{spec}"
+        folder = out / "bench" / spec.replace("?", "-")
         budgets = ",".join(str(budget * per_image) for budget in BUDGETS)
         asked = ["--images", "digits", "--arms", "cppn,apgd", "--budget", budgets, "--seeds", "3", "--workers", "0"]
-        code, lines = _run("bench", "--target", name, *asked, "--out", str(folder / "bench"))
-        results = [*(folder / "bench" / "results").glob("*.json")]
-        print(
-            f"{spec}: bench exits with {code}",
-            *(_rows(json.loads(results[0].read_text())) if results else [lines]),
-            sep="\n  ",
-        )
-        base = base or results[0]
-        code, lines = _run("gate", name, "--against", str(base), "--out", str(folder / "gate"))
+        code, lines = _run("bench", "--target", _spec(spec), *asked, "--out", str(folder))
+        results.update((spec, path) for path in (folder / "results").glob("*.json"))
+        rows = _rows(json.loads(results[spec].read_text())) if spec in results else [lines]
+        print(f"{spec}: bench exits with {code}", *rows, sep="\n  ", flush=True)
+    for spec in SPECS:
+        folder = out / "gate" / spec.replace("?", "-")
+        code, lines = _run("gate", _spec(spec), "--against", str(results["plain"]), "--out", str(folder))
         shown = [line for line in lines.splitlines() if line.startswith(("PASS", "FAIL", "INVALID", "INFO"))]
-        print(f"  gate exits with {code}", *shown, sep="\n    ", flush=True)
+        print(f"{spec}: gate exits with {code}", *shown, sep="\n  ", flush=True)
+
+
+def _spec(spec: str) -> str:
+    return f"python:tests.perf.defences:{spec}"
 
 
 def _rows(result: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from evofool.scores import margin
 from evofool.targets import Target, target
 from evofool.targets.digits import held_out
 from evofool.targets.photos import patterns
+from evofool.targets.serve import ResponseOptions, serving
 from evofool.targets.views import View, views, vote
 
 LABELS, SHAPE = ("dark", "grey", "light"), (1, 10, 10)
@@ -82,3 +83,15 @@ def test_a_number_of_views_that_is_none_is_refused(spec: str) -> None:
 
 def test_views_of_a_mean_cost_both() -> None:
     assert target("lenet?views=4&average=2").queries_per_image == 8
+
+
+def test_a_server_that_says_only_the_label_is_scored_by_views() -> None:
+    plain = Target("one-hot", LABELS, SHAPE, brightness, {"preprocessing": {}}, outputs="probabilities")
+    images = patterns(SHAPE, 3)
+    with serving(plain, options=ResponseOptions(answers="top", top=1)) as url:
+        found = target(f"{url}?views=8")
+        assert np.array_equal(found.logits(images), one_hot("probabilities", 8).logits(images))
+        assert found.top_k == len(LABELS)
+        assert found.queries >= 3 * 8 - 2, "equal views are sent once"
+        with pytest.raises(TargetError, match="average=2 is for targets in this process"):
+            target(f"{url}?average=2")
