@@ -21,6 +21,7 @@ from evofool.bench.result_file import SCHEMA, VERSION
 from evofool.bench.scoring import Scoring, flags
 from evofool.bench.statistics import quantiles
 from evofool.bench.surrogate_stage import kinship_rows
+from evofool.scores import margin
 from evofool.targets.redaction import name_of, public_name
 
 
@@ -87,7 +88,7 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
         f"{arm}: {len(reasons)} cell(s) are left out of every figure: {'; '.join(sorted(set(reasons.values())))}"
         for arm, reasons in cells.invalid.items()
     ]
-    warnings = [*prepared.warnings, *cells.plan.warnings, *cells.warnings, *calibration.doubts()]
+    warnings = [*prepared.warnings, *cells.plan.warnings, *cells.warnings, *calibration.doubts(), *_luck(cells)]
     return {
         **_head(recipe, prepared),
         "valid": scored.valid,
@@ -229,6 +230,25 @@ def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibra
             else {"classes_left_out": labels[calibration.has_images & ~calibration.scored].tolist()}
         ),
     }
+
+
+def _luck(cells: CollectedCells) -> list[str]:
+    """How much of what was accepted was luck, for a target whose answers are random."""
+    prepared = cells.prepared
+    if "average" not in prepared.target.details:
+        return []
+    calibration = prepared.calibration
+    scored, first, again = np.flatnonzero(calibration.scored), 0, 0
+    for cell in (cell for seeds in cells.data.values() for cell in seeds.values()):
+        best = cell.trace.best()[np.searchsorted(scored, cell.classes)]
+        repeated = margin(cell.logits)[np.arange(len(cell.classes)), cell.classes]
+        accepted = calibration.accepted(best, cell.classes)
+        first += int(accepted.sum())
+        again += int((accepted & calibration.accepted(repeated, cell.classes)).sum())
+    return [
+        f"answers are random, and searches keep lucky ones: of {first:,} images that were accepted, {again:,} are accepted "
+        "when they are scored again"
+    ]
 
 
 def _climbed(arm: str, cells: CollectedCells) -> dict[str, str]:

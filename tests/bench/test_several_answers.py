@@ -1,6 +1,7 @@
 """Benchmarks of targets whose answer is made of several: random ones, and those of which only the class is known."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ def test_a_random_target_is_measured_by_means_and_its_queries_are_counted(
 ) -> None:
     found = measured(tmp_path / "b", photographs, f"{module}:noisy?average=4", ["cppn", "apgd"], [160, 640])
     assert any("its answers are random, and means of 4 are used" in flag["message"] for flag in found["flags"])
+    (luck,) = (flag["message"] for flag in found["flags"] if "searches keep lucky ones" in flag["message"])
+    first, again = map(int, re.findall(r"of (\d+) images that were accepted, (\d+) are", luck)[0])
+    assert 0 < again <= first <= 20
     for name, arm in found["scores"]["arms"].items():
         (at,) = arm["accepted_at"].values()
         accepted = np.array([q for q in at if q is not None])
