@@ -12,7 +12,7 @@ import numpy as np
 
 from evofool.bench import statistics
 from evofool.bench.arms import arm_title
-from evofool.bench.interval import Interval, format_queries
+from evofool.bench.interval import format_limits, format_queries
 
 SUITE = ("canvas", "square", "apgd")
 """The attacks. They differ in kind: evolution, in which all classes share every image; random search by squares and gradient
@@ -171,7 +171,7 @@ def queries_text(row: Mapping[str, Any]) -> str:
 
 def _with_limits(row: Mapping[str, Any], number: Callable[[float], str]) -> str:
     """The value with "(low to high)", "(at least low)" or "(at most high)"."""
-    limits = Interval.from_row(row).text(number)[1].strip("[]").replace(", ", " to ")
+    limits = format_limits(row, number)
     return f"{number(row['value'])}{limits and f' ({limits})'}"
 
 

@@ -51,14 +51,22 @@ class Interval:
 
         number: formats a figure. budget: what a value of None with ">=" is above.
         """
-        low, high = (None if limit is None else number(limit) for limit in (self.low, self.high))
-        inside = f"[{low}, {high}]" if low and high else f"[at least {low}]" if low else f"[at most {high}]" if high else ""
+        limits = format_limits({"low": self.low, "high": self.high}, number).replace(" to ", ", ")
+        inside = limits and f"[{limits}]"
         if self.value is not None:
             sign = "" if inside else {"=": "", ">=": ">= ", "<=": "<= ", "unknown": ""}[self.bound]
             return sign + number(self.value), inside
         if self.bound != ">=":
-            return "unknown", ""
+            return "unknown", inside
         return "over the budget" if budget is None else f"> {number(budget)}", inside
+
+
+def format_limits(row: Mapping[str, Any], number: Callable[[float], str]) -> str:
+    """The limits of a row with "low" and "high": "0.40 to 0.60", "at least 0.91", "at most 0.09"; "" without any."""
+    low, high = (None if row[key] is None else number(row[key]) for key in ("low", "high"))
+    if low and high:
+        return f"{low} to {high}"
+    return f"at least {low}" if low else f"at most {high}" if high else ""
 
 
 def format_ratio(value: float) -> str:

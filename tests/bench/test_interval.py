@@ -2,7 +2,7 @@
 
 import pytest
 
-from evofool.bench.interval import Interval, Sign, format_queries, format_ratio
+from evofool.bench.interval import Interval, Sign, format_limits, format_queries, format_ratio
 
 
 @pytest.mark.parametrize("bound", ["=", ">=", "<="])
@@ -46,6 +46,14 @@ def test_a_bound_is_printed_in_place_of_an_interval(interval: Interval, text: tu
 
 def test_a_row_of_a_share_is_exact():
     assert Interval.from_row({"queries": 10, "value": 0.5, "low": 0.4, "high": 0.6}) == Interval(0.5, 0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0.4, 0.6, "0.40 to 0.60"), (0.91, None, "at least 0.91"), (None, 0.09, "at most 0.09"), (None, None, "")],
+)
+def test_limits_are_written_in_words(low: float | None, high: float | None, text: str):
+    assert format_limits({"low": low, "high": high}, format_ratio) == text
 
 
 def test_ratios_and_queries_are_rounded():

@@ -17,6 +17,7 @@ from evofool.bench.gate.arm_cells import with_cells
 from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.gradient_stage import choose_gradients
+from evofool.bench.interval import format_limits
 from evofool.bench.real import real_images, with_progress
 from evofool.bench.scheduler import run_cells
 from evofool.bench.statistics import share_interval
@@ -188,7 +189,7 @@ def _fooled(arm: str, cells: Sequence[tuple[CellJob, str]], accept: AcceptanceRu
     classes = len(job.classes)
     share = sum(counts) / (classes * seeds)  # of integers: a mean of rounded shares can exceed them
     interval = share_interval([count / classes for count in counts], None, classes)
-    limits = interval.text(lambda share: f"{share:.0%}")[1].strip("[]").replace(", ", " to ")
+    limits = format_limits(interval.to_dict(), lambda share: f"{share:.0%}")
     limits = limits and f" (95%: {limits})"
     climbed = f" {CLIMBED[job.gradients.kind]}" if job.gradients else ""
     message = (
