@@ -29,7 +29,10 @@ EXAMPLES = {
         "bench --target lenet --images digits --budget 100,400 --seeds 2 --workers 0 --out runs/lenet",
     ),
 }
-"""Of each example: the page that the commands leave in an empty folder, and the commands of evofool."""
+"""Of each example: the page that the commands leave in an empty folder, and the commands of evofool.
+
+What the page shows or links to lies in a folder of its name, without .html, which is copied with it.
+"""
 
 
 def on_pre_build(config: Any) -> None:
@@ -122,6 +125,8 @@ def make_example(file: Path, page: str, commands: list[str]) -> None:
             done = subprocess.run(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if done.returncode:
                 raise PluginError(f"examples/{file.name}: evofool {command} failed:\n{done.stdout}")
+        if (beside := Path(folder, page).with_suffix("")).is_dir():
+            shutil.copytree(beside, file.with_suffix(""), dirs_exist_ok=True)
         part = file.with_suffix(".part")
         shutil.copyfile(Path(folder, page), part)
         part.replace(file)

@@ -1,11 +1,10 @@
 """The end of a benchmark: its cells become JSON, a table of elites, and the report."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evofool.bench.cell_plan import CellPlan
 from evofool.bench.collect import collect_cells
@@ -19,8 +18,10 @@ from evofool.json_file import write_json
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import without_folders
 
-RESULTS, SUMMARY, ELITES, REPORT = "results", "summary.json", "elites.parquet", "report.html"
-_TILE = 84
+if TYPE_CHECKING:
+    from evofool.pages.sheet import Tile
+
+RESULTS, SUMMARY, ELITES = "results", "summary.json", "elites.parquet"
 
 Folders = Mapping[str, Mapping[str, Mapping[int, Path]]]
 """By target, arm and seed, the folders of valid cells."""
@@ -53,7 +54,7 @@ def finish(
     folder: Path,
     report: Callable[[str], None],
 ) -> BenchOutcome:
-    """Score every target by its cells, and write results/TARGET.json, summary.json, elites.parquet and report.html.
+    """Score every target by its cells, and write results/TARGET.json, summary.json, elites.parquet and the report.
 
     failures: by folder, why a cell failed in this process.
     """
@@ -160,28 +161,34 @@ def _write_report(
     folders: Folders,
     notes: Sequence[str],
 ) -> None:
-    from evofool.bench.report.bench_report import bench_report
+    """Write the pages and pictures of the report, report.html last; those of an earlier report are deleted then."""
+    from evofool.bench.report.bench_report import FOLDER, bench_report
 
-    sheets = {
-        name: {arm: _sheet(next(iter(seeds.values()))) for arm, seeds in arms.items()} for name, arms in folders.items()
+    tiles = {
+        name: {arm: partial(_tiles, next(iter(seeds.values()))) for arm, seeds in arms.items()}
+        for name, arms in folders.items()
     }
-    page = bench_report(list(results.values()), dict(total), sheets, list(notes))
-    draft = folder / f"{REPORT}.new"
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(folder / REPORT)
-    except OSError as error:
-        raise StoreError(f"{folder / REPORT} cannot be written ({error.strerror})") from None
+    written = set()
+    for path, content in bench_report(list(results.values()), dict(total), tiles, list(notes)):
+        file = folder / path
+        draft = file.with_name(f"{file.name}.new")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content)
+            draft.replace(file)
+        except OSError as error:
+            raise StoreError(f"{file} cannot be written ({error.strerror})") from None
+        written.add(file)
+    for file in (folder / FOLDER).rglob("*"):
+        if file.suffix in (".html", ".png") and file not in written:
+            file.unlink()
 
 
-def _sheet(cell: Path) -> bytes:
-    """A contact sheet of a cell's elites, a PNG: of all, or of the SHOWN with the highest margins, in order of classes."""
-    from evofool.pages.sheet import Tile, contact_sheet
+def _tiles(cell: Path) -> "list[Tile]":
+    """A cell's elites: all, or the SHOWN with the highest margins, in order of classes."""
+    from evofool.pages.sheet import Tile
 
     with StoredRun(cell) as stored:
         elites = sorted(stored.elites(), key=lambda e: -e.row.margin)[:SHOWN]
         elites = sorted(elites, key=lambda e: e.row.class_id)
-        tiles = [Tile(elite.image, elite.label, elite.confidence, log_odds=elite.row.log_odds) for elite in elites]
-    buffer = io.BytesIO()
-    contact_sheet(tiles, tile=_TILE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+        return [Tile(elite.image, elite.label, elite.confidence, log_odds=elite.row.log_odds) for elite in elites]

@@ -126,13 +126,18 @@ def _common_seeds(arms: Sequence[ArmAcceptance]) -> list[int]:
 
 def headline_sentence(result: Mapping[str, Any]) -> str:
     """The headline of a result as one sentence, and short ones on what is missing. Plain text, whatever the result has."""
+    return " ".join(headline_sentences(result))
+
+
+def headline_sentences(result: Mapping[str, Any]) -> list[str]:
+    """headline_sentence in its sentences; the first one is the headline, or the reason that there is none."""
     if not result["valid"]:
-        return "Not measured: the evaluation is invalid."
+        return ["Not measured: the evaluation is invalid."]
     if "headline" not in result["scores"]:
-        return "The result has no headline: it was written by an earlier evofool."
+        return ["The result has no headline: it was written by an earlier evofool."]
     row = result["scores"]["headline"]
     if row is None:
-        return f"No headline: none of {', '.join(SUITE)} was measured with at least one query a class."
+        return [f"No headline: none of {', '.join(SUITE)} was measured with at least one query a class."]
     classes, queries = row["classes"], row["queries_per_class"]
     count, known = _count(row["value"], classes), result["target"]["classes"]
     of = f"{classes:,} classes" if known == classes else f"{classes:,} scored classes (the target has {known:,})"
@@ -145,7 +150,7 @@ def headline_sentence(result: Mapping[str, Any]) -> str:
     )
     if len(row["by_score"]) > 1:
         sentence += f", under the easiest of {len(row['by_score'])} acceptance scores ({row['score']})"
-    return " ".join([f"{sentence}.", *_caveats(row)])
+    return [f"{sentence}.", *_caveats(row)]
 
 
 def second_sentence(result: Mapping[str, Any]) -> str:

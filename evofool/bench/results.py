@@ -105,6 +105,7 @@ def scored_json(recipe: BenchRecipe, scored: ScoredTarget, image_metrics: Mappin
             "sharing": scored.scoring.sharing(),
             "detectors": list(scored.detectors.rows),
             "image_metrics": dict(image_metrics),
+            "likeness": None,  # until people have judged the images
         },
         "raw": {
             "tau5": float(np.median(calibration.tau5)),
@@ -124,7 +125,15 @@ def invalid_json(recipe: BenchRecipe, invalid: InvalidTarget) -> dict[str, Any]:
         **_head(recipe, invalid),
         "valid": False,
         "flags": [*_flags("invalid", invalid.fault), *_flags("warning", *invalid.warnings)],
-        "scores": {"headline": None, "controls": {}, "arms": {}, "sharing": {}, "detectors": [], "image_metrics": {}},
+        "scores": {
+            "headline": None,
+            "controls": {},
+            "arms": {},
+            "sharing": {},
+            "detectors": [],
+            "image_metrics": {},
+            "likeness": None,
+        },
         "raw": {},
         "timings": {},
     }

@@ -90,7 +90,7 @@ def run(
     """Measure how easily classifiers are fooled (default command).
 
     An arm is an attack or a control, such as noise. A cell is a target, an arm and a seed, and is an ordinary run in
-    DIR/cells. The results are DIR/report.html, a JSON file
+    DIR/cells. The results are DIR/report.html with more pages and pictures in DIR/report, a JSON file
     for each target in DIR/results, DIR/summary.json and DIR/elites.parquet. Ctrl-C saves, and the same command continues.
     Exits with 2 if a target could not be measured. docs/protocol.md explains the scores.
     """

@@ -1,4 +1,4 @@
-"""A page as one HTML file that contains its pictures, plots and style; it loads nothing and runs no script."""
+"""A page as one HTML file with its plots, style and pictures, of which some may be files beside it. It runs no script."""
 
 import base64
 import re
@@ -6,25 +6,40 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
+from urllib.parse import quote
 
 from evofool.pages.stylesheet import STYLE
 from evofool.pages.svg import prefixed
 from evofool.text import escaped
 
-_SHORT = 224  # pixels; a smaller picture is enlarged by a whole factor, up to this size
 _FILES = "evofool-pictures"  # the meta tag with the names of the pictures written beside the page
+_THUMB = 112  # pixels; pictures of at most this side stand closer
 _DENSE = 8  # columns; in wider tables a cell's lighter text is below the other
 NOTHING = "\u2013"  # in a cell without a value; counts as a number when a column is aligned
 _MARKS = {"met": "good", "not met": "fault", "invalid": "fault", "undecided": "caution"}
 
 
 @dataclass(frozen=True)
+class Link:
+    """A link to another page of the same folder. path: relative, with / between its parts, not yet quoted."""
+
+    text: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A PNG's bytes, its title and its caption (plain text)."""
+    """A PNG's bytes, its title and its caption (plain text).
+
+    side: pixels; a smaller picture is enlarged by a whole factor, up to this size. path: of the file with these bytes,
+    relative to the page as in Link, which is then shown instead of a copy within the page.
+    """
 
     title: str
     png: bytes
     caption: str = ""
+    side: int = 224
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,15 @@ class Plot:
 
 @dataclass(frozen=True)
 class TableCell:
-    """A cell of a table. faint: lighter text behind or below. mark: met, not met, invalid or undecided, shown before it."""
+    """A cell of a table. faint: lighter text behind or below. mark: met, not met, invalid or undecided, shown before it.
+
+    path: of the page that the text links to, as in Link.
+    """
 
     text: str = ""
     faint: str = ""
     mark: str = ""
+    path: str = ""
 
 
 TableRow = Sequence[str | TableCell]
@@ -82,9 +101,19 @@ class Folded:
 
 
 @dataclass(frozen=True)
+class KeyFigure:
+    """A figure in large type. faint: its interval; text: what it is."""
+
+    figure: str
+    faint: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a page. lead: its result, in larger type; text: paragraphs; source: papers; fault: failures and missing
-    parts, one a line, shown first, before the cautions; parts: subsections, at the end.
+    parts, one a line, shown first, before the cautions; parts: subsections, at the end; figures: shown after the lead;
+    closed: whether all but the title is hidden until it is clicked (not of the first section, or of a subsection).
     """
 
     title: str
@@ -98,45 +127,51 @@ class Section:
     plots: Sequence[Plot] = ()
     parts: Sequence["Section"] = ()
     lead: str = ""
+    figures: Sequence[KeyFigure] = ()
+    closed: bool = False
 
 
 def html_page(
-    title: str, sections: Sequence[Section], notes: Sequence[str] = (), files: Sequence[str] = (), contents: bool = False
+    title: str,
+    sections: Sequence[Section],
+    notes: Sequence[str] = (),
+    files: Sequence[str] = (),
+    contents: bool = False,
+    up: Link | None = None,
 ) -> str:
     """The page as HTML text (UTF-8). The first section is directly under the title; notes are at the end.
 
     files: names of the pictures written beside the page, which files_of reads back; not shown. contents: whether a list of
-    the sections follows the first one. All text is plain and escaped here; only a Plot's SVG is not. The page needs no
-    network, follows the light or dark scheme, and can be printed.
+    the sections stays in view beside them, on narrow screens above them. up: a link above the title. All text is plain and
+    escaped here; only a Plot's SVG is not. The page needs no network, follows the light or dark scheme, and can be printed.
     """
     first, *others = sections or [Section("")]
     numbers = count(1)
     anchors = _anchors([section.title for section in others]) if contents else []
-    body = "\n".join(
-        [
-            f"<header><h1>{escaped(title)}</h1>\n{_inside(first, numbers, 2)}</header>",
-            _contents(others, anchors) if anchors else "",
-            *(
-                f"<section{f' id={chr(34)}{anchor}{chr(34)}' if anchor else ''}><h2>{escaped(section.title)}</h2>\n"
-                f"{_inside(section, numbers, 3)}</section>"
-                for section, anchor in zip(others, anchors or [""] * len(others), strict=True)
-            ),
-            f"<footer>{''.join(f'<div>{escaped(note)}</div>' for note in notes)}</footer>" if notes else "",
-        ]
+    above = f'<p class="up">{_link(up.text, up.path)}</p>\n' if up else ""
+    head = f"<header>{above}<h1>{escaped(title)}</h1>\n{_inside(first, numbers, 2)}</header>"
+    rest = "\n".join(
+        _section(section, anchor, numbers) for section, anchor in zip(others, anchors or [""] * len(others), strict=True)
     )
+    if anchors:
+        rest = f'<div class="beside">{_contents(others, anchors)}\n<div>\n{rest}\n</div></div>'
+    foot = f"<footer>{''.join(f'<div>{escaped(note)}</div>' for note in notes)}</footer>\n" if notes else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'">
 <meta name="{_FILES}" content="{escaped(" ".join(files))}">
 <title>{escaped(title)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
-{body}
-</body>
+<main>
+{head}
+{rest}
+</main>
+{foot}</body>
 </html>
 """
 
@@ -162,12 +197,23 @@ def _contents(sections: Sequence[Section], anchors: Sequence[str]) -> str:
     return f'<nav aria-label="Contents"><ol>{"".join(lines)}</ol></nav>'
 
 
+def _section(section: Section, anchor: str, numbers: Iterator[int]) -> str:
+    named = f' id="{anchor}"' if anchor else ""
+    heading, inside = f"<h2>{escaped(section.title)}</h2>", _inside(section, numbers, 3)
+    if not section.closed:
+        return f"<section{named}>{heading}\n{inside}</section>"
+    # A link to what is inside opens it.
+    return f"<section><details><summary>{heading}</summary>\n<div{named}>{inside}</div></details></section>"
+
+
 def _inside(section: Section, numbers: Iterator[int], level: int) -> str:
     """numbers: a new one for each plot of the page; level: of the headings of subsections."""
     parts = [f'<p class="fault">{escaped(fault)}</p>' for fault in section.fault.splitlines()]
     parts += [f'<p class="caution">{escaped(caution)}</p>' for caution in section.cautions]
     if section.lead:
         parts.append(f'<p class="lead">{escaped(section.lead)}</p>')
+    if section.figures:
+        parts.append(f'<dl class="figures">\n{"".join(map(_key_figure, section.figures))}</dl>')
     parts += [f"<p>{_breaking(escaped(paragraph))}</p>" for paragraph in section.text]
     if section.source:
         parts.append(f'<p class="source">{escaped(section.source)}</p>')
@@ -189,14 +235,25 @@ def _shown(part: Section | Folded, numbers: Iterator[int]) -> str:
     return "\n".join([*figures, *(_plot(plot, next(numbers)) for plot in part.plots), *map(_table, part.tables)])
 
 
+def _key_figure(figure: KeyFigure) -> str:
+    faint = f"<i>{escaped(figure.faint)}</i>" if figure.faint else ""
+    return f"<div><dt>{escaped(figure.text)}</dt><dd>{escaped(figure.figure)} {faint}</dd></div>\n"
+
+
+def _link(text: str, path: str) -> str:
+    return f'<a href="{escaped(quote(path))}">{escaped(text)}</a>'
+
+
 def _figure(picture: Picture) -> str:
     width, height = struct.unpack(">II", picture.png[16:24])  # of the PNG's header
-    factor = max(1, _SHORT // max(width, height))
+    factor = max(1, picture.side // max(width, height))
     small = ' class="small"' if factor > 1 else ""
     text = f"{picture.title}, {picture.caption}" if picture.caption else picture.title
+    source = f'{escaped(quote(picture.path))}" loading="lazy' if picture.path else _data(picture.png)
+    thumb = ' class="thumb"' if picture.side <= _THUMB else ""
     return (
-        f'<figure><img{small} width="{width * factor}" height="{height * factor}" alt="{escaped(text)}" '
-        f'src="{_data(picture.png)}">{_caption(picture)}</figure>\n'
+        f'<figure{thumb}><img{small} width="{width * factor}" height="{height * factor}" alt="{escaped(text)}" '
+        f'src="{source}">{_caption(picture)}</figure>\n'
     )
 
 
@@ -206,7 +263,12 @@ def _plot(plot: Plot, number: int) -> str:
         drawn = prefixed(plot.drawn, f"p{number}-").replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
     else:
         drawn = f'<img alt="{text}" src="{_data(plot.drawn)}">'
-    return f'<figure class="plot"><div class="wide">{drawn}</div>{_caption(plot)}</figure>\n'
+    return f'<figure class="plot">{_wide(drawn, plot.title)}{_caption(plot)}</figure>\n'
+
+
+def _wide(inside: str, label: str) -> str:
+    """A box that scrolls sideways if its content is wider than the screen, also by keyboard."""
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{escaped(label)}">{inside}</div>'
 
 
 def _caption(shown: Picture | Plot) -> str:
@@ -225,22 +287,24 @@ def _table(table: Table) -> str:
     full = [row for row in chain(rows, *(members for _, members in groups)) if len(row) == columns]
     marks = [' class="number"' if _are_numbers([row[k] for row in full]) else "" for k in range(columns)]
 
-    def line(cells: Sequence[str], kind: str) -> str:
+    def line(cells: Sequence[TableCell]) -> str:
         spans = [""] * (len(cells) - 1) + [f' colspan="{columns - len(cells) + 1}"' if len(cells) < columns else ""]
         shown = [span or mark for mark, span in zip(marks, spans, strict=False)]
-        return "<tr>" + "".join(f"<{kind}{m}>{c}</{kind}>" for c, m in zip(cells, shown, strict=True)) + "</tr>"
+        return "<tr>" + "".join(f"<td{m}>{_cell(c)}</td>" for c, m in zip(cells, shown, strict=True)) + "</tr>"
 
     def lines(of: Sequence[Sequence[TableCell]]) -> str:
-        return "\n".join(line([_cell(cell) for cell in cells], "td") for cells in of)
+        return "\n".join(map(line, of))
 
     caption = f"<caption>{escaped(table.caption)}</caption>" if table.caption else ""
-    head = line([escaped(h) for h in table.heads], "th")
+    heads = "".join(f'<th{mark} scope="col">{escaped(head)}</th>' for head, mark in zip(table.heads, marks, strict=True))
+    head = f"<tr>{heads}</tr>"
     bodies = [f"<tbody>\n{lines(rows)}\n</tbody>"] if rows or not groups else []
     span = f'<tr><th class="group" scope="rowgroup" colspan="{columns}">'
     bodies += [f"<tbody>\n{span}{escaped(title)}</th></tr>\n{lines(members)}\n</tbody>" for title, members in groups]
     dense = ' class="dense"' if columns >= _DENSE else ""
     under = f'<p class="under">{escaped(table.under)}</p>' if table.under else ""
-    return f'<div class="wide"><table{dense}>{caption}<thead>{head}</thead>{"".join(bodies)}</table></div>{under}'
+    whole = f"<table{dense}>{caption}<thead>{head}</thead>{''.join(bodies)}</table>"
+    return f"{_wide(whole, table.caption or ', '.join(table.heads))}{under}"
 
 
 def _cells(row: TableRow) -> list[TableCell]:
@@ -257,7 +321,8 @@ def _cell(cell: TableCell) -> str:
         raise ValueError(f'the mark of a cell is one of {", ".join(_MARKS)}, not "{cell.mark}"')
     mark = f'<b class="{_MARKS[cell.mark]}">{cell.mark}</b>' if cell.mark else ""
     faint = f"<i>{escaped(cell.faint)}</i>" if cell.faint else ""
-    return " ".join(piece for piece in (mark, escaped(cell.text), faint) if piece)
+    text = _link(cell.text, cell.path) if cell.path else escaped(cell.text)
+    return " ".join(piece for piece in (mark, text, faint) if piece)
 
 
 def _is_number(text: str) -> bool:

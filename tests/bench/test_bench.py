@@ -1,6 +1,7 @@
 """A small benchmark: every cell is a run, an interrupted benchmark continues, and invalid targets and cells are left out."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -137,6 +138,9 @@ def test_the_report_the_tables_and_the_results_are_written(done):
     page = (done / "report.html").read_text()
     assert "lenet" in page
     assert 'src="http' not in page
+    pictures = {path.relative_to(done).as_posix() for path in (done / "report").rglob("*.*")}
+    assert pictures == {f"report/images/lenet/{arm}.png" for arm in ("cppn", "per-class", "noise")}
+    assert pictures <= set(re.findall(r'src="([^"]+)"', page))
     pyarrow = pytest.importorskip("pyarrow.parquet")
     assert set(pyarrow.read_table(done / "elites.parquet").column("arm").to_pylist()) == {"cppn", "per-class", "noise"}
 
@@ -144,8 +148,12 @@ def test_the_report_the_tables_and_the_results_are_written(done):
 def test_the_same_call_repeats_nothing_and_a_further_seed_runs_only_the_missing_cells(done):
     before = {path: path.stat().st_mtime_ns for path in (done / "cells").rglob("cell.json")}
     result = scores(done)
+    (done / "report" / "no-longer-a-target.html").write_text("of an earlier recipe")
+    (done / "report" / "notes.txt").write_text("somebody's")
     assert run_bench(parse(SMALL, "here"), done).results["lenet"] == result
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not (done / "report" / "no-longer-a-target.html").exists()
+    assert (done / "report" / "notes.txt").exists()
     more = run_bench(parse({**SMALL, "seeds": 3}, "here"), done).results["lenet"]
     assert more["scores"]["arms"]["cppn"]["seeds"] == [0, 1, 2]
     assert more["scores"]["arms"]["cppn"]["r95"][1]["per_seed"][:2] == result["scores"]["arms"]["cppn"]["r95"][1]["per_seed"]

@@ -1,16 +1,21 @@
 """The report of a benchmark shows the figures of the JSON; invalid targets are named and enter no figure."""
 
 import copy
+import posixpath
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
-from evofool.bench.headline import headline_sentence, second_sentence
+from evofool.bench.headline import headline_sentence, headline_sentences, second_sentence
+from evofool.bench.interval import format_queries
 from evofool.bench.plan import parse
-from evofool.bench.report.bench_report import bench_report
+from evofool.bench.report.bench_report import FIRST, bench_report
 from evofool.bench.report.formatting import (
     confidences_cell,
     counted,
@@ -22,13 +27,20 @@ from evofool.bench.report.formatting import (
     ratio_cell,
     share_cell,
 )
-from evofool.bench.report.overview import sharing_section, strongest, summary_section
+from evofool.bench.report.likeness import likeness_section, looked_sentence
+from evofool.bench.report.overview import strongest
+from evofool.bench.report.pictures import Tiles, within_page
+from evofool.bench.report.places import listed, places, tied_first
+from evofool.bench.report.ranking import ranking_head, ranking_lead, sorted_results
+from evofool.bench.report.sharing import sharing_section
+from evofool.bench.report.target_page import attacks_section, target_head
 from evofool.bench.statistics import share_interval
 from evofool.cli import bench as cli_bench
 from evofool.cli import console_jobs
 from evofool.pages.html_page import NOTHING, TableCell
+from evofool.pages.sheet import Tile
 from evofool.sweep.runner import WorkProgress
-from tests.bench.samples import CHANGED, WRONG, results, sheets, summary
+from tests.bench.samples import CHANGED, WRONG, results, summary, tiles
 
 ARMS = ["direct", "cppn", "per-class", "square", "apgd"]
 THREE = ["direct", "cppn", "per-class"]
@@ -57,22 +69,94 @@ def found() -> list[dict[str, Any]]:
     return results(5, ARMS, 60)
 
 
+def written(
+    found: list[dict[str, Any]], data: dict[str, Any] | None = None, images: Tiles | None = None, notes: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """The files of a report, in their order. Without data: that of the samples, without groups for a single target."""
+    if data is None:
+        data = summary(found) | ({"groups": {}} if len(found) == 1 else {})
+    return dict(bench_report(found, data, images or {}, notes))
+
+
+def text_of(files: dict[str, bytes], path: str = FIRST) -> str:
+    return Reader(files[path].decode()).text
+
+
 @pytest.fixture(scope="module")
-def page(found: list[dict[str, Any]]) -> str:
-    return bench_report(found, summary(found), sheets(found), ["A note."])
+def files(found: list[dict[str, Any]]) -> dict[str, bytes]:
+    return written(found, images=tiles(found), notes=["A note."])
 
 
-def test_the_page_loads_nothing_and_every_link_has_its_target_on_the_page(page: str) -> None:
-    tags = Reader(page).tags
-    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    links = [attributes["href"] or "" for _, attributes in tags if "href" in attributes]
-    assert links
-    assert {link.removeprefix("#") for link in links} <= set(ids)
-    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
-    assert not re.search(r"https?:|@import|url\([^#]", page)
-    assert {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "style"} == set()
-    assert all((a["src"] or "").startswith("data:image/png;base64,") for t, a in tags if t == "img")
+@pytest.fixture(scope="module")
+def page(files: dict[str, bytes]) -> str:
+    return files[FIRST].decode()
+
+
+def check_links(files: dict[str, bytes]) -> None:
+    """Every link and picture is on the page or among the files; nothing else is loaded."""
+    shown = set()
+    for path in (path for path in files if path.endswith(".html")):
+        page = files[path].decode()
+        tags = Reader(page).tags
+        ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+        assert not re.search(r"https?:|@import|url\([^#]", page)
+        assert {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "style"} == set()
+        links = [attributes["href"] or "" for _, attributes in tags if "href" in attributes]
+        sources = [attributes["src"] or "" for tag, attributes in tags if tag == "img"]
+        assert {link.removeprefix("#") for link in links if link.startswith("#")} <= set(ids)
+        for link in (link for link in [*links, *sources] if not link.startswith(("#", "data:image/png;base64,"))):
+            shown.add(posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(link))))
+            assert shown <= set(files), link
+    assert {path for path in files if path.endswith(".png")} <= shown
+
+
+def test_every_link_and_picture_is_on_the_page_or_a_file_beside_it(files: dict[str, bytes], found: Any) -> None:
+    check_links(files)
+    assert list(files)[-1] == FIRST
+    names = [result["target"]["name"] for result in found]
+    assert [path for path in files if path.endswith(".html")] == [*(f"report/{name}.html" for name in names), FIRST]
+    assert {path for path in files if path.endswith(".png")} == {
+        f"report/images/{result['target']['name']}/{arm}.png" for result in found for arm in result["scores"]["arms"]
+    }
+    alone = written(results(1, THREE, 20), images=tiles(results(1, THREE, 20)))
+    check_links(alone)
+    assert [path for path in alone if path.endswith(".html")] == [FIRST]
+
+
+def test_every_page_has_one_main_part_with_its_contents_and_leads_back(files: dict[str, bytes], found: Any) -> None:
+    for path in (path for path in files if path.endswith(".html")):
+        tags = [tag for tag, _ in Reader(files[path].decode()).tags]
+        assert [tags.count(tag) for tag in ("main", "nav", "h1")] == [1, 1, 1]
+    for result in found:
+        name = result["target"]["name"]
+        assert f'href="report/{name}.html">{name}</a>' in files[FIRST].decode()
+        assert 'href="../report.html">All 5 targets</a>' in files[f"report/{name}.html"].decode()
+
+
+def test_a_page_of_twelve_targets_and_of_large_images_has_under_500_kb() -> None:
+    many = results(12, points=200)
+    rng = np.random.default_rng(0)
+    large = [Tile(rng.integers(0, 256, (3, 224, 224), np.uint8), f"class {k}", 0.9) for k in range(30)]
+    for result in many[:11]:
+        result["target"]["scored_classes"] = 1_000
+    photographs = {result["target"]["name"]: {arm: lambda: large for arm in ("canvas", "cppn")} for result in many[:11]}
+    for path, content in written(many, images=photographs).items():
+        assert not path.endswith(".html") or len(content) < 500_000, path
+
+
+def test_images_that_do_not_fit_are_made_smaller_and_then_left_out() -> None:
+    rng = np.random.default_rng(0)
+    large = [Tile(rng.integers(0, 256, (3, 224, 224), np.uint8), str(k), 0.9) for k in range(10)]
+    small = [Tile(np.zeros((1, 28, 28), np.uint8), str(k), 0.9) for k in range(10)]
+    assert [picture.side for picture in within_page(large, 500_000)] == [84] * 10
+    assert [picture.side for picture in within_page(large, 150_000)] == [56] * 10
+    few = within_page(large, 50_000)
+    assert 0 < len(few) < 10
+    assert sum(len(picture.png) for picture in few) <= 50_000
+    assert len(within_page(small, 50_000)) == 10
+    assert within_page(large, 0) == within_page([], 0) == []
 
 
 def test_names_and_reasons_are_escaped() -> None:
@@ -82,20 +166,46 @@ def test_names_and_reasons_are_escaped() -> None:
         result["flags"] = [{"level": level, "message": NASTY} for level in ("invalid", "warning")]
     data = summary(targets)
     data["statements"][0] |= {"statement": NASTY, "figures": NASTY}
-    page = bench_report(targets, data, {}, [NASTY])
-    assert "script" not in {tag for tag, _ in Reader(page).tags}
-    assert page.count("<script") == 0
-    assert NASTY in Reader(page).text
+    files = written(targets, data, tiles(targets), [NASTY])
+    check_links(files)
+    assert {posixpath.dirname(path) for path in files if path.endswith(".html")} == {"", "report"}
+    for path in (path for path in files if path.endswith(".html")):
+        page = files[path].decode()
+        assert "script" not in {tag for tag, _ in Reader(page).tags}
+        assert page.count("<script") == 0
+        assert NASTY in Reader(page).text
 
 
-def test_the_summary_comes_first_and_names_both_strongest_arms(page: str, found: Any) -> None:
-    text = Reader(page).text
-    first = text[: text.index("How to read this page")]
-    q50 = found[0]["scores"]["arms"]["apgd"]["q50"]
-    assert f"{q50['value']:,.0f}" in first
+def test_the_page_of_a_target_begins_with_its_headline(files: dict[str, bytes], found: Any) -> None:
+    for result in found[:4]:
+        page = files[f"report/{result['target']['name']}.html"].decode()
+        lead = page.index(headline_sentences(result)[0])
+        assert page.index("<h1>") < lead < page.index("What this means") < page.index("<svg")
+        assert lead < page.index("Nobody has looked at the images") < page.index("<nav")
+    black = strongest(found[0], black_box=True)
+    queries, q50 = found[0]["scores"]["headline"]["queries"], found[0]["scores"]["arms"][str(black)]["q50"]
+    shown = [figure.figure for figure in target_head(found[0]).figures]
+    assert shown == [format_queries(queries["value"]), format_queries(q50["value"] / 10)]
     assert strongest(found[0], black_box=False) == "apgd"
     assert strongest(found[0], black_box=True) in ("cppn", "per-class")
-    assert page.index("strongest arm") < page.index("<nav") < page.index("<svg")
+
+
+def test_words_come_before_symbols(files: dict[str, bytes]) -> None:
+    for path in (path for path in files if path.endswith(".html")):
+        text = text_of(files, path)
+        first = text[: text.index("What this means")]
+        assert not re.search("R95|Q50|tau", first)
+        assert re.search(r"\bR95\b|\bQ50\b", text)
+
+
+def test_results_of_an_earlier_evofool_get_a_page() -> None:
+    old = results(2, THREE, 20)
+    for result in old:
+        del result["scores"]["headline"]
+    files = written(old)
+    assert "The result has no headline: it was written by an earlier evofool." in text_of(files, "report/lenet.html")
+    assert "classes fooled after 10,000 queries over all" in text_of(files)
+    assert "classes fooled within 100 queries a class\nstrongest" in text_of(written(results(2, [*THREE, "apgd"], 20)))
 
 
 def test_the_strongest_arm_has_the_lowest_q50_or_if_all_are_censored_the_most_classes() -> None:
@@ -115,14 +225,15 @@ def test_the_strongest_arm_has_the_lowest_q50_or_if_all_are_censored_the_most_cl
     assert strongest(found | {"valid": False}, black_box=True) is None
 
 
-def test_invalid_targets_are_shown_with_their_reason_and_enter_no_figure(page: str, found: Any) -> None:
-    text = Reader(page).text
-    assert f"The evaluation of {found[4]['target']['name']} is invalid: {WRONG}." in text
-    assert f"invalid {WRONG}" in text
-    assert f"invalid {CHANGED}" in text
-    assert "4 of 5 without 3" in text
-    lead = summary_section([found[4], found[0]]).lead
-    assert found[4]["target"]["name"] not in lead
+def test_invalid_targets_are_shown_with_their_reason_and_enter_no_figure(files: dict[str, bytes], found: Any) -> None:
+    name = found[4]["target"]["name"]
+    for path in (FIRST, f"report/{name}.html"):
+        assert f"The evaluation of {name} is invalid: {WRONG}." in text_of(files, path)
+    assert f"invalid {WRONG}" in text_of(files)
+    assert f"invalid {CHANGED}" in text_of(files, f"report/{found[3]['target']['name']}.html")
+    assert "4 of 5 without 3" in text_of(files, f"report/{found[2]['target']['name']}.html")
+    assert sorted_results(found)[-1] == found[4]
+    assert ranking_lead([found[4], found[0]]) == "Only lenet has a valid result, so nothing is compared."
     shown = sharing_section(found)
     names = [row[0] for table in shown.tables for row in table.rows]
     assert names == [found[k]["target"]["name"] for k in (0, 1, 2)]
@@ -130,14 +241,14 @@ def test_invalid_targets_are_shown_with_their_reason_and_enter_no_figure(page: s
 
 def test_without_a_valid_target_the_page_gives_the_reason() -> None:
     targets = results(5, THREE, 20)[4:]
-    text = Reader(bench_report(targets, {"statements": [], "groups": {}, "transfer": None}, {})).text
-    assert "No arm that works without gradients has a valid result." in text
-    assert WRONG in text
+    empty = {"statements": [], "groups": {}, "transfer": None}
+    assert WRONG in text_of(written(targets, empty))
+    targets.append(targets[0] | {"target": targets[0]["target"] | {"name": "other"}})
+    assert "No target has a valid result." in text_of(written(targets, empty))
 
 
 def test_the_page_of_one_target_has_no_transfer_and_no_groups() -> None:
-    targets = results(1, THREE, 20)
-    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
+    text = text_of(written(results(1, THREE, 20)))
     assert "How easily lenet is fooled" in text
     assert "Transfer" not in text
     assert "Groups of networks" not in text
@@ -187,12 +298,13 @@ def test_statements_are_met_not_met_or_undecided(page: str) -> None:
 def test_a_claim_needs_five_networks() -> None:
     targets = results(5, THREE, 20)
     data = summary(targets)
-    text = Reader(bench_report(targets[:1], data, {})).text
+    text = text_of(written(targets, data))
     assert (
         "Fewer than 5 independently trained networks: undefended (3). These do not support a claim about a defence." in text
     )
     data["groups"]["undefended"]["targets"] = list("abcde")
-    assert "do not support a claim" not in Reader(bench_report(targets[:1], data, {})).text
+    data["groups"]["outlier exposure"] = data["groups"]["undefended"]
+    assert "do not support a claim" not in text_of(written(targets, data))
 
 
 def test_a_censored_group_is_shown_as_a_bound() -> None:
@@ -200,7 +312,7 @@ def test_a_censored_group_is_shown_as_a_bound() -> None:
     data = summary(targets)
     arms = data["groups"]["undefended"]["arms"]
     arms["per-class"] = {"q50": {"value": None, "bound": ">=", "low": 10_000, "high": None, "networks": 5, "censored": 5}}
-    text = Reader(bench_report(targets, data, {})).text
+    text = text_of(written(targets, data))
     assert "apgd\n240 [at least 150]\n3\n1" in text
     assert "per-class\n> 10,000 [at least 10,000]\n5\n5" in text
 
@@ -226,7 +338,7 @@ def test_the_number_of_images_of_each_seed_is_shown_for_detectors() -> None:
     targets = results(1, THREE, 20)
     for k, row in enumerate(targets[0]["scores"]["detectors"]):
         row["images"] = [7, 9, 8] if k else [1_000] * 3
-    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
+    text = text_of(written(targets))
     assert "images per seed" in text
     assert "static\n7 to 9" in text
     assert "\n1,000\n" in text
@@ -236,7 +348,7 @@ def test_without_a_temperature_the_column_of_calibrated_confidence_is_empty() ->
     targets = results(1, THREE, 20)
     for arm in targets[0]["scores"]["arms"].values():
         arm["calibrated_confidence"] = None
-    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
+    text = text_of(written(targets))
     assert "0.9997" not in text
 
 
@@ -246,7 +358,7 @@ def test_without_a_temperature_the_column_of_calibrated_confidence_is_empty() ->
 def test_suspected_training_images_are_shown_with_the_reason(known: int, reason: str) -> None:
     targets = results(1, THREE, 20)
     targets[0]["images"] |= {"suspected_training": True, "declared_top1": 0.9, "trained_on": known}
-    text = Reader(bench_report(targets, summary(targets) | {"groups": {}}, {})).text
+    text = text_of(written(targets))
     assert "Suspected training images: lenet. " in text
     assert reason in text
     assert ("declared one, so" in text) == (not known)
@@ -258,49 +370,107 @@ def test_the_methods_of_the_intervals_are_named(page: str) -> None:
     assert "expected to come out within" not in text
 
 
-def test_sheets_that_would_make_the_page_too_large_are_named() -> None:
-    targets = results(1, THREE, 20)
-    pictures = sheets(targets)
-    large = {"lenet": {**pictures["lenet"], "per-class": pictures["lenet"]["per-class"] + bytes(4_000_000)}}
-    page = bench_report(targets, summary(targets), large)
-    assert "the page would be too large: per-class." in Reader(page).text
-    assert len(page) < 2_000_000
-
-
 def test_a_report_does_not_change_its_arguments(found: list[dict[str, Any]]) -> None:
     before, data = copy.deepcopy(found), summary(found)
     data_before = copy.deepcopy(data)
-    summary_section(found)
-    bench_report(found[3:], data, {})
+    written(found[3:], data)
     assert (found, data) == (before, data_before)
-
-
-def test_the_lead_of_one_censored_target_compares_it_with_no_others() -> None:
-    targets = results(2, THREE, 20)
-    for result in targets:
-        for arm in result["scores"]["arms"].values():
-            arm["q50"] |= {"value": None, "bound": ">=", "low": None, "high": None}
-    alone = "lenet: any arm that needs no gradients fools less than half of its classes within 10,000 queries."
-    assert summary_section(targets[:1]).lead == alone
-    assert "within 10,000 queries. The most are needed for" in summary_section(targets).lead
 
 
 def test_with_a_single_seed_a_note_explains_the_missing_intervals() -> None:
     targets = results(2, THREE, 20)
-    assert "Brackets: 95% intervals over seeds." in summary_section(targets).tables[0].under
+    assert "Brackets: 95% intervals over seeds." in ranking_head(targets, {}).tables[0].under
     for result in targets:
         result["protocol"] = result["protocol"] | {"seeds": [0]}
-    assert "One seed: no intervals." in summary_section(targets).tables[0].under
+    assert "One seed: no intervals." in ranking_head(targets, {}).tables[0].under
 
 
 def test_with_many_classes_a_note_names_the_images_of_the_sheet() -> None:
     targets = results(1, THREE, 20)
-    data = summary(targets) | {"groups": {}}
-    assert "highest margins" not in Reader(bench_report(targets, data, sheets(targets))).text
+    assert "highest margins" not in text_of(written(targets, images=tiles(targets)))
     targets[0]["target"]["scored_classes"] = 1_000
-    text = Reader(bench_report(targets, data, sheets(targets))).text
-    # In the section of images, at the sheet of the strongest arm, and at the two others.
+    text = text_of(written(targets, images=tiles(targets)))
+    # In the text of the section, and at the sheet of each arm.
     assert text.count("the 30 images with the highest margins, in the order of classes") == 4
+
+
+# --- order, as far as it is shown
+
+
+def q50(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "bound": ">=" if value is None or high is None else "=", "low": low, "high": high}
+
+
+def test_places_are_what_intervals_that_do_not_overlap_allow() -> None:
+    rows = {"a": q50(10, 8, 12), "b": q50(14, 11, 20), "c": q50(30, 21, 40), "d": q50(None, 10_000), "e": q50(50)}
+    assert {name: str(place) for name, place in places(rows).items()} == {
+        "a": "1 to 3", "b": "1 to 3", "c": "3 to 4", "d": "4 to 5", "e": "1 to 5"
+    }  # fmt: skip
+    assert tied_first(rows) == ["a", "b", "e"]
+    assert tied_first(rows, most=True) == ["d", "e"]
+    assert str(places({"a": q50(1)})["a"]) == "1"
+    assert listed(["a", "b"]) == "a and b"
+    assert listed(list("abcdefg")) == "a, b, c, d and 3 others"
+
+
+def two(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
+    """Two targets whose arms all have this Q50."""
+    found = results(2, THREE, 20)
+    for result, row in zip(found, (first, second), strict=True):
+        for arm in result["scores"]["arms"].values():
+            arm["q50"] = row
+    return found
+
+
+def test_a_winner_is_named_only_where_the_intervals_do_not_overlap() -> None:
+    apart = two(q50(100, 90, 110), q50(200, 150, 260))
+    lead = ranking_lead(apart)
+    assert lead == (
+        "lenet-2015 is the hardest to fool (20 queries a class). lenet is the easiest to fool (10 queries a class)."
+    )
+    assert [result["target"]["name"] for result in sorted_results(apart)] == ["lenet-2015", "lenet"]
+    (table,) = ranking_head(apart, {}).tables
+    assert [row[1] for row in table.rows] == ["1", "2"]
+    together = two(q50(100, 90, 210), q50(200, 150, 260))
+    assert ranking_lead(together).startswith("No difference shown between lenet-2015 and lenet: ")
+    (table,) = ranking_head(together, {}).tables
+    assert [row[1] for row in table.rows] == ["1 to 2", "1 to 2"]
+    assert ranking_lead(two(q50(100), q50(200))).startswith("No difference shown"), "one seed"
+    beyond = two(q50(None, 10_000), q50(200, 150, 260))
+    assert ranking_lead(beyond).startswith("lenet is the hardest to fool (> 1,000 queries a class).")
+
+
+def test_of_attacks_too_no_strongest_one_is_named_where_intervals_overlap() -> None:
+    found = two(q50(100, 90, 110), q50(100, 90, 110))[0]
+    assert attacks_section(found).lead == "No difference shown between direct, cppn and per-class: their intervals overlap."
+    found["scores"]["arms"]["per-class"]["q50"] = q50(50, 40, 60)
+    assert attacks_section(found).lead == "per-class needs the fewest queries; its interval overlaps no other."
+    (table,) = attacks_section(found).tables
+    assert [(row[0].text, row[-1]) for row in table.rows] == [("per-class", "1"), ("direct", "2 to 3"), ("cppn", "2 to 3")]
+
+
+# --- whether the images look like their class
+
+
+def test_until_somebody_has_looked_the_page_says_so_and_then_has_the_figures_with_and_without() -> None:
+    (found,) = results(1, THREE, 20)
+    assert looked_sentence([found]).startswith("Nobody has looked at the images")
+    assert not likeness_section(found).tables
+    share = {"value": 0.7, "low": 0.6, "high": 0.8}
+    found["scores"]["likeness"] = {
+        "queries_per_class": 100,
+        "with": {"value": 0.9, "low": 0.8, "high": 1.0},
+        "measure": {"images": 10, "alike": 2, "without": share},
+        "people": None,
+    }
+    assert looked_sentence([found]).startswith("Nobody has looked at the images")
+    (table,) = likeness_section(found).tables
+    assert [row[1] for row in table.rows] == [TableCell("0.90", "[0.80, 1.00]"), TableCell("0.70", "[0.60, 0.80]")]
+    found["scores"]["likeness"]["people"] = {"raters": 8, "images": 10, "alike": 1, "open": 3, "without": share}
+    assert looked_sentence([found]) == "8 people looked at 10 images: 1 shows its class, 3 are undecided."
+    (table,) = likeness_section(found).tables
+    assert table.rows[2][2:] == ["10", "1"]
+    assert "8 people looked" in text_of(written([found]))
 
 
 # --- the console
@@ -329,14 +499,14 @@ def test_a_transfer_attack_is_named_with_its_surrogates_and_is_no_black_box(caps
     found = results(1, ["cppn", "surrogate"], 60)
     assert strongest(found[0], black_box=True) == "cppn"
     assert strongest(found[0], black_box=False) == "surrogate"
-    text = Reader(bench_report(found, summary(found), {})).text
+    text = text_of(written(found))
     assert "Threat model of the arm surrogate: transfer." in text
     assert "It is no black-box arm" in text
     for figure in ("lenet-cousin", "0.96", "2,500", "surrogates' forwards", "12,345"):
         assert figure in text
     assert "lenet: lenet-cousin (0.96)" in console(found, capsys)
     alone = results(1, ["cppn"], 60)
-    assert "surrogate" not in Reader(bench_report(alone, summary(alone), {})).text
+    assert "urrogate" not in text_of(written(alone))
     assert "urrogate" not in console(alone, capsys)
 
 

@@ -84,9 +84,9 @@ def format_duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 target", "2 targets": a number with its noun, whose plural ends in s."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """ "1 target", "2 targets": a number with its noun, whose plural ends in s if none is given."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def selection_note(result: Mapping[str, Any]) -> str:

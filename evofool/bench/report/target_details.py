@@ -1,23 +1,14 @@
-"""A target's section of the report: flags, scores of its arms, their images, detectors, and image metrics."""
+"""The details of a target's page: surrogates, detectors, margins, cost, image metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from evofool.bench.arms import arm_title
-from evofool.bench.report.formatting import (
-    KINDS,
-    confidences_cell,
-    format_share,
-    join_names,
-    quantiles_cell,
-    queries_cell,
-    selection_note,
-    share_cell,
-)
-from evofool.bench.report.overview import budget_of, strongest, valid_arms
+from evofool.bench.report.formatting import confidences_cell, format_share, quantiles_cell, share_cell
+from evofool.bench.report.overview import by_kind, valid_arms
 from evofool.bench.report.through_table import through_table
-from evofool.pages.bench_plots import detector_curves, margin_quantiles, share_curves
-from evofool.pages.html_page import NOTHING, Folded, Picture, Plot, RowGroup, Section, Table, TableCell, TableRow
+from evofool.pages.bench_plots import detector_curves, margin_quantiles
+from evofool.pages.html_page import NOTHING, Folded, Plot, RowGroup, Section, Table, TableCell, TableRow
 
 _CONTROLS = {
     "uniform-noise": "uniform noise (control)",
@@ -33,94 +24,31 @@ _METRICS = {
 }
 
 
-def target_section(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str] = ()) -> Section:
-    """The section of one target. sheets: PNGs by arm; left_out: arms whose sheet does not fit on the page."""
-    target, arms = result["target"], valid_arms(result)
-    flags = {
-        level: [flag["message"] for flag in result["flags"] if flag["level"] == level] for level in ("invalid", "warning")
-    }
-    before = [] if result["valid"] else ["Invalid: no figure of this report includes this target."]
-    fault = "\n".join([*before, *(f"Invalid: {message.rstrip('.')}." for message in flags["invalid"])])
-    cautions = [f"Warning: {message.rstrip('.')}." for message in flags["warning"]]
+def detail_sections(result: Mapping[str, Any]) -> list[Section]:
+    """The remaining figures of a target, folded but for detectors and surrogates."""
+    arms, scores = valid_arms(result), result["scores"]
+    found: list[Section] = []
+    if result.get("surrogates"):
+        found.append(_surrogates(result))
+    if result["valid"] and scores.get("detectors"):
+        found.append(_detectors(result))
+    if arms or result["valid"]:
+        margins = {arm_title(name, arm): arm["scaled_margins"] for name, arm in arms.items() if arm.get("scaled_margins")}
+        real = (scores["controls"].get("real") or {}).get("scaled_margins")
+        drawn = Plot("Margins of the elites at the largest budget", margin_quantiles(margins, real=real), _MARGINS)
+        plots = [drawn] if margins else []
+        found.append(Section("Margins, confidences and cost", plots=plots, tables=[_cost(result)], closed=True))
+    if result["valid"] and scores.get("image_metrics"):
+        found.append(_image_metrics(result))
+    target = result["target"]
     text = f"Target: {target['spec']}."
     if target.get("shape"):
         classes = f"{target['classes']:,} classes, {target['scored_classes']:,} of them scored"
         text = f"{text} {classes}; images of {_shape(target['shape'])}. Fingerprint {target['fingerprint'][:16]}."
-    parts, plots, tables = [], [], []
-    if arms:
-        curves = share_curves(
-            {arm_title(name, arm): _curve(arm) for name, arm in arms.items()}, result["protocol"]["budgets"]
-        )
-        plots.append(
-            Plot(
-                "Share of classes fooled at 95% acceptance, against queries",
-                curves,
-                f"Bands: intervals, for arms with {_BAND} seeds or more.",
-            )
-        )
-    if arms or result["valid"]:
-        tables.append(_accepted(result))
-        margins = {arm_title(name, arm): arm["scaled_margins"] for name, arm in arms.items() if arm.get("scaled_margins")}
-        real = (result["scores"]["controls"].get("real") or {}).get("scaled_margins")
-        drawn = (
-            [Plot("Margins of the elites at the largest budget", margin_quantiles(margins, real=real), _MARGINS)]
-            if margins
-            else []
-        )
-        parts.append(Section("Margins, confidences and cost", plots=drawn, tables=[_cost(result)]))
-    if result.get("surrogates"):
-        parts.append(_surrogates(result))
-    if sheets or left_out:
-        parts.append(_images(result, sheets, left_out))
-    if result["valid"] and result["scores"].get("detectors"):
-        parts.append(_detectors(result))
-    if result["valid"] and result["scores"].get("image_metrics"):
-        parts.append(_image_metrics(result))
-    return Section(target["name"], [text], plots=plots, tables=tables, parts=parts, fault=fault, cautions=cautions)
-
-
-_BAND = 3  # seeds; with fewer the band of an interval would fill the plot
-
-
-def _curve(arm: Mapping[str, Any]) -> dict[str, Any]:
-    curve = arm["curve"]
-    return {key: curve[key] for key in ("queries", "value", *(("low", "high") if len(arm["seeds"]) >= _BAND else ()))}
+    return [*found, Section("The target", [text], closed=True)]
 
 
 _MARGINS = "Thin line: 5% to 95% of the elites; thick line: 25% to 75%; marker: the median."
-
-
-def _images(result: Mapping[str, Any], sheets: Mapping[str, bytes], left_out: Sequence[str]) -> Section:
-    """The strongest arm without gradients is shown, if it has a sheet; the others are folded."""
-    best = strongest(result, black_box=True)
-    which = selection_note(result)
-    title = f"{best}, the strongest arm that needs no gradients"
-    first = [Picture(title, sheets[best], which)] if best and best in sheets else []
-    others = [Picture(arm, png, which) for arm, png in sheets.items() if not first or arm != best]
-    more = (
-        f"Not shown, because the page would be too large: {join_names(left_out)}. Their images are in the runs of the cells."
-    )
-    folded = [Folded(f"Images of {join_names([picture.title for picture in others])}", others)] if others else []
-    return Section("Images", [more] if left_out else [], pictures=first, folded=folded)
-
-
-def _accepted(result: Mapping[str, Any]) -> Table:
-    budget, scored = budget_of(result), result["target"]["scored_classes"]
-    budgets = sorted(result["protocol"]["budgets"])
-
-    def row(name: str, arm: Mapping[str, Any]) -> TableRow:
-        if not arm["seeds"]:
-            return [name, TableCell("; ".join(dict.fromkeys(arm["invalid"].values())), mark="invalid")]
-        at = [{entry["queries"]: entry for entry in arm[level]} for level in ("r95", "r50")]
-        shares = [share_cell(by.get(b)) for by in at for b in budgets]
-        n, gone = len(arm["seeds"]), arm.get("invalid") or {}
-        seeds = TableCell(f"{n} of {n + len(gone)}", f"without {', '.join(gone)}") if gone else str(n)
-        return [name, seeds, queries_cell(arm["q50"], budget), queries_cell(arm["q50"], budget, scored), *shares]
-
-    levels = ("95%", "50%")
-    heads = ["arm", "seeds", "Q50", "Q50 per class"]
-    heads += [f"fooled at {level} acceptance, {b:,} queries" for level in levels for b in budgets]
-    return Table(heads, groups=_by_kind(result, row))
 
 
 def _surrogates(result: Mapping[str, Any]) -> Section:
@@ -160,7 +88,7 @@ def _cost(result: Mapping[str, Any]) -> Table:
         *(key.replace("_", "s' ") for key in costs),
     ]  # fmt: skip
     under = "Medians over the elites, and [5%, 95%]. Cost: mean over seeds; answers include repeats and verification."
-    return Table(heads, groups=_by_kind(result, row), under=under)
+    return Table(heads, groups=by_kind(result, row), under=under)
 
 
 _COSTS = ("queries", "forwards", "backwards", "answers")
@@ -225,17 +153,9 @@ def _image_metrics(result: Mapping[str, Any]) -> Section:
     groups = [
         RowGroup(title, members) for title, members in zip(("Elites of", "For comparison"), rows, strict=True) if members
     ]
-    heads = ["", *(_METRICS.get(key, key.replace("_", " ")) for key in keys)]
-    return Section("Image metrics", [text], tables=[Table(heads, groups=groups, under="Medians and [5%, 95%].")])
-
-
-def _by_kind(result: Mapping[str, Any], row: Any) -> list[RowGroup]:
-    arms = result["scores"]["arms"]
-    kinds = dict.fromkeys([*KINDS, *(arm["kind"] for arm in arms.values())])
-    groups = [
-        (kind, [row(arm_title(name, arm), arm) for name, arm in arms.items() if arm["kind"] == kind]) for kind in kinds
-    ]
-    return [RowGroup(KINDS.get(kind, kind), rows) for kind, rows in groups if rows]
+    heads = ["images", *(_METRICS.get(key, key.replace("_", " ")) for key in keys)]
+    table = Table(heads, groups=groups, under="Medians and [5%, 95%].")
+    return Section("Image metrics", [text], tables=[table], closed=True)
 
 
 def _shape(shape: list[int]) -> str:

@@ -1,0 +1,135 @@
+"""The order of targets, the hardest to fool first, as far as their intervals show one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evofool.bench.arms import arm_title
+from evofool.bench.report.formatting import counted, join_names, queries_cell, share_cell
+from evofool.bench.report.likeness import looked_sentence
+from evofool.bench.report.overview import brackets_note, budget_of, invalid_reason, strongest
+from evofool.bench.report.places import PLACE_NOTE, by_queries, listed, places, tied_first
+from evofool.pages.html_page import Section, Table, TableCell, TableRow
+
+Results = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The figure that orders the targets. head: of its column; note: what it is.
+
+    rows: by name of a valid target, the queries a class with "value", "bound", "low" and "high". most: by name, what a value
+    of None is above. fooled: by name, a share of classes, under fooled_head.
+    """
+
+    head: str
+    note: str
+    rows: Mapping[str, Mapping[str, Any]]
+    most: Mapping[str, float]
+    fooled_head: str
+    fooled: Mapping[str, Mapping[str, Any] | None]
+
+    def cell(self, name: str) -> TableCell:
+        return queries_cell(self.rows[name], self.most[name])
+
+
+def ranking_head(results: Results, pages: Mapping[str, str]) -> Section:
+    """What is under the title: which targets are shown to differ, and all of them, the hardest to fool first.
+
+    pages: by target, the path of its page.
+    """
+    fault = "\n".join(
+        f"The evaluation of {result['target']['name']} is invalid: {invalid_reason(result)}."
+        for result in results
+        if not result["valid"]
+    )
+    compared = _compared(results)
+    text = [looked_sentence([result for result in results if result["valid"]])] if compared.rows else []
+    return Section("", text, tables=[_table(results, compared, pages)], fault=fault, lead=ranking_lead(results))
+
+
+def ranking_lead(results: Results) -> str:
+    """Which target is the hardest to fool, and which the easiest, if that is shown."""
+    compared = _compared(results)
+    rows = compared.rows
+    if not rows:
+        return "No target has a valid result."
+    hard, easy = tied_first(rows, most=True), tied_first(rows)
+    if len(rows) == 1:
+        return f"Only {hard[0]} has a valid result, so nothing is compared."
+    if len(hard) == len(rows):
+        return f"No difference shown between {listed(hard)}: their intervals overlap."
+
+    def sentence(names: Sequence[str], what: str) -> str:
+        if len(names) == 1:
+            return f"{names[0]} is {what} to fool ({compared.cell(names[0]).text} queries a class)."
+        return f"No difference shown between {listed(names)}, {what} to fool."
+
+    return f"{sentence(hard, 'the hardest')} {sentence(easy, 'the easiest')}"
+
+
+def sorted_results(results: Results) -> list[Mapping[str, Any]]:
+    """The targets in the order of the page: the hardest to fool first, and the invalid ones last."""
+    order = list(reversed(by_queries(_compared(results).rows)))
+    known = {result["target"]["name"]: result for result in results}
+    return [known[name] for name in order] + [result for name, result in known.items() if name not in order]
+
+
+def _compared(results: Results) -> _Compared:
+    """The queries of the headline's suite, if all valid targets have them for the same arms; else those of the best arm."""
+    best = {result["target"]["name"]: arm for result in results if (arm := strongest(result, black_box=False))}
+    valid = {result["target"]["name"]: result for result in results if result["target"]["name"] in best}
+    headlines = {name: row for name, result in valid.items() if (row := result["scores"].get("headline"))}
+    suites = {(row["queries_per_class"], tuple(row["arms"])) for row in headlines.values()}
+    if len(suites) == 1 and len(headlines) == len(valid):
+        ((most, arms),) = suites
+        return _Compared(
+            "queries until a class is fooled",
+            f"By the suite ({join_names(arms)}); queries: the geometric mean over classes, where a class that is not fooled "
+            f"counts as {most:,}.",
+            {name: row["queries"] for name, row in headlines.items()},
+            dict.fromkeys(headlines, most),
+            f"classes fooled within {most:,} queries a class",
+            headlines,
+        )
+    rows, limits, fooled = {}, {}, {}
+    budget = max((budget_of(result) for result in results), default=0)
+    for name, result in valid.items():
+        scores, scored = result["scores"]["arms"][best[name]], result["target"]["scored_classes"]
+        q50 = scores["q50"]
+        rows[name] = {**q50, **{key: q50[key] and q50[key] / scored for key in ("value", "low", "high")}}
+        limits[name] = budget_of(result) / scored
+        fooled[name] = {row["queries"]: row for row in scores["r95"]}.get(budget)
+    note = "By the strongest attack on each target."
+    head = f"classes fooled after {budget:,} queries over all"
+    return _Compared("queries a class until half are fooled", note, rows, limits, head, fooled)
+
+
+def _table(results: Results, compared: _Compared, pages: Mapping[str, str]) -> Table:
+    rows: list[TableRow] = []
+    found, n = places(compared.rows), len(compared.rows)
+    for result in sorted_results(results):
+        name = result["target"]["name"]
+        warnings = sum(flag["level"] == "warning" for flag in result["flags"])
+        beside = [group] if (group := result["target"].get("group") or "") not in ("", name) else []
+        beside += [counted(warnings, "warning")] if warnings else []
+        link = TableCell(name, ", ".join(beside), path=pages.get(name, ""))
+        if name not in compared.rows:
+            why = "no arm has a valid seed" if result["valid"] else invalid_reason(result)
+            rows.append([link, TableCell(why, mark="invalid")])
+            continue
+        # Places count from the hardest target.
+        best, worst = n + 1 - found[name].worst, n + 1 - found[name].best
+        arm = strongest(result, black_box=False) or ""
+        rows.append(
+            [
+                link,
+                f"{best}" if best == worst else f"{best} to {worst}",
+                compared.cell(name),
+                share_cell(compared.fooled[name]),
+                arm_title(arm, result["scores"]["arms"][arm]),
+            ]
+        )
+    heads = ["target", "place", compared.head, compared.fooled_head, "strongest attack"]
+    under = f"{compared.note} {PLACE_NOTE.replace('the fewest queries', 'the most queries')} {brackets_note(results)}"
+    return Table(heads, rows, under=under)
