@@ -25,6 +25,7 @@ from evofool.targets.spec import Spec
 from evofool.targets.speed import FormatChoice, SpeedMeasurement, choose_format, measure_speeds
 
 VARIES, DEPENDS = 1e-3, 0.1  # differences of log-odds: above the first a note, above the second the target is refused
+_ROUNDING = 1e-3  # of the largest log-odds: an image's neighbours in a batch change less by rounding, whatever the scale
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PUBLISHED = {"efficientnet-lite0": 0.751, "efficientnet-lite1": 0.767, "efficientnet-lite2": 0.776}
 _ANSWERS = "validation.answers"
@@ -267,7 +268,7 @@ def _validate(target: Target, together: int, single: int, chunk: int) -> Validat
     random = twice > VARIES
     if random:
         (faults if (fault := random_fault(target, twice)) else notes).append(fault or random_note(target))
-    elif apart > DEPENDS:
+    elif apart > max(DEPENDS, _ROUNDING * float(np.abs(scores.log_odds(first)).max())):
         faults.append(
             f"an image alone and the same one together with {len(images) - 1} others differ by {apart:.3g} in log-odds; "
             "its answers depend on the other images in the batch: a batch norm in training mode?"

@@ -152,6 +152,27 @@ def test_answers_that_depend_on_the_batch_are_a_fault_or_a_note_by_how_much() ->
     assert any("in a batch of 6 differ by" in note for note in small.notes)
 
 
+def test_rounding_of_large_logits_is_no_dependence_on_the_batch() -> None:
+    """The fifth power of lenet's logits has differences of some log-odds in its last bits."""
+
+    class Power(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            network = target("lenet").network
+            assert network is not None
+            self.base = network.module
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.base(x) ** 5
+
+    preprocessing = Preprocessing(**target("lenet").details["preprocessing"])
+    mapped = Target.from_module(Power(), list("0123456789"), (1, 28, 28), preprocessing, "mapped")
+    found = validate(mapped, 32)
+    assert found.faults == ()
+    assert found.alone is not None
+    assert found.alone > 0.1, "it would be refused by the absolute limit"
+
+
 def test_a_target_that_is_billed_by_the_request_gets_one_request() -> None:
     class Paid(Target):
         sent = 1
