@@ -13,7 +13,7 @@ from evofool.targets.photos import drawings, patterns
 TOLERANCE = 0.05
 """How far a mean may differ from the next one: the standard deviation of its margins, as a share of that between images."""
 MOST = 1000  # answers
-_IMAGES = 8  # patterns, and as many drawings
+_IMAGES, _TIMES = 8, 4  # patterns, and as many drawings; answers to each
 
 
 def average(target: Target, answers: int) -> None:
@@ -41,23 +41,23 @@ def repeatability(target: Target) -> tuple[float, float]:
     """(noise, spread) of the margins that a target answers, each a root mean square over classes.
 
     noise: the standard deviation from one answer to the next for one image; spread: that between images, which are patterns
-    and drawings, less the part of the noise. They are classified twice. NaN where margins are not finite.
+    and drawings, less the part of the noise. They are classified four times. NaN where margins are not finite.
     """
     images = np.concatenate([patterns(target.shape, _IMAGES), drawings(target.shape, _IMAGES)])
-    first, again = (scores.margin(target.logits(images)) for _ in range(2))
-    noise = float(np.square(first - again).mean()) / 2
-    spread = float(((first + again) / 2).var(axis=0, ddof=1).mean()) - noise / 2
+    margins = np.stack([scores.margin(target.logits(images)) for _ in range(_TIMES)])
+    noise = float(margins.var(axis=0, ddof=1).mean())
+    spread = float(margins.mean(axis=0).var(axis=0, ddof=1).mean()) - noise / _TIMES
     return math.sqrt(noise), math.sqrt(max(0.0, spread)) if math.isfinite(spread) else math.nan
 
 
 def needed(noise: float, spread: float, answers: int = 1) -> int | None:
     """How many answers have a mean that repeats within TOLERANCE, if means of `answers` do not; None if more than MOST.
 
-    A quarter more than by these figures, since they are estimates.
+    Half as many again as by these figures, since they are estimates.
     """
     if not (math.isfinite(noise) and spread > 0):
         return None
-    n = math.ceil(1.25 * answers * (noise / (TOLERANCE * spread)) ** 2)
+    n = math.ceil(1.5 * answers * (noise / (TOLERANCE * spread)) ** 2)
     return max(2, n) if n <= MOST else None
 
 

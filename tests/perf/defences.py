@@ -24,7 +24,7 @@ from tests.perf.masked_gradients import Masked, detached, fifth_power, plain, ro
 
 NOISE = 0.5
 """The standard deviation of added noise, in units of logits."""
-ANSWERS, VIEWS = 8, 16
+ANSWERS, VIEWS = 16, 16
 SPECS = {
     **dict.fromkeys(("plain", "threshold", "detached", "rounded", "temperature", "fifth_power"), 1),
     "hash_noise": 1,

@@ -89,9 +89,9 @@ def test_answers_that_are_noise_alone_are_refused_with_the_reason() -> None:
 
 
 def test_how_many_answers_are_needed() -> None:
-    assert needed(0.2, 1.0) == 20  # (0.2 / 0.05)^2, and a quarter more
+    assert needed(0.2, 1.0) == 24  # (0.2 / 0.05)^2, and half as many again
     assert needed(0.01, 1.0) == 2
-    assert needed(0.1, 1.0, 4) == 20
+    assert needed(0.1, 1.0, 4) == 24
     assert needed(9.0, 1.0) is needed(1.0, 0.0) is needed(np.nan, 1.0) is None
 
 
