@@ -85,6 +85,16 @@ def test_views_of_a_mean_cost_both() -> None:
     assert target("lenet?views=4&average=2").queries_per_image == 8
 
 
+def test_a_network_and_its_labels_alone_have_the_same_views() -> None:
+    """So hiding logits buys nothing."""
+    plain, images = target("lenet"), patterns((1, 28, 28), 4)
+    labels = Target(
+        "labels", plain.labels, plain.shape, lambda x: np.eye(10, dtype=np.float32)[plain.logits(x).argmax(axis=1)], {}
+    )
+    vote(labels, 8)
+    assert np.array_equal(labels.logits(images), target("lenet?views=8").logits(images))
+
+
 def test_a_server_that_says_only_the_label_is_scored_by_views() -> None:
     plain = Target("one-hot", LABELS, SHAPE, brightness, {"preprocessing": {}}, outputs="probabilities")
     images = patterns(SHAPE, 3)
