@@ -164,7 +164,7 @@ def paired_ratio(
     threshold_variance: float = 0.0,
     confidence: float = 0.95,
 ) -> Interval:
-    """The geometric mean of a's Q50 over b's, paired by seed; replicates are (B, S), for the same resampled thresholds.
+    """The ratio of a's Q50 to b's, paired by seed; replicates are (B, S), for the same resampled thresholds.
 
     threshold_variance: of the mean log10 ratio, instead of replicates, where a and b have different thresholds.
 
