@@ -16,7 +16,7 @@ OUT = typer.Option(
 )
 CSV = typer.Option("--csv", metavar="FILE", help="Also write the rows as CSV, with numbers that are not rounded.")
 COPIES = typer.Option(
-    metavar="DIR", help="Also write a copy of each result without curves and image metrics, small enough to be committed."
+    metavar="DIR", help="Also write a copy of each ranked result without curves and image metrics, small enough to be committed."
 )
 
 
@@ -38,8 +38,7 @@ def board(
     from evofool.cli.console import write
     from evofool.export.csv_file import write_csv
 
-    files = result_files(results)
-    found = make_board(files)
+    found = make_board(result_files(results))
     page = out or (None if as_json else Path("board.html"))
     if page is not None:
         html = board_page(found)
@@ -47,7 +46,7 @@ def board(
     if csv is not None:
         write(csv, lambda: write_csv(csv, COLUMNS, board_rows(found)))
     if copies is not None:
-        _write_copies(files, copies)
+        _write_copies([Path(row.file) for group in found.groups for row in group.rows], copies)
     if as_json:
         print_json(board_json(found))
         return
@@ -61,8 +60,7 @@ def board(
 
 
 def _write_copies(files: list[Path], folder: Path) -> None:
-    from evofool.bench.board.small import small_copy
-    from evofool.bench.result_file import load_result
+    from evofool.bench.result_file import load_result, small_copy
     from evofool.errors import RecipeError
     from evofool.json_file import write_json
 

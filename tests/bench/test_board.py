@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from evofool.bench.board.board import Board, make_board, rank_results, result_files
 from evofool.bench.board.board_page import COLUMNS, board_json, board_page
-from evofool.bench.board.small import STRIPPED, small_copy
+from evofool.bench.result_file import STRIPPED, small_copy
 from evofool.cli.app import app
 from evofool.errors import RecipeError, StoreError
 from evofool.pages.html_page import NOTHING
