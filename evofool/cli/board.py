@@ -16,7 +16,8 @@ OUT = typer.Option(
 )
 CSV = typer.Option("--csv", metavar="FILE", help="Also write the rows as CSV, with numbers that are not rounded.")
 COPIES = typer.Option(
-    metavar="DIR", help="Also write a copy of each ranked result without curves and image metrics, small enough to be committed."
+    metavar="DIR",
+    help="Also write a copy of each ranked result without curves and image metrics, small enough to be committed.",
 )
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evofool.bench.arms import arm_title
-from evofool.bench.board.entry import BoardEntry, DetectorRecord, HeadlineRecord, QueriesRecord, invalid_reason, read_entry
+from evofool.bench.board.entry import (
+    BoardEntry,
+    DetectorRecord,
+    HeadlineRecord,
+    QueriesRecord,
+    ShareRecord,
+    invalid_reason,
+    read_entry,
+)
 from evofool.bench.result_file import load_result
 from evofool.errors import RecipeError
 
@@ -29,13 +37,15 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A ranked result. places: by the share of classes fooled; queries_places: by the queries that a class takes."""
+    """A ranked result. places: by the share of classes fooled; reached_places: by the second figure, the share of real
+    images that the best images reach.
+    """
 
     file: str
     entry: BoardEntry
     headline: HeadlineRecord
     places: "Places"
-    queries_places: "Places"
+    reached_places: "Places"
 
     @property
     def q50(self) -> tuple[str, QueriesRecord] | None:
@@ -134,37 +144,31 @@ def rank_results(results: Mapping[str, Mapping[str, Any]]) -> Board:
 
 
 def _ranked(found: Sequence[tuple[str, BoardEntry, HeadlineRecord]]) -> tuple[BoardRow, ...]:
-    """Rows by the share of classes fooled, the lowest first; of equal ones that which takes more queries, then by names."""
-    places = _places([_limits(headline.low, headline.high) for _, _, headline in found])
-    # More queries are harder, so the signs are changed.
-    queries = [(-high, -low) for low, high in (_queries_limits(headline) for _, _, headline in found)]
-    rows = [BoardRow(*result, *of) for *of, result in zip(places, _places(queries), found, strict=True)]
+    """Rows by the share of classes fooled, the lowest first; of equal ones by the second figure, then by names."""
+    places = _places([headline for _, _, headline in found])
+    reached = _places([headline.reached for _, _, headline in found])
+    rows = [BoardRow(*result, *of) for *of, result in zip(places, reached, found, strict=True)]
 
     def order(row: BoardRow) -> tuple[float, float, str]:
-        taken = row.headline.queries
-        return row.headline.value, -taken.value if taken else 0.0, row.entry.target.name
+        second = row.headline.reached
+        return row.headline.value, second.value if second else inf, row.entry.target.name
 
     return tuple(sorted(rows, key=order))
 
 
-def _places(intervals: Sequence[tuple[float, float]]) -> list[Places]:
-    """By row, its places among intervals (low, high) of which lower ones are harder to fool.
+def _places(shares: Sequence[ShareRecord | None]) -> list[Places]:
+    """By row, its places by a share of which a lower one is harder to fool.
 
-    A difference is shown where two intervals do not overlap.
+    A difference is shown where two intervals do not overlap. Without limits, as from a single seed, nothing is shown.
     """
-    return [
-        Places(
-            1 + sum(other_high < low for _, other_high in intervals),
-            len(intervals) - sum(other_low > high for other_low, _ in intervals),
+    limits = [
+        (
+            -inf if share is None or share.low is None else share.low,
+            inf if share is None or share.high is None else share.high,
         )
-        for low, high in intervals
+        for share in shares
     ]
-
-
-def _limits(low: float | None, high: float | None) -> tuple[float, float]:
-    """Without a limit, as from a single seed, nothing is shown."""
-    return (-inf if low is None else low), (inf if high is None else high)
-
-
-def _queries_limits(headline: HeadlineRecord) -> tuple[float, float]:
-    return (-inf, inf) if headline.queries is None else _limits(headline.queries.low, headline.queries.high)
+    return [
+        Places(1 + sum(other < low for _, other in limits), len(limits) - sum(other > high for other, _ in limits))
+        for low, high in limits
+    ]

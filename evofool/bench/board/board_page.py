@@ -13,9 +13,8 @@ from evofool.text import shortened
 _MOST = 60  # characters of a name
 _HASH = 12  # digits of a hash
 _HEADS = (
-    "classifier", "rank", "defence", "fooled", "queries a class", "Q50", "through a detector", "transfer", "top-1",
-    "seeds", "protocol",
-    "hashes",
+    "classifier", "rank", "defence", "fooled", "reached", "queries a class", "Q50", "through a detector", "transfer",
+    "top-1", "seeds", "protocol", "hashes",
 )  # fmt: skip
 
 
@@ -44,10 +43,11 @@ _NOTES = (
     "suite or budget is another attack, and with other classes the share is of something else. So a table has results "
     "of the same files of real images, scored classes, attacks with their settings, budget, acceptance scores and "
     "version of the protocol.",
-    "Queries a class: the geometric mean over classes of the queries until a class is fooled by any attack of the "
-    "suite, where a class that is not fooled counts as the most queries. It still differs where all classes are "
-    "fooled, and has ranks of its own. Q50: the queries, over all classes, until the fastest attack of the suite has "
-    "fooled half of the classes; > means not within the budget.",
+    "Reached: the mean over classes of the share of real images that are accepted no more clearly than the best image "
+    "of any attack. It still differs where all classes are fooled, and has ranks of its own. Queries a class: the "
+    "geometric mean over classes of the queries until a class is fooled, where a class that is not fooled counts as "
+    "the most queries. Q50: the queries, over all classes, until the fastest attack of the suite has fooled half of "
+    "the classes; > means not within the budget.",
     "Through a detector: the share of classes fooled through classifier and detector together, by images evolved "
     "against both, at thresholds that together keep 95% of real images; of several detectors the one that lets the "
     "fewest through. Transfer: the median over other networks of the share of their fooling images that this one "
@@ -88,6 +88,7 @@ def _cells(row: BoardRow, place: int) -> list[SortableCell]:
         SortableCell(str(row.places), key=row.places.first + place / 1e6),
         SortableCell(_name(defence) or NOTHING, key=defence or None),
         SortableCell(fooled, f"{limits} by {_name(headline.score)}".strip(), headline.value),
+        _reached(row),
         _queries(row),
         _q50(row),
         _detector(row),
@@ -99,12 +100,20 @@ def _cells(row: BoardRow, place: int) -> list[SortableCell]:
     ]
 
 
+def _reached(row: BoardRow) -> SortableCell:
+    found = row.headline.reached
+    if found is None:
+        return SortableCell()
+    text, limits = Interval(found.value, found.low, found.high).text(format_share)
+    return SortableCell(text, f"{limits} rank {row.reached_places}".strip(), found.value)
+
+
 def _queries(row: BoardRow) -> SortableCell:
     found = row.headline.queries
     if found is None:
         return SortableCell()
     text, limits = Interval(found.value, found.low, found.high).text(format_queries)
-    return SortableCell(text, f"{limits} rank {row.queries_places}".strip(), found.value)
+    return SortableCell(text, limits, found.value)
 
 
 def _q50(row: BoardRow) -> SortableCell:
@@ -142,11 +151,11 @@ def _name(text: str) -> str:
 
 _BOUNDS = {"=": "exact", ">=": "at least", "<=": "at most"}
 COLUMNS = (
-    "group", "rank_first", "rank_last", "queries_rank_first", "queries_rank_last", "classifier", "spec", "defence",
-    "fooled", "fooled_low", "fooled_high", "score", "queries", "queries_low", "queries_high", "classes",
-    "queries_per_class", "attacks", "q50", "q50_bound", "q50_low", "q50_high", "q50_arm", "detector", "through_detector",
-    "through_detector_low", "through_detector_high", "transfer_median", "transfer_networks", "top1", "suspected_training",
-    "seeds", "protocol", "evofool", "weights", "images", "file",
+    "group", "rank_first", "rank_last", "reached_rank_first", "reached_rank_last", "classifier", "spec", "defence",
+    "fooled", "fooled_low", "fooled_high", "score", "reached", "reached_low", "reached_high", "queries", "queries_low",
+    "queries_high", "classes", "queries_per_class", "attacks", "q50", "q50_bound", "q50_low", "q50_high", "q50_arm",
+    "detector", "through_detector", "through_detector_low", "through_detector_high", "transfer_median",
+    "transfer_networks", "top1", "suspected_training", "seeds", "protocol", "evofool", "weights", "images", "file",
 )  # fmt: skip
 
 
@@ -165,13 +174,14 @@ def _row(number: int, row: BoardRow) -> dict[str, Any]:
     entry, headline = row.entry, row.headline
     target, images = entry.target, entry.images
     arm, q50 = row.q50 or (None, None)
-    taken = headline.queries
+    second, taken = headline.reached, headline.queries
     found = row.detector
     joint = found.through.joint if found and found.through else None
     transfer = entry.scores.transfer
     values: Sequence[Any] = (
-        number, *row.places, *row.queries_places, target.name, target.spec, target.defence or target.group,
+        number, *row.places, *row.reached_places, target.name, target.spec, target.defence or target.group,
         headline.value, headline.low, headline.high, headline.score,
+        second and second.value, second and second.low, second and second.high,
         taken and taken.value, taken and taken.low, taken and taken.high, headline.classes, headline.queries_per_class,
         " ".join(row.attacks), q50 and q50.value, q50 and _BOUNDS.get(q50.bound, "unknown"), q50 and q50.low,
         q50 and q50.high, arm,

@@ -45,6 +45,7 @@ class HeadlineRecord(ShareRecord):
     arms: tuple[Name, ...] = Field(min_length=1)
     left_out: dict[Name, Name] = {}
     score: Name
+    reached: ShareRecord | None = None
     queries: MeanQueriesRecord | None = None
     by_score: dict[Name, ShareRecord]
     seeds: tuple[int, ...] = Field(min_length=1)
