@@ -19,6 +19,7 @@ from evofool.explain.folder import PAGE, ExplanationFolder
 from evofool.run.reader import FILE
 from evofool.sweep import status
 from evofool.targets import Target
+from tests.bench.samples import result as invented
 from tests.bench.test_compare import result
 from tests.fuzz.mutations import apply_bytes, apply_json, as_json, byte_edits, json_edits
 from tests.fuzz.room import Area, Fault, Room
@@ -45,6 +46,8 @@ def sample(kind: str) -> Any:
     """What a file of this kind has: JSON, or bytes."""
     if kind in ("compare", "gate"):
         return RESULT
+    if kind == "board":
+        return invented("lenet", 0, ["canvas", "square", "apgd"], points=5)
     if kind == "manifest":
         calibrated = {"spec": "lenet", "fingerprint": "f", "images": "i", "listing": "l", "notes": ["n"], "faulty": False}
         fixed, whole = recipe().fixed(), recipe().model_dump(mode="json")
@@ -88,6 +91,12 @@ def _compare(content: bytes, room: Room) -> None:
     given, other = room.give("a.json", content), room.give("b.json", as_json(RESULT).encode())
     room.call("bench", "compare", given, other)
     room.call("bench", "compare", other, given, "--json")
+
+
+def _board(content: bytes, room: Room) -> None:
+    given = room.give("a.json", content)
+    other = room.give("b.json", as_json(invented("other", 1, ["canvas", "square", "apgd"], points=5)).encode())
+    room.call("bench", "board", given, other, "--out", room.work / "b.html", "--csv", room.work / "b.csv", "--json")
 
 
 def _gate(content: bytes, room: Room) -> None:
@@ -148,6 +157,7 @@ def _answers(content: bytes, room: Room) -> None:
 
 READERS: dict[str, Callable[[bytes, Room], None]] = {
     "compare": _compare,
+    "board": _board,
     "gate": _gate,
     "manifest": _manifest,
     "status": _status,
@@ -156,7 +166,7 @@ READERS: dict[str, Callable[[bytes, Room], None]] = {
     "page": _page,
     "answers": _answers,
 }
-_KINDS = ("compare", "compare", "gate", "manifest", "manifest", "status", "cell", "retraining")
+_KINDS = ("compare", "compare", "board", "gate", "manifest", "manifest", "status", "cell", "retraining")
 CASES = st.one_of(
     st.tuples(st.sampled_from(_KINDS), st.just("json"), json_edits()),
     st.tuples(st.sampled_from(_KINDS), st.just("json"), json_edits(6)),
