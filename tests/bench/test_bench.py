@@ -57,6 +57,13 @@ def whole():
 def quarter():
     return Divided(4.0)
 
+class Fifth(Divided):
+    def forward(self, x):
+        return self.network(x) ** 5
+
+def fifth():
+    return Fifth(1.0)
+
 def reversed_():
     network = Divided(1.0)
     with torch.no_grad():
@@ -218,6 +225,39 @@ def test_dividing_the_logits_by_four_gives_the_same_scores_to_the_bit(here):
     assert a["scores"] == b["scores"]
     assert a["raw"]["tau5"] == 4 * b["raw"]["tau5"]
     assert a["raw"]["confidence"] != b["raw"]["confidence"]
+
+
+def test_every_arm_has_its_figures_under_each_acceptance_score(done):
+    found = scores(done)["scores"]
+    for arm in found["arms"].values():
+        assert list(arm["by_score"]) == ["margin", "pair", "features"]
+        margin = arm["by_score"]["margin"]
+        assert margin["r95"] == arm["r95"][-1]
+        assert margin["q50"] == arm["q50"]
+        assert margin["accepted_at"] == arm["accepted_at"]
+        for row in arm["by_score"].values():
+            shares = [np.mean([q is not None for q in at]) for at in row["accepted_at"].values()]
+            assert row["r95"]["per_seed"] == pytest.approx(shares)
+    spread = found["spread"]
+    assert spread["left_out"] == {}
+    assert spread["easiest"] in spread["scores"]
+    for row in spread["scores"].values():
+        assert row["arm"] in ("cppn", "per-class"), "noise does not search"
+        assert abs(row["control"]["accepted"] - 0.95) <= 3 * row["control"]["standard_error"]
+    assert list(found["headline"]["by_score"] if found["headline"] else spread["scores"]) == list(spread["scores"])
+
+
+def test_a_monotone_map_of_the_logits_changes_nothing_by_the_pair_or_by_features(here):
+    """Random images do not depend on the answers, so that they are the same for both networks."""
+    targets = [{"target": f"python:divided_nets:{name}", "name": name} for name in ("whole", "fifth")]
+    recipe = {**SMALL, "targets": targets, "arms": ["random", "noise"], "budgets": [300], "seeds": 1}
+    result = run_bench(parse(recipe, "here"), here / "b")
+    assert result.valid
+    a, b = (result.results[name]["scores"]["arms"] for name in ("whole", "fifth"))
+    for arm in ("random", "noise"):
+        for score in ("pair", "features"):
+            assert a[arm]["by_score"][score] == b[arm]["by_score"][score]
+    assert any(q is not None for q in a["random"]["by_score"]["pair"]["accepted_at"]["0"])
 
 
 def test_a_target_that_changed_is_invalid_and_the_others_are_measured(here):

@@ -159,3 +159,11 @@ def test_notes_name_the_limits_of_a_comparison() -> None:
     assert "cppn: 2 pairs of seeds; 5 give a first impression" in notes
     assert "cppn: seed 2 is invalid in one of the two" in notes
     assert compare(result(A), result(A))["notes"] == []
+
+
+def test_a_result_without_losses_climbed_the_margin_alone() -> None:
+    earlier, now = (result(queries, arm="apgd") for queries in (A, B))
+    now = changed(now, "protocol.settings", {"apgd": ["losses=margin+logit"]})
+    with pytest.raises(RecipeError, match=r"the settings of apgd are \('losses=margin',\) and \('losses=margin\+logit',\)"):
+        compare(earlier, now)
+    assert compare(earlier, changed(now, "protocol.settings", {"apgd": ["losses=margin"]}))["arms"]["apgd"]["seeds"]

@@ -185,3 +185,15 @@ def test_copies_have_their_own_rows_and_names(tmp_path):
     assert [entry.name for entry in found] == ["lenet", "lenet-2", "defended-1", "defended-2"]
     assert [entry.group for entry in found] == ["", "", "defended", "defended"]
     assert len({entry.spec for entry in found[2:]}) == 2
+
+
+def test_an_arm_has_its_own_settings_unless_others_are_given() -> None:
+    bench = {"images": "digits", "targets": [{"target": "lenet"}], "arms": ["apgd", "nes"]}
+    assert parse(bench, "here").changes("apgd") == ("losses=margin+logit",)
+    assert parse(bench, "here").settings()["apgd"]["losses"] == "margin+logit"
+    assert parse(bench, "here").changes("nes") == ()
+    faster = parse(bench | {"arm": {"apgd": {"set": ["rate=0.1"]}}}, "here")
+    assert faster.changes("apgd") == ("losses=margin+logit", "rate=0.1")
+    plain = parse(bench | {"arm": {"apgd": {"set": ["losses = margin"]}}}, "here")
+    assert plain.settings()["apgd"]["losses"] == "margin"
+    assert plain.changes("apgd") == ("losses = margin",)

@@ -198,6 +198,14 @@ def test_words_come_before_symbols(files: dict[str, bytes]) -> None:
         assert re.search(r"\bR95\b|\bQ50\b", text)
 
 
+def test_the_acceptance_scores_are_compared_with_their_controls(files: dict[str, bytes], found: Any) -> None:
+    text = text_of(files, f"report/{found[0]['target']['name']}.html")
+    section = text[text.rindex("Acceptance under several scores") :]
+    assert "The easiest score is pair." in section
+    assert "Left out: features: a target without a PyTorch network gives no features." in section
+    assert "± 0.006" in section
+
+
 def test_results_of_an_earlier_evofool_get_a_page() -> None:
     old = results(2, THREE, 20)
     for result in old:

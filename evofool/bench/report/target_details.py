@@ -6,6 +6,7 @@ from typing import Any
 from evofool.bench.arms import arm_title
 from evofool.bench.report.formatting import confidences_cell, format_share, quantiles_cell, share_cell
 from evofool.bench.report.overview import by_kind, valid_arms
+from evofool.bench.report.scores_table import scores_section
 from evofool.bench.report.through_table import through_table
 from evofool.pages.bench_plots import detector_curves, margin_quantiles
 from evofool.pages.html_page import NOTHING, Folded, Plot, RowGroup, Section, Table, TableCell, TableRow
@@ -28,6 +29,8 @@ def detail_sections(result: Mapping[str, Any]) -> list[Section]:
     """The remaining figures of a target, folded but for detectors and surrogates."""
     arms, scores = valid_arms(result), result["scores"]
     found: list[Section] = []
+    if section := scores_section(result):
+        found.append(section)
     if result.get("surrogates"):
         found.append(_surrogates(result))
     if result["valid"] and scores.get("detectors"):
