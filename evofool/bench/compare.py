@@ -82,6 +82,7 @@ class _TargetRecord(_Record):
     fingerprint: str
     shape: tuple[int, int, int]
     labels: tuple[str, ...] = Field(min_length=1)
+    views: int = 0
 
 
 class _ImagesRecord(_Record):
@@ -259,10 +260,20 @@ def refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
             f"the two results have different budgets, {a.budget:,} and {b.budget:,} queries, at which Q50 is censored; "
             "measure one again with the budget of the other"
         )
+    refuse_other_views((a.target.name, b.target.name), (a.target.views, b.target.views))
     if is_large(a.target.shape) != is_large(b.target.shape):
         raise RecipeError(
             f"the two take images of {_shape(a)} and {_shape(b)}: arms have other settings from {LARGE_SIDE} pixels on"
         )
+
+
+def refuse_other_views(names: tuple[str, str], views: tuple[int, int]) -> None:
+    """RecipeError unless both targets answer by as many views (evofool.targets.views), or neither does: their margins and
+    queries mean something else otherwise.
+    """
+    if views[0] != views[1]:
+        ours, theirs = (f"{name} by {f'views={n}' if n else 'its outputs'}" for name, n in zip(names, views, strict=True))
+        raise RecipeError(f"the two were measured by different answers, {ours} and {theirs}: give both the same views=")
 
 
 def differences(a: ComparableResult, b: ComparableResult) -> list[str]:

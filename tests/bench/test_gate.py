@@ -224,6 +224,7 @@ def test_one_folder_takes_both_kinds_of_gate_and_every_protocol(last, tmp_path):
         ("protocol.settings", None, "not a complete result of evofool bench (protocol.settings: Field required)"),
         ("protocol.seeds", [0, 2, 5], "has seeds [0, 2, 5], which do not follow one another"),
         ("protocol.rank", "log_odds", "of another protocol: rank log_odds"),
+        ("target.views", 16, "measured by different answers, lenet by its outputs and before by views=16"),
         ("protocol.levels", {"tau5": 0.01}, "of another protocol"),
         ("protocol.arms", ["cppn", "psychic"], 'there is no arm "psychic"'),
         ("protocol.arms", ["noise"], "has no arm that searches (noise)"),

@@ -89,6 +89,7 @@ def test_labels_alone_have_their_reason_and_are_scored_by_views(module: str, pho
     assert not any("only the top class" in flag["message"] for flag in found["flags"])
     assert found["scores"]["controls"]["real"]["met"]
     assert found["raw"]["tau5"] > 1
+    assert found["target"]["views"] == 8
     (at,) = found["scores"]["arms"]["cppn"]["accepted_at"].values()
     assert all(q is None or q % 8 == 0 for q in at)
 

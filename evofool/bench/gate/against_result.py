@@ -20,6 +20,7 @@ from evofool.bench.compare import (
     read_result,
     refuse_other_classes,
     refuse_other_protocol,
+    refuse_other_views,
 )
 from evofool.bench.gate.against_arms import (
     ArmChoice,
@@ -86,6 +87,7 @@ def against(
     source = images or (DIGITS if before.images.source == DIGITS else None)
     if source is None:
         raise RecipeError(f"the result was measured on real images of {before.images.source}: name them by --images DIR")
+    refuse_other_views((target.name, "before"), (int(target.details.get("views", 0)), before.target.views))
     choice = choose_arms(earlier, target, rule.arms)
     if SURROGATE in choice.measured:
         surrogates = surrogates or [network.name for network in before.surrogates]
