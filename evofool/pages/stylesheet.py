@@ -53,7 +53,7 @@ figure.plot {{ width: auto; max-width: 62rem; margin: 1.1rem 0; }}
 .plot svg * {{ stroke-linejoin: round; stroke-linecap: butt; }}
 .plot figcaption span {{ max-width: 48rem; }}
 details {{ margin: .9rem 0; }} summary {{ cursor: pointer; color: var(--faint); font-size: .9rem; }}
-section:has(> details) {{ margin-top: .8rem; padding-top: .8rem; }} section > details {{ margin: 0; }}
+section:has(> details > summary > h2) {{ margin-top: .8rem; padding-top: .8rem; }} section > details {{ margin: 0; }}
 section > details > summary {{ color: var(--ink); }}
 summary h2 {{ display: inline; }} details[open] > summary h2 {{ margin-bottom: .5rem; }}
 .wide {{ overflow-x: auto; margin: .9rem 0; }}
@@ -78,7 +78,7 @@ footer {{ margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: .8
     max-width: 8.5rem; overflow-wrap: break-word; }}
   td:first-child i {{ white-space: normal; }}
   .pictures {{ gap: .8rem; }} .pictures:has(.thumb) {{ gap: .7rem; }}
-  figure.thumb {{ min-width: 0; width: calc((100% - 2.1rem) / 4); }}
+  figure.thumb {{ min-width: 0; width: calc((100% - 2.1rem) / 4); }} .thumb figcaption span {{ font-size: .78rem; }}
 }}
 @media print {{
   :root {{ {variables()} --paper: #fff; --panel: #fff; --ink: #000; --faint: #444; --line: #bbb; --fault: #a00; }}

@@ -42,4 +42,4 @@ def scores_section(result: Mapping[str, Any]) -> Section | None:
         "real images kept (held-out half)",
     ]  # fmt: skip
     lead = f"The easiest score is {spread['easiest']}." if len(rows) > 1 else ""
-    return Section("Acceptance under several scores", text, tables=[Table(heads, rows)], lead=lead)
+    return Section("Acceptance under several scores", text, tables=[Table(heads, rows)], lead=lead, closed=True)

@@ -168,7 +168,7 @@ def warnings_section(result: Mapping[str, Any]) -> Section | None:
     messages = [flag["message"] for flag in result["flags"] if flag["level"] == "warning"]
     if not messages:
         return None
-    return Section("Warnings", cautions=[f"{message.rstrip('.')}." for message in messages])
+    return Section("Warnings", cautions=[f"Warning: {message.rstrip('.')}." for message in messages])
 
 
 _BAND = 3  # seeds; with fewer the band of an interval would fill the plot
