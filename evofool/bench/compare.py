@@ -83,6 +83,7 @@ class _TargetRecord(_Record):
     shape: tuple[int, int, int]
     labels: tuple[str, ...] = Field(min_length=1)
     views: int = 0
+    average: int = 1
 
 
 class _ImagesRecord(_Record):

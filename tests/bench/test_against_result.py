@@ -249,3 +249,13 @@ def test_a_strict_gate_against_trainings_that_differ_asks_for_more_of_them() -> 
     assert "earlier results, by the spread" in note
     with pytest.raises(RecipeError, match=r"apgd needs (\d+|over 1,000) earlier results.* there are 3"):
         refuse_few(read_earlier([of(0, "f"), of(0.1, "g"), of(-0.1, "h")]), ["apgd"])
+
+
+def test_a_mean_of_several_answers_is_compared_by_images() -> None:
+    one = read_earlier([result([100, 120, None], arm="cppn")])
+    eight = one.averaged(8)
+    assert eight.first.protocol.budgets == tuple(8 * budget for budget in one.first.protocol.budgets)
+    arm, seeds = "cppn", one.seeds("cppn")
+    assert np.array_equal(eight.queries(arm, seeds), 8 * one.queries(arm, seeds), equal_nan=True)
+    again = eight.averaged(1)
+    assert again.first == one.first

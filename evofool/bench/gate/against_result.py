@@ -81,9 +81,11 @@ def against(
     returns True.
     """
     began = time.perf_counter()
-    earlier = read_earlier(last)
-    before = earlier.first
+    given = read_earlier(last)
     target = load_target(spec, folder / "target")
+    answers = int(target.details.get("average", 1))
+    earlier = given if given.first.target.average == answers else given.averaged(answers)
+    before = earlier.first
     source = images or (DIGITS if before.images.source == DIGITS else None)
     if source is None:
         raise RecipeError(f"the result was measured on real images of {before.images.source}: name them by --images DIR")
@@ -98,6 +100,12 @@ def against(
     if not choice.measured and not choice.checks:
         raise RecipeError(f"no arm of the earlier result can be measured: {'; '.join(choice.notes)}")
     notes = [*choice.notes, _question(earlier, rule.strict)]
+    if earlier is not given:
+        then = given.first.target.average
+        notes.append(
+            f"an answer is the mean of {answers} now and of {then} before: the budget, and the queries of before, are "
+            f"{answers / then:g} times as many here, so that images are compared"
+        )
     if len(earlier) == 2:
         notes.append("two trainings hardly tell how much trainings differ, so that little can be shown: give at least three")
     if choice.checks:

@@ -44,6 +44,13 @@ class EarlierResults:
         """Why seeds of an arm have no valid cell, or ""."""
         return "; ".join(sorted({reason for arm in self.arms(name) for reason in arm.invalid.values()}))
 
+    def averaged(self, answers: int) -> "EarlierResults":
+        """The results with the queries that the same images would have taken as means of so many answers each.
+
+        A mean of several answers costs as many queries (targets.averaged): images are compared, not the size of the mean.
+        """
+        return EarlierResults(tuple(_averaged(result, answers) for result in self.results))
+
     @cached_property
     def labels(self) -> list[str]:
         """The scored classes, in the order of the first result."""
@@ -98,6 +105,24 @@ def queries(result: ComparableResult, arm: str, seeds: Sequence[int], labels: Se
             )
     found = np.array(lists, float).reshape(len(seeds), len(own))[:, _order(own, labels)]
     return np.where(found <= result.budget, found, np.nan)
+
+
+def _averaged(result: ComparableResult, answers: int) -> ComparableResult:
+    def now(queries: int) -> int:
+        return queries * answers // result.target.average
+
+    def row(arm: ArmRecord) -> ArmRecord:
+        accepted = {seed: tuple(None if at is None else now(at) for at in each) for seed, each in arm.accepted_at.items()}
+        return arm.model_copy(update={"accepted_at": accepted})
+
+    arms = {name: row(arm) for name, arm in result.scores.arms.items()}
+    return result.model_copy(
+        update={
+            "target": result.target.model_copy(update={"average": answers}),
+            "protocol": result.protocol.model_copy(update={"budgets": tuple(map(now, result.protocol.budgets))}),
+            "scores": result.scores.model_copy(update={"arms": arms}),
+        }
+    )
 
 
 def _scored_labels(result: ComparableResult) -> list[str]:
