@@ -77,6 +77,18 @@ class AcceptanceScore:
                 row[c] = quantile(of_class[draw.integers(0, len(of_class), len(of_class))], LEVELS[level])
         return taus
 
+    def share_reached(self, values: np.ndarray) -> np.ndarray:
+        """The share in [0, 1] of the real images that set the thresholds whose value is at most this; (...) like values."""
+        ordered = np.sort(self.values[self.rows])
+        return np.asarray(np.searchsorted(ordered, values, side="right") / len(ordered))
+
+    def resampled_reached(self, values: np.ndarray, replicates: int, seed: int = 0) -> np.ndarray:
+        """(replicates, ...): the same with bootstrap samples of the real images, of equal seeds the same for all values."""
+        draw = np.random.default_rng([_SAMPLES, seed])
+        pooled = self.values[self.rows]
+        samples = (np.sort(pooled[draw.integers(0, len(pooled), len(pooled))]) for _ in range(replicates))
+        return np.stack([np.searchsorted(sample, values, side="right") / len(pooled) for sample in samples])
+
     def control_accepted(self) -> tuple[float, int, float]:
         """The positive control: (the share accepted at tau5, the number, and the standard error) of the disjoint half.
 

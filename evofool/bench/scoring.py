@@ -10,7 +10,7 @@ from evofool.bench import statistics
 from evofool.bench.acceptance import MARGIN, AcceptanceScores
 from evofool.bench.arms import ARMS, SHARING
 from evofool.bench.calibration import Calibration
-from evofool.bench.headline import SUITE, ArmAcceptance, headline
+from evofool.bench.headline import SUITE, ArmAcceptance, headline, queries_per_class
 from evofool.bench.statistics import quantiles
 from evofool.bench.trace import Trace
 
@@ -146,14 +146,16 @@ class Scoring:
         Under every acceptance score that all measured arms of the suite have.
         """
         suite = [arm for arm in SUITE if self.cells.get(arm)]
-        accepted: dict[str, dict[str, ArmAcceptance]] = {}
-        for score in self.scores.scores:
-            if all(score in self.scores_of(name) for name in suite):
-                found = {name: self.acceptance(name, "tau5", score) for name in suite}
-                accepted[score] = {
-                    name: ArmAcceptance(list(self.cells[name]), one.at, one.replicates) for name, one in found.items()
-                }
+        scores = [score for score in self.scores.scores if all(score in self.scores_of(name) for name in suite)]
+        accepted = {score: {name: self._arm_acceptance(name, score) for name in suite} for score in scores}
         return headline(accepted, len(self.classes), self.budget, left_out)
+
+    def _arm_acceptance(self, name: str, score: str) -> ArmAcceptance:
+        one, of, classes = self.acceptance(name, "tau5", score), self.scores.scores[score], len(self.classes)
+        within = queries_per_class(self.budget, classes) * classes
+        best = np.stack([cell.trace_of(score).best(within) for cell in self.cells[name].values()])
+        reached = of.share_reached(best), of.resampled_reached(best, self._replicates)
+        return ArmAcceptance(list(self.cells[name]), one.at, one.replicates, *reached)
 
     def scores_of(self, name: str) -> list[str]:
         """The acceptance scores that an arm has: those for which all of its cells have records."""

@@ -35,9 +35,10 @@ class Trace:
             out[reached, c] = at[first[reached]]
         return out
 
-    def best(self) -> np.ndarray:
-        """(n,) float64: the highest value of each class within the budget; -inf for a class without an image."""
-        return np.array([margins[-1] if len(margins) else -np.inf for margins in self.margins])
+    def best(self, within: float = np.inf) -> np.ndarray:
+        """(n,) float64: the highest value of each class within so many queries; -inf for a class without an image."""
+        numbers = [int(np.searchsorted(at, within, side="right")) for at in self.queries]
+        return np.array([rises[n - 1] if n else -np.inf for n, rises in zip(numbers, self.margins, strict=True)])
 
 
 def read_trace(stored: StoredRun, classes: Sequence[int], budget: int, per_image: int = 1) -> Trace:

@@ -263,11 +263,13 @@ def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
     """Print the headline of each target, then the main scores; of many targets only those of the strongest arms."""
     from evofool.bench.arms import arm_title
     from evofool.bench.headline import headline_sentence, second_sentence
+    from evofool.bench.reference import reference_sentence
     from evofool.bench.report.formatting import MET, format_share
     from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
 
     for name, result in results.items():
         print_lines(" ".join(f"{name}: {headline_sentence(result)} {second_sentence(result)}".split()))
+    print_lines(*dict.fromkeys(text for result in results.values() if (text := reference_sentence(result))))
     many = len(results) > _FEW
     table = Table()
     for head in ("target", "strongest arms" if many else "arm"):

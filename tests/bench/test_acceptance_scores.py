@@ -142,3 +142,17 @@ def test_ranks_count_equal_logits_as_reached() -> None:
     scale = PairScale(np.array([1.0, 2.0, 3.0]), np.array([-3.0, -2.0, -1.0]))
     tops, seconds = np.array([3.0, 1.0, 0.9, 9.0, 2.5]), np.array([-3.0, -1.0, -9.0, -0.9, -2.0])
     assert scale(tops, seconds).tolist() == [3, 1, 0, 0, 2]
+
+
+def test_the_share_of_real_images_that_a_value_reaches_and_its_resampled_ones() -> None:
+    score = calibration().acceptance(K).scores[MARGIN]
+    real = score.values[score.rows]
+    values = np.array([[-np.inf, 0.0, real[3]], [np.median(real), real.max(), np.inf]])
+    share = score.share_reached(values)
+    assert np.array_equal(share, np.array([[(real <= value).mean() for value in row] for row in values]))
+    again = score.resampled_reached(values, 300)
+    assert again.shape == (300, 2, 3)
+    assert np.array_equal(again[:, 1], score.resampled_reached(values[1], 300))
+    assert again.mean(axis=0) == pytest.approx(share, abs=0.01)
+    expected = np.sqrt(share * (1 - share) / len(real))
+    assert again.std(axis=0) == pytest.approx(expected, rel=0.2)

@@ -134,3 +134,11 @@ def test_notes_are_in_the_outputs() -> None:
     assert suite.findtext("system-out") == "apgd: left out\na <b> | c"
     assert "\n\n- apgd: left out\n- a &lt;b&gt; \\| c\n\n1 check in 1.0 s\n" in markdown(verdict)
     assert ET.fromstring(junit(GateVerdict("net", [PASSED], 1.0)))[0].find("system-out") is None
+
+
+def test_the_headline_comes_first() -> None:
+    verdict = GateVerdict("net", [PASSED], 1.0, ["a note"], "Of 10 classes, 9 are fooled.")
+    lines = markdown(verdict).splitlines()
+    assert lines[1:4] == ["", "Of 10 classes, 9 are fooled.", ""]
+    assert lines[4].startswith("| check |")
+    assert ET.fromstring(junit(verdict))[0].findtext("system-out") == "Of 10 classes, 9 are fooled.\na note"

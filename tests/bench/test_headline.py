@@ -1,5 +1,6 @@
 """The headline: the union over the suite compared with a slow count, its interval, and its sentence in all cases."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,18 @@ def acceptance(key: int, seeds: list[int], classes: int = 10, scale: float = 200
     draw = np.random.default_rng(key)
     at = draw.exponential(scale, (len(seeds), classes)).round() + 1
     replicates = at * np.geomspace(0.5, 2, 30)[:, None, None]
-    return ArmAcceptance(seeds, np.where(at > 2000, np.nan, at), np.where(replicates > 2000, np.nan, replicates))
+    reached = 1 / (1 + at / 1000)
+    again = np.clip(reached * np.linspace(0.9, 1.1, 30)[:, None, None], 0, 1)
+    return ArmAcceptance(
+        seeds, np.where(at > 2000, np.nan, at), np.where(replicates > 2000, np.nan, replicates), reached, again
+    )
+
+
+def part(arm: ArmAcceptance, rows: Sequence[int], seeds: Sequence[int]) -> ArmAcceptance:
+    """Some rows of an arm, as if they were of these seeds."""
+    _, at, replicates, reached, again = arm
+    rows = list(rows)
+    return ArmAcceptance(seeds, at[rows], replicates[:, rows], reached[rows], again[:, rows])
 
 
 def suite(seeds: list[int] | None = None, classes: int = 10, scale: float = 2000) -> dict[str, ArmAcceptance]:
@@ -33,9 +45,9 @@ def result(row: dict[str, Any] | None, classes: int = 10) -> dict[str, Any]:
 
 def sentence(value: float, low: float | None, high: float | None, classes: int, **changed: Any) -> str:
     row = {
-        "queries_per_class": 100, "classes": classes, "arms": list(SUITE), "left_out": {}, "score": "margin",
-        "value": value, "low": low, "high": high, "by_score": {"margin": {}},
-        "queries": {"value": 7.2, "low": 6.1, "high": 12.4},
+        "queries_per_class": 100, "attack_queries_per_class": 100.0, "classes": classes, "arms": list(SUITE),
+        "left_out": {}, "score": "margin", "value": value, "low": low, "high": high, "by_score": {"margin": {}},
+        "queries": {"value": 7.2, "low": 6.1, "high": 12.4}, "reached": {"value": 0.9, "low": 0.8, "high": 1.0},
     }  # fmt: skip
     return headline_sentence(result(row | changed, classes))
 
@@ -59,9 +71,9 @@ def test_a_class_counts_if_any_arm_of_the_suite_fools_it_in_the_same_seed():
 
 def test_arms_are_paired_by_the_number_of_the_seed():
     arms = suite()
-    turned = ArmAcceptance([6, 5, 4, 3], arms["apgd"].at[::-1], arms["apgd"].replicates[:, ::-1])
+    turned = part(arms["apgd"], range(4)[::-1], [6, 5, 4, 3])
     assert headline({"margin": arms | {"apgd": turned}}, 10, 2000, {}) == headline({"margin": arms}, 10, 2000, {})
-    fewer = ArmAcceptance([4, 6], arms["apgd"].at[[1, 3]], arms["apgd"].replicates[:, [1, 3]])
+    fewer = part(arms["apgd"], [1, 3], [4, 6])
     found, whole = (headline({"margin": arms | {"apgd": apgd}}, 10, 2000, {}) for apgd in (fewer, arms["apgd"]))
     assert found is not None
     assert whole is not None
@@ -96,7 +108,24 @@ def test_of_several_scores_the_easiest_counts_and_its_limits_allow_for_the_choic
     assert rows["pair"]["high"] > alone["high"]
 
 
-def test_the_second_figure_is_the_geometric_mean_of_the_queries_that_a_class_takes():
+def test_the_second_figure_is_the_mean_share_of_real_images_that_the_best_image_reaches():
+    by_score = {"margin": suite(scale=3000), "pair": suite(scale=2000)}
+    found = headline(by_score, 10, 2000, {})
+    alone = headline({"margin": by_score["margin"]}, 10, 2000, {})
+    assert found is not None
+    assert alone is not None
+    arms = by_score["margin"].values()
+    means = [np.mean([max(arm.reached[row, c] for arm in arms) for c in range(10)]) for row in range(4)]
+    assert alone["reached"]["per_seed"] == pytest.approx(means)
+    assert alone["reached"]["value"] == pytest.approx(np.mean(means))
+    joint = np.max([arm.reached_replicates for arm in arms], axis=0).mean(axis=-1)
+    interval = statistics.share_interval(alone["reached"]["per_seed"], joint)
+    assert (alone["reached"]["low"], alone["reached"]["high"]) == (interval.low, interval.high)
+    rows = [row["reached"] for row in found["by_score"].values()]
+    assert found["reached"] == rows[1] | {limit: max(row[limit] for row in rows) for limit in ("low", "high")}
+
+
+def test_the_geometric_mean_of_the_queries_that_a_class_takes():
     arms = suite()
     found = headline({"margin": arms}, 10, 2000, {})
     assert found is not None
@@ -108,11 +137,15 @@ def test_the_second_figure_is_the_geometric_mean_of_the_queries_that_a_class_tak
     assert queries["per_seed"] == pytest.approx(means)
     assert queries["value"] == pytest.approx(np.prod(means) ** 0.25)
     assert 1 < queries["low"] < queries["value"] < queries["high"] < 100
-    never = ArmAcceptance([0, 1], np.full((2, 10), np.nan), np.full((5, 2, 10), np.nan))
+    nothing = np.full((5, 2, 10), np.nan)
+    never = ArmAcceptance([0, 1], nothing[0], nothing, np.zeros((2, 10)), np.zeros((5, 2, 10)))
     none = headline({"margin": {"apgd": never}}, 10, 2000, {})
     assert none is not None
     assert (none["value"], none["queries"]["value"]) == (0, 100)
     assert (none["queries"]["low"], none["queries"]["high"]) == pytest.approx((100, 100))
+    rarely = headline({"margin": suite(scale=20_000)}, 10, 2000, {})
+    assert rarely is not None
+    assert rarely["queries"]["value"] < rarely["queries"]["high"] <= 100
     scores = {"margin": suite(scale=900), "pair": suite(scale=3000)}
     several = headline(scores, 10, 2000, {})
     assert several is not None
@@ -126,7 +159,8 @@ def test_the_greatest_of_several_shares_is_in_the_interval_as_often_as_it_says()
         scores = {}
         for name, truth in enumerate(truths):
             at = np.where(draw.random((5, 10)) < truth, 1.0, np.nan)
-            scores[str(name)] = {"apgd": ArmAcceptance(range(5), at, np.stack([at, at]))}
+            twice = np.stack([at, at])
+            scores[str(name)] = {"apgd": ArmAcceptance(range(5), at, twice, np.ones_like(at), np.ones_like(twice))}
         found = headline(scores, 10, 1000, {})
         assert found is not None
         inside += found["low"] <= truths.max() <= found["high"]
@@ -142,7 +176,7 @@ def test_a_smaller_budget_gives_the_queries_that_it_has(budget: int, queries: in
 
 def test_without_a_query_a_class_an_arm_or_a_common_seed_there_is_no_headline():
     arms = suite()
-    others = ArmAcceptance([7, 8, 9, 10], arms["apgd"].at, arms["apgd"].replicates)
+    others = part(arms["apgd"], range(4), [7, 8, 9, 10])
     assert headline({"margin": arms}, 10, 9, {}) is None
     assert headline({"margin": {}}, 10, 1000, {}) is None
     assert headline({"margin": arms, "pair": {}}, 10, 1000, {}) == headline({"margin": arms}, 10, 1000, {})
@@ -172,12 +206,16 @@ def test_the_sentence():
 
 def test_the_sentence_says_what_is_missing():
     left_out = {"apgd": "needs gradients, and this target gives none"}
-    text = sentence(0.5, None, None, 10, arms=["canvas", "square"], left_out=left_out, queries_per_class=1)
+    few = {"queries_per_class": 1, "attack_queries_per_class": 1.9}
+    text = sentence(0.5, None, None, 10, arms=["canvas", "square"], left_out=left_out, **few)
     assert text == (
         f"Of 10 classes, 5 are fooled within 1 query a class by at least one of canvas, square, {KEPT}. The budget allows "
         "no more queries than that; the protocol has 100. Not measured: apgd: needs gradients, and this target gives none. "
         "One seed, so there is no interval."
     )
+    text = sentence(0.5, 0.4, 0.6, 10, attack_queries_per_class=1000.0)
+    assert text.endswith(f"{KEPT}. square and apgd ran with 1,000 queries a class, and may fool more with 100 alone.")
+    assert "alone" not in sentence(0.5, 0.4, 0.6, 10, attack_queries_per_class=1000.0, arms=["canvas"])
     assert f" a class by canvas, {KEPT}." in sentence(0.5, 0.4, 0.6, 10, arms=["canvas"])
     several = {"margin": {}, "pair": {}}
     text = sentence(0.5, 0.4, 0.6, 10, by_score=several, score="pair")
@@ -190,13 +228,18 @@ def test_the_sentence_says_what_is_missing():
 
 def test_the_second_sentence():
     some = result(headline({"margin": suite(classes=5)}, 5, 500, {}), 5)
-    some["scores"]["headline"]["queries"] |= {"value": 7.21, "low": 6.1, "high": 12.4}
+    row = some["scores"]["headline"]
+    row["queries"] |= {"value": 7.21, "low": 6.1, "high": 12.4}
+    row["reached"] |= {"value": 0.956, "low": 0.9, "high": 0.9996}
     assert second_sentence(some) == (
-        "A class takes 7.2 (6.1 to 12) queries until it is fooled: the geometric mean over classes, where a class that is "
-        "not fooled counts as 100."
+        "The best image of a class is rated no lower than 96% (90% to >99%) of real images. A class takes 7.2 (6.1 to 12) "
+        "queries until it is fooled: the geometric mean, where a class that is not fooled counts as 100."
     )
-    some["scores"]["headline"]["queries"] |= {"low": None, "high": None}
-    assert second_sentence(some).startswith("A class takes 7.2 queries until")
+    for figure in ("queries", "reached"):
+        row[figure] |= {"low": None, "high": None}
+    assert "than 96% of real images. A class takes 7.2 queries until" in second_sentence(some)
+    del row["reached"]
+    assert second_sentence(some).startswith("A class takes 7.2 queries until"), "of an earlier evofool"
     assert second_sentence(result(None)) == second_sentence({**some, "valid": False}) == ""
 
 
@@ -222,7 +265,8 @@ def test_a_bound_of_one_score_bounds_the_easiest_on_the_side_that_it_knows() -> 
 @pytest.mark.parametrize(("seeds", "low"), [(3, 0.756), (5, 0.846)])
 def test_where_every_class_is_fooled_in_every_seed_the_headline_is_a_bound(seeds: int, low: float) -> None:
     at = np.full((seeds, 10), 20.0)
-    arm = ArmAcceptance(list(range(seeds)), at, np.repeat(at[None], 20, axis=0))
+    ones = np.ones((20, seeds, 10))
+    arm = ArmAcceptance(list(range(seeds)), at, np.repeat(at[None], 20, axis=0), ones[0], ones)
     found = headline({"margin": {"apgd": arm}}, 10, 1000, {})
     assert found is not None
     assert (found["value"], found["low"], found["high"]) == (1.0, pytest.approx(low, abs=1e-3), None)

@@ -15,6 +15,7 @@ import pytest
 from evofool.bench.headline import headline_sentence, headline_sentences, second_sentence
 from evofool.bench.interval import format_queries
 from evofool.bench.plan import parse
+from evofool.bench.reference import reference_sentence
 from evofool.bench.report.bench_report import FIRST, bench_report
 from evofool.bench.report.formatting import (
     confidences_cell,
@@ -495,7 +496,8 @@ def test_the_console_has_the_ratio_of_each_arm_that_cppn_is_compared_with(
     text = console(found := results(5, ARMS, 20), capsys)
     heads = [f"{each['target']['name']}: {headline_sentence(each)} {second_sentence(each)}".rstrip() for each in found]
     assert text.splitlines()[:5] == heads
-    assert text.splitlines()[6].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
+    assert text.splitlines()[5] == reference_sentence(found[0])
+    assert text.splitlines()[7].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
     assert text.count(": per-class / cppn ") == text.count("; apgd / cppn ") == 4, "one target is invalid"
     assert "nes / cppn" not in text
     text = console(results(1, ["direct", "cppn"], 20), capsys)

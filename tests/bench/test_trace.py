@@ -32,6 +32,9 @@ def test_a_class_is_accepted_by_the_first_image_above_its_threshold():
     taus[0] = [0.0, margins[1][0], margins[2][2], margins[3][10]]
     assert np.array_equal(trace.accepted_at(taus), slow_accepted(trace, taus), equal_nan=True)
     assert trace.best()[0] == -np.inf
+    for within in (0, queries[1][0], 300, 700.5, 1000):
+        of = [[m for at, m in zip(queries[c], margins[c], strict=True) if at <= within] for c in range(4)]
+        assert trace.best(within).tolist() == [max(row, default=-np.inf) for row in of]
 
 
 def test_a_search_counts_every_image_as_a_query(tmp_path):

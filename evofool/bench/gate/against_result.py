@@ -137,9 +137,8 @@ def against(
         checks = [*choice.checks]
         checks += [with_cells(check, arm, list(cells.get(arm, {}).values()), work_folder) for arm, check in compared.items()]
     notes += [flag["message"] for flag in now["flags"] if flag["level"] != "invalid"]
-    if now["scores"]["headline"]:
-        notes.insert(0, f"{headline_sentence(now)} {second_sentence(now)}")
-    return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes)
+    headline = f"{headline_sentence(now)} {second_sentence(now)}" if now["scores"]["headline"] else ""
+    return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes, headline)
 
 
 def _other_surrogates(before: ComparableResult, target: Target, specs: Sequence[str]) -> str:

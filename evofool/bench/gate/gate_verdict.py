@@ -41,12 +41,13 @@ class Check:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """All checks of one target, and the seconds that they took. notes: for the reader."""
+    """All checks of one target, and the seconds that they took. notes: for the reader. headline: of the benchmark, or ""."""
 
     target: str
     checks: Sequence[Check]
     seconds: float
     notes: Sequence[str] = ()
+    headline: str = ""
 
     @property
     def status(self) -> Status:
@@ -65,7 +66,7 @@ def junit(verdict: GateVerdict) -> str:
     cases = [Case(c.name, _OUTCOMES[c.status], c.message, "\n".join(_lines(c)), c.seconds, c.image) for c in verdict.checks]
     if all(check.status == "informs" for check in verdict.checks):
         cases.append(Case("checks", "error", "nothing was checked"))
-    return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds, "\n".join(verdict.notes))
+    return xml("evofool gate", f"evofool.gate.{verdict.target}", cases, verdict.seconds, "\n".join(_said(verdict)))
 
 
 def markdown(verdict: GateVerdict) -> str:
@@ -79,7 +80,13 @@ def markdown(verdict: GateVerdict) -> str:
     table = ["| check | | what was found | figures |", "|---|---|---|---|", *rows] if rows else ["Nothing was checked."]
     notes = [f"- {_cell(note)}" for note in verdict.notes]
     last = f"{n} check{'s' * (n != 1)} in {verdict.seconds:.1f} s"
-    return "\n".join([head, "", *table, "", *notes, *[""][: len(notes)], last, ""])
+    first = [_cell(verdict.headline), ""] if verdict.headline else []
+    return "\n".join([head, "", *first, *table, "", *notes, *[""][: len(notes)], last, ""])
+
+
+def _said(verdict: GateVerdict) -> list[str]:
+    """The headline and the notes."""
+    return [verdict.headline, *verdict.notes] if verdict.headline else list(verdict.notes)
 
 
 def metrics(verdict: GateVerdict) -> str:

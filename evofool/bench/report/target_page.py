@@ -5,7 +5,8 @@ from math import inf
 from typing import Any
 
 from evofool.bench.arms import arm_title
-from evofool.bench.headline import headline_sentences
+from evofool.bench.headline import headline_sentences, second_sentence
+from evofool.bench.reference import reference_sentence
 from evofool.bench.report.formatting import counted, join_names, queries_cell, selection_note, share_cell
 from evofool.bench.report.likeness import likeness_section, looked_sentence
 from evofool.bench.report.overview import brackets_note, budget_of, by_kind, invalid_reason, strongest, valid_arms
@@ -43,9 +44,10 @@ def target_head(result: Mapping[str, Any]) -> Section:
     warnings = sum(flag["level"] == "warning" for flag in result["flags"])
     left_out = [flag["message"] for flag in result["flags"] if flag["level"] == "invalid"]
     lead, *more = headline_sentences(result)
+    texts = " ".join(more), second_sentence(result), reference_sentence(result), looked_sentence([result])
     return Section(
         "",
-        [*([" ".join(more)] if more else []), looked_sentence([result])],
+        [text for text in texts if text],
         fault="\n".join(f"Invalid: {message.rstrip('.')}." for message in left_out),
         cautions=[f"{counted(warnings, 'warning')}: see Warnings."] if warnings else [],
         lead=lead,

@@ -1,0 +1,82 @@
+"""Results of known networks, shipped with the program, beside which a figure has a scale.
+
+tests/perf/reference_rows.py makes them anew.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evofool.bench.headline import fooled_text, queries_text, reached_text
+from evofool.bench.result_file import VERSION
+from evofool.images import is_large
+from evofool.json_text import parse_json
+
+FOLDER = Path(__file__).with_name("reference_results")
+_DIGITS = [str(digit) for digit in range(10)]
+
+
+def reference_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The reference results beside which this one may be read, those with the most fooled classes first; often none.
+
+    They are of the same kind of images (digits, or photographs of 64 pixels a side or more) and of the same protocol: its
+    version, rank, levels, and the queries a class of the headline. Each has what `shortened` keeps of a result.
+    """
+    kind = _kind(result["target"]) if result["scores"].get("headline") else None
+    if kind is None:
+        return []
+    rows = [row for row in _shipped(kind) if _protocol(row) == _protocol(result)]
+
+    def order(row: Mapping[str, Any]) -> tuple[float, float]:
+        headline = row["scores"]["headline"]
+        return -headline["value"], headline["queries"]["value"]
+
+    return sorted(rows, key=order)
+
+
+def reference_sentence(result: Mapping[str, Any]) -> str:
+    """The reference rows of a result as a sentence, with the protocol that they share; "" where there is none."""
+    rows = reference_rows(result)
+    if not rows:
+        return ""
+    headlines = {row["target"]["name"]: row["scores"]["headline"] for row in rows}
+    first = next(iter(headlines.values()))
+    each = "; ".join(
+        f"{name}, {fooled_text(row)} of {row['classes']:,} classes, {reached_text(row)} of real images, "
+        f"{queries_text(row)} queries"
+        for name, row in headlines.items()
+    )
+    return (
+        f"For scale, by protocol version {VERSION} with {', '.join(first['arms'])}, {first['queries_per_class']:,} queries "
+        f"a class, the easiest of {len(first['by_score'])} acceptance scores and {len(first['seeds'])} seeds: {each}."
+    )
+
+
+def shortened(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a reference row keeps of a valid result, under the name that it is shown with."""
+    kept = {key: result[key] for key in ("schema", "version", "protocol", "valid")}
+    target = {key: result["target"][key] for key in ("spec", "fingerprint", "classes", "scored_classes", "shape")}
+    images = {key: result["images"][key] for key in ("source", "sha256", "number", "top1", "suspected_training")}
+    scores = {"headline": result["scores"]["headline"], "arms": {}}
+    return {**kept, "target": {"name": name, **target}, "images": images, "flags": [], "scores": scores}
+
+
+@cache
+def _shipped(kind: str) -> list[dict[str, Any]]:
+    return [parse_json(path.read_text(encoding="utf-8")) for path in sorted((FOLDER / kind).glob("*.json"))]
+
+
+def _kind(target: Mapping[str, Any]) -> str | None:
+    """The name of the folder of rows of this kind; None where there is none."""
+    channels, height, width = target["shape"]
+    if is_large((channels, height, width)):
+        return "photographs"
+    return "digits" if (channels, height, width) == (1, 28, 28) and target["labels"] == _DIGITS else None
+
+
+def _protocol(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What has to be equal for two headlines to be read side by side."""
+    protocol = result["protocol"]
+    queries = result["scores"]["headline"]["queries_per_class"]
+    return result["version"], protocol["rank"], protocol.get("levels"), queries
