@@ -19,6 +19,10 @@ _POINTS = 80  # of a curve
 _GUIDED = ("search", "black", "surrogate", "white")
 _CLIMBS = ("surrogate_forwards", "surrogate_backwards")
 _TOLERANCE = 1e-9
+_NO_RECORDS = (
+    "no arm that searches has records of it in all of its cells (an earlier evofool, another number format, or workers that "
+    "could not read the features)"
+)
 
 
 @dataclass(frozen=True)
@@ -186,8 +190,11 @@ class Scoring:
             if rows:
                 best = min(rows, key=lambda arm: _hardness(rows[arm]))
                 found[score] = {"arm": best, **{key: rows[best][key] for key in ("r95", "q50")}}
+        left_out = dict(self.scores.left_out)
+        if arms:
+            left_out |= {score: _NO_RECORDS for score in self.scores.scores if score not in found}
         easiest = min(found, key=lambda score: _hardness(found[score])) if found else None
-        return {"easiest": easiest, "scores": found, "left_out": dict(self.scores.left_out)}
+        return {"easiest": easiest, "scores": found, "left_out": left_out}
 
     def _thresholds(self, level: str, score: str) -> tuple[np.ndarray, np.ndarray]:
         """(1, n) thresholds of the scored classes, and (R, n) from resampled real images."""

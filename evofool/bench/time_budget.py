@@ -24,6 +24,7 @@ fewer than PER_CLASS queries."""
 PER_CLASS = 100  # queries
 _COSTS = {"search": 1.2, "black": 1.1, "surrogate": 1.2, "white": 4.0, "floor": 0.0}
 """The cost of a query of an arm, in forward passes: gradients are expensive, and rendering costs something too."""
+_BACKWARD = 2.0  # of these, one backward pass
 _CLIMB = 40.0  # the same of a child's climb on one surrogate, if it is as large as the target: 14 passes forth and back
 _VERIFIED = {"search": 1, "black": 2, "surrogate": 1, "white": 2, "floor": 3}
 """How often the best image of every class is classified at the end of an arm's cell."""
@@ -96,7 +97,7 @@ class _Plan:
         for pace in paces:
             k = pace.classes if most is None else min(most, pace.classes)
             climbs = _CLIMB * len(recipe.surrogates) if SURROGATE in pace.arms else 0.0
-            self.cost += pace.seconds * max(1.0, climbs + sum(_COSTS[ARMS[arm].kind] for arm in pace.arms))
+            self.cost += pace.seconds * max(1.0, climbs + sum(_cost(recipe, arm) for arm in pace.arms))
             self.ends += pace.seconds * pace.per_image * k * sum(_VERIFIED[ARMS[arm].kind] for arm in pace.arms)
             self.classes = max(self.classes, k)
             images = max(*(least_queries(arm, k, _settings(recipe, arm)) for arm in pace.arms), 1)
@@ -123,6 +124,12 @@ def _pace_of(recipe: BenchRecipe, spec: str | None) -> _Pace:
     seconds, classes = _pace(target, recipe.images)
     arms = [arm for arm in recipe.arms if is_applicable(arm, target)]
     return _Pace(seconds, classes, arms, target.queries_per_image)
+
+
+def _cost(recipe: BenchRecipe, arm: str) -> float:
+    """The cost of a query, in forward passes; every loss but the first takes one more backward pass."""
+    losses = str((_settings(recipe, arm) or {}).get("losses", ""))
+    return _COSTS[ARMS[arm].kind] + _BACKWARD * losses.count("+")
 
 
 def _settings(recipe: BenchRecipe, arm: str) -> dict[str, object] | None:

@@ -73,7 +73,7 @@ def test_of_many_classes_so_many_are_scored_that_each_gets_enough_queries(monkey
         recipe, note = time_budget.with_budget(parse({**LENET, **changes}, "here"), 10, tmp_path)
         return recipe.classes, recipe.budget, note
 
-    few, budget, note = found(0.001, 1000)
+    few, budget, note = found(0.0007, 1000)
     assert (few, note) == (100, "100 of 1,000 classes are scored, evenly spaced; --classes N scores another number")
     assert budget >= 100 * 100
     assert found(0.005, 1000)[0] == 50
@@ -125,3 +125,11 @@ def test_a_benchmark_that_trains_networks_needs_budgets(tmp_path):
     recipe = parse({**LENET, "targets": [{"train": "none"}]}, "here")
     with pytest.raises(RecipeError, match="needs budgets"):
         time_budget.with_budget(recipe, 10, tmp_path)
+
+
+def test_every_further_loss_costs_a_backward_pass():
+    recipe = {**LENET, "arms": ["apgd", "cppn"]}
+    plain = parse({**recipe, "arm": {"apgd": {"set": ["losses=margin"]}}}, "here")
+    costs = [time_budget._cost(each, "apgd") for each in (plain, parse(recipe, "here"))]
+    assert costs == [4.0, 6.0]
+    assert time_budget._cost(plain, "cppn") == 1.2
