@@ -1,8 +1,9 @@
 """Writes the generated part of the site (mkdocs.yml names this file as a hook), and the tables of keys in docs/.
 
-Pages out of other files: index.md (README.md), changelog.md, contributing.md, commands.md (the typer app), and a page for
-each notebook. Mermaid drawings are replaced by pictures that need no script. Pages that evofool itself writes are linked as
-examples: they are made in docs/examples/ unless they are there (under a minute; delete the folder to make them again).
+Pages out of other files: index.md (README.md), changelog.md, contributing.md, commands.md (the typer app), board.html (the
+results that the program ships), and a page for each notebook. Mermaid drawings are replaced by pictures that need no script.
+Pages that evofool itself writes are linked as examples: they are made in docs/examples/ unless they are there (under a
+minute; delete the folder to make them again).
 
 `python -m docs.pages` writes the tables of keys into docs/*.md: a model's table stands between
 `<!-- keys: MODULE.MODEL PREFIX -->` and `<!-- end of keys -->`.
@@ -53,6 +54,7 @@ def on_files(files: Any, config: Any) -> Any:
     add("changelog.md", from_root("CHANGELOG.md"))
     add("contributing.md", from_root("CONTRIBUTING.md"))
     add("commands.md", commands_page())
+    add("board.html", board())
     for notebook in sorted((ROOT / "docs").glob("*.ipynb")):
         page, pictures = notebook_page(notebook)
         files.remove(files.get_file_from_path(notebook.name))
@@ -82,6 +84,15 @@ def from_root(name: str) -> str:
         return f"]({target}{anchor}{fragment})"
 
     return re.sub(r"\]\(((?!https?:)[^)]+)\)", link, text)
+
+
+def board() -> str:
+    """The leaderboard of the results that the program ships."""
+    from evofool.bench.board.board import make_board
+    from evofool.bench.board.board_page import board_page
+    from evofool.bench.reference import FOLDER
+
+    return board_page(make_board(sorted(FOLDER.rglob("*.json"))))
 
 
 def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:

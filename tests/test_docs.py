@@ -21,6 +21,8 @@ from docs import pages
 from evofool import recipe as recipes
 from evofool import recipe_parts
 from evofool.bench import plan
+from evofool.bench.reference import FOLDER
+from evofool.bench.result_file import load_result
 from evofool.cli.app import PANELS, app
 from evofool.errors import RecipeError
 from evofool.run.meta import RunMeta
@@ -230,3 +232,13 @@ def every_command(path: str, group: Any) -> Iterator[tuple[str, Any]]:
         yield f"{path} {name}", command
         if hasattr(command, "commands"):
             yield from every_command(f"{path} {name}", command)
+
+
+def test_the_board_has_every_result_that_is_shipped() -> None:
+    page, files = pages.board(), sorted(FOLDER.rglob("*.json"))
+    assert len(files) >= 3
+    for file in files:
+        assert file.stat().st_size < 60_000
+        assert f">{load_result(file)['target']['name']}<" in page
+    assert "Without a rank" not in page
+    assert "](board.html)" in (ROOT / "docs" / "benchmarks.md").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evofool.bench.headline import fooled_text, queries_text, reached_text
-from evofool.bench.result_file import VERSION
+from evofool.bench.result_file import VERSION, small_copy
 from evofool.images import is_large
 from evofool.json_text import parse_json
 
@@ -21,12 +21,13 @@ def reference_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The reference results beside which this one may be read, those with the most fooled classes first; often none.
 
     They are of the same kind of images (digits, or photographs of 64 pixels a side or more) and of the same protocol: its
-    version, rank, levels, and the queries a class of the headline. Each has what `shortened` keeps of a result.
+    version, rank, levels, and the queries a class of the headline. Each is a small copy of a result. The board
+    (bench.board) shows them too, and networks that were trained on the images, which are no scale and left out here.
     """
     kind = _kind(result["target"]) if result["scores"].get("headline") else None
     if kind is None:
         return []
-    rows = [row for row in _shipped(kind) if _protocol(row) == _protocol(result)]
+    rows = [row for row in _shipped(kind) if _protocol(row) == _protocol(result) and not row["images"]["suspected_training"]]
 
     def order(row: Mapping[str, Any]) -> tuple[float, float]:
         headline = row["scores"]["headline"]
@@ -53,13 +54,9 @@ def reference_sentence(result: Mapping[str, Any]) -> str:
     )
 
 
-def shortened(result: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What a reference row keeps of a valid result, under the name that it is shown with."""
-    kept = {key: result[key] for key in ("schema", "version", "protocol", "valid")}
-    target = {key: result["target"][key] for key in ("spec", "fingerprint", "classes", "scored_classes", "shape")}
-    images = {key: result["images"][key] for key in ("source", "sha256", "number", "top1", "suspected_training")}
-    scores = {"headline": result["scores"]["headline"], "arms": {}}
-    return {**kept, "target": {"name": name, **target}, "images": images, "flags": [], "scores": scores}
+def reference_copy(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A reference row of a valid result: a small copy of it (result_file.small_copy), under the name that is shown."""
+    return small_copy({**result, "target": {**result["target"], "name": name}})
 
 
 @cache
