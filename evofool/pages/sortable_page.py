@@ -54,7 +54,7 @@ def sortable_page(title: str, lead: str, tables: Sequence[SortableTable], notes:
 </head>
 <body>
 <header><h1>{escaped(title)}</h1>
-<p class="lead">{escaped(lead)}</p>
+<p>{escaped(lead)}</p>
 <div id="controls" hidden><label for="filter">Show only rows with</label>
 <input id="filter" type="search" autocomplete="off" spellcheck="false"> <span id="shown" role="status"></span></div>
 </header>
