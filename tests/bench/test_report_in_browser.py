@@ -13,7 +13,7 @@ from tests.bench.samples import results, summary, tiles
 playwright = pytest.importorskip("playwright.sync_api")
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
 
 ARMS = ["cppn", "per-class", "apgd", "noise"]
 OPEN = "for (const part of document.querySelectorAll('details')) part.open = true"
