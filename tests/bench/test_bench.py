@@ -341,7 +341,7 @@ def test_workers_give_the_same_scores(done, tmp_path):
         ),
         (
             ["bench", "--target", "lenet", "--images", "digits", "--surrogate", "lenet", "--out", "b"],
-            "surrogates are for the arm surrogate, and the arms are cppn",
+            "surrogates are for the arm surrogate, and the arms are canvas, square, apgd",
         ),
         (
             [
