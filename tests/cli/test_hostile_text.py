@@ -52,6 +52,7 @@ COMMANDS: dict[str, list[str]] = {
     "bench show": ["{bench}"],
     "bench compare": ["{result} {other}", "{result} {other} --json"],
     "bench board": ["{result} {other} --out {new}.html --csv {new}.csv", "{result} {other} --json"],
+    "bench reject-class": ["lenet {run} --images {images} --out {new}"],
     "bench retrain": ["--out {retrain}"],
     "gate": ["lenet --against {result} --out {new} --images {nothing}"],
     "sweep run": ["mnist-cppn --targets lenet --seeds 0:1 --out {sweep}"],
