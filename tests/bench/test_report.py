@@ -15,7 +15,7 @@ import pytest
 from evofool.bench.headline import headline_sentence, headline_sentences, second_sentence
 from evofool.bench.interval import format_queries
 from evofool.bench.plan import parse
-from evofool.bench.reference import reference_sentence
+from evofool.bench.reference import reference_rows, reference_sentence
 from evofool.bench.report.bench_report import FIRST, bench_report
 from evofool.bench.report.formatting import (
     confidences_cell,
@@ -186,7 +186,13 @@ def test_the_page_of_a_target_begins_with_its_headline(files: dict[str, bytes], 
     black = strongest(found[0], black_box=True)
     queries, q50 = found[0]["scores"]["headline"]["queries"], found[0]["scores"]["arms"][str(black)]["q50"]
     shown = [figure.figure for figure in target_head(found[0]).figures]
-    assert shown == [format_queries(queries["value"]), format_queries(q50["value"] / 10)]
+    assert shown == [format_queries(queries["value"]), "0.96", format_queries(q50["value"] / 10)]
+    known = [row["target"]["name"] for row in reference_rows(found[0])]
+    assert known
+    (scale,) = target_head(found[0]).tables
+    assert [row[0].text for row in scale.rows] == ["lenet", *known]
+    other = found[0] | {"target": found[0]["target"] | {"labels": list("abcdefghij")}}
+    assert not target_head(other).tables
     assert strongest(found[0], black_box=False) == "apgd"
     assert strongest(found[0], black_box=True) in ("cppn", "per-class")
 

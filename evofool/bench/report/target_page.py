@@ -5,8 +5,8 @@ from math import inf
 from typing import Any
 
 from evofool.bench.arms import arm_title
-from evofool.bench.headline import headline_sentences, second_sentence
-from evofool.bench.reference import reference_sentence
+from evofool.bench.headline import headline_sentences
+from evofool.bench.reference import reference_rows
 from evofool.bench.report.formatting import counted, join_names, queries_cell, selection_note, share_cell
 from evofool.bench.report.likeness import likeness_section, looked_sentence
 from evofool.bench.report.overview import brackets_note, budget_of, by_kind, invalid_reason, strongest, valid_arms
@@ -44,15 +44,34 @@ def target_head(result: Mapping[str, Any]) -> Section:
     warnings = sum(flag["level"] == "warning" for flag in result["flags"])
     left_out = [flag["message"] for flag in result["flags"] if flag["level"] == "invalid"]
     lead, *more = headline_sentences(result)
-    texts = " ".join(more), second_sentence(result), reference_sentence(result), looked_sentence([result])
     return Section(
         "",
-        [text for text in texts if text],
+        [*([" ".join(more)] if more else []), looked_sentence([result])],
+        tables=_scale(result),
         fault="\n".join(f"Invalid: {message.rstrip('.')}." for message in left_out),
         cautions=[f"{counted(warnings, 'warning')}: see Warnings."] if warnings else [],
         lead=lead,
         figures=_key_figures(result),
     )
+
+
+def _scale(result: Mapping[str, Any]) -> list[Table]:
+    """The headline beside those of known networks, by the same protocol; none where there are no such results."""
+    known = reference_rows(result)
+    if not known:
+        return []
+    rows: list[TableRow] = []
+    for row, faint in ((result, "this target"), *((row, "") for row in known)):
+        headline = row["scores"]["headline"]
+        cells = share_cell(headline), queries_cell(headline["queries"], headline["queries_per_class"])
+        rows.append([TableCell(row["target"]["name"], faint), *cells, share_cell(headline.get("reached"))])
+    heads = ["for scale", "classes fooled", "queries until a class is fooled", "real images reached"]
+    queries = known[0]["scores"]["headline"]["queries_per_class"]
+    under = (
+        f"Within {queries:,} queries a class; a class that is not fooled counts as {queries:,}. Real images reached: those "
+        "that are rated no higher than the best image of a class. The other rows are results that come with evofool."
+    )
+    return [Table(heads, rows, under=under)]
 
 
 def _key_figures(result: Mapping[str, Any]) -> list[KeyFigure]:
@@ -65,6 +84,10 @@ def _key_figures(result: Mapping[str, Any]) -> list[KeyFigure]:
             f"{headline['queries_per_class']:,})"
         )
         found.append(KeyFigure(cell.text, cell.faint, text))
+        if reached := headline.get("reached"):
+            cell = share_cell(reached)
+            text = "of the real images are rated no higher than the best image of a class"
+            found.append(KeyFigure(cell.text, cell.faint, text))
     best, black = strongest(result, black_box=False), strongest(result, black_box=True)
     for arm, words in ((best, "by the strongest attack"), (black, "by the strongest attack that needs no gradients")):
         # With a headline, only what it does not have: how many queries it takes without gradients.
