@@ -27,6 +27,8 @@ NETWORKS_FOR_A_CLAIM = 5  # independently trained networks that a claim about a 
 
 AT = (5, 25, 50, 75, 95)  # percent, of quantiles
 
+_ROUNDING = 1e-12  # of log10 of the budget: math and NumPy may differ in the last bit
+
 Queries = Sequence[int | float | None]  # None, NaN or beyond the budget: censored
 
 
@@ -282,12 +284,12 @@ def _of_queries(
     x: np.ndarray, beyond: np.ndarray, budget: float, common: float, confidence: float, rounding: float = 0.0
 ) -> Interval:
     """Of logarithms x, of which (n,) bool `beyond` are lower bounds: the budget, or the mean of a network below it."""
-    n = len(x)
-    if (x[beyond] >= math.log10(budget)).sum() == n:
+    n, most = len(x), math.log10(budget) - _ROUNDING
+    if (x[beyond] >= most).sum() == n:
         low = budget if 0.5**n <= 1 - confidence else None
         return Interval(None, low, None, n, n, confidence, ">=")
     found = _median(x, beyond, np.zeros(n, bool), common, confidence, rounding)
-    at_budget = found.value is not None and beyond.any() and float(np.median(x)) >= math.log10(budget)
+    at_budget = found.value is not None and beyond.any() and float(np.median(x)) >= most
     return replace(found, value=None) if at_budget else found
 
 
