@@ -117,6 +117,29 @@ def test_ties_at_a_detector_s_threshold_are_no_fault() -> None:
     assert pair.detector_control()["met"]
 
 
+def test_ties_at_the_joint_threshold_of_scores_are_no_fault() -> None:
+    """3% have the highest score. At a level above that all of them would be rejected, so that the pair keeps about 97%."""
+    detector, calibration, _ = made("energy", n=6_000)
+    scores = np.minimum(detector.real_scores, np.quantile(detector.real_scores, 0.97, method="lower"))
+    held_out = np.minimum(detector.of_control(calibration, real(6_000)), scores.max())
+    pair = Pair(replace(detector, real_scores=scores), calibration, held_out, replicates=0)
+    kept = pair.real("joint")
+    assert kept["kept"] - 0.95 > 3 * kept["standard_error"]
+    assert pair._joint_ties()[0] == pytest.approx(0.03, abs=0.002)
+    assert kept["met"]
+
+
+def test_images_tied_at_the_joint_level_are_kept_whatever_is_rounded() -> None:
+    detector, calibration, _ = made("energy", n=1_000)
+    margins = margin(calibration.logits)[np.arange(1_000), calibration.classes]
+    right = detector.rows[margins[detector.rows] > 0]
+    for n in range(350, len(right)):
+        rows, scores = right[:n], np.random.default_rng(0).normal(size=n)
+        scores = np.minimum(scores, np.quantile(scores, 0.96, method="lower"))
+        pair = Pair(replace(detector, rows=rows, real_scores=scores), calibration, np.zeros(500), replicates=0)
+        assert pair._pairs["joint"].pass_at(margins[rows], calibration.classes[rows], scores)[0].mean() >= 0.95 - 1 / n, n
+
+
 def test_the_table_has_a_row_for_each_detector_and_kind_and_marks_what_is_not_met() -> None:
     real_images = {"rejected": 0.09, "images": 500, "standard_error": 0.01, "met": False}
     kept = {"kept": 0.91, "images": 480, "standard_error": 0.01}

@@ -21,6 +21,7 @@ from evofool.scores import margin
 PAIRS = ("separate", "joint")
 KEPT = 0.95
 REPLICATES = 400  # bootstrap samples of the real images
+_ROUNDING = 1e-12  # of a level
 _SAMPLES = 0x9A17  # of the key of the bootstrap
 
 
@@ -63,7 +64,7 @@ class Pair:
             name: _Thresholds(*map(np.array, zip(*(each[name] for each in found), strict=True))) for name in PAIRS
         }
         self._of_detector = detector.real_scores
-        self._set_jointly = int((self._margins[detector.rows] > 0).sum())
+        self._rows_of_detector = detector.rows
 
     def detector_control(self) -> dict[str, Any]:
         """The share of held-out real images that the detector rejects, of all: 0.05 within 3 standard errors is met.
@@ -81,10 +82,21 @@ class Pair:
         passed = self._pairs[pair].pass_at(self._margins[rows], self._calibration.classes[rows], self._control_scores)[0]
         passed = passed[self._margins[rows] > 0]
         if pair == "joint":
-            return _control("kept", passed, KEPT, self._set_jointly, above=self._calibration.tied)
+            tied, set_by = self._joint_ties()
+            return _control("kept", passed, KEPT, set_by, above=tied)
         share = float(passed.mean()) if len(passed) else math.nan
         error = math.sqrt(share * (1 - share) / max(1, len(passed)))
         return {"kept": share, "images": len(passed), "standard_error": error}
+
+    def _joint_ties(self) -> tuple[float, int]:
+        """How much more than KEPT the joint thresholds may keep because of ties, and how many real images set them.
+
+        An image at both thresholds counts twice, so that the sum of the two shares is an upper limit.
+        """
+        rows = self._rows_of_detector[self._margins[self._rows_of_detector] > 0]
+        joint = self._pairs["joint"]
+        margins = _many((self._margins[rows] == joint.tau[0][self._calibration.classes[rows]]).mean())
+        return margins + _many((self._scores[rows] == joint.threshold[0]).mean()), len(rows)
 
     def fooled(self, images: Mapping[int, tuple[FoolingImages, np.ndarray]], unit: float) -> dict[str, Any]:
         """By pair of thresholds, the share of scored classes with an image that passes both, and what real images it keeps.
@@ -122,9 +134,11 @@ class Pair:
         # The highest level at which an image passes is the lower of those of its margin and of its score.
         most = np.minimum(self._highest_levels(both, correct), _highest_level(-self._scores[both], -self._scores[both]))
         level = _quantile(most, 1 - KEPT)
+        # A little lower: rounding must not put a threshold just beyond the images that have this level, which may be many.
+        safe = level * (1 - _ROUNDING)
         return {
             "separate": (self._tau(correct, LEVELS["tau5"]), float(scores), LEVELS["tau5"]),
-            "joint": (self._tau(correct, level), -_quantile(-self._scores[both], level), level),
+            "joint": (self._tau(correct, safe), -_quantile(-self._scores[both], safe), level),
         }
 
     def _tau(self, correct: np.ndarray, level: float) -> np.ndarray:
