@@ -82,8 +82,8 @@ class _TargetRecord(_Record):
     fingerprint: str
     shape: tuple[int, int, int]
     labels: tuple[str, ...] = Field(min_length=1)
-    views: int = 0
-    average: int = 1
+    views: int = Field(0, ge=0)
+    average: int = Field(1, ge=1)
 
 
 class _ImagesRecord(_Record):
