@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from evofool.bench.real import real_images
@@ -90,6 +91,10 @@ def test_a_network_that_cannot_get_one_more_output_is_refused_before_anything_is
     for setting, message in (({"share": 1.0}, "--fooling-share 1"), ({"decay": 0.0}, "--decay 0")):
         with pytest.raises(RecipeError, match=message):
             give_reject_class("lenet", [fooled], DIGITS, tmp_path / "out", **setting)  # type: ignore[arg-type]
+    (tmp_path / "one" / "0").mkdir(parents=True)
+    Image.fromarray(held_out()[0][0, 0]).save(tmp_path / "one" / "0" / "0.png")
+    with pytest.raises(RecipeError, match=r"one has 1 labelled real image: half of them .* at least 2 are needed"):
+        give_reject_class("lenet", [fooled], partial(real_images, str(tmp_path / "one")), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

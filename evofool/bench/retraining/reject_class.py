@@ -68,7 +68,7 @@ def give_reject_class(
     trained, on the input of the last layer: cross-entropy over all classes, the fooling images weighted to `share` of the
     whole, plus decay / 2 times the squared weights in units of each feature's standard deviation. That is a convex problem,
     so nothing is drawn at random. TargetError for a network whose outputs are not those of a linear layer, or whose weights
-    no file can replace. RecipeError if the runs have no such image.
+    no file can replace. RecipeError if the runs have no such image, and for fewer than two real images.
     """
     if not 0 < share < 1:
         raise RecipeError(f"--fooling-share {share:g} has to lie between 0 and 1, exclusive: a share of the loss")
@@ -79,6 +79,11 @@ def give_reject_class(
     with torch_threads(1):
         name, layer = _output_layer(network)
         images = real(network)
+        if len(images) < 2:
+            raise RecipeError(
+                f"{images.source} has {len(images)} labelled real image: half of them are trained on and the others held "
+                "out, so at least 2 are needed"
+            )
         features = NetworkFeatures(network, _BATCH)
         shown = _features(features, _fooling(runs, most), lambda n: on_progress(f"{n:,} fooling images"))
         batches = (part for part, _ in images.batches(_BATCH))
