@@ -22,6 +22,7 @@ from evofool.bench.scoring import Scoring, flags
 from evofool.bench.statistics import quantiles
 from evofool.bench.surrogate_stage import kinship_rows
 from evofool.scores import margin
+from evofool.targets.averaged import is_random
 from evofool.targets.kinds import SEVERAL
 from evofool.targets.redaction import name_of, public_name
 
@@ -246,7 +247,7 @@ def _images(recipe: BenchRecipe, target: PreparedTarget | InvalidTarget, calibra
 def _luck(cells: CollectedCells) -> list[str]:
     """How much of what was accepted was luck, for a target whose answers are random."""
     prepared = cells.prepared
-    if "average" not in prepared.target.details:
+    if not is_random(prepared.target, prepared.warnings):
         return []
     calibration = prepared.calibration
     scored, first, again = np.flatnonzero(calibration.scored), 0, 0

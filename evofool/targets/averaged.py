@@ -1,7 +1,7 @@
 """The mean of several answers of a target that answers at random: an attack on the expectation (EOT, Athalye 2018)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -89,6 +89,11 @@ def random_note(target: Target) -> str:
         f"{TOLERANCE:.0%} of the spread of margins between images, not to the bit, so that a repeated or resumed run ends "
         "differently, and images that are scored again are compared within a measured tolerance"
     )
+
+
+def is_random(target: Target, notes: Sequence[str]) -> bool:
+    """Whether validation found that answers of a target with average= are random. notes: those of its validation."""
+    return "average" in target.details and random_note(target) in notes
 
 
 def _mean_of(forward: Forward, answers: int) -> Callable[[np.ndarray], np.ndarray]:

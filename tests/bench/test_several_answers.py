@@ -82,6 +82,12 @@ def test_a_random_target_is_measured_by_means_and_its_queries_are_counted(
     assert record["answers"] > 640
 
 
+def test_a_mean_of_answers_that_are_not_random_speaks_of_no_luck(photographs: str, tmp_path: Path) -> None:
+    found = measured(tmp_path / "b", photographs, "lenet?average=4", ["random"], [160])
+    assert found["target"]["average"] == 4
+    assert not any("random" in flag["message"] for flag in found["flags"])
+
+
 def test_labels_alone_have_their_reason_and_are_scored_by_views(module: str, photographs: str, tmp_path: Path) -> None:
     found = measured(tmp_path / "a", photographs, f"{module}:one_hot", ["random"], [20])
     assert any(flag["message"].startswith("only the top class is known") for flag in found["flags"])
