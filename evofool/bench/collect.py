@@ -107,17 +107,19 @@ def _read(job: CellJob, prepared: PreparedTarget) -> DoneCell | str:
 
 
 def _other_traces(job: CellJob, stored: StoredRun, prepared: PreparedTarget) -> dict[str, Trace]:
-    """The traces of the acceptance scores other than the margin; none if the cell has no records for them."""
+    """The traces of the acceptance scores other than the margin; without those that not all records have."""
     seen, acceptance = read_seen(job.folder), prepared.acceptance
     if seen is None:
         return {}
     classes = np.flatnonzero(prepared.calibration.scored).tolist()
+    # A session that could not read the features leaves records without them, and other images without any record.
+    partial_features = bool(np.isnan(seen["similarity"][np.isin(seen["class"], classes)]).any())
     return {
         name: read_trace_of_score(
             stored, seen, classes, job.queries, partial(acceptance.values, name), job.queries_per_image
         )
         for name in acceptance.scores
-        if name != MARGIN and not (name == FEATURES and len(seen) and np.isnan(seen["similarity"]).all())
+        if name != MARGIN and not (name == FEATURES and partial_features)
     }
 
 

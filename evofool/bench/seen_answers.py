@@ -91,11 +91,16 @@ class _Front:
     def __init__(self) -> None:
         self.tops, self.seconds = np.zeros(0), np.zeros(0)
         self.similarity = -np.inf
+        self.has_nan = False
 
     def add(self, top: float, second: float, similarity: float) -> bool:
-        """Whether an image has a place here, or is more similar than all so far; equal ones have none."""
-        better = similarity > self.similarity  # false for NaN
-        if better:
+        """Whether an image has a place here, or is more similar than all so far; equal ones have none.
+
+        The first one without a similarity has a place too, so that the records show that not all were compared.
+        """
+        if np.isnan(similarity):
+            better, self.has_nan = not self.has_nan, True
+        elif better := similarity > self.similarity:
             self.similarity = similarity
         if ((self.tops >= top) & (self.seconds <= second)).any():
             return better

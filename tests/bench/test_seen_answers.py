@@ -1,17 +1,22 @@
 """The records of a cell's answers: enough for every threshold, few, and the same after an interruption."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from evofool.attacks import run as attacks
-from evofool.bench.acceptance import SEEN, PairScale, top_two
+from evofool.bench.acceptance import FEATURES, MARGIN, SEEN, AcceptanceScore, AcceptanceScores, PairScale, top_two
 from evofool.bench.arms import evolves, search_recipe
 from evofool.bench.cell import run_cell
 from evofool.bench.cell_job import CellJob
-from evofool.bench.seen_answers import FILE, SeenAnswers, read_seen
+from evofool.bench.collect import _other_traces
+from evofool.bench.prepare import PreparedTarget
+from evofool.bench.seen_answers import _HEAD, FILE, SeenAnswers, read_seen
 from evofool.bench.trace import read_trace, read_trace_of_score
 from evofool.errors import StoreError
 from evofool.run.run import Run
@@ -53,6 +58,18 @@ def test_no_image_that_is_the_first_to_reach_a_threshold_is_without_a_record(tmp
             assert ours["at"][ours["similarity"] >= level].min(initial=10**6) == (
                 of[likeness[of].astype(np.float32) >= np.float32(level)] + 1
             ).min(initial=10**6)
+
+
+def test_an_image_that_was_not_compared_by_its_features_leaves_a_record_even_if_others_beat_it(tmp_path: Path) -> None:
+    logits = np.array([[9, 0, 0], [5, 1, 0], [4, 2, 0], [0, 3, 1]], np.float32)
+    for name, likeness, rows in (("all", [0.5] * 4, [1, 4]), ("some", [0.5, np.nan, np.nan, 0.5], [1, 2, 4])):
+        (tmp_path / name).mkdir()
+        with SeenAnswers(tmp_path / name, partial(lambda of, rows, _: of[rows], np.array(likeness))) as answers:
+            answers.begin(lambda records: np.ones(len(records), bool))
+            answers.note(None, np.arange(1, 5), logits)
+        seen = read_seen(tmp_path / name)
+        assert seen is not None
+        assert seen["at"].tolist() == rows
 
 
 def traces(folder: Path, queries: int) -> tuple[list[list[float]], list[list[float]]]:
@@ -113,6 +130,22 @@ def test_a_cell_that_was_begun_without_records_ends_without_them(tmp_path: Path,
     (tmp_path / FILE).unlink()
     assert run_cell(job(tmp_path, "cppn").to_dict()) is not None
     assert read_seen(tmp_path) is None
+
+
+def test_a_cell_is_left_out_of_a_score_that_some_of_its_records_do_not_have(tmp_path: Path) -> None:
+    ready = job(tmp_path, "random")
+    assert run_cell(ready.to_dict()) is not None
+    seen = read_seen(tmp_path)
+    assert seen is not None
+    scored = np.arange(10) != 3  # class 3 has no real images to compare with, and counts in no score
+    acceptance = AcceptanceScores(dict.fromkeys((MARGIN, FEATURES), cast(AcceptanceScore, None)))
+    prepared = cast(PreparedTarget, SimpleNamespace(acceptance=acceptance, calibration=SimpleNamespace(scored=scored)))
+    for missing, scores in ((seen["class"] == 3, [FEATURES]), (seen["at"] == seen["at"][seen["class"] != 3][-1], [])):
+        records = seen.copy()
+        records["similarity"] = np.where(missing, np.nan, 0.5)
+        (tmp_path / FILE).write_bytes(_HEAD + records.tobytes())
+        with StoredRun(tmp_path) as stored:
+            assert list(_other_traces(ready, stored, prepared)) == scores
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
