@@ -26,7 +26,8 @@ class CalibratedAs:
     """What a target was calibrated as; "" before it is.
 
     images: SHA-256 of the real images as the target receives them; listing: of their files (real.listing); notes: of the
-    target's validation. faulty: whether something was wrong with its outputs the last time.
+    target's validation. faulty: whether something was wrong with its outputs the last time. trained_on: how many of these
+    images it was trained on (training_images.trained_on), -1 before that was looked up.
     """
 
     spec: str = ""
@@ -35,6 +36,7 @@ class CalibratedAs:
     listing: str = ""
     notes: tuple[str, ...] = ()
     faulty: bool = False
+    trained_on: int = -1
 
 
 class Manifest:
@@ -143,6 +145,7 @@ def _calibrated(name: str, values: Mapping[str, Any]) -> CalibratedAs:
         raise ValueError(f"{name!r:.80} cannot be a target's name")
     found = CalibratedAs(**{**values, "notes": tuple(values.get("notes", ()))})
     texts = (found.spec, found.fingerprint, found.images, found.listing, *found.notes)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(found.faulty, bool):
+    flags = isinstance(found.faulty, bool) and type(found.trained_on) is int
+    if not all(isinstance(text, str) for text in texts) or not flags:
         raise ValueError(f"target {name}: {values!r:.200}")
     return found

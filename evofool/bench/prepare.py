@@ -145,7 +145,7 @@ def prepare(
     warnings += calibrated.notes
     if calibration is None:
         return InvalidTarget(entry, fault, target, declared_top1=declared_top1, warnings=warnings)
-    known = trained_on(target, real)
+    known = _trained_on(loaded, calibration, manifest)
     suspicion = _training_suspicion(loaded, calibration, known)
     warnings += _image_warnings(loaded, suspicion)
     fault = fault or "; ".join(calibration.faults(target.name, declared_top1))
@@ -221,6 +221,19 @@ def _new_calibration(loaded: _Loaded, manifest: Manifest) -> _Calibrated:
     manifest.set_calibrated_as(name, calibrated_as)
     answers.unlink(missing_ok=True)
     return _Calibrated(made, _images_changed(loaded) if other else "", notes)
+
+
+def _trained_on(loaded: _Loaded, calibration: Calibration, manifest: Manifest) -> int:
+    """How many real images the target was trained on. Kept with the calibration, so that pictures are read once."""
+    name = loaded.entry.name
+    kept = manifest.calibrated_as(name)
+    of_these = (kept.fingerprint, kept.images) == (calibration.fingerprint, calibration.sha256)
+    if of_these and kept.trained_on >= 0:
+        return kept.trained_on
+    number = trained_on(loaded.target, loaded.real)
+    if of_these:
+        manifest.set_calibrated_as(name, replace(kept, trained_on=number))
+    return number
 
 
 def _features(loaded: _Loaded, calibration: Calibration, path: Path) -> TargetFeatures:
