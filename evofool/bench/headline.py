@@ -6,13 +6,15 @@ differs between classifiers where all classes are fooled; tests/perf/ranking.py 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil, floor, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from evofool.bench import statistics
 from evofool.bench.arms import arm_title
-from evofool.bench.interval import format_limits, format_queries
+from evofool.bench.interval import Interval, format_limits, format_queries
+from evofool.targets.kinds import SEVERAL
 
 SUITE = ("canvas", "square", "apgd")
 """The attacks. They differ in kind: evolution, in which all classes share every image; random search by squares and gradient
@@ -21,6 +23,7 @@ ascent, for one class at a time. The first two need outputs only. docs/protocol.
 _SCHEDULED = ("square", "apgd")  # their schedules depend on the budget
 PER_CLASS = 100  # queries of each attack for a class
 CONFIDENCE = 0.95
+_EQUAL = 1e-12  # seeds that differ by less are equal up to rounding
 
 
 class ArmAcceptance(NamedTuple):
@@ -49,7 +52,8 @@ def headline(
 ) -> dict[str, Any] | None:
     """scores.headline of a result. None where the budget is below one query a class, or no seed has all arms.
 
-    accepted: by acceptance score and arm, of the arms of the suite that were measured; other arms are not looked at.
+    accepted: by acceptance score and arm, of the arms of the suite that were measured; other arms are not looked at. An arm
+    may lack a score: the share under it is then that of the others, which is no higher than with this arm.
     classes: n, how many are scored. budget: of each arm, over all classes. left_out: by arm of the suite that was not
     measured, the reason.
 
@@ -61,7 +65,8 @@ def headline(
 
     "reached", the second figure: the mean over classes of the share of real images whose value is at most that of the best
     image of any arm. "queries": the geometric mean over classes of the queries a class until any arm has fooled it, where a
-    class that is not fooled counts as the most queries. Of several scores the easiest, with limits of the same kind.
+    class that is not fooled counts as the most queries. Of several scores the easiest of this figure, which "score" names,
+    with limits of the same kind.
     """
     per_class = queries_per_class(budget, classes)
     suites = {score: {name: arms[name] for name in SUITE if name in arms} for score, arms in accepted.items()}
@@ -70,30 +75,35 @@ def headline(
     if not seeds or not per_class:
         return None
     confidence = 1 - (1 - CONFIDENCE) / len(suites)
-    by_score = {score: _figures(list(suite.values()), seeds, per_class, confidence) for score, suite in suites.items()}
+    by_score = {score: _figures(suite, seeds, per_class, confidence) for score, suite in suites.items()}
     easiest = max(by_score, key=lambda score: by_score[score]["value"])
     figures = by_score[easiest]
     return {
         "queries_per_class": per_class,
         "attack_queries_per_class": budget / classes,
         "classes": classes,
-        "arms": [name for name in SUITE if name in suites[easiest]],
+        "arms": [name for name in SUITE if any(name in suite for suite in suites.values())],
         "left_out": dict(left_out),
         "seeds": seeds,
         "score": easiest,
         "value": figures["value"],
         **_limits(by_score.values(), max),
         "per_seed": figures["per_seed"],
-        "reached": max((row["reached"] for row in by_score.values()), key=lambda row: row["value"])
-        | _limits([row["reached"] for row in by_score.values()], max),
-        "queries": min((row["queries"] for row in by_score.values()), key=lambda row: row["value"])
-        | _limits([row["queries"] for row in by_score.values()], min),
+        "reached": _easiest({score: row["reached"] for score, row in by_score.items()}, max),
+        "queries": _easiest({score: row["queries"] for score, row in by_score.items()}, min),
         "by_score": by_score,
     }
 
 
-def _figures(arms: Sequence[ArmAcceptance], seeds: Sequence[int], per_class: int, confidence: float) -> dict[str, Any]:
+def _easiest(rows: Mapping[str, Mapping[str, Any]], easiest: Callable[..., Any]) -> dict[str, Any]:
+    """The row of the easiest score, of equals the first, with its name and with the limits of the easiest."""
+    score = easiest(rows, key=lambda score: rows[score]["value"])
+    return {"score": score, **rows[score], **_limits(rows.values(), easiest)}
+
+
+def _figures(suite: Mapping[str, ArmAcceptance], seeds: Sequence[int], per_class: int, confidence: float) -> dict[str, Any]:
     """The share of classes that any arm fools, and the queries that a class takes, under one acceptance score."""
+    arms = list(suite.values())
     rows = [[list(arm.seeds).index(seed) for seed in seeds] for arm in arms]
     at = np.fmin.reduce([arm.at[row] for arm, row in zip(arms, rows, strict=True)])
     replicates = np.fmin.reduce([arm.replicates[:, row] for arm, row in zip(arms, rows, strict=True)])
@@ -102,10 +112,11 @@ def _figures(arms: Sequence[ArmAcceptance], seeds: Sequence[int], per_class: int
     interval = statistics.share_interval(shares, share_replicates, classes, confidence)
     reached = np.max([arm.reached[row] for arm, row in zip(arms, rows, strict=True)], axis=0).mean(axis=-1)
     reached_replicates = np.max([arm.reached_replicates[:, row] for arm, row in zip(arms, rows, strict=True)], axis=0)
-    of_real = statistics.share_interval(reached, reached_replicates.mean(axis=-1), None, confidence)
-    means, mean_replicates = _mean_queries(at, per_class), _mean_queries(replicates, per_class)
-    queries = statistics.queries_interval(means.tolist(), per_class, mean_replicates, confidence, whole=False)
+    # Equal seeds do not show how far seeds differ. Each class then counts as an outcome, which gives a bound near 0 and 1.
+    outcomes = None if np.ptp(reached) > _EQUAL else classes
+    of_real = statistics.share_interval(reached, reached_replicates.mean(axis=-1), outcomes, confidence)
     return {
+        "arms": [name for name in SUITE if name in suite],
         "value": interval.value,
         "low": interval.low,
         "high": interval.high,
@@ -113,13 +124,29 @@ def _figures(arms: Sequence[ArmAcceptance], seeds: Sequence[int], per_class: int
         # Of the mean share, since thresholds are estimates.
         "threshold_variance": float(share_replicates.mean(axis=1).var(ddof=1)),
         "reached": {"value": of_real.value, "low": of_real.low, "high": of_real.high, "per_seed": reached.tolist()},
-        "queries": {
-            "value": queries.value,
-            "low": queries.low,
-            "high": None if queries.high is None else min(queries.high, per_class),
-            "per_seed": means.tolist(),
-        },
+        "queries": _queries(at, replicates, per_class, interval, confidence),
     }
+
+
+def _queries(at: np.ndarray, replicates: np.ndarray, per_class: int, fooled: Interval, confidence: float) -> dict[str, Any]:
+    """The queries that a class takes: their mean over seeds and its limits; fooled: the interval of the share of classes.
+
+    A seed in which no class is fooled is censored, and then there is a low limit only. If all are, `low` follows from the
+    upper limit of the share: as many classes would be fooled by the first query. Other equal seeds give no limits.
+    """
+    means = _mean_queries(at, per_class)
+    found = statistics.queries_interval(
+        means.tolist(), per_class, _mean_queries(replicates, per_class), confidence, whole=False
+    )
+    low, high, censored = found.low, found.high, means >= per_class * (1 - _EQUAL)
+    if censored.all():
+        most = at.shape[-1] * per_class
+        low, high = None if fooled.high is None else per_class * most**-fooled.high, None
+    elif np.ptp(np.log10(means)) < _EQUAL:
+        low, high = None, None
+    elif high is not None:
+        high = None if censored.any() else min(high, per_class)
+    return {"value": found.value, "low": low, "high": high, "per_seed": means.tolist()}
 
 
 def _mean_queries(at: np.ndarray, per_class: int) -> np.ndarray:
@@ -166,9 +193,10 @@ def headline_sentences(result: Mapping[str, Any]) -> list[str]:
     scored = result["scores"]["arms"]
     arms = [arm_title(name, scored.get(name, {})) for name in row["arms"]]
     by = f"at least one of {', '.join(arms)}" if len(arms) > 1 else arms[0]
+    within = f"{queries:,} {'query' if queries == 1 else 'queries'} a class{_images_text(queries, result['target'])}"
     sentence = (
-        f"Of {of}, {fooled_text(row)} {'is' if count == '1' else 'are'} fooled within {queries:,} "
-        f"{'query' if queries == 1 else 'queries'} a class by {by}, at the threshold that keeps 95% of real images"
+        f"Of {of}, {fooled_text(row)} {'is' if count == '1' else 'are'} fooled within {within} by {by}, "
+        "at the threshold that keeps 95% of real images"
     )
     if len(row["by_score"]) > 1:
         sentence += f", under the easiest of {len(row['by_score'])} acceptance scores ({row['score']})"
@@ -180,23 +208,43 @@ def second_sentence(result: Mapping[str, Any]) -> str:
     row = (result["scores"].get("headline") if result["valid"] else None) or {}
     said = []
     if "reached" in row:
-        said.append(f"The best image of a class is rated no lower than {reached_text(row)} of real images.")
+        text = f"the best image of a class is rated no lower than {reached_text(row)} of real images."
+        said.append(_under(row, "reached", text))
     if "queries" in row:
-        said.append(
-            f"A class takes {queries_text(row)} queries until it is fooled: the geometric mean, where a class that is not "
-            f"fooled counts as {row['queries_per_class']:,}."
+        arms = row["by_score"].get(row["queries"].get("score"), {}).get("arms", row["arms"])
+        each = f" of each of the {len(arms)} attacks" if len(arms) > 1 else ""
+        text = (
+            f"a class takes {queries_text(row)} queries{each} until it is fooled: the geometric mean, where a class that is "
+            f"not fooled counts as {row['queries_per_class']:,}."
         )
+        said.append(_under(row, "queries", text))
     return " ".join(said)
+
+
+def _under(row: Mapping[str, Any], figure: str, text: str) -> str:
+    """The text as a sentence, with the easiest score of a figure if there are several; an older result does not name it."""
+    score = row[figure].get("score") if len(row["by_score"]) > 1 else None
+    return f"Under {score}, {text}" if score else text[0].upper() + text[1:]
+
+
+def _images_text(queries: int, target: Mapping[str, Any]) -> str:
+    """ " (6.25 images of 16 queries each)" if an image takes several queries, as with average=N or views=N; else ""."""
+    each = prod(target.get(option) or 1 for option in SEVERAL)
+    if each == 1:
+        return ""
+    images = f"{queries / each:.3g}"
+    return f" ({images} {'image' if images == '1' else 'images'} of {each:,} queries each)"
 
 
 def fooled_text(row: Mapping[str, Any]) -> str:
     """The number of classes of a headline with its limits: "8.4 (7.6 to 9.1)"."""
-    return _with_limits(row, lambda share: _count(share, row["classes"]))
+    classes = row["classes"]
+    return _with_limits(row, lambda share: _count(share, classes), classes, 0 if classes >= 100 else 1)
 
 
 def reached_text(row: Mapping[str, Any]) -> str:
     """The share of real images than which the best images are rated no lower, with its limits: "96% (95% to 97%)"."""
-    return _with_limits(row["reached"], lambda share: f"{_count(share, 100)}%")
+    return _with_limits(row["reached"], lambda share: f"{_count(share, 100)}%", 100, 0, "%")
 
 
 def queries_text(row: Mapping[str, Any]) -> str:
@@ -204,9 +252,25 @@ def queries_text(row: Mapping[str, Any]) -> str:
     return _with_limits(row["queries"], format_queries)
 
 
-def _with_limits(row: Mapping[str, Any], number: Callable[[float], str]) -> str:
-    """The value with "(low to high)", "(at least low)" or "(at most high)"."""
-    limits = format_limits(row, number)
+def _with_limits(
+    row: Mapping[str, Any], number: Callable[[float], str], of: float = 1, digits: int | None = None, unit: str = ""
+) -> str:
+    """The value with "(low to high)", "(at least low)" or "(at most high)".
+
+    A limit is multiplied by `of` and rounded outward, so that what is printed holds as well: to `digits` digits, or to those
+    of format_queries.
+    """
+
+    def outward(limit: float, rounded: Callable[[float], int]) -> str:
+        places = digits if digits is not None else 0 if limit >= 10 else 1
+        # 1e-6: 0.7 * 10 is a little more than 7.
+        steps = rounded(limit * of * 10**places + (1e-6 if rounded is floor else -1e-6))
+        text = f"{steps / 10**places:,.{places}f}"
+        return (text if digits is None else text.removesuffix(".0")) + unit
+
+    low, high = row["low"], row["high"]
+    texts = {"low": None if low is None else outward(low, floor), "high": None if high is None else outward(high, ceil)}
+    limits = format_limits(texts, str)
     return f"{number(row['value'])}{limits and f' ({limits})'}"
 
 
@@ -224,6 +288,15 @@ def _caveats(row: Mapping[str, Any]) -> list[str]:
     if row["left_out"]:
         listed = "; ".join(f"{arm}: {reason}" for arm, reason in row["left_out"].items())
         said.append(f"Not measured: {listed}.")
+    lacking = {
+        score: [arm for arm in row["arms"] if arm not in figures.get("arms", row["arms"])]
+        for score, figures in row["by_score"].items()
+    }
+    said += [
+        f"Under {score} there are no records of {' and '.join(arms)}, so the figures under it are lower bounds."
+        for score, arms in lacking.items()
+        if arms
+    ]
     if row["low"] is None and row["high"] is None:
         said.append("One seed, so there is no interval.")
     return said

@@ -147,11 +147,13 @@ class Scoring:
     def headline(self, left_out: Mapping[str, str]) -> dict[str, Any] | None:
         """How many classes the fixed suite of arms fools; left_out: those of its arms that were not measured, and why.
 
-        Under every acceptance score that all measured arms of the suite have.
+        Under an acceptance score by those arms of the suite that have it.
         """
         suite = [arm for arm in SUITE if self.cells.get(arm)]
-        scores = [score for score in self.scores.scores if all(score in self.scores_of(name) for name in suite)]
-        accepted = {score: {name: self._arm_acceptance(name, score) for name in suite} for score in scores}
+        accepted = {
+            score: {name: self._arm_acceptance(name, score) for name in suite if score in self.scores_of(name)}
+            for score in self.scores.scores
+        }
         return headline(accepted, len(self.classes), self.budget, left_out)
 
     def _arm_acceptance(self, name: str, score: str) -> ArmAcceptance:

@@ -122,7 +122,8 @@ def test_the_second_figure_is_the_mean_share_of_real_images_that_the_best_image_
     interval = statistics.share_interval(alone["reached"]["per_seed"], joint)
     assert (alone["reached"]["low"], alone["reached"]["high"]) == (interval.low, interval.high)
     rows = [row["reached"] for row in found["by_score"].values()]
-    assert found["reached"] == rows[1] | {limit: max(row[limit] for row in rows) for limit in ("low", "high")}
+    limits = {limit: max(row[limit] for row in rows) for limit in ("low", "high")}
+    assert found["reached"] == {"score": "pair", **rows[1], **limits}
 
 
 def test_the_geometric_mean_of_the_queries_that_a_class_takes():
@@ -137,12 +138,6 @@ def test_the_geometric_mean_of_the_queries_that_a_class_takes():
     assert queries["per_seed"] == pytest.approx(means)
     assert queries["value"] == pytest.approx(np.prod(means) ** 0.25)
     assert 1 < queries["low"] < queries["value"] < queries["high"] < 100
-    nothing = np.full((5, 2, 10), np.nan)
-    never = ArmAcceptance([0, 1], nothing[0], nothing, np.zeros((2, 10)), np.zeros((5, 2, 10)))
-    none = headline({"margin": {"apgd": never}}, 10, 2000, {})
-    assert none is not None
-    assert (none["value"], none["queries"]["value"]) == (0, 100)
-    assert (none["queries"]["low"], none["queries"]["high"]) == pytest.approx((100, 100))
     rarely = headline({"margin": suite(scale=20_000)}, 10, 2000, {})
     assert rarely is not None
     assert rarely["queries"]["value"] < rarely["queries"]["high"] <= 100
@@ -150,7 +145,61 @@ def test_the_geometric_mean_of_the_queries_that_a_class_takes():
     several = headline(scores, 10, 2000, {})
     assert several is not None
     rows = [row["queries"] for row in several["by_score"].values()]
-    assert several["queries"] == rows[0] | {limit: min(row[limit] for row in rows) for limit in ("low", "high")}
+    limits = {limit: min(row[limit] for row in rows) for limit in ("low", "high")}
+    assert several["queries"] == {"score": "margin", **rows[0], **limits}
+
+
+def alike(at: np.ndarray, reached: np.ndarray) -> dict[str, Any]:
+    """The headline of one arm without variance of the thresholds; at and reached are (S, 10)."""
+    again = [np.repeat(figure[None], 20, axis=0) for figure in (at, reached)]
+    found = headline({"margin": {"apgd": ArmAcceptance(range(len(at)), at, again[0], reached, again[1])}}, 10, 1000, {})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("seeds", "most", "least"), [(2, 0.343, 9.38), (3, 0.244, 18.5), (5, 0.154, 34.5)])
+def test_where_no_seed_fools_anything_both_figures_are_bounds(seeds: int, most: float, least: float) -> None:
+    found = alike(np.full((seeds, 10), np.nan), np.zeros((seeds, 10)))
+    queries, reached = found["queries"], found["reached"]
+    assert (queries["value"], queries["high"]) == (100, None)
+    assert queries["low"] == pytest.approx(least, rel=0.01)
+    assert queries["low"] == pytest.approx(100 / 1000 ** found["high"]), "as if the share's limit took one query a class"
+    assert (reached["value"], reached["low"], reached["high"]) == (0, None, pytest.approx(most, abs=1e-3))
+
+
+def test_seeds_in_which_nothing_is_fooled_give_the_queries_a_low_limit_only() -> None:
+    at = np.full((4, 10), np.nan)
+    at[1:] = [[50.0], [80.0], [100.0]]
+    found = alike(at, np.full((4, 10), 0.5))["queries"]
+    assert found["value"] == pytest.approx((100 * 5 * 8 * 10) ** 0.25)
+    assert 1 < found["low"] < found["value"]
+    assert found["high"] is None
+
+
+def test_equal_seeds_give_no_interval_of_width_0() -> None:
+    found = alike(np.full((5, 10), 20.0), np.full((5, 10), 0.5))
+    assert (found["queries"]["value"], found["queries"]["low"], found["queries"]["high"]) == (pytest.approx(2), None, None)
+    assert found["reached"]["low"] < 0.49 < 0.51 < found["reached"]["high"]
+    assert alike(np.full((2, 10), 20.0), np.ones((2, 10)))["reached"]["low"] == pytest.approx(0.657, abs=1e-3)
+
+
+def test_an_arm_that_lacks_a_score_is_missing_under_this_score_alone() -> None:
+    whole, others = suite(), suite(scale=300)
+    del others["apgd"]
+    found = headline({"margin": whole, "features": others}, 10, 2000, {})
+    alone = headline({"features": others}, 10, 2000, {})
+    assert found is not None
+    assert alone is not None
+    assert (found["score"], found["arms"]) == ("features", list(SUITE))
+    assert [row["arms"] for row in found["by_score"].values()] == [list(SUITE), ["canvas", "square"]]
+    assert found["value"] == alone["value"]
+    text = "Under features there are no records of apgd, so the figures under it are lower bounds."
+    assert text in headline_sentence(result(found))
+    assert "Under features, a class takes" in second_sentence(result(found))
+    assert "queries of each of the 2 attacks" in second_sentence(result(found))
+    for row in found["by_score"].values():
+        del row["arms"]
+    assert "no records" not in headline_sentence(result(found)), "an older result does not name them"
 
 
 def test_the_greatest_of_several_shares_is_in_the_interval_as_often_as_it_says():
@@ -198,10 +247,13 @@ def test_the_sentence():
     assert sentence(0.0, 0.0, 0.02, 10).startswith("Of 10 classes, 0 (0 to 0.2) are fooled")
     assert sentence(1.0, 0.91, 1.0, 10).startswith("Of 10 classes, 10 (9.1 to 10) are fooled")
     assert sentence(0.1, 0.01, 0.3, 10).startswith("Of 10 classes, 1 (0.1 to 3) is fooled")
-    assert sentence(1.0, 0.756, None, 10) == f"Of 10 classes, 10 (at least 7.6) are fooled {by}, {KEPT}."
-    assert sentence(0.0, None, 0.244, 10) == f"Of 10 classes, 0 (at most 2.4) are fooled {by}, {KEPT}."
-    assert sentence(0.999, 0.99, 0.9999, 1000).startswith("Of 1,000 classes, 999 (990 to >999) are fooled")
-    assert sentence(0.0001, 0.0, 0.999, 100).startswith("Of 100 classes, <1 (0 to >99) are fooled")
+    assert sentence(1.0, 0.756, None, 10) == f"Of 10 classes, 10 (at least 7.5) are fooled {by}, {KEPT}."
+    assert sentence(0.0, None, 0.244, 10) == f"Of 10 classes, 0 (at most 2.5) are fooled {by}, {KEPT}."
+    assert sentence(0.999, 0.99, 0.9999, 1000).startswith("Of 1,000 classes, 999 (990 to 1,000) are fooled")
+    assert sentence(0.9, 0.7951, None, 10).startswith("Of 10 classes, 9 (at least 7.9) are"), "limits are rounded outward"
+    assert sentence(0.5, 0.2901, 0.7099, 100).startswith("Of 100 classes, 50 (29 to 71) are")
+    assert sentence(0.5, 0.29, 0.7, 1000).startswith("Of 1,000 classes, 500 (290 to 700) are"), "0.29 * 1000 is below 290"
+    assert sentence(0.0001, 0.0, 0.999, 100).startswith("Of 100 classes, <1 (0 to 100) are fooled")
 
 
 def test_the_sentence_says_what_is_missing():
@@ -226,19 +278,38 @@ def test_the_sentence_says_what_is_missing():
     assert "at least one of canvas, square, apgd (through a student)," in headline_sentence(some)
 
 
+def test_the_sentence_has_images_where_an_image_takes_several_queries():
+    found = result(headline({"margin": suite()}, 10, 1000, {}))
+    for options, text in (
+        ({"average": 16}, "100 queries a class (6.25 images of 16 queries each) by"),
+        ({"views": 25, "average": 4}, "100 queries a class (1 image of 100 queries each) by"),
+        ({}, "100 queries a class by"),
+    ):
+        assert f" are fooled within {text} at least one of" in headline_sentence(
+            {**found, "target": {**found["target"], **options}}
+        )
+
+
 def test_the_second_sentence():
     some = result(headline({"margin": suite(classes=5)}, 5, 500, {}), 5)
     row = some["scores"]["headline"]
     row["queries"] |= {"value": 7.21, "low": 6.1, "high": 12.4}
     row["reached"] |= {"value": 0.956, "low": 0.9, "high": 0.9996}
     assert second_sentence(some) == (
-        "The best image of a class is rated no lower than 96% (90% to >99%) of real images. A class takes 7.2 (6.1 to 12) "
-        "queries until it is fooled: the geometric mean, where a class that is not fooled counts as 100."
+        "The best image of a class is rated no lower than 96% (90% to 100%) of real images. A class takes 7.2 (6.1 to 13) "
+        "queries of each of the 3 attacks until it is fooled: the geometric mean, where a class that is not fooled counts "
+        "as 100."
     )
     for figure in ("queries", "reached"):
         row[figure] |= {"low": None, "high": None}
-    assert "than 96% of real images. A class takes 7.2 queries until" in second_sentence(some)
+    assert "than 96% of real images. A class takes 7.2 queries of each" in second_sentence(some)
     del row["reached"]
+    assert second_sentence(some).startswith("A class takes 7.2 queries of each"), "of an earlier evofool"
+    row["by_score"]["pair"], row["queries"]["score"] = row["by_score"]["margin"], "pair"
+    assert second_sentence(some).startswith("Under pair, a class takes 7.2 queries of each of the 3 attacks until")
+    row["arms"] = row["by_score"]["pair"]["arms"] = ["apgd"]
+    assert second_sentence(some).startswith("Under pair, a class takes 7.2 queries until")
+    del row["queries"]["score"]
     assert second_sentence(some).startswith("A class takes 7.2 queries until"), "of an earlier evofool"
     assert second_sentence(result(None)) == second_sentence({**some, "valid": False}) == ""
 
@@ -270,5 +341,3 @@ def test_where_every_class_is_fooled_in_every_seed_the_headline_is_a_bound(seeds
     found = headline({"margin": {"apgd": arm}}, 10, 1000, {})
     assert found is not None
     assert (found["value"], found["low"], found["high"]) == (1.0, pytest.approx(low, abs=1e-3), None)
-    queries = found["queries"]
-    assert (queries["low"], queries["high"]) == pytest.approx((2.0, 2.0)), "means of queries are no whole numbers"

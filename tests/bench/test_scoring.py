@@ -1,8 +1,11 @@
 """Scores from traces, compared with a slow version, and their properties."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from evofool.bench.acceptance import MARGIN, PAIR, AcceptanceScores
 from evofool.bench.calibration import Calibration, halves
 from evofool.bench.scoring import CellData, Scoring, flags
 from evofool.bench.trace import Trace
@@ -126,3 +129,17 @@ def test_a_class_without_an_image_counts_as_not_fooled():
     assert arm["r95"][-1]["value"] <= 0.8
     assert arm["calibrated_confidence"]["5"] < 0.2
     assert all(np.isfinite(v) for v in arm["scaled_margins"].values())
+
+
+def test_a_headline_has_every_score_that_any_arm_of_the_suite_has() -> None:
+    c = calibration()
+    scores = AcceptanceScores(dict.fromkeys((MARGIN, PAIR), c.margin_score))
+    square = {seed: replace(cell(seed, -4.0), by_score={PAIR: cell(seed, 9.0).trace}) for seed in range(4)}
+    cells = {"square": square, "apgd": {seed: cell(seed, -4.0) for seed in range(4)}}
+    found = Scoring(c, cells, BUDGETS, replicates=20, acceptance=scores).headline({})
+    alone = Scoring(c, {"square": square}, BUDGETS, replicates=20, acceptance=scores).headline({})
+    assert found is not None
+    assert alone is not None
+    assert {score: row["arms"] for score, row in found["by_score"].items()} == {MARGIN: ["square", "apgd"], PAIR: ["square"]}
+    assert (found["score"], found["arms"]) == (PAIR, ["square", "apgd"])
+    assert found["by_score"][PAIR] == alone["by_score"][PAIR]
