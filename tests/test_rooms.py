@@ -80,7 +80,7 @@ FLOORS = (
 BENCH_FLOORS = (
     ("acceptance", "answer_file", "cell_job", "interval", "limits", "network_features", "real", "result_file"),
     ("arms", "calibration", "real_features", "seen_answers", "statistics", "training_images"),
-    ("headline", "trace"),
+    ("comparable", "headline", "trace"),
     ("reference",),
     ("cell", "compare", "report", "retraining", "scoring", "sets"),
     ("detect", "plan"),

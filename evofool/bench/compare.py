@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evofool.bench.arms import earlier_changes
+from evofool.bench.comparable import conditions, other_answers
 from evofool.bench.statistics import paired_difference, paired_ratio
 from evofool.errors import RecipeError
-from evofool.images import LARGE_SIDE, is_large
+from evofool.images import LARGE_SIDE
 
-_SAME = ("rank", "format", "levels")
 _FEW_PAIRS = 5  # a comparison with fewer gets a note
 
 
@@ -247,24 +247,30 @@ def _alike(a: ComparableResult, b: ComparableResult) -> bool:
 
 
 def refuse_other_protocol(a: ComparableResult, b: ComparableResult) -> None:
-    """RecipeError unless both were measured alike: their ranks, settings of arms, budgets and sizes of images."""
-    for key in _SAME:
-        ours, theirs = getattr(a.protocol, key), getattr(b.protocol, key)
-        if ours != theirs:
-            raise RecipeError(f"the two results have different protocols: {key} is {ours!r} and {theirs!r}")
+    """RecipeError unless both were measured alike: bench.comparable.conditions, settings of arms, and budgets."""
+    both = a.model_dump(), b.model_dump()
+    if answers := other_answers(both):
+        raise RecipeError(
+            f"an image takes another number of queries in each result: {answers}; measure both with the same average= and "
+            "views="
+        )
+    ours, theirs = map(conditions, both)
+    if ours.pop("large images") != theirs.pop("large images"):
+        raise RecipeError(
+            f"the two take images of {_shape(a)} and {_shape(b)}: arms have other settings from {LARGE_SIDE} pixels on"
+        )
+    for key, value in ours.items():
+        if value != theirs[key]:
+            raise RecipeError(f"the two results have different protocols: {key} is {value!r} and {theirs[key]!r}")
     for arm in sorted(name for name, row in a.scores.arms.items() if row.seeds and b.scores.arms.get(name, row).seeds):
-        ours, theirs = a.protocol.changes(arm), b.protocol.changes(arm)
-        if ours != theirs and arm in b.scores.arms:
-            raise RecipeError(f"the two results have different protocols: the settings of {arm} are {ours!r} and {theirs!r}")
+        settings = a.protocol.changes(arm), b.protocol.changes(arm)
+        if settings[0] != settings[1] and arm in b.scores.arms:
+            listed = f"{settings[0]!r} and {settings[1]!r}"
+            raise RecipeError(f"the two results have different protocols: the settings of {arm} are {listed}")
     if a.budget != b.budget:
         raise RecipeError(
             f"the two results have different budgets, {a.budget:,} and {b.budget:,} queries, at which Q50 is censored; "
             "measure one again with the budget of the other"
-        )
-    refuse_other_views((a.target.name, b.target.name), (a.target.views, b.target.views))
-    if is_large(a.target.shape) != is_large(b.target.shape):
-        raise RecipeError(
-            f"the two take images of {_shape(a)} and {_shape(b)}: arms have other settings from {LARGE_SIDE} pixels on"
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evofool.json_file import read_json
+from evofool.json_text import parse_json
 
 SCHEMA, VERSION = "evofool.bench", 2
 
@@ -17,6 +18,15 @@ _REMEDY = "older results are not converted: measure the target again with this e
 def load_result(path: Path) -> dict[str, Any]:
     """The results of a target; StoreError for another file, or one of another version."""
     return read_json(path, SCHEMA, VERSION, _REMEDY)
+
+
+def is_other_file(path: Path) -> bool:
+    """Whether a file is JSON of another schema, or of none; what is not JSON may be a damaged result."""
+    try:
+        data = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return not isinstance(data, dict) or data.get("schema") != SCHEMA
 
 
 def small_copy(result: Mapping[str, Any]) -> dict[str, Any]:

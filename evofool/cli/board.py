@@ -1,7 +1,7 @@
 """The command `evofool bench board`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,23 +31,28 @@ def board(
     """Write a leaderboard of results as one page, sorted and filterable: which classifiers are hardest to fool?
 
     Results are ranked by their headline, the share of classes fooled by at least one attack of the suite, and only among
-    results that compare: the same real images, scored classes, attacks, budget and version of the protocol. Each row has the
-    places that its interval allows, such as 1-3.
+    results that compare: the same real images, scored classes, attacks, budget, answers to an image and version of the
+    protocol. Each row has the places that its interval allows, such as 1-3.
     """
     from evofool.bench.board.board import make_board, result_files
     from evofool.bench.board.board_page import COLUMNS, board_json, board_page, board_rows
     from evofool.cli.console import write
     from evofool.export.csv_file import write_csv
+    from evofool.json_file import write_json
 
-    found = make_board(result_files(results))
+    files = result_files(results)
+    found = make_board(files)
+    copied = (
+        [] if copies is None else _copied([Path(row.file) for group in found.groups for row in group.rows], files, copies)
+    )
     page = out or (None if as_json else Path("board.html"))
     if page is not None:
         html = board_page(found)
         write(page, lambda: page.write_text(html, encoding="utf-8"))
     if csv is not None:
         write(csv, lambda: write_csv(csv, COLUMNS, board_rows(found)))
-    if copies is not None:
-        _write_copies([Path(row.file) for group in found.groups for row in group.rows], copies)
+    for copy, data in copied:
+        write_json(copy, data)
     if as_json:
         print_json(board_json(found))
         return
@@ -60,13 +65,17 @@ def board(
     print_lines(*(f"{kind} {file}" for kind, file in (("Page:  ", page), ("Table: ", csv), ("Copies:", copies)) if file))
 
 
-def _write_copies(files: list[Path], folder: Path) -> None:
+def _copied(ranked: list[Path], sources: list[Path], folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The small copies of ranked results, and where they go. RecipeError if two, or a copy and any source, are one file."""
     from evofool.bench.result_file import load_result, small_copy
     from evofool.errors import RecipeError
-    from evofool.json_file import write_json
 
-    names = [file.name for file in files]
+    names = [file.name for file in ranked]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise RecipeError(f"--copies {folder}: several results are called {twice[0]}; rename their files")
-    for file in files:
-        write_json(folder / file.name, small_copy(load_result(file)))
+    for copy in (folder / name for name in names):
+        if copy.exists() and any(copy.samefile(source) for source in sources):
+            raise RecipeError(
+                f"--copies {folder}: {copy} is a result itself, which its copy would replace; name another folder"
+            )
+    return [(folder / file.name, small_copy(load_result(file))) for file in ranked]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from evofool.bench.board.board import Board, make_board, rank_results, result_files
 from evofool.bench.board.board_page import COLUMNS, board_json, board_page
+from evofool.bench.report.ranking import sorted_results
 from evofool.bench.result_file import STRIPPED, small_copy
 from evofool.cli.app import app
 from evofool.errors import RecipeError, StoreError
@@ -63,11 +64,34 @@ def test_where_all_classes_are_fooled_the_second_figure_has_ranks_of_its_own() -
     for each, (value, low, high) in zip(found, ((0.9, 0.8, 0.95), (0.3, 0.2, 0.4), (0.35, 0.25, 0.5)), strict=True):
         each["scores"]["headline"]["reached"] = {"value": value, "low": low, "high": high, "per_seed": [value]}
     board = ranked(*found)
-    assert places(board) == [[("b", "1-3"), ("c", "1-3"), ("a", "1-3")]]
-    assert [str(row.reached_places) for row in board.groups[0].rows] == ["1-2", "1-2", "3"]
-    assert "[0.80, 0.95] rank 3" in board_page(board)
+    assert places(board) == [[("a", "1-3"), ("b", "1-3"), ("c", "1-3")]]
+    assert [str(row.reached_places) for row in board.groups[0].rows] == ["3", "1-2", "1-2"]
+    assert "[0.80, 0.95] rank by reached 3" in board_page(board)
     del found[0]["scores"]["headline"]["reached"]
     assert [str(row.reached_places) for row in ranked(*found).groups[0].rows] == ["1-3", "1-3", "1-3"], "an older result"
+
+
+def test_equal_shares_are_in_the_order_of_the_report_by_queries_whatever_is_reached() -> None:
+    """As of two shipped networks: the one that is fooled sooner, by images it is less sure of, is the easier one."""
+    found = [made(name, 1.0, 0.8, None) for name in ("sooner", "later")]
+    for each, queries, reached in zip(found, (2.4, 5.8), (0.86, 0.991), strict=True):
+        row = each["scores"]["headline"]
+        row["reached"] = {"value": reached, "low": None, "high": None}
+        row["queries"] |= {"value": queries, "low": None, "high": None}
+    assert [name for name, _ in places(ranked(*found))[0]] == ["later", "sooner"]
+    assert [result["target"]["name"] for result in sorted_results(found)] == ["later", "sooner"]
+
+
+def test_of_several_detectors_the_one_that_lets_most_through_is_shown() -> None:
+    found = made("a")
+    (row,) = [row for row in found["scores"]["detectors"] if (row["detector"], row["kind"]) == ("msp", "adaptive")]
+    worse = json.loads(json.dumps(row)) | {"detector": "energy"}
+    worse["through"]["joint"] |= {"value": row["through"]["joint"]["value"] + 0.1}
+    for rows in ([row, worse], [worse, row]):
+        found["scores"]["detectors"] = rows
+        detector = ranked(found).groups[0].rows[0].detector
+        assert detector is not None
+        assert detector.detector == "energy"
 
 
 def test_equal_values_are_in_the_order_of_names_and_have_the_same_places() -> None:
@@ -87,6 +111,8 @@ OTHER: dict[str, Any] = {
     "acceptance scores": lambda r: r["scores"]["headline"]["by_score"].update(pair={"value": 0.5}),
     "size of images": lambda r: r["target"].update(shape=[3, 224, 224]),
     "number format": lambda r: r["protocol"].update(format="bfloat16"),
+    "answers that are averaged": lambda r: r["target"].update(average=16),
+    "views": lambda r: r["target"].update(views=8),
 }
 
 
@@ -139,6 +165,10 @@ def write(folder: Path, name: str, data: Any) -> Path:
         ({"schema": "evofool.board"}, r"bad\.json is not a file of schema evofool\.bench"),
         ({"target": {}}, r"bad\.json: this is not a complete result of evofool bench \(target\.name: Field required"),
         ({"scores": {"arms": {}, "headline": {"value": 2}}}, r"bad\.json: .*value: Input should be less than or equal to 1"),
+        (
+            {"scores": {**made("a")["scores"], "arms": {}}},
+            r"bad\.json: .*the headline has canvas, square, apgd, but arms does",
+        ),
     ],
 )
 def test_a_file_that_is_no_result_of_this_protocol_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -160,8 +190,12 @@ def test_the_results_of_a_folder_are_those_of_its_benchmark(tmp_path: Path) -> N
     a = write(tmp_path, "bench/results/a.json", made("a"))
     write(tmp_path, "bench/summary.json", {})
     b = write(tmp_path, "small/b.json", made("b"))
+    write(tmp_path, "small/summary.json", {"schema": "evofool.bench.summary", "version": 2})
+    write(tmp_path, "small/list.json", [])
     assert result_files([tmp_path / "bench", tmp_path / "small", b]) == [a, b]
-    (tmp_path / "empty").mkdir()
+    damaged = write(tmp_path, "damaged/c.json", "{")
+    assert result_files([tmp_path / "damaged"]) == [damaged], "it is refused by name later"
+    write(tmp_path, "empty/summary.json", {"schema": "evofool.bench.summary", "version": 2})
     with pytest.raises(RecipeError, match=r"empty has no result \(TARGET\.json\)"):
         result_files([tmp_path / "empty"])
 
@@ -283,3 +317,16 @@ def test_the_command_prints_places_and_writes_what_is_asked_for(tmp_path: Path, 
     write(tmp_path, "s/a.json", made("a", key=1))
     done = CliRunner().invoke(app, ["bench", "board", "r/results/a.json", "s/a.json", "--copies", "copies"])
     assert done.exit_code != 0
+
+
+@pytest.mark.parametrize("folder", ["r/results", "r/../r/results", "link"])
+def test_copies_replace_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, "r/results/a.json", made("a"))
+    (tmp_path / "link").symlink_to(file.parent)
+    before = file.read_bytes()
+    done = CliRunner().invoke(app, ["bench", "board", "r", "--copies", folder])
+    assert done.exit_code != 0
+    assert "is a result itself, which its copy would replace; name another folder" in str(done.exception)
+    assert file.read_bytes() == before
+    assert not (tmp_path / "board.html").exists()

@@ -124,6 +124,12 @@ def test_seeds_beyond_the_budget_are_counted() -> None:
         ("target.shape", [3, 224, 224], "take images of 1x28x28 and 3x224x224"),
         ("protocol.budgets", [100, 400], "different budgets, 1,000 and 400 queries"),
         ("protocol.rank", "log_odds", "different protocols: rank is 'margin' and 'log_odds'"),
+        (
+            "target.average",
+            16,
+            "net was measured with one answer to each image; net was measured with average=16",
+        ),
+        ("target.views", 8, "net was measured with views=8; measure both with the same average= and views="),
         ("protocol.settings", {"cppn": ["search.batch=8"]}, "different protocols: the settings of cppn"),
         ("scores.arms", {}, "no arm and seed in common"),
         ("valid", False, "net: this result is invalid \\(no reason is stored\\)"),

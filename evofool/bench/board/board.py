@@ -16,7 +16,7 @@ from evofool.bench.board.entry import (
     invalid_reason,
     read_entry,
 )
-from evofool.bench.result_file import load_result
+from evofool.bench.result_file import is_other_file, load_result
 from evofool.errors import RecipeError
 
 RESULTS = "results"  # the folder of a benchmark that has its results
@@ -37,8 +37,8 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A ranked result. places: by the share of classes fooled; reached_places: by the second figure, the share of real
-    images that the best images reach.
+    """A ranked result. places: by the share of classes fooled; reached_places: by another figure, the share of real images
+    that the best images reach, which can order networks otherwise.
     """
 
     file: str
@@ -55,9 +55,11 @@ class BoardRow:
 
     @property
     def detector(self) -> DetectorRecord | None:
-        """The detector behind which the fewest classes are fooled, by elites that were evolved against both."""
+        """Of the detectors the one that lets most through: behind which most classes are fooled, by elites that were evolved
+        against both. The interval of the best of several would have to allow for the choice.
+        """
         found = [row for row in self.entry.scores.detectors if row.kind == "adaptive" and row.through]
-        return min(found, key=lambda row: row.through.joint.value if row.through else inf, default=None)
+        return max(found, key=lambda row: row.through.joint.value if row.through else -inf, default=None)
 
     @property
     def attacks(self) -> list[str]:
@@ -95,14 +97,17 @@ class Board:
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
-    """The files of results: of a folder those in its folder "results", or in itself. RecipeError for one without any."""
+    """The files of results: of a folder those in its folder "results", or in itself. RecipeError for one without any.
+
+    Of a folder, JSON files of another schema are left out, such as the summary of a benchmark.
+    """
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
             found.append(path)
             continue
         folder = path / RESULTS if (path / RESULTS).is_dir() else path
-        files = sorted(folder.glob("*.json"))
+        files = [file for file in sorted(folder.glob("*.json")) if not is_other_file(file)]
         if not files:
             raise RecipeError(f"{folder} has no result (TARGET.json); name files, or folders of evofool bench")
         found += files
@@ -132,7 +137,7 @@ def rank_results(results: Mapping[str, Mapping[str, Any]]) -> Board:
             unranked.append(Unranked(file, entry.target.name, reason))
             continue
         headline = entry.scores.headline
-        same = groups.setdefault(entry.compares_by(headline), {})
+        same = groups.setdefault(entry.compares_by(), {})
         key = entry.target.fingerprint, headline.seeds, entry.protocol.evofool
         if key in same:
             raise RecipeError(
@@ -144,14 +149,17 @@ def rank_results(results: Mapping[str, Mapping[str, Any]]) -> Board:
 
 
 def _ranked(found: Sequence[tuple[str, BoardEntry, HeadlineRecord]]) -> tuple[BoardRow, ...]:
-    """Rows by the share of classes fooled, the lowest first; of equal ones by the second figure, then by names."""
+    """Rows by the share of classes fooled, the lowest first; of equal ones the one that takes most queries, then by names.
+
+    The report of a benchmark orders by these queries, and the reference rows by both, too.
+    """
     places = _places([headline for _, _, headline in found])
     reached = _places([headline.reached for _, _, headline in found])
     rows = [BoardRow(*result, *of) for *of, result in zip(places, reached, found, strict=True)]
 
     def order(row: BoardRow) -> tuple[float, float, str]:
-        second = row.headline.reached
-        return row.headline.value, second.value if second else inf, row.entry.target.name
+        queries = row.headline.queries
+        return row.headline.value, -queries.value if queries else inf, row.entry.target.name
 
     return tuple(sorted(rows, key=order))
 

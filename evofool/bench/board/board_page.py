@@ -38,19 +38,21 @@ def board_page(board: Board, title: str = "How easily classifiers are fooled") -
 
 _NOTES = (
     "Rank: the places that a row may have. A difference between two rows is shown only where their intervals do not "
-    "overlap; 1-3 is first, second or third. A single seed has no interval, so that nothing is shown.",
+    "overlap; 1-3 is first, second or third. A single seed has no interval, so that nothing is shown. Rows with the same "
+    "share fooled are in the order of their queries a class, the most first.",
     "Only rows of one table are ranked, and no two tables compare. Other real images give other thresholds, another "
     "suite or budget is another attack, and with other classes the share is of something else. So a table has results "
-    "of the same files of real images, scored classes, attacks with their settings, budget, acceptance scores and "
-    "version of the protocol.",
+    "of the same files of real images, scored classes, attacks with their settings, budget, acceptance scores, answers "
+    "to an image (average= and views=) and version of the protocol.",
     "Reached: the mean over classes of the share of real images that are accepted no more clearly than the best image "
-    "of any attack. It still differs where all classes are fooled, and has ranks of its own. Queries a class: the "
-    "geometric mean over classes of the queries until a class is fooled, where a class that is not fooled counts as "
-    "the most queries. Q50: the queries, over all classes, until the fastest attack of the suite has fooled half of "
-    "the classes; > means not within the budget.",
+    "of any attack. It still differs where all classes are fooled. It has ranks of its own, which can disagree with the "
+    "rank and with the queries: a network may be fooled late, and then by images of which it is very sure. Queries a "
+    "class: the geometric mean over classes of the queries until a class is fooled, where a class that is not fooled "
+    "counts as the most queries. Q50: the queries, over all classes, until the fastest attack of the suite has fooled half "
+    "of the classes; > means not within the budget.",
     "Through a detector: the share of classes fooled through classifier and detector together, by images evolved "
-    "against both, at thresholds that together keep 95% of real images; of several detectors the one that lets the "
-    "fewest through. Transfer: the median over other networks of the share of their fooling images that this one "
+    "against both, at thresholds that together keep 95% of real images; of several detectors the one that lets most "
+    "through, by name. Transfer: the median over other networks of the share of their fooling images that this one "
     "accepts; it depends on which networks these are, and is not ranked.",
     "Hashes: the start of the SHA-256 of weights, labels and preprocessing, and of the real images.",
 )
@@ -105,7 +107,7 @@ def _reached(row: BoardRow) -> SortableCell:
     if found is None:
         return SortableCell()
     text, limits = Interval(found.value, found.low, found.high).text(format_share)
-    return SortableCell(text, f"{limits} rank {row.reached_places}".strip(), found.value)
+    return SortableCell(text, f"{limits} rank by reached {row.reached_places}".strip(), found.value)
 
 
 def _queries(row: BoardRow) -> SortableCell:

@@ -5,11 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evofool.bench.arms import arm_title, earlier_changes
+from evofool.bench.comparable import headline_conditions
 from evofool.errors import RecipeError
-from evofool.images import is_large
 from evofool.text import shortened
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -120,6 +119,8 @@ class TargetRecord(_Record):
     spec: Name = ""
     group: Name = ""
     defence: Name = ""
+    average: int = Field(1, ge=1)
+    views: int = Field(0, ge=0)
 
 
 class ProtocolRecord(_Record):
@@ -148,6 +149,12 @@ class ScoresRecord(_Record):
     detectors: tuple[DetectorRecord, ...] = ()
     transfer: TransferRecord | None = None
 
+    @model_validator(mode="after")
+    def _whole(self) -> "ScoresRecord":
+        if self.headline and (missing := [arm for arm in self.headline.arms if arm not in self.arms]):
+            raise ValueError(f"the headline has {', '.join(missing)}, but arms does not")
+        return self
+
 
 class BoardEntry(_Record):
     """The part of a target's JSON that the board shows (docs/protocol.md has all of it)."""
@@ -163,27 +170,9 @@ class BoardEntry(_Record):
         """The arms with a valid seed."""
         return {name: arm for name, arm in self.scores.arms.items() if arm.seeds}
 
-    def suite(self, headline: HeadlineRecord) -> list[str]:
-        """The attacks of the headline, each with what it climbed instead of masked gradients."""
-        of = {name: arm.model_dump() for name, arm in self.scores.arms.items()}
-        return [arm_title(name, of.get(name, {})) for name in headline.arms]
-
-    def compares_by(self, headline: HeadlineRecord) -> str:
-        """What two results have to have in common to be ranked in one table, as a hash.
-
-        The real images (their files, so that targets of different size compare; of an older result the pixels as the target
-        sees them), which set the thresholds, the classes that are scored, the attacks with their settings and budget, and
-        the acceptance scores.
-        """
-        unscored = {*self.images.classes_without_images, *self.images.classes_left_out}
-        settings = {arm: earlier_changes(arm, self.protocol.settings.get(arm, ())) for arm in headline.arms}
-        common = [
-            self.version, self.protocol.rank, self.protocol.format, self.protocol.levels, self.protocol.confidence,
-            self.images.content_sha256 or self.images.sha256, sorted(set(self.target.labels) - unscored),
-            self.suite(headline), settings, is_large(self.target.shape),
-            headline.queries_per_class, headline.attack_queries_per_class, sorted(headline.by_score),
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()
+    def compares_by(self) -> str:
+        """What two results with a headline have to have in common to be ranked in one table, as a hash."""
+        return hashlib.sha256(json.dumps(headline_conditions(self.model_dump()), sort_keys=True).encode()).hexdigest()
 
 
 def read_entry(data: Mapping[str, Any], file: str) -> BoardEntry:
