@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from evofool.bench.comparable import headline_conditions, suite_conditions
 from evofool.bench.headline import fooled_text, queries_text, reached_text
 from evofool.bench.result_file import VERSION, small_copy
 from evofool.images import is_large
@@ -20,14 +21,17 @@ _DIGITS = [str(digit) for digit in range(10)]
 def reference_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The reference results beside which this one may be read, those with the most fooled classes first; often none.
 
-    They are of the same kind of images (digits, or photographs of 64 pixels a side or more) and of the same protocol: its
-    version, rank, levels, and the queries a class of the headline. Each is a small copy of a result. The board
-    (bench.board) shows them too, and networks that were trained on the images, which are no scale and left out here.
+    They are of the same kind of images, and measured by the same attacks under the same protocol (suite_conditions of
+    bench.comparable). So a target without gradients has none. The only kind that is shipped is digits; rows of photographs
+    of 64 pixels a side or more would be found too. The real images and the acceptance scores may be others, as
+    reference_note says. Each is a small copy of a result. The board (bench.board) shows them too, and networks that were
+    trained on the images, which are no scale and left out here.
     """
     kind = _kind(result["target"]) if result["scores"].get("headline") else None
     if kind is None:
         return []
-    rows = [row for row in _shipped(kind) if _protocol(row) == _protocol(result) and not row["images"]["suspected_training"]]
+    measured = suite_conditions(result)
+    rows = [row for row in _shipped(kind) if suite_conditions(row) == measured and not row["images"]["suspected_training"]]
 
     def order(row: Mapping[str, Any]) -> tuple[float, float]:
         headline = row["scores"]["headline"]
@@ -50,8 +54,32 @@ def reference_sentence(result: Mapping[str, Any]) -> str:
     )
     return (
         f"For scale, by protocol version {VERSION} with {', '.join(first['arms'])}, {first['queries_per_class']:,} queries "
-        f"a class, the easiest of {len(first['by_score'])} acceptance scores and {len(first['seeds'])} seeds: {each}."
+        f"a class, the easiest of {len(first['by_score'])} acceptance scores and {len(first['seeds'])} seeds: {each}. "
+        f"{reference_note(result)}"
     )
+
+
+def reference_note(result: Mapping[str, Any]) -> str:
+    """On what the reference rows of a result were measured, and what is not as in the result; "" where there is none.
+
+    They are alike among themselves: tests/perf/reference_rows.py measures all of them in one benchmark.
+    """
+    rows = reference_rows(result)
+    if not rows:
+        return ""
+    first, here = (headline_conditions(each) for each in (rows[0], result))
+    images, scores = rows[0]["images"], ", ".join(first["acceptance scores"])
+    said = [f"They were measured on {images['number']:,} images of {images['source']}, with the acceptance scores {scores}."]
+    if here["real images"] != first["real images"]:
+        said.append("This result has other real images, so other thresholds.")
+    if here["acceptance scores"] != first["acceptance scores"]:
+        said.append(f"This result has the acceptance scores {', '.join(here['acceptance scores'])}.")
+    if here["scored classes"] != first["scored classes"]:
+        said.append(f"This result scores {len(here['scored classes']):,} classes, they {len(first['scored classes']):,}.")
+    if here["budget a class"] != first["budget a class"]:
+        budgets = f"{here['budget a class']:,.0f} queries a class in all, and theirs {first['budget a class']:,.0f}"
+        said.append(f"The attacks of this result had {budgets}.")
+    return " ".join(said)
 
 
 def reference_copy(result: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -70,10 +98,3 @@ def _kind(target: Mapping[str, Any]) -> str | None:
     if is_large((channels, height, width)):
         return "photographs"
     return "digits" if (channels, height, width) == (1, 28, 28) and target["labels"] == _DIGITS else None
-
-
-def _protocol(result: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be equal for two headlines to be read side by side."""
-    protocol = result["protocol"]
-    queries = result["scores"]["headline"]["queries_per_class"]
-    return result["version"], protocol["rank"], protocol.get("levels"), queries

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evofool.bench import statistics
+from evofool.bench.comparable import other_answers
 from evofool.bench.interval import Interval, format_ratio
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.report.formatting import counted
@@ -131,6 +132,11 @@ def _defences(recipe: BenchRecipe, valid: Results, groups: Mapping[str, Any]) ->
         statement = f"Q50 of {defended} networks is at least {HARDER:g} times that of {undefended} networks ({_EVOLUTION})"
         if not a or not b:
             out.append(_statement(statement, None, "one of the two has no valid network"))
+            continue
+        if answers := other_answers(valid[name] for networks in both for name in networks):
+            out.append(
+                _statement(statement, None, f"not compared, because an image takes several queries on some: {answers}")
+            )
             continue
         ratio = statistics.welch_ratio(a, b, recipe.budget)
         text, limits = ratio.text(format_ratio)

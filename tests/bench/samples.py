@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from evofool.bench.arms import ARMS
 from evofool.bench.headline import SUITE
 from evofool.pages.sheet import Tile
 
@@ -123,7 +124,7 @@ def result(name: str, key: int, arms: list[str], points: int = 1_000) -> dict[st
             "budgets": BUDGETS,
             "seeds": SEEDS,
             "arms": arms,
-            "settings": {},
+            "settings": {"apgd": list(ARMS["apgd"].changes)} if "apgd" in arms else {},
             "rank": "margin",
             "format": "float32",
             "levels": {"tau5": 0.05, "tau50": 0.5},

@@ -1,16 +1,19 @@
 """Reference rows: which are shipped, and beside which results they are shown."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evofool.bench.acceptance import LEVELS
 from evofool.bench.headline import PER_CLASS, SUITE
-from evofool.bench.reference import FOLDER, reference_copy, reference_rows, reference_sentence
+from evofool.bench.reference import FOLDER, reference_copy, reference_note, reference_rows, reference_sentence
 from evofool.bench.result_file import load_result, small_copy
 from tests.bench import samples
 
+ROOT = Path(__file__).parents[2]
 DIGITS = ["undefended LeNet", "adversarially trained LeNet", "LeNet with outlier exposure"]
 
 
@@ -40,6 +43,44 @@ def test_a_result_of_digits_stands_beside_three_networks():
     assert sentence.startswith(f"{start}scores and 5 seeds: ")
     assert sentence.count(" of 10 classes, ") == 3
     assert all(name in sentence for name in DIGITS)
+
+
+def test_what_is_not_as_in_the_reference_rows_is_said():
+    result = samples.results(1)[0]
+    (row, *_) = reference_rows(result)
+    known = "They were measured on 2,500 images of digits, with the acceptance scores features, margin, pair."
+    budget = "The attacks of this result had 1,000 queries a class in all, and theirs 100."
+    images = "This result has other real images, so other thresholds."
+    assert reference_note(result) == f"{known} {images} This result has the acceptance scores margin. {budget}"
+    assert reference_sentence(result).endswith(reference_note(result))
+    result["images"]["content_sha256"] = row["images"]["content_sha256"]
+    result["scores"]["headline"] |= {key: row["scores"]["headline"][key] for key in ("by_score", "attack_queries_per_class")}
+    assert reference_note(result) == known
+    result["images"]["classes_left_out"] = ["3"]
+    assert reference_note(result) == f"{known} This result scores 9 classes, they 10."
+
+
+def test_the_protocol_says_which_kinds_are_shipped():
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    assert ("None of photographs is shipped yet." in text) == (not (FOLDER / "photographs").exists())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r["target"].update(average=16),
+        lambda r: r["target"].update(views=8),
+        lambda r: r["scores"]["headline"].update(arms=["canvas", "square"]),
+        lambda r: r["scores"]["arms"]["apgd"].update(gradients="student"),
+        lambda r: r["protocol"].update(settings={"apgd": ["losses=margin"]}),
+        lambda r: r["protocol"].update(format="bfloat16"),
+    ],
+)
+def test_a_result_of_other_attacks_or_other_answers_stands_alone(change: Callable[[dict[str, Any]], None]):
+    result = samples.results(1)[0]
+    assert reference_rows(result)
+    change(result)
+    assert (reference_rows(result), reference_sentence(result), reference_note(result)) == ([], "", "")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from evofool.bench.headline import headline_sentence, headline_sentences, second_sentence
 from evofool.bench.interval import format_queries
 from evofool.bench.plan import parse
-from evofool.bench.reference import reference_rows, reference_sentence
+from evofool.bench.reference import reference_note, reference_rows, reference_sentence
 from evofool.bench.report.bench_report import FIRST, bench_report
 from evofool.bench.report.formatting import (
     confidences_cell,
@@ -187,14 +187,21 @@ def test_the_page_of_a_target_begins_with_its_headline(files: dict[str, bytes], 
     queries, q50 = found[0]["scores"]["headline"]["queries"], found[0]["scores"]["arms"][str(black)]["q50"]
     shown = [figure.figure for figure in target_head(found[0]).figures]
     assert shown == [format_queries(queries["value"]), "0.96", format_queries(q50["value"] / 10)]
-    known = [row["target"]["name"] for row in reference_rows(found[0])]
-    assert known
-    (scale,) = target_head(found[0]).tables
-    assert [row[0].text for row in scale.rows] == ["lenet", *known]
-    other = found[0] | {"target": found[0]["target"] | {"labels": list("abcdefghij")}}
-    assert not target_head(other).tables
+    assert not target_head(found[0]).tables, "other attacks than those of the reference rows"
     assert strongest(found[0], black_box=False) == "apgd"
     assert strongest(found[0], black_box=True) in ("cppn", "per-class")
+
+
+def test_the_headline_stands_beside_reference_rows_of_the_same_attacks() -> None:
+    whole = results(1, [*ARMS, "canvas"], 20)[0]
+    known = [row["target"]["name"] for row in reference_rows(whole)]
+    assert known
+    (scale,) = target_head(whole).tables
+    assert [row[0].text for row in scale.rows] == ["lenet", *known]
+    assert scale.under.startswith("Within 100 queries a class by each of canvas, square and apgd; ")
+    assert scale.under.endswith(reference_note(whole))
+    other = whole | {"target": whole["target"] | {"labels": list("abcdefghij")}}
+    assert not target_head(other).tables
 
 
 def test_words_come_before_symbols(files: dict[str, bytes]) -> None:
@@ -428,9 +435,9 @@ def test_places_are_what_intervals_that_do_not_overlap_allow() -> None:
     assert listed(list("abcdefg")) == "a, b, c, d and 3 others"
 
 
-def two(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
+def two(first: dict[str, Any], second: dict[str, Any], arms: list[str] = THREE) -> list[dict[str, Any]]:
     """Two targets whose arms all have this Q50."""
-    found = results(2, THREE, 20)
+    found = results(2, arms, 20)
     for result, row in zip(found, (first, second), strict=True):
         for arm in result["scores"]["arms"].values():
             arm["q50"] = row
@@ -453,6 +460,30 @@ def test_a_winner_is_named_only_where_the_intervals_do_not_overlap() -> None:
     assert ranking_lead(two(q50(100), q50(200))).startswith("No difference shown"), "one seed"
     beyond = two(q50(None, 10_000), q50(200, 150, 260))
     assert ranking_lead(beyond).startswith("lenet is the hardest to fool (> 1,000 queries a class).")
+
+
+def test_targets_whose_headlines_do_not_compare_are_ordered_by_their_strongest_attack() -> None:
+    found = two(q50(100, 90, 110), q50(200, 150, 260), ARMS)
+    for result, queries in zip(found, (50.0, 5.0), strict=True):
+        result["scores"]["headline"]["queries"] = {"value": queries, "low": queries - 1, "high": queries + 1}
+    assert ranking_lead(found).startswith("lenet is the hardest to fool (50 queries a class).")
+    found[0]["scores"]["arms"]["apgd"] |= {"gradients": "student"}
+    assert ranking_lead(found).startswith("lenet-2015 is the hardest to fool (20 queries a class).")
+    assert ranking_head(found, {}).tables[0].under.startswith("By the strongest attack on each target.")
+
+
+@pytest.mark.parametrize("option", ["average", "views"])
+def test_targets_that_take_other_numbers_of_queries_for_an_image_have_no_order(option: str) -> None:
+    found = two(q50(100, 90, 110), q50(1600, 1500, 1700))
+    found[1]["target"][option] = 16
+    assert ranking_lead(found) == (
+        "Not compared, because an image takes another number of queries on each target: lenet was measured with one answer "
+        f"to each image; lenet-2015 was measured with {option}=16."
+    )
+    assert sorted_results(found) == found
+    assert [row[1] for row in ranking_head(found, {}).tables[0].rows] == [NOTHING, NOTHING]
+    found[0]["target"][option] = 16
+    assert ranking_lead(found).startswith("lenet-2015 is the hardest to fool")
 
 
 def test_of_attacks_too_no_strongest_one_is_named_where_intervals_overlap() -> None:
@@ -502,12 +533,13 @@ def test_the_console_has_the_ratio_of_each_arm_that_cppn_is_compared_with(
     text = console(found := results(5, ARMS, 20), capsys)
     heads = [f"{each['target']['name']}: {headline_sentence(each)} {second_sentence(each)}".rstrip() for each in found]
     assert text.splitlines()[:5] == heads
-    assert text.splitlines()[5] == reference_sentence(found[0])
-    assert text.splitlines()[7].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
+    assert text.splitlines()[6].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
     assert text.count(": per-class / cppn ") == text.count("; apgd / cppn ") == 4, "one target is invalid"
     assert "nes / cppn" not in text
     text = console(results(1, ["direct", "cppn"], 20), capsys)
     assert " / cppn " not in text
+    text = console(found := results(2, [*ARMS, "canvas"], 20), capsys)
+    assert text.count("For scale") == text.splitlines().count(reference_sentence(found[0])) == 1
     assert "Brackets: 95% intervals over seeds." in text
 
 

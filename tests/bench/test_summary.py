@@ -104,6 +104,17 @@ def test_a_defence_is_measured_on_independently_trained_networks():
     assert "needs 5 networks of each" in few["figures"]
 
 
+def test_a_mean_of_several_answers_is_no_defence():
+    """An image takes 16 queries then, so that the same network has 16 times the Q50."""
+    found = networks(exact(*[60] * 5), exact(*[960] * 5))
+    assert statement(found, "at least 2 times")["met"] is True
+    for k in range(5):
+        found[f"hard-{k}"]["target"] |= {"average": 16}
+    row = statement(found, "at least 2 times")
+    assert row["met"] is None
+    assert row["figures"].startswith("not compared, because an image takes several queries on some: ")
+
+
 SPREAD = exact(90, 100, 110, 95, 105)
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from evofool.bench.arms import arm_title
+from evofool.bench.comparable import headline_conditions, other_answers
 from evofool.bench.report.formatting import counted, join_names, queries_cell, share_cell
 from evofool.bench.report.likeness import looked_sentence
 from evofool.bench.report.overview import brackets_note, budget_of, invalid_reason, strongest
 from evofool.bench.report.places import PLACE_NOTE, by_queries, listed, places, tied_first
-from evofool.pages.html_page import Section, Table, TableCell, TableRow
+from evofool.pages.html_page import NOTHING, Section, Table, TableCell, TableRow
 
 Results = Sequence[Mapping[str, Any]]
 
@@ -19,7 +20,8 @@ class _Compared:
     """The figure that orders the targets. head: of its column; note: what it is.
 
     rows: by name of a valid target, the queries a class with "value", "bound", "low" and "high". most: by name, what a value
-    of None is above. fooled: by name, a share of classes, under fooled_head.
+    of None is above. fooled: by name, a share of classes, under fooled_head. apart: why the targets have no order, "" if
+    they have one.
     """
 
     head: str
@@ -28,6 +30,7 @@ class _Compared:
     most: Mapping[str, float]
     fooled_head: str
     fooled: Mapping[str, Mapping[str, Any] | None]
+    apart: str = ""
 
     def cell(self, name: str) -> TableCell:
         return queries_cell(self.rows[name], self.most[name])
@@ -57,6 +60,8 @@ def ranking_lead(results: Results) -> str:
     hard, easy = tied_first(rows, most=True), tied_first(rows)
     if len(rows) == 1:
         return f"Only {hard[0]} has a valid result, so nothing is compared."
+    if compared.apart:
+        return f"Not compared, because an image takes another number of queries on each target: {compared.apart}."
     if len(hard) == len(rows):
         return f"No difference shown between {listed(hard)}: their intervals overlap."
 
@@ -69,20 +74,21 @@ def ranking_lead(results: Results) -> str:
 
 
 def sorted_results(results: Results) -> list[Mapping[str, Any]]:
-    """The targets in the order of the page: the hardest to fool first, and the invalid ones last."""
-    order = list(reversed(by_queries(_compared(results).rows)))
+    """The targets in the order of the page: the hardest to fool first, or as given without an order; invalid ones last."""
+    compared = _compared(results)
+    order = list(compared.rows) if compared.apart else list(reversed(by_queries(compared.rows)))
     known = {result["target"]["name"]: result for result in results}
     return [known[name] for name in order] + [result for name, result in known.items() if name not in order]
 
 
 def _compared(results: Results) -> _Compared:
-    """The queries of the headline's suite, if all valid targets have them for the same arms; else those of the best arm."""
+    """The queries of the headline's suite, if all valid targets compare by them (bench.comparable); else of the best arm."""
     best = {result["target"]["name"]: arm for result in results if (arm := strongest(result, black_box=False))}
     valid = {result["target"]["name"]: result for result in results if result["target"]["name"] in best}
     headlines = {name: row for name, result in valid.items() if (row := result["scores"].get("headline"))}
-    suites = {(row["queries_per_class"], tuple(row["arms"])) for row in headlines.values()}
-    if len(suites) == 1 and len(headlines) == len(valid):
-        ((most, arms),) = suites
+    common = [headline_conditions(valid[name]) for name in headlines]
+    if common and len(headlines) == len(valid) and all(each == common[0] for each in common):
+        most, arms = common[0]["queries a class"], common[0]["attacks"]
         return _Compared(
             "queries until a class is fooled",
             f"By the suite ({join_names(arms)}); queries: the geometric mean over classes, where a class that is not fooled "
@@ -102,7 +108,8 @@ def _compared(results: Results) -> _Compared:
         fooled[name] = {row["queries"]: row for row in scores["r95"]}.get(budget)
     note = "By the strongest attack on each target."
     head = f"classes fooled after {budget:,} queries over all"
-    return _Compared("queries a class until half are fooled", note, rows, limits, head, fooled)
+    apart = other_answers(valid.values())
+    return _Compared("queries a class until half are fooled", note, rows, limits, head, fooled, apart)
 
 
 def _table(results: Results, compared: _Compared, pages: Mapping[str, str]) -> Table:
@@ -120,11 +127,12 @@ def _table(results: Results, compared: _Compared, pages: Mapping[str, str]) -> T
             continue
         # Places count from the hardest target.
         best, worst = n + 1 - found[name].worst, n + 1 - found[name].best
+        place = NOTHING if compared.apart else f"{best}" if best == worst else f"{best} to {worst}"
         arm = strongest(result, black_box=False) or ""
         rows.append(
             [
                 link,
-                f"{best}" if best == worst else f"{best} to {worst}",
+                place,
                 compared.cell(name),
                 share_cell(compared.fooled[name]),
                 arm_title(arm, result["scores"]["arms"][arm]),

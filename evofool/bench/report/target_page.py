@@ -6,7 +6,7 @@ from typing import Any
 
 from evofool.bench.arms import arm_title
 from evofool.bench.headline import headline_sentences
-from evofool.bench.reference import reference_rows
+from evofool.bench.reference import reference_note, reference_rows
 from evofool.bench.report.formatting import counted, join_names, queries_cell, selection_note, share_cell
 from evofool.bench.report.likeness import likeness_section, looked_sentence
 from evofool.bench.report.overview import brackets_note, budget_of, by_kind, invalid_reason, strongest, valid_arms
@@ -66,10 +66,12 @@ def _scale(result: Mapping[str, Any]) -> list[Table]:
         cells = share_cell(headline), queries_cell(headline["queries"], headline["queries_per_class"])
         rows.append([TableCell(row["target"]["name"], faint), *cells, share_cell(headline.get("reached"))])
     heads = ["for scale", "classes fooled", "queries until a class is fooled", "real images reached"]
-    queries = known[0]["scores"]["headline"]["queries_per_class"]
+    headline = known[0]["scores"]["headline"]
+    queries, arms = headline["queries_per_class"], join_names(headline["arms"])
     under = (
-        f"Within {queries:,} queries a class; a class that is not fooled counts as {queries:,}. Real images reached: those "
-        "that are rated no higher than the best image of a class. The other rows are results that come with evofool."
+        f"Within {queries:,} queries a class by each of {arms}; a class that is not fooled counts as {queries:,}. "
+        "Real images reached: those that are rated no higher than the best image of a class. The other rows are results "
+        f"that come with evofool. {reference_note(result)}"
     )
     return [Table(heads, rows, under=under)]
 
