@@ -190,7 +190,10 @@ def other(**target: Any) -> Json:
         (changed(other(), "protocol.arms", ["apgd"]), "different arms"),
         (changed(other(), "protocol.budgets", [100, 500]), "different budgets, 1,000 and 500"),
         (changed(other(), "images.sha256", "j"), "have different real images, so different thresholds"),
-        (other(average=16), "of net and other were measured with average=1 and average=16, so that an image took another"),
+        (
+            other(average=16),
+            "net was measured with one answer to each image; other was measured with average=16; measure both",
+        ),
         (other(average=0), "earlier result 2 of 2, of other: .*target.average: Input should be greater than or equal to 1"),
         (other(views=-1), "earlier result 2 of 2, of other: .*target.views: Input should be greater than or equal to 0"),
         (other(labels=["0", "1", "x"]), "different classes: only net 2 .1.; only other x"),

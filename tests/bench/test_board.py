@@ -131,7 +131,7 @@ def test_what_does_not_change_the_protocol_does_not_separate_results() -> None:
     b["images"]["sha256"] = "0" * 64
     b["target"]["labels"] += ["rejected"]
     b["images"]["classes_without_images"] = ["rejected"]
-    b["protocol"]["settings"] = {"cppn": ["search.batch=32"]}
+    b["protocol"]["settings"] |= {"cppn": ["search.batch=32"]}
     b["protocol"]["evofool"] = "0.2.0"
     board = ranked(a, b)
     assert places(board) == [[("a", "1-2"), ("b", "1-2")]]

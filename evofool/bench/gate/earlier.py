@@ -71,12 +71,6 @@ def read_earlier(data: Sequence[Mapping[str, Any]]) -> EarlierResults:
     for other in results[1:]:
         names = first.target.name, other.target.name
         between = f"the earlier results of {names[0]} and {names[1]}"
-        averages = first.target.average, other.target.average
-        if averages[0] != averages[1]:
-            raise RecipeError(
-                f"{between} were measured with average={averages[0]} and average={averages[1]}, so that an image took "
-                "another number of queries in each: measure them alike"
-            )
         refuse_other_protocol(first, other)
         refuse_other_classes(
             names,

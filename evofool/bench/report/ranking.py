@@ -107,6 +107,9 @@ def _compared(results: Results) -> _Compared:
         limits[name] = budget_of(result) / scored
         fooled[name] = {row["queries"]: row for row in scores["r95"]}.get(budget)
     note = "By the strongest attack on each target."
+    if len(headlines) == len(valid) > 1:
+        other = [key for key in common[0] if any(each[key] != common[0][key] for each in common)]
+        note += f" Their headlines do not compare; what differs: {', '.join(other)}."
     head = f"classes fooled after {budget:,} queries over all"
     apart = other_answers(valid.values())
     return _Compared("queries a class until half are fooled", note, rows, limits, head, fooled, apart)
