@@ -4,11 +4,12 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evofool.bench.arms import ARMS, SURROGATE, evolves, is_applicable, least_queries, settings_for
+from evofool.bench.headline import PER_CLASS, SUITE
 from evofool.bench.manifest import stored_recipe
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.real import real_images
@@ -21,7 +22,7 @@ from evofool.targets.photos import patterns
 MANY_CLASSES = (100, 50)
 """If there are more classes than the first number, that many are scored, or the second number if each of the first would get
 fewer than PER_CLASS queries."""
-PER_CLASS = 100  # queries
+_LEADING = (1, 1.5, 2, 3, 4, 5, 6, 8)  # a budget is one of these times a power of ten
 _COSTS = {"search": 1.2, "black": 1.1, "surrogate": 1.2, "white": 4.0, "floor": 0.0}
 """The cost of a query of an arm, in forward passes: gradients are expensive, and rendering costs something too."""
 _BACKWARD = 2.0  # of these, one backward pass
@@ -36,10 +37,9 @@ _TIMED = 16
 def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[BenchRecipe, str]:
     """The recipe with budgets that should take so many minutes here, or with those of the cells in folder; and a note.
 
-    The largest is 1, 2 or 5 times a power of ten, and a third and a tenth of it are the smaller ones. Of more than 100
-    classes 100 are scored, or 50 if these 100 get fewer than 100 queries each, unless the recipe gives their number. If the
-    budget is too small for the number of classes there are fewer seeds, at least two, unless the recipe gives their number;
-    if it still takes longer, the note says how long, and RecipeError if it takes more than 1.5 times as long.
+    The largest is a round number, and a third and a tenth of it are the smaller ones. If a class would get fewer than 100
+    queries, fewer classes, seeds and arms are measured (_affordable), unless the recipe gives them. If that is not enough
+    for all arms to begin, the note says how long it takes, and RecipeError if it takes more than 1.5 times as long.
     """
     if not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes has to be above 0, not {minutes:g}")
@@ -47,31 +47,63 @@ def with_budget(recipe: BenchRecipe, minutes: float, folder: Path) -> tuple[Benc
         seeds = recipe.seeds if "seeds" in recipe.model_fields_set else before.seeds
         listed = ", ".join(f"{budget:,}" for budget in before.budgets)
         note = f"{folder} was started with budgets of {listed} queries, which stay: --minutes is for a new folder"
+        arms = recipe.arms if "arms" in recipe.model_fields_set else before.arms
         classes = recipe.classes if recipe.classes is not None else before.classes  # other ones are refused
-        kept = {"budgets": before.budgets, "seeds": seeds, "classes": classes}
+        kept = {"budgets": before.budgets, "seeds": seeds, "arms": arms, "classes": classes}
         return recipe.model_copy(update=kept), note
     paces = [_pace_of(recipe, part.target) for part in recipe.targets]
-    known, notes = max(pace.classes for pace in paces), []
-    if recipe.classes is None and known > MANY_CLASSES[0]:
-        enough = (most for most in MANY_CLASSES if _Plan(recipe, paces, minutes, most).per_class >= PER_CLASS)
-        recipe = recipe.model_copy(update={"classes": next(enough, MANY_CLASSES[-1])})
-        notes.append(f"{recipe.classes} of {known:,} classes are scored, evenly spaced; --classes N scores another number")
-    plan = _Plan(recipe, paces, minutes, recipe.classes)
-    if plan.affordable(plan.seeds) < plan.least:
-        needed = minutes * plan.seeds * (plan.least * plan.cost + plan.ends) / plan.seconds
+    recipe, plan, notes = _affordable(recipe, paces, minutes)
+    if plan.queries < plan.least:
+        needed = minutes * recipe.seeds * (plan.least * plan.cost + plan.ends) / plan.seconds
         short = (
-            f"{plan.classes:,} classes need at least {plan.least:,} queries of each arm and {plan.seeds} seeds, about "
+            f"{plan.classes:,} classes need at least {plan.least:,} queries of each arm and {recipe.seeds} seeds, about "
             f"{math.ceil(needed)} minutes here; fewer --arms, --seeds or --classes take less"
         )
         if needed > _OVER * minutes:
             raise RecipeError(f"{minutes:g} minutes are not enough: {short}, or give --minutes {math.ceil(needed)}")
-        notes.append(short)
+        notes = [*notes, short]
     # Rounded to a number that reads well, but not below what is needed.
-    queries = max(plan.affordable(plan.seeds), plan.least)
+    queries = max(plan.queries, plan.least)
     power = 10 ** math.floor(math.log10(queries))
-    most = max(int(power * max(f for f in (1, 2, 5) if f * power <= queries)), plan.least)
+    most = max(int(max(f * power for f in _LEADING if f * power <= queries)), plan.least)
     budgets = tuple(sorted({max(1, most // 10), max(1, most // 3), most}))
-    return recipe.model_copy(update={"budgets": budgets, "seeds": plan.seeds}), "; ".join(notes)
+    return recipe.model_copy(update={"budgets": budgets}), "; ".join(notes)
+
+
+def _affordable(recipe: BenchRecipe, paces: Sequence["_Pace"], minutes: float) -> tuple[BenchRecipe, "_Plan", list[str]]:
+    """The recipe with so few classes, seeds and arms that each class gets PER_CLASS queries, if that can be reached.
+
+    What the recipe states is kept. Otherwise these are given up, one after the other, until it is reached: classes, down to
+    100 and 50; seeds, down to 3; the arms that are not of the headline's suite, `noise` and those that the recipe needs
+    excepted; the third seed. The notes name what was.
+    """
+    given, known = recipe.model_fields_set, max(pace.classes for pace in paces)
+    steps: list[dict[str, Any]] = [{}]
+    if "classes" not in given and known > MANY_CLASSES[0]:
+        steps = [{"classes": number} for number in MANY_CLASSES]
+    smaller: list[dict[str, Any]] = []
+    if "seeds" not in given:
+        smaller.append({"seeds": min(3, recipe.seeds)})
+    if "arms" not in given:
+        named = {*SUITE, *recipe.arm, *([recipe.detectors.arm] if recipe.detectors else [])}
+        smaller.append({"arms": tuple(arm for arm in recipe.arms if arm in named or ARMS[arm].kind == "floor")})
+    if "seeds" not in given:
+        smaller.append({"seeds": min(2, recipe.seeds)})
+    for change in smaller:
+        steps.append(steps[-1] | change)
+    for step in steps:
+        chosen = recipe.model_copy(update=step)
+        plan = _Plan(chosen, paces, minutes)
+        if plan.queries >= PER_CLASS * plan.classes:
+            break
+    notes = []
+    if chosen.classes != recipe.classes:
+        notes.append(f"{chosen.classes} of {known:,} classes are scored, evenly spaced; --classes N scores another number")
+    if left_out := [arm for arm in recipe.arms if arm not in chosen.arms]:
+        notes.append(f"{', '.join(left_out)}: left out for want of time; --arms names them")
+    if chosen.seeds != recipe.seeds:
+        notes.append(f"{chosen.seeds} seeds instead of {recipe.seeds}; more --minutes allow more")
+    return chosen, plan, notes
 
 
 class _Pace(NamedTuple):
@@ -86,35 +118,25 @@ class _Pace(NamedTuple):
 
 
 class _Plan:
-    """What a benchmark costs that scores `most` classes of each target (None: all), and what so many minutes allow.
+    """What the cells of a benchmark cost, and the budget that so many minutes allow.
 
     cost: seconds per query of all arms; ends: seconds per seed besides; least: the smallest budget that all arms can begin
-    with; seconds: that there are; seeds: the most that can begin, at least two, or the recipe's own number.
+    with; seconds: that there are; queries: the budget of each cell, below 0 if there is no time for any.
     """
 
-    def __init__(self, recipe: BenchRecipe, paces: Sequence[_Pace], minutes: float, most: int | None) -> None:
+    def __init__(self, recipe: BenchRecipe, paces: Sequence[_Pace], minutes: float) -> None:
         self.cost, self.ends, self.classes, self.least = 0.0, 0.0, 2, 1
         for pace in paces:
-            k = pace.classes if most is None else min(most, pace.classes)
-            climbs = _CLIMB * len(recipe.surrogates) if SURROGATE in pace.arms else 0.0
-            self.cost += pace.seconds * max(1.0, climbs + sum(_cost(recipe, arm) for arm in pace.arms))
-            self.ends += pace.seconds * pace.per_image * k * sum(_VERIFIED[ARMS[arm].kind] for arm in pace.arms)
+            arms = [arm for arm in pace.arms if arm in recipe.arms]
+            k = pace.classes if recipe.classes is None else min(recipe.classes, pace.classes)
+            climbs = _CLIMB * len(recipe.surrogates) if SURROGATE in arms else 0.0
+            self.cost += pace.seconds * max(1.0, climbs + sum(_cost(recipe, arm) for arm in arms))
+            self.ends += pace.seconds * pace.per_image * k * sum(_VERIFIED[ARMS[arm].kind] for arm in arms)
             self.classes = max(self.classes, k)
-            images = max(*(least_queries(arm, k, _settings(recipe, arm)) for arm in pace.arms), 1)
+            images = max(*(least_queries(arm, k, _settings(recipe, arm)) for arm in arms), 1)
             self.least = max(self.least, images * pace.per_image)
         self.seconds = (1 - _SPARE) * 60 * minutes * max(1, min(recipe.workers, cpus()))
-        fewest = recipe.seeds if "seeds" in recipe.model_fields_set else min(2, recipe.seeds)
-        can_begin = (n for n in range(recipe.seeds, fewest, -1) if self.affordable(n) >= self.least)
-        self.seeds = next(can_begin, fewest)
-
-    def affordable(self, seeds: int) -> float:
-        """The budget of each cell with so many seeds; below 0 if there is no time for any."""
-        return (self.seconds / seeds - self.ends) / self.cost
-
-    @property
-    def per_class(self) -> float:
-        """The budget of each cell, divided by the number of classes."""
-        return self.affordable(self.seeds) / self.classes
+        self.queries = (self.seconds / recipe.seeds - self.ends) / self.cost
 
 
 def _pace_of(recipe: BenchRecipe, spec: str | None) -> _Pace:

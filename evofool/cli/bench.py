@@ -58,8 +58,8 @@ CLASSES = typer.Option(
 )
 MINUTES = typer.Option(
     metavar="M",
-    help="Instead of --budget: choose the budget that takes about this many minutes here. With more than 100 classes, 100 "
-    "are scored, or 50 if the time is short.",
+    help="Instead of --budget: choose the budget that takes about this many minutes here. If the time is "
+    "short, fewer classes, seeds and arms are measured, and it says so.",
 )
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
 OUT = typer.Option(metavar="DIR", help="Folder of the benchmark; runs/NAME by default. One begun there is continued.")
