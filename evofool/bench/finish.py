@@ -14,7 +14,7 @@ from evofool.bench.report.formatting import SHOWN
 from evofool.bench.results import ScoredTarget, invalid_json, score_target, scored_json
 from evofool.bench.summary import summary as summarize
 from evofool.errors import EvofoolError, StoreError
-from evofool.json_file import write_json
+from evofool.json_file import read_json, write_json
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import without_folders
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from evofool.pages.sheet import Tile
 
 RESULTS, SUMMARY, ELITES = "results", "summary.json", "elites.parquet"
+_LIST, _LIST_SCHEMA = "files.json", "evofool.report-files"
 
 Folders = Mapping[str, Mapping[str, Mapping[int, Path]]]
 """By target, arm and seed, the folders of valid cells."""
@@ -161,13 +162,18 @@ def _write_report(
     folders: Folders,
     notes: Sequence[str],
 ) -> None:
-    """Write the pages and pictures of the report, report.html last; those of an earlier report are deleted then."""
+    """Write the pages and pictures of the report, report.html last; those of the earlier report are deleted then.
+
+    A list of them is kept beside them, so that files of others in the folder stay.
+    """
     from evofool.bench.report.bench_report import FOLDER, bench_report
 
     tiles = {
         name: {arm: partial(_tiles, next(iter(seeds.values()))) for arm, seeds in arms.items()}
         for name, arms in folders.items()
     }
+    beside = folder / FOLDER
+    earlier = _listed(beside / _LIST)
     written = set()
     for path, content in bench_report(list(results.values()), dict(total), tiles, list(notes)):
         file = folder / path
@@ -179,9 +185,28 @@ def _write_report(
         except OSError as error:
             raise StoreError(f"{file} cannot be written ({error.strerror})") from None
         written.add(file)
-    for file in (folder / FOLDER).rglob("*"):
-        if file.suffix in (".html", ".png") and file not in written:
-            file.unlink()
+    for file in (beside / path for path in _paths(beside) & earlier):
+        if file not in written:
+            try:
+                file.unlink()
+            except OSError as error:
+                raise StoreError(f"{file} is of an earlier report and cannot be deleted ({error.strerror})") from None
+    ours = sorted(file.relative_to(beside).as_posix() for file in written if beside in file.parents)
+    write_json(beside / _LIST, {"schema": _LIST_SCHEMA, "version": 1, "files": ours})
+
+
+def _paths(folder: Path) -> set[str]:
+    """The files in a folder and those below, by their paths from it."""
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def _listed(path: Path) -> set[str]:
+    """The paths of a list of the report's files; none if there is no list, or a damaged one."""
+    try:
+        files = read_json(path, _LIST_SCHEMA, 1, "delete it").get("files")
+    except StoreError:
+        return set()
+    return {name for name in files if isinstance(name, str)} if isinstance(files, list) else set()
 
 
 def _tiles(cell: Path) -> "list[Tile]":

@@ -146,21 +146,36 @@ def test_the_report_the_tables_and_the_results_are_written(done):
     assert "lenet" in page
     assert 'src="http' not in page
     pictures = {path.relative_to(done).as_posix() for path in (done / "report").rglob("*.*")}
+    pictures.remove("report/files.json")
     assert pictures == {f"report/images/lenet/{arm}.png" for arm in ("cppn", "per-class", "noise")}
     assert pictures <= set(re.findall(r'src="([^"]+)"', page))
     pyarrow = pytest.importorskip("pyarrow.parquet")
     assert set(pyarrow.read_table(done / "elites.parquet").column("arm").to_pylist()) == {"cppn", "per-class", "noise"}
 
 
-def test_the_same_call_repeats_nothing_and_a_further_seed_runs_only_the_missing_cells(done):
+def test_the_same_call_repeats_nothing_and_a_further_seed_runs_only_the_missing_cells(done, monkeypatch):
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".html":
+            raise PermissionError(13, "Permission denied")
+
     before = {path: path.stat().st_mtime_ns for path in (done / "cells").rglob("cell.json")}
     result = scores(done)
+    listed = json.loads((done / "report" / "files.json").read_text())
+    assert listed["files"] == [f"images/lenet/{arm}.png" for arm in ("cppn", "noise", "per-class")]
+    listed["files"] += ["no-longer-a-target.html", "deleted-by-hand.png", "../summary.html", 5]
+    (done / "report" / "files.json").write_text(json.dumps(listed))
     (done / "report" / "no-longer-a-target.html").write_text("of an earlier recipe")
-    (done / "report" / "notes.txt").write_text("somebody's")
+    (done / "report" / "notes.html").write_text("somebody's")
+    (done / "summary.html").write_text("somebody's")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(StoreError, match=r"target\.html is of an earlier report and cannot be deleted"):
+            run_bench(parse(SMALL, "here"), done)
     assert run_bench(parse(SMALL, "here"), done).results["lenet"] == result
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not (done / "report" / "no-longer-a-target.html").exists()
-    assert (done / "report" / "notes.txt").exists()
+    assert (done / "report" / "notes.html").exists()
+    assert (done / "summary.html").exists()
     more = run_bench(parse({**SMALL, "seeds": 3}, "here"), done).results["lenet"]
     assert more["scores"]["arms"]["cppn"]["seeds"] == [0, 1, 2]
     assert more["scores"]["arms"]["cppn"]["r95"][1]["per_seed"][:2] == result["scores"]["arms"]["cppn"]["r95"][1]["per_seed"]
