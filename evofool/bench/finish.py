@@ -11,6 +11,7 @@ from evofool.bench.collect import collect_cells
 from evofool.bench.plan import BenchRecipe
 from evofool.bench.prepare import InvalidTarget
 from evofool.bench.report.formatting import SHOWN
+from evofool.bench.result_file import is_other_file
 from evofool.bench.results import ScoredTarget, invalid_json, score_target, scored_json
 from evofool.bench.summary import summary as summarize
 from evofool.errors import EvofoolError, StoreError
@@ -128,12 +129,12 @@ def _without_folders(result: Mapping[str, Any], hidden: Callable[[str], str]) ->
 
 
 def _write_results(folder: Path, results: Mapping[str, dict[str, Any]]) -> None:
-    """Write a file for each target; files of targets that are no longer in the recipe are deleted, their cells kept."""
+    """Write a file for each target; results of targets that are no longer in the recipe are deleted, their cells kept."""
     for name, result in results.items():
         write_json(folder / f"{name}.json", result)
     for path in folder.glob("*.json"):
-        if path.stem not in results:
-            path.unlink()
+        if path.stem not in results and not is_other_file(path):
+            _delete(path, "a target that is no longer in the recipe")
 
 
 def _write_table(folder: Path, folders: Folders) -> list[str]:
@@ -187,12 +188,16 @@ def _write_report(
         written.add(file)
     for file in (beside / path for path in _paths(beside) & earlier):
         if file not in written:
-            try:
-                file.unlink()
-            except OSError as error:
-                raise StoreError(f"{file} is of an earlier report and cannot be deleted ({error.strerror})") from None
+            _delete(file, "an earlier report")
     ours = sorted(file.relative_to(beside).as_posix() for file in written if beside in file.parents)
     write_json(beside / _LIST, {"schema": _LIST_SCHEMA, "version": 1, "files": ours})
+
+
+def _delete(file: Path, of: str) -> None:
+    try:
+        file.unlink()
+    except OSError as error:
+        raise StoreError(f"{file} is of {of} and cannot be deleted ({error.strerror})") from None
 
 
 def _paths(folder: Path) -> set[str]:

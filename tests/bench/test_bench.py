@@ -167,6 +167,8 @@ def test_the_same_call_repeats_nothing_and_a_further_seed_runs_only_the_missing_
     (done / "report" / "no-longer-a-target.html").write_text("of an earlier recipe")
     (done / "report" / "notes.html").write_text("somebody's")
     (done / "summary.html").write_text("somebody's")
+    (done / "results" / "verdicts.json").write_text('{"of": "somebody"}')
+    (done / "results" / "gone.json").write_text(json.dumps(result))
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refuse)
         with pytest.raises(StoreError, match=r"target\.html is of an earlier report and cannot be deleted"):
@@ -176,6 +178,7 @@ def test_the_same_call_repeats_nothing_and_a_further_seed_runs_only_the_missing_
     assert not (done / "report" / "no-longer-a-target.html").exists()
     assert (done / "report" / "notes.html").exists()
     assert (done / "summary.html").exists()
+    assert {path.stem for path in (done / "results").iterdir()} == {"lenet", "verdicts"}
     more = run_bench(parse({**SMALL, "seeds": 3}, "here"), done).results["lenet"]
     assert more["scores"]["arms"]["cppn"]["seeds"] == [0, 1, 2]
     assert more["scores"]["arms"]["cppn"]["r95"][1]["per_seed"][:2] == result["scores"]["arms"]["cppn"]["r95"][1]["per_seed"]
