@@ -186,6 +186,9 @@ def headline_sentences(result: Mapping[str, Any]) -> list[str]:
         return ["The result has no headline: it was written by an earlier evofool."]
     row = result["scores"]["headline"]
     if row is None:
+        seeds = {name: arm["seeds"] for name, arm in result["scores"]["arms"].items() if name in SUITE and arm["seeds"]}
+        if len(seeds) > 1 and not set.intersection(*map(set, seeds.values())):
+            return [f"No headline: no seed is valid for all of {', '.join(seeds)}."]
         return [f"No headline: none of {', '.join(SUITE)} was measured with at least one query a class."]
     classes, queries = row["classes"], row["queries_per_class"]
     count, known = _count(row["value"], classes), result["target"]["classes"]

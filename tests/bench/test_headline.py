@@ -324,6 +324,12 @@ def test_results_without_a_headline_say_so():
     assert headline_sentence({**older, "valid": False}) == "Not measured: the evaluation is invalid."
 
 
+def test_without_a_common_seed_the_sentence_says_so():
+    found = result(None)
+    found["scores"]["arms"] = {"canvas": {"seeds": [0]}, "apgd": {"seeds": [1]}, "noise": {"seeds": [0, 1]}}
+    assert headline_sentence(found) == "No headline: no seed is valid for all of canvas, apgd."
+
+
 def test_a_bound_of_one_score_bounds_the_easiest_on_the_side_that_it_knows() -> None:
     below, inside, above = ({"low": None, "high": 0.2}, {"low": 0.5, "high": 0.7}, {"low": 0.8, "high": None})
     assert _limits([inside, below], max) == {"low": 0.5, "high": 0.7}
