@@ -34,7 +34,7 @@ from evofool.bench.report.pictures import Tiles, within_page
 from evofool.bench.report.places import listed, places, tied_first
 from evofool.bench.report.ranking import ranking_head, ranking_lead, sorted_results
 from evofool.bench.report.sharing import sharing_section
-from evofool.bench.report.target_page import attacks_section, target_head
+from evofool.bench.report.target_page import attacks_section, target_head, target_images_section
 from evofool.bench.statistics import share_interval
 from evofool.cli import bench as cli_bench
 from evofool.cli import console_jobs
@@ -421,6 +421,15 @@ def test_with_many_classes_a_note_names_the_images_of_the_sheet() -> None:
 
 def q50(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
     return {"value": value, "bound": ">=" if value is None or high is None else "=", "low": low, "high": high}
+
+
+def test_the_images_of_a_target_say_how_many_of_them_fool_it() -> None:
+    result = results(1)[0]
+    result["scores"]["arms"]["cppn"]["accepted_at"] = {"0": [12, None, None, 7], "1": [1, 2, 3, 4]}
+    section = target_images_section(result, "cppn", [], [])
+    assert "2 of 4 classes are fooled in this seed." in section.text[0]
+    del result["scores"]["arms"]["cppn"]["accepted_at"]
+    assert "in this seed" not in target_images_section(result, "cppn", [], []).text[0]
 
 
 def test_places_are_what_intervals_that_do_not_overlap_allow() -> None:

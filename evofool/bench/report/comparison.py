@@ -23,7 +23,7 @@ def strips_section(results: Results, strips: Mapping[str, Sequence[Picture]]) ->
         "The first images of the strongest attack that needs no gradients, of one seed: the class that each was made for, "
         f"and the target's confidence.{f' Of {which}.' if which else ''} The page of a target has more."
     ]
-    return Section("Images that fool them", text, parts=parts)
+    return Section("Images made to fool them", text, parts=parts)
 
 
 def queries_section(results: Results) -> Section | None:

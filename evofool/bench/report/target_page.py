@@ -128,10 +128,18 @@ def target_images_section(
     which = selection_note(result)
     text = [
         f"For each class the best image that {arm} has found within {budget:,} queries over all classes (one seed): its "
-        f"class, and how confident {name} is.{f' Shown are {which}.' if which else ''}"
+        f"class, and how confident {name} is.{_accepted_note(result, arm)}{f' Shown are {which}.' if which else ''}"
     ]
     folded = [Folded(f"Images of {join_names([picture.title for picture in others])}", others)] if others else []
-    return Section(f"Images that fool {name}", text, pictures=shown, folded=folded, parts=[likeness_section(result)])
+    return Section(f"Images made to fool {name}", text, pictures=shown, folded=folded, parts=[likeness_section(result)])
+
+
+def _accepted_note(result: Mapping[str, Any], arm: str) -> str:
+    """How many of the images of an arm's first seed fool the target, after a space; "" where it is not known."""
+    by_seed = result["scores"]["arms"].get(arm, {}).get("accepted_at") or {}
+    accepted: list[int | None] = next(iter(by_seed.values()), [])
+    number = sum(at is not None for at in accepted)
+    return f" {number:,} of {len(accepted):,} classes are fooled in this seed." if accepted else ""
 
 
 def attacks_section(result: Mapping[str, Any]) -> Section:
