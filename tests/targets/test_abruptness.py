@@ -77,7 +77,7 @@ def same(logits: np.ndarray, _images: np.ndarray) -> np.ndarray:
         lambda: changed(hash_noise(1e-3)),
         pytest.param(
             lambda: target(f"lenet-caffe?weights={CAFFE}"),
-            marks=pytest.mark.skipif(not CAFFE.exists(), reason="a file of the project's workplace"),
+            marks=pytest.mark.skipif(not CAFFE.exists(), reason="needs the weights of the 2015 network"),
         ),
     ],
 )
