@@ -3,84 +3,31 @@
 import copy
 import posixpath
 import re
-from collections.abc import Sequence
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
-from evofool.bench.headline import headline_sentence, headline_sentences, second_sentence
+from evofool.bench.headline import headline_sentences
 from evofool.bench.interval import format_queries
-from evofool.bench.plan import parse
-from evofool.bench.reference import reference_note, reference_rows, reference_sentence
-from evofool.bench.report.bench_report import FIRST, bench_report
-from evofool.bench.report.formatting import (
-    confidences_cell,
-    counted,
-    format_duration,
-    format_share,
-    join_names,
-    quantiles_cell,
-    queries_cell,
-    ratio_cell,
-    share_cell,
-)
-from evofool.bench.report.likeness import likeness_section, looked_sentence
+from evofool.bench.reference import reference_note, reference_rows
+from evofool.bench.report.bench_report import FIRST
 from evofool.bench.report.overview import strongest
-from evofool.bench.report.pictures import Tiles, within_page
-from evofool.bench.report.places import listed, places, tied_first
-from evofool.bench.report.ranking import ranking_head, ranking_lead, sorted_results
+from evofool.bench.report.pictures import within_page
+from evofool.bench.report.ranking import ranking_lead, sorted_results
 from evofool.bench.report.sharing import sharing_section
-from evofool.bench.report.target_page import attacks_section, target_head, target_images_section
-from evofool.bench.statistics import share_interval
-from evofool.cli import bench as cli_bench
-from evofool.cli import console_jobs
-from evofool.pages.html_page import NOTHING, TableCell
+from evofool.bench.report.target_page import target_head
 from evofool.pages.sheet import Tile
-from evofool.sweep.runner import WorkProgress
+from tests.bench.report_pages import ARMS, THREE, Reader, text_of, written
 from tests.bench.samples import CHANGED, WRONG, results, summary, tiles
 
-ARMS = ["direct", "cppn", "per-class", "square", "apgd"]
-THREE = ["direct", "cppn", "per-class"]
 NASTY = "<script>alert('1')</script> & $x$"
-
-
-class Reader(HTMLParser):
-    """The tags with their attributes, and the text, a line for each element."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page[page.index("<body>") :])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.text += "" if tag in ("i", "b") else "\n"
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture(scope="module")
 def found() -> list[dict[str, Any]]:
     return results(5, ARMS, 60)
-
-
-def written(
-    found: list[dict[str, Any]], data: dict[str, Any] | None = None, images: Tiles | None = None, notes: Sequence[str] = ()
-) -> dict[str, bytes]:
-    """The files of a report, in their order. Without data: that of the samples, without groups for a single target."""
-    if data is None:
-        data = summary(found) | ({"groups": {}} if len(found) == 1 else {})
-    return dict(bench_report(found, data, images or {}, notes))
-
-
-def text_of(files: dict[str, bytes], path: str = FIRST) -> str:
-    return Reader(files[path].decode()).text
 
 
 @pytest.fixture(scope="module")
@@ -230,23 +177,6 @@ def test_results_of_an_earlier_evofool_get_a_page() -> None:
     assert "classes fooled within 100 queries a class\nstrongest" in text_of(written(results(2, [*THREE, "apgd"], 20)))
 
 
-def test_the_strongest_arm_has_the_lowest_q50_or_if_all_are_censored_the_most_classes() -> None:
-    found = results(1, points=20)[0]
-    arms = found["scores"]["arms"]
-    for arm in arms.values():
-        arm["q50"]["value"] = None
-        for row in arm["r95"]:
-            row["value"] = 0.1
-    arms["square"]["r95"][-1]["value"] = 0.4
-    arms["noise"]["r95"][-1]["value"] = 0.9
-    assert strongest(found, black_box=True) == "square"
-    arms["nes"]["q50"]["value"] = 9_000.0
-    arms["fourier"]["q50"]["value"] = 8_000.0
-    assert strongest(found, black_box=True) == "nes"
-    assert strongest(found, black_box=False) == "fourier"
-    assert strongest(found | {"valid": False}, black_box=True) is None
-
-
 def test_invalid_targets_are_shown_with_their_reason_and_enter_no_figure(files: dict[str, bytes], found: Any) -> None:
     name = found[4]["target"]["name"]
     for path in (FIRST, f"report/{name}.html"):
@@ -276,114 +206,9 @@ def test_the_page_of_one_target_has_no_transfer_and_no_groups() -> None:
     assert "Groups of networks" not in text
 
 
-@pytest.mark.parametrize(
-    ("rows", "lead"),
-    [
-        ([(2.0, 1.5, 3.0)], "Yes: against the control, sharing saves queries."),
-        ([(0.5, 0.3, 0.8)], "No: against the control, sharing costs queries."),
-        ([(1.1, 0.8, 1.4)], "Undecided: against the control"),
-        ([(2.0, 1.5, 3.0), (0.5, 0.3, 0.8)], "It depends on the target"),
-        (
-            [(2.0, 1.5, None), (1.1, 0.8, None)],
-            "saves queries on the targets where the interval excludes 1 (fewer queries on 1 of 2 targets, more on 0, "
-            "undecided on 1)",
-        ),
-        ([(None, None, None)], "Undecided: against the control"),
-        ([(0.5, None, 0.9)], "No: against the control, sharing costs queries."),
-    ],
-)
-def test_the_question_of_sharing_is_answered_for_every_outcome(rows: list[tuple[Any, ...]], lead: str) -> None:
-    targets = results(len(rows), THREE, 20)
-    for result, (ratio, low, high) in zip(targets, rows, strict=True):
-        bound = "unknown" if ratio is None else ">=" if high is None else "<=" if low is None else "="
-        row = {"value": ratio, "bound": bound, "low": low, "high": high, "pairs": 5, "censored": int(bound != "=")}
-        result["scores"]["sharing"] = {"per-class": row}
-    section = sharing_section(targets)
-    assert lead in section.lead
-    assert bool(section.plots) == any(ratio for ratio, _, _ in rows)
-
-
-def test_without_the_arms_sharing_is_reported_as_not_measured() -> None:
-    targets = results(1, THREE[:2], 20)
-    assert "Not measured" in sharing_section(targets).lead
-    targets[0]["scores"]["sharing"] = {
-        "nes": {"value": 2.0, "bound": "=", "low": 1.5, "high": 3.0, "pairs": 5, "censored": 0}
-    }
-    assert "the arm per-class was not run" in sharing_section(targets).lead
-
-
 def test_statements_are_met_not_met_or_undecided(page: str) -> None:
     marks = re.findall(r'<b class="\w+">([\w ]+)</b></td><td>(?:evolution|the d|the a)', page)
     assert marks == ["met", "not met", "undecided"]
-
-
-def test_a_claim_needs_five_networks() -> None:
-    targets = results(5, THREE, 20)
-    data = summary(targets)
-    text = text_of(written(targets, data))
-    assert (
-        "Fewer than 5 independently trained networks: undefended (3). These do not support a claim about a defence." in text
-    )
-    data["groups"]["undefended"]["targets"] = list("abcde")
-    data["groups"]["outlier exposure"] = data["groups"]["undefended"]
-    assert "do not support a claim" not in text_of(written(targets, data))
-
-
-def test_a_censored_group_is_shown_as_a_bound() -> None:
-    targets = results(5, THREE, 20)
-    data = summary(targets)
-    arms = data["groups"]["undefended"]["arms"]
-    arms["per-class"] = {"q50": {"value": None, "bound": ">=", "low": 10_000, "high": None, "networks": 5, "censored": 5}}
-    text = text_of(written(targets, data))
-    assert "apgd\n240 [at least 150]\n3\n1" in text
-    assert "per-class\n> 10,000 [at least 10,000]\n5\n5" in text
-
-
-def test_a_median_of_bounds_is_shown_as_a_bound() -> None:
-    targets = results(3, THREE, 20)
-    rows = [(2.0, ">="), (3.0, "="), (4.0, "=")]
-
-    def sharing_text() -> str:
-        for result, (ratio, bound) in zip(targets, rows, strict=True):
-            limits = {"low": 1.5, "high": None if bound == ">=" else 9.0, "pairs": 5, "censored": 1}
-            result["scores"]["sharing"] = {"per-class": {"value": ratio, "bound": bound, **limits}}
-        return " ".join(sharing_section(targets).text)
-
-    assert "the median ratio is >= 3.00" in sharing_text()
-    rows[0] = (2.0, "=")
-    assert "the median ratio is 3.00" in sharing_text()
-    rows[0], rows[1] = (2.0, ">="), (3.0, "<=")
-    assert "the median ratio" not in sharing_text()
-
-
-def test_the_number_of_images_of_each_seed_is_shown_for_detectors() -> None:
-    targets = results(1, THREE, 20)
-    for k, row in enumerate(targets[0]["scores"]["detectors"]):
-        row["images"] = [7, 9, 8] if k else [1_000] * 3
-    text = text_of(written(targets))
-    assert "images per seed" in text
-    assert "static\n7 to 9" in text
-    assert "\n1,000\n" in text
-
-
-def test_without_a_temperature_the_column_of_calibrated_confidence_is_empty() -> None:
-    targets = results(1, THREE, 20)
-    for arm in targets[0]["scores"]["arms"].values():
-        arm["calibrated_confidence"] = None
-    text = text_of(written(targets))
-    assert "0.9997" not in text
-
-
-@pytest.mark.parametrize(
-    ("known", "reason"), [(0, "above the declared one, so"), (2500, "The weights were trained on some or all of them, so")]
-)
-def test_suspected_training_images_are_shown_with_the_reason(known: int, reason: str) -> None:
-    targets = results(1, THREE, 20)
-    targets[0]["images"] |= {"suspected_training": True, "declared_top1": 0.9, "trained_on": known}
-    text = text_of(written(targets))
-    assert "Suspected training images: lenet. " in text
-    assert reason in text
-    assert ("declared one, so" in text) == (not known)
 
 
 def test_the_methods_of_the_intervals_are_named(page: str) -> None:
@@ -399,14 +224,6 @@ def test_a_report_does_not_change_its_arguments(found: list[dict[str, Any]]) -> 
     assert (found, data) == (before, data_before)
 
 
-def test_with_a_single_seed_a_note_explains_the_missing_intervals() -> None:
-    targets = results(2, THREE, 20)
-    assert "Brackets: 95% intervals over seeds." in ranking_head(targets, {}).tables[0].under
-    for result in targets:
-        result["protocol"] = result["protocol"] | {"seeds": [0]}
-    assert "One seed: no intervals." in ranking_head(targets, {}).tables[0].under
-
-
 def test_with_many_classes_a_note_names_the_images_of_the_sheet() -> None:
     targets = results(1, THREE, 20)
     assert "highest margins" not in text_of(written(targets, images=tiles(targets)))
@@ -414,238 +231,3 @@ def test_with_many_classes_a_note_names_the_images_of_the_sheet() -> None:
     text = text_of(written(targets, images=tiles(targets)))
     # In the text of the section, and at the sheet of each arm.
     assert text.count("the 30 images with the highest margins, in the order of classes") == 4
-
-
-# --- order, as far as it is shown
-
-
-def q50(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-    return {"value": value, "bound": ">=" if value is None or high is None else "=", "low": low, "high": high}
-
-
-def test_the_images_of_a_target_say_how_many_of_them_fool_it() -> None:
-    result = results(1)[0]
-    result["scores"]["arms"]["cppn"]["accepted_at"] = {"0": [12, None, None, 7], "1": [1, 2, 3, 4]}
-    section = target_images_section(result, "cppn", [], [])
-    assert "2 of 4 classes are fooled in this seed." in section.text[0]
-    del result["scores"]["arms"]["cppn"]["accepted_at"]
-    assert "in this seed" not in target_images_section(result, "cppn", [], []).text[0]
-
-
-def test_places_are_what_intervals_that_do_not_overlap_allow() -> None:
-    rows = {"a": q50(10, 8, 12), "b": q50(14, 11, 20), "c": q50(30, 21, 40), "d": q50(None, 10_000), "e": q50(50)}
-    assert {name: str(place) for name, place in places(rows).items()} == {
-        "a": "1 to 3", "b": "1 to 3", "c": "3 to 4", "d": "4 to 5", "e": "1 to 5"
-    }  # fmt: skip
-    assert tied_first(rows) == ["a", "b", "e"]
-    assert tied_first(rows, most=True) == ["d", "e"]
-    assert str(places({"a": q50(1)})["a"]) == "1"
-    assert listed(["a", "b"]) == "a and b"
-    assert listed(list("abcdefg")) == "a, b, c, d and 3 others"
-
-
-def two(first: dict[str, Any], second: dict[str, Any], arms: list[str] = THREE) -> list[dict[str, Any]]:
-    """Two targets whose arms all have this Q50."""
-    found = results(2, arms, 20)
-    for result, row in zip(found, (first, second), strict=True):
-        for arm in result["scores"]["arms"].values():
-            arm["q50"] = row
-    return found
-
-
-def test_a_winner_is_named_only_where_the_intervals_do_not_overlap() -> None:
-    apart = two(q50(100, 90, 110), q50(200, 150, 260))
-    lead = ranking_lead(apart)
-    assert lead == (
-        "lenet-2015 is the hardest to fool (20 queries a class). lenet is the easiest to fool (10 queries a class)."
-    )
-    assert [result["target"]["name"] for result in sorted_results(apart)] == ["lenet-2015", "lenet"]
-    (table,) = ranking_head(apart, {}).tables
-    assert [row[1] for row in table.rows] == ["1", "2"]
-    together = two(q50(100, 90, 210), q50(200, 150, 260))
-    assert ranking_lead(together).startswith("No difference shown between lenet-2015 and lenet: ")
-    (table,) = ranking_head(together, {}).tables
-    assert [row[1] for row in table.rows] == ["1 to 2", "1 to 2"]
-    assert ranking_lead(two(q50(100), q50(200))).startswith("No difference shown"), "one seed"
-    beyond = two(q50(None, 10_000), q50(200, 150, 260))
-    assert ranking_lead(beyond).startswith("lenet is the hardest to fool (> 1,000 queries a class).")
-
-
-def test_targets_whose_headlines_do_not_compare_are_ordered_by_their_strongest_attack() -> None:
-    found = two(q50(100, 90, 110), q50(200, 150, 260), ARMS)
-    for result, queries in zip(found, (50.0, 5.0), strict=True):
-        result["scores"]["headline"]["queries"] = {"value": queries, "low": queries - 1, "high": queries + 1}
-    assert ranking_lead(found).startswith("lenet is the hardest to fool (50 queries a class).")
-    found[0]["scores"]["arms"]["apgd"] |= {"gradients": "student"}
-    assert ranking_lead(found).startswith("lenet-2015 is the hardest to fool (20 queries a class).")
-    note = "By the strongest attack on each target. Their headlines do not compare; what differs: attacks. "
-    assert ranking_head(found, {}).tables[0].under.startswith(note)
-
-
-@pytest.mark.parametrize("option", ["average", "views"])
-def test_targets_that_take_other_numbers_of_queries_for_an_image_have_no_order(option: str) -> None:
-    found = two(q50(100, 90, 110), q50(1600, 1500, 1700))
-    found[1]["target"][option] = 16
-    assert ranking_lead(found) == (
-        "Not compared, because an image takes another number of queries on each target: lenet was measured with one answer "
-        f"to each image; lenet-2015 was measured with {option}=16."
-    )
-    assert sorted_results(found) == found
-    assert [row[1] for row in ranking_head(found, {}).tables[0].rows] == [NOTHING, NOTHING]
-    found[0]["target"][option] = 16
-    assert ranking_lead(found).startswith("lenet-2015 is the hardest to fool")
-
-
-def test_of_attacks_too_no_strongest_one_is_named_where_intervals_overlap() -> None:
-    found = two(q50(100, 90, 110), q50(100, 90, 110))[0]
-    assert attacks_section(found).lead == "No difference shown between direct, cppn and per-class: their intervals overlap."
-    found["scores"]["arms"]["per-class"]["q50"] = q50(50, 40, 60)
-    assert attacks_section(found).lead == "per-class needs the fewest queries; its interval overlaps no other."
-    (table,) = attacks_section(found).tables
-    assert [(row[0].text, row[-1]) for row in table.rows] == [("per-class", "1"), ("direct", "2 to 3"), ("cppn", "2 to 3")]
-
-
-# --- whether the images look like their class
-
-
-def test_until_somebody_has_looked_the_page_says_so_and_then_has_the_figures_with_and_without() -> None:
-    (found,) = results(1, THREE, 20)
-    assert looked_sentence([found]).startswith("Nobody has looked at the images")
-    assert not likeness_section(found).tables
-    share = {"value": 0.7, "low": 0.6, "high": 0.8}
-    found["scores"]["likeness"] = {
-        "queries_per_class": 100,
-        "with": {"value": 0.9, "low": 0.8, "high": 1.0},
-        "measure": {"images": 10, "alike": 2, "without": share},
-        "people": None,
-    }
-    assert looked_sentence([found]).startswith("Nobody has looked at the images")
-    (table,) = likeness_section(found).tables
-    assert [row[1] for row in table.rows] == [TableCell("0.90", "[0.80, 1.00]"), TableCell("0.70", "[0.60, 0.80]")]
-    found["scores"]["likeness"]["people"] = {"raters": 8, "images": 10, "alike": 1, "open": 3, "without": share}
-    assert looked_sentence([found]) == "8 people looked at 10 images: 1 shows its class, 3 are undecided."
-    (table,) = likeness_section(found).tables
-    assert table.rows[2][2:] == ["10", "1"]
-    assert "8 people looked" in text_of(written([found]))
-
-
-# --- the console
-
-
-def console(found: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> str:
-    cli_bench.print_outcome({result["target"]["name"]: result for result in found}, {})
-    return capsys.readouterr().out
-
-
-def test_the_console_has_the_ratio_of_each_arm_that_cppn_is_compared_with(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    text = console(found := results(5, ARMS, 20), capsys)
-    heads = [f"{each['target']['name']}: {headline_sentence(each)} {second_sentence(each)}".rstrip() for each in found]
-    assert text.splitlines()[:5] == heads
-    assert text.splitlines()[6].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
-    assert text.count(": per-class / cppn ") == text.count("; apgd / cppn ") == 4, "one target is invalid"
-    assert "nes / cppn" not in text
-    text = console(results(1, ["direct", "cppn"], 20), capsys)
-    assert " / cppn " not in text
-    text = console(found := results(2, [*ARMS, "canvas"], 20), capsys)
-    assert text.count("For scale") == text.splitlines().count(reference_sentence(found[0])) == 1
-    assert "Brackets: 95% intervals over seeds." in text
-
-
-def test_a_transfer_attack_is_named_with_its_surrogates_and_is_no_black_box(capsys: pytest.CaptureFixture[str]) -> None:
-    found = results(1, ["cppn", "surrogate"], 60)
-    assert strongest(found[0], black_box=True) == "cppn"
-    assert strongest(found[0], black_box=False) == "surrogate"
-    text = text_of(written(found))
-    assert "Threat model of the arm surrogate: transfer." in text
-    assert "It is no black-box arm" in text
-    for figure in ("lenet-cousin", "0.96", "2,500", "surrogates' forwards", "12,345"):
-        assert figure in text
-    assert "lenet: lenet-cousin (0.96)" in console(found, capsys)
-    alone = results(1, ["cppn"], 60)
-    assert "urrogate" not in text_of(written(alone))
-    assert "urrogate" not in console(alone, capsys)
-
-
-def test_an_invalid_target_has_no_figures_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
-    found = results(5, ARMS, 20)
-    rows = [line.split() for line in console(found, capsys).splitlines()]
-    assert [found[4]["target"]["name"], "INVALID"] in rows
-
-
-@pytest.mark.parametrize(
-    ("progress", "text"),
-    [
-        (WorkProgress(done=24, total=130), "24 of 130 cells done"),
-        (
-            WorkProgress(done=24, total=130, running=2, running_share=1.0, done_here=4, seconds=50),
-            "24 of 130 cells done, 2 runn",
-        ),
-        (WorkProgress(done=1, total=1, done_here=1, seconds=9), "1 of 1 cell done"),
-        (WorkProgress("training networks", 4, 4, 0, 0.0, 4, 9.0), "training networks: 4 of 4 done"),
-        (WorkProgress("lenet (1 of 1)"), "lenet (1 of 1)"),
-    ],
-)
-def test_progress_leaves_out_zeros_and_the_time_of_finished_work(progress: WorkProgress, text: str) -> None:
-    shown = console_jobs.progress_text(progress, "cell")
-    assert shown.startswith(text)
-    assert ("left" in shown) == (progress.running > 0)
-    assert "0 under way" not in shown
-
-
-def test_singular_and_plural_agree_in_the_opening_text() -> None:
-    recipe = {"images": "digits", "arms": ["cppn"], "budgets": [100], "seeds": 1, "targets": [{"target": "lenet"}]}
-    text = "\n".join(cli_bench._opening_lines(parse(recipe, "here"), Path("x")))
-    assert "1 target x 1 arm x 1 seed = 1 cell of 100 queries" in text
-    assert "workers" not in text
-    recipe |= {"workers": 2, "targets": [{"target": "lenet"}, {"target": "http://localhost:1/x"}], "seeds": 3}
-    text = "\n".join(cli_bench._opening_lines(parse(recipe, "here"), Path("x")))
-    assert "2 targets x 1 arm x 3 seeds = 6 cells" in text
-    assert "2, but none for black boxes, whose cells run one after the other" in text
-
-
-def test_two_results_with_the_same_name_get_the_names_of_their_files() -> None:
-    names = cli_bench._names
-    assert names(("a", "b"), (Path("x/a.json"), Path("y/b.json"))) == ("a", "b")
-    assert names(("a", "a"), (Path("x/old.json"), Path("y/new.json"))) == ("a (old.json)", "a (new.json)")
-    paths = Path("x/a.json"), Path("y/a.json")
-    assert names(("a", "a"), paths) == (f"a ({paths[0]})", f"a ({paths[1]})")
-
-
-# --- figures
-
-
-def test_shares_are_never_rounded_to_0_or_1() -> None:
-    assert [format_share(v) for v in (0, 0.001, 0.005, 0.123, 0.994, 0.9951, 1, None)] == [
-        "0.00", "<0.01", "0.01", "0.12", "0.99", ">0.99", "1.00", NOTHING
-    ]  # fmt: skip
-
-
-def test_a_share_near_1_is_shown_with_a_bound() -> None:
-    found = share_interval([1.0] * 3, None, 10)
-    assert share_cell(found.to_dict()) == TableCell("1.00", "[at least 0.76]")
-    assert share_cell(share_interval([0.0] * 3, None, 10).to_dict()) == TableCell("0.00", "[at most 0.24]")
-
-
-def test_queries_can_be_divided_by_the_number_of_classes() -> None:
-    row = {"value": 812.0, "bound": ">=", "low": 700.0, "high": None}
-    assert queries_cell(row, 10_000) == TableCell("812", "[at least 700]")
-    assert queries_cell(row, 10_000, 100) == TableCell("8.1", "[at least 7.0]")
-    beyond = {"value": None, "bound": ">=", "low": None, "high": None}
-    assert [queries_cell(beyond, 10_000, per).text for per in (1, 10)] == ["> 10,000", "> 1,000"]
-
-
-def test_unknown_ratios_quantiles_and_confidences_are_shown_as_unknown() -> None:
-    assert ratio_cell({"value": 2.0, "bound": ">=", "low": 1.5, "high": None}) == TableCell("2.00", "[at least 1.50]")
-    assert ratio_cell({"value": None, "bound": "unknown", "low": None, "high": None}) == TableCell(NOTHING, "unknown")
-    assert ratio_cell(None) == TableCell(NOTHING)
-    assert quantiles_cell({}) == TableCell(NOTHING)
-    assert quantiles_cell({"5": 1.0, "50": 2.0, "95": 3.0}, 1) == TableCell("2.0", "[1.0, 3.0]")
-    assert confidences_cell({"5": 1e-9, "50": 0.99999, "95": 1.0}) == TableCell(">0.9999", "[<0.0001, 1]")
-
-
-def test_durations_numbers_and_lists_are_formatted_for_reading() -> None:
-    assert [format_duration(v) for v in (5, 600, 7_200, None)] == ["5 s", "10 min", "2.0 h", NOTHING]
-    assert [counted(number, "seed") for number in (0, 1, 1_000)] == ["0 seeds", "1 seed", "1,000 seeds"]
-    assert [join_names(names) for names in ([], ["a"], ["a", "b", "c"])] == ["none", "a", "a, b and c"]
