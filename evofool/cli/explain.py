@@ -1,16 +1,20 @@
 """The command `evofool explain`."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from evofool.cli.options import Seed, Trust
-from evofool.printer import print_lines
+from evofool.cli.console import duration
+from evofool.cli.options import AsJson, Seed, Trust
+from evofool.printer import print_json, print_lines, status
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from evofool.explain.part_result import Progress
     from evofool.targets import Target
 
 RUN_OR_IMAGE = typer.Argument(metavar="RUN|IMAGE", help="A run's folder, or an image file of any size.")
@@ -39,13 +43,14 @@ ZOOM = typer.Option(
 
 
 class _Subject(NamedTuple):
-    """The image to explain, its class, where it comes from, how it was changed, and the folder of its page."""
+    """The image to explain, its class, where it comes from, how it was changed, its run's warnings, its page's folder."""
 
     target: "Target"
     image: "np.ndarray"
     class_id: int
     source: str
     notes: list[str]
+    warnings: list[str]
     folder: Path
 
 
@@ -61,13 +66,15 @@ def explain(
     zoom: Annotated[int, ZOOM] = 0,
     seed: Seed = 0,
     trust: Trust = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show which parts of an image the classifier's score depends on: writes a page, index.html, and its pictures.
 
     The image is an elite of a run or any image file. The page shows occlusion, the effect of repeated elements, saliency,
     segmentation, inversions of layers, with --dream a DeepDream, and with --real-images the nearest real images. For a
     black box it has the parts that need no gradient. Each part is written as soon as it is finished; an earlier page is
-    replaced. Exits with 2 if a part failed; the page then has the others.
+    replaced. Warnings of the target and of a close decision are printed and head the page. Exits with 2 if a part failed;
+    the page then has the others.
     """
     from evofool.errors import TargetError
     from evofool.explain.page import ExplanationOptions
@@ -88,25 +95,62 @@ def explain(
             subject = _elite(run_or_image.parent if run_or_image.name == "run.db" else run_or_image, which, trust)
         else:
             subject = _image_file(run_or_image, which, target)
+        options = ExplanationOptions(chosen, real_images, inverted, dream or "", zoom, seed, subject.warnings)
         try:
-            explanation = write_page(
-                subject.target,
-                subject.image,
-                subject.class_id,
-                out or subject.folder,
-                source=subject.source,
-                notes=subject.notes,
-                options=ExplanationOptions(chosen, real_images, inverted, dream or "", zoom, seed),
-                report=print_lines,
-            )
+            with _reporting(as_json) as report:
+                explanation = write_page(
+                    subject.target,
+                    subject.image,
+                    subject.class_id,
+                    out or subject.folder,
+                    source=subject.source,
+                    notes=subject.notes,
+                    options=options,
+                    report=report,
+                )
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-    passes = f"{explanation.forwards:,} forward and {explanation.backwards:,} backward passes"
-    print_lines(f"{len(explanation.pictures)} pictures; {passes}. Page: {explanation.page}")
+    if as_json:
+        print_json(
+            {
+                "source": subject.source,
+                "target": subject.target.name,
+                "class": subject.class_id,
+                "label": subject.target.labels[subject.class_id],
+                "warnings": explanation.warnings,
+                "page": str(explanation.page),
+                "pictures": [str(file) for file in explanation.pictures],
+                "failed": explanation.faults,
+                "forwards": explanation.forwards,
+                "backwards": explanation.backwards,
+            }
+        )
+    else:
+        passes = f"{explanation.forwards:,} forward and {explanation.backwards:,} backward passes"
+        print_lines(f"{len(explanation.pictures)} pictures; {passes}. Page: {explanation.page}")
     if explanation.faults:
         failed = "; ".join(f"{part}: {fault}" for part, fault in explanation.faults.items())
         print_lines(f"evofool: some parts failed; the page has the others. {failed}", error=True)
         raise typer.Exit(2)
+
+
+@contextlib.contextmanager
+def _reporting(as_json: bool) -> "Iterator[Callable[[str | Progress], None]]":
+    """A function that prints lines, and shows progress live on a terminal and in lines elsewhere; silent for JSON."""
+    if as_json:
+        yield lambda _event: None
+        return
+    with status() as show_status:
+        yield lambda event: print_lines(event) if isinstance(event, str) else show_status(lambda: _progress_text(event))
+
+
+def _progress_text(p: "Progress") -> str:
+    """As in "occlusion: 96 of 225 patches, 12/s, about 11 s left"."""
+    if not p.done or not p.seconds:
+        return str(p)
+    rate = p.done / p.seconds
+    left = f", about {duration((p.of - p.done) / rate)} left" if p.done < p.of else ""
+    return f"{p}, {rate:.3g}/s{left}"
 
 
 def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:
@@ -119,7 +163,9 @@ def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:
         class_id = stored.class_id(which)
         elite = max(stored.elites(class_id), key=lambda e: e.row.log_odds)
         source = f"elite of class {class_id} of {folder.resolve().name}, birth {elite.row.birth}"
-        return _Subject(stored.target(trust), elite.image, class_id, source, [], folder / f"explain-{class_id}")
+        return _Subject(
+            stored.target(trust), elite.image, class_id, source, [], stored.meta.warnings, folder / f"explain-{class_id}"
+        )
 
 
 def _image_file(file: Path, which: str | None, spec: str | None) -> _Subject:
@@ -138,7 +184,8 @@ def _image_file(file: Path, which: str | None, spec: str | None) -> _Subject:
     image, change = read_picture(file, target)
     if class_id is None:
         class_id = int(log_odds(target.logits(image[None]))[0].argmax())
-    return _Subject(target, image, class_id, file.name, [change] if change else [], file.with_name(f"{file.stem}-explained"))
+    folder = file.with_name(f"{file.stem}-explained")
+    return _Subject(target, image, class_id, file.name, [change] if change else [], [], folder)
 
 
 def _names(text: str | None, option: str, kind: str) -> list[str]:

@@ -45,7 +45,7 @@ def nearest_real(
     k: int = 3,
     sample: int = 256,
     batch: int = 32,
-    report: Callable[[str], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> list[Nearest]:
     """The k real images of a folder that are nearest to image, uint8 (C, H, W): by features, then by pixels.
 
@@ -54,7 +54,7 @@ def nearest_real(
     batch, so a folder may be larger than memory; `sample` of them, evenly spaced, are compared with all others for the
     percentile. Classes are those of photos.find_photographs, where it finds any. Unreadable files are left out; ImageError
     if fewer than 2 pictures are left. Costs a forward pass for the image and each picture, and a second one for each of the
-    sample and of the k. report is called after every tenth of the pictures.
+    sample and of the k. on_progress is called with (pictures done, of all) after every batch.
     """
     found = real_pictures(folder, target)
     k = min(k, len(found))
@@ -79,8 +79,7 @@ def nearest_real(
                 images = np.stack([pixels_of for _, pixels_of in part])
                 for name, space in spaces.items():
                     tables[name].add(space(images), numbers)
-            if report and end * 10 // len(found) > begin * 10 // len(found):
-                report(f"{end:,} of {len(found):,} pictures")
+            on_progress(end, len(found))
         unreadable = [picture.file for i, picture in enumerate(found) if i not in readable]
         if len(readable) < 2:
             raise ImageError(f"{folder}: {len(readable)} of {len(found)} pictures can be read; at least 2 are needed")

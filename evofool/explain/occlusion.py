@@ -1,6 +1,6 @@
 """Which parts of an image affect a score: cover them and query again. Needs only scores, so it works for a black box."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,10 @@ from evofool.targets import Target
 
 _GROWN = 1  # pixels by which a cover reaches over an element, so that a soft edge is covered too
 _AROUND = 2  # pixels beyond the cover, whose colour it gets
+
+
+OnProgress = Callable[[int, int], None]
+"""Called with (queries done, of all)."""
 
 
 class Occlusion(NamedTuple):
@@ -39,6 +43,7 @@ def occlude(
     stride: int | None = None,
     fill: int | None = None,
     batch: int = 32,
+    on_progress: OnProgress = lambda _done, _of: None,
 ) -> Occlusion:
     """Cover a square patch of the image, uint8 (C, H, W), and query again, patch by patch.
 
@@ -64,6 +69,7 @@ def occlude(
         for covered, (top, left) in zip(images, part, strict=True):
             covered[:, top : top + patch, left : left + patch] = colour[:, None, None]
         drops += (whole - _odds(target, images, class_id)).tolist()
+        on_progress(len(drops), len(corners))
     for drop, (top, left) in zip(drops, corners, strict=True):
         total[top : top + patch, left : left + patch] += drop
         times[top : top + patch, left : left + patch] += 1
@@ -86,7 +92,15 @@ class Ablation:
     emptied: dict[int, np.ndarray]
 
 
-def ablate(target: Target, image: np.ndarray, class_id: int, elements: Sequence[Element], *, batch: int = 32) -> Ablation:
+def ablate(
+    target: Target,
+    image: np.ndarray,
+    class_id: int,
+    elements: Sequence[Element],
+    *,
+    batch: int = 32,
+    on_progress: OnProgress = lambda _done, _of: None,
+) -> Ablation:
     """Cover every element alone, and the copies of each group one after the other, with the colour around them.
 
     The queried images are 8-bit. Costs 1 + n queries, and one more for every copy but the first of a group. Source: Nguyen
@@ -104,7 +118,11 @@ def ablate(target: Target, image: np.ndarray, class_id: int, elements: Sequence[
     # The first step of a group is an image of `alone`.
     further = [step for group in steps.values() for step in group[1:]]
     queried = [image, *alone, *further]
-    odds = np.concatenate([_odds(target, queried[k : k + batch], class_id) for k in range(0, len(queried), batch)])
+    parts = []
+    for begin in range(0, len(queried), batch):
+        parts.append(_odds(target, queried[begin : begin + batch], class_id))
+        on_progress(min(begin + batch, len(queried)), len(queried))
+    odds = np.concatenate(parts)
     whole, single, rest = float(odds[0]), odds[1 : len(elements) + 1], odds[len(elements) + 1 :]
     first = {element.group: k for k, element in reversed(list(enumerate(elements)))}
     together = {}

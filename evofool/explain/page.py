@@ -11,10 +11,11 @@ from evofool.ascend.hooks import layer_names, no_gradients, unknown_layer
 from evofool.ascend.objectives import LOGITS
 from evofool.errors import ImageError, TargetError
 from evofool.explain import parts, parts_occlusion
+from evofool.explain.cautions import warnings_of
 from evofool.explain.folder import ExplanationFolder
 from evofool.explain.layers import evenly, in_order
 from evofool.explain.nearest import real_pictures
-from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, fault_of
+from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, fault_of, prefixed
 from evofool.explain.parts_layers import dream_part, inversion_part
 from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets import Target
@@ -29,7 +30,7 @@ class ExplanationOptions:
 
     A black box has only the parts that need no gradients. real_images: a folder, which the part nearest needs. layers: to be
     inverted, in any order; empty: five. dream: the layer to enhance; empty: no dream. zoom: further frames of the dream.
-    seed: of noise, colours, mixtures and starts.
+    seed: of noise, colours, mixtures and starts. warnings: shown at the head of the page, after those of the target.
     """
 
     only: Collection[str] = ()
@@ -38,13 +39,18 @@ class ExplanationOptions:
     dream: str = ""
     zoom: int = 0
     seed: int = 0
+    warnings: Sequence[str] = ()
 
 
 @dataclass
 class Explanation:
-    """The result of explain: the page, its pictures, and the failures by part. forwards, backwards: passes spent."""
+    """The result of explain: the page, its pictures, the failures by part. forwards, backwards: passes spent.
+
+    warnings: those at the head of the page, of the target and of a decision that is close.
+    """
 
     page: Path
+    warnings: list[str] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
     forwards: int = 0
@@ -65,7 +71,7 @@ def explain(
     """Explain the target's score of a class for image, uint8 (C, H, W): writes folder/index.html and PNGs.
 
     source: where the image comes from; notes: what was changed about it. Both are shown on the page. report is called with
-    lines of progress.
+    lines, among them each warning, and with Progress.
 
     Arguments are checked before anything is computed: TargetError for an unknown class, part or layer, and for a requested
     part that is not possible; ImageError for a folder without real images; StoreError for a folder that cannot be written.
@@ -86,8 +92,8 @@ def explain(
     for line in notes:
         report(line)
     do: dict[str, Callable[[Report], PartResult]] = {
-        "occlusion": lambda _: parts_occlusion.occlusion_part(target, image, class_id),
-        "elements": lambda _: parts_occlusion.elements_part(target, image, class_id, seed),
+        "occlusion": lambda report: parts_occlusion.occlusion_part(target, image, class_id, report),
+        "elements": lambda report: parts_occlusion.elements_part(target, image, class_id, seed, report),
         "saliency": lambda _: parts.saliency_part(target, image, class_id, seed, passes),
         "segmentation": lambda _: parts.segmentation_part(target, image, class_id, seed, passes),
         "inversion": lambda report: inversion_part(
@@ -105,26 +111,41 @@ def explain(
     output.add("", first.pictures)
     sections: list[Section] = []
 
+    def warn() -> None:
+        """Report the warnings that are new."""
+        found = warnings_of(target, [*options.warnings, *first.cautions])
+        for line in found:
+            if line not in explanation.warnings:
+                report(f"Warning: {line}.")
+        explanation.warnings = found
+
     def keep(name: str, found: PartResult, missing: Sequence[str]) -> None:
         """Write the page with this part added."""
         sections.append(found.section)
         if found.section.fault:
             explanation.faults.setdefault(name, found.section.fault)
+        warn()
         output.add(name, (*_pictures(found.section), *found.more))
         explanation.pictures = output.pictures
         explanation.forwards, explanation.backwards = target.queries - before, passes.backwards
-        lacking = [("Failed", [name for name in explanation.faults if name not in missing]), ("Not done", missing)]
-        head = replace(first, fault=" ".join(f"{label}: {', '.join(names)}." for label, names in lacking if names))
+        failed = [part for part in explanation.faults if part not in missing]
+        head = replace(
+            first,
+            fault=f"Failed: {', '.join(failed)}." if failed else "",
+            cautions=[f"Warning: {line}." for line in explanation.warnings],
+            text=[*([f"Not run yet: {', '.join(missing)}."] if missing else []), *first.text],
+        )
         foot = [
             " ".join([f"Source: {source}. Target: {target.name}. Seed {seed}.", *notes]),
             f"Passes spent: {explanation.forwards:,} forward, {explanation.backwards:,} backward, of one image each.",
         ]
         output.write(html_page(title, [head, *sections], foot, [path.name for path in output.pictures]))
 
+    warn()
     for step, name in enumerate(chosen, 1):
         report(f"{name} ({step} of {len(chosen)})")
         try:
-            found = do[name](_prefixed(f"{name}: ", report))
+            found = do[name](prefixed(name, report))
         except KeyboardInterrupt as stop:
             if isinstance(stop, PartInterrupted):
                 keep(name, stop.found, chosen[step - 1 :])
@@ -174,7 +195,3 @@ def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
 
 def _pictures(section: Section) -> list[Picture]:
     return [*section.pictures, *(picture for folded in section.folded for picture in folded.pictures)]
-
-
-def _prefixed(prefix: str, report: Report) -> Report:
-    return lambda line: report(prefix + line)

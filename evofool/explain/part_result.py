@@ -1,8 +1,9 @@
 """The result of a part of an explanation, and what a part gets: a function for progress, a counter of passes."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from evofool.ascend.loop import Tick
@@ -10,10 +11,41 @@ from evofool.errors import EvofoolError
 from evofool.pages.html_page import Picture, Section
 from evofool.targets import Target
 
-Report = Callable[[str], None]
-"""Called with a line of progress."""
 
-_EVERY = 100  # steps between two lines of progress
+@dataclass(frozen=True)
+class Progress:
+    """How far a part is: `done` of `of`, counted in `unit`, after so many seconds. what: what is under way, or ""."""
+
+    what: str
+    done: int
+    of: int
+    unit: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.what}{self.what and ': '}{self.done:,} of {self.of:,} {self.unit}"
+
+
+Report = Callable[[str | Progress], None]
+"""Called with a line for each event, and with Progress up to several times a second; str() of either is one line."""
+
+
+def prefixed(part: str, report: Report) -> Report:
+    """report, with the part's name before what is reported."""
+
+    def named(event: str | Progress) -> None:
+        if isinstance(event, str):
+            report(f"{part}: {event}")
+        else:
+            report(replace(event, what=f"{part}: {event.what}" if event.what else part))
+
+    return named
+
+
+def counting(report: Report, unit: str, what: str = "") -> Callable[[int, int], None]:
+    """A function of (done, of) that reports Progress, with the seconds since counting was called."""
+    began = time.perf_counter()
+    return lambda done, of: report(Progress(what, done, of, unit, time.perf_counter() - began))
 
 
 class PartResult(NamedTuple):
@@ -47,13 +79,13 @@ class PassCounter:
             self.backwards += target.queries - before
 
     def ticking(self, report: Report, name: str) -> Tick:
-        """A tick for the ascent of one image, which reports every hundredth step and never stops it."""
-        before = self.backwards
+        """A tick for the ascent of one image, which reports every step and never stops it."""
+        before, count = self.backwards, counting(report, "steps", name)
 
         def tick(iteration: int, of: int) -> bool:
-            self.backwards = before + min(iteration + 1, of)  # the step's backward pass is done when tick is called
-            if iteration and iteration % _EVERY == 0:
-                report(f"{name}, step {iteration} of {of}")
+            done = min(iteration + 1, of)
+            self.backwards = before + done  # the step's backward pass is done when tick is called
+            count(done, of)
             return False
 
         return tick

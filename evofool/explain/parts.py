@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from evofool.errors import ScoreError
+from evofool.explain.cautions import doubts
 from evofool.explain.nearest import Nearest, nearest_real
-from evofool.explain.part_result import PartResult, PassCounter, Report
+from evofool.explain.part_result import PartResult, PassCounter, Report, counting
 from evofool.explain.phrases import box_text, confidence_text, counted, scored_text, three_decimals
 from evofool.explain.saliency import Averaging, saliency
 from evofool.explain.segmentation import box, segment
@@ -20,7 +21,7 @@ _RUNNERS_UP = 5
 
 
 def overview(target: Target, image: np.ndarray, class_id: int) -> tuple[str, Section]:
-    """The page's title and first section: the image and the target's scores for it. One query."""
+    """The page's title and first section: the image, the target's scores for it, and doubts of them. One query."""
     logits = target.logits(image[None])
     if not np.isfinite(logits).all():
         raise ScoreError(f"{target.name} returned NaN or infinity for this image; check its weights and preprocessing")
@@ -50,7 +51,7 @@ def overview(target: Target, image: np.ndarray, class_id: int) -> tuple[str, Sec
         "The class and the next classes" if called == class_id else "The class, and the classes with the highest scores",
     )
     shown = Picture("Image", encode_png(image), f"{image.shape[2]} x {image.shape[1]} pixels, the input of the target")
-    return title, Section("", [text], pictures=[shown], tables=[table])
+    return title, Section("", [text], pictures=[shown], tables=[table], cautions=doubts(target, odds))
 
 
 def saliency_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: PassCounter) -> PartResult:
@@ -107,7 +108,7 @@ def segmentation_part(target: Target, image: np.ndarray, class_id: int, seed: in
 
 def nearest_part(target: Target, image: np.ndarray, real: Path, report: Report) -> PartResult:
     """The nearest real images. One forward pass for each picture of the folder."""
-    found = nearest_real(target, image, real, report=report)
+    found = nearest_real(target, image, real, on_progress=counting(report, "pictures"))
     text = [
         "The real images nearest to this one, by the features of a layer and by pixels. The percentile compares the "
         "distance with real images: it is the share of sampled real images whose nearest other real image is no further "

@@ -6,7 +6,7 @@ import numpy as np
 
 from evofool.explain.elements import Element, find_elements
 from evofool.explain.occlusion import Ablation, ablate, occlude
-from evofool.explain.part_result import PartResult
+from evofool.explain.part_result import PartResult, Report, counting
 from evofool.explain.phrases import all_copies, box_text, confidence_text, counted, scored_text, signed, span, three_decimals
 from evofool.images import encode_png
 from evofool.pages.heat import full_scale, heat, numbered, painted
@@ -17,9 +17,9 @@ _LISTED = 10  # elements that are numbered in the picture and listed; the others
 _GROUPS = 4  # groups of copies that get a picture and a table
 
 
-def occlusion_part(target: Target, image: np.ndarray, class_id: int) -> PartResult:
+def occlusion_part(target: Target, image: np.ndarray, class_id: int, report: Report) -> PartResult:
     """The occlusion map. Some hundred queries."""
-    found = occlude(target, image, class_id)
+    found = occlude(target, image, class_id, on_progress=counting(report, "patches"))
 
     def where(k: np.intp) -> str:
         top, left = found.corners[k].tolist()
@@ -47,7 +47,7 @@ def occlusion_part(target: Target, image: np.ndarray, class_id: int) -> PartResu
     return PartResult(Section("Occlusion", [result, description], "Zeiler & Fergus 2014, section 4.2.", pictures))
 
 
-def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -> PartResult:
+def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int, report: Report) -> PartResult:
     """The effect of covering the image's elements, alone and group by group. Up to some hundred queries."""
     description = (
         "The image is divided into elements, connected patches of one colour. Elements of similar size, shape and colour "
@@ -59,7 +59,7 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int) -
     if not elements:
         nothing = "The image has no elements of one colour that differ from their background."
         return PartResult(Section("Elements", [nothing, description], source))
-    result = ablate(target, image, class_id, elements)
+    result = ablate(target, image, class_id, elements, on_progress=counting(report, "queries"))
     # Numbered by effect: covering element 1, or group A, lowers the log-odds most.
     ranked = [int(k) for k in np.argsort(result.alone, kind="stable")]
     repeated = sorted((g for g, odds in result.together.items() if len(odds) > 2), key=lambda g: result.together[g][-1])

@@ -1,6 +1,8 @@
 """`evofool explain` of elites and pictures, as a user calls it."""
 
+import json
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 from PIL import Image
 
 from evofool.cli.explain import PARTS as PARTS_OPTION
+from evofool.cli.explain import _progress_text
 from evofool.explain import parts_occlusion
 from evofool.explain.page import PARTS
+from evofool.explain.part_result import Progress
 from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.run import Run
@@ -93,6 +97,25 @@ def test_the_elite_is_shown_with_the_scores_that_the_run_stored(call: Call, mine
     page = Path("here/index.html").read_text(encoding="utf-8")
     assert f"log-odds {row.log_odds:.3f} (confidence" in page
     assert f"margin {row.margin:.3f} over" in page
+
+
+def test_warnings_of_a_run_head_the_page_and_are_in_the_json(call: Call, mine: Path) -> None:
+    with sqlite3.connect(mine / "run.db") as db:
+        db.execute("UPDATE meta SET value = json_array('its answers are random') WHERE key = 'warnings'")
+    result = call("explain", "mine", "--class", "3", "--parts", "occlusion", "--json")
+    found = json.loads(result.out)
+    assert found["warnings"][0] == "its answers are random"
+    assert (found["class"], found["label"], found["failed"]) == (3, "3", {})
+    assert [Path(file).is_file() for file in (found["page"], *found["pictures"])] == [True] * 4
+    assert "Warning: its answers are random." in Path(found["page"]).read_text(encoding="utf-8")
+
+
+def test_progress_has_a_rate_and_the_time_left() -> None:
+    assert _progress_text(Progress("occlusion", 96, 225, "patches", 8.0)) == (
+        "occlusion: 96 of 225 patches, 12/s, about 11 s left"
+    )
+    assert _progress_text(Progress("occlusion", 225, 225, "patches", 20.0)) == "occlusion: 225 of 225 patches, 11.2/s"
+    assert _progress_text(Progress("occlusion", 0, 225, "patches", 0.0)) == "occlusion: 0 of 225 patches"
 
 
 # --- pictures
@@ -204,7 +227,7 @@ def test_an_interrupt_says_where_what_was_done_is(
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 130
     assert "interrupted; the finished parts are in shot-explained" in result.out
-    assert "Not done: elements." in Path("shot-explained/index.html").read_text(encoding="utf-8")
+    assert "Not run yet: elements." in Path("shot-explained/index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from evofool.explain import parts, parts_layers, parts_occlusion
 from evofool.explain.inversion import InversionSettings, invert
 from evofool.explain.occlusion import occlude
 from evofool.explain.page import PARTS, Explanation, ExplanationOptions, explain
-from evofool.explain.part_result import Report
+from evofool.explain.part_result import Progress, Report
 from evofool.images import decode_png, save_png
 from evofool.machine import torch_threads
 from evofool.targets import Target
@@ -58,7 +58,7 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     reals.mkdir()
     for i in range(4):
         save_png(np.random.default_rng(i).integers(0, 256, (1, 28, 28), np.uint8), reals / f"{i}.png")
-    lines: list[str] = []
+    lines: list[str | Progress] = []
     found = explained(lenet, tmp_path / "out", real_images=reals, dream="conv2", report=lines.append)
     assert headings(found.page) == [
         "Occlusion",
@@ -74,12 +74,12 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     assert len(set(found.pictures)) == found.page.read_text(encoding="utf-8").count("data:image/png;base64,") > 10
     np.testing.assert_array_equal(decode_png((tmp_path / "out" / "image.png").read_bytes()), ring())
     assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", "occlusion (1 of 7)"]
-    assert not any("step 0" in line for line in lines)
-    assert "nearest: 4 of 4 pictures" in lines
+    assert {"nearest: 4 of 4 pictures", "occlusion: 169 of 169 patches"} <= set(map(str, lines))
     text = text_of(found.page)
     assert "Why lenet classifies this image as 0" in text
     assert "lenet classifies this image as 0: log-odds" in text
-    assert "Not done" not in text
+    assert "Not run yet" not in text
+    assert "Warning" not in text
     assert f"Passes spent: {found.forwards:,} forward, {found.backwards:,} backward" in text
 
 
@@ -102,7 +102,7 @@ def test_passes_of_a_part_that_fails_are_counted_too(lenet: Target, tmp_path: Pa
 
 
 def test_inversions_show_the_error_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
-    lines: list[str] = []
+    lines: list[str | Progress] = []
     found = explained(lenet, tmp_path, only=["inversion"], layers=["fc2", "conv1", "fc2"], report=lines.append)
     assert [path.name for path in found.pictures] == ["image.png", "inversion-from-conv1.png", "inversion-from-fc2.png"]
     text = html.unescape(text_of(found.page))
@@ -112,7 +112,9 @@ def test_inversions_show_the_error_and_whether_the_class_was_kept(lenet: Target,
     assert "dropped by the layer, smoothed by the search, or not removed in 200 steps" in text
     assert "squared" not in text
     assert found.backwards == 400
-    assert "inversion: conv1, step 100 of 200" in lines
+    steps = [event for event in lines if isinstance(event, Progress)]
+    assert [str(event) for event in steps[99:101]] == [f"inversion: conv1: {step} of 200 steps" for step in (100, 101)]
+    assert sorted(event.seconds for event in steps[:200]) == [event.seconds for event in steps[:200]]
 
 
 def test_inversions_show_both_errors_with_real_images(lenet: Target, tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_an_interrupt_keeps_the_layers_that_are_done(lenet: Target, tmp_path: Pa
         explained(lenet, tmp_path, only=["inversion", "dream"], dream="conv1", layers=["conv1", "conv2", "fc2"])
     text = text_of(tmp_path / "index.html")
     assert "Interrupted before these layers were finished: conv2, fc2" in text
-    assert "Not done: inversion, dream." in text
+    assert "Not run yet: inversion, dream." in text
     assert "Failed" not in text
     assert (tmp_path / "inversion-from-conv1.png").exists()
 
@@ -202,7 +204,7 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_kept(
         raise RuntimeError("out of <luck>")
 
     monkeypatch.setattr(parts, "segmentation_part", fail)
-    lines: list[str] = []
+    lines: list[str | Progress] = []
     found = explained(lenet, tmp_path, report=lines.append)
     assert found.faults == {"segmentation": "RuntimeError: out of <luck>"}
     assert headings(found.page) == ["Occlusion", "Elements", "Saliency", "Segmentation", "Inversion"]
@@ -215,13 +217,13 @@ def test_finished_parts_are_kept_after_an_interrupt(lenet: Target, tmp_path: Pat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(parts, "saliency_part", stop)
-    lines: list[str] = []
+    lines: list[str | Progress] = []
     with pytest.raises(KeyboardInterrupt):
         explained(lenet, tmp_path, report=lines.append)
     assert lines[-1] == f"interrupted; the finished parts are in {tmp_path}"
     assert headings(tmp_path / "index.html") == ["Occlusion", "Elements"]
     text = text_of(tmp_path / "index.html")
-    assert text.index("Not done: saliency, segmentation, inversion.") < text.index("lenet classifies this image as 0:")
+    assert text.index("Not run yet: saliency, segmentation, inversion.") < text.index("lenet classifies this image as 0:")
     assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
 
 
@@ -249,7 +251,7 @@ def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
     with pytest.raises(ImageError, match="is not a folder"):
         explained(lenet, tmp_path / "out", real_images=tmp_path / "typo")
     monkeypatch.setattr(parts_occlusion, "occlusion_part", stop)
-    lines: list[str] = []
+    lines: list[str | Progress] = []
     with pytest.raises(KeyboardInterrupt):
         explained(lenet, tmp_path / "out", report=lines.append)
     assert lines[-1] == "interrupted; nothing was written"
