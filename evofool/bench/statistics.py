@@ -21,7 +21,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evofool.bench.interval import Interval, Sign
-from evofool.bench.limits import censored_low, half_over, half_width, outward, ranks, share_limits
+from evofool.bench.limits import (
+    CORRELATION,
+    censored_low,
+    effective_low,
+    half_over,
+    half_width,
+    outward,
+    ranks,
+    share_limits,
+)
 
 NETWORKS_FOR_A_CLAIM = 5  # independently trained networks that a claim about a defence needs in each group
 
@@ -205,6 +214,34 @@ def paired_difference(
         return Difference(value, None, None, n)
     half = float(half_over(apart.var(ddof=1) / n, n - 1, threshold_variance, confidence))
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), n)
+
+
+def discordant_share(a: np.ndarray, b: np.ndarray, threshold_variance: float = 0.0, confidence: float = 0.95) -> Interval:
+    """Of the classes that only one of two arms fools, the share that a fools: above 1/2, a fools more classes.
+
+    a, b: (S, K) bool, whether each class is fooled, paired by seed and class. Classes that both fool, or neither, tell
+    nothing (McNemar 1947). The limits are Clopper & Pearson's, each at (1 + confidence) / 2, of an effective number of
+    outcomes: the classes of a seed are counted as if they had the correlation CORRELATION, and fewer if seeds differ more
+    (Korn & Graubard 1998). threshold_variance: of the difference of the mean shares, where a and b have different
+    thresholds. Without limits for one seed; the value is None where no class is fooled by one alone.
+    """
+    more, less = (a & ~b).sum(axis=1), (b & ~a).sum(axis=1)
+    of, seeds = more + less, len(a)
+    total = int(of.sum())
+    if not total:
+        return Interval(None, None, None, seeds, confidence=confidence, bound="unknown")
+    share = more.sum() / total
+    if seeds < 2:
+        return Interval(float(share), None, None, seeds, confidence=confidence)
+    # Of a ratio of sums over seeds.
+    between = ((more - share * of) ** 2).sum() / total**2 * seeds / (seeds - 1)
+    most = total / (1 + CORRELATION * ((of**2).sum() / total - 1))
+    common = threshold_variance * (a.size / (2 * total)) ** 2
+    limits = []
+    for of_one in (share, 1 - share):
+        low = float(effective_low(np.asarray(of_one), between, seeds - 1, 0.0, most, (1 + confidence) / 2))
+        limits.append(max(0.0, outward(float(of_one), low, common, confidence, -1)))
+    return Interval(float(share), limits[0], 1 - limits[1], seeds, confidence=confidence)
 
 
 # --- two groups

@@ -327,7 +327,10 @@ def _arm(arm: str, hard: float, rng: np.random.Generator, points: int) -> dict[s
         "margin_percentiles": {"5": 71.0, "25": 90.0, "50": 99.2, "75": 100.0, "95": 100.0},
         "scaled_margins": margins,
         "calibrated_confidence": {"5": 0.91, "50": 0.9997, "95": 1.0},
-        "accepted_at": {"0": q50},
+        "accepted_at": {
+            str(seed): [round(float(at)) if at <= budget else None for at in row]
+            for seed, row in zip(SEEDS, reached, strict=True)
+        },
         "cost": {"queries": budget, "forwards": budget, "backwards": budget if gradient else 0, "answers": budget + 310}
         | (dict.fromkeys(("surrogate_forwards", "surrogate_backwards"), 12_345.0) if KINDS[arm] == "surrogate" else {}),
     }

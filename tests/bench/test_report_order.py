@@ -1,13 +1,15 @@
 """A report names a winner only where it is shown that the targets, or the attacks, differ."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from evofool.bench.report.overview import strongest
-from evofool.bench.report.places import listed, places, tied_first
+from evofool.bench.report.places import CLASSES, QUERIES, Figures, Fooled, easier, listed, places, tied_first
 from evofool.bench.report.ranking import ranking_head, ranking_lead, sorted_results
 from evofool.bench.report.target_page import attacks_section
+from evofool.bench.statistics import share_interval
 from evofool.pages.html_page import NOTHING
 from tests.bench.report_pages import ARMS, THREE
 from tests.bench.samples import results
@@ -18,15 +20,93 @@ def q50(value: float | None, low: float | None = None, high: float | None = None
 
 
 def test_places_are_what_intervals_that_do_not_overlap_allow() -> None:
-    rows = {"a": q50(10, 8, 12), "b": q50(14, 11, 20), "c": q50(30, 21, 40), "d": q50(None, 10_000), "e": q50(50)}
+    given = {"a": q50(10, 8, 12), "b": q50(14, 11, 20), "c": q50(30, 21, 40), "d": q50(None, 10_000), "e": q50(50)}
+    rows = {name: Figures(row) for name, row in given.items()}
     assert {name: str(place) for name, place in places(rows).items()} == {
         "a": "1 to 3", "b": "1 to 3", "c": "3 to 4", "d": "4 to 5", "e": "1 to 5"
     }  # fmt: skip
     assert tied_first(rows) == ["a", "b", "e"]
     assert tied_first(rows, most=True) == ["d", "e"]
-    assert str(places({"a": q50(1)})["a"]) == "1"
+    assert str(places({"a": Figures(q50(1))})["a"]) == "1"
     assert listed(["a", "b"]) == "a and b"
     assert listed(list("abcdefg")) == "a, b, c, d and 3 others"
+
+
+def fooled(*by_seed: Sequence[int], of: int = 10, classes: str = "abcdefghij", **given: Any) -> Fooled:
+    """The share that is fooled if in each seed these of the classes are, with the interval that a result has."""
+    hits = {str(seed): [k in fooled for k in range(of)] for seed, fooled in enumerate(by_seed)}
+    share = share_interval([sum(row) / of for row in hits.values()], None, of).to_dict()
+    return Fooled(share, tuple(classes), hits, **given)
+
+
+ALL, TWO = range(10), (3, 7)
+CENSORED = q50(None, None)  # as of two seeds, of which neither fools half of the classes
+
+
+def test_where_queries_are_censored_the_classes_that_are_fooled_are_compared_in_pairs() -> None:
+    strong = Figures(q50(200, 20, 9_000), fooled(ALL, ALL), 2_000)
+    weak = Figures(CENSORED, fooled((3,), TWO), 2_000)
+    assert (easier(strong, weak), easier(weak, strong)) == (CLASSES, "")
+    assert {name: str(place) for name, place in places({"weak": weak, "strong": strong}).items()} == {
+        "weak": "2", "strong": "1"
+    }  # fmt: skip
+    assert easier(Figures(CENSORED, fooled(ALL, ALL)), weak) == CLASSES, "neither has a limit"
+    assert easier(Figures(CENSORED, fooled((1, 2, 3), TWO)), weak) == "", "a difference that seeds may give"
+    assert easier(Figures(CENSORED, fooled(ALL)), Figures(CENSORED, fooled(TWO))) == "", "one seed"
+    assert easier(Figures(CENSORED, fooled(ALL, ALL, thresholds="other", variance=0.1)), weak) == "", "other thresholds"
+
+
+def test_classes_do_not_decide_where_queries_do() -> None:
+    """Two intervals within the budget that overlap show no difference, whatever the classes."""
+    few, many = (Figures(q50(100, 80, 120), fooled(*[range(n)] * 5), 2_000) for n in (5, 10))
+    assert easier(many, few) == easier(few, many) == ""
+    later = Figures(q50(300, 200, 400), fooled(*[ALL] * 5), 2_000)
+    assert (easier(few, later), easier(later, few)) == (QUERIES, "")
+
+
+def test_without_the_same_classes_and_seeds_the_intervals_of_the_shares_are_compared() -> None:
+    strong = Figures(CENSORED, fooled(*[ALL] * 5))
+    for other in (fooled(*[TWO] * 5, classes="0123456789"), Fooled(fooled(*[TWO] * 5).share)):
+        assert easier(strong, Figures(CENSORED, other)) == CLASSES
+    wide = fooled(*[range(n) for n in (1, 3, 10, 10, 10)], classes="0123456789")
+    assert easier(strong, Figures(CENSORED, wide)) == ""
+
+
+def compared(first: Fooled, second: Fooled) -> list[dict[str, Any]]:
+    """Two targets with two seeds and no Q50, of which all arms fool these classes."""
+    found = two(CENSORED, CENSORED)
+    for result, of in zip(found, (first, second), strict=True):
+        del result["scores"]["headline"]
+        for arm in result["scores"]["arms"].values():
+            arm["seeds"] = [0, 1]
+            arm["r95"][-1] |= of.share
+            arm["accepted_at"] = {seed: [50 if hit else None for hit in hits] for seed, hits in of.by_seed.items()}
+    return found
+
+
+def test_the_sentence_says_which_figure_it_rests_on() -> None:
+    found = compared(fooled(ALL, ALL), fooled((3,), TWO))
+    by = "by classes fooled after 10,000 queries over all"
+    since = "since their intervals of queries cannot be compared"
+    assert ranking_lead(found) == (
+        f"lenet-2015 is the hardest to fool: {by} (0.15) against lenet (1.00), {since}. "
+        f"lenet is the easiest to fool: {by} (1.00) against lenet-2015 (0.15), {since}."
+    )
+    assert [result["target"]["name"] for result in sorted_results(found)] == ["lenet-2015", "lenet"]
+    assert [row[1] for row in ranking_head(found, {}).tables[0].rows] == ["1", "2"]
+    alike = compared(fooled((3, 4), TWO), fooled((3,), TWO))
+    assert ranking_lead(alike) == (
+        "No difference shown between lenet-2015 and lenet, neither by queries nor by the classes fooled within the budget."
+    )
+    arms = found[0]["scores"]["arms"]
+    arms["cppn"] |= {"q50": q50(50, 40, 60)}
+    arms["direct"] |= {"q50": q50(150, 140, 160)}
+    arms["per-class"]["accepted_at"] = {seed: [1] + [None] * 9 for seed in "01"}
+    arms["per-class"]["r95"][-1] |= {"value": 0.1, "low": None, "high": 0.4}
+    assert attacks_section(found[0]).lead == (
+        "cppn needs fewer queries than direct, and fools more classes within 10,000 queries over all (1.00) than per-class "
+        "(0.10), whose intervals of queries cannot be compared with its own."
+    )
 
 
 def two(first: dict[str, Any], second: dict[str, Any], arms: list[str] = THREE) -> list[dict[str, Any]]:

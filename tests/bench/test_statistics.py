@@ -9,6 +9,7 @@ from scipy import optimize, stats
 from evofool.bench.statistics import (
     Interval,
     band,
+    discordant_share,
     mann_whitney,
     median_interval,
     networks_interval,
@@ -394,6 +395,29 @@ def test_equal_differences_have_no_limits() -> None:
     for a, b, apart in (([1.0] * 5, [1.0] * 5, 0.0), ([1.0] * 5, [0.9] * 5, 0.1), ([1.0], [0.5], 0.5)):
         found = paired_difference(a, b, threshold_variance=0.01)
         assert (found.value, found.low, found.high) == (pytest.approx(apart), None, None)
+
+
+def test_only_classes_that_one_of_two_arms_fools_tell_which_fools_more() -> None:
+    """Equal seeds: Clopper & Pearson's limit of the effective number of classes."""
+    a, b = np.zeros((2, 10), bool), np.zeros((2, 10), bool)
+    a[:, :9], b[:, 8:9] = True, True
+    effective = 16 / (1 + 0.2 * 7)
+    assert three(discordant_share(a, b)) == pytest.approx([1, 0.025 ** (1 / effective), 1])
+    assert three(discordant_share(b, a)) == pytest.approx([0, 0, 1 - 0.025 ** (1 / effective)])
+    assert discordant_share(a[:1], b[:1]) == Interval(1.0, None, None, 1)
+    assert discordant_share(a, a) == Interval(None, None, None, 2, bound="unknown")
+    other = discordant_share(a, b, threshold_variance=0.01)
+    assert (other.low or 0) < 0.025 ** (1 / effective)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.3), (3, 0.3), (5, 1.0), (10, 1.0)])
+def test_equal_arms_are_seldom_shown_to_differ(seeds: int, spread: float) -> None:
+    """Classes of a seed share its luck; each arm has its own, and they fool as many classes on average."""
+    rng = np.random.default_rng(seeds)
+    levels = stats.norm.ppf((np.arange(10) + 0.5) / 10)
+    draws = levels + rng.normal(0, spread**0.5, (400, 2, seeds, 1)) + rng.normal(0, 0.7, (400, 2, seeds, 10))
+    lows = [discordant_share(*(pair > 0)).low for pair in draws]
+    assert np.mean([low is not None and low > 0.5 for low in lows]) <= 0.04
 
 
 # --- two groups

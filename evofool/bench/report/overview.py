@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
+from evofool.bench.acceptance import MARGIN
 from evofool.bench.arms import arm_title
 from evofool.bench.report.formatting import KINDS, join_names
+from evofool.bench.report.places import Figures, Fooled
 from evofool.pages.html_page import RowGroup
 
 
@@ -35,6 +37,51 @@ def strongest(result: Mapping[str, Any], black_box: bool) -> str | None:
 
     rows = [item for item in valid_arms(result).items() if item[1]["kind"] in kinds]
     return min(rows, key=order)[0] if rows else None
+
+
+def arm_figures(result: Mapping[str, Any], arm: str) -> Figures:
+    """What orders an arm with a valid seed among others of its target, or with the strongest arms of other targets."""
+    scores, budget = result["scores"]["arms"][arm], budget_of(result)
+    last = max(scores["r95"], key=lambda row: row["queries"], default=None)
+    if last is None:
+        return Figures(scores["q50"], budget=budget)
+    by_seed = _hits(result, [arm], scores["seeds"], MARGIN, budget)
+    return Figures(scores["q50"], _fooled(result, last, by_seed, last.get("threshold_variance", 0.0)), budget)
+
+
+def suite_figures(result: Mapping[str, Any]) -> Figures:
+    """What orders a target with a headline among others: the queries and the classes of the headline's suite."""
+    row = result["scores"]["headline"]
+    within = row["queries_per_class"] * row["classes"]
+    by_seed = _hits(result, row["by_score"][row["score"]].get("arms", row["arms"]), row["seeds"], row["score"], within)
+    variance = row["by_score"][row["score"]].get("threshold_variance", 0.0)
+    return Figures(row["queries"], _fooled(result, row, by_seed, variance))
+
+
+def _fooled(
+    result: Mapping[str, Any], share: Mapping[str, Any], by_seed: Mapping[str, Sequence[bool]], variance: float
+) -> Fooled:
+    images, target = result["images"], result["target"]
+    unscored = {*images.get("classes_without_images", ()), *images.get("classes_left_out", ())}
+    classes = tuple(label for label in target["labels"] if label not in unscored)
+    return Fooled(share, classes, by_seed, f"{target['fingerprint']} {images['sha256']}", variance)
+
+
+def _hits(
+    result: Mapping[str, Any], arms: Sequence[str], seeds: Sequence[int], score: str, within: float
+) -> dict[str, list[bool]]:
+    """By seed, whether any of the arms has fooled each scored class within so many queries; empty if it is not known."""
+    found: dict[str, list[bool]] = {}
+    for arm in arms:
+        scores = result["scores"]["arms"][arm]
+        of_score = scores if score == MARGIN else scores.get("by_score", {}).get(score, {})
+        by_seed = of_score.get("accepted_at", {})
+        if any(str(seed) not in by_seed for seed in seeds):
+            return {}
+        for seed in map(str, seeds):
+            hits = [at is not None and at <= within for at in by_seed[seed]]
+            found[seed] = [a or b for a, b in zip(hits, found.get(seed, hits), strict=True)]
+    return found
 
 
 def invalid_reason(result: Mapping[str, Any]) -> str:

@@ -8,8 +8,20 @@ from evofool.bench.arms import arm_title
 from evofool.bench.comparable import headline_conditions, other_answers
 from evofool.bench.report.formatting import counted, join_names, queries_cell, share_cell
 from evofool.bench.report.likeness import looked_sentence
-from evofool.bench.report.overview import brackets_note, budget_of, invalid_reason, strongest
-from evofool.bench.report.places import PLACE_NOTE, by_queries, listed, places, tied_first
+from evofool.bench.report.overview import arm_figures, brackets_note, budget_of, invalid_reason, strongest, suite_figures
+from evofool.bench.report.places import (
+    CLASSES,
+    PLACE_NOTE,
+    QUERIES,
+    Figures,
+    by_basis,
+    by_queries,
+    listed,
+    no_difference,
+    places,
+    tied_first,
+    with_shares,
+)
 from evofool.pages.html_page import NOTHING, Section, Table, TableCell, TableRow
 
 Results = Sequence[Mapping[str, Any]]
@@ -19,21 +31,23 @@ Results = Sequence[Mapping[str, Any]]
 class _Compared:
     """The figure that orders the targets. head: of its column; note: what it is.
 
-    rows: by name of a valid target, the queries a class with "value", "bound", "low" and "high". most: by name, what a value
-    of None is above. fooled: by name, a share of classes, under fooled_head. apart: why the targets have no order, "" if
-    they have one.
+    rows: by name of a valid target, the queries a class, and the share of classes that is fooled, under fooled_head. most:
+    by name, what queries of None are above. apart: why the targets have no order, "" if they have one.
     """
 
     head: str
     note: str
-    rows: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Figures]
     most: Mapping[str, float]
     fooled_head: str
-    fooled: Mapping[str, Mapping[str, Any] | None]
     apart: str = ""
 
     def cell(self, name: str) -> TableCell:
-        return queries_cell(self.rows[name], self.most[name])
+        return queries_cell(self.rows[name].queries, self.most[name])
+
+    def fooled_cell(self, name: str) -> TableCell:
+        fooled = self.rows[name].fooled
+        return share_cell(fooled.share if fooled else None)
 
 
 def ranking_head(results: Results, pages: Mapping[str, str]) -> Section:
@@ -63,14 +77,23 @@ def ranking_lead(results: Results) -> str:
     if compared.apart:
         return f"Not compared, because an image takes another number of queries on each target: {compared.apart}."
     if len(hard) == len(rows):
-        return f"No difference shown between {listed(hard)}: their intervals overlap."
+        return no_difference(rows, hard)
 
-    def sentence(names: Sequence[str], what: str) -> str:
-        if len(names) == 1:
-            return f"{names[0]} is {what} to fool ({compared.cell(names[0]).text} queries a class)."
-        return f"No difference shown between {listed(names)}, {what} to fool."
+    def sentence(names: Sequence[str], what: str, most: bool) -> str:
+        if len(names) > 1:
+            return f"No difference shown between {listed(names)}, {what} to fool."
+        queries = f"{compared.cell(names[0]).text} queries a class"
+        others = by_basis(rows, names[0], most)
+        if CLASSES not in others:
+            return f"{names[0]} is {what} to fool ({queries})."
+        by = [f"by queries ({queries}) against {listed(others[QUERIES])}"] if QUERIES in others else []
+        by.append(
+            f"by {compared.fooled_head} ({rows[names[0]].share}) against {with_shares(rows, others[CLASSES])}, since their "
+            "intervals of queries cannot be compared"
+        )
+        return f"{names[0]} is {what} to fool: {', and '.join(by)}."
 
-    return f"{sentence(hard, 'the hardest')} {sentence(easy, 'the easiest')}"
+    return f"{sentence(hard, 'the hardest', True)} {sentence(easy, 'the easiest', False)}"
 
 
 def sorted_results(results: Results) -> list[Mapping[str, Any]]:
@@ -93,26 +116,24 @@ def _compared(results: Results) -> _Compared:
             "queries until a class is fooled",
             f"By the suite ({join_names(arms)}); queries: the geometric mean over classes, where a class that is not fooled "
             f"counts as {most:,}.",
-            {name: row["queries"] for name, row in headlines.items()},
+            {name: suite_figures(valid[name]) for name in headlines},
             dict.fromkeys(headlines, most),
             f"classes fooled within {most:,} queries a class",
-            headlines,
         )
-    rows, limits, fooled = {}, {}, {}
+    rows, limits = {}, {}
     budget = max((budget_of(result) for result in results), default=0)
     for name, result in valid.items():
-        scores, scored = result["scores"]["arms"][best[name]], result["target"]["scored_classes"]
-        q50 = scores["q50"]
-        rows[name] = {**q50, **{key: q50[key] and q50[key] / scored for key in ("value", "low", "high")}}
-        limits[name] = budget_of(result) / scored
-        fooled[name] = {row["queries"]: row for row in scores["r95"]}.get(budget)
+        figures, scored = arm_figures(result, best[name]), result["target"]["scored_classes"]
+        q50, limits[name] = figures.queries, budget_of(result) / scored
+        queries = {**q50, **{key: q50[key] and q50[key] / scored for key in ("value", "low", "high")}}
+        rows[name] = Figures(queries, figures.fooled if budget_of(result) == budget else None, limits[name])
     note = "By the strongest attack on each target."
     if len(headlines) == len(valid) > 1:
         other = [key for key in common[0] if any(each[key] != common[0][key] for each in common)]
         note += f" Their headlines do not compare; what differs: {', '.join(other)}."
     head = f"classes fooled after {budget:,} queries over all"
     apart = other_answers(valid.values())
-    return _Compared("queries a class until half are fooled", note, rows, limits, head, fooled, apart)
+    return _Compared("queries a class until half are fooled", note, rows, limits, head, apart)
 
 
 def _table(results: Results, compared: _Compared, pages: Mapping[str, str]) -> Table:
@@ -137,7 +158,7 @@ def _table(results: Results, compared: _Compared, pages: Mapping[str, str]) -> T
                 link,
                 place,
                 compared.cell(name),
-                share_cell(compared.fooled[name]),
+                compared.fooled_cell(name),
                 arm_title(arm, result["scores"]["arms"][arm]),
             ]
         )

@@ -1,7 +1,6 @@
 """The first sections of a target's page: its headline, its images, and the attacks."""
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any
 
 from evofool.bench.arms import arm_title
@@ -9,8 +8,28 @@ from evofool.bench.headline import headline_sentences
 from evofool.bench.reference import reference_note, reference_rows
 from evofool.bench.report.formatting import counted, join_names, queries_cell, selection_note, share_cell
 from evofool.bench.report.likeness import likeness_section, looked_sentence
-from evofool.bench.report.overview import brackets_note, budget_of, by_kind, invalid_reason, strongest, valid_arms
-from evofool.bench.report.places import PLACE_NOTE, by_queries, listed, places, tied_first
+from evofool.bench.report.overview import (
+    arm_figures,
+    brackets_note,
+    budget_of,
+    by_kind,
+    invalid_reason,
+    strongest,
+    valid_arms,
+)
+from evofool.bench.report.places import (
+    CLASSES,
+    PLACE_NOTE,
+    QUERIES,
+    Figures,
+    by_basis,
+    by_queries,
+    listed,
+    no_difference,
+    places,
+    tied_first,
+    with_shares,
+)
 from evofool.pages.bench_plots import share_curves
 from evofool.pages.html_page import NOTHING, Folded, KeyFigure, Picture, Plot, Section, Table, TableCell, TableRow
 
@@ -154,17 +173,17 @@ def attacks_section(result: Mapping[str, Any]) -> Section:
         share_curves(curves, result["protocol"]["budgets"]),
         f"Fooled at 95% acceptance. Bands: intervals, for arms with {_BAND} seeds or more.",
     )
-    q50s = {name: arm["q50"] for name, arm in arms.items() if arm["kind"] != "floor"}
-    found, rows = places(q50s), []
-    for name in [*_sorted(arms, q50s), *(name for name in arms if name not in q50s)]:
+    figures = {name: arm_figures(result, name) for name, arm in arms.items() if arm["kind"] != "floor"}
+    found, rows = places(figures), []
+    for name in [*by_queries(figures), *(name for name in arms if name not in figures)]:
         arm = arms[name]
         rows.append(
             [
                 TableCell(arm_title(name, arm), _WORDS.get(name, "")),
                 _NEEDS.get(arm["kind"], arm["kind"]),
                 share_cell(max(arm["r95"], key=lambda row: row["queries"], default=None)),
-                queries_cell(arm["q50"], budget, scored) if name in q50s else NOTHING,
-                str(found[name]) if name in q50s else NOTHING,
+                queries_cell(arm["q50"], budget, scored) if name in figures else NOTHING,
+                str(found[name]) if name in figures else NOTHING,
             ]
         )
     heads = [
@@ -173,29 +192,28 @@ def attacks_section(result: Mapping[str, Any]) -> Section:
     under = f"Noise is no attack and has no place. {PLACE_NOTE} {brackets_note([result])}"
     whole = Folded("Every budget, also at the stricter acceptance of 50%", tables=[_accepted(result)])
     table, curve_part = Table(heads, rows, under=under), Section("With more queries", plots=[drawn])
-    return Section("The attacks", tables=[table], folded=[whole], parts=[curve_part], lead=_attacks_lead(q50s))
+    return Section("The attacks", tables=[table], folded=[whole], parts=[curve_part], lead=_attacks_lead(figures, budget))
 
 
-def _sorted(arms: Mapping[str, Mapping[str, Any]], q50s: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The fewest queries first; of arms above the budget the one that fools more classes."""
-
-    def order(name: str) -> tuple[float, float]:
-        last = max(arms[name]["r95"], key=lambda row: row["queries"], default={"value": 0.0})
-        value = q50s[name]["value"]
-        return inf if value is None else value, -(last["value"] or 0.0)
-
-    return sorted(by_queries(q50s), key=order)
-
-
-def _attacks_lead(q50s: Mapping[str, Mapping[str, Any]]) -> str:
-    first = tied_first(q50s)
-    if len(q50s) < 2 or not first:
+def _attacks_lead(figures: Mapping[str, Figures], budget: int) -> str:
+    """Which attack is the strongest, if that is shown, and by which figure."""
+    if len(figures) < 2:
         return ""
-    if all(row["value"] is None for row in q50s.values()):
-        return "No attack fools half of the classes within the budget."
-    if len(first) == 1:
+    none = all(row.queries["value"] is None for row in figures.values())
+    lead = "No attack fools half of the classes within the budget." if none else ""
+    first = tied_first(figures)
+    if len(first) > 1:
+        return lead or no_difference(figures, first)
+    weaker = by_basis(figures, first[0])
+    if set(weaker) == {QUERIES}:
         return f"{first[0]} needs the fewest queries; its interval overlaps no other."
-    return f"No difference shown between {listed(first)}: their intervals overlap."
+    said = [f"needs fewer queries than {listed(weaker[QUERIES])}"] if QUERIES in weaker else []
+    if CLASSES in weaker:
+        said.append(
+            f"fools more classes within {budget:,} queries over all ({figures[first[0]].share}) than "
+            f"{with_shares(figures, weaker[CLASSES])}, whose intervals of queries cannot be compared with its own"
+        )
+    return f"{lead} {first[0]} {', and '.join(said)}.".strip()
 
 
 def warnings_section(result: Mapping[str, Any]) -> Section | None:
