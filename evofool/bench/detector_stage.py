@@ -11,6 +11,7 @@ import numpy as np
 
 from evofool.bench.detect.detectors import Detector, FoolingImages, Roc, curves, fit_all, fooling_images
 from evofool.bench.detect.through import Pair
+from evofool.bench.interval import Interval
 from evofool.bench.plan import DetectorsPart
 from evofool.bench.prepare import PreparedTarget
 from evofool.bench.real import real_images
@@ -146,8 +147,9 @@ def _figures(scores: Mapping[int, np.ndarray], real: np.ndarray) -> dict[str, An
     }
     if not found:
         return dict.fromkeys(("auroc", "low", "high", "fpr95", "fpr95_low", "fpr95_high", "curve")) | lists
-    auroc = share_interval([roc.auroc for roc in found])
-    fpr95 = share_interval([roc.fpr95 for roc in found])
+    outcomes = max(1, round(np.mean(lists["images"])))
+    auroc = _over_seeds([roc.auroc for roc in found], [roc.below for roc in found], outcomes)
+    fpr95 = _over_seeds([roc.fpr95 for roc in found], [roc.flagged for roc in found], outcomes)
     grid = np.linspace(0.0, 1.0, _POINTS)
     return {
         "auroc": auroc.value,
@@ -159,6 +161,18 @@ def _figures(scores: Mapping[int, np.ndarray], real: np.ndarray) -> dict[str, An
         **lists,
         "curve": {"fpr": grid.tolist(), "tpr": _mean_curve(found, grid)},
     }
+
+
+def _over_seeds(per_seed: Sequence[float], by_image: Sequence[np.ndarray], outcomes: int) -> Interval:
+    """The mean over seeds of AUROC or FPR95, with the limits of a share of which each fooling image is an outcome.
+
+    Equal seeds, as where a detector separates all images, do not show how far others would be from them; the number of
+    images limits that. by_image: for each seed, (m,) values of the real images, of which its figure is the mean. The real
+    images are the same in all seeds, so that the variance of the mean from them is that of DeLong 1988 (its part S01).
+    """
+    real = np.mean(by_image, axis=0)
+    common = float(real.var(ddof=1)) / len(real) if len(real) > 1 else 0.0
+    return share_interval(per_seed, None, outcomes, common=common)
 
 
 def _mean_curve(found: Sequence[Roc], grid: np.ndarray) -> list[float]:

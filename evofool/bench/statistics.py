@@ -71,15 +71,17 @@ def share_interval(
     replicates: np.ndarray | None = None,
     classes: int | None = None,
     confidence: float = 0.95,
+    common: float = 0.0,
 ) -> Interval:
-    """The mean over seeds of a share in [0, 1] of `classes` classes: one point of a band.
+    """The mean over seeds of a share in [0, 1] of `classes` classes, or other outcomes: one point of a band.
 
-    per_seed is (S,), replicates (B, S). With fewer than two seeds there are no limits. Near 0 or 1 there is a bound only:
-    ">=" with low, or "<=" with high.
+    per_seed is (S,), replicates (B, S). common: without replicates, the variance of the mean from what all seeds share, such
+    as the real images. With fewer than two seeds there are no limits. Near 0 or 1 there is a bound only: ">=" with low, or
+    "<=" with high.
     """
     shares = np.asarray(per_seed, float)[:, None]
     again = None if replicates is None else np.asarray(replicates, float)[..., None]
-    value, *limits = (float(limit[0]) for limit in band(shares, again, classes, confidence))
+    value, *limits = (float(limit[0]) for limit in band(shares, again, classes, confidence, common))
     low, high = (None if math.isnan(limit) else limit for limit in limits)
     bound: Sign = "=" if (low is None) == (high is None) else ">=" if high is None else "<="
     return Interval(value, low, high, len(shares), confidence=confidence, bound=bound)
@@ -90,11 +92,13 @@ def band(
     replicates: np.ndarray | None = None,
     classes: int | None = None,
     confidence: float = 0.95,
+    common: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean shares and their limits, point by point, of curves.
 
-    per_seed is (S, Q), replicates (B, S, Q), all in [0, 1]; the three results are (Q,) float64. A limit is NaN where there
-    is none: both of one seed, and one of a share near 0 or 1 (evofool.bench.limits has the rule).
+    per_seed is (S, Q), replicates (B, S, Q), all in [0, 1]; common: as in share_interval. The three results are (Q,)
+    float64. A limit is NaN where there is none: both of one seed, and one of a share near 0 or 1 (evofool.bench.limits has
+    the rule).
 
     The value is the mean. Its limits are Wilson's, with the number of independent outcomes that would give the mean its
     variance, as in cluster sampling (Korn & Graubard 1998), and with Student's t. Averaging transformed shares would
@@ -106,8 +110,8 @@ def band(
     value = shares.mean(axis=0)
     if len(shares) < 2:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    common = 0.0 if replicates is None else np.asarray(replicates, float).mean(axis=1).var(axis=0, ddof=1)
-    return value, *share_limits(shares, common, classes, confidence)
+    of_all = common if replicates is None else np.asarray(replicates, float).mean(axis=1).var(axis=0, ddof=1)
+    return value, *share_limits(shares, of_all, classes, confidence)
 
 
 def shares(at: np.ndarray, grid: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from evofool.bench.interval import Interval
 from evofool.cli.options import Trust
 from evofool.printer import Table, print_lines, status
 
@@ -236,9 +237,9 @@ def _pair_lines(source: str, other: str, pair: "TransferPair") -> list[str]:
 def _share(share: "TransferShare") -> str:
     from evofool.cli.console_bench import format_share
 
-    if share.value is None or share.low is None or share.high is None:
+    if share.value is None:
         return "none"
-    return f"{format_share(share.value)} [{format_share(share.low)}, {format_share(share.high)}]"
+    return " ".join(Interval(share.value, share.low, share.high).text(format_share)).rstrip()
 
 
 def _described(

@@ -141,7 +141,10 @@ def transfer_heat(
     low: Sequence[Sequence[float | None]],
     high: Sequence[Sequence[float | None]],
 ) -> str:
-    """The share of the row's elites that the column's target accepts, 0..1, with its interval; None: not measured."""
+    """The share of the row's elites that the column's target accepts, 0..1, with its interval; None: not measured.
+
+    With one limit it is a bound; without any the share stands alone.
+    """
     n = len(names)
     with drawing(min(WIDE, 2.2 + 1.0 * n), 1.2 + max(0.42, min(0.62, 6 / n)) * n) as plot:
         from matplotlib import colormaps
@@ -160,10 +163,16 @@ def transfer_heat(
                     continue
                 # By definition a target accepts all of its counted elites.
                 below, above = (None, None) if i == j else (low[i][j], high[i][j])
-                alone = below is None or above is None
+                alone = below is None and above is None
                 axes.text(j, i if alone else i - 0.13, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
-                if below is not None and above is not None:
-                    text = f"{below:.2f} - {above:.2f}"
+                if not alone:
+                    text = (
+                        f"\u2264 {above:.2f}"
+                        if below is None
+                        else f"\u2265 {below:.2f}"
+                        if above is None
+                        else f"{below:.2f} - {above:.2f}"
+                    )
                     axes.text(j, i + 0.24, text, ha="center", va="center", color=ink, fontsize=6.4 if n > 8 else 7)
         axes.set_xlim(-0.5, n - 0.5)
         axes.set_ylim(n - 0.5, -0.5)

@@ -82,6 +82,15 @@ def share_of(pair: TransferPair, name: str = "images") -> TransferShare:
     return found
 
 
+def test_equal_runs_do_not_give_an_interval_of_width_0() -> None:
+    """A target under another name accepts all that the first accepts, in every run."""
+    target = network(1)
+    row = matrix([evolved(0, target, 4)], [target, network(1)], [calibrated(target)] * 2).rows[0]
+    share = share_of(row.pairs[1])
+    assert (share.value, share.over, share.high) == (1.0, "runs", None)
+    assert 0.5 < (share.low or 0) < 1
+
+
 @pytest.mark.parametrize("runs", [1, 2, 4])
 def test_the_matrix_equals_a_slow_count(runs: int) -> None:
     rows, targets, calibrations = three(runs)
@@ -169,7 +178,7 @@ def test_limits_are_over_runs_from_three_runs_on_and_over_images_before() -> Non
     # The hits of every run at each of the resampled thresholds.
     resampled = [(margins > 0) & (margins >= tau[classes]) for tau in calibrations[1].resampled("tau5", REPLICATES)]
     replicates = np.array([[hits[run == r].mean() for r in range(4)] for hits in resampled])
-    expected = share_interval([s for s in share.per_run if s is not None], replicates)
+    expected = share_interval([s for s in share.per_run if s is not None], replicates, round(len(run) / 4))
     assert replicates.std() > 0
     assert (share.value, share.low, share.high) == (expected.value, expected.low, expected.high)
     few, targets, calibrations = three(2)

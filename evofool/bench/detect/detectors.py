@@ -111,12 +111,17 @@ class Roc(NamedTuple):
     positives, as in much of the literature ("FPR95, in-distribution as positive"), FPR95 is the share of FOOLING images
     that pass where 95% of the real ones pass: another number. fpr, tpr: (n,) the shares of real and of fooling images
     flagged at every threshold, from (0, 0) to (1, 1).
+
+    below, flagged: (m,) float64, of each real image the share of fooling images that are more suspicious (equal scores count
+    half), and 1 if it is flagged where at least 95% of the fooling images are, else 0. Their means are auroc and fpr95.
     """
 
     auroc: float
     fpr95: float
     fpr: np.ndarray
     tpr: np.ndarray
+    below: np.ndarray
+    flagged: np.ndarray
 
 
 def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
@@ -134,7 +139,11 @@ def curves(fooling: np.ndarray, real: np.ndarray) -> Roc:
     area = int((np.diff(alarms) * (hits[1:] + hits[:-1])).sum())
     first_95 = int(np.argmax(hits * 20 >= 19 * len(fooling)))
     fpr, tpr = alarms / len(real), hits / len(fooling)
-    return Roc(area / (2 * len(fooling) * len(real)), float(fpr[first_95]), fpr, tpr)
+    ordered = np.sort(fooling)
+    at_most, less = (np.searchsorted(ordered, real, side=side) for side in ("right", "left"))
+    below = 1 - (at_most + less) / (2 * len(fooling))
+    flagged = (real >= thresholds[first_95 - 1]).astype(np.float64)
+    return Roc(area / (2 * len(fooling) * len(real)), float(fpr[first_95]), fpr, tpr, below, flagged)
 
 
 def fooling_images(folder: Path, classes: np.ndarray) -> FoolingImages:

@@ -207,7 +207,8 @@ def _share(
         of_runs = (
             None if resampled is None else np.stack([resampled[:, run == r].mean(axis=1) for r in counted_runs], axis=1)
         )
-        t = share_interval([per_run[r] or 0.0 for r in counted_runs], of_runs)
+        outcomes = max(1, round(len(hits) / len(counted_runs)))
+        t = share_interval([per_run[r] or 0.0 for r in counted_runs], of_runs, outcomes)
         return TransferShare(t.value, t.low, t.high, len(hits), "runs", per_run)
     low, high = wilson(int(hits.sum()), len(hits))
     if resampled is not None:

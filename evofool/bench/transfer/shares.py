@@ -28,9 +28,10 @@ class TargetElites:
 
 @dataclass(frozen=True)
 class TransferShare:
-    """A share of `of` things with its 95% limits; None where there is nothing to count.
+    """A share of `of` things with its 95% limits; None where there is nothing to count. Near 0 or 1 one limit may be None.
 
-    over: the population of the interval. "runs": Student's t over at least 3 runs, and value is their mean. "images":
+    over: the population of the interval. "runs": at least 3 runs, of each of which the mean number of things counts as
+    outcomes, so that equal runs have limits too (statistics.share_interval); value is the mean over runs. "images":
     Wilson's interval, as if images were independent; it describes these runs only. "": there is no interval, since the value
     is 1 by definition. Limits include the uncertainty of the scoring target's threshold, which a finite set of real images
     determines.
