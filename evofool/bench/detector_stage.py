@@ -140,14 +140,11 @@ def _figures(scores: Mapping[int, np.ndarray], real: np.ndarray) -> dict[str, An
     """
     known = {seed: each for seed, each in scores.items() if len(each)}
     found = [curves(each, real) for each in known.values()]
-    lists = {
-        "per_seed": [roc.auroc for roc in found],
-        "seeds": list(known),
-        "images": [len(each) for each in known.values()],
-    }
+    images = [len(each) for each in known.values()]
+    lists = {"per_seed": [roc.auroc for roc in found], "seeds": list(known), "images": images}
     if not found:
         return dict.fromkeys(("auroc", "low", "high", "fpr95", "fpr95_low", "fpr95_high", "curve")) | lists
-    outcomes = max(1, round(np.mean(lists["images"])))
+    outcomes = max(1, round(sum(images) / len(images)))
     auroc = _over_seeds([roc.auroc for roc in found], [roc.below for roc in found], outcomes)
     fpr95 = _over_seeds([roc.fpr95 for roc in found], [roc.flagged for roc in found], outcomes)
     grid = np.linspace(0.0, 1.0, _POINTS)

@@ -254,23 +254,43 @@ def discordant_share(a: np.ndarray, b: np.ndarray, threshold_variance: float = 0
 def welch_ratio(
     a_networks: Sequence[Interval], b_networks: Sequence[Interval], budget: float, confidence: float = 0.95
 ) -> Interval:
-    """The ratio of two groups' geometric mean Q50, a over b: independently trained networks, one number each.
+    """The ratio of two groups' Q50, a over b: independently trained networks, one number each.
 
-    Welch's interval on logarithms; no limits with fewer than two networks in a group. A claim needs NETWORKS_FOR_A_CLAIM in
-    each. Networks whose Q50 is a bound make the ratio a bound, as in paired_ratio; `number` is that of the smaller group.
+    Without censored networks, of geometric means, with Welch's interval on logarithms; no limits with fewer than two
+    networks in a group. A claim needs NETWORKS_FOR_A_CLAIM in each. `number` is that of the smaller group.
+
+    A network whose Q50 is a bound is censored: its number is only known to be above, and enters no mean or variance. The
+    ratio is then that of the groups' medians, of which a censored one counts as the least that it can be, and its limits
+    follow from those of each group (networks_interval) by squares of distances (Zou & Donner 2008). Where a's median has no
+    high limit the ratio is a lower bound, where b's has none an upper bound, and where neither has one it is unknown.
     """
     (x, over), (y, under) = _networks(a_networks, budget), _networks(b_networks, budget)
     number, censored = min(len(x), len(y)), int(over.sum() + under.sum())
-    if number == 0 or (over.any() and under.any()):
+    if number == 0:
         return Interval(None, None, None, number, censored, confidence, "unknown")
-    bound: Sign = ">=" if over.any() else "<=" if under.any() else "="
-    middle = x.mean() - y.mean()
-    if number < 2:
-        return Interval(float(10**middle), None, None, number, censored, confidence, bound)
-    half = half_width(x.var(ddof=1) / len(x), len(x) - 1, y.var(ddof=1) / len(y), len(y) - 1, confidence)
-    low = None if bound == "<=" else float(10 ** (middle - half))
-    high = None if bound == ">=" else float(10 ** (middle + half))
-    return Interval(float(10**middle), low, high, number, censored, confidence, bound)
+    if not censored:
+        middle = x.mean() - y.mean()
+        if number < 2:
+            return Interval(float(10**middle), None, None, number, 0, confidence)
+        half = half_width(x.var(ddof=1) / len(x), len(x) - 1, y.var(ddof=1) / len(y), len(y) - 1, confidence)
+        return Interval(float(10**middle), float(10 ** (middle - half)), float(10 ** (middle + half)), number, 0, confidence)
+    of_a, of_b = (_of_queries(*group, budget, 0.0, confidence) for group in ((x, over), (y, under)))
+    opened = of_a.bound == ">=", of_b.bound == ">="
+    if all(opened):
+        return Interval(None, None, None, number, censored, confidence, "unknown")
+    middles = [math.log10(of.value or budget) for of in (of_a, of_b)]
+    bound: Sign = ">=" if opened[0] else "<=" if opened[1] else "="
+    low = None if opened[1] else _apart(middles, of_a.low, of_b.high, -1)
+    high = None if opened[0] else _apart(middles, of_a.high, of_b.low, 1)
+    return Interval(10 ** (middles[0] - middles[1]), low, high, number, censored, confidence, bound)
+
+
+def _apart(middles: Sequence[float], of_a: float | None, of_b: float | None, side: int) -> float | None:
+    """The limit of a ratio on one side, from those of both numbers, whose logarithms are `middles`; None without them."""
+    if of_a is None or of_b is None:
+        return None
+    distance = math.hypot(math.log10(of_a) - middles[0], math.log10(of_b) - middles[1])
+    return float(10 ** (middles[0] - middles[1] + side * distance))
 
 
 def mann_whitney(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:

@@ -143,8 +143,14 @@ def _defences(recipe: BenchRecipe, valid: Results, groups: Mapping[str, Any]) ->
         met = ratio.at_least(HARDER)
         figures = text if ratio.value is None else f"{text} times {limits}".rstrip()
         figures += f" ({len(a)} and {len(b)} independently trained networks)"
+        if ratio.censored:
+            their = "its" if ratio.censored == 1 else "their"
+            figures += (
+                f"; {counted(ratio.censored, 'network')} with fewer than half of the classes fooled within "
+                f"{recipe.budget:,} queries in some seed: {their} Q50 counts as a bound, not as a number"
+            )
         if met is None:
-            figures += "; fewer than half of the classes of some networks are fooled within the budget: increase the budget"
+            figures += "; increase the budget to decide it"
         if ratio.number < statistics.NETWORKS_FOR_A_CLAIM:
             met = None
             figures += f"; a claim about a defence needs {statistics.NETWORKS_FOR_A_CLAIM} networks of each"

@@ -436,12 +436,38 @@ def test_the_interval_of_a_ratio_of_networks_is_welchs() -> None:
 def test_a_ratio_with_a_censored_network_keeps_the_known_limit() -> None:
     a, b = exact(1000, 2500, 1800, 900), exact(300, 700, 250, 410)
     over, under = welch_ratio([*a, BEYOND], b, 10_000), welch_ratio(a, [*b, Interval(500, None, None, bound=">=")], 10_000)
-    assert over.value == pytest.approx(stats.gmean([1000, 2500, 1800, 900, 10_000]) / stats.gmean([300, 700, 250, 410]))
+    assert over.value == pytest.approx(1800 / stats.gmean([300, 700, 250, 410]))
     assert (over.high, over.censored, over.bound) == (None, 1, ">=")
     assert over.low is not None
     assert (under.low, under.censored, under.bound) == (None, 1, "<=")
     assert under.high is not None
     assert welch_ratio([*a, BEYOND], [*b, BEYOND], 10_000) == Interval(None, None, None, 5, 2, bound="unknown")
+
+
+def test_where_a_network_is_above_the_budget_does_not_matter_to_a_ratio() -> None:
+    """The budget is no number of queries: a censored network enters no variance, and two of them give no limit."""
+    b = exact(300, 700, 250, 410)
+    few = welch_ratio([BEYOND, BEYOND], b, 10_000)
+    assert (few.low, few.high, few.bound) == (None, None, ">=")
+    assert few.value == pytest.approx(10_000 / stats.gmean([300, 700, 250, 410]))
+    five = welch_ratio([BEYOND] * 5, b, 10_000)
+    assert 1 < (five.low or 0) < (five.value or 0)
+    known = exact(1000, 1200, 900, 1100)
+    near, far = (welch_ratio([*known, BEYOND], b, budget) for budget in (10_000, 1_000_000))
+    assert near.low == pytest.approx(far.low)
+
+
+@pytest.mark.parametrize(("networks", "within"), [(3, 0.6), (5, 0.4), (5, 0.8), (10, 0.9)])
+def test_the_bound_of_a_ratio_holds_where_networks_are_censored(networks: int, within: float) -> None:
+    """within: the share of a's networks that the budget is enough for. The true ratio of medians is 10."""
+    rng, budget = np.random.default_rng(networks), float(10 ** (3 + 0.3 * stats.norm.ppf(within)))
+    held = []
+    for _ in range(300):
+        a, b = 10 ** rng.normal(3, 0.3, networks), 10 ** rng.normal(2, 0.3, networks)
+        of_a = [BEYOND if q > budget else Interval(q, None, None) for q in a]
+        found = welch_ratio(of_a, exact(*b), budget)
+        held.append((found.low or 0) <= 10 <= (found.high or math.inf))
+    assert np.mean(held) >= 0.93
 
 
 def test_u_counts_the_pairs_in_which_a_is_greater() -> None:
