@@ -173,13 +173,29 @@ def _common_seeds(arms: Sequence[ArmAcceptance]) -> list[int]:
     return [seed for seed in first if all(seed in seeds for seeds in others)]
 
 
-def headline_sentence(result: Mapping[str, Any]) -> str:
-    """The headline of a result as one sentence, and short ones on what is missing. Plain text, whatever the result has."""
-    return " ".join(headline_sentences(result))
+FOOLED = "Fooled: an image is assigned to the class, and reaches the threshold that 95% of real images reach."
+"""What the headline means by fooled, in one line."""
+
+
+def headline_lines(result: Mapping[str, Any]) -> list[str]:
+    """The headline of a result in at most two short lines: the plain sentence, and what a class takes on average.
+
+    FOOLED explains it. headline_details has all conditions.
+    """
+    lead, *_ = headline_sentences(result)
+    row = (result["scores"].get("headline") if result["valid"] else None) or {}
+    means = [f"takes {queries_text(row)} queries"] if "queries" in row else []
+    means += [f"has an image rated as high as {reached_text(row)} of real images"] if "reached" in row else []
+    return [lead, *([f"On average a class {', and '.join(means)}."] if means else [])]
+
+
+def headline_details(result: Mapping[str, Any]) -> str:
+    """The headline of a result with all conditions, as sentences. Plain text, whatever the result has."""
+    return " ".join([*headline_sentences(result), second_sentence(result)]).rstrip()
 
 
 def headline_sentences(result: Mapping[str, Any]) -> list[str]:
-    """headline_sentence in its sentences; the first one is the headline, or the reason that there is none."""
+    """The headline of a result in sentences: the plain one, or the reason that there is none; then its conditions."""
     if not result["valid"]:
         return ["Not measured: the evaluation is invalid."]
     if "headline" not in result["scores"]:
@@ -195,15 +211,15 @@ def headline_sentences(result: Mapping[str, Any]) -> list[str]:
     of = f"{classes:,} classes" if known == classes else f"{classes:,} scored classes (the target has {known:,})"
     scored = result["scores"]["arms"]
     arms = [arm_title(name, scored.get(name, {})) for name in row["arms"]]
-    by = f"at least one of {', '.join(arms)}" if len(arms) > 1 else arms[0]
+    by = f"{', '.join(arms[:-1])} or {arms[-1]}" if len(arms) > 1 else arms[0]
     within = f"{queries:,} {'query' if queries == 1 else 'queries'} a class{_images_text(queries, result['target'])}"
-    sentence = (
-        f"Of {of}, {fooled_text(row)} {'is' if count == '1' else 'are'} fooled within {within} by {by}, "
-        "at the threshold that keeps 95% of real images"
+    sentence = f"Of {of}, {fooled_text(row)} {'is' if count == '1' else 'are'} fooled within {within} by {by}."
+    scores = list(row["by_score"])
+    easiest = (
+        f"Images are rated by {len(scores)} acceptance scores ({', '.join(scores)}), each with a threshold of its own; the "
+        f"one under which most classes are fooled counts: {row['score']}."
     )
-    if len(row["by_score"]) > 1:
-        sentence += f", under the easiest of {len(row['by_score'])} acceptance scores ({row['score']})"
-    return [f"{sentence}.", *_caveats(row)]
+    return [sentence, FOOLED, *([easiest] if len(scores) > 1 else []), *_caveats(row)]
 
 
 def second_sentence(result: Mapping[str, Any]) -> str:

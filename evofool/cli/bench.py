@@ -62,6 +62,7 @@ MINUTES = typer.Option(
     "short, fewer classes, seeds and arms are measured, and it says so.",
 )
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated.")
+DETAILS = typer.Option("--details", help="Print all conditions of the headline, and known networks to compare it with.")
 OUT = typer.Option(metavar="DIR", help="Folder of the benchmark; runs/NAME by default. One begun there is continued.")
 WORKERS = typer.Option(
     min=0,
@@ -86,6 +87,7 @@ def run(
     out: Annotated[Path | None, OUT] = None,
     workers: Annotated[int | None, WORKERS] = None,
     ray: Annotated[str | None, RAY] = None,
+    details: Annotated[bool, DETAILS] = False,
 ) -> None:
     """Measure how easily classifiers are fooled (default command).
 
@@ -116,7 +118,7 @@ def run(
     if outcome.interrupted:
         print_lines("Interrupted; finished cells are saved. The same command continues.")
         raise typer.Exit(130)
-    print_outcome(outcome.results, outcome.summary)
+    print_outcome(outcome.results, outcome.summary, details)
     for note in outcome.notes:
         print_lines(f"Note: {note}")
     print_lines(f"Report:  {folder / 'report.html'}")
@@ -259,17 +261,29 @@ def numbers(text: str) -> list[int]:
     return [number for number in found if number is not None]
 
 
-def print_outcome(results: dict[str, Any], summary: dict[str, Any]) -> None:
+def _headlines(results: Mapping[str, Mapping[str, Any]], details: bool) -> list[str]:
+    """The headline of each target, and what it means by fooled."""
+    from evofool.bench.headline import FOOLED, headline_details, headline_lines
+    from evofool.bench.reference import reference_sentence
+
+    if details:
+        known = dict.fromkeys(text for result in results.values() if (text := reference_sentence(result)))
+        return [*(f"{name}: {headline_details(result)}" for name, result in results.items()), *known]
+    lines = []
+    for name, result in results.items():
+        first, *more = headline_lines(result)
+        lines += [f"{name}: {first}", *(f"  {line}" for line in more)]
+    measured = any(result["valid"] and result["scores"].get("headline") for result in results.values())
+    return [*lines, *([f"  {FOOLED} More: --details, or the report."] if measured else [])]
+
+
+def print_outcome(results: dict[str, Any], summary: dict[str, Any], details: bool = False) -> None:
     """Print the headline of each target, then the main scores; of many targets only those of the strongest arms."""
     from evofool.bench.arms import arm_title
-    from evofool.bench.headline import headline_sentence, second_sentence
-    from evofool.bench.reference import reference_sentence
     from evofool.bench.report.formatting import MET, format_share
     from evofool.bench.report.overview import brackets_note, budget_of, strongest, valid_arms
 
-    for name, result in results.items():
-        print_lines(" ".join(f"{name}: {headline_sentence(result)} {second_sentence(result)}".split()))
-    print_lines(*dict.fromkeys(text for result in results.values() if (text := reference_sentence(result))))
+    print_lines(*_headlines(results, details))
     many = len(results) > _FEW
     table = Table()
     for head in ("target", "strongest arms" if many else "arm"):

@@ -151,8 +151,8 @@ def _refuse_ignored(context: typer.Context, options: "GateOptions", results: Seq
 
 
 def _print(verdict: "GateVerdict") -> None:
-    if verdict.headline:
-        print_lines(verdict.headline)
+    for number, line in enumerate(verdict.headline):
+        print_lines(f"  {line}" if number else line)
     for check in verdict.checks:
         print_lines(f"{_SHOWN[check.status]:<8} {check.name}: {check.message}")
     for note in verdict.notes:

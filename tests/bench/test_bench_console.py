@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evofool.bench.headline import headline_sentence, second_sentence
+from evofool.bench.headline import FOOLED, headline_details, headline_lines
 from evofool.bench.plan import parse
 from evofool.bench.reference import reference_sentence
 from evofool.bench.report.overview import strongest
@@ -16,8 +16,8 @@ from tests.bench.report_pages import ARMS, text_of, written
 from tests.bench.samples import results
 
 
-def console(found: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> str:
-    cli_bench.print_outcome({result["target"]["name"]: result for result in found}, {})
+def console(found: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], details: bool = False) -> str:
+    cli_bench.print_outcome({result["target"]["name"]: result for result in found}, {}, details)
     return capsys.readouterr().out
 
 
@@ -25,16 +25,28 @@ def test_the_console_has_the_ratio_of_each_arm_that_cppn_is_compared_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = console(found := results(5, ARMS, 20), capsys)
-    heads = [f"{each['target']['name']}: {headline_sentence(each)} {second_sentence(each)}".rstrip() for each in found]
-    assert text.splitlines()[:5] == heads
-    assert text.splitlines()[6].split() == ["target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"]
+    heads = [line for each in found for line in headline_lines(each)]
+    assert [line.partition(": ")[2] or line.strip() for line in text.splitlines()[: len(heads)]] == heads
+    assert max(map(len, text.splitlines()[: len(heads)])) < 140
+    assert text.splitlines()[len(heads)].strip().startswith(FOOLED)
+    assert text.splitlines()[len(heads) + 2].split() == [
+        "target", "strongest", "arms", "acceptance", "(stricter)", "(queries)"
+    ]  # fmt: skip
     assert text.count(": per-class / cppn ") == text.count("; apgd / cppn ") == 4, "one target is invalid"
     assert "nes / cppn" not in text
     text = console(results(1, ["direct", "cppn"], 20), capsys)
     assert " / cppn " not in text
-    text = console(found := results(2, [*ARMS, "canvas"], 20), capsys)
-    assert text.count("For scale") == text.splitlines().count(reference_sentence(found[0])) == 1
     assert "Brackets: 95% intervals over seeds." in text
+
+
+def test_with_details_the_console_has_all_conditions_and_the_known_networks_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = results(2, [*ARMS, "canvas"], 20)
+    assert "For scale" not in console(found, capsys)
+    text = console(found, capsys, details=True)
+    assert text.splitlines()[:2] == [f"{each['target']['name']}: {headline_details(each)}" for each in found]
+    assert text.count("For scale") == text.splitlines().count(reference_sentence(found[0])) == 1
 
 
 def test_a_transfer_attack_is_named_with_its_surrogates_and_is_no_black_box(capsys: pytest.CaptureFixture[str]) -> None:

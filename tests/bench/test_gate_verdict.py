@@ -137,7 +137,7 @@ def test_notes_are_in_the_outputs() -> None:
 
 
 def test_the_headline_comes_first() -> None:
-    verdict = GateVerdict("net", [PASSED], 1.0, ["a note"], "Of 10 classes, 9 are fooled.")
+    verdict = GateVerdict("net", [PASSED], 1.0, ["a note"], ["Short."], "Of 10 classes, 9 are fooled.")
     lines = markdown(verdict).splitlines()
     assert lines[1:4] == ["", "Of 10 classes, 9 are fooled.", ""]
     assert lines[4].startswith("| check |")

@@ -36,7 +36,7 @@ from evofool.bench.gate.gate_folder import gate_folder, mark_verdict_given
 from evofool.bench.gate.gate_verdict import Check, GateVerdict
 from evofool.bench.gate.log_ratio import LogPairs
 from evofool.bench.gate.strict import refuse_few
-from evofool.bench.headline import headline_sentence, second_sentence
+from evofool.bench.headline import FOOLED, headline_details, headline_lines
 from evofool.bench.plan import BenchRecipe, parse
 from evofool.bench.real import DIGITS, RealImages, real_images, sha256, with_progress
 from evofool.bench.surrogate_stage import usable_surrogates
@@ -137,8 +137,8 @@ def against(
         checks = [*choice.checks]
         checks += [with_cells(check, arm, list(cells.get(arm, {}).values()), work_folder) for arm, check in compared.items()]
     notes += [flag["message"] for flag in now["flags"] if flag["level"] != "invalid"]
-    headline = f"{headline_sentence(now)} {second_sentence(now)}" if now["scores"]["headline"] else ""
-    return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes, headline)
+    lines, details = ([*headline_lines(now), FOOLED], headline_details(now)) if now["scores"]["headline"] else ([], "")
+    return GateVerdict(now["target"]["name"], checks, time.perf_counter() - began, notes, lines, details)
 
 
 def _other_surrogates(before: ComparableResult, target: Target, specs: Sequence[str]) -> str:

@@ -41,13 +41,18 @@ class Check:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """All checks of one target, and the seconds that they took. notes: for the reader. headline: of the benchmark, or ""."""
+    """All checks of one target, and the seconds that they took. notes: for the reader.
+
+    headline: of the benchmark, in short lines for a console; details: the same with all conditions, for files. Both are
+    empty where there is none.
+    """
 
     target: str
     checks: Sequence[Check]
     seconds: float
     notes: Sequence[str] = ()
-    headline: str = ""
+    headline: Sequence[str] = ()
+    details: str = ""
 
     @property
     def status(self) -> Status:
@@ -80,13 +85,13 @@ def markdown(verdict: GateVerdict) -> str:
     table = ["| check | | what was found | figures |", "|---|---|---|---|", *rows] if rows else ["Nothing was checked."]
     notes = [f"- {_cell(note)}" for note in verdict.notes]
     last = f"{n} check{'s' * (n != 1)} in {verdict.seconds:.1f} s"
-    first = [_cell(verdict.headline), ""] if verdict.headline else []
+    first = [_cell(verdict.details), ""] if verdict.details else []
     return "\n".join([head, "", *first, *table, "", *notes, *[""][: len(notes)], last, ""])
 
 
 def _said(verdict: GateVerdict) -> list[str]:
-    """The headline and the notes."""
-    return [verdict.headline, *verdict.notes] if verdict.headline else list(verdict.notes)
+    """The headline with its conditions, and the notes."""
+    return [verdict.details, *verdict.notes] if verdict.details else list(verdict.notes)
 
 
 def metrics(verdict: GateVerdict) -> str:
