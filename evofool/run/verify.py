@@ -14,6 +14,7 @@ from evofool.machine import machine, torch_threads
 from evofool.run.stored import Elite, StoredRun
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
+from evofool.targets.averaged import is_random
 from evofool.targets.position import Position, measure_on
 
 TOLERANCE = 1e-3
@@ -87,7 +88,7 @@ def verify(
     return Verdict(
         len(elites),
         same_machine and not scored.position.tolerance,
-        _comparison(scored.position, same_machine, "average" in target.details),
+        _comparison(scored.position, same_machine, is_random(target, run.meta.warnings)),
         scored.largest_difference,
         (*faults, *scored.faults),
         np.array([elite.row.class_id for elite, _ in drawn], np.int64),
@@ -200,7 +201,7 @@ def _allowed(position: Position, logits: np.ndarray, same_machine: bool) -> np.n
 
 
 def _comparison(position: Position, same_machine: bool, random: bool) -> str:
-    """How scores were compared."""
+    """How scores were compared. random: whether answers were found to be random when the run began."""
     why = "its answers are random" if random else "they depend on an image's place in a chunk"
     of_place = f"within {position.tolerance:.2g} of the size of the logits (measured: {why})" if position.tolerance else ""
     if same_machine:

@@ -26,8 +26,9 @@ def average(target: Target, answers: int) -> None:
         raise TargetError(f"{target.name}: average is {answers}; it has to be from 2 to {MOST:,} answers")
     if target.monitor is not None or target.counts_persist:
         raise TargetError(
-            f"{target.name}: average={answers} is for targets in this process; answers of a black box are kept and asked "
-            "again, to notice that it changes: average them on the server, or in a callable (python:)"
+            f"{target.name}: average={answers} does not work for a black box. Its answer to an image is kept, so that an "
+            "image is asked once and costs nothing when it comes again, and kept answers are asked again to notice that the "
+            "model has changed, which random answers look like. Average on the server, or in a callable (python:)"
         )
     if target.network is not None:
         target.network.average(answers)  # its forward function is the network's

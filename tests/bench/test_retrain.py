@@ -118,8 +118,8 @@ def test_another_plan_is_refused_unless_only_runs_or_iterations_change(whole: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"defence": "none"}, "learns fooling images, outlier-exposure or reject-class, not none"),
-        ({"defence": "adversarial"}, "learns fooling images, outlier-exposure or reject-class, not adversarial"),
+        ({"defence": "none"}, "--defence none: .* which only outlier-exposure and reject-class learn from"),
+        ({"defence": "adversarial"}, 'Choose one of these, or measure such a network with train = "adversarial" in'),
         ({"defence": "hope"}, 'no defence "hope"'),
         ({"fooling_share": 1.0}, "--fooling-share 1 has to lie between 0 and 1"),
         ({"encoding": "clay"}, 'no encoding "clay"'),

@@ -103,5 +103,5 @@ def test_a_server_that_says_only_the_label_is_scored_by_views() -> None:
         assert np.array_equal(found.logits(images), one_hot("probabilities", 8).logits(images))
         assert found.top_k == len(LABELS)
         assert found.queries >= 3 * 8 - 2, "equal views are sent once"
-        with pytest.raises(TargetError, match="average=2 is for targets in this process"):
+        with pytest.raises(TargetError, match="average=2 does not work for a black box"):
             target(f"{url}?average=2")

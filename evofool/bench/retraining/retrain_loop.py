@@ -60,7 +60,9 @@ class RetrainingPlan:
         refuse_unknown_defence(self.defence)
         if self.defence not in WITH_OUTLIERS:
             raise RecipeError(
-                f"retraining needs a defence that learns fooling images, {' or '.join(WITH_OUTLIERS)}, not {self.defence}"
+                f"--defence {self.defence}: retraining adds fooling images to the training set, which only "
+                f"{' and '.join(WITH_OUTLIERS)} learn from. Choose one of these, or measure such a network with "
+                f'train = "{self.defence}" in [[targets]] of a bench recipe'
             )
         if self.encoding not in ("cppn", "direct"):
             raise RecipeError(f'there is no encoding "{self.encoding}" of digits; there are cppn and direct')
