@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-STRAIGHT_THROUGH, STUDENT = "straight-through", "student"
+STRAIGHT_THROUGH, SUBSTITUTE = "straight-through", "student"  # as results and cells store them
 
 Finish = Callable[[torch.Tensor], torch.Tensor]
 """A network's output to logits (B, K)."""
@@ -20,7 +20,7 @@ Forward = Callable[[torch.Tensor, torch.Tensor, Finish], torch.Tensor]
 class GradientSource:
     """Which Approximation an attack climbs, in plain values.
 
-    kind: STRAIGHT_THROUGH (StraightThrough: start, end, operations) or STUDENT (train_student: queries).
+    kind: STRAIGHT_THROUGH (StraightThrough: start, end, operations) or SUBSTITUTE (train_substitute: queries).
     """
 
     kind: str

@@ -14,7 +14,7 @@ from evofool.ascend.approximation import STRAIGHT_THROUGH, Approximation, Gradie
 from evofool.ascend.hooks import no_gradients
 from evofool.ascend.loop import STUCK, AscentResult, OnAnswers, Tick
 from evofool.ascend.straight_through import StraightThrough
-from evofool.ascend.student import Lesson, train_student
+from evofool.ascend.substitute import Lesson, train_substitute
 from evofool.attacks import gradient
 from evofool.attacks.black_box.nes import nes
 from evofool.attacks.black_box.random_search import noise, random_search
@@ -67,7 +67,7 @@ class AttackPlan:
     1 means never. With rank "margin" it ends at a margin that only such images have. group: how many classes climb at the
     same time; 0 means as many as fit in half a gigabyte. microbatch: as in ascend. chunk: images that are scored at once.
     microbatch and chunk 0: chosen by the image size. gradients: what a method that uses gradients climbs instead of the
-    target's own; a student's queries are the first ones of the budget, the same number for each class.
+    target's own; the queries of a substitute model are the first ones of the budget, the same number for each class.
     """
 
     method: str
@@ -166,8 +166,8 @@ def run_baseline(
     without an image has no elite, and a note says so. A group of classes is saved when all of them are done. on_start(plan
     with defaults, classes done) is called once, tick(progress) after every step; if it returns True the attack stops, and
     the unfinished group is dropped. streams: passes at once (0: the target's choice); they do not change results.
-    on_answers: is called as by Ascent, with classes for items; their forward passes include a student's queries. StoreError
-    or RecipeError if folder holds another run, TargetError if it was started with another target.
+    on_answers: is called as by Ascent, with classes for items; their forward passes include the queries of a substitute
+    model. StoreError or RecipeError if folder holds another run, TargetError if it was started with another target.
     """
     plan = plan.settled(target)
     with torch_threads(plan.threads):  # for the validation, whose bits depend on their number
@@ -189,14 +189,14 @@ def run_baseline(
 
 
 def _approximation(plan: AttackPlan, target: Target) -> Approximation | None:
-    """What the attack climbs instead of the target's gradients; a student is trained now."""
+    """What the attack climbs instead of the target's gradients; a substitute model is trained now."""
     source = plan.gradients
     if source is None:
         return None
     if source.kind == STRAIGHT_THROUGH:
         return StraightThrough(source.start, source.end, source.operations)
     with torch_threads(plan.threads):
-        return train_student(target, Lesson(source.queries), plan.seed)
+        return train_substitute(target, Lesson(source.queries), plan.seed)
 
 
 class _Calls(NamedTuple):

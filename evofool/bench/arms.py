@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from evofool.ascend.approximation import STRAIGHT_THROUGH, SUBSTITUTE
 from evofool.attacks.run import METHODS, AttackPlan, settings_of
 from evofool.bench.cell_job import CellJob
 from evofool.errors import RecipeError
@@ -66,7 +67,7 @@ SHARING = ("per-class", "nes", "apgd")
 
 _BEFORE = {"apgd": ("losses=margin",)}
 
-CLIMBED = {"straight-through": "straight through", "student": "through a student"}
+CLIMBED = {STRAIGHT_THROUGH: "straight through", SUBSTITUTE: "through a substitute model"}
 """What a white-box arm climbs instead of masked gradients (ascend.approximation)."""
 
 

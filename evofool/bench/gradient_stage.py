@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evofool.ascend.approximation import STRAIGHT_THROUGH, STUDENT, GradientSource
+from evofool.ascend.approximation import STRAIGHT_THROUGH, SUBSTITUTE, GradientSource
 from evofool.ascend.straight_through import find_straight_through
 from evofool.bench.arms import ARMS, least_queries
 from evofool.bench.real import RealImages
 from evofool.targets import Target
 from evofool.targets.gradients import check_gradients
 
-_LESSONS = 50  # queries of a student for each class, at most
+_LESSONS = 50  # queries of a substitute model for each class, at most
 _MOST = 2_000  # the same of all classes together
 
 
@@ -38,11 +38,11 @@ class ArmGradients:
         kept = [arm for arm in white if arm not in self.left_out]
         said = [f"gradients masked: {self.masked}"]
         if kept and self.source is not None:
-            weak = " and a weak one: judge the target by arms without gradients" if self.source.kind == STUDENT else ""
+            weak = " and a weak one: judge the target by arms without gradients" if self.source.kind == SUBSTITUTE else ""
             bound = f"what they fool is a lower bound for white-box attacks{weak}"
             said.append(f"{', '.join(kept)}: {_described(self.source)}; {bound}")
         if self.left_out:
-            said.append(f"{', '.join(self.left_out)}: left out, since the budget is too small to train a student network")
+            said.append(f"{', '.join(self.left_out)}: left out, since the budget is too small to train a substitute model")
         return ". ".join(said)
 
 
@@ -56,9 +56,9 @@ def choose_gradients(
 ) -> ArmGradients:
     """Check the gradients of a target if an arm uses them, and choose what arms climb instead of masked ones.
 
-    Straight through the layers that mask them, where such layers are found; otherwise a student, which is trained with at
-    most half of the budget. real: the first of these images are tried too. settings: by arm, those that differ from the
-    defaults.
+    Straight through the layers that mask them, where such layers are found; otherwise a substitute model, which is trained
+    with at most half of the budget. real: the first of these images are tried too. settings: by arm, those that differ from
+    the defaults.
     """
     white = [arm for arm in arms if ARMS[arm].kind == "white"]
     if not white or not target.differentiable:
@@ -73,16 +73,16 @@ def choose_gradients(
     budget //= target.queries_per_image
     queries = min(budget // 2, _LESSONS * classes, _MOST)
     queries -= queries % classes  # as many for each class
-    chosen = ArmGradients(masked, GradientSource(STUDENT, queries=queries))
+    chosen = ArmGradients(masked, GradientSource(SUBSTITUTE, queries=queries))
     least = {arm: least_queries(arm, classes, (settings or {}).get(arm)) for arm in white}
     left_out = [arm for arm in white if not queries or budget - queries < least[arm]]
     return replace(chosen, left_out=tuple(left_out))
 
 
 def _described(source: GradientSource) -> str:
-    if source.kind == STUDENT:
+    if source.kind == SUBSTITUTE:
         return (
-            f"the gradients of a student network, trained on {source.queries:,} of the target's answers, which are counted "
+            f"the gradients of a substitute model, trained on {source.queries:,} of the target's answers, which are counted "
             "as queries"
         )
     if source.operations:

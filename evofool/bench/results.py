@@ -278,7 +278,7 @@ def _missing(recipe: BenchRecipe, cells: CollectedCells) -> dict[str, str]:
         elif not is_applicable(arm, cells.prepared.target):
             reasons[arm] = "needs gradients, and this target gives none"
         elif arm in cells.plan.gradients.left_out:
-            reasons[arm] = "gradients are masked, and the budget is too small to train a student network"
+            reasons[arm] = "gradients are masked, and the budget is too small to train a substitute model"
         elif not cells.valid.get(arm):
             reasons[arm] = "no seed is valid"
     return reasons

@@ -66,7 +66,7 @@ def test_arms_that_the_result_does_not_have_are_refused() -> None:
         choose_arms(read_earlier([arms_of("cppn")]), WITH, ("noise",))
 
 
-def test_classes_that_climb_one_student_network_are_not_independent() -> None:
+def test_classes_that_climb_one_substitute_model_are_not_independent() -> None:
     assert attacks_classes_apart("apgd", {"", "straight-through"})
     assert not attacks_classes_apart("apgd", {"", "student"})
     assert not attacks_classes_apart("cppn")
@@ -94,7 +94,7 @@ def climbed(data: Json, source: str) -> Json:
         (("random", "apgd"), "student", "", [], "invalid", "no arm without gradients .*: measure the earlier target again"),
     ],
 )
-def test_a_student_on_one_side_only_does_not_decide(
+def test_a_substitute_model_on_one_side_only_does_not_decide(
     arms: Any, before: str, now: str, deciding: list[str], status: str | None, message: str
 ) -> None:
     earlier = read_earlier([climbed(arms_of(*arms), before)])

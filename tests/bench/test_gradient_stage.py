@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from evofool.ascend.approximation import STRAIGHT_THROUGH, STUDENT, GradientSource
+from evofool.ascend.approximation import STRAIGHT_THROUGH, SUBSTITUTE, GradientSource
 from evofool.bench import cell as cells
 from evofool.bench.cell import run_cell
 from evofool.bench.cell_job import CellJob
@@ -86,25 +86,25 @@ def test_what_arms_climb_instead_of_masked_gradients() -> None:
         arms
     )
     chosen = choose_gradients(middle_cut(), arms, 1000, 5)
-    assert chosen.source == GradientSource(STUDENT, queries=250)
+    assert chosen.source == GradientSource(SUBSTITUTE, queries=250)
     assert "lower bound" in chosen.message(arms)
     chosen = choose_gradients(middle_cut(), arms, 23, 5)
-    assert (chosen.source, chosen.left_out) == (GradientSource(STUDENT, queries=10), ("fourier",))
+    assert (chosen.source, chosen.left_out) == (GradientSource(SUBSTITUTE, queries=10), ("fourier",))
     assert "fourier: left out" in chosen.message(arms)
 
 
 def test_a_job_keeps_what_it_climbs_and_older_cells_are_still_theirs(tmp_path: Path) -> None:
     job = CellJob(tmp_path, "lenet", "apgd", 0, 60, (1, 2))
     assert "gradients" not in job.identity
-    sent = CellJob(tmp_path, "lenet", "apgd", 0, 60, (1, 2), gradients=GradientSource(STUDENT, queries=20))
+    sent = CellJob(tmp_path, "lenet", "apgd", 0, 60, (1, 2), gradients=GradientSource(SUBSTITUTE, queries=20))
     assert CellJob.from_dict(json.loads(json.dumps(sent.to_dict()))) == sent
     assert sent.identity["gradients"]["queries"] == 20
 
 
 @pytest.mark.slow
-def test_a_student_s_queries_are_the_first_of_the_budget(here: Path) -> None:
+def test_the_queries_of_a_substitute_model_are_the_first_of_the_budget(here: Path) -> None:
     job = CellJob(
-        here / "c", "python:masked_nets:middle", "apgd", 0, 150, (1, 2, 3), gradients=GradientSource(STUDENT, queries=60)
+        here / "c", "python:masked_nets:middle", "apgd", 0, 150, (1, 2, 3), gradients=GradientSource(SUBSTITUTE, queries=60)
     )
     record = run_cell(job.to_dict())
     assert record is not None
@@ -129,12 +129,12 @@ def test_a_benchmark_flags_masked_gradients_and_measures_white_box_arms_all_the_
     result = CliRunner().invoke(app, ["bench", *named, "--images", "real", *arms])
     assert result.exit_code == 0, result.output
     assert "apgd (straight through)" in result.output
-    assert "apgd (through a student)" in result.output
+    assert "apgd (through a substitute model)" in result.output
     results = [
         json.loads((here / "b" / "results" / f"{spec.replace(':', '_').replace('.', '_')}.json").read_text())
         for spec in specs
     ]
-    for found, kind in zip(results, (STRAIGHT_THROUGH, STUDENT), strict=True):
+    for found, kind in zip(results, (STRAIGHT_THROUGH, SUBSTITUTE), strict=True):
         assert found["valid"]
         assert found["gradients"]["kind"] == found["scores"]["arms"]["apgd"]["gradients"] == kind
         assert found["flags"][0]["message"].startswith("gradients masked: ")
@@ -155,10 +155,10 @@ def test_a_benchmark_flags_masked_gradients_and_measures_white_box_arms_all_the_
         ["gate", specs[1], "--accept", "p>=0.5", "--max-fooled", "1", "--budget", "60", "--seeds", "1", "--arms", "apgd"],
     )
     assert result.exit_code == 0, result.output
-    assert "are fooled through a student at" in result.output
+    assert "are fooled through a substitute model at" in result.output
     assert "Note: gradients masked: there are none" in result.output
     pages = b"".join(data for _, data in bench_report(results, {}, {}))
-    assert b"apgd (through a student)" in pages
+    assert b"apgd (through a substitute model)" in pages
     assert b"gradients masked: there are none" in pages
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from evofool.ascend.approximation import STUDENT
+from evofool.ascend.approximation import SUBSTITUTE
 from evofool.bench.arms import ARMS, refuse_unknown
 from evofool.bench.compare import ComparableResult
 from evofool.bench.gate.earlier import EarlierResults
@@ -74,22 +74,22 @@ def choose_arms(earlier: EarlierResults, target: Target, named: Sequence[str] = 
 
 
 def without_masked(choice: ArmChoice, now: ComparableResult, earlier: EarlierResults) -> ArmChoice:
-    """The choice after the target was measured: an arm that climbed a student on one side only does not decide.
+    """The choice after the target was measured: an arm that climbed a substitute model on one side only does not decide.
 
-    A student takes more queries than the target's own gradients would, so the ratio says nothing about the target. The same
-    holds for an arm that was left out because gradients are masked. The arms without gradients decide instead. If none of
-    these was measured, the arm fails if gradients are masked now, and is invalid if they were masked before.
+    A substitute model takes more queries than the target's own gradients would, so the ratio says nothing about the target.
+    The same holds for an arm that was left out because gradients are masked. The arms without gradients decide instead. If
+    none of these was measured, the arm fails if gradients are masked now, and is invalid if they were masked before.
     """
 
     def sources(arm: str) -> tuple[bool, list[bool]]:
-        """Whether it climbs a student, or nothing, now; whether it climbed a student in each earlier result."""
+        """Whether it climbs a substitute model, or nothing, now; whether it climbed one in each earlier result."""
         found = now.scores.arms.get(arm)
-        student = (found is None and now.gradients is not None) or (found is not None and found.gradients == STUDENT)
-        return student, [each.gradients == STUDENT for each in earlier.arms(arm)]
+        substitute = (found is None and now.gradients is not None) or (found is not None and found.gradients == SUBSTITUTE)
+        return substitute, [each.gradients == SUBSTITUTE for each in earlier.arms(arm)]
 
     def lost(arm: str) -> bool:
-        student, before = sources(arm)
-        return ARMS[arm].kind == "white" and any(student != was for was in before)
+        substitute, before = sources(arm)
+        return ARMS[arm].kind == "white" and any(substitute != was for was in before)
 
     gone = [arm for arm in choice.deciding if lost(arm)]
     if not gone:
@@ -113,9 +113,9 @@ def without_masked(choice: ArmChoice, now: ComparableResult, earlier: EarlierRes
 def attacks_classes_apart(arm: str, gradients: Collection[str] = ()) -> bool:
     """Whether an arm attacks each class by itself, with random numbers of its own.
 
-    gradients: what it climbed instead of masked gradients, "" for none; classes of a seed climb the same student network.
+    gradients: what it climbed instead of masked gradients, "" for none; classes of a seed climb the same substitute model.
     """
-    return arm in _CLASSES_APART and STUDENT not in gradients
+    return arm in _CLASSES_APART and SUBSTITUTE not in gradients
 
 
 def title(arm: str) -> str:

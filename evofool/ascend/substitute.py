@@ -1,7 +1,7 @@
-"""A student: a small network that is trained on a target's answers, and whose gradients stand in for the target's.
+"""A substitute model: a small network that is trained on a target's answers, and whose gradients stand in for the target's.
 
-Source: substitute networks (Papernot et al. 2017, "Practical black-box attacks against machine learning"), with gradient
-ascent on the student in place of their augmentation by the Jacobian.
+Source: Papernot et al. 2017, "Practical black-box attacks against machine learning"), with gradient
+ascent on the substitute in place of their augmentation by the Jacobian.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from evofool.images import levels
 from evofool.targets.classifier import Target
 from evofool.targets.photos import drawings, patterns
 
-_SIDE = 64  # pixels of the student's input, at most
+_SIDE = 64  # pixels of its input, at most
 _WIDTHS = (16, 32, 64)  # channels
 _BATCH = 32
 _RATE = 3e-3
@@ -26,10 +26,11 @@ _CHUNK = 32  # images that the target answers at once
 
 
 class Lesson(NamedTuple):
-    """How a student is trained.
+    """How a substitute model is trained.
 
     queries: images that the target answers, in all. The second half of them are made in `rounds` equal parts, each by
-    climbing the student, which is then trained again. passes: how often each training uses every answer. steps: of a climb.
+    climbing the substitute model, which is then trained again. passes: how often each training uses every answer. steps: of
+    a climb.
     """
 
     queries: int
@@ -38,7 +39,7 @@ class Lesson(NamedTuple):
     steps: int = 8
 
 
-class Student:
+class Substitute:
     """An Approximation whose gradients are those of a network trained on the target's answers."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -56,12 +57,12 @@ class Student:
         yield forward
 
 
-def train_student(target: Target, lesson: Lesson, seed: int, on_round: Callable[[], object] = lambda: None) -> Student:
-    """A student that is trained with lesson.queries queries of the target.
+def train_substitute(target: Target, lesson: Lesson, seed: int, on_round: Callable[[], object] = lambda: None) -> Substitute:
+    """A substitute model that is trained with lesson.queries queries of the target.
 
-    The first half of the images are strokes, smooth colours and noise. The others are made by climbing the student as
-    trained so far. It learns the logits, centred for each image and divided by the standard deviation of all, so that a
-    temperature changes nothing. The same seed and the same number of torch's threads give the same student.
+    The first half of the images are strokes, smooth colours and noise. The others are made by climbing the substitute model
+    as trained so far. It learns the logits, centred for each image and divided by the standard deviation of all, so that a
+    temperature changes nothing. The same seed and the same number of torch's threads give the same substitute model.
     """
     device = torch.device("cpu") if target.network is None else target.network.device
     generator = torch.Generator().manual_seed(seed)
@@ -79,7 +80,7 @@ def train_student(target: Target, lesson: Lesson, seed: int, on_round: Callable[
         left -= n
         new = _climbed(network, images, n, len(target.labels), lesson.steps, generator, device)
         images, answers = np.concatenate([images, new]), np.concatenate([answers, _answers(target, new)])
-    return Student(network, device)
+    return Substitute(network, device)
 
 
 def _network(shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Sequential:
@@ -100,7 +101,7 @@ def _network(shape: tuple[int, int, int], classes: int, generator: torch.Generat
 
 
 class _Fit(nn.Module):
-    """Images on [0, 1] of any size to those of the student's size, centred."""
+    """Images on [0, 1] of any size to those of the substitute model's size, centred."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
