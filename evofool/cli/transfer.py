@@ -203,7 +203,7 @@ def _print(found: "TransferMatrix", calibrations: "Sequence[Calibration] | None"
 def _limits_notes(found: "TransferMatrix") -> list[str]:
     """The meaning of the limits of each row."""
     meanings = {
-        "runs": "over runs (Student's t)",
+        "runs": "over runs (Wilson's, with the variance between runs)",
         "images": "over images as if independent (Wilson, bootstrap of thresholds): they hold for these runs only",
     }
     lines = []

@@ -51,6 +51,8 @@ def test_where_queries_are_censored_the_classes_that_are_fooled_are_compared_in_
         "weak": "2", "strong": "1"
     }  # fmt: skip
     assert easier(Figures(CENSORED, fooled(ALL, ALL)), weak) == CLASSES, "neither has a limit"
+    capped = (Figures(q50(5, 1, 100), strong.fooled, 100), Figures(q50(60, 20, 100), weak.fooled, 100))
+    assert easier(*capped) == CLASSES, "a limit at the most queries tells nothing"
     assert easier(Figures(CENSORED, fooled((1, 2, 3), TWO)), weak) == "", "a difference that seeds may give"
     assert easier(Figures(CENSORED, fooled(ALL)), Figures(CENSORED, fooled(TWO))) == "", "one seed"
     assert easier(Figures(CENSORED, fooled(ALL, ALL, thresholds="other", variance=0.1)), weak) == "", "other thresholds"

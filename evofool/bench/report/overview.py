@@ -55,7 +55,7 @@ def suite_figures(result: Mapping[str, Any]) -> Figures:
     within = row["queries_per_class"] * row["classes"]
     by_seed = _hits(result, row["by_score"][row["score"]].get("arms", row["arms"]), row["seeds"], row["score"], within)
     variance = row["by_score"][row["score"]].get("threshold_variance", 0.0)
-    return Figures(row["queries"], _fooled(result, row, by_seed, variance))
+    return Figures(row["queries"], _fooled(result, row, by_seed, variance), row["queries_per_class"])
 
 
 def _fooled(

@@ -1,7 +1,7 @@
 """The order of targets, or of attacks, as far as their intervals show one.
 
-The queries order them. Where an interval of queries has no limit, or reaches beyond the budget, as with few seeds or where
-fewer than half of the classes are fooled, the classes that are fooled within the budget are compared.
+The queries order them. Where an interval of queries has no limit, or reaches the budget, as with few seeds or where fewer
+than half of the classes are fooled, the classes that are fooled within the budget are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,8 @@ class Fooled:
 class Figures:
     """What orders a target or an attack among others.
 
-    queries: with "value", "low" and "high"; None: not known. budget: above it, a limit is a guess.
+    queries: with "value", "low" and "high"; None: not known. budget: the most queries; a limit there, or above,
+    tells nothing.
     """
 
     queries: Mapping[str, Any]
@@ -49,9 +50,9 @@ class Figures:
 
     @property
     def bounded(self) -> bool:
-        """Whether the queries have two limits within the budget."""
+        """Whether the queries have two limits below the budget."""
         low, high = self.queries.get("low"), self.queries.get("high")
-        return low is not None and high is not None and high <= self.budget
+        return low is not None and high is not None and high < self.budget
 
     @property
     def share(self) -> str:
@@ -164,7 +165,7 @@ def with_shares(rows: Mapping[str, Figures], names: Sequence[str]) -> str:
 
 
 PLACE_NOTE = (
-    "Place: 1 has the fewest queries. Where an interval of queries has no limit, or ends beyond the budget, the classes "
-    "fooled within the budget decide. A range, such as 1 to 3: no difference is shown."
+    "Place: 1 has the fewest queries. Where an interval of queries has no limit, or reaches the budget, the classes "
+    "fooled within it decide. A range, such as 1 to 3: no difference is shown."
 )
 """What the column of places is."""
