@@ -149,7 +149,10 @@ def unknown_layer(target: Target, name: str) -> TargetError:
     """The error for a layer that does not exist, with the most similar names."""
     names = layer_names(target)
     near = difflib.get_close_matches(name, names, 5, 0.4) or names[:12]
-    return TargetError(f'{target.name}: no layer "{name}"; there are {len(names)}, the nearest {", ".join(near)}')
+    return TargetError(
+        f'{target.name}: no layer "{name}"; there are {len(names)}, the nearest {", ".join(near)}. '
+        "`evofool targets show SPEC --layers` lists them"
+    )
 
 
 def no_gradients(target: Target) -> TargetError:

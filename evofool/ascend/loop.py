@@ -213,23 +213,11 @@ class _Loop:
     def _direction(self, totals: Sequence[torch.Tensor], state: torch.Tensor) -> torch.Tensor:
         """The gradient of the only total, or the sum of those of several, each of an item's divided by its length."""
         if len(totals) == 1:
-            return self._gradients(totals[0], state)
-        parts = [unit_length(self._gradients(total, state, keep=True)) for total in totals]
+            return gradient_of(self._target, totals[0], state)
+        parts = [unit_length(gradient_of(self._target, total, state, keep=True)) for total in totals]
         known = torch.stack([torch.isfinite(part.flatten(1)).all(1) for part in parts]).any(0)
         total = torch.stack([part.nan_to_num(0.0, 0.0, 0.0) for part in parts]).sum(0)
         return torch.where(known.view(-1, *[1] * (state.ndim - 1)), total, torch.full_like(total, torch.nan))
-
-    def _gradients(self, value: torch.Tensor, state: torch.Tensor, keep: bool = False) -> torch.Tensor:
-        gradients = None
-        if value.requires_grad:
-            gradients = torch.autograd.grad(value, state, allow_unused=True, retain_graph=keep or None)[0]
-        if gradients is None:
-            raise TargetError(
-                f"{self._target.name}: it gives no gradients: its output does not depend on the image for autograd (a "
-                "comparison, rounding or detach cuts the graph). evofool bench and evofool gate replace such gradients; "
-                "evofool targets check shows what is wrong with them"
-            )
-        return gradients
 
     def finish(self) -> AscentResult:
         """The result, in an order that does not depend on threads."""
@@ -321,6 +309,23 @@ class _Loop:
             kept = "nothing of it is kept" if not np.isfinite(self.out.scores[item]) else "its best before that is kept"
             after = f"after {self.out.iterations[item]} steps"
             self.out.notes.append((item, f"its {quantity} was NaN or infinite {after}, and it was stopped; {kept}"))
+
+
+def gradient_of(target: Target, value: torch.Tensor, state: torch.Tensor, keep: bool = False) -> torch.Tensor:
+    """The gradient of a scalar by the state, in its shape. keep: for another gradient of the same pass.
+
+    TargetError for a target whose output does not depend on the state for autograd.
+    """
+    gradient = None
+    if value.requires_grad:
+        gradient = torch.autograd.grad(value, state, allow_unused=True, retain_graph=keep or None)[0]
+    if gradient is None:
+        raise TargetError(
+            f"{target.name}: it gives no gradients: its output does not depend on the image for autograd (a "
+            "comparison, rounding or detach cuts the graph). evofool bench and evofool gate replace such gradients; "
+            "evofool targets check shows what is wrong with them"
+        )
+    return gradient
 
 
 def unit_length(gradient: torch.Tensor) -> torch.Tensor:

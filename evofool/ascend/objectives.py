@@ -10,6 +10,8 @@ from evofool.ascend.hooks import ForwardPass
 Score = Callable[[ForwardPass, torch.Tensor, torch.Tensor], torch.Tensor]
 """(forward pass, images (m, C, H, W) on [0, 1], items (m,) int64) -> (m,); items: which items the images belong to."""
 
+_MOST_PRODUCTS = 1 << 22  # dot products that are held at the same time
+
 
 class Objective:
     """A score and the layers that it reads. Objectives can be added and scaled: class_logit(c) - 0.1 * l2()."""
@@ -123,10 +125,13 @@ def guide(layer: str, features: torch.Tensor) -> Objective:
     features (1, C, h, w) are the guide's at this layer.
     """
     vectors = features[0].flatten(1)
+    # A few positions at a time: shallow layers of large images have tens of thousands on both sides.
+    positions = max(1, _MOST_PRODUCTS // vectors.shape[1])
 
     def score(forward: ForwardPass, _: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         a = forward.layer(layer).flatten(2)
-        best = torch.einsum("bcp,cq->bpq", a.detach(), vectors).argmax(2)
+        parts = a.detach().split(positions, 2)
+        best = torch.cat([torch.einsum("bcp,cq->bpq", part, vectors).argmax(2) for part in parts], 1)
         return _by_image((a * vectors[:, best].transpose(0, 1)).flatten(1).sum(1), items).mean(1)
 
     return Objective(score, (layer,))

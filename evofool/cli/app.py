@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from evofool.cli.baseline import baseline
 from evofool.cli.bench import bench
+from evofool.cli.dream import dream
 from evofool.cli.explain import explain
 from evofool.cli.export import export
 from evofool.cli.gate import gate
@@ -40,6 +41,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
     "Inspect": {
         "show": show,
         "explain": explain,
+        "dream": dream,
         "lineage": lineage,
         "export": export,
         "merge": merge,

@@ -67,6 +67,16 @@ def print_target(description: dict[str, Any]) -> None:
         print_lines(f"note         {note}")
 
 
+def print_layers(rows: "Sequence[tuple[str, str, tuple[int, ...]]]") -> None:
+    table = Table()
+    table.column("layer", no_wrap=True)
+    table.column("type", no_wrap=True)
+    table.column("output", right=True, no_wrap=True)
+    for name, kind, shape in rows:
+        table.row(name, kind, " x ".join(map(str, shape)))
+    table.print()
+
+
 def print_kinship(found: "Sequence[Kinship]") -> None:
     from evofool.targets.redaction import short_name
 

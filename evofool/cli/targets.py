@@ -18,6 +18,8 @@ SPEC = typer.Argument(
     metavar="SPEC", help="A target: lenet, efficientnet-lite0, onnx:FILE, http://... (see `evofool targets list`)."
 )
 
+LAYERS = typer.Option("--layers", help="Show the layers instead, in the order in which they run.")
+
 
 @targets.command("list")
 def list_(as_json: AsJson = False) -> None:
@@ -31,17 +33,24 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @targets.command()
-def show(spec: Annotated[str, SPEC], as_json: AsJson = False) -> None:
-    """Load a target and show its preprocessing, weights and their SHA-256, device and number formats."""
-    from evofool.cli.console_targets import print_target
+def show(spec: Annotated[str, SPEC], layers: Annotated[bool, LAYERS] = False, as_json: AsJson = False) -> None:
+    """Load a target and show its preprocessing, weights and their SHA-256, device and number formats; or its layers."""
+    from evofool.cli.console_targets import print_layers, print_target
+    from evofool.explain.layers import layer_rows
     from evofool.targets import target
     from evofool.targets.validation import describe
 
-    description = describe(target(spec))
-    if as_json:
-        print_json(description)
+    found = target(spec)
+    if layers:
+        rows = layer_rows(found)
+        if as_json:
+            print_json([{"layer": name, "type": kind, "shape": list(shape)} for name, kind, shape in rows])
+        else:
+            print_layers(rows)
+    elif as_json:
+        print_json(describe(found))
     else:
-        print_target(description)
+        print_target(describe(found))
 
 
 @targets.command()

@@ -1,13 +1,18 @@
 """A picture file as an input of a target, and a description of the changes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
+from evofool.errors import ImageError
 from evofool.images import from_pil
 from evofool.targets import Target
 from evofool.targets.photos import open_image, to_input
+
+LARGEST_PHOTOGRAPH = 24_000_000
+"""The most pixels of a whole photograph, 6,000 x 4,000: a dream of one takes about 2 GB of memory."""
 
 _KEPT = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of a picture that keeps its pixels if it has the target's size
 _NAMES = {"L": "grey", "I;16": "16-bit grey", "I;16B": "16-bit grey", "I;16L": "16-bit grey", "P": "palette"}
@@ -33,8 +38,37 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
     how = "" if size == (width, height) else f" (short side {resize}, centre)" if resize else " (squeezed)"
     if size == (width, height) and old_mode == mode and not flattened:
         return image, ""
-    now = f"{width}x{height} {_NAMES.get(mode, mode)}"
-    return image, f"{file.name}: {size[0]}x{size[1]} {_NAMES.get(old_mode, old_mode)} became {now}{how}{flattened}"
+    return image, _change_text(file, size, old_mode, (width, height), mode, how + flattened)
+
+
+def read_photograph(file: Path, target: Target, size: int | None = None) -> tuple[np.ndarray, str]:
+    """uint8 (C, H, W) of the whole picture, C as the target has it, and a description of the changes, "" if there are none.
+
+    size: the longer side, in pixels, that the picture is resampled to; None: its own size, and a picture of more than
+    LARGEST_PHOTOGRAPH pixels is reduced to that. The picture is turned upright as its EXIF data says. Transparent pixels are
+    blended with white; 16-bit grey is divided by 257. ImageError, naming the file, for a file that cannot be read, and for a
+    size of too many pixels.
+    """
+    mode = "L" if target.shape[0] == 1 else "RGB"
+    with open_image(file) as opened:
+        size_as_stored, old_mode = opened.size, opened.mode
+        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        picture, change = flat(ImageOps.exif_transpose(opened))
+        if picture.mode.startswith(("I", "F")):
+            raise ImageError(f"pixels of more than 8 bits (mode {picture.mode}); save it as an 8-bit picture")
+        picture = picture.convert(mode)
+    old = picture.size
+    scale = size / max(old) if size else min(1.0, math.sqrt(LARGEST_PHOTOGRAPH / (old[0] * old[1])))
+    new = (max(1, int(old[0] * scale + 1e-6)), max(1, int(old[1] * scale + 1e-6)))
+    if new[0] * new[1] > LARGEST_PHOTOGRAPH:
+        raise ImageError(f"{file}: {new[0]:,} x {new[1]:,} pixels are too many; {LARGEST_PHOTOGRAPH:,} are the most")
+    if new != old:
+        picture = picture.resize(new, Image.Resampling.LANCZOS)
+    if new == old and old_mode == mode and not turned and not change:
+        return from_pil(picture), ""
+    change += ", turned upright" if turned else ""
+    change += f", because {LARGEST_PHOTOGRAPH:,} pixels are the most" if new != old and not size else ""
+    return from_pil(picture), _change_text(file, size_as_stored, old_mode, new, mode, change)
 
 
 def flat(picture: Image.Image) -> tuple[Image.Image, str]:
@@ -47,3 +81,8 @@ def flat(picture: Image.Image) -> tuple[Image.Image, str]:
             white = Image.new("RGBA", picture.size, "white")
             return Image.alpha_composite(white, full).convert("RGB"), ", transparency blended with white"
     return picture, ""
+
+
+def _change_text(file: Path, old: tuple[int, int], old_mode: str, new: tuple[int, int], mode: str, how: str) -> str:
+    before, now = (f"{w}x{h} {_NAMES.get(m, m)}" for (w, h), m in ((old, old_mode), (new, mode)))
+    return f"{file.name}: {before} became {now}{how}"

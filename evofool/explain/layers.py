@@ -1,4 +1,4 @@
-"""The default layers of an explanation, evenly spaced over a network, and the order in which layers run."""
+"""A network's layers: its blocks, the defaults of an explanation and of a dream, and the order in which layers run."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,24 +14,47 @@ from evofool.errors import TargetError
 from evofool.targets import Target
 
 
-def evenly(target: Target, count: int = 5) -> list[str]:
-    """Up to `count` layers, evenly spread over the network's depth: the first and the last, and some between.
+def blocks(target: Target) -> list[str]:
+    """The blocks of a network, in the order in which they run. Costs one forward pass.
 
     A block is a module that is used in the forward pass, contains weights and is not inside another block. A Sequential is
-    not a block, but its modules may be. Costs one forward pass.
+    not a block, but its modules may be.
     """
-    blocks: list[str] = []
+    found: list[str] = []
     modules, ran = _ran(target)
     for name in ran:
         parents = [".".join(name.split(".")[:k]) for k in range(1, name.count(".") + 1)]
         inside = any(other in ran and not isinstance(modules[other], nn.Sequential) for other in parents)
         has_weights = any(p.dim() > 1 for p in modules[name].parameters())
         if has_weights and not inside and not isinstance(modules[name], nn.Sequential):
-            blocks.append(name)
-    if not blocks:
+            found.append(name)
+    if not found:
         raise TargetError(f"{target.name}: no block with weights is used in its forward pass; name a layer")
-    chosen = np.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().astype(int)
-    return [blocks[k] for k in chosen]
+    return found
+
+
+def evenly(target: Target, count: int = 5) -> list[str]:
+    """Up to `count` blocks, evenly spread over the network's depth: the first and the last, and some between."""
+    found = blocks(target)
+    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    return [found[k] for k in chosen]
+
+
+def dream_layer(target: Target) -> str:
+    """The layer that a dream enhances unless another is named: a block at 62% of the depth, and not a linear layer.
+
+    In networks for ImageNet these layers respond to eyes and animals. Costs two forward passes.
+    """
+    modules, _ = _ran(target)
+    found = blocks(target)
+    found = [name for name in found if not isinstance(modules[name], nn.Linear)] or found
+    return found[round(0.62 * (len(found) - 1))]
+
+
+def layer_rows(target: Target) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(name, type, shape of its output for one image) of all layers, in the order in which they run. A forward pass."""
+    modules, ran = _ran(target)
+    return [(name, type(modules[name]).__name__, shape) for name, shape in ran.items()]
 
 
 def in_order(target: Target, layers: Sequence[str]) -> list[str]:
@@ -54,22 +77,25 @@ def last_layer(target: Target) -> str:
     raise TargetError(f"{target.name}: has neither a linear layer nor a convolution; name a layer")
 
 
-def _ran(target: Target) -> tuple[dict[str, nn.Module], list[str]]:
-    """All modules by name, and the names of those that return a tensor for a black image, in the order in which they run."""
+def _ran(target: Target) -> tuple[dict[str, nn.Module], dict[str, tuple[int, ...]]]:
+    """All modules by name; and the shapes of the outputs, by name, of those that return a tensor for a black image.
+
+    The latter are in the order in which they first run; the shapes are those of their last run, without the batch.
+    """
     network = target.network
     if network is None:
         raise no_gradients(target)
     modules = dict(network.module.named_modules())
-    ran: list[str] = []
+    ran: dict[str, tuple[int, ...]] = {}
     with ExitStack() as stack, torch.inference_mode():
         for name, module in modules.items():
             if name:
                 stack.callback(module.register_forward_hook(partial(_note, name, ran)).remove)
         network.module(network.prepare(torch.zeros(1, *target.shape, device=network.device)))
     target.count(1)
-    return modules, list(dict.fromkeys(ran))
+    return modules, ran
 
 
-def _note(name: str, ran: list[str], _module: nn.Module, _args: object, output: object) -> None:
+def _note(name: str, ran: dict[str, tuple[int, ...]], _module: nn.Module, _args: object, output: object) -> None:
     if isinstance(output, torch.Tensor):
-        ran.append(name)
+        ran[name] = tuple(output.shape[1:])

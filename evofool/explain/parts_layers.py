@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evofool.errors import TargetError
-from evofool.explain.dream import DreamSettings, dream, energies
+from evofool.explain.dream import DreamProgress, DreamSettings, dream, energies
 from evofool.explain.inversion import Inversion, InversionSettings, invert
 from evofool.explain.nearest import some_real
 from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, fault_of
@@ -108,15 +107,23 @@ def dream_part(
     target: Target, image: np.ndarray, class_id: int, layer: str, zoom: int, seed: int, report: Report, passes: PassCounter
 ) -> PartResult:
     """The image with what a layer responds to enhanced: 1 + zoom frames of forty forward and backward passes each."""
-    frames, octaves = _dream_frames(target, image, layer, zoom, seed, report, passes)
-    before, after = energies(target, np.stack([image, frames[0]]), layer)
+    before = passes.backwards
+
+    def count(progress: DreamProgress) -> bool:
+        passes.backwards = before + progress.passes
+        if progress.passes % 100 == 0:
+            report(f"{layer}, frame {progress.frame + 1} of {progress.frames}, {progress.share:.0%} done")
+        return False
+
+    settings = DreamSettings(octaves=_OCTAVES, iterations=_ITERATIONS, zoom=zoom)
+    frames = list(dream(target, image, layer, settings=settings, seed=seed, on_progress=count))
+    energy, after = energies(target, np.stack([image, frames[0]]), layer)
     odds = log_odds(target.logits(np.stack(frames)))
     label = target.labels[class_id]
-    sides = f"{octaves} sizes" if octaves > 1 else "only its original size, because the layer accepts no smaller one"
     called = target.labels[int(odds[0].argmax())]
     text = [
-        f"The image, changed by gradient ascent to increase the response of {layer}, at {sides}. The energy of the layer, "
-        f"half the squared norm of its output, rises {after / max(before, 1e-12):.2f}-fold.",
+        f"The image, changed by gradient ascent to increase the response of {layer}, at {_OCTAVES} sizes. The energy of the "
+        f"layer, half the squared norm of its output, rises {after / max(energy, 1e-12):.2f}-fold.",
         f"The target classifies the dream as {called}; {label} has {scored_text(odds[0, class_id])}.",
     ]
     if zoom:
@@ -128,30 +135,6 @@ def dream_part(
     shown = {int(k) for k in np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round()}
     section = Section("Dream", text, "Mordvintsev, Olah & Tyka 2015.", [p for k, p in enumerate(pictures) if k in shown])
     return PartResult(section, [p for k, p in enumerate(pictures) if k not in shown])
-
-
-def _dream_frames(
-    target: Target, image: np.ndarray, layer: str, zoom: int, seed: int, report: Report, passes: PassCounter
-) -> tuple[list[np.ndarray], int]:
-    """(frames, number of sizes): four sizes, or as many as the layer accepts."""
-
-    def at(octaves: int) -> list[np.ndarray]:
-        tick = passes.ticking(report, layer)
-        return dream(
-            target,
-            image,
-            layer,
-            settings=DreamSettings(octaves=octaves, iterations=_ITERATIONS, zoom=zoom),
-            seed=seed,
-            tick=tick,
-        )
-
-    for octaves in range(_OCTAVES, 1, -1):
-        try:
-            return at(octaves), octaves
-        except TargetError:  # raised before the first step: the layer does not accept the smallest size
-            continue
-    return at(1), 1
 
 
 def _result(target: Target, deepest: Inversion, image: np.ndarray, label: str) -> str:

@@ -35,14 +35,14 @@ _SATURATED = ">99.9999%"
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet: uint8 (C, H, W), its label, and the confidence in it, 0..1.
+    """One picture of a sheet: uint8 (C, H, W), its label, and the confidence in it, 0..1, None if it has none.
 
     log_odds: of the same class; shown where the confidence alone would read >99.9999%.
     """
 
     image: np.ndarray
     label: str
-    confidence: float
+    confidence: float | None = None
     note: str = ""
     log_odds: float | None = None
 
@@ -50,7 +50,8 @@ class Tile:
 def contact_sheet(
     tiles: Sequence[Tile], columns: int | None = None, tile: int | None = None, title: str = ""
 ) -> "Image.Image":
-    """The tiles in reading order, each over its label and confidence, as an RGB picture.
+    """The tiles in reading order, each over its label and confidence, as an RGB picture. Without any confidence in the
+    tiles there is no legend.
 
     tile is the longest side that a picture may have, in pixels: smaller pictures are enlarged by a whole factor,
     without smoothing, and larger ones reduced. By default it is 140, or 160 if a picture has more than 70 pixels a
@@ -71,13 +72,13 @@ def contact_sheet(
 
     # At least as wide as the longest confidence, so that no number is cut.
     width = max(max(p.width for p in pictures), math.ceil(small.getlength(_SATURATED)))
-    shown = [score_text(t.confidence, t.log_odds, small, width) for t in tiles]
+    scored = any(t.confidence is not None for t in tiles)
     height = max(p.height for p in pictures)
-    cell = height + _BAR + 6 + line * (3 if any(t.note for t in tiles) else 2)
+    cell = height + _BAR + 6 + line * (1 + scored + any(t.note for t in tiles))
     columns = min(len(tiles), columns or _columns(len(tiles), width + _GAP, cell + _GAP))
     rows = -(-len(tiles) // columns)
     inner = columns * (width + _GAP) - _GAP
-    legend = _legend_width(small) <= inner
+    legend = scored and _legend_width(small) <= inner
     if title:
         inner = max(inner, min(_NARROWEST_TITLE, math.ceil(head.getlength(to_ascii(title)))))
     title_lines = wrapped(title, head, inner)
@@ -88,21 +89,22 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for k, title_line in enumerate(title_lines):
         draw.text((_MARGIN, _MARGIN - 4 + k * _TITLE_LINE), title_line, INK, head)
-    for k, (t, picture, score) in enumerate(zip(tiles, pictures, shown, strict=True)):
+    for k, (t, picture) in enumerate(zip(tiles, pictures, strict=True)):
         x = _MARGIN + k % columns * (width + _GAP)
         y = top + k // columns * (cell + _GAP)
         left, upper = x + (width - picture.width) // 2, y + (height - picture.height) // 2
         draw.rectangle((left - 1, upper - 1, left + picture.width, upper + picture.height), outline=LINE)
         sheet.paste(picture, (left, upper))
         y += height + 3
-        draw.rectangle((x, y, x + width - 1, y + _BAR - 1), LINE)
-        # Rounded down, but at least one pixel: only 1.0 has a full bar.
-        draw.rectangle((x, y, x + max(1, int(t.confidence * width)) - 1, y + _BAR - 1), color(t.confidence))
+        if t.confidence is not None:
+            draw.rectangle((x, y, x + width - 1, y + _BAR - 1), LINE)
+            # Rounded down, but at least one pixel: only 1.0 has a full bar.
+            draw.rectangle((x, y, x + max(1, int(t.confidence * width)) - 1, y + _BAR - 1), color(t.confidence))
+            draw.text((x, y + _BAR + 3 + line), score_text(t.confidence, t.log_odds, small, width), FAINT, small)
         y += _BAR + 3
         draw.text((x, y), fit(t.label, text, width), INK, text)
-        draw.text((x, y + line), score, FAINT, small)
         if t.note:
-            draw.text((x, y + 2 * line), fit(t.note, small, width), FAINT, small)
+            draw.text((x, y + (1 + scored) * line), fit(t.note, small, width), FAINT, small)
     if legend:
         _draw_legend(draw, _MARGIN, bottom - 14, small)
     return sheet

@@ -1,5 +1,6 @@
 """DeepDream: its objectives, octaves compared with a simple loop, zoom, sizes, and errors."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from evofool.ascend.hooks import Hooks
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import dream as dreams
-from evofool.explain.dream import DreamSettings, dream, energies
+from evofool.explain.dream import DreamProgress, DreamSettings, dream, energies
 from evofool.images import quantise
 from evofool.targets import Target, target
 
@@ -43,7 +44,7 @@ def test_the_layer_responds_more_than_to_noise_of_the_same_size() -> None:
         ("2", None),
         ("5", 0),
     ):  # for a linear layer a rolled image is another image
-        (dreamt,) = dream(found, image, layer, settings=DreamSettings(octaves=1, jitter=jitter))
+        (dreamt,) = dream(found, image, layer, settings=DreamSettings(octaves=1, iterations=10, jitter=jitter))
         assert (dreamt.dtype, dreamt.shape) == (np.uint8, image.shape)
         size = np.abs(dreamt.astype(float) - image).mean()
         noised = quantise((image + size * np.random.default_rng(1).choice([-1, 1], image.shape)) / 255)
@@ -94,10 +95,10 @@ def test_octaves_change_low_frequencies_more() -> None:
 
 def test_each_frame_of_a_zoom_starts_from_the_one_before() -> None:
     found, image = small(), picture()
-    single = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2))
-    frames = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2, zoom=2, zoom_by=0.1))
+    (single,) = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2))
+    frames = list(dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=2, zoom=2, zoom_by=0.1)))
     assert len(frames) == 3
-    assert np.array_equal(frames[0], single[0])
+    assert np.array_equal(frames[0], single)
     for before, after in pairwise(frames):
         larger = dreams._enlarged(torch.tensor(before)[None].float() / 255, 0.1)[0].numpy() * 255
         assert np.abs(after - larger).mean() < 0.5 * np.abs(after - before.astype(float)).mean()
@@ -111,7 +112,7 @@ def test_a_zoom_enlarges_about_the_centre() -> None:
 
 def test_a_channel_alone_responds_more() -> None:
     found, image = small(), picture()
-    (dreamt,) = dream(found, image, "2", channel=3, settings=DreamSettings(octaves=2))
+    (dreamt,) = dream(found, image, "2", channel=3, settings=DreamSettings(octaves=2, iterations=10))
     before, after = (answers(found, x, "2")[0].mean((1, 2)) for x in (image, dreamt))
     assert after[3] > before[3]
     assert after[3] - before[3] == (after - before).max()
@@ -130,7 +131,7 @@ def test_a_guide_moves_every_position_towards_the_most_similar_one() -> None:
 def test_a_dream_depends_on_the_seed() -> None:
     found, image = small(), picture()
     first, again, other = (
-        dream(found, image, "2", settings=DreamSettings(iterations=2, octaves=2), seed=s)[0] for s in (0, 0, 1)
+        next(dream(found, image, "2", settings=DreamSettings(iterations=2, octaves=2), seed=s)) for s in (0, 0, 1)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -144,24 +145,59 @@ def test_images_larger_than_the_targets_can_be_dreamt_on() -> None:
 def test_digits_can_be_dreamt_on() -> None:
     image = quantise(np.pad(np.full((1, 16, 4), 0.9), ((0, 0), (6, 6), (12, 12))))
     found = target("lenet")
-    frames = dream(found, image, "conv2", settings=DreamSettings(octaves=2, zoom=1))
+    frames = list(dream(found, image, "conv2", settings=DreamSettings(octaves=2, iterations=10, zoom=1)))
     assert [f.shape for f in frames] == [(1, 28, 28)] * 2
     assert energies(found, frames[0][None], "conv2") > 1.1 * energies(found, image[None], "conv2")
 
 
-def test_a_stopped_dream_ends_with_the_current_frame() -> None:
-    ticks: list[tuple[int, int]] = []
+def test_a_stopped_dream_ends_before_the_unfinished_frame_and_continues_with_it() -> None:
+    seen: list[DreamProgress] = []
 
-    def tick(done: int, of: int) -> bool:
-        ticks.append((done, of))
-        return done >= 9
+    def stop(progress: DreamProgress) -> bool:
+        seen.append(progress)
+        return progress.passes >= 9
 
-    found, image = small(), picture()
-    frames = dream(found, image, "2", settings=DreamSettings(octaves=2, iterations=3, zoom=2), tick=tick)
-    assert len(frames) == 2
-    assert ticks[-1] == (9, 18)
-    assert [done for done, _ in ticks] == sorted(done for done, _ in ticks)
-    assert not np.array_equal(frames[0], frames[1])
+    found, image, settings = small(), picture(), DreamSettings(octaves=2, iterations=3, zoom=2)
+    frames = list(dream(found, image, "2", settings=settings, on_progress=stop))
+    assert len(frames) == 1
+    assert [p.frame for p in seen] == [0] * 6 + [1] * 3
+    assert [p.passes for p in seen] == list(range(1, 10))
+    assert [p.share for p in seen] == sorted(p.share for p in seen)
+    whole = list(dream(found, image, "2", settings=settings, on_progress=lambda p: seen.append(p) or False))
+    assert seen[-1] == (2, 3, 18, 1.0)
+    assert np.array_equal(whole[0], frames[0])
+    assert not np.array_equal(whole[0], whole[1])
+    rest = list(dream(found, frames[0], "2", settings=replace(settings, begin=1)))
+    assert np.array_equal(np.stack(whole[1:]), np.stack(rest))
+
+
+def test_the_smallest_octave_is_near_a_quarter_of_the_targets_size() -> None:
+    def sizes(height: int, width: int) -> list[int]:
+        found = small()
+        with Hooks(found, ["2"], logits=False) as hooks:
+            return [octave.height for octave in dreams._octaves(found, hooks, picture(height, width), DreamSettings())]
+
+    assert sizes(24, 32) == [6, 9, 12, 17, 24]
+    assert sizes(60, 80)[-1] == 60
+    assert all(4.8 <= sizes(height, 200)[0] <= 7.2 for height in (6, 13, 24, 60, 151))
+    assert sizes(3, 3) == [3]
+
+
+def test_tiles_do_not_show_and_streams_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without rolling the borders of tiles change less, since units there lack a part of their surroundings."""
+
+    def change_at_borders(dreamt: np.ndarray) -> float:
+        change = np.abs(dreamt.astype(float) - image).mean((0, 2))
+        return float(change[[15, 16, 31, 32]].mean() / np.median(change))
+
+    found, image = small(), picture(48, 32)
+    settings = DreamSettings(octaves=1, iterations=20, tile=16)
+    (dreamt,) = dream(found, image, "2", settings=settings)
+    assert change_at_borders(dreamt) == pytest.approx(1, abs=0.3)
+    (with_streams,) = dream(found, image, "2", settings=replace(settings, streams=3))
+    assert np.array_equal(dreamt, with_streams)
+    monkeypatch.setattr(dreams, "_shift", lambda *_: (0, 0))
+    assert change_at_borders(next(dream(found, image, "2", settings=settings))) < 0.6
 
 
 @pytest.mark.parametrize("kind", ["torchvision:resnet18", "timm:resnet18"])
@@ -174,19 +210,14 @@ def test_networks_of_torchvision_and_timm_dream(kind: str) -> None:
     assert after > before
 
 
-def test_a_layer_that_takes_no_smaller_images_names_the_possible_number_of_octaves() -> None:
-    found, image = small(), picture()
-    with pytest.raises(
-        TargetError, match=r'layer "5" does not accept images of 9 x 12 pixels, .* at most octaves=1 are possible'
-    ):
-        dream(found, image, "5")
-    with pytest.raises(
-        TargetError, match=r"images of 3 x 4 pixels, the smallest of 4 octaves .*; at most octaves=3 are possible"
-    ):
-        dream(found, image, "2", settings=DreamSettings(scale=2))
-    with pytest.raises(TargetError, match=r'layer "5" does not accept images of 30 x 32 pixels \('):
-        dream(found, picture(30, 32), "5")
-    assert len(dream(found, image, "5", settings=DreamSettings(octaves=1, iterations=1))) == 1
+def test_a_layer_of_one_size_is_shown_tiles_of_that_size() -> None:
+    """The linear layer takes 24 x 32 alone; an image of any size is divided into, or repeated within, such tiles."""
+    found = small()
+    for size in ((30, 70), (24, 32), (11, 9)):
+        image = picture(*size)
+        (dreamt,) = dream(found, image, "5", settings=DreamSettings(octaves=2, iterations=3))
+        assert dreamt.shape == image.shape
+        assert (dreamt != image).mean() > 0.5
 
 
 def test_invalid_arguments_are_errors() -> None:
@@ -202,16 +233,18 @@ def test_invalid_arguments_are_errors() -> None:
         dream(box, image, "0")
     with pytest.raises(ImageError, match=r"a dream needs an image uint8 \(3, H, W\), not uint8 \(1, 24, 32\)"):
         dream(found, image[:1], "2")
-    with pytest.raises(ScoreError, match='the output of layer "0" is NaN or infinite'):
-        dream(small(float("inf")), image, "0")
+    with pytest.raises(TargetError, match=r'layer "3" does not accept a guide of 2 x 9 pixels; resize it to 24 x 32'):
+        dream(found, image, "3", guide=picture(2, 9))
+    with pytest.raises(ScoreError, match='the gradient of layer "0" is NaN or infinite'):
+        next(dream(small(float("inf")), image, "0"))
     with pytest.raises(ValueError, match="a dream has a channel or a guide, not both"):
         dream(found, image, "2", channel=0, guide=image)
-    with pytest.raises(ValueError, match="octaves 0 and iterations 10 have to be at least 1"):
+    with pytest.raises(ValueError, match="octaves 0 and iterations 20 have to be at least 1"):
         dream(found, image, "2", settings=DreamSettings(octaves=0))
 
 
 def test_no_hook_is_left() -> None:
     found = small()
-    dream(found, picture(), "2", settings=DreamSettings(octaves=2, iterations=1))
+    assert len(list(dream(found, picture(), "2", settings=DreamSettings(octaves=2, iterations=1)))) == 1
     assert found.network is not None
     assert not any(module._forward_hooks for module in found.network.module.modules())

@@ -31,9 +31,9 @@ def rows(seed: int = 0) -> list[Row]:
     for layer in LAYERS:
         before = energies(found, images, layer)
         settings = DreamSettings(octaves=OCTAVES, iterations=ITERATIONS)
-        dreamt = [dream(found, x, layer, settings=settings, seed=seed)[0] for x in images]
+        dreamt = [next(dream(found, x, layer, settings=settings, seed=seed)) for x in images]
         settings = DreamSettings(octaves=1, iterations=OCTAVES * ITERATIONS)
-        once = [dream(found, x, layer, settings=settings, seed=seed)[0] for x in images]
+        once = [next(dream(found, x, layer, settings=settings, seed=seed)) for x in images]
         gained = energies(found, np.stack(dreamt), layer) / before
         noised = energies(found, noise(images, np.stack(dreamt), seed), layer) / before
         low, low_once = (np.array([low_share(x, y) for x, y in zip(images, ys, strict=True)]) for ys in (dreamt, once))

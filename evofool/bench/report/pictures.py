@@ -17,7 +17,7 @@ _TILE, _COLUMNS = 84, 4  # of a sheet, which a phone shows without making it sma
 def within_page(tiles: Sequence[Tile], room: int, sides: Sequence[int] = _SIDES) -> list[Picture]:
     """The images as pictures of a page, of at most `room` bytes: smaller if they do not fit, then only the first ones."""
     for side in sides:
-        pictures = [Picture(tile.label, _png(tile, side), confidence_text(tile.confidence), side) for tile in tiles]
+        pictures = [Picture(tile.label, _png(tile, side), _caption(tile), side) for tile in tiles]
         if sum(len(picture.png) for picture in pictures) <= room:
             return pictures
     kept = []
@@ -34,6 +34,10 @@ def sheet(tiles: Sequence[Tile]) -> bytes:
     buffer = io.BytesIO()
     contact_sheet(tiles, columns=min(_COLUMNS, len(tiles)), tile=_TILE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _caption(tile: Tile) -> str:
+    return "" if tile.confidence is None else confidence_text(tile.confidence)
 
 
 def _png(tile: Tile, side: int) -> bytes:
