@@ -32,8 +32,8 @@ class DreamSettings:
     shorter side.
 
     tile: the longest side that a pass may have, in pixels; a larger octave is divided into tiles. Along a side that is
-    divided, the image is rolled by up to half a tile before each step, so that the borders of tiles do not show. A layer
-    that does not accept these sizes has tiles of the target's own size. streams: tiles that are passed at the same time,
+    divided, the image is rolled by up to half a tile before each step, so that the borders of tiles do not show. An
+    octave whose tiles the layer does not accept has tiles of the target's own size. streams: tiles that are passed at the same time,
     each with the caller's number of torch threads; it does not change results.
 
     zoom: further frames, each made from the centre of the one before, enlarged by the share zoom_by. begin: the number of
@@ -70,6 +70,7 @@ class DreamProgress(NamedTuple):
     frame: int  # that is being made, counted from 0
     frames: int  # 1 + zoom
     passes: int  # forward and backward passes of one tile each, so far
+    of: int  # passes of all frames
     share: float
 
 
@@ -175,8 +176,10 @@ class _Dream:
         tiling, (frames, begin) = self.octaves[self.octave], (1 + self.settings.zoom, self.settings.begin)
         self.passes += 1
         self.passed += tiling.height * tiling.width / len(tiling)
-        total = sum(octave.height * octave.width for octave in self.octaves) * self.settings.iterations * (frames - begin)
-        progress = DreamProgress(self.frame, frames, self.passes, min(1.0, self.passed / total))
+        steps = self.settings.iterations * (frames - begin)
+        pixels = steps * sum(octave.height * octave.width for octave in self.octaves)
+        passes = steps * sum(map(len, self.octaves))
+        progress = DreamProgress(self.frame, frames, self.passes, passes, min(1.0, self.passed / pixels))
         return self.on_progress is not None and self.on_progress(progress)
 
 
@@ -197,10 +200,7 @@ def energies(target: Target, images: np.ndarray, layer: str) -> np.ndarray:
 
 
 def _octaves(target: Target, hooks: Hooks, image: np.ndarray, settings: DreamSettings) -> list[Tiling]:
-    """The octaves of an image, the smallest first, in tiles of sizes that the layer accepts.
-
-    Where it does not accept one of these sizes, all tiles have the target's own size.
-    """
+    """The octaves of an image, the smallest first, in tiles of sizes that the layer accepts."""
     _, height, width = image.shape
     octaves = settings.octaves
     if octaves is None:
@@ -209,10 +209,10 @@ def _octaves(target: Target, hooks: Hooks, image: np.ndarray, settings: DreamSet
     found = []
     for k in reversed(range(octaves)):
         rows, columns = (max(1, round(side / settings.scale**k)) for side in (height, width))
-        found.append(Tiling.of(rows, columns, settings.tile))
-    if all(_accepts(target, hooks, tiling.tile_height, tiling.tile_width) for tiling in found):
-        return found
-    return [Tiling(octave.height, octave.width, *target.shape[1:]) for octave in found]
+        tiling = Tiling.of(rows, columns, settings.tile)
+        accepted = _accepts(target, hooks, tiling.tile_height, tiling.tile_width)
+        found.append(tiling if accepted else Tiling(rows, columns, *target.shape[1:]))
+    return found
 
 
 def _accepts(target: Target, hooks: Hooks, height: int, width: int) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from evofool.explain.dream import DreamProgress, DreamSettings, dream, energies
 from evofool.explain.inversion import Inversion, InversionSettings, invert
 from evofool.explain.nearest import some_real
-from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, fault_of
+from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, counting, fault_of
 from evofool.explain.phrases import confidence_text, scored_text, three_decimals
 from evofool.images import encode_png
 from evofool.pages.html_page import Picture, Section, Table
@@ -107,16 +107,15 @@ def dream_part(
     target: Target, image: np.ndarray, class_id: int, layer: str, zoom: int, seed: int, report: Report, passes: PassCounter
 ) -> PartResult:
     """The image with what a layer responds to enhanced: 1 + zoom frames of forty forward and backward passes each."""
-    before = passes.backwards
+    before, count = passes.backwards, counting(report, "steps", layer)
 
-    def count(progress: DreamProgress) -> bool:
+    def on_progress(progress: DreamProgress) -> bool:
         passes.backwards = before + progress.passes
-        if progress.passes % 100 == 0:
-            report(f"{layer}, frame {progress.frame + 1} of {progress.frames}, {progress.share:.0%} done")
+        count(progress.passes, progress.of)
         return False
 
     settings = DreamSettings(octaves=_OCTAVES, iterations=_ITERATIONS, zoom=zoom)
-    frames = list(dream(target, image, layer, settings=settings, seed=seed, on_progress=count))
+    frames = list(dream(target, image, layer, settings=settings, seed=seed, on_progress=on_progress))
     energy, after = energies(target, np.stack([image, frames[0]]), layer)
     odds = log_odds(target.logits(np.stack(frames)))
     label = target.labels[class_id]

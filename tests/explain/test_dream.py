@@ -164,7 +164,7 @@ def test_a_stopped_dream_ends_before_the_unfinished_frame_and_continues_with_it(
     assert [p.passes for p in seen] == list(range(1, 10))
     assert [p.share for p in seen] == sorted(p.share for p in seen)
     whole = list(dream(found, image, "2", settings=settings, on_progress=lambda p: seen.append(p) or False))
-    assert seen[-1] == (2, 3, 18, 1.0)
+    assert seen[-1] == (2, 3, 18, 18, 1.0)
     assert np.array_equal(whole[0], frames[0])
     assert not np.array_equal(whole[0], whole[1])
     rest = list(dream(found, frames[0], "2", settings=replace(settings, begin=1)))

@@ -98,7 +98,7 @@ def test_passes_of_a_part_that_fails_are_counted_too(lenet: Target, tmp_path: Pa
     monkeypatch.setattr(parts_layers, "energies", fail)
     found = explained(lenet, tmp_path, only=["segmentation", "dream"], dream="conv2")
     assert found.faults == {"segmentation": "no object", "dream": "no object"}
-    assert found.backwards == 10 + 3 * 10  # ten crops; three octaves
+    assert found.backwards == 10 + 4 * 10  # ten crops; four octaves
 
 
 def test_inversions_show_the_error_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
@@ -175,9 +175,10 @@ def test_a_zoom_shows_some_frames_and_keeps_all(lenet: Target, tmp_path: Path) -
         assert decode_png((tmp_path / name).read_bytes()).shape == (1, 28, 28)
 
 
-def test_a_layer_that_accepts_only_one_size_is_enhanced_at_that_size(lenet: Target, tmp_path: Path) -> None:
+def test_a_layer_that_accepts_only_one_size_is_enhanced_in_tiles_of_that_size(lenet: Target, tmp_path: Path) -> None:
     found = explained(lenet, tmp_path, only=["dream"], dream="fc1")
-    assert "only its original size" in text_of(found.page)
+    assert "increase the response of fc1, at 4 sizes" in text_of(found.page)
+    assert found.backwards == 40
     assert found.backwards == 10
 
 
