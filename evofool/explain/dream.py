@@ -33,8 +33,8 @@ class DreamSettings:
 
     tile: the longest side that a pass may have, in pixels; a larger octave is divided into tiles. Along a side that is
     divided, the image is rolled by up to half a tile before each step, so that the borders of tiles do not show. An
-    octave whose tiles the layer does not accept has tiles of the target's own size. streams: tiles that are passed at the same time,
-    each with the caller's number of torch threads; it does not change results.
+    octave whose tiles the layer does not accept has tiles of the target's own size. streams: tiles that are passed at the
+    same time, each with the caller's number of torch threads; it does not change results.
 
     zoom: further frames, each made from the centre of the one before, enlarged by the share zoom_by. begin: the number of
     the first frame to make. Above 0 the image is frame begin - 1, and the frames are those that one call would have made.

@@ -179,7 +179,6 @@ def test_a_layer_that_accepts_only_one_size_is_enhanced_in_tiles_of_that_size(le
     found = explained(lenet, tmp_path, only=["dream"], dream="fc1")
     assert "increase the response of fc1, at 4 sizes" in text_of(found.page)
     assert found.backwards == 40
-    assert found.backwards == 10
 
 
 def test_equal_seeds_give_equal_files(lenet: Target, tmp_path: Path) -> None:
