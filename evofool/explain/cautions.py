@@ -9,7 +9,7 @@ from evofool.scores import confidence
 from evofool.targets import Target
 from evofool.targets.redaction import without_folders
 
-_CLOSE = 1.25  # times the confidence of a next class; below it the network hardly tells the two apart
+CLOSE = 1.25  # times the confidence of a next class; below it the network hardly tells the two apart
 _GUESS = 1.5  # times the odds of 1/K; below it no class is clearly preferred
 _NAMED = 3  # close classes that are named
 
@@ -34,7 +34,7 @@ def doubts(target: Target, log_odds: np.ndarray) -> list[str]:
             f"{target.name} prefers no class clearly: its highest confidence is {confidence_text(log_odds[order[0]])}, and "
             f"equal confidences in its {classes:,} classes would be {1 / classes:.6f}"
         )
-    close = int((p * _CLOSE > p[0]).sum())
+    close = int((p * CLOSE > p[0]).sum())
     if close > 1:
         named = [f"{target.labels[c]} {confidence_text(log_odds[c])}" for c in order[: min(close, _NAMED)].tolist()]
         more = f" and {close - _NAMED} more" if close > _NAMED else ""

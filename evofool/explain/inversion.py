@@ -12,12 +12,14 @@ from evofool.ascend.objectives import LOGITS, Objective, alpha_norm, match, tota
 from evofool.ascend.params import Pixels
 from evofool.ascend.rules import Momentum, Optimiser, StepRule
 from evofool.errors import ImageError, ScoreError
-from evofool.scores import log_odds
+from evofool.scores import log_odds, margin
 from evofool.targets import Preprocessing, Target
 
 # The paper's sigma, 27098, is the mean norm of its training images: 227 x 227 x 3 pixels on 0..255, minus the mean image.
 _SIDE = 227
 _SPREAD = 27098 / 255 / (3 * _SIDE * _SIDE) ** 0.5  # of a pixel on [0, 1]: 0.27
+_TV, _MOST_TV = 0.1, 10.0  # tv of a layer with as many values as the image, and the most: a tenth of the paper's
+_STEPS, _FEWEST, _MOST = 600, 100, 400
 _START = 0.1  # standard deviation of the noise at the start of an inversion
 _RESTART = 1 << 20  # between the keys of an image's restarts
 
@@ -27,21 +29,22 @@ class InversionSettings:
     """How an inversion is searched for.
 
     tv, alpha: weights of total variation and of the pixels' norm, in the paper's units. restarts: starts for each image, of
-    which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half a cosine. rule:
-    another optimiser; `rate` is then not used. microbatch, streams: as in ascend.
+    which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half a cosine. tv and
+    steps follow the layer's size unless given: graded_tv, graded_steps. rule: another optimiser; `rate` is then not used.
+    microbatch, streams: as in ascend.
     """
 
-    tv: float = 3.0
+    tv: float | None = None
     alpha: float = 0.0
     restarts: int = 1
-    steps: int = 200
+    steps: int | None = None
     rate: float = 0.3
     rule: StepRule | None = None
     microbatch: int = 0
     streams: int = 1
 
     def __post_init__(self) -> None:
-        if self.restarts < 1 or self.steps < 1 or self.tv < 0 or self.alpha < 0:
+        if self.restarts < 1 or (self.steps is not None and self.steps < 1) or (self.tv or 0) < 0 or self.alpha < 0:
             raise ValueError(
                 f"restarts {self.restarts} and steps {self.steps} have to be at least 1, tv {self.tv} and alpha "
                 f"{self.alpha} at least 0"
@@ -58,9 +61,10 @@ class Inversion:
     in their text. squared is about the square of unsquared. by: "pairs", or "norm" where no two images differ: then they are
     relative^2 and relative, and not comparable between layers.
 
-    classes (n,) int64: the target's class for each given image. kept (n,) bool: whether the inversion has the same class;
-    log_odds (n,) float64: the inversion's log-odds of that class. forwards, backwards: passes spent. notes: which ascents
-    stopped early, and why. interrupted: tick stopped the search; the best images so far are returned.
+    classes (n,) int64: the target's class for each given image. kept (n,) bool: whether the target gives the inversion, in 8
+    bits, the same class; log_odds, margins (n,) float64: the inversion's, of that class. Where a margin is positive but
+    small the class is kept by little. tv, steps: those that were used. forwards, backwards: passes spent. notes: which
+    ascents stopped early, and why. interrupted: tick stopped the search; the best images so far are returned.
     """
 
     layer: str
@@ -72,6 +76,9 @@ class Inversion:
     classes: np.ndarray
     kept: np.ndarray
     log_odds: np.ndarray
+    margins: np.ndarray
+    tv: float
+    steps: int
     forwards: int
     backwards: int
     notes: list[str]
@@ -98,15 +105,15 @@ def invert(
 
     The objective is the paper's, in the units of its constants (pixels on 0..255, 227 a side; there tv is 1, 10 and 100 for
     early, middle and deep layers, alpha 8e-10), for images of any size. Three things differ: pixels are kept in [0, 1],
-    which makes alpha unnecessary; tv is the same for all depths; the optimiser is Adam. The paper's optimiser,
-    rule=paper_rule(shape) with steps=400, ends at a larger error.
+    which makes alpha unnecessary; tv follows the layer's size (graded_tv) and is a tenth of the paper's; the optimiser is
+    Adam. The paper's optimiser, rule=paper_rule(shape) with steps=400, ends at a larger error.
 
     Costs `steps` backward passes for each image and restart, up to the layer, one more forward pass, and a few forward
     passes for features and classes. TargetError for a target without gradients and for an unknown layer, ImageError for
     images that do not fit, ScoreError where the features of a given image are not finite.
     """
     settings = settings or InversionSettings()
-    restarts, steps = settings.restarts, settings.steps
+    restarts = settings.restarts
     before = target.queries
     n = len(images)
     _fits(target, images)
@@ -116,7 +123,9 @@ def invert(
             f'{target.name}: the output of layer "{layer}" is NaN or infinite for a given image; check its weights'
         )
     centre = _zero(target).to(features.device)
-    objective = _objective(layer, features.repeat(restarts, 1), target.shape, centre, settings)
+    tv = graded_tv(target.shape, features.shape[1]) if settings.tv is None else settings.tv
+    steps = graded_steps(target.shape, features.shape[1]) if settings.steps is None else settings.steps
+    objective = _objective(layer, features.repeat(restarts, 1), target.shape, centre, tv, settings.alpha)
 
     def start(draws: Draws) -> torch.Tensor:
         return centre + _START * draws.normal(*target.shape).to(centre)
@@ -143,11 +152,35 @@ def invert(
         classes,
         logits.argmax(1) == classes,
         log_odds(logits)[np.arange(n), classes],
+        margin(logits)[np.arange(n), classes],
+        tv,
+        steps,
         target.queries - before,
         int(found.backwards.sum()),
         [f"image {row % n}, start {row // n}: {note}" for row, note in found.notes],
         found.interrupted,
     )
+
+
+def graded_tv(shape: tuple[int, int, int], values: int) -> float:
+    """The weight of total variation for a layer with so many values, of images (C, H, W): 0.1 C H W / values, at most 10.
+
+    It grows from early layers, which have more values than the image and determine it, to deep ones, of which many images
+    have the same features. The paper's 1, 10 and 100 for AlexNet's layers grow in the same way. The factor was chosen by the
+    error that is left: a smaller one leaves noise in layers whose features do not determine the pixels, a larger one blurs
+    what early layers keep.
+    """
+    return min(_MOST_TV, _TV * float(np.prod(shape)) / values)
+
+
+def graded_steps(shape: tuple[int, int, int], values: int) -> int:
+    """The steps for a layer with so many values, of images (C, H, W): 600 / sqrt(C H W / values), from 100 to 400.
+
+    A deep layer has few values, which are soon matched, and each step goes through more of the network. A layer with at
+    least as many values as the image determines it, and 100 steps suffice.
+    """
+    ratio = float(np.prod(shape)) / values
+    return _FEWEST if ratio <= 1 else int(np.clip(round(_STEPS / ratio**0.5), _FEWEST, _MOST))
 
 
 def paper_rule(shape: tuple[int, int, int]) -> Momentum:
@@ -160,10 +193,9 @@ def paper_rule(shape: tuple[int, int, int]) -> Momentum:
 
 
 def _objective(
-    layer: str, features: torch.Tensor, shape: tuple[int, int, int], centre: torch.Tensor, settings: InversionSettings
+    layer: str, features: torch.Tensor, shape: tuple[int, int, int], centre: torch.Tensor, tv: float, alpha: float
 ) -> Objective:
     """The objective to ascend: minus the sum to be minimised. A picture's total variation hardly depends on its size."""
-    tv, alpha = settings.tv, settings.alpha
     sigma = _SPREAD * float(np.prod(shape)) ** 0.5
     sigma_theirs = _SPREAD * float(shape[0] * _SIDE * _SIDE) ** 0.5
     found = match(layer, features) - total_variation() * (tv / 2 / sigma_theirs**2)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from evofool.explain.cautions import CLOSE
 from evofool.explain.dream import DreamProgress, DreamSettings, dream, energies
-from evofool.explain.inversion import Inversion, InversionSettings, invert
+from evofool.explain.inversion import Inversion, invert
 from evofool.explain.nearest import some_real
 from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, counting, fault_of
 from evofool.explain.phrases import confidence_text, scored_text, three_decimals
@@ -29,9 +30,8 @@ def inversion_part(
     seed: int,
     report: Report,
     passes: PassCounter,
-    steps: int = 200,
 ) -> PartResult:
-    """Inversions of the layers, the deepest last: `steps` forward and backward passes up to each layer.
+    """Inversions of the layers, the deepest last: some hundred forward and backward passes up to each layer.
 
     A layer that fails is a row of the table, unless all fail. Ctrl-C raises PartInterrupted with the finished layers.
     """
@@ -41,18 +41,17 @@ def inversion_part(
     for k, layer in enumerate(layers):
         try:
             tick = passes.ticking(report, layer)
-            settings = InversionSettings(steps=steps)
-            done.append(invert(target, image[None], layer, settings=settings, reference=reference, seed=seed, tick=tick))
+            done.append(invert(target, image[None], layer, reference=reference, seed=seed, tick=tick))
         except KeyboardInterrupt:
             if not done:
                 raise
-            raise PartInterrupted(_inverted(target, image, done, failed, steps, layers[k:])) from None
+            raise PartInterrupted(_inverted(target, image, done, failed, layers[k:])) from None
         except Exception as error:  # a failed layer must not lose the others
             failed[layer] = error
             report(f"{layer} failed: {fault_of(error)}")
     if not done:
         raise next(iter(failed.values()))
-    return _inverted(target, image, done, failed, steps, [])
+    return _inverted(target, image, done, failed, [])
 
 
 def _inverted(
@@ -60,7 +59,6 @@ def _inverted(
     image: np.ndarray,
     done: Sequence[Inversion],
     failed: dict[str, Exception],
-    steps: int,
     missing: Sequence[str],
 ) -> PartResult:
     called = target.labels[int(done[0].classes[0])]
@@ -68,24 +66,27 @@ def _inverted(
     pictures, rows = [], []
     for inversion in done:
         error = f"{inversion.unsquared[0]:.3g}" + (f" ({inversion.squared[0]:.3g} squared)" if pairs else "")
-        kept = "kept" if inversion.kept[0] else "not kept"
+        kept = {"yes": "kept", "hardly": "hardly kept", "no": "not kept"}[_kept(inversion)]
         pictures.append(
             Picture(f"From {inversion.layer}", encode_png(inversion.images[0]), f"error {error}; {called} {kept}")
         )
         errors = [inversion.squared[0], inversion.unsquared[0], inversion.relative[0]] if pairs else [inversion.relative[0]]
         answers = [
-            "yes" if inversion.kept[0] else "no",
+            _kept(inversion),
             three_decimals(inversion.log_odds[0]),
             confidence_text(inversion.log_odds[0]),
+            three_decimals(inversion.margins[0]),
+            str(inversion.steps),
         ]
         rows.append([inversion.layer, *(f"{error:.4f}" for error in errors), *answers])
     of_errors = ["error, squared", "error, unsquared", "relative to norm"] if pairs else ["error"]
-    heads = ["layer", *of_errors, "class kept", f"log-odds of {called}", "confidence"]
+    heads = ["layer", *of_errors, "class kept", f"log-odds of {called}", "confidence", "margin", "steps"]
     rows += [[layer, "failed", *[""] * (len(heads) - 2)] for layer in failed]
     description = (
         "What a layer keeps of the image: starting from faint noise, an image is searched for that has the same features at "
-        "the layer. Differences to the given image were dropped by the layer, smoothed by the search, or not removed in "
-        f"{steps} steps. The class is kept if the target classifies the inversion as {called} too."
+        "the layer. Differences to the given image were dropped by the layer, smoothed by the search, or not removed in its "
+        f"steps. The class is kept if the target classifies the inversion as {called} too, and hardly kept if another class "
+        f"then has more than {1 / CLOSE:.0%} of its confidence."
     )
     how = (
         "Errors are distances between the two images' features, divided by the mean distance between pairs of real images, "
@@ -134,6 +135,13 @@ def dream_part(
     shown = {int(k) for k in np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round()}
     section = Section("Dream", text, "Mordvintsev, Olah & Tyka 2015.", [p for k, p in enumerate(pictures) if k in shown])
     return PartResult(section, [p for k, p in enumerate(pictures) if k not in shown])
+
+
+def _kept(inversion: Inversion) -> str:
+    """Whether the inversion has the image's class: yes, hardly (the next class is close, as in cautions), or no."""
+    if not inversion.kept[0]:
+        return "no"
+    return "yes" if inversion.margins[0] >= np.log(CLOSE) else "hardly"
 
 
 def _result(target: Target, deepest: Inversion, image: np.ndarray, label: str) -> str:

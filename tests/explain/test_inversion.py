@@ -8,7 +8,7 @@ from torch import nn
 from evofool.ascend.hooks import ForwardPass
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain import inversion
-from evofool.explain.inversion import InversionSettings, invert, paper_rule
+from evofool.explain.inversion import InversionSettings, graded_steps, graded_tv, invert, paper_rule
 from evofool.targets import Preprocessing, Target, target
 
 
@@ -45,7 +45,7 @@ def test_the_objective_equals_the_papers() -> None:
     wanted = ((f - f0) ** 2).sum() / (f0**2).sum()
     wanted += (8e-10 / 2 * (x**6).sum() + 100 / 2 * (dx**2 + dy**2).sum()) / 27098**2
     centre = torch.full((3, 1, 1), 128 / 255)
-    objective = inversion._objective("a", torch.tensor(f0)[None], shape, centre, InversionSettings(tv=100.0, alpha=8e-10))
+    objective = inversion._objective("a", torch.tensor(f0)[None], shape, centre, tv=100.0, alpha=8e-10)
     read = ForwardPass(None, {"a": torch.tensor(f)[None]})
     minimised = -objective(read, torch.tensor((x + 128) / 255)[None], torch.tensor([0]))
     assert float(minimised) == pytest.approx(wanted, rel=1e-5)
@@ -54,9 +54,7 @@ def test_the_objective_equals_the_papers() -> None:
 def test_the_penalty_of_an_edge_is_the_same_at_every_resolution() -> None:
     def price(side: int) -> float:
         ramp = torch.linspace(0, 1, side).expand(1, 1, side, side)
-        objective = inversion._objective(
-            "a", torch.ones(1, 1), (1, side, side), torch.zeros(1, 1, 1), InversionSettings(tv=10.0)
-        )
+        objective = inversion._objective("a", torch.ones(1, 1), (1, side, side), torch.zeros(1, 1, 1), tv=10.0, alpha=0)
         return -float(objective(ForwardPass(None, {"a": torch.ones(1, 1)}), ramp, torch.tensor([0])))
 
     assert price(28) == pytest.approx(price(224), rel=0.05)
@@ -118,10 +116,46 @@ def test_more_total_variation_makes_smoother_images() -> None:
     assert np.abs(np.diff(smooth)).mean() < 0.7 * np.abs(np.diff(rough)).mean()
 
 
+def test_total_variation_and_steps_follow_the_layers_size() -> None:
+    shape = (3, 224, 224)
+    # AlexNet's conv1, conv5 and fc8, which the paper inverts with 1, 10 and 100: a tenth of these within a factor of 6.
+    for values, papers in ((96 * 55 * 55, 1), (256 * 13 * 13, 10), (1000, 100)):
+        assert 1 / 6 < 10 * graded_tv(shape, values) / papers < 6
+    assert graded_tv(shape, 3 * 224 * 224) == pytest.approx(0.1)
+    assert graded_steps(shape, 32 * 112 * 112) == graded_steps(shape, 1000) == 100
+    assert [graded_steps(shape, values) for values in (150000, 31360, 9408)] == [400, 274, 150]
+    result = invert(small(), pictures(1), "6")
+    assert (result.tv, result.steps) == (10, 100)  # of 5 values; the paper's most is 100
+    given = invert(small(), pictures(1), "6", settings=InversionSettings(tv=0, steps=7))
+    assert (given.tv, given.steps, given.backwards) == (0, 7, 7)
+
+
+def test_a_class_kept_at_a_layer_is_kept_at_each_earlier_one_and_the_error_falls_towards_the_input() -> None:
+    found = small()
+    textured = np.random.default_rng(1).integers(0, 256, (6, 3, 16, 16), np.uint8)
+    results = [invert(found, textured, layer) for layer in ("0", "2", "4")]
+    kept, errors = (np.stack(rows) for rows in ([r.kept for r in results], [r.relative for r in results]))
+    assert kept[0].all()
+    assert (kept[:-1] >= kept[1:]).all()
+    assert (errors[:-1] <= errors[1:]).all(), errors
+    # Smoothed as a deep layer is, the first layer loses the texture.
+    assert (invert(found, textured, "0", settings=InversionSettings(tv=3.0)).relative > 5 * errors[0]).all()
+
+
+def test_the_margin_says_by_how_much_a_class_is_kept() -> None:
+    found, images = small(), pictures(3)
+    result = invert(found, images, "6", settings=InversionSettings(steps=40))
+    logits = found.logits(result.images)
+    own = logits[np.arange(3), result.classes]
+    logits[np.arange(3), result.classes] = -np.inf
+    assert result.margins == pytest.approx(own - logits.max(1), abs=1e-6)
+    assert list(result.kept) == list(result.margins > 0)
+
+
 def test_the_best_restart_is_kept_and_the_first_is_that_of_a_single_one() -> None:
     found = small()
     single, three = (
-        invert(found, pictures(2), "6", settings=InversionSettings(steps=5, restarts=k, microbatch=1)) for k in (1, 3)
+        invert(found, pictures(2), "6", settings=InversionSettings(tv=3, steps=5, restarts=k, microbatch=1)) for k in (1, 3)
     )
     assert (three.relative <= single.relative).all()
     assert (three.relative < single.relative).any()
