@@ -146,11 +146,10 @@ def _reporting(as_json: bool) -> "Iterator[Callable[[str | Progress], None]]":
 
 def _progress_text(p: "Progress") -> str:
     """As in "occlusion: 96 of 225 patches, 12/s, about 11 s left"."""
-    if not p.done or not p.seconds:
+    if not p.rate:
         return str(p)
-    rate = p.done / p.seconds
-    left = f", about {duration((p.of - p.done) / rate)} left" if p.done < p.of else ""
-    return f"{p}, {rate:.3g}/s{left}"
+    left = f", about {duration((p.of - p.done) / p.rate)} left" if p.done < p.of else ""
+    return f"{p}, {p.rate:.3g}/s{left}"
 
 
 def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:

@@ -37,8 +37,8 @@ def doubts(target: Target, log_odds: np.ndarray) -> list[str]:
     close = int((p * CLOSE > p[0]).sum())
     if close > 1:
         named = [f"{target.labels[c]} {confidence_text(log_odds[c])}" for c in order[: min(close, _NAMED)].tolist()]
-        more = f" and {close - _NAMED} more" if close > _NAMED else ""
-        apart = "this from its second choice" if close == 2 else f"its first {close} choices apart"
+        more = f" and {close - _NAMED:,} more" if close > _NAMED else ""
+        apart = "this from its second choice" if close == 2 else f"its first {close:,} choices apart"
         tie = "; of equal confidences the first class counts" if p[0] == p[1] else ""
         found.append(f"{target.name} hardly tells {apart}: {', '.join(named)}{more} (confidences){tie}")
     return found

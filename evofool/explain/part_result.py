@@ -14,13 +14,16 @@ from evofool.targets import Target
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a part is: `done` of `of`, counted in `unit`, after so many seconds. what: what is under way, or ""."""
+    """How far a part is: `done` of `of`, counted in `unit`. what: what is under way, or "".
+
+    rate: units a second since the first report, whose own pass also prepares the network; 0 while it is not known.
+    """
 
     what: str
     done: int
     of: int
     unit: str
-    seconds: float
+    rate: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.what}{self.what and ': '}{self.done:,} of {self.of:,} {self.unit}"
@@ -43,9 +46,17 @@ def prefixed(part: str, report: Report) -> Report:
 
 
 def counting(report: Report, unit: str, what: str = "") -> Callable[[int, int], None]:
-    """A function of (done, of) that reports Progress, with the seconds since counting was called."""
-    began = time.perf_counter()
-    return lambda done, of: report(Progress(what, done, of, unit, time.perf_counter() - began))
+    """A function of (done, of) that reports Progress."""
+    first: list[tuple[int, float]] = []
+
+    def count(done: int, of: int) -> None:
+        now = time.perf_counter()
+        if not first:
+            first.append((done, now))
+        before, then = first[0]
+        report(Progress(what, done, of, unit, (done - before) / (now - then) if now > then else 0.0))
+
+    return count
 
 
 class PartResult(NamedTuple):

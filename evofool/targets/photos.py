@@ -111,6 +111,11 @@ def to_input(picture: Image.Image, target: Target) -> np.ndarray:
         factor = max(resize / min(w, h), width / w, height / h)
         # Rounded down, as torchvision does; 1e-9 corrects a factor that is one bit too low.
         size = (max(width, int(w * factor + 1e-9)), max(height, int(h * factor + 1e-9)))
+        if size[0] * size[1] > MOST_PIXELS:  # 1 x 10,000 pixels would take gigabytes
+            raise ImageError(
+                f"{w:,} x {h:,} pixels are {size[0]:,} x {size[1]:,} with a short side of {resize}, and at most "
+                f"{MOST_PIXELS:,} pixels are allowed; crop it first"
+            )
     if picture.size != size:
         picture = picture.resize(size, filter_)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)

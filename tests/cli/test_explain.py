@@ -111,11 +111,11 @@ def test_warnings_of_a_run_head_the_page_and_are_in_the_json(call: Call, mine: P
 
 
 def test_progress_has_a_rate_and_the_time_left() -> None:
-    assert _progress_text(Progress("occlusion", 96, 225, "patches", 8.0)) == (
+    assert _progress_text(Progress("occlusion", 96, 225, "patches", 12.0)) == (
         "occlusion: 96 of 225 patches, 12/s, about 11 s left"
     )
-    assert _progress_text(Progress("occlusion", 225, 225, "patches", 20.0)) == "occlusion: 225 of 225 patches, 11.2/s"
-    assert _progress_text(Progress("occlusion", 0, 225, "patches", 0.0)) == "occlusion: 0 of 225 patches"
+    assert _progress_text(Progress("occlusion", 225, 225, "patches", 11.25)) == "occlusion: 225 of 225 patches, 11.2/s"
+    assert _progress_text(Progress("occlusion", 32, 225, "patches")) == "occlusion: 32 of 225 patches"
 
 
 # --- pictures

@@ -195,6 +195,15 @@ def test_pixels_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
         list(photographs(find_photographs(tmp_path, fake().labels), fake()))
 
 
+def test_a_long_strip_that_resizing_would_make_a_giant_is_refused() -> None:
+    strip = Image.new("L", (1, 10_000))
+    with pytest.raises(
+        ImageError, match=r"1 x 10,000 pixels are 256 x 2,560,000 with a short side of 256, .* crop it first"
+    ):
+        to_input(strip, fake((3, 224, 224), resize=256))
+    assert to_input(strip, fake((3, 8, 8))).shape == (3, 8, 8)
+
+
 @pytest.mark.parametrize("most", [50, 100])
 def test_a_small_file_that_unpacks_to_a_giant_is_refused(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)  # 120 pixels: more than twice, and more than once as many
