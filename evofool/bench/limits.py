@@ -72,31 +72,19 @@ def _two_sided(
 
 
 def _lower_bound(shares: np.ndarray, common: np.ndarray | float, most: float, confidence: float) -> np.ndarray:
-    """effective_low of the mean over seeds of (S, Q) shares."""
-    seeds = len(shares)
-    return effective_low(shares.mean(axis=0), shares.var(axis=0, ddof=1) / seeds, seeds - 1, common, most, confidence)
-
-
-def effective_low(
-    mean: np.ndarray,
-    between: np.ndarray,
-    freedom: int,
-    common: np.ndarray | float,
-    most: float,
-    confidence: float,
-) -> np.ndarray:
     """Clopper & Pearson's one-sided lower limit, of an effective number of outcomes (Korn & Graubard 1998), at most `most`.
 
-    mean: (Q,), a share; between: its variance from seeds, with these degrees of freedom; common: that from the thresholds.
-    The number is that which gives the mean its variance, times the squared ratio of the normal and Student's quantiles.
+    This number is that which gives the mean its variance, times the squared ratio of the normal and Student's quantiles.
     """
     from scipy import special
 
+    seeds, mean = len(shares), shares.mean(axis=0)
+    between = shares.var(axis=0, ddof=1) / seeds
     variance = between + common
     known = (variance > 0) & (mean < 1)
     total = np.where(known, variance, 1.0)
-    both = total**2 / np.where(known, between**2 / freedom + np.square(common) / THRESHOLD_FREEDOM, 1.0)
-    ratio = special.ndtri(confidence) / special.stdtrit(np.maximum(both, freedom), confidence)
+    freedom = total**2 / np.where(known, between**2 / (seeds - 1) + np.square(common) / THRESHOLD_FREEDOM, 1.0)
+    ratio = special.ndtri(confidence) / special.stdtrit(np.maximum(freedom, seeds - 1), confidence)
     number = np.clip(np.where(known, mean * (1 - mean) / total * ratio**2, most), 1, most)
     hits = np.maximum(mean * number, 1e-9)
     return np.minimum(special.betaincinv(hits, number - hits + 1, 1 - confidence), mean)

@@ -1,15 +1,17 @@
 """The intervals of a bench, compared with scipy, with slow versions, and by their properties."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from scipy import optimize, stats
 
 from evofool.bench.statistics import (
+    Difference,
     Interval,
     band,
-    discordant_share,
+    fooled_difference,
     mann_whitney,
     median_interval,
     networks_interval,
@@ -397,27 +399,38 @@ def test_equal_differences_have_no_limits() -> None:
         assert (found.value, found.low, found.high) == (pytest.approx(apart), None, None)
 
 
-def test_only_classes_that_one_of_two_arms_fools_tell_which_fools_more() -> None:
-    """Equal seeds: Clopper & Pearson's limit of the effective number of classes."""
-    a, b = np.zeros((2, 10), bool), np.zeros((2, 10), bool)
-    a[:, :9], b[:, 8:9] = True, True
-    effective = 16 / (1 + 0.2 * 7)
-    assert three(discordant_share(a, b)) == pytest.approx([1, 0.025 ** (1 / effective), 1])
-    assert three(discordant_share(b, a)) == pytest.approx([0, 0, 1 - 0.025 ** (1 / effective)])
-    assert discordant_share(a[:1], b[:1]) == Interval(1.0, None, None, 1)
-    assert discordant_share(a, a) == Interval(None, None, None, 2, bound="unknown")
-    other = discordant_share(a, b, threshold_variance=0.01)
-    assert (other.low or 0) < 0.025 ** (1 / effective)
+def hits(*by_seed: Sequence[int]) -> np.ndarray:
+    """(S, 10) bool: in each seed, these of ten classes are fooled."""
+    return np.array([[k in fooled for k in range(10)] for fooled in by_seed])
 
 
-@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.3), (3, 0.3), (5, 1.0), (10, 1.0)])
+def test_the_difference_of_fooled_classes_is_newcombes_for_the_assumed_number_of_outcomes() -> None:
+    a, b = hits(*[range(10)] * 5), hits(*[range(9)] * 5)
+    few, many = fooled_difference(a[:2], b[:2]), fooled_difference(a, b)
+    assert few.value == many.value == pytest.approx(0.1)
+    wide, narrow, mirrored = ((each.low or 0, each.high or 0) for each in (few, many, fooled_difference(b, a)))
+    assert wide[0] < narrow[0] < 0 < 0.1 < narrow[1] < wide[1]
+    assert mirrored == pytest.approx((-narrow[1], -narrow[0]))
+    assert fooled_difference(a[:1], b[:1]) == Difference(pytest.approx(0.1), None, None, 1)
+    other = fooled_difference(a, b, threshold_variance=0.01)
+    assert (other.low or 0) < narrow[0]
+
+
+def test_two_seeds_show_the_difference_between_nearly_all_classes_and_few() -> None:
+    nine = hits(range(9), range(9))
+    assert (fooled_difference(nine, hits((), (2, 9))).low or 0) > 0
+    assert (fooled_difference(hits(range(10), range(10)), hits((3,), (3, 7))).low or 0) > 0
+    assert (fooled_difference(nine, hits((1, 2, 3, 4), (3, 7, 8, 9))).low or 0) < 0
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.3), (3, 1.0), (5, 1.0), (10, 0.3)])
 def test_equal_arms_are_seldom_shown_to_differ(seeds: int, spread: float) -> None:
     """Classes of a seed share its luck; each arm has its own, and they fool as many classes on average."""
     rng = np.random.default_rng(seeds)
     levels = stats.norm.ppf((np.arange(10) + 0.5) / 10)
     draws = levels + rng.normal(0, spread**0.5, (400, 2, seeds, 1)) + rng.normal(0, 0.7, (400, 2, seeds, 10))
-    lows = [discordant_share(*(pair > 0)).low for pair in draws]
-    assert np.mean([low is not None and low > 0.5 for low in lows]) <= 0.04
+    found = [fooled_difference(*(pair > 0)) for pair in draws]
+    assert np.mean([(each.low or 0) > 0 or (each.high or 0) < 0 for each in found]) <= 0.07
 
 
 # --- two groups

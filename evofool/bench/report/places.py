@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evofool.bench.report.formatting import counted, format_share, join_names
-from evofool.bench.statistics import discordant_share
+from evofool.bench.statistics import fooled_difference
 
 QUERIES, CLASSES = "queries", "classes"
 """The figures that a difference may rest on."""
@@ -97,8 +97,8 @@ def _fools_more(a: Fooled, b: Fooled) -> bool:
         return _below(b.share, a.share)
     hits, others = (np.array([of.by_seed[seed] for seed in seeds], bool) for of in (a, b))
     variance = 0.0 if a.thresholds == b.thresholds else a.variance + b.variance
-    low = discordant_share(hits, others, variance).low
-    return low is not None and low > 0.5
+    low = fooled_difference(hits, others, variance).low
+    return low is not None and low > 0
 
 
 def by_queries(rows: Mapping[str, Figures]) -> list[str]:
