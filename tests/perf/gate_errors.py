@@ -123,10 +123,12 @@ def with_interval(found: np.ndarray, chosen: np.ndarray, networks: int, rng: np.
 
 def print_spreads(alike: EarlierResults, arms: Sequence[str]) -> None:
     """Standard deviations of log10 of the queries, of the geometric mean over classes and of Q50."""
-    print("\nStandard deviations of log10 of the queries (a censored search counts as the budget)")
     print(
-        f"{'arm':<10}{'accepted':>9}{'seeds: mean':>13}{'Q50':>7}{'blocks':>8}{'trainings: mean':>17}{'Q50':>7}{'paired':>8}"
+        "\nStandard deviations of log10 of the queries (a censored search counts as the budget);\n"
+        "ratio: of the ratio that a gate estimates between two trainings, with all seeds; chance: its part between 3 seeds"
     )
+    columns = ("seeds: mean", "Q50", "blocks", "trainings: mean", "Q50", "paired", "ratio", "chance")
+    print(f"{'arm':<10}{'accepted':>9}" + "".join(f"{column:>{max(8, len(column) + 2)}}" for column in columns))
     budget = alike.first.budget
     for arm in arms:
         queries = alike.queries(arm, alike.seeds(arm))
@@ -136,9 +138,12 @@ def print_spreads(alike: EarlierResults, arms: Sequence[str]) -> None:
         seeds = len(means[0])
         blocks = np.sqrt(np.mean([middle(each, True).error ** 2 for each in logs]) * seeds)
         pairs = [(means[i] - means[j]).var(ddof=1) / 2 for i, j in combinations(range(len(means)), 2)]
+        shifts = [middle(logs[i] - logs[j], attacks_classes_apart(arm)) for i, j in combinations(range(len(logs)), 2)]
+        ratio = np.sqrt(np.mean([shift.value**2 for shift in shifts]))
+        chance = np.sqrt(np.mean([shift.error**2 for shift in shifts]) * seeds / 3)
         print(
-            f"{arm:<10}{1 - np.isnan(queries).mean():>9.0%}{within(means):>13.3f}{within(halves):>7.3f}{blocks:>8.3f}"
-            f"{between(means):>17.3f}{between(halves):>7.3f}{np.sqrt(np.mean(pairs)):>8.3f}"
+            f"{arm:<10}{1 - np.isnan(queries).mean():>9.0%}{within(means):>13.3f}{within(halves):>8.3f}{blocks:>8.3f}"
+            f"{between(means):>17.3f}{between(halves):>8.3f}{np.sqrt(np.mean(pairs)):>8.3f}{ratio:>8.3f}{chance:>8.3f}"
         )
 
 
