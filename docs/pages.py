@@ -22,6 +22,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from evofool.whole_file import write_whole
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {
     "explain.html": ("runs/mnist-cppn/explain-3/index.html", "run mnist-cppn", "explain runs/mnist-cppn --class 3"),
@@ -138,9 +140,7 @@ def make_example(file: Path, page: str, commands: list[str]) -> None:
                 raise PluginError(f"examples/{file.name}: evofool {command} failed:\n{done.stdout}")
         if (beside := Path(folder, page).with_suffix("")).is_dir():
             shutil.copytree(beside, file.with_suffix(""), dirs_exist_ok=True)
-        part = file.with_suffix(".part")
-        shutil.copyfile(Path(folder, page), part)
-        part.replace(file)
+        write_whole(file, Path(folder, page).read_bytes())
 
 
 # Commands

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from evofool.errors import ImageError
+from evofool.whole_file import whole_file, write_whole
 
 MOST_PIXELS = 89_000_000
 """The largest picture that is opened. A larger one could fill the memory from a file of some kilobytes; Pillow warns a
@@ -118,4 +119,10 @@ def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | Non
 
 def save_png(image: np.ndarray, path: Path) -> None:
     """Write uint8 (C, H, W) to path."""
-    path.write_bytes(encode_png(image))
+    write_whole(path, encode_png(image))
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture to path, a PNG."""
+    with whole_file(path) as draft:
+        picture.save(draft, "PNG")

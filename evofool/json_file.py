@@ -7,19 +7,14 @@ from typing import Any
 from evofool.errors import StoreError
 from evofool.json_text import parse_json
 from evofool.text import ascii_json
+from evofool.whole_file import write_whole
 
 _MOST_CHARACTERS = 1 << 26  # results with every elite of thousands of classes
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Readable JSON, whole or not at all; numbers are exact. StoreError if it cannot be written."""
-    draft = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(ascii_json(data, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror})") from None
+    write_whole(path, ascii_json(data, indent=1) + "\n")
 
 
 def read_json(path: Path, schema: str, version: int, remedy: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from evofool.ascend.loop import STUCK, Tick
 from evofool.attacks import gradient
 from evofool.attacks.run import settings_of
 from evofool.errors import TargetError
-from evofool.images import is_large, save_png
+from evofool.images import is_large, save_picture, save_png
 from evofool.machine import torch_threads
 from evofool.pages.sheet import Tile, contact_sheet
 from evofool.recipe import Recipe, parse
@@ -23,6 +23,7 @@ from evofool.scores import confidence, log_odds, margin
 from evofool.targets import Target
 from evofool.targets.redaction import short_name
 from evofool.text import to_json, whole_number
+from evofool.whole_file import write_whole
 
 _Unit = tuple[str, tuple[int, ...]]
 """A layer's name and an index into it."""
@@ -213,8 +214,8 @@ def _pictures(target: Target, folder: Path, units: Sequence[_Unit], result: _Uni
         tiles.append(Tile(result.images[best], f"{name}: {label}", p, log_odds=odds))
         entries.append({"unit": name, "file": file, "activations": each.tolist(), "called": label, "confidence": p})
     title = f"{short_name(target.name)}: units, and the classes of their images"
-    contact_sheet(tiles, title=title).save(folder / "units.png")
-    (folder / "units.json").write_text(to_json(entries) + "\n", encoding="utf-8")
+    save_picture(contact_sheet(tiles, title=title), folder / "units.png")
+    write_whole(folder / "units.json", to_json(entries) + "\n")
 
 
 def _name(layer: str, index: Sequence[int]) -> str:

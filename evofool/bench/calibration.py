@@ -25,6 +25,7 @@ from evofool.bench.answer_file import stored_queries
 from evofool.bench.real import RealImages, update_digest
 from evofool.errors import ImageError, StoreError, TargetError
 from evofool.targets import Target
+from evofool.whole_file import write_whole
 
 MIN_CORRECT = 40  # correctly classified images of the calibration half; with fewer, a 5% quantile is meaningless
 # Misclassified images of the calibration half. The fewer there are, the more the temperature depends on a single image,
@@ -317,13 +318,7 @@ class Calibration:
 
         meta = {"sha256": self.sha256, "fingerprint": self.fingerprint, "labels": json.dumps(self.labels)}
         tensors = {"logits": self.logits, "classes": self.classes, "control": self.control}
-        draft = path.with_name(path.name + ".new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(save(tensors, metadata=meta))
-            draft.replace(path)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be written ({error.strerror})") from None
+        write_whole(path, save(tensors, metadata=meta))
 
     @classmethod
     def load(cls, path: Path) -> "Calibration | None":

@@ -35,6 +35,7 @@ from evofool.search.local_evaluator import LocalEvaluator
 from evofool.targets import Target
 from evofool.targets import target as load_target
 from evofool.targets.network import FLOAT32
+from evofool.whole_file import write_whole
 
 RECORD = "cell.json"  # beside the run, once the cell is done
 JOB = "job.json"  # the identity of the job that the cell was started for
@@ -280,9 +281,7 @@ def _stored_identity(folder: Path) -> dict[str, Any] | None:
 def _save_logits(verdict: Verdict, path: Path) -> None:
     from safetensors.numpy import save
 
-    draft = path.with_name(path.name + ".new")
-    draft.write_bytes(save({"classes": verdict.classes, "logits": verdict.logits}))
-    draft.replace(path)
+    write_whole(path, save({"classes": verdict.classes, "logits": verdict.logits}))
 
 
 def _target(spec: str, folder: Path) -> Target:

@@ -18,6 +18,7 @@ from evofool.errors import EvofoolError, StoreError
 from evofool.json_file import read_json, write_json
 from evofool.run.stored import StoredRun
 from evofool.targets.redaction import without_folders
+from evofool.whole_file import write_whole
 
 if TYPE_CHECKING:
     from evofool.pages.sheet import Tile
@@ -178,13 +179,7 @@ def _write_report(
     written = set()
     for path, content in bench_report(list(results.values()), dict(total), tiles, list(notes)):
         file = folder / path
-        draft = file.with_name(f"{file.name}.new")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(content)
-            draft.replace(file)
-        except OSError as error:
-            raise StoreError(f"{file} cannot be written ({error.strerror})") from None
+        write_whole(file, content)
         written.add(file)
     for file in (beside / path for path in _paths(beside) & earlier):
         if file not in written:

@@ -14,11 +14,10 @@ from evofool.bench.plan import BenchRecipe, parse
 from evofool.errors import RecipeError, StoreError
 from evofool.json_file import read_json, write_json
 from evofool.run.reader import FILE
-from evofool.sweep.folder import LOCK, locked_folder
+from evofool.sweep.folder import is_folder_name, locked_folder
 
 MANIFEST, CELLS = "bench.json", "cells"
 SCHEMA, VERSION = "evofool.bench.plan", 2
-_LEFT_BY_A_KILL = (LOCK, f"{MANIFEST}.new")  # files of a benchmark that was killed as it started
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,7 @@ def open_manifest(recipe: BenchRecipe, folder: Path) -> Iterator[Manifest]:
 
     StoreError if the folder is in use, or not empty and no benchmark.
     """
-    with locked_folder(folder, "benchmark"):
-        if not (folder / MANIFEST).is_file() and any(path.name not in _LEFT_BY_A_KILL for path in folder.iterdir()):
-            raise StoreError(f"{folder} is not empty and holds no benchmark ({MANIFEST}); take another --out")
+    with locked_folder(folder, "benchmark", MANIFEST):
         yield Manifest(recipe, folder)
 
 
@@ -141,7 +138,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Calib
 
 def _calibrated(name: str, values: Mapping[str, Any]) -> CalibratedAs:
     """What bench.json has of a target; ValueError or TypeError for a name that is no folder's, and for other values."""
-    if Path(name).name != name or "\0" in name:
+    if not is_folder_name(name):
         raise ValueError(f"{name!r:.80} cannot be a target's name")
     found = CalibratedAs(**{**values, "notes": tuple(values.get("notes", ()))})
     texts = (found.spec, found.fingerprint, found.images, found.listing, *found.notes)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from evofool.bench.acceptance import FeatureScale, unit_rows
-from evofool.errors import StoreError
 from evofool.targets import Target
+from evofool.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,7 @@ class RealFeatures:
         from safetensors.numpy import save
 
         tensors = {"features": self.features, "classes": self.classes, "rows": self.rows}
-        draft = path.with_name(path.name + ".new")
-        try:
-            draft.write_bytes(save(tensors, metadata={"layer": self.layer, "made_for": self.made_for}))
-            draft.replace(path)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be written ({error.strerror})") from None
+        write_whole(path, save(tensors, metadata={"layer": self.layer, "made_for": self.made_for}))
 
     @classmethod
     def load(cls, path: Path) -> "RealFeatures | None":

@@ -14,6 +14,7 @@ import numpy as np
 
 from evofool.bench.acceptance import SEEN, top_two
 from evofool.errors import StoreError
+from evofool.whole_file import write_whole
 
 FILE = "seen.bin"
 _HEAD = b"evofool.seen/1\n"
@@ -37,10 +38,8 @@ class SeenAnswers:
         records = np.zeros(0, SEEN) if records is None else records[kept(records)]
         for record in records:
             self._add(record)
-        draft = self._path.with_name(f"{FILE}.new")
+        write_whole(self._path, _HEAD + records.tobytes())
         try:
-            draft.write_bytes(_HEAD + records.tobytes())
-            draft.replace(self._path)
             self._file = self._path.open("ab")
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written ({error.strerror})") from None

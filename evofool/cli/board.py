@@ -36,9 +36,9 @@ def board(
     """
     from evofool.bench.board.board import make_board, result_files
     from evofool.bench.board.board_page import COLUMNS, board_json, board_page, board_rows
-    from evofool.cli.console import write
     from evofool.export.csv_file import write_csv
     from evofool.json_file import write_json
+    from evofool.whole_file import write_whole
 
     files = result_files(results)
     found = make_board(files)
@@ -47,10 +47,9 @@ def board(
     )
     page = out or (None if as_json else Path("board.html"))
     if page is not None:
-        html = board_page(found)
-        write(page, lambda: page.write_text(html, encoding="utf-8"))
+        write_whole(page, board_page(found))
     if csv is not None:
-        write(csv, lambda: write_csv(csv, COLUMNS, board_rows(found)))
+        write_csv(csv, COLUMNS, board_rows(found))
     for copy, data in copied:
         write_json(copy, data)
     if as_json:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evofool.errors import StoreError, TargetError
 from evofool.printer import Table, leave_terminal, print_json, print_lines, show_cursor, status
+from evofool.whole_file import write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -176,6 +177,7 @@ def draw_pictures(stored: "StoredRun", elites: "list[Elite]") -> str:
 
     Returns why the curve is not drawn; "" if it is.
     """
+    from evofool.images import save_picture
     from evofool.pages.curve import curve
     from evofool.pages.sheet import Tile, contact_sheet
     from evofool.targets.redaction import short_name
@@ -184,9 +186,9 @@ def draw_pictures(stored: "StoredRun", elites: "list[Elite]") -> str:
     title = f"{stored.recipe.name}: {short_name(stored.recipe.target)}, {_spent(stored)}"
     tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in elites]
     sheet, best, plot = folder / SHEET, folder / BEST_SHEET, folder / CURVE
-    write(sheet, lambda: contact_sheet(tiles, title=title).save(sheet))
+    save_picture(contact_sheet(tiles, title=title), sheet)
     if len(elites) > _BEST:
-        write(best, lambda: _best_sheet(elites, title).save(best))
+        save_picture(_best_sheet(elites, title), best)
     rows = stored.rows()
     if not rows:
         return "no batch was committed"
@@ -194,7 +196,7 @@ def draw_pictures(stored: "StoredRun", elites: "list[Elite]") -> str:
     by = "" if ranked == "float32" else f" (scores of the search, in {ranked})"
     unit = "forward passes" if stored.meta.attack else "evaluations"
     try:
-        write(plot, lambda: plot.write_bytes(curve(rows, title + by, len(stored.classes), unit)))
+        write_whole(plot, curve(rows, title + by, len(stored.classes), unit))
     except ValueError as error:  # metrics of a damaged file; its elites may be sound
         return str(error)
     return ""
@@ -379,13 +381,11 @@ def show_one(
     if cppn is None and graph is not None:
         raise StoreError(f"{stored.folder}: a {stored.recipe.encoding.kind} image has no graph; leave --graph out")
     if image is not None:
-        path = image
-        write(path, lambda: path.write_bytes(row.png))
+        write_whole(image, row.png)
     if cppn is not None and graph is not None:
         from evofool.pages.graph import graph_svg
 
-        drawing, svg = graph, graph_svg(cppn)
-        write(drawing, lambda: drawing.write_text(svg, encoding="utf-8"))
+        write_whole(graph, graph_svg(cppn))
     if as_json:
         print_json({**elite.summary(), "runners_up": seen, "genome": genome})
         return
@@ -433,13 +433,3 @@ def refuse_unwritable(path: Path | None) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise StoreError(f"{path} cannot be written: its folder is not writable ({error.strerror or error})") from None
-
-
-def write(path: Path, action: Callable[[], object]) -> None:
-    """Call action, which writes path; an OSError becomes a StoreError that names the path."""
-    try:
-        action()
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None

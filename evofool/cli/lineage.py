@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.console import refuse_unwritable, write
+from evofool.cli.console import refuse_unwritable
 from evofool.cli.options import AsJson, RunFolder
 from evofool.printer import print_json, print_lines
 
@@ -71,6 +71,7 @@ def _was(ancestor: "Ancestor", names: "Callable[[tuple[int, ...]], str]") -> str
 
 
 def _draw(path: Path, line: "list[Ancestor]", names: "Callable[[tuple[int, ...]], str]") -> None:
+    from evofool.images import save_picture
     from evofool.pages.descent import DescentStep, descent_strip
 
     labels = [names(a.held) or f"({names(a.runner_up) or 'runner-up'})" for a in line]
@@ -78,4 +79,4 @@ def _draw(path: Path, line: "list[Ancestor]", names: "Callable[[tuple[int, ...]]
         DescentStep(a.image, a.birth, label, "goal switch" if a.switched else "", a.switched)
         for a, label in zip(line, labels, strict=True)
     ]
-    write(path, lambda: descent_strip(steps).save(path, "PNG"))
+    save_picture(descent_strip(steps), path)

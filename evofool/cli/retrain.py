@@ -54,8 +54,9 @@ def retrain(
     from evofool.bench.retraining.analysis import analyse
     from evofool.bench.retraining.retrain_loop import RetrainingPlan, Stopped
     from evofool.bench.retraining.retrain_loop import retrain as run_experiment
-    from evofool.cli.console import interrupts, write
+    from evofool.cli.console import interrupts
     from evofool.pages.retrain_curve import retrain_curve
+    from evofool.whole_file import write_whole
 
     plan = RetrainingPlan(
         iterations, repeats, defence, fooling_share, searches, evaluations, encoding, seed, epochs, tuple(changes or ())
@@ -71,7 +72,7 @@ def retrain(
     if data["iterations"]:
         show(data)
         plot = folder / "retrain.png"
-        write(plot, lambda: plot.write_bytes(retrain_curve(data["iterations"], title(plan))))
+        write_whole(plot, retrain_curve(data["iterations"], title(plan)))
         print_lines("", f"Figures: {folder / 'retrain.json'}", f"Curve:   {plot}")
     if stopped:
         print_lines("Stopped. The same command continues.")

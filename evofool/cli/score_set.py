@@ -191,7 +191,7 @@ def _print_classes(scored: "ScoredSet") -> None:
 
 
 def _draw(path: Path, scored: "ScoredSet") -> None:
-    from evofool.cli.console import write
+    from evofool.images import save_picture
     from evofool.pages.sheet import Tile, contact_sheet
     from evofool.targets.redaction import short_name
 
@@ -202,5 +202,4 @@ def _draw(path: Path, scored: "ScoredSet") -> None:
         image = scored.images.image(int(scored.rows[row]))
         tiles.append(Tile(image, meant, float(scored.p[row]), note, float(scored.log_odds[row])))
     title = f"The image of each class with the highest margin, by {short_name(scored.target.name)}"
-    drawn = contact_sheet(tiles, title=title)
-    write(path, lambda: drawn.save(path, "PNG"))
+    save_picture(contact_sheet(tiles, title=title), path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.console import print_table, refuse_unwritable, show_one, write
+from evofool.cli.console import print_table, refuse_unwritable, show_one
 from evofool.cli.options import AsJson, RunFolder, Trust
 from evofool.printer import Table, print_json, print_lines
 
@@ -93,6 +93,7 @@ def _show_list(stored: "StoredRun", class_id: int, as_json: bool, image: Path | 
     """The genomes that the search keeps of a class, printed, and drawn where a file is named."""
     places, label = stored.class_list(class_id), stored.labels[class_id]
     if image is not None:
+        from evofool.images import save_picture
         from evofool.pages.sheet import Tile, contact_sheet
 
         packed = stored.store.genomes(place.birth for place in places)
@@ -101,7 +102,7 @@ def _show_list(stored: "StoredRun", class_id: int, as_json: bool, image: Path | 
             Tile(drawn, f"birth {place.birth}", place.confidence, log_odds=place.log_odds)
             for drawn, place in zip(images, places, strict=True)
         ]
-        write(image, lambda: contact_sheet(tiles, title=f"{label}: the genomes that the search keeps").save(image, "PNG"))
+        save_picture(contact_sheet(tiles, title=f"{label}: the genomes that the search keeps"), image)
     if as_json:
         rows = [{**asdict(place), "confidence": place.confidence} for place in places]
         print_json({"class": class_id, "label": label, "keep": stored.meta.keep, "list": rows})

@@ -1,6 +1,5 @@
 """The command `evofool transfer`."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 from evofool.bench.interval import Interval
 from evofool.cli.options import Trust
 from evofool.printer import Table, print_lines, status
+from evofool.whole_file import write_whole
 
 if TYPE_CHECKING:
     from evofool.bench.calibration import Calibration
@@ -265,18 +265,5 @@ def _plot(path: Path, found: "TransferMatrix") -> None:
     svg = transfer_heat(data["targets"], data["share"], data["low"], data["high"])
     # The plot is made for a page; as a file of its own it needs a name space and a background.
     svg_tag = '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff"'
-    _write(path, svg.replace("<svg", svg_tag, 1).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file or none of it."""
-    from evofool.cli.console import write
-
-    draft = path.with_name(path.name + ".new")
-
-    def action() -> None:
-        draft.write_bytes(data)
-        os.replace(draft, path)
-
-    write(path, action)
+    write_whole(path, svg.replace("<svg", svg_tag, 1))
     print_lines(f"Written: {path}")

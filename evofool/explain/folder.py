@@ -1,12 +1,12 @@
 """The folder of an explanation: its page, its pictures, and the pictures of an earlier explanation."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from evofool.errors import StoreError
 from evofool.pages.html_page import Picture, files_of
+from evofool.whole_file import whole_file, write_whole
 
 PAGE = "index.html"
 
@@ -42,18 +42,13 @@ class ExplanationFolder:
 
     def write(self, page: str) -> None:
         """Write the page and the new pictures. An interruption leaves either the earlier page or the new one, complete."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            # The page first: it lists its pictures, so that no picture is ever left without a page that lists it.
-            draft = self.path / f".{PAGE}.new"
+        # The page first: it lists its pictures, so that no picture is ever left without a page that lists it.
+        with whole_file(self.page) as draft:
             draft.write_text(page, encoding="utf-8")
             for file in self._earlier:
                 file.unlink(missing_ok=True)
-            os.replace(draft, self.page)
-            for file, png in self._waiting:
-                file.write_bytes(png)
-        except OSError as error:
-            raise StoreError(f"{error.filename or self.path} cannot be written ({error.strerror or error})") from None
+        for file, png in self._waiting:
+            write_whole(file, png)
         self._earlier, self._waiting = set(), []
 
     def _left_behind(self) -> set[Path]:

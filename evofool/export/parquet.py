@@ -1,7 +1,6 @@
 """Elites as a Parquet table in the layout of Hugging Face's data sets: a picture in every row, and what is known of it."""
 
 import json
-import os
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -9,10 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from evofool.errors import EvofoolError, ImageError, StoreError
+from evofool.errors import EvofoolError, ImageError
 from evofool.export.image_file import picture, stem
 from evofool.run.schema import IMAGE_METRICS
 from evofool.run.stored import Elite, ListedElite, ListedRunnerUp, StoredRun
+from evofool.whole_file import whole_file
 
 COLUMNS = {
     "label_name": "string",
@@ -141,22 +141,16 @@ def _write(
     words = [name for name, kind in {**COLUMNS, **extra}.items() if kind == "string" and name != "record_sha256"]
     # Pictures are packed already.
     packing = {name: "NONE" if name == "image.bytes" else "SNAPPY" for name in _leaves(schema)}
-    draft, written = path.with_name(f".{path.name}.new"), 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with parquet.ParquetWriter(draft, schema, compression=packing, use_dictionary=words) as writer:
-            for run, elites, more in parts:
-                for at in range(0, len(elites), _GROUP):
-                    rows = [_row(elite, run, size) | dict(more) for elite in elites[at : at + _GROUP]]
-                    writer.write_table(arrow.Table.from_pylist(rows, schema))
-                written += len(elites)
-        os.replace(draft, path)
-    except BaseException as error:
-        if draft.is_file():
-            draft.unlink()
-        if isinstance(error, OSError) and not isinstance(error, EvofoolError):
-            raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
-        raise
+    written = 0
+    with (
+        whole_file(path) as draft,
+        parquet.ParquetWriter(draft, schema, compression=packing, use_dictionary=words) as writer,
+    ):
+        for run, elites, more in parts:
+            for at in range(0, len(elites), _GROUP):
+                rows = [_row(elite, run, size) | dict(more) for elite in elites[at : at + _GROUP]]
+                writer.write_table(arrow.Table.from_pylist(rows, schema))
+            written += len(elites)
     return written
 
 

@@ -36,6 +36,7 @@ from evofool.run.schema import (
 )
 from evofool.run.sqlite_file import connect, refuse_special, restrict, schema_fault
 from evofool.run.table_writer import TableWriter
+from evofool.whole_file import whole_file
 
 FORMAT = "evofool.run"
 VERSION = 6
@@ -57,7 +58,7 @@ class Store(Reader):
 
         The file appears whole or not at all: a kill while it is made leaves a folder where a run can still begin.
         """
-        path, draft = folder / FILE, folder / f"{FILE}.new"
+        path = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -68,17 +69,15 @@ class Store(Reader):
             if path.exists():
                 raise StoreError(f"{folder} has a run already; resume it (evofool run {folder}) or pass another --out")
             try:
-                draft.unlink(missing_ok=True)
-                store = cls(draft, sqlite3.connect(draft, isolation_level=None), None)
-                restrict(store._db)
-                with contextlib.closing(store._db), store._transaction("cannot be made", new=True) as tables:
-                    for statement in (TABLES + (OPTIONAL_TABLE if meta.keep > 1 else "")).split(";\n"):
-                        store._db.execute(statement)
-                    store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    store._put(tables, {"format": FORMAT, "version": VERSION, **meta.model_dump()})
-                draft.replace(path)
-            except (OSError, sqlite3.Error) as error:
-                draft.unlink(missing_ok=True)
+                with whole_file(path) as draft:
+                    store = cls(path, sqlite3.connect(draft, isolation_level=None), None)
+                    restrict(store._db)
+                    with contextlib.closing(store._db), store._transaction("cannot be made", new=True) as tables:
+                        for statement in (TABLES + (OPTIONAL_TABLE if meta.keep > 1 else "")).split(";\n"):
+                            store._db.execute(statement)
+                        store._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                        store._put(tables, {"format": FORMAT, "version": VERSION, **meta.model_dump()})
+            except (StoreError, sqlite3.Error) as error:
                 raise StoreError(f"{error}; nothing was begun") from None
         finally:
             lock.release()

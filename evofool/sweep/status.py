@@ -3,6 +3,7 @@
 It is rewritten, whole or not at all, at most once a second and for at most 1% of the time.
 """
 
+import math
 import os
 import socket
 import time
@@ -18,9 +19,11 @@ from evofool.json_file import read_json, write_json
 from evofool.sweep.folder import is_in_use
 
 FILE, SCHEMA, VERSION = "status.json", "evofool.jobs", 1
-STATES = ("waiting", "running", "interrupted", "done", "failed")
+LIST_STATES = ("running", "interrupted", "done", "failed")
+STATES = ("waiting", *LIST_STATES)
 _INTERVAL = 0.9  # seconds between two writes; workers' news come once a second
 _IDLE_SHARE = 100  # times as long as the last write took until the next one
+_MOST = 1 << 53  # no count, rate or time is higher
 _REMEDY = "read it with the evofool that wrote it"
 
 
@@ -50,7 +53,8 @@ class JobStatus:
         """Until all is done, if its rate stays; None if that is not known."""
         if self.state != "running" or not self.total or self.rate <= 0:
             return None
-        return max(0.0, (self.total - self.done) / self.rate)
+        left = max(0.0, (self.total - self.done) / self.rate)
+        return left if math.isfinite(left) else None
 
 
 @dataclass(frozen=True)
@@ -188,9 +192,9 @@ def read_status(folder: Path, is_done: Callable[[JobStatus], bool] = lambda job:
     try:
         names = {f.name for f in fields(JobStatus)}
         jobs = [JobStatus(**{k: v for k, v in job.items() if k in names}) for job in record["jobs"]]
-        _check(jobs)
-        state, message = str(record["state"]), str(record["message"])
-        status = ListStatus(state, message, float(record["time"]), str(record["host"]), int(record["pid"]), tuple(jobs))
+        _check(jobs, JobStatus(""), STATES)
+        status = ListStatus(jobs=tuple(jobs), **{f.name: record[f.name] for f in fields(ListStatus) if f.name != "jobs"})
+        _check([status], ListStatus("", "", 0.0, "", 0, ()), LIST_STATES)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     if status.state == "running" and is_in_use(folder) is False:
@@ -203,13 +207,14 @@ def read_status(folder: Path, is_done: Callable[[JobStatus], bool] = lambda job:
     return status
 
 
-def _check(jobs: Iterable[JobStatus]) -> None:
-    """TypeError or ValueError for values that no job has."""
-    blank = JobStatus("")
-    for job in jobs:
-        for f in fields(job):
-            value, usual = getattr(job, f.name), getattr(blank, f.name)
-            if type(value) is not type(usual) and not (isinstance(usual, float) and type(value) is int):
-                raise TypeError(f"{f.name} is {value!r}")
-        if job.state not in STATES:
-            raise ValueError(f"state is {job.state!r}")
+def _check(records: Iterable[JobStatus | ListStatus], usual: JobStatus | ListStatus, states: Iterable[str]) -> None:
+    """TypeError or ValueError for values that no job and no list has. usual: a record with values of the right types."""
+    for record in records:
+        for f in fields(record):
+            value, kind = getattr(record, f.name), type(getattr(usual, f.name))
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise TypeError(f"{f.name} is {value!r:.80}")
+            if kind in (int, float) and not (0 if kind is int else -_MOST) <= value < _MOST:
+                raise ValueError(f"{f.name} is {value!r:.80}")
+        if record.state not in states:
+            raise ValueError(f"state is {record.state!r:.80}")

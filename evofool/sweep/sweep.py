@@ -1,5 +1,6 @@
 """A sweep: the runs of one recipe against several targets from several seeds; the same call continues it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,13 @@ from evofool.recipe import Recipe, parse
 from evofool.run.reader import FILE
 from evofool.run.resume_checks import flat
 from evofool.run.stored import StoredRun
-from evofool.sweep.folder import LOCK, locked_folder
+from evofool.sweep.folder import is_folder_name, locked_folder
 from evofool.sweep.runner import Job, JobsOutcome, OnProgress, Workers, run_jobs
-from evofool.sweep.status import StatusFile
+from evofool.sweep.status import FILE as STATUS
+from evofool.sweep.status import StatusFile, read_status
 from evofool.targets import check_spec
 
 MANIFEST, SCHEMA, VERSION = "sweep.json", "evofool.sweep", 1
-_LEFT_BY_A_KILL = (LOCK, f"{MANIFEST}.new")
 _REMEDY = "a sweep of another version cannot be continued: take another --out"
 
 
@@ -78,16 +79,27 @@ def plan_sweep(recipe: Recipe, folder: Path, targets: Sequence[str], seeds: Sequ
     return Sweep(folder, recipe, _names(targets, _stored(folder, recipe)), tuple(seeds))
 
 
+def stored_sweep(folder: Path) -> tuple[Recipe, list[str], list[int]]:
+    """The recipe, targets and seeds of the last sweep in a folder, as sweep.json and status.json have them.
+
+    StoreError if there is none, or one that was killed before it had listed its runs.
+    """
+    recipe, named = _read(folder / MANIFEST)
+    pairs = [re.fullmatch(r"(.*)/seed-(\d{1,18})", job.name, re.DOTALL) for job in read_status(folder).jobs]
+    found = [(named[pair[1]], int(pair[2])) for pair in pairs if pair and pair[1] in named]
+    if not found:
+        raise StoreError(f"{folder} has a sweep whose runs are not listed in {STATUS}; repeat the command that started it")
+    specs, seeds = zip(*found, strict=True)
+    return recipe, list(dict.fromkeys(specs)), list(dict.fromkeys(seeds))
+
+
 def run_sweep(sweep: Sweep, on_progress: OnProgress = lambda progress: False) -> JobsOutcome:
     """Run what is missing; failures are those of sweep.jobs. A run that fails leaves the others alone.
 
     StoreError if the folder is in use, or has other files. Interrupted runs are saved.
     """
     folder, jobs = sweep.folder, sweep.jobs
-    with locked_folder(folder, "sweep"):
-        foreign = not (folder / MANIFEST).is_file() and [p for p in folder.iterdir() if p.name not in _LEFT_BY_A_KILL]
-        if foreign:
-            raise StoreError(f"{folder} is not empty and holds no sweep ({MANIFEST}); take another --out")
+    with locked_folder(folder, "sweep", MANIFEST):
         named = _stored(folder, sweep.recipe) | dict(sweep.targets)
         recipe = sweep.recipe.model_dump(mode="json", exclude_none=True)
         write_json(folder / MANIFEST, {"schema": SCHEMA, "version": VERSION, "recipe": recipe, "targets": named})
@@ -140,13 +152,8 @@ def _stored(folder: Path, recipe: Recipe) -> dict[str, str]:
     path = folder / MANIFEST
     if not path.is_file():
         return {}
-    record = read_json(path, SCHEMA, VERSION, _REMEDY)
-    try:
-        targets = {str(name): str(spec) for name, spec in record["targets"].items()}
-        before = _fixed(parse(record["recipe"], str(path)))
-    except (KeyError, AttributeError, TypeError) as error:
-        raise StoreError(f"{path} is damaged ({type(error).__name__}: {error})") from None
-    now = _fixed(recipe)
+    stored, targets = _read(path)
+    before, now = _fixed(stored), _fixed(recipe)
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key) and any(folder.glob(f"*/*/{FILE}")):
             raise RecipeError(
@@ -155,6 +162,18 @@ def _stored(folder: Path, recipe: Recipe) -> dict[str, str]:
                 "another --out"
             )
     return targets
+
+
+def _read(path: Path) -> tuple[Recipe, dict[str, str]]:
+    """The recipe and the targets, by name, of a sweep.json."""
+    record = read_json(path, SCHEMA, VERSION, _REMEDY)
+    recipe, targets = record.get("recipe"), record.get("targets")
+    if not isinstance(recipe, dict) or not isinstance(targets, dict):
+        raise StoreError(f"{path} is damaged: it has no recipe or no targets")
+    for name, spec in targets.items():
+        if not is_folder_name(name) or not isinstance(spec, str):
+            raise StoreError(f"{path} is damaged: {name!r:.80} cannot be the name of a target, or {spec!r:.80} no target")
+    return parse(recipe, str(path)), targets
 
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:

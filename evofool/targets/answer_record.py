@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evofool.whole_file import write_whole
+
 _SLOW = 0.1  # seconds that a pass takes before answers are kept
 _MAX_BYTES = 1 << 26  # of a file that is read
 
@@ -62,8 +64,5 @@ class AnswerRecord:
     def _write(self) -> None:
         lines = [json.dumps(self._key)]
         lines += [f"{digest} {base64.b64encode(answer.tobytes()).decode()}" for digest, answer in self._kept]
-        draft = self._path.with_name(f"{self._path.name}.new")
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text("\n".join(lines) + "\n", encoding="ascii")
-            draft.replace(self._path)
+            write_whole(self._path, "\n".join(lines) + "\n")

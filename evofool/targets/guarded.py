@@ -22,6 +22,7 @@ from evofool.targets.classifier import Target
 from evofool.targets.preprocessing import Preprocessing, to_logits
 from evofool.targets.spec import Spec
 from evofool.targets.weights import read_file
+from evofool.whole_file import write_whole
 
 REJECTED = "rejected"
 SHAPES = {"middle": ("D",), "project": ("D", "R"), "means": ("C", "R"), "precision": ("R", "R")}
@@ -178,7 +179,7 @@ def guard(target: Target, detector: FittedDetector, path: Path) -> str:
     """Write a detector that was fitted to a target to path (.safetensors), and return the spec of the guarded target.
 
     The target has to have a spec, which the file refers to. TargetError for targets that cannot be guarded: a server (its
-    requests are counted for one run), several crops, a guarded target.
+    requests are counted for one run), several crops, a guarded target. StoreError for a file that cannot be written.
     """
     from safetensors.torch import save
 
@@ -196,12 +197,7 @@ def guard(target: Target, detector: FittedDetector, path: Path) -> str:
     path = path.absolute()
     if path.suffix != ".safetensors":
         raise TargetError(f"{path}: a guard's file ends in .safetensors")
-    draft = path.with_name(path.name + ".new")
-    try:
-        draft.write_bytes(save({name: tensor.contiguous() for name, tensor in rule.tensors.items()}, metadata=meta))
-        draft.replace(path)
-    except OSError as error:
-        raise TargetError(f"the guard {path} cannot be written ({error.strerror})") from None
+    write_whole(path, save({name: tensor.contiguous() for name, tensor in rule.tensors.items()}, metadata=meta))
     return Spec("guarded", str(path), {}).text
 
 

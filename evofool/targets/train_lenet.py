@@ -20,6 +20,7 @@ from evofool.errors import TargetError
 from evofool.printer import print_lines
 from evofool.targets.digits import digits
 from evofool.targets.networks import LeNet
+from evofool.whole_file import write_whole
 
 SHIPPED = Path(__file__).with_name("weights") / "lenet.safetensors"
 
@@ -55,9 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accuracies = cross_validate(images, labels, args.folds, args.epochs, args.seed) if args.folds else []
     network = train(images, labels, args.epochs, args.seed, printed("final", args.epochs))
     print_lines(f"final: {accuracy(network, images, labels):.2%} of the digits it was trained on")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    # Not by safetensors' save_file, whose file is readable only by its owner.
-    args.out.write_bytes(pack(network, describe(len(images), args.epochs, args.seed, accuracies)))
+    write_whole(args.out, pack(network, describe(len(images), args.epochs, args.seed, accuracies)))
     print_lines(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
 
 

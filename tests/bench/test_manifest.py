@@ -242,7 +242,7 @@ def test_an_interruption_takes_effect_at_once_and_loses_nothing(message, of_phot
 def test_a_benchmark_that_was_killed_while_writing_its_manifest_starts_again(tmp_path):
     folder = tmp_path / "b"
     folder.mkdir()
-    (folder / "bench.json.new").write_text("{")
+    (folder / ".evofool-0123456789abcdef.new").write_text("{")
     (folder / "jobs.lock").touch()
     assert run_bench(parse(TINY, "here"), folder).valid
 

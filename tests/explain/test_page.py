@@ -358,7 +358,7 @@ def test_a_folder_that_cannot_be_written_is_named(lenet: Target, tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StoreError, match=r"out cannot be written \(No space left on device\)"):
+    with pytest.raises(StoreError, match=r"\.png cannot be written \(No space left on device\)"):
         explained(lenet, tmp_path / "out", only=["occlusion"])
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evofool import scores
-from evofool.errors import TargetError
+from evofool.errors import StoreError, TargetError
 from evofool.recipe import parse
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
@@ -317,8 +317,8 @@ def test_targets_that_cannot_be_guarded_are_refused(tmp_path: Path) -> None:
         target(f"{spec}?device=cpu")
     with pytest.raises(TargetError, match=r"ends in \.safetensors"):
         guard(target("lenet"), lenet_rule(), tmp_path / "g.pt")
-    with pytest.raises(TargetError, match="cannot be written"):
-        guard(target("lenet"), lenet_rule(), tmp_path / "nowhere" / "g.safetensors")
+    with pytest.raises(StoreError, match="cannot be written"):
+        guard(target("lenet"), lenet_rule(), path / "below" / "g.safetensors")
     with pytest.raises(TargetError, match="it needs neither"):
         DetectorRule("energy", 1.0, 0.0, 1.0, 1.0, layer="fc2")
 

@@ -8,6 +8,7 @@ from evofool.bench.cell import read_record
 from evofool.bench.gate.gate_verdict import Check
 from evofool.run.stored import ListedElite, StoredRun
 from evofool.scores import confidence
+from evofool.whole_file import write_whole
 
 
 def with_cells(check: Check, arm: str, cells: Sequence[Path], folder: Path) -> Check:
@@ -31,7 +32,7 @@ def with_cells(check: Check, arm: str, cells: Sequence[Path], folder: Path) -> C
         (png,) = (one.row.png for one in stored.elites(elite.row.class_id) if one.row.cell == elite.row.cell)
     image = folder / f"worst-{arm}.png"
     try:
-        image.write_bytes(png)
+        write_whole(image, png)
     except OSError:  # a verdict is worth more than its picture
         return replace(check, arm=arm, seconds=seconds)
     text = f"the image with the highest margin: {elite.label}, confidence {float(confidence(elite.row.log_odds)):.4f}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from evofool.bench.gate.gate_verdict import Check, GateVerdict, junit, markdown, metrics
 from evofool.errors import RecipeError, StoreError
+from evofool.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class GateOutputs:
                 if path.resolve() == another.resolve():
                     raise RecipeError(f"{other} and {option} both name {path}")
         for _, path in named:
-            _write(path, "", "a")
+            _append(path, "")
         unfinished = GateVerdict(target, [Check("evaluation", "invalid", "the gate did not finish")], 0.0)
         self._write_xml(unfinished)
         self._write_figures(unfinished)
@@ -50,24 +51,24 @@ class GateOutputs:
 
     def _write_xml(self, verdict: GateVerdict) -> None:
         if self.xml is not None:
-            _write(self.xml, junit(verdict), "w")
+            write_whole(self.xml, junit(verdict))
 
     def _add_summary(self, verdict: GateVerdict) -> None:
         if self.summary is not None and not _same(self.summary, self.xml):
-            _write(self.summary, markdown(verdict), "a")
+            _append(self.summary, markdown(verdict))
 
     def _write_figures(self, verdict: GateVerdict) -> None:
         if self.figures is not None and not (_same(self.figures, self.xml) or _same(self.figures, self.summary)):
-            _write(self.figures, metrics(verdict), "w")
+            write_whole(self.figures, metrics(verdict))
 
 
 def _same(path: Path, other: Path | None) -> bool:
     return other is not None and path.resolve() == other.resolve()
 
 
-def _write(path: Path, text: str, mode: str) -> None:
+def _append(path: Path, text: str) -> None:
     try:
-        with path.open(mode, encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None

@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from evofool.bench.network_features import NetworkFeatures
 from evofool.bench.real import RealImages
 from evofool.bench.retraining.retrain_loop import champion_births
-from evofool.errors import RecipeError, StoreError, TargetError
+from evofool.errors import RecipeError, TargetError
 from evofool.explain.layers import last_layer
 from evofool.machine import torch_threads
 from evofool.run.stored import StoredRun
 from evofool.targets import Target, target, with_files
 from evofool.targets.digits import NOTHING
+from evofool.whole_file import write_whole
 
 WEIGHTS, LABELS = "network.safetensors", "labels.txt"
 
@@ -94,8 +95,8 @@ def give_reject_class(
     state = {key: value.detach().cpu().clone() for key, value in _module(network).state_dict().items()}
     state[f"{name}.weight"] = torch.cat([state[f"{name}.weight"], weights[None]])
     state[f"{name}.bias"] = torch.cat([state[f"{name}.bias"], bias[None]])
-    _write(folder / WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
-    _write(folder / LABELS, "".join(f"{label}\n" for label in [*network.labels, NOTHING]).encode())
+    write_whole(folder / WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
+    write_whole(folder / LABELS, "".join(f"{label}\n" for label in [*network.labels, NOTHING]).encode())
     scores = {part: _with_reject(layer, values, weights, bias) for part, values in (("shown", shown), ("held", held))}
     classes, nothing = images.classes[1::2], len(network.labels)
     return RejectClass(
@@ -201,14 +202,3 @@ def _with_reject(layer: nn.Linear, inputs: np.ndarray, weights: torch.Tensor, bi
     with torch.no_grad():
         x = torch.from_numpy(inputs)
         return torch.cat([F.linear(x, layer.weight.cpu(), layer.bias.cpu()), (x @ weights + bias)[:, None]], 1).numpy()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The whole file or none of it."""
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None

@@ -16,6 +16,7 @@ from evofool.bench.retraining.training import (
     train,
 )
 from evofool.errors import RecipeError, StoreError
+from evofool.images import save_picture
 from evofool.json_file import read_json, write_json
 from evofool.recipe import Recipe, load
 from evofool.run.run import Run
@@ -224,8 +225,4 @@ def draw_sheet(run_folder: Path) -> None:
     with StoredRun(run_folder) as stored:
         tiles = [Tile(e.image, e.label, e.confidence, log_odds=e.row.log_odds) for e in stored.elites()]
         title = f"{', '.join(run_folder.parts[-3:])}: {stored.evaluations:,} evaluations"
-    path = run_folder / SHEET
-    try:
-        contact_sheet(tiles, title=title).save(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
+    save_picture(contact_sheet(tiles, title=title), run_folder / SHEET)

@@ -1,6 +1,5 @@
 """Digit networks trained to resist fooling images, and undefended ones, for experiments with many of a kind."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from evofool.targets import train_lenet
 from evofool.targets.digits import LABELS, training_half
 from evofool.targets.networks import LeNet
 from evofool.targets.train_lenet import as_tensor, augment
+from evofool.whole_file import write_whole
 from genomes.random import Key, integers
 
 DEFENCES = {
@@ -134,13 +134,7 @@ def is_trained(path: Path, metadata: Mapping[str, str]) -> bool:
 
 def save_network(network: LeNet, path: Path, metadata: dict[str, str]) -> None:
     """Write a network's file atomically."""
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(train_lenet.pack(network, metadata))
-        os.replace(draft, path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
+    write_whole(path, train_lenet.pack(network, metadata))
 
 
 def refuse_unknown_defence(defence: str) -> None:
