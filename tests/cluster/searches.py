@@ -166,23 +166,6 @@ def finished(folder: Path, one: Recipe, tick: Any = None) -> list[dict[str, Any]
         return run.evaluator.workers()
 
 
-def content(folder: Path) -> dict[str, Any]:
-    """Everything that a run has stored, its timings left out."""
-    with Store.open(folder) as store:
-        return {
-            "elites": store.elites(),
-            "cell_history": store.cell_history(),
-            "runners_up": store.runners_up(),
-            "methods": store.methods(),
-            "surrogates": store.meta().surrogates,
-            "metrics": [(m.batch, m.row) for m in store.metrics()],
-            "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-            "quarantine": [row[:5] for row in store.quarantine()],
-            "genomes": store.genomes(store.births()),
-            "descent": store.ancestry(store.births()),
-        }
-
-
 def evofool_command(*words: Any, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-c", OURS, *map(str, words)],

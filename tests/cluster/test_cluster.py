@@ -36,7 +36,6 @@ from tests.cluster.searches import (
     TARGETS,
     await_workers,
     committed,
-    content,
     environment_of,
     evofool_command,
     finished,
@@ -44,6 +43,7 @@ from tests.cluster.searches import (
     recipe,
     wait_for,
 )
+from tests.stored import course
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +120,7 @@ def test_any_number_of_workers_gives_the_same_bits_as_none(here: Path, parts: di
         each = finished(here / f"{workers}", recipe(workers=workers, **parts))
         assert len(each) == workers
         assert sum(one["images"] for one in each) >= 960
-        assert content(here / f"{workers}") == content(here / "none")
+        assert course(here / f"{workers}") == course(here / "none")
 
 
 @pytest.mark.parametrize("lag", [0, 8])
@@ -133,12 +133,12 @@ def test_canvases_with_runners_up_and_surrogates_are_the_same_bits_with_0_1_2_an
         return recipe(workers=number, evaluations=480, search=search, encoding={"kind": "canvas", "size": 64})
 
     finished(here / "0", with_workers(0))
-    whole = content(here / "0")
+    whole = course(here / "0")
     assert whole["runners_up"]
     assert whole["surrogates"].children > 100
     for workers in (1, 2):
         assert len(finished(here / f"{workers}", with_workers(workers))) == workers
-        assert content(here / f"{workers}") == whole
+        assert course(here / f"{workers}") == whole
     run = Run.start(with_workers(4), here / "4")
     await_workers(run)
     assert run.advance(batches=22) is None
@@ -147,11 +147,11 @@ def test_canvases_with_runners_up_and_surrogates_are_the_same_bits_with_0_1_2_an
     run.evaluator.close()
     with Run.resume(here / "4", with_workers(0), trust=True) as run:
         assert run.advance()
-    assert content(here / "4") == whole
+    assert course(here / "4") == whole
     with StoredRun(here / "4") as stored:
         assert verify(stored, trust=True).faults == ()
     assert replay(here / "4", here / "again", trust=True).differences == ()
-    assert content(here / "again") == whole
+    assert course(here / "again") == whole
 
 
 def test_workers_that_are_killed_are_replaced_and_nothing_is_lost(here: Path) -> None:
@@ -169,7 +169,7 @@ def test_workers_that_are_killed_are_replaced_and_nothing_is_lost(here: Path) ->
     each = finished(here / "broken", recipe("slow", workers=2, evaluations=2400), kill)
     assert len(killed) == 3
     assert sum(w["restarts"] for w in each) >= 2, "the last one may not have been missed before the end"
-    assert content(here / "broken") == content(here / "unbroken")
+    assert course(here / "broken") == course(here / "unbroken")
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_images_that_kill_raise_hang_or_are_nan_are_quarantined_and_others_are_n
     wild = recipe("wild", workers=2, ray={"timeout": 3600.0, "retries": 1})
     finished(here / "wild", wild)
     assert not suspects_sent_with_others
-    tame, found = content(here / "tame"), content(here / "wild")
+    tame, found = course(here / "tame"), course(here / "wild")
     assert found["quarantine"]
     with StoredRun(here / "wild") as stored:
         why = {row.reason.split(" (")[0] for row in stored.store.quarantine()}
@@ -253,7 +253,7 @@ def test_free_mode_commits_in_order_of_arrival_and_can_be_replayed(here: Path) -
     assert sorted([*batches, *(batch for batch, _ in open_ones)]) == list(range(len(batches) + len(open_ones)))
     again = replay(here / "free", here / "again", trust=True)
     assert (again.batches, again.of, again.differences) == (60, 60, ())
-    assert content(here / "again")["elites"] == content(here / "free")["elites"]
+    assert course(here / "again")["elites"] == course(here / "free")["elites"]
     with Store.open(here / "again") as store:
         assert store.commits() == record
         assert [(p.batch, p.drawn_after) for p in store.pending()] == open_ones
@@ -305,7 +305,7 @@ def test_a_search_goes_from_none_to_workers_and_back(here: Path) -> None:
     for workers, batches in ((2, 20), (0, 10), (1, None)):
         with Run.resume(here / "run", recipe(workers=workers), trust=True) as run:
             run.advance(batches=batches)
-    assert content(here / "run") == content(here / "unbroken")
+    assert course(here / "run") == course(here / "unbroken")
 
 
 def test_a_worker_with_another_target_is_refused(here: Path) -> None:
@@ -387,7 +387,7 @@ def test_an_image_is_quarantined_only_after_a_second_process_failed(here: Path) 
     finished(here / "healthy", recipe())
     each = finished(here / "sick", recipe("sick", workers=1))
     assert each[0]["restarts"] == 1
-    assert content(here / "sick") == content(here / "healthy")
+    assert course(here / "sick") == course(here / "healthy")
 
 
 def test_too_little_memory_for_a_chunk_ends_the_search(here: Path) -> None:

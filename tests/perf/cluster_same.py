@@ -15,16 +15,15 @@ import time
 from pathlib import Path
 
 from evofool.run.stored import StoredRun
-from tests.perf.kills import content
+from tests.stored import course
 
 EVALUATIONS = {"mnist-cppn": 6000, "mnist-direct": 6000, "imagenet-cppn": 2000}
-PARTS = ("elites", "cell_history", "runners_up", "descent", "genomes", "metrics", "pending", "quarantine", "faults")
-"""What kills.content holds, in its order."""
 
 
 def differing(one: Path, other: Path) -> list[str]:
     """The parts in which the runs in two folders differ; none if they ended with the same bits."""
-    return [part for part, a, b in zip(PARTS, content(one), content(other), strict=True) if a != b]
+    a, b = course(one), course(other)
+    return [part for part in a if a[part] != b[part]]
 
 
 def verdict(differences: list[str]) -> str:

@@ -17,23 +17,7 @@ from pathlib import Path
 from evofool.recipe import load
 from evofool.run.run import Run
 from evofool.run.store import Store
-
-
-def content(folder: Path) -> list[object]:
-    """Everything that has to agree: elites, descent, the history of cells, metrics without timings, what is under way."""
-    with Store.open(folder) as store:
-        elites, cell_history = store.elites(), store.cell_history()
-        return [
-            elites,
-            cell_history,
-            store.runners_up(),
-            [store.descent(elite.birth) for elite in elites],
-            store.genomes(store.births()),
-            [(m.batch, m.row) for m in store.metrics()],
-            [(p.batch, *(a.tobytes() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-            store.quarantine(),
-            store.faults(),
-        ]
+from tests.stored import course
 
 
 def main() -> None:
@@ -77,7 +61,7 @@ def main() -> None:
             raise SystemExit(f"after {kills}: the run could not be resumed")
         if done < args.kills:
             raise SystemExit(f"{kills}: the run ended before the last kill; this machine wants more --seconds")
-        same = content(folder / "killed") == content(folder / "unbroken")
+        same = course(folder / "killed") == course(folder / "unbroken")
         print(f"{kills}: {'identical' if same else 'DIFFERENT'}")
         raise SystemExit(not same)
 

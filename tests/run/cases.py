@@ -11,6 +11,7 @@ from evofool.recipe import Recipe, parse
 from evofool.run.run import Run
 from evofool.run.store import Store
 from evofool.targets import Target
+from tests.stored import content
 from tests.synthetic import CLASSES, fake
 
 HOME = Path(evofool.__file__).parent.parent
@@ -38,26 +39,6 @@ def recipe(encoding: str = "direct", stop: dict[str, Any] | None = None, **parts
         **parts,
     }
     return parse(data, "test")
-
-
-_OWN = {"id", "seconds", "answers", "workers"}
-"""What two runs of one recipe may differ in; a kill costs some answers."""
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """Everything that a run has stored, its timings left out."""
-    with Store.open(folder) as store:
-        return {
-            "elites": store.elites(),
-            "cell_history": store.cell_history(),
-            "runners_up": store.runners_up(),
-            "metrics": [(m.batch, m.row) for m in store.metrics()],
-            "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-            "quarantine": store.quarantine(),
-            "counts": store.counts(),
-            "genomes": store.genomes(store.births()),
-            "meta": store.meta().model_dump(exclude=_OWN),
-        }
 
 
 def unbroken(folder: Path, what: Recipe, target: Target | None = None) -> dict[str, Any]:

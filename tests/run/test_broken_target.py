@@ -10,7 +10,8 @@ from evofool.errors import ScoreError, TargetError
 from evofool.run.replay import replay
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
-from tests.run.cases import HOME, content, recipe, unbroken
+from tests.run.cases import HOME, recipe, unbroken
+from tests.stored import content
 from tests.synthetic import fake, linear
 
 

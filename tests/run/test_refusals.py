@@ -15,7 +15,8 @@ from evofool.run.reader import FILE
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.targets import Target
-from tests.run.cases import HOME, content, recipe
+from tests.run.cases import HOME, recipe
+from tests.stored import content
 from tests.synthetic import CLASSES, SIDE, fake, linear
 
 

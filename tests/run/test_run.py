@@ -16,7 +16,8 @@ from evofool.run.replay import replay
 from evofool.run.run import Run, row_after
 from evofool.run.stored import StoredRun
 from evofool.search.evaluate import Order
-from tests.run.cases import ENCODINGS, content, parity, recipe, unbroken
+from tests.run.cases import ENCODINGS, parity, recipe, unbroken
+from tests.stored import content
 from tests.synthetic import CLASSES, fake, linear
 
 NICHES = {"descriptor": "mirror_symmetry", "edges": [0.6, 0.68]}
@@ -175,6 +176,21 @@ def test_a_run_that_climbs_is_not_warned_of(tmp_path: Path) -> None:
         with Run.start(recipe(encoding, stop={"evaluations": 2000}), tmp_path / encoding, fake()) as run:
             run.advance()
             assert run.warnings == []
+
+
+def test_a_class_that_has_its_best_image_from_the_start_does_not_hide_that_others_climb(tmp_path: Path) -> None:
+    def forward(images: np.ndarray) -> np.ndarray:
+        z = linear(images) / 16
+        z[:, 0] = np.logaddexp.reduce(z[:, 1:], axis=1) + 30  # the same log-odds for every image
+        return z
+
+    with Run.start(recipe(stop={"evaluations": 1600}), tmp_path, fake(forward)) as run:
+        run.advance(batches=1)
+        first = run.archive.log_odds.copy()
+        run.advance()
+        assert run.archive.log_odds.max() == pytest.approx(first.max(), abs=1e-3)
+        assert np.median(run.archive.log_odds - first) > 0.1
+        assert run.warnings == []
 
 
 def test_torch_s_threads_are_the_recipe_s_during_a_run_and_as_before_afterwards(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from evofool.search.evaluate import COMPETITIONS, BatchEvaluator, Order, childre
 from evofool.search.evolve import MapElites
 from evofool.targets import Target
 from genomes import CPPN, Direct, Encoding, Key
+from tests.stored import course
 from tests.synthetic import fake
 
 CLASSES, SIDE, BATCH, SEED = 20, 6, 8, 3
@@ -73,22 +74,6 @@ def given_by(folder: Path) -> list[bytes]:
     """The distinct genomes of a run's elites, by birth."""
     with StoredRun(folder) as stored:
         return list(dict(sorted(stored.store.genomes(e.row.birth for e in stored.elites()).items())).values())
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """Everything that a run has stored, its timings left out."""
-    with Store.open(folder) as store:
-        meta = store.meta()
-        seeds = range(meta.seeds.number if meta.seeds else 0)
-        return {
-            "elites": store.elites(),
-            "cell_history": store.cell_history(),
-            "metrics": [(m.batch, m.row) for m in store.metrics()],
-            "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
-            "genomes": store.genomes({*seeds, *(r.birth for r in store.cell_history())}),
-            "seeds": meta.seeds,
-            "meta": (meta.committed, meta.finished, meta.last_progress),
-        }
 
 
 # --- what is given
@@ -232,7 +217,7 @@ def test_a_run_killed_among_its_given_batches_ends_where_an_unbroken_one_does_wi
         copies.append(shutil.copytree(run.folder, tmp_path / "killed at once"))
         shutil.rmtree(gone)
         assert run.advance(tick, every=0.0)
-    expected = content(tmp_path / "run")
+    expected = course(tmp_path / "run")
     assert expected["seeds"].number > BATCH
     committed = []
     for copied in copies:
@@ -241,7 +226,7 @@ def test_a_run_killed_among_its_given_batches_ends_where_an_unbroken_one_does_wi
             run.advance(batches=1)
         with Run.resume(copied, target=fake(classes=CLASSES)) as run:
             run.advance()
-        assert content(copied) == expected
+        assert course(copied) == expected
     assert committed == [0, 1, 2, 2, 2, 5, 5]
 
 
@@ -255,14 +240,14 @@ def test_a_replay_takes_the_same_way_without_the_parents_folder(
     shutil.rmtree(gone)
     again = replay(folder, tmp_path / "again", target=fake(classes=CLASSES))
     assert (again.batches, again.differences) == (again.of, ())
-    assert content(tmp_path / "again") == content(folder)
+    assert course(tmp_path / "again") == course(folder)
 
 
 def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goes_on(
     tmp_path: Path, parents: Callable[[str], Path]
 ) -> None:
     what = recipe(parents=parents("direct"))
-    expected = content(searched(what, tmp_path / "unbroken"))
+    expected = course(searched(what, tmp_path / "unbroken"))
     for name in ("run", "orphan"):
         Run.start(what, tmp_path / name, fake(classes=CLASSES)).__exit__()
         with Store.open(tmp_path / name, write=True) as store:
@@ -274,7 +259,7 @@ def test_a_run_killed_before_the_parents_were_in_its_file_takes_them_when_it_goe
                 store._db.execute("UPDATE meta SET value = ? WHERE key = 'recipe'", (json.dumps(stored),))
     with Run.resume(tmp_path / "run", target=fake(classes=CLASSES)) as run:
         run.advance()
-    assert content(tmp_path / "run") == expected
+    assert course(tmp_path / "run") == expected
     with pytest.raises(RecipeError, match=r"^search\.parents: .*there is no folder .*gone.*--set search\.parents="):
         Run.resume(tmp_path / "orphan", target=fake(classes=CLASSES))
     with Run.resume(tmp_path / "orphan", recipe(), fake(classes=CLASSES)) as run:

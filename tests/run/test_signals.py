@@ -14,7 +14,8 @@ import pytest
 from evofool.recipe import load
 from evofool.run.reader import FILE
 from evofool.run.run import Run
-from tests.run.cases import HOME, committed, content, recipe
+from tests.run.cases import HOME, committed, recipe
+from tests.stored import content
 from tests.synthetic import fake
 
 

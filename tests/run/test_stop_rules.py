@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from evofool.run.run import Run
-from tests.run.cases import content, parity, recipe, unbroken
+from tests.run.cases import parity, recipe, unbroken
+from tests.stored import content
 from tests.synthetic import fake
 
 

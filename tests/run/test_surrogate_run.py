@@ -18,6 +18,7 @@ from evofool.run.run import Run
 from evofool.run.stored import StoredRun
 from evofool.run.verify import verify
 from tests.commands import Call
+from tests.stored import course
 
 BATCH, STEPS = 8, 5
 NETWORKS = '''
@@ -74,20 +75,7 @@ def recipe(part: dict[str, Any] | None = None, **parts: Any) -> Recipe:
 def finished(folder: Path, one: Recipe) -> dict[str, Any]:
     with Run.start(one, folder) as run:
         assert run.advance()
-    return content(folder)
-
-
-def content(folder: Path) -> dict[str, Any]:
-    with StoredRun(folder) as stored:
-        store, found = stored.store, stored.meta.surrogates
-        return {
-            "elites": store.elites(),
-            "cell_history": store.cell_history(),
-            "runners_up": store.runners_up(),
-            "genomes": store.genomes(store.births()),
-            "methods": store.methods(),
-            "surrogates": found,
-        }
+    return course(folder)
 
 
 def test_children_climb_from_the_evaluation_on_and_are_marked_and_counted(here: Path, call: Call) -> None:
@@ -136,7 +124,7 @@ def test_a_run_that_is_killed_after_every_third_batch_ends_as_an_unbroken_one(he
         if not reason:
             run = Run.resume(here / "run", trust=True)
             assert run.strategy.climbed == 0 or run.store.meta().surrogates.climbs  # type: ignore[union-attr]
-    assert content(here / "run") == whole
+    assert course(here / "run") == whole
 
 
 @pytest.mark.parametrize("lag", [0, 8])
@@ -157,11 +145,11 @@ def test_canvases_with_runners_up_random_images_and_surrogates_are_killed_resume
         run = Run.resume(here / "run", trust=True)
     with run:
         assert run.advance()
-    assert content(here / "run") == whole
+    assert course(here / "run") == whole
     with StoredRun(here / "run") as stored:
         assert verify(stored, trust=True).faults == ()
     assert replay(here / "run", here / "again", trust=True).differences == ()
-    assert content(here / "again") == whole
+    assert course(here / "again") == whole
 
 
 def test_a_replay_takes_children_that_climbed_as_they_are(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +164,7 @@ def test_a_replay_takes_children_that_climbed_as_they_are(here: Path, monkeypatc
     monkeypatch.setattr(Surrogates, "children", counted)
     assert replay(here / "run", here / "again", trust=True).differences == ()
     assert sum(made) <= found["surrogates"].children - len(found["methods"]) + 3 * BATCH  # those of the last orders
-    assert content(here / "again") == found
+    assert course(here / "again") == found
 
 
 def test_merged_runs_and_parents_keep_what_climbed(here: Path) -> None:

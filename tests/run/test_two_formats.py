@@ -18,7 +18,8 @@ from evofool.run.stored import StoredRun
 from evofool.scores import confidence, log_odds
 from evofool.search.evaluate import AnswersWithdrawn
 from evofool.targets import Target
-from tests.run.cases import content, recipe, unbroken
+from tests.run.cases import recipe, unbroken
+from tests.stored import content
 from tests.synthetic import CLASSES, fake
 
 

@@ -1,0 +1,36 @@
+"""What a run has stored, to compare it with what another one has."""
+
+from pathlib import Path
+from typing import Any
+
+from evofool.run.store import Store
+
+_OWN = {"id", "seconds", "answers", "workers"}
+"""What two runs of one recipe may differ in; a kill costs some answers."""
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Everything that a run has stored, its timings left out."""
+    with Store.open(folder) as store:
+        births = store.births()
+        return {
+            "elites": store.elites(),
+            "cell_history": store.cell_history(),
+            "runners_up": store.runners_up(),
+            "methods": store.methods(),
+            "metrics": [(m.batch, m.row) for m in store.metrics()],
+            "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
+            "quarantine": store.quarantine(),
+            "counts": store.counts(),
+            "genomes": store.genomes(births),
+            "descent": store.ancestry(births),
+            "meta": store.meta().model_dump(exclude=_OWN),
+        }
+
+
+def course(folder: Path) -> dict[str, Any]:
+    """The same without what depends on where images were evaluated: most of meta, and the reasons of the quarantine."""
+    whole = content(folder)
+    meta = whole.pop("meta")
+    ends = {name: meta[name] for name in ("committed", "finished", "last_progress", "seeds", "surrogates")}
+    return whole | ends | {"quarantine": [row[:5] for row in whole["quarantine"]]}
