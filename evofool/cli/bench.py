@@ -8,7 +8,7 @@ import typer
 
 from evofool.bench.interval import Interval, format_queries, format_ratio
 from evofool.cli.board import board
-from evofool.cli.options import AsJson, WithDefault
+from evofool.cli.options import RAY, AsJson, WithDefault
 from evofool.cli.reject_class import reject_class
 from evofool.cli.retrain import retrain
 from evofool.errors import RecipeError
@@ -69,7 +69,6 @@ WORKERS = typer.Option(
     help="Run cells in parallel in this number of Ray processes; 0: one after the other, in this process. By default the "
     "recipe's number, or without a recipe one per core. Cells of a black box always run one after the other.",
 )
-RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
 
 
 @bench.command("run")

@@ -1,6 +1,7 @@
 """What the commands print of a list of jobs, the cells of a benchmark or the runs of a sweep: progress and status."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def show_jobs(folder: Path, as_json: bool) -> None:
     def is_done(job: JobStatus) -> bool:
         if noun == "run":
             return bool(job.name in figures and figures[job.name].finished)
-        return (folder / job.folder / RECORD).is_file()
+        return os.path.isfile(folder / job.folder / RECORD)  # Path.is_file raises an error for a name that is too long
 
     found = read_status(folder, is_done)
     if as_json:

@@ -15,6 +15,7 @@ Classes = Annotated[
     str | None, typer.Option("--classes", help="Numbers, ranges and labels, as in 0,5-9,coffee; all classes by default.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
+RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
 Streams = Annotated[
     int, typer.Option(min=0, help="Passes at the same time; 0: chosen automatically. Does not change results.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.options import Trust
+from evofool.cli.options import RAY, Trust
 from evofool.printer import print_lines
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 RUN = typer.Argument(metavar="RUN", help="A run's folder; it is not modified.")
 OUT = typer.Option(metavar="RUN", help="Keep the repeated run in this folder; it is deleted by default.")
 WORKERS = typer.Option(min=0, help="Classify in this number of Ray processes; 0: in this process. Does not change results.")
-RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
 
 
 def replay(

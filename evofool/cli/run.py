@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evofool.cli.console import describe, display, interrupts, report
-from evofool.cli.options import Trust
+from evofool.cli.options import RAY, Trust
 from evofool.printer import print_lines
 
 if TYPE_CHECKING:
@@ -46,10 +46,7 @@ def run(
         int | None,
         typer.Option(min=0, help="Classify in this number of Ray processes, here or on a cluster; 0: in this process."),
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one for this run."),
-    ] = None,
+    ray: Annotated[str | None, RAY] = None,
     parents: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Start from the elites of this run instead of random genomes; it is not modified."),

@@ -1,14 +1,18 @@
 """The group `evofool sweep`: run (the default command) and show."""
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evofool.cli.options import AsJson, WithDefault
-from evofool.errors import RecipeError, StoreError
+from evofool.cli.options import RAY, AsJson, Trust, WithDefault
+from evofool.errors import RecipeError, StoreError, TargetError
 from evofool.printer import print_lines
+
+if TYPE_CHECKING:
+    from evofool.recipe import Recipe
 
 sweep = typer.Typer(
     cls=WithDefault,
@@ -17,18 +21,25 @@ sweep = typer.Typer(
 
     evofool sweep mnist-cppn --seeds 0:20 --workers 2       twenty runs, two at a time
     evofool sweep RECIPE --targets A,B --seeds 0:5          five runs against each target
+    evofool sweep runs/mnist-cppn-sweep                     continue a sweep that was interrupted
     evofool sweep show runs/mnist-cppn-sweep                how far each run is
 """,
 )
 
 _MOST = 10_000  # seeds
 
-RECIPE = typer.Argument(metavar="RECIPE", help="A shipped recipe's name (mnist-cppn, ...) or a recipe file.")
+RECIPE = typer.Argument(
+    metavar="RECIPE|DIR",
+    help="A shipped recipe's name (mnist-cppn, ...), a recipe file, or a sweep's folder to continue it.",
+)
 SEEDS = typer.Option(
-    metavar="A:B", help="Seeds A to B - 1; also a list such as 0:5,17. By default the recipe's one seed (search.seed)."
+    metavar="A:B",
+    help="Seeds A to B - 1; also a list such as 0:5,17. By default the recipe's one seed (search.seed), or those of DIR.",
 )
 TARGETS = typer.Option(
-    "--targets", metavar="SPEC,SPEC", help="Classifiers (`evofool targets list`); may be repeated. By default the recipe's."
+    "--targets",
+    metavar="SPEC,SPEC",
+    help="Classifiers (`evofool targets list`); may be repeated. By default the recipe's, or those of DIR.",
 )
 CHANGES = typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe, for all runs; may be repeated.")
 OUT = typer.Option(metavar="DIR", help="Folder of the sweep; runs/NAME-sweep by default. One begun there is continued.")
@@ -37,7 +48,6 @@ WORKERS = typer.Option(
     help="Run this number of runs at once, each in a Ray process; 0: one after the other, in this process. compute.ray.* "
     "says what each process reserves. Does not change results.",
 )
-RAY = typer.Option(metavar="local|auto|HOST:PORT", help="The Ray cluster to join; local starts one.")
 
 
 @sweep.command("run")
@@ -49,38 +59,38 @@ def run(
     out: Annotated[Path | None, OUT] = None,
     workers: Annotated[int | None, WORKERS] = None,
     ray: Annotated[str | None, RAY] = None,
+    trust: Trust = False,
 ) -> None:
     """Run a recipe from several seeds and against several targets (default command).
 
     Each run is an ordinary one, in DIR/TARGET/seed-N: `evofool show` and all other commands read it, and its result and
     pictures are those of `evofool run` with the same values. Ctrl-C saves, and the same command continues, also with more
-    seeds or targets. A run that fails does not stop the others; then the exit status is 2.
+    seeds or targets; so does `evofool sweep DIR`. A run that fails does not stop the others; then the exit status is 2.
     """
     from evofool.bench.report.formatting import counted
     from evofool.cli.console_jobs import print_jobs, run_figures_of, work_display
-    from evofool.recipe import load
     from evofool.sweep.status import read_status
     from evofool.sweep.sweep import plan_sweep, run_sweep
 
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]
     changes += [] if ray is None else [f"compute.ray.address={ray}"]
-    loaded = load(recipe, changes)
-    specs = [spec for text in targets or [] for spec in split_specs(text)] or [loaded.target]
-    numbers = seed_numbers(seeds) if seeds is not None else [loaded.search.seed]
-    folder = out or Path("runs") / f"{loaded.name}-sweep"
+    given = [spec for text in targets or [] for spec in split_specs(text)]
+    folder, loaded, specs, numbers = _which_sweep(recipe, changes, out, given, trust)
+    if seeds is not None:
+        numbers = seed_numbers(seeds)
     plan = plan_sweep(loaded, folder, specs, numbers)
     number, at_once = len(plan.jobs), loaded.compute.workers
     sizes = f"{counted(len(specs), 'target')} x {counted(len(numbers), 'seed')} = {counted(number, 'run')}"
     print_lines(
-        f"Sweep in {folder}: {sizes} of {recipe}",
+        f"Sweep in {folder}: {sizes} of {loaded.name}",
         *(f"  {name}: {spec}" for name, spec in plan.targets.items() if name != spec),
         *([f"  workers  {at_once}"] if at_once else []),
     )
     with work_display("run") as on_progress:
         outcome = run_sweep(plan, on_progress)
     if outcome.interrupted:
-        print_lines("Interrupted and saved. The same command continues.")
+        print_lines(f"Interrupted and saved. The same command continues, and so does:  evofool sweep {folder}")
         raise typer.Exit(130)
     print_jobs(read_status(folder), "run", run_figures_of(folder))
     for job in plan.jobs:
@@ -92,6 +102,37 @@ def run(
         total = counted(number, "run")
         print_lines(f"evofool: {len(failed)} of {total} failed; the same command tries them again", error=True)
         raise typer.Exit(2)
+
+
+def _which_sweep(
+    recipe_or_folder: str, changes: list[str], out: Path | None, given: list[str], trust: bool
+) -> "tuple[Path, Recipe, list[str], list[int]]":
+    """(folder, recipe, targets, seeds) of a new sweep, or of the one in a folder. given: the targets that were given.
+
+    A folder may come from anyone, as a run's may: code, a server or a cluster that only its files name needs trust.
+    """
+    from evofool.recipe import load
+    from evofool.run.resume_checks import refuse_stored_cluster
+    from evofool.sweep.sweep import MANIFEST, stored_sweep
+    from evofool.targets import needs_trust
+
+    folder = Path(recipe_or_folder)
+    if not os.path.isfile(folder / MANIFEST):
+        loaded = load(recipe_or_folder, changes)
+        return out or Path("runs") / f"{loaded.name}-sweep", loaded, given or [loaded.target], [loaded.search.seed]
+    if out is not None:
+        raise RecipeError(f"{folder} is a sweep, which is continued in its folder; --out is for new sweeps")
+    stored, specs, numbers = stored_sweep(folder)
+    loaded = stored.changed(changes, f"--set for {folder}") if changes else stored
+    refuse_stored_cluster(loaded, stored, folder, trust)
+    surrogates = loaded.search.surrogate.targets if loaded.search.surrogate else ()
+    foreign = [spec for spec in (*(given or specs), *surrogates) if spec not in given and needs_trust(spec)]
+    if foreign and not trust:
+        raise TargetError(
+            f"{folder}: it names {', '.join(foreign)}, code to import or a server to query, and a sweep may come from "
+            "anyone; if you trust it, add --trust"
+        )
+    return folder, loaded, given or specs, numbers
 
 
 def _draw(folder: Path) -> None:

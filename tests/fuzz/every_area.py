@@ -1,6 +1,6 @@
 """All areas."""
 
-from tests.fuzz.areas import benches, genome, ledgers, pictures, recipes, runs, servers, weights
+from tests.fuzz.areas import benches, genome, ledgers, pictures, recipes, runs, servers, sweeps, weights
 from tests.fuzz.room import Area
 
 _ALL = (
@@ -12,6 +12,7 @@ _ALL = (
     servers.AREA,
     servers.REQUESTS_AREA,
     benches.AREA,
+    sweeps.AREA,
     pictures.AREA,
     ledgers.AREA,
 )

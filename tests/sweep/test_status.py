@@ -95,6 +95,10 @@ def test_a_folder_is_in_use_while_it_is_locked(tmp_path: Path) -> None:
         {"jobs": 7},
         {"time": "noon"},
         {"pid": None},
+        {"pid": 10**300},
+        {"time": 10**300},
+        {"state": "waiting"},
+        {"jobs": [{"name": "a", "total": 10**300}]},
     ],
 )
 def test_a_damaged_status_is_named_and_replaced(tmp_path: Path, change: dict[str, object]) -> None:

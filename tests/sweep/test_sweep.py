@@ -20,7 +20,7 @@ from evofool.sweep.runner import WorkProgress
 from evofool.sweep.status import read_status
 from evofool.sweep.sweep import plan_sweep, run_sweep
 from tests.commands import Call
-from tests.perf.kills import content
+from tests.stored import course
 
 HOME = Path(evofool.__file__).parent.parent
 CHANGES = ("stop.confidence=", "stop.evaluations=240", "compute.format=float32")
@@ -41,7 +41,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def same(sweep: Path, alone: list[Path]) -> bool:
-    return all(content(sweep / "lenet" / f"seed-{seed}") == content(folder) for seed, folder in enumerate(alone))
+    return all(course(sweep / "lenet" / f"seed-{seed}") == course(folder) for seed, folder in enumerate(alone))
 
 
 def test_each_run_is_an_ordinary_one_and_a_failed_one_does_not_stop_the_others(call: Call, alone: list[Path]) -> None:
@@ -54,7 +54,7 @@ def test_each_run_is_an_ordinary_one_and_a_failed_one_does_not_stop_the_others(c
     assert "2 of 4 runs failed; the same command tries them again" in done.err
     assert (Path("s") / "lenet-2" / "seed-0" / "run.db").is_file()
     for seed, folder in enumerate(alone):
-        assert content(Path("s") / "lenet-2" / f"seed-{seed}") == content(folder)
+        assert course(Path("s") / "lenet-2" / f"seed-{seed}") == course(folder)
     shown = call("sweep", "show", "s")
     assert shown.code == 0
     assert "2 of 4 runs done, 2 failed; ended" in shown.out
@@ -72,6 +72,19 @@ def test_each_run_is_an_ordinary_one_and_a_failed_one_does_not_stop_the_others(c
     names = [path.parent.relative_to("s").as_posix() for path in sorted(Path("s").rglob("run.db"))]
     assert names == ["lenet-2/seed-0", "lenet-2/seed-1", "lenet-2/seed-2"], "a target keeps the name of its folder"
     assert all((Path("s") / name / picture).is_file() for name in names for picture in ("elites.png", "curve.png"))
+    again = call("sweep", "s", "--set", "stop.evaluations=252")
+    assert again.code == 0, again.err
+    assert "Sweep in s: 1 target x 3 seeds = 3 runs of mnist-cppn" in again.out
+    for name in names:
+        with StoredRun(Path("s") / name) as stored:
+            assert stored.evaluations == 252
+    assert "--out is for new sweeps" in call("sweep", "s", "--out", "t").err
+    manifest = Path("s/sweep.json")
+    manifest.write_text(manifest.read_text().replace('"lenet-2": "lenet"', '"lenet-2": "python:code:target"'))
+    assert "it names python:code:target, code to import or a server to query" in call("sweep", "s").err
+    manifest.write_text(manifest.read_text().replace("lenet-2", "../lenet-2"))
+    for command in (["sweep", "s"], ["sweep", "mnist-cppn", *options, "--out", "s"]):
+        assert "sweep.json is damaged: '../lenet-2' cannot be the name of a target" in call(*command).err
 
 
 def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path: Path, alone: list[Path]) -> None:

@@ -17,7 +17,6 @@ from evofool.bench.result_file import SCHEMA, VERSION, load_result
 from evofool.bench.retraining import retrain_loop
 from evofool.explain.folder import PAGE, ExplanationFolder
 from evofool.run.reader import FILE
-from evofool.sweep import status
 from evofool.targets import Target
 from tests.bench.samples import result as invented
 from tests.bench.test_compare import result
@@ -58,10 +57,6 @@ def sample(kind: str) -> Any:
             "recipe": whole,
             "targets": {"lenet": calibrated},
         }
-    if kind == "status":
-        jobs = [vars(status.JobStatus("lenet/cppn-0")) | {"state": state} for state in status.STATES]
-        head = {"schema": status.SCHEMA, "version": status.VERSION, "state": "running", "message": "", "time": 1.0}
-        return {**head, "host": "h", "pid": 1, "jobs": jobs}
     if kind == "cell":
         numbers = {"answers": 9, "forwards": 9, "backwards": 0, "seconds": 1.0, "peak_memory_mb": 5.5}
         texts = {"fingerprint": "f", "comparison": "to the bit", "device": "cpu"}
@@ -121,13 +116,6 @@ def _manifest(content: bytes, room: Room) -> None:
             has_cells(room.work)
 
 
-def _status(content: bytes, room: Room) -> None:
-    (room.work / status.FILE).write_bytes(content)
-    (room.work / MANIFEST).write_text(as_json(sample("manifest")))
-    status.read_status(room.work)
-    room.call("bench", "show", room.work)
-
-
 def _cell(content: bytes, room: Room) -> None:
     room.give(FILE, b"")
     record = read_record(room.give("cell.json", content).parent)
@@ -160,13 +148,12 @@ READERS: dict[str, Callable[[bytes, Room], None]] = {
     "board": _board,
     "gate": _gate,
     "manifest": _manifest,
-    "status": _status,
     "cell": _cell,
     "retraining": _retraining,
     "page": _page,
     "answers": _answers,
 }
-_KINDS = ("compare", "compare", "board", "gate", "manifest", "manifest", "status", "cell", "retraining")
+_KINDS = ("compare", "compare", "board", "gate", "manifest", "manifest", "cell", "retraining")
 CASES = st.one_of(
     st.tuples(st.sampled_from(_KINDS), st.just("json"), json_edits()),
     st.tuples(st.sampled_from(_KINDS), st.just("json"), json_edits(6)),
