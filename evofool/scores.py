@@ -62,16 +62,23 @@ def refuse_unfinite(logits: np.ndarray, batch: int, target_name: str, begin: int
 
 
 @numba.njit(cache=True, nogil=True)
+def _first_two(z: np.ndarray) -> tuple[int, float]:
+    """The class of the highest of one image's logits (K,), of equals the lowest, and the highest of the other logits."""
+    top = 0
+    for k in range(1, z.shape[0]):
+        if z[k] > z[top]:
+            top = k
+    second = -np.inf
+    for k in range(z.shape[0]):
+        if k != top and z[k] > second:
+            second = z[k]
+    return top, second
+
+
+@numba.njit(cache=True, nogil=True)
 def _log_odds(z: np.ndarray, out: np.ndarray) -> None:
     for b in range(z.shape[0]):
-        top = 0
-        for k in range(1, z.shape[1]):
-            if z[b, k] > z[b, top]:
-                top = k
-        second = -np.inf
-        for k in range(z.shape[1]):
-            if k != top and z[b, k] > second:
-                second = z[b, k]
+        top, second = _first_two(z[b])
         # others: the sum over all classes but the top one, in units of the second's exponential
         others = 0.0
         for k in range(z.shape[1]):
@@ -92,13 +99,6 @@ def _log_odds(z: np.ndarray, out: np.ndarray) -> None:
 @numba.njit(cache=True, nogil=True)
 def _margin(z: np.ndarray, out: np.ndarray) -> None:
     for b in range(z.shape[0]):
-        top = 0
-        for k in range(1, z.shape[1]):
-            if z[b, k] > z[b, top]:
-                top = k
-        second = -np.inf
-        for k in range(z.shape[1]):
-            if k != top and z[b, k] > second:
-                second = z[b, k]
+        top, second = _first_two(z[b])
         for k in range(z.shape[1]):
             out[b, k] = np.float64(z[b, k]) - (second if k == top else np.float64(z[b, top]))

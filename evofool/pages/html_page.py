@@ -156,17 +156,8 @@ def html_page(
     if anchors:
         rest = f'<div class="beside">{_contents(others, anchors)}\n<div>\n{rest}\n</div></div>'
     foot = f"<footer>{''.join(f'<div>{escaped(note)}</div>' for note in notes)}</footer>\n" if notes else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'">
-<meta name="{_FILES}" content="{escaped(" ".join(files))}">
-<title>{escaped(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
+    listed = f'<meta name="{_FILES}" content="{escaped(" ".join(files))}">\n'
+    return f"""{opening(title, "img-src data: 'self'; style-src 'unsafe-inline'", meta=listed)}
 <main>
 {head}
 {rest}
@@ -174,6 +165,20 @@ def html_page(
 {foot}</body>
 </html>
 """
+
+
+def opening(title: str, policy: str, style: str = "", meta: str = "") -> str:
+    """A page's HTML up to <body>. policy: what it may load, all else is forbidden; style: CSS added to that of all pages."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; {policy}">
+{meta}<title>{escaped(title)}</title>
+<style>{STYLE}{style}</style>
+</head>
+<body>"""
 
 
 def files_of(page: str) -> list[str] | None:

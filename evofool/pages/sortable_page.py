@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from evofool.pages.html_page import NOTHING
-from evofool.pages.stylesheet import STYLE
+from evofool.pages.html_page import NOTHING, opening
 from evofool.text import escaped
 
 
@@ -40,19 +39,10 @@ def sortable_page(title: str, lead: str, tables: Sequence[SortableTable], notes:
     all of its words. The page needs no network, and runs no other script than its own, by its hash.
     """
     script = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
+    policy = f"style-src 'unsafe-inline'; script-src 'sha256-{script}'"
     body = "\n".join(_table(table, number) for number, table in zip(count(1), tables, strict=False))
     paragraphs = "".join(f"<p>{escaped(note)}</p>\n" for note in notes)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escaped(title)}</title>
-<style>{STYLE}{_STYLE}</style>
-</head>
-<body>
+    return f"""{opening(title, policy, _STYLE)}
 <header><h1>{escaped(title)}</h1>
 <p>{escaped(lead)}</p>
 <div id="controls" hidden><label for="filter">Show only rows with</label>
