@@ -14,6 +14,7 @@ from evofool.export.image_file import file_name, picture, refuse_size, resampled
 from evofool.export.parquet import write_run
 from evofool.run.stored import ListedElite, ListedRunnerUp, StoredRun
 from evofool.text import to_json, visible_lines
+from evofool.whole_file import is_temporary
 from genomes import CPPN
 
 LAYOUTS = ("imagefolder", "parquet")
@@ -128,6 +129,6 @@ def _whole_or_nothing(folder: Path) -> Iterator[None]:
 def _clear(folder: Path) -> None:
     """Take away what an export has written in its folder, and nothing else."""
     for path in folder.iterdir():
-        if _OURS.fullmatch(path.name):
+        if _OURS.fullmatch(path.name) or is_temporary(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / _UNFINISHED).unlink()

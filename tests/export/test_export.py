@@ -324,6 +324,7 @@ def test_what_a_killed_export_has_left_is_no_hindrance(
             export(run, half, layout=layout)
     left = files(half)
     assert len(left) > 1
+    (half / ".evofool-0123456789abcdef.new").write_text("half of the table")
     (half / "mine.txt").write_text("mine")
     with pytest.raises(StoreError, match="is not empty"):
         export(run, half, layout=layout)
