@@ -118,7 +118,7 @@ def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | Non
 
 
 def save_png(image: np.ndarray, path: Path) -> None:
-    """Write uint8 (C, H, W) to path."""
+    """Write uint8 (C, H, W) to path, whole or not at all."""
     write_whole(path, encode_png(image))
 
 

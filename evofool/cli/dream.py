@@ -203,9 +203,9 @@ def _make_frames(job: _Job, layer: str, zoom: int, path: Path, animation: Path |
 
 
 def _make_layers(job: _Job, layers: list[str], path: Path, photo: str) -> None:
-    from evofool.cli.console import write
     from evofool.explain.dream_folder import DreamFolder
     from evofool.export.image_file import file_name
+    from evofool.images import save_picture
     from evofool.pages.sheet import Tile, contact_sheet
 
     folder = DreamFolder(path, job.identity(None))
@@ -223,7 +223,7 @@ def _make_layers(job: _Job, layers: list[str], path: Path, photo: str) -> None:
     tiles = [Tile(folder.get(name), layer) for layer, name in names.items()]
     sheet = folder.path / "layers.png"
     title = f"{photo}: what the layers of {job.target.name} respond to"
-    write(sheet, lambda: contact_sheet(tiles, tile=_SHEET_SIZE, title=title).save(sheet))
+    save_picture(contact_sheet(tiles, tile=_SHEET_SIZE, title=title), sheet)
     print_lines(f"Sheet: {sheet}")
 
 
@@ -259,16 +259,9 @@ def _end(folder: "DreamFolder", noun: str, names: list[str], before: int) -> Non
 
 
 def _write_animation(folder: "DreamFolder", names: list[str], path: Path) -> None:
-    from evofool.cli.console import write
     from evofool.pages.animation import FRAME_SECONDS, write_animation
 
-    width, height = 0, 0
-
-    def save() -> None:
-        nonlocal width, height
-        width, height = write_animation(path, map(folder.get, names))
-
-    write(path, save)
+    width, height = write_animation(path, map(folder.get, names))
     megabytes = path.stat().st_size / 1e6
     print_lines(
         f"Animation: {path}, {len(names)} frames of {width} x {height}, {1 / FRAME_SECONDS:g} a second, {megabytes:.1f} MB"

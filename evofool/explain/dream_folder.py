@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from evofool.errors import StoreError
-from evofool.images import decode_png, encode_png
+from evofool.images import decode_png, save_png
 from evofool.json_file import read_json, write_json
 
 _SETTINGS = "dream.json"
@@ -51,12 +51,7 @@ class DreamFolder:
 
     def add(self, name: str, image: np.ndarray) -> None:
         """Keep uint8 (C, H, W). An interruption leaves either the whole file or none."""
-        draft = self.path / f".{name}.new"
-        try:
-            draft.write_bytes(encode_png(image))
-            draft.replace(self.file(name))
-        except OSError as error:
-            raise StoreError(f"{self.file(name)} cannot be written ({error.strerror or error})") from None
+        save_png(image, self.file(name))
 
 
 def _difference(name: str, old: Mapping[str, object], new: Mapping[str, object]) -> str:

@@ -1,7 +1,6 @@
 """Frames as an animation: GIF, animated PNG or MP4, by the ending of the file's name."""
 
 import itertools
-import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from evofool.errors import ImageError
 from evofool.images import to_pil
+from evofool.whole_file import whole_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,14 +32,14 @@ def refuse_animation(path: Path) -> None:
 def write_animation(path: Path, frames: Iterable[np.ndarray]) -> tuple[int, int]:
     """Write frames, uint8 (C, H, W) of equal shape, C 1 or 3, that repeat for ever; returns its (width, height).
 
-    A frame takes FRAME_SECONDS. The file is replaced when the new one is complete. ImageError as in refuse_animation.
+    A frame takes FRAME_SECONDS. The file is replaced when the new one is complete. StoreError if it cannot be written;
+    ImageError as in refuse_animation.
     """
     refuse_animation(path)
     pictures = (_reduced(frame) for frame in frames)
     first = next(pictures)
     size = first.size
-    draft = path.with_name(f".{path.name}.new{path.suffix}")
-    try:
+    with whole_file(path) as draft:
         if path.suffix.lower() == ".mp4":
             size = (size[0] - size[0] % 2, size[1] - size[1] % 2)
             if not min(size):
@@ -50,9 +50,6 @@ def write_animation(path: Path, frames: Iterable[np.ndarray]) -> tuple[int, int]
             # A list, since Pillow passes over the frames of a PNG more than once.
             rest = list(pictures)
             first.save(draft, kind, save_all=True, append_images=rest, duration=round(1000 * FRAME_SECONDS), loop=0)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     return size
 
 
@@ -80,6 +77,7 @@ def _write_mp4(path: Path, size: tuple[int, int], pictures: Iterable["Image.Imag
         quality=8,
         macro_block_size=1,
         ffmpeg_log_level="error",
+        output_params=["-f", "mp4"],  # the ending of a temporary file does not say so
     )
     writer.send(None)
     try:
