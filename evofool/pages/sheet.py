@@ -97,10 +97,11 @@ def contact_sheet(
         sheet.paste(picture, (left, upper))
         y += height + 3
         if t.confidence is not None:
+            score = score_text(t.confidence, t.log_odds, small, width)
             draw.rectangle((x, y, x + width - 1, y + _BAR - 1), LINE)
             # Rounded down, but at least one pixel: only 1.0 has a full bar.
             draw.rectangle((x, y, x + max(1, int(t.confidence * width)) - 1, y + _BAR - 1), color(t.confidence))
-            draw.text((x, y + _BAR + 3 + line), score_text(t.confidence, t.log_odds, small, width), FAINT, small)
+            draw.text((x, y + _BAR + 3 + line), score, FAINT, small)
         y += _BAR + 3
         draw.text((x, y), fit(t.label, text, width), INK, text)
         if t.note:

@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageColor
 
 from evofool.errors import ImageError
 from evofool.pages import curve as curve_module
@@ -21,6 +22,7 @@ from evofool.pages.curve import curve
 from evofool.pages.descent import SWITCH, DescentStep, descent_strip
 from evofool.pages.graph import graph_svg
 from evofool.pages.sheet import (
+    LEVELS,
     Tile,
     color,
     confidence_text,
@@ -78,6 +80,16 @@ def test_the_shown_confidence_is_below_the_true_one_by_less_than_its_last_digit(
 def test_an_invalid_confidence_is_refused(p: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         contact_sheet([Tile(noise(), "a", p)])
+
+
+def test_a_sheet_without_confidences_has_neither_bars_nor_a_legend() -> None:
+    tiles = [Tile(np.zeros((3, 60, 90), np.uint8), f"layer {k}") for k in range(6)]
+    scored = contact_sheet([replace(t, confidence=0.5) for t in tiles], tile=180)
+    plain = contact_sheet(tiles, tile=180)
+    assert (plain.width, plain.height < scored.height) == (scored.width, True)
+    shades = {ImageColor.getrgb(shade) for _, _, shade in LEVELS}
+    assert shades & {shade for _, shade in scored.getcolors(1 << 20)}
+    assert not shades & {shade for _, shade in plain.getcolors(1 << 20)}
 
 
 def test_colours_change_at_the_values_of_the_legend() -> None:
