@@ -1,6 +1,7 @@
 """8-bit images: quantised, written as PNG and read back here alone, so that the scored image is the saved one."""
 
 import io
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def encode_png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     to_pil(image).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
+
+
+@lru_cache(maxsize=64)
+def fewer_colours(png: bytes) -> bytes:
+    """A PNG with at most 256 colours that looks the same, or the same bytes if that is no shorter."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return min(png, buffer.getvalue(), key=len)
 
 
 def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | None = None) -> np.ndarray:

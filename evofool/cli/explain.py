@@ -33,7 +33,8 @@ REAL_IMAGES = typer.Option(
     metavar="DIR", help="Real images to find the nearest ones in: one folder per class, or any image files."
 )
 PARTS = typer.Option(
-    metavar="PART,PART", help="Only these parts: occlusion, elements, saliency, segmentation, inversion, dream, nearest."
+    metavar="PART,PART",
+    help="Only these parts: occlusion, elements, saliency, segmentation, curves, inversion, dream, nearest.",
 )
 LAYERS = typer.Option(metavar="LAYER,LAYER", help="The layers to invert; by default five from the first to the last.")
 DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance the features of this layer in the image (DeepDream).")
@@ -70,13 +71,15 @@ def explain(
 ) -> None:
     """Show which parts of an image the classifier's score depends on: writes a page, index.html, and its pictures.
 
-    The image is an elite of a run or any image file. The page shows occlusion, the effect of repeated elements, saliency,
-    segmentation, inversions of layers, with --dream a DeepDream, and with --real-images the nearest real images. For a
-    black box it has the parts that need no gradient. Each part is written as soon as it is finished; an earlier page is
+    The image is an elite of a run or any image file. The page begins with where the classifier sees the class, or that this
+    is not shown. It has occlusion, the effect of repeated elements, saliency, segmentation, deletion and insertion curves,
+    inversions of layers, with --dream a DeepDream, and with --real-images the nearest real images. For a black box it has
+    the parts that need no gradient. Each part is written as soon as it is finished; an earlier page is
     replaced. Warnings of the target and of a close decision are printed and head the page. Exits with 2 if a part failed;
     the page then has the others.
     """
     from evofool.errors import TargetError
+    from evofool.explain.figures import figures
     from evofool.explain.page import ExplanationOptions
     from evofool.explain.page import explain as write_page
     from evofool.machine import keep_memory, torch_threads
@@ -118,6 +121,7 @@ def explain(
                 "class": subject.class_id,
                 "label": subject.target.labels[subject.class_id],
                 "warnings": explanation.warnings,
+                **figures(explanation, subject.target),
                 "page": str(explanation.page),
                 "pictures": [str(file) for file in explanation.pictures],
                 "failed": explanation.faults,
@@ -127,6 +131,8 @@ def explain(
         )
     else:
         passes = f"{explanation.forwards:,} forward and {explanation.backwards:,} backward passes"
+        if explanation.answer:
+            print_lines(explanation.answer)
         print_lines(f"{len(explanation.pictures)} pictures; {passes}. Page: {explanation.page}")
     if explanation.faults:
         failed = "; ".join(f"{part}: {fault}" for part, fault in explanation.faults.items())

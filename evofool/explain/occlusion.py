@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from evofool.errors import ImageError, ScoreError, TargetError
+from evofool.errors import ImageError
+from evofool.explain.covering import answers, mean_colour
 from evofool.explain.elements import Element
-from evofool.scores import log_odds
 from evofool.targets import Target
 
 _GROWN = 1  # pixels by which a cover reaches over an element, so that a soft edge is covered too
@@ -58,22 +58,31 @@ def occlude(
         raise ImageError(f"a patch of {patch} pixels every {stride} does not go over an image of {height}x{width}")
     if stride > patch:
         raise ImageError(f"patches of {patch} pixels every {stride} leave gaps; the stride is at most the patch")
-    colour = np.rint(image.mean((1, 2))).astype(np.uint8) if fill is None else np.full(len(image), fill, np.uint8)
+    colour = mean_colour(image) if fill is None else np.full(len(image), fill, np.uint8)
     corners = [(top, left) for top in _starts(height, patch, stride) for left in _starts(width, patch, stride)]
-    drops: list[float] = []
+
+    def covered(top: int, left: int) -> np.ndarray:
+        shown = image.copy()
+        shown[:, top : top + patch, left : left + patch] = colour[:, None, None]
+        return shown
+
+    # Not in one pass with the rest, so that the map does not depend on how the patches fill their batches.
+    whole = answers(target, [image], class_id).log_odds[0]
+    drops = (
+        whole
+        - answers(
+            target,
+            (covered(*corner) for corner in corners),
+            class_id,
+            batch=batch,
+            on_progress=lambda done: on_progress(done, len(corners)),
+        ).log_odds
+    )
     total, times = np.zeros((2, height, width))
-    whole = _odds(target, [image], class_id)[0]
-    for begin in range(0, len(corners), batch):
-        part = corners[begin : begin + batch]
-        images = np.repeat(image[None], len(part), 0)
-        for covered, (top, left) in zip(images, part, strict=True):
-            covered[:, top : top + patch, left : left + patch] = colour[:, None, None]
-        drops += (whole - _odds(target, images, class_id)).tolist()
-        on_progress(len(drops), len(corners))
     for drop, (top, left) in zip(drops, corners, strict=True):
         total[top : top + patch, left : left + patch] += drop
         times[top : top + patch, left : left + patch] += 1
-    return Occlusion(patch, np.array(corners), np.array(drops), (total / times).astype(np.float32))
+    return Occlusion(patch, np.array(corners), drops, (total / times).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -118,11 +127,7 @@ def ablate(
     # The first step of a group is an image of `alone`.
     further = [step for group in steps.values() for step in group[1:]]
     queried = [image, *alone, *further]
-    parts = []
-    for begin in range(0, len(queried), batch):
-        parts.append(_odds(target, queried[begin : begin + batch], class_id))
-        on_progress(min(begin + batch, len(queried)), len(queried))
-    odds = np.concatenate(parts)
+    odds = answers(target, queried, class_id, batch=batch, on_progress=lambda done: on_progress(done, len(queried))).log_odds
     whole, single, rest = float(odds[0]), odds[1 : len(elements) + 1], odds[len(elements) + 1 :]
     first = {element.group: k for k, element in reversed(list(enumerate(elements)))}
     together = {}
@@ -135,16 +140,6 @@ def ablate(
 def _starts(length: int, patch: int, stride: int) -> list[int]:
     """Every stride pixels, and the last one at the end."""
     return sorted({*range(0, length - patch + 1, stride), length - patch})
-
-
-def _odds(target: Target, images: Sequence[np.ndarray] | np.ndarray, class_id: int) -> np.ndarray:
-    """float64 log-odds of the class, of uint8 images."""
-    if not 0 <= class_id < len(target.labels):
-        raise TargetError(f"{target.name}: no class {class_id}; it has 0 to {len(target.labels) - 1}")
-    logits = target.logits(np.stack(list(images)))
-    if not np.isfinite(logits).all():
-        raise ScoreError(f"{target.name} returned NaN or infinity for a covered image; check its weights")
-    return log_odds(logits)[:, class_id]
 
 
 def _grown(mask: np.ndarray, by: int = _GROWN) -> np.ndarray:

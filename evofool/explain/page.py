@@ -10,17 +10,23 @@ import numpy as np
 from evofool.ascend.hooks import layer_names, no_gradients, unknown_layer
 from evofool.ascend.objectives import LOGITS
 from evofool.errors import ImageError, TargetError
-from evofool.explain import parts, parts_occlusion
+from evofool.explain import parts, parts_occlusion, parts_saliency
+from evofool.explain.answer import Answer, CheckedMask, answer
 from evofool.explain.cautions import warnings_of
+from evofool.explain.curves import Curves
 from evofool.explain.folder import ExplanationFolder
 from evofool.explain.layers import evenly, in_order
 from evofool.explain.nearest import real_pictures
-from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, fault_of, prefixed
+from evofool.explain.part_result import PartInterrupted, PartMask, PartResult, PassCounter, Report, fault_of, prefixed
+from evofool.explain.parts_curves import curves_part
 from evofool.explain.parts_layers import dream_part, inversion_part
+from evofool.explain.parts_masks import maps_section
+from evofool.images import fewer_colours
 from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets import Target
 
-PARTS = ("occlusion", "elements", "saliency", "segmentation", "inversion", "dream", "nearest")
+PARTS = ("occlusion", "elements", "saliency", "segmentation", "curves", "inversion", "dream", "nearest")
+_MAPS = ("occlusion", "elements", "saliency")  # the parts that have a map; curves need at least one
 _BY_GRADIENT = ("saliency", "segmentation", "inversion", "dream")
 
 
@@ -46,7 +52,9 @@ class ExplanationOptions:
 class Explanation:
     """The result of explain: the page, its pictures, the failures by part. forwards, backwards: passes spent.
 
-    warnings: those at the head of the page, of the target and of a decision that is close.
+    warnings: those at the head of the page, of the target and of a decision that is close. answer: the sentence at the head
+    of the page, "" without a mask. masks: of each part that has one, with its check. curves: by map, where the part curves
+    was run.
     """
 
     page: Path
@@ -55,6 +63,9 @@ class Explanation:
     faults: dict[str, str] = field(default_factory=dict)
     forwards: int = 0
     backwards: int = 0
+    answer: str = ""
+    masks: list[CheckedMask] = field(default_factory=list)
+    curves: dict[str, Curves] = field(default_factory=dict)
 
 
 def explain(
@@ -77,7 +88,7 @@ def explain(
     part that is not possible; ImageError for a folder without real images; StoreError for a folder that cannot be written.
     The page is written after the first part, over an earlier page, and again after every other part, so that an interrupt
     leaves the finished parts; it is reported and raised again. A part that fails is named on the page and in `faults`; the
-    other parts go on.
+    other parts go on. The page begins with the answer, from the masks of the parts that are finished.
     """
     options = options or ExplanationOptions()
     real, layers, seed = options.real_images, options.layers, options.seed
@@ -91,11 +102,20 @@ def explain(
     report(f"Explaining {source} as {target.labels[class_id]} (class {class_id}) of {target.name}")
     for line in notes:
         report(line)
+    gradients = parts_saliency.Gradients(target, image, class_id, seed, passes)
+    maps: dict[str, np.ndarray] = {}
+    masks: list[PartMask] = []
+
+    def draw_curves() -> PartResult:
+        found, explanation.curves = curves_part(target, image, class_id, maps, seed)
+        return found
+
     do: dict[str, Callable[[Report], PartResult]] = {
-        "occlusion": lambda report: parts_occlusion.occlusion_part(target, image, class_id, report),
+        "occlusion": lambda report: parts_occlusion.occlusion_part(target, image, class_id, seed, report),
         "elements": lambda report: parts_occlusion.elements_part(target, image, class_id, seed, report),
-        "saliency": lambda _: parts.saliency_part(target, image, class_id, seed, passes),
-        "segmentation": lambda _: parts.segmentation_part(target, image, class_id, seed, passes),
+        "saliency": lambda _: parts_saliency.saliency_part(target, image, class_id, seed, gradients),
+        "segmentation": lambda _: parts_saliency.segmentation_part(target, image, class_id, seed, gradients),
+        "curves": lambda _: draw_curves(),
         "inversion": lambda report: inversion_part(
             target, image, in_order(target, layers) if layers else evenly(target), real, seed, report, passes
         ),
@@ -122,10 +142,16 @@ def explain(
     def keep(name: str, found: PartResult, missing: Sequence[str]) -> None:
         """Write the page with this part added."""
         sections.append(found.section)
+        maps.update(found.maps)
+        masks.extend(found.masks)
+        explanation.masks = [mask.found for mask in masks]
+        result = answer(target, class_id, explanation.masks) if masks else Answer("", None)
+        explanation.answer = result.sentence
         if found.section.fault:
             explanation.faults.setdefault(name, found.section.fault)
         warn()
-        output.add(name, (*_pictures(found.section), *found.more))
+        of_masks = (picture for mask in found.masks for picture in (mask.where, mask.over))
+        output.add(name, (*of_masks, *_pictures(found.section), *found.more))
         explanation.pictures = output.pictures
         explanation.forwards, explanation.backwards = target.queries - before, passes.backwards
         failed = [part for part in explanation.faults if part not in missing]
@@ -134,12 +160,16 @@ def explain(
             fault=f"Failed: {', '.join(failed)}." if failed else "",
             cautions=[f"Warning: {line}." for line in explanation.warnings],
             text=[*([f"Not run yet: {', '.join(missing)}."] if missing else []), *first.text],
+            lead=result.sentence,
+            pictures=[*(mask.where for mask in masks if mask.found is result.mask), *first.pictures],
         )
+        beside = [maps_section(target, class_id, masks)] if masks else []
         foot = [
             " ".join([f"Source: {source}. Target: {target.name}. Seed {seed}.", *notes]),
             f"Passes spent: {explanation.forwards:,} forward, {explanation.backwards:,} backward, of one image each.",
         ]
-        output.write(html_page(title, [head, *sections], foot, [path.name for path in output.pictures]))
+        shown = [head, *map(_lean, (*beside, *sections))]
+        output.write(html_page(title, shown, foot, [path.name for path in output.pictures]))
 
     warn()
     for step, name in enumerate(chosen, 1):
@@ -182,6 +212,8 @@ def _chosen(target: Target, options: ExplanationOptions) -> list[str]:
         raise TargetError(f"the part dream needs a layer to enhance: --dream LAYER, for example {evenly(target, 2)[0]}")
     absent = {*(() if target.differentiable else _BY_GRADIENT)}
     absent |= {name for name, needed in (("nearest", options.real_images), ("dream", options.dream)) if not needed}
+    if "curves" in options.only and not set(_MAPS) & ({*options.only} - absent):
+        raise TargetError(f"the part curves needs a part with a map, for example --parts {_MAPS[0]},curves")
     return [name for name in PARTS if name not in absent and (not options.only or name in options.only)]
 
 
@@ -195,3 +227,13 @@ def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
 
 def _pictures(section: Section) -> list[Picture]:
     return [*section.pictures, *(picture for folded in section.folded for picture in folded.pictures)]
+
+
+def _lean(section: Section) -> Section:
+    """The section with pictures of fewer colours, for a page that is quick to load; the files keep all colours."""
+
+    def lean(pictures: Sequence[Picture]) -> list[Picture]:
+        return [replace(picture, png=fewer_colours(picture.png)) for picture in pictures]
+
+    folded = [replace(part, pictures=lean(part.pictures)) for part in section.folded]
+    return replace(section, pictures=lean(section.pictures), folded=folded)

@@ -1,13 +1,17 @@
 """The result of a part of an explanation, and what a part gets: a function for progress, a counter of passes."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
+
+import numpy as np
 
 from evofool.ascend.loop import Tick
 from evofool.errors import EvofoolError
+from evofool.explain.answer import CheckedMask
 from evofool.pages.html_page import Picture, Section
 from evofool.targets import Target
 
@@ -59,11 +63,24 @@ def counting(report: Report, unit: str, what: str = "") -> Callable[[int, int], 
     return count
 
 
+class PartMask(NamedTuple):
+    """A checked mask, the picture of it that the answer shows, and the part's map over the image with the mask's outline."""
+
+    found: CheckedMask
+    where: Picture
+    over: Picture
+
+
 class PartResult(NamedTuple):
-    """A section of the page, and further pictures that are written to the folder only."""
+    """A section of the page, and further pictures that are written to the folder only.
+
+    maps: float (H, W) by name, higher where the class depends on a pixel. masks: those of the part.
+    """
 
     section: Section
     more: Sequence[Picture] = ()
+    maps: Mapping[str, np.ndarray] = MappingProxyType({})
+    masks: Sequence[PartMask] = ()
 
 
 class PartInterrupted(KeyboardInterrupt):

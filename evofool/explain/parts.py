@@ -1,4 +1,4 @@
-"""Parts of an explanation as sections of its page: overview, saliency, segmentation, nearest real images."""
+"""Parts of an explanation as sections of its page: overview, nearest real images."""
 
 from pathlib import Path
 
@@ -7,13 +7,10 @@ import numpy as np
 from evofool.errors import ScoreError
 from evofool.explain.cautions import doubts
 from evofool.explain.nearest import Nearest, nearest_real
-from evofool.explain.part_result import PartResult, PassCounter, Report, counting
-from evofool.explain.phrases import box_text, confidence_text, counted, scored_text, three_decimals
-from evofool.explain.saliency import Averaging, saliency
-from evofool.explain.segmentation import box, segment
+from evofool.explain.part_result import PartResult, Report, counting
+from evofool.explain.phrases import confidence_text, counted, scored_text, three_decimals
 from evofool.images import encode_png
-from evofool.pages.heat import heat, outlined
-from evofool.pages.html_page import Folded, Picture, Section, Table
+from evofool.pages.html_page import Picture, Section, Table
 from evofool.scores import log_odds, margin
 from evofool.targets import Target
 
@@ -50,60 +47,10 @@ def overview(target: Target, image: np.ndarray, class_id: int) -> tuple[str, Sec
         rows,
         "The class and the next classes" if called == class_id else "The class, and the classes with the highest scores",
     )
-    shown = Picture("Image", encode_png(image), f"{image.shape[2]} x {image.shape[1]} pixels, the input of the target")
+    shown = Picture(
+        "Image", encode_png(image), f"{image.shape[2]} x {image.shape[1]} pixels, the input of the target", width=448
+    )
     return title, Section("", [text], pictures=[shown], tables=[table], cautions=doubts(target, odds))
-
-
-def saliency_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: PassCounter) -> PartResult:
-    """Maps of one gradient, of ten crops and of noisy copies. One forward and backward pass for each copy."""
-    named = {
-        "none": ("Saliency", "one gradient", "logits"),
-        "crops": ("Mean over ten crops", "shifted and mirrored", "logits"),
-        "smooth": ("Smooth", "mean over 16 noisy copies", "logits"),
-        "smooth_squared": ("Smooth, squared", "mean of squares over 16 noisy copies", "squared logits"),
-        "variance": ("Variance", "of the gradient over 16 noisy copies", "squared logits"),
-    }
-    over, alone = [], []
-    for average, (title, caption, unit) in named.items():
-        with passes.as_forward(target):
-            weight = saliency(target, image[None], [class_id], averaging=Averaging(average), seed=seed)[0]
-        over.append(Picture(f"{title}, over the image", encode_png(heat(weight, image)), caption))
-        by = "for a pixel from black to white"
-        figures = f"largest {weight.max():.3g} {unit} {by}, median {np.median(weight):.3g}"
-        alone.append(Picture(title, encode_png(heat(weight)), figures))
-    description = (
-        "Which pixels the class's logit depends on: the magnitude of its gradient by each pixel, the maximum over channels. "
-        "Where the map is bright, a small change of the pixel changes the logit most."
-    )
-    source = (
-        "Simonyan, Vedaldi & Zisserman 2014. Smooth: Smilkov et al. 2017; squared: Hooker et al. 2019; variance: Adebayo et "
-        "al. 2018."
-    )
-    # Two maps are shown, the others are folded.
-    rest = [*(over[k] for k in (1, 3, 4)), *alone]
-    folded = Folded("Other averages, and the maps alone", rest)
-    return PartResult(Section("Saliency", [description], source, [over[0], over[2]], folded=[folded]))
-
-
-def segmentation_part(target: Target, image: np.ndarray, class_id: int, seed: int, passes: PassCounter) -> PartResult:
-    """The mask from a graph cut on the ten crops' saliency, and its box. Ten forward and backward passes."""
-    with passes.as_forward(target):
-        weight = saliency(target, image[None], [class_id], averaging=Averaging("crops"), seed=seed)[0]
-    mask = segment(image, weight, seed=seed)
-    description = (
-        "An estimate, from saliency and colour, of where the class is: pixels with the highest saliency count as object, "
-        "pixels with the lowest as background, and a graph cut finds the border between, along changes of colour."
-    )
-    source = "Simonyan, Vedaldi & Zisserman 2014, section 3.2; Boykov & Jolly 2001."
-    if not mask.any():
-        nothing = "Saliency is the same everywhere, so there is no mask."
-        return PartResult(Section("Segmentation", [description, nothing], source))
-    found = f"The mask covers {mask.mean():.1%} of the image; its box is {box_text(*box(mask))}."
-    pictures = [
-        Picture("Mask and box", encode_png(outlined(image, mask, box(mask))), "the rest dimmed"),
-        Picture("Mask", encode_png(np.where(mask, 255, 0).astype(np.uint8)[None])),
-    ]
-    return PartResult(Section("Segmentation", [description, found], source, pictures))
 
 
 def nearest_part(target: Target, image: np.ndarray, real: Path, report: Report) -> PartResult:

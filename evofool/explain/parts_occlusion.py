@@ -5,46 +5,53 @@ from collections.abc import Sequence
 import numpy as np
 
 from evofool.explain.elements import Element, find_elements
-from evofool.explain.occlusion import Ablation, ablate, occlude
+from evofool.explain.masks import SHARE, most_effective, occlusion_mask
+from evofool.explain.occlusion import Ablation, Occlusion, ablate, occlude
 from evofool.explain.part_result import PartResult, Report, counting
-from evofool.explain.phrases import all_copies, box_text, confidence_text, counted, scored_text, signed, span, three_decimals
+from evofool.explain.parts_masks import check_text, checked
+from evofool.explain.phrases import all_copies, confidence_text, counted, scored_text, signed, three_decimals
 from evofool.images import encode_png
-from evofool.pages.heat import full_scale, heat, numbered, painted
+from evofool.pages.heat import framed, full_scale, heat, numbered, painted
 from evofool.pages.html_page import Folded, Picture, Section, Table
 from evofool.targets import Target
 
 _LISTED = 10  # elements that are numbered in the picture and listed; the others are folded
 _GROUPS = 4  # groups of copies that get a picture and a table
+_BLACK, _GREY = (0, 0, 0), (120, 120, 120)
 
 
-def occlusion_part(target: Target, image: np.ndarray, class_id: int, report: Report) -> PartResult:
-    """The occlusion map. Some hundred queries."""
+def occlusion_part(target: Target, image: np.ndarray, class_id: int, seed: int, report: Report) -> PartResult:
+    """The occlusion map, and the check of its mask. Some hundred queries."""
     found = occlude(target, image, class_id, on_progress=counting(report, "patches"))
-
-    def where(k: np.intp) -> str:
-        top, left = found.corners[k].tolist()
-        return box_text(top, left, top + found.patch, left + found.patch)
-
-    most, least = found.drops.argmax(), found.drops.argmin()
-    result = (
-        f"Covering one patch lowers the log-odds of the class by {three_decimals(found.drops[most])} at most: {where(most)}."
-        if found.drops[most] > 0
-        else "Covering a patch never lowers the log-odds of the class."
-    )
+    most, least = int(found.drops.argmax()), int(found.drops.argmin())
+    boxes = []
+    result = "Covering a patch never lowers the log-odds of the class."
+    if found.drops[most] > 0:
+        boxes.append((_box(found, most), _BLACK))
+        result = (
+            f"Covering one patch, the black square, lowers the log-odds of the class by {three_decimals(found.drops[most])} "
+            "at most."
+        )
     if found.drops[least] < 0:
-        result += f" Covering another patch raises them by {three_decimals(-found.drops[least])} at most: {where(least)}."
+        boxes.insert(0, (_box(found, least), _GREY))
+        result += f" Covering another, the grey square, raises them by {three_decimals(-found.drops[least])} at most."
     description = (
         f"How much the log-odds of the class drop when a patch of {found.patch} x {found.patch} pixels is covered by the "
         f"image's mean colour, for {len(found.drops):,} patches. Each pixel of the map has the mean over the patches that "
-        "cover it. Only queries are needed, no gradients."
+        f"cover it. The mask is the {SHARE:.0%} of pixels with the largest drops. Only queries are needed, no gradients."
     )
     full = f"{full_scale(found.map):.3g}"
     scale = f"red: covering lowers the log-odds, full red by {full}; blue: it raises them, full blue by {full}"
+    over = heat(found.map, image, signed=True)
+    masks = checked(target, image, class_id, "occlusion", occlusion_mask(found.map), over, seed)
     pictures = [
-        Picture("Drop of log-odds, over the image", encode_png(heat(found.map, image, signed=True)), scale),
-        Picture("Drop of log-odds", encode_png(heat(found.map, signed=True)), _range(found.map)),
+        Picture("Drop of log-odds", encode_png(framed(heat(found.map, signed=True), boxes)), f"{scale}; {_range(found.map)}")
     ]
-    return PartResult(Section("Occlusion", [result, description], "Zeiler & Fergus 2014, section 4.2.", pictures))
+    if not masks:
+        pictures.insert(0, Picture("Drop of log-odds, over the image", encode_png(over), scale))
+    text = [result, *check_text(target, class_id, masks), description]
+    section = Section("Occlusion", text, "Zeiler & Fergus 2014, section 4.2.", pictures)
+    return PartResult(section, maps={"occlusion": found.map}, masks=masks)
 
 
 def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int, report: Report) -> PartResult:
@@ -64,7 +71,14 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int, r
     ranked = [int(k) for k in np.argsort(result.alone, kind="stable")]
     repeated = sorted((g for g, odds in result.together.items() if len(odds) > 2), key=lambda g: result.together[g][-1])
     letters = {group: chr(ord("A") + k) for k, group in enumerate(repeated)}
-    pictures = [_numbered(image, elements, ranked, letters), _effect(image, elements, result)]
+    effect = _effect(elements, result)
+    over = heat(effect, image, signed=True, clip=1.0)
+    masks = checked(target, image, class_id, "elements", most_effective(elements, result), over, seed)
+    pictures = [_numbered(image, elements, ranked, letters)]
+    if not masks:
+        full = f"{full_scale(effect, 1.0):.3g}"
+        scale = f"red: covering it lowers the log-odds, full red by {full}; blue: it raises them, full blue by {full}"
+        pictures.append(Picture("Effect of each element", encode_png(over), scale))
     tables, folded = [], []
     listed = "Each element covered alone, largest drop first"
     tables.append(_table(elements, ranked[:_LISTED], 1, result, letters, listed))
@@ -73,8 +87,10 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int, r
             Folded(f"The other {len(rest)} elements", tables=[_table(elements, rest, _LISTED + 1, result, letters, "")])
         )
     text = [
-        _costliest(elements, ranked, result),
-        f"{description} Found: {counted(len(elements), 'element')}, {counted(len(repeated), 'group')} of copies.",
+        _costliest(ranked, result),
+        *check_text(target, class_id, masks),
+        f"{description} The mask is the element, or the copies of a group, without which the log-odds are lowest. Found: "
+        f"{counted(len(elements), 'element')}, {counted(len(repeated), 'group')} of copies.",
     ]
     for group in repeated[:_GROUPS]:
         odds, letter = result.together[group], letters[group]
@@ -87,10 +103,10 @@ def elements_part(target: Target, image: np.ndarray, class_id: int, seed: int, r
         rows = [[str(k), three_decimals(value), confidence_text(value)] for k, value in enumerate(odds)]
         steps = Table(["removed", "log-odds", "confidence"], rows)
         folded.append(Folded(f"Group {letter}: copies removed one after the other", tables=[steps]))
-    return PartResult(Section("Elements", text, source, pictures, tables, folded))
+    return PartResult(Section("Elements", text, source, pictures, tables, folded), maps={"elements": effect}, masks=masks)
 
 
-def _costliest(elements: Sequence[Element], ranked: Sequence[int], result: Ablation) -> str:
+def _costliest(ranked: Sequence[int], result: Ablation) -> str:
     """The largest drop and the largest rise from covering one element."""
 
     def from_to(k: int) -> str:
@@ -98,13 +114,12 @@ def _costliest(elements: Sequence[Element], ranked: Sequence[int], result: Ablat
 
     first, last = ranked[0], ranked[-1]
     text = (
-        f"Element 1 ({box_text(*elements[first].box)}) has the largest effect: covering it alone lowers the log-odds "
-        f"{from_to(first)}."
+        f"Element 1 has the largest effect: covering it alone lowers the log-odds {from_to(first)}."
         if result.alone[first] < result.log_odds
         else "Covering an element alone never lowers the log-odds of the class."
     )
     if result.alone[last] > result.log_odds:
-        text += f" Covering element {len(ranked)} ({box_text(*elements[last].box)}) raises them most, {from_to(last)}."
+        text += f" Covering element {len(ranked)} raises them most, {from_to(last)}."
     return text
 
 
@@ -113,20 +128,25 @@ def _numbered(image: np.ndarray, elements: Sequence[Element], ranked: Sequence[i
     copies = [e for e in sorted(elements, key=lambda e: -e.area) if e.group in letters]
     colours = {group: k for k, group in enumerate(letters)}
     groups = painted(image, [e.mask for e in copies], [colours[e.group] for e in copies])
-    first = ranked[:_LISTED]
-    caption = f"1 to {len(first)}: the elements with the largest drops" if len(first) > 1 else "one element"
+    # Also the last one, which a sentence names.
+    drawn = {rank: elements[k].mask for rank, k in enumerate(ranked, 1) if rank <= _LISTED or rank == len(ranked)}
+    caption = f"numbered by effect, 1: the largest drop; {len(ranked)}: the smallest" if len(drawn) > 1 else "one element"
     if copies:
         caption += "; one colour for each group of copies"
-    return Picture("Elements", encode_png(numbered(groups, [elements[k].mask for k in first])), caption)
+    return Picture("Elements", encode_png(numbered(groups, drawn)), caption)
 
 
-def _effect(image: np.ndarray, elements: Sequence[Element], result: Ablation) -> Picture:
-    effect = np.zeros(image.shape[1:])
+def _effect(elements: Sequence[Element], result: Ablation) -> np.ndarray:
+    """At each pixel the drop without its element, of several the smallest: (H, W), 0 where there is none."""
+    effect = np.zeros(elements[0].mask.shape)
     for k in sorted(range(len(elements)), key=lambda k: -elements[k].area):
         effect[elements[k].mask] = result.log_odds - result.alone[k]
-    full = f"{full_scale(effect, 1.0):.3g}"
-    scale = f"red: covering it lowers the log-odds, full red by {full}; blue: it raises them, full blue by {full}"
-    return Picture("Effect of each element", encode_png(heat(effect, image, signed=True, clip=1.0)), scale)
+    return effect
+
+
+def _box(found: Occlusion, k: int) -> tuple[int, int, int, int]:
+    top, left = found.corners[k].tolist()
+    return top, left, top + found.patch, left + found.patch
 
 
 def _table(
@@ -135,19 +155,17 @@ def _table(
     rows = []
     for rank, k in enumerate(shown, begin):
         element, odds = elements[k], result.alone[k]
-        top, left, bottom, right = element.box
-        where = [span(top, bottom), span(left, right), f"{element.area / element.mask.size:.1%}"]
         rows.append(
             [
                 str(rank),
                 letters.get(element.group, ""),
-                *where,
+                f"{element.area / element.mask.size:.1%}",
                 three_decimals(odds),
                 signed(odds - result.log_odds),
                 confidence_text(odds),
             ]
         )
-    heads = ["element", "group", "rows", "columns", "area", "log-odds without", "change", "confidence without"]
+    heads = ["element", "group", "area", "log-odds without", "change", "confidence without"]
     return Table(heads, rows, caption)
 
 

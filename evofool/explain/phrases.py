@@ -30,13 +30,3 @@ def counted(n: int, what: str) -> str:
 
 def all_copies(n: int) -> str:
     return "both" if n == 2 else f"all {n}"
-
-
-def span(begin: int, end: int) -> str:
-    """ "3 to 7": from begin to end, which is exclusive."""
-    return f"{begin} to {end - 1}"
-
-
-def box_text(top: int, left: int, bottom: int, right: int) -> str:
-    """The rows and columns of a box; bottom and right are exclusive."""
-    return f"rows {span(top, bottom)}, columns {span(left, right)}"

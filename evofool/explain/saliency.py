@@ -12,7 +12,8 @@ from evofool.ascend.draws import Draws
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.targets import Target
 
-AVERAGES = ("none", "crops", "smooth", "smooth_squared", "variance")
+_NOISY = ("smooth", "smooth_squared", "variance")
+AVERAGES = ("none", "crops", *_NOISY)
 
 View = tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]
 """A copy of the images, float (B, C, H, W), and the function that maps its gradient back to the images' pixels."""
@@ -78,6 +79,36 @@ def saliency(
     the sample, so it does not depend on the batch.
     """
     averaging = averaging or Averaging()
+    return _maps(target, images, classes, averaging, [averaging.kind], seed, keys, microbatch)[averaging.kind]
+
+
+def smooth_saliency(
+    target: Target,
+    images: np.ndarray,
+    classes: Sequence[int] | np.ndarray,
+    *,
+    samples: int = 16,
+    noise: float = 0.1,
+    seed: int = 0,
+    keys: Sequence[int] | None = None,
+    microbatch: int = 16,
+) -> dict[str, np.ndarray]:
+    """The maps smooth, smooth_squared and variance, each as from `saliency`, of the same noisy copies: the passes of one."""
+    averaging = Averaging("smooth", samples=samples, noise=noise)
+    return _maps(target, images, classes, averaging, _NOISY, seed, keys, microbatch)
+
+
+def _maps(
+    target: Target,
+    images: np.ndarray,
+    classes: Sequence[int] | np.ndarray,
+    averaging: Averaging,
+    kinds: Sequence[str],
+    seed: int,
+    keys: Sequence[int] | None,
+    microbatch: int,
+) -> dict[str, np.ndarray]:
+    """By kind float32 (B, H, W). kinds: some that average over the same copies, those of averaging.kind."""
     side = min(target.shape[1:])
     shift = max(1, round(side / 14)) if averaging.shift is None else averaging.shift
     if not 0 <= shift < side:
@@ -86,7 +117,7 @@ def saliency(
     keys = range(len(images)) if keys is None else keys
     if len(keys) != len(images):
         raise ValueError(f"{len(keys)} keys for {len(images)} images")
-    maps = []
+    maps: dict[str, list[torch.Tensor]] = {kind: [] for kind in kinds}
     for x, c, k in _batches(target, images, chosen, keys, microbatch):
         if averaging.kind == "none":
             views = _as_is(x)
@@ -94,26 +125,26 @@ def saliency(
             views = _crops(x, shift)
         else:
             views = _noisy(x, averaging, seed, k)
-        maps.append(_averaged(target, x, c, views, averaging).abs().amax(1).float().cpu())
-    return torch.cat(maps).numpy()
+        mean, square = _moments(target, x, c, views, averaging.signed)
+        for kind in kinds:
+            average = {"smooth_squared": square, "variance": (square - mean.square()).clamp_min(0)}.get(kind, mean)
+            maps[kind].append(average.abs().amax(1).float().cpu())
+    return {kind: torch.cat(parts).numpy() for kind, parts in maps.items()}
 
 
-def _averaged(
-    target: Target, x: torch.Tensor, classes: torch.Tensor, views: Iterator[View], averaging: Averaging
-) -> torch.Tensor:
-    """float64 (B, C, H, W). In float32 the variance, a difference of two means, would lose precision."""
+def _moments(
+    target: Target, x: torch.Tensor, classes: torch.Tensor, views: Iterator[View], signed: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The means of the gradients and of their squares, float64 (B, C, H, W): in float32 a variance would lose precision."""
     total, squares, shown = (torch.zeros_like(x, dtype=torch.float64) for _ in range(3))
     for seen, back in views:
         gradients = _class_gradients(target, seen, classes).double()
-        if not averaging.signed:
+        if not signed:
             gradients = gradients.abs()
         total += back(gradients)
         squares += back(gradients.square())
         shown += back(torch.ones_like(gradients))
-    mean, square = total / shown, squares / shown
-    if averaging.kind == "smooth_squared":
-        return square
-    return (square - mean.square()).clamp_min(0) if averaging.kind == "variance" else mean
+    return total / shown, squares / shown
 
 
 def _as_is(x: torch.Tensor) -> Iterator[View]:

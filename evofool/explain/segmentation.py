@@ -17,6 +17,7 @@ _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # half of the eight neighbours (down
 _EIGHT = np.ones((3, 3), int)
 _FLOW = 2**30  # the most that may flow: scipy counts in int32
 _FINEST = 1000.0  # integer units of one nat of log-likelihood
+_KEPT = 0.5  # share of all parts' saliency that the mask holds at least
 _SAMPLE = 4096  # pixels to which a mixture is fitted at most
 
 
@@ -39,7 +40,7 @@ def segment(
     smoothness: float = 5.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """The largest connected part of the object found by a graph cut, bool (H, W) (Simonyan 2014, section 3.2).
+    """The main connected parts of the object found by a graph cut, bool (H, W) (Simonyan 2014, section 3.2).
 
     image is uint8 (C, H, W), saliency float (H, W), which is first blurred by a Gaussian, `blur` of the shorter side wide.
     Pixels at or above its `foreground` quantile are surely the object, those at or below its `background` quantile surely
@@ -47,9 +48,10 @@ def segment(
     much better one fits a pixel than the other against `smoothness` exp(-d^2 / (2 mean d^2)) / length for each pair of
     8-neighbours that it separates, d their difference in colour. It is the exact minimum, in integers, at the image's size.
 
-    Where saliency is nowhere higher than its background quantile the mask is empty. Of equally large
-    parts the one first from the top is taken. ImageError for shapes that do not go together, ScoreError for saliency
-    that is not finite.
+    The mask is the parts with the most blurred saliency, as few as hold half of all parts' (of equal ones the first from the
+    top). Simonyan took the largest, which is often background that was cut with the object. Where saliency is nowhere
+    higher than its background quantile the mask is empty. ImageError for shapes that do not go together, ScoreError for
+    saliency that is not finite.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or saliency.shape != image.shape[1:]:
         raise ImageError(
@@ -59,14 +61,16 @@ def segment(
         raise ValueError(f"quantiles have to be 0 <= background < foreground <= 1, not {background} and {foreground}")
     if not np.isfinite(saliency).all():
         raise ScoreError(f"saliency is not finite at {int((~np.isfinite(saliency)).sum())} of {saliency.size} pixels")
-    surely, surely_not = _seeds(saliency, foreground, background, blur)
+    smooth = _blurred(saliency, blur)
+    surely, surely_not = _seeds(smooth, foreground, background)
     if not surely.any():
         return surely
     colours = image.reshape(len(image), -1).T / 255.0
     with threadpool_limits(1):  # matrices this small are not worth waking threads for
         object_ = _log_likelihood(colours, surely.ravel(), components[0], seed)
         rest = _log_likelihood(colours, surely_not.ravel(), components[1], seed)
-    return _largest(_cut((object_ - rest).reshape(surely.shape), _neighbours(image, smoothness), surely, surely_not))
+    cut = _cut((object_ - rest).reshape(surely.shape), _neighbours(image, smoothness), surely, surely_not)
+    return _main_parts(cut, smooth, _KEPT)
 
 
 def box(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -80,12 +84,15 @@ def box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _seeds(saliency: np.ndarray, foreground: float, background: float, blur: float) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels that are surely the object and those that are surely not, bool (H, W), disjoint."""
+def _blurred(saliency: np.ndarray, blur: float) -> np.ndarray:
     # Scaled, so that very small gradients are not lost, and float64, so that blurring a constant leaves it one.
     smooth = saliency.astype(np.float64)
     smooth = (smooth - smooth.min()) / (np.ptp(smooth) or 1.0)
-    smooth = ndimage.gaussian_filter(smooth, blur * min(smooth.shape)) if blur > 0 else smooth
+    return ndimage.gaussian_filter(smooth, blur * min(smooth.shape)) if blur > 0 else smooth
+
+
+def _seeds(smooth: np.ndarray, foreground: float, background: float) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels that are surely the object and those that are surely not, bool (H, W), disjoint."""
     low, high = np.quantile(smooth, [background, foreground])
     return (smooth >= high) & (smooth > low), smooth <= low
 
@@ -147,8 +154,13 @@ def _cut(preference: np.ndarray, edges: Edges, surely: np.ndarray, surely_not: n
     return inside[:count].reshape(preference.shape)
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
+def _main_parts(mask: np.ndarray, weight: np.ndarray, share: float) -> np.ndarray:
+    """The heaviest connected parts of a mask, as few as hold a share of its weight (H, W), and at least one."""
     parts, count = ndimage.label(mask, _EIGHT)
     if count == 0:
         return mask
-    return parts == 1 + np.bincount(parts[mask])[1:].argmax()
+    weights = np.bincount(parts.ravel(), weight.ravel(), count + 1)[1:]
+    order = np.argsort(-weights, kind="stable")
+    held = np.cumsum(weights[order])
+    taken = order[: 1 + np.searchsorted(held, share * held[-1] * (1 - 1e-12))]
+    return np.isin(parts, taken + 1)

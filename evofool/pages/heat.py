@@ -1,13 +1,15 @@
 """Heat maps, alone or over an image: bright for large values, or red for positive and blue for negative ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import ndimage
 
 _SHARE = 0.6  # opacity of heat over a grey image
 _RED, _BLUE = np.array([230, 30, 30]) / 255, np.array([40, 90, 255]) / 255
 _SIGNED = 0.85  # opacity of full red or blue over a grey image
-_NUMBERED = 400  # pixels; smaller pictures are enlarged before numbers are written into them
+_SHARP = 400  # pixels; smaller pictures are enlarged before numbers and lines are drawn into them
+_FRAME = 3  # pixels, the width of a box's line
 _DIGITS = 20  # pixels, the height of such a number
 
 
@@ -60,30 +62,55 @@ def painted(image: np.ndarray, masks: Sequence[np.ndarray], numbers: Sequence[in
     return np.rint(picture * 255).astype(np.uint8)
 
 
-def outlined(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The image as RGB, dimmed outside the mask (H, W), with a box: top, left, bottom, right, the last two exclusive."""
-    picture = np.array(np.broadcast_to(image, (3, *image.shape[1:])))
-    picture[:, ~mask] //= 3
-    top, left, bottom, right = box
-    frame = np.zeros(image.shape[1:], bool)
-    frame[top:bottom, left:right] = True
-    frame[top + 1 : bottom - 1, left + 1 : right - 1] = False
-    picture[:, frame] = np.array([255, 64, 64], np.uint8)[:, None]
-    return picture
+def outlined(picture: np.ndarray, mask: np.ndarray, *, dim: bool = False) -> np.ndarray:
+    """A picture uint8 (1 or 3, H, W) as RGB, enlarged by a whole factor, with a white line just inside the mask (H, W).
+
+    Around it is a black line. dim: what is outside the mask is dark.
+    """
+    large, inside = _enlarged(picture, mask)
+    if dim:
+        large[:, ~inside] //= 3
+    square = np.ones((3, 3))
+    # A border of the image is a border of the mask too.
+    core = ndimage.binary_erosion(inside, square, 2)
+    large[:, ndimage.binary_dilation(inside, square, 2) & ~inside] = 0
+    large[:, inside & ~core] = 255
+    return large
 
 
-def numbered(picture: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """A picture uint8 (3, H, W), enlarged by a whole factor, with the numbers 1, 2, ... written on the masks (H, W)."""
+def framed(picture: np.ndarray, boxes: Sequence[tuple[tuple[int, int, int, int], tuple[int, int, int]]]) -> np.ndarray:
+    """A picture uint8 (1 or 3, H, W) as RGB, enlarged by a whole factor, with boxes drawn, each in its colour.
+
+    A box: top, left, bottom, right, the last two exclusive, in pixels of the picture; later ones on top.
+    """
+    large, _ = _enlarged(picture, np.zeros(picture.shape[1:], bool))
+    factor = large.shape[1] // picture.shape[1]
+    for (top, left, bottom, right), colour in boxes:
+        frame = np.zeros(large.shape[1:], bool)
+        frame[top * factor : bottom * factor, left * factor : right * factor] = True
+        frame[top * factor + _FRAME : bottom * factor - _FRAME, left * factor + _FRAME : right * factor - _FRAME] = False
+        large[:, frame] = np.array(colour, np.uint8)[:, None]
+    return large
+
+
+def _enlarged(picture: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    factor = -(-_SHARP // min(picture.shape[1:]))
+    wide = np.broadcast_to(picture, (3, *picture.shape[1:])).repeat(factor, 1).repeat(factor, 2)
+    return wide, mask.repeat(factor, 0).repeat(factor, 1)
+
+
+def numbered(picture: np.ndarray, masks: Mapping[int, np.ndarray]) -> np.ndarray:
+    """A picture uint8 (3, H, W), enlarged by a whole factor, with each number written on its mask (H, W)."""
     from PIL import ImageDraw
 
     from evofool.images import to_pil
     from evofool.pages.sheet import font
 
-    factor = -(-_NUMBERED // min(picture.shape[1:]))
+    factor = -(-_SHARP // min(picture.shape[1:]))
     canvas = to_pil(picture.repeat(factor, 1).repeat(factor, 2))
     draw = ImageDraw.Draw(canvas)
     taken: list[np.ndarray] = []
-    for number, mask in enumerate(masks, 1):
+    for number, mask in masks.items():
         places = np.argwhere(mask)
         # At the mask's pixel nearest to its centre (a ring's centre is outside it), away from other numbers if possible.
         away = ((places - places.mean(0)) ** 2).sum(1)

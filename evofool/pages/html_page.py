@@ -31,8 +31,9 @@ class Link:
 class Picture:
     """A PNG's bytes, its title and its caption (plain text).
 
-    side: pixels; a smaller picture is enlarged by a whole factor, up to this size. path: of the file with these bytes,
-    relative to the page as in Link, which is then shown instead of a copy within the page.
+    side: pixels; a smaller picture is enlarged by a whole factor, up to this size. width: pixels; unless 0, every picture is
+    shown this wide. path: of the file with these bytes, relative to the page as in Link, which is then shown instead of a
+    copy within the page.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Picture:
     caption: str = ""
     side: int = 224
     path: str = ""
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -251,15 +253,15 @@ def _link(text: str, path: str) -> str:
 
 def _figure(picture: Picture) -> str:
     width, height = struct.unpack(">II", picture.png[16:24])  # of the PNG's header
-    factor = max(1, picture.side // max(width, height))
+    factor: float = picture.width / width if picture.width else max(1, picture.side // max(width, height))
+    wide, high = round(width * factor), round(height * factor)
     small = ' class="small"' if factor > 1 else ""
     text = f"{picture.title}, {picture.caption}" if picture.caption else picture.title
     source = f'{escaped(quote(picture.path))}" loading="lazy' if picture.path else _data(picture.png)
-    thumb = ' class="thumb"' if picture.side <= _THUMB else ""
-    return (
-        f'<figure{thumb}><img{small} width="{width * factor}" height="{height * factor}" alt="{escaped(text)}" '
-        f'src="{source}">{_caption(picture)}</figure>\n'
-    )
+    # The figure has a width too, as its content, with a maximum in percent, gives it none.
+    figure = 'class="thumb"' if picture.side <= _THUMB else f'style="--wide: {wide}px"'
+    drawn = f'<img{small} width="{wide}" height="{high}" alt="{escaped(text)}" src="{source}">'
+    return f"<figure {figure}>{drawn}{_caption(picture)}</figure>\n"
 
 
 def _plot(plot: Plot, number: int) -> str:

@@ -41,7 +41,7 @@ nav a {{ text-decoration: none; }} nav a:hover {{ text-decoration: underline; }}
   [id^="at-"] {{ scroll-margin-top: 3.5rem; }}
 }}
 .pictures {{ display: flex; flex-wrap: wrap; gap: 1.1rem; margin: .9rem 0; align-items: flex-start; }}
-figure {{ margin: 0; width: min-content; min-width: 9rem; max-width: 100%; break-inside: avoid; }}
+figure {{ margin: 0; width: var(--wide, min-content); min-width: 9rem; max-width: 100%; break-inside: avoid; }}
 figure.thumb {{ min-width: 5.25rem; }} .thumb figcaption {{ font-size: .85rem; }}
 .pictures:has(.thumb) {{ gap: .9rem; }}
 img {{ display: block; max-width: 100%; height: auto; border: 1px solid var(--line); box-sizing: border-box; }}

@@ -18,6 +18,7 @@ from evofool.explain.part_result import Progress
 from evofool.images import decode_png
 from evofool.recipe import load
 from evofool.run.run import Run
+from evofool.text import escaped
 from tests.commands import Call
 
 STUB = """
@@ -106,7 +107,10 @@ def test_warnings_of_a_run_head_the_page_and_are_in_the_json(call: Call, mine: P
     found = json.loads(result.out)
     assert found["warnings"][0] == "its answers are random"
     assert (found["class"], found["label"], found["failed"]) == (3, "3", {})
-    assert [Path(file).is_file() for file in (found["page"], *found["pictures"])] == [True] * 4
+    assert [Path(file).is_file() for file in (found["page"], *found["pictures"])] == [True] * 5
+    (mask,) = found["masks"]
+    assert (mask["part"], len(mask["copies"]), found["curves"]) == ("occlusion", 64, {})
+    assert escaped(found["answer"]) in Path(found["page"]).read_text(encoding="utf-8")
     assert "Warning: its answers are random." in Path(found["page"]).read_text(encoding="utf-8")
 
 
@@ -227,7 +231,7 @@ def test_an_interrupt_says_where_what_was_done_is(
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 130
     assert "interrupted; the finished parts are in shot-explained" in result.out
-    assert "Not run yet: elements." in Path("shot-explained/index.html").read_text(encoding="utf-8")
+    assert "Not run yet: elements, curves." in Path("shot-explained/index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_warnings_head_the_page_and_are_reported_once(tmp_path: Path) -> None:
     ]
     assert found.warnings == wanted
     assert sorted(line for line in lines if line.startswith("Warning")) == sorted(f"Warning: {text}." for text in wanted)
-    assert lines.index(f"Warning: {wanted[0]}.") < lines.index("occlusion (1 of 2)")
+    assert lines.index(f"Warning: {wanted[0]}.") < lines.index("occlusion (1 of 3)")
     page = found.page.read_text(encoding="utf-8")
     places = [page.index(f'<p class="caution">Warning: {text}.</p>') for text in wanted]
     assert sorted(places) == places

@@ -1,6 +1,9 @@
 """All parts of an explanation in one folder: the page, failures and interruptions of parts, black boxes."""
 
+import base64
 import html
+import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evofool
 from evofool.errors import ImageError, ScoreError, StoreError, TargetError
-from evofool.explain import parts, parts_layers, parts_occlusion
+from evofool.explain import parts_layers, parts_occlusion, parts_saliency
+from evofool.explain.figures import figures
 from evofool.explain.inversion import InversionSettings, invert
 from evofool.explain.occlusion import occlude
 from evofool.explain.page import PARTS, Explanation, ExplanationOptions, explain
@@ -21,6 +26,7 @@ from evofool.machine import torch_threads
 from evofool.targets import Target
 
 pytestmark = pytest.mark.slow
+SALIENCY = ("saliency", "mean over ten crops", "smooth", "smooth, squared", "variance")
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +55,15 @@ def text_of(page: Path) -> str:
     return re.sub(r"<[^>]+>", " ", re.sub(r'src="[^"]*"', "", page.read_text(encoding="utf-8")))
 
 
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.float64)
+
+
+def pictures_of(page: Path) -> list[np.ndarray]:
+    encoded = re.findall(r"data:image/png;base64,([^\"]+)", page.read_text(encoding="utf-8"))
+    return [pixels(base64.b64decode(png)) for png in encoded]
+
+
 def headings(page: Path) -> list[str]:
     return re.findall(r"<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))
 
@@ -61,19 +76,25 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     lines: list[str | Progress] = []
     found = explained(lenet, tmp_path / "out", real_images=reals, dream="conv2", report=lines.append)
     assert headings(found.page) == [
+        "Maps",
         "Occlusion",
         "Elements",
         "Saliency",
         "Segmentation",
+        "Deletion and insertion",
         "Inversion",
         "Dream",
         "Nearest real images",
     ]
     assert not found.faults
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", *(path.name for path in found.pictures)}
-    assert len(set(found.pictures)) == found.page.read_text(encoding="utf-8").count("data:image/png;base64,") > 10
+    files = [pixels(path.read_bytes()) for path in found.pictures]
+    shown = pictures_of(found.page)
+    assert len(shown) > 10
+    for picture in shown:  # in fewer colours than its file
+        assert any(file.shape == picture.shape and np.abs(file - picture).mean() < 4 for file in files)
     np.testing.assert_array_equal(decode_png((tmp_path / "out" / "image.png").read_bytes()), ring())
-    assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", "occlusion (1 of 7)"]
+    assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", "occlusion (1 of 8)"]
     assert {"nearest: 4 of 4 pictures", "occlusion: 169 of 169 patches"} <= set(map(str, lines))
     text = text_of(found.page)
     assert "Why lenet classifies this image as 0" in text
@@ -86,19 +107,20 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
 def test_passes_are_counted_forward_and_backward(lenet: Target, tmp_path: Path) -> None:
     before = lenet.queries
     found = explained(lenet, tmp_path, only=["saliency", "segmentation"])
-    assert found.forwards == lenet.queries - before == 1 + 69
-    assert found.backwards == 69
+    gradients, checks = 1 + 10 + 16, 2 * (5 + 64)  # both parts share the noisy copies
+    assert found.forwards == lenet.queries - before == 1 + gradients + checks
+    assert found.backwards == gradients
 
 
 def test_passes_of_a_part_that_fails_are_counted_too(lenet: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ImageError("no object")
 
-    monkeypatch.setattr(parts, "segment", fail)
+    monkeypatch.setattr(parts_saliency, "object_mask", fail)
     monkeypatch.setattr(parts_layers, "energies", fail)
     found = explained(lenet, tmp_path, only=["segmentation", "dream"], dream="conv2")
     assert found.faults == {"segmentation": "no object", "dream": "no object"}
-    assert found.backwards == 10 + 4 * 10  # ten crops; four octaves
+    assert found.backwards == 16 + 4 * 10  # noisy copies; four octaves
 
 
 def test_inversions_show_the_error_and_whether_the_class_was_kept(lenet: Target, tmp_path: Path) -> None:
@@ -189,7 +211,7 @@ def test_equal_seeds_give_equal_files(lenet: Target, tmp_path: Path) -> None:
 
 def test_a_black_box_has_the_parts_without_gradients(tmp_path: Path) -> None:
     found = explained(black(), tmp_path)
-    assert headings(found.page) == ["Occlusion", "Elements"]
+    assert headings(found.page) == ["Maps", "Occlusion", "Elements", "Deletion and insertion"]
     text = text_of(found.page)
     assert "box has no gradients" in text
     assert "evofool baseline square, nes or random" in text
@@ -204,11 +226,19 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_kept(
     def fail(*_: object) -> None:
         raise RuntimeError("out of <luck>")
 
-    monkeypatch.setattr(parts, "segmentation_part", fail)
+    monkeypatch.setattr(parts_saliency, "segmentation_part", fail)
     lines: list[str | Progress] = []
     found = explained(lenet, tmp_path, report=lines.append)
     assert found.faults == {"segmentation": "RuntimeError: out of <luck>"}
-    assert headings(found.page) == ["Occlusion", "Elements", "Saliency", "Segmentation", "Inversion"]
+    assert headings(found.page) == [
+        "Maps",
+        "Occlusion",
+        "Elements",
+        "Saliency",
+        "Segmentation",
+        "Deletion and insertion",
+        "Inversion",
+    ]
     assert "This part failed: RuntimeError: out of &lt;luck&gt;" in found.page.read_text(encoding="utf-8")
     assert "segmentation failed: RuntimeError: out of <luck>" in lines
 
@@ -217,14 +247,16 @@ def test_finished_parts_are_kept_after_an_interrupt(lenet: Target, tmp_path: Pat
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parts, "saliency_part", stop)
+    monkeypatch.setattr(parts_saliency, "saliency_part", stop)
     lines: list[str | Progress] = []
     with pytest.raises(KeyboardInterrupt):
         explained(lenet, tmp_path, report=lines.append)
     assert lines[-1] == f"interrupted; the finished parts are in {tmp_path}"
-    assert headings(tmp_path / "index.html") == ["Occlusion", "Elements"]
+    assert headings(tmp_path / "index.html") == ["Maps", "Occlusion", "Elements"]
     text = text_of(tmp_path / "index.html")
-    assert text.index("Not run yet: saliency, segmentation, inversion.") < text.index("lenet classifies this image as 0:")
+    assert text.index("Not run yet: saliency, segmentation, curves, inversion.") < text.index(
+        "lenet classifies this image as 0:"
+    )
     assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
 
 
@@ -282,13 +314,13 @@ def test_elements_are_listed_by_the_effect_of_covering_them(lenet: Target, tmp_p
     image[0, 4:24, 22:25] = 160
     found = explain(lenet, image, 1, tmp_path, source="dots.png", options=ExplanationOptions(only=["elements"]))
     page = found.page.read_text(encoding="utf-8")
-    assert "Element 1 (rows " in page
+    assert "Element 1 has the largest effect" in page
     assert "Without all 8 copies of group A the log-odds are" in page
     assert "-0.000" not in page
     changes = [
         float(row.split("</td>")[-3].rpartition(">")[2])
         for row in re.findall(r"<tr>(<td.*?)</tr>", page)
-        if row.count("<td") == 8
+        if row.count("<td") == 6
     ]
     assert changes == sorted(changes)
     assert len(changes) == 9
@@ -303,20 +335,74 @@ def test_the_rest_of_many_elements_is_folded(lenet: Target, tmp_path: Path) -> N
         lenet, image, 8, tmp_path, source="dots.png", options=ExplanationOptions(only=["elements"])
     ).page.read_text(encoding="utf-8")
     shown, folded = page.split("<summary>The other 6 elements</summary>")
-    ten = [row for row in re.findall(r"<tr>(<td.*?)</tr>", shown) if row.count("<td") == 8]
+    ten = [row for row in re.findall(r"<tr>(<td.*?)</tr>", shown) if row.count("<td") == 6]
     assert len(ten) == 10
     assert folded.count("<summary>Group A") == 1
 
 
-def test_occlusion_names_the_patch_with_the_largest_effect(lenet: Target, tmp_path: Path) -> None:
+def test_occlusion_draws_the_patch_with_the_largest_effect(lenet: Target, tmp_path: Path) -> None:
     found = occlude(lenet, ring(), 0)
     top, left = found.corners[found.drops.argmax()].tolist()
     text = text_of(explained(lenet, tmp_path, only=["occlusion"]).page)
-    assert (
-        f"lowers the log-odds of the class by {found.drops.max():.3f} at most: rows {top} to {top + 3}, columns {left}"
-        in text
-    )
+    assert f"the black square, lowers the log-odds of the class by {found.drops.max():.3f} at most" in text
     assert f"full red by {np.quantile(np.abs(found.map), 0.995):.3g}" in text
+    assert not re.search(r"rows \d", text)
+    drawn = pixels((tmp_path / "occlusion-drop-of-log-odds.png").read_bytes())
+    factor = len(drawn) // 28
+    black = np.argwhere((drawn == 0).all(2)) // factor
+    assert black.min(0).tolist() == [top, left]
+    assert black.max(0).tolist() == [top + 3, left + 3]
+
+
+def test_the_answer_and_its_mask_are_on_top(lenet: Target, tmp_path: Path) -> None:
+    lines: list[str | Progress] = []
+    found = explained(lenet, tmp_path, only=["occlusion", "saliency", "curves"], report=lines.append)
+    best = max(found.masks, key=lambda m: m.check.cost - m.check.limit)
+    assert best.check.passed
+    assert [mask.part for mask in found.masks] == ["occlusion", "saliency"]
+    text = html.unescape(text_of(found.page))
+    assert (
+        text.index(found.answer) < text.index("lenet classifies this image as 0: log-odds") < text.index("this is not shown")
+    )
+    first = pictures_of(found.page)[0]
+    factor = len(first) // 28
+    dark = (first == 255).any(2)[:, :].reshape(28, factor, 28, factor).any((1, 3))
+    assert (dark[best.mask & (ring()[0] == 255)]).all()
+    shown = pixels((tmp_path / f"{best.part}-the-outlined-part.png").read_bytes())
+    np.testing.assert_allclose(first, shown, atol=8)
+    assert [*found.curves] == ["occlusion", *SALIENCY, "random pixels", "random patches"]
+    assert f"{found.curves['occlusion'].deletion_area:.3f}" in text
+
+
+def test_a_mask_that_costs_no_more_than_its_copies_is_not_called_the_place_of_the_class(
+    lenet: Target, tmp_path: Path
+) -> None:
+    found = explained(lenet, tmp_path, only=["segmentation"])
+    assert [mask.check.passed for mask in found.masks] == [False]
+    text = html.unescape(text_of(found.page))
+    assert found.answer.startswith('No part of this image is shown to be where lenet sees "0"')
+    assert found.answer in text
+    assert "So this is not shown to be where the class is" in text
+    assert "The outlined part" not in text
+
+
+def test_figures_of_masks_and_curves_are_plain_numbers(lenet: Target, tmp_path: Path) -> None:
+    found = explained(lenet, tmp_path, only=["occlusion", "curves"])
+    shown = json.loads(json.dumps(figures(found, lenet), allow_nan=False))
+    assert shown["answer"] == found.answer
+    (mask,) = shown["masks"]
+    check = found.masks[0].check
+    assert (mask["part"], mask["passed"], mask["cost"], mask["limit"]) == (
+        "occlusion",
+        check.passed,
+        check.cost,
+        check.limit,
+    )
+    assert len(mask["copies"]) == 64
+    assert mask["mean"]["without"] == check.removal.without
+    assert mask["blur"]["seen_alone"] in lenet.labels
+    assert shown["curves"]["occlusion"]["deletion_area"] == found.curves["occlusion"].deletion_area
+    assert len(shown["curves"]["random pixels"]["insertion"]) == 21
 
 
 def test_an_image_without_elements_has_a_message(lenet: Target, tmp_path: Path) -> None:
@@ -364,5 +450,16 @@ def test_a_folder_that_cannot_be_written_is_named(lenet: Target, tmp_path: Path,
 
 def test_every_part_is_tested(lenet: Target, tmp_path: Path) -> None:
     for name in PARTS:
-        if name != "nearest":
-            assert len(headings(explained(lenet, tmp_path / name, only=[name], dream="conv1").page)) == 1
+        if name not in ("nearest", "curves"):
+            found = headings(explained(lenet, tmp_path / name, only=[name], dream="conv1").page)
+            assert len([heading for heading in found if heading != "Maps"]) == 1
+
+
+def test_curves_need_a_map(lenet: Target, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="--parts occlusion,curves"):
+        explained(lenet, tmp_path / "out", only=["curves", "segmentation"])
+    flat = np.full((1, 28, 28), 77, np.uint8)
+    options = ExplanationOptions(only=["elements", "curves"])
+    found = explain(lenet, flat, 1, tmp_path / "out", source="flat.png", options=options)
+    assert not found.faults
+    assert "No part has a map of this image" in text_of(found.page)

@@ -9,7 +9,7 @@ from torch import nn
 
 from evofool.ascend.draws import Draws
 from evofool.errors import ImageError, ScoreError, TargetError
-from evofool.explain.saliency import AVERAGES, Averaging, gradient, saliency
+from evofool.explain.saliency import AVERAGES, Averaging, gradient, saliency, smooth_saliency
 from evofool.targets import Target, target
 from evofool.targets.photos import patterns
 
@@ -63,6 +63,17 @@ def test_smooth_averages_are_captums_noise_tunnel_of_the_same_noise(
     )
     expected = theirs.detach().abs().amax(1).numpy()
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * expected.max())
+
+
+def test_the_three_smooth_maps_are_those_of_saliency_to_the_bit_for_the_passes_of_one(lenet: Target) -> None:
+    images, classes = inputs(lenet, 3)
+    before = lenet.queries
+    found = smooth_saliency(lenet, images, classes, samples=4, noise=0.2, seed=5, keys=[7, 8, 9])
+    assert lenet.queries - before == 3 * 4
+    assert list(found) == list(CAPTUM)
+    for kind, maps in found.items():
+        averaging = Averaging(kind, samples=4, noise=0.2)
+        np.testing.assert_array_equal(maps, saliency(lenet, images, classes, averaging=averaging, seed=5, keys=[7, 8, 9]))
 
 
 def test_the_gradient_is_the_logits_slope(lenet: Target) -> None:

@@ -123,3 +123,14 @@ def test_invalid_arguments_are_named() -> None:
         segment(image, heat)
     with pytest.raises(ValueError, match=r"not 0.9 and 0.5"):
         segment(image, heat, foreground=0.5, background=0.9)
+
+
+def test_the_parts_with_the_most_saliency_are_kept_and_not_the_largest() -> None:
+    mask = np.zeros((10, 12), bool)
+    mask[:6, :6], mask[8:, 8:], mask[0, 10] = True, True, True
+    weight = np.ones(mask.shape)
+    weight[8:, 8:] = 9
+    for share, expected in ((0.0, 8), (0.5, 8), (0.7, 8 + 36), (1.0, 8 + 36 + 1)):
+        kept = segmentation._main_parts(mask, weight, share)
+        assert kept.sum() == expected
+        assert kept[9, 9]

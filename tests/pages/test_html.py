@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evofool.images import decode_png, encode_png
-from evofool.pages.heat import full_scale, heat, numbered, outlined, painted
+from evofool.pages.heat import framed, full_scale, heat, numbered, outlined, painted
 from evofool.pages.html_page import NOTHING, Folded, Picture, Plot, RowGroup, Section, Table, TableCell, files_of, html_page
 from evofool.pages.palette import variables
 
@@ -265,16 +265,26 @@ def test_a_map_that_is_not_finite_is_refused() -> None:
         heat(np.full((2, 2), np.nan))
 
 
-def test_outlined_dims_what_is_outside_and_draws_the_box() -> None:
-    image = np.full((1, 6, 6), 90, np.uint8)
-    mask = np.zeros((6, 6), bool)
-    mask[1:4, 1:4] = True
-    picture = outlined(image, mask, (0, 0, 6, 6))
-    assert picture.shape == (3, 6, 6)
-    assert (picture[:, 2, 2] == 90).all()
-    assert (picture[:, 4, 4] == 30).all()
-    assert picture[:, 0, 3].tolist() == [255, 64, 64]
+def test_a_mask_is_outlined_at_its_border_and_the_rest_is_dimmed_if_asked() -> None:
+    image = np.full((1, 20, 20), 90, np.uint8)
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, :10] = True
+    picture, dimmed = outlined(image, mask), outlined(image, mask, dim=True)
+    assert picture.shape == (3, 400, 400)
+    assert picture[:, 100, 100].tolist() == picture[:, 298, 198].tolist() == picture[:, 200, 0].tolist() == [255] * 3
+    assert picture[:, 98, 100].tolist() == picture[:, 200, 201].tolist() == [0] * 3
+    assert picture[:, 200, 100].tolist() == picture[:, 50, 50].tolist() == dimmed[:, 200, 100].tolist() == [90] * 3
+    assert dimmed[:, 50, 50].tolist() == [30] * 3
     np.testing.assert_array_equal(decode_png(encode_png(picture)), picture)
+
+
+def test_boxes_are_drawn_at_their_pixels() -> None:
+    picture = framed(np.full((3, 20, 40), 90, np.uint8), [((2, 3, 7, 9), (1, 2, 3)), ((2, 3, 4, 5), (9, 9, 9))])
+    assert picture.shape == (3, 400, 800)
+    drawn = np.argwhere((picture == np.array([1, 2, 3], np.uint8)[:, None, None]).all(0))
+    assert drawn.max(0).tolist() == [7 * 20 - 1, 9 * 20 - 1]
+    assert picture[:, 40, 60].tolist() == [9, 9, 9]
+    assert (picture[:, 100, 100] == 90).all()
 
 
 def test_painted_gives_one_colour_to_each_number_and_lays_later_masks_on_top() -> None:
@@ -291,15 +301,15 @@ def test_numbers_are_written_on_an_enlarged_picture_where_the_masks_are() -> Non
     ring, corner = np.zeros((2, 20, 30), bool)
     ring[5:15, 5:15], ring[7:13, 7:13] = True, False
     corner[17:19, 27:29] = True
-    found = numbered(picture, [ring, corner])
+    found = numbered(picture, {1: ring, 2: corner})
     assert found.shape == (3, 400, 600)
     changed = (found != 90).any(0).reshape(20, 20, 30, 20).any((1, 3))
     assert (changed & ring).any()
     assert (changed & corner).any()
     assert not changed[:, 17:24].any()
-    twice = numbered(picture, [ring | corner, ring | corner]) != numbered(picture, [ring | corner])
+    twice = numbered(picture, {1: ring | corner, 2: ring | corner}) != numbered(picture, {1: ring | corner})
     assert twice.any(), "the second number does not lie on the first"
-    np.testing.assert_array_equal(numbered(picture, [])[:, ::20, ::20], picture)
+    np.testing.assert_array_equal(numbered(picture, {})[:, ::20, ::20], picture)
 
 
 def test_an_address_may_be_broken_between_its_parts_and_a_question_not() -> None:

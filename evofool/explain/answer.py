@@ -1,0 +1,109 @@
+"""The answer of an explanation: one sentence on where the network sees the class, from the checked masks."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from evofool.explain.mask_check import MaskCheck
+from evofool.explain.phrases import three_decimals
+from evofool.scores import confidence
+from evofool.targets import Target
+
+_SPECK = 0.1  # of the largest area; smaller ones are not counted
+_MOST = 0.5  # of the confidence: what a mask alone has to keep to be called the main one
+_EIGHT = np.ones((3, 3), int)
+_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+class CheckedMask(NamedTuple):
+    """A mask of one part of an explanation. mask: bool (H, W), with at least one pixel."""
+
+    part: str
+    mask: np.ndarray
+    check: MaskCheck
+
+
+class Answer(NamedTuple):
+    """sentence: what the masks show. mask: the one that it is about; None: no mask passes its check."""
+
+    sentence: str
+    mask: CheckedMask | None
+
+
+def answer(target: Target, class_id: int, masks: Sequence[CheckedMask]) -> Answer:
+    """The answer from at least one checked mask.
+
+    Of the masks that pass it takes the one whose removal exceeds the limit of its copies most; of equal ones the first.
+    """
+    passed = [found for found in masks if found.check.passed]
+    if not passed:
+        return Answer(_none(target, class_id, len(masks)), None)
+    best = max(passed, key=lambda found: found.check.cost - found.check.limit)
+    return Answer(_found(target, class_id, best), best)
+
+
+def areas(mask: np.ndarray) -> int:
+    """The number of connected areas of a mask (8-neighbours), without those under a tenth of the largest."""
+    sizes = np.bincount(ndimage.label(mask, _EIGHT)[0].ravel())[1:]
+    return int((sizes >= _SPECK * sizes.max()).sum()) if len(sizes) else 0
+
+
+def _none(target: Target, class_id: int, count: int) -> str:
+    which = (
+        "the mask below costs no more than removing most copies of it"
+        if count == 1
+        else (f"any of the {count} masks below costs no more than removing most copies of it")
+    )
+    return (
+        f'No part of this image is shown to be where {target.name} sees "{target.labels[class_id]}": removing {which} '
+        "elsewhere."
+    )
+
+
+def _found(target: Target, class_id: int, best: CheckedMask) -> str:
+    check, label = best.check, target.labels[class_id]
+    count = areas(best.mask)
+    number = _WORDS[count - 2] if 2 <= count <= 9 else str(count)
+    these, they, them, _keep, have = (
+        ("this area", "it", "it", "keeps", "has")
+        if count == 1
+        else (f"these {number} areas", "they", "them", "keep", "have")
+    )
+    whole, without, alone = check.whole, check.removal.without, check.removal.alone
+    if check.seen != class_id:
+        return (
+            f'{target.name} sees "{target.labels[check.seen]}" in this image. The evidence for "{label}" is mainly in '
+            f"{these}: without {them} its log-odds fall from {three_decimals(whole)} to {three_decimals(without)}; alone "
+            f"{they} {have} {three_decimals(alone)}."
+        )
+    if check.removal.seen_without != class_id:
+        lost = f'without {them} it sees "{target.labels[check.removal.seen_without]}"'
+    else:
+        lost = f"without {them} {_fall(whole, without)}"
+    share = float(confidence(alone)) / float(confidence(whole))
+    kept = f"keep{'s' if count == 1 else ''} {_percent(share)} of the confidence"
+    if share > 1.005:
+        kept = f"{have} a confidence of {_confidence(alone)}, the whole image {_confidence(whole)}"
+    if share >= _MOST:
+        return f'{target.name} sees "{label}" mainly in {these}: alone {they} {kept}; {lost}.'
+    return f'{target.name} needs {these} to see "{label}": {lost}. But alone {they} {kept}: the rest matters too.'
+
+
+def _fall(whole: float, without: float) -> str:
+    before, after = _confidence(whole), _confidence(without)
+    if before != after:
+        return f"the confidence falls from {before} to {after}"
+    return f"the log-odds fall from {three_decimals(whole)} to {three_decimals(without)}"
+
+
+def _confidence(odds: float) -> str:
+    return _percent(float(confidence(odds)))
+
+
+def _percent(share: float) -> str:
+    """Whole percents; "less than 1%" and "more than 99%" instead of rounding to 0 or 100."""
+    if share < 0.01:
+        return "less than 1%"
+    return "more than 99%" if 0.99 < share < 0.9999995 else f"{share:.0%}"

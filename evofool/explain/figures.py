@@ -1,0 +1,50 @@
+"""The answer, the checks of masks and the curves of an explanation as numbers and names, for JSON."""
+
+from typing import TYPE_CHECKING, Any
+
+from evofool.explain.answer import CheckedMask
+from evofool.explain.segmentation import box
+from evofool.targets import Target
+
+if TYPE_CHECKING:
+    from evofool.explain.page import Explanation
+
+
+def figures(explanation: "Explanation", target: Target) -> dict[str, Any]:
+    """answer, masks (a list, in the order of the parts) and curves (by map) of an explanation of this target."""
+    return {
+        "answer": explanation.answer,
+        "masks": [mask_figures(found, target) for found in explanation.masks],
+        "curves": {
+            name: {key: _plain(value) for key, value in c._asdict().items()} for name, c in explanation.curves.items()
+        },
+    }
+
+
+def mask_figures(found: CheckedMask, target: Target) -> dict[str, Any]:
+    """Log-odds, and the classes predicted. box: top, left, bottom, right, the last two exclusive."""
+    check = found.check
+    return {
+        "part": found.part,
+        "passed": check.passed,
+        "area": check.area,
+        "box": list(box(found.mask)),
+        "fill": check.fill,
+        "log_odds": check.whole,
+        "cost": check.cost,
+        "limit": check.limit,
+        "copies": check.copies.tolist(),
+        **{
+            fill: {
+                "without": removal.without,
+                "alone": removal.alone,
+                "seen_without": target.labels[removal.seen_without],
+                "seen_alone": target.labels[removal.seen_alone],
+            }
+            for fill, removal in check.by.items()
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
