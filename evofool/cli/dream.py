@@ -131,6 +131,7 @@ def dream(
     from evofool.ascend.hooks import layer_names, unknown_layer
     from evofool.cli.console import refuse_unwritable
     from evofool.errors import ImageError, TargetError
+    from evofool.explain.cautions import warnings_of
     from evofool.explain.input_picture import read_photograph, read_picture
     from evofool.explain.layers import blocks, dream_layer
     from evofool.export.image_file import file_name
@@ -160,7 +161,7 @@ def dream(
     keep_memory()
     streams = streams or network.streams
     job = _Job(network, image, guiding, {"octaves": octaves, "iterations": iterations, "streams": streams}, channel, seed)
-    for line in filter(None, (change, guide_change)):
+    for line in filter(None, (change, guide_change, *(f"Warning: {text}." for text in warnings_of(network)))):
         print_lines(line)
     # One thread a pass: results do not depend on the machine's cores, which pass several tiles at the same time.
     with torch_threads(1):

@@ -96,7 +96,7 @@ def dream(
     octave are enlarged and added at the next. Source: Mordvintsev, Olah & Tyka 2015.
 
     A frame is made when the iterator is asked for it. If on_progress returns True, the frames end before the unfinished one.
-    Memory: about 16 bytes for each value of the image, and a forward and a backward pass of one tile for each stream.
+    Memory: about 20 bytes for each value of the image, and a forward and a backward pass of one tile for each stream.
     Costs one pass for each octave, iteration and tile, up to the layer, and some queries for checks.
 
     The arguments are checked before this returns: TargetError for a target without gradients, and for an unknown layer or
@@ -140,7 +140,9 @@ class _Dream:
                 found = self._enhanced(gradient, _enlarged(whole, self.settings.zoom_by) if self.frame else whole)
                 if found is None:
                     return
-                image = to_uint8(found)[0]
+                del whole
+                # Channel by channel, because rounding makes several copies.
+                image = np.concatenate([to_uint8(part)[0] for part in found.split(1, 1)])
                 yield image
 
     def _enhanced(self, gradient: TiledGradient, whole: torch.Tensor) -> torch.Tensor | None:
@@ -151,7 +153,8 @@ class _Dream:
             self.octave = octave
             size = (tiling.height, tiling.width)
             base = _resized(whole, size)
-            image = base.clone() if detail is None else (base + _resized(detail, size)).clamp_(0.0, 1.0)
+            image = base.clone() if detail is None else _resized(detail, size).add(base).clamp_(0.0, 1.0)
+            detail = None  # here and below, to free hundreds of megabytes of a large photograph
             for iteration in range(self.settings.iterations):
                 draws = Draws(self.seed, [self.frame * len(self.octaves) + octave], iteration + 1)
                 found = gradient(image, tiling, _shift(draws, tiling, self._jitter()))
@@ -164,7 +167,9 @@ class _Dream:
                         "the network's weights"
                     )
                 image.add_(found, alpha=self.settings.rate / max(mean, 1e-20)).clamp_(0.0, 1.0)
-            detail = image - base
+                del found
+            if octave < len(self.octaves) - 1:
+                detail = image - base
         return image
 
     def _jitter(self) -> int:
