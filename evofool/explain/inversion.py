@@ -18,8 +18,8 @@ from evofool.targets import Preprocessing, Target
 # The paper's sigma, 27098, is the mean norm of its training images: 227 x 227 x 3 pixels on 0..255, minus the mean image.
 _SIDE = 227
 _SPREAD = 27098 / 255 / (3 * _SIDE * _SIDE) ** 0.5  # of a pixel on [0, 1]: 0.27
-_TV, _MOST_TV = 0.1, 10.0  # tv of a layer with as many values as the image, and the most: a tenth of the paper's
-_STEPS, _FEWEST, _MOST = 600, 100, 400
+_TV, _MOST_TV = 0.1, 10.0  # tv of a layer with as many values as the image, and the most; the paper's most is 100
+_STEPS, _FEWEST, _MOST, _DETERMINED = 700, 60, 400, 100
 _START = 0.1  # standard deviation of the noise at the start of an inversion
 _RESTART = 1 << 20  # between the keys of an image's restarts
 
@@ -163,24 +163,24 @@ def invert(
 
 
 def graded_tv(shape: tuple[int, int, int], values: int) -> float:
-    """The weight of total variation for a layer with so many values, of images (C, H, W): 0.1 C H W / values, at most 10.
+    """The weight of total variation for a layer with so many values, of images (C, H, W): 0.1 (C H W / values)^1.3.
 
-    It grows from early layers, which have more values than the image and determine it, to deep ones, of which many images
-    have the same features. The paper's 1, 10 and 100 for AlexNet's layers grow in the same way. The factor was chosen by the
-    error that is left: a smaller one leaves noise in layers whose features do not determine the pixels, a larger one blurs
-    what early layers keep.
+    It is at most 10. It grows from early layers, which have more values than the image and determine it, to deep ones, of
+    which many images have the same features. The paper's 1, 10 and 100 for AlexNet's layers grow in the same way. Factor
+    and power were chosen by the errors that are left, which should not fall with depth: a smaller factor leaves noise in
+    layers whose features do not determine the pixels, a larger one blurs what early layers keep.
     """
-    return min(_MOST_TV, _TV * float(np.prod(shape)) / values)
+    return min(_MOST_TV, _TV * (float(np.prod(shape)) / values) ** 1.3)
 
 
 def graded_steps(shape: tuple[int, int, int], values: int) -> int:
-    """The steps for a layer with so many values, of images (C, H, W): 600 / sqrt(C H W / values), from 100 to 400.
+    """The steps for a layer with so many values, of images (C, H, W): 700 / (C H W / values)^0.6, from 60 to 400.
 
     A deep layer has few values, which are soon matched, and each step goes through more of the network. A layer with at
     least as many values as the image determines it, and 100 steps suffice.
     """
     ratio = float(np.prod(shape)) / values
-    return _FEWEST if ratio <= 1 else int(np.clip(round(_STEPS / ratio**0.5), _FEWEST, _MOST))
+    return _DETERMINED if ratio <= 1 else int(np.clip(round(_STEPS / ratio**0.6), _FEWEST, _MOST))
 
 
 def paper_rule(shape: tuple[int, int, int]) -> Momentum:

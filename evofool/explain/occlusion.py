@@ -78,6 +78,10 @@ def occlude(
             on_progress=lambda done: on_progress(done, len(corners)),
         ).log_odds
     )
+    # A cover of the patch's own colour changes nothing, but the rounding of another batch may.
+    for k, (top, left) in enumerate(corners):
+        if (image[:, top : top + patch, left : left + patch] == colour[:, None, None]).all():
+            drops[k] = 0.0
     total, times = np.zeros((2, height, width))
     for drop, (top, left) in zip(drops, corners, strict=True):
         total[top : top + patch, left : left + patch] += drop

@@ -26,6 +26,8 @@ def occlusion_part(target: Target, image: np.ndarray, class_id: int, seed: int, 
     most, least = int(found.drops.argmax()), int(found.drops.argmin())
     boxes = []
     result = "Covering a patch never lowers the log-odds of the class."
+    if not found.drops.any():
+        result = "Covering a patch does not change the log-odds of the class, wherever it is."
     if found.drops[most] > 0:
         boxes.append((_box(found, most), _BLACK))
         result = (

@@ -264,3 +264,16 @@ def test_a_net_is_background_and_its_meshes_are_elements() -> None:
     found = find_elements(image, least=0.001)
     assert found
     assert all(element.colour == (0,) for element in found)
+
+
+def test_covering_an_image_of_one_colour_changes_nothing_however_batches_round() -> None:
+    def rounding(images: np.ndarray) -> np.ndarray:
+        return np.array([[1e-6 * len(images), 0.0]], np.float32).repeat(len(images), 0)
+
+    box = Target("box", ["a", "b"], (1, 16, 16), rounding, {})
+    found = occlude(box, np.full((1, 16, 16), 77, np.uint8), 0)
+    assert not found.drops.any()
+    assert not found.map.any()
+    half = np.full((1, 16, 16), 77, np.uint8)
+    half[:, :, 8:] = 79
+    assert occlude(box, half, 0, fill=77).drops.any()

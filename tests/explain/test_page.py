@@ -133,7 +133,7 @@ def test_inversions_show_the_error_and_whether_the_class_was_kept(lenet: Target,
     assert "If you see no 0 in it, it is a fooling image too" in text
     assert "dropped by the layer, smoothed by the search, or not removed in its steps" in text
     assert "squared" not in text
-    assert found.backwards == 200
+    assert found.backwards == 160
     steps = [event for event in lines if isinstance(event, Progress)]
     assert [str(steps[k]) for k in (98, 99)] == [f"inversion: conv1: {step} of 100 steps" for step in (99, 100)]
     assert steps[0].rate == 0  # the first step also prepares the network
