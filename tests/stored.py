@@ -31,6 +31,8 @@ def content(folder: Path) -> dict[str, Any]:
 def course(folder: Path) -> dict[str, Any]:
     """The same without what depends on where images were evaluated: most of meta, and the reasons of the quarantine."""
     whole = content(folder)
-    meta = whole.pop("meta")
-    ends = {name: meta[name] for name in ("committed", "finished", "last_progress", "seeds", "surrogates")}
-    return whole | ends | {"quarantine": [row[:5] for row in whole["quarantine"]]}
+    del whole["meta"]
+    with Store.open(folder) as store:
+        meta = store.meta()
+    kept = {name: getattr(meta, name) for name in ("committed", "finished", "last_progress", "seeds", "surrogates")}
+    return whole | kept | {"quarantine": [row[:5] for row in whole["quarantine"]]}
