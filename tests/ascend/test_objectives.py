@@ -48,7 +48,9 @@ def test_energy_and_match() -> None:
     assert np.allclose(value(o.match("a", features), {"a": a}), expected, atol=1e-6)
 
 
-def test_a_guide_uses_the_best_match_of_each_position() -> None:
+@pytest.mark.parametrize("products", [1, 13, 1 << 22])
+def test_a_guide_uses_the_best_match_of_each_position(products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(o, "_MOST_PRODUCTS", products)
     a, g = torch.rand(1, 4, 2, 2), torch.rand(1, 4, 3, 2)
     pairs = a[0].flatten(1).T @ g[0].flatten(1)
     one = o.guide("a", g)(ForwardPass(None, {"a": a}), IMAGES[:1], ROWS[:1])
