@@ -66,7 +66,7 @@ def _found(target: Target, class_id: int, best: CheckedMask) -> str:
     check, label = best.check, target.labels[class_id]
     count = areas(best.mask)
     number = _WORDS[count - 2] if 2 <= count <= 9 else str(count)
-    these, they, them, _keep, have = (
+    these, they, them, keep, have = (
         ("this area", "it", "it", "keeps", "has")
         if count == 1
         else (f"these {number} areas", "they", "them", "keep", "have")
@@ -82,28 +82,24 @@ def _found(target: Target, class_id: int, best: CheckedMask) -> str:
         lost = f'without {them} it sees "{target.labels[check.removal.seen_without]}"'
     else:
         lost = f"without {them} {_fall(whole, without)}"
-    share = float(confidence(alone)) / float(confidence(whole))
-    kept = f"keep{'s' if count == 1 else ''} {_percent(share)} of the confidence"
+    share = confidence(alone) / confidence(whole)
+    kept = f"{keep} {_percent(share)} of the confidence"
     if share > 1.005:
-        kept = f"{have} a confidence of {_confidence(alone)}, the whole image {_confidence(whole)}"
+        kept = f"{have} a confidence of {_percent(confidence(alone))}, the whole image {_percent(confidence(whole))}"
     if share >= _MOST:
         return f'{target.name} sees "{label}" mainly in {these}: alone {they} {kept}; {lost}.'
     return f'{target.name} needs {these} to see "{label}": {lost}. But alone {they} {kept}: the rest matters too.'
 
 
 def _fall(whole: float, without: float) -> str:
-    before, after = _confidence(whole), _confidence(without)
-    if before != after:
-        return f"the confidence falls from {before} to {after}"
+    before, after = confidence(whole), confidence(without)
+    if round(float(before), 2) > round(float(after), 2):
+        return f"the confidence falls from {_percent(before)} to {_percent(after)}"
     return f"the log-odds fall from {three_decimals(whole)} to {three_decimals(without)}"
 
 
-def _confidence(odds: float) -> str:
-    return _percent(float(confidence(odds)))
-
-
-def _percent(share: float) -> str:
+def _percent(share: float | np.ndarray) -> str:
     """Whole percents; "less than 1%" and "more than 99%" instead of rounding to 0 or 100."""
     if share < 0.01:
         return "less than 1%"
-    return "more than 99%" if 0.99 < share < 0.9999995 else f"{share:.0%}"
+    return "more than 99%" if 0.99 < share < 0.9999995 else f"{float(share):.0%}"

@@ -13,7 +13,7 @@ from evofool.pages.heat import outlined
 from evofool.pages.html_page import Picture, Section, Table
 from evofool.targets import Target
 
-_WIDE = 392  # pixels on the page: three maps beside one another
+_WIDE = 296  # pixels on the page: four maps beside one another
 _ANSWER = 448
 
 

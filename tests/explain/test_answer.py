@@ -54,6 +54,11 @@ def found(
             "log-odds fall from 30.000 to 25.000.",
         ),
         (
+            found(20.0, 6.0, 0.0, seen=(0, 0)),
+            'fake sees "class 0" mainly in this area: alone it keeps 50% of the confidence; without it the log-odds '
+            "fall from 20.000 to 6.000.",
+        ),
+        (
             found(0.0, -2.0, 2.0),
             'fake sees "class 0" mainly in this area: alone it has a confidence of 88%, the whole image 50%; without it it '
             'sees "class 1".',
