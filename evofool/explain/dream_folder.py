@@ -9,8 +9,8 @@ from evofool.errors import StoreError
 from evofool.images import decode_png, save_png
 from evofool.json_file import read_json, write_json
 
-_SETTINGS = "dream.json"
-_SCHEMA, _VERSION = "evofool.dream", 1
+FILE, SCHEMA, VERSION = "dream.json", "evofool.dream", 1
+"""The settings of the pictures in a folder."""
 
 
 class DreamFolder:
@@ -24,8 +24,10 @@ class DreamFolder:
         self.path, self._settings = path, dict(settings)
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file and cannot be a folder; name another by --out DIR")
-        if (path / _SETTINGS).exists():
-            earlier = read_json(path / _SETTINGS, _SCHEMA, _VERSION, "name another folder by --out DIR")["settings"]
+        if (path / FILE).exists():
+            earlier = read_json(path / FILE, SCHEMA, VERSION, "name another folder by --out DIR").get("settings")
+            if not isinstance(earlier, dict):
+                raise StoreError(f"{path / FILE} is damaged: it has no settings; name another folder by --out DIR")
             changed = [name for name, value in self._settings.items() if earlier.get(name) != value]
             if changed:
                 raise StoreError(
@@ -37,7 +39,7 @@ class DreamFolder:
 
     def open(self) -> None:
         """Create the folder and write the settings."""
-        write_json(self.path / _SETTINGS, {"schema": _SCHEMA, "version": _VERSION, "settings": self._settings})
+        write_json(self.path / FILE, {"schema": SCHEMA, "version": VERSION, "settings": self._settings})
 
     def file(self, name: str) -> Path:
         return self.path / f"{name}.png"

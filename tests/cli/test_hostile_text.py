@@ -22,6 +22,7 @@ import typer
 from evofool.bench import manifest
 from evofool.bench.retraining import retrain_loop
 from evofool.cli import app as cli
+from evofool.explain import dream_folder
 from evofool.images import save_png
 from evofool.run.reader import FILE
 from evofool.run.schema import IMAGE_METRICS, TABLES
@@ -42,6 +43,7 @@ COMMANDS: dict[str, list[str]] = {
         f"{{run}}{what}{form}" for what in ("", " --class 3", " --class 3 --list", " --workers") for form in ("", " --json")
     ],
     "explain": ["{run} --class 3 --parts saliency --out {new}", "{image} --target lenet"],
+    "dream": ["{image} --target lenet", "{photo} --target lenet --octaves 1 --iterations 1 --out {dream}"],
     "lineage": ["{run} --class 3 --image {new}.png", "{run} --class 3 --json"],
     "export": ["{run} {new}", "{run} {new} --format parquet"],
     "merge": ["{run} --out {new}"],
@@ -331,18 +333,22 @@ def test_a_text_of_a_result_reaches_no_terminal_raw(command: Command, tmp_path: 
         ("bench show", status.FILE, {"schema": status.SCHEMA, "version": status.VERSION}),
         ("sweep show", status.FILE, {"schema": status.SCHEMA, "version": status.VERSION}),
         ("bench retrain", retrain_loop.FILE, {"schema": retrain_loop.SCHEMA, "version": retrain_loop.VERSION}),
+        ("dream", dream_folder.FILE, {"schema": dream_folder.SCHEMA, "version": dream_folder.VERSION}),
     ],
 )
 def test_a_text_of_a_folder_reaches_no_terminal_raw(
-    command: Command, tmp_path: Path, name: str, file: str, record: dict[str, Any]
+    command: Command, tmp_path: Path, images: Path, name: str, file: str, record: dict[str, Any]
 ) -> None:
-    variants = record | {"schema": HOSTILE}, record | {"version": HOSTILE}, record | {HOSTILE: HOSTILE}
+    variants = [record | {"schema": HOSTILE}, record | {"version": HOSTILE}, record | {HOSTILE: HOSTILE}]
+    variants.append(record | {"settings": dict.fromkeys(("layer", "iterations", HOSTILE), HOSTILE)})
+    photo, bad = images / "3" / "0.png", images / "3" / BAD_IMAGE
     for number, variant in enumerate(variants):
         folder = tmp_path / f"folder-{number}"
         folder.mkdir()
         (folder / file).write_text(json.dumps(variant))
         for line in COMMANDS[name]:
-            assert command(*name.split(), *arguments_of(line, bench=folder, retrain=folder, sweep=folder)) == 2
+            paths = {"bench": folder, "retrain": folder, "sweep": folder, "dream": folder, "photo": photo, "image": bad}
+            assert command(*name.split(), *arguments_of(line, **paths)) == 2
 
 
 @pytest.mark.parametrize("name", ["bench show", "sweep show"])
