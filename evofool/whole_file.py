@@ -16,9 +16,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Until then path keeps its content, and after an error or an interruption the temporary file is deleted; only a process
     that is killed can leave one (`is_temporary`). Of several writers at once, the last to end decides the content.
-    Permissions are those of an ordinary write: the existing file's, else by the umask. The folder of path is created if
-    needed. A link stays a link, and its file is replaced. Where path is a device, a pipe or a folder, the block gets path
-    itself. StoreError, which names path, for an OSError in the block or before or after it.
+    Permissions are those of an ordinary write: the existing file's, else by the umask; a file that may not be written is
+    refused. The folder of path is created if needed, and has to be writable. A link stays a link, and its file is replaced.
+    Where path is a device, a pipe or a folder, the block gets path itself. StoreError, which names path, for an OSError in
+    the block or before or after it.
     """
     try:
         if path.exists() and not path.is_file():
@@ -27,12 +28,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         final = Path(os.path.realpath(path))
         if not final.parent.exists():
             final.parent.mkdir(parents=True, exist_ok=True)
+        mode = None
+        if final.exists():
+            os.close(os.open(final, os.O_WRONLY))  # an error for a file that an ordinary write could not change
+            mode = stat.S_IMODE(final.stat().st_mode)
         draft = final.with_name(f".evofool-{os.urandom(8).hex()}.new")
         try:
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            if final.exists():
-                draft.chmod(stat.S_IMODE(final.stat().st_mode) | stat.S_IWUSR)
+            if mode is not None:
+                draft.chmod(mode | stat.S_IWUSR)  # now already, so that nobody reads a private file meanwhile
             yield draft
+            if mode is not None:
+                draft.chmod(mode)
             draft.replace(final)
         except BaseException:
             draft.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ def content(folder: Path) -> dict[str, Any]:
             "pending": [(p.batch, *(a.tolist() for a in p[1:5]), p.drawn_after) for p in store.pending()],
             "quarantine": store.quarantine(),
             "counts": store.counts(),
+            "faults": store.faults(),
             "genomes": store.genomes(births),
             "descent": store.ancestry(births),
             "meta": store.meta().model_dump(exclude=_OWN),

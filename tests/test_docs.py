@@ -116,6 +116,13 @@ def test_lines_of_prose_wrap_at_100() -> None:
         assert not long, f"{page.name}: {long[0]}"
 
 
+def test_every_item_of_a_list_begins_a_line() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        prose = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        within = re.findall(r"^(?! *\|).*[.:;)] (?:- |\d+\. )(?=[*`]).*", prose, re.MULTILINE)
+        assert not within, f"{page.name}: {within[0]}"
+
+
 def test_the_pictures_of_the_documents_are_there():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):

@@ -83,6 +83,18 @@ def test_permissions_are_those_of_an_ordinary_write(tmp_path: Path) -> None:
     assert (mode(path), path.read_bytes()) == (0o604, b"again")
 
 
+def test_a_file_that_may_not_be_written_is_refused_as_by_an_ordinary_write(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):  # root may write it
+        write_whole(path, b"new")
+    else:
+        with pytest.raises(StoreError, match=r"Permission denied"):
+            write_whole(path, b"new")
+    assert (mode(path), [p.name for p in tmp_path.iterdir()]) == (0o444, ["file"])
+
+
 def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     link, file = tmp_path / "link", tmp_path / "elsewhere" / "file"
     link.symlink_to(file)

@@ -165,7 +165,8 @@ def _over_seeds(per_seed: Sequence[float], by_image: Sequence[np.ndarray], outco
 
     Equal seeds, as where a detector separates all images, do not show how far others would be from them; the number of
     images limits that. by_image: for each seed, (m,) values of the real images, of which its figure is the mean. The real
-    images are the same in all seeds, so that the variance of the mean from them is that of DeLong 1988 (its part S01).
+    images are the same in all seeds, so that the variance of the mean from them does not shrink with more seeds; of AUROC it
+    is the part S01 of DeLong 1988.
     """
     real = np.mean(by_image, axis=0)
     common = float(real.var(ddof=1)) / len(real) if len(real) > 1 else 0.0

@@ -28,7 +28,8 @@ NETWORKS_FOR_A_CLAIM = 5  # independently trained networks that a claim about a 
 AT = (5, 25, 50, 75, 95)  # percent, of quantiles
 
 # Of the variance that classes of the assumed correlation give to a share, where two arms are compared. With fewer, two seeds
-# show next to nothing; with 10, up to 10% of comparisons of equal arms showed a difference, at a correlation of 0.7.
+# show next to nothing; with 10, up to 10% of comparisons of equal arms showed a difference, at a correlation of 0.4, where
+# up to 6% do so with 6.
 _ASSUMED_FREEDOM = 6
 _ROUNDING = 1e-12  # of log10 of the budget: math and NumPy may differ in the last bit
 

@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from evofool.bench.report.overview import strongest
-from evofool.bench.report.places import CLASSES, QUERIES, Figures, Fooled, easier, listed, places, tied_first
+from evofool.bench.report.places import (
+    CLASSES,
+    QUERIES,
+    Figures,
+    Fooled,
+    easier,
+    listed,
+    no_difference,
+    places,
+    tied_first,
+)
 from evofool.bench.report.ranking import ranking_head, ranking_lead, sorted_results
 from evofool.bench.report.target_page import attacks_section
 from evofool.bench.statistics import share_interval
@@ -74,6 +84,18 @@ def test_without_the_same_classes_and_seeds_the_intervals_of_the_shares_are_comp
     assert easier(strong, Figures(CENSORED, wide)) == ""
 
 
+def test_where_two_figures_contradict_each_other_the_sentence_says_so() -> None:
+    rows = {
+        "a": Figures(q50(100, 80, 120), fooled(*[range(1)] * 10), 2_000),
+        "b": Figures(q50(300, 200, 400), fooled(*[ALL] * 10), 2_000),
+        "c": Figures(CENSORED, fooled(*[range(7)] * 10), 2_000),
+    }
+    shown = [easier(rows[better], rows[worse]) for better, worse in ("ab", "bc", "ca")]
+    assert shown == [QUERIES, CLASSES, CLASSES]
+    assert tied_first(rows) == ["a", "b", "c"]
+    assert no_difference(rows, list(rows)).startswith("No order of a, b and c: queries, and the classes fooled")
+
+
 def compared(first: Fooled, second: Fooled) -> list[dict[str, Any]]:
     """Two targets with two seeds and no Q50, of which all arms fool these classes."""
     found = two(CENSORED, CENSORED)
@@ -108,6 +130,25 @@ def test_the_sentence_says_which_figure_it_rests_on() -> None:
     assert attacks_section(found[0]).lead == (
         "cppn needs fewer queries than direct, and fools more classes within 10,000 queries over all (1.00) than per-class "
         "(0.10), whose intervals of queries cannot be compared with its own."
+    )
+
+
+def test_the_strongest_attack_is_not_said_to_be_apart_from_one_that_it_was_not_shown_to_differ_from() -> None:
+    """direct takes fewer queries than cppn, cppn fools more classes than per-class, and direct and per-class are alike."""
+    found = compared(fooled(ALL, ALL), fooled(ALL, ALL))[0]
+    arms = found["scores"]["arms"]
+    for name, row, of in (
+        ("direct", q50(50, 40, 60), fooled(range(4), range(4))),
+        ("cppn", q50(150, 140, 160), fooled(ALL, ALL)),
+        ("per-class", CENSORED, fooled((3,), TWO)),
+    ):
+        arms[name] |= {
+            "q50": row,
+            "accepted_at": {s: [50 if hit else None for hit in hits] for s, hits in of.by_seed.items()},
+        }
+        arms[name]["r95"][-1] |= of.share
+    assert attacks_section(found).lead == (
+        "direct needs fewer queries than cppn; between it and per-class no difference is shown."
     )
 
 

@@ -423,14 +423,18 @@ def test_two_seeds_show_the_difference_between_nearly_all_classes_and_few() -> N
     assert (fooled_difference(nine, hits((1, 2, 3, 4), (3, 7, 8, 9))).low or 0) < 0
 
 
-@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.3), (3, 1.0), (5, 1.0), (10, 0.3)])
-def test_equal_arms_are_seldom_shown_to_differ(seeds: int, spread: float) -> None:
-    """Classes of a seed share its luck; each arm has its own, and they fool as many classes on average."""
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("easy", [False, True])
+def test_equal_arms_are_seldom_shown_to_differ(seeds: int, easy: bool) -> None:
+    """Classes of a seed share its luck, at a correlation of 0.4; each arm has its own. easy: some classes are, for both."""
     rng = np.random.default_rng(seeds)
-    levels = stats.norm.ppf((np.arange(10) + 0.5) / 10)
-    draws = levels + rng.normal(0, spread**0.5, (400, 2, seeds, 1)) + rng.normal(0, 0.7, (400, 2, seeds, 10))
-    found = [fooled_difference(*(pair > 0)) for pair in draws]
-    assert np.mean([(each.low or 0) > 0 or (each.high or 0) < 0 for each in found]) <= 0.07
+    if easy:
+        levels = stats.norm.ppf((np.arange(10) + 0.5) / 10)
+        draws = levels + rng.normal(0, 0.4**0.5, (800, 2, seeds, 1)) + rng.normal(0, 0.6**0.5, (800, 2, seeds, 10)) > 0
+    else:
+        draws = rng.random((800, 2, seeds, 10)) < rng.beta(0.75, 0.75, (800, 2, seeds, 1))
+    found = [fooled_difference(*pair) for pair in draws]
+    assert np.mean([(each.low or 0) > 0 or (each.high or 0) < 0 for each in found]) <= (0.04 if easy else 0.08)
 
 
 # --- two groups

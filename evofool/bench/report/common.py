@@ -208,8 +208,8 @@ def reading_section(results: Sequence[Mapping[str, Any]]) -> Section:
         "queries where some seeds are censored.",
         "Intervals": "[low, high] for all possible seeds, of the mean of a share and of the median of queries; about 95 of "
         "100 such intervals contain it. One seed may lie outside. Where two intervals overlap, no difference is claimed; "
-        "where queries have no limit, or one at the budget or beyond, the classes fooled within it are compared. "
-        "Paired ratios have narrower intervals, because both arms of a pair have the same seed.",
+        "where an interval of queries has no limit, or reaches the budget, the classes fooled within the budget are "
+        "compared. Paired ratios have narrower intervals, because both arms of a pair have the same seed.",
         "Few seeds": "the spread of two or three seeds is poorly known, so their interval may reach far beyond the budget. "
         "Such an interval calls for more seeds; it does not mean that so many queries were made.",
         "Invalid": "the evaluation failed, for the reason given. Nothing is concluded about the target, and it enters no "

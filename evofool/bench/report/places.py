@@ -143,7 +143,12 @@ def by_basis(rows: Mapping[str, Figures], name: str, most: bool = False) -> dict
 
 
 def no_difference(rows: Mapping[str, Figures], names: Sequence[str]) -> str:
-    """The sentence on names between which no difference is shown, and by which figures they were compared."""
+    """The sentence on names between which no difference is shown, and by which figures they were compared.
+
+    Of names that tied_first gives because two figures contradict each other, it says that.
+    """
+    if any(easier(rows[a], rows[b]) for a in names for b in names if a != b):
+        return f"No order of {listed(names)}: queries, and the classes fooled within the budget, contradict each other."
     by = (
         ": their intervals overlap"
         if all(rows[name].bounded for name in names)
@@ -166,6 +171,6 @@ def with_shares(rows: Mapping[str, Figures], names: Sequence[str]) -> str:
 
 PLACE_NOTE = (
     "Place: 1 has the fewest queries. Where an interval of queries has no limit, or reaches the budget, the classes "
-    "fooled within it decide. A range, such as 1 to 3: no difference is shown."
+    "fooled within the budget decide. A range, such as 1 to 3: no difference is shown."
 )
 """What the column of places is."""

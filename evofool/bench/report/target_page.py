@@ -205,7 +205,9 @@ def _attacks_lead(figures: Mapping[str, Figures], budget: int) -> str:
     if len(first) > 1:
         return lead or no_difference(figures, first)
     weaker = by_basis(figures, first[0])
-    if set(weaker) == {QUERIES}:
+    decided = {first[0], *(name for names in weaker.values() for name in names)}
+    undecided = [name for name in by_queries(figures) if name not in decided]
+    if set(weaker) == {QUERIES} and not undecided:
         return f"{first[0]} needs the fewest queries; its interval overlaps no other."
     said = [f"needs fewer queries than {listed(weaker[QUERIES])}"] if QUERIES in weaker else []
     if CLASSES in weaker:
@@ -213,7 +215,8 @@ def _attacks_lead(figures: Mapping[str, Figures], budget: int) -> str:
             f"fools more classes within {budget:,} queries over all ({figures[first[0]].share}) than "
             f"{with_shares(figures, weaker[CLASSES])}, whose intervals of queries cannot be compared with its own"
         )
-    return f"{lead} {first[0]} {', and '.join(said)}.".strip()
+    rest = f"; between it and {listed(undecided)} no difference is shown" if undecided else ""
+    return f"{lead} {first[0]} {', and '.join(said)}{rest}.".strip() if said else lead
 
 
 def warnings_section(result: Mapping[str, Any]) -> Section | None:
