@@ -69,8 +69,10 @@ def run(
     """
     from evofool.bench.report.formatting import counted
     from evofool.cli.console_jobs import print_jobs, run_figures_of, work_display
+    from evofool.run.resume_checks import wants_trust
     from evofool.sweep.status import read_status
     from evofool.sweep.sweep import plan_sweep, run_sweep
+    from evofool.targets import needs_trust
 
     changes = list(changes or [])
     changes += [] if workers is None else [f"compute.workers={workers}"]
@@ -90,7 +92,8 @@ def run(
     with work_display("run") as on_progress:
         outcome = run_sweep(plan, on_progress)
     if outcome.interrupted:
-        print_lines(f"Interrupted and saved. The same command continues, and so does:  evofool sweep {folder}")
+        trusting = " --trust" if wants_trust(loaded) or any(map(needs_trust, specs)) else ""
+        print_lines(f"Interrupted and saved. The same command continues, and so does:  evofool sweep {folder}{trusting}")
         raise typer.Exit(130)
     print_jobs(read_status(folder), "run", run_figures_of(folder))
     for job in plan.jobs:

@@ -16,7 +16,7 @@ from evofool.errors import RecipeError, StoreError
 from evofool.recipe import Recipe, load
 from evofool.run.run import Run
 from evofool.run.stored import StoredRun
-from evofool.sweep.runner import WorkProgress
+from evofool.sweep.runner import JobsOutcome, WorkProgress
 from evofool.sweep.status import read_status
 from evofool.sweep.sweep import plan_sweep, run_sweep
 from tests.commands import Call
@@ -85,6 +85,17 @@ def test_each_run_is_an_ordinary_one_and_a_failed_one_does_not_stop_the_others(c
     manifest.write_text(manifest.read_text().replace("lenet-2", "../lenet-2"))
     for command in (["sweep", "s"], ["sweep", "mnist-cppn", *options, "--out", "s"]):
         assert "sweep.json is damaged: '../lenet-2' cannot be the name of a target" in call(*command).err
+
+
+@pytest.mark.parametrize(
+    ("target", "ends"), [("lenet", "evofool sweep s\n"), ("python:code:it", "evofool sweep s --trust\n")]
+)
+def test_an_interrupted_sweep_names_the_command_that_continues_it(
+    target: str, ends: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evofool.sweep.sweep.run_sweep", lambda *_: JobsOutcome(("",), True))
+    stopped = call("sweep", "mnist-cppn", "--targets", target, "--out", "s")
+    assert (stopped.code, stopped.out.endswith(ends)) == (130, True)
 
 
 def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path: Path, alone: list[Path]) -> None:
