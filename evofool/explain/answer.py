@@ -13,6 +13,7 @@ from evofool.targets import Target
 
 _SPECK = 0.1  # of the largest area; smaller ones are not counted
 _MOST = 0.5  # of the confidence: what a mask alone has to keep to be called the main one
+_NOTHING = 0.0005  # of log-odds, which are shown with three decimals
 _EIGHT = np.ones((3, 3), int)
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -39,7 +40,7 @@ def answer(target: Target, class_id: int, masks: Sequence[CheckedMask]) -> Answe
     """
     passed = [found for found in masks if found.check.passed]
     if not passed:
-        return Answer(_none(target, class_id, len(masks)), None)
+        return Answer(_none(target, class_id, [found.check for found in masks]), None)
     best = max(passed, key=lambda found: found.check.cost - found.check.limit)
     return Answer(_found(target, class_id, best), best)
 
@@ -50,16 +51,16 @@ def areas(mask: np.ndarray) -> int:
     return int((sizes >= _SPECK * sizes.max()).sum()) if len(sizes) else 0
 
 
-def _none(target: Target, class_id: int, count: int) -> str:
+def _none(target: Target, class_id: int, checks: Sequence[MaskCheck]) -> str:
+    start = f'No part of this image is shown to be where {target.name} sees "{target.labels[class_id]}": '
+    if all(np.abs(check.whole - np.append(check.copies, check.removal.without)).max() < _NOTHING for check in checks):
+        return f"{start}the log-odds stay the same whatever is removed."
     which = (
         "the mask below costs no more than removing most copies of it"
-        if count == 1
-        else (f"any of the {count} masks below costs no more than removing most copies of it")
+        if len(checks) == 1
+        else f"any of the {len(checks)} masks below costs no more than removing most copies of it"
     )
-    return (
-        f'No part of this image is shown to be where {target.name} sees "{target.labels[class_id]}": removing {which} '
-        "elsewhere."
-    )
+    return f"{start}removing {which} elsewhere."
 
 
 def _found(target: Target, class_id: int, best: CheckedMask) -> str:

@@ -84,6 +84,13 @@ def test_without_a_mask_that_passes_the_answer_is_that_nothing_is_shown() -> Non
     assert "any of the 3 masks below" in answer(TARGET, 0, [fails] * 3).sentence
 
 
+def test_where_nothing_that_is_removed_changes_the_score_the_answer_says_so() -> None:
+    same, fails = found(2.0, 2.0, 2.0, limit=1e-9), found(2.0, 1.5, 1.9)
+    start = 'No part of this image is shown to be where fake sees "class 0": '
+    assert answer(TARGET, 0, [same, same]).sentence == start + "the log-odds stay the same whatever is removed."
+    assert answer(TARGET, 0, [same, fails]).sentence.startswith(start + "removing any of the 2 masks")
+
+
 def test_of_masks_that_pass_the_one_furthest_above_its_copies_is_taken() -> None:
     large, small, fails = found(9.0, 0.0, 5.0, limit=8.5), found(9.0, 4.0, 5.0, limit=2.0), found(9.0, -9.0, 9.0, limit=20.0)
     assert answer(TARGET, 0, [large, small, fails]).mask is small
