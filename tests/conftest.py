@@ -1,8 +1,10 @@
 """Fixtures of several rooms, one torch thread for all tests, and how pytest-xdist distributes them."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +43,20 @@ def _one_thread() -> Iterator[None]:
 def lenet() -> Target:
     """The bundled digit network; its query counter runs through a file's tests."""
     return target("lenet")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by playwright. Skips a test where either is not installed."""
+    api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    with api.sync_playwright() as driver:
+        # Chromium refuses its sandbox to root, as whom CI often runs; the pages are our own.
+        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 @pytest.fixture

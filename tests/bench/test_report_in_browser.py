@@ -1,7 +1,5 @@
 """The report in a real browser: no violations of axe's rules, and nothing lost on a narrow screen."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +7,11 @@ import pytest
 
 from evofool.bench.report.bench_report import FIRST, bench_report
 from tests.bench.samples import results, summary, tiles
+from tests.browser import assert_sound, screen
 
-playwright = pytest.importorskip("playwright.sync_api")
-Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
+pytestmark = pytest.mark.slow
 
 ARMS = ["cppn", "per-class", "apgd", "noise"]
-OPEN = "for (const part of document.querySelectorAll('details')) part.open = true"
-SIDEWAYS = """() => [...document.querySelectorAll('main *')].filter(part => {
-    const box = part.getBoundingClientRect();
-    return box.width > 0 && box.right > innerWidth + 1 && !part.closest('.wide') && !part.closest('nav');
-}).map(part => part.outerHTML.slice(0, 80))"""
 
 
 @pytest.fixture(scope="module")
@@ -34,30 +25,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        # Chromium refuses its sandbox to root, as whom CI often runs; the pages are our own.
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_axe_finds_no_violation_and_no_part_is_lost_at_the_side(folder: Path, browser: Any, width: int, scheme: str) -> None:
-    # axe itself is a script, which the policy of the page forbids.
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
+    context = screen(browser, width, scheme)
     for path in (FIRST, "report/lenet.html"):
         page = context.new_page()
         page.goto((folder / path).as_uri())
         if path == FIRST:
             # What is folded makes the page no longer.
             assert page.evaluate("document.documentElement.scrollHeight") < 12_000
-        page.evaluate(OPEN)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate(SIDEWAYS) == []
-        found = Axe().run(page).response["violations"]
-        assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
+        assert_sound(page)
     context.close()
 
 

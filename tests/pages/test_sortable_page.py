@@ -1,8 +1,6 @@
 """A page of tables that can be sorted and filtered, in a real browser, with and without JavaScript."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +34,6 @@ def test_every_cell_stands_in_the_page_and_texts_are_escaped() -> None:
 def test_only_its_own_script_may_run() -> None:
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', PAGE)
     assert re.fullmatch(r"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-[A-Za-z0-9+/=]{44}'", policy)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as driver:
-        # Chromium refuses its sandbox to root, as whom CI often runs; the page is our own.
-        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 def opened(browser: Any, tmp_path: Path, **options: Any) -> Any:

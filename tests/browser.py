@@ -1,0 +1,26 @@
+"""What is checked of any page of evofool in a real browser. The fixture `browser` (conftest) is one."""
+
+from typing import Any
+
+import pytest
+
+_OPEN = "for (const part of document.querySelectorAll('details')) part.open = true"
+_SIDEWAYS = """() => [...document.querySelectorAll('main *')].filter(part => {
+    const box = part.getBoundingClientRect();
+    return box.width > 0 && box.right > innerWidth + 1 && !part.closest('.wide') && !part.closest('nav');
+}).map(part => part.outerHTML.slice(0, 80))"""
+
+
+def screen(browser: Any, width: int, scheme: str) -> Any:
+    """A context of this width, with the colours of this scheme. axe can run in it, which is a script that pages forbid."""
+    return browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
+
+
+def assert_sound(page: Any) -> None:
+    """All folded parts opened, nothing is lost at the side, and axe finds no violation of its rules."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.evaluate(_OPEN)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    assert page.evaluate(_SIDEWAYS) == []
+    found = axe.run(page).response["violations"]
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
