@@ -148,7 +148,7 @@ def find(recipe: str | Path) -> Path:
     else:
         hint = f" To attack another target with a recipe: --set target={shortened(recipe)}" if ":" in str(recipe) else ""
     raise RecipeError(
-        f'there is no recipe, recipe file or run folder "{shortened(recipe)}".{hint} '
+        f'there is no recipe, recipe file, or folder of a run or sweep "{shortened(recipe)}".{hint} '
         f"The shipped recipes are {', '.join(names)}"
     )
 

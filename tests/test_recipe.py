@@ -87,7 +87,7 @@ def test_a_recipe_is_found_by_name_by_path_and_without_its_suffix(tmp_path: Path
 def test_a_recipe_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"there is no recipe .*nowhere\.toml"):
         load(tmp_path / "nowhere.toml")
-    with pytest.raises(RecipeError, match=r'there is no recipe.* folder "mnist-cpn"\. Did you mean "mnist-cppn"\?'):
+    with pytest.raises(RecipeError, match=r'there is no recipe.* sweep "mnist-cpn"\. Did you mean "mnist-cppn"\?'):
         load("mnist-cpn")
     with pytest.raises(RecipeError, match="The shipped recipes are ") as caught:
         load("zzz")
