@@ -35,7 +35,10 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
         else:
             image = to_input(picture, target)
     resize = target.details.get("preprocessing", {}).get("resize")
-    how = "" if size == (width, height) else f" (short side {resize}, centre)" if resize else " (squeezed)"
+    if resize and size != (width, height):
+        how = f" (short side {resize}, centre)"
+    else:
+        how = "" if size[0] * height == size[1] * width else " (distorted)"
     if size == (width, height) and old_mode == mode and not flattened:
         return image, ""
     return image, _change_text(file, size, old_mode, (width, height), mode, how + flattened)

@@ -129,9 +129,12 @@ def test_a_picture_of_any_kind_becomes_what_the_target_takes_and_it_is_said(call
     photo(tmp_path / "shot.png", (60, 40), "RGBA")
     result = call("explain", "shot.png", "--target", "lenet", "--parts", "occlusion")
     assert result.code == 0, result.err
-    assert "shot.png: 60x40 RGBA became 28x28 grey (squeezed)" in result.out
+    assert "shot.png: 60x40 RGBA became 28x28 grey (distorted)" in result.out
     assert "Explaining shot.png as " in result.out
     assert Path("shot-explained/index.html").is_file()
+    photo(tmp_path / "dot.png", (1, 1), "L")
+    result = call("explain", "dot.png", "--target", "lenet", "--parts", "occlusion")
+    assert "dot.png: 1x1 grey became 28x28 grey\n" in result.out
 
 
 def test_short_side_and_centre_are_said_where_the_target_cuts(call: Call, tmp_path: Path, stub: str) -> None:
