@@ -9,7 +9,10 @@ seeds. The same command continues what was interrupted.
 """
 
 import argparse
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evofool.bench.bench import run_bench
 from evofool.bench.headline import PER_CLASS, SUITE
@@ -23,6 +26,10 @@ NAMES = {
     "none-1": "undefended LeNet",
     "adversarial-1": "adversarially trained LeNet",
     "outlier-exposure-1": "LeNet with outlier exposure",
+    "efficientnet-lite0": "EfficientNet-Lite0",
+    "efficientnet-lite1": "EfficientNet-Lite1",
+    "efficientnet-lite2": "EfficientNet-Lite2",
+    "torchvision_squeezenet1_0": "SqueezeNet 1.0",
 }
 """By name in the benchmark, the name that is shown."""
 RECIPE = {
@@ -47,17 +54,25 @@ def main() -> None:
     args = parser.parse_args()
     if args.photographs:
         for path in args.photographs:
-            write_row("photographs", path, load_result(path)["target"]["name"])
+            write_row("photographs", path)
         return
     run_bench(parse(RECIPE, "reference"), args.out)
-    for own_name, name in NAMES.items():
-        write_row("digits", args.out / "results" / f"{own_name}.json", name)
+    for path in sorted((args.out / "results").glob("*.json")):
+        write_row("digits", path)
 
 
-def write_row(kind: str, path: Path, name: str) -> None:
+def write_row(kind: str, path: Path) -> None:
+    name = NAMES.get(path.stem, path.stem)
     file = FOLDER / kind / f"{name.replace(' ', '-')}.json"
-    write_json(file, reference_copy(load_result(path), name))
+    write_json(file, reference_copy(without_folders(load_result(path)), name))
     print(f"wrote {file}")
+
+
+def without_folders(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with the names of files and folders alone, of the real images and in the spec, without where they lay."""
+    target, images = result["target"], result["images"]
+    spec = re.sub(r"(?<==)[^&=]*/", "", target["spec"])
+    return {**result, "target": {**target, "spec": spec}, "images": {**images, "source": Path(images["source"]).name}}
 
 
 if __name__ == "__main__":
