@@ -32,9 +32,14 @@ OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMA
 REAL_IMAGES = typer.Option(
     metavar="DIR", help="Real images to find the nearest ones in: one folder per class, or any image files."
 )
+AGAINST = typer.Option(
+    metavar="CLASS",
+    help='A class number or a label: the other class in "why this class and not that one"; by default the class with '
+    "the next highest score.",
+)
 PARTS = typer.Option(
     metavar="PART,PART",
-    help="Only these parts: occlusion, elements, saliency, segmentation, curves, inversion, dream, nearest.",
+    help="Only these parts: occlusion, elements, saliency, segmentation, margin, curves, inversion, dream, nearest.",
 )
 LAYERS = typer.Option(metavar="LAYER,LAYER", help="The layers to invert; by default five from the first to the last.")
 DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance the features of this layer in the image (DeepDream).")
@@ -59,6 +64,7 @@ def explain(
     run_or_image: Annotated[Path, RUN_OR_IMAGE],
     which: Annotated[str | None, CLASS] = None,
     target: Annotated[str | None, TARGET] = None,
+    against: Annotated[str | None, AGAINST] = None,
     out: Annotated[Path | None, OUT] = None,
     real_images: Annotated[Path | None, REAL_IMAGES] = None,
     parts: Annotated[str | None, PARTS] = None,
@@ -72,17 +78,18 @@ def explain(
     """Show which parts of an image the classifier's score depends on: writes a page, index.html, and its pictures.
 
     The image is an elite of a run or any image file. The page begins with where the classifier sees the class, or that this
-    is not shown. It has occlusion, the effect of repeated elements, saliency, segmentation, deletion and insertion curves,
-    inversions of layers, with --dream a DeepDream, and with --real-images the nearest real images. For a black box it has
-    the parts that need no gradient. Each part is written as soon as it is finished; an earlier page is
-    replaced. Warnings of the target and of a close decision are printed and head the page. Exits with 2 if a part failed;
-    the page then has the others.
+    is not shown. Then the class is compared with the next one, or with the class that --against names. Further parts are
+    occlusion, the effect of repeated elements, saliency, segmentation, deletion and insertion curves, inversions of layers,
+    with --dream a DeepDream, and with --real-images the nearest real images. For a black box it has the parts that need no
+    gradient. Each part is written as soon as it is finished; an earlier page is replaced. Warnings of the target and of a
+    close decision are printed and head the page. Exits with 2 if a part failed; the page then has the others.
     """
     from evofool.errors import TargetError
     from evofool.explain.figures import figures
     from evofool.explain.page import ExplanationOptions
     from evofool.explain.page import explain as write_page
     from evofool.machine import keep_memory, torch_threads
+    from evofool.targets.labels import class_of
 
     if zoom and not dream:
         raise TargetError("--zoom continues a dream and needs --dream LAYER")
@@ -98,7 +105,9 @@ def explain(
             subject = _elite(run_or_image.parent if run_or_image.name == "run.db" else run_or_image, which, trust)
         else:
             subject = _image_file(run_or_image, which, target)
-        options = ExplanationOptions(chosen, real_images, inverted, dream or "", zoom, seed, subject.warnings)
+        labels, name = subject.target.labels, subject.target.name
+        other = None if against is None else class_of(against, labels, name)
+        options = ExplanationOptions(chosen, other, real_images, inverted, dream or "", zoom, seed, subject.warnings)
         try:
             with _reporting(as_json) as report:
                 explanation = write_page(

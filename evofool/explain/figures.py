@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 
 def figures(explanation: "Explanation", target: Target) -> dict[str, Any]:
-    """answer, masks (a list, in the order of the parts) and curves (by map) of an explanation of this target."""
+    """answer, against, masks (a list, in the order of the parts), curves (by map), and what other parts found by name."""
     return {
         "answer": explanation.answer,
+        "against": {"class": explanation.against, "label": target.labels[explanation.against]},
         "masks": [mask_figures(found, target) for found in explanation.masks],
         "curves": {
             name: {key: _plain(value) for key, value in c._asdict().items()} for name, c in explanation.curves.items()
         },
+        **explanation.figures,
     }
 
 

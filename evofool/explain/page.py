@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,26 +21,30 @@ from evofool.explain.nearest import real_pictures
 from evofool.explain.part_result import PartInterrupted, PartMask, PartResult, PassCounter, Report, fault_of, prefixed
 from evofool.explain.parts_curves import curves_part
 from evofool.explain.parts_layers import dream_part, inversion_part
+from evofool.explain.parts_margin import margin_part, versus_title
 from evofool.explain.parts_masks import maps_section
 from evofool.images import fewer_colours
 from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets import Target
 
-PARTS = ("occlusion", "elements", "saliency", "segmentation", "curves", "inversion", "dream", "nearest")
-_MAPS = ("occlusion", "elements", "saliency")  # the parts that have a map; curves need at least one
-_BY_GRADIENT = ("saliency", "segmentation", "inversion", "dream")
+PARTS = ("occlusion", "elements", "saliency", "segmentation", "margin", "curves", "inversion", "dream", "nearest")
+_VERSUS = ("margin",)  # the parts that compare two classes, which are shown first and together
+_MAPS = ("occlusion", "elements", "saliency", "margin")  # the parts that have a map; curves need at least one
+_BY_GRADIENT = ("saliency", "segmentation", "margin", "inversion", "dream")
 
 
 @dataclass(frozen=True)
 class ExplanationOptions:
     """The content of an explanation. only: names of PARTS; empty: all that are possible.
 
+    against: the class that the explained one is compared with; None: of the other classes the one with the highest logit.
     A black box has only the parts that need no gradients. real_images: a folder, which the part nearest needs. layers: to be
     inverted, in any order; empty: five. dream: the layer to enhance; empty: no dream. zoom: further frames of the dream.
     seed: of noise, colours, mixtures and starts. warnings: shown at the head of the page, after those of the target.
     """
 
     only: Collection[str] = ()
+    against: int | None = None
     real_images: Path | None = None
     layers: Sequence[str] = ()
     dream: str = ""
@@ -54,7 +59,7 @@ class Explanation:
 
     warnings: those at the head of the page, of the target and of a decision that is close. answer: the sentence at the head
     of the page, "" without a mask. masks: of each part that has one, with its check. curves: by map, where the part curves
-    was run.
+    was run. against: the class that the explained one is compared with. figures: of other parts, JSON values by name.
     """
 
     page: Path
@@ -66,6 +71,8 @@ class Explanation:
     answer: str = ""
     masks: list[CheckedMask] = field(default_factory=list)
     curves: dict[str, Curves] = field(default_factory=dict)
+    against: int = -1
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def explain(
@@ -92,8 +99,7 @@ def explain(
     """
     options = options or ExplanationOptions()
     real, layers, seed = options.real_images, options.layers, options.seed
-    if not 0 <= class_id < len(target.labels):
-        raise TargetError(f"{target.name}: no class {class_id}; it has 0 to {len(target.labels) - 1}")
+    _check_classes(target, class_id, options.against)
     chosen = _chosen(target, options)
     _check_layers(target, layers, options.dream)
     if real is not None:
@@ -102,7 +108,10 @@ def explain(
     report(f"Explaining {source} as {target.labels[class_id]} (class {class_id}) of {target.name}")
     for line in notes:
         report(line)
-    gradients = parts_saliency.Gradients(target, image, class_id, seed, passes)
+    before = target.queries
+    title, first, predicted, against = parts.overview(target, image, class_id, options.against)
+    explanation = Explanation(output.page, against=against)
+    gradients = parts_saliency.Gradients(target, image, class_id, against if "margin" in chosen else None, seed, passes)
     maps: dict[str, np.ndarray] = {}
     masks: list[PartMask] = []
 
@@ -115,6 +124,7 @@ def explain(
         "elements": lambda report: parts_occlusion.elements_part(target, image, class_id, seed, report),
         "saliency": lambda _: parts_saliency.saliency_part(target, image, class_id, seed, gradients),
         "segmentation": lambda _: parts_saliency.segmentation_part(target, image, class_id, seed, gradients),
+        "margin": lambda _: margin_part(target, image, class_id, against, gradients),
         "curves": lambda _: draw_curves(),
         "inversion": lambda report: inversion_part(
             target, image, in_order(target, layers) if layers else evenly(target), real, seed, report, passes
@@ -122,14 +132,11 @@ def explain(
         "dream": lambda report: dream_part(target, image, class_id, options.dream, options.zoom, seed, report, passes),
         "nearest": lambda report: parts.nearest_part(target, image, real or Path(), report),
     }
-    before = target.queries
-    explanation = Explanation(output.page)
-    title, first = parts.overview(target, image, class_id)
     if not target.differentiable:
         first = replace(first, text=[*first.text, without_gradients(target)])
         report(without_gradients(target))
     output.add("", first.pictures)
-    sections: list[Section] = []
+    sections: dict[str, Section] = {}
 
     def warn() -> None:
         """Report the warnings that are new."""
@@ -141,9 +148,10 @@ def explain(
 
     def keep(name: str, found: PartResult, missing: Sequence[str]) -> None:
         """Write the page with this part added."""
-        sections.append(found.section)
+        sections[name] = _lean(found.section)
+        explanation.figures.update(found.figures)
         maps.update(found.maps)
-        masks.extend(found.masks)
+        masks.extend(mask._replace(over=_lean_picture(mask.over)) for mask in found.masks)
         explanation.masks = [mask.found for mask in masks]
         result = answer(target, class_id, explanation.masks) if masks else Answer("", None)
         explanation.answer = result.sentence
@@ -163,12 +171,14 @@ def explain(
             lead=result.sentence,
             pictures=[*(mask.where for mask in masks if mask.found is result.mask), *first.pictures],
         )
-        beside = [maps_section(target, class_id, masks)] if masks else []
+        versus = [sections[part] for part in _VERSUS if part in sections]
+        beside = [Section(versus_title(target, class_id, against, predicted), parts=versus)] if versus else []
+        beside += [maps_section(target, class_id, masks)] if masks else []
         foot = [
             " ".join([f"Source: {source}. Target: {target.name}. Seed {seed}.", *notes]),
             f"Passes spent: {explanation.forwards:,} forward, {explanation.backwards:,} backward, of one image each.",
         ]
-        shown = [head, *map(_lean, (*beside, *sections))]
+        shown = [head, *beside, *(section for part, section in sections.items() if part not in _VERSUS)]
         output.write(html_page(title, shown, foot, [path.name for path in output.pictures]))
 
     warn()
@@ -217,6 +227,17 @@ def _chosen(target: Target, options: ExplanationOptions) -> list[str]:
     return [name for name in PARTS if name not in absent and (not options.only or name in options.only)]
 
 
+def _check_classes(target: Target, class_id: int, against: int | None) -> None:
+    for each in (class_id, *([] if against is None else [against])):
+        if not 0 <= each < len(target.labels):
+            raise TargetError(f"{target.name}: no class {each}; it has 0 to {len(target.labels) - 1}")
+    if class_id == against:
+        raise TargetError(
+            f"{target.labels[class_id]} (class {class_id}) is the class that is explained, and cannot be compared with "
+            "itself; name another class, or leave --against out for the next class"
+        )
+
+
 def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
     for layer in filter(None, (*layers, dream)):
         if not target.differentiable:
@@ -232,8 +253,9 @@ def _pictures(section: Section) -> list[Picture]:
 def _lean(section: Section) -> Section:
     """The section with pictures of fewer colours, for a page that is quick to load; the files keep all colours."""
 
-    def lean(pictures: Sequence[Picture]) -> list[Picture]:
-        return [replace(picture, png=fewer_colours(picture.png)) for picture in pictures]
+    folded = [replace(part, pictures=[*map(_lean_picture, part.pictures)]) for part in section.folded]
+    return replace(section, pictures=[*map(_lean_picture, section.pictures)], folded=folded)
 
-    folded = [replace(part, pictures=lean(part.pictures)) for part in section.folded]
-    return replace(section, pictures=lean(section.pictures), folded=folded)
+
+def _lean_picture(picture: Picture) -> Picture:
+    return replace(picture, png=fewer_colours(picture.png))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,13 +74,15 @@ class PartMask(NamedTuple):
 class PartResult(NamedTuple):
     """A section of the page, and further pictures that are written to the folder only.
 
-    maps: float (H, W) by name, higher where the class depends on a pixel. masks: those of the part.
+    maps: float (H, W) by name, higher where the class depends on a pixel. masks: those of the part. figures: JSON values by
+    name.
     """
 
     section: Section
     more: Sequence[Picture] = ()
     maps: Mapping[str, np.ndarray] = MappingProxyType({})
     masks: Sequence[PartMask] = ()
+    figures: Mapping[str, Any] = MappingProxyType({})
 
 
 class PartInterrupted(KeyboardInterrupt):
@@ -98,13 +100,13 @@ class PassCounter:
     backwards: int = 0
 
     @contextmanager
-    def as_forward(self, target: Target) -> Iterator[None]:
-        """A context in which every forward pass is followed by a backward pass."""
+    def as_forward(self, target: Target, each: int = 1) -> Iterator[None]:
+        """A context in which every forward pass is followed by `each` backward passes."""
         before = target.queries
         try:
             yield
         finally:
-            self.backwards += target.queries - before
+            self.backwards += each * (target.queries - before)
 
     def ticking(self, report: Report, name: str) -> Tick:
         """A tick for the ascent of one image, which reports every step and never stops it."""

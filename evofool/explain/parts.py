@@ -1,6 +1,7 @@
 """Parts of an explanation as sections of its page: overview, nearest real images."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +18,29 @@ from evofool.targets import Target
 _RUNNERS_UP = 5
 
 
-def overview(target: Target, image: np.ndarray, class_id: int) -> tuple[str, Section]:
-    """The page's title and first section: the image, the target's scores for it, and doubts of them. One query."""
+class Overview(NamedTuple):
+    """The page's title and first section: the image, the target's scores for it, and doubts of them.
+
+    predicted: the class that the target gives the image. against: the class that the explained one is compared with.
+    """
+
+    title: str
+    section: Section
+    predicted: int
+    against: int
+
+
+def overview(target: Target, image: np.ndarray, class_id: int, against: int | None = None) -> Overview:
+    """The first section. against: None: of the other classes the one with the highest logit. One query."""
     logits = target.logits(image[None])
     if not np.isfinite(logits).all():
         raise ScoreError(f"{target.name} returned NaN or infinity for this image; check its weights and preprocessing")
     odds, margins = log_odds(logits)[0], margin(logits)[0]
     order = [int(c) for c in np.argsort(-odds, kind="stable")]
     called = order[0]
-    others = [c for c in order if c != class_id][:_RUNNERS_UP]
+    others = [c for c in order if c != class_id]
+    against = others[0] if against is None else against
+    listed = [*others[:_RUNNERS_UP], *([] if against in others[:_RUNNERS_UP] else [against])]
     label = target.labels[class_id]
     scores = f"{scored_text(odds[class_id])}, margin {three_decimals(margins[class_id])} over {target.labels[others[0]]}."
     if called == class_id:
@@ -39,7 +54,7 @@ def overview(target: Target, image: np.ndarray, class_id: int) -> tuple[str, Sec
         )
     rows = [
         [str(c), target.labels[c], three_decimals(odds[c]), confidence_text(odds[c]), three_decimals(margins[c])]
-        for c in (class_id, *others)
+        for c in (class_id, *listed)
     ]
     heads = ["class", "label", "log-odds", "confidence", "margin"]
     table = Table(
@@ -50,7 +65,8 @@ def overview(target: Target, image: np.ndarray, class_id: int) -> tuple[str, Sec
     shown = Picture(
         "Image", encode_png(image), f"{image.shape[2]} x {image.shape[1]} pixels, the input of the target", width=448
     )
-    return title, Section("", [text], pictures=[shown], tables=[table], cautions=doubts(target, odds))
+    section = Section("", [text], pictures=[shown], tables=[table], cautions=doubts(target, odds))
+    return Overview(title, section, called, against)
 
 
 def nearest_part(target: Target, image: np.ndarray, real: Path, report: Report) -> PartResult:

@@ -15,10 +15,16 @@ from evofool.targets import Target
 
 
 class Gradients:
-    """The saliency maps of one image, float32 (H, W), each computed when it is first used."""
+    """The saliency maps of one image, float32 (H, W), each computed when it is first used.
 
-    def __init__(self, target: Target, image: np.ndarray, class_id: int, seed: int, passes: PassCounter) -> None:
+    against: the class of the map margin; None: there is none.
+    """
+
+    def __init__(
+        self, target: Target, image: np.ndarray, class_id: int, against: int | None, seed: int, passes: PassCounter
+    ) -> None:
         self._target, self._image, self._class_id, self._seed, self._passes = target, image, class_id, seed, passes
+        self._against = against
 
     @cached_property
     def one(self) -> np.ndarray:
@@ -32,9 +38,10 @@ class Gradients:
 
     @cached_property
     def smooth(self) -> dict[str, np.ndarray]:
-        """smooth, smooth_squared, variance. 16 forward and backward passes together."""
-        with self._passes.as_forward(self._target):
-            maps = smooth_saliency(self._target, self._image[None], [self._class_id], seed=self._seed)
+        """smooth, smooth_squared, variance, margin. 16 forward and backward passes together, 16 more backward for margin."""
+        against = None if self._against is None else [self._against]
+        with self._passes.as_forward(self._target, 2 if against else 1):
+            maps = smooth_saliency(self._target, self._image[None], [self._class_id], seed=self._seed, against=against)
         return {kind: found[0] for kind, found in maps.items()}
 
     def _averaged(self, kind: str) -> np.ndarray:

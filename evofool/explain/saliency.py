@@ -13,6 +13,7 @@ from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.targets import Target
 
 _NOISY = ("smooth", "smooth_squared", "variance")
+MARGIN = "margin"
 AVERAGES = ("none", "crops", *_NOISY)
 
 View = tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]
@@ -28,8 +29,10 @@ def gradient(target: Target, images: np.ndarray, classes: Sequence[int] | np.nda
     without gradients and for an unknown class, ImageError for images that do not fit, ScoreError where a gradient is not
     finite.
     """
-    chosen = _checked(target, images, classes)
-    parts = [_class_gradients(target, x, c) for x, c, _ in _batches(target, images, chosen, range(len(images)), microbatch)]
+    chosen = _checked(target, images, classes)[:, None]
+    parts = [
+        _class_gradients(target, x, c)[0] for x, c, _ in _batches(target, images, chosen, range(len(images)), microbatch)
+    ]
     return torch.cat(parts).cpu().numpy()
 
 
@@ -79,7 +82,7 @@ def saliency(
     the sample, so it does not depend on the batch.
     """
     averaging = averaging or Averaging()
-    return _maps(target, images, classes, averaging, [averaging.kind], seed, keys, microbatch)[averaging.kind]
+    return _maps(target, images, [classes], averaging, [averaging.kind], seed, keys, microbatch)[averaging.kind]
 
 
 def smooth_saliency(
@@ -91,29 +94,39 @@ def smooth_saliency(
     noise: float = 0.1,
     seed: int = 0,
     keys: Sequence[int] | None = None,
-    microbatch: int = 16,
+    against: Sequence[int] | np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """The maps smooth, smooth_squared and variance, each as from `saliency`, of the same noisy copies: the passes of one."""
+    """The maps smooth, smooth_squared and variance, each as from `saliency`, of the same noisy copies: the passes of one.
+
+    against: another class for each image, (B,) ints. With it there is also the map margin: as smooth, but of the gradient of
+    S_c - S_a, the logit of the image's class less that of the other. It takes the same forward passes, and one more backward
+    pass for each.
+    """
     averaging = Averaging("smooth", samples=samples, noise=noise)
-    return _maps(target, images, classes, averaging, _NOISY, seed, keys, microbatch)
+    if against is None:
+        return _maps(target, images, [classes], averaging, _NOISY, seed, keys)
+    return _maps(target, images, [classes, against], averaging, (*_NOISY, MARGIN), seed, keys)
 
 
 def _maps(
     target: Target,
     images: np.ndarray,
-    classes: Sequence[int] | np.ndarray,
+    classes: Sequence[Sequence[int] | np.ndarray],
     averaging: Averaging,
     kinds: Sequence[str],
     seed: int,
     keys: Sequence[int] | None,
-    microbatch: int,
+    microbatch: int = 16,
 ) -> dict[str, np.ndarray]:
-    """By kind float32 (B, H, W). kinds: some that average over the same copies, those of averaging.kind."""
+    """By kind float32 (B, H, W). kinds: some that average over the same copies, those of averaging.kind, and MARGIN.
+
+    classes: of each image, and for MARGIN the class that it is compared with.
+    """
     side = min(target.shape[1:])
     shift = max(1, round(side / 14)) if averaging.shift is None else averaging.shift
     if not 0 <= shift < side:
         raise ValueError(f"shift {shift} has to be at least 0 and under {side}, the image's shorter side")
-    chosen = _checked(target, images, classes)
+    chosen = np.stack([_checked(target, images, each) for each in classes], 1)
     keys = range(len(images)) if keys is None else keys
     if len(keys) != len(images):
         raise ValueError(f"{len(keys)} keys for {len(images)} images")
@@ -125,26 +138,32 @@ def _maps(
             views = _crops(x, shift)
         else:
             views = _noisy(x, averaging, seed, k)
-        mean, square = _moments(target, x, c, views, averaging.signed)
+        (mean, square), *of_margin = _moments(target, x, c, views, averaging.signed)
+        averages = {"smooth_squared": square, "variance": (square - mean.square()).clamp_min(0)}
+        if of_margin:
+            averages[MARGIN] = of_margin[0][0]
         for kind in kinds:
-            average = {"smooth_squared": square, "variance": (square - mean.square()).clamp_min(0)}.get(kind, mean)
+            average = averages.get(kind, mean)
             maps[kind].append(average.abs().amax(1).float().cpu())
     return {kind: torch.cat(parts).numpy() for kind, parts in maps.items()}
 
 
 def _moments(
     target: Target, x: torch.Tensor, classes: torch.Tensor, views: Iterator[View], signed: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The means of the gradients and of their squares, float64 (B, C, H, W): in float32 a variance would lose precision."""
-    total, squares, shown = (torch.zeros_like(x, dtype=torch.float64) for _ in range(3))
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The means of each of _class_gradients and of their squares, float64 (B, C, H, W).
+
+    In float32 a variance would lose precision.
+    """
+    shown = torch.zeros_like(x, dtype=torch.float64)
+    sums = [(torch.zeros_like(shown), torch.zeros_like(shown)) for _ in range(classes.shape[1])]
     for seen, back in views:
-        gradients = _class_gradients(target, seen, classes).double()
-        if not signed:
-            gradients = gradients.abs()
-        total += back(gradients)
-        squares += back(gradients.square())
-        shown += back(torch.ones_like(gradients))
-    return total / shown, squares / shown
+        for found, (total, squares) in zip(_class_gradients(target, seen, classes), sums, strict=True):
+            gradients = found.double() if signed else found.double().abs()
+            total += back(gradients)
+            squares += back(gradients.square())
+        shown += back(torch.ones_like(shown))
+    return [(total / shown, squares / shown) for total, squares in sums]
 
 
 def _as_is(x: torch.Tensor) -> Iterator[View]:
@@ -176,19 +195,31 @@ def _same(g: torch.Tensor) -> torch.Tensor:
     return g
 
 
-def _class_gradients(target: Target, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """The gradient of each image's logit, float32 (B, C, H, W); in eval mode the images of a batch are independent."""
+def _class_gradients(target: Target, x: torch.Tensor, classes: torch.Tensor) -> list[torch.Tensor]:
+    """Gradients by the images, float32 (B, C, H, W) each; in eval mode the images of a batch are independent.
+
+    classes: (B, 1), of each image's logit; or (B, 2), of the first class's logit, and of it less the second's.
+    """
     with torch.enable_grad():
         seen = x.detach().requires_grad_()
-        logits = target.logits_float(seen)
-        chosen = logits.gather(1, classes[:, None]).sum()
+        logits = target.logits_float(seen).gather(1, classes)
+        scores = [logits[:, 0].sum()]
+        if classes.shape[1] == 2:
+            scores.append((logits[:, 0] - logits[:, 1]).sum())
         # Only for the images, so that no gradients accumulate in the network's parameters.
-        gradients = torch.autograd.grad(chosen, seen, allow_unused=True)[0] if chosen.requires_grad else None
-    if gradients is None:
+        found = [
+            torch.autograd.grad(score, seen, allow_unused=True, retain_graph=score is not scores[-1])[0]
+            if score.requires_grad
+            else None
+            for score in scores
+        ]
+    gradients = [gradient for gradient in found if gradient is not None]
+    if len(gradients) < len(found):
         raise TargetError(f"{target.name}: no gradient reaches the image; its network leaves torch or detaches somewhere")
-    if not gradients.isfinite().all():
-        bad = sorted({int(c) for c in classes[~gradients.flatten(1).isfinite().all(1)]})
-        raise ScoreError(f"{target.name}: the gradient of class {', '.join(map(str, bad))} is not finite")
+    for gradient in gradients:
+        if not gradient.isfinite().all():
+            bad = sorted({int(c) for c in classes[~gradient.flatten(1).isfinite().all(1), 0]})
+            raise ScoreError(f"{target.name}: the gradient of class {', '.join(map(str, bad))} is not finite")
     return gradients
 
 

@@ -244,6 +244,8 @@ def test_an_interrupt_says_where_what_was_done_is(
         (["mine", "--class", "12"], "no class 12; its classes are 0 to 9"),
         (["mine", "--class", "3", "--target", "lenet"], "whose own target is used"),
         (["mine", "--class", "3", "--parts", "saliensy"], 'did you mean "saliency"?'),
+        (["mine", "--class", "3", "--against", "3"], "name another class, or leave --against out"),
+        (["mine", "--class", "3", "--against", "zebra"], "no class zebra; its classes are 0 to 9"),
         (["mine", "--class", "3", "--parts", "nearest"], "--real-images DIR"),
         (["mine", "--class", "3", "--zoom", "3"], "--dream LAYER"),
         (["mine", "--class", "3", "--dream", "conv3"], "the nearest conv2"),

@@ -76,6 +76,7 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     lines: list[str | Progress] = []
     found = explained(lenet, tmp_path / "out", real_images=reals, dream="conv2", report=lines.append)
     assert headings(found.page) == [
+        f"Why 0 and not {found.against}",
         "Maps",
         "Occlusion",
         "Elements",
@@ -94,7 +95,7 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     for picture in shown:  # in fewer colours than its file
         assert any(file.shape == picture.shape and np.abs(file - picture).mean() < 4 for file in files)
     np.testing.assert_array_equal(decode_png((tmp_path / "out" / "image.png").read_bytes()), ring())
-    assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", "occlusion (1 of 8)"]
+    assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", f"occlusion (1 of {len(PARTS)})"]
     assert {"nearest: 4 of 4 pictures", "occlusion: 169 of 169 patches"} <= set(map(str, lines))
     text = text_of(found.page)
     assert "Why lenet classifies this image as 0" in text
@@ -231,6 +232,7 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_kept(
     found = explained(lenet, tmp_path, report=lines.append)
     assert found.faults == {"segmentation": "RuntimeError: out of <luck>"}
     assert headings(found.page) == [
+        f"Why 0 and not {found.against}",
         "Maps",
         "Occlusion",
         "Elements",
@@ -254,7 +256,7 @@ def test_finished_parts_are_kept_after_an_interrupt(lenet: Target, tmp_path: Pat
     assert lines[-1] == f"interrupted; the finished parts are in {tmp_path}"
     assert headings(tmp_path / "index.html") == ["Maps", "Occlusion", "Elements"]
     text = text_of(tmp_path / "index.html")
-    assert text.index("Not run yet: saliency, segmentation, curves, inversion.") < text.index(
+    assert text.index("Not run yet: saliency, segmentation, margin, curves, inversion.") < text.index(
         "lenet classifies this image as 0:"
     )
     assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
@@ -305,6 +307,25 @@ def test_another_class_than_the_predicted_one_is_explained(lenet: Target, tmp_pa
     assert "Evidence for 7 in an image that lenet classifies as 0" in text
     assert "lenet classifies this image as 0: log-odds" in text
     assert "Why lenet classifies" not in text
+
+
+def test_the_class_is_compared_with_the_next_one_or_the_one_that_is_named(lenet: Target, tmp_path: Path) -> None:
+    order = np.argsort(-lenet.logits(ring()[None])[0], kind="stable").tolist()
+    before = lenet.queries
+    found = explained(lenet, tmp_path / "next", only=["saliency", "margin"])
+    # The noisy copies are shared: of 1 + 10 + 16 gradients the last 16 have a second backward pass.
+    assert (found.against, found.backwards, lenet.queries - before) == (order[1], 1 + 10 + 2 * 16, found.forwards)
+    assert headings(found.page)[0] == f"Why 0 and not {order[1]}"
+    text = html.unescape(text_of(found.page))
+    assert f"gradient of the logit of 0 less that of {order[1]}" in text
+    assert "Of the 15% of pixels on which 0 depends most" in text
+    assert figures(found, lenet)["against"] == {"class": order[1], "label": str(order[1])}
+    last = explained(lenet, tmp_path / "last", only=["margin"], against=order[-1])
+    assert headings(last.page) == [f"Why 0 and not {order[-1]}"]
+    assert f"<td>{order[-1]}</td>" in re.sub(r' class="number"', "", last.page.read_text(encoding="utf-8"))
+    options = ExplanationOptions(only=["margin"])
+    other = explain(lenet, ring(), order[2], tmp_path / "other", source="ring.png", options=options)
+    assert headings(other.page) == [f"{order[2]} compared with 0"]
 
 
 def test_elements_are_listed_by_the_effect_of_covering_them(lenet: Target, tmp_path: Path) -> None:
@@ -428,6 +449,10 @@ def test_invalid_arguments_are_refused_before_anything_is_written(lenet: Target,
     for class_id in (-1, 10):
         with pytest.raises(TargetError, match=f"lenet: no class {class_id}; it has 0 to 9"):
             explain(lenet, ring(), class_id, folder, source="ring.png")
+    with pytest.raises(TargetError, match=r"0 \(class 0\) is the class that is explained.*leave --against out"):
+        explained(lenet, folder, against=0)
+    with pytest.raises(TargetError, match="lenet: no class 10; it has 0 to 9"):
+        explained(lenet, folder, against=10)
     save_png(ring(), tmp_path / "lone.png")
     with pytest.raises(ImageError, match="at least 2"):
         explained(lenet, folder, real_images=tmp_path)

@@ -76,6 +76,21 @@ def test_the_three_smooth_maps_are_those_of_saliency_to_the_bit_for_the_passes_o
         np.testing.assert_array_equal(maps, saliency(lenet, images, classes, averaging=averaging, seed=5, keys=[7, 8, 9]))
 
 
+def test_the_margins_gradient_is_the_difference_of_two_and_shares_the_forward_passes(lenet: Target) -> None:
+    images, classes = inputs(lenet, 3)
+    against = (classes + 1) % 10
+    before = lenet.queries
+    found = smooth_saliency(lenet, images, classes, samples=4, noise=0.2, seed=5, against=against)
+    assert lenet.queries - before == 3 * 4
+    for kind, maps in smooth_saliency(lenet, images, classes, samples=4, noise=0.2, seed=5).items():
+        np.testing.assert_array_equal(found[kind], maps)
+    one = smooth_saliency(lenet, images, classes, samples=1, noise=0.0, against=against)["margin"]
+    expected = np.abs(gradient(lenet, images, classes) - gradient(lenet, images, against)).max(1)
+    np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-5 * expected.max())
+    with pytest.raises(TargetError, match="no class 10"):
+        smooth_saliency(lenet, images, classes, against=[10, 0, 0])
+
+
 def test_the_gradient_is_the_logits_slope(lenet: Target) -> None:
     images, classes = inputs(lenet, 3)
     slopes = gradient(lenet, images, classes)
