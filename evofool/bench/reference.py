@@ -22,8 +22,8 @@ def reference_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The reference results beside which this one may be read, those with the most fooled classes first; often none.
 
     They are of the same kind of images, and measured by the same attacks under the same protocol (suite_conditions of
-    bench.comparable). So a target without gradients has none. The only kind that is shipped is digits; rows of photographs
-    of 64 pixels a side or more would be found too. The real images and the acceptance scores may be others, as
+    bench.comparable). So a target without gradients has none. There are rows of digits, and of
+    photographs for images of 64 pixels a side or more. The real images and the acceptance scores may be others, as
     reference_note says. Each is a small copy of a result. The board (bench.board) shows them too, and networks that were
     trained on the images, which are no scale and left out here.
     """
