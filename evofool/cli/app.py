@@ -20,6 +20,7 @@ from evofool.cli.explain import explain
 from evofool.cli.export import export
 from evofool.cli.gate import gate
 from evofool.cli.init import init
+from evofool.cli.invert import invert
 from evofool.cli.lineage import lineage
 from evofool.cli.measure import measure
 from evofool.cli.merge import merge
@@ -42,6 +43,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "show": show,
         "explain": explain,
         "dream": dream,
+        "invert": invert,
         "lineage": lineage,
         "export": export,
         "merge": merge,

@@ -154,9 +154,9 @@ def dream(
         if not file.is_file():
             raise ImageError(f"there is no {file}: name an image file")
     network = load(target)
-    image, change = read_photograph(photo, network, size)
+    image, change = read_photograph(photo, network.shape[0], size)
     if layers is not None and size is None and max(image.shape) > _SHEET_SIZE:
-        image, change = read_photograph(photo, network, _SHEET_SIZE)
+        image, change = read_photograph(photo, network.shape[0], _SHEET_SIZE)
     guiding, guide_change = (None, "") if guide is None else read_picture(guide, network)
     keep_memory()
     streams = streams or network.streams

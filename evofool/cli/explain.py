@@ -39,7 +39,7 @@ AGAINST = typer.Option(
 )
 PARTS = typer.Option(
     metavar="PART,PART",
-    help="Only these parts: occlusion, elements, saliency, segmentation, margin, curves, inversion, dream, nearest.",
+    help="Only these parts: occlusion, elements, saliency, segmentation, margin, curves, inversion, dream, hog, nearest.",
 )
 LAYERS = typer.Option(metavar="LAYER,LAYER", help="The layers to invert; by default five from the first to the last.")
 DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance the features of this layer in the image (DeepDream).")
@@ -79,10 +79,11 @@ def explain(
 
     The image is an elite of a run or any image file. The page begins with where the classifier sees the class, or that this
     is not shown. Then the class is compared with the next one, or with the class that --against names. Further parts are
-    occlusion, the effect of repeated elements, saliency, segmentation, deletion and insertion curves, inversions of layers,
-    with --dream a DeepDream, and with --real-images the nearest real images. For a black box it has the parts that need no
-    gradient. Each part is written as soon as it is finished; an earlier page is replaced. Warnings of the target and of a
-    close decision are printed and head the page. Exits with 2 if a part failed; the page then has the others.
+    occlusion, the effect of repeated elements, saliency, segmentation, deletion and insertion curves, inversions of layers
+    and of HOG, with --dream a DeepDream, and with --real-images the nearest real images. For a black box it
+    has the parts that need no gradient. Each part is written as soon as it is finished; an earlier page is replaced.
+    Warnings of the target and of a close decision are printed and head the page. Exits with 2 if a part failed; the page
+    then has the others.
     """
     from evofool.errors import TargetError
     from evofool.explain.figures import figures

@@ -15,7 +15,7 @@ class ExplanationFolder:
     """A folder that does not change before the first `write`, which removes the pictures of an earlier explanation.
 
     No other file is removed or overwritten: a name that is in use gets a number. StoreError for a folder that cannot be
-    created, and for one with a page that `evofool explain` did not write.
+    created, and for one with a page that evofool did not write.
 
     pictures: the files of this explanation, in order.
     """
@@ -59,7 +59,5 @@ class ExplanationFolder:
         except (OSError, ValueError):  # unreadable, or not text
             names = None
         if names is None:
-            raise StoreError(
-                f"{self.page} was not written by `evofool explain` and is not changed; name another folder by --out DIR"
-            )
+            raise StoreError(f"{self.page} was not written by evofool and is not changed; name another folder by --out DIR")
         return {self.path / name for name in names}

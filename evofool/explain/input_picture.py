@@ -44,15 +44,15 @@ def read_picture(file: Path, target: Target) -> tuple[np.ndarray, str]:
     return image, _change_text(file, size, old_mode, (width, height), mode, how + flattened)
 
 
-def read_photograph(file: Path, target: Target, size: int | None = None) -> tuple[np.ndarray, str]:
-    """uint8 (C, H, W) of the whole picture, C as the target has it, and a description of the changes, "" if there are none.
+def read_photograph(file: Path, channels: int, size: int | None = None) -> tuple[np.ndarray, str]:
+    """uint8 (C, H, W) of the whole picture, grey (C 1) or RGB (C 3), and a description of the changes, "" if there are none.
 
     size: the longer side, in pixels, that the picture is resampled to; None: its own size, and a picture of more than
     LARGEST_PHOTOGRAPH pixels is reduced to that. The picture is turned upright as its EXIF data says. Transparent pixels are
     blended with white; 16-bit grey is divided by 257. ImageError, naming the file, for a file that cannot be read, and for a
     size of too many pixels.
     """
-    mode = "L" if target.shape[0] == 1 else "RGB"
+    mode = "L" if channels == 1 else "RGB"
     with open_image(file) as opened:
         size_as_stored, old_mode = opened.size, opened.mode
         turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1

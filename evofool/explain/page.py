@@ -20,6 +20,7 @@ from evofool.explain.layers import evenly, in_order
 from evofool.explain.nearest import real_pictures
 from evofool.explain.part_result import PartInterrupted, PartMask, PartResult, PassCounter, Report, fault_of, prefixed
 from evofool.explain.parts_curves import curves_part
+from evofool.explain.parts_hog import hog_part
 from evofool.explain.parts_layers import dream_part, inversion_part
 from evofool.explain.parts_margin import margin_part, versus_title
 from evofool.explain.parts_masks import maps_section
@@ -27,7 +28,7 @@ from evofool.images import fewer_colours
 from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets import Target
 
-PARTS = ("occlusion", "elements", "saliency", "segmentation", "margin", "curves", "inversion", "dream", "nearest")
+PARTS = ("occlusion", "elements", "saliency", "segmentation", "margin", "curves", "inversion", "dream", "hog", "nearest")
 _VERSUS = ("margin",)  # the parts that compare two classes, which are shown first and together
 _MAPS = ("occlusion", "elements", "saliency", "margin")  # the parts that have a map; curves need at least one
 _BY_GRADIENT = ("saliency", "segmentation", "margin", "inversion", "dream")
@@ -130,6 +131,7 @@ def explain(
             target, image, in_order(target, layers) if layers else evenly(target), real, seed, report, passes
         ),
         "dream": lambda report: dream_part(target, image, class_id, options.dream, options.zoom, seed, report, passes),
+        "hog": lambda _: hog_part(target, image),
         "nearest": lambda report: parts.nearest_part(target, image, real or Path(), report),
     }
     if not target.differentiable:

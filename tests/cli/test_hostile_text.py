@@ -44,6 +44,7 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "explain": ["{run} --class 3 --parts saliency --out {new}", "{image} --target lenet"],
     "dream": ["{image} --target lenet", "{photo} --target lenet --octaves 1 --iterations 1 --out {dream}"],
+    "invert": ["hog {image}", "hog {image} --model {image}", "detector {bad} --scan {nothing}"],
     "lineage": ["{run} --class 3 --image {new}.png", "{run} --class 3 --json"],
     "export": ["{run} {new}", "{run} {new} --format parquet"],
     "merge": ["{run} --out {new}"],
@@ -379,7 +380,9 @@ def test_a_file_s_name_reaches_no_terminal_raw(command: Command, bad_images: Pat
     for name, rows in COMMANDS.items():
         for line in rows:
             if "{bad}" in line or "{image}" in line:
-                arguments = arguments_of(line, bad=bad_images, image=bad_images / "3" / BAD_IMAGE)
+                arguments = arguments_of(
+                    line, bad=bad_images, image=bad_images / "3" / BAD_IMAGE, nothing=tmp_path / "nothing"
+                )
                 assert command(*name.split(), *arguments, terminal=True) in (1, 2)
     assert command("score-set", str(bad_images), "--target", "lenet", "--skip-unreadable") == 0
     (tmp_path / "3_\x1b]0;PWN\x07.png").write_bytes((bad_images / "3" / "0.png").read_bytes())

@@ -85,6 +85,7 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
         "Deletion and insertion",
         "Inversion",
         "Dream",
+        "What HOG leaves",
         "Nearest real images",
     ]
     assert not found.faults
@@ -296,7 +297,7 @@ def test_an_earlier_page_stays_until_a_part_of_the_new_one_is_done(
 def test_a_page_of_another_program_is_not_changed(lenet: Target, tmp_path: Path) -> None:
     for content in (b"<html>mine</html>", b"\xff\xfe\xfa"):
         (tmp_path / "index.html").write_bytes(content)
-        with pytest.raises(StoreError, match=r"was not written by `evofool explain` and is not changed; .* --out DIR"):
+        with pytest.raises(StoreError, match=r"was not written by evofool and is not changed; .* --out DIR"):
             explained(lenet, tmp_path, only=["occlusion"])
         assert (tmp_path / "index.html").read_bytes() == content
 

@@ -1,0 +1,58 @@
+"""What HOG leaves of an image: the image brought to whole cells, and its inverse by one method."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+
+from evofool.explain.hog import CELL, grey, hog_of
+from evofool.explain.hog_inversion import Likeness, invert, likeness
+from evofool.explain.hog_model import FLAT, LONGEST, PIXELS, SIDE, HogModel
+from evofool.images import from_pil, quantise, to_pil
+
+LEAST_CELLS = 7
+"""Of the shorter side; smaller images are enlarged, so that digits of 28 pixels get cells of 4 pixels."""
+_STRIDE = 2 * CELL  # pixels between the windows that are compared
+
+
+class HogInverse(NamedTuple):
+    """An image's inverse by one method.
+
+    picture: uint8 (1, H, W), with the mean and the standard deviation of the image's grey values, which HOG does not keep.
+    likeness: of all windows of the image that show something; its arrays are empty if none does. seconds: of inverting.
+    """
+
+    method: str
+    picture: np.ndarray
+    likeness: Likeness
+    seconds: float
+
+
+def to_cells(image: np.ndarray, longest: int | None = None) -> np.ndarray:
+    """uint8 (C, H, W) resampled so that both sides are whole cells of 8 pixels, the shorter one at least 7 cells.
+
+    longest: the longer side in pixels, about; None: the image's own, at most 320. Sides are rounded to the nearest cell,
+    which changes the proportions a little.
+    """
+    height, width = image.shape[1:]
+    scale = longest / max(height, width) if longest else min(1.0, LONGEST / max(height, width))
+    scale = max(scale, LEAST_CELLS * CELL / min(height, width))
+    size = (round(scale * width / CELL) * CELL, round(scale * height / CELL) * CELL)
+    return image if size == (width, height) else from_pil(to_pil(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def inverse(image: np.ndarray, method: str, model: HogModel, *, seed: int = 0) -> HogInverse:
+    """Invert the features of uint8 (C, H, W), as `to_cells` returns it, by a method of hog_inversion.METHODS."""
+    shown = grey(image)
+    features = hog_of(image)
+    began = time.perf_counter()
+    found = invert(features, method, model, seed=seed)
+    seconds = time.perf_counter() - began
+    windows, originals = (
+        sliding_window_view(x, (SIDE, SIDE))[::_STRIDE, ::_STRIDE].reshape(-1, PIXELS) for x in (found, shown)
+    )
+    kept = originals.std(1) > FLAT
+    picture = quantise(shown.mean() + shown.std() * found)[None]
+    return HogInverse(method, picture, likeness(windows[kept], originals[kept]), seconds)

@@ -1,0 +1,191 @@
+"""Pages about HOG: what it leaves of an image, and why a detector fires."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from evofool.errors import ImageError
+from evofool.explain.folder import ExplanationFolder
+from evofool.explain.hog import CELL, ORIENTATIONS, glyphs, grey
+from evofool.explain.hog_detector import CELLS, Detection, Detector, detect, object_features, score, train_detector
+from evofool.explain.hog_image import HogInverse, inverse
+from evofool.explain.hog_inversion import invert
+from evofool.explain.hog_model import HogModel, reduced
+from evofool.explain.input_picture import read_photograph
+from evofool.explain.parts_hog import EXPLAINED, MEANINGS, SOURCE, likeness_table, pictures
+from evofool.explain.phrases import counted
+from evofool.images import encode_png, quantise
+from evofool.pages.html_page import Picture, Section, html_page
+from evofool.targets.photos import image_files
+
+MOST_PHOTOGRAPHS = 2000
+"""Of a larger folder, so many are taken, evenly spaced by path."""
+_SHOWN = 160  # pixels, the side of a picture on a detector's page
+_INVERTED = ("paired", "ridge")
+
+
+class NamedImage(NamedTuple):
+    """uint8 (C, H, W) and the file that it comes from."""
+
+    file: Path
+    image: np.ndarray
+
+
+class FiringCounts(NamedTuple):
+    """How many of the pictures of a thing a detector finds, and how often it fires in photographs that do not show it.
+
+    worst: the highest detection of a photograph, for those photographs where it is highest.
+    """
+
+    found: int
+    things: int
+    fired: int
+    photographs: int
+    worst: list[tuple[NamedImage, Detection]]
+
+
+def hog_page(
+    image: np.ndarray,
+    methods: Sequence[str],
+    model: HogModel,
+    folder: Path,
+    *,
+    name: str,
+    notes: Sequence[str] = (),
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda _line: None,
+) -> tuple[list[HogInverse], ExplanationFolder]:
+    """Invert the HOG of uint8 (C, H, W), as hog_image.to_cells returns it, by each method; write the page to a folder."""
+    output = ExplanationFolder(folder)
+    found = []
+    for number, method in enumerate(methods, 1):
+        on_progress(f"{method} ({number} of {len(methods)})")
+        found.append(inverse(image, method, model, seed=seed))
+    shown = Picture("Image", encode_png(image), f"{image.shape[2]} x {image.shape[1]} pixels", width=320)
+    head = Section("", [EXPLAINED], SOURCE, pictures=[shown])
+    below = Section("Inverses", pictures=pictures(image, found), tables=[likeness_table(found)])
+    for section in (head, below):
+        output.add("", section.pictures)
+    foot = [*notes, _model_text(model)]
+    output.write(html_page(f"What HOG leaves of {name}", [head, below], foot, [path.name for path in output.pictures]))
+    return found, output
+
+
+def detector_page(
+    things: Path,
+    others: Path,
+    model: HogModel,
+    folder: Path,
+    *,
+    top: int = 12,
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda _line: None,
+) -> tuple[FiringCounts, ExplanationFolder]:
+    """Learn a detector of the things in a folder of pictures, and write a page of what it sees in its false positives.
+
+    Every fourth picture of the thing and every second photograph of `others`, which should not show it, are held out: the
+    page is about these. ImageError for too few pictures of either.
+    """
+    output = ExplanationFolder(folder)
+    on_progress(f"reading {things} and {others}")
+    objects, photographs = read_folder(things), read_folder(others)
+    held_out = objects[3::4]
+    learned = [one.image for k, one in enumerate(objects) if k % 4 != 3]
+    try:
+        detector = train_detector(learned, [one.image for one in photographs[::2]], seed=seed, on_progress=on_progress)
+    except ImageError as error:
+        raise ImageError(f"{things} and {others}: {error}") from None
+    counts = _counts(detector, held_out, photographs[1::2], top, on_progress)
+    head = Section(
+        "", [EXPLAINED], SOURCE, lead=_lead(things, counts), pictures=_detector_pictures(detector, learned, model)
+    )
+    sections = [_false_positive(k, one, found, model) for k, (one, found) in enumerate(counts.worst, 1)]
+    for section in (head, *sections):
+        output.add("" if section is head else section.title, section.pictures)
+    foot = [
+        f"A linear SVM on windows of {CELLS} x {CELLS} cells, learned from {counted(len(learned), 'picture')} of "
+        f"{things.name} and {counted(len(photographs[::2]), 'photograph')} of {others.name}. Seed {seed}.",
+        _model_text(model),
+    ]
+    title = f"Why a detector of {things.name} fires on other things"
+    output.write(html_page(title, [head, *sections], foot, [path.name for path in output.pictures]))
+    return counts, output
+
+
+def read_folder(folder: Path) -> list[NamedImage]:
+    """The pictures of a folder, at any depth, by path, as RGB and reduced to 320 pixels; unreadable ones are left out."""
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder of pictures")
+    files = image_files(folder)
+    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), MOST_PHOTOGRAPHS)).round().astype(int)).tolist()
+    found = []
+    for k in chosen:
+        try:
+            found.append(NamedImage(files[k], reduced(read_photograph(files[k], 3)[0])))
+        except ImageError:
+            continue
+    return found
+
+
+def _counts(
+    detector: Detector,
+    things: Sequence[NamedImage],
+    others: Sequence[NamedImage],
+    top: int,
+    on_progress: Callable[[str], None],
+) -> FiringCounts:
+    on_progress(f"looking for false positives in {counted(len(others), 'photograph')}")
+    fired, worst = 0, []
+    for number, one in enumerate(others):
+        detections = detect(detector, one.image, number, above=-1.0)
+        fired += sum(found.score > 0 for found in detections)
+        worst += [(one, found) for found in detections[:1]]
+    worst.sort(key=lambda pair: -pair[1].score)
+    found = sum(score(detector, object_features(one.image)) > 0 for one in things)
+    return FiringCounts(found, len(things), fired, len(others), worst[:top])
+
+
+def _lead(things: Path, counts: FiringCounts) -> str:
+    return (
+        f"The detector finds {counts.found} of {counts.things} pictures of {things.name} that it was not learned from. It "
+        f"fires {counted(counts.fired, 'time')} in {counted(counts.photographs, 'photograph')} that should not show it. "
+        f"Below are the {len(counts.worst)} highest scores, one a photograph."
+    )
+
+
+def _detector_pictures(detector: Detector, learned: Sequence[np.ndarray], model: HogModel) -> list[Picture]:
+    mean = np.mean([object_features(image) for image in learned], 0)
+    return [
+        _picture("Weights", glyphs(detector.weights), "edges that raise the score"),
+        _picture("Mean HOG", glyphs(mean), "of the pictures learned from"),
+        _picture("Mean HOG, inverted", quantise(0.5 + 0.2 * invert(mean, "paired", model))[None], MEANINGS["paired"]),
+    ]
+
+
+def _false_positive(rank: int, one: NamedImage, found: Detection, model: HogModel) -> Section:
+    window = one.image[:, found.top : found.top + found.side, found.left : found.left + found.side]
+    shade = grey(window)
+    inverses = {
+        method: quantise(shade.mean() + shade.std() * invert(found.features, method, model))[None] for method in _INVERTED
+    }
+    return Section(
+        f"{rank}. Score {found.score:.2f}",
+        pictures=[
+            _picture("Window", window, one.file.name),
+            _picture("HOG", glyphs(found.features), "a stroke along each edge"),
+            *(_picture(f"Inverse, {method}", picture, MEANINGS[method]) for method, picture in inverses.items()),
+        ],
+    )
+
+
+def _picture(title: str, image: np.ndarray, caption: str) -> Picture:
+    return Picture(title, encode_png(np.ascontiguousarray(image)), caption, width=_SHOWN)
+
+
+def _model_text(model: HogModel) -> str:
+    return (
+        f"HOG: cells of {CELL} pixels, {ORIENTATIONS} directions of edges. The inverses were learned from {model.windows:,} "
+        f"windows of {counted(model.photographs, 'photograph')}."
+    )

@@ -1,0 +1,101 @@
+"""`evofool invert` as a user calls it."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evofool.explain.hog_file import save_model
+from evofool.images import decode_png, save_png
+from tests.commands import Call
+from tests.explain.hog_samples import picture, small_model
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    save_png(np.repeat(picture(50, (64, 80)), 3, 0), tmp_path / "shot.png")
+    return tmp_path / "shot.png"
+
+
+def test_a_page_has_the_inverses_of_an_image_and_how_near_they_come(call: Call, photo: Path) -> None:
+    result = call("invert", "hog", "shot.png")
+    assert result.code == 0, result.err
+    lines = dict(re.findall(r"^(\w+): NCC (-?[\d.]+), sharpness [\d.]+, HOG distance [\d.]+$", result.out, re.MULTILINE))
+    assert list(lines) == ["paired", "ridge", "direct"]
+    assert float(lines["ridge"]) > 0.4
+    page = Path("shot-hog") / "index.html"
+    assert f"Page: {page}\n" in result.out
+    text = page.read_text()
+    assert "What HOG leaves of shot.png" in text
+    assert {path.name for path in Path("shot-hog").glob("*.png")} == {
+        *("image.png", "hog.png", "inverse-paired.png", "inverse-ridge.png", "inverse-direct.png")
+    }
+    assert decode_png((Path("shot-hog") / "inverse-paired.png").read_bytes()).shape == (1, 64, 80)
+
+
+def test_the_figures_as_json_and_a_model_of_one_s_own(call: Call, photo: Path) -> None:
+    save_model(small_model(), Path("own.safetensors"))
+    result = call("invert", "hog", "shot.png", "--model", "own.safetensors", "--method", "elda,ridge", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert list(found["methods"]) == ["elda", "ridge"]
+    assert found["methods"]["ridge"].keys() == {"ncc", "sharpness", "hog_distance"}
+    assert Path(found["page"]).is_file()
+
+
+def test_a_detector_s_false_positives_are_inverted(call: Call, tmp_path: Path) -> None:
+    y, x = np.mgrid[:80, :80] - 39.5
+    ring = np.abs(np.hypot(y, x) - 28) < 6
+    for seed in range(16):
+        save_png(np.where(ring, 255, picture(seed, (80, 80))).astype(np.uint8), Path("rings") / f"{seed}.png")
+        save_png(picture(100 + seed, (96, 96)), Path("others") / f"{seed}.png")
+    result = call("invert", "detector", "rings", "--scan", "others", "--top", "2")
+    assert result.code == 0, result.err
+    assert re.search(r"^Found: [34] of 4 held-out pictures; fired \d+ times in 8 photographs$", result.out, re.MULTILINE)
+    assert f"Page: {Path('rings-detector') / 'index.html'}" in result.out.replace(f"{tmp_path}/", "")
+    text = (Path("rings-detector") / "index.html").read_text()
+    assert "Why a detector of rings fires on other things" in text
+    assert len(re.findall(r"<h2>\d\. Score", text)) == 2
+    again = call("invert", "detector", "rings", "--scan", "others", "--top", "1", "--json")
+    worst = json.loads(again.out)["false_positives"]
+    assert len(worst) == 1
+    assert Path(worst[0]["file"]).parent.name == "others"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hug", "shot.png"], 'evofool inverts hog or detector, not "hug"'),
+        (["hog", "no.png"], "there is no no.png: name an image file"),
+        (["hog", "few"], "there is no few: name an image file"),
+        (["hog", "shot.png", "--method", "best"], '"best" is not a method; they are paired, ridge, elda, direct'),
+        (["hog", "shot.png", "--method", ""], '"" is not a method'),
+        (
+            ["hog", "shot.png", "--method", "elda"],
+            "no windows of photographs, which elda averages; learn one by --train DIR",
+        ),
+        (["hog", "shot.png", "--train", "few"], "few has 3 photographs of at least 40 x 40 pixels"),
+        (["hog", "shot.png", "--train", "few", "--model", "few"], "give one of them"),
+        (["hog", "shot.png", "--model", "bad.pickle"], "is a pickle or a zip, which evofool does not unpack"),
+        (["hog", "shot.png", "--model", "cut.safetensors"], "is not a whole safetensors file"),
+        (["hog", "shot.png", "--scan", "few"], "--scan is of a detector"),
+        (["hog", "cut.safetensors"], "cut.safetensors cannot be read as a picture"),
+        (["detector", "few"], "--scan PHOTOGRAPHS"),
+        (["detector", "no", "--scan", "few"], "no is not a folder of pictures"),
+        (["detector", "few", "--scan", "few"], "3 pictures of the thing are too few"),
+        (["detector", "few", "--scan", "few", "--size", "100"], "--method and --size are of an image"),
+    ],
+)
+def test_wrong_input_is_one_sentence(call: Call, photo: Path, arguments: list[str], message: str) -> None:
+    for seed in range(3):
+        save_png(picture(seed), Path("few") / f"{seed}.png")
+    save_model(small_model(), Path("cut.safetensors"))
+    Path("cut.safetensors").write_bytes(Path("cut.safetensors").read_bytes()[:5000])
+    Path("bad.pickle").write_bytes(pickle.dumps([1]))
+    result = call("invert", *arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
