@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from evofool.explain.mask_check import MaskCheck
+from evofool.explain.mask_check import CheckedMask, MaskCheck
 from evofool.explain.phrases import three_decimals
 from evofool.scores import confidence
 from evofool.targets import Target
@@ -18,16 +18,8 @@ _EIGHT = np.ones((3, 3), int)
 _WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-class CheckedMask(NamedTuple):
-    """A mask of one part of an explanation. mask: bool (H, W), with at least one pixel."""
-
-    part: str
-    mask: np.ndarray
-    check: MaskCheck
-
-
 class Answer(NamedTuple):
-    """sentence: what the masks show. mask: the one that it is about; None: no mask passes its check."""
+    """sentence: what the masks show. mask: the one that it is about; None: no mask passes its checks."""
 
     sentence: str
     mask: CheckedMask | None
@@ -36,12 +28,12 @@ class Answer(NamedTuple):
 def answer(target: Target, class_id: int, masks: Sequence[CheckedMask]) -> Answer:
     """The answer from at least one checked mask.
 
-    Of the masks that pass it takes the one whose removal exceeds the limit of its copies most; of equal ones the first.
+    Of the masks that pass it takes the one that is furthest beyond the limits of its copies; of equal ones the first.
     """
-    passed = [found for found in masks if found.check.passed]
+    passed = [found for found in masks if found.passed]
     if not passed:
         return Answer(_none(target, class_id, [found.check for found in masks]), None)
-    best = max(passed, key=lambda found: found.check.cost - found.check.limit)
+    best = max(passed, key=lambda found: found.beyond)
     return Answer(_found(target, class_id, best), best)
 
 
@@ -55,12 +47,11 @@ def _none(target: Target, class_id: int, checks: Sequence[MaskCheck]) -> str:
     start = f'No part of this image is shown to be where {target.name} sees "{target.labels[class_id]}": '
     if all(np.abs(check.whole - np.append(check.copies, check.removal.without)).max() < _NOTHING for check in checks):
         return f"{start}the log-odds stay the same whatever is removed."
-    which = (
-        "the mask below costs no more than removing most copies of it"
-        if len(checks) == 1
-        else f"any of the {len(checks)} masks below costs no more than removing most copies of it"
+    which = "the mask below does not pass" if len(checks) == 1 else f"none of the {len(checks)} masks below passes"
+    return (
+        f"{start}{which} its check. Removing it would have to cost more than removing most copies of it elsewhere, with the "
+        "mean colour and with a blur in its place."
     )
-    return f"{start}removing {which} elsewhere."
 
 
 def _found(target: Target, class_id: int, best: CheckedMask) -> str:

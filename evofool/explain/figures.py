@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from evofool.explain.answer import CheckedMask
+from evofool.explain.mask_check import CheckedMask, MaskCheck
 from evofool.explain.segmentation import box
 from evofool.targets import Target
 
@@ -24,28 +24,35 @@ def figures(explanation: "Explanation", target: Target) -> dict[str, Any]:
 
 
 def mask_figures(found: CheckedMask, target: Target) -> dict[str, Any]:
-    """Log-odds, and the classes predicted. box: top, left, bottom, right, the last two exclusive."""
+    """Log-odds, and the classes predicted. box: top, left, bottom, right, the last two exclusive.
+
+    blur has no copies, limit and "passed" if the check by the mean colour is not passed.
+    """
     check = found.check
+    by_fill: dict[str, dict[str, Any]] = {
+        fill: {
+            "without": removal.without,
+            "alone": removal.alone,
+            "seen_without": target.labels[removal.seen_without],
+            "seen_alone": target.labels[removal.seen_alone],
+        }
+        for fill, removal in check.by.items()
+    }
+    for each in (check, found.blurred):
+        if each is not None:
+            by_fill[each.fill] |= _compared(each)
     return {
         "part": found.part,
-        "passed": check.passed,
+        "passed": found.passed,
         "area": check.area,
         "box": list(box(found.mask)),
-        "fill": check.fill,
         "log_odds": check.whole,
-        "cost": check.cost,
-        "limit": check.limit,
-        "copies": check.copies.tolist(),
-        **{
-            fill: {
-                "without": removal.without,
-                "alone": removal.alone,
-                "seen_without": target.labels[removal.seen_without],
-                "seen_alone": target.labels[removal.seen_alone],
-            }
-            for fill, removal in check.by.items()
-        },
+        **by_fill,
     }
+
+
+def _compared(check: MaskCheck) -> dict[str, Any]:
+    return {"passed": check.passed, "cost": check.cost, "limit": check.limit, "copies": check.copies.tolist()}
 
 
 def _plain(value: Any) -> Any:

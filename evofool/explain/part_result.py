@@ -11,7 +11,7 @@ import numpy as np
 
 from evofool.ascend.loop import Tick
 from evofool.errors import EvofoolError
-from evofool.explain.answer import CheckedMask
+from evofool.explain.mask_check import CheckedMask
 from evofool.pages.html_page import Picture, Section
 from evofool.targets import Target
 

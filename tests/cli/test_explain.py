@@ -109,7 +109,7 @@ def test_warnings_of_a_run_head_the_page_and_are_in_the_json(call: Call, mine: P
     assert (found["class"], found["label"], found["failed"]) == (3, "3", {})
     assert [Path(file).is_file() for file in (found["page"], *found["pictures"])] == [True] * 5
     (mask,) = found["masks"]
-    assert (mask["part"], len(mask["copies"]), found["curves"]) == ("occlusion", 64, {})
+    assert (mask["part"], len(mask["mean"]["copies"]), found["curves"]) == ("occlusion", 64, {})
     assert escaped(found["answer"]) in Path(found["page"]).read_text(encoding="utf-8")
     assert "Warning: its answers are random." in Path(found["page"]).read_text(encoding="utf-8")
 

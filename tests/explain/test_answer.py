@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from evofool.explain.answer import CheckedMask, answer, areas
-from evofool.explain.mask_check import MaskCheck, Removal, check_mask
+from evofool.explain.answer import answer, areas
+from evofool.explain.covering import Fill
+from evofool.explain.mask_check import CheckedMask, MaskCheck, Removal, check_by_both_fills
 from tests.explain.one_patch import PATCH, lit, one_patch
 from tests.synthetic import fake
 
@@ -24,11 +25,15 @@ def found(
     part: str = "saliency",
     mask: np.ndarray = LEFT,
     limit: float = 1.0,
+    blurred: float | None = None,
 ) -> CheckedMask:
-    """A check whose copies all cost `limit`. seen: the classes of the image and of the image without the mask."""
+    """Checks whose copies all cost `limit`, or `blurred` by the blur. seen: the image's class, and that without the mask."""
     removal = Removal(without, alone, seen[1], 0)
-    check = MaskCheck("mean", 0.1, whole, seen[0], {"mean": removal, "blur": removal}, np.full(64, whole - limit))
-    return CheckedMask(part, mask, check)
+    by: dict[Fill, Removal] = {"mean": removal, "blur": removal}
+    check = MaskCheck("mean", 0.1, whole, seen[0], by, np.full(64, whole - limit))
+    copies = np.full(64, whole - (limit if blurred is None else blurred))
+    again = MaskCheck("blur", 0.1, whole, seen[0], by, copies)
+    return CheckedMask(part, mask, check, again if check.passed else None)
 
 
 @pytest.mark.parametrize(
@@ -77,22 +82,33 @@ def test_a_mask_that_passes_is_said_to_be_where_the_class_is(mask: CheckedMask, 
 def test_without_a_mask_that_passes_the_answer_is_that_nothing_is_shown() -> None:
     fails = found(2.0, 1.5, 1.9)
     assert answer(TARGET, 0, [fails]) == (
-        'No part of this image is shown to be where fake sees "class 0": removing the mask below costs no more than '
-        "removing most copies of it elsewhere.",
+        'No part of this image is shown to be where fake sees "class 0": the mask below does not pass its check. Removing '
+        "it would have to cost more than removing most copies of it elsewhere, with the mean colour and with a blur in its "
+        "place.",
         None,
     )
-    assert "any of the 3 masks below" in answer(TARGET, 0, [fails] * 3).sentence
+    assert "none of the 3 masks below passes its check." in answer(TARGET, 0, [fails] * 3).sentence
+
+
+def test_a_mask_that_passes_by_the_mean_colour_alone_is_no_answer() -> None:
+    fails = found(2.0, -3.0, 1.5, blurred=5.0)
+    assert fails.check.passed
+    assert not fails.passed
+    assert answer(TARGET, 0, [fails]).mask is None
 
 
 def test_where_nothing_that_is_removed_changes_the_score_the_answer_says_so() -> None:
     same, fails = found(2.0, 2.0, 2.0, limit=1e-9), found(2.0, 1.5, 1.9)
     start = 'No part of this image is shown to be where fake sees "class 0": '
     assert answer(TARGET, 0, [same, same]).sentence == start + "the log-odds stay the same whatever is removed."
-    assert answer(TARGET, 0, [same, fails]).sentence.startswith(start + "removing any of the 2 masks")
+    assert answer(TARGET, 0, [same, fails]).sentence.startswith(start + "none of the 2 masks")
 
 
 def test_of_masks_that_pass_the_one_furthest_above_its_copies_is_taken() -> None:
     large, small, fails = found(9.0, 0.0, 5.0, limit=8.5), found(9.0, 4.0, 5.0, limit=2.0), found(9.0, -9.0, 9.0, limit=20.0)
+    less = found(9.0, 1.0, 5.0, limit=2.0, blurred=7.5)
+    assert less.beyond == 0.5 < large.beyond + 0.5 == 1.0 < small.beyond == 3.0
+    assert answer(TARGET, 0, [less, small]).mask is small
     assert answer(TARGET, 0, [large, small, fails]).mask is small
     assert answer(TARGET, 0, [small, small._replace(part="occlusion")]).mask is small
 
@@ -107,7 +123,7 @@ def test_specks_are_not_counted_as_areas() -> None:
 def test_the_patch_that_alone_matters_is_the_answer() -> None:
     target, image = one_patch(), lit()
     masks = [
-        CheckedMask(name, mask, check_mask(target, image, 0, mask))
+        check_by_both_fills(target, image, 0, name, mask)
         for name, mask in (("elsewhere", np.roll(PATCH, 12, 0)), ("patch", PATCH))
     ]
     found = answer(target, 0, masks)

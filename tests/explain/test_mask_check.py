@@ -7,7 +7,7 @@ import pytest
 
 from evofool.errors import ImageError, ScoreError, TargetError
 from evofool.explain.covering import filled
-from evofool.explain.mask_check import check_mask, shifted
+from evofool.explain.mask_check import check_by_both_fills, check_mask, shifted
 from evofool.targets import Target
 from tests.explain.one_patch import PATCH, SHAPE, WEIGHT, lit, one_patch
 from tests.synthetic import fake
@@ -44,6 +44,19 @@ def test_fresh_copies_and_a_blur_in_place_of_the_mean_colour_give_the_same_answe
     assert inside.removal == inside.by["blur"] != inside.by["mean"]
     blurred = filled(lit(), "blur")[0, PATCH].mean() / 255
     assert inside.removal.without == pytest.approx(WEIGHT * (blurred - 0.5), abs=1e-5)
+
+
+def test_only_a_mask_that_passes_by_the_mean_colour_is_checked_by_the_blur_too() -> None:
+    target = one_patch()
+    inside = check_by_both_fills(target, lit(), 0, "saliency", PATCH, seed=3)
+    assert target.queries == 2 * 69
+    assert inside.passed
+    assert inside.blurred is not None
+    expected = check_mask(one_patch(), lit(), 0, PATCH, fill="blur", seed=3)
+    np.testing.assert_array_equal(inside.blurred.copies, expected.copies)
+    outside = check_by_both_fills(target, lit(), 0, "saliency", ELSEWHERE)
+    assert target.queries == 3 * 69
+    assert (outside.passed, outside.blurred) == (False, None)
 
 
 def test_a_mask_that_raises_the_log_odds_when_removed_never_passes() -> None:

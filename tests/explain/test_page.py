@@ -379,8 +379,8 @@ def test_occlusion_draws_the_patch_with_the_largest_effect(lenet: Target, tmp_pa
 def test_the_answer_and_its_mask_are_on_top(lenet: Target, tmp_path: Path) -> None:
     lines: list[str | Progress] = []
     found = explained(lenet, tmp_path, only=["occlusion", "saliency", "curves"], report=lines.append)
-    best = max(found.masks, key=lambda m: m.check.cost - m.check.limit)
-    assert best.check.passed
+    best = max(found.masks, key=lambda m: m.beyond)
+    assert best.passed
     assert [mask.part for mask in found.masks] == ["occlusion", "saliency"]
     text = html.unescape(text_of(found.page))
     assert (
@@ -400,7 +400,7 @@ def test_a_mask_that_costs_no_more_than_its_copies_is_not_called_the_place_of_th
     lenet: Target, tmp_path: Path
 ) -> None:
     found = explained(lenet, tmp_path, only=["segmentation"])
-    assert [mask.check.passed for mask in found.masks] == [False]
+    assert [mask.passed for mask in found.masks] == [False]
     text = html.unescape(text_of(found.page))
     assert found.answer.startswith('No part of this image is shown to be where lenet sees "0"')
     assert found.answer in text
@@ -413,14 +413,13 @@ def test_figures_of_masks_and_curves_are_plain_numbers(lenet: Target, tmp_path: 
     shown = json.loads(json.dumps(figures(found, lenet), allow_nan=False))
     assert shown["answer"] == found.answer
     (mask,) = shown["masks"]
-    check = found.masks[0].check
-    assert (mask["part"], mask["passed"], mask["cost"], mask["limit"]) == (
-        "occlusion",
-        check.passed,
-        check.cost,
-        check.limit,
-    )
-    assert len(mask["copies"]) == 64
+    (checked,) = found.masks
+    check, blurred = checked.check, checked.blurred
+    assert blurred is not None
+    assert (mask["part"], mask["passed"]) == ("occlusion", checked.passed)
+    for each in (check, blurred):
+        shown_check = [mask[each.fill][key] for key in ("passed", "cost", "limit", "copies")]
+        assert shown_check == [each.passed, each.cost, each.limit, each.copies.tolist()]
     assert mask["mean"]["without"] == check.removal.without
     assert mask["blur"]["seen_alone"] in lenet.labels
     assert shown["curves"]["occlusion"]["deletion_area"] == found.curves["occlusion"].deletion_area
