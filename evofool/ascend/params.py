@@ -1,5 +1,6 @@
 """Parameterisations: states that decode to images (CPPN weights are in cppn.py and scaled_weights.py)."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -7,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from evofool.ascend.draws import Draws
+from evofool.ascend.spectrum import COLORS
 
 Start = Callable[[Draws], torch.Tensor]
 """The draws of n items -> images (n, C, H, W) on [0, 1]."""
@@ -104,16 +106,13 @@ class Fourier:
     images of deviation about 0.1, since for a constant image all ReLUs may be inactive.
     """
 
-    _COLORS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-
     def __init__(self, shape: tuple[int, int, int], deviation: float = 0.3, device: torch.device | str = "cpu") -> None:
         self._shape, self._deviation = shape, deviation
         channels, height, width = shape
         fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
         frequency = (fx * fx + fy * fy).sqrt().clamp_min(1.0 / max(height, width))
         self._scale = (1.0 / frequency).unsqueeze(-1).to(device)
-        colors = torch.tensor(self._COLORS)
-        self._colors = (colors / colors.norm(dim=0).max()).to(device) if channels == 3 else None
+        self._colors = _color_matrix(channels, device)
 
     def init(self, draws: Draws) -> torch.Tensor:
         channels, height, width = self._shape
@@ -122,9 +121,52 @@ class Fourier:
     def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         spectrum = torch.view_as_complex((state * self._scale).contiguous())
         images = torch.fft.irfft2(spectrum, s=self._shape[1:], norm="ortho") / 4
-        if self._colors is not None:
-            images = torch.einsum("bchw,dc->bdhw", images, self._colors)
-        return torch.sigmoid(images)
+        return torch.sigmoid(_recolored(images, self._colors))
 
     def project(self, state: torch.Tensor) -> torch.Tensor:
         return state
+
+
+class Phases:
+    """Pixels as a sigmoid of a Fourier spectrum whose magnitude is fixed: the states are its phases.
+
+    After Fel 2023, "Unlocking feature visualization for deep networks with MAgnitude Constrained Optimization": an image
+    cannot put its energy into high frequencies that photographs do not have. magnitude (C, H, W // 2 + 1) is in decorrelated
+    colours for C = 3, and shape (C, H, W). States are (n, C, H, W // 2 + 1), in radians; the start is uniform. An image is
+    scaled to a standard deviation of `deviation` around 0 before the sigmoid; 1.25 gives the contrast of photographs.
+    """
+
+    def __init__(
+        self,
+        magnitude: torch.Tensor,
+        shape: tuple[int, int, int],
+        deviation: float = 1.25,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._shape, self._deviation = shape, deviation
+        self._magnitude = magnitude.float().to(device)
+        self._colors = _color_matrix(shape[0], device)
+
+    def init(self, draws: Draws) -> torch.Tensor:
+        return draws.uniform(*self._magnitude.shape, low=-math.pi, high=math.pi)
+
+    def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.polar(self._magnitude.expand_as(state), state)
+        images = _recolored(torch.fft.irfft2(spectrum, s=self._shape[1:], norm="ortho"), self._colors)
+        images = images - images.mean((1, 2, 3), keepdim=True)
+        images = images / images.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+        return torch.sigmoid(self._deviation * images)
+
+    def project(self, state: torch.Tensor) -> torch.Tensor:
+        return state
+
+
+def _color_matrix(channels: int, device: torch.device | str) -> torch.Tensor | None:
+    """(3, 3): decorrelated colours to RGB; None for images without colours."""
+    colors = torch.tensor(COLORS)
+    return (colors / colors.norm(dim=0).max()).to(device) if channels == 3 else None
+
+
+def _recolored(images: torch.Tensor, colors: torch.Tensor | None) -> torch.Tensor:
+    """Images (n, C, H, W) from decorrelated colours to RGB."""
+    return images if colors is None else torch.einsum("bchw,dc->bdhw", images, colors)

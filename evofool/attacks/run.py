@@ -15,7 +15,7 @@ from evofool.ascend.hooks import no_gradients
 from evofool.ascend.loop import STUCK, AscentResult, OnAnswers, Tick
 from evofool.ascend.straight_through import StraightThrough
 from evofool.ascend.substitute import Lesson, train_substitute
-from evofool.attacks import gradient
+from evofool.attacks import gradient, visualisation
 from evofool.attacks.black_box.nes import nes
 from evofool.attacks.black_box.random_search import noise, random_search
 from evofool.attacks.black_box.square import square
@@ -49,8 +49,9 @@ METHODS: dict[str, Method] = {
     "nguyen": Method(gradient.nguyen, True, "ascent on p; setting=plain, l2, blur or sparse (Nguyen 2015)"),
     "simonyan": Method(gradient.simonyan, True, "the class model: logit less L2 (Simonyan 2014)"),
     "erhan": Method(gradient.erhan, True, "on a sphere, from nine starts; single units: evofool units (Erhan 2009)"),
-    "inceptionism": Method(gradient.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
-    "fourier": Method(gradient.fourier, True, "Fourier space under robust transforms, for recognisable images (Olah 2017)"),
+    "inceptionism": Method(visualisation.inceptionism, True, "class visualisation in octaves, less TV (Mordvintsev 2015)"),
+    "fourier": Method(visualisation.fourier, True, "Fourier space under robust transforms: recognisable (Olah 2017)"),
+    "maco": Method(visualisation.maco, True, "phases of photographs' magnitudes, under crops: recognisable (Fel 2023)"),
     "apgd": Method(gradient.apgd, True, "Auto-PGD on the margin, from noise (Croce & Hein 2020)"),
     "square": Method(square, False, "Square attack without a source image (Andriushchenko 2020)", 1000),
     "nes": Method(nes, False, "natural evolution strategy on low-frequency pixels (Ilyas 2018)", 1000),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from evofool.attacks.session import AttackProgress
 
 METHOD = typer.Argument(
-    metavar="METHOD", help="nguyen, simonyan, erhan, inceptionism, fourier, apgd; square, nes, random, noise."
+    metavar="METHOD", help="nguyen, simonyan, erhan, inceptionism, fourier, maco, apgd; square, nes, random, noise."
 )
 TARGET = typer.Argument(metavar="TARGET", help="The classifier, as `evofool targets list` names it.")
 OUT = typer.Option(
@@ -43,7 +43,7 @@ def baseline(
 ) -> None:
     """Make one fooling image for each class by a published method.
 
-    With gradients: nguyen (setting=plain, l2, blur or sparse), simonyan, erhan, inceptionism, fourier (made to be
+    With gradients: nguyen (setting=plain, l2, blur or sparse), simonyan, erhan, inceptionism, fourier and maco (made to be
     recognisable), apgd (Auto-PGD). Without gradients, for black boxes too: square, nes, random (random search), and noise
     (one image per class, a control). The result is a run: it can be shown, exported and verified like any other, and
     evolution can start from it (evofool run RECIPE --parents RUN). Its curve counts forward passes. Ctrl-C saves the

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from evofool.ascend.loop import AscentResult, Improvement
-from evofool.attacks import gradient
-from evofool.attacks.gradient import _best_restarts, _merged_octaves
+from evofool.attacks import gradient, visualisation
+from evofool.attacks.class_ascent import best_restarts, mean_image, zero_image
+from evofool.attacks.visualisation import _merged_octaves
 from evofool.errors import RecipeError, TargetError
 from evofool.scores import log_odds, margin
 from evofool.targets import Preprocessing, Target
@@ -22,8 +23,9 @@ METHODS: dict[str, Callable[..., AscentResult]] = {
     "nguyen": gradient.nguyen,
     "simonyan": gradient.simonyan,
     "erhan": gradient.erhan,
-    "inceptionism": gradient.inceptionism,
-    "fourier": gradient.fourier,
+    "inceptionism": visualisation.inceptionism,
+    "fourier": visualisation.fourier,
+    "maco": visualisation.maco,
     "apgd": gradient.apgd,
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -113,7 +115,8 @@ def test_without_a_budget_each_attack_takes_the_published_number_of_steps() -> N
         attack(tiny(), [2], tick=tick)
     four_octaves = 4 * (64 + 1) - 1
     assert taken == {
-        "nguyen": 500, "simonyan": 300, "erhan": 200, "inceptionism": four_octaves, "fourier": 512, "apgd": 100
+        "nguyen": 500, "simonyan": 300, "erhan": 200, "inceptionism": four_octaves, "fourier": 512, "maco": 512,
+        "apgd": 100,
     }  # fmt: skip
 
 
@@ -156,7 +159,7 @@ def test_a_class_s_result_does_not_depend_on_other_classes(method: str, settings
     assert [found[1:] for found in alone.improvements] == [found[1:] for found in together.improvements if found.item == 1]
 
 
-@pytest.mark.parametrize("method", ["nguyen", "erhan", "inceptionism", "fourier", "apgd"])
+@pytest.mark.parametrize("method", ["nguyen", "erhan", "inceptionism", "fourier", "maco", "apgd"])
 def test_the_seed_determines_the_start(method: str) -> None:
     target = tiny()
     first, same, other = (METHODS[method](target, [1], budget=30, seed=seed).images for seed in (1, 1, 2))
@@ -183,8 +186,8 @@ def test_the_score_of_a_unit_is_its_activation(index: tuple[int, ...]) -> None:
 
 def test_the_mean_image_is_what_preprocessing_subtracts_or_middle_grey() -> None:
     grey = tiny()
-    assert gradient.zero_image(grey).flatten().tolist() == [0.0]
-    assert gradient.mean_image(grey).flatten().tolist() == [0.5]
+    assert zero_image(grey).flatten().tolist() == [0.0]
+    assert mean_image(grey).flatten().tolist() == [0.5]
 
     class Colour(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -192,13 +195,13 @@ def test_the_mean_image_is_what_preprocessing_subtracts_or_middle_grey() -> None
 
     preprocessing = Preprocessing(scale=1 / 255, mean=(0.2, 0.4, 0.6), std=(1.0, 1.0, 1.0), order="BGR")
     colour = Target.from_module(Colour(), list("abc"), (3, 4, 4), preprocessing)
-    zero = gradient.zero_image(colour)
+    zero = zero_image(colour)
     torch.testing.assert_close(zero.flatten(), torch.tensor([0.6, 0.4, 0.2]))
     assert colour.network is not None
     torch.testing.assert_close(
         colour.network.prepare(zero.expand(1, 3, 4, 4) * 255), torch.zeros(1, 3, 4, 4), atol=1e-6, rtol=0
     )
-    assert torch.equal(gradient.mean_image(colour), zero)
+    assert torch.equal(mean_image(colour), zero)
 
 
 # --- ending early
@@ -218,11 +221,11 @@ def test_an_attack_that_reaches_stop_at_uses_fewer_passes(method: str, settings:
 
 def test_an_item_that_reaches_stop_at_in_an_octave_does_not_continue_in_the_next() -> None:
     target = tiny()
-    one = gradient.inceptionism(target, [0, 1], octaves=1, budget=20)
+    one = visualisation.inceptionism(target, [0, 1], octaves=1, budget=20)
     low, high = sorted(one.scores)
     assert low < high
     level = (low + high) / 2
-    four = gradient.inceptionism(target, [0, 1], octaves=4, budget=80, stop_at=level)
+    four = visualisation.inceptionism(target, [0, 1], octaves=4, budget=80, stop_at=level)
     early = int(four.forwards.argmin())
     assert four.forwards[early] <= 20 < four.forwards[1 - early]
     assert four.scores[early] >= level
@@ -235,7 +238,7 @@ def test_tick_counts_all_octaves_as_one_ascent() -> None:
         calls.append((step, steps))
         return False
 
-    gradient.inceptionism(tiny(), [0], octaves=3, budget=30, tick=tick)
+    visualisation.inceptionism(tiny(), [0], octaves=3, budget=30, tick=tick)
     steps = calls[0][1]
     assert [step for step, _ in calls] == list(range(steps + 1))
     assert {of for _, of in calls} == {steps}
@@ -284,7 +287,7 @@ def test_the_best_of_restarts_by_hand() -> None:
         (0, 5, 4, 4.0),
     ]
     result = item([4.0, 3.0, -1.0, -1.0], [5, 3, 5, 5], rises, notes=[(2, "flat")])
-    out = _best_restarts(result, 2)
+    out = best_restarts(result, 2)
     assert out.images[:, 0, 0, 0].tolist() == [1, 3]  # the first of equal scores
     assert out.states is not None
     assert out.states.flatten().tolist() == [0.0, 2.0]
@@ -303,7 +306,7 @@ def test_the_best_of_restarts_by_hand() -> None:
 
 
 def test_restarts_that_all_fail_are_one_item_without_an_image() -> None:
-    out = _best_restarts(item([-math.inf] * 3, [1, 1, 1], []), 3)
+    out = best_restarts(item([-math.inf] * 3, [1, 1, 1], []), 3)
     assert out.scores.tolist() == [-math.inf]
     assert out.forwards.tolist() == [3]
     assert out.improvements == []
@@ -348,6 +351,7 @@ def test_items_of_a_later_octave_are_those_that_continued() -> None:
         ("apgd", {"restarts": 0, "budget": 10}, r"restarts has to lie in 1\.\.256, not 0"),
         ("erhan", {"restarts": 257}, r"restarts has to lie in 1\.\.256, not 257"),
         ("erhan", {"restarts": -1}, r"restarts has to lie in 1\.\.256, not -1"),
+        ("maco", {"crop": 0.0}, r"crop, the smallest share of the sides that is shown, has to lie in \(0, 1\], not 0\.0"),
         ("inceptionism", {"octaves": 0}, r"octaves has to lie in 1\.\.256, not 0"),
         ("inceptionism", {"scale": 0.0}, r"scale, the ratio of the sizes of octaves, has to lie in \[1, 4\], not 0\.0"),
     ],

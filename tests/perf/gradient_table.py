@@ -19,7 +19,7 @@ from evofool.ascend.loop import Ascent, ascend
 from evofool.ascend.params import Sigmoid
 from evofool.ascend.rules import Optimiser
 from evofool.ascend.transforms import robust
-from evofool.attacks import gradient
+from evofool.attacks import gradient, visualisation
 from evofool.scores import confidence, log_odds, needed_log_odds
 from evofool.targets import Target
 from evofool.targets import target as load_target
@@ -93,7 +93,7 @@ def visualised(target: Target, name: str, seed: int) -> np.ndarray:
     """200 steps of Adam up the logits; the best iterate by log-odds, robust ones scored at every eighth step."""
     classes = torch.tensor(SIXTEEN)
     if name.startswith("Fourier"):
-        found = gradient.fourier(target, SIXTEEN, budget=1 + STEPS * 9 // 8, seed=seed, streams=2)
+        found = visualisation.fourier(target, SIXTEEN, budget=1 + STEPS * 9 // 8, seed=seed, streams=2)
         return found.images
     moves = robust(SIDE, SIDE) if name.endswith("robust") else ()
     rule = Optimiser(lambda params: torch.optim.Adam(params, lr=0.05))

@@ -1,0 +1,128 @@
+"""Pictures of sixteen ImageNet classes: are they smooth, and do other networks see the class?
+
+    python -m tests.perf.class_pictures --out FILES                                 about 45 minutes of a core
+    python -m tests.perf.class_pictures --out FILES --methods all --sheet docs/class-pictures.jpg
+
+Neighbour correlation: Pearson's, of horizontally and of vertically adjacent values of a channel, the mean of both over the
+channels; photographs are at 0.95 and more. p and its bound are of the saved 8-bit image; the other networks see it resized.
+The defaults of `simonyan`, `inceptionism` and `maco` were chosen on classes of --classes chosen; --classes fresh (the
+default) are others, most of them those of the figures of Simonyan 2014. A picture is a file in FILES; those that are there
+are not made again, so the command can be stopped and repeated. Methods without a bound get the budgets of BUDGETS.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evofool.attacks.run import METHODS
+from evofool.images import decode_png, resized, save_png
+from evofool.pages.sheet import Tile, contact_sheet
+from evofool.scores import confidence, log_odds
+from evofool.targets import Target
+from evofool.targets import target as load_target
+
+CLASSES = {
+    "chosen": (1, 285, 340, 386, 417, 504, 609, 665, 805, 892, 920, 947, 954, 967, 980, 985),
+    "fresh": (9, 99, 130, 250, 251, 278, 301, 508, 543, 627, 759, 897, 945, 951, 963, 968),
+}
+MEASURED = ("simonyan", "inceptionism", "fourier", "maco")
+SHOWN = ("nguyen", "erhan", "apgd", "simonyan", "inceptionism", "fourier", "maco", "square", "nes")
+BOUNDS = {"simonyan": 0.8, "inceptionism": 0.9}  # of the neighbour correlation, at p >= LEAST_P
+LEAST_P, AT_LEAST = 0.9, 15  # of sixteen classes
+BUDGETS = {"nguyen": 150, "erhan": 180, "apgd": 60, "square": 300, "nes": 300}
+OTHERS = ("efficientnet-lite1", "efficientnet-lite2")
+TILE = 104  # pixels of the sheet
+
+
+def pictures(target: Target, method: str, classes: Sequence[int], folder: Path, seed: int) -> np.ndarray:
+    """uint8 (n, C, H, W): the pictures of a method, from the files where they are there."""
+    images = []
+    for c in classes:
+        path = folder / f"{target.name}-{method}-{c}-{seed}.png"
+        if not path.exists():
+            began = time.process_time()
+            options = {
+                "budget": BUDGETS.get(method, 0),
+                "seed": seed,
+                **({"microbatch": 1} if METHODS[method].gradients else {}),
+            }
+            result = METHODS[method].attack(target, [c], **options)
+            save_png(result.images[0], path)
+            print(f"{path.name}: {result.forwards[0]} forward passes, {time.process_time() - began:.0f} s", flush=True)
+        images.append(decode_png(path.read_bytes(), str(path)))
+    return np.stack(images)
+
+
+def neighbour_correlation(image: np.ndarray) -> float:
+    """Of uint8 (C, H, W), as above; a constant channel counts as 1."""
+    found = []
+    for channel in image.astype(float):
+        for a, b in ((channel[1:], channel[:-1]), (channel[:, 1:], channel[:, :-1])):
+            deviation = a.std() * b.std()
+            found.append(((a - a.mean()) * (b - b.mean())).mean() / deviation if deviation > 0 else 1.0)
+    return float(np.mean(found))
+
+
+def confidences(target: Target, images: np.ndarray, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """p of the classes (n,), and whether they are the target's first choice (n,) bool."""
+    logits = np.concatenate([target.logits(resized(image, target.shape)[None]) for image in images])
+    rows = np.arange(len(images))
+    return np.asarray(confidence(log_odds(logits)[rows, list(classes)])), logits.argmax(1) == np.array(classes)
+
+
+def line(method: str, images: np.ndarray, classes: Sequence[int], target: Target, others: Sequence[Target]) -> str:
+    """A row of the table, in Markdown."""
+    correlation = np.array([neighbour_correlation(image) for image in images])
+    p, _ = confidences(target, images, classes)
+    cells = [method, f"{np.median(correlation):.2f} ({correlation.min():.2f})", f"{(p >= LEAST_P).sum()}/{len(p)}"]
+    bound = BOUNDS.get(method)
+    both = int(((correlation >= (bound or 0)) & (p >= LEAST_P)).sum())
+    cells.append(f"{both}/{len(p)} ({bound}){'' if both >= AT_LEAST else ' MISSED'}" if bound else "")
+    for other in others:
+        q, first = confidences(other, images, classes)
+        cells.append(f"{first.sum()}/{len(q)}, {q.mean():.2f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def sheet(by_method: dict[str, np.ndarray], classes: Sequence[int], target: Target, path: Path) -> None:
+    """A picture with a row for each class and a column for each method."""
+    tiles = []
+    p = {method: confidences(target, images, classes)[0] for method, images in by_method.items()}
+    for k, c in enumerate(classes):
+        tiles += [Tile(images[k], target.labels[c], float(p[method][k]), method) for method, images in by_method.items()]
+    contact_sheet(tiles, columns=len(by_method), tile=TILE).save(path, quality=72, optimize=True)
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the pictures")
+    parser.add_argument("--target", default="efficientnet-lite0")
+    parser.add_argument("--methods", nargs="+", choices=[*SHOWN, "all"], default=list(MEASURED))
+    parser.add_argument("--classes", choices=list(CLASSES), default="fresh")
+    parser.add_argument("--most", type=int, default=None, help="only so many of the classes")
+    parser.add_argument("--sheet", type=Path, default=None, help="write all pictures as one JPEG")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    target, others = load_target(args.target), [load_target(spec) for spec in OTHERS]
+    classes = CLASSES[args.classes][: args.most]
+    args.out.mkdir(parents=True, exist_ok=True)
+    by_method = {
+        method: pictures(target, method, classes, args.out, args.seed)
+        for method in (SHOWN if "all" in args.methods else args.methods)
+    }
+    print(f"| method | neighbour correlation, median (least) | p >= {LEAST_P} | both | {' | '.join(OTHERS)} |")
+    print("|---|---|---|---|---|---|")
+    for method, images in by_method.items():
+        print(line(method, images, classes, target, others))
+    if args.sheet:
+        sheet(by_method, classes, target, args.sheet)
+
+
+if __name__ == "__main__":
+    main()
