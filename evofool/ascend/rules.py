@@ -71,13 +71,53 @@ class Optimiser:
         return step.project(out)
 
 
+@dataclass(frozen=True)
+class Regularisers:
+    """What is done to an image after each step, in this order; 0 leaves a regulariser out.
+
+    decay: the share of the distance to the centre that is removed. blur: sigma in pixels, every blur_every steps. small:
+    this share of the pixels, those of the smallest norm, is set to the centre. idle: likewise those that contribute the
+    least, |x * gradient| over channels. Sources: Yosinski 2015, section 3; Nguyen 2015, code: caffe/ascent.
+    """
+
+    decay: float = 0.0
+    blur: float = 0.0
+    blur_every: int = 1
+    small: float = 0.0
+    idle: float = 0.0
+
+    def __call__(self, x: torch.Tensor, step: Step, centre: torch.Tensor) -> torch.Tensor:
+        """Images x (m, C, H, W) after this step, not projected. centre: a pixel value, or (C, 1, 1)."""
+        centre = centre.to(x)
+        x = x - centre
+        x = x * (1 - self.decay)
+        if self.blur and step.iteration % self.blur_every == 0:
+            x = blurred(x, self.blur)
+        if self.small:
+            x = _without_lowest(x, x.square().sum(1).sqrt(), self.small)
+        if self.idle:
+            x = _without_lowest(x, (x * step.gradient).sum(1).abs(), self.idle)
+        return x + centre
+
+
+NO_REGULARISERS = Regularisers()
+
+
 class Momentum:
     """Steepest ascent with momentum, which is reset whenever the rate changes.
 
-    schedule: pairs (rate, iterations); the last rate stays. Mahendran & Vedaldi 2014 use momentum 0.9.
+    schedule: pairs (rate, iterations); the last rate stays. Mahendran & Vedaldi 2014 use momentum 0.9. The regularisers
+    follow each step, for states that are images. centre: a pixel value, or (C, 1, 1).
     """
 
-    def __init__(self, schedule: Sequence[tuple[float, int]], momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        schedule: Sequence[tuple[float, int]],
+        momentum: float = 0.9,
+        centre: float | torch.Tensor = 0.0,
+        regularisers: Regularisers = NO_REGULARISERS,
+    ) -> None:
+        self._centre, self._regularisers = torch.as_tensor(centre), regularisers
         self._rates = [rate for rate, iterations in schedule for _ in range(iterations)]
         self._momentum = momentum
         self._velocity: list[torch.Tensor | None] = []
@@ -96,6 +136,8 @@ class Momentum:
                 velocity = velocity + self._momentum * before
             self._velocity[item] = velocity
             out[k] = step.state[k] + velocity
+        if self._regularisers != NO_REGULARISERS:
+            out = self._regularisers(out, step, self._centre)
         return step.project(out)
 
 
@@ -112,25 +154,6 @@ class Normalised:
         flat = step.gradient.flatten(1)
         size = flat.norm(dim=1) if self._by == "l2" else flat.abs().mean(1)
         return step.project(step.state + self._rate * step.gradient / _broadcast(size.clamp_min(1e-20), step.state))
-
-
-@dataclass(frozen=True)
-class Regularisers:
-    """What ProgressSteps does to an image after each step, in this order; 0 leaves a regulariser out.
-
-    decay: the share of the distance to the centre that is removed. blur: sigma in pixels, every blur_every steps. small:
-    this share of the pixels, those of the smallest norm, is set to the centre. idle: likewise those that contribute the
-    least, |x * gradient| over channels. Source: Nguyen 2015, code: caffe/ascent.
-    """
-
-    decay: float = 0.0
-    blur: float = 0.0
-    blur_every: int = 1
-    small: float = 0.0
-    idle: float = 0.0
-
-
-NO_REGULARISERS = Regularisers()
 
 
 class ProgressSteps:
@@ -163,20 +186,7 @@ class ProgressSteps:
         square = gradient.square().flatten(1).sum(1).clamp_min(1e-300)
         farthest = self._most * gradient[0].numel() ** 0.5 / square.sqrt()
         x = (state + _broadcast(torch.minimum(wanted / square, farthest), state) * gradient).float()
-        return step.project(self._regularised(x, step))
-
-    def _regularised(self, x: torch.Tensor, step: Step) -> torch.Tensor:
-        how = self._regularisers
-        centre = self._centre.to(x)
-        x = x - centre
-        x = x * (1 - how.decay)
-        if how.blur and step.iteration % how.blur_every == 0:
-            x = blurred(x, how.blur)
-        if how.small:
-            x = _without_lowest(x, x.square().sum(1).sqrt(), how.small)
-        if how.idle:
-            x = _without_lowest(x, (x * step.gradient).sum(1).abs(), how.idle)
-        return x + centre
+        return step.project(self._regularisers(x, step, self._centre))
 
 
 class Sign:
