@@ -105,7 +105,7 @@ def maco(
 
     The network sees a random crop at each step, a share of the sides between `crop` and 1, with normal noise of standard
     deviation `noise` on [0, 1]; Adam follows the gradient of the logit, by at most about `rate` radians a step. The whole
-    image is scored at every eighth step. The paper takes 32 crops for each of 256 steps; here 512 steps take one each.
+    image is scored at every eighth step. Each of the 256 steps takes one crop, and 32 in the paper.
     """
     if not 0 < crop <= 1:
         raise RecipeError(f"crop, the smallest share of the sides that is shown, has to lie in (0, 1], not {crop}")
@@ -114,7 +114,7 @@ def maco(
     magnitude = torch.from_numpy(photograph_magnitude(*target.shape))
     param = Phases(magnitude, target.shape, device=device)
     rule = Optimiser(lambda params: torch.optim.Adam(params, lr=rate, eps=1e-16))
-    steps = steps_of(options.budget, 512, per_step=9 / 8)
+    steps = steps_of(options.budget, 256, per_step=9 / 8)
     objective = objectives.class_logit(torch.tensor(list(classes)))
     transforms = (Crops(crop, 1.0), Noise(noise))
     ascent = Ascent(param, objective, rule, steps, transforms=transforms, select_every=8)
