@@ -1,19 +1,20 @@
 """Pictures of sixteen ImageNet classes: are they smooth, and do other networks see the class?
 
     python -m tests.perf.class_pictures --out FILES                                 about 45 minutes of a core
-    python -m tests.perf.class_pictures --out FILES --methods all --sheet docs/class-pictures.jpg
+    python -m tests.perf.class_pictures --out FILES --sheet docs/class-pictures.jpg
 
 Neighbour correlation: Pearson's, of horizontally and of vertically adjacent values of a channel, the mean of both over the
 channels; photographs are at 0.95 and more. p and its bound are of the saved 8-bit image; the other networks see it resized.
 The defaults of `simonyan`, `inceptionism` and `maco` were chosen on classes of --classes chosen; --classes fresh (the
 default) are others, most of them those of the figures of Simonyan 2014. A picture is a file in FILES; those that are there
-are not made again, so the command can be stopped and repeated. Methods without a bound get the budgets of BUDGETS.
+are not made again, so the command can be stopped and repeated. The budgets are those of WAYS.
 """
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,28 +30,48 @@ CLASSES = {
     "chosen": (1, 285, 340, 386, 417, 504, 609, 665, 805, 892, 920, 947, 954, 967, 980, 985),
     "fresh": (9, 99, 130, 250, 251, 278, 301, 508, 543, 627, 759, 897, 945, 951, 963, 968),
 }
-MEASURED = ("simonyan", "inceptionism", "fourier", "maco")
-SHOWN = ("nguyen", "erhan", "apgd", "simonyan", "inceptionism", "fourier", "maco", "square", "nes")
-BOUNDS = {"simonyan": 0.8, "inceptionism": 0.9}  # of the neighbour correlation, at p >= LEAST_P
 LEAST_P, AT_LEAST = 0.9, 15  # of sixteen classes
-BUDGETS = {"nguyen": 150, "erhan": 180, "apgd": 60, "square": 300, "nes": 300}
+
+
+class Way(NamedTuple):
+    """How pictures are made."""
+
+    method: str
+    budget: int = 0  # forward passes a class; 0: as published
+    settings: Mapping[str, float] = {}
+    bound: float = 0.0  # of the neighbour correlation, at p >= LEAST_P
+
+
+MEASURED = {
+    "simonyan": Way("simonyan", 150, bound=0.8),
+    "simonyan, blur": Way("simonyan", 150, {"blur": 1.0, "decay": 0.001, "rate": 0.2}, 0.8),
+    "inceptionism": Way("inceptionism", bound=0.9),
+    "fourier": Way("fourier", 289),
+    "maco": Way("maco"),
+}
+OTHER_WAYS = {
+    "nguyen": Way("nguyen", 150),
+    "erhan": Way("erhan", 180),
+    "apgd": Way("apgd", 60),
+    "square": Way("square", 300),
+    "nes": Way("nes", 300),
+}
+WAYS = {**OTHER_WAYS, **MEASURED}
 OTHERS = ("efficientnet-lite1", "efficientnet-lite2")
 TILE = 104  # pixels of the sheet
 
 
-def pictures(target: Target, method: str, classes: Sequence[int], folder: Path, seed: int) -> np.ndarray:
-    """uint8 (n, C, H, W): the pictures of a method, from the files where they are there."""
-    images = []
+def pictures(target: Target, name: str, classes: Sequence[int], folder: Path, seed: int) -> np.ndarray:
+    """uint8 (n, C, H, W): the pictures of a way, from the files where they are there."""
+    way, images = WAYS[name], []
     for c in classes:
-        path = folder / f"{target.name}-{method}-{c}-{seed}.png"
+        path = folder / f"{target.name}-{name.replace(', ', '-')}-{c}-{seed}.png"
         if not path.exists():
             began = time.process_time()
-            options = {
-                "budget": BUDGETS.get(method, 0),
-                "seed": seed,
-                **({"microbatch": 1} if METHODS[method].gradients else {}),
-            }
-            result = METHODS[method].attack(target, [c], **options)
+            options: dict[str, Any] = {"budget": way.budget, "seed": seed, **way.settings}
+            if METHODS[way.method].gradients:
+                options["microbatch"] = 1  # the fastest on a core
+            result = METHODS[way.method].attack(target, [c], **options)
             save_png(result.images[0], path)
             print(f"{path.name}: {result.forwards[0]} forward passes, {time.process_time() - began:.0f} s", flush=True)
         images.append(decode_png(path.read_bytes(), str(path)))
@@ -74,13 +95,13 @@ def confidences(target: Target, images: np.ndarray, classes: Sequence[int]) -> t
     return np.asarray(confidence(log_odds(logits)[rows, list(classes)])), logits.argmax(1) == np.array(classes)
 
 
-def line(method: str, images: np.ndarray, classes: Sequence[int], target: Target, others: Sequence[Target]) -> str:
+def line(name: str, images: np.ndarray, classes: Sequence[int], target: Target, others: Sequence[Target]) -> str:
     """A row of the table, in Markdown."""
     correlation = np.array([neighbour_correlation(image) for image in images])
     p, _ = confidences(target, images, classes)
-    cells = [method, f"{np.median(correlation):.2f} ({correlation.min():.2f})", f"{(p >= LEAST_P).sum()}/{len(p)}"]
-    bound = BOUNDS.get(method)
-    both = int(((correlation >= (bound or 0)) & (p >= LEAST_P)).sum())
+    cells = [name, f"{np.median(correlation):.2f} ({correlation.min():.2f})", f"{(p >= LEAST_P).sum()}/{len(p)}"]
+    bound = WAYS[name].bound
+    both = int(((correlation >= bound) & (p >= LEAST_P)).sum())
     cells.append(f"{both}/{len(p)} ({bound}){'' if both >= AT_LEAST else ' MISSED'}" if bound else "")
     for other in others:
         q, first = confidences(other, images, classes)
@@ -88,13 +109,15 @@ def line(method: str, images: np.ndarray, classes: Sequence[int], target: Target
     return f"| {' | '.join(cells)} |"
 
 
-def sheet(by_method: dict[str, np.ndarray], classes: Sequence[int], target: Target, path: Path) -> None:
-    """A picture with a row for each class and a column for each method."""
-    tiles = []
-    p = {method: confidences(target, images, classes)[0] for method, images in by_method.items()}
-    for k, c in enumerate(classes):
-        tiles += [Tile(images[k], target.labels[c], float(p[method][k]), method) for method, images in by_method.items()]
-    contact_sheet(tiles, columns=len(by_method), tile=TILE).save(path, quality=72, optimize=True)
+def sheet(by_name: Mapping[str, np.ndarray], classes: Sequence[int], target: Target, path: Path) -> None:
+    """A picture with a row for each class and a column for each way."""
+    p = {name: confidences(target, images, classes)[0] for name, images in by_name.items()}
+    tiles = [
+        Tile(images[k], target.labels[c], float(p[name][k]), name)
+        for k, c in enumerate(classes)
+        for name, images in by_name.items()
+    ]
+    contact_sheet(tiles, columns=len(by_name), tile=TILE).save(path, quality=72, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -102,26 +125,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="the folder of the pictures")
     parser.add_argument("--target", default="efficientnet-lite0")
-    parser.add_argument("--methods", nargs="+", choices=[*SHOWN, "all"], default=list(MEASURED))
+    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=None, help="of these methods only")
     parser.add_argument("--classes", choices=list(CLASSES), default="fresh")
     parser.add_argument("--most", type=int, default=None, help="only so many of the classes")
-    parser.add_argument("--sheet", type=Path, default=None, help="write all pictures as one JPEG")
+    parser.add_argument(
+        "--sheet", type=Path, default=None, help="make the pictures of all methods, and write them as one JPEG"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     target, others = load_target(args.target), [load_target(spec) for spec in OTHERS]
     classes = CLASSES[args.classes][: args.most]
     args.out.mkdir(parents=True, exist_ok=True)
-    by_method = {
-        method: pictures(target, method, classes, args.out, args.seed)
-        for method in (SHOWN if "all" in args.methods else args.methods)
-    }
+    names = args.only or list(WAYS if args.sheet else MEASURED)
+    by_name = {name: pictures(target, name, classes, args.out, args.seed) for name in names}
     print(f"| method | neighbour correlation, median (least) | p >= {LEAST_P} | both | {' | '.join(OTHERS)} |")
     print("|---|---|---|---|---|---|")
-    for method, images in by_method.items():
-        print(line(method, images, classes, target, others))
+    for name, images in by_name.items():
+        print(line(name, images, classes, target, others))
     if args.sheet:
-        sheet(by_method, classes, target, args.sheet)
+        sheet(by_name, classes, target, args.sheet)
 
 
 if __name__ == "__main__":
