@@ -142,10 +142,13 @@ class Momentum:
 
 
 class Normalised:
-    """Steps of length `rate` along the gradient, divided by its L2 norm, or by the mean of its absolute values ("mean")."""
+    """Steps of length `rate` along the gradient, divided by its L2 norm, or by the mean of its absolute values ("mean").
 
-    def __init__(self, rate: float, by: str = "l2") -> None:
-        self._rate, self._by = rate, by
+    The regularisers follow each step, for states that are images around 0.
+    """
+
+    def __init__(self, rate: float, by: str = "l2", regularisers: Regularisers = NO_REGULARISERS) -> None:
+        self._rate, self._by, self._regularisers = rate, by, regularisers
 
     def begin(self, items: int, steps: int) -> None:
         pass
@@ -153,7 +156,10 @@ class Normalised:
     def step(self, step: Step) -> torch.Tensor:
         flat = step.gradient.flatten(1)
         size = flat.norm(dim=1) if self._by == "l2" else flat.abs().mean(1)
-        return step.project(step.state + self._rate * step.gradient / _broadcast(size.clamp_min(1e-20), step.state))
+        x = step.state + self._rate * step.gradient / _broadcast(size.clamp_min(1e-20), step.state)
+        if self._regularisers != NO_REGULARISERS:
+            x = self._regularisers(x, step, torch.zeros(()))
+        return step.project(x)
 
 
 class ProgressSteps:

@@ -12,7 +12,7 @@ from evofool.ascend import objectives
 from evofool.ascend.draws import Draws
 from evofool.ascend.loop import Ascent, AscentResult, Improvement, Tick
 from evofool.ascend.params import Coarse, Fourier, Phases
-from evofool.ascend.rules import Normalised, Optimiser
+from evofool.ascend.rules import Normalised, Optimiser, Regularisers
 from evofool.ascend.spectrum import photograph_magnitude
 from evofool.ascend.transforms import Crops, Jitter, Noise, Transform, robust
 from evofool.attacks.class_ascent import AttackOptions, Options, climb, keys_of, steps_of
@@ -26,15 +26,18 @@ def inceptionism(
     *,
     rank: str = "log_odds",
     octaves: int = 4,
-    scale: float = 1.4,
+    scale: float = 2.0,
     variation: float = 0.0,
+    blur: float = 0.5,
     rate: float = 2.5 / 255,
     **keywords: Unpack[Options],
 ) -> AscentResult:
     """Class visualisation from coarse to fine: the logit under jitter minus variation * TV (Mordvintsev 2015, Inceptionism).
 
     Pixels of octave k are scale^(octaves - 1 - k) wide. A step is `rate` times the gradient over its mean absolute value.
-    variation: the weight of the total variation of an image on [0, 1], the sum of squared differences (0: 1 / sqrt(H * W)).
+    variation: the weight of the total variation of an image on [0, 1], the sum of squared differences (0: 0.1, or for images
+    of up to 1,024 pixels 1 / sqrt(H * W)). blur: sigma of a Gaussian that blurs the octave after each step, in its pixels,
+    for images of 224 pixels a side, and in proportion for others; images of up to 32 pixels a side are not changed by it.
     An octave starts from the best images of the one before; items that reached stop_at, or were stopped, do not continue.
     """
     if not 1 <= scale <= 4:
@@ -42,7 +45,8 @@ def inceptionism(
     options = AttackOptions(**keywords)
     steps = steps_of(options.budget, 64, octaves, per_step=5 / 4, what="octaves")
     _, height, width = target.shape
-    weight = variation or 1.0 / math.sqrt(height * width)
+    weight = variation or (1.0 / math.sqrt(height * width) if height * width <= 1024 else 0.1)
+    smooth = Regularisers(blur=blur * min(height, width) / 224)
     sizes = [scale**octave for octave in reversed(range(octaves))]
     grids = [(max(1, round(height / size)), max(1, round(width / size))) for size in sizes]
     images = (0.5 + 0.1 * Draws(options.seed, keys_of(classes, 1), 0).normal(target.shape[0], *grids[0])).clamp(0.0, 1.0)
@@ -52,7 +56,7 @@ def inceptionism(
     for octave, grid in enumerate(grids):
         active_classes = [classes[int(k)] for k in active]
         objective = objectives.class_logit(torch.tensor(active_classes)) - weight * objectives.total_variation()
-        param, rule = Coarse(images, grid, (height, width)), Normalised(rate, by="mean")
+        param, rule = Coarse(images, grid, (height, width)), Normalised(rate, "mean", smooth)
         ascent = Ascent(param, objective, rule, steps, transforms=jitter, select_every=4)
         part = replace(options, tick=_part_of(options.tick, octave, octaves))
         result = climb(target, active_classes, rank, ascent, part, first_key=octave)

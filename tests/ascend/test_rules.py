@@ -17,6 +17,7 @@ from evofool.ascend.rules import (
     StepRule,
     checkpoints,
 )
+from evofool.ascend.transforms import blurred
 
 
 def box(x: torch.Tensor) -> torch.Tensor:
@@ -122,6 +123,21 @@ def test_progress_steps_have_the_regularisers_of_2015() -> None:
     rule = ProgressSteps(0.0, 0.0, centre=0.5, regularisers=Regularisers(idle=0.25))
     idle = rule.step(Step(x, slope, torch.tensor([0.5]), [0], 0, free))
     assert torch.allclose(idle, torch.tensor([[[[0.5, 0.65], [0.52, 0.4]]]]))
+
+
+def test_other_rules_regularise_after_their_steps_too() -> None:
+    x = torch.zeros(1, 1, 5, 5)
+    x[..., 2, 2] = 1.0
+    step = Step(x, torch.zeros_like(x), torch.tensor([0.0]), [0], 0, free)
+    for rule in (
+        Momentum([(0.1, 1)], regularisers=Regularisers(blur=1.0)),
+        Normalised(0.1, regularisers=Regularisers(blur=1.0)),
+    ):
+        rule.begin(1, 1)
+        assert torch.allclose(rule.step(step), blurred(x, 1.0), atol=1e-6)
+    grey = Momentum([(0.1, 1)], centre=0.5, regularisers=Regularisers(decay=0.1))
+    grey.begin(1, 1)
+    assert torch.allclose(grey.step(step), 0.5 + 0.9 * (x - 0.5))
 
 
 def test_normalised_steps_have_the_length_that_is_asked_for() -> None:

@@ -204,6 +204,19 @@ def test_the_mean_image_is_what_preprocessing_subtracts_or_middle_grey() -> None
     assert torch.equal(mean_image(colour), zero)
 
 
+def test_blurred_class_models_are_smoother() -> None:
+    images = [gradient.simonyan(tiny(), [0, 2], budget=20, rate=0.3, blur=blur).images / 255.0 for blur in (0.0, 1.0)]
+    sharp, smooth = (np.abs(np.diff(x, axis=2)).mean() / x.std() for x in images)
+    assert smooth < 0.7 * sharp
+
+
+def test_the_blur_of_inceptionism_changes_no_small_image() -> None:
+    with_it, without = (visualisation.inceptionism(tiny(), [1], budget=30, blur=blur) for blur in (0.7, 0.0))
+    assert with_it.images.tobytes() == without.images.tobytes()
+    strong = visualisation.inceptionism(tiny(), [1], budget=30, blur=30.0)
+    assert strong.images.tobytes() != without.images.tobytes()
+
+
 # --- ending early
 
 

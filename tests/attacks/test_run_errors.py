@@ -77,7 +77,7 @@ def test_errors_name_what_is_wrong_with_a_plan_and_no_folder_is_made(tmp_path: P
 
 
 def test_whole_numbers_are_accepted_for_float_settings() -> None:
-    assert settings_of("simonyan", {"rate": 2, "decay": 0}) == {"rate": 2.0, "decay": 0.0}
+    assert settings_of("simonyan", {"rate": 2, "decay": 0, "blur": 1}) == {"rate": 2.0, "decay": 0.0, "blur": 1.0}
     assert settings_of("apgd", {}) == {"restarts": 1, "rate": 0.03, "losses": "margin"}
 
 

@@ -43,16 +43,16 @@ class Way(NamedTuple):
 
 
 MEASURED = {
-    "simonyan": Way("simonyan", 150, bound=0.8),
-    "simonyan, blur": Way("simonyan", 150, {"blur": 1.0, "decay": 0.001, "rate": 0.2}, 0.8),
-    "inceptionism": Way("inceptionism", bound=0.9),
-    "fourier": Way("fourier", 289),
-    "maco": Way("maco"),
+    "simonyan": Way("simonyan", 100, bound=0.8),
+    "simonyan, blur": Way("simonyan", 100, {"blur": 1.0, "decay": 0.001, "rate": 0.2}, 0.8),
+    "inceptionism": Way("inceptionism", 160, bound=0.9),
+    "fourier": Way("fourier", 145),
+    "maco": Way("maco", 145),
 }
 OTHER_WAYS = {
-    "nguyen": Way("nguyen", 150),
-    "erhan": Way("erhan", 180),
-    "apgd": Way("apgd", 60),
+    "nguyen": Way("nguyen", 60),
+    "erhan": Way("erhan", 90),
+    "apgd": Way("apgd", 40),
     "square": Way("square", 300),
     "nes": Way("nes", 300),
 }
