@@ -28,7 +28,7 @@ def inceptionism(
     octaves: int = 4,
     scale: float = 2.0,
     variation: float = 0.0,
-    blur: float = 0.5,
+    blur: float = 0.7,
     rate: float = 2.5 / 255,
     **keywords: Unpack[Options],
 ) -> AscentResult:
@@ -36,8 +36,8 @@ def inceptionism(
 
     Pixels of octave k are scale^(octaves - 1 - k) wide. A step is `rate` times the gradient over its mean absolute value.
     variation: the weight of the total variation of an image on [0, 1], the sum of squared differences (0: 0.1, or for images
-    of up to 1,024 pixels 1 / sqrt(H * W)). blur: sigma of a Gaussian that blurs the octave after each step, in its pixels,
-    for images of 224 pixels a side, and in proportion for others; images of up to 32 pixels a side are not changed by it.
+    of up to 1,024 pixels 1 / sqrt(H * W)). blur: sigma of a Gaussian that blurs the image after each step, in pixels of a
+    finished image of 224 pixels a side, and in proportion for others: it acts on the last octaves of large images.
     An octave starts from the best images of the one before; items that reached stop_at, or were stopped, do not continue.
     """
     if not 1 <= scale <= 4:
@@ -46,16 +46,16 @@ def inceptionism(
     steps = steps_of(options.budget, 64, octaves, per_step=5 / 4, what="octaves")
     _, height, width = target.shape
     weight = variation or (1.0 / math.sqrt(height * width) if height * width <= 1024 else 0.1)
-    smooth = Regularisers(blur=blur * min(height, width) / 224)
     sizes = [scale**octave for octave in reversed(range(octaves))]
     grids = [(max(1, round(height / size)), max(1, round(width / size))) for size in sizes]
     images = (0.5 + 0.1 * Draws(options.seed, keys_of(classes, 1), 0).normal(target.shape[0], *grids[0])).clamp(0.0, 1.0)
     jitter = (Jitter(max(1, round(min(height, width) / 14))),)
     active = np.arange(len(classes))
     done: list[tuple[np.ndarray, AscentResult]] = []
-    for octave, grid in enumerate(grids):
+    for octave, (grid, size) in enumerate(zip(grids, sizes, strict=True)):
         active_classes = [classes[int(k)] for k in active]
         objective = objectives.class_logit(torch.tensor(active_classes)) - weight * objectives.total_variation()
+        smooth = Regularisers(blur=blur * min(height, width) / 224 / size)
         param, rule = Coarse(images, grid, (height, width)), Normalised(rate, "mean", smooth)
         ascent = Ascent(param, objective, rule, steps, transforms=jitter, select_every=4)
         part = replace(options, tick=_part_of(options.tick, octave, octaves))
