@@ -174,8 +174,8 @@ def _invert_detector(
     if as_json:
         print_json(
             {
-                "found": counts.found,
                 "things": counts.things,
+                "threshold": counts.threshold,
                 "fired": counts.fired,
                 "photographs": counts.photographs,
                 "false_positives": [
@@ -193,6 +193,8 @@ def _invert_detector(
             }
         )
         return
-    fired = f"fired {counts.fired} times in {counts.photographs} photographs"
-    say(f"Found: {counts.found} of {counts.things} held-out pictures; {fired}")
+    say(
+        f"Half of {counts.things} held-out pictures score {counts.threshold:.2f} or more; so many windows of "
+        f"{counts.photographs} photographs do: {counts.fired}"
+    )
     say(f"Page: {output.page}")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from evofool.images import levels
+from evofool.images import quantise
 
 CELL = 8
 """Pixels, the side of a cell."""
@@ -72,7 +72,8 @@ def glyphs(features: np.ndarray) -> np.ndarray:
     drawn = np.tensordot(strength, _strokes(), 1)  # (h, w, 15, 15)
     high, wide = features.shape[:2]
     picture = drawn.transpose(0, 2, 1, 3).reshape(1, high * _GLYPH, wide * _GLYPH)
-    return levels(picture / max(float(np.quantile(picture, 0.995)), 1e-9)).astype(np.uint8)
+    # The root, so that weak edges can be seen too.
+    return quantise(np.sqrt(picture / max(float(np.quantile(picture, 0.995)), 1e-9)))
 
 
 @cache

@@ -1,6 +1,5 @@
 """What HOG leaves of an image: the image brought to whole cells, and its inverse by one method."""
 
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +20,12 @@ class HogInverse(NamedTuple):
     """An image's inverse by one method.
 
     picture: uint8 (1, H, W), with the mean and the standard deviation of the image's grey values, which HOG does not keep.
-    likeness: of all windows of the image that show something; its arrays are empty if none does. seconds: of inverting.
+    likeness: of all windows of the image that show something; its arrays are empty if none does.
     """
 
     method: str
     picture: np.ndarray
     likeness: Likeness
-    seconds: float
 
 
 def to_cells(image: np.ndarray, longest: int | None = None) -> np.ndarray:
@@ -46,13 +44,10 @@ def to_cells(image: np.ndarray, longest: int | None = None) -> np.ndarray:
 def inverse(image: np.ndarray, method: str, model: HogModel, *, seed: int = 0) -> HogInverse:
     """Invert the features of uint8 (C, H, W), as `to_cells` returns it, by a method of hog_inversion.METHODS."""
     shown = grey(image)
-    features = hog_of(image)
-    began = time.perf_counter()
-    found = invert(features, method, model, seed=seed)
-    seconds = time.perf_counter() - began
+    found = invert(hog_of(image), method, model, seed=seed)
     windows, originals = (
         sliding_window_view(x, (SIDE, SIDE))[::_STRIDE, ::_STRIDE].reshape(-1, PIXELS) for x in (found, shown)
     )
     kept = originals.std(1) > FLAT
     picture = quantise(shown.mean() + shown.std() * found)[None]
-    return HogInverse(method, picture, likeness(windows[kept], originals[kept]), seconds)
+    return HogInverse(method, picture, likeness(windows[kept], originals[kept]))

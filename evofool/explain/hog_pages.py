@@ -23,7 +23,11 @@ from evofool.targets.photos import image_files
 MOST_PHOTOGRAPHS = 2000
 """Of a larger folder, so many are taken, evenly spaced by path."""
 _SHOWN = 160  # pixels, the side of a picture on a detector's page
-_INVERTED = ("paired", "ridge")
+_INVERTED = ("paired", "direct")
+_FALSE = (
+    "Below are the false positives with the highest scores, one a photograph: the window, its HOG, and two images made from "
+    f"that HOG alone, by {MEANINGS['paired']}, and by gradient descent."
+)
 
 
 class NamedImage(NamedTuple):
@@ -34,13 +38,15 @@ class NamedImage(NamedTuple):
 
 
 class FiringCounts(NamedTuple):
-    """How many of the pictures of a thing a detector finds, and how often it fires in photographs that do not show it.
+    """How a detector does on pictures that it was not learned from.
 
-    worst: the highest detection of a photograph, for those photographs where it is highest.
+    things: held-out pictures of the thing; threshold: the score that half of them reach; fired: how many windows of the
+    held-out photographs without the thing reach it too. worst: the highest detection of a photograph, for those photographs
+    where it is highest.
     """
 
-    found: int
     things: int
+    threshold: float
     fired: int
     photographs: int
     worst: list[tuple[NamedImage, Detection]]
@@ -98,9 +104,8 @@ def detector_page(
     except ImageError as error:
         raise ImageError(f"{things} and {others}: {error}") from None
     counts = _counts(detector, held_out, photographs[1::2], top, on_progress)
-    head = Section(
-        "", [EXPLAINED], SOURCE, lead=_lead(things, counts), pictures=_detector_pictures(detector, learned, model)
-    )
+    shown = _detector_pictures(detector, learned, model)
+    head = Section("", [_FALSE, EXPLAINED], SOURCE, lead=_lead(things, counts), pictures=shown)
     sections = [_false_positive(k, one, found, model) for k, (one, found) in enumerate(counts.worst, 1)]
     for section in (head, *sections):
         output.add("" if section is head else section.title, section.pictures)
@@ -137,21 +142,22 @@ def _counts(
     on_progress: Callable[[str], None],
 ) -> FiringCounts:
     on_progress(f"looking for false positives in {counted(len(others), 'photograph')}")
+    threshold = float(np.median([score(detector, object_features(one.image)) for one in things]))
     fired, worst = 0, []
     for number, one in enumerate(others):
-        detections = detect(detector, one.image, number, above=-1.0)
-        fired += sum(found.score > 0 for found in detections)
+        detections = detect(detector, one.image, number, above=min(threshold, -1.0))
+        fired += sum(found.score >= threshold for found in detections)
         worst += [(one, found) for found in detections[:1]]
     worst.sort(key=lambda pair: -pair[1].score)
-    found = sum(score(detector, object_features(one.image)) > 0 for one in things)
-    return FiringCounts(found, len(things), fired, len(others), worst[:top])
+    return FiringCounts(len(things), threshold, fired, len(others), worst[:top])
 
 
 def _lead(things: Path, counts: FiringCounts) -> str:
+    windows = {0: "no window", 1: "1 window"}.get(counts.fired, f"{counts.fired:,} windows")
     return (
-        f"The detector finds {counts.found} of {counts.things} pictures of {things.name} that it was not learned from. It "
-        f"fires {counted(counts.fired, 'time')} in {counted(counts.photographs, 'photograph')} that should not show it. "
-        f"Below are the {len(counts.worst)} highest scores, one a photograph."
+        f"Half of {counted(counts.things, 'picture')} of {things.name} that the detector was not learned from score "
+        f"{counts.threshold:.2f} or more. So {'do' if counts.fired > 1 else 'does'} {windows} of "
+        f"{counted(counts.photographs, 'photograph')} that should not show it."
     )
 
 
@@ -174,8 +180,8 @@ def _false_positive(rank: int, one: NamedImage, found: Detection, model: HogMode
         f"{rank}. Score {found.score:.2f}",
         pictures=[
             _picture("Window", window, one.file.name),
-            _picture("HOG", glyphs(found.features), "a stroke along each edge"),
-            *(_picture(f"Inverse, {method}", picture, MEANINGS[method]) for method, picture in inverses.items()),
+            _picture("HOG", glyphs(found.features), ""),
+            *(_picture(f"Inverse, {method}", picture, "") for method, picture in inverses.items()),
         ],
     )
 

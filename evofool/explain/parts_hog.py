@@ -27,7 +27,7 @@ MEANINGS = {
     "direct": "an image with this HOG, by gradient descent from noise",
 }
 _IN_PART = ("paired", "ridge")
-_HEADS = ("method", "NCC", "sharpness", "HOG distance", "ms")
+_HEADS = ("method", "NCC", "sharpness", "HOG distance")
 _UNDER = (
     "Over windows of 5 x 5 cells. NCC: the mean correlation of an inverse's pixels with the image's. Sharpness: the median "
     "of the inverse's gradient energy over the image's, at equal contrast; 1 is as sharp as the image. HOG distance: the "
@@ -68,5 +68,5 @@ def likeness_table(inverses: Sequence[HogInverse]) -> Table:
     for one in inverses:
         typical = one.likeness.typical()
         figures = [NOTHING] * 3 if typical is None else [f"{value:.3f}" for value in typical]
-        rows.append([one.method, *figures, f"{1000 * one.seconds:.0f}"])
+        rows.append([one.method, *figures])
     return Table(_HEADS, rows, "How near the inverses come to the image", under=_UNDER)
