@@ -109,9 +109,7 @@ class Fourier:
     def __init__(self, shape: tuple[int, int, int], deviation: float = 0.3, device: torch.device | str = "cpu") -> None:
         self._shape, self._deviation = shape, deviation
         channels, height, width = shape
-        fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
-        frequency = (fx * fx + fy * fy).sqrt().clamp_min(1.0 / max(height, width))
-        self._scale = (1.0 / frequency).unsqueeze(-1).to(device)
+        self._scale = (1.0 / _frequencies(height, width)).unsqueeze(-1).to(device)
         self._colors = _color_matrix(channels, device)
 
     def init(self, draws: Draws) -> torch.Tensor:
@@ -161,6 +159,48 @@ class Phases:
         return state
 
 
+class BoxedFourier:
+    """Pixels in the box [0, 1], whose states are Fourier coefficients times their frequency, in decorrelated colours.
+
+    With a rule like Adam, whose steps have the same size for each value of a state, the frequencies then change in the
+    proportions of photographs, as with Fourier; but every image can be reached, with black and white pixels too. The start
+    is noise with that spectrum around the colour centre, (C, 1, 1) on [0, 1]. States are (n, C, H, W // 2 + 1, 2).
+    """
+
+    def __init__(self, shape: tuple[int, int, int], centre: torch.Tensor, deviation: float = 0.1) -> None:
+        self._shape, self._centre, self._deviation = shape, centre, deviation
+        frequency = _frequencies(*shape[1:])
+        self._scale = (1.0 / (16 * frequency)).unsqueeze(-1).to(centre.device)
+        self._colors = _color_matrix(shape[0], centre.device)
+        self._from_rgb = None if self._colors is None else torch.linalg.inv(self._colors)
+
+    def init(self, draws: Draws) -> torch.Tensor:
+        channels, height, width = self._shape
+        noise = draws.normal(channels, height, width // 2 + 1, 2).to(self._centre) * self._deviation
+        return self.project(noise + self._encode(self._centre.expand(1, *self._shape)))
+
+    def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return self._images(state)  # projected states: on [0, 1] up to the error of the transforms
+
+    def project(self, state: torch.Tensor) -> torch.Tensor:
+        return self._encode(self._images(state).clamp(0.0, 1.0))
+
+    def _images(self, state: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.view_as_complex((state * self._scale).contiguous())
+        images = torch.fft.irfft2(spectrum, s=self._shape[1:], norm="ortho")
+        return _recolored(images, self._colors)
+
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.fft.rfft2(_recolored(images, self._from_rgb), norm="ortho")
+        return torch.view_as_real(spectrum) / self._scale
+
+
+def _frequencies(height: int, width: int) -> torch.Tensor:
+    """(H, W // 2 + 1): the frequencies of rfft2's coefficients, in cycles a pixel; that of the mean is the lowest other."""
+    fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    return (fx * fx + fy * fy).sqrt().clamp_min(1.0 / max(height, width))
+
+
 def _color_matrix(channels: int, device: torch.device | str) -> torch.Tensor | None:
     """(3, 3): decorrelated colours to RGB; None for images without colours."""
     colors = torch.tensor(COLORS)
@@ -168,5 +208,5 @@ def _color_matrix(channels: int, device: torch.device | str) -> torch.Tensor | N
 
 
 def _recolored(images: torch.Tensor, colors: torch.Tensor | None) -> torch.Tensor:
-    """Images (n, C, H, W) from decorrelated colours to RGB."""
+    """Images (n, C, H, W) whose colours are multiplied by a matrix (3, 3); None leaves them."""
     return images if colors is None else torch.einsum("bchw,dc->bdhw", images, colors)

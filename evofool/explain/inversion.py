@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from evofool.ascend.draws import Draws
 from evofool.ascend.hooks import Hooks
 from evofool.ascend.loop import Ascent, Tick, ascend
 from evofool.ascend.objectives import LOGITS, Objective, alpha_norm, match, total_variation
-from evofool.ascend.params import Pixels
+from evofool.ascend.params import BoxedFourier, Param, Pixels
 from evofool.ascend.rules import Momentum, Optimiser, StepRule
 from evofool.errors import ImageError, ScoreError
 from evofool.scores import log_odds, margin
@@ -18,9 +17,11 @@ from evofool.targets import Preprocessing, Target
 # The paper's sigma, 27098, is the mean norm of its training images: 227 x 227 x 3 pixels on 0..255, minus the mean image.
 _SIDE = 227
 _SPREAD = 27098 / 255 / (3 * _SIDE * _SIDE) ** 0.5  # of a pixel on [0, 1]: 0.27
-_TV, _MOST_TV = 0.1, 10.0  # tv of a layer with as many values as the image, and the most; the paper's most is 100
-_STEPS, _FEWEST, _MOST, _DETERMINED = 700, 60, 400, 100
-_START = 0.1  # standard deviation of the noise at the start of an inversion
+_FIRST_TV = 30.0  # at the first step
+_TV, _MOST_TV = 0.003, 30.0  # tv at the last step of a layer with as many values as the image, and the most
+_STEPS, _FEWEST, _MOST = 140, 50, 150
+_START = 0.05  # standard deviation of the noise at the start of a search over pixels
+_SMALL = 64  # pixels; smaller images are searched for over their pixels
 _RESTART = 1 << 20  # between the keys of an image's restarts
 
 
@@ -28,10 +29,11 @@ _RESTART = 1 << 20  # between the keys of an image's restarts
 class InversionSettings:
     """How an inversion is searched for.
 
-    tv, alpha: weights of total variation and of the pixels' norm, in the paper's units. restarts: starts for each image, of
-    which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half a cosine. tv and
-    steps follow the layer's size unless given: graded_tv, graded_steps. rule: another optimiser; `rate` is then not used.
-    microbatch, streams: as in ascend.
+    tv: the weight of total variation at the last step, in the paper's units; the first has 30, or tv if that is more, and
+    it falls by the same factor in each step. 0: none at any step. alpha: the weight of the pixels' norm. restarts: starts
+    for each image, of which the one with the smallest error is kept. steps, rate: of Adam, whose rate falls to 0 along half
+    a cosine. tv and steps follow the layer's size unless given: graded_tv, graded_steps. rule: another optimiser, over
+    pixels and with the same tv at each step; `rate` is then not used. microbatch, streams: as in ascend.
     """
 
     tv: float | None = None
@@ -98,15 +100,17 @@ def invert(
     """For each image one that minimises ||F(x) - f||^2 / ||f||^2 + [alpha/2 sum x^6 + tv/2 sum (dx^2 + dy^2)] / sigma^2.
 
     images: uint8 (n, C, H, W). layer: the name of a module of the network, or "logits" for its output. x is the difference
-    of an image to the pixel that preprocessing maps to 0; the search starts there, with faint noise. The network gets x in
-    8 bits. All restarts of all images are in one batch. reference: uint8 (m, C, H, W), whose pairs give the distance
-    between features of different images; by default the images themselves. An inversion of a deep layer may resemble
-    nothing and still have the class: then it is a fooling image.
+    of an image to the pixel that preprocessing maps to 0; the search starts there, with faint noise, and never from the
+    given image. The network gets x in 8 bits. All restarts of all images are in one batch. reference: uint8 (m, C, H, W),
+    whose pairs give the distance between features of different images; by default the images themselves. An inversion of a
+    deep layer may resemble nothing and still have the class: then it is a fooling image.
 
     The objective is the paper's, in the units of its constants (pixels on 0..255, 227 a side; there tv is 1, 10 and 100 for
     early, middle and deep layers, alpha 8e-10), for images of any size. Three things differ: pixels are kept in [0, 1],
-    which makes alpha unnecessary; tv follows the layer's size (graded_tv) and is a tenth of the paper's; the optimiser is
-    Adam. The paper's optimiser, rule=paper_rule(shape) with steps=400, ends at a larger error.
+    which makes alpha unnecessary; tv falls during the search, to a weight that follows the layer's size (graded_tv), so that
+    the image is smooth where the layer leaves it free; the optimiser is Adam, over BoxedFourier where the image has at least
+    64 pixels a side. The paper's optimiser, rule=paper_rule(shape) with steps=400, ends at a larger error. Of all steps'
+    images the one with the smallest sum, at the last tv, is returned.
 
     Costs `steps` backward passes for each image and restart, up to the layer, one more forward pass, and a few forward
     passes for features and classes. TargetError for a target without gradients and for an unknown layer, ImageError for
@@ -125,16 +129,23 @@ def invert(
     centre = _zero(target).to(features.device)
     tv = graded_tv(target.shape, features.shape[1]) if settings.tv is None else settings.tv
     steps = graded_steps(target.shape, features.shape[1]) if settings.steps is None else settings.steps
-    objective = _objective(layer, features.repeat(restarts, 1), target.shape, centre, tv, settings.alpha)
-
-    def start(draws: Draws) -> torch.Tensor:
-        return centre + _START * draws.normal(*target.shape).to(centre)
-
+    smoothing = _Smoothing(tv, steps, constant=settings.rule is not None)
+    wanted = features.repeat(restarts, 1)
+    objective = _objective(layer, wanted, target.shape, centre, smoothing, settings.alpha)
     rule = _falling(settings.rate, steps) if settings.rule is None else settings.rule
-    ascent = Ascent(Pixels(start), objective, rule, steps)
+    param = _pixels(target.shape, centre, spectral=settings.rule is None and min(target.shape[1:]) >= _SMALL)
+    at_last = _objective(layer, wanted, target.shape, centre, _Smoothing(tv, steps, constant=True), settings.alpha)
+    ascent = Ascent(param, objective, rule, steps, select_by=at_last)
+
+    def after_step(iteration: int, of: int) -> bool:
+        smoothing.step = iteration + 1
+        return tick is not None and tick(iteration, of)
+
     keys = [restart * _RESTART + k for restart in range(restarts) for k in range(n)]
-    found = ascend(target, ascent, keys, seed=seed, microbatch=settings.microbatch, streams=settings.streams, tick=tick)
-    away = (_features(target, found.images, layer) - features.repeat(restarts, 1)).double().norm(dim=1)
+    found = ascend(
+        target, ascent, keys, seed=seed, microbatch=settings.microbatch, streams=settings.streams, tick=after_step
+    )
+    away = (_features(target, found.images, layer) - wanted).double().norm(dim=1)
     away = torch.where(torch.isfinite(away), away, torch.inf).view(restarts, n)
     best = away.argmin(0)
     chosen = found.images.reshape(restarts, *images.shape)[best.cpu().numpy(), np.arange(n)]
@@ -163,24 +174,22 @@ def invert(
 
 
 def graded_tv(shape: tuple[int, int, int], values: int) -> float:
-    """The weight of total variation for a layer with so many values, of images (C, H, W): 0.1 (C H W / values)^1.3.
+    """The last weight of total variation for a layer with so many values, of images (C, H, W): 0.003 (C H W / values)^2.3.
 
-    It is at most 10. It grows from early layers, which have more values than the image and determine it, to deep ones, of
-    which many images have the same features. The paper's 1, 10 and 100 for AlexNet's layers grow in the same way. Factor
-    and power were chosen by the errors that are left, which should not fall with depth: a smaller factor leaves noise in
-    layers whose features do not determine the pixels, a larger one blurs what early layers keep.
+    It is at most 30. It grows from early layers, which determine the image, to deep ones, of which many images have the
+    same features; so do the paper's 1, 10 and 100 for AlexNet's layers. It was chosen by the errors that are left: deeper
+    layers amplify fine differences, so an early layer has to be matched much more exactly than a deep one for the class to
+    be kept.
     """
-    return min(_MOST_TV, _TV * (float(np.prod(shape)) / values) ** 1.3)
+    return min(_MOST_TV, _TV * (float(np.prod(shape)) / values) ** 2.3)
 
 
 def graded_steps(shape: tuple[int, int, int], values: int) -> int:
-    """The steps for a layer with so many values, of images (C, H, W): 700 / (C H W / values)^0.6, from 60 to 400.
+    """The steps for a layer with so many values, of images (C, H, W): 140 / (C H W / values)^0.11, from 50 to 150.
 
-    A deep layer has few values, which are soon matched, and each step goes through more of the network. A layer with at
-    least as many values as the image determines it, and 100 steps suffice.
+    A deep layer has few values, which are soon matched, and each step goes through more of the network.
     """
-    ratio = float(np.prod(shape)) / values
-    return _DETERMINED if ratio <= 1 else int(np.clip(round(_STEPS / ratio**0.6), _FEWEST, _MOST))
+    return int(np.clip(round(_STEPS / (float(np.prod(shape)) / values) ** 0.11), _FEWEST, _MOST))
 
 
 def paper_rule(shape: tuple[int, int, int]) -> Momentum:
@@ -193,18 +202,40 @@ def paper_rule(shape: tuple[int, int, int]) -> Momentum:
 
 
 def _objective(
-    layer: str, features: torch.Tensor, shape: tuple[int, int, int], centre: torch.Tensor, tv: float, alpha: float
+    layer: str, features: torch.Tensor, shape: tuple[int, int, int], centre: torch.Tensor, tv: "_Smoothing", alpha: float
 ) -> Objective:
     """The objective to ascend: minus the sum to be minimised. A picture's total variation hardly depends on its size."""
     sigma = _SPREAD * float(np.prod(shape)) ** 0.5
     sigma_theirs = _SPREAD * float(shape[0] * _SIDE * _SIDE) ** 0.5
-    found = match(layer, features) - total_variation() * (tv / 2 / sigma_theirs**2)
+    variation = total_variation()
+    smooth = Objective(lambda *inputs: variation(*inputs) * (tv.now / 2 / sigma_theirs**2))
+    found = match(layer, features) - smooth
     return found - alpha_norm(6, centre, 255) * (alpha / 2 / (255 * sigma) ** 2) if alpha else found
+
+
+class _Smoothing:
+    """The weight of total variation, which falls from step to step to `last`, unless constant."""
+
+    def __init__(self, last: float, steps: int, constant: bool = False) -> None:
+        self._last, self._steps, self._constant = last, steps, constant
+        self.step = 0
+
+    @property
+    def now(self) -> float:
+        first = max(_FIRST_TV, self._last)
+        return self._last if self._constant or not self._last else first * (self._last / first) ** (self.step / self._steps)
+
+
+def _pixels(shape: tuple[int, int, int], centre: torch.Tensor, spectral: bool) -> Param:
+    """What is searched over; starts are noise around the colour centre."""
+    if spectral:
+        return BoxedFourier(shape, centre)
+    return Pixels(lambda draws: centre + _START * draws.normal(*shape).to(centre))
 
 
 def _falling(rate: float, steps: int) -> Optimiser:
     def make(leaves: list[torch.Tensor]) -> torch.optim.Optimizer:
-        adam = torch.optim.Adam(leaves, lr=rate)
+        adam = torch.optim.Adam(leaves, lr=rate, betas=(0.9, 0.95))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
         adam.register_step_post_hook(lambda *_: schedule.step())
         return adam

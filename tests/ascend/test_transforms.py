@@ -5,7 +5,7 @@ import torch
 
 from evofool.ascend import transforms as t
 from evofool.ascend.draws import Draws
-from evofool.ascend.params import Coarse, Fourier, Pixels, Sigmoid
+from evofool.ascend.params import BoxedFourier, Coarse, Fourier, Pixels, Sigmoid
 
 TRANSFORMS = [t.Jitter(2), t.Pad(3), t.Rotate(10, 0.9, 1.1), t.Crops(0.5, 0.9), t.Noise(0.1), t.Blur(1.0), t.Centre(6, 6)]
 
@@ -95,6 +95,23 @@ def test_a_fourier_state_decodes_like_single_transforms() -> None:
 
 def test_grey_has_no_colours_to_decorrelate() -> None:
     assert Fourier((1, 8, 8)).decode(torch.zeros(1, 1, 8, 5, 2), torch.tensor([0])).eq(0.5).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6), (1, 7, 9)])
+def test_boxed_coefficients_reach_every_image_of_the_box_and_are_projected_onto_it(shape: tuple[int, int, int]) -> None:
+    grey = torch.full((shape[0], 1, 1), 0.4)
+    param, items = BoxedFourier(shape, grey), torch.arange(2)
+    black_or_white = (torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    assert torch.allclose(param.decode(param._encode(black_or_white), items), black_or_white, atol=1e-5)
+    twice = param.decode(param.project(2 * param._encode(black_or_white)), items)
+    assert torch.allclose(twice, black_or_white, atol=1e-5)
+    start = param.decode(param.init(Draws(0, [0, 1], 0)), items)
+    assert float((start - 0.4).abs().mean()) < 0.05
+    assert not torch.equal(start[0], start[1])
+    assert (
+        BoxedFourier(shape, grey, deviation=0.0).decode(param.project(param._encode(grey.expand(1, *shape))), items).std()
+        < 1e-5
+    )
 
 
 def test_pixels_stay_in_the_box_and_near_the_sphere() -> None:
