@@ -25,7 +25,7 @@ MOST_PHOTOGRAPHS = 2000
 _SHOWN = 160  # pixels, the side of a picture on a detector's page
 _INVERTED = ("paired", "direct")
 _FALSE = (
-    "Below are the false positives with the highest scores, one a photograph: the window, its HOG, and two images made from "
+    "Below are the windows with the highest scores, one a photograph: the window, its HOG, and two images made from "
     f"that HOG alone, by {MEANINGS['paired']}, and by gradient descent."
 )
 
