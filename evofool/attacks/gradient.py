@@ -93,7 +93,7 @@ def simonyan(
     I stays in [0, 1], since it is saved in 8 bits. rate: of the steps with momentum 0.9 (0: 0.05, or for images of up to
     1,024 pixels 0.1 times the square root of C * H * W / 784). blur: sigma in pixels of a Gaussian that blurs I - mean at
     every second step, a regulariser of Yosinski 2015 (0, the default: none). Without it the pictures of large images are
-    hardly smooth (docs/measured.md); blur=1, decay=0.001 and rate=0.2 suit EfficientNet-Lite0.
+    hardly smooth (docs/measured.md); blur=1, decay=0.001 and rate=0.4 suit EfficientNet-Lite0.
     """
     options = AttackOptions(**keywords)
     centre = zero_image(target)
