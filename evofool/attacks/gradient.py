@@ -90,7 +90,7 @@ def simonyan(
 ) -> AscentResult:
     """The class model: max S_c(I) - decay ||I - mean||^2 from the mean image, S_c the logit (Simonyan 2014, eq. 1).
 
-    I stays in [0, 1], since it is saved in 8 bits. rate: of the steps with momentum 0.9 (0: 0.05, or for images of up to
+    I stays in [0, 1], since it is saved in 8 bits. rate: of the steps with momentum 0.9 (0: 0.2, or for images of up to
     1,024 pixels 0.1 times the square root of C * H * W / 784). blur: sigma in pixels of a Gaussian that blurs I - mean at
     every second step, a regulariser of Yosinski 2015 (0, the default: none). Without it the pictures of large images are
     hardly smooth (docs/measured.md); blur=1, decay=0.001 and rate=0.4 suit EfficientNet-Lite0.
@@ -100,7 +100,7 @@ def simonyan(
     of = torch.tensor(list(classes))
     objective = objectives.class_logit(of) - decay * objectives.l2(centre)
     channels, height, width = target.shape
-    usual = 0.1 * math.sqrt(channels * height * width / 784) if height * width <= 1024 else 0.05
+    usual = 0.1 * math.sqrt(channels * height * width / 784) if height * width <= 1024 else 0.2
     rule = Momentum([(rate or usual, 1)], centre=centre, regularisers=Regularisers(blur=blur, blur_every=2))
 
     def start(draws: Draws) -> torch.Tensor:
