@@ -44,7 +44,7 @@ class Way(NamedTuple):
 
 MEASURED = {
     "simonyan": Way("simonyan", 60, bound=0.8),
-    "simonyan, blur": Way("simonyan", 100, {"blur": 1.0, "decay": 0.001, "rate": 0.4}, 0.8),
+    "simonyan, blur": Way("simonyan", 80, {"blur": 1.0, "decay": 0.001, "rate": 0.4}, 0.8),
     "inceptionism": Way("inceptionism", 160, bound=0.9),
     "fourier": Way("fourier", 145),
     "maco": Way("maco", 145),
