@@ -1,13 +1,13 @@
 """Pictures of sixteen ImageNet classes: are they smooth, and do other networks see the class?
 
-    python -m tests.perf.class_pictures --out FILES                                 about 10 minutes of a core
+    python -m tests.perf.class_pictures --out FILES                                 about 12 minutes of a core
     python -m tests.perf.class_pictures --out FILES --sheet docs/class-pictures.jpg
 
 Neighbour correlation: Pearson's, of horizontally and of vertically adjacent values of a channel, the mean of both over the
-channels; the median of 25 photographs is 0.96. p and its bound are of the saved 8-bit image; the other networks see it resized.
-The settings of simonyan, inceptionism and maco were chosen on zebra and soccer ball, of --classes chosen; --classes fresh
-(the default) are others, most of them those of the figures of Simonyan 2014. A picture is a file in FILES; those that are
-there are not made again, so the command can be stopped and repeated. The budgets are those of WAYS.
+channels; the median of 25 photographs is 0.96. p is that of the saved 8-bit image; the other networks see it resized. The
+settings of simonyan, inceptionism and maco were chosen on six of --classes chosen; --classes fresh (the default) are others,
+most of them those of the figures of Simonyan 2014. A picture is a file in FILES; those that are there are not made again, so
+the command can be stopped and repeated. The budgets are those of WAYS.
 """
 
 import argparse
