@@ -234,7 +234,7 @@ def test_an_interrupt_says_where_what_was_done_is(
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 130
     assert "interrupted; the finished parts are in shot-explained" in result.out
-    assert "Not run yet: elements, curves." in Path("shot-explained/index.html").read_text(encoding="utf-8")
+    assert "Not run yet: elements, curves, hog." in Path("shot-explained/index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

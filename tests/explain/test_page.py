@@ -213,7 +213,7 @@ def test_equal_seeds_give_equal_files(lenet: Target, tmp_path: Path) -> None:
 
 def test_a_black_box_has_the_parts_without_gradients(tmp_path: Path) -> None:
     found = explained(black(), tmp_path)
-    assert headings(found.page) == ["Maps", "Occlusion", "Elements", "Deletion and insertion"]
+    assert headings(found.page) == ["Maps", "Occlusion", "Elements", "Deletion and insertion", "What HOG leaves"]
     text = text_of(found.page)
     assert "box has no gradients" in text
     assert "evofool baseline square, nes or random" in text
@@ -241,6 +241,7 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_kept(
         "Segmentation",
         "Deletion and insertion",
         "Inversion",
+        "What HOG leaves",
     ]
     assert "This part failed: RuntimeError: out of &lt;luck&gt;" in found.page.read_text(encoding="utf-8")
     assert "segmentation failed: RuntimeError: out of <luck>" in lines
@@ -257,7 +258,7 @@ def test_finished_parts_are_kept_after_an_interrupt(lenet: Target, tmp_path: Pat
     assert lines[-1] == f"interrupted; the finished parts are in {tmp_path}"
     assert headings(tmp_path / "index.html") == ["Maps", "Occlusion", "Elements"]
     text = text_of(tmp_path / "index.html")
-    assert text.index("Not run yet: saliency, segmentation, margin, curves, inversion.") < text.index(
+    assert text.index("Not run yet: saliency, segmentation, margin, curves, inversion, hog.") < text.index(
         "lenet classifies this image as 0:"
     )
     assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
