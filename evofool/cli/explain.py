@@ -39,7 +39,8 @@ AGAINST = typer.Option(
 )
 PARTS = typer.Option(
     metavar="PART,PART",
-    help="Only these parts: occlusion, elements, saliency, segmentation, margin, curves, inversion, dream, hog, nearest.",
+    help="Only these parts: occlusion, elements, saliency, segmentation, grad-cam, rise, margin, evidence, "
+    "integrated, sufficient, curves, inversion, dream, hog, nearest.",
 )
 LAYERS = typer.Option(metavar="LAYER,LAYER", help="The layers to invert; by default five from the first to the last.")
 DREAM = typer.Option("--dream", metavar="LAYER", help="Enhance the features of this layer in the image (DeepDream).")
@@ -87,7 +88,7 @@ def explain(
     """
     from evofool.errors import TargetError
     from evofool.explain.figures import figures
-    from evofool.explain.page import ExplanationOptions
+    from evofool.explain.options import ExplanationOptions
     from evofool.explain.page import explain as write_page
     from evofool.machine import keep_memory, torch_threads
     from evofool.targets.labels import class_of

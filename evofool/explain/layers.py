@@ -77,10 +77,31 @@ def last_layer(target: Target) -> str:
     raise TargetError(f"{target.name}: has neither a linear layer nor a convolution; name a layer")
 
 
-def _ran(target: Target) -> tuple[dict[str, nn.Module], dict[str, tuple[int, ...]]]:
+def last_spatial(target: Target) -> tuple[str, tuple[int, int]]:
+    """The layer that runs last of those whose output has several positions, and its rows and columns. One forward pass.
+
+    TargetError that says why, where there is none, or where layers after it have lost the positions' order: sequences of
+    tokens, and maps whose channels come last.
+    """
+    if target.crops > 1:
+        raise TargetError(f"{target.name}: it averages the answers to {target.crops} crops of an image")
+    height, width = target.shape[1:]
+    for name, shape in reversed(_ran(target, last=True)[1].items()):
+        if len(shape) == 2:
+            raise TargetError(f"{target.name}: {name} works on a sequence of {shape[0]} tokens")
+        if len(shape) == 3 and shape[1] * shape[2] > 1:
+            if abs(shape[1] * width - shape[2] * height) > max(height, width):
+                sizes = " x ".join(map(str, shape))
+                raise TargetError(f"{target.name}: the output of {name}, {sizes}, is not a map of the image")
+            return name, (shape[1], shape[2])
+    raise TargetError(f"{target.name}: no layer's output has positions")
+
+
+def _ran(target: Target, last: bool = False) -> tuple[dict[str, nn.Module], dict[str, tuple[int, ...]]]:
     """All modules by name; and the shapes of the outputs, by name, of those that return a tensor for a black image.
 
-    The latter are in the order in which they first run; the shapes are those of their last run, without the batch.
+    The latter are in the order in which they first run, or with `last` in that in which they last run; the shapes are those
+    of their last run, without the batch.
     """
     network = target.network
     if network is None:
@@ -90,12 +111,14 @@ def _ran(target: Target) -> tuple[dict[str, nn.Module], dict[str, tuple[int, ...
     with ExitStack() as stack, torch.inference_mode():
         for name, module in modules.items():
             if name:
-                stack.callback(module.register_forward_hook(partial(_note, name, ran)).remove)
+                stack.callback(module.register_forward_hook(partial(_note, name, ran, last)).remove)
         network.module(network.prepare(torch.zeros(1, *target.shape, device=network.device)))
     target.count(1)
     return modules, ran
 
 
-def _note(name: str, ran: dict[str, tuple[int, ...]], _module: nn.Module, _args: object, output: object) -> None:
+def _note(name: str, ran: dict[str, tuple[int, ...]], last: bool, _module: nn.Module, _args: object, output: object) -> None:
     if isinstance(output, torch.Tensor):
+        if last:
+            ran.pop(name, None)
         ran[name] = tuple(output.shape[1:])

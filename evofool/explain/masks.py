@@ -21,6 +21,11 @@ def occlusion_mask(values: np.ndarray) -> np.ndarray:
     return highest(values, SHARE, above=0.0)
 
 
+def map_mask(values: np.ndarray) -> np.ndarray:
+    """The pixels with the highest values of a smooth map (H, W), of those above 0: bool (H, W)."""
+    return highest(values, SHARE, above=0.0)
+
+
 def saliency_mask(smooth: np.ndarray) -> np.ndarray:
     """The pixels with the highest smooth saliency (H, W), after a blur: bool (H, W), empty if it is constant."""
     return highest(smooth, SHARE, blur=_BLUR)

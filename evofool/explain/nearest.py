@@ -65,7 +65,7 @@ def nearest_real(
             name = layer or f"input of {features.name}"
             # Features first, because the classifier depends on them.
             spaces = {name: features, **spaces}
-        sampled = _sample(found, sample, target)
+        sampled = evenly_spaced(found, sample, target)
         owners = np.array([-1, *(i for i, _ in sampled)])  # a picture's number, so that it is not a neighbour of itself
         queries = [image, *(real for _, real in sampled)]
         tables = {name: Neighbours(_all_points(space, queries, batch), owners, k) for name, space in spaces.items()}
@@ -102,10 +102,10 @@ def real_pictures(folder: Path, target: Target) -> list[Photograph]:
 
 def some_real(target: Target, folder: Path, count: int) -> np.ndarray:
     """uint8 (n, C, H, W): up to `count` pictures of a folder, evenly spaced by path; unreadable ones are left out."""
-    return np.stack([image for _, image in _sample(real_pictures(folder, target), count, target)])
+    return np.stack([image for _, image in evenly_spaced(real_pictures(folder, target), count, target)])
 
 
-def _sample(found: Sequence[Photograph], count: int, target: Target) -> list[tuple[int, np.ndarray]]:
+def evenly_spaced(found: Sequence[Photograph], count: int, target: Target) -> list[tuple[int, np.ndarray]]:
     """Up to `count` of the pictures, ascending and evenly spaced, with their numbers."""
     chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)).tolist()
     read = list(_read(found, chosen, target))

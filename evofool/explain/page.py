@@ -1,57 +1,33 @@
 """An explanation of one image, part by part, written to a folder as a self-contained page and its pictures."""
 
-import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evofool.ascend.hooks import layer_names, no_gradients, unknown_layer
-from evofool.ascend.objectives import LOGITS
-from evofool.errors import ImageError, TargetError
 from evofool.explain import parts, parts_occlusion, parts_saliency
 from evofool.explain.answer import Answer, CheckedMask, answer
+from evofool.explain.captum_maps import INSTALL, available
 from evofool.explain.cautions import warnings_of
 from evofool.explain.curves import Curves
 from evofool.explain.folder import ExplanationFolder
 from evofool.explain.layers import evenly, in_order
-from evofool.explain.nearest import real_pictures
+from evofool.explain.options import BY_CAPTUM, ENOUGH, VERSUS, ExplanationOptions, checked_parts, without_gradients
 from evofool.explain.part_result import PartInterrupted, PartMask, PartResult, PassCounter, Report, fault_of, prefixed
+from evofool.explain.parts_captum import grad_cam_part, integrated_part
 from evofool.explain.parts_curves import curves_part
+from evofool.explain.parts_evidence import evidence_part
 from evofool.explain.parts_hog import hog_part
 from evofool.explain.parts_layers import dream_part, inversion_part
-from evofool.explain.parts_margin import margin_part, versus_title
+from evofool.explain.parts_margin import margin_part, versus_section
 from evofool.explain.parts_masks import maps_section
+from evofool.explain.parts_rise import rise_part
+from evofool.explain.parts_sufficient import sufficient_part
 from evofool.images import fewer_colours
 from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets import Target
-
-PARTS = ("occlusion", "elements", "saliency", "segmentation", "margin", "curves", "inversion", "dream", "hog", "nearest")
-_VERSUS = ("margin",)  # the parts that compare two classes, which are shown first and together
-_MAPS = ("occlusion", "elements", "saliency", "margin")  # the parts that have a map; curves need at least one
-_BY_GRADIENT = ("saliency", "segmentation", "margin", "inversion", "dream")
-
-
-@dataclass(frozen=True)
-class ExplanationOptions:
-    """The content of an explanation. only: names of PARTS; empty: all that are possible.
-
-    against: the class that the explained one is compared with; None: of the other classes the one with the highest logit.
-    A black box has only the parts that need no gradients. real_images: a folder, which the part nearest needs. layers: to be
-    inverted, in any order; empty: five. dream: the layer to enhance; empty: no dream. zoom: further frames of the dream.
-    seed: of noise, colours, mixtures and starts. warnings: shown at the head of the page, after those of the target.
-    """
-
-    only: Collection[str] = ()
-    against: int | None = None
-    real_images: Path | None = None
-    layers: Sequence[str] = ()
-    dream: str = ""
-    zoom: int = 0
-    seed: int = 0
-    warnings: Sequence[str] = ()
 
 
 @dataclass
@@ -100,17 +76,13 @@ def explain(
     """
     options = options or ExplanationOptions()
     real, layers, seed = options.real_images, options.layers, options.seed
-    _check_classes(target, class_id, options.against)
-    chosen = _chosen(target, options)
-    _check_layers(target, layers, options.dream)
-    if real is not None:
-        real_pictures(real, target)
+    chosen = checked_parts(target, class_id, options)
     output, passes = ExplanationFolder(folder), PassCounter()
     report(f"Explaining {source} as {target.labels[class_id]} (class {class_id}) of {target.name}")
     for line in notes:
         report(line)
     before = target.queries
-    title, first, predicted, against = parts.overview(target, image, class_id, options.against)
+    title, first, predicted, against, apart = parts.overview(target, image, class_id, options.against)
     explanation = Explanation(output.page, against=against)
     gradients = parts_saliency.Gradients(target, image, class_id, against if "margin" in chosen else None, seed, passes)
     maps: dict[str, np.ndarray] = {}
@@ -126,6 +98,11 @@ def explain(
         "saliency": lambda _: parts_saliency.saliency_part(target, image, class_id, seed, gradients),
         "segmentation": lambda _: parts_saliency.segmentation_part(target, image, class_id, seed, gradients),
         "margin": lambda _: margin_part(target, image, class_id, against, gradients),
+        "evidence": lambda _: evidence_part(target, image, class_id, against, real),
+        "grad-cam": lambda _: grad_cam_part(target, image, class_id, seed, passes),
+        "rise": lambda report: rise_part(target, image, class_id, seed, report),
+        "integrated": lambda _: integrated_part(target, image, class_id, against, passes),
+        "sufficient": lambda report: sufficient_part(target, image, class_id, maps, seed, report, passes),
         "curves": lambda _: draw_curves(),
         "inversion": lambda report: inversion_part(
             target, image, in_order(target, layers) if layers else evenly(target), real, seed, report, passes
@@ -137,7 +114,12 @@ def explain(
     if not target.differentiable:
         first = replace(first, text=[*first.text, without_gradients(target)])
         report(without_gradients(target))
+    if target.differentiable and not options.only and not available():
+        line = f"Not run: {' and '.join(BY_CAPTUM)} need captum, which is not installed: {INSTALL}"
+        first = replace(first, text=[*first.text, line])
+        report(line)
     output.add("", first.pictures)
+    first = _lean(first)
     sections: dict[str, Section] = {}
 
     def warn() -> None:
@@ -153,7 +135,7 @@ def explain(
         sections[name] = _lean(found.section)
         explanation.figures.update(found.figures)
         maps.update(found.maps)
-        masks.extend(mask._replace(over=_lean_picture(mask.over)) for mask in found.masks)
+        masks.extend(mask._replace(where=_lean_picture(mask.where), over=_lean_picture(mask.over)) for mask in found.masks)
         explanation.masks = [mask.found for mask in masks]
         result = answer(target, class_id, explanation.masks) if masks else Answer("", None)
         explanation.answer = result.sentence
@@ -173,14 +155,15 @@ def explain(
             lead=result.sentence,
             pictures=[*(mask.where for mask in masks if mask.found is result.mask), *first.pictures],
         )
-        versus = [sections[part] for part in _VERSUS if part in sections]
-        beside = [Section(versus_title(target, class_id, against, predicted), parts=versus)] if versus else []
+        versus = [sections[part] for part in VERSUS if part in sections]
+        beside = [versus_section(target, class_id, against, predicted, apart, versus)] if versus else []
+        beside += [sections[ENOUGH]] if ENOUGH in sections else []
         beside += [maps_section(target, class_id, masks)] if masks else []
         foot = [
             " ".join([f"Source: {source}. Target: {target.name}. Seed {seed}.", *notes]),
             f"Passes spent: {explanation.forwards:,} forward, {explanation.backwards:,} backward, of one image each.",
         ]
-        shown = [head, *beside, *(section for part, section in sections.items() if part not in _VERSUS)]
+        shown = [head, *beside, *(section for part, section in sections.items() if part not in (*VERSUS, ENOUGH))]
         output.write(html_page(title, shown, foot, [path.name for path in output.pictures]))
 
     warn()
@@ -201,62 +184,16 @@ def explain(
     return explanation
 
 
-def without_gradients(target: Target) -> str:
-    """One line: the parts that a target without gradients cannot have, and the attacks that need none."""
-    rest = [name for name in PARTS if name not in _BY_GRADIENT]
-    return (
-        f"{target.name} has no gradients, so there is no {' or '.join(_BY_GRADIENT)}; possible are {', '.join(rest)} (by "
-        "pixels only). Attacks that need no gradients: evofool baseline square, nes or random."
-    )
-
-
-def _chosen(target: Target, options: ExplanationOptions) -> list[str]:
-    for name in options.only:
-        if name not in PARTS:
-            near = difflib.get_close_matches(name, PARTS, 1)
-            hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise TargetError(f'an explanation has no part "{name}"; its parts are {", ".join(PARTS)}{hint}')
-    if not target.differentiable and set(options.only) & set(_BY_GRADIENT):
-        raise no_gradients(target)
-    if options.real_images is None and "nearest" in options.only:
-        raise ImageError("the part nearest needs a folder of real images: --real-images DIR")
-    if not options.dream and "dream" in options.only:
-        raise TargetError(f"the part dream needs a layer to enhance: --dream LAYER, for example {evenly(target, 2)[0]}")
-    absent = {*(() if target.differentiable else _BY_GRADIENT)}
-    absent |= {name for name, needed in (("nearest", options.real_images), ("dream", options.dream)) if not needed}
-    if "curves" in options.only and not set(_MAPS) & ({*options.only} - absent):
-        raise TargetError(f"the part curves needs a part with a map, for example --parts {_MAPS[0]},curves")
-    return [name for name in PARTS if name not in absent and (not options.only or name in options.only)]
-
-
-def _check_classes(target: Target, class_id: int, against: int | None) -> None:
-    for each in (class_id, *([] if against is None else [against])):
-        if not 0 <= each < len(target.labels):
-            raise TargetError(f"{target.name}: no class {each}; it has 0 to {len(target.labels) - 1}")
-    if class_id == against:
-        raise TargetError(
-            f"{target.labels[class_id]} (class {class_id}) is the class that is explained, and cannot be compared with "
-            "itself; name another class, or leave --against out for the next class"
-        )
-
-
-def _check_layers(target: Target, layers: Sequence[str], dream: str) -> None:
-    for layer in filter(None, (*layers, dream)):
-        if not target.differentiable:
-            raise no_gradients(target)
-        if layer not in layer_names(target) and (layer != LOGITS or dream == LOGITS):
-            raise unknown_layer(target, layer)
-
-
 def _pictures(section: Section) -> list[Picture]:
-    return [*section.pictures, *(picture for folded in section.folded for picture in folded.pictures)]
+    inside = [picture for part in section.parts for picture in _pictures(part)]
+    return [*section.pictures, *(picture for folded in section.folded for picture in folded.pictures), *inside]
 
 
 def _lean(section: Section) -> Section:
     """The section with pictures of fewer colours, for a page that is quick to load; the files keep all colours."""
-
     folded = [replace(part, pictures=[*map(_lean_picture, part.pictures)]) for part in section.folded]
-    return replace(section, pictures=[*map(_lean_picture, section.pictures)], folded=folded)
+    pictures, inside = [*map(_lean_picture, section.pictures)], [*map(_lean, section.parts)]
+    return replace(section, pictures=pictures, folded=folded, parts=inside)
 
 
 def _lean_picture(picture: Picture) -> Picture:

@@ -21,13 +21,15 @@ _RUNNERS_UP = 5
 class Overview(NamedTuple):
     """The page's title and first section: the image, the target's scores for it, and doubts of them.
 
-    predicted: the class that the target gives the image. against: the class that the explained one is compared with.
+    predicted: the class that the target gives the image. against: the class that the explained one is compared with, and
+    apart: how far its logit is below that of the explained one.
     """
 
     title: str
     section: Section
     predicted: int
     against: int
+    apart: float
 
 
 def overview(target: Target, image: np.ndarray, class_id: int, against: int | None = None) -> Overview:
@@ -66,7 +68,7 @@ def overview(target: Target, image: np.ndarray, class_id: int, against: int | No
         "Image", encode_png(image), f"{image.shape[2]} x {image.shape[1]} pixels, the input of the target", width=448
     )
     section = Section("", [text], pictures=[shown], tables=[table], cautions=doubts(target, odds))
-    return Overview(title, section, called, against)
+    return Overview(title, section, called, against, float(logits[0, class_id]) - float(logits[0, against]))
 
 
 def nearest_part(target: Target, image: np.ndarray, real: Path, report: Report) -> PartResult:

@@ -1,11 +1,14 @@
 """Why one class and not another: the comparison's heading, and the gradient of the margin as a section of the page."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
 from evofool.explain.masks import SHARE, highest
 from evofool.explain.part_result import PartResult
 from evofool.explain.parts_saliency import Gradients
+from evofool.explain.phrases import three_decimals
 from evofool.explain.saliency import MARGIN
 from evofool.images import encode_png
 from evofool.pages.heat import heat
@@ -16,10 +19,15 @@ WIDE = 296
 """Pixels on the page: three maps beside one another."""
 
 
-def versus_title(target: Target, class_id: int, against: int, predicted: int) -> str:
-    """The heading of the parts that compare the explained class with another."""
+def versus_section(
+    target: Target, class_id: int, against: int, predicted: int, apart: float, inside: Sequence[Section]
+) -> Section:
+    """The parts that compare the explained class with another. apart: how far its logit is above the other's."""
     first, other = target.labels[class_id], target.labels[against]
-    return f"Why {first} and not {other}" if predicted == class_id else f"{first} compared with {other}"
+    title = f"Why {first} and not {other}" if predicted == class_id else f"{first} compared with {other}"
+    where = "above" if apart >= 0 else "below"
+    text = f"The logit of {first} is {three_decimals(abs(apart))} {where} that of {other}."
+    return Section(title, [text], parts=inside)
 
 
 def margin_part(target: Target, image: np.ndarray, class_id: int, against: int, gradients: Gradients) -> PartResult:
@@ -53,6 +61,6 @@ def _result(of_class: np.ndarray, of_margin: np.ndarray, label: str, other: str)
     first, second = (highest(values, SHARE) for values in (of_class, of_margin))
     both = (first & second).sum() / min(first.sum(), second.sum())
     return (
-        f"Of the {SHARE:.0%} of pixels on which {label} depends most, {both:.0%} are also among the {SHARE:.0%} on which "
-        f"the choice between {label} and {other} depends most (rank correlation of the maps {alike:.2f})."
+        f"{both:.0%} of the pixels that matter most for {label} are also among those that matter most for the choice "
+        f"between {label} and {other} (the highest {SHARE:.0%} of each map; rank correlation of the maps {alike:.2f})."
     )

@@ -15,6 +15,7 @@ from evofool.targets import Target
 
 _WIDE = 296  # pixels on the page: four maps beside one another
 _ANSWER = 448
+_NAMES = {"grad-cam": "Grad-CAM", "rise": "RISE"}
 
 
 def checked(
@@ -32,13 +33,12 @@ def checked(
     where = Picture(
         "The outlined part",
         encode_png(outlined(image, mask, dim=True)),
-        f"{counted(areas(mask), 'area')}, found by {part}; {area:.1%} of the image",
+        f"{counted(areas(mask), 'area')}, found by {_NAMES.get(part, part)}; {area:.1%} of the image",
         width=_ANSWER,
     )
     shown = "passes the check" if found.passed else "this is not shown to be where the class is"
-    map_over = Picture(
-        f"{part.capitalize()}, over the image", encode_png(outlined(over, mask)), f"{caption}: {shown}", width=_WIDE
-    )
+    name = _NAMES.get(part, part.capitalize())
+    map_over = Picture(f"{name}, over the image", encode_png(outlined(over, mask)), f"{caption}: {shown}", width=_WIDE)
     return [PartMask(found, where, map_over)]
 
 

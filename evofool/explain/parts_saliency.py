@@ -13,6 +13,9 @@ from evofool.pages.heat import heat
 from evofool.pages.html_page import Folded, Picture, Section
 from evofool.targets import Target
 
+GRADIENTS = ("saliency", "mean over ten crops", "smooth", "smooth, squared", "variance", "margin", "integrated gradients")
+"""Maps of gradients, pixel by pixel."""
+
 
 class Gradients:
     """The saliency maps of one image, float32 (H, W), each computed when it is first used.

@@ -13,7 +13,7 @@ from PIL import Image
 from evofool.cli.explain import PARTS as PARTS_OPTION
 from evofool.cli.explain import _progress_text
 from evofool.explain import parts_occlusion
-from evofool.explain.page import PARTS
+from evofool.explain.options import PARTS
 from evofool.explain.part_result import Progress
 from evofool.images import decode_png
 from evofool.recipe import load
@@ -234,7 +234,9 @@ def test_an_interrupt_says_where_what_was_done_is(
     result = call("explain", "shot.png", "--target", stub)
     assert result.code == 130
     assert "interrupted; the finished parts are in shot-explained" in result.out
-    assert "Not run yet: elements, curves, hog." in Path("shot-explained/index.html").read_text(encoding="utf-8")
+    assert "Not run yet: elements, rise, sufficient, curves, hog." in Path("shot-explained/index.html").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(

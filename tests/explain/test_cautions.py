@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from evofool.explain.cautions import doubts, warnings_of
-from evofool.explain.page import ExplanationOptions, explain
+from evofool.explain.options import ExplanationOptions
+from evofool.explain.page import explain
 from evofool.explain.part_result import Progress
 from evofool.scores import log_odds
 from evofool.targets import Target
@@ -106,7 +107,9 @@ def test_warnings_head_the_page_and_are_reported_once(tmp_path: Path) -> None:
     ]
     assert found.warnings == wanted
     assert sorted(line for line in lines if line.startswith("Warning")) == sorted(f"Warning: {text}." for text in wanted)
-    assert lines.index(f"Warning: {wanted[0]}.") < lines.index("occlusion (1 of 3)")
+    assert lines.index(f"Warning: {wanted[0]}.") < lines.index(
+        next(line for line in lines if line.startswith("occlusion (1 of "))
+    )
     page = found.page.read_text(encoding="utf-8")
     places = [page.index(f'<p class="caution">Warning: {text}.</p>') for text in wanted]
     assert sorted(places) == places

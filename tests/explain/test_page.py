@@ -19,7 +19,8 @@ from evofool.explain import parts_layers, parts_occlusion, parts_saliency
 from evofool.explain.figures import figures
 from evofool.explain.inversion import InversionSettings, invert
 from evofool.explain.occlusion import occlude
-from evofool.explain.page import PARTS, Explanation, ExplanationOptions, explain
+from evofool.explain.options import PARTS, ExplanationOptions
+from evofool.explain.page import Explanation, explain
 from evofool.explain.part_result import Progress, Report
 from evofool.images import decode_png, save_png
 from evofool.machine import torch_threads
@@ -77,11 +78,13 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     found = explained(lenet, tmp_path / "out", real_images=reals, dream="conv2", report=lines.append)
     assert headings(found.page) == [
         f"Why 0 and not {found.against}",
+        "Sufficient subsets",
         "Maps",
         "Occlusion",
         "Elements",
         "Saliency",
         "Segmentation",
+        "Grad-CAM",
         "Deletion and insertion",
         "Inversion",
         "Dream",
@@ -96,7 +99,7 @@ def test_the_page_has_every_part_and_every_picture_is_a_file_beside_it(lenet: Ta
     for picture in shown:  # in fewer colours than its file
         assert any(file.shape == picture.shape and np.abs(file - picture).mean() < 4 for file in files)
     np.testing.assert_array_equal(decode_png((tmp_path / "out" / "image.png").read_bytes()), ring())
-    assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", f"occlusion (1 of {len(PARTS)})"]
+    assert lines[:2] == ["Explaining ring.png as 0 (class 0) of lenet", f"occlusion (1 of {len(PARTS) - 1})"]
     assert {"nearest: 4 of 4 pictures", "occlusion: 169 of 169 patches"} <= set(map(str, lines))
     text = text_of(found.page)
     assert "Why lenet classifies this image as 0" in text
@@ -213,7 +216,8 @@ def test_equal_seeds_give_equal_files(lenet: Target, tmp_path: Path) -> None:
 
 def test_a_black_box_has_the_parts_without_gradients(tmp_path: Path) -> None:
     found = explained(black(), tmp_path)
-    assert headings(found.page) == ["Maps", "Occlusion", "Elements", "Deletion and insertion", "What HOG leaves"]
+    with_maps = ["Sufficient subsets", "Maps", "Occlusion", "Elements", "RISE", "Deletion and insertion"]
+    assert headings(found.page) == [*with_maps, "What HOG leaves"]
     text = text_of(found.page)
     assert "box has no gradients" in text
     assert "evofool baseline square, nes or random" in text
@@ -234,11 +238,13 @@ def test_a_part_that_fails_is_named_on_the_page_and_the_others_are_kept(
     assert found.faults == {"segmentation": "RuntimeError: out of <luck>"}
     assert headings(found.page) == [
         f"Why 0 and not {found.against}",
+        "Sufficient subsets",
         "Maps",
         "Occlusion",
         "Elements",
         "Saliency",
         "Segmentation",
+        "Grad-CAM",
         "Deletion and insertion",
         "Inversion",
         "What HOG leaves",
@@ -258,9 +264,9 @@ def test_finished_parts_are_kept_after_an_interrupt(lenet: Target, tmp_path: Pat
     assert lines[-1] == f"interrupted; the finished parts are in {tmp_path}"
     assert headings(tmp_path / "index.html") == ["Maps", "Occlusion", "Elements"]
     text = text_of(tmp_path / "index.html")
-    assert text.index("Not run yet: saliency, segmentation, margin, curves, inversion, hog.") < text.index(
-        "lenet classifies this image as 0:"
-    )
+    assert text.index(
+        "Not run yet: saliency, segmentation, grad-cam, margin, evidence, integrated, sufficient, curves, inversion, hog."
+    ) < text.index("lenet classifies this image as 0:")
     assert (tmp_path / "occlusion-drop-of-log-odds.png").exists()
 
 
@@ -320,7 +326,9 @@ def test_the_class_is_compared_with_the_next_one_or_the_one_that_is_named(lenet:
     assert headings(found.page)[0] == f"Why 0 and not {order[1]}"
     text = html.unescape(text_of(found.page))
     assert f"gradient of the logit of 0 less that of {order[1]}" in text
-    assert "Of the 15% of pixels on which 0 depends most" in text
+    assert re.search(r"\d+% of the pixels that matter most for 0 are also among those", text)
+    z = lenet.logits(ring()[None])[0]
+    assert f"The logit of 0 is {z[0] - z[order[1]]:.3f} above that of {order[1]}." in text
     assert figures(found, lenet)["against"] == {"class": order[1], "label": str(order[1])}
     last = explained(lenet, tmp_path / "last", only=["margin"], against=order[-1])
     assert headings(last.page) == [f"Why 0 and not {order[-1]}"]
@@ -424,7 +432,7 @@ def test_figures_of_masks_and_curves_are_plain_numbers(lenet: Target, tmp_path: 
     assert mask["mean"]["without"] == check.removal.without
     assert mask["blur"]["seen_alone"] in lenet.labels
     assert shown["curves"]["occlusion"]["deletion_area"] == found.curves["occlusion"].deletion_area
-    assert len(shown["curves"]["random pixels"]["insertion"]) == 21
+    assert len(shown["curves"]["random pixels"]["insertion"]) == 11
 
 
 def test_an_image_without_elements_has_a_message(lenet: Target, tmp_path: Path) -> None:
@@ -441,7 +449,7 @@ def test_invalid_arguments_are_refused_before_anything_is_written(lenet: Target,
         explained(lenet, folder, layers=["conv1", "conv3"])
     with pytest.raises(TargetError, match="neither gradients nor layers"):
         explained(black(), folder, layers=["conv1"])
-    with pytest.raises(TargetError, match="--dream LAYER, for example fc1"):
+    with pytest.raises(TargetError, match="--dream LAYER, for example conv1"):
         explained(lenet, folder, only=["dream"])
     with pytest.raises(TargetError, match=r'no layer "conv9"'):
         explained(lenet, folder, dream="conv9")
