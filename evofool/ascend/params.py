@@ -160,19 +160,16 @@ class Phases:
 
 
 class BoxedFourier:
-    """Pixels in the box [0, 1], whose states are Fourier coefficients times their frequency, in decorrelated colours.
+    """Pixels in the box [0, 1], whose states are Fourier coefficients times their frequency to the power of 0.7.
 
-    With a rule like Adam, whose steps have the same size for each value of a state, the frequencies then change in the
-    proportions of photographs, as with Fourier; but every image can be reached, with black and white pixels too. The start
-    is noise with that spectrum around the colour centre, (C, 1, 1) on [0, 1]. States are (n, C, H, W // 2 + 1, 2).
+    With a rule like Adam, whose steps have the same size for each value of a state, low frequencies then change more than
+    high ones, nearly in the proportions of photographs; and every image can be reached, with black and white pixels too. The
+    start is noise with that spectrum around the colour centre, (C, 1, 1) on [0, 1]. States are (n, C, H, W // 2 + 1, 2).
     """
 
     def __init__(self, shape: tuple[int, int, int], centre: torch.Tensor, deviation: float = 0.1) -> None:
         self._shape, self._centre, self._deviation = shape, centre, deviation
-        frequency = _frequencies(*shape[1:])
-        self._scale = (1.0 / (16 * frequency)).unsqueeze(-1).to(centre.device)
-        self._colors = _color_matrix(shape[0], centre.device)
-        self._from_rgb = None if self._colors is None else torch.linalg.inv(self._colors)
+        self._scale = (_frequencies(*shape[1:]) ** -0.7 / 16).unsqueeze(-1).to(centre.device)
 
     def init(self, draws: Draws) -> torch.Tensor:
         channels, height, width = self._shape
@@ -180,19 +177,15 @@ class BoxedFourier:
         return self.project(noise + self._encode(self._centre.expand(1, *self._shape)))
 
     def decode(self, state: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        return self._images(state)  # projected states: on [0, 1] up to the error of the transforms
+        # Of projected states, so the values are on [0, 1] up to the error of the transforms.
+        spectrum = torch.view_as_complex((state * self._scale).contiguous())
+        return torch.fft.irfft2(spectrum, s=self._shape[1:], norm="ortho")
 
     def project(self, state: torch.Tensor) -> torch.Tensor:
-        return self._encode(self._images(state).clamp(0.0, 1.0))
-
-    def _images(self, state: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.view_as_complex((state * self._scale).contiguous())
-        images = torch.fft.irfft2(spectrum, s=self._shape[1:], norm="ortho")
-        return _recolored(images, self._colors)
+        return self._encode(self.decode(state, torch.arange(len(state))).clamp(0.0, 1.0))
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.rfft2(_recolored(images, self._from_rgb), norm="ortho")
-        return torch.view_as_real(spectrum) / self._scale
+        return torch.view_as_real(torch.fft.rfft2(images, norm="ortho")) / self._scale
 
 
 def _frequencies(height: int, width: int) -> torch.Tensor:
@@ -208,5 +201,5 @@ def _color_matrix(channels: int, device: torch.device | str) -> torch.Tensor | N
 
 
 def _recolored(images: torch.Tensor, colors: torch.Tensor | None) -> torch.Tensor:
-    """Images (n, C, H, W) whose colours are multiplied by a matrix (3, 3); None leaves them."""
+    """Images (n, C, H, W) from decorrelated colours to RGB."""
     return images if colors is None else torch.einsum("bchw,dc->bdhw", images, colors)

@@ -22,6 +22,8 @@ from tests.perf.shapes import HELD_OUT, TRAINED_ON, Row, photographs
 
 DIGIT_LAYERS = ("conv1", "conv2", "fc1", "fc2")
 LITE0_LAYERS = ("_blocks.2", "_blocks.4", "_blocks.7", "_blocks.10", "_blocks.15")
+SLACK = 1.05  # times the error of the next layer; an error that is larger by less counts as the same
+LEAST = 0.95  # of the images, of which a class is kept at each earlier layer too and the error falls towards the input
 INVERTED = ("astronaut", "chelsea", "coffee", "rocket", "retina")
 
 
@@ -34,12 +36,17 @@ def digit_rows(seed: int = 0, count: int = 64) -> list[Row]:
     found = target("lenet")
     digits, _ = load_digits()
     images = quantise(digits[:: len(digits) // count][:count].numpy())
-    measured = []
+    measured, every = [], []
     for layer in DIGIT_LAYERS:
         result = invert(found, images, layer, settings=InversionSettings(restarts=2, microbatch=32), seed=seed)
+        every.append(result)
         error, kept = float(result.squared.mean()), float(result.kept.mean())
         measured.append(Row(f"digits, {layer}: squared error", "<= 1%", _both(result), error <= 0.01))
         measured.append(Row(f"digits, {layer}: class kept", ">= 98%", f"{kept:.1%}", kept >= 0.98))
+    kept_earlier = kept_earlier_too(np.stack([result.kept for result in every]))
+    falls = falls_towards_input(np.stack([result.unsquared for result in every]))
+    for what, held in (("kept at each earlier layer", kept_earlier), ("error falls to the input", falls)):
+        measured.append(Row(f"digits: {what}", f">= {LEAST:.0%}", f"{held.mean():.1%}", bool(held.mean() >= LEAST)))
     return measured
 
 
@@ -54,6 +61,16 @@ def lite0_rows(seed: int = 0) -> list[Row]:
         figure = f"{_both(result)}, class kept {result.kept.sum()} of {len(images)}"
         measured.append(Row(f"Lite0, {layer}: unsquared error", "<= 0.30", figure, error <= 0.30))
     return measured
+
+
+def kept_earlier_too(kept: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether every layer before one that keeps the class keeps it too. kept: bool (layers, n)."""
+    return (kept[:-1] >= kept[1:]).all(0)
+
+
+def falls_towards_input(errors: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether no error is larger than that of the next deeper layer, but for SLACK. errors: (layers, n)."""
+    return (errors[:-1] <= errors[1:] * SLACK).all(0)
 
 
 def square(names: Sequence[str], size: Sequence[int] = (224, 224)) -> np.ndarray:

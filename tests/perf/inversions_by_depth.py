@@ -7,8 +7,8 @@ and ten elites of a run, a quarter of a minute of a core for each image. Each im
 second run measures only the images that have none. --only part: images whose name starts with it.
 
 Two properties should hold for an image: a class that is kept at a layer is kept at each earlier one, and the error falls or
-stays towards the input. Settings were chosen on the photographs 12, 212, 462 and 712 of ImageNet's samples, sorted by name;
-`--photographs` takes evenly spaced ones, of which none of these is among 40.
+stays towards the input. Settings were chosen on astronaut and on the photographs 212 and 712 of a
+thousand of ImageNet, sorted by name; `--photographs` takes evenly spaced ones, and neither is among 40.
 """
 
 import argparse
@@ -31,12 +31,10 @@ from evofool.run.stored import StoredRun
 from evofool.scores import margin
 from evofool.targets import Target, target
 from evofool.targets.photos import to_input
-from tests.perf.inversions import square
+from tests.perf.inversions import LEAST, falls_towards_input, kept_earlier_too, square
 from tests.perf.shapes import HELD_OUT, TRAINED_ON
 
 SCHEMA, VERSION = "evofool/inversions-by-depth", 1
-SLACK = 1.05  # times the error of the next layer; an error that is larger by less counts as the same
-LEAST = 0.95  # of the images
 TOGETHER = 2  # images that are inverted in one call
 
 
@@ -64,16 +62,6 @@ def measured(network: Target, layers: Sequence[str], images: np.ndarray, seed: i
                 }
             )
     return results
-
-
-def kept_earlier_too(kept: np.ndarray) -> np.ndarray:
-    """(n,) bool: whether every layer before one that keeps the class keeps it too. kept: bool (layers, n)."""
-    return (kept[:-1] >= kept[1:]).all(0)
-
-
-def falls_towards_input(errors: np.ndarray) -> np.ndarray:
-    """(n,) bool: whether no error is larger than that of the next deeper layer, but for SLACK. errors: (layers, n)."""
-    return (errors[:-1] <= errors[1:] * SLACK).all(0)
 
 
 def report(results: Mapping[str, Mapping[str, Any]]) -> None:
