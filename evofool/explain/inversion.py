@@ -19,7 +19,7 @@ _SIDE = 227
 _SPREAD = 27098 / 255 / (3 * _SIDE * _SIDE) ** 0.5  # of a pixel on [0, 1]: 0.27
 _FIRST_TV = 30.0  # at the first step
 _TV, _MOST_TV = 0.003, 30.0  # tv at the last step of a layer with as many values as the image, and the most
-_STEPS, _FEWEST, _MOST = 140, 50, 150
+_STEPS, _FEWEST, _MOST = 410, 60, 200
 _START = 0.05  # standard deviation of the noise at the start of a search over pixels
 _SMALL = 64  # pixels; smaller images are searched for over their pixels
 _RESTART = 1 << 20  # between the keys of an image's restarts
@@ -185,11 +185,11 @@ def graded_tv(shape: tuple[int, int, int], values: int) -> float:
 
 
 def graded_steps(shape: tuple[int, int, int], values: int) -> int:
-    """The steps for a layer with so many values, of images (C, H, W): 140 / (C H W / values)^0.11, from 50 to 150.
+    """The steps for a layer with so many values, of images (C, H, W): 410 / (C H W / values)^0.46, from 60 to 200.
 
     A deep layer has few values, which are soon matched, and each step goes through more of the network.
     """
-    return int(np.clip(round(_STEPS / (float(np.prod(shape)) / values) ** 0.11), _FEWEST, _MOST))
+    return int(np.clip(round(_STEPS / (float(np.prod(shape)) / values) ** 0.46), _FEWEST, _MOST))
 
 
 def paper_rule(shape: tuple[int, int, int]) -> Momentum:
