@@ -5,9 +5,9 @@
 
 Neighbour correlation: Pearson's, of horizontally and of vertically adjacent values of a channel, the mean of both over the
 channels; the median of 25 photographs is 0.96. p is that of the saved 8-bit image; the other networks see it resized. The
-settings of simonyan, inceptionism and maco were chosen on six of --classes chosen; --classes fresh (the default) are others,
-most of them those of the figures of Simonyan 2014. A picture is a file in FILES; those that are there are not made again, so
-the command can be stopped and repeated. The budgets are those of WAYS.
+settings of simonyan, inceptionism and maco were chosen on some of --classes chosen; those of --classes fresh, the default,
+are others, most of them those of the figures of Simonyan 2014. A picture is a file in FILES; those that are there are not
+made again, so the command can be stopped and repeated. The budgets are those of WAYS.
 """
 
 import argparse
