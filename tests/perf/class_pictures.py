@@ -30,7 +30,7 @@ CLASSES = {
     "chosen": (1, 285, 340, 386, 417, 504, 609, 665, 805, 892, 920, 947, 954, 967, 980, 985),
     "fresh": (9, 99, 130, 250, 251, 278, 301, 508, 543, 627, 759, 897, 945, 951, 963, 968),
 }
-LEAST_P, AT_LEAST = 0.9, 15  # of sixteen classes
+LEAST_P = 0.9
 
 
 class Way(NamedTuple):
@@ -102,7 +102,7 @@ def line(name: str, images: np.ndarray, classes: Sequence[int], target: Target, 
     cells = [name, f"{np.median(correlation):.2f} ({correlation.min():.2f})", f"{(p >= LEAST_P).sum()}/{len(p)}"]
     bound = WAYS[name].bound
     both = int(((correlation >= bound) & (p >= LEAST_P)).sum())
-    cells.append(f"{both}/{len(p)} ({bound}){'' if both >= AT_LEAST else ' MISSED'}" if bound else "")
+    cells.append(f"{both}/{len(p)} ({bound}){'' if both >= len(p) - 1 else ' MISSED'}" if bound else "")
     for other in others:
         q, first = confidences(other, images, classes)
         cells.append(f"{first.sum()}/{len(q)}, {q.mean():.2f}")
