@@ -14,7 +14,7 @@ from evofool.targets import Target
 _TITLE = "Deletion and insertion"
 _LITTLE = 0.8  # of the confidence: a blurred copy with more leaves insertion little to show
 _PIXELS, _PATCHES = "random pixels", "random patches"
-_STEPS = 10  # of the page's curves; areas differ by less than 0.01 from those of twice as many
+_STEPS = 10  # of the page's curves; on five photographs areas differ by up to 0.024 from those of 20
 _DRAWN = 7  # maps in the plot, as many as it has colours
 
 
