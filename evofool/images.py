@@ -91,10 +91,10 @@ def encode_png(image: np.ndarray) -> bytes:
 
 @lru_cache(maxsize=64)
 def fewer_colours(png: bytes) -> bytes:
-    """A PNG with at most 128 colours that looks much the same, or the same bytes if that is no shorter."""
+    """A PNG with at most 96 colours that looks much the same, or the same bytes if that is no shorter."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
-        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        picture.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return min(png, buffer.getvalue(), key=len)
 
 

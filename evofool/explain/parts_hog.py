@@ -55,7 +55,9 @@ def hog_part(target: Target, image: np.ndarray) -> PartResult:
 
 def pictures(image: np.ndarray, inverses: Sequence[HogInverse]) -> list[Picture]:
     """HOG as strokes, and each inverse."""
-    strokes = Picture("HOG", encode_png(glyphs(hog_of(image))), "a stroke along each edge", width=224)
+    # Strokes are full of edges, so a picture of them at its own size is several times as large a file as the others.
+    drawn = np.rint(resized(glyphs(hog_of(image)), (1, *image.shape[1:])) / 17).astype(np.uint8) * np.uint8(17)
+    strokes = Picture("HOG", encode_png(drawn), "a stroke along each edge", width=224)
     return [
         strokes,
         *(Picture(f"Inverse, {one.method}", encode_png(one.picture), MEANINGS[one.method], width=224) for one in inverses),
