@@ -30,7 +30,9 @@ TARGET = typer.Option(
 )
 OUT = typer.Option(metavar="DIR", help="Where to write; RUN/explain-CLASS or IMAGE-explained by default.")
 REAL_IMAGES = typer.Option(
-    metavar="DIR", help="Real images to find the nearest ones in: one folder per class, or any image files."
+    metavar="DIR",
+    help="Real images, one folder per class or any image files: for the nearest ones, the images that excite a channel "
+    "most, and the errors of inversions.",
 )
 AGAINST = typer.Option(
     metavar="CLASS",
@@ -79,10 +81,11 @@ def explain(
     """Show which parts of an image the classifier's score depends on: writes a page, index.html, and its pictures.
 
     The image is an elite of a run or any image file. The page begins with where the classifier sees the class, or that this
-    is not shown. Then the class is compared with the next one, or with the class that --against names. Further parts are
-    occlusion, the effect of repeated elements, saliency, segmentation, deletion and insertion curves, inversions of layers
-    and of HOG, with --dream a DeepDream, and with --real-images the nearest real images. For a black box it
-    has the parts that need no gradient. Each part is written as soon as it is finished; an earlier page is replaced.
+    is not shown. Then the class is compared with the next one, or with the class that --against names: by gradients,
+    evidence in the last layer and integrated gradients. Further parts are sufficient subsets of pixels, occlusion, the
+    effect of repeated elements, saliency, segmentation, Grad-CAM, deletion and insertion curves, inversions of layers and
+    of HOG, with --dream a DeepDream, and with --real-images the nearest real images. For a black box it has the parts that
+    need no gradient, and RISE. Each part is written as soon as it is finished; an earlier page is replaced.
     Warnings of the target and of a close decision are printed and head the page. Exits with 2 if a part failed; the page
     then has the others.
     """

@@ -34,9 +34,10 @@ class ExplanationOptions:
     """The content of an explanation. only: names of PARTS; empty: all that are possible.
 
     against: the class that the explained one is compared with; None: of the other classes the one with the highest logit.
-    A black box has only the parts that need no gradients. real_images: a folder, which the part nearest needs. layers: to be
-    inverted, in any order; empty: five. dream: the layer to enhance; empty: no dream. zoom: further frames of the dream.
-    seed: of noise, colours, mixtures and starts. warnings: shown at the head of the page, after those of the target.
+    A black box has only the parts that need no gradients. real_images: a folder, which the part nearest needs and the parts
+    evidence and inversion use. layers: to be inverted, in any order; empty: five. dream: the layer to enhance; empty: no
+    dream. zoom: further frames of the dream. seed: of noise, colours, mixtures and starts. warnings: shown at the head of
+    the page, after those of the target.
     """
 
     only: Collection[str] = ()

@@ -58,7 +58,7 @@ def evidence_part(target: Target, image: np.ndarray, class_id: int, against: int
         f"{found.features.shape[1]} x {found.features.shape[2]} positions times the weight of the class. A channel's part "
         f"of the margin is what it adds for {label} less what it adds for {other}. The same sum by positions gives the "
         "maps: red where the image adds to the logit or the margin.",
-        f"Sum and bias equal the logits of the network up to {found.residual:.1g}.",
+        f"Sum and bias equal the outputs of {found.last.linear} up to {found.residual:.1g}.",
     ]
     figures = {"evidence": _figures(target, found, for_class, for_other)}
     section = Section(_TITLE, text, _SOURCE, pictures, parts=[strongest])

@@ -80,8 +80,8 @@ def maps_section(target: Target, class_id: int, masks: Sequence[PartMask]) -> Se
     heads = ["mask", "passes", "area", *by_fill, *(f"{head}, blurred" for head in by_fill)]
     text = (
         "Each map over the image, with the mask that was made of it. A mask is checked: its pixels are replaced by the "
-        "image's mean colour, and the log-odds of the class have to fall, and by more than without 95% of copies of the "
-        "mask, which have the same shape and are shifted and mirrored at random. A mask that passes is checked again with "
+        "image's mean colour, and the log-odds of the class have to fall, and by more than they fall for 95% of its "
+        "copies, which have the same shape and are shifted and mirrored at random. A mask that passes is checked again with "
         "the blurred image in place of the mean colour. One that does not pass both checks is not shown to be where the "
         "class is."
     )

@@ -31,9 +31,9 @@ def rise(
 
     The image is shown through `masks` random masks (random_masks), blended with its mean colour and rounded to 8 bits. A
     pixel's value is the covariance of the confidence and of the pixel's visibility, over the mean visibility. That is eq. 6
-    of Petsiuk, Das & Saenko 2018 with the mean confidence subtracted from each: it moves the map by what is expected to be a
-    constant, and removes the noise that this constant has with few masks. The paper has 4,000 to 8,000 masks of 7 x 7 cells,
-    and black instead of the mean colour. Costs a query a mask.
+    of Petsiuk, Das & Saenko 2018 with the mean confidence subtracted from each. This subtracts a constant in expectation,
+    and with few masks it lowers the noise. The paper has 4,000 to 8,000 masks of 7 x 7 cells, and black instead of the mean
+    colour. Costs a query a mask.
     """
     if masks < 2:
         raise ValueError(f"RISE needs at least 2 masks, not {masks}")

@@ -60,7 +60,8 @@ def sufficient(
     the fill. Of seven shares, 1/64 to 49/64, and of the numbers of pixels in `first` for a map, the smallest that keeps the
     confidence is found; then a smaller one by bisection, down to the next share that does not, on a scale of square roots,
     which is finer for small shares. So the subset was queried and keeps the confidence; as the confidence need not rise with
-    every pixel, a smaller one may exist. Nothing is random. Costs 2 queries, and 7 + rounds for each map.
+    every pixel, a smaller one may exist. Nothing is random. Costs 2 queries, and for each map 7 + rounds and one for each
+    number in its `first`; only the 2 where no pixel is needed.
 
     Source: Carter et al. 2019, "What made you do this?"; the order there is that of backward selection. ImageError for a map
     that does not fit the image, ScoreError for one that is not finite.

@@ -47,8 +47,8 @@ def test_the_file_that_is_shipped_is_that_of_the_photographs(tmp_path: Path, mon
     path = tmp_path / "again.json"
     monkeypatch.setattr("sys.argv", ["photograph_spectrum", "--out", str(path)])
     photograph_spectrum.main()
-    monkeypatch.setattr(spectrum, "SHIPPED", path)
     shipped = spectrum._table()
+    monkeypatch.setattr(spectrum, "SHIPPED", path)
     spectrum._table.cache_clear()
     np.testing.assert_allclose(spectrum._table(), shipped, atol=0.02)  # versions of Pillow decode and resize differently
     spectrum._table.cache_clear()
