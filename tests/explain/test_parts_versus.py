@@ -14,12 +14,15 @@ from evofool.explain.evidence import evidence
 from evofool.explain.figures import figures
 from evofool.explain.options import ExplanationOptions
 from evofool.explain.page import Explanation, explain
+from evofool.explain.part_result import PassCounter, Progress
 from evofool.explain.parts_captum import _summed
+from evofool.explain.parts_sufficient import sufficient_part
 from evofool.images import save_png
 from evofool.targets import Target
-from tests.explain.one_patch import lit, one_patch
+from tests.explain.one_patch import PATCH, lit, one_patch
 from tests.explain.test_evidence import SHAPE, image
 from tests.explain.test_evidence import target as pooling
+from tests.explain.test_sufficient import Weighted
 
 
 def explained(target: Target, folder: Path, **options: object) -> Explanation:
@@ -62,10 +65,9 @@ def test_a_page_divides_the_margin_among_channels_and_pixels(tmp_path: Path) -> 
     assert [each["channel"] for each in shown["evidence"]["strongest"]] == [*ours.strongest(6)[0], *ours.strongest(6)[1]]
     assert shown["integrated"]["margin"] == pytest.approx(ours.margin, abs=1e-4)
     assert (shown["integrated"]["fill"], shown["integrated"]["steps"]) == ("mean", 32)
-    assert {*shown["sufficient"]["shares"]} == {
-        *("evidence", "Grad-CAM", "backward selection", "random pixels", "random patches")
-    }
-    assert all(0 <= subset["share"] <= 1 for subset in shown["sufficient"]["shares"].values())
+    # Its mean colour alone keeps the class.
+    assert {*shown["sufficient"]["shares"]} == {"evidence", "Grad-CAM", "random pixels", "random patches"}
+    assert {subset["share"] for subset in shown["sufficient"]["shares"].values()} == {0.0}
 
 
 def test_a_network_that_is_not_pooled_has_the_reason_instead(lenet: Target, tmp_path: Path) -> None:
@@ -99,6 +101,40 @@ def test_a_black_box_has_rise_and_subsets_by_its_maps(tmp_path: Path) -> None:
     assert [*found.curves] == ["occlusion", "RISE", "random pixels", "random patches"]
     with pytest.raises(TargetError, match="the part sufficient needs a part with a map"):
         explain(one_patch(), lit(), 0, tmp_path, source="patch.png", options=ExplanationOptions(only=["sufficient"]))
+
+
+def test_where_the_mean_colour_keeps_the_class_no_pixel_is_selected(tmp_path: Path) -> None:
+    target = pooling()
+    flat = np.full(SHAPE, 90, np.uint8)
+    found = explain(target, flat, 0, tmp_path, source="flat.png", options=ExplanationOptions(only=["sufficient"]))
+    assert not found.faults
+    assert found.backwards == 0
+    assert found.forwards <= 8
+    assert "no pixel is needed, so there is no sufficient subset" in text_of(found.page)
+
+
+def test_backward_selection_is_in_the_place_of_maps_of_gradients(tmp_path: Path) -> None:
+    target = Target.from_module(Weighted(PATCH[None] - PATCH.mean()), ["bright", "dark"], (1, *PATCH.shape))
+    options = ExplanationOptions(only=["saliency", "sufficient"])
+    events: list[str | Progress] = []
+    found = explain(target, lit()[:1], 0, tmp_path, source="patch.png", options=options, report=events.append)
+    assert not found.faults
+    shares = {name: subset["share"] for name, subset in found.figures["sufficient"]["shares"].items()}
+    assert [*shares] == ["backward selection", "random pixels", "random patches"]
+    assert shares["backward selection"] < min(shares["random pixels"], shares["random patches"])
+    assert "It takes the place of the maps of gradients" in text_of(found.page)
+    steps = [event for event in events if isinstance(event, Progress) and "backward selection" in event.what]
+    assert [event.done for event in steps] == list(range(1, len(steps) + 1))
+    assert steps[0].of > 1
+
+
+def test_maps_and_random_pixels_have_the_same_rounds(tmp_path: Path) -> None:
+    target = one_patch()
+    maps = {"patch": PATCH * 1.0}
+    before = target.queries
+    found = sufficient_part(target, lit(), 0, maps, 0, lambda _event: None, PassCounter())
+    assert target.queries - before == 2 + 10 * (1 + 4)
+    assert [*found.figures["sufficient"]["shares"]] == ["patch", "random pixels", "random patches"]
 
 
 def test_squares_add_up_to_the_whole() -> None:

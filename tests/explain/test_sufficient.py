@@ -79,7 +79,7 @@ def test_backward_selection_of_a_linear_network_is_the_order_of_its_contribution
     target, weight, image = weighted()
     steps: list[int] = []
     before = target.queries
-    order, counts, odds = backward_selection(target, image, 0, on_step=lambda: steps.append(1))
+    order, counts, odds = backward_selection(target, image, 0, on_step=lambda step, _of: steps.append(step))
     assert target.queries - before == len(steps) == len(counts)
     parts = (weight * (image / 255.0 - filled(image, "mean") / 255.0))[0].ravel()
     assert sorted(order.ravel().tolist()) == list(range(64))
@@ -91,21 +91,63 @@ def test_backward_selection_of_a_linear_network_is_the_order_of_its_contribution
 
 
 def test_backward_selection_differentiates_again_after_each_step() -> None:
-    """What a pixel adds depends on others: the first gradient, of a product of two, ranks by the other's size."""
+    """What a pixel adds depends on others, so the order differs from that of the first gradient."""
+    rng = np.random.default_rng(4)
+    alone, products = rng.normal(0, 1, 16), rng.normal(0, 1, (16, 16))
+    image = rng.integers(0, 256, (1, 4, 4), np.uint8)
 
-    class Product(nn.Module):
+    class Quadratic(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             pixels = x.flatten(1)
-            first = 8 * pixels[:, 0] + 4 * pixels[:, 1] * pixels[:, 2] - 0.1 * pixels[:, 3]
+            first = pixels @ torch.from_numpy(alone).float()
+            first = first + ((pixels @ torch.from_numpy(products).float()) * pixels).sum(1)
             return torch.stack([first, torch.zeros_like(first)], 1)
 
-    target = Target.from_module(Product(), ["a", "b"], (1, 2, 4))
-    image = np.array([[[255, 255, 20, 255], [0, 0, 0, 0]]], np.uint8)
-    order = backward_selection(target, image, 0, removed=0.2).map
-    assert order.ravel().argmax() == 0
-    assert sorted(order.ravel().tolist()) == list(range(8))
-    # Alone, the first pixel keeps most; the small factor of the product is removed early.
-    assert order.ravel()[2] < order.ravel()[1]
+    other = filled(image, "mean").ravel() / 255.0
+    change = image.ravel() / 255.0 - other
+
+    def slopes(left: list[int]) -> np.ndarray:
+        """Of the log-odds, which are the logit, by each pixel's mask."""
+        pixels = other.copy()
+        pixels[left] += change[left]
+        return change * (alone + (products + products.T) @ pixels)
+
+    left, removed = list(range(16)), list[int]()
+    while len(left) > 2:
+        now = slopes(left)
+        left.sort(key=lambda pixel: now[pixel])
+        gone = int(np.ceil(0.2 * len(left)))
+        removed, left = removed + left[:gone], left[gone:]
+    now = slopes(left)
+    removed += sorted(left, key=lambda pixel: now[pixel])
+    target = Target.from_module(Quadratic(), ["a", "b"], (1, 4, 4))
+    found = backward_selection(target, image, 0, removed=0.2)
+    assert found.map.ravel().argsort().tolist() == removed
+    assert removed != slopes(list(range(16))).argsort().tolist()
+
+
+def test_backward_selection_reports_the_steps_to_a_tenth_and_then_to_two_pixels() -> None:
+    target, _weight, image = weighted(16)
+    steps: list[tuple[int, int]] = []
+    counts = backward_selection(target, image, 0, on_step=lambda *at: steps.append(at)).counts
+    planned = sum(count > 25.6 for count in counts) + 1
+    assert [step for step, _ in steps] == list(range(1, len(counts) + 1))
+    assert {of for _, of in steps[:planned]} == {planned}
+    # The mean colour keeps class 1 of an image of that colour, so all pixels go.
+    steps.clear()
+    counts = backward_selection(target, np.full_like(image, 9), 1, on_step=lambda *at: steps.append(at)).counts
+    assert counts[-1] <= 2
+    assert {of for _, of in steps[:planned]} == {planned}
+    assert {of for _, of in steps[planned:]} == {len(counts)}
+
+
+def test_a_cut_graph_is_named_as_for_other_gradients() -> None:
+    class Cut(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.flatten(1)[:, :2] > 0.5).float()
+
+    with pytest.raises(TargetError, match="gives no gradients: its output does not depend on the image"):
+        backward_selection(Target.from_module(Cut(), ["a", "b"], SHAPE), lit(), 0)
 
 
 def test_a_target_without_gradients_has_no_backward_selection() -> None:
