@@ -17,21 +17,25 @@ _WHAT = f"{_HOG} or {_DETECTOR}"
 
 WHAT = typer.Argument(
     metavar=_WHAT.replace(" or ", "|").upper(),
-    help="What is inverted: hog, the HOG of an image; detector, the false positives of a detector on HOG.",
+    help="What is inverted: hog, the HOG of an image; detector, the highest windows of a detector on HOG.",
 )
-SOURCE = typer.Argument(metavar="IMAGE|DIR", help="An image file; for a detector a folder with pictures of one thing.")
-SCAN = typer.Option(metavar="DIR", help="Of a detector: photographs that do not show the thing.")
+SOURCE = typer.Argument(
+    metavar="IMAGE|DIR", help="An image file; for a detector a folder with at least 10 pictures of one thing."
+)
+SCAN = typer.Option(metavar="DIR", help="Of a detector: at least 15 photographs that do not show the thing.")
 METHOD = typer.Option(
     metavar="METHOD,METHOD", help="Of an image: paired, ridge, elda, direct; by default all that the model has."
 )
 TRAIN = typer.Option(
-    metavar="DIR", help="Learn the inverses from the photographs of this folder, once; by default a small model is used."
+    metavar="DIR",
+    help="Learn the inverses from the photographs of this folder, once; of more than 2,000 from so many, evenly spaced. By "
+    "default a small model is used.",
 )
 MODEL = typer.Option(metavar="FILE", help="A model that --train has written.")
 SIZE = typer.Option(
     min=56, max=2000, metavar="PIXELS", help="The longer side that the image is resampled to; at most 320 by default."
 )
-TOP = typer.Option(min=1, max=100, help="How many false positives are shown.")
+TOP = typer.Option(min=1, max=100, help="How many windows are shown, the highest one of each photograph.")
 OUT = typer.Option(metavar="DIR", help="Where to write; IMAGE-hog or DIR-detector by default.")
 
 
@@ -52,8 +56,10 @@ def invert(
 
     `evofool invert hog IMAGE` writes a page with inverses of the image's histogram of oriented gradients, and how near they
     come to the image. `evofool invert detector DIR --scan PHOTOGRAPHS` learns a detector of the thing in DIR, a linear SVM
-    on HOG, and writes a page of its highest false positives in PHOTOGRAPHS, inverted: what made it fire.
+    on HOG, and writes a page of its highest windows in PHOTOGRAPHS, inverted: what it sees in them.
     """
+    from threadpoolctl import threadpool_limits
+
     from evofool.errors import ImageError
     from evofool.machine import keep_memory, torch_threads
 
@@ -64,7 +70,7 @@ def invert(
     keep_memory()
     say: Callable[[str], None] = (lambda _line: None) if as_json else print_lines
     # One thread: results do not depend on the machine's cores.
-    with torch_threads(1):
+    with torch_threads(1), threadpool_limits(1):
         if what == _HOG:
             if scan is not None:
                 raise ImageError("--scan is of a detector: evofool invert detector DIR --scan PHOTOGRAPHS")
@@ -178,10 +184,11 @@ def _invert_detector(
                 "threshold": counts.threshold,
                 "fired": counts.fired,
                 "photographs": counts.photographs,
-                "false_positives": [
+                "highest": [
                     {
                         "file": str(one.file),
                         "score": found.score,
+                        "fires": found.score >= counts.threshold,
                         "left": found.left,
                         "top": found.top,
                         "side": found.side,
@@ -193,8 +200,9 @@ def _invert_detector(
             }
         )
         return
+    windows = "1 window" if counts.fired == 1 else f"{counts.fired} windows"
     say(
-        f"Half of {counts.things} held-out pictures score {counts.threshold:.2f} or more; so many windows of "
-        f"{counts.photographs} photographs do: {counts.fired}"
+        f"The median score of {counts.things} held-out pictures is {counts.threshold:.2f}; {windows} of "
+        f"{counts.photographs} held-out photographs score{'s' if counts.fired == 1 else ''} as high"
     )
     say(f"Page: {output.page}")

@@ -1,4 +1,4 @@
-"""A detector of things in photographs: a linear SVM on HOG, slid over positions and sizes; and its false positives."""
+"""A detector of things in photographs: a linear SVM on HOG, slid over positions and sizes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from evofool.images import from_pil, to_pil
 CELLS = 8
 """The side of the detector's window."""
 LEAST_PICTURES = 8
+"""Of either kind, to learn from."""
 _SIDE = CELLS * CELL
 _SCALES = 1.25 ** np.arange(7)  # of the short side, in windows: the largest window is the whole short side
 _OVERLAP = 0.3  # the most that two detections share, intersection over union
@@ -50,7 +51,8 @@ def train_detector(
     """Learn from pictures of a thing and photographs without it, uint8 (C, H, W) each.
 
     Of a picture its central square counts, mirrored too. Negatives are random windows, and then those on which a first
-    detector fires or nearly does (Dalal & Triggs 2005, section 4). ImageError for fewer than 8 pictures of either.
+    detector fires or nearly does (Dalal & Triggs 2005, section 4). ImageError for fewer than 8 pictures of either, and if no
+    photograph has room for a window.
     """
     for what, given in (("pictures of the thing", objects), ("photographs without it", others)):
         if len(given) < LEAST_PICTURES:
@@ -58,6 +60,8 @@ def train_detector(
     rng = np.random.default_rng(seed)
     positives = np.stack([object_features(x).ravel() for image in objects for x in (image, image[:, :, ::-1])])
     negatives = np.concatenate([_random_windows(image, rng) for image in others])
+    if not len(negatives):
+        raise ImageError(f"no photograph without it has a short side of {_SIDE} pixels or more")
     first = _fit(positives, negatives, seed)
     on_progress(f"looking for hard negatives in {len(others):,} photographs")
     hard = [
@@ -128,7 +132,8 @@ def _fit(positives: np.ndarray, negatives: np.ndarray, seed: int) -> Detector:
 
     both = np.concatenate([positives, negatives]).astype(np.float64)
     classes = np.repeat([1, 0], [len(positives), len(negatives)])
-    found = LinearSVC(C=0.01, random_state=seed, max_iter=5000).fit(both, classes)
+    # scikit-learn takes seeds of 32 bits.
+    found = LinearSVC(C=0.01, random_state=seed % 2**32, max_iter=5000).fit(both, classes)
     weights = found.coef_[0].astype(np.float32).reshape(CELLS, CELLS, -1)
     return Detector(weights, float(found.intercept_[0]))
 

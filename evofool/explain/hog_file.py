@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from evofool.explain.hog import CELL, ORIENTATIONS
 from evofool.explain.hog_model import (
     FEATURES,
     LEAST_PHOTOGRAPHS,
+    MOST_PHOTOGRAPHS,
     PIXELS,
     WINDOW,
     HogModel,
@@ -58,13 +60,13 @@ def learned_model(
     """The model of a folder's photographs, at any depth, and its file in the user's cache.
 
     The file's name has the SHA-256 of the settings and of the photographs' bytes, so that the same photographs are learned
-    from once, under any names. ImageError for a folder with fewer than 8 photographs of at least 40 x 40 pixels, and for
-    photographs that show next to nothing.
+    from once, under any names. Of more than 2,000 files so many are taken, evenly spaced by path. ImageError for a folder
+    with fewer than 8 photographs of at least 40 x 40 pixels, and for photographs that show next to nothing.
     """
     settings = settings or LearningSettings()
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder; name one with at least {LEAST_PHOTOGRAPHS} photographs")
-    by_digest = {_digest(file): file for file in image_files(folder)}
+    by_digest = {_digest(file): file for file in image_files(folder, MOST_PHOTOGRAPHS)}
     _check_count(folder, len(by_digest))
     digests = sorted(by_digest)
     key = json.dumps([_FORMAT, _SETTINGS, asdict(settings), digests], sort_keys=True)
@@ -133,8 +135,13 @@ def load_model(path: Path) -> HogModel:
         ours, theirs = tensors[name].shape[axis], len(tensors[other])
         if ours != theirs:
             raise StoreError(f"{path} is damaged: {name} and {other} have {ours} and {theirs} rows; {_AGAIN}")
+    if not len(tensors["atoms_hog"]):
+        raise StoreError(f"{path} is damaged: it has no atoms; {_AGAIN}")
+    whitening, wanted = len(tensors["whitening"]), FEATURES if len(tensors["exemplars"]) else 0
+    if whitening != wanted:
+        raise StoreError(f"{path} is damaged: whitening has {whitening} rows, not {wanted}; {_AGAIN}")
     try:
-        return HogModel(
+        model = HogModel(
             **{name: tensors[name].astype(_KINDS.get(name, np.float32)) for name in _SHAPES},
             penalty=float(metadata["penalty"]),
             photographs=int(metadata["photographs"]),
@@ -143,6 +150,9 @@ def load_model(path: Path) -> HogModel:
         )
     except (KeyError, ValueError) as error:
         raise StoreError(f"{path} is damaged: its metadata has no valid {error}; {_AGAIN}") from None
+    if not 0 < model.penalty < math.inf:
+        raise StoreError(f"{path} is damaged: its penalty is {model.penalty}, not a number above 0; {_AGAIN}")
+    return model
 
 
 def _check_tensor(path: Path, name: str, found: np.ndarray | None, shape: tuple[int | None, ...]) -> None:

@@ -14,6 +14,7 @@ from evofool.explain.hog_model import PATCH_UNIT, PIXELS, SIDE, WINDOW, HogModel
 METHODS = ("paired", "ridge", "elda", "direct")
 _BEST = 20  # exemplars that ELDA averages
 _STEPS, _RATE, _SMOOTH = 100, 0.03, 0.3
+_LEAST = 1e-12  # a divisor, where an image has no edges
 _CHUNK = 256  # windows at a time, for memory
 
 
@@ -52,17 +53,17 @@ def direct(features: np.ndarray, seed: int = 0, steps: int = _STEPS) -> np.ndarr
     """
     wanted = torch.from_numpy(np.ascontiguousarray(features, np.float32))
     n, rows, columns = wanted.shape[:3]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed % 2**64)
     size = ((rows + 2) * CELL, (columns + 2) * CELL)
     x = (0.5 + 0.05 * torch.randn((n, *size), generator=generator)).requires_grad_()
-    norm = (wanted**2).sum((1, 2, 3))
+    norm = (wanted**2).sum((1, 2, 3)).clamp_min(_LEAST)
     optimiser = torch.optim.Adam([x], _RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         optimiser.zero_grad()
         error = ((hog(x)[:, 1:-1, 1:-1] - wanted) ** 2).sum((1, 2, 3)) / norm
         roughness = (x[:, 1:] - x[:, :-1]).abs().mean((1, 2)) + (x[:, :, 1:] - x[:, :, :-1]).abs().mean((1, 2))
-        (error + _SMOOTH * roughness / x.detach().std((1, 2))).sum().backward()
+        (error + _SMOOTH * roughness / x.detach().std((1, 2)).clamp_min(_LEAST)).sum().backward()
         optimiser.step()
         schedule.step()
     return x.detach()[:, CELL:-CELL, CELL:-CELL].numpy()

@@ -21,6 +21,8 @@ SIDE = WINDOW * CELL
 FEATURES = WINDOW**2 * CHANNELS
 PIXELS = SIDE**2
 LEAST_PHOTOGRAPHS = 8
+MOST_PHOTOGRAPHS = 2000
+"""Of a larger folder, so many are taken, evenly spaced by path."""
 FLAT = 0.03
 """A standard deviation of colours of 0 to 1: a window below it shows next to nothing."""
 LONGEST = 320
@@ -115,8 +117,9 @@ def learn(
 
 
 def sampled_windows(images: Sequence[np.ndarray], most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32 features (n, 775) and standardised patches (n, 1600): up to `most` windows, equally many of each image.
+    """float32 features (n, 775) and standardised patches (n, 1600): up to `most` windows, at random.
 
+    Of each image in turn ceil(most / images), or all that it has, until there are enough: the last images may give none.
     Windows that show next to nothing are left out.
     """
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Pages about HOG: what it leaves of an image, and why a detector fires."""
+"""Pages about HOG: what it leaves of an image, and what a detector sees."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from evofool.explain.hog import CELL, ORIENTATIONS, glyphs, grey
 from evofool.explain.hog_detector import CELLS, Detection, Detector, detect, object_features, score, train_detector
 from evofool.explain.hog_image import HogInverse, inverse
 from evofool.explain.hog_inversion import invert
-from evofool.explain.hog_model import HogModel, reduced
+from evofool.explain.hog_model import LONGEST, MOST_PHOTOGRAPHS, HogModel, reduced
 from evofool.explain.input_picture import read_photograph
 from evofool.explain.parts_hog import EXPLAINED, MEANINGS, SOURCE, likeness_table, pictures
 from evofool.explain.phrases import counted
@@ -20,13 +20,13 @@ from evofool.images import encode_png, quantise
 from evofool.pages.html_page import Picture, Section, html_page
 from evofool.targets.photos import image_files
 
-MOST_PHOTOGRAPHS = 2000
-"""Of a larger folder, so many are taken, evenly spaced by path."""
+LEAST_THINGS, LEAST_OTHERS = 10, 15
+"""Pictures of a thing and photographs without it: those that are not held out are LEAST_PICTURES of each."""
 _SHOWN = 160  # pixels, the side of a picture on a detector's page
 _INVERTED = ("paired", "direct")
-_FALSE = (
+_HIGHEST = (
     "Below are the windows with the highest scores, one a photograph: the window, its HOG, and two images made from "
-    f"that HOG alone, by {MEANINGS['paired']}, and by gradient descent."
+    f"that HOG alone, by {MEANINGS['paired']}, and by {MEANINGS['direct']}."
 )
 
 
@@ -89,24 +89,33 @@ def detector_page(
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda _line: None,
 ) -> tuple[FiringCounts, ExplanationFolder]:
-    """Learn a detector of the things in a folder of pictures, and write a page of what it sees in its false positives.
+    """Learn a detector of the things in a folder of pictures, and write a page of what it sees in other photographs.
 
     Every fourth picture of the thing and every second photograph of `others`, which should not show it, are held out: the
-    page is about these. ImageError for too few pictures of either.
+    page is about these. ImageError for fewer than 10 pictures or 15 photographs, and if no photograph has room for a window.
     """
     output = ExplanationFolder(folder)
     on_progress(f"reading {things} and {others}")
     objects, photographs = read_folder(things), read_folder(others)
+    for what, given, least, part, source in (
+        ("pictures of the thing", objects, LEAST_THINGS, "every fourth", things),
+        ("photographs without it", photographs, LEAST_OTHERS, "every second", others),
+    ):
+        if len(given) < least:
+            raise ImageError(
+                f"{source}: {len(given)} {what} are too few; a detector needs at least {least}, of which {part} one is "
+                "held out"
+            )
     held_out = objects[3::4]
     learned = [one.image for k, one in enumerate(objects) if k % 4 != 3]
     try:
         detector = train_detector(learned, [one.image for one in photographs[::2]], seed=seed, on_progress=on_progress)
     except ImageError as error:
-        raise ImageError(f"{things} and {others}: {error}") from None
+        raise ImageError(f"{others}: {error}, once its longer side is at most {LONGEST}") from None
     counts = _counts(detector, held_out, photographs[1::2], top, on_progress)
     shown = _detector_pictures(detector, learned, model)
-    head = Section("", [_FALSE, EXPLAINED], SOURCE, lead=_lead(things, counts), pictures=shown)
-    sections = [_false_positive(k, one, found, model) for k, (one, found) in enumerate(counts.worst, 1)]
+    head = Section("", [_HIGHEST, EXPLAINED], SOURCE, lead=_lead(things, counts), pictures=shown)
+    sections = [_highest(k, one, found, model) for k, (one, found) in enumerate(counts.worst, 1)]
     for section in (head, *sections):
         output.add("" if section is head else section.title, section.pictures)
     foot = [
@@ -114,21 +123,22 @@ def detector_page(
         f"{things.name} and {counted(len(photographs[::2]), 'photograph')} of {others.name}. Seed {seed}.",
         _model_text(model),
     ]
-    title = f"Why a detector of {things.name} fires on other things"
+    title = f"What a detector of {things.name} sees in other photographs"
     output.write(html_page(title, [head, *sections], foot, [path.name for path in output.pictures]))
     return counts, output
 
 
 def read_folder(folder: Path) -> list[NamedImage]:
-    """The pictures of a folder, at any depth, by path, as RGB and reduced to 320 pixels; unreadable ones are left out."""
+    """The pictures of a folder, at any depth, by path, as RGB and reduced to 320 pixels; unreadable ones are left out.
+
+    Of more than 2,000 files so many are taken, evenly spaced.
+    """
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder of pictures")
-    files = image_files(folder)
-    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), MOST_PHOTOGRAPHS)).round().astype(int)).tolist()
     found = []
-    for k in chosen:
+    for file in image_files(folder, MOST_PHOTOGRAPHS):
         try:
-            found.append(NamedImage(files[k], reduced(read_photograph(files[k], 3)[0])))
+            found.append(NamedImage(file, reduced(read_photograph(file, 3)[0])))
         except ImageError:
             continue
     return found
@@ -141,7 +151,7 @@ def _counts(
     top: int,
     on_progress: Callable[[str], None],
 ) -> FiringCounts:
-    on_progress(f"looking for false positives in {counted(len(others), 'photograph')}")
+    on_progress(f"looking for the highest windows in {counted(len(others), 'photograph')}")
     threshold = float(np.median([score(detector, object_features(one.image)) for one in things]))
     fired, worst = 0, []
     for number, one in enumerate(others):
@@ -153,11 +163,10 @@ def _counts(
 
 
 def _lead(things: Path, counts: FiringCounts) -> str:
-    windows = {0: "no window", 1: "1 window"}.get(counts.fired, f"{counts.fired:,} windows")
     return (
-        f"Half of {counted(counts.things, 'picture')} of {things.name} that the detector was not learned from score "
-        f"{counts.threshold:.2f} or more. So {'do' if counts.fired > 1 else 'does'} {windows} of "
-        f"{counted(counts.photographs, 'photograph')} that should not show it."
+        f"The median score of {counted(counts.things, 'held-out picture')} of {things.name} is {counts.threshold:.2f}. In "
+        f"{counted(counts.photographs, 'photograph')} without them, {counted(counts.fired, 'window')} "
+        f"{'scores' if counts.fired == 1 else 'score'} as high."
     )
 
 
@@ -170,7 +179,7 @@ def _detector_pictures(detector: Detector, learned: Sequence[np.ndarray], model:
     ]
 
 
-def _false_positive(rank: int, one: NamedImage, found: Detection, model: HogModel) -> Section:
+def _highest(rank: int, one: NamedImage, found: Detection, model: HogModel) -> Section:
     window = one.image[:, found.top : found.top + found.side, found.left : found.left + found.side]
     shade = grey(window)
     inverses = {

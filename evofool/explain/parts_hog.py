@@ -24,7 +24,7 @@ MEANINGS = {
     "paired": "a paired dictionary, sparse codes that pixels and HOG share",
     "ridge": "a ridge regression of pixels on HOG",
     "elda": "the mean of the learned windows that a detector of this window likes best (exemplar LDA)",
-    "direct": "an image with this HOG, by gradient descent from noise",
+    "direct": "100 steps of gradient descent, from noise, towards an image with this HOG",
 }
 _IN_PART = ("paired", "ridge")
 _HEADS = ("method", "NCC", "sharpness", "HOG distance")

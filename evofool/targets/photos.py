@@ -151,10 +151,16 @@ def drawings(shape: tuple[int, int, int], count: int, seed: int = 0) -> np.ndarr
     return images
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder, at any depth, ordered by path; hidden ones are skipped."""
+def image_files(folder: Path, most: int | None = None) -> list[Path]:
+    """The image files of a folder, at any depth, ordered by path; hidden ones are skipped.
+
+    most: of more files, so many, evenly spaced; None: all.
+    """
     files = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    found = sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    if most is None or len(found) <= most:
+        return found
+    return [found[k] for k in np.linspace(0, len(found) - 1, most).round().astype(int)]
 
 
 def _classes(names: list[str], labels: Sequence[str], folder: Path, entries: str) -> dict[str, int]:

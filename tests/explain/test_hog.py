@@ -148,7 +148,12 @@ def test_an_image_s_inverse_has_its_size_mean_and_contrast() -> None:
     assert found.picture.shape == image.shape
     assert abs(found.picture.mean() - image.mean()) < 5
     assert np.corrcoef(found.picture.ravel(), image.ravel())[0, 1] > 0.6
-    flat = inverse(np.full((1, 56, 56), 90, np.uint8), "paired", small_model())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_image_without_edges_has_a_flat_inverse(method: str) -> None:
+    assert np.isfinite(invert(np.zeros((7, 7, CHANNELS), np.float32), method, small_model())).all()
+    flat = inverse(np.full((1, 56, 56), 90, np.uint8), method, small_model())
     assert np.abs(flat.picture.astype(int) - 90).max() <= 1
     assert flat.likeness.typical() is None
 
@@ -213,6 +218,14 @@ def test_too_few_pictures_are_refused() -> None:
         train_detector(few, many)
     with pytest.raises(ImageError, match=r"3 photographs without it are too few; .* at least 8"):
         train_detector(many, few)
+    with pytest.raises(ImageError, match="no photograph without it has a short side of 64 pixels or more"):
+        train_detector(many, [picture(s, (60, 200)) for s in range(8)])
+
+
+def test_an_image_that_would_have_too_many_pixels_is_refused() -> None:
+    assert to_cells(np.zeros((1, 100, 100), np.uint8), 2000).shape == (1, 2000, 2000)
+    with pytest.raises(ImageError, match=r"20000 x 1 pixels and would have 1120000 x 56 .* crop it first"):
+        to_cells(np.zeros((1, 1, 20_000), np.uint8))
 
 
 # -- the part of an explanation

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from evofool.errors import ImageError, StoreError
+from evofool.explain import hog_file
 from evofool.explain.hog_file import SHIPPED, learned_model, load_model, save_model, shipped_model
 from evofool.explain.hog_inversion import invert_windows, likeness
 from evofool.explain.hog_model import LearningSettings, sampled_windows
@@ -65,6 +66,18 @@ def test_the_same_photographs_are_learned_from_once_under_any_names(tmp_path: Pa
     assert other != path
 
 
+def test_a_large_folder_is_learned_from_at_so_many_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOFOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hog_file, "MOST_PHOTOGRAPHS", 9)
+    for seed in range(17):
+        save_png(picture(seed), tmp_path / "many" / f"{seed:02}.png")
+        if seed % 2 == 0:
+            save_png(picture(seed), tmp_path / "nine" / f"{seed:02}.png")
+    model, path = learned_model(tmp_path / "many", QUICK)
+    assert model.photographs == 9
+    assert learned_model(tmp_path / "nine", QUICK)[1] == path
+
+
 def test_a_folder_of_few_photographs_is_refused(tmp_path: Path) -> None:
     for seed in range(3):
         save_png(picture(seed), tmp_path / f"{seed}.png")
@@ -113,6 +126,10 @@ def test_files_that_are_no_models_are_refused_in_one_sentence(file: Path, tmp_pa
     file.write_bytes(whole)
     changed(file, penalty="much")
     refused(file, r"is damaged: its metadata has no valid")
+    for penalty in ("0.0", "-1", "inf", "nan"):
+        file.write_bytes(whole)
+        changed(file, penalty=penalty)
+        refused(file, r"is damaged: its penalty is .*, not a number above 0")
     file.write_bytes(whole)
     tensors = load_file(file)
     with safe_open(file, "np") as opened:
@@ -120,11 +137,15 @@ def test_files_that_are_no_models_are_refused_in_one_sentence(file: Path, tmp_pa
     for name, value, message in (
         ("mean", np.full(775, np.nan, np.float32), "mean has NaN or infinity"),
         ("atoms_hog", np.zeros((24, 12), np.float16), "atoms_hog is 24 x 12, not n x 775"),
+        ("whitening", np.zeros((1, 775), np.float32), "whitening has 1 rows, not 775"),
         ("atoms_grey", np.zeros((23, 1600), np.float16), "atoms_hog and atoms_grey have 24 and 23"),
         ("patches", np.zeros((1, 1600), np.int8), "exemplars and patches have 400 and 1"),
     ):
         save_file(tensors | {name: value}, file, metadata)
         refused(file, message)
+    none = {"atoms_hog": np.zeros((0, 775), np.float16), "atoms_grey": np.zeros((0, 1600), np.float16)}
+    save_file(tensors | none, file, metadata)
+    refused(file, "is damaged: it has no atoms")
     save_file({name: tensor for name, tensor in tensors.items() if name != "mean"}, file, metadata)
     refused(file, "is damaged: it has no mean")
     bad = tmp_path / "model.pickle"
