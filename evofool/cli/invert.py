@@ -124,7 +124,7 @@ def _invert_image(
     from evofool.errors import ImageError
     from evofool.explain.hog_image import to_cells
     from evofool.explain.hog_inversion import METHODS
-    from evofool.explain.hog_pages import hog_page
+    from evofool.explain.hog_page import hog_page
     from evofool.explain.input_picture import read_photograph
 
     possible = [name for name in METHODS if name != "elda" or len(model.exemplars)]
@@ -172,7 +172,7 @@ def _invert_detector(
     as_json: bool,
     say: Callable[[str], None],
 ) -> None:
-    from evofool.explain.hog_pages import detector_page
+    from evofool.explain.hog_detector_page import detector_page
 
     things = things.resolve()
     folder = out or things.with_name(f"{things.name}-detector")

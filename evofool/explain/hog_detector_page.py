@@ -1,4 +1,4 @@
-"""Pages about HOG: what it leaves of an image, and what a detector sees."""
+"""The page of a detector on HOG: the windows of other photographs that it scores highest, inverted."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ import numpy as np
 
 from evofool.errors import ImageError
 from evofool.explain.folder import ExplanationFolder
-from evofool.explain.hog import CELL, ORIENTATIONS, glyphs, grey
+from evofool.explain.hog import glyphs, grey
 from evofool.explain.hog_detector import CELLS, Detection, Detector, detect, object_features, score, train_detector
-from evofool.explain.hog_image import HogInverse, inverse
 from evofool.explain.hog_inversion import invert
 from evofool.explain.hog_model import LONGEST, MOST_PHOTOGRAPHS, HogModel, reduced
+from evofool.explain.hog_page import model_text
 from evofool.explain.input_picture import read_photograph
-from evofool.explain.parts_hog import EXPLAINED, MEANINGS, SOURCE, likeness_table, pictures
+from evofool.explain.parts_hog import EXPLAINED, MEANINGS, SOURCE
 from evofool.explain.phrases import counted
 from evofool.images import encode_png, quantise
 from evofool.pages.html_page import Picture, Section, html_page
@@ -50,33 +50,6 @@ class FiringCounts(NamedTuple):
     fired: int
     photographs: int
     worst: list[tuple[NamedImage, Detection]]
-
-
-def hog_page(
-    image: np.ndarray,
-    methods: Sequence[str],
-    model: HogModel,
-    folder: Path,
-    *,
-    name: str,
-    notes: Sequence[str] = (),
-    seed: int = 0,
-    on_progress: Callable[[str], None] = lambda _line: None,
-) -> tuple[list[HogInverse], ExplanationFolder]:
-    """Invert the HOG of uint8 (C, H, W), as hog_image.to_cells returns it, by each method; write the page to a folder."""
-    output = ExplanationFolder(folder)
-    found = []
-    for number, method in enumerate(methods, 1):
-        on_progress(f"{method} ({number} of {len(methods)})")
-        found.append(inverse(image, method, model, seed=seed))
-    shown = Picture("Image", encode_png(image), f"{image.shape[2]} x {image.shape[1]} pixels", width=320)
-    head = Section("", [EXPLAINED], SOURCE, pictures=[shown])
-    below = Section("Inverses", pictures=pictures(image, found), tables=[likeness_table(found)])
-    for section in (head, below):
-        output.add("", section.pictures)
-    foot = [*notes, _model_text(model)]
-    output.write(html_page(f"What HOG leaves of {name}", [head, below], foot, [path.name for path in output.pictures]))
-    return found, output
 
 
 def detector_page(
@@ -121,7 +94,7 @@ def detector_page(
     foot = [
         f"A linear SVM on windows of {CELLS} x {CELLS} cells, learned from {counted(len(learned), 'picture')} of "
         f"{things.name} and {counted(len(photographs[::2]), 'photograph')} of {others.name}. Seed {seed}.",
-        _model_text(model),
+        model_text(model),
     ]
     title = f"What a detector of {things.name} sees in other photographs"
     output.write(html_page(title, [head, *sections], foot, [path.name for path in output.pictures]))
@@ -197,10 +170,3 @@ def _highest(rank: int, one: NamedImage, found: Detection, model: HogModel) -> S
 
 def _picture(title: str, image: np.ndarray, caption: str) -> Picture:
     return Picture(title, encode_png(np.ascontiguousarray(image)), caption, width=_SHOWN)
-
-
-def _model_text(model: HogModel) -> str:
-    return (
-        f"HOG: cells of {CELL} pixels, {ORIENTATIONS} directions of edges. The inverses were learned from {model.windows:,} "
-        f"windows of {counted(model.photographs, 'photograph')}."
-    )
