@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,8 +24,10 @@ from evofool.explain.hog_model import (
     learn,
     training_photographs,
 )
-from evofool.targets.photos import image_files
+from evofool.explain.model_file import by_content, cache_folder, read_model
 from evofool.whole_file import write_whole
+from genomes import GenomeError
+from genomes.tensor_file import check_tensor, pack_tensors, unpack_tensors
 
 SHIPPED = Path(__file__).with_name("weights") / "hog.safetensors"
 _FORMAT = "evofool.hog-inverse 1"
@@ -44,8 +45,6 @@ _SHAPES = {
 _ALIKE = (("ridge_in", "ridge_out", 1), ("atoms_hog", "atoms_grey", 0), ("exemplars", "patches", 0))
 _HALF = ("ridge_in", "ridge_out", "atoms_hog", "atoms_grey", "exemplars")
 _KINDS = {"exemplars": np.float16, "patches": np.int8}  # in memory; the others are float32
-_MOST_BYTES = 1 << 30
-_AGAIN = "learn another one by --train DIR"
 
 
 @cache
@@ -66,80 +65,52 @@ def learned_model(
     settings = settings or LearningSettings()
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder; name one with at least {LEAST_PHOTOGRAPHS} photographs")
-    by_digest = {_digest(file): file for file in image_files(folder, MOST_PHOTOGRAPHS)}
-    _check_count(folder, len(by_digest))
-    digests = sorted(by_digest)
-    key = json.dumps([_FORMAT, _SETTINGS, asdict(settings), digests], sort_keys=True)
+    files = by_content(folder, MOST_PHOTOGRAPHS)
+    _check_count(folder, len(files))
+    key = json.dumps([_FORMAT, _SETTINGS, asdict(settings), [*files]], sort_keys=True)
     source = hashlib.sha256(key.encode()).hexdigest()
     path = cache_folder() / f"hog-{source[:32]}.safetensors"
     with suppress(StoreError):  # missing or damaged: learned again
         return load_model(path), path
     # By digest, so that the order of the names changes nothing.
-    images = list(training_photographs([by_digest[digest] for digest in digests]))
+    images = list(training_photographs([*files.values()]))
     _check_count(folder, len(images))
     save_model(learn(images, settings, source=source, on_progress=on_progress), path)
     return load_model(path), path
 
 
-def cache_folder() -> Path:
-    """$EVOFOOL_CACHE, or evofool in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("EVOFOOL_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evofool"
-
-
 def save_model(model: HogModel, path: Path) -> None:
     """Write a model as safetensors, most of it in float16; the same bytes for the same model."""
-    from safetensors.numpy import save
-
     tensors = {name: np.ascontiguousarray(getattr(model, name), np.float16 if name in _HALF else None) for name in _SHAPES}
     numbers = {"penalty": model.penalty, "photographs": model.photographs, "windows": model.windows}
     metadata = {"format": _FORMAT, "source": model.source} | {k: str(v) for k, v in (_SETTINGS | numbers).items()}
-    data = save(tensors, metadata)
-    # safetensors writes the metadata in an order that differs from run to run, so write the header again, sorted.
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    write_whole(path, data[:8] + header.ljust(end - 8) + data[end:])
+    write_whole(path, pack_tensors(tensors, metadata))
 
 
 def load_model(path: Path) -> HogModel:
     """Read a model; StoreError for a file that is missing, damaged, of another program or for other settings of HOG."""
-    from safetensors import SafetensorError, safe_open
+    return read_model(path, _of_bytes)
 
-    try:
-        with path.open("rb") as file:
-            begin = file.read(4)
-        if path.stat().st_size > _MOST_BYTES:
-            raise StoreError(f"{path} has {path.stat().st_size:,} bytes, and a model has at most {_MOST_BYTES:,}; {_AGAIN}")
-        if begin[:1] == b"\x80" or begin[:2] == b"PK":
-            raise StoreError(f"{path} is a pickle or a zip, which evofool does not unpack; a model is safetensors: {_AGAIN}")
-        with safe_open(path, "np") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is not a dict
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"the model {path} cannot be read ({error.strerror or error})") from None
-    except (SafetensorError, ValueError, TypeError) as error:
-        raise StoreError(f"{path} is not a whole safetensors file ({error}); {_AGAIN}") from None
+
+def _of_bytes(data: bytes) -> HogModel:
+    """GenomeError, which begins with a verb, for what is not such a model."""
+    tensors, metadata = unpack_tensors(data)
     if metadata.get("format") != _FORMAT:
-        raise StoreError(
-            f'{path} is not a model that inverts HOG: its format is "{metadata.get("format")}", not "{_FORMAT}"'
-        )
+        raise GenomeError(f'is not a model that inverts HOG: its format is "{metadata.get("format")}", not "{_FORMAT}"')
     for name, ours in _SETTINGS.items():
         if metadata.get(name) != str(ours):
-            raise StoreError(f"{path} is for HOG with {name} {metadata.get(name)}, not {ours}; {_AGAIN}")
+            raise GenomeError(f"is for HOG with {name} {metadata.get(name)}, not {ours}")
     for name, shape in _SHAPES.items():
-        _check_tensor(path, name, tensors.get(name), shape)
+        check_tensor(tensors, name, shape)
     for name, other, axis in _ALIKE:
         ours, theirs = tensors[name].shape[axis], len(tensors[other])
         if ours != theirs:
-            raise StoreError(f"{path} is damaged: {name} and {other} have {ours} and {theirs} rows; {_AGAIN}")
+            raise GenomeError(f"is damaged: {name} and {other} have {ours} and {theirs} rows")
     if not len(tensors["atoms_hog"]):
-        raise StoreError(f"{path} is damaged: it has no atoms; {_AGAIN}")
+        raise GenomeError("is damaged: it has no atoms")
     whitening, wanted = len(tensors["whitening"]), FEATURES if len(tensors["exemplars"]) else 0
     if whitening != wanted:
-        raise StoreError(f"{path} is damaged: whitening has {whitening} rows, not {wanted}; {_AGAIN}")
+        raise GenomeError(f"is damaged: whitening has {whitening} rows, not {wanted}")
     try:
         model = HogModel(
             **{name: tensors[name].astype(_KINDS.get(name, np.float32)) for name in _SHAPES},
@@ -149,20 +120,10 @@ def load_model(path: Path) -> HogModel:
             source=metadata["source"],
         )
     except (KeyError, ValueError) as error:
-        raise StoreError(f"{path} is damaged: its metadata has no valid {error}; {_AGAIN}") from None
+        raise GenomeError(f"is damaged: its metadata has no valid {error}") from None
     if not 0 < model.penalty < math.inf:
-        raise StoreError(f"{path} is damaged: its penalty is {model.penalty}, not a number above 0; {_AGAIN}")
+        raise GenomeError(f"is damaged: its penalty is {model.penalty}, not a number above 0")
     return model
-
-
-def _check_tensor(path: Path, name: str, found: np.ndarray | None, shape: tuple[int | None, ...]) -> None:
-    wanted = " x ".join("n" if side is None else str(side) for side in shape)
-    if found is None:
-        raise StoreError(f"{path} is damaged: it has no {name}; {_AGAIN}")
-    if found.ndim != len(shape) or any(ours not in (None, side) for ours, side in zip(shape, found.shape, strict=True)):
-        raise StoreError(f"{path} is damaged: {name} is {' x '.join(map(str, found.shape))}, not {wanted}; {_AGAIN}")
-    if not np.isfinite(found.astype(np.float32)).all():
-        raise StoreError(f"{path} is damaged: {name} has NaN or infinity; {_AGAIN}")
 
 
 def _check_count(folder: Path, count: int) -> None:
@@ -171,11 +132,3 @@ def _check_count(folder: Path, count: int) -> None:
             f"{folder} has {count} photographs of at least 40 x 40 pixels; an inverse of HOG is learned from at least "
             f"{LEAST_PHOTOGRAPHS}"
         )
-
-
-def _digest(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise ImageError(f"{file} cannot be read ({error.strerror or error})") from None

@@ -4,7 +4,6 @@ The shipped file is made by `python -m evofool.targets.train_lenet`, on one CPU 
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch.nn import functional as F
 
 from evofool.errors import TargetError
@@ -21,6 +19,7 @@ from evofool.printer import print_lines
 from evofool.targets.digits import digits
 from evofool.targets.networks import LeNet
 from evofool.whole_file import write_whole
+from genomes.tensor_file import pack_tensors
 
 SHIPPED = Path(__file__).with_name("weights") / "lenet.safetensors"
 
@@ -218,11 +217,7 @@ def describe(count: int, epochs: int, seed: int, accuracies: list[float]) -> dic
 
 def pack(network: LeNet, metadata: dict[str, str]) -> bytes:
     """A safetensors file, the same bytes for the same weights and metadata."""
-    data = save(network.state_dict(), metadata)
-    # safetensors writes the metadata in an order that differs from run to run, so write the header again, sorted.
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    return data[:8] + header.ljust(end - 8) + data[end:]
+    return pack_tensors({name: tensor.numpy() for name, tensor in network.state_dict().items()}, metadata)
 
 
 if __name__ == "__main__":
