@@ -1,5 +1,6 @@
 """8-bit images: quantised, written as PNG and read back here alone, so that the scored image is the saved one."""
 
+import hashlib
 import io
 from functools import lru_cache
 from pathlib import Path
@@ -125,6 +126,12 @@ def decode_png(png: bytes, where: str = "PNG", shape: tuple[int, int, int] | Non
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, *GIANTS) as error:
         raise ImageError(f"{where}: not a whole PNG ({error})") from None
+
+
+def pixel_sha256(image: np.ndarray) -> str:
+    """SHA-256, in hexadecimal, of the shape and the pixels of a uint8 (C, H, W): equal pictures have it in every PNG."""
+    shape = "x".join(map(str, image.shape))
+    return hashlib.sha256(f"{shape}|".encode() + np.ascontiguousarray(image, np.uint8).tobytes()).hexdigest()
 
 
 def save_png(image: np.ndarray, path: Path) -> None:

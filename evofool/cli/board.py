@@ -36,7 +36,7 @@ def board(
     """
     from evofool.bench.board.board import make_board, result_files
     from evofool.bench.board.board_page import COLUMNS, board_json, board_page, board_rows
-    from evofool.export.csv_file import write_csv
+    from evofool.csv_file import write_csv
     from evofool.json_file import write_json
     from evofool.whole_file import write_whole
 

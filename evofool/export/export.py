@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from evofool.csv_file import write_csv
 from evofool.errors import RecipeError, StoreError
 from evofool.export.card import Exported, card, refuse_license
-from evofool.export.csv_file import write_csv
 from evofool.export.image_file import file_name, picture, refuse_size, resampled, stem
 from evofool.export.parquet import write_run
 from evofool.run.stored import ListedElite, ListedRunnerUp, StoredRun

@@ -1,4 +1,4 @@
-"""A connection to a run's SQLite file that may come from anyone: only tables of ours, and a limit on every query."""
+"""A connection to an SQLite file that may come from anyone: only tables of ours, and a limit on every query."""
 
 import sqlite3
 import stat
@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 from evofool.errors import StoreError
-from evofool.run.schema import OPTIONAL, OPTIONAL_TABLE, TABLES
 
 MOST_BYTES = 1 << 26
 """Of one value, and of one row. The largest are images of images.MOST_VALUES and thresholds of eight million cells."""
@@ -44,12 +43,15 @@ def restrict(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA cell_size_check = ON")
 
 
-def schema_fault(connection: sqlite3.Connection, only: str = "") -> str:
-    """The first table, index, view or trigger that is not as evofool makes it; empty if there is none. only: this table."""
-    found = _schema(connection)
-    lacking = {key for key, (table, _) in _our_schema().items() if table == OPTIONAL and key not in found}
-    for key in [*_our_schema(), *found]:
-        if key not in lacking and only in ("", key[1]) and found.get(key) != _our_schema().get(key):
+def schema_fault(connection: sqlite3.Connection, tables: str, optional: str = "", only: str = "") -> str:
+    """The first table, index, view or trigger that is not as evofool makes it; empty if there is none.
+
+    tables: the statements that make what the file has to have; optional: those of what it may have. only: this table.
+    """
+    found, ours = _schema(connection), _schema_of(tables + optional)
+    lacking = ours.keys() - _schema_of(tables).keys() - found.keys()
+    for key in [*ours, *found]:
+        if key not in lacking and only in ("", key[1]) and found.get(key) != ours.get(key):
             kind, name = key
             what = "is missing" if key not in found else "is not as evofool makes it"
             return f"the {kind} {name!r:.80} {what}"
@@ -115,7 +117,7 @@ def _schema(connection: sqlite3.Connection) -> _Schema:
 
 
 @cache
-def _our_schema() -> _Schema:
+def _schema_of(tables: str) -> _Schema:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(TABLES + OPTIONAL_TABLE)
+        connection.executescript(tables)
         return _schema(connection)

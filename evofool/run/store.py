@@ -135,7 +135,7 @@ class Store(Reader):
         with self._guard("is not a run of evofool, or is damaged"):
             ours = self._db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
             # Of another version it may have other tables, but meta was always the same. A view may take for ever.
-            if not ours or schema_fault(self._db, only="meta"):
+            if not ours or schema_fault(self._db, TABLES, OPTIONAL_TABLE, only="meta"):
                 raise StoreError(f"{self.path} is not a run of evofool")
             meta = self._meta_values(("format", "version"))
         version = meta.get("version")
@@ -147,7 +147,7 @@ class Store(Reader):
                 "read it with the evofool that wrote it"
             )
         with self._guard("is damaged"):
-            if fault := schema_fault(self._db):
+            if fault := schema_fault(self._db, TABLES, OPTIONAL_TABLE):
                 raise StoreError(f"{self.path} is damaged: {fault}")
 
     def close(self, failed: bool = False) -> None:

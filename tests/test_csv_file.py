@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evofool.export.csv_file import write_csv
+from evofool.csv_file import write_csv
 
 
 def written(tmp_path: Path, *values: object) -> list[str]:

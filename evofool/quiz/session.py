@@ -1,0 +1,113 @@
+"""A session about a stored run: its materials out of the elites, and the verdicts on the elites out of all sessions."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from evofool.errors import StoreError
+from evofool.images import pixel_sha256
+from evofool.quiz.materials import OPTIONS, RIVALS, Candidate, Materials, materials, session_id
+from evofool.quiz.names import Names
+from evofool.quiz.raters import named, person, standing
+from evofool.quiz.schema import Code, Record, Session
+from evofool.quiz.store import QuizStore
+from evofool.quiz.tally import Answers, count_answers
+from evofool.quiz.verdicts import Verdict, judged
+from evofool.run.stored import Elite, StoredRun
+from evofool.targets.labels import is_rejection
+
+Logits = Callable[[np.ndarray], np.ndarray]
+"""uint8 (B, C, H, W) to (B, K), as Target.logits."""
+
+
+def names_of(labels: Sequence[str], codes: Sequence[Code]) -> Names:
+    """The labels, with what texts were coded as; of two codes of a text the later one counts."""
+    return Names(labels, {code.answer: code.classes for code in codes})
+
+
+def candidates(
+    elites: Sequence[Elite], records: Sequence[Record], names: Names, rater: str = "", logits: Logits | None = None
+) -> list[Candidate]:
+    """The distinct images of elites, each with all its classes, but for those that this rater has named before.
+
+    logits: the target's, which are needed where there are more classes than options. Rejection classes are left out.
+    StoreError if nothing is left.
+    """
+    images: dict[str, np.ndarray] = {}
+    classes: dict[str, list[int]] = {}
+    for elite in elites:
+        if not is_rejection(elite.label):
+            image = elite.image
+            key = pixel_sha256(image)
+            images[key] = image
+            classes.setdefault(key, []).append(elite.row.class_id)
+    judges: Counter[str] = Counter()
+    known: set[str] = set()
+    for record in records:
+        if rater and person(rater) == person(record.session.rater):
+            known |= named(record)
+        if standing(record, names).counts:
+            judges.update(named(record))
+    left = [key for key in images if key not in known]
+    if not left:
+        raise StoreError(
+            f"{rater or 'this rater'} has named all {len(images)} images of this run" if images else "no elites"
+        )
+    rivals: list[Sequence[int]] = [()] * len(left)
+    if len(names.nameable) > OPTIONS:
+        if logits is None:
+            raise ValueError("more classes than options: the rivals come from the target's logits")
+        found = logits(np.stack([images[key] for key in left]))
+        count = RIVALS + max(len(classes[key]) for key in left)
+        rivals = np.argsort(-found, axis=1, kind="stable")[:, :count].tolist()
+    return [Candidate.of(images[key], classes[key], judges[key], r) for key, r in zip(left, rivals, strict=True)]
+
+
+def begin(
+    stored: StoredRun,
+    store: QuizStore,
+    session: Session,
+    real: tuple[np.ndarray, Sequence[int]],
+    logits: Logits | None = None,
+) -> Materials:
+    """Store a new session with its trials, and return its materials.
+
+    real: uint8 (REAL, C, H, W), those that pick_real picked by the session's seed, and the classes that they show. The
+    session is one of `new_session`. Its trials stay as they are, also if the run goes on meanwhile.
+    """
+    records = store.records()
+    names = names_of(stored.labels, store.codes())
+    found = candidates(stored.elites(), records, names, session.rater, logits)
+    shown = [Candidate.of(image, [int(c)]) for image, c in zip(*real, strict=True)]
+    made = materials(session.seed, found, shown, names, stored.shape)
+    store.begin(session, made.trials, made.images)
+    return made
+
+
+def new_session(stored: StoredRun, rater: str, seed: int, kind: str = "person", **about: Any) -> Session:
+    """A session that begins now. seed: below 2**63, drawn at random and secret. about: agent, viewport, dpr, seen."""
+    return Session.model_validate(
+        {"id": session_id(seed), "kind": kind, "rater": rater, "seed": seed, "began": time.time(), "run": stored.meta.id}
+        | about
+    )
+
+
+def run_verdicts(stored: StoredRun, store: QuizStore) -> tuple[list[tuple[Elite, Verdict]], Answers, Names]:
+    """The verdict on each elite that somebody who counts was shown, by class and niche; with what they follow from.
+
+    Verdicts belong to pixels: an elite has those of its image, whichever run or class it was shown for.
+    """
+    names = names_of(stored.labels, store.codes())
+    answers = count_answers(store.records(), names)
+    number = {image: i for i, image in enumerate(answers.images)}
+    elites = [(elite, number.get(pixel_sha256(elite.image))) for elite in stored.elites()]
+    wanted: dict[int, list[int]] = {}
+    for elite, i in elites:
+        if i is not None:
+            wanted.setdefault(i, []).append(elite.row.class_id)
+    found = {(v.image, v.class_id): v for v in judged(answers, names, wanted)}
+    pairs = [(elite, found[answers.images[i], elite.row.class_id]) for elite, i in elites if i is not None]
+    return pairs, answers, names

@@ -1,0 +1,354 @@
+"""quiz.db, beside a run's file: sessions, trials and answers, which are only ever appended. Nothing in it is pickled.
+
+Every answer is a transaction that is on the disk before it returns, so whenever the writer dies no answer is lost. It is no
+part of run.db, so that answers are taken while that is being written, and outlive it: they belong to pixels. Several
+processes may write at once. What simulated raters answer goes into a file of its own, and neither file takes the other's.
+"""
+
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from evofool.errors import StoreError
+from evofool.json_text import json_text, parse_json
+from evofool.quiz.materials import trial_id
+from evofool.quiz.schema import CHOICE, TABLES, Answer, Code, End, Record, Session, Trial
+from evofool.run.location import local_copy, network_file_system, refuse_network
+from evofool.run.meta import fault_of
+from evofool.run.sqlite_file import Limit, connect, refuse_special, restrict, schema_fault
+
+FILE, SIMULATED_FILE = "quiz.db", "quiz-simulated.db"
+VERSION = 1
+_APPLICATION_ID = 0x65766F71  # "evoq"
+_JSON = {"classes", "options"}  # columns that hold lists
+_NOT_WRITTEN = "could not be written; what was answered before is safe"
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class QuizStore:
+    """A quiz's open file."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, write: bool) -> None:
+        self.path = path
+        self.simulated = path.name == SIMULATED_FILE
+        self._db, self._write = connection, write
+        self._limit = Limit(path, connection)
+        self._copy: tempfile.TemporaryDirectory[str] | None = None  # that is read in place of the file
+
+    @classmethod
+    def exists(cls, folder: Path, simulated: bool = False) -> bool:
+        """Whether anything was ever asked about the run in folder."""
+        path = folder / (SIMULATED_FILE if simulated else FILE)
+        return path.is_file() and path.stat().st_size > 0
+
+    @classmethod
+    def open(cls, folder: Path, write: bool = False, simulated: bool = False) -> "QuizStore":
+        """The quiz of the run in folder; with write it is made if it is not there. Else StoreError if nothing was asked yet.
+
+        On a network file system, where locks do not work, a copy is read, and nothing is written: StoreError.
+        """
+        path = folder / (SIMULATED_FILE if simulated else FILE)
+        if write:
+            refuse_network(folder)
+        elif not cls.exists(folder, simulated):
+            raise StoreError(f"{folder} has no answers yet (it has no {path.name})")
+        copy = None
+        try:
+            refuse_special(path)
+            if write:
+                path.touch()
+            elif network_file_system(folder):
+                copy = local_copy(path)
+            store = cls(path, connect(Path(copy.name) / path.name if copy else path, write or copy is not None), write)
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{path} cannot be opened ({error})") from None
+        store._copy = copy
+        try:
+            store._begin()
+        except BaseException:
+            store._db.close()
+            raise
+        return store
+
+    def _begin(self) -> None:
+        with self._guard("is not a quiz of evofool, or is damaged"):
+            if self._write:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                # FULL: an answer that is committed is on the disk. NORMAL, which a run has, could lose the last ones.
+                self._db.execute("PRAGMA synchronous = FULL")
+                with self._transaction():
+                    if not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                        for statement in TABLES.split(";\n"):
+                            # A trigger's body has a semicolon of its own.
+                            self._db.execute(statement)
+                        self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                        self._db.execute(f"PRAGMA user_version = {VERSION}")
+            restrict(self._db)
+            if self._db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+                raise StoreError(f"{self.path} is not a quiz of evofool")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version != VERSION:
+                raise StoreError(f"{self.path} is a quiz of version {version}; this evofool reads version {VERSION}")
+            if fault := schema_fault(self._db, TABLES):
+                raise StoreError(f"{self.path} is damaged: {fault}")
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, if nobody else has it open; afterwards it stands alone."""
+        try:
+            if self._write:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("PRAGMA busy_timeout = 0")
+                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._db.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            self._db.close()
+            if self._copy:
+                self._copy.cleanup()
+
+    def __enter__(self) -> "QuizStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- writing
+
+    def begin(self, session: Session, trials: Sequence[Trial], images: Mapping[str, bytes]) -> None:
+        """Store a session with all its trials, and the PNGs of their images, by pixel_sha256. StoreError if it is there."""
+        self._refuse_mixed(session)
+        if [trial.n for trial in trials] != list(range(len(trials))) or {trial.image for trial in trials} - images.keys():
+            raise ValueError("trials are numbered from 0, and each has an image")
+        with self._transaction():
+            self._insert_session(session, trials, images)
+
+    def answer(self, session: str, answer: Answer) -> None:
+        """Store the next answer of a session. When this returns it is on the disk.
+
+        StoreError if the session is unknown or has ended, if the answer is not that of the next trial (each is answered
+        once, in order), or if its choice is none of the trial's options.
+        """
+        with self._transaction():
+            trial = self._trial_to_answer(session, answer.n)
+            refuse_answer(trial, answer, str(self.path))
+            self._insert("quiz_answers", [(session, *answer.model_dump().values())])
+
+    def end(self, session: str, end: End) -> None:
+        """Store that a session ended, whether or not all of it was answered. StoreError if it is unknown or had ended."""
+        with self._transaction():
+            self._refuse_unknown(session)
+            self._insert("quiz_ends", [(session, end.at, end.seen)])
+
+    def add(self, record: Record, images: Mapping[str, bytes]) -> None:
+        """Store a whole session, as from another file. StoreError if it is there already."""
+        self._refuse_mixed(record.session)
+        for trial, answer in record.pairs:
+            refuse_answer(trial, answer, str(self.path))
+        with self._transaction():
+            self._insert_session(record.session, record.trials, images)
+            session = record.session.id
+            self._insert("quiz_answers", [(session, *answer.model_dump().values()) for answer in record.answers])
+            if record.end is not None:
+                self._insert("quiz_ends", [(session, record.end.at, record.end.seen)])
+
+    def add_all(self, other: "QuizStore") -> int:
+        """Store the sessions of another file that are not here yet, with its codes of texts; returns how many sessions.
+
+        So that what people said of images goes along with a merged or copied run.
+        """
+        here = {record.session.id for record in self.records()}
+        new = [record for record in other.records() if record.session.id not in here]
+        for record in new:
+            self.add(record, {image: other.image(image) for image in {trial.image for trial in record.trials}})
+        known = {tuple(code.model_dump().values()) for code in self.codes()}
+        self.code(code for code in other.codes() if tuple(code.model_dump().values()) not in known)
+        return len(new)
+
+    def code(self, codes: Iterable[Code]) -> None:
+        """Store which classes texts name; of two codes of a text the later one counts."""
+        rows = [(None, code.answer, json_text(list(code.classes)), code.coder, code.at) for code in codes]
+        with self._transaction():
+            self._insert("quiz_codes", rows)
+
+    # --- reading
+
+    def records(self) -> list[Record]:
+        """All sessions, in the order in which they began; StoreError for a damaged file."""
+        with self._snapshot(), self._guard("is damaged"):
+            trials = self._by_session("quiz_trials", Trial)
+            answers = self._by_session("quiz_answers", Answer)
+            ends = self._by_session("quiz_ends", End)
+            sessions = self._rows("quiz_sessions", Session, "ORDER BY began, id")
+            found = []
+            for session in sessions:
+                record = Record(
+                    session,
+                    tuple(trials.pop(session.id, [])),
+                    tuple(answers.pop(session.id, [])),
+                    next(iter(ends.pop(session.id, [])), None),
+                )
+                self._check(record)
+                found.append(record)
+            if lost := [*trials, *answers, *ends]:
+                raise ValueError(f"the session {lost[0]!r:.40} is missing")
+            return found
+
+    def record(self, session: str) -> Record:
+        """One session; StoreError if it is unknown."""
+        found = next((record for record in self.records() if record.session.id == session), None)
+        if found is None:
+            raise StoreError(f"{self.path} has no session {session!r:.40}")
+        return found
+
+    def codes(self) -> list[Code]:
+        """In the order in which they were stored."""
+        with self._guard("is damaged"):
+            return self._rows("quiz_codes", Code, "ORDER BY id")
+
+    def image(self, sha256: str) -> bytes:
+        """The PNG of an image; StoreError if it is unknown."""
+        with self._guard("is damaged"):
+            row = self._db.execute("SELECT png FROM quiz_images WHERE sha256 = ?", (sha256,)).fetchone()
+        if row is None or not isinstance(row[0], bytes):
+            raise StoreError(f"{self.path} has no image {sha256!r:.80}")
+        return row[0]
+
+    def data_version(self) -> int:
+        """A number that changes whenever another process has written; cheap to ask."""
+        with self._guard("cannot be read"):
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    # --- helpers
+
+    def _insert_session(self, session: Session, trials: Sequence[Trial], images: Mapping[str, bytes]) -> None:
+        if self._db.execute("SELECT 1 FROM quiz_sessions WHERE id = ?", (session.id,)).fetchone():
+            raise StoreError(f"{self.path} has the session {session.id} of {session.rater!r} already")
+        self._insert("quiz_sessions", [tuple(session.model_dump().values())])
+        rows = []
+        for trial in trials:
+            values = trial.model_dump()
+            rows.append((session.id, *(json_text(list(v)) if k in _JSON else v for k, v in values.items())))
+        self._insert("quiz_trials", rows)
+        wanted = {trial.image for trial in trials}
+        self._insert("quiz_images", [(sha, png) for sha, png in images.items() if sha in wanted], "INSERT OR IGNORE")
+
+    def _trial_to_answer(self, session: str, n: int) -> Trial:
+        self._refuse_unknown(session)
+        if self._db.execute("SELECT 1 FROM quiz_ends WHERE session = ?", (session,)).fetchone():
+            raise StoreError(f"{self.path}: the session {session} has ended; its trials take no more answers")
+        count = self._db.execute("SELECT COUNT(*) FROM quiz_answers WHERE session = ?", (session,)).fetchone()[0]
+        if n != count:
+            what = "was answered already" if n < count else f"is not the next one, which is {count}"
+            raise StoreError(f"{self.path}: trial {n} of session {session} {what}")
+        trials = self._rows("quiz_trials", Trial, "WHERE session = ? AND n = ?", (session, n))
+        if not trials:
+            raise StoreError(f"{self.path}: session {session} has {n} trials, which are all answered")
+        return trials[0]
+
+    def _refuse_unknown(self, session: str) -> None:
+        if not self._db.execute("SELECT 1 FROM quiz_sessions WHERE id = ?", (session,)).fetchone():
+            raise StoreError(f"{self.path} has no session {session!r:.40}")
+
+    def _refuse_mixed(self, session: Session) -> None:
+        if (session.kind == "simulated") != self.simulated:
+            kept = "only sessions of simulated raters" if self.simulated else "no session of a simulated rater"
+            raise StoreError(f"{self.path} takes {kept}; this one is of kind {session.kind!r}")
+
+    def _check(self, record: Record) -> None:
+        """ValueError for a session whose rows do not fit together."""
+        session = record.session
+        if (session.kind == "simulated") != self.simulated:
+            raise ValueError(f"session {session.id} is of kind {session.kind!r}, which is kept in another file")
+        for what, rows in (("trial", record.trials), ("answer", record.answers)):
+            if [row.n for row in rows] != list(range(len(rows))):
+                raise ValueError(f"a {what} of session {session.id} is missing")
+        if len(record.answers) > len(record.trials):
+            raise ValueError(f"session {session.id} has more answers than trials")
+        for trial, answer in record.pairs:
+            refuse_answer(trial, answer, f"session {session.id}")
+
+    def _by_session(self, table: str, kind: type[Row]) -> dict[str, list[Row]]:
+        order = "ORDER BY session" + (", n" if "n" in kind.model_fields else "")
+        found: dict[str, list[Row]] = {}
+        with self._limit.one_query():
+            columns = ("session", *kind.model_fields)
+            for session, *values in self._db.execute(f"SELECT {', '.join(columns)} FROM {table} {order}"):
+                found.setdefault(session, []).append(_parsed(table, kind, values))
+        return found
+
+    def _rows(self, table: str, kind: type[Row], where: str = "", values: Sequence[Any] = ()) -> list[Row]:
+        with self._limit.one_query():
+            rows = self._db.execute(f"SELECT {', '.join(kind.model_fields)} FROM {table} {where}", tuple(values))
+            return [_parsed(table, kind, row) for row in rows]
+
+    def _insert(self, table: str, rows: Sequence[Sequence[Any]], how: str = "INSERT") -> None:
+        for row in rows:
+            self._db.execute(f"{how} INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row))
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """A context in which all that is read is of one moment."""
+        with self._guard("cannot be read"):
+            self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        if not self._write:
+            raise StoreError(f"{self.path} is open for reading only")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(f"{self.path} {_NOT_WRITTEN} (SQLite: {error})") from None
+            raise
+
+    @contextlib.contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreError(f"{self.path} {what} ({error})") from None
+
+
+def refuse_answer(trial: Trial, answer: Answer, where: str) -> None:
+    """StoreError, naming `where`, for a choice that is none of the options, or a text where a choice was asked for."""
+    chosen, text = answer.chosen, answer.answer
+    if trial.block == CHOICE and (text or (chosen >= 0 and chosen not in trial.options)):
+        raise StoreError(
+            f"{where}: trial {trial.n} is a choice among {len(trial.options)} options, not {text or chosen!r:.80}"
+        )
+    if trial.block != CHOICE and chosen >= 0:
+        raise StoreError(f"{where}: trial {trial.n} asks for a name, not for a choice")
+
+
+def trial_ids(record: Record) -> dict[str, int]:
+    """By the id that the rater's page gets, the number of the trial."""
+    return {trial_id(record.session.seed, trial.n): trial.n for trial in record.trials}
+
+
+def _parsed(table: str, kind: type[Row], values: Sequence[Any]) -> Row:
+    found = dict(zip(kind.model_fields, values, strict=True))
+    for name in _JSON & found.keys():
+        found[name] = parse_json(found[name])
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        raise ValueError(f"{table}: {fault_of(error)}") from None
