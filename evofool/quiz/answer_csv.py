@@ -55,7 +55,7 @@ def import_answers(path: Path, store: QuizStore, names: Names, now: float) -> Im
     A row is one answer. It has `trial`, or the trial's id as the file name of `stimulus` or `image`; `participant` (or
     subject, participant_id, subject_id, PROLIFIC_PID); and, as jsPsych writes them, `response` and `rt` in ms, or, as
     PsychoPy does, one column that ends with .keys, .text, .clicked_name or .response and one with .rt in seconds. A choice
-    is the position of the option in jsPsych (after the last: nothing of these), and its label in PsychoPy. `seen`, where it is
+    is the position of the option in jsPsych (after the last: nothing of these), and its label in PsychoPy. `seen`, if it is
     there, is true for raters who know the images. Rows without a trial are left out, such as those of instructions. now:
     seconds since 1970, the time of the import.
 

@@ -38,8 +38,9 @@ class Tally:
 class Answers:
     """The answers of the raters that count, by image and by rater, each rater's first answer to an image.
 
-    A rater who takes part twice is one rater. images: of elites. classes: those that each image was an elite of. names: by image, of each rater (by number, in the order in which their sessions ended), the
-    classes named, None if uncoded; choices: the class chosen and the options.
+    A rater who takes part twice is one rater. images: of elites. classes: those that each image was an elite of. names: by
+    image, of each rater (by number, in the order in which their sessions ended), the classes named, None if uncoded;
+    choices: the class chosen, and the options.
     """
 
     raters: tuple[str, ...]
