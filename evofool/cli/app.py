@@ -33,6 +33,7 @@ from evofool.cli.sweep import sweep
 from evofool.cli.targets import targets
 from evofool.cli.transfer import transfer
 from evofool.cli.units import units
+from evofool.cli.verdicts import verdicts
 from evofool.cli.verify import verify
 from evofool.printer import escape_foreign_messages, print_lines, print_traceback
 from evofool.text import visible
@@ -50,6 +51,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "verify": verify,
         "replay": replay,
         "measure": measure,
+        "verdicts": verdicts,
     },
     "Benchmark": {"bench": bench, "gate": gate, "transfer": transfer, "score-set": score_set},
     "Targets": {"targets": targets},

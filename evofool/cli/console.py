@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evofool.cli.console_quiz import people_say
 from evofool.errors import StoreError, TargetError
 from evofool.printer import Table, leave_terminal, print_json, print_lines, show_cursor, status
 from evofool.whole_file import write_whole
@@ -274,7 +275,7 @@ def _best_of_classes(elites: "list[Elite]") -> "dict[int, Elite]":
 
 def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
     table = Table()
-    niches = stored.recipe.niches is not None
+    niches, people = stored.recipe.niches is not None, people_say(stored)
     for name in [
         "class",
         "label",
@@ -285,8 +286,9 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
         "birth",
         "parents",
         "bytes/px",
+        *(["people"] if people else []),
     ]:
-        table.column(name, right=name not in ("label", "parents"))
+        table.column(name, right=name not in ("label", "parents", "people"))
     for e in elites:
         r = e.row
         first = "random" if r.method == "evolved" else r.method
@@ -302,6 +304,7 @@ def print_table(stored: "StoredRun", elites: "Sequence[ListedElite]") -> None:
             r.birth,
             parents,
             f"{r.bytes_per_pixel:.2f}",
+            *([people.get(r.cell, "")] if people else []),
         )
     table.print()
     wins, switches = stored.store.counts()
@@ -398,6 +401,8 @@ def show_one(
     if elite.drifted:
         print_lines("marked      made after the last check that agreed; the target then answered known images differently")
     verdict = "; no human verdict" if row.verdict == "unjudged" else f"; human verdict: {row.verdict}"
+    if said := people_say(stored).get(row.cell):
+        verdict = f"; people: {said}"
     print_lines(f"image       {row.bytes_per_pixel:.2f} bytes a pixel as PNG{verdict}")
     if row.image_metrics:
         print_lines("measured    " + ", ".join(f"{m.name.replace('_', ' ')} {m.value:.4g}" for m in row.image_metrics))

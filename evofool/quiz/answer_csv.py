@@ -26,7 +26,8 @@ COLUMNS = (
 
 _RATER = ("participant", "participant_id", "subject", "subject_id", "PROLIFIC_PID")
 _PSYCHOPY_ANSWER = (".keys", ".text", ".clicked_name", ".response")
-_NO_ANSWER = {"", "none", "null", "n", "nothing", "nothing of these"}
+_NO_RESPONSE = {"", "none", "null"}
+_NOTHING_OF_THESE = {*_NO_RESPONSE, "n", "nothing", "nothing of these"}
 _TO_CODE = ("answer", "names")
 
 
@@ -72,9 +73,7 @@ def import_answers(path: Path, store: QuizStore, names: Names, now: float) -> Im
         if name is None:
             continue
         if name not in known:
-            raise StoreError(
-                f"{where}: {name!r:.80} is the id of no trial of {store.path}; import it where its page was made"
-            )
+            raise StoreError(f"{where}: {name!r:.80} is no trial of {store.path}; import it where its page was made")
         page, trial = known[name]
         rater = next((row[column].strip() for column in _RATER if row.get(column, "").strip()), "")
         if not 0 < len(rater) <= MOST_TEXT:
@@ -152,6 +151,7 @@ class _Sheet:
 def _rows(record: Record, names: Names) -> Iterator[dict[str, Any]]:
     session, found = record.session, standing(record, names)
     seen = session.seen or bool(record.end and record.end.seen)
+    named: frozenset[int] | None
     for trial, answer in record.pairs:
         if trial.block == CHOICE:
             named = frozenset() if answer.chosen == NOTHING_OF_THESE else frozenset({answer.chosen})
@@ -198,9 +198,8 @@ def _answer_of(row: Mapping[str, str], trial: Trial, names: Names, now: float, w
     if trial.block == NAMING:
         if len(text) > MOST_TEXT:
             raise StoreError(f"{where}: a name of {len(text):,} characters; {MOST_TEXT} are the most")
-        return Answer(n=trial.n, answer="" if text.casefold() in _NO_ANSWER else text, rt_ms=rt_ms, at=now)
-    choice = NOTHING_OF_THESE if text.casefold() in _NO_ANSWER else choose(text, trial, names, where)
-    answer = Answer(n=trial.n, chosen=choice, rt_ms=rt_ms, at=now)
+        return Answer(n=trial.n, answer="" if text.casefold() in _NO_RESPONSE else text, rt_ms=rt_ms, at=now)
+    answer = Answer(n=trial.n, chosen=choose(text, trial, names, where), rt_ms=rt_ms, at=now)
     refuse_answer(trial, answer, where)
     return answer
 
@@ -209,7 +208,7 @@ def _first(row: Mapping[str, str], endings: tuple[str, ...], where: str, what: s
     columns = [column for column in row if column.endswith(endings)]
     if not columns:
         raise StoreError(
-            f"{where}: {what} is missing; jsPsych has response and rt, PsychoPy columns that end with .keys and .rt"
+            f"{where}: {what} is missing: response and rt of jsPsych, or columns of PsychoPy with .keys and .rt"
         )
     return next((row[column] for column in columns if row[column].strip()), "")
 
@@ -228,6 +227,8 @@ def _plain(text: str) -> str:
 
 
 def _by_position(text: str, trial: Trial, names: Names, where: str) -> int:
+    if text.casefold() in _NO_RESPONSE:
+        return NOTHING_OF_THESE
     if not text.isdecimal() or len(text) > 3 or int(text) > len(trial.options):
         raise StoreError(f"{where}: {text!r:.40} is the position of none of {len(trial.options)} options")
     position = int(text)
@@ -238,4 +239,6 @@ def _by_label(text: str, trial: Trial, names: Names, where: str) -> int:
     for c in trial.options:
         if c < len(names.labels) and names.labels[c] == text:
             return c
+    if text.casefold() in _NOTHING_OF_THESE:
+        return NOTHING_OF_THESE
     raise StoreError(f"{where}: {text!r:.40} is the label of none of the options")

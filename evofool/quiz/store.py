@@ -266,9 +266,9 @@ class QuizStore:
         session = record.session
         if (session.kind == "simulated") != self.simulated:
             raise ValueError(f"session {session.id} is of kind {session.kind!r}, which is kept in another file")
-        for what, rows in (("trial", record.trials), ("answer", record.answers)):
+        for what, rows in (("quiz_trials", record.trials), ("quiz_answers", record.answers)):
             if [row.n for row in rows] != list(range(len(rows))):
-                raise ValueError(f"a {what} of session {session.id} is missing")
+                raise ValueError(f"session {session.id} lacks a row of {what}")
         if len(record.answers) > len(record.trials):
             raise ValueError(f"session {session.id} has more answers than trials")
         for trial, answer in record.pairs:
@@ -332,9 +332,8 @@ def refuse_answer(trial: Trial, answer: Answer, where: str) -> None:
     """StoreError, naming `where`, for a choice that is none of the options, or a text where a choice was asked for."""
     chosen, text = answer.chosen, answer.answer
     if trial.block == CHOICE and (text or (chosen >= 0 and chosen not in trial.options)):
-        raise StoreError(
-            f"{where}: trial {trial.n} is a choice among {len(trial.options)} options, not {text or chosen!r:.80}"
-        )
+        what = f"{len(trial.options)} options"
+        raise StoreError(f"{where}: trial {trial.n} is a choice among {what}, and {text or chosen!r:.80} is none of them")
     if trial.block != CHOICE and chosen >= 0:
         raise StoreError(f"{where}: trial {trial.n} asks for a name, not for a choice")
 
@@ -347,7 +346,10 @@ def trial_ids(record: Record) -> dict[str, int]:
 def _parsed(table: str, kind: type[Row], values: Sequence[Any]) -> Row:
     found = dict(zip(kind.model_fields, values, strict=True))
     for name in _JSON & found.keys():
-        found[name] = parse_json(found[name])
+        try:
+            found[name] = parse_json(found[name])
+        except ValueError as error:
+            raise ValueError(f"{table}: {name}: {error}") from None
     try:
         return kind.model_validate(found)
     except ValidationError as error:

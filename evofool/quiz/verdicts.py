@@ -17,8 +17,8 @@ from evofool.quiz.tally import CHANCE_NAMED, PRESETS, Answers, Tally, tally
 ALPHA = 0.05
 """The most false verdicts of each kind, by image, at a preset number of raters."""
 LOOK_LEVEL = ALPHA / 4
-"""Of a test for recognition: ALPHA / 2, since names and choices are both looked at, and half of that, so that the error also
-holds over all four looks at PRESETS together. At chance 0.1 it asks for as many hits as ALPHA / 2 does."""
+"""Of a test for recognition: ALPHA / 2, since names and choices are both looked at, and half of that, which keeps the error
+near ALPHA over all four looks at PRESETS together. At chance 0.1 it asks for as many hits as ALPHA / 2 does."""
 UNRECOGNISED_BELOW = 0.25
 """The share of people who would name the class, or would choose it without guessing."""
 

@@ -4,9 +4,9 @@
     python -m tests.perf.quiz_errors --quizzes 500
 
 A quiz shows ten elites, one of each digit, to 20 raters, with ten images of noise. The first table has raters who see
-nothing of any class: all that they say of the elites is a guess. The second one has elites that just too many people recognise to be
-called unrecognised. The third one has verdicts by the true share of people who see the class. Every rater passes the checks;
-the last lines say how often raters do who do not. "any" is a wrong verdict at one of the four numbers of raters at least.
+nothing of any class: all that they say of the elites is a guess. The second one has elites that just too many people
+recognise to be called unrecognised. The third one has verdicts by the true share of people who see the class. All of these
+raters pass the checks; the last table says how often others do. "any": at one of the four numbers of raters at least.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""A session about a stored run: its materials out of the elites, and the verdicts on the elites out of all sessions."""
+"""The quiz about a stored run: a session's materials out of the elites, and the verdicts on them out of all sessions."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from evofool.quiz.materials import OPTIONS, RIVALS, Candidate, Materials, materi
 from evofool.quiz.names import Names
 from evofool.quiz.raters import named, person, standing
 from evofool.quiz.schema import Code, Record, Session
+from evofool.quiz.shares import archive_summary
 from evofool.quiz.store import QuizStore
 from evofool.quiz.tally import Answers, count_answers
 from evofool.quiz.verdicts import Verdict, judged
@@ -95,13 +97,28 @@ def new_session(stored: StoredRun, rater: str, seed: int, kind: str = "person", 
     )
 
 
-def run_verdicts(stored: StoredRun, store: QuizStore) -> tuple[list[tuple[Elite, Verdict]], Answers, Names]:
-    """The verdict on each elite that somebody who counts was shown, by class and niche; with what they follow from.
+@dataclass(frozen=True)
+class RunVerdicts:
+    """What people said of a run's elites. by_elite: of each that somebody who counts was shown, by class and niche."""
 
-    Verdicts belong to pixels: an elite has those of its image, whichever run or class it was shown for.
-    """
-    names = names_of(stored.labels, store.codes())
-    answers = count_answers(store.records(), names)
+    by_elite: tuple[tuple[Elite, Verdict], ...]
+    answers: Answers
+    names: Names
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Each once: two elites of a class may have one image."""
+        return list(dict.fromkeys(verdict for _, verdict in self.by_elite))
+
+    def summary(self) -> dict[str, Any]:
+        """As archive_summary."""
+        return archive_summary(self.verdicts, self.answers, self.names)
+
+
+def run_verdicts(stored: StoredRun, records: Sequence[Record], codes: Sequence[Code]) -> RunVerdicts:
+    """The verdicts on a run's elites. They belong to pixels: an elite has those of its image, for whatever it was shown."""
+    names = names_of(stored.labels, codes)
+    answers = count_answers(records, names)
     number = {image: i for i, image in enumerate(answers.images)}
     elites = [(elite, number.get(pixel_sha256(elite.image))) for elite in stored.elites()]
     wanted: dict[int, list[int]] = {}
@@ -109,5 +126,5 @@ def run_verdicts(stored: StoredRun, store: QuizStore) -> tuple[list[tuple[Elite,
         if i is not None:
             wanted.setdefault(i, []).append(elite.row.class_id)
     found = {(v.image, v.class_id): v for v in judged(answers, names, wanted)}
-    pairs = [(elite, found[answers.images[i], elite.row.class_id]) for elite, i in elites if i is not None]
-    return pairs, answers, names
+    pairs = ((elite, found[answers.images[i], elite.row.class_id]) for elite, i in elites if i is not None)
+    return RunVerdicts(tuple(pairs), answers, names)

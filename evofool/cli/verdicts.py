@@ -1,0 +1,162 @@
+"""The command `evofool verdicts`."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evofool.cli.options import AsJson, RunFolder
+from evofool.printer import Table, print_json, print_lines
+
+if TYPE_CHECKING:
+    from evofool.quiz.of_run import RunVerdicts
+    from evofool.quiz.raters import Standing
+    from evofool.quiz.schema import Record
+    from evofool.run.stored import StoredRun
+
+IMPORT = typer.Option(
+    "--import",
+    metavar="FILE",
+    help="First store the answers to a page of this quiz that a CSV file has, with the columns of jsPsych or PsychoPy.",
+)
+ADD = typer.Option("--add", metavar="RUN", help="First copy the sessions of another run's quiz here; may be repeated.")
+EXPORT = typer.Option("--export", metavar="FILE", help="Write all answers there, a CSV with the columns of jsPsych.")
+TO_CODE = typer.Option(
+    "--to-code", metavar="FILE", help="Write the names that match no label there, a CSV for somebody to fill in."
+)
+CODES = typer.Option("--codes", metavar="FILE", help="First store which labels such names mean: that file, filled in.")
+CODER = typer.Option("--coder", metavar="NAME", help="Who filled it in, without having seen the images.")
+
+
+def verdicts(
+    folder: RunFolder,
+    answers: Annotated[Path | None, IMPORT] = None,
+    add: Annotated[list[Path] | None, ADD] = None,
+    export: Annotated[Path | None, EXPORT] = None,
+    to_code: Annotated[Path | None, TO_CODE] = None,
+    codes: Annotated[Path | None, CODES] = None,
+    coder: Annotated[str, CODER] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what people see in a run's elites: recognised, taken for another class, unrecognised, or open.
+
+    The answers are in quiz.db beside the run; docs/quiz.md has the protocol. Verdicts follow from the answers of raters who
+    named real images and not noise, at 5, 8, 13 and 20 of them. They belong to an image's pixels. Below the table is what
+    may be said of all elites together, and which sessions do not count, with the reasons.
+    """
+    from evofool.cli.console import refuse_unwritable
+    from evofool.errors import StoreError
+    from evofool.quiz.answer_csv import import_answers, read_codes, write_answers, write_to_code
+    from evofool.quiz.of_run import names_of, run_verdicts
+    from evofool.quiz.raters import standing
+    from evofool.quiz.store import QuizStore
+    from evofool.run.stored import StoredRun
+
+    if (codes is None) != (not coder.strip()):
+        raise StoreError("--codes FILE and --coder NAME belong together: who says what these names mean is stored too")
+    for path in (export, to_code):
+        refuse_unwritable(path)
+    with StoredRun(folder) as stored:
+        notes = []
+        if answers is not None or add or codes is not None:
+            with QuizStore.open(stored.folder, write=True) as store:
+                for other in add or ():
+                    with StoredRun(other) as source, QuizStore.open(source.folder) as from_:
+                        if source.labels != stored.labels:
+                            raise StoreError(f"{other} has other labels than {folder}, so its answers mean other classes")
+                        notes.append(f"{store.add_all(from_)} sessions of {other} added")
+                if codes is not None:
+                    found = read_codes(codes, names_of(stored.labels, []), coder.strip(), time.time())
+                    store.code(found)
+                    notes.append(f"{len(found)} names coded by {coder.strip()}")
+                if answers is not None:
+                    done = import_answers(answers, store, names_of(stored.labels, store.codes()), time.time())
+                    notes.append(f"{len(done.raters)} raters of {answers} imported")
+                    notes += [f"  not imported: {rater}: {why}" for rater, why in done.left_out]
+        records, coded = list["Record"](), []
+        if QuizStore.exists(stored.folder):
+            with QuizStore.open(stored.folder) as store:
+                records, coded = store.records(), store.codes()
+        seen = run_verdicts(stored, records, coded)
+        standings = [(record, standing(record, seen.names)) for record in records if record.session.kind != "page"]
+        if export is not None:
+            notes.append(f"{write_answers(export, [record for record, _ in standings], seen.names):,} answers: {export}")
+        if to_code is not None:
+            write_to_code(to_code, seen.answers.unread)
+            notes.append(f"{len(seen.answers.unread)} names to be coded: {to_code}")
+        if as_json:
+            print_json(_summary(stored, seen, standings))
+            return
+        print_lines(*notes, *([""] if notes else []))
+        if not standings:
+            print_lines(f"Nobody was asked yet what they see in the elites of {folder}.")
+            return
+        _print(stored, seen, standings)
+
+
+def _summary(stored: "StoredRun", seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> dict[str, Any]:
+    from evofool.quiz.schema import PROTOCOL
+    from evofool.quiz.tally import PRESETS
+
+    labels = stored.labels
+    return {
+        "run": str(stored.folder),
+        "protocol": PROTOCOL,
+        "raters_at": list(PRESETS),
+        "verdicts": [{"niche": e.row.niche, "birth": e.row.birth, **v.summary(labels)} for e, v in seen.by_elite],
+        "archive": seen.summary(),
+        "sessions": [{"id": r.session.id, "rater": r.session.rater, **s.summary()} for r, s in standings],
+        "to_code": list(seen.answers.unread),
+    }
+
+
+def _print(stored: "StoredRun", seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> None:
+    labels, niches = stored.labels, stored.niches > 1
+    table = Table()
+    numbers = "named", "chosen", "given to others"
+    for name in ("class", "label", *(["niche"] if niches else []), "verdict", *numbers, "missing"):
+        table.column(name, right=name in ("class", "niche", *numbers))
+    for elite, v in seen.by_elite:
+        of = f"{v.named} of {v.raters}" + (f" (+{v.uncoded})" if v.uncoded else "")
+        own = [v.class_id, labels[v.class_id], *([elite.row.niche] if niches else []), v.text(labels)]
+        table.row(*own, of, f"{v.chosen} of {v.offered}", f"{v.named_base:.0%}, {v.chosen_base:.0%}", v.missing())
+    if seen.by_elite:
+        table.print()
+    for line in _lines(seen, standings):
+        print_lines(line)
+
+
+def _lines(seen: "RunVerdicts", standings: "list[tuple[Record, Standing]]") -> list[str]:
+    """What may be said of all elites together, and which sessions count."""
+    from evofool.quiz.tally import PRESETS
+
+    found = seen.summary()
+    named, judged, recognised = found["named"], found["judged"], found["recognised"]
+    raters = found["raters"]
+    lines = [""]
+    if judged:
+        c = found["counts"]
+        lines.append(
+            f"{judged} judged: {c['recognised']} recognised, {c['taken']} taken for another class, {c['unrecognised']} "
+            f"unrecognised, {c['open']} open; recognised {recognised['share']:.0%} "
+            f"[{recognised['low']:.0%}, {recognised['high']:.0%}]. At most {found['unrecognised_by_chance']:.1f} of "
+            "them are to be expected as unrecognised by chance alone."
+        )
+    elif seen.by_elite:
+        lines.append(f"No verdict is derived from fewer than {PRESETS[0]} raters.")
+    if named["of"]:
+        per_rater, shuffled = found["per_rater"], named["shuffled"]
+        limits = f" [{per_rater['low']:.0%}, {per_rater['high']:.0%}]" if per_rater["low"] is not None else ""
+        who = "One rater" if raters == 1 else f"{raters} raters"
+        lines.append(
+            f"{who} named elites as their class in {named['hits']} of {named['of']} trials ({per_rater['mean']:.0%}{limits} "
+            f"of a rater's); with shuffled classes {shuffled['mean']:.0%}, p = {shuffled['p']:.3f}."
+        )
+    if seen.answers.unread:
+        lines.append(f"{len(seen.answers.unread)} names match no label: --to-code FILE writes them for somebody to code.")
+    reasons = Counter(standing.why for _, standing in standings if standing.why)
+    lines.append(f"{len(standings) - reasons.total()} of {len(standings)} sessions count." if standings else "")
+    lines += [f"  not counted: {why}" + (f" ({number} sessions)" if number > 1 else "") for why, number in reasons.items()]
+    return lines
