@@ -207,9 +207,7 @@ def _answer_of(row: Mapping[str, str], trial: Trial, names: Names, now: float, w
 def _first(row: Mapping[str, str], endings: tuple[str, ...], where: str, what: str) -> str:
     columns = [column for column in row if column.endswith(endings)]
     if not columns:
-        raise StoreError(
-            f"{where}: {what} is missing: response and rt of jsPsych, or columns of PsychoPy with .keys and .rt"
-        )
+        raise StoreError(f"{where}: {what} is missing: response and rt of jsPsych, or PsychoPy's with .keys and .rt")
     return next((row[column] for column in columns if row[column].strip()), "")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from evofool.errors import TargetError
 from evofool.targets.labels import is_rejection
+from evofool.text import visible
 
 NOTHING: frozenset[int] = frozenset()
 """What a rater names who sees nothing."""
@@ -78,8 +79,13 @@ class Names:
 
 
 def normal(text: str) -> str:
-    """A text in small letters and singular words, without accents, punctuation and a leading article."""
-    letters = unicodedata.normalize("NFKD", text.casefold().replace("'", "").replace("\N{RIGHT SINGLE QUOTATION MARK}", ""))
+    """A text in small letters and singular words, without accents, punctuation and a leading article.
+
+    The same for a text as it was typed and as a CSV file has it, where what is not printable is escaped.
+    """
+    letters = unicodedata.normalize(
+        "NFKD", visible(text).casefold().replace("'", "").replace("\N{RIGHT SINGLE QUOTATION MARK}", "")
+    )
     words = re.findall(r"[^\W_]+", "".join(letter for letter in letters if not unicodedata.combining(letter)))
     while len(words) > 1 and words[0] in _ARTICLES:
         words = words[1:]

@@ -12,19 +12,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from evofool.errors import StoreError
+from evofool.images import decode_png, pixel_sha256
 from evofool.json_text import json_text, parse_json
 from evofool.quiz.materials import trial_id
 from evofool.quiz.schema import CHOICE, TABLES, Answer, Code, End, Record, Session, Trial
 from evofool.run.location import local_copy, network_file_system, refuse_network
 from evofool.run.meta import fault_of
-from evofool.run.sqlite_file import Limit, connect, refuse_special, restrict, schema_fault
+from evofool.run.sqlite_file import Limit, connect, refuse_special, schema_fault
+from evofool.whole_file import whole_file
 
 FILE, SIMULATED_FILE = "quiz.db", "quiz-simulated.db"
 VERSION = 1
 _APPLICATION_ID = 0x65766F71  # "evoq"
+_PATIENCE = 30.0  # seconds
 _JSON = {"classes", "options"}  # columns that hold lists
 _NOT_WRITTEN = "could not be written; what was answered before is safe"
 
@@ -44,8 +48,7 @@ class QuizStore:
     @classmethod
     def exists(cls, folder: Path, simulated: bool = False) -> bool:
         """Whether anything was ever asked about the run in folder."""
-        path = folder / (SIMULATED_FILE if simulated else FILE)
-        return path.is_file() and path.stat().st_size > 0
+        return (folder / (SIMULATED_FILE if simulated else FILE)).exists()
 
     @classmethod
     def open(cls, folder: Path, write: bool = False, simulated: bool = False) -> "QuizStore":
@@ -62,7 +65,7 @@ class QuizStore:
         try:
             refuse_special(path)
             if write:
-                path.touch()
+                _make(path)
             elif network_file_system(folder):
                 copy = local_copy(path)
             store = cls(path, connect(Path(copy.name) / path.name if copy else path, write or copy is not None), write)
@@ -72,26 +75,19 @@ class QuizStore:
             raise StoreError(f"{path} cannot be opened ({error})") from None
         store._copy = copy
         try:
-            store._begin()
+            store._refuse_foreign()
+            if write:
+                with store._guard("cannot be written"):
+                    store._db.execute("PRAGMA journal_mode = WAL")
+                    # FULL: an answer that is committed is on the disk. NORMAL, which a run has, could lose the last ones.
+                    store._db.execute("PRAGMA synchronous = FULL")
         except BaseException:
             store._db.close()
             raise
         return store
 
-    def _begin(self) -> None:
+    def _refuse_foreign(self) -> None:
         with self._guard("is not a quiz of evofool, or is damaged"):
-            if self._write:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                # FULL: an answer that is committed is on the disk. NORMAL, which a run has, could lose the last ones.
-                self._db.execute("PRAGMA synchronous = FULL")
-                with self._transaction():
-                    if not self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-                        for statement in TABLES.split(";\n"):
-                            # A trigger's body has a semicolon of its own.
-                            self._db.execute(statement)
-                        self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                        self._db.execute(f"PRAGMA user_version = {VERSION}")
-            restrict(self._db)
             if self._db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
                 raise StoreError(f"{self.path} is not a quiz of evofool")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -213,12 +209,15 @@ class QuizStore:
             return self._rows("quiz_codes", Code, "ORDER BY id")
 
     def image(self, sha256: str) -> bytes:
-        """The PNG of an image; StoreError if it is unknown."""
+        """The PNG of an image; StoreError if it is unknown, or is another one than its SHA-256 says."""
         with self._guard("is damaged"):
             row = self._db.execute("SELECT png FROM quiz_images WHERE sha256 = ?", (sha256,)).fetchone()
-        if row is None or not isinstance(row[0], bytes):
-            raise StoreError(f"{self.path} has no image {sha256!r:.80}")
-        return row[0]
+            if row is None:
+                raise StoreError(f"{self.path} has no image {sha256!r:.80}")
+            png: bytes = row[0]
+            if pixel_sha256(decode_png(png, f"image {sha256:.16}")) != sha256:
+                raise ValueError(f"image {sha256:.16} has other pixels than its SHA-256")
+            return png
 
     def data_version(self) -> int:
         """A number that changes whenever another process has written; cheap to ask."""
@@ -326,6 +325,19 @@ class QuizStore:
             raise
         except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"{self.path} {what} ({error})") from None
+
+
+def _make(path: Path) -> None:
+    """The file with its tables, whole or not at all, unless it is there. One process at a time makes it."""
+    if path.exists():
+        return
+    with FileLock(path.with_suffix(".lock"), timeout=_PATIENCE):
+        if path.exists():
+            return
+        with whole_file(path) as draft, contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as db:
+            db.executescript(f"BEGIN; {TABLES} COMMIT")
+            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def refuse_answer(trial: Trial, answer: Answer, where: str) -> None:

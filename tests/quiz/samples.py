@@ -75,12 +75,8 @@ def digits_run(folder: Path) -> Path:
     def answer(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, :10].astype(np.float32) / 25.0
 
-    what = {
-        "target": "box",
-        "encoding": {"kind": "direct"},
-        "stop": {"evaluations": 320},
-        "search": {"batch": 16, "competition": "per-class"},
-    }
+    search = {"batch": 16, "competition": "per-class"}
+    what = {"target": "box", "encoding": {"kind": "direct"}, "stop": {"evaluations": 320}, "search": search}
     with Run.start(parse(what, "test"), folder, Target("box", [*"0123456789"], SHAPE, answer, {})) as run:
         run.advance()
     return folder

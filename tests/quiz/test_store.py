@@ -26,7 +26,7 @@ def test_a_session_reads_back_as_it_was_answered(tmp_path: Path) -> None:
         store.code(
             [Code(answer="blob", classes=(), coder="Kim", at=5.0), Code(answer="x", classes=(1, 2), coder="Kim", at=6.0)]
         )
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE], "closed, it stands alone"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "quiz.lock"], "closed, it stands alone"
     with QuizStore.open(tmp_path) as store:
         assert store.records() == [asked]
         assert store.record(asked.session.id) == asked
@@ -207,6 +207,18 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
             db.execute(sql)
     with QuizStore.open(tmp_path) as store, pytest.raises(StoreError, match=message):
         store.records()
+
+
+def test_an_image_is_the_one_that_its_hash_says(tmp_path: Path) -> None:
+    found = made(1)
+    first, second, *_ = found.images
+    with QuizStore.open(tmp_path, write=True) as store:
+        store.begin(session(1), found.trials, {**found.images, first: found.images[second]})
+        assert store.image(second) == found.images[second]
+        with pytest.raises(StoreError, match=r"is damaged \(image \w+ has other pixels than its SHA-256"):
+            store.image(first)
+        with pytest.raises(StoreError, match=r"has no image 'fff"):
+            store.image("f" * 64)
 
 
 CHANGES: dict[str, Callable[[sqlite3.Connection], object]] = {
