@@ -83,9 +83,8 @@ def normal(text: str) -> str:
 
     The same for a text as it was typed and as a CSV file has it, where what is not printable is escaped.
     """
-    letters = unicodedata.normalize(
-        "NFKD", visible(text).casefold().replace("'", "").replace("\N{RIGHT SINGLE QUOTATION MARK}", "")
-    )
+    plain = re.sub("['\N{RIGHT SINGLE QUOTATION MARK}]", "", visible(text).casefold())
+    letters = unicodedata.normalize("NFKD", plain)
     words = re.findall(r"[^\W_]+", "".join(letter for letter in letters if not unicodedata.combining(letter)))
     while len(words) > 1 and words[0] in _ARTICLES:
         words = words[1:]
