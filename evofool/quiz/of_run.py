@@ -1,5 +1,6 @@
 """The quiz about a stored run: a session's materials out of the elites, and the verdicts on them out of all sessions."""
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -89,8 +90,9 @@ def begin(
     return made
 
 
-def new_session(stored: StoredRun, rater: str, seed: int, kind: str = "person", **about: Any) -> Session:
-    """A session that begins now. seed: below 2**63, drawn at random and secret. about: agent, viewport, dpr, seen."""
+def new_session(stored: StoredRun, rater: str, seed: int | None = None, kind: str = "person", **about: Any) -> Session:
+    """A session that begins now. seed: below 2**63; by default a secret one. about: agent, viewport, dpr, seen."""
+    seed = secrets.randbits(63) if seed is None else seed
     return Session.model_validate(
         {"id": session_id(seed), "kind": kind, "rater": rater, "seed": seed, "began": time.time(), "run": stored.meta.id}
         | about

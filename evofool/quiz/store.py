@@ -177,31 +177,14 @@ class QuizStore:
 
     def records(self) -> list[Record]:
         """All sessions, in the order in which they began; StoreError for a damaged file."""
-        with self._snapshot(), self._guard("is damaged"):
-            trials = self._by_session("quiz_trials", Trial)
-            answers = self._by_session("quiz_answers", Answer)
-            ends = self._by_session("quiz_ends", End)
-            sessions = self._rows("quiz_sessions", Session, "ORDER BY began, id")
-            found = []
-            for session in sessions:
-                record = Record(
-                    session,
-                    tuple(trials.pop(session.id, [])),
-                    tuple(answers.pop(session.id, [])),
-                    next(iter(ends.pop(session.id, [])), None),
-                )
-                self._check(record)
-                found.append(record)
-            if lost := [*trials, *answers, *ends]:
-                raise ValueError(f"the session {lost[0]!r:.40} is missing")
-            return found
+        return self._records()
 
     def record(self, session: str) -> Record:
         """One session; StoreError if it is unknown."""
-        found = next((record for record in self.records() if record.session.id == session), None)
-        if found is None:
+        found = self._records(session)
+        if not found:
             raise StoreError(f"{self.path} has no session {session!r:.40}")
-        return found
+        return found[0]
 
     def codes(self) -> list[Code]:
         """In the order in which they were stored."""
@@ -225,6 +208,22 @@ class QuizStore:
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     # --- helpers
+
+    def _records(self, session: str | None = None) -> list[Record]:
+        with self._snapshot(), self._guard("is damaged"):
+            trials = self._by_session("quiz_trials", Trial, session)
+            answers = self._by_session("quiz_answers", Answer, session)
+            ends = self._by_session("quiz_ends", End, session)
+            where, values = ("", ()) if session is None else ("WHERE id = ?", (session,))
+            found = []
+            for row in self._rows("quiz_sessions", Session, f"{where} ORDER BY began, id", values):
+                end = next(iter(ends.pop(row.id, [])), None)
+                record = Record(row, tuple(trials.pop(row.id, [])), tuple(answers.pop(row.id, [])), end)
+                self._check(record)
+                found.append(record)
+            if lost := [*trials, *answers, *ends]:
+                raise ValueError(f"the session {lost[0]!r:.40} is missing")
+            return found
 
     def _insert_session(self, session: Session, trials: Sequence[Trial], images: Mapping[str, bytes]) -> None:
         if self._db.execute("SELECT 1 FROM quiz_sessions WHERE id = ?", (session.id,)).fetchone():
@@ -273,13 +272,14 @@ class QuizStore:
         for trial, answer in record.pairs:
             refuse_answer(trial, answer, f"session {session.id}")
 
-    def _by_session(self, table: str, kind: type[Row]) -> dict[str, list[Row]]:
+    def _by_session(self, table: str, kind: type[Row], session: str | None) -> dict[str, list[Row]]:
+        where, values = ("", ()) if session is None else ("WHERE session = ?", (session,))
         order = "ORDER BY session" + (", n" if "n" in kind.model_fields else "")
+        columns = ", ".join(("session", *kind.model_fields))
         found: dict[str, list[Row]] = {}
         with self._limit.one_query():
-            columns = ("session", *kind.model_fields)
-            for session, *values in self._db.execute(f"SELECT {', '.join(columns)} FROM {table} {order}"):
-                found.setdefault(session, []).append(_parsed(table, kind, values))
+            for name, *row in self._db.execute(f"SELECT {columns} FROM {table} {where} {order}", values):
+                found.setdefault(name, []).append(_parsed(table, kind, row))
         return found
 
     def _rows(self, table: str, kind: type[Row], where: str = "", values: Sequence[Any] = ()) -> list[Row]:
@@ -335,9 +335,8 @@ def _make(path: Path) -> None:
         if path.exists():
             return
         with whole_file(path) as draft, contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as db:
-            db.executescript(f"BEGIN; {TABLES} COMMIT")
-            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
+            mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {VERSION};"
+            db.executescript(f"BEGIN; {TABLES} {mark} COMMIT")
 
 
 def refuse_answer(trial: Trial, answer: Answer, where: str) -> None:

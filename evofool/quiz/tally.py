@@ -12,8 +12,6 @@ from evofool.quiz.schema import CHOICE, Answer, Record, Trial
 
 PRESETS = (5, 8, 13, 20)
 """The numbers of raters at which verdicts are derived. Looking after each rater would raise the errors."""
-CHANCE_NAMED = 0.1
-"""The least share of names that a class has to exceed: with ten classes that of guesses."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,8 @@ class Tally:
     """Counts for images and K classes; arrays whose axes before the last, ..., may be any.
 
     uncoded: names that no rule matches and nobody has coded. offered: the choices that had the class among their options.
-    named_base, chosen_base: how often the same raters give the class to images that are not of it. chance: of one option.
+    named_base, chosen_base: how often the same raters give the class to images that are not of it. chance: of one option;
+    names have to exceed it too, since with ten classes or fewer a name may be a guess as well.
     """
 
     raters: np.ndarray  # (...,) int64
@@ -128,7 +127,6 @@ def tally(answers: Answers, names: Names) -> Tally:
     for i, own in enumerate(answers.classes):
         own_class[i, list(own)] = True
     chance = 1 / min(len(names.nameable), OPTIONS)
-    least = max(CHANCE_NAMED, 1 / len(names.nameable))
     count = voters.sum(axis=1)
     return Tally(
         raters=count,
@@ -136,7 +134,7 @@ def tally(answers: Answers, names: Names) -> Tally:
         uncoded=uncoded,
         chosen=chosen,
         offered=offered,
-        named_base=others.base(voters, "names", named, np.broadcast_to(count[:, None], named.shape), own_class, least),
+        named_base=others.base(voters, "names", named, np.broadcast_to(count[:, None], named.shape), own_class, chance),
         chosen_base=others.base(voters, "choices", chosen, offered, own_class, chance),
         chance=chance,
     )

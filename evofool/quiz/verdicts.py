@@ -12,7 +12,7 @@ import numpy as np
 
 from evofool.quiz.bounds import below, exceeds, lower_bound, upper_bound
 from evofool.quiz.names import Names
-from evofool.quiz.tally import CHANCE_NAMED, PRESETS, Answers, Tally, tally
+from evofool.quiz.tally import PRESETS, Answers, Tally, tally
 
 ALPHA = 0.05
 """The most false verdicts of each kind, by image, at a preset number of raters."""
@@ -122,7 +122,7 @@ def words(t: Tally) -> np.ndarray:
 
 def seen(t: Tally, level: float) -> np.ndarray:
     """(..., K) bool: which classes people see in an image, each test of names and of choices at this level."""
-    named = exceeds(t.named, t.raters[..., None], np.maximum(t.named_base, CHANCE_NAMED), level)
+    named = exceeds(t.named, t.raters[..., None], np.maximum(t.named_base, t.chance), level)
     chosen = exceeds(t.chosen, t.offered, np.maximum(t.chosen_base, t.chance), level)
     return np.asarray((named | chosen) & (t.raters >= PRESETS[0])[..., None])
 

@@ -68,6 +68,8 @@ def test_the_table_has_every_verdict_with_its_counts_and_who_does_not_count(call
     assert "answers came within 300 ms" in result.out
     shown = call("show", run).out
     assert shown.count("recognised: named by 5 of 5, chosen by 5 of 5") == 10
+    one = call("show", run, "--class", "3")
+    assert "PNG; people: recognised: named by 5 of 5, chosen by 5 of 5" in one.out, one.err
 
 
 def test_json_has_verdicts_bounds_sessions_and_the_archive(call: Call, run: Path) -> None:

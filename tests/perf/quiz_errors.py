@@ -19,7 +19,7 @@ import numpy as np
 from evofool.quiz.bounds import exceeds
 from evofool.quiz.names import Names
 from evofool.quiz.raters import FAST_SHARE, NOISE_SHARE, REAL_SHARE
-from evofool.quiz.tally import CHANCE_NAMED, PRESETS, Tally, base_rate
+from evofool.quiz.tally import PRESETS, Tally, base_rate
 from evofool.quiz.verdicts import ALPHA, UNRECOGNISED_BELOW, Word, words
 
 K = 10  # digits, and elites in a quiz
@@ -83,7 +83,7 @@ def seen_by_pooled_rate(quizzes: Quizzes, raters: int) -> np.ndarray:
         hits = counts(given[:, :raters])
         elites, trials = other_elites(hits, raters)
         pooled = (1 + elites + counts(on_noise[:, :raters]).sum(axis=1)[:, None, :]) / (2 + trials + NOISE * raters)
-        found |= exceeds(hits, raters, np.maximum(pooled, CHANCE_NAMED), ALPHA / 2)
+        found |= exceeds(hits, raters, np.maximum(pooled, CHANCE), ALPHA / 2)
     return found
 
 

@@ -30,6 +30,8 @@ def test_a_session_reads_back_as_it_was_answered(tmp_path: Path) -> None:
     with QuizStore.open(tmp_path) as store:
         assert store.records() == [asked]
         assert store.record(asked.session.id) == asked
+        with pytest.raises(StoreError, match="has no session"):
+            store.record("f" * 32)
         assert [code.classes for code in store.codes()] == [(), (1, 2)]
         assert {image: store.image(image) for image in made(1).images} == made(1).images
         assert trial_ids(asked) == made(1).ids()
