@@ -73,7 +73,7 @@ FLOORS = (
     ("quiz",),
     ("attacks", "export"),
     ("sweep",),
-    ("bench",),
+    ("bench", "gallery"),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )

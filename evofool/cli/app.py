@@ -18,6 +18,7 @@ from evofool.cli.bench import bench
 from evofool.cli.dream import dream
 from evofool.cli.explain import explain
 from evofool.cli.export import export
+from evofool.cli.gallery import gallery
 from evofool.cli.gate import gate
 from evofool.cli.init import init
 from evofool.cli.invert import invert
@@ -42,6 +43,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
     "Launch": {"run": run, "sweep": sweep, "baseline": baseline, "units": units, "polish": polish, "init": init},
     "Inspect": {
         "show": show,
+        "gallery": gallery,
         "explain": explain,
         "dream": dream,
         "invert": invert,

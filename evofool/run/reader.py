@@ -20,6 +20,7 @@ from evofool.run.remaker import OtherVariationError, Remaker, StoredGenome
 from evofool.run.schema import (
     OPTIONAL,
     AncestorRow,
+    EliteKey,
     EliteRecord,
     EliteRow,
     GenomeId,
@@ -127,6 +128,23 @@ class Reader:
         """Of all genomes, ascending."""
         with self._guard("is damaged"):
             return [birth for (birth,) in self._rows("genomes", ("birth",), "ORDER BY birth")]
+
+    def elite_keys(self) -> list[EliteKey]:
+        """By cell, without anything else of the elites: quick, also for a thousand of them."""
+        with self._guard("is damaged"):
+            return [EliteKey(*row) for row in self._rows("elites", EliteKey._fields, "ORDER BY cell")]
+
+    def picture(self, sha256: str) -> bytes | None:
+        """The PNG of the elite whose record has this digest; None if there is none, or no longer."""
+        with self.snapshot(), self._guard("is damaged"):
+            self._refuse_long_pngs()
+            rows = self._rows("elites", ("png",), "WHERE sha256 = ?", (sha256,))
+            return rows[0][0] if rows else None
+
+    def data_version(self) -> int:
+        """A number that differs from the last one if another connection has written meanwhile."""
+        with self._guard("cannot be read"):
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def cells(self) -> set[int]:
         """The cells that have an elite."""

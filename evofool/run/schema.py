@@ -94,6 +94,15 @@ class AncestorRow(NamedTuple):
     father: int
 
 
+class EliteKey(NamedTuple):
+    """Which elite a cell has: its birth, the digest of its record, and its log-odds."""
+
+    cell: int
+    birth: int
+    sha256: str
+    log_odds: float
+
+
 class Lists(NamedTuple):
     """The genomes in the lists of cells, all (M,), by cell, and in one cell from the best, which is the elite."""
 

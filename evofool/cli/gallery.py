@@ -1,0 +1,43 @@
+"""The command `evofool gallery`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evofool.printer import print_lines
+
+ROOTS = typer.Argument(metavar="[ROOT]...", help="Folders with runs, benchmarks and explanations; by default runs.")
+PORT = typer.Option(min=0, max=65535, help="The port of this machine to listen on; 0 takes a free one.")
+OPEN = typer.Option("--open/--no-open", help="Open the gallery in a browser.")
+
+
+def gallery(
+    roots: Annotated[list[Path] | None, ROOTS] = None,
+    port: Annotated[int, PORT] = 0,
+    opened: Annotated[bool, OPEN] = True,
+) -> None:
+    """Show runs in a browser: their images as a grid, live while they evolve, and as they were at any time before.
+
+    The server listens on this machine only, and answers only the browser that opens the address that it prints. It changes
+    nothing in a run's folder. Ctrl-C ends it.
+    """
+    from evofool.errors import RecipeError
+
+    try:
+        from evofool.gallery.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "jinja2"):
+            raise
+        raise RecipeError(
+            f"the gallery needs {error.name}, which is not installed: pip install 'evofool[gallery]'"
+        ) from None
+
+    def begun(address: str) -> None:
+        print_lines(f"Gallery: {address}", "Ctrl-C ends it")
+        if opened:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    serve(roots or [Path("runs")], port, begun)

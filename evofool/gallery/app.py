@@ -1,0 +1,231 @@
+"""The pages of the gallery: routes from addresses to what a run, a benchmark or an explanation has."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from evofool.errors import EvofoolError, StoreError
+from evofool.gallery import pages, reports
+from evofool.gallery.catalogue import Catalogue, Entry
+from evofool.gallery.grid import View
+from evofool.gallery.live import Watchers
+from evofool.gallery.open_runs import OpenRuns
+from evofool.gallery.security import DRAWING_POLICY, Guard, Tokens
+from evofool.gallery.thumbnails import SIDES
+from evofool.pages.stylesheet import STYLE
+from genomes import GenomeError
+
+_HERE = Path(__file__).parent
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+_LARGEST = 1024  # pixels of a picture that is drawn larger
+
+
+class Gallery:
+    """The state of a server: what there is, and the runs that are open. Every handler is a method."""
+
+    def __init__(self, catalogue: Catalogue, tokens: Tokens) -> None:
+        self.catalogue, self.tokens = catalogue, tokens
+        self.runs = OpenRuns()
+        self.watchers = Watchers(self.runs)
+        self.stopping = False
+        loader = PackageLoader("evofool.gallery")
+        self._templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+        self._templates.filters.update(pages.FILTERS)
+        style = (_HERE / "static" / "gallery.css").read_text(encoding="utf-8")
+        self._style = STYLE + style
+
+    def routes(self) -> list[Route | Mount]:
+        run = "/run/{id}"
+        return [
+            Route("/", self.home),
+            Route(run, self.grid),
+            Route(f"{run}/events", self.events),
+            Route(f"{run}/at", self.at),
+            Route(f"{run}/cell/{{cell:int}}", self.cell),
+            Route(f"{run}/descent/{{birth:int}}", self.descent),
+            Route(f"{run}/elite/{{sha256}}.png", self.elite_picture),
+            Route(f"{run}/drawn/{{birth:int}}.png", self.drawn_picture),
+            Route(f"{run}/genome/{{birth:int}}.json", self.genome),
+            Route(f"{run}/graph/{{birth:int}}.svg", self.graph),
+            Route("/compare", self.compare),
+            Route("/bench/{id}/{path:path}", self.bench),
+            Route("/explanation/{id}/{path:path}", self.explanation),
+            Route("/gallery.css", self.style),
+            Route("/favicon.ico", self.icon),
+            Mount("/static", StaticFiles(directory=_HERE / "static")),
+        ]
+
+    async def home(self, request: Request) -> Response:
+        words = request.query_params.get("text", "")[:100]
+        entries = await self.runs.call(self.catalogue.scan)
+        listed = []
+        for entry in entries:
+            if entry.kind == "run" and not entry.fault:
+                try:
+                    listed.append(await self.runs.read(entry.folder, lambda run, e=entry: pages.listed_run(run, e)))  # type: ignore[misc]
+                except EvofoolError as error:
+                    listed.append(pages.faulty_run(entry, str(error)))
+            elif entry.kind == "run":
+                listed.append(pages.faulty_run(entry, entry.fault))
+        runs = [run for run in listed if all(word in run.words for word in words.lower().split())]
+        others = [entry for entry in entries if entry.kind != "run" and words.lower() in entry.name.lower()]
+        roots = ", ".join(map(str, self.catalogue.roots))
+        return self._page("home.html", runs=runs, others=others, text=words, roots=roots, all_runs=len(listed))
+
+    async def grid(self, request: Request) -> Response:
+        entry, view = self._run(request), View.of(request.query_params)
+        shown = await self.runs.read(entry.folder, lambda run: pages.grid_page(run, entry, view))
+        return self._page("grid.html", **shown)
+
+    async def events(self, request: Request) -> Response:
+        entry = self._run(request)
+
+        async def stream() -> AsyncIterator[str]:
+            events = self.watchers.events(entry.folder)
+            try:
+                async for event in events:
+                    yield event
+            finally:
+                await events.aclose()  # type: ignore[attr-defined]
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def at(self, request: Request) -> Response:
+        entry, view = self._run(request), View.of(request.query_params)
+        return JSONResponse(await self.runs.read(entry.folder, lambda run: pages.places_at(run, view)))
+
+    async def cell(self, request: Request) -> Response:
+        entry, cell = self._run(request), request.path_params["cell"]
+        explanations = [e for e in await self.runs.call(self.catalogue.scan) if _explains(e, entry)]
+        shown = await self.runs.read(entry.folder, lambda run: pages.cell_page(run, entry, cell, explanations))
+        return self._page("cell.html", **shown)
+
+    async def descent(self, request: Request) -> Response:
+        entry, birth = self._run(request), request.path_params["birth"]
+        return self._page(
+            "descent.html", **await self.runs.read(entry.folder, lambda run: pages.descent_page(run, entry, birth))
+        )
+
+    async def compare(self, request: Request) -> Response:
+        ids = [request.query_params.get(name, "") for name in ("a", "b")]
+        if not all(ids):
+            ids = request.query_params.getlist("run")[:2]
+        if len(ids) < 2:
+            raise HTTPException(400, "Choose two runs to compare: tick them on the first page.")
+        first, second = (self._entry("run", each) for each in ids)
+        a = await self.runs.read(first.folder, lambda run: pages.compared_run(run, first))
+        b = await self.runs.read(second.folder, lambda run: pages.compared_run(run, second))
+        by_difference = request.query_params.get("sort") == "difference"
+        return self._page("compare.html", **pages.compare_page(a, b, by_difference))
+
+    async def elite_picture(self, request: Request) -> Response:
+        entry, sha256, side = self._run(request), request.path_params["sha256"], _side(request)
+        return _png(await self.runs.read(entry.folder, lambda run: run.stored_picture(sha256, side)))
+
+    async def drawn_picture(self, request: Request) -> Response:
+        entry, birth = self._run(request), request.path_params["birth"]
+        larger = request.query_params.get("large")
+        if larger is not None:
+            side = int(larger) if larger.isascii() and larger.isdigit() and len(larger) < 5 else 0
+            if not 8 <= side <= _LARGEST:
+                raise HTTPException(400, f"A picture can be drawn with 8 to {_LARGEST} pixels.")
+            return _png(await self.runs.read(entry.folder, lambda run: run.larger(birth, side)))
+        side = _side(request)
+        return _png(await self.runs.read(entry.folder, lambda run: run.drawn_picture(birth, side)))
+
+    async def genome(self, request: Request) -> Response:
+        entry, birth = self._run(request), request.path_params["birth"]
+        return JSONResponse(await self.runs.read(entry.folder, lambda run: run.genome_json(birth)))
+
+    async def graph(self, request: Request) -> Response:
+        entry, birth = self._run(request), request.path_params["birth"]
+        svg = await self.runs.read(entry.folder, lambda run: pages.graph(run, birth))
+        headers = {"content-security-policy": DRAWING_POLICY, **_FOREVER}
+        return Response(svg, media_type="image/svg+xml", headers=headers)
+
+    async def bench(self, request: Request) -> Response:
+        return await self._report(request, "bench")
+
+    async def explanation(self, request: Request) -> Response:
+        return await self._report(request, "explanation")
+
+    async def _report(self, request: Request, kind: Any) -> Response:
+        entry = self._entry(kind, request.path_params["id"])
+        return await self.runs.call(lambda: reports.page(entry, request.path_params["path"]))
+
+    async def style(self, _request: Request) -> Response:
+        return Response(self._style, media_type="text/css", headers={"cache-control": "private, max-age=60"})
+
+    async def icon(self, _request: Request) -> Response:
+        return Response(status_code=204)
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """The page of an error, in words."""
+        if isinstance(error, HTTPException):
+            status, text = error.status_code, error.detail
+            if status == 404 and text == "Not Found":
+                text = "There is no such page."
+        elif isinstance(error, LookupError):
+            status, text = 404, "There is no such image, or no longer: another one has replaced it."
+        elif isinstance(error, GenomeError):
+            status, text = 400, f"{error}."
+        else:
+            status, text = (404 if isinstance(error, StoreError) else 400), f"{error}."
+        if request.url.path.endswith((".png", ".json", "/events", "/at")):
+            return Response(f"{text}\n", status, media_type="text/plain")
+        return self._page("error.html", status=status, text=text, status_code=status)
+
+    def _page(self, template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
+        form = self.tokens.form
+        return HTMLResponse(self._templates.get_template(template).render(form_token=form, **values), status_code)
+
+    def _run(self, request: Request) -> Entry:
+        return self._entry("run", request.path_params["id"])
+
+    def _entry(self, kind: Any, entry_id: str) -> Entry:
+        entry = self.catalogue.find(kind, entry_id)
+        if entry is None:
+            raise HTTPException(404, "There is no such run, benchmark or explanation: it may have been moved.")
+        return entry
+
+
+def create_app(catalogue: Catalogue, port: int, tokens: Tokens) -> Guard:
+    """The application that a server runs: the gallery behind its guard."""
+    gallery = Gallery(catalogue, tokens)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await gallery.runs.close()
+
+    handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = dict.fromkeys(
+        (HTTPException, EvofoolError, GenomeError, LookupError), gallery.failed
+    )
+    app = Starlette(routes=gallery.routes(), lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
+    return Guard(app, port, tokens)
+
+
+def _png(data: bytes) -> Response:
+    return Response(data, media_type="image/png", headers=_FOREVER)
+
+
+def _side(request: Request) -> int:
+    """The side that a picture is asked for with; 0: as it is."""
+    text = request.query_params.get("side", "0")
+    side = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if side and side not in SIDES:
+        raise HTTPException(400, f"Pictures have {', '.join(map(str, SIDES))} pixels.")
+    return side
+
+
+def _explains(entry: Entry, run: Entry) -> bool:
+    return entry.kind == "explanation" and entry.folder.is_relative_to(run.folder)

@@ -1,0 +1,183 @@
+"""The grid of a run: its cells as tiles, sorted and chosen by what the address says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from evofool.explain.phrases import confidence_text
+from evofool.gallery.history import Place
+from evofool.gallery.open_runs import OpenRun
+from evofool.gallery.thumbnails import SIDES
+from evofool.run.stored import ListedElite
+from evofool.scores import confidence
+
+SORTS = ("class", "log-odds", "margin", "birth", "bytes")
+_KEYS: dict[str, Callable[[ListedElite], float]] = {
+    "class": lambda elite: elite.row.cell,
+    "log-odds": lambda elite: -elite.row.log_odds,
+    "margin": lambda elite: -elite.row.margin,
+    "birth": lambda elite: -elite.row.birth,
+    "bytes": lambda elite: elite.row.bytes_per_pixel,
+}
+LEVELS = (0.5, 0.9, 0.99, 0.999)
+"""Confidences between which a tile's mark changes."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the address of a grid says.
+
+    text: words that a label has. least: the lowest confidence, 0 to 1. size: of a picture, one of SIDES, or 0: by the number
+    of tiles. at, beside: evaluations after which the archive is shown, and a second number of them to compare with; None:
+    the archive as it is now, and no comparison.
+    """
+
+    sort: str = "class"
+    text: str = ""
+    least: float = 0.0
+    niche: int | None = None
+    size: int = 0
+    at: int | None = None
+    beside: int | None = None
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> "View":
+        """Of the parameters of an address; what is invalid or unknown is left at its default."""
+        sort, size, least = query.get("sort", ""), _whole(query.get("size")), _number(query.get("least"))
+        return cls(
+            sort if sort in SORTS else "class",
+            query.get("text", "")[:100],
+            min(1.0, max(0.0, least)),
+            _whole(query.get("niche")),
+            size if size in SIDES else 0,
+            _whole(query.get("at")),
+            _whole(query.get("beside")),
+        )
+
+    def query(self, **changes: Any) -> str:
+        """The parameters of the address of this view, changed; what is at its default is left out."""
+        other = replace(self, **changes)
+        defaults = View()
+        names = ("sort", "text", "least", "niche", "size", "at", "beside")
+        return urlencode({n: getattr(other, n) for n in names if getattr(other, n) not in (getattr(defaults, n), None)})
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A cell of the grid. picture: the address of its image below the run's. beside: of the image to compare it with, or "".
+
+    level: 0 to 4, how many of LEVELS the confidence reaches.
+    """
+
+    cell: int
+    class_id: int
+    niche: int
+    label: str
+    confidence: str
+    level: int
+    picture: str
+    log_odds: float
+    beside: str = ""
+    beside_text: str = ""
+
+
+def tiles(run: OpenRun, view: View) -> list[Tile]:
+    """The tiles of a grid, in order. size is that of view, by default chosen by how many classes there are."""
+    side = side_of(run, view)
+    if view.at is not None and run.history is not None:
+        return _earlier(run, view, side)
+    found = []
+    for elite in sorted(run.listed, key=lambda elite: (_KEYS[view.sort](elite), elite.row.cell)):
+        row = elite.row
+        if _shown(view, elite.label, row.class_id, row.niche, row.log_odds):
+            found.append(
+                Tile(
+                    row.cell,
+                    row.class_id,
+                    row.niche,
+                    elite.label,
+                    confidence_text(row.log_odds),
+                    level_of(row.log_odds),
+                    f"elite/{row.sha256}.png?side={side}",
+                    row.log_odds,
+                )
+            )
+    return found
+
+
+def side_of(run: OpenRun, view: View) -> int:
+    """Pixels of the pictures of a grid."""
+    return view.size or (112 if len(run.stored.classes) > 60 else 224)
+
+
+def level_of(log_odds: float) -> int:
+    p = float(confidence(log_odds))
+    return sum(p >= level for level in LEVELS)
+
+
+def _earlier(run: OpenRun, view: View, side: int) -> list[Tile]:
+    assert run.history is not None
+    assert view.at is not None
+    then = run.history.at(view.at)
+    other = run.history.at(view.beside) if view.beside is not None else {}
+    niches, found = run.stored.niches, []
+    for cell in sorted({*then, *other}, key=lambda cell: _order(view, cell, then)):
+        place = then.get(cell)
+        shown = place or other[cell]
+        class_id, niche = divmod(cell, niches)
+        label = run.stored.labels[class_id]
+        if not _shown(view, label, class_id, niche, shown.log_odds):
+            continue
+        second = other.get(cell)
+        found.append(
+            Tile(
+                cell,
+                class_id,
+                niche,
+                label,
+                confidence_text(place.log_odds) if place else "none yet",
+                level_of(place.log_odds) if place else 0,
+                drawn(place, side) if place else "",
+                shown.log_odds,
+                drawn(second, side) if second else "",
+                confidence_text(second.log_odds) if second else "none yet",
+            )
+        )
+    return found
+
+
+def drawn(place: Place, side: int) -> str:
+    """The address, below the run's, of a genome's image."""
+    return f"drawn/{place.birth}.png?side={side}"
+
+
+def _order(view: View, cell: int, then: Mapping[int, Place]) -> tuple[float, int]:
+    """By log-odds or birth where these are asked for, else by class: the history has no more."""
+    place = then.get(cell)
+    if view.sort == "log-odds":
+        return (-place.log_odds if place else float("inf"), cell)
+    if view.sort == "birth":
+        return (-place.birth if place else float("inf"), cell)
+    return (0.0, cell)
+
+
+def _shown(view: View, label: str, class_id: int, niche: int, log_odds: float) -> bool:
+    words = view.text.lower().split()
+    return (
+        all(word in label.lower() or word == str(class_id) for word in words)
+        and (view.niche is None or view.niche == niche)
+        and float(confidence(log_odds)) >= view.least
+    )
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _number(text: str | None) -> float:
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return 0.0
+    return value if value == value else 0.0

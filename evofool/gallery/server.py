@@ -1,0 +1,41 @@
+"""The server of the gallery: on this machine only, until it is interrupted."""
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from evofool.errors import StoreError
+from evofool.gallery.app import create_app
+from evofool.gallery.catalogue import Catalogue
+from evofool.gallery.security import TOKEN, Tokens
+
+HOST = "127.0.0.1"
+
+
+def serve(roots: Sequence[Path], port: int = 0, begun: Callable[[str], None] = lambda _address: None) -> None:
+    """Serve what is below roots until Ctrl-C. begun is called with the address that opens it, which has the start's token.
+
+    port: 0 takes a free one. StoreError for a root that is no folder and for a port that is in use.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise StoreError(f"{root} is not a folder; name the folders with runs, for example: evofool gallery runs")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((HOST, port))
+        except OSError as error:
+            raise StoreError(
+                f"port {port} cannot be used ({error.strerror or error}); choose another one by --port"
+            ) from None
+        found = listening.getsockname()[1]
+        tokens = Tokens()
+        app = create_app(Catalogue(roots), found, tokens)
+        # Browser tabs keep their streams open: they are cut when the server ends.
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"
+        )
+        begun(f"http://{HOST}:{found}/?{TOKEN}={tokens.start}")
+        uvicorn.Server(config).run(sockets=[listening])

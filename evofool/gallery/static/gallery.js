@@ -1,0 +1,233 @@
+// The gallery's only script: keys, the live grid, the replay of a run and the line of descent. Every page works without it.
+
+const $ = id => document.getElementById(id);
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const thousands = number => Number(number).toLocaleString("en-US");
+
+// Keys
+
+function go(link) { if (link) location.href = link.href; }
+
+function tiles() { return [...document.querySelectorAll(".grid a.tile")]; }
+
+function step(by) {
+  const all = tiles(), at = all.indexOf(document.activeElement);
+  const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, at + by))];
+  if (next) next.focus();
+}
+
+let before = "";
+document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, select, textarea, dialog")) return;
+  const key = event.key, pair = before + key;
+  before = key === "g" ? "g" : "";
+  const act = {
+    "/": () => $("search") && $("search").focus(),
+    "j": () => step(1), "k": () => step(-1),
+    "ArrowRight": () => $("after") ? go($("after")) : step(1),
+    "ArrowLeft": () => $("before") ? go($("before")) : step(-1),
+    "Escape": () => go($("up")),
+    "?": () => $("keys").showModal(),
+  }[key] || (pair === "gh" ? () => { location.href = "/"; } : null);
+  if (!act || (key.startsWith("Arrow") && !$("after") && !$("before") && !document.activeElement.matches("a.tile"))) return;
+  event.preventDefault();
+  act();
+});
+if ($("show-keys")) {
+  $("show-keys").hidden = false;
+  $("show-keys").onclick = () => $("keys").showModal();
+}
+
+// Exactly two runs can be compared.
+
+if ($("compare")) {
+  const boxes = [...document.querySelectorAll('input[name="run"]')];
+  const look = () => { $("compare").disabled = boxes.filter(box => box.checked).length !== 2; };
+  boxes.forEach(box => box.addEventListener("change", look));
+  look();
+}
+
+// Selects apply at once.
+
+if ($("choose")) $("choose").querySelectorAll("select").forEach(select => {
+  select.addEventListener("change", () => $("choose").requestSubmit());
+});
+
+// The live grid
+
+const grid = $("grid");
+const levels = [0.5, 0.9, 0.99, 0.999];
+
+function confidenceText(odds) {
+  const p = 1 / (1 + Math.exp(-odds));
+  return p > 0.999999 ? "> 0.999999" : p < 0.000001 ? "< 0.000001" : p.toFixed(6);
+}
+
+function setTile(item, picture, text, level) {
+  const link = item.querySelector("a.tile"), image = item.querySelector("img:not(.second)");
+  if (image && image.getAttribute("src") !== picture) {
+    image.src = picture;
+    image.alt = `Image of class ${item.querySelector(".label").textContent.trim()}, confidence ${text}`;
+  }
+  item.querySelector(".p b").textContent = text;
+  link.className = `tile level-${level}`;
+}
+
+function shownSeconds(seconds) {
+  const whole = Math.round(seconds), minutes = Math.floor(whole / 60);
+  if (minutes >= 60) return `${thousands(Math.floor(minutes / 60))} h ${minutes % 60} min`;
+  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
+let saidAt = 0;
+function setStanding(now) {
+  const set = (name, text) => { document.querySelector(`[data-fact="${name}"]`).textContent = text; };
+  // A screen reader is told at most once in five seconds.
+  const told = performance.now();
+  $("standing").setAttribute("aria-live", told - saidAt > 5000 ? "polite" : "off");
+  if (told - saidAt > 5000) saidAt = told;
+  set("evaluations", thousands(now.evaluations));
+  set("high", thousands(now.high));
+  set("cells", thousands(now.cells));
+  set("median", now.median === null ? "\u2013" : now.median.toFixed(6));
+  set("seconds", shownSeconds(now.seconds));
+  set("state", now.finished ? `ended: ${now.finished}` : "not ended");
+  const slider = $("at");
+  if (slider && Number(slider.value) === Number(slider.max)) {
+    slider.max = now.evaluations;
+    slider.value = now.evaluations;
+    $("at-text").textContent = `${thousands(now.evaluations)} evaluations`;
+  } else if (slider) slider.max = now.evaluations;
+}
+
+function live() {
+  const items = new Map([...grid.children].map(item => [Number(item.dataset.cell), item]));
+  let stream = null, missing = new Set(), first = true;
+  function open() {
+    stream = new EventSource(`/run/${grid.dataset.run}/events`);
+    stream.onmessage = event => {
+      const { standing, changed, fault } = JSON.parse(event.data);
+      if (fault) return;
+      setStanding(standing);
+      for (const [cell, , digest, odds] of changed) {
+        const item = items.get(cell);
+        if (!item) { missing.add(cell); continue; }
+        const picture = `/run/${grid.dataset.run}/elite/${digest}.png?side=${grid.dataset.side}`;
+        const image = item.querySelector("img");
+        if (image && image.getAttribute("src") === picture) continue;
+        const p = 1 / (1 + Math.exp(-odds));
+        setTile(item, picture, confidenceText(odds), levels.filter(level => p >= level).length);
+        if (!first) {
+          item.classList.remove("changed");
+          void item.offsetWidth;
+          item.classList.add("changed");
+        }
+      }
+      first = false;
+      const all = !new URLSearchParams(location.search).get("text") && !Number(new URLSearchParams(location.search).get("least"));
+      if (missing.size && all) {
+        $("news").hidden = false;
+        $("news").innerHTML = "";
+        const link = document.createElement("a");
+        link.href = location.href;
+        link.textContent = "Load the page again";
+        $("news").append(`${thousands(missing.size)} more classes have an image now. `, link);
+      }
+      if (standing.finished) close();
+    };
+  }
+  function close() { if (stream) stream.close(); stream = null; }
+  // A browser opens only six connections to one server: hidden tabs give theirs back.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) close();
+    else if (!stream) open();
+  });
+  addEventListener("pagehide", close);
+  if (!document.hidden) open();
+  return { close };
+}
+
+// The replay: a slider over evaluations, and a second one for another number of them.
+
+function replay(stream) {
+  const form = $("replay"), slider = $("at"), last = () => Number(slider.max);
+  let asked = 0, shown = 0, timer = null;
+  async function show(at, second) {
+    const mine = ++asked;
+    const query = new URLSearchParams({ at, size: grid.dataset.side });
+    const answer = await fetch(`/run/${grid.dataset.run}/at?${query}`);
+    if (!answer.ok || mine < shown) return;
+    shown = mine;
+    const { places } = await answer.json();
+    for (const item of grid.children) {
+      const place = places[item.dataset.cell];
+      const image = item.querySelector(second ? "img.second" : "img:not(.second)");
+      if (image) image.style.visibility = place ? "visible" : "hidden";
+      const picture = place && `/run/${grid.dataset.run}/${place[0]}`;
+      if (!second) setTile(item, picture || image.getAttribute("src"), place ? place[1] : "none yet", place ? place[2] : 0);
+      else if (image && place) { image.src = picture; item.querySelector(".p i").textContent = place[1]; }
+    }
+  }
+  function moved(input, second) {
+    if (stream) { stream.close(); stream = null; }
+    $(second ? "beside-text" : "at-text").textContent = `${thousands(input.value)} evaluations`;
+    const url = new URL(location.href);
+    url.searchParams.set(second ? "beside" : "at", input.value);
+    history.replaceState(null, "", url);
+    clearTimeout(timer);
+    timer = setTimeout(() => show(input.value, second), 40);
+  }
+  slider.addEventListener("input", () => moved(slider, false));
+  if ($("beside")) $("beside").addEventListener("input", () => moved($("beside"), true));
+  form.addEventListener("submit", event => event.preventDefault());
+  let playing = null;
+  const play = $("play");
+  play.hidden = still.matches;
+  const stop = () => { clearInterval(playing); playing = null; play.textContent = "Play"; };
+  play.onclick = () => {
+    if (playing) { stop(); return; }
+    if (Number(slider.value) >= last()) slider.value = 0;
+    play.textContent = "Stop";
+    let part = Number(slider.value) / last();
+    playing = setInterval(() => {
+      // Most replacements are early: slow at the beginning.
+      part = Math.min(1, part + Math.max(0.002, part * 0.05));
+      const batch = Number(form.dataset.batch);
+      slider.value = Math.round(part * last() / batch) * batch;
+      moved(slider, false);
+      if (part >= 1) stop();
+    }, 120);
+  };
+}
+
+if (grid) {
+  const stream = grid.dataset.live === "yes" ? live() : null;
+  if ($("replay")) replay(stream);
+}
+
+// The line of descent
+
+if ($("scrub")) {
+  const steps = [...$("steps").children], slider = $("scrub-at"), image = $("scrub-image"), play = $("scrub-play");
+  const base = image.getAttribute("src").replace(/\d+\.png$/, "");
+  $("scrub").hidden = false;
+  function show(k) {
+    steps.forEach((each, n) => n === k ? each.setAttribute("aria-current", "true") : each.removeAttribute("aria-current"));
+    image.src = `${base}${steps[k].dataset.birth}.png`;
+    $("scrub-text").textContent = `${k + 1} of ${steps.length}: ${steps[k].querySelector(".text").textContent}`;
+    slider.value = k;
+  }
+  slider.addEventListener("input", () => show(Number(slider.value)));
+  steps.forEach((each, k) => each.addEventListener("click", () => show(k)));
+  let playing = null;
+  play.hidden = still.matches;
+  const stop = () => { clearInterval(playing); playing = null; play.textContent = "Play"; };
+  play.onclick = () => {
+    if (playing) { stop(); return; }
+    play.textContent = "Stop";
+    let k = Number(slider.value) >= steps.length - 1 ? -1 : Number(slider.value);
+    playing = setInterval(() => { show(++k); if (k >= steps.length - 1) stop(); }, 150);
+  };
+  show(steps.length - 1);
+}
