@@ -42,8 +42,8 @@ from evofool.text import visible
 PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
     "Launch": {"run": run, "sweep": sweep, "baseline": baseline, "units": units, "polish": polish, "init": init},
     "Inspect": {
-        "show": show,
         "gallery": gallery,
+        "show": show,
         "explain": explain,
         "dream": dream,
         "invert": invert,

@@ -52,7 +52,7 @@ class Gallery:
             Route(f"{run}/at", self.at),
             Route(f"{run}/cell/{{cell:int}}", self.cell),
             Route(f"{run}/descent/{{birth:int}}", self.descent),
-            Route(f"{run}/elite/{{sha256}}.png", self.elite_picture),
+            Route(f"{run}/elite/{{birth:int}}-{{sha256}}.png", self.elite_picture),
             Route(f"{run}/drawn/{{birth:int}}.png", self.drawn_picture),
             Route(f"{run}/genome/{{birth:int}}.json", self.genome),
             Route(f"{run}/graph/{{birth:int}}.svg", self.graph),
@@ -128,8 +128,9 @@ class Gallery:
         return self._page("compare.html", **pages.compare_page(a, b, by_difference))
 
     async def elite_picture(self, request: Request) -> Response:
-        entry, sha256, side = self._run(request), request.path_params["sha256"], _side(request)
-        return _png(await self.runs.read(entry.folder, lambda run: run.stored_picture(sha256, side)))
+        entry, side = self._run(request), _side(request)
+        birth, sha256 = request.path_params["birth"], request.path_params["sha256"]
+        return _png(await self.runs.read(entry.folder, lambda run: run.stored_picture(birth, sha256, side)))
 
     async def drawn_picture(self, request: Request) -> Response:
         entry, birth = self._run(request), request.path_params["birth"]
@@ -210,7 +211,7 @@ def create_app(catalogue: Catalogue, port: int, tokens: Tokens) -> Guard:
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = dict.fromkeys(
         (HTTPException, EvofoolError, GenomeError, LookupError), gallery.failed
     )
-    app = Starlette(routes=gallery.routes(), lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(routes=gallery.routes(), lifespan=lifespan, exception_handlers=handlers)
     return Guard(app, port, tokens)
 
 

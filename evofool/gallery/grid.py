@@ -99,7 +99,7 @@ def tiles(run: OpenRun, view: View) -> list[Tile]:
                     elite.label,
                     confidence_text(row.log_odds),
                     level_of(row.log_odds),
-                    f"elite/{row.sha256}.png?side={side}",
+                    f"elite/{row.birth}-{row.sha256}.png?side={side}",
                     row.log_odds,
                 )
             )

@@ -53,15 +53,18 @@ class OpenRun:
     def history(self) -> History | None:
         return history_of(self.stored)
 
-    def stored_picture(self, sha256: str, side: int) -> bytes:
+    def stored_picture(self, birth: int, sha256: str, side: int) -> bytes:
         """A PNG of the elite whose record has this digest, at most `side` pixels, or as stored if side is 0.
 
-        LookupError if there is none, or no longer.
+        One that was replaced meanwhile is drawn again from its genome. LookupError if there never was one.
         """
-        return self._picture(sha256, side)
+        try:
+            return self._picture(sha256, side)
+        except LookupError:
+            return self.drawn_picture(birth, side)
 
     def drawn_picture(self, birth: int, side: int) -> bytes:
-        """A PNG of a genome that is or was an elite, drawn again; LookupError for any other birth."""
+        """A PNG of a genome that is or was an elite or a runner-up, drawn again; LookupError for any other birth."""
         return self._picture(birth, side)
 
     def larger(self, birth: int, side: int) -> bytes:
@@ -73,7 +76,7 @@ class OpenRun:
         return encode_png(self.stored.encoding.render(self.stored.genomes([birth]), size)[0])
 
     def genome_json(self, birth: int) -> dict[str, Any]:
-        """The canonical form of a genome that is or was an elite; LookupError for any other birth."""
+        """The canonical form of a genome that is or was an elite or a runner-up; LookupError for any other birth."""
         self._refuse_other_births(birth)
         return self.stored.encoding.to_json(self.stored.genomes([birth])[0])
 
@@ -88,7 +91,8 @@ class OpenRun:
         return thumbnail_png(image, side) if side else encode_png(image)
 
     def _refuse_other_births(self, birth: int) -> None:
-        if not (self.stored.store.cell_history(birth) or any(key.birth == birth for key in self.keys.values())):
+        store = self.stored.store
+        if not (store.cell_history(birth) or store.runners_up(birth) or any(k.birth == birth for k in self.keys.values())):
             raise LookupError(birth)
 
 

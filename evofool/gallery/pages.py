@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -14,7 +14,7 @@ from evofool.gallery.live import standing
 from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.thumbnails import SIDES
 from evofool.run.lineage import lineage
-from evofool.run.schema import IMAGE_METRICS
+from evofool.run.schema import IMAGE_METRICS, EliteKey
 from evofool.text import visible
 
 _LONGEST_LINE = 400  # ancestors on the page of a descent: the first one, and the last ones
@@ -68,7 +68,7 @@ def listed_run(run: OpenRun, entry: Entry) -> ListedRun:
         kind_of(run),
         recipe.search.seed,
         standing(run),
-        [f"/run/{entry.id}/elite/{key.sha256}.png?side=56" for key in best],
+        [f"/run/{entry.id}/elite/{key.birth}-{key.sha256}.png?side=56" for key in best],
     )
 
 
@@ -221,7 +221,7 @@ def descent_page(run: OpenRun, entry: Entry, birth: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run of a comparison. best: by class the digest, log-odds and confidence of its best elite."""
+    """A run of a comparison. best: by class its best elite."""
 
     entry: Entry
     target: str
@@ -229,15 +229,28 @@ class ComparedRun:
     labels: Sequence[str]
     kind: str
     evaluations: int
-    best: Mapping[int, tuple[str, float]]
+    best: Mapping[int, EliteKey]
+
+
+class ComparedClass(NamedTuple):
+    """A class of a comparison: its best elite in either run."""
+
+    label: str
+    a: EliteKey | None
+    b: EliteKey | None
+
+    @property
+    def difference(self) -> float | None:
+        """How far the second one's log-odds are above the first one's; None where one is missing."""
+        return self.b.log_odds - self.a.log_odds if self.a and self.b else None
 
 
 def compared_run(run: OpenRun, entry: Entry) -> ComparedRun:
-    best: dict[int, tuple[str, float]] = {}
+    best: dict[int, EliteKey] = {}
     for key in run.keys.values():
         class_id = key.cell // run.stored.niches
-        if class_id not in best or key.log_odds > best[class_id][1]:
-            best[class_id] = key.sha256, key.log_odds
+        if class_id not in best or key.log_odds > best[class_id].log_odds:
+            best[class_id] = key
     target = run.stored.meta.target
     kind = encoding_of(run) or kind_of(run)
     return ComparedRun(entry, target.name, target.fingerprint, target.labels, kind, run.stored.evaluations, best)
@@ -251,14 +264,10 @@ def compare_page(a: ComparedRun, b: ComparedRun, by_difference: bool) -> dict[st
             f"{a.entry.name} and {b.entry.name} cannot be compared: they were made against different targets "
             f"({a.target} and {b.target}, or the same name with other weights), so their scores do not mean the same.",
         )
-    rows = []
-    for class_id in sorted({*a.best, *b.best}):
-        one, two = a.best.get(class_id), b.best.get(class_id)
-        difference = two[1] - one[1] if one and two else None
-        rows.append({"class_id": class_id, "label": a.labels[class_id], "a": one, "b": two, "difference": difference})
+    rows = [ComparedClass(a.labels[c], a.best.get(c), b.best.get(c)) for c in sorted({*a.best, *b.best})]
     if by_difference:
-        rows.sort(key=lambda row: -abs(row["difference"]) if row["difference"] is not None else 0.0)
-    differences = [row["difference"] for row in rows if row["difference"] is not None]
+        rows.sort(key=lambda row: -abs(row.difference or 0.0))
+    differences = [row.difference for row in rows if row.difference is not None]
     return {
         "a": a,
         "b": b,

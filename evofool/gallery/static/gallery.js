@@ -110,10 +110,10 @@ function live() {
       const { standing, changed, fault } = JSON.parse(event.data);
       if (fault) return;
       setStanding(standing);
-      for (const [cell, , digest, odds] of changed) {
+      for (const [cell, birth, digest, odds] of changed) {
         const item = items.get(cell);
         if (!item) { missing.add(cell); continue; }
-        const picture = `/run/${grid.dataset.run}/elite/${digest}.png?side=${grid.dataset.side}`;
+        const picture = `/run/${grid.dataset.run}/elite/${birth}-${digest}.png?side=${grid.dataset.side}`;
         const image = item.querySelector("img");
         if (image && image.getAttribute("src") === picture) continue;
         const p = 1 / (1 + Math.exp(-odds));

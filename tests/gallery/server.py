@@ -1,0 +1,45 @@
+"""A gallery for tests: served to a client in this process, or to a browser on a port of this machine."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.testclient import TestClient
+
+from evofool.gallery.app import create_app
+from evofool.gallery.catalogue import Catalogue
+from evofool.gallery.security import Tokens
+
+PORT = 8901
+
+
+def client(root: Path, tokens: Tokens, welcome: bool = True) -> TestClient:
+    """A client of the gallery of one folder, as a browser that has opened its start address."""
+    found = TestClient(create_app(Catalogue([root]), PORT, tokens), base_url=f"http://127.0.0.1:{PORT}")
+    if welcome:
+        assert found.get("/", params={"token": tokens.start}).status_code == 200
+    return found
+
+
+@contextlib.contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The start address of a gallery that is served on a free port while the context lasts."""
+    import socket
+
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    port, tokens = listening.getsockname()[1], Tokens()
+    config = uvicorn.Config(create_app(Catalogue([root]), port, tokens), log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}/?token={tokens.start}"
+    finally:
+        server.should_exit = True
+        thread.join(10)

@@ -1,0 +1,153 @@
+"""The gallery in a real browser: what the script does, and that no page loses anything or violates axe's rules."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evofool.recipe import load
+from evofool.run.run import Run
+from evofool.run.stored import StoredRun
+from evofool.targets import Target
+from tests.browser import assert_sound, screen
+from tests.gallery.server import served
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address(root: Path) -> Iterator[str]:
+    with served(root) as found:
+        yield found
+
+
+def opened(context: Any, address: str, run: str = "") -> tuple[Any, list[str]]:
+    """A page of the gallery, by its start address, and what it complains about in the console. run: whose grid is opened."""
+    page, complaints = context.new_page(), list[str]()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    if run:
+        page.locator("table.runs a", has_text=run).click()
+        page.wait_for_url(re.compile("/run/"))
+    return page, complaints
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_every_page_is_sound(address: str, root: Path, browser: Any, width: int, scheme: str) -> None:
+    with StoredRun(root / "digits") as run:
+        birth = max(elite.row.birth for elite in run.listed())
+    context = screen(browser, width, scheme)
+    page, complaints = opened(context, address)
+    assert_sound(page)
+    ids = {name: page.locator("table.runs a", has_text=name).get_attribute("href") for name in ("digits", "other")}
+    base = address.split("/?")[0]
+    a, b = (found.removeprefix("/run/") for found in ids.values())
+    for path in (
+        ids["digits"],
+        f"{ids['digits']}?at=60&beside=24",
+        f"{ids['digits']}/cell/3",
+        f"{ids['digits']}/descent/{birth}",
+        f"/compare?a={a}&b={b}",
+    ):
+        page.goto(base + path)
+        assert_sound(page)
+    assert complaints == []
+    context.close()
+
+
+def test_a_run_is_shown_live(tmp_path: Path, lenet: Target, browser: Any) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    recipe = load("mnist-cppn", ["stop.evaluations=240", "save.seconds=0"])
+    context = browser.new_context()
+    with Run.start(recipe, tmp_path / "live", lenet) as run:
+        run.advance(batches=2)
+        with served(tmp_path) as address:
+            page, complaints = opened(context, address, "live")
+            fact = page.locator('[data-fact="evaluations"]')
+            sync_api.expect(fact).to_have_text("24")
+            before = page.locator("#grid img").evaluate_all("images => images.map(image => image.src)")
+            run.advance(batches=8)
+            sync_api.expect(fact).to_have_text("120")
+            after = page.locator("#grid img").evaluate_all("images => images.map(image => image.src)")
+            assert before != after
+            run.advance()
+            sync_api.expect(page.locator('[data-fact="state"]')).to_contain_text("ended")
+            assert complaints == []
+    context.close()
+
+
+def test_the_slider_shows_the_archive_as_it_was(address: str, root: Path, browser: Any) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    context = browser.new_context()
+    page, complaints = opened(context, address, "digits")
+    page.locator("#at").evaluate("slider => { slider.value = 48; slider.dispatchEvent(new Event('input')); }")
+    sync_api.expect(page.locator("#at-text")).to_have_text("48 evaluations")
+    with StoredRun(root / "digits") as run:
+        from evofool.gallery.history import history_of
+
+        history = history_of(run)
+        assert history is not None
+        births = {cell: place.birth for cell, place in history.at(48).items()}
+    for cell, birth in births.items():
+        image = page.locator(f'[data-cell="{cell}"] img')
+        sync_api.expect(image).to_have_attribute("src", re.compile(f"/drawn/{birth}\\.png"))
+    assert "at=48" in page.url
+    assert complaints == []
+    context.close()
+
+
+def test_keys_move_through_the_images(address: str, browser: Any) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    context = browser.new_context()
+    page, _ = opened(context, address, "digits")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "search"
+    page.locator("h1").click()
+    for key in "jjk":
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/cell/0"))
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile("/cell/1"))
+    page.keyboard.press("Escape")
+    page.wait_for_url(re.compile("/run/[0-9a-z-]+$"))
+    page.keyboard.press("?")
+    sync_api.expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("h")
+    page.wait_for_url(re.compile("/$"))
+    context.close()
+
+
+def test_two_ticked_runs_can_be_compared(address: str, browser: Any) -> None:
+    context = browser.new_context()
+    page, _ = opened(context, address)
+    button = page.locator("#compare")
+    assert button.is_disabled()
+    for name in ("digits", "other"):
+        page.locator(f'input[aria-label="Compare {name}"]').check()
+    button.click()
+    page.wait_for_url(re.compile("/compare"))
+    assert page.locator("li").count() == 10
+    context.close()
+
+
+def test_the_line_of_descent_can_be_stepped_through(address: str, root: Path, browser: Any) -> None:
+    with StoredRun(root / "digits") as run:
+        birth = max((len(run.store.descent(elite.row.birth)), elite.row.birth) for elite in run.listed())[1]
+        first = run.store.descent(birth)[-1].birth
+    context = browser.new_context()
+    page, complaints = opened(context, address, "digits")
+    page.goto(f"{page.url}/descent/{birth}")
+    slider = page.locator("#scrub-at")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert f"/drawn/{first}.png" in page.locator("#scrub-image").get_attribute("src")
+    page.keyboard.press("End")
+    assert f"/drawn/{birth}.png" in page.locator("#scrub-image").get_attribute("src")
+    assert complaints == []
+    context.close()
