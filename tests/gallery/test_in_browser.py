@@ -23,15 +23,29 @@ def address(root: Path) -> Iterator[str]:
         yield found
 
 
+def waiting() -> Any:
+    """Playwright's module, whose `expect` waits long enough for a shared machine."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api.expect.set_options(timeout=60_000)
+    return sync_api
+
+
+def arrived(page: Any, path: str) -> None:
+    """Wait until the page with this address is loaded and its script has run."""
+    page.wait_for_url(re.compile(path), wait_until="commit", timeout=90_000)
+    page.locator("html[data-ready]").wait_for(state="attached", timeout=90_000)
+
+
 def opened(context: Any, address: str, run: str = "") -> tuple[Any, list[str]]:
     """A page of the gallery, by its start address, and what it complains about in the console. run: whose grid is opened."""
     page, complaints = context.new_page(), list[str]()
+    page.set_default_timeout(90_000)  # machines of CI are shared
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(address)
     if run:
         page.locator("table.runs a", has_text=run).click()
-        page.wait_for_url(re.compile("/run/"))
+    arrived(page, "/run/" if run else "/$")
     return page, complaints
 
 
@@ -59,7 +73,7 @@ def test_every_page_is_sound(address: str, root: Path, browser: Any, width: int,
 
 
 def test_a_run_is_shown_live(tmp_path: Path, lenet: Target, browser: Any) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api = waiting()
     recipe = load("mnist-cppn", ["stop.evaluations=240", "save.seconds=0"])
     context = browser.new_context()
     with Run.start(recipe, tmp_path / "live", lenet) as run:
@@ -80,7 +94,7 @@ def test_a_run_is_shown_live(tmp_path: Path, lenet: Target, browser: Any) -> Non
 
 
 def test_the_slider_shows_the_archive_as_it_was(address: str, root: Path, browser: Any) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api = waiting()
     context = browser.new_context()
     page, complaints = opened(context, address, "digits")
     page.locator("#at").evaluate("slider => { slider.value = 48; slider.dispatchEvent(new Event('input')); }")
@@ -100,7 +114,7 @@ def test_the_slider_shows_the_archive_as_it_was(address: str, root: Path, browse
 
 
 def test_keys_move_through_the_images(address: str, browser: Any) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api = waiting()
     context = browser.new_context()
     page, _ = opened(context, address, "digits")
     page.keyboard.press("/")
@@ -109,17 +123,17 @@ def test_keys_move_through_the_images(address: str, browser: Any) -> None:
     for key in "jjk":
         page.keyboard.press(key)
     page.keyboard.press("Enter")
-    page.wait_for_url(re.compile("/cell/0"))
+    arrived(page, "/cell/0")
     page.keyboard.press("ArrowRight")
-    page.wait_for_url(re.compile("/cell/1"))
+    arrived(page, "/cell/1")
     page.keyboard.press("Escape")
-    page.wait_for_url(re.compile("/run/[0-9a-z-]+$"))
+    arrived(page, "/run/[0-9a-z-]+$")
     page.keyboard.press("?")
     sync_api.expect(page.locator("#keys")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("g")
     page.keyboard.press("h")
-    page.wait_for_url(re.compile("/$"))
+    arrived(page, "/$")
     context.close()
 
 
@@ -131,7 +145,7 @@ def test_two_ticked_runs_can_be_compared(address: str, browser: Any) -> None:
     for name in ("digits", "other"):
         page.locator(f'input[aria-label="Compare {name}"]').check()
     button.click()
-    page.wait_for_url(re.compile("/compare"))
+    arrived(page, "/compare")
     assert page.locator("li").count() == 10
     context.close()
 

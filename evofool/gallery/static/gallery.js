@@ -19,7 +19,7 @@ function step(by) {
 let before = "";
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea, dialog")) return;
+  if (event.target.closest("input, select, textarea") || $("keys").open) return;
   const key = event.key, pair = before + key;
   before = key === "g" ? "g" : "";
   const act = {
@@ -231,3 +231,5 @@ if ($("scrub")) {
   };
   show(steps.length - 1);
 }
+
+document.documentElement.dataset.ready = "yes";  // for tests: keys have an effect from now on
