@@ -52,7 +52,7 @@ COMMANDS: dict[str, list[str]] = {
     "verify": ["{run}"],
     "replay": ["{run}"],
     "measure": ["{run} --images {images}"],
-    "verdicts": ["{run}", "{run} --json", "{run} --add {run}", "{run} --import {image}"],
+    "verdicts": ["{run}", "{run} --json", "{run} --add {run}", "{nothing} --import {image}"],
     "bench run": ["bench-digits --out {bench}"],
     "bench show": ["{bench}"],
     "bench compare": ["{result} {other}", "{result} {other} --json"],
