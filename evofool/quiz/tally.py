@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evofool.errors import StoreError
 from evofool.quiz.materials import OPTIONS
 from evofool.quiz.names import Names
 from evofool.quiz.raters import person, standing
@@ -53,7 +54,17 @@ class Answers:
 
 
 def count_answers(records: Sequence[Record], names: Names) -> Answers:
-    """The answers of those sessions that count, in the order in which these ended."""
+    """The answers of those sessions that count, in the order in which these ended.
+
+    StoreError for a session about classes that these labels do not have.
+    """
+    for record in records:
+        asked = {c for trial in record.trials for c in (*trial.classes, *trial.options)}
+        if max(asked, default=0) >= len(names.labels):
+            raise StoreError(
+                f"session {record.session.id} is about class {max(asked):,}, and there are {len(names.labels)} classes; it "
+                "belongs to a run of another classifier"
+            )
     ended = [(record.end.at, record.session.id, record) for record in records if record.end is not None]
     counted = [record for *_, record in sorted(ended, key=lambda item: item[:2]) if standing(record, names).counts]
     raters = {name: k for k, name in enumerate(dict.fromkeys(_person(record) for record in counted))}

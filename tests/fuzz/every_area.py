@@ -1,6 +1,6 @@
 """All areas."""
 
-from tests.fuzz.areas import benches, genome, ledgers, pictures, recipes, runs, servers, sweeps, weights
+from tests.fuzz.areas import benches, genome, ledgers, pictures, quizzes, recipes, runs, servers, sweeps, weights
 from tests.fuzz.room import Area
 
 _ALL = (
@@ -15,6 +15,7 @@ _ALL = (
     sweeps.AREA,
     pictures.AREA,
     ledgers.AREA,
+    quizzes.AREA,
 )
 AREAS: dict[str, Area] = {area.name: area for area in _ALL}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
+from evofool.errors import StoreError
 from evofool.quiz import bounds
 from evofool.quiz.names import Names
 from evofool.quiz.of_run import candidates, names_of, run_verdicts
@@ -315,6 +316,14 @@ def test_who_took_part_is_not_shown_the_same_images_again(run: Path) -> None:
         assert {candidate.judged for candidate in candidates(elites, records, DIGITS, "somebody else")} == {3}
         with pytest.raises(OSError, match="has named all 10 images of this run"):
             candidates(elites, records, DIGITS, "Rater 1")
+
+
+def test_a_session_about_classes_that_there_are_not_is_refused() -> None:
+    asked = record("perfect", 1)
+    for change in ({"classes": (10,)}, {"options": (3, 10)}):
+        trials = (*asked.trials[:-1], asked.trials[-1].model_copy(update=change))
+        with pytest.raises(StoreError, match="is about class 10, and there are 10 classes; it belongs to a run of another"):
+            count_answers([asked._replace(trials=trials)], DIGITS)
 
 
 def test_a_session_of_another_protocol_is_not_read() -> None:
