@@ -25,6 +25,7 @@ from evofool.cli.invert import invert
 from evofool.cli.lineage import lineage
 from evofool.cli.measure import measure
 from evofool.cli.merge import merge
+from evofool.cli.morph import morph
 from evofool.cli.polish import polish
 from evofool.cli.replay import replay
 from evofool.cli.run import run
@@ -47,6 +48,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "explain": explain,
         "dream": dream,
         "invert": invert,
+        "morph": morph,
         "lineage": lineage,
         "export": export,
         "merge": merge,

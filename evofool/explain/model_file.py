@@ -31,14 +31,17 @@ def by_content(folder: Path, most: int) -> dict[str, Path]:
     return {digest: found[digest] for digest in sorted(found)}
 
 
-def read_model(path: Path, of_bytes: Callable[[bytes], _Model]) -> _Model:
-    """of_bytes of a file's content; StoreError, which names the file, for its GenomeError and for a file that is missing."""
+def read_model(path: Path, of_bytes: Callable[[bytes], _Model], *, again: str = AGAIN) -> _Model:
+    """of_bytes of a file's content; StoreError, which names the file, for its GenomeError and for a file that is missing.
+
+    again: how to get a good one, the end of the message.
+    """
     try:
         if path.stat().st_size > MOST_BYTES:  # not read to be refused
-            raise StoreError(f"{path} has {path.stat().st_size:,} bytes, and a model has at most {MOST_BYTES:,}; {AGAIN}")
+            raise StoreError(f"{path} has {path.stat().st_size:,} bytes, and a model has at most {MOST_BYTES:,}; {again}")
         return of_bytes(path.read_bytes())
     except GenomeError as error:
-        raise StoreError(f"{path} {error}; {AGAIN}") from None
+        raise StoreError(f"{path} {error}; {again}") from None
     except StoreError:
         raise
     except OSError as error:

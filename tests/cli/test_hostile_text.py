@@ -46,6 +46,7 @@ COMMANDS: dict[str, list[str]] = {
     "explain": ["{run} --class 3 --parts saliency --out {new}", "{image} --target lenet"],
     "dream": ["{image} --target lenet", "{photo} --target lenet --octaves 1 --iterations 1 --out {dream}"],
     "invert": ["hog {image}", "hog {image} --model {image}", "detector {bad} --scan {nothing}"],
+    "morph": ["chairs 0 1 --model {bad}", "chairs 0 1 --model {image}", "{run} 0 1"],
     "lineage": ["{run} --class 3 --image {new}.png", "{run} --class 3 --json"],
     "export": ["{run} {new}", "{run} {new} --format parquet"],
     "merge": ["{run} --out {new}"],
