@@ -61,8 +61,10 @@ class ChairGenerator(nn.Module):
         self.decoder = Decoder(Layout((layout.wide,), (3, layout.size, layout.size), layout.widths, mask=True))
         with torch.no_grad():
             # The pictures begin nearly white, and empty.
-            self.decoder.to_image.bias.fill_(2.0)
-            self.decoder.to_mask.bias.fill_(-1.5)
+            for head, value in ((self.decoder.to_image, 2.0), (self.decoder.to_mask, -1.5)):
+                assert head is not None
+                assert head.bias is not None
+                head.bias.fill_(value)
 
     def forward(
         self, codes: torch.Tensor, views: torch.Tensor, transforms: torch.Tensor

@@ -53,7 +53,8 @@ def train(
     chairs, views, transforms, images, masks = _pictures(layout, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        generator = ChairGenerator(layout).to(memory_format=torch.channels_last)
+        generator = ChairGenerator(layout)
+        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         generator.codes.data = principal_components(images[: len(images) // settings.variants], layout)
         losses = []
         others = [weight for name, weight in generator.named_parameters() if name != "codes"]
@@ -80,7 +81,8 @@ def train(
             losses.append(loss.item())
             if (step + 1) % 100 == 0:
                 on_progress(f"step {step + 1} of {settings.steps}, loss {np.mean(losses[-100:]):.4f}")
-    return generator.to(memory_format=torch.contiguous_format).eval().requires_grad_(False), losses
+    generator.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return generator.eval().requires_grad_(False), losses
 
 
 def principal_components(images: torch.Tensor, layout: GeneratorLayout) -> torch.Tensor:
