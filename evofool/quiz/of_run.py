@@ -64,7 +64,8 @@ def candidates(
         if logits is None:
             raise ValueError("more classes than options: the rivals come from the target's logits")
         found = logits(np.stack([images[key] for key in left]))
-        count = RIVALS + max(len(classes[key]) for key in left)
+        # The classes of the image itself and rejection classes are ranked too, and are no rivals.
+        count = RIVALS + max(len(classes[key]) for key in left) + len(names.labels) - len(names.nameable)
         rivals = np.argsort(-found, axis=1, kind="stable")[:, :count].tolist()
     return [Candidate.of(images[key], classes[key], judges[key], r) for key, r in zip(left, rivals, strict=True)]
 

@@ -15,14 +15,14 @@ from evofool.run.stored import StoredRun
 from evofool.text import visible
 from tests.cli.samples import one_sentence
 from tests.commands import Call
-from tests.quiz.samples import DIGITS, digits_run, picture, real
+from tests.quiz.samples import DIGITS, made_up_run, picture, real
 
 HOSTILE = "\x1b[31mPWN\x07\u202e"
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return digits_run(tmp_path_factory.mktemp("verdicts") / "run")
+    return made_up_run(tmp_path_factory.mktemp("verdicts") / "run")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from evofool.quiz.materials import Candidate, Materials, materials, session_id
 from evofool.quiz.names import Names
 from evofool.quiz.schema import End, Record, Session
 from evofool.quiz.store import QuizStore
-from evofool.recipe import parse
+from evofool.recipe import Recipe, parse
 from evofool.run.run import Run
 from evofool.targets import Target
 
@@ -69,14 +69,21 @@ def take(store: QuizStore, source: Record, images: dict[str, bytes]) -> None:
         store.end(source.session.id, source.end)
 
 
-def digits_run(folder: Path) -> Path:
-    """A run whose elites have ten different images."""
-
-    def answer(images: np.ndarray) -> np.ndarray:
-        return images.reshape(len(images), -1)[:, :10].astype(np.float32) / 25.0
-
-    search = {"batch": 16, "competition": "per-class"}
-    what = {"target": "box", "encoding": {"kind": "direct"}, "stop": {"evaluations": 320}, "search": search}
-    with Run.start(parse(what, "test"), folder, Target("box", [*"0123456789"], SHAPE, answer, {})) as run:
+def made_up_run(folder: Path, names: Names = DIGITS, shape: tuple[int, int, int] = SHAPE) -> Path:
+    """A run whose elites have different images, by a target whose logits are the first pixels."""
+    with Run.start(_recipe(), folder, first_pixels(names, shape)) as run:
         run.advance()
     return folder
+
+
+def first_pixels(names: Names = DIGITS, shape: tuple[int, int, int] = SHAPE) -> Target:
+    def answer(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1)[:, : len(names.labels)].astype(np.float32) / 25.0
+
+    return Target("box", list(names.labels), shape, answer, {})
+
+
+def _recipe() -> Recipe:
+    search = {"batch": 16, "competition": "per-class"}
+    what = {"target": "box", "encoding": {"kind": "direct"}, "stop": {"evaluations": 320}, "search": search}
+    return parse(what, "test")

@@ -18,7 +18,7 @@ from evofool.quiz.tally import PRESETS, Answers, Tally, count_answers, preset, t
 from evofool.quiz.verdicts import LOOK_LEVEL, Verdict, Word, derive, words
 from evofool.run.stored import StoredRun
 from tests.perf import quiz_errors
-from tests.quiz.samples import ANIMALS, DIGITS, changed, digits_run, record
+from tests.quiz.samples import ANIMALS, DIGITS, changed, made_up_run, record
 
 
 def derived(records: Sequence[Record], names: Names = DIGITS) -> list[Verdict]:
@@ -280,7 +280,7 @@ def test_shuffled_classes_are_what_chance_gives() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return digits_run(tmp_path_factory.mktemp("quiz") / "run")
+    return made_up_run(tmp_path_factory.mktemp("quiz") / "run")
 
 
 def test_verdicts_belong_to_pixels_whatever_the_image_was_shown_for(run: Path) -> None:
