@@ -19,8 +19,8 @@ def gallery(
 ) -> None:
     """Show runs in a browser: their images as a grid, live while they evolve, and as they were at any time before.
 
-    The server listens on this machine only, and answers only the browser that opens the address that it prints. It changes
-    nothing in a run's folder. Ctrl-C ends it.
+    The server listens on this machine only, and answers only the browser that opens the address that it prints. A button
+    explains an image, another one lets a search go on; nothing else changes a run's folder. Ctrl-C ends it.
     """
     from evofool.errors import RecipeError
 

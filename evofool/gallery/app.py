@@ -17,6 +17,7 @@ from evofool.errors import EvofoolError, StoreError
 from evofool.gallery import pages, reports
 from evofool.gallery.catalogue import Catalogue, Entry
 from evofool.gallery.grid import View
+from evofool.gallery.jobs import JobError, Jobs
 from evofool.gallery.live import Watchers
 from evofool.gallery.open_runs import OpenRuns
 from evofool.gallery.security import DRAWING_POLICY, Guard, Tokens
@@ -36,7 +37,7 @@ class Gallery:
         self.catalogue, self.tokens = catalogue, tokens
         self.runs = OpenRuns()
         self.watchers = Watchers(self.runs)
-        self.stopping = False
+        self.jobs = Jobs()
         loader = PackageLoader("evofool.gallery")
         self._templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         self._templates.filters.update(pages.FILTERS)
@@ -56,6 +57,10 @@ class Gallery:
             Route(f"{run}/drawn/{{birth:int}}.png", self.drawn_picture),
             Route(f"{run}/genome/{{birth:int}}.json", self.genome),
             Route(f"{run}/graph/{{birth:int}}.svg", self.graph),
+            Route(f"{run}/cell/{{cell:int}}/explain", self.explain, methods=["POST"]),
+            Route(f"{run}/evolve", self.evolve, methods=["POST"]),
+            Route("/job", self.job),
+            Route("/job/stop", self.stop_job, methods=["POST"]),
             Route("/compare", self.compare),
             Route("/bench/{id}/{path:path}", self.bench),
             Route("/explanation/{id}/{path:path}", self.explanation),
@@ -114,6 +119,33 @@ class Gallery:
         return self._page(
             "descent.html", **await self.runs.read(entry.folder, lambda run: pages.descent_page(run, entry, birth))
         )
+
+    async def explain(self, request: Request) -> Response:
+        """Start the explanation of an elite, in the run's folder."""
+        entry, cell = self._run(request), request.path_params["cell"]
+        elite = await self.runs.read(entry.folder, lambda run: pages.elite_of(run, cell))
+        number = str(elite.row.class_id)
+        title = f"the explanation of {elite.label} in {entry.name}"
+        job = await self.jobs.start(title, ["explain", str(entry.folder), "--class", number])
+        return JSONResponse(job.state())
+
+    async def evolve(self, request: Request) -> Response:
+        """Start or resume a search, up to so many evaluations."""
+        entry, text = self._run(request), request.query_params.get("evaluations", "")
+        now = await self.runs.read(entry.folder, pages.evolvable)
+        if not (text.isascii() and text.isdigit() and len(text) < 13) or int(text) <= now:
+            raise HTTPException(400, f"Give a whole number of evaluations above {now:,}, where the run is now.")
+        arguments = ["run", str(entry.folder), "--set", f"stop.evaluations={int(text)}"]
+        job = await self.jobs.start(f"the search in {entry.name}", arguments)
+        return JSONResponse(job.state())
+
+    async def job(self, _request: Request) -> Response:
+        """What the last command is doing."""
+        return JSONResponse(self.jobs.last.state() if self.jobs.last else None)
+
+    async def stop_job(self, request: Request) -> Response:
+        self.jobs.stop()
+        return await self.job(request)
 
     async def compare(self, request: Request) -> Response:
         ids = [request.query_params.get(name, "") for name in ("a", "b")]
@@ -180,8 +212,9 @@ class Gallery:
         elif isinstance(error, GenomeError):
             status, text = 400, f"{error}."
         else:
-            status, text = (404 if isinstance(error, StoreError) else 400), f"{error}."
-        if request.url.path.endswith((".png", ".json", "/events", "/at")):
+            status = 409 if isinstance(error, JobError) else 404 if isinstance(error, StoreError) else 400
+            text = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        if request.method == "POST" or request.url.path.endswith((".png", ".json", "/events", "/at")):
             return Response(f"{text}\n", status, media_type="text/plain")
         return self._page("error.html", status=status, text=text, status_code=status)
 
@@ -206,6 +239,7 @@ def create_app(catalogue: Catalogue, port: int, tokens: Tokens) -> Guard:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        await gallery.jobs.close()
         await gallery.runs.close()
 
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = dict.fromkeys(

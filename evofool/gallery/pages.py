@@ -15,6 +15,7 @@ from evofool.gallery.open_runs import OpenRun
 from evofool.gallery.thumbnails import SIDES
 from evofool.run.lineage import lineage
 from evofool.run.schema import IMAGE_METRICS, EliteKey
+from evofool.run.stored import ListedElite
 from evofool.text import visible
 
 _LONGEST_LINE = 400  # ancestors on the page of a descent: the first one, and the last ones
@@ -143,11 +144,23 @@ def _no_history(run: OpenRun) -> str:
     return f"{what}, so there is no archive as of earlier evaluations."
 
 
-def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entry]) -> dict[str, Any]:
-    cells = [elite.row.cell for elite in run.listed]
+def elite_of(run: OpenRun, cell: int) -> ListedElite:
+    """The elite of a cell; HTTPException if there is none."""
     found = next((elite for elite in run.listed if elite.row.cell == cell), None)
     if found is None:
         raise HTTPException(404, "This class has no image yet.")
+    return found
+
+
+def evolvable(run: OpenRun) -> int:
+    """The evaluations of a search so far; HTTPException for a run that cannot go on."""
+    if not run.stored.meta.searched:
+        raise HTTPException(400, "Only a search can go on: this run was merged, or made by an attack.")
+    return run.stored.evaluations
+
+
+def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entry]) -> dict[str, Any]:
+    cells, found = [elite.row.cell for elite in run.listed], elite_of(run, cell)
     place, row, store = cells.index(cell), found.row, run.stored.store
     metrics = {metric.name: metric.value for metric in row.image_metrics}
     graph_text = "" if encoding_of(run) != "cppn" else _graph_text(run.genome_json(row.birth))
@@ -165,7 +178,7 @@ def cell_page(run: OpenRun, entry: Entry, cell: int, explanations: Sequence[Entr
         "graph_text": graph_text,
         "replaced": replaced[-_LONGEST_LINE:],
         "also": sorted({run.stored.labels[change.cell // run.stored.niches] for change in held}),
-        "explanations": explanations,
+        "explanations": [one for one in explanations if one.folder.name == f"explain-{row.class_id}"],
         "niches": run.stored.niches,
         "bigger": encoding_of(run) in ("cppn", "canvas"),
         "factor": max(1, 448 // max(run.stored.shape[1:])),

@@ -54,6 +54,56 @@ if ($("choose")) $("choose").querySelectorAll("select").forEach(select => {
   select.addEventListener("change", () => $("choose").requestSubmit());
 });
 
+// Work that a page starts: one command at a time, in the background.
+
+const job = { box: $("job"), text: $("job-text"), stop: $("job-stop"), again: $("job-again"), timer: null };
+
+async function post(address) {
+  const answer = await fetch(address, { method: "POST", headers: { "x-form-token": document.body.dataset.formToken } });
+  if (!answer.ok) {
+    job.box.hidden = false;
+    job.stop.hidden = true;
+    job.text.textContent = await answer.text();
+    return;
+  }
+  follow(await answer.json());
+}
+
+function follow(state) {
+  clearTimeout(job.timer);
+  if (!state) return;
+  const how = state.stopped ? "stopped" : state.failed ? "failed" : "ended";
+  job.box.hidden = false;
+  job.box.classList.toggle("fault", state.failed);
+  job.text.textContent = state.ended ? `Command ${state.number} ${how}: ${state.title}. ${state.line}` : `Under way: ${state.title}. ${state.line}`;
+  job.stop.hidden = state.ended;
+  job.again.hidden = !state.ended;
+  job.again.href = location.href;
+  if (state.ended) sessionStorage.setItem("evofool-seen", state.number);
+  else job.timer = setTimeout(look, 700);
+}
+
+async function look() {
+  const answer = await fetch("/job");
+  if (answer.ok) follow(await answer.json());
+}
+
+if (job.box) {
+  job.stop.onclick = () => post("/job/stop");
+  document.querySelectorAll(".start").forEach(start => {
+    start.hidden = false;
+    if (start.matches("form")) start.addEventListener("submit", event => {
+      event.preventDefault();
+      post(`${start.dataset.post}?${new URLSearchParams(new FormData(start))}`);
+    });
+    else start.onclick = () => post(start.dataset.post);
+  });
+  // A command that another page has started is shown here, too, until its end was seen once.
+  fetch("/job").then(answer => answer.ok ? answer.json() : null).then(state => {
+    if (state && !(state.ended && sessionStorage.getItem("evofool-seen") === String(state.number))) follow(state);
+  });
+}
+
 // The live grid
 
 const grid = $("grid");
