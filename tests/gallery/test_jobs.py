@@ -44,7 +44,8 @@ def test_wrong_requests_are_refused_in_words(gallery: TestClient, tokens: Tokens
 
 @pytest.mark.slow
 def test_a_search_goes_on_and_can_be_stopped(tmp_path: Path, lenet: Target, tokens: Tokens) -> None:
-    with Run.start(load("mnist-cppn", ["stop.evaluations=48", "stop.confidence=0.999999999999999"]), tmp_path / "more", lenet) as run:
+    recipe = load("mnist-cppn", ["stop.evaluations=48", "stop.confidence=0.999999999999999"])
+    with Run.start(recipe, tmp_path / "more", lenet) as run:
         run.advance()
     with client(tmp_path, tokens) as gallery:
         address = re.findall(r"/run/[0-9a-z]+", gallery.get("/").text)[0]
