@@ -4,15 +4,15 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from evofool.errors import StoreError
-from evofool.images import pixel_sha256
-from evofool.quiz.materials import OPTIONS, RIVALS, Candidate, Materials, materials, session_id
-from evofool.quiz.names import Names
+from evofool.images import decode_png, pixel_sha256
+from evofool.quiz.materials import OPTIONS, RIVALS, Candidate, Materials, choose_elites, materials, session_id
+from evofool.quiz.names import Names, normal
 from evofool.quiz.raters import named, person, standing
 from evofool.quiz.schema import Code, Record, Session
 from evofool.quiz.shares import archive_summary
@@ -24,20 +24,18 @@ from evofool.targets.labels import is_rejection
 
 Logits = Callable[[np.ndarray], np.ndarray]
 """uint8 (B, C, H, W) to (B, K), as Target.logits."""
+_AT_ONCE = 8  # images in a pass
 
 
 def names_of(labels: Sequence[str], codes: Sequence[Code]) -> Names:
     """The labels, with what texts were coded as; of two codes of a text the later one counts."""
-    return Names(labels, {code.answer: code.classes for code in codes})
+    return Names(labels, {normal(code.answer): code.classes for code in codes})
 
 
-def candidates(
-    elites: Sequence[Elite], records: Sequence[Record], names: Names, rater: str = "", logits: Logits | None = None
-) -> list[Candidate]:
+def candidates(elites: Sequence[Elite], records: Sequence[Record], names: Names, rater: str = "") -> list[Candidate]:
     """The distinct images of elites, each with all its classes, but for those that this rater has named before.
 
-    logits: the target's, which are needed where there are more classes than options. Rejection classes are left out.
-    StoreError if nothing is left.
+    Rejection classes are left out. StoreError if nothing is left.
     """
     images: dict[str, np.ndarray] = {}
     classes: dict[str, list[int]] = {}
@@ -55,19 +53,20 @@ def candidates(
         if standing(record, names).counts:
             judges.update(named(record))
     left = [key for key in images if key not in known]
-    if not left:
-        raise StoreError(
-            f"{rater or 'this rater'} has named all {len(images)} images of this run" if images else "no elites"
-        )
-    rivals: list[Sequence[int]] = [()] * len(left)
-    if len(names.nameable) > OPTIONS:
-        if logits is None:
-            raise ValueError("more classes than options: the rivals come from the target's logits")
-        found = logits(np.stack([images[key] for key in left]))
-        # The classes of the image itself and rejection classes are ranked too, and are no rivals.
-        count = RIVALS + max(len(classes[key]) for key in left) + len(names.labels) - len(names.nameable)
-        rivals = np.argsort(-found, axis=1, kind="stable")[:, :count].tolist()
-    return [Candidate.of(images[key], classes[key], judges[key], r) for key, r in zip(left, rivals, strict=True)]
+    if images and not left:
+        raise StoreError(f"{rater} has named all {len(images)} images of this run")
+    return [Candidate.of(images[key], classes[key], judges[key]) for key in left]
+
+
+def with_rivals(chosen: Sequence[Candidate], names: Names, logits: Logits) -> list[Candidate]:
+    """The same with the classes that the target ranks next, a few images in a pass."""
+    # The classes of the image itself and rejection classes are ranked too, and are no rivals.
+    count = RIVALS + max(len(c.classes) for c in chosen) + len(names.labels) - len(names.nameable)
+    ranked: list[Sequence[int]] = []
+    for begin in range(0, len(chosen), _AT_ONCE):
+        found = logits(np.stack([decode_png(c.png) for c in chosen[begin : begin + _AT_ONCE]]))
+        ranked += np.argsort(-found, axis=1, kind="stable")[:, :count].tolist()
+    return [replace(c, rivals=tuple(order)) for c, order in zip(chosen, ranked, strict=True)]
 
 
 def begin(
@@ -80,11 +79,15 @@ def begin(
     """Store a new session with its trials, and return its materials.
 
     real: uint8 (REAL, C, H, W), those that pick_real picked by the session's seed, and the classes that they show. The
-    session is one of `new_session`. Its trials stay as they are, also if the run goes on meanwhile.
+    session is one of `new_session`. Its trials stay as they are, also if the run goes on meanwhile. logits: the target's,
+    which are needed where there are more than OPTIONS classes.
     """
-    records = store.records()
     names = names_of(stored.labels, store.codes())
-    found = candidates(stored.elites(), records, names, session.rater, logits)
+    found = choose_elites(session.seed, candidates(stored.elites(), store.records(), names, session.rater))
+    if found and len(names.nameable) > OPTIONS:
+        if logits is None:
+            raise ValueError("more classes than options: the other options of an elite come from the target's logits")
+        found = with_rivals(found, names, logits)
     shown = [Candidate.of(image, [int(c)]) for image, c in zip(*real, strict=True)]
     made = materials(session.seed, found, shown, names, stored.shape)
     store.begin(session, made.trials, made.images)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evofool.quiz.of_run import begin, candidates, new_session, run_verdicts
+from evofool.quiz.of_run import begin, new_session, run_verdicts
 from evofool.quiz.schema import CHOICE
 from evofool.quiz.store import QuizStore
 from evofool.run.stored import StoredRun
@@ -19,9 +19,9 @@ def test_the_options_of_many_classes_are_the_models_next_guesses(tmp_path: Path)
     folder, target = made_up_run(tmp_path / "run", ANIMALS), first_pixels(ANIMALS)
     real = np.stack([picture(1000 + c) for c in range(10)]), list(range(10))
     with StoredRun(folder) as stored, QuizStore.open(folder, write=True) as store:
-        with pytest.raises(ValueError, match="the rivals come from the target's logits"):
-            candidates(stored.elites(), [], ANIMALS)
         session = new_session(stored, "Kim")
+        with pytest.raises(ValueError, match="come from the target's logits"):
+            begin(stored, store, session, real)
         shown = begin(stored, store, session, real, target.logits)
         logits = {e.row.class_id: target.logits(e.image[None])[0] for e in stored.elites()}
         rejection = len(ANIMALS.labels) - 1

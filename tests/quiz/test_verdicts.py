@@ -255,6 +255,8 @@ def test_texts_that_somebody_codes_later_change_the_verdict() -> None:
     assert {v.missing() for v in derived(blank, ANIMALS)} == {"13 of its names have to be coded"}
     codes = [Code(answer=text, classes=c, coder="Kim", at=1.0) for text, c in (("stripes", (3,)), ("Stripe", ()))]
     assert {v.word for v in derived(blank, names_of(ANIMALS.labels, codes))} == {Word.UNRECOGNISED}, "the last one counts"
+    codes.append(Code(answer="stripes", classes=(3,), coder="Kim", at=3.0))
+    assert names_of(ANIMALS.labels, codes).classes("a stripe") == {3}, "also if it is coded a third time"
     tigers = derived(blank, names_of(ANIMALS.labels, codes[:1]))
     # Who says it of everything does not see it in the tiger.
     assert {v.class_id: v.word for v in tigers}[3] is Word.OPEN
