@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from genomes.tensor_file import check_tensor, pack_tensors, unpack_tensors
 
 FORMAT = "evofool.decoder 1"
 _SLOPE = 0.2
-_MOST_SIDE, _MOST_WIDTH, _MOST_DOUBLINGS, _MOST_VALUES = 1024, 4096, 8, 1 << 24
+_MOST_SIDE, _MOST_WIDTH, _MOST_STAGES, _MOST_VALUES = 1024, 4096, 8, 1 << 24
 _EXACT = ("code_mean", "code_scale")  # stored in float32: features may be beyond float16
 
 
@@ -23,7 +24,7 @@ class Layout:
     """What a decoder takes, and what it draws.
 
     code: the shape of a code, (D,) a vector or (C, h, w) a map. image: (C, H, W), C 1 or 3. widths: the channels after each
-    doubling of height and width; the first also before the first doubling. mask: whether a second head draws a mask.
+    stage, which doubles height and width; the first also before the first stage. mask: whether a second head draws a mask.
     GenomeError for what is out of range.
     """
 
@@ -45,24 +46,26 @@ class Layout:
             raise GenomeError(
                 f"a decoder's image is (1 or 3, height, width), up to {_MOST_SIDE} pixels a side, not {self.image}"
             )
-        if not 1 <= len(self.widths) <= _MOST_DOUBLINGS or max(self.widths) > _MOST_WIDTH:
+        if not 1 <= len(self.widths) <= _MOST_STAGES or max(self.widths) > _MOST_WIDTH:
             raise GenomeError(
-                f"a decoder has 1 to {_MOST_DOUBLINGS} doublings of up to {_MOST_WIDTH:,} channels, not {self.widths}"
+                f"a decoder has 1 to {_MOST_STAGES} stages of up to {_MOST_WIDTH:,} channels, not {self.widths}"
             )
 
-    def grid(self, doublings: int) -> tuple[int, int]:
-        """Height and width after so many doublings; the last grid is the image's, another half of the next, rounded up."""
-        left = len(self.widths) - doublings
+    def grid(self, stages: int) -> tuple[int, int]:
+        """Height and width after so many stages; the last grid is the image's, another half of the next, rounded up."""
+        left = len(self.widths) - stages
         return -(-self.image[1] >> left), -(-self.image[2] >> left)
 
 
 class Decoder(nn.Module):
-    """Images from codes: a linear layer or a convolution, then convolutions on grids that double up to the image's size.
+    """Images from codes: a linear layer or a convolution, then up-convolutions to the image's size.
 
-    The stem takes a code (a vector: linear, to the first grid; a map: 3 x 3), and each doubling resizes bilinearly and
-    convolves 3 x 3; leaky ReLUs between, a logistic function at the end. A map that is finer than the first grid keeps its
-    size, up to the image's, until a grid is finer. There is no batch norm, so an image depends on its own code only; its
-    bits may depend on the batch's size and the number of threads.
+    The stem takes a code: a vector by a linear layer, to the first grid; a map by a 3 x 3 convolution, whose output is
+    resized bilinearly to the first grid if that is finer, or to the image's size if that is coarser. A stage that doubles
+    the height and width is a transposed convolution, 4 x 4. A map that is finer than the first grid keeps its size until a
+    grid is finer; its stages are 3 x 3, resized bilinearly before where they grow. Leaky ReLUs are between, a logistic
+    function is at the end. There is no batch norm, so an image depends on its own code only; its bits may depend on the
+    batch's size and the number of threads.
 
     code_mean, code_scale: float32 (D,) or (C, 1, 1), subtracted from a code and then divided by; 0 and 1 unless set. Weights
     are drawn from torch's global generator (He et al. 2015).
@@ -79,19 +82,23 @@ class Decoder(nn.Module):
         self.register_buffer("code_mean", torch.zeros(per_channel))
         self.register_buffer("code_scale", torch.ones(per_channel))
         self.stem: nn.Module
-        if len(code) == 1:
-            self.stem = nn.Linear(code[0], first * math.prod(layout.grid(0)))
-        else:
-            self.stem = nn.Conv2d(code[0], first, 3, padding=1)
-        befores = (first, *layout.widths)
-        self.doublings = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(befores, layout.widths, strict=False)
+        self._sizes = _sizes(layout)
+        self.stem = (
+            nn.Linear(code[0], first * math.prod(self._sizes[0]))
+            if len(code) == 1
+            else nn.Conv2d(code[0], first, 3, padding=1)
+        )
+        self.stages = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 4, 2, 1) if _doubles(old, new) else nn.Conv2d(before, after, 3, padding=1)
+            for before, after, (old, new) in zip((first, *layout.widths), layout.widths, pairwise(self._sizes), strict=False)
         )
         self.to_image = nn.Conv2d(layout.widths[-1], layout.image[0], 3, padding=1)
         self.to_mask = nn.Conv2d(layout.widths[-1], 1, 3, padding=1) if layout.mask else None
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                nn.init.kaiming_normal_(module.weight, _SLOPE)
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                # A pixel of a transposed convolution of stride 2 is a sum over a quarter of its 4 x 4 weights.
+                inputs = module.weight[0].numel() if not isinstance(module, nn.ConvTranspose2d) else 4 * module.in_channels
+                nn.init.normal_(module.weight, 0.0, math.sqrt(2 / ((1 + _SLOPE**2) * inputs)))
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
         for head in (self.to_image, self.to_mask):
@@ -101,18 +108,15 @@ class Decoder(nn.Module):
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """float (B, *code) to float32 (B, C, H, W) on [0, 1]; with a mask to that and the mask, (B, 1, H, W) on [0, 1]."""
-        layout = self.layout
-        x = self.stem((codes.float() - self.code_mean) / self.code_scale)
-        x = F.leaky_relu(x, _SLOPE)
-        if len(layout.code) == 1:
-            x = x.unflatten(1, (layout.widths[0], *layout.grid(0)))
+        x = F.leaky_relu(self.stem((codes.float() - self.code_mean) / self.code_scale), _SLOPE)
+        if len(self.layout.code) == 1:
+            x = x.unflatten(1, (self.layout.widths[0], *self._sizes[0]))
         else:
-            least, most = layout.grid(0), layout.image[1:]
-            # By both rules the sides of a map that fits are kept.
-            x = _resized(x, tuple(min(max(s, a), b) for s, a, b in zip(layout.code[1:], least, most, strict=True)))
-        for k, convolution in enumerate(self.doublings, 1):
-            x = _resized(x, tuple(max(pair) for pair in zip(x.shape[2:], layout.grid(k), strict=True)))
-            x = F.leaky_relu(convolution(x), _SLOPE)
+            x = _resized(x, self._sizes[0])
+        for stage, (old, new) in zip(self.stages, pairwise(self._sizes), strict=True):
+            # The last row or column is cut off where a grid of odd size is doubled.
+            x = stage(x)[..., : new[0], : new[1]] if _doubles(old, new) else stage(_resized(x, new))
+            x = F.leaky_relu(x, _SLOPE)
         image = torch.sigmoid(self.to_image(x))
         return image if self.to_mask is None else (image, torch.sigmoid(self.to_mask(x)))
 
@@ -160,6 +164,28 @@ def decoder_of_bytes(data: bytes) -> tuple[Decoder, dict[str, str]]:
     decoder.load_state_dict(state, assign=True)
     rest = {name: text for name, text in metadata.items() if name not in ("format", "layout")}
     return decoder.eval().requires_grad_(False), rest
+
+
+def _sizes(layout: Layout) -> list[tuple[int, int]]:
+    """Height and width after the stem and after each stage."""
+    size = layout.grid(0)
+    if len(layout.code) == 3:
+        height, width = (
+            min(max(own, least), most) for own, least, most in zip(layout.code[1:], size, layout.image[1:], strict=True)
+        )
+        size = (height, width)
+    sizes = [size]
+    for k in range(1, len(layout.widths) + 1):
+        grid = layout.grid(k)
+        sizes.append((max(sizes[-1][0], grid[0]), max(sizes[-1][1], grid[1])))
+    return sizes
+
+
+def _doubles(old: tuple[int, int], new: tuple[int, int]) -> bool:
+    """Whether both sides double, or are one less than double."""
+    return all(before > 0 and 2 * before - 1 <= after <= 2 * before for before, after in zip(old, new, strict=True)) and (
+        new != old
+    )
 
 
 def _resized(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

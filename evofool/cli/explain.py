@@ -1,20 +1,17 @@
 """The command `evofool explain`."""
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from evofool.cli.console import duration
 from evofool.cli.options import AsJson, Seed, Trust
-from evofool.printer import print_json, print_lines, status
+from evofool.cli.reporting import reporting
+from evofool.printer import print_json, print_lines
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from evofool.explain.part_result import Progress
     from evofool.targets import Target
 
 RUN_OR_IMAGE = typer.Argument(metavar="RUN|IMAGE", help="A run's folder, or an image file of any size.")
@@ -114,7 +111,7 @@ def explain(
         other = None if against is None else class_of(against, labels, name)
         options = ExplanationOptions(chosen, other, real_images, inverted, dream or "", zoom, seed, subject.warnings)
         try:
-            with _reporting(as_json) as report:
+            with reporting(as_json) as report:
                 explanation = write_page(
                     subject.target,
                     subject.image,
@@ -152,24 +149,6 @@ def explain(
         failed = "; ".join(f"{part}: {fault}" for part, fault in explanation.faults.items())
         print_lines(f"evofool: some parts failed; the page has the others. {failed}", error=True)
         raise typer.Exit(2)
-
-
-@contextlib.contextmanager
-def _reporting(as_json: bool) -> "Iterator[Callable[[str | Progress], None]]":
-    """A function that prints lines, and shows progress live on a terminal and in lines elsewhere; silent for JSON."""
-    if as_json:
-        yield lambda _event: None
-        return
-    with status() as show_status:
-        yield lambda event: print_lines(event) if isinstance(event, str) else show_status(lambda: _progress_text(event))
-
-
-def _progress_text(p: "Progress") -> str:
-    """As in "occlusion: 96 of 225 patches, 12/s, about 11 s left"."""
-    if not p.rate:
-        return str(p)
-    left = f", about {duration((p.of - p.done) / p.rate)} left" if p.done < p.of else ""
-    return f"{p}, {p.rate:.3g}/s{left}"
 
 
 def _elite(folder: Path, which: str | None, trust: bool) -> _Subject:

@@ -10,6 +10,7 @@ from evofool.explain.dream import DreamProgress, DreamSettings, dream, energies
 from evofool.explain.inversion import Inversion, invert
 from evofool.explain.nearest import some_real
 from evofool.explain.part_result import PartInterrupted, PartResult, PassCounter, Report, counting, fault_of
+from evofool.explain.parts_upconv import Searched, decoders_section
 from evofool.explain.phrases import confidence_text, scored_text, three_decimals
 from evofool.images import encode_png
 from evofool.pages.html_page import Picture, Section, Table
@@ -100,8 +101,17 @@ def _inverted(
         faults.append(f"Interrupted before these layers were finished: {', '.join(missing)}")
     notes = [f"{inversion.layer}: {note}" for inversion in done for note in inversion.notes]
     text = [_result(target, done[-1], image, called), description, how, *notes]
-    table = Table(heads, rows)
-    return PartResult(Section("Inversion", text, "Mahendran & Vedaldi 2014.", pictures, [table], fault="; ".join(faults)))
+    decoded = decoders_section(target, image, [Searched(inversion.layer, inversion.images[0]) for inversion in done])
+    section = Section(
+        "Inversion",
+        text,
+        "Mahendran & Vedaldi 2014.",
+        pictures,
+        [Table(heads, rows)],
+        fault="; ".join(faults),
+        parts=[] if decoded is None else [decoded],
+    )
+    return PartResult(section)
 
 
 def dream_part(

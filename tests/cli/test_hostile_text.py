@@ -45,7 +45,10 @@ COMMANDS: dict[str, list[str]] = {
     "gallery": [],  # a server: tests/gallery/test_pages.py has hostile labels and names
     "explain": ["{run} --class 3 --parts saliency --out {new}", "{image} --target lenet"],
     "dream": ["{image} --target lenet", "{photo} --target lenet --octaves 1 --iterations 1 --out {dream}"],
-    "invert": ["hog {image}", "hog {image} --model {image}", "detector {bad} --scan {nothing}"],
+    "invert": [
+        *("hog {image}", "hog {image} --model {image}", "detector {bad} --scan {nothing}"),
+        "fc1 {image} --target lenet --model {image}",
+    ],
     "morph": ["chairs 0 1 --model {bad}", "chairs 0 1 --model {image}", "{run} 0 1"],
     "lineage": ["{run} --class 3 --image {new}.png", "{run} --class 3 --json"],
     "export": ["{run} {new}", "{run} {new} --format parquet"],

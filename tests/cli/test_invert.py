@@ -13,6 +13,17 @@ from evofool.images import decode_png, save_png
 from tests.commands import Call
 from tests.explain.hog_samples import picture, small_model
 
+BOX = """
+import numpy as np
+
+
+class Box:
+    labels, shape = ["a", "b"], (1, 6, 6)
+
+    def __call__(self, images):
+        return np.stack([images.mean((1, 2, 3)), np.zeros(len(images))], 1).astype(np.float32)
+"""
+
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
@@ -75,10 +86,64 @@ def test_the_highest_windows_of_a_detector_are_inverted(call: Call, tmp_path: Pa
     assert Path(worst[0]["file"]).parent.name == "others"
 
 
+def test_a_layer_is_inverted_by_a_decoder_that_is_learned_once(
+    call: Call, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOFOOL_CACHE", "cache")
+    for seed in range(20):
+        save_png(picture(seed, (28, 28)), Path("train") / f"{seed}.png")
+    layer = ("invert", "conv2", "shot.png", "--target", "lenet")
+    none = call(*layer[:2], "train/0.png", "--target", "lenet", "--model", "no.safetensors")
+    assert (none.code, none.err.count("\n")) == (2, 1)
+    result = call(*layer, "--train", "train", "--epochs", "2", "--perturb", "--towards", "train/3.png")
+    assert result.code == 0, result.err
+    assert re.search(r"^On 2 held-out pictures: image error [\d.]+, ridge regression [\d.]+, mean picture", result.out, re.M)
+    assert re.findall(r"^(\w+): image error [\d.]+, feature error [\d.]+, \d, [\d.,]+ ms$", result.out, re.M) == [
+        *("decoder", "search")
+    ]
+    assert "shot.png: 80x64 RGB became 28x28 grey" in result.out
+    page = Path("shot-conv2") / "index.html"
+    assert f"Page: {page}\n" in result.out
+    assert "What conv2 of lenet keeps of shot.png" in page.read_text()
+    assert len(list(page.parent.glob("*.png"))) == 3 + 3 + 7
+    kept = next(Path("cache").iterdir())
+    again = call(*layer, "--json", "--no-search", "--model", str(kept))
+    assert again.code == 0, again.err
+    found = json.loads(again.out)
+    assert list(found["inverses"]) == ["decoder"]
+    assert found["decoder"]["held_out"].keys() == {"pictures", "error", "ridge", "mean"}
+    # The decoder that was learned last is used where neither option is given.
+    last = call("invert", "conv2", "train/3.png", "--target", "lenet", "--json", "--no-search")
+    assert json.loads(last.out)["decoder"] == found["decoder"]
+    refused = call("invert", "conv1", "shot.png", "--target", "lenet", "--model", str(kept))
+    assert "inverts the layer conv2, not conv1; name that layer, or learn" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hug", "shot.png"], 'evofool inverts hog or detector, not "hug"'),
+        (
+            ["hug", "shot.png"],
+            'evofool inverts hog, detector and layers, not "hug"; a layer needs its network: --target SPEC',
+        ),
+        (["fc1", "no.png", "--target", "lenet"], "there is no no.png: name an image file"),
+        (["fc1", "shot.png", "--target", "lenet", "--towards", "no.png"], "there is no no.png: name an image file"),
+        (["fc9", "shot.png", "--target", "lenet"], 'lenet: no layer "fc9"; there are'),
+        (
+            ["fc1", "shot.png", "--target", "lenet", "--train", "few"],
+            "few has 3 different pictures; a decoder is",
+        ),
+        (
+            ["fc1", "shot.png", "--target", "lenet", "--train", "no"],
+            "no is not a folder; name one with at least 16",
+        ),
+        (["fc1", "shot.png", "--target", "lenet", "--model", "bad.pickle"], "is a pickle or a zip, which evofool does not"),
+        (["fc1", "shot.png", "--target", "lenet", "--model", "cut.safetensors"], "is not a whole safetensors file"),
+        (["fc1", "shot.png", "--target", "lenet", "--model", "hog.safetensors"], "is not a decoder: its format is"),
+        (["fc1", "shot.png", "--target", "lenet", "--epochs", "2"], "--epochs and --feature-loss are of a decoder that is"),
+        (["fc1", "shot.png", "--target", "lenet", "--method", "ridge"], "--method and --size are of HOG"),
+        (["fc1", "shot.png", "--target", "python:box_to_invert:Box"], "it has neither gradients nor layers"),
+        (["hog", "shot.png", "--target", "lenet"], "--target is of a layer: evofool invert LAYER IMAGE --target SPEC"),
         (["hog", "no.png"], "there is no no.png: name an image file"),
         (["hog", "few"], "there is no few: name an image file"),
         (["hog", "shot.png", "--method", "best"], '"best" is not a method; they are paired, ridge, elda, direct'),
@@ -105,10 +170,13 @@ def test_the_highest_windows_of_a_detector_are_inverted(call: Call, tmp_path: Pa
         ),
         (["detector", "ten", "--scan", "narrow"], "narrow: no photograph without it has a short side of 64 pixels or more"),
         (["hog", "line.png"], "1 x 20000 pixels and would have 56 x 1120000"),
-        (["detector", "few", "--scan", "few", "--size", "100"], "--method and --size are of an image"),
+        (["detector", "few", "--scan", "few", "--size", "100"], "--method and --size are of HOG"),
     ],
 )
-def test_wrong_input_is_one_sentence(call: Call, photo: Path, arguments: list[str], message: str) -> None:
+def test_wrong_input_is_one_sentence(
+    call: Call, photo: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOFOOL_CACHE", "cache")
     for seed in range(3):
         save_png(picture(seed), Path("few") / f"{seed}.png")
     for seed in range(15):
@@ -117,8 +185,11 @@ def test_wrong_input_is_one_sentence(call: Call, photo: Path, arguments: list[st
         save_png(picture(seed, (60, 60)), Path("ten") / f"{seed}.png")
     save_png(np.zeros((1, 20_000, 1), np.uint8), Path("line.png"))
     save_model(small_model(), Path("cut.safetensors"))
+    save_model(small_model(), Path("hog.safetensors"))
     Path("cut.safetensors").write_bytes(Path("cut.safetensors").read_bytes()[:5000])
     Path("bad.pickle").write_bytes(pickle.dumps([1]))
+    Path("box_to_invert.py").write_text(BOX)
+    monkeypatch.syspath_prepend(Path.cwd())
     result = call("invert", *arguments)
     assert result.code == 2
     assert message in result.err

@@ -112,7 +112,7 @@ def test_layouts_and_texts_that_cannot_be_are_refused() -> None:
         (((3, 4), (3, 8, 8), (4,)), r"a code is a vector \(D,\) or a map \(C, h, w\)"),
         (((3,), (2, 8, 8), (4,)), r"image is \(1 or 3, height, width\), up to 1024"),
         (((3,), (3, 8, 4096), (4,)), r"up to 1024 pixels a side"),
-        (((3,), (3, 8, 8), ()), "1 to 8 doublings"),
+        (((3,), (3, 8, 8), ()), "1 to 8 stages"),
         (((True,), (3, 8, 8), (4,)), "whole and at least 1"),
     ):
         with pytest.raises(GenomeError, match=message):
