@@ -8,7 +8,7 @@ measures only. The first table has errors on the held-out pictures: of pixels, b
 changed codes; of the mean colour; and the share of pictures whose inverse correlates best with the picture where it is,
 within 4 of 64 pixels, beside that of other pictures' inverses. The second compares the decoder with Mahendran & Vedaldi's
 search on the first held-out pictures. Errors are over the mean distance between two held-out pictures. Settings of training
-were chosen on _blocks.4 of EfficientNet-Lite0.
+were chosen on _blocks.4 and _fc of EfficientNet-Lite0 and fc1 of LeNet.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from skimage import data
 
 from evofool.explain.inversion import invert as search
 from evofool.explain.layers import evenly, in_order
@@ -28,8 +30,10 @@ from evofool.explain.upconv.model import LayerInverse, learned_inverse
 from evofool.explain.upconv.samples import by_pixels, held_out, inputs, pictures_of
 from evofool.explain.upconv.training import TrainingSettings
 from evofool.images import resized
+from evofool.pages.sheet import Tile, contact_sheet
 from evofool.targets import Target, target
 from evofool.targets.digits import digits
+from evofool.targets.photos import to_input
 
 _NEAR = 4 / 64  # of the longer side
 _LAYERS = {
@@ -99,6 +103,28 @@ def against_search(network: Target, model: LayerInverse, images: np.ndarray, see
     return errors[0], errors[1], times
 
 
+def sheet(network: Target, models: Sequence[LayerInverse], path: Path, seed: int) -> None:
+    """For two photographs of scikit-image a row of inverses by decoders and one by search, a column for each layer."""
+    tiles = []
+    for name in ("chelsea", "coffee"):
+        image = to_input(Image.fromarray(getattr(data, name)()), network)[None]
+        ways = {
+            "decoder": [invert(network, image, model) for model in models],
+            "search": [
+                compared(network, image, search(network, image, model.layer, seed=seed).images, model, 0.0)
+                for model in models
+            ],
+        }
+        for way, found in ways.items():
+            tiles.append(Tile(image[0], name, note=network.labels[int(network.logits(image)[0].argmax())]))
+            tiles += [
+                Tile(one.pictures[0], f"{model.layer}, {way}", note=f"image error {one.image_errors[0]:.2f}")
+                for model, one in zip(models, found, strict=True)
+            ]
+    contact_sheet(tiles, columns=1 + len(models), tile=128).save(path, quality=80, optimize=True)
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", help="a network")
@@ -107,6 +133,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--feature-loss", type=float, default=0.0)
     parser.add_argument("--searched", type=int, default=8, help="held-out pictures that are inverted by search")
+    parser.add_argument("--sheet", type=Path, help="also write inverses of photographs of scikit-image as one JPEG")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,6 +167,8 @@ def main() -> None:
         }
     for what, held in bounds.items():
         print(f"{what}: {'held' if held else 'MISSED'}")
+    if args.sheet:
+        sheet(network, models, args.sheet, args.seed)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from evofool.targets import Target
 from genomes.upconv import Decoder, Layout
 
 _WIDTHS = (128, 96, 64, 32)
+_FINE = (32, 32)  # where the code is as fine as the image
 _FIRST_GRID = 4  # of a vector's decoder
 _DRAWN, _FEWEST, _MOST = 16_000, 3, 50  # pictures drawn, if epochs are not given, and the limits of epochs
 _VALIDATED = 0.1  # of the samples, the last ones: they choose the epoch that is kept
@@ -62,7 +63,9 @@ def layout_for(code: tuple[int, ...], image: tuple[int, int, int]) -> Layout:
     """The decoder of such codes: of a map with one stage of its own size, of a vector from a grid of about 4 x 4."""
     is_map = len(code) == 3
     doublings = round(math.log2(max(image[1:]) / (max(code[1:]) if is_map else _FIRST_GRID)))
-    return Layout(code, image, _WIDTHS[-min(max(doublings + is_map, 1), len(_WIDTHS)) :])
+    if doublings < 1:
+        return Layout(code, image, _FINE)
+    return Layout(code, image, _WIDTHS[-min(doublings + is_map, len(_WIDTHS)) :])
 
 
 def train(
