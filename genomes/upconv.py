@@ -25,6 +25,7 @@ class Layout:
 
     code: the shape of a code, (D,) a vector or (C, h, w) a map. image: (C, H, W), C 1 or 3. widths: the channels after each
     stage, which doubles height and width; the first also before the first stage. mask: whether a second head draws a mask.
+    transposed: whether a stage that doubles is a transposed convolution, 4 x 4, in half the time of one that resizes first.
     GenomeError for what is out of range.
     """
 
@@ -32,12 +33,15 @@ class Layout:
     image: tuple[int, int, int]
     widths: tuple[int, ...]
     mask: bool = False
+    transposed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("code", "image", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not all(type(n) is int and n >= 1 for n in (*self.code, *self.image, *self.widths)):
             raise GenomeError(f"the numbers of a decoder's layout have to be whole and at least 1: {self}")
+        if not all(type(flag) is bool for flag in (self.mask, self.transposed)):
+            raise GenomeError(f"mask and transposed of a decoder's layout have to be true or false: {self}")
         if len(self.code) not in (1, 3) or math.prod(self.code) > _MOST_VALUES:
             raise GenomeError(
                 f"a code is a vector (D,) or a map (C, h, w) of at most {_MOST_VALUES:,} values, not {self.code}"
@@ -61,11 +65,11 @@ class Decoder(nn.Module):
     """Images from codes: a linear layer or a convolution, then up-convolutions to the image's size.
 
     The stem takes a code: a vector by a linear layer, to the first grid; a map by a 3 x 3 convolution, whose output is
-    resized bilinearly to the first grid if that is finer, or to the image's size if that is coarser. A stage that doubles
-    the height and width is a transposed convolution, 4 x 4. A map that is finer than the first grid keeps its size until a
-    grid is finer; its stages are 3 x 3, resized bilinearly before where they grow. Leaky ReLUs are between, a logistic
-    function is at the end. There is no batch norm, so an image depends on its own code only; its bits may depend on the
-    batch's size and the number of threads.
+    resized bilinearly to the first grid if that is finer, or to the image's size if that is coarser. A stage resizes
+    bilinearly to its grid and convolves 3 x 3, or is a transposed convolution where the layout says so and both sides
+    double. A map that is finer than a grid keeps its size there. Leaky ReLUs are between, a logistic function is at the end.
+    There is no batch norm, so an image depends on its own code only; its bits may depend on the batch's size and the number
+    of threads.
 
     code_mean, code_scale: float32 (D,) or (C, 1, 1), subtracted from a code and then divided by; 0 and 1 unless set. Weights
     are drawn from torch's global generator (He et al. 2015).
@@ -88,8 +92,10 @@ class Decoder(nn.Module):
             if len(code) == 1
             else nn.Conv2d(code[0], first, 3, padding=1)
         )
-        self.stages = nn.ModuleList(
-            nn.ConvTranspose2d(before, after, 4, 2, 1) if _doubles(old, new) else nn.Conv2d(before, after, 3, padding=1)
+        self.doublings = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 4, 2, 1)
+            if layout.transposed and _doubles(old, new)
+            else nn.Conv2d(before, after, 3, padding=1)
             for before, after, (old, new) in zip((first, *layout.widths), layout.widths, pairwise(self._sizes), strict=False)
         )
         self.to_image = nn.Conv2d(layout.widths[-1], layout.image[0], 3, padding=1)
@@ -113,10 +119,10 @@ class Decoder(nn.Module):
             x = x.unflatten(1, (self.layout.widths[0], *self._sizes[0]))
         else:
             x = _resized(x, self._sizes[0])
-        for stage, (old, new) in zip(self.stages, pairwise(self._sizes), strict=True):
-            # The last row or column is cut off where a grid of odd size is doubled.
-            x = stage(x)[..., : new[0], : new[1]] if _doubles(old, new) else stage(_resized(x, new))
-            x = F.leaky_relu(x, _SLOPE)
+        for stage, new in zip(self.doublings, self._sizes[1:], strict=True):
+            x = stage(x if isinstance(stage, nn.ConvTranspose2d) else _resized(x, new))
+            # A grid of odd size is doubled to one row or column too many.
+            x = F.leaky_relu(x[..., : new[0], : new[1]], _SLOPE)
         image = torch.sigmoid(self.to_image(x))
         return image if self.to_mask is None else (image, torch.sigmoid(self.to_mask(x)))
 

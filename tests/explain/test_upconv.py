@@ -207,7 +207,7 @@ def test_a_map_keeps_its_places_and_a_vector_begins_with_a_small_grid() -> None:
         ((500,), (1, 28, 28), (96, 64, 32)),
         ((7,), (1, 5, 5), (32, 32)),
     ):
-        assert layout_for(code, image) == Layout(code, image, widths)
+        assert layout_for(code, image) == Layout(code, image, widths, transposed=True)
 
 
 def test_changed_codes_keep_their_norm() -> None:

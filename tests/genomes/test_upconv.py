@@ -18,6 +18,8 @@ LAYOUTS = (
     Layout((5, 3, 4), (3, 17, 21), (6, 6, 4)),
     Layout((2, 40, 12), (3, 24, 16), (4, 3)),  # finer than the image in one direction
     Layout((7,), (3, 16, 16), (4,), mask=True),
+    Layout((7,), (3, 13, 16), (4, 3), transposed=True),
+    Layout((5, 3, 9), (3, 17, 21), (6, 6, 4), transposed=True),
 )
 
 

@@ -64,8 +64,8 @@ def layout_for(code: tuple[int, ...], image: tuple[int, int, int]) -> Layout:
     is_map = len(code) == 3
     doublings = round(math.log2(max(image[1:]) / (max(code[1:]) if is_map else _FIRST_GRID)))
     if doublings < 1:
-        return Layout(code, image, _FINE)
-    return Layout(code, image, _WIDTHS[-min(doublings + is_map, len(_WIDTHS)) :])
+        return Layout(code, image, _FINE, transposed=True)
+    return Layout(code, image, _WIDTHS[-min(doublings + is_map, len(_WIDTHS)) :], transposed=True)
 
 
 def train(
