@@ -103,24 +103,15 @@ def against_search(network: Target, model: LayerInverse, images: np.ndarray, see
     return errors[0], errors[1], times
 
 
-def sheet(network: Target, models: Sequence[LayerInverse], path: Path, seed: int) -> None:
-    """For two photographs of scikit-image a row of inverses by decoders and one by search, a column for each layer."""
+def sheet(network: Target, models: Sequence[LayerInverse], path: Path) -> None:
+    """For each of four photographs of scikit-image a row of inverses by decoders, a column for each layer."""
     tiles = []
-    for name in ("chelsea", "coffee"):
+    for name in ("chelsea", "coffee", "astronaut", "rocket"):
         image = to_input(Image.fromarray(getattr(data, name)()), network)[None]
-        ways = {
-            "decoder": [invert(network, image, model) for model in models],
-            "search": [
-                compared(network, image, search(network, image, model.layer, seed=seed).images, model, 0.0)
-                for model in models
-            ],
-        }
-        for way, found in ways.items():
-            tiles.append(Tile(image[0], name, note=network.labels[int(network.logits(image)[0].argmax())]))
-            tiles += [
-                Tile(one.pictures[0], f"{model.layer}, {way}", note=f"image error {one.image_errors[0]:.2f}")
-                for model, one in zip(models, found, strict=True)
-            ]
+        tiles.append(Tile(image[0], name, note=network.labels[int(network.logits(image)[0].argmax())]))
+        for model in models:
+            found = invert(network, image, model)
+            tiles.append(Tile(found.pictures[0], model.layer, note=f"image error {found.image_errors[0]:.2f}"))
     contact_sheet(tiles, columns=1 + len(models), tile=128).save(path, quality=80, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
@@ -133,7 +124,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--feature-loss", type=float, default=0.0)
     parser.add_argument("--searched", type=int, default=8, help="held-out pictures that are inverted by search")
-    parser.add_argument("--sheet", type=Path, help="also write inverses of photographs of scikit-image as one JPEG")
+    parser.add_argument("--sheet", type=Path, help="also write inverses of four photographs of scikit-image as one JPEG")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -168,7 +159,7 @@ def main() -> None:
     for what, held in bounds.items():
         print(f"{what}: {'held' if held else 'MISSED'}")
     if args.sheet:
-        sheet(network, models, args.sheet, args.seed)
+        sheet(network, models, args.sheet)
 
 
 if __name__ == "__main__":
