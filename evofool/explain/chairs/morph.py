@@ -16,7 +16,7 @@ from evofool.pages.html_page import Picture, Section, html_page
 
 SOURCE = "Dosovitskiy, Springenberg & Brox 2015, Learning to generate chairs with convolutional networks, section 5."
 _ENLARGED = 4
-_STEPS = 7  # of the page
+_STEPS = 6  # of the page, which has so many pictures in a row
 _FRAMES = 25  # of the animation, one way
 
 
@@ -71,12 +71,11 @@ def morph_page(
     views = np.tile(view, (_STEPS, 1))
     drawn = generator.draw(mixed_features(generator, weights), views).images
     true = render(weights @ _styles(generator), views, size=generator.layout.size).images
-    faded = (weights[:, first, None, None, None] * true[0] + weights[:, last, None, None, None] * true[-1]).astype(
-        np.float32
-    )
+    share = np.linspace(0, 1, _STEPS)[:, None, None, None]
+    faded = (1 - share) * true[0] + share * true[-1]
     shares = [f"{round(100 * k / (_STEPS - 1))}%" for k in range(_STEPS)]
-    round_views = view_grid().reshape(-1, 31, 2)[elevation, ::4]
-    middle = mixed_features(generator, np.repeat(weights[_STEPS // 2][None], len(round_views), 0))
+    round_views = view_grid().reshape(-1, 31, 2)[elevation, :30:5]
+    middle = mixed_features(generator, np.tile(weights[[0, -1]].mean(0), (len(round_views), 1)))
     between = slice(1, -1)
     error, fade = squared_error(drawn[between], true[between]).mean(), squared_error(faded[between], true[between]).mean()
     sections = [
@@ -102,10 +101,15 @@ def morph_page(
     ]
     for section in sections:
         output.add("", section.pictures)
-    output.write(html_page(f"Chair {first} becomes chair {last}", sections, (), [path.name for path in output.pictures]))
     frames = morph(generator, first, last, view)
     animation = folder / "morph.gif"
     write_animation(animation, map(_large, [*frames, *frames[-2:0:-1]]))
+    notes = [
+        f"Seen from {round(view[0])}° to its side and {round(view[1])}° above.",
+        f"{animation.name}, beside this page, is the way there and back in {2 * len(frames) - 2} frames.",
+    ]
+    title = f"Chair {first} becomes chair {last}"
+    output.write(html_page(title, sections, notes, [path.name for path in output.pictures]))
     return MorphOutput(output.page, animation, output.pictures, float(error), float(fade))
 
 
