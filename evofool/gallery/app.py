@@ -18,7 +18,7 @@ from evofool.gallery import pages, reports
 from evofool.gallery.catalogue import Catalogue, Entry
 from evofool.gallery.grid import View
 from evofool.gallery.jobs import JobError, Jobs
-from evofool.gallery.live import Watchers
+from evofool.gallery.live import Watchers, news
 from evofool.gallery.open_runs import OpenRuns
 from evofool.gallery.security import DRAWING_POLICY, Guard, Tokens
 from evofool.gallery.thumbnails import SIDES
@@ -50,6 +50,7 @@ class Gallery:
             Route("/", self.home),
             Route(run, self.grid),
             Route(f"{run}/events", self.events),
+            Route(f"{run}/now", self.now),
             Route(f"{run}/at", self.at),
             Route(f"{run}/cell/{{cell:int}}", self.cell),
             Route(f"{run}/descent/{{birth:int}}", self.descent),
@@ -103,6 +104,10 @@ class Gallery:
                 await events.aclose()  # type: ignore[attr-defined]
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def now(self, request: Request) -> Response:
+        """The first event alone, for a tab that hears of the others from another tab."""
+        return JSONResponse(await self.runs.read(self._run(request).folder, news))
 
     async def at(self, request: Request) -> Response:
         entry, view = self._run(request), View.of(request.query_params)
@@ -214,7 +219,7 @@ class Gallery:
         else:
             status = 409 if isinstance(error, JobError) else 404 if isinstance(error, StoreError) else 400
             text = f"{str(error)[:1].upper()}{str(error)[1:]}."
-        if request.method == "POST" or request.url.path.endswith((".png", ".json", "/events", "/at")):
+        if request.method == "POST" or request.url.path.endswith((".png", ".json", "/events", "/at", "/now")):
             return Response(f"{text}\n", status, media_type="text/plain")
         return self._page("error.html", status=status, text=text, status_code=status)
 

@@ -35,6 +35,11 @@ def standing(run: OpenRun) -> dict[str, Any]:
     }
 
 
+def news(run: OpenRun) -> dict[str, Any]:
+    """The first event of a stream: how far the run is, and all its elites."""
+    return {"standing": standing(run), "changed": [list(key) for key in run.keys.values()]}
+
+
 @dataclass
 class _Watched:
     """One run's file, its elites as they were last seen, and a queue for each tab."""

@@ -93,6 +93,23 @@ def test_a_run_is_shown_live(tmp_path: Path, lenet: Target, browser: Any) -> Non
     context.close()
 
 
+def test_eight_tabs_of_a_live_run_all_load_and_follow(tmp_path: Path, lenet: Target, browser: Any) -> None:
+    """A browser opens six connections to one server: streams of six tabs would leave none."""
+    sync_api = waiting()
+    context = browser.new_context()
+    with Run.start(load("mnist-cppn", ["stop.evaluations=240", "save.seconds=0"]), tmp_path / "live", lenet) as run:
+        run.advance(batches=2)
+        with served(tmp_path) as address:
+            pages = [opened(context, address, "live")[0] for _ in range(8)]
+            run.advance(batches=3)
+            for page in (pages[0], pages[-1]):
+                sync_api.expect(page.locator('[data-fact="evaluations"]')).to_have_text("60")
+            pages[0].close()
+            run.advance(batches=3)
+            sync_api.expect(pages[-1].locator('[data-fact="evaluations"]')).to_have_text("96")
+            context.close()
+
+
 def test_the_slider_shows_the_archive_as_it_was(address: str, root: Path, browser: Any) -> None:
     sync_api = waiting()
     context = browser.new_context()

@@ -152,46 +152,64 @@ function setStanding(now) {
 }
 
 function live() {
-  const items = new Map([...grid.children].map(item => [Number(item.dataset.cell), item]));
-  let stream = null, missing = new Set(), first = true;
-  function open() {
-    stream = new EventSource(`/run/${grid.dataset.run}/events`);
-    stream.onmessage = event => {
-      const { standing, changed, fault } = JSON.parse(event.data);
-      if (fault) return;
-      setStanding(standing);
-      for (const [cell, birth, digest, odds] of changed) {
-        const item = items.get(cell);
-        if (!item) { missing.add(cell); continue; }
-        const picture = `/run/${grid.dataset.run}/elite/${birth}-${digest}.png?side=${grid.dataset.side}`;
-        const image = item.querySelector("img");
-        if (image && image.getAttribute("src") === picture) continue;
-        const p = 1 / (1 + Math.exp(-odds));
-        setTile(item, picture, confidenceText(odds), levels.filter(level => p >= level).length);
-        if (!first) {
-          item.classList.remove("changed");
-          void item.offsetWidth;
-          item.classList.add("changed");
-        }
+  const run = grid.dataset.run, items = new Map([...grid.children].map(item => [Number(item.dataset.cell), item]));
+  const missing = new Set(), query = new URLSearchParams(location.search);
+  const all = !query.get("text") && !Number(query.get("least"));
+  let first = true, ending = null;
+
+  function show({ standing, changed, fault }) {
+    if (fault) return;
+    setStanding(standing);
+    for (const [cell, birth, digest, odds] of changed) {
+      const item = items.get(cell);
+      if (!item) { missing.add(cell); continue; }
+      const picture = `/run/${run}/elite/${birth}-${digest}.png?side=${grid.dataset.side}`;
+      const image = item.querySelector("img");
+      if (image && image.getAttribute("src") === picture) continue;
+      const p = 1 / (1 + Math.exp(-odds));
+      setTile(item, picture, confidenceText(odds), levels.filter(level => p >= level).length);
+      if (!first) {
+        item.classList.remove("changed");
+        void item.offsetWidth;
+        item.classList.add("changed");
       }
-      first = false;
-      const all = !new URLSearchParams(location.search).get("text") && !Number(new URLSearchParams(location.search).get("least"));
-      if (missing.size && all) {
-        $("news").hidden = false;
-        $("news").innerHTML = "";
-        const link = document.createElement("a");
-        link.href = location.href;
-        link.textContent = "Load the page again";
-        $("news").append(`${thousands(missing.size)} more classes have an image now. `, link);
-      }
-      if (standing.finished) close();
-    };
+    }
+    first = false;
+    if (missing.size && all) {
+      const link = document.createElement("a");
+      link.href = location.href;
+      link.textContent = "Load the page again";
+      $("news").hidden = false;
+      $("news").replaceChildren(`${thousands(missing.size)} more classes have an image now. `, link);
+    }
+    if (standing.finished) close();
   }
-  function close() { if (stream) stream.close(); stream = null; }
-  // A browser opens only six connections to one server: hidden tabs give theirs back.
+
+  // A browser opens only six connections to one server. So of all tabs that show a run one has its stream and tells the
+  // others, and hidden tabs have none.
+  function open() {
+    const closing = new AbortController(), channel = new BroadcastChannel(`evofool-${run}`);
+    ending = closing;
+    channel.onmessage = event => show(event.data);
+    closing.signal.addEventListener("abort", () => channel.close());
+    const stream = () => new Promise(resolve => {
+      const events = new EventSource(`/run/${run}/events`);
+      const stop = () => { events.close(); resolve(); };
+      closing.signal.addEventListener("abort", stop);
+      events.onmessage = event => {
+        const news = JSON.parse(event.data);
+        channel.postMessage(news);
+        show(news);
+      };
+    });
+    navigator.locks.request(`evofool-${run}`, { signal: closing.signal }, stream).catch(() => {});
+    fetch(`/run/${run}/now`, { signal: closing.signal }).then(answer => answer.ok ? answer.json() : null)
+      .then(news => { if (news && !closing.signal.aborted) show(news); }).catch(() => {});
+  }
+  function close() { if (ending) ending.abort(); ending = null; }
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) close();
-    else if (!stream) open();
+    else if (!ending) open();
   });
   addEventListener("pagehide", close);
   if (!document.hidden) open();
