@@ -18,10 +18,10 @@ def reporting(as_json: bool) -> "Iterator[Callable[[str | Progress], None]]":
         yield lambda _event: None
         return
     with status() as show_status:
-        yield lambda event: print_lines(event) if isinstance(event, str) else show_status(lambda: _progress_text(event))
+        yield lambda event: print_lines(event) if isinstance(event, str) else show_status(lambda: progress_text(event))
 
 
-def _progress_text(p: "Progress") -> str:
+def progress_text(p: "Progress") -> str:
     """As in "occlusion: 96 of 225 patches, 12/s, about 11 s left"."""
     if not p.rate:
         return str(p)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evofool.cli.explain import PARTS as PARTS_OPTION
-from evofool.cli.explain import _progress_text
+from evofool.cli.reporting import progress_text
 from evofool.explain import parts_occlusion
 from evofool.explain.options import PARTS
 from evofool.explain.part_result import Progress
@@ -115,11 +115,11 @@ def test_warnings_of_a_run_head_the_page_and_are_in_the_json(call: Call, mine: P
 
 
 def test_progress_has_a_rate_and_the_time_left() -> None:
-    assert _progress_text(Progress("occlusion", 96, 225, "patches", 12.0)) == (
+    assert progress_text(Progress("occlusion", 96, 225, "patches", 12.0)) == (
         "occlusion: 96 of 225 patches, 12/s, about 11 s left"
     )
-    assert _progress_text(Progress("occlusion", 225, 225, "patches", 11.25)) == "occlusion: 225 of 225 patches, 11.2/s"
-    assert _progress_text(Progress("occlusion", 32, 225, "patches")) == "occlusion: 32 of 225 patches"
+    assert progress_text(Progress("occlusion", 225, 225, "patches", 11.25)) == "occlusion: 225 of 225 patches, 11.2/s"
+    assert progress_text(Progress("occlusion", 32, 225, "patches")) == "occlusion: 32 of 225 patches"
 
 
 # --- pictures
